@@ -1,0 +1,1 @@
+"""Conch: one InferenceService becomes NVIDIA Triton serving. Read `reconcile` first."""

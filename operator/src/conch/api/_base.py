@@ -1,0 +1,93 @@
+"""What every type of the resource shares: frozen, camelCase on the wire, tolerant when read.
+
+Unknown fields are ignored here, because the API server has already pruned or refused them and an
+older operator must read what a newer CRD let in. What a manifest may say is the schema's to refuse.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from conch.api.cel import Rule
+
+_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|us|s)")
+_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+class Part(BaseModel):
+    """A frozen part of the resource; its attribute docstrings become the CRD's descriptions."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        """Drop nulls, as the API server does where a field is not nullable."""
+        if isinstance(value, Mapping):
+            return {key: item for key, item in value.items() if item is not None}
+        return value
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what the user would have typed: camelCase, without what is unset or default."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def duration_seconds(text: str) -> float:
+    """Return the seconds of a duration such as `2ms`, `500us`, `1.5s` or `1h30m`.
+
+    The grammar is Go's time.ParseDuration without sign and nanoseconds, so that CEL's duration() agrees.
+
+    Raises:
+        ValueError: `text` is no such duration.
+    """
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"{text!r} is not a duration; write a number and a unit, such as 500us, 2ms, 30s or 15m")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+_DURATION_PATTERN: Final = r"^([0-9]{1,6}([.][0-9]{1,3})?(h|ms|m|us|s)){1,4}$"
+
+Duration = Annotated[
+    str,
+    Field(max_length=32),
+    Rule(
+        f"self.matches('{_DURATION_PATTERN}')",
+        message="not a duration; write a number and a unit (us, ms, s, m, h), such as 500us, 2ms, 30s or 15m",
+    ),
+]
+"""A span of time as text. Checked by the API server; read with `duration_seconds`."""
+
+Quantity = Annotated[
+    int | str,
+    Field(
+        json_schema_extra={
+            # The pattern is the one that Kubernetes generates for resource.Quantity, without its sign.
+            "pattern": r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",  # noqa: E501
+            "maxLength": 32,
+            "x-kubernetes-int-or-string": True,
+        }
+    ),
+]
+"""An amount as Kubernetes counts it: `2`, `500m`, `64Mi`."""
+
+Passed = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+"""An object of another API, handed on as it stands and checked where it is used."""
+
+
+def keyed_by(key: str) -> Any:
+    """Make a list a map by that field: items are unique by it, and server-side apply merges by it."""
+    return Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]})
+
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
+"""The name of a Kubernetes object (DNS-1123 subdomain)."""

@@ -1,0 +1,48 @@
+"""CEL rules as annotations: a rule stands beside the field it guards and travels into the CRD.
+
+The API server evaluates them, so a bad manifest is refused even while the operator is down; Python
+never does. Nothing but the rule's text and the sentence of its refusal may enter.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+VALIDATIONS: Final = "x-kubernetes-validations"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of x-kubernetes-validations.
+
+    `message` is the sentence as it stands. `expression` is CEL that makes the sentence out of the
+    value; where it fails, the API server falls back to `message`. `path` moves the blame to a child field.
+    """
+
+    rule: str
+    message: str
+    expression: str | None = None
+    path: str | None = None
+
+    def entry(self) -> dict[str, str]:
+        """Return the entry under the names of the CRD."""
+        entry = {"rule": self.rule, "message": self.message}
+        if self.expression is not None:
+            entry["messageExpression"] = self.expression
+        if self.path is not None:
+            entry["fieldPath"] = self.path
+        return entry
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Append the rule to the schema of the value that it annotates."""
+        schema = dict(handler(core))
+        schema[VALIDATIONS] = [*schema.get(VALIDATIONS, []), self.entry()]
+        return schema
+
+
+def rules(*guards: Rule) -> dict[str, Any]:
+    """Return what a model puts in `json_schema_extra` for rules that relate its fields."""
+    return {VALIDATIONS: [guard.entry() for guard in guards]}

@@ -1,0 +1,79 @@
+"""The kinds that Conch watches and writes: one row each, used for paths, watches and RBAC alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A Kubernetes kind and where the API server keeps it."""
+
+    group: str  # "" is the core group
+    version: str
+    name: str
+    plural: str
+
+    @property
+    def api_version(self) -> str:
+        """`group/version` as manifests spell it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str = "", name: str = "") -> str:
+        """The URL path of the collection (in a namespace, or in all), or of one object in it."""
+        root = f"/apis/{self.group}" if self.group else "/api"
+        scope = f"/namespaces/{namespace}" if namespace else ""
+        path = f"{root}/{self.version}{scope}/{self.plural}"
+        return f"{path}/{name}" if name else path
+
+
+INFERENCE_SERVICE: Final = Kind("conch.dev", "v1alpha1", "InferenceService", "inferenceservices")
+CONTROLLER_REVISION: Final = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
+CONFIG_MAP: Final = Kind("", "v1", "ConfigMap", "configmaps")
+SERVICE: Final = Kind("", "v1", "Service", "services")
+DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments")
+AUTOSCALER: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+DISRUPTION_BUDGET: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+POD: Final = Kind("", "v1", "Pod", "pods")
+EVENT: Final = Kind("events.k8s.io", "v1", "Event", "events")
+LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
+
+# What a service owns. Pods are its own through the Deployment; Conch only looks at them.
+CHILDREN: Final = (CONTROLLER_REVISION, CONFIG_MAP, SERVICE, DEPLOYMENT, AUTOSCALER, DISRUPTION_BUDGET)
+WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD)
+
+_BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, EVENT, LEASE)}
+
+
+class Ref(NamedTuple):
+    """Names one object of a namespace."""
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.name}/{self.name}"
+
+
+class ServiceKey(NamedTuple):
+    """Names one InferenceService of the cluster; what the work queue carries."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def kind_of(body: Mapping[str, Any]) -> Kind:
+    """Return the row of an object's kind.
+
+    Raises:
+        KeyError: the object is of a kind that Conch does not know.
+    """
+    return _BY_NAME[body["apiVersion"], body["kind"]]
+
+
+def ref_of(body: Mapping[str, Any]) -> Ref:
+    """Return the name of an object within its namespace."""
+    return Ref(kind_of(body), body["metadata"]["name"])

@@ -1,0 +1,101 @@
+"""Which model is served, and where its files are."""
+
+from typing import Annotated, Final
+
+from pydantic import ConfigDict, Field
+
+from conch.api._base import ObjectName, Part
+from conch.api.cel import Rule, rules
+from conch_contract.manifest import ModelFormat
+
+_SCHEME: Final = "self.matches('^(s3|https|http|pvc|file)://')"
+
+
+def _form(scheme: str, pattern: str, form: str) -> Rule:
+    """Return the rule of one scheme: what follows it, and the form to write."""
+    return Rule(
+        f"!self.startsWith('{scheme}://') || self.matches('^{scheme}://{pattern}$')",
+        message=f"an incomplete {scheme} URI; write {form}",
+    )
+
+
+StorageUri = Annotated[
+    str,
+    Field(max_length=2048),
+    Rule(
+        _SCHEME,
+        message="storageUri needs one of the schemes s3, https, http, pvc and file;"
+        " write it as s3://bucket/prefix, https://host/file, pvc://claim/path or file:///path",
+    ),
+    Rule(
+        r"!self.matches('^\\s|\\s$|[\\x00-\\x1f\\x7f]')",
+        message="storageUri begins or ends with a blank or holds a control character; remove it",
+    ),
+    Rule(
+        r"!self.matches('/[.][.]?(/|$)')",
+        message="storageUri must not hold the folders '.' and '..'; write the path that is meant",
+    ),
+    _form("s3", "[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^?#]*)?", "s3://bucket or s3://bucket/prefix"),
+    _form("https", "[^/@?#[:space:]]+/[^[:space:]]+", "https://host/file, without user, password and blanks"),
+    _form("http", "[^/@?#[:space:]]+/[^[:space:]]+", "http://host/file, without user, password and blanks"),
+    _form("pvc", "[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/?#]+)*/?", "pvc://claim or pvc://claim/path"),
+    _form("file", "(/[^/?#]+)+/?", "file:///path"),
+]
+"""Where a model's files are; checked by the API server."""
+
+
+TritonName = Annotated[
+    str,
+    Field(max_length=128),
+    Rule(
+        "self.matches('^[A-Za-z0-9][A-Za-z0-9._-]*$')",
+        message="a model's name is a folder's name and part of its URL: it begins with a letter or a digit and goes"
+        " on with letters, digits, '.', '_' and '-'; choose such a name",
+    ),
+]
+"""A model's name in Triton."""
+
+
+class Format(Part):
+    """How the model's files are to be read."""
+
+    name: ModelFormat
+    """onnx, python (a Triton Python model), sklearn (joblib), or triton (folders laid out for Triton)."""
+
+
+class SecretRef(Part):
+    """A Secret of the service's namespace."""
+
+    name: ObjectName
+    """The Secret's name."""
+
+
+class Storage(Part):
+    """How the store is reached."""
+
+    secret_ref: SecretRef | None = None
+    """The Secret with the store's credentials and settings, for s3, https and http."""
+
+
+class Model(Part):
+    """Which model is served."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.storage) || !has(self.storage.secretRef) || self.storageUri.matches('^(s3|https?)://')",
+                message="storage.secretRef is used with s3, https and http only;"
+                " remove it, or change the scheme of storageUri",
+                path=".storage",
+            ),
+        )
+    )
+
+    name: TritonName | None = None
+    """The model's name in Triton. Absent: the service's name."""
+    model_format: Format
+    """How the model's files are to be read."""
+    storage_uri: StorageUri
+    """Where its files are: s3://bucket/prefix, https://host/file, pvc://claim/path or file:///path."""
+    storage: Storage | None = None
+    """How the store is reached."""

@@ -1,0 +1,140 @@
+"""What a user may say about the pods.
+
+Objects of core/v1 are handed on, so that the CRD stays small and a field that a newer Kubernetes
+brings works at once; the API server checks them with the Deployment.
+"""
+
+from typing import Annotated, Final
+
+from pydantic import ConfigDict, Field
+
+from conch.api._base import ObjectName, Part, Passed, Quantity, keyed_by
+from conch.api.cel import Rule, rules
+
+# Volumes that the operator adds to a pod begin so: a user's volume can then never collide with them.
+OWN_VOLUME_PREFIX: Final = "conch-"
+
+Labels = Annotated[
+    dict[str, Annotated[str, Field(max_length=63)]],
+    Field(max_length=64),
+    Rule(
+        "self.all(key, !key.startsWith('conch.dev/'))",
+        message="labels under conch.dev/ are Conch's own; use another prefix",
+    ),
+]
+Annotations = Annotated[
+    dict[str, Annotated[str, Field(max_length=16384)]],
+    Field(max_length=64),
+    Rule(
+        "self.all(key, !key.startsWith('conch.dev/'))",
+        message="annotations under conch.dev/ are Conch's own; use another prefix",
+    ),
+]
+NodeLabels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)]
+Amounts = Annotated[dict[str, Quantity], Field(max_length=32)]
+
+
+class Resources(Part):
+    """What Triton's container asks of the node (ResourceRequirements of core/v1, without claims)."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.requests) || !has(self.limits) || self.requests.all(r, !(r in self.limits)"
+                " || !isQuantity(string(self.requests[r])) || !isQuantity(string(self.limits[r]))"
+                " || quantity(string(self.requests[r])).compareTo(quantity(string(self.limits[r]))) <= 0)",
+                message="a request must not exceed its limit; lower the request or raise the limit",
+                path=".requests",
+            ),
+        )
+    )
+
+    limits: Amounts = Field(default={})
+    """The most it may use, by resource: cpu, memory, nvidia.com/gpu, ..."""
+    requests: Amounts = Field(default={})
+    """What the scheduler keeps for it. A resource that only has a limit requests its limit."""
+
+
+class Named(Part):
+    """A reference to an object of the service's namespace."""
+
+    name: ObjectName
+    """Its name."""
+
+
+class Variable(Part):
+    """An environment variable (EnvVar of core/v1)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Its name."""
+
+
+class Volume(Part):
+    """A volume (Volume of core/v1)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=63),
+        Rule(
+            f"!self.startsWith('{OWN_VOLUME_PREFIX}')",
+            message=f"volumes whose name begins with {OWN_VOLUME_PREFIX} are Conch's own; use another name",
+        ),
+    ]
+    """Its name."""
+
+
+class VolumeMount(Part):
+    """Where a volume is seen (VolumeMount of core/v1)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """The volume's name."""
+    mount_path: Annotated[
+        str,
+        Field(min_length=1, max_length=1024),
+        Rule(
+            "!self.matches('^/+(conch|dev/+shm)(/|$)')",
+            message="/conch and /dev/shm are Conch's own; mount it elsewhere",
+        ),
+    ]
+    """The path in the container."""
+
+
+class Pod(Part):
+    """What goes into the pods besides the model."""
+
+    node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = Field(default={})
+    """Labels that a node must have."""
+    tolerations: Annotated[tuple[Passed, ...], Field(max_length=64)] = ()
+    """Taints that the pods tolerate (Toleration of core/v1)."""
+    affinity: Passed | None = None
+    """Where the pods are drawn to or kept from (Affinity of core/v1)."""
+    topology_spread_constraints: Annotated[tuple[Passed, ...], Field(max_length=16)] = ()
+    """How the pods spread over nodes and zones (TopologySpreadConstraint of core/v1)."""
+    service_account_name: ObjectName | None = None
+    """The service account of the pods; its token is not mounted."""
+    image_pull_secrets: Annotated[tuple[Named, ...], Field(max_length=16), keyed_by("name")] = ()
+    """Secrets for the registries of the pods' images."""
+    env: Annotated[tuple[Variable, ...], Field(max_length=256), keyed_by("name")] = ()
+    """Environment of Triton's container (EnvVar of core/v1)."""
+    priority_class_name: ObjectName | None = None
+    """The priority class of the pods."""
+    runtime_class_name: ObjectName | None = None
+    """The runtime class of the pods, such as nvidia."""
+    scheduler_name: Annotated[str | None, Field(min_length=1, max_length=253)] = None
+    """The scheduler that places the pods."""
+    volumes: Annotated[tuple[Volume, ...], Field(max_length=64), keyed_by("name")] = ()
+    """More volumes (Volume of core/v1)."""
+    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=64), keyed_by("mountPath")] = ()
+    """Where Triton's container sees them (VolumeMount of core/v1)."""
+    labels: Labels = Field(default={})
+    """More labels on the pods."""
+    annotations: Annotations = Field(default={})
+    """More annotations on the pods."""
+    termination_grace_period_seconds: Annotated[int | None, Field(ge=1, le=86400)] = None
+    """Seconds that a pod may take to finish its requests. Absent: the operator's default."""

@@ -1,0 +1,115 @@
+"""What the operator tells of a service. Only the operator writes it, through the status subresource.
+
+Every field is optional and no enumeration stands in its schema: an operator that is newer than the
+CRD, or older than the status, must still read and write it.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from conch.api._base import Part, keyed_by
+
+
+class Condition(Part):
+    """One aspect of the service's state (metav1.Condition)."""
+
+    type: str
+    """What is told: Ready, Serving, RolloutComplete, Autoscaling, Reconciling or Stalled."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it is so."""
+    reason: str
+    """Why, in one CamelCase word."""
+    message: str = ""
+    """Why, in a sentence."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When `status` last changed."""
+    observed_generation: int | None = None
+    """The generation of the service that this speaks of."""
+
+
+class ServedModel(Part):
+    """The model as a client names it."""
+
+    name: str
+    """The name in Triton: the <model> of /v2/models/<model>/infer."""
+
+
+class ModelStatus(Part):
+    """One model of a revision, as its pods report it."""
+
+    name: str
+    """The name in Triton."""
+    versions: tuple[int, ...] = ()
+    """The versions that Triton serves."""
+    state: str = ""
+    """Pending, Fetching, Loading, Ready or Failed: the least advanced pod speaks."""
+    reason: str = ""
+    """Why it is not ready, in one CamelCase word."""
+    message: str = ""
+    """Why it is not ready, in Triton's or the store's own words."""
+    digest: str = ""
+    """The digest of the files that were fetched: sha256:..."""
+
+
+class ReplicaStatus(Part):
+    """The pods of a revision."""
+
+    ready: int = 0
+    """Pods that answer requests."""
+    wanted: int = 0
+    """Pods that there should be."""
+
+
+class RevisionStatus(Part):
+    """One living revision of the service."""
+
+    name: str
+    """The name of its Deployment and of its ControllerRevision."""
+    number: int = 0
+    """Its place among the revisions of the service, counted from 1."""
+    generation: int = 0
+    """The generation of the service that made it."""
+    phase: str = ""
+    """Pending, Fetching, Loading, Ready, Failed, Draining or Retired."""
+    weight: int = 0
+    """Its share of the requests, in percent."""
+    replicas: ReplicaStatus = ReplicaStatus()
+    """Its pods, ready and wanted."""
+    models: tuple[ModelStatus, ...] = ()
+    """Its models, as its pods report them."""
+    since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
+    """When it entered its phase."""
+
+
+class Status(Part):
+    """What the operator last saw and did."""
+
+    observed_generation: int | None = None
+    """The service's generation that the conditions speak of."""
+    conditions: Annotated[tuple[Condition, ...], keyed_by("type")] = ()
+    """Ready, Serving, RolloutComplete, Autoscaling; Reconciling and Stalled are present only while true."""
+    url: str | None = None
+    """Where clients in the cluster send requests (HTTP; gRPC is on port 8001 of the same host)."""
+    model: ServedModel | None = None
+    """The model as clients name it."""
+    stable: str | None = None
+    """The revision that serves."""
+    candidate: str | None = None
+    """The revision that is about to replace the stable one; absent when the rollout is over."""
+    ready: str | None = None
+    """Pods ready of pods wanted, over all revisions: 2/3."""
+    revisions: Annotated[tuple[RevisionStatus, ...], keyed_by("name")] = ()
+    """The living revisions, newest first."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return what is written: a zero is news here (no pod is ready), only what is absent stays out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def condition(self, kind: str) -> Condition | None:
+        """Return the condition of that type, None when it is absent."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+    def revision(self, name: str) -> RevisionStatus | None:
+        """Return the revision of that name, None when it is not among the living."""
+        return next((revision for revision in self.revisions if revision.name == name), None)

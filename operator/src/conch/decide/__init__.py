@@ -1,0 +1,22 @@
+"""What shall be, and what is told: functions from World to values. Pure.
+
+May not enter: manifests (that is `desire`), clocks, calls.
+"""
+
+from conch.decide.events import Event, events
+from conch.decide.naming import revision_name
+from conch.decide.rollout import Decision, Living, decide, pods_to_ask
+from conch.decide.status import tell
+from conch.decide.trouble import Trouble
+
+__all__ = [
+    "Decision",
+    "Event",
+    "Living",
+    "Trouble",
+    "decide",
+    "events",
+    "pods_to_ask",
+    "revision_name",
+    "tell",
+]

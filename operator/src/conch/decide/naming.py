@@ -1,0 +1,33 @@
+"""Revisions are named by content: what changes pods changes the name, and nothing else does."""
+
+import hashlib
+import json
+from typing import Any, Final
+
+from conch.api import Predictor
+
+# Kubernetes' own alphabet for generated names: no vowels, so no words (apimachinery util/rand).
+_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
+_LENGTH: Final = 10
+# What of a predictor does not change its pods.
+_NOT_OF_PODS: Final = frozenset({"minReplicas", "maxReplicas", "autoscaling"})
+
+
+def pod_words(predictor: Predictor) -> dict[str, Any]:
+    """Return what the user said that changes pods, without defaults.
+
+    Without defaults, because a field that a newer CRD brings, defaulted, must not rename the revisions
+    of services that never heard of it: that would restart every model with an operator upgrade.
+    """
+    return {key: value for key, value in predictor.to_wire().items() if key not in _NOT_OF_PODS}
+
+
+def revision_name(service: str, predictor: Predictor) -> str:
+    """Return `<service>-<hash>`, the name of the revision that serves this predictor."""
+    said = json.dumps(pod_words(predictor), sort_keys=True, separators=(",", ":"))
+    number = int.from_bytes(hashlib.sha256(said.encode()).digest())
+    letters = []
+    for _ in range(_LENGTH):
+        number, index = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[index])
+    return f"{service}-{''.join(letters)}"

@@ -1,0 +1,210 @@
+"""What is told: the status, as a function of the world, the decision and what stood in the way.
+
+Conditions are positive, speak of this very generation, and change their time only with their value.
+Nothing that flickers (bytes, percentages) enters: each status write carries a change that a user can see.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from conch.api import (
+    Condition,
+    ConditionType,
+    ModelStatus,
+    Phase,
+    ReplicaStatus,
+    RevisionStatus,
+    ServedModel,
+    Status,
+)
+from conch.decide.rollout import Decision, floor_of
+from conch.decide.times import format_time
+from conch.decide.trouble import Trouble, trouble
+from conch.observe import World
+from conch_contract import ModelReport, ModelState, names
+
+Truth = Literal["True", "False", "Unknown"]
+
+_ORDER = (ModelState.FAILED, ModelState.PENDING, ModelState.FETCHING, ModelState.LOADING, ModelState.READY)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A condition without its clock."""
+
+    type: ConditionType
+    status: Truth
+    reason: str
+    message: str
+
+
+def tell(world: World, decision: Decision, refused: Trouble | None) -> Status:
+    """Return the status that the service should have.
+
+    Args:
+        world: what is.
+        decision: what shall be.
+        refused: what the API server would not have, if anything.
+    """
+    service = world.service
+    revisions = tuple(_revision(world, decision, living.name) for living in decision.living)
+    verdicts = _verdicts(world, decision, refused)
+    moment = format_time(world.now)
+    conditions = tuple(_stamped(service.status, verdict, service.metadata.generation, moment) for verdict in verdicts)
+    return Status(
+        observed_generation=service.metadata.generation,
+        conditions=conditions,
+        url=f"http://{service.metadata.name}.{service.metadata.namespace}.svc:{names.HTTP_PORT}",
+        model=ServedModel(name=service.model_name),
+        stable=decision.serving,
+        candidate=decision.candidate,
+        ready=f"{sum(r.replicas.ready for r in revisions)}/{sum(r.replicas.wanted for r in revisions)}",
+        revisions=revisions,
+    )
+
+
+def _verdicts(world: World, decision: Decision, refused: Trouble | None) -> list[Verdict]:
+    """All conditions that the service has at this moment."""
+    found = refused or trouble(world, decision.wanted)
+    served = world.ready(decision.serving) if world.routed == decision.serving else world.ready(world.routed or "")
+    done = decision.candidate is None and world.routed == decision.wanted
+    up = done and world.ready(decision.wanted) >= floor_of(world.service)
+    stalled = refused is not None or decision.overdue
+    verdicts = [
+        _ready(world, decision, found, up=up and refused is None),
+        _serving(world, served, found),
+        _complete(world, decision, found, done=done),
+    ]
+    if world.service.spec.predictor.scales:
+        verdicts.append(_autoscaling(world, decision.serving))
+    if stalled:
+        why = found or Trouble("ProgressDeadlineExceeded", "The revision did not become ready in time.")
+        word = why.reason if refused else "ProgressDeadlineExceeded"
+        verdicts.append(Verdict(ConditionType.STALLED, "True", word, why.message))
+    elif not up:
+        verdicts.append(
+            Verdict(ConditionType.RECONCILING, "True", "Progressing", f"Revision {decision.wanted} is coming up.")
+        )
+    return verdicts
+
+
+def _ready(world: World, decision: Decision, found: Trouble | None, *, up: bool) -> Verdict:
+    """Whether the latest spec is served as asked."""
+    kind = ConditionType.READY
+    if up:
+        return Verdict(kind, "True", "Served", f"Revision {decision.wanted} serves as asked.")
+    if found is not None:
+        return Verdict(kind, "False", found.reason, found.message)
+    if decision.overdue:
+        return Verdict(kind, "False", "ProgressDeadlineExceeded", f"Revision {decision.wanted} is not ready in time.")
+    phase = _phase(world, decision.wanted)
+    return Verdict(kind, "Unknown", "Progressing", f"Revision {decision.wanted} is coming up: {phase.value}.")
+
+
+def _serving(world: World, served: int, found: Trouble | None) -> Verdict:
+    """Whether users get answers, from whatever revision."""
+    kind = ConditionType.SERVING
+    if served:
+        return Verdict(kind, "True", "Answering", f"Requests go to revision {world.routed}.")
+    before = world.service.status.condition(kind)
+    if before is None or before.status == "Unknown":
+        return Verdict(kind, "Unknown", "Pending", "No pod has been ready yet.")
+    return Verdict(kind, "False", "NoReadyPods", found.message if found else "No pod is ready.")
+
+
+def _complete(world: World, decision: Decision, found: Trouble | None, *, done: bool) -> Verdict:
+    """Whether the revision that the spec asks for is the one that serves."""
+    kind = ConditionType.ROLLOUT_COMPLETE
+    before = world.service.status.condition(kind)
+    once = before is not None and before.status == "True" and world.service.status.stable == decision.wanted
+    if done and (once or world.ready(decision.wanted) >= decision.needed):
+        return Verdict(kind, "True", "Complete", f"Revision {decision.wanted} serves.")
+    if decision.overdue:
+        why = found.message if found else "It did not become ready in time."
+        return Verdict(kind, "False", "ProgressDeadlineExceeded", f"Revision {decision.wanted}: {why}")
+    return Verdict(
+        kind,
+        "False",
+        "Progressing",
+        f"Revision {decision.wanted} takes over when {decision.needed} of its pods are ready.",
+    )
+
+
+def _autoscaling(world: World, serving: str) -> Verdict:
+    """What the HorizontalPodAutoscaler says of itself."""
+    kind = ConditionType.AUTOSCALING
+    autoscaler = world.autoscaler(serving) or {}
+    for condition in (autoscaler.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "ScalingActive":
+            truth: Truth = "True" if condition["status"] == "True" else "False"
+            # The message of a healthy HPA names numbers that change all the time; its reason does.
+            told = "The autoscaler follows its metrics." if truth == "True" else condition.get("message", "")
+            return Verdict(kind, truth, condition.get("reason", "Scaling"), told)
+    return Verdict(kind, "Unknown", "Pending", "The autoscaler has not looked yet.")
+
+
+def _revision(world: World, decision: Decision, name: str) -> RevisionStatus:
+    before = world.service.status.revision(name)
+    stored = world.revisions.get(name)
+    phase = _phase(world, name)
+    since = before.since if before is not None and before.phase == phase else format_time(world.now)
+    number = decision.number if name == decision.wanted else (stored.number if stored else 0)
+    floor = next(living.floor for living in decision.living if living.name == name)
+    return RevisionStatus(
+        name=name,
+        number=number,
+        generation=stored.generation if stored else world.service.metadata.generation,
+        phase=phase,
+        weight=100 if name == decision.serving else 0,
+        replicas=ReplicaStatus(ready=world.ready(name), wanted=world.replicas(name) or floor),
+        models=_models(world, name),
+        since=since,
+    )
+
+
+def _phase(world: World, name: str) -> Phase:
+    """The least advanced model of the most advanced pod; a pod that is up outweighs one that starts."""
+    if world.ready(name) > 0:
+        return Phase.READY
+    if trouble(world, name) is not None:
+        return Phase.FAILED
+    states = [model.state for pod in world.pods_of(name) if pod.report for model in pod.report.models]
+    return Phase(max(states, key=_ORDER.index).value) if states else Phase.PENDING
+
+
+def _models(world: World, name: str) -> tuple[ModelStatus, ...]:
+    """What pods told of their models, the least advanced first; what was told before, when none was asked now."""
+    told: dict[str, ModelReport] = {}
+    for pod in world.pods_of(name):
+        for model in pod.report.models if pod.report else ():
+            known = told.get(model.name)
+            if known is None or _ORDER.index(model.state) < _ORDER.index(known.state):
+                told[model.name] = model
+    if not told:
+        before = world.service.status.revision(name)
+        return before.models if before else ()
+    return tuple(
+        ModelStatus(
+            name=model.name,
+            versions=tuple(v.version for v in model.versions if v.state is ModelState.READY),
+            state=model.state.value,
+            reason=model.reason,
+            message=model.message,
+            digest=model.digest,
+        )
+        for model in told.values()
+    )
+
+
+def _stamped(before: Status, verdict: Verdict, generation: int, moment: str) -> Condition:
+    """Give a verdict its clock: the moment when its value last changed."""
+    known = before.condition(verdict.type)
+    since = known.last_transition_time if known is not None and known.status == verdict.status else moment
+    return Condition(
+        type=verdict.type,
+        status=verdict.status,
+        reason=verdict.reason,
+        message=verdict.message[:4096],
+        last_transition_time=since,
+        observed_generation=generation,
+    )

@@ -1,0 +1,110 @@
+"""Why a revision is not up: a chain of pure checks, the most telling first.
+
+Each check reads one thing of the world and answers with the sentence that the user will read, or with
+nothing. (The shape is cert-manager's policy chain: Input -> reason, message, violated.)
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from conch.observe import World
+from conch_contract import ModelReport, ModelState, names
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A reason in one CamelCase word, and a sentence."""
+
+    reason: str
+    message: str
+
+
+# Restarts from which on a container that is not ready counts as crash-looping.
+CRASHES: Final = 2
+_BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
+
+Check = Callable[[World, str], Trouble | None]
+
+_WAITING: Final = {
+    "ErrImagePull": "ImagePullFailed",
+    "ImagePullBackOff": "ImagePullFailed",
+    "ErrImageNeverPull": "ImagePullFailed",
+    "InvalidImageName": "ImagePullFailed",
+    "CreateContainerConfigError": "ContainerConfigInvalid",
+    "CreateContainerError": "ContainerConfigInvalid",
+    "RunContainerError": "ContainerConfigInvalid",
+}
+
+
+def trouble(world: World, revision: str) -> Trouble | None:
+    """Return why a revision is not up, if something is in its way."""
+    return next((found for check in CHECKS if (found := check(world, revision)) is not None), None)
+
+
+def pods_refused(world: World, revision: str) -> Trouble | None:
+    """The ReplicaSet may not make pods: a quota, or Pod Security."""
+    deployment = world.deployment(revision) or {}
+    for condition in (deployment.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            word = "QuotaExceeded" if "exceeded quota" in condition["message"] else "PodsRefused"
+            return Trouble(word, f"The cluster refuses the pods of {revision}: {condition['message']}")
+    return None
+
+
+def unschedulable(world: World, revision: str) -> Trouble | None:
+    """No node takes a pod."""
+    for pod in world.pods_of(revision):
+        for condition in pod.status["conditions"]:
+            if condition["type"] == "PodScheduled" and condition["reason"] == "Unschedulable":
+                return Trouble("Unschedulable", f"No node takes a pod of {revision}: {condition['message']}")
+    return None
+
+
+def container_waits(world: World, revision: str) -> Trouble | None:
+    """The kubelet cannot start a container: most often its image."""
+    for container in _containers(world, revision):
+        waiting = container.get("state", {}).get("waiting", {})
+        word = _WAITING.get(waiting.get("reason", ""))
+        if word is not None:
+            # The kubelet's two ways of saying it alternate; the error itself stays the same.
+            told = _BACK_OFF.sub("", waiting.get("message") or waiting["reason"])
+            return Trouble(word, f"Container {container['name']} of {revision} cannot start: {told}")
+    return None
+
+
+def model_failed(world: World, revision: str) -> Trouble | None:
+    """An agent could not fetch a model, or Triton would not load it."""
+    for pod in world.pods_of(revision):
+        for model in pod.report.models if pod.report else ():
+            if model.state is ModelState.FAILED:
+                return Trouble(model.reason or "ModelFailed", _sentence(model))
+    return None
+
+
+def crash_loop(world: World, revision: str) -> Trouble | None:
+    """A container ends again and again. It is so too while it runs for a moment before its next end."""
+    for container in _containers(world, revision):
+        last = container.get("lastState", {}).get("terminated")
+        if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
+            continue
+        how = f"{last.get('reason', 'Error')}, exit code {last.get('exitCode', '?')}"
+        return Trouble(
+            "CrashLooping",
+            f"Container {container['name']} of {revision} ends again and again ({how}); see:"
+            f" kubectl logs -l {names.LABEL_REVISION}={revision} -c {container['name']} --previous",
+        )
+    return None
+
+
+CHECKS: Final[tuple[Check, ...]] = (pods_refused, unschedulable, container_waits, model_failed, crash_loop)
+
+
+def _containers(world: World, revision: str) -> Iterator[Mapping[str, Any]]:
+    for pod in world.pods_of(revision):
+        yield from pod.status["containers"]
+
+
+def _sentence(model: ModelReport) -> str:
+    return f"Model {model.name}: {model.message}"

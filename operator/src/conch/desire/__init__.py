@@ -1,0 +1,10 @@
+"""What should exist: every child, fully formed, as a function of World and Decision. Pure.
+
+One builder a kind; `desire` lists them in the order in which they may come to be.
+May not enter: what exists already (that is `plan`), clocks, calls.
+"""
+
+from conch.desire.children import desire
+from conch.desire.revision import Images, new_revision
+
+__all__ = ["Images", "desire", "new_revision"]

@@ -1,0 +1,171 @@
+"""The pod of a revision: Triton, and the agent beside it as a native sidecar.
+
+Everything here passes Pod Security `restricted`, and no container has API credentials.
+The agent starts first (it writes the control key), is ready when the models are, and leaves last.
+"""
+
+from typing import Any, Final
+
+from conch.api import InferenceService, Model
+from conch.api.pod import OWN_VOLUME_PREFIX
+from conch.desire.meta import Manifest, labels
+from conch.triton import DRAIN_SECONDS, server_command
+from conch_contract import names
+
+# Seconds that a pod may take to go: the drain, and half a minute for what is in flight.
+GRACE_SECONDS: Final = DRAIN_SECONDS + 30
+USER: Final = 1000
+_SECURE: Final = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+}
+# The agent: little CPU at rest, all it can get while fetching; memory for ranged reads in flight.
+_AGENT_RESOURCES: Final = {
+    "requests": {"cpu": "50m", "memory": "128Mi"},
+    "limits": {"cpu": "2", "memory": "1Gi"},
+}
+_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM = (
+    OWN_VOLUME_PREFIX + part for part in ("models", "control", "manifest", "storage", "shm", "tmp", "claim")
+)
+
+
+def pod_template(service: InferenceService, revision: str, image: str, pull: str) -> Manifest:
+    """Return the PodTemplateSpec of a revision."""
+    said = service.spec.predictor.pod
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationGracePeriodSeconds": said.termination_grace_period_seconds or GRACE_SECONDS,
+        "initContainers": [_agent(service, image, pull)],
+        "containers": [_triton(service, image, pull)],
+        "volumes": [*_volumes(service, revision), *(volume.to_wire() for volume in said.volumes)],
+    }
+    passed = said.to_wire()
+    for field in _PASSED:
+        if field in passed:
+            spec[field] = passed[field]
+    meta: Manifest = {"labels": {**said.labels, **labels(service.metadata.name, revision)}}
+    if said.annotations:
+        meta["annotations"] = dict(said.annotations)
+    return {"metadata": meta, "spec": spec}
+
+
+_PASSED: Final = (
+    "nodeSelector",
+    "tolerations",
+    "affinity",
+    "topologySpreadConstraints",
+    "serviceAccountName",
+    "imagePullSecrets",
+    "priorityClassName",
+    "runtimeClassName",
+    "schedulerName",
+)
+
+
+def _agent(service: InferenceService, image: str, pull: str) -> Manifest:
+    model = service.spec.predictor.model
+    mounts = [
+        {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
+        {"name": _MODELS, "mountPath": names.MODELS_DIR},
+        {"name": _CONTROL, "mountPath": names.CONTROL_DIR},
+        {"name": _TMP, "mountPath": "/tmp", "subPath": names.AGENT_CONTAINER},  # noqa: S108  an emptyDir
+    ]
+    if _secret(model):
+        mounts.append({"name": _SECRET, "mountPath": names.STORAGE_SECRET_DIR, "readOnly": True})
+    if claim := _claim(model):
+        mounts.append({"name": _CLAIM, "mountPath": f"{names.PVC_DIR}/{claim}", "readOnly": True})
+    if model.storage_uri.startswith("file://"):
+        mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
+    return {
+        "name": names.AGENT_CONTAINER,
+        "image": image,
+        "imagePullPolicy": pull,
+        "command": ["conch-agent"],
+        "restartPolicy": "Always",  # a native sidecar: started before Triton, stopped after it
+        "ports": [{"name": "agent", "containerPort": names.AGENT_PORT}],
+        "startupProbe": _probe(names.LIVE_PATH, names.AGENT_PORT, period=1, failures=60),
+        "livenessProbe": _probe(names.LIVE_PATH, names.AGENT_PORT, period=10, failures=6),
+        "readinessProbe": _probe(names.READY_PATH, names.AGENT_PORT, period=1, failures=1),
+        "resources": _AGENT_RESOURCES,
+        "securityContext": _SECURE,
+        "volumeMounts": mounts,
+    }
+
+
+def _triton(service: InferenceService, image: str, pull: str) -> Manifest:
+    predictor = service.spec.predictor
+    container: Manifest = {
+        "name": names.TRITON_CONTAINER,
+        "image": predictor.triton.image or image,
+        "imagePullPolicy": pull,
+        "command": server_command(predictor.triton.args),
+        "ports": [
+            {"name": "http", "containerPort": names.HTTP_PORT},
+            {"name": "grpc", "containerPort": names.GRPC_PORT},
+            {"name": "metrics", "containerPort": names.METRICS_PORT},
+        ],
+        # The front end is up within seconds; models load afterwards and are the agent's to judge.
+        "startupProbe": _probe("/v2/health/live", names.HTTP_PORT, period=1, failures=120),
+        "livenessProbe": _probe("/v2/health/live", names.HTTP_PORT, period=10, failures=6),
+        # The endpoint is gone everywhere, and every gRPC channel has moved, before Triton hears SIGTERM.
+        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        "securityContext": _SECURE,
+        "volumeMounts": [
+            {"name": _MODELS, "mountPath": names.MODELS_DIR, "readOnly": True},
+            {"name": _CONTROL, "mountPath": names.CONTROL_DIR, "readOnly": True},
+            {"name": _SHM, "mountPath": "/dev/shm"},  # noqa: S108  a memory emptyDir
+            {"name": _TMP, "mountPath": "/tmp", "subPath": names.TRITON_CONTAINER},  # noqa: S108  an emptyDir
+            *(mount.to_wire() for mount in predictor.pod.volume_mounts),
+        ],
+    }
+    if resources := predictor.resources.to_wire():
+        container["resources"] = resources
+    if predictor.pod.env:
+        container["env"] = [variable.to_wire() for variable in predictor.pod.env]
+    return container
+
+
+def _volumes(service: InferenceService, revision: str) -> list[Manifest]:
+    predictor = service.spec.predictor
+    volumes: list[Manifest] = [
+        {"name": _MANIFEST, "configMap": {"name": revision}},
+        {"name": _MODELS, "emptyDir": {}},
+        {"name": _CONTROL, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": _SHM, "emptyDir": {"medium": "Memory", "sizeLimit": predictor.triton.shm_size}},
+        {"name": _TMP, "emptyDir": {}},
+    ]
+    if secret := _secret(predictor.model):
+        # Optional: a pod that waits for its volume says nothing; an agent without credentials says what lacks.
+        volumes.append({"name": _SECRET, "secret": {"secretName": secret, "optional": True}})
+    if claim := _claim(predictor.model):
+        volumes.append({"name": _CLAIM, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    return volumes
+
+
+def _secret(model: Model) -> str | None:
+    """The name of the storage Secret, if the user named one."""
+    return model.storage.secret_ref.name if model.storage and model.storage.secret_ref else None
+
+
+def _claim(model: Model) -> str | None:
+    """The name of the volume claim in `pvc://claim/path`."""
+    scheme, _, rest = model.storage_uri.partition("://")
+    return rest.partition("/")[0] if scheme == "pvc" else None
+
+
+def _probe(path: str, port: int, period: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": period,
+        "failureThreshold": failures,
+        "timeoutSeconds": 5,
+    }

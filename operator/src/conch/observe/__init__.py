@@ -1,0 +1,9 @@
+"""What is: the store that watch events feed, and the World, one service's frozen snapshot of it.
+
+May enter: reading and parsing. May not enter: wishes, clocks, calls.
+"""
+
+from conch.observe.store import Store, owner_key
+from conch.observe.world import Pod, Revision, World, observe
+
+__all__ = ["Pod", "Revision", "Store", "World", "observe", "owner_key"]

@@ -1,0 +1,108 @@
+"""The store: the last seen state of every service and child, fed by watch events and by our own writes.
+
+Why: a reconcile must see its whole world without asking the API server. What may not enter: decisions.
+Bodies are kept as compressed JSON, trimmed of what nobody reads: two thousand services with all their
+children are then tens of megabytes, not hundreds; one service is unpacked when it is looked at.
+"""
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref, ServiceKey, kind_of, ref_of
+from conch.observe.trim import trim
+from conch_contract import names
+
+# How long a deletion is remembered, in entries: late events of the dead must not bring them back.
+_TOMBSTONES: Final = 4096
+
+
+class _Entry(NamedTuple):
+    uid: str
+    version: int
+    packed: bytes
+
+
+class Store:
+    """Last seen objects, by service. `put` and `discard` answer whose world changed, if anybody's."""
+
+    def __init__(self) -> None:
+        self._worlds: dict[ServiceKey, dict[Ref, _Entry]] = defaultdict(dict)
+        self._dead: dict[str, None] = {}
+
+    def put(self, body: Mapping[str, Any]) -> ServiceKey | None:
+        """Take in an object, from a watch event or from the answer to a write.
+
+        Older versions than the known one, and objects known to be deleted, are passed over:
+        events may come late, twice or out of order. (`resourceVersion` is an integer that grows:
+        KEP-5504, and true of every API server on etcd before it.)
+        """
+        key = owner_key(body)
+        if key is None:
+            return None
+        meta = body["metadata"]
+        ref = ref_of(body)
+        version = int(meta.get("resourceVersion") or 0)
+        known = self._worlds[key].get(ref)
+        if meta["uid"] in self._dead or (known is not None and version < known.version):
+            return None
+        if known is not None and known.uid == meta["uid"] and version == known.version:
+            return None
+        packed = zlib.compress(json.dumps(trim(body), separators=(",", ":")).encode(), 1)
+        changed = known is None or known.packed != packed
+        self._worlds[key][ref] = _Entry(meta["uid"], version, packed)
+        return key if changed else None
+
+    def discard(self, body: Mapping[str, Any]) -> ServiceKey | None:
+        """Forget a deleted object, unless another of its name has taken its place already."""
+        key = owner_key(body)
+        if key is None:
+            return None
+        uid = body["metadata"]["uid"]
+        self._dead[uid] = None
+        while len(self._dead) > _TOMBSTONES:
+            del self._dead[next(iter(self._dead))]
+        ref = ref_of(body)
+        known = self._worlds[key].get(ref)
+        if known is None or known.uid != uid:
+            return None
+        del self._worlds[key][ref]
+        if not self._worlds[key]:
+            del self._worlds[key]
+        return key
+
+    def evict(self, kind: Kind, alive: frozenset[str]) -> set[ServiceKey]:
+        """Forget objects of a kind whose uid is not among the living; return whose worlds changed.
+
+        For after a lost watch: deletions that fell into the gap are never told.
+        """
+        gone: set[ServiceKey] = set()
+        for key, world in list(self._worlds.items()):
+            for ref in [r for r, e in world.items() if r.kind == kind and e.uid not in alive]:
+                self._dead[world.pop(ref).uid] = None
+                gone.add(key)
+        return gone
+
+    def services(self) -> Iterator[ServiceKey]:
+        """All services that are known, with or without children."""
+        return (key for key, world in self._worlds.items() if Ref(INFERENCE_SERVICE, key.name) in world)
+
+    def objects(self, key: ServiceKey) -> dict[Ref, dict[str, Any]]:
+        """Unpack all that is known of a service: itself, its children and its pods."""
+        return {ref: json.loads(zlib.decompress(entry.packed)) for ref, entry in self._worlds.get(key, {}).items()}
+
+    def get(self, key: ServiceKey, ref: Ref) -> dict[str, Any] | None:
+        """Unpack one object of a service's world."""
+        entry = self._worlds.get(key, {}).get(ref)
+        return json.loads(zlib.decompress(entry.packed)) if entry else None
+
+
+def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
+    """Return the service to whose world an object belongs: itself, or by the label of its children."""
+    meta = body["metadata"]
+    if kind_of(body) == INFERENCE_SERVICE:
+        return ServiceKey(meta["namespace"], meta["name"])
+    service = (meta.get("labels") or {}).get(names.LABEL_SERVICE)
+    return ServiceKey(meta["namespace"], service) if service else None

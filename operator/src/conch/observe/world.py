@@ -1,0 +1,171 @@
+"""The World: all that is known of one service at one moment, as a frozen value.
+
+`observe` reads it from the store; every later room is a function of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
+
+from conch.api import InferenceService
+from conch.api.kinds import (
+    AUTOSCALER,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    INFERENCE_SERVICE,
+    POD,
+    SERVICE,
+    Ref,
+    ServiceKey,
+)
+from conch.api.names import ANNOTATION_GENERATION
+from conch.observe.store import Store
+from conch_contract import AgentReport, names
+
+Body = Mapping[str, Any]  # a Kubernetes object, as its manifest spells it
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One serving pod, as far as a decision can depend on it."""
+
+    name: str
+    uid: str
+    revision: str
+    ip: str
+    ready: bool
+    leaving: bool
+    status: Body
+    report: AgentReport | None = None
+
+    @classmethod
+    def parse(cls, body: Body) -> Self:
+        """Read a trimmed pod."""
+        meta, status = body["metadata"], body["status"]
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
+        over = status["phase"] in {"Failed", "Succeeded"}
+        return cls(
+            name=meta["name"],
+            uid=meta["uid"],
+            revision=meta.get("labels", {}).get(names.LABEL_REVISION, ""),
+            ip=status["podIP"],
+            ready=ready and not over,
+            leaving=over or "deletionTimestamp" in meta,
+            status=status,
+        )
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One revision as its ControllerRevision keeps it: rendered once, applied from there ever after."""
+
+    name: str
+    number: int
+    generation: int
+    template: Body  # a PodTemplateSpec
+    manifest: str  # the model manifest, JSON
+    predictor: Body  # the user's words that made it
+
+    @classmethod
+    def parse(cls, body: Body) -> Self:
+        """Read a ControllerRevision of ours."""
+        meta, data = body["metadata"], body["data"]
+        return cls(
+            name=meta["name"],
+            number=body["revision"],
+            generation=int(meta.get("annotations", {}).get(ANNOTATION_GENERATION, 0)),
+            template=data["template"],
+            manifest=data["manifest"],
+            predictor=data["predictor"],
+        )
+
+
+_NOTHING: Final[Body] = {}
+
+
+@dataclass(frozen=True)
+class World:
+    """One service and all that is its own."""
+
+    service: InferenceService
+    now: float  # seconds since the epoch
+    children: Mapping[Ref, Body] = field(default_factory=dict)  # ours: controlled by this very service
+    strangers: Mapping[Ref, str] = field(default_factory=dict)  # labelled as ours, but somebody else's: whose
+    revisions: Mapping[str, Revision] = field(default_factory=dict)
+    pods: tuple[Pod, ...] = ()
+
+    @property
+    def key(self) -> ServiceKey:
+        """The service's name in the cluster."""
+        return ServiceKey(self.service.metadata.namespace, self.service.metadata.name)
+
+    @property
+    def routed(self) -> str | None:
+        """The revision that the root Service sends requests to, as last seen."""
+        root = self.children.get(Ref(SERVICE, self.key.name), _NOTHING)
+        selected = root.get("spec", _NOTHING).get("selector", _NOTHING).get(names.LABEL_REVISION)
+        return str(selected) if selected else None
+
+    def deployment(self, revision: str) -> Body | None:
+        """A revision's Deployment, if there is one."""
+        return self.children.get(Ref(DEPLOYMENT, revision))
+
+    def autoscaler(self, revision: str) -> Body | None:
+        """A revision's HorizontalPodAutoscaler, if there is one."""
+        return self.children.get(Ref(AUTOSCALER, revision))
+
+    def pods_of(self, revision: str) -> tuple[Pod, ...]:
+        """The pods of a revision that are not leaving."""
+        return tuple(pod for pod in self.pods if pod.revision == revision and not pod.leaving)
+
+    def ready(self, revision: str) -> int:
+        """How many pods of a revision answer requests."""
+        return sum(pod.ready for pod in self.pods_of(revision))
+
+    def replicas(self, revision: str) -> int:
+        """How many pods a revision's Deployment wants at this moment; 0 if there is none."""
+        deployment = self.deployment(revision) or _NOTHING
+        return int(deployment.get("spec", _NOTHING).get("replicas") or 0)
+
+    def told(self, reports: Mapping[str, AgentReport]) -> "World":
+        """The same world with what pods answered (by uid)."""
+        return replace(self, pods=tuple(replace(pod, report=reports.get(pod.uid)) for pod in self.pods))
+
+
+def observe(store: Store, key: ServiceKey, now: float) -> World | None:
+    """Read a service's world; None if there is no such service or it is being deleted.
+
+    Raises:
+        pydantic.ValidationError: the service cannot be read as what its schema promises.
+    """
+    objects = store.objects(key)
+    body = objects.pop(Ref(INFERENCE_SERVICE, key.name), None)
+    if body is None or "deletionTimestamp" in body["metadata"]:
+        return None
+    pods = [Pod.parse(objects.pop(ref)) for ref in list(objects) if ref.kind == POD]
+    uid = body["metadata"]["uid"]
+    ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid}
+    return World(
+        service=InferenceService.parse(body),
+        now=now,
+        children=ours,
+        strangers={ref: owner_words(child) for ref, child in objects.items() if ref not in ours},
+        revisions={ref.name: Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION},
+        pods=tuple(sorted(pods, key=lambda pod: pod.name)),
+    )
+
+
+def controller_uid(body: Body) -> str | None:
+    """The uid of an object's controller, if it has one."""
+    for owner in body["metadata"].get("ownerReferences") or ():
+        if owner.get("controller"):
+            return str(owner["uid"])
+    return None
+
+
+def owner_words(body: Body) -> str:
+    """Say in a word or two whose an object is."""
+    for owner in body["metadata"].get("ownerReferences") or ():
+        if owner.get("controller"):
+            return f"{owner['kind']}/{owner['name']}"
+    return "nobody that Conch knows"

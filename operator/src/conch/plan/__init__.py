@@ -1,0 +1,8 @@
+"""What to write: the difference between what should exist and what does, in the right order. Pure.
+
+May enter: comparison. May not enter: what should exist (that is `desire`), calls.
+"""
+
+from conch.plan.actions import Action, Apply, Delete, Refusal, Release, Step, plan
+
+__all__ = ["Action", "Apply", "Delete", "Refusal", "Release", "Step", "plan"]

@@ -1,0 +1,148 @@
+"""The plan: an ordered list of writes, empty when the world is as it should be.
+
+Order is a rule: what is referred to is written before what refers to it, and goes after it.
+Steps are waited for one after the other; the actions of one step do not depend on each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from conch.api.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    SERVICE,
+    Kind,
+    Ref,
+    ref_of,
+)
+from conch.api.names import ANNOTATION_APPLIED_HASH
+from conch.decide import Decision
+from conch.observe import World
+from conch.plan.compare import fingerprint, says
+from conch_contract import names
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Write an object. `new`: none is known, so look first whether a stranger has the name."""
+
+    ref: Ref
+    manifest: Manifest
+    new: bool
+
+
+@dataclass(frozen=True)
+class Release:
+    """Before an apply that no longer says `replicas`: let another manager own the present number.
+
+    A field that its only owner drops falls back to its default: one replica. The documented way is to
+    hand it over (kubernetes.io, Server-Side Apply, "Transferring ownership").
+    """
+
+    ref: Ref
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete the object of this uid."""
+
+    ref: Ref
+    uid: str
+
+
+Action = Apply | Release | Delete
+Step = tuple[Action, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A write that cannot be, and the sentence that the user reads. Trying again alone will not mend it."""
+
+    ref: Ref
+    reason: str
+    message: str
+
+
+# What a write waits for: the kinds of a row only refer to kinds above it. Deletion goes the other way.
+_ROWS: Final[tuple[frozenset[Kind], ...]] = (
+    frozenset({CONTROLLER_REVISION, CONFIG_MAP}),
+    frozenset({DEPLOYMENT, DISRUPTION_BUDGET, SERVICE}),
+    frozenset({AUTOSCALER}),
+)
+
+
+def plan(world: World, decision: Decision, desired: Sequence[Manifest]) -> tuple[list[Step], list[Refusal]]:
+    """Return the writes that make the world as desired, and what stands in the way."""
+    refusals: list[Refusal] = []
+    writes: list[Apply] = []
+    for manifest in desired:
+        ref = ref_of(manifest)
+        if ref in world.strangers:
+            refusals.append(taken(ref, world.strangers[ref]))
+        elif (write := _apply(world, ref, manifest)) is not None:
+            writes.append(write)
+    steps: list[Step] = [tuple(r for w in writes if (r := _release(world, w)) is not None)]
+    steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
+    doomed = _doomed(world, decision, {ref_of(manifest) for manifest in desired})
+    steps += [tuple(delete for delete in doomed if delete.ref.kind in row) for row in reversed(_ROWS)]
+    return [step for step in steps if step], refusals
+
+
+def taken(ref: Ref, owner: str) -> Refusal:
+    """Say that an object of a name that we need belongs to somebody else."""
+    return Refusal(
+        ref,
+        "NameTaken",
+        f"{ref} exists and belongs to {owner}; Conch leaves it alone. Rename the InferenceService,"
+        f" or delete the {ref.kind.name}.",
+    )
+
+
+def _apply(world: World, ref: Ref, manifest: Manifest) -> Apply | None:
+    """The write that makes one object as desired; None if it is so already."""
+    stamp = fingerprint(manifest)
+    seen = world.children.get(ref)
+    if seen is not None:
+        annotations = seen["metadata"].get("annotations") or {}
+        if annotations.get(ANNOTATION_APPLIED_HASH) == stamp and says(seen, manifest):
+            return None
+    meta = manifest["metadata"]
+    stamped = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED_HASH: stamp}
+    return Apply(ref, {**manifest, "metadata": {**meta, "annotations": stamped}}, new=seen is None)
+
+
+def _release(world: World, write: Apply) -> Release | None:
+    """Hand a Deployment's replicas over when the HPA shall own them from now on."""
+    seen = world.children.get(write.ref)
+    if write.ref.kind != DEPLOYMENT or seen is None or "replicas" in write.manifest["spec"]:
+        return None
+    if Ref(AUTOSCALER, write.ref.name) in world.children:
+        return None  # handed over already
+    meta = {key: write.manifest["metadata"][key] for key in ("name", "namespace")}
+    spec = {"replicas": seen["spec"]["replicas"]}
+    kind = write.ref.kind
+    return Release(write.ref, {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta, "spec": spec})
+
+
+def _doomed(world: World, decision: Decision, desired: set[Ref]) -> list[Delete]:
+    """The children that should be no more: of revisions that live no longer, or of features turned off."""
+    living = {one.name for one in decision.living}
+    doomed = []
+    for ref, child in world.children.items():
+        revision = child["metadata"].get("labels", {}).get(names.LABEL_REVISION, "")
+        if ref in desired or "deletionTimestamp" in child["metadata"]:
+            continue
+        if ref.kind == CONTROLLER_REVISION:
+            keep = revision not in decision.forgotten
+        else:
+            keep = revision in living and ref.kind != AUTOSCALER
+        if not keep:
+            doomed.append(Delete(ref, child["metadata"]["uid"]))
+    return doomed

@@ -1,0 +1,61 @@
+"""The one loop: look, ask, decide, write the difference, tell. Read this file first.
+
+Every room that it calls but `signals` and `write` is a pure function; what is not finished is not
+waited for here, but planned: a reconcile returns, and an event or the queue's clock brings it back.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from conch.api.kinds import ServiceKey
+from conch.decide import Trouble, decide, events, pods_to_ask, tell
+from conch.desire import Images, desire
+from conch.observe import Store, observe
+from conch.plan import Refusal, plan
+from conch.signals import Agents
+from conch.write import EventWriter, Writer
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """What a reconcile needs of the outside: a store, two mouths, a clock."""
+
+    store: Store
+    agents: Agents
+    writer: Writer
+    event_writer: EventWriter
+    images: Images
+    clock: Callable[[], float]
+
+    async def __call__(self, key: ServiceKey) -> "Outcome":
+        """Bring one service nearer to what its spec asks.
+
+        Raises:
+            CallError: the API server failed; try again later.
+        """
+        world = observe(self.store, key, self.clock())
+        if world is None:
+            return Outcome()  # gone, and the garbage collector takes the children
+        world = world.told(await self.agents.ask(pods_to_ask(world)))
+        decision = decide(world)
+        steps, blocked = plan(world, decision, desire(world, decision, self.images))
+        uid = world.service.metadata.uid
+        refusals = [*blocked, *await self.writer.carry_out(key, uid, steps)]
+        status = tell(world, decision, _trouble(refusals))
+        if status != world.service.status:
+            await self.writer.write_status(key, uid, status.to_wire())
+            await self.event_writer.tell(key, uid, events(world.service.status, status), world.now)
+        return Outcome(wait=decision.wait, refused=bool(refusals))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """When to look again, in seconds, if nothing happens; and whether something was refused."""
+
+    wait: float | None = None
+    refused: bool = False
+
+
+def _trouble(refusals: list[Refusal]) -> Trouble | None:
+    """The first refusal speaks for all: mending it brings the next to light."""
+    return Trouble(refusals[0].reason, refusals[0].message) if refusals else None

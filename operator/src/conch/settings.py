@@ -1,0 +1,66 @@
+"""What the installer says: environment variables, read once at start. One table of names and meanings."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+
+class SettingsError(Exception):
+    """An environment variable holds what it must not."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The operator's settings, with what each means when it is absent."""
+
+    serving_image: str  # CONCH_SERVING_IMAGE: what new revisions run; required
+    pull_policy: str  # CONCH_IMAGE_PULL_POLICY of serving pods: IfNotPresent
+    namespaces: tuple[str, ...]  # CONCH_NAMESPACES, by commas: all
+    log_format: str  # CONCH_LOG_FORMAT: json, or console
+    log_level: str  # CONCH_LOG_LEVEL: info
+    probe_port: int  # CONCH_PROBE_PORT, /healthz and /readyz: 8080
+    metrics_port: int  # CONCH_METRICS_PORT, /metrics: 9090
+    lease_namespace: str  # CONCH_LEASE_NAMESPACE: none, so that nobody is elected and this process acts
+    lease_name: str  # CONCH_LEASE_NAME: conch-operator
+    identity: str  # POD_NAME: host and process
+    workers: int  # CONCH_WORKERS, services worked on at a time: 16
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Read the environment.
+
+        Raises:
+            SettingsError: with the variable's name, its value, and what it should be.
+        """
+        image = environ.get("CONCH_SERVING_IMAGE", "")
+        if not image:
+            raise SettingsError("CONCH_SERVING_IMAGE is empty; set it to the serving image, such as conch/serving:1.0")
+        return cls(
+            serving_image=image,
+            pull_policy=_choice(environ, "CONCH_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
+            namespaces=tuple(n for n in environ.get("CONCH_NAMESPACES", "").replace(" ", "").split(",") if n),
+            log_format=_choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
+            log_level=_choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
+            probe_port=_number(environ, "CONCH_PROBE_PORT", 8080),
+            metrics_port=_number(environ, "CONCH_METRICS_PORT", 9090),
+            lease_namespace=environ.get("CONCH_LEASE_NAMESPACE", ""),
+            lease_name=environ.get("CONCH_LEASE_NAME") or "conch-operator",
+            identity=environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
+            workers=_number(environ, "CONCH_WORKERS", 16),
+        )
+
+
+def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    value = environ.get(name) or choices[0]
+    if value not in choices:
+        raise SettingsError(f"{name} is {value!r}; set it to one of {', '.join(choices)}")
+    return value
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    value = environ.get(name) or str(default)
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        raise SettingsError(f"{name} is {value!r}; set it to a number from 1 to 65535")
+    return int(value)

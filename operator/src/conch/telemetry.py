@@ -1,0 +1,63 @@
+"""What the operator tells of itself: /healthz and /readyz for the kubelet, /metrics for Prometheus."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+
+from aiohttp import web
+from prometheus_client import REGISTRY
+from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from conch.api.kinds import INFERENCE_SERVICE, Ref
+from conch.observe import Store
+
+
+class Health:
+    """What the probes look at. Ready: this process acts, or stands by to act."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.leading = False
+
+
+class Phases(Collector):
+    """`conch_services{ready}`: how many services there are, by their Ready condition."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Count the services of the store."""
+        count: Counter[str] = Counter()
+        for key in self._store.services():
+            body = self._store.get(key, Ref(INFERENCE_SERVICE, key.name)) or {}
+            conditions = (body.get("status") or {}).get("conditions") or ()
+            count[next((c["status"] for c in conditions if c["type"] == "Ready"), "Unknown")] += 1
+        family = GaugeMetricFamily("conch_services", "Services, by their Ready condition.", labels=["ready"])
+        for truth in ("True", "False", "Unknown"):
+            family.add_metric([truth], count[truth])
+        return [family]
+
+
+async def serve(health: Health, probe_port: int, metrics_port: int) -> Callable[[], Awaitable[object]]:
+    """Open the probe and metrics ports on all addresses. Return what closes them."""
+
+    async def alive(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def ready(_: web.Request) -> web.Response:
+        told = "leading" if health.leading else "standing by"
+        return web.Response(text=f"{told}\n") if health.ready else web.Response(status=503, text="starting\n")
+
+    probes, metrics = web.Application(), web.Application()
+    probes.add_routes([web.get("/healthz", alive), web.get("/readyz", ready)])
+    metrics.add_routes([web.get("/metrics", make_aiohttp_handler(REGISTRY))])
+    runners = []
+    for app, port in ((probes, probe_port), (metrics, metrics_port)):
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, None, port).start()
+        runners.append(runner)
+    return lambda: asyncio.gather(*(runner.cleanup() for runner in runners))

@@ -1,0 +1,6 @@
+"""Triton's own language: server flags and model configuration, as pure functions of what the user typed."""
+
+from conch.triton.config import model_config
+from conch.triton.flags import DRAIN_SECONDS, server_command
+
+__all__ = ["DRAIN_SECONDS", "model_config", "server_command"]

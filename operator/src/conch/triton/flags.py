@@ -1,0 +1,40 @@
+"""The command line of tritonserver in a serving pod.
+
+Flags as `tritonserver --help` gives them (2.51 and later); what each is for stands beside it.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from conch_contract import names
+
+# Long-lived gRPC channels are asked to reconnect at this age, and so find other pods and leave dying ones.
+CONNECTION_AGE_MS: Final = 4_000
+# What is in flight on such a channel may finish within this time.
+CONNECTION_GRACE_MS: Final = 30_000
+# A pod that is to go answers on for so long: age, gRPC's 10 % jitter, and the removal of its endpoint everywhere.
+DRAIN_SECONDS: Final = 10
+
+_RESTRICTED: Final = f"{','.join(names.RESTRICTED)}:{names.CONTROL_HEADER}"
+
+
+def server_command(args: Sequence[str]) -> list[str]:
+    """Return the command of the Triton container.
+
+    A shell starts it, for one reason: the control key is random in each pod, and it is a file.
+    What the user typed in `args` is passed behind ours as it stands, never through the shell.
+    """
+    flags = [
+        f"--model-repository={names.REPOSITORY_DIR}",
+        "--model-control-mode=explicit",  # nothing loads that the agent did not load
+        f"--http-port={names.HTTP_PORT}",
+        f"--grpc-port={names.GRPC_PORT}",
+        f"--metrics-port={names.METRICS_PORT}",
+        f"--grpc-max-connection-age={CONNECTION_AGE_MS}",
+        f"--grpc-max-connection-age-grace={CONNECTION_GRACE_MS}",
+        f'--http-restricted-api="{_RESTRICTED}=$key"',
+        f'--grpc-restricted-protocol="{_RESTRICTED}=$key"',
+    ]
+    key = f"{names.CONTROL_DIR}/{names.CONTROL_KEY_FILE}"
+    script = f'key=$(cat {key}) && exec tritonserver {" ".join(flags)} "$@"'
+    return ["/bin/sh", "-c", script, "tritonserver", *args]

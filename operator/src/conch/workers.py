@@ -1,0 +1,63 @@
+"""Workers take keys from the queue, reconcile them, and plan when to look again."""
+
+import asyncio
+import time
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from conch.api.kinds import ServiceKey
+from conch.queue import WorkQueue
+from conch.reconcile import Reconciler
+from conch.write import CallError
+
+_results = Counter("conch_reconciles", "Reconciles, by result.", ["result"])
+_seconds = Histogram(
+    "conch_reconcile_seconds",
+    "Time of a reconcile, calls included.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+_depth = Gauge("conch_queue_depth", "Services that wait for a worker.")
+_active = Gauge("conch_queue_active", "Services that are worked on.")
+_log = structlog.get_logger("conch.reconcile")
+
+
+async def work(queue: WorkQueue, reconcile: Reconciler) -> None:
+    """Work for ever: one key at a time."""
+    _depth.set_function(lambda: len(queue))
+    _active.set_function(lambda: queue.active)
+    while True:
+        key = await queue.get()
+        began = time.monotonic()
+        with structlog.contextvars.bound_contextvars(namespace=key.namespace, service=key.name):
+            try:
+                result = await _work_on(queue, reconcile, key)
+            finally:
+                queue.done(key)
+        _results.labels(result).inc()
+        _seconds.observe(time.monotonic() - began)
+
+
+async def _work_on(queue: WorkQueue, reconcile: Reconciler, key: ServiceKey) -> str:
+    """Reconcile a service; whatever comes, plan the next look. Return the result in a word."""
+    try:
+        outcome = await reconcile(key)
+    except asyncio.CancelledError:
+        raise
+    except CallError as error:
+        delay = queue.retry(key, at_least=error.retry_after or 0.0)
+        _log.warning("call failed", code=error.code, error=error.message, retry_seconds=round(delay, 1))
+        return "error"
+    except Exception:  # noqa: BLE001  one service's fault must not stop the others' worker
+        delay = queue.retry(key)
+        _log.exception("reconcile failed", retry_seconds=round(delay, 1))
+        return "crash"
+    if outcome.refused:
+        delay = queue.retry(key)
+        _log.info("refused", retry_seconds=round(delay, 1))
+        return "refused"
+    queue.forget(key)
+    if outcome.wait is not None:
+        queue.add_after(key, outcome.wait)
+        return "waiting"
+    return "settled"

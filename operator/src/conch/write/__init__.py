@@ -1,0 +1,10 @@
+"""The one room that talks to the API server. Everything else computes values.
+
+May enter: calls, retries of calls, permissions. May not enter: what should be written, and why.
+"""
+
+from conch.write.events import EventWriter
+from conch.write.executor import Writer
+from conch.write.server import CallError, Server
+
+__all__ = ["CallError", "EventWriter", "Server", "Writer"]

@@ -1,0 +1,53 @@
+"""Events on the service: what `kubectl describe` tells. Losing one loses nothing but the telling."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from conch.api.kinds import EVENT, INFERENCE_SERVICE, ServiceKey
+from conch.decide import Event
+from conch.write.server import CallError, Server
+
+CONTROLLER: Final = "conch.dev/operator"
+_NOTE_LIMIT: Final = 1024  # characters, events.k8s.io/v1
+_log = structlog.get_logger()
+
+
+class EventWriter:
+    """Writes events in the name of one operator process."""
+
+    def __init__(self, server: Server, instance: str) -> None:
+        self._server = server
+        self._instance = instance
+
+    async def tell(self, key: ServiceKey, uid: str, story: Sequence[Event], moment: float) -> None:
+        """Write events. A failure is logged and forgotten: the status has told the same."""
+        for event in story:
+            stamp = datetime.fromtimestamp(moment, UTC)
+            mark = hashlib.sha256(f"{uid}{event}{moment}".encode()).hexdigest()[:16]
+            body = {
+                "apiVersion": EVENT.api_version,
+                "kind": EVENT.name,
+                "metadata": {"name": f"{key.name}.{mark}", "namespace": key.namespace},
+                "eventTime": stamp.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                "reportingController": CONTROLLER,
+                "reportingInstance": self._instance[:128],
+                "action": event.action,
+                "reason": event.reason,
+                "type": event.type,
+                "note": event.note[:_NOTE_LIMIT],
+                "regarding": {
+                    "apiVersion": INFERENCE_SERVICE.api_version,
+                    "kind": INFERENCE_SERVICE.name,
+                    "name": key.name,
+                    "namespace": key.namespace,
+                    "uid": uid,
+                },
+            }
+            try:
+                await self._server.create(EVENT, body)
+            except CallError as error:
+                _log.warning("event not written", reason=event.reason, error=str(error))

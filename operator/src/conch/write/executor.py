@@ -1,0 +1,92 @@
+"""Carries a plan out: step by step, the actions of a step together."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from conch.api.kinds import INFERENCE_SERVICE, ServiceKey
+from conch.api.names import FIELD_MANAGER
+from conch.observe.world import controller_uid, owner_words
+from conch.plan import Action, Apply, Delete, Refusal, Release, Step
+from conch.plan.actions import taken
+from conch.write.server import CallError, Server
+
+_HANDOVER: Final = "conch-handover"  # owns a Deployment's replicas from us to the HPA
+
+Seen = Callable[[Mapping[str, Any]], object]
+
+
+class Writer:
+    """Writes plans and statuses; tells `seen` what the API server answered, so that the store is never behind."""
+
+    def __init__(self, server: Server, seen: Seen) -> None:
+        self._server = server
+        self._seen = seen
+
+    async def carry_out(self, key: ServiceKey, owner_uid: str, steps: Sequence[Step]) -> list[Refusal]:
+        """Write the steps in order. After a refusal the steps that build on it are not begun.
+
+        Returns:
+            What the API server will not have, whoever asks again.
+
+        Raises:
+            CallError: a call failed in a way that another attempt may mend.
+        """
+        for step in steps:
+            answers = await asyncio.gather(
+                *(self._act(key, owner_uid, action) for action in step), return_exceptions=True
+            )
+            refusals = [answer for answer in answers if isinstance(answer, Refusal)]
+            errors = [answer for answer in answers if isinstance(answer, BaseException)]
+            if errors:
+                raise errors[0]
+            if refusals:
+                return refusals
+        return []
+
+    async def write_status(self, key: ServiceKey, uid: str, status: Mapping[str, Any]) -> None:
+        """Write a service's whole status.
+
+        Raises:
+            CallError: the API server did not take it.
+        """
+        meta = {"name": key.name, "namespace": key.namespace, "uid": uid}
+        body = {
+            "apiVersion": INFERENCE_SERVICE.api_version,
+            "kind": INFERENCE_SERVICE.name,
+            "metadata": meta,
+            "status": status,
+        }
+        self._seen(await self._server.apply_status(INFERENCE_SERVICE, body, FIELD_MANAGER))
+
+    async def _act(self, key: ServiceKey, owner_uid: str, action: Action) -> Refusal | None:
+        try:
+            match action:
+                case Delete(ref, uid):
+                    await self._server.delete(key.namespace, ref, uid)
+                case Release(ref, manifest):
+                    await self._server.apply(ref.kind, manifest, _HANDOVER)
+                case Apply(ref, manifest, new):
+                    if new and (refusal := await self._stranger(key, owner_uid, action)):
+                        return refusal
+                    self._seen(await self._server.apply(ref.kind, manifest, FIELD_MANAGER))
+        except CallError as error:
+            if error.code in {400, 403, 404, 422} and not isinstance(action, Delete):
+                return _refusal(action, error)
+            raise
+        return None
+
+    async def _stranger(self, key: ServiceKey, owner_uid: str, action: Apply) -> Refusal | None:
+        """Whether a name that we need is taken: a forced apply would take the object from its owner."""
+        there = await self._server.metadata(key.namespace, action.ref)
+        if there is None or controller_uid(there) == owner_uid:
+            return None
+        return taken(action.ref, owner_words(there))
+
+
+def _refusal(action: Apply | Release, error: CallError) -> Refusal:
+    if error.code == 403 and "exceeded quota" in error.message:
+        reason = "QuotaExceeded"
+    else:
+        reason = {403: "Forbidden", 404: "NamespaceGone"}.get(error.code, "Invalid")
+    return Refusal(action.ref, reason, f"The API server refused {action.ref}: {error.message}")

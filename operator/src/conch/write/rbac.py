@@ -1,0 +1,180 @@
+"""What the operator may do in the cluster, row by row, with the reason.
+
+`python -m conch.write.rbac` prints the chart's template. A row stands here only while some code makes the
+call. Besides these, kopf reads the discovery endpoints when it starts; every service account may.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Final
+
+from conch.api.kinds import (
+    AUTOSCALER,
+    CHILDREN,
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    EVENT,
+    INFERENCE_SERVICE,
+    LEASE,
+    POD,
+    SERVICE,
+    Kind,
+)
+
+_HEADER: Final = "# Generated from operator/src/conch/write/rbac.py by `make generate`. Do not edit.\n"
+_CHILD_NOTE: Final = (
+    "On children: list and watch keep the store; get asks, before a name is taken, whose it is;"
+    " a server-side apply that creates an object asks for create and patch; delete is for what is wanted no more."
+)
+_OPERATOR: Final = '{{ include "conch.operator" $ }}'
+_LEADER: Final = f"{_OPERATOR}-leader"
+_VIEWER: Final = '{{ include "conch.fullname" $ }}-view'
+_EDITOR: Final = '{{ include "conch.fullname" $ }}-edit'
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Verbs on one resource, and which call of the operator needs them."""
+
+    kind: Kind
+    verbs: tuple[str, ...]
+    why: str
+    subresource: str = ""
+    names: tuple[str, ...] = ()  # empty: all of them
+
+    @property
+    def resource(self) -> str:
+        """The resource as RBAC spells it."""
+        return f"{self.kind.plural}/{self.subresource}" if self.subresource else self.kind.plural
+
+
+_CHILD_VERBS: Final = ("list", "watch", "get", "create", "patch", "delete")
+_CHILD_REASONS: Final[dict[Kind, str]] = {
+    CONTROLLER_REVISION: "the record of each revision, from which its pods are applied ever after",
+    CONFIG_MAP: "the model manifest that a revision's pods read",
+    SERVICE: "the Service that clients know, and one a revision",
+    DEPLOYMENT: "the pods of a revision",
+    AUTOSCALER: "the number of a revision's pods, where it scales",
+    DISRUPTION_BUDGET: "how many pods a drain may take at once",
+}
+
+# In the namespaces that the operator watches.
+SERVING: Final[tuple[Grant, ...]] = (
+    Grant(INFERENCE_SERVICE, ("list", "watch"), "what users ask for; the operator never writes it"),
+    Grant(
+        INFERENCE_SERVICE,
+        ("patch",),
+        "what came of it: a server-side apply of the status",
+        subresource="status",
+    ),
+    Grant(
+        INFERENCE_SERVICE,
+        ("update",),
+        "children name their service as an owner that waits for them (blockOwnerDeletion), and the admission"
+        " plugin OwnerReferencesPermissionEnforcement, on in OpenShift, asks for this verb then."
+        " Conch sets no finalizer",
+        subresource="finalizers",
+    ),
+    *(Grant(kind, _CHILD_VERBS, _CHILD_REASONS[kind]) for kind in CHILDREN),
+    Grant(POD, ("list", "watch"), "whether a revision's pods are ready, and why not; they are never written"),
+    Grant(EVENT, ("create",), "the story that `kubectl describe` tells"),
+)
+
+# In the operator's own namespace.
+OWN: Final[tuple[Grant, ...]] = (
+    Grant(LEASE, ("create",), "leader election; no name can bind a creation"),
+    Grant(LEASE, ("get", "update"), "leader election, on its own Lease only", names=(_OPERATOR,)),
+)
+
+# For people: joined to Kubernetes' own roles view, edit and admin.
+VIEW: Final[tuple[Grant, ...]] = (
+    Grant(INFERENCE_SERVICE, ("get", "list", "watch"), "read services"),
+    Grant(INFERENCE_SERVICE, ("get",), "read their status alone", subresource="status"),
+)
+EDIT: Final[tuple[Grant, ...]] = (
+    Grant(
+        INFERENCE_SERVICE,
+        ("create", "update", "patch", "delete", "deletecollection"),
+        "change services; their status is the operator's",
+    ),
+)
+
+
+def to_yaml() -> str:
+    """Return the chart's template, byte for byte the same at every call."""
+    lines = [
+        _HEADER.rstrip(),
+        '{{- define "conch.rules" }}',
+        *_comment(_CHILD_NOTE),
+        *_rules(SERVING),
+        "{{- end }}",
+        "{{- if .Values.rbac.create }}",
+        "{{- range .Values.watchNamespaces }}",
+        *_granted("Role", _OPERATOR, ['  {{- include "conch.rules" $ }}'], namespace="{{ . }}"),
+        "{{- else }}",
+        *_granted("ClusterRole", _OPERATOR, ['  {{- include "conch.rules" $ }}']),
+        "{{- end }}",
+        *_granted("Role", _LEADER, _rules(OWN), namespace="{{ .Release.Namespace }}"),
+        "{{- end }}",
+        "{{- if .Values.rbac.userRoles }}",
+        *_role("ClusterRole", _VIEWER, _rules(VIEW), joins=("view", "edit", "admin")),
+        *_role("ClusterRole", _EDITOR, _rules(EDIT), joins=("edit", "admin")),
+        "{{- end }}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _granted(kind: str, name: str, rules: Iterable[str], namespace: str = "") -> Iterator[str]:
+    """Yield a role, and its binding to the operator."""
+    yield from _role(kind, name, rules, namespace)
+    yield from _head(f"{kind}Binding", name, namespace)
+    yield "roleRef:"
+    yield "  apiGroup: rbac.authorization.k8s.io"
+    yield f"  kind: {kind}"
+    yield f"  name: {name}"
+    yield "subjects:"
+    yield "  - kind: ServiceAccount"
+    yield '    name: {{ include "conch.serviceAccountName" $ }}'
+    yield "    namespace: {{ $.Release.Namespace }}"
+
+
+def _role(kind: str, name: str, rules: Iterable[str], namespace: str = "", joins: Iterable[str] = ()) -> Iterator[str]:
+    yield from _head(kind, name, namespace)
+    for role in joins:
+        yield f'    rbac.authorization.k8s.io/aggregate-to-{role}: "true"'
+    yield "rules:"
+    yield from rules
+
+
+def _head(kind: str, name: str, namespace: str) -> Iterator[str]:
+    yield "---"
+    yield "apiVersion: rbac.authorization.k8s.io/v1"
+    yield f"kind: {kind}"
+    yield "metadata:"
+    yield f"  name: {name}"
+    if namespace:
+        yield f"  namespace: {namespace}"
+    yield "  labels:"
+    yield '    {{- include "conch.labels" $ | nindent 4 }}'
+
+
+def _rules(grants: Iterable[Grant]) -> Iterator[str]:
+    for grant in grants:
+        yield from _comment(f"{grant.why}.")
+        yield f'  - apiGroups: ["{grant.kind.group}"]'
+        yield f"    resources: [{grant.resource}]"
+        if grant.names:
+            yield f"    resourceNames: [{', '.join(grant.names)}]"
+        yield f"    verbs: [{', '.join(grant.verbs)}]"
+
+
+def _comment(text: str) -> list[str]:
+    return wrap(text, 108, initial_indent="  # ", subsequent_indent="  # ")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(to_yaml())

@@ -1,0 +1,170 @@
+"""Calls to the API server, raw JSON in and out.
+
+kubernetes_asyncio carries what is hard (credentials and their renewal, TLS, pools); its generated
+models are passed by, because the pure rooms speak plain manifests and server-side apply wants just those.
+"""
+
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+from kubernetes_asyncio import config
+from kubernetes_asyncio.client import ApiClient, Configuration
+from kubernetes_asyncio.client.exceptions import ApiException
+from prometheus_client import Counter
+
+from conch.api.kinds import Kind, Ref
+
+APPLY: Final = "application/apply-patch+yaml"
+MERGE: Final = "application/merge-patch+json"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+_TIMEOUT: Final = 30  # seconds, for a call
+
+_calls = Counter("conch_api_calls", "Calls to the API server.", ["verb", "resource", "code"])
+
+
+class CallError(Exception):
+    """The API server refused a call, or could not be reached (`code` 0)."""
+
+    def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def gone(self) -> bool:
+        """Whether the object was not there."""
+        return self.code == 404
+
+
+class Server:
+    """A connection to the API server, from a pod's service account or the user's kubeconfig."""
+
+    def __init__(self, configuration: Configuration, connections: int = 32) -> None:
+        configuration.connection_pool_maxsize = connections
+        self.client = ApiClient(configuration)
+
+    @classmethod
+    async def connect(cls) -> Self:
+        """Connect as the pod that we are in, or else as the kubeconfig says."""
+        configuration = Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        return cls(configuration)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.client.close()
+
+    async def apply(self, kind: Kind, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        """Server-side apply of a whole object (force: what we say of our fields, holds)."""
+        meta = body["metadata"]
+        query = [("fieldManager", manager), ("force", "true")]
+        path = kind.path(meta["namespace"], meta["name"])
+        return await self._call("PATCH", "apply", kind, path, query, body, APPLY)
+
+    async def apply_status(self, kind: Kind, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        """Server-side apply of an object's status subresource."""
+        meta = body["metadata"]
+        query = [("fieldManager", manager), ("force", "true")]
+        path = kind.path(meta["namespace"], meta["name"]) + "/status"
+        return await self._call("PATCH", "apply", kind, path, query, body, APPLY)
+
+    async def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object; 409 if it is there."""
+        path = kind.path(body["metadata"]["namespace"])
+        return await self._call("POST", "create", kind, path, [], body, "application/json")
+
+    async def delete(self, namespace: str, ref: Ref, uid: str) -> None:
+        """Delete just the object of this uid. One that is gone already is fine.
+
+        Background propagation: its dependants follow by the garbage collector.
+        """
+        body = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        }
+        path = ref.kind.path(namespace, ref.name)
+        try:
+            await self._call("DELETE", "delete", ref.kind, path, [], body, "application/json")
+        except CallError as error:
+            if not error.gone:
+                raise
+
+    async def metadata(self, namespace: str, ref: Ref) -> dict[str, Any] | None:
+        """The metadata of an object, or None if there is none."""
+        path = ref.kind.path(namespace, ref.name)
+        try:
+            return await self._call("GET", "get", ref.kind, path, [], None, "", METADATA_ONLY)
+        except CallError as error:
+            if error.gone:
+                return None
+            raise
+
+    async def uids(self, kind: Kind, selector: str) -> frozenset[str]:
+        """The uids of all objects of a kind in the cluster, by label."""
+        query = [("labelSelector", selector)] if selector else []
+        answer = await self._call("GET", "list", kind, kind.path(), query, None, "", METADATA_LIST)
+        return frozenset(item["metadata"]["uid"] for item in answer.get("items") or ())
+
+    async def _call(  # noqa: PLR0917  one private door, called with all of it
+        self,
+        method: str,
+        verb: str,
+        kind: Kind,
+        path: str,
+        query: list[tuple[str, str]],
+        body: Mapping[str, Any] | None,
+        content: str,
+        accept: str = "application/json",
+    ) -> dict[str, Any]:
+        headers = {"Accept": accept} | ({"Content-Type": content} if content else {})
+        try:
+            answer = await self.client.call_api(
+                path,
+                method,
+                query_params=query,
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=_TIMEOUT,
+            )
+            text = await answer.read()
+            status = answer.status
+        except ApiException as error:
+            text, status = error.body or b"", int(error.status or 0)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            _calls.labels(verb, kind.plural, "none").inc()
+            raise CallError(0, "Unreachable", f"the API server did not answer: {error!r}") from error
+        _calls.labels(verb, kind.plural, str(status)).inc()
+        if status >= 300:
+            raise _error(status, text)
+        parsed: dict[str, Any] = json.loads(text)
+        return parsed
+
+
+def _error(status: int, text: bytes | str) -> CallError:
+    """Read a metav1.Status, or what a proxy said instead of one."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = {}
+    if not isinstance(told, dict):
+        told = {}
+    seconds = (told.get("details") or {}).get("retryAfterSeconds")
+    message = told.get("message") or (text.decode(errors="replace") if isinstance(text, bytes) else text)
+    return CallError(status, told.get("reason") or "", message[:1000], seconds)

@@ -1,0 +1,32 @@
+"""What the operator and the serving image agree on, and nothing else.
+
+The operator writes a `ModelManifest` into a ConfigMap; the agent in the pod reads it.
+The agent answers an `AgentReport`; the operator reads it.
+Paths, ports and label names that both sides use stand in `names`.
+No dependency but pydantic may enter: both images carry this package.
+"""
+
+from conch_contract import names
+from conch_contract.manifest import (
+    DynamicBatching,
+    InstanceGroup,
+    ModelManifest,
+    ModelSource,
+    TritonConfig,
+    VersionPolicy,
+)
+from conch_contract.report import AgentReport, ModelReport, ModelState, VersionReport
+
+__all__ = [
+    "AgentReport",
+    "DynamicBatching",
+    "InstanceGroup",
+    "ModelManifest",
+    "ModelReport",
+    "ModelSource",
+    "ModelState",
+    "TritonConfig",
+    "VersionPolicy",
+    "VersionReport",
+    "names",
+]

@@ -1,0 +1,60 @@
+"""The model manifest: what a pod of a revision shall serve. Operator to agent."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from conch_contract._base import Wire
+
+ModelFormat = Literal["onnx", "python", "sklearn", "triton"]
+
+
+class InstanceGroup(Wire):
+    """Copies of a model on a kind of device (Triton's ModelInstanceGroup)."""
+
+    kind: Literal["CPU", "GPU", "AUTO"] = "AUTO"
+    count: int = 1
+    gpus: tuple[int, ...] = ()
+
+
+class DynamicBatching(Wire):
+    """Triton's ModelDynamicBatching; the delay is in microseconds, as Triton counts it."""
+
+    max_queue_delay_microseconds: int = 0
+    preferred_batch_size: tuple[int, ...] = ()
+    preserve_ordering: bool = False
+
+
+class VersionPolicy(Wire):
+    """Which version folders Triton serves: exactly one of the three (Triton's ModelVersionPolicy)."""
+
+    latest: int | None = None
+    all: bool = False
+    specific: tuple[int, ...] = ()
+
+
+class TritonConfig(Wire):
+    """What the user typed of Triton's ModelConfig.
+
+    What is unset is left to the model's own config.pbtxt and to Triton's auto-completion.
+    """
+
+    max_batch_size: int | None = None
+    instance_groups: tuple[InstanceGroup, ...] = ()
+    dynamic_batching: DynamicBatching | None = None
+    version_policy: VersionPolicy | None = None
+
+
+class ModelSource(Wire):
+    """One model: its name in Triton, where its files are, and what was typed of its configuration."""
+
+    name: str
+    format: ModelFormat
+    storage_uri: str = Field(description="s3://bucket/prefix, https://host/file, pvc://claim/path or file:///path")
+    config: TritonConfig = TritonConfig()
+
+
+class ModelManifest(Wire):
+    """All that a pod shall serve."""
+
+    models: tuple[ModelSource, ...]

@@ -1,0 +1,39 @@
+"""Every path, port, label and file name that operator and image share. They live nowhere else."""
+
+from typing import Final
+
+GROUP: Final = "conch.dev"
+
+# Labels on pods, and on every child.
+LABEL_SERVICE: Final = "conch.dev/service"
+LABEL_REVISION: Final = "conch.dev/revision"
+
+# Containers of a serving pod.
+AGENT_CONTAINER: Final = "agent"
+TRITON_CONTAINER: Final = "triton"
+
+# Ports. Triton's are its defaults, so that every client and dashboard finds them.
+HTTP_PORT: Final = 8000
+GRPC_PORT: Final = 8001
+METRICS_PORT: Final = 8002
+AGENT_PORT: Final = 8090
+
+# The agent's endpoints on AGENT_PORT.
+STATUS_PATH: Final = "/status"  # an AgentReport, always 200
+READY_PATH: Final = "/ready"  # 200 when every wanted version is READY in Triton, else 503 with the reason
+LIVE_PATH: Final = "/live"  # 200 while the agent's loop turns
+
+# The pod's file system. The root file system is read-only; these are volumes.
+MANIFEST_DIR: Final = "/conch/manifest"  # the revision's ConfigMap
+MANIFEST_FILE: Final = "manifest.json"
+STORAGE_SECRET_DIR: Final = "/conch/storage"  # noqa: S105  the Secret of storage.secretRef: one file a key
+PVC_DIR: Final = "/conch/pvc"  # pvc://claim/path is mounted read-only at PVC_DIR/claim
+MODELS_DIR: Final = "/conch/models"  # emptyDir: the agent writes, Triton reads
+REPOSITORY_DIR: Final = "/conch/models/repository"  # --model-repository
+DOWNLOAD_DIR: Final = "/conch/models/downloads"  # same file system, so that a rename is atomic
+CONTROL_DIR: Final = "/conch/control"  # memory emptyDir: the agent writes, Triton reads
+CONTROL_KEY_FILE: Final = "key"  # a random key per pod; Triton's control endpoints ask for it
+
+# Triton's restricted endpoints: the header's name and what it guards.
+CONTROL_HEADER: Final = "conch-control-key"  # HTTP header; over gRPC: triton-grpc-protocol-<this>
+RESTRICTED: Final = ("model-repository", "shared-memory", "trace", "logging")

@@ -1,0 +1,55 @@
+"""The agent's report: what a pod serves, and why not. Agent to operator."""
+
+from enum import StrEnum
+
+from conch_contract._base import Wire
+
+
+class ModelState(StrEnum):
+    """Where a model (or one version of it) stands in this pod."""
+
+    PENDING = "Pending"
+    FETCHING = "Fetching"
+    LOADING = "Loading"
+    READY = "Ready"
+    FAILED = "Failed"
+
+
+class VersionReport(Wire):
+    """One version as Triton's repository index tells it."""
+
+    version: int
+    state: ModelState
+    reason: str = ""
+
+
+class ModelReport(Wire):
+    """One model of the manifest in this pod.
+
+    `reason` is a short CamelCase word (`BucketNotFound`, `AccessDenied`, `Empty`, `LoadFailed`, ...);
+    `message` is the sentence a user reads, Triton's own words where Triton spoke.
+    `digest` is `sha256:` over the sorted (path, sha256) pairs of what was fetched.
+    """
+
+    name: str
+    state: ModelState
+    reason: str = ""
+    message: str = ""
+    versions: tuple[VersionReport, ...] = ()
+    digest: str = ""
+    bytes_fetched: int = 0
+    bytes_total: int = 0
+    fetch_seconds: float = 0.0
+    load_seconds: float = 0.0
+
+
+class AgentReport(Wire):
+    """All models of one pod.
+
+    `reason` and `message` are of the pod as a whole: a manifest that is missing or cannot be read.
+    """
+
+    ready: bool = False
+    reason: str = ""
+    message: str = ""
+    models: tuple[ModelReport, ...] = ()
