@@ -55,13 +55,13 @@ def duration_seconds(text: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
-_DURATION_PATTERN: Final = r"^([0-9]{1,6}([.][0-9]{1,3})?(h|ms|m|us|s)){1,4}$"
+DURATION_PATTERN: Final = r"^([0-9]{1,6}([.][0-9]{1,3})?(h|ms|m|us|s)){1,4}$"
 
 Duration = Annotated[
     str,
     Field(max_length=32),
     Rule(
-        f"self.matches('{_DURATION_PATTERN}')",
+        f"self.matches('{DURATION_PATTERN}')",
         message="not a duration; write a number and a unit (us, ms, s, m, h), such as 500us, 2ms, 30s or 15m",
     ),
 ]

@@ -60,7 +60,7 @@ class Format(Part):
     """How the model's files are to be read."""
 
     name: ModelFormat
-    """onnx, python (a Triton Python model), sklearn (joblib), or triton (folders laid out for Triton)."""
+    """Their format: onnx, python (a Triton Python model), sklearn (joblib) or triton (laid out for Triton)."""
 
 
 class SecretRef(Part):

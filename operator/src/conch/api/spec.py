@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import Duration, Part, duration_seconds
+from conch.api._base import DURATION_PATTERN, Duration, Part, duration_seconds
 from conch.api.autoscaling import Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Model
@@ -35,7 +35,7 @@ class Predictor(Part):
                 " || !self.triton.instanceGroups.exists(group, group.kind == 'GPU')"
                 " || (has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(r,"
                 " r.startsWith('nvidia.com/') && string(self.resources.limits[r]) != '0'))",
-                message="an instance group of kind GPU needs a GPU: set resources.limits['nvidia.com/gpu']"
+                message="an instance group of kind GPU needs a GPU; set resources.limits['nvidia.com/gpu']"
                 " to at least 1, or the group's kind to CPU or AUTO",
                 path=".triton.instanceGroups",
             ),
@@ -87,7 +87,7 @@ class Rollout(Part):
     progress_deadline: Annotated[
         Duration,
         Rule(
-            "!self.matches('^([0-9]{1,6}([.][0-9]{1,3})?(h|ms|m|us|s)){1,4}$') || duration(self) >= duration('1s')",
+            f"!self.matches('{DURATION_PATTERN}') || duration(self) >= duration('1s')",
             message="progressDeadline must be at least 1s, such as 15m",
         ),
     ] = "15m"

@@ -7,7 +7,7 @@ The stable one keeps its pods until the world shows that the requests have moved
 from dataclasses import dataclass
 from typing import Final
 
-from conch.api import ConditionType, InferenceService, RevisionStatus
+from conch.api import ConditionType, InferenceService, Phase, RevisionStatus
 from conch.decide.naming import revision_name
 from conch.decide.times import parse_time
 from conch.observe import Pod, World
@@ -15,6 +15,8 @@ from conch.observe import Pod, World
 # How often pods that are not ready yet are asked, in seconds: first, and at the most.
 ASK_FIRST: Final = 1.0
 ASK_LIMIT: Final = 8.0
+# How long pods that are ready are asked what they serve, when a network policy lets nobody ask.
+ASK_PATIENCE: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def decide(world: World) -> Decision:
 
 def pods_to_ask(world: World) -> tuple[Pod, ...]:
     """Return the pods whose agents know something that the status does not: a settled fleet is left alone."""
-    told = {revision.name: _all_told(revision) for revision in world.service.status.revisions}
+    told = {revision.name: _told(world, revision) for revision in world.service.status.revisions}
     return tuple(
         pod for pod in world.pods if pod.ip and not pod.leaving and (not pod.ready or not told.get(pod.revision, False))
     )
@@ -115,12 +117,15 @@ def _needed(world: World, stable: str) -> int:
 def _complete(world: World, name: str) -> bool:
     """Whether a revision has all the pods that its Deployment wants, and the status says what they serve."""
     told = world.service.status.revision(name)
-    return len(world.pods_of(name)) >= world.replicas(name) > 0 and told is not None and _all_told(told)
+    return len(world.pods_of(name)) >= world.replicas(name) > 0 and told is not None and _told(world, told)
 
 
-def _all_told(revision: RevisionStatus) -> bool:
-    """Whether the status says of every model of a revision what was fetched."""
-    return bool(revision.models) and all(model.digest for model in revision.models)
+def _told(world: World, revision: RevisionStatus) -> bool:
+    """Whether the status says of every model of a revision what was fetched; silence is taken for it in the end."""
+    if revision.models and all(model.digest for model in revision.models):
+        return True
+    up = revision.phase == Phase.READY and revision.since is not None
+    return up and world.now - parse_time(revision.since or "") > ASK_PATIENCE
 
 
 def _rolled_out(world: World, wanted: str) -> bool:

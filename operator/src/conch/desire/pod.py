@@ -25,8 +25,9 @@ _AGENT_RESOURCES: Final = {
     "requests": {"cpu": "50m", "memory": "128Mi"},
     "limits": {"cpu": "2", "memory": "1Gi"},
 }
-_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM = (
-    OWN_VOLUME_PREFIX + part for part in ("models", "control", "manifest", "storage", "shm", "tmp", "claim")
+_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _AGENT_TMP, _CLAIM = (
+    OWN_VOLUME_PREFIX + part
+    for part in ("models", "control", "manifest", "storage", "shm", "tmp", "agent-tmp", "claim")
 )
 
 
@@ -77,7 +78,7 @@ def _agent(service: InferenceService, image: str, pull: str) -> Manifest:
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
         {"name": _MODELS, "mountPath": names.MODELS_DIR},
         {"name": _CONTROL, "mountPath": names.CONTROL_DIR},
-        {"name": _TMP, "mountPath": "/tmp", "subPath": names.AGENT_CONTAINER},  # noqa: S108  an emptyDir
+        {"name": _AGENT_TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
     ]
     if _secret(model):
         mounts.append({"name": _SECRET, "mountPath": names.STORAGE_SECRET_DIR, "readOnly": True})
@@ -123,7 +124,7 @@ def _triton(service: InferenceService, image: str, pull: str) -> Manifest:
             {"name": _MODELS, "mountPath": names.MODELS_DIR, "readOnly": True},
             {"name": _CONTROL, "mountPath": names.CONTROL_DIR, "readOnly": True},
             {"name": _SHM, "mountPath": "/dev/shm"},  # noqa: S108  a memory emptyDir
-            {"name": _TMP, "mountPath": "/tmp", "subPath": names.TRITON_CONTAINER},  # noqa: S108  an emptyDir
+            {"name": _TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
             *(mount.to_wire() for mount in predictor.pod.volume_mounts),
         ],
     }
@@ -142,6 +143,7 @@ def _volumes(service: InferenceService, revision: str) -> list[Manifest]:
         {"name": _CONTROL, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": _SHM, "emptyDir": {"medium": "Memory", "sizeLimit": predictor.triton.shm_size}},
         {"name": _TMP, "emptyDir": {}},
+        {"name": _AGENT_TMP, "emptyDir": {}},
     ]
     if secret := _secret(predictor.model):
         # Optional: a pod that waits for its volume says nothing; an agent without credentials says what lacks.

@@ -164,7 +164,7 @@ def _head(kind: str, name: str, namespace: str) -> Iterator[str]:
 
 def _rules(grants: Iterable[Grant]) -> Iterator[str]:
     for grant in grants:
-        yield from _comment(f"{grant.why}.")
+        yield from _comment(f"{grant.why[0].upper()}{grant.why[1:]}.")
         yield f'  - apiGroups: ["{grant.kind.group}"]'
         yield f"    resources: [{grant.resource}]"
         if grant.names:

@@ -6,6 +6,7 @@ models are passed by, because the pure rooms speak plain manifests and server-si
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -48,6 +49,7 @@ class Server:
     def __init__(self, configuration: Configuration, connections: int = 32) -> None:
         configuration.connection_pool_maxsize = connections
         self.client = ApiClient(configuration)
+        self.client.user_agent = f"conch/{version('conch')}"  # audit logs tell who wrote
 
     @classmethod
     async def connect(cls) -> Self:

@@ -1,0 +1,192 @@
+"""A cluster of values: the pure rooms run against it as they do against the real one.
+
+It is no mock of ours: observe, decide, desire, plan and tell are the real functions; what is simulated
+is the API server's memory (uid, resourceVersion, ownership by server-side apply) and the kubelet's verdict.
+"""
+
+import copy
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from conch.api import Status
+from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, POD, Ref, ServiceKey, ref_of
+from conch.decide import Decision, Event, Trouble, decide, events, tell
+from conch.decide.times import format_time
+from conch.desire import Images, desire
+from conch.observe import Store, World, observe
+from conch.plan import Action, Apply, Delete, Refusal, Release, plan
+from conch_contract import AgentReport, ModelReport, ModelState, names
+
+KEY = ServiceKey("demo", "magika")
+IMAGES = Images("conch/serving:1")
+
+
+def manifest(uri: str = "s3://models/magika", **predictor: Any) -> dict[str, Any]:
+    """Return an InferenceService as the API server would hand it out."""
+    model = {"modelFormat": {"name": "onnx"}, "storageUri": uri, "storage": {"secretRef": {"name": "s3"}}}
+    return {
+        "apiVersion": "conch.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": KEY.name, "namespace": KEY.namespace, "uid": "service-uid", "generation": 1},
+        "spec": {"predictor": {"model": model, **predictor}, "rollout": {"progressDeadline": "15m"}},
+    }
+
+
+class Cluster:
+    """One service's cluster. Time stands still until it is told otherwise."""
+
+    def __init__(self, service: dict[str, Any], images: Images = IMAGES) -> None:
+        self.store = Store()
+        self.images = images
+        self.now = 1_000_000.0
+        self.objects: dict[Ref, dict[str, Any]] = {}
+        self.reports: dict[str, AgentReport] = {}
+        self.story: list[Event] = []
+        self.status_writes = 0
+        self._versions = itertools.count(1)
+        self._uids = itertools.count(1)
+        self.put(service)
+
+    def put(self, body: dict[str, Any]) -> None:
+        """Write an object and let the store see it."""
+        body = copy.deepcopy(body)
+        meta = body["metadata"]
+        meta.setdefault("uid", f"uid-{next(self._uids)}")
+        meta["resourceVersion"] = str(next(self._versions))
+        meta.setdefault("creationTimestamp", format_time(self.now))
+        self.objects[ref_of(body)] = body
+        self.store.put(body)
+
+    def remove(self, ref: Ref) -> None:
+        """Delete an object and let the store see it."""
+        self.store.discard(self.objects.pop(ref))
+
+    def edit(self, **predictor: Any) -> None:
+        """Change the user's predictor."""
+        body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+        for field, value in predictor.items():
+            if value is None:
+                body["spec"]["predictor"].pop(field, None)
+            elif field == "uri":
+                body["spec"]["predictor"]["model"]["storageUri"] = value
+            else:
+                body["spec"]["predictor"][field] = value
+        body["metadata"]["generation"] += 1
+        self.put(body)
+
+    def world(self) -> World:
+        """Look at the service."""
+        world = observe(self.store, KEY, self.now)
+        assert world is not None
+        return world.told(self.reports)
+
+    def decision(self) -> Decision:
+        return decide(self.world())
+
+    @property
+    def status(self) -> Status:
+        return self.world().service.status
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        """A condition's status and reason; empty when it is absent."""
+        found = self.status.condition(kind)
+        return (found.status, found.reason) if found else ("", "")
+
+    def reconcile(self) -> list[Action]:
+        """Run the loop once, as reconcile.py does, and return what it wrote."""
+        world = self.world()
+        decision = decide(world)
+        steps, refusals = plan(world, decision, desire(world, decision, self.images))
+        actions = [action for step in steps for action in step]
+        for action in actions:
+            self._act(action)
+        status = tell(world, decision, _first(refusals))
+        if status != world.service.status:
+            self.status_writes += 1
+            self.story += events(world.service.status, status)
+            body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+            body["status"] = status.to_wire()
+            self.put(body)
+        return actions
+
+    def settle(self, rounds: int = 20) -> int:
+        """Reconcile until nothing is written. Return after how many rounds."""
+        for round_ in range(rounds):
+            before = self.status_writes
+            if not self.reconcile() and self.status_writes == before:
+                return round_
+        raise AssertionError(f"not settled after {rounds} rounds")
+
+    def start_pods(self, revision: str, ready: bool = True, count: int | None = None) -> None:
+        """Let the kubelet run a revision's pods; ready ones tell what they serve."""
+        deployment = self.objects[Ref(DEPLOYMENT, revision)]
+        wanted = deployment["spec"].get("replicas", 1) if count is None else count
+        for index in range(wanted):
+            self.pod(revision, index, ready=ready)
+
+    def pod(self, revision: str, index: int, *, ready: bool, report: AgentReport | None = None, **status: Any) -> None:
+        """Write one pod of a revision."""
+        name = f"{revision}-{index}"
+        uid = f"pod-{name}"
+        self.put(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": name,
+                    "namespace": KEY.namespace,
+                    "uid": uid,
+                    "labels": {names.LABEL_SERVICE: KEY.name, names.LABEL_REVISION: revision},
+                },
+                "status": {
+                    "phase": "Running",
+                    "podIP": "198.18.0.9",
+                    "conditions": [{"type": "Ready", "status": str(ready)}],
+                    **status,
+                },
+            }
+        )
+        self.reports[uid] = report or told(ModelState.READY if ready else ModelState.LOADING)
+
+    def kill_pods(self, revision: str) -> None:
+        for ref in [r for r in self.objects if r.kind == POD and r.name.startswith(revision)]:
+            self.remove(ref)
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Delete(ref, uid):
+                assert self.objects[ref]["metadata"]["uid"] == uid
+                self.remove(ref)
+                if ref.kind == DEPLOYMENT:
+                    self.kill_pods(ref.name)
+            case Release():
+                pass  # the number stays as it is: that is what it is for
+            case Apply(ref, wanted, new):
+                assert new == (ref not in self.objects)
+                self.put(_merged(self.objects.get(ref), wanted))
+
+
+def told(state: ModelState, reason: str = "", message: str = "") -> AgentReport:
+    """Return what an agent would answer of magika."""
+    model = ModelReport(name="magika", state=state, reason=reason, message=message, digest="sha256:1")
+    return AgentReport(ready=state is ModelState.READY, models=(model,))
+
+
+def _merged(seen: dict[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Server-side apply, as far as we use it: what only others say stays."""
+    body = copy.deepcopy(dict(wanted))
+    if seen is not None:
+        kept = {k: v for k, v in seen["metadata"].items() if k in {"uid", "creationTimestamp"}}
+        body["metadata"].update(kept)
+        if "status" in seen:
+            body["status"] = seen["status"]
+        if wanted["kind"] == DEPLOYMENT.name and "replicas" not in wanted["spec"]:
+            body["spec"]["replicas"] = seen["spec"]["replicas"]
+    elif wanted["kind"] == DEPLOYMENT.name:
+        body["spec"].setdefault("replicas", 1)
+    return body
+
+
+def _first(refusals: list[Refusal]) -> Trouble | None:
+    return Trouble(refusals[0].reason, refusals[0].message) if refusals else None

@@ -1,0 +1,127 @@
+"""The work queue: one worker a key, nothing lost, namespaces take turns."""
+
+import asyncio
+
+import pytest
+
+from conch.api.kinds import ServiceKey
+from conch.queue import BACKOFF_JITTER, BACKOFF_LIMIT, WorkQueue
+
+A, B, C = (ServiceKey("one", name) for name in "abc")
+OTHER = ServiceKey("two", "x")
+
+
+async def take(queue: WorkQueue) -> ServiceKey:
+    return await asyncio.wait_for(queue.get(), 1)
+
+
+async def test_a_key_added_twice_is_worked_on_once() -> None:
+    queue = WorkQueue()
+    queue.add(A)
+    queue.add(A)
+    assert await take(queue) == A
+    assert len(queue) == 0
+
+
+async def test_a_key_added_while_worked_on_is_worked_on_once_more_afterwards() -> None:
+    queue = WorkQueue()
+    queue.add(A)
+    await take(queue)
+    queue.add(A)
+    queue.add(A)
+    assert len(queue) == 0, "no second worker gets it meanwhile"
+    queue.done(A)
+    assert await take(queue) == A
+    queue.done(A)
+    assert queue.idle
+
+
+async def test_namespaces_take_turns() -> None:
+    queue = WorkQueue()
+    for key in (A, B, C, OTHER):
+        queue.add(key)
+    order = [await take(queue) for _ in range(4)]
+    assert order == [A, OTHER, B, C]
+
+
+async def test_workers_that_wait_are_woken_one_a_key() -> None:
+    queue = WorkQueue()
+    workers = [asyncio.create_task(queue.get()) for _ in range(2)]
+    await asyncio.sleep(0)
+    queue.add(A)
+    queue.add(B)
+    assert {await asyncio.wait_for(worker, 1) for worker in workers} == {A, B}
+
+
+async def test_a_cancelled_worker_passes_its_turn_on() -> None:
+    queue = WorkQueue()
+    first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.add(A)
+    first.cancel()
+    assert await asyncio.wait_for(second, 1) == A
+
+
+async def test_a_delayed_key_comes_in_time_and_an_event_brings_it_forward() -> None:
+    queue = WorkQueue()
+    queue.add_after(A, 30)
+    queue.add_after(A, 0.01)
+    assert await take(queue) == A, "the sooner plan holds"
+    queue.done(A)
+    queue.add_after(B, 30)
+    queue.add(B)
+    assert await take(queue) == B
+
+
+async def test_a_later_plan_does_not_replace_a_sooner_one() -> None:
+    queue = WorkQueue()
+    queue.add_after(A, 0.01)
+    queue.add_after(A, 30)
+    assert await take(queue) == A
+
+
+async def test_backoff_grows_is_bounded_and_is_forgotten() -> None:
+    queue = WorkQueue(seed=1)
+    delays = [queue.retry(A) for _ in range(20)]
+    queue.close()
+    assert delays[0] < 0.3
+    assert delays[3] > delays[0]
+    assert max(delays) <= BACKOFF_LIMIT * (1 + BACKOFF_JITTER)
+    queue.forget(A)
+    assert queue.retry(A) < 0.3
+    assert queue.retry(B, at_least=7) == 7
+    queue.close()
+
+
+async def test_nothing_is_lost_and_no_key_has_two_workers_in_a_storm() -> None:
+    queue = WorkQueue(seed=7)
+    keys = [ServiceKey(f"n{i % 3}", f"s{i}") for i in range(30)]
+    added = dict.fromkeys(keys, 0)
+    seen = dict.fromkeys(keys, 0)
+    active: set[ServiceKey] = set()
+
+    async def worker() -> None:
+        while True:
+            key = await queue.get()
+            assert key not in active
+            active.add(key)
+            seen[key] = added[key]
+            await asyncio.sleep(0)
+            active.discard(key)
+            queue.done(key)
+
+    workers = [asyncio.create_task(worker()) for _ in range(5)]
+    for turn in range(2000):
+        key = keys[turn * 7 % 30]
+        added[key] += 1
+        queue.add(key)
+        if turn % 5 == 0:
+            await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while not queue.idle:
+            await asyncio.sleep(0)
+    assert seen == added, "each key was looked at after its last addition"
+    for task in workers:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

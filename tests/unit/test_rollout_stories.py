@@ -1,0 +1,266 @@
+"""Stories of one service, told to the pure rooms: who serves, what is written, what is said."""
+
+from typing import Any
+
+from conch.api.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    INFERENCE_SERVICE,
+    SERVICE,
+    Ref,
+)
+from conch.desire import Images
+from conch.plan import Apply, Delete, Release
+from conch_contract import ModelState, names
+from tests.unit.simulation import KEY, Cluster, manifest, told
+
+ROOT = Ref(SERVICE, KEY.name)
+
+
+def selected(cluster: Cluster) -> str:
+    """The revision that the root Service sends requests to."""
+    revision: str = cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION]
+    return revision
+
+
+def served(**predictor: Any) -> Cluster:
+    """A service that serves."""
+    cluster = Cluster(manifest(**predictor))
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    return cluster
+
+
+def test_a_new_service_gets_its_children_in_order_and_a_status_at_once() -> None:
+    cluster = Cluster(manifest())
+    written = [action.ref for action in cluster.reconcile()]
+    name = cluster.decision().wanted
+    assert written == [
+        Ref(CONTROLLER_REVISION, name),
+        Ref(CONFIG_MAP, name),
+        Ref(SERVICE, name),
+        Ref(DEPLOYMENT, name),
+        Ref(DISRUPTION_BUDGET, KEY.name),
+        ROOT,
+    ]
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    assert cluster.status.observed_generation == 1
+    assert cluster.status_writes == 1
+
+
+def test_a_settled_service_costs_nothing_and_waits_for_nothing() -> None:
+    cluster = served()
+    assert cluster.reconcile() == []
+    assert cluster.decision().wait is None
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert cluster.condition("Reconciling") == ("", "")
+    assert cluster.condition("Stalled") == ("", "")
+
+
+def test_a_service_that_comes_up_tells_its_story_once() -> None:
+    cluster = served()
+    assert [event.reason for event in cluster.story] == ["RevisionCreated", "Served"]
+
+
+def test_another_operator_with_another_image_changes_no_pod() -> None:
+    cluster = served()
+    cluster.images = Images("conch/serving:2")
+    assert cluster.reconcile() == []
+
+
+def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> None:
+    cluster = served()
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/magika-v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    assert new != old
+    assert selected(cluster) == old
+    assert (cluster.status.stable, cluster.status.candidate) == (old, new)
+    assert cluster.condition("Serving")[0] == "True"
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+
+    cluster.start_pods(new)
+    switch = cluster.reconcile()
+    assert [action.ref for action in switch] == [ROOT]
+    assert selected(cluster) == new
+    assert Ref(DEPLOYMENT, old) in cluster.objects, "the old pods stay until the switch has been seen"
+    retire = cluster.reconcile()
+    assert all(isinstance(action, Delete) and action.ref.name == old for action in retire)
+    cluster.settle()
+    assert Ref(DEPLOYMENT, old) not in cluster.objects
+    assert Ref(CONTROLLER_REVISION, old) in cluster.objects, "history is kept"
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert "Promoted" in [event.reason for event in cluster.story]
+
+
+def test_a_candidate_that_never_loads_leaves_the_stable_one_alone_and_says_why() -> None:
+    cluster = served()
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/broken")
+    cluster.reconcile()
+    new = cluster.decision().wanted
+    cluster.pod(new, 0, ready=False, report=told(ModelState.FAILED, "LoadFailed", "Triton says no"))
+    cluster.settle()
+    assert selected(cluster) == old
+    assert cluster.condition("Serving")[0] == "True"
+    assert cluster.condition("Ready") == ("False", "LoadFailed")
+    revision = cluster.status.revision(new)
+    assert revision is not None
+    assert revision.models[0].message == "Triton says no"
+    cluster.now += 16 * 60
+    cluster.settle()
+    assert cluster.condition("Stalled") == ("True", "ProgressDeadlineExceeded")
+    assert cluster.condition("Reconciling") == ("", "")
+
+
+def test_a_revert_during_a_rollout_drops_the_candidate_and_returns_the_number() -> None:
+    cluster = served()
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/broken")
+    cluster.settle()
+    new = cluster.decision().wanted
+    cluster.edit(uri="s3://models/magika")
+    cluster.settle()
+    assert Ref(DEPLOYMENT, new) not in cluster.objects
+    assert selected(cluster) == old
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert cluster.objects[Ref(CONTROLLER_REVISION, old)]["revision"] == 3
+
+
+def test_a_third_change_replaces_the_candidate_never_the_stable() -> None:
+    cluster = served()
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/a")
+    cluster.settle()
+    first = cluster.decision().wanted
+    cluster.edit(uri="s3://models/b")
+    cluster.settle()
+    assert Ref(DEPLOYMENT, first) not in cluster.objects
+    assert Ref(DEPLOYMENT, old) in cluster.objects
+    assert selected(cluster) == old
+
+
+def test_the_history_limit_drops_the_oldest_records() -> None:
+    cluster = served()
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    body["spec"]["rollout"]["historyLimit"] = 1
+    cluster.put(body)
+    for number in range(4):
+        cluster.edit(uri=f"s3://models/v{number}")
+        cluster.settle()
+        cluster.start_pods(cluster.decision().wanted)
+        cluster.settle()
+    records = [ref for ref in cluster.objects if ref.kind == CONTROLLER_REVISION]
+    assert len(records) == 2
+
+
+def test_replicas_are_the_hpas_where_it_exists() -> None:
+    cluster = served(minReplicas=1, maxReplicas=5)
+    name = cluster.decision().wanted
+    deployment = next(
+        action.manifest
+        for action in Cluster(manifest(minReplicas=1, maxReplicas=5)).reconcile()
+        if isinstance(action, Apply) and action.ref.kind == DEPLOYMENT
+    )
+    assert "replicas" not in deployment["spec"]
+    assert cluster.objects[Ref(AUTOSCALER, name)]["spec"]["minReplicas"] == 1
+
+
+def test_turning_autoscaling_on_hands_the_replicas_over_before_letting_go() -> None:
+    cluster = served(minReplicas=3)
+    cluster.edit(maxReplicas=5)
+    actions = cluster.reconcile()
+    name = cluster.decision().wanted
+    assert isinstance(actions[0], Release)
+    assert actions[0].manifest["spec"] == {"replicas": 3}
+    assert cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] == 3
+    cluster.settle()
+    cluster.edit(maxReplicas=None)
+    cluster.settle()
+    assert Ref(AUTOSCALER, name) not in cluster.objects
+    assert cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] == 3
+
+
+def test_a_candidate_must_carry_what_the_stable_one_carries() -> None:
+    cluster = served(minReplicas=1, maxReplicas=8)
+    old = selected(cluster)
+    cluster.objects[Ref(DEPLOYMENT, old)]["spec"]["replicas"] = 4
+    cluster.put(cluster.objects[Ref(DEPLOYMENT, old)])
+    cluster.start_pods(old)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    assert cluster.objects[Ref(AUTOSCALER, new)]["spec"]["minReplicas"] == 4
+    cluster.start_pods(new, count=3)
+    cluster.settle()
+    assert selected(cluster) == old
+    cluster.start_pods(new, count=4)
+    cluster.settle()
+    assert selected(cluster) == new
+    assert cluster.objects[Ref(AUTOSCALER, new)]["spec"]["minReplicas"] == 1, "the floor is let go afterwards"
+
+
+def test_an_edit_by_hand_is_undone_and_what_others_add_is_left() -> None:
+    cluster = served(minReplicas=2)
+    ref = Ref(DEPLOYMENT, cluster.decision().wanted)
+    body = cluster.objects[ref]
+    body["spec"]["replicas"] = 7
+    body["metadata"]["annotations"]["team"] = "red"
+    cluster.put(body)
+    assert [action.ref for action in cluster.reconcile()] == [ref]
+    assert cluster.objects[ref]["spec"]["replicas"] == 2
+
+
+def test_a_child_deleted_by_hand_comes_back() -> None:
+    cluster = served()
+    cluster.remove(Ref(DISRUPTION_BUDGET, KEY.name))
+    assert [action.ref for action in cluster.reconcile()] == [Ref(DISRUPTION_BUDGET, KEY.name)]
+
+
+def test_a_strangers_object_is_left_alone_and_named() -> None:
+    cluster = Cluster(manifest())
+    cluster.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {**_head(), "labels": {names.LABEL_SERVICE: KEY.name}},
+            "spec": {"selector": {"app": "theirs"}},
+        }
+    )
+    assert ROOT not in [action.ref for action in cluster.reconcile()]
+    assert cluster.condition("Ready") == ("False", "NameTaken")
+    assert cluster.condition("Stalled") == ("True", "NameTaken")
+    assert cluster.objects[ROOT]["spec"]["selector"] == {"app": "theirs"}
+
+
+def test_lost_pods_are_told_as_such_and_not_as_a_late_rollout() -> None:
+    cluster = served()
+    name = selected(cluster)
+    cluster.now += 86_400
+    cluster.kill_pods(name)
+    cluster.settle()
+    assert cluster.condition("Serving") == ("False", "NoReadyPods")
+    assert cluster.condition("RolloutComplete")[0] == "True"
+    assert cluster.condition("Stalled") == ("", "")
+
+
+def test_conditions_keep_their_time_while_their_value_stays() -> None:
+    cluster = served()
+    before = cluster.status.condition("Serving")
+    cluster.now += 500
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    after = cluster.status.condition("Serving")
+    assert before is not None
+    assert after is not None
+    assert after.last_transition_time == before.last_transition_time
+    assert after.observed_generation == 2
+
+
+def _head() -> dict[str, str]:
+    return {"name": KEY.name, "namespace": KEY.namespace}
