@@ -1,0 +1,69 @@
+"""Asking components how they are, and waiting until they are well: on a condition, with a deadline."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cluster import processes
+from tests.cluster.errors import ClusterError
+from tests.cluster.processes import Component, Identity
+
+_TIMEOUT = 2.0
+_POLL = 0.1
+
+
+def _context() -> ssl.SSLContext:
+    """Return a context that takes any certificate: some components make their own, and only health is asked."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def is_healthy(health: str) -> bool:
+    """Ask a component; ``health`` is a URL that answers 200, a unix socket's path, or empty (always well)."""
+    if not health:
+        return True
+    try:
+        if health.startswith("/"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(_TIMEOUT)
+                client.connect(health)
+            return True
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=_context())
+        )
+        with opener.open(health, timeout=_TIMEOUT) as answer:
+            return bool(answer.status == http.client.OK)
+    except (OSError, urllib.error.URLError, http.client.HTTPException):
+        return False
+
+
+def wait_component(component: Component, identity: Identity, timeout: float) -> None:
+    """Wait until a component that was just started is well; raises at once when its process ended."""
+    deadline = time.monotonic() + timeout
+    while not is_healthy(component.health):
+        if not processes.is_alive(identity):
+            message = f"{component.name} ended right after it was started"
+            raise ClusterError(message, log=Path(component.log), hint="the log's last lines say why")
+        if time.monotonic() > deadline:
+            message = f"{component.name} was not healthy after {timeout:.0f} s ({component.health})"
+            raise ClusterError(message, log=Path(component.log), hint="a slow machine? run up again: it goes on")
+        time.sleep(_POLL)
+
+
+def wait_for(what: str, condition: Callable[[], bool], timeout: float, log: Path | None = None) -> None:
+    """Wait until a condition holds; raises, naming ``what`` was awaited, when it does not within ``timeout`` s."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            message = f"waited {timeout:.0f} s for {what}"
+            raise ClusterError(message, log=log, hint="python -m tests.cluster status shows what is not well")
+        time.sleep(_POLL)

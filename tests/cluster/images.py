@@ -1,0 +1,186 @@
+"""The project's images, built from their real Dockerfiles with whatever the machine has.
+
+A docker or podman engine is used where one answers. Elsewhere buildah builds in a chroot, on a base system that
+debootstrap makes from the machine's own Debian mirror and that takes the place of ``debian:bookworm-slim``.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import hostconfig, packages
+from tests.cluster.errors import ClusterError
+from tests.cluster.paths import REPOSITORY, cache_dir
+from tests.cluster.progress import step
+from tests.cluster.shell import log_run, run
+
+IMAGES = {
+    "operator": "operator/Dockerfile",
+    "serving": "serving-image/Dockerfile.cpu",
+    "tools": "tests/cluster/tools/Dockerfile",
+}
+"""Name and Dockerfile of every image; the build context is always the repository's root."""
+
+_BASE = f"docker.io/library/debian:{hostconfig.SUITE}-slim"
+
+
+def reference(name: str) -> str:
+    """Return the full reference of an image: ``operator`` and ``conch/operator:dev`` mean the same.
+
+    >>> reference("operator")
+    'docker.io/conch/operator:dev'
+    """
+    if name in IMAGES:
+        return f"docker.io/conch/{name}:dev"
+    first, slash, _ = name.partition("/")
+    full = name if "." in first or ":" in first or first == "localhost" else f"docker.io/{name}"
+    full = full if slash else f"docker.io/library/{name}"
+    return full if ":" in full.rpartition("/")[2] else f"{full}:latest"
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A program that builds images, and how it wants to be called."""
+
+    argv: tuple[str, ...]
+    is_docker: bool = False
+
+    def build(self, name: str, dockerfile: Path, options: list[str]) -> None:
+        """Build one image; its log is kept."""
+        log = cache_dir() / "logs" / f"image-{name}.log"
+        command: list[str | Path] = ["build", *options, "--tag", reference(name), "--file", dockerfile, REPOSITORY]
+        log_run([*self.argv, *command], log, hint=f"the Dockerfile is {dockerfile}; the log is complete")
+
+    def image_id(self, ref: str) -> str:
+        """Return the id of an image (the digest of its configuration); raises when it was never built."""
+        words = ["image", "inspect", "--format={{.Id}}"]
+        if self.argv[0] == "buildah":
+            words = ["inspect", "--type=image", "--format={{.FromImageID}}"]
+        hint = "python -m tests.cluster images"
+        return run([*self.argv, *words, ref], hint=hint).stdout.strip().removeprefix("sha256:")
+
+    def save(self, ref: str, target: Path) -> None:
+        """Write an image to a tar file."""
+        if self.argv[0] == "buildah":
+            run([*self.argv, "push", "--quiet", ref, f"docker-archive:{target}:{ref}"])
+        else:
+            run([*self.argv, "save", "--output", target, ref])
+
+
+@functools.cache
+def builder() -> Builder:
+    """Return an engine that answers, else buildah with a storage of its own."""
+    for engine in ("docker", "podman"):
+        if shutil.which(engine) and run([engine, "info"], check=False).returncode == 0:
+            return Builder((engine,), is_docker=engine == "docker")
+    packages.require_root()
+    packages.ensure(packages.IMAGES)
+    root = cache_dir() / "images"
+    driver = "vfs" if _is_overlay(root) else "overlay"
+    storage = (f"--root={root / 'storage'}", f"--runroot={root / 'run'}", f"--storage-driver={driver}")
+    return Builder(("buildah", *storage))
+
+
+def _is_overlay(folder: Path) -> bool:
+    folder.mkdir(parents=True, exist_ok=True)
+    return run(["stat", "--file-system", "--format=%T", folder]).stdout.strip() == "overlayfs"
+
+
+def build(names: Iterable[str] = ()) -> None:
+    """Build images (all of them by default); unchanged layers come from the cache."""
+    chosen = list(names) or list(IMAGES)
+    engine = builder()
+    options = _options(engine)
+    for name in chosen:
+        if name not in IMAGES:
+            message = f"there is no image {name!r}"
+            raise ClusterError(message, hint=f"choose from: {', '.join(IMAGES)}")
+        dockerfile = REPOSITORY / IMAGES[name]
+        if not dockerfile.exists():
+            message = f"{name}: {IMAGES[name]} does not exist"
+            raise ClusterError(message, hint="choose other images with --only")
+        with step(f"building {reference(name)} with {engine.argv[0]}"):
+            engine.build(name, dockerfile, options)
+
+
+def _options(engine: Builder) -> list[str]:
+    if engine.is_docker:
+        return []
+    volumes = hostconfig.write(cache_dir() / "images" / "machine")
+    if engine.argv[0] == "podman":
+        return ["--layers", *volumes]
+    _ensure_base(engine)
+    return ["--layers", "--isolation=chroot", "--pull-never", *volumes]
+
+
+def _ensure_base(engine: Builder) -> None:
+    """Make the base image once; afterwards it is in the storage."""
+    if run([*engine.argv, "inspect", "--type=image", _BASE], check=False).returncode == 0:
+        return
+    root = Path(tempfile.mkdtemp(prefix="base-", dir=cache_dir() / "images"))
+    log = cache_dir() / "logs" / "debootstrap.log"
+    try:
+        with step(f"making the base system {_BASE} with debootstrap"):
+            address = hostconfig.mirror(hostconfig.debian_sources())
+            argv: list[str | Path] = ["debootstrap", "--variant=minbase", hostconfig.SUITE, root / "system", address]
+            log_run(argv, log, hint="the machine's Debian mirror must answer")
+            _slim(root / "system")
+            _import_base(engine, root)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _slim(system: Path) -> None:
+    """Remove what the machine lent (its mirror) and what a container never reads."""
+    for name in ("etc/apt/sources.list", "etc/resolv.conf", "etc/hostname", "var/log/bootstrap.log"):
+        (system / name).write_text("")
+    for folder in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+        shutil.rmtree(system / folder, ignore_errors=True)
+    for folder in ("var/cache/apt/archives/partial", "var/lib/apt/lists/partial"):
+        (system / folder).mkdir(parents=True)
+
+
+def _import_base(engine: Builder, folder: Path) -> None:
+    archive = folder / "base.tar"
+    run(["tar", "--numeric-owner", "-C", folder / "system", "-cf", archive, "."])
+    container = run([*engine.argv, "from", "scratch"]).stdout.strip()
+    try:
+        run([*engine.argv, "add", "--quiet", container, archive, "/"])
+        run([*engine.argv, "config", "--cmd", "bash", container])
+        run([*engine.argv, "commit", "--quiet", container, _BASE])
+    finally:
+        run([*engine.argv, "rm", container], check=False)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A built image as a file: its full reference, its id (the digest of its configuration), the tar file."""
+
+    reference: str
+    identity: str
+    file: Path
+
+
+def exported(name: str) -> Exported:
+    """Return a built image as a tar file, which is written once per id."""
+    ref = reference(name)
+    engine = builder()
+    identity = engine.image_id(ref)
+    folder = cache_dir() / "images" / "exported"
+    stem = ref.replace("/", "_").replace(":", "_")
+    target = folder / f"{stem}-{identity[:16]}.tar"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{stem}-*.tar"):
+            old.unlink()
+        scratch = target.with_suffix(f".{os.getpid()}")
+        with step(f"exporting {ref}"):
+            engine.save(ref, scratch)
+        scratch.rename(target)
+    return Exported(ref, identity, target)

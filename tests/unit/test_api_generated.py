@@ -1,0 +1,121 @@
+"""The generated files: what Kubernetes asks of them, and that they are what the types say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conch.api import crd, names, reference
+
+ROOT = Path(__file__).parents[2]
+CRD = ROOT / "crds" / f"{names.GROUP}_{names.PLURAL}.yaml"
+REFERENCE = ROOT / "docs" / "reference" / "inferenceservice.md"
+
+
+def nodes(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Walk a schema: each node with its path."""
+    yield path, node
+    for name, child in node.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if key in node:
+            yield from nodes(node[key], f"{path}[]")
+
+
+NODES = dict(nodes(crd.schema()))
+
+
+def test_the_schema_is_structural() -> None:
+    for path, node in NODES.items():
+        assert "type" in node or node.get("x-kubernetes-int-or-string"), path
+        assert node.get("type") in {None, "object", "array", "string", "integer", "boolean"}, path
+        assert not {"$ref", "oneOf", "allOf", "not", "title", "const", "nullable"} & node.keys(), path
+        assert not ("properties" in node and "additionalProperties" in node), path
+        assert ("items" in node) == (node.get("type") == "array"), path
+        for choice in node.get("anyOf", []):
+            assert choice.keys() == {"type"}, path
+
+
+def test_every_field_is_described_in_plain_sentences() -> None:
+    for path, node in NODES.items():
+        if path.startswith((".spec", ".status")) and not path.endswith("[]"):
+            description = node["description"]
+            assert description[0].isupper(), path
+            assert description.endswith("."), path
+            assert "\n" not in description, path
+
+
+def test_what_a_rule_reads_has_a_bound() -> None:
+    # The API server reckons the cost of a rule by the longest input that the schema allows.
+    for path, node in NODES.items():
+        if not path.startswith(".spec") or node.get("x-kubernetes-preserve-unknown-fields"):
+            continue
+        if node.get("type") == "array":
+            assert "maxItems" in node, path
+        elif node.get("type") == "string":
+            assert "maxLength" in node or "enum" in node, path
+        elif "additionalProperties" in node:
+            assert "maxProperties" in node, path
+
+
+def test_every_refusal_is_a_sentence_with_a_remedy() -> None:
+    for path, node in NODES.items():
+        for rule in node.get("x-kubernetes-validations", []):
+            assert set(rule) <= {"rule", "message", "messageExpression", "fieldPath"}, path
+            assert ";" in rule["message"] or "such as" in rule["message"], (path, rule["message"])
+
+
+def test_lists_that_are_maps_require_their_key() -> None:
+    for path, node in NODES.items():
+        for key in node.get("x-kubernetes-list-map-keys", []):
+            assert key in node["items"]["required"], path
+
+
+def test_defaults_stand_in_the_spec_only() -> None:
+    defaults = {path: node["default"] for path, node in NODES.items() if "default" in node}
+    assert defaults == {
+        ".spec.predictor.minReplicas": 1,
+        ".spec.predictor.triton": {},
+        ".spec.predictor.triton.shmSize": "64Mi",
+        ".spec.predictor.triton.instanceGroups[].kind": "AUTO",
+        ".spec.predictor.triton.instanceGroups[].count": 1,
+        ".spec.predictor.triton.dynamicBatching.maxQueueDelay": "0s",
+        ".spec.predictor.triton.dynamicBatching.preserveOrdering": False,
+        ".spec.predictor.triton.versionPolicy.latest.numVersions": 1,
+        ".spec.rollout": {},
+        ".spec.rollout.progressDeadline": "15m",
+        ".spec.rollout.historyLimit": 10,
+    }
+
+
+def test_the_crd_has_a_status_and_no_scale() -> None:
+    version = crd.crd()["spec"]["versions"][0]
+    assert version["subresources"] == {"status": {}}
+    assert [column["name"] for column in version["additionalPrinterColumns"]] == [
+        "Ready",
+        "URL",
+        "Model",
+        "Stable",
+        "Candidate",
+        "Replicas",
+        "Age",
+    ]
+
+
+def test_the_crd_is_small() -> None:
+    assert len(crd.to_yaml()) < 60_000
+
+
+@pytest.mark.parametrize(
+    ("path", "text"), [(CRD, crd.to_yaml()), (REFERENCE, reference.markdown())], ids=["crd", "reference"]
+)
+def test_a_generated_file_is_what_the_types_say(path: Path, text: str) -> None:
+    assert path.read_text() == text, f"{path} is out of date; run make generate"
+
+
+def test_the_crd_reads_back() -> None:
+    assert yaml.safe_load(crd.to_yaml()) == crd.crd()
