@@ -102,7 +102,7 @@ def test_defaults_that_the_server_filled_in_are_left_out_again() -> None:
 
 
 def test_an_empty_object_that_says_something_is_kept() -> None:
-    asked = {"triton": {"dynamicBatching": {}, "versionPolicy": {"all": {}}}}
+    asked: dict[str, Any] = {"triton": {"dynamicBatching": {}, "versionPolicy": {"all": {}}}}
     assert parsed(asked).to_wire()["spec"]["predictor"]["triton"] == asked["triton"]
 
 
@@ -130,6 +130,11 @@ def test_null_is_absent_and_what_is_unknown_is_ignored() -> None:
 def test_a_service_without_a_model_says_what_is_missing() -> None:
     with pytest.raises(ValidationError, match=r"spec\.predictor\.model"):
         InferenceService.parse({"metadata": {"name": "m"}, "spec": {"predictor": {}}})
+
+
+def test_a_part_that_is_no_object_is_named() -> None:
+    with pytest.raises(ValidationError, match=r"spec\.predictor\.pod"):
+        parsed({"pod": "large"})
 
 
 def test_values_are_frozen() -> None:

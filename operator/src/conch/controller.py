@@ -1,8 +1,9 @@
 """Start-up: kopf watches and hands over, a Lease says who acts, workers work.
 
 The kopf handlers only feed the store and add keys to the queue. There is no `on.create`, no timer and no
-finalizer, so kopf writes nothing to anybody's object; and an index per kind makes kopf hold every handler
-back until all kinds are listed, so no reconcile ever sees half a world.
+finalizer, so kopf writes nothing to anybody's object. An index per kind makes kopf hold every event handler
+back until all kinds are listed; the first one that is let through starts the workers, so that no reconcile
+ever sees half a world.
 """
 
 import asyncio
@@ -36,7 +37,9 @@ AUDIT_SECONDS: Final = 600
 _log = structlog.get_logger("conch")
 
 
-def watch(kind: Kind, store: Store, queue: WorkQueue, registry: kopf.OperatorRegistry) -> None:
+def watch(
+    kind: Kind, store: Store, queue: WorkQueue, listed: asyncio.Event, registry: kopf.OperatorRegistry
+) -> None:
     """Have kopf feed a kind's events into the store, and the services they concern into the queue."""
     where = kind.group, kind.version, kind.plural
 
@@ -48,6 +51,7 @@ def watch(kind: Kind, store: Store, queue: WorkQueue, registry: kopf.OperatorReg
 
     @kopf.on.event(*where, id=f"watch-{kind.plural}", registry=registry)
     def notice(event: Mapping[str, Any], **_: Any) -> None:
+        listed.set()
         gone = event["type"] == "DELETED"
         key = store.discard(event["object"]) if gone else store.put(event["object"])
         if key is not None:
@@ -68,7 +72,7 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue) -> None:
     """Watch and work until cancelled."""
-    agents = Agents()
+    agents = Agents(queue.add)
     reconcile = Reconciler(
         store=store,
         agents=agents,
@@ -78,14 +82,14 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         clock=time.time,
     )
     registry = kopf.get_default_registry()
+    listed = asyncio.Event()
     for kind in WATCHED:
-        watch(kind, store, queue, registry)
-    synced = asyncio.Event()
+        watch(kind, store, queue, listed, registry)
     stop = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_watch_all(settings, registry, synced, stop))
-            await synced.wait()
+            group.create_task(_watch_all(settings, registry, stop))
+            await listed.wait()
             _log.info("watching", workers=settings.workers)
             for _ in range(settings.workers):
                 group.create_task(work(queue, reconcile))
@@ -96,15 +100,12 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         await agents.close()
 
 
-async def _watch_all(
-    settings: Settings, registry: kopf.OperatorRegistry, ready: asyncio.Event, stop: asyncio.Event
-) -> None:
+async def _watch_all(settings: Settings, registry: kopf.OperatorRegistry, stop: asyncio.Event) -> None:
     await kopf.operator(
         registry=registry,
         settings=kopf_settings(),
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
-        ready_flag=ready,
         stop_flag=stop,
     )
     raise RuntimeError("kopf ended by itself")

@@ -36,7 +36,7 @@ class Reconciler:
         world = observe(self.store, key, self.clock())
         if world is None:
             return Outcome()  # gone, and the garbage collector takes the children
-        world = world.told(await self.agents.ask(pods_to_ask(world)))
+        world = world.told(self.agents.ask(key, pods_to_ask(world)))
         decision = decide(world)
         steps, blocked = plan(world, decision, desire(world, decision, self.images))
         uid = world.service.metadata.uid

@@ -14,6 +14,9 @@ from conch.api.cel import Rule, rules
 # Volumes that the operator adds to a pod begin so: a user's volume can then never collide with them.
 OWN_VOLUME_PREFIX: Final = "conch-"
 
+# Longer than the drain (conch.triton.DRAIN_SECONDS), which Kubernetes refuses to exceed the grace period.
+LEAST_GRACE_SECONDS: Final = 20
+
 Labels = Annotated[
     dict[str, Annotated[str, Field(max_length=63)]],
     Field(max_length=64),
@@ -32,6 +35,17 @@ Annotations = Annotated[
 ]
 NodeLabels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)]
 Amounts = Annotated[dict[str, Quantity], Field(max_length=32)]
+
+
+Grace = Annotated[
+    int,
+    Field(le=86400),
+    Rule(
+        f"self >= {LEAST_GRACE_SECONDS}",
+        message=f"terminationGracePeriodSeconds must be at least {LEAST_GRACE_SECONDS}: a pod that goes first waits"
+        " until nobody sends to it any more, then finishes its requests; raise or remove it",
+    ),
+]
 
 
 class Resources(Part):
@@ -98,8 +112,8 @@ class VolumeMount(Part):
         str,
         Field(min_length=1, max_length=1024),
         Rule(
-            "!self.matches('^/+(conch|dev/+shm)(/|$)')",
-            message="/conch and /dev/shm are Conch's own; mount it elsewhere",
+            "!self.matches('^/+(conch|dev/+shm)(/|$)|^/+tmp/*$')",
+            message="/conch, /dev/shm and /tmp are Conch's own; mount it elsewhere",
         ),
     ]
     """The path in the container."""
@@ -136,5 +150,5 @@ class Pod(Part):
     """More labels on the pods."""
     annotations: Annotations = Field(default={})
     """More annotations on the pods."""
-    termination_grace_period_seconds: Annotated[int | None, Field(ge=1, le=86400)] = None
+    termination_grace_period_seconds: Grace | None = None
     """Seconds that a pod may take to finish its requests. Absent: the operator's default."""

@@ -81,11 +81,6 @@ class InferenceService(Part):
         return wire | ({"status": self.status.to_wire()} if "status" in wire else {})
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Namespace and name: what the work queue carries."""
-        return self.metadata.namespace, self.metadata.name
-
-    @property
     def model_name(self) -> str:
         """The model's name in Triton."""
         return self.spec.predictor.model.name or self.metadata.name

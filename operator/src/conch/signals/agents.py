@@ -1,42 +1,77 @@
-"""Asks the agents of pods that are not settled. A pod that does not answer tells nothing: silence is no error."""
+"""Asks the agents of pods that are not settled, in the background: no reconcile ever waits for a pod.
+
+What was told is remembered per service, and a changed answer puts the service on the queue. A pod that does
+not answer tells nothing new: silence is no error.
+"""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import aiohttp
 from pydantic import ValidationError
 
+from conch.api.kinds import ServiceKey
 from conch.observe import Pod
 from conch_contract import AgentReport, names
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)  # seconds; an agent answers from memory
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)  # seconds; an agent answers from memory
 _LIMIT: Final = 1 << 20  # bytes; a report is kilobytes, and the pod is the user's
+_AT_ONCE: Final = 64  # questions under way
 
 
 class Agents:
-    """Asks agents over the pod network."""
+    """Asks agents over the pod network; calls `changed` when a service's pods tell something new."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[ServiceKey], None]) -> None:
+        self._changed = changed
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
+        self._told: dict[ServiceKey, dict[str, AgentReport]] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def close(self) -> None:
-        """Drop the connections."""
+        """Drop the questions and the connections."""
+        for task in self._asking.values():
+            task.cancel()
         await self._session.close()
 
-    async def ask(self, pods: Iterable[Pod]) -> dict[str, AgentReport]:
-        """Return the reports of the pods that answered, by pod uid."""
+    def ask(self, key: ServiceKey, pods: Iterable[Pod]) -> Mapping[str, AgentReport]:
+        """Ask these pods anew, and return what is known of them now, by pod uid; of others nothing is kept."""
         asked = list(pods)
-        answers = await asyncio.gather(*(self._ask_one(pod) for pod in asked))
-        return {pod.uid: report for pod, report in zip(asked, answers, strict=True) if report is not None}
+        uids = {pod.uid for pod in asked}
+        told = {uid: report for uid, report in self._told.get(key, {}).items() if uid in uids}
+        if told:
+            self._told[key] = told
+        else:
+            self._told.pop(key, None)
+        for pod in asked:
+            if pod.uid not in self._asking:
+                self._asking[pod.uid] = asyncio.create_task(self._ask_one(key, pod))
+        return dict(told)
 
-    async def _ask_one(self, pod: Pod) -> AgentReport | None:
-        host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+    async def _ask_one(self, key: ServiceKey, pod: Pod) -> None:
         try:
-            url = f"http://{host}:{names.AGENT_PORT}{names.STATUS_PATH}"
+            async with self._gate:
+                report = await self._answer(pod)
+        finally:
+            del self._asking[pod.uid]
+        if report is not None and report != self._told.get(key, {}).get(pod.uid):
+            self._told.setdefault(key, {})[pod.uid] = report
+            self._changed(key)
+
+    async def _answer(self, pod: Pod) -> AgentReport | None:
+        host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
+        url = f"http://{host}:{names.AGENT_PORT}{names.STATUS_PATH}"
+        try:
             async with self._session.get(url, allow_redirects=False) as answer:
                 if answer.status != 200:
                     return None
-                return AgentReport.model_validate_json(await answer.content.read(_LIMIT))
+                body = bytearray()
+                async for chunk in answer.content.iter_chunked(65536):
+                    body += chunk
+                    if len(body) > _LIMIT:
+                        return None
+                return AgentReport.model_validate_json(bytes(body))
         except (aiohttp.ClientError, TimeoutError, OSError, ValidationError):
             return None

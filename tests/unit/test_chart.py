@@ -1,0 +1,267 @@
+"""The chart, as Helm renders it: what lands in a cluster, and what the values refuse."""
+
+import json
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conch.api import crd
+from conch.api.kinds import CHILDREN, WATCHED
+from conch.settings import Settings
+from conch.write import rbac
+from tests.cluster.binaries import program
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "conch"
+Manifest = dict[str, Any]
+
+# A second image, so that a test sees which of the two it gets.
+PINNED = "sha256:" + "0" * 64
+
+
+def render(values: Mapping[str, Any] | None = None, release: str = "conch") -> list[Manifest]:
+    """Render the chart with some values; raises with Helm's words when it refuses them."""
+    done = subprocess.run(
+        [program("helm"), "template", release, CHART, "--namespace", "conch-system", "--values", "-"],
+        input=yaml.safe_dump(dict(values or {})),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def of_kind(manifests: Iterable[Manifest], kind: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def one(manifests: Iterable[Manifest], kind: str, name: str = "") -> Manifest:
+    (found,) = [m for m in of_kind(manifests, kind) if not name or m["metadata"]["name"] == name]
+    return found
+
+
+def pod_of(manifests: Iterable[Manifest]) -> Manifest:
+    spec: Manifest = one(manifests, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+def environment(manifests: Iterable[Manifest]) -> dict[str, str]:
+    """The operator's environment, as the kubelet would resolve it."""
+    fields = {"metadata.namespace": "conch-system", "metadata.name": "pod-1"}
+    return {
+        variable["name"]: variable.get("value") or fields.get(field_path(variable), "")
+        for variable in pod_of(manifests)["containers"][0]["env"]
+    }
+
+
+def field_path(variable: Manifest) -> str:
+    return str(variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath", ""))
+
+
+@pytest.fixture(scope="module")
+def default() -> list[Manifest]:
+    return render()
+
+
+def test_the_crd_is_the_generated_one_and_outlives_the_release(default: list[Manifest]) -> None:
+    definition = one(default, "CustomResourceDefinition")
+    annotations = definition["metadata"].pop("annotations")
+    assert annotations == {"helm.sh/resource-policy": "keep"}
+    assert definition == json.loads(json.dumps(crd.crd()))
+
+
+def test_the_crd_can_be_left_to_others() -> None:
+    assert not of_kind(render({"crds": {"install": False}}), "CustomResourceDefinition")
+
+
+def test_generated_files_are_up_to_date() -> None:
+    assert (CHART / "templates" / "rbac.yaml").read_text() == rbac.to_yaml()
+    assert (CHART / "files" / "conch.dev_inferenceservices.yaml").read_text() == crd.to_yaml()
+
+
+def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
+    """A value that no schema knows would be refused; a schema without a value would be undocumented."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert set(values) == set(schema["properties"]) - {"global"}
+    for name, value in values.items():
+        node = schema["properties"][name]
+        if node.get("additionalProperties") is False and isinstance(value, dict):
+            assert set(value) <= set(node["properties"]), name
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"replcas": 3}, "'replcas' not allowed"),
+        ({"log": {"level": "verbose"}}, "/log/level"),
+        ({"image": {"tag": "a b"}}, "/image/tag"),
+        ({"image": {"digest": "sha256:short"}}, "/image/digest"),
+        ({"replicas": "two"}, "/replicas"),
+        ({"watchNamespaces": ["Not A Name"]}, "/watchNamespaces/0"),
+        ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "propertyName 'app.kubernetes.io/name'"),
+        ({"resources": {"cpu": 1}}, "'cpu' not allowed"),
+        ({"serviceAccount": {"create": False}}, "serviceAccount.name must name"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(values: Manifest, complaint: str) -> None:
+    with pytest.raises(RuntimeError) as refusal:
+        render(values)
+    assert complaint in str(refusal.value)
+
+
+def test_the_operator_reads_its_settings_from_the_values() -> None:
+    manifests = render(
+        {
+            "servingImage": {"repository": "registry.example/serving", "digest": PINNED, "pullPolicy": "Always"},
+            "watchNamespaces": ["one", "two"],
+            "log": {"format": "console", "level": "debug"},
+            "workers": 4,
+        },
+        release="other",
+    )
+    settings = Settings.read(environment(manifests))
+    assert settings.serving_image == f"registry.example/serving@{PINNED}"
+    assert settings.pull_policy == "Always"
+    assert settings.namespaces == ("one", "two")
+    assert (settings.log_format, settings.log_level) == ("console", "debug")
+    assert settings.workers == 4
+    assert settings.lease_namespace == "conch-system"
+    assert settings.lease_name == "other-conch-operator"
+    assert settings.identity == "pod-1"
+
+
+def test_ports_are_those_on_which_the_operator_listens(default: list[Manifest]) -> None:
+    settings = Settings.read(environment(default))
+    container = pod_of(default)["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"probes": settings.probe_port, "metrics": settings.metrics_port}
+    probes = {container[kind]["httpGet"]["path"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert probes == {"/healthz", "/readyz"}
+
+
+def test_the_metrics_service_finds_the_pods(default: list[Manifest]) -> None:
+    service = one(default, "Service")
+    labels = one(default, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["ports"][0]["targetPort"] == "metrics"
+
+
+def test_a_release_of_any_name_selects_only_its_own_pods() -> None:
+    for release in ("conch", "prod-conch", "serving", "r" * 53):
+        manifests = render(release=release)
+        deployment = one(manifests, "Deployment")
+        assert len(deployment["metadata"]["name"]) <= 63
+        assert deployment["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == release
+        budget = one(manifests, "PodDisruptionBudget")
+        assert budget["spec"]["selector"] == deployment["spec"]["selector"]
+
+
+def test_one_replica_has_no_disruption_budget() -> None:
+    assert not of_kind(render({"replicas": 1}), "PodDisruptionBudget")
+
+
+def test_pods_are_restricted(default: list[Manifest]) -> None:
+    """Pod Security `restricted`, in its own words; the e2e tests have a real API server judge it."""
+    spec = pod_of(default)
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        secure = container["securityContext"]
+        assert secure["allowPrivilegeEscalation"] is False
+        assert secure["capabilities"] == {"drop": ["ALL"]}
+        assert secure["readOnlyRootFilesystem"]
+
+
+def test_the_operator_sees_no_secret_and_no_wildcard(default: list[Manifest]) -> None:
+    for role in (*of_kind(default, "ClusterRole"), *of_kind(default, "Role")):
+        for rule in role["rules"]:
+            assert "secrets" not in rule["resources"]
+            assert "*" not in {*rule["resources"], *rule["verbs"], *rule["apiGroups"]}
+
+
+def granted(role: Manifest) -> dict[str, set[str]]:
+    return {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+
+
+def test_the_cluster_role_covers_all_that_is_watched_and_written(default: list[Manifest]) -> None:
+    verbs = granted(one(default, "ClusterRole", "conch-operator"))
+    for kind in WATCHED:
+        assert verbs[kind.plural] >= {"list", "watch"}
+    for kind in CHILDREN:
+        assert verbs[kind.plural] == {"list", "watch", "get", "create", "patch", "delete"}
+    assert "leases" not in verbs
+
+
+def test_the_lease_is_the_only_right_in_the_operators_own_namespace(default: list[Manifest]) -> None:
+    role = one(default, "Role", "conch-operator-leader")
+    create, named = role["rules"]
+    assert create["verbs"] == ["create"]
+    assert named["resourceNames"] == [Settings.read(environment(default)).lease_name]
+    assert named["verbs"] == ["get", "update"]
+
+
+def test_every_grant_has_a_reason() -> None:
+    for grant in (*rbac.SERVING, *rbac.OWN, *rbac.VIEW, *rbac.EDIT):
+        assert len(grant.why.split()) > 1, grant
+
+
+def test_watched_namespaces_get_roles_and_the_cluster_none(default: list[Manifest]) -> None:
+    manifests = render({"watchNamespaces": ["one", "two"]})
+    assert not of_kind(manifests, "ClusterRoleBinding")
+    roles = {r["metadata"]["namespace"]: r for r in of_kind(manifests, "Role")}
+    assert set(roles) == {"one", "two", "conch-system"}
+    whole = one(default, "ClusterRole", "conch-operator")["rules"]
+    assert roles["one"]["rules"] == roles["two"]["rules"] == whole
+    account = one(manifests, "ServiceAccount")["metadata"]["name"]
+    for binding in of_kind(manifests, "RoleBinding"):
+        (subject,) = binding["subjects"]
+        assert (subject["name"], subject["namespace"]) == (account, "conch-system")
+
+
+def test_the_own_namespace_may_be_watched_too() -> None:
+    roles = of_kind(render({"watchNamespaces": ["conch-system"]}), "Role")
+    assert len({role["metadata"]["name"] for role in roles}) == len(roles) == 2
+
+
+def test_rights_can_be_left_to_others() -> None:
+    manifests = render({"rbac": {"create": False, "userRoles": False}})
+    assert not [m for m in manifests if m["apiVersion"].startswith("rbac.")]
+
+
+def test_users_roles_join_kubernetes_own(default: list[Manifest]) -> None:
+    def joins(role: Manifest) -> set[str]:
+        return {label.rpartition("-")[2] for label in role["metadata"]["labels"] if "aggregate-to" in label}
+
+    view, edit = one(default, "ClusterRole", "conch-view"), one(default, "ClusterRole", "conch-edit")
+    assert joins(view) == {"view", "edit", "admin"}
+    assert joins(edit) == {"edit", "admin"}
+    assert "inferenceservices/status" not in granted(edit)
+
+
+def test_pod_placement_is_passed_on() -> None:
+    values = {
+        "imagePullSecrets": ["pull"],
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "podAnnotations": {"note": "yes"},
+        "podLabels": {"team": "ml"},
+        "image": {"digest": PINNED},
+    }
+    manifests = render(values)
+    spec = pod_of(manifests)
+    meta = one(manifests, "Deployment")["spec"]["template"]["metadata"]
+    for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+        assert spec[name] == values[name]
+    assert spec["imagePullSecrets"] == [{"name": "pull"}]
+    assert spec["containers"][0]["image"] == f"conch/operator@{PINNED}"
+    assert meta["annotations"] == {"note": "yes"}
+    assert meta["labels"]["team"] == "ml"

@@ -1,0 +1,43 @@
+"""The pages: links lead somewhere, and what they quote is what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in _LINK.findall(_CODE.sub("code", page.read_text())):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{target} leads nowhere"
+        if anchor:
+            assert anchor in anchors(there), f"{path} has no heading for #{anchor}"
+
+
+def test_the_readme_shows_the_first_example() -> None:
+    example = (ROOT / "examples" / "quickstart.yaml").read_text()
+    manifest = example[example.index("apiVersion:") :]
+    assert f"```yaml\n{manifest}```" in (ROOT / "README.md").read_text()
+
+
+def test_every_make_target_that_pages_name_exists() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        named = re.findall(r"(?:`|^)make ((?:[a-z0-9-]+ ?)+)", page.read_text(), re.MULTILINE)
+        for word in " ".join(named).split():
+            assert word in targets, f"{page.name}: make {word}"
