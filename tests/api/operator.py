@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from tests.cluster import Cluster
 
@@ -74,7 +74,7 @@ class Operator:
         self.metrics_port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Operator:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

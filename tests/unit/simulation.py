@@ -78,7 +78,7 @@ class Cluster:
     def world(self) -> World:
         """Look at the service."""
         world = observe(self.store, KEY, self.now)
-        assert world is not None
+        assert isinstance(world, World)
         return world.told(self.reports)
 
     def decision(self) -> Decision:

@@ -12,7 +12,9 @@ from conch.api.kinds import (
     SERVICE,
     Ref,
 )
+from conch.decide import tell_unreadable
 from conch.desire import Images
+from conch.observe import Unreadable, observe
 from conch.plan import Apply, Delete, Release
 from conch_contract import ModelState, names
 from tests.unit.simulation import KEY, Cluster, manifest, told
@@ -264,3 +266,21 @@ def test_conditions_keep_their_time_while_their_value_stays() -> None:
 
 def _head() -> dict[str, str]:
     return {"name": KEY.name, "namespace": KEY.namespace}
+
+
+def test_a_spec_that_this_operator_cannot_read_is_told_and_what_serves_is_left_alone() -> None:
+    cluster = served()
+    before = cluster.status
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    body["spec"]["predictor"]["model"]["modelFormat"]["name"] = "hologram"
+    body["metadata"]["generation"] += 1
+    cluster.put(body)
+    world = observe(cluster.store, KEY, cluster.now)
+    assert isinstance(world, Unreadable)
+    status = tell_unreadable(world, cluster.now)
+    ready, serving = status.condition("Ready"), status.condition("Serving")
+    assert ready is not None
+    assert (ready.status, ready.reason) == ("False", "SpecUnreadable")
+    assert "spec.predictor.model.modelFormat.name is 'hologram'" in ready.message
+    assert serving == before.condition("Serving")
+    assert status.revisions == before.revisions

@@ -37,9 +37,7 @@ AUDIT_SECONDS: Final = 600
 _log = structlog.get_logger("conch")
 
 
-def watch(
-    kind: Kind, store: Store, queue: WorkQueue, listed: asyncio.Event, registry: kopf.OperatorRegistry
-) -> None:
+def watch(kind: Kind, store: Store, queue: WorkQueue, listed: asyncio.Event, registry: kopf.OperatorRegistry) -> None:
     """Have kopf feed a kind's events into the store, and the services they concern into the queue."""
     where = kind.group, kind.version, kind.plural
 

@@ -7,10 +7,11 @@ waited for here, but planned: a reconcile returns, and an event or the queue's c
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from conch.api import Status
 from conch.api.kinds import ServiceKey
-from conch.decide import Trouble, decide, events, pods_to_ask, tell
+from conch.decide import Trouble, decide, events, pods_to_ask, tell, tell_unreadable
 from conch.desire import Images, desire
-from conch.observe import Store, observe
+from conch.observe import Store, Unreadable, observe
 from conch.plan import Refusal, plan
 from conch.signals import Agents
 from conch.write import EventWriter, Writer
@@ -36,16 +37,22 @@ class Reconciler:
         world = observe(self.store, key, self.clock())
         if world is None:
             return Outcome()  # gone, and the garbage collector takes the children
+        if isinstance(world, Unreadable):
+            await self._tell(key, world.uid, Status.lenient(world.status), tell_unreadable(world, self.clock()))
+            return Outcome()
         world = world.told(self.agents.ask(key, pods_to_ask(world)))
         decision = decide(world)
         steps, blocked = plan(world, decision, desire(world, decision, self.images))
         uid = world.service.metadata.uid
         refusals = [*blocked, *await self.writer.carry_out(key, uid, steps)]
-        status = tell(world, decision, _trouble(refusals))
-        if status != world.service.status:
-            await self.writer.write_status(key, uid, status.to_wire())
-            await self.event_writer.tell(key, uid, events(world.service.status, status), world.now)
+        await self._tell(key, uid, world.service.status, tell(world, decision, _trouble(refusals)))
         return Outcome(wait=decision.wait, refused=bool(refusals))
+
+    async def _tell(self, key: ServiceKey, uid: str, before: Status, after: Status) -> None:
+        """Write the status and its story, if there is anything new to tell."""
+        if after != before:
+            await self.writer.write_status(key, uid, after.to_wire())
+            await self.event_writer.tell(key, uid, events(before, after), self.clock())
 
 
 @dataclass(frozen=True)

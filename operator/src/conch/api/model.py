@@ -74,7 +74,7 @@ class Storage(Part):
     """How the store is reached."""
 
     secret_ref: SecretRef | None = None
-    """The Secret with the store's credentials and settings, for s3, https and http."""
+    """The Secret with the store's credentials and settings, for s3."""
 
 
 class Model(Part):
@@ -83,9 +83,8 @@ class Model(Part):
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
-                "!has(self.storage) || !has(self.storage.secretRef) || self.storageUri.matches('^(s3|https?)://')",
-                message="storage.secretRef is used with s3, https and http only;"
-                " remove it, or change the scheme of storageUri",
+                "!has(self.storage) || !has(self.storage.secretRef) || self.storageUri.startsWith('s3://')",
+                message="storage.secretRef is used with s3 only; remove it, or change the scheme of storageUri",
                 path=".storage",
             ),
         )

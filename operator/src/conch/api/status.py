@@ -4,9 +4,10 @@ Every field is optional and no enumeration stands in its schema: an operator tha
 CRD, or older than the status, must still read and write it.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from conch.api._base import Part, keyed_by
 
@@ -105,6 +106,14 @@ class Status(Part):
     def to_wire(self) -> dict[str, Any]:
         """Return what is written: a zero is news here (no pod is ready), only what is absent stays out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @classmethod
+    def lenient(cls, body: Mapping[str, Any]) -> Self:
+        """Read a status whoever wrote it; one that makes no sense is taken for none."""
+        try:
+            return cls.model_validate(dict(body))
+        except ValidationError:
+            return cls()
 
     def condition(self, kind: str) -> Condition | None:
         """Return the condition of that type, None when it is absent."""

@@ -6,7 +6,7 @@ May not enter: manifests (that is `desire`), clocks, calls.
 from conch.decide.events import Event, events
 from conch.decide.naming import revision_name
 from conch.decide.rollout import Decision, Living, decide, pods_to_ask
-from conch.decide.status import tell
+from conch.decide.status import tell, tell_unreadable
 from conch.decide.trouble import Trouble
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "pods_to_ask",
     "revision_name",
     "tell",
+    "tell_unreadable",
 ]

@@ -20,7 +20,7 @@ from conch.api import (
 from conch.decide.rollout import Decision, floor_of
 from conch.decide.times import format_time
 from conch.decide.trouble import Trouble, trouble
-from conch.observe import World
+from conch.observe import Unreadable, World
 from conch_contract import ModelReport, ModelState, names
 
 Truth = Literal["True", "False", "Unknown"]
@@ -61,6 +61,20 @@ def tell(world: World, decision: Decision, refused: Trouble | None) -> Status:
         ready=f"{sum(r.replicas.ready for r in revisions)}/{sum(r.replicas.wanted for r in revisions)}",
         revisions=revisions,
     )
+
+
+def tell_unreadable(service: Unreadable, now: float) -> Status:
+    """Return the status of a service that cannot be read: what served goes on serving, and is told as before."""
+    before = Status.lenient(service.status)
+    verdicts = (
+        Verdict(ConditionType.READY, "False", "SpecUnreadable", service.message),
+        Verdict(ConditionType.STALLED, "True", "SpecUnreadable", service.message),
+    )
+    told = {verdict.type for verdict in verdicts} | {ConditionType.RECONCILING}
+    stamped = tuple(_stamped(before, v, service.generation, format_time(now)) for v in verdicts)
+    kept = tuple(condition for condition in before.conditions if condition.type not in told)
+    changes = {"observed_generation": service.generation, "conditions": (*stamped, *kept)}
+    return before.model_copy(update=changes)
 
 
 def _verdicts(world: World, decision: Decision, refused: Trouble | None) -> list[Verdict]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
+from pydantic import ValidationError
+
 from conch.api import InferenceService
 from conch.api.kinds import (
     AUTOSCALER,
@@ -132,26 +134,47 @@ class World:
         return replace(self, pods=tuple(replace(pod, report=reports.get(pod.uid)) for pod in self.pods))
 
 
-def observe(store: Store, key: ServiceKey, now: float) -> World | None:
-    """Read a service's world; None if there is no such service or it is being deleted.
+@dataclass(frozen=True)
+class Unreadable:
+    """A service that says what this operator does not know: its CRD is newer than the operator."""
 
-    Raises:
-        pydantic.ValidationError: the service cannot be read as what its schema promises.
-    """
+    uid: str
+    generation: int
+    status: Body
+    message: str
+
+
+def observe(store: Store, key: ServiceKey, now: float) -> World | Unreadable | None:
+    """Read a service's world; None if there is no such service or it is being deleted."""
     objects = store.objects(key)
     body = objects.pop(Ref(INFERENCE_SERVICE, key.name), None)
     if body is None or "deletionTimestamp" in body["metadata"]:
         return None
+    try:
+        service = InferenceService.parse(body)
+    except ValidationError as error:
+        meta = body["metadata"]
+        return Unreadable(meta["uid"], meta["generation"], body.get("status") or {}, _complaint(error))
     pods = [Pod.parse(objects.pop(ref)) for ref in list(objects) if ref.kind == POD]
     uid = body["metadata"]["uid"]
     ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid}
     return World(
-        service=InferenceService.parse(body),
+        service=service,
         now=now,
         children=ours,
         strangers={ref: owner_words(child) for ref, child in objects.items() if ref not in ours},
         revisions={ref.name: Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION},
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),
+    )
+
+
+def _complaint(error: ValidationError) -> str:
+    """Say which field holds what nobody expected, and what to do."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return (
+        f"{where} is {first.get('input')!r}, which this operator cannot read ({first['msg']})."
+        " Upgrade the operator to the version of the CRD, or change the field."
     )
 
 

@@ -1,0 +1,85 @@
+"""What a store says, in the words and the reason that the user reads; and the pod's small certainties."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import pytest
+
+from conch_agent import backoff, record
+from conch_agent.backoff import Backoff
+from conch_agent.control import ensure_key
+from conch_agent.prepare import check_name
+from conch_agent.reasons import Failure, Reason
+from conch_agent.settings import Settings, from_arguments
+from conch_agent.sources import base, secret
+from conch_agent.sources.s3 import classify
+from conch_contract import ModelSource, names
+
+_PREFIX = "Generic S3 error: Error performing GET http://s/b in 2ms - Server returned non-2xx status code: "
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "part"),
+    [
+        (f"{_PREFIX}404 Not Found: <Error><Code>NoSuchBucket</Code></Error>", Reason.BUCKET_NOT_FOUND, "'b'"),
+        (f"{_PREFIX}403 Forbidden: <Error><Code>InvalidAccessKeyId</Code></Error>", Reason.ACCESS_DENIED, "Secret"),
+        (f"{_PREFIX}403 Forbidden: ", Reason.ACCESS_DENIED, "AWS_SECRET_ACCESS_KEY"),
+        ("Generic S3 error: Error performing GET x - HTTP error: error sending request", Reason.UNREACHABLE, "DNS"),
+        ("Generic S3 error: Error - HTTP error: builder error", Reason.INSECURE_ENDPOINT, "AWS_ALLOW_HTTP=true"),
+        (f"{_PREFIX}500 Internal Server Error: ", Reason.FETCH_FAILED, "500"),
+    ],
+)
+def test_the_stores_errors(text: str, reason: Reason, part: str) -> None:
+    failure = classify(RuntimeError(text), "s3://b/m", "b", "http://s")
+    assert failure.reason == reason
+    assert part in failure.message
+    assert failure.message.startswith("s3://b/m")
+
+
+def test_waits_grow_to_the_longest_and_are_never_in_step() -> None:
+    waits = [Backoff(first=1, longest=60) for _ in range(2)]
+    series = [[each.next() for _ in range(12)] for each in waits]
+    assert series[0] != series[1]
+    for wait, full in zip(series[0], [1, 2, 4, 8, 16, 32, 60, 60], strict=False):
+        assert full / 2 <= wait <= full
+
+
+def test_the_control_key_is_made_once(tmp_path: Path) -> None:
+    file = tmp_path / "control" / "key"
+    key = ensure_key(file)
+    assert len(key) == 64
+    assert file.stat().st_mode & 0o777 == 0o440
+    assert ensure_key(file) == key
+    assert [path.name for path in file.parent.iterdir()] == ["key"]
+
+
+def test_a_mounted_secret_is_read_without_kubernetes_own_files(tmp_path: Path) -> None:
+    data = tmp_path / "..2026"
+    data.mkdir()
+    (data / "AWS_REGION").write_text("eu-west-1\n")
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "AWS_REGION").symlink_to("..data/AWS_REGION")
+    assert secret(tmp_path) == {"AWS_REGION": "eu-west-1"}
+    assert secret(tmp_path / "absent") == {}
+
+
+@pytest.mark.parametrize("name", ["../m", "a/b", "", ".hidden", "-flag", "a b"])
+def test_names_that_cannot_be_folders(name: str) -> None:
+    with pytest.raises(Failure):
+        check_name(ModelSource(name=name, format="onnx", storage_uri="s3://b/m"))
+
+
+def test_without_arguments_paths_are_the_contracts() -> None:
+    settings = from_arguments([])
+    assert settings == Settings()
+    assert str(settings.repository) == names.REPOSITORY_DIR
+    assert str(settings.downloads) == names.DOWNLOAD_DIR
+    assert str(settings.control_key) == f"{names.CONTROL_DIR}/{names.CONTROL_KEY_FILE}"
+    assert str(settings.manifest) == f"{names.MANIFEST_DIR}/{names.MANIFEST_FILE}"
+
+
+@pytest.mark.parametrize("module", [backoff, record, base])
+def test_the_examples_in_the_docstrings(module: object) -> None:
+    assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
