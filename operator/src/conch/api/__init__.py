@@ -7,7 +7,7 @@ from conch.api import names
 from conch.api._base import Duration, Passed, Quantity, duration_seconds
 from conch.api.autoscaling import Autoscaling, Behavior, Metric
 from conch.api.model import Format, Model, SecretRef, Storage
-from conch.api.names import ConditionType, Phase, Reason
+from conch.api.names import ConditionType, Phase
 from conch.api.pod import Pod, Resources, Variable, Volume, VolumeMount
 from conch.api.service import InferenceService, Metadata
 from conch.api.spec import Predictor, Rollout, Spec
@@ -43,7 +43,6 @@ __all__ = [
     "Pod",
     "Predictor",
     "Quantity",
-    "Reason",
     "ReplicaStatus",
     "Resources",
     "RevisionStatus",

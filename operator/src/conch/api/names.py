@@ -24,8 +24,6 @@ LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
 
-# On a pod: the hash of its manifest. Touching it makes the kubelet refresh the ConfigMap volume at once.
-ANNOTATION_MANIFEST_HASH: Final = f"{GROUP}/manifest-hash"
 # On children: the hash of what was applied, so that an unchanged world costs no write.
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 # On a ControllerRevision: the generation of the service that made it.
@@ -46,39 +44,11 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
 
 
-class Reason(StrEnum):
-    """The one-word reason of a condition or an event."""
-
-    ACCEPTED = "Accepted"
-    SERVED = "Served"
-    PENDING = "Pending"
-    PROGRESSING = "Progressing"
-    FETCHING = "Fetching"
-    LOADING = "Loading"
-    MODEL_FAILED = "ModelFailed"
-    PODS_FAILED = "PodsFailed"
-    UNSCHEDULABLE = "Unschedulable"
-    NO_READY_PODS = "NoReadyPods"
-    STABLE_SERVES = "StableServes"
-    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
-    COMPLETE = "Complete"
-    SCALING = "Scaling"
-    SCALED = "Scaled"
-    NO_METRICS = "NoMetrics"
-    WRITE_REFUSED = "WriteRefused"
-    SPEC_UNREADABLE = "SpecUnreadable"
-    CREATED = "Created"
-    REPLACED = "Replaced"
-    DELETED = "Deleted"
-
-
 class Phase(StrEnum):
-    """Where a revision stands: the agent's model states, and the end of its life."""
+    """Where a revision stands: the state of the models in its pods."""
 
     PENDING = "Pending"
     FETCHING = "Fetching"
     LOADING = "Loading"
     READY = "Ready"
     FAILED = "Failed"
-    DRAINING = "Draining"
-    RETIRED = "Retired"

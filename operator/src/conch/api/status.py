@@ -72,7 +72,7 @@ class RevisionStatus(Part):
     generation: int = 0
     """The generation of the service that made it."""
     phase: str = ""
-    """Pending, Fetching, Loading, Ready, Failed, Draining or Retired."""
+    """Pending, Fetching, Loading, Ready or Failed."""
     weight: int = 0
     """Its share of the requests, in percent."""
     replicas: ReplicaStatus = ReplicaStatus()

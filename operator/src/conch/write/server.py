@@ -85,18 +85,18 @@ class Server:
 
     async def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object; 409 if it is there."""
-        path = kind.path(body["metadata"]["namespace"])
+        path = kind.path(body["metadata"].get("namespace", ""))
         return await self._call("POST", "create", kind, path, [], body, "application/json")
 
-    async def delete(self, namespace: str, ref: Ref, uid: str) -> None:
-        """Delete just the object of this uid. One that is gone already is fine.
+    async def delete(self, namespace: str, ref: Ref, uid: str | None = None) -> None:
+        """Delete an object, of this uid if one is named. One that is gone already is fine.
 
         Background propagation: its dependants follow by the garbage collector.
         """
         body = {
             "kind": "DeleteOptions",
             "apiVersion": "v1",
-            "preconditions": {"uid": uid},
+            "preconditions": {"uid": uid} if uid else {},
             "propagationPolicy": "Background",
         }
         path = ref.kind.path(namespace, ref.name)
@@ -116,10 +116,10 @@ class Server:
                 return None
             raise
 
-    async def uids(self, kind: Kind, selector: str) -> frozenset[str]:
-        """The uids of all objects of a kind in the cluster, by label."""
+    async def uids(self, kind: Kind, selector: str, namespace: str = "") -> frozenset[str]:
+        """The uids of all objects of a kind, in the cluster or one namespace, by label."""
         query = [("labelSelector", selector)] if selector else []
-        answer = await self._call("GET", "list", kind, kind.path(), query, None, "", METADATA_LIST)
+        answer = await self._call("GET", "list", kind, kind.path(namespace), query, None, "", METADATA_LIST)
         return frozenset(item["metadata"]["uid"] for item in answer.get("items") or ())
 
     async def _call(  # noqa: PLR0917  one private door, called with all of it

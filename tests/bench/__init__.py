@@ -1,0 +1,1 @@
+"""How fast, how small: figures for reading, told as ratios."""
