@@ -1,0 +1,1 @@
+"""The model agent: a native sidecar that fetches, lays out and loads models beside Triton."""

@@ -1,0 +1,126 @@
+"""From the files as the user keeps them to the folders that Triton reads.
+
+Planning is pure: names in, names out, or NotAModel with what was found and what was expected.
+Laying builds the whole folder beside the repository and renames it in: Triton never sees half of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from conch_agent.reasons import Failure, Reason
+from conch_contract.manifest import ModelFormat
+
+CONFIG: Final = PurePosixPath("config.pbtxt")
+MARKER: Final = ".conch.json"  # inside the laid folder: it arrives with it, or not at all
+BACKENDS: Final[Mapping[ModelFormat, str]] = {
+    "onnx": "onnxruntime",
+    "python": "python",
+    "sklearn": "sklearn",
+    "triton": "",
+}
+_EXPECTED: Final[Mapping[ModelFormat, str]] = {
+    "onnx": "one .onnx file, or version folders 1/, 2/, ... that hold one each",
+    "python": "model.py (and what it needs beside it), or version folders 1/, 2/, ... that hold one each",
+    "sklearn": "model.joblib or model.pkl, or version folders 1/, 2/, ... that hold one each",
+    "triton": "a Triton model folder: version folders 1/, 2/, ... and, as a rule, config.pbtxt",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`files` maps paths in Triton's model folder to paths in the source; config.pbtxt is not among them."""
+
+    files: Mapping[PurePosixPath, PurePosixPath]
+    versions: tuple[int, ...]
+    config: PurePosixPath | None
+
+
+def plan(kind: ModelFormat, paths: Iterable[PurePosixPath], uri: str) -> Plan:
+    """Return how the files become a model folder, or raise NotAModel."""
+    found = tuple(sorted(path for path in paths if path.name != MARKER))
+    root = _only_folder(found) if kind == "triton" else PurePosixPath()
+    inside = tuple(path.relative_to(root) for path in found)
+    config = root / CONFIG if CONFIG in inside else None
+    model = tuple(path for path in inside if path != CONFIG)
+    versions = tuple(sorted({int(path.parts[0]) for path in model if _is_version(path)}))
+    if kind == "triton":
+        if not versions and config is None:
+            raise _not_a_model(kind, found, uri)
+        return Plan({path: root / path for path in model}, versions, config)
+    files: dict[PurePosixPath, PurePosixPath] = {}
+    for version in versions or (1,):
+        folder = PurePosixPath(str(version)) if versions else PurePosixPath()
+        own = tuple(path.relative_to(folder) for path in model if path.is_relative_to(folder))
+        for target, source in _version(kind, own, found, uri).items():
+            files[PurePosixPath(str(version)) / target] = folder / source
+    return Plan(files, versions or (1,), config)
+
+
+def lay(plan: Plan, source: Path, beside: Path, target: Path, *, config: str, marker: object) -> None:
+    """Build the model folder at `beside` with hard links and rename it to `target`, in place of what is there."""
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for name, origin in plan.files.items():
+        place = beside / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source / origin, place)
+    for version in plan.versions:
+        (beside / str(version)).mkdir(exist_ok=True)
+    (beside / CONFIG).write_text(config)
+    (beside / MARKER).write_text(json.dumps(marker))
+    remove(target, beside.with_name(f"{beside.name}.old"))
+    beside.rename(target)
+
+
+def remove(folder: Path, aside: Path) -> None:
+    """Take a model folder out of the repository in one step, then delete it."""
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+        shutil.rmtree(aside)
+
+
+def _version(
+    kind: ModelFormat, own: tuple[PurePosixPath, ...], found: tuple[PurePosixPath, ...], uri: str
+) -> dict[PurePosixPath, PurePosixPath]:
+    """Return one version folder's files: the model under the name its backend wants, the rest as it is."""
+    files = {path: path for path in own}
+    match kind:
+        case "onnx":
+            wanted = PurePosixPath("model.onnx")
+            models = [path for path in own if path.suffix == ".onnx" and len(path.parts) == 1]
+            if wanted not in files and len(models) == 1:
+                files[wanted] = files.pop(models[0])
+            good = wanted in files
+        case "python":
+            good = PurePosixPath("model.py") in files
+        case _:
+            good = PurePosixPath("model.joblib") in files or PurePosixPath("model.pkl") in files
+    if not good:
+        raise _not_a_model(kind, found, uri)
+    return files
+
+
+def _only_folder(found: tuple[PurePosixPath, ...]) -> PurePosixPath:
+    """Return the one folder that holds everything and is no version, or the root."""
+    tops = {path.parts[0] for path in found}
+    nested = len(tops) == 1 and all(len(path.parts) > 1 for path in found) and not _is_version(found[0])
+    return PurePosixPath(tops.pop()) if nested else PurePosixPath()
+
+
+def _is_version(path: PurePosixPath) -> bool:
+    first = path.parts[0]
+    return len(path.parts) > 1 and first.isdecimal() and first.isascii() and first == str(int(first)) and first != "0"
+
+
+def _not_a_model(kind: ModelFormat, found: tuple[PurePosixPath, ...], uri: str) -> Failure:
+    names = ", ".join(str(path) for path in found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+    message = f"{uri} is not a model of format {kind}: it holds {names}; expected {_EXPECTED[kind]}."
+    return Failure(Reason.NOT_A_MODEL, message)

@@ -1,0 +1,183 @@
+"""One model of the manifest, from Pending to Ready and back: only this room knows the order of things."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+
+from conch_agent.backoff import Backoff
+from conch_agent.prepare import Laid, Preparation
+from conch_agent.reasons import Failure, Reason
+from conch_agent.settings import Settings
+from conch_agent.threads import in_thread
+from conch_agent.triton import Refused, Triton, TritonGone, Version, View
+from conch_agent.watch import Watch
+from conch_contract import ModelReport, ModelSource, ModelState, VersionReport
+
+_LONGEST_WORDS: Final = 2000
+_STATES: Final = {"READY": ModelState.READY, "LOADING": ModelState.LOADING, "UNAVAILABLE": ModelState.FAILED}
+
+
+class Model:
+    """Runs until cancelled; `report` is what the operator reads, `serving` whether the wanted versions answer."""
+
+    def __init__(self, source: ModelSource, settings: Settings, triton: Triton, watch: Watch) -> None:
+        self.source = source
+        self._settings = settings
+        self._triton = triton
+        self._watch = watch
+        self._state = ModelState.PENDING
+        self._failure: Failure | None = None
+        self._laid: Laid | None = None
+        self._preparation: Preparation | None = None
+        self._load_seconds = 0.0
+        self._fetch_began = 0.0
+        self._log = structlog.get_logger().bind(model=source.name)
+
+    @property
+    def serving(self) -> bool:
+        """Tell whether Triton has the wanted versions READY, if only in the content that a newer one replaces."""
+        wanted = self._laid.versions if self._laid else ()
+        ready = {version.version for version in self._versions() if version.state == "READY"}
+        return bool(ready) and (ready >= set(wanted) if wanted else True)
+
+    @property
+    def report(self) -> ModelReport:
+        """The state of this moment."""
+        progress = self._preparation.progress if self._preparation else None
+        state, failure = self._state, self._failure
+        if self._watch.view is None and state not in {ModelState.FETCHING, ModelState.PENDING}:
+            failure = self._watch.failure if self._laid else failure
+            state = ModelState.FAILED if failure and failure.reason == Reason.CONTROL_OPEN else state
+            state = ModelState.LOADING if state == ModelState.READY else state
+        return ModelReport(
+            name=self.source.name,
+            state=state,
+            reason=failure.reason if failure else "",
+            message=failure.message if failure else "",
+            versions=tuple(
+                VersionReport(
+                    version=version.version,
+                    state=_STATES.get(version.state, ModelState.PENDING),
+                    reason=version.reason[:_LONGEST_WORDS],
+                )
+                for version in self._versions()
+                if version.state and version.version
+            ),
+            digest=self._laid.digest if self._laid else "",
+            bytes_fetched=progress.fetched if progress else 0,
+            bytes_total=progress.total if progress else 0,
+            fetch_seconds=self._fetch_seconds(),
+            load_seconds=round(self._load_seconds, 3),
+        )
+
+    async def run(self) -> None:
+        """Fetch, lay out, load, watch; for ever."""
+        fetching, loading = Backoff(first=1, longest=60), Backoff(first=10, longest=300)
+        while True:
+            try:
+                await self._prepare()
+                fetching.reset()
+                await self._serve(loading)
+            except Failure as failure:
+                self._fail(failure)
+                wait = (loading if failure.reason == Reason.LOAD_FAILED else fetching).next()
+            except Exception as error:  # noqa: BLE001  one model's surprise must not end the others
+                self._log.exception("unexpected")
+                self._fail(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
+                wait = fetching.next()
+            await asyncio.sleep(wait)
+
+    async def _prepare(self) -> None:
+        """Bring the repository's folder to what is wanted; a retry after a failed load asks the source first."""
+        if self._preparation is None:
+            self._preparation = Preparation(self.source, self._settings)
+            self._laid = await in_thread(self._preparation.laid)
+            if self._laid:
+                self._log.info("laid out already", digest=self._laid.digest)
+                return
+        kept = self._laid
+        laid = await self._preparation.fresh(kept, self._fetching)
+        if laid is not kept:
+            self._log.info("laid out", digest=laid.digest, bytes=laid.size, seconds=laid.seconds)
+        self._laid = laid
+
+    def _fetching(self) -> None:
+        self._state = ModelState.FETCHING
+        self._fetch_began = time.monotonic()
+
+    async def _serve(self, backoff: Backoff) -> None:
+        """Load where Triton lacks it, and look on; leaves only by Failure."""
+        if self._state != ModelState.READY:
+            self._state = ModelState.LOADING
+        confirmed = False
+        again = 0.0  # not before: a load whose answer was lost may go on in Triton without a sign
+        patience = Backoff(first=30, longest=600)
+        while True:
+            states = {version.state for version in self._versions()}
+            if not self.serving:
+                confirmed = False
+            if self._watch.view is None:
+                again = 0.0
+            elif self.serving and (confirmed := confirmed or await self._is_current()):
+                self._ready()
+                backoff.reset()
+            else:
+                self._state = ModelState.LOADING
+                if again and "UNAVAILABLE" in states and "LOADING" not in states:
+                    raise Failure(Reason.LOAD_FAILED, self._words(""))
+                if "LOADING" not in states and time.monotonic() >= again:
+                    again = 0.0 if await self._load() else time.monotonic() + patience.next()
+            await self._watch.next()
+
+    async def _is_current(self) -> bool:
+        """Tell whether every version that Triton serves is of the content that is laid out."""
+        assert self._laid  # noqa: S101  set by _prepare
+        try:
+            contents = [await self._triton.content(self.source.name, version) for version in self._laid.versions]
+        except TritonGone:
+            return False
+        return all(content == self._laid.content for content in contents)
+
+    async def _load(self) -> bool:
+        """Ask Triton to load; False if the answer was lost and only Triton's configuration can tell."""
+        began = time.monotonic()
+        self._log.info("loading")
+        try:
+            await self._triton.load(self.source.name)
+        except TritonGone as gone:
+            self._log.warning("the load's answer was lost", detail=str(gone))
+            return False
+        except Refused as refusal:
+            await self._watch.next()
+            raise Failure(Reason.LOAD_FAILED, self._words(str(refusal))) from refusal
+        self._load_seconds = time.monotonic() - began
+        return True
+
+    def _ready(self) -> None:
+        if self._state != ModelState.READY or self._failure:
+            self._log.info("ready", load_seconds=round(self._load_seconds, 3))
+        self._state, self._failure = ModelState.READY, None
+
+    def _fail(self, failure: Failure) -> None:
+        if not self._failure or self._failure.message != failure.message:
+            self._log.warning("failed", reason=failure.reason, message=failure.message)
+        self._state, self._failure = ModelState.FAILED, failure
+
+    def _words(self, answer: str) -> str:
+        """Return why the load failed: the index knows it by version, the answer in general."""
+        reasons = [version.reason for version in self._versions() if version.state == "UNAVAILABLE" and version.reason]
+        told = [reason for reason in reasons if reason != "unloaded" and reason not in answer]
+        return "; ".join([answer, *told]).strip()[:_LONGEST_WORDS]
+
+    def _versions(self) -> tuple[Version, ...]:
+        view: View = self._watch.view or {}
+        return view.get(self.source.name, ())
+
+    def _fetch_seconds(self) -> float:
+        if self._state == ModelState.FETCHING:
+            return round(time.monotonic() - self._fetch_began, 3)
+        return self._laid.seconds if self._laid else 0.0

@@ -1,0 +1,142 @@
+"""From a model's source to a model folder in Triton's repository; or from what is laid out already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from conch_agent import config, layout
+from conch_agent.fetch import Fetch, Progress
+from conch_agent.reasons import Failure, Reason
+from conch_agent.settings import Settings
+from conch_agent.sources import open_source
+from conch_agent.threads import in_thread
+from conch_contract.manifest import ModelSource
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Laid:
+    """The marker of a laid-out model.
+
+    `want` is a hash of what the manifest asks, `identity` of the source's listing, `boot` the machine's
+    start: after a lost machine the files are hashed again before they are believed.
+    """
+
+    want: str
+    identity: str
+    digest: str
+    size: int
+    versions: tuple[int, ...]
+    seconds: float
+    boot: str
+
+    @property
+    def content(self) -> str:
+        """What Triton has to reload for when it changes."""
+        return _content(self.want, self.digest)
+
+
+class Preparation:
+    """Fetches and lays out one model."""
+
+    def __init__(self, source: ModelSource, settings: Settings) -> None:
+        self.progress = Progress()
+        self._source = source
+        self._settings = settings
+        self._name = check_name(source)
+        self._folder = settings.downloads / source.name
+        self._want = hashlib.sha256(source.to_json().encode()).hexdigest()
+
+    @property
+    def target(self) -> Path:
+        """The model folder in the repository."""
+        return self._settings.repository / self._name
+
+    def laid(self) -> Laid | None:
+        """Return what an earlier run of the agent laid out for the same wish, or None."""
+        try:
+            raw = json.loads((self.target / layout.MARKER).read_text())
+            found = Laid(**{**raw, "versions": tuple(raw["versions"])})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        if found.want != self._want or found.boot != _boot():
+            return None
+        self.progress.fetched = self.progress.total = found.size
+        return found
+
+    async def fresh(self, kept: Laid | None, fetching: Callable[[], None] | None = None) -> Laid:
+        """Fetch and lay out; or return `kept` where the source is still the same. Raises Failure."""
+        began = time.monotonic()
+        try:
+            source = open_source(self._source.storage_uri, self._settings)
+            listing = await source.listing()
+        except Failure:
+            if kept:
+                return kept  # what is laid out can be loaded, whatever the source says now
+            raise
+        if kept and kept.identity == listing.identity:
+            return kept
+        if fetching:
+            fetching()
+        plan = layout.plan(self._source.format, [item.path for item in listing.items], self._source.storage_uri)
+        fetch = Fetch(source, self._folder, self._settings.max_bytes, self.progress)
+        fetched = await fetch.run(listing)
+        own = await self._own_config(plan, fetched.files)
+        backend = layout.BACKENDS[self._source.format]
+        merged = config.merge(own, self._source, backend, _content(self._want, fetched.digest))
+        marker = Laid(
+            want=self._want,
+            identity=listing.identity,
+            digest=fetched.digest,
+            size=self.progress.fetched,
+            versions=config.wanted_versions(merged, plan.versions),
+            seconds=round(time.monotonic() - began, 3),
+            boot=_boot(),
+        )
+        await in_thread(
+            layout.lay,
+            plan,
+            fetched.files,
+            self._folder / "laid",
+            self.target,
+            config=config.to_text(merged),
+            marker=asdict(marker),
+        )
+        return marker
+
+    async def _own_config(self, plan: layout.Plan, files: Path) -> str | None:
+        if plan.config is None:
+            return None
+        try:
+            return await in_thread((files / plan.config).read_text)
+        except UnicodeDecodeError:
+            message = f"{self._source.storage_uri}: config.pbtxt is no text."
+            raise Failure(Reason.INVALID_CONFIG, message) from None
+
+
+def _content(want: str, digest: str) -> str:
+    return hashlib.sha256(f"{want} {digest}".encode()).hexdigest()
+
+
+def check_name(source: ModelSource) -> str:
+    """Return the model's name if it can be a folder's."""
+    if not _NAME.fullmatch(source.name):
+        message = f"The model name {source.name[:200]!r} cannot be a folder: use letters, digits, '.', '_' and '-'."
+        raise Failure(Reason.UNSAFE_PATH, message)
+    return source.name
+
+
+def _boot() -> str:
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return ""

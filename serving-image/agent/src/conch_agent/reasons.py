@@ -1,0 +1,45 @@
+"""Why a model is not ready: the short word for machines, the sentence for the user.
+
+Every failure that a user can cause or cure is one of these words; `docs/serving-image.md` lists them.
+A `Failure` is raised where it is understood and caught where it is reported, nowhere between.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The `reason` of a ModelReport."""
+
+    BUCKET_NOT_FOUND = "BucketNotFound"
+    ACCESS_DENIED = "AccessDenied"
+    EMPTY = "Empty"
+    NOT_FOUND = "NotFound"
+    UNREACHABLE = "Unreachable"
+    INSECURE_ENDPOINT = "InsecureEndpoint"
+    DISK_FULL = "DiskFull"
+    TOO_LARGE = "TooLarge"
+    UNSAFE_PATH = "UnsafePath"
+    CHANGED = "SourceChanged"
+    UNSUPPORTED = "Unsupported"
+    FETCH_FAILED = "FetchFailed"
+    NOT_A_MODEL = "NotAModel"
+    INVALID_CONFIG = "InvalidConfig"
+    INVALID_MANIFEST = "InvalidManifest"
+    MANIFEST_MISSING = "ManifestMissing"
+    LOAD_FAILED = "LoadFailed"
+    CONTROL_OPEN = "ControlOpen"
+    TRITON_UNREACHABLE = "TritonUnreachable"
+    INTERNAL = "InternalError"
+
+
+class Failure(Exception):  # noqa: N818  a value that travels, not an error type of a library
+    """A reason and the sentence that names the thing, what was expected and what to do."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        """Return both parts, as a log line reads them."""
+        return f"{self.reason}: {self.message}"

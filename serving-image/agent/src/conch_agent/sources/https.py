@@ -1,0 +1,97 @@
+"""One file behind a URL. Read in one stream; continued by a range where the server can."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.base import Buffer, Item, Listing, complete, safe_path
+
+_CHUNK: Final = 1024 * 1024
+_ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.zst")
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
+_PLAIN: Final = {"Accept-Encoding": "identity"}
+
+
+class HttpsSource:
+    """`https://host/file` (and `http://`)."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        path = unquote(urlsplit(uri).path)
+        self._name = PurePosixPath(path).name
+        if self._name.endswith(_ARCHIVES):
+            message = (
+                f"{uri} is an archive, which the agent does not unpack. Upload its files to an object store and "
+                "point storageUri at the folder, or at a single file."
+            )
+            raise Failure(Reason.UNSUPPORTED, message)
+
+    async def listing(self) -> Listing:
+        """Ask for the first byte only, and learn size and tag (HEAD is refused by many signed URLs)."""
+        async with self._get({"Range": "bytes=0-0"}) as answer:
+            size = _size(answer)
+            item = Item(safe_path(self._name, self.uri), size, _tag(answer, size), self.uri)
+        return complete([item], self.uri)
+
+    async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
+        """Yield the rest of the file; a server without ranges sends the beginning again, which is skipped."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        async with self._get(headers) as answer:
+            if item.tag and _tag(answer, _size(answer)) != item.tag:
+                raise Failure(
+                    Reason.CHANGED,
+                    f"{self.uri} changed while it was fetched; starting over with the new one.",
+                )
+            skip = offset if answer.status == 200 else 0
+            async for chunk in answer.content.iter_chunked(_CHUNK):
+                if skip < len(chunk):
+                    yield chunk[skip:]
+                skip = max(0, skip - len(chunk))
+
+    def local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
+        """Never local."""
+        return None
+
+    @asynccontextmanager
+    async def _get(self, headers: dict[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=_TIMEOUT, headers=_PLAIN, auto_decompress=False) as session,
+                session.get(self.uri, headers=headers) as answer,
+            ):
+                if answer.status not in {200, 206}:
+                    raise self._refused(answer.status)
+                yield answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from error
+
+    def _refused(self, status: int) -> Failure:
+        if status in {401, 403}:
+            message = f"{self.uri}: the server refused access (HTTP {status}). Use a URL that may be read."
+            return Failure(Reason.ACCESS_DENIED, message)
+        if status in {404, 410}:
+            message = f"{self.uri} does not exist (HTTP {status}). Correct storageUri."
+            return Failure(Reason.NOT_FOUND, message)
+        return Failure(Reason.FETCH_FAILED, f"{self.uri}: the server answered HTTP {status}.")
+
+    def _unreachable(self, error: Exception) -> Failure:
+        message = f"{self.uri} cannot be reached ({error or type(error).__name__}). Check the address and the network."
+        return Failure(Reason.UNREACHABLE, message)
+
+
+def _size(answer: aiohttp.ClientResponse) -> int | None:
+    if answer.status == 206:
+        total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        return int(total) if total.isdecimal() else None
+    return answer.content_length
+
+
+def _tag(answer: aiohttp.ClientResponse, size: int | None) -> str:
+    return answer.headers.get("ETag") or f"{answer.headers.get('Last-Modified', '')}-{size}"

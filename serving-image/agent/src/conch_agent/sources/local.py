@@ -1,0 +1,103 @@
+"""Files on a mounted file system: `pvc://claim/path` and `file:///path`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.base import Buffer, Item, Listing, complete, safe_path
+from conch_agent.threads import in_thread
+
+CHUNK: Final = 4 * 1024 * 1024
+
+
+class LocalSource:
+    """A file, or all files below a folder.
+
+    `fence` is the folder that nothing may leave, not even by a symbolic link: the claim's mount, or the path itself.
+    """
+
+    def __init__(self, uri: str, root: Path, fence: Path) -> None:
+        self.uri = uri
+        self._root = root
+        self._fence = fence
+
+    async def listing(self) -> Listing:
+        """Return the files; links that stay inside are followed, others are refused."""
+        items = await in_thread(self._walk)
+        return complete(items, self.uri)
+
+    async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
+        """Yield the file's chunks."""
+        with await in_thread(_open, Path(item.key)) as stream:
+            if _tag(os.fstat(stream.fileno())) != item.tag:
+                raise Failure(Reason.CHANGED, f"{self.uri}: {item.path} changed while it was read; starting over.")
+            stream.seek(offset)
+            while chunk := await in_thread(stream.read, CHUNK):
+                yield chunk
+
+    def local(self, item: Item) -> Path | None:
+        """Return the file."""
+        return Path(item.key)
+
+    def _walk(self) -> list[Item]:
+        try:
+            root = self._root.resolve(strict=True)
+            fence = self._fence.resolve(strict=True)
+        except FileNotFoundError:
+            raise Failure(
+                Reason.NOT_FOUND, f"{self.uri}: there is no such file or folder. Correct storageUri."
+            ) from None
+        except OSError as error:
+            raise self._denied(error) from error
+        self._inside(root, fence)
+        if root.is_file():
+            return [self._item(PurePosixPath(root.name), root)]
+        found: list[Item] = []
+        for folder, folders, files in os.walk(root, onerror=self._stop):
+            for name in [*files, *(each for each in folders if (Path(folder) / each).is_symlink())]:
+                found += self._entry(Path(folder) / name, root, fence)
+        return found
+
+    def _entry(self, path: Path, root: Path, fence: Path) -> list[Item]:
+        relative = safe_path(path.relative_to(root).as_posix(), self.uri)
+        try:
+            real = path.resolve(strict=True)
+        except (FileNotFoundError, RuntimeError):
+            raise Failure(Reason.NOT_FOUND, f"{self.uri}: the link {relative} points at nothing.") from None
+        self._inside(real, fence)
+        if real.is_dir():
+            message = f"{self.uri}: {relative} is a link to a folder; put the folder itself there."
+            raise Failure(Reason.UNSAFE_PATH, message)
+        if not real.is_file():
+            raise Failure(Reason.UNSAFE_PATH, f"{self.uri}: {relative} is no regular file; remove it.")
+        return [self._item(relative, real)]
+
+    def _item(self, relative: PurePosixPath, real: Path) -> Item:
+        facts = real.stat()
+        return Item(relative, facts.st_size, _tag(facts), str(real))
+
+    def _inside(self, real: Path, fence: Path) -> None:
+        if not real.is_relative_to(fence):
+            message = f"{self.uri} leads to {real}, outside of its root: links may not leave it."
+            raise Failure(Reason.UNSAFE_PATH, message)
+
+    def _stop(self, error: OSError) -> None:
+        raise self._denied(error)
+
+    def _denied(self, error: OSError) -> Failure:
+        reason = Reason.ACCESS_DENIED if isinstance(error, PermissionError) else Reason.FETCH_FAILED
+        return Failure(
+            reason, f"{self.uri}: {error.strerror or error} ({error.filename}). Is it readable for uid 1000?"
+        )
+
+
+def _tag(facts: os.stat_result) -> str:
+    return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
+
+
+def _open(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202  a binary stream
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")

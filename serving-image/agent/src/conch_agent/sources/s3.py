@@ -1,0 +1,208 @@
+"""Files in an S3 store, read by ranges in parallel and handed on in order."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.store import S3Store
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.base import Buffer, Item, Listing, complete, safe_path
+
+CHUNK: Final = 4 * 1024 * 1024
+WINDOW: Final = 4  # chunks under way for one file: memory is bounded by CHUNK x WINDOW x files at once
+
+# What of the Secret is the store's. Unknown keys would be refused by the client: a Secret may hold more.
+_KNOWN: Final = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ALLOW_HTTP",
+        "AWS_SKIP_SIGNATURE",
+        "AWS_REQUEST_PAYER",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+    }
+)
+_CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+_DENIED: Final = frozenset(
+    {
+        "AccessDenied",
+        "SignatureDoesNotMatch",
+        "InvalidAccessKeyId",
+        "ExpiredToken",
+        "InvalidToken",
+        "AllAccessDisabled",
+    }
+)
+
+
+class S3Source:
+    """`s3://bucket/prefix`: all objects below the prefix, or the one object of that key."""
+
+    def __init__(self, uri: str, secret: Mapping[str, str]) -> None:
+        parts = urlsplit(uri)
+        self.uri = uri
+        self._bucket = parts.netloc
+        self._prefix = parts.path.strip("/")
+        self._single = not parts.path.endswith("/")
+        self._endpoint = secret.get("AWS_ENDPOINT_URL", "")
+        if not self._bucket:
+            raise Failure(Reason.NOT_FOUND, f"{uri} names no bucket: write s3://bucket/prefix.")
+        try:
+            self._store = _store(self._bucket, secret)
+        except BaseError as error:
+            raise self._failure(error) from error
+
+    async def listing(self) -> Listing:
+        """Return the objects below the prefix; directory markers are left out."""
+        items: list[Item] = []
+        try:
+            async for chunk in obstore.list(self._store, self._prefix or None):
+                items += [self._item(meta) for meta in chunk if not _is_marker(meta, self._prefix)]
+            if not items and self._prefix and self._single:
+                items = [await self._head()]
+        except FileNotFoundError:
+            items = []
+        except BaseError as error:
+            raise self._failure(error) from error
+        return complete(items, self.uri)
+
+    async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
+        """Yield the object's chunks in order while the next ones are under way."""
+        size = item.size or 0
+        starts = iter(range(offset, size, CHUNK))
+        under_way: deque[asyncio.Task[Buffer]] = deque()
+
+        def begin(start: int) -> None:
+            under_way.append(asyncio.create_task(self._range(item, start, min(start + CHUNK, size))))
+
+        try:
+            for start in islice(starts, WINDOW):
+                begin(start)
+            while under_way:
+                chunk = await under_way.popleft()
+                for start in islice(starts, 1):
+                    begin(start)
+                yield chunk
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    def local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
+        """Objects are never local."""
+        return None
+
+    async def _range(self, item: Item, start: int, end: int) -> Buffer:
+        try:
+            answer = await obstore.get_async(
+                self._store, item.key, options={"range": (start, end), "if_match": item.tag or None}
+            )
+            if (answer.meta["e_tag"] or "") != item.tag or answer.meta["size"] != item.size:
+                raise _changed(self.uri, item)
+            content = memoryview(await answer.bytes_async())
+        except (FileNotFoundError, PreconditionError) as error:
+            raise _changed(self.uri, item) from error
+        except BaseError as error:
+            raise self._failure(error) from error
+        if len(content) != end - start:
+            message = f"{self.uri}: the store sent {len(content)} bytes of {item.key} where {end - start} were asked."
+            raise Failure(Reason.FETCH_FAILED, message)
+        return content
+
+    async def _head(self) -> Item:
+        meta = await obstore.head_async(self._store, self._prefix)
+        name = safe_path(PurePosixPath(self._prefix).name, self.uri)
+        return Item(name, meta["size"], meta["e_tag"] or "", self._prefix)
+
+    def _item(self, meta: Any) -> Item:
+        key = meta["path"]
+        relative = key[len(self._prefix) :].removeprefix("/") if self._prefix else key
+        return Item(safe_path(relative, self.uri), meta["size"], meta["e_tag"] or str(meta["last_modified"]), key)
+
+    def _failure(self, error: Exception) -> Failure:
+        return classify(error, self.uri, self._bucket, self._endpoint)
+
+
+def _store(bucket: str, secret: Mapping[str, str]) -> S3Store:
+    config = {key: value for key, value in secret.items() if key in _KNOWN}
+    config.setdefault("AWS_REGION", config.get("AWS_DEFAULT_REGION", "us-east-1"))
+    if "AWS_ACCESS_KEY_ID" not in config:
+        # Public storage. Without this the client would ask the cloud's metadata address for credentials.
+        config["AWS_SKIP_SIGNATURE"] = "true"
+    options: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "300s"}
+    if "ca.crt" in secret:
+        options["root_certificate"] = secret["ca.crt"]
+    return S3Store(
+        bucket,
+        config=config,  # type: ignore[arg-type]
+        client_options=options,  # type: ignore[arg-type]
+        retry_config={
+            "max_retries": 2,
+            "retry_timeout": timedelta(seconds=20),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "max_backoff": timedelta(seconds=1),
+                "base": 2,
+            },
+        },
+    )
+
+
+def _is_marker(meta: Any, prefix: str) -> bool:
+    """Tell the empty objects by which some tools pretend folders: the prefix itself, or a key that ends in a slash."""
+    return not meta["size"] and str(meta["path"]).strip("/") in {prefix, str(meta["path"])[:-1]}
+
+
+def _changed(uri: str, item: Item) -> Failure:
+    return Failure(Reason.CHANGED, f"{uri}: {item.path} changed while it was fetched; starting over with the new one.")
+
+
+def classify(error: Exception, uri: str, bucket: str, endpoint: str) -> Failure:
+    """Return what the store's error means for the user."""
+    text = str(error)
+    found = _CODE.search(text)
+    code = found.group(1) if found else ""
+    where = f" at {endpoint}" if endpoint else ""
+    if code == "NoSuchBucket":
+        message = f"{uri}: the bucket {bucket!r} does not exist{where}. Create it or correct storageUri."
+        return Failure(Reason.BUCKET_NOT_FOUND, message)
+    if code in _DENIED or isinstance(error, PermissionDeniedError | UnauthenticatedError) or " 403 " in text:
+        message = (
+            f"{uri}: the store refused access{where}{f' ({code})' if code else ''}. Check AWS_ACCESS_KEY_ID and "
+            f"AWS_SECRET_ACCESS_KEY in the storage Secret, and that they may list and read {bucket!r}."
+        )
+        return Failure(Reason.ACCESS_DENIED, message)
+    if "InvalidPath" in text or "PathSegment" in text or "EmptySegment" in text:
+        message = f"{uri} holds a name that would leave its folder or is empty in part; rename or remove it."
+        return Failure(Reason.UNSAFE_PATH, message)
+    if "builder error" in text and endpoint.startswith("http://"):
+        message = (
+            f"{uri}: {endpoint} is plain HTTP. Use https, or allow it with AWS_ALLOW_HTTP=true in the storage Secret."
+        )
+        return Failure(Reason.INSECURE_ENDPOINT, message)
+    if "HTTP error" in text or "timed out" in text:
+        message = (
+            f"{uri}: the store{where} cannot be reached ({_first_line(text)}). Check AWS_ENDPOINT_URL, DNS and "
+            "network policies."
+        )
+        return Failure(Reason.UNREACHABLE, message)
+    return Failure(Reason.FETCH_FAILED, f"{uri}: {_first_line(text)}")
+
+
+def _first_line(text: str) -> str:
+    return text.split("\n", 1)[0].rsplit(" - ", 1)[-1].strip()[:300]

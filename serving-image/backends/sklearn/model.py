@@ -1,0 +1,111 @@
+"""scikit-learn models on Triton's python backend: `input` in, `label` and, where the model has it, `probability` out.
+
+Triton loads this file by path, in an interpreter of its own that has numpy, joblib and scikit-learn.
+A joblib file runs code when it is read, as a pickle does: who may write the storage may run code in the pod.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+_NAMES = ("model.joblib", "model.pkl")
+_DEFAULT_BATCH = 64
+
+
+class TritonPythonModel:
+    """One instance of one version of a model."""
+
+    @staticmethod
+    def auto_complete_config(config: Any) -> Any:
+        """Fill in the tensors from the fitted model."""
+        model = _load(Path(pb_utils.get_model_dir()))
+        known = config.as_dict()
+        if not known["max_batch_size"]:
+            config.set_max_batch_size(_DEFAULT_BATCH)
+        if "dynamic_batching" not in known and "sequence_batching" not in known:
+            config.set_dynamic_batching()
+        features = int(getattr(model, "n_features_in_", -1))
+        if not known["input"]:
+            config.add_input({"name": "input", "data_type": "TYPE_FP32", "dims": [features]})
+        if not known["output"]:
+            label = np.asarray(model.predict(np.zeros((1, max(1, features)), dtype=np.float32)))
+            config.add_output({"name": "label", "data_type": _triton_type(label), "dims": list(label.shape[1:]) or [1]})
+            if _has_probability(model):
+                config.add_output({"name": "probability", "data_type": "TYPE_FP32", "dims": [len(model.classes_)]})
+        return config
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the model; raises with joblib's words, which Triton hands on."""
+        config = json.loads(args["model_config"])
+        self._model = _load(Path(args["model_repository"]) / args["model_version"])
+        self._input = config["input"][0]["name"]
+        self._types = {
+            tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
+        }
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer the requests of one batch by one prediction; if that fails, one by one."""
+        rows = [pb_utils.get_input_tensor_by_name(request, self._input).as_numpy() for request in requests]
+        try:
+            outputs = self._predict(np.concatenate(rows))
+        except Exception:  # noqa: BLE001  the predictions one by one say whose fault it was
+            return [self._alone(request, row) for request, row in zip(requests, rows, strict=True)]
+        cuts = np.cumsum([len(row) for row in rows])[:-1]
+        split = {name: np.split(values, cuts) for name, values in outputs.items()}
+        return [
+            _response(request, {name: parts[place] for name, parts in split.items()})
+            for place, request in enumerate(requests)
+        ]
+
+    def _alone(self, request: Any, row: np.ndarray) -> Any:
+        try:
+            return _response(request, self._predict(row))
+        except Exception as error:  # noqa: BLE001  an error is this request's answer
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+
+    def _predict(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = {}
+        if "label" in self._types:
+            label = np.asarray(self._model.predict(rows))
+            label = label.reshape(len(rows), -1)
+            outputs["label"] = label.astype(self._types["label"])
+        if "probability" in self._types:
+            outputs["probability"] = np.asarray(self._model.predict_proba(rows)).astype(self._types["probability"])
+        return outputs
+
+
+def _response(request: Any, outputs: dict[str, np.ndarray]) -> Any:
+    wanted = set(request.requested_output_names())
+    tensors = [pb_utils.Tensor(name, values) for name, values in outputs.items() if name in wanted]
+    return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _load(folder: Path) -> Any:
+    for name in _NAMES:
+        if (folder / name).exists():
+            model = joblib.load(folder / name)
+            if not hasattr(model, "predict"):
+                message = f"{name} holds a {type(model).__name__}, which has no predict"
+                raise pb_utils.TritonModelException(message)
+            return model
+    message = f"the version folder holds none of {', '.join(_NAMES)}"
+    raise pb_utils.TritonModelException(message)
+
+
+def _has_probability(model: Any) -> bool:
+    classes = getattr(model, "classes_", None)
+    return hasattr(model, "predict_proba") and isinstance(classes, np.ndarray)
+
+
+def _triton_type(label: np.ndarray) -> str:
+    if label.dtype.kind in "OUS":
+        return "TYPE_STRING"
+    if label.dtype.kind in "iub":
+        return "TYPE_INT64"
+    return "TYPE_FP32"

@@ -1,0 +1,32 @@
+"""The store for the session, a pod for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import magika
+import pytest
+
+from tests.serving.pod import Pod
+from tests.serving.store import Store
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    store = Store(tmp_path_factory.mktemp("store"))
+    yield store
+    store.process.kill()
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    pod = Pod(tmp_path / "conch")
+    yield pod
+    pod.stop()
+
+
+@pytest.fixture(scope="session")
+def magika_onnx() -> Path:
+    """A real model: Google's file-type detector."""
+    return Path(magika.__file__).parent / "models" / "standard_v3_3" / "model.onnx"

@@ -1,0 +1,155 @@
+"""A serving pod as plain processes: the agent, Triton with the operator's command line, and their shared folders."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, names
+from tests.serving import tools
+from tests.serving.processes import Process, free_port, until
+
+BACKENDS = tools.REPOSITORY / "serving-image" / "backends"
+RESTRICTION = ",".join(names.RESTRICTED) + f":{names.CONTROL_HEADER}"
+
+
+class Pod:
+    """One pod below `root`; its containers start and stop one by one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.http, self.grpc, self.metrics, self.port = (free_port() for _ in range(4))
+        self.repository = root / "models" / "repository"
+        self.downloads = root / "models" / "downloads"
+        self.agent: Process | None = None
+        self.triton: Process | None = None
+        self._backends = root / "backends"
+        self._backends.mkdir(parents=True)
+        server = tools.triton().server
+        for backend in (server / "backends" / "python", BACKENDS / "onnxruntime", BACKENDS / "sklearn"):
+            (self._backends / backend.name).symlink_to(backend)
+
+    def write_manifest(self, *models: ModelSource) -> None:
+        """Write the ConfigMap's file, whole, as the kubelet does."""
+        self._write("manifest", names.MANIFEST_FILE, ModelManifest(models=models).to_json())
+
+    def write_secret(self, secret: Mapping[str, str]) -> None:
+        """Mount a storage Secret."""
+        for key, value in secret.items():
+            self._write("storage", key, value)
+
+    def _write(self, folder: str, name: str, text: str) -> None:
+        place = self.root / folder
+        place.mkdir(exist_ok=True)
+        (place / f".{name}").write_text(text)
+        (place / f".{name}").replace(place / name)
+
+    def start(self) -> None:
+        """Start both containers in a pod's order: Triton once the agent is live."""
+        self.start_agent()
+        self.start_triton()
+
+    def start_agent(self, *options: str) -> None:
+        command = [
+            str(Path(sys.executable).with_name("conch-agent")),
+            f"--root={self.root}",
+            "--host=127.0.0.1",
+            f"--port={self.port}",
+            f"--triton-grpc-port={self.grpc}",
+            f"--triton-http-port={self.http}",
+            *options,
+        ]
+        self.agent = Process(command, self.root / "agent.log", {"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"})
+        until(lambda: self._get("/live")[0] == 200, "the agent is live", 20, self.agent)
+
+    def start_triton(self, *, restricted: bool = True, age: int = 4000, grace: int = 5000) -> None:
+        """Start Triton through a shell that reads the key, as the operator renders it."""
+        tree = tools.triton()
+        key = shlex.quote(str(self.root / "control" / "key"))
+        flags = [
+            f"--model-repository={self.repository}",
+            "--model-control-mode=explicit",
+            "--http-address=127.0.0.1",
+            "--grpc-address=127.0.0.1",
+            "--metrics-address=127.0.0.1",
+            f"--http-port={self.http}",
+            f"--grpc-port={self.grpc}",
+            f"--metrics-port={self.metrics}",
+            f"--grpc-max-connection-age={age}",
+            f"--grpc-max-connection-age-grace={grace}",
+            "--strict-readiness=false",
+            f"--backend-directory={self._backends}",
+            f"--cache-directory={tree.server / 'caches'}",
+        ]
+        if restricted:
+            flags += [
+                f"--http-restricted-api={RESTRICTION}=$(cat {key})",
+                f"--grpc-restricted-protocol={RESTRICTION}=$(cat {key})",
+            ]
+        command = ["/bin/sh", "-c", f'exec tritonserver {" ".join(flags)} "$@"', "sh"]
+        environment = {"PATH": tree.path, "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.triton = Process(command, self.root / "triton.log", environment)
+
+    def stop(self) -> None:
+        """End what runs, Triton first, as in a pod."""
+        for process in (self.triton, self.agent):
+            if process and process.running:
+                process.kill()
+
+    @property
+    def report(self) -> AgentReport:
+        return AgentReport.model_validate_json(self._get("/status")[1])
+
+    def model(self, name: str = "m") -> ModelReport:
+        """Return what the agent says of one model."""
+        found = [model for model in self.report.models if model.name == name]
+        return found[0] if found else ModelReport(name=name, state=ModelState.PENDING)
+
+    @property
+    def ready(self) -> bool:
+        return self._get("/ready")[0] == 200
+
+    def until_ready(self, seconds: float = 30) -> None:
+        until(lambda: self.ready, "the pod is ready", seconds, self.agent)
+
+    def until_reason(self, reason: str, name: str = "m", seconds: float = 15) -> ModelReport:
+        """Wait for a model's reason; return its report."""
+        until(lambda: self.model(name).reason == reason, f"{name} says {reason}", seconds, self.agent)
+        return self.model(name)
+
+    def infer(self, model: str, inputs: list[dict[str, Any]], version: str = "") -> dict[str, list[Any]]:
+        """Ask over HTTP, as a user without a client library; return the outputs' data by name."""
+        path = f"/v2/models/{model}" + (f"/versions/{version}" if version else "") + "/infer"
+        body = json.dumps({"inputs": inputs}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", body)
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            return {output["name"]: output["data"] for output in json.load(answer)["outputs"]}
+
+    def triton_config(self, model: str) -> dict[str, Any]:
+        """Return the configuration that Triton ended up with."""
+        return self._ask_triton(f"/v2/models/{model}/config")
+
+    def statistics(self, model: str) -> dict[str, Any]:
+        """Return Triton's statistics of a model's version."""
+        found: dict[str, Any] = self._ask_triton(f"/v2/models/{model}/stats")["model_stats"][0]
+        return found
+
+    def _ask_triton(self, path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=20) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+    def _get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""

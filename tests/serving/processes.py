@@ -1,0 +1,77 @@
+"""Processes of a test: started in the open, logged to a file, ended by their own id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Process:
+    """One process group."""
+
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as stream:
+            self._process = subprocess.Popen(
+                command, stdout=stream, stderr=stream, env=dict(environment), start_new_session=True
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it at once, as a lost container."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self, patience: float = 20) -> int:
+        """Ask it to end and return its exit status; insist after `patience` seconds."""
+        self._signal(signal.SIGTERM, group=False)
+        try:
+            status = self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            status = None
+        self._signal(signal.SIGKILL)
+        return self._process.returncode if status is None else status
+
+    def _signal(self, number: signal.Signals, *, group: bool = True) -> None:
+        try:
+            if group:
+                os.killpg(self._process.pid, number)
+            else:
+                self._process.send_signal(number)
+        except ProcessLookupError:
+            pass
+        if number == signal.SIGKILL:
+            self._process.wait(10)
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody uses now."""
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+def until(condition: Callable[[], T | None], what: str, seconds: float = 30, process: Process | None = None) -> T:
+    """Return the first true value of `condition`; fail after the deadline, or when the process it needs has ended."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        ended = process is not None and not process.running
+        if ended or time.monotonic() > deadline:
+            tail = "\n" + "\n".join(process.log.read_text().splitlines()[-25:]) if process else ""
+            why = "its process ended" if ended else f"not within {seconds} s"
+            raise AssertionError(f"{why}: {what}; last seen: {value!r}{tail}")
+        time.sleep(0.05)

@@ -1,0 +1,50 @@
+"""A slow line to a server: relays TCP on loopback, limits what comes back, and counts it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+_BLOCK = 64 * 1024
+
+
+class Relay:
+    """Listens on `port`, hands on to `target`; `rate` is bytes a second over all connections (0: no limit)."""
+
+    def __init__(self, target: int, rate: int = 0) -> None:
+        self.rate = rate
+        self.passed = 0
+        self._target = target
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+                threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
+                threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        with contextlib.suppress(OSError):
+            while block := source.recv(_BLOCK):
+                if counted:
+                    self._account(len(block))
+                target.sendall(block)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _account(self, size: int) -> None:
+        with self._lock:
+            self.passed += size
+            if self.rate:
+                time.sleep(size / self.rate)

@@ -1,0 +1,93 @@
+"""A real S3 store (SeaweedFS) on loopback, and a user who uploads to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from tests.serving import tools
+from tests.serving.processes import Process, free_port, until
+
+KEY, SECRET = "conch-test", "conch-test-secret"
+
+
+class Store:
+    """The store; every bucket is made by its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = free_port()
+        identity = {
+            "name": "conch",
+            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List"],
+        }
+
+        (folder / "data").mkdir(parents=True)
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        self.process = self._start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def secret(self) -> dict[str, str]:
+        """The storage Secret that a user would write."""
+        return {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    def bucket(self, name: str) -> S3Store:
+        return S3Store(name, config=self.secret)  # type: ignore[arg-type]  a Secret is text
+
+    def put(self, bucket: str, files: Mapping[str, bytes | Path]) -> None:
+        """Upload; the bucket is made on first use."""
+        for key, content in files.items():
+            data = content.read_bytes() if isinstance(content, Path) else content
+            obstore.put(self.bucket(bucket), key, data)
+
+    def _start(self) -> Process:
+        master, volume, filer = free_port(), free_port(), free_port()
+        command = [
+            str(tools.weed()),
+            "server",
+            f"-dir={self._folder / 'data'}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-master.port={master}",
+            f"-master.port.grpc={free_port()}",
+            "-master.volumeSizeLimitMB=256",
+            f"-volume.port={volume}",
+            f"-volume.port.grpc={free_port()}",
+            "-volume.max=40",
+            "-filer",
+            f"-filer.port={filer}",
+            f"-filer.port.grpc={free_port()}",
+            "-s3",
+            f"-s3.port={self.port}",
+            f"-s3.port.grpc={free_port()}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.autoCreateBucket=true",
+            f"-s3.config={self._folder / 's3.json'}",
+        ]
+        process = Process(command, self._folder / "seaweedfs.log", {"PATH": "/usr/bin:/bin", "HOME": str(self._folder)})
+        until(self._takes_a_file, "the store takes a file", 60, process)
+        return process
+
+    def _takes_a_file(self) -> bool:
+        try:
+            self.put("ready", {"ready": b"yes"})
+        except (BaseError, OSError):
+            return False
+        return True

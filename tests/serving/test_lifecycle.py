@@ -1,0 +1,200 @@
+"""Processes die at the worst moment; what is served stays whole, and nothing is fetched twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from conch_contract import ModelSource, ModelState
+from tests.serving.pod import Pod
+from tests.serving.processes import until
+from tests.serving.relay import Relay
+from tests.serving.store import Store
+from tests.serving.test_formats import DOUBLE, X
+
+SIZE = 48 * 1024 * 1024
+
+
+@pytest.fixture
+def line(store: Store) -> Iterator[Relay]:
+    relay = Relay(store.port)
+    yield relay
+    relay.close()
+
+
+def _double(name: str, factor: int) -> dict[str, bytes]:
+    return {f"{name}/model.py": DOUBLE.encode(), f"{name}/factor.py": f"FACTOR = {factor}".encode()}
+
+
+def _python(uri: str) -> ModelSource:
+    return ModelSource(name="m", format="python", storage_uri=uri)
+
+
+def test_an_agent_killed_in_a_download_goes_on_where_it_was(store: Store, pod: Pod, line: Relay) -> None:
+    weights = os.urandom(SIZE)
+    files = {"model.py": DOUBLE.encode(), "factor.py": b"FACTOR = 2", "weights.bin": weights}
+    store.put("models", {f"killed/{name}": content for name, content in files.items()})
+    line.rate = 16 * 1024 * 1024
+    pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
+    pod.write_manifest(_python("s3://models/killed"))
+    pod.start()
+    until(lambda: pod.model().bytes_fetched > SIZE // 3, "a third is fetched", 20, pod.agent)
+    assert pod.model().state == ModelState.FETCHING
+    assert not list(pod.repository.iterdir())
+    assert pod.agent
+    pod.agent.kill()
+    line.passed, line.rate = 0, 0
+    pod.start_agent()
+    pod.until_ready()
+    assert line.passed < SIZE * 3 // 4, "what was on disk is not fetched again"
+    lines = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files))
+    assert pod.model().digest == "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_a_source_that_changes_in_a_download_is_never_mixed(store: Store, pod: Pod, line: Relay) -> None:
+    old, new = os.urandom(SIZE), os.urandom(SIZE)
+    store.put("models", {**_double("mixed", 2), "mixed/weights.bin": old})
+    line.rate = 16 * 1024 * 1024
+    pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
+    pod.write_manifest(_python("s3://models/mixed"))
+    pod.start()
+    until(lambda: pod.model().bytes_fetched > SIZE // 3, "a third is fetched", 20, pod.agent)
+    store.put("models", {"mixed/weights.bin": new})
+    line.rate = 0
+    pod.until_ready()
+    assert (pod.repository / "m" / "1" / "weights.bin").read_bytes() == new
+
+
+def test_a_triton_that_died_gets_its_models_again_without_the_store(store: Store, pod: Pod, line: Relay) -> None:
+    store.put("models", _double("again", 2))
+    pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
+    pod.write_manifest(_python("s3://models/again"))
+    pod.start()
+    pod.until_ready()
+    line.close()
+    before = line.passed
+    assert pod.triton
+    pod.triton.kill()
+    until(lambda: not pod.ready, "not ready without Triton", 5, pod.agent)
+    pod.start_triton()
+    pod.until_ready()
+    assert pod.infer("m", X) == {"y": [3.0, 4.0]}
+    assert line.passed == before
+
+
+def test_an_agent_that_died_neither_fetches_nor_reloads(store: Store, pod: Pod, line: Relay) -> None:
+    store.put("models", _double("calm", 2))
+    pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
+    pod.write_manifest(_python("s3://models/calm"))
+    pod.start()
+    pod.until_ready()
+    digest, before = pod.model().digest, line.passed
+    assert pod.agent
+    assert pod.triton
+    pod.agent.kill()
+    pod.start_agent()
+    pod.until_ready(10)
+    assert pod.model().digest == digest
+    assert line.passed == before
+    assert pod.triton.log.read_text().count('"loading: m:1"') == 1
+
+
+def test_a_new_content_replaces_the_old_without_a_failed_request(store: Store, pod: Pod) -> None:
+    store.put("models", _double("swap-a", 2) | _double("swap-b", 3))
+    pod.write_secret(store.secret)
+    pod.write_manifest(_python("s3://models/swap-a"))
+    pod.start()
+    pod.until_ready()
+    seen: list[float] = []
+    faults: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                seen.append(pod.infer("m", X)["y"][0])
+            except OSError as error:
+                faults.append(str(error))
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    pod.write_manifest(_python("s3://models/swap-b"))
+    until(lambda: seen and seen[-1] == 4.5, "the new content answers", 20, pod.agent)
+    until(lambda: pod.model().state == ModelState.READY and pod.ready, "settled", 10, pod.agent)
+    stop.set()
+    for thread in asking:
+        thread.join(10)
+    assert not faults
+    assert set(seen) == {3.0, 4.5}
+
+
+def test_a_load_that_outlives_its_connection_is_no_failure(store: Store, pod: Pod) -> None:
+    slow = DOUBLE.replace(
+        "    def execute", "    def initialize(self, args):\n        import time; time.sleep(6)\n\n    def execute"
+    )
+    store.put("models", {"slow/model.py": slow.encode(), "slow/factor.py": b"FACTOR = 2"})
+    pod.write_secret(store.secret)
+    pod.write_manifest(_python("s3://models/slow"))
+    pod.start_agent()
+    pod.start_triton(age=1000, grace=500)
+    until(lambda: pod.model().state == ModelState.LOADING, "loading", 15, pod.agent)
+    pod.until_ready()
+    assert pod.triton
+    assert pod.triton.log.read_text().count('"loading: m:1"') == 1
+    assert "LoadFailed" not in (pod.agent.log.read_text() if pod.agent else "")
+
+
+def test_an_open_triton_is_never_used(store: Store, pod: Pod) -> None:
+    store.put("models", _double("guard", 2))
+    pod.write_secret(store.secret)
+    pod.write_manifest(_python("s3://models/guard"))
+    pod.start_agent()
+    pod.start_triton(restricted=False)
+    report = pod.until_reason("ControlOpen")
+    for part in ("model load over gRPC", "repository index over HTTP", "--grpc-restricted-protocol"):
+        assert part in report.message
+    assert report.state == ModelState.FAILED
+    assert not pod.ready
+    assert pod.triton
+    assert "loading: m" not in pod.triton.log.read_text()
+    pod.triton.kill()
+    pod.start_triton()
+    pod.until_ready()
+    pod.triton.kill()
+    pod.start_triton(restricted=False)
+    pod.until_reason("ControlOpen")
+    assert not pod.ready
+
+
+def test_a_model_that_left_the_manifest_is_unloaded(store: Store, pod: Pod) -> None:
+    store.put("models", _double("stays", 2) | _double("goes", 3))
+    pod.write_secret(store.secret)
+    stays = ModelSource(name="stays", format="python", storage_uri="s3://models/stays")
+    goes = ModelSource(name="goes", format="python", storage_uri="s3://models/goes")
+    pod.write_manifest(stays, goes)
+    pod.start()
+    pod.until_ready()
+    pod.write_manifest(stays)
+    until(lambda: not (pod.repository / "goes").exists(), "the folder is gone", 10, pod.agent)
+    pod.until_ready()
+    assert [model.name for model in pod.report.models] == ["stays"]
+    assert not (pod.downloads / "goes").exists()
+
+
+def test_sigterm_ends_the_agent_cleanly(store: Store, pod: Pod) -> None:
+    store.put("models", _double("term", 2))
+    pod.write_secret(store.secret)
+    pod.write_manifest(_python("s3://models/term"))
+    pod.start()
+    pod.until_ready()
+    assert pod.triton
+    assert pod.agent
+    assert pod.triton.stop() == 0
+    assert pod.agent.stop(5) == 0
+    key = pod.root / "control" / "key"
+    assert key.stat().st_mode & 0o777 == 0o440
