@@ -55,11 +55,12 @@ class Run:
 class Process:
     """A controller under measurement."""
 
-    def __init__(self, command: list[str], cluster: Cluster) -> None:
+    def __init__(self, command: list[str], cluster: Cluster, namespace: str) -> None:
         env = {
             **os.environ,
             "KUBECONFIG": str(cluster.kubeconfig),
             "CONCH_SERVING_IMAGE": "conch/serving:test",
+            "NAMESPACE": namespace,  # R's; Conch serves all
             "CONCH_PROBE_PORT": str(free_port()),
             "CONCH_METRICS_PORT": str(free_port()),
         }
@@ -104,11 +105,10 @@ async def children(server: Server, namespace: str) -> int:
 
 async def measure(who: str, command: list[str], cluster: Cluster, count: int) -> Run:
     """Run one controller through one burst in a namespace of its own."""
-    os.environ["KUBECONFIG"] = str(cluster.kubeconfig)
-    namespace = f"bench-{who}-{time.time_ns() // 1_000_000}"
-    async with await Server.connect() as server:
+    namespace = f"bench-{who.lower()}-{time.time_ns() // 1_000_000}"
+    async with await Server.connect(str(cluster.kubeconfig)) as server:
         await server.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        process = Process(command, cluster)
+        process = Process(command, cluster, namespace)
         try:
             await asyncio.sleep(8)  # up and listed: an idle process is what is measured
             idle, cpu, audit, began = process.mib, process.cpu_seconds, Audit(cluster), time.monotonic()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any
 
 from conch.api import InferenceService
@@ -26,7 +27,7 @@ async def watch(server: Server, queue: asyncio.Queue[dict[str, Any]]) -> None:
     seen: set[str] = set()
     while True:
         answer = await server.client.call_api(
-            INFERENCE_SERVICE.path(),
+            INFERENCE_SERVICE.path(os.environ["NAMESPACE"]),
             "GET",
             query_params=[("watch", "1")],
             auth_settings=["BearerToken"],

@@ -156,16 +156,22 @@ def configure(plan: Plan, paths: ClusterPaths, node: Node) -> None:
         issue(ca, node.name, names=[node.name, str(node.address)]).write(paths.pki / f"{node.name}-server")
         write_kubeconfig(plan, paths, node.name, issue(ca, f"system:node:{node.name}", "system:nodes"))
     cni = cni_config(plan, node, folder / "addresses")
-    (folder / "cni" / "10-pods.conflist").write_text(json.dumps(cni, indent=1))
-    (folder / "resolv.conf").write_text(f"nameserver {plan.dns_service}\n")
-    (folder / "containerd.toml").write_text(containerd_config(folder, snapshotter(folder)))
-    (folder / "kubelet.yaml").write_text(yaml.safe_dump(kubelet_config(plan, paths, node), sort_keys=False))
-    (folder / "kube-proxy.yaml").write_text(yaml.safe_dump(proxy_config(plan, paths, node), sort_keys=False))
+    _write(folder / "cni" / "10-pods.conflist", json.dumps(cni, indent=1))
+    _write(folder / "resolv.conf", f"nameserver {plan.dns_service}\n")
+    _write(folder / "containerd.toml", containerd_config(folder, snapshotter(folder)))
+    _write(folder / "kubelet.yaml", yaml.safe_dump(kubelet_config(plan, paths, node), sort_keys=False))
+    _write(folder / "kube-proxy.yaml", yaml.safe_dump(proxy_config(plan, paths, node), sort_keys=False))
     for index in range(VOLUMES_PER_NODE):
         volume = folder / "volumes" / f"volume-{index}"
         if not volume.exists():
             volume.mkdir()
             volume.chmod(0o777)
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file unless it says so already: kube-proxy ends when its own is written, changed or not."""
+    if not file.exists() or file.read_text() != text:
+        file.write_text(text)
 
 
 def snapshotter(folder: Path, mounts: str | None = None) -> str:

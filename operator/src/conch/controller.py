@@ -11,7 +11,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import kopf
@@ -28,7 +28,7 @@ from conch.settings import Settings, SettingsError
 from conch.signals import Agents
 from conch.telemetry import Health, Phases, serve
 from conch.workers import work
-from conch.write import EventWriter, Server, Writer
+from conch.write import CallError, EventWriter, Server, Writer
 from conch.write.leader import lead, resign
 from conch_contract import names
 
@@ -38,17 +38,20 @@ _log = structlog.get_logger("conch")
 
 
 def watch(kind: Kind, store: Store, queue: WorkQueue, listed: asyncio.Event, registry: kopf.OperatorRegistry) -> None:
-    """Have kopf feed a kind's events into the store, and the services they concern into the queue."""
+    """Have kopf feed a kind's events into the store, and the services they concern into the queue.
+
+    The handlers are coroutines that await nothing: kopf would run plain functions in threads.
+    """
     where = kind.group, kind.version, kind.plural
 
     @kopf.index(*where, id=f"store-{kind.plural}", registry=registry)
-    def take_in(body: kopf.Body, **_: Any) -> None:
+    async def take_in(body: kopf.Body, **_: Any) -> None:
         key = store.put(dict(body))
         if key is not None:
             queue.add(key)
 
     @kopf.on.event(*where, id=f"watch-{kind.plural}", registry=registry)
-    def notice(event: Mapping[str, Any], **_: Any) -> None:
+    async def notice(event: Mapping[str, Any], **_: Any) -> None:
         listed.set()
         gone = event["type"] == "DELETED"
         key = store.discard(event["object"]) if gone else store.put(event["object"])
@@ -91,7 +94,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
             _log.info("watching", workers=settings.workers)
             for _ in range(settings.workers):
                 group.create_task(work(queue, reconcile))
-            group.create_task(_audit(server, store, queue))
+            group.create_task(_audit(server, store, queue, settings.namespaces))
     finally:
         stop.set()
         queue.close()
@@ -105,19 +108,24 @@ async def _watch_all(settings: Settings, registry: kopf.OperatorRegistry, stop: 
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
         stop_flag=stop,
+        identity=settings.identity,  # type: ignore[arg-type]  a str; kopf would ask for the user's name, if any
     )
     raise RuntimeError("kopf ended by itself")
 
 
-async def _audit(server: Server, store: Store, queue: WorkQueue) -> None:
+async def _audit(server: Server, store: Store, queue: WorkQueue, namespaces: Sequence[str]) -> None:
     """Now and then, forget what was deleted while a watch was broken."""
     while True:
         await asyncio.sleep(AUDIT_SECONDS)
         for kind in WATCHED:
             selector = "" if kind == INFERENCE_SERVICE else names.LABEL_SERVICE
-            with contextlib.suppress(Exception):
-                for key in store.evict(kind, await server.uids(kind, selector)):
-                    queue.add(key)
+            try:
+                lists = [await server.uids(kind, selector, namespace) for namespace in namespaces or ("",)]
+            except CallError as error:
+                _log.warning("audit put off", kind=kind.name, error=error.message)
+                continue
+            for key in store.evict(kind, frozenset().union(*lists)):
+                queue.add(key)
 
 
 async def run(settings: Settings) -> None:
@@ -148,30 +156,30 @@ async def run(settings: Settings) -> None:
             await close()
 
 
-async def _elected(settings: Settings, server: Server, leading: Any) -> None:
+async def _elected(settings: Settings, server: Server, leading: Callable[[], Awaitable[None]]) -> None:
+    """Act while the Lease is ours; without one, act at once. Ends by an error, whichever of the two ends first."""
     if not settings.lease_namespace:
         await leading()
         return
-    done = asyncio.Event()
+    acting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def act_and_tell() -> None:
         try:
             await leading()
-        finally:
-            done.set()
+        except Exception as error:  # noqa: BLE001  handed to the waiting side, which ends the process with it
+            acting.set_exception(error)
 
     election = asyncio.create_task(
         lead(server, settings.lease_namespace, settings.lease_name, settings.identity, act_and_tell)
     )
-    over = asyncio.create_task(done.wait())
     try:
-        await asyncio.wait({election, over}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({election, acting}, return_when=asyncio.FIRST_COMPLETED)
+        if acting.done():
+            acting.result()
+        raise RuntimeError("the Lease was lost to another replica; start again to stand by")
     finally:
         election.cancel()
-        over.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await election
-    raise RuntimeError("the Lease was lost, or the watches ended; start again to stand by")
+        await asyncio.gather(election, return_exceptions=True)
 
 
 def main() -> None:
@@ -181,4 +189,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"conch: {error}")
     logs.configure(settings.log_format, settings.log_level)
-    asyncio.run(run(settings))
+    try:
+        asyncio.run(run(settings))
+    except CallError as error:
+        sys.exit(f"conch: {error}")

@@ -11,6 +11,7 @@ from conch.api import ConditionType, InferenceService, Phase, RevisionStatus
 from conch.decide.naming import revision_name
 from conch.decide.times import parse_time
 from conch.observe import Pod, World
+from conch_contract import ModelState
 
 # How often pods that are not ready yet are asked, in seconds: first, and at the most.
 ASK_FIRST: Final = 1.0
@@ -121,8 +122,8 @@ def _complete(world: World, name: str) -> bool:
 
 
 def _told(world: World, revision: RevisionStatus) -> bool:
-    """Whether the status says of every model of a revision what was fetched; silence is taken for it in the end."""
-    if revision.models and all(model.digest for model in revision.models):
+    """Whether the status says of every model what was fetched and that it is up; silence counts in the end."""
+    if revision.models and all(model.digest and model.state == ModelState.READY for model in revision.models):
         return True
     up = revision.phase == Phase.READY and revision.since is not None
     return up and world.now - parse_time(revision.since or "") > ASK_PATIENCE

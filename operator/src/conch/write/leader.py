@@ -14,8 +14,8 @@ from kubernetes_asyncio.leaderelection.resourcelock.leaselock import LeaseLock
 from conch.write.server import Server
 
 # Seconds. Failover takes at most LEASE + RETRY after the leader dies, and RETRY after it leaves in peace.
-LEASE: Final = 10
-RENEW: Final = 7
+LEASE: Final = 8
+RENEW: Final = 5
 RETRY: Final = 2
 
 

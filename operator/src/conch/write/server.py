@@ -52,13 +52,21 @@ class Server:
         self.client.user_agent = f"conch/{version('conch')}"  # audit logs tell who wrote
 
     @classmethod
-    async def connect(cls) -> Self:
-        """Connect as the pod that we are in, or else as the kubeconfig says."""
+    async def connect(cls, kubeconfig: str | None = None) -> Self:
+        """Connect as the pod that we are in, or else as the kubeconfig says.
+
+        Raises:
+            CallError: there is neither.
+        """
         configuration = Configuration()
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
-            await config.load_kube_config(client_configuration=configuration)
+            try:
+                await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+            except (config.ConfigException, OSError) as error:
+                told = f"not in a pod, and no kubeconfig can be read ({error}); set KUBECONFIG"
+                raise CallError(0, "NoCluster", told) from error
         return cls(configuration)
 
     async def __aenter__(self) -> Self:

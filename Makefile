@@ -1,0 +1,170 @@
+# Everything that is done with this repository. `make help` lists it; a bare Debian needs git and make, no more.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CLUSTER ?= local
+NODES ?= 2
+NAMESPACE ?= conch-system
+RELEASE ?= conch
+HELM_ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+PY := $(BIN)/python
+CHART := charts/conch
+CRD := conch.dev_inferenceservices.yaml
+PYTHON_CODE := operator serving-image tests
+PACKAGES := serving-image/contract serving-image/agent operator
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package conch-contract
+
+# Where the machine has authorities of its own to trust, uv trusts them, as pip does.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS := true
+endif
+
+# The environment is made anew when what it is made from has changed, whatever the files' times say.
+INPUTS := requirements/dev.txt requirements/uv.txt $(PACKAGES:%=%/pyproject.toml)
+READY := .venv/ready-$(shell cat $(INPUTS) | sha256sum | cut -c1-16)
+
+# The operator's pods are replaced when what their image is built from has changed.
+SOURCES = $(shell find operator/src operator/Dockerfile serving-image/contract/src requirements/operator.txt \
+  -name __pycache__ -prune -o -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
+
+ifeq ($(CLUSTER),current)
+HELM := helm
+KUBECTL := kubectl
+else
+HELM = $(PY) -m tests.cluster helm
+KUBECTL = $(PY) -m tests.cluster kubectl
+endif
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv: $(READY) ## The Python environment, from pinned and hashed packages
+
+$(READY): $(INPUTS)
+	@if ! $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null; then
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	    apt-get update --quiet=2
+	    DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends python3 python3-venv
+	  else
+	    echo "make: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2
+	    exit 1
+	  fi
+	fi
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	[ -x $(PY) ] || $(PYTHON) -m venv .venv
+	[ -x $(BIN)/uv ] || $(PY) -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+	$(BIN)/uv pip install --quiet --python $(PY) --require-hashes --requirement requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation $(PACKAGES:%=--editable %)
+	rm -f .venv/ready-*
+	touch $@
+
+.PHONY: demo
+demo: $(READY) ## A cluster, Conch in it, a model served and changed: the whole story
+	$(PY) -m tests.demo
+
+.PHONY: test
+test: test-unit test-api test-e2e ## Every tier but the long one
+
+.PHONY: test-unit
+test-unit: $(READY) ## Pure rooms, builders, chart, agent: seconds
+	$(BIN)/pytest tests/unit --numprocesses auto $(PYTEST_ARGS)
+
+.PHONY: test-api
+test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
+	$(BIN)/pytest $(wildcard tests/api tests/serving) $(PYTEST_ARGS)
+
+.PHONY: test-e2e
+test-e2e: $(READY) ## Everything in a real cluster with real nodes
+	$(BIN)/pytest tests/e2e -m "not long" $(PYTEST_ARGS)
+
+.PHONY: test-long
+test-long: $(READY) ## What takes too long for every change
+	$(BIN)/pytest tests -m long $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: $(READY) ## Measure the targets; prints a table, fails on no number
+	$(PY) -m tests.bench
+
+.PHONY: cluster
+cluster: $(READY) ## A real Kubernetes cluster on this machine (NODES=2); KUBECONFIG is printed
+	@[ $(CLUSTER) = current ] || $(PY) -m tests.cluster up --nodes $(NODES)
+
+.PHONY: cluster-down
+cluster-down: $(READY) ## Take it down
+	$(PY) -m tests.cluster down
+
+.PHONY: images
+images: $(READY) ## Build conch/operator:dev and conch/serving:dev
+	$(PY) -m tests.cluster images
+
+.PHONY: install
+install: $(READY) ## Conch into the cluster; CLUSTER=current: into that of your kubeconfig, images from HELM_ARGS
+	@if [ $(CLUSTER) != current ]; then
+	  $(MAKE) --no-print-directory cluster images
+	  $(PY) -m tests.cluster load operator serving
+	fi
+	$(HELM) upgrade --install $(RELEASE) $(CHART) --namespace $(NAMESPACE) --create-namespace \
+	  --set-string podAnnotations.conch-sources=$(SOURCES) $(HELM_ARGS)
+	$(KUBECTL) --namespace $(NAMESPACE) rollout status --timeout 3m \
+	  --selector app.kubernetes.io/instance=$(RELEASE) deployment
+
+.PHONY: generate
+generate: $(READY) ## Everything that is generated: CRD, RBAC, API reference, the chart's copy
+	$(PY) -m conch.api.crd > crds/$(CRD)
+	cp crds/$(CRD) $(CHART)/files/$(CRD)
+	$(PY) -m conch.write.rbac > $(CHART)/templates/rbac.yaml
+	$(PY) -m conch.api.reference > docs/reference/inferenceservice.md
+
+.PHONY: lint
+lint: $(READY) ## Format, style, types, layers, Dockerfiles, chart
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/ruff check $(PYTHON_CODE)
+	$(BIN)/mypy operator/src serving-image/contract/src serving-image/agent/src tests
+	$(BIN)/lint-imports
+	$(BIN)/hadolint $$(find operator serving-image tests -name 'Dockerfile*')
+	helm=$$($(PY) -c 'from tests.cluster.binaries import program; print(program("helm"))')
+	"$$helm" lint --strict --quiet $(CHART)
+	"$$helm" template $(RELEASE) $(CHART) --namespace $(NAMESPACE) > /dev/null
+
+.PHONY: format
+format: $(READY) ## Let ruff format and mend what it can
+	$(BIN)/ruff check --fix-only $(PYTHON_CODE)
+	$(BIN)/ruff format $(PYTHON_CODE)
+
+.PHONY: docs
+docs: $(READY) ## The generated pages, and whether the pages' links lead anywhere
+	$(PY) -m conch.api.reference > docs/reference/inferenceservice.md
+	$(BIN)/pytest tests/unit/test_docs.py $(PYTEST_ARGS)
+
+.PHONY: lock
+lock: $(READY) ## Pin and hash the requirements anew; UPGRADE=1 takes newer versions
+	compile="$(COMPILE) $(if $(UPGRADE),--upgrade)"
+	$$compile $(PACKAGES:%=%/pyproject.toml) --group pyproject.toml:dev requirements/build.in \
+	  --output-file requirements/dev.txt
+	pinned="$(COMPILE) --constraint requirements/dev.txt"
+	$$pinned operator/pyproject.toml serving-image/contract/pyproject.toml --output-file requirements/operator.txt
+	$$pinned requirements/build.in --output-file requirements/build.txt
+	$$pinned --output-file requirements/uv.txt - <<< uv
+	$$pinned serving-image/contract/pyproject.toml serving-image/agent/pyproject.toml --output-file requirements/serving.txt
+	$$compile serving-image/backends/requirements.in --output-file requirements/serving-backends.txt
+	$$compile --no-deps --output-file requirements/triton-cpu.txt - <<< nvidia-pytriton==0.7.0
+
+.PHONY: changelog
+changelog: $(READY) ## What the next release says; VERSION=1.2.3 writes it down
+	$(BIN)/towncrier build $(if $(VERSION),--version $(VERSION) --yes,--draft --version next)
+
+.PHONY: clean
+clean: ## Remove the environment and every tool's cache (clusters: make cluster-down)
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
