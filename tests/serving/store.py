@@ -48,7 +48,7 @@ class Store:
         }
 
     def bucket(self, name: str) -> S3Store:
-        return S3Store(name, config=self.secret)  # type: ignore[arg-type]  a Secret is text
+        return S3Store(name, config=self.secret)  # type: ignore[arg-type]  # a Secret is text
 
     def put(self, bucket: str, files: Mapping[str, bytes | Path]) -> None:
         """Upload; the bucket is made on first use."""

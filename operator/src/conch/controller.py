@@ -59,11 +59,25 @@ def watch(kind: Kind, store: Store, queue: WorkQueue, listed: asyncio.Event, reg
             queue.add(key)
 
 
+class NoDiffBase(kopf.DiffBaseStorage):
+    """Kopf would copy every object to find out what changed in it; nobody here asks."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Kopf as a stream of events and nothing more."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False  # our events tell our story
     settings.scanning.disabled = True  # no watches on CRDs and namespaces, and no rights for them
+    settings.persistence.diffbase_storage = NoDiffBase()
     settings.peering.standalone = True  # the Lease elects
     for kind in WATCHED:
         if kind != INFERENCE_SERVICE:
@@ -108,7 +122,7 @@ async def _watch_all(settings: Settings, registry: kopf.OperatorRegistry, stop: 
         clusterwide=not settings.namespaces,
         namespaces=settings.namespaces,
         stop_flag=stop,
-        identity=settings.identity,  # type: ignore[arg-type]  a str; kopf would ask for the user's name, if any
+        identity=settings.identity,  # type: ignore[arg-type]  # else kopf asks who the user is
     )
     raise RuntimeError("kopf ended by itself")
 

@@ -3,10 +3,10 @@
 Why a room of its own: what is trimmed here no decision can be made on. Add a field when a room reads it.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from conch.api.kinds import POD, kind_of
+from conch.api.kinds import AUTOSCALER, DEPLOYMENT, INFERENCE_SERVICE, POD, Kind, kind_of
 
 _META = (
     "name",
@@ -28,14 +28,14 @@ def trim(body: Mapping[str, Any]) -> dict[str, Any]:
     meta = {key: body["metadata"][key] for key in _META if key in body["metadata"]}
     if "annotations" in meta:
         meta["annotations"] = {k: v for k, v in meta["annotations"].items() if k not in _NOISE}
-    if kind_of(body) == POD:
-        return {
-            "apiVersion": body["apiVersion"],
-            "kind": body["kind"],
-            "metadata": meta,
-            "status": _pod_status(body.get("status") or {}),
-        }
-    return {**{k: v for k, v in body.items() if k != "metadata"}, "metadata": meta}
+    kind = kind_of(body)
+    kept = {key: value for key, value in body.items() if key not in {"metadata", "status"}}
+    if kind == POD:
+        kept.pop("spec", None)
+    read = _STATUS.get(kind)
+    if read is not None:
+        kept["status"] = read(body.get("status") or {})
+    return {**kept, "metadata": meta}
 
 
 def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,10 +44,26 @@ def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "phase": status.get("phase", ""),
         "podIP": status.get("podIP", ""),
-        "reason": status.get("reason", ""),
+        **_conditions(status, "Ready", "PodScheduled"),
+        "containers": [{k: c[k] for k in _CONTAINER_STATUS if k in c} for c in containers],
+    }
+
+
+def _conditions(status: Mapping[str, Any], *types: str) -> dict[str, Any]:
+    """Return conditions of some types without their clocks: numbers that tick must wake nobody."""
+    return {
         "conditions": [
             {key: condition.get(key, "") for key in ("type", "status", "reason", "message")}
             for condition in status.get("conditions") or ()
-        ],
-        "containers": [{k: c[k] for k in _CONTAINER_STATUS if k in c} for c in containers],
+            if condition["type"] in types
+        ]
     }
+
+
+# The status of the other kinds is read by nobody: a change of it is no reason to look at a service.
+_STATUS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
+    INFERENCE_SERVICE: dict,
+    POD: _pod_status,
+    DEPLOYMENT: lambda status: _conditions(status, "ReplicaFailure"),
+    AUTOSCALER: lambda status: _conditions(status, "ScalingActive"),
+}
