@@ -82,7 +82,7 @@ test-unit: $(READY) ## Pure rooms, builders, chart, agent: seconds
 
 .PHONY: test-api
 test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
-	$(BIN)/pytest $(wildcard tests/api tests/serving) $(PYTEST_ARGS)
+	$(BIN)/pytest tests/api tests/serving --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Everything in a real cluster with real nodes
