@@ -1,0 +1,126 @@
+"""Each way in which a revision may not come up, and the sentence that the user reads."""
+
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import DEPLOYMENT, Ref
+from conch.api.pod import LEAST_GRACE_SECONDS
+from conch.desire.pod import GRACE_SECONDS
+from conch.triton import DRAIN_SECONDS
+from conch_contract import ModelState
+from tests.unit.simulation import Cluster, manifest, told
+
+
+def waiting(name: str, reason: str, message: str = "") -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"containerStatuses": [{"name": name, "ready": False, "restartCount": 0, "state": state}]}
+
+
+def crashed(restarts: int, *, running: bool) -> dict[str, Any]:
+    state = {"running": {}} if running else {"waiting": {"reason": "CrashLoopBackOff"}}
+    last = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    status = {"name": "triton", "ready": False, "restartCount": restarts, "state": state, "lastState": last}
+    return {"containerStatuses": [status]}
+
+
+def unplaced() -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes: no GPU"}
+    return {"phase": "Pending", "podIP": "", "conditions": [condition]}
+
+
+PULL = 'rpc error: "registry/none:1": not found'
+POD_STATUSES: list[tuple[str, dict[str, Any], str, str]] = [
+    ("no node", unplaced(), "Unschedulable", "0/2 nodes: no GPU"),
+    ("pull", waiting("triton", "ErrImagePull", PULL), "ImagePullFailed", PULL),
+    (
+        "pull, in the kubelet's other words",
+        waiting("triton", "ImagePullBackOff", f'Back-off pulling image "registry/none:1": ErrImagePull: {PULL}'),
+        "ImagePullFailed",
+        PULL,
+    ),
+    (
+        "config",
+        waiting("triton", "CreateContainerConfigError", 'secret "x" not found'),
+        "ContainerConfigInvalid",
+        'secret "x" not found',
+    ),
+    ("crash", crashed(3, running=False), "CrashLooping", "OOMKilled, exit code 137"),
+    ("crash, running for a moment", crashed(3, running=True), "CrashLooping", "--previous"),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"), [row[1:] for row in POD_STATUSES], ids=[r[0] for r in POD_STATUSES]
+)
+def test_a_pod_that_does_not_come_up_says_why(status: dict[str, Any], reason: str, words: str) -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    cluster.pod(cluster.decision().wanted, 0, ready=False, report=told(ModelState.PENDING), **status)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", reason)
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert words in ready.message
+    assert [event.reason for event in cluster.story] == ["RevisionCreated", reason]
+
+
+def test_one_restart_is_no_crash_loop() -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    cluster.pod(cluster.decision().wanted, 0, ready=False, **crashed(1, running=True))
+    cluster.settle()
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ('pods "a" is forbidden: exceeded quota: q, requested: pods=1', "QuotaExceeded"),
+        ('pods "a" is forbidden: violates PodSecurity "restricted:latest"', "PodsRefused"),
+    ],
+)
+def test_pods_that_the_cluster_refuses_are_told(message: str, reason: str) -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    ref = Ref(DEPLOYMENT, cluster.decision().wanted)
+    body = cluster.objects[ref]
+    body["status"] = {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": message}]}
+    cluster.put(body)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", reason)
+
+
+def test_an_autoscaler_that_cannot_see_is_told_and_its_numbers_are_not() -> None:
+    cluster = Cluster(manifest(minReplicas=1, maxReplicas=3))
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.start_pods(name)
+    cluster.settle()
+    body = cluster.objects[next(ref for ref in cluster.objects if ref.kind.name == "HorizontalPodAutoscaler")]
+    for number in (1, 2):
+        body["status"] = {
+            "currentReplicas": number,
+            "conditions": [
+                {
+                    "type": "ScalingActive",
+                    "status": "False",
+                    "reason": "FailedGetResourceMetric",
+                    "message": "missing request for cpu",
+                    "lastTransitionTime": str(number),
+                }
+            ],
+        }
+        cluster.put(body)
+        cluster.settle()
+    assert cluster.condition("Autoscaling") == ("False", "FailedGetResourceMetric")
+    told_before = cluster.status_writes
+    body["status"]["currentReplicas"] = 7
+    cluster.put(body)
+    cluster.settle()
+    assert cluster.status_writes == told_before
+
+
+def test_the_least_grace_that_a_user_may_ask_outlasts_the_drain() -> None:
+    assert LEAST_GRACE_SECONDS > DRAIN_SECONDS
+    assert GRACE_SECONDS >= LEAST_GRACE_SECONDS
