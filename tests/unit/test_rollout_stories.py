@@ -12,11 +12,11 @@ from conch.api.kinds import (
     SERVICE,
     Ref,
 )
-from conch.decide import tell_unreadable
+from conch.decide import pods_to_ask, tell_unreadable
 from conch.desire import Images
 from conch.observe import Unreadable, observe
 from conch.plan import Apply, Delete, Release
-from conch_contract import ModelState, names
+from conch_contract import AgentReport, ModelState, names
 from tests.unit.simulation import KEY, Cluster, manifest, told
 
 ROOT = Ref(SERVICE, KEY.name)
@@ -284,3 +284,62 @@ def test_a_spec_that_this_operator_cannot_read_is_told_and_what_serves_is_left_a
     assert "spec.predictor.model.modelFormat.name is 'hologram'" in ready.message
     assert serving == before.condition("Serving")
     assert status.revisions == before.revisions
+
+
+def test_pods_are_asked_until_the_status_knows_what_they_serve_and_then_left_alone() -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.pod(name, 0, ready=True, report=AgentReport(ready=True))
+    cluster.reconcile()
+    assert [pod.name for pod in pods_to_ask(cluster.world())] == [f"{name}-0"]
+    cluster.reports.clear()
+    cluster.now += 120
+    assert pods_to_ask(cluster.world()) == (), "silence is taken for an answer in the end"
+    cluster.pod(name, 0, ready=True)
+    cluster.settle()
+    assert pods_to_ask(cluster.world()) == ()
+    cluster.pod(name, 1, ready=False)
+    assert [pod.name for pod in pods_to_ask(cluster.world())] == [f"{name}-1"]
+
+
+def test_a_stable_revision_without_its_record_serves_until_it_is_replaced() -> None:
+    cluster = served()
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    cluster.remove(Ref(CONTROLLER_REVISION, old))
+    cluster.settle()
+    assert Ref(DEPLOYMENT, old) in cluster.objects
+    new = cluster.decision().wanted
+    cluster.start_pods(new)
+    cluster.settle()
+    assert selected(cluster) == new
+    assert Ref(DEPLOYMENT, old) not in cluster.objects
+
+
+def test_what_is_said_of_pods_reaches_them() -> None:
+    said = {
+        "nodeSelector": {"gpu": "a100"},
+        "tolerations": [{"operator": "Exists"}],
+        "serviceAccountName": "models",
+        "priorityClassName": "high",
+        "labels": {"team": "red", names.LABEL_SERVICE: "not-mine"},
+        "annotations": {"note": "x"},
+        "volumes": [{"name": "data", "emptyDir": {}}],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    }
+    service = manifest(uri="file:///data/model.onnx", pod=said, resources={"limits": {"cpu": "2"}})
+    service["spec"]["predictor"]["model"].pop("storage")
+    cluster = Cluster(service)
+    cluster.reconcile()
+    template = cluster.objects[Ref(DEPLOYMENT, cluster.decision().wanted)]["spec"]["template"]
+    spec = template["spec"]
+    for field in ("nodeSelector", "tolerations", "serviceAccountName", "priorityClassName"):
+        assert spec[field] == said[field]
+    assert template["metadata"]["labels"]["team"] == "red"
+    assert template["metadata"]["labels"][names.LABEL_SERVICE] == KEY.name, "ours are not to be taken"
+    assert template["metadata"]["annotations"] == {"note": "x"}
+    for container in (*spec["containers"], *spec["initContainers"]):
+        assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
+    assert spec["containers"][0]["resources"] == {"limits": {"cpu": "2"}}
