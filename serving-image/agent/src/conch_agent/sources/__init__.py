@@ -14,7 +14,7 @@ from conch_agent.sources.s3 import S3Source
 
 
 def open_source(uri: str, settings: Settings) -> Source:
-    """Return the source that `uri` names; raises Failure (Unsupported, UnsafePath, AccessDenied)."""
+    """Return the source that `uri` names; raises Failure (Unsupported, UnsafePath, SecretMissing)."""
     parts = urlsplit(uri)
     match parts.scheme:
         case "s3":
@@ -34,11 +34,22 @@ def open_source(uri: str, settings: Settings) -> Source:
 
 
 def secret(folder: Path) -> dict[str, str]:
-    """Return the mounted Secret: a value for each file (Kubernetes' own dot-files are left out)."""
+    """Return the mounted Secret: a value for each file (Kubernetes' own dot-files are left out).
+
+    Without storage.secretRef there is no folder; where the Secret that it names is missing, the folder is empty.
+    Raises Failure (SecretMissing): going on without credentials would ask the public store of that name.
+    """
     if not folder.is_dir():
         return {}
     files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
-    return {file.name: file.read_text().strip() for file in files}
+    found = {file.name: file.read_text().strip() for file in files}
+    if not found:
+        message = (
+            "The Secret that storage.secretRef names does not exist, or is empty. Create it in the service's "
+            "namespace, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what else the store needs."
+        )
+        raise Failure(Reason.SECRET_MISSING, message)
+    return found
 
 
 __all__ = ["Source", "open_source", "secret"]
