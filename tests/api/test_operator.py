@@ -161,6 +161,13 @@ def test_hands_that_change_children_are_undone(cluster: Cluster, kubectl: Kubect
         wait_for("the service is Ready", settled(kubectl, namespace))
 
 
+def ready_message(kubectl: Kubectl, namespace: str, name: str) -> str:
+    """Return what the Ready condition of a service says."""
+    services = kubectl.get(namespace, "isvc")
+    body = next(service for service in services if service["metadata"]["name"] == name)
+    return condition(body, "Ready").get("message", "")
+
+
 def test_a_strangers_service_is_never_taken(cluster: Cluster, kubectl: Kubectl, namespace: str, log: Path) -> None:
     theirs = {
         "apiVersion": "v1",
@@ -182,6 +189,14 @@ def test_a_strangers_service_is_never_taken(cluster: Cluster, kubectl: Kubectl, 
         assert after == before
         kubectl("-n", namespace, "delete", "service/magika")
         wait_for("the service is Ready", settled(kubectl, namespace), 90)
+
+        revision = kubectl.get(namespace, "deployments")[0]["metadata"]["name"]
+        kubectl.apply(isvc(revision), namespace=namespace)  # its Service would be the other one's revision Service
+        wait_for(
+            "the status names the other service",
+            lambda: "belongs to InferenceService/magika" in ready_message(kubectl, namespace, revision),
+        )
+        assert condition(kubectl.get(namespace, "isvc")[0], "Ready")["status"] == "True"
 
 
 def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(
