@@ -1,0 +1,116 @@
+"""The demo's story, chapter by chapter."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from conch.api.kinds import CHILDREN
+from conch_contract import names
+from tests.cluster.paths import REPOSITORY
+from tests.demo.progress import follow
+from tests.demo.telling import Telling
+from tests.support import clients, filetypes, store
+from tests.support.place import Place
+from tests.support.service import Service, is_ready
+from tests.support.traffic import Mix, Traffic
+
+NAMESPACE: Final = "conch-demo"
+EXAMPLE: Final = REPOSITORY / "examples" / "quickstart.yaml"
+_NAME: Final = "magika"
+
+
+def play(place: Place, telling: Telling) -> None:
+    """Install Conch, serve a model, ask it, and show what was made."""
+    with telling.chapter("Conch: images, and the Helm chart in conch-system"):
+        place.prepare()
+        place.install()
+    with telling.chapter(f"A model in an S3 store (SeaweedFS, namespace {NAMESPACE})"):
+        _upload(place, telling)
+    service, told = Service(place.kube, NAMESPACE, _NAME), set[str]()
+    with telling.chapter(f"kubectl apply -f {EXAMPLE.relative_to(REPOSITORY)}"):
+        if service.body:
+            telling.text("  (an earlier demo's service is deleted first)")
+            service.delete()
+            service.until_gone()
+        telling.text(EXAMPLE.read_text())
+        place.kube.apply(EXAMPLE, NAMESPACE)
+        follow(service, telling, told)
+        telling.text(place.kube.run("get", "isvc", _NAME, f"--namespace={NAMESPACE}").rstrip())
+    with telling.chapter("Three files, over HTTP and gRPC, through the Service"):
+        _ask(place, telling)
+    load = ", while requests keep coming" if place.local else ""
+    with telling.chapter(f"kubectl patch: another model{load}"):
+        _change(place, service, telling, told)
+    with telling.chapter("What was made for the service"):
+        _show(service, telling)
+    telling.text(_next(place, telling.seconds))
+
+
+def _upload(place: Place, telling: Telling) -> None:
+    place.namespace(NAMESPACE)
+    store.deploy(place.kube, NAMESPACE)
+    with place.reach(NAMESPACE, "store", store.PORT) as [address]:
+        bucket = store.reach(NAMESPACE, address)
+        for folder in ("magika", "magika-v2"):
+            bucket.upload(f"s3://models/{folder}", {"model.onnx": filetypes.MODEL})
+    place.kube.apply(bucket.secret(), NAMESPACE)
+    size = filetypes.MODEL.stat().st_size
+    telling.text(f"  s3://models/magika/model.onnx: magika, Google's file-type detector, {size / 1e6:.1f} MB")
+
+
+def _ask(place: Place, telling: Telling) -> None:
+    rows = []
+    with place.reach(NAMESPACE, _NAME, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
+        for name, content in filetypes.samples().items():
+            inputs = {filetypes.INPUT: filetypes.features(content)}
+            answers = [clients.ask_http(http, _NAME, inputs), clients.ask_grpc(grpc, _NAME, inputs)]
+            told = [filetypes.label(answer[filetypes.OUTPUT]) for answer in answers]
+            rows.append([name, *(f"{label} ({score:.4f})" for label, score in told), filetypes.expected(content)])
+    telling.table(["file", "over HTTP", "over gRPC", "magika on this machine"], rows)
+
+
+def _change(place: Place, service: Service, telling: Telling, told: set[str]) -> None:
+    """Change the model; where every pod can be reached, under load."""
+    change = {"predictor": {"model": {"storageUri": "s3://models/magika-v2"}}}
+    telling.text(f"  {json.dumps({'spec': change})}")
+    if place.local is None:  # a forwarded port leads to one pod, and ends with it
+        service.patch(change)
+        follow(service, telling, told)
+        return
+    with (
+        place.reach(NAMESPACE, _NAME, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Traffic(http, grpc, filetypes.question(_NAME), Mix(grpc=4, fresh=4, kept=0, rate=4)) as traffic,
+    ):
+        service.patch(change)
+        follow(service, telling, told)
+        service.settle()
+    for kind, words in (("grpc", "over 4 long-lived gRPC channels"), ("fresh", "over HTTP, a connection each")):
+        telling.text(f"  {traffic.tallies[kind]}, {words}")
+
+
+def _show(service: Service, telling: Telling) -> None:
+    branches: dict[str, list[str]] = {
+        f"{kind.name}/{child['metadata']['name']}": [] for kind in CHILDREN for child in service.children(kind)
+    }
+    for pod in service.pods():
+        node = pod["spec"].get("nodeName", "no node")
+        state = "ready" if is_ready(pod) else "not ready"
+        branches[f"Pod/{pod['metadata']['name']} ({state}, on {node})"] = [
+            c["name"] for c in (*pod["spec"]["initContainers"], *pod["spec"]["containers"])
+        ]
+    telling.tree(f"InferenceService/{service.name}", branches)
+
+
+def _next(place: Place, seconds: float) -> str:
+    kubectl = "python -m tests.cluster kubectl" if place.local else "kubectl"
+    config = f"  export KUBECONFIG={place.local.kubeconfig}\n" if place.local else ""
+    end = "  make cluster-down                      # the whole cluster" if place.local else ""
+    return f"""
+Done in {seconds:.0f} s. Go on:
+{config}  {kubectl} -n {NAMESPACE} get isvc,pods
+  {kubectl} -n {NAMESPACE} describe isvc {_NAME}
+  {kubectl} -n {NAMESPACE} patch isvc {_NAME} --type merge -p '{{"spec":{{"predictor":{{"minReplicas":3}}}}}}'
+Or end it:
+  {kubectl} delete namespace {NAMESPACE}
+{end}"""

@@ -1,0 +1,161 @@
+"""The cluster, Conch in it, and a store, once for all stories; a namespace for each."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import evidence, examples, filetypes, store
+from tests.support.kube import Kube, KubectlError
+from tests.support.place import Place, open_place, plain
+from tests.support.service import Service
+from tests.support.store import Store
+
+STORE = "conch-e2e-store"
+_SECONDS = 300  # for one story; a cold machine builds everything before the first one
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count a story's time from its own beginning, not from that of the cluster."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(_SECONDS, func_only=True))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin with no figures."""
+    config.stash[_FIGURES] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show what the stories measured, whether they passed or not."""
+    if config.stash[_FIGURES]:
+        terminalreporter.section("figures")
+        for line in config.stash[_FIGURES]:
+            terminalreporter.line(line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Show what a person would look at when a story goes wrong, while it is still there to be seen."""
+    report: Any = yield
+    if report.failed and report.when in {"setup", "call"}:
+        values = getattr(item, "funcargs", {})
+        place, namespace = (
+            values.get("place"),
+            values.get("namespace") or getattr(values.get("service"), "namespace", ""),
+        )
+        if isinstance(place, Place) and namespace:
+            report.sections += evidence.collect(place.kube, namespace)
+    return report
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Keep a measured figure for the end of the run."""
+
+    def keep(text: str) -> None:
+        request.config.stash[_FIGURES] += [f"{request.node.name}: {line}" for line in text.splitlines()]
+
+    return keep
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Place]:
+    """The cluster, with Conch installed by its chart."""
+    with open_place() as place:
+        place.prepare()
+        place.install()
+        yield place
+
+
+@pytest.fixture(scope="session")
+def kube(place: Place) -> Kube:
+    return place.kube
+
+
+@pytest.fixture(scope="session")
+def audit_from(place: Place) -> int:
+    """Where the audit log stands when the stories begin."""
+    assert place.local is not None
+    return place.local.audit_log.stat().st_size
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bucket(place: Place, audit_from: int) -> Store:
+    """The store with the models that the examples name, and others to change to."""
+    del audit_from  # first of all
+    place.namespace(STORE)
+    store.deploy(place.kube, STORE)
+    with place.reach(STORE, "store", store.PORT) as [address]:
+        found = store.reach(STORE, address)
+        examples.upload(found)
+        for factor in (2, 3):
+            found.upload(f"s3://models/times-{factor}", {"model.py": examples.MODELS / "double" / "model.py"})
+        found.upload("s3://models/magika-v2", {"1/model.onnx": filetypes.MODEL})
+    return found
+
+
+MakeNamespace = Callable[[str], "contextlib.AbstractContextManager[str]"]
+
+
+@pytest.fixture(scope="session")
+def make_namespace(place: Place, bucket: Store) -> MakeNamespace:
+    """Make a namespace that admits restricted pods only, with the Secret of the store; it goes afterwards."""
+
+    @contextlib.contextmanager
+    def make(name: str) -> Iterator[str]:
+        with contextlib.suppress(KubectlError):  # an earlier run was cut off
+            place.kube.run("delete", "namespace", name, "--ignore-not-found", "--timeout=90s")
+        place.namespace(name)
+        place.kube.apply(bucket.secret(), name)
+        try:
+            yield name
+        finally:
+            place.kube.run("delete", "namespace", name, "--wait=false")
+
+    return make
+
+
+@pytest.fixture
+def namespace(request: pytest.FixtureRequest, make_namespace: MakeNamespace) -> Iterator[str]:
+    """A namespace of the test's own."""
+    with make_namespace(plain(f"e2e-{request.node.name.removeprefix('test_')}")) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def shared_namespace(request: pytest.FixtureRequest, make_namespace: MakeNamespace) -> Iterator[str]:
+    """A namespace that the tests of a file share."""
+    with make_namespace(plain(f"e2e-{request.node.path.stem.removeprefix('test_')}")) as name:
+        yield name
+
+
+@pytest.fixture
+def serve(kube: Kube, namespace: str) -> Callable[..., Service]:
+    """Make a service of magika (or what the predictor says) in the test's namespace."""
+
+    def make(name: str, **predictor: Any) -> Service:
+        kube.apply(manifest(name, **predictor), namespace)
+        return Service(kube, namespace, name)
+
+    return make
+
+
+def manifest(name: str, **predictor: Any) -> dict[str, Any]:
+    """Return a service: magika from the store, with the predictor's fields added or replaced."""
+    model = {
+        "modelFormat": {"name": "onnx"},
+        "storageUri": "s3://models/magika",
+        "storage": {"secretRef": {"name": "s3"}},
+    }
+    said = {"model": model, **predictor}
+    return {
+        "apiVersion": "conch.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": name},
+        "spec": {"predictor": said},
+    }

@@ -1,0 +1,258 @@
+"""Whatever a user gets wrong is named in a condition and an event, what served before goes on, and mending suffices.
+
+All services are made, then broken, then mended together: each test looks at one of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import urllib3
+
+from conch.api.kinds import SERVICE
+from conch_contract import AgentReport, names
+from tests.e2e.conftest import MakeNamespace, manifest
+from tests.support import clients, filetypes
+from tests.support.kube import Kube, Object
+from tests.support.place import Place
+from tests.support.service import Service
+from tests.support.store import Store
+from tests.support.wait import until
+
+_RUN = f"{int(time.time()):x}"  # the store outlives a run, and what was mended in it stays so
+NOWHERE, EMPTY = f"nowhere-{_RUN}", f"s3://models/empty-{_RUN}"
+GARBAGE = b"these are not the bytes of a model"
+TOLD_SECONDS = 10  # from the failure in the pod to Triton's words in the status
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mistake. `change` is merged over a predictor that serves; `reason` and `words` must be told."""
+
+    name: str
+    change: Mapping[str, Any]
+    reason: str
+    words: tuple[str, ...]
+    mend: Callable[[Store, Service], None]
+    secret: Mapping[str, str] = field(default_factory=dict)  # the password of a Secret that is made for it
+
+
+def _model(uri: str, secret: str = "s3") -> dict[str, Any]:  # noqa: S107  a Secret's name
+    return {"model": {"storageUri": uri, "storage": {"secretRef": {"name": secret}}}}
+
+
+def _upload(uri: str) -> Callable[[Store, Service], None]:
+    def mend(store: Store, _service: Service) -> None:
+        store.upload(uri, {"model.onnx": filetypes.MODEL})
+
+    return mend
+
+
+def _right_secret(name: str) -> Callable[[Store, Service], None]:
+    def mend(store: Store, service: Service) -> None:
+        service.kube.apply(store.secret(name=name), service.namespace)
+
+    return mend
+
+
+def _patch(change: Mapping[str, Any]) -> Callable[[Store, Service], None]:
+    return lambda _store, service: service.patch({"predictor": change})
+
+
+def _more_quota(_store: Store, service: Service) -> None:
+    service.kube.apply(_quota(10), service.namespace)
+
+
+def _quota(pods: int) -> Object:
+    meta = {"name": "pods"}
+    return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": {"pods": str(pods)}}}
+
+
+CASES = [
+    Case(
+        "no-bucket",
+        _model(f"s3://{NOWHERE}/magika"),
+        "BucketNotFound",
+        (NOWHERE, "does not exist"),
+        _upload(f"s3://{NOWHERE}/magika"),
+    ),
+    Case(
+        "wrong-key",
+        _model("s3://models/magika", "wrong-key"),
+        "AccessDenied",
+        ("refused access", "AWS_SECRET_ACCESS_KEY"),
+        _right_secret("wrong-key"),
+        {"wrong-key": "not the password"},
+    ),
+    Case(
+        "no-secret",
+        _model("s3://models/magika", "forgotten"),
+        "SecretMissing",
+        ("storage.secretRef", "does not exist"),
+        _right_secret("forgotten"),
+    ),
+    Case("empty", _model(EMPTY), "Empty", (EMPTY, "no files"), _upload(EMPTY)),
+    Case(
+        "garbage",
+        _model("s3://models/garbage"),
+        "LoadFailed",
+        ("INVALID_PROTOBUF",),
+        _upload("s3://models/garbage"),
+    ),
+    Case(
+        "no-image",
+        {"triton": {"image": "conch.invalid/triton:1"}},
+        "ImagePullFailed",
+        ("conch.invalid/triton:1",),
+        _patch({"triton": {"image": None}}),
+    ),
+    Case(
+        "quota",
+        _model("s3://models/magika-v2"),
+        "QuotaExceeded",
+        ("exceeded quota", "pods=1"),
+        _more_quota,
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def spaces(make_namespace: MakeNamespace, kube: Kube) -> Iterator[dict[str, str]]:
+    """A namespace for all cases, and one with a quota of one pod."""
+    with make_namespace("e2e-bad-input") as common, make_namespace("e2e-bad-quota") as narrow:
+        kube.apply(_quota(1), narrow)
+        yield {case.name: narrow if case.name == "quota" else common for case in CASES}
+
+
+@pytest.fixture(scope="module")
+def broken(spaces: dict[str, str], kube: Kube, bucket: Store) -> dict[str, tuple[Service, str]]:
+    """Every case's service, after it served and was then changed for the worse; and the revision that served."""
+    bucket.upload("s3://models/garbage", {"model.onnx": GARBAGE})
+    services = {}
+    for case in CASES:
+        for name, password in case.secret.items():
+            kube.apply(bucket.secret(name=name, password=password), spaces[case.name])
+        kube.apply(manifest(case.name), spaces[case.name])
+        services[case.name] = Service(kube, spaces[case.name], case.name)
+    stable = {name: service.until_ready(180)["stable"] for name, service in services.items()}
+    for case in CASES:
+        services[case.name].patch({"predictor": case.change})
+    return {name: (service, stable[name]) for name, service in services.items()}
+
+
+def _case(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES])
+def test_a_mistake_is_named_and_what_served_goes_on(
+    name: str, broken: dict[str, tuple[Service, str]], place: Place, figure: Callable[[str], None]
+) -> None:
+    case, (service, stable) = _case(name), broken[name]
+    if name == "garbage":
+        figure(_told_in_time(service, stable))
+    condition = service.until_condition("Ready", "False", 60, case.reason)
+    for words in case.words:
+        assert words in condition["message"], condition
+    event = service.until_event(case.reason)
+    assert event["type"] == "Warning"
+    assert case.words[0] in event["note"]
+    status = service.status
+    assert status["stable"] == stable
+    assert service.condition("Serving")["status"] == "True"
+    if case.reason in {"BucketNotFound", "AccessDenied", "SecretMissing", "Empty", "LoadFailed"}:
+        models = next(r for r in status["revisions"] if r["name"] == status["candidate"])["models"]
+        assert (models[0]["state"], models[0]["reason"]) == ("Failed", case.reason)
+        assert case.words[0] in models[0]["message"]
+    _ask(place, service)
+
+
+def _told_in_time(service: Service, stable: str) -> str:
+    """Triton's words are in the status soon after the agent has them."""
+    pod = until(
+        lambda: next((p for p in service.pods() if _revision(p) != stable and p["status"].get("podIP")), None),
+        "the candidate's pod has an address",
+        60,
+    )
+    address = f"http://{pod['status']['podIP']}:{names.AGENT_PORT}{names.STATUS_PATH}"
+
+    def failed() -> str:
+        try:
+            answer = urllib3.request("GET", address, timeout=2, retries=False)
+        except urllib3.exceptions.HTTPError:
+            return ""
+        report = AgentReport.model_validate_json(answer.data)
+        return next((model.message for model in report.models if model.reason == "LoadFailed"), "")
+
+    words = until(failed, "the agent tells the failure", 60)
+    began = time.monotonic()
+
+    def told() -> bool:
+        models = [m for r in service.status.get("revisions", ()) for m in r.get("models", ())]
+        return any(model["message"] == words for model in models)
+
+    until(told, f"the status says: {words}", TOLD_SECONDS)
+    seconds, line = time.monotonic() - began, words.splitlines()[0]
+    return f"Triton's words were in the status {seconds:.1f} s after the agent had them: {line}"
+
+
+def _revision(pod: Object) -> str:
+    return str(pod["metadata"]["labels"][names.LABEL_REVISION])
+
+
+def _ask(place: Place, service: Service) -> None:
+    inputs = {filetypes.INPUT: filetypes.features(filetypes.samples()["dot.png"])}
+    with place.reach(service.namespace, service.name, names.HTTP_PORT) as [http]:
+        answer: np.ndarray[Any, Any] = clients.ask_http(http, service.name, inputs)[filetypes.OUTPUT]
+    assert filetypes.label(answer)[0] == "png"
+
+
+@pytest.fixture(scope="module")
+def mended(broken: dict[str, tuple[Service, str]], bucket: Store) -> dict[str, tuple[Service, str]]:
+    """Every case's service, after its mistake was put right."""
+    for case in CASES:
+        case.mend(bucket, broken[case.name][0])
+    return broken
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES])
+def test_mending_the_mistake_is_enough(
+    name: str, mended: dict[str, tuple[Service, str]], place: Place, figure: Callable[[str], None]
+) -> None:
+    service, _ = mended[name]
+    began = time.monotonic()
+    service.settle(150)
+    figure(f"settled after {time.monotonic() - began:.0f} s of looking")
+    _ask(place, service)
+
+
+def test_a_name_that_is_taken_is_left_to_its_owner(kube: Kube, namespace: str, place: Place) -> None:
+    stranger = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "taken", "labels": {"team": "another"}},
+        "spec": {"selector": {"app": "other"}, "ports": [{"port": 80}]},
+    }
+    kube.apply(stranger, namespace)
+    before = kube.get(SERVICE, namespace, "taken") or {}
+    kube.apply(manifest("taken"), namespace)
+    service = Service(kube, namespace, "taken")
+    condition = service.until_condition("Ready", "False", 60, "NameTaken")
+    assert "Service/taken" in condition["message"]
+    service.until_event("NameTaken", "Service/taken")
+    until(service.pods, "the pods were made all the same", 30)
+    after = kube.get(SERVICE, namespace, "taken") or {}
+    assert (after["spec"], after["metadata"]["resourceVersion"]) == (
+        before["spec"],
+        before["metadata"]["resourceVersion"],
+    )
+    kube.delete(SERVICE, namespace, "taken")
+    service.until_ready(90)
+    inputs = {filetypes.INPUT: filetypes.features(filetypes.samples()["dot.png"])}
+    with place.reach(namespace, "taken", names.HTTP_PORT) as [http]:
+        assert filetypes.label(clients.ask_http(http, "taken", inputs)[filetypes.OUTPUT])[0] == "png"

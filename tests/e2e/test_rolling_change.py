@@ -1,0 +1,111 @@
+"""The model is changed under load, and no user notices. Then a pod comes, and gets its share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE
+from conch_contract import names
+from tests.support import clients
+from tests.support.metrics import answered
+from tests.support.place import Place
+from tests.support.service import Service
+from tests.support.traffic import Mix, Question, Traffic
+from tests.support.wait import until
+
+LOAD_SECONDS = 60
+LEAST_RATE = 100  # requests a second, all clients together
+
+
+NUMBERS = np.array([1.5, 2.0], dtype=np.float32)
+
+
+def double_or_triple() -> Question:
+    """Ask the model of support/models/double: the old revision doubles, the new one triples."""
+
+    def right(answer: np.ndarray[Any, Any]) -> bool:
+        return answer.tolist() in ((2 * NUMBERS).tolist(), (3 * NUMBERS).tolist())
+
+    return Question("double", "x", NUMBERS, "y", right)
+
+
+def double(factor: int) -> dict[str, Any]:
+    """Return the part of a predictor that changes: where its files are, and by what it multiplies."""
+    secret = {"secretRef": {"name": "s3"}}
+    model = {
+        "name": "double",
+        "modelFormat": {"name": "python"},
+        "storageUri": f"s3://models/times-{factor}",
+        "storage": secret,
+    }
+    return {"model": model, "pod": {"env": [{"name": "FACTOR", "value": str(factor)}]}}
+
+
+def test_a_change_of_the_model_fails_no_request(
+    place: Place, serve: Callable[..., Service], figure: Callable[[str], None]
+) -> None:
+    service = serve("double", **double(2), minReplicas=2)
+    old = service.until_ready()["stable"]
+    with (
+        place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Traffic(http, grpc, double_or_triple()) as traffic,
+    ):
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began > LOAD_SECONDS / 6, "the load is steady", LOAD_SECONDS)
+        service.patch({"predictor": double(3)})
+        changed = time.monotonic()
+        new = service.settle(120)["stable"]
+        figure(f"the new revision served alone {time.monotonic() - changed:.1f} s after the change")
+        until(lambda: _drained(service, old), "the old pods are gone", 90)
+        figure(f"the last old pod was gone {time.monotonic() - changed:.1f} s after the change")
+        until(lambda: time.monotonic() - began > LOAD_SECONDS, "the load has lasted", LOAD_SECONDS)
+        answer = clients.ask_grpc(grpc, "double", {"x": NUMBERS})["y"]
+    figure(str(traffic))
+    assert answer.tolist() == (3 * NUMBERS).tolist()
+    assert new != old
+    assert not traffic.tallies["grpc"].failures, traffic
+    assert not traffic.tallies["fresh"].failures, traffic
+    assert traffic.rate >= LEAST_RATE, traffic
+    for kind in (DEPLOYMENT, CONFIG_MAP):
+        assert [o["metadata"]["name"] for o in service.children(kind)] == [new]
+    assert {o["metadata"]["name"] for o in service.children(SERVICE)} == {new, "double"}
+    assert {o["metadata"]["name"] for o in service.children(CONTROLLER_REVISION)} == {old, new}
+    service.until_event("Promoted", old)
+    service.patch({"rollout": {"historyLimit": 0}})
+    until(lambda: len(service.children(CONTROLLER_REVISION)) == 1, "the history is forgotten", 10)
+
+
+def _drained(service: Service, revision: str) -> bool:
+    """Whether no pod of a revision is left, going ones included."""
+    selector = f"{names.LABEL_SERVICE}={service.name},{names.LABEL_REVISION}={revision}"
+    return not service.kube.list(POD, service.namespace, selector)
+
+
+def test_a_pod_that_comes_later_gets_its_share_of_long_lived_channels(
+    place: Place, serve: Callable[..., Service], figure: Callable[[str], None]
+) -> None:
+    service = serve("double", **double(2))
+    service.until_ready()
+    with (
+        place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Traffic(http, grpc, double_or_triple(), Mix(grpc=10, fresh=0, kept=0, rate=6)) as traffic,
+    ):
+        [first] = service.ready_pods()
+        until(lambda: answered(first, "double") > 100, "the first pod answers all", 30)
+        service.patch({"predictor": {"minReplicas": 2}})
+        pods = until(lambda: p if len(p := service.ready_pods()) == 2 else None, "two pods are ready", 60)
+        began = time.monotonic()
+        # Channels live four seconds, then choose anew: what came before does not count.
+        until(lambda: time.monotonic() - began > 6, "every channel has chosen anew", 10)
+        before = [answered(pod, "double") for pod in pods]
+        until(lambda: time.monotonic() - began > 26, "five lives of a channel", 30)
+        counts = [answered(pod, "double") - start for pod, start in zip(pods, before, strict=True)]
+    figure(f"requests by pod, the first one and the one that came: {counts}\n{traffic}")
+    assert not traffic.tallies["grpc"].failures, traffic
+    share = counts[1] / sum(counts)
+    # 10 channels choose 5 times between two pods: sigma is 0.07; they last 4 s each.
+    assert 0.25 < share < 0.75, counts

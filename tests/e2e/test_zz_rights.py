@@ -1,0 +1,29 @@
+"""Last of all stories: what the operator was granted beside what it used, by the API server's own record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.support.audit import Account, Use, granted, refused, used
+from tests.support.place import OPERATOR, SYSTEM, Place
+
+OPERATOR_ACCOUNT = Account(SYSTEM, OPERATOR)
+# What is granted and stays unused here, and why it is granted all the same.
+KEPT_FOR_A_REASON = {
+    Use("conch.dev", "inferenceservices/finalizers", "update"): (
+        "asked for by the admission plugin OwnerReferencesPermissionEnforcement, which this cluster has off"
+    ),
+}
+
+
+def test_what_is_granted_is_what_is_used(place: Place, audit_from: int, figure: Callable[[str], None]) -> None:
+    assert place.local is not None
+    log = place.local.audit_log
+    may, did = granted(place.kube, OPERATOR_ACCOUNT), used(log, OPERATOR_ACCOUNT)
+    denied = refused(log, OPERATOR_ACCOUNT, audit_from)
+    idle = {use for use in may - did if use not in KEPT_FOR_A_REASON}
+    figure(f"{len(may)} rights granted, {len(did)} used")
+    figure(f"granted and not used: {', '.join(sorted(map(str, may - did))) or 'nothing'}")
+    figure(f"used by other roles than its own: {', '.join(sorted(map(str, did - may))) or 'nothing'}")
+    assert not denied
+    assert not idle

@@ -1,0 +1,47 @@
+"""Requests as users of Triton send them: NVIDIA's client library, over HTTP and gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc as over_grpc
+import tritonclient.http as over_http
+
+Tensor = npt.NDArray[Any]
+Tensors = dict[str, Tensor]
+
+_SECONDS = 30.0
+
+
+def ask_http(address: str, model: str, inputs: Mapping[str, Tensor], *, version: str = "") -> Tensors:
+    """Send one request over HTTP to host:port; return all outputs."""
+    with over_http.InferenceServerClient(address, connection_timeout=_SECONDS, network_timeout=_SECONDS) as client:
+        answer = client.infer(model, _inputs(over_http, inputs), model_version=version)
+        return {output["name"]: answer.as_numpy(output["name"]) for output in answer.get_response()["outputs"]}
+
+
+def ask_grpc(address: str, model: str, inputs: Mapping[str, Tensor], *, version: str = "") -> Tensors:
+    """Send one request over gRPC to host:port; return all outputs."""
+    with over_grpc.InferenceServerClient(address) as client:
+        answer = client.infer(model, _inputs(over_grpc, inputs), model_version=version, client_timeout=_SECONDS)
+        return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
+
+
+def _inputs(library: Any, tensors: Mapping[str, Tensor]) -> list[Any]:
+    found = []
+    for name, tensor in tensors.items():
+        value = library.InferInput(name, list(tensor.shape), _type(tensor))
+        value.set_data_from_numpy(tensor)
+        found.append(value)
+    return found
+
+
+def _type(tensor: Tensor) -> str:
+    """Triton's name of a tensor's type."""
+    if tensor.dtype == np.object_:
+        return "BYTES"
+    names = {"f": "FP", "i": "INT", "u": "UINT"}
+    return f"{names[tensor.dtype.kind]}{tensor.dtype.itemsize * 8}"

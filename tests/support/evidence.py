@@ -1,0 +1,43 @@
+"""What a person would look at first when a service does not do what it should."""
+
+from __future__ import annotations
+
+from tests.support.kube import Kube, KubectlError
+from tests.support.place import OPERATOR, SYSTEM
+
+_TAIL = "--tail=40"
+
+
+def collect(kube: Kube, namespace: str) -> list[tuple[str, str]]:
+    """Return titles and texts: services, events, pods, their logs, the operator's log."""
+    here = f"--namespace={namespace}"
+    shown = [
+        ("InferenceServices", _told(kube, "get", "isvc", here, "--output=yaml")),
+        ("events", _told(kube, "get", "events", here, "--sort-by=.lastTimestamp")),
+        ("children", _told(kube, "get", "deploy,rs,svc,hpa,pods,cm,controllerrevisions", here, "--output=wide")),
+    ]
+    pods = _told(kube, "get", "pods", here, "--output=name").split()
+    logs = (kube_logs(kube, namespace, pod) for pod in pods if pod.startswith("pod/"))
+    shown += [(f"log of {pod}", text) for pod, text in zip(pods, logs, strict=False)]
+    shown.append(("log of the operator", operator_log(kube, 80)))
+    return shown
+
+
+def kube_logs(kube: Kube, namespace: str, pod: str) -> str:
+    """Return the last lines of all containers of a pod."""
+    return _told(kube, "logs", pod, f"--namespace={namespace}", "--all-containers", "--prefix", _TAIL)
+
+
+def operator_log(kube: Kube, lines: int) -> str:
+    """Return the last lines of each of the operator's pods."""
+    selector = "app.kubernetes.io/instance=conch"
+    return _told(kube, "logs", f"--selector={selector}", f"--namespace={SYSTEM}", f"--tail={lines}", "--prefix") or (
+        f"deployment/{OPERATOR} has no pods"
+    )
+
+
+def _told(kube: Kube, *arguments: str) -> str:
+    try:
+        return kube.run(*arguments)
+    except KubectlError as error:
+        return str(error)

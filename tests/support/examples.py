@@ -1,0 +1,105 @@
+"""What the manifests of examples/ refer to: files in the store, one volume, and a right answer for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import yaml
+
+from tests.cluster.paths import REPOSITORY
+from tests.support import filetypes
+from tests.support.clients import Tensors
+from tests.support.kube import Kube
+from tests.support.store import Store
+
+FOLDER: Final = REPOSITORY / "examples"
+MODELS: Final = Path(__file__).with_name("models")
+_SETOSA: Final = [5.1, 3.5, 1.4, 0.2]  # the first row of Fisher's table
+
+
+@dataclass(frozen=True)
+class Example:
+    """A manifest of examples/, a request for its model, and what the answer must be."""
+
+    file: Path
+    inputs: Tensors
+    right: Callable[[Tensors], bool]
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return str(yaml.safe_load(self.file.read_text())["metadata"]["name"])
+
+    @property
+    def model(self) -> str:
+        """The model's name in Triton, as the manifest says it."""
+        said = yaml.safe_load(self.file.read_text())["spec"]["predictor"]["model"]
+        return str(said.get("name", self.name))
+
+
+def all_examples() -> list[Example]:
+    """Return one for each file of the folder.
+
+    Raises:
+        KeyError: a file was added, and nobody said here what its model answers.
+    """
+    picture = filetypes.samples()["dot.png"]
+    magika = (
+        {filetypes.INPUT: filetypes.features(picture)},
+        lambda a: filetypes.label(a[filetypes.OUTPUT])[0] == "png",
+    )
+    numbers = np.array([1.5, 2.0], dtype=np.float32)
+    known: dict[str, tuple[Tensors, Callable[[Tensors], bool]]] = {
+        "quickstart": magika,
+        "dynamic-batching": magika,
+        "autoscaling": magika,
+        "pvc": magika,
+        "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
+        "sklearn": (
+            {"input": np.array([_SETOSA], dtype=np.float32)},
+            lambda answer: int(answer["label"].ravel()[0]) == 0,
+        ),
+        "triton-repository": (
+            {"left": numbers, "right": numbers},
+            lambda answer: bool((answer["sum"] == 2 * numbers).all()) and answer["version"].tolist() == [3],
+        ),
+    }
+    return [Example(file, *known[file.stem]) for file in sorted(FOLDER.glob("*.yaml"))]
+
+
+def upload(store: Store) -> None:
+    """Upload every model that an example reads from S3."""
+    store.upload("s3://models/magika", {"model.onnx": filetypes.MODEL})
+    store.upload("s3://models/double", {"model.py": MODELS / "double" / "model.py"})
+    code = MODELS / "add_sub" / "model.py"
+    versions: dict[str, bytes | Path] = {f"{number}/model.py": code for number in (1, 2, 3)}
+    store.upload("s3://models/add-sub", {"config.pbtxt": code.with_name("config.pbtxt"), **versions})
+
+
+def prepare(kube: Kube, namespace: str, store: Store) -> None:
+    """Train the model of sklearn.yaml, and put that of pvc.yaml on the claim that it names.
+
+    Both in a pod of the serving image: a joblib file is bound to the scikit-learn that wrote it.
+    """
+    free_volumes(kube, namespace)
+    kube.apply(MODELS / "workbench.yaml", namespace)
+    here = f"--namespace={namespace}"
+    kube.run("wait", "pod/workbench", "--for=condition=Ready", "--timeout=60s", here)
+    inside = ("exec", "--stdin", "workbench", here, "--")
+    trained = kube.feed(MODELS / "train_iris.py", *inside, "python3", "-")
+    store.upload("s3://models/iris", {"model.joblib": trained})
+    kube.feed(filetypes.MODEL, *inside, "sh", "-c", "mkdir -p /models/magika && cat > /models/magika/model.onnx")
+    kube.run("delete", "pod", "workbench", "--wait=false", here)
+
+
+def free_volumes(kube: Kube, namespace: str) -> None:
+    """Give back the volumes of an earlier run: a local volume is kept, and waits for a person after its claim."""
+    found = kube.read("/api/v1/persistentvolumes") or {"items": []}
+    for volume in found["items"]:
+        claim = volume["spec"].get("claimRef") or {}
+        if volume["status"].get("phase") == "Released" and claim.get("namespace") == namespace:
+            kube.run("patch", "pv", volume["metadata"]["name"], "--type=merge", '--patch={"spec":{"claimRef":null}}')

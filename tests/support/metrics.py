@@ -1,0 +1,23 @@
+"""Triton's own counters, read from a pod's metrics port as Prometheus reads them."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+
+from conch_contract import names
+from tests.support.kube import Object
+
+_LINE = re.compile(r"^(?P<name>\w+)\{(?P<labels>[^}]*)\} (?P<value>\S+)$", re.MULTILINE)
+
+
+def answered(pod: Object, model: str) -> int:
+    """Return how many requests for a model a pod has answered (nv_inference_request_success)."""
+    url = f"http://{pod['status']['podIP']}:{names.METRICS_PORT}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    return sum(
+        int(float(line["value"]))
+        for line in _LINE.finditer(text)
+        if line["name"] == "nv_inference_request_success" and f'model="{model}"' in line["labels"]
+    )

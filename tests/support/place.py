@@ -1,0 +1,133 @@
+"""Where the story plays: the local cluster of tests/cluster, or the one of the user's kubeconfig."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from conch.api.kinds import SERVICE
+from conch.api.names import CRD_NAME
+from tests.cluster import Cluster, binaries, images
+from tests.support.kube import Kube, KubectlError
+from tests.support.wait import until
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "conch"
+SYSTEM = "conch-system"
+RELEASE = "conch"
+OPERATOR = "conch-operator"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+_IMAGES = ("operator", "serving", "tools")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cluster and the way to it. `local` is None where it is somebody else's."""
+
+    kube: Kube
+    local: Cluster | None
+
+    def prepare(self) -> None:
+        """Build the images and bring them onto the nodes; elsewhere that is the user's to do."""
+        if self.local is not None:
+            images.build(_IMAGES)
+            self.local.load(*_IMAGES)
+
+    def install(self) -> None:
+        """Install the chart as a user does, or upgrade it; a user's own installation is left alone."""
+        if self.local is None and self._installed():
+            return
+        self.namespace(SYSTEM)
+        values = [f"--set-string=podAnnotations.image-id={images.exported('operator').identity}"] if self.local else []
+        self._helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", *values)
+        self.kube.run("rollout", "status", f"deployment/{OPERATOR}", f"--namespace={SYSTEM}", "--timeout=120s")
+
+    def namespace(self, name: str) -> None:
+        """Make a namespace that lets only `restricted` pods in, unless it is there."""
+        self.kube.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}, name
+        )
+
+    @contextlib.contextmanager
+    def reach(self, namespace: str, service: str, *ports: int) -> Iterator[list[str]]:
+        """Yield host:port of a Service's ports, as this machine reaches them.
+
+        The local cluster's Services have routes from here; elsewhere kubectl forwards, to one pod. A pod is
+        ready a moment before every node's kube-proxy sends it connections; that moment is waited for here.
+        """
+        if self.local is not None:
+            address = until(lambda: self._cluster_ip(namespace, service), f"Service {namespace}/{service}", 30)
+            until(lambda: all(_listens(port, address) for port in ports), f"{namespace}/{service} answers", 10)
+            yield [f"{address}:{port}" for port in ports]
+            return
+        free = [_free_port() for _ in ports]
+        pairs = [f"{here}:{there}" for here, there in zip(free, ports, strict=True)]
+        forward = self.kube.start("port-forward", f"--namespace={namespace}", f"service/{service}", *pairs)
+        try:
+            until(lambda: all(map(_listens, free)), f"kubectl forwards to {namespace}/{service}", 20)
+            yield [f"127.0.0.1:{port}" for port in free]
+        finally:
+            forward.terminate()
+            forward.wait(10)
+
+    def _cluster_ip(self, namespace: str, service: str) -> str | None:
+        found = self.kube.get(SERVICE, namespace, service)
+        return str(found["spec"]["clusterIP"]) if found else None
+
+    def _installed(self) -> bool:
+        try:
+            self.kube.run("get", "crd", CRD_NAME)
+        except KubectlError:
+            return False
+        return True
+
+    def _helm(self, *arguments: str) -> None:
+        program = binaries.program("helm") if self.local else _own("helm")
+        config = {"KUBECONFIG": str(self.local.kubeconfig)} if self.local else {}
+        done = subprocess.run(
+            [program, *arguments], env={**os.environ, **config}, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise KubectlError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def open_place(*, current: bool = False, name: str = "conch", nodes: int = 2) -> Iterator[Place]:
+    """Yield the local cluster, brought up, or with `current` the one that the user's kubectl talks to."""
+    if current:
+        with Kube(_own("kubectl"), None) as kube:
+            yield Place(kube, None)
+        return
+    cluster = Cluster(name)
+    cluster.up(nodes)
+    with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
+        yield Place(kube, cluster)
+
+
+def _own(program: str) -> Path:
+    """The user's own program, else ours."""
+    found = shutil.which(program)
+    return Path(found) if found else binaries.program(program)
+
+
+def _free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+def _listens(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket() as asked:
+        asked.settimeout(1)
+        return asked.connect_ex((host, port)) == 0
+
+
+def plain(text: str) -> str:
+    """Return a name that Kubernetes takes, from any text: at most 40 of a-z, 0-9 and '-'."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].rstrip("-")

@@ -1,0 +1,194 @@
+"""Continuous requests, light enough to share two cores with the cluster that they load.
+
+Three kinds of client, each with its own count: gRPC channels that live as long as the load, HTTP with a
+connection for each request, and HTTP connections that are kept alive. Each client sends at a fixed rate;
+one that is late skips no request, it only sends later. A failure is kept with its text and its moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import numpy as np
+import tritonclient.grpc as over_grpc
+import tritonclient.grpc.aio as over_grpc_aio
+import tritonclient.http as over_http
+
+_SECONDS = 30.0  # after which a request has failed
+_STOP_SECONDS = 40.0
+# Without it all channels of a process to one address share one connection, and one pod.
+_OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+_JSON_LENGTH = "Inference-Header-Content-Length"  # Triton's binary tensor extension of KServe's protocol v2
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked over and over, and what a right answer is."""
+
+    model: str
+    input: str
+    tensor: np.ndarray[Any, Any]
+    output: str
+    right: Callable[[np.ndarray[Any, Any]], bool]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Clients of each kind, and what one client sends in a second."""
+
+    grpc: int = 4
+    fresh: int = 4
+    kept: int = 2
+    rate: float = 13.0
+
+
+@dataclass
+class Tally:
+    """What one kind of client saw. Times are in seconds."""
+
+    latencies: list[float] = field(default_factory=list)
+    failures: list[tuple[float, str]] = field(default_factory=list)  # since the start; the text
+
+    @property
+    def sent(self) -> int:
+        """Requests, answered or not."""
+        return len(self.latencies) + len(self.failures)
+
+    def __str__(self) -> str:
+        """Tell the count, the failures by their text, and how long answers took."""
+        times = np.array(self.latencies or [0.0]) * 1e3
+        took = f"p50 {np.percentile(times, 50):.0f} ms, p99 {np.percentile(times, 99):.0f} ms, max {times.max():.0f} ms"
+        texts = Counter(text for _, text in self.failures)
+        told = "".join(f"; {count} x {text} ({self._moments(text)})" for text, count in texts.most_common(5))
+        return f"{self.sent} sent, {len(self.failures)} failed, {took}{told}"
+
+    def _moments(self, text: str) -> str:
+        """When a failure was first and last seen."""
+        moments = [moment for moment, failure in self.failures if failure == text]
+        return f"{min(moments):.1f} s to {max(moments):.1f} s after the start"
+
+
+Send = Callable[[], Awaitable[None]]
+
+
+class Traffic:
+    """Load on one Service, from entering `with` to leaving it, in a thread of its own."""
+
+    def __init__(self, http: str, grpc: str, question: Question, mix: Mix | None = None) -> None:
+        self.tallies = {kind: Tally() for kind in ("grpc", "fresh", "kept")}
+        self.seconds = 0.0
+        self._http, self._grpc, self._question, self._mix = http, grpc, question, mix or Mix()
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(_STOP_SECONDS)
+        if error is None and self._error is not None:
+            raise self._error
+
+    @property
+    def rate(self) -> float:
+        """Requests a second over the whole time, all kinds together."""
+        return sum(tally.sent for tally in self.tallies.values()) / max(self.seconds, 1e-9)
+
+    def __str__(self) -> str:
+        """Tell each kind's count."""
+        lines = [f"{kind:6} {tally}" for kind, tally in self.tallies.items() if tally.sent]
+        return "\n".join([f"{self.rate:.0f} requests/s for {self.seconds:.0f} s", *lines])
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._send_all())
+        except BaseException as error:  # noqa: BLE001  told to whoever leaves the `with`
+            self._error = error
+
+    async def _send_all(self) -> None:
+        mix, began = self._mix, time.monotonic()
+        single = aiohttp.TCPConnector(force_close=True, limit=0)
+        async with (
+            aiohttp.ClientSession(connector=single, timeout=aiohttp.ClientTimeout(_SECONDS)) as fresh,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_SECONDS)) as kept,
+        ):
+            clients: list[tuple[str, Send]] = [("fresh", self._over_http(fresh)) for _ in range(mix.fresh)]
+            clients += [("kept", self._over_http(kept)) for _ in range(mix.kept)]
+            channels = [
+                over_grpc_aio.InferenceServerClient(self._grpc, channel_args=_OWN_CONNECTION) for _ in range(mix.grpc)
+            ]
+            clients += [("grpc", self._over_grpc(channel)) for channel in channels]
+            tasks = (self._client(kind, send, began, place) for place, (kind, send) in enumerate(clients))
+            await asyncio.gather(*tasks)
+            self.seconds = time.monotonic() - began
+            for channel in channels:
+                await channel.close()
+
+    async def _client(self, kind: str, send: Send, began: float, place: int) -> None:
+        """Send at the client's rate until told to stop; the clients' beats are spread over the period."""
+        tally, period = self.tallies[kind], 1 / self._mix.rate
+        due = began + period * (place % 10) / 10
+        while not self._stop.is_set():
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due = max(due + period, time.monotonic() - 1)
+            start = time.monotonic()
+            try:
+                await send()
+            except Exception as error:  # noqa: BLE001  whatever it is, the user has no answer
+                words = (str(error) or "").splitlines()
+                tally.failures.append((start - began, f"{type(error).__name__}: {words[0] if words else ''}"[:200]))
+            else:
+                tally.latencies.append(time.monotonic() - start)
+
+    def _over_http(self, session: aiohttp.ClientSession) -> Send:
+        body, length = over_http.InferenceServerClient.generate_request_body(
+            [self._tensor(over_http)], outputs=[over_http.InferRequestedOutput(self._question.output, binary_data=True)]
+        )
+        url = f"http://{self._http}/v2/models/{self._question.model}/infer"
+        headers = {_JSON_LENGTH: str(length)}
+
+        async def send() -> None:
+            async with session.post(url, data=body, headers=headers) as answer:
+                content = await answer.read()
+                if answer.status != 200:
+                    raise WrongError(f"{answer.status} {content[:150].decode(errors='replace')}")
+                self._check(np.frombuffer(content[int(answer.headers[_JSON_LENGTH]) :], dtype=np.float32))
+
+        return send
+
+    def _over_grpc(self, channel: Any) -> Send:
+        inputs = [self._tensor(over_grpc)]
+
+        async def send() -> None:
+            answer = await channel.infer(self._question.model, inputs, client_timeout=_SECONDS)
+            self._check(answer.as_numpy(self._question.output))
+
+        return send
+
+    def _tensor(self, library: Any) -> Any:
+        tensor = self._question.tensor
+        kind = {"int32": "INT32", "float32": "FP32"}[str(tensor.dtype)]
+        value = library.InferInput(self._question.input, list(tensor.shape), kind)
+        value.set_data_from_numpy(tensor)
+        return value
+
+    def _check(self, answer: np.ndarray[Any, Any]) -> None:
+        if not self._question.right(answer):
+            raise WrongError("the answer is wrong")
+
+
+class WrongError(Exception):
+    """An answer that is none, or not the right one."""
