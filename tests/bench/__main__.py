@@ -97,6 +97,14 @@ async def burst(server: Server, namespace: str, count: int) -> None:
             await asyncio.sleep(0.1)
 
 
+async def clear(server: Server, namespace: str) -> None:
+    """Delete a namespace and wait until it is gone: the next controller must not see its services."""
+    await server.delete("", Ref(NAMESPACE, namespace))
+    async with asyncio.timeout(300):
+        while await server.metadata("", Ref(NAMESPACE, namespace)):  # noqa: ASYNC110  as above
+            await asyncio.sleep(1)
+
+
 async def children(server: Server, namespace: str) -> int:
     """Count the children of a namespace."""
     found = await asyncio.gather(*(server.uids(kind, names.LABEL_SERVICE, namespace) for kind in CHILDREN))
@@ -131,7 +139,7 @@ async def measure(who: str, command: list[str], cluster: Cluster, count: int) ->
             )
         finally:
             process.end()
-            await server.delete("", Ref(NAMESPACE, namespace))
+            await clear(server, namespace)
 
 
 def show(runs: list[Run]) -> None:

@@ -76,7 +76,7 @@ class Model:
 
     async def run(self) -> None:
         """Fetch, lay out, load, watch; for ever."""
-        fetching, loading = Backoff(first=1, longest=60), Backoff(first=10, longest=300)
+        fetching, loading = Backoff(first=1, longest=60), Backoff(first=10, longest=60)
         while True:
             try:
                 await self._prepare()
