@@ -61,7 +61,9 @@ def decide(world: World) -> Decision:
     if comes:
         kept = floor_of(service) if service.spec.predictor.scales else max(world.replicas(stable), 1)
         living.append(Living(stable, kept))
-    settled = not comes and all(pod.ready for pod in world.pods_of(wanted)) and _complete(world, wanted)
+    up = _all_up(world, wanted)
+    said = service.status.revision(wanted)
+    settled = not comes and up and said is not None and _told(world, said)
     age = _age(world, wanted)
     overdue = not _rolled_out(world, wanted) and age > service.spec.rollout.progress_deadline_seconds
     names = frozenset(one.name for one in living)
@@ -74,7 +76,7 @@ def decide(world: World) -> Decision:
         forgotten=_forgotten(world, names, service.spec.rollout.history_limit),
         overdue=overdue,
         settled=settled,
-        wait=None if settled else min(max(ASK_FIRST, age / 10), ASK_LIMIT),
+        wait=None if settled else ASK_LIMIT if up else min(max(ASK_FIRST, age / 10), ASK_LIMIT),
     )
 
 
@@ -115,10 +117,10 @@ def _needed(world: World, stable: str) -> int:
     return max(floor_of(world.service), carried, 1)
 
 
-def _complete(world: World, name: str) -> bool:
-    """Whether a revision has all the pods that its Deployment wants, and the status says what they serve."""
-    told = world.service.status.revision(name)
-    return len(world.pods_of(name)) >= world.replicas(name) > 0 and told is not None and _told(world, told)
+def _all_up(world: World, name: str) -> bool:
+    """Whether a revision has all the pods that its Deployment wants, and all are ready."""
+    pods = world.pods_of(name)
+    return len(pods) >= world.replicas(name) > 0 and all(pod.ready for pod in pods)
 
 
 def _told(world: World, revision: RevisionStatus) -> bool:
