@@ -240,6 +240,20 @@ def test_a_strangers_object_is_left_alone_and_named() -> None:
     assert cluster.objects[ROOT]["spec"]["selector"] == {"app": "theirs"}
 
 
+def test_a_service_made_again_waits_for_the_old_ones_children_to_go() -> None:
+    cluster = served()
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    cluster.remove(Ref(INFERENCE_SERVICE, KEY.name))
+    body["metadata"]["uid"] = "another-uid"
+    body.pop("status")
+    cluster.put(body)
+    assert cluster.reconcile() == [], "all its names are still taken by what is about to be collected"
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    for ref in [ref for ref in cluster.objects if ref.kind.name not in {"InferenceService", "Pod"}]:
+        cluster.remove(ref)
+    assert len(cluster.reconcile()) == 6
+
+
 def test_lost_pods_are_told_as_such_and_not_as_a_late_rollout() -> None:
     cluster = served()
     name = selected(cluster)

@@ -14,6 +14,7 @@ from conch.api.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
+    INFERENCE_SERVICE,
     SERVICE,
     Kind,
     Ref,
@@ -82,10 +83,13 @@ def plan(world: World, decision: Decision, desired: Sequence[Manifest]) -> tuple
     """Return the writes that make the world as desired, and what stands in the way."""
     refusals: list[Refusal] = []
     writes: list[Apply] = []
+    # A service that was deleted and made again: the garbage collector is about to take the old one's children.
+    predecessor = f"{INFERENCE_SERVICE.name}/{world.key.name}"
     for manifest in desired:
         ref = ref_of(manifest)
         if ref in world.strangers:
-            refusals.append(taken(ref, world.strangers[ref]))
+            if world.strangers[ref] != predecessor:
+                refusals.append(taken(ref, world.strangers[ref]))
         elif (write := _apply(world, ref, manifest)) is not None:
             writes.append(write)
     steps: list[Step] = [tuple(r for w in writes if (r := _release(world, w)) is not None)]
