@@ -8,60 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Ref
+from conch_contract import names
 from tests.cluster import Cluster
+from tests.support.kube import Kube, Object
 
-T = TypeVar("T")
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
-CHILDREN = "controllerrevisions,configmaps,services,deployments,horizontalpodautoscalers,poddisruptionbudgets"
-OURS = "conch.dev/service"
-
-
-def wait_for(what: str, look: Callable[[], T], seconds: float = 60) -> T:
-    """Look until the answer is true; say what was awaited, and what was seen last, when it never was."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds} s for: {what}; seen last: {seen!r}")
-        time.sleep(0.1)
-
-
-class Kubectl:
-    """kubectl against one cluster, as a user of it."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run kubectl and return what it prints; an error is raised with its words."""
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.cluster", "kubectl", "--", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "CONCH_CLUSTER": self._cluster.name},
-            check=False,
-        )
-        if done.returncode:
-            raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")
-        return done.stdout
-
-    def apply(self, *bodies: dict[str, Any], namespace: str) -> None:
-        """Apply objects, server-side."""
-        listed = {"apiVersion": "v1", "kind": "List", "items": list(bodies)}
-        self("-n", namespace, "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(listed))
-
-    def get(self, namespace: str, kinds: str, *arguments: str) -> list[dict[str, Any]]:
-        """Return the objects of some kinds."""
-        items: list[dict[str, Any]] = json.loads(self("-n", namespace, "get", kinds, "-o", "json", *arguments))["items"]
-        return items
 
 
 class Operator:
@@ -167,29 +123,39 @@ def condition(body: dict[str, Any], kind: str) -> dict[str, str]:
     return next((c for c in conditions if c["type"] == kind), {})
 
 
-def settled(kubectl: Kubectl, namespace: str, count: int = 1) -> Callable[[], bool]:
+def settled(kube: Kube, namespace: str, count: int = 1) -> Callable[[], bool]:
     """Return a look: whether so many services are Ready at their latest generation."""
 
     def look() -> bool:
-        services = kubectl.get(namespace, "isvc")
         ready = [
-            s
-            for s in services
-            if condition(s, "Ready").get("status") == "True"
-            and s["status"].get("observedGeneration") == s["metadata"]["generation"]
+            service
+            for service in kube.list(INFERENCE_SERVICE, namespace)
+            if condition(service, "Ready").get("status") == "True"
+            and service["status"].get("observedGeneration") == service["metadata"]["generation"]
         ]
         return len(ready) >= count
 
     return look
 
 
-def essence(kubectl: Kubectl, namespace: str) -> dict[str, Any]:
+def children(kube: Kube, namespace: str, service: str = "") -> dict[Ref, Object]:
+    """Return what the operator made for one service, or for all of a namespace."""
+    selector = f"{names.LABEL_SERVICE}={service}" if service else names.LABEL_SERVICE
+    found = ((kind, body) for kind in CHILDREN for body in kube.list(kind, namespace, selector))
+    # A Deployment's own children and a Service's endpoints carry its labels too.
+    return {
+        Ref(kind, body["metadata"]["name"]): body
+        for kind, body in found
+        if body["metadata"]["ownerReferences"][0]["kind"] == INFERENCE_SERVICE.name
+    }
+
+
+def essence(kube: Kube, namespace: str) -> dict[Ref, Object]:
     """Return what our children say, without what differs from one run to the next."""
     found = {}
-    for body in kubectl.get(namespace, CHILDREN, "-l", OURS):
-        meta = body["metadata"]
-        spec = {key: value for key, value in body.items() if key in {"spec", "data", "revision"}}
+    for ref, body in children(kube, namespace).items():
+        said = {key: value for key, value in body.items() if key in {"spec", "data", "revision"}}
         for transient in ("clusterIP", "clusterIPs"):
-            spec.get("spec", {}).pop(transient, None)
-        found[f"{body['kind']}/{meta['name']}"] = {"labels": meta["labels"], **spec}
+            said.get("spec", {}).pop(transient, None)
+        found[ref] = {"labels": body["metadata"]["labels"], **said}
     return found

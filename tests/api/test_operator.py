@@ -9,19 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.operator import (
-    CHILDREN,
-    OURS,
-    Audit,
-    Kubectl,
-    Operator,
-    condition,
-    essence,
-    isvc,
-    settled,
-    wait_for,
-)
-from tests.cluster import Cluster
+from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Ref
+from conch_contract import names
+from tests.api.operator import Audit, Operator, children, condition, essence, isvc, settled
+from tests.cluster import Cluster, binaries
+from tests.support.kube import Kube, Object
+from tests.support.wait import until
 
 REST_SECONDS = 60
 MANY = 50
@@ -34,19 +27,19 @@ def cluster(api_server: Path) -> Cluster:
 
 
 @pytest.fixture(scope="module")
-def kubectl(cluster: Cluster) -> Kubectl:
-    kubectl = Kubectl(cluster)
-    kubectl("apply", "--server-side", "--force-conflicts", "-f", "crds/")
-    kubectl("wait", "--for=condition=Established", "crd/inferenceservices.conch.dev", "--timeout=30s")
-    return kubectl
+def kube(cluster: Cluster) -> Iterator[Kube]:
+    with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
+        kube.run("apply", "--server-side", "--force-conflicts", "--filename=crds/")
+        kube.run("wait", "--for=condition=Established", "crd/inferenceservices.conch.dev", "--timeout=30s")
+        yield kube
 
 
 @pytest.fixture
-def namespace(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[str]:
+def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
     name = request.node.name.replace("_", "-")[:50].rstrip("-") + f"-{int(time.time()) % 100000}"
-    kubectl("create", "namespace", name)
+    kube.run("create", "namespace", name)
     yield name
-    kubectl("delete", "namespace", name, "--wait=false")
+    kube.run("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture
@@ -55,17 +48,16 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_a_new_service_costs_a_write_a_child_and_one_status(
-    cluster: Cluster, kubectl: Kubectl, namespace: str, log: Path
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     with Operator(cluster, log):
-        kubectl.apply(isvc("first"), namespace=namespace)
-        wait_for("the operator works", settled(kubectl, namespace))
+        kube.apply(isvc("first"), namespace)
+        until(settled(kube, namespace), "the operator works", 60)
         audit = Audit(cluster)
-        kubectl.apply(isvc(minReplicas=1, maxReplicas=3), namespace=namespace)
-        wait_for("both services are Ready", settled(kubectl, namespace, 2))
+        kube.apply(isvc(minReplicas=1, maxReplicas=3), namespace)
+        until(settled(kube, namespace, 2), "both services are Ready", 60)
         writes = audit.writes(namespace)
-        children = kubectl.get(namespace, CHILDREN, "-l", f"{OURS}=magika")
-        ours = [child for child in children if child["metadata"]["ownerReferences"][0]["kind"] == "InferenceService"]
+        ours = children(kube, namespace, "magika")
         assert len(ours) == 7
         first_status = next(i for i, write in enumerate(writes) if "inferenceservices/status" in write)
         assert first_status == len(ours), f"children first, each once, then the status: {writes}"
@@ -77,38 +69,36 @@ def test_a_new_service_costs_a_write_a_child_and_one_status(
         assert audit.writes(namespace) == [], "a service at rest costs nothing"
 
 
-def test_a_restart_with_many_services_writes_nothing(
-    cluster: Cluster, kubectl: Kubectl, namespace: str, log: Path
-) -> None:
+def test_a_restart_with_many_services_writes_nothing(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     with Operator(cluster, log) as operator:
-        kubectl.apply(*(isvc(f"s{number}") for number in range(MANY)), namespace=namespace)
-        wait_for("all are Ready", settled(kubectl, namespace, MANY), 180)
+        kube.apply([isvc(f"s{number}") for number in range(MANY)], namespace)
+        until(settled(kube, namespace, MANY), "all are Ready", 180)
         operator.stop()
         audit = Audit(cluster)
         operator.start()
-        wait_for("it watches again", lambda: operator.said().count("watching") == 2)
+        until(lambda: operator.said().count("watching") == 2, "it watches again", 60)
         time.sleep(15)
         assert audit.writes() == []
 
 
 def test_killed_at_random_moments_it_ends_at_the_same_objects(
-    cluster: Cluster, kubectl: Kubectl, namespace: str, log: Path
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
-    def story(chance: random.Random | None) -> dict[str, object]:
+    def story(chance: random.Random | None) -> dict[Ref, Object]:
         """Create and update; with chance, be killed in the middle of both, again and again."""
         with Operator(cluster, log) as operator:
             for uri in ("s3://models/one", "s3://models/two"):
-                kubectl.apply(isvc(uri=uri), namespace=namespace)
+                kube.apply(isvc(uri=uri), namespace)
                 for _ in range(5 if chance else 0):
                     assert chance is not None
                     time.sleep(chance.uniform(0.0, 2.5))
                     operator.kill()
                     operator.start()
-                wait_for(f"{uri} is Ready", settled(kubectl, namespace), 120)
-                wait_for("one Deployment is left", lambda: len(kubectl.get(namespace, "deployments")) == 1)
-            final = essence(kubectl, namespace)
-            kubectl("-n", namespace, "delete", "isvc", "--all")
-            wait_for("the children are gone", lambda: not kubectl.get(namespace, CHILDREN, "-l", OURS))
+                until(settled(kube, namespace), f"{uri} is Ready", 120)
+                until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left", 60)
+            final = essence(kube, namespace)
+            kube.run("--namespace", namespace, "delete", "isvc", "--all")
+            until(lambda: not children(kube, namespace), "the children are gone", 60)
         return final
 
     undisturbed = story(None)
@@ -118,7 +108,7 @@ def test_killed_at_random_moments_it_ends_at_the_same_objects(
 
 def test_of_two_operators_one_acts_and_the_other_takes_over(
     cluster: Cluster,
-    kubectl: Kubectl,
+    kube: Kube,
     namespace: str,
     tmp_path: Path,
     record_property: Callable[[str, object], None],
@@ -128,90 +118,91 @@ def test_of_two_operators_one_acts_and_the_other_takes_over(
         Operator(cluster, tmp_path / "a.log", POD_NAME="a", **lease) as first,
         Operator(cluster, tmp_path / "b.log", POD_NAME="b", **lease) as second,
     ):
-        wait_for("one leads", lambda: "leading" in first.said() + second.said(), 30)
+        until(lambda: "leading" in first.said() + second.said(), "one leads", 30)
         acting, other = (first, second) if "leading" in first.said() else (second, first)
-        kubectl.apply(isvc(), namespace=namespace)
-        wait_for("the service is Ready", settled(kubectl, namespace))
+        kube.apply(isvc(), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
         assert "leading" not in other.said()
         acting.kill()
         began = time.monotonic()
-        wait_for("the other leads", lambda: "leading" in other.said(), 30)
+        until(lambda: "leading" in other.said(), "the other leads", 30)
         record_property("failover_after_SIGKILL_seconds", round(time.monotonic() - began, 1))
         acting.start()
-        kubectl.apply(isvc(uri="s3://models/two"), namespace=namespace)
-        wait_for("the change is served", settled(kubectl, namespace))
+        kube.apply(isvc(uri="s3://models/two"), namespace)
+        until(settled(kube, namespace), "the change is served", 60)
         assert acting.said().count("leading") == 1, "who was killed stands by now"
         other.stop()
         began = time.monotonic()
-        wait_for("it leads again", lambda: acting.said().count("leading") == 2, 30)
+        until(lambda: acting.said().count("leading") == 2, "it leads again", 30)
         record_property("failover_after_SIGTERM_seconds", round(time.monotonic() - began, 1))
 
 
-def test_hands_that_change_children_are_undone(cluster: Cluster, kubectl: Kubectl, namespace: str, log: Path) -> None:
+def test_hands_that_change_children_are_undone(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     with Operator(cluster, log):
-        kubectl.apply(isvc(minReplicas=2), namespace=namespace)
-        wait_for("the service is Ready", settled(kubectl, namespace))
-        name = kubectl.get(namespace, "deployments")[0]["metadata"]["name"]
-        kubectl("-n", namespace, "scale", f"deployment/{name}", "--replicas=5")
-        wait_for("the replicas are back", lambda: kubectl.get(namespace, "deployments")[0]["spec"]["replicas"] == 2, 5)
-        kubectl("-n", namespace, "delete", "service/magika")
-        wait_for("the Service is back", lambda: kubectl.get(namespace, "services", "-l", OURS)[1:], 5)
-        kubectl("-n", namespace, "delete", f"deployment/{name}")
-        wait_for("the Deployment is back", lambda: kubectl.get(namespace, "deployments"), 5)
-        wait_for("the service is Ready", settled(kubectl, namespace))
+        kube.apply(isvc(minReplicas=2), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
+        kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=5")
+        until(lambda: kube.list(DEPLOYMENT, namespace)[0]["spec"]["replicas"] == 2, "the replicas are back", 5)
+        kube.run("--namespace", namespace, "delete", "service/magika")
+        until(lambda: kube.list(SERVICE, namespace, names.LABEL_SERVICE)[1:], "the Service is back", 5)
+        kube.run("--namespace", namespace, "delete", f"deployment/{name}")
+        until(lambda: kube.list(DEPLOYMENT, namespace), "the Deployment is back", 5)
+        until(settled(kube, namespace), "the service is Ready", 60)
 
 
-def ready_message(kubectl: Kubectl, namespace: str, name: str) -> str:
-    """Return what the Ready condition of a service says."""
-    services = kubectl.get(namespace, "isvc")
-    body = next(service for service in services if service["metadata"]["name"] == name)
-    return condition(body, "Ready").get("message", "")
+def ready(kube: Kube, namespace: str, name: str = "magika") -> dict[str, str]:
+    """Return a service's Ready condition."""
+    return condition(kube.get(INFERENCE_SERVICE, namespace, name) or {}, "Ready")
 
 
-def test_a_strangers_service_is_never_taken(cluster: Cluster, kubectl: Kubectl, namespace: str, log: Path) -> None:
+def test_a_strangers_service_is_never_taken(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     theirs = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "magika"},
         "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
     }
-    kubectl.apply(theirs, namespace=namespace)
-    before = kubectl.get(namespace, "services")[0]
+    kube.apply(theirs, namespace)
+    before = kube.list(SERVICE, namespace)[0]
     with Operator(cluster, log):
-        kubectl.apply(isvc(), namespace=namespace)
-        wait_for(
+        kube.apply(isvc(), namespace)
+        until(
+            lambda: ready(kube, namespace).get("reason") == "NameTaken",
             "the status names it",
-            lambda: condition(kubectl.get(namespace, "isvc")[0], "Ready").get("reason") == "NameTaken",
+            60,
         )
-        message = condition(kubectl.get(namespace, "isvc")[0], "Ready")["message"]
+        message = ready(kube, namespace)["message"]
         assert "Service/magika exists and belongs to nobody" in message
-        after = next(s for s in kubectl.get(namespace, "services") if s["metadata"]["name"] == "magika")
+        after = next(s for s in kube.list(SERVICE, namespace) if s["metadata"]["name"] == "magika")
         assert after == before
-        kubectl("-n", namespace, "delete", "service/magika")
-        wait_for("the service is Ready", settled(kubectl, namespace), 90)
+        kube.run("--namespace", namespace, "delete", "service/magika")
+        until(settled(kube, namespace), "the service is Ready", 90)
 
-        revision = kubectl.get(namespace, "deployments")[0]["metadata"]["name"]
-        kubectl.apply(isvc(revision), namespace=namespace)  # its Service would be the other one's revision Service
-        wait_for(
+        revision = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
+        kube.apply(isvc(revision), namespace)  # its Service would be the other one's revision Service
+        until(
+            lambda: "belongs to InferenceService/magika" in ready(kube, namespace, revision).get("message", ""),
             "the status names the other service",
-            lambda: "belongs to InferenceService/magika" in ready_message(kubectl, namespace, revision),
+            60,
         )
-        assert condition(kubectl.get(namespace, "isvc")[0], "Ready")["status"] == "True"
+        assert ready(kube, namespace)["status"] == "True"
 
 
 def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(
-    cluster: Cluster, kubectl: Kubectl, namespace: str, log: Path
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     with Operator(cluster, log):
-        kubectl.apply(isvc(), namespace=namespace)
-        wait_for("the service is Ready", settled(kubectl, namespace))
-        kubectl.apply(isvc(pod={"tolerations": [{"operator": "Sometimes"}]}), namespace=namespace)
-        wait_for(
+        kube.apply(isvc(), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        kube.apply(isvc(pod={"tolerations": [{"operator": "Sometimes"}]}), namespace)
+        until(
+            lambda: ready(kube, namespace).get("reason") == "Invalid",
             "the refusal is told",
-            lambda: condition(kubectl.get(namespace, "isvc")[0], "Ready").get("reason") == "Invalid",
+            60,
         )
-        body = kubectl.get(namespace, "isvc")[0]
+        body = kube.list(INFERENCE_SERVICE, namespace)[0]
         assert "tolerations" in condition(body, "Ready")["message"]
         assert condition(body, "Serving")["status"] == "True"
-        kubectl.apply(isvc(pod={"tolerations": [{"operator": "Exists"}]}), namespace=namespace)
-        wait_for("the mended service is Ready", settled(kubectl, namespace))
+        kube.apply(isvc(pod={"tolerations": [{"operator": "Exists"}]}), namespace)
+        until(settled(kube, namespace), "the mended service is Ready", 60)
