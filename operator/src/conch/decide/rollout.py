@@ -1,6 +1,6 @@
 """The rollout: the revision that the spec asks for comes up beside the one that serves, then takes over.
 
-All at once for now: the candidate gets no request until it can carry what the stable one carries.
+All at once: the candidate gets no request until it can carry what the stable one carries.
 The stable one keeps its pods until the world shows that the requests have moved.
 """
 
