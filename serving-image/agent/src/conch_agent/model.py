@@ -106,7 +106,7 @@ class Model:
         self._laid = laid
 
     def _fetching(self) -> None:
-        self._state = ModelState.FETCHING
+        self._state, self._failure = ModelState.FETCHING, None  # the store has answered: what it said before is over
         self._fetch_began = time.monotonic()
 
     async def _serve(self, backoff: Backoff) -> None:
