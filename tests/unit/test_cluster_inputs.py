@@ -89,7 +89,7 @@ def test_a_machine_without_the_release_is_told_so(tmp_path: Path) -> None:
 
 
 def test_pip_settings_reach_the_build_and_the_environment_wins() -> None:
-    listing = "global.index-url='https://pypi.example/simple'\n\n:env:.index-url='https://env.example/simple'\n"
+    listing = "global.index-url='https://index.example/simple'\n\n:env:.index-url='https://env.example/simple'\n"
     listing += "global.cert='/etc/ssl/mine.pem'\n:env:.find-links='/wheels'"
     lines = hostconfig.pip_config(listing, "/mnt/ca.crt").splitlines()
     assert lines[0] == "[global]"

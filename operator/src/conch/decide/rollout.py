@@ -39,8 +39,7 @@ class Decision:
     number: int  # of `wanted` in the history
     forgotten: frozenset[str]  # revisions that the history limit drops
     overdue: bool  # the candidate has not come up within the progress deadline
-    settled: bool  # nothing is awaited but events
-    wait: float | None  # seconds after which to look again, if nothing happens
+    wait: float | None  # seconds after which to look again, if nothing happens; None: events alone are awaited
 
     @property
     def candidate(self) -> str | None:
@@ -75,7 +74,6 @@ def decide(world: World) -> Decision:
         number=_number(world, wanted),
         forgotten=_forgotten(world, names, service.spec.rollout.history_limit),
         overdue=overdue,
-        settled=settled,
         wait=None if settled else ASK_LIMIT if up else min(max(ASK_FIRST, age / 10), ASK_LIMIT),
     )
 
