@@ -81,16 +81,20 @@ test-unit: $(READY) ## Pure rooms, builders, chart, agent: seconds
 	$(BIN)/pytest tests/unit --numprocesses auto $(PYTEST_ARGS)
 
 .PHONY: test-api
-test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
+test-api: binaries ## The operator against a real API server, the agent against a real Triton
 	$(BIN)/pytest tests/api tests/serving --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-e2e
-test-e2e: $(READY) ## Everything in a real cluster with real nodes
+test-e2e: binaries ## Everything in a real cluster with real nodes
 	$(BIN)/pytest tests/e2e -m "not long" $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: $(READY) ## What takes too long for every change
 	$(BIN)/pytest tests -m long $(PYTEST_ARGS)
+
+.PHONY: binaries
+binaries: $(READY) ## Compile Kubernetes and its companions, unless they are cached; shows its progress
+	@$(PY) -m tests.cluster binaries > /dev/null
 
 .PHONY: bench
 bench: $(READY) ## Measure the targets; prints a table, fails on no number
