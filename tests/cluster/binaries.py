@@ -84,6 +84,13 @@ MODULES = {
             ("helm.sh/helm/v4/internal/version.version",),
         ),
         Module("gateway-api", "sigs.k8s.io/gateway-api", {}, files=("config/crd/standard/*.yaml",)),
+        Module(
+            "envoy-gateway",
+            "github.com/envoyproxy/gateway",
+            {"envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway"},
+            ("github.com/envoyproxy/gateway/internal/cmd/version.envoyGatewayVersion",),
+            ("charts/gateway-helm/charts/crds/crds/generated/*.yaml",),
+        ),
     )
 }
 PROGRAMS = {program: module for module in MODULES.values() for program in module.programs}
@@ -155,7 +162,7 @@ def program(name: str) -> Path:
 
 
 def manifests(name: str) -> list[Path]:
-    """Return the YAML files kept of a module: the Gateway API's CRDs, or kwok's stages."""
+    """Return the YAML files kept of a module: its CRDs, or kwok's stages."""
     return sorted(ensure(MODULES[name]).glob("*.yaml"))
 
 

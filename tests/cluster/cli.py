@@ -105,7 +105,7 @@ def build_binaries() -> None:
 @click.option("--only", multiple=True, type=click.Choice(list(images.IMAGES)), help="Build this one (repeatable).")
 @click.argument("more", nargs=-1, type=click.Choice(list(images.IMAGES)))
 def build_images(only: tuple[str, ...], more: tuple[str, ...]) -> None:
-    """Build the project's images."""
+    """Build the project's images; those that only some tests need are built when they are named."""
     images.build([*only, *more])
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import hostconfig, packages
+from tests.cluster import binaries, hostconfig, packages
 from tests.cluster.errors import ClusterError
 from tests.cluster.paths import REPOSITORY, cache_dir
 from tests.cluster.progress import step
@@ -24,8 +24,16 @@ IMAGES = {
     "operator": "operator/Dockerfile",
     "serving": "serving-image/Dockerfile.cpu",
     "tools": "tests/cluster/tools/Dockerfile",
+    "gateways": "tests/cluster/gateways/Dockerfile",
+    "prometheus": "tests/cluster/prometheus/Dockerfile",
 }
 """Name and Dockerfile of every image; the build context is always the repository's root."""
+
+DEFAULT = ("operator", "serving", "tools")
+"""What is built when no name is given. The others are for the tests that ask for them; one takes minutes to compile."""
+
+_PROGRAMS = {"gateways": "envoy-gateway"}
+"""Images that hold programs of ours: the module whose folder is a second build context, of the module's name."""
 
 _BASE = f"docker.io/library/debian:{hostconfig.SUITE}-slim"
 
@@ -93,8 +101,8 @@ def _is_overlay(folder: Path) -> bool:
 
 
 def build(names: Iterable[str] = ()) -> None:
-    """Build images (all of them by default); unchanged layers come from the cache."""
-    chosen = list(names) or list(IMAGES)
+    """Build images (``DEFAULT`` when none is named); unchanged layers come from the cache."""
+    chosen = list(names) or list(DEFAULT)
     engine = builder()
     options = _options(engine)
     for name in chosen:
@@ -105,8 +113,15 @@ def build(names: Iterable[str] = ()) -> None:
         if not dockerfile.exists():
             message = f"{name}: {IMAGES[name]} does not exist"
             raise ClusterError(message, hint="choose other images with --only")
+        programs = _programs(name)
         with step(f"building {reference(name)} with {engine.argv[0]}"):
-            engine.build(name, dockerfile, options)
+            engine.build(name, dockerfile, [*options, *programs])
+
+
+def _programs(name: str) -> list[str]:
+    """Return the options that lend a build the programs it copies; they are compiled first when not cached."""
+    module = _PROGRAMS.get(name)
+    return [f"--build-context={module}={binaries.ensure(binaries.MODULES[module])}"] if module else []
 
 
 def _options(engine: Builder) -> list[str]:

@@ -53,16 +53,15 @@ def all_examples() -> list[Example]:
         lambda a: filetypes.label(a[filetypes.OUTPUT])[0] == "png",
     )
     numbers = np.array([1.5, 2.0], dtype=np.float32)
+    iris = ({"input": np.array([_SETOSA], dtype=np.float32)}, lambda answer: int(answer["label"].ravel()[0]) == 0)
     known: dict[str, tuple[Tensors, Callable[[Tensors], bool]]] = {
         "quickstart": magika,
         "dynamic-batching": magika,
         "autoscaling": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
-        "sklearn": (
-            {"input": np.array([_SETOSA], dtype=np.float32)},
-            lambda answer: int(answer["label"].ravel()[0]) == 0,
-        ),
+        "sklearn": iris,
+        "warmup": iris,
         "triton-repository": (
             {"left": numbers, "right": numbers},
             lambda answer: bool((answer["sum"] == 2 * numbers).all()) and answer["version"].tolist() == [3],

@@ -82,10 +82,11 @@ Send = Callable[[], Awaitable[None]]
 class Traffic:
     """Load on one Service, from entering `with` to leaving it, in a thread of its own."""
 
-    def __init__(self, http: str, grpc: str, question: Question, mix: Mix | None = None) -> None:
+    def __init__(self, http: str, grpc: str, question: Question, mix: Mix | None = None, host: str = "") -> None:
         self.tallies = {kind: Tally() for kind in ("grpc", "fresh", "kept")}
         self.seconds = 0.0
         self._http, self._grpc, self._question, self._mix = http, grpc, question, mix or Mix()
+        self._host = host  # the name to ask a gateway for, where the address is a gateway's
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
@@ -127,8 +128,10 @@ class Traffic:
         ):
             clients: list[tuple[str, Send]] = [("fresh", self._over_http(fresh)) for _ in range(mix.fresh)]
             clients += [("kept", self._over_http(kept)) for _ in range(mix.kept)]
+            authority = [("grpc.default_authority", self._host)] if self._host else []
             channels = [
-                over_grpc_aio.InferenceServerClient(self._grpc, channel_args=_OWN_CONNECTION) for _ in range(mix.grpc)
+                over_grpc_aio.InferenceServerClient(self._grpc, channel_args=[*_OWN_CONNECTION, *authority])
+                for _ in range(mix.grpc)
             ]
             clients += [("grpc", self._over_grpc(channel)) for channel in channels]
             tasks = (self._client(kind, send, began, place) for place, (kind, send) in enumerate(clients))
@@ -158,7 +161,7 @@ class Traffic:
             [self._tensor(over_http)], outputs=[over_http.InferRequestedOutput(self._question.output, binary_data=True)]
         )
         url = f"http://{self._http}/v2/models/{self._question.model}/infer"
-        headers = {_JSON_LENGTH: str(length)}
+        headers = {_JSON_LENGTH: str(length)} | ({"Host": self._host} if self._host else {})
 
         async def send() -> None:
             async with session.post(url, data=body, headers=headers) as answer:

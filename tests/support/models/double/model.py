@@ -1,8 +1,13 @@
-"""A Triton Python model: every number times FACTOR, which its pod's environment says."""
+"""A Triton Python model: every number times FACTOR, which its pod's environment says.
+
+For candidates that are bad: FAILS is the share of requests that end in an error, SLEEPS what each takes, in seconds.
+"""
 
 from __future__ import annotations
 
 import os
+import random
+import time
 from typing import Any
 
 import numpy as np
@@ -21,14 +26,18 @@ class TritonPythonModel:
         return config
 
     def initialize(self, _args: dict[str, str]) -> None:
-        """Read the factor."""
+        """Read what the environment says."""
         self._factor = np.float32(os.environ["FACTOR"])
+        self._fails = float(os.environ.get("FAILS", "0"))
+        self._sleeps = float(os.environ.get("SLEEPS", "0"))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request."""
-        return [
-            pb_utils.InferenceResponse(
-                [pb_utils.Tensor("y", pb_utils.get_input_tensor_by_name(request, "x").as_numpy() * self._factor)]
-            )
-            for request in requests
-        ]
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        time.sleep(self._sleeps)
+        if random.random() < self._fails:  # noqa: S311  no secret
+            raise pb_utils.TritonModelException("this model is broken")
+        x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+        return pb_utils.InferenceResponse([pb_utils.Tensor("y", x * self._factor)])
