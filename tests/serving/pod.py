@@ -44,6 +44,12 @@ class Pod:
         for key, value in secret.items():
             self._write("storage", key, value)
 
+    def write_config_map(self, name: str, data: Mapping[str, str]) -> None:
+        """Mount a ConfigMap of warm-up requests; without data it is one that does not exist."""
+        (self.root / "warmup" / name).mkdir(parents=True, exist_ok=True)
+        for key, value in data.items():
+            self._write(f"warmup/{name}", key, value)
+
     def _write(self, folder: str, name: str, text: str) -> None:
         place = self.root / folder
         place.mkdir(exist_ok=True)
@@ -137,7 +143,11 @@ class Pod:
 
     def statistics(self, model: str) -> dict[str, Any]:
         """Return Triton's statistics of a model's version."""
-        found: dict[str, Any] = self._ask_triton(f"/v2/models/{model}/stats")["model_stats"][0]
+        return self.all_statistics(model)[0]
+
+    def all_statistics(self, model: str) -> list[dict[str, Any]]:
+        """Return Triton's statistics of each version of a model."""
+        found: list[dict[str, Any]] = self._ask_triton(f"/v2/models/{model}/stats")["model_stats"]
         return found
 
     def _ask_triton(self, path: str) -> dict[str, Any]:

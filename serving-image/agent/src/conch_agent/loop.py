@@ -99,6 +99,7 @@ class Agent:
 
     async def _apply(self, manifest: ModelManifest) -> None:
         wanted = {source.name: source for source in manifest.models}
+        served = {name for name, (model, _) in self._models.items() if model.serving}
         self._log.info("manifest", models=sorted(wanted))
         for name, (model, _) in list(self._models.items()):
             if wanted.get(name) != model.source:
@@ -106,7 +107,7 @@ class Agent:
         await self._remove_others(wanted)
         for name, source in wanted.items():
             if name not in self._models:
-                model = Model(source, self._settings, self._triton, self._watch)
+                model = Model(source, self._settings, self._triton, self._watch, warm=name in served)
                 self._models[name] = (model, asyncio.create_task(model.run(), name=name))
 
     async def _stop(self, name: str) -> None:

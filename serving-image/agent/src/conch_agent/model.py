@@ -14,17 +14,34 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.threads import in_thread
 from conch_agent.triton import Refused, Triton, TritonGone, Version, View
+from conch_agent.warmup.pod import warm_pod
 from conch_agent.watch import Watch
-from conch_contract import ModelReport, ModelSource, ModelState, VersionReport
+from conch_contract import ModelReport, ModelSource, ModelState, VersionReport, WarmupReport
 
 _LONGEST_WORDS: Final = 2000
 _STATES: Final = {"READY": ModelState.READY, "LOADING": ModelState.LOADING, "UNAVAILABLE": ModelState.FAILED}
 
+# Tried again seldom: each try costs Triton a load, or requests.
+_COSTLY: Final = frozenset(
+    {
+        Reason.LOAD_FAILED,
+        Reason.WARMUP_FAILED,
+        Reason.WARMUP_WRONG,
+        Reason.WARMUP_MISSING,
+        Reason.WARMUP_TIMED_OUT,
+    }
+)
+
 
 class Model:
-    """Runs until cancelled; `report` is what the operator reads, `serving` whether the wanted versions answer."""
+    """Runs until cancelled; `report` is what the operator reads, `serving` whether users may be sent here.
 
-    def __init__(self, source: ModelSource, settings: Settings, triton: Triton, watch: Watch) -> None:
+    `warm` says that the pod serves the model already, in the content that this source is about to replace.
+    """
+
+    def __init__(
+        self, source: ModelSource, settings: Settings, triton: Triton, watch: Watch, *, warm: bool = False
+    ) -> None:
         self.source = source
         self._settings = settings
         self._triton = triton
@@ -34,11 +51,18 @@ class Model:
         self._laid: Laid | None = None
         self._preparation: Preparation | None = None
         self._load_seconds = 0.0
+        self._warm = warm or source.warmup is None
+        self._warmup: WarmupReport | None = None
         self._fetch_began = 0.0
         self._log = structlog.get_logger().bind(model=source.name)
 
     @property
     def serving(self) -> bool:
+        """Tell whether the wanted versions answer, and have been warmed where that is asked for."""
+        return self._warm and self._loaded
+
+    @property
+    def _loaded(self) -> bool:
         """Tell whether Triton has the wanted versions READY, if only in the content that a newer one replaces."""
         wanted = self._laid.versions if self._laid else ()
         ready = {version.version for version in self._versions() if version.state == "READY"}
@@ -72,6 +96,7 @@ class Model:
             bytes_total=progress.total if progress else 0,
             fetch_seconds=self._fetch_seconds(),
             load_seconds=round(self._load_seconds, 3),
+            warmup=self._warmup,
         )
 
     async def run(self) -> None:
@@ -84,7 +109,7 @@ class Model:
                 await self._serve(loading)
             except Failure as failure:
                 self._fail(failure)
-                wait = (loading if failure.reason == Reason.LOAD_FAILED else fetching).next()
+                wait = (loading if failure.reason in _COSTLY else fetching).next()
             except Exception as error:  # noqa: BLE001  one model's surprise must not end the others
                 self._log.exception("unexpected")
                 self._fail(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
@@ -110,22 +135,25 @@ class Model:
         self._fetch_began = time.monotonic()
 
     async def _serve(self, backoff: Backoff) -> None:
-        """Load where Triton lacks it, and look on; leaves only by Failure."""
+        """Load where Triton lacks it, warm, and look on; leaves only by Failure."""
         if self._state != ModelState.READY:
             self._state = ModelState.LOADING
-        confirmed = False
+        confirmed = warmed = False
         again = 0.0  # not before: a load whose answer was lost may go on in Triton without a sign
         patience = Backoff(first=30, longest=600)
         while True:
             states = {version.state for version in self._versions()}
-            if not self.serving:
+            if not self._loaded:
                 confirmed = False
             if self._watch.view is None:
                 again = 0.0
-            elif self.serving and (confirmed := confirmed or await self._is_current()):
-                self._ready()
-                backoff.reset()
+            elif self._loaded and (confirmed := confirmed or await self._is_current()):
+                if warmed := warmed or await self._warm_up():
+                    self._ready()
+                    backoff.reset()
             else:
+                warmed = False
+                self._warm = (self._warm and self._loaded) or self.source.warmup is None  # a new Triton is cold
                 self._state = ModelState.LOADING
                 if again and "UNAVAILABLE" in states and "LOADING" not in states:
                     raise Failure(Reason.LOAD_FAILED, self._words(""))
@@ -155,6 +183,24 @@ class Model:
             await self._watch.next()
             raise Failure(Reason.LOAD_FAILED, self._words(str(refusal))) from refusal
         self._load_seconds = time.monotonic() - began
+        return True
+
+    async def _warm_up(self) -> bool:
+        """Warm what Triton has newly loaded; False if Triton went away meanwhile."""
+        if self.source.warmup is None:
+            return True
+        assert self._laid  # noqa: S101  set by _prepare
+        self._state = ModelState.WARMING
+        self._log.info("warming up")
+        try:
+            self._warmup = await warm_pod(self.source, self._laid.versions, self._settings)
+        except TritonGone as gone:
+            self._log.warning("the warm-up lost Triton", detail=str(gone))
+            return False
+        self._warm = not self._warmup.failed
+        if not self._warm:
+            raise Failure(Reason(self._warmup.reason), self._warmup.message)
+        self._log.info("warmed up", **self._warmup.model_dump(exclude_defaults=True))
         return True
 
     def _ready(self) -> None:

@@ -54,7 +54,9 @@ class Preparation:
         self._settings = settings
         self._name = check_name(source)
         self._folder = settings.downloads / source.name
-        self._want = hashlib.sha256(source.to_json().encode()).hexdigest()
+        # How a model is warmed is no part of what is served: another warm-up loads nothing anew.
+        served = source.model_copy(update={"warmup": None})
+        self._want = hashlib.sha256(served.to_json().encode()).hexdigest()
 
     @property
     def target(self) -> Path:

@@ -42,6 +42,11 @@ class Settings:
         return self._at(names.STORAGE_SECRET_DIR)
 
     @property
+    def warmup(self) -> Path:
+        """The folder in which ConfigMaps of warm-up requests are mounted by name."""
+        return self._at(names.WARMUP_DIR)
+
+    @property
     def pvc(self) -> Path:
         """The folder in which claims are mounted by name."""
         return self._at(names.PVC_DIR)

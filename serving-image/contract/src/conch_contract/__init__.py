@@ -16,6 +16,7 @@ from conch_contract.manifest import (
     VersionPolicy,
 )
 from conch_contract.report import AgentReport, ModelReport, ModelState, VersionReport
+from conch_contract.warmup import Warmup, WarmupReport, WarmupRequest
 
 __all__ = [
     "AgentReport",
@@ -28,5 +29,8 @@ __all__ = [
     "TritonConfig",
     "VersionPolicy",
     "VersionReport",
+    "Warmup",
+    "WarmupReport",
+    "WarmupRequest",
     "names",
 ]

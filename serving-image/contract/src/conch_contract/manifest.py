@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from conch_contract._base import Wire
+from conch_contract.warmup import Warmup
 
 ModelFormat = Literal["onnx", "python", "sklearn", "triton"]
 
@@ -46,12 +47,13 @@ class TritonConfig(Wire):
 
 
 class ModelSource(Wire):
-    """One model: its name in Triton, where its files are, and what was typed of its configuration."""
+    """One model: its name in Triton, where its files are, what was typed of its configuration, how it is warmed."""
 
     name: str
     format: ModelFormat
     storage_uri: str = Field(description="s3://bucket/prefix, https://host/file, pvc://claim/path or file:///path")
     config: TritonConfig = TritonConfig()
+    warmup: Warmup | None = None
 
 
 class ModelManifest(Wire):

@@ -7,10 +7,15 @@ GROUP: Final = "conch.dev"
 # Labels on pods, and on every child.
 LABEL_SERVICE: Final = "conch.dev/service"
 LABEL_REVISION: Final = "conch.dev/revision"
+# On the pod of a revision's warm-up Job, in place of the two above: no Service and no disruption budget may take it
+# for a pod that serves.
+LABEL_WARMUP: Final = "conch.dev/warmup"
 
 # Containers of a serving pod.
 AGENT_CONTAINER: Final = "agent"
 TRITON_CONTAINER: Final = "triton"
+# The one container of a warm-up Job's pod; its termination message is a WarmupReport as JSON.
+WARMUP_CONTAINER: Final = "warmup"
 
 # Ports. Triton's are its defaults, so that every client and dashboard finds them.
 HTTP_PORT: Final = 8000
@@ -27,6 +32,7 @@ LIVE_PATH: Final = "/live"  # 200 while the agent's loop turns
 MANIFEST_DIR: Final = "/conch/manifest"  # the revision's ConfigMap
 MANIFEST_FILE: Final = "manifest.json"
 STORAGE_SECRET_DIR: Final = "/conch/storage"  # noqa: S105  the Secret of storage.secretRef: one file a key
+WARMUP_DIR: Final = "/conch/warmup"  # the ConfigMap of warmup.configMapRef is mounted at WARMUP_DIR/name
 PVC_DIR: Final = "/conch/pvc"  # pvc://claim/path is mounted read-only at PVC_DIR/claim
 MODELS_DIR: Final = "/conch/models"  # emptyDir: the agent writes, Triton reads
 REPOSITORY_DIR: Final = "/conch/models/repository"  # --model-repository

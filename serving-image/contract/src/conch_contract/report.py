@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from conch_contract._base import Wire
+from conch_contract.warmup import WarmupReport
 
 
 class ModelState(StrEnum):
@@ -11,6 +12,7 @@ class ModelState(StrEnum):
     PENDING = "Pending"
     FETCHING = "Fetching"
     LOADING = "Loading"
+    WARMING = "Warming"
     READY = "Ready"
     FAILED = "Failed"
 
@@ -29,6 +31,7 @@ class ModelReport(Wire):
     `reason` is a short CamelCase word (`BucketNotFound`, `AccessDenied`, `Empty`, `LoadFailed`, ...);
     `message` is the sentence a user reads, Triton's own words where Triton spoke.
     `digest` is `sha256:` over the sorted (path, sha256) pairs of what was fetched.
+    `warmup` is the last warm-up in this pod, absent where none was asked for or none has ended yet.
     """
 
     name: str
@@ -41,6 +44,7 @@ class ModelReport(Wire):
     bytes_total: int = 0
     fetch_seconds: float = 0.0
     load_seconds: float = 0.0
+    warmup: WarmupReport | None = None
 
 
 class AgentReport(Wire):

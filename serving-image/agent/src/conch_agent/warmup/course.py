@@ -1,0 +1,185 @@
+"""The course of a warm-up: every request once, then rounds until the latency is stable or the time is over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from conch_agent.reasons import Reason
+from conch_agent.triton import Refused, TritonGone
+from conch_agent.warmup.answers import complaint, read
+from conch_agent.warmup.infer import Endpoint
+from conch_agent.warmup.requests import Request
+from conch_agent.warmup.rounds import percentile, settled
+from conch_contract import Warmup, WarmupReport
+from conch_contract.warmup import NOT_STABLE, WARMED_UP
+
+_ROUNDS_IN_TIME: Final = 5  # so many times the least number of rounds fit into the timeout, if one request does
+
+_PATIENCE: Final = 0.5  # seconds after a lost connection, for a pod to leave the Service
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to one version of the model; `checked` tells whether the expected outputs speak of that version."""
+
+    request: Request
+    version: int
+    checked: bool = True
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a warm-up fails."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass
+class Course:
+    """One warm-up of one model. `connect` gives a connection for a round; each round has one of its own.
+
+    `at_least` is the number of rounds that must be (2: a comparison), `at_once` how many requests are in flight.
+    A `patient` course takes a lost connection for a pod that leaves; another hands TritonGone on.
+    """
+
+    warmup: Warmup
+    model: str
+    connect: Callable[[], Endpoint]
+    at_least: int = 2
+    at_once: int = 1
+    patient: bool = False
+    sent: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    _answered: bool = False
+    _lost: list[str] = field(default_factory=list)
+    _rounds: list[list[float]] = field(default_factory=list)  # seconds
+    _spans: list[float] = field(default_factory=list)  # seconds
+
+    async def run(self, calls: Sequence[Call], seconds: float) -> WarmupReport:
+        """Warm the model for `seconds` at most."""
+        began = time.monotonic()
+        stable = False
+        try:
+            async with asyncio.timeout(seconds):
+                await self._round(calls, len(calls), seconds)
+                self._rounds.clear()
+                self._spans.clear()
+                while not self.faults and not stable:
+                    most = max(self.warmup.round_size, len(calls))
+                    await self._round(calls, most, seconds / (self.at_least * _ROUNDS_IN_TIME))
+                    stable = self._stable()
+        except TimeoutError:
+            pass
+        return self._report(stable, time.monotonic() - began)
+
+    async def _round(self, calls: Sequence[Call], most: int, longest: float) -> None:
+        """Ask each call once, and on in turn up to `most` requests or `longest` seconds, over a new connection."""
+        latencies: list[float] = []
+        began = time.monotonic()
+        turns = iter(range(most))
+
+        async def ask(endpoint: Endpoint) -> None:
+            for turn in turns:
+                if turn >= len(calls) and time.monotonic() - began > longest:
+                    return
+                latency = await self._ask(endpoint, calls[turn % len(calls)], check=turn < len(calls))
+                if latency is not None:
+                    latencies.append(latency)
+
+        gone: list[str] = []
+        try:
+            async with self.connect() as endpoint, asyncio.TaskGroup() as group:
+                for _ in range(min(self.at_once, most)):
+                    group.create_task(ask(endpoint))
+        except* TritonGone as several:
+            gone = [str(each) for each in several.exceptions]
+        finally:  # the time may be over in the middle of a round: its answers count
+            if latencies:
+                self._rounds.append(latencies)
+                self._spans.append(time.monotonic() - began)
+        if gone:
+            if not self.patient:
+                raise TritonGone(gone[0])
+            self._lost += gone
+            await asyncio.sleep(_PATIENCE)
+
+    async def _ask(self, endpoint: Endpoint, call: Call, *, check: bool) -> float | None:
+        """Return the latency in seconds, None where the answer is a fault."""
+        self.sent += 1
+        began = time.monotonic()
+        try:
+            content, header = await endpoint.infer(call.version, call.request)
+        except Refused as refusal:
+            self._fault(Reason.WARMUP_FAILED, call, f"is refused: {refusal}. Correct the request, or the model.")
+            return None
+        latency = time.monotonic() - began
+        self._answered = True
+        if check and call.checked and call.request.expected:
+            try:
+                wrong = complaint(call.request.expected, read(content, header), self.warmup.tolerance)
+            except (ValueError, KeyError, TypeError) as error:
+                wrong = f"it cannot be read: {type(error).__name__}: {error}"
+            if wrong:
+                self._fault(Reason.WARMUP_WRONG, call, f"has another answer than expected: {wrong}.")
+                return None
+        return latency
+
+    def _fault(self, reason: Reason, call: Call, what: str) -> None:
+        label = call.request.label
+        subject = label[0].upper() + label[1:] if label.startswith("the ") else f"Warm-up request {label}"
+        self.faults.append(Fault(reason, f"{subject}, to version {call.version} of {self.model}, {what}"))
+
+    def _stable(self) -> bool:
+        """Compare the two halves of the last rounds: of two, a round with the one before; of many, many pods each."""
+        judged = self._rounds[-self.at_least :]
+        if len(judged) < self.at_least:
+            return False
+        middle = len(judged) // 2
+        before, now = (
+            percentile([latency for latencies in half for latency in latencies], self.warmup.percentile)
+            for half in (judged[:middle], judged[middle:])
+        )
+        return settled(before, now, self.warmup.within)
+
+    def _report(self, stable: bool, seconds: float) -> WarmupReport:
+        judged = self._rounds[-self.at_least :]
+        latencies = [latency * 1000 for latencies in judged for latency in latencies]
+        span = sum(self._spans[-self.at_least :])
+        reason, message = self._verdict(stable, seconds)
+        return WarmupReport(
+            requests=self.sent,
+            failures=len(self.faults) + len(self._lost),
+            p50_milliseconds=round(percentile(latencies, 50), 3),
+            p99_milliseconds=round(percentile(latencies, 99), 3),
+            requests_per_second=round(len(latencies) / span, 1) if span else 0.0,
+            seconds=round(seconds, 3),
+            stable=stable and not self.faults,
+            reason=reason,
+            message=message,
+        )
+
+    def _verdict(self, stable: bool, seconds: float) -> tuple[str, str]:
+        """Return the reason and the sentence."""
+        if self.faults:
+            first, more = self.faults[0], len(self.faults) - 1
+            return first.reason, first.message + (f" ({more} more failed.)" if more else "")
+        if stable:
+            return WARMED_UP, ""
+        if not self._answered:
+            why = self._lost[-1] if self._lost else "no answer came"
+            return Reason.WARMUP_TIMED_OUT, (
+                f"{self.model} did not answer its warm-up within {seconds:.0f} s ({why}). Raise warmup.timeout, send "
+                "smaller requests, or look at Triton's log."
+            )
+        share, within = self.warmup.percentile, self.warmup.within
+        told = ", ".join(f"{percentile(latencies, share) * 1000:.1f}" for latencies in self._rounds[-3:])
+        return NOT_STABLE, (
+            f"After {seconds:.0f} s and {len(self._rounds)} of at least {self.at_least} rounds, the p{share} latency "
+            f"does not stay within {within:.0%} of the round before (last rounds: {told} ms). Raise warmup.stable."
+            "within, choose a lower percentile, or give the pods more CPU."
+        )

@@ -1,0 +1,155 @@
+"""The warm-up Job's program against a real Triton: what it leaves as termination message, and how it ends."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from conch_contract import ModelSource, Warmup, WarmupReport, WarmupRequest
+from tests.serving.pod import Pod
+from tests.serving.processes import free_port
+from tests.serving.relay import Relay
+from tests.serving.store import Store
+from tests.serving.test_formats import DOUBLE, X
+
+WARMUP = Warmup(requests=(WarmupRequest(body={"inputs": X}),), round_size=10, within=1.0, timeout_seconds=30)
+
+
+class Service(Relay):
+    """A Service as kube-proxy makes it: each connection goes to one of the pods, by chance."""
+
+    def __init__(self, *pods: Pod) -> None:
+        self._pods = pods
+        super().__init__(pods[0].http)
+
+    def _choose(self) -> int:
+        return random.choice(self._pods).http  # noqa: S311  chance, no secret
+
+
+class Ended:
+    """A run of conch-warmup, in a root of its own: the pod's agent does not see what the Job is told."""
+
+    def __init__(self, folder: Path, port: int, source: ModelSource, *options: str, store: Store | None = None) -> None:
+        root, message = Pod(Path(tempfile.mkdtemp(dir=folder))), folder / "termination-log"
+        root.write_manifest(source)
+        root.write_config_map("empty", {})
+        if store:
+            root.write_secret(store.secret)
+        command = [
+            str(Path(sys.executable).with_name("conch-warmup")),
+            "--host=127.0.0.1",
+            f"--port={port}",
+            f"--root={root.root}",
+            f"--scratch={folder / 'scratch'}",
+            f"--message={message}",
+            *options,
+        ]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env={})
+        self.status, self.line = run.returncode, run.stdout
+        assert message.exists(), run.stderr
+        assert message.stat().st_size <= 4096
+        self.report = WarmupReport.model_validate_json(message.read_text())
+
+
+@pytest.fixture
+def served(store: Store, pod: Pod) -> Pod:
+    """A pod that serves the model without having warmed it: the Job is on its own."""
+    _start(store, pod, "job", 2)
+    return pod
+
+
+def _start(store: Store, pod: Pod, name: str, factor: int) -> None:
+    files = {"model.py": DOUBLE.encode(), "factor.py": f"FACTOR = {factor}".encode()}
+    files["warmup/a.json"] = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}]}'
+    store.put("models", {f"{name}/{path}": content for path, content in files.items()})
+    pod.write_secret(store.secret)
+    pod.write_manifest(_source(None, name))
+    pod.start()
+    pod.until_ready()
+
+
+def _source(warmup: Warmup | None, name: str = "job") -> ModelSource:
+    return ModelSource(name="m", format="python", storage_uri=f"s3://models/{name}", warmup=warmup)
+
+
+def test_it_warms_measures_and_tells(served: Pod, tmp_path: Path) -> None:
+    ended = Ended(tmp_path, served.http, _source(WARMUP), "--pods=2")
+    report = ended.report
+    assert (ended.status, report.reason, report.stable) == (0, "WarmedUp", True), report
+    assert report.requests >= 161, "16 connections of 10 requests reach two pods, whatever the chance"
+    assert report.failures == 0
+    assert 0 < report.p50_milliseconds <= report.p99_milliseconds
+    assert report.requests_per_second > 0
+    assert ended.line.startswith("WarmedUp: ")
+    assert len(ended.line.splitlines()) == 1
+
+
+def test_an_answer_that_is_wrong(served: Pod, tmp_path: Path) -> None:
+    wrong = WarmupRequest(body={"inputs": X}, expected=({"name": "y", "data": [0, 0]},))
+    ended = Ended(tmp_path, served.http, _source(Warmup(requests=(wrong,))))
+    assert (ended.status, ended.report.reason) == (1, "WarmupAnswersWrong")
+    assert "output 'y' at index 0: expected 0, got 3.0" in ended.report.message
+    assert ended.report.message in ended.line
+
+
+def test_a_body_that_the_model_refuses(served: Pod, tmp_path: Path) -> None:
+    bad = WarmupRequest(name="no input", body={"inputs": []})
+    ended = Ended(tmp_path, served.http, _source(Warmup(requests=(bad,))))
+    assert (ended.status, ended.report.reason) == (1, "WarmupFailed")
+    assert "requests[0] (no input), to version 1 of m, is refused:" in ended.report.message
+
+
+def test_a_config_map_that_is_not_there(served: Pod, tmp_path: Path) -> None:
+    ended = Ended(tmp_path, served.http, _source(Warmup(config_map="empty")))
+    assert (ended.status, ended.report.reason) == (1, "WarmupMissing")
+
+
+def test_it_fetches_the_folder_of_requests_and_nothing_else(store: Store, served: Pod, tmp_path: Path) -> None:
+    folder = WARMUP.model_copy(update={"requests": (), "path": "warmup"})
+    ended = Ended(tmp_path, served.http, _source(folder), store=store)
+    assert (ended.status, ended.report.reason) == (0, "WarmedUp"), ended.report
+    fetched = [path.name for path in (tmp_path / "scratch").rglob("files/**/*") if path.is_file()]
+    assert fetched == ["a.json"]
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    ended = Ended(tmp_path, free_port(), _source(WARMUP.model_copy(update={"timeout_seconds": 1.0})))
+    assert (ended.status, ended.report.reason) == (2, "WarmupUnreachable")
+    assert "127.0.0.1" in ended.report.message
+
+
+def test_another_model_than_the_pods_serve(served: Pod, tmp_path: Path) -> None:
+    other = ModelSource(name="other", format="python", storage_uri="s3://models/job", warmup=WARMUP)
+    ended = Ended(tmp_path, served.http, other)
+    assert (ended.status, ended.report.reason) == (1, "WarmupFailed")
+    assert "other" in ended.report.message
+
+
+def test_a_manifest_that_asks_for_nothing(served: Pod, tmp_path: Path) -> None:
+    ended = Ended(tmp_path, served.http, _source(None))
+    assert (ended.status, ended.report.requests) == (0, 0)
+
+
+def test_one_pod_of_two_that_answers_otherwise_is_found(store: Store, served: Pod, tmp_path: Path) -> None:
+    second = Pod(tmp_path / "second")
+    service = Service(served, second)
+    try:
+        _start(store, second, "other-job", 3)
+        ended = Ended(tmp_path, service.port, _source(WARMUP), "--pods=2")
+        assert ended.status == 0, ended.report
+        counts = [pod.statistics("m")["inference_stats"]["success"]["count"] for pod in (served, second)]
+        assert min(counts) > 0
+        assert sum(counts) == ended.report.requests
+        right = WarmupRequest(body={"inputs": X}, expected=({"name": "y", "data": [3, 4]},))
+        held = _source(WARMUP.model_copy(update={"requests": (right,)}))
+        ended = Ended(tmp_path, service.port, held, "--pods=2")
+        assert (ended.status, ended.report.reason) == (1, "WarmupAnswersWrong"), ended.report
+        assert "expected 3, got 4.5" in ended.report.message
+    finally:
+        service.close()
+        second.stop()

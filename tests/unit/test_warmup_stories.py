@@ -1,0 +1,103 @@
+"""Stories of candidates that are warmed: no share of the requests before the warm-up Job has ended well."""
+
+from conch.api.kinds import DEPLOYMENT, JOB, Ref
+from conch.desire.warmup import warmup_job_name
+from conch_contract import WarmupReport, names
+from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+
+GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+GOOD = WarmupReport(requests=150, p50_milliseconds=4.2, p99_milliseconds=9.1, stable=True, reason="WarmedUp")
+WRONG = WarmupReport(requests=1, failures=1, reason="WarmupAnswersWrong", message="Output y[0] is 2, 3 was expected.")
+
+
+def warming() -> tuple[Cluster, str, str]:
+    """A candidate with its pods, whose warm-up Job has begun."""
+    steps = [{"weight": 50}, {"pause": "Manual"}]
+    cluster = Cluster(manifest(minReplicas=2, warmup={}, rollout={"steps": steps}, traffic=GATEWAY))
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    come_up(cluster, stable)
+    assert job(cluster, stable) not in cluster.objects, "there was nobody to protect"
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    assert job(cluster, new) not in cluster.objects, "there is no pod yet to warm"
+    come_up(cluster, new)
+    assert "--pods=1" in cluster.objects[job(cluster, new)]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert routed(cluster) == {stable: 100}
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.reason == "WarmingUp"
+    return cluster, stable, new
+
+
+def job(cluster: Cluster, revision: str) -> Ref:
+    del cluster
+    return Ref(JOB, warmup_job_name(revision))
+
+
+def end(cluster: Cluster, revision: str, report: WarmupReport) -> None:
+    """Let the Job's pod end with a report."""
+    ended = {"terminated": {"exitCode": 0, "reason": "Completed", "message": report.to_json()}}
+    cluster.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{revision}-warmup-x",
+                "namespace": KEY.namespace,
+                "labels": {names.LABEL_SERVICE: KEY.name, names.LABEL_WARMUP: revision},
+            },
+            "status": {"phase": "Succeeded", "containerStatuses": [{"name": names.WARMUP_CONTAINER, "state": ended}]},
+        }
+    )
+    cluster.settle()
+
+
+def test_a_candidate_gets_requests_after_its_warm_up_and_the_result_outlives_the_job() -> None:
+    cluster, stable, new = warming()
+    end(cluster, new, GOOD)
+    assert routed(cluster) == {stable: 50, new: 50}
+    cluster.remove(job(cluster, new))
+    for ref in [ref for ref in cluster.objects if ref.name.endswith("-warmup-x")]:
+        cluster.remove(ref)
+    cluster.settle()
+    assert job(cluster, new) not in cluster.objects, "it is not made again"
+    told = cluster.status.revision(new)
+    assert told is not None
+    assert told.warmup is not None
+    assert (told.warmup.requests, told.warmup.p99, told.warmup.reason) == (150, "9.1ms", "WarmedUp")
+
+
+def test_wrong_answers_end_the_rollout_before_a_user_sees_one() -> None:
+    cluster, stable, new = warming()
+    end(cluster, new, WRONG)
+    assert routed(cluster) == {stable: 100}
+    assert Ref(DEPLOYMENT, new) not in cluster.objects
+    assert job(cluster, new) not in cluster.objects
+    assert cluster.condition("Ready") == ("False", "WarmupAnswersWrong")
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert WRONG.message in ready.message
+
+
+def test_a_job_that_was_given_up_ends_the_rollout() -> None:
+    cluster, stable, new = warming()
+    body = cluster.objects[job(cluster, new)]
+    failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "Job was active too long"}
+    body["status"] = {"conditions": [failed]}
+    cluster.put(body)
+    cluster.settle()
+    assert routed(cluster) == {stable: 100}
+    assert cluster.condition("Stalled") == ("True", "WarmupBroken")
+
+
+def test_a_retry_warms_up_again() -> None:
+    cluster, stable, new = warming()
+    end(cluster, new, WRONG)
+    for ref in [ref for ref in cluster.objects if ref.name.endswith("-warmup-x")]:
+        cluster.remove(ref)  # the garbage collector, after the Job
+    cluster.ask(f"retry {cluster.world().service.metadata.generation} now")
+    cluster.settle()
+    come_up(cluster, new)
+    assert job(cluster, new) in cluster.objects
+    assert routed(cluster) == {stable: 100}
