@@ -2,5 +2,6 @@
 
 from conch.triton.config import model_config
 from conch.triton.flags import DRAIN_SECONDS, server_command
+from conch.triton.warmup import warmup
 
-__all__ = ["DRAIN_SECONDS", "model_config", "server_command"]
+__all__ = ["DRAIN_SECONDS", "model_config", "server_command", "warmup"]

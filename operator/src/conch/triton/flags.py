@@ -30,6 +30,7 @@ def server_command(args: Sequence[str]) -> list[str]:
         f"--http-port={names.HTTP_PORT}",
         f"--grpc-port={names.GRPC_PORT}",
         f"--metrics-port={names.METRICS_PORT}",
+        "--metrics-config=summary_latencies=true",  # percentiles, which gates ask for
         f"--grpc-max-connection-age={CONNECTION_AGE_MS}",
         f"--grpc-max-connection-age-grace={CONNECTION_GRACE_MS}",
         f'--http-restricted-api="{_RESTRICTED}=$key"',

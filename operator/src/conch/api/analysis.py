@@ -1,0 +1,255 @@
+"""What a candidate must show before it gets more requests: the gates, and what is told of each.
+
+A gate asks one thing of a revision. Numbers of a status are text: they change when a gate is judged, and never flicker.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from fractions import Fraction
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import ConfigDict, Field
+
+from conch.api._base import DURATION_PATTERN, Duration, Part, duration_seconds
+from conch.api.cel import Rule, rules
+
+# What gates that count requests ask for where minSamples is absent: of 20 requests, one failure is 5 %.
+DEFAULT_SAMPLES: Final = 20
+# Below a hundred requests Triton's percentile 99 passes over the slowest one (measured, 2.51).
+DEFAULT_SAMPLES_P99: Final = 100
+
+_PERCENT: Final = "^(100([.]0{1,4})?|[0-9]{1,2}([.][0-9]{1,4})?)%$"
+_NUMBER: Final = "^[-+]?[0-9]{1,15}([.][0-9]{1,15})?([eE][-+]?[0-9]{1,2})?$"
+_URL: Final = "^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$"
+
+
+def _at_least(field: str, low: str, high: str) -> Rule:
+    """A duration within bounds; one that is none is told by its own rule."""
+    return Rule(
+        f"!self.matches('{DURATION_PATTERN}')"
+        f" || (duration(self) >= duration('{low}') && duration(self) <= duration('{high}'))",
+        message=f"{field} must be between {low} and {high}; write one such as {'30s' if field == 'interval' else '5s'}",
+        expression=f"'{field} ' + self + ' must be between {low} and {high}; write one such as"
+        f" {'30s' if field == 'interval' else '5s'}'",
+    )
+
+
+Percent = Annotated[
+    str,
+    Field(max_length=16),
+    Rule(
+        f"self.matches('{_PERCENT}')",
+        message="not a percentage; write a number from 0 to 100 with a % sign, such as 99.9%",
+        expression="'\"' + self + '\" is not a percentage; write a number from 0 to 100 with a % sign, such as 99.9%'",
+    ),
+]
+"""A share as text, so that 99.9 % is exactly that. Read with `percent`."""
+
+# Kubernetes' API conventions keep floats out of specs; a Quantity has no sign.
+Number = Annotated[
+    int | str,
+    Field(json_schema_extra={"maxLength": 36, "x-kubernetes-int-or-string": True}),
+    Rule(
+        f"string(self).matches('{_NUMBER}')",
+        message="not a number; write an integer, or a decimal number in quotes, such as '0.01'",
+    ),
+]
+"""An integer, or a decimal number in quotes."""
+
+
+class SuccessRate(Part):
+    """The share of requests that Triton answered without an error."""
+
+    min: Percent
+    """The least share, such as 99.9%."""
+
+
+class Latency(Part):
+    """How long Triton takes for a request, from its arrival to its response; failed requests do not count."""
+
+    percentile: Literal[50, 90, 95, 99] | None = None
+    """The percentile that is judged: Triton's own, over the last minute, of the slowest pod. Absent: the mean."""
+    max: Annotated[
+        Duration,
+        Rule(
+            f"!self.matches('{DURATION_PATTERN}') || duration(self) > duration('0s')",
+            message="no request takes no time: max must be above 0s; raise it, such as to 50ms",
+        ),
+    ]
+    """The longest time, such as 50ms."""
+
+
+class Prometheus(Part):
+    """A number from a Prometheus of yours."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "has(self.min) || has(self.max)",
+                message="a query without a bound judges nothing; set min, max or both",
+            ),
+            Rule(
+                f"!has(self.min) || !has(self.max) || !string(self.min).matches('{_NUMBER}')"
+                f" || !string(self.max).matches('{_NUMBER}') || double(string(self.min)) <= double(string(self.max))",
+                message="no number is at least min and at most max here; lower min or raise max",
+                expression="'min ' + string(self.min) + ' is above max ' + string(self.max)"
+                " + ', so no number would pass; lower min or raise max'",
+                path=".max",
+            ),
+        )
+    )
+
+    server: Annotated[
+        str,
+        Field(max_length=512),
+        Rule(
+            f"self.matches('{_URL}')",
+            message="not the URL of a Prometheus; write it as http://host:port or https://host/prefix,"
+            " without user, query and fragment",
+        ),
+    ]
+    """Where it is, as the operator reaches it: http://prometheus.monitoring:9090."""
+    query: Annotated[str, Field(min_length=1, max_length=4096)]
+    """PromQL with one number as its answer; {{service}}, {{namespace}}, {{revision}} and {{stable}} are filled in."""
+    min: Number | None = None
+    """The least number that passes."""
+    max: Number | None = None
+    """The largest number that passes."""
+    timeout: Annotated[Duration, _at_least("timeout", "1s", "1m")] = "5s"
+    """How long an answer may take."""
+
+
+class Gate(Part):
+    """One thing that a revision must show: exactly one of successRate, latency and prometheus."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "[has(self.successRate), has(self.latency), has(self.prometheus)].filter(set, set).size() == 1",
+                message="a gate asks one thing: exactly one of successRate, latency and prometheus;"
+                " make a gate of each",
+            ),
+            Rule(
+                "!has(self.prometheus) || !has(self.minSamples)",
+                message="a query counts no requests, so minSamples means nothing to it; remove minSamples,"
+                " or let the query answer nothing until it has seen enough",
+                path=".minSamples",
+            ),
+        )
+    )
+
+    name: Annotated[str | None, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = None
+    """What status and events call it. Absent: after what it asks, such as success-rate or latency-p99."""
+    success_rate: SuccessRate | None = None
+    """The share of requests that Triton answered without an error."""
+    latency: Latency | None = None
+    """How long requests take in Triton."""
+    prometheus: Prometheus | None = None
+    """A number from a Prometheus of yours."""
+    interval: Annotated[Duration, _at_least("interval", "1s", "10m")] = "10s"
+    """The least time between two judgements."""
+    min_samples: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
+    """Requests without which nothing is judged: the time that is looked at grows until there are so many.
+    Absent: 20, and 100 for percentile 99."""
+    failure_limit: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many judgements may go against the revision; with one more the gate fails."""
+
+    @property
+    def interval_seconds(self) -> float:
+        """The least time between two judgements, in seconds."""
+        return duration_seconds(self.interval)
+
+    @property
+    def samples(self) -> int:
+        """Requests that a judgement needs; 0 where none are counted."""
+        if not self.counts_requests:
+            return 0
+        p99 = self.latency is not None and self.latency.percentile == 99
+        return self.min_samples or (DEFAULT_SAMPLES_P99 if p99 else DEFAULT_SAMPLES)
+
+    @property
+    def counts_requests(self) -> bool:
+        """Whether only requests to the revision bring it to a verdict."""
+        return self.prometheus is None
+
+    @property
+    def kind(self) -> str:
+        """What it asks, as a name."""
+        if self.success_rate is not None:
+            return "success-rate"
+        if self.latency is not None:
+            return f"latency-p{self.latency.percentile}" if self.latency.percentile else "latency-mean"
+        return "prometheus"
+
+
+Gates = Annotated[
+    tuple[Gate, ...],
+    Field(max_length=16),
+    Rule(
+        "self.all(gate, !has(gate.name) || self.exists_one(other, has(other.name) && other.name == gate.name))",
+        message="two gates have the same name; give each a name of its own",
+    ),
+]
+"""The gates of a rollout."""
+
+
+class Verdict(StrEnum):
+    """What a gate says of a revision. Only Passed lets it go on."""
+
+    PASSED = "Passed"
+    FAILED = "Failed"
+    INCONCLUSIVE = "Inconclusive"
+
+
+class GateStatus(Part):
+    """What a gate says, and the memory that its next judgement needs."""
+
+    name: str
+    """The gate's name."""
+    verdict: str = Verdict.INCONCLUSIVE.value
+    """Passed, Failed or Inconclusive; only Passed lets the rollout go on."""
+    value: str = ""
+    """What was measured at the last judgement."""
+    bound: str = ""
+    """What is asked."""
+    samples: int | None = None
+    """The requests that the last judgement looked at."""
+    failures: int = 0
+    """Judgements that went against the revision so far."""
+    judged: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
+    """When it was last judged; the next judgement looks at what came after."""
+    message: str = ""
+    """All of it in a sentence."""
+
+    @classmethod
+    def of(cls, gate: Gate) -> Self:
+        """What is told of a gate before anything was measured."""
+        return cls(name=gate.name or gate.kind)
+
+
+def named(gates: Iterable[Gate]) -> tuple[Gate, ...]:
+    """Return the gates with every name filled in, each of its own: latency-p99, latency-p99-2."""
+    gates = tuple(gates)
+    taken = {gate.name for gate in gates if gate.name}
+    out: list[Gate] = []
+    for gate in gates:
+        name, number = gate.name or gate.kind, 2
+        while not gate.name and name in taken:
+            name, number = f"{gate.kind}-{number}", number + 1
+        taken.add(name)
+        out.append(gate.model_copy(update={"name": name}))
+    return tuple(out)
+
+
+def percent(text: str) -> Fraction:
+    """Return a percentage as an exact share.
+
+    >>> percent("99.9%")
+    Fraction(999, 1000)
+
+    Raises:
+        ValueError: `text` is no such percentage.
+    """
+    if not text.endswith("%"):
+        raise ValueError(f"{text!r} is not a percentage; write a number and a % sign, such as 99.9%")
+    return Fraction(text[:-1]) / 100

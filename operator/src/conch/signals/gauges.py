@@ -1,0 +1,29 @@
+"""All that gates look at, from pods and from Prometheus, as one value."""
+
+from collections.abc import Callable, Iterable
+
+from conch.api.kinds import ServiceKey
+from conch.decide import ToMeasure
+from conch.observe import Pod
+from conch.observe.measured import History, Measured
+from conch.signals.counters import Counters
+from conch.signals.prometheus import Queries
+
+
+class Gauges:
+    """Asks what is to be measured, in the background; calls `changed` with the service that has news."""
+
+    def __init__(self, changed: Callable[[ServiceKey], None]) -> None:
+        self._counters = Counters(changed)
+        self._queries = Queries(changed)
+
+    async def close(self) -> None:
+        """Drop what is under way."""
+        await self._counters.close()
+        await self._queries.close()
+
+    def ask(self, key: ServiceKey, pods: Iterable[Pod], wanted: ToMeasure) -> Measured:
+        """Return what is known of a service's candidate; where nothing is asked, nothing is kept."""
+        histories = self._counters.ask(key, pods, wanted.models)
+        answers = self._queries.ask(key, wanted.questions)
+        return Measured(next(iter(histories.values()), History()), answers)

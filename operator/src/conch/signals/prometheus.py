@@ -1,0 +1,162 @@
+"""Asks the user's Prometheus, in the background: no reconcile ever waits for an answer.
+
+One instant query of its HTTP API (`POST /api/v1/query`). The operator asks where a user points it, so it is
+careful: no redirect is followed, no link-local address (a cloud's metadata) is asked, and of an answer that is
+not Prometheus' own nothing is repeated.
+"""
+
+import asyncio
+import ipaddress
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from conch.api.kinds import ServiceKey
+from conch.observe.measured import Answer, Question
+
+_LIMIT: Final = 1 << 20  # bytes; one number is a hundred
+_AT_ONCE: Final = 32  # questions under way
+_GRACE: Final = 0.5  # seconds beyond its timeout in which a server may say itself that it was too slow
+_WORDS: Final = 500  # characters of the server's own words
+_REMEMBERED: Final = 3600.0  # seconds that an answer is kept for a service that asks no more
+
+
+class Queries:
+    """Asks questions; calls `changed` with each answer."""
+
+    def __init__(self, changed: Callable[[ServiceKey], None], clock: Callable[[], float] = time.time) -> None:
+        self._changed = changed
+        self._clock = clock
+        connector = aiohttp.TCPConnector(resolver=_Resolver())
+        self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
+        self._told: dict[ServiceKey, dict[Question, Answer]] = {}
+        self._asking: dict[tuple[ServiceKey, Question], asyncio.Task[None]] = {}
+        self._gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def close(self) -> None:
+        """Drop the questions and the connections."""
+        for task in self._asking.values():
+            task.cancel()
+        await self._session.close()
+
+    def ask(self, key: ServiceKey, questions: Mapping[str, Question]) -> Mapping[str, Answer]:
+        """Ask what was not answered within its interval, and return the last answers, by the names given.
+
+        What is asked no more is forgotten; an empty mapping forgets the service.
+        """
+        now = self._clock()
+        wanted = set(questions.values())
+        told = {question: answer for question, answer in self._told.get(key, {}).items() if question in wanted}
+        self._told[key] = told
+        self._prune(now)
+        for other, question in [one for one in self._asking if one[0] == key]:
+            if question not in wanted:
+                self._asking.pop((other, question)).cancel()
+        for question in wanted:
+            answer = told.get(question)
+            due = answer is None or now - answer.time >= question.interval
+            if due and (key, question) not in self._asking:
+                self._asking[key, question] = asyncio.create_task(self._ask_one(key, question))
+        return {name: told[question] for name, question in questions.items() if question in told}
+
+    def _prune(self, now: float) -> None:
+        """Forget services that ask nothing, and those that stopped asking."""
+        for key, told in list(self._told.items()):
+            if all(now - answer.time > _REMEMBERED for answer in told.values()):
+                del self._told[key]
+
+    async def _ask_one(self, key: ServiceKey, question: Question) -> None:
+        try:
+            async with self._gate:
+                answer = await self._answer(question)
+        finally:
+            self._asking.pop((key, question), None)
+        self._told.setdefault(key, {})[question] = answer
+        self._changed(key)
+
+    async def _answer(self, question: Question) -> Answer:
+        form = {"query": question.query, "timeout": f"{question.timeout:g}s"}
+        try:
+            base = URL(question.server)
+            url = base.with_path(f"{base.path.rstrip('/')}/api/v1/query")
+            _check_address(base.host or "")
+            async with asyncio.timeout(question.timeout + _GRACE):
+                async with self._session.post(url, data=form, allow_redirects=False) as reply:
+                    body = bytearray()
+                    async for chunk in reply.content.iter_chunked(65536):
+                        body += chunk
+                        if len(body) > _LIMIT:
+                            return Answer(self._clock(), error=f"the answer is above {_LIMIT >> 20} MiB")
+                    return read_answer(self._clock(), reply.status, bytes(body))
+        except TimeoutError:
+            return Answer(self._clock(), error=f"{question.server} did not answer within {question.timeout:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            words = str(error)[:_WORDS] or type(error).__name__
+            return Answer(self._clock(), error=f"{question.server} cannot be asked: {words}")
+
+
+def read_answer(moment: float, status: int, body: bytes) -> Answer:
+    """Read an answer of Prometheus' HTTP API (https://prometheus.io/docs/prometheus/latest/querying/api/).
+
+    A scalar and a vector of one element are a number; all else is told in a sentence.
+    """
+    try:
+        told: Any = json.loads(body)
+        if told["status"] == "error":
+            words = f"{told['errorType']}: {told['error']}"[:_WORDS]
+            return Answer(moment, error=f"Prometheus refuses the query: {words}")
+        kind, result = told["data"]["resultType"], told["data"]["result"]
+        if kind == "scalar":
+            return _number(moment, result[1])
+        if kind == "vector" and len(result) == 1:
+            return _number(moment, result[0]["value"][1])
+        return Answer(moment, error=_not_one_number(kind, len(result)))
+    except (ValueError, LookupError, TypeError):
+        return Answer(moment, error=f"the answer (HTTP status {status}) is not that of a Prometheus")
+
+
+def _not_one_number(kind: str, count: int) -> str:
+    if kind != "vector":
+        return f"the query answers a {kind}, not one number; make it an instant vector"
+    if count == 0:
+        return "the query answers nothing: no series matches it at this moment"
+    return f"the query answers {count} series, not one number; aggregate them, such as with sum() or max()"
+
+
+def _number(moment: float, text: str) -> Answer:
+    value = float(text)
+    if math.isnan(value):
+        return Answer(moment, error="the query answers NaN, which is no number; most often a division of 0 by 0")
+    return Answer(moment, value=value)
+
+
+class _Resolver(ThreadedResolver):
+    """Resolves names, but not to addresses that no Prometheus has."""
+
+    async def resolve(self, host: str, *args: Any, **kwargs: Any) -> list[ResolveResult]:
+        found = await super().resolve(host, *args, **kwargs)
+        for one in found:
+            _check_address(one["host"])
+        return found
+
+
+def _check_address(host: str) -> None:
+    """Refuse a link-local address.
+
+    Raises:
+        ValueError: it is one.
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return  # a name; the resolver checks what it stands for
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    if mapped.is_link_local:
+        raise ValueError(f"{host} is a link-local address, which is never asked")

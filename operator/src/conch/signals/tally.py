@@ -1,0 +1,47 @@
+"""From the counters of pods that come, restart and go to totals of a revision that never fall.
+
+As Prometheus' `increase`: what a series grew since its pod was last read is added; a series below its last
+value began anew at zero. What a pod had counted before it was first read belongs to nobody's window.
+"""
+
+from collections.abc import Collection, Mapping
+
+from conch.observe.measured import Quantiles, Totals, worst
+from conch.triton.metrics import DURATION_US, FAILURE, QUEUE_US, SUCCESS, Scrape, Series
+
+
+class Tally:
+    """Adds up one revision."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Mapping[Series, float]] = {}
+        self._quantiles: dict[str, Quantiles] = {}
+        self._sums: dict[str, float] = {}
+
+    def add(self, uid: str, scrape: Scrape) -> None:
+        """Take in what a pod told."""
+        before = self._seen.get(uid)
+        if before is not None:
+            for series, value in scrape.counters.items():
+                known = before.get(series, 0.0)
+                grown = value - known if value >= known else value
+                self._sums[series.metric] = self._sums.get(series.metric, 0.0) + grown
+        self._seen[uid] = scrape.counters
+        self._quantiles[uid] = scrape.quantiles
+
+    def keep(self, uids: Collection[str]) -> None:
+        """Forget all other pods; what they did stays in the totals."""
+        for uid in [uid for uid in self._seen if uid not in uids]:
+            del self._seen[uid], self._quantiles[uid]
+
+    def totals(self, moment: float) -> Totals:
+        """Return the revision's totals at that moment."""
+        failures = round(self._sums.get(FAILURE, 0.0))
+        return Totals(
+            time=moment,
+            requests=round(self._sums.get(SUCCESS, 0.0)) + failures,
+            failures=failures,
+            duration_us=self._sums.get(DURATION_US, 0.0),
+            queue_us=self._sums.get(QUEUE_US, 0.0),
+            quantiles=worst(list(self._quantiles.values())),
+        )

@@ -1,0 +1,167 @@
+"""From Triton's metrics pages to totals that never fall, and to what happened between two moments."""
+
+from __future__ import annotations
+
+import pytest
+
+from conch.observe.measured import MAX_POINTS, History, Totals
+from conch.signals.tally import Tally
+from conch.triton.metrics import DURATION_US, FAILURE, SUCCESS, Scrape, Series, read_metrics
+
+# A page of Triton 2.51, shortened; `other` stands for a second model of the same server.
+PAGE = """
+# HELP nv_inference_request_success Number of successful inference requests, all batch sizes
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{model="m",version="1"} 30
+nv_inference_request_success{model="m",version="2"} 12
+nv_inference_request_success{model="other",version="1"} 1000
+# TYPE nv_inference_request_failure counter
+nv_inference_request_failure{model="m",reason="REJECTED",version="1"} 0
+nv_inference_request_failure{model="m",reason="BACKEND",version="1"} 3
+nv_inference_request_failure{model="m",reason="CANCELED",version="2"} 1
+# TYPE nv_inference_request_duration_us counter
+nv_inference_request_duration_us{model="m",version="1"} 1.5e+06
+nv_inference_queue_duration_us{model="m",version="1"} 250
+nv_inference_pending_request_count{model="m",version="1"} 7
+# TYPE nv_inference_request_summary_us summary
+nv_inference_request_summary_us_count{model="m",version="1"} 30
+nv_inference_request_summary_us_sum{model="m",version="1"} 1.5e+06
+nv_inference_request_summary_us{model="m",version="1",quantile="0.5"} 900
+nv_inference_request_summary_us{model="m",version="1",quantile="0.99"} 8000
+nv_inference_request_summary_us{model="m",version="1",quantile="0.999"} 90000
+nv_inference_request_summary_us{model="m",version="2",quantile="0.5"} 1200
+nv_inference_request_summary_us{model="m",version="2",quantile="0.99"} Nan
+"""
+
+
+def scrape(success: float, failure: float = 0, duration: float = 0, version: str = "1") -> Scrape:
+    return Scrape(
+        {
+            Series(SUCCESS, version, ""): success,
+            Series(FAILURE, version, "OTHER"): failure,
+            Series(DURATION_US, version, ""): duration,
+        },
+        ((99, duration),),
+    )
+
+
+def requests(tally: Tally) -> tuple[int, int]:
+    totals = tally.totals(0.0)
+    return totals.requests, totals.failures
+
+
+def test_a_page_is_read_for_one_model_and_all_its_versions() -> None:
+    read = read_metrics(PAGE, "m")
+    tally = Tally()
+    tally.add("a", Scrape())
+    tally.add("a", read)
+    totals = tally.totals(5.0)
+    assert (totals.requests, totals.failures) == (46, 4)
+    assert (totals.duration_us, totals.queue_us) == (1.5e6, 250)
+    assert totals.quantiles == ((50, 1200.0), (99, 8000.0))
+
+
+def test_a_model_that_is_not_served_has_no_data() -> None:
+    assert read_metrics(PAGE, "none") == Scrape()
+    assert read_metrics("", "m") == Scrape()
+
+
+def test_what_is_no_page_is_refused() -> None:
+    with pytest.raises(ValueError, match="convert"):
+        read_metrics('nv_inference_request_success{model="m"} many\n', "m")
+
+
+def test_what_a_pod_counted_before_it_was_first_read_is_nobodys() -> None:
+    tally = Tally()
+    tally.add("a", scrape(500, 20))
+    assert requests(tally) == (0, 0)
+    tally.add("a", scrape(510, 21))
+    assert requests(tally) == (11, 1)
+
+
+def test_a_triton_that_restarts_counts_on() -> None:
+    tally = Tally()
+    tally.add("a", scrape(100))
+    tally.add("a", scrape(110))
+    tally.add("a", scrape(4, 1))
+    assert requests(tally) == (15, 1)
+
+
+def test_a_version_that_comes_later_counts_from_its_start() -> None:
+    tally = Tally()
+    tally.add("a", scrape(100))
+    tally.add("a", scrape(7, version="2"))  # version 1 is gone, and takes nothing along
+    assert requests(tally) == (7, 0)
+
+
+def test_pods_come_and_go_and_totals_never_fall() -> None:
+    tally = Tally()
+    tally.add("a", scrape(0))
+    tally.add("a", scrape(10, duration=3000))
+    tally.add("b", scrape(1000, duration=50))
+    tally.keep({"b"})
+    assert requests(tally) == (10, 0)
+    tally.add("b", scrape(1005, duration=80))
+    assert requests(tally) == (15, 0)
+    assert tally.totals(0.0).quantiles == ((99, 80),), "a pod that is gone is slow no more"
+    tally.add("a", scrape(12))  # the same pod again: what it did unseen is nobody's
+    assert requests(tally) == (15, 0)
+
+
+def grown(*points: tuple[int, int], quantiles: dict[int, float] | None = None) -> History:
+    history = History()
+    for time, count in points:
+        told = (quantiles or {}).get(time)
+        history = history.grown(Totals(time, count, quantiles=((99, told),) if told else ()))
+    return history
+
+
+def test_a_window_is_what_came_after_the_last_reading_before_its_start() -> None:
+    history = grown((10, 0), (12, 5), (14, 9), (16, 20))
+    assert history.since(12).requests == 15
+    assert history.since(13.9).requests == 15
+    assert history.since(14).requests == 11
+    assert history.since(16).requests == 0
+    assert history.since(99).requests == 0
+    assert (history.since(13).start, history.since(13).end) == (13, 16)
+
+
+def test_a_window_that_begins_before_all_readings_begins_with_the_first() -> None:
+    history = grown((10, 100), (12, 105))
+    assert history.since(0).requests == 5
+    assert history.since(0).start == 10
+
+
+def test_without_a_reading_nothing_happened() -> None:
+    assert History().since(5).requests == 0
+    assert History().unread("no route").since(5).successes == 0
+    assert grown((10, 0), (12, 5)).unread("no route").since(0).requests == 5
+
+
+def test_standing_still_takes_no_room() -> None:
+    history = grown(*((time, 7) for time in range(10, 100)))
+    assert len(history.points) == 1
+    assert history.read == 99
+    assert len(grown(*((time, time) for time in range(2 * MAX_POINTS))).points) == MAX_POINTS
+
+
+def test_time_never_runs_backwards() -> None:
+    assert [point.time for point in grown((10, 1), (8, 2), (11, 3)).points] == [10, 10, 11]
+
+
+def test_the_mean_is_of_the_requests_that_succeeded() -> None:
+    history = History().grown(Totals(1)).grown(Totals(3, requests=12, failures=2, duration_us=5000))
+    assert history.since(0).latency_us(None) == 500
+    assert History().since(0).latency_us(None) is None
+    assert history.since(0).latency_us(99) is None
+
+
+def test_percentiles_of_a_short_window_are_those_of_its_end() -> None:
+    history = grown((0, 0), (2, 5), (4, 9), quantiles={2: 900.0, 4: 100.0})
+    assert history.since(0).latency_us(99) == 100.0
+
+
+def test_percentiles_of_a_long_window_are_the_worst_of_its_minutes() -> None:
+    told = {30: 7000.0, 60: 900.0, 120: 300.0}
+    history = grown((0, 0), (30, 5), (60, 9), (120, 11), quantiles=told)
+    assert history.since(0).latency_us(99) == 900.0, "the point of second 30 speaks of a time before the window, too"
