@@ -28,7 +28,11 @@ SERVICES = {
     for manifest in yaml.safe_load_all(path.read_text())
     if manifest["kind"] == "InferenceService"
 }
-CASES = yaml.safe_load(Path(__file__).with_name("cases.yaml").read_text())
+CASES = [
+    case
+    for path in sorted(Path(__file__).with_name("cases").glob("*.yaml"))
+    for case in yaml.safe_load(path.read_text())
+]
 
 # Those that Conch sets, and beginnings of them: Triton takes a beginning for the whole.
 OWNED = [
@@ -119,7 +123,12 @@ async def test_defaults_are_filled_in_by_the_server(server: Server) -> None:
             "triton": {"shmSize": "64Mi"},
             "minReplicas": 1,
         },
-        "rollout": {"progressDeadline": "15m", "historyLimit": 10},
+        "rollout": {
+            "strategy": "Progressive",
+            "onFailure": "Rollback",
+            "progressDeadline": "15m",
+            "historyLimit": 10,
+        },
     }
 
 

@@ -4,47 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Ref
 from conch_contract import names
 from tests.api.operator import Audit, Operator, children, condition, essence, isvc, settled
-from tests.cluster import Cluster, binaries
+from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
 
 REST_SECONDS = 60
 MANY = 50
-
-
-@pytest.fixture(scope="module")
-def cluster(api_server: Path) -> Cluster:
-    assert api_server.exists()
-    return Cluster("conch-api")
-
-
-@pytest.fixture(scope="module")
-def kube(cluster: Cluster) -> Iterator[Kube]:
-    with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
-        kube.run("apply", "--server-side", "--force-conflicts", "--filename=crds/")
-        kube.run("wait", "--for=condition=Established", "crd/inferenceservices.conch.dev", "--timeout=30s")
-        yield kube
-
-
-@pytest.fixture
-def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
-    name = request.node.name.replace("_", "-")[:50].rstrip("-") + f"-{int(time.time()) % 100000}"
-    kube.run("create", "namespace", name)
-    yield name
-    kube.run("delete", "namespace", name, "--wait=false")
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "operator.log"
 
 
 def test_a_new_service_costs_a_write_a_child_and_one_status(

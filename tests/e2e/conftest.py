@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import evidence, examples, filetypes, store
+from tests.support import evidence, examples, filetypes, gateways, store
+from tests.support.gateways import Gateway
 from tests.support.kube import Kube, KubectlError
 from tests.support.place import Place, open_place, plain
 from tests.support.service import Service
@@ -97,6 +98,12 @@ def bucket(place: Place, audit_from: int) -> Store:
             found.upload(f"s3://models/times-{factor}", {"model.py": examples.MODELS / "double" / "model.py"})
         found.upload("s3://models/magika-v2", {"1/model.onnx": filetypes.MODEL})
     return found
+
+
+@pytest.fixture(scope="session")
+def gateway(place: Place, request: pytest.FixtureRequest) -> Gateway:
+    """A Gateway that admits routes from everywhere: Envoy Gateway's, unless a story asks for another."""
+    return gateways.deploy(place, getattr(request, "param", "envoy"))
 
 
 MakeNamespace = Callable[[str], "contextlib.AbstractContextManager[str]"]

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from conch.api import Status
-from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, POD, Ref, ServiceKey, ref_of
+from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, POD, Ref, ServiceKey, ref_of
+from conch.api.names import ANNOTATION_REQUEST
 from conch.decide import Decision, Event, Trouble, decide, events, tell
 from conch.decide.times import format_time
 from conch.desire import Images, desire
 from conch.observe import Store, World, observe
+from conch.observe.measured import Measured
 from conch.plan import Action, Apply, Delete, Refusal, Release, plan
 from conch_contract import AgentReport, ModelReport, ModelState, names
 
@@ -22,14 +24,23 @@ KEY = ServiceKey("demo", "magika")
 IMAGES = Images("conch/serving:1")
 
 
-def manifest(uri: str = "s3://models/magika", **predictor: Any) -> dict[str, Any]:
+def manifest(
+    uri: str = "s3://models/magika",
+    rollout: dict[str, Any] | None = None,
+    traffic: dict[str, Any] | None = None,
+    **predictor: Any,
+) -> dict[str, Any]:
     """Return an InferenceService as the API server would hand it out."""
     model = {"modelFormat": {"name": "onnx"}, "storageUri": uri, "storage": {"secretRef": {"name": "s3"}}}
     return {
         "apiVersion": "conch.dev/v1alpha1",
         "kind": "InferenceService",
         "metadata": {"name": KEY.name, "namespace": KEY.namespace, "uid": "service-uid", "generation": 1},
-        "spec": {"predictor": {"model": model, **predictor}, "rollout": {"progressDeadline": "15m"}},
+        "spec": {
+            "predictor": {"model": model, **predictor},
+            "rollout": {"progressDeadline": "15m", **(rollout or {})},
+            **({"traffic": traffic} if traffic else {}),
+        },
     }
 
 
@@ -42,6 +53,8 @@ class Cluster:
         self.now = 1_000_000.0
         self.objects: dict[Ref, dict[str, Any]] = {}
         self.reports: dict[str, AgentReport] = {}
+        self.measured = Measured()
+        self.accepted: frozenset[str] = frozenset()  # the revisions that the gateway last took up
         self.story: list[Event] = []
         self.status_writes = 0
         self._versions = itertools.count(1)
@@ -55,6 +68,10 @@ class Cluster:
         meta.setdefault("uid", f"uid-{next(self._uids)}")
         meta["resourceVersion"] = str(next(self._versions))
         meta.setdefault("creationTimestamp", format_time(self.now))
+        before = self.objects.get(ref_of(body))
+        if body["kind"] == HTTP_ROUTE.name:
+            changed = before is None or before["spec"] != body["spec"]
+            meta["generation"] = (before["metadata"]["generation"] if before else 0) + changed
         self.objects[ref_of(body)] = body
         self.store.put(body)
 
@@ -75,11 +92,36 @@ class Cluster:
         body["metadata"]["generation"] += 1
         self.put(body)
 
+    def ask(self, request: str) -> None:
+        """Ask something of the rollout, as `kubectl annotate` does: the generation stays."""
+        body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+        body["metadata"].setdefault("annotations", {})[ANNOTATION_REQUEST] = request
+        self.put(body)
+
+    def accept_routes(self, status: str = "True", reason: str = "Accepted", message: str = "") -> None:
+        """Let the gateways answer to the route as it is."""
+        body = copy.deepcopy(self.objects[Ref(HTTP_ROUTE, KEY.name)])
+        conditions = [
+            {
+                "type": type_,
+                "status": status if type_ == "Accepted" else "True",
+                "reason": reason,
+                "message": message,
+                "observedGeneration": body["metadata"]["generation"],
+            }
+            for type_ in ("Accepted", "ResolvedRefs")
+        ]
+        parents = [{"parentRef": ref, "conditions": conditions} for ref in body["spec"]["parentRefs"]]
+        body["status"] = {"parents": parents}
+        if status == "True":
+            self.accepted = frozenset(routed(self))
+        self.put(body)
+
     def world(self) -> World:
         """Look at the service."""
         world = observe(self.store, KEY, self.now)
         assert isinstance(world, World)
-        return world.told(self.reports)
+        return world.told(self.reports).with_measured(self.measured)
 
     def decision(self) -> Decision:
         return decide(self.world())
@@ -125,10 +167,20 @@ class Cluster:
         for index in range(wanted):
             self.pod(revision, index, ready=ready)
 
-    def pod(self, revision: str, index: int, *, ready: bool, report: AgentReport | None = None, **status: Any) -> None:
-        """Write one pod of a revision."""
+    def pod(
+        self,
+        revision: str,
+        index: int,
+        *,
+        ready: bool,
+        report: AgentReport | None = None,
+        generation: str = "",
+        **status: Any,
+    ) -> None:
+        """Write one pod of a revision; of another `generation`, it is another pod in its place."""
         name = f"{revision}-{index}"
-        uid = f"pod-{name}"
+        owner = self.objects.get(Ref(DEPLOYMENT, revision), {"metadata": {"uid": "gone"}})
+        uid = f"pod-{name}-{owner['metadata']['uid']}-{generation}"
         self.put(
             {
                 "apiVersion": "v1",
@@ -165,6 +217,24 @@ class Cluster:
             case Apply(ref, wanted, new):
                 assert new == (ref not in self.objects)
                 self.put(_merged(self.objects.get(ref), wanted))
+
+
+def routed(cluster: Cluster) -> dict[str, int]:
+    """The shares that the route names; those of HTTP and gRPC are the same."""
+    rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"]
+    http, grpc = ({ref["name"]: ref["weight"] for ref in rule["backendRefs"]} for rule in rules)
+    assert http == grpc
+    return http
+
+
+def come_up(cluster: Cluster, revision: str) -> None:
+    """Let the kubelet start what is wanted, and the gateway follow, until nothing moves."""
+    for _ in range(10):
+        cluster.start_pods(revision)
+        cluster.accept_routes()
+        if cluster.settle() == 0:
+            return
+    raise AssertionError("it never comes to rest")
 
 
 def told(state: ModelState, reason: str = "", message: str = "") -> AgentReport:

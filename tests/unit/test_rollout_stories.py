@@ -91,7 +91,8 @@ def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> No
     assert [action.ref for action in switch] == [ROOT]
     assert selected(cluster) == new
     assert Ref(DEPLOYMENT, old) in cluster.objects, "the old pods stay until the switch has been seen"
-    retire = cluster.reconcile()
+    record, *retire = cluster.reconcile()
+    assert record.ref == Ref(CONTROLLER_REVISION, new), "the history takes up the digest of what serves"
     assert all(isinstance(action, Delete) and action.ref.name == old for action in retire)
     cluster.settle()
     assert Ref(DEPLOYMENT, old) not in cluster.objects
@@ -116,7 +117,7 @@ def test_a_candidate_that_never_loads_leaves_the_stable_one_alone_and_says_why()
     assert revision.models[0].message == "Triton says no"
     cluster.now += 16 * 60
     cluster.settle()
-    assert cluster.condition("Stalled") == ("True", "ProgressDeadlineExceeded")
+    assert cluster.condition("Stalled") == ("True", "LoadFailed")
     assert cluster.condition("Reconciling") == ("", "")
 
 

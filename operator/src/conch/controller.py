@@ -19,13 +19,13 @@ import structlog
 from prometheus_client import REGISTRY
 
 from conch import logs
-from conch.api.kinds import INFERENCE_SERVICE, WATCHED, Kind
+from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, WATCHED, Kind
 from conch.desire import Images
 from conch.observe import Store
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
-from conch.signals import Agents
+from conch.signals import Agents, Gauges
 from conch.telemetry import Health, Phases, serve
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer
@@ -34,6 +34,8 @@ from conch_contract import names
 
 # Deletions that fall into the gap of a broken watch are told by nobody; an audit of uids finds them.
 AUDIT_SECONDS: Final = 600
+# How often a cluster without the Gateway API is asked whether it has come.
+DISCOVERY_SECONDS: Final = 30
 _log = structlog.get_logger("conch")
 
 
@@ -87,10 +89,11 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue) -> None:
     """Watch and work until cancelled."""
-    agents = Agents(queue.add)
+    agents, gauges = Agents(queue.add), Gauges(queue.add)
     reconcile = Reconciler(
         store=store,
         agents=agents,
+        gauges=gauges,
         writer=Writer(server, store.put),
         event_writer=EventWriter(server, settings.identity),
         images=Images(settings.serving_image, settings.pull_policy),
@@ -109,10 +112,12 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
             for _ in range(settings.workers):
                 group.create_task(work(queue, reconcile))
             group.create_task(_audit(server, store, queue, settings.namespaces))
+            group.create_task(_begin_anew_with_gateways(server))
     finally:
         stop.set()
         queue.close()
         await agents.close()
+        await gauges.close()
 
 
 async def _watch_all(settings: Settings, registry: kopf.OperatorRegistry, stop: asyncio.Event) -> None:
@@ -140,6 +145,26 @@ async def _audit(server: Server, store: Store, queue: WorkQueue, namespaces: Seq
                 continue
             for key in store.evict(kind, frozenset().union(*lists)):
                 queue.add(key)
+
+
+async def _begin_anew_with_gateways(server: Server) -> None:
+    """End the process when the Gateway API comes to a cluster that lacked it: kopf learns of kinds at its start.
+
+    Why not kopf's own watch on CRDs: it asks for rights to all of them, and holds megabytes of them.
+    """
+    lacked = False
+    while True:
+        try:
+            served = await server.serves(HTTP_ROUTE)
+        except CallError as error:
+            _log.warning("cannot tell whether there is a Gateway API", error=error.message)
+        else:
+            if served and lacked:
+                raise RuntimeError("the Gateway API has come to this cluster; start again to watch its routes")
+            if served:
+                return
+            lacked = True
+        await asyncio.sleep(DISCOVERY_SECONDS)
 
 
 async def run(settings: Settings) -> None:

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 
 from conch.api import Status
 from conch.api.kinds import ServiceKey
-from conch.decide import Trouble, decide, events, pods_to_ask, tell, tell_unreadable
+from conch.decide import Trouble, decide, events, pods_to_ask, tell, tell_unreadable, to_measure
 from conch.desire import Images, desire
 from conch.observe import Store, Unreadable, observe
 from conch.plan import Refusal, plan
-from conch.signals import Agents
+from conch.signals import Agents, Gauges
 from conch.write import EventWriter, Writer
 
 
 @dataclass(frozen=True)
 class Reconciler:
-    """What a reconcile needs of the outside: a store, two mouths, a clock."""
+    """What a reconcile needs of the outside: a store, ears, mouths, a clock."""
 
     store: Store
     agents: Agents
+    gauges: Gauges
     writer: Writer
     event_writer: EventWriter
     images: Images
@@ -41,6 +42,7 @@ class Reconciler:
             await self._tell(key, world.uid, Status.lenient(world.status), tell_unreadable(world, self.clock()))
             return Outcome()
         world = world.told(self.agents.ask(key, pods_to_ask(world)))
+        world = world.with_measured(self.gauges.ask(key, world.pods, to_measure(world)))
         decision = decide(world)
         steps, blocked = plan(world, decision, desire(world, decision, self.images))
         uid = world.service.metadata.uid

@@ -7,11 +7,21 @@ from conch.api import names
 from conch.api._base import Duration, Passed, Quantity, duration_seconds
 from conch.api.autoscaling import Autoscaling, Behavior, Metric
 from conch.api.model import Format, Model, SecretRef, Storage
-from conch.api.names import ConditionType, Phase
+from conch.api.names import ConditionType, Phase, RolloutState
 from conch.api.pod import Pod, Resources, Variable, Volume, VolumeMount
+from conch.api.rollout import MANUAL, Rollout, Step
 from conch.api.service import InferenceService, Metadata
-from conch.api.spec import Predictor, Rollout, Spec
-from conch.api.status import Condition, ModelStatus, ReplicaStatus, RevisionStatus, ServedModel, Status
+from conch.api.spec import Predictor, Spec
+from conch.api.status import (
+    Condition,
+    ModelStatus,
+    ReplicaStatus,
+    RevisionStatus,
+    RolloutStatus,
+    ServedModel,
+    Status,
+)
+from conch.api.traffic import GatewayRef, Traffic
 from conch.api.triton import (
     AllVersions,
     DynamicBatching,
@@ -21,23 +31,29 @@ from conch.api.triton import (
     Triton,
     VersionPolicy,
 )
+from conch.api.warmup import ConfigMapRef, InputTensor, OutputTensor, Stable, Warmup, WarmupRequest, WarmupStatus
 
 __all__ = [
+    "MANUAL",
     "AllVersions",
     "Autoscaling",
     "Behavior",
     "Condition",
     "ConditionType",
+    "ConfigMapRef",
     "Duration",
     "DynamicBatching",
     "Format",
+    "GatewayRef",
     "InferenceService",
+    "InputTensor",
     "InstanceGroup",
     "LatestVersions",
     "Metadata",
     "Metric",
     "Model",
     "ModelStatus",
+    "OutputTensor",
     "Passed",
     "Phase",
     "Pod",
@@ -47,17 +63,25 @@ __all__ = [
     "Resources",
     "RevisionStatus",
     "Rollout",
+    "RolloutState",
+    "RolloutStatus",
     "SecretRef",
     "ServedModel",
     "Spec",
     "SpecificVersions",
+    "Stable",
     "Status",
+    "Step",
     "Storage",
+    "Traffic",
     "Triton",
     "Variable",
     "VersionPolicy",
     "Volume",
     "VolumeMount",
+    "Warmup",
+    "WarmupRequest",
+    "WarmupStatus",
     "duration_seconds",
     "names",
 ]

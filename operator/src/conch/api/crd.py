@@ -11,13 +11,13 @@ from conch.api.service import InferenceService
 
 _HEADER: Final = "# Generated from operator/src/conch/api by `make generate`. Do not edit.\n"
 
-# Canary and Weight join them with progressive delivery.
 COLUMNS: Final[tuple[dict[str, Any], ...]] = (
     {"name": "Ready", "type": "string", "jsonPath": '.status.conditions[?(@.type=="Ready")].status'},
     {"name": "URL", "type": "string", "jsonPath": ".status.url"},
     {"name": "Model", "type": "string", "jsonPath": ".status.model.name"},
     {"name": "Stable", "type": "string", "jsonPath": ".status.stable"},
-    {"name": "Candidate", "type": "string", "jsonPath": ".status.candidate", "priority": 1},
+    {"name": "Canary", "type": "string", "jsonPath": ".status.candidate"},
+    {"name": "Weight", "type": "integer", "jsonPath": ".status.weight"},
     {"name": "Replicas", "type": "string", "jsonPath": ".status.ready"},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 )

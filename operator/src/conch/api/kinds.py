@@ -19,11 +19,15 @@ class Kind:
         """`group/version` as manifests spell it."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    @property
+    def home(self) -> str:
+        """The URL path of the API that the kind belongs to."""
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
     def path(self, namespace: str = "", name: str = "") -> str:
         """The URL path of the collection (in a namespace, or in all), or of one object in it."""
-        root = f"/apis/{self.group}" if self.group else "/api"
         scope = f"/namespaces/{namespace}" if namespace else ""
-        path = f"{root}/{self.version}{scope}/{self.plural}"
+        path = f"{self.home}{scope}/{self.plural}"
         return f"{path}/{name}" if name else path
 
 
@@ -34,12 +38,23 @@ SERVICE: Final = Kind("", "v1", "Service", "services")
 DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments")
 AUTOSCALER: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 DISRUPTION_BUDGET: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+JOB: Final = Kind("batch", "v1", "Job", "jobs")
+HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
 POD: Final = Kind("", "v1", "Pod", "pods")
 EVENT: Final = Kind("events.k8s.io", "v1", "Event", "events")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 
 # What a service owns. Pods are its own through the Deployment; Conch only looks at them.
-CHILDREN: Final = (CONTROLLER_REVISION, CONFIG_MAP, SERVICE, DEPLOYMENT, AUTOSCALER, DISRUPTION_BUDGET)
+CHILDREN: Final = (
+    CONTROLLER_REVISION,
+    CONFIG_MAP,
+    SERVICE,
+    DEPLOYMENT,
+    AUTOSCALER,
+    DISRUPTION_BUDGET,
+    JOB,
+    HTTP_ROUTE,
+)
 WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD)
 
 _BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, EVENT, LEASE)}

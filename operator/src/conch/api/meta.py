@@ -1,13 +1,15 @@
 """The metadata that every child carries: whose it is, and how it is found."""
 
-from typing import Any
+from typing import Any, Final
 
-from conch.api import InferenceService
 from conch.api.kinds import Kind
 from conch.api.names import LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_NAME
+from conch.api.service import InferenceService
 from conch_contract import names
 
 Manifest = dict[str, Any]
+
+SERVING_NAME: Final = "triton"  # what serving pods are called by LABEL_NAME; a warm-up's pod is no serving pod
 
 
 def child(
@@ -31,17 +33,12 @@ def child(
 
 def labels(service: str, revision: str | None = None) -> dict[str, str]:
     """Return the labels of a child, or of a pod."""
-    return {
-        LABEL_NAME: "triton",
-        LABEL_INSTANCE: service,
-        LABEL_MANAGED_BY: "conch",
-        **selector(service, revision),
-    }
+    common = {LABEL_NAME: SERVING_NAME, LABEL_INSTANCE: service, LABEL_MANAGED_BY: "conch"}
+    return {**common, **selector(service, revision)}
 
 
 def selector(service: str, revision: str | None = None) -> dict[str, str]:
-    """Return what selects the pods of a service, or of one of its revisions."""
-    chosen = {names.LABEL_SERVICE: service}
+    """Return what selects the serving pods of a service, or of one of its revisions."""
     if revision:
-        chosen[names.LABEL_REVISION] = revision
-    return chosen
+        return {names.LABEL_SERVICE: service, names.LABEL_REVISION: revision}
+    return {names.LABEL_SERVICE: service, LABEL_NAME: SERVING_NAME}

@@ -28,6 +28,18 @@ LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 # On a ControllerRevision: the generation of the service that made it.
 ANNOTATION_GENERATION: Final = f"{GROUP}/generation"
+# On a service, by people: why it changes. A ControllerRevision keeps what the service said when it was made,
+ANNOTATION_CHANGE_CAUSE: Final = f"{GROUP}/change-cause"
+# who made it (the field manager of spec.predictor), and the digest of the model that it served first.
+ANNOTATION_AUTHOR: Final = f"{GROUP}/author"
+ANNOTATION_DIGEST: Final = f"{GROUP}/digest"
+
+# On the root Service: the revision that carries the service; its selector may be wider than that.
+ANNOTATION_STABLE: Final = f"{GROUP}/stable"
+# On a service, by people: what its rollout shall do (see decide/request.py).
+ANNOTATION_REQUEST: Final = f"{GROUP}/rollout"
+# On a Deployment: its replicas are ours to say. Absent: they are the autoscaler's.
+ANNOTATION_REPLICAS: Final = f"{GROUP}/replicas"
 
 # The suffix of children is `-<variant>-<hash>`; 40 leaves room for it in a label value and a DNS label (63).
 MAX_NAME_LENGTH: Final = 40
@@ -40,6 +52,7 @@ class ConditionType(StrEnum):
     SERVING = "Serving"
     ROLLOUT_COMPLETE = "RolloutComplete"
     AUTOSCALING = "Autoscaling"
+    TRAFFIC_PROGRAMMED = "TrafficProgrammed"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 
@@ -50,5 +63,14 @@ class Phase(StrEnum):
     PENDING = "Pending"
     FETCHING = "Fetching"
     LOADING = "Loading"
+    WARMING = "Warming"
     READY = "Ready"
+    FAILED = "Failed"
+
+
+class RolloutState(StrEnum):
+    """Where a rollout stands. One that succeeded is told no more."""
+
+    PROGRESSING = "Progressing"
+    PAUSED = "Paused"
     FAILED = "Failed"

@@ -37,6 +37,8 @@ def structural(node: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Sc
     """Return the structural form of a node; `definitions` is what its references point into."""
     node = _flat(node, definitions)
     schema: Schema = {key: node[key] for key in _KEPT if key in node}
+    if "const" in node:
+        schema["enum"] = [node["const"]]
     if "description" in schema:
         schema["description"] = " ".join(schema["description"].split())
     if node.get(_INT_OR_STRING):

@@ -4,12 +4,15 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DURATION_PATTERN, Duration, Part, duration_seconds
+from conch.api._base import Part
 from conch.api.autoscaling import Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Model
 from conch.api.pod import Pod, Resources
+from conch.api.rollout import Rollout
+from conch.api.traffic import Traffic
 from conch.api.triton import Triton
+from conch.api.warmup import Warmup
 
 
 class Predictor(Part):
@@ -49,6 +52,12 @@ class Predictor(Part):
                 " resources.limits['nvidia.com/gpu']; lower it or raise the limit",
                 path=".triton.instanceGroups",
             ),
+            Rule(
+                "!has(self.warmup) || !has(self.warmup.path) || !self.model.storageUri.matches('^https?://')",
+                message="storageUri names one file, which has no folder for warmup.path; use warmup.requests or"
+                " warmup.configMapRef, or another store",
+                path=".warmup.path",
+            ),
         )
     )
 
@@ -72,6 +81,8 @@ class Predictor(Part):
     """The largest number of pods. Absent: minReplicas, so that nothing is scaled."""
     autoscaling: Autoscaling | None = None
     """What the number of pods follows."""
+    warmup: Warmup | None = None
+    """How the model is warmed before users reach it; {} suits most. Absent: not at all."""
     pod: Pod = Pod()
     """What goes into the pods besides the model."""
 
@@ -81,30 +92,24 @@ class Predictor(Part):
         return self.max_replicas is not None and self.max_replicas > self.min_replicas
 
 
-class Rollout(Part):
-    """How a change of the predictor reaches users."""
-
-    progress_deadline: Annotated[
-        Duration,
-        Rule(
-            f"!self.matches('{DURATION_PATTERN}') || duration(self) >= duration('1s')",
-            message="progressDeadline must be at least 1s, such as 15m",
-        ),
-    ] = "15m"
-    """How long a new revision may take without progress before it counts as failed."""
-    history_limit: Annotated[int, Field(ge=0, le=100)] = 10
-    """How many retired revisions are kept to go back to."""
-
-    @property
-    def progress_deadline_seconds(self) -> float:
-        """The progress deadline in seconds."""
-        return duration_seconds(self.progress_deadline)
-
-
 class Spec(Part):
     """What the user asks for."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "has(self.traffic) || !has(self.rollout) || !has(self.rollout.steps)"
+                " || self.rollout.steps.all(s, !has(s.weight) || s.weight == 0 || s.weight == 100)",
+                message="nothing enforces a weight between 0 and 100; name a gateway in traffic.gateways, set"
+                " traffic.split to Replicas, or remove the step",
+                path=".rollout.steps",
+            ),
+        )
+    )
 
     predictor: Predictor
     """The model, how Triton serves it, and on how many pods of which kind."""
     rollout: Rollout = Rollout()
     """How a change of the predictor reaches users."""
+    traffic: Traffic | None = None
+    """The way from clients to pods. Absent: a Service of the service's name, and nothing else."""

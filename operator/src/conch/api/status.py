@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from conch.api._base import Part, keyed_by
+from conch.api.analysis import GateStatus
+from conch.api.warmup import WarmupStatus
 
 
 class Condition(Part):
@@ -44,7 +46,7 @@ class ModelStatus(Part):
     versions: tuple[int, ...] = ()
     """The versions that Triton serves."""
     state: str = ""
-    """Pending, Fetching, Loading, Ready or Failed: the least advanced pod speaks."""
+    """Pending, Fetching, Loading, Warming, Ready or Failed: the least advanced pod speaks."""
     reason: str = ""
     """Why it is not ready, in one CamelCase word."""
     message: str = ""
@@ -72,15 +74,46 @@ class RevisionStatus(Part):
     generation: int = 0
     """The generation of the service that made it."""
     phase: str = ""
-    """Pending, Fetching, Loading, Ready or Failed."""
+    """Pending, Fetching, Loading, Warming, Ready or Failed."""
     weight: int = 0
     """Its share of the requests, in percent."""
     replicas: ReplicaStatus = ReplicaStatus()
     """Its pods, ready and wanted."""
     models: tuple[ModelStatus, ...] = ()
     """Its models, as its pods report them."""
+    warmup: WarmupStatus | None = None
+    """What the warm-up before its first share of the requests saw; absent where there was none."""
     since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
     """When it entered its phase."""
+
+
+class RolloutStatus(Part):
+    """The rollout of one revision: what it waits for, or why it failed. This is the operator's memory of it."""
+
+    revision: str
+    """The candidate; or the revision that the spec asks for and that failed."""
+    state: str = ""
+    """Progressing, Paused or Failed."""
+    step: int = 0
+    """The step under way, counted from 0 in spec.rollout.steps; the number of steps when all are done."""
+    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""
+    """When that step began."""
+    started: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""
+    """When the rollout began."""
+    weight: int = 0
+    """The share of the requests that the candidate shall have now, in percent."""
+    programmed: int = 0
+    """The share that it has, as far as the traffic's own report shows, in percent."""
+    capacity: int = 0
+    """The ready pods that carried the service when the rollout began, and that are kept until it ends."""
+    reason: str = ""
+    """What it waits for, or why it failed, in one CamelCase word."""
+    message: str = ""
+    """The same in a sentence."""
+    gates: Annotated[tuple[GateStatus, ...], keyed_by("name")] = ()
+    """What each gate of rollout.analysis says of the candidate."""
+    request: str = ""
+    """The last request of a person (annotation conch.dev/rollout) that was acted on."""
 
 
 class Status(Part):
@@ -98,6 +131,10 @@ class Status(Part):
     """The revision that serves."""
     candidate: str | None = None
     """The revision that is about to replace the stable one; absent when the rollout is over."""
+    weight: int | None = None
+    """The candidate's share of the requests, in percent; absent when there is none."""
+    rollout: RolloutStatus | None = None
+    """The rollout under way, or the one that failed."""
     ready: str | None = None
     """Pods ready of pods wanted, over all revisions: 2/3."""
     revisions: Annotated[tuple[RevisionStatus, ...], keyed_by("name")] = ()

@@ -3,16 +3,18 @@
 May not enter: manifests (that is `desire`), clocks, calls.
 """
 
+from conch.decide.attention import ToMeasure, pods_to_ask, to_measure
 from conch.decide.events import Event, events
 from conch.decide.naming import revision_name
-from conch.decide.rollout import Decision, Living, decide, pods_to_ask
+from conch.decide.rollout import Decision, Living, decide
 from conch.decide.status import tell, tell_unreadable
-from conch.decide.trouble import Trouble
+from conch.observe import Trouble
 
 __all__ = [
     "Decision",
     "Event",
     "Living",
+    "ToMeasure",
     "Trouble",
     "decide",
     "events",
@@ -20,4 +22,5 @@ __all__ = [
     "revision_name",
     "tell",
     "tell_unreadable",
+    "to_measure",
 ]

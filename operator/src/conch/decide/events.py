@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from conch.api import ConditionType, Status
+from conch.api import ConditionType, RolloutState, Status
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,13 @@ class Event:
 
 def events(before: Status, after: Status) -> tuple[Event, ...]:
     """Return what happened between two statuses, in the order in which it did."""
-    return (*_revisions(before, after), *_failure(before, after), *_arrival(before, after))
+    return (
+        *_revisions(before, after),
+        *_rollout(before, after),
+        *_turned_false(before, after, ConditionType.READY, "Serve"),
+        *_turned_false(before, after, ConditionType.TRAFFIC_PROGRAMMED, "Route"),
+        *_arrival(before, after),
+    )
 
 
 def _revisions(before: Status, after: Status) -> list[Event]:
@@ -34,13 +40,34 @@ def _revisions(before: Status, after: Status) -> list[Event]:
     return story
 
 
-def _failure(before: Status, after: Status) -> list[Event]:
-    was, now = before.condition(ConditionType.READY), after.condition(ConditionType.READY)
+def _rollout(before: Status, after: Status) -> list[Event]:
+    """Shares that moved, pauses, and the end of a candidate that failed."""
+    was, now = before.rollout, after.rollout
+    if now is None:
+        return []
+    same = was is not None and was.revision == now.revision
+    weight = was.weight if was is not None and same else 0
+    story = []
+    if now.weight > weight:
+        story.append(Event("Normal", "WeightChanged", "Shift", f"{now.weight} % of the requests go to {now.revision}."))
+    if was is not None and same and was.state == now.state and was.reason == now.reason:
+        return story
+    if now.state == RolloutState.PAUSED:
+        story.append(Event("Normal", now.reason, "Pause", f"Revision {now.revision}: {now.message}"))
+    elif now.state == RolloutState.FAILED:
+        note = f"Revision {now.revision} is given up ({now.reason}): {now.message}"
+        story.append(Event("Warning", "RolledBack", "RollBack", note))
+    return story
+
+
+def _turned_false(before: Status, after: Status, kind: ConditionType, action: str) -> list[Event]:
+    """A condition that became False, or found another reason for it."""
+    was, now = before.condition(kind), after.condition(kind)
     if now is None or now.status != "False":
         return []
     if was is not None and was.status == "False" and was.reason == now.reason:
         return []
-    return [Event("Warning", now.reason, "Serve", now.message)]
+    return [Event("Warning", now.reason, action, now.message)]
 
 
 def _arrival(before: Status, after: Status) -> list[Event]:

@@ -10,7 +10,7 @@ from conch.api import Predictor
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 _LENGTH: Final = 10
 # What of a predictor does not change its pods.
-_NOT_OF_PODS: Final = frozenset({"minReplicas", "maxReplicas", "autoscaling"})
+NOT_OF_PODS: Final = frozenset({"minReplicas", "maxReplicas", "autoscaling"})
 
 
 def pod_words(predictor: Predictor) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def pod_words(predictor: Predictor) -> dict[str, Any]:
     Without defaults, because a field that a newer CRD brings, defaulted, must not rename the revisions
     of services that never heard of it: that would restart every model with an operator upgrade.
     """
-    return {key: value for key, value in predictor.to_wire().items() if key not in _NOT_OF_PODS}
+    return {key: value for key, value in predictor.to_wire().items() if key not in NOT_OF_PODS}
 
 
 def revision_name(service: str, predictor: Predictor) -> str:

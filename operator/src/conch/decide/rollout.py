@@ -1,28 +1,28 @@
-"""The rollout: the revision that the spec asks for comes up beside the one that serves, then takes over.
+"""The rollout: the revision that the spec asks for comes up beside the one that serves, and takes over by steps.
 
-All at once: the candidate gets no request until it can carry what the stable one carries.
-The stable one keeps its pods until the world shows that the requests have moved.
+The stable revision keeps its full capacity until the rollout is over, so that going back starts nothing.
+A revision keeps its pods as long as a request may reach it.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
-from conch.api import ConditionType, InferenceService, Phase, RevisionStatus
+from conch.api import ConditionType, InferenceService, RolloutState, RolloutStatus
+from conch.decide.attention import age, next_look
+from conch.decide.gates import Judgement, judge_all
+from conch.decide.history import forgotten, number_of
 from conch.decide.naming import revision_name
+from conch.decide.request import Request
+from conch.decide.steps import Facts, advance, begin, stages
 from conch.decide.times import parse_time
-from conch.observe import Pod, World
-from conch_contract import ModelState
-
-# How often pods that are not ready yet are asked, in seconds: first, and at the most.
-ASK_FIRST: Final = 1.0
-ASK_LIMIT: Final = 8.0
-# How long pods that are ready are asked what they serve, when a network policy lets nobody ask.
-ASK_PATIENCE: Final = 60.0
+from conch.decide.trouble import crash_loop, trouble
+from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
+from conch.observe import World
+from conch.traffic import InForce, Shares, TrafficRouter, router_of
 
 
 @dataclass(frozen=True)
 class Living:
-    """A revision that has pods, and how many it must not fall under."""
+    """A revision that has pods, and how many it must not fall under; 0: it is drained, and comes back if need be."""
 
     name: str
     floor: int
@@ -33,56 +33,68 @@ class Decision:
     """What shall be."""
 
     wanted: str  # the revision that the spec asks for
-    serving: str  # the revision that shall get the requests
+    serving: str  # the revision that carries the service
+    shares: Shares  # percent of the requests, by revision
+    in_force: InForce  # what of an earlier decision the traffic shows
     living: tuple[Living, ...]  # the revisions that shall have pods
-    needed: int  # ready pods that `wanted` needs to take over
+    rollout: RolloutStatus | None  # what is remembered of the rollout under way, or of the one that failed
+    needed: int  # ready pods that `wanted` needs at this moment
+    warmup: bool  # whether the warm-up of `wanted` shall begin, if it has not
     number: int  # of `wanted` in the history
     forgotten: frozenset[str]  # revisions that the history limit drops
-    overdue: bool  # the candidate has not come up within the progress deadline
+    overdue: bool  # the first revision of all has not come up within the progress deadline
     wait: float | None  # seconds after which to look again, if nothing happens; None: events alone are awaited
 
     @property
     def candidate(self) -> str | None:
         """The revision on its way to serve, while another one does."""
-        return None if self.wanted == self.serving else self.wanted
+        return None if self.failed or self.wanted == self.serving else self.wanted
+
+    @property
+    def failed(self) -> bool:
+        """Whether the revision that the spec asks for is refused, because it failed."""
+        return self.rollout is not None and self.rollout.state == RolloutState.FAILED
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What every question below is about: a revision that is wanted, where another may still serve."""
+
+    world: World
+    router: TrafficRouter
+    in_force: InForce
+    wanted: str
+    stable: str
+
+    @property
+    def service(self) -> InferenceService:
+        return self.world.service
 
 
 def decide(world: World) -> Decision:
-    """Decide which revisions live and which one gets the requests."""
+    """Decide which revisions live and how the requests are shared out."""
     service = world.service
     wanted = revision_name(service.metadata.name, service.spec.predictor)
-    stable = _stable(world, wanted)
-    needed = _needed(world, stable)
-    comes = stable != wanted
-    serving = wanted if not comes or world.ready(wanted) >= needed else stable
-    # The old one lives until the world shows that requests have moved; then its pods may go.
-    living = [Living(wanted, needed if comes else floor_of(service))]
-    if comes:
-        kept = floor_of(service) if service.spec.predictor.scales else max(world.replicas(stable), 1)
-        living.append(Living(stable, kept))
-    up = _all_up(world, wanted)
-    said = service.status.revision(wanted)
-    settled = not comes and up and said is not None and _told(world, said)
-    age = _age(world, wanted)
-    overdue = not _rolled_out(world, wanted) and age > service.spec.rollout.progress_deadline_seconds
+    router = router_of(service)
+    change = _Change(world, router, router.in_force(world), wanted, _stable(world, wanted))
+    memory = _remember(change) if change.stable != wanted else None
+    shares, serving = _split(change, memory)
+    needed = _needed(change, memory)
+    living = _living(change, memory, needed)
     names = frozenset(one.name for one in living)
     return Decision(
         wanted=wanted,
         serving=serving,
-        living=tuple(living),
+        shares=shares,
+        in_force=change.in_force,
+        living=living,
+        rollout=memory,
         needed=needed,
-        number=_number(world, wanted),
-        forgotten=_forgotten(world, names, service.spec.rollout.history_limit),
-        overdue=overdue,
-        wait=None if settled else ASK_LIMIT if up else min(max(ASK_FIRST, age / 10), ASK_LIMIT),
-    )
-
-
-def pods_to_ask(world: World) -> tuple[Pod, ...]:
-    """Return the pods whose agents know something that the status does not: a settled fleet is left alone."""
-    told = {revision.name: _told(world, revision) for revision in world.service.status.revisions}
-    return tuple(
-        pod for pod in world.pods if pod.ip and not pod.leaving and (not pod.ready or not told.get(pod.revision, False))
+        warmup=_warms_up(change, memory, needed),
+        number=number_of(world, wanted),
+        forgotten=forgotten(world, names | {wanted}, service.spec.rollout.history_limit),
+        overdue=memory is None and _overdue(world, wanted),
+        wait=next_look(world, memory, wanted),
     )
 
 
@@ -98,62 +110,136 @@ def ceiling_of(service: InferenceService) -> int:
 
 
 def _stable(world: World, wanted: str) -> str:
-    """The revision that serves now: the one requests go to; if nobody knows, the one the status names."""
+    """The revision that carries the service: the one the root Service names; if nobody knows, the status's."""
     for name in (world.routed, world.service.status.stable):
         if name and world.deployment(name) is not None:
             return name
     return wanted
 
 
-def _needed(world: World, stable: str) -> int:
-    """Ready pods that let a revision take over: the user's floor, and what the stable one carries now.
+def _remember(change: _Change) -> RolloutStatus:
+    """Return the memory of the rollout, moved on by what the world shows."""
+    world, service, stable, wanted = change.world, change.service, change.stable, change.wanted
+    memory = service.status.rollout
+    carried = _carried(world, stable)
+    if memory is None or memory.revision != wanted:
+        memory = begin(wanted, carried, world.now)
+    kept = memory.weight > 0 or _drains(service)
+    capacity = max(memory.capacity, carried) if kept else carried
+    memory = memory.model_copy(update={"capacity": capacity})
+    judgements = _judge(change, memory)
+    facts = Facts(
+        now=world.now,
+        ready=world.ready(wanted),
+        pods=lambda weight: change.router.pods(weight, capacity),
+        follows=lambda weight: change.router.follows(change.in_force.told, split(stable, wanted, weight)),
+        achieved=change.in_force.achieved.get(wanted, 0),
+        traffic=change.in_force.trouble,
+        down=trouble(world, wanted),
+        broken=warmup_failed(world, wanted) or (crash_loop(world, wanted) if memory.weight else None),
+        warm=warmup_waits(world, wanted),
+        # One that has no pod at all protects nobody: the candidate may be what mends it.
+        stable_lacks=max(0, capacity - world.ready(stable)) if world.ready(stable) else 0,
+        gates=tuple(judgement.status for judgement in judgements),
+        request=Request.of(service),
+    )
+    return advance(memory, service.spec.rollout, facts)
 
-    >>> # floor 1, ceiling 8, stable has 5 ready: the candidate needs 5
+
+def _judge(change: _Change, memory: RolloutStatus) -> tuple[Judgement, ...]:
+    """Ask the gates; those of a candidate without requests have nothing to say."""
+    if memory.weight == 0 or memory.state == RolloutState.FAILED:
+        return ()
+    gates = change.service.spec.rollout.analysis
+    return judge_all(gates, change.world.measured, memory.gates, change.world.now, parse_time(memory.since))
+
+
+def split(stable: str, candidate: str, weight: int) -> dict[str, int]:
+    """Return the shares when the candidate gets `weight` percent.
+
+    >>> split("a", "b", 25), split("a", "b", 0), split("a", "b", 100)
+    ({'a': 75, 'b': 25}, {'a': 100}, {'b': 100})
+    """
+    return {name: share for name, share in ((stable, 100 - weight), (candidate, weight)) if share}
+
+
+def _split(change: _Change, memory: RolloutStatus | None) -> tuple[Shares, str]:
+    """The shares, and the revision that carries the service."""
+    if memory is None:
+        return {change.wanted: 100}, change.wanted
+    over = memory.step >= len(stages(change.service.spec.rollout)) and memory.state != RolloutState.FAILED
+    moved = over or (memory.weight == 100 and change.router.atomic)
+    return split(change.stable, change.wanted, memory.weight), change.wanted if moved else change.stable
+
+
+def _living(change: _Change, memory: RolloutStatus | None, needed: int) -> tuple[Living, ...]:
+    """The revisions that shall have pods, the wanted one first."""
+    world, floor = change.world, floor_of(change.service)
+    if memory is None:
+        chosen = {change.wanted: floor}
+    elif _drains(change.service):
+        chosen = _one_after_the_other(change, memory, needed)
+    elif memory.state == RolloutState.FAILED:
+        chosen = {change.stable: floor}
+    else:
+        scales = change.service.spec.predictor.scales
+        kept = max(floor, memory.capacity) if scales else max(world.replicas(change.stable), 1)
+        chosen = {change.wanted: needed, change.stable: kept}
+    # What a request may still reach keeps its pods until the traffic has left it.
+    for name in sorted(change.in_force.reachable - chosen.keys()):
+        if world.deployment(name) is not None:
+            chosen[name] = max(world.replicas(name), 1)
+    return tuple(Living(name, pods) for name, pods in chosen.items())
+
+
+def _one_after_the_other(change: _Change, memory: RolloutStatus, needed: int) -> dict[str, int]:
+    """Recreate: the pods of one revision are gone before those of the other start."""
+    stable, wanted = change.stable, change.wanted
+    if memory.state == RolloutState.FAILED:
+        return {stable: 0 if _has_pods(change.world, wanted) else floor_of(change.service)}
+    if _has_pods(change.world, stable) and change.world.deployment(wanted) is None:
+        return {stable: 0}
+    return {wanted: needed, stable: 0}
+
+
+def _has_pods(world: World, revision: str) -> bool:
+    """Whether a revision has pods, those that leave included: they hold what the node has given them."""
+    return any(pod.revision == revision for pod in world.pods)
+
+
+def _warms_up(change: _Change, memory: RolloutStatus | None, needed: int) -> bool:
+    """Whether the candidate has the pods for its first share, and nobody has warmed them yet."""
+    if memory is None or memory.state == RolloutState.FAILED or change.world.ready(change.wanted) < needed:
+        return False
+    return asks_for_warmup(change.world) and warmed(change.world, change.wanted) is None
+
+
+def _drains(service: InferenceService) -> bool:
+    """Whether the old pods end before the new ones start."""
+    return service.spec.rollout.strategy == "Recreate"
+
+
+def _carried(world: World, stable: str) -> int:
+    """The pods that carry all requests now, within what the user allows.
+
+    >>> # floor 1, ceiling 8, stable has 5 ready: 5
     >>> # floor 1, ceiling 3, stable has 5 ready: the ceiling was lowered, 3 will do
     """
-    carried = min(world.ready(stable), ceiling_of(world.service))
-    return max(floor_of(world.service), carried, 1)
+    return max(floor_of(world.service), min(world.ready(stable), ceiling_of(world.service)), 1)
 
 
-def _all_up(world: World, name: str) -> bool:
-    """Whether a revision has all the pods that its Deployment wants, and all are ready."""
-    pods = world.pods_of(name)
-    return len(pods) >= world.replicas(name) > 0 and all(pod.ready for pod in pods)
+def _needed(change: _Change, memory: RolloutStatus | None) -> int:
+    """Ready pods that the wanted revision needs at this moment."""
+    if memory is None:
+        return max(floor_of(change.service), 1)
+    every = stages(change.service.spec.rollout)
+    step = every[min(memory.step, len(every) - 1)]
+    return change.router.pods(max(memory.weight, step.weight or 0), memory.capacity)
 
 
-def _told(world: World, revision: RevisionStatus) -> bool:
-    """Whether the status says of every model what was fetched and that it is up; silence counts in the end."""
-    if revision.models and all(model.digest and model.state == ModelState.READY for model in revision.models):
-        return True
-    up = revision.phase == Phase.READY and revision.since is not None
-    return up and world.now - parse_time(revision.since or "") > ASK_PATIENCE
-
-
-def _rolled_out(world: World, wanted: str) -> bool:
-    """Whether a revision has served before: lost pods are then not a late rollout."""
+def _overdue(world: World, wanted: str) -> bool:
+    """Whether a revision that replaces nobody is late; one that has served before only lost its pods."""
     status = world.service.status
     complete = status.condition(ConditionType.ROLLOUT_COMPLETE)
-    return status.stable == wanted and complete is not None and complete.status == "True"
-
-
-def _age(world: World, name: str) -> float:
-    """Seconds since a revision's Deployment was made; 0 before that."""
-    deployment = world.deployment(name)
-    return max(0.0, world.now - parse_time(deployment["metadata"]["creationTimestamp"])) if deployment else 0.0
-
-
-def _number(world: World, wanted: str) -> int:
-    """The wanted revision's place in the history: the newest, also when it returns from the past."""
-    newest = max((revision.number for revision in world.revisions.values()), default=0)
-    known = world.revisions.get(wanted)
-    return newest if known is not None and known.number == newest else newest + 1
-
-
-def _forgotten(world: World, living: frozenset[str], limit: int) -> frozenset[str]:
-    """Revisions past the history limit, oldest first; the living do not count."""
-    past = sorted(
-        (r for r in world.revisions.values() if r.name not in living),
-        key=lambda r: r.number,
-        reverse=True,
-    )
-    return frozenset(revision.name for revision in past[limit:])
+    once = status.stable == wanted and complete is not None and complete.status == "True"
+    return not once and age(world, wanted) > world.service.spec.rollout.progress_deadline_seconds

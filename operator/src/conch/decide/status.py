@@ -5,7 +5,7 @@ Nothing that flickers (bytes, percentages) enters: each status write carries a c
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from conch.api import (
     Condition,
@@ -14,18 +14,28 @@ from conch.api import (
     Phase,
     ReplicaStatus,
     RevisionStatus,
+    RolloutStatus,
     ServedModel,
     Status,
 )
-from conch.decide.rollout import Decision, floor_of
+from conch.decide.rollout import Decision, Living, floor_of
 from conch.decide.times import format_time
-from conch.decide.trouble import Trouble, trouble
-from conch.observe import Unreadable, World
+from conch.decide.trouble import trouble
+from conch.decide.warm import warmed
+from conch.observe import Trouble, Unreadable, World
+from conch.traffic import router_of
 from conch_contract import ModelReport, ModelState, names
 
 Truth = Literal["True", "False", "Unknown"]
 
-_ORDER = (ModelState.FAILED, ModelState.PENDING, ModelState.FETCHING, ModelState.LOADING, ModelState.READY)
+_ORDER = (
+    ModelState.FAILED,
+    ModelState.PENDING,
+    ModelState.FETCHING,
+    ModelState.LOADING,
+    ModelState.WARMING,
+    ModelState.READY,
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ def tell(world: World, decision: Decision, refused: Trouble | None) -> Status:
         refused: what the API server would not have, if anything.
     """
     service = world.service
-    revisions = tuple(_revision(world, decision, living.name) for living in decision.living)
+    revisions = tuple(_revision(world, decision, living) for living in decision.living)
     verdicts = _verdicts(world, decision, refused)
     moment = format_time(world.now)
     conditions = tuple(_stamped(service.status, verdict, service.metadata.generation, moment) for verdict in verdicts)
@@ -58,6 +68,8 @@ def tell(world: World, decision: Decision, refused: Trouble | None) -> Status:
         model=ServedModel(name=service.model_name),
         stable=decision.serving,
         candidate=decision.candidate,
+        weight=decision.shares.get(decision.candidate, 0) if decision.candidate else None,
+        rollout=decision.rollout if decision.wanted != decision.serving else None,
         ready=f"{sum(r.replicas.ready for r in revisions)}/{sum(r.replicas.wanted for r in revisions)}",
         revisions=revisions,
     )
@@ -80,26 +92,38 @@ def tell_unreadable(service: Unreadable, now: float) -> Status:
 def _verdicts(world: World, decision: Decision, refused: Trouble | None) -> list[Verdict]:
     """All conditions that the service has at this moment."""
     found = refused or trouble(world, decision.wanted)
-    served = world.ready(decision.serving) if world.routed == decision.serving else world.ready(world.routed or "")
-    done = decision.candidate is None and world.routed == decision.wanted
-    up = done and world.ready(decision.wanted) >= floor_of(world.service)
-    stalled = refused is not None or decision.overdue
+    done = decision.wanted == decision.serving == world.routed
+    up = done and world.ready(decision.wanted) >= floor_of(world.service) and _programmed(world, decision)
     verdicts = [
         _ready(world, decision, found, up=up and refused is None),
-        _serving(world, served, found),
+        _serving(world, decision, found),
         _complete(world, decision, found, done=done),
     ]
     if world.service.spec.predictor.scales:
         verdicts.append(_autoscaling(world, decision.serving))
-    if stalled:
-        why = found or Trouble("ProgressDeadlineExceeded", "The revision did not become ready in time.")
-        word = why.reason if refused else "ProgressDeadlineExceeded"
-        verdicts.append(Verdict(ConditionType.STALLED, "True", word, why.message))
+    if world.service.spec.traffic is not None:
+        verdicts.append(_traffic(world, decision))
+    if refused is not None or decision.overdue or decision.failed:
+        why = refused or (_failure(decision) if decision.failed else _late(found))
+        verdicts.append(Verdict(ConditionType.STALLED, "True", why.reason, why.message))
     elif not up:
-        verdicts.append(
-            Verdict(ConditionType.RECONCILING, "True", "Progressing", f"Revision {decision.wanted} is coming up.")
-        )
+        told = decision.rollout.message if decision.rollout else f"Revision {decision.wanted} is coming up."
+        verdicts.append(Verdict(ConditionType.RECONCILING, "True", "Progressing", told))
     return verdicts
+
+
+def _late(found: Trouble | None) -> Trouble:
+    return Trouble("ProgressDeadlineExceeded", found.message if found else "The revision did not become ready in time.")
+
+
+def _failure(decision: Decision) -> Trouble:
+    """Why the revision that the spec asks for does not serve, and what a person can do."""
+    memory = decision.rollout or RolloutStatus(revision=decision.wanted)
+    return Trouble(
+        memory.reason,
+        f"Revision {memory.revision} failed and {decision.serving} serves on: {memory.message}"
+        " It stays so until the predictor changes; kubectl conch retry tries it again.",
+    )
 
 
 def _ready(world: World, decision: Decision, found: Trouble | None, *, up: bool) -> Verdict:
@@ -107,19 +131,27 @@ def _ready(world: World, decision: Decision, found: Trouble | None, *, up: bool)
     kind = ConditionType.READY
     if up:
         return Verdict(kind, "True", "Served", f"Revision {decision.wanted} serves as asked.")
+    if decision.failed:
+        why = _failure(decision)
+        return Verdict(kind, "False", why.reason, why.message)
     if found is not None:
         return Verdict(kind, "False", found.reason, found.message)
     if decision.overdue:
         return Verdict(kind, "False", "ProgressDeadlineExceeded", f"Revision {decision.wanted} is not ready in time.")
+    if decision.rollout is not None:
+        return Verdict(kind, "Unknown", decision.rollout.state, decision.rollout.message)
     phase = _phase(world, decision.wanted)
     return Verdict(kind, "Unknown", "Progressing", f"Revision {decision.wanted} is coming up: {phase.value}.")
 
 
-def _serving(world: World, served: int, found: Trouble | None) -> Verdict:
+def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict:
     """Whether users get answers, from whatever revision."""
     kind = ConditionType.SERVING
-    if served:
-        return Verdict(kind, "True", "Answering", f"Requests go to revision {world.routed}.")
+    # What the traffic shows; while nobody can tell, the revision that carries the service speaks for it.
+    reached = sorted(decision.in_force.achieved) or [world.routed or ""]
+    answering = [name for name in reached if world.ready(name)]
+    if answering:
+        return Verdict(kind, "True", "Answering", f"Requests go to revision {' and '.join(answering)}.")
     before = world.service.status.condition(kind)
     if before is None or before.status == "Unknown":
         return Verdict(kind, "Unknown", "Pending", "No pod has been ready yet.")
@@ -133,15 +165,37 @@ def _complete(world: World, decision: Decision, found: Trouble | None, *, done: 
     once = before is not None and before.status == "True" and world.service.status.stable == decision.wanted
     if done and (once or world.ready(decision.wanted) >= decision.needed):
         return Verdict(kind, "True", "Complete", f"Revision {decision.wanted} serves.")
+    if decision.failed:
+        why = _failure(decision)
+        return Verdict(kind, "False", why.reason, why.message)
     if decision.overdue:
-        why = found.message if found else "It did not become ready in time."
-        return Verdict(kind, "False", "ProgressDeadlineExceeded", f"Revision {decision.wanted}: {why}")
-    return Verdict(
-        kind,
-        "False",
-        "Progressing",
-        f"Revision {decision.wanted} takes over when {decision.needed} of its pods are ready.",
-    )
+        why = _late(found)
+        return Verdict(kind, "False", why.reason, f"Revision {decision.wanted}: {why.message}")
+    if decision.rollout is not None:
+        return Verdict(kind, "False", decision.rollout.state, decision.rollout.message)
+    told = f"Revision {decision.wanted} takes over when {decision.needed} of its pods are ready."
+    return Verdict(kind, "False", "Progressing", told)
+
+
+def _programmed(world: World, decision: Decision) -> bool:
+    """Whether the traffic goes as it shall, as far as it tells."""
+    return router_of(world.service).follows(decision.in_force.told, decision.shares)
+
+
+def _traffic(world: World, decision: Decision) -> Verdict:
+    """Whether what shares requests out has taken up what it was told."""
+    kind = ConditionType.TRAFFIC_PROGRAMMED
+    if _programmed(world, decision):
+        return Verdict(kind, "True", "Programmed", "Requests are shared out as asked.")
+    trouble = decision.in_force.trouble
+    if trouble is None or trouble.reason in _PASSING:
+        told = trouble.message if trouble else "The traffic has not followed the last change yet."
+        return Verdict(kind, "Unknown", "Pending", told)
+    return Verdict(kind, "False", trouble.reason, trouble.message)
+
+
+# What every change of a route brings with it for a moment.
+_PASSING: Final = frozenset({"RouteMissing", "GatewayPending"})
 
 
 def _autoscaling(world: World, serving: str) -> Verdict:
@@ -157,21 +211,22 @@ def _autoscaling(world: World, serving: str) -> Verdict:
     return Verdict(kind, "Unknown", "Pending", "The autoscaler has not looked yet.")
 
 
-def _revision(world: World, decision: Decision, name: str) -> RevisionStatus:
+def _revision(world: World, decision: Decision, living: Living) -> RevisionStatus:
+    name = living.name
     before = world.service.status.revision(name)
     stored = world.revisions.get(name)
     phase = _phase(world, name)
     since = before.since if before is not None and before.phase == phase else format_time(world.now)
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
-    floor = next(living.floor for living in decision.living if living.name == name)
     return RevisionStatus(
         name=name,
         number=number,
         generation=stored.generation if stored else world.service.metadata.generation,
         phase=phase,
-        weight=100 if name == decision.serving else 0,
-        replicas=ReplicaStatus(ready=world.ready(name), wanted=world.replicas(name) or floor),
+        weight=decision.shares.get(name, 0),
+        replicas=ReplicaStatus(ready=world.ready(name), wanted=world.replicas(name) or living.floor),
         models=_models(world, name),
+        warmup=warmed(world, name),
         since=since,
     )
 

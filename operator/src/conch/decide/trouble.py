@@ -6,20 +6,10 @@ nothing. (The shape is cert-manager's policy chain: Input -> reason, message, vi
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
-from conch.observe import World
+from conch.observe import Trouble, World
 from conch_contract import ModelReport, ModelState, names
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """A reason in one CamelCase word, and a sentence."""
-
-    reason: str
-    message: str
-
 
 # Restarts from which on a container that is not ready counts as crash-looping.
 CRASHES: Final = 2

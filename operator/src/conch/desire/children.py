@@ -3,14 +3,15 @@
 Order: what is referred to stands before what refers to it.
 """
 
-from collections.abc import Mapping, Sequence
-
 from conch.api import InferenceService
-from conch.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, SERVICE
+from conch.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE, Ref
+from conch.api.meta import Manifest, child, selector
 from conch.decide import Decision, Living
-from conch.desire.meta import Manifest, child, selector
-from conch.desire.revision import Images, config_map, controller_revision, new_revision
+from conch.desire.revision import Images, asked_for, config_map, controller_revision, new_revision, served
+from conch.desire.warmup import warmup_job, warmup_job_name
 from conch.observe import Revision, World
+from conch.traffic import router_of
+from conch.traffic.service import ports
 from conch_contract import names
 
 
@@ -28,19 +29,23 @@ def desire(world: World, decision: Decision, images: Images) -> list[Manifest]:
             revision_service(service, revision),
             deployment(service, revision, living),
         ]
-        if service.spec.predictor.scales:
+        if _scaled(service, living):
             manifests.append(autoscaler(service, living))
-    return [*manifests, disruption_budget(service), root_service(service, decision.serving)]
+        if living.name == decision.wanted and decision.warmup and not _has_job(world, revision):
+            manifests.append(warmup_job(service, revision.name, revision.template, revision.manifest, decision.needed))
+    traffic = router_of(service).children(decision.serving, decision.shares)
+    return [*manifests, disruption_budget(service), *traffic]
 
 
 def _rendered(world: World, decision: Decision, living: Living, images: Images) -> Revision | None:
     """The stored revision; a new one is rendered now, and one that returns takes the newest number."""
-    known = world.revisions.get(living.name)
-    if living.name != decision.wanted:
-        return known
-    if known is None:
-        return new_revision(world.service, living.name, decision.number, images)
-    return Revision(**{**vars(known), "number": decision.number})
+    revision = world.revisions.get(living.name)
+    if living.name == decision.wanted:
+        if revision is None:
+            revision = new_revision(world.service, living.name, 0, images)
+        if revision.number != decision.number:
+            revision = asked_for(world, revision, decision.number)
+    return served(world, revision) if revision is not None and living.name == world.routed else revision
 
 
 def deployment(service: InferenceService, revision: Revision, living: Living) -> Manifest:
@@ -51,9 +56,19 @@ def deployment(service: InferenceService, revision: Revision, living: Living) ->
         "revisionHistoryLimit": 0,  # a revision is a Deployment of its own; there is nothing to go back to in it
         "progressDeadlineSeconds": max(1, round(service.spec.rollout.progress_deadline_seconds)),
     }
-    if not service.spec.predictor.scales:
+    if not _scaled(service, living):
         spec["replicas"] = living.floor
     return {**child(service, DEPLOYMENT, revision.name, revision.name), "spec": spec}
+
+
+def _has_job(world: World, revision: Revision) -> bool:
+    """Whether the warm-up Job is there: a Job cannot be changed, so it is left as it is; it goes with its revision."""
+    return Ref(JOB, warmup_job_name(revision.name)) in world.children
+
+
+def _scaled(service: InferenceService, living: Living) -> bool:
+    """Whether an HPA owns a revision's replicas; one that is drained has none, since an HPA's least is one pod."""
+    return service.spec.predictor.scales and living.floor > 0
 
 
 def autoscaler(service: InferenceService, living: Living) -> Manifest:
@@ -78,18 +93,7 @@ def revision_service(service: InferenceService, revision: Revision) -> Manifest:
         **child(service, SERVICE, revision.name, revision.name),
         "spec": {
             "selector": selector(service.metadata.name, revision.name),
-            "ports": _ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT, "metrics": names.METRICS_PORT}),
-        },
-    }
-
-
-def root_service(service: InferenceService, serving: str) -> Manifest:
-    """Build the Service that clients know: it sends requests to the revision that serves."""
-    return {
-        **child(service, SERVICE, service.metadata.name),
-        "spec": {
-            "selector": selector(service.metadata.name, serving),
-            "ports": _ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT}),
+            "ports": ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT, "metrics": names.METRICS_PORT}),
         },
     }
 
@@ -104,13 +108,3 @@ def disruption_budget(service: InferenceService) -> Manifest:
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
-
-
-_PROTOCOLS: Mapping[str, str] = {"http": "http", "grpc": "kubernetes.io/h2c", "metrics": "http"}
-
-
-def _ports(ports: Mapping[str, int]) -> Sequence[Manifest]:
-    return [
-        {"name": name, "port": port, "targetPort": name, "protocol": "TCP", "appProtocol": _PROTOCOLS[name]}
-        for name, port in ports.items()
-    ]

@@ -7,8 +7,8 @@ The agent starts first (it writes the control key), is ready when the models are
 from typing import Any, Final
 
 from conch.api import InferenceService, Model
+from conch.api.meta import Manifest, labels
 from conch.api.pod import OWN_VOLUME_PREFIX
-from conch.desire.meta import Manifest, labels
 from conch.triton import DRAIN_SECONDS, server_command
 from conch_contract import names
 
@@ -25,9 +25,9 @@ _AGENT_RESOURCES: Final = {
     "requests": {"cpu": "50m", "memory": "128Mi"},
     "limits": {"cpu": "2", "memory": "1Gi"},
 }
-_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _AGENT_TMP, _CLAIM = (
+_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _AGENT_TMP, _CLAIM, _WARMUP = (
     OWN_VOLUME_PREFIX + part
-    for part in ("models", "control", "manifest", "storage", "shm", "tmp", "agent-tmp", "claim")
+    for part in ("models", "control", "manifest", "storage", "shm", "tmp", "agent-tmp", "claim", "warmup")
 )
 
 
@@ -84,6 +84,8 @@ def _agent(service: InferenceService, image: str, pull: str) -> Manifest:
         mounts.append({"name": _SECRET, "mountPath": names.STORAGE_SECRET_DIR, "readOnly": True})
     if claim := _claim(model):
         mounts.append({"name": _CLAIM, "mountPath": f"{names.PVC_DIR}/{claim}", "readOnly": True})
+    if requests := _requests(service):
+        mounts.append({"name": _WARMUP, "mountPath": f"{names.WARMUP_DIR}/{requests}", "readOnly": True})
     if model.storage_uri.startswith("file://"):
         mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
     return {
@@ -150,12 +152,21 @@ def _volumes(service: InferenceService, revision: str) -> list[Manifest]:
         volumes.append({"name": _SECRET, "secret": {"secretName": secret, "optional": True}})
     if claim := _claim(predictor.model):
         volumes.append({"name": _CLAIM, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    if requests := _requests(service):
+        # Optional for the same reason: the agent says WarmupMissing.
+        volumes.append({"name": _WARMUP, "configMap": {"name": requests, "optional": True}})
     return volumes
 
 
 def _secret(model: Model) -> str | None:
     """The name of the storage Secret, if the user named one."""
     return model.storage.secret_ref.name if model.storage and model.storage.secret_ref else None
+
+
+def _requests(service: InferenceService) -> str | None:
+    """The name of the ConfigMap with warm-up requests, if the user named one."""
+    warmup = service.spec.predictor.warmup
+    return warmup.config_map_ref.name if warmup and warmup.config_map_ref else None
 
 
 def _claim(model: Model) -> str | None:

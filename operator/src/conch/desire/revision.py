@@ -3,16 +3,24 @@
 So an operator of a later version, with other defaults or another image, changes no pod that serves.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from conch.api import InferenceService
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION
-from conch.api.names import ANNOTATION_GENERATION
-from conch.desire.meta import Manifest, child
+from conch.api.meta import Manifest, child
+from conch.api.names import (
+    ANNOTATION_AUTHOR,
+    ANNOTATION_CHANGE_CAUSE,
+    ANNOTATION_DIGEST,
+    ANNOTATION_GENERATION,
+)
 from conch.desire.pod import pod_template
-from conch.observe import Revision
-from conch.triton import model_config
+from conch.observe import Revision, World
+from conch.triton import model_config, warmup
 from conch_contract import ModelManifest, ModelSource, names
+
+_NOTE_LENGTH: Final = 1024  # characters of a note that are kept: it is copied with every write of the record
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,22 @@ def new_revision(service: InferenceService, name: str, number: int, images: Imag
     )
 
 
+def asked_for(world: World, revision: Revision, number: int) -> Revision:
+    """Return a revision as it enters the history, for the first time or again: by whom, and why."""
+    note = world.service.metadata.annotations.get(ANNOTATION_CHANGE_CAUSE, "")
+    return replace(revision, number=number, author=world.author, note=note[:_NOTE_LENGTH])
+
+
+def served(world: World, revision: Revision) -> Revision:
+    """Return a revision that serves with the digest that its pods told, or that they told before."""
+    if revision.digest or not world.ready(revision.name):
+        return revision
+    said = world.service.status.revision(revision.name)
+    told = [model.digest for pod in world.pods_of(revision.name) if pod.report for model in pod.report.models]
+    told += [model.digest for model in said.models] if said else []
+    return replace(revision, digest=next(filter(None, told), ""))
+
+
 def model_manifest(service: InferenceService) -> ModelManifest:
     """Return what the pods shall serve."""
     predictor = service.spec.predictor
@@ -44,13 +68,20 @@ def model_manifest(service: InferenceService) -> ModelManifest:
         format=predictor.model.model_format.name,
         storage_uri=predictor.model.storage_uri,
         config=model_config(predictor.triton),
+        warmup=warmup(predictor.warmup),
     )
     return ModelManifest(models=(source,))
 
 
 def controller_revision(service: InferenceService, revision: Revision) -> Manifest:
-    """Build the record of a revision. Its data never changes; its number does when it returns."""
+    """Build the record of a revision. Its data never changes; its number, author and note do when it returns."""
+    said = {
+        ANNOTATION_AUTHOR: revision.author,
+        ANNOTATION_CHANGE_CAUSE: revision.note,
+        ANNOTATION_DIGEST: revision.digest,
+    }
     annotations = {ANNOTATION_GENERATION: str(revision.generation)}
+    annotations |= {name: value for name, value in said.items() if value}
     return {
         **child(service, CONTROLLER_REVISION, revision.name, revision.name, annotations),
         "revision": revision.number,

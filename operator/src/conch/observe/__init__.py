@@ -4,6 +4,7 @@ May enter: reading and parsing. May not enter: wishes, clocks, calls.
 """
 
 from conch.observe.store import Store, owner_key
+from conch.observe.trouble import Trouble
 from conch.observe.world import Pod, Revision, Unreadable, World, observe
 
-__all__ = ["Pod", "Revision", "Store", "Unreadable", "World", "observe", "owner_key"]
+__all__ = ["Pod", "Revision", "Store", "Trouble", "Unreadable", "World", "observe", "owner_key"]

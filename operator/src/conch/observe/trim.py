@@ -6,7 +6,7 @@ Why a room of its own: what is trimmed here no decision can be made on. Add a fi
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from conch.api.kinds import AUTOSCALER, DEPLOYMENT, INFERENCE_SERVICE, POD, Kind, kind_of
+from conch.api.kinds import AUTOSCALER, DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, JOB, POD, Kind, kind_of
 
 _META = (
     "name",
@@ -23,12 +23,32 @@ _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deploym
 _CONTAINER_STATUS = ("name", "ready", "restartCount", "state", "lastState")
 
 
+# In the trimmed metadata of a service: who last wrote its predictor, all that is kept of managedFields.
+AUTHOR: Final = "author"
+
+
+def author_of(body: Mapping[str, Any]) -> str:
+    """Return the field manager that last wrote something of spec.predictor; empty if the API server does not tell.
+
+    The time of an entry is that of its manager's last change, whichever of its fields it was: so at the moment
+    when the predictor has changed, the latest of those who own a part of it is the one who changed it.
+    """
+    latest, author = "", ""
+    for entry in body["metadata"].get("managedFields") or ():
+        spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+        if "f:predictor" in spec and (time := entry.get("time") or "") >= latest:
+            latest, author = time, entry.get("manager") or ""
+    return author
+
+
 def trim(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the pure rooms read of an object."""
     meta = {key: body["metadata"][key] for key in _META if key in body["metadata"]}
     if "annotations" in meta:
         meta["annotations"] = {k: v for k, v in meta["annotations"].items() if k not in _NOISE}
     kind = kind_of(body)
+    if kind == INFERENCE_SERVICE and (author := author_of(body)):
+        meta[AUTHOR] = author
     kept = {key: value for key, value in body.items() if key not in {"metadata", "status"}}
     if kind == POD:
         kept.pop("spec", None)
@@ -60,10 +80,26 @@ def _conditions(status: Mapping[str, Any], *types: str) -> dict[str, Any]:
     }
 
 
+def _route_status(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what each gateway says of a route, and of which generation of it."""
+    fields = ("type", "status", "reason", "message", "observedGeneration")
+    return {
+        "parents": [
+            {
+                "parentRef": parent["parentRef"],
+                "conditions": [{key: c.get(key, "") for key in fields} for c in parent.get("conditions") or ()],
+            }
+            for parent in status.get("parents") or ()
+        ]
+    }
+
+
 # The status of the other kinds is read by nobody: a change of it is no reason to look at a service.
 _STATUS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     INFERENCE_SERVICE: dict,
     POD: _pod_status,
     DEPLOYMENT: lambda status: _conditions(status, "ReplicaFailure"),
+    HTTP_ROUTE: _route_status,
+    JOB: lambda status: _conditions(status, "Failed"),
     AUTOSCALER: lambda status: _conditions(status, "ScalingActive"),
 }

@@ -20,9 +20,18 @@ from conch.api.kinds import (
     Ref,
     ServiceKey,
 )
-from conch.api.names import ANNOTATION_GENERATION
+from conch.api.names import (
+    ANNOTATION_AUTHOR,
+    ANNOTATION_CHANGE_CAUSE,
+    ANNOTATION_DIGEST,
+    ANNOTATION_GENERATION,
+    ANNOTATION_STABLE,
+)
+from conch.observe.measured import Measured
 from conch.observe.store import Store
-from conch_contract import AgentReport, names
+from conch.observe.trim import AUTHOR
+from conch.observe.warmup import warmups
+from conch_contract import AgentReport, WarmupReport, names
 
 Body = Mapping[str, Any]  # a Kubernetes object, as its manifest spells it
 
@@ -67,18 +76,25 @@ class Revision:
     template: Body  # a PodTemplateSpec
     manifest: str  # the model manifest, JSON
     predictor: Body  # the user's words that made it
+    author: str = ""  # the field manager that asked for it
+    note: str = ""  # why, in that person's words
+    digest: str = ""  # of the model's files, once it has served
 
     @classmethod
     def parse(cls, body: Body) -> Self:
         """Read a ControllerRevision of ours."""
         meta, data = body["metadata"], body["data"]
+        annotations = meta.get("annotations") or {}
         return cls(
             name=meta["name"],
             number=body["revision"],
-            generation=int(meta.get("annotations", {}).get(ANNOTATION_GENERATION, 0)),
+            generation=int(annotations.get(ANNOTATION_GENERATION, 0)),
             template=data["template"],
             manifest=data["manifest"],
             predictor=data["predictor"],
+            author=annotations.get(ANNOTATION_AUTHOR, ""),
+            note=annotations.get(ANNOTATION_CHANGE_CAUSE, ""),
+            digest=annotations.get(ANNOTATION_DIGEST, ""),
         )
 
 
@@ -94,7 +110,10 @@ class World:
     children: Mapping[Ref, Body] = field(default_factory=dict)  # ours: controlled by this very service
     strangers: Mapping[Ref, str] = field(default_factory=dict)  # labelled as ours, but somebody else's: whose
     revisions: Mapping[str, Revision] = field(default_factory=dict)
+    author: str = ""  # the field manager that last wrote the predictor
     pods: tuple[Pod, ...] = ()
+    warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
+    measured: Measured = field(default_factory=Measured)  # of the candidate, where gates look at it
 
     @property
     def key(self) -> ServiceKey:
@@ -103,10 +122,10 @@ class World:
 
     @property
     def routed(self) -> str | None:
-        """The revision that the root Service sends requests to, as last seen."""
+        """The revision that carries the service, as the root Service last said."""
         root = self.children.get(Ref(SERVICE, self.key.name), _NOTHING)
-        selected = root.get("spec", _NOTHING).get("selector", _NOTHING).get(names.LABEL_REVISION)
-        return str(selected) if selected else None
+        said = root.get("metadata", _NOTHING).get("annotations", _NOTHING).get(ANNOTATION_STABLE)
+        return str(said) if said else None
 
     def deployment(self, revision: str) -> Body | None:
         """A revision's Deployment, if there is one."""
@@ -128,6 +147,10 @@ class World:
         """How many pods a revision's Deployment wants at this moment; 0 if there is none."""
         deployment = self.deployment(revision) or _NOTHING
         return int(deployment.get("spec", _NOTHING).get("replicas") or 0)
+
+    def with_measured(self, measured: Measured) -> "World":
+        """The same world with what was measured of its candidate."""
+        return replace(self, measured=measured)
 
     def told(self, reports: Mapping[str, AgentReport]) -> "World":
         """The same world with what pods answered (by uid)."""
@@ -155,7 +178,8 @@ def observe(store: Store, key: ServiceKey, now: float) -> World | Unreadable | N
     except ValidationError as error:
         meta = body["metadata"]
         return Unreadable(meta["uid"], meta["generation"], body.get("status") or {}, _complaint(error))
-    pods = [Pod.parse(objects.pop(ref)) for ref in list(objects) if ref.kind == POD]
+    bodies = [objects.pop(ref) for ref in list(objects) if ref.kind == POD]
+    pods = [Pod.parse(pod) for pod in bodies if names.LABEL_WARMUP not in pod["metadata"]["labels"]]
     uid = body["metadata"]["uid"]
     ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid}
     return World(
@@ -164,7 +188,9 @@ def observe(store: Store, key: ServiceKey, now: float) -> World | Unreadable | N
         children=ours,
         strangers={ref: owner_words(child) for ref, child in objects.items() if ref not in ours},
         revisions={ref.name: Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION},
+        author=body["metadata"].get(AUTHOR, ""),
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),
+        warmups=warmups(bodies, ours.values()),
     )
 
 

@@ -14,7 +14,9 @@ from conch.api.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
+    HTTP_ROUTE,
     INFERENCE_SERVICE,
+    JOB,
     SERVICE,
     Kind,
     Ref,
@@ -75,7 +77,7 @@ class Refusal:
 _ROWS: Final[tuple[frozenset[Kind], ...]] = (
     frozenset({CONTROLLER_REVISION, CONFIG_MAP}),
     frozenset({DEPLOYMENT, DISRUPTION_BUDGET, SERVICE}),
-    frozenset({AUTOSCALER}),
+    frozenset({AUTOSCALER, JOB, HTTP_ROUTE}),
 )
 
 
@@ -130,7 +132,7 @@ def _release(world: World, write: Apply) -> Release | None:
     if Ref(AUTOSCALER, write.ref.name) in world.children:
         return None  # handed over already
     meta = {key: write.manifest["metadata"][key] for key in ("name", "namespace")}
-    spec = {"replicas": seen["spec"]["replicas"]}
+    spec = {"replicas": max(seen["spec"]["replicas"], 1)}  # an HPA leaves a Deployment of none alone
     kind = write.ref.kind
     return Release(write.ref, {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta, "spec": spec})
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from conch.api.kinds import INFERENCE_SERVICE, ServiceKey
+from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, ServiceKey
 from conch.api.names import FIELD_MANAGER
 from conch.observe.world import controller_uid, owner_words
 from conch.plan import Action, Apply, Delete, Refusal, Release, Step
@@ -85,6 +85,12 @@ class Writer:
 
 
 def _refusal(action: Apply | Release, error: CallError) -> Refusal:
+    if error.code == 404 and action.ref.kind == HTTP_ROUTE:
+        message = (
+            f"The cluster knows no {action.ref.kind.name}; install the CRDs of the Gateway API (v1) and a gateway,"
+            " or remove traffic.gateways and traffic.hostnames."
+        )
+        return Refusal(action.ref, "GatewayApiMissing", message)
     if error.code == 403 and "exceeded quota" in error.message:
         reason = "QuotaExceeded"
     else:

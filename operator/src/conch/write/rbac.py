@@ -18,7 +18,9 @@ from conch.api.kinds import (
     DEPLOYMENT,
     DISRUPTION_BUDGET,
     EVENT,
+    HTTP_ROUTE,
     INFERENCE_SERVICE,
+    JOB,
     LEASE,
     POD,
     SERVICE,
@@ -62,6 +64,8 @@ _CHILD_REASONS: Final[dict[Kind, str]] = {
     DEPLOYMENT: "the pods of a revision",
     AUTOSCALER: "the number of a revision's pods, where it scales",
     DISRUPTION_BUDGET: "how many pods a drain may take at once",
+    JOB: "the warm-up of a revision, where the service asks for one",
+    HTTP_ROUTE: "the way through a gateway, where the service names one",
 }
 
 # In the namespaces that the operator watches.

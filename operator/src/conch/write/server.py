@@ -129,6 +129,16 @@ class Server:
         answer = await self._call("GET", "list", kind, kind.path(namespace), query, None, "", METADATA_LIST)
         return frozenset(item["metadata"]["uid"] for item in answer.get("items") or ())
 
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the cluster knows a kind: one of a CRD may not be installed."""
+        try:
+            await self._call("GET", "discover", kind, kind.home, [], None, "")
+        except CallError as error:
+            if error.gone:
+                return False
+            raise
+        return True
+
     async def _call(  # noqa: PLR0917  one private door, called with all of it
         self,
         method: str,

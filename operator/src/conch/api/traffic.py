@@ -1,0 +1,70 @@
+"""How requests from outside reach the service, and what enforces a split of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from conch.api._base import DURATION_PATTERN, Duration, ObjectName, Part
+from conch.api.cel import Rule, rules
+
+Hostname = Annotated[
+    str,
+    Field(max_length=253),
+    Rule(
+        "self.matches('^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+        message="not a host name; write it in lower case without scheme and port, such as magika.example.com",
+    ),
+]
+"""A DNS name, its first part perhaps `*`."""
+
+
+class GatewayRef(Part):
+    """A Gateway that admits routes from the service's namespace."""
+
+    name: ObjectName
+    """Its name."""
+    namespace: Annotated[str | None, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = None
+    """Its namespace. Absent: the service's own."""
+    section_name: Annotated[str | None, Field(min_length=1, max_length=253)] = None
+    """One of its listeners. Absent: all that admit the routes."""
+
+
+class Traffic(Part):
+    """The way from clients to pods."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "has(self.gateways) != has(self.split)",
+                message="traffic is either gateways, which split requests exactly, or split, which splits them by"
+                " the number of pods; say one of the two, or remove traffic",
+            ),
+            Rule(
+                "has(self.gateways) == has(self.hostnames)",
+                message="gateways and hostnames go together: the name is what tells one service of a gateway from"
+                " another; add the missing one, or remove both",
+                path=".hostnames",
+            ),
+            Rule(
+                "!has(self.timeout) || has(self.gateways)",
+                message="timeout is enforced by a gateway; add gateways and hostnames, or remove timeout",
+                path=".timeout",
+            ),
+        )
+    )
+
+    gateways: Annotated[tuple[GatewayRef, ...], Field(min_length=1, max_length=8)] = ()
+    """The Gateways (Gateway API) to which an HTTPRoute for HTTP and gRPC is attached."""
+    hostnames: Annotated[tuple[Hostname, ...], Field(min_length=1, max_length=16)] = ()
+    """The names under which clients ask for the service at the gateways."""
+    timeout: Annotated[
+        Duration | None,
+        Rule(
+            f"!self.matches('{DURATION_PATTERN}') || duration(self) >= duration('1ms')",
+            message="timeout must be at least 1ms, such as 30s",
+        ),
+    ] = None
+    """How long the gateway waits for the answer to an HTTP request. Absent: as the gateway is set up."""
+    split: Literal["Replicas"] | None = None
+    """Without a gateway: share requests out by the number of pods. The share that this comes to is in the status;
+    one pod of three is 33 %, whatever was asked."""

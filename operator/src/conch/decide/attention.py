@@ -1,0 +1,90 @@
+"""Whom to ask, what to measure, and when to look again though nothing happens. A settled service asks for nothing."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus
+from conch.decide.gates import questions
+from conch.decide.steps import wait_of
+from conch.decide.times import parse_time
+from conch.observe import Pod, World
+from conch.observe.measured import Question
+from conch_contract import ModelState
+
+# How often pods that are not ready yet are asked, in seconds: first, and at the most.
+ASK_FIRST: Final = 1.0
+ASK_LIMIT: Final = 8.0
+# How long pods that are ready are asked what they serve, when a network policy lets nobody ask.
+ASK_PATIENCE: Final = 60.0
+
+
+def pods_to_ask(world: World) -> tuple[Pod, ...]:
+    """Return the pods whose agents know something that the status does not: a settled fleet is left alone."""
+    told = {revision.name: _told(world, revision) for revision in world.service.status.revisions}
+    return tuple(
+        pod for pod in world.pods if pod.ip and not pod.leaving and (not pod.ready or not told.get(pod.revision, False))
+    )
+
+
+@dataclass(frozen=True)
+class ToMeasure:
+    """What is to be measured of a candidate: nothing, where no gate asks."""
+
+    models: Mapping[str, str] = field(default_factory=dict)  # Triton's name of the model, by revision
+    questions: Mapping[str, Question] = field(default_factory=dict)  # for Prometheus, by gate
+
+
+def to_measure(world: World) -> ToMeasure:
+    """Return what the gates of a rollout under way need to know: from before its first request, as a baseline."""
+    service, memory = world.service, world.service.status.rollout
+    gates = service.spec.rollout.analysis
+    if not gates or memory is None or memory.state == RolloutState.FAILED:
+        return ToMeasure()
+    filled = {
+        "service": world.key.name,
+        "namespace": world.key.namespace,
+        "revision": memory.revision,
+        "stable": service.status.stable or "",
+    }
+    return ToMeasure({memory.revision: service.model_name}, questions(gates, filled))
+
+
+def next_look(world: World, memory: RolloutStatus | None, wanted: str) -> float | None:
+    """Return the seconds until the service wants to be looked at again; None: events alone are awaited."""
+    return min(_moments(world, memory, wanted), default=None)
+
+
+def _moments(world: World, memory: RolloutStatus | None, wanted: str) -> Iterator[float]:
+    if memory is None or memory.state != RolloutState.FAILED:
+        up, said = _all_up(world, wanted), world.service.status.revision(wanted)
+        if not up:
+            yield min(max(ASK_FIRST, age(world, wanted) / 10), ASK_LIMIT)
+        elif said is None or not _told(world, said):
+            yield ASK_LIMIT
+    if memory is not None:
+        rollout = world.service.spec.rollout
+        if (clock := wait_of(memory, rollout, world.now)) is not None:
+            yield clock
+        if memory.gates and memory.state != RolloutState.FAILED:
+            yield from (gate.interval_seconds for gate in rollout.analysis)
+
+
+def age(world: World, name: str) -> float:
+    """Seconds since a revision's Deployment was made; 0 before that."""
+    deployment = world.deployment(name)
+    return max(0.0, world.now - parse_time(deployment["metadata"]["creationTimestamp"])) if deployment else 0.0
+
+
+def _all_up(world: World, name: str) -> bool:
+    """Whether a revision has all the pods that its Deployment wants, and all are ready."""
+    pods = world.pods_of(name)
+    return len(pods) >= world.replicas(name) > 0 and all(pod.ready for pod in pods)
+
+
+def _told(world: World, revision: RevisionStatus) -> bool:
+    """Whether the status says of every model what was fetched and that it is up; silence counts in the end."""
+    if revision.models and all(model.digest and model.state == ModelState.READY for model in revision.models):
+        return True
+    up = revision.phase == Phase.READY and revision.since is not None
+    return up and world.now - parse_time(revision.since or "") > ASK_PATIENCE

@@ -1,0 +1,45 @@
+"""The interface of the room: what a way of splitting requests must answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from conch.api.meta import Manifest
+from conch.observe import Trouble, World
+
+Shares = Mapping[str, int]
+"""Percent of the requests by revision; they add up to 100, and a revision without requests is absent."""
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What the network does, as far as the world shows."""
+
+    told: Shares = field(default_factory=dict)  # the split that it was told and has taken up; empty: none
+    achieved: Shares = field(default_factory=dict)  # what that comes to
+    reachable: frozenset[str] = frozenset()  # revisions that a request may still reach: their pods must stay
+    trouble: Trouble | None = None  # what keeps the network from doing as it is told
+
+
+class TrafficRouter(Protocol):
+    """A way to share requests out among the revisions of one service."""
+
+    atomic: bool
+    """Whether all requests move from one revision to another by one write, in force at once."""
+
+    def children(self, serving: str, shares: Shares) -> list[Manifest]:
+        """Return the objects that bring about `shares`, `serving` being the revision that carries the service."""
+
+    def in_force(self, world: World) -> InForce:
+        """Return what of it has come about."""
+
+    def follows(self, told: Shares, shares: Shares) -> bool:
+        """Whether a split that is in force is as near to `shares` as this way can come."""
+
+    def pods(self, weight: int, capacity: int) -> int:
+        """Return the ready pods that a revision needs before it may get `weight` percent of the requests.
+
+        Args:
+            weight: the share, 0 to 100.
+            capacity: the pods that carry all of the service's requests.
+        """

@@ -1,0 +1,117 @@
+"""What a person's command asks of the API server besides: reads, one replacement, one annotation.
+
+Apart from `server.py`, so that the operator's own calls, and with them its rights, stay in one short file:
+these calls are made with the rights of whoever types.
+"""
+
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, Self
+
+from kubernetes_asyncio import config
+from kubernetes_asyncio.client import Configuration
+
+from conch.api.kinds import Kind, Ref
+from conch.write.server import APPLY, CallError, Server
+
+_MERGE: Final = "application/merge-patch+json"
+_JSON: Final = "application/json"
+# A pod's own namespace, where a pod is who asks.
+_POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class UserServer(Server):
+    """A connection to the API server as the user, with the namespace that the user works in."""
+
+    namespace: str = "default"
+
+    @classmethod
+    async def as_user(cls, kubeconfig: str | None = None, context: str | None = None) -> Self:
+        """Connect as kubectl would: the kubeconfig that is named, or KUBECONFIG, or the home's, or the pod's account.
+
+        Raises:
+            CallError: none of them is there, or it has no such context.
+        """
+        configuration = Configuration()
+        named = kubeconfig or os.environ.get("KUBECONFIG")
+        try:
+            loader = await config.load_kube_config(named, context, configuration, persist_config=False)
+            namespace = ((loader.current_context or {}).get("context") or {}).get("namespace")
+        except (config.ConfigException, OSError) as error:
+            namespace = _in_pod(configuration) if not named and not context else None
+            if namespace is None:
+                told = f"no cluster to ask ({error}); name one with --kubeconfig and --context, or set KUBECONFIG"
+                raise CallError(0, "NoCluster", told) from error
+        server = cls(configuration, connections=8)
+        server.client.user_agent = f"kubectl-conch/{version('conch')}"
+        server.namespace = namespace or "default"
+        return server
+
+    async def get(self, namespace: str, ref: Ref) -> dict[str, Any] | None:
+        """An object, or None if there is none."""
+        try:
+            return await self._call("GET", "get", ref.kind, ref.kind.path(namespace, ref.name), [], None, "")
+        except CallError as error:
+            if error.gone:
+                return None
+            raise
+
+    async def list(self, kind: Kind, namespace: str, selector: str) -> list[dict[str, Any]]:
+        """All objects of a kind in a namespace, by label; none where the cluster does not know the kind."""
+        query = [("labelSelector", selector)]
+        try:
+            answer = await self._call("GET", "list", kind, kind.path(namespace), query, None, "")
+        except CallError as error:
+            if error.gone:
+                return []
+            raise
+        # The items of a list leave out what all of them are.
+        head = {"apiVersion": kind.api_version, "kind": kind.name}
+        return [{**head, **item} for item in answer.get("items") or ()]
+
+    async def replace(
+        self, kind: Kind, body: Mapping[str, Any], manager: str, *, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Replace an object as it was read: 409 if anybody wrote it since (its resourceVersion tells)."""
+        meta = body["metadata"]
+        query = _query(manager, dry_run=dry_run)
+        return await self._call("PUT", "update", kind, kind.path(meta["namespace"], meta["name"]), query, body, _JSON)
+
+    async def try_create(self, kind: Kind, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        """Ask what would become of a new object, and create nothing."""
+        path = kind.path(body["metadata"]["namespace"])
+        return await self._call("POST", "create", kind, path, _query(manager, dry_run=True), body, _JSON)
+
+    async def annotate(
+        self, kind: Kind, seen: Mapping[str, Any], name: str, value: str, manager: str
+    ) -> dict[str, Any]:
+        """Say one annotation of an object, by server-side apply; nothing else of it changes hands.
+
+        The uid goes with it, so that an object that was made anew meanwhile is not meant: 409.
+        """
+        meta = {key: seen["metadata"][key] for key in ("name", "namespace", "uid")} | {"annotations": {name: value}}
+        body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta}
+        query = [*_query(manager), ("force", "true")]
+        return await self._call("PATCH", "apply", kind, kind.path(meta["namespace"], meta["name"]), query, body, APPLY)
+
+    async def unannotate(self, kind: Kind, seen: Mapping[str, Any], name: str, manager: str) -> dict[str, Any]:
+        """Take an annotation from an object, whoever said it: an apply takes back only what its manager said."""
+        meta = {"uid": seen["metadata"]["uid"], "annotations": {name: None}}
+        path = kind.path(seen["metadata"]["namespace"], seen["metadata"]["name"])
+        return await self._call("PATCH", "patch", kind, path, _query(manager), {"metadata": meta}, _MERGE)
+
+
+def _query(manager: str, *, dry_run: bool = False) -> list[tuple[str, str]]:
+    strict = [("dryRun", "All"), ("fieldValidation", "Strict")]  # as `kubectl apply` asks
+    return [("fieldManager", manager), *(strict if dry_run else [])]
+
+
+def _in_pod(configuration: Configuration) -> str | None:
+    """Take the credentials of the pod that we are in; return its namespace, None if we are in none."""
+    try:
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except config.ConfigException:
+        return None
+    return _POD_NAMESPACE.read_text().strip() if _POD_NAMESPACE.exists() else "default"

@@ -1,0 +1,196 @@
+"""A change reaches users by steps, through a real gateway and under load; four bad ones do not get far."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE
+from conch.api.names import ANNOTATION_REQUEST
+from tests.e2e.test_rolling_change import NUMBERS, double, double_or_triple
+from tests.support.gateways import Gateway
+from tests.support.kube import Kube
+from tests.support.service import Service
+from tests.support.traffic import Mix, Traffic
+from tests.support.wait import until
+
+PODS = 2
+LIGHT = Mix(grpc=2, fresh=2, kept=2, rate=10)
+Canary = Callable[..., tuple[Service, str]]
+
+
+@pytest.fixture
+def canary(kube: Kube, namespace: str, gateway: Gateway) -> Canary:
+    """Make a service behind the gateway that doubles numbers; return it and its host name."""
+
+    def make(steps: list[dict[str, Any]], *, rollout: Any = None, **predictor: Any) -> tuple[Service, str]:
+        host = f"{namespace}.example.com"
+        manifest = {
+            "apiVersion": "conch.dev/v1alpha1",
+            "kind": "InferenceService",
+            "metadata": {"name": "double"},
+            "spec": {
+                "predictor": {**double(2), "minReplicas": PODS, **predictor},
+                "rollout": {"steps": steps, **(rollout or {})},
+                "traffic": {"gateways": [gateway.parent], "hostnames": [host]},
+            },
+        }
+        kube.apply(manifest, namespace)
+        service = Service(kube, namespace, "double")
+        service.until_ready(120)
+        return service, host
+
+    return make
+
+
+@pytest.mark.parametrize("gateway", ["envoy", "traefik"], indirect=True)
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_a_good_candidate_goes_by_its_shares_and_fails_no_request(
+    canary: Canary, gateway: Gateway, figure: Callable[[str], None], count: int
+) -> None:
+    shares = (5, 25, 50)
+    steps = [step for share in shares for step in ({"weight": share}, {"pause": "Manual"})]
+    service, host = canary(steps)
+    stable = service.status["stable"]
+    with Traffic(gateway.address, gateway.address, double_or_triple(), LIGHT, host) as traffic:
+        service.patch({"predictor": double(3)})
+        for number, share in enumerate(shares):
+            rollout = paused(service, number)
+            seen = asyncio.run(burst(gateway.address, host, count))
+            sigma = math.sqrt(share / 100 * (1 - share / 100) / count)
+            figure(
+                f"asked {share} %, got {100 * seen[3] / count:.2f} % of {count} requests ({seen[2] + seen[3]} right)"
+            )
+            assert seen[2] + seen[3] == count, seen
+            assert abs(seen[3] / count - share / 100) <= 3 * sigma, seen
+            if number == 0:
+                first = uids(service, rollout["revision"])
+            assert len(service.ready_pods(stable)) == PODS
+            ask(service, f"promote {service.body['metadata']['generation']}/{rollout['step']}")
+        status = service.settle(120)
+    figure(str(traffic))
+    assert status["stable"] == rollout["revision"]
+    assert first < uids(service, rollout["revision"]) or first == uids(service, rollout["revision"])
+    for tally in traffic.tallies.values():
+        assert not tally.failures, traffic
+    service.until_event("Promoted", stable)
+    service.patch({"traffic": None, "rollout": {"steps": None}})
+    until(lambda: not service.children(HTTP_ROUTE), "the route is gone", 20)
+
+
+BAD = {
+    "errors": (
+        {"pod": {"env": [{"name": "FACTOR", "value": "3"}, {"name": "FAILS", "value": "0.5"}]}},
+        "AnalysisFailed",
+        "Gate success-rate",
+    ),
+    "slow": (
+        {"pod": {"env": [{"name": "FACTOR", "value": "3"}, {"name": "SLEEPS", "value": "0.15"}]}},
+        "AnalysisFailed",
+        "Gate latency-mean",
+    ),
+    "wrong": (
+        {"pod": {"env": [{"name": "FACTOR", "value": "5"}]}},
+        "WarmupAnswersWrong",
+        "y",
+    ),
+    "never-loads": (
+        {"model": {**double(2)["model"], "storageUri": "s3://models/nothing-here"}},
+        "Empty",
+        "s3://models/nothing-here",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_candidate_is_rolled_back_for_its_own_reason(
+    canary: Canary, gateway: Gateway, figure: Callable[[str], None], kind: str
+) -> None:
+    changed, reason, words = BAD[kind]
+    rollout = {
+        "analysis": [
+            {"successRate": {"min": "95%"}, "interval": "5s"},
+            {"latency": {"max": "100ms"}, "interval": "5s"},
+        ],
+        "progressDeadline": "30s",
+    }
+    right = {"name": "y", "data": [value * 2 for value in NUMBERS.tolist()]}
+    inputs = {"name": "x", "datatype": "FP32", "shape": [len(NUMBERS)], "data": NUMBERS.tolist()}
+    warmup = {"warmup": {"requests": [{"inputs": [inputs], "expected": [right]}]}} if kind == "wrong" else {}
+    service, host = canary([{"weight": 20}, {"analysis": "1m"}, {"weight": 50}], rollout=rollout, **warmup)
+    stable = service.status["stable"]
+    lowest = PODS
+    with Traffic(gateway.address, gateway.address, double_or_triple(), LIGHT, host) as traffic:
+        service.patch({"predictor": changed})
+
+        def over() -> bool:
+            nonlocal lowest
+            lowest = min(lowest, len(service.ready_pods(stable)))
+            found: dict[str, Any] = service.status.get("rollout") or {}
+            return found.get("state") == "Failed"
+
+        until(over, "the candidate is given up", 150, seen=lambda: service.status.get("rollout"))
+        told = service.status["rollout"]
+        until(lambda: len(service.children(DEPLOYMENT)) == 1, "the candidate is gone", 60)
+    figure(f"{told['message']}\n{traffic}")
+    assert told["reason"] == reason
+    assert words in told["message"]
+    assert lowest == PODS, "the stable revision keeps its capacity"
+    failed = sum(len(tally.failures) for tally in traffic.tallies.values())
+    sent = sum(tally.sent for tally in traffic.tallies.values())
+    share = 0.2 if kind == "errors" else 0.0
+    assert failed <= share * sent + 3 * math.sqrt(share * (1 - share) * sent), traffic
+    assert routed(service) == {stable: 100}
+    service.until_event("RolledBack", told["revision"])
+    assert service.condition("Serving")["status"] == "True"
+    assert service.condition("Ready")["status"] == "False"
+
+
+def paused(service: Service, number: int) -> dict[str, Any]:
+    """Wait for the pause behind a share; return what the status tells of the rollout."""
+
+    def look() -> dict[str, Any] | None:
+        rollout: dict[str, Any] = service.status.get("rollout") or {}
+        return rollout if rollout.get("step") == 2 * number + 1 and rollout["state"] == "Paused" else None
+
+    return until(look, f"the pause behind share {number}", 90, seen=lambda: service.status.get("rollout"))
+
+
+def ask(service: Service, request: str) -> None:
+    """Ask something of the rollout, as a person does."""
+    annotation = f"{ANNOTATION_REQUEST}={request}"
+    service.kube.run("annotate", "--overwrite", "isvc", service.name, f"--namespace={service.namespace}", annotation)
+
+
+def uids(service: Service, revision: str) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in service.ready_pods(revision)}
+
+
+def routed(service: Service) -> dict[str, int]:
+    """What the HTTPRoute says."""
+    [route] = service.children(HTTP_ROUTE)
+    return {ref["name"]: ref["weight"] for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}
+
+
+async def burst(address: str, host: str, count: int, clients: int = 8) -> Counter[int]:
+    """Ask as fast as a few clients can; count the answers by the factor that they show, 0 for none."""
+    seen: Counter[int] = Counter()
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}]}
+    left = iter(range(count))
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        for _ in left:
+            url = f"http://{address}/v2/models/double/infer"
+            async with session.post(url, json=body, headers={"Host": host}) as answer:
+                told = await answer.json() if answer.status == 200 else {"outputs": [{"data": [0]}]}
+                seen[int(told["outputs"][0]["data"][0])] += 1
+
+    async with aiohttp.ClientSession() as session:
+        await asyncio.gather(*(client(session) for _ in range(clients)))
+    return seen

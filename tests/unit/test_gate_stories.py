@@ -1,0 +1,148 @@
+"""Stories of candidates that are judged: what their gates say decides whether they get more requests."""
+
+from typing import Any
+
+import pytest
+
+from conch.api import RolloutStatus
+from conch.decide import to_measure
+from conch.observe.measured import Answer, History, Measured, Totals
+from tests.unit.simulation import Cluster, come_up, manifest, routed
+
+GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+STEPS = [{"weight": 10}, {"analysis": "1m"}, {"weight": 50}, {"analysis": "1m"}]
+SUCCESS = {"successRate": {"min": "99%"}}
+LATENCY = {"latency": {"max": "50ms"}}
+
+
+def judged(*gates: dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
+    """A candidate at its first share; with the names of the stable revision and its own."""
+    said = {"steps": STEPS, "analysis": list(gates), "progressDeadline": "5m", **rollout}
+    cluster = Cluster(manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    come_up(cluster, stable)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    assert to_measure(cluster.world()).models == {new: "magika"}, "counters are read before the first request"
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 90, new: 10}
+    return cluster, stable, new
+
+
+def measure(cluster: Cluster, seconds: int, requests: int = 0, failures: int = 0, latency_ms: float = 10) -> None:
+    """Let time pass in which the candidate has these requests, evenly."""
+    history = cluster.measured.history
+    if not history.points:
+        history = history.grown(Totals(cluster.now))
+    for _ in range(seconds // 10):
+        cluster.now += 10
+        last, share = history.points[-1], 10 / seconds
+        answered = (requests - failures) * share
+        history = history.grown(
+            Totals(
+                time=cluster.now,
+                requests=last.requests + round(requests * share),
+                failures=last.failures + round(failures * share),
+                duration_us=last.duration_us + answered * latency_ms * 1000,
+            )
+        )
+        cluster.measured = Measured(history, cluster.measured.answers)
+        cluster.settle()
+
+
+def rollout(cluster: Cluster) -> RolloutStatus:
+    found = cluster.status.rollout
+    assert found is not None
+    return found
+
+
+def test_a_good_candidate_passes_its_analyses() -> None:
+    cluster, _, new = judged(SUCCESS, LATENCY)
+    measure(cluster, 50, requests=600)
+    assert (rollout(cluster).reason, rollout(cluster).weight) == ("Analysis", 10)
+    assert [(gate.name, gate.verdict, gate.value) for gate in rollout(cluster).gates] == [
+        ("success-rate", "Passed", "100%"),
+        ("latency-mean", "Passed", "10ms"),
+    ]
+    measure(cluster, 10, requests=100)
+    come_up(cluster, new)
+    assert rollout(cluster).weight == 50
+    measure(cluster, 60, requests=600)
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+    assert cluster.status.rollout is None
+
+
+@pytest.mark.parametrize(
+    ("gate", "behaviour", "words"),
+    [
+        (SUCCESS, {"failures": 60}, "Gate success-rate: 90% of 100 requests succeeded; at least 99% is asked."),
+        (LATENCY, {"latency_ms": 80}, "Gate latency-mean: The mean latency of 100 requests is 80ms"),
+    ],
+    ids=["errors", "slow"],
+)
+def test_a_bad_candidate_is_given_up_for_its_own_reason(gate: Any, behaviour: Any, words: str) -> None:
+    cluster, stable, _ = judged(gate)
+    measure(cluster, 60, requests=600, **behaviour)
+    assert routed(cluster) == {stable: 100}
+    assert (rollout(cluster).state, rollout(cluster).reason) == ("Failed", "AnalysisFailed")
+    assert words in rollout(cluster).message
+    assert rollout(cluster).gates[0].verdict == "Failed", "the verdict stays to be read"
+    assert [event.reason for event in cluster.story][-2:] == ["RolledBack", "AnalysisFailed"]
+
+
+def test_one_that_is_slow_only_at_half_of_the_requests_is_found_there() -> None:
+    cluster, stable, new = judged(LATENCY)
+    measure(cluster, 60, requests=600)
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 50, new: 50}
+    measure(cluster, 20, requests=600, latency_ms=80)
+    assert routed(cluster) == {stable: 100}
+
+
+def test_no_requests_are_inconclusive_hold_the_rollout_and_end_it_in_the_end() -> None:
+    cluster, stable, new = judged(SUCCESS)
+    measure(cluster, 120)
+    assert (rollout(cluster).reason, rollout(cluster).weight) == ("Inconclusive", 10)
+    assert routed(cluster) == {stable: 90, new: 10}
+    measure(cluster, 300)
+    assert (rollout(cluster).state, rollout(cluster).reason) == ("Failed", "Inconclusive")
+    assert "Waits for 20 requests" in rollout(cluster).message
+
+
+def test_a_failure_that_is_tolerated_only_costs_time() -> None:
+    cluster, _, new = judged({**SUCCESS, "failureLimit": 1})
+    measure(cluster, 10, requests=100, failures=50)
+    assert rollout(cluster).gates[0].verdict == "Inconclusive"
+    measure(cluster, 60, requests=600)
+    come_up(cluster, new)
+    assert rollout(cluster).weight == 50
+
+
+def test_prometheus_is_asked_of_this_candidate_and_an_error_never_passes() -> None:
+    gate = {"prometheus": {"server": "http://prometheus:9090", "query": 'e{r="{{revision}}"}', "max": "0.01"}}
+    cluster, _, new = judged(gate)
+    [question] = to_measure(cluster.world()).questions.values()
+    assert question.query == f'e{{r="{new}"}}'
+    cluster.measured = Measured(History(), {"prometheus": Answer(cluster.now + 5, error="parse error")})
+    cluster.now += 61
+    cluster.settle()
+    assert rollout(cluster).reason == "Inconclusive"
+    assert "Parse error" in rollout(cluster).message
+    cluster.measured = Measured(History(), {"prometheus": Answer(cluster.now + 5, 0.001)})
+    cluster.now += 10
+    come_up(cluster, new)
+    assert rollout(cluster).weight == 50
+
+
+def test_promoting_past_a_gate_that_paused_the_rollout_judges_the_next_step_anew() -> None:
+    cluster, stable, new = judged(SUCCESS, onFailure="Pause")
+    measure(cluster, 20, requests=200, failures=100)
+    assert (rollout(cluster).state, rollout(cluster).reason) == ("Paused", "PausedOnFailure")
+    assert routed(cluster) == {stable: 90, new: 10}
+    cluster.ask(f"promote {cluster.world().service.metadata.generation}/1")
+    come_up(cluster, new)
+    assert rollout(cluster).weight == 50
+    assert rollout(cluster).gates[0].verdict != "Failed"

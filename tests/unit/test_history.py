@@ -1,0 +1,120 @@
+"""What a revision remembers: who asked for it, why, and what it served; and what that costs."""
+
+from typing import Any
+
+from conch.api.kinds import CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
+from conch.api.names import ANNOTATION_AUTHOR, ANNOTATION_CHANGE_CAUSE, ANNOTATION_DIGEST
+from conch.observe.trim import author_of, trim
+from conch.plan import Apply
+from tests.unit.simulation import KEY, Cluster, manifest
+
+
+def entry(manager: str, time: str, *path: str) -> dict[str, Any]:
+    """One entry of managedFields that owns one field."""
+    fields: dict[str, Any] = {}
+    for part in reversed(path):
+        fields = {f"f:{part}": fields}
+    return {"manager": manager, "time": time, "operation": "Apply", "fieldsV1": fields}
+
+
+MODEL = ("spec", "predictor", "model", "storageUri")
+WRITERS = [
+    entry("kubectl-edit", "2026-11-01T10:00:00Z", *MODEL),
+    entry("argocd-controller", "2026-11-01T11:00:00Z", *MODEL),
+    entry("kubectl-conch", "2026-11-01T12:00:00Z", "metadata", "annotations", "conch.dev/rollout"),
+    entry("kubectl-scale", "2026-11-01T13:00:00Z", "spec", "rollout"),
+    entry("conch", "2026-11-01T14:00:00Z", "status", "ready"),
+]
+
+
+def told_by(writers: list[dict[str, Any]], note: str = "") -> Cluster:
+    """A service that these writers have made."""
+    body = manifest()
+    body["metadata"]["managedFields"] = writers
+    if note:
+        body["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: note}
+    return Cluster(body)
+
+
+def record(cluster: Cluster, revision: str) -> dict[str, Any]:
+    found: dict[str, Any] = cluster.objects[Ref(CONTROLLER_REVISION, revision)]["metadata"]["annotations"]
+    return found
+
+
+def test_the_author_is_who_last_wrote_the_predictor() -> None:
+    assert author_of({"metadata": {"managedFields": WRITERS}}) == "argocd-controller"
+    assert author_of({"metadata": {}}) == ""
+
+
+def test_of_managed_fields_one_word_is_kept() -> None:
+    body = manifest()
+    body["metadata"]["managedFields"] = WRITERS
+    kept = trim(body)["metadata"]
+    assert "managedFields" not in kept
+    assert kept["author"] == "argocd-controller"
+    body["metadata"]["managedFields"] = [{**WRITERS[1], "time": "2026-11-02T11:00:00Z"}]
+    assert trim(body)["metadata"] == kept, "a clock that ticks wakes nobody"
+
+
+def test_a_new_revision_carries_author_and_note_and_costs_no_more_writes_for_it() -> None:
+    cluster = told_by(WRITERS, "a better model")
+    actions = cluster.reconcile()
+    name = cluster.decision().wanted
+    said = record(cluster, name)
+    assert (said[ANNOTATION_AUTHOR], said[ANNOTATION_CHANGE_CAUSE]) == ("argocd-controller", "a better model")
+    assert ANNOTATION_DIGEST not in said
+    assert len([action for action in actions if isinstance(action, Apply)]) == len(cluster.objects) - 1
+    assert cluster.settle() == 0, "nothing more before the pods are up"
+
+
+def test_the_digest_follows_with_one_write_when_the_revision_serves() -> None:
+    cluster = told_by(WRITERS)
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.start_pods(name)
+    actions = cluster.reconcile()
+    assert [action.ref for action in actions] == [Ref(CONTROLLER_REVISION, name)]
+    assert record(cluster, name)[ANNOTATION_DIGEST] == "sha256:1"
+    cluster.settle()
+    cluster.reports.clear()
+    cluster.kill_pods(name)
+    cluster.settle()
+    assert record(cluster, name)[ANNOTATION_DIGEST] == "sha256:1", "what was known is not forgotten"
+
+
+def test_a_note_of_later_changes_no_record_and_a_revision_that_returns_takes_the_newest_one() -> None:
+    cluster = told_by(WRITERS, "first")
+    cluster.reconcile()
+    first = cluster.decision().wanted
+    cluster.start_pods(first)
+    cluster.settle()
+    say(cluster, "second", "kubectl-edit")
+    assert cluster.settle() == 0
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    second = cluster.decision().wanted
+    cluster.start_pods(second)
+    cluster.settle()
+    assert record(cluster, first)[ANNOTATION_CHANGE_CAUSE] == "first"
+    assert record(cluster, second)[ANNOTATION_CHANGE_CAUSE] == "second"
+    say(cluster, "back again", "kubectl-conch")
+    cluster.edit(uri="s3://models/magika")
+    cluster.settle()
+    said = record(cluster, first)
+    assert (said[ANNOTATION_AUTHOR], said[ANNOTATION_CHANGE_CAUSE]) == ("kubectl-conch", "back again")
+    assert said[ANNOTATION_DIGEST] == "sha256:1"
+    assert cluster.objects[Ref(CONTROLLER_REVISION, first)]["revision"] == 3
+
+
+def say(cluster: Cluster, note: str, manager: str) -> None:
+    """Annotate the service with a note, and be the one who writes the predictor next."""
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    body["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: note}
+    body["metadata"]["managedFields"] = [*WRITERS, entry(manager, "2026-11-03T10:00:00Z", *MODEL)]
+    cluster.put(body)
+
+
+def test_a_long_note_is_cut() -> None:
+    cluster = told_by(WRITERS, "long" * 1000)
+    cluster.reconcile()
+    assert len(record(cluster, cluster.decision().wanted)[ANNOTATION_CHANGE_CAUSE]) == 1024

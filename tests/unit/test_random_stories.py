@@ -1,0 +1,174 @@
+"""Random stories of rollouts: whatever users, kubelet, gateway and clock do, some things are always so."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, POD, SERVICE, Ref
+from conch.api.names import ANNOTATION_STABLE
+from conch_contract import ModelState
+from tests.unit.simulation import KEY, Cluster, manifest, routed, told
+
+GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+STEPS = [{"weight": 5}, {"pause": "1m"}, {"weight": 40}, {"pause": "Manual"}, {"weight": 80}]
+MODELS = [f"s3://models/v{number}" for number in range(3)]
+PODS = 3
+
+
+class Rollouts(RuleBasedStateMachine):
+    """One service behind a gateway, and all that can happen to it."""
+
+    @initialize(on_failure=st.sampled_from(["Rollback", "Pause"]), far=st.integers(0, 6))
+    def begin(self, on_failure: str, far: int) -> None:
+        """Serve the first model, and bring the second one as far as that."""
+        rollout = {"steps": STEPS, "onFailure": on_failure, "progressDeadline": "3m"}
+        self.cluster = Cluster(manifest(MODELS[0], minReplicas=PODS, rollout=rollout, traffic=GATEWAY))
+        self.cluster.reconcile()
+        self.cluster.start_pods(self.cluster.decision().wanted)
+        self.cluster.settle()
+        self.cluster.accept_routes()
+        self.cluster.settle()
+        self.model = 0
+        if far:
+            self.change_the_model(1)
+            self.all_goes_well_for_a_while(far)
+
+    def stable(self) -> str:
+        """The revision that carries the service."""
+        name: str = self.cluster.objects[Ref(SERVICE, KEY.name)]["metadata"]["annotations"][ANNOTATION_STABLE]
+        return name
+
+    def revisions(self) -> list[str]:
+        return sorted(ref.name for ref in self.cluster.objects if ref.kind == DEPLOYMENT)
+
+    @rule(further=st.integers(0, 2))
+    def change_the_model(self, further: int) -> None:
+        self.model = (self.model + further) % len(MODELS)
+        self.cluster.edit(uri=MODELS[self.model])
+        self.cluster.settle()
+
+    @rule()
+    def pods_start(self) -> None:
+        for name in self.revisions():
+            self.cluster.start_pods(name)
+        self.cluster.settle()
+
+    @rule(times=st.integers(1, 4))
+    def all_goes_well_for_a_while(self, times: int) -> None:
+        for _ in range(times):
+            self.pods_start()
+            self.the_gateway_follows()
+            self.time_passes(20)
+
+    @rule()
+    def a_pod_of_the_candidate_fails(self) -> None:
+        for name in self.revisions():
+            if name != self.stable():
+                failed = told(ModelState.FAILED, "LoadFailed", "Triton says no")
+                self.cluster.pod(name, 0, ready=False, report=failed)
+        self.cluster.settle()
+
+    @rule()
+    def a_pod_of_the_candidate_crashes(self) -> None:
+        crash = {"name": "triton", "ready": False, "restartCount": 5, "lastState": {"terminated": {"exitCode": 1}}}
+        for name in self.revisions():
+            if name != self.stable():
+                self.cluster.pod(name, 0, ready=False, containerStatuses=[crash])
+        self.cluster.settle()
+
+    @rule(index=st.integers(0, PODS - 1))
+    def a_node_is_lost(self, index: int) -> None:
+        for ref in [r for r in self.cluster.objects if r.kind == POD and r.name.endswith(f"-{index}")]:
+            self.cluster.remove(ref)
+        self.cluster.settle()
+
+    @rule(index=st.integers(0, PODS - 1))
+    def a_pod_of_the_stable_revision_is_replaced(self, index: int) -> None:
+        self.cluster.pod(self.stable(), index, ready=True, generation="again")
+        self.cluster.settle()
+
+    @rule()
+    def the_gateway_follows(self) -> None:
+        self.cluster.accept_routes()
+        self.cluster.settle()
+
+    @rule()
+    def the_gateway_refuses(self) -> None:
+        self.cluster.accept_routes("False", "NotAllowedByListeners", "no")
+        self.cluster.settle()
+
+    @rule(seconds=st.sampled_from([1, 60, 200]))
+    def time_passes(self, seconds: int) -> None:
+        self.cluster.now += seconds
+        self.cluster.settle()
+
+    @rule(verb=st.sampled_from(["promote", "pause", "abort", "retry"]), word=st.sampled_from(["", " a", " b"]))
+    def a_person_asks(self, verb: str, word: str) -> None:
+        generation = self.cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["metadata"]["generation"]
+        self.cluster.ask(f"{verb} {generation}{word}")
+        self.cluster.settle()
+
+    @rule()
+    def a_person_lets_go(self) -> None:
+        self.cluster.ask("")
+        self.cluster.settle()
+
+    @invariant()
+    def shares_are_whole_and_lead_somewhere(self) -> None:
+        shares = routed(self.cluster)
+        assert sum(shares.values()) == 100, shares
+        for name in shares:
+            assert Ref(SERVICE, name) in self.cluster.objects, f"{name} has no Service"
+            assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} has no Deployment"
+
+    @invariant()
+    def what_the_gateway_may_still_reach_has_its_pods(self) -> None:
+        for name in self.cluster.accepted:
+            assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} is reached and has no Deployment"
+
+    @invariant()
+    def the_stable_revision_keeps_its_capacity(self) -> None:
+        assert self.cluster.objects[Ref(DEPLOYMENT, self.stable())]["spec"]["replicas"] >= PODS
+
+    @invariant()
+    def what_is_not_ready_says_why(self) -> None:
+        ready = self.cluster.status.condition("Ready")
+        assert ready is not None
+        assert ready.reason
+        assert ready.message
+        rollout = self.cluster.status.rollout
+        if rollout is not None:
+            assert rollout.reason, rollout
+            assert rollout.message, rollout
+
+    def teardown(self) -> None:
+        """When everything goes well from here on, it ends: served, or given up and told so, or a person is asked."""
+        if not hasattr(self, "cluster"):
+            return
+        self.cluster.ask("")
+        for _ in range(30):
+            for name in self.revisions():
+                replicas = self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"]
+                for index in range(replicas):
+                    self.cluster.pod(name, index, ready=True, generation="healthy")
+            self.cluster.accept_routes()
+            self.cluster.now += 61
+            self.cluster.settle()
+            status = self.cluster.status
+            if status.rollout is None and self.cluster.condition("Ready") == ("True", "Served"):
+                return
+            if status.rollout is not None and status.rollout.state == "Failed":
+                assert self.cluster.condition("Stalled")[0] == "True"
+                assert list(routed(self.cluster)) == [self.stable()]
+                return
+            if status.rollout is not None and status.rollout.reason in {"WaitsForPromotion", "PausedOnFailure"}:
+                generation = self.cluster.world().service.metadata.generation
+                self.cluster.ask(f"promote {generation} end{self.cluster.now}")
+        raise AssertionError(f"stuck: {self.cluster.status.rollout}, {self.cluster.condition('Ready')}")
+
+
+TestRollouts = pytest.mark.timeout(120)(Rollouts.TestCase)
+TestRollouts.settings = settings(
+    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
