@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Ref
 from conch_contract import names
 from tests.api.operator import Audit, Operator, children, condition, essence, isvc, settled
@@ -75,6 +77,40 @@ def test_killed_at_random_moments_it_ends_at_the_same_objects(
     undisturbed = story(None)
     seed = int(time.time())
     assert story(random.Random(seed)) == undisturbed, f"seed {seed}"  # noqa: S311  no secret
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_killed_after_each_write_of_a_rollout_it_ends_at_the_same_objects(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, record_property: Callable[[str, object], None]
+) -> None:
+    def service(uri: str) -> Object:
+        body = isvc(uri=uri, minReplicas=2)
+        body["spec"]["rollout"] = {"steps": [{"weight": 50}, {"pause": "1s"}]}
+        body["spec"]["traffic"] = {"split": "Replicas"}
+        return body
+
+    def story(*, killed: bool) -> dict[Ref, Object]:
+        with Operator(cluster, log) as operator:
+            kube.apply(service("s3://models/one"), namespace)
+            until(settled(kube, namespace), "the service is Ready", 60)
+            audit, kills = Audit(cluster), 0
+            kube.apply(service("s3://models/two"), namespace)
+            deadline = time.monotonic() + 400
+            while not (settled(kube, namespace)() and len(kube.list(DEPLOYMENT, namespace)) == 1):
+                assert time.monotonic() < deadline, operator.said()[-2000:]
+                written = len(audit.writes(namespace))
+                if killed and written > kills:
+                    operator.kill()
+                    kills = len(audit.writes(namespace))
+                    record_property("killed_after_write", kills)
+                    operator.start()
+            final = essence(kube, namespace)
+            kube.run("--namespace", namespace, "delete", "isvc", "--all")
+            until(lambda: not children(kube, namespace), "the children are gone", 60)
+        return final
+
+    assert story(killed=True) == story(killed=False)
 
 
 def test_of_two_operators_one_acts_and_the_other_takes_over(

@@ -62,13 +62,13 @@ def test_a_good_candidate_goes_by_its_shares_and_fails_no_request(
         service.patch({"predictor": double(3)})
         for number, share in enumerate(shares):
             rollout = paused(service, number)
+            follow(gateway, host, share)
             seen = asyncio.run(burst(gateway.address, host, count))
-            sigma = math.sqrt(share / 100 * (1 - share / 100) / count)
             figure(
                 f"asked {share} %, got {100 * seen[3] / count:.2f} % of {count} requests ({seen[2] + seen[3]} right)"
             )
             assert seen[2] + seen[3] == count, seen
-            assert abs(seen[3] / count - share / 100) <= 3 * sigma, seen
+            assert near(seen, share), seen
             if number == 0:
                 first = uids(service, rollout["revision"])
             assert len(service.ready_pods(stable)) == PODS
@@ -176,6 +176,17 @@ def routed(service: Service) -> dict[str, int]:
     """What the HTTPRoute says."""
     [route] = service.children(HTTP_ROUTE)
     return {ref["name"]: ref["weight"] for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}
+
+
+def follow(gateway: Gateway, host: str, share: int) -> None:
+    """Wait until the gateway shares out as it said: Traefik follows up to two seconds after it has accepted."""
+    until(lambda: near(asyncio.run(burst(gateway.address, host, 200)), share), f"{share} % reach the candidate", 10)
+
+
+def near(seen: Counter[int], share: int) -> bool:
+    """Whether the answers by factor 3 are a share of all, in percent, within three standard deviations."""
+    count = sum(seen.values())
+    return abs(seen[3] - count * share / 100) <= 3 * math.sqrt(count * share / 100 * (1 - share / 100))
 
 
 async def burst(address: str, host: str, count: int, clients: int = 8) -> Counter[int]:

@@ -8,6 +8,7 @@ from conch.api.kinds import AUTOSCALER
 from conch_contract import names
 from tests.support import clients, examples
 from tests.support.examples import Example
+from tests.support.gateways import Gateway
 from tests.support.place import Place
 from tests.support.service import Service
 from tests.support.store import Store
@@ -17,8 +18,9 @@ EXAMPLES = [example for example in examples.all_examples() if example.file.stem 
 
 
 @pytest.fixture(scope="module")
-def applied(place: Place, shared_namespace: str, bucket: Store) -> str:
+def applied(place: Place, shared_namespace: str, bucket: Store, gateway: Gateway) -> str:
     """A namespace with all of them, applied at once."""
+    del gateway  # canary.yaml names it
     examples.prepare(place.kube, shared_namespace, bucket)
     for example in EXAMPLES:
         place.kube.apply(example.file, shared_namespace)

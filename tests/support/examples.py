@@ -58,6 +58,7 @@ def all_examples() -> list[Example]:
         "quickstart": magika,
         "dynamic-batching": magika,
         "autoscaling": magika,
+        "canary": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
         "sklearn": iris,

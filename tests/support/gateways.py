@@ -28,6 +28,11 @@ MANIFESTS: Final[dict[Implementation, Path]] = {
 GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
 GATEWAY_CLASS: Final = Kind("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses")
 
+# Where each one's Gateway is, and its name; examples/ name the first.
+_PLACES: Final[dict[Implementation, tuple[str, str]]] = {
+    "envoy": ("gateways", "public"),
+    "traefik": (NAMESPACE, "traefik"),
+}
 _IMAGE: Final = "gateways"
 _CONTROLLERS: Final[dict[Implementation, str]] = {"envoy": "envoy-gateway", "traefik": "traefik"}
 _SECONDS: Final = 120.0
@@ -43,7 +48,8 @@ class Gateway:
     @property
     def parent(self) -> Object:
         """What a route's `parentRefs`, and a service's `traffic.gateways`, name it by."""
-        return {"name": self.name, "namespace": NAMESPACE}
+        namespace, name = _PLACES[self.name]
+        return {"name": name, "namespace": namespace}
 
 
 def deploy(place: Place, implementation: Implementation) -> Gateway:
@@ -65,14 +71,34 @@ def deploy(place: Place, implementation: Implementation) -> Gateway:
     place.kube.apply(MANIFESTS[implementation], NAMESPACE)
     controller = f"deployment/{_CONTROLLERS[implementation]}"
     place.kube.run("rollout", "status", controller, f"--namespace={NAMESPACE}", f"--timeout={_SECONDS:g}s")
+    namespace, name = _PLACES[implementation]
+    place.namespace(namespace)
+    place.kube.apply(manifest(implementation), namespace)
     until(
-        lambda: is_programmed(place.kube.get(GATEWAY, NAMESPACE, implementation)),
-        f"Gateway {NAMESPACE}/{implementation} is programmed",
+        lambda: is_programmed(place.kube.get(GATEWAY, namespace, name)),
+        f"Gateway {namespace}/{name} is programmed",
         _SECONDS,
-        seen=lambda: (place.kube.get(GATEWAY, NAMESPACE, implementation) or {}).get("status"),
+        seen=lambda: (place.kube.get(GATEWAY, namespace, name) or {}).get("status"),
     )
     with place.reach(NAMESPACE, implementation, PORT) as [address]:
         return Gateway(implementation, address)
+
+
+def manifest(implementation: Implementation) -> Object:
+    """Return a Gateway that admits routes from all namespaces."""
+    namespace, name = _PLACES[implementation]
+    listener = {
+        "name": "http",
+        "protocol": "HTTP",
+        "port": PORT,  # Traefik serves a listener from the entry point that has its very port
+        "allowedRoutes": {"namespaces": {"from": "All"}},
+    }
+    return {
+        "apiVersion": GATEWAY.api_version,
+        "kind": GATEWAY.name,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"gatewayClassName": implementation, "listeners": [listener]},
+    }
 
 
 def is_programmed(gateway: Object | None) -> bool:

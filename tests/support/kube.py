@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import yaml
-
 from conch.api.kinds import Kind
 
 Object = dict[str, Any]
@@ -92,7 +90,8 @@ class Kube:
             self.run("apply", f"--namespace={namespace}", f"--filename={manifest}")
             return
         objects = [manifest] if isinstance(manifest, Mapping) else manifest
-        text = yaml.safe_dump_all(objects, sort_keys=False)
+        # JSON, because kubectl's YAML takes a name like y for a boolean.
+        text = "\n---\n".join(json.dumps(each) for each in objects)
         self.run("apply", f"--namespace={namespace}", "--filename=-", stdin=text)
 
     def delete(self, kind: Kind, namespace: str, name: str) -> None:

@@ -283,6 +283,16 @@ def _pod_kind(cluster: Cluster) -> Any:
     return next(ref.kind for ref in cluster.objects if ref.kind.name == "Pod")
 
 
+def test_a_change_of_the_model_may_ask_for_more_pods_too() -> None:
+    cluster, stable = canary(steps=[], replicas=1)
+    cluster.edit(uri="s3://models/v2", minReplicas=3)
+    cluster.settle()
+    new = cluster.decision().wanted
+    assert (pods(cluster, stable), pods(cluster, new)) == (1, 3)
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+
+
 def test_a_gateway_that_refuses_holds_the_rollout_and_is_named() -> None:
     cluster, stable = canary()
     new = change(cluster)

@@ -39,6 +39,10 @@ DISCOVERY_SECONDS: Final = 30
 _log = structlog.get_logger("conch")
 
 
+class StartAgainError(Exception):
+    """This process has to end so that the next one sees more; the kubelet starts it."""
+
+
 def watch(kind: Kind, store: Store, queue: WorkQueue, listed: asyncio.Event, registry: kopf.OperatorRegistry) -> None:
     """Have kopf feed a kind's events into the store, and the services they concern into the queue.
 
@@ -160,7 +164,7 @@ async def _begin_anew_with_gateways(server: Server) -> None:
             _log.warning("cannot tell whether there is a Gateway API", error=error.message)
         else:
             if served and lacked:
-                raise RuntimeError("the Gateway API has come to this cluster; start again to watch its routes")
+                raise StartAgainError("the Gateway API has come to this cluster; start again to watch its routes")
             if served:
                 return
             lacked = True
@@ -232,3 +236,7 @@ def main() -> None:
         asyncio.run(run(settings))
     except CallError as error:
         sys.exit(f"conch: {error}")
+    except BaseExceptionGroup as group:
+        if wish := group.subgroup(StartAgainError):
+            sys.exit(f"conch: {wish.exceptions[0]}")
+        raise

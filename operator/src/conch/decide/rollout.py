@@ -138,12 +138,21 @@ def _remember(change: _Change) -> RolloutStatus:
         down=trouble(world, wanted),
         broken=warmup_failed(world, wanted) or (crash_loop(world, wanted) if memory.weight else None),
         warm=warmup_waits(world, wanted),
-        # One that has no pod at all protects nobody: the candidate may be what mends it.
-        stable_lacks=max(0, capacity - world.ready(stable)) if world.ready(stable) else 0,
+        stable_lacks=_lacks(world, stable, capacity),
         gates=tuple(judgement.status for judgement in judgements),
         request=Request.of(service),
     )
     return advance(memory, service.spec.rollout, facts)
+
+
+def _lacks(world: World, stable: str, capacity: int) -> int:
+    """Return how many of its pods the stable revision has lost.
+
+    One without any protects nobody: the candidate may be what mends it. And nobody lost what was never there:
+    a change that asks for more pods asks for them of the candidate.
+    """
+    ready = world.ready(stable)
+    return max(0, min(capacity, world.replicas(stable)) - ready) if ready else 0
 
 
 def _judge(change: _Change, memory: RolloutStatus) -> tuple[Judgement, ...]:

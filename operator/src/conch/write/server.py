@@ -132,12 +132,12 @@ class Server:
     async def serves(self, kind: Kind) -> bool:
         """Whether the cluster knows a kind: one of a CRD may not be installed."""
         try:
-            await self._call("GET", "discover", kind, kind.home, [], None, "")
+            answer = await self._call("GET", "discover", kind, kind.home, [], None, "")
         except CallError as error:
             if error.gone:
                 return False
             raise
-        return True
+        return any(resource["name"] == kind.plural for resource in answer.get("resources") or ())
 
     async def _call(  # noqa: PLR0917  one private door, called with all of it
         self,

@@ -50,11 +50,11 @@ class UserServer(Server):
         return server
 
     async def get(self, namespace: str, ref: Ref) -> dict[str, Any] | None:
-        """An object, or None if there is none."""
+        """An object, or None if there is none; an unknown kind is an error (404 without a reason)."""
         try:
             return await self._call("GET", "get", ref.kind, ref.kind.path(namespace, ref.name), [], None, "")
         except CallError as error:
-            if error.gone:
+            if error.gone and error.reason == "NotFound":
                 return None
             raise
 

@@ -1,0 +1,5 @@
+"""`python -m conch.cli`."""
+
+from conch.cli.main import main
+
+main()

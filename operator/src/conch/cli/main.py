@@ -1,0 +1,25 @@
+"""The command `kubectl-conch`, which kubectl finds in PATH and calls for `kubectl conch`."""
+
+from importlib.metadata import version
+
+import click
+
+from conch.cli.history import history, rollback
+from conch.cli.plan import plan
+from conch.cli.rollout import COMMANDS
+from conch.cli.status import status
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("conch"), prog_name="kubectl conch")
+def cli() -> None:
+    """Models on NVIDIA Triton: see, steer and take back what their rollouts do."""
+
+
+for command in (status, history, rollback, *COMMANDS, plan):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli(prog_name="kubectl conch")

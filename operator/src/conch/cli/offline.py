@@ -1,0 +1,148 @@
+"""What a manifest would do: the operator's own pure rooms, run over values. No call, no clock.
+
+It is the operator's next look at the service, not a guess of it: observe, decide, desire, plan and tell are the
+functions that the operator runs. Only pods' agents and metrics are not asked. Later looks depend on what pods and
+traffic will do; of these the steps are told.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from conch.api import Step
+from conch.api.kinds import ServiceKey
+from conch.cli.asking import step_words
+from conch.cli.options import Refused
+from conch.decide import Decision, Trouble, decide, tell
+from conch.decide.steps import stages
+from conch.desire import Images, desire
+from conch.observe import Store, Unreadable, World, observe
+from conch.plan import Action, Apply, Delete, Refusal, plan
+from conch.traffic import router_of
+
+
+@dataclass(frozen=True)
+class Write:
+    """One write of the operator. Those of a row depend on nothing but the rows before it."""
+
+    row: int
+    action: str  # create, change, delete, or hand over (a Deployment's replicas, to its autoscaler)
+    kind: str
+    name: str
+    manifest: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the rollout: what it gives the new revision, and what it waits for."""
+
+    number: int
+    said: str  # as the manifest spells it
+    pods: int | None  # ready pods that it takes; None: as many as before
+    waits: str
+    state: str  # passed, now, or empty: to come
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What would happen."""
+
+    service: ServiceKey
+    revision: str
+    number: int
+    known: bool  # whether it is in the history already
+    serving: str | None  # what serves now
+    message: str
+    writes: tuple[Write, ...]
+    stages: tuple[Stage, ...]
+    refusals: tuple[Refusal, ...]
+    conditions: tuple[tuple[str, str, str, str], ...]  # type, status, reason, message: the status that follows
+
+
+def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, images: Images, now: float) -> Foresight:
+    """Run the rooms over a service and what there is of it.
+
+    Args:
+        bodies: the service as the API server would hand it out, and its children and pods, if there are any.
+        key: which service.
+        images: what new revisions run.
+        now: seconds since the epoch.
+
+    Raises:
+        Refused: the service cannot be read.
+    """
+    store = Store()
+    for body in bodies:
+        store.put(body)
+    world = observe(store, key, now)
+    if world is None:
+        raise Refused(f"{key} is being deleted; wait until it is gone, and look again")
+    if isinstance(world, Unreadable):
+        raise Refused(world.message)
+    decision = decide(world)
+    steps, refusals = plan(world, decision, desire(world, decision, images))
+    first = Trouble(refusals[0].reason, refusals[0].message) if refusals else None
+    status = tell(world, decision, first)
+    return Foresight(
+        service=key,
+        revision=decision.wanted,
+        number=decision.number,
+        known=decision.wanted in world.revisions,
+        serving=world.routed,
+        message=_message(world, decision),
+        writes=tuple(_write(row, action) for row, step in enumerate(steps, 1) for action in step),
+        stages=_stages(world, decision),
+        refusals=tuple(refusals),
+        conditions=tuple((c.type, c.status, c.reason, c.message) for c in status.conditions),
+    )
+
+
+def _write(row: int, action: Action) -> Write:
+    match action:
+        case Apply(ref, manifest, new):
+            return Write(row, "create" if new else "change", ref.kind.name, ref.name, manifest)
+        case Delete(ref):
+            return Write(row, "delete", ref.kind.name, ref.name, None)
+        case _:
+            return Write(row, "hand over", action.ref.kind.name, action.ref.name, action.manifest)
+
+
+def _message(world: World, decision: Decision) -> str:
+    """Say what becomes of the revisions."""
+    if decision.failed:
+        return f"Revision {decision.wanted} failed before and stays refused; {decision.serving} serves on."
+    if decision.rollout is not None:
+        back = (
+            "" if decision.wanted not in world.revisions else " It is in the history: its pods start as they did then."
+        )
+        return f"Revision {decision.wanted} takes over from {decision.serving} by the steps below.{back}"
+    if world.deployment(decision.wanted) is None:
+        return f"Revision {decision.wanted} is the first: requests reach it as its pods become ready."
+    return f"Revision {decision.wanted} stays the one that serves: no pod is restarted."
+
+
+def _stages(world: World, decision: Decision) -> tuple[Stage, ...]:
+    """The steps of the rollout; of the next one, where none is under way."""
+    service, memory = world.service, decision.rollout
+    router = router_of(service)
+    capacity = memory.capacity if memory is not None else service.spec.predictor.min_replicas
+    at = memory.step if memory is not None and not decision.failed else -1
+    warms = service.spec.predictor.warmup is not None
+    found = []
+    for number, step in enumerate(stages(service.spec.rollout)):
+        pods = router.pods(step.weight, capacity) if step.weight is not None else None
+        state = "passed" if number < at else "now" if number == at else ""
+        found.append(Stage(number, step_words(step), pods, _waits(step, pods, warms=warms), state))
+        warms = warms and pods is None  # before the first share, and once
+    return tuple(found)
+
+
+def _waits(step: Step, pods: int | None, *, warms: bool) -> str:
+    """What a step waits for, in words."""
+    if step.pause is not None:
+        return "until somebody promotes it" if step.pause_seconds is None else f"for {step.pause}"
+    if pods is None:
+        return f"for {step.analysis}, and until every gate has passed"
+    warm = ", its warm-up is over" if warms else ""
+    ready = "1 pod of it is ready" if pods == 1 else f"{pods} pods of it are ready"
+    return f"until {ready}{warm}, and the traffic follows"

@@ -1,0 +1,192 @@
+"""`kubectl conch plan`: what a manifest would do, before anybody applies it."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, Final, TextIO
+
+import click
+
+from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, WATCHED, Kind, Ref, ServiceKey, ref_of
+from conch.cli.cluster import MANAGER, Cluster, ask
+from conch.cli.manifests import offline_body, services
+from conch.cli.offline import Foresight, foresee
+from conch.cli.options import Access, Refused, access
+from conch.cli.printing import Table, Text, show
+from conch.desire import Images
+from conch.observe.world import controller_uid, owner_words
+from conch.plan import Refusal
+from conch.plan.actions import taken
+from conch.write import CallError
+from conch.write.user import UserServer
+from conch_contract import names
+
+_IMAGE: Final = "conch/serving:dev"
+_TRIES: Final = 10  # against an operator that writes the status meanwhile
+_UNJUDGED: Final = (
+    "Nobody asked the cluster what it has and what its rules say; --against cluster does, and writes nothing either."
+)
+
+
+@click.command()
+@click.option("-f", "--filename", "file", type=click.File(), required=True, help="The manifest; - reads the input.")
+@click.option(
+    "--against",
+    type=click.Choice(["nothing", "cluster"]),
+    default="nothing",
+    show_default=True,
+    help="What there is already: nothing, so that no cluster is asked; or what the cluster has, with its verdict.",
+)
+@click.option(
+    "--serving-image",
+    default=_IMAGE,
+    show_default=True,
+    envvar="CONCH_SERVING_IMAGE",
+    help="What new revisions run, as the operator is installed. No name depends on it.",
+)
+@access
+def plan(access: Access, file: TextIO, *, against: str, serving_image: str) -> None:
+    """Show what a manifest would do.
+
+    For each InferenceService in it: the revision, the operator's next writes, the steps of a rollout, and what would
+    be refused. Nothing is written.
+    """
+    images = Images(serving_image)
+    manifests = services(file)
+    if against == "cluster":
+        found = ask(access, lambda cluster: _against(cluster, access, manifests, images))
+        remark = []
+    else:
+        found = [_offline(access, manifest, images) for manifest in manifests]
+        remark = ["", _UNJUDGED]
+    text: list[str | Table] = []
+    for foresight in found:
+        text += [*([""] if text else []), *plan_text(foresight)]
+    show(access.output, {"services": [plan_value(foresight) for foresight in found]}, [*text, *remark])
+
+
+def _offline(access: Access, manifest: Mapping[str, Any], images: Images) -> Foresight:
+    body = offline_body(manifest, access.namespace)
+    meta = body["metadata"]
+    return foresee([body], ServiceKey(meta["namespace"], meta["name"]), images, time.time())
+
+
+async def _against(
+    cluster: Cluster, access: Access, manifests: list[dict[str, Any]], images: Images
+) -> list[Foresight]:
+    """Ask the API server for its verdict, and run the rooms over what it would store."""
+    found = []
+    for manifest in manifests:
+        namespace = access.namespace or manifest["metadata"].get("namespace") or cluster.namespace
+        body = await _tried(cluster.server, namespace, manifest)
+        key = ServiceKey(namespace, body["metadata"]["name"])
+        kinds = [kind for kind in WATCHED if kind != INFERENCE_SERVICE]
+        lists = await asyncio.gather(*(_children(cluster.server, kind, key, body) for kind in kinds))
+        foresight = foresee([body, *(one for many in lists for one in many)], key, images, time.time())
+        found.append(await _with_strangers(cluster.server, body["metadata"]["uid"], foresight))
+    return found
+
+
+async def _children(server: UserServer, kind: Kind, key: ServiceKey, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List what a service has of a kind. Kubernetes' own roles say nothing of routes; no matter where none is asked."""
+    try:
+        return await server.list(kind, key.namespace, f"{names.LABEL_SERVICE}={key.name}")
+    except CallError as error:
+        gateways = (body["spec"].get("traffic") or {}).get("gateways")
+        if error.code == 403 and kind == HTTP_ROUTE and not gateways:
+            return []
+        raise
+
+
+async def _tried(server: UserServer, namespace: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the service as the API server would store it: its defaults, its rules, its admission. A dry run."""
+    name = manifest["metadata"]["name"]
+    meta = {**manifest["metadata"], "namespace": namespace}
+    for _ in range(_TRIES):
+        seen = await server.get(namespace, Ref(INFERENCE_SERVICE, name))
+        if seen is None:
+            return await server.try_create(INFERENCE_SERVICE, {**manifest, "metadata": meta}, MANAGER)
+        body = {**seen, "metadata": _over(seen["metadata"], meta), "spec": manifest.get("spec")}
+        try:
+            return await server.replace(INFERENCE_SERVICE, body, MANAGER, dry_run=True)
+        except CallError as error:
+            if error.code != 409:
+                raise
+    raise Refused(f"{name} changes all the time; wait until its rollout rests, and ask again")
+
+
+def _over(seen: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of an object when a manifest is applied over it."""
+    words = ("labels", "annotations")
+    return {**seen, **{word: {**(seen.get(word) or {}), **(said.get(word) or {})} for word in words}}
+
+
+async def _with_strangers(server: UserServer, uid: str, foresight: Foresight) -> Foresight:
+    """Add the refusals for names that somebody else's objects have: the operator asks before it takes a name."""
+    refusals = list(foresight.refusals)
+    for write in foresight.writes:
+        if write.action != "create" or write.manifest is None:
+            continue
+        ref = ref_of(write.manifest)
+        there = await server.metadata(foresight.service.namespace, ref)
+        if there is not None and controller_uid(there) != uid:
+            refusals.append(taken(ref, owner_words(there)))
+    return Foresight(**{**vars(foresight), "refusals": tuple(refusals)})
+
+
+def plan_value(foresight: Foresight) -> dict[str, Any]:
+    """Return all of it, the manifests included."""
+    return {
+        "name": foresight.service.name,
+        "namespace": foresight.service.namespace,
+        "revision": {"name": foresight.revision, "number": foresight.number, "known": foresight.known},
+        "serving": foresight.serving,
+        "message": foresight.message,
+        "refusals": [_refusal(refusal) for refusal in foresight.refusals],
+        "steps": [
+            {"step": stage.number, "says": stage.said, "pods": stage.pods, "waits": stage.waits, "state": stage.state}
+            for stage in foresight.stages
+        ],
+        "writes": [
+            {
+                "row": write.row,
+                "action": write.action,
+                "kind": write.kind,
+                "name": write.name,
+                "manifest": write.manifest,
+            }
+            for write in foresight.writes
+        ],
+        "conditions": [
+            dict(zip(("type", "status", "reason", "message"), condition, strict=True))
+            for condition in foresight.conditions
+        ],
+    }
+
+
+def plan_text(foresight: Foresight) -> Text:
+    """Return what a person reads."""
+    text: list[str | Table] = [f"{foresight.service}: {foresight.message}"]
+    if foresight.refusals:
+        text += ["", "Refused:", *(f"  {refusal.reason}: {refusal.message}" for refusal in foresight.refusals)]
+    if foresight.writes:
+        rows = tuple((str(write.row), write.action, write.kind, write.name) for write in foresight.writes)
+        text += ["", "The operator's next writes, row after row:", Table(("ROW", "ACTION", "KIND", "NAME"), rows)]
+    else:
+        text += ["", "The operator would write nothing."]
+    return [*text, "", *_steps(foresight)]
+
+
+def _steps(foresight: Foresight) -> Text:
+    rows = tuple(
+        (str(stage.number), stage.said, "" if stage.pods is None else str(stage.pods), stage.waits)
+        for stage in foresight.stages
+    )
+    if not any(stage.state for stage in foresight.stages):
+        return ["The steps of later changes:", Table(("STEP", "SAYS", "PODS", "WAITS"), rows)]
+    told = tuple((*row, stage.state) for row, stage in zip(rows, foresight.stages, strict=True))
+    return ["The steps of this rollout:", Table(("STEP", "SAYS", "PODS", "WAITS", "STATE"), told)]
+
+
+def _refusal(refusal: Refusal) -> dict[str, str]:
+    return {"object": str(refusal.ref), "reason": refusal.reason, "message": refusal.message}

@@ -1,0 +1,91 @@
+"""promote, pause, resume, abort, retry: requests to a rollout under way.
+
+They are an annotation, by server-side apply with a field manager of their own. The spec, and all that Git says,
+stay as they are, so a GitOps controller has nothing to put back.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from conch.api import InferenceService
+from conch.api.kinds import INFERENCE_SERVICE
+from conch.api.names import ANNOTATION_REQUEST
+from conch.cli import asking
+from conch.cli.asking import Ask
+from conch.cli.cluster import MANAGER, Cluster, ask
+from conch.cli.options import Access, access
+from conch.cli.printing import show
+
+
+def _carry_out(access: Access, name: str, judge: Callable[[InferenceService], Ask]) -> None:
+    """Judge the service as it is, write the request, and tell."""
+
+    async def question(cluster: Cluster) -> tuple[InferenceService, Ask]:
+        service, body = await cluster.service(name)
+        asked = judge(service)
+        if asked.request is None:
+            await cluster.server.unannotate(INFERENCE_SERVICE, body, ANNOTATION_REQUEST, MANAGER)
+        else:
+            await cluster.server.annotate(INFERENCE_SERVICE, body, ANNOTATION_REQUEST, asked.request, MANAGER)
+        return service, asked
+
+    service, asked = ask(access, question)
+    namespace = service.metadata.namespace
+    value: dict[str, Any] = {
+        "service": name,
+        "namespace": namespace,
+        "annotation": ANNOTATION_REQUEST,
+        "request": asked.request,
+        "message": asked.told,
+    }
+    show(access.output, value, [asked.told, f"What comes of it: kubectl conch status {name} -n {namespace}"])
+
+
+@click.command()
+@click.argument("service")
+@click.option("--full", is_flag=True, help="Pass all pauses and analyses that are left, not only this step.")
+@access
+def promote(access: Access, service: str, *, full: bool) -> None:
+    """Pass the step that SERVICE is at."""
+    _carry_out(access, service, lambda seen: asking.promote(seen, time.time(), full=full))
+
+
+@click.command()
+@click.argument("service")
+@access
+def pause(access: Access, service: str) -> None:
+    """Hold SERVICE at its step."""
+    _carry_out(access, service, lambda seen: asking.pause(seen, time.time()))
+
+
+@click.command()
+@click.argument("service")
+@access
+def resume(access: Access, service: str) -> None:
+    """Go on after a pause."""
+    _carry_out(access, service, asking.resume)
+
+
+@click.command()
+@click.argument("service")
+@access
+def abort(access: Access, service: str) -> None:
+    """Give the candidate of SERVICE up.
+
+    All requests go back to the stable revision.
+    """
+    _carry_out(access, service, lambda seen: asking.abort(seen, time.time()))
+
+
+@click.command()
+@click.argument("service")
+@access
+def retry(access: Access, service: str) -> None:
+    """Try once more what failed."""
+    _carry_out(access, service, lambda seen: asking.retry(seen, time.time()))
+
+
+COMMANDS: Final = (promote, pause, resume, abort, retry)

@@ -1,0 +1,137 @@
+"""`kubectl conch status`: what a service does, what its rollout waits for, and what can be done about it."""
+
+import time
+from typing import Any, Final
+
+import click
+
+from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutStatus
+from conch.api.names import ANNOTATION_REQUEST
+from conch.cli.asking import PAUSED_BY_HAND, step_words
+from conch.cli.cluster import Cluster, ask
+from conch.cli.options import Access, access
+from conch.cli.printing import Table, Text, age, short, show
+from conch.decide.steps import stages
+from conch.decide.times import parse_time
+
+_PROMOTE: Final = "promote it, or abort it"
+# What a person can do about a wait.
+_WAYS: Final = {
+    PAUSED_BY_HAND: "resume it, promote it, or abort it",
+    "WaitsForPromotion": _PROMOTE,
+    "PausedOnFailure": _PROMOTE,
+}
+
+
+@click.command()
+@click.argument("service")
+@access
+def status(access: Access, service: str) -> None:
+    """Show what SERVICE does and waits for."""
+
+    async def question(cluster: Cluster) -> InferenceService:
+        return (await cluster.service(service))[0]
+
+    seen = ask(access, question)
+    show(access.output, status_value(seen), status_text(seen, time.time()))
+
+
+def status_value(service: InferenceService) -> dict[str, Any]:
+    """Return the status as it stands, and what it has to be read with."""
+    meta = service.metadata
+    return {
+        "name": meta.name,
+        "namespace": meta.namespace,
+        "generation": meta.generation,
+        "request": meta.annotations.get(ANNOTATION_REQUEST),
+        "steps": [step.to_wire() for step in stages(service.spec.rollout)],
+        "status": service.status.to_wire(),
+    }
+
+
+def status_text(service: InferenceService, now: float) -> Text:
+    """Return what a person reads."""
+    meta, status = service.metadata, service.status
+    text: list[str | Table] = [f"{meta.namespace}/{meta.name}, generation {meta.generation}: {_headline(service)}"]
+    if status.url:
+        text.append(f"Requests: {status.url}")
+    if status.rollout is not None:
+        text += ["", *_rollout(service, status.rollout, now)]
+    conditions = tuple(
+        (c.type, c.status, c.reason, age(now - parse_time(c.last_transition_time)), c.message)
+        for c in status.conditions
+    )
+    if conditions:
+        text += ["", Table(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), conditions)]
+    if status.revisions:
+        headers = ("NUMBER", "REVISION", "ROLE", "PHASE", "WEIGHT", "READY", "MODEL")
+        text += ["", Table(headers, tuple(_revision(service, revision) for revision in status.revisions))]
+    return text
+
+
+def _headline(service: InferenceService) -> str:
+    status = service.status
+    if status.observed_generation is None:
+        return "the operator has not looked at it yet"
+    if status.observed_generation != service.metadata.generation:
+        return f"the operator has not looked at it yet; below is generation {status.observed_generation}"
+    ready = status.condition("Ready")
+    if ready is not None and ready.status == "True":
+        return "served as asked"
+    return ready.reason if ready is not None else "nothing is told"
+
+
+def _rollout(service: InferenceService, rollout: RolloutStatus, now: float) -> list[str | Table]:
+    """The rollout: where it is, what it waits for, what its gates say, what a person can do."""
+    steps = stages(service.spec.rollout)
+    at = (
+        f"step {rollout.step} of {len(steps)} ({step_words(steps[rollout.step])})"
+        if rollout.step < len(steps)
+        else "all steps are passed"
+    )
+    since = f" since {age(now - parse_time(rollout.since))}" if rollout.since else ""
+    share = f"{rollout.weight} % of the requests"
+    if rollout.programmed != rollout.weight:
+        share += f" ({rollout.programmed} % as far as the traffic tells)"
+    lines: list[str | Table] = [
+        f"Rollout of {rollout.revision}: {rollout.state}, {at}{since}, {share}",
+        f"  {rollout.reason}: {rollout.message}",
+    ]
+    if way := _way(service, rollout):
+        lines.append(f"  What you can do: {way}")
+    if rollout.gates:
+        rows = tuple((g.name, g.verdict, g.value, g.bound, g.message) for g in rollout.gates)
+        lines.append(Table(("GATE", "VERDICT", "VALUE", "BOUND", "MESSAGE"), rows))
+    return lines
+
+
+def _way(service: InferenceService, rollout: RolloutStatus) -> str:
+    failed = rollout.state == RolloutState.FAILED
+    way = "retry it, or change the predictor" if failed else _WAYS.get(rollout.reason)
+    if way is None:
+        return ""
+    return f"{way}: kubectl conch {way.split()[0]} {service.metadata.name} -n {service.metadata.namespace}"
+
+
+def _revision(service: InferenceService, revision: RevisionStatus) -> tuple[str, ...]:
+    replicas = revision.replicas
+    return (
+        str(revision.number),
+        revision.name,
+        role(service, revision.name),
+        revision.phase,
+        f"{revision.weight} %",
+        f"{replicas.ready}/{replicas.wanted}",
+        ", ".join(" ".join(filter(None, (model.name, short(model.digest)))) for model in revision.models),
+    )
+
+
+def role(service: InferenceService, revision: str) -> str:
+    """Return what a revision is to its service at this moment; empty: it is past."""
+    status = service.status
+    if revision == status.stable:
+        return "serves"
+    if revision == status.candidate:
+        return "candidate"
+    failed = status.rollout is not None and status.rollout.state == RolloutState.FAILED
+    return "failed" if failed and status.rollout is not None and revision == status.rollout.revision else ""

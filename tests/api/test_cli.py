@@ -1,0 +1,365 @@
+"""`kubectl conch` as a person types it, on a real API server with the real operator, while Git applies all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref
+from conch.api.names import ANNOTATION_CHANGE_CAUSE, ANNOTATION_REQUEST
+from conch.cli import cluster as conch_cluster
+from conch.cli.cluster import sentence
+from conch.cli.history import replace
+from conch.cli.main import cli
+from conch.observe import Revision
+from conch.plan.compare import says
+from conch.write import CallError
+from conch.write.user import UserServer
+from tests.api.operator import Audit, Operator, children, isvc, settled
+from tests.cluster import Cluster, binaries
+from tests.support.kube import Kube, Object
+from tests.support.wait import until
+
+ONE, TWO = "s3://models/one", "s3://models/two"
+STEPS = [{"weight": 0}, {"pause": "Manual"}, {"weight": 50}, {"pause": "Manual"}, {"weight": 100}]
+Conch = Callable[..., str]
+
+
+def stepped(uri: str, note: str = "", **predictor: Any) -> Object:
+    """A service that goes by steps; pods share its requests, since no gateway is there."""
+    body = isvc(uri=uri, **{"minReplicas": 2, **predictor})
+    body["spec"] |= {"rollout": {"steps": STEPS}, "traffic": {"split": "Replicas"}}
+    if note:
+        body["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: note}
+    return body
+
+
+class Git:
+    """A GitOps controller: it applies what stands in Git, by server-side apply with force, every second."""
+
+    def __init__(self, kube: Kube, namespace: str, manifest: Object) -> None:
+        self._kube, self._namespace = kube, namespace
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self.manifest = manifest
+        self.applied = 0
+        self.errors: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        assert not self.errors
+
+    def rounds(self, count: int = 3) -> None:
+        """Wait until it has applied so often from now on."""
+        goal = self.applied + count + 1
+        until(lambda: self.applied >= goal, f"Git has applied {count} times more", 90, seen=lambda: self.errors)
+
+    def _work(self) -> None:
+        while not self._stop.wait(1):
+            try:
+                self._kube.run(
+                    *("apply", "--server-side", "--force-conflicts", "--field-manager=gitops"),
+                    *(f"--namespace={self._namespace}", "--filename=-"),
+                    stdin=json.dumps(self.manifest),
+                )
+            except Exception as error:  # noqa: BLE001  told by the thread that waits
+                self.errors.append(str(error))
+                return
+            self.applied += 1
+
+
+@pytest.fixture
+def conch(cluster: Cluster, namespace: str) -> Conch:
+    """Return a hand that types `kubectl conch ...` in the namespace, and gives back what it read."""
+
+    def run(*words: str, code: int = 0) -> str:
+        where = ("--kubeconfig", str(cluster.kubeconfig), "--namespace", namespace)
+        done = CliRunner().invoke(cli, [*words, *where])
+        assert done.exit_code == code, done.output
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.output
+
+    return run
+
+
+@pytest.fixture
+def operator(cluster: Cluster, namespace: str, log: Path) -> Operator:
+    return Operator(cluster, log, CONCH_NAMESPACES=namespace)
+
+
+def service(kube: Kube, namespace: str) -> Object:
+    return kube.get(INFERENCE_SERVICE, namespace, "magika") or {}
+
+
+def waiting(kube: Kube, namespace: str) -> tuple[int, str]:
+    """The step that the rollout is at, and what it waits for."""
+    body = service(kube, namespace)
+    rollout = body.get("status", {}).get("rollout", {})
+    if body.get("status", {}).get("observedGeneration") != body.get("metadata", {}).get("generation"):
+        return -1, ""
+    return rollout.get("step", -1), rollout.get("reason", "")
+
+
+def until_waiting(kube: Kube, namespace: str, step: int, reason: str) -> None:
+    until(
+        lambda: waiting(kube, namespace) == (step, reason),
+        f"step {step} waits for {reason}",
+        90,
+        seen=lambda: service(kube, namespace).get("status", {}).get("rollout"),
+    )
+
+
+def nothing_fights(cluster: Cluster, kube: Kube, namespace: str, git: Git) -> None:
+    """Assert that all that Git says is so, and that nobody writes anything while Git applies it again."""
+    before, audit = service(kube, namespace), Audit(cluster)
+    git.rounds()
+    after = service(kube, namespace)
+    assert says(after["spec"], git.manifest["spec"])
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], "Git's apply changes nothing"
+    assert audit.writes(namespace) == []
+
+
+def test_people_steer_a_rollout_while_git_applies_the_same_every_second(
+    cluster: Cluster, kube: Kube, namespace: str, operator: Operator, conch: Conch
+) -> None:
+    audit = Audit(cluster)
+    with Git(kube, namespace, stepped(ONE, "the first")) as git, operator:
+        until(settled(kube, namespace), "the first revision serves", 90)
+        first = service(kube, namespace)["status"]["stable"]
+        assert "no rollout of magika is under way" in conch("promote", "magika", code=1)
+
+        git.manifest = stepped(TWO, "a better one")
+        until_waiting(kube, namespace, 1, "WaitsForPromotion")
+        assert "WaitsForPromotion: Step 1 is a pause that a person ends" in conch("status", "magika")
+        assert "is not held by hand" in conch("resume", "magika", code=1)
+        assert "has not failed" in conch("retry", "magika", code=1)
+
+        assert "stays at step 1" in conch("pause", "magika")
+        until_waiting(kube, namespace, 1, "PausedByHand")
+        assert "is held already" in conch("pause", "magika", code=1)
+        request = service(kube, namespace)["metadata"]["annotations"][ANNOTATION_REQUEST]
+        nothing_fights(cluster, kube, namespace, git)
+        assert service(kube, namespace)["metadata"]["annotations"][ANNOTATION_REQUEST] == request
+        conch("resume", "magika")
+        until_waiting(kube, namespace, 1, "WaitsForPromotion")
+        assert ANNOTATION_REQUEST not in service(kube, namespace)["metadata"]["annotations"]
+
+        conch("promote", "magika")
+        until_waiting(kube, namespace, 3, "WaitsForPromotion")
+        nothing_fights(cluster, kube, namespace, git)
+
+        assert f"all requests go back to {first}" in conch("abort", "magika")
+        until(lambda: waiting(kube, namespace)[1] == "Aborted", "it is given up", 60)
+        assert "failed (Aborted)" in conch("promote", "magika", code=1)
+        until(lambda: len(service(kube, namespace)["status"]["revisions"]) == 1, "the candidate has left", 60)
+        nothing_fights(cluster, kube, namespace, git)
+        assert service(kube, namespace)["status"]["stable"] == first
+
+        conch("retry", "magika")
+        until_waiting(kube, namespace, 1, "WaitsForPromotion")
+        conch("promote", "magika", "--full")
+        until(settled(kube, namespace), "the second revision serves", 90)
+        assert service(kube, namespace)["status"]["stable"] != first
+        until(lambda: len(service(kube, namespace)["status"]["revisions"]) == 1, "the first one has left", 60)
+        nothing_fights(cluster, kube, namespace, git)
+
+        text = conch("history", "magika")
+        rows = [line.split() for line in text.splitlines()]
+        assert [(row[0], row[3]) for row in rows[1:]] == [("2", "gitops"), ("1", "gitops")]
+        assert text.splitlines()[1].endswith("a better one")
+        assert text.splitlines()[2].endswith("the first")
+        told = [write for write in audit.writes(namespace) if "inferenceservices/status" in write]
+        assert len(told) < 60, "each status write carries a change that somebody can see"
+
+
+def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
+    kube: Kube, namespace: str, operator: Operator, conch: Conch
+) -> None:
+    one, two, more = isvc(uri=ONE), isvc(uri=TWO), isvc(uri=TWO, minReplicas=3)
+    one["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: "the first"}
+    with operator:
+        with Git(kube, namespace, one) as git:
+            until(settled(kube, namespace), "the first revision serves", 90)
+            first = service(kube, namespace)["status"]["stable"]
+            git.manifest = two
+            until(lambda: service(kube, namespace)["status"]["stable"] != first, "the second revision serves", 90)
+            git.manifest = more
+            git.rounds(1)
+            until(settled(kube, namespace), "all is as asked", 90)
+            generation = service(kube, namespace)["metadata"]["generation"]
+            told = conch("rollback", "magika", "--to", "1")
+            assert f"asks for revision 1 ({first}) again, as generation {generation + 1}" in told
+            assert "gitops wrote the predictor before" in told
+            assert "unless Git changes too" in told
+            until(
+                lambda: service(kube, namespace)["spec"]["predictor"]["model"]["storageUri"] == TWO,
+                "Git has put its version back",
+                30,
+            )
+        known = json.loads(conch("history", "magika", "-o", "json"))["revisions"]
+        assert [one["number"] for one in known] == [4, 3], "what comes back takes the newest number"
+        conch("rollback", "magika", "--to", "3")
+        until(lambda: service(kube, namespace)["status"]["stable"] == first, "the first revision serves again", 90)
+        until(settled(kube, namespace), "all is as asked", 90)
+        body = service(kube, namespace)
+        assert body["spec"]["predictor"]["minReplicas"] == 3, "how many pods there are is a matter of today"
+        assert body["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the first"
+        newest = json.loads(conch("history", "magika", "-o", "json"))["revisions"][0]
+        assert (newest["name"], newest["author"], newest["note"]) == (first, "kubectl-conch", "the first")
+        assert newest["role"] == "serves"
+        assert f"asks for revision {newest['number']} already" in conch(
+            "rollback", "magika", "--to", str(newest["number"]), code=1
+        )
+        assert "has no revision 99" in conch("rollback", "magika", "--to", "99", code=1)
+
+
+def test_a_rollback_is_refused_if_somebody_changed_the_spec_meanwhile_and_only_then(
+    cluster: Cluster, kube: Kube, namespace: str
+) -> None:
+    first = Revision("magika-1", 1, 1, {}, "", isvc(uri=ONE)["spec"]["predictor"])
+
+    async def roll_back_over(seen: Object) -> Object:
+        async with await UserServer.as_user(str(cluster.kubeconfig)) as server:
+            return await replace(conch_cluster.Cluster(server, namespace), seen, first)
+
+    kube.apply(isvc(uri=TWO), namespace)
+    seen = service(kube, namespace)
+    kube.run("annotate", "inferenceservice", "magika", "team=search", f"--namespace={namespace}")
+    after = asyncio.run(roll_back_over(seen))
+    assert after["spec"]["predictor"]["model"]["storageUri"] == ONE
+    assert after["metadata"]["annotations"]["team"] == "search"
+    with pytest.raises(CallError, match="the object has been modified") as caught:
+        asyncio.run(roll_back_over(seen))
+    assert caught.value.code == 409
+
+
+def test_a_plan_against_the_cluster_is_what_then_happens(
+    kube: Kube, namespace: str, operator: Operator, conch: Conch, tmp_path: Path
+) -> None:
+    file = tmp_path / "isvc.yaml"
+
+    def plan(manifest: Object) -> Any:
+        file.write_text(yaml.safe_dump(manifest))
+        return json.loads(conch("plan", "-f", str(file), "--against", "cluster", "-o", "json"))["services"][0]
+
+    def planned(found: Any, action: str) -> set[tuple[str, str]]:
+        return {(write["kind"], write["name"]) for write in found["writes"] if write["action"] == action}
+
+    def made() -> set[tuple[str, str]]:
+        return {(ref.kind.name, ref.name) for ref in children(kube, namespace)}
+
+    foreseen = plan(stepped(ONE))
+    assert not service(kube, namespace), "a plan writes nothing"
+    with operator:
+        kube.apply(stepped(ONE), namespace)
+        until(settled(kube, namespace), "the first revision serves", 90)
+        before = made()
+        assert before == planned(foreseen, "create")
+
+        version = service(kube, namespace)["metadata"]["resourceVersion"]
+        same = plan(stepped(ONE))
+        assert (same["writes"], same["revision"]["known"]) == ([], True)
+        foreseen = plan(stepped(TWO))
+        assert service(kube, namespace)["metadata"]["resourceVersion"] == version
+        assert "takes over from" in foreseen["message"]
+        kube.apply(stepped(TWO), namespace)
+        until_waiting(kube, namespace, 1, "WaitsForPromotion")
+        assert made() - before == planned(foreseen, "create")
+        assert service(kube, namespace)["status"]["candidate"] == foreseen["revision"]["name"]
+
+
+def test_a_plan_tells_what_would_be_refused(kube: Kube, namespace: str, conch: Conch, tmp_path: Path) -> None:
+    file = tmp_path / "isvc.yaml"
+    unsplit = stepped(ONE)
+    del unsplit["spec"]["traffic"]
+    file.write_text(yaml.safe_dump(unsplit))
+    assert "nothing enforces a weight" in conch("plan", "-f", str(file), "--against", "cluster", code=1)
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "magika"},
+        "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
+    }
+    kube.apply(theirs, namespace)
+    file.write_text(yaml.safe_dump(isvc()))
+    assert "NameTaken: Service/magika exists" in conch("plan", "-f", str(file), "--against", "cluster")
+
+
+def test_kubectl_finds_it_and_errors_are_sentences(cluster: Cluster, kube: Kube, namespace: str, conch: Conch) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kube.apply(isvc(), namespace)
+    text = kube_plugin(cluster, path, "conch", "history", "magika", "-n", namespace)
+    assert text == "magika has no revisions yet.\n"
+    text = kube_plugin(cluster, path, "conch", "status", "magika", "-n", namespace)
+    assert "the operator has not looked at it yet" in text
+    missing = conch("status", "yolo", code=1)
+    assert missing.startswith("Error: there is no InferenceService yolo in namespace")
+    assert "kubectl get inferenceservices" in missing
+    nowhere = CliRunner().invoke(cli, ["status", "magika", "--kubeconfig", "/nowhere"])
+    assert nowhere.exit_code == 1
+    assert nowhere.output.startswith("Error: no cluster to ask")
+
+
+def test_it_has_the_rights_of_who_types(cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path) -> None:
+    kube.apply(isvc(), namespace)
+    here = f"--namespace={namespace}"
+    kube.run("create", "serviceaccount", "reader", here)
+    resources = "--resource=inferenceservices.conch.dev,controllerrevisions.apps"
+    kube.run("create", "role", "reader", "--verb=get,list", resources, here)
+    kube.run("create", "rolebinding", "reader", "--role=reader", f"--serviceaccount={namespace}:reader", here)
+    known = yaml.safe_load(cluster.kubeconfig.read_text())
+    known["users"] = [{"name": "reader", "user": {"token": kube.run("create", "token", "reader", here).strip()}}]
+    place = {"cluster": known["clusters"][0]["name"], "user": "reader", "namespace": namespace}
+    known |= {"contexts": [{"name": "reading", "context": place}], "current-context": ""}
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(known))
+
+    def typed(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, [*words, "--kubeconfig", str(file), "--context", "reading"])
+        return done.exit_code, done.output
+
+    assert typed("history", "magika") == (0, "magika has no revisions yet.\n"), "in the context's namespace"
+    manifest = tmp_path / "isvc.yaml"
+    manifest.write_text(yaml.safe_dump(isvc(uri=TWO)))
+    code, told = typed("plan", "-f", str(manifest), "--against", "cluster")
+    assert code == 1
+    assert 'cannot update resource "inferenceservices"' in told
+    assert told.strip().endswith("ask whoever runs the cluster for that right")
+
+
+def test_a_cluster_without_the_kind_is_not_one_without_the_object(cluster: Cluster) -> None:
+    async def get(kind: Kind) -> Object | None:
+        async with await UserServer.as_user(str(cluster.kubeconfig)) as server:
+            return await server.get("default", Ref(kind, "nothing"))
+
+    assert asyncio.run(get(INFERENCE_SERVICE)) is None
+    with pytest.raises(CallError) as caught:
+        asyncio.run(get(Kind("nobody.dev", "v1", "Nothing", "nothings")))
+    assert sentence(caught.value).endswith("; is Conch's CustomResourceDefinition installed in this cluster?")
+
+
+def kube_plugin(cluster: Cluster, path: str, *words: str) -> str:
+    """Run kubectl, which looks for its plugins in PATH."""
+    env = {**os.environ, "PATH": path, "KUBECONFIG": str(cluster.kubeconfig)}
+    done = subprocess.run([binaries.program("kubectl"), *words], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,113 @@
+"""`kubectl conch history` and `rollback`, as far as they compute."""
+
+from typing import Any
+
+import pytest
+
+from conch.api import InferenceService, Predictor
+from conch.api.kinds import CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
+from conch.api.names import ANNOTATION_CHANGE_CAUSE
+from conch.cli.history import Entry, find, history_text, history_value, rollback_told, rolled_back
+from conch.cli.options import Refused
+from conch.cli.printing import plain
+from conch.decide import revision_name
+from conch.observe import Revision
+from tests.unit.simulation import KEY, Cluster, manifest
+
+SERVICE = Ref(INFERENCE_SERVICE, KEY.name)
+
+
+def changed_twice() -> Cluster:
+    """A service with two revisions, the first with a note; it has been scaled since."""
+    body = manifest(minReplicas=2)
+    body["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: "the first", "team": "search"}
+    cluster = Cluster(body)
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    cluster.edit(uri="s3://models/v2", triton={"shmSize": "1Gi"})
+    cluster.settle()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    cluster.edit(minReplicas=5, maxReplicas=9)
+    cluster.settle()
+    return cluster
+
+
+def entries(cluster: Cluster) -> list[Entry]:
+    found = [body for ref, body in cluster.objects.items() if ref.kind == CONTROLLER_REVISION]
+    read = [Entry(Revision.parse(body), body["metadata"]["creationTimestamp"]) for body in found]
+    return sorted(read, key=lambda entry: entry.revision.number, reverse=True)
+
+
+def test_the_history_is_a_table_with_the_newest_first() -> None:
+    cluster = changed_twice()
+    text = plain(history_text(cluster.world().service, entries(cluster)))
+    first, second = (entry.revision.name for entry in reversed(entries(cluster)))
+    assert [line.split() for line in text.splitlines()] == [
+        ["NUMBER", "REVISION", "MADE", "AUTHOR", "DIGEST", "ROLE", "NOTE"],
+        ["2", second, "1970-01-12T13:46:40Z", "-", "1", "serves", "the", "first"],
+        ["1", first, "1970-01-12T13:46:40Z", "-", "1", "-", "the", "first"],
+    ]
+    value = history_value(cluster.world().service, entries(cluster))
+    assert [one["predictor"]["model"]["storageUri"] for one in value["revisions"]] == [
+        "s3://models/v2",
+        "s3://models/magika",
+    ]
+    assert plain(history_text(cluster.world().service, [])) == "magika has no revisions yet.\n"
+
+
+def test_a_rollback_asks_for_the_pods_of_then_and_the_number_of_now() -> None:
+    cluster = changed_twice()
+    entry = find(cluster.world().service, entries(cluster), 1)
+    before = cluster.objects[SERVICE]
+    body = rolled_back(before, entry.revision)
+    predictor = body["spec"]["predictor"]
+    assert revision_name(KEY.name, Predictor.model_validate(predictor)) == entry.revision.name
+    assert (predictor["minReplicas"], predictor["maxReplicas"]) == (5, 9)
+    assert "triton" not in predictor
+    assert {**body["spec"], "predictor": None} == {**before["spec"], "predictor": None}, "the rest stays"
+    assert body["metadata"] == before["metadata"], "the version included: an update of something older is refused"
+
+
+def test_the_note_travels_with_the_revision() -> None:
+    cluster = changed_twice()
+    entry = find(cluster.world().service, entries(cluster), 1)
+    before: dict[str, Any] = cluster.objects[SERVICE]
+    before["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] = "the latest"
+    annotations = rolled_back(before, entry.revision)["metadata"]["annotations"]
+    assert annotations == {ANNOTATION_CHANGE_CAUSE: "the first", "team": "search"}
+    unsaid = Revision(**{**vars(entry.revision), "note": ""})
+    assert rolled_back(before, unsaid)["metadata"]["annotations"] == {"team": "search"}
+    assert before["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the latest", "what was read stays as it was"
+
+
+def test_a_number_that_is_not_there_and_one_that_is_asked_for_already_are_refused() -> None:
+    cluster = changed_twice()
+    service = cluster.world().service
+    with pytest.raises(
+        Refused, match=r"magika has no revision 7 \(there are: 2, 1\); see: kubectl conch history magika"
+    ):
+        find(service, entries(cluster), 7)
+    with pytest.raises(Refused, match="asks for revision 2 already"):
+        find(service, entries(cluster), 2)
+
+
+def test_who_rolls_back_is_told_of_git_and_of_the_steps() -> None:
+    cluster = changed_twice()
+    entry = find(cluster.world().service, entries(cluster), 1)
+    before: dict[str, Any] = {"metadata": {"managedFields": []}}
+    after = InferenceService.parse(rolled_back(cluster.objects[SERVICE], entry.revision))
+    assert len(rollback_told(before, after, entry)) == 2
+    fields: dict[str, Any] = {"f:spec": {"f:predictor": {}}}
+    before = {"metadata": {"managedFields": [{"manager": "argocd-controller", "time": "t", "fieldsV1": fields}]}}
+    told = " ".join(rollback_told(before, after, entry))
+    assert "argocd-controller wrote the predictor before." in told
+    assert "it puts Git's version back unless Git changes too" in told
+    stepped = after.model_copy(update={"spec": after.spec.model_copy(update={"rollout": _steps()})})
+    assert "kubectl conch promote magika -n demo --full" in " ".join(rollback_told(before, stepped, entry))
+
+
+def _steps() -> Any:
+    body = manifest(rollout={"steps": [{"weight": 0}]})
+    return InferenceService.parse(body).spec.rollout

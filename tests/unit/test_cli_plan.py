@@ -1,0 +1,183 @@
+"""`kubectl conch plan`: the text that a person reads, word for word, and that it is what the operator then does.
+
+`GOLDEN=write pytest tests/unit/test_cli_plan.py` writes the texts anew; read the diff before you commit it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from conch.api.kinds import INFERENCE_SERVICE, Ref
+from conch.cli.main import cli
+from conch.cli.offline import Foresight, foresee
+from conch.cli.plan import plan_text, plan_value
+from conch.cli.printing import age, plain, short
+from conch.decide.times import format_time
+from conch.plan import Apply
+from tests.unit.simulation import IMAGES, KEY, Cluster, manifest
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parent / "golden" / "plan"
+STEPS = [{"weight": 5}, {"pause": "5m"}, {"weight": 50}, {"analysis": "5m"}, {"pause": "Manual"}, {"weight": 100}]
+GATES = [{"successRate": {"min": "99%"}}]
+GATEWAY = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
+
+
+def conch(*words: str, text: str | None = None) -> Result:
+    return CliRunner().invoke(cli, words, input=text)
+
+
+def is_golden(name: str, text: str) -> None:
+    golden = GOLDEN / name
+    if os.environ.get("GOLDEN") == "write":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("example", ["quickstart", "autoscaling"])
+def test_the_plan_of_an_example(example: str) -> None:
+    done = conch("plan", "-f", str(ROOT / "examples" / f"{example}.yaml"), "-n", "demo")
+    assert done.exit_code == 0, done.output
+    is_golden(f"{example}.txt", done.output)
+
+
+def serving() -> Cluster:
+    """A service behind a gateway that serves, with steps for its next change."""
+    said = {"steps": STEPS, "analysis": GATES}
+    cluster = Cluster(manifest(minReplicas=4, rollout=said, traffic=GATEWAY, warmup={}))
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    return cluster
+
+
+def planned(cluster: Cluster) -> Foresight:
+    """What the plan says of a cluster as it is."""
+    return foresee(cluster.objects.values(), KEY, IMAGES, cluster.now)
+
+
+def test_the_plan_of_a_change_names_the_steps_and_is_what_the_operator_writes_next() -> None:
+    cluster = serving()
+    cluster.edit(uri="s3://models/v2")
+    foresight = planned(cluster)
+    is_golden("change.txt", plain(plan_text(foresight)))
+    actions = cluster.reconcile()
+    told = [(write.kind, write.name, write.manifest) for write in foresight.writes]
+    assert told == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]
+
+
+def test_the_plan_of_what_is_there_already_writes_nothing() -> None:
+    cluster = serving()
+    foresight = planned(cluster)
+    assert (foresight.writes, foresight.refusals) == ((), ())
+    assert "stays the one that serves: no pod is restarted" in foresight.message
+    assert "The operator would write nothing." in plan_text(foresight)
+
+
+def test_under_way_the_plan_shows_which_step_it_is() -> None:
+    cluster = serving()
+    cluster.edit(uri="s3://models/v2", warmup=None)
+    for _ in range(3):
+        cluster.settle()
+        cluster.start_pods(cluster.decision().wanted)
+        cluster.accept_routes()
+    cluster.settle()
+    states = [stage.state for stage in planned(cluster).stages]
+    assert states == ["passed", "now", "", "", "", ""]
+
+
+def test_a_name_that_is_taken_is_a_refusal() -> None:
+    cluster = Cluster(manifest())
+    meta = {"name": "magika", "namespace": "demo", "labels": {"conch.dev/service": "magika"}}
+    cluster.put({"apiVersion": "v1", "kind": "Service", "metadata": meta})
+    foresight = planned(cluster)
+    assert [refusal.reason for refusal in foresight.refusals] == ["NameTaken"]
+    text = plain(plan_text(foresight))
+    assert "Refused:\n  NameTaken: Service/magika exists and belongs to nobody that Conch knows" in text
+    assert plan_value(foresight)["refusals"][0]["object"] == "Service/magika"
+
+
+def test_as_a_value_it_holds_the_manifests() -> None:
+    done = conch("plan", "-f", str(ROOT / "examples" / "quickstart.yaml"), "-o", "yaml", "--serving-image", "mine:1")
+    [service] = yaml.safe_load(done.output)["services"]
+    deployments = [write["manifest"] for write in service["writes"] if write["kind"] == "Deployment"]
+    assert [d["spec"]["template"]["spec"]["containers"][0]["image"] for d in deployments] == ["mine:1"]
+    assert json.loads(conch("plan", "-f", str(ROOT / "examples" / "quickstart.yaml"), "-o", "json").output)
+
+
+def test_it_reads_the_input_and_many_documents() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}}
+    text = yaml.safe_dump_all([secret, _named("a"), _named("b")])
+    done = conch("plan", "-f", "-", text=text)
+    assert done.exit_code == 0, done.output
+    assert [line.split(":")[0] for line in done.output.splitlines() if "is the first" in line] == ["demo/a", "demo/b"]
+
+
+def _named(name: str) -> dict[str, Any]:
+    body = manifest()
+    body["metadata"] = {"name": name, "namespace": "demo"}
+    return body
+
+
+def _with(change: dict[str, Any]) -> str:
+    body = _named("magika")
+    body["spec"]["predictor"] |= change
+    return yaml.safe_dump(body)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "is not YAML"),
+        ("kind: Secret", "holds no InferenceService"),
+        ("kind: InferenceService", "has no metadata.name"),
+        (_with({"minReplica": 2}), "magika: unknown field spec.predictor.minReplica; see: kubectl explain"),
+        (_with({"minReplicas": "many"}), "magika: spec.predictor.minReplicas is 'many'"),
+        (_with({"model": {}}), "magika: spec.predictor.model.modelFormat"),
+    ],
+)
+def test_what_is_no_manifest_is_refused_in_a_sentence(text: str, words: str) -> None:
+    done = conch("plan", "-f", "-", text=text)
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: ")
+    assert words in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["rollback", "magika"], ["rollback", "magika", "--to", "0"], ["promote"], ["status", "a", "-o", "xml"], ["plan"]],
+)
+def test_wrong_arguments_are_told_with_the_usage(words: list[str]) -> None:
+    done = conch(*words)
+    assert done.exit_code == 2
+    assert "Usage: cli" in done.output
+
+
+def test_every_command_has_help() -> None:
+    for name, command in cli.commands.items():
+        done = conch(name, "--help")
+        assert done.exit_code == 0
+        assert "--namespace" in done.output
+        assert not command.get_short_help_str(limit=45).endswith("..."), name
+
+
+def test_spans_and_digests_are_short() -> None:
+    assert [age(seconds) for seconds in (-1, 0, 59, 60, 7_200, 200_000)] == ["0s", "0s", "59s", "1m", "2h", "2d"]
+    assert short("sha256:0123456789abcdef") == "0123456789ab"
+    assert short("") == ""
+
+
+def test_what_is_being_deleted_has_no_plan() -> None:
+    cluster = Cluster(manifest())
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    body["metadata"]["deletionTimestamp"] = format_time(cluster.now)
+    with pytest.raises(Exception, match="demo/magika is being deleted"):
+        planned(cluster)

@@ -1,0 +1,151 @@
+"""What `kubectl conch promote | pause | resume | abort | retry` ask, and when they refuse to."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from conch.api import InferenceService
+from conch.cli.asking import Ask, abort, pause, promote, resume, retry
+from conch.cli.options import Refused
+from conch.cli.printing import plain
+from conch.cli.status import status_text, status_value
+from conch.decide.request import Request
+from tests.unit.simulation import Cluster, manifest
+
+STEPS = [{"weight": 0}, {"pause": "Manual"}, {"weight": 50}, {"pause": "5m"}, {"weight": 100}]
+NOW = 1_000_000.25
+
+
+def under_way() -> Cluster:
+    """A service whose rollout waits for a person at step 1."""
+    cluster = Cluster(manifest(rollout={"steps": STEPS}, traffic={"split": "Replicas"}))
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    return cluster
+
+
+def seen(cluster: Cluster) -> InferenceService:
+    return cluster.world().service
+
+
+def do(cluster: Cluster, ask: Ask) -> str:
+    """Write the annotation as the command does, and let the operator look. Return what it waits for then."""
+    cluster.ask(ask.request or "")
+    cluster.settle()
+    rollout = cluster.status.rollout
+    return rollout.reason if rollout else ""
+
+
+def test_promote_names_the_step_that_the_person_saw() -> None:
+    cluster = under_way()
+    ask = promote(seen(cluster), NOW, full=False)
+    assert ask.request == "promote 2/1 1970-01-12T13:46:40.250000Z"
+    assert "goes on from step 1 (pause: Manual)" in ask.told
+    assert do(cluster, ask) == "Paused"
+    assert promote(seen(cluster), NOW, full=True).request == "promote 2 1970-01-12T13:46:40.250000Z"
+
+
+def test_every_request_is_one_that_the_operator_reads() -> None:
+    cluster = under_way()
+    for ask in (promote(seen(cluster), NOW, full=True), pause(seen(cluster), NOW), abort(seen(cluster), NOW)):
+        cluster.ask(ask.request or "")
+        request = Request.of(seen(cluster))
+        assert request is not None
+        assert request.text == ask.request
+
+
+def test_pause_and_resume_leave_the_rollout_where_it_was() -> None:
+    cluster = under_way()
+    assert do(cluster, pause(seen(cluster), NOW)) == "PausedByHand"
+    with pytest.raises(Refused, match="is held already; go on with: kubectl conch resume magika -n demo"):
+        pause(seen(cluster), NOW)
+    ask = resume(seen(cluster))
+    assert ask.request is None
+    assert do(cluster, ask) == "WaitsForPromotion"
+
+
+def test_what_was_aborted_can_be_retried_and_nothing_else() -> None:
+    cluster = under_way()
+    assert do(cluster, abort(seen(cluster), NOW)) == "Aborted"
+    for refused in (abort, pause):
+        with pytest.raises(
+            Refused, match=r"failed \(Aborted\) and .* serves on; try it again with: kubectl conch retry"
+        ):
+            refused(seen(cluster), NOW)
+    assert do(cluster, retry(seen(cluster), NOW)) == "WaitsForPods", "its pods were gone"
+    with pytest.raises(Refused, match="has not failed"):
+        retry(seen(cluster), NOW)
+
+
+COMMANDS: list[Callable[[InferenceService], Ask]] = [
+    lambda service: promote(service, NOW, full=False),
+    lambda service: pause(service, NOW),
+    resume,
+    lambda service: abort(service, NOW),
+    lambda service: retry(service, NOW),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_a_rollout_each_refuses(command: Callable[[InferenceService], Ask]) -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    with pytest.raises(
+        Refused, match=r"no rollout of magika is under way: magika-\w+ serves; see: kubectl conch status"
+    ):
+        command(seen(cluster))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_status_of_an_earlier_generation_is_no_ground_for_a_request(
+    command: Callable[[InferenceService], Ask],
+) -> None:
+    cluster = under_way()
+    cluster.edit(minReplicas=2)
+    with pytest.raises(Refused, match=r"has not looked at the latest change of magika \(generation 3\) yet"):
+        command(seen(cluster))
+
+
+def test_resume_of_what_nobody_holds_names_the_way_on() -> None:
+    with pytest.raises(Refused, match=r"is not held by hand: it waits for WaitsForPromotion; .* kubectl conch promote"):
+        resume(seen(under_way()))
+
+
+def test_a_request_can_be_repeated() -> None:
+    cluster = under_way()
+    first, second = abort(seen(cluster), NOW), abort(seen(cluster), NOW + 0.001)
+    assert first.request != second.request
+
+
+def test_the_status_tells_the_step_the_wait_and_the_way_on() -> None:
+    cluster = under_way()
+    text = plain(status_text(seen(cluster), cluster.now + 125))
+    stable, candidate = cluster.status.stable, cluster.status.candidate
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0] == "demo/magika, generation 2: Paused"
+    assert f"Rollout of {candidate}: Paused, step 1 of 5 (pause: Manual) since 2m, 0 % of the requests" in lines
+    assert any(line.startswith("WaitsForPromotion: Step 1 is a pause that a person ends") for line in lines)
+    assert "What you can do: promote it, or abort it: kubectl conch promote magika -n demo" in lines
+    assert f"1 {stable} serves Ready 100 % 1/1 magika 1" in lines
+    assert f"2 {candidate} candidate Ready 0 % 1/1 magika 1" in lines
+
+
+def test_the_status_as_a_value_is_the_status_and_what_to_read_it_with() -> None:
+    cluster = under_way()
+    value: dict[str, Any] = status_value(seen(cluster))
+    assert value["status"] == cluster.status.to_wire()
+    assert value["steps"] == STEPS
+    assert (value["generation"], value["request"]) == (2, None)
+
+
+def test_a_service_that_nobody_has_looked_at_says_so() -> None:
+    text = plain(status_text(InferenceService.parse(manifest()), NOW))
+    assert text == "demo/magika, generation 1: the operator has not looked at it yet\n"
