@@ -82,6 +82,8 @@ def test_defaults_stand_in_the_spec_only() -> None:
         ".spec.rollout.analysis[].failureLimit": 0,
         ".spec.rollout.analysis[].interval": "10s",
         ".spec.rollout.analysis[].prometheus.timeout": "5s",
+        ".spec.rollout.analysis[].parity.minAgreement": "99%",
+        ".spec.rollout.analysis[].parity.requests": 20,
         ".spec.rollout.onFailure": "Rollback",
         ".spec.rollout.strategy": "Progressive",
         ".spec.predictor.warmup.stable": {},

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from conch.api.analysis import Gate, GateStatus, Verdict, named, percent
+from conch.api.analysis import Gate, GateStatus, Verdict, named
+from conch.api.numbers import percent
 from conch.decide.gates import bound_of, filled, judge, judge_all, questions
 from conch.observe.measured import Answer, History, Measured, Question, Totals
 

@@ -5,21 +5,20 @@ A gate asks one thing of a revision. Numbers of a status are text: they change w
 
 from collections.abc import Iterable
 from enum import StrEnum
-from fractions import Fraction
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 
 from conch.api._base import DURATION_PATTERN, Duration, Part, duration_seconds
 from conch.api.cel import Rule, rules
+from conch.api.numbers import NUMBER_PATTERN, Number, Percent
+from conch.api.parity import Parity
 
 # What gates that count requests ask for where minSamples is absent: of 20 requests, one failure is 5 %.
 DEFAULT_SAMPLES: Final = 20
 # Below a hundred requests Triton's percentile 99 passes over the slowest one (measured, 2.51).
 DEFAULT_SAMPLES_P99: Final = 100
 
-_PERCENT: Final = "^(100([.]0{1,4})?|[0-9]{1,2}([.][0-9]{1,4})?)%$"
-_NUMBER: Final = "^[-+]?[0-9]{1,15}([.][0-9]{1,15})?([eE][-+]?[0-9]{1,2})?$"
 _URL: Final = "^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$"
 
 
@@ -32,29 +31,6 @@ def _at_least(field: str, low: str, high: str) -> Rule:
         expression=f"'{field} ' + self + ' must be between {low} and {high}; write one such as"
         f" {'30s' if field == 'interval' else '5s'}'",
     )
-
-
-Percent = Annotated[
-    str,
-    Field(max_length=16),
-    Rule(
-        f"self.matches('{_PERCENT}')",
-        message="not a percentage; write a number from 0 to 100 with a % sign, such as 99.9%",
-        expression="'\"' + self + '\" is not a percentage; write a number from 0 to 100 with a % sign, such as 99.9%'",
-    ),
-]
-"""A share as text, so that 99.9 % is exactly that. Read with `percent`."""
-
-# Kubernetes' API conventions keep floats out of specs; a Quantity has no sign.
-Number = Annotated[
-    int | str,
-    Field(json_schema_extra={"maxLength": 36, "x-kubernetes-int-or-string": True}),
-    Rule(
-        f"string(self).matches('{_NUMBER}')",
-        message="not a number; write an integer, or a decimal number in quotes, such as '0.01'",
-    ),
-]
-"""An integer, or a decimal number in quotes."""
 
 
 class SuccessRate(Part):
@@ -89,8 +65,9 @@ class Prometheus(Part):
                 message="a query without a bound judges nothing; set min, max or both",
             ),
             Rule(
-                f"!has(self.min) || !has(self.max) || !string(self.min).matches('{_NUMBER}')"
-                f" || !string(self.max).matches('{_NUMBER}') || double(string(self.min)) <= double(string(self.max))",
+                f"!has(self.min) || !has(self.max) || !string(self.min).matches('{NUMBER_PATTERN}')"
+                f" || !string(self.max).matches('{NUMBER_PATTERN}')"
+                " || double(string(self.min)) <= double(string(self.max))",
                 message="no number is at least min and at most max here; lower min or raise max",
                 expression="'min ' + string(self.min) + ' is above max ' + string(self.max)"
                 " + ', so no number would pass; lower min or raise max'",
@@ -120,13 +97,14 @@ class Prometheus(Part):
 
 
 class Gate(Part):
-    """One thing that a revision must show: exactly one of successRate, latency and prometheus."""
+    """One thing that a revision must show: exactly one of successRate, latency, prometheus and parity."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
-                "[has(self.successRate), has(self.latency), has(self.prometheus)].filter(set, set).size() == 1",
-                message="a gate asks one thing: exactly one of successRate, latency and prometheus;"
+                "[has(self.successRate), has(self.latency), has(self.prometheus), has(self.parity)]"
+                ".filter(set, set).size() == 1",
+                message="a gate asks one thing: exactly one of successRate, latency, prometheus and parity;"
                 " make a gate of each",
             ),
             Rule(
@@ -134,6 +112,18 @@ class Gate(Part):
                 message="a query counts no requests, so minSamples means nothing to it; remove minSamples,"
                 " or let the query answer nothing until it has seen enough",
                 path=".minSamples",
+            ),
+            Rule(
+                "!has(self.parity) || !has(self.minSamples)",
+                message="parity replays each request once, so minSamples means nothing to it; remove minSamples, or set"
+                " parity.requests",
+                path=".minSamples",
+            ),
+            Rule(
+                "!has(self.parity) || !has(self.failureLimit) || self.failureLimit == 0",
+                message="parity is judged once, so there is no failure to tolerate; remove failureLimit, or lower"
+                " parity.minAgreement",
+                path=".failureLimit",
             ),
         )
     )
@@ -146,6 +136,8 @@ class Gate(Part):
     """How long requests take in Triton."""
     prometheus: Prometheus | None = None
     """A number from a Prometheus of yours."""
+    parity: Parity | None = None
+    """Whether it answers as the stable revision does, on replayed requests; judged before its first share."""
     interval: Annotated[Duration, _at_least("interval", "1s", "10m")] = "10s"
     """The least time between two judgements."""
     min_samples: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
@@ -170,7 +162,7 @@ class Gate(Part):
     @property
     def counts_requests(self) -> bool:
         """Whether only requests to the revision bring it to a verdict."""
-        return self.prometheus is None
+        return self.prometheus is None and self.parity is None
 
     @property
     def kind(self) -> str:
@@ -179,7 +171,7 @@ class Gate(Part):
             return "success-rate"
         if self.latency is not None:
             return f"latency-p{self.latency.percentile}" if self.latency.percentile else "latency-mean"
-        return "prometheus"
+        return "prometheus" if self.prometheus is not None else "parity"
 
 
 Gates = Annotated[
@@ -188,6 +180,11 @@ Gates = Annotated[
     Rule(
         "self.all(gate, !has(gate.name) || self.exists_one(other, has(other.name) && other.name == gate.name))",
         message="two gates have the same name; give each a name of its own",
+    ),
+    Rule(
+        "self.filter(gate, has(gate.parity)).size() <= 1",
+        message="requests are replayed once, so one gate asks for parity; name all outputs in it, or keep the"
+        " strictest",
     ),
 ]
 """The gates of a rollout."""
@@ -239,17 +236,3 @@ def named(gates: Iterable[Gate]) -> tuple[Gate, ...]:
         taken.add(name)
         out.append(gate.model_copy(update={"name": name}))
     return tuple(out)
-
-
-def percent(text: str) -> Fraction:
-    """Return a percentage as an exact share.
-
-    >>> percent("99.9%")
-    Fraction(999, 1000)
-
-    Raises:
-        ValueError: `text` is no such percentage.
-    """
-    if not text.endswith("%"):
-        raise ValueError(f"{text!r} is not a percentage; write a number and a % sign, such as 99.9%")
-    return Fraction(text[:-1]) / 100

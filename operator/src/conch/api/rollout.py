@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 
 from conch.api._base import DURATION_PATTERN, Duration, Part, duration_seconds
-from conch.api.analysis import Gates
+from conch.api.analysis import Gate, Gates, named
 from conch.api.cel import Rule, rules
 
 MANUAL: Final = "Manual"  # a pause that a person ends
@@ -72,6 +72,13 @@ class Rollout(Part):
                 path=".steps",
             ),
             Rule(
+                "!has(self.analysis) || !has(self.strategy) || self.strategy != 'Recreate'"
+                " || !self.analysis.exists(gate, has(gate.parity))",
+                message="Recreate ends the old pods before the new ones start, so there is nobody to compare with;"
+                " remove the parity gate, or set strategy to Progressive",
+                path=".analysis",
+            ),
+            Rule(
                 "!has(self.steps) || has(self.analysis) || !self.steps.exists(s, has(s.analysis))",
                 message="a step is an analysis, and there is nothing to judge by; add gates to rollout.analysis, or"
                 " remove the step",
@@ -93,7 +100,8 @@ class Rollout(Part):
     steps: Annotated[tuple[Step, ...], Field(max_length=32)] = ()
     """By which shares the new revision takes over; all of it follows the last one. Empty: all at once."""
     analysis: Gates = ()
-    """What the new revision must show. From its first request on, a gate that fails ends the rollout."""
+    """What the new revision must show. From its first request on, a gate that fails ends the rollout; parity is
+    judged before it."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
     """What happens to a revision that fails: Rollback sends all requests to the old one and ends the new one;
     Pause keeps the shares as they are until somebody promotes or aborts."""
@@ -107,6 +115,11 @@ class Rollout(Part):
     """How long a new revision may take without progress before it counts as failed. Pauses do not count."""
     history_limit: Annotated[int, Field(ge=0, le=100)] = 10
     """How many retired revisions are kept to go back to."""
+
+    @property
+    def parity(self) -> Gate | None:
+        """The gate that compares answers, with its name."""
+        return next((gate for gate in named(self.analysis) if gate.parity is not None), None)
 
     @property
     def progress_deadline_seconds(self) -> float:

@@ -104,6 +104,13 @@ class Spec(Part):
                 " traffic.split to Replicas, or remove the step",
                 path=".rollout.steps",
             ),
+            Rule(
+                "!has(self.rollout) || !has(self.rollout.analysis)"
+                " || !self.rollout.analysis.exists(gate, has(gate.parity)) || has(self.predictor.warmup)",
+                message="a parity gate replays the requests of predictor.warmup, and there is none; set"
+                " predictor.warmup ({} makes requests from the model's metadata), or remove the gate",
+                path=".rollout.analysis",
+            ),
         )
     )
 

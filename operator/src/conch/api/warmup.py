@@ -5,8 +5,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import ConfigDict, Field
 
 from conch.api._base import DURATION_PATTERN, Duration, ObjectName, Part, Passed, duration_seconds
-from conch.api.analysis import Percent
 from conch.api.cel import Rule, rules
+from conch.api.numbers import Percent
 from conch_contract import WarmupReport
 
 _SOURCES: Final = "[has(self.requests) && self.requests.size() > 0, has(self.configMapRef), has(self.path)]"

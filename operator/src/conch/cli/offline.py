@@ -128,21 +128,24 @@ def _stages(world: World, decision: Decision) -> tuple[Stage, ...]:
     capacity = memory.capacity if memory is not None else service.spec.predictor.min_replicas
     at = memory.step if memory is not None and not decision.failed else -1
     warms = service.spec.predictor.warmup is not None
+    compares = service.spec.rollout.parity is not None
     found = []
     for number, step in enumerate(stages(service.spec.rollout)):
         pods = router.pods(step.weight, capacity) if step.weight is not None else None
         state = "passed" if number < at else "now" if number == at else ""
-        found.append(Stage(number, step_words(step), pods, _waits(step, pods, warms=warms), state))
-        warms = warms and pods is None  # before the first share, and once
+        found.append(Stage(number, step_words(step), pods, _waits(step, pods, warms=warms, compares=compares), state))
+        if pods is not None:  # before the first share, and once
+            warms = compares = False
     return tuple(found)
 
 
-def _waits(step: Step, pods: int | None, *, warms: bool) -> str:
+def _waits(step: Step, pods: int | None, *, warms: bool, compares: bool) -> str:
     """What a step waits for, in words."""
     if step.pause is not None:
         return "until somebody promotes it" if step.pause_seconds is None else f"for {step.pause}"
     if pods is None:
         return f"for {step.analysis}, and until every gate has passed"
     warm = ", its warm-up is over" if warms else ""
+    warm += ", its answers agree with the stable revision's" if compares else ""
     ready = "1 pod of it is ready" if pods == 1 else f"{pods} pods of it are ready"
     return f"until {ready}{warm}, and the traffic follows"

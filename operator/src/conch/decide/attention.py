@@ -39,7 +39,7 @@ def to_measure(world: World) -> ToMeasure:
     """Return what the gates of a rollout under way need to know: from before its first request, as a baseline."""
     service, memory = world.service, world.service.status.rollout
     gates = service.spec.rollout.analysis
-    if not gates or memory is None or memory.state == RolloutState.FAILED:
+    if all(gate.parity is not None for gate in gates) or memory is None or memory.state == RolloutState.FAILED:
         return ToMeasure()
     filled = {
         "service": world.key.name,
@@ -67,7 +67,7 @@ def _moments(world: World, memory: RolloutStatus | None, wanted: str) -> Iterato
         if (clock := wait_of(memory, rollout, world.now)) is not None:
             yield clock
         if memory.gates and memory.state != RolloutState.FAILED:
-            yield from (gate.interval_seconds for gate in rollout.analysis)
+            yield from (gate.interval_seconds for gate in rollout.analysis if not gate.parity)
 
 
 def age(world: World, name: str) -> float:

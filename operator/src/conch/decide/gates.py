@@ -13,7 +13,8 @@ from fractions import Fraction
 from typing import Final
 
 from conch.api import duration_seconds
-from conch.api.analysis import Gate, GateStatus, Verdict, named, percent
+from conch.api.analysis import Gate, GateStatus, Verdict, named
+from conch.api.numbers import percent
 from conch.decide.times import parse_time
 from conch.observe.measured import Measured, Question, Window
 
@@ -122,6 +123,8 @@ def bound_of(gate: Gate) -> str:
         return f"at least {gate.success_rate.min}"
     if gate.latency is not None:
         return f"at most {gate.latency.max}"
+    if gate.parity is not None:
+        return f"at least {gate.parity.min_agreement}"
     typed = gate.prometheus
     least = f"at least {typed.min}" if typed is not None and typed.min is not None else ""
     most = f"at most {typed.max}" if typed is not None and typed.max is not None else ""
@@ -156,7 +159,7 @@ def _success_rate(gate: Gate, window: Window) -> Reading | None:
     if gate.success_rate is None:
         return None
     rate = Fraction(window.successes, window.requests)
-    value = _percentage(rate)
+    value = percentage(rate)
     return Reading(
         good=rate >= percent(gate.success_rate.min),
         value=value,
@@ -219,7 +222,7 @@ def _judged(gate: Gate, known: GateStatus, reading: Reading, now: float) -> Gate
             "bound": bound_of(gate),
             "samples": reading.samples,
             "failures": failures,
-            "judged": _moment(now),
+            "judged": moment(now),
             "message": told,
         }
     )
@@ -254,7 +257,7 @@ def _sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:].rstrip('.')}."
 
 
-def _percentage(rate: Fraction) -> str:
+def percentage(rate: Fraction) -> str:
     """A share in percent, rounded down: what is below a bound never looks equal to it."""
     return f"{math.floor(rate * 1_000_000) / 10_000:.4f}".rstrip("0").rstrip(".") + "%"
 
@@ -264,6 +267,6 @@ def _ceiled(value: float, digits: int) -> str:
     return f"{math.ceil(round(value * 10**digits, 3)) / 10**digits:.{digits}f}".rstrip("0").rstrip(".")
 
 
-def _moment(now: float) -> str:
+def moment(now: float) -> str:
     """RFC 3339 in milliseconds, rounded up: the next window begins after all that this judgement saw."""
     return datetime.fromtimestamp(math.ceil(now * 1000) / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -7,10 +7,12 @@ A revision keeps its pods as long as a request may reach it.
 from dataclasses import dataclass
 
 from conch.api import ConditionType, InferenceService, RolloutState, RolloutStatus
+from conch.api.analysis import GateStatus, named
 from conch.decide.attention import age, next_look
-from conch.decide.gates import Judgement, judge_all
+from conch.decide.gates import judge_all
 from conch.decide.history import forgotten, number_of
 from conch.decide.naming import revision_name
+from conch.decide.parity import compares, parity_status, parity_waits
 from conch.decide.request import Request
 from conch.decide.steps import Facts, advance, begin, stages
 from conch.decide.times import parse_time
@@ -40,6 +42,7 @@ class Decision:
     rollout: RolloutStatus | None  # what is remembered of the rollout under way, or of the one that failed
     needed: int  # ready pods that `wanted` needs at this moment
     warmup: bool  # whether the warm-up of `wanted` shall begin, if it has not
+    compared: str | None  # the revision with which the answers of `wanted` shall be compared, if they are not
     number: int  # of `wanted` in the history
     forgotten: frozenset[str]  # revisions that the history limit drops
     overdue: bool  # the first revision of all has not come up within the progress deadline
@@ -91,6 +94,7 @@ def decide(world: World) -> Decision:
         rollout=memory,
         needed=needed,
         warmup=_warms_up(change, memory, needed),
+        compared=_compared(change, memory, needed),
         number=number_of(world, wanted),
         forgotten=forgotten(world, names | {wanted}, service.spec.rollout.history_limit),
         overdue=memory is None and _overdue(world, wanted),
@@ -127,7 +131,7 @@ def _remember(change: _Change) -> RolloutStatus:
     kept = memory.weight > 0 or _drains(service)
     capacity = max(memory.capacity, carried) if kept else carried
     memory = memory.model_copy(update={"capacity": capacity})
-    judgements = _judge(change, memory)
+    gates, parity = _judge(change, memory), service.spec.rollout.parity
     facts = Facts(
         now=world.now,
         ready=world.ready(wanted),
@@ -137,9 +141,10 @@ def _remember(change: _Change) -> RolloutStatus:
         traffic=change.in_force.trouble,
         down=trouble(world, wanted),
         broken=warmup_failed(world, wanted) or (crash_loop(world, wanted) if memory.weight else None),
-        warm=warmup_waits(world, wanted),
+        warm=warmup_waits(world, wanted) or parity_waits(parity, gates),
         stable_lacks=_lacks(world, stable, capacity),
-        gates=tuple(judgement.status for judgement in judgements),
+        gates=gates,
+        once=(parity.name or "") if parity else "",
         request=Request.of(service),
     )
     return advance(memory, service.spec.rollout, facts)
@@ -155,12 +160,18 @@ def _lacks(world: World, stable: str, capacity: int) -> int:
     return max(0, min(capacity, world.replicas(stable)) - ready) if ready else 0
 
 
-def _judge(change: _Change, memory: RolloutStatus) -> tuple[Judgement, ...]:
-    """Ask the gates; those of a candidate without requests have nothing to say."""
-    if memory.weight == 0 or memory.state == RolloutState.FAILED:
+def _judge(change: _Change, memory: RolloutStatus) -> tuple[GateStatus, ...]:
+    """Ask the gates; of a candidate without requests only parity has something to say."""
+    if memory.state == RolloutState.FAILED:
         return ()
-    gates = change.service.spec.rollout.analysis
-    return judge_all(gates, change.world.measured, memory.gates, change.world.now, parse_time(memory.since))
+    world, since = change.world, parse_time(memory.since)
+    gates = named(change.service.spec.rollout.analysis)
+    compared = [
+        parity_status(gate, world.parities.get(change.wanted), memory, world.now) for gate in gates if gate.parity
+    ]
+    asked = [gate for gate in gates if memory.weight and not gate.parity]
+    judged = judge_all(asked, world.measured, memory.gates, world.now, since)
+    return (*compared, *(judgement.status for judgement in judged))
 
 
 def split(stable: str, candidate: str, weight: int) -> dict[str, int]:
@@ -221,6 +232,15 @@ def _warms_up(change: _Change, memory: RolloutStatus | None, needed: int) -> boo
     if memory is None or memory.state == RolloutState.FAILED or change.world.ready(change.wanted) < needed:
         return False
     return asks_for_warmup(change.world) and warmed(change.world, change.wanted) is None
+
+
+def _compared(change: _Change, memory: RolloutStatus | None, needed: int) -> str | None:
+    """The stable revision, while its answers are to be compared with those of a candidate that is warm."""
+    world = change.world
+    if memory is None or memory.state == RolloutState.FAILED or not compares(change.service, memory):
+        return None
+    up = world.ready(change.wanted) >= needed and world.ready(change.stable) > 0
+    return change.stable if up and warmup_waits(world, change.wanted) is None else None
 
 
 def _drains(service: InferenceService) -> bool:

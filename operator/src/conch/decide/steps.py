@@ -10,6 +10,7 @@ from typing import Final
 
 from conch.api import Rollout, RolloutState, RolloutStatus, Step
 from conch.api.analysis import GateStatus, Verdict
+from conch.decide.parity import overruled
 from conch.decide.request import Request
 from conch.decide.times import format_time, parse_time
 from conch.observe import Trouble
@@ -31,8 +32,9 @@ class Facts:
     traffic: Trouble | None = None  # why the traffic does not follow
     down: Trouble | None = None  # why the candidate's pods are not up
     broken: Trouble | None = None  # why it must not go on, whatever the step
-    warm: Trouble | None = None  # what its warm-up waits for
-    gates: tuple[GateStatus, ...] = ()  # what they say; empty before the candidate's first request
+    warm: Trouble | None = None  # what must be over before its first request: its warm-up, the parity gate
+    gates: tuple[GateStatus, ...] = ()  # what they say; before the candidate's first request only parity
+    once: str = ""  # the gate among them that is judged once for all steps
     stable_lacks: int = 0  # pods that the stable revision lacks
     request: Request | None = None
 
@@ -63,16 +65,16 @@ def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSta
         return _failed(memory, Trouble("Aborted", "It was aborted by hand."), request.text)
     elif request is not None and request.verb == "promote":
         promoted = _promoted(memory, rollout, request, facts.now)
-        if promoted is not memory:  # what was said of the step that is left counts no more
-            memory, facts = promoted, replace(facts, gates=())
+        if promoted is not memory:
+            memory, facts = promoted, replace(facts, gates=_past(memory, rollout, facts))
     memory = memory.model_copy(update={"programmed": facts.achieved, "gates": facts.gates})
     broken = facts.broken or _gate_failed(facts.gates)
     if memory.reason != _ON_FAILURE and broken is not None:
         return _failure(memory, rollout, broken)
+    if memory.reason == _ON_FAILURE:
+        return memory  # a person decides, and to hold it is no decision: it is held
     if facts.request is not None and facts.request.verb == "pause":
         return _waiting(memory, Trouble(_BY_HAND, "It is held by hand."), RolloutState.PAUSED)
-    if memory.reason == _ON_FAILURE:
-        return memory  # a person decides
     if memory.reason == _BY_HAND and (step := _step(memory, rollout)) and step.pause is None:
         memory = memory.model_copy(update={"since": format_time(facts.now)})  # the time that it was held does not count
     return _walk(memory, rollout, facts)
@@ -187,6 +189,17 @@ def _promoted(memory: RolloutStatus, rollout: Rollout, request: Request, now: fl
             "request": request.text,
         }
     )
+
+
+def _past(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> tuple[GateStatus, ...]:
+    """Return what the gates say to a promotion: what was said of the step that is left counts no more.
+
+    What is said once stays, and is overruled where it is what held the rollout: a pause only waits for its own end.
+    """
+    step = _step(memory, rollout)
+    holds = memory.reason == _ON_FAILURE or step is None or step.pause is None
+    lasting = (gate for gate in facts.gates if gate.name == facts.once)
+    return tuple(overruled(gate, facts.now) if holds else gate for gate in lasting)
 
 
 def _step(memory: RolloutStatus, rollout: Rollout) -> Step | None:

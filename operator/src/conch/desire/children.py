@@ -3,10 +3,14 @@
 Order: what is referred to stands before what refers to it.
 """
 
+from collections.abc import Iterator
+
 from conch.api import InferenceService
 from conch.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.decide import Decision, Living
+from conch.decide.parity import stable_model
+from conch.desire.parity import parity_job, parity_job_name
 from conch.desire.revision import Images, asked_for, config_map, controller_revision, new_revision, served
 from conch.desire.warmup import warmup_job, warmup_job_name
 from conch.observe import Revision, World
@@ -31,8 +35,8 @@ def desire(world: World, decision: Decision, images: Images) -> list[Manifest]:
         ]
         if _scaled(service, living):
             manifests.append(autoscaler(service, living))
-        if living.name == decision.wanted and decision.warmup and not _has_job(world, revision):
-            manifests.append(warmup_job(service, revision.name, revision.template, revision.manifest, decision.needed))
+        if living.name == decision.wanted:
+            manifests += _jobs(world, decision, revision)
     traffic = router_of(service).children(decision.serving, decision.shares)
     return [*manifests, disruption_budget(service), *traffic]
 
@@ -61,9 +65,17 @@ def deployment(service: InferenceService, revision: Revision, living: Living) ->
     return {**child(service, DEPLOYMENT, revision.name, revision.name), "spec": spec}
 
 
-def _has_job(world: World, revision: Revision) -> bool:
-    """Whether the warm-up Job is there: a Job cannot be changed, so it is left as it is; it goes with its revision."""
-    return Ref(JOB, warmup_job_name(revision.name)) in world.children
+def _jobs(world: World, decision: Decision, revision: Revision) -> Iterator[Manifest]:
+    """The Jobs of a candidate that are to begin.
+
+    One that is there is left as it is: a Job cannot be changed, and it goes with its revision.
+    """
+    service, gate = world.service, world.service.spec.rollout.parity
+    if decision.warmup and Ref(JOB, warmup_job_name(revision.name)) not in world.children:
+        yield warmup_job(service, revision.name, revision.template, revision.manifest, decision.needed)
+    stable = decision.compared
+    if stable and gate and gate.parity and Ref(JOB, parity_job_name(revision.name)) not in world.children:
+        yield parity_job(service, revision, stable, stable_model(world, stable), gate.parity)
 
 
 def _scaled(service: InferenceService, living: Living) -> bool:

@@ -1,6 +1,6 @@
 """What a warm-up Job's pod left behind: its termination message, a WarmupReport as JSON."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,12 +11,10 @@ from conch_contract import WarmupReport, names
 
 def warmups(pods: Iterable[Mapping[str, Any]], children: Iterable[Mapping[str, Any]]) -> dict[str, WarmupReport]:
     """Return what came of warm-ups, by revision: the pod's own report, or else why the Job was given up."""
-    found = {}
-    for job in children:
-        failed = next((c for c in (job.get("status") or {}).get("conditions") or () if c["type"] == "Failed"), None)
-        if job["kind"] == JOB.name and failed is not None and failed["status"] == "True":
-            told = WarmupReport(reason="WarmupBroken", message=f"The warm-up Job failed: {failed['message']}")
-            found[job["metadata"]["labels"][names.LABEL_REVISION]] = told
+    found = {
+        revision: WarmupReport(reason="WarmupBroken", message=f"The warm-up Job failed: {why}")
+        for revision, why in given_up(children, parity=False)
+    }
     for pod in pods:
         report = report_of(pod)
         revision = (pod["metadata"].get("labels") or {}).get(names.LABEL_WARMUP, "")
@@ -34,12 +32,35 @@ def report_of(body: Mapping[str, Any]) -> WarmupReport | None:
     """
     if names.LABEL_WARMUP not in (body["metadata"].get("labels") or {}):
         return None
+    ended = terminated(body, names.WARMUP_CONTAINER)
+    return None if ended is None else _report(ended)
+
+
+def given_up(children: Iterable[Mapping[str, Any]], *, parity: bool) -> Iterator[tuple[str, str]]:
+    """Yield the revision of each Job that failed, and why; of parity Jobs, or of the others, which warm up."""
+    for job in children:
+        labels = job["metadata"].get("labels") or {}
+        if job["kind"] != JOB.name or (names.LABEL_PARITY in labels) != parity:
+            continue
+        failed = next((c for c in (job.get("status") or {}).get("conditions") or () if c["type"] == "Failed"), None)
+        if failed is not None and failed["status"] == "True":
+            yield labels[names.LABEL_REVISION], failed["message"]
+
+
+def terminated(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """Return how a container of a pod (trimmed or not) ended; None while it runs."""
     status = body.get("status") or {}
     for container in [*(status.get("containers") or ()), *(status.get("containerStatuses") or ())]:
-        ended = container.get("state", {}).get("terminated")
-        if container["name"] == names.WARMUP_CONTAINER and ended is not None:
-            return _report(ended)
+        ended: Mapping[str, Any] | None = container.get("state", {}).get("terminated")
+        if container["name"] == name and ended is not None:
+            return ended
     return None
+
+
+def ended_words(ended: Mapping[str, Any], said: str) -> str:
+    """Say how a container ended that left no report."""
+    how = f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', '?')}"
+    return f"ended without a report ({how})." + (f" The end of its log: {said}" if said else "")
 
 
 def _report(ended: Mapping[str, Any]) -> WarmupReport:
@@ -47,6 +68,4 @@ def _report(ended: Mapping[str, Any]) -> WarmupReport:
     try:
         return WarmupReport.model_validate_json(said)
     except ValidationError:
-        how = f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', '?')}"
-        message = f"The warm-up ended without a report ({how})." + (f" The end of its log: {said}" if said else "")
-        return WarmupReport(reason="WarmupBroken", message=message)
+        return WarmupReport(reason="WarmupBroken", message=f"The warm-up {ended_words(ended, said)}")

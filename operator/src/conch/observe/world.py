@@ -28,10 +28,11 @@ from conch.api.names import (
     ANNOTATION_STABLE,
 )
 from conch.observe.measured import Measured
+from conch.observe.parity import parities
 from conch.observe.store import Store
 from conch.observe.trim import AUTHOR
 from conch.observe.warmup import warmups
-from conch_contract import AgentReport, WarmupReport, names
+from conch_contract import AgentReport, ParityReport, WarmupReport, names
 
 Body = Mapping[str, Any]  # a Kubernetes object, as its manifest spells it
 
@@ -99,6 +100,7 @@ class Revision:
 
 
 _NOTHING: Final[Body] = {}
+_JOBS: Final = frozenset({names.LABEL_WARMUP, names.LABEL_PARITY})  # on pods that do not serve
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class World:
     author: str = ""  # the field manager that last wrote the predictor
     pods: tuple[Pod, ...] = ()
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
+    parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
     measured: Measured = field(default_factory=Measured)  # of the candidate, where gates look at it
 
     @property
@@ -179,7 +182,7 @@ def observe(store: Store, key: ServiceKey, now: float) -> World | Unreadable | N
         meta = body["metadata"]
         return Unreadable(meta["uid"], meta["generation"], body.get("status") or {}, _complaint(error))
     bodies = [objects.pop(ref) for ref in list(objects) if ref.kind == POD]
-    pods = [Pod.parse(pod) for pod in bodies if names.LABEL_WARMUP not in pod["metadata"]["labels"]]
+    pods = [Pod.parse(pod) for pod in bodies if _JOBS.isdisjoint(pod["metadata"]["labels"])]
     uid = body["metadata"]["uid"]
     ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid}
     return World(
@@ -191,6 +194,7 @@ def observe(store: Store, key: ServiceKey, now: float) -> World | Unreadable | N
         author=body["metadata"].get(AUTHOR, ""),
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),
         warmups=warmups(bodies, ours.values()),
+        parities=parities(bodies, ours.values()),
     )
 
 

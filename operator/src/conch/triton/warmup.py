@@ -3,7 +3,7 @@
 from typing import Any
 
 from conch import api
-from conch.api.analysis import percent
+from conch.api.numbers import percent
 from conch_contract import Warmup, WarmupRequest
 
 

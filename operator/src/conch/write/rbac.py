@@ -64,7 +64,7 @@ _CHILD_REASONS: Final[dict[Kind, str]] = {
     DEPLOYMENT: "the pods of a revision",
     AUTOSCALER: "the number of a revision's pods, where it scales",
     DISRUPTION_BUDGET: "how many pods a drain may take at once",
-    JOB: "the warm-up of a revision, where the service asks for one",
+    JOB: "the warm-up of a revision, and the comparison of its answers, where the service asks for them",
     HTTP_ROUTE: "the way through a gateway, where the service names one",
 }
 

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     WARMUP_WRONG = "WarmupAnswersWrong"
     WARMUP_MISSING = "WarmupMissing"
     WARMUP_TIMED_OUT = "WarmupTimedOut"
+    PARITY_TOO_FEW = "ParityTooFewRequests"
     CONTROL_OPEN = "ControlOpen"
     TRITON_UNREACHABLE = "TritonUnreachable"
     INTERNAL = "InternalError"

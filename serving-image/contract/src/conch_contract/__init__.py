@@ -15,17 +15,21 @@ from conch_contract.manifest import (
     TritonConfig,
     VersionPolicy,
 )
+from conch_contract.parity import Disagreement, Parity, ParityReport
 from conch_contract.report import AgentReport, ModelReport, ModelState, VersionReport
 from conch_contract.warmup import Warmup, WarmupReport, WarmupRequest
 
 __all__ = [
     "AgentReport",
+    "Disagreement",
     "DynamicBatching",
     "InstanceGroup",
     "ModelManifest",
     "ModelReport",
     "ModelSource",
     "ModelState",
+    "Parity",
+    "ParityReport",
     "TritonConfig",
     "VersionPolicy",
     "VersionReport",

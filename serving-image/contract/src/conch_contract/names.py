@@ -10,12 +10,16 @@ LABEL_REVISION: Final = "conch.dev/revision"
 # On the pod of a revision's warm-up Job, in place of the two above: no Service and no disruption budget may take it
 # for a pod that serves.
 LABEL_WARMUP: Final = "conch.dev/warmup"
+# The same for the Job that compares a revision's answers with those of the stable one.
+LABEL_PARITY: Final = "conch.dev/parity"
 
 # Containers of a serving pod.
 AGENT_CONTAINER: Final = "agent"
 TRITON_CONTAINER: Final = "triton"
 # The one container of a warm-up Job's pod; its termination message is a WarmupReport as JSON.
 WARMUP_CONTAINER: Final = "warmup"
+# The one container of a parity Job's pod; its termination message is a ParityReport as JSON.
+PARITY_CONTAINER: Final = "parity"
 
 # Ports. Triton's are its defaults, so that every client and dashboard finds them.
 HTTP_PORT: Final = 8000

@@ -39,11 +39,11 @@ class Endpoint:
         """Return the model's (or its version's) metadata: versions, inputs, outputs."""
         return await self._look(self._path(version))
 
-    async def config(self, version: int) -> dict[str, Any]:
-        """Return the configuration by which Triton serves the version."""
+    async def config(self, version: int | None = None) -> dict[str, Any]:
+        """Return the configuration by which Triton serves the version; without one, the newest."""
         return await self._look(f"{self._path(version)}/config")
 
-    async def infer(self, version: int, request: Request) -> tuple[bytes, int | None]:
+    async def infer(self, version: int | None, request: Request) -> tuple[bytes, int | None]:
         """Return the answer's bytes, and the length of its JSON where binary tensors follow."""
         headers = {_HEADER: str(request.header)} if request.header is not None else {}
         return await self._ask("POST", f"{self._path(version)}/infer", data=request.content, headers=headers)

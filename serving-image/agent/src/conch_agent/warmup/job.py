@@ -27,7 +27,7 @@ from conch_agent.warmup.course import Course
 from conch_agent.warmup.infer import Endpoint
 from conch_agent.warmup.plan import plan
 from conch_agent.warmup.rounds import connections
-from conch_contract import ModelManifest, ModelSource, WarmupReport, names
+from conch_contract import ModelManifest, ModelSource, ParityReport, WarmupReport, names
 from conch_contract.warmup import WARMED_UP
 
 UNREACHABLE: Final = "WarmupUnreachable"
@@ -78,7 +78,7 @@ async def warm(job: Job) -> WarmupReport:
     return report
 
 
-def write(report: WarmupReport, file: Path) -> None:
+def write(report: WarmupReport | ParityReport, file: Path) -> None:
     """Write the termination message; a message that is too long for the kubelet loses its end."""
     text, kept = report.to_json(), report.message
     while kept and (over := len(text.encode()) - _LONGEST) > 0:
@@ -108,7 +108,7 @@ def status(report: WarmupReport) -> int:
 async def _warm_model(job: Job, source: ModelSource) -> WarmupReport:
     assert source.warmup  # noqa: S101  the caller's choice
     deadline = time.monotonic() + source.warmup.timeout_seconds
-    files = await _fetch_requests(source, job) if source.warmup.path else job.scratch
+    files = await fetch_requests(source, job.settings, job.scratch) if source.warmup.path else job.scratch
     while True:
         try:
             async with Endpoint(job.root, source.name) as endpoint:
@@ -134,15 +134,15 @@ async def _warm_model(job: Job, source: ModelSource) -> WarmupReport:
     return await course.run(calls, max(1.0, deadline - time.monotonic()))
 
 
-async def _fetch_requests(source: ModelSource, job: Job) -> Path:
+async def fetch_requests(source: ModelSource, settings: Settings, scratch: Path) -> Path:
     """Fetch the folder of requests, and only that, from the model's storage."""
-    assert source.warmup  # noqa: S101  as above
-    origin = open_source(source.storage_uri, job.settings)
+    assert source.warmup  # noqa: S101  the caller's choice
+    origin = open_source(source.storage_uri, settings)
     listing = await origin.listing()
     items = tuple(item for item in listing.items if item.path.is_relative_to(source.warmup.path))
     if not items:
-        return job.scratch  # nothing there: the plan says so
-    return (await Fetch(origin, job.scratch / source.name).run(Listing(items))).files
+        return scratch  # nothing there: the plan says so
+    return (await Fetch(origin, scratch / source.name).run(Listing(items))).files
 
 
 def from_arguments(arguments: Sequence[str] | None = None) -> Job:

@@ -25,10 +25,10 @@ async def plan(
     it is the one that clients get who name none. Raises Failure, Refused, TritonGone.
     """
     configs = {version: await endpoint.config(version) for version in versions}
-    written = await in_thread(_written, source, source.warmup or Warmup(), settings, files)
+    said = await in_thread(written_by_user, source, source.warmup or Warmup(), settings, files)
     calls: list[Call] = []
     for version, config in configs.items():
-        requests = written or [synthesised(await endpoint.metadata(version), config)]
+        requests = said or [synthesised(await endpoint.metadata(version), config)]
         calls += [Call(request, version, checked=version == max(versions)) for request in requests]
     return calls, min(_MOST_AT_ONCE, max(instances(config) for config in configs.values()))
 
@@ -39,7 +39,7 @@ def instances(config: Mapping[str, Any]) -> int:
     return max(1, sum(int(group.get("count", 1)) * max(1, len(group.get("gpus") or ())) for group in groups))
 
 
-def _written(source: ModelSource, warmup: Warmup, settings: Settings, files: Path) -> list[Request]:
+def written_by_user(source: ModelSource, warmup: Warmup, settings: Settings, files: Path) -> list[Request]:
     """Return the requests that the user wrote; none where they are to be made."""
     if warmup.requests:
         return inline(warmup.requests)

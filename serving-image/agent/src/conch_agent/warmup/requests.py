@@ -79,19 +79,20 @@ def from_folder(warmup: Warmup, storage_uri: str, files: Path) -> list[Request]:
     return _parsed(found, f"{warmup.path}/")
 
 
-def synthesised(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Request:
+def synthesised(metadata: Mapping[str, Any], config: Mapping[str, Any], seed: int = 0) -> Request:
     """Return a request of the smallest shape that the model takes: free dimensions, the batch's too, are 1.
 
-    Floats are random, the same at each call; whole numbers are 0 (an index that every table has); texts are a word.
+    Floats are random, the same at each call; whole numbers are 0 (an index that every table has: a GPU that meets one
+    that a table lacks is lost to its users); texts are a word. Another seed gives other floats, texts and booleans.
     """
     known = {each["name"]: each for each in config.get("input", ())}
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     inputs, tail = [], b""
     for tensor in metadata.get("inputs", ()):
         if known.get(tensor["name"], {}).get("optional"):
             continue
         shape = [size if size > 0 else 1 for size in map(int, tensor["shape"])]
-        raw = _values(tensor["datatype"], int(np.prod(shape, dtype=np.int64)), random)
+        raw = _values(tensor["datatype"], int(np.prod(shape, dtype=np.int64)), random, seed)
         size = {"binary_data_size": len(raw)}
         inputs.append({"name": tensor["name"], "datatype": tensor["datatype"], "shape": shape, "parameters": size})
         tail += raw
@@ -99,14 +100,21 @@ def synthesised(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> Reque
     if "sequence_batching" in config:
         parameters |= {"sequence_id": 1, "sequence_start": True, "sequence_end": True}
     body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
-    return Request(SYNTHESISED, body + tail, len(body))
+    label = f"{SYNTHESISED}, seed {seed}" if seed else SYNTHESISED
+    return Request(label, body + tail, len(body))
 
 
-def _values(datatype: str, count: int, random: np.random.Generator) -> bytes:
+def _values(datatype: str, count: int, random: np.random.Generator, seed: int) -> bytes:
     if datatype == "BYTES":
-        return (struct.pack("<I", len(_TEXT)) + _TEXT) * count
+        text = _TEXT + (f" {seed}".encode() if seed else b"")
+        return (struct.pack("<I", len(text)) + text) * count
     if datatype in _REALS:
         return bytes(random.random(count).astype(_REALS[datatype]).tobytes())
+    if datatype == "BF16":
+        upper = random.random(count).astype("<f4").view("<u4") >> np.uint32(16)
+        return bytes(upper.astype("<u2").tobytes()) if seed else bytes(2 * count)
+    if datatype == "BOOL" and seed:
+        return bytes(random.integers(0, 2, count, dtype=np.uint8).tobytes())
     return bytes(count * _WIDTHS[datatype])
 
 

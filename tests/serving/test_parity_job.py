@@ -1,0 +1,133 @@
+"""The parity Job's program against two real Tritons: a stable revision, and candidates that answer better or worse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conch_contract import ModelSource, Parity, ParityReport, Warmup, WarmupRequest
+from tests.serving.pod import Pod
+from tests.serving.processes import free_port
+from tests.serving.store import Store
+from tests.serving.test_formats import DOUBLE, X
+
+# The factor of a candidate that loads well and answers nothing.
+RAISES = """
+class Factor:
+    def __float__(self):
+        raise RuntimeError("the weights are gone")
+FACTOR = Factor()
+"""
+
+
+class Ended:
+    """A run of conch-parity, in a root of its own, as the Job's pod mounts it."""
+
+    def __init__(
+        self, folder: Path, stable: int, candidate: int, asked: Parity | None = None, warmup: Warmup | None = None
+    ) -> None:
+        root, message = Pod(Path(tempfile.mkdtemp(dir=folder))), folder / "termination-log"
+        root.write_manifest(_source(warmup or Warmup(timeout_seconds=30)))
+        command = [
+            *(sys.executable, "-m", "conch_agent.parity"),
+            f"--stable=127.0.0.1:{stable}",
+            "--stable-model=m",
+            f"--candidate=127.0.0.1:{candidate}",
+            f"--asked={(asked or Parity()).to_json()}",
+            f"--root={root.root}",
+            f"--scratch={folder / 'scratch'}",
+            f"--message={message}",
+        ]
+        environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+        run = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment)
+        self.status, self.line = run.returncode, run.stdout
+        assert message.exists(), run.stderr
+        assert message.stat().st_size <= 4096
+        self.report = ParityReport.model_validate_json(message.read_text())
+
+
+def _source(warmup: Warmup | None) -> ModelSource:
+    return ModelSource(name="m", format="python", storage_uri="s3://models/parity", warmup=warmup)
+
+
+def _start(store: Store, pod: Pod, name: str, factor: str) -> None:
+    store.put("models", {f"{name}/model.py": DOUBLE.encode(), f"{name}/factor.py": factor.encode()})
+    pod.write_secret(store.secret)
+    pod.write_manifest(_source(None).model_copy(update={"storage_uri": f"s3://models/{name}"}))
+    pod.start()
+    pod.until_ready()
+
+
+@pytest.fixture(scope="module")
+def stable(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    """The stable revision: it doubles."""
+    pod = Pod(tmp_path_factory.mktemp("stable") / "conch")
+    try:
+        _start(store, pod, "parity-stable", "FACTOR = 2")
+        yield pod
+    finally:
+        pod.stop()
+
+
+def test_the_same_answers(store: Store, stable: Pod, pod: Pod, tmp_path: Path) -> None:
+    _start(store, pod, "parity-same", "FACTOR = 2")
+    ended = Ended(tmp_path, stable.http, pod.http)
+    report = ended.report
+    assert (ended.status, report.reason, report.requests, report.agreed) == (0, "Compared", 20, 20), report
+    assert report.worst is None
+    assert ended.line == "Compared: 20 requests, 20 compared, 20 agree\n"
+
+
+def test_slightly_other_answers(store: Store, stable: Pod, pod: Pod, tmp_path: Path) -> None:
+    _start(store, pod, "parity-near", "FACTOR = 2.001")
+    two = Warmup(timeout_seconds=30, requests=(WarmupRequest(name="pair", body={"inputs": X}),))
+    assert Ended(tmp_path, stable.http, pod.http, warmup=two).report.agreed == 1
+    exact = Ended(tmp_path, stable.http, pod.http, Parity(bound=0.0), two).report
+    assert (exact.compared, exact.agreed) == (1, 0)
+    assert exact.worst is not None
+    assert (exact.worst.request, exact.worst.output) == ("requests[0] (pair)", "y")
+    assert Ended(tmp_path, stable.http, pod.http, Parity(way="argmax"), two).report.agreed == 1
+
+
+def test_wrong_answers(store: Store, stable: Pod, pod: Pod, tmp_path: Path) -> None:
+    _start(store, pod, "parity-wrong", "FACTOR = 5")
+    pair = Warmup(timeout_seconds=30, requests=(WarmupRequest(body={"inputs": X}),))
+    wrong = Ended(tmp_path, stable.http, pod.http, Parity(outputs=("y",)), pair)
+    assert (wrong.status, wrong.report.compared, wrong.report.agreed) == (0, 1, 0), "the verdict is the operator's"
+    worst = wrong.report.worst
+    assert worst is not None
+    assert (worst.output, worst.index, worst.stable, worst.candidate) == ("y", 0, "3", "7.5")
+    assert Ended(tmp_path, stable.http, pod.http, Parity(way="cosine", bound=0.999), pair).report.agreed == 1
+    nothing = Ended(tmp_path, stable.http, pod.http, Parity(outputs=("z",)), pair)
+    assert (nothing.status, nothing.report.reason) == (1, "ParityNothingCompared")
+    assert "no output 'z', but y (FP32 [2])" in nothing.report.message
+
+
+def test_a_candidate_that_fails_disagrees_and_a_stable_revision_that_fails_is_left_out(
+    store: Store, stable: Pod, pod: Pod, tmp_path: Path
+) -> None:
+    _start(store, pod, "parity-raises", RAISES)
+    report = Ended(tmp_path, stable.http, pod.http).report
+    assert (report.compared, report.agreed, report.candidate_failures) == (20, 0, 20)
+    assert report.worst is not None
+    assert "the weights are gone" in report.worst.candidate
+    turned = Ended(tmp_path, pod.http, stable.http)
+    assert (turned.status, turned.report.reason, turned.report.stable_failures) == (1, "ParityNothingCompared", 20)
+    assert "the weights are gone" in turned.report.message
+
+
+def test_nobody_answers(stable: Pod, tmp_path: Path) -> None:
+    ended = Ended(tmp_path, stable.http, free_port(), warmup=Warmup(timeout_seconds=1))
+    assert (ended.status, ended.report.reason) == (2, "ParityUnreachable")
+    assert "the candidate" in ended.report.message
+
+
+def test_a_request_that_cannot_be_read(stable: Pod, tmp_path: Path) -> None:
+    ended = Ended(tmp_path, stable.http, stable.http, warmup=Warmup(config_map="none"))
+    assert (ended.status, ended.report.reason) == (1, "WarmupMissing")

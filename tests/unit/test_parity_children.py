@@ -1,0 +1,181 @@
+"""The parity Job, word for word; what is read of its end; and what the gate makes of it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conch.api import InferenceService, RolloutStatus
+from conch.api.analysis import Gate, GateStatus
+from conch.api.meta import selector
+from conch.decide.naming import revision_name
+from conch.decide.parity import parity_status, parity_waits
+from conch.desire import Images, new_revision
+from conch.desire.parity import in_contract, parity_job
+from conch.observe import Revision
+from conch.observe.parity import parities
+from conch.observe.trim import trim
+from conch_contract import Disagreement, Parity, ParityReport, names
+from tests.unit.simulation import manifest
+
+GOLDEN = Path(__file__).parent / "golden" / "jobs"
+POD = {"nodeSelector": {"gpu": "yes"}, "imagePullSecrets": [{"name": "registry"}]}
+NOW = 1_000_000.0
+
+
+def service(parity: dict[str, Any], **predictor: Any) -> InferenceService:
+    said = {"warmup": {}, **predictor}
+    return InferenceService.parse(manifest("s3://models/magika", rollout={"analysis": [{"parity": parity}]}, **said))
+
+
+def revision(asked: InferenceService) -> Revision:
+    name = revision_name(asked.metadata.name, asked.spec.predictor)
+    return new_revision(asked, name, 1, Images("conch/serving:1"))
+
+
+def gate(parity: dict[str, Any]) -> Gate:
+    found = service(parity).spec.rollout.parity
+    assert found is not None
+    return found
+
+
+def job(parity: dict[str, Any], **predictor: Any) -> dict[str, Any]:
+    asked, wanted = service(parity, **predictor), gate(parity).parity
+    assert wanted is not None
+    return parity_job(asked, revision(asked), "magika-stable", "magika", wanted)
+
+
+@pytest.mark.parametrize("place", ["made", "config-map"])
+def test_the_job_word_for_word(place: str) -> None:
+    warmup = {"configMapRef": {"name": "wake"}} if place == "config-map" else {}
+    text = yaml.dump(job({"compare": {"cosine": "0.999"}}, warmup=warmup, pod=POD), sort_keys=True, width=120)
+    golden = GOLDEN / f"parity-{place}.yaml"
+    if os.environ.get("GOLDEN") == "write":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_nothing_that_selects_serving_pods_selects_the_jobs() -> None:
+    asked = service({})
+    labels = job({})["spec"]["template"]["metadata"]["labels"]
+    for chosen in (selector(asked.metadata.name), selector(asked.metadata.name, revision(asked).name)):
+        assert not chosen.items() <= labels.items()
+    assert not {names.LABEL_REVISION, names.LABEL_WARMUP} & labels.keys()
+    assert labels[names.LABEL_PARITY] == revision(asked).name
+
+
+def test_kubernetes_expands_nothing_in_an_outputs_name() -> None:
+    [container] = job({"outputs": ["$(HOME)"]})["spec"]["template"]["spec"]["containers"]
+    assert "$$(HOME)" in container["command"][-1]
+
+
+@pytest.mark.parametrize(
+    ("said", "contract"),
+    [
+        ({}, Parity()),
+        ({"compare": {"tolerance": "5%"}, "requests": 50}, Parity(bound=0.05, requests=50)),
+        ({"compare": {"cosine": "0.99"}, "outputs": ["y"]}, Parity(way="cosine", bound=0.99, outputs=("y",))),
+        ({"compare": {"cosine": 1}}, Parity(way="cosine", bound=1)),
+    ],
+)
+def test_the_users_words_become_the_contracts(said: dict[str, Any], contract: Parity) -> None:
+    parity = gate(said).parity
+    assert parity is not None
+    assert in_contract(parity) == contract
+
+
+def test_argmax_has_no_bound() -> None:
+    parity = gate({"compare": {"argmax": {}}}).parity
+    assert parity is not None
+    assert in_contract(parity).way == "argmax"
+
+
+JOB = {"kind": "Job", "metadata": {"uid": "job", "labels": {names.LABEL_REVISION: "m-1", names.LABEL_PARITY: "m-1"}}}
+FAILED = {**JOB, "status": {"conditions": [{"type": "Failed", "status": "True", "message": "Job was too long"}]}}
+GOING: dict[str, Any] = {**JOB, "metadata": {**JOB["metadata"], "deletionTimestamp": "now"}}  # type: ignore[dict-item]
+WARMUP = {**FAILED, "metadata": {"uid": "warm", "labels": {names.LABEL_REVISION: "m-1"}}}
+
+
+def ended(message: str, owner: str = "job", code: int = 0) -> dict[str, Any]:
+    """Return the pod of a Job that ended."""
+    state = {"terminated": {"exitCode": code, "reason": "Completed", "message": message}}
+    meta = {"name": "p", "labels": {names.LABEL_PARITY: "m-1"}, "ownerReferences": [{"uid": owner}]}
+    status = {"phase": "Succeeded", "containerStatuses": [{"name": names.PARITY_CONTAINER, "state": state}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("reasons", "jobs", "says"),
+    [
+        (["Compared"], [JOB], "Compared"),
+        (["ParityUnreachable"], [JOB], None),
+        (["ParityUnreachable", "Compared"], [JOB], "Compared"),
+        (["ParityUnreachable"], [FAILED], "ParityUnreachable"),
+        ([], [FAILED], "ParityBroken"),
+        ([], [JOB, WARMUP], None),
+        (["Compared"], [GOING], None),
+        (["Compared"], [], None),
+    ],
+)
+def test_what_is_read_of_jobs_and_their_pods(reasons: list[str], jobs: list[dict[str, Any]], says: str | None) -> None:
+    pods = [ended(ParityReport(reason=reason, compared=1).to_json()) for reason in reasons]
+    told = parities(pods, jobs)
+    assert told == parities([trim(pod) for pod in pods], jobs)
+    assert (told["m-1"].reason if told else None) == says
+
+
+def test_an_end_without_a_report_says_how_it_ended() -> None:
+    told = parities([ended("Traceback: no", code=137)], [FAILED])
+    assert told["m-1"].reason == "ParityBroken"
+    assert "exit code 137). The end of its log: Traceback: no" in told["m-1"].message
+
+
+def report(compared: int, agreed: int, **more: Any) -> ParityReport:
+    return ParityReport(requests=20, compared=compared, agreed=agreed, reason="Compared", **more)
+
+
+WORST = Disagreement(request="requests[0]", stable="an answer", candidate="shape mismatch")
+
+
+@pytest.mark.parametrize(
+    ("least", "said", "verdict", "value", "words"),
+    [
+        ("99%", report(20, 20), "Passed", "100%", "100% of 20 replayed requests agree; at least 99% is asked."),
+        ("95%", report(20, 19), "Passed", "95%", "95% of 20"),
+        ("95.1%", report(20, 19), "Failed", "95%", "95% of 20"),
+        ("66.67%", report(3, 2), "Failed", "66.6666%", "17 of 20 were left out"),
+        ("99%", report(20, 0, worst=WORST), "Failed", "0%", "The worst: to requests[0] the stable revision says an"),
+        ("99%", report(0, 0), "Inconclusive", "", "Compared"),
+        ("99%", ParityReport(reason="ParityBroken", message="Why."), "Inconclusive", "", "ParityBroken: Why."),
+        ("99%", None, "Inconclusive", "", "Waits for the parity Job"),
+    ],
+)
+def test_the_verdict(least: str, said: ParityReport | None, verdict: str, value: str, words: str) -> None:
+    status = parity_status(gate({"minAgreement": least}), said, RolloutStatus(revision="m-1"), NOW)
+    assert (status.verdict, status.value) == (verdict, value)
+    assert words in status.message
+    assert bool(status.judged) == (said is not None), "what is judged is not asked again"
+
+
+def test_a_verdict_stays() -> None:
+    known = GateStatus(name="parity", verdict="Failed", judged="2026-01-01T00:00:00Z", message="Once.")
+    memory = RolloutStatus(revision="m-1", gates=(known,))
+    assert parity_status(gate({}), report(20, 20), memory, NOW) == known
+    assert parity_status(gate({}), None, memory, NOW) == known
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (GateStatus(name="parity", message="Waits."), "ComparingAnswers"),
+        (GateStatus(name="parity", judged="2026-01-01T00:00:00Z", message="Nothing."), "Inconclusive"),
+        (GateStatus(name="parity", verdict="Passed"), None),
+        (GateStatus(name="parity", verdict="Failed"), None),
+    ],
+)
+def test_what_a_share_waits_for(said: GateStatus, reason: str | None) -> None:
+    found = parity_waits(gate({}), (said,))
+    assert (found.reason if found else None) == reason
+    assert parity_waits(None, (said,)) is None

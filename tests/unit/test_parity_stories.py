@@ -1,0 +1,250 @@
+"""Stories of candidates whose answers are compared with the stable revision's, before a user sees one of them."""
+
+from typing import Any
+
+from conch.api import RolloutStatus
+from conch.api.analysis import GateStatus
+from conch.api.kinds import DEPLOYMENT, JOB, POD, Ref
+from conch.desire.parity import parity_job_name
+from conch.desire.warmup import warmup_job_name
+from conch_contract import Disagreement, ParityReport, WarmupReport, names
+from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+
+GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+STEPS = [{"weight": 10}, {"analysis": "1m"}, {"weight": 50}, {"pause": "Manual"}]
+WARM = WarmupReport(requests=50, stable=True, reason="WarmedUp")
+SAME = ParityReport(requests=20, compared=20, agreed=20, reason="Compared")
+WRONG = ParityReport(
+    requests=20,
+    compared=20,
+    agreed=3,
+    reason="Compared",
+    worst=Disagreement(request="requests[1]", output="y", index=0, stable="2", candidate="5", how="1.5 apart"),
+)
+SILENT = ParityReport(requests=20, stable_failures=20, reason="ParityNothingCompared", message="No answer came.")
+
+
+def comparing(**rollout: Any) -> tuple[Cluster, str, str]:
+    """A candidate that is warm, and whose parity Job has begun."""
+    said = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}], **rollout}
+    cluster = Cluster(manifest(minReplicas=2, warmup={}, rollout=said, traffic=GATEWAY))
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    come_up(cluster, stable)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    come_up(cluster, new)
+    assert job(new) not in cluster.objects, "it is not warm yet, so it would answer late"
+    end(cluster, Ref(JOB, warmup_job_name(new)), names.LABEL_WARMUP, names.WARMUP_CONTAINER, WARM.to_json())
+    assert job(new) in cluster.objects
+    assert routed(cluster) == {stable: 100}
+    paused = "pause" in said["steps"][0]
+    assert rollout_of(cluster).reason == ("WaitsForPromotion" if paused else "ComparingAnswers")
+    return cluster, stable, new
+
+
+def job(revision: str) -> Ref:
+    return Ref(JOB, parity_job_name(revision))
+
+
+def end(cluster: Cluster, of: Ref, label: str, container: str, message: str) -> None:
+    """Let a Job's pod end with a message."""
+    owner = cluster.objects[of]
+    revision = owner["metadata"]["labels"][names.LABEL_REVISION]
+    state = {"terminated": {"exitCode": 0, "reason": "Completed", "message": message}}
+    cluster.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{of.name}-x",
+                "namespace": KEY.namespace,
+                "labels": {names.LABEL_SERVICE: KEY.name, label: revision},
+                "ownerReferences": [{"kind": "Job", "name": of.name, "uid": owner["metadata"]["uid"]}],
+            },
+            "status": {"phase": "Succeeded", "containerStatuses": [{"name": container, "state": state}]},
+        }
+    )
+    cluster.settle()
+
+
+def told(cluster: Cluster, revision: str, report: ParityReport) -> None:
+    """Let the parity Job end."""
+    end(cluster, job(revision), names.LABEL_PARITY, names.PARITY_CONTAINER, report.to_json())
+
+
+def rollout_of(cluster: Cluster) -> RolloutStatus:
+    found = cluster.status.rollout
+    assert found is not None
+    return found
+
+
+def gate_of(cluster: Cluster) -> GateStatus:
+    [gate] = rollout_of(cluster).gates
+    return gate
+
+
+def test_answers_that_agree_open_the_way_and_the_verdict_outlives_the_job() -> None:
+    cluster, stable, new = comparing()
+    told(cluster, new, SAME)
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 90, new: 10}
+    assert (gate_of(cluster).name, gate_of(cluster).verdict, gate_of(cluster).value) == ("parity", "Passed", "100%")
+    judged = gate_of(cluster).judged
+    cluster.remove(job(new))
+    cluster.remove(Ref(POD, f"{job(new).name}-x"))
+    cluster.settle()
+    assert job(new) not in cluster.objects, "it is not made again"
+    cluster.now += 61
+    come_up(cluster, new)
+    assert rollout_of(cluster).weight == 50, "the analysis passes: no gate has more to say"
+    assert gate_of(cluster).judged == judged, "it is judged once"
+
+
+def test_one_that_answers_wrongly_ends_before_a_user_sees_it() -> None:
+    cluster, stable, new = comparing()
+    told(cluster, new, WRONG)
+    assert routed(cluster) == {stable: 100}
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+    assert rollout_of(cluster).message == (
+        "Gate parity: 15% of 20 replayed requests agree; at least 95% is asked. The worst: to requests[1], output 'y'"
+        " at index 0 the stable revision says 2, the candidate 5 (1.5 apart)."
+    )
+    assert gate_of(cluster).verdict == "Failed", "the verdict stays to be read"
+    assert Ref(DEPLOYMENT, new) not in cluster.objects
+    assert job(new) not in cluster.objects
+    assert [event.reason for event in cluster.story][-2:] == ["RolledBack", "AnalysisFailed"]
+
+
+def test_nothing_that_can_be_compared_promotes_nobody() -> None:
+    cluster, stable, new = comparing(progressDeadline="5m")
+    told(cluster, new, SILENT)
+    assert (rollout_of(cluster).reason, gate_of(cluster).verdict) == ("Inconclusive", "Inconclusive")
+    assert "ParityNothingCompared: No answer came." in rollout_of(cluster).message
+    assert routed(cluster) == {stable: 100}
+    cluster.now += 301
+    cluster.settle()
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "Inconclusive")
+
+
+def test_a_job_that_was_given_up_is_inconclusive() -> None:
+    cluster, stable, new = comparing()
+    body = cluster.objects[job(new)]
+    failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "Job was active too long"}
+    body["status"] = {"conditions": [failed]}
+    cluster.put(body)
+    cluster.settle()
+    assert rollout_of(cluster).reason == "Inconclusive"
+    assert "ParityBroken: The parity Job failed: Job was active too long" in gate_of(cluster).message
+    assert routed(cluster) == {stable: 100}
+
+
+def test_a_retry_compares_again_and_does_not_listen_to_the_pod_of_the_last_try() -> None:
+    cluster, stable, new = comparing()
+    told(cluster, new, SILENT)
+    left = Ref(POD, f"{job(new).name}-x")
+    late = {**cluster.objects[left], "metadata": {**cluster.objects[left]["metadata"], "uid": "late"}}
+    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.settle()
+    assert job(new) not in cluster.objects
+    cluster.put(late)  # the garbage collector takes its time
+    cluster.ask(f"retry {cluster.world().service.metadata.generation} now")
+    cluster.settle()
+    come_up(cluster, new)
+    if job(new) not in cluster.objects:  # it is warmed anew first
+        end(cluster, Ref(JOB, warmup_job_name(new)), names.LABEL_WARMUP, names.WARMUP_CONTAINER, WARM.to_json())
+    assert job(new) in cluster.objects
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
+    cluster.remove(left)
+    told(cluster, new, SAME)
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 90, new: 10}
+
+
+def test_who_promotes_a_candidate_past_it_is_not_asked_again() -> None:
+    cluster, stable, new = comparing(onFailure="Pause")
+    told(cluster, new, WRONG)
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
+    assert routed(cluster) == {stable: 100}
+    cluster.ask(f"promote {cluster.world().service.metadata.generation}")
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+    assert cluster.status.rollout is None
+
+
+def test_to_hold_a_candidate_that_failed_changes_nothing() -> None:
+    cluster, stable, new = comparing(onFailure="Pause")
+    told(cluster, new, WRONG)
+    cluster.ask(f"pause {cluster.world().service.metadata.generation}")
+    cluster.settle()
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
+    assert routed(cluster) == {stable: 100}
+
+
+def test_who_promotes_one_step_past_it_goes_on_by_the_steps() -> None:
+    cluster, stable, new = comparing(onFailure="Pause")
+    told(cluster, new, WRONG)
+    cluster.ask(f"promote {cluster.world().service.metadata.generation}/0")
+    cluster.settle()
+    cluster.now += 61
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 50, new: 50}
+    assert gate_of(cluster).verdict == "Passed"
+    assert gate_of(cluster).message.startswith("Somebody promoted the candidate past it. 15% of 20")
+
+
+def test_a_promotion_that_ends_a_pause_says_nothing_of_the_answers() -> None:
+    cluster, stable, new = comparing(steps=[{"pause": "Manual"}, {"weight": 10}, {"pause": "Manual"}])
+    cluster.ask(f"promote {cluster.world().service.metadata.generation}/0")
+    come_up(cluster, new)
+    assert (rollout_of(cluster).step, rollout_of(cluster).reason) == (1, "ComparingAnswers")
+    assert routed(cluster) == {stable: 100}
+    told(cluster, new, WRONG)
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+
+
+def test_who_does_not_want_to_wait_for_it_promotes_the_candidate() -> None:
+    cluster, stable, new = comparing()
+    cluster.ask(f"promote {cluster.world().service.metadata.generation}/0")
+    cluster.settle()
+    cluster.now += 61
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 50, new: 50}
+    assert gate_of(cluster).message.startswith("Somebody promoted the candidate past it. Waits for")
+    told(cluster, new, WRONG)
+    assert routed(cluster) == {stable: 50, new: 50}, "it was said once, and by a person"
+
+
+def test_a_stable_revision_without_pods_is_not_asked() -> None:
+    cluster, stable, new = comparing()
+    cluster.remove(job(new))
+    for index in range(2):
+        cluster.pod(stable, index, ready=False)
+    cluster.settle()
+    assert job(new) not in cluster.objects
+    cluster.start_pods(stable)
+    cluster.settle()
+    assert job(new) in cluster.objects
+
+
+def test_beside_other_gates_it_is_judged_first_and_they_are_judged_as_ever() -> None:
+    cluster, stable, new = comparing(analysis=[{"successRate": {"min": "99%"}}, {"parity": {}}])
+    assert [gate.name for gate in rollout_of(cluster).gates] == ["parity"]
+    told(cluster, new, SAME)
+    come_up(cluster, new)
+    assert [gate.name for gate in rollout_of(cluster).gates] == ["parity", "success-rate"]
+    cluster.now += 61
+    cluster.settle()
+    assert (rollout_of(cluster).reason, rollout_of(cluster).weight) == ("Inconclusive", 10)
+    assert routed(cluster) == {stable: 90, new: 10}
+
+
+def test_the_first_revision_of_all_has_nobody_to_be_compared_with() -> None:
+    said = {"steps": STEPS, "analysis": [{"parity": {}}]}
+    cluster = Cluster(manifest(warmup={}, rollout=said, traffic=GATEWAY))
+    cluster.reconcile()
+    first = cluster.decision().wanted
+    come_up(cluster, first)
+    assert routed(cluster) == {first: 100}
+    assert job(first) not in cluster.objects
