@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from conch.api import RolloutStatus
+from conch.api.kinds import SERVICE, Ref
 from conch.decide import to_measure
 from conch.observe.measured import Answer, History, Measured, Totals
-from tests.unit.simulation import Cluster, come_up, manifest, routed
+from conch_contract import names
+from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
 
 GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS = [{"weight": 10}, {"analysis": "1m"}, {"weight": 50}, {"analysis": "1m"}]
@@ -91,6 +93,32 @@ def test_a_bad_candidate_is_given_up_for_its_own_reason(gate: Any, behaviour: An
     assert words in rollout(cluster).message
     assert rollout(cluster).gates[0].verdict == "Failed", "the verdict stays to be read"
     assert [event.reason for event in cluster.story][-2:] == ["RolledBack", "AnalysisFailed"]
+
+
+def test_without_a_gateway_all_requests_can_be_judged_and_go_back() -> None:
+    steps = [{"weight": 100}, {"analysis": "1m"}]
+    said = {"steps": steps, "analysis": [SUCCESS]}
+    for failures in (0, 300):
+        cluster = Cluster(manifest(minReplicas=2, rollout=said))
+        cluster.reconcile()
+        stable = cluster.decision().wanted
+        cluster.start_pods(stable)
+        cluster.settle()
+        cluster.edit(uri="s3://models/v2")
+        cluster.settle()
+        new = cluster.decision().wanted
+        cluster.start_pods(new)
+        cluster.settle()
+        assert selected(cluster) == new
+        assert cluster.status.stable == stable, "it can go back"
+        measure(cluster, 70, requests=700, failures=failures)
+        assert selected(cluster) == cluster.status.stable == (stable if failures else new)
+
+
+def selected(cluster: Cluster) -> str:
+    """The revision that the clients' Service reaches."""
+    name: str = cluster.objects[Ref(SERVICE, KEY.name)]["spec"]["selector"][names.LABEL_REVISION]
+    return name
 
 
 def test_one_that_is_slow_only_at_half_of_the_requests_is_found_there() -> None:

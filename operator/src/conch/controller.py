@@ -19,7 +19,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from conch import logs
-from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, WATCHED, Kind
+from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, WATCHED, Kind, kind_of
 from conch.desire import Images
 from conch.observe import Store
 from conch.queue import WorkQueue
@@ -93,12 +93,19 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue) -> None:
     """Watch and work until cancelled."""
+
+    def seen(body: Mapping[str, Any]) -> None:
+        """Take in what a write brought. A changed child is looked at again: its watch event will be no news."""
+        key = store.put(body)
+        if key is not None and kind_of(body) != INFERENCE_SERVICE:
+            queue.add(key)
+
     agents, gauges = Agents(queue.add), Gauges(queue.add)
     reconcile = Reconciler(
         store=store,
         agents=agents,
         gauges=gauges,
-        writer=Writer(server, store.put),
+        writer=Writer(server, seen),
         event_writer=EventWriter(server, settings.identity),
         images=Images(settings.serving_image, settings.pull_policy),
         clock=time.time,

@@ -14,7 +14,7 @@ from conch.decide.history import forgotten, number_of
 from conch.decide.naming import revision_name
 from conch.decide.parity import compares, parity_status, parity_waits
 from conch.decide.request import Request
-from conch.decide.steps import Facts, advance, begin, stages
+from conch.decide.steps import LAST, Facts, advance, begin, stages
 from conch.decide.times import parse_time
 from conch.decide.trouble import crash_loop, trouble
 from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
@@ -187,8 +187,10 @@ def _split(change: _Change, memory: RolloutStatus | None) -> tuple[Shares, str]:
     """The shares, and the revision that carries the service."""
     if memory is None:
         return {change.wanted: 100}, change.wanted
-    over = memory.step >= len(stages(change.service.spec.rollout)) and memory.state != RolloutState.FAILED
-    moved = over or (memory.weight == 100 and change.router.atomic)
+    left = stages(change.service.spec.rollout)[memory.step :]
+    over = not left and memory.state != RolloutState.FAILED
+    # Where one write moves all requests, a last step of weight is over with it; an analysis behind it is not.
+    moved = over or (memory.weight == 100 and left == (LAST,) and change.router.atomic)
     return split(change.stable, change.wanted, memory.weight), change.wanted if moved else change.stable
 
 
