@@ -85,7 +85,7 @@ def test_two_outputs(case: str) -> None:
         (TOLERANCE.model_copy(update={"outputs": ("label",)}), {"label"}),
         (ARGMAX.model_copy(update={"outputs": ("ids",)}), {"ids"}),
     ],
-    ids=str,
+    ids=["tolerance", "cosine", "argmax", "tolerance of one", "argmax of one"],
 )
 def test_which_outputs_are_compared(asked: Parity, names: set[str]) -> None:
     stable = {"y": tensor([0.1, 0.9]), "label": tensor(["cat"], datatype="BYTES")}
