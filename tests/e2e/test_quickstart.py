@@ -74,7 +74,7 @@ def _served(service: Service) -> list[dict[str, Any]]:
 
 def test_kubectl_get_shows_it_in_one_line(service: Service, kube: Kube) -> None:
     head, line = kube.run("get", "isvc", f"--namespace={service.namespace}").splitlines()
-    assert head.split() == ["NAME", "READY", "URL", "MODEL", "STABLE", "REPLICAS", "AGE"]
+    assert head.split() == ["NAME", "READY", "URL", "MODEL", "STABLE", "CANARY", "WEIGHT", "REPLICAS", "AGE"]
     assert line.split()[:2] == ["magika", "True"]
     assert line.split()[5] == "2/2"
 
