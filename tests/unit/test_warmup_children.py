@@ -146,7 +146,7 @@ def ended(message: str, code: int = 0, reason: str = "Completed") -> dict[str, A
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "p", "labels": {names.LABEL_WARMUP: "m-1"}},
+        "metadata": {"name": "p", "labels": {names.LABEL_WARMUP: "m-1"}, "ownerReferences": [{"uid": "job"}]},
         "status": {"phase": "Succeeded", "containerStatuses": [{"name": names.WARMUP_CONTAINER, "state": state}]},
     }
 
@@ -174,9 +174,10 @@ def test_a_pod_that_runs_or_serves_has_none() -> None:
     assert report_of(serving) is None
 
 
+JOB: dict[str, Any] = {"kind": "Job", "metadata": {"uid": "job", "labels": {names.LABEL_REVISION: "m-1"}}}
+GOING = {**JOB, "metadata": {**JOB["metadata"], "deletionTimestamp": "now"}}
 FAILED = {
-    "kind": "Job",
-    "metadata": {"labels": {names.LABEL_REVISION: "m-1"}},
+    **JOB,
     "status": {"conditions": [{"type": "Failed", "status": "True", "message": "Job has reached its backoff limit"}]},
 }
 
@@ -184,13 +185,15 @@ FAILED = {
 @pytest.mark.parametrize(
     ("reasons", "jobs", "says"),
     [
-        (["WarmedUp"], [], "WarmedUp"),
-        (["WarmupFailed"], [], "WarmupFailed"),
-        (["WarmupUnreachable"], [], None),
-        (["WarmupUnreachable", "WarmedUp"], [], "WarmedUp"),
-        (["WarmedUp", "WarmupUnreachable"], [], "WarmedUp"),
+        (["WarmedUp"], [JOB], "WarmedUp"),
+        (["WarmupFailed"], [JOB], "WarmupFailed"),
+        (["WarmupUnreachable"], [JOB], None),
+        (["WarmupUnreachable", "WarmedUp"], [JOB], "WarmedUp"),
+        (["WarmedUp", "WarmupUnreachable"], [JOB], "WarmedUp"),
         (["WarmupUnreachable"], [FAILED], "WarmupUnreachable"),
         ([], [FAILED], "WarmupBroken"),
+        (["WarmupFailed"], [], None),
+        (["WarmupFailed"], [GOING], None),
     ],
 )
 def test_what_a_retry_may_cure_is_final_when_the_job_is(

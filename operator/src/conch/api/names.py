@@ -38,8 +38,6 @@ ANNOTATION_DIGEST: Final = f"{GROUP}/digest"
 ANNOTATION_STABLE: Final = f"{GROUP}/stable"
 # On a service, by people: what its rollout shall do (see decide/request.py).
 ANNOTATION_REQUEST: Final = f"{GROUP}/rollout"
-# On a Deployment: its replicas are ours to say. Absent: they are the autoscaler's.
-ANNOTATION_REPLICAS: Final = f"{GROUP}/replicas"
 
 # The suffix of children is `-<variant>-<hash>`; 40 leaves room for it in a label value and a DNS label (63).
 MAX_NAME_LENGTH: Final = 40

@@ -11,11 +11,12 @@ from conch_contract import WarmupReport, names
 
 def warmups(pods: Iterable[Mapping[str, Any]], children: Iterable[Mapping[str, Any]]) -> dict[str, WarmupReport]:
     """Return what came of warm-ups, by revision: the pod's own report, or else why the Job was given up."""
+    jobs = present(children)
     found = {
         revision: WarmupReport(reason="WarmupBroken", message=f"The warm-up Job failed: {why}")
-        for revision, why in given_up(children, parity=False)
+        for revision, why in given_up(jobs, parity=False)
     }
-    for pod in pods:
+    for pod in pods_of(jobs, pods):
         report = report_of(pod)
         revision = (pod["metadata"].get("labels") or {}).get(names.LABEL_WARMUP, "")
         if report is None or (report.passing and revision not in found):
@@ -36,11 +37,24 @@ def report_of(body: Mapping[str, Any]) -> WarmupReport | None:
     return None if ended is None else _report(ended)
 
 
-def given_up(children: Iterable[Mapping[str, Any]], *, parity: bool) -> Iterator[tuple[str, str]]:
+def present(children: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the Jobs that are there, and not on their way out."""
+    return [child for child in children if child["kind"] == JOB.name and "deletionTimestamp" not in child["metadata"]]
+
+
+def pods_of(jobs: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Yield the pods of these Jobs: one that outlives its Job for a moment speaks of an earlier try."""
+    uids = {job["metadata"]["uid"] for job in jobs}
+    for pod in pods:
+        if any(owner["uid"] in uids for owner in pod["metadata"].get("ownerReferences") or ()):
+            yield pod
+
+
+def given_up(jobs: Iterable[Mapping[str, Any]], *, parity: bool) -> Iterator[tuple[str, str]]:
     """Yield the revision of each Job that failed, and why; of parity Jobs, or of the others, which warm up."""
-    for job in children:
+    for job in jobs:
         labels = job["metadata"].get("labels") or {}
-        if job["kind"] != JOB.name or (names.LABEL_PARITY in labels) != parity:
+        if (names.LABEL_PARITY in labels) != parity:
             continue
         failed = next((c for c in (job.get("status") or {}).get("conditions") or () if c["type"] == "Failed"), None)
         if failed is not None and failed["status"] == "True":
