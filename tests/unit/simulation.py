@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from conch.api import Status
-from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, POD, Ref, ServiceKey, ref_of
+from conch.api.kinds import (
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    POD,
+    Ref,
+    ServiceKey,
+    ref_of,
+)
 from conch.api.names import ANNOTATION_REQUEST
 from conch.decide import Decision, Event, Trouble, decide, events, tell
 from conch.decide.times import format_time
@@ -54,6 +63,7 @@ class Cluster:
         self.objects: dict[Ref, dict[str, Any]] = {}
         self.reports: dict[str, AgentReport] = {}
         self.measured = Measured()
+        self.lists_pods = True  # whether Services take up the pods that become ready
         self.accepted: frozenset[str] = frozenset()  # the revisions that the gateway last took up
         self.story: list[Event] = []
         self.status_writes = 0
@@ -74,10 +84,35 @@ class Cluster:
             meta["generation"] = (before["metadata"]["generation"] if before else 0) + changed
         self.objects[ref_of(body)] = body
         self.store.put(body)
+        self._list_pods(body)
 
     def remove(self, ref: Ref) -> None:
         """Delete an object and let the store see it."""
-        self.store.discard(self.objects.pop(ref))
+        body = self.objects.pop(ref)
+        self.store.discard(body)
+        self._list_pods(body)
+
+    def _list_pods(self, pod: dict[str, Any]) -> None:
+        """After a change of a serving pod, let its revision's Service know which pods are ready."""
+        revision = pod["metadata"].get("labels", {}).get(names.LABEL_REVISION)
+        if pod["kind"] != "Pod" or not revision or not self.lists_pods:
+            return
+        labels = {names.LABEL_SERVICE: KEY.name, names.LABEL_REVISION: revision}
+        pods = [body for ref, body in self.objects.items() if ref.kind == POD and body["metadata"]["labels"] == labels]
+        self.put(
+            {
+                "apiVersion": ENDPOINT_SLICE.api_version,
+                "kind": ENDPOINT_SLICE.name,
+                "metadata": {"name": f"{revision}-slice", "namespace": KEY.namespace, "labels": labels},
+                "endpoints": [
+                    {
+                        "conditions": {"ready": body["status"]["conditions"][0]["status"] == "True"},
+                        "targetRef": {"kind": "Pod", "name": body["metadata"]["name"], "uid": body["metadata"]["uid"]},
+                    }
+                    for body in pods
+                ],
+            }
+        )
 
     def edit(self, **predictor: Any) -> None:
         """Change the user's predictor."""

@@ -411,3 +411,15 @@ def test_recreate_ends_the_old_pods_first_and_goes_back_the_same_way() -> None:
     cluster.settle()
     assert cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION] == third
     assert Ref(DEPLOYMENT, stable) not in cluster.objects
+
+
+def test_a_pod_that_its_service_does_not_know_yet_gets_no_share() -> None:
+    """A gateway that hears of the share first finds nobody behind the candidate's Service: users would see 503."""
+    cluster, stable = canary()
+    new = change(cluster)
+    cluster.lists_pods = False
+    come_up(cluster, new)
+    assert (routed(cluster), waits_for(cluster)) == ({stable: 100}, "WaitsForPods")
+    cluster.lists_pods = True
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 95, new: 5}

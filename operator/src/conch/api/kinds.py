@@ -41,10 +41,12 @@ DISRUPTION_BUDGET: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisru
 JOB: Final = Kind("batch", "v1", "Job", "jobs")
 HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
 POD: Final = Kind("", "v1", "Pod", "pods")
+ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 EVENT: Final = Kind("events.k8s.io", "v1", "Event", "events")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 
-# What a service owns. Pods are its own through the Deployment; Conch only looks at them.
+# What a service owns. Pods are its own through the Deployment, and EndpointSlices through the Service; Conch only
+# looks at them.
 CHILDREN: Final = (
     CONTROLLER_REVISION,
     CONFIG_MAP,
@@ -55,7 +57,7 @@ CHILDREN: Final = (
     JOB,
     HTTP_ROUTE,
 )
-WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD)
+WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD, ENDPOINT_SLICE)
 
 _BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, EVENT, LEASE)}
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref, ServiceKey, kind_of, ref_of
+from conch.api.kinds import ENDPOINT_SLICE, INFERENCE_SERVICE, Kind, Ref, ServiceKey, kind_of, ref_of
 from conch.observe.trim import trim
 from conch_contract import names
 
@@ -100,9 +100,13 @@ class Store:
 
 
 def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
-    """Return the service to whose world an object belongs: itself, or by the label of its children."""
+    """Return the service to whose world an object belongs: itself, or by the label of its children; None: to no one's."""
     meta = body["metadata"]
-    if kind_of(body) == INFERENCE_SERVICE:
+    labels = meta.get("labels") or {}
+    kind = kind_of(body)
+    if kind == INFERENCE_SERVICE:
         return ServiceKey(meta["namespace"], meta["name"])
-    service = (meta.get("labels") or {}).get(names.LABEL_SERVICE)
+    if kind == ENDPOINT_SLICE and names.LABEL_REVISION not in labels:
+        return None  # the root Service's: it has the pods of a revision's once more
+    service = labels.get(names.LABEL_SERVICE)
     return ServiceKey(meta["namespace"], service) if service else None

@@ -6,7 +6,17 @@ Why a room of its own: what is trimmed here no decision can be made on. Add a fi
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from conch.api.kinds import AUTOSCALER, DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, JOB, POD, Kind, kind_of
+from conch.api.kinds import (
+    AUTOSCALER,
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    JOB,
+    POD,
+    Kind,
+    kind_of,
+)
 
 _META = (
     "name",
@@ -52,10 +62,18 @@ def trim(body: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in body.items() if key not in {"metadata", "status"}}
     if kind == POD:
         kept.pop("spec", None)
+    if kind == ENDPOINT_SLICE:
+        kept = {field: kept[field] for field in ("apiVersion", "kind")} | {"pods": _answering(body)}
     read = _STATUS.get(kind)
     if read is not None:
         kept["status"] = read(body.get("status") or {})
     return {**kept, "metadata": meta}
+
+
+def _answering(body: Mapping[str, Any]) -> list[str]:
+    """Return the uids of the pods to which an EndpointSlice sends requests."""
+    endpoints = (point for point in body.get("endpoints") or () if (point.get("conditions") or {}).get("ready"))
+    return sorted(point["targetRef"]["uid"] for point in endpoints if "targetRef" in point)
 
 
 def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from conch.api.kinds import (
     AUTOSCALER,
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     INFERENCE_SERVICE,
     POD,
     SERVICE,
@@ -45,14 +46,18 @@ class Pod:
     uid: str
     revision: str
     ip: str
-    ready: bool
+    ready: bool  # and its revision's Service sends requests to it
     leaving: bool
     status: Body
     report: AgentReport | None = None
 
     @classmethod
-    def parse(cls, body: Body) -> Self:
-        """Read a trimmed pod."""
+    def parse(cls, body: Body, answering: frozenset[str]) -> Self:
+        """Read a trimmed pod; `answering` are the uids that Services know as ready.
+
+        A pod's own condition comes first, its place in the EndpointSlices a moment later, and a gateway that is
+        told in between finds nobody behind the Service (measured on Traefik: 503 for a second or two).
+        """
         meta, status = body["metadata"], body["status"]
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
         over = status["phase"] in {"Failed", "Succeeded"}
@@ -61,7 +66,7 @@ class Pod:
             uid=meta["uid"],
             revision=meta.get("labels", {}).get(names.LABEL_REVISION, ""),
             ip=status["podIP"],
-            ready=ready and not over,
+            ready=ready and not over and meta["uid"] in answering,
             leaving=over or "deletionTimestamp" in meta,
             status=status,
         )
@@ -182,7 +187,9 @@ def observe(store: Store, key: ServiceKey, now: float) -> World | Unreadable | N
         meta = body["metadata"]
         return Unreadable(meta["uid"], meta["generation"], body.get("status") or {}, _complaint(error))
     bodies = [objects.pop(ref) for ref in list(objects) if ref.kind == POD]
-    pods = [Pod.parse(pod) for pod in bodies if _JOBS.isdisjoint(pod["metadata"]["labels"])]
+    slices = [objects.pop(ref) for ref in list(objects) if ref.kind == ENDPOINT_SLICE]
+    answering = frozenset(uid for each in slices for uid in each["pods"])
+    pods = [Pod.parse(pod, answering) for pod in bodies if _JOBS.isdisjoint(pod["metadata"]["labels"])]
     uid = body["metadata"]["uid"]
     ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid}
     return World(

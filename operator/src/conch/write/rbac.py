@@ -17,6 +17,7 @@ from conch.api.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
+    ENDPOINT_SLICE,
     EVENT,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
@@ -90,6 +91,7 @@ SERVING: Final[tuple[Grant, ...]] = (
         for kind in CHILDREN
     ),
     Grant(POD, ("list", "watch"), "whether a revision's pods are ready, and why not; they are never written"),
+    Grant(ENDPOINT_SLICE, ("list", "watch"), "whether requests reach a pod that is ready"),
     Grant(EVENT, ("create",), "the story that `kubectl describe` tells"),
 )
 
