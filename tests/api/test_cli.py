@@ -24,7 +24,7 @@ from conch.cli.cluster import sentence
 from conch.cli.history import replace
 from conch.cli.main import cli
 from conch.observe import Revision
-from conch.plan.compare import says
+from conch.observe.compare import says
 from conch.write import CallError
 from conch.write.user import UserServer
 from tests.api.operator import Audit, Operator, children, isvc, settled

@@ -69,7 +69,7 @@ class Triton:
 
     @property
     def pod(self) -> Pod:
-        return Pod(f"pod-{self.address}", f"uid-{self.address}", "m-new", self.address, True, False, {})  # noqa: FBT003
+        return Pod(f"pod-{self.address}", f"uid-{self.address}", "m-new", "", self.address, True, False, {})  # noqa: FBT003
 
     def start(self) -> Process:
         tree = tools.triton()

@@ -21,7 +21,7 @@ from conch.api.kinds import (
     ref_of,
 )
 from conch.api.names import ANNOTATION_REQUEST
-from conch.decide import Decision, Event, Trouble, decide, events, tell
+from conch.decide import Decision, Event, Trouble, decide, events, tell, to_measure
 from conch.decide.times import format_time
 from conch.desire import Images, desire
 from conch.observe import Store, World, observe
@@ -97,7 +97,7 @@ class Cluster:
         revision = pod["metadata"].get("labels", {}).get(names.LABEL_REVISION)
         if pod["kind"] != "Pod" or not revision or not self.lists_pods:
             return
-        labels = {names.LABEL_SERVICE: KEY.name, names.LABEL_REVISION: revision}
+        labels = pod["metadata"]["labels"]
         pods = [body for ref, body in self.objects.items() if ref.kind == POD and body["metadata"]["labels"] == labels]
         self.put(
             {
@@ -156,10 +156,13 @@ class Cluster:
         """Look at the service."""
         world = observe(self.store, KEY, self.now)
         assert isinstance(world, World)
-        return world.told(self.reports).with_measured(self.measured)
+        measured = {name: self.measured for name in to_measure(world).models}
+        return world.told(self.reports).with_measured(measured)
 
-    def decision(self) -> Decision:
-        return decide(self.world())
+    def decision(self, variant: str = "") -> Decision:
+        """What is decided of the predictor, or of a variant."""
+        names = [track.service.variant for track in self.world().tracks]
+        return decide(self.world()).tracks[names.index(variant)]
 
     @property
     def status(self) -> Status:
@@ -216,6 +219,7 @@ class Cluster:
         name = f"{revision}-{index}"
         owner = self.objects.get(Ref(DEPLOYMENT, revision), {"metadata": {"uid": "gone"}})
         uid = f"pod-{name}-{owner['metadata']['uid']}-{generation}"
+        variant = owner["metadata"].get("labels", {}).get(names.LABEL_VARIANT)
         self.put(
             {
                 "apiVersion": "v1",
@@ -224,7 +228,11 @@ class Cluster:
                     "name": name,
                     "namespace": KEY.namespace,
                     "uid": uid,
-                    "labels": {names.LABEL_SERVICE: KEY.name, names.LABEL_REVISION: revision},
+                    "labels": {
+                        names.LABEL_SERVICE: KEY.name,
+                        names.LABEL_REVISION: revision,
+                        **({names.LABEL_VARIANT: variant} if variant else {}),
+                    },
                 },
                 "status": {
                     "phase": "Running",
@@ -255,8 +263,8 @@ class Cluster:
 
 
 def routed(cluster: Cluster) -> dict[str, int]:
-    """The shares that the route names; those of HTTP and gRPC are the same."""
-    rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"]
+    """The weights of the requests that no match claims; those of HTTP and gRPC are the same."""
+    rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"][-2:]
     http, grpc = ({ref["name"]: ref["weight"] for ref in rule["backendRefs"]} for rule in rules)
     assert http == grpc
     return http

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conch.plan.compare import fingerprint, says
+from conch.observe.compare import fingerprint, says
 
 SAME: list[tuple[Any, Any]] = [
     ({"a": 1, "others": 2}, {"a": 1}),

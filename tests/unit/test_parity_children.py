@@ -60,7 +60,7 @@ def test_the_job_word_for_word(place: str) -> None:
 def test_nothing_that_selects_serving_pods_selects_the_jobs() -> None:
     asked = service({})
     labels = job({})["spec"]["template"]["metadata"]["labels"]
-    for chosen in (selector(asked.metadata.name), selector(asked.metadata.name, revision(asked).name)):
+    for chosen in (selector(asked), selector(asked, revision(asked).name)):
         assert not chosen.items() <= labels.items()
     assert not {names.LABEL_REVISION, names.LABEL_WARMUP} & labels.keys()
     assert labels[names.LABEL_PARITY] == revision(asked).name

@@ -55,7 +55,7 @@ def test_nothing_that_selects_serving_pods_selects_the_jobs() -> None:
     asked = service({})
     made = job(asked)
     labels = made["spec"]["template"]["metadata"]["labels"]
-    for chosen in (selector(asked.metadata.name), selector(asked.metadata.name, revision(asked).name)):
+    for chosen in (selector(asked), selector(asked, revision(asked).name)):
         assert not chosen.items() <= labels.items()
     assert names.LABEL_REVISION not in labels
     assert labels[names.LABEL_WARMUP] == revision(asked).name

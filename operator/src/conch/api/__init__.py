@@ -20,6 +20,7 @@ from conch.api.status import (
     RolloutStatus,
     ServedModel,
     Status,
+    VariantStatus,
 )
 from conch.api.traffic import GatewayRef, Traffic
 from conch.api.triton import (
@@ -31,6 +32,7 @@ from conch.api.triton import (
     Triton,
     VersionPolicy,
 )
+from conch.api.variants import Header, Match, Variant, VariantModel, VariantPredictor
 from conch.api.warmup import ConfigMapRef, InputTensor, OutputTensor, Stable, Warmup, WarmupRequest, WarmupStatus
 
 __all__ = [
@@ -45,10 +47,12 @@ __all__ = [
     "DynamicBatching",
     "Format",
     "GatewayRef",
+    "Header",
     "InferenceService",
     "InputTensor",
     "InstanceGroup",
     "LatestVersions",
+    "Match",
     "Metadata",
     "Metric",
     "Model",
@@ -76,6 +80,10 @@ __all__ = [
     "Traffic",
     "Triton",
     "Variable",
+    "Variant",
+    "VariantModel",
+    "VariantPredictor",
+    "VariantStatus",
     "VersionPolicy",
     "Volume",
     "VolumeMount",

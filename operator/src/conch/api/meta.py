@@ -23,7 +23,7 @@ def child(
     meta: Manifest = {
         "name": name,
         "namespace": service.metadata.namespace,
-        "labels": labels(service.metadata.name, revision),
+        "labels": labels(service, revision),
         "ownerReferences": [service.owner_reference()],
     }
     if annotations:
@@ -31,14 +31,15 @@ def child(
     return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta}
 
 
-def labels(service: str, revision: str | None = None) -> dict[str, str]:
+def labels(service: InferenceService, revision: str | None = None) -> dict[str, str]:
     """Return the labels of a child, or of a pod."""
-    common = {LABEL_NAME: SERVING_NAME, LABEL_INSTANCE: service, LABEL_MANAGED_BY: "conch"}
-    return {**common, **selector(service, revision)}
+    common = {LABEL_NAME: SERVING_NAME, LABEL_INSTANCE: service.metadata.name, LABEL_MANAGED_BY: "conch"}
+    variant = {names.LABEL_VARIANT: service.variant} if service.variant else {}
+    return {**common, **selector(service, revision), **variant}
 
 
-def selector(service: str, revision: str | None = None) -> dict[str, str]:
-    """Return what selects the serving pods of a service, or of one of its revisions."""
+def selector(service: InferenceService, revision: str | None = None) -> dict[str, str]:
+    """Return what selects the serving pods of a service, variants included, or of one of its revisions."""
     if revision:
-        return {names.LABEL_SERVICE: service, names.LABEL_REVISION: revision}
-    return {names.LABEL_SERVICE: service, LABEL_NAME: SERVING_NAME}
+        return {names.LABEL_SERVICE: service.metadata.name, names.LABEL_REVISION: revision}
+    return {names.LABEL_SERVICE: service.metadata.name, LABEL_NAME: SERVING_NAME}

@@ -41,6 +41,8 @@ ANNOTATION_REQUEST: Final = f"{GROUP}/rollout"
 
 # The suffix of children is `-<variant>-<hash>`; 40 leaves room for it in a label value and a DNS label (63).
 MAX_NAME_LENGTH: Final = 40
+# A Job's name is <service>-<variant>-<hash>-warmup: 63 in all, and what a variant adds to the shortest names.
+VARIANT_ROOM: Final = 4
 
 
 class ConditionType(StrEnum):

@@ -31,7 +31,6 @@ def markdown() -> str:
             f"`{names.API_VERSION}`, namespaced.",
             f"Short name `{names.SHORT_NAME}`, category `{names.CATEGORY}`.",
             f"`kubectl get {names.SHORT_NAME}` shows {', '.join(column['name'] for column in COLUMNS)};",
-            "Candidate only with `-o wide`.",
             "",
             "A manifest that breaks a rule below is refused by the API server with the rule's sentence,",
             "whether the operator runs or not.",
@@ -61,23 +60,28 @@ def _table(path: str, node: Schema, *, status: bool) -> Iterator[str]:
     else:
         yield "| Field | Type | Default | Meaning |"
         yield "|---|---|---|---|"
-    for name, child, required in _fields(path, node):
-        meaning = _meaning(child).replace("|", "\\|")
+    for name, child, required, same in _fields(path, node, {}):
+        meaning = f"{child['description']} As `{same}`." if same else _meaning(child).replace("|", "\\|")
         cells = [f"`{name}`", _kind(child)]
         if not status:
             cells.append("**required**" if required else _default(child))
         yield f"| {' | '.join([*cells, meaning])} |"
 
 
-def _fields(path: str, node: Schema) -> Iterator[tuple[str, Schema, bool]]:
-    """Walk the fields in the order of the types, each with whether its parent requires it."""
+def _fields(path: str, node: Schema, told: dict[str, str]) -> Iterator[tuple[str, Schema, bool, str]]:
+    """Walk the fields in the order of the types, each with whether its parent requires it.
+
+    Where the same fields were told before, `told` remembers at which path, and they are not told again.
+    """
     for name, child in node.get("properties", {}).items():
         place = f"{path}.{name}"
-        yield place, child, name in node.get("required", ())
-        if "items" in child:
-            yield from _fields(f"{place}[]", child["items"])
-        else:
-            yield from _fields(place, child)
+        below = child.get("items", child)
+        fields = repr(below.get("properties"))
+        same = told.get(fields, "") if "properties" in below else ""
+        yield place, child, name in node.get("required", ()), same
+        if not same:
+            told[fields] = place
+            yield from _fields(f"{place}[]" if "items" in child else place, below, told)
 
 
 def _default(node: Schema) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from conch.api import names
 from conch.api._base import Part
 from conch.api.cel import Rule, rules
-from conch.api.spec import Spec
+from conch.api.spec import Predictor, Spec
 from conch.api.status import Status
+from conch.api.variants import Variant, merge
 
 _NAME_RULE: Final = (
     f"must begin with a letter, hold only a-z, 0-9 and -, and be at most {names.MAX_NAME_LENGTH} characters"
@@ -52,6 +53,14 @@ class InferenceService(Part):
                 message=f"metadata.name {_NAME_RULE}",
                 expression=f"'metadata.name \"' + self.metadata.name + '\" {_NAME_RULE}'",
             ),
+            Rule(
+                "!has(self.spec.variants) || self.spec.variants.all(v,"
+                f" self.metadata.name.size() + v.name.size() <= {names.MAX_NAME_LENGTH + names.VARIANT_ROOM})",
+                message="metadata.name and the name of a variant are together longer than"
+                f" {names.MAX_NAME_LENGTH + names.VARIANT_ROOM} characters, and the names of the variant's objects hold"
+                " both; shorten one",
+                path=".spec.variants",
+            ),
         )
     )
 
@@ -65,6 +74,37 @@ class InferenceService(Part):
     """What is asked for."""
     status: Status = Status()
     """What the operator last saw and did."""
+
+    _variant: str = PrivateAttr(default="")
+
+    @property
+    def variant(self) -> str:
+        """The variant as which the service is looked at; empty: the predictor."""
+        return self._variant
+
+    @property
+    def track(self) -> str:
+        """What the objects of this variant are called: `<service>-<variant>`, and the predictor's `<service>`."""
+        return f"{self.metadata.name}-{self.variant}" if self.variant else self.metadata.name
+
+    @property
+    def asked(self) -> Variant | None:
+        """What the spec says of the variant; None of the predictor, and of a variant that is asked for no more."""
+        return next((variant for variant in self.spec.variants if variant.name == self.variant), None)
+
+    def of_variant(self, name: str) -> Self:
+        """Return the service as one of its variants: the same in all but predictor and status.
+
+        Every room then treats a variant as a service of its own; only what clients and garbage collector see is shared.
+        """
+        service = self.model_copy(update={"status": self.status.of_variant(name)})
+        service._variant = name  # noqa: SLF001  our own
+        if service.asked is None:
+            return service
+        main = self.spec.predictor.to_wire()
+        main["model"]["name"] = self.model_name
+        predictor = Predictor.model_validate(merge(main, service.asked.predictor.to_wire()))
+        return service.model_copy(update={"spec": self.spec.model_copy(update={"predictor": predictor})})
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:

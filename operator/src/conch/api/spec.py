@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import Part
+from conch.api._base import Part, keyed_by
 from conch.api.autoscaling import Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Model
@@ -12,6 +12,7 @@ from conch.api.pod import Pod, Resources
 from conch.api.rollout import Rollout
 from conch.api.traffic import Traffic
 from conch.api.triton import Triton
+from conch.api.variants import Variant
 from conch.api.warmup import Warmup
 
 
@@ -111,6 +112,41 @@ class Spec(Part):
                 " predictor.warmup ({} makes requests from the model's metadata), or remove the gate",
                 path=".rollout.analysis",
             ),
+            Rule(
+                "!has(self.variants) || self.variants.map(v, has(v.weight) ? v.weight : 0).sum() < 100",
+                message="the weights of the variants come to 100 % or more, and the predictor needs its share; lower"
+                " them",
+                path=".variants",
+            ),
+            Rule(
+                "!has(self.variants) || (has(self.traffic) && has(self.traffic.gateways))"
+                " || !self.variants.exists(v, has(v.weight) || has(v.match) || has(v.mirror))",
+                message="nothing enforces a variant's weight, match or mirror; name a gateway in traffic.gateways, or"
+                " remove them and ask for the variant at its own Service",
+                path=".variants",
+            ),
+            Rule(
+                "!has(self.variants) || !has(self.traffic) || !has(self.traffic.split)",
+                message="a split by replicas sends requests to all pods of the service, whichever variant they are of;"
+                " name a gateway in traffic.gateways in place of traffic.split, or remove variants",
+                path=".variants",
+            ),
+            Rule(
+                "!has(self.variants) || self.variants.all(v, !has(v.match) || v.match.all(m, self.variants.all(w,"
+                " w.name == v.name || !has(w.match) || !(m in w.match))))",
+                message="two variants have the same match, and a request can go to one of them only; change one",
+                path=".variants",
+            ),
+            Rule(
+                "!has(self.variants) || self.variants.all(v, !has(v.predictor) || !(has(v.predictor.maxReplicas)"
+                " || has(v.predictor.minReplicas))"
+                " || (!has(v.predictor.maxReplicas) && !has(self.predictor.maxReplicas))"
+                " || (has(v.predictor.maxReplicas) ? v.predictor.maxReplicas : self.predictor.maxReplicas)"
+                " >= (has(v.predictor.minReplicas) ? v.predictor.minReplicas : self.predictor.minReplicas))",
+                message="with what a variant takes from the predictor, its maxReplicas is below its minReplicas; say"
+                " both in the variant",
+                path=".variants",
+            ),
         )
     )
 
@@ -118,5 +154,7 @@ class Spec(Part):
     """The model, how Triton serves it, and on how many pods of which kind."""
     rollout: Rollout = Rollout()
     """How a change of the predictor reaches users."""
+    variants: Annotated[tuple[Variant, ...], Field(max_length=8), keyed_by("name")] = ()
+    """Long-lived variants of the predictor beside it, each with revisions and a rollout of its own."""
     traffic: Traffic | None = None
     """The way from clients to pods. Absent: a Service of the service's name, and nothing else."""

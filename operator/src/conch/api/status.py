@@ -69,6 +69,8 @@ class RevisionStatus(Part):
 
     name: str
     """The name of its Deployment and of its ControllerRevision."""
+    variant: str | None = None
+    """The variant that it is of; absent: the predictor."""
     number: int = 0
     """Its place among the revisions of the service, counted from 1."""
     generation: int = 0
@@ -116,17 +118,13 @@ class RolloutStatus(Part):
     """The last request of a person (annotation conch.dev/rollout) that was acted on."""
 
 
-class Status(Part):
-    """What the operator last saw and did."""
+class _Track(Part):
+    """What is told of the predictor, and of each variant."""
 
-    observed_generation: int | None = None
-    """The service's generation that the conditions speak of."""
     conditions: Annotated[tuple[Condition, ...], keyed_by("type")] = ()
-    """Ready, Serving, RolloutComplete, Autoscaling; Reconciling and Stalled are present only while true."""
+    """Ready, Serving, RolloutComplete, Autoscaling, TrafficProgrammed; Reconciling and Stalled only while true."""
     url: str | None = None
     """Where clients in the cluster send requests (HTTP; gRPC is on port 8001 of the same host)."""
-    model: ServedModel | None = None
-    """The model as clients name it."""
     stable: str | None = None
     """The revision that serves."""
     candidate: str | None = None
@@ -137,12 +135,44 @@ class Status(Part):
     """The rollout under way, or the one that failed."""
     ready: str | None = None
     """Pods ready of pods wanted, over all revisions: 2/3."""
+
+    def condition(self, kind: str) -> Condition | None:
+        """Return the condition of that type, None when it is absent."""
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+
+class VariantStatus(_Track):
+    """What is told of a variant. Its Ready says no more than that; the service's speaks for all."""
+
+    name: str
+    """Its name."""
+
+
+class Status(_Track):
+    """What the operator last saw and did."""
+
+    observed_generation: int | None = None
+    """The service's generation that the conditions speak of."""
+    model: ServedModel | None = None
+    """The model as clients name it."""
     revisions: Annotated[tuple[RevisionStatus, ...], keyed_by("name")] = ()
-    """The living revisions, newest first."""
+    """The living revisions, newest first; the predictor's before those of variants."""
+    variants: Annotated[tuple[VariantStatus, ...], keyed_by("name")] = ()
+    """The variants, in the spec's order."""
+
+    def of_variant(self, name: str) -> Self:
+        """Return what is told of one variant as if it were a service; an empty name means the predictor."""
+        revisions = tuple(revision for revision in self.revisions if (revision.variant or "") == name)
+        if not name:
+            return self.model_copy(update={"revisions": revisions, "variants": ()})
+        told = next((variant for variant in self.variants if variant.name == name), VariantStatus(name=name))
+        fields = {field: getattr(told, field) for field in _Track.model_fields}
+        return self.model_copy(update={**fields, "revisions": revisions, "variants": ()})
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what is written: a zero is news here (no pod is ready), only what is absent stays out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """Return what is written: a zero is news here (no pod is ready), what is absent or an empty list stays out."""
+        wire = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return {field: value for field, value in wire.items() if value != []}
 
     @classmethod
     def lenient(cls, body: Mapping[str, Any]) -> Self:
@@ -151,10 +181,6 @@ class Status(Part):
             return cls.model_validate(dict(body))
         except ValidationError:
             return cls()
-
-    def condition(self, kind: str) -> Condition | None:
-        """Return the condition of that type, None when it is absent."""
-        return next((condition for condition in self.conditions if condition.type == kind), None)
 
     def revision(self, name: str) -> RevisionStatus | None:
         """Return the revision of that name, None when it is not among the living."""

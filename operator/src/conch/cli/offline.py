@@ -79,10 +79,10 @@ def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, images: Images
         raise Refused(f"{key} is being deleted; wait until it is gone, and look again")
     if isinstance(world, Unreadable):
         raise Refused(world.message)
-    decision = decide(world)
-    steps, refusals = plan(world, decision, desire(world, decision, images))
+    decisions = decide(world)
+    steps, refusals = plan(world, decisions, desire(world, decisions, images))
     first = Trouble(refusals[0].reason, refusals[0].message) if refusals else None
-    status = tell(world, decision, first)
+    status, decision = tell(world, decisions, first), decisions.main
     return Foresight(
         service=key,
         revision=decision.wanted,

@@ -6,12 +6,14 @@ May not enter: manifests (that is `desire`), clocks, calls.
 from conch.decide.attention import ToMeasure, pods_to_ask, to_measure
 from conch.decide.events import Event, events
 from conch.decide.naming import revision_name
-from conch.decide.rollout import Decision, Living, decide
+from conch.decide.rollout import Decision, Living
+from conch.decide.service import Decisions, decide
 from conch.decide.status import tell, tell_unreadable
 from conch.observe import Trouble
 
 __all__ = [
     "Decision",
+    "Decisions",
     "Event",
     "Living",
     "ToMeasure",

@@ -29,14 +29,20 @@ def pods_to_ask(world: World) -> tuple[Pod, ...]:
 
 @dataclass(frozen=True)
 class ToMeasure:
-    """What is to be measured of a candidate: nothing, where no gate asks."""
+    """What is to be measured of candidates: nothing, where no gate asks."""
 
     models: Mapping[str, str] = field(default_factory=dict)  # Triton's name of the model, by revision
-    questions: Mapping[str, Question] = field(default_factory=dict)  # for Prometheus, by gate
+    questions: Mapping[tuple[str, str], Question] = field(default_factory=dict)  # for Prometheus, by revision and gate
 
 
 def to_measure(world: World) -> ToMeasure:
     """Return what the gates of a rollout under way need to know: from before its first request, as a baseline."""
+    found = [_of_candidate(track) for track in world.tracks]
+    models = {revision: model for one in found for revision, model in one.models.items()}
+    return ToMeasure(models, {name: question for one in found for name, question in one.questions.items()})
+
+
+def _of_candidate(world: World) -> ToMeasure:
     service, memory = world.service, world.service.status.rollout
     gates = service.spec.rollout.analysis
     if all(gate.parity is not None for gate in gates) or memory is None or memory.state == RolloutState.FAILED:
@@ -47,7 +53,8 @@ def to_measure(world: World) -> ToMeasure:
         "revision": memory.revision,
         "stable": service.status.stable or "",
     }
-    return ToMeasure({memory.revision: service.model_name}, questions(gates, filled))
+    asked = {(memory.revision, gate): question for gate, question in questions(gates, filled).items()}
+    return ToMeasure({memory.revision: service.model_name}, asked)
 
 
 def next_look(world: World, memory: RolloutStatus | None, wanted: str) -> float | None:

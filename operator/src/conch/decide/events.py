@@ -1,6 +1,6 @@
 """The story that a person would tell: what changed between two statuses, one event of a kind per change."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from conch.api import ConditionType, RolloutState, Status
@@ -18,13 +18,20 @@ class Event:
 
 def events(before: Status, after: Status) -> tuple[Event, ...]:
     """Return what happened between two statuses, in the order in which it did."""
+    variants = [variant.name for variant in after.variants]
+    stories = [(name, _story(before.of_variant(name), after.of_variant(name))) for name in variants]
     return (
-        *_revisions(before, after),
-        *_rollout(before, after),
+        *_story(before.of_variant(""), after.of_variant("")),
+        *(replace(event, note=f"Variant {name}: {event.note}") for name, story in stories for event in story),
         *_turned_false(before, after, ConditionType.READY, "Serve"),
         *_turned_false(before, after, ConditionType.TRAFFIC_PROGRAMMED, "Route"),
         *_arrival(before, after),
     )
+
+
+def _story(before: Status, after: Status) -> list[Event]:
+    """What happened to the predictor, or to a variant."""
+    return [*_revisions(before, after), *_rollout(before, after)]
 
 
 def _revisions(before: Status, after: Status) -> list[Event]:

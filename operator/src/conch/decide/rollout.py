@@ -19,6 +19,7 @@ from conch.decide.times import parse_time
 from conch.decide.trouble import crash_loop, trouble
 from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
 from conch.observe import World
+from conch.observe.measured import Measured
 from conch.traffic import InForce, Shares, TrafficRouter, router_of
 
 
@@ -32,7 +33,7 @@ class Living:
 
 @dataclass(frozen=True)
 class Decision:
-    """What shall be."""
+    """What shall be, of the predictor or of one variant."""
 
     wanted: str  # the revision that the spec asks for
     serving: str  # the revision that carries the service
@@ -46,6 +47,7 @@ class Decision:
     number: int  # of `wanted` in the history
     forgotten: frozenset[str]  # revisions that the history limit drops
     overdue: bool  # the first revision of all has not come up within the progress deadline
+    admitted: bool  # whether requests may reach it at all: a new variant's wait until it can answer them
     wait: float | None  # seconds after which to look again, if nothing happens; None: events alone are awaited
 
     @property
@@ -74,10 +76,10 @@ class _Change:
         return self.world.service
 
 
-def decide(world: World) -> Decision:
-    """Decide which revisions live and how the requests are shared out."""
+def decide_one(world: World) -> Decision:
+    """Decide, for the predictor or one variant, which revisions live and how its requests are shared out."""
     service = world.service
-    wanted = revision_name(service.metadata.name, service.spec.predictor)
+    wanted = revision_name(service.track, service.spec.predictor)
     router = router_of(service)
     change = _Change(world, router, router.in_force(world), wanted, _stable(world, wanted))
     memory = _remember(change) if change.stable != wanted else None
@@ -98,6 +100,7 @@ def decide(world: World) -> Decision:
         number=number_of(world, wanted),
         forgotten=forgotten(world, names | {wanted}, service.spec.rollout.history_limit),
         overdue=memory is None and _overdue(world, wanted),
+        admitted=_served_before(world) or (world.ready(wanted) >= needed and warmup_waits(world, wanted) is None),
         wait=next_look(world, memory, wanted),
     )
 
@@ -115,10 +118,17 @@ def ceiling_of(service: InferenceService) -> int:
 
 def _stable(world: World, wanted: str) -> str:
     """The revision that carries the service: the one the root Service names; if nobody knows, the status's."""
+    if not _served_before(world):
+        return wanted
     for name in (world.routed, world.service.status.stable):
         if name and world.deployment(name) is not None:
             return name
     return wanted
+
+
+def _served_before(world: World) -> bool:
+    """Whether requests had an answer before: of a variant this is not known until its first revision is up."""
+    return not world.service.variant or bool(world.service.status.stable)
 
 
 def _remember(change: _Change) -> RolloutStatus:
@@ -170,7 +180,7 @@ def _judge(change: _Change, memory: RolloutStatus) -> tuple[GateStatus, ...]:
         parity_status(gate, world.parities.get(change.wanted), memory, world.now) for gate in gates if gate.parity
     ]
     asked = [gate for gate in gates if memory.weight and not gate.parity]
-    judged = judge_all(asked, world.measured, memory.gates, world.now, since)
+    judged = judge_all(asked, world.measured.get(change.wanted, Measured()), memory.gates, world.now, since)
     return (*compared, *(judgement.status for judgement in judged))
 
 
@@ -231,7 +241,9 @@ def _has_pods(world: World, revision: str) -> bool:
 
 def _warms_up(change: _Change, memory: RolloutStatus | None, needed: int) -> bool:
     """Whether the candidate has the pods for its first share, and nobody has warmed them yet."""
-    if memory is None or memory.state == RolloutState.FAILED or change.world.ready(change.wanted) < needed:
+    if memory is None and _served_before(change.world):
+        return False
+    if (memory and memory.state == RolloutState.FAILED) or change.world.ready(change.wanted) < needed:
         return False
     return asks_for_warmup(change.world) and warmed(change.world, change.wanted) is None
 

@@ -4,8 +4,9 @@ Conditions are positive, speak of this very generation, and change their time on
 Nothing that flickers (bytes, percentages) enters: each status write carries a change that a user can see.
 """
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
 from conch.api import (
     Condition,
@@ -17,13 +18,15 @@ from conch.api import (
     RolloutStatus,
     ServedModel,
     Status,
+    VariantStatus,
 )
 from conch.decide.rollout import Decision, Living, floor_of
+from conch.decide.service import Decisions
 from conch.decide.times import format_time
 from conch.decide.trouble import trouble
-from conch.decide.warm import warmed
+from conch.decide.warm import warmed, warmup_failed
 from conch.observe import Trouble, Unreadable, World
-from conch.traffic import router_of
+from conch.traffic import obstacle, router_of, written
 from conch_contract import ModelReport, ModelState, names
 
 Truth = Literal["True", "False", "Unknown"]
@@ -48,31 +51,70 @@ class Verdict:
     message: str
 
 
-def tell(world: World, decision: Decision, refused: Trouble | None) -> Status:
+def tell(world: World, decisions: Decisions, refused: Trouble | None) -> Status:
     """Return the status that the service should have.
 
     Args:
         world: what is.
-        decision: what shall be.
+        decisions: what shall be.
         refused: what the API server would not have, if anything.
     """
-    service = world.service
-    revisions = tuple(_revision(world, decision, living) for living in decision.living)
-    verdicts = _verdicts(world, decision, refused)
-    moment = format_time(world.now)
-    conditions = tuple(_stamped(service.status, verdict, service.metadata.generation, moment) for verdict in verdicts)
+    routed = written(world, decisions.ways)
+    tracks = tuple(zip(world.tracks, decisions.tracks, strict=True))
+    verdicts = [_verdicts(track, decision, refused, routed=routed) for track, decision in tracks]
+    revisions = [tuple(_revision(track, decision, one) for one in decision.living) for track, decision in tracks]
+    every = tuple(revision for own in revisions for revision in own)
+    variants = [track.service.variant for track, _ in tracks]
+    main = _fields(*tracks[0], _for_all(variants, verdicts))
     return Status(
-        observed_generation=service.metadata.generation,
-        conditions=conditions,
-        url=f"http://{service.metadata.name}.{service.metadata.namespace}.svc:{names.HTTP_PORT}",
-        model=ServedModel(name=service.model_name),
-        stable=decision.serving,
-        candidate=decision.candidate,
-        weight=decision.shares.get(decision.candidate, 0) if decision.candidate else None,
-        rollout=decision.rollout if decision.wanted != decision.serving else None,
-        ready=f"{sum(r.replicas.ready for r in revisions)}/{sum(r.replicas.wanted for r in revisions)}",
-        revisions=revisions,
+        **{**main, "ready": _ready_pods(every)},
+        observed_generation=world.service.metadata.generation,
+        model=ServedModel(name=world.service.model_name),
+        revisions=every,
+        variants=tuple(
+            VariantStatus(name=track.service.variant, ready=_ready_pods(own), **_fields(track, decision, found))
+            for (track, decision), own, found in list(zip(tracks, revisions, verdicts, strict=True))[1:]
+        ),
     )
+
+
+def _fields(world: World, decision: Decision, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Return what is told alike of the predictor and of a variant."""
+    service, moment = world.service, format_time(world.now)
+    return {
+        "conditions": tuple(_stamped(service.status, found, service.metadata.generation, moment) for found in verdicts),
+        "url": f"http://{service.track}.{service.metadata.namespace}.svc:{names.HTTP_PORT}",
+        "stable": decision.serving if decision.admitted else None,
+        "candidate": decision.candidate,
+        "weight": decision.shares.get(decision.candidate, 0) if decision.candidate else None,
+        "rollout": decision.rollout if decision.wanted != decision.serving else None,
+    }
+
+
+def _ready_pods(revisions: Sequence[RevisionStatus]) -> str:
+    return f"{sum(r.replicas.ready for r in revisions)}/{sum(r.replicas.wanted for r in revisions)}"
+
+
+# What the service's own condition says of variants too, and the truths of it that give way to a variant's.
+_OF_ALL: Final[dict[ConditionType, frozenset[Truth]]] = {
+    ConditionType.READY: frozenset({"True"}),
+    ConditionType.TRAFFIC_PROGRAMMED: frozenset({"True"}),
+    ConditionType.RECONCILING: frozenset(),
+    ConditionType.STALLED: frozenset(),
+}
+
+
+def _for_all(variants: Sequence[str], verdicts: Sequence[Sequence[Verdict]]) -> list[Verdict]:
+    """Return the service's conditions: the predictor's, and where that has nothing to complain of, a variant's."""
+    found = {verdict.type: verdict for verdict in verdicts[0]}
+    for variant, own in zip(variants[1:], verdicts[1:], strict=True):
+        for verdict in own:
+            good = _OF_ALL.get(verdict.type)
+            known = found.get(verdict.type)
+            if good is None or verdict.status in good or (known is not None and known.status not in good):
+                continue
+            found[verdict.type] = replace(verdict, message=f"Variant {variant}: {verdict.message}")
+    return list(found.values())
 
 
 def tell_unreadable(service: Unreadable, now: float) -> Status:
@@ -89,11 +131,14 @@ def tell_unreadable(service: Unreadable, now: float) -> Status:
     return before.model_copy(update=changes)
 
 
-def _verdicts(world: World, decision: Decision, refused: Trouble | None) -> list[Verdict]:
-    """All conditions that the service has at this moment."""
+def _verdicts(world: World, decision: Decision, refused: Trouble | None, *, routed: bool) -> list[Verdict]:
+    """All conditions that the predictor, or a variant, has at this moment."""
     found = refused or trouble(world, decision.wanted)
-    done = decision.wanted == decision.serving == world.routed
-    up = done and world.ready(decision.wanted) >= floor_of(world.service) and _programmed(world, decision)
+    if not decision.admitted:
+        found = found or warmup_failed(world, decision.wanted)
+    done = decision.wanted == decision.serving == world.routed and decision.admitted
+    traffic = _traffic(world, decision, routed=routed)
+    up = done and world.ready(decision.wanted) >= floor_of(world.service) and traffic.status == "True"
     verdicts = [
         _ready(world, decision, found, up=up and refused is None),
         _serving(world, decision, found),
@@ -102,7 +147,7 @@ def _verdicts(world: World, decision: Decision, refused: Trouble | None) -> list
     if world.service.spec.predictor.scales:
         verdicts.append(_autoscaling(world, decision.serving))
     if world.service.spec.traffic is not None:
-        verdicts.append(_traffic(world, decision))
+        verdicts.append(traffic)
     if refused is not None or decision.overdue or decision.failed:
         why = refused or (_failure(decision) if decision.failed else _late(found))
         verdicts.append(Verdict(ConditionType.STALLED, "True", why.reason, why.message))
@@ -177,17 +222,12 @@ def _complete(world: World, decision: Decision, found: Trouble | None, *, done: 
     return Verdict(kind, "False", "Progressing", told)
 
 
-def _programmed(world: World, decision: Decision) -> bool:
-    """Whether the traffic goes as it shall, as far as it tells."""
-    return router_of(world.service).follows(decision.in_force.told, decision.shares)
-
-
-def _traffic(world: World, decision: Decision) -> Verdict:
-    """Whether what shares requests out has taken up what it was told."""
+def _traffic(world: World, decision: Decision, *, routed: bool) -> Verdict:
+    """Whether what shares requests out has taken up what it was told; `routed`: the route says it."""
     kind = ConditionType.TRAFFIC_PROGRAMMED
-    if _programmed(world, decision):
+    trouble = obstacle(world) or decision.in_force.trouble
+    if trouble is None and routed and router_of(world.service).follows(decision.in_force.told, decision.shares):
         return Verdict(kind, "True", "Programmed", "Requests are shared out as asked.")
-    trouble = decision.in_force.trouble
     if trouble is None or trouble.reason in _PASSING:
         told = trouble.message if trouble else "The traffic has not followed the last change yet."
         return Verdict(kind, "Unknown", "Pending", told)
@@ -220,6 +260,7 @@ def _revision(world: World, decision: Decision, living: Living) -> RevisionStatu
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
     return RevisionStatus(
         name=name,
+        variant=world.service.variant or None,
         number=number,
         generation=stored.generation if stored else world.service.metadata.generation,
         phase=phase,

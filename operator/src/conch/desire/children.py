@@ -8,19 +8,26 @@ from collections.abc import Iterator
 from conch.api import InferenceService
 from conch.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
-from conch.decide import Decision, Living
+from conch.decide import Decision, Decisions, Living
 from conch.decide.parity import stable_model
 from conch.desire.parity import parity_job, parity_job_name
 from conch.desire.revision import Images, asked_for, config_map, controller_revision, new_revision, served
 from conch.desire.warmup import warmup_job, warmup_job_name
 from conch.observe import Revision, World
-from conch.traffic import router_of
+from conch.traffic import Way, joint, root
 from conch.traffic.service import ports
 from conch_contract import names
 
 
-def desire(world: World, decision: Decision, images: Images) -> list[Manifest]:
+def desire(world: World, decisions: Decisions, images: Images) -> list[Manifest]:
     """Return all that should exist, in the order in which it may come to be."""
+    tracks = zip(world.tracks, decisions.tracks, strict=True)
+    own = [manifest for track, decision in tracks for manifest in _track(track, decision, images)]
+    return [*own, *joint(world.service, decisions.ways)]
+
+
+def _track(world: World, decision: Decision, images: Images) -> list[Manifest]:
+    """Return what the predictor or a variant has of its own."""
     service = world.service
     manifests: list[Manifest] = []
     for living in decision.living:
@@ -37,8 +44,7 @@ def desire(world: World, decision: Decision, images: Images) -> list[Manifest]:
             manifests.append(autoscaler(service, living))
         if living.name == decision.wanted:
             manifests += _jobs(world, decision, revision)
-    traffic = router_of(service).children(decision.serving, decision.shares)
-    return [*manifests, disruption_budget(service), *traffic]
+    return [*manifests, disruption_budget(service), root(Way(service, decision.serving, decision.shares))]
 
 
 def _rendered(world: World, decision: Decision, living: Living, images: Images) -> Revision | None:
@@ -55,7 +61,7 @@ def _rendered(world: World, decision: Decision, living: Living, images: Images) 
 def deployment(service: InferenceService, revision: Revision, living: Living) -> Manifest:
     """Build a revision's Deployment. Where an HPA exists, the replicas are the HPA's."""
     spec: Manifest = {
-        "selector": {"matchLabels": selector(service.metadata.name, revision.name)},
+        "selector": {"matchLabels": selector(service, revision.name)},
         "template": revision.template,
         "revisionHistoryLimit": 0,  # a revision is a Deployment of its own; there is nothing to go back to in it
         "progressDeadlineSeconds": max(1, round(service.spec.rollout.progress_deadline_seconds)),
@@ -104,7 +110,7 @@ def revision_service(service: InferenceService, revision: Revision) -> Manifest:
     return {
         **child(service, SERVICE, revision.name, revision.name),
         "spec": {
-            "selector": selector(service.metadata.name, revision.name),
+            "selector": selector(service, revision.name),
             "ports": ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT, "metrics": names.METRICS_PORT}),
         },
     }
@@ -112,10 +118,11 @@ def revision_service(service: InferenceService, revision: Revision) -> Manifest:
 
 def disruption_budget(service: InferenceService) -> Manifest:
     """Build the PodDisruptionBudget: a drain takes a quarter of the pods at a time, and one of one."""
+    of_it = {"operator": "In", "values": [service.variant]} if service.variant else {"operator": "DoesNotExist"}
     return {
-        **child(service, DISRUPTION_BUDGET, service.metadata.name),
+        **child(service, DISRUPTION_BUDGET, service.track),
         "spec": {
-            "selector": {"matchLabels": selector(service.metadata.name)},
+            "selector": {"matchLabels": selector(service), "matchExpressions": [{"key": names.LABEL_VARIANT, **of_it}]},
             "maxUnavailable": "25%",  # rounded up, so that a service of one pod does not hold a drain for ever
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },

@@ -53,7 +53,7 @@ def pod_template(service: InferenceService, revision: str, image: str, pull: str
     for field in _PASSED:
         if field in passed:
             spec[field] = passed[field]
-    meta: Manifest = {"labels": {**said.labels, **labels(service.metadata.name, revision)}}
+    meta: Manifest = {"labels": {**said.labels, **labels(service, revision)}}
     if said.annotations:
         meta["annotations"] = dict(said.annotations)
     return {"metadata": meta, "spec": spec}

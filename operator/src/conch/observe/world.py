@@ -15,6 +15,7 @@ from conch.api.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     ENDPOINT_SLICE,
+    HTTP_ROUTE,
     INFERENCE_SERVICE,
     POD,
     SERVICE,
@@ -45,6 +46,7 @@ class Pod:
     name: str
     uid: str
     revision: str
+    variant: str
     ip: str
     ready: bool  # and its revision's Service sends requests to it
     leaving: bool
@@ -65,6 +67,7 @@ class Pod:
             name=meta["name"],
             uid=meta["uid"],
             revision=meta.get("labels", {}).get(names.LABEL_REVISION, ""),
+            variant=meta.get("labels", {}).get(names.LABEL_VARIANT, ""),
             ip=status["podIP"],
             ready=ready and not over and meta["uid"] in answering,
             leaving=over or "deletionTimestamp" in meta,
@@ -121,7 +124,7 @@ class World:
     pods: tuple[Pod, ...] = ()
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
-    measured: Measured = field(default_factory=Measured)  # of the candidate, where gates look at it
+    measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates look at it
 
     @property
     def key(self) -> ServiceKey:
@@ -131,7 +134,7 @@ class World:
     @property
     def routed(self) -> str | None:
         """The revision that carries the service, as the root Service last said."""
-        root = self.children.get(Ref(SERVICE, self.key.name), _NOTHING)
+        root = self.children.get(Ref(SERVICE, self.service.track), _NOTHING)
         said = root.get("metadata", _NOTHING).get("annotations", _NOTHING).get(ANNOTATION_STABLE)
         return str(said) if said else None
 
@@ -156,8 +159,32 @@ class World:
         deployment = self.deployment(revision) or _NOTHING
         return int(deployment.get("spec", _NOTHING).get("replicas") or 0)
 
-    def with_measured(self, measured: Measured) -> "World":
-        """The same world with what was measured of its candidate."""
+    @property
+    def tracks(self) -> tuple["World", ...]:
+        """The world as the predictor sees it, then as each variant does: a service of its own."""
+        return tuple(self.of_variant(name) for name in ("", *(variant.name for variant in self.service.spec.variants)))
+
+    @property
+    def left(self) -> tuple["World", ...]:
+        """What variants left behind that are asked for no more."""
+        asked = {"", *(variant.name for variant in self.service.spec.variants)}
+        return tuple(self.of_variant(name) for name in sorted({variant_of(c) for c in self.children.values()} - asked))
+
+    def of_variant(self, name: str) -> "World":
+        """One variant's part of this world, and the route, which all share; an empty name means the predictor."""
+        children = {r: c for r, c in self.children.items() if r.kind == HTTP_ROUTE or variant_of(c) == name}
+        return replace(
+            self,
+            service=self.service.of_variant(name),
+            children=children,
+            revisions={
+                each: known for each, known in self.revisions.items() if Ref(CONTROLLER_REVISION, each) in children
+            },
+            pods=tuple(pod for pod in self.pods if pod.variant == name),
+        )
+
+    def with_measured(self, measured: Mapping[str, Measured]) -> "World":
+        """The same world with what was measured of its candidates."""
         return replace(self, measured=measured)
 
     def told(self, reports: Mapping[str, AgentReport]) -> "World":
@@ -213,6 +240,11 @@ def _complaint(error: ValidationError) -> str:
         f"{where} is {first.get('input')!r}, which this operator cannot read ({first['msg']})."
         " Upgrade the operator to the version of the CRD, or change the field."
     )
+
+
+def variant_of(body: Body) -> str:
+    """The variant of which an object is; empty: of the predictor, or of the service as a whole."""
+    return str((body["metadata"].get("labels") or _NOTHING).get(names.LABEL_VARIANT, ""))
 
 
 def controller_uid(body: Body) -> str | None:

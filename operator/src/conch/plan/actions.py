@@ -23,9 +23,9 @@ from conch.api.kinds import (
     ref_of,
 )
 from conch.api.names import ANNOTATION_APPLIED_HASH
-from conch.decide import Decision
+from conch.decide import Decisions
 from conch.observe import World
-from conch.plan.compare import fingerprint, says
+from conch.observe.compare import fingerprint, says
 from conch_contract import names
 
 Manifest = Mapping[str, Any]
@@ -81,7 +81,7 @@ _ROWS: Final[tuple[frozenset[Kind], ...]] = (
 )
 
 
-def plan(world: World, decision: Decision, desired: Sequence[Manifest]) -> tuple[list[Step], list[Refusal]]:
+def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tuple[list[Step], list[Refusal]]:
     """Return the writes that make the world as desired, and what stands in the way."""
     refusals: list[Refusal] = []
     writes: list[Apply] = []
@@ -96,7 +96,7 @@ def plan(world: World, decision: Decision, desired: Sequence[Manifest]) -> tuple
             writes.append(write)
     steps: list[Step] = [tuple(r for w in writes if (r := _release(world, w)) is not None)]
     steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
-    doomed = _doomed(world, decision, {ref_of(manifest) for manifest in desired})
+    doomed = _doomed(world, decisions, {ref_of(manifest) for manifest in desired})
     steps += [tuple(delete for delete in doomed if delete.ref.kind in row) for row in reversed(_ROWS)]
     return [step for step in steps if step], refusals
 
@@ -137,18 +137,17 @@ def _release(world: World, write: Apply) -> Release | None:
     return Release(write.ref, {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta, "spec": spec})
 
 
-def _doomed(world: World, decision: Decision, desired: set[Ref]) -> list[Delete]:
+def _doomed(world: World, decisions: Decisions, desired: set[Ref]) -> list[Delete]:
     """The children that should be no more: of revisions that live no longer, or of features turned off."""
-    living = {one.name for one in decision.living}
     doomed = []
     for ref, child in world.children.items():
         revision = child["metadata"].get("labels", {}).get(names.LABEL_REVISION, "")
         if ref in desired or "deletionTimestamp" in child["metadata"]:
             continue
         if ref.kind == CONTROLLER_REVISION:
-            keep = revision not in decision.forgotten
+            keep = revision not in decisions.forgotten
         else:
-            keep = revision in living and ref.kind != AUTOSCALER
+            keep = revision in decisions.living and ref.kind != AUTOSCALER
         if not keep:
             doomed.append(Delete(ref, child["metadata"]["uid"]))
     return doomed

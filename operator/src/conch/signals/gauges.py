@@ -1,6 +1,6 @@
 """All that gates look at, from pods and from Prometheus, as one value."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from conch.api.kinds import ServiceKey
 from conch.decide import ToMeasure
@@ -22,8 +22,14 @@ class Gauges:
         await self._counters.close()
         await self._queries.close()
 
-    def ask(self, key: ServiceKey, pods: Iterable[Pod], wanted: ToMeasure) -> Measured:
-        """Return what is known of a service's candidate; where nothing is asked, nothing is kept."""
+    def ask(self, key: ServiceKey, pods: Iterable[Pod], wanted: ToMeasure) -> Mapping[str, Measured]:
+        """Return what is known of a service's candidates, by revision; where nothing is asked, nothing is kept."""
         histories = self._counters.ask(key, pods, wanted.models)
         answers = self._queries.ask(key, wanted.questions)
-        return Measured(next(iter(histories.values()), History()), answers)
+        return {
+            name: Measured(
+                histories.get(name, History()),
+                {gate: answer for (revision, gate), answer in answers.items() if revision == name},
+            )
+            for name in wanted.models
+        }

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from aiohttp.abc import ResolveResult
@@ -26,6 +26,8 @@ _AT_ONCE: Final = 32  # questions under way
 _GRACE: Final = 0.5  # seconds beyond its timeout in which a server may say itself that it was too slow
 _WORDS: Final = 500  # characters of the server's own words
 _REMEMBERED: Final = 3600.0  # seconds that an answer is kept for a service that asks no more
+
+Name = TypeVar("Name")  # what whoever asks calls a question by
 
 
 class Queries:
@@ -46,7 +48,7 @@ class Queries:
             task.cancel()
         await self._session.close()
 
-    def ask(self, key: ServiceKey, questions: Mapping[str, Question]) -> Mapping[str, Answer]:
+    def ask(self, key: ServiceKey, questions: Mapping[Name, Question]) -> Mapping[Name, Answer]:
         """Ask what was not answered within its interval, and return the last answers, by the names given.
 
         What is asked no more is forgotten; an empty mapping forgets the service.

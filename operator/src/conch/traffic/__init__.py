@@ -1,20 +1,75 @@
-"""How requests reach revisions: one interface, and three ways to enforce it. Pure.
+"""How requests reach revisions: one interface, and the ways to enforce it. Pure.
 
-A router says which children carry a split, and reads from the world what of it is in force.
+A router says what carries a split, and reads from the world what of it is in force.
 May not enter: which split is wanted (that is `decide`), calls.
 """
 
-from conch.api import InferenceService
-from conch.traffic.gateway import GatewayRouter
-from conch.traffic.router import InForce, Shares, TrafficRouter
-from conch.traffic.service import ReplicaRouter, ServiceRouter
+from collections.abc import Sequence
 
-__all__ = ["GatewayRouter", "InForce", "ReplicaRouter", "ServiceRouter", "Shares", "TrafficRouter", "router_of"]
+from conch.api import InferenceService
+from conch.api.kinds import HTTP_ROUTE, Ref
+from conch.api.meta import Manifest
+from conch.observe import Trouble, World
+from conch.observe.compare import says
+from conch.traffic.gateway import GatewayRouter, MirrorRouter
+from conch.traffic.route import http_route
+from conch.traffic.router import InForce, Shares, TrafficRouter, Way
+from conch.traffic.service import ReplicaRouter, ServiceRouter, root_service
+
+__all__ = [
+    "GatewayRouter",
+    "InForce",
+    "MirrorRouter",
+    "ReplicaRouter",
+    "ServiceRouter",
+    "Shares",
+    "TrafficRouter",
+    "Way",
+    "joint",
+    "obstacle",
+    "root",
+    "router_of",
+    "still_reached",
+    "written",
+]
 
 
 def router_of(service: InferenceService) -> TrafficRouter:
-    """Return the way that a service asks for."""
+    """Return the way that a service, or one of its variants, asks for."""
+    traffic, asked = service.spec.traffic, service.asked
+    if traffic is None or (asked is not None and not asked.routed):
+        return ServiceRouter()
+    if not traffic.gateways:
+        return ReplicaRouter()
+    return MirrorRouter(service, traffic) if asked and asked.mirror else GatewayRouter(service, traffic)
+
+
+def obstacle(world: World) -> Trouble | None:
+    """Why no request may be sent to a variant in the way that it asks for."""
+    return None
+
+
+def still_reached(world: World) -> frozenset[str]:
+    """Return which revisions of a variant that is asked for no more a request may still reach."""
+    traffic = world.service.spec.traffic
+    if traffic is None or not traffic.gateways:
+        return frozenset()
+    reachable = GatewayRouter(world.service, traffic).in_force(world).reachable
+    return frozenset(name for name in reachable if world.deployment(name) is not None)
+
+
+def root(way: Way) -> Manifest:
+    """Return the Service that clients in the cluster know."""
+    return root_service(way, router_of(way.service).selected(way))
+
+
+def joint(service: InferenceService, ways: Sequence[Way]) -> list[Manifest]:
+    """Return the objects that the predictor and all variants share: the route, where there is a gateway."""
     traffic = service.spec.traffic
-    if traffic is None:
-        return ServiceRouter(service)
-    return GatewayRouter(service, traffic) if traffic.gateways else ReplicaRouter(service)
+    return [http_route(service, traffic, ways)] if traffic is not None and traffic.gateways else []
+
+
+def written(world: World, ways: Sequence[Way]) -> bool:
+    """Whether the route says just this already."""
+    seen = world.children.get(Ref(HTTP_ROUTE, world.key.name)) or {}
+    return all(says(seen.get("spec"), route["spec"]) for route in joint(world.service, ways))

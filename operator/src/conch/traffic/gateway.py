@@ -1,26 +1,17 @@
 """With a gateway: an HTTPRoute shares requests out exactly, and its status tells when it does.
 
-One route for both protocols, gRPC by its path: all requests are then shared out by one write, and a GRPCRoute
-beside it would ask for the same host names at the same listener, which gateways may refuse (Traefik does:
-HostnameConflict). The Service's port says that its pods speak HTTP/2 (appProtocol, GEP-1911).
-Sources: gateway-api.sigs.k8s.io, the HTTPRoute page, and GEP-1364 (route status).
+Source: gateway-api.sigs.k8s.io, GEP-1364 (route status).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from conch.api import InferenceService, Traffic, duration_seconds
+from conch.api import InferenceService, Traffic
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
-from conch.api.meta import Manifest, child
+from conch.api.meta import Manifest
 from conch.observe import Trouble, World
-from conch.traffic.router import InForce, Shares
-from conch.traffic.service import root_service
-from conch_contract import names
-
-_GATEWAY: Final = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
-# Of the two protocols only what answers inference: Triton's other endpoints are not for the outside.
-_HTTP_PATHS: Final = ("/v2/models", "/v2/health")
-_GRPC_PATHS: Final = ("/inference.GRPCInferenceService",)
+from conch.traffic.route import GATEWAY, parents, shared_out
+from conch.traffic.router import InForce, Shares, Way, largest
 
 
 class GatewayRouter:
@@ -32,25 +23,16 @@ class GatewayRouter:
         self._service = service
         self._traffic = traffic
 
-    def children(self, serving: str, shares: Shares) -> list[Manifest]:
-        """The root Service for clients in the cluster, and the route for the others."""
-        http = _rule(_HTTP_PATHS, shares, names.HTTP_PORT)
-        if self._traffic.timeout:
-            http["timeouts"] = {"request": gateway_duration(self._traffic.timeout)}
-        spec = {
-            "parentRefs": list(self._parents()),
-            "hostnames": list(self._traffic.hostnames),
-            "rules": [http, _rule(_GRPC_PATHS, shares, names.GRPC_PORT)],
-        }
-        route = {**child(self._service, HTTP_ROUTE, self._service.metadata.name), "spec": spec}
-        return [root_service(self._service, serving, serving), route]
+    def selected(self, way: Way) -> str | None:
+        """Clients in the cluster stay with the revision that carries the service."""
+        return way.serving
 
     def in_force(self, world: World) -> InForce:
         """The shares that the route names, once every gateway has accepted just this route."""
         route = world.children.get(Ref(HTTP_ROUTE, world.key.name))
         if route is None:
             return InForce(trouble=Trouble("RouteMissing", "The route is not there yet."))
-        shares = _shares(route)
+        shares = shared_out(route, self._service.track)
         trouble = self._refused(route)
         if trouble is None:
             return InForce(shares, shares, frozenset(shares))
@@ -71,15 +53,9 @@ class GatewayRouter:
         """
         return max(1, -(-capacity * weight // 100))
 
-    def _parents(self) -> Iterator[Manifest]:
-        for gateway in self._traffic.gateways:
-            namespace = gateway.namespace or self._service.metadata.namespace
-            section = {"sectionName": gateway.section_name} if gateway.section_name else {}
-            yield {**_GATEWAY, "namespace": namespace, "name": gateway.name, **section}
-
     def _refused(self, route: Mapping[str, Any]) -> Trouble | None:
         """Why a gateway does not send requests as the route says, if any does not."""
-        for parent in self._parents():
+        for parent in parents(self._service, self._traffic):
             told = [answer for answer in route["status"]["parents"] if _same(answer["parentRef"], parent)]
             where = f"Gateway {parent['namespace']}/{parent['name']}"
             if not told:
@@ -95,6 +71,18 @@ class GatewayRouter:
         return None
 
 
+class MirrorRouter(GatewayRouter):
+    """Copies of requests: all of a shadow's go to one revision, for no user waits for its answers."""
+
+    def follows(self, told: Shares, shares: Shares) -> bool:
+        """Whether the revision with the larger share gets all copies."""
+        return told == {largest(shares): 100}
+
+    def pods(self, weight: int, capacity: int) -> int:
+        """All or nothing, as for a Service."""
+        return capacity if weight else 1
+
+
 def _refusal(route: Mapping[str, Any], told: Sequence[Mapping[str, Any]], kind: str, where: str) -> Trouble | None:
     """What one of a gateway's conditions has against the route's present generation."""
     for answer in told:
@@ -107,37 +95,7 @@ def _refusal(route: Mapping[str, Any], told: Sequence[Mapping[str, Any]], kind: 
     return None
 
 
-def gateway_duration(text: str) -> str:
-    """Return a duration as the Gateway API spells it (GEP-2257): whole numbers of h, m, s and ms.
-
-    >>> gateway_duration("1.5s"), gateway_duration("90m")
-    ('1s500ms', '1h30m')
-    """
-    rest = max(1, round(duration_seconds(text) * 1000))
-    parts = []
-    for unit, milliseconds in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
-        count, rest = divmod(rest, milliseconds)
-        parts += [f"{count}{unit}"] if count else []
-    return "".join(parts)
-
-
-def _rule(paths: Sequence[str], shares: Shares, port: int) -> Manifest:
-    """Return the rule that shares requests to some paths out."""
-    return {
-        "matches": [{"path": {"type": "PathPrefix", "value": path}} for path in paths],
-        "backendRefs": [
-            {"group": "", "kind": "Service", "name": name, "port": port, "weight": weight}
-            for name, weight in shares.items()
-        ],
-    }
-
-
-def _shares(route: Mapping[str, Any]) -> dict[str, int]:
-    """What a route says itself: percent by revision."""
-    return {ref["name"]: ref["weight"] for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}
-
-
 def _same(told: Mapping[str, Any], parent: Manifest) -> bool:
     """Whether a gateway answers to this reference; some controllers leave the defaults out."""
     fields = ("group", "kind", "namespace", "name", "sectionName")
-    return all(told.get(field, _GATEWAY.get(field)) == parent.get(field) for field in fields)
+    return all(told.get(field, GATEWAY.get(field)) == parent.get(field) for field in fields)

@@ -4,11 +4,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from conch.api.meta import Manifest
+from conch.api import InferenceService
 from conch.observe import Trouble, World
 
 Shares = Mapping[str, int]
 """Percent of the requests by revision; they add up to 100, and a revision without requests is absent."""
+
+
+def largest(shares: Shares) -> str:
+    """Return the revision that gets all where a share is none or all."""
+    return max(shares, key=lambda name: shares[name])
+
+
+@dataclass(frozen=True)
+class Way:
+    """The predictor or a variant, with its requests shared out among its revisions."""
+
+    service: InferenceService  # as that variant
+    serving: str  # the revision that carries it
+    shares: Shares
 
 
 @dataclass(frozen=True)
@@ -27,8 +41,8 @@ class TrafficRouter(Protocol):
     atomic: bool
     """Whether all requests move from one revision to another by one write, in force at once."""
 
-    def children(self, serving: str, shares: Shares) -> list[Manifest]:
-        """Return the objects that bring about `shares`, `serving` being the revision that carries the service."""
+    def selected(self, way: Way) -> str | None:
+        """Return the revision that the root Service selects; None: it selects all."""
 
     def in_force(self, world: World) -> InForce:
         """Return what of it has come about."""

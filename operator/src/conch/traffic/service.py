@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-from conch.api import InferenceService
 from conch.api.kinds import SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.api.names import ANNOTATION_STABLE
 from conch.observe import Trouble, World
-from conch.traffic.router import InForce, Shares
+from conch.traffic.router import InForce, Shares, Way, largest
 from conch_contract import names
 
 _PROTOCOLS: Mapping[str, str] = {"http": "http", "grpc": "kubernetes.io/h2c", "metrics": "http"}
@@ -21,12 +20,12 @@ def ports(numbers: Mapping[str, int]) -> list[Manifest]:
     ]
 
 
-def root_service(service: InferenceService, serving: str, selected: str | None) -> Manifest:
+def root_service(way: Way, selected: str | None) -> Manifest:
     """Build the Service that clients in the cluster know; `selected` None: all pods of the service answer."""
     return {
-        **child(service, SERVICE, service.metadata.name, annotations={ANNOTATION_STABLE: serving}),
+        **child(way.service, SERVICE, way.service.track, annotations={ANNOTATION_STABLE: way.serving}),
         "spec": {
-            "selector": selector(service.metadata.name, selected),
+            "selector": selector(way.service, selected),
             "ports": ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT}),
         },
     }
@@ -34,7 +33,7 @@ def root_service(service: InferenceService, serving: str, selected: str | None) 
 
 def selected_revision(world: World) -> str | None:
     """The one revision that the root Service selects; None if it selects all, or is not there."""
-    root = world.children.get(Ref(SERVICE, world.key.name)) or {}
+    root = world.children.get(Ref(SERVICE, world.service.track)) or {}
     found = (root.get("spec") or {}).get("selector", {}).get(names.LABEL_REVISION)
     return str(found) if found else None
 
@@ -44,21 +43,14 @@ def alone(revision: str) -> InForce:
     return InForce({revision: 100}, {revision: 100}, frozenset({revision}))
 
 
-def _largest(shares: Shares) -> str:
-    return max(shares, key=lambda name: shares[name])
-
-
 class ServiceRouter:
     """All requests to one revision: a Service has one selector."""
 
     atomic = True
 
-    def __init__(self, service: InferenceService) -> None:
-        self._service = service
-
-    def children(self, serving: str, shares: Shares) -> list[Manifest]:
-        """The root Service, which selects the revision with the larger share."""
-        return [root_service(self._service, serving, _largest(shares))]
+    def selected(self, way: Way) -> str | None:
+        """The revision with the larger share."""
+        return largest(way.shares)
 
     def in_force(self, world: World) -> InForce:
         """What the Service selects is in force at once, as far as its own word goes."""
@@ -67,7 +59,7 @@ class ServiceRouter:
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether the revision with the larger share gets all."""
-        return told == {_largest(shares): 100}
+        return told == {largest(shares): 100}
 
     def pods(self, weight: int, capacity: int) -> int:
         """All or nothing: whoever gets requests gets all of them."""
@@ -79,20 +71,16 @@ class ReplicaRouter:
 
     atomic = True
 
-    def __init__(self, service: InferenceService) -> None:
-        self._service = service
-
-    def children(self, serving: str, shares: Shares) -> list[Manifest]:
-        """The root Service, which selects one revision, or every pod while there is a split."""
-        only = next(iter(shares)) if len(shares) == 1 else None
-        return [root_service(self._service, serving, only)]
+    def selected(self, way: Way) -> str | None:
+        """One revision, or every pod while there is a split."""
+        return next(iter(way.shares)) if len(way.shares) == 1 else None
 
     def in_force(self, world: World) -> InForce:
         """Tell the share that the pods come to."""
         only = selected_revision(world)
         if only:
             return alone(only)
-        if Ref(SERVICE, world.key.name) not in world.children:
+        if Ref(SERVICE, world.service.track) not in world.children:
             return InForce()
         revisions = {pod.revision for pod in world.pods if not pod.leaving}
         ready = {name: world.ready(name) for name in sorted(revisions)}

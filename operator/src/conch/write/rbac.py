@@ -55,9 +55,7 @@ class Grant:
         return f"{self.kind.plural}/{self.subresource}" if self.subresource else self.kind.plural
 
 
-_CHILD_VERBS: Final = ("list", "watch", "get", "create", "patch")
-# A service has one disruption budget as long as it lives; then the garbage collector takes it.
-_NEVER_PRUNED: Final = frozenset({DISRUPTION_BUDGET})
+_CHILD_VERBS: Final = ("list", "watch", "get", "create", "patch", "delete")
 _CHILD_REASONS: Final[dict[Kind, str]] = {
     CONTROLLER_REVISION: "the record of each revision, from which its pods are applied ever after",
     CONFIG_MAP: "the model manifest that a revision's pods read",
@@ -86,10 +84,7 @@ SERVING: Final[tuple[Grant, ...]] = (
         " Conch sets no finalizer",
         subresource="finalizers",
     ),
-    *(
-        Grant(kind, _CHILD_VERBS if kind in _NEVER_PRUNED else (*_CHILD_VERBS, "delete"), _CHILD_REASONS[kind])
-        for kind in CHILDREN
-    ),
+    *(Grant(kind, _CHILD_VERBS, _CHILD_REASONS[kind]) for kind in CHILDREN),
     Grant(POD, ("list", "watch"), "whether a revision's pods are ready, and why not; they are never written"),
     Grant(ENDPOINT_SLICE, ("list", "watch"), "whether requests reach a pod that is ready"),
     Grant(EVENT, ("create",), "the story that `kubectl describe` tells"),

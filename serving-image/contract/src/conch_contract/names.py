@@ -7,6 +7,7 @@ GROUP: Final = "conch.dev"
 # Labels on pods, and on every child.
 LABEL_SERVICE: Final = "conch.dev/service"
 LABEL_REVISION: Final = "conch.dev/revision"
+LABEL_VARIANT: Final = "conch.dev/variant"  # absent: of the predictor itself
 # On the pod of a revision's warm-up Job, in place of the two above: no Service and no disruption budget may take it
 # for a pod that serves.
 LABEL_WARMUP: Final = "conch.dev/warmup"

@@ -1,0 +1,117 @@
+"""The HTTPRoute of a service: which requests go to whom, and who gets copies.
+
+One route for both protocols, gRPC by its path: all requests are then shared out by one write, and a GRPCRoute
+beside it would ask for the same host names at the same listener, which gateways may refuse (Traefik does:
+HostnameConflict). The Service's port says that its pods speak HTTP/2 (appProtocol, GEP-1911).
+Source: gateway-api.sigs.k8s.io, the HTTPRoute page; of two rules with the same path the one with headers wins.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from conch.api import InferenceService, Match, Traffic, duration_seconds
+from conch.api.kinds import HTTP_ROUTE
+from conch.api.meta import Manifest, child
+from conch.api.numbers import percent
+from conch.traffic.router import Way, largest
+from conch_contract import names
+
+GATEWAY: Final = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
+# Of the two protocols only what answers inference: Triton's other endpoints are not for the outside.
+_HTTP_PATHS: Final = ("/v2/models", "/v2/health")
+_GRPC_PATHS: Final = ("/inference.GRPCInferenceService",)
+
+
+def http_route(service: InferenceService, traffic: Traffic, ways: Sequence[Way]) -> Manifest:
+    """Build the route; `ways` are the predictor's and those of the variants that shall have requests now."""
+    asked = [(way, said) for way in ways if (said := way.service.asked) is not None]
+    mirrors = [(way, said.mirror) for way, said in asked if said.mirror]
+    rules = [rule for way, said in asked if said.match for rule in _rules(traffic, way.shares, said.match, ())]
+    spec = {
+        "parentRefs": list(parents(service, traffic)),
+        "hostnames": list(traffic.hostnames),
+        "rules": [*rules, *_rules(traffic, weights(ways), (), mirrors)],
+    }
+    return {**child(service, HTTP_ROUTE, service.metadata.name), "spec": spec}
+
+
+def weights(ways: Sequence[Way]) -> dict[str, int]:
+    """Return the weights of the revisions that share the requests which no match claims.
+
+    A variant's share is shared out among its revisions, and the predictor has the rest: in percent where that
+    comes to whole numbers, else in hundredths of a percent.
+    """
+    asked = [(way, way.service.asked.weight or 0) for way in ways if way.service.asked]
+    rest = 100 - sum(weight for _, weight in asked)
+    main = [(way, rest) for way in ways if not way.service.asked]
+    parts = {name: whole * share for way, whole in (*main, *asked) for name, share in way.shares.items() if whole}
+    exact = all(part % 100 == 0 for part in parts.values())
+    return {name: part // 100 if exact else part for name, part in parts.items()}
+
+
+def shared_out(route: Mapping[str, Any], track: str) -> dict[str, int]:
+    """Return how a route shares requests out among the revisions of a variant, in percent.
+
+    Whoever gets copies gets all of its share.
+    """
+    found: dict[str, int] = {}
+    for rule in route["spec"]["rules"]:
+        found |= {ref["name"]: ref["weight"] for ref in rule["backendRefs"]}
+        found |= {each["requestMirror"]["backendRef"]["name"]: 100 for each in rule.get("filters") or ()}
+    ours = {name: weight for name, weight in found.items() if name.rpartition("-")[0] == track}
+    total = sum(ours.values())
+    return {name: 100 * weight // total for name, weight in ours.items()}
+
+
+def parents(service: InferenceService, traffic: Traffic) -> Iterator[Manifest]:
+    """Yield the references to the gateways, in full."""
+    for gateway in traffic.gateways:
+        namespace = gateway.namespace or service.metadata.namespace
+        section = {"sectionName": gateway.section_name} if gateway.section_name else {}
+        yield {**GATEWAY, "namespace": namespace, "name": gateway.name, **section}
+
+
+def gateway_duration(text: str) -> str:
+    """Return a duration as the Gateway API spells it (GEP-2257): whole numbers of h, m, s and ms.
+
+    >>> gateway_duration("1.5s"), gateway_duration("90m")
+    ('1s500ms', '1h30m')
+    """
+    rest = max(1, round(duration_seconds(text) * 1000))
+    parts = []
+    for unit, milliseconds in (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        count, rest = divmod(rest, milliseconds)
+        parts += [f"{count}{unit}"] if count else []
+    return "".join(parts)
+
+
+def _rules(
+    traffic: Traffic, backends: Mapping[str, int], matches: Sequence[Match], mirrors: Sequence[tuple[Way, str]]
+) -> Iterator[Manifest]:
+    """Yield the two rules, for HTTP and for gRPC, that share some requests out."""
+    for paths, port in ((_HTTP_PATHS, names.HTTP_PORT), (_GRPC_PATHS, names.GRPC_PORT)):
+        rule: Manifest = {
+            "matches": [_match(path, match) for path in paths for match in matches or (None,)],
+            "backendRefs": [{**_backend(name, port), "weight": weight} for name, weight in backends.items()],
+        }
+        if mirrors:
+            rule["filters"] = [_mirror(largest(way.shares), port, share) for way, share in mirrors]
+        if traffic.timeout and port == names.HTTP_PORT:
+            rule["timeouts"] = {"request": gateway_duration(traffic.timeout)}
+        yield rule
+
+
+def _match(path: str, match: Match | None) -> Manifest:
+    headers = [{"type": "Exact", **header.to_wire()} for header in match.headers] if match else []
+    return {"path": {"type": "PathPrefix", "value": path}, **({"headers": headers} if headers else {})}
+
+
+def _mirror(revision: str, port: int, said: str) -> Manifest:
+    """Return the filter that copies a share of the requests; all of them need no number."""
+    share = percent(said)
+    fraction = {"fraction": {"numerator": share.numerator, "denominator": share.denominator}} if share < 1 else {}
+    return {"type": "RequestMirror", "requestMirror": {"backendRef": _backend(revision, port), **fraction}}
+
+
+def _backend(name: str, port: int) -> Manifest:
+    return {"group": "", "kind": "Service", "name": name, "port": port}

@@ -1,0 +1,305 @@
+"""Stories of variants, told to the pure rooms: A/B by weight and by header, shadows, and rollouts beside each other."""
+
+from typing import Any
+
+import pytest
+
+from conch.api import InferenceService, Status
+from conch.api.kinds import (
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    SERVICE,
+    Ref,
+)
+from conch_contract import ModelState, names
+from tests.unit.simulation import KEY, Cluster, manifest, routed, told
+
+GATEWAY = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
+INT8 = {"model": {"storageUri": "s3://models/int8"}}
+WEIGHTED = {"name": "int8", "weight": 20, "predictor": INT8}
+MATCHED = {
+    "name": "beta",
+    "match": [{"headers": [{"name": "x-variant", "value": "beta"}]}],
+    "predictor": {"model": {"storageUri": "s3://models/beta"}},
+}
+MIRRORED = {"name": "shadow", "mirror": "25%", "predictor": {"model": {"storageUri": "s3://models/shadow"}}}
+
+
+def service(*variants: dict[str, Any], traffic: Any = GATEWAY, **rollout: Any) -> Cluster:
+    """A service that serves, before any of its variants is up."""
+    body = manifest(minReplicas=2, rollout=rollout, traffic=traffic)
+    body["spec"]["variants"] = list(variants)
+    cluster = Cluster(body)
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    follow(cluster)
+    return cluster
+
+
+def follow(cluster: Cluster) -> None:
+    """Let the gateway follow until nothing moves."""
+    for _ in range(10):
+        cluster.settle()
+        if Ref(HTTP_ROUTE, KEY.name) in cluster.objects:
+            cluster.accept_routes()
+        if not cluster.settle():
+            return
+    raise AssertionError("it does not come to rest")
+
+
+def up(cluster: Cluster, variant: str = "") -> str:
+    """Let the kubelet start what is wanted of a variant, again and again; return the revision."""
+    follow(cluster)
+    for _ in range(5):
+        revision = cluster.decision(variant).wanted
+        cluster.start_pods(revision)
+        follow(cluster)
+    return revision
+
+
+def change(cluster: Cluster, **fields: Any) -> None:
+    """Change the first variant; a predictor given in part is laid over what it said."""
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    body["spec"]["variants"][0] |= fields
+    body["metadata"]["generation"] += 1
+    cluster.put(body)
+    cluster.settle()
+
+
+def drop(cluster: Cluster) -> None:
+    """Ask for no variant any more."""
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    body["spec"]["variants"] = []
+    body["metadata"]["generation"] += 1
+    cluster.put(body)
+    cluster.settle()
+
+
+def rules(cluster: Cluster) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"]
+    return found
+
+
+def of(cluster: Cluster, variant: str) -> set[str]:
+    """The kinds of the objects that a variant has."""
+    return {
+        ref.kind.name
+        for ref, body in cluster.objects.items()
+        if body["metadata"].get("labels", {}).get(names.LABEL_VARIANT) == variant
+    }
+
+
+def test_a_weighted_variant_gets_its_share_when_it_can_answer_and_not_before() -> None:
+    cluster = service(WEIGHTED)
+    stable = cluster.decision().wanted
+    assert routed(cluster) == {stable: 100}
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    assert cluster.condition("Serving") == ("True", "Answering")
+    int8 = up(cluster, "int8")
+    assert int8.startswith("magika-int8-")
+    assert routed(cluster) == {stable: 80, int8: 20}
+    assert cluster.condition("Ready") == ("True", "Served")
+    [variant] = cluster.status.variants
+    assert (variant.name, variant.stable, variant.ready) == ("int8", int8, "2/2")
+    assert variant.url == "http://magika-int8.demo.svc:8000"
+    assert cluster.status.ready == "4/4"
+    assert {r.name: r.variant for r in cluster.status.revisions} == {stable: None, int8: "int8"}
+
+
+def test_a_variant_has_its_own_objects_and_the_model_keeps_its_name() -> None:
+    cluster = service(WEIGHTED)
+    int8 = up(cluster, "int8")
+    root = cluster.objects[Ref(SERVICE, "magika-int8")]
+    assert root["spec"]["selector"] == {names.LABEL_SERVICE: "magika", names.LABEL_REVISION: int8}
+    budget = cluster.objects[Ref(DISRUPTION_BUDGET, "magika-int8")]["spec"]["selector"]["matchExpressions"]
+    assert budget == [{"key": names.LABEL_VARIANT, "operator": "In", "values": ["int8"]}]
+    record = cluster.objects[Ref(CONTROLLER_REVISION, int8)]
+    assert '"name":"magika"' in record["data"]["manifest"].replace(" ", ""), "clients ask for one model"
+    assert "s3://models/int8" in record["data"]["manifest"]
+    assert record["data"]["template"]["metadata"]["labels"][names.LABEL_VARIANT] == "int8"
+    stable = cluster.decision().wanted
+    assert names.LABEL_VARIANT not in cluster.objects[Ref(DEPLOYMENT, stable)]["spec"]["template"]["metadata"]["labels"]
+
+
+def test_a_header_reaches_its_variant_over_both_protocols() -> None:
+    cluster = service(MATCHED)
+    assert len(rules(cluster)) == 2, "until it is up, its requests are the predictor's"
+    beta = up(cluster, "beta")
+    http, grpc = rules(cluster)[:2]
+    assert [match["path"]["value"] for match in http["matches"]] == ["/v2/models", "/v2/health"]
+    for rule, port in ((http, 8000), (grpc, 8001)):
+        assert all(m["headers"] == [{"type": "Exact", "name": "x-variant", "value": "beta"}] for m in rule["matches"])
+        assert [(b["name"], b["port"], b["weight"]) for b in rule["backendRefs"]] == [(beta, port, 100)]
+    assert routed(cluster) == {cluster.decision().wanted: 100}
+
+
+def test_a_shadow_gets_copies_and_no_share() -> None:
+    cluster = service(MIRRORED)
+    assert all("filters" not in rule for rule in rules(cluster))
+    shadow = up(cluster, "shadow")
+    assert routed(cluster) == {cluster.decision().wanted: 100}
+    for rule, port in zip(rules(cluster), (8000, 8001), strict=True):
+        [mirror] = rule["filters"]
+        assert mirror == {
+            "type": "RequestMirror",
+            "requestMirror": {
+                "backendRef": {"group": "", "kind": "Service", "name": shadow, "port": port},
+                "fraction": {"numerator": 1, "denominator": 4},
+            },
+        }
+    change(cluster, predictor={"model": {"storageUri": "s3://models/shadow-2"}})
+    after = up(cluster, "shadow")
+    assert after != shadow
+    assert rules(cluster)[0]["filters"][0]["requestMirror"]["backendRef"]["name"] == after
+    assert Ref(DEPLOYMENT, shadow) not in cluster.objects
+
+
+@pytest.mark.parametrize("order", [("", "int8"), ("int8", "")])
+def test_predictor_and_variant_roll_out_beside_each_other(order: tuple[str, str]) -> None:
+    """Shares are those within each: 5 % of the variant's 20 %, and 5 % of the predictor's 80 %."""
+    cluster = service(WEIGHTED, steps=[{"weight": 5}, {"pause": "Manual"}])
+    old = {"": cluster.decision().wanted, "int8": up(cluster, "int8")}
+    new: dict[str, str] = {}
+    for variant in order:
+        if variant:
+            change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+        else:
+            cluster.edit(uri="s3://models/v2")
+        new[variant] = up(cluster, variant)
+    assert routed(cluster) == {old[""]: 76, new[""]: 4, old["int8"]: 19, new["int8"]: 1}
+    generation = cluster.world().service.metadata.generation
+    cluster.ask(f"promote {generation}@int8")
+    up(cluster, "int8")
+    assert routed(cluster) == {old[""]: 76, new[""]: 4, new["int8"]: 20}
+    assert cluster.status.candidate == new[""]
+    cluster.ask(f"abort {generation}")
+    follow(cluster)
+    assert routed(cluster) == {old[""]: 80, new["int8"]: 20}
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.reason == "Aborted"
+    assert Status.lenient(cluster.status.to_wire()) == cluster.status
+
+
+def test_small_shares_are_exact() -> None:
+    cluster = service({**WEIGHTED, "weight": 3}, steps=[{"weight": 5}, {"pause": "Manual"}])
+    stable, old = cluster.decision().wanted, up(cluster, "int8")
+    change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+    new = up(cluster, "int8")
+    assert routed(cluster) == {stable: 9700, old: 285, new: 15}
+    assert cluster.status.variants[0].weight == 5
+
+
+def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() -> None:
+    cluster = service(WEIGHTED, MATCHED)
+    stable = cluster.decision().wanted
+    revisions = {name: up(cluster, name) for name in ("int8", "beta")}
+    drop(cluster)
+    assert routed(cluster) == {stable: 100}
+    assert len(rules(cluster)) == 2
+    for revision in revisions.values():
+        assert Ref(DEPLOYMENT, revision) in cluster.objects, "the gateway has not taken up the route yet"
+        assert Ref(SERVICE, revision) in cluster.objects
+    follow(cluster)
+    cluster.settle()
+    for name in revisions:
+        assert of(cluster, name) <= {"Pod", "EndpointSlice"}
+    assert cluster.status.variants == ()
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_a_variant_that_cannot_come_up_hurts_nobody_and_is_told() -> None:
+    cluster = service(WEIGHTED)
+    stable, int8 = cluster.decision().wanted, cluster.decision("int8").wanted
+    cluster.pod(int8, 0, ready=False, report=told(ModelState.FAILED, reason="NotFound", message="no such bucket"))
+    cluster.settle()
+    assert routed(cluster) == {stable: 100}
+    assert cluster.condition("Ready") == ("False", "NotFound")
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert ready.message == "Variant int8: Model magika: no such bucket"
+    assert cluster.condition("Serving") == ("True", "Answering")
+    change(cluster, predictor=INT8 | {"minReplicas": 1})
+    assert cluster.decision("int8").wanted == int8
+    change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+    mended = up(cluster, "int8")
+    assert routed(cluster) == {stable: 80, mended: 20}
+    assert Ref(DEPLOYMENT, int8) not in cluster.objects
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_a_bad_change_of_a_variant_is_rolled_back_alone() -> None:
+    cluster = service(WEIGHTED, steps=[{"weight": 50}])
+    stable, old = cluster.decision().wanted, up(cluster, "int8")
+    change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+    bad = cluster.decision("int8").wanted
+    cluster.pod(bad, 0, ready=False)
+    cluster.now += 901
+    follow(cluster)
+    assert routed(cluster) == {stable: 80, old: 20}
+    assert Ref(DEPLOYMENT, bad) not in cluster.objects
+    assert cluster.condition("RolloutComplete") == ("True", "Complete")
+    assert cluster.condition("Stalled") == ("True", "ProgressDeadlineExceeded")
+    [variant] = cluster.status.variants
+    assert variant.rollout is not None
+    assert (variant.rollout.state, variant.stable) == ("Failed", old)
+    assert "Variant int8: Revision" in next(event.note for event in cluster.story if event.reason == "RolledBack")
+
+
+def test_without_a_gateway_a_variant_is_reached_at_its_own_service() -> None:
+    cluster = service({"name": "int8", "predictor": INT8}, traffic=None)
+    int8 = up(cluster, "int8")
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert cluster.objects[Ref(SERVICE, "magika-int8")]["spec"]["selector"][names.LABEL_REVISION] == int8
+    drop(cluster)
+    cluster.settle()
+    assert of(cluster, "int8") <= {"Pod", "EndpointSlice"}
+
+
+def test_a_route_that_is_not_accepted_yet_is_not_said_to_be() -> None:
+    cluster = service(WEIGHTED)
+    up(cluster, "int8")
+    assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
+    change(cluster, weight=30)
+    assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
+    follow(cluster)
+    assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
+    assert set(routed(cluster).values()) == {70, 30}
+
+
+MERGED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("nothing said", {}, {}),
+    ("another folder", {"model": {"storageUri": "s3://m/b"}}, {"model.storage_uri": "s3://m/b", "model.storage": True}),
+    (
+        "another store",
+        {"model": {"storageUri": "https://h/b"}},
+        {"model.storage_uri": "https://h/b", "model.storage": False},
+    ),
+    ("more pods", {"minReplicas": 5}, {"min_replicas": 5}),
+    ("a node", {"pod": {"nodeSelector": {"gpu": "t4"}}}, {"pod.service_account_name": "models"}),
+    ("other limits", {"resources": {"limits": {"cpu": 1}}}, {"resources.requests": {}}),
+]
+
+
+@pytest.mark.parametrize(("said", "expected"), [row[1:] for row in MERGED], ids=[row[0] for row in MERGED])
+def test_a_variant_is_the_predictor_but_for_what_it_says(said: dict[str, Any], expected: dict[str, Any]) -> None:
+    body = manifest(
+        minReplicas=2,
+        pod={"serviceAccountName": "models", "nodeSelector": {"gpu": "a100"}},
+        resources={"requests": {"cpu": 1}},
+    )
+    body["spec"]["variants"] = [{"name": "b", "predictor": said}]
+    asked = InferenceService.parse(body)
+    variant = asked.of_variant("b")
+    assert (variant.track, variant.model_name) == ("magika-b", "magika")
+    for path, value in expected.items():
+        found: Any = variant.spec.predictor
+        for part in path.split("."):
+            found = getattr(found, part)
+        assert (found is not None) is value if isinstance(value, bool) else found == value, path
+    same = asked.spec.predictor.model_copy(
+        update={"model": asked.spec.predictor.model.model_copy(update={"name": "magika"})}
+    )
+    assert said or variant.spec.predictor == same
