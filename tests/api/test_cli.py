@@ -7,11 +7,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import yaml
@@ -29,6 +27,7 @@ from conch.write import CallError
 from conch.write.user import UserServer
 from tests.api.operator import Audit, Operator, children, isvc, settled
 from tests.cluster import Cluster, binaries
+from tests.support.git import Git
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
 
@@ -44,47 +43,6 @@ def stepped(uri: str, note: str = "", **predictor: Any) -> Object:
     if note:
         body["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: note}
     return body
-
-
-class Git:
-    """A GitOps controller: it applies what stands in Git, by server-side apply with force, every second."""
-
-    def __init__(self, kube: Kube, namespace: str, manifest: Object) -> None:
-        self._kube, self._namespace = kube, namespace
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work)
-        self.manifest = manifest
-        self.applied = 0
-        self.errors: list[str] = []
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(60)
-        assert not self.errors
-
-    def rounds(self, count: int = 3) -> None:
-        """Wait until it has applied so often from now on."""
-        goal = self.applied + count + 1
-        until(lambda: self.applied >= goal, f"Git has applied {count} times more", 90, seen=lambda: self.errors)
-
-    def _work(self) -> None:
-        while not self._stop.wait(1):
-            try:
-                self._kube.run(
-                    *("apply", "--server-side", "--force-conflicts", "--field-manager=gitops"),
-                    *(f"--namespace={self._namespace}", "--filename=-"),
-                    stdin=json.dumps(self.manifest),
-                )
-            except Exception as error:  # noqa: BLE001  told by the thread that waits
-                self.errors.append(str(error))
-                return
-            self.applied += 1
 
 
 @pytest.fixture

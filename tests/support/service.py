@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conch.api.kinds import DEPLOYMENT, EVENT, INFERENCE_SERVICE, POD, Kind
+from conch.api.names import ANNOTATION_REQUEST
 from conch_contract import names
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -60,6 +61,11 @@ class Service:
     def patch(self, spec: Mapping[str, Any]) -> None:
         """Change the spec, as `kubectl patch` does."""
         self.kube.patch(INFERENCE_SERVICE, self.namespace, self.name, {"spec": spec})
+
+    def ask(self, verb: str) -> None:
+        """Ask something of the rollout of the present generation, as a person does."""
+        request = f"{ANNOTATION_REQUEST}={verb} {self.body['metadata']['generation']}"
+        self.kube.run("annotate", "--overwrite", "isvc", self.name, f"--namespace={self.namespace}", request)
 
     def delete(self) -> None:
         """Delete it; its children follow by themselves."""

@@ -1,0 +1,92 @@
+"""A GitOps controller applies the same manifest every five seconds through a rollout, a bad change and a way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE
+from tests.e2e.test_rolling_change import double, double_or_triple
+from tests.support.gateways import Gateway
+from tests.support.git import MANAGER, Git
+from tests.support.kube import Kube, Object
+from tests.support.service import Service
+from tests.support.traffic import Mix, Traffic
+from tests.support.wait import until
+
+PERIOD = 5.0
+LIGHT = Mix(grpc=1, fresh=1, kept=1, rate=10)
+
+
+def manifest(host: str, gateway: Gateway, predictor: dict[str, Any]) -> Object:
+    return {
+        "apiVersion": "conch.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": "double"},
+        "spec": {
+            "predictor": {**predictor, "minReplicas": 2},
+            "rollout": {
+                "steps": [{"weight": 20}, {"pause": "Manual"}],
+                "analysis": [{"successRate": {"min": "95%"}, "minSamples": 5, "interval": "2s"}],
+            },
+            "traffic": {"gateways": [gateway.parent], "hostnames": [host]},
+        },
+    }
+
+
+def test_nobody_fights(kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]) -> None:
+    host = f"{namespace}.example.com"
+    first, second = (manifest(host, gateway, double(factor)) for factor in (2, 3))
+    broken = double(3)
+    broken["pod"]["env"].append({"name": "FAILS", "value": "1.0"})
+    service = Service(kube, namespace, "double")
+    with Git(kube, namespace, first, PERIOD) as git:
+        until(lambda: git.applied, "Git has applied it", 30)
+        stable = service.until_ready(120)["stable"]
+        with Traffic(gateway.address, gateway.address, double_or_triple(), LIGHT, host) as traffic:
+            git.manifest = second
+            until(lambda: waits_for(service) == "WaitsForPromotion", "the rollout waits", 90)
+            quiet(git, service)
+            service.ask("promote")
+            settled = service.settle(120)["stable"]
+            assert settled != stable
+            quiet(git, service)
+        assert not any(tally.failures for tally in traffic.tallies.values()), traffic
+        with Traffic(gateway.address, gateway.address, double_or_triple(), LIGHT, host) as traffic:
+            git.manifest = manifest(host, gateway, broken)
+            until(lambda: waits_for(service) == "AnalysisFailed", "the bad change is given up", 90)
+            until(lambda: len(service.children(DEPLOYMENT)) == 1, "its pods are gone", 60)
+            quiet(git, service)
+            assert len(service.children(DEPLOYMENT)) == 1, "what failed stays refused, however often it is applied"
+            assert service.status["stable"] == settled
+            git.manifest = first
+            until(lambda: waits_for(service) == "WaitsForPromotion", "the way back waits", 90)
+            service.ask("promote")
+            assert service.settle(120)["stable"] == stable
+            quiet(git, service)
+        figure(f"{git.applied} applies of three manifests\n{traffic}")
+
+
+def waits_for(service: Service) -> str:
+    rollout: dict[str, Any] = service.status.get("rollout") or {}
+    return str(rollout.get("reason", ""))
+
+
+def quiet(git: Git, service: Service) -> None:
+    """Two applies more: no write of the operator's in answer, and nothing that Git owns is otherwise."""
+
+    def versions() -> dict[str, str]:
+        every = [*service.children(DEPLOYMENT), *service.children(HTTP_ROUTE)]
+        seen = {f"{body['kind']}/{body['metadata']['name']}": body["metadata"]["resourceVersion"] for body in every}
+        return {**seen, "the spec": str(service.body["metadata"]["generation"])}
+
+    def rests() -> bool:
+        before = versions()
+        git.rounds(1)
+        return versions() == before
+
+    until(rests, "two applies change nothing", 60)
+    assert git.diff() == ""
+    owners = {entry["manager"] for entry in service.body["metadata"]["managedFields"] if not entry.get("subresource")}
+    assert MANAGER in owners
+    assert "conch" not in owners, "the operator writes nothing but the status"
