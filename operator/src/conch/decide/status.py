@@ -5,7 +5,7 @@ Nothing that flickers (bytes, percentages) enters: each status write carries a c
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from conch.api import (
     Condition,
@@ -18,12 +18,12 @@ from conch.api import (
     ServedModel,
     Status,
 )
+from conch.decide.network import PASSING, PERHAPS, hindered, programmed
 from conch.decide.rollout import Decision, Living, floor_of
 from conch.decide.times import format_time
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmed
 from conch.observe import Trouble, Unreadable, World
-from conch.traffic import router_of
 from conch_contract import ModelReport, ModelState, names
 
 Truth = Literal["True", "False", "Unknown"]
@@ -93,9 +93,11 @@ def _verdicts(world: World, decision: Decision, refused: Trouble | None) -> list
     """All conditions that the service has at this moment."""
     found = refused or trouble(world, decision.wanted)
     done = decision.wanted == decision.serving == world.routed
-    up = done and world.ready(decision.wanted) >= floor_of(world.service) and _programmed(world, decision)
+    there = done and world.ready(decision.wanted) >= floor_of(world.service)
+    hinders = hindered(decision, PASSING | PERHAPS) if there else None
+    up = there and programmed(world, decision) and hinders is None
     verdicts = [
-        _ready(world, decision, found, up=up and refused is None),
+        _ready(world, decision, found or hinders, up=up and refused is None),
         _serving(world, decision, found),
         _complete(world, decision, found, done=done),
     ]
@@ -103,11 +105,13 @@ def _verdicts(world: World, decision: Decision, refused: Trouble | None) -> list
         verdicts.append(_autoscaling(world, decision.serving))
     if world.service.spec.traffic is not None:
         verdicts.append(_traffic(world, decision))
-    if refused is not None or decision.overdue or decision.failed:
-        why = refused or (_failure(decision) if decision.failed else _late(found))
+    stuck = decision.in_force.unsupported if there else None
+    if refused is not None or decision.overdue or decision.failed or stuck is not None:
+        why = refused or (_failure(decision) if decision.failed else stuck or _late(found))
         verdicts.append(Verdict(ConditionType.STALLED, "True", why.reason, why.message))
     elif not up:
-        told = decision.rollout.message if decision.rollout else f"Revision {decision.wanted} is coming up."
+        waits = decision.rollout or hinders
+        told = waits.message if waits else f"Revision {decision.wanted} is coming up."
         verdicts.append(Verdict(ConditionType.RECONCILING, "True", "Progressing", told))
     return verdicts
 
@@ -177,25 +181,17 @@ def _complete(world: World, decision: Decision, found: Trouble | None, *, done: 
     return Verdict(kind, "False", "Progressing", told)
 
 
-def _programmed(world: World, decision: Decision) -> bool:
-    """Whether the traffic goes as it shall, as far as it tells."""
-    return router_of(world.service).follows(decision.in_force.told, decision.shares)
-
-
 def _traffic(world: World, decision: Decision) -> Verdict:
     """Whether what shares requests out has taken up what it was told."""
     kind = ConditionType.TRAFFIC_PROGRAMMED
-    if _programmed(world, decision):
+    hinders = hindered(decision, PASSING)
+    if hinders is not None:
+        return Verdict(kind, "False", hinders.reason, hinders.message)
+    if programmed(world, decision):
         return Verdict(kind, "True", "Programmed", "Requests are shared out as asked.")
     trouble = decision.in_force.trouble
-    if trouble is None or trouble.reason in _PASSING:
-        told = trouble.message if trouble else "The traffic has not followed the last change yet."
-        return Verdict(kind, "Unknown", "Pending", told)
-    return Verdict(kind, "False", trouble.reason, trouble.message)
-
-
-# What every change of a route brings with it for a moment.
-_PASSING: Final = frozenset({"RouteMissing", "GatewayPending"})
+    told = trouble.message if trouble else "The traffic has not followed the last change yet."
+    return Verdict(kind, "Unknown", "Pending", told)
 
 
 def _autoscaling(world: World, serving: str) -> Verdict:

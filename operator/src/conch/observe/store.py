@@ -100,7 +100,7 @@ class Store:
 
 
 def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
-    """Return the service to whose world an object belongs: itself, or by the label of its children; None: to no one's."""
+    """Return the service to whose world an object belongs: itself, or by the label of its children; None: to none."""
     meta = body["metadata"]
     labels = meta.get("labels") or {}
     kind = kind_of(body)

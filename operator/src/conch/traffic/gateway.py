@@ -13,6 +13,7 @@ from conch.api import InferenceService, Traffic, duration_seconds
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
 from conch.api.meta import Manifest, child
 from conch.observe import Trouble, World
+from conch.observe.gateways import SeenGateways, unsupported
 from conch.traffic.router import InForce, Shares
 from conch.traffic.service import root_service
 from conch_contract import names
@@ -21,6 +22,8 @@ _GATEWAY: Final = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
 # Of the two protocols only what answers inference: Triton's other endpoints are not for the outside.
 _HTTP_PATHS: Final = ("/v2/models", "/v2/health")
 _GRPC_PATHS: Final = ("/inference.GRPCInferenceService",)
+# As GatewayClass.status.supportedFeatures names it (GEP-2162).
+_TIMEOUTS: Final = "HTTPRouteRequestTimeout"
 
 
 class GatewayRouter:
@@ -46,17 +49,22 @@ class GatewayRouter:
         return [root_service(self._service, serving, serving), route]
 
     def in_force(self, world: World) -> InForce:
-        """The shares that the route names, once every gateway has accepted just this route."""
+        """The shares that the route names, once every gateway has accepted just this route.
+
+        What a gateway that is gone once said of the route still stands in its status, and counts for nothing.
+        """
         route = world.children.get(Ref(HTTP_ROUTE, world.key.name))
         if route is None:
             return InForce(trouble=Trouble("RouteMissing", "The route is not there yet."))
         shares = _shares(route)
-        trouble = self._refused(route)
+        trouble = _missing(world.gateways) or self._refused(route)
+        lacks = self._unsupported(world)
         if trouble is None:
-            return InForce(shares, shares, frozenset(shares))
+            return InForce(shares, shares, frozenset(shares), unsupported=lacks)
         # Until a change is accepted, requests may take the way that was in force before it.
         every = frozenset(ref.name for ref in world.children if ref.kind == DEPLOYMENT)
-        return InForce(reachable=every if route["status"]["parents"] else frozenset(shares), trouble=trouble)
+        reachable = every if route["status"]["parents"] else frozenset(shares)
+        return InForce(reachable=reachable, trouble=trouble, unsupported=lacks)
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether the accepted routes name just these shares."""
@@ -77,6 +85,19 @@ class GatewayRouter:
             section = {"sectionName": gateway.section_name} if gateway.section_name else {}
             yield {**_GATEWAY, "namespace": namespace, "name": gateway.name, **section}
 
+    def _unsupported(self, world: World) -> Trouble | None:
+        """What the service asks and a gateway is known not to do. The route says it all the same: it may learn."""
+        gateways = world.gateways or {}
+        key = unsupported(gateways, _TIMEOUTS) if self._traffic.timeout else None
+        if key is None:
+            return None
+        return Trouble(
+            "TimeoutNotSupported",
+            f"traffic.timeout is {self._traffic.timeout}, and Gateway {key} does not enforce it: GatewayClass"
+            f" {gateways[key].class_name} does not list {_TIMEOUTS} among its supportedFeatures;"
+            " remove the timeout, or name a Gateway of another class in traffic.gateways",
+        )
+
     def _refused(self, route: Mapping[str, Any]) -> Trouble | None:
         """Why a gateway does not send requests as the route says, if any does not."""
         for parent in self._parents():
@@ -93,6 +114,31 @@ class GatewayRouter:
                 if found is not None:
                     return found
         return None
+
+
+def _missing(gateways: SeenGateways | None) -> Trouble | None:
+    """Which of a service's Gateways is known not to be there, or is of a class that is not.
+
+    >>> from conch.observe.gateways import GatewayKey, SeenGateway
+    >>> key = GatewayKey("infra", "public")
+    >>> _missing({key: SeenGateway()}).reason, _missing({key: SeenGateway(True, "envoy")}).reason
+    ('GatewayMissing', 'GatewayClassMissing')
+    >>> _missing({key: SeenGateway(True, "envoy", True)}), _missing(None)
+    (None, None)
+    """
+    for key, seen in (gateways or {}).items():
+        if not seen.present:
+            return Trouble(
+                "GatewayMissing",
+                f"traffic.gateways names Gateway {key}, which does not exist; create it, or name another",
+            )
+        if not seen.class_present:
+            return Trouble(
+                "GatewayClassMissing",
+                f"traffic.gateways names Gateway {key}, whose GatewayClass {seen.class_name} does not exist; install"
+                " the controller that brings the class, or name another Gateway",
+            )
+    return None
 
 
 def _refusal(route: Mapping[str, Any], told: Sequence[Mapping[str, Any]], kind: str, where: str) -> Trouble | None:
