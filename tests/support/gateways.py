@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from conch.api.kinds import Kind
+from conch.api.kinds import GATEWAY, GATEWAY_CLASS
 from tests.cluster import binaries, images
 from tests.support.kube import Kube, Object
 from tests.support.place import Place
@@ -25,8 +25,6 @@ MANIFESTS: Final[dict[Implementation, Path]] = {
     "envoy": Path(__file__).with_name("envoy.yaml"),
     "traefik": Path(__file__).with_name("traefik.yaml"),
 }
-GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
-GATEWAY_CLASS: Final = Kind("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses")
 
 # Where each one's Gateway is, and its name; examples/ name the first.
 _PLACES: Final[dict[Implementation, tuple[str, str]]] = {

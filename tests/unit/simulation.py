@@ -13,9 +13,12 @@ from conch.api import Status
 from conch.api.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
+    GATEWAY,
+    GATEWAY_CLASS,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     POD,
+    Kind,
     Ref,
     ServiceKey,
     ref_of,
@@ -24,13 +27,15 @@ from conch.api.names import ANNOTATION_REQUEST
 from conch.decide import Decision, Event, Trouble, decide, events, tell, to_measure
 from conch.decide.times import format_time
 from conch.desire import Images, desire
-from conch.observe import Store, World, observe
+from conch.observe import Gateways, Store, World, observe
+from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.measured import Measured
 from conch.plan import Action, Apply, Delete, Refusal, Release, plan
 from conch_contract import AgentReport, ModelReport, ModelState, names
 
 KEY = ServiceKey("demo", "magika")
 IMAGES = Images("conch/serving:1")
+CLASS = "envoy"  # of all Gateways
 
 
 def manifest(
@@ -58,6 +63,7 @@ class Cluster:
 
     def __init__(self, service: dict[str, Any], images: Images = IMAGES) -> None:
         self.store = Store()
+        self.gateways = Gateways()
         self.images = images
         self.now = 1_000_000.0
         self.objects: dict[Ref, dict[str, Any]] = {}
@@ -70,6 +76,9 @@ class Cluster:
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
         self.put(service)
+        self.put_class()
+        for key in named_gateways(service):
+            self.put_gateway(key)
 
     def put(self, body: dict[str, Any]) -> None:
         """Write an object and let the store see it."""
@@ -114,6 +123,24 @@ class Cluster:
             }
         )
 
+    def put_class(self, features: list[Any] | None = None) -> None:
+        """Let there be the class of all Gateways, which supports some features, or does not tell."""
+        self.gateways.put(self._stranger(GATEWAY_CLASS, CLASS, {}, {"supportedFeatures": features or []}))
+
+    def put_gateway(self, key: GatewayKey) -> None:
+        """Let there be a Gateway."""
+        body = self._stranger(GATEWAY, key.name, {"gatewayClassName": CLASS}, {})
+        body["metadata"]["namespace"] = key.namespace
+        self.gateways.put(body)
+
+    def remove_all(self, kind: Kind) -> None:
+        """Delete all Gateways, or all classes. What they said of the route stays in its status."""
+        self.gateways.evict(kind, self.gateways.uids(kind))
+
+    def _stranger(self, kind: Kind, name: str, spec: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+        meta = {"name": name, "uid": f"uid-{next(self._uids)}", "resourceVersion": str(next(self._versions))}
+        return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta, "spec": spec, "status": status}
+
     def edit(self, **predictor: Any) -> None:
         """Change the user's predictor."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
@@ -154,7 +181,7 @@ class Cluster:
 
     def world(self) -> World:
         """Look at the service."""
-        world = observe(self.store, KEY, self.now)
+        world = observe(self.store, KEY, self.now, self.gateways)
         assert isinstance(world, World)
         measured = dict.fromkeys(to_measure(world).models, self.measured)
         return world.told(self.reports).with_measured(measured)

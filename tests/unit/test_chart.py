@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from conch.api import crd
-from conch.api.kinds import CHILDREN, WATCHED
+from conch.api.kinds import CHILDREN, GATEWAYS, WATCHED
 from conch.settings import Settings
 from conch.write import rbac
 from tests.cluster.binaries import program
@@ -194,6 +194,8 @@ def test_the_cluster_role_covers_all_that_is_watched_and_written(default: list[M
     verbs = granted(one(default, "ClusterRole", "conch-operator"))
     for kind in WATCHED:
         assert verbs[kind.plural] >= {"list", "watch"}
+    for kind in GATEWAYS:
+        assert verbs[kind.plural] == {"list", "watch"}
     for kind in CHILDREN:
         assert verbs[kind.plural] >= {"list", "watch", "get", "create", "patch"}
     assert "leases" not in verbs
@@ -208,7 +210,7 @@ def test_the_lease_is_the_only_right_in_the_operators_own_namespace(default: lis
 
 
 def test_every_grant_has_a_reason() -> None:
-    for grant in (*rbac.SERVING, *rbac.OWN, *rbac.VIEW, *rbac.EDIT):
+    for grant in (*rbac.SERVING, *rbac.CLUSTER, *rbac.OWN, *rbac.VIEW, *rbac.EDIT):
         assert len(grant.why.split()) > 1, grant
 
 
@@ -218,7 +220,10 @@ def test_watched_namespaces_get_roles_and_the_cluster_none(default: list[Manifes
     roles = {r["metadata"]["namespace"]: r for r in of_kind(manifests, "Role")}
     assert set(roles) == {"one", "two", "conch-system"}
     whole = one(default, "ClusterRole", "conch-operator")["rules"]
-    assert roles["one"]["rules"] == roles["two"]["rules"] == whole
+    strangers = {kind.plural for kind in GATEWAYS}  # of other namespaces, and of none
+    within = [rule for rule in whole if strangers.isdisjoint(rule["resources"])]
+    assert len(whole) - len(within) == len(strangers)
+    assert roles["one"]["rules"] == roles["two"]["rules"] == within
     account = one(manifests, "ServiceAccount")["metadata"]["name"]
     for binding in of_kind(manifests, "RoleBinding"):
         (subject,) = binding["subjects"]

@@ -312,7 +312,7 @@ def test_a_gateway_that_refuses_holds_the_rollout_and_is_named() -> None:
     assert routed(cluster) == {stable: 95, new: 5}
 
 
-def test_a_service_behind_a_gateway_that_is_not_there_says_so_and_serves_in_the_cluster() -> None:
+def test_a_service_behind_a_gateway_that_says_nothing_says_so_and_serves_in_the_cluster() -> None:
     cluster = Cluster(manifest(traffic=GATEWAY))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)

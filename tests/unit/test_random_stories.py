@@ -5,15 +5,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, POD, SERVICE, Ref
+from conch.api.kinds import DEPLOYMENT, GATEWAY, INFERENCE_SERVICE, POD, SERVICE, Ref
 from conch.api.names import ANNOTATION_STABLE
+from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
 from tests.unit.simulation import KEY, Cluster, manifest, routed, told
 
-GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS = [{"weight": 5}, {"pause": "1m"}, {"weight": 40}, {"pause": "Manual"}, {"weight": 80}]
 MODELS = [f"s3://models/v{number}" for number in range(3)]
 PODS = 3
+PUBLIC = GatewayKey(KEY.namespace, "public")
 
 
 class Rollouts(RuleBasedStateMachine):
@@ -23,7 +25,7 @@ class Rollouts(RuleBasedStateMachine):
     def begin(self, on_failure: str, far: int) -> None:
         """Serve the first model, and bring the second one as far as that."""
         rollout = {"steps": STEPS, "onFailure": on_failure, "progressDeadline": "3m"}
-        self.cluster = Cluster(manifest(MODELS[0], minReplicas=PODS, rollout=rollout, traffic=GATEWAY))
+        self.cluster = Cluster(manifest(MODELS[0], minReplicas=PODS, rollout=rollout, traffic=TRAFFIC))
         self.cluster.reconcile()
         self.cluster.start_pods(self.cluster.decision().wanted)
         self.cluster.settle()
@@ -90,7 +92,18 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule()
     def the_gateway_follows(self) -> None:
-        self.cluster.accept_routes()
+        if self.cluster.gateways.look([PUBLIC])[PUBLIC].present:
+            self.cluster.accept_routes()
+        self.cluster.settle()
+
+    @rule()
+    def the_gateway_goes_away(self) -> None:
+        self.cluster.remove_all(GATEWAY)
+        self.cluster.settle()
+
+    @rule()
+    def the_gateway_is_back(self) -> None:
+        self.cluster.put_gateway(PUBLIC)
         self.cluster.settle()
 
     @rule()
@@ -147,6 +160,7 @@ class Rollouts(RuleBasedStateMachine):
         if not hasattr(self, "cluster"):
             return
         self.cluster.ask("")
+        self.cluster.put_gateway(PUBLIC)
         for _ in range(30):
             for name in self.revisions():
                 replicas = self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"]

@@ -1,9 +1,7 @@
 """Start-up: kopf watches and hands over, a Lease says who acts, workers work.
 
-The kopf handlers only feed the store and add keys to the queue. There is no `on.create`, no timer and no
-finalizer, so kopf writes nothing to anybody's object. An index per kind makes kopf hold every event handler
-back until all kinds are listed; the first one that is let through starts the workers, so that no reconcile
-ever sees half a world.
+The kopf handlers only feed the stores and add keys to the queue (watch.py). The first event that kopf lets through
+starts the workers: all kinds are listed by then, so no reconcile ever sees half a world.
 """
 
 import asyncio
@@ -11,7 +9,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import kopf
@@ -19,21 +17,19 @@ import structlog
 from prometheus_client import REGISTRY
 
 from conch import logs
-from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, WATCHED, Kind, kind_of
+from conch.api.kinds import GATEWAYS, HTTP_ROUTE, INFERENCE_SERVICE, kind_of
 from conch.desire import Images
-from conch.observe import Store
+from conch.observe import Gateways, Store
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
 from conch.signals import Agents, Gauges
 from conch.telemetry import Health, Phases, serve
+from conch.watch import Intake, audit, kopf_settings, watch
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer
 from conch.write.leader import lead, resign
-from conch_contract import names
 
-# Deletions that fall into the gap of a broken watch are told by nobody; an audit of uids finds them.
-AUDIT_SECONDS: Final = 600
 # How often a cluster without the Gateway API is asked whether it has come.
 DISCOVERY_SECONDS: Final = 30
 _log = structlog.get_logger("conch")
@@ -41,54 +37,6 @@ _log = structlog.get_logger("conch")
 
 class StartAgainError(Exception):
     """This process has to end so that the next one sees more; the kubelet starts it."""
-
-
-def watch(kind: Kind, store: Store, queue: WorkQueue, listed: asyncio.Event, registry: kopf.OperatorRegistry) -> None:
-    """Have kopf feed a kind's events into the store, and the services they concern into the queue.
-
-    The handlers are coroutines that await nothing: kopf would run plain functions in threads.
-    """
-    where = kind.group, kind.version, kind.plural
-
-    @kopf.index(*where, id=f"store-{kind.plural}", registry=registry)
-    async def take_in(body: kopf.Body, **_: Any) -> None:
-        key = store.put(dict(body))
-        if key is not None:
-            queue.add(key)
-
-    @kopf.on.event(*where, id=f"watch-{kind.plural}", registry=registry)
-    async def notice(event: Mapping[str, Any], **_: Any) -> None:
-        listed.set()
-        gone = event["type"] == "DELETED"
-        key = store.discard(event["object"]) if gone else store.put(event["object"])
-        if key is not None:
-            queue.add(key)
-
-
-class NoDiffBase(kopf.DiffBaseStorage):
-    """Kopf would copy every object to find out what changed in it; nobody here asks."""
-
-    def build(self, **_: Any) -> kopf.BodyEssence:
-        return kopf.BodyEssence({})
-
-    def fetch(self, **_: Any) -> None:
-        return None
-
-    def store(self, **_: Any) -> None:
-        return None
-
-
-def kopf_settings() -> kopf.OperatorSettings:
-    """Kopf as a stream of events and nothing more."""
-    settings = kopf.OperatorSettings()
-    settings.posting.enabled = False  # our events tell our story
-    settings.scanning.disabled = True  # no watches on CRDs and namespaces, and no rights for them
-    settings.persistence.diffbase_storage = NoDiffBase()
-    settings.peering.standalone = True  # the Lease elects
-    for kind in WATCHED:
-        if kind != INFERENCE_SERVICE:
-            settings.watching.label_selectors[kind.group, kind.plural] = names.LABEL_SERVICE
-    return settings
 
 
 async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue) -> None:
@@ -100,9 +48,13 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         if key is not None and kind_of(body) != INFERENCE_SERVICE:
             queue.add(key)
 
+    # Where the rights end at namespaces, nobody can tell what Gateways there are.
+    gateways = None if settings.namespaces else Gateways()
+    intake = Intake(store, gateways, queue)
     agents, gauges = Agents(queue.add), Gauges(queue.add)
     reconcile = Reconciler(
         store=store,
+        gateways=gateways,
         agents=agents,
         gauges=gauges,
         writer=Writer(server, seen),
@@ -111,19 +63,17 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         clock=time.time,
     )
     registry = kopf.get_default_registry()
-    listed = asyncio.Event()
-    for kind in WATCHED:
-        watch(kind, store, queue, listed, registry)
+    watch(intake, registry)
     stop = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
+            group.create_task(_begin_anew_with_gateways(server))  # asks before kopf does, lest it misses the change
             group.create_task(_watch_all(settings, registry, stop))
-            await listed.wait()
+            await intake.listed.wait()
             _log.info("watching", workers=settings.workers)
             for _ in range(settings.workers):
                 group.create_task(work(queue, reconcile))
-            group.create_task(_audit(server, store, queue, settings.namespaces))
-            group.create_task(_begin_anew_with_gateways(server))
+            group.create_task(audit(server, intake, settings.namespaces))
     finally:
         stop.set()
         queue.close()
@@ -143,21 +93,6 @@ async def _watch_all(settings: Settings, registry: kopf.OperatorRegistry, stop: 
     raise RuntimeError("kopf ended by itself")
 
 
-async def _audit(server: Server, store: Store, queue: WorkQueue, namespaces: Sequence[str]) -> None:
-    """Now and then, forget what was deleted while a watch was broken."""
-    while True:
-        await asyncio.sleep(AUDIT_SECONDS)
-        for kind in WATCHED:
-            selector = "" if kind == INFERENCE_SERVICE else names.LABEL_SERVICE
-            try:
-                lists = [await server.uids(kind, selector, namespace) for namespace in namespaces or ("",)]
-            except CallError as error:
-                _log.warning("audit put off", kind=kind.name, error=error.message)
-                continue
-            for key in store.evict(kind, frozenset().union(*lists)):
-                queue.add(key)
-
-
 async def _begin_anew_with_gateways(server: Server) -> None:
     """End the process when the Gateway API comes to a cluster that lacked it: kopf learns of kinds at its start.
 
@@ -166,12 +101,12 @@ async def _begin_anew_with_gateways(server: Server) -> None:
     lacked = False
     while True:
         try:
-            served = await server.serves(HTTP_ROUTE)
+            served = all([await server.serves(kind) for kind in (HTTP_ROUTE, *GATEWAYS)])
         except CallError as error:
             _log.warning("cannot tell whether there is a Gateway API", error=error.message)
         else:
             if served and lacked:
-                raise StartAgainError("the Gateway API has come to this cluster; start again to watch its routes")
+                raise StartAgainError("the Gateway API has come to this cluster; start again to watch it")
             if served:
                 return
             lacked = True

@@ -11,7 +11,7 @@ from conch.api import Status
 from conch.api.kinds import ServiceKey
 from conch.decide import Trouble, decide, events, pods_to_ask, tell, tell_unreadable, to_measure
 from conch.desire import Images, desire
-from conch.observe import Store, Unreadable, observe
+from conch.observe import Gateways, Store, Unreadable, observe
 from conch.plan import Refusal, plan
 from conch.signals import Agents, Gauges
 from conch.write import EventWriter, Writer
@@ -19,9 +19,10 @@ from conch.write import EventWriter, Writer
 
 @dataclass(frozen=True)
 class Reconciler:
-    """What a reconcile needs of the outside: a store, ears, mouths, a clock."""
+    """What a reconcile needs of the outside: stores, ears, mouths, a clock."""
 
     store: Store
+    gateways: Gateways | None  # None: nobody watches them
     agents: Agents
     gauges: Gauges
     writer: Writer
@@ -35,7 +36,7 @@ class Reconciler:
         Raises:
             CallError: the API server failed; try again later.
         """
-        world = observe(self.store, key, self.clock())
+        world = observe(self.store, key, self.clock(), self.gateways)
         if world is None:
             return Outcome()  # gone, and the garbage collector takes the children
         if isinstance(world, Unreadable):

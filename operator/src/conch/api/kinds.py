@@ -40,6 +40,8 @@ AUTOSCALER: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizo
 DISRUPTION_BUDGET: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 JOB: Final = Kind("batch", "v1", "Job", "jobs")
 HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
+GATEWAY_CLASS: Final = Kind("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses")
 POD: Final = Kind("", "v1", "Pod", "pods")
 ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 EVENT: Final = Kind("events.k8s.io", "v1", "Event", "events")
@@ -58,8 +60,10 @@ CHILDREN: Final = (
     HTTP_ROUTE,
 )
 WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD, ENDPOINT_SLICE)
+# Nobody's children: services name them. A GatewayClass is of the cluster, not of a namespace.
+GATEWAYS: Final = (GATEWAY, GATEWAY_CLASS)
 
-_BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, EVENT, LEASE)}
+_BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, *GATEWAYS, EVENT, LEASE)}
 
 
 class Ref(NamedTuple):

@@ -1,5 +1,6 @@
 """The story that a person would tell: what changed between two statuses, one event of a kind per change."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,8 +24,7 @@ def events(before: Status, after: Status) -> tuple[Event, ...]:
     return (
         *_story(before.of_variant(""), after.of_variant("")),
         *(replace(event, note=f"Variant {name}: {event.note}") for name, story in stories for event in story),
-        *_turned_false(before, after, ConditionType.READY, "Serve"),
-        *_turned_false(before, after, ConditionType.TRAFFIC_PROGRAMMED, "Route"),
+        *_troubles(before, after),
         *_arrival(before, after),
     )
 
@@ -65,6 +65,15 @@ def _rollout(before: Status, after: Status) -> list[Event]:
         note = f"Revision {now.revision} is given up ({now.reason}): {now.message}"
         story.append(Event("Warning", "RolledBack", "RollBack", note))
     return story
+
+
+def _troubles(before: Status, after: Status) -> Iterable[Event]:
+    """What went wrong; where the traffic is all that keeps a service from being Ready, it is told once."""
+    found = (
+        *_turned_false(before, after, ConditionType.READY, "Serve"),
+        *_turned_false(before, after, ConditionType.TRAFFIC_PROGRAMMED, "Route"),
+    )
+    return {event.reason: event for event in found}.values()
 
 
 def _turned_false(before: Status, after: Status, kind: ConditionType, action: str) -> list[Event]:

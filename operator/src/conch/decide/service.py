@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from conch.decide.rollout import Decision, decide_one
 from conch.observe import World
-from conch.traffic import Way, obstacle, still_reached
+from conch.traffic import Way, no_mirror, still_reached
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def decide(world: World) -> Decisions:
         ways=tuple(
             Way(track.service, decision.serving, decision.shares)
             for track, decision in zip(tracks, decisions, strict=True)
-            if decision.admitted and obstacle(track) is None
+            if decision.admitted and no_mirror(track) is None
         ),
         kept=kept,
         dropped=frozenset(name for left in world.left for name in left.revisions) - kept,

@@ -20,13 +20,14 @@ from conch.api import (
     Status,
     VariantStatus,
 )
+from conch.decide.network import PASSING, PERHAPS, hindered, programmed
 from conch.decide.rollout import Decision, Living, floor_of
 from conch.decide.service import Decisions
 from conch.decide.times import format_time
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmed, warmup_failed
 from conch.observe import Trouble, Unreadable, World
-from conch.traffic import obstacle, router_of, written
+from conch.traffic import written
 from conch_contract import ModelReport, ModelState, names
 
 Truth = Literal["True", "False", "Unknown"]
@@ -137,22 +138,25 @@ def _verdicts(world: World, decision: Decision, refused: Trouble | None, *, rout
     if not decision.admitted:
         found = found or warmup_failed(world, decision.wanted)
     done = decision.wanted == decision.serving == world.routed and decision.admitted
-    traffic = _traffic(world, decision, routed=routed)
-    up = done and world.ready(decision.wanted) >= floor_of(world.service) and traffic.status == "True"
+    there = done and world.ready(decision.wanted) >= floor_of(world.service)
+    hinders = hindered(decision, PASSING | PERHAPS) if there else None
+    up = there and programmed(world, decision, routed=routed) and hinders is None
     verdicts = [
-        _ready(world, decision, found, up=up and refused is None),
+        _ready(world, decision, found or hinders, up=up and refused is None),
         _serving(world, decision, found),
         _complete(world, decision, found, done=done),
     ]
     if world.service.spec.predictor.scales:
         verdicts.append(_autoscaling(world, decision.serving))
     if world.service.spec.traffic is not None:
-        verdicts.append(traffic)
-    if refused is not None or decision.overdue or decision.failed:
-        why = refused or (_failure(decision) if decision.failed else _late(found))
+        verdicts.append(_traffic(world, decision, routed=routed))
+    stuck = decision.in_force.unsupported if there else None
+    if refused is not None or decision.overdue or decision.failed or stuck is not None:
+        why = refused or (_failure(decision) if decision.failed else stuck or _late(found))
         verdicts.append(Verdict(ConditionType.STALLED, "True", why.reason, why.message))
     elif not up:
-        told = decision.rollout.message if decision.rollout else f"Revision {decision.wanted} is coming up."
+        waits = decision.rollout or hinders
+        told = waits.message if waits else f"Revision {decision.wanted} is coming up."
         verdicts.append(Verdict(ConditionType.RECONCILING, "True", "Progressing", told))
     return verdicts
 
@@ -225,17 +229,14 @@ def _complete(world: World, decision: Decision, found: Trouble | None, *, done: 
 def _traffic(world: World, decision: Decision, *, routed: bool) -> Verdict:
     """Whether what shares requests out has taken up what it was told; `routed`: the route says it."""
     kind = ConditionType.TRAFFIC_PROGRAMMED
-    trouble = obstacle(world) or decision.in_force.trouble
-    if trouble is None and routed and router_of(world.service).follows(decision.in_force.told, decision.shares):
+    hinders = hindered(decision, PASSING)
+    if hinders is not None:
+        return Verdict(kind, "False", hinders.reason, hinders.message)
+    if programmed(world, decision, routed=routed):
         return Verdict(kind, "True", "Programmed", "Requests are shared out as asked.")
-    if trouble is None or trouble.reason in _PASSING:
-        told = trouble.message if trouble else "The traffic has not followed the last change yet."
-        return Verdict(kind, "Unknown", "Pending", told)
-    return Verdict(kind, "False", trouble.reason, trouble.message)
-
-
-# What every change of a route brings with it for a moment.
-_PASSING: Final = frozenset({"RouteMissing", "GatewayPending"})
+    trouble = decision.in_force.trouble
+    told = trouble.message if trouble else "The traffic has not followed the last change yet."
+    return Verdict(kind, "Unknown", "Pending", told)
 
 
 def _autoscaling(world: World, serving: str) -> Verdict:

@@ -1,10 +1,11 @@
-"""What is: the store that watch events feed, and the World, one service's frozen snapshot of it.
+"""What is: the stores that watch events feed, and the World, one service's frozen snapshot of them.
 
 May enter: reading and parsing. May not enter: wishes, clocks, calls.
 """
 
+from conch.observe.gateways import Gateways
 from conch.observe.store import Store, owner_key
 from conch.observe.trouble import Trouble
 from conch.observe.world import Pod, Revision, Unreadable, World, observe
 
-__all__ = ["Pod", "Revision", "Store", "Trouble", "Unreadable", "World", "observe", "owner_key"]
+__all__ = ["Gateways", "Pod", "Revision", "Store", "Trouble", "Unreadable", "World", "observe", "owner_key"]

@@ -29,6 +29,7 @@ from conch.api.names import (
     ANNOTATION_GENERATION,
     ANNOTATION_STABLE,
 )
+from conch.observe.gateways import Gateways, SeenGateways, named_gateways
 from conch.observe.measured import Measured
 from conch.observe.parity import parities
 from conch.observe.store import Store
@@ -122,6 +123,7 @@ class World:
     revisions: Mapping[str, Revision] = field(default_factory=dict)
     author: str = ""  # the field manager that last wrote the predictor
     pods: tuple[Pod, ...] = ()
+    gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
     measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates look at it
@@ -202,8 +204,15 @@ class Unreadable:
     message: str
 
 
-def observe(store: Store, key: ServiceKey, now: float) -> World | Unreadable | None:
-    """Read a service's world; None if there is no such service or it is being deleted."""
+def observe(store: Store, key: ServiceKey, now: float, gateways: Gateways | None = None) -> World | Unreadable | None:
+    """Read a service's world; None if there is no such service or it is being deleted.
+
+    Args:
+        store: what was seen of services and their children.
+        key: which service.
+        now: seconds since the epoch.
+        gateways: what was seen of Gateways; None where nobody watches them.
+    """
     objects = store.objects(key)
     body = objects.pop(Ref(INFERENCE_SERVICE, key.name), None)
     if body is None or "deletionTimestamp" in body["metadata"]:
@@ -227,6 +236,7 @@ def observe(store: Store, key: ServiceKey, now: float) -> World | Unreadable | N
         revisions={ref.name: Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION},
         author=body["metadata"].get(AUTHOR, ""),
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),
+        gateways=None if gateways is None else gateways.look(named_gateways(body)),
         warmups=warmups(bodies, ours.values()),
         parities=parities(bodies, ours.values()),
     )

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from conch.api import InferenceService
 from conch.api.kinds import HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
-from conch.observe import Trouble, World
+from conch.observe import World
 from conch.observe.compare import says
+from conch.traffic.features import mirrors_for_sure, no_mirror
 from conch.traffic.gateway import GatewayRouter, MirrorRouter
 from conch.traffic.route import http_route
 from conch.traffic.router import InForce, Shares, TrafficRouter, Way
@@ -26,7 +27,8 @@ __all__ = [
     "TrafficRouter",
     "Way",
     "joint",
-    "obstacle",
+    "mirrors_for_sure",
+    "no_mirror",
     "root",
     "router_of",
     "still_reached",
@@ -42,11 +44,6 @@ def router_of(service: InferenceService) -> TrafficRouter:
     if not traffic.gateways:
         return ReplicaRouter()
     return MirrorRouter(service, traffic) if asked and asked.mirror else GatewayRouter(service, traffic)
-
-
-def obstacle(world: World) -> Trouble | None:
-    """Why no request may be sent to a variant in the way that it asks for."""
-    return None
 
 
 def still_reached(world: World) -> frozenset[str]:

@@ -10,6 +10,7 @@ from conch.api import InferenceService, Traffic
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
 from conch.observe import Trouble, World
+from conch.traffic.features import missing, no_mirror, no_timeout
 from conch.traffic.route import GATEWAY, parents, shared_out
 from conch.traffic.router import InForce, Shares, Way, largest
 
@@ -28,17 +29,22 @@ class GatewayRouter:
         return way.serving
 
     def in_force(self, world: World) -> InForce:
-        """The shares that the route names, once every gateway has accepted just this route."""
+        """The shares that the route names, once every gateway has accepted just this route.
+
+        What a gateway that is gone once said of the route still stands in its status, and counts for nothing.
+        """
         route = world.children.get(Ref(HTTP_ROUTE, world.key.name))
         if route is None:
             return InForce(trouble=Trouble("RouteMissing", "The route is not there yet."))
         shares = shared_out(route, self._service.track)
-        trouble = self._refused(route)
+        trouble = missing(world.gateways) or self._refused(route)
+        lacks = no_timeout(world, self._traffic)
         if trouble is None:
-            return InForce(shares, shares, frozenset(shares))
+            return InForce(shares, shares, frozenset(shares), unsupported=lacks)
         # Until a change is accepted, requests may take the way that was in force before it.
         every = frozenset(ref.name for ref in world.children if ref.kind == DEPLOYMENT)
-        return InForce(reachable=every if route["status"]["parents"] else frozenset(shares), trouble=trouble)
+        reachable = every if route["status"]["parents"] else frozenset(shares)
+        return InForce(reachable=reachable, trouble=trouble, unsupported=lacks)
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether the accepted routes name just these shares."""
@@ -73,6 +79,11 @@ class GatewayRouter:
 
 class MirrorRouter(GatewayRouter):
     """Copies of requests: all of a shadow's go to one revision, for no user waits for its answers."""
+
+    def in_force(self, world: World) -> InForce:
+        """The revision that gets copies, where the gateways can make them."""
+        cannot, found = no_mirror(world), super().in_force(world)
+        return InForce(reachable=found.reachable, trouble=cannot) if cannot else found
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether the revision with the larger share gets all copies."""

@@ -33,6 +33,7 @@ class InForce:
     achieved: Shares = field(default_factory=dict)  # what that comes to
     reachable: frozenset[str] = frozenset()  # revisions that a request may still reach: their pods must stay
     trouble: Trouble | None = None  # what keeps the network from doing as it is told
+    unsupported: Trouble | None = None  # what else the service asks and the network cannot do; the split is not held up
 
 
 class TrafficRouter(Protocol):

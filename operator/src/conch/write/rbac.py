@@ -19,6 +19,8 @@ from conch.api.kinds import (
     DISRUPTION_BUDGET,
     ENDPOINT_SLICE,
     EVENT,
+    GATEWAY,
+    GATEWAY_CLASS,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     JOB,
@@ -90,6 +92,12 @@ SERVING: Final[tuple[Grant, ...]] = (
     Grant(EVENT, ("create",), "the story that `kubectl describe` tells"),
 )
 
+# In the whole cluster, and only where the operator watches all of it.
+CLUSTER: Final[tuple[Grant, ...]] = (
+    Grant(GATEWAY, ("list", "watch"), "whether the Gateways that services name are there; they are never written"),
+    Grant(GATEWAY_CLASS, ("list", "watch"), "what those Gateways support, such as timeouts"),
+)
+
 # In the operator's own namespace.
 OWN: Final[tuple[Grant, ...]] = (
     Grant(LEASE, ("create",), "leader election; no name can bind a creation"),
@@ -122,7 +130,7 @@ def to_yaml() -> str:
         "{{- range .Values.watchNamespaces }}",
         *_granted("Role", _OPERATOR, ['  {{- include "conch.rules" $ }}'], namespace="{{ . }}"),
         "{{- else }}",
-        *_granted("ClusterRole", _OPERATOR, ['  {{- include "conch.rules" $ }}']),
+        *_granted("ClusterRole", _OPERATOR, ['  {{- include "conch.rules" $ }}', *_rules(CLUSTER)]),
         "{{- end }}",
         *_granted("Role", _LEADER, _rules(OWN), namespace="{{ .Release.Namespace }}"),
         "{{- end }}",

@@ -1,0 +1,85 @@
+"""What gateways can do, as far as their classes tell: what they cannot is told, and never asked where it would hurt.
+
+Source: gateway-api.sigs.k8s.io, GEP-2162 (supportedFeatures).
+"""
+
+from typing import Final
+
+from conch.api import Traffic
+from conch.api.numbers import percent
+from conch.observe import Trouble, World
+from conch.observe.gateways import SeenGateways, unsupported
+
+_TIMEOUT: Final = "HTTPRouteRequestTimeout"
+_MIRROR: Final = "HTTPRouteRequestMirror"
+_PERCENTAGE: Final = "HTTPRouteRequestPercentageMirror"
+
+
+def missing(gateways: SeenGateways | None) -> Trouble | None:
+    """Which of a service's Gateways is known not to be there, or is of a class that is not.
+
+    >>> from conch.observe.gateways import GatewayKey, SeenGateway
+    >>> key = GatewayKey("infra", "public")
+    >>> missing({key: SeenGateway()}).reason, missing({key: SeenGateway(True, "envoy")}).reason
+    ('GatewayMissing', 'GatewayClassMissing')
+    >>> missing({key: SeenGateway(True, "envoy", True)}), missing(None)
+    (None, None)
+    """
+    for key, seen in (gateways or {}).items():
+        if not seen.present:
+            return Trouble(
+                "GatewayMissing",
+                f"traffic.gateways names Gateway {key}, which does not exist; create it, or name another",
+            )
+        if not seen.class_present:
+            return Trouble(
+                "GatewayClassMissing",
+                f"traffic.gateways names Gateway {key}, whose GatewayClass {seen.class_name} does not exist; install"
+                " the controller that brings the class, or name another Gateway",
+            )
+    return None
+
+
+def no_timeout(world: World, traffic: Traffic) -> Trouble | None:
+    """What is to be said of a timeout that a gateway does not enforce. The route says it all the same: it may learn."""
+    found = _lacking(world, _TIMEOUT) if traffic.timeout else None
+    if found is None:
+        return None
+    return Trouble(
+        "TimeoutNotSupported",
+        f"traffic.timeout is {traffic.timeout}, and {found}; remove the timeout, or name a Gateway of another class in"
+        " traffic.gateways",
+    )
+
+
+def no_mirror(world: World) -> Trouble | None:
+    """Why no copies may be asked for: a gateway that cannot make them may fail every request of the rule."""
+    asked = world.service.asked
+    if asked is None or not asked.mirror:
+        return None
+    found = _lacking(world, _MIRROR)
+    if found is not None:
+        remedy = "remove the variant's mirror, or name a Gateway of another class in traffic.gateways"
+    else:
+        found = _lacking(world, _PERCENTAGE) if percent(asked.mirror) < 1 else None
+        remedy = "set mirror to 100%, or name a Gateway of another class in traffic.gateways"
+    if found is None:
+        return None
+    return Trouble("MirrorNotSupported", f"The mirror is {asked.mirror}, and {found}, so nothing is copied; {remedy}")
+
+
+def mirrors_for_sure(world: World) -> bool:
+    """Whether all gateways tell what they can do; where one does not, its own word for a mirror proves nothing."""
+    return all(seen.features is not None for seen in (world.gateways or {}).values()) and bool(world.gateways)
+
+
+def _lacking(world: World, feature: str) -> str | None:
+    """Say which gateway is known not to have a feature."""
+    gateways = world.gateways or {}
+    key = unsupported(gateways, feature)
+    if key is None:
+        return None
+    return (
+        f"Gateway {key} does not support it: GatewayClass {gateways[key].class_name} does not list {feature} among its"
+        " supportedFeatures"
+    )

@@ -1,0 +1,137 @@
+"""What kopf is told to watch, and where its events go: the stores, and the queue of services that they concern.
+
+There is no `on.create`, no timer and no finalizer, so kopf writes nothing to anybody's object. An index per kind makes
+kopf hold every event handler back until all kinds are listed.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import kopf
+import structlog
+
+from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, WATCHED, Kind
+from conch.observe import Gateways, Store
+from conch.observe.gateways import GatewayKey, services_at
+from conch.queue import WorkQueue
+from conch.write import CallError, Server
+from conch_contract import names
+
+# Deletions that fall into the gap of a broken watch are told by nobody; an audit of uids finds them.
+AUDIT_SECONDS: Final = 600
+_log = structlog.get_logger("conch")
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Where events go. `listed` is set by the first one after all kinds have been listed."""
+
+    store: Store
+    gateways: Gateways | None  # None: they are not watched
+    queue: WorkQueue
+    listed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
+        """Take in a service, or what belongs to one."""
+        key = self.store.discard(body) if gone else self.store.put(body)
+        if key is not None:
+            self.queue.add(key)
+
+    def take_gateway(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
+        """Take in a Gateway or a GatewayClass."""
+        if self.gateways is not None:
+            self.rouse(self.gateways.discard(body) if gone else self.gateways.put(body))
+
+    def rouse(self, changed: frozenset[GatewayKey]) -> None:
+        """Queue the services that name these Gateways; before all are listed, every service is queued anyway."""
+        if changed and self.listed.is_set():
+            for key in services_at(self.store, changed):
+                self.queue.add(key)
+
+
+def watch(intake: Intake, registry: kopf.OperatorRegistry) -> None:
+    """Have kopf feed all kinds into an intake."""
+    for kind in WATCHED:
+        _watch(kind, intake.take, intake.listed, registry)
+    for kind in GATEWAYS if intake.gateways is not None else ():
+        _watch(kind, intake.take_gateway, intake.listed, registry)
+
+
+def _watch(kind: Kind, take: Callable[..., None], listed: asyncio.Event, registry: kopf.OperatorRegistry) -> None:
+    """Have kopf hand over a kind's events.
+
+    The handlers are coroutines that await nothing: kopf would run plain functions in threads.
+    """
+    where = kind.group, kind.version, kind.plural
+
+    @kopf.index(*where, id=f"store-{kind.plural}", registry=registry)
+    async def take_in(body: kopf.Body, **_: Any) -> None:
+        take(dict(body))
+
+    @kopf.on.event(*where, id=f"watch-{kind.plural}", registry=registry)
+    async def notice(event: Mapping[str, Any], **_: Any) -> None:
+        listed.set()
+        take(event["object"], gone=event["type"] == "DELETED")
+
+
+class NoDiffBase(kopf.DiffBaseStorage):
+    """Kopf would copy every object to find out what changed in it; nobody here asks."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """Kopf as a stream of events and nothing more."""
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False  # our events tell our story
+    settings.scanning.disabled = True  # no watches on CRDs and namespaces, and no rights for them
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.peering.standalone = True  # the Lease elects
+    for kind in WATCHED:
+        if kind != INFERENCE_SERVICE:
+            settings.watching.label_selectors[kind.group, kind.plural] = names.LABEL_SERVICE
+    return settings
+
+
+async def audit(server: Server, intake: Intake, namespaces: Sequence[str]) -> None:
+    """Now and then, forget what was deleted while a watch was broken."""
+    while True:
+        await asyncio.sleep(AUDIT_SECONDS)
+        await forget_lost(server, intake, namespaces)
+
+
+async def forget_lost(server: Server, intake: Intake, namespaces: Sequence[str]) -> None:
+    """Forget what the API server no longer has; what it does not list at the moment is left as it is."""
+    for kind in WATCHED:
+        selector = "" if kind == INFERENCE_SERVICE else names.LABEL_SERVICE
+        alive = await _alive(server, kind, selector, namespaces or ("",))
+        for key in intake.store.evict(kind, alive) if alive is not None else ():
+            intake.queue.add(key)
+    if intake.gateways is None:
+        return
+    for kind in GATEWAYS:
+        known = intake.gateways.uids(kind)  # before the list: what comes while it is under way is not lost
+        alive = await _alive(server, kind)
+        if alive is not None:
+            intake.rouse(intake.gateways.evict(kind, known - alive))
+
+
+async def _alive(
+    server: Server, kind: Kind, selector: str = "", namespaces: Sequence[str] = ("",)
+) -> frozenset[str] | None:
+    """The uids of all objects of a kind; None if the API server does not tell."""
+    try:
+        lists = [await server.uids(kind, selector, namespace) for namespace in namespaces]
+    except CallError as error:
+        _log.warning("audit put off", kind=kind.name, error=error.message)
+        return None
+    return frozenset().union(*lists)

@@ -1,0 +1,218 @@
+"""The operator and the Gateways of a real API server: what it sees of them, what wakes it. The test is the gateway."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE, Kind
+from conch.decide.attention import ASK_LIMIT
+from conch.observe import Gateways, Store
+from conch.observe.gateways import GatewayKey
+from conch.queue import WorkQueue
+from conch.watch import Intake, forget_lost
+from conch.write import Server
+from tests.api.operator import Operator, condition, isvc, settled
+from tests.cluster import Cluster, binaries
+from tests.support.kube import Kube, Object
+from tests.support.wait import until
+
+SECONDS = 10  # for the status to follow; all but the gateway's word is there
+
+
+@pytest.fixture
+def gateway_class(kube: Kube, namespace: str) -> Iterator[Object]:
+    """A class of a name of its own: it is of the whole cluster. Not created yet, and removed in the end."""
+    spec = {"controllerName": "conch.test/nobody"}
+    yield {
+        "apiVersion": GATEWAY_CLASS.api_version,
+        "kind": GATEWAY_CLASS.name,
+        "metadata": {"name": namespace},
+        "spec": spec,
+    }
+    kube.delete(GATEWAY_CLASS, "", namespace)
+
+
+def gateway(class_name: str) -> Object:
+    return {
+        "apiVersion": GATEWAY.api_version,
+        "kind": GATEWAY.name,
+        "metadata": {"name": "public"},
+        "spec": {"gatewayClassName": class_name, "listeners": [{"name": "http", "protocol": "HTTP", "port": 80}]},
+    }
+
+
+def routed(**traffic: object) -> Object:
+    """A service behind the Gateway `public` of its namespace."""
+    body = isvc()
+    body["spec"]["traffic"] = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"], **traffic}
+    return body
+
+
+def answer(kube: Kube, kind: Kind, namespace: str, name: str, status: Object) -> None:
+    """Write a status, as a gateway's controller does."""
+    resource = f"{kind.plural}.{kind.group}"
+    where = f"--namespace={namespace or 'default'}"
+    patch = f"--patch={json.dumps({'status': status})}"
+    kube.run("patch", resource, name, where, "--subresource=status", "--type=merge", patch)
+
+
+def accept(kube: Kube, namespace: str) -> None:
+    """Take the route up."""
+    route = until(lambda: kube.get(HTTP_ROUTE, namespace, "magika"), "the route is there", 30)
+    conditions = [
+        {
+            "type": type_,
+            "status": "True",
+            "reason": type_,
+            "message": "",
+            "observedGeneration": route["metadata"]["generation"],
+            "lastTransitionTime": "2030-01-01T00:00:00Z",
+        }
+        for type_ in ("Accepted", "ResolvedRefs")
+    ]
+    parents = [
+        {"parentRef": parent, "controllerName": "conch.test/nobody", "conditions": conditions}
+        for parent in route["spec"]["parentRefs"]
+    ]
+    answer(kube, HTTP_ROUTE, namespace, "magika", {"parents": parents})
+
+
+def supports(kube: Kube, name: str, *features: str) -> None:
+    answer(kube, GATEWAY_CLASS, "", name, {"supportedFeatures": [{"name": feature} for feature in features]})
+
+
+def says(kube: Kube, namespace: str, reason: str, seconds: float = SECONDS) -> None:
+    """Wait until the service's traffic says so."""
+
+    def told() -> dict[str, str]:
+        return condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "TrafficProgrammed")
+
+    until(lambda: told().get("reason") == reason, f"the status says {reason}", seconds, seen=told)
+
+
+def reconciles(operator: Operator) -> float:
+    """How often the operator has looked at services so far."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{operator.metrics_port}/metrics", timeout=10) as said:
+        lines = said.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("conch_reconciles_total"))
+
+
+def rests(operator: Operator) -> bool:
+    """Whether the operator looks at nothing for longer than it ever waits between two looks at a service that is up."""
+    before = reconciles(operator)
+    time.sleep(ASK_LIMIT + 1)
+    return reconciles(operator) == before
+
+
+def test_the_status_follows_gateways_and_classes_as_they_come_and_go(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, gateway_class: Object
+) -> None:
+    with Operator(cluster, log) as operator:
+        kube.apply(routed(timeout="30s"), namespace)
+        says(kube, namespace, "GatewayMissing", 60)
+        kube.apply(gateway(namespace), namespace)
+        says(kube, namespace, "GatewayClassMissing")
+        kube.apply(gateway_class)
+        says(kube, namespace, "GatewaySilent")
+        accept(kube, namespace)
+        until(settled(kube, namespace), "the service is Ready", 90)
+
+        supports(kube, namespace, "Gateway", "HTTPRoute")
+        says(kube, namespace, "TimeoutNotSupported")
+        ready = condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
+        assert (ready["status"], ready["reason"]) == ("False", "TimeoutNotSupported")
+        supports(kube, namespace, "Gateway", "HTTPRoute", "HTTPRouteRequestTimeout")
+        until(settled(kube, namespace), "the service is Ready", SECONDS)
+
+        until(lambda: rests(operator), "nobody asks the pods any more", 120)
+        before = reconciles(operator)
+        for routes in range(5):
+            listener = {"name": "http", "attachedRoutes": routes, "supportedKinds": [], "conditions": []}
+            answer(kube, GATEWAY, namespace, "public", {"listeners": [listener]})
+        time.sleep(2)
+        assert reconciles(operator) == before, "what nobody reads of a Gateway wakes nobody"
+
+        kube.delete(GATEWAY, namespace, "public")
+        says(kube, namespace, "GatewayMissing")
+        service = kube.get(INFERENCE_SERVICE, namespace, "magika") or {}
+        assert condition(service, "Serving")["status"] == "True"
+        assert (kube.get(HTTP_ROUTE, namespace, "magika") or {})["status"]["parents"], "the old word stands"
+        kube.apply(gateway(namespace), namespace)
+        until(settled(kube, namespace), "the service is Ready", SECONDS)
+        kube.delete(GATEWAY_CLASS, "", namespace)
+        says(kube, namespace, "GatewayClassMissing")
+
+
+def test_a_restarted_operator_knows_at_its_first_look_what_gateways_there_are(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, gateway_class: Object
+) -> None:
+    kube.apply(gateway_class)
+    kube.apply(gateway(namespace), namespace)
+    with Operator(cluster, log) as operator:
+        kube.apply(routed(), namespace)
+        accept(kube, namespace)
+        until(settled(kube, namespace), "the service is Ready", 90)
+        version = (kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["metadata"]["resourceVersion"]
+        operator.stop()
+        operator.start()
+        until(lambda: operator.said().count("watching") == 2, "it watches again", 60)
+        until(lambda: reconciles(operator) > 0, "it has looked", 30)
+        time.sleep(3)
+        service = kube.get(INFERENCE_SERVICE, namespace, "magika") or {}
+        assert service["metadata"]["resourceVersion"] == version, "it never took the Gateway for missing"
+
+
+def test_an_operator_of_some_namespaces_asks_nothing_of_gateways(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    with Operator(cluster, log, CONCH_NAMESPACES=namespace):
+        kube.apply(routed(), namespace)
+        says(kube, namespace, "GatewaySilent", 60)
+        accept(kube, namespace)
+        until(settled(kube, namespace), "the service is Ready", 90)
+
+
+async def test_an_audit_finds_gateways_that_went_unseen(cluster: Cluster, kube: Kube, namespace: str) -> None:
+    kube.apply(gateway("none"), namespace)
+    store, gateways, queue = Store(), Gateways(), WorkQueue()
+    intake = Intake(store, gateways, queue)
+    intake.listed.set()
+    lost = gateway("none")
+    lost["metadata"] = {"name": "lost", "namespace": namespace, "uid": "lost"}
+    for body in (lost, *kube.list(GATEWAY, namespace)):
+        gateways.put({"apiVersion": GATEWAY.api_version, "kind": GATEWAY.name, **body})
+    async with await Server.connect(str(cluster.kubeconfig)) as server:
+        await forget_lost(server, intake, ())
+    there = gateways.look([GatewayKey(namespace, "lost"), GatewayKey(namespace, "public")])
+    assert [seen.present for seen in there.values()] == [False, True]
+
+
+@pytest.fixture
+def no_gateway_api(kube: Kube) -> Iterator[list[str]]:
+    """Take the Gateway API away, and bring it back in the end. Return kubectl's arguments that bring it."""
+    files = [f"--filename={path}" for path in binaries.manifests("gateway-api") if "vap" not in path.name]
+    kube.run("delete", "--ignore-not-found", *files)
+    yield files
+    kube.run("apply", "--server-side", "--field-manager=local-cluster", *files)
+
+
+def test_a_cluster_without_the_gateway_api_is_served_and_its_coming_is_noticed(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, no_gateway_api: list[str]
+) -> None:
+    with Operator(cluster, log) as operator:
+        kube.apply(isvc(), namespace)
+        until(settled(kube, namespace), "the service is Ready", 90)
+        kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_gateway_api)
+        process = operator.process
+        assert process is not None
+        until(lambda: process.poll() is not None, "it ends, to be started anew", 60)
+        assert "the Gateway API has come to this cluster" in operator.said()
+        operator.start()
+        kube.apply(routed(), namespace)
+        says(kube, namespace, "GatewayMissing", 60)

@@ -1,0 +1,171 @@
+"""Stories of the Gateways that a service names: they go, come back, and cannot do all that is asked of them."""
+
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import DEPLOYMENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Ref
+from conch.decide import decide
+from conch.observe import World, observe
+from conch.observe.gateways import GatewayKey
+from conch.traffic import InForce
+from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+
+PUBLIC = GatewayKey("infra", "public")
+TRAFFIC = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
+STEPS = [{"weight": 50}, {"pause": "5m"}]
+TIMEOUTS = {"name": "HTTPRouteRequestTimeout"}
+
+
+def serving(**traffic: Any) -> tuple[Cluster, str]:
+    """A service behind a Gateway; and the name of its revision."""
+    said = {"steps": STEPS, "progressDeadline": "15m"}
+    cluster = Cluster(manifest(minReplicas=2, rollout=said, traffic={**TRAFFIC, **traffic}))
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    come_up(cluster, stable)
+    return cluster, stable
+
+
+def change(cluster: Cluster) -> str:
+    """Change the model. Return the candidate's name."""
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    return cluster.decision().wanted
+
+
+def message(cluster: Cluster, kind: str = "TrafficProgrammed") -> str:
+    condition = cluster.status.condition(kind)
+    return condition.message if condition else ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "words"),
+    [
+        (GATEWAY, "GatewayMissing", "traffic.gateways names Gateway infra/public, which does not exist"),
+        (GATEWAY_CLASS, "GatewayClassMissing", "whose GatewayClass envoy does not exist"),
+    ],
+)
+def test_what_is_gone_is_named_though_the_route_still_bears_its_old_word(kind: Any, reason: str, words: str) -> None:
+    cluster, _ = serving()
+    assert cluster.condition("Ready") == ("True", "Served")
+    cluster.remove_all(kind)
+    cluster.settle()
+    assert cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["status"]["parents"], "the old word stands"
+    assert cluster.condition("TrafficProgrammed") == cluster.condition("Ready") == ("False", reason)
+    assert words in message(cluster)
+    assert message(cluster, "Reconciling") == message(cluster)
+    assert cluster.condition("Serving") == ("True", "Answering"), "in the cluster"
+    assert cluster.condition("RolloutComplete")[0] == "True"
+    assert [event.reason for event in cluster.story].count(reason) == 1
+    cluster.put_class()
+    cluster.put_gateway(PUBLIC)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_a_rollout_holds_while_its_gateway_is_gone_and_goes_on_when_it_is_back() -> None:
+    cluster, stable = serving()
+    new = change(cluster)
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 50, new: 50}
+    cluster.remove_all(GATEWAY)
+    cluster.now += 300
+    cluster.start_pods(new)
+    cluster.settle()
+    cluster.start_pods(new)
+    cluster.settle()
+    assert routed(cluster) == {new: 100}, "the last step is asked for"
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert rollout.reason == "GatewayMissing"
+    for name in (stable, new):
+        assert cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] == 2, "who may be reached has pods"
+    assert cluster.condition("Serving") == ("True", "Answering")
+
+    cluster.now += 600
+    cluster.settle()
+    cluster.put_gateway(PUBLIC)
+    cluster.settle()
+    assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending"), "its word is of the last change but one"
+    come_up(cluster, new)
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert cluster.status.stable == new
+    assert Ref(DEPLOYMENT, stable) not in cluster.objects
+
+
+def test_a_gateway_that_stays_away_costs_the_rollout_and_not_the_service() -> None:
+    cluster, stable = serving()
+    cluster.remove_all(GATEWAY)
+    new = change(cluster)
+    cluster.start_pods(new)
+    cluster.settle()
+    cluster.now += 901
+    cluster.settle()
+    assert routed(cluster) == {stable: 100}
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert rollout.state == "Failed"
+    assert "Gateway infra/public, which does not exist" in rollout.message
+    assert cluster.objects[Ref(DEPLOYMENT, stable)]["spec"]["replicas"] == 2
+    assert cluster.condition("Serving") == ("True", "Answering")
+
+
+def test_a_timeout_that_a_gateway_cannot_enforce_is_told_and_holds_nothing_up() -> None:
+    cluster, stable = serving(timeout="30s")
+    assert cluster.condition("Ready") == ("True", "Served"), "a class that lists nothing tells nothing"
+    cluster.put_class([{"name": "HTTPRoute"}])
+    cluster.settle()
+    for kind in ("TrafficProgrammed", "Ready"):
+        assert cluster.condition(kind) == ("False", "TimeoutNotSupported")
+    assert cluster.condition("Stalled") == ("True", "TimeoutNotSupported")
+    assert "traffic.timeout is 30s, and Gateway infra/public does not support it" in message(cluster)
+    assert "GatewayClass envoy does not list HTTPRouteRequestTimeout" in message(cluster)
+    rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"]
+    assert rules[0]["timeouts"] == {"request": "30s"}
+
+    new = change(cluster)
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 50, new: 50}
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.reason == "Paused"
+    assert cluster.condition("TrafficProgrammed") == ("False", "TimeoutNotSupported")
+    cluster.now += 300
+    cluster.settle()
+    come_up(cluster, new)
+    assert cluster.status.stable == new
+    assert cluster.condition("RolloutComplete") == ("True", "Complete")
+    assert Ref(DEPLOYMENT, stable) not in cluster.objects
+
+    cluster.put_class(["HTTPRoute", TIMEOUTS["name"]])
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_a_step_that_the_gateway_has_not_taken_up_waits_for_the_gateway_not_for_the_timeout() -> None:
+    cluster, _ = serving(timeout="30s")
+    cluster.put_class([{"name": "HTTPRoute"}])
+    new = change(cluster)
+    cluster.start_pods(new)
+    cluster.settle()
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.reason == "GatewayPending"
+    assert cluster.condition("TrafficProgrammed") == ("False", "TimeoutNotSupported"), "it does not flicker"
+
+
+def test_without_a_timeout_nobody_asks_for_the_feature() -> None:
+    cluster, _ = serving()
+    cluster.put_class([{"name": "HTTPRoute"}])
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_where_nobody_watches_gateways_the_route_alone_tells() -> None:
+    cluster, stable = serving(timeout="30s")
+    cluster.put_class([{"name": "HTTPRoute"}])
+    cluster.remove_all(GATEWAY)
+    world = observe(cluster.store, KEY, cluster.now)
+    assert isinstance(world, World)
+    assert world.gateways is None
+    shares = {stable: 100}
+    assert decide(world).main.in_force == InForce(shares, shares, frozenset(shares))

@@ -1,0 +1,115 @@
+"""What is kept of Gateways and their classes, and which changes of them anybody hears of."""
+
+import doctest
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import GATEWAY, GATEWAY_CLASS, Kind, ServiceKey
+from conch.observe import Gateways, Store, gateways
+from conch.observe.gateways import GatewayKey, SeenGateway, services_at
+from conch.queue import WorkQueue
+from conch.traffic import gateway
+from conch.watch import Intake
+from tests.unit.simulation import manifest
+
+PUBLIC = GatewayKey("infra", "public")
+TRAFFIC = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
+
+
+def body(kind: Kind, name: str, version: int = 1, uid: str = "", **parts: Any) -> dict[str, Any]:
+    meta = {"name": name, "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
+    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta, "spec": {}, **parts}
+
+
+def public(version: int = 1, class_name: str = "envoy", uid: str = "", **parts: Any) -> dict[str, Any]:
+    made = body(GATEWAY, "public", version, uid, spec={"gatewayClassName": class_name}, **parts)
+    made["metadata"]["namespace"] = "infra"
+    return made
+
+
+def envoy(version: int = 1, *features: Any) -> dict[str, Any]:
+    return body(GATEWAY_CLASS, "envoy", version, status={"supportedFeatures": list(features)})
+
+
+@pytest.mark.parametrize("module", [gateways, gateway])
+def test_examples_in_the_text_hold(module: Any) -> None:
+    assert doctest.testmod(module).failed == 0
+
+
+def test_a_gateway_looks_as_it_and_its_class_do() -> None:
+    seen = Gateways()
+    assert seen.look([PUBLIC]) == {PUBLIC: SeenGateway()}
+    seen.put(public())
+    assert seen.look([PUBLIC]) == {PUBLIC: SeenGateway(present=True, class_name="envoy")}
+    seen.put(envoy(1, {"name": "HTTPRoute"}, "Gateway"))
+    told = SeenGateway(
+        present=True, class_name="envoy", class_present=True, features=frozenset({"HTTPRoute", "Gateway"})
+    )
+    assert seen.look([PUBLIC]) == {PUBLIC: told}
+
+
+def test_only_what_is_read_wakes_anybody() -> None:
+    seen = Gateways()
+    assert seen.put(public(1)) == {PUBLIC}
+    assert not seen.put(public(2, status={"listeners": [{"name": "http", "attachedRoutes": 7}]}))
+    assert seen.put(public(3, class_name="traefik")) == {PUBLIC}
+    assert not seen.put(envoy(4)), "a class of no Gateway"
+    assert seen.put(public(5)) == {PUBLIC}
+    assert not seen.put({**envoy(6), "status": {"conditions": [{"type": "Accepted"}]}})
+    assert seen.put(envoy(7, {"name": "HTTPRoute"})) == {PUBLIC}
+    assert not seen.put(envoy(8, "HTTPRoute")), "the same in another spelling"
+    assert seen.discard(envoy(9)) == {PUBLIC}
+
+
+def test_a_gateway_on_its_way_out_is_gone_and_a_class_serves_as_long_as_it_is_held() -> None:
+    seen = Gateways()
+    seen.put(envoy())
+    seen.put(public(1))
+    leaving = public(2)
+    leaving["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
+    assert seen.put(leaving) == {PUBLIC}
+    assert not seen.look([PUBLIC])[PUBLIC].present
+    held = envoy(3)
+    held["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
+    seen.put(public(4))
+    seen.put(held)
+    assert seen.look([PUBLIC])[PUBLIC].class_present
+
+
+def test_late_events_change_nothing() -> None:
+    seen = Gateways()
+    seen.put(public(5, uid="second"))
+    assert not seen.put(public(2, class_name="old", uid="first"))
+    assert not seen.discard(public(3, uid="first")), "its successor is there"
+    assert seen.look([PUBLIC])[PUBLIC] == SeenGateway(present=True, class_name="envoy")
+
+
+def test_an_audit_forgets_what_was_deleted_in_the_dark() -> None:
+    seen = Gateways()
+    seen.put(public())
+    seen.put(envoy())
+    assert seen.uids(GATEWAY) == {"uid-public"}
+    assert seen.evict(GATEWAY_CLASS, frozenset()) == frozenset()
+    assert seen.evict(GATEWAY_CLASS, frozenset({"uid-envoy"})) == {PUBLIC}
+    assert seen.evict(GATEWAY, frozenset({"uid-public"})) == {PUBLIC}
+
+
+async def test_who_names_a_gateway_is_queued_by_a_change_once_all_is_listed() -> None:
+    store, queue = Store(), WorkQueue()
+    intake = Intake(store, Gateways(), queue)
+    for name, traffic in (("outside", TRAFFIC), ("inside", None), ("elsewhere", {"gateways": [{"name": "public"}]})):
+        service = manifest(traffic=traffic)
+        service["metadata"].update(name=name, uid=name)
+        store.put(service)
+    assert services_at(store, frozenset({PUBLIC})) == [ServiceKey("demo", "outside")]
+    assert services_at(store, frozenset({GatewayKey("demo", "public")})) == [ServiceKey("demo", "elsewhere")]
+    assert services_at(store, frozenset()) == []
+    intake.take_gateway(public(1))
+    assert len(queue) == 0, "every service is queued when it is listed"
+    intake.listed.set()
+    intake.take_gateway(public(2, status={"listeners": []}))
+    assert len(queue) == 0
+    intake.take_gateway(public(3), gone=True)
+    assert await queue.get() == ServiceKey("demo", "outside")
+    assert len(queue) == 0
