@@ -69,6 +69,7 @@ class Cluster:
         self.objects: dict[Ref, dict[str, Any]] = {}
         self.reports: dict[str, AgentReport] = {}
         self.measured = Measured()
+        self.measured_of: dict[str, Measured] = {}
         self.lists_pods = True  # whether Services take up the pods that become ready
         self.accepted: frozenset[str] = frozenset()  # the revisions that the gateway last took up
         self.story: list[Event] = []
@@ -183,7 +184,7 @@ class Cluster:
         """Look at the service."""
         world = observe(self.store, KEY, self.now, self.gateways)
         assert isinstance(world, World)
-        measured = dict.fromkeys(to_measure(world).models, self.measured)
+        measured = {name: self.measured_of.get(name, self.measured) for name in to_measure(world).models}
         return world.told(self.reports).with_measured(measured)
 
     def decision(self, variant: str = "") -> Decision:

@@ -14,6 +14,8 @@ from conch.api.kinds import (
     SERVICE,
     Ref,
 )
+from conch.decide import to_measure
+from conch.observe.measured import History, Measured, Totals
 from conch_contract import ModelState, names
 from tests.unit.simulation import KEY, Cluster, manifest, routed, told
 
@@ -190,6 +192,56 @@ def test_small_shares_are_exact() -> None:
     new = up(cluster, "int8")
     assert routed(cluster) == {stable: 9700, old: 285, new: 15}
     assert cluster.status.variants[0].weight == 5
+
+
+def test_a_shadow_waits_for_a_gateway_that_can_copy() -> None:
+    """Traefik accepts a mirror and answers 500 to every request of the rule: it must never be asked for one."""
+    cluster = service(MIRRORED)
+    cluster.put_class([{"name": "HTTPRoute"}])
+    up(cluster, "shadow")
+    assert all("filters" not in rule for rule in rules(cluster))
+    for kind in ("TrafficProgrammed", "Ready"):
+        assert cluster.condition(kind) == ("False", "MirrorNotSupported")
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert ready.message.startswith("Variant shadow: The mirror is 25%, and Gateway infra/public does not support it")
+    assert cluster.condition("Serving") == ("True", "Answering")
+    cluster.put_class([{"name": "HTTPRouteRequestMirror"}])
+    follow(cluster)
+    assert "set mirror to 100%" in cluster.status.variants[0].conditions[0].message
+    cluster.put_class([{"name": "HTTPRouteRequestMirror"}, {"name": "HTTPRouteRequestPercentageMirror"}])
+    follow(cluster)
+    assert all("filters" in rule for rule in rules(cluster))
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert not to_measure(cluster.world()).models, "the gateway tells what it can do, so nobody has to find out"
+
+
+def test_where_a_gateway_does_not_tell_counters_say_whether_copies_arrive() -> None:
+    cluster = service(MIRRORED)
+    stable, shadow = cluster.decision().wanted, up(cluster, "shadow")
+    assert set(to_measure(cluster.world()).models) == {stable, shadow}
+    assert cluster.condition("Ready") == ("True", "Served"), "nobody has asked anything yet"
+
+    def count(asked: int, copies: int) -> None:
+        cluster.now += 10
+        for revision, number in ((stable, asked), (shadow, copies)):
+            history = counted[revision] = counted[revision].grown(Totals(cluster.now, requests=number))
+            cluster.measured_of[revision] = Measured(history)
+        cluster.settle()
+
+    counted = dict.fromkeys((stable, shadow), History().grown(Totals(cluster.now)))
+    count(79, 0)
+    assert cluster.status.variants[0].mirror is None
+    count(80, 0)
+    assert cluster.status.variants[0].mirror == "Missing"
+    assert cluster.condition("TrafficProgrammed") == ("False", "MirrorNotArriving")
+    count(90, 1)
+    assert cluster.status.variants[0].mirror == "Arriving"
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert not to_measure(cluster.world()).models, "it is known"
+    cluster.measured_of.clear()
+    change(cluster, mirror="50%")
+    assert set(to_measure(cluster.world()).models) == {stable, shadow}, "another spec, another question"
 
 
 def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() -> None:

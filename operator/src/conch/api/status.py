@@ -146,6 +146,8 @@ class VariantStatus(_Track):
 
     name: str
     """Its name."""
+    mirror: str | None = None
+    """Whether copies of requests arrive, as Triton's counters tell where the gateway does not: Arriving or Missing."""
 
 
 class Status(_Track):

@@ -6,6 +6,7 @@ from typing import Final
 
 from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus
 from conch.decide.gates import questions
+from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.steps import wait_of
 from conch.decide.times import parse_time
 from conch.observe import Pod, World
@@ -36,9 +37,15 @@ class ToMeasure:
 
 
 def to_measure(world: World) -> ToMeasure:
-    """Return what the gates of a rollout under way need to know: from before its first request, as a baseline."""
+    """Return what the gates of rollouts under way need to know: from before a first request, as a baseline.
+
+    And what shadows get, until it is known.
+    """
     found = [_of_candidate(track) for track in world.tracks]
     models = {revision: model for one in found for revision, model in one.models.items()}
+    for shadow in shadows(world):
+        if shadow.known != ARRIVING:
+            models |= dict.fromkeys((shadow.copied, shadow.revision), world.service.model_name)
     return ToMeasure(models, {name: question for one in found for name, question in one.questions.items()})
 
 

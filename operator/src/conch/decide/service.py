@@ -3,8 +3,10 @@
 A variant is to every other file of this room a service of its own (`World.tracks`); only here it is not.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from conch.decide.mirror import MISSING, arrival, no_copies, shadows
 from conch.decide.rollout import Decision, decide_one
 from conch.observe import World
 from conch.traffic import Way, no_mirror, still_reached
@@ -18,6 +20,7 @@ class Decisions:
     ways: tuple[Way, ...]  # which requests go to whom
     kept: frozenset[str]  # revisions that nobody asks for any more, and that a request may still reach
     dropped: frozenset[str]  # revisions of variants that are gone
+    mirrors: Mapping[str, str]  # by shadow, whether copies arrive, where only counters can tell
 
     @property
     def main(self) -> Decision:
@@ -43,10 +46,16 @@ class Decisions:
 def decide(world: World) -> Decisions:
     """Decide what of the service lives, and how the requests are shared out."""
     tracks = world.tracks
-    decisions = tuple(decide_one(track) for track in tracks)
+    found = {shadow: said for shadow in shadows(world) if (said := arrival(world, shadow)) is not None}
+    missing = {shadow.name: no_copies(shadow) for shadow, said in found.items() if said == MISSING}
+    decisions = []
+    for track in tracks:
+        decision, trouble = decide_one(track), missing.get(track.service.variant)
+        in_force = replace(decision.in_force, unsupported=trouble) if trouble else decision.in_force
+        decisions.append(replace(decision, in_force=in_force))
     kept = frozenset(name for left in world.left for name in still_reached(left))
     return Decisions(
-        tracks=decisions,
+        tracks=tuple(decisions),
         ways=tuple(
             Way(track.service, decision.serving, decision.shares)
             for track, decision in zip(tracks, decisions, strict=True)
@@ -54,4 +63,5 @@ def decide(world: World) -> Decisions:
         ),
         kept=kept,
         dropped=frozenset(name for left in world.left for name in left.revisions) - kept,
+        mirrors={shadow.name: said for shadow, said in found.items()},
     )

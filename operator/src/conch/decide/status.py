@@ -73,7 +73,12 @@ def tell(world: World, decisions: Decisions, refused: Trouble | None) -> Status:
         model=ServedModel(name=world.service.model_name),
         revisions=every,
         variants=tuple(
-            VariantStatus(name=track.service.variant, ready=_ready_pods(own), **_fields(track, decision, found))
+            VariantStatus(
+                name=track.service.variant,
+                ready=_ready_pods(own),
+                mirror=decisions.mirrors.get(track.service.variant),
+                **_fields(track, decision, found),
+            )
             for (track, decision), own, found in list(zip(tracks, revisions, verdicts, strict=True))[1:]
         ),
     )

@@ -1,0 +1,67 @@
+"""Whether copies of requests arrive at a shadow, where the gateway does not tell what it can do.
+
+A gateway may accept a mirror and make no copies. Triton's counters of both revisions tell; once they have, nobody
+asks again until the spec changes. Requests to the shadow's own Service count as copies: it is asked, then, anyhow.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from conch.api.numbers import percent
+from conch.observe import Trouble, World
+from conch.observe.measured import Measured
+from conch.traffic import mirrors_for_sure
+
+ARRIVING: Final = "Arriving"
+MISSING: Final = "Missing"
+# Copies that should have come before their absence means something: at 1 in 2 of a chance, one in a million.
+ENOUGH: Final = 20
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """A variant that gets copies, and the revisions whose counters tell of it."""
+
+    name: str
+    revision: str
+    copied: str  # the revision whose requests are copied
+    share: Fraction
+    known: str | None  # what the status says of it, of this very spec
+
+
+def shadows(world: World) -> Iterator[Shadow]:
+    """Yield the shadows of which it is not certain that copies arrive."""
+    service, status = world.service, world.service.status
+    if status.stable is None or mirrors_for_sure(world):
+        return
+    for variant in service.spec.variants:
+        told = next((one for one in status.variants if one.name == variant.name), None)
+        if variant.mirror is None or told is None or told.stable is None:
+            continue
+        known = told.mirror if status.observed_generation == service.metadata.generation else None
+        yield Shadow(variant.name, told.stable, status.stable, percent(variant.mirror), known)
+
+
+def arrival(world: World, shadow: Shadow) -> str | None:
+    """Say whether copies arrive: Arriving, Missing, or None while nobody knows."""
+    if shadow.known == ARRIVING:
+        return ARRIVING
+    asked, copies = (_requests(world, revision) for revision in (shadow.copied, shadow.revision))
+    if copies:
+        return ARRIVING
+    return MISSING if asked * shadow.share >= ENOUGH else shadow.known
+
+
+def no_copies(shadow: Shadow) -> Trouble:
+    """What is told of a shadow that gets none."""
+    return Trouble(
+        "MirrorNotArriving",
+        f"The gateway has accepted to copy requests to variant {shadow.name}, and none has arrived while"
+        f" {shadow.copied} answered many; name a Gateway that supports mirroring in traffic.gateways, or remove mirror",
+    )
+
+
+def _requests(world: World, revision: str) -> int:
+    return world.measured.get(revision, Measured()).history.since(0.0).requests
