@@ -114,8 +114,9 @@ def refuse_over_a_pause(service: InferenceService, track: InferenceService) -> N
     for other in ("", *(variant.name for variant in service.spec.variants)):
         seen = service.of_variant(other)
         asked, rollout = Request.of(seen), seen.status.rollout
-        held = asked is not None and asked.verb == "pause" and rollout is not None
-        if held and rollout is not None and rollout.state != RolloutState.FAILED and other != track.variant:
+        if other == track.variant or asked is None or asked.verb != "pause":
+            continue
+        if rollout is not None and rollout.state != RolloutState.FAILED:
             raise Refused(
                 f"{rollout.revision} is held by hand, and a second request would end that: a service has one at a"
                 f" time; first say: kubectl conch resume{where(seen)}"
