@@ -19,8 +19,8 @@ from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref
 from conch.api.names import ANNOTATION_CHANGE_CAUSE, ANNOTATION_REQUEST
 from conch.cli import cluster as conch_cluster
 from conch.cli.cluster import sentence
-from conch.cli.history import replace
 from conch.cli.main import cli
+from conch.cli.rollback import replace
 from conch.observe import Revision
 from conch.observe.compare import says
 from conch.write import CallError
@@ -188,6 +188,52 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
             "rollback", "magika", "--to", str(newest["number"]), code=1
         )
         assert "has no revision 99" in conch("rollback", "magika", "--to", "99", code=1)
+
+
+def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
+    kube: Kube, namespace: str, operator: Operator, conch: Conch
+) -> None:
+    body = isvc(uri=ONE)
+    body["spec"] |= {
+        "rollout": {"steps": [{"weight": 0}, {"pause": "Manual"}, {"weight": 100}]},
+        "variants": [{"name": "int8", "predictor": {"model": {"storageUri": TWO}}}],
+    }
+    told = ("--variant", "int8")
+
+    def of(field: str) -> Any:
+        status = service(kube, namespace)["status"]
+        return next((variant.get(field) for variant in status.get("variants", []) if variant["name"] == "int8"), None)
+
+    def until_held(reason: str) -> None:
+        until(lambda: (of("rollout") or {}).get("reason") == reason, f"int8 waits for {reason}", 90)
+
+    with operator:
+        kube.apply(body, namespace)
+        until(settled(kube, namespace), "predictor and variant serve", 90)
+        stable, first = service(kube, namespace)["status"]["stable"], of("stable")
+        body["spec"]["variants"][0]["predictor"]["model"]["storageUri"] = "s3://models/three"
+        kube.apply(body, namespace)
+        until_held("WaitsForPromotion")
+        assert "its variants have: int8 (Paused); say which one you mean" in conch("promote", "magika", code=1)
+        assert "has no variant 'int4' (there are: int8)" in conch("promote", "magika", "--variant", "int4", code=1)
+        conch("pause", "magika", *told)
+        until_held("PausedByHand")
+        conch("resume", "magika", *told)
+        until_held("WaitsForPromotion")
+        assert "own Service only" in conch("status", "magika")
+        conch("promote", "magika", *told)
+        until(settled(kube, namespace), "the change serves", 90)
+        assert of("stable") != first
+
+        assert f"asks for revision 1 ({first}) again" in conch("rollback", "magika", "--to", "1", *told)
+        until_held("WaitsForPromotion")
+        assert of("candidate") == first
+        conch("promote", "magika", "--full", *told)
+        until(settled(kube, namespace), "the first revision serves again", 90)
+        assert (of("stable"), service(kube, namespace)["status"]["stable"]) == (first, stable)
+        newest = json.loads(conch("history", "magika", *told, "-o", "json"))["revisions"][0]
+        assert (newest["name"], newest["number"], newest["author"]) == (first, 3, "kubectl-conch")
+        assert [row.split()[1] for row in conch("history", "magika").splitlines()[1:]] == [stable]
 
 
 def test_a_rollback_is_refused_if_somebody_changed_the_spec_meanwhile_and_only_then(

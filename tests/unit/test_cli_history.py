@@ -7,11 +7,13 @@ import pytest
 from conch.api import InferenceService, Predictor
 from conch.api.kinds import CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
 from conch.api.names import ANNOTATION_CHANGE_CAUSE
-from conch.cli.history import Entry, find, history_text, history_value, rollback_told, rolled_back
+from conch.cli.history import Entry, find, history_text, history_value
 from conch.cli.options import Refused
 from conch.cli.printing import plain
+from conch.cli.rollback import rollback_told, rolled_back
 from conch.decide import revision_name
 from conch.observe import Revision
+from conch.observe.world import variant_of
 from tests.unit.simulation import KEY, Cluster, manifest
 
 SERVICE = Ref(INFERENCE_SERVICE, KEY.name)
@@ -34,9 +36,10 @@ def changed_twice() -> Cluster:
     return cluster
 
 
-def entries(cluster: Cluster) -> list[Entry]:
+def entries(cluster: Cluster, variant: str = "") -> list[Entry]:
     found = [body for ref, body in cluster.objects.items() if ref.kind == CONTROLLER_REVISION]
-    read = [Entry(Revision.parse(body), body["metadata"]["creationTimestamp"]) for body in found]
+    ours = [body for body in found if variant_of(body) == variant]
+    read = [Entry(Revision.parse(body), body["metadata"]["creationTimestamp"]) for body in ours]
     return sorted(read, key=lambda entry: entry.revision.number, reverse=True)
 
 

@@ -77,7 +77,7 @@ def test_the_plan_of_what_is_there_already_writes_nothing() -> None:
     cluster = serving()
     foresight = planned(cluster)
     assert (foresight.writes, foresight.refusals) == ((), ())
-    assert "stays the one that serves: no pod is restarted" in foresight.message
+    assert "stays the one that serves: no pod is restarted" in foresight.main.message
     assert "The operator would write nothing." in plan_text(foresight)
 
 
@@ -89,7 +89,7 @@ def test_under_way_the_plan_shows_which_step_it_is() -> None:
         cluster.start_pods(cluster.decision().wanted)
         cluster.accept_routes()
     cluster.settle()
-    states = [stage.state for stage in planned(cluster).stages]
+    states = [stage.state for stage in planned(cluster).main.stages]
     assert states == ["passed", "now", "", "", "", ""]
 
 

@@ -46,12 +46,29 @@ def test_the_author_is_who_last_wrote_the_predictor() -> None:
     assert author_of({"metadata": {}}) == ""
 
 
+def test_the_author_of_a_variant_is_who_last_wrote_it_or_what_it_takes_from_the_predictor() -> None:
+    body = manifest()
+    body["spec"]["variants"] = [{"name": "int8"}, {"name": "beta"}]
+    theirs = entry("kubectl-edit", "2026-11-01T12:00:00Z", "spec", "variants")
+    theirs["fieldsV1"]["f:spec"]["f:variants"] = {'k:{"name":"int8"}': {"f:predictor": {}}, 'k:{"name":"beta"}': {}}
+    body["metadata"]["managedFields"] = [*WRITERS, theirs]
+    argo = "argocd-controller"
+    assert trim(body)["metadata"]["authors"] == {"": argo, "int8": "kubectl-edit", "beta": argo}
+    assert (author_of(body), author_of(body, "int8"), author_of(body, "beta")) == (argo, "kubectl-edit", "")
+    cluster = Cluster(body)
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    said = {name: record(cluster, cluster.decision(name).wanted)[ANNOTATION_AUTHOR] for name in ("", "int8", "beta")}
+    assert said == {"": argo, "int8": "kubectl-edit", "beta": argo}
+
+
 def test_of_managed_fields_one_word_is_kept() -> None:
     body = manifest()
     body["metadata"]["managedFields"] = WRITERS
     kept = trim(body)["metadata"]
     assert "managedFields" not in kept
-    assert kept["author"] == "argocd-controller"
+    assert kept["authors"] == {"": "argocd-controller"}
     body["metadata"]["managedFields"] = [{**WRITERS[1], "time": "2026-11-02T11:00:00Z"}]
     assert trim(body)["metadata"] == kept, "a clock that ticks wakes nobody"
 

@@ -18,7 +18,7 @@ from conch.api.warmup import Warmup
 
 _TOKEN: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"  # noqa: S105  RFC 9110, section 5.6.2, says token
 # What of a predictor is merged field by field; a variant that says another field replaces it.
-_MERGED: Final = ("model", "pod")
+MERGED: Final = ("model", "pod")
 
 
 class VariantModel(Part):
@@ -139,7 +139,7 @@ def merge(predictor: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
     {'model': {'storageUri': 's3://m/b', 'name': 'm'}, 'minReplicas': 2}
     """
     merged = {**predictor, **said}
-    for field in _MERGED:
+    for field in MERGED:
         if field in predictor and field in said:
             merged[field] = {**predictor[field], **said[field]}
     model, other = predictor.get("model") or {}, said.get("model") or {}

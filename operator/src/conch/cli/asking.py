@@ -1,7 +1,8 @@
 """What people may ask of a rollout now, as the value of the annotation that asks it. Pure.
 
 The grammar is the operator's (`conch.decide.request`). A request that nobody would act on is refused here,
-because an annotation that does nothing answers nobody.
+because an annotation that does nothing answers nobody. A service stands for its predictor, or for the variant as
+which it is looked at.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Final
 
 from conch.api import InferenceService, RolloutState, RolloutStatus, Step
 from conch.cli.options import Refused
+from conch.cli.track import look, noun, subject, where
 from conch.decide.request import Request, Verb
 from conch.decide.steps import stages
 
@@ -33,9 +35,12 @@ def promote(service: InferenceService, now: float, *, full: bool) -> Ask:
     rollout = _going(service)
     steps = stages(service.spec.rollout)
     if rollout.step >= len(steps):
-        raise Refused(f"all steps of {rollout.revision} are passed, and nothing is left to promote; {_look(service)}")
+        raise Refused(f"all steps of {rollout.revision} are passed, and nothing is left to promote; {look(service)}")
     if full:
-        told = f"{rollout.revision} gets all requests as soon as its pods for them are ready; pauses are passed over."
+        told = (
+            f"{rollout.revision} gets all requests{_of(service)} as soon as its pods for them are ready; pauses are"
+            " passed over."
+        )
         return Ask(_text("promote", service, now), told)
     told = f"{rollout.revision} goes on from step {rollout.step} ({step_words(steps[rollout.step])})."
     return Ask(_text("promote", service, now, rollout.step), told)
@@ -50,8 +55,8 @@ def pause(service: InferenceService, now: float) -> Ask:
     rollout = _going(service)
     asked = Request.of(service)
     if asked is not None and asked.verb == "pause":
-        raise Refused(f"{rollout.revision} is held already; go on with: kubectl conch resume{_where(service)}")
-    told = f"{rollout.revision} stays at step {rollout.step}. Go on with: kubectl conch resume{_where(service)}"
+        raise Refused(f"{rollout.revision} is held already; go on with: kubectl conch resume{where(service)}")
+    told = f"{rollout.revision} stays at step {rollout.step}. Go on with: kubectl conch resume{where(service)}"
     return Ask(_text("pause", service, now), told)
 
 
@@ -66,8 +71,8 @@ def resume(service: InferenceService) -> Ask:
         rollout = _going(service)
         waits = f": it waits for {rollout.reason}" if rollout.reason else ""
         told = f"{rollout.revision} is not held by hand{waits}"
-        raise Refused(f"{told}; to pass the step it is at: kubectl conch promote{_where(service)}")
-    return Ask(None, f"{service.metadata.name} is held no more; its rollout goes on where it was.")
+        raise Refused(f"{told}; to pass the step it is at: kubectl conch promote{where(service)}")
+    return Ask(None, f"{subject(service)} is held no more; its rollout goes on where it was.")
 
 
 def abort(service: InferenceService, now: float) -> Ask:
@@ -78,8 +83,8 @@ def abort(service: InferenceService, now: float) -> Ask:
     """
     rollout = _going(service)
     told = (
-        f"{rollout.revision} is given up, and all requests go back to {service.status.stable}. The spec still asks for"
-        f" it: change it back too, or try again with: kubectl conch retry{_where(service)}"
+        f"{rollout.revision} is given up, and all requests{_of(service)} go back to {service.status.stable}. The spec"
+        f" still asks for it: change it back too, or try again with: kubectl conch retry{where(service)}"
     )
     return Ask(_text("abort", service, now), told)
 
@@ -92,8 +97,30 @@ def retry(service: InferenceService, now: float) -> Ask:
     """
     rollout = _shown(service)
     if rollout.state != RolloutState.FAILED:
-        raise Refused(f"{rollout.revision} has not failed, so there is nothing to retry; {_look(service)}")
+        raise Refused(f"{rollout.revision} has not failed, so there is nothing to retry; {look(service)}")
     return Ask(_text("retry", service, now), f"{rollout.revision} is tried once more, from the first step on.")
+
+
+def refuse_over_a_pause(service: InferenceService, track: InferenceService) -> None:
+    """Refuse a request that would take the place of another rollout's pause: there is one annotation for all.
+
+    Args:
+        service: the service as a whole.
+        track: what the request is about.
+
+    Raises:
+        Refused: the predictor, or another variant, is held by hand.
+    """
+    for other in ("", *(variant.name for variant in service.spec.variants)):
+        seen = service.of_variant(other)
+        asked, rollout = Request.of(seen), seen.status.rollout
+        if other == track.variant or asked is None or asked.verb != "pause":
+            continue
+        if rollout is not None and rollout.state != RolloutState.FAILED:
+            raise Refused(
+                f"{rollout.revision} is held by hand, and a second request would end that: a service has one at a"
+                f" time; first say: kubectl conch resume{where(seen)}"
+            )
 
 
 def step_words(step: Step) -> str:
@@ -107,7 +134,7 @@ def _going(service: InferenceService) -> RolloutStatus:
     if rollout.state == RolloutState.FAILED:
         raise Refused(
             f"{rollout.revision} failed ({rollout.reason}) and {service.status.stable} serves on; try it again with:"
-            f" kubectl conch retry{_where(service)}, or change the predictor"
+            f" kubectl conch retry{where(service)}, or change {noun(service)}"
         )
     return rollout
 
@@ -121,8 +148,14 @@ def _shown(service: InferenceService) -> RolloutStatus:
             f" yet; try again in a moment, and if that lasts, see whether the operator runs"
         )
     if status.rollout is None:
+        others = [f"{variant.name} ({variant.rollout.state})" for variant in status.variants if variant.rollout]
+        if others:
+            raise Refused(
+                f"the predictor of {name} has no rollout, but its variants have: {', '.join(others)}; say which one you"
+                f" mean, such as --variant {others[0].split()[0]}"
+            )
         serves = f"{status.stable} serves" if status.stable else "nothing serves yet"
-        raise Refused(f"no rollout of {name} is under way: {serves}; {_look(service)}")
+        raise Refused(f"no rollout of {subject(service)} is under way: {serves}; {look(service)}")
     return status.rollout
 
 
@@ -130,12 +163,9 @@ def _text(verb: Verb, service: InferenceService, now: float, step: int | None = 
     """The request; the moment behind it makes it another one than the last, so that it is acted on."""
     generation = service.metadata.generation
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return f"{verb} {generation}{'' if step is None else f'/{step}'} {moment}"
+    variant = f"@{service.variant}" if service.variant else ""
+    return f"{verb} {generation}{'' if step is None else f'/{step}'}{variant} {moment}"
 
 
-def _look(service: InferenceService) -> str:
-    return f"see: kubectl conch status{_where(service)}"
-
-
-def _where(service: InferenceService) -> str:
-    return f" {service.metadata.name} -n {service.metadata.namespace}"
+def _of(service: InferenceService) -> str:
+    return f" of variant {service.variant}" if service.variant else ""

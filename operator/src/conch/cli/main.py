@@ -4,8 +4,9 @@ from importlib.metadata import version
 
 import click
 
-from conch.cli.history import history, rollback
+from conch.cli.history import history
 from conch.cli.plan import plan
+from conch.cli.rollback import rollback
 from conch.cli.rollout import COMMANDS
 from conch.cli.status import status
 

@@ -13,6 +13,7 @@ from conch.api import Step
 from conch.api.kinds import ServiceKey
 from conch.cli.asking import step_words
 from conch.cli.options import Refused
+from conch.cli.track import requests_of
 from conch.decide import Decision, Trouble, decide, tell
 from conch.decide.steps import stages
 from conch.desire import Images, desire
@@ -44,17 +45,28 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Foresight:
-    """What would happen."""
+class Course:
+    """What becomes of the predictor, or of one variant."""
 
-    service: ServiceKey
+    variant: str  # empty: the predictor
+    requests: str  # which ones a variant gets, in words
     revision: str
     number: int
     known: bool  # whether it is in the history already
     serving: str | None  # what serves now
     message: str
-    writes: tuple[Write, ...]
     stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What would happen."""
+
+    service: ServiceKey
+    main: Course
+    variants: tuple[Course, ...]  # in the spec's order
+    left: tuple[str, ...]  # variants that are asked for no more, and of which something is left
+    writes: tuple[Write, ...]
     refusals: tuple[Refusal, ...]
     conditions: tuple[tuple[str, str, str, str], ...]  # type, status, reason, message: the status that follows
 
@@ -82,18 +94,30 @@ def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, images: Images
     decisions = decide(world)
     steps, refusals = plan(world, decisions, desire(world, decisions, images))
     first = Trouble(refusals[0].reason, refusals[0].message) if refusals else None
-    status, decision = tell(world, decisions, first), decisions.main
+    status = tell(world, decisions, first)
+    main, *variants = (_course(track, own) for track, own in zip(world.tracks, decisions.tracks, strict=True))
     return Foresight(
         service=key,
+        main=main,
+        variants=tuple(variants),
+        left=tuple(left.service.variant for left in world.left),
+        writes=tuple(_write(row, action) for row, step in enumerate(steps, 1) for action in step),
+        refusals=tuple(refusals),
+        conditions=tuple((c.type, c.status, c.reason, c.message) for c in status.conditions),
+    )
+
+
+def _course(world: World, decision: Decision) -> Course:
+    asked = world.service.asked
+    return Course(
+        variant=world.service.variant,
+        requests=requests_of(asked) if asked else "",
         revision=decision.wanted,
         number=decision.number,
         known=decision.wanted in world.revisions,
         serving=world.routed,
         message=_message(world, decision),
-        writes=tuple(_write(row, action) for row, step in enumerate(steps, 1) for action in step),
         stages=_stages(world, decision),
-        refusals=tuple(refusals),
-        conditions=tuple((c.type, c.status, c.reason, c.message) for c in status.conditions),
     )
 
 
@@ -116,6 +140,10 @@ def _message(world: World, decision: Decision) -> str:
             "" if decision.wanted not in world.revisions else " It is in the history: its pods start as they did then."
         )
         return f"Revision {decision.wanted} takes over from {decision.serving} by the steps below.{back}"
+    if not decision.admitted:
+        pods = "1 of its pods is" if decision.needed == 1 else f"{decision.needed} of its pods are"
+        warm = " and warm" if world.service.spec.predictor.warmup else ""
+        return f"Revision {decision.wanted} is the first: it gets requests when {pods} ready{warm}."
     if world.deployment(decision.wanted) is None:
         return f"Revision {decision.wanted} is the first: requests reach it as its pods become ready."
     return f"Revision {decision.wanted} stays the one that serves: no pod is restarted."

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
 import click
@@ -10,7 +10,7 @@ import click
 from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, WATCHED, Kind, Ref, ServiceKey, ref_of
 from conch.cli.cluster import MANAGER, Cluster, ask
 from conch.cli.manifests import offline_body, services
-from conch.cli.offline import Foresight, foresee
+from conch.cli.offline import Course, Foresight, Stage, foresee
 from conch.cli.options import Access, Refused, access
 from conch.cli.printing import Table, Text, show
 from conch.desire import Images
@@ -48,8 +48,8 @@ _UNJUDGED: Final = (
 def plan(access: Access, file: TextIO, *, against: str, serving_image: str) -> None:
     """Show what a manifest would do.
 
-    For each InferenceService in it: the revision, the operator's next writes, the steps of a rollout, and what would
-    be refused. Nothing is written.
+    For each InferenceService in it: the revision, and that of each variant, the operator's next writes, the steps of
+    a rollout, and what would be refused. Nothing is written.
     """
     images = Images(serving_image)
     manifests = services(file)
@@ -139,14 +139,12 @@ def plan_value(foresight: Foresight) -> dict[str, Any]:
     return {
         "name": foresight.service.name,
         "namespace": foresight.service.namespace,
-        "revision": {"name": foresight.revision, "number": foresight.number, "known": foresight.known},
-        "serving": foresight.serving,
-        "message": foresight.message,
-        "refusals": [_refusal(refusal) for refusal in foresight.refusals],
-        "steps": [
-            {"step": stage.number, "says": stage.said, "pods": stage.pods, "waits": stage.waits, "state": stage.state}
-            for stage in foresight.stages
+        **_course(foresight.main),
+        "variants": [
+            {"name": course.variant, "requests": course.requests, **_course(course)} for course in foresight.variants
         ],
+        "left": list(foresight.left),
+        "refusals": [_refusal(refusal) for refusal in foresight.refusals],
         "writes": [
             {
                 "row": write.row,
@@ -164,9 +162,26 @@ def plan_value(foresight: Foresight) -> dict[str, Any]:
     }
 
 
+def _course(course: Course) -> dict[str, Any]:
+    return {
+        "revision": {"name": course.revision, "number": course.number, "known": course.known},
+        "serving": course.serving,
+        "message": course.message,
+        "steps": [
+            {"step": stage.number, "says": stage.said, "pods": stage.pods, "waits": stage.waits, "state": stage.state}
+            for stage in course.stages
+        ],
+    }
+
+
 def plan_text(foresight: Foresight) -> Text:
     """Return what a person reads."""
-    text: list[str | Table] = [f"{foresight.service}: {foresight.message}"]
+    text: list[str | Table] = [f"{foresight.service}: {foresight.main.message}"]
+    text += [f"Variant {course.variant} ({course.requests}): {course.message}" for course in foresight.variants]
+    text += [
+        f"Variant {variant} is asked for no more: its pods go when no request can reach them."
+        for variant in foresight.left
+    ]
     if foresight.refusals:
         text += ["", "Refused:", *(f"  {refusal.reason}: {refusal.message}" for refusal in foresight.refusals)]
     if foresight.writes:
@@ -174,18 +189,26 @@ def plan_text(foresight: Foresight) -> Text:
         text += ["", "The operator's next writes, row after row:", Table(("ROW", "ACTION", "KIND", "NAME"), rows)]
     else:
         text += ["", "The operator would write nothing."]
-    return [*text, "", *_steps(foresight)]
+    courses = (foresight.main, *foresight.variants)
+    # Predictor and variants go by the same steps, and mostly with as many pods: said once.
+    for stages in dict.fromkeys(course.stages for course in courses):
+        whose = [_whose(course) for course in courses if course.stages == stages]
+        text += ["", *_steps(stages, f" ({', '.join(whose)})" if foresight.variants else "")]
+    return text
 
 
-def _steps(foresight: Foresight) -> Text:
+def _whose(course: Course) -> str:
+    return f"variant {course.variant}" if course.variant else "predictor"
+
+
+def _steps(stages: Sequence[Stage], whose: str) -> Text:
     rows = tuple(
-        (str(stage.number), stage.said, "" if stage.pods is None else str(stage.pods), stage.waits)
-        for stage in foresight.stages
+        (str(stage.number), stage.said, "" if stage.pods is None else str(stage.pods), stage.waits) for stage in stages
     )
-    if not any(stage.state for stage in foresight.stages):
-        return ["The steps of later changes:", Table(("STEP", "SAYS", "PODS", "WAITS"), rows)]
-    told = tuple((*row, stage.state) for row, stage in zip(rows, foresight.stages, strict=True))
-    return ["The steps of this rollout:", Table(("STEP", "SAYS", "PODS", "WAITS", "STATE"), told)]
+    if not any(stage.state for stage in stages):
+        return [f"The steps of later changes{whose}:", Table(("STEP", "SAYS", "PODS", "WAITS"), rows)]
+    told = tuple((*row, stage.state) for row, stage in zip(rows, stages, strict=True))
+    return [f"The steps of this rollout{whose}:", Table(("STEP", "SAYS", "PODS", "WAITS", "STATE"), told)]
 
 
 def _refusal(refusal: Refusal) -> dict[str, str]:

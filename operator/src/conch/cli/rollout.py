@@ -18,17 +18,20 @@ from conch.cli.asking import Ask
 from conch.cli.cluster import MANAGER, Cluster, ask
 from conch.cli.options import Access, access
 from conch.cli.printing import show
+from conch.cli.track import chosen, variant_option
 
 
-def _carry_out(access: Access, name: str, judge: Callable[[InferenceService], Ask]) -> None:
-    """Judge the service as it is, write the request, and tell."""
+def _carry_out(access: Access, name: str, variant: str | None, judge: Callable[[InferenceService], Ask]) -> None:
+    """Judge the service, or its variant, as it is, write the request, and tell."""
 
     async def question(cluster: Cluster) -> tuple[InferenceService, Ask]:
         service, body = await cluster.service(name)
-        asked = judge(service)
+        track = chosen(service, variant)
+        asked = judge(track)
         if asked.request is None:
             await cluster.server.unannotate(INFERENCE_SERVICE, body, ANNOTATION_REQUEST, MANAGER)
         else:
+            asking.refuse_over_a_pause(service, track)
             await cluster.server.annotate(INFERENCE_SERVICE, body, ANNOTATION_REQUEST, asked.request, MANAGER)
         return service, asked
 
@@ -37,6 +40,7 @@ def _carry_out(access: Access, name: str, judge: Callable[[InferenceService], As
     value: dict[str, Any] = {
         "service": name,
         "namespace": namespace,
+        "variant": variant,
         "annotation": ANNOTATION_REQUEST,
         "request": asked.request,
         "message": asked.told,
@@ -47,45 +51,50 @@ def _carry_out(access: Access, name: str, judge: Callable[[InferenceService], As
 @click.command()
 @click.argument("service")
 @click.option("--full", is_flag=True, help="Pass all pauses and analyses that are left, not only this step.")
+@variant_option
 @access
-def promote(access: Access, service: str, *, full: bool) -> None:
+def promote(access: Access, service: str, variant: str | None, *, full: bool) -> None:
     """Pass the step that SERVICE is at."""
-    _carry_out(access, service, lambda seen: asking.promote(seen, time.time(), full=full))
+    _carry_out(access, service, variant, lambda seen: asking.promote(seen, time.time(), full=full))
 
 
 @click.command()
 @click.argument("service")
+@variant_option
 @access
-def pause(access: Access, service: str) -> None:
+def pause(access: Access, service: str, variant: str | None) -> None:
     """Hold SERVICE at its step."""
-    _carry_out(access, service, lambda seen: asking.pause(seen, time.time()))
+    _carry_out(access, service, variant, lambda seen: asking.pause(seen, time.time()))
 
 
 @click.command()
 @click.argument("service")
+@variant_option
 @access
-def resume(access: Access, service: str) -> None:
+def resume(access: Access, service: str, variant: str | None) -> None:
     """Go on after a pause."""
-    _carry_out(access, service, asking.resume)
+    _carry_out(access, service, variant, asking.resume)
 
 
 @click.command()
 @click.argument("service")
+@variant_option
 @access
-def abort(access: Access, service: str) -> None:
+def abort(access: Access, service: str, variant: str | None) -> None:
     """Give the candidate of SERVICE up.
 
     All requests go back to the stable revision.
     """
-    _carry_out(access, service, lambda seen: asking.abort(seen, time.time()))
+    _carry_out(access, service, variant, lambda seen: asking.abort(seen, time.time()))
 
 
 @click.command()
 @click.argument("service")
+@variant_option
 @access
-def retry(access: Access, service: str) -> None:
+def retry(access: Access, service: str, variant: str | None) -> None:
     """Try once more what failed."""
-    _carry_out(access, service, lambda seen: asking.retry(seen, time.time()))
+    _carry_out(access, service, variant, lambda seen: asking.retry(seen, time.time()))
 
 
 COMMANDS: Final = (promote, pause, resume, abort, retry)

@@ -5,16 +5,19 @@ from typing import Any, Final
 
 import click
 
-from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutStatus
+from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutStatus, Variant
 from conch.api.names import ANNOTATION_REQUEST
 from conch.cli.asking import PAUSED_BY_HAND, step_words
 from conch.cli.cluster import Cluster, ask
 from conch.cli.options import Access, access
 from conch.cli.printing import Table, Text, age, short, show
+from conch.cli.track import noun, requests_of, where
 from conch.decide.steps import stages
 from conch.decide.times import parse_time
 
 _PROMOTE: Final = "promote it, or abort it"
+_VARIANT: Final = ("VARIANT", "REQUESTS", "STABLE", "CANDIDATE", "STEP", "READY", "WAITS FOR")
+_REVISION: Final = ("NUMBER", "REVISION", "ROLE", "PHASE", "WEIGHT", "READY", "MODEL")
 # What a person can do about a wait.
 _WAYS: Final = {
     PAUSED_BY_HAND: "resume it, promote it, or abort it",
@@ -45,6 +48,7 @@ def status_value(service: InferenceService) -> dict[str, Any]:
         "generation": meta.generation,
         "request": meta.annotations.get(ANNOTATION_REQUEST),
         "steps": [step.to_wire() for step in stages(service.spec.rollout)],
+        "variants": [_requests_value(variant) for variant in service.spec.variants],
         "status": service.status.to_wire(),
     }
 
@@ -52,11 +56,15 @@ def status_value(service: InferenceService) -> dict[str, Any]:
 def status_text(service: InferenceService, now: float) -> Text:
     """Return what a person reads."""
     meta, status = service.metadata, service.status
+    variants = [service.of_variant(variant.name) for variant in service.spec.variants]
     text: list[str | Table] = [f"{meta.namespace}/{meta.name}, generation {meta.generation}: {_headline(service)}"]
     if status.url:
         text.append(f"Requests: {status.url}")
-    if status.rollout is not None:
-        text += ["", *_rollout(service, status.rollout, now)]
+    if variants:
+        text += ["", Table(_VARIANT, tuple(_variant(variant) for variant in variants))]
+    for track in (service, *variants):
+        if track.status.rollout is not None:
+            text += ["", *_rollout(track, track.status.rollout, now)]
     conditions = tuple(
         (c.type, c.status, c.reason, age(now - parse_time(c.last_transition_time)), c.message)
         for c in status.conditions
@@ -64,9 +72,28 @@ def status_text(service: InferenceService, now: float) -> Text:
     if conditions:
         text += ["", Table(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), conditions)]
     if status.revisions:
-        headers = ("NUMBER", "REVISION", "ROLE", "PHASE", "WEIGHT", "READY", "MODEL")
-        text += ["", Table(headers, tuple(_revision(service, revision) for revision in status.revisions))]
+        text += ["", _revisions(service)]
     return text
+
+
+def _requests_value(variant: Variant) -> dict[str, Any]:
+    """Return which requests a variant gets, as the manifest spells it."""
+    return {word: value for word, value in variant.to_wire().items() if word != "predictor"}
+
+
+def _variant(track: InferenceService) -> tuple[str, ...]:
+    status, rollout, ready = track.status, track.status.rollout, track.status.condition("Ready")
+    of = len(stages(track.spec.rollout))
+    waits = rollout.reason if rollout else ready.message if ready and ready.status != "True" else ""
+    return (
+        track.variant,
+        requests_of(track.asked) if track.asked else "",
+        status.stable or "-",
+        status.candidate or "-",
+        f"{rollout.step} of {of}" if rollout else "-",
+        status.ready or "-",
+        waits or "-",
+    )
 
 
 def _headline(service: InferenceService) -> str:
@@ -90,7 +117,7 @@ def _rollout(service: InferenceService, rollout: RolloutStatus, now: float) -> l
         else "all steps are passed"
     )
     since = f" since {age(now - parse_time(rollout.since))}" if rollout.since else ""
-    share = f"{rollout.weight} % of the requests"
+    share = f"{rollout.weight} % of the requests{f' of {noun(service)}' if service.variant else ''}"
     if rollout.programmed != rollout.weight:
         share += f" ({rollout.programmed} % as far as the traffic tells)"
     lines: list[str | Table] = [
@@ -107,10 +134,20 @@ def _rollout(service: InferenceService, rollout: RolloutStatus, now: float) -> l
 
 def _way(service: InferenceService, rollout: RolloutStatus) -> str:
     failed = rollout.state == RolloutState.FAILED
-    way = "retry it, or change the predictor" if failed else _WAYS.get(rollout.reason)
+    way = f"retry it, or change {noun(service)}" if failed else _WAYS.get(rollout.reason)
     if way is None:
         return ""
-    return f"{way}: kubectl conch {way.split()[0]} {service.metadata.name} -n {service.metadata.namespace}"
+    return f"{way}: kubectl conch {way.split()[0]}{where(service)}"
+
+
+def _revisions(service: InferenceService) -> Table:
+    """The living revisions; where some are of variants, with a column that says of which."""
+    found = service.status.revisions
+    rows = tuple(_revision(service.of_variant(revision.variant or ""), revision) for revision in found)
+    if not any(revision.variant for revision in found):
+        return Table(_REVISION, rows)
+    told = tuple((revision.variant or "-", *row) for revision, row in zip(found, rows, strict=True))
+    return Table(("VARIANT", *_REVISION), told)
 
 
 def _revision(service: InferenceService, revision: RevisionStatus) -> tuple[str, ...]:

@@ -33,12 +33,15 @@ _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deploym
 _CONTAINER_STATUS = ("name", "ready", "restartCount", "state", "lastState")
 
 
-# In the trimmed metadata of a service: who last wrote its predictor, all that is kept of managedFields.
-AUTHOR: Final = "author"
+# In the trimmed metadata of a service: who last wrote what its predictor, under "", and each variant is made of; all
+# that is kept of managedFields.
+AUTHORS: Final = "authors"
 
 
-def author_of(body: Mapping[str, Any]) -> str:
-    """Return the field manager that last wrote something of spec.predictor; empty if the API server does not tell.
+def author_of(body: Mapping[str, Any], *variants: str) -> str:
+    """Return the field manager that last wrote something of a predictor; empty if the API server does not tell.
+
+    Which one: that of the variant that is named, or the latest of several; "", and no name at all, is spec.predictor.
 
     The time of an entry is that of its manager's last change, whichever of its fields it was: so at the moment
     when the predictor has changed, the latest of those who own a part of it is the one who changed it.
@@ -46,9 +49,23 @@ def author_of(body: Mapping[str, Any]) -> str:
     latest, author = "", ""
     for entry in body["metadata"].get("managedFields") or ():
         spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
-        if "f:predictor" in spec and (time := entry.get("time") or "") >= latest:
+        said = (spec.get("f:variants") or {}) | {_item(""): spec}
+        wrote = any("f:predictor" in (said.get(_item(variant)) or {}) for variant in variants or ("",))
+        if wrote and (time := entry.get("time") or "") >= latest:
             latest, author = time, entry.get("manager") or ""
     return author
+
+
+def _item(variant: str) -> str:
+    """How managedFields names an item of spec.variants (structured-merge-diff, field paths)."""
+    return f'k:{{"name":"{variant}"}}'
+
+
+def _authors(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return who last wrote the predictor, and each variant: its own words, or those that it takes from there."""
+    variants = [variant["name"] for variant in (body.get("spec") or {}).get("variants") or ()]
+    found = {variant: author_of(body, "", variant) for variant in ("", *variants)}
+    return {variant: author for variant, author in found.items() if author}
 
 
 def trim(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,8 +74,8 @@ def trim(body: Mapping[str, Any]) -> dict[str, Any]:
     if "annotations" in meta:
         meta["annotations"] = {k: v for k, v in meta["annotations"].items() if k not in _NOISE}
     kind = kind_of(body)
-    if kind == INFERENCE_SERVICE and (author := author_of(body)):
-        meta[AUTHOR] = author
+    if kind == INFERENCE_SERVICE and (authors := _authors(body)):
+        meta[AUTHORS] = authors
     kept = {key: value for key, value in body.items() if key not in {"metadata", "status"}}
     if kind == POD:
         kept.pop("spec", None)

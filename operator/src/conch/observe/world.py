@@ -33,7 +33,7 @@ from conch.observe.gateways import Gateways, SeenGateways, named_gateways
 from conch.observe.measured import Measured
 from conch.observe.parity import parities
 from conch.observe.store import Store
-from conch.observe.trim import AUTHOR
+from conch.observe.trim import AUTHORS
 from conch.observe.warmup import warmups
 from conch_contract import AgentReport, ParityReport, WarmupReport, names
 
@@ -121,7 +121,7 @@ class World:
     children: Mapping[Ref, Body] = field(default_factory=dict)  # ours: controlled by this very service
     strangers: Mapping[Ref, str] = field(default_factory=dict)  # labelled as ours, but somebody else's: whose
     revisions: Mapping[str, Revision] = field(default_factory=dict)
-    author: str = ""  # the field manager that last wrote the predictor
+    authors: Mapping[str, str] = field(default_factory=dict)  # field managers that last wrote a variant; "": predictor
     pods: tuple[Pod, ...] = ()
     gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
@@ -132,6 +132,11 @@ class World:
     def key(self) -> ServiceKey:
         """The service's name in the cluster."""
         return ServiceKey(self.service.metadata.namespace, self.service.metadata.name)
+
+    @property
+    def author(self) -> str:
+        """The field manager that last wrote the predictor, or the variant as which the service is looked at."""
+        return self.authors.get(self.service.variant, "")
 
     @property
     def routed(self) -> str | None:
@@ -234,7 +239,7 @@ def observe(store: Store, key: ServiceKey, now: float, gateways: Gateways | None
         children=ours,
         strangers={ref: owner_words(child) for ref, child in objects.items() if ref not in ours},
         revisions={ref.name: Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION},
-        author=body["metadata"].get(AUTHOR, ""),
+        authors=body["metadata"].get(AUTHORS, {}),
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),
         gateways=None if gateways is None else gateways.look(named_gateways(body)),
         warmups=warmups(bodies, ours.values()),

@@ -1,0 +1,164 @@
+"""`kubectl conch rollback --variant`: words for a variant that come to a revision of its past, or a refusal."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from conch.api import InferenceService
+from conch.api.kinds import INFERENCE_SERVICE, Ref
+from conch.cli.history import find, history_text, history_value
+from conch.cli.options import Refused
+from conch.cli.printing import plain
+from conch.cli.rollback import rollback_told, rolled_back
+from conch.decide import revision_name
+from conch.observe import Revision
+from tests.unit.simulation import KEY
+from tests.unit.test_cli_history import entries
+from tests.unit.test_variant_stories import WEIGHTED, change, service, up
+
+SERVICE = Ref(INFERENCE_SERVICE, KEY.name)
+BASE: dict[str, Any] = {
+    "model": {"modelFormat": {"name": "onnx"}, "storageUri": "s3://m/a", "storage": {"secretRef": {"name": "s3"}}},
+    "triton": {"shmSize": "1Gi"},
+    "resources": {"limits": {"cpu": 1}},
+    "pod": {"serviceAccountName": "models"},
+    "minReplicas": 2,
+}
+
+
+def isvc(predictor: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "conch.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": "magika", "namespace": "demo"},
+        "spec": {"predictor": predictor, "variants": [{"name": "a"}, {"name": "b", "weight": 5, "predictor": variant}]},
+    }
+
+
+def recorded(body: dict[str, Any]) -> Revision:
+    """The revision of variant b as its ControllerRevision keeps it."""
+    track = InferenceService.parse(body).of_variant("b")
+    name = revision_name(track.track, track.spec.predictor)
+    return Revision(name, 1, 1, {}, "", track.spec.predictor.to_wire())
+
+
+def without(field: str) -> dict[str, Any]:
+    return {key: value for key, value in BASE.items() if key != field}
+
+
+PASTS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    # then: predictor and variant; now: predictor; what the variant must say
+    ("as the predictor is", BASE, {}, BASE, {}),
+    (
+        "another folder",
+        BASE,
+        {"model": {"storageUri": "s3://m/b"}},
+        BASE,
+        {"model": {"storageUri": "s3://m/b"}},
+    ),
+    (
+        "the predictor has moved on",
+        BASE,
+        {},
+        {**BASE, "model": {**BASE["model"], "storageUri": "s3://m/c"}},
+        {"model": {"storageUri": "s3://m/a"}},
+    ),
+    (
+        "the predictor has another store",
+        BASE,
+        {},
+        {**BASE, "model": {"modelFormat": {"name": "onnx"}, "storageUri": "https://h/c"}},
+        {"model": {"storageUri": "s3://m/a", "storage": {"secretRef": {"name": "s3"}}}},
+    ),
+    (
+        "it had another store",
+        BASE,
+        {"model": {"storageUri": "https://h/c"}},
+        BASE,
+        {"model": {"storageUri": "https://h/c"}},
+    ),
+    ("what the predictor has dropped", BASE, {}, without("resources"), {"resources": {"limits": {"cpu": 1}}}),
+    ("defaults, where the predictor says more", without("triton"), {}, BASE, {"triton": {}}),
+    (
+        "a field of its pods",
+        BASE,
+        {"pod": {"env": [{"name": "A", "value": "1"}]}},
+        {**BASE, "pod": {"serviceAccountName": "models", "env": [{"name": "B", "value": "2"}]}},
+        {"pod": {"env": [{"name": "A", "value": "1"}]}},
+    ),
+    ("a warm-up", {**BASE, "warmup": {}}, {}, BASE, {"warmup": {}}),
+    ("how many pods", BASE, {"minReplicas": 7}, BASE, {}),
+]
+
+
+@pytest.mark.parametrize(("then", "said", "now", "words"), [past[1:] for past in PASTS], ids=[p[0] for p in PASTS])
+def test_the_words_come_to_the_very_revision(
+    then: dict[str, Any], said: dict[str, Any], now: dict[str, Any], words: dict[str, Any]
+) -> None:
+    revision = recorded(isvc(then, said))
+    before = isvc(now, {"resources": {"limits": {"cpu": 9}}, "maxReplicas": 9, "autoscaling": {}})
+    kept = copy.deepcopy(before)
+    after = rolled_back(before, revision, "b")
+    assert recorded(after).name == revision.name
+    assert after["spec"] == kept["spec"] | {
+        "variants": [
+            {"name": "a"},
+            {"name": "b", "weight": 5, "predictor": {**words, "maxReplicas": 9, "autoscaling": {}}},
+        ]
+    }
+    assert before == kept, "what was read stays as it was"
+
+
+UNSAYABLE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("a warm-up", BASE, {**BASE, "warmup": {}}, "warmup"),
+    ("a field of its pods", BASE, {**BASE, "pod": {**BASE["pod"], "nodeSelector": {"gpu": "t4"}}}, "pod.nodeSelector"),
+    ("the pod's fields", without("pod"), BASE, "pod.serviceAccountName"),
+    ("the model's name", {**BASE, "model": {**BASE["model"], "name": "m"}}, BASE, "model.name"),
+]
+
+
+@pytest.mark.parametrize(("then", "now", "field"), [row[1:] for row in UNSAYABLE], ids=[row[0] for row in UNSAYABLE])
+def test_what_a_variant_cannot_say_is_refused_with_the_field(
+    then: dict[str, Any], now: dict[str, Any], field: str
+) -> None:
+    told = rf"revision 1 of variant b of magika had other words for {field} than spec.predictor has now, or none,"
+    with pytest.raises(Refused, match=told):
+        rolled_back(isvc(now, {}), recorded(isvc(then, {})), "b")
+
+
+def test_a_variants_history_is_its_own_and_going_back_in_it_starts_its_rollout() -> None:
+    cluster = service(WEIGHTED, steps=[{"weight": 5}, {"pause": "Manual"}])
+    first = up(cluster, "int8")
+    change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+    second = up(cluster, "int8")
+    cluster.ask("promote 2@int8")
+    up(cluster, "int8")
+    track = cluster.world().service.of_variant("int8")
+    found = entries(cluster, "int8")
+    rows = [line.split() for line in plain(history_text(track, found)).splitlines()[1:]]
+    assert [(row[0], row[1], row[5]) for row in rows] == [("2", second, "serves"), ("1", first, "-")]
+    assert history_value(track, found)["variant"] == "int8"
+    assert plain(history_text(track, [])) == "variant int8 of magika has no revisions yet.\n"
+    with pytest.raises(Refused, match="variant int8 of magika asks for revision 2 already"):
+        find(track, found, 2)
+    with pytest.raises(
+        Refused,
+        match=r"variant int8 of magika has no revision 7 \(there are: 2, 1\); see: kubectl conch history magika -n demo"
+        " --variant int8",
+    ):
+        find(track, found, 7)
+    entry = find(track, found, 1)
+    before = cluster.objects[SERVICE]
+    fields: dict[str, Any] = {"f:spec": {"f:variants": {'k:{"name":"int8"}': {"f:predictor": {}}}}}
+    before["metadata"]["managedFields"] = [{"manager": "argocd-controller", "time": "t", "fieldsV1": fields}]
+    body = rolled_back(before, entry.revision, "int8")
+    body["metadata"]["generation"] += 1
+    told = " ".join(rollback_told(before, InferenceService.parse(body).of_variant("int8"), entry))
+    assert f"variant int8 of magika asks for revision 1 ({first}) again, as generation 3." in told
+    assert "to pass them: kubectl conch promote magika -n demo --variant int8 --full" in told
+    assert "argocd-controller wrote variant int8 before." in told
+    cluster.put(body)
+    assert up(cluster, "int8") == first
+    assert cluster.status.variants[0].candidate == first
+    assert cluster.status.candidate is None

@@ -1,0 +1,189 @@
+"""What `kubectl conch` asks of the rollouts of variants, and what it tells of them."""
+
+import re
+from typing import Any
+
+import pytest
+
+from conch.api import InferenceService
+from conch.api.kinds import INFERENCE_SERVICE, Ref
+from conch.cli.asking import abort, pause, promote, refuse_over_a_pause, resume, retry
+from conch.cli.offline import foresee
+from conch.cli.options import Refused
+from conch.cli.plan import plan_text, plan_value
+from conch.cli.printing import plain
+from conch.cli.status import status_text, status_value
+from conch.cli.track import chosen, requests_of
+from conch.plan import Apply
+from tests.unit.simulation import IMAGES, KEY, Cluster
+from tests.unit.test_cli_plan import is_golden
+from tests.unit.test_variant_stories import MATCHED, MIRRORED, WEIGHTED, change, service, up
+
+STEPS = [{"weight": 5}, {"pause": "Manual"}]
+NEXT = {"model": {"storageUri": "s3://models/int8-v2"}}
+NOW = 1_000_000.25
+
+
+def under_way(*others: dict[str, Any]) -> Cluster:
+    """A service whose variant int8 waits for a person at step 1, and whose predictor is at rest."""
+    cluster = service(WEIGHTED, *others, steps=STEPS)
+    for variant in (WEIGHTED, *others):
+        up(cluster, variant["name"])
+    change(cluster, predictor=NEXT)
+    up(cluster, "int8")
+    return cluster
+
+
+def seen(cluster: Cluster, variant: str | None = None) -> InferenceService:
+    return chosen(cluster.world().service, variant)
+
+
+def waits(cluster: Cluster, variant: str | None = None) -> str:
+    rollout = seen(cluster, variant).status.rollout
+    return rollout.reason if rollout else ""
+
+
+def test_a_request_names_the_variant_and_the_operator_acts_on_that_one_alone() -> None:
+    cluster = under_way()
+    cluster.edit(uri="s3://models/v2")
+    up(cluster)
+    ask = pause(seen(cluster, "int8"), NOW)
+    assert ask.request == "pause 3@int8 1970-01-12T13:46:40.250000Z"
+    assert ask.told.endswith("Go on with: kubectl conch resume magika -n demo --variant int8")
+    cluster.ask(ask.request or "")
+    up(cluster, "int8")
+    assert (waits(cluster, "int8"), waits(cluster)) == ("PausedByHand", "WaitsForPromotion")
+    assert resume(seen(cluster, "int8")).told.startswith("variant int8 of magika is held no more")
+    with pytest.raises(Refused, match="is not held by hand"):
+        resume(seen(cluster))
+    ask = promote(seen(cluster, "int8"), NOW, full=False)
+    assert ask.request == "promote 3/1@int8 1970-01-12T13:46:40.250000Z"
+    cluster.ask(ask.request or "")
+    up(cluster, "int8")
+    assert (waits(cluster, "int8"), cluster.status.candidate) == ("", cluster.decision().wanted)
+
+
+def test_what_was_aborted_of_a_variant_can_be_retried() -> None:
+    cluster = under_way()
+    stable = seen(cluster, "int8").status.stable
+    assert "gets all requests of variant int8 as soon" in promote(seen(cluster, "int8"), NOW, full=True).told
+    ask = abort(seen(cluster, "int8"), NOW)
+    assert f"all requests of variant int8 go back to {stable}." in ask.told
+    assert "kubectl conch retry magika -n demo --variant int8" in ask.told
+    cluster.ask(ask.request or "")
+    cluster.settle()
+    with pytest.raises(Refused, match=r"retry magika -n demo --variant int8, or change variant int8"):
+        promote(seen(cluster, "int8"), NOW, full=False)
+    cluster.ask(retry(seen(cluster, "int8"), NOW).request or "")
+    up(cluster, "int8")
+    assert waits(cluster, "int8") == "WaitsForPromotion"
+
+
+def test_a_name_that_is_no_variants_is_told_with_those_there_are() -> None:
+    with pytest.raises(Refused, match=r"magika has no variant 'int4' \(there are: int8, beta\); see: kubectl conch st"):
+        seen(under_way(MATCHED), "int4")
+    with pytest.raises(Refused, match=r"magika has no variant 'int8' \(it has none; leave out --variant\)"):
+        seen(service(), "int8")
+
+
+def test_without_a_name_and_a_rollout_of_the_predictor_those_that_have_one_are_named() -> None:
+    cluster = under_way(MATCHED)
+    told = (
+        "the predictor of magika has no rollout, but its variants have: int8 (Paused); say which one you mean, such as"
+        " --variant int8"
+    )
+    with pytest.raises(Refused, match=re.escape(told)):
+        promote(seen(cluster), NOW, full=False)
+    with pytest.raises(Refused, match=r"no rollout of variant beta of magika is under way: magika-beta-\w+ serves"):
+        promote(seen(cluster, "beta"), NOW, full=False)
+
+
+def test_a_request_does_not_end_the_pause_of_another_rollout() -> None:
+    cluster = under_way()
+    cluster.edit(uri="s3://models/v2")
+    up(cluster)
+    cluster.ask(pause(seen(cluster, "int8"), NOW).request or "")
+    cluster.settle()
+    whole = cluster.world().service
+    with pytest.raises(Refused, match="first say: kubectl conch resume magika -n demo --variant int8"):
+        refuse_over_a_pause(whole, seen(cluster))
+    refuse_over_a_pause(whole, seen(cluster, "int8"))
+    cluster.ask(pause(seen(cluster), NOW).request or "")
+    with pytest.raises(Refused, match=r"first say: kubectl conch resume magika -n demo$"):
+        refuse_over_a_pause(cluster.world().service, seen(cluster, "int8"))
+
+
+def test_which_requests_a_variant_gets_is_told_in_words() -> None:
+    two = {"headers": [{"name": "x-variant", "value": "b"}, {"name": "x-team", "value": "search"}]}
+    body = seen(service(WEIGHTED, {**MATCHED, "match": [*MATCHED["match"], two]}, MIRRORED, {"name": "own"}))
+    assert [requests_of(variant) for variant in body.spec.variants] == [
+        "weight 20 %",
+        "match x-variant: beta, or x-variant: b and x-team: search",
+        "mirror 25 %",
+        "own Service only",
+    ]
+
+
+def test_the_status_tells_of_each_variant_and_of_its_rollout() -> None:
+    cluster = under_way(MATCHED)
+    change(cluster, weight=30)
+    up(cluster, "int8")
+    text = plain(status_text(cluster.world().service, cluster.now + 60))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    int8, beta = (seen(cluster, name).status for name in ("int8", "beta"))
+    assert "VARIANT REQUESTS STABLE CANDIDATE STEP READY WAITS FOR" in lines
+    assert f"int8 weight 30 % {int8.stable} {int8.candidate} 1 of 3 3/3 WaitsForPromotion" in lines
+    assert f"beta match x-variant: beta {beta.stable} - - 2/2 -" in lines
+    assert any(
+        line.startswith(f"Rollout of {int8.candidate}: Paused, step 1 of 3 (pause: Manual)")
+        and line.endswith("5 % of the requests of variant int8")
+        for line in lines
+    )
+    assert "What you can do: promote it, or abort it: kubectl conch promote magika -n demo --variant int8" in lines
+    assert "VARIANT NUMBER REVISION ROLE PHASE WEIGHT READY MODEL" in lines
+    assert f"- 1 {cluster.status.stable} serves Ready 100 % 2/2 magika 1" in lines
+    assert f"int8 2 {int8.candidate} candidate Ready 5 % 1/1 magika 1" in lines
+    value = status_value(cluster.world().service)
+    assert value["variants"] == [{"name": "int8", "weight": 30}, {"name": "beta", "match": MATCHED["match"]}]
+    assert [variant["name"] for variant in value["status"]["variants"]] == ["int8", "beta"]
+
+
+def test_a_variant_that_is_not_up_says_what_it_waits_for() -> None:
+    cluster = service({"name": "own"})
+    wanted = cluster.decision("own").wanted
+    text = plain(status_text(cluster.world().service, cluster.now))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert f"own own Service only - - - 0/2 Revision {wanted} is coming up: Pending." in lines
+
+
+def edited(cluster: Cluster, variants: list[dict[str, Any]]) -> Cluster:
+    """The cluster after a change of the variants, before the operator looks."""
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    body["spec"]["variants"] = variants
+    body["metadata"]["generation"] += 1
+    cluster.put(body)
+    return cluster
+
+
+def test_the_plan_tells_of_each_variant_and_is_what_the_operator_writes_next() -> None:
+    cluster = service(WEIGHTED, MATCHED, MIRRORED, steps=STEPS)
+    for name in ("int8", "beta", "shadow"):
+        up(cluster, name)
+    own = {"name": "own", "predictor": {"warmup": {}, "minReplicas": 1}}
+    edited(cluster, [{**WEIGHTED, "predictor": NEXT}, MIRRORED, own])
+    foresight = foresee(cluster.objects.values(), KEY, IMAGES, cluster.now)
+    is_golden("variants.txt", plain(plan_text(foresight)))
+    value = plan_value(foresight)
+    assert [(each["name"], each["requests"]) for each in value["variants"]] == [
+        ("int8", "weight 20 %"),
+        ("shadow", "mirror 25 %"),
+        ("own", "own Service only"),
+    ]
+    int8 = value["variants"][0]
+    assert int8["revision"] == {"name": cluster.decision("int8").wanted, "number": 2, "known": False}
+    assert int8["serving"] == seen(cluster, "int8").status.stable
+    assert [step["state"] for step in int8["steps"]] == ["now", "", ""]
+    assert value["left"] == ["beta"]
+    told = [(write.kind, write.name, write.manifest) for write in foresight.writes]
+    actions = cluster.reconcile()
+    assert told == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]
