@@ -23,8 +23,8 @@ from conch.api.kinds import (
     ServiceKey,
     ref_of,
 )
-from conch.api.names import ANNOTATION_REQUEST
 from conch.decide import Decision, Event, Trouble, decide, events, tell, to_measure
+from conch.decide.request import annotation
 from conch.decide.times import format_time
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, World, observe
@@ -155,10 +155,10 @@ class Cluster:
         body["metadata"]["generation"] += 1
         self.put(body)
 
-    def ask(self, request: str) -> None:
+    def ask(self, request: str, variant: str = "") -> None:
         """Ask something of the rollout, as `kubectl annotate` does: the generation stays."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
-        body["metadata"].setdefault("annotations", {})[ANNOTATION_REQUEST] = request
+        body["metadata"].setdefault("annotations", {})[annotation(variant)] = request
         self.put(body)
 
     def accept_routes(self, status: str = "True", reason: str = "Accepted", message: str = "") -> None:

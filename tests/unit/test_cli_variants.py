@@ -7,7 +7,7 @@ import pytest
 
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE, Ref
-from conch.cli.asking import abort, pause, promote, refuse_over_a_pause, resume, retry
+from conch.cli.asking import abort, pause, promote, resume, retry
 from conch.cli.offline import foresee
 from conch.cli.options import Refused
 from conch.cli.plan import plan_text, plan_value
@@ -48,17 +48,17 @@ def test_a_request_names_the_variant_and_the_operator_acts_on_that_one_alone() -
     cluster.edit(uri="s3://models/v2")
     up(cluster)
     ask = pause(seen(cluster, "int8"), NOW)
-    assert ask.request == "pause 3@int8 1970-01-12T13:46:40.250000Z"
+    assert ask.request == "pause 3 1970-01-12T13:46:40.250000Z"
     assert ask.told.endswith("Go on with: kubectl conch resume magika -n demo --variant int8")
-    cluster.ask(ask.request or "")
+    cluster.ask(ask.request or "", "int8")
     up(cluster, "int8")
     assert (waits(cluster, "int8"), waits(cluster)) == ("PausedByHand", "WaitsForPromotion")
     assert resume(seen(cluster, "int8")).told.startswith("variant int8 of magika is held no more")
     with pytest.raises(Refused, match="is not held by hand"):
         resume(seen(cluster))
     ask = promote(seen(cluster, "int8"), NOW, full=False)
-    assert ask.request == "promote 3/1@int8 1970-01-12T13:46:40.250000Z"
-    cluster.ask(ask.request or "")
+    assert ask.request == "promote 3/1 1970-01-12T13:46:40.250000Z"
+    cluster.ask(ask.request or "", "int8")
     up(cluster, "int8")
     assert (waits(cluster, "int8"), cluster.status.candidate) == ("", cluster.decision().wanted)
 
@@ -70,11 +70,11 @@ def test_what_was_aborted_of_a_variant_can_be_retried() -> None:
     ask = abort(seen(cluster, "int8"), NOW)
     assert f"all requests of variant int8 go back to {stable}." in ask.told
     assert "kubectl conch retry magika -n demo --variant int8" in ask.told
-    cluster.ask(ask.request or "")
+    cluster.ask(ask.request or "", "int8")
     cluster.settle()
     with pytest.raises(Refused, match=r"retry magika -n demo --variant int8, or change variant int8"):
         promote(seen(cluster, "int8"), NOW, full=False)
-    cluster.ask(retry(seen(cluster, "int8"), NOW).request or "")
+    cluster.ask(retry(seen(cluster, "int8"), NOW).request or "", "int8")
     up(cluster, "int8")
     assert waits(cluster, "int8") == "WaitsForPromotion"
 
@@ -96,21 +96,6 @@ def test_without_a_name_and_a_rollout_of_the_predictor_those_that_have_one_are_n
         promote(seen(cluster), NOW, full=False)
     with pytest.raises(Refused, match=r"no rollout of variant beta of magika is under way: magika-beta-\w+ serves"):
         promote(seen(cluster, "beta"), NOW, full=False)
-
-
-def test_a_request_does_not_end_the_pause_of_another_rollout() -> None:
-    cluster = under_way()
-    cluster.edit(uri="s3://models/v2")
-    up(cluster)
-    cluster.ask(pause(seen(cluster, "int8"), NOW).request or "")
-    cluster.settle()
-    whole = cluster.world().service
-    with pytest.raises(Refused, match="first say: kubectl conch resume magika -n demo --variant int8"):
-        refuse_over_a_pause(whole, seen(cluster))
-    refuse_over_a_pause(whole, seen(cluster, "int8"))
-    cluster.ask(pause(seen(cluster), NOW).request or "")
-    with pytest.raises(Refused, match=r"first say: kubectl conch resume magika -n demo$"):
-        refuse_over_a_pause(cluster.world().service, seen(cluster, "int8"))
 
 
 def test_which_requests_a_variant_gets_is_told_in_words() -> None:

@@ -173,7 +173,7 @@ def test_predictor_and_variant_roll_out_beside_each_other(order: tuple[str, str]
         new[variant] = up(cluster, variant)
     assert routed(cluster) == {old[""]: 76, new[""]: 4, old["int8"]: 19, new["int8"]: 1}
     generation = cluster.world().service.metadata.generation
-    cluster.ask(f"promote {generation}@int8")
+    cluster.ask(f"promote {generation}", "int8")
     up(cluster, "int8")
     assert routed(cluster) == {old[""]: 76, new[""]: 4, new["int8"]: 20}
     assert cluster.status.candidate == new[""]

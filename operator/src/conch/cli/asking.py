@@ -101,28 +101,6 @@ def retry(service: InferenceService, now: float) -> Ask:
     return Ask(_text("retry", service, now), f"{rollout.revision} is tried once more, from the first step on.")
 
 
-def refuse_over_a_pause(service: InferenceService, track: InferenceService) -> None:
-    """Refuse a request that would take the place of another rollout's pause: there is one annotation for all.
-
-    Args:
-        service: the service as a whole.
-        track: what the request is about.
-
-    Raises:
-        Refused: the predictor, or another variant, is held by hand.
-    """
-    for other in ("", *(variant.name for variant in service.spec.variants)):
-        seen = service.of_variant(other)
-        asked, rollout = Request.of(seen), seen.status.rollout
-        if other == track.variant or asked is None or asked.verb != "pause":
-            continue
-        if rollout is not None and rollout.state != RolloutState.FAILED:
-            raise Refused(
-                f"{rollout.revision} is held by hand, and a second request would end that: a service has one at a"
-                f" time; first say: kubectl conch resume{where(seen)}"
-            )
-
-
 def step_words(step: Step) -> str:
     """Return a step as the manifest spells it, such as `weight: 5`."""
     return ", ".join(f"{word}: {value}" for word, value in step.model_dump(by_alias=True, exclude_none=True).items())
@@ -163,8 +141,7 @@ def _text(verb: Verb, service: InferenceService, now: float, step: int | None = 
     """The request; the moment behind it makes it another one than the last, so that it is acted on."""
     generation = service.metadata.generation
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    variant = f"@{service.variant}" if service.variant else ""
-    return f"{verb} {generation}{'' if step is None else f'/{step}'}{variant} {moment}"
+    return f"{verb} {generation}{'' if step is None else f'/{step}'} {moment}"
 
 
 def _of(service: InferenceService) -> str:

@@ -12,27 +12,26 @@ import click
 
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE
-from conch.api.names import ANNOTATION_REQUEST
 from conch.cli import asking
 from conch.cli.asking import Ask
 from conch.cli.cluster import MANAGER, Cluster, ask
 from conch.cli.options import Access, access
 from conch.cli.printing import show
 from conch.cli.track import chosen, variant_option
+from conch.decide.request import annotation
 
 
 def _carry_out(access: Access, name: str, variant: str | None, judge: Callable[[InferenceService], Ask]) -> None:
     """Judge the service, or its variant, as it is, write the request, and tell."""
+    said = annotation(variant or "")
 
     async def question(cluster: Cluster) -> tuple[InferenceService, Ask]:
         service, body = await cluster.service(name)
-        track = chosen(service, variant)
-        asked = judge(track)
+        asked = judge(chosen(service, variant))
         if asked.request is None:
-            await cluster.server.unannotate(INFERENCE_SERVICE, body, ANNOTATION_REQUEST, MANAGER)
+            await cluster.server.unannotate(INFERENCE_SERVICE, body, said, MANAGER)
         else:
-            asking.refuse_over_a_pause(service, track)
-            await cluster.server.annotate(INFERENCE_SERVICE, body, ANNOTATION_REQUEST, asked.request, MANAGER)
+            await cluster.server.annotate(INFERENCE_SERVICE, body, said, asked.request, MANAGER)
         return service, asked
 
     service, asked = ask(access, question)
@@ -41,7 +40,7 @@ def _carry_out(access: Access, name: str, variant: str | None, judge: Callable[[
         "service": name,
         "namespace": namespace,
         "variant": variant,
-        "annotation": ANNOTATION_REQUEST,
+        "annotation": said,
         "request": asked.request,
         "message": asked.told,
     }

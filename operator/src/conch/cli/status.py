@@ -6,12 +6,12 @@ from typing import Any, Final
 import click
 
 from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutStatus, Variant
-from conch.api.names import ANNOTATION_REQUEST
 from conch.cli.asking import PAUSED_BY_HAND, step_words
 from conch.cli.cluster import Cluster, ask
 from conch.cli.options import Access, access
 from conch.cli.printing import Table, Text, age, short, show
 from conch.cli.track import noun, requests_of, where
+from conch.decide.request import annotation
 from conch.decide.steps import stages
 from conch.decide.times import parse_time
 
@@ -46,7 +46,7 @@ def status_value(service: InferenceService) -> dict[str, Any]:
         "name": meta.name,
         "namespace": meta.namespace,
         "generation": meta.generation,
-        "request": meta.annotations.get(ANNOTATION_REQUEST),
+        "request": meta.annotations.get(annotation()),
         "steps": [step.to_wire() for step in stages(service.spec.rollout)],
         "variants": [_requests_value(variant) for variant in service.spec.variants],
         "status": service.status.to_wire(),
