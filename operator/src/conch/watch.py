@@ -112,14 +112,15 @@ async def audit(server: Server, intake: Intake, namespaces: Sequence[str]) -> No
 async def forget_lost(server: Server, intake: Intake, namespaces: Sequence[str]) -> None:
     """Forget what the API server no longer has; what it does not list at the moment is left as it is."""
     for kind in WATCHED:
+        known = intake.store.uids(kind)  # before the list: what comes while it is under way is not lost
         selector = "" if kind == INFERENCE_SERVICE else names.LABEL_SERVICE
         alive = await _alive(server, kind, selector, namespaces or ("",))
-        for key in intake.store.evict(kind, alive) if alive is not None else ():
+        for key in intake.store.evict(kind, known - alive) if alive is not None else ():
             intake.queue.add(key)
     if intake.gateways is None:
         return
     for kind in GATEWAYS:
-        known = intake.gateways.uids(kind)  # before the list: what comes while it is under way is not lost
+        known = intake.gateways.uids(kind)
         alive = await _alive(server, kind)
         if alive is not None:
             intake.rouse(intake.gateways.evict(kind, known - alive))

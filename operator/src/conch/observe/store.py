@@ -73,17 +73,22 @@ class Store:
             del self._worlds[key]
         return key
 
-    def evict(self, kind: Kind, alive: frozenset[str]) -> set[ServiceKey]:
-        """Forget objects of a kind whose uid is not among the living; return whose worlds changed.
+    def uids(self, kind: Kind) -> frozenset[str]:
+        """The uids of the objects of a kind that are known."""
+        worlds = self._worlds.values()
+        return frozenset(entry.uid for world in worlds for ref, entry in world.items() if ref.kind == kind)
+
+    def evict(self, kind: Kind, gone: frozenset[str]) -> set[ServiceKey]:
+        """Forget the objects of a kind that have these uids; return whose worlds changed.
 
         For after a lost watch: deletions that fell into the gap are never told.
         """
-        gone: set[ServiceKey] = set()
+        changed: set[ServiceKey] = set()
         for key, world in list(self._worlds.items()):
-            for ref in [r for r, e in world.items() if r.kind == kind and e.uid not in alive]:
+            for ref in [r for r, e in world.items() if r.kind == kind and e.uid in gone]:
                 self._dead[world.pop(ref).uid] = None
-                gone.add(key)
-        return gone
+                changed.add(key)
+        return changed
 
     def services(self) -> Iterator[ServiceKey]:
         """All services that are known, with or without children."""

@@ -1,0 +1,186 @@
+"""The conditions: what is so, and why not, of the predictor or a variant, and of the service as a whole.
+
+They are positive, and change their time only with their value; the clock is the status's (`decide/status.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from conch.api import ConditionType, RolloutStatus
+from conch.decide.revisions import phase_of
+from conch.decide.rollout import Decision, floor_of
+from conch.decide.trouble import trouble
+from conch.decide.warm import warmup_failed
+from conch.observe import Trouble, World
+from conch.traffic import router_of
+
+Truth = Literal["True", "False", "Unknown"]
+
+# What every change of a route brings with it for a moment.
+_PASSING: Final = frozenset({"RouteMissing", "GatewayPending"})
+# What the first write of a route brings with it too; only time tells whether it is more.
+_PERHAPS: Final = frozenset({"GatewaySilent"})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A condition without its clock."""
+
+    type: ConditionType
+    status: Truth
+    reason: str
+    message: str
+
+
+def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, routed: bool) -> list[Verdict]:
+    """All conditions that the predictor, or a variant, has at this moment."""
+    found = refused or trouble(world, decision.wanted)
+    if not decision.admitted:
+        found = found or warmup_failed(world, decision.wanted)
+    done = decision.wanted == decision.serving == world.routed and decision.admitted
+    there = done and world.ready(decision.wanted) >= floor_of(world.service)
+    hinders = _hindered(decision, _PASSING | _PERHAPS) if there else None
+    up = there and _programmed(world, decision, routed=routed) and hinders is None
+    verdicts = [
+        _ready(world, decision, found or hinders, up=up and refused is None),
+        _serving(world, decision, found),
+        _complete(world, decision, found, done=done),
+    ]
+    if world.service.spec.predictor.scales:
+        verdicts.append(_autoscaling(world, decision.serving))
+    if world.service.spec.traffic is not None:
+        verdicts.append(_traffic(world, decision, routed=routed))
+    stuck = decision.in_force.unsupported if there else None
+    if refused is not None or decision.overdue or decision.failed or stuck is not None:
+        why = refused or (_failure(decision) if decision.failed else stuck or _late(found))
+        verdicts.append(Verdict(ConditionType.STALLED, "True", why.reason, why.message))
+    elif not up:
+        waits = decision.rollout or hinders
+        told = waits.message if waits else f"Revision {decision.wanted} is coming up."
+        verdicts.append(Verdict(ConditionType.RECONCILING, "True", "Progressing", told))
+    return verdicts
+
+
+def _late(found: Trouble | None) -> Trouble:
+    return Trouble("ProgressDeadlineExceeded", found.message if found else "The revision did not become ready in time.")
+
+
+def _failure(decision: Decision) -> Trouble:
+    """Why the revision that the spec asks for does not serve, and what a person can do."""
+    memory = decision.rollout or RolloutStatus(revision=decision.wanted)
+    return Trouble(
+        memory.reason,
+        f"Revision {memory.revision} failed and {decision.serving} serves on: {memory.message}"
+        " It stays so until the predictor changes; kubectl conch retry tries it again.",
+    )
+
+
+def _ready(world: World, decision: Decision, found: Trouble | None, *, up: bool) -> Verdict:
+    """Whether the latest spec is served as asked."""
+    kind = ConditionType.READY
+    if up:
+        return Verdict(kind, "True", "Served", f"Revision {decision.wanted} serves as asked.")
+    if decision.failed:
+        why = _failure(decision)
+        return Verdict(kind, "False", why.reason, why.message)
+    if found is not None:
+        return Verdict(kind, "False", found.reason, found.message)
+    if decision.overdue:
+        return Verdict(kind, "False", "ProgressDeadlineExceeded", f"Revision {decision.wanted} is not ready in time.")
+    if decision.rollout is not None:
+        return Verdict(kind, "Unknown", decision.rollout.state, decision.rollout.message)
+    phase = phase_of(world, decision.wanted)
+    return Verdict(kind, "Unknown", "Progressing", f"Revision {decision.wanted} is coming up: {phase.value}.")
+
+
+def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict:
+    """Whether users get answers, from whatever revision."""
+    kind = ConditionType.SERVING
+    # What the traffic shows; while nobody can tell, the revision that carries the service speaks for it.
+    reached = sorted(decision.in_force.achieved) or [world.routed or ""]
+    answering = [name for name in reached if world.ready(name)]
+    if answering:
+        return Verdict(kind, "True", "Answering", f"Requests go to revision {' and '.join(answering)}.")
+    before = world.service.status.condition(kind)
+    if before is None or before.status == "Unknown":
+        return Verdict(kind, "Unknown", "Pending", "No pod has been ready yet.")
+    return Verdict(kind, "False", "NoReadyPods", found.message if found else "No pod is ready.")
+
+
+def _complete(world: World, decision: Decision, found: Trouble | None, *, done: bool) -> Verdict:
+    """Whether the revision that the spec asks for is the one that serves."""
+    kind = ConditionType.ROLLOUT_COMPLETE
+    before = world.service.status.condition(kind)
+    once = before is not None and before.status == "True" and world.service.status.stable == decision.wanted
+    if done and (once or world.ready(decision.wanted) >= decision.needed):
+        return Verdict(kind, "True", "Complete", f"Revision {decision.wanted} serves.")
+    if decision.failed:
+        why = _failure(decision)
+        return Verdict(kind, "False", why.reason, why.message)
+    if decision.overdue:
+        why = _late(found)
+        return Verdict(kind, "False", why.reason, f"Revision {decision.wanted}: {why.message}")
+    if decision.rollout is not None:
+        return Verdict(kind, "False", decision.rollout.state, decision.rollout.message)
+    told = f"Revision {decision.wanted} takes over when {decision.needed} of its pods are ready."
+    return Verdict(kind, "False", "Progressing", told)
+
+
+def _traffic(world: World, decision: Decision, *, routed: bool) -> Verdict:
+    """Whether what shares requests out has taken up what it was told; `routed`: the route says it."""
+    kind = ConditionType.TRAFFIC_PROGRAMMED
+    hinders = _hindered(decision, _PASSING)
+    if hinders is not None:
+        return Verdict(kind, "False", hinders.reason, hinders.message)
+    if _programmed(world, decision, routed=routed):
+        return Verdict(kind, "True", "Programmed", "Requests are shared out as asked.")
+    trouble = decision.in_force.trouble
+    told = trouble.message if trouble else "The traffic has not followed the last change yet."
+    return Verdict(kind, "Unknown", "Pending", told)
+
+
+def _autoscaling(world: World, serving: str) -> Verdict:
+    """What the HorizontalPodAutoscaler says of itself."""
+    kind = ConditionType.AUTOSCALING
+    autoscaler = world.autoscaler(serving) or {}
+    for condition in (autoscaler.get("status") or {}).get("conditions") or ():
+        if condition["type"] == "ScalingActive":
+            truth: Truth = "True" if condition["status"] == "True" else "False"
+            # The message of a healthy HPA names numbers that change all the time; its reason does.
+            told = "The autoscaler follows its metrics." if truth == "True" else condition.get("message", "")
+            return Verdict(kind, truth, condition.get("reason", "Scaling"), told)
+    return Verdict(kind, "Unknown", "Pending", "The autoscaler has not looked yet.")
+
+
+# What the service's own condition says of variants too, and the truths of it that give way to a variant's.
+_OF_ALL: Final[dict[ConditionType, frozenset[Truth]]] = {
+    ConditionType.READY: frozenset({"True"}),
+    ConditionType.TRAFFIC_PROGRAMMED: frozenset({"True"}),
+    ConditionType.RECONCILING: frozenset(),
+    ConditionType.STALLED: frozenset(),
+}
+
+
+def for_all(variants: Sequence[str], verdicts: Sequence[Sequence[Verdict]]) -> list[Verdict]:
+    """Return the service's conditions: the predictor's, and where that has nothing to complain of, a variant's."""
+    found = {verdict.type: verdict for verdict in verdicts[0]}
+    for variant, own in zip(variants[1:], verdicts[1:], strict=True):
+        for verdict in own:
+            good = _OF_ALL.get(verdict.type)
+            known = found.get(verdict.type)
+            if good is None or verdict.status in good or (known is not None and known.status not in good):
+                continue
+            found[verdict.type] = replace(verdict, message=f"Variant {variant}: {verdict.message}")
+    return list(found.values())
+
+
+def _programmed(world: World, decision: Decision, *, routed: bool) -> bool:
+    """Whether the traffic goes as it shall, as far as it tells; `routed`: the route says it."""
+    return routed and router_of(world.service).follows(decision.in_force.told, decision.shares)
+
+
+def _hindered(decision: Decision, passing: frozenset[str]) -> Trouble | None:
+    """Return what the network does not do as asked, but for reasons that pass by themselves."""
+    trouble = decision.in_force.trouble
+    return trouble if trouble is not None and trouble.reason not in passing else decision.in_force.unsupported

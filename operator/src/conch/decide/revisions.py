@@ -1,0 +1,76 @@
+"""What is told of one revision: its phase, its pods, and the models as its pods report them."""
+
+from typing import Final
+
+from conch.api import ModelStatus, Phase, ReplicaStatus, RevisionStatus
+from conch.decide.rollout import Decision, Living
+from conch.decide.times import format_time
+from conch.decide.trouble import trouble
+from conch.decide.warm import warmed
+from conch.observe import World
+from conch_contract import ModelReport, ModelState
+
+_ORDER: Final = (
+    ModelState.FAILED,
+    ModelState.PENDING,
+    ModelState.FETCHING,
+    ModelState.LOADING,
+    ModelState.WARMING,
+    ModelState.READY,
+)
+
+
+def revision_status(world: World, decision: Decision, living: Living) -> RevisionStatus:
+    """Return what is told of a revision that has pods."""
+    name = living.name
+    before = world.service.status.revision(name)
+    stored = world.revisions.get(name)
+    phase = phase_of(world, name)
+    since = before.since if before is not None and before.phase == phase else format_time(world.now)
+    number = decision.number if name == decision.wanted else (stored.number if stored else 0)
+    return RevisionStatus(
+        name=name,
+        variant=world.service.variant or None,
+        number=number,
+        generation=stored.generation if stored else world.service.metadata.generation,
+        phase=phase,
+        weight=decision.shares.get(name, 0),
+        replicas=ReplicaStatus(ready=world.ready(name), wanted=world.replicas(name) or living.floor),
+        models=_models(world, name),
+        warmup=warmed(world, name),
+        since=since,
+    )
+
+
+def phase_of(world: World, name: str) -> Phase:
+    """The least advanced model of the most advanced pod; a pod that is up outweighs one that starts."""
+    if world.ready(name) > 0:
+        return Phase.READY
+    if trouble(world, name) is not None:
+        return Phase.FAILED
+    states = [model.state for pod in world.pods_of(name) if pod.report for model in pod.report.models]
+    return Phase(max(states, key=_ORDER.index).value) if states else Phase.PENDING
+
+
+def _models(world: World, name: str) -> tuple[ModelStatus, ...]:
+    """What pods told of their models, the least advanced first; what was told before, when none was asked now."""
+    told: dict[str, ModelReport] = {}
+    for pod in world.pods_of(name):
+        for model in pod.report.models if pod.report else ():
+            known = told.get(model.name)
+            if known is None or _ORDER.index(model.state) < _ORDER.index(known.state):
+                told[model.name] = model
+    if not told:
+        before = world.service.status.revision(name)
+        return before.models if before else ()
+    return tuple(
+        ModelStatus(
+            name=model.name,
+            versions=tuple(v.version for v in model.versions if v.state is ModelState.READY),
+            state=model.state.value,
+            reason=model.reason,
+            message=model.message,
+            digest=model.digest,
+        )
+        for model in told.values()
+    )
