@@ -6,7 +6,7 @@ is the API server's memory (uid, resourceVersion, ownership by server-side apply
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from conch.api import Status
@@ -155,6 +155,13 @@ class Cluster:
         body["metadata"]["generation"] += 1
         self.put(body)
 
+    def edit_variants(self, *variants: dict[str, Any]) -> None:
+        """Ask for these variants, and no others."""
+        body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+        body["spec"]["variants"] = list(variants)
+        body["metadata"]["generation"] += 1
+        self.put(body)
+
     def ask(self, request: str, variant: str = "") -> None:
         """Ask something of the rollout, as `kubectl annotate` does: the generation stays."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
@@ -177,7 +184,7 @@ class Cluster:
         parents = [{"parentRef": ref, "conditions": conditions} for ref in body["spec"]["parentRefs"]]
         body["status"] = {"parents": parents}
         if status == "True":
-            self.accepted = frozenset(routed(self))
+            self.accepted = frozenset(named(body))
         self.put(body)
 
     def world(self) -> World:
@@ -288,6 +295,13 @@ class Cluster:
             case Apply(ref, wanted, new):
                 assert new == (ref not in self.objects)
                 self.put(_merged(self.objects.get(ref), wanted))
+
+
+def named(route: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the revisions to which a route leads, those that get copies too."""
+    for rule in route["spec"]["rules"]:
+        yield from (backend["name"] for backend in rule["backendRefs"])
+        yield from (each["requestMirror"]["backendRef"]["name"] for each in rule.get("filters", ()))
 
 
 def routed(cluster: Cluster) -> dict[str, int]:

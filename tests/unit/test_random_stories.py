@@ -1,19 +1,28 @@
 """Random stories of rollouts: whatever users, kubelet, gateway and clock do, some things are always so."""
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from conch.api.kinds import DEPLOYMENT, GATEWAY, INFERENCE_SERVICE, POD, SERVICE, Ref
+from conch.api.kinds import DEPLOYMENT, GATEWAY, HTTP_ROUTE, INFERENCE_SERVICE, POD, SERVICE, Ref
 from conch.api.names import ANNOTATION_STABLE
 from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
-from tests.unit.simulation import KEY, Cluster, manifest, routed, told
+from tests.unit.simulation import KEY, Cluster, manifest, named, routed, told
 
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS = [{"weight": 5}, {"pause": "1m"}, {"weight": 40}, {"pause": "Manual"}, {"weight": 80}]
 MODELS = [f"s3://models/v{number}" for number in range(3)]
+WAYS: list[dict[str, Any]] = [
+    {"weight": 20},
+    {"weight": 7},
+    {"match": [{"headers": [{"name": "x-variant", "value": "b"}]}]},
+    {"mirror": "50%"},
+    {},
+]
 PODS = 3
 PUBLIC = GatewayKey(KEY.namespace, "public")
 
@@ -41,6 +50,10 @@ class Rollouts(RuleBasedStateMachine):
         name: str = self.cluster.objects[Ref(SERVICE, KEY.name)]["metadata"]["annotations"][ANNOTATION_STABLE]
         return name
 
+    def variants(self) -> list[str]:
+        """The predictor, and the variant if it is asked for."""
+        return ["", *(variant.name for variant in self.cluster.world().service.spec.variants)]
+
     def revisions(self) -> list[str]:
         return sorted(ref.name for ref in self.cluster.objects if ref.kind == DEPLOYMENT)
 
@@ -48,6 +61,12 @@ class Rollouts(RuleBasedStateMachine):
     def change_the_model(self, further: int) -> None:
         self.model = (self.model + further) % len(MODELS)
         self.cluster.edit(uri=MODELS[self.model])
+        self.cluster.settle()
+
+    @rule(way=st.sampled_from([None, *WAYS]), model=st.integers(0, 1))
+    def a_variant_comes_changes_or_goes(self, way: dict[str, Any] | None, model: int) -> None:
+        predictor = {"model": {"storageUri": f"s3://models/variant-{model}"}}
+        self.cluster.edit_variants(*([] if way is None else [{"name": "b", "predictor": predictor, **way}]))
         self.cluster.settle()
 
     @rule()
@@ -116,22 +135,31 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.now += seconds
         self.cluster.settle()
 
-    @rule(verb=st.sampled_from(["promote", "pause", "abort", "retry"]), word=st.sampled_from(["", " a", " b"]))
-    def a_person_asks(self, verb: str, word: str) -> None:
+    @rule(
+        verb=st.sampled_from(["promote", "pause", "abort", "retry"]),
+        word=st.sampled_from(["", " a", " b"]),
+        variant=st.sampled_from(["", "", "b"]),
+    )
+    def a_person_asks(self, verb: str, word: str, variant: str) -> None:
         generation = self.cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["metadata"]["generation"]
-        self.cluster.ask(f"{verb} {generation}{word}")
+        self.cluster.ask(f"{verb} {generation}{word}", variant)
         self.cluster.settle()
 
     @rule()
     def a_person_lets_go(self) -> None:
         self.cluster.ask("")
+        self.cluster.ask("", "b")
         self.cluster.settle()
 
     @invariant()
     def shares_are_whole_and_lead_somewhere(self) -> None:
         shares = routed(self.cluster)
-        assert sum(shares.values()) == 100, shares
-        for name in shares:
+        whole = sum(shares.values())
+        assert whole in {100, 10_000}, shares
+        variant = sum(share for name, share in shares.items() if name.startswith("magika-b-"))
+        asked = self.cluster.world().service.of_variant("b").asked
+        assert variant * 100 in {0, whole * ((asked and asked.weight) or 0)}, (shares, asked)
+        for name in named(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)]):
             assert Ref(SERVICE, name) in self.cluster.objects, f"{name} has no Service"
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} has no Deployment"
 
@@ -159,7 +187,7 @@ class Rollouts(RuleBasedStateMachine):
         """When everything goes well from here on, it ends: served, or given up and told so, or a person is asked."""
         if not hasattr(self, "cluster"):
             return
-        self.cluster.ask("")
+        self.a_person_lets_go()
         self.cluster.put_gateway(PUBLIC)
         for _ in range(30):
             for name in self.revisions():
@@ -169,16 +197,19 @@ class Rollouts(RuleBasedStateMachine):
             self.cluster.accept_routes()
             self.cluster.now += 61
             self.cluster.settle()
-            status = self.cluster.status
-            if status.rollout is None and self.cluster.condition("Ready") == ("True", "Served"):
-                return
-            if status.rollout is not None and status.rollout.state == "Failed":
+            service = self.cluster.world().service
+            rollouts = [(name, service.of_variant(name).status.rollout) for name in self.variants()]
+            if all(rollout is None for _, rollout in rollouts):
+                if self.cluster.condition("Ready") == ("True", "Served"):
+                    return
+            elif all(rollout is None or rollout.state == "Failed" for _, rollout in rollouts):
                 assert self.cluster.condition("Stalled")[0] == "True"
-                assert list(routed(self.cluster)) == [self.stable()]
+                ours = [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
+                assert len(ours) == 1
                 return
-            if status.rollout is not None and status.rollout.reason in {"WaitsForPromotion", "PausedOnFailure"}:
-                generation = self.cluster.world().service.metadata.generation
-                self.cluster.ask(f"promote {generation} end{self.cluster.now}")
+            for name, rollout in rollouts:
+                if rollout is not None and rollout.reason in {"WaitsForPromotion", "PausedOnFailure"}:
+                    self.cluster.ask(f"promote {service.metadata.generation} end{self.cluster.now}", name)
         raise AssertionError(f"stuck: {self.cluster.status.rollout}, {self.cluster.condition('Ready')}")
 
 

@@ -64,19 +64,14 @@ def up(cluster: Cluster, variant: str = "") -> str:
 
 def change(cluster: Cluster, **fields: Any) -> None:
     """Change the first variant; a predictor given in part is laid over what it said."""
-    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
-    body["spec"]["variants"][0] |= fields
-    body["metadata"]["generation"] += 1
-    cluster.put(body)
+    first, *others = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["spec"]["variants"]
+    cluster.edit_variants({**first, **fields}, *others)
     cluster.settle()
 
 
 def drop(cluster: Cluster) -> None:
     """Ask for no variant any more."""
-    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
-    body["spec"]["variants"] = []
-    body["metadata"]["generation"] += 1
-    cluster.put(body)
+    cluster.edit_variants()
     cluster.settle()
 
 
@@ -260,6 +255,17 @@ def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() ->
         assert of(cluster, name) <= {"Pod", "EndpointSlice"}
     assert cluster.status.variants == ()
     assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_a_variant_that_leaves_the_route_and_changes_keeps_the_pods_that_the_gateway_reaches() -> None:
+    cluster = service(WEIGHTED)
+    int8 = up(cluster, "int8")
+    drop(cluster)
+    cluster.edit_variants({"name": "int8", "predictor": {"model": {"storageUri": "s3://models/int8-v2"}}})
+    cluster.settle()
+    assert Ref(DEPLOYMENT, int8) in cluster.objects, "the gateway has not taken up the route without it"
+    up(cluster, "int8")
+    assert Ref(DEPLOYMENT, int8) not in cluster.objects
 
 
 def test_a_variant_that_cannot_come_up_hurts_nobody_and_is_told() -> None:

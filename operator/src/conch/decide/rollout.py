@@ -20,7 +20,7 @@ from conch.decide.trouble import crash_loop, trouble
 from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
 from conch.observe import World
 from conch.observe.measured import Measured
-from conch.traffic import InForce, Shares, TrafficRouter, router_of
+from conch.traffic import InForce, Shares, TrafficRouter, router_of, still_reached
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _living(change: _Change, memory: RolloutStatus | None, needed: int) -> tuple
         kept = max(floor, memory.capacity) if scales else max(world.replicas(change.stable), 1)
         chosen = {change.wanted: needed, change.stable: kept}
     # What a request may still reach keeps its pods until the traffic has left it.
-    for name in sorted(change.in_force.reachable - chosen.keys()):
+    for name in sorted((change.in_force.reachable | still_reached(world)) - chosen.keys()):
         if world.deployment(name) is not None:
             chosen[name] = max(world.replicas(name), 1)
     return tuple(Living(name, pods) for name, pods in chosen.items())

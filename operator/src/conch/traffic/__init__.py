@@ -47,7 +47,7 @@ def router_of(service: InferenceService) -> TrafficRouter:
 
 
 def still_reached(world: World) -> frozenset[str]:
-    """Return which revisions of a variant that is asked for no more a request may still reach."""
+    """Return which revisions with pods the route may still lead to, however requests shall go from now on."""
     traffic = world.service.spec.traffic
     if traffic is None or not traffic.gateways:
         return frozenset()
