@@ -5,8 +5,9 @@ May not enter: manifests (that is `desire`), clocks, calls.
 
 from conch.decide.attention import ToMeasure, pods_to_ask, to_measure
 from conch.decide.events import Event, events
+from conch.decide.living import Living
 from conch.decide.naming import revision_name
-from conch.decide.rollout import Decision, Living
+from conch.decide.rollout import Decision
 from conch.decide.service import Decisions, decide
 from conch.decide.status import tell, tell_unreadable
 from conch.observe import Trouble

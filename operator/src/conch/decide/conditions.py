@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from conch.api import ConditionType, RolloutStatus
+from conch.decide.living import floor_of
 from conch.decide.revisions import phase_of
-from conch.decide.rollout import Decision, floor_of
+from conch.decide.rollout import Decision
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmup_failed
 from conch.observe import Trouble, World

@@ -3,7 +3,8 @@
 from typing import Final
 
 from conch.api import ModelStatus, Phase, ReplicaStatus, RevisionStatus
-from conch.decide.rollout import Decision, Living
+from conch.decide.living import Living
+from conch.decide.rollout import Decision
 from conch.decide.times import format_time
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmed

@@ -6,11 +6,12 @@ A revision keeps its pods as long as a request may reach it.
 
 from dataclasses import dataclass
 
-from conch.api import ConditionType, InferenceService, RolloutState, RolloutStatus
+from conch.api import ConditionType, RolloutState, RolloutStatus
 from conch.api.analysis import GateStatus, named
 from conch.decide.attention import age, next_look
 from conch.decide.gates import judge_all
 from conch.decide.history import forgotten, number_of
+from conch.decide.living import Change, Living, ceiling_of, drains, floor_of, living_of
 from conch.decide.naming import revision_name
 from conch.decide.parity import compares, parity_status, parity_waits
 from conch.decide.request import Request
@@ -20,15 +21,7 @@ from conch.decide.trouble import crash_loop, trouble
 from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
 from conch.observe import World
 from conch.observe.measured import Measured
-from conch.traffic import InForce, Shares, TrafficRouter, router_of, still_reached
-
-
-@dataclass(frozen=True)
-class Living:
-    """A revision that has pods, and how many it must not fall under; 0: it is drained, and comes back if need be."""
-
-    name: str
-    floor: int
+from conch.traffic import InForce, Shares, router_of
 
 
 @dataclass(frozen=True)
@@ -61,31 +54,16 @@ class Decision:
         return self.rollout is not None and self.rollout.state == RolloutState.FAILED
 
 
-@dataclass(frozen=True)
-class _Change:
-    """What every question below is about: a revision that is wanted, where another may still serve."""
-
-    world: World
-    router: TrafficRouter
-    in_force: InForce
-    wanted: str
-    stable: str
-
-    @property
-    def service(self) -> InferenceService:
-        return self.world.service
-
-
 def decide_one(world: World) -> Decision:
     """Decide, for the predictor or one variant, which revisions live and how its requests are shared out."""
     service = world.service
     wanted = revision_name(service.track, service.spec.predictor)
     router = router_of(service)
-    change = _Change(world, router, router.in_force(world), wanted, _stable(world, wanted))
+    change = Change(world, router, router.in_force(world), wanted, _stable(world, wanted))
     memory = _remember(change) if change.stable != wanted else None
     shares, serving = _split(change, memory)
     needed = _needed(change, memory)
-    living = _living(change, memory, needed)
+    living = living_of(change, memory, needed)
     names = frozenset(one.name for one in living)
     return Decision(
         wanted=wanted,
@@ -105,17 +83,6 @@ def decide_one(world: World) -> Decision:
     )
 
 
-def floor_of(service: InferenceService) -> int:
-    """The least replicas that the user allows."""
-    return service.spec.predictor.min_replicas
-
-
-def ceiling_of(service: InferenceService) -> int:
-    """The most replicas that the user allows; absent means as many as the least."""
-    predictor = service.spec.predictor
-    return predictor.max_replicas or predictor.min_replicas
-
-
 def _stable(world: World, wanted: str) -> str:
     """The revision that carries the service: the one the root Service names; if nobody knows, the status's."""
     if not _served_before(world):
@@ -131,14 +98,14 @@ def _served_before(world: World) -> bool:
     return not world.service.variant or bool(world.service.status.stable)
 
 
-def _remember(change: _Change) -> RolloutStatus:
+def _remember(change: Change) -> RolloutStatus:
     """Return the memory of the rollout, moved on by what the world shows."""
     world, service, stable, wanted = change.world, change.service, change.stable, change.wanted
     memory = service.status.rollout
     carried = _carried(world, stable)
     if memory is None or memory.revision != wanted:
         memory = begin(wanted, carried, world.now)
-    kept = memory.weight > 0 or _drains(service)
+    kept = memory.weight > 0 or drains(service)
     capacity = max(memory.capacity, carried) if kept else carried
     memory = memory.model_copy(update={"capacity": capacity})
     gates, parity = _judge(change, memory), service.spec.rollout.parity
@@ -170,7 +137,7 @@ def _lacks(world: World, stable: str, capacity: int) -> int:
     return max(0, min(capacity, world.replicas(stable)) - ready) if ready else 0
 
 
-def _judge(change: _Change, memory: RolloutStatus) -> tuple[GateStatus, ...]:
+def _judge(change: Change, memory: RolloutStatus) -> tuple[GateStatus, ...]:
     """Ask the gates; of a candidate without requests only parity has something to say."""
     if memory.state == RolloutState.FAILED:
         return ()
@@ -193,7 +160,7 @@ def split(stable: str, candidate: str, weight: int) -> dict[str, int]:
     return {name: share for name, share in ((stable, 100 - weight), (candidate, weight)) if share}
 
 
-def _split(change: _Change, memory: RolloutStatus | None) -> tuple[Shares, str]:
+def _split(change: Change, memory: RolloutStatus | None) -> tuple[Shares, str]:
     """The shares, and the revision that carries the service."""
     if memory is None:
         return {change.wanted: 100}, change.wanted
@@ -204,42 +171,7 @@ def _split(change: _Change, memory: RolloutStatus | None) -> tuple[Shares, str]:
     return split(change.stable, change.wanted, memory.weight), change.wanted if moved else change.stable
 
 
-def _living(change: _Change, memory: RolloutStatus | None, needed: int) -> tuple[Living, ...]:
-    """The revisions that shall have pods, the wanted one first."""
-    world, floor = change.world, floor_of(change.service)
-    if memory is None:
-        chosen = {change.wanted: floor}
-    elif _drains(change.service):
-        chosen = _one_after_the_other(change, memory, needed)
-    elif memory.state == RolloutState.FAILED:
-        chosen = {change.stable: floor}
-    else:
-        scales = change.service.spec.predictor.scales
-        kept = max(floor, memory.capacity) if scales else max(world.replicas(change.stable), 1)
-        chosen = {change.wanted: needed, change.stable: kept}
-    # What a request may still reach keeps its pods until the traffic has left it.
-    for name in sorted((change.in_force.reachable | still_reached(world)) - chosen.keys()):
-        if world.deployment(name) is not None:
-            chosen[name] = max(world.replicas(name), 1)
-    return tuple(Living(name, pods) for name, pods in chosen.items())
-
-
-def _one_after_the_other(change: _Change, memory: RolloutStatus, needed: int) -> dict[str, int]:
-    """Recreate: the pods of one revision are gone before those of the other start."""
-    stable, wanted = change.stable, change.wanted
-    if memory.state == RolloutState.FAILED:
-        return {stable: 0 if _has_pods(change.world, wanted) else floor_of(change.service)}
-    if _has_pods(change.world, stable) and change.world.deployment(wanted) is None:
-        return {stable: 0}
-    return {wanted: needed, stable: 0}
-
-
-def _has_pods(world: World, revision: str) -> bool:
-    """Whether a revision has pods, those that leave included: they hold what the node has given them."""
-    return any(pod.revision == revision for pod in world.pods)
-
-
-def _warms_up(change: _Change, memory: RolloutStatus | None, needed: int) -> bool:
+def _warms_up(change: Change, memory: RolloutStatus | None, needed: int) -> bool:
     """Whether the candidate has the pods for its first share, and nobody has warmed them yet."""
     if memory is None and _served_before(change.world):
         return False
@@ -248,18 +180,13 @@ def _warms_up(change: _Change, memory: RolloutStatus | None, needed: int) -> boo
     return asks_for_warmup(change.world) and warmed(change.world, change.wanted) is None
 
 
-def _compared(change: _Change, memory: RolloutStatus | None, needed: int) -> str | None:
+def _compared(change: Change, memory: RolloutStatus | None, needed: int) -> str | None:
     """The stable revision, while its answers are to be compared with those of a candidate that is warm."""
     world = change.world
     if memory is None or memory.state == RolloutState.FAILED or not compares(change.service, memory):
         return None
     up = world.ready(change.wanted) >= needed and world.ready(change.stable) > 0
     return change.stable if up and warmup_waits(world, change.wanted) is None else None
-
-
-def _drains(service: InferenceService) -> bool:
-    """Whether the old pods end before the new ones start."""
-    return service.spec.rollout.strategy == "Recreate"
 
 
 def _carried(world: World, stable: str) -> int:
@@ -271,7 +198,7 @@ def _carried(world: World, stable: str) -> int:
     return max(floor_of(world.service), min(world.ready(stable), ceiling_of(world.service)), 1)
 
 
-def _needed(change: _Change, memory: RolloutStatus | None) -> int:
+def _needed(change: Change, memory: RolloutStatus | None) -> int:
     """Ready pods that the wanted revision needs at this moment."""
     if memory is None:
         return max(floor_of(change.service), 1)

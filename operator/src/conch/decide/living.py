@@ -1,0 +1,81 @@
+"""Which revisions shall have pods, and how many at the least."""
+
+from dataclasses import dataclass
+
+from conch.api import InferenceService, RolloutState, RolloutStatus
+from conch.observe import World
+from conch.traffic import InForce, TrafficRouter, still_reached
+
+
+@dataclass(frozen=True)
+class Living:
+    """A revision that has pods, and how many it must not fall under; 0: it is drained, and comes back if need be."""
+
+    name: str
+    floor: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """What every question below is about: a revision that is wanted, where another may still serve."""
+
+    world: World
+    router: TrafficRouter
+    in_force: InForce
+    wanted: str
+    stable: str
+
+    @property
+    def service(self) -> InferenceService:
+        return self.world.service
+
+
+def floor_of(service: InferenceService) -> int:
+    """The least replicas that the user allows."""
+    return service.spec.predictor.min_replicas
+
+
+def ceiling_of(service: InferenceService) -> int:
+    """The most replicas that the user allows; absent means as many as the least."""
+    predictor = service.spec.predictor
+    return predictor.max_replicas or predictor.min_replicas
+
+
+def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tuple[Living, ...]:
+    """The revisions that shall have pods, the wanted one first."""
+    world, floor = change.world, floor_of(change.service)
+    if memory is None:
+        chosen = {change.wanted: floor}
+    elif drains(change.service):
+        chosen = _one_after_the_other(change, memory, needed)
+    elif memory.state == RolloutState.FAILED:
+        chosen = {change.stable: floor}
+    else:
+        scales = change.service.spec.predictor.scales
+        kept = max(floor, memory.capacity) if scales else max(world.replicas(change.stable), 1)
+        chosen = {change.wanted: needed, change.stable: kept}
+    # What a request may still reach keeps its pods until the traffic has left it.
+    for name in sorted((change.in_force.reachable | still_reached(world)) - chosen.keys()):
+        if world.deployment(name) is not None:
+            chosen[name] = max(world.replicas(name), 1)
+    return tuple(Living(name, pods) for name, pods in chosen.items())
+
+
+def _one_after_the_other(change: Change, memory: RolloutStatus, needed: int) -> dict[str, int]:
+    """Recreate: the pods of one revision are gone before those of the other start."""
+    stable, wanted = change.stable, change.wanted
+    if memory.state == RolloutState.FAILED:
+        return {stable: 0 if _has_pods(change.world, wanted) else floor_of(change.service)}
+    if _has_pods(change.world, stable) and change.world.deployment(wanted) is None:
+        return {stable: 0}
+    return {wanted: needed, stable: 0}
+
+
+def _has_pods(world: World, revision: str) -> bool:
+    """Whether a revision has pods, those that leave included: they hold what the node has given them."""
+    return any(pod.revision == revision for pod in world.pods)
+
+
+def drains(service: InferenceService) -> bool:
+    """Whether the old pods end before the new ones start."""
+    return service.spec.rollout.strategy == "Recreate"
