@@ -156,7 +156,7 @@ class Cluster:
         """Look at the service."""
         world = observe(self.store, KEY, self.now)
         assert isinstance(world, World)
-        measured = {name: self.measured for name in to_measure(world).models}
+        measured = dict.fromkeys(to_measure(world).models, self.measured)
         return world.told(self.reports).with_measured(measured)
 
     def decision(self, variant: str = "") -> Decision:

@@ -14,6 +14,7 @@ from conch.api.kinds import (
     SERVICE,
     Ref,
 )
+from conch.api.variants import MAX_VARIANTS
 from conch_contract import ModelState, names
 from tests.unit.simulation import KEY, Cluster, manifest, routed, told
 
@@ -190,6 +191,33 @@ def test_small_shares_are_exact() -> None:
     new = up(cluster, "int8")
     assert routed(cluster) == {stable: 9700, old: 285, new: 15}
     assert cluster.status.variants[0].weight == 5
+
+
+@pytest.mark.parametrize("way", ["weight", "match", "mirror"])
+def test_the_most_variants_fit_into_one_route(way: str) -> None:
+    """The Gateway API takes 16 rules, 64 matches in each and 127 in all, 16 backends and 16 filters."""
+    said: dict[str, Any] = {"weight": 10, "mirror": "50%"}
+    every = []
+    for number in range(MAX_VARIANTS):
+        said["match"] = [{"headers": [{"name": "x", "value": f"{number}{place}"}]} for place in range(4)]
+        every.append({"name": f"v{number}", way: said[way], "predictor": {"model": {"storageUri": "s3://models/v"}}})
+    cluster = service(*every, steps=[{"weight": 50}, {"pause": "Manual"}])
+    for variant in every:
+        up(cluster, variant["name"])
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    for predictor in (body["spec"]["predictor"], *(each["predictor"] for each in body["spec"]["variants"])):
+        predictor["model"]["storageUri"] += "-2"
+    body["metadata"]["generation"] += 1
+    cluster.put(body)
+    for name in ("", *(each["name"] for each in every)):
+        up(cluster, name)
+    found = rules(cluster)
+    assert len(found) == (16 if way == "match" else 2)
+    assert sum(len(rule["matches"]) for rule in found) < 128
+    for rule in found:
+        assert len(rule["backendRefs"]) == (16 if way == "weight" else 2)
+        assert len(rule["matches"]) <= 64
+        assert len(rule.get("filters", [])) in {0, MAX_VARIANTS}
 
 
 def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() -> None:
