@@ -15,6 +15,8 @@ from conch.api.kinds import (
     Ref,
 )
 from conch.api.variants import MAX_VARIANTS
+from conch.traffic import Way
+from conch.traffic.route import http_route
 from conch_contract import ModelState, names
 from tests.unit.simulation import KEY, Cluster, manifest, routed, told
 
@@ -197,21 +199,16 @@ def test_small_shares_are_exact() -> None:
 def test_the_most_variants_fit_into_one_route(way: str) -> None:
     """The Gateway API takes 16 rules, 64 matches in each and 127 in all, 16 backends and 16 filters."""
     said: dict[str, Any] = {"weight": 10, "mirror": "50%"}
-    every = []
+    body = manifest(traffic=GATEWAY)
+    body["spec"]["variants"] = []
     for number in range(MAX_VARIANTS):
         said["match"] = [{"headers": [{"name": "x", "value": f"{number}{place}"}]} for place in range(4)]
-        every.append({"name": f"v{number}", way: said[way], "predictor": {"model": {"storageUri": "s3://models/v"}}})
-    cluster = service(*every, steps=[{"weight": 50}, {"pause": "Manual"}])
-    for variant in every:
-        up(cluster, variant["name"])
-    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
-    for predictor in (body["spec"]["predictor"], *(each["predictor"] for each in body["spec"]["variants"])):
-        predictor["model"]["storageUri"] += "-2"
-    body["metadata"]["generation"] += 1
-    cluster.put(body)
-    for name in ("", *(each["name"] for each in every)):
-        up(cluster, name)
-    found = rules(cluster)
+        body["spec"]["variants"].append({"name": f"v{number}", way: said[way]})
+    asked = InferenceService.parse(body)
+    assert asked.spec.traffic is not None
+    tracks = [asked.of_variant(name) for name in ("", *(variant.name for variant in asked.spec.variants))]
+    ways = [Way(track, f"{track.track}-a", {f"{track.track}-a": 50, f"{track.track}-b": 50}) for track in tracks]
+    found = http_route(asked, asked.spec.traffic, ways)["spec"]["rules"]
     assert len(found) == (16 if way == "match" else 2)
     assert sum(len(rule["matches"]) for rule in found) < 128
     for rule in found:
