@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import pytest
 
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE
 from conch.api.names import ANNOTATION_REQUEST
-from tests.e2e.test_rolling_change import NUMBERS, double, double_or_triple
+from tests.support.doubling import LIGHT, NUMBERS, behind, double, follow, host_of, near, seen, times
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube
 from tests.support.service import Service
-from tests.support.traffic import Mix, Traffic
+from tests.support.traffic import Traffic
 from tests.support.wait import until
 
 PODS = 2
-LIGHT = Mix(grpc=2, fresh=2, kept=2, rate=10)
 Canary = Callable[..., tuple[Service, str]]
 
 
@@ -30,21 +26,10 @@ def canary(kube: Kube, namespace: str, gateway: Gateway) -> Canary:
     """Make a service behind the gateway that doubles numbers; return it and its host name."""
 
     def make(steps: list[dict[str, Any]], *, rollout: Any = None, **predictor: Any) -> tuple[Service, str]:
-        host = f"{namespace}.example.com"
-        manifest = {
-            "apiVersion": "conch.dev/v1alpha1",
-            "kind": "InferenceService",
-            "metadata": {"name": "double"},
-            "spec": {
-                "predictor": {**double(2), "minReplicas": PODS, **predictor},
-                "rollout": {"steps": steps, **(rollout or {})},
-                "traffic": {"gateways": [gateway.parent], "hostnames": [host]},
-            },
-        }
-        kube.apply(manifest, namespace)
-        service = Service(kube, namespace, "double")
+        said = {"minReplicas": PODS, **predictor}
+        service = behind(kube, namespace, gateway, said, rollout={"steps": steps, **(rollout or {})})
         service.until_ready(120)
-        return service, host
+        return service, host_of(service)
 
     return make
 
@@ -58,17 +43,17 @@ def test_a_good_candidate_goes_by_its_shares_and_fails_no_request(
     steps = [step for share in shares for step in ({"weight": share}, {"pause": "Manual"})]
     service, host = canary(steps)
     stable = service.status["stable"]
-    with Traffic(gateway.address, gateway.address, double_or_triple(), LIGHT, host) as traffic:
+    with Traffic(gateway.address, gateway.address, times(2, 3), LIGHT, host) as traffic:
         service.patch({"predictor": double(3)})
         for number, share in enumerate(shares):
             rollout = paused(service, number)
-            follow(gateway, host, share)
-            seen = asyncio.run(burst(gateway.address, host, count))
+            follow(gateway, service, {3: share})
+            told = seen(gateway, service, count)
             figure(
-                f"asked {share} %, got {100 * seen[3] / count:.2f} % of {count} requests ({seen[2] + seen[3]} right)"
+                f"asked {share} %, got {100 * told[3] / count:.2f} % of {count} requests ({told[2] + told[3]} right)"
             )
-            assert seen[2] + seen[3] == count, seen
-            assert near(seen, share), seen
+            assert told[2] + told[3] == count, told
+            assert near(told, {3: share}), told
             if number == 0:
                 first = uids(service, rollout["revision"])
             assert len(service.ready_pods(stable)) == PODS
@@ -77,8 +62,7 @@ def test_a_good_candidate_goes_by_its_shares_and_fails_no_request(
     figure(str(traffic))
     assert status["stable"] == rollout["revision"]
     assert first < uids(service, rollout["revision"]) or first == uids(service, rollout["revision"])
-    for tally in traffic.tallies.values():
-        assert not tally.failures, traffic
+    assert not traffic.failed, traffic
     service.until_event("Promoted", stable)
     service.patch({"traffic": None, "rollout": {"steps": None}})
     until(lambda: not service.children(HTTP_ROUTE), "the route is gone", 20)
@@ -138,7 +122,7 @@ def test_a_bad_candidate_is_rolled_back_for_its_own_reason(
     service, host = canary(steps, rollout=rollout, **warmups.get(kind, {}))
     stable = service.status["stable"]
     lowest = PODS
-    with Traffic(gateway.address, gateway.address, double_or_triple(), LIGHT, host) as traffic:
+    with Traffic(gateway.address, gateway.address, times(2, 3), LIGHT, host) as traffic:
         service.patch({"predictor": changed})
 
         def over() -> bool:
@@ -154,10 +138,8 @@ def test_a_bad_candidate_is_rolled_back_for_its_own_reason(
     assert told["reason"] == reason
     assert words in told["message"]
     assert lowest == PODS, "the stable revision keeps its capacity"
-    failed = sum(len(tally.failures) for tally in traffic.tallies.values())
-    sent = sum(tally.sent for tally in traffic.tallies.values())
     share = 0.2 if kind == "errors" else 0.0
-    assert failed <= share * sent + 3 * math.sqrt(share * (1 - share) * sent), traffic
+    assert traffic.failed <= share * traffic.sent + 3 * math.sqrt(share * (1 - share) * traffic.sent), traffic
     assert routed(service) == {stable: 100}
     service.until_event("RolledBack", told["revision"])
     assert service.condition("Serving")["status"] == "True"
@@ -188,32 +170,3 @@ def routed(service: Service) -> dict[str, int]:
     """What the HTTPRoute says."""
     [route] = service.children(HTTP_ROUTE)
     return {ref["name"]: ref["weight"] for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}
-
-
-def follow(gateway: Gateway, host: str, share: int) -> None:
-    """Wait until the gateway shares out as it said: Traefik follows up to two seconds after it has accepted."""
-    until(lambda: near(asyncio.run(burst(gateway.address, host, 200)), share), f"{share} % reach the candidate", 10)
-
-
-def near(seen: Counter[int], share: int) -> bool:
-    """Whether the answers by factor 3 are a share of all, in percent, within three standard deviations."""
-    count = sum(seen.values())
-    return abs(seen[3] - count * share / 100) <= 3 * math.sqrt(count * share / 100 * (1 - share / 100))
-
-
-async def burst(address: str, host: str, count: int, clients: int = 8) -> Counter[int]:
-    """Ask as fast as a few clients can; count the answers by the factor that they show, 0 for none."""
-    seen: Counter[int] = Counter()
-    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}]}
-    left = iter(range(count))
-
-    async def client(session: aiohttp.ClientSession) -> None:
-        for _ in left:
-            url = f"http://{address}/v2/models/double/infer"
-            async with session.post(url, json=body, headers={"Host": host}) as answer:
-                told = await answer.json() if answer.status == 200 else {"outputs": [{"data": [0]}]}
-                seen[int(told["outputs"][0]["data"][0])] += 1
-
-    async with aiohttp.ClientSession() as session:
-        await asyncio.gather(*(client(session) for _ in range(clients)))
-    return seen
