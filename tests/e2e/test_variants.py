@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import quantiles
 from typing import Any, Final
 
 import pytest
 
-from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, DISRUPTION_BUDGET, HTTP_ROUTE, SERVICE
+from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, DISRUPTION_BUDGET, HTTP_ROUTE, POD, SERVICE
 from conch_contract import names
 from tests.support.doubling import LIGHT, PROTOCOLS, behind, double, environment, follow, host_of, near, seen, times
 from tests.support.gateways import Gateway
@@ -19,18 +20,18 @@ from tests.support.wait import until
 
 TO_BETA: Final = {"x-variant": "beta"}
 MATCH: Final = [{"headers": [{"name": name, "value": value} for name, value in TO_BETA.items()]}]
-OBJECTS: Final = (DEPLOYMENT, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, CONTROLLER_REVISION)
-SECONDS_A_COPY_TAKES: Final = 1
+OTHER: Final = {"storageUri": double(3)["model"]["storageUri"]}
+OBJECTS: Final = (DEPLOYMENT, POD, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, CONTROLLER_REVISION)
+SECONDS_A_COPY_TAKES: Final = 0.3
 
 
 def variant(name: str, factor: int, **said: Any) -> dict[str, Any]:
     """Return a variant that multiplies by another factor than the predictor."""
-    predictor = {"model": {"storageUri": double(factor)["model"]["storageUri"]}, "pod": environment(FACTOR=factor)}
-    return {"name": name, "predictor": predictor, **said}
+    return {"name": name, "predictor": {"model": OTHER, "pod": environment(FACTOR=factor)}, **said}
 
 
 @pytest.mark.parametrize("gateway", ["envoy", "traefik"], indirect=True)
-def test_a_header_leads_to_the_variant_and_to_nobody_else(
+def test_a_header_leads_to_the_variant(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     service = behind(kube, namespace, gateway, {})
@@ -55,7 +56,7 @@ def test_a_header_leads_to_the_variant_and_to_nobody_else(
         assert service.status["stable"] == stable
         service.patch({"variants": None})
         until(lambda: not of_variant(service, "beta"), "nothing is left of the variant", 60)
-        assert seen(gateway, service, 100, TO_BETA) == {2: 100}
+        follow(gateway, service, {2: 100}, TO_BETA)
     figure(f"without the header: {without}\nwith it: {by_header}")
     assert not without.failed, without
     assert not by_header.failed, by_header
@@ -89,7 +90,7 @@ def test_a_shadow_that_fails_and_one_that_is_slow_hurt_nobody(
 ) -> None:
     broken = variant("broken", 3, mirror="50%")
     broken["predictor"]["pod"] = environment(FACTOR=3, FAILS=1.0)
-    slow = variant("slow", 3, mirror="10%")
+    slow = variant("slow", 3, mirror="5%")
     slow["predictor"]["pod"] = environment(FACTOR=3, SLEEPS=SECONDS_A_COPY_TAKES)
     service = behind(kube, namespace, gateway, {})
     service.until_ready(120)
@@ -98,20 +99,21 @@ def test_a_shadow_that_fails_and_one_that_is_slow_hurt_nobody(
     with Traffic(address, address, times(2), LIGHT, host) as coming:
         service.patch({"variants": [broken, slow]})
         service.until_ready(60)
-        [pod] = pods_of(service, "broken")
-        until(lambda: failed(pod, "double") > 20, "copies arrive", 20)
-    before, count = failed(pod, "double"), 400
+        [shadow] = pods_of(service, "broken")
+        until(lambda: failed(shadow, "double") > 20, "copies arrive", 20)
+    before, count = failed(shadow, "double"), 400
     assert seen(gateway, service, count) == {2: count}
-    copies = until(lambda: enough(failed(pod, "double") - before, count), "half of the requests were copied", 10)
+    copies = until(lambda: enough(failed(shadow, "double") - before, count), "half of the requests were copied", 10)
     with Traffic(address, address, times(2), LIGHT, host) as going:
-        assert answered(pods_of(service, "slow")[0], "double") > 1
+        [late] = pods_of(service, "slow")
+        until(lambda: answered(late, "double") > 1, "the slow one gets copies too", 20)
         service.patch({"variants": None})
-        until(lambda: not of_variant(service, "broken") and not of_variant(service, "slow"), "the shadows are gone", 60)
+        until(lambda: len(service.children(DEPLOYMENT)) == 1, "the shadows are gone", 60)
     figure(f"of {count} requests {copies} were copied\nthe shadows come: {coming}\nthey go: {going}")
     for traffic in (coming, going):
         assert not traffic.failed, traffic
         for tally in traffic.tallies.values():
-            assert max(tally.latencies) < SECONDS_A_COPY_TAKES, traffic
+            assert quantiles(tally.latencies, n=100)[-1] < SECONDS_A_COPY_TAKES, traffic
 
 
 @pytest.mark.parametrize("gateway", ["traefik"], indirect=True)
@@ -143,7 +145,7 @@ def shares(gateway: Gateway, service: Service, wanted: dict[int, int], figure: C
 
 
 def of_variant(service: Service, variant: str) -> list[str]:
-    """The objects that a variant still has."""
+    """The objects that a variant still has, pods that are going included."""
     found = [body for kind in OBJECTS for body in service.children(kind)]
     return [
         body["metadata"]["name"] for body in found if body["metadata"]["labels"].get(names.LABEL_VARIANT) == variant
