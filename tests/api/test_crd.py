@@ -19,6 +19,7 @@ from conch.api import (
     Status,
 )
 from conch.api.crd import schema
+from conch.api.variants import MAX_VARIANTS
 from tests.api.server import Server, service
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -72,10 +73,31 @@ async def test_constraint(server: Server, case: dict[str, Any]) -> None:
 
 
 def at(path: str, value: Any) -> dict[str, Any]:
-    """Return the object that holds the value at that path."""
-    for name in reversed(path.split(".")):
+    """Return the object that holds the value at that path; the empty path is the object itself."""
+    for name in reversed(path.split(".") if path else []):
         value = {name: value}
     return dict(value)
+
+
+async def test_the_most_that_variants_can_say_can_still_be_judged(server: Server) -> None:
+    """A rule has a budget at run time as well, and the rule on equal matches compares every pair."""
+    variants = [
+        {
+            "name": f"v{number}",
+            "match": [
+                {
+                    "headers": [
+                        {"name": f"h{place}{'x' * 126}", "value": f"{'v' * 1022}{match}{number}"} for place in range(8)
+                    ]
+                }
+                for match in range(4)
+            ],
+            "predictor": {"maxReplicas": 2},
+        }
+        for number in range(MAX_VARIANTS)
+    ]
+    traffic = {"gateways": [{"name": "public"}], "hostnames": ["a.b"]}
+    assert await server.refusal(service({"spec": {"traffic": traffic, "variants": variants}})) == ""
 
 
 @pytest.mark.parametrize("flag", OWNED)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import evidence, examples, filetypes, gateways, store
+from tests.support import evidence, examples, gateways, store
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube, KubectlError
 from tests.support.place import Place, open_place, plain
@@ -96,7 +96,6 @@ def bucket(place: Place, audit_from: int) -> Store:
         examples.upload(found)
         for factor in (2, 3):
             found.upload(f"s3://models/times-{factor}", {"model.py": examples.MODELS / "double" / "model.py"})
-        found.upload("s3://models/magika-v2", {"1/model.onnx": filetypes.MODEL})
     return found
 
 

@@ -20,7 +20,7 @@ EXAMPLES = [example for example in examples.all_examples() if example.file.stem 
 @pytest.fixture(scope="module")
 def applied(place: Place, shared_namespace: str, bucket: Store, gateway: Gateway) -> str:
     """A namespace with all of them, applied at once."""
-    del gateway  # canary.yaml names it
+    del gateway  # canary.yaml and variants.yaml name it
     examples.prepare(place.kube, shared_namespace, bucket)
     for example in EXAMPLES:
         place.kube.apply(example.file, shared_namespace)
@@ -31,12 +31,13 @@ def applied(place: Place, shared_namespace: str, bucket: Store, gateway: Gateway
 def test_an_example_answers(example: Example, place: Place, applied: str) -> None:
     service = Service(place.kube, applied, example.name)
     service.until_ready(150)
-    with place.reach(applied, example.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
-        for answer in (
-            clients.ask_http(http, example.model, example.inputs),
-            clients.ask_grpc(grpc, example.model, example.inputs),
-        ):
-            assert example.right(answer), answer
+    for name in example.services:
+        with place.reach(applied, name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
+            for answer in (
+                clients.ask_http(http, example.model, example.inputs),
+                clients.ask_grpc(grpc, example.model, example.inputs),
+            ):
+                assert example.right(answer), answer
 
 
 def test_two_versions_answer_side_by_side(place: Place, applied: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE
-from tests.e2e.test_rolling_change import double, double_or_triple
+from tests.support.doubling import double, environment, times
 from tests.support.gateways import Gateway
 from tests.support.git import MANAGER, Git
 from tests.support.kube import Kube, Object
@@ -37,13 +37,12 @@ def manifest(host: str, gateway: Gateway, predictor: dict[str, Any]) -> Object:
 def test_nobody_fights(kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]) -> None:
     host = f"{namespace}.example.com"
     first, second = (manifest(host, gateway, double(factor)) for factor in (2, 3))
-    broken = double(3)
-    broken["pod"]["env"].append({"name": "FAILS", "value": "1.0"})
+    broken = {**double(3), "pod": environment(FACTOR=3, FAILS=1.0)}
     service = Service(kube, namespace, "double")
     with Git(kube, namespace, first, PERIOD) as git:
         until(lambda: git.applied, "Git has applied it", 30)
         stable = service.until_ready(120)["stable"]
-        with Traffic(gateway.address, gateway.address, double_or_triple(), LIGHT, host) as traffic:
+        with Traffic(gateway.address, gateway.address, times(2, 3), LIGHT, host) as traffic:
             git.manifest = second
             until(lambda: waits_for(service) == "WaitsForPromotion", "the rollout waits", 90)
             quiet(git, service)
@@ -51,8 +50,8 @@ def test_nobody_fights(kube: Kube, namespace: str, gateway: Gateway, figure: Cal
             settled = service.settle(120)["stable"]
             assert settled != stable
             quiet(git, service)
-        assert not any(tally.failures for tally in traffic.tallies.values()), traffic
-        with Traffic(gateway.address, gateway.address, double_or_triple(), LIGHT, host) as traffic:
+        assert not traffic.failed, traffic
+        with Traffic(gateway.address, gateway.address, times(2, 3), LIGHT, host) as traffic:
             git.manifest = manifest(host, gateway, broken)
             until(lambda: waits_for(service) == "AnalysisFailed", "the bad change is given up", 90)
             until(lambda: len(service.children(DEPLOYMENT)) == 1, "its pods are gone", 60)

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE
 from conch_contract import names
 from tests.support import clients
+from tests.support.doubling import NUMBERS, double, times
 from tests.support.metrics import answered
 from tests.support.place import Place
 from tests.support.service import Service
-from tests.support.traffic import Mix, Question, Traffic
+from tests.support.traffic import Mix, Traffic
 from tests.support.wait import until
 
 LOAD_SECONDS = 60
 LEAST_RATE = 100  # requests a second, all clients together
-
-
-NUMBERS = np.array([1.5, 2.0], dtype=np.float32)
-
-
-def double_or_triple() -> Question:
-    """Ask the model of support/models/double: the old revision doubles, the new one triples."""
-
-    def right(answer: np.ndarray[Any, Any]) -> bool:
-        return answer.tolist() in ((2 * NUMBERS).tolist(), (3 * NUMBERS).tolist())
-
-    return Question("double", "x", NUMBERS, "y", right)
-
-
-def double(factor: int) -> dict[str, Any]:
-    """Return the part of a predictor that changes: where its files are, and by what it multiplies."""
-    secret = {"secretRef": {"name": "s3"}}
-    model = {
-        "name": "double",
-        "modelFormat": {"name": "python"},
-        "storageUri": f"s3://models/times-{factor}",
-        "storage": secret,
-    }
-    return {"model": model, "pod": {"env": [{"name": "FACTOR", "value": str(factor)}]}}
 
 
 def test_a_change_of_the_model_fails_no_request(
@@ -52,7 +26,7 @@ def test_a_change_of_the_model_fails_no_request(
     old = service.until_ready()["stable"]
     with (
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, double_or_triple()) as traffic,
+        Traffic(http, grpc, times(2, 3)) as traffic,
     ):
         began = time.monotonic()
         until(lambda: time.monotonic() - began > LOAD_SECONDS / 6, "the load is steady", LOAD_SECONDS)
@@ -92,7 +66,7 @@ def test_a_pod_that_comes_later_gets_its_share_of_long_lived_channels(
     service.until_ready()
     with (
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, double_or_triple(), Mix(grpc=10, fresh=0, kept=0, rate=6)) as traffic,
+        Traffic(http, grpc, times(2, 3), Mix(grpc=10, fresh=0, kept=0, rate=6)) as traffic,
     ):
         [first] = service.ready_pods()
         until(lambda: answered(first, "double") > 100, "the first pod answers all", 30)

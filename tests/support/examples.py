@@ -40,6 +40,12 @@ class Example:
         said = yaml.safe_load(self.file.read_text())["spec"]["predictor"]["model"]
         return str(said.get("name", self.name))
 
+    @property
+    def services(self) -> list[str]:
+        """The Services that answer: the service's own, and one for each variant."""
+        variants = yaml.safe_load(self.file.read_text())["spec"].get("variants", ())
+        return [self.name, *(f"{self.name}-{variant['name']}" for variant in variants)]
+
 
 def all_examples() -> list[Example]:
     """Return one for each file of the folder.
@@ -59,6 +65,7 @@ def all_examples() -> list[Example]:
         "dynamic-batching": magika,
         "autoscaling": magika,
         "canary": magika,
+        "variants": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
         "sklearn": iris,
@@ -74,6 +81,7 @@ def all_examples() -> list[Example]:
 def upload(store: Store) -> None:
     """Upload every model that an example reads from S3."""
     store.upload("s3://models/magika", {"model.onnx": filetypes.MODEL})
+    store.upload("s3://models/magika-v2", {"1/model.onnx": filetypes.MODEL})
     store.upload("s3://models/double", {"model.py": MODELS / "double" / "model.py"})
     code = MODELS / "add_sub" / "model.py"
     versions: dict[str, bytes | Path] = {f"{number}/model.py": code for number in (1, 2, 3)}

@@ -12,12 +12,21 @@ _LINE = re.compile(r"^(?P<name>\w+)\{(?P<labels>[^}]*)\} (?P<value>\S+)$", re.MU
 
 
 def answered(pod: Object, model: str) -> int:
-    """Return how many requests for a model a pod has answered (nv_inference_request_success)."""
+    """Return how many requests for a model a pod has answered."""
+    return _count(pod, model, "nv_inference_request_success")
+
+
+def failed(pod: Object, model: str) -> int:
+    """Return how many requests for a model a pod has answered with an error."""
+    return _count(pod, model, "nv_inference_request_failure")
+
+
+def _count(pod: Object, model: str, counter: str) -> int:
     url = f"http://{pod['status']['podIP']}:{names.METRICS_PORT}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:
         text = answer.read().decode()
     return sum(
         int(float(line["value"]))
         for line in _LINE.finditer(text)
-        if line["name"] == "nv_inference_request_success" and f'model="{model}"' in line["labels"]
+        if line["name"] == counter and f'model="{model}"' in line["labels"]
     )

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -82,11 +82,21 @@ Send = Callable[[], Awaitable[None]]
 class Traffic:
     """Load on one Service, from entering `with` to leaving it, in a thread of its own."""
 
-    def __init__(self, http: str, grpc: str, question: Question, mix: Mix | None = None, host: str = "") -> None:
+    def __init__(
+        self,
+        http: str,
+        grpc: str,
+        question: Question,
+        mix: Mix | None = None,
+        host: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.tallies = {kind: Tally() for kind in ("grpc", "fresh", "kept")}
         self.seconds = 0.0
         self._http, self._grpc, self._question, self._mix = http, grpc, question, mix or Mix()
         self._host = host  # the name to ask a gateway for, where the address is a gateway's
+        self._headers = dict(headers or {})  # what each request has besides
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="traffic", daemon=True)
@@ -106,7 +116,17 @@ class Traffic:
     @property
     def rate(self) -> float:
         """Requests a second over the whole time, all kinds together."""
-        return sum(tally.sent for tally in self.tallies.values()) / max(self.seconds, 1e-9)
+        return self.sent / max(self.seconds, 1e-9)
+
+    @property
+    def sent(self) -> int:
+        """Requests, answered or not."""
+        return sum(tally.sent for tally in self.tallies.values())
+
+    @property
+    def failed(self) -> int:
+        """Requests without a right answer."""
+        return sum(len(tally.failures) for tally in self.tallies.values())
 
     def __str__(self) -> str:
         """Tell each kind's count."""
@@ -161,7 +181,7 @@ class Traffic:
             [self._tensor(over_http)], outputs=[over_http.InferRequestedOutput(self._question.output, binary_data=True)]
         )
         url = f"http://{self._http}/v2/models/{self._question.model}/infer"
-        headers = {_JSON_LENGTH: str(length)} | ({"Host": self._host} if self._host else {})
+        headers = {_JSON_LENGTH: str(length), **self._headers} | ({"Host": self._host} if self._host else {})
 
         async def send() -> None:
             async with session.post(url, data=body, headers=headers) as answer:
@@ -176,7 +196,7 @@ class Traffic:
         inputs = [self._tensor(over_grpc)]
 
         async def send() -> None:
-            answer = await channel.infer(self._question.model, inputs, client_timeout=_SECONDS)
+            answer = await channel.infer(self._question.model, inputs, headers=self._headers, client_timeout=_SECONDS)
             self._check(answer.as_numpy(self._question.output))
 
         return send

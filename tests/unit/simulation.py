@@ -306,7 +306,7 @@ def named(route: Mapping[str, Any]) -> Iterator[str]:
 
 def routed(cluster: Cluster) -> dict[str, int]:
     """The weights of the requests that no match claims; those of HTTP and gRPC are the same."""
-    rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"][-2:]
+    rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"][:2]
     http, grpc = ({ref["name"]: ref["weight"] for ref in rule["backendRefs"]} for rule in rules)
     assert http == grpc
     return http

@@ -14,8 +14,11 @@ from conch.api.kinds import (
     SERVICE,
     Ref,
 )
+from conch.api.variants import MAX_VARIANTS
 from conch.decide import to_measure
 from conch.observe.measured import History, Measured, Totals
+from conch.traffic import Way
+from conch.traffic.route import http_route
 from conch_contract import ModelState, names
 from tests.unit.simulation import KEY, Cluster, manifest, routed, told
 
@@ -123,9 +126,11 @@ def test_a_variant_has_its_own_objects_and_the_model_keeps_its_name() -> None:
 
 def test_a_header_reaches_its_variant_over_both_protocols() -> None:
     cluster = service(MATCHED)
-    assert len(rules(cluster)) == 2, "until it is up, its requests are the predictor's"
+    before = rules(cluster)
+    assert len(before) == 2, "until it is up, its requests are the predictor's"
     beta = up(cluster, "beta")
-    http, grpc = rules(cluster)[:2]
+    assert rules(cluster)[:2] == before, "a rule that moves gets another's pods for a moment (Envoy Gateway)"
+    http, grpc = rules(cluster)[2:]
     assert [match["path"]["value"] for match in http["matches"]] == ["/v2/models", "/v2/health"]
     for rule, port in ((http, 8000), (grpc, 8001)):
         assert all(m["headers"] == [{"type": "Exact", "name": "x-variant", "value": "beta"}] for m in rule["matches"])
@@ -237,6 +242,28 @@ def test_where_a_gateway_does_not_tell_counters_say_whether_copies_arrive() -> N
     cluster.measured_of.clear()
     change(cluster, mirror="50%")
     assert set(to_measure(cluster.world()).models) == {stable, shadow}, "another spec, another question"
+
+
+@pytest.mark.parametrize("way", ["weight", "match", "mirror"])
+def test_the_most_variants_fit_into_one_route(way: str) -> None:
+    """The Gateway API takes 16 rules, 64 matches in each and 127 in all, 16 backends and 16 filters."""
+    said: dict[str, Any] = {"weight": 10, "mirror": "50%"}
+    body = manifest(traffic=GATEWAY)
+    body["spec"]["variants"] = []
+    for number in range(MAX_VARIANTS):
+        said["match"] = [{"headers": [{"name": "x", "value": f"{number}{place}"}]} for place in range(4)]
+        body["spec"]["variants"].append({"name": f"v{number}", way: said[way]})
+    asked = InferenceService.parse(body)
+    assert asked.spec.traffic is not None
+    tracks = [asked.of_variant(name) for name in ("", *(variant.name for variant in asked.spec.variants))]
+    ways = [Way(track, f"{track.track}-a", {f"{track.track}-a": 50, f"{track.track}-b": 50}) for track in tracks]
+    found = http_route(asked, asked.spec.traffic, ways)["spec"]["rules"]
+    assert len(found) == (16 if way == "match" else 2)
+    assert sum(len(rule["matches"]) for rule in found) < 128
+    for rule in found:
+        assert len(rule["backendRefs"]) == (16 if way == "weight" else 2)
+        assert len(rule["matches"]) <= 64
+        assert len(rule.get("filters", [])) in {0, MAX_VARIANTS}
 
 
 def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() -> None:

@@ -12,7 +12,7 @@ from conch.api.pod import Pod, Resources
 from conch.api.rollout import Rollout
 from conch.api.traffic import Traffic
 from conch.api.triton import Triton
-from conch.api.variants import Variant
+from conch.api.variants import MAX_VARIANTS, Variant
 from conch.api.warmup import Warmup
 
 
@@ -154,7 +154,7 @@ class Spec(Part):
     """The model, how Triton serves it, and on how many pods of which kind."""
     rollout: Rollout = Rollout()
     """How a change of the predictor reaches users."""
-    variants: Annotated[tuple[Variant, ...], Field(max_length=8), keyed_by("name")] = ()
+    variants: Annotated[tuple[Variant, ...], Field(max_length=MAX_VARIANTS), keyed_by("name")] = ()
     """Long-lived variants of the predictor beside it, each with revisions and a rollout of its own."""
     traffic: Traffic | None = None
     """The way from clients to pods. Absent: a Service of the service's name, and nothing else."""

@@ -16,7 +16,10 @@ from conch.api.pod import Pod, Resources
 from conch.api.triton import Triton
 from conch.api.warmup import Warmup
 
-_TOKEN: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"  # noqa: S105  RFC 9110, section 5.6.2, says token
+# RFC 9110, section 5.6.2. In lower case, as HTTP/2 sends them: names that differ in case alone are then not two.
+_TOKEN: Final = r"^[a-z0-9!#$%&'*+.^_`|~-]+$"  # noqa: S105  the RFC says token
+# An HTTPRoute has at most 16 rules and 16 backends in a rule: two for each variant, and two for the predictor.
+MAX_VARIANTS: Final = 7
 # What of a predictor is merged field by field; a variant that says another field replaces it.
 MERGED: Final = ("model", "pod")
 
@@ -72,10 +75,10 @@ class Header(Part):
         Field(min_length=1, max_length=128),
         Rule(
             f'self.matches("{_TOKEN}")',
-            message="not a header name; write letters, digits and dashes, such as x-variant",
+            message="not a header name in lower case; write letters, digits and dashes, such as x-variant",
         ),
     ]
-    """Its name; upper and lower case are the same."""
+    """Its name, in lower case; a request may write it in upper case as well."""
     value: Annotated[str, Field(min_length=1, max_length=1024)]
     """Its value, exactly."""
 

@@ -23,14 +23,18 @@ _GRPC_PATHS: Final = ("/inference.GRPCInferenceService",)
 
 
 def http_route(service: InferenceService, traffic: Traffic, ways: Sequence[Way]) -> Manifest:
-    """Build the route; `ways` are the predictor's and those of the variants that shall have requests now."""
+    """Build the route; `ways` are the predictor's and those of the variants that shall have requests now.
+
+    The predictor's rules come first: of two rules with the same path the one with headers wins in any order, and
+    Envoy Gateway names Envoy's clusters by a rule's place, so that a rule which moves gets another's pods for a moment.
+    """
     asked = [(way, said) for way in ways if (said := way.service.asked) is not None]
     mirrors = [(way, said.mirror) for way, said in asked if said.mirror]
-    rules = [rule for way, said in asked if said.match for rule in _rules(traffic, way.shares, said.match, ())]
+    matched = [rule for way, said in asked if said.match for rule in _rules(traffic, way.shares, said.match, ())]
     spec = {
         "parentRefs": list(parents(service, traffic)),
         "hostnames": list(traffic.hostnames),
-        "rules": [*rules, *_rules(traffic, weights(ways), (), mirrors)],
+        "rules": [*_rules(traffic, weights(ways), (), mirrors), *matched],
     }
     return {**child(service, HTTP_ROUTE, service.metadata.name), "spec": spec}
 

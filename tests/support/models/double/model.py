@@ -1,12 +1,14 @@
 """A Triton Python model: every number times FACTOR, which its pod's environment says.
 
-For candidates that are bad: FAILS is the share of requests that end in an error, SLEEPS what each takes, in seconds.
+For candidates that are bad: FAILS is the share of requests that end in an error, SLEEPS what each takes, in seconds,
+and DIES after how many seconds of its life a request takes Triton down.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from typing import Any
 
@@ -30,6 +32,7 @@ class TritonPythonModel:
         self._factor = np.float32(os.environ["FACTOR"])
         self._fails = float(os.environ.get("FAILS", "0"))
         self._sleeps = float(os.environ.get("SLEEPS", "0"))
+        self._end = time.monotonic() + float(os.environ.get("DIES", "inf"))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request."""
@@ -37,6 +40,8 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> Any:
         time.sleep(self._sleeps)
+        if time.monotonic() > self._end:
+            os.kill(os.getppid(), signal.SIGKILL)
         if random.random() < self._fails:  # noqa: S311  no secret
             raise pb_utils.TritonModelException("this model is broken")
         x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()

@@ -1,0 +1,168 @@
+"""Variants beside the predictor, through real gateways and under load: by header, by weight, and shadows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import quantiles
+from typing import Any, Final
+
+import pytest
+
+from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, DISRUPTION_BUDGET, HTTP_ROUTE, POD, SERVICE
+from conch_contract import names
+from tests.support.doubling import LIGHT, PROTOCOLS, behind, double, environment, follow, host_of, near, seen, times
+from tests.support.gateways import Gateway
+from tests.support.kube import Kube, Object
+from tests.support.metrics import answered, failed
+from tests.support.service import Service
+from tests.support.traffic import Traffic
+from tests.support.wait import until
+
+TO_BETA: Final = {"x-variant": "beta"}
+MATCH: Final = [{"headers": [{"name": name, "value": value} for name, value in TO_BETA.items()]}]
+OTHER: Final = {"storageUri": double(3)["model"]["storageUri"]}
+OBJECTS: Final = (DEPLOYMENT, POD, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, CONTROLLER_REVISION)
+SECONDS_A_COPY_TAKES: Final = 0.3
+
+
+def variant(name: str, factor: int, **said: Any) -> dict[str, Any]:
+    """Return a variant that multiplies by another factor than the predictor."""
+    return {"name": name, "predictor": {"model": OTHER, "pod": environment(FACTOR=factor)}, **said}
+
+
+@pytest.mark.parametrize("gateway", ["envoy", "traefik"], indirect=True)
+def test_a_header_leads_to_the_variant(
+    kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
+) -> None:
+    service = behind(kube, namespace, gateway, {})
+    service.until_ready(120)
+    stable = service.status["stable"]
+    follow(gateway, service, {2: 100})
+    address, host = gateway.address, host_of(service)
+    with (
+        Traffic(address, address, times(2), LIGHT, host) as without,
+        Traffic(address, address, times(2, 3, 5), LIGHT, host, headers=TO_BETA) as by_header,
+    ):
+        service.patch({"variants": [variant("beta", 3, match=MATCH)]})
+        service.until_ready(60)
+        follow(gateway, service, {3: 100}, TO_BETA)
+        for over in PROTOCOLS:
+            assert seen(gateway, service, 300, TO_BETA, over=over) == {3: 300}
+            assert seen(gateway, service, 300, over=over) == {2: 300}
+        service.patch({"variants": [variant("beta", 5, match=MATCH)]})
+        service.until_ready(60)
+        follow(gateway, service, {5: 100}, TO_BETA)
+        assert seen(gateway, service, 100, TO_BETA, over="grpc") == {5: 100}
+        assert service.status["stable"] == stable
+    with (
+        Traffic(address, address, times(2), LIGHT, host) as without_later,
+        Traffic(address, address, times(2, 5), LIGHT, host, headers=TO_BETA) as going,
+    ):
+        service.patch({"variants": None})
+        until(lambda: not of_variant(service, "beta"), "nothing is left of the variant", 60)
+        follow(gateway, service, {2: 100}, TO_BETA)
+    figure(f"without the header: {without}\nwith it: {by_header}\nwith it while the variant goes: {going}")
+    for traffic in (without, without_later, by_header):
+        assert not traffic.failed, traffic
+    # Envoy Gateway takes the cluster of a rule away a moment before the rule (envoyproxy/gateway#9029).
+    assert going.failed <= (going.sent * 0.01 if gateway.name == "envoy" else 0), going
+    service.until_ready(10)
+    assert "variants" not in service.status
+
+
+def test_shares_of_a_variant_and_of_a_rollout_beside_it(
+    kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
+) -> None:
+    beta = variant("beta", 3, weight=20)
+    service = behind(
+        kube, namespace, gateway, {}, variants=[beta], rollout={"steps": [{"weight": 50}, {"pause": "Manual"}]}
+    )
+    service.until_ready(120)
+    follow(gateway, service, {3: 20})
+    with Traffic(gateway.address, gateway.address, times(2, 3, 5), LIGHT, host_of(service)) as traffic:
+        shares(gateway, service, {2: 80, 3: 20}, figure)
+        service.patch({"predictor": {"pod": environment(FACTOR=5)}})
+        until(lambda: (service.status.get("rollout") or {}).get("state") == "Paused", "the pause at half", 60)
+        follow(gateway, service, {5: 40})
+        shares(gateway, service, {2: 40, 3: 20, 5: 40}, figure)
+    figure(str(traffic))
+    assert not traffic.failed, traffic
+    [told] = service.status["variants"]
+    assert "candidate" not in told, "the variant says all that has changed in the predictor"
+
+
+def test_a_shadow_that_fails_and_one_that_is_slow_hurt_nobody(
+    kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
+) -> None:
+    broken = variant("broken", 3, mirror="50%")
+    broken["predictor"]["pod"] = environment(FACTOR=3, FAILS=1.0)
+    slow = variant("slow", 3, mirror="5%")
+    slow["predictor"]["pod"] = environment(FACTOR=3, SLEEPS=SECONDS_A_COPY_TAKES)
+    service = behind(kube, namespace, gateway, {})
+    service.until_ready(120)
+    follow(gateway, service, {2: 100})
+    address, host = gateway.address, host_of(service)
+    with Traffic(address, address, times(2), LIGHT, host) as coming:
+        service.patch({"variants": [broken, slow]})
+        service.until_ready(60)
+        [shadow] = pods_of(service, "broken")
+        until(lambda: failed(shadow, "double") > 20, "copies arrive", 20)
+    before, count = failed(shadow, "double"), 400
+    assert seen(gateway, service, count) == {2: count}
+    copies = until(lambda: enough(failed(shadow, "double") - before, count), "half of the requests were copied", 10)
+    with Traffic(address, address, times(2), LIGHT, host) as going:
+        [late] = pods_of(service, "slow")
+        until(lambda: answered(late, "double") > 1, "the slow one gets copies too", 20)
+        service.patch({"variants": None})
+        until(lambda: len(service.children(DEPLOYMENT)) == 1, "the shadows are gone", 60)
+    figure(f"of {count} requests {copies} were copied\nthe shadows come: {coming}\nthey go: {going}")
+    for traffic in (coming, going):
+        assert not traffic.failed, traffic
+        for tally in traffic.tallies.values():
+            assert quantiles(tally.latencies, n=100)[-1] < SECONDS_A_COPY_TAKES, traffic
+
+
+@pytest.mark.parametrize("gateway", ["traefik"], indirect=True)
+def test_a_gateway_that_cannot_mirror_is_not_told_to(
+    kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
+) -> None:
+    """Traefik takes a route with a mirror, and answers 500 to every request of it."""
+    service = behind(kube, namespace, gateway, {})
+    service.until_ready(120)
+    follow(gateway, service, {2: 100})
+    with Traffic(gateway.address, gateway.address, times(2), LIGHT, host_of(service)) as traffic:
+        service.patch({"variants": [variant("shadow", 3, mirror="100%")]})
+        until(lambda: pods_of(service, "shadow"), "the shadow is ready", 60)
+        service.until_condition("TrafficProgrammed", "False", 20, "MirrorNotSupported")
+        [route] = service.children(HTTP_ROUTE)
+        assert not [rule for rule in route["spec"]["rules"] if "filters" in rule]
+        assert seen(gateway, service, 200) == {2: 200}
+    figure(str(traffic))
+    assert not traffic.failed, traffic
+    assert service.condition("Serving")["status"] == "True"
+
+
+def shares(gateway: Gateway, service: Service, wanted: dict[int, int], figure: Callable[[str], None]) -> None:
+    """See that a thousand answers are shared out like this, in percent."""
+    told = seen(gateway, service, 1000)
+    figure(f"asked for {wanted}, got {dict(told)} of 1000")
+    assert set(told) == set(wanted)
+    assert near(told, wanted), told
+
+
+def of_variant(service: Service, variant: str) -> list[str]:
+    """The objects that a variant still has, pods that are going included."""
+    found = [body for kind in OBJECTS for body in service.children(kind)]
+    return [
+        body["metadata"]["name"] for body in found if body["metadata"]["labels"].get(names.LABEL_VARIANT) == variant
+    ]
+
+
+def pods_of(service: Service, variant: str) -> list[Object]:
+    """The ready pods of a variant."""
+    return [pod for pod in service.ready_pods() if pod["metadata"]["labels"].get(names.LABEL_VARIANT) == variant]
+
+
+def enough(copies: int, count: int) -> int | None:
+    """The number of copies, if it is half of the requests within three standard deviations."""
+    return copies if abs(copies - count / 2) <= 3 * (count / 4) ** 0.5 else None

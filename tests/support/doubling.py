@@ -1,0 +1,147 @@
+"""The model of models/double behind a gateway: services of it, what it is asked, and by which revision it answered.
+
+Revisions differ in the factor by which they multiply, so that each answer tells who gave it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Literal
+
+import aiohttp
+import numpy as np
+import tritonclient.grpc as over_grpc
+import tritonclient.grpc.aio as over_grpc_aio
+
+from tests.support.gateways import Gateway
+from tests.support.kube import Kube
+from tests.support.service import Service
+from tests.support.traffic import Mix, Question
+from tests.support.wait import until
+
+NUMBERS: Final = np.array([1.5, 2.0], dtype=np.float32)
+LIGHT: Final = Mix(grpc=2, fresh=2, kept=2, rate=10)
+Protocol = Literal["http", "grpc"]
+PROTOCOLS: Final[tuple[Protocol, ...]] = ("http", "grpc")
+_MODEL: Final = "double"
+_CLIENTS: Final = 8
+
+
+def times(*factors: int) -> Question:
+    """Ask the model again and again: an answer by any of these factors is right."""
+
+    def right(answer: np.ndarray[Any, Any]) -> bool:
+        return answer.tolist() in [(factor * NUMBERS).tolist() for factor in factors]
+
+    return Question(_MODEL, "x", NUMBERS, "y", right)
+
+
+def double(factor: int) -> dict[str, Any]:
+    """Return the part of a predictor that changes: where its files are, and by what it multiplies."""
+    model = {
+        "name": _MODEL,
+        "modelFormat": {"name": "python"},
+        "storageUri": f"s3://models/times-{factor}",
+        "storage": {"secretRef": {"name": "s3"}},
+    }
+    return {"model": model, "pod": environment(FACTOR=factor)}
+
+
+def environment(**values: object) -> dict[str, Any]:
+    """Return the part of a predictor that says how the model behaves (models/double/model.py)."""
+    return {"env": [{"name": name, "value": str(value)} for name, value in values.items()]}
+
+
+def behind(kube: Kube, namespace: str, gateway: Gateway, predictor: Mapping[str, Any], **spec: Any) -> Service:
+    """Make a service that doubles numbers behind a gateway, at `host_of` it."""
+    manifest = {
+        "apiVersion": "conch.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": _MODEL},
+        "spec": {
+            "predictor": {**double(2), **predictor},
+            "traffic": {"gateways": [gateway.parent], "hostnames": [f"{namespace}.example.com"]},
+            **spec,
+        },
+    }
+    kube.apply(manifest, namespace)
+    return Service(kube, namespace, _MODEL)
+
+
+def host_of(service: Service) -> str:
+    """The name under which a gateway knows the service."""
+    return f"{service.namespace}.example.com"
+
+
+def near(seen: Counter[int], shares: Mapping[int, float]) -> bool:
+    """Whether each factor's answers are its share of all, in percent, within three standard deviations."""
+    count = seen.total()
+    return all(
+        abs(seen[factor] - count * share / 100) <= 3 * math.sqrt(count * share / 100 * (1 - share / 100))
+        for factor, share in shares.items()
+    )
+
+
+def follow(
+    gateway: Gateway, service: Service, shares: Mapping[int, float], headers: Mapping[str, str] | None = None
+) -> None:
+    """Wait until the gateway shares out as it said: Traefik follows up to two seconds after it has accepted."""
+    what = f"answers by factor, in percent, are {dict(shares)}"
+    until(lambda: near(seen(gateway, service, 200, headers), shares), what, 10)
+
+
+def seen(
+    gateway: Gateway,
+    service: Service,
+    count: int,
+    headers: Mapping[str, str] | None = None,
+    *,
+    over: Protocol = "http",
+) -> Counter[int]:
+    """Ask as fast as a few clients can; count the answers by the factor that they show, 0 for none."""
+    send = {"http": _over_http, "grpc": _over_grpc}[over]
+    return asyncio.run(send(gateway.address, host_of(service), dict(headers or {}), count))
+
+
+async def _over_http(address: str, host: str, headers: dict[str, str], count: int) -> Counter[int]:
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}]}
+    url = f"http://{address}/v2/models/{_MODEL}/infer"
+    async with aiohttp.ClientSession(headers={"Host": host, **headers}) as session:
+
+        async def ask() -> int:
+            async with session.post(url, json=body) as answer:
+                return int((await answer.json())["outputs"][0]["data"][0]) if answer.status == 200 else 0
+
+        return await _counted(ask, count)
+
+
+async def _over_grpc(address: str, host: str, headers: dict[str, str], count: int) -> Counter[int]:
+    x = over_grpc.InferInput("x", [1], "FP32")
+    x.set_data_from_numpy(np.ones(1, dtype=np.float32))
+    authority = [("grpc.default_authority", host)]
+    async with over_grpc_aio.InferenceServerClient(address, channel_args=authority) as client:
+
+        async def ask() -> int:
+            try:
+                answer = await client.infer(_MODEL, [x], headers=headers)
+            except over_grpc.InferenceServerException:
+                return 0
+            return int(answer.as_numpy("y")[0])
+
+        return await _counted(ask, count)
+
+
+async def _counted(ask: Callable[[], Awaitable[int]], count: int) -> Counter[int]:
+    """Ask so often, by a few clients side by side."""
+    told: Counter[int] = Counter()
+    left = iter(range(count))
+
+    async def client() -> None:
+        for _ in left:
+            told[await ask()] += 1
+
+    await asyncio.gather(*(client() for _ in range(_CLIENTS)))
+    return told
