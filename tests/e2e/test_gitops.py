@@ -75,8 +75,8 @@ def quiet(git: Git, service: Service) -> None:
     """Two applies more: no write of the operator's in answer, and nothing that Git owns is otherwise."""
 
     def versions() -> dict[str, str]:
-        every = [*service.children(DEPLOYMENT), *service.children(HTTP_ROUTE)]
-        seen = {f"{body['kind']}/{body['metadata']['name']}": body["metadata"]["resourceVersion"] for body in every}
+        metas = [(kind, body["metadata"]) for kind in (DEPLOYMENT, HTTP_ROUTE) for body in service.children(kind)]
+        seen = {f"{kind.name}/{meta['name']}": meta["resourceVersion"] for kind, meta in metas}
         return {**seen, "the spec": str(service.body["metadata"]["generation"])}
 
     def rests() -> bool:

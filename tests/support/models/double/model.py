@@ -41,7 +41,7 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         time.sleep(self._sleeps)
         if time.monotonic() > self._end:
-            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getppid(), signal.SIGTERM)  # the first process of a container takes no SIGKILL from inside
         if random.random() < self._fails:  # noqa: S311  no secret
             raise pb_utils.TritonModelException("this model is broken")
         x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
