@@ -107,7 +107,7 @@ BAD = {
         reached=50,
     ),
     "dies-later": Bad(
-        {"pod": environment(FACTOR=3, DIES=10)}, "CrashLooping", "Container triton", share=0.2, reached=20
+        {"pod": environment(FACTOR=3, DIES=10)}, "NotAnswering", "No pod of double-", share=0.2, reached=20
     ),
     "wrong": Bad(
         {"pod": environment(FACTOR=5)},

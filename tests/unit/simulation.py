@@ -272,12 +272,20 @@ class Cluster:
                 "status": {
                     "phase": "Running",
                     "podIP": "198.18.0.9",
-                    "conditions": [{"type": "Ready", "status": str(ready)}],
+                    "conditions": [
+                        {"type": "Ready", "status": str(ready), "lastTransitionTime": self._since(name, ready)}
+                    ],
                     **status,
                 },
             }
         )
         self.reports[uid] = report or told(ModelState.READY if ready else ModelState.LOADING)
+
+    def _since(self, pod: str, ready: bool) -> str:
+        """When a pod became ready, or ceased to be."""
+        known = self.objects.get(Ref(POD, pod))
+        [before] = known["status"]["conditions"] if known else [{"status": ""}]
+        return str(before["lastTransitionTime"]) if before["status"] == str(ready) else format_time(self.now)
 
     def kill_pods(self, revision: str) -> None:
         for ref in [r for r in self.objects if r.kind == POD and r.name.startswith(revision)]:

@@ -141,6 +141,26 @@ def test_a_candidate_that_crashes_later_is_rolled_back_at_once_and_leaves_when_t
     assert cluster.decision().wait is None
 
 
+def test_a_candidate_whose_pods_stop_answering_is_rolled_back_before_any_gate_could_tell() -> None:
+    """What reaches no Triton is in no counter: the gateway alone answers, with 503."""
+    cluster, stable = canary()
+    new = change(cluster)
+    come_up(cluster, new)
+    ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    triton = {"name": "triton", "ready": False, "restartCount": 1, "state": {"running": {}}, "lastState": ended}
+    cluster.pod(new, 0, ready=False, containerStatuses=[triton])
+    cluster.now += 9
+    cluster.settle()
+    assert routed(cluster) == {stable: 95, new: 5}, "one probe may be late"
+    cluster.now += 1
+    cluster.settle()
+    assert routed(cluster) == {stable: 100}
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert (rollout.state, rollout.reason) == ("Failed", "NotAnswering")
+    assert "Container triton ended (OOMKilled, exit code 137)." in rollout.message
+
+
 def test_what_failed_stays_refused_until_it_changes() -> None:
     cluster, stable = canary()
     new = failed(cluster)

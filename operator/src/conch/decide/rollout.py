@@ -17,9 +17,9 @@ from conch.decide.parity import compares, parity_status, parity_waits
 from conch.decide.request import Request
 from conch.decide.steps import LAST, Facts, advance, begin, stages
 from conch.decide.times import parse_time
-from conch.decide.trouble import crash_loop, trouble
+from conch.decide.trouble import crash_loop, not_answering, trouble
 from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
-from conch.observe import World
+from conch.observe import Trouble, World
 from conch.observe.measured import Measured
 from conch.traffic import InForce, Shares, router_of
 
@@ -117,7 +117,7 @@ def _remember(change: Change) -> RolloutStatus:
         achieved=change.in_force.achieved.get(wanted, 0),
         traffic=change.in_force.trouble,
         down=trouble(world, wanted),
-        broken=warmup_failed(world, wanted) or (crash_loop(world, wanted) if memory.weight else None),
+        broken=warmup_failed(world, wanted) or (_hurts(world, wanted) if memory.weight else None),
         warm=warmup_waits(world, wanted) or parity_waits(parity, gates),
         stable_lacks=_lacks(world, stable, capacity),
         gates=gates,
@@ -125,6 +125,11 @@ def _remember(change: Change) -> RolloutStatus:
         request=Request.of(service),
     )
     return advance(memory, service.spec.rollout, facts)
+
+
+def _hurts(world: World, revision: str) -> Trouble | None:
+    """Why a candidate that has requests fails them, whatever the gates could measure."""
+    return crash_loop(world, revision) or not_answering(world, revision)
 
 
 def _lacks(world: World, stable: str, capacity: int) -> int:

@@ -8,11 +8,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from conch.decide.times import format_time, parse_time
 from conch.observe import Trouble, World
 from conch_contract import ModelReport, ModelState, names
 
 # Restarts from which on a container that is not ready counts as crash-looping.
 CRASHES: Final = 2
+# Seconds without an answer after which users have waited long enough; a probe that was late once is over by then.
+PATIENCE: Final = 10
+_ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 
 Check = Callable[[World, str], Trouble | None]
@@ -79,16 +83,35 @@ def crash_loop(world: World, revision: str) -> Trouble | None:
         last = container.get("lastState", {}).get("terminated")
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
             continue
-        how = f"{last.get('reason', 'Error')}, exit code {last.get('exitCode', '?')}"
         return Trouble(
             "CrashLooping",
-            f"Container {container['name']} of {revision} ends again and again ({how}); see:"
+            f"Container {container['name']} of {revision} ends again and again ({_how(last)}); see:"
             f" kubectl logs -l {names.LABEL_REVISION}={revision} -c {container['name']} --previous",
         )
     return None
 
 
+def not_answering(world: World, revision: str) -> Trouble | None:
+    """None of a revision's pods has answered for a while."""
+    pods = world.pods_of(revision)
+    if world.ready(revision):
+        return None
+    if not pods:
+        return pods_refused(world, revision)  # else they are being replaced
+    if world.now - max(parse_time(pod.status["readySince"] or format_time(world.now)) for pod in pods) < PATIENCE:
+        return None
+    ends = (
+        (one["name"], one.get(when, {}).get("terminated")) for one in _containers(world, revision) for when in _ENDS
+    )
+    how = [f" Container {name} ended ({_how(end)})." for name, end in ends if end]
+    return Trouble("NotAnswering", f"No pod of {revision} has answered for {PATIENCE} seconds.{''.join(how[:1])}")
+
+
 CHECKS: Final[tuple[Check, ...]] = (pods_refused, unschedulable, container_waits, model_failed, crash_loop)
+
+
+def _how(ended: Mapping[str, Any]) -> str:
+    return f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', '?')}"
 
 
 def _containers(world: World, revision: str) -> Iterator[Mapping[str, Any]]:

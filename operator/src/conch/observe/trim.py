@@ -95,11 +95,13 @@ def _answering(body: Mapping[str, Any]) -> list[str]:
 
 def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:
     """Return phase, address, conditions without their clocks, and why containers wait or ended."""
+    since = (c.get("lastTransitionTime", "") for c in status.get("conditions") or () if c["type"] == "Ready")
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return {
         "phase": status.get("phase", ""),
         "podIP": status.get("podIP", ""),
         **_conditions(status, "Ready", "PodScheduled"),
+        "readySince": next(since, ""),  # or not ready; it moves with the condition's value alone
         "containers": [{k: c[k] for k in _CONTAINER_STATUS if k in c} for c in containers],
     }
 
