@@ -119,6 +119,8 @@ def _triton(service: InferenceService, image: str, pull: str) -> Manifest:
         # The front end is up within seconds; models load afterwards and are the agent's to judge.
         "startupProbe": _probe("/v2/health/live", names.HTTP_PORT, period=1, failures=120),
         "livenessProbe": _probe("/v2/health/live", names.HTTP_PORT, period=10, failures=6),
+        # The agent asks over gRPC; this is for users of HTTP, whose front end may be the only one that is down.
+        "readinessProbe": _probe("/v2/health/live", names.HTTP_PORT, period=2, failures=2),
         # The endpoint is gone everywhere, and every gRPC channel has moved, before Triton hears SIGTERM.
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "securityContext": _SECURE,
