@@ -107,6 +107,7 @@ def test_a_shadow_that_fails_and_one_that_is_slow_hurt_nobody(
         service.until_ready(60)
         [shadow] = pods_of(service, "broken")
         until(lambda: failed(shadow, "double") > 20, "copies arrive", 20)
+        until(lambda: arriving(service, "broken"), "the status says that they do: Envoy Gateway does not tell", 20)
     before, count = failed(shadow, "double"), 400
     assert seen(gateway, service, count) == {2: count}
     copies = until(lambda: enough(failed(shadow, "double") - before, count), "half of the requests were copied", 10)
@@ -156,6 +157,11 @@ def of_variant(service: Service, variant: str) -> list[str]:
     return [
         body["metadata"]["name"] for body in found if body["metadata"]["labels"].get(names.LABEL_VARIANT) == variant
     ]
+
+
+def arriving(service: Service, name: str) -> bool:
+    """Whether the status says that a shadow's copies arrive."""
+    return any(told["name"] == name and told.get("mirror") == "Arriving" for told in service.status["variants"])
 
 
 def pods_of(service: Service, variant: str) -> list[Object]:
