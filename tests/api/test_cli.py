@@ -86,8 +86,16 @@ def until_waiting(kube: Kube, namespace: str, step: int, reason: str) -> None:
     )
 
 
+def rests(cluster: Cluster, namespace: str, git: Git) -> bool:
+    """Whether the operator writes nothing while Git applies once: its last event follows its last status."""
+    audit = Audit(cluster)
+    git.rounds(1)
+    return not audit.writes(namespace)
+
+
 def nothing_fights(cluster: Cluster, kube: Kube, namespace: str, git: Git) -> None:
     """Assert that all that Git says is so, and that nobody writes anything while Git applies it again."""
+    until(lambda: rests(cluster, namespace, git), "the last change is told to its end", 60)
     before, audit = service(kube, namespace), Audit(cluster)
     git.rounds()
     after = service(kube, namespace)

@@ -129,6 +129,11 @@ class Pod:
         until(lambda: self.model(name).reason == reason, f"{name} says {reason}", seconds, self.agent)
         return self.model(name)
 
+    def until_told(self, name: str = "m", seconds: float = 15) -> ModelReport:
+        """Wait until a model's report says Ready too: that follows when the agent has seen whose content it is."""
+        until(lambda: self.model(name).state == ModelState.READY, f"{name} is reported ready", seconds, self.agent)
+        return self.model(name)
+
     def infer(self, model: str, inputs: list[dict[str, Any]], version: str = "") -> dict[str, list[Any]]:
         """Ask over HTTP, as a user without a client library; return the outputs' data by name."""
         path = f"/v2/models/{model}" + (f"/versions/{version}" if version else "") + "/infer"

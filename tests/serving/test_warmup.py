@@ -70,7 +70,7 @@ def test_a_pod_is_ready_once_its_model_is_warm(store: Store, pod: Pod, magika_on
     assert report.requests == _asked(pod, "magika") >= 101
     assert 0 < report.p50_milliseconds <= report.p99_milliseconds
     assert report.requests_per_second > 0
-    assert pod.model("magika").state == ModelState.READY
+    pod.until_told("magika")
 
 
 def test_the_requests_of_the_manifest_and_their_answers(store: Store, pod: Pod) -> None:

@@ -45,7 +45,7 @@ class Decisions:
 
 def decide(world: World) -> Decisions:
     """Decide what of the service lives, and how the requests are shared out."""
-    tracks = world.tracks
+    tracks, left = world.tracks, world.left
     found = {shadow: said for shadow in shadows(world) if (said := arrival(world, shadow)) is not None}
     missing = {shadow.name: no_copies(shadow) for shadow, said in found.items() if said == MISSING}
     decisions = []
@@ -53,7 +53,7 @@ def decide(world: World) -> Decisions:
         decision, trouble = decide_one(track), missing.get(track.service.variant)
         in_force = replace(decision.in_force, unsupported=trouble) if trouble else decision.in_force
         decisions.append(replace(decision, in_force=in_force))
-    kept = frozenset(name for left in world.left for name in still_reached(left))
+    kept = frozenset(name for gone in left for name in still_reached(gone))
     return Decisions(
         tracks=tuple(decisions),
         ways=tuple(
@@ -62,6 +62,6 @@ def decide(world: World) -> Decisions:
             if decision.admitted and no_mirror(track) is None
         ),
         kept=kept,
-        dropped=frozenset(name for left in world.left for name in left.revisions) - kept,
+        dropped=frozenset(name for gone in left for name in gone.revisions) - kept,
         mirrors={shadow.name: said for shadow, said in found.items()},
     )
