@@ -21,6 +21,11 @@ def failed(pod: Object, model: str) -> int:
     return _count(pod, model, "nv_inference_request_failure")
 
 
+def waiting(pod: Object, model: str) -> int:
+    """Return how many requests for a model wait in a pod for their turn."""
+    return _count(pod, model, "nv_inference_pending_request_count")
+
+
 def _count(pod: Object, model: str, counter: str) -> int:
     url = f"http://{pod['status']['podIP']}:{names.METRICS_PORT}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:

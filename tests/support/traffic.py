@@ -22,7 +22,7 @@ import tritonclient.grpc as over_grpc
 import tritonclient.grpc.aio as over_grpc_aio
 import tritonclient.http as over_http
 
-_SECONDS = 30.0  # after which a request has failed
+SECONDS = 30.0  # after which a request has failed
 _STOP_SECONDS = 40.0
 # Without it all channels of a process to one address share one connection, and one pod.
 _OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
@@ -143,8 +143,8 @@ class Traffic:
         mix, began = self._mix, time.monotonic()
         single = aiohttp.TCPConnector(force_close=True, limit=0)
         async with (
-            aiohttp.ClientSession(connector=single, timeout=aiohttp.ClientTimeout(_SECONDS)) as fresh,
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_SECONDS)) as kept,
+            aiohttp.ClientSession(connector=single, timeout=aiohttp.ClientTimeout(SECONDS)) as fresh,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(SECONDS)) as kept,
         ):
             clients: list[tuple[str, Send]] = [("fresh", self._over_http(fresh)) for _ in range(mix.fresh)]
             clients += [("kept", self._over_http(kept)) for _ in range(mix.kept)]
@@ -196,7 +196,7 @@ class Traffic:
         inputs = [self._tensor(over_grpc)]
 
         async def send() -> None:
-            answer = await channel.infer(self._question.model, inputs, headers=self._headers, client_timeout=_SECONDS)
+            answer = await channel.infer(self._question.model, inputs, headers=self._headers, client_timeout=SECONDS)
             self._check(answer.as_numpy(self._question.output))
 
         return send
