@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import quantiles
 from typing import Any, Final
 
 import pytest
@@ -13,16 +12,15 @@ from conch_contract import names
 from tests.support.doubling import LIGHT, PROTOCOLS, behind, double, environment, follow, host_of, near, seen, times
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube, Object
-from tests.support.metrics import answered, failed
+from tests.support.metrics import failed, waiting
 from tests.support.service import Service
-from tests.support.traffic import Traffic
+from tests.support.traffic import SECONDS, Traffic
 from tests.support.wait import until
 
 TO_BETA: Final = {"x-variant": "beta"}
 MATCH: Final = [{"headers": [{"name": name, "value": value} for name, value in TO_BETA.items()]}]
 OTHER: Final = {"storageUri": double(3)["model"]["storageUri"]}
 OBJECTS: Final = (DEPLOYMENT, POD, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, CONTROLLER_REVISION)
-SECONDS_A_COPY_TAKES: Final = 0.3
 
 
 def variant(name: str, factor: int, **said: Any) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def test_a_shadow_that_fails_and_one_that_is_slow_hurt_nobody(
     broken = variant("broken", 3, mirror="50%")
     broken["predictor"]["pod"] = environment(FACTOR=3, FAILS=1.0)
     slow = variant("slow", 3, mirror="5%")
-    slow["predictor"]["pod"] = environment(FACTOR=3, SLEEPS=SECONDS_A_COPY_TAKES)
+    slow["predictor"]["pod"] = environment(FACTOR=3, SLEEPS=2 * SECONDS)  # who waited for a copy would have failed
     service = behind(kube, namespace, gateway, {})
     service.until_ready(120)
     follow(gateway, service, {2: 100})
@@ -113,14 +111,12 @@ def test_a_shadow_that_fails_and_one_that_is_slow_hurt_nobody(
     copies = until(lambda: enough(failed(shadow, "double") - before, count), "half of the requests were copied", 10)
     with Traffic(address, address, times(2), LIGHT, host) as going:
         [late] = pods_of(service, "slow")
-        until(lambda: answered(late, "double") > 1, "the slow one gets copies too", 20)
+        until(lambda: waiting(late, "double") > 0, "the slow one gets copies too", 20)
         service.patch({"variants": None})
         until(lambda: len(service.children(DEPLOYMENT)) == 1, "the shadows are gone", 60)
     figure(f"of {count} requests {copies} were copied\nthe shadows come: {coming}\nthey go: {going}")
     for traffic in (coming, going):
         assert not traffic.failed, traffic
-        for tally in traffic.tallies.values():
-            assert quantiles(tally.latencies, n=100)[-1] < SECONDS_A_COPY_TAKES, traffic
 
 
 @pytest.mark.parametrize("gateway", ["traefik"], indirect=True)
