@@ -1,4 +1,4 @@
-"""A change reaches users by steps, through a real gateway and under load; five bad ones do not get far."""
+"""A change reaches users by steps, through a real gateway and under load; seven bad ones do not get far."""
 
 from __future__ import annotations
 
