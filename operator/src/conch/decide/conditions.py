@@ -135,6 +135,9 @@ def _traffic(world: World, decision: Decision, *, routed: bool) -> Verdict:
     if hinders is not None:
         return Verdict(kind, "False", hinders.reason, hinders.message)
     if _programmed(world, decision, routed=routed):
+        doubt = decision.in_force.doubt
+        if doubt is not None:
+            return Verdict(kind, "Unknown", doubt.reason, doubt.message)
         return Verdict(kind, "True", "Programmed", "Requests are shared out as asked.")
     trouble = decision.in_force.trouble
     told = trouble.message if trouble else "The traffic has not followed the last change yet."

@@ -1,7 +1,8 @@
 """Whether copies of requests arrive at a shadow, where the gateway does not tell what it can do.
 
 A gateway may accept a mirror and make no copies. Triton's counters of both revisions tell; once they have, nobody
-asks again until the spec changes. Requests to the shadow's own Service count as copies: it is asked, then, anyhow.
+asks again until the spec changes. They count what comes past the gateway too, to the Services: so copies that do not
+arrive are a doubt and no certainty, and a shadow that is asked at its own Service looks as if they did.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from conch.traffic import mirrors_for_sure
 
 ARRIVING: Final = "Arriving"
 MISSING: Final = "Missing"
-# Copies that should have come before their absence means something: at 1 in 2 of a chance, one in a million.
+# Copies that were due before their absence means something: by chance alone it is rarer than one in e^20.
 ENOUGH: Final = 20
 
 
@@ -59,7 +60,8 @@ def no_copies(shadow: Shadow) -> Trouble:
     return Trouble(
         "MirrorNotArriving",
         f"The gateway has accepted to copy requests to variant {shadow.name}, and none has arrived while"
-        f" {shadow.copied} answered many; name a Gateway that supports mirroring in traffic.gateways, or remove mirror",
+        f" {shadow.copied} answered many. If these came through the gateway, and not straight to the Service, it makes"
+        " no copies: name one that supports mirroring in traffic.gateways, or remove mirror",
     )
 
 

@@ -51,8 +51,7 @@ def decide(world: World) -> Decisions:
     decisions = []
     for track in tracks:
         decision, trouble = decide_one(track), missing.get(track.service.variant)
-        in_force = replace(decision.in_force, unsupported=trouble) if trouble else decision.in_force
-        decisions.append(replace(decision, in_force=in_force))
+        decisions.append(replace(decision, in_force=replace(decision.in_force, doubt=trouble)))
     kept = frozenset(name for gone in left for name in still_reached(gone))
     return Decisions(
         tracks=tuple(decisions),

@@ -34,6 +34,7 @@ class InForce:
     reachable: frozenset[str] = frozenset()  # revisions that a request may still reach: their pods must stay
     trouble: Trouble | None = None  # what keeps the network from doing as it is told
     unsupported: Trouble | None = None  # what else the service asks and the network cannot do; the split is not held up
+    doubt: Trouble | None = None  # what may be otherwise than asked, as far as anybody can tell; it holds nothing up
 
 
 class TrafficRouter(Protocol):
