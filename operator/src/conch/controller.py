@@ -60,6 +60,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         writer=Writer(server, seen),
         event_writer=EventWriter(server, settings.identity),
         images=Images(settings.serving_image, settings.pull_policy),
+        metrics_api=settings.metrics_api,
         clock=time.time,
     )
     registry = kopf.get_default_registry()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from conch.api import Status
 from conch.api.kinds import ServiceKey
+from conch.api.metrics import MetricsApi
 from conch.decide import Trouble, decide, events, pods_to_ask, tell, tell_unreadable, to_measure
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, Unreadable, observe
@@ -28,6 +29,7 @@ class Reconciler:
     writer: Writer
     event_writer: EventWriter
     images: Images
+    metrics_api: MetricsApi
     clock: Callable[[], float]
 
     async def __call__(self, key: ServiceKey) -> "Outcome":
@@ -36,7 +38,7 @@ class Reconciler:
         Raises:
             CallError: the API server failed; try again later.
         """
-        world = observe(self.store, key, self.clock(), self.gateways)
+        world = observe(self.store, key, self.clock(), self.gateways, self.metrics_api)
         if world is None:
             return Outcome()  # gone, and the garbage collector takes the children
         if isinstance(world, Unreadable):

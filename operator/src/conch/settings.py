@@ -4,7 +4,11 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar, get_args
+
+from conch.api.metrics import MetricsApi
+
+Choice = TypeVar("Choice", bound=str)
 
 
 class SettingsError(Exception):
@@ -17,6 +21,7 @@ class Settings:
 
     serving_image: str  # CONCH_SERVING_IMAGE: what new revisions run; required
     pull_policy: str  # CONCH_IMAGE_PULL_POLICY of serving pods: IfNotPresent
+    metrics_api: MetricsApi  # CONCH_METRICS_API, who tells autoscalers of Triton: builtin
     namespaces: tuple[str, ...]  # CONCH_NAMESPACES, by commas: all
     log_format: str  # CONCH_LOG_FORMAT: json, or console
     log_level: str  # CONCH_LOG_LEVEL: info
@@ -40,6 +45,7 @@ class Settings:
         return cls(
             serving_image=image,
             pull_policy=_choice(environ, "CONCH_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
+            metrics_api=_choice(environ, "CONCH_METRICS_API", get_args(MetricsApi)),
             namespaces=tuple(n for n in environ.get("CONCH_NAMESPACES", "").replace(" ", "").split(",") if n),
             log_format=_choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
             log_level=_choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
@@ -52,7 +58,7 @@ class Settings:
         )
 
 
-def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+def _choice(environ: Mapping[str, str], name: str, choices: tuple[Choice, ...]) -> Choice:
     value = environ.get(name) or choices[0]
     if value not in choices:
         raise SettingsError(f"{name} is {value!r}; set it to one of {', '.join(choices)}")

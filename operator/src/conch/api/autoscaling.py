@@ -4,8 +4,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import Part, Passed
+from conch.api._base import DURATION_PATTERN, Duration, Part, Passed, Quantity
 from conch.api.cel import Rule, rules
+from conch.api.numbers import Percent
 
 _SOURCES: Final = {
     "Resource": "resource",
@@ -54,10 +55,43 @@ class Behavior(Part):
     """Downwards (HPAScalingRules)."""
 
 
-class Autoscaling(Part):
-    """What the HorizontalPodAutoscaler looks at, and how fast it acts."""
+def _above_zero(field: str, example: str) -> Rule:
+    """A target is what numbers are divided by."""
+    return Rule(
+        "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
+        message=f"{field} must be above 0: it is what each pod shall have at the most; write a larger target, such as"
+        f" {example}",
+    )
 
+
+class Autoscaling(Part):
+    """What the HorizontalPodAutoscaler looks at, and how fast it acts.
+
+    The targets below are what each pod shall have on average; the largest answer of all wins.
+    """
+
+    queue_to_compute_ratio: Annotated[Quantity | None, _above_zero("queueToComputeRatio", "1")] = None
+    """How long requests wait in Triton's queues for each second that is computed. 1 is a model that is busy for two
+    thirds of its time."""
+    pending_requests: Annotated[Quantity | None, _above_zero("pendingRequests", "4")] = None
+    """Requests that wait in Triton's queues."""
+    requests_per_second: Annotated[Quantity | None, _above_zero("requestsPerSecond", "100")] = None
+    """Requests that are answered in a second, those that fail included."""
+    inference_latency: Annotated[
+        Duration | None,
+        Rule(
+            f"!self.matches('{DURATION_PATTERN}') || duration(self) > duration('0s')",
+            message="inferenceLatency must be above 0; write a longer time, such as 50ms",
+        ),
+    ] = None
+    """How long a request takes in Triton, its wait in the queue included."""
+    gpu_utilization: Annotated[
+        Percent | None,
+        Rule("self.matches('[1-9]')", message="gpuUtilization must be above 0%; write a larger share, such as 70%"),
+    ] = None
+    """The share of the time in which the pod's GPUs are busy."""
     metrics: Annotated[tuple[Metric, ...], Field(max_length=16)] = ()
-    """MetricSpecs of autoscaling/v2; the largest answer wins. Empty: 80 % of the CPU request."""
+    """MetricSpecs of autoscaling/v2. With nothing said here nor above: a queueToComputeRatio of 1, and where pods
+    have no GPU and ask for CPU, 80 % of that."""
     behavior: Behavior | None = None
     """How fast pods come and go. Absent: Kubernetes' defaults."""

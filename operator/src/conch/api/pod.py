@@ -68,6 +68,16 @@ class Resources(Part):
     requests: Amounts = Field(default={})
     """What the scheduler keeps for it. A resource that only has a limit requests its limit."""
 
+    @property
+    def asks_for_cpu(self) -> bool:
+        """Whether the node keeps CPU for it: else nobody can tell which share of it is used."""
+        return "cpu" in {*self.requests, *self.limits}
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether a device of the node is the container's own, such as nvidia.com/gpu."""
+        return any("/" in name for name in self.limits)
+
 
 class Named(Part):
     """A reference to an object of the service's namespace."""

@@ -35,6 +35,14 @@ class Predictor(Part):
                 path=".autoscaling",
             ),
             Rule(
+                "!has(self.autoscaling) || !has(self.autoscaling.gpuUtilization)"
+                " || (has(self.resources) && has(self.resources.limits)"
+                " && self.resources.limits.exists(r, r.startsWith('nvidia.com/')))",
+                message="pods without a GPU have no gpuUtilization; set resources.limits['nvidia.com/gpu'], or"
+                " scale by another metric, such as queueToComputeRatio",
+                path=".autoscaling.gpuUtilization",
+            ),
+            Rule(
                 "!has(self.triton) || !has(self.triton.instanceGroups)"
                 " || !self.triton.instanceGroups.exists(group, group.kind == 'GPU')"
                 " || (has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(r,"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from conch.api import ConditionType, RolloutStatus
+from conch.api.metrics import targets
 from conch.decide.living import floor_of
 from conch.decide.revisions import phase_of
 from conch.decide.rollout import Decision
@@ -147,6 +148,13 @@ def _traffic(world: World, decision: Decision, *, routed: bool) -> Verdict:
 def _autoscaling(world: World, serving: str) -> Verdict:
     """What the HorizontalPodAutoscaler says of itself."""
     kind = ConditionType.AUTOSCALING
+    said = world.service.spec.predictor.autoscaling
+    if world.metrics_api == "none" and (asked := [metric.value for metric, _ in targets(said)]):
+        told = (
+            f"Nobody tells autoscalers {' and '.join(asked)}: Conch was installed with autoscaling.metricsApi none."
+            " Install it with builtin, or say predictor.autoscaling.metrics that the cluster has."
+        )
+        return Verdict(kind, "False", "NoMetricsApi", told)
     autoscaler = world.autoscaler(serving) or {}
     for condition in (autoscaler.get("status") or {}).get("conditions") or ():
         if condition["type"] == "ScalingActive":

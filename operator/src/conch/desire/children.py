@@ -6,12 +6,13 @@ Order: what is referred to stands before what refers to it.
 from collections.abc import Iterator
 
 from conch.api import InferenceService
-from conch.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE, Ref
+from conch.api.kinds import DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.decide import Decision, Decisions, Living
 from conch.decide.parity import stable_model
 from conch.desire.parity import parity_job, parity_job_name
 from conch.desire.revision import Images, asked_for, config_map, controller_revision, new_revision, served
+from conch.desire.scaling import autoscaler, scaled
 from conch.desire.warmup import warmup_job, warmup_job_name
 from conch.observe import Revision, World
 from conch.traffic import Way, joint, root
@@ -40,8 +41,8 @@ def _track(world: World, decision: Decision, images: Images) -> list[Manifest]:
             revision_service(service, revision),
             deployment(service, revision, living),
         ]
-        if _scaled(service, living):
-            manifests.append(autoscaler(service, living))
+        if scaled(service, living):
+            manifests.append(autoscaler(world, living))
         if living.name == decision.wanted:
             manifests += _jobs(world, decision, revision)
     return [*manifests, disruption_budget(service), root(Way(service, decision.serving, decision.shares))]
@@ -66,7 +67,7 @@ def deployment(service: InferenceService, revision: Revision, living: Living) ->
         "revisionHistoryLimit": 0,  # a revision is a Deployment of its own; there is nothing to go back to in it
         "progressDeadlineSeconds": max(1, round(service.spec.rollout.progress_deadline_seconds)),
     }
-    if not _scaled(service, living):
+    if not scaled(service, living):
         spec["replicas"] = living.floor
     return {**child(service, DEPLOYMENT, revision.name, revision.name), "spec": spec}
 
@@ -82,27 +83,6 @@ def _jobs(world: World, decision: Decision, revision: Revision) -> Iterator[Mani
     stable = decision.compared
     if stable and gate and gate.parity and Ref(JOB, parity_job_name(revision.name)) not in world.children:
         yield parity_job(service, revision, stable, stable_model(world, stable), gate.parity)
-
-
-def _scaled(service: InferenceService, living: Living) -> bool:
-    """Whether an HPA owns a revision's replicas; one that is drained has none, since an HPA's least is one pod."""
-    return service.spec.predictor.scales and living.floor > 0
-
-
-def autoscaler(service: InferenceService, living: Living) -> Manifest:
-    """Build a revision's HorizontalPodAutoscaler, in the user's own words."""
-    predictor = service.spec.predictor
-    spec: Manifest = {
-        "scaleTargetRef": {
-            "apiVersion": DEPLOYMENT.api_version,
-            "kind": DEPLOYMENT.name,
-            "name": living.name,
-        },
-        "minReplicas": living.floor,
-        "maxReplicas": max(predictor.max_replicas or 1, living.floor),
-    }
-    said = predictor.autoscaling.to_wire() if predictor.autoscaling else {}
-    return {**child(service, AUTOSCALER, living.name, living.name), "spec": {**spec, **said}}
 
 
 def revision_service(service: InferenceService, revision: Revision) -> Manifest:

@@ -22,6 +22,7 @@ from conch.api.kinds import (
     Ref,
     ServiceKey,
 )
+from conch.api.metrics import MetricsApi
 from conch.api.names import (
     ANNOTATION_AUTHOR,
     ANNOTATION_CHANGE_CAUSE,
@@ -123,6 +124,7 @@ class World:
     revisions: Mapping[str, Revision] = field(default_factory=dict)
     authors: Mapping[str, str] = field(default_factory=dict)  # field managers that last wrote a variant; "": predictor
     pods: tuple[Pod, ...] = ()
+    metrics_api: MetricsApi = "builtin"  # who tells autoscalers of Triton, as the installer says
     gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
@@ -209,7 +211,13 @@ class Unreadable:
     message: str
 
 
-def observe(store: Store, key: ServiceKey, now: float, gateways: Gateways | None = None) -> World | Unreadable | None:
+def observe(
+    store: Store,
+    key: ServiceKey,
+    now: float,
+    gateways: Gateways | None = None,
+    metrics_api: MetricsApi = "builtin",
+) -> World | Unreadable | None:
     """Read a service's world; None if there is no such service or it is being deleted.
 
     Args:
@@ -217,6 +225,7 @@ def observe(store: Store, key: ServiceKey, now: float, gateways: Gateways | None
         key: which service.
         now: seconds since the epoch.
         gateways: what was seen of Gateways; None where nobody watches them.
+        metrics_api: who tells autoscalers of Triton.
     """
     objects = store.objects(key)
     body = objects.pop(Ref(INFERENCE_SERVICE, key.name), None)
@@ -241,6 +250,7 @@ def observe(store: Store, key: ServiceKey, now: float, gateways: Gateways | None
         revisions={ref.name: Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION},
         authors=body["metadata"].get(AUTHORS, {}),
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),
+        metrics_api=metrics_api,
         gateways=None if gateways is None else gateways.look(named_gateways(body)),
         warmups=warmups(bodies, ours.values()),
         parities=parities(bodies, ours.values()),

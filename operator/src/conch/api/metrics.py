@@ -1,0 +1,64 @@
+"""The metrics that Conch gives autoscalers: their names, and the words of the spec that ask for them.
+
+The names are those of custom.metrics.k8s.io, so that a HorizontalPodAutoscaler asks alike whoever answers: Conch
+itself, or prometheus-adapter by the rules that the chart makes.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from fractions import Fraction
+from typing import Final, Literal
+
+from conch.api._base import duration_seconds
+from conch.api.autoscaling import Autoscaling
+from conch.api.numbers import percent
+
+MetricsApi = Literal["builtin", "prometheus-adapter", "keda", "none"]
+"""Who answers when an autoscaler asks for Triton's metrics; the installer's choice."""
+
+
+class TritonMetric(StrEnum):
+    """What is told of a pod. Units: seconds, requests, and shares of 1."""
+
+    QUEUE_TO_COMPUTE_RATIO = "triton_queue_to_compute_ratio"
+    PENDING_REQUESTS = "triton_pending_requests"
+    REQUESTS_PER_SECOND = "triton_requests_per_second"
+    INFERENCE_LATENCY = "triton_inference_latency_seconds"
+    GPU_UTILIZATION = "triton_gpu_utilization"
+
+
+DEFAULT_RATIO: Final = "1"
+
+
+def targets(said: Autoscaling | None) -> Iterator[tuple[TritonMetric, str]]:
+    """Yield the metrics that a spec names by their short words, and each one's average a pod, as a Quantity.
+
+    >>> list(targets(Autoscaling(inference_latency="50ms", gpu_utilization="70%")))
+    [(<TritonMetric.INFERENCE_LATENCY: 'triton_inference_latency_seconds'>, '50m'), \
+(<TritonMetric.GPU_UTILIZATION: 'triton_gpu_utilization'>, '700m')]
+    """
+    if said is None:
+        return
+    if said.queue_to_compute_ratio is not None:
+        yield TritonMetric.QUEUE_TO_COMPUTE_RATIO, str(said.queue_to_compute_ratio)
+    if said.pending_requests is not None:
+        yield TritonMetric.PENDING_REQUESTS, str(said.pending_requests)
+    if said.requests_per_second is not None:
+        yield TritonMetric.REQUESTS_PER_SECOND, str(said.requests_per_second)
+    if said.inference_latency is not None:
+        yield TritonMetric.INFERENCE_LATENCY, quantity(Fraction(duration_seconds(said.inference_latency)))
+    if said.gpu_utilization is not None:
+        yield TritonMetric.GPU_UTILIZATION, quantity(percent(said.gpu_utilization))
+
+
+def quantity(value: Fraction | float) -> str:
+    """Write a number as Kubernetes' resource.Quantity, as exactly as its suffixes allow: to a billionth.
+
+    >>> quantity(3), quantity(0.05), quantity(Fraction(1, 3)), quantity(0)
+    ('3', '50m', '333333333n', '0')
+    """
+    billionths = round(Fraction(value) * 10**9)
+    for suffix, size in (("", 10**9), ("m", 10**6), ("u", 10**3)):
+        if billionths % size == 0:
+            return f"{billionths // size}{suffix}"
+    return f"{billionths}n"

@@ -1,0 +1,66 @@
+"""What owns the number of a revision's pods: its HorizontalPodAutoscaler."""
+
+from typing import Any, Final
+
+from conch.api import InferenceService, Predictor
+from conch.api.kinds import AUTOSCALER, DEPLOYMENT
+from conch.api.meta import Manifest, child
+from conch.api.metrics import DEFAULT_RATIO, MetricsApi, TritonMetric, targets
+from conch.decide import Living
+from conch.observe import World
+from conch_contract import names
+
+
+def scaled(service: InferenceService, living: Living) -> bool:
+    """Whether an HPA owns a revision's replicas; one that is drained has none, since an HPA's least is one pod."""
+    return service.spec.predictor.scales and living.floor > 0
+
+
+def autoscaler(world: World, living: Living) -> Manifest:
+    """Build a revision's HorizontalPodAutoscaler."""
+    service, predictor = world.service, world.service.spec.predictor
+    spec: Manifest = {
+        "scaleTargetRef": {
+            "apiVersion": DEPLOYMENT.api_version,
+            "kind": DEPLOYMENT.name,
+            "name": living.name,
+        },
+        "minReplicas": living.floor,
+        "maxReplicas": max(predictor.max_replicas or 1, living.floor),
+    }
+    if metrics := _metrics(predictor, world.metrics_api):
+        spec["metrics"] = metrics  # none: the API server's own default, 80 % of the CPU that pods ask for
+    if predictor.autoscaling and predictor.autoscaling.behavior:
+        spec["behavior"] = predictor.autoscaling.behavior.to_wire()
+    return {**child(service, AUTOSCALER, living.name, living.name), "spec": spec}
+
+
+def _metrics(predictor: Predictor, metrics_api: MetricsApi) -> list[dict[str, Any]]:
+    """Return the MetricSpecs: the user's own, and those that the short words stand for."""
+    said = predictor.autoscaling
+    answered = metrics_api != "none"
+    named = [_of_pods(metric, target) for metric, target in targets(said) if answered]
+    passed = [metric.to_wire() for metric in said.metrics] if said else []
+    if named or passed:
+        return [*named, *passed]
+    default = [_of_pods(TritonMetric.QUEUE_TO_COMPUTE_RATIO, DEFAULT_RATIO)] if answered else []
+    by_cpu = predictor.resources.asks_for_cpu and not predictor.resources.has_gpus
+    return [*default, *([_CPU] if by_cpu else [])]
+
+
+def _of_pods(metric: TritonMetric, target: str) -> dict[str, Any]:
+    return {
+        "type": "Pods",
+        "pods": {"metric": {"name": metric.value}, "target": {"type": "AverageValue", "averageValue": target}},
+    }
+
+
+# Of a pod without a request for CPU no share can be told, and an HPA that misses one metric never scales down.
+_CPU: Final = {
+    "type": "ContainerResource",
+    "containerResource": {
+        "name": "cpu",
+        "container": names.TRITON_CONTAINER,
+        "target": {"type": "Utilization", "averageUtilization": 80},
+    },
+}
