@@ -55,7 +55,7 @@ class Operator:
         """End the process in peace."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(30)
+            assert self.process.wait(30) == 0, self.said()[-3000:]
 
     def kill(self) -> None:
         """End the process with SIGKILL."""

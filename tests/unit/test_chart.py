@@ -11,6 +11,8 @@ import yaml
 
 from conch.api import crd
 from conch.api.kinds import CHILDREN, GATEWAYS, WATCHED
+from conch.api.metrics import API_SERVICE_NAME
+from conch.metrics.settings import MetricsSettings
 from conch.settings import Settings
 from conch.write import rbac
 from tests.cluster.binaries import program
@@ -46,17 +48,20 @@ def one(manifests: Iterable[Manifest], kind: str, name: str = "") -> Manifest:
     return found
 
 
-def pod_of(manifests: Iterable[Manifest]) -> Manifest:
-    spec: Manifest = one(manifests, "Deployment")["spec"]["template"]["spec"]
+OPERATOR, METRICS_API = "conch-operator", "conch-metrics-api"
+
+
+def pod_of(manifests: Iterable[Manifest], name: str = OPERATOR) -> Manifest:
+    spec: Manifest = one(manifests, "Deployment", name)["spec"]["template"]["spec"]
     return spec
 
 
-def environment(manifests: Iterable[Manifest]) -> dict[str, str]:
-    """The operator's environment, as the kubelet would resolve it."""
+def environment(manifests: Iterable[Manifest], name: str = OPERATOR) -> dict[str, str]:
+    """The environment of the operator, or of the metrics API, as the kubelet would resolve it."""
     fields = {"metadata.namespace": "conch-system", "metadata.name": "pod-1"}
     return {
         variable["name"]: variable.get("value") or fields.get(field_path(variable), "")
-        for variable in pod_of(manifests)["containers"][0]["env"]
+        for variable in pod_of(manifests, name)["containers"][0]["env"]
     }
 
 
@@ -123,10 +128,11 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
             "watchNamespaces": ["one", "two"],
             "log": {"format": "console", "level": "debug"},
             "workers": 4,
+            "autoscaling": {"metricsApi": "none"},
         },
         release="other",
     )
-    settings = Settings.read(environment(manifests))
+    settings = Settings.read(environment(manifests, "other-conch-operator"))
     assert settings.serving_image == f"registry.example/serving@{PINNED}"
     assert settings.pull_policy == "Always"
     assert settings.namespaces == ("one", "two")
@@ -135,6 +141,38 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
     assert settings.lease_namespace == "conch-system"
     assert settings.lease_name == "other-conch-operator"
     assert settings.identity == "pod-1"
+    assert settings.metrics_api == "none"
+
+
+def test_the_metrics_api_reads_its_settings_from_the_values() -> None:
+    manifests = render({"watchNamespaces": ["one"], "log": {"format": "console", "level": "debug"}}, release="other")
+    name = "other-conch-metrics-api"
+    settings = MetricsSettings.read(environment(manifests, name))
+    assert (settings.service, settings.namespace) == (name, "conch-system")
+    assert settings.namespaces == ("one",)
+    assert (settings.log_format, settings.log_level) == ("console", "debug")
+    container = pod_of(manifests, name)["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"https": settings.port, "probes": settings.probe_port, "metrics": settings.metrics_port}
+
+
+def test_the_api_service_leads_to_the_pods_that_answer(default: list[Manifest]) -> None:
+    registered = one(default, "APIService")
+    assert registered["metadata"]["name"] == API_SERVICE_NAME
+    assert "caBundle" not in registered["spec"]  # the metrics API's own to write
+    at = registered["spec"]["service"]
+    service = one(default, "Service", at["name"])
+    assert at["namespace"] == service["metadata"]["namespace"]
+    labels = one(default, "Deployment", METRICS_API)["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert service["spec"]["ports"][0] == {"name": "https", "port": 443, "targetPort": "https"}
+
+
+@pytest.mark.parametrize("who", ["prometheus-adapter", "none"])
+def test_a_metrics_api_of_others_leaves_nothing_of_ours(who: str) -> None:
+    manifests = render({"autoscaling": {"metricsApi": who}})
+    assert not of_kind(manifests, "APIService")
+    assert not [m for m in manifests if "metrics-api" in m["metadata"]["name"]]
 
 
 def test_ports_are_those_on_which_the_operator_listens(default: list[Manifest]) -> None:
@@ -147,8 +185,8 @@ def test_ports_are_those_on_which_the_operator_listens(default: list[Manifest]) 
 
 
 def test_the_metrics_service_finds_the_pods(default: list[Manifest]) -> None:
-    service = one(default, "Service")
-    labels = one(default, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    service = one(default, "Service", "conch-operator-metrics")
+    labels = one(default, "Deployment", OPERATOR)["spec"]["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
     assert service["spec"]["ports"][0]["targetPort"] == "metrics"
 
@@ -156,11 +194,14 @@ def test_the_metrics_service_finds_the_pods(default: list[Manifest]) -> None:
 def test_a_release_of_any_name_selects_only_its_own_pods() -> None:
     for release in ("conch", "prod-conch", "serving", "r" * 53):
         manifests = render(release=release)
-        deployment = one(manifests, "Deployment")
-        assert len(deployment["metadata"]["name"]) <= 63
-        assert deployment["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == release
+        selectors = []
+        for deployment in of_kind(manifests, "Deployment"):
+            assert len(deployment["metadata"]["name"]) <= 63
+            assert deployment["spec"]["selector"]["matchLabels"]["app.kubernetes.io/instance"] == release
+            selectors.append(deployment["spec"]["selector"])
+        assert selectors[0] != selectors[1]
         budget = one(manifests, "PodDisruptionBudget")
-        assert budget["spec"]["selector"] == deployment["spec"]["selector"]
+        assert budget["spec"]["selector"] in selectors
 
 
 def test_one_replica_has_no_disruption_budget() -> None:
@@ -169,10 +210,11 @@ def test_one_replica_has_no_disruption_budget() -> None:
 
 def test_pods_are_restricted(default: list[Manifest]) -> None:
     """Pod Security `restricted`, in its own words; the e2e tests have a real API server judge it."""
-    spec = pod_of(default)
-    assert spec["securityContext"]["runAsNonRoot"]
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in spec["containers"]:
+    specs = [pod_of(default, name) for name in (OPERATOR, METRICS_API)]
+    for spec in specs:
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in (container for spec in specs for container in spec["containers"]):
         secure = container["securityContext"]
         assert secure["allowPrivilegeEscalation"] is False
         assert secure["capabilities"] == {"drop": ["ALL"]}
@@ -183,6 +225,8 @@ def test_the_operator_sees_no_secret_and_no_wildcard(default: list[Manifest]) ->
     for role in (*of_kind(default, "ClusterRole"), *of_kind(default, "Role")):
         for rule in role["rules"]:
             assert "secrets" not in rule["resources"]
+            if role["metadata"]["name"] == "conch-metrics-api-view":
+                continue  # people's, for a group that holds nothing but numbers
             assert "*" not in {*rule["resources"], *rule["verbs"], *rule["apiGroups"]}
 
 
@@ -210,29 +254,39 @@ def test_the_lease_is_the_only_right_in_the_operators_own_namespace(default: lis
 
 
 def test_every_grant_has_a_reason() -> None:
-    for grant in (*rbac.SERVING, *rbac.CLUSTER, *rbac.OWN, *rbac.VIEW, *rbac.EDIT):
+    for grant in (*rbac.SERVING, *rbac.CLUSTER, *rbac.OWN, *rbac.METRICS, *rbac.REGISTRATION, *rbac.VIEW, *rbac.EDIT):
         assert len(grant.why.split()) > 1, grant
 
 
 def test_watched_namespaces_get_roles_and_the_cluster_none(default: list[Manifest]) -> None:
     manifests = render({"watchNamespaces": ["one", "two"]})
-    assert not of_kind(manifests, "ClusterRoleBinding")
-    roles = {r["metadata"]["namespace"]: r for r in of_kind(manifests, "Role")}
+
+    def of(name: str, kind: str) -> list[Manifest]:
+        return [m for m in of_kind(manifests, kind) if m["metadata"]["name"].startswith(name)]
+
+    assert not of(OPERATOR, "ClusterRoleBinding")
+    # Of the cluster the metrics API has its own APIService, and may ask who somebody is and what they may.
+    bindings = {m["roleRef"]["name"] for m in of(METRICS_API, "ClusterRoleBinding")}
+    assert bindings == {"conch-metrics-api-registration", "system:auth-delegator"}
+    pods = {m["metadata"]["namespace"]: m["rules"] for m in of(METRICS_API, "Role")}
+    assert pods["one"] == pods["two"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
+    roles = {r["metadata"]["namespace"]: r for r in of(OPERATOR, "Role")}
     assert set(roles) == {"one", "two", "conch-system"}
     whole = one(default, "ClusterRole", "conch-operator")["rules"]
     strangers = {kind.plural for kind in GATEWAYS}  # of other namespaces, and of none
     within = [rule for rule in whole if strangers.isdisjoint(rule["resources"])]
     assert len(whole) - len(within) == len(strangers)
     assert roles["one"]["rules"] == roles["two"]["rules"] == within
-    account = one(manifests, "ServiceAccount")["metadata"]["name"]
-    for binding in of_kind(manifests, "RoleBinding"):
-        (subject,) = binding["subjects"]
-        assert (subject["name"], subject["namespace"]) == (account, "conch-system")
+    for account in (OPERATOR, METRICS_API):
+        assert one(manifests, "ServiceAccount", account)
+        for binding in of(account, "RoleBinding"):
+            (subject,) = binding["subjects"]
+            assert (subject["name"], subject["namespace"]) == (account, "conch-system")
 
 
 def test_the_own_namespace_may_be_watched_too() -> None:
     roles = of_kind(render({"watchNamespaces": ["conch-system"]}), "Role")
-    assert len({role["metadata"]["name"] for role in roles}) == len(roles) == 2
+    assert len({role["metadata"]["name"] for role in roles}) == len(roles) == 3
 
 
 def test_rights_can_be_left_to_others() -> None:
@@ -262,11 +316,12 @@ def test_pod_placement_is_passed_on() -> None:
         "image": {"digest": PINNED},
     }
     manifests = render(values)
-    spec = pod_of(manifests)
-    meta = one(manifests, "Deployment")["spec"]["template"]["metadata"]
-    for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
-        assert spec[name] == values[name]
-    assert spec["imagePullSecrets"] == [{"name": "pull"}]
-    assert spec["containers"][0]["image"] == f"conch/operator@{PINNED}"
-    assert meta["annotations"] == {"note": "yes"}
-    assert meta["labels"]["team"] == "ml"
+    for deployment in (OPERATOR, METRICS_API):
+        spec = pod_of(manifests, deployment)
+        meta = one(manifests, "Deployment", deployment)["spec"]["template"]["metadata"]
+        for name in ("nodeSelector", "tolerations", "affinity", "priorityClassName"):
+            assert spec[name] == values[name]
+        assert spec["imagePullSecrets"] == [{"name": "pull"}]
+        assert spec["containers"][0]["image"] == f"conch/operator@{PINNED}"
+        assert meta["annotations"] == {"note": "yes"}
+        assert meta["labels"]["team"] == "ml"

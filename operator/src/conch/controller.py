@@ -6,7 +6,6 @@ starts the workers: all kinds are listed by then, so no reconcile ever sees half
 
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,13 +18,14 @@ from prometheus_client import REGISTRY
 from conch import logs
 from conch.api.kinds import GATEWAYS, HTTP_ROUTE, INFERENCE_SERVICE, kind_of
 from conch.desire import Images
+from conch.ending import end_by_signal
 from conch.observe import Gateways, Store
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
 from conch.signals import Agents, Gauges
 from conch.telemetry import Health, Phases, serve
-from conch.watch import Intake, audit, kopf_settings, watch
+from conch.watch import Intake, audit, run_kopf, watch
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer
 from conch.write.leader import lead, resign
@@ -39,7 +39,9 @@ class StartAgainError(Exception):
     """This process has to end so that the next one sees more; the kubelet starts it."""
 
 
-async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue) -> None:
+async def act(
+    settings: Settings, server: Server, store: Store, queue: WorkQueue, take_signals: Callable[[], None]
+) -> None:
     """Watch and work until cancelled."""
 
     def seen(body: Mapping[str, Any]) -> None:
@@ -69,7 +71,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_begin_anew_with_gateways(server))  # asks before kopf does, lest it misses the change
-            group.create_task(_watch_all(settings, registry, stop))
+            group.create_task(run_kopf(registry, settings.namespaces, settings.identity, stop, take_signals))
             await intake.listed.wait()
             _log.info("watching", workers=settings.workers)
             for _ in range(settings.workers):
@@ -80,18 +82,6 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         queue.close()
         await agents.close()
         await gauges.close()
-
-
-async def _watch_all(settings: Settings, registry: kopf.OperatorRegistry, stop: asyncio.Event) -> None:
-    await kopf.operator(
-        registry=registry,
-        settings=kopf_settings(),
-        clusterwide=not settings.namespaces,
-        namespaces=settings.namespaces,
-        stop_flag=stop,
-        identity=settings.identity,  # type: ignore[arg-type]  # else kopf asks who the user is
-    )
-    raise RuntimeError("kopf ended by itself")
 
 
 async def _begin_anew_with_gateways(server: Server) -> None:
@@ -120,23 +110,23 @@ async def run(settings: Settings) -> None:
     REGISTRY.register(Phases(store))
     close = await serve(health, settings.probe_port, settings.metrics_port)
     async with await Server.connect() as server:
-        health.ready = True
+        health.good("standing by")
+        take_signals = end_by_signal()
+        led = False
 
         async def leading() -> None:
-            health.leading = True
+            nonlocal led
+            led = True
+            health.good("leading")
             _log.info("leading", identity=settings.identity)
-            await act(settings, server, store, queue)
+            await act(settings, server, store, queue, take_signals)
 
-        task = asyncio.create_task(_elected(settings, server, leading))
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
         try:
-            await task
+            await _elected(settings, server, leading)
         except asyncio.CancelledError:
             _log.info("stopping")
         finally:
-            if health.leading and settings.lease_namespace:
+            if led and settings.lease_namespace:
                 with contextlib.suppress(Exception):
                     await resign(server, settings.lease_namespace, settings.lease_name, settings.identity)
             await close()

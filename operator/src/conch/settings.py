@@ -44,29 +44,44 @@ class Settings:
             raise SettingsError("CONCH_SERVING_IMAGE is empty; set it to the serving image, such as conch/serving:1.0")
         return cls(
             serving_image=image,
-            pull_policy=_choice(environ, "CONCH_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
-            metrics_api=_choice(environ, "CONCH_METRICS_API", get_args(MetricsApi)),
-            namespaces=tuple(n for n in environ.get("CONCH_NAMESPACES", "").replace(" ", "").split(",") if n),
-            log_format=_choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
-            log_level=_choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
-            probe_port=_number(environ, "CONCH_PROBE_PORT", 8080),
-            metrics_port=_number(environ, "CONCH_METRICS_PORT", 9090),
+            pull_policy=choice(environ, "CONCH_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
+            metrics_api=choice(environ, "CONCH_METRICS_API", get_args(MetricsApi)),
+            namespaces=listed(environ, "CONCH_NAMESPACES"),
+            log_format=choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
+            log_level=choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
+            probe_port=number(environ, "CONCH_PROBE_PORT", 8080),
+            metrics_port=number(environ, "CONCH_METRICS_PORT", 9090),
             lease_namespace=environ.get("CONCH_LEASE_NAMESPACE", ""),
             lease_name=environ.get("CONCH_LEASE_NAME") or "conch-operator",
             identity=environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
-            workers=_number(environ, "CONCH_WORKERS", 16),
+            workers=number(environ, "CONCH_WORKERS", 16),
         )
 
 
-def _choice(environ: Mapping[str, str], name: str, choices: tuple[Choice, ...]) -> Choice:
+def choice(environ: Mapping[str, str], name: str, choices: tuple[Choice, ...]) -> Choice:
+    """Return one of some words; the first one where none is said.
+
+    Raises:
+        SettingsError: it is another word.
+    """
     value = environ.get(name) or choices[0]
     if value not in choices:
         raise SettingsError(f"{name} is {value!r}; set it to one of {', '.join(choices)}")
     return value
 
 
-def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+def number(environ: Mapping[str, str], name: str, default: int) -> int:
+    """Return a port, or a count of that size.
+
+    Raises:
+        SettingsError: it is none.
+    """
     value = environ.get(name) or str(default)
     if not value.isdecimal() or not 0 < int(value) < 65536:
         raise SettingsError(f"{name} is {value!r}; set it to a number from 1 to 65535")
     return int(value)
+
+
+def listed(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Return what stands between commas."""
+    return tuple(part for part in environ.get(name, "").replace(" ", "").split(",") if part)

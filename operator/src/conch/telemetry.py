@@ -15,11 +15,19 @@ from conch.observe import Store
 
 
 class Health:
-    """What the probes look at. Ready: this process acts, or stands by to act."""
+    """What the probes look at. Ready: this process does its work, or stands by to do it."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: str = "starting") -> None:
         self.ready = False
-        self.leading = False
+        self.told = told
+
+    def good(self, told: str) -> None:
+        """From now on it is ready."""
+        self.ready, self.told = True, told
+
+    def hindered(self, why: str) -> None:
+        """From now on it is not ready."""
+        self.ready, self.told = False, why
 
 
 class Phases(Collector):
@@ -48,8 +56,7 @@ async def serve(health: Health, probe_port: int, metrics_port: int) -> Callable[
         return web.Response(text="ok\n")
 
     async def ready(_: web.Request) -> web.Response:
-        told = "leading" if health.leading else "standing by"
-        return web.Response(text=f"{told}\n") if health.ready else web.Response(status=503, text="starting\n")
+        return web.Response(text=f"{health.told}\n", status=200 if health.ready else 503)
 
     probes, metrics = web.Application(), web.Application()
     probes.add_routes([web.get("/healthz", alive), web.get("/readyz", ready)])

@@ -21,6 +21,7 @@ from conch_contract import names
 
 # Deletions that fall into the gap of a broken watch are told by nobody; an audit of uids finds them.
 AUDIT_SECONDS: Final = 600
+_TURNS: Final = 0.1  # seconds; many turns of the loop
 _log = structlog.get_logger("conch")
 
 
@@ -54,12 +55,12 @@ class Intake:
 def watch(intake: Intake, registry: kopf.OperatorRegistry) -> None:
     """Have kopf feed all kinds into an intake."""
     for kind in WATCHED:
-        _watch(kind, intake.take, intake.listed, registry)
+        watch_kind(kind, intake.take, intake.listed, registry)
     for kind in GATEWAYS if intake.gateways is not None else ():
-        _watch(kind, intake.take_gateway, intake.listed, registry)
+        watch_kind(kind, intake.take_gateway, intake.listed, registry)
 
 
-def _watch(kind: Kind, take: Callable[..., None], listed: asyncio.Event, registry: kopf.OperatorRegistry) -> None:
+def watch_kind(kind: Kind, take: Callable[..., None], listed: asyncio.Event, registry: kopf.OperatorRegistry) -> None:
     """Have kopf hand over a kind's events.
 
     The handlers are coroutines that await nothing: kopf would run plain functions in threads.
@@ -100,6 +101,33 @@ def kopf_settings() -> kopf.OperatorSettings:
         if kind != INFERENCE_SERVICE:
             settings.watching.label_selectors[kind.group, kind.plural] = names.LABEL_SERVICE
     return settings
+
+
+async def run_kopf(
+    registry: kopf.OperatorRegistry,
+    namespaces: Sequence[str],
+    identity: str,
+    stop: asyncio.Event,
+    take_signals: Callable[[], None],
+) -> None:
+    """Watch until told to stop; no namespaces means all. `take_signals` takes from kopf what is not its own to end."""
+
+    @kopf.on.startup(registry=registry)
+    async def started(**_: Any) -> None:
+        await asyncio.sleep(_TURNS)  # kopf takes the signals a turn of the loop after it has called this
+        take_signals()
+
+    await kopf.operator(
+        registry=registry,
+        settings=kopf_settings(),
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        stop_flag=stop,
+        identity=identity,  # type: ignore[arg-type]  # else kopf asks who the user is
+    )
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():  # kopf ends without a word when it is cancelled
+        raise RuntimeError("kopf ended by itself")
 
 
 async def audit(server: Server, intake: Intake, namespaces: Sequence[str]) -> None:

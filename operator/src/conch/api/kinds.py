@@ -47,6 +47,9 @@ ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpoin
 EVENT: Final = Kind("events.k8s.io", "v1", "Event", "events")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 
+API_SERVICE: Final = Kind("apiregistration.k8s.io", "v1", "APIService", "apiservices")
+METRIC: Final = Kind("custom.metrics.k8s.io", "v1beta2", "MetricValueList", '"*"')  # whatever the object and metric
+
 # What a service owns. Pods are its own through the Deployment, and EndpointSlices through the Service; Conch only
 # looks at them.
 CHILDREN: Final = (

@@ -13,6 +13,10 @@ from conch.api._base import duration_seconds
 from conch.api.autoscaling import Autoscaling
 from conch.api.numbers import percent
 
+METRICS_GROUP: Final = "custom.metrics.k8s.io"
+METRICS_VERSION: Final = "v1beta2"
+API_SERVICE_NAME: Final = f"{METRICS_VERSION}.{METRICS_GROUP}"
+
 MetricsApi = Literal["builtin", "prometheus-adapter", "keda", "none"]
 """Who answers when an autoscaler asks for Triton's metrics; the installer's choice."""
 

@@ -34,6 +34,9 @@ ANNOTATION_CHANGE_CAUSE: Final = f"{GROUP}/change-cause"
 ANNOTATION_AUTHOR: Final = f"{GROUP}/author"
 ANNOTATION_DIGEST: Final = f"{GROUP}/digest"
 
+# On a serving pod: Triton's name of the model that clients ask for, one among others in an ensemble.
+ANNOTATION_MODEL: Final = f"{GROUP}/model"
+
 # On the root Service: the revision that carries the service; its selector may be wider than that.
 ANNOTATION_STABLE: Final = f"{GROUP}/stable"
 # On a service, by people: what its rollout shall do (see decide/request.py).

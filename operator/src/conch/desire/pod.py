@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from conch.api import InferenceService, Model
 from conch.api.meta import Manifest, labels
+from conch.api.names import ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.triton import DRAIN_SECONDS, server_command
 from conch_contract import names
@@ -53,9 +54,10 @@ def pod_template(service: InferenceService, revision: str, image: str, pull: str
     for field in _PASSED:
         if field in passed:
             spec[field] = passed[field]
-    meta: Manifest = {"labels": {**said.labels, **labels(service, revision)}}
-    if said.annotations:
-        meta["annotations"] = dict(said.annotations)
+    meta = {
+        "labels": {**said.labels, **labels(service, revision)},
+        "annotations": {**said.annotations, ANNOTATION_MODEL: service.model_name},
+    }
     return {"metadata": meta, "spec": spec}
 
 

@@ -15,6 +15,7 @@ import aiohttp
 from conch.api.kinds import ServiceKey
 from conch.observe import Pod
 from conch.observe.measured import History
+from conch.signals.page import NOT_A_PAGE, PageError, page
 from conch.signals.tally import Tally
 from conch.triton.metrics import Scrape, read_metrics
 from conch_contract import names
@@ -22,7 +23,6 @@ from conch_contract import names
 PERIOD: Final = 2.0  # seconds between two readings of a service
 _LEASE: Final = 60.0  # seconds that one question keeps a service read; at half of it the asker is woken
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)  # seconds; Triton answers from memory
-_LIMIT: Final = 4 << 20  # bytes; a page is tens of kilobytes, and the pod is the user's
 _AT_ONCE: Final = 32  # pods being read
 
 
@@ -126,22 +126,13 @@ class Counters:
 
     async def _scrape(self, pod: Pod, model: str) -> Scrape | str:
         """Return what a pod tells of its model, or why it tells nothing."""
-        host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-        url = f"http://{host}:{self._port}/metrics"
         try:
-            async with self._gate, self._session.get(url, allow_redirects=False) as answer:
-                if answer.status != 200:
-                    return f"pod {pod.name} answers /metrics with HTTP status {answer.status}"
-                body = bytearray()
-                async for chunk in answer.content.iter_chunked(65536):
-                    body += chunk
-                    if len(body) > _LIMIT:
-                        return f"pod {pod.name} has more than {_LIMIT >> 20} MiB of metrics"
-                return read_metrics(body.decode(), model)
+            async with self._gate:
+                return read_metrics(await page(self._session, pod.ip, self._port), model)
+        except PageError as error:
+            return f"pod {pod.name} {error}"
         except (ValueError, LookupError):
-            return f"pod {pod.name} has metrics that are not in Prometheus' text format"
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return f"pod {pod.name} does not answer at port {self._port} ({type(error).__name__})"
+            return f"pod {pod.name} {NOT_A_PAGE}"
 
 
 def _news(before: History | None, after: History) -> bool:

@@ -7,7 +7,7 @@ value began anew at zero. What a pod had counted before it was first read belong
 from collections.abc import Collection, Mapping
 
 from conch.observe.measured import Quantiles, Totals, worst
-from conch.triton.metrics import DURATION_US, FAILURE, QUEUE_US, SUCCESS, Scrape, Series
+from conch.triton.metrics import DURATION_US, FAILURE, QUEUE_US, SUCCESS, Scrape, Series, growth
 
 
 class Tally:
@@ -22,10 +22,8 @@ class Tally:
         """Take in what a pod told."""
         before = self._seen.get(uid)
         if before is not None:
-            for series, value in scrape.counters.items():
-                known = before.get(series, 0.0)
-                grown = value - known if value >= known else value
-                self._sums[series.metric] = self._sums.get(series.metric, 0.0) + grown
+            for metric, grown in growth(before, scrape.counters).items():
+                self._sums[metric] = self._sums.get(metric, 0.0) + grown
         self._seen[uid] = scrape.counters
         self._quantiles[uid] = scrape.quantiles
 

@@ -1,4 +1,4 @@
-"""Triton's metrics page, read for one model: its request counters and its latency quantiles.
+"""Triton's metrics page: for gates the counters and quantiles of one model, for autoscalers how busy the server is.
 
 Names and units: the page "Metrics" of Triton's user guide. Failures carry a `reason`, and each counts, CANCELED
 too: a client that gives up on a slow model is what a gate must see. Seen on 2.51: what a python model raises is
@@ -18,12 +18,21 @@ SUCCESS: Final = "nv_inference_request_success"
 FAILURE: Final = "nv_inference_request_failure"
 DURATION_US: Final = "nv_inference_request_duration_us"
 QUEUE_US: Final = "nv_inference_queue_duration_us"
+COMPUTE_US: Final = (
+    "nv_inference_compute_input_duration_us",
+    "nv_inference_compute_infer_duration_us",
+    "nv_inference_compute_output_duration_us",
+)
 SUMMARY_US: Final = "nv_inference_request_summary_us"
+PENDING: Final = "nv_inference_pending_request_count"
+GPU_UTILIZATION: Final = "nv_gpu_utilization"
 
 # Those that gates may ask for; Triton tells 0.999 as well.
 _PERCENTILES: Final = {"0.5": 50, "0.9": 90, "0.95": 95, "0.99": 99}
 _COUNTERS: Final = (SUCCESS, FAILURE, DURATION_US, QUEUE_US)
-_WANTED: Final = tuple(f"{name}{{" for name in (*_COUNTERS, SUMMARY_US))
+_GATES: Final = tuple(f"{name}{{" for name in (*_COUNTERS, SUMMARY_US))
+_OF_THE_MODEL: Final = (SUCCESS, FAILURE, DURATION_US)
+_LOAD: Final = tuple(f"{name}{{" for name in (*_COUNTERS, *COMPUTE_US, PENDING, GPU_UTILIZATION))
 
 
 class Series(NamedTuple):
@@ -32,6 +41,7 @@ class Series(NamedTuple):
     metric: str
     version: str
     reason: str
+    model: str = ""  # where a reading is of more than one
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,17 @@ class Scrape:
     quantiles: tuple[tuple[int, float], ...] = ()  # percentile and microseconds; the slowest version's
 
 
+@dataclass(frozen=True)
+class Load:
+    """How busy a Triton is at one moment."""
+
+    # Requests and their durations are of the model that clients ask for. Queues and computing are of all: an ensemble
+    # waits where its slowest part does.
+    counters: Mapping[Series, float] = field(default_factory=dict)
+    pending: float = 0.0  # requests in the queues of all models
+    gpus: tuple[float, ...] = ()  # how busy each of the pod's GPUs is, from 0 to 1
+
+
 def read_metrics(text: str, model: str) -> Scrape:
     """Return what a metrics page says of a model; nothing where Triton does not serve it.
 
@@ -50,8 +71,10 @@ def read_metrics(text: str, model: str) -> Scrape:
     """
     counters: dict[Series, float] = {}
     quantiles: dict[int, float] = {}
-    for sample in _samples(text, model):
+    for sample in _samples(text, _GATES):
         labels = sample.labels
+        if labels.get("model") != model:
+            continue
         if sample.name == SUMMARY_US:
             percentile = _PERCENTILES.get(labels["quantile"])
             # Without a request in the last minute the quantiles are NaN.
@@ -62,10 +85,40 @@ def read_metrics(text: str, model: str) -> Scrape:
     return Scrape(counters, tuple(sorted(quantiles.items())))
 
 
-def _samples(text: str, model: str) -> Iterator[Sample]:
+def read_load(text: str, model: str) -> Load:
+    """Return how busy a Triton is; `model` is the one that clients ask for.
+
+    Raises:
+        ValueError: the page is not in Prometheus' text format.
+    """
+    counters: dict[Series, float] = {}
+    pending, gpus = 0.0, []
+    for sample in _samples(text, _LOAD):
+        name, labels, value = sample.name, sample.labels, sample.value
+        of = labels.get("model", "")
+        if name == PENDING:
+            pending += value
+        elif name == GPU_UTILIZATION:
+            gpus.append(value)
+        elif of == model or name not in _OF_THE_MODEL:
+            counters[Series(name, labels.get("version", ""), labels.get("reason", ""), of)] = value
+    return Load(counters, pending, tuple(gpus))
+
+
+def growth(before: Mapping[Series, float], after: Mapping[Series, float]) -> dict[str, float]:
+    """Return by how much counters grew between two readings, by metric.
+
+    As Prometheus' `increase`: a series below its last value began anew at zero.
+    """
+    sums: dict[str, float] = {}
+    for series, value in after.items():
+        known = before.get(series, 0.0)
+        sums[series.metric] = sums.get(series.metric, 0.0) + (value - known if value >= known else value)
+    return sums
+
+
+def _samples(text: str, wanted: tuple[str, ...]) -> Iterator[Sample]:
     """Parse only the lines that are wanted: with GPUs and many models a page has thousands."""
-    lines = [line for line in text.splitlines() if line.startswith(_WANTED)]
+    lines = [line for line in text.splitlines() if line.startswith(wanted)]
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            if sample.labels.get("model") == model:
-                yield sample
+        yield from family.samples

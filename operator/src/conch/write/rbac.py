@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import Final
 
 from conch.api.kinds import (
+    API_SERVICE,
     AUTOSCALER,
     CHILDREN,
     CONFIG_MAP,
@@ -25,10 +26,12 @@ from conch.api.kinds import (
     INFERENCE_SERVICE,
     JOB,
     LEASE,
+    METRIC,
     POD,
     SERVICE,
     Kind,
 )
+from conch.api.metrics import API_SERVICE_NAME
 
 _HEADER: Final = "# Generated from operator/src/conch/write/rbac.py by `make generate`. Do not edit.\n"
 _CHILD_NOTE: Final = (
@@ -37,6 +40,8 @@ _CHILD_NOTE: Final = (
 )
 _OPERATOR: Final = '{{ include "conch.operator" $ }}'
 _LEADER: Final = f"{_OPERATOR}-leader"
+_ACCOUNT: Final = '{{ include "conch.serviceAccountName" $ }}'
+_METRICS: Final = '{{ include "conch.metricsApi" $ }}'
 _VIEWER: Final = '{{ include "conch.fullname" $ }}-view'
 _EDITOR: Final = '{{ include "conch.fullname" $ }}-edit'
 
@@ -98,6 +103,15 @@ CLUSTER: Final[tuple[Grant, ...]] = (
     Grant(GATEWAY_CLASS, ("list", "watch"), "what those Gateways support, such as timeouts"),
 )
 
+# The metrics API's, in the namespaces that the operator watches.
+METRICS: Final[tuple[Grant, ...]] = (
+    Grant(POD, ("list", "watch"), "which pods a question of an autoscaler is about, and where they are"),
+)
+# And in the whole cluster: an APIService belongs to no namespace.
+REGISTRATION: Final[tuple[Grant, ...]] = (
+    Grant(API_SERVICE, ("get", "patch"), "its certificate, in its own APIService only", names=(API_SERVICE_NAME,)),
+)
+
 # In the operator's own namespace.
 OWN: Final[tuple[Grant, ...]] = (
     Grant(LEASE, ("create",), "leader election; no name can bind a creation"),
@@ -109,6 +123,8 @@ VIEW: Final[tuple[Grant, ...]] = (
     Grant(INFERENCE_SERVICE, ("get", "list", "watch"), "read services"),
     Grant(INFERENCE_SERVICE, ("get",), "read their status alone", subresource="status"),
 )
+# What an autoscaler is told, told to people.
+VIEW_METRICS: Final[tuple[Grant, ...]] = (Grant(METRIC, ("get",), "read what autoscalers are told"),)
 EDIT: Final[tuple[Grant, ...]] = (
     Grant(
         INFERENCE_SERVICE,
@@ -134,25 +150,50 @@ def to_yaml() -> str:
         "{{- end }}",
         *_granted("Role", _LEADER, _rules(OWN), namespace="{{ .Release.Namespace }}"),
         "{{- end }}",
+        '{{- if and .Values.rbac.create (eq .Values.autoscaling.metricsApi "builtin") }}',
+        "{{- range .Values.watchNamespaces }}",
+        *_granted("Role", _METRICS, _rules(METRICS), namespace="{{ . }}", account=_METRICS),
+        "{{- else }}",
+        *_granted("ClusterRole", _METRICS, _rules(METRICS), account=_METRICS),
+        "{{- end }}",
+        *_granted("ClusterRole", f"{_METRICS}-registration", _rules(REGISTRATION), account=_METRICS),
+        # Kubernetes' own roles for aggregated APIs.
+        *_bound("ClusterRole", f"{_METRICS}-delegator", "system:auth-delegator", account=_METRICS),
+        *_bound(
+            "Role",
+            _METRICS,
+            "extension-apiserver-authentication-reader",
+            namespace="kube-system",
+            account=_METRICS,
+        ),
+        "{{- end }}",
         "{{- if .Values.rbac.userRoles }}",
         *_role("ClusterRole", _VIEWER, _rules(VIEW), joins=("view", "edit", "admin")),
         *_role("ClusterRole", _EDITOR, _rules(EDIT), joins=("edit", "admin")),
+        '{{- if eq .Values.autoscaling.metricsApi "builtin" }}',
+        *_role("ClusterRole", f"{_METRICS}-view", _rules(VIEW_METRICS), joins=("view", "edit", "admin")),
+        "{{- end }}",
         "{{- end }}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _granted(kind: str, name: str, rules: Iterable[str], namespace: str = "") -> Iterator[str]:
-    """Yield a role, and its binding to the operator."""
+def _granted(kind: str, name: str, rules: Iterable[str], namespace: str = "", account: str = _ACCOUNT) -> Iterator[str]:
+    """Yield a role, and its binding to a service account of ours."""
     yield from _role(kind, name, rules, namespace)
+    yield from _bound(kind, name, name, namespace, account)
+
+
+def _bound(kind: str, name: str, role: str, namespace: str = "", account: str = _ACCOUNT) -> Iterator[str]:
+    """Yield the binding of a role to a service account of ours."""
     yield from _head(f"{kind}Binding", name, namespace)
     yield "roleRef:"
     yield "  apiGroup: rbac.authorization.k8s.io"
     yield f"  kind: {kind}"
-    yield f"  name: {name}"
+    yield f"  name: {role}"
     yield "subjects:"
     yield "  - kind: ServiceAccount"
-    yield '    name: {{ include "conch.serviceAccountName" $ }}'
+    yield f"    name: {account}"
     yield "    namespace: {{ $.Release.Namespace }}"
 
 

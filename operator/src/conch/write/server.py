@@ -19,6 +19,7 @@ from prometheus_client import Counter
 from conch.api.kinds import Kind, Ref
 
 APPLY: Final = "application/apply-patch+yaml"
+MERGE: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _TIMEOUT: Final = 30  # seconds, for a call
@@ -112,6 +113,20 @@ class Server:
         except CallError as error:
             if not error.gone:
                 raise
+
+    async def get(self, namespace: str, ref: Ref) -> dict[str, Any] | None:
+        """An object, or None if there is none; an unknown kind is an error (404 without a reason)."""
+        try:
+            return await self._call("GET", "get", ref.kind, ref.kind.path(namespace, ref.name), [], None, "")
+        except CallError as error:
+            if error.gone and error.reason == "NotFound":
+                return None
+            raise
+
+    async def merge(self, namespace: str, ref: Ref, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        """Change some fields of an object (RFC 7386); 409 if `body` names a resourceVersion or uid that it has not."""
+        path = ref.kind.path(namespace, ref.name)
+        return await self._call("PATCH", "patch", ref.kind, path, [("fieldManager", manager)], body, MERGE)
 
     async def metadata(self, namespace: str, ref: Ref) -> dict[str, Any] | None:
         """The metadata of an object, or None if there is none."""

@@ -16,7 +16,6 @@ from kubernetes_asyncio.client import Configuration
 from conch.api.kinds import Kind, Ref
 from conch.write.server import APPLY, CallError, Server
 
-_MERGE: Final = "application/merge-patch+json"
 _JSON: Final = "application/json"
 # A pod's own namespace, where a pod is who asks.
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -48,15 +47,6 @@ class UserServer(Server):
         server.client.user_agent = f"kubectl-conch/{version('conch')}"
         server.namespace = namespace or "default"
         return server
-
-    async def get(self, namespace: str, ref: Ref) -> dict[str, Any] | None:
-        """An object, or None if there is none; an unknown kind is an error (404 without a reason)."""
-        try:
-            return await self._call("GET", "get", ref.kind, ref.kind.path(namespace, ref.name), [], None, "")
-        except CallError as error:
-            if error.gone and error.reason == "NotFound":
-                return None
-            raise
 
     async def list(self, kind: Kind, namespace: str, selector: str) -> list[dict[str, Any]]:
         """All objects of a kind in a namespace, by label; none where the cluster does not know the kind."""
@@ -99,8 +89,8 @@ class UserServer(Server):
     async def unannotate(self, kind: Kind, seen: Mapping[str, Any], name: str, manager: str) -> dict[str, Any]:
         """Take an annotation from an object, whoever said it: an apply takes back only what its manager said."""
         meta = {"uid": seen["metadata"]["uid"], "annotations": {name: None}}
-        path = kind.path(seen["metadata"]["namespace"], seen["metadata"]["name"])
-        return await self._call("PATCH", "patch", kind, path, _query(manager), {"metadata": meta}, _MERGE)
+        ref = Ref(kind, seen["metadata"]["name"])
+        return await self.merge(seen["metadata"]["namespace"], ref, {"metadata": meta}, manager)
 
 
 def _query(manager: str, *, dry_run: bool = False) -> list[tuple[str, str]]:

@@ -1,0 +1,106 @@
+"""The documents that the metrics API answers with. Pure; fields as in `k8s.io/metrics` and `meta/v1`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from conch.api.kinds import INFERENCE_SERVICE, POD, Kind
+from conch.api.metrics import METRICS_GROUP, METRICS_VERSION, TritonMetric, quantity
+from conch.metrics.question import NAMESPACES, PODS, SERVICES
+
+Document = Mapping[str, Any]
+
+_NAMESPACE = Kind("", "v1", "Namespace", "namespaces")
+_KINDS = {PODS: POD, SERVICES: INFERENCE_SERVICE, NAMESPACES: _NAMESPACE}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric of one object."""
+
+    name: str
+    value: float
+    seconds: float  # of the window
+
+
+def group() -> Document:
+    """Return the APIGroup: its one version is the one that clients prefer."""
+    version = {"groupVersion": f"{METRICS_GROUP}/{METRICS_VERSION}", "version": METRICS_VERSION}
+    return {
+        "kind": "APIGroup",
+        "apiVersion": "v1",
+        "name": METRICS_GROUP,
+        "versions": [version],
+        "preferredVersion": version,
+    }
+
+
+def resources() -> Document:
+    """Return the APIResourceList: each metric, of each kind of object."""
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": f"{METRICS_GROUP}/{METRICS_VERSION}",
+        "resources": [
+            {
+                "name": f"{resource}/{metric.value}",
+                "singularName": "",
+                "namespaced": resource != NAMESPACES,
+                "kind": "MetricValueList",
+                "verbs": ["get"],
+            }
+            for resource in _KINDS
+            for metric in TritonMetric
+        ],
+    }
+
+
+def openapi() -> Document:
+    """Return an OpenAPI document that describes nothing: an API server that finds none asks again for ever."""
+    return {"swagger": "2.0", "info": {"title": METRICS_GROUP, "version": METRICS_VERSION}, "paths": {}}
+
+
+def openapi_paths() -> Document:
+    """Return the index of OpenAPI 3 documents, which is empty for the same reason."""
+    return {"paths": {}}
+
+
+def values(resource: str, namespace: str, metric: TritonMetric, found: Iterable[Value], now: float) -> Document:
+    """Return a MetricValueList; `now` in seconds since the epoch."""
+    kind = _KINDS[resource]
+    where = {} if resource == NAMESPACES else {"namespace": namespace}
+    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "kind": "MetricValueList",
+        "apiVersion": f"{METRICS_GROUP}/{METRICS_VERSION}",
+        "metadata": {},
+        "items": [
+            {
+                "describedObject": {
+                    "kind": kind.name,
+                    **where,
+                    "name": value.name,
+                    "apiVersion": kind.api_version,
+                },
+                "metric": {"name": metric.value, "selector": None},
+                "timestamp": moment,
+                "windowSeconds": round(value.seconds),
+                "value": quantity(value.value),
+            }
+            for value in found
+        ],
+    }
+
+
+def failure(code: int, reason: str, message: str) -> Document:
+    """Return a metav1.Status, which clients show to people."""
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "code": code,
+    }

@@ -1,0 +1,91 @@
+"""The serving certificate: made here, kept in memory, believed because the APIService names it.
+
+There is no Secret and no authority: a private key that is never written cannot be read by anybody, and a certificate
+that signs itself is believed by the API server alone, for the one name that it asks for.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from ssl import SSLContext
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+# Clocks of nodes differ.
+_BEFORE: Final = timedelta(minutes=5)
+# Of all replicas that ran within a certificate's life; a crash loop must not make the bundle grow for ever.
+_BUNDLE: Final = 8
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate and its key, as PEM."""
+
+    pem: bytes
+    key: bytes
+
+    @property
+    def ends(self) -> datetime:
+        """When it is no longer valid."""
+        return x509.load_pem_x509_certificate(self.pem).not_valid_after_utc
+
+    def serve(self, context: SSLContext) -> None:
+        """Have a TLS context show this certificate to all who connect from now on."""
+        with tempfile.TemporaryDirectory() as folder:  # the ssl module reads files alone
+            path = Path(folder) / "tls.pem"
+            path.touch(mode=0o600)
+            path.write_bytes(self.key + self.pem)
+            context.load_cert_chain(path)
+
+
+def issue(host: str, now: datetime, life: timedelta) -> Certificate:
+    """Make a certificate for a host name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BEFORE)
+        .not_valid_after(now + life)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Certificate(
+        certificate.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    )
+
+
+def bundle(known: bytes, ours: Iterable[Certificate], now: datetime) -> bytes:
+    """Return a bundle with our certificates in it, and those of others that are still valid, newest last.
+
+    What is no certificate is left out: the bundle is ours, and the API server refuses what it cannot read.
+    """
+    mine = [x509.load_pem_x509_certificate(certificate.pem) for certificate in ours]
+    others = [one for one in _certificates(known) if one.not_valid_after_utc > now and one not in mine]
+    others.sort(key=lambda one: one.not_valid_before_utc)
+    kept = [*others[-(_BUNDLE - len(mine)) :], *mine]
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in kept)
+
+
+def _certificates(pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem) if pem else []
+    except ValueError:
+        return []
+
+
+def now() -> datetime:
+    """The wall clock, which certificates live by."""
+    return datetime.now(UTC)

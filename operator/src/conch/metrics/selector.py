@@ -1,0 +1,49 @@
+"""Label selectors as the API server's clients write them: `app=a,tier in (x, y),!old`.
+
+The grammar is apimachinery's `labels.Parse`; a missing label is unlike every value, as there.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+Selector = Callable[[Mapping[str, str]], bool]
+
+_KEY: Final = r"(?:[A-Za-z0-9][-A-Za-z0-9.]*/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
+_VALUE: Final = r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?"
+_TERM: Final = re.compile(
+    rf"\s*(?:(?P<key>{_KEY})\s*(?P<op>==|=|!=)\s*(?P<value>{_VALUE})"
+    rf"|(?P<of>{_KEY})\s+(?P<set>in|notin)\s*\((?P<values>[^()]*)\)"
+    rf"|(?P<no>!?)\s*(?P<has>{_KEY}))\s*(?:,|$)"
+)
+
+
+def parse(text: str) -> Selector:
+    """Return what a selector selects; an empty one selects everything.
+
+    Raises:
+        ValueError: it is none.
+    """
+    terms, at = [], 0
+    if text.rstrip().endswith(","):
+        raise ValueError(f"{text!r} is not a label selector: it ends with a comma")
+    while at < len(text.rstrip()):
+        match = _TERM.match(text, at)
+        if match is None:
+            raise ValueError(f"{text!r} is not a label selector; write such as app=a,tier in (x, y)")
+        terms.append(_term(match.groupdict()))
+        at = match.end()
+    return lambda labels: all(term(labels) for term in terms)
+
+
+def _term(said: Mapping[str, str | None]) -> Selector:
+    text = {name: value or "" for name, value in said.items()}
+    if key := text["key"]:
+        return lambda labels: (labels.get(key) == text["value"]) is (text["op"] != "!=")
+    if of := text["of"]:
+        values = {value.strip() for value in text["values"].split(",")}
+        for value in values:
+            if re.fullmatch(_VALUE, value) is None:
+                raise ValueError(f"{value!r} is not a label's value")
+        return lambda labels: (labels.get(of) in values) is (text["set"] == "in")
+    return lambda labels: (text["has"] in labels) is not bool(text["no"])

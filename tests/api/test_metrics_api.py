@@ -1,0 +1,335 @@
+"""The metrics API behind a real API server, and a real Triton behind the metrics API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from conch.api.kinds import API_SERVICE, AUTOSCALER, DEPLOYMENT, POD
+from conch.api.metrics import API_SERVICE_NAME, TritonMetric
+from conch_contract import names
+from tests.api.metrics_api import (
+    NAME,
+    NAMESPACE,
+    ROOT,
+    MetricsProcess,
+    ask,
+    numbers,
+    pod,
+    registered,
+    start_pod,
+)
+from tests.cluster import Cluster
+from tests.serving.slow import SlowTriton
+from tests.support.kube import Kube, KubectlError
+from tests.support.wait import until
+
+BUSY, IDLE, NOBODY = "127.0.0.71", "127.0.0.72", "127.0.0.73"
+PODS = {"busy": BUSY, "idle": IDLE, "silent": NOBODY}
+
+
+@pytest.fixture(scope="module")
+def tritons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, SlowTriton]]:
+    """Two Tritons, at the port at which every pod has its metrics."""
+    found = {ip: SlowTriton(tmp_path_factory.mktemp("triton"), ip, names.METRICS_PORT) for ip in (BUSY, IDLE)}
+    yield found
+    for triton in found.values():
+        triton.process.kill()
+
+
+@pytest.fixture(scope="module")
+def api(cluster: Cluster, kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MetricsProcess]:
+    with MetricsProcess(cluster, kube, tmp_path_factory.mktemp("metrics") / "log") as process:
+        process.until_answering()
+        yield process
+
+
+@pytest.fixture
+def pods(kube: Kube, namespace: str, tritons: dict[str, SlowTriton]) -> Iterator[str]:
+    """Three pods of two revisions of a service: one that is busy, one that is idle, and one that does not answer."""
+    del tritons
+    kube.apply([pod("busy", "m-1", "m"), pod("idle", "m-2", "m"), pod("silent", "m-2", "m")], namespace)
+    for name, ip in PODS.items():
+        start_pod(kube, namespace, name, ip)
+    yield namespace
+    kube.run("delete", "pods", "--all", f"--namespace={namespace}", "--grace-period=0", "--force")
+
+
+@pytest.mark.usefixtures("api")
+def test_clients_find_what_there_is(kube: Kube) -> None:
+    group = json.loads(kube.run("get", "--raw=/apis/custom.metrics.k8s.io"))
+    assert group["preferredVersion"]["groupVersion"] == "custom.metrics.k8s.io/v1beta2"
+    listed = {resource["name"] for resource in ask(kube, "")["resources"]}
+    for metric in TritonMetric:
+        assert {f"pods/{metric}", f"inferenceservices.conch.dev/{metric}", f"namespaces/{metric}"} <= listed
+
+
+@pytest.mark.usefixtures("api")
+async def test_what_triton_counts_is_what_an_autoscaler_is_told(
+    kube: Kube, pods: str, tritons: dict[str, SlowTriton]
+) -> None:
+    rps = "triton_requests_per_second"
+    path = f"/namespaces/{pods}/pods/*/{rps}"
+    began = time.monotonic()
+    first = await asyncio.to_thread(ask, kube, path)
+    assert set(numbers(first)) == {"busy", "idle"}, "who does not answer is left out: it is not idle"
+    await tritons[BUSY].ask(0.05, times=40)
+    await asyncio.sleep(1.1)  # a reading is good for a second
+    told = await asyncio.to_thread(ask, kube, path)
+    assert numbers(told)["idle"] == "0"
+    assert 40 / (time.monotonic() - began + 1) <= milli(numbers(told)["busy"]) <= 40 / 1.0
+    item = next(item for item in told["items"] if item["describedObject"]["name"] == "busy")
+    assert item["describedObject"]["namespace"] == pods
+    assert 0 < item["windowSeconds"] <= 30
+    latency = await asyncio.to_thread(ask, kube, f"/namespaces/{pods}/pods/busy/triton_inference_latency_seconds")
+    assert 0.05 <= milli(numbers(latency)["busy"]) < 0.2
+
+    def told_of(path: str, **query: str) -> dict[str, str]:
+        return numbers(ask(kube, path, **query))
+
+    assert set(told_of(path, labelSelector=f"{names.LABEL_REVISION}=m-1")) == {"busy"}
+    assert set(told_of(path, labelSelector=f"{names.LABEL_REVISION} in (m-2),!absent")) == {"idle"}
+    assert told_of(path, labelSelector="app=other") == {}
+    assert told_of(path, metricLabelSelector="model=m") == {}, "our metrics have no labels"
+    service = told_of(f"/namespaces/{pods}/inferenceservices.conch.dev/m/{rps}")
+    assert milli(service["m"]) == pytest.approx(milli(numbers(told)["busy"]), rel=0.5)
+    assert set(told_of(f"/namespaces/{pods}/metrics/{rps}")) == {pods}
+
+
+@pytest.mark.usefixtures("api")
+def test_what_there_is_not_is_said(kube: Kube, pods: str) -> None:
+    with pytest.raises(KubectlError, match="there is no metric queue_length of pods; there are triton_queue_to"):
+        ask(kube, f"/namespaces/{pods}/pods/*/queue_length")
+    with pytest.raises(KubectlError, match="tells no triton_pending_requests at this moment"):
+        ask(kube, f"/namespaces/{pods}/pods/silent/triton_pending_requests")
+    with pytest.raises(KubectlError, match=r"has no /apis/custom\.metrics"):
+        ask(kube, f"/namespaces/{pods}/services/m/triton_pending_requests")
+    with pytest.raises(KubectlError, match="is not a label selector"):
+        ask(kube, f"/namespaces/{pods}/pods/*/triton_pending_requests", labelSelector="a in b")
+
+
+@pytest.mark.usefixtures("api")
+def test_users_need_the_right(kube: Kube, pods: str) -> None:
+    path = f"/namespaces/{pods}/pods/*/triton_pending_requests"
+    with pytest.raises(KubectlError, match=r"(?i)forbidden"):
+        kube.run("get", f"--raw={ROOT}{path}", "--as=ann")
+    grant(kube, pods, "User", "ann")
+    until(lambda: may(kube, path), "ann may", 30)
+    with pytest.raises(KubectlError, match=r"(?i)forbidden"):
+        kube.run("get", f"--raw={ROOT}/namespaces/default/pods/*/triton_pending_requests", "--as=ann")
+
+
+def may(kube: Kube, path: str) -> bool:
+    try:
+        kube.run("get", f"--raw={ROOT}{path}", "--as=ann")
+    except KubectlError:
+        return False
+    return True
+
+
+def grant(kube: Kube, namespace: str, kind: str, name: str) -> None:
+    """Let somebody read what autoscalers are told, as the chart's role for viewers does."""
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "metrics"},
+        "rules": [{"apiGroups": ["custom.metrics.k8s.io"], "resources": ["*"], "verbs": ["get"]}],
+    }
+    kube.apply(role, namespace)
+    subject = f"--user={name}" if kind == "User" else f"--serviceaccount={namespace}:{name}"
+    kube.run("create", "rolebinding", f"metrics-{name}", f"--namespace={namespace}", "--role=metrics", subject)
+
+
+def test_who_comes_by_another_door_is_checked_too(kube: Kube, pods: str, api: MetricsProcess) -> None:
+    """Straight to the pod, past the API server: headers are not believed, tokens are asked about, rights too."""
+    path = f"{ROOT}/namespaces/{pods}/pods/*/triton_pending_requests"
+    assert knock(api, path) == 401
+    forged = {"X-Remote-User": "system:admin", "X-Remote-Group": "system:masters"}
+    assert knock(api, path, **forged) == 401
+    assert knock(api, path, Authorization="Bearer nonsense") == 401
+    kube.run("create", "serviceaccount", "robot", f"--namespace={pods}")
+    token = kube.run("create", "token", "robot", f"--namespace={pods}").strip()
+    assert knock(api, path, Authorization=f"Bearer {token}") == 403
+    grant(kube, pods, "ServiceAccount", "robot")
+    until(lambda: knock(api, path, Authorization=f"Bearer {token}") == 200, "robot may", 30)
+
+
+def knock(api: MetricsProcess, path: str, **headers: str) -> int:
+    """Ask the process itself, and return the code."""
+    context = ssl.create_default_context(cadata=shown(api.port))
+    context.check_hostname = False  # it is called by its Service's name, and this is another
+    request = urllib.request.Request(f"https://127.0.0.1:{api.port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=10) as answer:  # noqa: S310  it is https
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def shown(port: int) -> str:
+    """The certificate that a server shows."""
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
+
+
+@pytest.mark.usefixtures("api")
+async def test_an_autoscaler_follows_the_queue(kube: Kube, namespace: str, tritons: dict[str, SlowTriton]) -> None:
+    """A real HorizontalPodAutoscaler: from requests that wait to a Deployment that wants more pods."""
+    kube.apply([deployment(), autoscaler()], namespace)
+    first = await asyncio.to_thread(until, lambda: kube.list(POD, namespace), "the Deployment has a pod", 30)
+    start_pod(kube, namespace, first[0]["metadata"]["name"], BUSY)
+
+    def active() -> bool:
+        there = kube.get(AUTOSCALER, namespace, "scaled") or {}
+        conditions = there.get("status", {}).get("conditions", ())
+        return any(c["type"] == "ScalingActive" and c["status"] == "True" for c in conditions)
+
+    def told() -> object:
+        return (kube.get(AUTOSCALER, namespace, "scaled") or {}).get("status")
+
+    await asyncio.to_thread(until, active, "the autoscaler has its metric", 60, seen=told)
+    asking = [asyncio.create_task(tritons[BUSY].ask(0.3, times=60)) for _ in range(4)]
+    try:
+        await asyncio.to_thread(
+            until, lambda: wanted(kube, namespace) > 1, "more pods are wanted", 60, seen=lambda: wanted(kube, namespace)
+        )
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+def wanted(kube: Kube, namespace: str) -> int:
+    there = kube.get(DEPLOYMENT, namespace, "scaled") or {}
+    return int(there["spec"]["replicas"])
+
+
+def deployment() -> dict[str, object]:
+    """A Deployment whose pods nobody runs."""
+    made = pod("", "scaled", "scaled")
+    template = {"metadata": {key: made["metadata"][key] for key in ("labels", "annotations")}, "spec": made["spec"]}
+    return {
+        "apiVersion": DEPLOYMENT.api_version,
+        "kind": DEPLOYMENT.name,
+        "metadata": {"name": "scaled"},
+        "spec": {"selector": {"matchLabels": {names.LABEL_REVISION: "scaled"}}, "template": template},
+    }
+
+
+def autoscaler() -> dict[str, object]:
+    target = {"type": "AverageValue", "averageValue": "1"}
+    metric = {"metric": {"name": "triton_queue_to_compute_ratio"}, "target": target}
+    return {
+        "apiVersion": AUTOSCALER.api_version,
+        "kind": AUTOSCALER.name,
+        "metadata": {"name": "scaled"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": "scaled"},
+            "minReplicas": 1,
+            "maxReplicas": 4,
+            "metrics": [{"type": "Pods", "pods": metric}],
+        },
+    }
+
+
+def milli(value: str) -> float:
+    """Read a quantity such as 1250m."""
+    sizes = {"m": 1e-3, "u": 1e-6, "n": 1e-9}
+    return float(value[:-1]) * sizes[value[-1]] if value[-1] in sizes else float(value)
+
+
+class Asker:
+    """Asks for a metric again and again, and counts what fails. A context manager."""
+
+    def __init__(self, kube: Kube, path: str) -> None:
+        self._kube, self._path = kube, path
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self.asked, self.failures = 0, list[str]()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            self.asked += 1
+            try:
+                found = self._kube.read(self._path)
+                if found is None:
+                    self.failures.append("404")
+            except KubectlError as error:
+                self.failures.append(str(error))
+            time.sleep(0.05)
+
+
+def test_a_certificate_is_changed_without_a_gap(cluster: Cluster, kube: Kube, api: MetricsProcess, log: Path) -> None:
+    """Its life is short here: another one is shown, and nobody who asks notices."""
+    api.stop()
+    with MetricsProcess(cluster, kube, log, CONCH_CERTIFICATE_LIFE="24s") as short:
+        short.until_answering()
+        seen = {shown(short.port)}
+        with Asker(kube, f"{ROOT}/namespaces/default/pods/*/triton_pending_requests") as asker:
+
+            def changed() -> bool:
+                seen.add(shown(short.port))
+                return len(seen) >= 2
+
+            until(changed, "it was changed", 90, seen=short.said)
+        assert asker.failures == []
+        assert asker.asked > 100
+
+
+def test_what_is_somebody_elses_is_left_alone(cluster: Cluster, kube: Kube, log: Path) -> None:
+    with MetricsProcess(cluster, kube, log) as process:
+        process.until_answering()
+        kube.apply(registered("monitoring", "prometheus-adapter"))
+        before = until(lambda: kube.get(API_SERVICE, "", API_SERVICE_NAME), "it is registered", 10)["spec"]
+        assert before["service"]["namespace"] == "monitoring"
+        code, told = until(lambda: hindered(process), "the metrics API says whose it is", 40, seen=process.said)
+        assert code == 503
+        assert f"leads to monitoring/prometheus-adapter, not to {NAMESPACE}/{NAME}" in told
+        after = kube.get(API_SERVICE, "", API_SERVICE_NAME)
+        assert after is not None
+        assert after["spec"] == before
+
+
+def hindered(process: MetricsProcess) -> tuple[int, str] | None:
+    found = process.probe()
+    return found if found[0] == 503 else None
+
+
+def test_a_bundle_that_somebody_took_away_comes_back(cluster: Cluster, kube: Kube, log: Path) -> None:
+    """A GitOps controller may apply the APIService as the chart has it, without what we wrote."""
+    with MetricsProcess(cluster, kube, log) as process:
+        process.until_answering()
+        kube.patch(API_SERVICE, "", API_SERVICE_NAME, {"spec": {"caBundle": None}})
+
+        def back() -> bool:
+            there = kube.get(API_SERVICE, "", API_SERVICE_NAME) or {}
+            return bool(there["spec"].get("caBundle"))
+
+        until(back, "the bundle is back", 40, seen=process.said)
+        process.until_answering()
+
+
+def test_the_port_speaks_tls_alone(cluster: Cluster, kube: Kube, log: Path) -> None:
+    with MetricsProcess(cluster, kube, log) as process:
+        process.until_answering()
+        with socket.create_connection(("127.0.0.1", process.port), timeout=5) as plain:
+            plain.sendall(b"GET /apis HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert not plain.recv(64).startswith(b"HTTP/1.1 2")

@@ -1,0 +1,100 @@
+"""A real Triton whose one model takes as long as it is asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from conch.triton import server_command
+from tests.serving import tools
+from tests.serving.processes import Process, free_port, until
+
+# Asked with x seconds it takes so long; asked with -1 it raises, with -2 it answers an error.
+MODEL = """
+import time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [1]})
+        config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [1]})
+        config.set_max_batch_size(0)
+        return config
+
+    def execute(self, requests):
+        return [self.answer(pb_utils.get_input_tensor_by_name(request, "x")) for request in requests]
+
+    def answer(self, x):
+        seconds = float(x.as_numpy()[0])
+        if seconds == -1:
+            raise ValueError("less than nothing")
+        if seconds == -2:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("less than nothing"))
+        time.sleep(seconds)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("y", x.as_numpy())])
+"""
+
+
+class SlowTriton:
+    """Triton with one model, on an address of its own and the metrics port that all have."""
+
+    def __init__(self, root: Path, address: str, metrics: int) -> None:
+        self.root, self.address, self.metrics = root, address, metrics
+        self.http = free_port()
+        (root / "models" / "m" / "1").mkdir(parents=True)
+        (root / "models" / "m" / "1" / "model.py").write_text(MODEL)
+        (root / "models" / "m" / "config.pbtxt").write_text('backend: "python"\n')
+        (root / "backends").mkdir()
+        (root / "backends" / "python").symlink_to(tools.triton().server / "backends" / "python")
+        self.process = self.start()
+
+    def start(self) -> Process:
+        tree = tools.triton()
+        command = [
+            "tritonserver",
+            f"--model-repository={self.root / 'models'}",
+            f"--backend-directory={self.root / 'backends'}",
+            f"--http-address={self.address}",
+            f"--metrics-address={self.address}",
+            f"--http-port={self.http}",
+            f"--metrics-port={self.metrics}",
+            "--allow-grpc=false",
+            *metrics_flags(),
+        ]
+        environment = {"PATH": tree.path, "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.process = Process(command, self.root / "triton.log", environment)
+        until(self.is_ready, "Triton is ready", 60, self.process)
+        return self.process
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.address}:{self.http}/v2/health/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    async def ask(self, seconds: float, times: int = 1) -> None:
+        """Send requests one after another, whatever becomes of them."""
+        for _ in range(times):
+            await asyncio.to_thread(self._ask, seconds)
+
+    def _ask(self, seconds: float) -> None:
+        tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [seconds]}
+        body = json.dumps({"inputs": [tensor]}).encode()
+        try:
+            with urllib.request.urlopen(f"http://{self.address}:{self.http}/v2/models/m/infer", body, timeout=20):
+                return
+        except urllib.error.HTTPError:
+            if seconds >= 0:
+                raise
+
+
+def metrics_flags() -> list[str]:
+    """What the operator tells Triton about metrics, but for the port."""
+    flags = shlex.split(server_command(())[2])
+    return [flag for flag in flags if flag.startswith("--metrics-config")]

@@ -1,0 +1,128 @@
+"""What an autoscaler is told: from pages of Triton to numbers, with clocks and counters that misbehave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from conch.api.metrics import TritonMetric, quantity
+from conch.metrics.window import KEPT, Rates, Reading, fresh, rates, told
+from conch.triton.metrics import Load, read_load
+
+RATIO, PENDING, RPS, LATENCY, GPU = (
+    TritonMetric.QUEUE_TO_COMPUTE_RATIO,
+    TritonMetric.PENDING_REQUESTS,
+    TritonMetric.REQUESTS_PER_SECOND,
+    TritonMetric.INFERENCE_LATENCY,
+    TritonMetric.GPU_UTILIZATION,
+)
+
+
+def page(requests: int, *, busy: float = 0.0, queued: float = 0.0, pending: int = 0, version: str = "1") -> str:
+    """A page of Triton 2.51, shortened: counters since its start, times in seconds; and an ensemble's other model."""
+    labels = f'{{model="m",version="{version}"}}'
+    other = '{model="part",version="1"}'
+    took = (busy + queued) * 1e6
+    return f"""
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{labels} {requests}
+nv_inference_request_success{other} 999999
+nv_inference_request_failure{{model="m",reason="BACKEND",version="{version}"}} 0
+nv_inference_request_duration_us{labels} {took}
+nv_inference_queue_duration_us{labels} {queued * 1e6}
+nv_inference_queue_duration_us{other} 0
+nv_inference_compute_input_duration_us{labels} 0
+nv_inference_compute_infer_duration_us{labels} {busy * 1e6}
+nv_inference_compute_output_duration_us{labels} 0
+nv_inference_pending_request_count{labels} {pending}
+nv_inference_pending_request_count{other} 0
+"""
+
+
+def reading(time: float, *args: Any, **kwargs: Any) -> Reading:
+    return Reading(time, read_load(page(*args, **kwargs), "m"))
+
+
+def say(*readings: Reading, window: float = 15.0) -> dict[TritonMetric, float]:
+    done = rates(readings, window)
+    return {} if done is None else dict(told(done))
+
+
+def test_one_reading_tells_nothing() -> None:
+    assert say(reading(0, 100, busy=10)) == {}
+
+
+def test_two_readings_tell_what_happened_between_them() -> None:
+    said = say(reading(100, 1000, busy=50, queued=3), reading(115, 1150, busy=60, queued=8, pending=4))
+    assert said == pytest.approx({RPS: 10.0, RATIO: 0.5, LATENCY: 0.1, PENDING: 4.0})
+
+
+def test_the_window_is_that_of_the_autoscaler_though_it_asks_a_little_early() -> None:
+    """Asked every 14.9 seconds, the answer is of the last 14.9, not of the last 29.8."""
+    before, middle, last = reading(0, 0), reading(14.9, 149), reading(29.8, 149 * 3)
+    assert say(before, middle, last)[RPS] == pytest.approx(20.0)
+
+
+def test_who_asks_more_often_is_told_of_the_whole_window() -> None:
+    readings = [reading(5.0 * step, 10 * step, pending=step) for step in range(5)]
+    done = rates(readings, 15.0)
+    assert done is not None
+    assert done.seconds == 15.0
+    assert done.pending == 3.0, "the mean of the readings in the window"
+
+
+def test_a_counter_that_began_anew_is_no_negative_rate() -> None:
+    """Triton was restarted: 30 requests since, and what it did before the restart is not known."""
+    assert say(reading(0, 1000, busy=50), reading(15, 30, busy=3))[RPS] == pytest.approx(2.0)
+
+
+def test_a_version_that_came_in_between_counts_whole() -> None:
+    assert say(reading(0, 90), reading(15, 30, version="2"))[RPS] == pytest.approx(2.0)
+
+
+def test_a_clock_that_stands_still_tells_nothing() -> None:
+    assert say(reading(7, 10), reading(7, 20)) == {}
+
+
+def test_a_quiet_model_waits_for_nothing() -> None:
+    said = say(reading(0, 10, busy=1), reading(15, 10, busy=1))
+    assert said == {RPS: 0.0, RATIO: 0.0, LATENCY: 0.0, PENDING: 0.0}
+
+
+def test_a_model_slower_than_the_window_is_unknown_and_not_idle() -> None:
+    """Requests wait and none was answered: to say 0 would take pods away from those who wait."""
+    said = say(reading(0, 10, busy=1), reading(15, 10, busy=1, pending=7))
+    assert said == {RPS: 0.0, PENDING: 7.0}
+
+
+def test_pods_together_share_what_they_wait_and_compute() -> None:
+    one = rates([reading(0, 0), reading(10, 100, busy=8, queued=8)])
+    other = rates([reading(0, 0), reading(20, 20, busy=2, queued=0)])
+    assert one is not None
+    assert other is not None
+    both = Rates.together([one, other])
+    assert both is not None
+    assert told(both)[RPS] == pytest.approx(11.0)
+    assert told(both)[RATIO] == pytest.approx(0.8 / 0.9)
+    assert Rates.together([]) is None
+
+
+def test_gpus_are_told_where_there_are_any() -> None:
+    half, full = Load(gpus=(0.5, 0.5)), Load(gpus=(1.0, 0.8))
+    assert GPU not in say(reading(0, 0), reading(15, 0))
+    assert say(Reading(0, half), Reading(15, full))[GPU] == pytest.approx(0.9)
+
+
+def test_what_is_too_old_to_compare_with_is_forgotten() -> None:
+    kept: tuple[Reading, ...] = ()
+    for moment in (0.0, 15.0, 30.0, 30.0 + KEPT):
+        kept = fresh(kept, reading(moment, 0))
+    assert [each.time for each in kept] == [30.0, 30.0 + KEPT]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(0.0, "0"), (7.0, "7"), (0.5, "500m"), (1.25, "1250m"), (2e-6, "2u"), (1e-9, "1n")]
+)
+def test_numbers_are_written_as_quantities(value: float, written: str) -> None:
+    assert quantity(value) == written
