@@ -99,6 +99,7 @@ binaries: $(READY) ## Compile Kubernetes and its companions, unless they are cac
 .PHONY: bench
 bench: $(READY) ## Measure the targets; prints a table, fails on no number
 	$(PY) -m tests.bench
+	$(PY) -m tests.bench.scrape
 
 .PHONY: cluster
 cluster: $(READY) ## A real Kubernetes cluster on this machine (NODES=2); KUBECONFIG is printed

@@ -31,7 +31,7 @@ from tests.api.metrics_api import (
     start_pod,
 )
 from tests.cluster import Cluster
-from tests.serving.slow import SlowTriton
+from tests.serving.slow import MODEL, WITH_GPU, SlowTriton
 from tests.support.kube import Kube, KubectlError
 from tests.support.wait import until
 
@@ -42,7 +42,10 @@ PODS = {"busy": BUSY, "idle": IDLE, "silent": NOBODY}
 @pytest.fixture(scope="module")
 def tritons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, SlowTriton]]:
     """Two Tritons, at the port at which every pod has its metrics."""
-    found = {ip: SlowTriton(tmp_path_factory.mktemp("triton"), ip, names.METRICS_PORT) for ip in (BUSY, IDLE)}
+    found = {
+        ip: SlowTriton(tmp_path_factory.mktemp("triton"), ip, names.METRICS_PORT, model)
+        for ip, model in ((BUSY, WITH_GPU), (IDLE, MODEL))
+    }
     yield found
     for triton in found.values():
         triton.process.kill()
@@ -98,6 +101,8 @@ async def test_what_triton_counts_is_what_an_autoscaler_is_told(
     def told_of(path: str, **query: str) -> dict[str, str]:
         return numbers(ask(kube, path, **query))
 
+    gpus = told_of(f"/namespaces/{pods}/pods/*/triton_gpu_utilization")
+    assert gpus == {"busy": "750m"}, "a pod without a GPU tells of none"
     assert set(told_of(path, labelSelector=f"{names.LABEL_REVISION}=m-1")) == {"busy"}
     assert set(told_of(path, labelSelector=f"{names.LABEL_REVISION} in (m-2),!absent")) == {"idle"}
     assert told_of(path, labelSelector="app=other") == {}

@@ -52,6 +52,23 @@ class Run:
         return (self.full_mib - self.idle_mib) * 1024 / self.services
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What a process has used."""
+
+    cpu_seconds: float
+    mib: float
+
+
+def figures_of(pid: int) -> Figures:
+    """Return what a process has used until now."""
+    proc = Path(f"/proc/{pid}")
+    fields = (proc / "stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    pages = int((proc / "statm").read_text().split()[1])
+    return Figures(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+
 class Process:
     """A controller under measurement."""
 
@@ -67,16 +84,14 @@ class Process:
         log = Path("build/bench.log")
         log.parent.mkdir(exist_ok=True)
         self._process = subprocess.Popen(command, env=env, stdout=log.open("ab"), stderr=subprocess.STDOUT)
-        self._proc = Path(f"/proc/{self._process.pid}")
 
     @property
     def cpu_seconds(self) -> float:
-        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return figures_of(self._process.pid).cpu_seconds
 
     @property
     def mib(self) -> float:
-        return int((self._proc / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return figures_of(self._process.pid).mib
 
     def end(self) -> None:
         self._process.terminate()

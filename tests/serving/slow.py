@@ -40,14 +40,27 @@ class TritonPythonModel:
 """
 
 
+# As if it had a GPU: a Triton that has one tells the same by the same name (docs/metrics.md of the server).
+WITH_GPU = MODEL.replace(
+    "class TritonPythonModel:",
+    """class TritonPythonModel:
+    def initialize(self, _args):
+        kind = pb_utils.MetricFamily.GAUGE
+        self.family = pb_utils.MetricFamily("nv_gpu_utilization", "GPU utilization rate [0.0 - 1.0)", kind)
+        self.gauge = self.family.Metric(labels={"gpu_uuid": "GPU-1"})
+        self.gauge.set(0.75)
+""",
+)
+
+
 class SlowTriton:
     """Triton with one model, on an address of its own and the metrics port that all have."""
 
-    def __init__(self, root: Path, address: str, metrics: int) -> None:
+    def __init__(self, root: Path, address: str, metrics: int, model: str = MODEL) -> None:
         self.root, self.address, self.metrics = root, address, metrics
         self.http = free_port()
         (root / "models" / "m" / "1").mkdir(parents=True)
-        (root / "models" / "m" / "1" / "model.py").write_text(MODEL)
+        (root / "models" / "m" / "1" / "model.py").write_text(model)
         (root / "models" / "m" / "config.pbtxt").write_text('backend: "python"\n')
         (root / "backends").mkdir()
         (root / "backends" / "python").symlink_to(tools.triton().server / "backends" / "python")
