@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.support.audit import Account, Use, granted, refused, used
-from tests.support.place import OPERATOR, SYSTEM, Place
+import pytest
 
-OPERATOR_ACCOUNT = Account(SYSTEM, OPERATOR)
+from tests.support.audit import Account, Use, granted, refused, used
+from tests.support.place import METRICS_API, OPERATOR, SYSTEM, Place
+
 # What is granted and stays unused here, and why it is granted all the same.
 KEPT_FOR_A_REASON = {
     Use("conch.dev", "inferenceservices/finalizers", "update"): (
         "asked for by the admission plugin OwnerReferencesPermissionEnforcement, which this cluster has off"
     ),
+    **{
+        Use("", "configmaps", verb): "of Kubernetes' own role extension-apiserver-authentication-reader, for one name"
+        for verb in ("list", "watch")
+    },
+    Use("authentication.k8s.io", "tokenreviews", "create"): (
+        "for who asks the metrics API past the API server; tests/api does"
+    ),
 }
 
 
-def test_what_is_granted_is_what_is_used(place: Place, audit_from: int, figure: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("name", [OPERATOR, METRICS_API])
+def test_what_is_granted_is_what_is_used(
+    place: Place, audit_from: int, figure: Callable[[str], None], name: str
+) -> None:
     assert place.local is not None
-    log = place.local.audit_log
-    may, did = granted(place.kube, OPERATOR_ACCOUNT), used(log, OPERATOR_ACCOUNT)
-    denied = refused(log, OPERATOR_ACCOUNT, audit_from)
+    log, account = place.local.audit_log, Account(SYSTEM, name)
+    may, did = granted(place.kube, account), used(log, account)
+    denied = refused(log, account, audit_from)
     idle = {use for use in may - did if use not in KEPT_FOR_A_REASON}
     figure(f"{len(may)} rights granted, {len(did)} used")
     figure(f"granted and not used: {', '.join(sorted(map(str, may - did))) or 'nothing'}")

@@ -22,6 +22,7 @@ CHART = Path(__file__).resolve().parents[2] / "charts" / "conch"
 SYSTEM = "conch-system"
 RELEASE = "conch"
 OPERATOR = "conch-operator"
+METRICS_API = "conch-metrics-api"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 _IMAGES = ("operator", "serving", "tools")
 
@@ -45,8 +46,9 @@ class Place:
             return
         self.namespace(SYSTEM)
         values = [f"--set-string=podAnnotations.image-id={images.exported('operator').identity}"] if self.local else []
-        self._helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", *values)
-        self.kube.run("rollout", "status", f"deployment/{OPERATOR}", f"--namespace={SYSTEM}", "--timeout=120s")
+        self.helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", *values)
+        for deployment in (OPERATOR, METRICS_API):
+            self.kube.run("rollout", "status", f"deployment/{deployment}", f"--namespace={SYSTEM}", "--timeout=120s")
 
     def namespace(self, name: str) -> None:
         """Make a namespace that lets only `restricted` pods in, unless it is there."""
@@ -87,7 +89,12 @@ class Place:
             return False
         return True
 
-    def _helm(self, *arguments: str) -> None:
+    def helm(self, *arguments: str) -> None:
+        """Run Helm.
+
+        Raises:
+            KubectlError: it failed, with its own words.
+        """
         program = binaries.program("helm") if self.local else _own("helm")
         config = {"KUBECONFIG": str(self.local.kubeconfig)} if self.local else {}
         done = subprocess.run(

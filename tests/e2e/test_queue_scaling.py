@@ -1,0 +1,278 @@
+"""What a queue does that CPU does not see: pods come while requests wait, go when nobody does, and fail no request."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from conch.api.kinds import API_SERVICE, AUTOSCALER, DEPLOYMENT
+from conch_contract import names
+from tests.support import conch
+from tests.support.doubling import double, environment
+from tests.support.kube import Kube, KubectlError
+from tests.support.place import CHART, METRICS_API, RELEASE, SYSTEM, Place
+from tests.support.ramp import Course, draw
+from tests.support.service import Service
+from tests.support.wait import until
+
+# As a model on a GPU: it takes its time, and no CPU. A pod answers ten requests a second.
+SLOW = {**double(2), "pod": environment(FACTOR=2, SLEEPS=0.1)}
+RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
+SOON = {"scaleDown": {"stabilizationWindowSeconds": 15, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 5}]}}
+MOST = 4
+BY_CPU = {
+    "metrics": [
+        {
+            "type": "ContainerResource",
+            "containerResource": {
+                "name": "cpu",
+                "container": names.TRITON_CONTAINER,
+                "target": {"type": "Utilization", "averageUtilization": 80},
+            },
+        }
+    ]
+}
+BY_QUEUE = {"queueToComputeRatio": 1}
+Serve = Callable[..., Service]
+
+
+class Watcher:
+    """What an autoscaler wanted and what there was, from entering to leaving."""
+
+    def __init__(self, service: Service, revision: str) -> None:
+        self._service, self._revision = service, revision
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.seen: list[tuple[float, int, int]] = []  # seconds since the epoch, desired, ready
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def _look(self) -> None:
+        kube, namespace = self._service.kube, self._service.namespace
+        while not self._stop.wait(0.25):
+            scaler = kube.get(AUTOSCALER, namespace, self._revision) or {}
+            deployment = kube.get(DEPLOYMENT, namespace, self._revision) or {}
+            desired = scaler.get("status", {}).get("desiredReplicas", 0)
+            ready = deployment.get("status", {}).get("readyReplicas", 0)
+            self.seen.append((time.time(), desired, ready))
+
+    def reached(self, pods: int) -> float | None:
+        """When so many pods were first wanted."""
+        return next((moment for moment, desired, _ in self.seen if desired >= pods), None)
+
+
+@dataclass
+class Loaded:
+    """One service under the ramp."""
+
+    service: Service
+    watcher: Watcher
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def began(self) -> float:
+        return moment(self.runs[0])
+
+    def course(self, title: str) -> Course:
+        """Everything that was seen, in seconds of the ramp."""
+        latencies = [
+            (moment(run) - self.began + each["second"], each["p99"]) for run in self.runs for each in run["series"]
+        ]
+        return Course(title, latencies, [(at - self.began, want, there) for at, want, there in self.watcher.seen])
+
+    @property
+    def failed(self) -> int:
+        return sum(run["failed"] + run["late"] for run in self.runs)
+
+    @property
+    def asked(self) -> int:
+        return sum(run["asked"] for run in self.runs)
+
+
+def moment(run: dict[str, Any]) -> float:
+    """When a run began, in seconds since the epoch."""
+    return datetime.fromisoformat(run["started"]).timestamp()
+
+
+def load(place: Place, service: Service, rate: str, duration: str) -> Callable[[], dict[str, Any]]:
+    """Begin to ask a service by its cluster address; return what waits for the figures."""
+    running = conch.start(
+        place, "load", service.name, f"--namespace={service.namespace}", f"--rate={rate}", f"--duration={duration}",
+        "--timeout=60s", "--concurrency=4096", "-o", "json",
+    )  # fmt: skip
+
+    def figures() -> dict[str, Any]:
+        said, told = running.communicate(timeout=180)
+        assert said, told
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+    return figures
+
+
+def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figure: Callable[[str], None]) -> None:
+    """Two services of the same slow model under the same ramp at the same time: one by its queue, one by its CPU."""
+    common = {**SLOW, "resources": RESOURCES, "maxReplicas": MOST}
+    queue = serve("queue", **common, autoscaling={**BY_QUEUE, "behavior": SOON})
+    cpu = serve("cpu", **common, autoscaling={**BY_CPU, "behavior": SOON})
+    both = []
+    for service in (queue, cpu):
+        revision = service.until_ready(120)["stable"]
+        service.until_condition("Autoscaling", "True", 90)
+        both.append(Loaded(service, Watcher(service, revision)))
+    with both[0].watcher, both[1].watcher:
+        for rate, duration in (("2", "10s"), ("2..20", "40s"), ("2", "45s")):
+            waiting = [load(place, each.service, rate, duration) for each in both]
+            for each, figures in zip(both, waiting, strict=True):
+                each.runs.append(figures())
+        by_queue, by_cpu = both
+        revision = queue.status["stable"]
+        until(
+            lambda: (queue.kube.get(DEPLOYMENT, queue.namespace, revision) or {})["status"].get("readyReplicas") == 1,
+            "one pod is left",
+            90,
+            seen=lambda: by_queue.watcher.seen[-3:],
+        )
+    courses = [by_queue.course("by queueToComputeRatio 1"), by_cpu.course("by 80 % of the CPU request")]
+    for course, each in zip(courses, both, strict=True):
+        figure(f"{course}; {each.failed} of {each.asked} failed")
+    Path("build").mkdir(exist_ok=True)
+    draw(courses, Path("build/autoscaling.svg"))
+    most = max(desired for _, desired, _ in by_queue.watcher.seen)
+    assert most > 1, "it never wanted more pods"
+    assert max(ready for _, _, ready in by_queue.watcher.seen) == most, "those that it wanted came"
+    assert by_queue.failed == 0, by_queue.runs
+    assert courses[0].worst < courses[1].worst
+
+
+def test_what_waits_is_known_within_a_period(place: Place, serve: Serve, figure: Callable[[str], None]) -> None:
+    """From the first request of a burst to the autoscaler that wants more pods; its period is 5 s here."""
+    service = serve("burst", **SLOW, resources=RESOURCES, maxReplicas=MOST, autoscaling={**BY_QUEUE, "behavior": SOON})
+    revision = service.until_ready(120)["stable"]
+    service.until_condition("Autoscaling", "True", 90)
+    with Watcher(service, revision) as watcher:
+        figures = load(place, service, "20", "20s")
+        run = figures()
+    wanted = watcher.reached(2)
+    assert wanted is not None, watcher.seen
+    figure(f"more pods are wanted {wanted - moment(run):.1f} s after the first request of a burst")
+
+
+def test_while_nobody_tells_the_autoscaler_holds(place: Place, kube: Kube, serve: Serve) -> None:
+    """The metrics API is taken away under a service of two pods, and comes back."""
+    service = serve(
+        "held", **SLOW, resources=RESOURCES, minReplicas=1, maxReplicas=3,
+        autoscaling={**BY_QUEUE, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}},
+    )  # fmt: skip
+    revision = service.until_ready(120)["stable"]
+    service.until_condition("Autoscaling", "True", 90)
+    figures = load(place, service, "20", "15s")
+    until(lambda: len(service.ready_pods()) >= 2, "more pods came", 60)
+    scale = ("scale", "deployment", METRICS_API, f"--namespace={SYSTEM}")
+    kube.run(*scale, "--replicas=0")
+    try:
+        told = service.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
+        assert "custom metrics API" in told["message"]
+        held = service.deployment(revision)["spec"]["replicas"]
+        figures()
+        assert service.condition("Ready")["status"] == "True", "what serves goes on serving"
+        assert service.deployment(revision)["spec"]["replicas"] == held >= 2
+    finally:
+        kube.run(*scale, "--replicas=1")
+    service.until_condition("Autoscaling", "True", 90)
+    until(lambda: service.deployment(revision)["spec"]["replicas"] == 1, "the autoscaler acts again", 60)
+
+
+def test_an_autoscaler_of_somebody_else_is_named(kube: Kube, serve: Serve) -> None:
+    service = serve("shared", **SLOW, resources=RESOURCES, maxReplicas=2)
+    revision = service.until_ready(120)["stable"]
+    target = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": revision}
+    theirs = {
+        "apiVersion": AUTOSCALER.api_version,
+        "kind": AUTOSCALER.name,
+        "metadata": {"name": "mine-too"},
+        "spec": {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3},
+    }
+    kube.apply(theirs, service.namespace)
+    told = service.until_condition("Autoscaling", "False", 60, "AmbiguousSelector")
+    assert "mine-too" in told["message"]
+    kube.delete(AUTOSCALER, service.namespace, "mine-too")
+    service.until_condition("Autoscaling", "True", 90)
+
+
+def test_a_metric_that_does_not_exist_is_named(serve: Serve) -> None:
+    metric = {"metric": {"name": "queue_length"}, "target": {"type": "AverageValue", "averageValue": "1"}}
+    service = serve(
+        "misspelt",
+        **SLOW,
+        resources=RESOURCES,
+        maxReplicas=2,
+        autoscaling={"metrics": [{"type": "Pods", "pods": metric}]},
+    )
+    service.until_ready(120)
+    told = service.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
+    assert "there is no metric queue_length" in told["message"]
+    assert "triton_queue_to_compute_ratio" in told["message"]
+
+
+def test_another_metrics_api_is_not_taken(place: Place, kube: Kube) -> None:
+    """An older version of the same API belongs to an adapter: Helm says so, and changes nothing."""
+    name = "v1beta1.custom.metrics.k8s.io"
+    theirs = {
+        "apiVersion": API_SERVICE.api_version,
+        "kind": API_SERVICE.name,
+        "metadata": {"name": name},
+        "spec": {
+            "group": "custom.metrics.k8s.io",
+            "version": "v1beta1",
+            "groupPriorityMinimum": 100,
+            "versionPriority": 100,
+            "insecureSkipTLSVerify": True,
+            "service": {"namespace": "monitoring", "name": "prometheus-adapter"},
+        },
+    }
+    kube.apply(theirs)
+    try:
+        with pytest.raises(KubectlError) as refusal:
+            place.helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", "--dry-run=server")
+    finally:
+        kube.delete(API_SERVICE, "", name)
+    assert f"APIService {name} leads to Service monitoring/prometheus-adapter, which is not Conch's" in str(
+        refusal.value
+    )
+    assert "Set autoscaling.metricsApi to prometheus-adapter" in str(refusal.value)
+
+
+def test_viewers_may_read_what_autoscalers_are_told(kube: Kube, serve: Serve) -> None:
+    service = serve("read", **SLOW)
+    service.until_ready(120)
+    path = f"/apis/custom.metrics.k8s.io/v1beta2/namespaces/{service.namespace}/pods/*/triton_requests_per_second"
+    binding = ("create", "rolebinding", "viewer", f"--namespace={service.namespace}", "--clusterrole=view")
+    with pytest.raises(KubectlError, match=r"(?i)forbidden"):
+        kube.run("get", f"--raw={path}", "--as=ann")
+    kube.run(*binding, "--user=ann")
+
+    def may() -> bool:
+        try:
+            return bool(json.loads(kube.run("get", f"--raw={path}", "--as=ann"))["items"])
+        except KubectlError:
+            return False
+
+    until(may, "a viewer reads it", 60)

@@ -1,0 +1,26 @@
+"""`kubectl conch`, as a person types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.cluster import binaries
+from tests.support.place import Place
+
+
+def start(place: Place, *words: str) -> subprocess.Popen[str]:
+    """Start `kubectl conch ...` in a session of its own, as a terminal has it; the caller waits for its end."""
+    assert place.local is not None
+    kubectl, config = binaries.program("kubectl"), str(place.local.kubeconfig)
+    path = os.pathsep.join((str(kubectl.parent), os.path.dirname(sys.executable), os.environ["PATH"]))
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": config}
+    return subprocess.Popen(
+        [str(kubectl), "conch", *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
