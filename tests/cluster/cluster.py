@@ -91,8 +91,9 @@ class Cluster:
         self.records.save(component, None)
 
     def stop_node(self, node: str) -> None:
-        """Lose a node as in a power cut: its components and its pods die at once."""
+        """Lose a node as in a power cut: nothing reaches it any more, and its components and pods die at once."""
         found = self._node(node)
+        network.cut(self.plan, found)
         for name in sorted(self.records.load(), reverse=True):
             if name.startswith(f"{node}."):
                 self.stop_component(name, grace=0.0)
@@ -100,7 +101,9 @@ class Cluster:
 
     def start_node(self, node: str) -> None:
         """Bring back a node that was stopped."""
-        bringup.prepare_node(self.plan, self._node(node))
+        plan, found = self.plan, self._node(node)
+        network.join(plan, found)
+        bringup.prepare_node(plan, found)
         for program in ("containerd", "kubelet", "kube-proxy"):
             self.start_component(f"{node}.{program}")
 

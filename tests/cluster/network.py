@@ -58,11 +58,22 @@ def create(plan: Plan) -> None:
             _plug(plan, node.name)
             _in(node.netns, f"addr add {node.address}/{plan.link.prefixlen} dev eth0")
             _in(node.netns, "link set eth0 up")
+        join(plan, node)
         for network, via in routes(plan, node):
             _in(node.netns, f"route replace {network} via {via}")
     for network, via in routes(plan):
         _ip(f"route replace {network} via {via}")
         _in(plan.control_netns, f"route replace {network} via {via}")
+
+
+def cut(plan: Plan, node: Node) -> None:
+    """Pull a node's cable: what is sent to it is lost without an answer, as when its power is gone."""
+    _in(plan.control_netns, f"link set {node.name} down")
+
+
+def join(plan: Plan, node: Node) -> None:
+    """Put a node's cable back; one that is in its place stays."""
+    _in(plan.control_netns, f"link set {node.name} up")
 
 
 def remove(plan: Plan) -> None:

@@ -90,7 +90,8 @@ def bucket(place: Place, audit_from: int) -> Store:
     """The store with the models that the examples name, and others to change to."""
     del audit_from  # first of all
     place.namespace(STORE)
-    store.deploy(place.kube, STORE)
+    assert place.local is not None
+    store.deploy(place.kube, STORE, node=place.local.plan.nodes[0].name)
     with place.reach(STORE, "store", store.PORT) as [address]:
         found = store.reach(STORE, address)
         examples.upload(found)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from conch.api.kinds import AUTOSCALER
 from conch_contract import names
 from tests.support import filetypes
 from tests.support.kube import Kube
+from tests.support.numbers import Numbers
 from tests.support.place import Place
 from tests.support.service import Service
 from tests.support.traffic import Mix, Traffic
@@ -31,40 +28,11 @@ METRICS = [
 QUIET = {"scaleDown": {"stabilizationWindowSeconds": 300}}
 
 
-class Replicas:
-    """Every number of replicas that a Deployment was ever seen to want, watched from entering to leaving."""
-
-    def __init__(self, kube: Kube, namespace: str, name: str) -> None:
-        self.seen: list[int] = []
-        path = r'{.spec.replicas}{"\n"}'
-        arguments = ["get", "deployment", name, f"--namespace={namespace}", "--watch", f"--output=jsonpath={path}"]
-        self._process = kube.start(*arguments, stdout=subprocess.PIPE)
-        self._thread = threading.Thread(target=self._read, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        until(lambda: self.seen, "the watch shows a number", 10)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-        self._thread.join(10)
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.strip():
-                self.seen.append(int(line))
-
-
 def test_it_scales_under_load_and_nobody_fights(place: Place, kube: Kube, serve: Callable[..., Service]) -> None:
     service = serve("scaled", resources=CPU, maxReplicas=2, autoscaling={"metrics": METRICS, "behavior": QUIET})
     revision = service.until_ready()["stable"]
     with (
-        Replicas(kube, service.namespace, revision) as replicas,
+        Numbers(kube, service.namespace, revision, ".spec.replicas") as replicas,
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
         Traffic(http, grpc, filetypes.question("scaled"), Mix(grpc=2, fresh=2, kept=0, rate=10)),
     ):
@@ -84,7 +52,7 @@ def test_it_scales_under_load_and_nobody_fights(place: Place, kube: Kube, serve:
 def test_turning_it_on_and_off_loses_no_pod(kube: Kube, serve: Callable[..., Service]) -> None:
     service = serve("switched", minReplicas=2, resources=CPU)
     revision = service.until_ready()["stable"]
-    with Replicas(kube, service.namespace, revision) as replicas:
+    with Numbers(kube, service.namespace, revision, ".spec.replicas") as replicas:
         service.patch({"predictor": {"maxReplicas": 3, "autoscaling": {"metrics": METRICS}}})
         until(lambda: len(service.children(AUTOSCALER)) == 1, "there is an autoscaler", 15)
         service.until_condition("Autoscaling", "True", 90)

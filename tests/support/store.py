@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import obstore
+import yaml
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
@@ -53,9 +54,15 @@ class Store:
         return True
 
 
-def deploy(kube: Kube, namespace: str) -> None:
-    """Start the store in a namespace that exists, and wait until its pod is ready."""
-    kube.apply(MANIFEST, namespace)
+def deploy(kube: Kube, namespace: str, node: str = "") -> None:
+    """Start the store in a namespace that exists, on a node of that name if one is named, and wait for its pod.
+
+    What it holds goes with its pod: a story that loses a node loses another one.
+    """
+    objects = list(yaml.safe_load_all(MANIFEST.read_text()))
+    if node:
+        objects[-1]["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
+    kube.apply(objects, namespace)
     kube.run("rollout", "status", "deployment/store", f"--namespace={namespace}", "--timeout=90s")
 
 

@@ -45,8 +45,8 @@ def test_a_new_service_gets_its_children_in_order_and_a_status_at_once() -> None
         Ref(CONTROLLER_REVISION, name),
         Ref(CONFIG_MAP, name),
         Ref(SERVICE, name),
+        Ref(DISRUPTION_BUDGET, name),
         Ref(DEPLOYMENT, name),
-        Ref(DISRUPTION_BUDGET, KEY.name),
         ROOT,
     ]
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
@@ -221,8 +221,24 @@ def test_an_edit_by_hand_is_undone_and_what_others_add_is_left() -> None:
 
 def test_a_child_deleted_by_hand_comes_back() -> None:
     cluster = served()
-    cluster.remove(Ref(DISRUPTION_BUDGET, KEY.name))
-    assert [action.ref for action in cluster.reconcile()] == [Ref(DISRUPTION_BUDGET, KEY.name)]
+    budget = Ref(DISRUPTION_BUDGET, cluster.decision().wanted)
+    cluster.remove(budget)
+    assert [action.ref for action in cluster.reconcile()] == [budget]
+
+
+def test_each_revision_of_a_rollout_has_a_disruption_budget_of_its_own_pods() -> None:
+    cluster = served(minReplicas=4)
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    for revision in (old, new):
+        spec = cluster.objects[Ref(DISRUPTION_BUDGET, revision)]["spec"]
+        pods = cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]
+        assert spec["selector"] == pods["selector"]
+    cluster.start_pods(new, count=4)
+    cluster.settle()
+    assert [ref for ref in cluster.objects if ref.kind == DISRUPTION_BUDGET] == [Ref(DISRUPTION_BUDGET, new)]
 
 
 def test_a_strangers_object_is_left_alone_and_named() -> None:

@@ -114,8 +114,8 @@ def test_a_variant_has_its_own_objects_and_the_model_keeps_its_name() -> None:
     int8 = up(cluster, "int8")
     root = cluster.objects[Ref(SERVICE, "magika-int8")]
     assert root["spec"]["selector"] == {names.LABEL_SERVICE: "magika", names.LABEL_REVISION: int8}
-    budget = cluster.objects[Ref(DISRUPTION_BUDGET, "magika-int8")]["spec"]["selector"]["matchExpressions"]
-    assert budget == [{"key": names.LABEL_VARIANT, "operator": "In", "values": ["int8"]}]
+    budget = cluster.objects[Ref(DISRUPTION_BUDGET, int8)]["spec"]["selector"]["matchLabels"]
+    assert budget == root["spec"]["selector"]
     record = cluster.objects[Ref(CONTROLLER_REVISION, int8)]
     assert '"name":"magika"' in record["data"]["manifest"].replace(" ", ""), "clients ask for one model"
     assert "s3://models/int8" in record["data"]["manifest"]

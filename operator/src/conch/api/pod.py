@@ -135,11 +135,12 @@ class Pod(Part):
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = Field(default={})
     """Labels that a node must have."""
     tolerations: Annotated[tuple[Passed, ...], Field(max_length=64)] = ()
-    """Taints that the pods tolerate (Toleration of core/v1)."""
+    """Taints that the pods tolerate (Toleration of core/v1). A lost node: 60 s, if nothing here speaks of it."""
     affinity: Passed | None = None
     """Where the pods are drawn to or kept from (Affinity of core/v1)."""
-    topology_spread_constraints: Annotated[tuple[Passed, ...], Field(max_length=16)] = ()
-    """How the pods spread over nodes and zones (TopologySpreadConstraint of core/v1)."""
+    topology_spread_constraints: Annotated[tuple[Passed, ...], Field(max_length=16)] | None = None
+    """How the pods spread over nodes and zones (TopologySpreadConstraint of core/v1). Absent: apart, if possible.
+    Empty: as the scheduler does by itself."""
     service_account_name: ObjectName | None = None
     """The service account of the pods; its token is not mounted."""
     image_pull_secrets: Annotated[tuple[Named, ...], Field(max_length=16), keyed_by("name")] = ()

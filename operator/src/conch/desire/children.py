@@ -39,13 +39,14 @@ def _track(world: World, decision: Decision, images: Images) -> list[Manifest]:
             controller_revision(service, revision),
             config_map(service, revision),
             revision_service(service, revision),
+            disruption_budget(service, revision),
             deployment(service, revision, living),
         ]
         if scaled(service, living):
             manifests.append(autoscaler(world, living))
         if living.name == decision.wanted:
             manifests += _jobs(world, decision, revision)
-    return [*manifests, disruption_budget(service), root(Way(service, decision.serving, decision.shares))]
+    return [*manifests, root(Way(service, decision.serving, decision.shares))]
 
 
 def _rendered(world: World, decision: Decision, living: Living, images: Images) -> Revision | None:
@@ -96,13 +97,15 @@ def revision_service(service: InferenceService, revision: Revision) -> Manifest:
     }
 
 
-def disruption_budget(service: InferenceService) -> Manifest:
-    """Build the PodDisruptionBudget: a drain takes a quarter of the pods at a time, and one of one."""
-    of_it = {"operator": "In", "values": [service.variant]} if service.variant else {"operator": "DoesNotExist"}
+def disruption_budget(service: InferenceService, revision: Revision) -> Manifest:
+    """Build a revision's PodDisruptionBudget: a drain takes a quarter of its pods at a time, and one of one.
+
+    Each revision has its own: of one for both revisions of a rollout, all that go could be the one's that serves.
+    """
     return {
-        **child(service, DISRUPTION_BUDGET, service.track),
+        **child(service, DISRUPTION_BUDGET, revision.name, revision.name),
         "spec": {
-            "selector": {"matchLabels": selector(service), "matchExpressions": [{"key": names.LABEL_VARIANT, **of_it}]},
+            "selector": {"matchLabels": selector(service, revision.name)},
             "maxUnavailable": "25%",  # rounded up, so that a service of one pod does not hold a drain for ever
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },

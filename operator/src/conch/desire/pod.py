@@ -10,6 +10,7 @@ from conch.api import InferenceService, Model
 from conch.api.meta import Manifest, labels
 from conch.api.names import ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
+from conch.desire.placement import placement
 from conch.triton import DRAIN_SECONDS, server_command
 from conch_contract import names
 
@@ -49,6 +50,7 @@ def pod_template(service: InferenceService, revision: str, image: str, pull: str
         "initContainers": [_agent(service, image, pull)],
         "containers": [_triton(service, image, pull)],
         "volumes": [*_volumes(service, revision), *(volume.to_wire() for volume in said.volumes)],
+        **placement(service, revision),
     }
     passed = said.to_wire()
     for field in _PASSED:
@@ -63,9 +65,6 @@ def pod_template(service: InferenceService, revision: str, image: str, pull: str
 
 _PASSED: Final = (
     "nodeSelector",
-    "tolerations",
-    "affinity",
-    "topologySpreadConstraints",
     "serviceAccountName",
     "imagePullSecrets",
     "priorityClassName",

@@ -1,0 +1,154 @@
+"""Nodes are drained and nodes are lost: pods stand apart, go one at a time, and come up elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from conch.api.kinds import DISRUPTION_BUDGET, LEASE, POD
+from conch_contract import names
+from tests.support import gateways
+from tests.support.doubling import LIGHT, behind, double, follow, host_of, times
+from tests.support.gateways import Gateway
+from tests.support.kube import Kube
+from tests.support.nodes import cleared, drained, is_well, lost
+from tests.support.numbers import Numbers
+from tests.support.patient import SECONDS, Patient
+from tests.support.place import OPERATOR, SYSTEM, Place
+from tests.support.service import Service, is_ready
+from tests.support.traffic import Traffic
+from tests.support.wait import until
+
+QUIET_SECONDS = 10
+
+
+def test_pods_spread_and_a_drain_takes_one_at_a_time(
+    place: Place, kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
+) -> None:
+    service = behind(kube, namespace, gateway, {"minReplicas": 2})
+    revision = service.until_ready(120)["stable"]
+    assert sorted(by_node(service).values()) == [1, 1]
+    service.patch({"predictor": {"minReplicas": 4}})
+    until(lambda: len(service.ready_pods()) == 4, "four pods are ready", 90)
+    service.until_ready(30)
+    assert sorted(by_node(service).values()) == [2, 2]
+    follow(gateway, service, {2: 100})
+    node = max(by_node(service))
+    with (
+        Numbers(kube, namespace, revision, ".status.readyReplicas") as ready,
+        place.reach(namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Traffic(http, grpc, times(2), LIGHT) as direct,
+        Traffic(gateway.address, gateway.address, times(2), LIGHT, host_of(service)) as through,
+    ):
+        with drained(kube, service, node) as took:
+            until(lambda: len(service.ready_pods()) == 4, "four pods are ready again", 90)
+            assert node not in by_node(service)
+            until(lambda: len(all_pods(service)) == 4, "the pods that went are gone", 60)
+        lasted = time.monotonic()
+        until(lambda: time.monotonic() - lasted > 5, "the load has lasted", 10)
+    figure(f"two of four pods left their node in {took:.0f} s; ready pods seen: {sorted(set(ready.seen))}")
+    figure(f"straight to the Service: {direct}")
+    figure(f"through the gateway: {through}")
+    assert min(ready.seen) >= 3, ready.seen
+    assert not through.failed, through
+    assert not direct.tallies["grpc"].failures, direct
+    assert not direct.tallies["fresh"].failures, direct
+
+
+def test_the_only_pod_of_a_service_can_be_drained(
+    place: Place, kube: Kube, serve: Callable[..., Service], figure: Callable[[str], None]
+) -> None:
+    service = serve("single", **double(2))
+    service.until_ready()
+    [node] = by_node(service)
+    with (
+        place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Traffic(http, grpc, times(2), LIGHT) as traffic,
+        drained(kube, service, node) as took,
+    ):
+        until(service.ready_pods, "another pod is ready", 60)
+        service.until_ready(30)
+        assert node not in by_node(service)
+        until(lambda: len(all_pods(service)) == 1, "the pod that went is gone", 60)
+    figure(f"the only pod left its node in {took:.0f} s\n{traffic}")
+
+
+def test_a_node_is_lost_and_comes_back(
+    place: Place, kube: Kube, serve: Callable[..., Service], figure: Callable[[str], None]
+) -> None:
+    assert place.local is not None
+    # The machine reaches Services through the first node, and the store is there. Gateways are moved there in peace:
+    # an Envoy that starts together with its controller may wait for it in vain.
+    stays, goes = (node.name for node in place.local.plan.nodes)
+    cleared(kube, goes, gateways.NAMESPACE)
+    service = serve("double", **double(2), minReplicas=2)
+    service.until_ready()
+    assert sorted(by_node(service)) == [stays, goes]
+    lead_from(kube, goes)
+    with (
+        place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Patient(http, grpc) as clients,
+    ):
+        talking = [told for kind in ("http", "grpc") for told in clients.told[kind]]
+        until(lambda: all(told.quiet(3) for told in talking), "every client is answered", 30)
+        began = time.monotonic()
+        with lost(place, goes):
+            until(lambda: leads_on(kube) == stays, "the operator's other replica leads", 60)
+            figure(f"the operator on the other node led {time.monotonic() - began:.0f} s after the loss")
+            repaired(service)
+            until(lambda: not is_well(kube, goes), "the node is NotReady", 90)
+            figure(f"the node was NotReady {time.monotonic() - began:.0f} s after the loss")
+            until(
+                lambda: all(told.quiet(QUIET_SECONDS) for told in talking),
+                "no attempt of an HTTP client, or a gRPC client that pings, has failed for a while",
+                60,
+                seen=lambda: clients.summary(began),
+            )
+            until(lambda: len(service.ready_pods()) == 2, "the lost pod is replaced", 120)
+            figure(f"the lost pod was replaced {time.monotonic() - began:.0f} s after the loss")
+            assert set(by_node(service)) == {stays}
+            service.until_ready(30)
+        until(lambda: len(all_pods(service)) == 2, "the node that is back has let the lost pod go", 60)
+    figure(f"clients who wait {SECONDS:.0f} s for an answer, and ask again:\n{clients.summary(began)}")
+
+
+def by_node(service: Service) -> Counter[str]:
+    """How many of its pods that are not going each node has."""
+    return Counter(pod["spec"].get("nodeName", "") for pod in service.pods())
+
+
+def all_pods(service: Service) -> list[object]:
+    """Its pods, going ones included."""
+    return list(service.children(POD))
+
+
+def repaired(service: Service) -> None:
+    """Delete a child, and wait until the operator has made it again."""
+    [budget] = service.children(DISRUPTION_BUDGET)
+    service.kube.delete(DISRUPTION_BUDGET, service.namespace, budget["metadata"]["name"])
+    until(
+        lambda: any(b["metadata"]["uid"] != budget["metadata"]["uid"] for b in service.children(DISRUPTION_BUDGET)),
+        "the operator repairs what is deleted",
+        30,
+    )
+
+
+def leads_on(kube: Kube) -> str:
+    """The node on which the operator's leader runs; empty when nobody leads."""
+    holder = ((kube.get(LEASE, SYSTEM, OPERATOR) or {}).get("spec") or {}).get("holderIdentity")
+    pod = kube.get(POD, SYSTEM, holder) if holder else None
+    return str(pod["spec"].get("nodeName", "")) if pod and "deletionTimestamp" not in pod["metadata"] else ""
+
+
+def lead_from(kube: Kube, node: str) -> None:
+    """Let the operator's leader be on a node: one that leads elsewhere is deleted, once another could follow."""
+
+    def look() -> bool:
+        found = leads_on(kube)
+        pods = kube.list(POD, SYSTEM, "app.kubernetes.io/instance=conch")
+        if found and found != node and len(pods) == sum(map(is_ready, pods)) == 2:
+            kube.delete(POD, SYSTEM, str((kube.get(LEASE, SYSTEM, OPERATOR) or {})["spec"]["holderIdentity"]))
+        return found == node
+
+    until(look, f"the operator leads from {node}", 90)

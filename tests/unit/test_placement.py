@@ -1,0 +1,79 @@
+"""Where pods go when the user says nothing, and that what the user says stands."""
+
+from typing import Any
+
+import pytest
+
+from conch.api import InferenceService
+from conch.api.kinds import DEPLOYMENT, Ref
+from conch.desire.placement import LOST, LOST_SECONDS, placement
+from conch_contract import names
+from tests.unit.simulation import Cluster, manifest
+
+REVISION = "magika-1"
+HARD = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
+GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+NODES: dict[str, Any] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
+APART = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "rack"}]}}
+
+
+def placed(**said: Any) -> dict[str, Any]:
+    return placement(InferenceService.model_validate(manifest(pod=said)), REVISION)
+
+
+def test_the_pods_of_a_revision_spread_by_themselves_over_nodes_and_zones() -> None:
+    mine = {"matchLabels": {names.LABEL_SERVICE: "magika", names.LABEL_REVISION: REVISION}}
+    found = placed()
+    [nodes] = found["topologySpreadConstraints"]
+    [zones] = found["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert nodes == {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": mine,
+    }
+    assert zones["podAffinityTerm"] == {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": mine}
+
+
+@pytest.mark.parametrize("said", [[HARD], []])
+def test_a_spread_that_the_user_gives_is_the_whole_one(said: list[Any]) -> None:
+    found = placed(topologySpreadConstraints=said)
+    assert found.get("topologySpreadConstraints", []) == said
+    assert "affinity" not in found
+
+
+def test_the_wish_for_zones_stands_beside_an_affinity_of_nodes_and_gives_way_to_one_of_pods() -> None:
+    assert placed(affinity=NODES)["affinity"] == {**placed()["affinity"], **NODES}
+    assert placed(affinity=APART)["affinity"] == APART
+    assert placed(affinity=APART)["topologySpreadConstraints"] == placed()["topologySpreadConstraints"]
+
+
+def test_an_empty_spread_is_another_revision_than_none() -> None:
+    pods: list[dict[str, Any]] = [{}, {"topologySpreadConstraints": []}]
+    clusters = [Cluster(manifest(pod=said)) for said in pods]
+    for cluster in clusters:
+        cluster.reconcile()
+    first, second = (cluster.decision().wanted for cluster in clusters)
+    assert first != second
+    spec = clusters[1].objects[Ref(DEPLOYMENT, second)]["spec"]["template"]["spec"]
+    assert "topologySpreadConstraints" not in spec
+
+
+@pytest.mark.parametrize(
+    ("said", "ours"),
+    [
+        ([], list(LOST)),
+        ([GPU], list(LOST)),
+        ([{"key": LOST[0], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}], [LOST[1]]),
+        ([{"key": LOST[1], "operator": "Exists"}], [LOST[0]]),
+        ([{"key": LOST[1], "operator": "Exists", "effect": "NoSchedule"}], list(LOST)),
+        ([{"operator": "Exists", "effect": "NoExecute"}], []),
+        ([{"operator": "Exists"}], []),
+    ],
+)
+def test_a_lost_node_is_borne_for_a_minute_unless_the_user_speaks_of_it(said: list[Any], ours: list[str]) -> None:
+    found = placed(tolerations=said).get("tolerations", [])
+    assert found[: len(said)] == said
+    assert found[len(said) :] == [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": LOST_SECONDS} for key in ours
+    ]
