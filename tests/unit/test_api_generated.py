@@ -125,7 +125,8 @@ def test_the_crd_has_a_status_and_no_scale() -> None:
 
 
 def test_the_crd_is_small() -> None:
-    assert len(crd.to_yaml()) < 150_000
+    """Far from what kubectl's annotation of the last applied manifest holds (262,144 bytes)."""
+    assert len(crd.to_yaml()) < 180_000
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ def test_what_is_said_of_pods_reaches_them() -> None:
         assert spec[field] == said[field]
     assert template["metadata"]["labels"]["team"] == "red"
     assert template["metadata"]["labels"][names.LABEL_SERVICE] == KEY.name, "ours are not to be taken"
-    assert template["metadata"]["annotations"] == {"note": "x"}
+    assert template["metadata"]["annotations"] == {"note": "x", ANNOTATION_MODEL: "magika"}
     for container in (*spec["containers"], *spec["initContainers"]):
         assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
     assert spec["containers"][0]["resources"] == {"limits": {"cpu": "2"}}

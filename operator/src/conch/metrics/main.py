@@ -40,9 +40,7 @@ async def front_proxy(server: Server) -> FrontProxy:
     return FrontProxy.parse((there or {}).get("data") or {})
 
 
-async def answer(
-    settings: MetricsSettings, server: Server, health: Health, take_signals: Callable[[], None]
-) -> None:
+async def answer(settings: MetricsSettings, server: Server, health: Health, take_signals: Callable[[], None]) -> None:
     """Answer autoscalers until cancelled."""
     proxy = await front_proxy(server)
     context = tls(proxy)
