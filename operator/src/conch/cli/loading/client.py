@@ -46,7 +46,7 @@ class Target:
             return over_http_aio.InferenceServerClient(
                 self.address, conn_limit=0, conn_timeout=self.seconds, ssl=self.tls
             )
-        options = [
+        options: list[tuple[str, Any]] = [
             # Without it all channels of a process to one address share one connection.
             ("grpc.use_local_subchannel_pool", 1),
             # The service itself is to be measured; HTTP goes by no proxy either.
@@ -87,14 +87,14 @@ async def ready(target: Target) -> bool:
 class Lanes:
     """Several clients, and the requests in turn."""
 
-    def __init__(self, target: Target, requests: Sequence[Request], *, sequences: bool = False) -> None:
+    def __init__(self, target: Target, requests: Sequence[Request], *, sequences: bool, lanes: int = _LANES) -> None:
         """With `sequences`, each request is a sequence of its own: a model that batches sequences takes no other."""
         library = over_http if target.protocol == "http" else over_grpc
         self._target = target
         self._requests = itertools.cycle([(_inputs(library, each), _options(each.parameters)) for each in requests])
         self._sequence = itertools.count(1) if sequences else None
-        self._lanes = [_Lane(target.client(), _SECONDS * (place + 1) / _LANES) for place in range(_LANES)]
-        self._turn = itertools.cycle(range(_LANES))
+        self._lanes = [_Lane(target.client(), _SECONDS * (place + 1) / lanes) for place in range(lanes)]
+        self._turn = itertools.cycle(range(lanes))
 
     async def __aenter__(self) -> Self:
         return self

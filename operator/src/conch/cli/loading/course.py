@@ -45,7 +45,7 @@ async def course(cluster: Cluster, access: Access, wish: Wish, telling: Telling)
     async def replicas_now() -> tuple[int, int] | None:
         return await _replicas(cluster, wish)
 
-    async with open_way(service, access, cluster.namespace, wish.protocol, wish.url, answers) as way:
+    async with open_way(service, access, wish.protocol, wish.url, answers) as way:
         aim = target(way, wish.timeout)
         said = await requests_of_warmup(cluster, service)
         requests, sequences = await prepared(aim, said)
@@ -55,8 +55,7 @@ async def course(cluster: Cluster, access: Access, wish: Wish, telling: Telling)
             with telling:
                 seen, interrupted = await run(driver, wish.schedule.dues(), replicas_now, telling)
         lost = way.lost()
-    if wish.plot:
-        _draw(f"{subject(service)}: {wish.rate} requests a second", wish.plot, driver.outcomes, seen)
+    title = f"{subject(service)}: {wish.rate} requests a second"
     return {
         "name": wish.service,
         "namespace": cluster.namespace,
@@ -68,7 +67,7 @@ async def course(cluster: Cluster, access: Access, wish: Wish, telling: Telling)
         "duration": wish.duration,
         "interrupted": interrupted,
         "tunnelLost": lost or None,
-        "plot": str(wish.plot) if wish.plot else None,
+        "plot": _draw(title, wish.plot, driver.outcomes, seen, telling) if wish.plot else None,
         **summary(driver.outcomes, seen, 0.0 if interrupted else wish.schedule.seconds),
     }
 
@@ -110,15 +109,14 @@ async def prepared(target: Target, said: list[Request]) -> tuple[list[Request], 
     try:
         metadata, config = await describe(target)
     except Exception as error:
-        raise Refused(
-            f"{target.address} does not describe the model {target.model}: {words(error)}; is --url, or --header, right?"
-        ) from error
+        told = f"{target.address} does not describe the model {target.model}: {words(error)}"
+        raise Refused(f"{told}; are --url, --protocol and --header right?") from error
     if (config.get("model_transaction_policy") or {}).get("decoupled"):
         raise Refused(f"{target.model} is decoupled: it answers by a stream, which this command does not ask for")
     requests = said or [synthesised(metadata, config, seed) for seed in range(VARIETY)]
     sequences = "sequence_batching" in config
-    for request in requests:
-        async with Lanes(target, [request], sequences=sequences) as lanes:
+    async with Lanes(target, requests, sequences=sequences, lanes=1) as lanes:
+        for request in requests:
             try:
                 await lanes.send()
             except Exception as error:
@@ -140,10 +138,13 @@ async def _replicas(cluster: Cluster, wish: Wish) -> tuple[int, int] | None:
     return replicas(service, scalers)
 
 
-def _draw(title: str, file: Path, outcomes: list[Outcome], seen: list[Seen]) -> None:
+def _draw(title: str, file: Path, outcomes: list[Outcome], seen: list[Seen], telling: Telling) -> str | None:
+    """Return where the picture is; None where it cannot be written, which must not cost the figures."""
     from conch.cli.loading.plot import figure, save  # noqa: PLC0415  needed by those who want a picture
 
     try:
         save(figure(title, series(outcomes, seen)), file)
     except OSError as error:
-        raise Refused(f"--plot {file}: {error.strerror or error}") from error
+        telling.say(f"There is no picture: {file}: {error.strerror or error}")
+        return None
+    return str(file)

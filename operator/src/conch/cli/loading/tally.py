@@ -102,14 +102,14 @@ def summary(outcomes: Sequence[Outcome], seen: Sequence[Seen], seconds: float) -
     count = Counter(outcome.verdict for outcome in outcomes)
     latencies = _milliseconds(outcomes)
     lags = [(outcome.started - outcome.due) * 1000 for outcome in outcomes if outcome.verdict != "late"]
-    lasted = max((outcome.ended for outcome in outcomes), default=0.0)
+    lasted = max(seconds, *(outcome.ended for outcome in outcomes), 1e-9)
     return {
         "asked": len(outcomes),
         "answered": count["answered"],
         "failed": count["failed"],
         "late": count["late"],
-        "seconds": round(max(seconds, lasted), 3),
-        "answeredPerSecond": round(count["answered"] / max(seconds, lasted), 2),
+        "seconds": round(lasted, 3),
+        "answeredPerSecond": round(count["answered"] / lasted, 2),
         "latencyMilliseconds": _spread(latencies),
         "startedAfterDueMilliseconds": _spread(lags),
         "failures": _words(outcomes, "failed"),

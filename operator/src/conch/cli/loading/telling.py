@@ -87,8 +87,7 @@ def summary_text(value: Mapping[str, Any]) -> Text:
     latency, lag = value["latencyMilliseconds"], value["startedAfterDueMilliseconds"]
     text: list[str | Table] = [
         "",
-        f"{value['asked']} asked in {value['seconds']:.1f} s: {value['answered']} answered"
-        f" ({value['answeredPerSecond']:.1f}/s), {value['failed']} failed, {value['late']} late",
+        _counts(value),
         f"Latency from when a request was due: {_spread(latency)}",
         f"Of it, before this client had started it: {_spread(lag)}",
     ]
@@ -107,6 +106,13 @@ def summary_text(value: Mapping[str, Any]) -> Text:
     if value["plot"]:
         text.append(f"Picture: {value['plot']}")
     return text
+
+
+def _counts(value: Mapping[str, Any]) -> str:
+    return (
+        f"{value['asked']} asked in {value['seconds']:.1f} s: {value['answered']} answered"
+        f" ({value['answeredPerSecond']:.1f}/s), {value['failed']} failed, {value['late']} late"
+    )
 
 
 def _spread(figures: Mapping[str, float | None]) -> str:

@@ -48,7 +48,7 @@ def written(warmup: Warmup) -> list[Request]:
     """Return the requests that the manifest has for the warm-up; none where it has none."""
     return [
         _read(
-            request.name or f"requests[{number}]",
+            f"requests[{number}] of the warm-up" + (f" ({request.name})" if request.name else ""),
             [tensor.to_wire() for tensor in request.inputs],
             request.parameters or {},
         )

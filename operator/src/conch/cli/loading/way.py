@@ -66,7 +66,6 @@ def own(service: InferenceService, protocol: str) -> list[Way]:
 async def open_way(
     service: InferenceService,
     access: Access,
-    namespace: str,
     protocol: str,
     url: str | None,
     answers: Callable[[Way], Awaitable[bool]],
@@ -83,12 +82,12 @@ async def open_way(
         if await answers(way):
             yield way
             return
-    async with _tunnel(service, access, namespace, PORTS[protocol]) as way:
+    async with _tunnel(service, access, PORTS[protocol]) as way:
         yield way
 
 
 @contextlib.asynccontextmanager
-async def _tunnel(service: InferenceService, access: Access, namespace: str, port: int) -> AsyncIterator[Way]:
+async def _tunnel(service: InferenceService, access: Access, port: int) -> AsyncIterator[Way]:
     """Forward a free port of this machine, as `kubectl port-forward` does, by doing just that."""
     program = shutil.which("kubectl")
     if program is None:
@@ -96,7 +95,7 @@ async def _tunnel(service: InferenceService, access: Access, namespace: str, por
             f"{service.status.url} cannot be reached from here, and there is no kubectl in PATH to forward a port; say"
             " where to ask with --url"
         )
-    command = [program, *forwarding(service.track, access, namespace, port)]
+    command = [program, *forwarding(service, access, port)]
     # Ctrl-C is for the run, which ends the tunnel when its answers are there.
     process = await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True
@@ -118,25 +117,15 @@ async def _tunnel(service: InferenceService, access: Access, namespace: str, por
             await task
 
 
-def forwarding(target: str, access: Access, namespace: str, port: int) -> list[str]:
-    """Return kubectl's arguments.
-
-    >>> forwarding("magika", Access(context="far"), "demo", 8000)
-    ['port-forward', '--context=far', '--namespace=demo', '--address=127.0.0.1', 'service/magika', ':8000']
-    """
+def forwarding(service: InferenceService, access: Access, port: int) -> list[str]:
+    """Return kubectl's arguments, by which it chooses a free port here."""
     cluster = [
         f"--{option}={value}"
         for option, value in (("kubeconfig", access.kubeconfig), ("context", access.context))
         if value
     ]
-    return [
-        "port-forward",
-        *cluster,
-        f"--namespace={namespace}",
-        "--address=127.0.0.1",
-        f"service/{target}",
-        f":{port}",
-    ]
+    where = f"--namespace={service.metadata.namespace}"
+    return ["port-forward", *cluster, where, "--address=127.0.0.1", f"service/{service.track}", f":{port}"]
 
 
 async def _listening(process: Process, said: deque[str]) -> int:
