@@ -65,19 +65,20 @@ def test_a_short_run_through_a_port_forward(
     said, told = running.communicate(timeout=_SECONDS)
     assert running.returncode == 0, f"{said}\n{told}"
     value = json.loads(said)
-    assert (value["model"], value["protocol"], value["asked"], value["failed"]) == ("loaded", "http", 200, 0), told
+    assert (value["model"], value["protocol"], value["asked"], value["failed"]) == ("loaded", "grpc", 200, 0), told
     assert adds_up(value), value
     assert value["way"] == f"kubectl port-forward to one pod of {service.name}"
     assert value["replicas"] == {name: {"first": 1, "most": 1, "last": 1} for name in ("ready", "desired")}
     assert 0 < value["latencyMilliseconds"]["p50"] <= value["latencyMilliseconds"]["p99"]
     assert "1 ready of 1 desired replicas" in told
     assert picture.read_text().startswith("<?xml")
-    figure(f"{value['answeredPerSecond']}/s, {value['latencyMilliseconds']}, late to start {told.splitlines()[-1]}")
+    latency = value["latencyMilliseconds"]
+    figure(f"{value['answeredPerSecond']}/s through kubectl, p50 {latency['p50']} ms, p99 {latency['p99']} ms")
 
 
-def test_an_address_and_grpc(start: Start, place: Place, service: Service) -> None:
-    with place.reach(service.namespace, service.name, names.GRPC_PORT) as [address]:
-        running = start("--rate=5..30", "--duration=4s", "--protocol=grpc", f"--url={address}", "-o", "yaml")
+def test_an_address_over_http(start: Start, place: Place, service: Service) -> None:
+    with place.reach(service.namespace, service.name, names.HTTP_PORT) as [address]:
+        running = start("--rate=5..30", "--duration=4s", "--protocol=http", f"--url={address}", "-o", "yaml")
         said, told = running.communicate(timeout=_SECONDS)
     assert running.returncode == 0, f"{said}\n{told}"
     value = yaml.safe_load(said)

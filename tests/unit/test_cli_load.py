@@ -22,7 +22,7 @@ from conch.cli.loading.replicas import replicas
 from conch.cli.loading.schedule import Schedule
 from conch.cli.loading.tally import Outcome, Seen, series, summary
 from conch.cli.loading.tensors import from_config_map, remedy, synthesised, written
-from conch.cli.loading.way import forwarding, named, own
+from conch.cli.loading.way import Way, forwarding, named, open_way, own
 from conch.cli.main import cli
 from conch.cli.options import Access, Refused
 from conch.cli.printing import plain
@@ -198,6 +198,26 @@ def test_the_service_s_own_addresses() -> None:
         "--kubeconfig=/c",
         "--context=far",
     ]
+
+
+async def test_without_an_address_and_without_kubectl_there_is_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    async def answers(way: Way) -> bool:  # noqa: RUF029  as the caller has it
+        tried.append(way.address)
+        return way.address in reachable
+
+    monkeypatch.setenv("PATH", "")
+    found, reachable = service(url="http://magika.demo.svc:8000"), {"magika.demo.svc:8001"}
+    async with open_way(found, Access(), "grpc", None, answers) as way:
+        assert way.address == "magika.demo.svc:8001"
+    async with open_way(found, Access(), "grpc", "http://10.0.0.1:8001", answers) as way:
+        assert (way.address, way.lost()) == ("10.0.0.1:8001", "")
+    assert tried == ["magika.demo.svc:8001"], "what is named is not tried out"
+    reachable.clear()
+    with pytest.raises(Refused, match=r"cannot be reached from here, and there is no kubectl in PATH.*--url"):
+        async with open_way(found, Access(), "grpc", None, answers):
+            pass
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,13 @@ def _headers(_: click.Context, __: click.Parameter, said: tuple[str, ...]) -> di
 @click.argument("service")
 @click.option("--rate", metavar="R", required=True, help="Requests a second, such as 50, or a ramp such as 5..100.")
 @click.option("--duration", metavar="TIME", default="30s", show_default=True, help="For how long, such as 2m.")
-@click.option("--protocol", type=click.Choice(("http", "grpc")), default="http", show_default=True)
+@click.option(
+    "--protocol",
+    type=click.Choice(("grpc", "http")),
+    default="grpc",
+    show_default=True,
+    help="A pod that ends says so before over gRPC; a kept HTTP connection is reset.",
+)
 @click.option("--url", metavar="URL", help="Where to ask; default: the service's own address, or else a port-forward.")
 @click.option(
     "--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=_headers, help="Send it along; repeatable."
