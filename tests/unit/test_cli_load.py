@@ -6,6 +6,7 @@ import asyncio
 import doctest
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,11 @@ def test_the_dues_follow_the_rate(asked: Schedule) -> None:
 
 
 OUTCOMES = [
-    Outcome(0.0, 0.001, 0.01),
-    Outcome(0.5, 0.5, 0.53),
-    Outcome(0.9, 0.9, 2.1),
-    Outcome(1.0, 1.0, 1.2, "failed", "[500] no"),
-    Outcome(1.5, 1.5, 2.6, "late", IN_FLIGHT),
+    Outcome(0.0, 0.01, 0.001),
+    Outcome(0.5, 0.53),
+    Outcome(0.9, 2.1),
+    Outcome(1.0, 1.2, 0.0, "failed", "[500] no"),
+    Outcome(1.5, 2.6, 0.0, "late", IN_FLIGHT),
 ]
 
 
@@ -107,7 +108,7 @@ def test_the_summary_adds_up() -> None:
     assert value["seconds"] == 2.6, "as long as its answers took"
     assert value["answeredPerSecond"] == 1.15
     assert value["latencyMilliseconds"] == {"p50": 30.0, "p90": 1200.0, "p99": 1200.0, "max": 1200.0}
-    assert value["startedAfterDueMilliseconds"]["max"] == 1.0
+    assert value["clientBehindMilliseconds"]["max"] == 1.0
     assert value["failures"] == [{"message": "[500] no", "count": 1, "first": 1.2, "last": 1.2}]
     assert value["lateBecause"][0]["message"] == IN_FLIGHT
     assert value["replicas"]["ready"] == {"first": 1, "most": 3, "last": 2}
@@ -129,7 +130,7 @@ def test_a_person_reads_what_was_not_answered_and_why() -> None:
         "",
         "5 asked in 2.6 s: 3 answered (1.1/s), 1 failed, 1 late",
         "Latency from when a request was due: p50 30.0ms, p90 1200ms, p99 1200ms, max 1200ms",
-        "Of it, before this client had started it: p50 0.000ms, p90 1.00ms, p99 1.00ms, max 1.00ms",
+        "Of it, this client's own delay: p50 0ms, p90 1.00ms, p99 1.00ms, max 1.00ms",
         "Replicas: ready 1 at first, 1 at most, 1 at the end; desired 2 at first, 2 at most, 2 at the end",
         "",
         "FAILED   FIRST   LAST   BECAUSE",
@@ -145,6 +146,8 @@ def test_a_person_reads_what_was_not_answered_and_why() -> None:
     assert "Picture: run.svg" in told
     behind = figures(lateBecause=[{"message": CLIENT, "count": 9, "first": 1.0, "last": 2.0}])
     assert "lower --rate" in plain(telling.summary_text(behind))
+    slow = {**figures(), **summary([Outcome(0.0, 0.4, 0.3)], [], 1.0)}
+    assert "These latencies are this client's rather than the service's" in plain(telling.summary_text(slow))
 
 
 @pytest.mark.parametrize(("terminal", "words"), [(False, "   5s  10 asked, 3 answered (0.6/s)"), (True, "DESIRED")])
@@ -203,7 +206,7 @@ def test_the_service_s_own_addresses() -> None:
 async def test_without_an_address_and_without_kubectl_there_is_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    async def answers(way: Way) -> bool:  # noqa: RUF029  as the caller has it
+    async def answers(way: Way) -> bool:
         tried.append(way.address)
         return way.address in reachable
 
@@ -214,6 +217,9 @@ async def test_without_an_address_and_without_kubectl_there_is_no_way(monkeypatc
     async with open_way(found, Access(), "grpc", "http://10.0.0.1:8001", answers) as way:
         assert (way.address, way.lost()) == ("10.0.0.1:8001", "")
     assert tried == ["magika.demo.svc:8001"], "what is named is not tried out"
+    with pytest.raises(Refused, match=r"--url http://10\.0\.0\.1/triton: gRPC knows no paths"):
+        async with open_way(found, Access(), "grpc", "http://10.0.0.1/triton", answers):
+            pass
     reachable.clear()
     with pytest.raises(Refused, match=r"cannot be reached from here, and there is no kubectl in PATH.*--url"):
         async with open_way(found, Access(), "grpc", None, answers):
@@ -311,6 +317,18 @@ async def test_no_more_than_so_many_are_in_flight_and_the_rest_is_late() -> None
     assert {outcome.words for outcome in loop.outcomes if outcome.verdict == "late"} == {IN_FLIGHT}
 
 
+async def test_a_client_that_is_behind_says_so_itself() -> None:
+    async def send() -> None:
+        time.sleep(0.05)  # noqa: ASYNC251  it holds the loop up, as a machine does that is too slow
+
+    loop = Driver(send, 512)
+    await loop.run([0.0] * 100, asyncio.Event())
+    late = [outcome for outcome in loop.outcomes if outcome.verdict == "late"]
+    assert {outcome.words for outcome in late} == {CLIENT}
+    assert len(loop.outcomes) == loop.asked == 100
+    assert max(outcome.behind for outcome in loop.outcomes) > 1
+
+
 async def test_a_stop_ends_the_question_and_waits_for_the_answers() -> None:
     stop = asyncio.Event()
 
@@ -340,7 +358,7 @@ def test_the_picture_is_what_its_suffix_says(suffix: str, begins: bytes, tmp_pat
 
 def test_a_run_without_an_answer_has_a_picture_too(tmp_path: Path) -> None:
     plot.save(plot.figure("nothing", series([], [])), tmp_path / "nothing.png")
-    plot.save(plot.figure("nobody", series([Outcome(0, 0, 1, "failed", "no")], [])), tmp_path / "nobody.png")
+    plot.save(plot.figure("nobody", series([Outcome(0, 1, 0, "failed", "no")], [])), tmp_path / "nobody.png")
     assert (tmp_path / "nobody.png").stat().st_size > 0
 
 

@@ -23,6 +23,7 @@ class Driver:
         self._send = send
         self._slots = asyncio.Semaphore(concurrency)
         self._began = 0.0
+        self._held = 0.0  # when the last wait for a slot ended: what is behind because of it is the service's doing
 
     @property
     def now(self) -> float:
@@ -45,8 +46,12 @@ class Driver:
                 if not await self._until(due, stop):
                     return
                 self.asked += 1
+                behind = max(0.0, self.now - max(due, self._held))
                 if await self._slot(due):
-                    requests.create_task(self._one(due))
+                    requests.create_task(self._one(due, behind))
+                else:
+                    why = CLIENT if behind > PATIENCE / 2 else IN_FLIGHT
+                    self.outcomes.append(Outcome(due, self.now, behind, "late", why))
 
     async def _until(self, due: float, stop: asyncio.Event) -> bool:
         """Wait for the moment; False: stop. The others get their turn even where there is nothing to wait for."""
@@ -59,28 +64,26 @@ class Driver:
         return False
 
     async def _slot(self, due: float) -> bool:
-        """Take a slot; where there is none in time, note a late request."""
-        latest = due + PATIENCE
-        if self.now <= latest:
-            try:
-                async with asyncio.timeout_at(self._began + latest):
-                    await self._slots.acquire()
-            except TimeoutError:
-                pass
-            else:
-                return True
-        why = IN_FLIGHT if self._slots.locked() else CLIENT
-        self.outcomes.append(Outcome(due, due, self.now, "late", why))
-        return False
+        """Take a slot, and tell whether there was one in time."""
+        if self.now > due + PATIENCE:
+            return False
+        if not self._slots.locked():
+            return await self._slots.acquire()
+        try:
+            async with asyncio.timeout_at(self._began + due + PATIENCE):
+                return await self._slots.acquire()
+        except TimeoutError:
+            return False
+        finally:
+            self._held = self.now
 
-    async def _one(self, due: float) -> None:
-        started = self.now
+    async def _one(self, due: float, behind: float) -> None:
         try:
             await self._send()
         except Exception as error:  # noqa: BLE001  whatever it is, the user has no answer
-            self.outcomes.append(Outcome(due, started, self.now, "failed", words(error)))
+            self.outcomes.append(Outcome(due, self.now, behind, "failed", words(error)))
         else:
-            self.outcomes.append(Outcome(due, started, self.now))
+            self.outcomes.append(Outcome(due, self.now, behind))
         finally:
             self._slots.release()
 

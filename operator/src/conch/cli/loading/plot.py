@@ -1,13 +1,13 @@
 """The picture of a run: throughput, latency and replicas over time."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from conch.cli.loading.tally import Second
 
@@ -25,6 +25,7 @@ def figure(title: str, seconds: Sequence[Second]) -> Figure:
     _requests(requests, seconds)
     _latency(latency, seconds)
     _replicas(replicas, seconds)
+    replicas.xaxis.set_major_locator(MaxNLocator(integer=True))
     replicas.set_xlabel("seconds since the first request")
     return drawn
 
@@ -56,15 +57,17 @@ def _latency(axes: Axes, seconds: Sequence[Second]) -> None:
     axes.set_ylabel("latency, ms")
     if any(second.p99 for second in seconds):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     _finish(axes)
 
 
 def _replicas(axes: Axes, seconds: Sequence[Second]) -> None:
     at = [second.second for second in seconds]
-    _line(axes, at, [s.desired for s in seconds], "grey", "desired", style="--", draw=axes.step)
-    _line(axes, at, [s.ready for s in seconds], _GREEN, "ready", draw=axes.step)
+    _line(axes, at, [s.desired for s in seconds], "grey", "desired", linestyle="--", drawstyle="steps-mid")
+    _line(axes, at, [s.ready for s in seconds], _GREEN, "ready", drawstyle="steps-mid")
     axes.set_ylabel("replicas")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1 + max((max(s.ready or 0, s.desired or 0) for s in seconds), default=0))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(axes)
 
@@ -75,13 +78,11 @@ def _line(
     values: Sequence[float | None],
     colour: str,
     label: str,
-    *,
-    style: str = "-",
-    draw: Callable[..., object] | None = None,
+    **style: str,
 ) -> None:
     """Draw a line with a gap where nothing is known."""
     known = [math.nan if value is None else value for value in values]
-    (draw or axes.plot)(at, known, color=colour, linestyle=style, label=label)
+    axes.plot(at, known, color=colour, label=label, **style)  # type: ignore[arg-type]
 
 
 def _finish(axes: Axes) -> None:

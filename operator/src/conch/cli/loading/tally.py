@@ -19,8 +19,8 @@ class Outcome:
     """One request. Moments are in seconds from the beginning of the run; a late one was never started."""
 
     due: float
-    started: float
     ended: float
+    behind: float = 0.0  # seconds by which this client itself was late, by no slowness of the service
     verdict: Verdict = "answered"
     words: str = ""  # why not answered
 
@@ -101,7 +101,7 @@ def summary(outcomes: Sequence[Outcome], seen: Sequence[Seen], seconds: float) -
     """Return the figures of the whole run, of `seconds` or as long as its answers took, and each second's."""
     count = Counter(outcome.verdict for outcome in outcomes)
     latencies = _milliseconds(outcomes)
-    lags = [(outcome.started - outcome.due) * 1000 for outcome in outcomes if outcome.verdict != "late"]
+    behind = [outcome.behind * 1000 for outcome in outcomes]
     lasted = max(seconds, *(outcome.ended for outcome in outcomes), 1e-9)
     return {
         "asked": len(outcomes),
@@ -111,7 +111,7 @@ def summary(outcomes: Sequence[Outcome], seen: Sequence[Seen], seconds: float) -
         "seconds": round(lasted, 3),
         "answeredPerSecond": round(count["answered"] / lasted, 2),
         "latencyMilliseconds": _spread(latencies),
-        "startedAfterDueMilliseconds": _spread(lags),
+        "clientBehindMilliseconds": _spread(behind),
         "failures": _words(outcomes, "failed"),
         "lateBecause": _words(outcomes, "late"),
         "replicas": _replicas(seen),

@@ -18,6 +18,7 @@ _COLUMNS: Final = ("SECOND", "ASKED", "ANSWERED", "FAILED", "LATE", "P50", "P99"
 _ROWS: Final = 15
 _TERMINAL_SECONDS: Final = 1.0
 _PIPE_SECONDS: Final = 5.0
+_SLOW_CLIENT: Final = 0.5  # the part of the latency, above which the client is to blame
 _REMEDIES: Final = {
     IN_FLIGHT: "the service answers more slowly than it is asked: it is at its limit, or raise --concurrency",
     CLIENT: "this machine cannot start that many: lower --rate, or share it out to several machines",
@@ -74,23 +75,25 @@ def line(row: Second, seconds: float, in_flight: int) -> str:
 def milliseconds(value: float | None) -> str:
     """Return a latency with three figures, or so.
 
-    >>> [milliseconds(value) for value in (None, 0.2511, 41.27, 1234.5)]
-    ['-', '0.251ms', '41.3ms', '1234ms']
+    >>> [milliseconds(value) for value in (None, 0.0, 0.2511, 41.27, 1234.5)]
+    ['-', '0ms', '0.251ms', '41.3ms', '1234ms']
     """
-    if value is None:
-        return "-"
+    if not value:
+        return "-" if value is None else "0ms"
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3}f}ms"
 
 
 def summary_text(value: Mapping[str, Any]) -> Text:
     """Return what a person reads at the end."""
-    latency, lag = value["latencyMilliseconds"], value["startedAfterDueMilliseconds"]
+    latency, behind = value["latencyMilliseconds"], value["clientBehindMilliseconds"]
     text: list[str | Table] = [
         "",
         _counts(value),
         f"Latency from when a request was due: {_spread(latency)}",
-        f"Of it, before this client had started it: {_spread(lag)}",
+        f"Of it, this client's own delay: {_spread(behind)}",
     ]
+    if (behind["p99"] or 0) > _SLOW_CLIENT * (latency["p99"] or 0):
+        text.append(f"These latencies are this client's rather than the service's: {_REMEDIES[CLIENT]}.")
     if value["replicas"]:
         text.append(f"Replicas: {_course(value['replicas'], 'ready')}; {_course(value['replicas'], 'desired')}")
     if value["interrupted"]:

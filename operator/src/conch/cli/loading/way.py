@@ -76,7 +76,10 @@ async def open_way(
         Refused: there is no way.
     """
     if url is not None:
-        yield named(url)
+        way = named(url)
+        if protocol == "grpc" and "/" in way.address:
+            raise Refused(f"--url {url}: gRPC knows no paths; leave the path out, or say --protocol http")
+        yield way
         return
     for way in own(service, protocol):
         if await answers(way):
