@@ -61,7 +61,7 @@ def test_a_short_run_through_a_port_forward(
     start: Start, service: Service, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     picture = tmp_path / "run.svg"
-    running = start("--rate=20", "--duration=10s", "-o", "json", f"--plot={picture}")
+    running = start("--rate=20", "--duration=10s", "--port-forward", "-o", "json", f"--plot={picture}")
     said, told = running.communicate(timeout=_SECONDS)
     assert running.returncode == 0, f"{said}\n{told}"
     value = json.loads(said)
@@ -76,13 +76,15 @@ def test_a_short_run_through_a_port_forward(
     figure(f"{value['answeredPerSecond']}/s through kubectl, p50 {latency['p50']} ms, p99 {latency['p99']} ms")
 
 
-def test_an_address_over_http(start: Start, place: Place, service: Service) -> None:
-    with place.reach(service.namespace, service.name, names.HTTP_PORT) as [address]:
-        running = start("--rate=5..30", "--duration=4s", "--protocol=http", f"--url={address}", "-o", "yaml")
-        said, told = running.communicate(timeout=_SECONDS)
+@pytest.mark.parametrize(("protocol", "port"), [("grpc", names.GRPC_PORT), ("http", names.HTTP_PORT)])
+def test_an_address_that_can_be_reached(protocol: str, port: int, start: Start, place: Place, service: Service) -> None:
+    # The local cluster's Services have routes from here, but no names.
+    running = start("--rate=5..30", "--duration=4s", f"--protocol={protocol}", "-o", "yaml")
+    said, told = running.communicate(timeout=_SECONDS)
     assert running.returncode == 0, f"{said}\n{told}"
     value = yaml.safe_load(said)
-    assert (value["asked"], value["answered"], value["way"]) == (70, 70, address), told
+    with place.reach(service.namespace, service.name, port) as [address]:
+        assert (value["asked"], value["answered"], value["way"]) == (70, 70, f"http://{address}"), told
     assert adds_up(value), value
 
 

@@ -24,6 +24,7 @@ from conch.cli.loading.schedule import Schedule
 from conch.cli.loading.tally import Outcome, Seen, series, summary
 from conch.cli.loading.tensors import from_config_map, remedy, synthesised, written
 from conch.cli.loading.way import Way, forwarding, named, open_way, own
+from conch.cli.loading.wish import Wish
 from conch.cli.main import cli
 from conch.cli.options import Access, Refused
 from conch.cli.printing import plain
@@ -191,16 +192,22 @@ def test_who_serves_nothing_is_not_asked() -> None:
 
 def test_the_service_s_own_addresses() -> None:
     plain_one = service(url="http://magika.demo.svc:8000")
-    assert [way.address for way in own(plain_one, "http")] == ["magika.demo.svc:8000"]
-    assert [way.address for way in own(plain_one, "grpc")] == ["magika.demo.svc:8001"]
+    assert [way.address for way in own(plain_one, "http", "")] == ["magika.demo.svc:8000"]
+    assert [way.address for way in own(plain_one, "grpc", "10.96.0.7")] == ["magika.demo.svc:8001", "10.96.0.7:8001"]
+    assert own(plain_one, "grpc", "fd00::7")[1].address == "[fd00::7]:8001"
     traffic = {"gateways": [{"name": "edge"}], "hostnames": ["*.example.com", "magika.example.com"]}
     routed = InferenceService.parse({**manifest(traffic=traffic), "status": {"url": "http://magika.demo.svc:8000"}})
-    assert [way.address for way in own(routed, "http")] == ["magika.example.com:80", "magika.demo.svc:8000"]
+    assert [way.address for way in own(routed, "http", "")] == ["magika.example.com:80", "magika.demo.svc:8000"]
     assert forwarding(plain_one, Access(context="far", kubeconfig="/c"), 8000)[:3] == [
         "port-forward",
         "--kubeconfig=/c",
         "--context=far",
     ]
+
+
+def wish(url: str | None = None, *, port_forward: bool = False) -> Wish:
+    asked = Schedule(1, 1, 1)
+    return Wish("magika", None, "1", "1s", asked, "grpc", url, port_forward, {}, 1, 1.0, None)
 
 
 async def test_without_an_address_and_without_kubectl_there_is_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,18 +218,17 @@ async def test_without_an_address_and_without_kubectl_there_is_no_way(monkeypatc
         return way.address in reachable
 
     monkeypatch.setenv("PATH", "")
-    found, reachable = service(url="http://magika.demo.svc:8000"), {"magika.demo.svc:8001"}
-    async with open_way(found, Access(), "grpc", None, answers) as way:
-        assert way.address == "magika.demo.svc:8001"
-    async with open_way(found, Access(), "grpc", "http://10.0.0.1:8001", answers) as way:
+    found, reachable = service(url="http://magika.demo.svc:8000"), {"10.96.0.7:8001"}
+    async with open_way(found, Access(), wish(), "10.96.0.7", answers) as way:
+        assert way.address == "10.96.0.7:8001"
+    async with open_way(found, Access(), wish(url="http://10.0.0.1:8001"), "", answers) as way:
         assert (way.address, way.lost()) == ("10.0.0.1:8001", "")
-    assert tried == ["magika.demo.svc:8001"], "what is named is not tried out"
+    assert tried == ["magika.demo.svc:8001", "10.96.0.7:8001"], "what is named is not tried out"
     with pytest.raises(Refused, match=r"--url http://10\.0\.0\.1/triton: gRPC knows no paths"):
-        async with open_way(found, Access(), "grpc", "http://10.0.0.1/triton", answers):
+        async with open_way(found, Access(), wish(url="http://10.0.0.1/triton"), "", answers):
             pass
-    reachable.clear()
-    with pytest.raises(Refused, match=r"cannot be reached from here, and there is no kubectl in PATH.*--url"):
-        async with open_way(found, Access(), "grpc", None, answers):
+    with pytest.raises(Refused, match=r"there is no kubectl in PATH to forward a port; .*--url"):
+        async with open_way(found, Access(), wish(port_forward=True), "10.96.0.7", answers):
             pass
 
 
@@ -268,7 +274,7 @@ def test_requests_are_made_as_the_warm_up_makes_them() -> None:
     }
     assert not made["index"].any()
     assert not made["mask"].any()
-    assert (made["image"] != synthesised(METADATA, {}, 1).inputs[0].tensor).all(), "a cache would know it"
+    assert (made["image"] != synthesised(METADATA, {}, 1).inputs[0].tensor).all(), "users do not all ask the same"
     fewer = synthesised(METADATA, {"input": [{"name": "text", "optional": True}]}).inputs
     assert [each.name for each in fewer] == ["image", "index", "half", "mask"]
     assert "image [-1, 3, -1], index [-1, 2]" in remedy(METADATA, {})
@@ -383,6 +389,8 @@ def test_the_other_commands_do_without_them() -> None:
         (("--rate", "0"), "--rate 0 asks nothing"),
         (("--rate", "5", "--plot", "run.gif"), "--plot run.gif: expected a file that ends with .png, .svg, .pdf"),
         (("--rate", "5", "--plot", "no/such/folder/run.png"), "there is no folder"),
+        (("--rate", "5", "--timeout", "10"), "--timeout '10' is not a duration"),
+        (("--rate", "5", "--port-forward", "--url", "here:1"), "--url and --port-forward are two ways"),
         (("--rate", "5", "--header", "beta"), "--header beta: expected NAME: VALUE"),
         (("--rate", "5", "--concurrency", "0"), "--concurrency"),
         ((), "--rate"),

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from conch.cli.cluster import Cluster, ask
 from conch.cli.loading import extras
-from conch.cli.loading.schedule import schedule
+from conch.cli.loading.schedule import schedule, seconds
 from conch.cli.loading.telling import Telling, summary_text
 from conch.cli.loading.wish import Wish
 from conch.cli.options import Access, Refused, access
@@ -30,6 +30,10 @@ def _headers(_: click.Context, __: click.Parameter, said: tuple[str, ...]) -> di
     return found
 
 
+def _timeout(_: click.Context, __: click.Parameter, said: str) -> float:
+    return seconds("--timeout", said)
+
+
 @click.command()
 @click.argument("service")
 @click.option("--rate", metavar="R", required=True, help="Requests a second, such as 50, or a ramp such as 5..100.")
@@ -42,6 +46,7 @@ def _headers(_: click.Context, __: click.Parameter, said: tuple[str, ...]) -> di
     help="A pod that ends says so before over gRPC; a kept HTTP connection is reset.",
 )
 @click.option("--url", metavar="URL", help="Where to ask; default: the service's own address, or else a port-forward.")
+@click.option("--port-forward", is_flag=True, help="Ask through kubectl, even if the service can be reached.")
 @click.option(
     "--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=_headers, help="Send it along; repeatable."
 )
@@ -54,10 +59,10 @@ def _headers(_: click.Context, __: click.Parameter, said: tuple[str, ...]) -> di
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    default=10.0,
+    metavar="TIME",
+    default="10s",
     show_default=True,
+    callback=_timeout,
     help="After which a request has failed.",
 )
 @click.option(
@@ -69,15 +74,15 @@ def _headers(_: click.Context, __: click.Parameter, said: tuple[str, ...]) -> di
 @variant_option
 @access
 def load(access: Access, rate: str, duration: str, **said: Any) -> None:
-    """Ask SERVICE by the clock, and show latency, throughput and replicas.
+    """Put load on SERVICE, and watch it.
 
-    The requests are those of predictor.warmup.requests (or its configMapRef), or else made from the model's metadata.
-    Each is sent when it is due, whether or not those before it are answered, and its latency counts from that moment:
-    a slow service does not slow the question. What cannot be started within a second of it is not sent, and counted
-    as late.
+    It is asked by the clock; latency, throughput and replicas are shown meanwhile. The requests are those of
+    predictor.warmup.requests (or its configMapRef), or else made from the model's metadata. Each is sent when it is
+    due, whether or not those before it are answered, and its latency counts from that moment: a slow service does not
+    slow the question. What cannot be started within a second of it is not sent, and counted as late.
 
-    A port-forward, which is used where the service's address cannot be reached from here, leads to ONE pod, through
-    the API server. For real load say --url: a gateway's, or run this within the cluster.
+    A port-forward, which is used where no address of the service can be reached from here, leads to ONE pod, through
+    the API server. For real load say --url, such as a gateway's.
 
     Ctrl-C ends the run early; what was seen until then is shown, and drawn. Ends with 0 if every request was
     answered, with 1 if any failed or was late.
@@ -102,6 +107,8 @@ def _prepare(wish: Wish) -> None:
     Raises:
         Refused: something is missing.
     """
+    if wish.url and wish.port_forward:
+        raise Refused("--url and --port-forward are two ways; say one of them")
     if wish.plot is not None:
         if wish.plot.suffix not in _PICTURES:
             raise Refused(f"--plot {wish.plot}: expected a file that ends with {', '.join(_PICTURES)}")

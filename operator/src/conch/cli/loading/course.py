@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from conch.api import InferenceService
-from conch.api.kinds import AUTOSCALER, CONFIG_MAP, Ref
+from conch.api.kinds import AUTOSCALER, CONFIG_MAP, SERVICE, Ref
 from conch.api.names import ConditionType
 from conch.cli.cluster import Cluster
 from conch.cli.loading.client import Lanes, Target, describe, ready
@@ -45,7 +45,7 @@ async def course(cluster: Cluster, access: Access, wish: Wish, telling: Telling)
     async def replicas_now() -> tuple[int, int] | None:
         return await _replicas(cluster, wish)
 
-    async with open_way(service, access, wish.protocol, wish.url, answers) as way:
+    async with open_way(service, access, wish, await _cluster_ip(cluster, service), answers) as way:
         aim = target(way, wish.timeout)
         said = await requests_of_warmup(cluster, service)
         requests, sequences = await prepared(aim, said)
@@ -79,13 +79,21 @@ def served(service: InferenceService) -> InferenceService:
         Refused: there is not.
     """
     status = service.status
-    # A variant has no condition of its own for it.
-    kind = ConditionType.READY if service.variant else ConditionType.SERVING
-    told = status.condition(kind)
+    told = status.condition(ConditionType.SERVING)
     if status.url is None or told is None or told.status != "True":
         why = f": {told.reason}, {told.message}" if told else ""
         raise Refused(f"{subject(service)} serves nothing yet{why}; {look(service)}")
     return service
+
+
+async def _cluster_ip(cluster: Cluster, service: InferenceService) -> str:
+    """Return the address of its Service; empty where it has none, or we may not know it."""
+    try:
+        found = await cluster.server.get(cluster.namespace, Ref(SERVICE, service.track))
+    except CallError:
+        return ""
+    address = str((found or {}).get("spec", {}).get("clusterIP") or "")
+    return "" if address == "None" else address
 
 
 async def requests_of_warmup(cluster: Cluster, service: InferenceService) -> list[Request]:

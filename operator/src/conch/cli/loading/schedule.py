@@ -61,7 +61,7 @@ def schedule(rate: str, duration: str) -> Schedule:
     Raises:
         Refused: one of them is not what it should be.
     """
-    seconds = _seconds(duration)
+    lasts = seconds("--duration", duration)
     found = _RATE.fullmatch(rate)
     if found is None:
         raise Refused(f"--rate {rate}: expected requests a second, such as 50, or from..to such as 5..100")
@@ -69,7 +69,7 @@ def schedule(rate: str, duration: str) -> Schedule:
     last = first if found[2] is None else float(found[2])
     if first == last == 0:
         raise Refused(f"--rate {rate} asks nothing; write a number above 0, such as 50, or a ramp such as 0..50")
-    asked = Schedule(first, last, seconds)
+    asked = Schedule(first, last, lasts)
     if asked.count > _MOST:
         raise Refused(
             f"--rate {rate} for {duration} is {asked.count} requests, and each is kept until the end; at most {_MOST}"
@@ -78,11 +78,16 @@ def schedule(rate: str, duration: str) -> Schedule:
     return asked
 
 
-def _seconds(duration: str) -> float:
+def seconds(option: str, text: str) -> float:
+    """Read a span of time that an option says, in seconds.
+
+    Raises:
+        Refused: it is none, or nothing.
+    """
     try:
-        seconds = duration_seconds(duration)
+        found = duration_seconds(text)
     except ValueError as error:
-        raise Refused(f"--duration {error}") from error
-    if seconds == 0:
-        raise Refused(f"--duration {duration} is no time at all; write one such as 30s or 2m")
-    return seconds
+        raise Refused(f"{option} {error}") from error
+    if found == 0:
+        raise Refused(f"{option} {text} is no time at all; write one such as 30s or 2m")
+    return found

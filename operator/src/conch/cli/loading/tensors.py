@@ -19,7 +19,7 @@ from conch.cli.options import Refused
 
 Tensor = npt.NDArray[Any]
 
-# A response cache knows an answer at the second asking: so many different requests are made, and asked in turn.
+# Users do not all ask the same: so many different requests are made, and asked in turn.
 VARIETY: Final = 8
 _REALS: Final = {"FP16", "FP32", "FP64", "BF16"}
 _TEXT: Final = b"load"

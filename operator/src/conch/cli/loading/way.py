@@ -1,4 +1,8 @@
-"""Where to ask: what `--url` says, else the service's own addresses, else a tunnel of kubectl's to one of its pods."""
+"""Where to ask: what `--url` says, else the service's own addresses, else a tunnel of kubectl's to one of its pods.
+
+Which address can be reached is tried out: a cluster's names are known within it, its Services' addresses perhaps to
+the machines around it, a gateway's to all.
+"""
 
 import asyncio
 import contextlib
@@ -12,6 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from conch.api import InferenceService
+from conch.cli.loading.wish import Wish
 from conch.cli.options import Access, Refused
 from conch_contract import names
 
@@ -49,25 +54,25 @@ def named(url: str) -> Way:
     return Way(f"{shown}:{port or (443 if tls else 80)}{parts.path.rstrip('/')}", tls, url)
 
 
-def own(service: InferenceService, protocol: str) -> list[Way]:
-    """Return the addresses that the service has by itself: its names at gateways, then that within the cluster.
+def own(service: InferenceService, protocol: str, cluster_ip: str) -> list[Way]:
+    """Return the addresses that the service has by itself: its names at gateways, then those within the cluster.
 
     A gateway shares requests out among predictor and variants; a variant alone has but its own Service.
     """
     hosts = service.spec.traffic.hostnames if service.spec.traffic and not service.variant else ()
     found = [f"http://{host}" for host in hosts if not host.startswith("*")]
-    if service.status.url:
-        host = urlsplit(service.status.url).hostname
-        found.append(f"http://{host}:{PORTS[protocol]}")
-    return [named(url) for url in found]
+    inside = [urlsplit(service.status.url).hostname] if service.status.url else []
+    if cluster_ip:
+        inside.append(f"[{cluster_ip}]" if ":" in cluster_ip else cluster_ip)
+    return [named(url) for url in (*found, *(f"http://{host}:{PORTS[protocol]}" for host in inside))]
 
 
 @contextlib.asynccontextmanager
 async def open_way(
     service: InferenceService,
     access: Access,
-    protocol: str,
-    url: str | None,
+    wish: Wish,
+    cluster_ip: str,
     answers: Callable[[Way], Awaitable[bool]],
 ) -> AsyncIterator[Way]:
     """Yield the first way on which the model answers; a tunnel lives as long as it is used.
@@ -75,17 +80,17 @@ async def open_way(
     Raises:
         Refused: there is no way.
     """
-    if url is not None:
-        way = named(url)
-        if protocol == "grpc" and "/" in way.address:
-            raise Refused(f"--url {url}: gRPC knows no paths; leave the path out, or say --protocol http")
+    if wish.url is not None:
+        way = named(wish.url)
+        if wish.protocol == "grpc" and "/" in way.address:
+            raise Refused(f"--url {wish.url}: gRPC knows no paths; leave the path out, or say --protocol http")
         yield way
         return
-    for way in own(service, protocol):
+    for way in () if wish.port_forward else own(service, wish.protocol, cluster_ip):
         if await answers(way):
             yield way
             return
-    async with _tunnel(service, access, PORTS[protocol]) as way:
+    async with _tunnel(service, access, PORTS[wish.protocol]) as way:
         yield way
 
 
@@ -95,7 +100,7 @@ async def _tunnel(service: InferenceService, access: Access, port: int) -> Async
     program = shutil.which("kubectl")
     if program is None:
         raise Refused(
-            f"{service.status.url} cannot be reached from here, and there is no kubectl in PATH to forward a port; say"
+            f"{service.status.url} is not reached from here, and there is no kubectl in PATH to forward a port; say"
             " where to ask with --url"
         )
     command = [program, *forwarding(service, access, port)]

@@ -21,6 +21,7 @@ class Wish:
     schedule: Schedule
     protocol: Protocol
     url: str | None
+    port_forward: bool
     headers: Mapping[str, str]
     concurrency: int
     timeout: float  # seconds
