@@ -38,13 +38,7 @@ def _timeout(_: click.Context, __: click.Parameter, said: str) -> float:
 @click.argument("service")
 @click.option("--rate", metavar="R", required=True, help="Requests a second, such as 50, or a ramp such as 5..100.")
 @click.option("--duration", metavar="TIME", default="30s", show_default=True, help="For how long, such as 2m.")
-@click.option(
-    "--protocol",
-    type=click.Choice(("grpc", "http")),
-    default="grpc",
-    show_default=True,
-    help="A pod that ends says so before over gRPC; a kept HTTP connection is reset.",
-)
+@click.option("--protocol", type=click.Choice(("grpc", "http")), default="grpc", show_default=True)
 @click.option("--url", metavar="URL", help="Where to ask; default: the service's own address, or else a port-forward.")
 @click.option("--port-forward", is_flag=True, help="Ask through kubectl, even if the service can be reached.")
 @click.option(

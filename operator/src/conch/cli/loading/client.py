@@ -1,4 +1,4 @@
-"""Triton's own client, over HTTP or gRPC: a few connections in turn, each for a while.
+"""Triton's own client, over gRPC or HTTP: a few connections in turn, each for a while.
 
 A Service shares out connections, not requests: one connection for a whole run would load one pod, and a pod that
 joins later would never be asked. So the requests go by several clients in turn, and each is replaced after some
