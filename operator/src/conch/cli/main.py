@@ -5,6 +5,7 @@ from importlib.metadata import version
 import click
 
 from conch.cli.history import history
+from conch.cli.load import load
 from conch.cli.plan import plan
 from conch.cli.rollback import rollback
 from conch.cli.rollout import COMMANDS
@@ -17,7 +18,7 @@ def cli() -> None:
     """Models on NVIDIA Triton: see, steer and take back what their rollouts do."""
 
 
-for command in (status, history, rollback, *COMMANDS, plan):
+for command in (status, history, rollback, *COMMANDS, plan, load):
     cli.add_command(command)
 
 

@@ -1,0 +1,28 @@
+"""What was typed after `kubectl conch load`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from conch.cli.loading.schedule import Schedule
+
+Protocol = Literal["http", "grpc"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Whom to ask, how often, how long, by which way."""
+
+    service: str
+    variant: str | None
+    rate: str
+    duration: str
+    schedule: Schedule
+    protocol: Protocol
+    url: str | None
+    port_forward: bool
+    headers: Mapping[str, str]
+    concurrency: int
+    timeout: float  # seconds
+    plot: Path | None

@@ -1,0 +1,116 @@
+"""`kubectl conch load` as a person types it, from outside the cluster: it asks, tells, draws, and can be cut short."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conch_contract import names
+from tests.cluster import binaries
+from tests.e2e.conftest import manifest
+from tests.support.place import Place
+from tests.support.service import Service
+
+Start = Callable[..., "subprocess.Popen[str]"]
+_SECONDS = 90
+
+
+@pytest.fixture(scope="module")
+def service(place: Place, shared_namespace: str) -> Service:
+    """Magika on one pod."""
+    place.kube.apply(manifest("loaded"), shared_namespace)
+    found = Service(place.kube, shared_namespace, "loaded")
+    found.until_ready(120)
+    return found
+
+
+@pytest.fixture
+def start(place: Place, service: Service) -> Start:
+    """Return a hand that types `kubectl conch load loaded ...`."""
+    assert place.local is not None
+    kubectl, config = binaries.program("kubectl"), str(place.local.kubeconfig)
+    path = os.pathsep.join((str(kubectl.parent), str(Path(sys.executable).parent), os.environ["PATH"]))
+
+    def begin(*words: str) -> subprocess.Popen[str]:
+        command = [str(kubectl), "conch", "load", service.name, f"--namespace={service.namespace}", *words]
+        environment = {**os.environ, "PATH": path, "KUBECONFIG": config}
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    return begin
+
+
+def adds_up(value: dict[str, Any]) -> bool:
+    """Whether each request has become something, in the whole and second by second."""
+    whole = value["asked"] == value["answered"] + value["failed"] + value["late"]
+    each = [sum(second[name] for second in value["series"]) for name in ("asked", "answered", "failed", "late")]
+    return whole and each == [value[name] for name in ("asked", "answered", "failed", "late")]
+
+
+def test_a_short_run_through_a_port_forward(
+    start: Start, service: Service, tmp_path: Path, figure: Callable[[str], None]
+) -> None:
+    picture = tmp_path / "run.svg"
+    running = start("--rate=20", "--duration=10s", "--port-forward", "-o", "json", f"--plot={picture}")
+    said, told = running.communicate(timeout=_SECONDS)
+    assert running.returncode == 0, f"{said}\n{told}"
+    value = json.loads(said)
+    assert (value["model"], value["protocol"], value["asked"], value["failed"]) == ("loaded", "grpc", 200, 0), told
+    assert adds_up(value), value
+    assert value["way"] == f"kubectl port-forward to one pod of {service.name}"
+    assert value["replicas"] == {name: {"first": 1, "most": 1, "last": 1} for name in ("ready", "desired")}
+    assert 0 < value["latencyMilliseconds"]["p50"] <= value["latencyMilliseconds"]["p99"]
+    assert "1 ready of 1 desired replicas" in told
+    assert picture.read_text().startswith("<?xml")
+    latency = value["latencyMilliseconds"]
+    figure(f"{value['answeredPerSecond']}/s through kubectl, p50 {latency['p50']} ms, p99 {latency['p99']} ms")
+
+
+@pytest.mark.parametrize(("protocol", "port"), [("grpc", names.GRPC_PORT), ("http", names.HTTP_PORT)])
+def test_an_address_that_can_be_reached(protocol: str, port: int, start: Start, place: Place, service: Service) -> None:
+    # The local cluster's Services have routes from here, but no names.
+    running = start("--rate=5..30", "--duration=4s", f"--protocol={protocol}", "-o", "yaml")
+    said, told = running.communicate(timeout=_SECONDS)
+    assert running.returncode == 0, f"{said}\n{told}"
+    value = yaml.safe_load(said)
+    with place.reach(service.namespace, service.name, port) as [address]:
+        assert (value["asked"], value["answered"], value["way"]) == (70, 70, f"http://{address}"), told
+    assert adds_up(value), value
+
+
+def test_ctrl_c_ends_it_early_with_what_was_seen(start: Start, tmp_path: Path) -> None:
+    picture = tmp_path / "run.png"
+    running = start("--rate=10", "--duration=1h", f"--plot={picture}")
+    assert running.stdout is not None
+    lines = iter(running.stdout.readline, "")
+    assert any(" answered (" in line for line in lines), "it began"
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to kubectl, and to all that it started
+    said, told = running.communicate(timeout=_SECONDS)
+    assert running.returncode == 0, f"{said}\n{told}"
+    assert "Ended early: 10 a second were to be asked for 1h" in said
+    assert " 0 failed, 0 late" in said
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--url=127.0.0.1:9",), "127.0.0.1:9 does not describe the model loaded: "),
+        (("--variant=int8",), "loaded has no variant 'int8'"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(start: Start, words: tuple[str, ...], told: str) -> None:
+    running = start("--rate=5", *words)
+    _, said = running.communicate(timeout=_SECONDS)
+    assert running.returncode == 1
+    assert told in said

@@ -1,0 +1,402 @@
+"""`kubectl conch load`, as far as it computes: the schedule, the counts, the words, the picture, and the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from conch.api import InferenceService, Warmup
+from conch.cli.loading import driver, extras, plot, schedule, tally, telling
+from conch.cli.loading.course import served
+from conch.cli.loading.driver import CLIENT, IN_FLIGHT, Driver
+from conch.cli.loading.replicas import replicas
+from conch.cli.loading.schedule import Schedule
+from conch.cli.loading.tally import Outcome, Seen, series, summary
+from conch.cli.loading.tensors import from_config_map, remedy, synthesised, written
+from conch.cli.loading.way import Way, forwarding, named, open_way, own
+from conch.cli.loading.wish import Wish
+from conch.cli.main import cli
+from conch.cli.options import Access, Refused
+from conch.cli.printing import plain
+from tests.unit.simulation import manifest
+
+
+@pytest.mark.parametrize("module", [schedule, tally, driver, telling])
+def test_the_examples_in_the_docstrings(module: Any) -> None:
+    done = doctest.testmod(module)
+    assert done.attempted
+    assert done.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "duration", "asked"),
+    [
+        ("50", "30s", Schedule(50, 50, 30)),
+        ("5..100", "2m", Schedule(5, 100, 120)),
+        ("8..0.5", "1.5s", Schedule(8, 0.5, 1.5)),
+    ],
+)
+def test_a_rate_is_constant_or_a_ramp(rate: str, duration: str, asked: Schedule) -> None:
+    assert schedule.schedule(rate, duration) == asked
+
+
+@pytest.mark.parametrize(
+    ("rate", "duration", "words"),
+    [
+        ("0", "30s", "--rate 0 asks nothing"),
+        ("0..0", "30s", "--rate 0..0 asks nothing"),
+        ("-5", "30s", "--rate -5: expected requests a second"),
+        ("5..", "30s", "--rate 5..: expected requests a second"),
+        ("fast", "30s", "--rate fast: expected requests a second"),
+        ("50", "30", "--duration '30' is not a duration"),
+        ("50", "0s", "--duration 0s is no time at all"),
+        ("100000", "1h", "is 360000000 requests, and each is kept until the end; at most 5000000"),
+    ],
+)
+def test_what_is_no_schedule_is_refused_in_a_sentence(rate: str, duration: str, words: str) -> None:
+    with pytest.raises(Refused) as refused:
+        schedule.schedule(rate, duration)
+    assert words in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "asked", [Schedule(5, 100, 7), Schedule(100, 0, 3), Schedule(0, 33, 4), Schedule(0.3, 0.3, 10)]
+)
+def test_the_dues_follow_the_rate(asked: Schedule) -> None:
+    dues = list(asked.dues())
+    assert len(dues) == asked.count
+    assert dues == sorted(dues)
+    assert dues[0] == 0
+    assert dues[-1] < asked.seconds
+    slope = (asked.last - asked.first) / asked.seconds
+    for number, due in enumerate(dues):  # the area under the rate up to the moment
+        assert asked.first * due + slope * due**2 / 2 == pytest.approx(number)
+
+
+OUTCOMES = [
+    Outcome(0.0, 0.01, 0.001),
+    Outcome(0.5, 0.53),
+    Outcome(0.9, 2.1),
+    Outcome(1.0, 1.2, 0.0, "failed", "[500] no"),
+    Outcome(1.5, 2.6, 0.0, "late", IN_FLIGHT),
+]
+
+
+def test_each_second_tells_what_was_due_and_what_ended_in_it() -> None:
+    seen = [Seen(0.0, 1, 1), Seen(0.99, 1, 2), Seen(2.01, 2, 2)]
+    first, second, third = series(OUTCOMES, seen)
+    assert (first.asked, first.answered, first.p50, first.p99) == (3, 2, 10.0, 30.0)
+    assert (first.ready, first.desired) == (1, 2), "the last look of the second"
+    assert (second.asked, second.answered, second.failed, second.p50) == (2, 0, 1, None)
+    assert (second.ready, second.desired) == (1, 2), "nobody looked: as before"
+    assert (third.asked, third.answered, third.late, third.p99, third.ready) == (0, 1, 1, 1200.0, 2)
+    assert series([], []) == []
+
+
+def test_the_summary_adds_up() -> None:
+    value = summary(OUTCOMES, [Seen(0.0, 1, 1), Seen(1.0, 3, 3), Seen(2.0, 2, 3)], 2.0)
+    assert value["asked"] == value["answered"] + value["failed"] + value["late"] == 5
+    assert value["seconds"] == 2.6, "as long as its answers took"
+    assert value["answeredPerSecond"] == 1.15
+    assert value["latencyMilliseconds"] == {"p50": 30.0, "p90": 1200.0, "p99": 1200.0, "max": 1200.0}
+    assert value["clientBehindMilliseconds"]["max"] == 1.0
+    assert value["failures"] == [{"message": "[500] no", "count": 1, "first": 1.2, "last": 1.2}]
+    assert value["lateBecause"][0]["message"] == IN_FLIGHT
+    assert value["replicas"]["ready"] == {"first": 1, "most": 3, "last": 2}
+    assert len(value["series"]) == 3
+    nothing = summary([], [], 0.0)
+    assert (nothing["asked"], nothing["replicas"], nothing["latencyMilliseconds"]["p99"]) == (0, None, None)
+
+
+AT_ITS_LIMIT = "the service answers more slowly than it is asked: it is at its limit, or raise --concurrency"
+
+
+def figures(**more: Any) -> dict[str, Any]:
+    rest = {"rate": "2", "duration": "2s", "interrupted": False, "tunnelLost": None, "plot": None}
+    return {**rest, **summary(OUTCOMES, [Seen(0.0, 1, 2)], 2.0), **more}
+
+
+def test_a_person_reads_what_was_not_answered_and_why() -> None:
+    assert plain(telling.summary_text(figures())).splitlines() == [
+        "",
+        "5 asked in 2.6 s: 3 answered (1.1/s), 1 failed, 1 late",
+        "Latency from when a request was due: p50 30.0ms, p90 1200ms, p99 1200ms, max 1200ms",
+        "Of it, this client's own delay: p50 0ms, p90 1.00ms, p99 1.00ms, max 1.00ms",
+        "Replicas: ready 1 at first, 1 at most, 1 at the end; desired 2 at first, 2 at most, 2 at the end",
+        "",
+        "FAILED   FIRST   LAST   BECAUSE",
+        "1        1.2s    1.2s   [500] no",
+        "",
+        "LATE   FIRST   LAST   BECAUSE",
+        "1      2.6s    2.6s   as many requests as --concurrency allows were in flight",
+        f"Late requests were not sent: they could not be started within 1 s of when they were due; {AT_ITS_LIMIT}.",
+    ]
+    told = plain(telling.summary_text(figures(interrupted=True, tunnelLost="error: lost", plot="run.svg")))
+    assert "Ended early: 2 a second were to be asked for 2s" in told
+    assert "The tunnel to the pod was lost (error: lost)" in told
+    assert "Picture: run.svg" in told
+    behind = figures(lateBecause=[{"message": CLIENT, "count": 9, "first": 1.0, "last": 2.0}])
+    assert "lower --rate" in plain(telling.summary_text(behind))
+    slow = {**figures(), **summary([Outcome(0.0, 0.4, 0.3)], [], 1.0)}
+    assert "These latencies are this client's rather than the service's" in plain(telling.summary_text(slow))
+
+
+@pytest.mark.parametrize(("terminal", "words"), [(False, "   5s  10 asked, 3 answered (0.6/s)"), (True, "DESIRED")])
+def test_what_goes_on_is_a_table_on_a_terminal_and_lines_elsewhere(terminal: bool, words: str) -> None:
+    console = Console(force_terminal=terminal, width=120, record=True)
+    with telling.Telling(console) as said:
+        said.tell(tally.row(5, 10, OUTCOMES, None), 4)
+    assert words in console.export_text()
+
+
+def scaler(revision: str, desired: int | None) -> dict[str, Any]:
+    status = {} if desired is None else {"desiredReplicas": desired}
+    return {"spec": {"scaleTargetRef": {"name": revision}}, "status": status}
+
+
+def service(**status: Any) -> InferenceService:
+    return InferenceService.parse({**manifest(), "status": status})
+
+
+def test_an_autoscaler_says_how_many_are_desired_before_the_status_does() -> None:
+    found = service(
+        revisions=[
+            {"name": "one", "replicas": {"ready": 1, "wanted": 1}},
+            {"name": "two", "replicas": {"ready": 2, "wanted": 3}},
+        ]
+    )
+    assert replicas(found, []) == (3, 4)
+    assert replicas(found, [scaler("one", 5), scaler("gone", 9)]) == (3, 8)
+    assert replicas(found, [scaler("two", None)]) == (3, 4), "it has not looked yet"
+
+
+def test_who_serves_nothing_is_not_asked() -> None:
+    since = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+    waits = {"type": "Serving", "status": "False", "reason": "Loading", "message": "the model is loaded", **since}
+    for status in ({}, {"url": "http://magika.demo.svc:8000"}, {"url": "http://x:8000", "conditions": [waits]}):
+        with pytest.raises(Refused, match=r"serves nothing yet.*kubectl conch status"):
+            served(service(**status))
+    answers = {**waits, "status": "True", "reason": "Serving"}
+    assert served(service(url="http://x:8000", conditions=[answers])).status.url == "http://x:8000"
+
+
+def test_the_service_s_own_addresses() -> None:
+    plain_one = service(url="http://magika.demo.svc:8000")
+    assert [way.address for way in own(plain_one, "http", "")] == ["magika.demo.svc:8000"]
+    assert [way.address for way in own(plain_one, "grpc", "10.96.0.7")] == ["magika.demo.svc:8001", "10.96.0.7:8001"]
+    assert own(plain_one, "grpc", "fd00::7")[1].address == "[fd00::7]:8001"
+    traffic = {"gateways": [{"name": "edge"}], "hostnames": ["*.example.com", "magika.example.com"]}
+    routed = InferenceService.parse({**manifest(traffic=traffic), "status": {"url": "http://magika.demo.svc:8000"}})
+    assert [way.address for way in own(routed, "http", "")] == ["magika.example.com:80", "magika.demo.svc:8000"]
+    assert forwarding(plain_one, Access(context="far", kubeconfig="/c"), 8000)[:3] == [
+        "port-forward",
+        "--kubeconfig=/c",
+        "--context=far",
+    ]
+
+
+def wish(url: str | None = None, *, port_forward: bool = False) -> Wish:
+    asked = Schedule(1, 1, 1)
+    return Wish("magika", None, "1", "1s", asked, "grpc", url, port_forward, {}, 1, 1.0, None)
+
+
+async def test_without_an_address_and_without_kubectl_there_is_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    async def answers(way: Way) -> bool:
+        tried.append(way.address)
+        return way.address in reachable
+
+    monkeypatch.setenv("PATH", "")
+    found, reachable = service(url="http://magika.demo.svc:8000"), {"10.96.0.7:8001"}
+    async with open_way(found, Access(), wish(), "10.96.0.7", answers) as way:
+        assert way.address == "10.96.0.7:8001"
+    async with open_way(found, Access(), wish(url="http://10.0.0.1:8001"), "", answers) as way:
+        assert (way.address, way.lost()) == ("10.0.0.1:8001", "")
+    assert tried == ["magika.demo.svc:8001", "10.96.0.7:8001"], "what is named is not tried out"
+    with pytest.raises(Refused, match=r"--url http://10\.0\.0\.1/triton: gRPC knows no paths"):
+        async with open_way(found, Access(), wish(url="http://10.0.0.1/triton"), "", answers):
+            pass
+    with pytest.raises(Refused, match=r"there is no kubectl in PATH to forward a port; .*--url"):
+        async with open_way(found, Access(), wish(port_forward=True), "10.96.0.7", answers):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "tls"),
+    [
+        ("10.0.0.1:8000", "10.0.0.1:8000", False),
+        ("http://magika.example.com", "magika.example.com:80", False),
+        ("https://magika.example.com/triton/", "magika.example.com:443/triton", True),
+        ("http://[::1]:8001", "[::1]:8001", False),
+    ],
+)
+def test_a_url_is_read(url: str, address: str, tls: bool) -> None:
+    assert (named(url).address, named(url).tls) == (address, tls)
+
+
+@pytest.mark.parametrize("url", ["", "ftp://host", "http://", "http://host:none", "http://me@host", "http://host?x=1"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(Refused, match=r"--url .*expected http://host:port"):
+        named(url)
+
+
+METADATA = {
+    "name": "m",
+    "inputs": [
+        {"name": "image", "datatype": "FP32", "shape": ["-1", "3", "-1"]},
+        {"name": "index", "datatype": "INT64", "shape": [-1, 2]},
+        {"name": "text", "datatype": "BYTES", "shape": [1]},
+        {"name": "half", "datatype": "BF16", "shape": [2]},
+        {"name": "mask", "datatype": "BOOL", "shape": [2]},
+    ],
+}
+
+
+def test_requests_are_made_as_the_warm_up_makes_them() -> None:
+    made = {each.name: each.tensor for each in synthesised(METADATA, {}).inputs}
+    assert {name: list(tensor.shape) for name, tensor in made.items()} == {
+        "image": [1, 3, 1],
+        "index": [1, 2],
+        "text": [1],
+        "half": [2],
+        "mask": [2],
+    }
+    assert not made["index"].any()
+    assert not made["mask"].any()
+    assert (made["image"] != synthesised(METADATA, {}, 1).inputs[0].tensor).all(), "users do not all ask the same"
+    fewer = synthesised(METADATA, {"input": [{"name": "text", "optional": True}]}).inputs
+    assert [each.name for each in fewer] == ["image", "index", "half", "mask"]
+    assert "image [-1, 3, -1], index [-1, 2]" in remedy(METADATA, {})
+    assert "image [-1, 3, -1]; write" in remedy(METADATA, {"max_batch_size": 8}), "the batch's is always open"
+    with pytest.raises(Refused, match=r"tells of no input .*spec\.predictor\.warmup\.requests"):
+        synthesised({"name": "m"}, {})
+    with pytest.raises(Refused, match="input x is of datatype FP4"):
+        synthesised({"inputs": [{"name": "x", "datatype": "FP4", "shape": [1]}]}, {})
+
+
+def test_the_warm_up_s_own_requests_are_taken_as_they_are() -> None:
+    tensors = [
+        {"name": "x", "datatype": "INT32", "shape": [2, 2], "data": [[1, 2], [3, 4]]},
+        {"name": "t", "datatype": "BYTES", "shape": [2], "data": ["one", "two"]},
+    ]
+    [request] = written(Warmup.model_validate({"requests": [{"inputs": tensors, "parameters": {"priority": 1}}]}))
+    assert [each.tensor.tolist() for each in request.inputs] == [[[1, 2], [3, 4]], [b"one", b"two"]]
+    assert request.parameters == {"priority": 1}
+    wrong = {"inputs": [{**tensors[0], "shape": [3]}]}
+    with pytest.raises(Refused, match=r"requests\[0\] of the warm-up: input x has 4 values, but the shape \[3\]"):
+        written(Warmup.model_validate({"requests": [wrong]}))
+    mapped = from_config_map(
+        "wake", {"one.json": '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}]}'}
+    )
+    assert mapped[0].inputs[0].tensor.tolist() == [1.0]
+    with pytest.raises(Refused, match=r"key one\.json of ConfigMap wake is no inference request"):
+        from_config_map("wake", {"one.json": "[]"})
+
+
+async def test_no_more_than_so_many_are_in_flight_and_the_rest_is_late() -> None:
+    release, sent = asyncio.Event(), 0
+
+    async def send() -> None:
+        nonlocal sent
+        sent += 1
+        await release.wait()
+
+    loop = Driver(send, 2)
+    running = asyncio.create_task(loop.run([0.0] * 5, asyncio.Event()))
+    while len(loop.outcomes) < 3:  # noqa: ASYNC110  the loop's own clock brings it about
+        await asyncio.sleep(0.01)
+    assert (sent, loop.asked, loop.in_flight) == (2, 5, 2)
+    release.set()
+    await running
+    assert [outcome.verdict for outcome in loop.outcomes] == ["late"] * 3 + ["answered"] * 2
+    assert {outcome.words for outcome in loop.outcomes if outcome.verdict == "late"} == {IN_FLIGHT}
+
+
+async def test_a_client_that_is_behind_says_so_itself() -> None:
+    async def send() -> None:
+        time.sleep(0.05)  # noqa: ASYNC251  it holds the loop up, as a machine does that is too slow
+
+    loop = Driver(send, 512)
+    await loop.run([0.0] * 100, asyncio.Event())
+    late = [outcome for outcome in loop.outcomes if outcome.verdict == "late"]
+    assert {outcome.words for outcome in late} == {CLIENT}
+    assert len(loop.outcomes) == loop.asked == 100
+    assert max(outcome.behind for outcome in loop.outcomes) > 1
+
+
+async def test_a_stop_ends_the_question_and_waits_for_the_answers() -> None:
+    stop = asyncio.Event()
+
+    async def send() -> None:
+        stop.set()
+        await asyncio.sleep(0)
+
+    loop = Driver(send, 2)
+    await loop.run([0.0, 3600.0], stop)
+    assert [outcome.verdict for outcome in loop.outcomes] == ["answered"]
+    assert loop.asked == 1
+
+
+@pytest.mark.parametrize(("suffix", "begins"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_the_picture_is_what_its_suffix_says(suffix: str, begins: bytes, tmp_path: Path) -> None:
+    file = tmp_path / f"run{suffix}"
+    drawn = plot.figure("magika", series(OUTCOMES, [Seen(1.5, 1, 2)]))
+    plot.save(drawn, file)
+    assert file.read_bytes().startswith(begins)
+    requests, latency, replicas_axes = drawn.axes
+    assert [line.get_label() for line in requests.lines] == ["asked", "answered", "failed", "late"]
+    assert np.asarray(requests.lines[0].get_ydata()).tolist() == [3, 2, 0]
+    assert [line.get_label() for line in latency.lines] == ["p50", "p99"]
+    assert [line.get_label() for line in replicas_axes.lines] == ["desired", "ready"]
+    assert np.asarray(replicas_axes.lines[1].get_ydata())[1:].tolist() == [1, 1]
+
+
+def test_a_run_without_an_answer_has_a_picture_too(tmp_path: Path) -> None:
+    plot.save(plot.figure("nothing", series([], [])), tmp_path / "nothing.png")
+    plot.save(plot.figure("nobody", series([Outcome(0, 1, 0, "failed", "no")], [])), tmp_path / "nobody.png")
+    assert (tmp_path / "nobody.png").stat().st_size > 0
+
+
+def test_what_is_missing_is_named_as_pip_knows_it() -> None:
+    extras.need({**extras.CLIENT, **extras.PICTURE})
+    with pytest.raises(Refused) as refused:
+        extras.need({"numpy": "numpy", "conch_no_such_module.aio": "no-such-module[grpc]"})
+    assert "pip install 'no-such-module[grpc]'" in refused.value.message
+
+
+def test_the_other_commands_do_without_them() -> None:
+    look = (
+        "import sys, conch.cli.main; print(sorted({'numpy', 'tritonclient', 'matplotlib', 'grpc'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--rate", "0"), "--rate 0 asks nothing"),
+        (("--rate", "5", "--plot", "run.gif"), "--plot run.gif: expected a file that ends with .png, .svg, .pdf"),
+        (("--rate", "5", "--plot", "no/such/folder/run.png"), "there is no folder"),
+        (("--rate", "5", "--timeout", "10"), "--timeout '10' is not a duration"),
+        (("--rate", "5", "--port-forward", "--url", "here:1"), "--url and --port-forward are two ways"),
+        (("--rate", "5", "--header", "beta"), "--header beta: expected NAME: VALUE"),
+        (("--rate", "5", "--concurrency", "0"), "--concurrency"),
+        ((), "--rate"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_before_anything_is(words: tuple[str, ...], told: str) -> None:
+    done = CliRunner().invoke(cli, ["load", "magika", *words])
+    assert done.exit_code != 0
+    assert told in done.output
