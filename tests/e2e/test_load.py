@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ import pytest
 import yaml
 
 from conch_contract import names
-from tests.cluster import binaries
 from tests.e2e.conftest import manifest
+from tests.support import conch
 from tests.support.place import Place
 from tests.support.service import Service
 
@@ -36,16 +35,9 @@ def service(place: Place, shared_namespace: str) -> Service:
 @pytest.fixture
 def start(place: Place, service: Service) -> Start:
     """Return a hand that types `kubectl conch load loaded ...`."""
-    assert place.local is not None
-    kubectl, config = binaries.program("kubectl"), str(place.local.kubeconfig)
-    path = os.pathsep.join((str(kubectl.parent), str(Path(sys.executable).parent), os.environ["PATH"]))
 
     def begin(*words: str) -> subprocess.Popen[str]:
-        command = [str(kubectl), "conch", "load", service.name, f"--namespace={service.namespace}", *words]
-        environment = {**os.environ, "PATH": path, "KUBECONFIG": config}
-        return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+        return conch.start(place, "load", service.name, f"--namespace={service.namespace}", *words)
 
     return begin
 

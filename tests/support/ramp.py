@@ -31,7 +31,8 @@ class Course:
     def __str__(self) -> str:
         """Say it."""
         most = max(ready for _, _, ready in self.replicas)
-        return f"{self.title}: worst p99 {self.worst:.0f} ms, {self.replica_seconds:.0f} replica-seconds, up to {most} pods"
+        cost = f"{self.replica_seconds:.0f} replica-seconds, up to {most} pods"
+        return f"{self.title}: worst p99 {self.worst:.0f} ms, {cost}"
 
 
 def draw(courses: list[Course], file: Path) -> None:

@@ -12,6 +12,7 @@ from conch.api.kinds import (
     SERVICE,
     Ref,
 )
+from conch.api.names import ANNOTATION_MODEL
 from conch.decide import pods_to_ask, tell_unreadable
 from conch.desire import Images
 from conch.observe import Unreadable, observe

@@ -1,5 +1,6 @@
 """From a wish to its figures: the way to the service, its requests, the run, and the picture."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +54,7 @@ async def course(cluster: Cluster, access: Access, wish: Wish, telling: Telling)
         async with Lanes(aim, requests, sequences=sequences) as lanes:
             driver = Driver(lanes.send, wish.concurrency)
             with telling:
+                started = datetime.now(UTC)
                 seen, interrupted = await run(driver, wish.schedule.dues(), replicas_now, telling)
         lost = way.lost()
     title = f"{subject(service)}: {wish.rate} requests a second"
@@ -65,6 +67,7 @@ async def course(cluster: Cluster, access: Access, wish: Wish, telling: Telling)
         "way": way.told,
         "rate": wish.rate,
         "duration": wish.duration,
+        "started": started.isoformat(timespec="milliseconds"),
         "interrupted": interrupted,
         "tunnelLost": lost or None,
         "plot": _draw(title, wish.plot, driver.outcomes, seen, telling) if wish.plot else None,
