@@ -16,6 +16,7 @@ import pytest
 
 from conch.api.kinds import API_SERVICE, AUTOSCALER, DEPLOYMENT
 from conch_contract import names
+from tests.e2e.conftest import manifest
 from tests.support import conch
 from tests.support.doubling import double, environment
 from tests.support.kube import Kube, KubectlError
@@ -138,7 +139,7 @@ def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figu
         service.until_condition("Autoscaling", "True", 90)
         both.append(Loaded(service, Watcher(service, revision)))
     with both[0].watcher, both[1].watcher:
-        for rate, duration in (("2", "10s"), ("2..20", "40s"), ("2", "45s")):
+        for rate, duration in (("2", "5s"), ("2..20", "60s"), ("2", "30s")):
             waiting = [load(place, each.service, rate, duration) for each in both]
             for each, figures in zip(both, waiting, strict=True):
                 each.runs.append(figures())
@@ -152,7 +153,10 @@ def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figu
         )
     courses = [by_queue.course("by queueToComputeRatio 1"), by_cpu.course("by 80 % of the CPU request")]
     for course, each in zip(courses, both, strict=True):
-        figure(f"{course}; {each.failed} of {each.asked} failed")
+        ramp = each.runs[1]["latencyMilliseconds"]
+        figure(
+            f"{course}; p50 {ramp['p50']} ms, p99 {ramp['p99']} ms in the ramp; {each.failed} of {each.asked} failed"
+        )
     Path("build").mkdir(exist_ok=True)
     draw(courses, Path("build/autoscaling.svg"))
     most = max(desired for _, desired, _ in by_queue.watcher.seen)
@@ -162,74 +166,71 @@ def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figu
     assert courses[0].worst < courses[1].worst
 
 
-def test_what_waits_is_known_within_a_period(place: Place, serve: Serve, figure: Callable[[str], None]) -> None:
-    """From the first request of a burst to the autoscaler that wants more pods; its period is 5 s here."""
-    service = serve("burst", **SLOW, resources=RESOURCES, maxReplicas=MOST, autoscaling={**BY_QUEUE, "behavior": SOON})
-    revision = service.until_ready(120)["stable"]
+@pytest.fixture(scope="module")
+def scaled(kube: Kube, shared_namespace: str) -> Service:
+    """A slow model on one to three pods, by its queue; it goes back to one as soon as it may."""
+    at_once = {"scaleDown": {"stabilizationWindowSeconds": 0}}
+    said = {**SLOW, "resources": RESOURCES, "maxReplicas": 3, "autoscaling": {**BY_QUEUE, "behavior": at_once}}
+    kube.apply(manifest("scaled", **said), shared_namespace)
+    service = Service(kube, shared_namespace, "scaled")
+    service.until_ready(120)
     service.until_condition("Autoscaling", "True", 90)
-    with Watcher(service, revision) as watcher:
-        figures = load(place, service, "20", "20s")
-        run = figures()
-    wanted = watcher.reached(2)
-    assert wanted is not None, watcher.seen
+    return service
+
+
+def test_what_waits_is_known_within_a_period(place: Place, scaled: Service, figure: Callable[[str], None]) -> None:
+    """From the first request of a burst to the autoscaler that wants more pods; its period is 5 s here."""
+    revision = scaled.status["stable"]
+    with Watcher(scaled, revision) as watcher:
+        run = load(place, scaled, "20", "15s")()
+        wanted = until(lambda: watcher.reached(2), "more pods are wanted", 20, seen=lambda: watcher.seen[-3:])
     figure(f"more pods are wanted {wanted - moment(run):.1f} s after the first request of a burst")
 
 
-def test_while_nobody_tells_the_autoscaler_holds(place: Place, kube: Kube, serve: Serve) -> None:
-    """The metrics API is taken away under a service of two pods, and comes back."""
-    service = serve(
-        "held", **SLOW, resources=RESOURCES, minReplicas=1, maxReplicas=3,
-        autoscaling={**BY_QUEUE, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}},
-    )  # fmt: skip
-    revision = service.until_ready(120)["stable"]
-    service.until_condition("Autoscaling", "True", 90)
-    figures = load(place, service, "20", "15s")
-    until(lambda: len(service.ready_pods()) >= 2, "more pods came", 60)
+def test_while_nobody_tells_the_autoscaler_holds(place: Place, kube: Kube, scaled: Service) -> None:
+    """The metrics API is taken away under a service of several pods, and comes back."""
+    revision = scaled.status["stable"]
+    figures = load(place, scaled, "20", "15s")
+    until(lambda: len(scaled.ready_pods()) >= 2, "more pods came", 60)
     scale = ("scale", "deployment", METRICS_API, f"--namespace={SYSTEM}")
     kube.run(*scale, "--replicas=0")
     try:
-        told = service.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
+        told = scaled.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
         assert "custom metrics API" in told["message"]
-        held = service.deployment(revision)["spec"]["replicas"]
+        held = scaled.deployment(revision)["spec"]["replicas"]
         figures()
-        assert service.condition("Ready")["status"] == "True", "what serves goes on serving"
-        assert service.deployment(revision)["spec"]["replicas"] == held >= 2
+        assert scaled.condition("Ready")["status"] == "True", "what serves goes on serving"
+        assert scaled.deployment(revision)["spec"]["replicas"] == held >= 2
     finally:
         kube.run(*scale, "--replicas=1")
-    service.until_condition("Autoscaling", "True", 90)
-    until(lambda: service.deployment(revision)["spec"]["replicas"] == 1, "the autoscaler acts again", 60)
+    scaled.until_condition("Autoscaling", "True", 90)
+    until(lambda: scaled.deployment(revision)["spec"]["replicas"] == 1, "the autoscaler acts again", 60)
 
 
-def test_an_autoscaler_of_somebody_else_is_named(kube: Kube, serve: Serve) -> None:
-    service = serve("shared", **SLOW, resources=RESOURCES, maxReplicas=2)
-    revision = service.until_ready(120)["stable"]
-    target = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": revision}
+def test_an_autoscaler_of_somebody_else_is_named(kube: Kube, scaled: Service) -> None:
+    target = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": scaled.status["stable"]}
     theirs = {
         "apiVersion": AUTOSCALER.api_version,
         "kind": AUTOSCALER.name,
         "metadata": {"name": "mine-too"},
         "spec": {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3},
     }
-    kube.apply(theirs, service.namespace)
-    told = service.until_condition("Autoscaling", "False", 60, "AmbiguousSelector")
+    kube.apply(theirs, scaled.namespace)
+    told = scaled.until_condition("Autoscaling", "False", 60, "AmbiguousSelector")
     assert "mine-too" in told["message"]
-    kube.delete(AUTOSCALER, service.namespace, "mine-too")
-    service.until_condition("Autoscaling", "True", 90)
+    kube.delete(AUTOSCALER, scaled.namespace, "mine-too")
+    scaled.until_condition("Autoscaling", "True", 90)
 
 
-def test_a_metric_that_does_not_exist_is_named(serve: Serve) -> None:
+def test_a_metric_that_does_not_exist_is_named(scaled: Service) -> None:
     metric = {"metric": {"name": "queue_length"}, "target": {"type": "AverageValue", "averageValue": "1"}}
-    service = serve(
-        "misspelt",
-        **SLOW,
-        resources=RESOURCES,
-        maxReplicas=2,
-        autoscaling={"metrics": [{"type": "Pods", "pods": metric}]},
-    )
-    service.until_ready(120)
-    told = service.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
+    misspelt = [{"type": "Pods", "pods": metric}]
+    scaled.patch({"predictor": {"autoscaling": {"queueToComputeRatio": None, "metrics": misspelt}}})
+    told = scaled.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
     assert "there is no metric queue_length" in told["message"]
     assert "triton_queue_to_compute_ratio" in told["message"]
+    scaled.patch({"predictor": {"autoscaling": {**BY_QUEUE, "metrics": None}}})
+    scaled.until_condition("Autoscaling", "True", 60)
 
 
 def test_another_metrics_api_is_not_taken(place: Place, kube: Kube) -> None:
@@ -260,14 +261,11 @@ def test_another_metrics_api_is_not_taken(place: Place, kube: Kube) -> None:
     assert "Set autoscaling.metricsApi to prometheus-adapter" in str(refusal.value)
 
 
-def test_viewers_may_read_what_autoscalers_are_told(kube: Kube, serve: Serve) -> None:
-    service = serve("read", **SLOW)
-    service.until_ready(120)
-    path = f"/apis/custom.metrics.k8s.io/v1beta2/namespaces/{service.namespace}/pods/*/triton_requests_per_second"
-    binding = ("create", "rolebinding", "viewer", f"--namespace={service.namespace}", "--clusterrole=view")
+def test_viewers_may_read_what_autoscalers_are_told(kube: Kube, scaled: Service) -> None:
+    path = f"/apis/custom.metrics.k8s.io/v1beta2/namespaces/{scaled.namespace}/pods/*/triton_requests_per_second"
     with pytest.raises(KubectlError, match=r"(?i)forbidden"):
         kube.run("get", f"--raw={path}", "--as=ann")
-    kube.run(*binding, "--user=ann")
+    kube.run("create", "rolebinding", "viewer", f"--namespace={scaled.namespace}", "--clusterrole=view", "--user=ann")
 
     def may() -> bool:
         try:
