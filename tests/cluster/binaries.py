@@ -91,6 +91,16 @@ MODULES = {
             ("github.com/envoyproxy/gateway/internal/cmd/version.envoyGatewayVersion",),
             ("charts/gateway-helm/charts/crds/crds/generated/*.yaml",),
         ),
+        Module(
+            "keda",
+            "github.com/kedacore/keda/v2",
+            {
+                "keda-operator": "github.com/kedacore/keda/v2/cmd/operator",
+                "keda-adapter": "github.com/kedacore/keda/v2/cmd/adapter",
+            },
+            ("github.com/kedacore/keda/v2/version.Version",),
+            ("config/crd/bases/*.yaml",),
+        ),
     )
 }
 PROGRAMS = {program: module for module in MODULES.values() for program in module.programs}

@@ -26,13 +26,14 @@ IMAGES = {
     "tools": "tests/cluster/tools/Dockerfile",
     "gateways": "tests/cluster/gateways/Dockerfile",
     "prometheus": "tests/cluster/prometheus/Dockerfile",
+    "keda": "tests/cluster/keda/Dockerfile",
 }
 """Name and Dockerfile of every image; the build context is always the repository's root."""
 
 DEFAULT = ("operator", "serving", "tools")
-"""What is built when no name is given. The others are for the tests that ask for them; one takes minutes to compile."""
+"""What is built when no name is given. The others are for the tests that ask for them; some take minutes to compile."""
 
-_PROGRAMS = {"gateways": "envoy-gateway"}
+_PROGRAMS = {"gateways": "envoy-gateway", "keda": "keda"}
 """Images that hold programs of ours: the module whose folder is a second build context, of the module's name."""
 
 _BASE = f"docker.io/library/debian:{hostconfig.SUITE}-slim"

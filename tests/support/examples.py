@@ -64,6 +64,7 @@ def all_examples() -> list[Example]:
         "quickstart": magika,
         "dynamic-batching": magika,
         "autoscaling": magika,
+        "keda": magika,
         "canary": magika,
         "variants": magika,
         "pvc": magika,

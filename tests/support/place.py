@@ -40,14 +40,19 @@ class Place:
             images.build(_IMAGES)
             self.local.load(*_IMAGES)
 
-    def install(self) -> None:
-        """Install the chart as a user does, or upgrade it; a user's own installation is left alone."""
+    def install(self, **values: str) -> None:
+        """Install the chart as a user does, or upgrade it, with values of the section `autoscaling`.
+
+        A user's own installation is left alone.
+        """
         if self.local is None and self._installed():
             return
         self.namespace(SYSTEM)
-        values = [f"--set-string=podAnnotations.image-id={images.exported('operator').identity}"] if self.local else []
-        self.helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", *values)
-        for deployment in (OPERATOR, METRICS_API):
+        said = [f"--set-string=autoscaling.{name}={value}" for name, value in values.items()]
+        said += [f"--set-string=podAnnotations.image-id={images.exported('operator').identity}"] if self.local else []
+        self.helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", *said)
+        builtin = values.get("metricsApi", "builtin") == "builtin"
+        for deployment in (OPERATOR, METRICS_API) if builtin else (OPERATOR,):
             self.kube.run("rollout", "status", f"deployment/{deployment}", f"--namespace={SYSTEM}", "--timeout=120s")
 
     def namespace(self, name: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PORT_NAME = "metrics"
+PATH = "prometheus.io/path"  # an annotation; without it the path is /metrics
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _PODS = "https://kubernetes.default.svc/api/v1/pods?fieldSelector=status.phase%3DRunning"
@@ -31,6 +32,7 @@ def targets(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 **{re.sub(r"\W", "_", key): value for key, value in pod["metadata"].get("labels", {}).items()},
                 "namespace": pod["metadata"]["namespace"],
                 "pod": pod["metadata"]["name"],
+                **({"__metrics_path__": path} if (path := pod["metadata"].get("annotations", {}).get(PATH)) else {}),
             },
         }
         for pod in pods

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import kopf
@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from conch import logs
-from conch.api.kinds import GATEWAYS, HTTP_ROUTE, INFERENCE_SERVICE, kind_of
+from conch.api.kinds import GATEWAYS, HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, kind_of
 from conch.desire import Images
 from conch.ending import end_by_signal
 from conch.observe import Gateways, Store
@@ -30,8 +30,10 @@ from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer
 from conch.write.leader import lead, resign
 
-# How often a cluster without the Gateway API is asked whether it has come.
+# How often a cluster that lacks an API is asked whether it has come.
 DISCOVERY_SECONDS: Final = 30
+# What others may install after Conch.
+_LATE: Final = {"the Gateway API": (HTTP_ROUTE, *GATEWAYS), "KEDA": (SCALED_OBJECT,)}
 _log = structlog.get_logger("conch")
 
 
@@ -52,7 +54,8 @@ async def act(
 
     # Where the rights end at namespaces, nobody can tell what Gateways there are.
     gateways = None if settings.namespaces else Gateways()
-    intake = Intake(store, gateways, queue)
+    kinds = (*WATCHED, SCALED_OBJECT) if settings.metrics_api == "keda" else WATCHED
+    intake = Intake(store, gateways, queue, kinds)
     agents, gauges = Agents(queue.add), Gauges(queue.add)
     reconcile = Reconciler(
         store=store,
@@ -63,6 +66,7 @@ async def act(
         event_writer=EventWriter(server, settings.identity),
         images=Images(settings.serving_image, settings.pull_policy),
         metrics_api=settings.metrics_api,
+        prometheus=settings.prometheus,
         clock=time.time,
     )
     registry = kopf.get_default_registry()
@@ -70,7 +74,9 @@ async def act(
     stop = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_begin_anew_with_gateways(server))  # asks before kopf does, lest it misses the change
+            for what, late in _LATE.items():  # they ask before kopf does, lest they miss the change
+                if late[0] in kinds:
+                    group.create_task(_begin_anew_with(server, what, late))
             group.create_task(run_kopf(registry, settings.namespaces, settings.identity, stop, take_signals))
             await intake.listed.wait()
             _log.info("watching", workers=settings.workers)
@@ -84,20 +90,20 @@ async def act(
         await gauges.close()
 
 
-async def _begin_anew_with_gateways(server: Server) -> None:
-    """End the process when the Gateway API comes to a cluster that lacked it: kopf learns of kinds at its start.
+async def _begin_anew_with(server: Server, what: str, kinds: Sequence[Kind]) -> None:
+    """End the process when an API comes to a cluster that lacked it: kopf learns of kinds at its start.
 
     Why not kopf's own watch on CRDs: it asks for rights to all of them, and holds megabytes of them.
     """
     lacked = False
     while True:
         try:
-            served = all([await server.serves(kind) for kind in (HTTP_ROUTE, *GATEWAYS)])
+            served = all([await server.serves(kind) for kind in kinds])
         except CallError as error:
-            _log.warning("cannot tell whether there is a Gateway API", error=error.message)
+            _log.warning("cannot tell whether an API is there", api=what, error=error.message)
         else:
             if served and lacked:
-                raise StartAgainError("the Gateway API has come to this cluster; start again to watch it")
+                raise StartAgainError(f"{what} has come to this cluster; start again to watch it")
             if served:
                 return
             lacked = True

@@ -30,6 +30,7 @@ class Reconciler:
     event_writer: EventWriter
     images: Images
     metrics_api: MetricsApi
+    prometheus: str  # where KEDA asks about Triton
     clock: Callable[[], float]
 
     async def __call__(self, key: ServiceKey) -> "Outcome":
@@ -38,7 +39,7 @@ class Reconciler:
         Raises:
             CallError: the API server failed; try again later.
         """
-        world = observe(self.store, key, self.clock(), self.gateways, self.metrics_api)
+        world = observe(self.store, key, self.clock(), self.gateways, self.metrics_api, prometheus=self.prometheus)
         if world is None:
             return Outcome()  # gone, and the garbage collector takes the children
         if isinstance(world, Unreadable):

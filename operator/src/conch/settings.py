@@ -22,6 +22,7 @@ class Settings:
     serving_image: str  # CONCH_SERVING_IMAGE: what new revisions run; required
     pull_policy: str  # CONCH_IMAGE_PULL_POLICY of serving pods: IfNotPresent
     metrics_api: MetricsApi  # CONCH_METRICS_API, who tells autoscalers of Triton: builtin
+    prometheus: str  # CONCH_PROMETHEUS, the URL at which KEDA asks about Triton: none
     namespaces: tuple[str, ...]  # CONCH_NAMESPACES, by commas: all
     log_format: str  # CONCH_LOG_FORMAT: json, or console
     log_level: str  # CONCH_LOG_LEVEL: info
@@ -46,6 +47,7 @@ class Settings:
             serving_image=image,
             pull_policy=choice(environ, "CONCH_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
             metrics_api=choice(environ, "CONCH_METRICS_API", get_args(MetricsApi)),
+            prometheus=_url(environ, "CONCH_PROMETHEUS"),
             namespaces=listed(environ, "CONCH_NAMESPACES"),
             log_format=choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
             log_level=choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
@@ -67,6 +69,13 @@ def choice(environ: Mapping[str, str], name: str, choices: tuple[Choice, ...]) -
     value = environ.get(name) or choices[0]
     if value not in choices:
         raise SettingsError(f"{name} is {value!r}; set it to one of {', '.join(choices)}")
+    return value
+
+
+def _url(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "").rstrip("/")
+    if value and not value.startswith(("http://", "https://")):
+        raise SettingsError(f"{name} is {value!r}; set it to a URL such as http://prometheus.monitoring.svc:9090")
     return value
 
 

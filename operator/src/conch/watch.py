@@ -12,7 +12,7 @@ from typing import Any, Final
 import kopf
 import structlog
 
-from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, WATCHED, Kind
+from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind
 from conch.observe import Gateways, Store
 from conch.observe.gateways import GatewayKey, services_at
 from conch.queue import WorkQueue
@@ -32,6 +32,7 @@ class Intake:
     store: Store
     gateways: Gateways | None  # None: they are not watched
     queue: WorkQueue
+    kinds: tuple[Kind, ...] = WATCHED  # services, and what belongs to them
     listed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def take(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
@@ -54,7 +55,7 @@ class Intake:
 
 def watch(intake: Intake, registry: kopf.OperatorRegistry) -> None:
     """Have kopf feed all kinds into an intake."""
-    for kind in WATCHED:
+    for kind in intake.kinds:
         watch_kind(kind, intake.take, intake.listed, registry)
     for kind in GATEWAYS if intake.gateways is not None else ():
         watch_kind(kind, intake.take_gateway, intake.listed, registry)
@@ -97,7 +98,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True  # no watches on CRDs and namespaces, and no rights for them
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.peering.standalone = True  # the Lease elects
-    for kind in WATCHED:
+    for kind in (*WATCHED, SCALED_OBJECT):
         if kind != INFERENCE_SERVICE:
             settings.watching.label_selectors[kind.group, kind.plural] = names.LABEL_SERVICE
     return settings
@@ -139,7 +140,7 @@ async def audit(server: Server, intake: Intake, namespaces: Sequence[str]) -> No
 
 async def forget_lost(server: Server, intake: Intake, namespaces: Sequence[str]) -> None:
     """Forget what the API server no longer has; what it does not list at the moment is left as it is."""
-    for kind in WATCHED:
+    for kind in intake.kinds:
         known = intake.store.uids(kind)  # before the list: what comes while it is under way is not lost
         selector = "" if kind == INFERENCE_SERVICE else names.LABEL_SERVICE
         alive = await _alive(server, kind, selector, namespaces or ("",))

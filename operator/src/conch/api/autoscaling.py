@@ -1,4 +1,4 @@
-"""How many pods there are: autoscaling/v2 in its own words, handed on to the HorizontalPodAutoscaler."""
+"""How many pods there are: autoscaling/v2's and KEDA's own words, and words for what Triton feels."""
 
 from typing import Annotated, Final, Literal
 
@@ -55,6 +55,27 @@ class Behavior(Part):
     """Downwards (HPAScalingRules)."""
 
 
+SEEN_WITHOUT_PODS: Final = "(has({0}.triggers) && {0}.triggers.exists(t, !(t.type in ['cpu', 'memory'])))"
+NEEDS_TRIGGERS: Final = "scaling to zero needs KEDA and a trigger that is seen without pods"
+
+
+class Trigger(Part):
+    """A ScaleTrigger of KEDA, handed on as it stands."""
+
+    type: Annotated[str, Field(min_length=1, max_length=64)]
+    """KEDA's scaler, such as prometheus, kafka or cron."""
+    metadata: Passed | None = None
+    """What the scaler is told; its values are text."""
+    name: Annotated[str | None, Field(max_length=63)] = None
+    """Its name, which no other trigger has."""
+    authentication_ref: Passed | None = None
+    """The TriggerAuthentication with its credentials."""
+    metric_type: Literal["AverageValue", "Value", "Utilization"] | None = None
+    """How the number is compared. Absent: AverageValue, per pod."""
+    use_cached_metrics: bool | None = None
+    """Whether KEDA asks at its polling interval alone."""
+
+
 def _above_zero(field: str, example: str) -> Rule:
     """A target is what numbers are divided by."""
     return Rule(
@@ -91,7 +112,11 @@ class Autoscaling(Part):
     ] = None
     """The share of the time in which the pod's GPUs are busy."""
     metrics: Annotated[tuple[Metric, ...], Field(max_length=16)] = ()
-    """MetricSpecs of autoscaling/v2. With nothing said here nor above: a queueToComputeRatio of 1, and where pods
-    have no GPU and ask for CPU, 80 % of that."""
+    """MetricSpecs of autoscaling/v2. With nothing said here, above or in triggers: a queueToComputeRatio of 1, and
+    where pods have no GPU and ask for CPU, 80 % of that."""
+    triggers: Annotated[tuple[Trigger, ...], Field(min_length=1, max_length=16)] = ()
+    """ScaleTriggers of KEDA, where Conch is installed with it. With one that is seen without pods, minReplicas may
+    be 0."""
     behavior: Behavior | None = None
-    """How fast pods come and go. Absent: Kubernetes' defaults."""
+    """How fast pods come and go. Absent: Kubernetes' defaults. With KEDA, scaleDown.stabilizationWindowSeconds is
+    also how long the last pod stays when no trigger is active."""

@@ -37,6 +37,7 @@ CONFIG_MAP: Final = Kind("", "v1", "ConfigMap", "configmaps")
 SERVICE: Final = Kind("", "v1", "Service", "services")
 DEPLOYMENT: Final = Kind("apps", "v1", "Deployment", "deployments")
 AUTOSCALER: Final = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+SCALED_OBJECT: Final = Kind("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
 DISRUPTION_BUDGET: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 JOB: Final = Kind("batch", "v1", "Job", "jobs")
 HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
@@ -63,10 +64,12 @@ CHILDREN: Final = (
     HTTP_ROUTE,
 )
 WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD, ENDPOINT_SLICE)
+# A child where KEDA drives the pods, and watched only there. Its name is its autoscaler's, so one follows the other.
+SCALERS: Final = (AUTOSCALER, SCALED_OBJECT)
 # Nobody's children: services name them. A GatewayClass is of the cluster, not of a namespace.
 GATEWAYS: Final = (GATEWAY, GATEWAY_CLASS)
 
-_BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, *GATEWAYS, EVENT, LEASE)}
+_BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, SCALED_OBJECT, *GATEWAYS, EVENT, LEASE)}
 
 
 class Ref(NamedTuple):

@@ -5,12 +5,13 @@ itself, or prometheus-adapter by the rules that the chart makes.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final, Literal
 
 from conch.api._base import duration_seconds
-from conch.api.autoscaling import Autoscaling
+from conch.api.autoscaling import Autoscaling, Metric
 from conch.api.numbers import percent
 
 METRICS_GROUP: Final = "custom.metrics.k8s.io"
@@ -32,6 +33,7 @@ class TritonMetric(StrEnum):
 
 
 DEFAULT_RATIO: Final = "1"
+_TARGETS: Final = frozenset({"Utilization", "AverageValue"})
 
 
 def targets(said: Autoscaling | None) -> Iterator[tuple[TritonMetric, str]]:
@@ -53,6 +55,26 @@ def targets(said: Autoscaling | None) -> Iterator[tuple[TritonMetric, str]]:
         yield TritonMetric.INFERENCE_LATENCY, quantity(Fraction(duration_seconds(said.inference_latency)))
     if said.gpu_utilization is not None:
         yield TritonMetric.GPU_UTILIZATION, quantity(percent(said.gpu_utilization))
+
+
+@dataclass(frozen=True)
+class OfResource:
+    """A target for the CPU or the memory of pods, or of one container of each."""
+
+    name: str  # cpu or memory
+    type: str  # Utilization, in percent of what is asked for, or AverageValue, a Quantity
+    value: str
+    container: str = ""
+
+
+def of_resource(metric: Metric) -> OfResource | None:
+    """Return what a metric says of CPU or memory; None where it is of something else, or makes no sense."""
+    source = metric.resource or metric.container_resource or {}
+    target = source.get("target") or {}
+    value = target.get("averageUtilization" if target.get("type") == "Utilization" else "averageValue")
+    if source.get("name") not in {"cpu", "memory"} or target.get("type") not in _TARGETS or value is None:
+        return None
+    return OfResource(source["name"], target["type"], str(value), source.get("container", ""))
 
 
 def quantity(value: Fraction | float) -> str:

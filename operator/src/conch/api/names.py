@@ -61,7 +61,7 @@ class ConditionType(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a revision stands: the state of the models in its pods."""
+    """Where a revision stands: the state of the models in its pods; Asleep is one without pods, as asked."""
 
     PENDING = "Pending"
     FETCHING = "Fetching"
@@ -69,6 +69,7 @@ class Phase(StrEnum):
     WARMING = "Warming"
     READY = "Ready"
     FAILED = "Failed"
+    ASLEEP = "Asleep"
 
 
 class RolloutState(StrEnum):

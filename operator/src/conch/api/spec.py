@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from conch.api._base import Part, keyed_by
-from conch.api.autoscaling import Autoscaling
+from conch.api.autoscaling import NEEDS_TRIGGERS, SEEN_WITHOUT_PODS, Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Model
 from conch.api.pod import Pod, Resources
@@ -33,6 +33,11 @@ class Predictor(Part):
                 message="there is nothing to scale: autoscaling needs maxReplicas above minReplicas;"
                 " set maxReplicas or remove autoscaling",
                 path=".autoscaling",
+            ),
+            Rule(
+                f"self.minReplicas > 0 || (has(self.autoscaling) && {SEEN_WITHOUT_PODS.format('self.autoscaling')})",
+                message=f"{NEEDS_TRIGGERS}; add autoscaling.triggers, or set minReplicas to 1 or more",
+                path=".minReplicas",
             ),
             Rule(
                 "!has(self.autoscaling) || !has(self.autoscaling.gpuUtilization)"
@@ -76,16 +81,9 @@ class Predictor(Part):
     """How Triton serves it."""
     resources: Resources = Resources()
     """What Triton's container asks of the node."""
-    min_replicas: Annotated[
-        int,
-        Field(le=10_000),
-        Rule(
-            "self >= 1",
-            message="minReplicas must be at least 1: scaling to zero needs KEDA,"
-            " which Conch does not drive yet; set 1 or more",
-        ),
-    ] = 1
-    """The number of pods, and with autoscaling the smallest one."""
+    min_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """The number of pods, and with autoscaling the smallest one. 0 with autoscaling.triggers only: KEDA then takes
+    the last pod of a revision that has served, and starts one when a trigger asks for it."""
     max_replicas: Annotated[int | None, Field(ge=1, le=10_000)] = None
     """The largest number of pods. Absent: minReplicas, so that nothing is scaled."""
     autoscaling: Autoscaling | None = None
@@ -97,7 +95,7 @@ class Predictor(Part):
 
     @property
     def scales(self) -> bool:
-        """Whether a HorizontalPodAutoscaler owns the number of pods."""
+        """Whether an autoscaler owns the number of pods."""
         return self.max_replicas is not None and self.max_replicas > self.min_replicas
 
 
@@ -153,6 +151,18 @@ class Spec(Part):
                 " >= (has(v.predictor.minReplicas) ? v.predictor.minReplicas : self.predictor.minReplicas))",
                 message="with what a variant takes from the predictor, its maxReplicas is below its minReplicas; say"
                 " both in the variant",
+                path=".variants",
+            ),
+            Rule(
+                "!has(self.variants) || self.variants.all(v,"
+                " (has(v.predictor) && has(v.predictor.minReplicas) ? v.predictor.minReplicas"
+                " : self.predictor.minReplicas) > 0"
+                " || (has(v.predictor) && has(v.predictor.autoscaling)"
+                f" ? {SEEN_WITHOUT_PODS.format('v.predictor.autoscaling')}"
+                " : has(self.predictor.autoscaling)"
+                f" && {SEEN_WITHOUT_PODS.format('self.predictor.autoscaling')}))",
+                message=f"{NEEDS_TRIGGERS}, which a variant that has minReplicas 0 lacks; add"
+                " predictor.autoscaling.triggers to it, or set its minReplicas to 1 or more",
                 path=".variants",
             ),
         )

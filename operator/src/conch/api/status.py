@@ -76,7 +76,7 @@ class RevisionStatus(Part):
     generation: int = 0
     """The generation of the service that made it."""
     phase: str = ""
-    """Pending, Fetching, Loading, Warming, Ready or Failed."""
+    """Pending, Fetching, Loading, Warming, Ready, Failed, or Asleep: without pods, as asked."""
     weight: int = 0
     """Its share of the requests, in percent."""
     replicas: ReplicaStatus = ReplicaStatus()

@@ -55,7 +55,7 @@ class VariantPredictor(Part):
     """How Triton serves it."""
     resources: Resources | None = None
     """What Triton's container asks of the node."""
-    min_replicas: Annotated[int | None, Field(ge=1, le=10_000)] = None
+    min_replicas: Annotated[int | None, Field(ge=0, le=10_000)] = None
     """The number of pods, and with autoscaling the smallest one."""
     max_replicas: Annotated[int | None, Field(ge=1, le=10_000)] = None
     """The largest number of pods."""

@@ -15,6 +15,7 @@ from conch.cli.asking import step_words
 from conch.cli.options import Refused
 from conch.cli.track import requests_of
 from conch.decide import Decision, Trouble, decide, tell
+from conch.decide.living import floor_of
 from conch.decide.steps import stages
 from conch.desire import Images, desire
 from conch.observe import Store, Unreadable, World, observe
@@ -153,7 +154,7 @@ def _stages(world: World, decision: Decision) -> tuple[Stage, ...]:
     """The steps of the rollout; of the next one, where none is under way."""
     service, memory = world.service, decision.rollout
     router = router_of(service)
-    capacity = memory.capacity if memory is not None else service.spec.predictor.min_replicas
+    capacity = memory.capacity if memory is not None else floor_of(service)
     at = memory.step if memory is not None and not decision.failed else -1
     warms = service.spec.predictor.warmup is not None
     compares = service.spec.rollout.parity is not None

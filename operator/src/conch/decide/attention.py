@@ -7,6 +7,7 @@ from typing import Final
 from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus
 from conch.decide.gates import questions
 from conch.decide.mirror import ARRIVING, shadows
+from conch.decide.sleep import asleep
 from conch.decide.steps import wait_of
 from conch.decide.times import parse_time
 from conch.observe import Pod, World
@@ -71,7 +72,8 @@ def next_look(world: World, memory: RolloutStatus | None, wanted: str) -> float 
 
 def _moments(world: World, memory: RolloutStatus | None, wanted: str) -> Iterator[float]:
     if memory is None or memory.state != RolloutState.FAILED:
-        up, said = _all_up(world, wanted), world.service.status.revision(wanted)
+        up = _all_up(world, wanted) or asleep(world, memory, wanted)
+        said = world.service.status.revision(wanted)
         if not up:
             yield min(max(ASK_FIRST, age(world, wanted) / 10), ASK_LIMIT)
         elif said is None or not _told(world, said):

@@ -4,35 +4,29 @@ They are positive, and change their time only with their value; the clock is the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final
 
 from conch.api import ConditionType, RolloutStatus
-from conch.api.metrics import targets
 from conch.decide.living import floor_of
 from conch.decide.revisions import phase_of
 from conch.decide.rollout import Decision
+from conch.decide.scaling import autoscaling
+from conch.decide.sleep import asleep, wakes_up
 from conch.decide.trouble import trouble
+from conch.decide.verdict import Truth, Verdict
 from conch.decide.warm import warmup_failed
 from conch.observe import Trouble, World
 from conch.traffic import router_of
 
-Truth = Literal["True", "False", "Unknown"]
+ASLEEP: Final = "ScaledToZero"
+WAKING: Final = "WakingUp"
+_WAKES: Final = "KEDA starts a pod when a trigger is active."
 
 # What every change of a route brings with it for a moment.
 _PASSING: Final = frozenset({"RouteMissing", "GatewayPending"})
 # What the first write of a route brings with it too; only time tells whether it is more.
 _PERHAPS: Final = frozenset({"GatewaySilent"})
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A condition without its clock."""
-
-    type: ConditionType
-    status: Truth
-    reason: str
-    message: str
 
 
 def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, routed: bool) -> list[Verdict]:
@@ -41,7 +35,8 @@ def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, ro
     if not decision.admitted:
         found = found or warmup_failed(world, decision.wanted)
     done = decision.wanted == decision.serving == world.routed and decision.admitted
-    there = done and world.ready(decision.wanted) >= floor_of(world.service)
+    sleeps = asleep(world, decision.rollout, decision.wanted)
+    there = done and (sleeps or world.ready(decision.wanted) >= floor_of(world.service))
     hinders = _hindered(decision, _PASSING | _PERHAPS) if there else None
     up = there and _programmed(world, decision, routed=routed) and hinders is None
     verdicts = [
@@ -50,7 +45,7 @@ def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, ro
         _complete(world, decision, found, done=done),
     ]
     if world.service.spec.predictor.scales:
-        verdicts.append(_autoscaling(world, decision.serving))
+        verdicts.append(autoscaling(world, decision.serving))
     if world.service.spec.traffic is not None:
         verdicts.append(_traffic(world, decision, routed=routed))
     stuck = decision.in_force.unsupported if there else None
@@ -82,7 +77,7 @@ def _ready(world: World, decision: Decision, found: Trouble | None, *, up: bool)
     """Whether the latest spec is served as asked."""
     kind = ConditionType.READY
     if up:
-        return Verdict(kind, "True", "Served", f"Revision {decision.wanted} serves as asked.")
+        return Verdict(kind, "True", *_as_asked(world, decision))
     if decision.failed:
         why = _failure(decision)
         return Verdict(kind, "False", why.reason, why.message)
@@ -92,8 +87,16 @@ def _ready(world: World, decision: Decision, found: Trouble | None, *, up: bool)
         return Verdict(kind, "False", "ProgressDeadlineExceeded", f"Revision {decision.wanted} is not ready in time.")
     if decision.rollout is not None:
         return Verdict(kind, "Unknown", decision.rollout.state, decision.rollout.message)
+    reason = WAKING if wakes_up(world, decision.rollout, decision.wanted) else "Progressing"
     phase = phase_of(world, decision.wanted)
-    return Verdict(kind, "Unknown", "Progressing", f"Revision {decision.wanted} is coming up: {phase.value}.")
+    return Verdict(kind, "Unknown", reason, f"Revision {decision.wanted} is coming up: {phase.value}.")
+
+
+def _as_asked(world: World, decision: Decision) -> tuple[str, str]:
+    """The reason and the sentence of a service that is Ready."""
+    if asleep(world, decision.rollout, decision.wanted):
+        return ASLEEP, f"Revision {decision.wanted} sleeps as asked: {_WAKES}"
+    return "Served", f"Revision {decision.wanted} serves as asked."
 
 
 def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict:
@@ -104,8 +107,12 @@ def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict
     answering = [name for name in reached if world.ready(name)]
     if answering:
         return Verdict(kind, "True", "Answering", f"Requests go to revision {' and '.join(answering)}.")
+    if any(asleep(world, decision.rollout, name) for name in reached):
+        return Verdict(kind, "True", ASLEEP, f"No pod answers, as asked: {_WAKES}")
     before = world.service.status.condition(kind)
-    if before is None or before.status == "Unknown":
+    if found is None and any(wakes_up(world, decision.rollout, name) for name in reached):
+        return Verdict(kind, "Unknown", WAKING, "A trigger asks for a pod, and it starts.")
+    if before is None or (before.status == "Unknown" and before.reason != WAKING):
         return Verdict(kind, "Unknown", "Pending", "No pod has been ready yet.")
     return Verdict(kind, "False", "NoReadyPods", found.message if found else "No pod is ready.")
 
@@ -143,26 +150,6 @@ def _traffic(world: World, decision: Decision, *, routed: bool) -> Verdict:
     trouble = decision.in_force.trouble
     told = trouble.message if trouble else "The traffic has not followed the last change yet."
     return Verdict(kind, "Unknown", "Pending", told)
-
-
-def _autoscaling(world: World, serving: str) -> Verdict:
-    """What the HorizontalPodAutoscaler says of itself."""
-    kind = ConditionType.AUTOSCALING
-    said = world.service.spec.predictor.autoscaling
-    if world.metrics_api == "none" and (asked := [metric.value for metric, _ in targets(said)]):
-        told = (
-            f"Nobody tells autoscalers {' and '.join(asked)}: Conch was installed with autoscaling.metricsApi none."
-            " Install it with builtin, or say predictor.autoscaling.metrics that the cluster has."
-        )
-        return Verdict(kind, "False", "NoMetricsApi", told)
-    autoscaler = world.autoscaler(serving) or {}
-    for condition in (autoscaler.get("status") or {}).get("conditions") or ():
-        if condition["type"] == "ScalingActive":
-            truth: Truth = "True" if condition["status"] == "True" else "False"
-            # The message of a healthy HPA names numbers that change all the time; its reason does.
-            told = "The autoscaler follows its metrics." if truth == "True" else condition.get("message", "")
-            return Verdict(kind, truth, condition.get("reason", "Scaling"), told)
-    return Verdict(kind, "Unknown", "Pending", "The autoscaler has not looked yet.")
 
 
 # What the service's own condition says of variants too, and the truths of it that give way to a variant's.

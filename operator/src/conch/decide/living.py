@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from conch.api import InferenceService, RolloutState, RolloutStatus
+from conch.decide.sleep import may_rest
 from conch.observe import World
 from conch.traffic import InForce, TrafficRouter, still_reached
 
@@ -13,6 +14,7 @@ class Living:
 
     name: str
     floor: int
+    rests: bool = False  # whether it may have none at all, while nothing asks for it
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Change:
 
 
 def floor_of(service: InferenceService) -> int:
-    """The least replicas that the user allows."""
-    return service.spec.predictor.min_replicas
+    """The least replicas that the user allows a revision that is awake."""
+    return max(service.spec.predictor.min_replicas, 1)
 
 
 def ceiling_of(service: InferenceService) -> int:
@@ -58,7 +60,7 @@ def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tupl
     for name in sorted((change.in_force.reachable | still_reached(world)) - chosen.keys()):
         if world.deployment(name) is not None:
             chosen[name] = max(world.replicas(name), 1)
-    return tuple(Living(name, pods) for name, pods in chosen.items())
+    return tuple(Living(name, pods, may_rest(world, memory, name)) for name, pods in chosen.items())
 
 
 def _one_after_the_other(change: Change, memory: RolloutStatus, needed: int) -> dict[str, int]:

@@ -5,6 +5,7 @@ from typing import Final
 from conch.api import ModelStatus, Phase, ReplicaStatus, RevisionStatus
 from conch.decide.living import Living
 from conch.decide.rollout import Decision
+from conch.decide.sleep import asleep
 from conch.decide.times import format_time
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmed
@@ -26,7 +27,8 @@ def revision_status(world: World, decision: Decision, living: Living) -> Revisio
     name = living.name
     before = world.service.status.revision(name)
     stored = world.revisions.get(name)
-    phase = phase_of(world, name)
+    rests = asleep(world, decision.rollout, name)
+    phase = Phase.ASLEEP if rests else phase_of(world, name)
     since = before.since if before is not None and before.phase == phase else format_time(world.now)
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
     return RevisionStatus(
@@ -36,7 +38,7 @@ def revision_status(world: World, decision: Decision, living: Living) -> Revisio
         generation=stored.generation if stored else world.service.metadata.generation,
         phase=phase,
         weight=decision.shares.get(name, 0),
-        replicas=ReplicaStatus(ready=world.ready(name), wanted=world.replicas(name) or living.floor),
+        replicas=ReplicaStatus(ready=world.ready(name), wanted=0 if rests else world.replicas(name) or living.floor),
         models=_models(world, name),
         warmup=warmed(world, name),
         since=since,

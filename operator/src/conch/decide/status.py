@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from conch.api import Condition, ConditionType, RevisionStatus, ServedModel, Status, VariantStatus
-from conch.decide.conditions import Verdict, for_all, verdicts_of
+from conch.decide.conditions import for_all, verdicts_of
 from conch.decide.revisions import revision_status
 from conch.decide.rollout import Decision
 from conch.decide.service import Decisions
 from conch.decide.times import format_time
+from conch.decide.verdict import Verdict
 from conch.observe import Trouble, Unreadable, World
 from conch.traffic import written
 from conch_contract import names

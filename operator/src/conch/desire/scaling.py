@@ -1,4 +1,4 @@
-"""What owns the number of a revision's pods: its HorizontalPodAutoscaler."""
+"""What owns the number of a revision's pods: its HorizontalPodAutoscaler, or KEDA's word for it."""
 
 from typing import Any, Final
 
@@ -7,17 +7,23 @@ from conch.api.kinds import AUTOSCALER, DEPLOYMENT
 from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, MetricsApi, TritonMetric, targets
 from conch.decide import Living
+from conch.desire.keda import scaled_object
 from conch.observe import World
 from conch_contract import names
 
 
 def scaled(service: InferenceService, living: Living) -> bool:
-    """Whether an HPA owns a revision's replicas; one that is drained has none, since an HPA's least is one pod."""
+    """Whether an autoscaler owns a revision's replicas; one that is drained has none: it shall have no pod."""
     return service.spec.predictor.scales and living.floor > 0
 
 
 def autoscaler(world: World, living: Living) -> Manifest:
-    """Build a revision's HorizontalPodAutoscaler."""
+    """Build a revision's HorizontalPodAutoscaler, or the ScaledObject of which KEDA makes one."""
+    driven = scaled_object(world, living) if world.metrics_api == "keda" else None
+    return driven or _horizontal(world, living)
+
+
+def _horizontal(world: World, living: Living) -> Manifest:
     service, predictor = world.service, world.service.spec.predictor
     spec: Manifest = {
         "scaleTargetRef": {
@@ -38,7 +44,7 @@ def autoscaler(world: World, living: Living) -> Manifest:
 def _metrics(predictor: Predictor, metrics_api: MetricsApi) -> list[dict[str, Any]]:
     """Return the MetricSpecs: the user's own, and those that the short words stand for."""
     said = predictor.autoscaling
-    answered = metrics_api != "none"
+    answered = metrics_api in {"builtin", "prometheus-adapter"}
     named = [_of_pods(metric, target) for metric, target in targets(said) if answered]
     passed = [metric.to_wire() for metric in said.metrics] if said else []
     if named or passed:

@@ -14,6 +14,7 @@ from conch.api.kinds import (
     INFERENCE_SERVICE,
     JOB,
     POD,
+    SCALED_OBJECT,
     Kind,
     kind_of,
 )
@@ -139,4 +140,5 @@ _STATUS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     HTTP_ROUTE: _route_status,
     JOB: lambda status: _conditions(status, "Failed"),
     AUTOSCALER: lambda status: _conditions(status, "ScalingActive"),
+    SCALED_OBJECT: lambda status: _conditions(status, "Ready", "HPAActive", "Paused"),
 }

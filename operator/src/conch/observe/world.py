@@ -18,6 +18,7 @@ from conch.api.kinds import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     POD,
+    SCALED_OBJECT,
     SERVICE,
     Ref,
     ServiceKey,
@@ -125,6 +126,7 @@ class World:
     authors: Mapping[str, str] = field(default_factory=dict)  # field managers that last wrote a variant; "": predictor
     pods: tuple[Pod, ...] = ()
     metrics_api: MetricsApi = "builtin"  # who tells autoscalers of Triton, as the installer says
+    prometheus: str = ""  # the URL at which KEDA asks about Triton, as the installer says
     gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
@@ -154,6 +156,10 @@ class World:
     def autoscaler(self, revision: str) -> Body | None:
         """A revision's HorizontalPodAutoscaler, if there is one."""
         return self.children.get(Ref(AUTOSCALER, revision))
+
+    def scaled_object(self, revision: str) -> Body | None:
+        """A revision's ScaledObject, if there is one."""
+        return self.children.get(Ref(SCALED_OBJECT, revision))
 
     def pods_of(self, revision: str) -> tuple[Pod, ...]:
         """The pods of a revision that are not leaving."""
@@ -217,6 +223,8 @@ def observe(
     now: float,
     gateways: Gateways | None = None,
     metrics_api: MetricsApi = "builtin",
+    *,
+    prometheus: str = "",
 ) -> World | Unreadable | None:
     """Read a service's world; None if there is no such service or it is being deleted.
 
@@ -226,6 +234,7 @@ def observe(
         now: seconds since the epoch.
         gateways: what was seen of Gateways; None where nobody watches them.
         metrics_api: who tells autoscalers of Triton.
+        prometheus: the URL at which KEDA asks about Triton; empty: none is known.
     """
     objects = store.objects(key)
     body = objects.pop(Ref(INFERENCE_SERVICE, key.name), None)
@@ -251,6 +260,7 @@ def observe(
         authors=body["metadata"].get(AUTHORS, {}),
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),
         metrics_api=metrics_api,
+        prometheus=prometheus,
         gateways=None if gateways is None else gateways.look(named_gateways(body)),
         warmups=warmups(bodies, ours.values()),
         parities=parities(bodies, ours.values()),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from conch.api.kinds import (
-    AUTOSCALER,
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
@@ -17,6 +16,7 @@ from conch.api.kinds import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     JOB,
+    SCALERS,
     SERVICE,
     Kind,
     Ref,
@@ -77,7 +77,7 @@ class Refusal:
 _ROWS: Final[tuple[frozenset[Kind], ...]] = (
     frozenset({CONTROLLER_REVISION, CONFIG_MAP}),
     frozenset({DEPLOYMENT, DISRUPTION_BUDGET, SERVICE}),
-    frozenset({AUTOSCALER, JOB, HTTP_ROUTE}),
+    frozenset({*SCALERS, JOB, HTTP_ROUTE}),
 )
 
 
@@ -94,9 +94,13 @@ def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tup
                 refusals.append(taken(ref, world.strangers[ref]))
         elif (write := _apply(world, ref, manifest)) is not None:
             writes.append(write)
-    steps: list[Step] = [tuple(r for w in writes if (r := _release(world, w)) is not None)]
-    steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
     doomed = _doomed(world, decisions, {ref_of(manifest) for manifest in desired})
+    # KEDA refuses a ScaledObject where an autoscaler has its Deployment already; pods stay as they are in between.
+    replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _others(write.ref)}
+    steps: list[Step] = [tuple(r for w in writes if (r := _release(world, w)) is not None)]
+    steps += [tuple(delete for delete in doomed if delete.ref in replaced)]
+    doomed = [delete for delete in doomed if delete.ref not in replaced]
+    steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
     steps += [tuple(delete for delete in doomed if delete.ref.kind in row) for row in reversed(_ROWS)]
     return [step for step in steps if step], refusals
 
@@ -125,16 +129,21 @@ def _apply(world: World, ref: Ref, manifest: Manifest) -> Apply | None:
 
 
 def _release(world: World, write: Apply) -> Release | None:
-    """Hand a Deployment's replicas over when the HPA shall own them from now on."""
+    """Hand a Deployment's replicas over when an autoscaler shall own them from now on."""
     seen = world.children.get(write.ref)
     if write.ref.kind != DEPLOYMENT or seen is None or "replicas" in write.manifest["spec"]:
         return None
-    if Ref(AUTOSCALER, write.ref.name) in world.children:
+    if any(Ref(kind, write.ref.name) in world.children for kind in SCALERS):
         return None  # handed over already
     meta = {key: write.manifest["metadata"][key] for key in ("name", "namespace")}
     spec = {"replicas": max(seen["spec"]["replicas"], 1)}  # an HPA leaves a Deployment of none alone
     kind = write.ref.kind
     return Release(write.ref, {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta, "spec": spec})
+
+
+def _others(ref: Ref) -> set[Ref]:
+    """What else may drive the pods that this scaler drives."""
+    return {Ref(kind, ref.name) for kind in SCALERS if kind != ref.kind}
 
 
 def _doomed(world: World, decisions: Decisions, desired: set[Ref]) -> list[Delete]:
@@ -147,7 +156,7 @@ def _doomed(world: World, decisions: Decisions, desired: set[Ref]) -> list[Delet
         if ref.kind == CONTROLLER_REVISION:
             keep = revision not in decisions.forgotten
         else:
-            keep = revision in decisions.living and ref.kind != AUTOSCALER
+            keep = revision in decisions.living and ref.kind not in SCALERS
         if not keep:
             doomed.append(Delete(ref, child["metadata"]["uid"]))
     return doomed

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, ServiceKey
+from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, ServiceKey
 from conch.api.names import FIELD_MANAGER
 from conch.observe.world import controller_uid, owner_words
 from conch.plan import Action, Apply, Delete, Refusal, Release, Step
@@ -91,6 +91,12 @@ def _refusal(action: Apply | Release, error: CallError) -> Refusal:
             " or remove traffic.gateways and traffic.hostnames."
         )
         return Refusal(action.ref, "GatewayApiMissing", message)
+    if error.code == 404 and action.ref.kind == SCALED_OBJECT:
+        message = (
+            "The cluster knows no ScaledObject, and Conch was installed with autoscaling.metricsApi keda; install"
+            " KEDA 2, or install Conch with another metricsApi."
+        )
+        return Refusal(action.ref, "KedaMissing", message)
     if error.code == 403 and "exceeded quota" in error.message:
         reason = "QuotaExceeded"
     else:

@@ -28,6 +28,7 @@ from conch.api.kinds import (
     LEASE,
     METRIC,
     POD,
+    SCALED_OBJECT,
     SERVICE,
     Kind,
 )
@@ -97,6 +98,11 @@ SERVING: Final[tuple[Grant, ...]] = (
     Grant(EVENT, ("create",), "the story that `kubectl describe` tells"),
 )
 
+# The same, where KEDA drives the pods.
+KEDA: Final[tuple[Grant, ...]] = (
+    Grant(SCALED_OBJECT, _CHILD_VERBS, "the number of a revision's pods, where it scales and KEDA is to see to it"),
+)
+
 # In the whole cluster, and only where the operator watches all of it.
 CLUSTER: Final[tuple[Grant, ...]] = (
     Grant(GATEWAY, ("list", "watch"), "whether the Gateways that services name are there; they are never written"),
@@ -141,6 +147,9 @@ def to_yaml() -> str:
         '{{- define "conch.rules" }}',
         *_comment(_CHILD_NOTE),
         *_rules(SERVING),
+        '{{- if eq .Values.autoscaling.metricsApi "keda" }}',
+        *_rules(KEDA),
+        "{{- end }}",
         "{{- end }}",
         "{{- if .Values.rbac.create }}",
         "{{- range .Values.watchNamespaces }}",

@@ -1,0 +1,39 @@
+"""Sleep: a revision without pods, as asked. KEDA takes the last one, and starts one when a trigger is active.
+
+Only what has served may sleep: a revision proves itself with a pod first, and that pod stays while a rollout may
+need it.
+"""
+
+from conch.api import ConditionType, RolloutState, RolloutStatus
+from conch.observe import World
+
+
+def may_rest(world: World, memory: RolloutStatus | None, revision: str) -> bool:
+    """Whether a revision may be without pods.
+
+    Args:
+        world: what is.
+        memory: of the rollout under way, or of the one that failed; None: there is neither.
+        revision: which one.
+    """
+    if world.metrics_api != "keda" or world.service.spec.predictor.min_replicas:
+        return False
+    if memory is None:
+        complete = world.service.status.condition(ConditionType.ROLLOUT_COMPLETE)
+        return world.service.status.stable == revision and complete is not None and complete.status == "True"
+    if memory.revision == revision:
+        return False
+    # What sleeps when a rollout begins sleeps on: it protects nobody, but it has to answer for a comparison.
+    sleeps = world.replicas(revision) == 0 and world.service.spec.rollout.parity is None
+    return sleeps or memory.state == RolloutState.FAILED
+
+
+def asleep(world: World, memory: RolloutStatus | None, revision: str) -> bool:
+    """Whether a revision has no pods, as asked."""
+    there = world.deployment(revision) is not None
+    return there and world.replicas(revision) == 0 and may_rest(world, memory, revision)
+
+
+def wakes_up(world: World, memory: RolloutStatus | None, revision: str) -> bool:
+    """Whether a revision that may sleep has been asked for, and none of its pods answers yet."""
+    return world.replicas(revision) > 0 and not world.ready(revision) and may_rest(world, memory, revision)

@@ -1,0 +1,53 @@
+"""What autoscalers are told, as PromQL over Triton's own series: for KEDA's triggers, and prometheus-adapter's rules.
+
+One place, so that a target means the same whoever answers. Source of names and units: the page "Metrics" of
+Triton's user guide; durations are microseconds. Pure text: who asks whom stands elsewhere.
+"""
+
+from typing import Final
+
+from conch.api.metrics import TritonMetric
+
+WINDOW: Final = "1m"  # rates need two scrapes, and most Prometheus servers read every 15 or 30 seconds
+_COMPUTE: Final = "nv_inference_compute_(input|infer|output)_duration_us"
+# Nothing over nothing is nothing: a service at rest asks for no pod, and NaN would say nothing at all.
+_LEAST: Final = "0.001"
+
+PER_POD: Final = frozenset({TritonMetric.PENDING_REQUESTS, TritonMetric.REQUESTS_PER_SECOND})
+"""What adds up over pods, and is wanted of each of them; the rest is the same for one pod as for all."""
+
+
+def promql(metric: TritonMetric, matchers: str, window: str = WINDOW, model: str = "", by: str = "") -> str:
+    """Return the query of a metric, over all pods that the matchers select.
+
+    Args:
+        metric: what is asked.
+        matchers: label matchers without braces, such as `namespace="demo",pod=~"magika-.*"`.
+        window: of rates, as PromQL spells a time.
+        model: the model that clients ask for, where requests of the parts of an ensemble shall not count.
+        by: labels by which the answer is grouped, by commas; none: one number.
+
+    >>> promql(TritonMetric.PENDING_REQUESTS, 'pod="a"', by="pod")
+    'sum by (pod) (nv_inference_pending_request_count{pod="a"})'
+    """
+    sum_ = f"sum by ({by}) " if by else "sum"
+    of_all = f"{{{matchers}}}"
+    of_model = f'{{{matchers},model="{model}"}}' if model else of_all
+
+    def rate(series: str) -> str:
+        return f"{sum_}(rate({series}[{window}]))"
+
+    answered = rate(f"nv_inference_request_success{of_model}")
+    match metric:
+        case TritonMetric.QUEUE_TO_COMPUTE_RATIO:
+            computed = rate(f'{{__name__=~"{_COMPUTE}",{matchers}}}')
+            return f"{rate(f'nv_inference_queue_duration_us{of_all}')} / clamp_min({computed}, {_LEAST})"
+        case TritonMetric.PENDING_REQUESTS:
+            return f"{sum_}(nv_inference_pending_request_count{of_all})"
+        case TritonMetric.REQUESTS_PER_SECOND:
+            return f"{answered} + {rate(f'nv_inference_request_failure{of_model}')}"
+        case TritonMetric.INFERENCE_LATENCY:
+            took = rate(f"nv_inference_request_duration_us{of_model}")
+            return f"{took} / clamp_min({answered}, {_LEAST}) / 1e6"
+        case TritonMetric.GPU_UTILIZATION:
+            return f"{sum_.replace('sum', 'avg')}(nv_gpu_utilization{of_all})"

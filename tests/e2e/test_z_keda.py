@@ -1,0 +1,101 @@
+"""KEDA drives the pods: the last one goes when nobody asks, and comes back when somebody does.
+
+Conch is installed with KEDA for this file, late in the order, and as before afterwards: a cluster has one Conch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from conch.api.kinds import AUTOSCALER, SCALED_OBJECT
+from conch_contract import names
+from tests.support import clients, examples, filetypes, keda, prometheus
+from tests.support.audit import Account, granted, used
+from tests.support.gateways import Gateway
+from tests.support.kube import Kube
+from tests.support.place import OPERATOR, SYSTEM, Place
+from tests.support.service import Service
+from tests.support.traffic import Mix, Traffic
+from tests.support.wait import until
+
+MONITORING = "monitoring"  # where examples/keda.yaml looks for Prometheus
+HOST = "asleep.example.com"
+_KEDA = pytest.mark.usefixtures("driven")
+
+
+@pytest.fixture(scope="module")
+def driven(place: Place) -> Iterator[None]:
+    """Conch with KEDA and Prometheus. All ScaledObjects go before KEDA does, for it holds them by a finalizer."""
+    place.namespace(MONITORING)
+    url = prometheus.deploy(place, MONITORING)
+    with keda.deployed(place):
+        place.install(metricsApi="keda", prometheus=url)
+        try:
+            yield
+        finally:
+            until(lambda: not place.kube.list(SCALED_OBJECT), "no ScaledObject is left", 60)
+            place.install()
+
+
+@_KEDA
+def test_the_last_pod_goes_and_comes_back(
+    place: Place, kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
+) -> None:
+    [example] = (one for one in examples.all_examples() if one.file.stem == "keda")
+    kube.apply(example.file, namespace)
+    service = Service(kube, namespace, example.name)
+    revision = service.until_ready(120)["stable"]
+    service.until_condition("Autoscaling", "True", 60)
+    service.until_condition("Ready", "True", 90, reason="ScaledToZero")
+    assert service.deployment(revision)["spec"]["replicas"] == 0
+    assert service.condition("Serving")["reason"] == "ScaledToZero"
+    [asleep] = service.status["revisions"]
+    assert (asleep["phase"], asleep["replicas"]) == ("Asleep", {"ready": 0, "wanted": 0})
+    assert service.condition("Reconciling") == {}
+    assert service.condition("Autoscaling")["status"] == "True"
+
+    asked = 0
+
+    def answer() -> bool:
+        nonlocal asked
+        asked += 1
+        try:
+            return example.right(clients.ask_http(gateway.address, example.model, example.inputs, host=HOST))
+        except clients.NoAnswerError:
+            return False
+
+    until(answer, "requests wake a pod, and it answers", 120, seen=lambda: service.status.get("conditions"))
+    figure(f"asked {asked} times until the pod that was woken answered")
+    service.until_condition("Ready", "True", 30, reason="Served")
+    assert service.status["stable"] == revision
+    service.delete()
+
+
+@_KEDA
+def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
+    place: Place, kube: Kube, serve: Callable[..., Service]
+) -> None:
+    service = serve("rated", maxReplicas=2, autoscaling={"requestsPerSecond": 8})
+    revision = service.until_ready()["stable"]
+    assert not service.children(AUTOSCALER)
+    with (
+        place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Traffic(http, grpc, filetypes.question("rated"), Mix(grpc=2, fresh=2, kept=0, rate=10)),
+    ):
+        service.until_condition("Autoscaling", "True", 60)
+        until(lambda: len(service.ready_pods()) == 2, "two pods are ready", 120, seen=lambda: service.status)
+    service.patch({"predictor": {"maxReplicas": None, "minReplicas": 2, "autoscaling": None}})
+    until(lambda: not service.children(SCALED_OBJECT), "the ScaledObject is gone", 30)
+    assert service.until_ready(30)["stable"] == revision
+    assert len(service.ready_pods()) == 2
+
+
+@_KEDA
+def test_what_is_granted_for_keda_is_what_is_used(place: Place) -> None:
+    assert place.local is not None
+    account = Account(SYSTEM, OPERATOR)
+    may = {use for use in granted(place.kube, account) if use.group == SCALED_OBJECT.group}
+    assert {use.resource for use in may} == {SCALED_OBJECT.plural}
+    assert not may - used(place.local.audit_log, account)
