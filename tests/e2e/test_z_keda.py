@@ -11,7 +11,7 @@ import pytest
 
 from conch.api.kinds import AUTOSCALER, SCALED_OBJECT
 from conch_contract import names
-from tests.support import clients, examples, filetypes, keda, prometheus
+from tests.support import examples, filetypes, keda, prometheus
 from tests.support.audit import Account, granted, used
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube
@@ -22,6 +22,7 @@ from tests.support.wait import until
 
 MONITORING = "monitoring"  # where examples/keda.yaml looks for Prometheus
 HOST = "asleep.example.com"
+FEW = Mix(grpc=1, fresh=1, kept=0, rate=2)
 _KEDA = pytest.mark.usefixtures("driven")
 
 
@@ -41,7 +42,7 @@ def driven(place: Place) -> Iterator[None]:
 
 @_KEDA
 def test_the_last_pod_goes_and_comes_back(
-    place: Place, kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
+    kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     [example] = (one for one in examples.all_examples() if one.file.stem == "keda")
     kube.apply(example.file, namespace)
@@ -56,26 +57,18 @@ def test_the_last_pod_goes_and_comes_back(
     assert service.condition("Reconciling") == {}
     assert service.condition("Autoscaling")["status"] == "True"
 
-    asked = 0
-
-    def answer() -> bool:
-        nonlocal asked
-        asked += 1
-        try:
-            return example.right(clients.ask_http(gateway.address, example.model, example.inputs, host=HOST))
-        except clients.NoAnswerError:
-            return False
-
-    until(answer, "requests wake a pod, and it answers", 120, seen=lambda: service.status.get("conditions"))
-    figure(f"asked {asked} times until the pod that was woken answered")
-    service.until_condition("Ready", "True", 30, reason="Served")
+    with Traffic(gateway.address, gateway.address, filetypes.question(example.model), FEW, HOST) as traffic:
+        service.until_condition("Ready", "True", 120, reason="Served")
+        until(lambda: traffic.sent > traffic.failed, "requests are answered again", 30, seen=lambda: str(traffic))
+    figure(str(traffic))
+    assert all(tally.latencies for tally in (traffic.tallies["grpc"], traffic.tallies["fresh"])), str(traffic)
     assert service.status["stable"] == revision
     service.delete()
 
 
 @_KEDA
 def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
-    place: Place, kube: Kube, serve: Callable[..., Service]
+    place: Place, serve: Callable[..., Service]
 ) -> None:
     service = serve("rated", maxReplicas=2, autoscaling={"requestsPerSecond": 8})
     revision = service.until_ready()["stable"]

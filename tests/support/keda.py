@@ -57,11 +57,12 @@ def _registration() -> list[Object]:
     hosts = [f"{name}.{NAMESPACE}.{end}" for name in (_OPERATOR, _METRICS) for end in ("svc", "svc.cluster.local")]
     pair = issue(ca, _OPERATOR, names=hosts)
     files = {"ca.crt": ca.certificate, "tls.crt": pair.certificate, "tls.key": pair.key}
+    data = {name: base64.b64encode(content).decode() for name, content in files.items()}
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {"name": _CERTIFICATES, "namespace": NAMESPACE},
-        "data": {name: base64.b64encode(data).decode() for name, data in files.items()},
+        "data": data,
     }
     service = {
         "apiVersion": "apiregistration.k8s.io/v1",
@@ -72,7 +73,7 @@ def _registration() -> list[Object]:
             "version": "v1beta1",
             "groupPriorityMinimum": 100,
             "versionPriority": 100,
-            "caBundle": secret["data"]["ca.crt"],
+            "caBundle": data["ca.crt"],
             "service": {"name": _METRICS, "namespace": NAMESPACE},
         },
     }

@@ -23,6 +23,7 @@ from conch.api.kinds import (
     ServiceKey,
     ref_of,
 )
+from conch.api.metrics import MetricsApi
 from conch.decide import Decision, Event, Trouble, decide, events, tell, to_measure
 from conch.decide.request import annotation
 from conch.decide.times import format_time
@@ -61,10 +62,18 @@ def manifest(
 class Cluster:
     """One service's cluster. Time stands still until it is told otherwise."""
 
-    def __init__(self, service: dict[str, Any], images: Images = IMAGES) -> None:
+    def __init__(
+        self,
+        service: dict[str, Any],
+        images: Images = IMAGES,
+        metrics_api: MetricsApi = "builtin",
+        prometheus: str = "",
+    ) -> None:
         self.store = Store()
         self.gateways = Gateways()
         self.images = images
+        self.metrics_api: MetricsApi = metrics_api
+        self.prometheus = prometheus
         self.now = 1_000_000.0
         self.objects: dict[Ref, dict[str, Any]] = {}
         self.reports: dict[str, AgentReport] = {}
@@ -189,7 +198,7 @@ class Cluster:
 
     def world(self) -> World:
         """Look at the service."""
-        world = observe(self.store, KEY, self.now, self.gateways)
+        world = observe(self.store, KEY, self.now, self.gateways, self.metrics_api, prometheus=self.prometheus)
         assert isinstance(world, World)
         measured = {name: self.measured_of.get(name, self.measured) for name in to_measure(world).models}
         return world.told(self.reports).with_measured(measured)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from conch.api.kinds import CONTROLLER_REVISION
+from conch.api.metrics import MetricsApi
 from conch.plan import Apply
 from tests.unit.simulation import Cluster
 
@@ -41,7 +42,8 @@ def test_an_example_becomes_just_these_children(path: Path) -> None:
         service["metadata"] |= {"namespace": "demo", "uid": "service-uid", "generation": 1}
         # The name that the simulation looks for: stories are told of one service.
         service["metadata"]["name"] = "magika"
-        actions = Cluster(service).reconcile()
+        metrics_api: MetricsApi = "keda" if path.stem == "keda" else "builtin"
+        actions = Cluster(service, metrics_api=metrics_api, prometheus="http://prometheus:9090").reconcile()
         # The ControllerRevision repeats what the others say; its own part is short.
         rendered += [_short(a.manifest) for a in actions if isinstance(a, Apply)]
     text = yaml.dump_all(rendered, Dumper=_Plain, sort_keys=True, width=120)

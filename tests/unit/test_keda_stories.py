@@ -1,0 +1,361 @@
+"""Stories of a service whose pods KEDA drives: what it is told, and a service that sleeps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import AUTOSCALER, DEPLOYMENT, SCALED_OBJECT, SERVICE, Kind, Ref
+from conch.plan import Apply, Delete, Release
+from conch_contract import AgentReport, ModelState, names
+from tests.unit.simulation import KEY, Cluster, manifest, told
+
+PROMETHEUS = "http://prometheus:9090"
+OWN: dict[str, Any] = {"type": "kafka", "metadata": {"topic": "pictures", "lagThreshold": "50"}}
+AWAY: dict[str, Any] = {"minReplicas": 0, "maxReplicas": 3, "autoscaling": {"triggers": [OWN]}}
+CPU: dict[str, Any] = {
+    "type": "ContainerResource",
+    "containerResource": {
+        "name": "cpu",
+        "container": "triton",
+        "target": {"type": "Utilization", "averageUtilization": 70},
+    },
+}
+PODS: dict[str, Any] = {
+    "type": "Pods",
+    "pods": {"metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": "1"}},
+}
+
+
+def driven(prometheus: str = PROMETHEUS, **predictor: Any) -> Cluster:
+    """A service that serves, in a cluster with KEDA."""
+    rollout = predictor.pop("rollout", None)
+    cluster = Cluster(manifest(rollout=rollout, **predictor), metrics_api="keda", prometheus=prometheus)
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    return cluster
+
+
+def scale(cluster: Cluster, revision: str, replicas: int) -> None:
+    """Do what KEDA does: write the number of pods, and let the kubelet end those that are too many."""
+    body = cluster.objects[Ref(DEPLOYMENT, revision)]
+    body["spec"]["replicas"] = replicas
+    cluster.put(body)
+    if not replicas:
+        cluster.kill_pods(revision)
+
+
+def awake(cluster: Cluster, revision: str, *, ready: bool = True, report: AgentReport | None = None) -> None:
+    """Let a pod be in the place of the one that went to sleep."""
+    cluster.pod(revision, 0, ready=ready, report=report, generation="woken")
+
+
+def sleeping(**predictor: Any) -> Cluster:
+    """A service whose last pod KEDA took."""
+    cluster = driven(**{**AWAY, **predictor})
+    scale(cluster, cluster.decision().wanted, 0)
+    cluster.settle()
+    return cluster
+
+
+def scaled_object(cluster: Cluster, revision: str = "") -> Mapping[str, Any]:
+    spec: Mapping[str, Any] = cluster.objects[Ref(SCALED_OBJECT, revision or cluster.decision().wanted)]["spec"]
+    return spec
+
+
+def least(cluster: Cluster, revision: str) -> int:
+    return int(scaled_object(cluster, revision)["minReplicaCount"])
+
+
+def selected(cluster: Cluster) -> str:
+    root = cluster.objects[Ref(SERVICE, KEY.name)]["spec"]["selector"]
+    return str(root[names.LABEL_REVISION])
+
+
+def keda_says(cluster: Cluster, **conditions: str) -> None:
+    """Let KEDA tell the conditions of the ScaledObject."""
+    body = cluster.objects[Ref(SCALED_OBJECT, cluster.decision().wanted)]
+    body["status"] = {
+        "conditions": [
+            {"type": kind, "status": status, "reason": f"{kind}{status}", "message": "so it is"}
+            for kind, status in conditions.items()
+        ]
+    }
+    cluster.put(body)
+    cluster.settle()
+
+
+def test_the_replicas_are_kedas_and_there_is_no_autoscaler_of_ours() -> None:
+    cluster = driven(minReplicas=2, maxReplicas=5)
+    revision = cluster.decision().wanted
+    spec = scaled_object(cluster)
+    assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": revision}
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 5)
+    assert not [ref for ref in cluster.objects if ref.kind == AUTOSCALER]
+    assert "advanced" not in spec
+    assert "cooldownPeriod" not in spec
+
+
+def test_words_become_triggers() -> None:
+    said = {"requestsPerSecond": "1k", "inferenceLatency": "50ms", "metrics": [CPU], "triggers": [OWN]}
+    cluster = driven(maxReplicas=5, autoscaling=said)
+    own, rate, latency, cpu = scaled_object(cluster)["triggers"]
+    pods = f'namespace="demo",pod=~"{cluster.decision().wanted}-[a-z0-9]+-[a-z0-9]{{5}}",model="magika"'
+    assert own == OWN
+    assert rate == {
+        "type": "prometheus",
+        "metricType": "AverageValue",
+        "metadata": {
+            "serverAddress": PROMETHEUS,
+            "query": f"sum(rate(nv_inference_request_success{{{pods}}}[1m]))"
+            f" + sum(rate(nv_inference_request_failure{{{pods}}}[1m]))",
+            "threshold": "1000",
+        },
+    }
+    assert (latency["metricType"], latency["metadata"]["threshold"]) == ("Value", "0.05")
+    assert cpu == {
+        "type": "cpu",
+        "metricType": "Utilization",
+        "metadata": {"containerName": "triton", "value": "70"},
+    }
+
+
+def test_with_nothing_said_the_queue_is_followed_and_the_cpu_where_pods_ask_for_it() -> None:
+    def types(prometheus: str, **predictor: Any) -> list[str]:
+        cluster = driven(prometheus, maxReplicas=2, **predictor)
+        return [trigger["type"] for trigger in scaled_object(cluster)["triggers"]]
+
+    asks = {"resources": {"requests": {"cpu": "1"}}}
+    assert types(PROMETHEUS) == ["prometheus"]
+    assert types(PROMETHEUS, **asks) == ["prometheus", "cpu"]
+    assert types("", **asks) == ["cpu"]
+
+
+def test_how_fast_is_said_in_kubernetes_words() -> None:
+    behavior = {"scaleDown": {"stabilizationWindowSeconds": 60}}
+    spec = scaled_object(driven(maxReplicas=2, autoscaling={"pendingRequests": 4, "behavior": behavior}))
+    assert spec["advanced"] == {"horizontalPodAutoscalerConfig": {"behavior": behavior}}
+    assert spec["cooldownPeriod"] == 60, "the last pod too"
+
+
+def test_a_revision_proves_itself_with_a_pod_before_it_may_sleep() -> None:
+    cluster = Cluster(manifest(**AWAY), metrics_api="keda")
+    cluster.settle()
+    revision = cluster.decision().wanted
+    assert least(cluster, revision) == 1
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    cluster.start_pods(revision)
+    cluster.settle()
+    assert least(cluster, revision) == 0
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_a_service_that_sleeps_is_as_asked_and_costs_nothing() -> None:
+    cluster = sleeping()
+    assert cluster.condition("Ready") == ("True", "ScaledToZero")
+    assert cluster.condition("Serving") == ("True", "ScaledToZero")
+    assert cluster.condition("RolloutComplete") == ("True", "Complete")
+    assert cluster.condition("Reconciling") == cluster.condition("Stalled") == ("", "")
+    [revision] = cluster.status.revisions
+    assert (revision.phase, revision.replicas.ready, revision.replicas.wanted) == ("Asleep", 0, 0)
+    assert cluster.status.ready == "0/0"
+    cluster.now += 10_000
+    assert cluster.reconcile() == []
+    assert cluster.decision().wait is None
+
+
+def test_it_wakes_up() -> None:
+    cluster = sleeping()
+    revision = cluster.decision().wanted
+    scale(cluster, revision, 1)
+    awake(cluster, revision, ready=False)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("Unknown", "WakingUp")
+    assert cluster.condition("Serving") == ("Unknown", "WakingUp")
+    assert least(cluster, revision) == 0, "KEDA may change its mind"
+    awake(cluster, revision)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert cluster.condition("Serving") == ("True", "Answering")
+
+
+def test_what_keeps_it_from_waking_up_is_told() -> None:
+    cluster = sleeping()
+    revision = cluster.decision().wanted
+    scale(cluster, revision, 1)
+    awake(cluster, revision, ready=False)
+    cluster.settle()
+    awake(cluster, revision, ready=False, report=told(ModelState.FAILED, "FetchFailed", "no such bucket"))
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "FetchFailed")
+    assert cluster.condition("Serving") == ("False", "NoReadyPods")
+
+
+def test_a_change_while_it_sleeps_wakes_the_new_revision_alone() -> None:
+    cluster = sleeping()
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    assert (least(cluster, old), least(cluster, new)) == (0, 1)
+    assert cluster.condition("Serving") == ("True", "ScaledToZero")
+    cluster.start_pods(new)
+    cluster.settle()
+    assert selected(cluster) == new
+    assert Ref(DEPLOYMENT, old) not in cluster.objects
+    assert least(cluster, new) == 0, "it has served, and may sleep"
+
+
+def test_what_is_awake_stays_so_for_a_rollout() -> None:
+    cluster = driven(**AWAY)
+    old = selected(cluster)
+    assert least(cluster, old) == 0
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    assert least(cluster, old) == 1
+
+
+def test_what_requests_wake_during_a_rollout_stays_awake() -> None:
+    cluster = sleeping()
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    scale(cluster, old, 1)
+    awake(cluster, old)
+    cluster.settle()
+    assert least(cluster, old) == 1
+
+
+def test_a_comparison_wakes_what_it_compares_with() -> None:
+    parity: dict[str, Any] = {"rollout": {"analysis": [{"parity": {}}]}, "warmup": {}}
+    cluster = sleeping(**parity)
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    assert least(cluster, old) == 1
+
+
+def test_behind_a_candidate_that_failed_the_service_may_sleep() -> None:
+    cluster = sleeping()
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    cluster.now += 10_000
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "ProgressDeadlineExceeded")
+    assert cluster.condition("Serving") == ("True", "ScaledToZero")
+    assert least(cluster, old) == 0
+    scale(cluster, old, 1)
+    awake(cluster, old)
+    cluster.settle()
+    assert least(cluster, old) == 0
+    assert cluster.condition("Serving") == ("True", "Answering")
+
+
+def test_one_after_the_other_starts_at_once_when_the_old_one_sleeps() -> None:
+    cluster = sleeping(rollout={"strategy": "Recreate"})
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    assert least(cluster, new) == 1
+    cluster.start_pods(new)
+    cluster.settle()
+    assert selected(cluster) == new
+    assert least(cluster, new) == 0
+
+
+def test_without_keda_triggers_are_told_to_be_unheard_and_one_pod_stays() -> None:
+    cluster = Cluster(manifest(**AWAY))
+    cluster.reconcile()
+    revision = cluster.decision().wanted
+    cluster.start_pods(revision)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert cluster.condition("Autoscaling") == ("False", "NeedsKeda")
+    told_ = cluster.status.condition("Autoscaling")
+    assert told_ is not None
+    assert "minReplicas 0 counts as 1" in told_.message
+    assert cluster.objects[Ref(AUTOSCALER, revision)]["spec"]["minReplicas"] == 1
+    scale(cluster, revision, 0)
+    cluster.settle()
+    assert cluster.condition("Ready")[0] != "True", "nobody asked for that"
+
+
+@pytest.mark.parametrize(
+    ("said", "prometheus", "kind", "reason"),
+    [
+        ({"pendingRequests": 4, "metrics": [CPU]}, "", SCALED_OBJECT, "NoMetricsApi"),
+        ({"pendingRequests": 4}, "", AUTOSCALER, "NoMetricsApi"),
+        ({"triggers": [OWN], "metrics": [PODS]}, "", SCALED_OBJECT, "NotForKeda"),
+        ({"pendingRequests": 4, "metrics": [PODS]}, PROMETHEUS, SCALED_OBJECT, "NotForKeda"),
+        ({"metrics": [PODS]}, "", AUTOSCALER, "Pending"),
+        ({"metrics": [{**CPU, "containerResource": {"name": "cpu"}}]}, "", AUTOSCALER, "Pending"),
+    ],
+)
+def test_what_keda_does_not_hear_is_told(said: dict[str, Any], prometheus: str, kind: Kind, reason: str) -> None:
+    cluster = driven(prometheus, maxReplicas=2, autoscaling=said)
+    assert cluster.condition("Autoscaling")[1] == reason
+    assert {ref.kind for ref in cluster.objects} & {AUTOSCALER, SCALED_OBJECT} == {kind}
+
+
+def test_what_keda_says_is_told() -> None:
+    cluster = driven(maxReplicas=2)
+    assert cluster.condition("Autoscaling") == ("Unknown", "Pending")
+    keda_says(cluster, Ready="True", Active="False", Paused="False", HPAActive="True")
+    assert cluster.condition("Autoscaling") == ("True", "TriggersFollowed")
+    writes = cluster.status_writes
+    keda_says(cluster, Ready="True", Active="True", Paused="False", HPAActive="True")
+    assert cluster.status_writes == writes, "whether a trigger is active is no news"
+    keda_says(cluster, Ready="True", HPAActive="False")
+    assert cluster.condition("Autoscaling") == ("False", "HPAActiveFalse")
+    keda_says(cluster, Ready="False", HPAActive="False")
+    assert cluster.condition("Autoscaling") == ("False", "ReadyFalse")
+    keda_says(cluster, Ready="True", Paused="True")
+    assert cluster.condition("Autoscaling") == ("False", "PausedTrue")
+
+
+def test_keda_takes_over_from_an_autoscaler_without_a_jump() -> None:
+    cluster = Cluster(manifest(maxReplicas=5))
+    cluster.reconcile()
+    revision = cluster.decision().wanted
+    scale(cluster, revision, 4)
+    cluster.start_pods(revision)
+    cluster.settle()
+    cluster.metrics_api, cluster.prometheus = "keda", PROMETHEUS
+    actions = cluster.reconcile()
+    kinds = [(type(action), action.ref.kind) for action in actions]
+    assert kinds == [(Delete, AUTOSCALER), (Apply, SCALED_OBJECT)], "KEDA refuses what an autoscaler has"
+    assert cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["replicas"] == 4
+
+
+def test_turning_it_on_and_off_hands_the_replicas_over() -> None:
+    cluster = driven(minReplicas=3)
+    cluster.edit(maxReplicas=5)
+    actions = cluster.reconcile()
+    revision = cluster.decision().wanted
+    assert isinstance(actions[0], Release)
+    cluster.settle()
+    cluster.edit(maxReplicas=None)
+    cluster.settle()
+    assert Ref(SCALED_OBJECT, revision) not in cluster.objects
+    assert cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["replicas"] == 3
+
+
+def test_a_variant_sleeps_on_its_own() -> None:
+    body = manifest(maxReplicas=2, autoscaling={"triggers": [OWN]})
+    body["spec"]["variants"] = [{"name": "b", "predictor": {"minReplicas": 0, "model": {"storageUri": "s3://m/b"}}}]
+    cluster = Cluster(body, metrics_api="keda")
+    cluster.reconcile()
+    main, variant = cluster.decision().wanted, cluster.decision("b").wanted
+    cluster.start_pods(main)
+    cluster.start_pods(variant)
+    cluster.settle()
+    assert (least(cluster, main), least(cluster, variant)) == (1, 0)
+    scale(cluster, variant, 0)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+    [told_] = cluster.status.variants
+    ready = told_.condition("Ready")
+    assert ready is not None
+    assert (ready.status, ready.reason) == ("True", "ScaledToZero")
