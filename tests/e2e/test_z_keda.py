@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from conch.api.kinds import AUTOSCALER, SCALED_OBJECT
+from conch.api.kinds import AUTOSCALER, POD, SCALED_OBJECT
 from conch_contract import names
 from tests.support import examples, filetypes, keda, prometheus
 from tests.support.audit import Account, granted, used
@@ -57,6 +57,10 @@ def test_the_last_pod_goes_and_comes_back(
     assert service.condition("Reconciling") == {}
     assert service.condition("Autoscaling")["status"] == "True"
 
+    selector = f"{names.LABEL_SERVICE}={service.name}"
+    # One that drains answers what still comes.
+    until(lambda: not kube.list(POD, namespace, selector), "the last pod is gone", 90)
+
     with Traffic(gateway.address, gateway.address, filetypes.question(example.model), FEW, HOST) as traffic:
         service.until_condition("Ready", "True", 120, reason="Served")
         until(lambda: traffic.sent > traffic.failed, "requests are answered again", 30, seen=lambda: str(traffic))
@@ -72,7 +76,8 @@ def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
 ) -> None:
     service = serve("rated", maxReplicas=2, autoscaling={"requestsPerSecond": 8})
     revision = service.until_ready()["stable"]
-    assert not service.children(AUTOSCALER)
+    hers = until(lambda: service.children(AUTOSCALER), "KEDA has made an autoscaler", 30)
+    assert [autoscaler["metadata"]["name"] for autoscaler in hers] == [f"keda-hpa-{revision}"], "and Conch has not"
     with (
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
         Traffic(http, grpc, filetypes.question("rated"), Mix(grpc=2, fresh=2, kept=0, rate=10)),

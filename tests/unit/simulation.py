@@ -307,8 +307,9 @@ class Cluster:
                 self.remove(ref)
                 if ref.kind == DEPLOYMENT:
                     self.kill_pods(ref.name)
-            case Release():
-                pass  # the number stays as it is: that is what it is for
+            case Release(ref, wanted):
+                self.objects[ref]["spec"]["replicas"] = wanted["spec"]["replicas"]
+                self.put(self.objects[ref])
             case Apply(ref, wanted, new):
                 assert new == (ref not in self.objects)
                 self.put(_merged(self.objects.get(ref), wanted))

@@ -53,7 +53,7 @@ def awake(cluster: Cluster, revision: str, *, ready: bool = True, report: AgentR
 
 def sleeping(**predictor: Any) -> Cluster:
     """A service whose last pod KEDA took."""
-    cluster = driven(**{**AWAY, **predictor})
+    cluster = driven("", **{**AWAY, **predictor})
     scale(cluster, cluster.decision().wanted, 0)
     cluster.settle()
     return cluster
@@ -327,6 +327,21 @@ def test_keda_takes_over_from_an_autoscaler_without_a_jump() -> None:
     kinds = [(type(action), action.ref.kind) for action in actions]
     assert kinds == [(Delete, AUTOSCALER), (Apply, SCALED_OBJECT)], "KEDA refuses what an autoscaler has"
     assert cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["replicas"] == 4
+
+
+@pytest.mark.parametrize("leaves", ["the installer", "the user"])
+def test_who_sleeps_when_keda_goes_is_woken_for_the_autoscaler(leaves: str) -> None:
+    cluster = sleeping()
+    revision = cluster.decision().wanted
+    if leaves == "the installer":
+        cluster.metrics_api = "builtin"
+        cluster.remove(Ref(SCALED_OBJECT, revision))
+    else:
+        cluster.edit(minReplicas=1, autoscaling=None)
+    cluster.settle()
+    assert cluster.objects[Ref(AUTOSCALER, revision)]["spec"]["minReplicas"] == 1
+    assert cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["replicas"] == 1, "it leaves a Deployment of none alone"
+    assert Ref(SCALED_OBJECT, revision) not in cluster.objects
 
 
 def test_turning_it_on_and_off_hands_the_replicas_over() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from conch.api.kinds import (
+    AUTOSCALER,
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
@@ -97,7 +98,8 @@ def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tup
     doomed = _doomed(world, decisions, {ref_of(manifest) for manifest in desired})
     # KEDA refuses a ScaledObject where an autoscaler has its Deployment already; pods stay as they are in between.
     replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _others(write.ref)}
-    steps: list[Step] = [tuple(r for w in writes if (r := _release(world, w)) is not None)]
+    released = {release.ref: release for write in writes if (release := _release(world, write)) is not None}
+    steps: list[Step] = [tuple(released.values())]
     steps += [tuple(delete for delete in doomed if delete.ref in replaced)]
     doomed = [delete for delete in doomed if delete.ref not in replaced]
     steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
@@ -130,15 +132,22 @@ def _apply(world: World, ref: Ref, manifest: Manifest) -> Apply | None:
 
 def _release(world: World, write: Apply) -> Release | None:
     """Hand a Deployment's replicas over when an autoscaler shall own them from now on."""
-    seen = world.children.get(write.ref)
-    if write.ref.kind != DEPLOYMENT or seen is None or "replicas" in write.manifest["spec"]:
+    seen = world.deployment(write.ref.name)
+    if seen is None or not _hands_over(world, write):
         return None
-    if any(Ref(kind, write.ref.name) in world.children for kind in SCALERS):
-        return None  # handed over already
     meta = {key: write.manifest["metadata"][key] for key in ("name", "namespace")}
-    spec = {"replicas": max(seen["spec"]["replicas"], 1)}  # an HPA leaves a Deployment of none alone
-    kind = write.ref.kind
-    return Release(write.ref, {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta, "spec": spec})
+    spec = {"replicas": max(world.replicas(write.ref.name), 1)}  # an HPA leaves a Deployment of none alone
+    head = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name}
+    return Release(Ref(DEPLOYMENT, write.ref.name), {**head, "metadata": meta, "spec": spec})
+
+
+def _hands_over(world: World, write: Apply) -> bool:
+    """Whether replicas change hands by a write, or an HPA takes over from KEDA, which left none."""
+    if write.ref.kind == AUTOSCALER:
+        return write.new and not world.replicas(write.ref.name)
+    if write.ref.kind != DEPLOYMENT or "replicas" in write.manifest["spec"]:
+        return False
+    return not any(Ref(kind, write.ref.name) in world.children for kind in SCALERS)
 
 
 def _others(ref: Ref) -> set[Ref]:
