@@ -5,11 +5,16 @@ Conch is installed with KEDA for this file, late in the order, and as before aft
 
 from __future__ import annotations
 
+import json
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from conch.api.kinds import AUTOSCALER, POD, SCALED_OBJECT
+from conch.api.metrics import TritonMetric
+from conch.triton.promql import promql
 from conch_contract import names
 from tests.support import examples, filetypes, keda, prometheus
 from tests.support.audit import Account, granted, used
@@ -38,6 +43,14 @@ def driven(place: Place) -> Iterator[None]:
         finally:
             until(lambda: not place.kube.list(SCALED_OBJECT), "no ScaledObject is left", 60)
             place.install()
+
+
+def told(address: str, query: str) -> float | None:
+    """Ask Prometheus for one number; None: there is nothing to count."""
+    question = urllib.parse.urlencode({"query": query})
+    with urllib.request.urlopen(f"http://{address}/api/v1/query?{question}", timeout=10) as answer:
+        series = json.load(answer)["data"]["result"]
+    return float(series[0]["value"][1]) if series else None
 
 
 @_KEDA
@@ -72,7 +85,7 @@ def test_the_last_pod_goes_and_comes_back(
 
 @_KEDA
 def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
-    place: Place, serve: Callable[..., Service]
+    place: Place, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:
     service = serve("rated", maxReplicas=2, autoscaling={"requestsPerSecond": 8})
     revision = service.until_ready()["stable"]
@@ -84,6 +97,13 @@ def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
     ):
         service.until_condition("Autoscaling", "True", 60)
         until(lambda: len(service.ready_pods()) == 2, "two pods are ready", 120, seen=lambda: service.status)
+        with place.reach(MONITORING, "prometheus", prometheus.PORT) as [monitoring]:
+            pods = f'namespace="{service.namespace}",pod=~"{revision}-.*"'
+            found = {metric: told(monitoring, promql(metric, pods, model="rated")) for metric in TritonMetric}
+    figure(", ".join(f"{metric}: {answer}" for metric, answer in found.items()))
+    assert found.pop(TritonMetric.GPU_UTILIZATION) is None, "the machine has a GPU"
+    assert (found[TritonMetric.REQUESTS_PER_SECOND] or 0) > 8
+    assert all(value is not None and value >= 0 for value in found.values()), found
     service.patch({"predictor": {"maxReplicas": None, "minReplicas": 2, "autoscaling": None}})
     until(lambda: not service.children(SCALED_OBJECT), "the ScaledObject is gone", 30)
     assert service.until_ready(30)["stable"] == revision

@@ -45,19 +45,27 @@ def test_an_address_that_is_no_url_is_refused() -> None:
     [
         (
             TritonMetric.QUEUE_TO_COMPUTE_RATIO,
-            'sum by (pod) (rate(nv_inference_queue_duration_us{job="a"}[2m])) / clamp_min(sum by (pod) (rate('
-            '{__name__=~"nv_inference_compute_(input|infer|output)_duration_us",job="a"}[2m])), 0.001)',
+            (
+                'sum by (pod) (rate(nv_inference_queue_duration_us{job="a"}[2m])) / clamp_min('
+                'sum by (pod) (rate(nv_inference_compute_input_duration_us{job="a"}[2m]))'
+                ' + sum by (pod) (rate(nv_inference_compute_infer_duration_us{job="a"}[2m]))'
+                ' + sum by (pod) (rate(nv_inference_compute_output_duration_us{job="a"}[2m])), 0.001)'
+            ),
         ),
         (TritonMetric.PENDING_REQUESTS, 'sum by (pod) (nv_inference_pending_request_count{job="a"})'),
         (
             TritonMetric.REQUESTS_PER_SECOND,
-            'sum by (pod) (rate(nv_inference_request_success{job="a",model="m"}[2m]))'
-            ' + sum by (pod) (rate(nv_inference_request_failure{job="a",model="m"}[2m]))',
+            (
+                'sum by (pod) (rate(nv_inference_request_success{job="a",model="m"}[2m]))'
+                ' + sum by (pod) (rate(nv_inference_request_failure{job="a",model="m"}[2m]))'
+            ),
         ),
         (
             TritonMetric.INFERENCE_LATENCY,
-            'sum by (pod) (rate(nv_inference_request_duration_us{job="a",model="m"}[2m]))'
-            ' / clamp_min(sum by (pod) (rate(nv_inference_request_success{job="a",model="m"}[2m])), 0.001) / 1e6',
+            (
+                'sum by (pod) (rate(nv_inference_request_duration_us{job="a",model="m"}[2m]))'
+                ' / clamp_min(sum by (pod) (rate(nv_inference_request_success{job="a",model="m"}[2m])), 0.001) / 1e6'
+            ),
         ),
         (TritonMetric.GPU_UTILIZATION, 'avg by (pod) (nv_gpu_utilization{job="a"})'),
     ],

@@ -9,7 +9,11 @@ from typing import Final
 from conch.api.metrics import TritonMetric
 
 WINDOW: Final = "1m"  # rates need two scrapes, and most Prometheus servers read every 15 or 30 seconds
-_COMPUTE: Final = "nv_inference_compute_(input|infer|output)_duration_us"
+_COMPUTE: Final = (
+    "nv_inference_compute_input_duration_us",
+    "nv_inference_compute_infer_duration_us",
+    "nv_inference_compute_output_duration_us",
+)
 # Nothing over nothing is nothing: a service at rest asks for no pod, and NaN would say nothing at all.
 _LEAST: Final = "0.001"
 
@@ -40,7 +44,7 @@ def promql(metric: TritonMetric, matchers: str, window: str = WINDOW, model: str
     answered = rate(f"nv_inference_request_success{of_model}")
     match metric:
         case TritonMetric.QUEUE_TO_COMPUTE_RATIO:
-            computed = rate(f'{{__name__=~"{_COMPUTE}",{matchers}}}')
+            computed = " + ".join(rate(f"{series}{of_all}") for series in _COMPUTE)
             return f"{rate(f'nv_inference_queue_duration_us{of_all}')} / clamp_min({computed}, {_LEAST})"
         case TritonMetric.PENDING_REQUESTS:
             return f"{sum_}(nv_inference_pending_request_count{of_all})"
