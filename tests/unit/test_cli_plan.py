@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from conch.api.kinds import INFERENCE_SERVICE, Ref
 from conch.cli.main import cli
-from conch.cli.offline import Foresight, foresee
+from conch.cli.offline import Foresight, Installed, foresee
 from conch.cli.plan import plan_text, plan_value
 from conch.cli.printing import age, plain, short
 from conch.decide.times import format_time
@@ -60,7 +60,7 @@ def serving() -> Cluster:
 
 def planned(cluster: Cluster) -> Foresight:
     """What the plan says of a cluster as it is."""
-    return foresee(cluster.objects.values(), KEY, IMAGES, cluster.now)
+    return foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now)
 
 
 def test_the_plan_of_a_change_names_the_steps_and_is_what_the_operator_writes_next() -> None:
@@ -110,6 +110,16 @@ def test_as_a_value_it_holds_the_manifests() -> None:
     deployments = [write["manifest"] for write in service["writes"] if write["kind"] == "Deployment"]
     assert [d["spec"]["template"]["spec"]["containers"][0]["image"] for d in deployments] == ["mine:1"]
     assert json.loads(conch("plan", "-f", str(ROOT / "examples" / "quickstart.yaml"), "-o", "json").output)
+
+
+def test_it_knows_who_drives_the_pods_where_it_is_told() -> None:
+    def scalers(*options: str) -> set[str]:
+        done = conch("plan", "-f", str(ROOT / "examples" / "keda.yaml"), "-o", "yaml", *options)
+        [service] = yaml.safe_load(done.output)["services"]
+        return {write["kind"] for write in service["writes"]} & {"HorizontalPodAutoscaler", "ScaledObject"}
+
+    assert scalers() == {"HorizontalPodAutoscaler"}
+    assert scalers("--metrics-api", "keda", "--prometheus", "http://prometheus:9090") == {"ScaledObject"}
 
 
 def test_it_reads_the_input_and_many_documents() -> None:

@@ -8,7 +8,7 @@ import pytest
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE, Ref
 from conch.cli.asking import abort, pause, promote, resume, retry
-from conch.cli.offline import foresee
+from conch.cli.offline import Installed, foresee
 from conch.cli.options import Refused
 from conch.cli.plan import plan_text, plan_value
 from conch.cli.printing import plain
@@ -156,7 +156,7 @@ def test_the_plan_tells_of_each_variant_and_is_what_the_operator_writes_next() -
         up(cluster, name)
     own = {"name": "own", "predictor": {"warmup": {}, "minReplicas": 1}}
     edited(cluster, [{**WEIGHTED, "predictor": NEXT}, MIRRORED, own])
-    foresight = foresee(cluster.objects.values(), KEY, IMAGES, cluster.now)
+    foresight = foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now)
     is_golden("variants.txt", plain(plan_text(foresight)))
     value = plan_value(foresight)
     assert [(each["name"], each["requests"]) for each in value["variants"]] == [

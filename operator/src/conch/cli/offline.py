@@ -11,6 +11,7 @@ from typing import Any
 
 from conch.api import Step
 from conch.api.kinds import ServiceKey
+from conch.api.metrics import MetricsApi
 from conch.cli.asking import step_words
 from conch.cli.options import Refused
 from conch.cli.track import requests_of
@@ -72,13 +73,22 @@ class Foresight:
     conditions: tuple[tuple[str, str, str, str], ...]  # type, status, reason, message: the status that follows
 
 
-def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, images: Images, now: float) -> Foresight:
+@dataclass(frozen=True)
+class Installed:
+    """How the operator is installed, as far as its writes depend on it."""
+
+    images: Images
+    metrics_api: MetricsApi = "builtin"
+    prometheus: str = ""
+
+
+def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, installed: Installed, now: float) -> Foresight:
     """Run the rooms over a service and what there is of it.
 
     Args:
         bodies: the service as the API server would hand it out, and its children and pods, if there are any.
         key: which service.
-        images: what new revisions run.
+        installed: what new revisions run, and who drives their number.
         now: seconds since the epoch.
 
     Raises:
@@ -87,13 +97,13 @@ def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, images: Images
     store = Store()
     for body in bodies:
         store.put(body)
-    world = observe(store, key, now)
+    world = observe(store, key, now, None, installed.metrics_api, prometheus=installed.prometheus)
     if world is None:
         raise Refused(f"{key} is being deleted; wait until it is gone, and look again")
     if isinstance(world, Unreadable):
         raise Refused(world.message)
     decisions = decide(world)
-    steps, refusals = plan(world, decisions, desire(world, decisions, images))
+    steps, refusals = plan(world, decisions, desire(world, decisions, installed.images))
     first = Trouble(refusals[0].reason, refusals[0].message) if refusals else None
     status = tell(world, decisions, first)
     main, *variants = (_course(track, own) for track, own in zip(world.tracks, decisions.tracks, strict=True))

@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, get_args
 
 import click
 
-from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, WATCHED, Kind, Ref, ServiceKey, ref_of
+from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, Ref, ServiceKey, ref_of
+from conch.api.metrics import MetricsApi
 from conch.cli.cluster import MANAGER, Cluster, ask
 from conch.cli.manifests import offline_body, services
-from conch.cli.offline import Course, Foresight, Stage, foresee
+from conch.cli.offline import Course, Foresight, Installed, Stage, foresee
 from conch.cli.options import Access, Refused, access
 from conch.cli.printing import Table, Text, show
 from conch.desire import Images
@@ -44,20 +45,37 @@ _UNJUDGED: Final = (
     envvar="CONCH_SERVING_IMAGE",
     help="What new revisions run, as the operator is installed. No name depends on it.",
 )
+@click.option(
+    "--metrics-api",
+    type=click.Choice(get_args(MetricsApi)),
+    default="builtin",
+    show_default=True,
+    envvar="CONCH_METRICS_API",
+    help="Who tells autoscalers of Triton, as the operator is installed (autoscaling.metricsApi).",
+)
+@click.option(
+    "--prometheus",
+    default="",
+    metavar="URL",
+    envvar="CONCH_PROMETHEUS",
+    help="Where KEDA asks about Triton, as the operator is installed (autoscaling.prometheus).",
+)
 @access
-def plan(access: Access, file: TextIO, *, against: str, serving_image: str) -> None:
+def plan(
+    access: Access, file: TextIO, *, against: str, serving_image: str, metrics_api: MetricsApi, prometheus: str
+) -> None:
     """Show what a manifest would do.
 
     For each InferenceService in it: the revision, and that of each variant, the operator's next writes, the steps of
     a rollout, and what would be refused. Nothing is written.
     """
-    images = Images(serving_image)
+    installed = Installed(Images(serving_image), metrics_api, prometheus)
     manifests = services(file)
     if against == "cluster":
-        found = ask(access, lambda cluster: _against(cluster, access, manifests, images))
+        found = ask(access, lambda cluster: _against(cluster, access, manifests, installed))
         remark = []
     else:
-        found = [_offline(access, manifest, images) for manifest in manifests]
+        found = [_offline(access, manifest, installed) for manifest in manifests]
         remark = ["", _UNJUDGED]
     text: list[str | Table] = []
     for foresight in found:
@@ -65,14 +83,14 @@ def plan(access: Access, file: TextIO, *, against: str, serving_image: str) -> N
     show(access.output, {"services": [plan_value(foresight) for foresight in found]}, [*text, *remark])
 
 
-def _offline(access: Access, manifest: Mapping[str, Any], images: Images) -> Foresight:
+def _offline(access: Access, manifest: Mapping[str, Any], installed: Installed) -> Foresight:
     body = offline_body(manifest, access.namespace)
     meta = body["metadata"]
-    return foresee([body], ServiceKey(meta["namespace"], meta["name"]), images, time.time())
+    return foresee([body], ServiceKey(meta["namespace"], meta["name"]), installed, time.time())
 
 
 async def _against(
-    cluster: Cluster, access: Access, manifests: list[dict[str, Any]], images: Images
+    cluster: Cluster, access: Access, manifests: list[dict[str, Any]], installed: Installed
 ) -> list[Foresight]:
     """Ask the API server for its verdict, and run the rooms over what it would store."""
     found = []
@@ -81,8 +99,9 @@ async def _against(
         body = await _tried(cluster.server, namespace, manifest)
         key = ServiceKey(namespace, body["metadata"]["name"])
         kinds = [kind for kind in WATCHED if kind != INFERENCE_SERVICE]
+        kinds += [SCALED_OBJECT] if installed.metrics_api == "keda" else []
         lists = await asyncio.gather(*(_children(cluster.server, kind, key, body) for kind in kinds))
-        foresight = foresee([body, *(one for many in lists for one in many)], key, images, time.time())
+        foresight = foresee([body, *(one for many in lists for one in many)], key, installed, time.time())
         found.append(await _with_strangers(cluster.server, body["metadata"]["uid"], foresight))
     return found
 
