@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from conch.api.kinds import AUTOSCALER, DEPLOYMENT, SCALED_OBJECT, SERVICE, Kind, Ref
+from conch.decide import to_measure
 from conch.plan import Apply, Delete, Release
 from conch_contract import AgentReport, ModelState, names
-from tests.unit.simulation import KEY, Cluster, manifest, told
+from tests.unit.simulation import KEY, Cluster, come_up, manifest, told
 
 PROMETHEUS = "http://prometheus:9090"
 OWN: dict[str, Any] = {"type": "kafka", "metadata": {"topic": "pictures", "lagThreshold": "50"}}
@@ -374,3 +375,19 @@ def test_a_variant_sleeps_on_its_own() -> None:
     ready = told_.condition("Ready")
     assert ready is not None
     assert (ready.status, ready.reason) == ("True", "ScaledToZero")
+
+
+def test_of_a_shadow_that_sleeps_nobody_asks_where_its_copies_are() -> None:
+    traffic = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+    body = manifest(traffic=traffic, maxReplicas=2, autoscaling={"triggers": [OWN]})
+    body["spec"]["variants"] = [{"name": "b", "mirror": "50%", "predictor": {"minReplicas": 0}}]
+    cluster = Cluster(body, metrics_api="keda")
+    cluster.reconcile()
+    main, shadow = cluster.decision().wanted, cluster.decision("b").wanted
+    cluster.start_pods(main)
+    come_up(cluster, shadow)
+    assert to_measure(cluster.world()).models.keys() == {main, shadow}
+    scale(cluster, shadow, 0)
+    cluster.settle()
+    assert not to_measure(cluster.world()).models
+    assert cluster.condition("Ready") == ("True", "Served")

@@ -41,6 +41,8 @@ def shadows(world: World) -> Iterator[Shadow]:
         told = next((one for one in status.variants if one.name == variant.name), None)
         if variant.mirror is None or told is None or told.stable is None:
             continue
+        if not world.replicas(told.stable):
+            continue  # it sleeps, and gets nothing as asked
         known = told.mirror if status.observed_generation == service.metadata.generation else None
         yield Shadow(variant.name, told.stable, status.stable, percent(variant.mirror), known)
 
