@@ -42,6 +42,9 @@ def driven(place: Place) -> Iterator[None]:
             yield
         finally:
             until(lambda: not place.kube.list(SCALED_OBJECT), "no ScaledObject is left", 60)
+            # As docs/keda.md has it. Else the operator that stands by takes over without the right that it had.
+            ended = ["deployment", OPERATOR, f"--namespace={SYSTEM}", "--cascade=foreground", "--timeout=60s"]
+            place.kube.run("delete", *ended)
             place.install()
 
 
