@@ -260,6 +260,7 @@ def test_one_after_the_other_starts_at_once_when_the_old_one_sleeps() -> None:
     cluster.settle()
     new = cluster.decision().wanted
     assert least(cluster, new) == 1
+    assert cluster.condition("Serving") == ("False", "NoReadyPods"), "nothing wakes the old one now"
     cluster.start_pods(new)
     cluster.settle()
     assert selected(cluster) == new

@@ -23,9 +23,12 @@ def may_rest(world: World, memory: RolloutStatus | None, revision: str) -> bool:
         return world.service.status.stable == revision and complete is not None and complete.status == "True"
     if memory.revision == revision:
         return False
-    # What sleeps when a rollout begins sleeps on: it protects nobody, but it has to answer for a comparison.
-    sleeps = world.replicas(revision) == 0 and world.service.spec.rollout.parity is None
-    return sleeps or memory.state == RolloutState.FAILED
+    if memory.state == RolloutState.FAILED:
+        return True
+    # What sleeps when a rollout begins sleeps on: it protects nobody, but it has to answer for a comparison. And what
+    # is drained for the other does not sleep: nothing wakes it.
+    rollout = world.service.spec.rollout
+    return world.replicas(revision) == 0 and rollout.parity is None and rollout.strategy != "Recreate"
 
 
 def asleep(world: World, memory: RolloutStatus | None, revision: str) -> bool:
