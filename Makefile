@@ -128,6 +128,7 @@ install: $(READY) ## Conch into the cluster; CLUSTER=current: into that of your 
 generate: $(READY) ## Everything that is generated: CRD, RBAC, API reference, the chart's copy
 	$(PY) -m conch.api.crd > crds/$(CRD)
 	cp crds/$(CRD) $(CHART)/files/$(CRD)
+	$(PY) -m conch.triton.adapter > $(CHART)/files/adapter-rules.yaml
 	$(PY) -m conch.write.rbac > $(CHART)/templates/rbac.yaml
 	$(PY) -m conch.api.reference > docs/reference/inferenceservice.md
 

@@ -11,9 +11,10 @@ import yaml
 
 from conch.api import crd
 from conch.api.kinds import CHILDREN, GATEWAYS, WATCHED
-from conch.api.metrics import API_SERVICE_NAME
+from conch.api.metrics import API_SERVICE_NAME, TritonMetric
 from conch.metrics.settings import MetricsSettings
 from conch.settings import Settings
+from conch.triton import adapter
 from conch.write import rbac
 from tests.cluster.binaries import program
 
@@ -87,7 +88,15 @@ def test_the_crd_can_be_left_to_others() -> None:
 
 def test_generated_files_are_up_to_date() -> None:
     assert (CHART / "templates" / "rbac.yaml").read_text() == rbac.to_yaml()
+    assert (CHART / "files" / "adapter-rules.yaml").read_text() == adapter.to_yaml()
     assert (CHART / "files" / "conch.dev_inferenceservices.yaml").read_text() == crd.to_yaml()
+
+
+def test_an_adapter_of_others_gets_its_rules() -> None:
+    rules = one(render({"autoscaling": {"metricsApi": "prometheus-adapter"}}), "ConfigMap", "conch-adapter-rules")
+    named = [rule["name"]["as"] for rule in yaml.safe_load(rules["data"]["config.yaml"])["rules"]]
+    assert named == [metric.value for metric in TritonMetric]
+    assert not of_kind(render(), "ConfigMap")
 
 
 def test_every_value_has_a_schema_and_every_schema_a_value() -> None:

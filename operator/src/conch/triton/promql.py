@@ -7,13 +7,9 @@ Triton's user guide; durations are microseconds. Pure text: who asks whom stands
 from typing import Final
 
 from conch.api.metrics import TritonMetric
+from conch.triton.metrics import COMPUTE_US, DURATION_US, FAILURE, GPU_UTILIZATION, PENDING, QUEUE_US, SUCCESS
 
 WINDOW: Final = "1m"  # rates need two scrapes, and most Prometheus servers read every 15 or 30 seconds
-_COMPUTE: Final = (
-    "nv_inference_compute_input_duration_us",
-    "nv_inference_compute_infer_duration_us",
-    "nv_inference_compute_output_duration_us",
-)
 # Nothing over nothing is nothing: a service at rest asks for no pod, and NaN would say nothing at all.
 _LEAST: Final = "0.001"
 
@@ -41,17 +37,17 @@ def promql(metric: TritonMetric, matchers: str, window: str = WINDOW, model: str
     def rate(series: str) -> str:
         return f"{sum_}(rate({series}[{window}]))"
 
-    answered = rate(f"nv_inference_request_success{of_model}")
+    answered = rate(f"{SUCCESS}{of_model}")
     match metric:
         case TritonMetric.QUEUE_TO_COMPUTE_RATIO:
-            computed = " + ".join(rate(f"{series}{of_all}") for series in _COMPUTE)
-            return f"{rate(f'nv_inference_queue_duration_us{of_all}')} / clamp_min({computed}, {_LEAST})"
+            computed = " + ".join(rate(f"{series}{of_all}") for series in COMPUTE_US)
+            return f"{rate(f'{QUEUE_US}{of_all}')} / clamp_min({computed}, {_LEAST})"
         case TritonMetric.PENDING_REQUESTS:
-            return f"{sum_}(nv_inference_pending_request_count{of_all})"
+            return f"{sum_}({PENDING}{of_all})"
         case TritonMetric.REQUESTS_PER_SECOND:
-            return f"{answered} + {rate(f'nv_inference_request_failure{of_model}')}"
+            return f"{answered} + {rate(f'{FAILURE}{of_model}')}"
         case TritonMetric.INFERENCE_LATENCY:
-            took = rate(f"nv_inference_request_duration_us{of_model}")
+            took = rate(f"{DURATION_US}{of_model}")
             return f"{took} / clamp_min({answered}, {_LEAST}) / 1e6"
         case TritonMetric.GPU_UTILIZATION:
-            return f"{sum_.replace('sum', 'avg')}(nv_gpu_utilization{of_all})"
+            return f"{sum_.replace('sum', 'avg')}({GPU_UTILIZATION}{of_all})"
