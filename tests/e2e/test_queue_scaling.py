@@ -158,7 +158,7 @@ def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figu
             f"{course}; p50 {ramp['p50']} ms, p99 {ramp['p99']} ms in the ramp; {each.failed} of {each.asked} failed"
         )
     Path("build").mkdir(exist_ok=True)
-    draw(courses, Path("build/autoscaling.svg"))
+    draw(courses, Path("build/autoscaling.png"))
     most = max(desired for _, desired, _ in by_queue.watcher.seen)
     assert most > 1, "it never wanted more pods"
     assert max(ready for _, _, ready in by_queue.watcher.seen) == most, "those that it wanted came"
