@@ -164,6 +164,13 @@ class Cluster:
         body["metadata"]["generation"] += 1
         self.put(body)
 
+    def edit_rollout(self, **rollout: Any) -> None:
+        """Change how the user wants changes to reach users."""
+        body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+        body["spec"]["rollout"] |= rollout
+        body["metadata"]["generation"] += 1
+        self.put(body)
+
     def edit_variants(self, *variants: dict[str, Any]) -> None:
         """Ask for these variants, and no others."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])

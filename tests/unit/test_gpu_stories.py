@@ -339,3 +339,20 @@ def test_a_restart_of_the_operator_tells_nothing_anew() -> None:
     cluster.told_gpus = False
     assert cluster.settle() == 0
     assert rollout(cluster) == ("Awaited", "GpuShort")
+
+
+@pytest.mark.parametrize("when_short", ["Recreate", "Hold"])
+def test_a_change_of_mind_while_the_old_pods_have_ended(when_short: str) -> None:
+    cluster, stable = on_gpus(2, "Recreate")
+    change(cluster)
+    cluster.end_pods()
+    cluster.settle()
+    cluster.edit_rollout(whenShort=when_short)
+    third = change(cluster, "s3://models/v3")
+    cluster.settle()
+    if when_short == "Recreate":
+        assert rollout(cluster)[0] == "Short"
+        assert (replicas(cluster, stable), replicas(cluster, third)) == (0, 2)
+    else:
+        assert rollout(cluster) == ("Awaited", "GpuShort"), "what is promised to the old pods is not free"
+        assert (replicas(cluster, stable), replicas(cluster, third)) == (2, 0)

@@ -62,7 +62,7 @@ def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tupl
         chosen = {change.stable: floor}  # nothing is under way: it follows the spec, and its autoscaler
     else:
         scales = change.service.spec.predictor.scales
-        kept = max(floor, memory.capacity) if scales else max(world.replicas(change.stable), 1)
+        kept = max(floor, memory.capacity) if scales else world.replicas(change.stable) or floor
         chosen = {change.wanted: needed, change.stable: kept}
     # What a request may still reach keeps its pods until the traffic has left it.
     for name in sorted((change.in_force.reachable | still_reached(world)) - chosen.keys()):

@@ -25,6 +25,8 @@ def entered(change: Change, memory: RolloutStatus) -> str:
         return memory.room
     if service.spec.rollout.when_short == "Surge" or drains(service) or not each_of(service):
         return ""
+    if not memory.room and service.spec.rollout.when_short == "Recreate" and _drained(change):
+        return Room.SHORT  # an earlier candidate took the place of the stable revision's pods, and this one takes its
     # One whose pods had started before there was a budget goes on as it began.
     return "" if not memory.room and change.world.replicas(change.wanted) else Room.AWAITED.value
 
@@ -74,6 +76,8 @@ def judged(change: Change, memory: RolloutStatus, capacity: Capacity | None) -> 
     service = change.service
     pods = change.router.pods(100, memory.capacity)
     need = Need(change.wanted, pods, each_of(service), service.spec.predictor.pod)
+    if _drained(change):
+        capacity = None  # its pods come back first, and then it is seen what is left
     if capacity is None and memory.reason == GPU_SHORT:
         return _wait(memory.message)  # nothing new is known, such as after a restart of the operator
     if capacity is None:
@@ -118,6 +122,11 @@ def _nothing_to_lose(change: Change) -> bool:
     """Whether no revision has ever answered: the fix of a first one that never came up need not wait for its GPUs."""
     serving = change.service.status.condition(ConditionType.SERVING)
     return not change.world.ready(change.stable) and (serving is None or serving.status == "Unknown")
+
+
+def _drained(change: Change) -> bool:
+    """Whether the stable revision has given its place to a candidate that is wanted no more."""
+    return not change.world.replicas(change.stable)
 
 
 def _leaving(change: Change) -> Holders:
