@@ -6,6 +6,7 @@ is the API server's memory (uid, resourceVersion, ownership by server-side apply
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,11 +25,12 @@ from conch.api.kinds import (
     ref_of,
 )
 from conch.api.metrics import MetricsApi
-from conch.decide import Decision, Event, Trouble, decide, events, tell, to_measure
+from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, tell, to_measure
 from conch.decide.request import annotation
 from conch.decide.times import format_time
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, World, observe
+from conch.observe.capacity import Capacity, Holder, Node
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.measured import Measured
 from conch.plan import Action, Apply, Delete, Refusal, Release, plan
@@ -36,6 +38,7 @@ from conch_contract import AgentReport, ModelReport, ModelState, names
 
 KEY = ServiceKey("demo", "magika")
 IMAGES = Images("conch/serving:1")
+GPU = "nvidia.com/gpu"
 CLASS = "envoy"  # of all Gateways
 
 
@@ -79,12 +82,15 @@ class Cluster:
         self.reports: dict[str, AgentReport] = {}
         self.measured = Measured()
         self.measured_of: dict[str, Measured] = {}
+        self.gpus: int | None = None  # that its one node has; None: nobody may look
+        self.told_gpus = True  # whether anybody has looked yet
         self.lists_pods = True  # whether Services take up the pods that become ready
         self.accepted: frozenset[str] = frozenset()  # the revisions that the gateway last took up
         self.story: list[Event] = []
         self.status_writes = 0
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
+        self._gone: set[str] = set()  # uids: nothing comes back under one
         self.put(service)
         self.put_class()
         for key in named_gateways(service):
@@ -98,6 +104,8 @@ class Cluster:
         meta["resourceVersion"] = str(next(self._versions))
         meta.setdefault("creationTimestamp", format_time(self.now))
         before = self.objects.get(ref_of(body))
+        if before is not None and before["metadata"]["uid"] != meta["uid"]:
+            self._gone.add(before["metadata"]["uid"])
         if body["kind"] == HTTP_ROUTE.name:
             changed = before is None or before["spec"] != body["spec"]
             meta["generation"] = (before["metadata"]["generation"] if before else 0) + changed
@@ -108,6 +116,7 @@ class Cluster:
     def remove(self, ref: Ref) -> None:
         """Delete an object and let the store see it."""
         body = self.objects.pop(ref)
+        self._gone.add(body["metadata"]["uid"])
         self.store.discard(body)
         self._list_pods(body)
 
@@ -164,6 +173,13 @@ class Cluster:
         body["metadata"]["generation"] += 1
         self.put(body)
 
+    def edit_rollout(self, **rollout: Any) -> None:
+        """Change how the user wants changes to reach users."""
+        body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+        body["spec"]["rollout"] |= rollout
+        body["metadata"]["generation"] += 1
+        self.put(body)
+
     def edit_variants(self, *variants: dict[str, Any]) -> None:
         """Ask for these variants, and no others."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
@@ -201,7 +217,17 @@ class Cluster:
         world = observe(self.store, KEY, self.now, self.gateways, self.metrics_api, prometheus=self.prometheus)
         assert isinstance(world, World)
         measured = {name: self.measured_of.get(name, self.measured) for name in to_measure(world).models}
-        return world.told(self.reports).with_measured(measured)
+        world = world.told(self.reports).with_measured(measured)
+        return world.with_capacity(self.capacity() if self.told_gpus and asks_for_room(world) else None)
+
+    def capacity(self) -> Capacity:
+        """What GPUs there are: every serving pod that there is holds one."""
+        if self.gpus is None:
+            return Capacity(unknown="nodes is forbidden")
+        labels = [body["metadata"]["labels"] for ref, body in self.objects.items() if ref.kind == POD]
+        holders = (Holder(KEY.namespace, each[names.LABEL_REVISION]) for each in labels if names.LABEL_REVISION in each)
+        held = {holder: {GPU: count} for holder, count in Counter(holders).items()}
+        return Capacity((Node("node", allocatable={GPU: self.gpus}, held=held),))
 
     def decision(self, variant: str = "") -> Decision:
         """What is decided of the predictor, or of a variant."""
@@ -263,6 +289,8 @@ class Cluster:
         name = f"{revision}-{index}"
         owner = self.objects.get(Ref(DEPLOYMENT, revision), {"metadata": {"uid": "gone"}})
         uid = f"pod-{name}-{owner['metadata']['uid']}-{generation}"
+        while uid in self._gone:
+            uid += "-anew"
         variant = owner["metadata"].get("labels", {}).get(names.LABEL_VARIANT)
         self.put(
             {
@@ -295,6 +323,14 @@ class Cluster:
         known = self.objects.get(Ref(POD, pod))
         [before] = known["status"]["conditions"] if known else [{"status": ""}]
         return str(before["lastTransitionTime"]) if before["status"] == str(ready) else format_time(self.now)
+
+    def end_pods(self) -> None:
+        """Let pods go that their Deployment wants no more."""
+        for ref in [ref for ref in self.objects if ref.kind == POD]:
+            revision, _, index = ref.name.rpartition("-")
+            deployment = self.objects.get(Ref(DEPLOYMENT, revision))
+            if deployment is not None and int(index) >= deployment["spec"]["replicas"]:
+                self.remove(ref)
 
     def kill_pods(self, revision: str) -> None:
         for ref in [r for r in self.objects if r.kind == POD and r.name.startswith(revision)]:

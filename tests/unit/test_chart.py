@@ -282,7 +282,7 @@ def test_watched_namespaces_get_roles_and_the_cluster_none(default: list[Manifes
     roles = {r["metadata"]["namespace"]: r for r in of(OPERATOR, "Role")}
     assert set(roles) == {"one", "two", "conch-system"}
     whole = one(default, "ClusterRole", "conch-operator")["rules"]
-    strangers = {kind.plural for kind in GATEWAYS}  # of other namespaces, and of none
+    strangers = {grant.kind.plural for grant in rbac.CLUSTER}  # of other namespaces, and of none
     within = [rule for rule in whole if strangers.isdisjoint(rule["resources"])]
     assert len(whole) - len(within) == len(strangers)
     assert roles["one"]["rules"] == roles["two"]["rules"] == within

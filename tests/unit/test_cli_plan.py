@@ -18,8 +18,9 @@ from conch.cli.offline import Foresight, Installed, foresee
 from conch.cli.plan import plan_text, plan_value
 from conch.cli.printing import age, plain, short
 from conch.decide.times import format_time
+from conch.observe.capacity import Capacity
 from conch.plan import Apply
-from tests.unit.simulation import IMAGES, KEY, Cluster, manifest
+from tests.unit.simulation import GPU, IMAGES, KEY, Cluster, manifest
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "plan"
@@ -191,3 +192,38 @@ def test_what_is_being_deleted_has_no_plan() -> None:
     body["metadata"]["deletionTimestamp"] = format_time(cluster.now)
     with pytest.raises(Exception, match="demo/magika is being deleted"):
         planned(cluster)
+
+
+def on_gpus(gpus: int, when_short: str) -> Cluster:
+    """A service on two GPUs whose model was just changed, in a cluster that has so many."""
+    said = {"whenShort": when_short, "steps": [{"weight": 0}, {"pause": "5m"}]}
+    cluster = Cluster(manifest(minReplicas=2, rollout=said, resources={"limits": {GPU: 1}}))
+    cluster.gpus = gpus
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    cluster.edit(uri="s3://models/v2")
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("gpus", "when_short", "golden"), [(3, "Hold", "held"), (3, "Recreate", "short"), (4, "Recreate", "fits")]
+)
+def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(gpus: int, when_short: str, golden: str) -> None:
+    cluster = on_gpus(gpus, when_short)
+    asked = planned(cluster)
+    assert asked.asks
+    foresight = foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now, cluster.capacity())
+    is_golden(f"gpus-{golden}.txt", plain(plan_text(foresight)))
+    assert plan_value(foresight)["budget"] == foresight.main.budget != ""
+    told = [(write.kind, write.name) for write in foresight.writes]
+    assert told == [(action.ref.kind.name, action.ref.name) for action in cluster.reconcile()]
+
+
+def test_a_plan_of_somebody_who_may_not_look_says_so_and_goes_on() -> None:
+    cluster = on_gpus(3, "Hold")
+    foresight = foresee(
+        cluster.objects.values(), KEY, Installed(IMAGES), cluster.now, Capacity(unknown="nodes is forbidden")
+    )
+    assert foresight.main.budget.endswith("; nobody can tell whether they fit: nodes is forbidden.")
+    assert "Deployment" in {write.kind for write in foresight.writes if write.action == "create"}

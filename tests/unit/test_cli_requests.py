@@ -11,7 +11,7 @@ from conch.cli.options import Refused
 from conch.cli.printing import plain
 from conch.cli.status import status_text, status_value
 from conch.decide.request import Request
-from tests.unit.simulation import Cluster, manifest
+from tests.unit.simulation import GPU, Cluster, manifest
 
 STEPS = [{"weight": 0}, {"pause": "Manual"}, {"weight": 50}, {"pause": "5m"}, {"weight": 100}]
 NOW = 1_000_000.25
@@ -149,3 +149,20 @@ def test_the_status_as_a_value_is_the_status_and_what_to_read_it_with() -> None:
 def test_a_service_that_nobody_has_looked_at_says_so() -> None:
     text = plain(status_text(InferenceService.parse(manifest()), NOW))
     assert text == "demo/magika, generation 1: the operator has not looked at it yet\n"
+
+
+def test_what_waits_for_gpus_can_be_promoted_past_the_sum_and_then_by_its_steps() -> None:
+    cluster = Cluster(manifest(rollout={"steps": [{"pause": "Manual"}]}, resources={"limits": {GPU: 1}}))
+    cluster.gpus = 1
+    cluster.reconcile()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    text = plain(status_text(seen(cluster), cluster.now))
+    assert "GpuShort: Revision magika-" in text
+    assert "promote it, and its pods start all the same, or abort it: kubectl conch promote magika" in text
+    request = promote(seen(cluster), NOW, full=False)
+    assert "starts its pods all the same" in request.told
+    assert do(cluster, request) == "WaitsForPromotion"
+    assert "goes on from step 0 (pause: Manual)" in promote(seen(cluster), NOW, full=False).told

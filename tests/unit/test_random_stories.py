@@ -11,7 +11,7 @@ from conch.api.kinds import DEPLOYMENT, GATEWAY, HTTP_ROUTE, INFERENCE_SERVICE, 
 from conch.api.names import ANNOTATION_STABLE
 from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
-from tests.unit.simulation import KEY, Cluster, manifest, named, routed, told
+from tests.unit.simulation import GPU, KEY, Cluster, manifest, named, routed, told
 
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS = [{"weight": 5}, {"pause": "1m"}, {"weight": 40}, {"pause": "Manual"}, {"weight": 80}]
@@ -24,17 +24,30 @@ WAYS: list[dict[str, Any]] = [
     {},
 ]
 PODS = 3
+PLENTY = 100
+# What happens when they are short, and how many there are at first; most stories are of pods that ask for none.
+GPUS = [(None, 0), (None, 0), ("Hold", PODS), ("Hold", 2 * PODS), ("Recreate", PODS), ("Recreate", 2 * PODS)]
 PUBLIC = GatewayKey(KEY.namespace, "public")
 
 
 class Rollouts(RuleBasedStateMachine):
     """One service behind a gateway, and all that can happen to it."""
 
-    @initialize(on_failure=st.sampled_from(["Rollback", "Pause"]), far=st.integers(0, 6))
-    def begin(self, on_failure: str, far: int) -> None:
-        """Serve the first model, and bring the second one as far as that."""
+    @initialize(
+        on_failure=st.sampled_from(["Rollback", "Pause"]),
+        far=st.integers(0, 6),
+        on_gpus=st.sampled_from(GPUS),
+    )
+    def begin(self, on_failure: str, far: int, on_gpus: tuple[str | None, int]) -> None:
+        """Serve the first model, on GPUs or not, and bring the second one as far as that."""
+        self.when_short, gpus = on_gpus
         rollout = {"steps": STEPS, "onFailure": on_failure, "progressDeadline": "3m"}
-        self.cluster = Cluster(manifest(MODELS[0], minReplicas=PODS, rollout=rollout, traffic=TRAFFIC))
+        pods: dict[str, Any] = {"minReplicas": PODS}
+        if self.when_short:
+            rollout["whenShort"] = self.when_short
+            pods["resources"] = {"limits": {GPU: 1}}
+        self.cluster = Cluster(manifest(MODELS[0], rollout=rollout, traffic=TRAFFIC, **pods))
+        self.cluster.gpus = gpus
         self.cluster.reconcile()
         self.cluster.start_pods(self.cluster.decision().wanted)
         self.cluster.settle()
@@ -73,6 +86,16 @@ class Rollouts(RuleBasedStateMachine):
     def pods_start(self) -> None:
         for name in self.revisions():
             self.cluster.start_pods(name)
+        self.cluster.settle()
+
+    @rule(gpus=st.sampled_from([PODS, 2 * PODS - 1, 2 * PODS, PLENTY]))
+    def gpus_come_or_go(self, gpus: int) -> None:
+        self.cluster.gpus = gpus
+        self.cluster.settle()
+
+    @rule()
+    def pods_go_that_are_wanted_no_more(self) -> None:
+        self.cluster.end_pods()
         self.cluster.settle()
 
     @rule(times=st.integers(1, 4))
@@ -170,7 +193,22 @@ class Rollouts(RuleBasedStateMachine):
 
     @invariant()
     def the_stable_revision_keeps_its_capacity(self) -> None:
+        rollout = self.cluster.status.rollout
+        if rollout is not None and rollout.room == "Short":
+            assert self.when_short == "Recreate"
+            return
         assert self.cluster.objects[Ref(DEPLOYMENT, self.stable())]["spec"]["replicas"] >= PODS
+
+    @invariant()
+    def what_is_held_has_no_pods(self) -> None:
+        for name in self.variants():
+            rollout = self.cluster.world().service.of_variant(name).status.rollout
+            if rollout is not None and rollout.room == "Awaited" and rollout.reason == "GpuShort":
+                assert Ref(DEPLOYMENT, rollout.revision) not in self.cluster.objects or self.reached(rollout.revision)
+
+    def reached(self, name: str) -> bool:
+        """Whether a request may still reach a revision: then it keeps its pods, whatever becomes of it."""
+        return name in self.cluster.accepted or name in named(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
 
     @invariant()
     def what_is_not_ready_says_why(self) -> None:
@@ -189,7 +227,9 @@ class Rollouts(RuleBasedStateMachine):
             return
         self.a_person_lets_go()
         self.cluster.put_gateway(PUBLIC)
+        self.cluster.gpus = PLENTY
         for _ in range(30):
+            self.cluster.end_pods()
             for name in self.revisions():
                 replicas = self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"]
                 for index in range(replicas):

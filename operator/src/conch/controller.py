@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import kopf
@@ -20,14 +21,15 @@ from conch.api.kinds import GATEWAYS, HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJE
 from conch.desire import Images
 from conch.ending import end_by_signal
 from conch.observe import Gateways, Store
+from conch.observe.capacity import Capacity
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
-from conch.signals import Agents, Gauges
+from conch.signals import Agents, Capacities, Gauges
 from conch.telemetry import Health, Phases, serve
 from conch.watch import Intake, audit, run_kopf, watch
 from conch.workers import work
-from conch.write import CallError, EventWriter, Server, Writer
+from conch.write import CallError, EventWriter, Server, Writer, look_if_it_can
 from conch.write.leader import lead, resign
 
 # How often a cluster that lacks an API is asked whether it has come.
@@ -57,11 +59,13 @@ async def act(
     kinds = (*WATCHED, SCALED_OBJECT) if settings.metrics_api == "keda" else WATCHED
     intake = Intake(store, gateways, queue, kinds)
     agents, gauges = Agents(queue.add), Gauges(queue.add)
+    capacities = Capacities(queue.add, _nobody_looks if settings.namespaces else partial(look_if_it_can, server))
     reconcile = Reconciler(
         store=store,
         gateways=gateways,
         agents=agents,
         gauges=gauges,
+        capacities=capacities,
         writer=Writer(server, seen),
         event_writer=EventWriter(server, settings.identity),
         images=Images(settings.serving_image, settings.pull_policy),
@@ -88,6 +92,12 @@ async def act(
         queue.close()
         await agents.close()
         await gauges.close()
+        await capacities.close()
+
+
+async def _nobody_looks(namespaces: Iterable[str]) -> Mapping[str, Capacity]:
+    """Where the rights end at namespaces, nobody can tell what nodes there are."""
+    return dict.fromkeys(namespaces, Capacity(unknown="the operator serves some namespaces only, and lists no nodes"))
 
 
 async def _begin_anew_with(server: Server, what: str, kinds: Sequence[Kind]) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from conch.api import Status
 from conch.api.kinds import ServiceKey
 from conch.api.metrics import MetricsApi
-from conch.decide import Trouble, decide, events, pods_to_ask, tell, tell_unreadable, to_measure
+from conch.decide import Trouble, asks_for_room, decide, events, pods_to_ask, tell, tell_unreadable, to_measure
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, Unreadable, observe
 from conch.plan import Refusal, plan
-from conch.signals import Agents, Gauges
+from conch.signals import Agents, Capacities, Gauges
 from conch.write import EventWriter, Writer
 
 
@@ -26,6 +26,7 @@ class Reconciler:
     gateways: Gateways | None  # None: nobody watches them
     agents: Agents
     gauges: Gauges
+    capacities: Capacities
     writer: Writer
     event_writer: EventWriter
     images: Images
@@ -47,6 +48,7 @@ class Reconciler:
             return Outcome()
         world = world.told(self.agents.ask(key, pods_to_ask(world)))
         world = world.with_measured(self.gauges.ask(key, world.pods, to_measure(world)))
+        world = world.with_capacity(self.capacities.ask(key, waits=asks_for_room(world)))
         decision = decide(world)
         steps, blocked = plan(world, decision, desire(world, decision, self.images))
         uid = world.service.metadata.uid

@@ -7,7 +7,7 @@ from conch.api import names
 from conch.api._base import Duration, Passed, Quantity, duration_seconds
 from conch.api.autoscaling import Autoscaling, Behavior, Metric
 from conch.api.model import Format, Model, SecretRef, Storage
-from conch.api.names import ConditionType, Phase, RolloutState
+from conch.api.names import ConditionType, Phase, RolloutState, Room
 from conch.api.pod import Pod, Resources, Variable, Volume, VolumeMount
 from conch.api.rollout import MANUAL, Rollout, Step
 from conch.api.service import InferenceService, Metadata
@@ -69,6 +69,7 @@ __all__ = [
     "Rollout",
     "RolloutState",
     "RolloutStatus",
+    "Room",
     "SecretRef",
     "ServedModel",
     "Spec",

@@ -46,6 +46,8 @@ GATEWAY_CLASS: Final = Kind("gateway.networking.k8s.io", "v1", "GatewayClass", "
 POD: Final = Kind("", "v1", "Pod", "pods")
 ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 EVENT: Final = Kind("events.k8s.io", "v1", "Event", "events")
+NODE: Final = Kind("", "v1", "Node", "nodes")
+RESOURCE_QUOTA: Final = Kind("", "v1", "ResourceQuota", "resourcequotas")
 LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 
 API_SERVICE: Final = Kind("apiregistration.k8s.io", "v1", "APIService", "apiservices")

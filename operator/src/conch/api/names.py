@@ -78,3 +78,13 @@ class RolloutState(StrEnum):
     PROGRESSING = "Progressing"
     PAUSED = "Paused"
     FAILED = "Failed"
+
+
+class Room(StrEnum):
+    """Whether there were GPUs for the pods of a rollout beside those that serve. It is decided once a rollout."""
+
+    AWAITED = "Awaited"  # the candidate has no pods yet
+    ENOUGH = "Enough"
+    SHORT = "Short"  # the rollout goes as Recreate does
+    UNKNOWN = "Unknown"  # the operator may not look
+    OVERRULED = "Overruled"  # somebody promoted the candidate all the same

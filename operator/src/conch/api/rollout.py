@@ -79,6 +79,13 @@ class Rollout(Part):
                 path=".analysis",
             ),
             Rule(
+                "!has(self.analysis) || !has(self.whenShort) || self.whenShort != 'Recreate'"
+                " || !self.analysis.exists(gate, has(gate.parity))",
+                message="where GPUs are short, whenShort: Recreate ends the old pods first, and then there is nobody to"
+                " compare with; remove the parity gate, or set whenShort to Hold",
+                path=".analysis",
+            ),
+            Rule(
                 "!has(self.steps) || has(self.analysis) || !self.steps.exists(s, has(s.analysis))",
                 message="a step is an analysis, and there is nothing to judge by; add gates to rollout.analysis, or"
                 " remove the step",
@@ -97,6 +104,10 @@ class Rollout(Part):
     strategy: Literal["Progressive", "Recreate"] = "Progressive"
     """Progressive: the new revision comes up beside the old one. Recreate: the old pods end first, and requests
     fail in between; for when there is no room for both."""
+    when_short: Literal["Hold", "Recreate", "Surge"] = "Hold"
+    """What a Progressive rollout does where the GPUs that are free do not suffice for its pods beside the old ones.
+    Hold: it waits without pods until they do, and the old revision serves on. Recreate: it goes as that strategy does,
+    without steps. Surge: it starts its pods all the same, for clusters that add nodes for pods that find none."""
     steps: Annotated[tuple[Step, ...], Field(max_length=32)] = ()
     """By which shares the new revision takes over; all of it follows the last one. Empty: all at once."""
     analysis: Gates = ()

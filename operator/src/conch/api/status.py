@@ -108,6 +108,9 @@ class RolloutStatus(Part):
     """The share that it has, as far as the traffic's own report shows, in percent."""
     capacity: int = 0
     """The ready pods that carried the service when the rollout began, and that are kept until it ends."""
+    room: str = ""
+    """Whether there were GPUs for its pods beside those that serve, decided once: Awaited, Enough, Short (it goes as
+    Recreate does), Unknown or Overruled. Absent where its pods ask for none."""
     reason: str = ""
     """What it waits for, or why it failed, in one CamelCase word."""
     message: str = ""

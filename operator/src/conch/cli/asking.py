@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from conch.api import InferenceService, RolloutState, RolloutStatus, Step
+from conch.api import InferenceService, RolloutState, RolloutStatus, Room, Step
 from conch.cli.options import Refused
 from conch.cli.track import look, noun, subject, where
 from conch.decide.request import Request, Verb
-from conch.decide.steps import stages
+from conch.decide.steps import going, stages
 
 PAUSED_BY_HAND: Final = "PausedByHand"
 
@@ -33,7 +33,7 @@ def promote(service: InferenceService, now: float, *, full: bool) -> Ask:
         Refused: there is nothing to promote.
     """
     rollout = _going(service)
-    steps = stages(service.spec.rollout)
+    steps = stages(going(service.spec.rollout, rollout))
     if rollout.step >= len(steps):
         raise Refused(f"all steps of {rollout.revision} are passed, and nothing is left to promote; {look(service)}")
     if full:
@@ -42,6 +42,9 @@ def promote(service: InferenceService, now: float, *, full: bool) -> Ask:
             " passed over."
         )
         return Ask(_text("promote", service, now), told)
+    if rollout.room == Room.AWAITED:
+        told = f"{rollout.revision} starts its pods all the same; those that find no GPU wait for a node."
+        return Ask(_text("promote", service, now, rollout.step), told)
     told = f"{rollout.revision} goes on from step {rollout.step} ({step_words(steps[rollout.step])})."
     return Ask(_text("promote", service, now, rollout.step), told)
 

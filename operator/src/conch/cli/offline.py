@@ -7,19 +7,20 @@ traffic will do; of these the steps are told.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from conch.api import Step
+from conch.api import Room, Step
 from conch.api.kinds import ServiceKey
 from conch.api.metrics import MetricsApi
 from conch.cli.asking import step_words
 from conch.cli.options import Refused
 from conch.cli.track import requests_of
-from conch.decide import Decision, Trouble, decide, tell
+from conch.decide import Decision, Trouble, asks_for_room, decide, tell
 from conch.decide.living import floor_of
-from conch.decide.steps import stages
+from conch.decide.steps import going, stages
 from conch.desire import Images, desire
 from conch.observe import Store, Unreadable, World, observe
+from conch.observe.capacity import Capacity
 from conch.plan import Action, Apply, Delete, Refusal, plan
 from conch.traffic import router_of
 
@@ -57,6 +58,7 @@ class Course:
     known: bool  # whether it is in the history already
     serving: str | None  # what serves now
     message: str
+    budget: str  # what its pods ask of the GPUs, and whether there are as many; empty: nothing
     stages: tuple[Stage, ...]
 
 
@@ -70,6 +72,7 @@ class Foresight:
     left: tuple[str, ...]  # variants that are asked for no more, and of which something is left
     writes: tuple[Write, ...]
     refusals: tuple[Refusal, ...]
+    asks: bool  # whether a rollout depends on what GPUs there are
     conditions: tuple[tuple[str, str, str, str], ...]  # type, status, reason, message: the status that follows
 
 
@@ -82,7 +85,13 @@ class Installed:
     prometheus: str = ""
 
 
-def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, installed: Installed, now: float) -> Foresight:
+def foresee(
+    bodies: Iterable[Mapping[str, Any]],
+    key: ServiceKey,
+    installed: Installed,
+    now: float,
+    capacity: Capacity | None = None,
+) -> Foresight:
     """Run the rooms over a service and what there is of it.
 
     Args:
@@ -90,6 +99,7 @@ def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, installed: Ins
         key: which service.
         installed: what new revisions run, and who drives their number.
         now: seconds since the epoch.
+        capacity: what GPUs there are; None: nobody has looked.
 
     Raises:
         Refused: the service cannot be read.
@@ -102,6 +112,7 @@ def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, installed: Ins
         raise Refused(f"{key} is being deleted; wait until it is gone, and look again")
     if isinstance(world, Unreadable):
         raise Refused(world.message)
+    world = world.with_capacity(capacity)
     decisions = decide(world)
     steps, refusals = plan(world, decisions, desire(world, decisions, installed.images))
     first = Trouble(refusals[0].reason, refusals[0].message) if refusals else None
@@ -114,6 +125,7 @@ def foresee(bodies: Iterable[Mapping[str, Any]], key: ServiceKey, installed: Ins
         left=tuple(left.service.variant for left in world.left),
         writes=tuple(_write(row, action) for row, step in enumerate(steps, 1) for action in step),
         refusals=tuple(refusals),
+        asks=asks_for_room(world),
         conditions=tuple((c.type, c.status, c.reason, c.message) for c in status.conditions),
     )
 
@@ -128,6 +140,7 @@ def _course(world: World, decision: Decision) -> Course:
         known=decision.wanted in world.revisions,
         serving=world.routed,
         message=_message(world, decision),
+        budget=decision.budget,
         stages=_stages(world, decision),
     )
 
@@ -142,15 +155,22 @@ def _write(row: int, action: Action) -> Write:
             return Write(row, "hand over", action.ref.kind.name, action.ref.name, action.manifest)
 
 
+_SHORT: Final[dict[str, str]] = {
+    Room.AWAITED: "when there are GPUs for its pods, by the steps below; until then they do not start.",
+    Room.SHORT: "after its pods have ended, for there are no GPUs for both: requests fail in between.",
+}
+
+
 def _message(world: World, decision: Decision) -> str:
     """Say what becomes of the revisions."""
     if decision.failed:
         return f"Revision {decision.wanted} failed before and stays refused; {decision.serving} serves on."
     if decision.rollout is not None:
+        way = _SHORT.get(decision.rollout.room, "by the steps below.")
         back = (
             "" if decision.wanted not in world.revisions else " It is in the history: its pods start as they did then."
         )
-        return f"Revision {decision.wanted} takes over from {decision.serving} by the steps below.{back}"
+        return f"Revision {decision.wanted} takes over from {decision.serving} {way}{back}"
     if not decision.admitted:
         pods = "1 of its pods is" if decision.needed == 1 else f"{decision.needed} of its pods are"
         warm = " and warm" if world.service.spec.predictor.warmup else ""
@@ -167,9 +187,9 @@ def _stages(world: World, decision: Decision) -> tuple[Stage, ...]:
     capacity = memory.capacity if memory is not None else floor_of(service)
     at = memory.step if memory is not None and not decision.failed else -1
     warms = service.spec.predictor.warmup is not None
-    compares = service.spec.rollout.parity is not None
+    compares = going(service.spec.rollout, memory).parity is not None
     found = []
-    for number, step in enumerate(stages(service.spec.rollout)):
+    for number, step in enumerate(stages(going(service.spec.rollout, memory))):
         pods = router.pods(step.weight, capacity) if step.weight is not None else None
         state = "passed" if number < at else "now" if number == at else ""
         found.append(Stage(number, step_words(step), pods, _waits(step, pods, warms=warms, compares=compares), state))

@@ -18,7 +18,7 @@ from conch.desire import Images
 from conch.observe.world import controller_uid, owner_words
 from conch.plan import Refusal
 from conch.plan.actions import taken
-from conch.write import CallError
+from conch.write import CallError, look
 from conch.write.user import UserServer
 from conch_contract import names
 
@@ -101,7 +101,11 @@ async def _against(
         kinds = [kind for kind in WATCHED if kind != INFERENCE_SERVICE]
         kinds += [SCALED_OBJECT] if installed.metrics_api == "keda" else []
         lists = await asyncio.gather(*(_children(cluster.server, kind, key, body) for kind in kinds))
-        foresight = foresee([body, *(one for many in lists for one in many)], key, installed, time.time())
+        bodies = [body, *(one for many in lists for one in many)]
+        foresight = foresee(bodies, key, installed, time.time())
+        if foresight.asks:  # what the operator would ask too; with the rights of whoever types
+            there = await look(cluster.server, [namespace])
+            foresight = foresee(bodies, key, installed, time.time(), there[namespace])
         found.append(await _with_strangers(cluster.server, body["metadata"]["uid"], foresight))
     return found
 
@@ -186,6 +190,7 @@ def _course(course: Course) -> dict[str, Any]:
         "revision": {"name": course.revision, "number": course.number, "known": course.known},
         "serving": course.serving,
         "message": course.message,
+        "budget": course.budget,
         "steps": [
             {"step": stage.number, "says": stage.said, "pods": stage.pods, "waits": stage.waits, "state": stage.state}
             for stage in course.stages
@@ -197,6 +202,8 @@ def plan_text(foresight: Foresight) -> Text:
     """Return what a person reads."""
     text: list[str | Table] = [f"{foresight.service}: {foresight.main.message}"]
     text += [f"Variant {course.variant} ({course.requests}): {course.message}" for course in foresight.variants]
+    budgets = [course.budget for course in (foresight.main, *foresight.variants) if course.budget]
+    text += ["", "GPUs:", *(f"  {told}" for told in budgets)] if budgets else []
     text += [
         f"Variant {variant} is asked for no more: its pods go when no request can reach them."
         for variant in foresight.left

@@ -12,7 +12,7 @@ from conch.cli.options import Access, access
 from conch.cli.printing import Table, Text, age, short, show
 from conch.cli.track import noun, requests_of, where
 from conch.decide.request import annotation
-from conch.decide.steps import stages
+from conch.decide.steps import GPU_SHORT, going, stages
 from conch.decide.times import parse_time
 
 _PROMOTE: Final = "promote it, or abort it"
@@ -23,6 +23,7 @@ _WAYS: Final = {
     PAUSED_BY_HAND: "resume it, promote it, or abort it",
     "WaitsForPromotion": _PROMOTE,
     "PausedOnFailure": _PROMOTE,
+    GPU_SHORT: "promote it, and its pods start all the same, or abort it",
 }
 
 
@@ -83,7 +84,7 @@ def _requests_value(variant: Variant) -> dict[str, Any]:
 
 def _variant(track: InferenceService) -> tuple[str, ...]:
     status, rollout, ready = track.status, track.status.rollout, track.status.condition("Ready")
-    of = len(stages(track.spec.rollout))
+    of = len(stages(going(track.spec.rollout, rollout)))
     waits = rollout.reason if rollout else ready.message if ready and ready.status != "True" else ""
     return (
         track.variant,
@@ -110,7 +111,7 @@ def _headline(service: InferenceService) -> str:
 
 def _rollout(service: InferenceService, rollout: RolloutStatus, now: float) -> list[str | Table]:
     """The rollout: where it is, what it waits for, what its gates say, what a person can do."""
-    steps = stages(service.spec.rollout)
+    steps = stages(going(service.spec.rollout, rollout))
     at = (
         f"step {rollout.step} of {len(steps)} ({step_words(steps[rollout.step])})"
         if rollout.step < len(steps)

@@ -7,7 +7,7 @@ from conch.decide.attention import ToMeasure, pods_to_ask, to_measure
 from conch.decide.events import Event, events
 from conch.decide.living import Living
 from conch.decide.naming import revision_name
-from conch.decide.rollout import Decision
+from conch.decide.rollout import Decision, asks_for_room
 from conch.decide.service import Decisions, decide
 from conch.decide.status import tell, tell_unreadable
 from conch.observe import Trouble
@@ -19,6 +19,7 @@ __all__ = [
     "Living",
     "ToMeasure",
     "Trouble",
+    "asks_for_room",
     "decide",
     "events",
     "pods_to_ask",

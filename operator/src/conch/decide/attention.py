@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus
+from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus, Room
 from conch.decide.gates import questions
 from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.sleep import asleep
@@ -17,6 +17,8 @@ from conch_contract import ModelState
 # How often pods that are not ready yet are asked, in seconds: first, and at the most.
 ASK_FIRST: Final = 1.0
 ASK_LIMIT: Final = 8.0
+# How often a rollout that waits for GPUs says that it still does; news of them wake it.
+ROOM_LOOK: Final = 20.0
 # How long pods that are ready are asked what they serve, when a network policy lets nobody ask.
 ASK_PATIENCE: Final = 60.0
 
@@ -71,6 +73,9 @@ def next_look(world: World, memory: RolloutStatus | None, wanted: str) -> float 
 
 
 def _moments(world: World, memory: RolloutStatus | None, wanted: str) -> Iterator[float]:
+    if memory is not None and memory.room == Room.AWAITED and memory.state != RolloutState.FAILED:
+        yield ROOM_LOOK
+        return
     if memory is None or memory.state != RolloutState.FAILED:
         up = _all_up(world, wanted) or asleep(world, memory, wanted)
         said = world.service.status.revision(wanted)

@@ -13,6 +13,7 @@ from conch.decide.revisions import phase_of
 from conch.decide.rollout import Decision
 from conch.decide.scaling import autoscaling
 from conch.decide.sleep import asleep, wakes_up
+from conch.decide.steps import GPU_SHORT
 from conch.decide.trouble import trouble
 from conch.decide.verdict import Truth, Verdict
 from conch.decide.warm import warmup_failed
@@ -31,7 +32,7 @@ _PERHAPS: Final = frozenset({"GatewaySilent"})
 
 def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, routed: bool) -> list[Verdict]:
     """All conditions that the predictor, or a variant, has at this moment."""
-    found = refused or trouble(world, decision.wanted)
+    found = refused or _held(decision) or trouble(world, decision.wanted)
     if not decision.admitted:
         found = found or warmup_failed(world, decision.wanted)
     done = decision.wanted == decision.serving == world.routed and decision.admitted
@@ -57,6 +58,17 @@ def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, ro
         told = waits.message if waits else f"Revision {decision.wanted} is coming up."
         verdicts.append(Verdict(ConditionType.RECONCILING, "True", "Progressing", told))
     return verdicts
+
+
+def _held(decision: Decision) -> Trouble | None:
+    """Why the candidate has no pods yet.
+
+    It is not Stalled: it goes on by itself, so kstatus and Argo CD shall see it in progress, with Ready False and the
+    reason, and `kubectl wait` shall wait.
+    """
+    memory = decision.rollout
+    held = memory is not None and memory.reason == GPU_SHORT and not decision.failed
+    return Trouble(memory.reason, memory.message) if memory is not None and held else None
 
 
 def _late(found: Trouble | None) -> Trouble:

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from conch.api import ConditionType, RolloutState, Status
+from conch.api import ConditionType, RolloutState, Room, Status
+from conch.decide.steps import GPU_SHORT
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ def _rollout(before: Status, after: Status) -> list[Event]:
     story = []
     if now.weight > weight:
         story.append(Event("Normal", "WeightChanged", "Shift", f"{now.weight} % of the requests go to {now.revision}."))
+    if now.room == Room.SHORT and not (was is not None and same and was.room == Room.SHORT):
+        note = f"There are no GPUs for {now.revision} beside the pods that serve: these end first, then it starts."
+        story.append(Event("Warning", GPU_SHORT, "Recreate", note))
     if was is not None and same and was.state == now.state and was.reason == now.reason:
         return story
     if now.state == RolloutState.PAUSED:

@@ -1,9 +1,10 @@
 """Which revisions shall have pods, and how many at the least."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from conch.api import InferenceService, RolloutState, RolloutStatus
+from conch.api import InferenceService, RolloutState, RolloutStatus, Room
 from conch.decide.sleep import may_rest
+from conch.decide.steps import going
 from conch.observe import World
 from conch.traffic import InForce, TrafficRouter, still_reached
 
@@ -31,6 +32,15 @@ class Change:
     def service(self) -> InferenceService:
         return self.world.service
 
+    def going(self, memory: RolloutStatus) -> "Change":
+        """The same, of a service whose spec says how this rollout goes: it may be another way than the user's."""
+        spec = self.service.spec
+        goes = going(spec.rollout, memory)
+        if goes is spec.rollout:
+            return self
+        service = self.service.model_copy(update={"spec": spec.model_copy(update={"rollout": goes})})
+        return replace(self, world=replace(self.world, service=service))
+
 
 def floor_of(service: InferenceService) -> int:
     """The least replicas that the user allows a revision that is awake."""
@@ -50,11 +60,11 @@ def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tupl
         chosen = {change.wanted: floor}
     elif drains(change.service):
         chosen = _one_after_the_other(change, memory, needed)
-    elif memory.state == RolloutState.FAILED:
-        chosen = {change.stable: floor}
+    elif memory.state == RolloutState.FAILED or memory.room == Room.AWAITED:
+        chosen = {change.stable: floor}  # nothing is under way: it follows the spec, and its autoscaler
     else:
         scales = change.service.spec.predictor.scales
-        kept = max(floor, memory.capacity) if scales else max(world.replicas(change.stable), 1)
+        kept = max(floor, memory.capacity) if scales else world.replicas(change.stable) or floor
         chosen = {change.wanted: needed, change.stable: kept}
     # What a request may still reach keeps its pods until the traffic has left it.
     for name in sorted((change.in_force.reachable | still_reached(world)) - chosen.keys()):

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from conch.api import ConditionType, RolloutState, RolloutStatus
 from conch.api.analysis import GateStatus, named
 from conch.decide.attention import age, next_look
+from conch.decide.budget import each_of
 from conch.decide.gates import judge_all
 from conch.decide.history import forgotten, number_of
 from conch.decide.living import Change, Living, ceiling_of, drains, floor_of, living_of
 from conch.decide.naming import revision_name
 from conch.decide.parity import compares, parity_status, parity_waits
 from conch.decide.request import Request
-from conch.decide.steps import LAST, Facts, advance, begin, stages
+from conch.decide.room import awaits, entered, judged
+from conch.decide.steps import LAST, Facts, advance, again, begin, stages
 from conch.decide.times import parse_time
 from conch.decide.trouble import crash_loop, not_answering, trouble
 from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
@@ -35,6 +37,7 @@ class Decision:
     living: tuple[Living, ...]  # the revisions that shall have pods
     rollout: RolloutStatus | None  # what is remembered of the rollout under way, or of the one that failed
     needed: int  # ready pods that `wanted` needs at this moment
+    budget: str  # whether its pods fit beside those that serve, in a sentence; empty: there was nothing to judge
     warmup: bool  # whether the warm-up of `wanted` shall begin, if it has not
     compared: str | None  # the revision with which the answers of `wanted` shall be compared, if they are not
     number: int  # of `wanted` in the history
@@ -49,6 +52,11 @@ class Decision:
         return None if self.failed or self.wanted == self.serving else self.wanted
 
     @property
+    def takes_gpus(self) -> bool:
+        """Whether its pods may start from this look on, and no look at the nodes has seen them."""
+        return bool(self.budget) and self.rollout is not None and not awaits(self.rollout)
+
+    @property
     def failed(self) -> bool:
         """Whether the revision that the spec asks for is refused, because it failed."""
         return self.rollout is not None and self.rollout.state == RolloutState.FAILED
@@ -56,11 +64,14 @@ class Decision:
 
 def decide_one(world: World) -> Decision:
     """Decide, for the predictor or one variant, which revisions live and how its requests are shared out."""
-    service = world.service
-    wanted = revision_name(service.track, service.spec.predictor)
-    router = router_of(service)
-    change = Change(world, router, router.in_force(world), wanted, _stable(world, wanted))
-    memory = _remember(change) if change.stable != wanted else None
+    change = _change(world)
+    memory, told = _begun(change), ""
+    if memory is not None:
+        judgement = judged(change, memory, world.capacity)
+        memory, told = memory.model_copy(update={"room": judgement.room}), judgement.told
+        change = change.going(memory)
+        memory = _moved_on(change, memory, judgement.waits)
+    world, service, wanted = change.world, change.service, change.wanted
     shares, serving = _split(change, memory)
     needed = _needed(change, memory)
     living = living_of(change, memory, needed)
@@ -73,6 +84,7 @@ def decide_one(world: World) -> Decision:
         living=living,
         rollout=memory,
         needed=needed,
+        budget=told,
         warmup=_warms_up(change, memory, needed),
         compared=_compared(change, memory, needed),
         number=number_of(world, wanted),
@@ -81,6 +93,19 @@ def decide_one(world: World) -> Decision:
         admitted=_served_before(world) or (world.ready(wanted) >= needed and warmup_waits(world, wanted) is None),
         wait=next_look(world, memory, wanted),
     )
+
+
+def asks_for_room(world: World) -> bool:
+    """Whether a rollout waits to know what GPUs there are. Only one whose pods ask for some does."""
+    tracks = (track for track in world.tracks if each_of(track.service))
+    return any(memory is not None and awaits(memory) for memory in map(_begun, map(_change, tracks)))
+
+
+def _change(world: World) -> Change:
+    service = world.service
+    wanted = revision_name(service.track, service.spec.predictor)
+    router = router_of(service)
+    return Change(world, router, router.in_force(world), wanted, _stable(world, wanted))
 
 
 def _stable(world: World, wanted: str) -> str:
@@ -98,16 +123,24 @@ def _served_before(world: World) -> bool:
     return not world.service.variant or bool(world.service.status.stable)
 
 
-def _remember(change: Change) -> RolloutStatus:
-    """Return the memory of the rollout, moved on by what the world shows."""
-    world, service, stable, wanted = change.world, change.service, change.stable, change.wanted
-    memory = service.status.rollout
-    carried = _carried(world, stable)
+def _begun(change: Change) -> RolloutStatus | None:
+    """Return the memory of the rollout as the world finds it, begun if need be; None: there is nothing to roll out."""
+    world, service, wanted = change.world, change.service, change.wanted
+    if change.stable == wanted:
+        return None
+    memory, carried = service.status.rollout, _carried(world, change.stable)
     if memory is None or memory.revision != wanted:
         memory = begin(wanted, carried, world.now)
-    kept = memory.weight > 0 or drains(service)
+    memory = again(memory, Request.of(service), world.now)
+    kept = memory.weight > 0 or drains(change.going(memory).service)
     capacity = max(memory.capacity, carried) if kept else carried
-    memory = memory.model_copy(update={"capacity": capacity})
+    return memory.model_copy(update={"capacity": capacity, "room": entered(change, memory)})
+
+
+def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> RolloutStatus:
+    """Return the memory of the rollout, moved on by what the world shows; `room`: why its pods may not start yet."""
+    world, service, stable, wanted = change.world, change.service, change.stable, change.wanted
+    capacity = memory.capacity
     gates, parity = _judge(change, memory), service.spec.rollout.parity
     facts = Facts(
         now=world.now,
@@ -122,6 +155,7 @@ def _remember(change: Change) -> RolloutStatus:
         stable_lacks=_lacks(world, stable, capacity),
         gates=gates,
         once=(parity.name or "") if parity else "",
+        room=room,
         request=Request.of(service),
     )
     return advance(memory, service.spec.rollout, facts)

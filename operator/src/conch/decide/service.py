@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from conch.decide.mirror import MISSING, arrival, no_copies, shadows
 from conch.decide.rollout import Decision, decide_one
+from conch.decide.room import with_promises
 from conch.observe import World
 from conch.traffic import Way, no_mirror, still_reached
 
@@ -45,12 +46,14 @@ class Decisions:
 
 def decide(world: World) -> Decisions:
     """Decide what of the service lives, and how the requests are shared out."""
-    tracks, left = world.tracks, world.left
+    tracks, left = with_promises(world).tracks, world.left
     found = {shadow: said for shadow in shadows(world) if (said := arrival(world, shadow)) is not None}
     missing = {shadow.name: no_copies(shadow) for shadow, said in found.items() if said == MISSING}
-    decisions = []
+    decisions: list[Decision] = []
     for track in tracks:
-        decision, trouble = decide_one(track), missing.get(track.service.variant)
+        # Once one has taken its GPUs, what is left is for the next look to tell.
+        known = None if any(decision.takes_gpus for decision in decisions) else track.capacity
+        decision, trouble = decide_one(track.with_capacity(known)), missing.get(track.service.variant)
         decisions.append(replace(decision, in_force=replace(decision.in_force, doubt=trouble)))
     kept = frozenset(name for gone in left for name in still_reached(gone))
     return Decisions(

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from conch.api import Rollout, RolloutState, RolloutStatus, Step
-from conch.api.analysis import GateStatus, Verdict
+from conch.api import Rollout, RolloutState, RolloutStatus, Room, Step
+from conch.api.analysis import GateStatus, Verdict, named
 from conch.decide.parity import overruled
 from conch.decide.request import Request
 from conch.decide.times import format_time, parse_time
 from conch.observe import Trouble
 
 LAST: Final = Step(weight=100)
+# What a candidate without pods waits for: GPUs, or a word on how many there are.
+GPU_SHORT: Final = "GpuShort"
+WAITS_FOR_BUDGET: Final = "WaitsForBudget"
 _BY_HAND: Final = "PausedByHand"
 _ON_FAILURE: Final = "PausedOnFailure"
 
@@ -36,7 +39,19 @@ class Facts:
     gates: tuple[GateStatus, ...] = ()  # what they say; before the candidate's first request only parity
     once: str = ""  # the gate among them that is judged once for all steps
     stable_lacks: int = 0  # pods that the stable revision lacks
+    room: Trouble | None = None  # why the candidate's pods may not start beside the stable's yet
     request: Request | None = None
+
+
+def going(rollout: Rollout, memory: RolloutStatus | None) -> Rollout:
+    """Return how a rollout goes: as the spec says, or as Recreate does where GPUs are short.
+
+    Then there are no steps, since there are no two revisions to share the requests, and nobody to compare with.
+    """
+    if memory is None or memory.room != Room.SHORT:
+        return rollout
+    gates = tuple(gate for gate in named(rollout.analysis) if gate.parity is None)
+    return rollout.model_copy(update={"strategy": "Recreate", "steps": (), "analysis": gates})
 
 
 def stages(rollout: Rollout) -> tuple[Step, ...]:
@@ -53,36 +68,54 @@ def begin(revision: str, capacity: int, now: float) -> RolloutStatus:
     )
 
 
+def again(memory: RolloutStatus, request: Request | None, now: float) -> RolloutStatus:
+    """Return the memory of a rollout that failed and is begun once more, where a person asks for that."""
+    if memory.state != RolloutState.FAILED or request is None or request.verb != "retry":
+        return memory
+    if request.text == memory.request:
+        return memory
+    return begin(memory.revision, memory.capacity, now).model_copy(update={"request": request.text})
+
+
 def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Return what is remembered after looking at the facts."""
-    request = facts.request if facts.request and facts.request.text != memory.request else None
     if memory.state == RolloutState.FAILED:
-        if request is None or request.verb != "retry":
-            return memory
-        again = begin(memory.revision, memory.capacity, facts.now)
-        memory = again.model_copy(update={"request": request.text})
-    elif request is not None and request.verb == "abort":
+        return memory
+    request = facts.request if facts.request and facts.request.text != memory.request else None
+    if request is not None and request.verb == "abort":
         return _failed(memory, Trouble("Aborted", "It was aborted by hand."), request.text)
-    elif request is not None and request.verb == "promote":
-        promoted = _promoted(memory, rollout, request, facts.now)
-        if promoted is not memory:
-            memory, facts = promoted, replace(facts, gates=_past(memory, rollout, facts))
+    if request is not None and request.verb == "promote":
+        memory, facts = _promoted(memory, rollout, facts, request)
     memory = memory.model_copy(update={"programmed": facts.achieved, "gates": facts.gates})
     broken = facts.broken or _gate_failed(facts.gates)
     if memory.reason != _ON_FAILURE and broken is not None:
         return _failure(memory, rollout, broken)
+    return _held(memory, facts) or _walk(_resumed(memory, rollout, facts.now), rollout, facts)
+
+
+def _held(memory: RolloutStatus, facts: Facts) -> RolloutStatus | None:
+    """Return the memory of a rollout that no step can move: a person holds it, is asked, or there is no room for it."""
     if memory.reason == _ON_FAILURE:
         return memory  # a person decides, and to hold it is no decision: it is held
     if facts.request is not None and facts.request.verb == "pause":
         return _waiting(memory, Trouble(_BY_HAND, "It is held by hand."), RolloutState.PAUSED)
-    if memory.reason == _BY_HAND and (step := _step(memory, rollout)) and step.pause is None:
-        memory = memory.model_copy(update={"since": format_time(facts.now)})  # the time that it was held does not count
-    return _walk(memory, rollout, facts)
+    if memory.room == Room.AWAITED and facts.room is not None:
+        return _waiting(memory, facts.room, RolloutState.PROGRESSING)
+    return None
+
+
+def _resumed(memory: RolloutStatus, rollout: Rollout, now: float) -> RolloutStatus:
+    """Begin a step anew that could not go on: the time that it was held does not count."""
+    step = _step(memory, rollout)
+    by_hand = memory.reason == _BY_HAND and step is not None and step.pause is None
+    if by_hand or memory.reason in {GPU_SHORT, WAITS_FOR_BUDGET}:
+        return memory.model_copy(update={"since": format_time(now)})
+    return memory
 
 
 def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None:
     """Return the seconds until the clock alone will move this rollout; None if it never will."""
-    if memory.state == RolloutState.FAILED:
+    if memory.state == RolloutState.FAILED or memory.room == Room.AWAITED:
         return None
     step = _step(memory, rollout)
     passed = now - parse_time(memory.since)
@@ -173,22 +206,27 @@ def _overdue(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSt
     return _failure(memory, rollout, Trouble(reason, late))
 
 
-def _promoted(memory: RolloutStatus, rollout: Rollout, request: Request, now: float) -> RolloutStatus:
-    """Go past the step that a person names, or past all."""
+def _promoted(memory: RolloutStatus, rollout: Rollout, facts: Facts, request: Request) -> tuple[RolloutStatus, Facts]:
+    """Go past the step that a person names, or past all; of a candidate without room, first past the want of it."""
     last = len(stages(rollout)) - 1
     if request.step is not None and request.step != memory.step:
-        return memory
+        return memory, facts
+    if memory.room == Room.AWAITED:
+        memory = memory.model_copy(update={"room": Room.OVERRULED.value})
+        if request.step is not None:
+            return memory.model_copy(update={"request": request.text}), facts
     step = last if request.step is None else min(memory.step + 1, last)
-    return memory.model_copy(
+    promoted = memory.model_copy(
         update={
             "step": max(step, memory.step),
-            "since": format_time(now),
+            "since": format_time(facts.now),
             "state": RolloutState.PROGRESSING,
             "reason": "",
             "gates": (),
             "request": request.text,
         }
     )
+    return promoted, replace(facts, gates=_past(memory, rollout, facts))
 
 
 def _past(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> tuple[GateStatus, ...]:

@@ -35,7 +35,7 @@ def says(observed: Any, desired: Any) -> bool:
         return len(items) == len(desired) and all(map(says, items, desired))
     if observed is None:
         return not desired
-    return bool(observed == desired) or _quantity(observed) == _quantity(desired) is not None
+    return bool(observed == desired) or quantity(observed) == quantity(desired) is not None
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:
@@ -44,7 +44,7 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def _quantity(value: Any) -> Decimal | None:
+def quantity(value: Any) -> Decimal | None:
     """Return the amount that a Kubernetes quantity names; None if it is none."""
     match = _QUANTITY.fullmatch(str(value)) if isinstance(value, str | int | float) else None
     if match is None:

@@ -31,6 +31,7 @@ from conch.api.names import (
     ANNOTATION_GENERATION,
     ANNOTATION_STABLE,
 )
+from conch.observe.capacity import Capacity
 from conch.observe.gateways import Gateways, SeenGateways, named_gateways
 from conch.observe.measured import Measured
 from conch.observe.parity import parities
@@ -131,6 +132,7 @@ class World:
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
     measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates look at it
+    capacity: Capacity | None = None  # what GPUs there are, where a rollout asks; None: nobody has told yet
 
     @property
     def key(self) -> ServiceKey:
@@ -201,6 +203,10 @@ class World:
     def with_measured(self, measured: Mapping[str, Measured]) -> "World":
         """The same world with what was measured of its candidates."""
         return replace(self, measured=measured)
+
+    def with_capacity(self, capacity: Capacity | None) -> "World":
+        """The same world with what GPUs the cluster has."""
+        return replace(self, capacity=capacity)
 
     def told(self, reports: Mapping[str, AgentReport]) -> "World":
         """The same world with what pods answered (by uid)."""

@@ -1,9 +1,10 @@
-"""What is asked of the outside: agents their reports, Triton its counters, Prometheus its numbers.
+"""What is asked of the outside: agents, Triton, Prometheus, and the API server of GPUs.
 
 Reads only, in the background: a reconcile takes what is known and never waits. Decides nothing.
 """
 
 from conch.signals.agents import Agents
+from conch.signals.capacities import Capacities
 from conch.signals.gauges import Gauges
 
-__all__ = ["Agents", "Gauges"]
+__all__ = ["Agents", "Capacities", "Gauges"]

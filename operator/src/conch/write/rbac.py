@@ -27,7 +27,9 @@ from conch.api.kinds import (
     JOB,
     LEASE,
     METRIC,
+    NODE,
     POD,
+    RESOURCE_QUOTA,
     SCALED_OBJECT,
     SERVICE,
     Kind,
@@ -107,6 +109,13 @@ KEDA: Final[tuple[Grant, ...]] = (
 CLUSTER: Final[tuple[Grant, ...]] = (
     Grant(GATEWAY, ("list", "watch"), "whether the Gateways that services name are there; they are never written"),
     Grant(GATEWAY_CLASS, ("list", "watch"), "what those Gateways support, such as timeouts"),
+    Grant(
+        NODE,
+        ("list",),
+        "what GPUs there are, before a rollout of pods that ask for some; who holds them is told by the pods, which the"
+        " operator lists in the whole cluster anyway",
+    ),
+    Grant(RESOURCE_QUOTA, ("list",), "what GPUs the service's namespace may ask for"),
 )
 
 # The metrics API's, in the namespaces that the operator watches.

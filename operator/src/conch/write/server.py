@@ -5,7 +5,7 @@ models are passed by, because the pure rooms speak plain manifests and server-si
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,6 +23,7 @@ MERGE: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _TIMEOUT: Final = 30  # seconds, for a call
+_PAGE: Final = 500  # objects, as kubectl asks for
 
 _calls = Counter("conch_api_calls", "Calls to the API server.", ["verb", "resource", "code"])
 
@@ -143,6 +144,19 @@ class Server:
         query = [("labelSelector", selector)] if selector else []
         answer = await self._call("GET", "list", kind, kind.path(namespace), query, None, "", METADATA_LIST)
         return frozenset(item["metadata"]["uid"] for item in answer.get("items") or ())
+
+    async def each(self, kind: Kind, namespace: str = "", fields: str = "") -> AsyncIterator[dict[str, Any]]:
+        """Yield all objects of a kind, in the cluster or one namespace, by fields. A page is in memory at a time."""
+        query = [("limit", str(_PAGE)), *([("fieldSelector", fields)] if fields else [])]
+        page = ""
+        while True:
+            more = [("continue", page)] if page else []
+            answer = await self._call("GET", "list", kind, kind.path(namespace), [*query, *more], None, "")
+            for item in answer.get("items") or ():
+                yield item
+            page = (answer.get("metadata") or {}).get("continue") or ""
+            if not page:
+                return
 
     async def serves(self, kind: Kind) -> bool:
         """Whether the cluster knows a kind: one of a CRD may not be installed."""

@@ -1,0 +1,140 @@
+"""Whether a candidate's pods may start beside those that serve. Decided once a rollout, and remembered in its status.
+
+All pods that it will need at its end are asked for, though its first steps need fewer: a rollout that gets stuck half
+way is what the budget is for. A hold has no deadline. The progress deadline counts a candidate that does not come up
+as failed, so that somebody looks; a held one has not been tried, what serves loses nothing by the wait, and a GPU
+that comes free at night shall not find that it was given up in the evening. The status says what is missing.
+"""
+
+from dataclasses import dataclass
+
+from conch.api import ConditionType, RolloutState, RolloutStatus, Room
+from conch.api.kinds import DEPLOYMENT
+from conch.decide.budget import Budget, Holders, Need, budget, each_of
+from conch.decide.living import Change, drains
+from conch.decide.sleep import may_rest
+from conch.decide.steps import GPU_SHORT, WAITS_FOR_BUDGET
+from conch.observe import Trouble, World
+from conch.observe.capacity import Capacity, Holder, asked_by_pod
+from conch.traffic import still_reached
+
+
+def entered(change: Change, memory: RolloutStatus) -> str:
+    """Return where a rollout stands with its GPUs before anybody looks; empty: it has nothing to ask."""
+    service = change.service
+    if memory.state == RolloutState.FAILED or memory.room not in {"", Room.AWAITED}:
+        return memory.room
+    if service.spec.rollout.when_short == "Surge" or drains(service) or not each_of(service):
+        return ""
+    if not memory.room and service.spec.rollout.when_short == "Recreate" and _drained(change, memory):
+        return Room.SHORT  # an earlier candidate took the place of the stable revision's pods, and this one takes its
+    # One whose pods had started before there was a budget goes on as it began.
+    return "" if not memory.room and change.world.replicas(change.wanted) else Room.AWAITED.value
+
+
+def with_promises(world: World) -> World:
+    """Return the world with GPUs set aside for the service's pods that are wanted and on no node yet.
+
+    So its predictor and variants, which one change may concern all at once, do not each see the same free ones.
+    """
+    if world.capacity is None:
+        return world
+    wanted = {
+        Holder(world.key.namespace, ref.name): {
+            resource: amount * world.replicas(ref.name)
+            for resource, amount in asked_by_pod(body["spec"]["template"]["spec"]).items()
+        }
+        for ref, body in world.children.items()
+        if ref.kind == DEPLOYMENT
+    }
+    return world.with_capacity(world.capacity.promising(wanted))
+
+
+def awaits(memory: RolloutStatus) -> bool:
+    """Whether a rollout has no pods before it is known that they fit."""
+    return memory.room == Room.AWAITED and memory.state != RolloutState.FAILED
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is decided of a rollout's room, what it still waits for, and the sum in a sentence."""
+
+    room: str
+    waits: Trouble | None = None
+    told: str = ""  # empty: there was nothing to judge
+
+
+def judged(change: Change, memory: RolloutStatus, capacity: Capacity | None) -> Judged:
+    """Return what is decided of a rollout's room.
+
+    Args:
+        change: the candidate and the revision that serves.
+        memory: of the rollout, with its capacity.
+        capacity: what the cluster has left; None: nobody has told yet.
+    """
+    if not awaits(memory):
+        return Judged(memory.room)
+    service = change.service
+    pods = change.router.pods(100, memory.capacity)
+    need = Need(change.wanted, pods, each_of(service), service.spec.predictor.pod)
+    if _drained(change, memory):
+        capacity = None  # its pods come back first, and then it is seen what is left
+    if capacity is None and memory.reason == GPU_SHORT:
+        return _wait(memory.message)  # nothing new is known, such as after a restart of the operator
+    if capacity is None:
+        told = f"{_needs(need)}; it is being asked what the nodes have left."
+        return Judged(memory.room, Trouble(WAITS_FOR_BUDGET, told), told)
+    if capacity.unknown:
+        return Judged(Room.UNKNOWN, told=f"{_needs(need)}; nobody can tell whether they fit: {capacity.unknown}.")
+    left = budget(need, capacity)
+    if left.fits >= need.pods:
+        return Judged(Room.ENOUGH, told=f"{_needs(need)}; {left.told}.")
+    return _short(change, need, left, capacity)
+
+
+def _short(change: Change, need: Need, left: Budget, capacity: Capacity) -> Judged:
+    """Return what comes of a rollout whose pods do not fit beside what there is."""
+    told, leaving = f"{_needs(need)}; {left.told}", _leaving(change)
+    ended = f"{told}: the pods of {change.stable} end first."
+    if _nothing_to_lose(change):
+        return Judged(Room.SHORT, told=ended)
+    if leaving and budget(need, capacity, leaving).fits >= need.pods:
+        names = " and ".join(sorted(who.revision for who in leaving))
+        return _wait(f"{told}. The pods of {names} are on their way out, which makes room.")
+    alone = budget(need, capacity, leaving | {_holder(change, change.stable)}).fits
+    if alone < need.pods:
+        return _wait(
+            f"{told}, and {alone} when the pods of {change.stable} have ended: {left.remedy} or lower replicas."
+        )
+    if change.service.spec.rollout.when_short == "Recreate":
+        return Judged(Room.SHORT, told=ended)
+    return _wait(f"{told}: {left.remedy}, lower replicas, or set rollout.whenShort to Recreate.")
+
+
+def _wait(told: str) -> Judged:
+    return Judged(Room.AWAITED, Trouble(GPU_SHORT, told), told)
+
+
+def _needs(need: Need) -> str:
+    return f"Revision {need.revision} needs {need}"
+
+
+def _nothing_to_lose(change: Change) -> bool:
+    """Whether no revision has ever answered: the fix of a first one that never came up need not wait for its GPUs."""
+    serving = change.service.status.condition(ConditionType.SERVING)
+    return not change.world.ready(change.stable) and (serving is None or serving.status == "Unknown")
+
+
+def _drained(change: Change, memory: RolloutStatus) -> bool:
+    """Whether the stable revision has given its place to a candidate that is wanted no more; one may also sleep."""
+    return not change.world.replicas(change.stable) and not may_rest(change.world, memory, change.stable)
+
+
+def _leaving(change: Change) -> Holders:
+    """The service's revisions whose pods are on their way out, and hold GPUs until they are gone."""
+    stay = {change.stable} | change.in_force.reachable | still_reached(change.world)
+    return frozenset(_holder(change, pod.revision) for pod in change.world.pods if pod.revision not in stay)
+
+
+def _holder(change: Change, revision: str) -> Holder:
+    return Holder(change.service.metadata.namespace, revision)

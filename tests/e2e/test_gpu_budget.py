@@ -1,0 +1,152 @@
+"""All GPUs are taken by the revision that serves, and a change comes: nothing deadlocks, and nobody is cut off unasked.
+
+The GPUs are pretended: a node says that it has some, so that the real scheduler counts them; Triton runs on its CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from conch.api.kinds import NODE
+from conch.cli.main import cli
+from conch_contract import names
+from tests.e2e.conftest import manifest
+from tests.support import clients
+from tests.support.doubling import LIGHT, NUMBERS, double, times
+from tests.support.kube import Kube, KubectlError
+from tests.support.place import Place
+from tests.support.service import Service
+from tests.support.traffic import Traffic
+from tests.support.wait import until
+
+GPU = "nvidia.com/gpu"
+ON_A_GPU = {"resources": {"limits": {GPU: 1}}}
+
+
+@dataclass(frozen=True)
+class Pretended:
+    """The GPUs of one node; no other node has any."""
+
+    kube: Kube
+    node: str
+
+    def are(self, count: int) -> None:
+        """Let there be so many, as a device plugin would say it."""
+        amounts = {GPU: str(count)}
+        change = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
+        self.kube.run("patch", "node", self.node, "--subresource=status", "--type=merge", f"--patch={change}")
+
+    def are_no_more(self) -> None:
+        """Take them away again; the kubelet leaves out of the allocatable what the capacity lacks."""
+        key = GPU.replace("/", "~1")
+        remove = [{"op": "remove", "path": f"/status/{where}/{key}"} for where in ("allocatable", "capacity")]
+        patch = f"--patch={json.dumps(remove)}"
+        until(lambda: self._removed(patch), "the node has no GPUs any more", 30)
+
+    def _removed(self, patch: str) -> bool:
+        """Remove them; the kubelet may have written the status in between, from what it remembers."""
+        try:
+            self.kube.run("patch", "node", self.node, "--subresource=status", "--type=json", patch)
+        except KubectlError:
+            return all(GPU not in node["status"]["allocatable"] for node in self.kube.list(NODE))
+        return False
+
+
+@pytest.fixture
+def gpus(kube: Kube) -> Iterator[Pretended]:
+    """One pretended GPU, on one node."""
+    pretended = Pretended(kube, min(node["metadata"]["name"] for node in kube.list(NODE)))
+    pretended.are(1)
+    try:
+        yield pretended
+    finally:
+        pretended.are_no_more()
+
+
+def test_a_change_waits_for_a_gpu_and_goes_by_itself_when_there_is_one(
+    place: Place, serve: Callable[..., Service], gpus: Pretended, figure: Callable[[str], None]
+) -> None:
+    service = serve("double", **double(2), **ON_A_GPU)
+    stable = service.until_ready()["stable"]
+    with (
+        place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Traffic(http, grpc, times(2, 3), LIGHT) as traffic,
+    ):
+        planned = _plan(place, service, **double(3), **ON_A_GPU)
+        service.patch({"predictor": double(3)})
+        ready = service.until_condition("Ready", "False", 30, "GpuShort")
+        new = service.status["candidate"]
+        assert ready["message"] == (
+            f"Revision {new} needs 1 more pod of 1 {GPU}; nodes that take them have 1 of 1 {GPU} in use, so 0 fit:"
+            " free 1, lower replicas, or set rollout.whenShort to Recreate."
+        )
+        assert f"GPUs:\n  {ready['message']}\n\nThe operator would write nothing." in planned
+        assert service.condition("Serving")["status"] == "True"
+        assert service.condition("Reconciling")["status"] == "True"
+        assert not service.condition("Stalled")
+        assert service.status["rollout"]["room"] == "Awaited"
+        assert not service.pods(new)
+        assert len(service.ready_pods(stable)) == 1
+        service.until_event("GpuShort", "free 1")
+        gpus.are(2)
+        assert service.settle(120)["stable"] == new
+        until(lambda: _answer(grpc) == (3 * NUMBERS).tolist(), "the new revision answers a new channel", 30)
+    figure(str(traffic))
+    assert not traffic.tallies["grpc"].failures, traffic
+    assert not traffic.tallies["fresh"].failures, traffic
+
+
+def _plan(place: Place, service: Service, **predictor: Any) -> str:
+    """What `kubectl conch plan` says of a change before it is applied."""
+    assert place.local is not None
+    words = ["plan", "--filename=-", "--against=cluster", f"--namespace={service.namespace}"]
+    text = json.dumps(manifest(service.name, **predictor))
+    done = CliRunner().invoke(cli, [*words, f"--kubeconfig={place.local.kubeconfig}"], input=text)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def _answer(grpc: str) -> list[float]:
+    found: list[float] = clients.ask_grpc(grpc, "double", {"x": NUMBERS})["y"].tolist()
+    return found
+
+
+def test_with_recreate_the_old_pod_gives_its_gpu_to_the_new_one(serve: Callable[..., Service], gpus: Pretended) -> None:
+    del gpus  # there is one
+    service = serve("double", **double(2), **ON_A_GPU)
+    stable = service.until_ready()["stable"]
+    service.patch({"predictor": double(3), "rollout": {"whenShort": "Recreate"}})
+    new = service.settle(150)["stable"]
+    assert new != stable
+    assert [pod["spec"]["containers"][0]["resources"]["limits"][GPU] for pod in service.ready_pods(new)] == ["1"]
+    service.until_event("GpuShort", "these end first")
+    service.until_event("Promoted", stable)
+
+
+def test_a_quota_of_the_namespace_counts_too(kube: Kube, serve: Callable[..., Service], gpus: Pretended) -> None:
+    gpus.are(4)
+    service = serve("double", **double(2), **ON_A_GPU)
+    service.until_ready()
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "gpus"},
+        "spec": {"hard": {f"requests.{GPU}": "1"}},
+    }
+    kube.apply(quota, service.namespace)
+    path = f"/api/v1/namespaces/{service.namespace}/resourcequotas/gpus"
+    until(lambda: "used" in ((kube.read(path) or {}).get("status") or {}), "the quota has been counted", 20)
+    service.patch({"predictor": double(3)})
+    held = service.until_condition("Ready", "False", 30, "GpuShort")
+    assert (
+        f"ResourceQuota gpus has 1 of 1 requests.{GPU} in use, so 0 fit: free 1 or raise the quota" in held["message"]
+    )
+    quota["spec"] = {"hard": {f"requests.{GPU}": "2"}}
+    kube.apply(quota, service.namespace)
+    service.settle(120)

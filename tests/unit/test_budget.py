@@ -1,0 +1,213 @@
+"""The GPU budget: which nodes take a pod, how many whole pods fit, and the sum that is told."""
+
+from typing import Any
+
+import pytest
+
+from conch.api import Pod
+from conch.decide.budget import Budget, Need, budget
+from conch.decide.placement import takes
+from conch.observe.capacity import NOBODY, Capacity, Claim, Holder, Node, Quota, Scope, Taint, asked_by_pod
+
+GPU, MIG = "nvidia.com/gpu", "nvidia.com/mig-1g.5gb"
+STABLE = Holder("demo", "magika-a")
+
+
+def node(name: str, gpus: int, used: int = 0, holder: Holder = NOBODY, **more: Any) -> Node:
+    return Node(name, allocatable={GPU: gpus}, held={holder: {GPU: used}} if used else {}, **more)
+
+
+def need(pods: int, each: int = 1, **pod: Any) -> Need:
+    return Need("magika-b", pods, {GPU: each}, Pod.model_validate(pod))
+
+
+def required(*terms: dict[str, Any]) -> dict[str, Any]:
+    """A pod that requires what any of these terms asks."""
+    wanted = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}
+    return {"affinity": {"nodeAffinity": wanted}}
+
+
+def expression(key: str, operator: str, *values: str) -> dict[str, Any]:
+    return {"matchExpressions": [{"key": key, "operator": operator, "values": list(values)}]}
+
+
+A100 = {"gpu": "a100", "zone": "a", "size": "8"}
+NO_GPU_PODS = Taint("dedicated", "training", "NoSchedule")
+
+
+@pytest.mark.parametrize(
+    ("pod", "taken"),
+    [
+        ({}, True),
+        ({"nodeSelector": {"gpu": "a100"}}, True),
+        ({"nodeSelector": {"gpu": "a100", "zone": "b"}}, False),
+        ({"nodeSelector": {"rack": "1"}}, False),
+        (required(expression("gpu", "In", "h100", "a100")), True),
+        (required(expression("gpu", "In", "h100")), False),
+        (required(expression("gpu", "In", "h100"), expression("zone", "Exists")), True),
+        (required(expression("gpu", "NotIn", "h100")), True),
+        (required(expression("rack", "NotIn", "1")), True),
+        (required(expression("rack", "Exists")), False),
+        (required(expression("rack", "DoesNotExist")), True),
+        (required(expression("size", "Gt", "4")), True),
+        (required(expression("size", "Lt", "8")), False),
+        (required(expression("gpu", "Gt", "4")), False),
+        (required({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}), True),
+        (required({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}), False),
+        (required({}), False),
+        (required(), False),
+        ({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}}, True),
+        ({"affinity": {"nodeAffinity": "nonsense"}}, True),
+    ],
+)
+def test_a_node_is_drawn_by_its_labels(pod: dict[str, Any], *, taken: bool) -> None:
+    assert takes(node("n1", 1, labels=A100), Pod.model_validate(pod), [GPU]) is taken
+
+
+@pytest.mark.parametrize(
+    ("taint", "tolerations", "taken"),
+    [
+        (NO_GPU_PODS, [], False),
+        (NO_GPU_PODS, [{"key": "dedicated", "value": "training"}], True),
+        (NO_GPU_PODS, [{"key": "dedicated", "operator": "Equal", "value": "serving"}], False),
+        (NO_GPU_PODS, [{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}], True),
+        (NO_GPU_PODS, [{"key": "dedicated", "operator": "Exists", "effect": "NoExecute"}], False),
+        (NO_GPU_PODS, [{"operator": "Exists"}], True),
+        (NO_GPU_PODS, [{"key": "dedicated", "operator": "Lt", "value": "training"}], False),
+        (NO_GPU_PODS, ["nonsense"], True),
+        (Taint("dedicated", "", "NoExecute"), [], False),
+        (Taint("dedicated", "", "PreferNoSchedule"), [], True),
+        (Taint(GPU, "present", "NoSchedule"), [], True),
+    ],
+)
+def test_a_taint_keeps_those_away_who_do_not_tolerate_it(taint: Taint, tolerations: list[Any], *, taken: bool) -> None:
+    pod = Pod().model_copy(update={"tolerations": tuple(tolerations)})
+    assert takes(node("n1", 1, taints=(taint,)), pod, [GPU]) is taken
+
+
+def test_a_node_that_is_not_open_takes_nothing() -> None:
+    def read(spec: dict[str, Any], ready: str) -> Node:
+        status = {"conditions": [{"type": "Ready", "status": ready}], "allocatable": {GPU: "4", "cpu": "2"}}
+        return Node.parse({"metadata": {"name": "n1"}, "spec": spec, "status": status})
+
+    assert read({}, "True") == node("n1", 4)
+    assert takes(read({}, "True"), Pod(), [GPU])
+    assert not takes(read({"unschedulable": True}, "True"), Pod(), [GPU])
+    assert not takes(read({}, "Unknown"), Pod(), [GPU])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "nodes", "fits", "told", "remedy"),
+    [
+        (need(1), [node("a", 4, 1)], 3, f"nodes that take them have 1 of 4 {GPU} in use, so 3 fit", ""),
+        (need(2), [node("a", 1), node("b", 1, 1)], 1, f"have 1 of 2 {GPU} in use, so 1 fits", "free 1"),
+        (need(1, 4), [node("a", 8, 6), node("b", 8, 5)], 0, f"11 of 16 {GPU}", f"free 4 {GPU} on one node"),
+        (need(3, 2), [node("a", 2)], 1, f"0 of 2 {GPU}", f"free 2 {GPU} on one node for each of 2 pods"),
+        (need(1), [node("a", 2, 3)], 0, f"3 of 2 {GPU} in use, so 0 fit", "free 1"),
+        (need(1), [], 0, f"no node has {GPU}", "add such a node"),
+        (need(1), [Node("a", allocatable={MIG: 7})], 0, f"no node has {GPU}", "add such a node"),
+        (need(1), [node("a", 4, open=False)], 0, f"none of the 1 nodes with {GPU} takes them", "see that such a node"),
+    ],
+)
+def test_whole_pods_fit_on_nodes(wanted: Need, nodes: list[Node], fits: int, told: str, remedy: str) -> None:
+    found = budget(wanted, Capacity(tuple(nodes)))
+    assert found.fits == fits
+    assert told in found.told
+    assert found.remedy.startswith(remedy)
+    assert bool(found.remedy) is bool(remedy)
+
+
+def test_pods_of_two_resources_need_both_on_one_node() -> None:
+    both = Need("magika-b", 2, {GPU: 1, "rdma/hca": 1}, Pod())
+    nodes = (Node("a", allocatable={GPU: 8, "rdma/hca": 1}), Node("b", allocatable={GPU: 8}))
+    found = budget(both, Capacity(nodes))
+    assert (found.fits, found.remedy) == (1, f"free 1 {GPU} and 1 rdma/hca on one node")
+    assert found.told == f"nodes that take them have 0 of 8 {GPU} and 0 of 1 rdma/hca in use, so 1 fits"
+
+
+@pytest.mark.parametrize(
+    ("quota", "fits"),
+    [
+        (Quota("q", {GPU: 4}, {GPU: 3}), 1),
+        (Quota("q", {GPU: 4}, {GPU: 5}), 0),
+        (Quota("q", {MIG: 0}, {}), 9),
+        (Quota("q", {GPU: 0}, {}, (Scope("BestEffort"),)), 9),
+        (Quota("q", {GPU: 0}, {}, (Scope("NotTerminating"),)), 0),
+        (Quota("q", {GPU: 0}, {}, (Scope("PriorityClass", "In", ("high",)),)), 0),
+        (Quota("q", {GPU: 0}, {}, (Scope("PriorityClass", "NotIn", ("high",)),)), 9),
+        (Quota("q", {GPU: 0}, {}, (Scope("PriorityClass"),)), 0),
+        (Quota("q", {GPU: 0}, {}, (Scope("PriorityClass", "DoesNotExist"),)), 9),
+    ],
+)
+def test_the_tighter_of_nodes_and_quotas_counts(quota: Quota, fits: int) -> None:
+    found = budget(need(9, priorityClassName="high"), Capacity((node("a", 9),), (quota,)))
+    assert found.fits == fits
+    assert ("ResourceQuota q has" in found.told) is (fits < 9)
+
+
+def test_what_is_promised_is_not_free_but_to_those_that_it_is_promised_to() -> None:
+    there = Capacity((node("a", 6, 1, STABLE),)).promising({STABLE: {GPU: 3}, Holder("demo", "magika-c"): {GPU: 1}})
+    assert there.promised == {STABLE: {GPU: 2}, Holder("demo", "magika-c"): {GPU: 1}}
+    found = budget(need(2), there)
+    assert (found.fits, found.remedy) == (2, "")
+    assert (
+        found.told == f"nodes that take them have 1 of 6 {GPU} in use and 3 {GPU} promised to pods that start, so 2 fit"
+    )
+    assert budget(need(2), there, frozenset({STABLE})).fits == 5
+    assert budget(need(1, 4), there).fits == 0, "a pod of four does not start on what three others leave"
+
+
+def test_who_is_gone_is_counted_neither_on_nodes_nor_in_a_quota() -> None:
+    there = Capacity((node("a", 2, 2, STABLE),), (Quota("q", {GPU: 2}, {GPU: 2}),))
+    assert budget(need(2), there).fits == 0
+    assert budget(need(2), there, frozenset({STABLE})) == Budget(
+        2, f"nodes that take them have 0 of 2 {GPU} in use, so 2 fit", ""
+    )
+
+
+def test_a_quota_is_read_as_the_api_server_writes_it() -> None:
+    body = {
+        "metadata": {"name": "gpus"},
+        "spec": {
+            "hard": {f"requests.{GPU}": "4", "requests.cpu": "8", "pods": "9"},
+            "scopes": ["NotBestEffort"],
+            "scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["a"]}]},
+        },
+        "status": {"used": {f"requests.{GPU}": "3"}},
+    }
+    scopes = (Scope("NotBestEffort"), Scope("PriorityClass", "In", ("a",)))
+    assert Quota.parse(body) == Quota("gpus", {GPU: 4}, {GPU: 3}, scopes)
+    assert Capacity.of([], [], [{"metadata": {"name": "cpu"}, "spec": {"hard": {"pods": "1"}}}]) == Capacity()
+
+
+def pod(spec: dict[str, Any], phase: str = "Running", **labels: str) -> dict[str, Any]:
+    meta = {"name": "p", "namespace": "demo", "labels": labels}
+    return {"metadata": meta, "spec": spec, "status": {"phase": phase}}
+
+
+def test_what_pods_hold_is_summed_by_node_and_by_whose_they_are() -> None:
+    asks = {"containers": [{"resources": {"requests": {GPU: "1", "cpu": "1"}, "limits": {GPU: "1"}}}]}
+    pods = [
+        pod({**asks, "nodeName": "n1"}, **{"conch.dev/revision": "magika-a"}),
+        pod({**asks, "nodeName": "n1"}, **{"conch.dev/revision": "magika-a"}),
+        pod({**asks, "nodeName": "n1"}),
+        pod({**asks, "nodeName": "gone"}),
+        pod(asks, "Pending"),
+        pod({**asks, "nodeName": "n1"}, "Succeeded"),
+        pod({"containers": [{}], "nodeName": "n1"}),
+    ]
+    claims = [claim for each in pods if (claim := Claim.of(each)) is not None]
+    status = {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {GPU: "8"}}
+    [read] = Capacity.of([{"metadata": {"name": "n1"}, "status": status}], claims, []).nodes
+    assert read.held == {STABLE: {GPU: 2}, NOBODY: {GPU: 1}}
+    assert (read.used(GPU), read.used(GPU, frozenset({STABLE}))) == (3, 1)
+
+
+def test_a_sidecar_counts_with_the_containers_and_an_init_container_at_its_own_time() -> None:
+    one = {"resources": {"limits": {GPU: 1}}}
+    sidecar = {**one, "restartPolicy": "Always"}
+    assert asked_by_pod({"initContainers": [one, sidecar], "containers": [one, one]}) == {GPU: 3}
+    assert asked_by_pod({"initContainers": [sidecar, {"resources": {"limits": {GPU: 4}}}], "containers": [one]}) == {
+        GPU: 5
+    }
+    assert asked_by_pod({"containers": [{"resources": {"limits": {"cpu": 1}}}]}) == {}

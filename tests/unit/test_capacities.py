@@ -1,0 +1,129 @@
+"""Who waits is told what GPUs there are: soon, never an answer older than the question, and nobody asks for ever."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+import pytest
+
+from conch.api.kinds import ServiceKey
+from conch.observe.capacity import Capacity, Node
+from conch.signals import Capacities
+
+ONE, OTHER = ServiceKey("demo", "one"), ServiceKey("demo", "other")
+ELSEWHERE = ServiceKey("lab", "one")
+WHOLE_TEST = 20  # seconds
+
+
+def having(gpus: int) -> Capacity:
+    return Capacity((Node("n1", allocatable={"nvidia.com/gpu": gpus}),))
+
+
+class Cluster:
+    """What is looked at: it has so many GPUs, and a look is under way while the gate is shut."""
+
+    def __init__(self) -> None:
+        self.gpus: int | None = 1  # None: the API server does not tell
+        self.looks: list[frozenset[str]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.begun: asyncio.Queue[None] = asyncio.Queue()
+        self.woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
+
+    async def look(self, namespaces: Iterable[str]) -> Mapping[str, Capacity]:
+        found = {} if self.gpus is None else dict.fromkeys(namespaces, having(self.gpus))
+        self.looks.append(frozenset(namespaces))
+        self.begun.put_nowait(None)
+        await self.gate.wait()
+        return found
+
+
+@pytest.fixture
+async def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+async def capacities(cluster: Cluster) -> AsyncIterator[Callable[[float], Capacities]]:
+    made: list[Capacities] = []
+
+    def make(period: float) -> Capacities:
+        made.append(Capacities(cluster.woken.put_nowait, cluster.look, period))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+async def woken(cluster: Cluster) -> ServiceKey:
+    return await asyncio.wait_for(cluster.woken.get(), WHOLE_TEST)
+
+
+async def looked(cluster: Cluster, times: int) -> None:
+    """Wait until so many more looks have begun."""
+    for _ in range(times):
+        await asyncio.wait_for(cluster.begun.get(), WHOLE_TEST)
+
+
+async def test_who_asks_is_woken_when_there_is_an_answer(
+    cluster: Cluster, capacities: Callable[[float], Capacities]
+) -> None:
+    found = capacities(3600)
+    assert found.ask(ONE, waits=True) is None
+    assert await woken(cluster) == ONE
+    assert found.ask(ONE, waits=True) == having(1)
+    assert found.ask(ELSEWHERE, waits=True) is None, "a newcomer need not wait for the next period"
+    assert await woken(cluster) == ELSEWHERE
+    assert cluster.looks == [{"demo"}, {"demo", "lab"}]
+    assert found.ask(ELSEWHERE, waits=True) == having(1)
+
+
+async def test_news_wake_who_waits_and_nothing_new_wakes_nobody(
+    cluster: Cluster, capacities: Callable[[float], Capacities]
+) -> None:
+    found = capacities(0.001)
+    found.ask(ONE, waits=True)
+    await woken(cluster)
+    await looked(cluster, 4)
+    assert cluster.woken.empty()
+    cluster.gpus = 2
+    assert await woken(cluster) == ONE
+    assert found.ask(ONE, waits=True) == having(2)
+
+
+async def test_an_answer_is_never_older_than_its_question(
+    cluster: Cluster, capacities: Callable[[float], Capacities]
+) -> None:
+    found = capacities(3600)
+    cluster.gate.clear()
+    found.ask(ONE, waits=True)
+    await looked(cluster, 1)
+    found.ask(OTHER, waits=True)
+    cluster.gpus = 2
+    cluster.gate.set()
+    assert await woken(cluster) == ONE
+    assert {await woken(cluster), await woken(cluster)} == {ONE, OTHER}
+    assert found.ask(OTHER, waits=True) == having(2)
+
+
+async def test_who_waits_no_more_is_forgotten(cluster: Cluster, capacities: Callable[[float], Capacities]) -> None:
+    found = capacities(0.001)
+    found.ask(ONE, waits=True)
+    await woken(cluster)
+    assert found.ask(ONE, waits=False) is None
+    cluster.gpus = 5
+    assert found.ask(ONE, waits=True) is None, "what was known is not kept"
+    await woken(cluster)
+    assert found.ask(ONE, waits=True) == having(5)
+
+
+async def test_an_api_server_that_fails_is_asked_again(
+    cluster: Cluster, capacities: Callable[[float], Capacities]
+) -> None:
+    found = capacities(0.001)
+    cluster.gpus = None
+    found.ask(ONE, waits=True)
+    await looked(cluster, 3)
+    assert found.ask(ONE, waits=True) is None
+    cluster.gpus = 3
+    assert await woken(cluster) == ONE

@@ -1,0 +1,358 @@
+"""Stories of services on GPUs: a change comes, and there is room for both revisions, or there is not."""
+
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Ref
+from conch.api.names import ANNOTATION_STABLE
+from tests.unit.simulation import GPU, KEY, Cluster, manifest
+
+ON_A_GPU: dict[str, Any] = {"resources": {"limits": {GPU: 1}}}
+
+
+def on_gpus(gpus: int | None, when_short: str = "Hold", rollout: dict[str, Any] | None = None) -> tuple[Cluster, str]:
+    """A service of two pods that serves on a node with so many GPUs; with the revision that serves."""
+    cluster = Cluster(manifest(rollout={"whenShort": when_short, **(rollout or {})}, minReplicas=2, **ON_A_GPU))
+    cluster.gpus = gpus
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    cluster.start_pods(stable)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+    return cluster, stable
+
+
+def change(cluster: Cluster, uri: str = "s3://models/v2") -> str:
+    """Change the model; return the revision that is wanted then."""
+    cluster.edit(uri=uri)
+    cluster.settle()
+    return cluster.decision().wanted
+
+
+def start(cluster: Cluster, revision: str) -> None:
+    """Let the kubelet start what is wanted of a revision."""
+    cluster.start_pods(revision)
+    cluster.settle()
+
+
+def replicas(cluster: Cluster, revision: str) -> int:
+    """The pods that a revision's Deployment wants; 0 without one."""
+    deployment = cluster.objects.get(Ref(DEPLOYMENT, revision))
+    return deployment["spec"]["replicas"] if deployment else 0
+
+
+def rollout(cluster: Cluster) -> tuple[str, str]:
+    """What became of the room, and what the rollout waits for."""
+    found = cluster.status.rollout
+    return (found.room, found.reason) if found else ("", "")
+
+
+def serves(cluster: Cluster) -> str:
+    name: str = cluster.objects[Ref(SERVICE, KEY.name)]["metadata"]["annotations"][ANNOTATION_STABLE]
+    return name
+
+
+def test_where_there_is_room_a_rollout_goes_as_ever() -> None:
+    cluster, _ = on_gpus(4)
+    new = change(cluster)
+    assert rollout(cluster) == ("Enough", "WaitsForPods")
+    start(cluster, new)
+    assert serves(cluster) == new
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_where_there_is_none_it_is_held_with_the_sum_and_goes_when_there_is() -> None:
+    cluster, stable = on_gpus(2)
+    new = change(cluster)
+    assert rollout(cluster) == ("Awaited", "GpuShort")
+    assert (replicas(cluster, stable), replicas(cluster, new)) == (2, 0)
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert (ready.status, ready.reason) == ("False", "GpuShort")
+    assert ready.message == (
+        f"Revision {new} needs 2 more pods of 1 {GPU}; nodes that take them have 2 of 2 {GPU} in use, so 0 fit:"
+        " free 2, lower replicas, or set rollout.whenShort to Recreate."
+    )
+    complete = cluster.status.condition("RolloutComplete")
+    assert complete is not None
+    assert complete.message == ready.message
+    assert cluster.condition("Serving")[0] == "True"
+    assert cluster.condition("Reconciling")[0] == "True"
+    assert cluster.condition("Stalled") == ("", "")
+    assert [event.reason for event in cluster.story].count("GpuShort") == 1
+
+    cluster.now += 24 * 3600
+    assert cluster.settle() == 0, "a hold has no deadline, and costs nothing"
+    cluster.gpus = 4
+    cluster.settle()
+    assert rollout(cluster) == ("Enough", "WaitsForPods")
+    assert replicas(cluster, new) == 2
+    cluster.now += 14 * 60
+    cluster.settle()
+    assert rollout(cluster) == ("Enough", "WaitsForPods"), "the deadline counts from the end of the hold"
+    start(cluster, new)
+    assert serves(cluster) == new
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_nothing_starts_before_the_answer_is_there() -> None:
+    cluster, _ = on_gpus(4)
+    cluster.told_gpus = False
+    new = change(cluster)
+    assert rollout(cluster) == ("Awaited", "WaitsForBudget")
+    assert replicas(cluster, new) == 0
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    cluster.told_gpus = True
+    cluster.settle()
+    assert rollout(cluster)[0] == "Enough"
+
+
+def test_a_room_for_some_is_not_enough() -> None:
+    cluster, _ = on_gpus(3)
+    new = change(cluster)
+    assert replicas(cluster, new) == 0
+    assert "have 2 of 3 nvidia.com/gpu in use, so 1 fits: free 1," in cluster.status.rollout.message  # type: ignore[union-attr]
+
+
+def test_whoever_may_not_look_goes_as_before() -> None:
+    cluster, _ = on_gpus(None)
+    new = change(cluster)
+    assert rollout(cluster) == ("Unknown", "WaitsForPods")
+    assert replicas(cluster, new) == 2
+
+
+def test_a_surge_and_pods_without_gpus_ask_nobody() -> None:
+    cluster, _ = on_gpus(2, "Surge")
+    new = change(cluster)
+    assert rollout(cluster) == ("", "WaitsForPods")
+    assert replicas(cluster, new) == 2
+    plain = Cluster(manifest())
+    plain.reconcile()
+    plain.start_pods(plain.decision().wanted)
+    plain.settle()
+    change(plain)
+    assert rollout(plain) == ("", "WaitsForPods")
+
+
+def test_recreate_where_it_is_short_ends_the_old_pods_first_and_remembers_it() -> None:
+    steps = {"steps": [{"weight": 0}, {"pause": "Manual"}]}
+    cluster, stable = on_gpus(2, "Recreate", steps)
+    new = change(cluster)
+    assert (replicas(cluster, stable), replicas(cluster, new)) == (0, 0)
+    assert [(e.type, e.action) for e in cluster.story if e.reason == "GpuShort"] == [("Warning", "Recreate")]
+    cluster.gpus = 20
+    cluster.settle()
+    assert replicas(cluster, stable) == 0, "decided once"
+    cluster.end_pods()
+    cluster.settle()
+    assert (replicas(cluster, stable), replicas(cluster, new)) == (0, 2)
+    assert rollout(cluster) == ("Short", "WaitsForPods")
+    start(cluster, new)
+    assert serves(cluster) == new, "there is nobody to share with, so no step is waited for"
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_recreate_where_there_is_room_goes_by_its_steps() -> None:
+    cluster, stable = on_gpus(4, "Recreate", {"steps": [{"weight": 0}, {"pause": "Manual"}]})
+    new = change(cluster)
+    cluster.start_pods(new)
+    cluster.settle()
+    assert rollout(cluster) == ("Enough", "WaitsForPromotion")
+    assert replicas(cluster, stable) == 2
+
+
+def test_a_recreated_candidate_that_fails_gives_the_gpus_back() -> None:
+    cluster, stable = on_gpus(2, "Recreate")
+    new = change(cluster)
+    cluster.end_pods()
+    cluster.settle()
+    cluster.now += 16 * 60
+    cluster.settle()
+    assert cluster.condition("Stalled")[0] == "True"
+    assert (replicas(cluster, stable), replicas(cluster, new)) == (2, 0)
+    start(cluster, stable)
+    assert cluster.condition("Serving")[0] == "True"
+
+
+def test_nothing_is_ended_for_pods_that_would_not_fit_even_then() -> None:
+    cluster, stable = on_gpus(2, "Recreate")
+    cluster.edit(uri="s3://models/v2", resources={"limits": {GPU: 2}})
+    cluster.settle()
+    assert replicas(cluster, stable) == 2
+    assert rollout(cluster) == ("Awaited", "GpuShort")
+    message = cluster.status.rollout.message  # type: ignore[union-attr]
+    assert f"so 0 fit, and 1 when the pods of {stable} have ended: free 2 {GPU} on one node for each of 2" in message
+    assert "whenShort" not in message
+
+
+@pytest.mark.parametrize("request_", ["promote 2", "promote 2/0"])
+def test_a_person_may_overrule_the_sum(request_: str) -> None:
+    cluster, stable = on_gpus(2)
+    new = change(cluster)
+    cluster.ask(request_)
+    cluster.settle()
+    assert rollout(cluster) == ("Overruled", "WaitsForPods")
+    assert (replicas(cluster, stable), replicas(cluster, new)) == (2, 2)
+
+
+def test_a_held_rollout_is_aborted_and_tried_again_by_hand() -> None:
+    cluster, stable = on_gpus(2)
+    new = change(cluster)
+    cluster.ask("abort 2")
+    cluster.settle()
+    assert cluster.condition("Stalled") == ("True", "Aborted")
+    cluster.gpus = 4
+    cluster.settle()
+    assert replicas(cluster, new) == 0
+    cluster.gpus = 2
+    cluster.ask("retry 2")
+    cluster.settle()
+    assert rollout(cluster) == ("Awaited", "GpuShort")
+    assert (replicas(cluster, stable), replicas(cluster, new)) == (2, 0)
+
+
+def test_a_held_rollout_can_be_paused_and_is_still_held_afterwards() -> None:
+    cluster, _ = on_gpus(2)
+    new = change(cluster)
+    cluster.ask("pause 2")
+    cluster.settle()
+    assert rollout(cluster) == ("Awaited", "PausedByHand")
+    assert replicas(cluster, new) == 0
+    cluster.ask("")
+    cluster.settle()
+    assert rollout(cluster) == ("Awaited", "GpuShort")
+
+
+def test_lower_replicas_let_a_held_rollout_go() -> None:
+    cluster, stable = on_gpus(2)
+    new = change(cluster)
+    cluster.edit(minReplicas=1)
+    cluster.settle()
+    assert replicas(cluster, stable) == 1, "while it is held, the service follows its spec"
+    cluster.end_pods()
+    cluster.settle()
+    assert rollout(cluster)[0] == "Enough"
+    assert replicas(cluster, new) == 1
+
+
+def test_a_candidate_that_is_replaced_makes_room_for_the_next() -> None:
+    cluster, stable = on_gpus(4, "Recreate")
+    second = change(cluster)
+    cluster.start_pods(second)
+    cluster.edit(uri="s3://models/v3")
+    cluster.reconcile()
+    for index in range(2):
+        cluster.pod(second, index, ready=True)  # its Deployment is gone; they take a while to go
+    cluster.settle()
+    third = cluster.decision().wanted
+    assert rollout(cluster) == ("Awaited", "GpuShort")
+    assert f"The pods of {second} are on their way out" in cluster.status.rollout.message  # type: ignore[union-attr]
+    assert replicas(cluster, stable) == 2, "room is coming: the stable revision is not ended for it"
+    cluster.kill_pods(second)
+    cluster.settle()
+    assert replicas(cluster, third) == 2
+
+
+def test_the_fix_of_a_first_revision_that_never_came_up_takes_its_gpus() -> None:
+    cluster = Cluster(manifest(minReplicas=2, **ON_A_GPU))
+    cluster.gpus = 2
+    cluster.reconcile()
+    broken = cluster.decision().wanted
+    cluster.start_pods(broken, ready=False)
+    cluster.settle()
+    fixed = change(cluster)
+    assert rollout(cluster)[0] == "Short", "whatever whenShort says, there is nothing to lose"
+    cluster.end_pods()
+    cluster.settle()
+    start(cluster, fixed)
+    assert serves(cluster) == fixed
+
+
+def test_a_rollout_that_began_before_there_was_a_budget_goes_on() -> None:
+    cluster, _ = on_gpus(4)
+    new = change(cluster)
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    del body["status"]["rollout"]["room"]
+    cluster.put(body)
+    cluster.gpus = 2
+    cluster.settle()
+    assert rollout(cluster) == ("", "WaitsForPods")
+    assert replicas(cluster, new) == 2
+
+
+def test_an_autoscaled_service_scales_while_it_is_held() -> None:
+    cluster = Cluster(manifest(minReplicas=1, maxReplicas=4, **ON_A_GPU))
+    cluster.gpus = 3
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    cluster.start_pods(stable, count=2)
+    cluster.settle()
+    change(cluster)
+    assert "needs 2 more pods" in cluster.status.rollout.message  # type: ignore[union-attr]
+    autoscaler = cluster.world().autoscaler(stable)
+    assert autoscaler is not None
+    assert autoscaler["spec"]["minReplicas"] == 1, "its least is not raised to what it had when the hold began"
+
+
+def test_a_variant_is_held_by_itself() -> None:
+    cluster, _ = on_gpus(3)
+    cluster.edit_variants({"name": "b", "predictor": {"minReplicas": 1}})
+    cluster.settle()
+    first = cluster.decision("b").wanted
+    start(cluster, first)
+    cluster.edit_variants({"name": "b", "predictor": {"minReplicas": 1, "model": {"storageUri": "s3://models/b2"}}})
+    cluster.settle()
+    [variant] = cluster.status.variants
+    assert variant.rollout is not None
+    assert (variant.rollout.room, variant.rollout.reason) == ("Awaited", "GpuShort")
+    assert cluster.status.rollout is None
+    assert "Variant b: Revision" in str(cluster.status.condition("Ready"))
+
+
+def test_one_change_of_predictor_and_variant_takes_the_free_gpus_once() -> None:
+    cluster, stable = on_gpus(4)
+    cluster.edit_variants({"name": "b", "predictor": {"minReplicas": 1}})
+    cluster.settle()
+    first = cluster.decision("b").wanted
+    start(cluster, first)
+    cluster.gpus = 5
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new, other = cluster.decision().wanted, cluster.decision("b").wanted
+    assert other != first
+    assert (replicas(cluster, new), replicas(cluster, other)) == (2, 0), "the variant's would have been the third"
+    [variant] = cluster.status.variants
+    assert variant.rollout is not None
+    assert f"have 3 of 5 {GPU} in use and 2 {GPU} promised to pods that start, so 0 fit" in variant.rollout.message
+    start(cluster, new)
+    assert serves(cluster) == new
+    cluster.end_pods()
+    cluster.kill_pods(stable)
+    cluster.settle()
+    assert replicas(cluster, other) == 1
+
+
+def test_a_restart_of_the_operator_tells_nothing_anew() -> None:
+    cluster, _ = on_gpus(2)
+    change(cluster)
+    cluster.told_gpus = False
+    assert cluster.settle() == 0
+    assert rollout(cluster) == ("Awaited", "GpuShort")
+
+
+@pytest.mark.parametrize("when_short", ["Recreate", "Hold"])
+def test_a_change_of_mind_while_the_old_pods_have_ended(when_short: str) -> None:
+    cluster, stable = on_gpus(2, "Recreate")
+    change(cluster)
+    cluster.end_pods()
+    cluster.settle()
+    cluster.edit_rollout(whenShort=when_short)
+    third = change(cluster, "s3://models/v3")
+    cluster.settle()
+    if when_short == "Recreate":
+        assert rollout(cluster)[0] == "Short"
+        assert (replicas(cluster, stable), replicas(cluster, third)) == (0, 2)
+    else:
+        assert rollout(cluster) == ("Awaited", "GpuShort"), "what is promised to the old pods is not free"
+        assert (replicas(cluster, stable), replicas(cluster, third)) == (2, 0)
