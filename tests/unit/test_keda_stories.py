@@ -10,6 +10,7 @@ from conch.decide import to_measure
 from conch.plan import Apply, Delete, Release
 from conch_contract import AgentReport, ModelState, names
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, told
+from tests.unit.test_gpu_stories import ON_A_GPU
 
 PROMETHEUS = "http://prometheus:9090"
 OWN: dict[str, Any] = {"type": "kafka", "metadata": {"topic": "pictures", "lagThreshold": "50"}}
@@ -392,3 +393,26 @@ def test_of_a_shadow_that_sleeps_nobody_asks_where_its_copies_are() -> None:
     cluster.settle()
     assert not to_measure(cluster.world()).models
     assert cluster.condition("Ready") == ("True", "Served")
+
+
+@pytest.mark.parametrize("when_short", ["Hold", "Recreate"])
+def test_a_change_while_it_sleeps_finds_the_gpu_that_it_left(when_short: str) -> None:
+    """A revision that sleeps has no pods, and still nobody took its place: nothing has to come back first."""
+    cluster = sleeping(**ON_A_GPU)
+    cluster.edit_rollout(whenShort=when_short)
+    cluster.settle()
+    old = selected(cluster)
+    cluster.gpus = 0
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    held = cluster.status.rollout
+    assert held is not None
+    assert (held.room, held.reason) == ("Awaited", "GpuShort")
+    cluster.gpus = 1
+    cluster.now += 60
+    cluster.settle()
+    new = cluster.decision().wanted
+    assert (least(cluster, old), least(cluster, new)) == (0, 1)
+    cluster.start_pods(new)
+    cluster.settle()
+    assert selected(cluster) == new
