@@ -103,15 +103,23 @@ securityContext:
     drop: [ALL]
 {{- end }}
 
-{{/* Where our pods may be. */}}
+{{/* Where our pods may be; with `patience`, for how many seconds on a lost node, unless the values speak of tolerations. */}}
 {{- define "conch.placement" -}}
 {{- with .Values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.tolerations }}
+{{- if .Values.tolerations }}
 tolerations:
-  {{- toYaml . | nindent 2 }}
+  {{- toYaml .Values.tolerations | nindent 2 }}
+{{- else if hasKey . "patience" }}
+tolerations:
+  {{- range list "not-ready" "unreachable" }}
+  - key: node.kubernetes.io/{{ . }}
+    operator: Exists
+    effect: NoExecute
+    tolerationSeconds: {{ $.patience }}
+  {{- end }}
 {{- end }}
 {{- with .Values.affinity }}
 affinity:

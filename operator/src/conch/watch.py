@@ -143,19 +143,19 @@ async def forget_lost(server: Server, intake: Intake, namespaces: Sequence[str])
     for kind in intake.kinds:
         known = intake.store.uids(kind)  # before the list: what comes while it is under way is not lost
         selector = "" if kind == INFERENCE_SERVICE else names.LABEL_SERVICE
-        alive = await _alive(server, kind, selector, namespaces or ("",))
-        for key in intake.store.evict(kind, known - alive) if alive is not None else ():
+        there = await alive(server, kind, selector, namespaces or ("",))
+        for key in intake.store.evict(kind, known - there) if there is not None else ():
             intake.queue.add(key)
     if intake.gateways is None:
         return
     for kind in GATEWAYS:
         known = intake.gateways.uids(kind)
-        alive = await _alive(server, kind)
-        if alive is not None:
-            intake.rouse(intake.gateways.evict(kind, known - alive))
+        there = await alive(server, kind)
+        if there is not None:
+            intake.rouse(intake.gateways.evict(kind, known - there))
 
 
-async def _alive(
+async def alive(
     server: Server, kind: Kind, selector: str = "", namespaces: Sequence[str] = ("",)
 ) -> frozenset[str] | None:
     """The uids of all objects of a kind; None if the API server does not tell."""

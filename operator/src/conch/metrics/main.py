@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import kopf
@@ -21,8 +21,9 @@ from conch.metrics.server import MetricsApi, tls
 from conch.metrics.settings import MetricsSettings
 from conch.settings import SettingsError
 from conch.telemetry import Health, serve
-from conch.watch import run_kopf, watch_kind
+from conch.watch import AUDIT_SECONDS, alive, run_kopf, watch_kind
 from conch.write import CallError, Server
+from conch_contract import names
 
 AUTHENTICATION: Final = ("kube-system", Ref(CONFIG_MAP, "extension-apiserver-authentication"))
 _PRUNE_SECONDS: Final = 60
@@ -63,6 +64,7 @@ async def answer(settings: MetricsSettings, server: Server, health: Health, take
             await web.TCPSite(runner, None, settings.port, ssl_context=context).start()
             group.create_task(registration.keep(certificate))
             group.create_task(_prune(pods, scraper))
+            group.create_task(_audit(server, pods, settings.namespaces))
             group.create_task(_begin_anew(server, proxy))
     finally:
         stop.set()
@@ -75,6 +77,16 @@ async def _prune(pods: Pods, scraper: Scraper) -> None:
     while True:
         await asyncio.sleep(_PRUNE_SECONDS)
         scraper.forget(pods.uids())
+
+
+async def _audit(server: Server, pods: Pods, namespaces: Sequence[str]) -> None:
+    """Now and then, forget pods whose deletion was told while the watch was broken."""
+    while True:
+        await asyncio.sleep(AUDIT_SECONDS)
+        known = pods.uids()  # before the list: what comes while it is under way is not lost
+        there = await alive(server, POD, names.LABEL_SERVICE, namespaces or ("",))
+        if there is not None:
+            pods.keep(pods.uids() - (known - there))
 
 
 async def _begin_anew(server: Server, proxy: FrontProxy) -> None:

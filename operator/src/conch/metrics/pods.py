@@ -1,6 +1,6 @@
 """The serving pods of the cluster, as far as a question can be about them. Fed by a watch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -70,6 +70,12 @@ class Pods:
     def namespaces(self) -> list[str]:
         """Return the namespaces that have serving pods."""
         return sorted(self._by_namespace)
+
+    def keep(self, uids: Collection[str]) -> None:
+        """Forget all pods but these."""
+        for of in self._by_namespace.values():
+            for uid in [uid for uid in of if uid not in uids]:
+                del of[uid]
 
     def uids(self) -> frozenset[str]:
         """Return the uids of all pods."""

@@ -25,6 +25,7 @@ FIELD_MANAGER: Final = "conch-metrics"
 TAKEN_UP: Final = 5.0
 # Seconds between two looks at whether the bundle still names ours: somebody may apply an APIService without it.
 _LOOK: Final = 15.0
+_RETRY: Final = 1.0  # seconds after a call that failed
 _log = structlog.get_logger("conch.metrics")
 
 
@@ -54,10 +55,15 @@ class Registration:
         """Keep the APIService and the certificate as they shall be, until cancelled."""
         coming: Certificate | None = None
         while True:
-            due = now() >= _renewal(certificate, self.life)
-            if due and coming is None:
+            if coming is None and now() >= _renewal(certificate, self.life):
                 coming = issue(self.host, now(), self.life)
-            hindered = await self._publish([certificate, *([coming] if coming else [])])
+            try:
+                hindered = await self._publish([certificate, *([coming] if coming else [])])
+            except CallError as error:
+                # Who is believed stays so while the API server has other worries; it asks nobody then.
+                _log.warning("the APIService cannot be kept", error=error.message, retry_seconds=_RETRY)
+                await asyncio.sleep(_RETRY)
+                continue
             if hindered is None:
                 await asyncio.sleep(TAKEN_UP)
                 if coming is not None:
@@ -72,25 +78,24 @@ class Registration:
             await asyncio.sleep(min(max(left, 1.0), _LOOK))
 
     async def _publish(self, certificates: list[Certificate]) -> str | None:
-        """Write our certificates into the bundle, unless they are there; return what hinders us."""
-        try:
-            there = await self.server.get("", Ref(API_SERVICE, NAME))
-            if there is None:
-                return f"there is no APIService {NAME}; install the chart with autoscaling.metricsApi builtin"
-            if (stranger := owned_by(there, self.namespace, self.service)) is not None:
-                return stranger
-            known = base64.b64decode(there["spec"].get("caBundle") or "")
-            if all(certificate.pem in known for certificate in certificates):
-                return None
-            wanted = base64.b64encode(bundle(known, certificates, now())).decode()
-            # With the version that was read: another replica may be writing its own into it.
-            body = {
-                "metadata": {"resourceVersion": there["metadata"]["resourceVersion"]},
-                "spec": {"caBundle": wanted},
-            }
-            await self.server.merge("", Ref(API_SERVICE, NAME), body, FIELD_MANAGER)
-        except CallError as error:
-            return f"APIService {NAME} cannot be kept: {error.message}"
+        """Write our certificates into the bundle, unless they are there; return what hinders us.
+
+        Raises:
+            CallError: the API server failed, or somebody else wrote meanwhile.
+        """
+        there = await self.server.get("", Ref(API_SERVICE, NAME))
+        if there is None:
+            return f"there is no APIService {NAME}; install the chart with autoscaling.metricsApi builtin"
+        if (stranger := owned_by(there, self.namespace, self.service)) is not None:
+            return stranger
+        known = base64.b64decode(there["spec"].get("caBundle") or "")
+        if all(certificate.pem in known for certificate in certificates):
+            return None
+        wanted = base64.b64encode(bundle(known, certificates, now())).decode()
+        # With the version that was read: another replica may be writing its own into it.
+        version = {"resourceVersion": there["metadata"]["resourceVersion"]}
+        body = {"metadata": version, "spec": {"caBundle": wanted}}
+        await self.server.merge("", Ref(API_SERVICE, NAME), body, FIELD_MANAGER)
         return None
 
 
