@@ -5,6 +5,7 @@ kopf hold every event handler back until all kinds are listed.
 """
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -127,8 +128,10 @@ async def run_kopf(
         identity=identity,  # type: ignore[arg-type]  # else kopf asks who the user is
     )
     task = asyncio.current_task()
-    if task is None or not task.cancelling():  # kopf ends without a word when it is cancelled
-        raise RuntimeError("kopf ended by itself")
+    if task is None or not task.cancelling():
+        # It has failed at nothing, or it would have said so: a signal came before it was taken from it.
+        take_signals()
+        signal.raise_signal(signal.SIGTERM)
 
 
 async def audit(server: Server, intake: Intake, namespaces: Sequence[str]) -> None:
