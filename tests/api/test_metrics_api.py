@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import socket
 import ssl
@@ -189,29 +190,36 @@ def shown(port: int) -> str:
 
 @pytest.mark.usefixtures("api")
 async def test_an_autoscaler_follows_the_queue(kube: Kube, namespace: str, tritons: dict[str, SlowTriton]) -> None:
-    """A real HorizontalPodAutoscaler: from requests that wait to a Deployment that wants more pods."""
+    """A real HorizontalPodAutoscaler: from requests that wait to a Deployment that wants more pods.
+
+    It follows CPU too, and there is no metrics-server: it adds pods all the same, and takes none away.
+    """
     kube.apply([deployment(), autoscaler()], namespace)
     first = await asyncio.to_thread(until, lambda: kube.list(POD, namespace), "the Deployment has a pod", 30)
     start_pod(kube, namespace, first[0]["metadata"]["name"], BUSY)
 
-    def active() -> bool:
+    def active(*, truth: str = "True", reason: str = "") -> bool:
         there = kube.get(AUTOSCALER, namespace, "scaled") or {}
-        conditions = there.get("status", {}).get("conditions", ())
-        return any(c["type"] == "ScalingActive" and c["status"] == "True" for c in conditions)
+        told = (c for c in there.get("status", {}).get("conditions", ()) if c["type"] == "ScalingActive")
+        return any(c["status"] == truth and reason in {"", c["reason"]} for c in told)
 
     def told() -> object:
         return (kube.get(AUTOSCALER, namespace, "scaled") or {}).get("status")
 
-    await asyncio.to_thread(until, active, "the autoscaler has its metric", 60, seen=told)
+    held = functools.partial(active, truth="False", reason="FailedGetContainerResourceMetric")
+    await asyncio.to_thread(until, held, "it says which metric it lacks", 60, seen=told)
     asking = [asyncio.create_task(tritons[BUSY].ask(0.3, times=60)) for _ in range(4)]
     try:
         await asyncio.to_thread(
             until, lambda: wanted(kube, namespace) > 1, "more pods are wanted", 60, seen=lambda: wanted(kube, namespace)
         )
+        await asyncio.to_thread(until, active, "it follows the metric that it has", 30, seen=told)
     finally:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+    await asyncio.to_thread(until, held, "it says why it takes no pod away", 60, seen=told)
+    assert wanted(kube, namespace) > 1
 
 
 def wanted(kube: Kube, namespace: str) -> int:
@@ -234,6 +242,7 @@ def deployment() -> dict[str, object]:
 def autoscaler() -> dict[str, object]:
     target = {"type": "AverageValue", "averageValue": "1"}
     metric = {"metric": {"name": "triton_queue_to_compute_ratio"}, "target": target}
+    cpu = {"name": "cpu", "container": "triton", "target": {"type": "Utilization", "averageUtilization": 80}}
     return {
         "apiVersion": AUTOSCALER.api_version,
         "kind": AUTOSCALER.name,
@@ -242,7 +251,7 @@ def autoscaler() -> dict[str, object]:
             "scaleTargetRef": {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": "scaled"},
             "minReplicas": 1,
             "maxReplicas": 4,
-            "metrics": [{"type": "Pods", "pods": metric}],
+            "metrics": [{"type": "Pods", "pods": metric}, {"type": "ContainerResource", "containerResource": cpu}],
         },
     }
 
