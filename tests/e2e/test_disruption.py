@@ -6,6 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from conch.api.kinds import DISRUPTION_BUDGET, LEASE, POD
 from conch_contract import names
 from tests.support import gateways
@@ -74,6 +76,7 @@ def test_the_only_pod_of_a_service_can_be_drained(
     figure(f"the only pod left its node in {took:.0f} s\n{traffic}")
 
 
+@pytest.mark.long  # minutes: a lost node says nothing, and everything waits for times to run out
 def test_a_node_is_lost_and_comes_back(
     place: Place, kube: Kube, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:
