@@ -8,7 +8,7 @@ import pytest
 
 from conch.api.metrics import TritonMetric, quantity
 from conch.metrics.window import KEPT, Rates, Reading, fresh, rates, told
-from conch.triton.metrics import Load, read_load
+from conch.triton.metrics import SUCCESS, Load, read_load
 
 RATIO, PENDING, RPS, LATENCY, GPU = (
     TritonMetric.QUEUE_TO_COMPUTE_RATIO,
@@ -47,6 +47,12 @@ def reading(time: float, *args: Any, **kwargs: Any) -> Reading:
 def say(*readings: Reading, window: float = 15.0) -> dict[TritonMetric, float]:
     done = rates(readings, window)
     return {} if done is None else dict(told(done))
+
+
+def test_of_a_pod_that_does_not_say_its_model_all_are_counted() -> None:
+    """One that an older operator rendered, and that no upgrade touches."""
+    counted = read_load(page(7), "").counters
+    assert sum(value for series, value in counted.items() if series.metric == SUCCESS) == 7 + 999999
 
 
 def test_one_reading_tells_nothing() -> None:

@@ -86,7 +86,7 @@ def read_metrics(text: str, model: str) -> Scrape:
 
 
 def read_load(text: str, model: str) -> Load:
-    """Return how busy a Triton is; `model` is the one that clients ask for.
+    """Return how busy a Triton is; `model` is the one that clients ask for, and where it is empty all are.
 
     Raises:
         ValueError: the page is not in Prometheus' text format.
@@ -100,7 +100,7 @@ def read_load(text: str, model: str) -> Load:
             pending += value
         elif name == GPU_UTILIZATION:
             gpus.append(value)
-        elif of == model or name not in _OF_THE_MODEL:
+        elif model in {"", of} or name not in _OF_THE_MODEL:
             counters[Series(name, labels.get("version", ""), labels.get("reason", ""), of)] = value
     return Load(counters, pending, tuple(gpus))
 
