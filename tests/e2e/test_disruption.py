@@ -149,9 +149,16 @@ def lead_from(kube: Kube, node: str) -> None:
 
     def look() -> bool:
         found = leads_on(kube)
-        pods = kube.list(POD, SYSTEM, "app.kubernetes.io/instance=conch")
-        if found and found != node and len(pods) == sum(map(is_ready, pods)) == 2:
-            kube.delete(POD, SYSTEM, str((kube.get(LEASE, SYSTEM, OPERATOR) or {})["spec"]["holderIdentity"]))
-        return found == node
+        pods = kube.list(POD, SYSTEM, "app.kubernetes.io/instance=conch,app.kubernetes.io/name=conch")
+        if len(pods) != 2 or not all(map(is_ready, pods)):
+            return False
+        apart = len({pod["spec"]["nodeName"] for pod in pods}) == 2
+        leader = str((kube.get(LEASE, SYSTEM, OPERATOR) or {})["spec"]["holderIdentity"])
+        if found == node and apart:
+            return True
+        if found:  # the leader, or who stands by beside it, comes up where the other is not
+            names_of = [pod["metadata"]["name"] for pod in pods]
+            kube.delete(POD, SYSTEM, leader if apart else next(name for name in names_of if name != leader))
+        return False
 
     until(look, f"the operator leads from {node}", 90)

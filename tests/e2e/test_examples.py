@@ -55,5 +55,7 @@ def test_the_autoscaler_has_the_words_of_the_example(place: Place, applied: str)
     [autoscaler] = service.children(AUTOSCALER)
     spec = autoscaler["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 8)
-    assert spec["metrics"][0]["containerResource"]["target"]["averageUtilization"] == 70
+    [metric] = spec["metrics"]
+    assert metric["pods"]["metric"]["name"] == "triton_queue_to_compute_ratio"
+    assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "1"}
     service.until_condition("Autoscaling", "True", 90)

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
+import yaml
 
 from conch.api.kinds import AUTOSCALER, POD, SCALED_OBJECT
 from conch.api.metrics import TritonMetric
@@ -58,9 +59,14 @@ def told(address: str, query: str) -> float | None:
 
 @_KEDA
 def test_the_last_pod_goes_and_comes_back(
-    kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
+    place: Place, kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     [example] = (one for one in examples.all_examples() if one.file.stem == "keda")
+    said = yaml.safe_load(example.file.read_text())["spec"]["predictor"]["autoscaling"]["triggers"]
+    with place.reach(MONITORING, "prometheus", prometheus.PORT) as [monitoring]:
+        # What another story asked of the gateway would keep the pod for as long as the example says.
+        query = said[0]["metadata"]["query"]
+        until(lambda: not told(monitoring, query), "nobody has asked the gateway for a minute", 90)
     kube.apply(example.file, namespace)
     service = Service(kube, namespace, example.name)
     revision = service.until_ready(120)["stable"]
