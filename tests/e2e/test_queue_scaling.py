@@ -139,7 +139,7 @@ def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figu
         service.until_condition("Autoscaling", "True", 90)
         both.append(Loaded(service, Watcher(service, revision)))
     with both[0].watcher, both[1].watcher:
-        for rate, duration in (("2", "5s"), ("2..20", "50s"), ("2", "25s")):
+        for rate, duration in (("2", "5s"), ("2..20", "60s"), ("2", "25s")):
             waiting = [load(place, each.service, rate, duration) for each in both]
             for each, figures in zip(both, waiting, strict=True):
                 each.runs.append(figures())
