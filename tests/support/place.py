@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -141,5 +142,9 @@ def _listens(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def plain(text: str) -> str:
-    """Return a name that Kubernetes takes, from any text: at most 40 of a-z, 0-9 and '-'."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].rstrip("-")
+    """Return a name that Kubernetes takes, from any text: at most 40 of a-z, 0-9 and '-'.
+
+    Of two long texts that begin alike the names differ: a story would wait for the end of the other's namespace.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return name if len(name) <= 40 else f"{name[:33].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
