@@ -181,8 +181,11 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
                 "Git has put its version back",
                 30,
             )
-        known = json.loads(conch("history", "magika", "-o", "json"))["revisions"]
-        assert [one["number"] for one in known] == [4, 3], "what comes back takes the newest number"
+
+        def numbers() -> list[int]:
+            return [one["number"] for one in json.loads(conch("history", "magika", "-o", "json"))["revisions"]]
+
+        until(lambda: numbers() == [4, 3], "what comes back takes the newest number", 30, seen=numbers)
         conch("rollback", "magika", "--to", "3")
         until(lambda: service(kube, namespace)["status"]["stable"] == first, "the first revision serves again", 90)
         until(settled(kube, namespace), "all is as asked", 90)
