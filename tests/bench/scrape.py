@@ -1,6 +1,6 @@
 """What it costs to tell autoscalers of a thousand pods: CPU, memory, and how long an autoscaler waits.
 
-The pods are records of a real API server, all at the address of one real Triton; the questions go through the API
+The pods are kwok's on a real API server, all at the address of one real Triton; the questions go through the API
 server's aggregation, as a HorizontalPodAutoscaler's do, in its period of 15 seconds.
 """
 
@@ -20,6 +20,7 @@ from rich.console import Console
 
 from conch.api.kinds import POD
 from conch.write import Server
+from conch.write.server import METADATA_LIST
 from conch_contract import names
 from tests.api.metrics_api import ROOT, MetricsProcess, pod, status
 from tests.bench.__main__ import NAMESPACE, clear, figures_of
@@ -27,6 +28,7 @@ from tests.cluster import Cluster, binaries
 from tests.serving.slow import SlowTriton
 from tests.support.kube import Kube
 
+FAKE_NODES = 2
 PERIOD = 15.0  # seconds: that of a HorizontalPodAutoscaler
 ADDRESS = "127.0.0.81"
 
@@ -47,20 +49,31 @@ class Cost:
 
 
 async def make(server: Server, namespace: str, pods: int, services: int) -> None:
-    """Make pods, spread evenly over services, all of them ready at one address."""
+    """Make pods, spread evenly over services, which kwok pretends to run; then say that all are at one address."""
     gate = asyncio.Semaphore(16)
 
-    async def one(number: int) -> None:
+    async def bind(number: int) -> None:
         name = f"s{number % services}"
         body = pod(f"p{number}", name, name)
         body["metadata"]["namespace"] = namespace
+        body["spec"] = {**body["spec"], "nodeName": f"fake-{number % FAKE_NODES + 1}"}
         async with gate:
-            made = await server.create(POD, body)
-            said = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"p{number}", "namespace": namespace}}
-            await server.apply_status(POD, said | json.loads(status(ADDRESS)), "kubelet")
-            assert made["metadata"]["name"]
+            await server.create(POD, body)
 
-    await asyncio.gather(*(one(number) for number in range(pods)))
+    async def place(number: int) -> None:
+        said = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"p{number}", "namespace": namespace}}
+        async with gate:
+            await server.apply_status(POD, said | json.loads(status(ADDRESS)), "kubelet")
+
+    await asyncio.gather(*(bind(number) for number in range(pods)))
+    running = [("fieldSelector", "status.phase=Running")]
+    async with asyncio.timeout(120):
+        while True:
+            found = await server._call("GET", "list", POD, POD.path(namespace), running, None, "", METADATA_LIST)
+            if len(found["items"]) == pods:
+                break
+            await asyncio.sleep(0.5)
+    await asyncio.gather(*(place(number) for number in range(pods)))
 
 
 async def follow(
