@@ -77,24 +77,23 @@ demo: $(READY) ## A cluster, Conch in it, a model served and changed: the whole 
 test: test-unit test-api test-e2e ## Every tier but the long one
 
 .PHONY: test-unit
-test-unit: $(READY) ## Pure rooms, builders, chart, agent: seconds
+test-unit: $(READY) ## Pure packages, builders, agent: seconds; needs no Go
 	$(BIN)/pytest tests/unit --numprocesses auto $(PYTEST_ARGS)
 
 .PHONY: test-api
-test-api: binaries ## The operator against a real API server, the agent against a real Triton
+test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
+	@$(PY) -m tests.cluster build kubernetes kwok helm
 	$(BIN)/pytest tests/api tests/serving --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-e2e
-test-e2e: binaries ## Everything in a real cluster with real nodes
+test-e2e: $(READY) ## Everything in a real cluster with real nodes
+	@$(PY) -m tests.cluster build kubernetes coredns metrics-server helm envoy-gateway keda \
+	  $(addprefix --image=,operator serving tools gateways prometheus keda)
 	$(BIN)/pytest tests/e2e -m "not long" $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: $(READY) ## What takes too long for every change
 	$(BIN)/pytest tests -m long $(PYTEST_ARGS)
-
-.PHONY: binaries
-binaries: $(READY) ## Compile Kubernetes and its companions, unless they are cached; shows its progress
-	@$(PY) -m tests.cluster binaries > /dev/null
 
 .PHONY: bench
 bench: $(READY) ## Measure the targets; prints a table, fails on no number
@@ -133,15 +132,12 @@ generate: $(READY) ## Everything that is generated: CRD, RBAC, API reference, th
 	$(PY) -m conch.api.reference > docs/reference/inferenceservice.md
 
 .PHONY: lint
-lint: $(READY) ## Format, style, types, layers, Dockerfiles, chart
+lint: $(READY) ## Format, style, types, layers, Dockerfiles; needs no Go
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/mypy operator/src serving-image/contract/src serving-image/agent/src tests
 	$(BIN)/lint-imports
 	$(BIN)/hadolint $$(find operator serving-image tests -name 'Dockerfile*')
-	helm=$$($(PY) -c 'from tests.cluster.binaries import program; print(program("helm"))')
-	"$$helm" lint --strict --quiet $(CHART)
-	"$$helm" template $(RELEASE) $(CHART) --namespace $(NAMESPACE) > /dev/null
 
 .PHONY: format
 format: $(READY) ## Let ruff format and mend what it can

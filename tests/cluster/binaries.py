@@ -2,6 +2,9 @@
 
 There may be no download site to take binaries from, but there is a module proxy: every program is built
 from a small module below ``go/`` that pins it. Results are cached under a hash of all that shapes them.
+CoreDNS, metrics-server and Helm are pinned in the module of Kubernetes, with which they then share the compiler's
+cache: each costs its own packages only. (A dependency that is replaced by the same version elsewhere is not shared:
+with -trimpath the cache's key holds the version that is required, not the one that replaces it.)
 """
 
 from __future__ import annotations
@@ -12,9 +15,9 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.cluster import packages, toolchain
@@ -24,22 +27,31 @@ from tests.cluster.progress import step
 from tests.cluster.shell import log_run, run
 
 FLAGS = ("-trimpath", "-buildvcs=false", "-mod=readonly")
+_NO_DEBUG_INFORMATION = ("-gcflags=all=-dwarf=false",)
+"""The linker drops it (-s -w); without it the compiler takes a seventh less, for which a first ``make demo`` waits."""
 _KUBERNETES_VERSION = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 PAUSE_VERSION = "3.10.1"
 
 
 @dataclass(frozen=True)
 class Module:
-    """A folder below ``go/``: the module it pins, its programs, and the variables that hold its version.
+    """What is built or taken from one upstream module.
 
-    ``files`` are patterns of files in the module that are kept beside the programs.
+    Attributes:
+        name: also the name of its results in the cache.
+        path: the upstream module, whose version is pinned.
+        programs: name and Go package of each.
+        version_variables: the variables that hold the version, set by the linker.
+        files: patterns of the module's files that are kept: its CRDs.
+        source: the folder below ``go/`` that pins it; by default its name.
     """
 
     name: str
     path: str
-    programs: dict[str, str]
+    programs: dict[str, str] = field(default_factory=dict)
     version_variables: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    source: str = ""
 
 
 MODULES = {
@@ -59,12 +71,21 @@ MODULES = {
             },
             tuple(f"{package}.gitVersion" for package in _KUBERNETES_VERSION),
         ),
-        Module("coredns", "github.com/coredns/coredns", {"coredns": "github.com/coredns/coredns"}),
+        # A main package of ours, with the plugins that the Corefile names: CoreDNS' own links every cloud's SDK.
+        Module("coredns", "github.com/coredns/coredns", {"coredns": "./coredns"}, source="kubernetes"),
         Module(
             "metrics-server",
             "sigs.k8s.io/metrics-server",
             {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
             ("sigs.k8s.io/metrics-server/pkg/version.gitVersion",),
+            source="kubernetes",
+        ),
+        Module(
+            "helm",
+            "helm.sh/helm/v4",
+            {"helm": "helm.sh/helm/v4/cmd/helm"},
+            ("helm.sh/helm/v4/internal/version.version",),
+            source="kubernetes",
         ),
         Module(
             "kwok",
@@ -77,13 +98,7 @@ MODULES = {
                 "kustomize/stage/pod/fast/pod-*.yaml",
             ),
         ),
-        Module(
-            "helm",
-            "helm.sh/helm/v4",
-            {"helm": "helm.sh/helm/v4/cmd/helm"},
-            ("helm.sh/helm/v4/internal/version.version",),
-        ),
-        Module("gateway-api", "sigs.k8s.io/gateway-api", {}, files=("config/crd/standard/*.yaml",)),
+        Module("gateway-api", "sigs.k8s.io/gateway-api", files=("config/crd/standard/*.yaml",)),
         Module(
             "envoy-gateway",
             "github.com/envoyproxy/gateway",
@@ -108,7 +123,7 @@ PROGRAMS = {program: module for module in MODULES.values() for program in module
 
 def source(module: Module) -> Path:
     """Return the folder of a module's go.mod."""
-    return HERE / "go" / module.name
+    return HERE / "go" / (module.source or module.name)
 
 
 def pinned_version(go_mod: str, path: str) -> str:
@@ -142,6 +157,11 @@ def linker_flags(module: Module, upstream: str) -> str:
     return " ".join(["-s -w", *settings])
 
 
+def build_flags(module: Module) -> tuple[str, ...]:
+    """Return the flags of a module's compilation."""
+    return (*FLAGS, *_NO_DEBUG_INFORMATION) if source(module).name == "kubernetes" else FLAGS
+
+
 def content_key(parts: Iterable[bytes]) -> str:
     """Return a short hash of byte strings; where one ends and the next begins counts too."""
     digest = hashlib.sha256()
@@ -151,19 +171,27 @@ def content_key(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
-def folder(module: Module) -> Path:
-    """Return the cache folder of a module's results; it exists only when they are complete."""
-    here = source(module)
-    shape = [module.programs, module.files, FLAGS, linker_flags(module, version(module)), PAUSE_VERSION]
-    key = content_key(
-        [
-            (here / "go.mod").read_bytes(),
-            (here / "go.sum").read_bytes(),
-            json.dumps(shape).encode(),
-            toolchain.version().encode(),
-        ]
-    )
-    return cache_dir() / "bin" / f"{module.name}-{key}"
+def folder(module: Module, toolchain_version: str) -> Path:
+    """Return the cache folder of a module's programs; it exists only when they are complete."""
+    shape = [
+        module.programs,
+        build_flags(module),
+        linker_flags(module, version(module)),
+        PAUSE_VERSION,
+        toolchain_version,
+    ]
+    code = [path.read_bytes() for path in sorted(source(module).rglob("*.go"))]
+    return _cached(module, "", [json.dumps(shape).encode(), *code])
+
+
+def manifest_folder(module: Module) -> Path:
+    """Return the cache folder of a module's files."""
+    return _cached(module, "-files", [json.dumps(module.files).encode()])
+
+
+def _cached(module: Module, suffix: str, parts: list[bytes]) -> Path:
+    pins = [(source(module) / name).read_bytes() for name in ("go.mod", "go.sum")]
+    return cache_dir() / "bin" / f"{module.name}{suffix}-{content_key([*pins, *parts])}"
 
 
 def program(name: str) -> Path:
@@ -171,9 +199,20 @@ def program(name: str) -> Path:
     return ensure(PROGRAMS[name]) / name
 
 
+def is_built(module: Module) -> bool:
+    """Return whether the programs of a module are in the cache."""
+    return not module.programs or folder(module, toolchain.version()).exists()
+
+
+def ensure(module: Module) -> Path:
+    """Return the folder of a module's programs, after building them when they are not cached."""
+    return _ensure(module, folder(module, toolchain.version()), _build)
+
+
 def manifests(name: str) -> list[Path]:
-    """Return the YAML files kept of a module: its CRDs, or kwok's stages."""
-    return sorted(ensure(MODULES[name]).glob("*.yaml"))
+    """Return the YAML files kept of a module, its CRDs or kwok's stages; no program is compiled for them."""
+    module = MODULES[name]
+    return sorted(_ensure(module, manifest_folder(module), _copy_files).glob("*.yaml"))
 
 
 def pause() -> Path:
@@ -181,51 +220,67 @@ def pause() -> Path:
     return ensure(MODULES["kubernetes"]) / "pause"
 
 
-def ensure(module: Module) -> Path:
-    """Return the folder of a module's results, after building them when they are not cached."""
-    target = folder(module)
+def _ensure(module: Module, target: Path, make: Callable[[Module, Path], None]) -> Path:
     if target.exists():
         return target
-    with _lock(module.name):
+    with _lock():
         if not target.exists():
-            _build(module, target)
+            scratch = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=target.parent))
+            try:
+                make(module, scratch)
+                scratch.chmod(0o755)
+                scratch.rename(target)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 
 @contextmanager
-def _lock(name: str) -> Iterator[None]:
-    """Let one process at a time build a module: two clusters may be brought up at once."""
-    path = cache_dir() / "bin" / f".{name}.lock"
+def _lock() -> Iterator[None]:
+    """Let one build run at a time, over all processes: each uses every core."""
+    path = cache_dir() / "bin" / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _build(module: Module, target: Path) -> None:
-    scratch = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=target.parent))
-    try:
-        for name, package in module.programs.items():
-            with step(f"compiling {name} {version(module)} (cached afterwards)"):
-                _compile(module, package, scratch / name)
-        if module.name == "kubernetes":
-            _compile_pause(scratch / "pause")
-        for path in (path for pattern in module.files for path in _module_dir(module).glob(pattern)):
-            shutil.copyfile(path, scratch / path.name)
-        scratch.chmod(0o755)
-        scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+def _build(module: Module, scratch: Path) -> None:
+    """Compile all programs of a module by one command, so that one links while another compiles."""
+    with step(f"compiling {module.name} {version(module)}") as running:
+        go = toolchain.command("-C", source(module))
+        flags = [*build_flags(module), "-ldflags", linker_flags(module, version(module))]
+        targets = list(module.programs.values())
+        stale = ["list", "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}"]
+        hint = "the Go module proxy must be reachable, and the cache's disk needs about 6 GB"
+        listed = run([*go, *stale, *flags, *targets], env=toolchain.environment(), hint=hint)
+        running.expect(len(listed.stdout.split()), "packages")
+        log_run(
+            [*go, "build", "-v", *flags, "-o", f"{scratch}/", *targets],
+            cache_dir() / "logs" / f"build-{module.name}.log",
+            env=toolchain.environment(),
+            hint=hint,
+            on_line=running.advance,
+        )
+    for name, package in module.programs.items():
+        (scratch / executable(package)).rename(scratch / name)
+    if module.name == "kubernetes":
+        _compile_pause(scratch / "pause")
 
 
-def _compile(module: Module, package: str, output: Path) -> None:
-    flags = ["-ldflags", linker_flags(module, version(module))]
-    log_run(
-        [*toolchain.command("-C", source(module)), "build", *FLAGS, *flags, "-o", output, package],
-        cache_dir() / "logs" / f"build-{output.name}.log",
-        env=toolchain.environment(),
-        hint="the Go module proxy must be reachable, and the cache's disk needs about 6 GB",
-    )
+def executable(package: str) -> str:
+    """Return the name that Go gives a program: the last element of its package's path that is no version.
+
+    >>> executable("go.etcd.io/etcd/server/v3")
+    'server'
+    """
+    elements = [element for element in package.split("/") if not re.fullmatch(r"v[0-9]+", element)]
+    return elements[-1]
+
+
+def _copy_files(module: Module, scratch: Path) -> None:
+    for path in (path for pattern in module.files for path in _module_dir(module).glob(pattern)):
+        shutil.copyfile(path, scratch / path.name)
 
 
 def _module_dir(module: Module) -> Path:

@@ -27,9 +27,9 @@ class Launcher(Protocol):
         """Start all, then wait until all are well; those that run already are left alone."""
 
 
-def bring_up(plan: Plan, paths: ClusterPaths, launcher: Launcher) -> None:
-    """Bring up everything that the plan names, skipping what is up."""
-    build(plan)
+def bring_up(plan: Plan, paths: ClusterPaths, launcher: Launcher, *, metrics_server: bool = True) -> None:
+    """Bring up everything that the plan names, skipping what is up; metrics-server only where it is needed."""
+    metrics_server = metrics_server and bool(plan.nodes)
     with step("network and certificates"):
         network.create(plan)
         controlplane.configure(plan, paths)
@@ -40,25 +40,22 @@ def bring_up(plan: Plan, paths: ClusterPaths, launcher: Launcher) -> None:
     for node in plan.nodes:
         with step(f"{node.name}: containerd, kubelet, kube-proxy"):
             _bring_up_node(plan, paths, node, launcher)
-    with step("Gateway API, storage, DNS, metrics" if plan.nodes else "Gateway API, storage"):
+    with step("Gateway API, storage, DNS" if plan.nodes else "Gateway API, storage"):
         apply_files(paths, binaries.manifests("gateway-api"))
         apply(paths, [addons.storage_class(), *addons.volumes(plan, paths)])
         if plan.nodes:
-            _bring_up_services(plan, paths, launcher)
+            apply(paths, addons.dns(plan))
+            launcher.launch(controlplane.coredns(plan, paths))
+    if metrics_server:
+        with step("metrics-server"):
+            ca = base64.b64encode((paths.pki / "ca.crt").read_bytes()).decode()
+            apply(paths, addons.metrics(plan, ca))
+            launcher.launch(controlplane.metrics_server(plan, paths))
     if plan.kwok:
         with step("fake nodes (kwok)"):
             launcher.launch(controlplane.kwok(plan, paths))
             apply(paths, [addons.fake_node(index) for index in range(1, _FAKE_NODES + 1)])
-    _wait_until_it_works(plan, paths)
-
-
-def build(plan: Plan) -> None:
-    """Build what this plan needs, before anything is started."""
-    names = ["kubernetes", "gateway-api"]
-    names += ["coredns", "metrics-server"] if plan.nodes else []
-    names += ["kwok"] if plan.kwok else []
-    for name in names:
-        binaries.ensure(binaries.MODULES[name])
+    _wait_until_it_works(plan, paths, metrics_server=metrics_server)
 
 
 def prepare_node(plan: Plan, node: Node) -> None:
@@ -72,12 +69,6 @@ def _bring_up_node(plan: Plan, paths: ClusterPaths, node: Node, launcher: Launch
     launcher.launch(worker.containerd(paths, node))
     loading.load_pause(paths, node)
     launcher.launch(worker.kubelet(paths, node), worker.kube_proxy(paths, node))
-
-
-def _bring_up_services(plan: Plan, paths: ClusterPaths, launcher: Launcher) -> None:
-    ca = base64.b64encode((paths.pki / "ca.crt").read_bytes()).decode()
-    apply(paths, [*addons.dns(plan), *addons.metrics(plan, ca)])
-    launcher.launch(controlplane.coredns(plan, paths), controlplane.metrics_server(plan, paths))
 
 
 def kubectl(paths: ClusterPaths, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
@@ -98,13 +89,13 @@ def apply_files(paths: ClusterPaths, files: Iterable[Path]) -> None:
     kubectl(paths, "apply", "--server-side", f"--field-manager={_FIELD_MANAGER}", *names)
 
 
-def _wait_until_it_works(plan: Plan, paths: ClusterPaths) -> None:
+def _wait_until_it_works(plan: Plan, paths: ClusterPaths, *, metrics_server: bool) -> None:
     expected = len(plan.nodes) + (_FAKE_NODES if plan.kwok else 0)
     if expected:
         with step(f"waiting for {expected} nodes to be Ready"):
             _wait("every node to be Ready", lambda: sum(node["ready"] for node in nodes(paths)) >= expected, paths)
     _wait("the default service account", lambda: "default" in _get(paths, "serviceaccount", "-n", "default"), paths)
-    if plan.nodes:
+    if metrics_server:
         with step("waiting for the metrics API"):
             api = "apiservice/v1beta1.metrics.k8s.io"
             condition = '-ojsonpath={.status.conditions[?(@.type=="Available")].status}'

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 from rich.table import Table
 
-from tests.cluster import binaries, images, toolchain
+from tests.cluster import binaries, images, preparation
 from tests.cluster.cluster import DEFAULT_NAME, Cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import console, say
@@ -93,12 +93,12 @@ def kubeconfig(name: str) -> None:
     click.echo(Cluster(name).kubeconfig)
 
 
-@cli.command("binaries")
-def build_binaries() -> None:
-    """Build all programs that are not cached yet."""
-    say(toolchain.version())
-    for module in binaries.MODULES.values():
-        click.echo(binaries.ensure(module))
+@cli.command()
+@click.option("--image", multiple=True, type=click.Choice(list(images.IMAGES)), help="Build this image (repeatable).")
+@click.argument("module", nargs=-1, type=click.Choice([name for name, m in binaries.MODULES.items() if m.programs]))
+def build(image: tuple[str, ...], module: tuple[str, ...]) -> None:
+    """Compile the programs of MODULE and build images, side by side; what is cached costs nothing."""
+    preparation.prepare(module, image)
 
 
 @cli.command("images")
@@ -106,7 +106,8 @@ def build_binaries() -> None:
 @click.argument("more", nargs=-1, type=click.Choice(list(images.IMAGES)))
 def build_images(only: tuple[str, ...], more: tuple[str, ...]) -> None:
     """Build the project's images; those that only some tests need are built when they are named."""
-    images.build([*only, *more])
+    chosen = [*only, *more] or list(images.DEFAULT)
+    preparation.prepare([], chosen)
 
 
 @cli.command()

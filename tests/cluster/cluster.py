@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import bringup, health, images, leftovers, loading, network, packages, processes
+from tests.cluster import bringup, health, images, leftovers, loading, network, packages, preparation, processes
 from tests.cluster.errors import ClusterError
 from tests.cluster.paths import ClusterPaths, state_root
 from tests.cluster.plan import Node, Plan, free_slot
@@ -50,15 +50,24 @@ class Cluster:
             raise ClusterError(message, hint=f"python -m tests.cluster up --name {self.name}")
         return Plan(**json.loads(self.paths.plan.read_text()))
 
-    def up(self, nodes: int = 2, *, kwok: bool = False) -> None:
-        """Bring the cluster up and wait until it works; what is up already stays untouched."""
+    def up(self, nodes: int = 2, *, kwok: bool = False, metrics_server: bool = True, build: Sequence[str] = ()) -> None:
+        """Bring the cluster up and wait until it works; what is up already stays untouched.
+
+        Args:
+            nodes: real nodes; 0 is a control plane only.
+            kwok: whether it has fake nodes too.
+            metrics_server: whether the resource metrics API is needed; a cluster of nodes that has it keeps it.
+            build: images that are needed next, built while programs compile.
+        """
         packages.require_root()
-        packages.ensure(packages.NETWORK, packages.NODES if nodes else {})
+        modules = preparation.cluster_modules(nodes, kwok=kwok, metrics_server=metrics_server)
+        debian = [packages.NETWORK, packages.NODES if nodes else {}, packages.COMPILER]
+        preparation.prepare([*modules, *(["helm"] if build else [])], build, debian)
         started = time.monotonic()
         with _lock(self.name):
             self._clean_remains(nodes, kwok=kwok)
             plan = self._claim(nodes, kwok=kwok)
-            bringup.bring_up(plan, self.paths, self)
+            bringup.bring_up(plan, self.paths, self, metrics_server=metrics_server)
         say(f"cluster {self.name} is up after {time.monotonic() - started:.1f} s; KUBECONFIG={self.kubeconfig}")
 
     def down(self) -> None:

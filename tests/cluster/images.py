@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,9 @@ IMAGES = {
 
 DEFAULT = ("operator", "serving", "tools")
 """What is built when no name is given. The others are for the tests that ask for them; some take minutes to compile."""
+
+_BUILDS = 2
+"""Builds at a time: one waits for the network while another unpacks."""
 
 _PROGRAMS = {"gateways": "envoy-gateway", "keda": "keda"}
 """Images that hold programs of ours: the module whose folder is a second build context, of the module's name."""
@@ -83,11 +87,24 @@ class Builder:
 
 
 @functools.cache
-def builder() -> Builder:
-    """Return an engine that answers, else buildah with a storage of its own."""
+def _engine() -> Builder | None:
+    """Return the docker or podman that answers on this machine."""
     for engine in ("docker", "podman"):
         if shutil.which(engine) and run([engine, "info"], check=False).returncode == 0:
             return Builder((engine,), is_docker=engine == "docker")
+    return None
+
+
+def debian_packages() -> dict[str, str]:
+    """Return the packages that building needs: none where an engine answers."""
+    return {} if _engine() else packages.IMAGES
+
+
+@functools.cache
+def builder() -> Builder:
+    """Return an engine that answers, else buildah with a storage of its own."""
+    if engine := _engine():
+        return engine
     packages.require_root()
     packages.ensure(packages.IMAGES)
     root = cache_dir() / "images"
@@ -102,21 +119,30 @@ def _is_overlay(folder: Path) -> bool:
 
 
 def build(names: Iterable[str] = ()) -> None:
-    """Build images (``DEFAULT`` when none is named); unchanged layers come from the cache."""
+    """Build images (``DEFAULT`` when none is named), two at a time; unchanged layers come from the cache."""
     chosen = list(names) or list(DEFAULT)
-    engine = builder()
-    options = _options(engine)
     for name in chosen:
         if name not in IMAGES:
             message = f"there is no image {name!r}"
             raise ClusterError(message, hint=f"choose from: {', '.join(IMAGES)}")
-        dockerfile = REPOSITORY / IMAGES[name]
-        if not dockerfile.exists():
+        if not (REPOSITORY / IMAGES[name]).exists():
             message = f"{name}: {IMAGES[name]} does not exist"
             raise ClusterError(message, hint="choose other images with --only")
-        programs = _programs(name)
-        with step(f"building {reference(name)} with {engine.argv[0]}"):
-            engine.build(name, dockerfile, [*options, *programs])
+    engine = builder()
+    options = _options(engine)
+    with ThreadPoolExecutor(_BUILDS) as pool:
+        list(pool.map(lambda name: _build(engine, name, options), chosen))
+
+
+def _build(engine: Builder, name: str, options: list[str]) -> None:
+    programs = _programs(name)
+    with step(f"building {reference(name)} with {engine.argv[0]}"):
+        engine.build(name, REPOSITORY / IMAGES[name], [*options, *programs])
+
+
+def modules(names: Iterable[str]) -> list[str]:
+    """Return the modules whose programs these images hold."""
+    return [_PROGRAMS[name] for name in names if name in _PROGRAMS]
 
 
 def _programs(name: str) -> list[str]:

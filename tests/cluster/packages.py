@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ COMPILER = {"gcc": "gcc", "/usr/include/stdio.h": "libc6-dev"}
 IMAGES = {"buildah": "buildah", "debootstrap": "debootstrap"}
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
+_installing = threading.Lock()
 
 
 def missing(needs: dict[str, str]) -> list[str]:
@@ -44,9 +46,10 @@ def _there(program: str) -> bool:
 
 def ensure(*groups: dict[str, str]) -> None:
     """Install what is missing of these groups; does nothing, fast, when nothing is."""
-    wanted = sorted({package for group in groups for package in missing(group)})
-    if wanted:
-        _install(wanted)
+    with _installing:
+        wanted = sorted({package for group in groups for package in missing(group)})
+        if wanted:
+            _install(wanted)
     still = [program for group in groups for program in group if not _there(program)]
     if still:
         message = f"still missing after the installation: {', '.join(still)}"

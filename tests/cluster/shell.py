@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.cluster.errors import ClusterError
@@ -43,19 +43,38 @@ def run(
     return done
 
 
-def log_run(argv: Sequence[str | Path], log: Path, *, env: Mapping[str, str] | None = None, hint: str) -> None:
-    """Run a long program with its output in ``log``; raises with the log's tail when it fails."""
+def log_run(
+    argv: Sequence[str | Path],
+    log: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    hint: str,
+    on_line: Callable[[], None] | None = None,
+) -> None:
+    """Run a long program with its output in ``log``, calling ``on_line`` after each line of it.
+
+    Raises:
+        ClusterError: it ended with another status than 0; has the log's last lines.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in argv]
-    with log.open("wb") as output:
-        code = subprocess.run(
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
-            check=False,
-        ).returncode
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            output.write(line)
+            output.flush()
+            if on_line is not None:
+                on_line()
+        code = process.wait()
     if code != 0:
         message = f"{shlex.join(words)[:400]} ended with status {code}"
         raise ClusterError(message, log=log, hint=hint)

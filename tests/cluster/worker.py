@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tests.cluster import binaries
-from tests.cluster.controlplane import flags, write_kubeconfig
+from tests.cluster.controlplane import GO_ENVIRONMENT, flags, write_kubeconfig
 from tests.cluster.credentials import Pair, issue
 from tests.cluster.paths import ClusterPaths
 from tests.cluster.plan import Node, Plan
@@ -126,6 +126,11 @@ def kubelet_config(plan: Plan, paths: ClusterPaths, node: Node) -> dict[str, Any
         "syncFrequency": "30s",
         "fileCheckFrequency": "0s",
         "shutdownGracePeriod": "0s",
+        # Little work at rest: nobody reads the sizes of volumes, and logs are small.
+        "volumeStatsAggPeriod": "-1s",
+        "containerLogMonitorInterval": "1m",
+        "nodeStatusUpdateFrequency": "20s",
+        "enableProfilingHandler": False,
     }
 
 
@@ -203,6 +208,7 @@ def kubelet(paths: ClusterPaths, node: Node) -> Component:
         hostname_override=node.name,
         node_ip=node.address,
         node_labels=f"topology.kubernetes.io/zone=zone-{node.index}",
+        housekeeping_interval="15s",  # as often as metrics-server reads what it finds
         v=1,
     )
     argv.insert(0, str(binaries.program("kubelet")))
@@ -217,4 +223,5 @@ def kube_proxy(paths: ClusterPaths, node: Node) -> Component:
 
 def _component(paths: ClusterPaths, node: Node, program: str, health: str, argv: list[str]) -> Component:
     name = f"{node.name}.{program}"
-    return Component(name, argv, node.netns, str(paths.logs / f"{name}.log"), health)
+    log = str(paths.logs / f"{name}.log")
+    return Component(name, argv, node.netns, log, health, dict(GO_ENVIRONMENT))

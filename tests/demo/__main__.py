@@ -6,10 +6,11 @@ import os
 import sys
 
 from tests.cluster import ClusterError
-from tests.demo.story import play
+from tests.demo.story import NAMESPACE, play
 from tests.demo.telling import Telling
+from tests.support.evidence import waiting_containers
 from tests.support.kube import KubectlError
-from tests.support.place import open_place
+from tests.support.place import SYSTEM, open_place
 from tests.support.wait import TooLateError
 
 
@@ -17,11 +18,16 @@ def main() -> None:
     """Play the demo; a failure is a sentence, not a traceback."""
     telling = Telling()
     current = os.environ.get("CLUSTER") == "current"
+    waiting: list[str] = []
     try:
-        with open_place(current=current) as place:
-            play(place, telling)
+        with open_place(current=current, metrics_server=False) as place:
+            try:
+                play(place, telling)
+            except (KubectlError, TooLateError):
+                waiting = waiting_containers(place.kube, SYSTEM, NAMESPACE)
+                raise
     except (ClusterError, KubectlError, TooLateError) as error:
-        telling.failed(str(error))
+        telling.failed("\n".join([str(error), *waiting]))
         sys.exit(1)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from conch.api.kinds import POD
 from tests.support.kube import Kube, KubectlError
 from tests.support.place import OPERATOR, SYSTEM
 
+_USUAL = ("PodInitializing", "ContainerCreating")
 _TAIL = "--tail=40"
 
 
@@ -21,6 +23,22 @@ def collect(kube: Kube, namespace: str) -> list[tuple[str, str]]:
     shown += [(f"log of {pod}", text) for pod, text in zip(pods, logs, strict=False)]
     shown.append(("log of the operator", operator_log(kube, 80)))
     return shown
+
+
+def waiting_containers(kube: Kube, *namespaces: str) -> list[str]:
+    """Return a line for each container that waits: its pod, why, and what to do about an image that is missing."""
+    lines = []
+    for namespace in namespaces:
+        for pod in kube.list(POD, namespace):
+            status = pod.get("status", {})
+            for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+                reason = container.get("state", {}).get("waiting", {}).get("reason", "")
+                if reason and reason not in _USUAL:
+                    place = f"pod {namespace}/{pod['metadata']['name']}, container {container['name']}"
+                    lines.append(f"{place}: {reason} (image {container['image']})")
+                if "Image" in reason:
+                    lines.append("  load the image onto the nodes: docs/quickstart.md, section Images")
+    return lines
 
 
 def kube_logs(kube: Kube, namespace: str, pod: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from conch.api.kinds import SERVICE
 from conch.api.names import CRD_NAME
 from tests.cluster import Cluster, binaries, images
+from tests.cluster.cluster import DEFAULT_NAME
 from tests.support.kube import Kube, KubectlError
 from tests.support.wait import until
 
@@ -36,9 +37,8 @@ class Place:
     local: Cluster | None
 
     def prepare(self) -> None:
-        """Build the images and bring them onto the nodes; elsewhere that is the user's to do."""
+        """Bring the images onto the nodes; elsewhere that is the user's to do."""
         if self.local is not None:
-            images.build(_IMAGES)
             self.local.load(*_IMAGES)
 
     def install(self, **values: str) -> None:
@@ -111,14 +111,17 @@ class Place:
 
 
 @contextlib.contextmanager
-def open_place(*, current: bool = False, name: str = "conch", nodes: int = 2) -> Iterator[Place]:
-    """Yield the local cluster, brought up, or with `current` the one that the user's kubectl talks to."""
+def open_place(*, current: bool = False, nodes: int = 2, metrics_server: bool = True) -> Iterator[Place]:
+    """Yield the local cluster, brought up with its images built, or with `current` the one that kubectl talks to.
+
+    `CONCH_CLUSTER` names the local cluster, as for `python -m tests.cluster`.
+    """
     if current:
         with Kube(_own("kubectl"), None) as kube:
             yield Place(kube, None)
         return
-    cluster = Cluster(name)
-    cluster.up(nodes)
+    cluster = Cluster(os.environ.get("CONCH_CLUSTER", DEFAULT_NAME))
+    cluster.up(nodes, metrics_server=metrics_server, build=_IMAGES)
     with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
         yield Place(kube, cluster)
 

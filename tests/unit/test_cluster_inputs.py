@@ -6,6 +6,7 @@ import pytest
 
 from tests.cluster import binaries, cgroups, hostconfig, images, leftovers, toolchain
 from tests.cluster.errors import ClusterError, tail
+from tests.cluster.paths import HERE
 
 SOURCES = """\
 # a comment
@@ -37,12 +38,31 @@ def test_a_content_key_sees_where_one_part_ends() -> None:
     assert binaries.content_key([b"ab", b"c"]) != binaries.content_key([b"a", b"bc"])
 
 
-def test_the_cache_folder_follows_toolchain_and_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = set()
-    for text in ("go version go1.26.8 linux/amd64", "go version go1.26.9 linux/amd64"):
-        monkeypatch.setattr(toolchain, "version", lambda text=text: text)
-        seen |= {binaries.folder(module) for module in binaries.MODULES.values()}
+def test_the_cache_folder_follows_toolchain_and_module() -> None:
+    versions = ("go version go1.26.8 linux/amd64", "go version go1.26.9 linux/amd64")
+    seen = {binaries.folder(module, version) for version in versions for module in binaries.MODULES.values()}
     assert len(seen) == 2 * len(binaries.MODULES)
+
+
+def test_add_ons_do_not_change_the_dependencies_of_weight_that_kubernetes_is_released_with() -> None:
+    go_mod = (HERE / "go" / "kubernetes" / "go.mod").read_text()
+    released = {
+        "go.etcd.io/etcd/server/v3": "v3.6.5",
+        "go.opentelemetry.io/otel": "v1.41.0",
+        "google.golang.org/grpc": "v1.72.2",
+        "google.golang.org/protobuf": "v1.36.8",
+        "golang.org/x/net": "v0.47.0",
+        "golang.org/x/crypto": "v0.45.0",
+    }
+    assert {module: binaries.pinned_version(go_mod, module) for module in released} == released
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("go.etcd.io/etcd/server/v3", "server"), ("./coredns", "coredns"), ("helm.sh/helm/v4/cmd/helm", "helm")],
+)
+def test_a_program_has_the_name_that_go_gives_it(package: str, name: str) -> None:
+    assert binaries.executable(package) == name
 
 
 def test_every_module_pins_its_upstream() -> None:

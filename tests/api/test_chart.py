@@ -75,6 +75,13 @@ def default() -> list[Manifest]:
     return render()
 
 
+def test_helm_finds_nothing_to_lint() -> None:
+    done = subprocess.run(
+        [program("helm"), "lint", "--strict", "--quiet", CHART], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_crd_is_the_generated_one_and_outlives_the_release(default: list[Manifest]) -> None:
     definition = one(default, "CustomResourceDefinition")
     annotations = definition["metadata"].pop("annotations")
