@@ -14,6 +14,8 @@ NAMESPACE ?= conch-system
 RELEASE ?= conch
 HELM_ARGS ?=
 PYTEST_ARGS ?=
+# Tests side by side. They wait more than they work, so there may be more than processors.
+API_WORKERS ?= 4
 
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -82,7 +84,7 @@ test-unit: $(READY) ## Pure rooms, builders, chart, agent: seconds
 
 .PHONY: test-api
 test-api: binaries ## The operator against a real API server, the agent against a real Triton
-	$(BIN)/pytest tests/api tests/serving --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest tests/api tests/serving --numprocesses $(API_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-e2e
 test-e2e: binaries ## Everything in a real cluster with real nodes
