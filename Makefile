@@ -16,6 +16,7 @@ HELM_ARGS ?=
 PYTEST_ARGS ?=
 # Tests side by side. They wait more than they work, so there may be more than processors.
 API_WORKERS ?= 4
+E2E_WORKERS ?= 3
 
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -88,7 +89,7 @@ test-api: binaries ## The operator against a real API server, the agent against 
 
 .PHONY: test-e2e
 test-e2e: binaries ## Everything in a real cluster with real nodes
-	$(BIN)/pytest tests/e2e -m "not long" $(PYTEST_ARGS)
+	$(BIN)/pytest tests/e2e -m "not long" --numprocesses $(E2E_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: $(READY) ## What takes too long for every change

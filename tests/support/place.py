@@ -16,6 +16,7 @@ from pathlib import Path
 from conch.api.kinds import SERVICE
 from conch.api.names import CRD_NAME
 from tests.cluster import Cluster, binaries, images
+from tests.cluster.cluster import DEFAULT_NAME
 from tests.support.kube import Kube, KubectlError
 from tests.support.wait import until
 
@@ -111,16 +112,27 @@ class Place:
 
 
 @contextlib.contextmanager
-def open_place(*, current: bool = False, name: str = "conch", nodes: int = 2) -> Iterator[Place]:
+def open_place(*, current: bool = False, nodes: int = 2) -> Iterator[Place]:
     """Yield the local cluster, brought up, or with `current` the one that the user's kubectl talks to."""
     if current:
         with Kube(_own("kubectl"), None) as kube:
             yield Place(kube, None)
         return
-    cluster = Cluster(name)
-    cluster.up(nodes)
+    _local_cluster().up(nodes)
+    with attach_place() as place:
+        yield place
+
+
+@contextlib.contextmanager
+def attach_place() -> Iterator[Place]:
+    """Yield the local cluster, which is up."""
+    cluster = _local_cluster()
     with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
         yield Place(kube, cluster)
+
+
+def _local_cluster() -> Cluster:
+    return Cluster(os.environ.get("CONCH_CLUSTER", DEFAULT_NAME))
 
 
 def _own(program: str) -> Path:
