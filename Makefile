@@ -14,6 +14,9 @@ NAMESPACE ?= conch-system
 RELEASE ?= conch
 HELM_ARGS ?=
 PYTEST_ARGS ?=
+# Tests side by side. They wait more than they work, so there may be more than processors.
+API_WORKERS ?= 4
+E2E_WORKERS ?= 3
 
 BIN := .venv/bin
 PY := $(BIN)/python
@@ -83,13 +86,13 @@ test-unit: $(READY) ## Pure packages, builders, agent: seconds; needs no Go
 .PHONY: test-api
 test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
 	@$(PY) -m tests.cluster build kubernetes kwok helm
-	$(BIN)/pytest tests/api tests/serving --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest tests/api tests/serving --numprocesses $(API_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Everything in a real cluster with real nodes
 	@$(PY) -m tests.cluster build kubernetes coredns metrics-server helm envoy-gateway keda \
 	  $(addprefix --image=,operator serving tools gateways prometheus keda)
-	$(BIN)/pytest tests/e2e -m "not long" $(PYTEST_ARGS)
+	$(BIN)/pytest tests/e2e -m "not long" --numprocesses $(E2E_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: $(READY) ## What takes too long for every change

@@ -1,8 +1,11 @@
-"""One real API server for all tests of this folder, and the CRD installed in it."""
+"""A real API server for the tests of each worker, and the CRD installed in it."""
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,36 +17,46 @@ from conch.api.kinds import INFERENCE_SERVICE
 from tests.api.server import Server
 from tests.cluster import Cluster, binaries
 from tests.support.kube import Kube, KubectlError
-from tests.support.wait import until
+from tests.support.wait import recorded, until
 
 
 @pytest.fixture(scope="session")
-def api_server() -> Path:
-    """Return the administrator's kubeconfig of a control plane without nodes.
+def cluster(request: pytest.FixtureRequest, worker_id: str) -> Iterator[Cluster]:
+    """A control plane without nodes. Each worker has its own: an operator acts on all services of its cluster.
 
-    It stays up, so that the next run starts at once; `python -m tests.cluster down --name conch-api` ends it.
+    It is taken down at the end, unless --keep-clusters is set.
     """
-    cluster = Cluster("conch-api")
-    cluster.up(nodes=0, kwok=True)
-    return cluster.kubeconfig
-
-
-@pytest.fixture(scope="module")
-def cluster(api_server: Path) -> Iterator[Cluster]:
-    """That control plane, for one file of tests at a time: an operator acts on all that there is."""
-    cluster = Cluster("conch-api")
-    with api_server.with_name("operator.lock").open("w") as lock:
+    parts = [os.environ.get("CONCH_CLUSTER", "conch"), "api", *([] if worker_id == "master" else [worker_id])]
+    cluster = Cluster("-".join(parts))
+    with (Path(tempfile.gettempdir()) / f"{cluster.name}.lock").open("w") as lock:  # another run may have it
         fcntl.flock(lock, fcntl.LOCK_EX)
+        with recorded("the API server is up"):
+            cluster.up(nodes=0, kwok=True)
         yield cluster
+        if not request.config.getoption("--keep-clusters"):
+            cluster.down()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def kube(cluster: Cluster) -> Iterator[Kube]:
+    """The worker's API server, with the CRD in force."""
     with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
         kube.run("apply", "--server-side", "--force-conflicts", "--filename=crds/")
-        kube.run("wait", "--for=condition=Established", "crd/inferenceservices.conch.dev", "--timeout=30s")
+        asyncio.run(_install(cluster.kubeconfig))
         until(lambda: _lists(kube), "the API server serves the CRD that was just applied", 30)
         yield kube
+
+
+async def _install(kubeconfig: Path) -> None:
+    configuration = await _configuration(kubeconfig)
+    async with client.ApiClient(configuration) as connection:
+        await Server(connection).install()
+
+
+async def _configuration(kubeconfig: Path) -> client.Configuration:
+    configuration = client.Configuration()
+    await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+    return configuration
 
 
 def _lists(kube: Kube) -> bool:
@@ -69,10 +82,8 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def server(api_server: Path) -> AsyncIterator[Server]:
-    configuration = client.Configuration()
-    await config.load_kube_config(config_file=str(api_server), client_configuration=configuration)
-    async with client.ApiClient(configuration) as connection:
-        server = Server(connection)
-        await server.install()
-        yield server
+async def server(cluster: Cluster, kube: Kube) -> AsyncIterator[Server]:
+    """The API server as kubectl speaks to it, with the CRD in force."""
+    del kube  # it has installed the CRD
+    async with client.ApiClient(await _configuration(cluster.kubeconfig)) as connection:
+        yield Server(connection)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Ref
+from conch.api.kinds import DEPLOYMENT, EVENT, INFERENCE_SERVICE, POD, SERVICE, Ref
 from conch_contract import names
 from tests.api.operator import Audit, Operator, children, condition, essence, isvc, settled
 from tests.cluster import Cluster
@@ -163,6 +163,11 @@ def ready(kube: Kube, namespace: str, name: str = "magika") -> dict[str, str]:
     return condition(kube.get(INFERENCE_SERVICE, namespace, name) or {}, "Ready")
 
 
+def events(kube: Kube, namespace: str, reason: str) -> list[Object]:
+    """Return the events of a reason."""
+    return [event for event in kube.list(EVENT, namespace) if event["reason"] == reason]
+
+
 def test_a_strangers_service_is_never_taken(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     theirs = {
         "apiVersion": "v1",
@@ -181,6 +186,9 @@ def test_a_strangers_service_is_never_taken(cluster: Cluster, kube: Kube, namesp
         )
         message = ready(kube, namespace)["message"]
         assert "Service/magika exists and belongs to nobody" in message
+        until(lambda: events(kube, namespace, "NameTaken"), "an event names it too", 10)
+        assert "Service/magika" in events(kube, namespace, "NameTaken")[0]["note"]
+        until(lambda: kube.list(POD, namespace), "the pods are made all the same", 30)
         after = next(s for s in kube.list(SERVICE, namespace) if s["metadata"]["name"] == "magika")
         assert after == before
         kube.run("--namespace", namespace, "delete", "service/magika")

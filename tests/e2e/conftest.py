@@ -1,4 +1,4 @@
-"""The cluster, Conch in it, and a store, once for all stories; a namespace for each."""
+"""The cluster, Conch in it, a store and gateways, once for all workers of a run; a namespace for each story."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from tests.support import evidence, examples, gateways, store
-from tests.support.gateways import Gateway
+from tests.support.gateways import Gateway, Implementation
 from tests.support.kube import Kube, KubectlError
-from tests.support.place import Place, open_place, plain
+from tests.support.place import Place, attach_place, open_place, plain
 from tests.support.service import Service
+from tests.support.shared import once
 from tests.support.store import Store
 
 STORE = "conch-e2e-store"
 _SECONDS = 300  # for one story; a cold machine builds everything before the first one
-_FIGURES = pytest.StashKey[list[str]]()
+_FIGURE = "figure"  # the name of a report's property: pytest-xdist carries it to the process that prints
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,16 +27,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(_SECONDS, func_only=True))
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Begin with no figures."""
-    config.stash[_FIGURES] = []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what the stories measured, whether they passed or not."""
-    if config.stash[_FIGURES]:
+    reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, ())]
+    figures = [
+        f"{report.location[2]}: {line}"
+        for report in reports
+        for name, text in report.user_properties
+        if name == _FIGURE and report.when == "call"
+        for line in text.splitlines()
+    ]
+    if figures:
         terminalreporter.section("figures")
-        for line in config.stash[_FIGURES]:
+        for line in figures:
             terminalreporter.line(line)
 
 
@@ -59,7 +63,7 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Keep a measured figure for the end of the run."""
 
     def keep(text: str) -> None:
-        request.config.stash[_FIGURES] += [f"{request.node.name}: {line}" for line in text.splitlines()]
+        request.node.user_properties.append((_FIGURE, text))
 
     return keep
 
@@ -67,10 +71,15 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def place() -> Iterator[Place]:
     """The cluster, with Conch installed by its chart."""
+    once("the cluster with Conch", _install)
+    with attach_place() as place:
+        yield place
+
+
+def _install() -> None:
     with open_place() as place:
         place.prepare()
         place.install()
-        yield place
 
 
 @pytest.fixture(scope="session")
@@ -80,15 +89,21 @@ def kube(place: Place) -> Kube:
 
 @pytest.fixture(scope="session")
 def audit_from(place: Place) -> int:
-    """Where the audit log stands when the stories begin."""
+    """Where the audit log stood when the first story of the run began, in bytes."""
     assert place.local is not None
-    return place.local.audit_log.stat().st_size
+    log = place.local.audit_log
+    return once("the start of the audit log", lambda: log.stat().st_size)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def bucket(place: Place, audit_from: int) -> Store:
     """The store with the models that the examples name, and others to change to."""
     del audit_from  # first of all
+    return Store(STORE, once("the store", lambda: _fill_store(place)))
+
+
+def _fill_store(place: Place) -> str:
+    """Start the store and upload all models; return its address."""
     place.namespace(STORE)
     assert place.local is not None
     store.deploy(place.kube, STORE, node=place.local.plan.nodes[0].name)
@@ -97,13 +112,14 @@ def bucket(place: Place, audit_from: int) -> Store:
         examples.upload(found)
         for factor in (2, 3):
             found.upload(f"s3://models/times-{factor}", {"model.py": examples.MODELS / "double" / "model.py"})
-    return found
+        return address
 
 
 @pytest.fixture(scope="session")
 def gateway(place: Place, request: pytest.FixtureRequest) -> Gateway:
     """A Gateway that admits routes from everywhere: Envoy Gateway's, unless a story asks for another."""
-    return gateways.deploy(place, getattr(request, "param", "envoy"))
+    name: Implementation = getattr(request, "param", "envoy")
+    return Gateway(name, once(f"the gateway {name}", lambda: gateways.deploy(place, name).address))
 
 
 MakeNamespace = Callable[[str], "contextlib.AbstractContextManager[str]"]

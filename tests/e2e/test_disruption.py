@@ -24,6 +24,8 @@ from tests.support.wait import until
 
 QUIET_SECONDS = 10
 
+pytestmark = pytest.mark.alone  # other stories' pods are on the nodes too
+
 
 def test_pods_spread_and_a_drain_takes_one_at_a_time(
     place: Place, kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]

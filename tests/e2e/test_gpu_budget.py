@@ -28,6 +28,8 @@ from tests.support.wait import until
 GPU = "nvidia.com/gpu"
 ON_A_GPU = {"resources": {"limits": {GPU: 1}}}
 
+pytestmark = pytest.mark.xdist_group("GPUs")  # all stories here pretend GPUs on the same node; no other story has any
+
 
 @dataclass(frozen=True)
 class Pretended:

@@ -45,6 +45,8 @@ BY_CPU = {
 BY_QUEUE = {"queueToComputeRatio": 1}
 Serve = Callable[..., Service]
 
+pytestmark = pytest.mark.alone  # latencies are compared, and the metrics API of the cluster is taken away
+
 
 class Watcher:
     """What an autoscaler wanted and what there was, from entering to leaving."""

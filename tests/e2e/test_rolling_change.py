@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE
 from conch_contract import names
 from tests.support import clients
@@ -19,6 +21,7 @@ LOAD_SECONDS = 60
 LEAST_RATE = 100  # requests a second, all clients together
 
 
+@pytest.mark.alone  # the rate of the load has a minimum
 def test_a_change_of_the_model_fails_no_request(
     place: Place, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:

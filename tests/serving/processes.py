@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support.wait import recorded
+
 T = TypeVar("T")
 
 
@@ -65,13 +67,14 @@ def free_port() -> int:
 def until(condition: Callable[[], T | None], what: str, seconds: float = 30, process: Process | None = None) -> T:
     """Return the first true value of `condition`; fail after the deadline, or when the process it needs has ended."""
     deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        ended = process is not None and not process.running
-        if ended or time.monotonic() > deadline:
-            tail = "\n" + "\n".join(process.log.read_text().splitlines()[-25:]) if process else ""
-            why = "its process ended" if ended else f"not within {seconds} s"
-            raise AssertionError(f"{why}: {what}; last seen: {value!r}{tail}")
-        time.sleep(0.05)
+    with recorded(what):
+        while True:
+            value = condition()
+            if value:
+                return value
+            ended = process is not None and not process.running
+            if ended or time.monotonic() > deadline:
+                tail = "\n" + "\n".join(process.log.read_text().splitlines()[-25:]) if process else ""
+                why = "its process ended" if ended else f"not within {seconds} s"
+                raise AssertionError(f"{why}: {what}; last seen: {value!r}{tail}")
+            time.sleep(0.05)

@@ -1,24 +1,36 @@
-"""A user at a cluster: kubectl for what is done, and a proxy of it for what is looked at often."""
+"""A user at a cluster: kubectl for what a user types, and kept connections to the API for what is read often."""
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import http.client
 import json
 import socket
+import ssl
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+
+import yaml
 
 from conch.api.kinds import Kind
+from tests.support.wait import recorded
 
 Object = dict[str, Any]
 Manifest = Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+Connect = Callable[[], http.client.HTTPConnection]
 
-_START_SECONDS = 15
+_START_SECONDS: Final = 15
+_SECONDS: Final = 30.0  # for one answer of the API server
+_WITH_A_NOUN: Final = frozenset({"rollout", "wait", "create", "delete", "get", "scale"})  # the record has both words
+_LOST: Final = (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError)
 
 
 class KubectlError(Exception):
@@ -30,27 +42,38 @@ class Kube:
 
     def __init__(self, kubectl: str | Path, kubeconfig: Path | None) -> None:
         self._argv = [str(kubectl), *([f"--kubeconfig={kubeconfig}"] if kubeconfig else [])]
-        self._folder = tempfile.TemporaryDirectory(prefix="conch-kube-")
-        self._socket = str(Path(self._folder.name) / "api")
-        self._proxy: subprocess.Popen[bytes] | None = None
+        self._kubeconfig = kubeconfig
+        self._open = contextlib.ExitStack()
+        self._connect: Connect | None = None
+        self._kept = threading.local()  # a connection for each thread
 
     def __enter__(self) -> Self:
-        """Start the proxy: it brings the kubeconfig's credentials, whatever their kind, to plain HTTP."""
-        self._proxy = self.start("proxy", f"--unix-socket={self._socket}")
-        deadline = time.monotonic() + _START_SECONDS
-        while not Path(self._socket).exists():
-            if self._proxy.poll() is not None or time.monotonic() > deadline:
-                raise KubectlError("kubectl proxy did not start; does the kubeconfig lead to a cluster?")
-            time.sleep(0.02)
+        """Find the way to the API: with the client certificate of the kubeconfig, else through a kubectl proxy."""
+        certificate = self._kubeconfig and _with_certificate(self._kubeconfig)
+        self._connect = certificate or self._open.enter_context(self._proxy())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._proxy is not None:
-            self._proxy.terminate()
-            self._proxy.wait(10)
-        self._folder.cleanup()
+        self._open.close()
+
+    @contextlib.contextmanager
+    def _proxy(self) -> Iterator[Connect]:
+        """Run a kubectl proxy: it brings the kubeconfig's credentials, whatever their kind, to plain HTTP."""
+        with tempfile.TemporaryDirectory(prefix="conch-kube-") as folder:
+            path = Path(folder) / "api"
+            proxy = self.start("proxy", f"--unix-socket={path}")
+            try:
+                deadline = time.monotonic() + _START_SECONDS
+                while not path.exists():
+                    if proxy.poll() is not None or time.monotonic() > deadline:
+                        raise KubectlError("kubectl proxy did not start; does the kubeconfig lead to a cluster?")
+                    time.sleep(0.02)
+                yield lambda: _UnixConnection(str(path))
+            finally:
+                proxy.terminate()
+                proxy.wait(10)
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl and return what it printed.
@@ -58,14 +81,15 @@ class Kube:
         Raises:
             KubectlError: it failed, with its own words.
         """
-        done = subprocess.run(
-            [*self._argv, *arguments],
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        with recorded(f"kubectl {' '.join(arguments[: 2 if arguments[0] in _WITH_A_NOUN else 1])}"):
+            done = subprocess.run(
+                [*self._argv, *arguments],
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         if done.returncode != 0:
             raise KubectlError(f"kubectl {' '.join(arguments)[:300]}: {done.stderr.strip()}")
         return done.stdout
@@ -110,7 +134,7 @@ class Kube:
 
     def list(self, kind: Kind, namespace: str = "", selector: str = "") -> list[Object]:
         """Return the objects of a kind, in a namespace or in all."""
-        query = f"?labelSelector={selector.replace('=', '%3D').replace(',', '%2C')}" if selector else ""
+        query = f"?labelSelector={urllib.parse.quote(selector)}" if selector else ""
         found = self.read(kind.path(namespace) + query)
         return list(found["items"]) if found else []
 
@@ -120,13 +144,7 @@ class Kube:
         Raises:
             KubectlError: the API server answered with something else.
         """
-        connection = _UnixConnection(self._socket)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-        finally:
-            connection.close()
+        answer, body = self._send("GET", path)
         if answer.status == http.client.NOT_FOUND:
             return None
         if answer.status != http.client.OK:
@@ -134,12 +152,48 @@ class Kube:
         found: Object = json.loads(body)
         return found
 
+    def _send(self, method: str, path: str) -> tuple[http.client.HTTPResponse, bytes]:
+        """Send a request over this thread's connection; over a new one if the server has closed that meanwhile."""
+        assert self._connect is not None, "Kube is usable after `with`"
+        kept: http.client.HTTPConnection | None = getattr(self._kept, "connection", None)
+        self._kept.connection = None
+        for connection in (kept, self._connect()) if kept else (self._connect(),):
+            try:
+                connection.request(method, path)
+                answer = connection.getresponse()
+                body = answer.read()
+            except BaseException as error:
+                connection.close()
+                if connection is kept and isinstance(error, _LOST):
+                    continue
+                raise
+            self._kept.connection = connection
+            return answer, body
+        raise AssertionError("not reached: the last connection answers or raises")
+
+
+def _with_certificate(kubeconfig: Path) -> Connect | None:
+    """Return what connects with the client certificate of a kubeconfig; None if it has none in it."""
+    content = yaml.safe_load(kubeconfig.read_text())
+    cluster, user = content["clusters"][0]["cluster"], content["users"][0]["user"]
+    if not {"client-certificate-data", "client-key-data"} <= user.keys():
+        return None
+    authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+    context = ssl.create_default_context(cadata=authority)
+    with tempfile.NamedTemporaryFile(prefix="conch-kube-") as file:  # ssl reads certificates from files only
+        pair = [base64.b64decode(user[f"client-{part}-data"]) for part in ("certificate", "key")]
+        file.write(b"\n".join(pair))
+        file.flush()
+        context.load_cert_chain(file.name)
+    server = urllib.parse.urlsplit(cluster["server"])
+    return lambda: http.client.HTTPSConnection(server.hostname or "", server.port, timeout=_SECONDS, context=context)
+
 
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket: nobody else on the machine can use the proxy."""
 
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=30)
+        super().__init__("localhost", timeout=_SECONDS)
         self._path = path
 
     def connect(self) -> None:

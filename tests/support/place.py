@@ -120,10 +120,21 @@ def open_place(*, current: bool = False, nodes: int = 2, metrics_server: bool = 
         with Kube(_own("kubectl"), None) as kube:
             yield Place(kube, None)
         return
-    cluster = Cluster(os.environ.get("CONCH_CLUSTER", DEFAULT_NAME))
-    cluster.up(nodes, metrics_server=metrics_server, build=_IMAGES)
+    _local_cluster().up(nodes, metrics_server=metrics_server, build=_IMAGES)
+    with attach_place() as place:
+        yield place
+
+
+@contextlib.contextmanager
+def attach_place() -> Iterator[Place]:
+    """Yield the local cluster, which is up."""
+    cluster = _local_cluster()
     with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
         yield Place(kube, cluster)
+
+
+def _local_cluster() -> Cluster:
+    return Cluster(os.environ.get("CONCH_CLUSTER", DEFAULT_NAME))
 
 
 def _own(program: str) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 EVERY = 0.2  # seconds between looks
+_waits: list[tuple[str, float]] = []
 
 
 class TooLateError(AssertionError):
@@ -28,10 +30,28 @@ def until(look: Callable[[], T | None], what: str, seconds: float, *, seen: Call
         TooLateError: the deadline has passed.
     """
     deadline = time.monotonic() + seconds
-    while True:
-        value = look()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise TooLateError(f"not within {seconds:g} s: {what}; seen at the end: {seen() if seen else value!r}")
-        time.sleep(EVERY)
+    with recorded(what):
+        while True:
+            value = look()
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                raise TooLateError(f"not within {seconds:g} s: {what}; seen at the end: {seen() if seen else value!r}")
+            time.sleep(EVERY)
+
+
+@contextlib.contextmanager
+def recorded(what: str) -> Iterator[None]:
+    """Record how long the block takes, for the list of the slowest tests (tests/support/timing.py)."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        _waits.append((what, time.monotonic() - began))
+
+
+def take_waits() -> list[tuple[str, float]]:
+    """Return each wait since the last call, as its description and its seconds; threads may add to it meanwhile."""
+    taken = _waits[:]
+    del _waits[: len(taken)]
+    return taken

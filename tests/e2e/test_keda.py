@@ -1,6 +1,6 @@
 """KEDA drives the pods: the last one goes when nobody asks, and comes back when somebody does.
 
-Conch is installed with KEDA for this file, late in the order, and as before afterwards: a cluster has one Conch.
+Conch is installed with KEDA for this file, and as before afterwards: a cluster has one Conch.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ MONITORING = "monitoring"  # where examples/keda.yaml looks for Prometheus
 HOST = "asleep.example.com"
 FEW = Mix(grpc=1, fresh=1, kept=0, rate=2)
 _KEDA = pytest.mark.usefixtures("driven")
+
+pytestmark = pytest.mark.alone  # the whole cluster's Conch is installed anew
 
 
 @pytest.fixture(scope="module")

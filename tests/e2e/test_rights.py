@@ -1,4 +1,4 @@
-"""Last of all stories: what the operator was granted beside what it used, by the API server's own record."""
+"""What the operator was granted beside what it used in the whole run, by the API server's audit log."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ KEPT_FOR_A_REASON = {
 }
 
 
+@pytest.mark.last
 @pytest.mark.parametrize("name", [OPERATOR, METRICS_API])
 def test_what_is_granted_is_what_is_used(
     place: Place, audit_from: int, figure: Callable[[str], None], name: str

@@ -1,0 +1,16 @@
+"""What all tiers have: the list of the slowest tests, and the order in which workers run tests."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["tests.support.timing", "tests.support.schedule"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add our own options."""
+    parser.addoption(
+        "--keep-clusters",
+        action="store_true",
+        help="leave the api tier's clusters up, so that the next run starts at once",
+    )
