@@ -2,8 +2,8 @@
 
 There may be no download site to take binaries from, but there is a module proxy: every program is built
 from a small module below ``go/`` that pins it. Results are cached under a hash of all that shapes them.
-CoreDNS, metrics-server and Helm are pinned in the module of Kubernetes, with which they then share the compiler's
-cache: each costs its own packages only. (A dependency that is replaced by the same version elsewhere is not shared:
+CoreDNS and Helm are pinned in the module of Kubernetes, with which they then share the compiler's cache: each costs
+its own packages only. (A dependency that is replaced by the same version elsewhere is not shared:
 with -trimpath the cache's key holds the version that is required, not the one that replaces it.)
 """
 
@@ -42,6 +42,7 @@ class Module:
         path: the upstream module, whose version is pinned.
         programs: name and Go package of each.
         version_variables: the variables that hold the version, set by the linker.
+        kubernetes_variables: what comes before `Major` and `Minor` in those that hold the version of Kubernetes.
         files: patterns of the module's files that are kept: its CRDs.
         source: the folder below ``go/`` that pins it; by default its name.
     """
@@ -50,6 +51,7 @@ class Module:
     path: str
     programs: dict[str, str] = field(default_factory=dict)
     version_variables: tuple[str, ...] = ()
+    kubernetes_variables: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     source: str = ""
 
@@ -70,6 +72,7 @@ MODULES = {
                 "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
             },
             tuple(f"{package}.gitVersion" for package in _KUBERNETES_VERSION),
+            kubernetes_variables=tuple(f"{package}.git" for package in _KUBERNETES_VERSION),
         ),
         # A main package of ours, with the plugins that the Corefile names: CoreDNS' own links every cloud's SDK.
         Module("coredns", "github.com/coredns/coredns", {"coredns": "./coredns"}, source="kubernetes"),
@@ -78,13 +81,17 @@ MODULES = {
             "sigs.k8s.io/metrics-server",
             {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
             ("sigs.k8s.io/metrics-server/pkg/version.gitVersion",),
-            source="kubernetes",
         ),
         Module(
             "helm",
             "helm.sh/helm/v4",
             {"helm": "helm.sh/helm/v4/cmd/helm"},
             ("helm.sh/helm/v4/internal/version.version",),
+            kubernetes_variables=(
+                "helm.sh/helm/v4/pkg/chart/common.k8sVersion",
+                "helm.sh/helm/v4/pkg/chart/v2/lint/rules.k8sVersion",
+                "helm.sh/helm/v4/internal/version.kubeClientVersion",
+            ),
             source="kubernetes",
         ),
         Module(
@@ -144,17 +151,20 @@ def version(module: Module) -> str:
     return pinned_version((source(module) / "go.mod").read_text(), module.path)
 
 
-def linker_flags(module: Module, upstream: str) -> str:
-    """Return the ``-ldflags`` of a module: small binaries that know their version.
+def linker_flags(module: Module, upstream: str, kubernetes: str) -> str:
+    """Return the ``-ldflags`` of a module: small binaries that know their version, and that of Kubernetes.
 
-    Without it Kubernetes calls itself v0.0.0, and Helm and other clients refuse to work with it.
+    Without it Kubernetes calls itself v0.0.0, and Helm takes every cluster that it cannot ask for v1.20.
     """
     settings = [f"-X {variable}={upstream}" for variable in module.version_variables]
-    if module.name == "kubernetes":
-        major, minor, _ = upstream.removeprefix("v").split(".", 2)
-        for package in _KUBERNETES_VERSION:
-            settings += [f"-X {package}.gitMajor={major}", f"-X {package}.gitMinor={minor}"]
+    major, minor, _ = kubernetes.removeprefix("v").split(".", 2)
+    for variable in module.kubernetes_variables:
+        settings += [f"-X {variable}Major={major}", f"-X {variable}Minor={minor}"]
     return " ".join(["-s -w", *settings])
+
+
+def _linker_flags(module: Module) -> str:
+    return linker_flags(module, version(module), version(MODULES["kubernetes"]))
 
 
 def build_flags(module: Module) -> tuple[str, ...]:
@@ -176,7 +186,7 @@ def folder(module: Module, toolchain_version: str) -> Path:
     shape = [
         module.programs,
         build_flags(module),
-        linker_flags(module, version(module)),
+        _linker_flags(module),
         PAUSE_VERSION,
         toolchain_version,
     ]
@@ -249,7 +259,7 @@ def _build(module: Module, scratch: Path) -> None:
     """Compile all programs of a module by one command, so that one links while another compiles."""
     with step(f"compiling {module.name} {version(module)}") as running:
         go = toolchain.command("-C", source(module))
-        flags = [*build_flags(module), "-ldflags", linker_flags(module, version(module))]
+        flags = [*build_flags(module), "-ldflags", _linker_flags(module)]
         targets = list(module.programs.values())
         stale = ["list", "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}"]
         hint = "the Go module proxy must be reachable, and the cache's disk needs about 6 GB"

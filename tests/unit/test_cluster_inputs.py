@@ -70,9 +70,14 @@ def test_every_module_pins_its_upstream() -> None:
 
 
 def test_kubernetes_knows_its_version() -> None:
-    given = binaries.linker_flags(binaries.MODULES["kubernetes"], "v1.35.4")
+    given = binaries.linker_flags(binaries.MODULES["kubernetes"], "v1.35.4", "v1.35.4")
     assert "-X k8s.io/component-base/version.gitVersion=v1.35.4" in given
     assert "-X k8s.io/client-go/pkg/version.gitMinor=35" in given
+
+
+def test_helm_knows_the_version_of_kubernetes() -> None:
+    given = binaries.linker_flags(binaries.MODULES["helm"], "v4.0.5", "v1.35.4")
+    assert "-X helm.sh/helm/v4/pkg/chart/common.k8sVersionMinor=35" in given
 
 
 def test_a_missing_pin_is_an_error() -> None:
