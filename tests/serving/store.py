@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import obstore
 from obstore.exceptions import BaseError
@@ -14,6 +16,7 @@ from tests.serving import tools
 from tests.serving.processes import Process, free_port, until
 
 KEY, SECRET = "conch-test", "conch-test-secret"
+PUBLIC = "consoles"  # a bucket that needs no credentials
 
 
 class Store:
@@ -27,9 +30,10 @@ class Store:
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
             "actions": ["Admin", "Read", "Write", "List"],
         }
+        anonymous = {"name": "anonymous", "actions": [f"{action}:{PUBLIC}" for action in ("Read", "Write", "List")]}
 
         (folder / "data").mkdir(parents=True)
-        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity, anonymous]}))
         self.process = self._start()
 
     @property
@@ -55,6 +59,12 @@ class Store:
         for key, content in files.items():
             data = content.read_bytes() if isinstance(content, Path) else content
             obstore.put(self.bucket(bucket), key, data)
+
+    def put_raw(self, key: str, content: bytes = b"") -> None:
+        """Upload to the public bucket under a key that clients correct, such as a folder marker's."""
+        self.put(PUBLIC, {"ready": b""})
+        url = f"{self.endpoint}/{PUBLIC}/{quote(key)}"
+        urllib.request.urlopen(urllib.request.Request(url, content, method="PUT"), timeout=10).close()  # noqa: S310
 
     def _start(self) -> Process:
         master, volume, filer = free_port(), free_port(), free_port()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+from conch_agent import layout
 from conch_agent.layout import MARKER, lay, plan
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import ModelFormat
@@ -14,6 +16,10 @@ from conch_contract.manifest import ModelFormat
 def _plan(kind: ModelFormat, *names: str) -> dict[str, str]:
     planned = plan(kind, [PurePosixPath(name) for name in names], "s3://b/m")
     return {str(target): str(source) for target, source in planned.files.items()}
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    assert doctest.testmod(layout).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -29,6 +35,7 @@ def _plan(kind: ModelFormat, *names: str) -> dict[str, str]:
         ("sklearn", ["model.pkl"], {"1/model.pkl": "model.pkl"}),
         ("triton", ["config.pbtxt", "1/model.plan"], {"1/model.plan": "1/model.plan"}),
         ("triton", ["zoo/config.pbtxt", "zoo/1/x"], {"1/x": "zoo/1/x"}),
+        ("triton", ["LICENSE", "README.md", "zoo/config.pbtxt", "zoo/1/x"], {"1/x": "zoo/1/x"}),
         ("triton", ["config.pbtxt"], {}),
         ("triton", ["1/m.onnx", "labels.txt"], {"1/m.onnx": "1/m.onnx", "labels.txt": "labels.txt"}),
         ("onnx", [MARKER, "model.onnx"], {"1/model.onnx": "model.onnx"}),
@@ -48,6 +55,7 @@ def test_what_is_found_is_laid_out(kind: ModelFormat, found: list[str], laid: di
         ("python", ["main.py"], "model.py"),
         ("sklearn", ["iris.joblib"], "model.joblib"),
         ("triton", ["a/config.pbtxt", "b/config.pbtxt"], "a Triton model folder"),
+        ("triton", ["labels.txt", "zoo/config.pbtxt"], "a Triton model folder"),
     ],
 )
 def test_what_is_no_model_is_named(kind: ModelFormat, found: list[str], expected: str) -> None:

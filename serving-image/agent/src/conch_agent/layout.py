@@ -31,6 +31,10 @@ _EXPECTED: Final[Mapping[ModelFormat, str]] = {
     "sklearn": "model.joblib or model.pkl, or version folders 1/, 2/, ... that hold one each",
     "triton": "a Triton model folder: version folders 1/, 2/, ... and, as a rule, config.pbtxt",
 }
+_DOCUMENTS: Final = frozenset({".md", ".rst", ".adoc", ".pdf", ".html"})
+_DOCUMENTATION: Final = frozenset(
+    {"readme", "license", "licence", "notice", "copying", "authors", "changelog", "citation", "version"}
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def plan(kind: ModelFormat, paths: Iterable[PurePosixPath], uri: str) -> Plan:
     """Return how the files become a model folder, or raise NotAModel."""
     found = tuple(sorted(path for path in paths if path.name != MARKER))
     root = _only_folder(found) if kind == "triton" else PurePosixPath()
-    inside = tuple(path.relative_to(root) for path in found)
+    inside = tuple(path.relative_to(root) for path in found if path.is_relative_to(root))
     config = root / CONFIG if CONFIG in inside else None
     model = tuple(path for path in inside if path != CONFIG)
     versions = tuple(sorted({int(path.parts[0]) for path in model if _is_version(path)}))
@@ -109,10 +113,20 @@ def _version(
 
 
 def _only_folder(found: tuple[PurePosixPath, ...]) -> PurePosixPath:
-    """Return the one folder that holds everything and is no version, or the root."""
-    tops = {path.parts[0] for path in found}
-    nested = len(tops) == 1 and all(len(path.parts) > 1 for path in found) and not _is_version(found[0])
+    """Return the one folder that holds everything but documentation and is no version, or the root."""
+    tops = {path.parts[0] for path in found if len(path.parts) > 1}
+    loose = [path for path in found if len(path.parts) == 1]
+    nested = len(tops) == 1 and all(map(_is_documentation, loose)) and not any(map(_is_version, found))
     return PurePosixPath(tops.pop()) if nested else PurePosixPath()
+
+
+def _is_documentation(path: PurePosixPath) -> bool:
+    """Return True for a file that people read and no backend does.
+
+    >>> [name for name in ("README", "LICENSE.txt", "card.md", "labels.txt") if _is_documentation(PurePosixPath(name))]
+    ['README', 'LICENSE.txt', 'card.md']
+    """
+    return path.suffix.lower() in _DOCUMENTS or path.stem.lower() in _DOCUMENTATION
 
 
 def _is_version(path: PurePosixPath) -> bool:

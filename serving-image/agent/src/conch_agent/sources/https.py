@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Item, Listing, complete, safe_path
+from conch_agent.sources.base import Buffer, Item, Listing, safe_path
 
 _CHUNK: Final = 1024 * 1024
 _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.zst")
@@ -38,7 +38,7 @@ class HttpsSource:
         async with self._get({"Range": "bytes=0-0"}) as answer:
             size = _size(answer)
             item = Item(safe_path(self._name, self.uri), size, _tag(answer, size), self.uri)
-        return complete([item], self.uri)
+        return Listing((item,))
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the rest of the file; a server without ranges sends the beginning again, which is skipped."""

@@ -17,10 +17,14 @@ from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionErr
 from obstore.store import S3Store
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Item, Listing, complete, safe_path
+from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, safe_path
+from conch_agent.sources.exclusions import is_excluded_path
+from conch_agent.tasks import run_all
 
 CHUNK: Final = 4 * 1024 * 1024
 WINDOW: Final = 4  # chunks under way for one file: memory is bounded by CHUNK x WINDOW x files at once
+
+_HEADS_AT_ONCE: Final = 8
 
 # What of the Secret is the store's. Unknown keys would be refused by the client: a Secret may hold more.
 _KNOWN: Final = frozenset(
@@ -68,18 +72,36 @@ class S3Source:
             raise self._failure(error) from error
 
     async def listing(self) -> Listing:
-        """Return the objects below the prefix; directory markers are left out."""
-        items: list[Item] = []
+        """Return the objects below the prefix, or the one object of that key."""
+        found: list[Found] = []
         try:
             async for chunk in obstore.list(self._store, self._prefix or None):
-                items += [self._item(meta) for meta in chunk if not _is_marker(meta, self._prefix)]
-            if not items and self._prefix and self._single:
-                items = [await self._head()]
-        except FileNotFoundError:
-            items = []
+                found += [self._found(meta) for meta in chunk]
+            found = await self._without_markers([each for each in found if each.name])
+            if not found and self._prefix and self._single and (item := await self._head(self._prefix)):
+                return Listing((item,))
         except BaseError as error:
             raise self._failure(error) from error
-        return complete(items, self.uri)
+        return build_listing(found, self.uri)
+
+    async def _without_markers(self, found: list[Found]) -> list[Found]:
+        """Return the entries without folder markers that hold no other key.
+
+        The client cuts the slash off such a key, so that it looks like an empty file. The store knows an object by
+        the shorter key only if there is a file.
+        """
+        folders = {str(parent) for each in found for parent in PurePosixPath(each.name).parents}
+        doubtful = [each for each in found if not each.size and each.name not in folders]
+        gate = asyncio.Semaphore(_HEADS_AT_ONCE)
+        markers: set[str] = set()
+
+        async def check(each: Found) -> None:
+            async with gate:
+                if not is_excluded_path(each.name) and await self._head(each.key) is None:
+                    markers.add(each.key)
+
+        await run_all(check(each) for each in doubtful)
+        return [each for each in found if each.key not in markers]
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the object's chunks in order while the next ones are under way."""
@@ -124,15 +146,17 @@ class S3Source:
             raise Failure(Reason.FETCH_FAILED, message)
         return content
 
-    async def _head(self) -> Item:
-        meta = await obstore.head_async(self._store, self._prefix)
-        name = safe_path(PurePosixPath(self._prefix).name, self.uri)
-        return Item(name, meta["size"], meta["e_tag"] or "", self._prefix)
+    async def _head(self, key: str) -> Item | None:
+        try:
+            meta = await obstore.head_async(self._store, key)
+        except FileNotFoundError:
+            return None
+        return Item(safe_path(PurePosixPath(key).name, self.uri), meta["size"], meta["e_tag"] or "", key)
 
-    def _item(self, meta: Any) -> Item:
+    def _found(self, meta: Any) -> Found:
         key = meta["path"]
         relative = key[len(self._prefix) :].removeprefix("/") if self._prefix else key
-        return Item(safe_path(relative, self.uri), meta["size"], meta["e_tag"] or str(meta["last_modified"]), key)
+        return Found(relative, meta["size"], meta["e_tag"] or str(meta["last_modified"]), key)
 
     def _failure(self, error: Exception) -> Failure:
         return classify(error, self.uri, self._bucket, self._endpoint)
@@ -161,11 +185,6 @@ def _store(bucket: str, secret: Mapping[str, str]) -> S3Store:
             },
         },
     )
-
-
-def _is_marker(meta: Any, prefix: str) -> bool:
-    """Tell the empty objects by which some tools pretend folders: the prefix itself, or a key that ends in a slash."""
-    return not meta["size"] and str(meta["path"]).strip("/") in {prefix, str(meta["path"])[:-1]}
 
 
 def _changed(uri: str, item: Item) -> Failure:
