@@ -60,9 +60,8 @@ class LocalSource:
         found: list[Found] = []
         for folder, folders, files in os.walk(root, onerror=self._stop):
             folders[:] = [name for name in folders if not is_excluded(name)]  # not even opened
-            for name in [*files, *(each for each in folders if (Path(folder) / each).is_symlink())]:
-                if not is_excluded(name):
-                    found.append(self._entry(Path(folder) / name, root, fence))
+            files += [name for name in folders if (Path(folder) / name).is_symlink()]
+            found += [self._entry(Path(folder) / name, root, fence) for name in files if not is_excluded(name)]
         return build_listing(found, self.uri)
 
     def _entry(self, path: Path, root: Path, fence: Path) -> Found:

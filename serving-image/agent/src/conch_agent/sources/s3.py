@@ -19,6 +19,7 @@ from obstore.store import S3Store
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, safe_path
 from conch_agent.sources.exclusions import is_excluded_path
+from conch_agent.sources.s3_settings import S3Settings, parse_settings
 from conch_agent.tasks import run_all
 
 CHUNK: Final = 4 * 1024 * 1024
@@ -26,21 +27,8 @@ WINDOW: Final = 4  # chunks under way for one file: memory is bounded by CHUNK x
 
 _HEADS_AT_ONCE: Final = 8
 
-# What of the Secret is the store's. Unknown keys would be refused by the client: a Secret may hold more.
-_KNOWN: Final = frozenset(
-    {
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_REGION",
-        "AWS_DEFAULT_REGION",
-        "AWS_ENDPOINT_URL",
-        "AWS_ALLOW_HTTP",
-        "AWS_SKIP_SIGNATURE",
-        "AWS_REQUEST_PAYER",
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
-    }
-)
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
 _DENIED: Final = frozenset(
     {
@@ -63,11 +51,17 @@ class S3Source:
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
         self._single = not parts.path.endswith("/")
-        self._endpoint = secret.get("AWS_ENDPOINT_URL", "")
         if not self._bucket:
             raise Failure(Reason.NOT_FOUND, f"{uri} names no bucket: write s3://bucket/prefix.")
+        if not _BUCKET.fullmatch(self._bucket):
+            message = (
+                f"{uri}: {self._bucket!r} cannot be a bucket's name. Write s3://bucket/prefix, without user or port."
+            )
+            raise Failure(Reason.NOT_FOUND, message)
+        settings = parse_settings(secret)
+        self._endpoint = settings.endpoint.url if settings.endpoint else ""
         try:
-            self._store = _store(self._bucket, secret)
+            self._store = _store(self._bucket, settings)
         except BaseError as error:
             raise self._failure(error) from error
 
@@ -162,15 +156,22 @@ class S3Source:
         return classify(error, self.uri, self._bucket, self._endpoint)
 
 
-def _store(bucket: str, secret: Mapping[str, str]) -> S3Store:
-    config = {key: value for key, value in secret.items() if key in _KNOWN}
-    config.setdefault("AWS_REGION", config.get("AWS_DEFAULT_REGION", "us-east-1"))
-    if "AWS_ACCESS_KEY_ID" not in config:
-        # Public storage. Without this the client would ask the cloud's metadata address for credentials.
-        config["AWS_SKIP_SIGNATURE"] = "true"
+def _store(bucket: str, settings: S3Settings) -> S3Store:
+    # Without credentials the client would ask the cloud's metadata address for some.
+    config: dict[str, Any] = {"AWS_REGION": settings.region or "us-east-1", "AWS_SKIP_SIGNATURE": not settings.signed}
+    optional = {
+        "AWS_ACCESS_KEY_ID": settings.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": settings.secret_access_key,
+        "AWS_SESSION_TOKEN": settings.session_token,
+        "AWS_ENDPOINT_URL": settings.endpoint and settings.endpoint.url,
+        "AWS_ALLOW_HTTP": settings.allow_http,
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": settings.virtual_hosted,
+        "AWS_REQUEST_PAYER": settings.request_payer,
+    }
+    config |= {key: value for key, value in optional.items() if value}
     options: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "300s"}
-    if "ca.crt" in secret:
-        options["root_certificate"] = secret["ca.crt"]
+    if settings.authorities:
+        options["root_certificate"] = settings.authorities
     return S3Store(
         bucket,
         config=config,  # type: ignore[arg-type]
