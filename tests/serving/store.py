@@ -20,11 +20,12 @@ PUBLIC = "consoles"  # a bucket that needs no credentials
 
 
 class Store:
-    """The store; every bucket is made by its name."""
+    """The store; every bucket is made by its name. With a certificate and its key it answers HTTPS too."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
         self._folder = folder
-        self.port = free_port()
+        self._certificate = certificate
+        self.port, self.https_port = free_port(), free_port()
         identity = {
             "name": "conch",
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
@@ -91,6 +92,9 @@ class Store:
             "-s3.autoCreateBucket=true",
             f"-s3.config={self._folder / 's3.json'}",
         ]
+        if self._certificate:
+            command += [f"-s3.port.https={self.https_port}"]
+            command += [f"-s3.cert.file={self._certificate[0]}", f"-s3.key.file={self._certificate[1]}"]
         process = Process(command, self._folder / "seaweedfs.log", {"PATH": "/usr/bin:/bin", "HOME": str(self._folder)})
         until(self._takes_a_file, "the store takes a file", 60, process)
         return process
