@@ -32,12 +32,21 @@ class LocalSource:
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the file's chunks."""
-        with await in_thread(_open, Path(item.key)) as stream:
+        try:
+            opened = await in_thread(_open, Path(item.key))
+        except FileNotFoundError as error:
+            raise self._changed(item) from error
+        except OSError as error:
+            raise self._denied(error) from error
+        with opened as stream:
             if _tag(os.fstat(stream.fileno())) != item.tag:
-                raise Failure(Reason.CHANGED, f"{self.uri}: {item.path} changed while it was read; starting over.")
+                raise self._changed(item)
             stream.seek(offset)
             while chunk := await in_thread(stream.read, CHUNK):
                 yield chunk
+
+    def _changed(self, item: Item) -> Failure:
+        return Failure(Reason.CHANGED, f"{self.uri}: {item.path} changed while it was read; starting over.")
 
     def local(self, item: Item) -> Path | None:
         """Return the file."""
