@@ -7,7 +7,8 @@ SHELL := bash
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3
+# Debian's interpreter where the machine has it: the CPU image ships the same one, so the agent's tests run on it.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3)
 CLUSTER ?= local
 NODES ?= 2
 NAMESPACE ?= conch-system
@@ -32,9 +33,10 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS := true
 endif
 
-# The environment is made anew when what it is made from has changed, whatever the files' times say.
+# The environment is made anew when what it is made from has changed, the interpreter included, whatever the files'
+# times say.
 INPUTS := requirements/dev.txt requirements/uv.txt $(PACKAGES:%=%/pyproject.toml)
-READY := .venv/ready-$(shell cat $(INPUTS) | sha256sum | cut -c1-16)
+READY := .venv/ready-$(shell { cat $(INPUTS); echo $(PYTHON); } | sha256sum | cut -c1-16)
 
 # The operator's pods are replaced when what their image is built from has changed.
 SOURCES = $(shell find operator/src operator/Dockerfile serving-image/contract/src requirements/operator.txt \
@@ -65,7 +67,8 @@ $(READY): $(INPUTS)
 	  fi
 	fi
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
-	[ -x $(PY) ] || $(PYTHON) -m venv .venv
+	version='import sys; print(sys.version)'
+	[ "$$($(PY) -c "$$version" 2>/dev/null)" = "$$($(PYTHON) -c "$$version")" ] || $(PYTHON) -m venv --clear .venv
 	[ -x $(BIN)/uv ] || $(PY) -m pip install --quiet --require-hashes --requirement requirements/uv.txt
 	$(BIN)/uv pip install --quiet --python $(PY) --require-hashes --requirement requirements/dev.txt
 	$(BIN)/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation $(PACKAGES:%=--editable %)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import obstore
 from obstore.exceptions import BaseError
@@ -14,22 +16,25 @@ from tests.serving import tools
 from tests.serving.processes import Process, free_port, until
 
 KEY, SECRET = "conch-test", "conch-test-secret"
+PUBLIC = "consoles"  # a bucket that needs no credentials
 
 
 class Store:
-    """The store; every bucket is made by its name."""
+    """The store; every bucket is made by its name. With a certificate and its key it answers HTTPS too."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
         self._folder = folder
-        self.port = free_port()
+        self._certificate = certificate
+        self.port, self.https_port = free_port(), free_port()
         identity = {
             "name": "conch",
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
             "actions": ["Admin", "Read", "Write", "List"],
         }
+        anonymous = {"name": "anonymous", "actions": [f"{action}:{PUBLIC}" for action in ("Read", "Write", "List")]}
 
         (folder / "data").mkdir(parents=True)
-        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity, anonymous]}))
         self.process = self._start()
 
     @property
@@ -56,6 +61,12 @@ class Store:
             data = content.read_bytes() if isinstance(content, Path) else content
             obstore.put(self.bucket(bucket), key, data)
 
+    def put_raw(self, key: str, content: bytes = b"") -> None:
+        """Upload to the public bucket under a key that clients correct, such as a folder marker's."""
+        self.put(PUBLIC, {"ready": b""})
+        url = f"{self.endpoint}/{PUBLIC}/{quote(key)}"
+        urllib.request.urlopen(urllib.request.Request(url, content, method="PUT"), timeout=10).close()  # noqa: S310
+
     def _start(self) -> Process:
         master, volume, filer = free_port(), free_port(), free_port()
         command = [
@@ -81,6 +92,9 @@ class Store:
             "-s3.autoCreateBucket=true",
             f"-s3.config={self._folder / 's3.json'}",
         ]
+        if self._certificate:
+            command += [f"-s3.port.https={self.https_port}"]
+            command += [f"-s3.cert.file={self._certificate[0]}", f"-s3.key.file={self._certificate[1]}"]
         process = Process(command, self._folder / "seaweedfs.log", {"PATH": "/usr/bin:/bin", "HOME": str(self._folder)})
         until(self._takes_a_file, "the store takes a file", 60, process)
         return process

@@ -142,3 +142,32 @@ def test_a_folder_that_is_mounted(pod: Pod, magika_onnx: Path, scheme: str) -> N
     pod.start()
     pod.until_ready()
     assert (pod.repository / "m" / "1" / "model.onnx").stat().st_ino == (folder / "model.onnx").stat().st_ino
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ('default_model_filename: "second.joblib"', ""),
+        ('output [{name: "score" data_type: TYPE_FP32 dims: [1]}]', "names the outputs ['score']"),
+        ("model_transaction_policy { decoupled: true }", "decoupled"),
+    ],
+)
+def test_sklearn_obeys_or_refuses_its_configuration(
+    store: Store, pod: Pod, tmp_path: Path, config: str, part: str
+) -> None:
+    python = str(tools.triton().interpreter / "bin" / "python")
+    for name, kind in (("model.joblib", "number"), ("second.joblib", "text")):
+        subprocess.run([python, "-c", TRAIN, str(tmp_path / name), kind], capture_output=True, check=True)
+    folder = f"iris-config-{len(config)}"
+    files: dict[str, bytes | Path] = {name: tmp_path / name for name in ("model.joblib", "second.joblib")}
+    files["config.pbtxt"] = config.encode()
+    store.put("models", {f"{folder}/{name}": content for name, content in files.items()})
+    pod.write_secret(store.secret)
+    pod.write_manifest(ModelSource(name="iris", format="sklearn", storage_uri=f"s3://models/{folder}"))
+    pod.start()
+    if part:
+        assert part in pod.until_reason("LoadFailed", "iris", 30).message
+        return
+    pod.until_ready()
+    rows = [{"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [5.1, 3.5, 1.4, 0.2]}]
+    assert pod.infer("iris", rows)["label"] == ["setosa"]

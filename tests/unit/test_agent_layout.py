@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import doctest
 from pathlib import Path, PurePosixPath
 
 import pytest
 
+from conch_agent import layout
+from conch_agent.config import parse
 from conch_agent.layout import MARKER, lay, plan
+from conch_agent.model_files import read_names
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import ModelFormat
 
 
-def _plan(kind: ModelFormat, *names: str) -> dict[str, str]:
-    planned = plan(kind, [PurePosixPath(name) for name in names], "s3://b/m")
+def _plan(kind: ModelFormat, *names: str, config: str = "") -> dict[str, str]:
+    named = read_names(parse(config, "s3://b/m"), "s3://b/m")
+    planned = plan(kind, [PurePosixPath(name) for name in names], "s3://b/m", named)
     return {str(target): str(source) for target, source in planned.files.items()}
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    assert doctest.testmod(layout).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -29,6 +38,7 @@ def _plan(kind: ModelFormat, *names: str) -> dict[str, str]:
         ("sklearn", ["model.pkl"], {"1/model.pkl": "model.pkl"}),
         ("triton", ["config.pbtxt", "1/model.plan"], {"1/model.plan": "1/model.plan"}),
         ("triton", ["zoo/config.pbtxt", "zoo/1/x"], {"1/x": "zoo/1/x"}),
+        ("triton", ["LICENSE", "README.md", "zoo/config.pbtxt", "zoo/1/x"], {"1/x": "zoo/1/x"}),
         ("triton", ["config.pbtxt"], {}),
         ("triton", ["1/m.onnx", "labels.txt"], {"1/m.onnx": "1/m.onnx", "labels.txt": "labels.txt"}),
         ("onnx", [MARKER, "model.onnx"], {"1/model.onnx": "model.onnx"}),
@@ -48,6 +58,7 @@ def test_what_is_found_is_laid_out(kind: ModelFormat, found: list[str], laid: di
         ("python", ["main.py"], "model.py"),
         ("sklearn", ["iris.joblib"], "model.joblib"),
         ("triton", ["a/config.pbtxt", "b/config.pbtxt"], "a Triton model folder"),
+        ("triton", ["labels.txt", "zoo/config.pbtxt"], "a Triton model folder"),
     ],
 )
 def test_what_is_no_model_is_named(kind: ModelFormat, found: list[str], expected: str) -> None:
@@ -79,3 +90,107 @@ def test_a_folder_is_replaced_whole_and_the_old_files_stay_as_they_were(tmp_path
     assert (target / "1" / "model.onnx").read_text() == "new"
     assert (target / "config.pbtxt").read_text() == "name: new"
     assert [path.name for path in tmp_path.iterdir()].count("laid") == 0
+
+
+BESIDE = ["labels.txt", "env.tar.gz", "warmup/raw", "initial_state/zeros", "assets/deep/table"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"), [("onnx", "m.onnx"), ("python", "model.py"), ("sklearn", "model.pkl"), ("triton", "model.plan")]
+)
+def test_files_beside_version_folders_are_carried(kind: ModelFormat, model: str) -> None:
+    laid = _plan(kind, "README.md", "config.pbtxt", f"1/{model}", f"2/{model}", "2/vocabulary", *BESIDE)
+    assert {name: laid[name] for name in BESIDE} == {name: name for name in BESIDE}
+    assert laid["2/vocabulary"] == "2/vocabulary"
+
+
+CONFIG = """
+    output [{name: "y" label_filename: "labels.txt"}]
+    parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }
+    model_warmup [{name: "w" inputs { key: "x" value { input_data_file: "raw" } }}]
+    sequence_batching { state [{initial_state [{name: "s" data_file: "zeros"}]}] }
+"""
+
+
+def test_without_version_folders_what_the_configuration_names_lies_beside_too() -> None:
+    laid = _plan("python", "config.pbtxt", "model.py", "lib/x.py", *BESIDE, config=CONFIG)
+    for name in BESIDE:
+        assert laid[f"1/{name}"] == name
+        assert laid.get(name) == (None if name == "assets/deep/table" else name)
+    assert "lib/x.py" not in laid
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "found", "model"),
+    [
+        (
+            "onnx",
+            'default_model_filename: "b.onnx"',
+            ["a.onnx", "b.onnx"],
+            {"1/a.onnx": "a.onnx", "1/b.onnx": "b.onnx"},
+        ),
+        (
+            "onnx",
+            'default_model_filename: "b.onnx"',
+            ["1/b.onnx", "2/b.onnx"],
+            {"1/b.onnx": "1/b.onnx", "2/b.onnx": "2/b.onnx"},
+        ),
+        (
+            "onnx",
+            'default_model_filename: "a"',
+            ["a/model.onnx", "a/w"],
+            {"1/a/model.onnx": "a/model.onnx", "1/a/w": "a/w"},
+        ),
+        ("onnx", 'default_model_filename: "x/b.onnx"', ["x/b.onnx"], {"1/x/b.onnx": "x/b.onnx"}),
+        (
+            "onnx",
+            'cc_model_filenames { key: "8.0" value: "a.onnx" }',
+            ["a.onnx", "model.onnx"],
+            {"1/a.onnx": "a.onnx", "1/model.onnx": "model.onnx"},
+        ),
+        ("onnx", 'cc_model_filenames { key: "8.0" value: "a.onnx" }', ["a.onnx"], {"1/a.onnx": "a.onnx"}),
+        ("python", 'default_model_filename: "main.py"', ["main.py"], {"1/main.py": "main.py"}),
+        ("sklearn", 'default_model_filename: "iris.joblib"', ["iris.joblib"], {"1/iris.joblib": "iris.joblib"}),
+    ],
+)
+def test_the_file_that_the_configuration_names_is_the_model(
+    kind: ModelFormat, config: str, found: list[str], model: dict[str, str]
+) -> None:
+    assert _plan(kind, *found, config=config) == model
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "found", "part"),
+    [
+        ("onnx", 'default_model_filename: "b.onnx"', ["model.onnx"], "'b.onnx', which default_model_filename"),
+        ("onnx", 'default_model_filename: "b.onnx"', ["1/b.onnx", "2/model.onnx"], "version 2 lacks 'b.onnx'"),
+        ("sklearn", 'default_model_filename: "b.pkl"', ["model.pkl"], "'b.pkl'"),
+        ("onnx", "", ["a.onnx", "b.onnx"], "name one in default_model_filename"),
+        ("python", "", ["1/model.py", "3d-assets/x"], "takes a folder whose name begins with a number for a version"),
+    ],
+)
+def test_what_the_configuration_names_and_nobody_uploaded(
+    kind: ModelFormat, config: str, found: list[str], part: str
+) -> None:
+    with pytest.raises(Failure) as raised:
+        _plan(kind, *found, config=config)
+    assert raised.value.reason == Reason.NOT_A_MODEL
+    assert part in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        'default_model_filename: "../../other/1/model.onnx"',
+        'default_model_filename: "/etc/passwd"',
+        'cc_model_filenames { key: "8.0" value: "../x" }',
+        'output [{label_filename: "../labels.txt"}]',
+        'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/../env" } }',
+        'model_warmup [{inputs { key: "x" value { input_data_file: "../../raw" } }}]',
+    ],
+)
+def test_a_configuration_names_files_of_its_own_model_only(config: str) -> None:
+    with pytest.raises(Failure) as raised:
+        read_names(parse(config, "s3://b/m"), "s3://b/m")
+    assert raised.value.reason == Reason.INVALID_CONFIG
+    assert "relative" in raised.value.message

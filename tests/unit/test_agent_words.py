@@ -14,7 +14,7 @@ from conch_agent.prepare import check_name
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings, from_arguments
 from conch_agent.sources import base, secret
-from conch_agent.sources.s3 import classify
+from conch_agent.sources.s3_errors import classify
 from conch_contract import ModelSource, names
 
 _PREFIX = "Generic S3 error: Error performing GET http://s/b in 2ms - Server returned non-2xx status code: "

@@ -1,39 +1,22 @@
 """ONNX models on Triton's python backend, under the name of NVIDIA's native one: one configuration serves both.
 
-Triton loads this file by path, in an interpreter of its own that has numpy and onnxruntime. What NVIDIA's backend
-completes in a configuration, this one completes alike: inputs and outputs from the session, and a maximum batch
-size of 4 where every tensor's first dimension is free
-(https://github.com/triton-inference-server/onnxruntime_backend, "default-max-batch-size").
+Triton loads this file by path, in an interpreter of its own that has numpy and onnxruntime. `native_config` beside it
+reads the configuration as NVIDIA's backend does.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import native_config
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
-
-_MODEL = "model.onnx"
-_DEFAULT_BATCH = 4
-_TYPES = {
-    "tensor(bool)": "TYPE_BOOL",
-    "tensor(uint8)": "TYPE_UINT8",
-    "tensor(uint16)": "TYPE_UINT16",
-    "tensor(uint32)": "TYPE_UINT32",
-    "tensor(uint64)": "TYPE_UINT64",
-    "tensor(int8)": "TYPE_INT8",
-    "tensor(int16)": "TYPE_INT16",
-    "tensor(int32)": "TYPE_INT32",
-    "tensor(int64)": "TYPE_INT64",
-    "tensor(float16)": "TYPE_FP16",
-    "tensor(float)": "TYPE_FP32",
-    "tensor(double)": "TYPE_FP64",
-    "tensor(string)": "TYPE_STRING",
-}
 
 
 class TritonPythonModel:
@@ -42,48 +25,39 @@ class TritonPythonModel:
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
         """Fill in what the model itself knows: names, types, shapes, and whether it can be batched."""
-        session = _session(Path(pb_utils.get_model_dir()), threads=1)
-        inputs, outputs = session.get_inputs(), session.get_outputs()
         known = config.as_dict()
-        batch = known["max_batch_size"]
-        batchable = all(tensor.shape and not isinstance(tensor.shape[0], int) for tensor in [*inputs, *outputs])
-        if not batch and batchable and not known["input"] and not known["output"]:
-            batch = _DEFAULT_BATCH
-            config.set_max_batch_size(batch)
-        if batch > 1 and "dynamic_batching" not in known and "sequence_batching" not in known:
-            config.set_dynamic_batching()
-        for tensor in inputs:
-            if tensor.name not in {each["name"] for each in known["input"]}:
-                config.add_input(_tensor(tensor, batched=batch > 0))
-        for tensor in outputs:
-            if tensor.name not in {each["name"] for each in known["output"]}:
-                config.add_output(_tensor(tensor, batched=batch > 0))
+        if not (known["input"] and known["output"]):
+            with _refusals():
+                native_config.refuse_unsupported(known)
+                folder = native_config.version_folder(known, Path(pb_utils.get_model_dir()))
+                native_config.complete(config, _session(known, folder, threads=1))
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the session; raises with ONNX Runtime's words, which Triton hands on."""
+        """Open the session; raises with ONNX Runtime's words, or what the configuration asks in vain."""
         config = json.loads(args["model_config"])
-        instances = sum(group["count"] for group in config["instance_group"]) or 1
+        instances = _instances(config)
         folder = Path(args["model_repository"]) / args["model_version"]
-        self._session = _session(folder, threads=max(1, _cores() // instances))
+        with _refusals():
+            native_config.refuse_unsupported(config)
+            if native_config.shares_sessions(config) and instances > 1:
+                pb_utils.Logger.log_warn(f"{instances} instances have a session each: here each is a process")
+            self._session = _session(config, folder, threads=max(1, _cores() // instances))
+            native_config.check_tensors(config, self._session)
+            self._options = native_config.run_options(config)
         self._batched = config["max_batch_size"] > 0
-        self._inputs = [tensor.name for tensor in self._session.get_inputs()]
-        offered = [tensor.name for tensor in self._session.get_outputs()]
+        required = [tensor.name for tensor in self._session.get_inputs()]
+        optional = {tensor["name"] for tensor in config["input"] if tensor.get("optional")}
+        given = [tensor["name"] for tensor in config["input"]]
+        self._inputs = {name: name in optional for name in dict.fromkeys([*required, *given])}
+        shapes = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+        self._scalars = {tensor.name for tensor in shapes if not tensor.shape}
         self._outputs = [tensor["name"] for tensor in config["output"]]
-        missing = [name for name in self._outputs if name not in offered]
-        if missing:
-            message = f"the configuration names the outputs {missing}; {_MODEL} has {offered}"
-            raise pb_utils.TritonModelException(message)
-        self._types = {
-            tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
-        }
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one batch by one run; if that fails, one by one, so that each gets its own error."""
-        if (
-            len(requests) == 1
-        ):  # what is raised is counted as a failure; an error that is answered is a success to Triton
-            return [self._response(requests[0], self._session.run(self._outputs, self._feed(requests[0])))]
+        if len(requests) == 1:  # what is raised is a failure to Triton; an error that is answered is a success
+            return [self._response(requests[0], self._run(self._feed(requests[0])))]
         if not self._batched:
             return [self._alone(request) for request in requests]
         try:
@@ -93,9 +67,9 @@ class TritonPythonModel:
 
     def _together(self, requests: list[Any]) -> list[Any]:
         feeds = [self._feed(request) for request in requests]
-        sizes = [feed[self._inputs[0]].shape[0] for feed in feeds]
+        sizes = [next(iter(feed.values())).shape[0] for feed in feeds]
         whole = {name: np.concatenate([feed[name] for feed in feeds]) for name in self._inputs}
-        results = self._session.run(self._outputs, whole)
+        results = self._run(whole)
         if any(result.shape[:1] != (sum(sizes),) for result in results):
             message = "an output's first dimension is not the batch"
             raise ValueError(message)
@@ -103,48 +77,56 @@ class TritonPythonModel:
         parts = zip(*(np.split(result, cuts) for result in results), strict=True)
         return [self._response(request, part) for request, part in zip(requests, parts, strict=True)]
 
+    def _run(self, feed: dict[str, np.ndarray]) -> list[Any]:
+        return list(self._session.run(self._outputs, feed, self._options))
+
     def _alone(self, request: Any) -> Any:
         try:
-            return self._response(request, self._session.run(self._outputs, self._feed(request)))
+            return self._response(request, self._run(self._feed(request)))
         except Exception as error:  # noqa: BLE001  an error is this request's answer
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
 
     def _feed(self, request: Any) -> dict[str, np.ndarray]:
         feed = {}
-        for name in self._inputs:
+        for name, optional in self._inputs.items():
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is None:
-                message = f"the request lacks the input {name!r}; the model has {self._inputs}"
+                if optional:
+                    continue
+                message = f"the request lacks the input {name!r}; the model has {list(self._inputs)}"
                 raise ValueError(message)
             value = tensor.as_numpy()
+            value = value.reshape(()) if name in self._scalars else value
             feed[name] = np.char.decode(value.astype(np.bytes_), "utf-8") if value.dtype == np.object_ else value
         return feed
 
     def _response(self, request: Any, results: Any) -> Any:
         wanted = set(request.requested_output_names())
         tensors = [
-            pb_utils.Tensor(name, np.asarray(result).astype(self._types[name], copy=False))
+            pb_utils.Tensor(name, np.atleast_1d(np.asarray(result)))
             for name, result in zip(self._outputs, results, strict=True)
             if name in wanted
         ]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
-def _session(folder: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(folder / _MODEL), options, providers=["CPUExecutionProvider"])
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Hand a refusal to Triton in the words of its message alone."""
+    try:
+        yield
+    except native_config.ConfigError as error:
+        raise pb_utils.TritonModelException(str(error)) from None
 
 
-def _tensor(tensor: Any, *, batched: bool) -> dict[str, Any]:
-    kind = _TYPES.get(tensor.type)
-    if kind is None:
-        message = f"{tensor.name!r} is of type {tensor.type}, which Triton has no tensor for"
-        raise pb_utils.TritonModelException(message)
-    shape = [size if isinstance(size, int) else -1 for size in tensor.shape]
-    return {"name": tensor.name, "data_type": kind, "dims": shape[1:] if batched else shape}
+def _session(config: Any, folder: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = native_config.session_options(config, threads)
+    file = native_config.model_file(config, folder)
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def _instances(config: Any) -> int:
+    return sum(int(group.get("count") or 1) for group in config.get("instance_group") or ()) or 1
 
 
 def _cores() -> int:

@@ -24,8 +24,10 @@ class TritonPythonModel:
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
         """Fill in the tensors from the fitted model."""
-        model = _load(Path(pb_utils.get_model_dir()))
         known = config.as_dict()
+        # Triton hands out the folder that default_model_filename lies in.
+        depth = len(Path(known.get("default_model_filename") or _NAMES[0]).parts) - 1
+        model = _load(Path(pb_utils.get_model_dir()).joinpath(*[".."] * depth).resolve(), known)
         if not known["max_batch_size"]:
             config.set_max_batch_size(_DEFAULT_BATCH)
         if "dynamic_batching" not in known and "sequence_batching" not in known:
@@ -43,7 +45,8 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the model; raises with joblib's words, which Triton hands on."""
         config = json.loads(args["model_config"])
-        self._model = _load(Path(args["model_repository"]) / args["model_version"])
+        self._model = _load(Path(args["model_repository"]) / args["model_version"], config)
+        _check(config, self._model)
         self._input = config["input"][0]["name"]
         self._types = {
             tensor["name"]: pb_utils.triton_string_to_numpy(tensor["data_type"]) for tensor in config["output"]
@@ -89,16 +92,35 @@ def _response(request: Any, outputs: dict[str, np.ndarray]) -> Any:
     return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
-def _load(folder: Path) -> Any:
-    for name in _NAMES:
-        if (folder / name).exists():
+def _load(folder: Path, config: Any) -> Any:
+    named = config.get("default_model_filename")
+    for name in (named,) if named else _NAMES:
+        if (folder / name).is_file():
             model = joblib.load(folder / name)
             if not hasattr(model, "predict"):
                 message = f"{name} holds a {type(model).__name__}, which has no predict"
                 raise pb_utils.TritonModelException(message)
             return model
-    message = f"the version folder holds none of {', '.join(_NAMES)}"
-    raise pb_utils.TritonModelException(message)
+    wanted = f"{named} (default_model_filename)" if named else " or ".join(_NAMES)
+    raise pb_utils.TritonModelException(f"version {folder.name} has no {wanted}. Upload it, or correct config.pbtxt.")
+
+
+def _check(config: Any, model: Any) -> None:
+    """Refuse what a configuration asks and this backend or the model does not give."""
+    names = [tensor["name"] for tensor in config["input"]]
+    if len(names) != 1:
+        message = f"config.pbtxt names the inputs {names}; a scikit-learn model has one. Remove the others."
+        raise pb_utils.TritonModelException(message)
+    offered = ["label", *(["probability"] if hasattr(model, "predict_proba") else [])]
+    unknown = [tensor["name"] for tensor in config["output"] if tensor["name"] not in offered]
+    if unknown:
+        message = f"config.pbtxt names the outputs {unknown}; the model has {offered}. Correct the names."
+        raise pb_utils.TritonModelException(message)
+    if (config.get("model_transaction_policy") or {}).get("decoupled"):
+        message = (
+            "config.pbtxt asks for model_transaction_policy.decoupled, which this backend does not have. Remove it."
+        )
+        raise pb_utils.TritonModelException(message)
 
 
 def _has_probability(model: Any) -> bool:

@@ -19,6 +19,18 @@ from conch_contract.manifest import DynamicBatching, InstanceGroup, ModelSource,
 CONTENT: Final = "conch.dev/content"
 
 
+def parse(own: str | None, uri: str) -> ModelConfig:
+    """Return the user's config.pbtxt, empty where there is none; raises InvalidConfig with line and column."""
+    config = ModelConfig()
+    if own is not None:
+        try:
+            text_format.Parse(own, config)
+        except text_format.ParseError as error:
+            message = f"{uri}: config.pbtxt cannot be read: {error} (line:column)."
+            raise Failure(Reason.INVALID_CONFIG, message) from error
+    return config
+
+
 def merge(own: str | None, source: ModelSource, backend: str, content: str) -> ModelConfig:
     """Return the configuration that Triton gets; raises InvalidConfig for a config.pbtxt that cannot be read.
 
@@ -26,13 +38,7 @@ def merge(own: str | None, source: ModelSource, backend: str, content: str) -> M
     which is the only sure way to know whether a swap is done. What the manifest types wins over the file;
     what neither says is left out, for Triton's auto-completion.
     """
-    config = ModelConfig()
-    if own is not None:
-        try:
-            text_format.Parse(own, config)
-        except text_format.ParseError as error:
-            message = f"{source.storage_uri}: config.pbtxt cannot be read: {error} (line:column)."
-            raise Failure(Reason.INVALID_CONFIG, message) from error
+    config = parse(own, source.storage_uri)
     config.name = source.name
     config.parameters[CONTENT].string_value = content
     if backend:

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Final
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import Record, digest, hash_prefix, read_record, write_record
 from conch_agent.sources.base import Item, Listing, Source
+from conch_agent.tasks import run_all
 from conch_agent.threads import in_thread
 
 FILES_AT_ONCE: Final = 4
@@ -65,12 +66,7 @@ class Fetch:
                 async with gate:
                     sums[str(item.path)] = await self._file(item)
 
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for item in listing.items:
-                        group.create_task(one(item))
-            except* (Failure, OSError) as several:
-                raise _first(several) from None
+            await run_all(one(item) for item in listing.items)
         return Fetched(self.folder / "files", digest(sums))
 
     async def _file(self, item: Item) -> str:
@@ -201,8 +197,3 @@ def _link(local: Path, item: Item, place: _Place) -> Record | None:
     record = Record(item.tag, item.size, size, state.hexdigest(), done=True)
     _finish(place, record)
     return record
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from conch_agent.model_files import NOTHING_NAMED, ModelNames, select_model
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import ModelFormat
 
@@ -31,6 +33,11 @@ _EXPECTED: Final[Mapping[ModelFormat, str]] = {
     "sklearn": "model.joblib or model.pkl, or version folders 1/, 2/, ... that hold one each",
     "triton": "a Triton model folder: version folders 1/, 2/, ... and, as a rule, config.pbtxt",
 }
+_NUMBER: Final = re.compile(r"\s*[+-]?[1-9]")  # as C's stoll reads it
+_DOCUMENTS: Final = frozenset({".md", ".rst", ".adoc", ".pdf", ".html"})
+_DOCUMENTATION: Final = frozenset(
+    {"readme", "license", "licence", "notice", "copying", "authors", "changelog", "citation", "version"}
+)
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,31 @@ class Plan:
     config: PurePosixPath | None
 
 
-def plan(kind: ModelFormat, paths: Iterable[PurePosixPath], uri: str) -> Plan:
-    """Return how the files become a model folder, or raise NotAModel."""
+def find_config(kind: ModelFormat, paths: Iterable[PurePosixPath]) -> PurePosixPath | None:
+    """Return where config.pbtxt is among the source's files."""
+    found = tuple(sorted(paths))
+    config = _root(kind, found) / CONFIG
+    return config if config in found else None
+
+
+def plan(kind: ModelFormat, paths: Iterable[PurePosixPath], uri: str, names: ModelNames = NOTHING_NAMED) -> Plan:
+    """Return how the files become a model folder.
+
+    Without version folders the files are version 1. What config.pbtxt finds beside the version folders (label files,
+    environments, warmup/, initial_state/) lies there, whether the user keeps version folders or not.
+
+    Args:
+        kind: The format.
+        paths: The source's files.
+        uri: The storageUri, with which messages begin.
+        names: The files that the model's config.pbtxt names.
+
+    Raises:
+        Failure: NotAModel.
+    """
     found = tuple(sorted(path for path in paths if path.name != MARKER))
-    root = _only_folder(found) if kind == "triton" else PurePosixPath()
-    inside = tuple(path.relative_to(root) for path in found)
+    root = _root(kind, found)
+    inside = tuple(path.relative_to(root) for path in found if path.is_relative_to(root))
     config = root / CONFIG if CONFIG in inside else None
     model = tuple(path for path in inside if path != CONFIG)
     versions = tuple(sorted({int(path.parts[0]) for path in model if _is_version(path)}))
@@ -58,8 +85,14 @@ def plan(kind: ModelFormat, paths: Iterable[PurePosixPath], uri: str) -> Plan:
     for version in versions or (1,):
         folder = PurePosixPath(str(version)) if versions else PurePosixPath()
         own = tuple(path.relative_to(folder) for path in model if path.is_relative_to(folder))
-        for target, source in _version(kind, own, found, uri).items():
+        laid = select_model(kind, own, names)
+        if isinstance(laid, str):
+            raise _not_a_model(kind, found, uri, f"{f'version {version}' if versions else 'it'} {laid}")
+        for target, source in laid.items():
             files[PurePosixPath(str(version)) / target] = folder / source
+    files |= {path: path for path in model if _is_beside(path, versions=bool(versions), names=names)}
+    if versions:
+        _check_folders(tuple(files), uri)
     return Plan(files, versions or (1,), config)
 
 
@@ -87,32 +120,43 @@ def remove(folder: Path, aside: Path) -> None:
         shutil.rmtree(aside)
 
 
-def _version(
-    kind: ModelFormat, own: tuple[PurePosixPath, ...], found: tuple[PurePosixPath, ...], uri: str
-) -> dict[PurePosixPath, PurePosixPath]:
-    """Return one version folder's files: the model under the name its backend wants, the rest as it is."""
-    files = {path: path for path in own}
-    match kind:
-        case "onnx":
-            wanted = PurePosixPath("model.onnx")
-            models = [path for path in own if path.suffix == ".onnx" and len(path.parts) == 1]
-            if wanted not in files and len(models) == 1:
-                files[wanted] = files.pop(models[0])
-            good = wanted in files
-        case "python":
-            good = PurePosixPath("model.py") in files
-        case _:
-            good = PurePosixPath("model.joblib") in files or PurePosixPath("model.pkl") in files
-    if not good:
-        raise _not_a_model(kind, found, uri)
-    return files
+def _is_beside(path: PurePosixPath, *, versions: bool, names: ModelNames) -> bool:
+    """Return True for a file that lies beside the version folders: all but documentation, or what is named."""
+    if versions:
+        return not _is_version(path) and not (len(path.parts) == 1 and _is_documentation(path))
+    return any(path.is_relative_to(beside) for beside in names.beside)
+
+
+def _check_folders(laid: tuple[PurePosixPath, ...], uri: str) -> None:
+    """Refuse folders that Triton takes for versions: it reads the number that a folder's name begins with."""
+    for path in laid:
+        if len(path.parts) > 1 and not _is_version(path) and _NUMBER.match(path.parts[0]):
+            message = (
+                f"{uri} has the folder {path.parts[0]!r} beside its version folders. Triton takes a folder whose name "
+                "begins with a number for a version. Rename it."
+            )
+            raise Failure(Reason.NOT_A_MODEL, message)
+
+
+def _root(kind: ModelFormat, found: tuple[PurePosixPath, ...]) -> PurePosixPath:
+    return _only_folder(found) if kind == "triton" else PurePosixPath()
 
 
 def _only_folder(found: tuple[PurePosixPath, ...]) -> PurePosixPath:
-    """Return the one folder that holds everything and is no version, or the root."""
-    tops = {path.parts[0] for path in found}
-    nested = len(tops) == 1 and all(len(path.parts) > 1 for path in found) and not _is_version(found[0])
+    """Return the one folder that holds everything but documentation and is no version, or the root."""
+    tops = {path.parts[0] for path in found if len(path.parts) > 1}
+    loose = [path for path in found if len(path.parts) == 1]
+    nested = len(tops) == 1 and all(map(_is_documentation, loose)) and not any(map(_is_version, found))
     return PurePosixPath(tops.pop()) if nested else PurePosixPath()
+
+
+def _is_documentation(path: PurePosixPath) -> bool:
+    """Return True for a file that people read and no backend does.
+
+    >>> [name for name in ("README", "LICENSE.txt", "card.md", "labels.txt") if _is_documentation(PurePosixPath(name))]
+    ['README', 'LICENSE.txt', 'card.md']
+    """
+    return path.suffix.lower() in _DOCUMENTS or path.stem.lower() in _DOCUMENTATION
 
 
 def _is_version(path: PurePosixPath) -> bool:
@@ -120,7 +164,8 @@ def _is_version(path: PurePosixPath) -> bool:
     return len(path.parts) > 1 and first.isdecimal() and first.isascii() and first == str(int(first)) and first != "0"
 
 
-def _not_a_model(kind: ModelFormat, found: tuple[PurePosixPath, ...], uri: str) -> Failure:
+def _not_a_model(kind: ModelFormat, found: tuple[PurePosixPath, ...], uri: str, problem: str = "") -> Failure:
     names = ", ".join(str(path) for path in found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-    message = f"{uri} is not a model of format {kind}: it holds {names}; expected {_EXPECTED[kind]}."
+    because = f" ({problem})" if problem else ""
+    message = f"{uri} is not a model of format {kind}{because}: it holds {names}; expected {_EXPECTED[kind]}."
     return Failure(Reason.NOT_A_MODEL, message)

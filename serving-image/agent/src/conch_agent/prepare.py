@@ -7,19 +7,23 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from conch_agent import config, layout
 from conch_agent.fetch import Fetch, Progress
+from conch_agent.model_files import read_names
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
-from conch_agent.sources import open_source
+from conch_agent.sources import Source, open_source
+from conch_agent.sources.base import Listing
 from conch_agent.threads import in_thread
 from conch_contract.manifest import ModelSource
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_LONGEST_CONFIG: Final = 1024 * 1024
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -89,10 +93,12 @@ class Preparation:
             return kept
         if fetching:
             fetching()
-        plan = layout.plan(self._source.format, [item.path for item in listing.items], self._source.storage_uri)
+        uri, paths = self._source.storage_uri, [item.path for item in listing.items]
+        own = await self._own_config(source, listing)
+        names = read_names(config.parse(own, uri), uri)
+        plan = layout.plan(self._source.format, paths, uri, names)
         fetch = Fetch(source, self._folder, self._settings.max_bytes, self.progress)
         fetched = await fetch.run(listing)
-        own = await self._own_config(plan, fetched.files)
         backend = layout.BACKENDS[self._source.format]
         merged = config.merge(own, self._source, backend, _content(self._want, fetched.digest))
         marker = Laid(
@@ -115,13 +121,23 @@ class Preparation:
         )
         return marker
 
-    async def _own_config(self, plan: layout.Plan, files: Path) -> str | None:
-        if plan.config is None:
+    async def _own_config(self, source: Source, listing: Listing) -> str | None:
+        """Return config.pbtxt before the fetch: it names files, and what is wrong with it costs no download."""
+        path = layout.find_config(self._source.format, [item.path for item in listing.items])
+        if path is None:
             return None
+        item = next(item for item in listing.items if item.path == path)
+        content = bytearray()
+        async with aclosing(source.read(item, 0)) as chunks:
+            async for chunk in chunks:
+                content += chunk
+                if len(content) > _LONGEST_CONFIG:
+                    message = f"{source.uri}: {path} has over {_LONGEST_CONFIG} bytes: that is no model's config.pbtxt."
+                    raise Failure(Reason.INVALID_CONFIG, message)
         try:
-            return await in_thread((files / plan.config).read_text)
-        except UnicodeDecodeError:
-            message = f"{self._source.storage_uri}: config.pbtxt is no text."
+            return content.decode()
+        except UnicodeDecodeError as error:
+            message = f"{source.uri}: {path} is no text: byte {error.start} is not UTF-8. Write it as text."
             raise Failure(Reason.INVALID_CONFIG, message) from None
 
 

@@ -13,6 +13,7 @@ class Reason(StrEnum):
     BUCKET_NOT_FOUND = "BucketNotFound"
     ACCESS_DENIED = "AccessDenied"
     SECRET_MISSING = "SecretMissing"  # noqa: S105  a word, not a secret
+    INVALID_SECRET = "InvalidSecret"  # noqa: S105  as above
     EMPTY = "Empty"
     NOT_FOUND = "NotFound"
     UNREACHABLE = "Unreachable"

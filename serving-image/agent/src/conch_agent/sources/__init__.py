@@ -11,11 +11,17 @@ from conch_agent.sources.base import Source, safe_path
 from conch_agent.sources.https import HttpsSource
 from conch_agent.sources.local import LocalSource
 from conch_agent.sources.s3 import S3Source
+from conch_agent.sources.s3_settings import KEYS
+from conch_agent.sources.storage_secret import read_secret
 
 
 def open_source(uri: str, settings: Settings) -> Source:
-    """Return the source that `uri` names; raises Failure (Unsupported, UnsafePath, SecretMissing)."""
-    parts = urlsplit(uri)
+    """Return the source that `uri` names; raises Failure (Unsupported, UnsafePath, SecretMissing, InvalidSecret)."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        message = f"{uri} is no URI ({error}): use s3://, https://, pvc:// or file://."
+        raise Failure(Reason.UNSUPPORTED, message) from None
     match parts.scheme:
         case "s3":
             return S3Source(uri, secret(settings.storage))
@@ -34,22 +40,8 @@ def open_source(uri: str, settings: Settings) -> Source:
 
 
 def secret(folder: Path) -> dict[str, str]:
-    """Return the mounted Secret: a value for each file (Kubernetes' own dot-files are left out).
-
-    Without storage.secretRef there is no folder; where the Secret that it names is missing, the folder is empty.
-    Raises Failure (SecretMissing): going on without credentials would ask the public store of that name.
-    """
-    if not folder.is_dir():
-        return {}
-    files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
-    found = {file.name: file.read_text().strip() for file in files}
-    if not found:
-        message = (
-            "The Secret that storage.secretRef names does not exist, or is empty. Create it in the service's "
-            "namespace, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what else the store needs."
-        )
-        raise Failure(Reason.SECRET_MISSING, message)
-    return found
+    """Return the text values of the mounted storage Secret; raises Failure (SecretMissing, InvalidSecret)."""
+    return read_secret(folder, KEYS)
 
 
 __all__ = ["Source", "open_source", "secret"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.exclusions import is_excluded_path
 
 LONGEST_PATH = 1024
 MOST_FILES = 100_000
@@ -25,6 +26,16 @@ class Item:
     """
 
     path: PurePosixPath
+    size: int | None
+    tag: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """One entry of a source as the source names it: `name` is relative to the root, and nothing is checked yet."""
+
+    name: str
     size: int | None
     tag: str
     key: str
@@ -86,14 +97,41 @@ def safe_path(text: str, uri: str) -> PurePosixPath:
     return PurePosixPath(text)
 
 
-def complete(items: list[Item], uri: str) -> Listing:
-    """Return the listing of `items`, or say that there is none or that there are too many."""
+def build_listing(found: Iterable[Found], uri: str) -> Listing:
+    """Return the listing of what a folder or prefix holds: files only, by safe paths, without excluded names.
+
+    An object store has no folders. Consoles and other tools write empty objects in their place: keys that end in a
+    slash, or that are the folder of another key. These are left out.
+
+    Raises:
+        Failure: Empty, TooLarge, or UnsafePath where one name is both a file and a folder.
+    """
+    everything = list(found)
+    kept = [each for each in everything if not is_excluded_path(each.name)]
+    named = [(safe_path(each.name, uri), each) for each in kept if each.name and not each.name.endswith("/")]
+    folders = {parent for each in everything for parent in PurePosixPath(each.name).parents}
+    items = []
+    for path, each in named:
+        if path not in folders:
+            items.append(Item(path, each.size, each.tag, each.key))
+        elif each.size:
+            message = (
+                f"{uri} holds both a file {str(path)!r} of {each.size} bytes and files below a folder of that name, "
+                "which no file system can hold. Rename or remove one of them."
+            )
+            raise Failure(Reason.UNSAFE_PATH, message)
     if not items:
-        message = (
-            f"{uri} holds no files. Check the path (is the prefix spelt as in the store?), or upload the model there."
-        )
-        raise Failure(Reason.EMPTY, message)
+        raise _empty(uri, [each.name for each in everything if each.name and each not in kept])
     if len(items) > MOST_FILES:
         message = f"{uri} holds over {MOST_FILES} files: that is no model. Point storageUri at the model's folder."
         raise Failure(Reason.TOO_LARGE, message)
     return Listing(tuple(sorted(items, key=lambda item: item.path)))
+
+
+def _empty(uri: str, excluded: list[str]) -> Failure:
+    if excluded:
+        names = ", ".join(sorted(excluded)[:8])
+        message = f"{uri} holds only files that are never part of a model ({names}). Upload the model there."
+        return Failure(Reason.EMPTY, message)
+    message = f"{uri} holds no files. Check the path (is the prefix spelt as in the store?), or upload the model there."
+    return Failure(Reason.EMPTY, message)

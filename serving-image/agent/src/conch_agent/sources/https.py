@@ -11,9 +11,12 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Item, Listing, complete, safe_path
+from conch_agent.sources.answer import Answer, read_body
+from conch_agent.sources.base import Buffer, Item, Listing, safe_path
+from conch_agent.sources.connection import explain, trust
 
 _CHUNK: Final = 1024 * 1024
+_LONGEST_BODY: Final = 64 * 1024
 _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.zst")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
 _PLAIN: Final = {"Accept-Encoding": "identity"}
@@ -24,6 +27,7 @@ class HttpsSource:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._trust = trust(None)
         path = unquote(urlsplit(uri).path)
         self._name = PurePosixPath(path).name
         if self._name.endswith(_ARCHIVES):
@@ -38,7 +42,7 @@ class HttpsSource:
         async with self._get({"Range": "bytes=0-0"}) as answer:
             size = _size(answer)
             item = Item(safe_path(self._name, self.uri), size, _tag(answer, size), self.uri)
-        return complete([item], self.uri)
+        return Listing((item,))
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the rest of the file; a server without ranges sends the beginning again, which is skipped."""
@@ -64,26 +68,40 @@ class HttpsSource:
         try:
             async with (
                 aiohttp.ClientSession(timeout=_TIMEOUT, headers=_PLAIN, auto_decompress=False) as session,
-                session.get(self.uri, headers=headers) as answer,
+                session.get(self.uri, headers=headers, ssl=self._trust) as answer,
             ):
                 if answer.status not in {200, 206}:
-                    raise self._refused(answer.status)
+                    body = (await answer.content.read(_LONGEST_BODY)).decode(errors="replace").strip()
+                    raise self._refused(read_body(answer.status, answer.reason or "", body))
                 yield answer
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
-    def _refused(self, status: int) -> Failure:
-        if status in {401, 403}:
-            message = f"{self.uri}: the server refused access (HTTP {status}). Use a URL that may be read."
+    def _refused(self, answer: Answer) -> Failure:
+        status = f"HTTP {answer.status} {answer.phrase}".strip()
+        words = status if answer.words == status else f"{status}: {answer.words}"
+        if answer.status in {401, 403}:
+            message = f"{self.uri}: the server refused access ({words}). Use a URL that may be read."
             return Failure(Reason.ACCESS_DENIED, message)
-        if status in {404, 410}:
-            message = f"{self.uri} does not exist (HTTP {status}). Correct storageUri."
-            return Failure(Reason.NOT_FOUND, message)
-        return Failure(Reason.FETCH_FAILED, f"{self.uri}: the server answered HTTP {status}.")
+        if answer.status in {404, 410}:
+            return Failure(Reason.NOT_FOUND, f"{self.uri} does not exist ({words}). Correct storageUri.")
+        message = f"{self.uri}: the server answered {words}. Read the server's log, or correct storageUri."
+        return Failure(Reason.FETCH_FAILED, message)
 
     def _unreachable(self, error: Exception) -> Failure:
-        message = f"{self.uri} cannot be reached ({error or type(error).__name__}). Check the address and the network."
-        return Failure(Reason.UNREACHABLE, message)
+        try:
+            parts = urlsplit(self.uri)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError as invalid:
+            return Failure(Reason.UNSUPPORTED, f"{self.uri} is no URL ({invalid}). Write it as https://host/file.")
+        problem = explain(error, parts.hostname or "", port)
+        remedy = (
+            "The agent trusts the image's authorities: serve the file with a certificate of one, or from a store with "
+            "ca.crt in its Secret"
+            if problem.untrusted
+            else problem.remedy
+        )
+        return Failure(Reason.UNREACHABLE, f"{self.uri} cannot be reached: {problem.what}. {remedy}.")
 
 
 def _size(answer: aiohttp.ClientResponse) -> int | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Item, Listing, complete, safe_path
+from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, safe_path
+from conch_agent.sources.exclusions import is_excluded
 from conch_agent.threads import in_thread
 
 CHUNK: Final = 4 * 1024 * 1024
@@ -27,23 +28,31 @@ class LocalSource:
 
     async def listing(self) -> Listing:
         """Return the files; links that stay inside are followed, others are refused."""
-        items = await in_thread(self._walk)
-        return complete(items, self.uri)
+        return await in_thread(self._walk)
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the file's chunks."""
-        with await in_thread(_open, Path(item.key)) as stream:
+        try:
+            opened = await in_thread(_open, Path(item.key))
+        except FileNotFoundError as error:
+            raise self._changed(item) from error
+        except OSError as error:
+            raise self._denied(error) from error
+        with opened as stream:
             if _tag(os.fstat(stream.fileno())) != item.tag:
-                raise Failure(Reason.CHANGED, f"{self.uri}: {item.path} changed while it was read; starting over.")
+                raise self._changed(item)
             stream.seek(offset)
             while chunk := await in_thread(stream.read, CHUNK):
                 yield chunk
+
+    def _changed(self, item: Item) -> Failure:
+        return Failure(Reason.CHANGED, f"{self.uri}: {item.path} changed while it was read; starting over.")
 
     def local(self, item: Item) -> Path | None:
         """Return the file."""
         return Path(item.key)
 
-    def _walk(self) -> list[Item]:
+    def _walk(self) -> Listing:
         try:
             root = self._root.resolve(strict=True)
             fence = self._fence.resolve(strict=True)
@@ -55,14 +64,16 @@ class LocalSource:
             raise self._denied(error) from error
         self._inside(root, fence)
         if root.is_file():
-            return [self._item(PurePosixPath(root.name), root)]
-        found: list[Item] = []
+            facts = root.stat()
+            return Listing((Item(safe_path(root.name, self.uri), facts.st_size, _tag(facts), str(root)),))
+        found: list[Found] = []
         for folder, folders, files in os.walk(root, onerror=self._stop):
-            for name in [*files, *(each for each in folders if (Path(folder) / each).is_symlink())]:
-                found += self._entry(Path(folder) / name, root, fence)
-        return found
+            folders[:] = [name for name in folders if not is_excluded(name)]  # not even opened
+            files += [name for name in folders if (Path(folder) / name).is_symlink()]
+            found += [self._entry(Path(folder) / name, root, fence) for name in files if not is_excluded(name)]
+        return build_listing(found, self.uri)
 
-    def _entry(self, path: Path, root: Path, fence: Path) -> list[Item]:
+    def _entry(self, path: Path, root: Path, fence: Path) -> Found:
         relative = safe_path(path.relative_to(root).as_posix(), self.uri)
         try:
             real = path.resolve(strict=True)
@@ -74,11 +85,8 @@ class LocalSource:
             raise Failure(Reason.UNSAFE_PATH, message)
         if not real.is_file():
             raise Failure(Reason.UNSAFE_PATH, f"{self.uri}: {relative} is no regular file; remove it.")
-        return [self._item(relative, real)]
-
-    def _item(self, relative: PurePosixPath, real: Path) -> Item:
         facts = real.stat()
-        return Item(relative, facts.st_size, _tag(facts), str(real))
+        return Found(str(relative), facts.st_size, _tag(facts), str(real))
 
     def _inside(self, real: Path, fence: Path) -> None:
         if not real.is_relative_to(fence):

@@ -5,49 +5,43 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import PreconditionError
 from obstore.store import S3Store
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Item, Listing, complete, safe_path
+from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, safe_path
+from conch_agent.sources.connection import Problem, find_problem, speaks_tls, trust
+from conch_agent.sources.exclusions import is_excluded_path
+from conch_agent.sources.s3_errors import (
+    NO_S3,
+    classify,
+    is_certificate_refusal,
+    is_client_error,
+    is_transport,
+    unreachable,
+)
+from conch_agent.sources.s3_settings import Endpoint, S3Settings, parse_settings
+from conch_agent.sources.tls_relay import open_relay, plain_url
+from conch_agent.tasks import run_all
 
 CHUNK: Final = 4 * 1024 * 1024
 WINDOW: Final = 4  # chunks under way for one file: memory is bounded by CHUNK x WINDOW x files at once
 
-# What of the Secret is the store's. Unknown keys would be refused by the client: a Secret may hold more.
-_KNOWN: Final = frozenset(
-    {
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_REGION",
-        "AWS_DEFAULT_REGION",
-        "AWS_ENDPOINT_URL",
-        "AWS_ALLOW_HTTP",
-        "AWS_SKIP_SIGNATURE",
-        "AWS_REQUEST_PAYER",
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
-    }
-)
-_CODE: Final = re.compile(r"<Code>(\w+)</Code>")
-_DENIED: Final = frozenset(
-    {
-        "AccessDenied",
-        "SignatureDoesNotMatch",
-        "InvalidAccessKeyId",
-        "ExpiredToken",
-        "InvalidToken",
-        "AllAccessDisabled",
-    }
-)
+_HEADS_AT_ONCE: Final = 8
+
+_REGION: Final = "us-east-1"
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_T = TypeVar("_T")
 
 
 class S3Source:
@@ -59,27 +53,58 @@ class S3Source:
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
         self._single = not parts.path.endswith("/")
-        self._endpoint = secret.get("AWS_ENDPOINT_URL", "")
         if not self._bucket:
             raise Failure(Reason.NOT_FOUND, f"{uri} names no bucket: write s3://bucket/prefix.")
-        try:
-            self._store = _store(self._bucket, secret)
-        except BaseError as error:
-            raise self._failure(error) from error
+        if not _BUCKET.fullmatch(self._bucket):
+            message = (
+                f"{uri}: {self._bucket!r} cannot be a bucket's name. Write s3://bucket/prefix, without user or port."
+            )
+            raise Failure(Reason.NOT_FOUND, message)
+        self._settings = parse_settings(secret)
+        self._relayed = False  # True once OpenSSL is known to accept a certificate that the client refuses
 
     async def listing(self) -> Listing:
-        """Return the objects below the prefix; directory markers are left out."""
-        items: list[Item] = []
+        """Return the objects below the prefix, or the one object of that key."""
         try:
-            async for chunk in obstore.list(self._store, self._prefix or None):
-                items += [self._item(meta) for meta in chunk if not _is_marker(meta, self._prefix)]
-            if not items and self._prefix and self._single:
-                items = [await self._head()]
-        except FileNotFoundError:
-            items = []
-        except BaseError as error:
-            raise self._failure(error) from error
-        return complete(items, self.uri)
+            return await self._list()
+        except Failure:
+            raise
+        except Exception as error:
+            if not is_client_error(error):
+                raise
+            if not await self._is_accepted_by_openssl(error):
+                raise await self._failure(error) from error
+        self._relayed = True
+        return await self._guarded(self._list())
+
+    async def _list(self) -> Listing:
+        found: list[Found] = []
+        async with self._client() as store:
+            async for chunk in obstore.list(store, self._prefix or None):
+                found += [self._found(meta) for meta in chunk]
+            found = await self._without_markers(store, [each for each in found if each.name])
+            if not found and self._prefix and self._single and (item := await self._head(store, self._prefix)):
+                return Listing((item,))
+        return build_listing(found, self.uri)
+
+    async def _without_markers(self, store: S3Store, found: list[Found]) -> list[Found]:
+        """Return the entries without folder markers that hold no other key.
+
+        The client cuts the slash off such a key, so that it looks like an empty file. The store knows an object by
+        the shorter key only if there is a file.
+        """
+        folders = {str(parent) for each in found for parent in PurePosixPath(each.name).parents}
+        doubtful = [each for each in found if not each.size and each.name not in folders]
+        gate = asyncio.Semaphore(_HEADS_AT_ONCE)
+        markers: set[str] = set()
+
+        async def check(each: Found) -> None:
+            async with gate:
+                if not is_excluded_path(each.name) and await self._head(store, each.key) is None:
+                    markers.add(each.key)
+
+        await run_all(check(each) for each in doubtful)
+        return [each for each in found if each.key not in markers]
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the object's chunks in order while the next ones are under way."""
@@ -87,66 +112,118 @@ class S3Source:
         starts = iter(range(offset, size, CHUNK))
         under_way: deque[asyncio.Task[Buffer]] = deque()
 
-        def begin(start: int) -> None:
-            under_way.append(asyncio.create_task(self._range(item, start, min(start + CHUNK, size))))
+        async with self._client() as store:
 
-        try:
-            for start in islice(starts, WINDOW):
-                begin(start)
-            while under_way:
-                chunk = await under_way.popleft()
-                for start in islice(starts, 1):
+            def begin(start: int) -> None:
+                work = self._guarded(self._range(store, item, start, min(start + CHUNK, size)))
+                under_way.append(asyncio.create_task(work))
+
+            try:
+                for start in islice(starts, WINDOW):
                     begin(start)
-                yield chunk
-        finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+                while under_way:
+                    chunk = await under_way.popleft()
+                    for start in islice(starts, 1):
+                        begin(start)
+                    yield chunk
+            finally:
+                for task in under_way:
+                    task.cancel()
+                await asyncio.gather(*under_way, return_exceptions=True)
 
     def local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
         """Objects are never local."""
         return None
 
-    async def _range(self, item: Item, start: int, end: int) -> Buffer:
+    async def _range(self, store: S3Store, item: Item, start: int, end: int) -> Buffer:
         try:
             answer = await obstore.get_async(
-                self._store, item.key, options={"range": (start, end), "if_match": item.tag or None}
+                store, item.key, options={"range": (start, end), "if_match": item.tag or None}
             )
             if (answer.meta["e_tag"] or "") != item.tag or answer.meta["size"] != item.size:
                 raise _changed(self.uri, item)
             content = memoryview(await answer.bytes_async())
         except (FileNotFoundError, PreconditionError) as error:
             raise _changed(self.uri, item) from error
-        except BaseError as error:
-            raise self._failure(error) from error
         if len(content) != end - start:
             message = f"{self.uri}: the store sent {len(content)} bytes of {item.key} where {end - start} were asked."
             raise Failure(Reason.FETCH_FAILED, message)
         return content
 
-    async def _head(self) -> Item:
-        meta = await obstore.head_async(self._store, self._prefix)
-        name = safe_path(PurePosixPath(self._prefix).name, self.uri)
-        return Item(name, meta["size"], meta["e_tag"] or "", self._prefix)
+    async def _head(self, store: S3Store, key: str) -> Item | None:
+        try:
+            meta = await obstore.head_async(store, key)
+        except FileNotFoundError:
+            return None
+        if not meta["e_tag"]:
+            raise Failure(Reason.FETCH_FAILED, f"{self.uri}: the server answered {key!r} without an ETag. {NO_S3}")
+        return Item(safe_path(PurePosixPath(key).name, self.uri), meta["size"], meta["e_tag"], key)
 
-    def _item(self, meta: Any) -> Item:
+    def _found(self, meta: Any) -> Found:
         key = meta["path"]
         relative = key[len(self._prefix) :].removeprefix("/") if self._prefix else key
-        return Item(safe_path(relative, self.uri), meta["size"], meta["e_tag"] or str(meta["last_modified"]), key)
+        return Found(relative, meta["size"], meta["e_tag"] or str(meta["last_modified"]), key)
 
-    def _failure(self, error: Exception) -> Failure:
-        return classify(error, self.uri, self._bucket, self._endpoint)
+    @asynccontextmanager
+    async def _client(self) -> AsyncGenerator[S3Store, None]:
+        endpoint = self._settings.endpoint
+        if endpoint and self._relayed:
+            async with open_relay(endpoint, trust(self._settings.authorities)) as proxy:
+                yield _store(self._bucket, self._settings, plain_url(endpoint), proxy)
+        else:
+            yield _store(self._bucket, self._settings, endpoint.url if endpoint else "")
+
+    async def _guarded(self, work: Awaitable[_T]) -> _T:
+        """Await the work; a failure of the client becomes the user's."""
+        try:
+            return await work
+        except Failure:
+            raise
+        except Exception as error:
+            if not is_client_error(error):
+                raise
+            raise await self._failure(error) from error
+
+    async def _is_accepted_by_openssl(self, error: Exception) -> bool:
+        """Return True if the client refused a certificate of the endpoint that OpenSSL accepts."""
+        endpoint = self._settings.endpoint
+        if not endpoint or not endpoint.secure or not is_certificate_refusal(error):
+            return False
+        return await find_problem(endpoint.host, endpoint.port, trust(self._settings.authorities)) is None
+
+    async def _failure(self, error: Exception) -> Failure:
+        """Return the failure; where the store was not reached, after a connection that tells why."""
+        settings = self._settings
+        region = settings.region or _REGION
+        endpoint = settings.endpoint or Endpoint("", f"s3.{region}.amazonaws.com", 443)
+        if is_transport(error):
+            context = trust(settings.authorities) if endpoint.secure or not endpoint.url else None
+            if problem := await find_problem(endpoint.host, endpoint.port, context):
+                return unreachable(self.uri, endpoint.url, problem)
+            if context is None and await speaks_tls(endpoint.host, endpoint.port):
+                what = f"{endpoint.host}:{endpoint.port} speaks TLS"
+                return unreachable(self.uri, endpoint.url, Problem(what, "Write AWS_ENDPOINT_URL with https://"))
+        return classify(error, self.uri, self._bucket, endpoint.url, signed=settings.signed, unknown=settings.unknown)
 
 
-def _store(bucket: str, secret: Mapping[str, str]) -> S3Store:
-    config = {key: value for key, value in secret.items() if key in _KNOWN}
-    config.setdefault("AWS_REGION", config.get("AWS_DEFAULT_REGION", "us-east-1"))
-    if "AWS_ACCESS_KEY_ID" not in config:
-        # Public storage. Without this the client would ask the cloud's metadata address for credentials.
-        config["AWS_SKIP_SIGNATURE"] = "true"
+def _store(bucket: str, settings: S3Settings, endpoint: str, proxy: str = "") -> S3Store:
+    # Without credentials the client would ask the cloud's metadata address for some.
+    config: dict[str, Any] = {"AWS_REGION": settings.region or _REGION, "AWS_SKIP_SIGNATURE": not settings.signed}
+    optional = {
+        "AWS_ACCESS_KEY_ID": settings.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": settings.secret_access_key,
+        "AWS_SESSION_TOKEN": settings.session_token,
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": settings.allow_http or bool(proxy),
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": settings.virtual_hosted,
+        "AWS_REQUEST_PAYER": settings.request_payer,
+    }
+    config |= {key: value for key, value in optional.items() if value}
     options: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "300s"}
-    if "ca.crt" in secret:
-        options["root_certificate"] = secret["ca.crt"]
+    if settings.authorities:
+        options["root_certificate"] = settings.authorities
+    if proxy:
+        options["proxy_url"] = proxy
     return S3Store(
         bucket,
         config=config,  # type: ignore[arg-type]
@@ -163,46 +240,5 @@ def _store(bucket: str, secret: Mapping[str, str]) -> S3Store:
     )
 
 
-def _is_marker(meta: Any, prefix: str) -> bool:
-    """Tell the empty objects by which some tools pretend folders: the prefix itself, or a key that ends in a slash."""
-    return not meta["size"] and str(meta["path"]).strip("/") in {prefix, str(meta["path"])[:-1]}
-
-
 def _changed(uri: str, item: Item) -> Failure:
     return Failure(Reason.CHANGED, f"{uri}: {item.path} changed while it was fetched; starting over with the new one.")
-
-
-def classify(error: Exception, uri: str, bucket: str, endpoint: str) -> Failure:
-    """Return what the store's error means for the user."""
-    text = str(error)
-    found = _CODE.search(text)
-    code = found.group(1) if found else ""
-    where = f" at {endpoint}" if endpoint else ""
-    if code == "NoSuchBucket":
-        message = f"{uri}: the bucket {bucket!r} does not exist{where}. Create it or correct storageUri."
-        return Failure(Reason.BUCKET_NOT_FOUND, message)
-    if code in _DENIED or isinstance(error, PermissionDeniedError | UnauthenticatedError) or " 403 " in text:
-        message = (
-            f"{uri}: the store refused access{where}{f' ({code})' if code else ''}. Check AWS_ACCESS_KEY_ID and "
-            f"AWS_SECRET_ACCESS_KEY in the storage Secret, and that they may list and read {bucket!r}."
-        )
-        return Failure(Reason.ACCESS_DENIED, message)
-    if "InvalidPath" in text or "PathSegment" in text or "EmptySegment" in text:
-        message = f"{uri} holds a name that would leave its folder or is empty in part; rename or remove it."
-        return Failure(Reason.UNSAFE_PATH, message)
-    if "builder error" in text and endpoint.startswith("http://"):
-        message = (
-            f"{uri}: {endpoint} is plain HTTP. Use https, or allow it with AWS_ALLOW_HTTP=true in the storage Secret."
-        )
-        return Failure(Reason.INSECURE_ENDPOINT, message)
-    if "HTTP error" in text or "timed out" in text:
-        message = (
-            f"{uri}: the store{where} cannot be reached ({_first_line(text)}). Check AWS_ENDPOINT_URL, DNS and "
-            "network policies."
-        )
-        return Failure(Reason.UNREACHABLE, message)
-    return Failure(Reason.FETCH_FAILED, f"{uri}: {_first_line(text)}")
-
-
-def _first_line(text: str) -> str:
-    return text.split("\n", 1)[0].rsplit(" - ", 1)[-1].strip()[:300]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from conch_agent.reasons import Reason
+from conch_agent.tasks import run_all
 from conch_agent.triton import Refused, TritonGone
 from conch_agent.warmup.answers import complaint, read
 from conch_agent.warmup.infer import Endpoint
@@ -82,30 +83,33 @@ class Course:
         latencies: list[float] = []
         began = time.monotonic()
         turns = iter(range(most))
+        lost: list[str] = []
 
         async def ask(endpoint: Endpoint) -> None:
             for turn in turns:
                 if turn >= len(calls) and time.monotonic() - began > longest:
                     return
-                latency = await self._ask(endpoint, calls[turn % len(calls)], check=turn < len(calls))
+                try:
+                    latency = await self._ask(endpoint, calls[turn % len(calls)], check=turn < len(calls))
+                except TritonGone as gone:
+                    lost.append(str(gone))
+                    raise
                 if latency is not None:
                     latencies.append(latency)
 
-        gone: list[str] = []
         try:
-            async with self.connect() as endpoint, asyncio.TaskGroup() as group:
-                for _ in range(min(self.at_once, most)):
-                    group.create_task(ask(endpoint))
-        except* TritonGone as several:
-            gone = [str(each) for each in several.exceptions]
+            async with self.connect() as endpoint:
+                await run_all(ask(endpoint) for _ in range(min(self.at_once, most)))
+        except TritonGone as gone:
+            if not self.patient:
+                raise
+            lost = lost or [str(gone)]
         finally:  # the time may be over in the middle of a round: its answers count
             if latencies:
                 self._rounds.append(latencies)
                 self._spans.append(time.monotonic() - began)
-        if gone:
-            if not self.patient:
-                raise TritonGone(gone[0])
-            self._lost += gone
+        if lost:
+            self._lost += lost
             await asyncio.sleep(_PATIENCE)
 
     async def _ask(self, endpoint: Endpoint, call: Call, *, check: bool) -> float | None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.exclusions import is_excluded_path
 from conch_agent.warmup.answers import Tensor
 from conch_contract import Warmup, WarmupRequest
 
@@ -75,6 +76,8 @@ def from_folder(warmup: Warmup, storage_uri: str, files: Path) -> list[Request]:
             f"{storage_uri} has no file {warmup.path}/*.json, which warmup.path names. Put inference requests as "
             "JSON (KServe v2) there, one a file, or correct the path."
         )
+        if is_excluded_path(warmup.path):
+            message += " A folder of that name is never part of a model (it is hidden or a tool's own); rename it."
         raise Failure(Reason.WARMUP_MISSING, message)
     return _parsed(found, f"{warmup.path}/")
 

@@ -1,0 +1,51 @@
+"""The storage Secret as the kubelet mounts it: one file a key. Values are text here, and get their types elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from conch_agent.reasons import Failure, Reason
+
+
+def read_secret(folder: Path, known: Collection[str]) -> dict[str, str]:
+    """Return the mounted Secret's values that are text, without leading and trailing blanks.
+
+    Without storage.secretRef there is no folder. Where the Secret that it names is missing, the folder is empty.
+    Files that begin with a dot are Kubernetes' own.
+
+    Raises:
+        Failure: SecretMissing (without credentials the public store of that name would be asked), or InvalidSecret
+            where the value of a known key cannot be read. Other keys may hold anything.
+    """
+    if not folder.is_dir():
+        return {}
+    files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
+    if not files:
+        message = (
+            "The Secret that storage.secretRef names does not exist, or is empty. Create it in the service's "
+            "namespace, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what else the store needs."
+        )
+        raise Failure(Reason.SECRET_MISSING, message)
+    values: dict[str, str] = {}
+    for file in files:
+        try:
+            values[file.name] = file.read_bytes().decode().strip()
+        except UnicodeDecodeError as error:
+            if file.name in known:
+                raise invalid(
+                    file.name,
+                    f"is not text: byte {error.start} is not UTF-8",
+                    "Write the value as text under stringData, or once in base64 under data",
+                ) from None
+        except OSError as error:
+            if file.name in known:
+                raise invalid(
+                    file.name, f"cannot be read: {error.strerror}", "Make it readable for uid 1000"
+                ) from error
+    return values
+
+
+def invalid(key: str, what: str, remedy: str) -> Failure:
+    """Return the failure of one key: what is wrong with its value, and what to write."""
+    return Failure(Reason.INVALID_SECRET, f"{key} in the storage Secret {what}. {remedy}.")
