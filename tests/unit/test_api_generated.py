@@ -82,6 +82,8 @@ def test_defaults_stand_in_the_spec_only() -> None:
     for path in defaults.keys() - own.keys():
         assert path.removeprefix(variants).count("."), f"{path}: a default would stand over what the predictor says"
         assert defaults[path] == own[path.replace(variants, ".spec.predictor.")]
+    # And one where nobody has written a status yet.
+    assert own.pop(".status") == {"observedGeneration": -1}
     assert own == {
         ".spec.predictor.minReplicas": 1,
         ".spec.rollout.analysis[].failureLimit": 0,

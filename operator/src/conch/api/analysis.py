@@ -13,6 +13,7 @@ from conch.api._base import DURATION_PATTERN, Duration, Part, duration_seconds
 from conch.api.cel import Rule, rules
 from conch.api.numbers import NUMBER_PATTERN, Number, Percent
 from conch.api.parity import Parity
+from conch.api.text import Text
 
 # What gates that count requests ask for where minSamples is absent: of 20 requests, one failure is 5 %.
 DEFAULT_SAMPLES: Final = 20
@@ -215,7 +216,7 @@ class GateStatus(Part):
     """Judgements that went against the revision so far."""
     judged: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
     """When it was last judged; the next judgement looks at what came after."""
-    message: str = ""
+    message: Text = ""
     """All of it in a sentence."""
 
     @classmethod

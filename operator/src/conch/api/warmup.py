@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from conch.api._base import DURATION_PATTERN, Duration, ObjectName, Part, Passed, duration_seconds
 from conch.api.cel import Rule, rules
 from conch.api.numbers import Percent
+from conch.api.text import Text
 from conch_contract import WarmupReport
 
 _SOURCES: Final = "[has(self.requests) && self.requests.size() > 0, has(self.configMapRef), has(self.path)]"
@@ -141,9 +142,9 @@ class WarmupStatus(Part):
     """The throughput, with one request at a time for each instance of the model."""
     stable: bool = False
     """Whether the latency settled before the timeout."""
-    reason: str = ""
+    reason: Text = ""
     """WarmedUp, WarmupNotStable, or why it failed, in one CamelCase word."""
-    message: str = ""
+    message: Text = ""
     """Why it failed or did not settle, in a sentence."""
 
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any, Final
 import click
 
 from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutStatus, Variant
+from conch.api.status import NOT_OBSERVED
 from conch.cli.asking import PAUSED_BY_HAND, step_words
 from conch.cli.cluster import Cluster, ask
 from conch.cli.options import Access, access
@@ -99,7 +100,7 @@ def _variant(track: InferenceService) -> tuple[str, ...]:
 
 def _headline(service: InferenceService) -> str:
     status = service.status
-    if status.observed_generation is None:
+    if status.observed_generation in {None, NOT_OBSERVED}:
         return "the operator has not looked at it yet"
     if status.observed_generation != service.metadata.generation:
         return f"the operator has not looked at it yet; below is generation {status.observed_generation}"

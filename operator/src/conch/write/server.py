@@ -5,6 +5,7 @@ models are passed by, because the pure rooms speak plain manifests and server-si
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
 from types import TracebackType
@@ -17,22 +18,42 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from prometheus_client import Counter
 
 from conch.api.kinds import Kind, Ref
+from conch.api.text import clean
+from conch.write.encoding import encode
 
-APPLY: Final = "application/apply-patch+yaml"
+# The charset is the default. With it kubernetes_asyncio sends the bytes of `encode` as they are; without it, it makes
+# JSON of its own, with escapes that YAML does not know.
+APPLY: Final = "application/apply-patch+yaml; charset=utf-8"
 MERGE: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _TIMEOUT: Final = 30  # seconds, for a call
+_WORDS: Final = 1024  # bytes of an error message
 _PAGE: Final = 500  # objects, as kubectl asks for
+# How the API server says that the uid of a precondition, or of a manifest, is not that of the object.
+_UID: Final = re.compile(r"\bUID\b|uid mismatch")
 
 _calls = Counter("conch_api_calls", "Calls to the API server.", ["verb", "resource", "code"])
 
 
 class CallError(Exception):
-    """The API server refused a call, or could not be reached (`code` 0)."""
+    """The API server refused a call, or could not be reached (`code` 0).
 
-    def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
+    `kind` is the plural of the object that the error is about, `causes` are the details' reasons (metav1.Status).
+    """
+
+    def __init__(  # noqa: PLR0917  the fields of a metav1.Status
+        self,
+        code: int,
+        reason: str,
+        message: str,
+        retry_after: float | None = None,
+        kind: str = "",
+        causes: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(message)
+        self.kind = kind
+        self.causes = causes
         self.code = code
         self.reason = reason
         self.message = message
@@ -42,6 +63,25 @@ class CallError(Exception):
     def gone(self) -> bool:
         """Whether the object was not there."""
         return self.code == 404
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the object of the uid that was named is gone; another one may have its name."""
+        return self.code == 409 and _UID.search(self.message) is not None
+
+    @property
+    def namespace_gone(self) -> bool:
+        """Whether the namespace is deleted, or about to be: nothing can be created in it any more."""
+        return (self.gone and self.kind == "namespaces") or "NamespaceTerminating" in self.causes
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the API server, or an admission policy, does not take this body, however often it is sent."""
+        return (
+            self.code in {400, 413, 422}
+            or (self.code == 403 and "denied the request" in self.message)
+            or (self.code == 500 and "request is too large" in self.message)
+        )
 
 
 class Server:
@@ -98,7 +138,7 @@ class Server:
         return await self._call("POST", "create", kind, path, [], body, "application/json")
 
     async def delete(self, namespace: str, ref: Ref, uid: str | None = None) -> None:
-        """Delete an object, of this uid if one is named. One that is gone already is fine.
+        """Delete an object, of this uid if one is named. One that is gone already, or replaced, is fine.
 
         Background propagation: its dependants follow by the garbage collector.
         """
@@ -112,7 +152,7 @@ class Server:
         try:
             await self._call("DELETE", "delete", ref.kind, path, [], body, "application/json")
         except CallError as error:
-            if not error.gone:
+            if not (error.gone or error.replaced):
                 raise
 
     async def get(self, namespace: str, ref: Ref) -> dict[str, Any] | None:
@@ -186,7 +226,7 @@ class Server:
                 method,
                 query_params=query,
                 header_params=headers,
-                body=body,
+                body=encode(body) if content == APPLY and body is not None else body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,
                 _request_timeout=_TIMEOUT,
@@ -213,6 +253,14 @@ def _error(status: int, text: bytes | str) -> CallError:
         told = {}
     if not isinstance(told, dict):
         told = {}
-    seconds = (told.get("details") or {}).get("retryAfterSeconds")
+    details = told.get("details") or {}
+    causes = frozenset(str(cause.get("reason")) for cause in details.get("causes") or ())
     message = told.get("message") or (text.decode(errors="replace") if isinstance(text, bytes) else text)
-    return CallError(status, told.get("reason") or "", message[:1000], seconds)
+    return CallError(
+        status,
+        told.get("reason") or "",
+        clean(message, _WORDS),
+        details.get("retryAfterSeconds"),
+        details.get("kind") or "",
+        causes,
+    )
