@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DURATION_PATTERN, Duration, ObjectName, Part, Passed, duration_seconds
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Passed, duration_seconds
 from conch.api.cel import Rule, rules
 from conch.api.numbers import Percent
 from conch.api.text import Text
@@ -35,7 +35,7 @@ class InputTensor(Part):
         "BYTES",
     ]
     """Its datatype. FP16 and BF16 have no JSON form in Triton: leave out requests, and one is made."""
-    shape: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=16)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2_147_483_647)], ...], Field(max_length=16)]
     """Its shape, with the batch's dimension where the model takes batches."""
 
 
@@ -114,8 +114,7 @@ class Warmup(Part):
     timeout: Annotated[
         Duration,
         Rule(
-            f"!self.matches('{DURATION_PATTERN}')"
-            " || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",
+            f"{UNREADABLE} || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",
             message="timeout must be from 1s to 1h, such as 5m",
         ),
     ] = "5m"
