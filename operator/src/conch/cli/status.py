@@ -9,7 +9,7 @@ from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutSta
 from conch.api.status import NOT_OBSERVED
 from conch.cli.asking import PAUSED_BY_HAND, step_words
 from conch.cli.cluster import Cluster, ask
-from conch.cli.options import Access, access
+from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import Table, Text, age, short, show
 from conch.cli.track import noun, requests_of, where
 from conch.decide.request import annotation
@@ -29,7 +29,7 @@ _WAYS: Final = {
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @access
 def status(access: Access, service: str) -> None:
     """Show what SERVICE does and waits for."""

@@ -10,7 +10,8 @@ import structlog
 from conch.api.kinds import EVENT, INFERENCE_SERVICE, ServiceKey
 from conch.api.text import clean
 from conch.decide import Event
-from conch.write.server import CallError, Server
+from conch.write.errors import CallError
+from conch.write.server import Server
 
 CONTROLLER: Final = "conch.dev/operator"
 # Bytes, events.k8s.io/v1.

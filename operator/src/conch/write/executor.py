@@ -14,7 +14,8 @@ from conch.observe.compare import fingerprint
 from conch.observe.world import controller_uid, owner_words
 from conch.plan import Action, Apply, Delete, Refusal, Release, Step
 from conch.plan.actions import taken
-from conch.write.server import CallError, Server
+from conch.write.errors import CallError
+from conch.write.server import Server
 
 _HANDOVER: Final = "conch-handover"  # owns a Deployment's replicas from us to the HPA
 

@@ -4,8 +4,6 @@ kubernetes_asyncio carries what is hard (credentials and their renewal, TLS, poo
 models are passed by, because the pure rooms speak plain manifests and server-side apply wants just those.
 """
 
-import json
-import re
 from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
 from types import TracebackType
@@ -20,6 +18,8 @@ from prometheus_client import Counter
 from conch.api.kinds import Kind, Ref
 from conch.api.text import clean
 from conch.write.encoding import encode
+from conch.write.errors import CallError, read_error, read_object, unanswered
+from conch.write.kubeconfig import load_kubeconfig
 
 # The charset is the default. With it kubernetes_asyncio sends the bytes of `encode` as they are; without it, it makes
 # JSON of its own, with escapes that YAML does not know.
@@ -28,60 +28,9 @@ MERGE: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _TIMEOUT: Final = 30  # seconds, for a call
-_WORDS: Final = 1024  # bytes of an error message
 _PAGE: Final = 500  # objects, as kubectl asks for
-# How the API server says that the uid of a precondition, or of a manifest, is not that of the object.
-_UID: Final = re.compile(r"\bUID\b|uid mismatch")
 
 _calls = Counter("conch_api_calls", "Calls to the API server.", ["verb", "resource", "code"])
-
-
-class CallError(Exception):
-    """The API server refused a call, or could not be reached (`code` 0).
-
-    `kind` is the plural of the object that the error is about, `causes` are the details' reasons (metav1.Status).
-    """
-
-    def __init__(  # noqa: PLR0917  the fields of a metav1.Status
-        self,
-        code: int,
-        reason: str,
-        message: str,
-        retry_after: float | None = None,
-        kind: str = "",
-        causes: frozenset[str] = frozenset(),
-    ) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.causes = causes
-        self.code = code
-        self.reason = reason
-        self.message = message
-        self.retry_after = retry_after
-
-    @property
-    def gone(self) -> bool:
-        """Whether the object was not there."""
-        return self.code == 404
-
-    @property
-    def replaced(self) -> bool:
-        """Whether the object of the uid that was named is gone; another one may have its name."""
-        return self.code == 409 and _UID.search(self.message) is not None
-
-    @property
-    def namespace_gone(self) -> bool:
-        """Whether the namespace is deleted, or about to be: nothing can be created in it any more."""
-        return (self.gone and self.kind == "namespaces") or "NamespaceTerminating" in self.causes
-
-    @property
-    def rejected(self) -> bool:
-        """Whether the API server, or an admission policy, does not take this body, however often it is sent."""
-        return (
-            self.code in {400, 413, 422}
-            or (self.code == 403 and "denied the request" in self.message)
-            or (self.code == 500 and "request is too large" in self.message)
-        )
 
 
 class Server:
@@ -89,7 +38,12 @@ class Server:
 
     def __init__(self, configuration: Configuration, connections: int = 32) -> None:
         configuration.connection_pool_maxsize = connections
-        self.client = ApiClient(configuration)
+        try:
+            self.client = ApiClient(configuration)
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            told = f"the certificates or the key for {configuration.host} cannot be used: {error}"
+            raise CallError(0, "NoCluster", f"{told}; correct them in the kubeconfig") from error
+        self.host = configuration.host or ""
         self.client.user_agent = f"conch/{version('conch')}"  # audit logs tell who wrote
 
     @classmethod
@@ -103,11 +57,7 @@ class Server:
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
-            try:
-                await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
-            except (config.ConfigException, OSError) as error:
-                told = f"not in a pod, and no kubeconfig can be read ({error}); set KUBECONFIG"
-                raise CallError(0, "NoCluster", told) from error
+            await load_kubeconfig(configuration, kubeconfig)
         return cls(configuration)
 
     async def __aenter__(self) -> Self:
@@ -237,30 +187,10 @@ class Server:
             text, status = error.body or b"", int(error.status or 0)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             _calls.labels(verb, kind.plural, "none").inc()
-            raise CallError(0, "Unreachable", f"the API server did not answer: {error!r}") from error
+            raise CallError(0, "Unreachable", unanswered(self.host, error)) from error
+        except config.ConfigException as error:  # a credential plugin, when it is time for a new token
+            raise CallError(0, "NoCredentials", f"no credentials for the API server: {clean(str(error))}") from error
         _calls.labels(verb, kind.plural, str(status)).inc()
         if status >= 300:
-            raise _error(status, text)
-        parsed: dict[str, Any] = json.loads(text)
-        return parsed
-
-
-def _error(status: int, text: bytes | str) -> CallError:
-    """Read a metav1.Status, or what a proxy said instead of one."""
-    try:
-        told = json.loads(text)
-    except ValueError:
-        told = {}
-    if not isinstance(told, dict):
-        told = {}
-    details = told.get("details") or {}
-    causes = frozenset(str(cause.get("reason")) for cause in details.get("causes") or ())
-    message = told.get("message") or (text.decode(errors="replace") if isinstance(text, bytes) else text)
-    return CallError(
-        status,
-        told.get("reason") or "",
-        clean(message, _WORDS),
-        details.get("retryAfterSeconds"),
-        details.get("kind") or "",
-        causes,
-    )
+            raise read_error(status, text)
+        return read_object(self.host, status, text)
