@@ -21,7 +21,9 @@ def services(file: TextIO) -> list[dict[str, Any]]:
     """
     try:
         documents = _documents(file.read())
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except yaml.YAMLError as error:
+        raise Refused(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise Refused(f"{file.name} is not a manifest: {' '.join(str(error).split())}") from error
     found = [one for document in documents for one in _items(document) if one.get("kind") == KIND]
     if not found:
