@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from conch.api import crd, names, reference
+from conch.api._base import LONGEST
+from conch.api.cel import VALIDATIONS
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / f"{names.GROUP}_{names.PLURAL}.yaml"
@@ -82,6 +84,8 @@ def test_defaults_stand_in_the_spec_only() -> None:
     for path in defaults.keys() - own.keys():
         assert path.removeprefix(variants).count("."), f"{path}: a default would stand over what the predictor says"
         assert defaults[path] == own[path.replace(variants, ".spec.predictor.")]
+    # And one where nobody has written a status yet.
+    assert own.pop(".status") == {"observedGeneration": -1}
     assert own == {
         ".spec.predictor.minReplicas": 1,
         ".spec.rollout.analysis[].failureLimit": 0,
@@ -108,6 +112,21 @@ def test_defaults_stand_in_the_spec_only() -> None:
         ".spec.rollout.historyLimit": 10,
         ".spec.rollout.whenShort": "Hold",
     }
+
+
+def test_every_number_of_the_spec_has_bounds() -> None:
+    """Else one that leaves the range of the field that it ends in is stored, and fails where nobody looks."""
+    spec = {path: node for path, node in NODES.items() if path.startswith(".spec")}
+    numbers = {path: node for path, node in spec.items() if node.get("type") in {"integer", "number"}}
+    assert [path for path, node in numbers.items() if not node.keys() & {"maximum", "enum"}] == []
+    assert [path for path, node in numbers.items() if not node.keys() & {"minimum", "enum", VALIDATIONS}] == []
+    # Amounts and decimal numbers are int-or-string; durations are text.
+    texts = {path: str(node["x-kubernetes-validations"]) for path, node in spec.items() if VALIDATIONS in node}
+    amounts = [path for path, node in spec.items() if node.get("x-kubernetes-int-or-string")]
+    assert [path for path in amounts if "1P" not in texts[path] and "not a number" not in texts[path]] == []
+    durations = [path for path, rules in texts.items() if "a duration" in rules]
+    assert [path for path in durations if LONGEST not in texts[path]] == []
+    assert len(durations) >= 10
 
 
 def test_the_crd_has_a_status_and_no_scale() -> None:

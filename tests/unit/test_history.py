@@ -134,4 +134,4 @@ def say(cluster: Cluster, note: str, manager: str) -> None:
 def test_a_long_note_is_cut() -> None:
     cluster = told_by(WRITERS, "long" * 1000)
     cluster.reconcile()
-    assert len(record(cluster, cluster.decision().wanted)[ANNOTATION_CHANGE_CAUSE]) == 1024
+    assert len(record(cluster, cluster.decision().wanted)[ANNOTATION_CHANGE_CAUSE].encode()) == 1024

@@ -5,6 +5,7 @@ waited for here, but planned: a reconcile returns, and an event or the queue's c
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from conch.api import Status
@@ -15,7 +16,7 @@ from conch.desire import Images, desire
 from conch.observe import Gateways, Store, Unreadable, observe
 from conch.plan import Refusal, plan
 from conch.signals import Agents, Capacities, Gauges
-from conch.write import EventWriter, Writer
+from conch.write import CallError, EventWriter, Writer
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,26 @@ class Reconciler:
         decision = decide(world)
         steps, blocked = plan(world, decision, desire(world, decision, self.images))
         uid = world.service.metadata.uid
-        refusals = [*blocked, *await self.writer.carry_out(key, uid, steps)]
-        await self._tell(key, uid, world.service.status, tell(world, decision, _trouble(refusals)))
+        before = world.service.status
+        try:
+            refusals = [*blocked, *await self.writer.carry_out(key, uid, steps)]
+        except CallError:
+            # The clock of a rollout, and with it the way back, does not depend on the write of a child.
+            with suppress(CallError):
+                await self._tell(key, uid, before, tell(world, decision, _trouble(blocked)))
+            raise
+        if not await self._tell(key, uid, before, tell(world, decision, _trouble(refusals))):
+            return Outcome()
         return Outcome(wait=decision.wait, refused=bool(refusals))
 
-    async def _tell(self, key: ServiceKey, uid: str, before: Status, after: Status) -> None:
-        """Write the status and its story, if there is anything new to tell."""
-        if after != before:
-            await self.writer.write_status(key, uid, after.to_wire())
+    async def _tell(self, key: ServiceKey, uid: str, before: Status, after: Status) -> bool:
+        """Write the status and its events, if they are new; return whether the service is still there."""
+        if after == before:
+            return True
+        there = await self.writer.write_status(key, uid, after.to_wire())
+        if there:
             await self.event_writer.tell(key, uid, events(before, after), self.clock())
+        return there
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,18 @@ def duration_seconds(text: str) -> float:
 
 DURATION_PATTERN: Final = r"^([0-9]{1,6}([.][0-9]{1,3})?(h|ms|m|us|s)){1,4}$"
 
+# CEL's duration() counts nanoseconds in 64 bits and fails beyond: four parts of 99999 hours fit. A rule on a duration
+# passes over a text that it cannot read; the rules of the type refuse that.
+UNREADABLE: Final = f"(!self.matches('{DURATION_PATTERN}') || self.matches('[0-9]{{6}}[.0-9]*h'))"
+# Durations end in fields of 32 bits of seconds (progressDeadlineSeconds, activeDeadlineSeconds), which hold 68 years.
+LONGEST: Final = "8760h"
+
+
+NOT_LONGER: Final = Rule(
+    f"!self.matches('{DURATION_PATTERN}') || (!{UNREADABLE} && duration(self) <= duration('{LONGEST}'))",
+    message=f"a duration is at most {LONGEST}, which is a year; write a shorter one, such as 15m",
+)
+
 Duration = Annotated[
     str,
     Field(max_length=32),
@@ -64,18 +76,35 @@ Duration = Annotated[
         f"self.matches('{DURATION_PATTERN}')",
         message="not a duration; write a number and a unit (us, ms, s, m, h), such as 500us, 2ms, 30s or 15m",
     ),
+    NOT_LONGER,
 ]
 """A span of time as text. Checked by the API server; read with `duration_seconds`."""
+
+
+def is_amount(value: str) -> str:
+    """Return the CEL that tells whether a value can be read with quantity().
+
+    An exponent of nine digits keeps the API server busy until the request times out (measured, 1.36), and the pattern
+    of the field is no guard: rules are evaluated even where it does not match.
+    """
+    return f"(!string({value}).matches('[eE].*[0-9]{{3}}') && isQuantity(string({value})))"
+
 
 Quantity = Annotated[
     int | str,
     Field(
         json_schema_extra={
-            # The pattern is the one that Kubernetes generates for resource.Quantity, without its sign.
-            "pattern": r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",  # noqa: E501
+            # The pattern is the one that Kubernetes generates for resource.Quantity, without its sign, and with an
+            # exponent of two digits at most.
+            "pattern": r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]{1,2}))?$",
             "maxLength": 32,
             "x-kubernetes-int-or-string": True,
         }
+    ),
+    Rule(
+        f"!{is_amount('self')} || quantity(string(self)).isLessThan(quantity('1P'))",
+        message="an amount is below 1P (10 to the power of 15), so that Kubernetes can count its thousandths in 64"
+        " bits; write a smaller one",
     ),
 ]
 """An amount as Kubernetes counts it: `2`, `500m`, `64Mi`."""

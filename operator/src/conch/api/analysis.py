@@ -9,10 +9,11 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DURATION_PATTERN, Duration, Part, duration_seconds
+from conch.api._base import UNREADABLE, Duration, Part, duration_seconds
 from conch.api.cel import Rule, rules
 from conch.api.numbers import NUMBER_PATTERN, Number, Percent
 from conch.api.parity import Parity
+from conch.api.text import Text
 
 # What gates that count requests ask for where minSamples is absent: of 20 requests, one failure is 5 %.
 DEFAULT_SAMPLES: Final = 20
@@ -25,8 +26,7 @@ _URL: Final = "^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$"
 def _at_least(field: str, low: str, high: str) -> Rule:
     """A duration within bounds; one that is none is told by its own rule."""
     return Rule(
-        f"!self.matches('{DURATION_PATTERN}')"
-        f" || (duration(self) >= duration('{low}') && duration(self) <= duration('{high}'))",
+        f"{UNREADABLE} || (duration(self) >= duration('{low}') && duration(self) <= duration('{high}'))",
         message=f"{field} must be between {low} and {high}; write one such as {'30s' if field == 'interval' else '5s'}",
         expression=f"'{field} ' + self + ' must be between {low} and {high}; write one such as"
         f" {'30s' if field == 'interval' else '5s'}'",
@@ -48,7 +48,7 @@ class Latency(Part):
     max: Annotated[
         Duration,
         Rule(
-            f"!self.matches('{DURATION_PATTERN}') || duration(self) > duration('0s')",
+            f"{UNREADABLE} || duration(self) > duration('0s')",
             message="no request takes no time: max must be above 0s; raise it, such as to 50ms",
         ),
     ]
@@ -215,7 +215,7 @@ class GateStatus(Part):
     """Judgements that went against the revision so far."""
     judged: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
     """When it was last judged; the next judgement looks at what came after."""
-    message: str = ""
+    message: Text = ""
     """All of it in a sentence."""
 
     @classmethod

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DURATION_PATTERN, Duration, Part, Passed, Quantity
+from conch.api._base import UNREADABLE, Duration, Part, Passed, Quantity, is_amount
 from conch.api.cel import Rule, rules
 from conch.api.numbers import Percent
 
@@ -79,7 +79,7 @@ class Trigger(Part):
 def _above_zero(field: str, example: str) -> Rule:
     """A target is what numbers are divided by."""
     return Rule(
-        "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))",
+        f"!{is_amount('self')} || quantity(string(self)).isGreaterThan(quantity('0'))",
         message=f"{field} must be above 0: it is what each pod shall have at the most; write a larger target, such as"
         f" {example}",
     )
@@ -101,7 +101,7 @@ class Autoscaling(Part):
     inference_latency: Annotated[
         Duration | None,
         Rule(
-            f"!self.matches('{DURATION_PATTERN}') || duration(self) > duration('0s')",
+            f"{UNREADABLE} || duration(self) > duration('0s')",
             message="inferenceLatency must be above 0; write a longer time, such as 50ms",
         ),
     ] = None

@@ -8,6 +8,7 @@ import yaml
 from conch.api import names
 from conch.api.schema import Schema, structural, without_defaults
 from conch.api.service import InferenceService
+from conch.api.status import NOT_OBSERVED
 
 _HEADER: Final = "# Generated from operator/src/conch/api by `make generate`. Do not edit.\n"
 
@@ -35,7 +36,9 @@ def schema() -> Schema:
         # The bound is Kubernetes' own; said here, it keeps the cost of the rule on the name in its budget.
         "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
         "spec": fields["spec"],
-        "status": without_defaults(fields["status"]),
+        # A client that waits for a status (kstatus, Flux, Argo CD) takes an object without one for current. The API
+        # server drops the status of a new object, but fills in this default whenever it reads one without a status.
+        "status": without_defaults(fields["status"]) | {"default": {"observedGeneration": NOT_OBSERVED}},
     }
     root["required"] = ["spec"]
     return root

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Kind:
 
     def path(self, namespace: str = "", name: str = "") -> str:
         """The URL path of the collection (in a namespace, or in all), or of one object in it."""
-        scope = f"/namespaces/{namespace}" if namespace else ""
+        scope = f"/namespaces/{_segment(namespace)}" if namespace else ""
         path = f"{self.home}{scope}/{self.plural}"
-        return f"{path}/{name}" if name else path
+        return f"{path}/{_segment(name)}" if name else path
 
 
 INFERENCE_SERVICE: Final = Kind("conch.dev", "v1alpha1", "InferenceService", "inferenceservices")
@@ -72,6 +73,17 @@ SCALERS: Final = (AUTOSCALER, SCALED_OBJECT)
 GATEWAYS: Final = (GATEWAY, GATEWAY_CLASS)
 
 _BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, SCALED_OBJECT, *GATEWAYS, EVENT, LEASE)}
+
+
+def _segment(name: str) -> str:
+    """Return a name as a part of a URL's path.
+
+    Raises:
+        ValueError: Kubernetes has no such names (apimachinery, IsValidPathSegmentName): they lead elsewhere.
+    """
+    if name in {".", ".."} or "/" in name or "%" in name:
+        raise ValueError(f"{name!r} is no name of an object: expected neither '.', '..', '/' nor '%'")
+    return quote(name, safe="")
 
 
 class Ref(NamedTuple):

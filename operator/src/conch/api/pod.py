@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import ObjectName, Part, Passed, Quantity, keyed_by
+from conch.api._base import ObjectName, Part, Passed, Quantity, is_amount, keyed_by
 from conch.api.cel import Rule, rules
 
 # Volumes that the operator adds to a pod begin so: a user's volume can then never collide with them.
@@ -55,7 +55,7 @@ class Resources(Part):
         json_schema_extra=rules(
             Rule(
                 "!has(self.requests) || !has(self.limits) || self.requests.all(r, !(r in self.limits)"
-                " || !isQuantity(string(self.requests[r])) || !isQuantity(string(self.limits[r]))"
+                f" || !{is_amount('self.requests[r]')} || !{is_amount('self.limits[r]')}"
                 " || quantity(string(self.requests[r])).compareTo(quantity(string(self.limits[r]))) <= 0)",
                 message="a request must not exceed its limit; lower the request or raise the limit",
                 path=".requests",

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DURATION_PATTERN, Duration, Part, duration_seconds
+from conch.api._base import DURATION_PATTERN, NOT_LONGER, UNREADABLE, Duration, Part, duration_seconds
 from conch.api.analysis import Gate, Gates, named
 from conch.api.cel import Rule, rules
 
@@ -32,13 +32,14 @@ class Step(Part):
             f"self == '{MANUAL}' || self.matches('{DURATION_PATTERN}')",
             message=f"a pause is a duration, such as 30s or 10m, or the word {MANUAL}; write one of them",
         ),
+        NOT_LONGER,
     ] = None
     """How long to stay: a duration, or Manual: until somebody promotes the candidate."""
 
     analysis: Annotated[
         Duration | None,
         Rule(
-            f"!self.matches('{DURATION_PATTERN}') || duration(self) >= duration('1s')",
+            f"{UNREADABLE} || duration(self) >= duration('1s')",
             message="an analysis takes at least 1s; write a longer time, such as 5m",
         ),
     ] = None
@@ -119,7 +120,7 @@ class Rollout(Part):
     progress_deadline: Annotated[
         Duration,
         Rule(
-            f"!self.matches('{DURATION_PATTERN}') || duration(self) >= duration('1s')",
+            f"{UNREADABLE} || duration(self) >= duration('1s')",
             message="progressDeadline must be at least 1s, such as 15m",
         ),
     ] = "15m"

@@ -5,13 +5,17 @@ CRD, or older than the status, must still read and write it.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from conch.api._base import Part, keyed_by
 from conch.api.analysis import GateStatus
+from conch.api.text import Text
 from conch.api.warmup import WarmupStatus
+
+# What status.observedGeneration is before the operator has read a service for the first time.
+NOT_OBSERVED: Final = -1
 
 
 class Condition(Part):
@@ -21,9 +25,9 @@ class Condition(Part):
     """What is told: Ready, Serving, RolloutComplete, Autoscaling, Reconciling or Stalled."""
     status: Literal["True", "False", "Unknown"]
     """Whether it is so."""
-    reason: str
+    reason: Text
     """Why, in one CamelCase word."""
-    message: str = ""
+    message: Text = ""
     """Why, in a sentence."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When `status` last changed."""
@@ -47,9 +51,9 @@ class ModelStatus(Part):
     """The versions that Triton serves."""
     state: str = ""
     """Pending, Fetching, Loading, Warming, Ready or Failed: the least advanced pod speaks."""
-    reason: str = ""
+    reason: Text = ""
     """Why it is not ready, in one CamelCase word."""
-    message: str = ""
+    message: Text = ""
     """Why it is not ready, in Triton's or the store's own words."""
     digest: str = ""
     """The digest of the files that were fetched: sha256:..."""
@@ -111,9 +115,9 @@ class RolloutStatus(Part):
     room: str = ""
     """Whether there were GPUs for its pods beside those that serve, decided once: Awaited, Enough, Short (it goes as
     Recreate does), Unknown or Overruled. Absent where its pods ask for none."""
-    reason: str = ""
+    reason: Text = ""
     """What it waits for, or why it failed, in one CamelCase word."""
-    message: str = ""
+    message: Text = ""
     """The same in a sentence."""
     gates: Annotated[tuple[GateStatus, ...], keyed_by("name")] = ()
     """What each gate of rollout.analysis says of the candidate."""
@@ -157,7 +161,7 @@ class Status(_Track):
     """What the operator last saw and did."""
 
     observed_generation: int | None = None
-    """The service's generation that the conditions speak of."""
+    """The service's generation that the conditions speak of. -1: the operator has not read the service yet."""
     model: ServedModel | None = None
     """The model as clients name it."""
     revisions: Annotated[tuple[RevisionStatus, ...], keyed_by("name")] = ()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DURATION_PATTERN, Duration, ObjectName, Part
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part
 from conch.api.cel import Rule, rules
 
 Hostname = Annotated[
@@ -60,7 +60,7 @@ class Traffic(Part):
     timeout: Annotated[
         Duration | None,
         Rule(
-            f"!self.matches('{DURATION_PATTERN}') || duration(self) >= duration('1ms')",
+            f"{UNREADABLE} || duration(self) >= duration('1ms')",
             message="timeout must be at least 1ms, such as 30s",
         ),
     ] = None

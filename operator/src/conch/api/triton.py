@@ -87,7 +87,7 @@ class InstanceGroup(Part):
     """Where the copies run. AUTO is GPU where the container has one and the backend can use it, else CPU."""
     count: Annotated[int, Field(ge=1, le=1024)] = 1
     """Copies of the model; with kind GPU, on each of the GPUs."""
-    gpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=64)] = ()
+    gpus: Annotated[tuple[Annotated[int, Field(ge=0, le=1023)], ...], Field(max_length=64)] = ()
     """The GPUs of the container, counted from 0. Empty means all of them."""
 
 
@@ -96,7 +96,7 @@ class DynamicBatching(Part):
 
     max_queue_delay: Duration = "0s"
     """How long a request may wait for others to join its batch, such as 500us or 2ms."""
-    preferred_batch_size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=32)] = ()
+    preferred_batch_size: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=32)] = ()
     """Batch sizes that are sent at once when reached, without waiting for more."""
     preserve_ordering: bool = False
     """Whether responses leave in the order of their requests."""
@@ -113,10 +113,14 @@ class AllVersions(Part):
     """Every version; written as {}."""
 
 
+# Triton reads a version as an integer of 64 bits. A timestamp in nanoseconds is one.
+MAX_VERSION: Final = 9_000_000_000_000_000_000
+
+
 class SpecificVersions(Part):
     """Versions by number."""
 
-    versions: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=64)]
+    versions: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_VERSION)], ...], Field(min_length=1, max_length=64)]
     """The numbers of the version folders."""
 
 

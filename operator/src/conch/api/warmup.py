@@ -4,9 +4,10 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DURATION_PATTERN, Duration, ObjectName, Part, Passed, duration_seconds
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Passed, duration_seconds
 from conch.api.cel import Rule, rules
 from conch.api.numbers import Percent
+from conch.api.text import Text
 from conch_contract import WarmupReport
 
 _SOURCES: Final = "[has(self.requests) && self.requests.size() > 0, has(self.configMapRef), has(self.path)]"
@@ -34,7 +35,7 @@ class InputTensor(Part):
         "BYTES",
     ]
     """Its datatype. FP16 and BF16 have no JSON form in Triton: leave out requests, and one is made."""
-    shape: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=16)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2_147_483_647)], ...], Field(max_length=16)]
     """Its shape, with the batch's dimension where the model takes batches."""
 
 
@@ -113,8 +114,7 @@ class Warmup(Part):
     timeout: Annotated[
         Duration,
         Rule(
-            f"!self.matches('{DURATION_PATTERN}')"
-            " || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",
+            f"{UNREADABLE} || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",
             message="timeout must be from 1s to 1h, such as 5m",
         ),
     ] = "5m"
@@ -141,9 +141,9 @@ class WarmupStatus(Part):
     """The throughput, with one request at a time for each instance of the model."""
     stable: bool = False
     """Whether the latency settled before the timeout."""
-    reason: str = ""
+    reason: Text = ""
     """WarmedUp, WarmupNotStable, or why it failed, in one CamelCase word."""
-    message: str = ""
+    message: Text = ""
     """Why it failed or did not settle, in a sentence."""
 
     @classmethod

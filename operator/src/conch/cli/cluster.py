@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE, Ref
 from conch.cli.options import Access, Refused
-from conch.write.server import CallError
+from conch.write.errors import CallError
 from conch.write.user import UserServer
 
 # Who the API server says has written what these commands write.

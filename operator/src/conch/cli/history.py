@@ -9,7 +9,7 @@ import click
 from conch.api import InferenceService
 from conch.api.kinds import CONTROLLER_REVISION
 from conch.cli.cluster import Cluster, ask
-from conch.cli.options import Access, Refused, access
+from conch.cli.options import Access, Refused, access, service_argument
 from conch.cli.printing import Table, Text, short, show
 from conch.cli.status import role
 from conch.cli.track import chosen, look, subject, variant_option, where
@@ -28,7 +28,7 @@ class Entry:
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @variant_option
 @access
 def history(access: Access, service: str, variant: str | None) -> None:

@@ -12,7 +12,7 @@ from conch.cli.loading import extras
 from conch.cli.loading.schedule import schedule, seconds
 from conch.cli.loading.telling import Telling, summary_text
 from conch.cli.loading.wish import Wish
-from conch.cli.options import Access, Refused, access
+from conch.cli.options import Access, Refused, access, service_argument
 from conch.cli.printing import show
 from conch.cli.track import variant_option
 
@@ -35,7 +35,7 @@ def _timeout(_: click.Context, __: click.Parameter, said: str) -> float:
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @click.option("--rate", metavar="R", required=True, help="Requests a second, such as 50, or a ramp such as 5..100.")
 @click.option("--duration", metavar="TIME", default="30s", show_default=True, help="For how long, such as 2m.")
 @click.option("--protocol", type=click.Choice(("grpc", "http")), default="grpc", show_default=True)

@@ -1,5 +1,6 @@
 """Manifests as people write them, read without a cluster: what is in a file, and fields that nobody knows."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from conch.api import InferenceService
 from conch.api.crd import crd
 from conch.api.names import KIND
-from conch.cli.options import Refused
+from conch.cli.options import Refused, is_object_name
 
 
 def services(file: TextIO) -> list[dict[str, Any]]:
@@ -19,16 +20,62 @@ def services(file: TextIO) -> list[dict[str, Any]]:
         Refused: it is no YAML, or there is no InferenceService in it.
     """
     try:
-        documents = list(yaml.safe_load_all(file))
+        documents = _documents(file.read())
     except yaml.YAMLError as error:
         raise Refused(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
-    found = [document for document in documents if isinstance(document, dict) and document.get("kind") == KIND]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Refused(f"{file.name} is not a manifest: {' '.join(str(error).split())}") from error
+    found = [one for document in documents for one in _items(document) if one.get("kind") == KIND]
     if not found:
         raise Refused(f"{file.name} holds no InferenceService; name a manifest of one with --filename")
     for document in found:
-        if not isinstance(document.get("metadata"), dict) or not document["metadata"].get("name"):
+        meta = document.get("metadata")
+        if not isinstance(meta, dict) or not meta.get("name"):
             raise Refused(f"an InferenceService of {file.name} has no metadata.name; give it one")
+        for field in ("name", "namespace"):
+            if meta.get(field) is not None and not is_object_name(meta[field]):
+                raise Refused(
+                    f"metadata.{field} {meta[field]!r} of {file.name} is no name: expected one such as magika"
+                )
     return found
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _documents(text: str) -> list[Any]:
+    """Return the documents of a file as JSON has them.
+
+    A file of JSON is read as such, as kubectl does: YAML knows no surrogate pairs.
+
+    Raises:
+        yaml.YAMLError, ValueError, TypeError, RecursionError: it is neither, or says what JSON cannot.
+    """
+    try:
+        documents = [json.loads(text)]
+    except ValueError:
+        documents = list(yaml.load_all(text, _Loader))
+    # No object of Kubernetes holds a date, NaN or half of a surrogate pair.
+    said: list[Any] = json.loads(json.dumps(documents, ensure_ascii=False, allow_nan=False).encode())
+    return said
+
+
+def _items(document: Any) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a document: itself, or the items of a List."""
+    if not isinstance(document, dict):
+        return
+    if str(document.get("kind")).endswith("List") and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _items(item)
+    else:
+        yield document
 
 
 def offline_body(manifest: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The options that all commands share: kubectl's own, by kubectl's names."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -8,6 +9,7 @@ from typing import Any, Final, Literal
 import click
 
 Format = Literal["text", "json", "yaml"]
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 FORMATS: Final = ("text", "json", "yaml")
 
 
@@ -25,10 +27,34 @@ class Access:
     output: Format = "text"
 
 
+class ObjectName(click.ParamType[str]):
+    """The name of an object of Kubernetes, as its URL has it (DNS-1123 subdomain)."""
+
+    name = "NAME"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, or fail with what was expected."""
+        if not is_object_name(value):
+            self.fail(
+                f"{value!r} is no name: expected at most 253 of a-z, 0-9, '-' and '.', such as magika", param, ctx
+            )
+        return value
+
+
+def is_object_name(value: object) -> bool:
+    """Whether a value is a DNS-1123 subdomain."""
+    return isinstance(value, str) and len(value) <= 253 and _NAME.fullmatch(value) is not None
+
+
+def service_argument(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the argument SERVICE."""
+    return click.argument("service", type=ObjectName())(command)
+
+
 def access(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the shared options, as its first argument `access`."""
 
-    @click.option("-n", "--namespace", metavar="NAME", help="The namespace; default: the context's.")
+    @click.option("-n", "--namespace", metavar="NAME", type=ObjectName(), help="The namespace; default: the context's.")
     @click.option("--context", metavar="NAME", help="A context of the kubeconfig; default: its current one.")
     @click.option("--kubeconfig", metavar="FILE", type=click.Path(dir_okay=False), help="Default: as for kubectl.")
     @click.option(

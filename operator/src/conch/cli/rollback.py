@@ -9,7 +9,7 @@ from conch.api.kinds import INFERENCE_SERVICE
 from conch.api.names import ANNOTATION_CHANGE_CAUSE
 from conch.cli.cluster import MANAGER, Cluster, ask
 from conch.cli.history import Entry, entries, find
-from conch.cli.options import Access, access
+from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import show
 from conch.cli.saying import variant_words
 from conch.cli.track import chosen, noun, subject, variant_option, where
@@ -22,7 +22,7 @@ _TRIES: Final = 10  # against an operator that writes the status meanwhile
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @click.option("--to", "number", type=click.IntRange(min=1), required=True, help="The number that `history` shows.")
 @variant_option
 @access

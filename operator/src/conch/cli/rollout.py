@@ -15,7 +15,7 @@ from conch.api.kinds import INFERENCE_SERVICE
 from conch.cli import asking
 from conch.cli.asking import Ask
 from conch.cli.cluster import MANAGER, Cluster, ask
-from conch.cli.options import Access, access
+from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import show
 from conch.cli.track import chosen, variant_option
 from conch.decide.request import annotation
@@ -48,7 +48,7 @@ def _carry_out(access: Access, name: str, variant: str | None, judge: Callable[[
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @click.option("--full", is_flag=True, help="Pass all pauses and analyses that are left, not only this step.")
 @variant_option
 @access
@@ -58,7 +58,7 @@ def promote(access: Access, service: str, variant: str | None, *, full: bool) ->
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @variant_option
 @access
 def pause(access: Access, service: str, variant: str | None) -> None:
@@ -67,7 +67,7 @@ def pause(access: Access, service: str, variant: str | None) -> None:
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @variant_option
 @access
 def resume(access: Access, service: str, variant: str | None) -> None:
@@ -76,7 +76,7 @@ def resume(access: Access, service: str, variant: str | None) -> None:
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @variant_option
 @access
 def abort(access: Access, service: str, variant: str | None) -> None:
@@ -88,7 +88,7 @@ def abort(access: Access, service: str, variant: str | None) -> None:
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @variant_option
 @access
 def retry(access: Access, service: str, variant: str | None) -> None:

@@ -6,9 +6,10 @@ from typing import Any, Final
 import click
 
 from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutStatus, Variant
+from conch.api.status import NOT_OBSERVED
 from conch.cli.asking import PAUSED_BY_HAND, step_words
 from conch.cli.cluster import Cluster, ask
-from conch.cli.options import Access, access
+from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import Table, Text, age, short, show
 from conch.cli.track import noun, requests_of, where
 from conch.decide.request import annotation
@@ -28,7 +29,7 @@ _WAYS: Final = {
 
 
 @click.command()
-@click.argument("service")
+@service_argument
 @access
 def status(access: Access, service: str) -> None:
     """Show what SERVICE does and waits for."""
@@ -99,7 +100,7 @@ def _variant(track: InferenceService) -> tuple[str, ...]:
 
 def _headline(service: InferenceService) -> str:
     status = service.status
-    if status.observed_generation is None:
+    if status.observed_generation in {None, NOT_OBSERVED}:
         return "the operator has not looked at it yet"
     if status.observed_generation != service.metadata.generation:
         return f"the operator has not looked at it yet; below is generation {status.observed_generation}"

@@ -89,7 +89,7 @@ def _stamped(before: Status, verdict: Verdict, generation: int, moment: str) -> 
         type=verdict.type,
         status=verdict.status,
         reason=verdict.reason,
-        message=verdict.message[:4096],
+        message=verdict.message,
         last_transition_time=since,
         observed_generation=generation,
     )

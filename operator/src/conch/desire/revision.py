@@ -15,12 +15,13 @@ from conch.api.names import (
     ANNOTATION_DIGEST,
     ANNOTATION_GENERATION,
 )
+from conch.api.text import clean
 from conch.desire.pod import pod_template
 from conch.observe import Revision, World
 from conch.triton import model_config, warmup
 from conch_contract import ModelManifest, ModelSource, names
 
-_NOTE_LENGTH: Final = 1024  # characters of a note that are kept: it is copied with every write of the record
+_NOTE_LENGTH: Final = 1024  # bytes of a note that are kept: it is copied with every write of the record
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def new_revision(service: InferenceService, name: str, number: int, images: Imag
 def asked_for(world: World, revision: Revision, number: int) -> Revision:
     """Return a revision as it enters the history, for the first time or again: by whom, and why."""
     note = world.service.metadata.annotations.get(ANNOTATION_CHANGE_CAUSE, "")
-    return replace(revision, number=number, author=world.author, note=note[:_NOTE_LENGTH])
+    return replace(revision, number=number, author=world.author, note=clean(note, _NOTE_LENGTH))
 
 
 def served(world: World, revision: Revision) -> Revision:

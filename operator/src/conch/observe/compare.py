@@ -22,20 +22,70 @@ _SUFFIX: Final = {
 }
 
 
-def says(observed: Any, desired: Any) -> bool:
+_POD: Final = ("spec", "template", "spec")
+_NAME: Final = ("name",)
+_CONTAINER_LISTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ports": ("containerPort", "protocol"),
+    "env": _NAME,
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+}
+# Lists that server-side apply merges item by item, with the fields that tell their items apart: the
+# x-kubernetes-list-map-keys of what Conch writes, by path (tests/api holds the table to a real API server). All other
+# lists are atomic: an apply replaces them as a whole.
+KEYED: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
+    ("metadata", "ownerReferences"): ("uid",),
+    ("spec", "ports"): ("port", "protocol"),
+    (*_POD, "volumes"): _NAME,
+    (*_POD, "imagePullSecrets"): _NAME,
+    (*_POD, "topologySpreadConstraints"): ("topologyKey", "whenUnsatisfiable"),
+    (*_POD, "containers"): _NAME,
+    (*_POD, "initContainers"): _NAME,
+    **{(*_POD, "containers", field): keys for field, keys in _CONTAINER_LISTS.items()},
+    **{(*_POD, "initContainers", field): keys for field, keys in _CONTAINER_LISTS.items()},
+}
+_KEY_DEFAULTS: Final = {"protocol": "TCP"}
+
+
+def says(observed: Any, desired: Any, path: tuple[str, ...] = ()) -> bool:
     """Whether everything that `desired` says is so in `observed`. What only `observed` says is others' business.
 
     The API server leaves out empty values and rewrites quantities (`0.5` becomes `500m`): these are equal.
+
+    Args:
+        observed: an object, or a part of it.
+        desired: what it should hold.
+        path: the names of the fields that lead to this part of the object; items of lists have none.
     """
     if isinstance(desired, Mapping):
         seen: Mapping[str, Any] = observed if isinstance(observed, Mapping) else {}
-        return all(says(seen.get(key), value) for key, value in desired.items())
+        return all(says(seen.get(key), value, (*path, key)) for key, value in desired.items())
     if isinstance(desired, Sequence) and not isinstance(desired, str):
         items = observed if isinstance(observed, Sequence) and not isinstance(observed, str) else ()
-        return len(items) == len(desired) and all(map(says, items, desired))
+        if path in KEYED and desired:
+            return _says_by_key(items, desired, path)
+        return len(items) == len(desired) and all(says(*pair, path) for pair in zip(items, desired, strict=True))
     if observed is None:
         return not desired
     return bool(observed == desired) or quantity(observed) == quantity(desired) is not None
+
+
+def _says_by_key(observed: Sequence[Any], desired: Sequence[Any], path: tuple[str, ...]) -> bool:
+    """Whether a list holds the desired items in their order, whatever others have added between them.
+
+    An apply cannot remove an item that others own: to write because of it would be to write for good.
+    """
+    wanted = {_key(item, path): item for item in desired}
+    ours = [item for item in observed if _key(item, path) in wanted]
+    return len(ours) == len(desired) and all(
+        _key(item, path) == key and says(item, value, path)
+        for item, (key, value) in zip(ours, wanted.items(), strict=False)
+    )
+
+
+def _key(item: Any, path: tuple[str, ...]) -> tuple[Any, ...]:
+    fields = item if isinstance(item, Mapping) else {}
+    return tuple(fields.get(field, _KEY_DEFAULTS.get(field)) for field in KEYED[path])
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:

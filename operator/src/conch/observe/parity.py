@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
+from conch.api.text import read_json
 from conch.observe.warmup import ended_words, given_up, pods_of, present, terminated
 from conch_contract import ParityReport, names
 
@@ -32,6 +31,6 @@ def parities(pods: Iterable[Mapping[str, Any]], children: Iterable[Mapping[str, 
 def _report(ended: Mapping[str, Any]) -> ParityReport:
     said = str(ended.get("message") or "").strip()
     try:
-        return ParityReport.model_validate_json(said)
-    except ValidationError:
+        return ParityReport.model_validate(read_json(said))
+    except ValueError:
         return ParityReport(reason="ParityBroken", message=f"The comparison {ended_words(ended, said)}")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from conch.api.text import clean
+
 
 @dataclass(frozen=True)
 class Trouble:
@@ -9,3 +11,8 @@ class Trouble:
 
     reason: str
     message: str
+
+    def __post_init__(self) -> None:
+        """Clean what may be foreign: all that is in the way of a service reaches its status as one of these."""
+        object.__setattr__(self, "reason", clean(self.reason))
+        object.__setattr__(self, "message", clean(self.message))

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from conch.api.kinds import JOB
+from conch.api.text import read_json
 from conch_contract import WarmupReport, names
 
 
@@ -80,6 +79,6 @@ def ended_words(ended: Mapping[str, Any], said: str) -> str:
 def _report(ended: Mapping[str, Any]) -> WarmupReport:
     said = str(ended.get("message") or "").strip()
     try:
-        return WarmupReport.model_validate_json(said)
-    except ValidationError:
+        return WarmupReport.model_validate(read_json(said))
+    except ValueError:
         return WarmupReport(reason="WarmupBroken", message=f"The warm-up {ended_words(ended, said)}")

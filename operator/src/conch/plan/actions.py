@@ -136,6 +136,7 @@ def _release(world: World, write: Apply) -> Release | None:
     if seen is None or not _hands_over(world, write):
         return None
     meta = {key: write.manifest["metadata"][key] for key in ("name", "namespace")}
+    meta["uid"] = seen["metadata"]["uid"]  # a Deployment that was deleted meanwhile is not created from this
     spec = {"replicas": max(world.replicas(write.ref.name), 1)}  # an HPA leaves a Deployment of none alone
     head = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name}
     return Release(Ref(DEPLOYMENT, write.ref.name), {**head, "metadata": meta, "spec": spec})

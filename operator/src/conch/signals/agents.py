@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import aiohttp
-from pydantic import ValidationError
 
 from conch.api.kinds import ServiceKey
+from conch.api.text import read_json
 from conch.observe import Pod
 from conch_contract import AgentReport, names
 
@@ -72,6 +72,6 @@ class Agents:
                     body += chunk
                     if len(body) > _LIMIT:
                         return None
-                return AgentReport.model_validate_json(bytes(body))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValidationError):
+                return AgentReport.model_validate(read_json(bytes(body)))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None

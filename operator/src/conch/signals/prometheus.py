@@ -7,10 +7,10 @@ not Prometheus' own nothing is repeated.
 
 import asyncio
 import ipaddress
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -19,12 +19,13 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from conch.api.kinds import ServiceKey
+from conch.api.text import clean, read_json
 from conch.observe.measured import Answer, Question
 
 _LIMIT: Final = 1 << 20  # bytes; one number is a hundred
 _AT_ONCE: Final = 32  # questions under way
 _GRACE: Final = 0.5  # seconds beyond its timeout in which a server may say itself that it was too slow
-_WORDS: Final = 500  # characters of the server's own words
+_WORDS: Final = 500  # bytes of the server's own words
 _REMEMBERED: Final = 3600.0  # seconds that an answer is kept for a service that asks no more
 
 Name = TypeVar("Name")  # what whoever asks calls a question by
@@ -80,7 +81,7 @@ class Queries:
                 answer = await self._answer(question)
         finally:
             self._asking.pop((key, question), None)
-        self._told.setdefault(key, {})[question] = answer
+        self._told.setdefault(key, {})[question] = replace(answer, error=clean(answer.error))
         self._changed(key)
 
     async def _answer(self, question: Question) -> Answer:
@@ -100,7 +101,7 @@ class Queries:
         except TimeoutError:
             return Answer(self._clock(), error=f"{question.server} did not answer within {question.timeout:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            words = str(error)[:_WORDS] or type(error).__name__
+            words = str(error) or type(error).__name__
             return Answer(self._clock(), error=f"{question.server} cannot be asked: {words}")
 
 
@@ -110,9 +111,9 @@ def read_answer(moment: float, status: int, body: bytes) -> Answer:
     A scalar and a vector of one element are a number; all else is told in a sentence.
     """
     try:
-        told: Any = json.loads(body)
+        told: Any = read_json(body)
         if told["status"] == "error":
-            words = f"{told['errorType']}: {told['error']}"[:_WORDS]
+            words = clean(f"{told['errorType']}: {told['error']}", _WORDS)
             return Answer(moment, error=f"Prometheus refuses the query: {words}")
         kind, result = told["data"]["resultType"], told["data"]["result"]
         if kind == "scalar":

@@ -4,8 +4,9 @@ May enter: calls, retries of calls, permissions. May not enter: what should be w
 """
 
 from conch.write.capacity import look, look_if_it_can
+from conch.write.errors import CallError
 from conch.write.events import EventWriter
 from conch.write.executor import Writer
-from conch.write.server import CallError, Server
+from conch.write.server import Server
 
 __all__ = ["CallError", "EventWriter", "Server", "Writer", "look", "look_if_it_can"]

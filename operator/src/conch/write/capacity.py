@@ -10,7 +10,8 @@ import structlog
 
 from conch.api.kinds import NODE, POD, RESOURCE_QUOTA
 from conch.observe.capacity import Capacity, Claim
-from conch.write.server import CallError, Server
+from conch.write.errors import CallError
+from conch.write.server import Server
 
 # A pod that is on no node holds none, and one that has ended has let go.
 _BOUND: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"

@@ -8,11 +8,15 @@ from typing import Final
 import structlog
 
 from conch.api.kinds import EVENT, INFERENCE_SERVICE, ServiceKey
+from conch.api.text import clean
 from conch.decide import Event
-from conch.write.server import CallError, Server
+from conch.write.errors import CallError
+from conch.write.server import Server
 
 CONTROLLER: Final = "conch.dev/operator"
-_NOTE_LIMIT: Final = 1024  # characters, events.k8s.io/v1
+# Bytes, events.k8s.io/v1.
+_NOTE_LIMIT: Final = 1024
+_WORD_LIMIT: Final = 128
 _log = structlog.get_logger()
 
 
@@ -34,11 +38,11 @@ class EventWriter:
                 "metadata": {"name": f"{key.name}.{mark}", "namespace": key.namespace},
                 "eventTime": stamp.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
                 "reportingController": CONTROLLER,
-                "reportingInstance": self._instance[:128],
+                "reportingInstance": clean(self._instance, _WORD_LIMIT),
                 "action": event.action,
-                "reason": event.reason,
+                "reason": clean(event.reason, _WORD_LIMIT),
                 "type": event.type,
-                "note": event.note[:_NOTE_LIMIT],
+                "note": clean(event.note, _NOTE_LIMIT),
                 "regarding": {
                     "apiVersion": INFERENCE_SERVICE.api_version,
                     "kind": INFERENCE_SERVICE.name,
@@ -50,4 +54,6 @@ class EventWriter:
             try:
                 await self._server.create(EVENT, body)
             except CallError as error:
+                if error.namespace_gone:
+                    return
                 _log.warning("event not written", reason=event.reason, error=str(error))

@@ -4,7 +4,6 @@ kubernetes_asyncio carries what is hard (credentials and their renewal, TLS, poo
 models are passed by, because the pure rooms speak plain manifests and server-side apply wants just those.
 """
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
 from types import TracebackType
@@ -17,8 +16,14 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from prometheus_client import Counter
 
 from conch.api.kinds import Kind, Ref
+from conch.api.text import clean
+from conch.write.encoding import encode
+from conch.write.errors import CallError, read_error, read_object, unanswered
+from conch.write.kubeconfig import load_kubeconfig
 
-APPLY: Final = "application/apply-patch+yaml"
+# The charset is the default. With it kubernetes_asyncio sends the bytes of `encode` as they are; without it, it makes
+# JSON of its own, with escapes that YAML does not know.
+APPLY: Final = "application/apply-patch+yaml; charset=utf-8"
 MERGE: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -28,28 +33,17 @@ _PAGE: Final = 500  # objects, as kubectl asks for
 _calls = Counter("conch_api_calls", "Calls to the API server.", ["verb", "resource", "code"])
 
 
-class CallError(Exception):
-    """The API server refused a call, or could not be reached (`code` 0)."""
-
-    def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.reason = reason
-        self.message = message
-        self.retry_after = retry_after
-
-    @property
-    def gone(self) -> bool:
-        """Whether the object was not there."""
-        return self.code == 404
-
-
 class Server:
     """A connection to the API server, from a pod's service account or the user's kubeconfig."""
 
     def __init__(self, configuration: Configuration, connections: int = 32) -> None:
         configuration.connection_pool_maxsize = connections
-        self.client = ApiClient(configuration)
+        try:
+            self.client = ApiClient(configuration)
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            told = f"the certificates or the key for {configuration.host} cannot be used: {error}"
+            raise CallError(0, "NoCluster", f"{told}; correct them in the kubeconfig") from error
+        self.host = configuration.host or ""
         self.client.user_agent = f"conch/{version('conch')}"  # audit logs tell who wrote
 
     @classmethod
@@ -63,11 +57,7 @@ class Server:
         try:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
-            try:
-                await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
-            except (config.ConfigException, OSError) as error:
-                told = f"not in a pod, and no kubeconfig can be read ({error}); set KUBECONFIG"
-                raise CallError(0, "NoCluster", told) from error
+            await load_kubeconfig(configuration, kubeconfig)
         return cls(configuration)
 
     async def __aenter__(self) -> Self:
@@ -98,7 +88,7 @@ class Server:
         return await self._call("POST", "create", kind, path, [], body, "application/json")
 
     async def delete(self, namespace: str, ref: Ref, uid: str | None = None) -> None:
-        """Delete an object, of this uid if one is named. One that is gone already is fine.
+        """Delete an object, of this uid if one is named. One that is gone already, or replaced, is fine.
 
         Background propagation: its dependants follow by the garbage collector.
         """
@@ -112,7 +102,7 @@ class Server:
         try:
             await self._call("DELETE", "delete", ref.kind, path, [], body, "application/json")
         except CallError as error:
-            if not error.gone:
+            if not (error.gone or error.replaced):
                 raise
 
     async def get(self, namespace: str, ref: Ref) -> dict[str, Any] | None:
@@ -186,7 +176,7 @@ class Server:
                 method,
                 query_params=query,
                 header_params=headers,
-                body=body,
+                body=encode(body) if content == APPLY and body is not None else body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,
                 _request_timeout=_TIMEOUT,
@@ -197,22 +187,10 @@ class Server:
             text, status = error.body or b"", int(error.status or 0)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             _calls.labels(verb, kind.plural, "none").inc()
-            raise CallError(0, "Unreachable", f"the API server did not answer: {error!r}") from error
+            raise CallError(0, "Unreachable", unanswered(self.host, error)) from error
+        except config.ConfigException as error:  # a credential plugin, when it is time for a new token
+            raise CallError(0, "NoCredentials", f"no credentials for the API server: {clean(str(error))}") from error
         _calls.labels(verb, kind.plural, str(status)).inc()
         if status >= 300:
-            raise _error(status, text)
-        parsed: dict[str, Any] = json.loads(text)
-        return parsed
-
-
-def _error(status: int, text: bytes | str) -> CallError:
-    """Read a metav1.Status, or what a proxy said instead of one."""
-    try:
-        told = json.loads(text)
-    except ValueError:
-        told = {}
-    if not isinstance(told, dict):
-        told = {}
-    seconds = (told.get("details") or {}).get("retryAfterSeconds")
-    message = told.get("message") or (text.decode(errors="replace") if isinstance(text, bytes) else text)
-    return CallError(status, told.get("reason") or "", message[:1000], seconds)
+            raise read_error(status, text)
+        return read_object(self.host, status, text)

@@ -14,7 +14,9 @@ from kubernetes_asyncio import config
 from kubernetes_asyncio.client import Configuration
 
 from conch.api.kinds import Kind, Ref
-from conch.write.server import APPLY, CallError, Server
+from conch.write.errors import CallError
+from conch.write.kubeconfig import load_kubeconfig
+from conch.write.server import APPLY, Server
 
 _JSON: Final = "application/json"
 # A pod's own namespace, where a pod is who asks.
@@ -34,18 +36,17 @@ class UserServer(Server):
             CallError: none of them is there, or it has no such context.
         """
         configuration = Configuration()
-        named = kubeconfig or os.environ.get("KUBECONFIG")
         try:
-            loader = await config.load_kube_config(named, context, configuration, persist_config=False)
-            namespace = ((loader.current_context or {}).get("context") or {}).get("namespace")
-        except (config.ConfigException, OSError) as error:
-            namespace = _in_pod(configuration) if not named and not context else None
-            if namespace is None:
-                told = f"no cluster to ask ({error}); name one with --kubeconfig and --context, or set KUBECONFIG"
-                raise CallError(0, "NoCluster", told) from error
+            namespace = await load_kubeconfig(configuration, kubeconfig, context)
+        except CallError:
+            named = kubeconfig or context or os.environ.get("KUBECONFIG")
+            found = None if named else _in_pod(configuration)
+            if found is None:
+                raise
+            namespace = found
         server = cls(configuration, connections=8)
         server.client.user_agent = f"kubectl-conch/{version('conch')}"
-        server.namespace = namespace or "default"
+        server.namespace = namespace
         return server
 
     async def list(self, kind: Kind, namespace: str, selector: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from conch.cli.loading.way import Way, open_way
 from conch.cli.loading.wish import Wish
 from conch.cli.options import Access, Refused
 from conch.cli.track import chosen, look, subject
-from conch.write.server import CallError
+from conch.write.errors import CallError
 from conch_contract import names
 
 _PROBE_SECONDS: Final = 2.0  # for an address that may lead nowhere from here

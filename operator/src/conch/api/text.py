@@ -1,0 +1,58 @@
+"""Foreign text: what pods, Prometheus, gateways and API servers write, made storable where it enters.
+
+A status must not depend on such a text. What is stored is what is compared with the next status, so the text is
+cleaned before it is compared, not while it is written: an API server that replaces a character would otherwise make
+every reconcile a write.
+"""
+
+import json
+import re
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator
+
+LIMIT: Final = 4096  # bytes of UTF-8
+# Bytes of one text in somebody's JSON: less, so that the sentence around it fits.
+_FOREIGN: Final = 3072
+_CUT: Final = "…"
+# Lone surrogates have no UTF-8. Control characters but tab and newline move a terminal's cursor or end its text.
+_UNFIT: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def clean(text: str, limit: int = LIMIT) -> str:
+    r"""Return a text that every API server stores as it stands, of at most `limit` bytes of UTF-8.
+
+    >>> clean("caf\u00e9 \ud800 \x1b[31m"), clean("caf\u00e9", limit=4)
+    ('café � �[31m', 'c…')
+    """
+    fit = _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+    coded = fit.encode()
+    if len(coded) <= limit:
+        return fit
+    return coded[: limit - len(_CUT.encode())].decode(errors="ignore") + _CUT
+
+
+Text = Annotated[str, AfterValidator(clean)]
+"""Foreign text in a status."""
+
+
+def read_json(text: str | bytes) -> Any:
+    """Parse JSON that somebody else wrote; all texts in it are clean.
+
+    Raises:
+        ValueError: it is not JSON, or nested deeper than anybody writes by hand.
+    """
+    try:
+        return _clean_all(json.loads(text))
+    except RecursionError as error:
+        raise ValueError("JSON nested too deeply") from error
+
+
+def _clean_all(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value, _FOREIGN)
+    if isinstance(value, list):
+        return [_clean_all(item) for item in value]
+    if isinstance(value, dict):
+        return {clean(key, _FOREIGN): _clean_all(item) for key, item in value.items()}
+    return value

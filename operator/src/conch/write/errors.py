@@ -1,0 +1,117 @@
+"""Calls that failed, as values with a sentence: what the API server wrote, or why there is no answer of one."""
+
+import json
+import re
+from typing import Any, Final
+
+import aiohttp
+
+from conch.api.text import clean
+
+_WORDS: Final = 1024  # bytes of an error message
+_CHECK: Final = "is the cluster up, and the address right?"
+# How the API server says that the uid of a precondition, or of a manifest, is not that of the object.
+_UID: Final = re.compile(r"\bUID\b|uid mismatch")
+
+
+class CallError(Exception):
+    """The API server refused a call, or could not be reached (`code` 0).
+
+    `kind` is the plural of the object that the error is about, `causes` are the details' reasons (metav1.Status).
+    """
+
+    def __init__(  # noqa: PLR0917  the fields of a metav1.Status
+        self,
+        code: int,
+        reason: str,
+        message: str,
+        retry_after: float | None = None,
+        kind: str = "",
+        causes: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.causes = causes
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def gone(self) -> bool:
+        """Whether the object was not there."""
+        return self.code == 404
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the object of the uid that was named is gone; another one may have its name."""
+        return self.code == 409 and _UID.search(self.message) is not None
+
+    @property
+    def namespace_gone(self) -> bool:
+        """Whether the namespace is deleted, or about to be: nothing can be created in it any more."""
+        return (self.gone and self.kind == "namespaces") or "NamespaceTerminating" in self.causes
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the API server, or an admission policy, does not take this body, however often it is sent."""
+        return (
+            self.code in {400, 413, 422}
+            or (self.code == 403 and "denied the request" in self.message)
+            or (self.code == 500 and "request is too large" in self.message)
+        )
+
+
+def read_error(status: int, text: bytes | str) -> CallError:
+    """Read a metav1.Status, or what a proxy said instead of one."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        told = {}
+    if not isinstance(told, dict):
+        told = {}
+    details = told.get("details") or {}
+    causes = frozenset(str(cause.get("reason")) for cause in details.get("causes") or ())
+    message = told.get("message") or (text.decode(errors="replace") if isinstance(text, bytes) else text)
+    return CallError(
+        status,
+        told.get("reason") or "",
+        clean(message, _WORDS),
+        details.get("retryAfterSeconds"),
+        details.get("kind") or "",
+        causes,
+    )
+
+
+def read_object(host: str, status: int, text: bytes | str) -> dict[str, Any]:
+    """Return the object that the API server answered with.
+
+    Raises:
+        CallError: whoever answers at that address is no API server.
+    """
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise CallError(0, "NotKubernetes", f"{host} answers with HTTP status {status} and no JSON object; {_CHECK}")
+    return parsed
+
+
+def unanswered(host: str, error: Exception) -> str:
+    """Return why there is no answer, without the names of classes that nobody has heard of.
+
+    >>> unanswered("https://10.0.0.1:6443", TimeoutError())
+    'the API server at https://10.0.0.1:6443 does not answer in time; is the cluster up, and the address right?'
+    """
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = f"has a certificate that is not trusted ({clean(str(error.certificate_error), 300)})"
+    elif isinstance(error, TimeoutError):
+        why = "does not answer in time"
+    elif isinstance(error, aiohttp.InvalidURL):
+        why = "has no valid address"
+    else:
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        words = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or "the connection broke"
+        why = f"does not answer ({clean(words, 300)})"
+    return f"the API server at {host} {why}; {_CHECK}"

@@ -1,0 +1,81 @@
+"""Kubeconfig files: written by people and tools, so everything that can be wrong with one ends as a sentence."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from kubernetes_asyncio import config
+from kubernetes_asyncio.client import Configuration
+
+from conch.api.text import clean
+from conch.write.errors import CallError
+
+_REMEDY: Final = "name a working one with --kubeconfig and --context, or set KUBECONFIG"
+_HOME: Final = "~/.kube/config"
+
+
+async def load_kubeconfig(configuration: Configuration, named: str | None = None, context: str | None = None) -> str:
+    """Take a cluster and its credentials from a kubeconfig; return the namespace of its context.
+
+    Args:
+        configuration: what is filled in.
+        named: one file, or several joined as in KUBECONFIG. None: KUBECONFIG, or the file in the home directory.
+        context: a context of it. None: its current one.
+
+    Raises:
+        CallError: no file is there, or it cannot be used.
+    """
+    paths = named or os.environ.get("KUBECONFIG") or _HOME
+    _check_all(paths)
+    try:
+        loader = await config.load_kube_config(paths, context, configuration, persist_config=False)
+        found = (loader.current_context or {}).get("context") or {}
+    except Exception as error:  # the loader indexes into whatever the file holds
+        raise _refused(f"the kubeconfig {paths} cannot be used: {_words(error)}") from error
+    if not configuration.host:
+        raise _refused(f"the kubeconfig {paths} names no server in the cluster of its context")
+    return str(found.get("namespace") or "default")
+
+
+def _check_all(paths: str) -> None:
+    files = [Path(path).expanduser() for path in paths.split(os.pathsep) if path]
+    there = [file for file in files if file.exists()]
+    if not there:
+        raise _refused(f"there is no kubeconfig {paths}")
+    for file in there:
+        _check(file)
+
+
+def _check(file: Path) -> None:
+    """Refuse a file that the loader would stumble over.
+
+    Raises:
+        CallError: it holds no clusters, contexts and users.
+    """
+    try:
+        read: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _refused(f"the kubeconfig {file} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _refused(f"the kubeconfig {file} is not YAML: {_words(error)}") from error
+    if read is None:
+        raise _refused(f"the kubeconfig {file} is empty")
+    if not isinstance(read, Mapping):
+        raise _refused(f"the kubeconfig {file} is not a kubeconfig: expected clusters, contexts and users")
+    for field in ("clusters", "contexts", "users"):
+        entries = read.get(field) or []
+        if not isinstance(entries, list) or not all(isinstance(one, Mapping) and "name" in one for one in entries):
+            raise _refused(f"{field} of the kubeconfig {file} is not a list of entries with a name")
+
+
+def _refused(what: str) -> CallError:
+    return CallError(0, "NoCluster", f"{what}; {_REMEDY}")
+
+
+def _words(error: Exception) -> str:
+    """Return an error of a library on one line, with its type where it has no other words."""
+    words = clean(" ".join(str(error).split()), 300)
+    plain = isinstance(error, (config.ConfigException, yaml.YAMLError, OSError, ValueError))
+    return words if words and plain else f"{type(error).__name__} {words}".strip()
