@@ -16,6 +16,7 @@ from pathlib import Path
 from conch.api.kinds import SERVICE
 from conch.api.names import CRD_NAME
 from tests.cluster import Cluster, binaries, images
+from tests.cluster.cluster import DEFAULT_NAME
 from tests.support.kube import Kube, KubectlError
 from tests.support.wait import until
 
@@ -111,13 +112,13 @@ class Place:
 
 
 @contextlib.contextmanager
-def open_place(*, current: bool = False, name: str = "conch", nodes: int = 2) -> Iterator[Place]:
-    """Yield the local cluster, brought up, or with `current` the one that the user's kubectl talks to."""
+def open_place(*, current: bool = False, nodes: int = 2) -> Iterator[Place]:
+    """Yield the local cluster that CONCH_CLUSTER names, brought up; with `current` the one of the user's kubectl."""
     if current:
         with Kube(_own("kubectl"), None) as kube:
             yield Place(kube, None)
         return
-    cluster = Cluster(name)
+    cluster = Cluster(os.environ.get("CONCH_CLUSTER", DEFAULT_NAME))
     cluster.up(nodes)
     with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
         yield Place(kube, cluster)
