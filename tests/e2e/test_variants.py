@@ -14,12 +14,14 @@ from tests.support.gateways import Gateway
 from tests.support.kube import Kube, Object
 from tests.support.metrics import failed, waiting
 from tests.support.service import Service
-from tests.support.traffic import SECONDS, Traffic
+from tests.support.traffic import SECONDS, Mix, Traffic
 from tests.support.wait import until
 
 TO_BETA: Final = {"x-variant": "beta"}
 MATCH: Final = [{"headers": [{"name": name, "value": value} for name, value in TO_BETA.items()]}]
 OTHER: Final = {"storageUri": double(3)["model"]["storageUri"]}
+CHANGES: Final = 50
+MANY: Final = Mix(grpc=4, fresh=2, kept=4, rate=20)
 OBJECTS: Final = (DEPLOYMENT, POD, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, CONTROLLER_REVISION)
 
 
@@ -60,12 +62,39 @@ def test_a_header_leads_to_the_variant(
         until(lambda: not of_variant(service, "beta"), "nothing is left of the variant", 60)
         follow(gateway, service, {2: 100}, TO_BETA)
     figure(f"without the header: {without}\nwith it: {by_header}\nwith it while the variant goes: {going}")
-    for traffic in (without, without_later, by_header):
+    for traffic in (without, without_later, by_header, going):
         assert not traffic.failed, traffic
-    # Envoy Gateway takes the cluster of a rule away a moment before the rule (envoyproxy/gateway#9029).
-    assert going.failed <= (going.sent * 0.01 if gateway.name == "envoy" else 0), going
     service.until_ready(10)
     assert "variants" not in service.status
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    "way", [{"match": MATCH}, {"weight": 20}, {"mirror": "50%"}], ids=["match", "weight", "mirror"]
+)
+def test_requests_that_come_to_a_variant_and_leave_it_again_and_again(
+    kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None], way: dict[str, Any]
+) -> None:
+    """The pods stay, so that each change is one of the route alone."""
+    service = behind(kube, namespace, gateway, {}, variants=[variant("beta", 3)])
+    service.until_ready(120)
+    follow(gateway, service, {2: 100})
+    address, host = gateway.address, host_of(service)
+    with (
+        Traffic(address, address, times(2, 3), LIGHT, host) as without,
+        Traffic(address, address, times(2, 3), MANY, host, headers=TO_BETA) as by_header,
+    ):
+        for number in range(CHANGES):
+            service.patch({"variants": [variant("beta", 3, **way)]})
+            service.until_ready(60)
+            service.patch({"variants": [variant("beta", 3)]})
+            service.until_ready(60)
+            if number % 2:  # else the next change meets the rules while they go
+                until(lambda: len(rules(service)) == 2, "the predictor's rules alone are left", 60)
+    figure(f"{CHANGES} times; without the header: {without}\nwith it: {by_header}")
+    for traffic in (without, by_header):
+        assert not traffic.failed, traffic
 
 
 def test_shares_of_a_variant_and_of_a_rollout_beside_it(
@@ -145,6 +174,13 @@ def shares(gateway: Gateway, service: Service, wanted: dict[int, int], figure: C
     figure(f"asked for {wanted}, got {dict(told)} of 1000")
     assert set(told) == set(wanted)
     assert near(told, wanted), told
+
+
+def rules(service: Service) -> list[Object]:
+    """The rules of a service's route."""
+    [route] = service.children(HTTP_ROUTE)
+    found: list[Object] = route["spec"]["rules"]
+    return found
 
 
 def of_variant(service: Service, variant: str) -> list[str]:

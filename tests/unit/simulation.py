@@ -25,9 +25,9 @@ from conch.api.kinds import (
     ref_of,
 )
 from conch.api.metrics import MetricsApi
+from conch.api.times import format_time
 from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, tell, to_measure
 from conch.decide.request import annotation
-from conch.decide.times import format_time
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, World, observe
 from conch.observe.capacity import Capacity, Holder, Node

@@ -13,11 +13,11 @@ import yaml
 from click.testing import CliRunner, Result
 
 from conch.api.kinds import INFERENCE_SERVICE, Ref
+from conch.api.times import format_time
 from conch.cli.main import cli
 from conch.cli.offline import Foresight, Installed, foresee
 from conch.cli.plan import plan_text, plan_value
 from conch.cli.printing import age, plain, short
-from conch.decide.times import format_time
 from conch.observe.capacity import Capacity
 from conch.plan import Apply
 from tests.unit.simulation import GPU, IMAGES, KEY, Cluster, manifest

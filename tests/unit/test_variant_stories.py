@@ -14,13 +14,18 @@ from conch.api.kinds import (
     SERVICE,
     Ref,
 )
+from conch.api.kinds import GATEWAY as GATEWAY_KIND
+from conch.api.names import ANNOTATION_ACCEPTED
 from conch.api.variants import MAX_VARIANTS
-from conch.decide import to_measure
+from conch.decide import decide, to_measure
+from conch.observe.gateways import GatewayKey
 from conch.observe.measured import History, Measured, Totals
 from conch.traffic import Way
-from conch.traffic.route import http_route
+from conch.traffic.route import http_route, matches
+from conch.traffic.shared import SETTLE_SECONDS
+from conch.traffic.slots import INACTIVE_HEADER, active_slots
 from conch_contract import ModelState, names
-from tests.unit.simulation import KEY, Cluster, manifest, routed, told
+from tests.unit.simulation import KEY, Cluster, manifest, named, routed, told
 
 GATEWAY = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
 INT8 = {"model": {"storageUri": "s3://models/int8"}}
@@ -30,6 +35,7 @@ MATCHED = {
     "match": [{"headers": [{"name": "x-variant", "value": "beta"}]}],
     "predictor": {"model": {"storageUri": "s3://models/beta"}},
 }
+OTHER_MATCH = [{"headers": [{"name": "x-variant", "value": "gamma"}]}]
 MIRRORED = {"name": "shadow", "mirror": "25%", "predictor": {"model": {"storageUri": "s3://models/shadow"}}}
 
 
@@ -45,12 +51,15 @@ def service(*variants: dict[str, Any], traffic: Any = GATEWAY, **rollout: Any) -
 
 
 def follow(cluster: Cluster) -> None:
-    """Let the gateway follow until nothing moves."""
+    """Let the gateway accept and apply the route until nothing moves."""
     for _ in range(10):
         cluster.settle()
         if Ref(HTTP_ROUTE, KEY.name) in cluster.objects:
             cluster.accept_routes()
-        if not cluster.settle():
+        moved = cluster.settle()
+        if (wait := decide(cluster.world()).route_wait) is not None:
+            cluster.now += wait
+        elif not moved:
             return
     raise AssertionError("it does not come to rest")
 
@@ -81,6 +90,20 @@ def drop(cluster: Cluster) -> None:
 def rules(cluster: Cluster) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"]
     return found
+
+
+def led(cluster: Cluster) -> set[str]:
+    """The revisions to which the route leads, by any rule."""
+    return set(named(cluster.objects[Ref(HTTP_ROUTE, KEY.name)]))
+
+
+def headers(cluster: Cluster) -> list[str]:
+    """The values of the headers that variants' rules match; for an inactive rule, the name of its header."""
+    found = [
+        {header["name"]: header["value"] for m in rule["matches"] for header in m["headers"]}
+        for rule in rules(cluster)[2:]
+    ]
+    return [name if name == INACTIVE_HEADER else value for each in found for name, value in each.items()]
 
 
 def of(cluster: Cluster, variant: str) -> set[str]:
@@ -136,6 +159,135 @@ def test_a_header_reaches_its_variant_over_both_protocols() -> None:
         assert all(m["headers"] == [{"type": "Exact", "name": "x-variant", "value": "beta"}] for m in rule["matches"])
         assert [(b["name"], b["port"], b["weight"]) for b in rule["backendRefs"]] == [(beta, port, 100)]
     assert routed(cluster) == {cluster.decision().wanted: 100}
+
+
+def test_a_new_rule_is_inactive_until_the_gateway_has_surely_applied_it() -> None:
+    """Envoy Gateway may apply a rule before its backends: a request that met it would get 503."""
+    cluster = service(MATCHED)
+    beta = cluster.decision("beta").wanted
+    cluster.start_pods(beta)
+    cluster.settle()
+    assert headers(cluster) == [INACTIVE_HEADER] * 2
+    assert led(cluster) == {cluster.decision().wanted, beta}
+    inactive = rules(cluster)
+    cluster.now += 60
+    assert cluster.settle() == 0, "the gateway has not accepted it"
+    cluster.accept_routes()
+    cluster.settle()
+    assert headers(cluster) == [INACTIVE_HEADER] * 2
+    assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
+    assert cluster.condition("Serving") == ("True", "Answering")
+    assert cluster.status.variants[0].stable == beta
+    wait = decide(cluster.world()).wait
+    assert wait is not None
+    assert SETTLE_SECONDS <= wait < SETTLE_SECONDS + 1
+    cluster.now += wait - 1
+    assert cluster.settle() == 0
+    cluster.now += 1
+    cluster.settle()
+    assert headers(cluster) == ["beta"] * 2
+    for before, after in zip(inactive, rules(cluster), strict=True):
+        assert {**before, "matches": after["matches"]} == after, "its match alone has changed"
+    assert ANNOTATION_ACCEPTED not in cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["metadata"]["annotations"]
+    cluster.accept_routes()
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert decide(cluster.world()).wait is None
+
+
+def test_a_change_of_the_route_begins_the_wait_anew() -> None:
+    cluster = service({**WEIGHTED, "predictor": {}}, MATCHED)
+    cluster.start_pods(cluster.decision("beta").wanted)
+    cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    cluster.now += SETTLE_SECONDS - 1
+    change(cluster, weight=30)
+    cluster.start_pods(cluster.decision("int8").wanted)
+    cluster.settle()
+    assert len(routed(cluster)) == 2
+    cluster.now += 60
+    cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    assert headers(cluster) == [INACTIVE_HEADER] * 2
+    follow(cluster)
+    assert headers(cluster) == ["beta"] * 2
+
+
+def test_a_gateway_that_goes_away_begins_the_wait_anew() -> None:
+    cluster = service(MATCHED)
+    cluster.start_pods(cluster.decision("beta").wanted)
+    cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    cluster.remove_all(GATEWAY_KIND)
+    cluster.now += 60
+    cluster.settle()
+    cluster.put_gateway(GatewayKey("infra", "public"))
+    cluster.settle()
+    assert headers(cluster) == [INACTIVE_HEADER] * 2
+    follow(cluster)
+    assert headers(cluster) == ["beta"] * 2
+
+
+def test_a_rule_that_goes_is_inactive_and_leads_to_the_predictor_before_it_is_removed() -> None:
+    cluster = service(MATCHED, {**MATCHED, "name": "gamma", "match": OTHER_MATCH})
+    stable, beta, gamma = cluster.decision().wanted, up(cluster, "beta"), up(cluster, "gamma")
+    assert headers(cluster) == ["beta", "beta", "gamma", "gamma"]
+    before = rules(cluster)
+    _, second = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["spec"]["variants"]
+    cluster.edit_variants(second)
+    cluster.settle()
+    assert headers(cluster) == [INACTIVE_HEADER, INACTIVE_HEADER, "gamma", "gamma"]
+    assert [rule["backendRefs"] for rule in rules(cluster)[2:4]] == [rule["backendRefs"] for rule in rules(cluster)[:2]]
+    assert rules(cluster)[4:] == before[4:], "a rule that moves gets the pods of another for a moment"
+    assert Ref(DEPLOYMENT, beta) in cluster.objects
+    follow(cluster)
+    assert Ref(DEPLOYMENT, beta) not in cluster.objects
+    assert led(cluster) == {stable, gamma}
+    assert cluster.condition("Ready") == ("True", "Served")
+    drop(cluster)
+    assert headers(cluster) == [INACTIVE_HEADER] * 4
+    cluster.accept_routes()
+    cluster.settle()
+    assert len(rules(cluster)) == 6
+    assert cluster.condition("Ready") == ("True", "Served"), "it is as asked already"
+    follow(cluster)
+    assert len(rules(cluster)) == 2
+
+
+def test_a_candidate_waits_with_the_rule_of_its_variant() -> None:
+    cluster = service(MATCHED, steps=[{"weight": 50}, {"pause": "1m"}])
+    old = cluster.decision("beta").wanted
+    cluster.start_pods(old)
+    cluster.settle()
+    change(cluster, predictor={"model": {"storageUri": "s3://models/beta-2"}})
+    new = cluster.decision("beta").wanted
+    assert new != old
+    cluster.start_pods(new)
+    cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    rollout = cluster.status.variants[0].rollout
+    assert rollout is not None
+    assert (rollout.step, rollout.reason, rollout.programmed) == (0, "GatewayPending", 0)
+    assert headers(cluster) == [INACTIVE_HEADER] * 2
+    follow(cluster)
+    assert headers(cluster) == ["beta"] * 2
+    rollout = cluster.status.variants[0].rollout
+    assert rollout is not None
+    assert (rollout.step, rollout.reason, rollout.programmed) == (1, "Paused", 50)
+
+
+def test_a_route_that_is_made_anew_has_all_rules_at_once() -> None:
+    """No request is on its way through a route that is not there."""
+    cluster = service(MATCHED)
+    up(cluster, "beta")
+    before = rules(cluster)
+    cluster.remove(Ref(HTTP_ROUTE, KEY.name))
+    cluster.settle()
+    assert rules(cluster) == before
 
 
 def test_a_shadow_gets_copies_and_no_share() -> None:
@@ -259,7 +411,7 @@ def test_the_most_variants_fit_into_one_route(way: str) -> None:
     assert asked.spec.traffic is not None
     tracks = [asked.of_variant(name) for name in ("", *(variant.name for variant in asked.spec.variants))]
     ways = [Way(track, f"{track.track}-a", {f"{track.track}-a": 50, f"{track.track}-b": 50}) for track in tracks]
-    found = http_route(asked, asked.spec.traffic, ways)["spec"]["rules"]
+    found = http_route(asked, asked.spec.traffic, ways, active_slots(matches(ways)))["spec"]["rules"]
     assert len(found) == (16 if way == "match" else 2)
     assert sum(len(rule["matches"]) for rule in found) < 128
     for rule in found:
@@ -274,7 +426,7 @@ def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() ->
     revisions = {name: up(cluster, name) for name in ("int8", "beta")}
     drop(cluster)
     assert routed(cluster) == {stable: 100}
-    assert len(rules(cluster)) == 2
+    assert led(cluster) == {stable}
     for revision in revisions.values():
         assert Ref(DEPLOYMENT, revision) in cluster.objects, "the gateway has not taken up the route yet"
         assert Ref(SERVICE, revision) in cluster.objects

@@ -39,6 +39,9 @@ ANNOTATION_MODEL: Final = f"{GROUP}/model"
 
 # On the root Service: the revision that carries the service; its selector may be wider than that.
 ANNOTATION_STABLE: Final = f"{GROUP}/stable"
+# On an HTTPRoute with inactive rules (see traffic/slots.py): its generation, and the time since when every gateway has
+# accepted it.
+ANNOTATION_ACCEPTED: Final = f"{GROUP}/accepted"
 # On a service, by people: what its rollout shall do (see decide/request.py).
 ANNOTATION_REQUEST: Final = f"{GROUP}/rollout"
 

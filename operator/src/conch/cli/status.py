@@ -7,6 +7,7 @@ import click
 
 from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutStatus, Variant
 from conch.api.status import NOT_OBSERVED
+from conch.api.times import parse_time
 from conch.cli.asking import PAUSED_BY_HAND, step_words
 from conch.cli.cluster import Cluster, ask
 from conch.cli.options import Access, access, service_argument
@@ -14,7 +15,6 @@ from conch.cli.printing import Table, Text, age, short, show
 from conch.cli.track import noun, requests_of, where
 from conch.decide.request import annotation
 from conch.decide.steps import GPU_SHORT, going, stages
-from conch.decide.times import parse_time
 
 _PROMOTE: Final = "promote it, or abort it"
 _VARIANT: Final = ("VARIANT", "REQUESTS", "STABLE", "CANDIDATE", "STEP", "READY", "WAITS FOR")

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus, Room
+from conch.api.times import parse_time
 from conch.decide.gates import questions
 from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.sleep import asleep
 from conch.decide.steps import wait_of
-from conch.decide.times import parse_time
 from conch.observe import Pod, World
 from conch.observe.measured import Question
 from conch_contract import ModelState

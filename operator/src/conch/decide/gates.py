@@ -15,7 +15,7 @@ from typing import Final
 from conch.api import duration_seconds
 from conch.api.analysis import Gate, GateStatus, Verdict, named
 from conch.api.numbers import percent
-from conch.decide.times import parse_time
+from conch.api.times import parse_time
 from conch.observe.measured import Measured, Question, Window
 
 # Counters this old, in seconds, say nothing of now: the pods cannot be read.

@@ -3,10 +3,10 @@
 from typing import Final
 
 from conch.api import ModelStatus, Phase, ReplicaStatus, RevisionStatus
+from conch.api.times import format_time
 from conch.decide.living import Living
 from conch.decide.rollout import Decision
 from conch.decide.sleep import asleep
-from conch.decide.times import format_time
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmed
 from conch.observe import World

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from conch.api import ConditionType, RolloutState, RolloutStatus
 from conch.api.analysis import GateStatus, named
+from conch.api.times import parse_time
 from conch.decide.attention import age, next_look
 from conch.decide.budget import each_of
 from conch.decide.gates import judge_all
@@ -18,7 +19,6 @@ from conch.decide.parity import compares, parity_status, parity_waits
 from conch.decide.request import Request
 from conch.decide.room import awaits, entered, judged
 from conch.decide.steps import LAST, Facts, advance, again, begin, stages
-from conch.decide.times import parse_time
 from conch.decide.trouble import crash_loop, not_answering, trouble
 from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
 from conch.observe import Trouble, World

@@ -10,7 +10,7 @@ from conch.decide.mirror import MISSING, arrival, no_copies, shadows
 from conch.decide.rollout import Decision, decide_one
 from conch.decide.room import with_promises
 from conch.observe import World
-from conch.traffic import Way, no_mirror, still_reached
+from conch.traffic import Way, no_mirror, route_wait, still_reached
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Decisions:
     kept: frozenset[str]  # revisions that nobody asks for any more, and that a request may still reach
     dropped: frozenset[str]  # revisions of variants that are gone
     mirrors: Mapping[str, str]  # by shadow, whether copies arrive, where only counters can tell
+    route_wait: float | None  # seconds until the route should be written again, though nothing happens
 
     @property
     def main(self) -> Decision:
@@ -41,7 +42,8 @@ class Decisions:
     @property
     def wait(self) -> float | None:
         """Seconds after which to look again, if nothing happens; None: events alone are awaited."""
-        return min((decision.wait for decision in self.tracks if decision.wait is not None), default=None)
+        waits = (self.route_wait, *(decision.wait for decision in self.tracks))
+        return min((wait for wait in waits if wait is not None), default=None)
 
 
 def decide(world: World) -> Decisions:
@@ -56,14 +58,16 @@ def decide(world: World) -> Decisions:
         decision, trouble = decide_one(track.with_capacity(known)), missing.get(track.service.variant)
         decisions.append(replace(decision, in_force=replace(decision.in_force, doubt=trouble)))
     kept = frozenset(name for gone in left for name in still_reached(gone))
+    ways = tuple(
+        Way(track.service, decision.serving, decision.shares)
+        for track, decision in zip(tracks, decisions, strict=True)
+        if decision.admitted and no_mirror(track) is None
+    )
     return Decisions(
         tracks=tuple(decisions),
-        ways=tuple(
-            Way(track.service, decision.serving, decision.shares)
-            for track, decision in zip(tracks, decisions, strict=True)
-            if decision.admitted and no_mirror(track) is None
-        ),
+        ways=ways,
         kept=kept,
         dropped=frozenset(name for gone in left for name in gone.revisions) - kept,
         mirrors={shadow.name: said for shadow, said in found.items()},
+        route_wait=route_wait(world, ways),
     )

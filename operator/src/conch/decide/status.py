@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from conch.api import Condition, ConditionType, RevisionStatus, ServedModel, Status, VariantStatus
+from conch.api.times import format_time
 from conch.decide.conditions import for_all, verdicts_of
 from conch.decide.revisions import revision_status
 from conch.decide.rollout import Decision
 from conch.decide.service import Decisions
-from conch.decide.times import format_time
 from conch.decide.verdict import Verdict
 from conch.observe import Trouble, Unreadable, World
-from conch.traffic import written
+from conch.traffic import is_written
 from conch_contract import names
 
 
@@ -26,7 +26,7 @@ def tell(world: World, decisions: Decisions, refused: Trouble | None) -> Status:
         decisions: what shall be.
         refused: what the API server would not have, if anything.
     """
-    routed = written(world, decisions.ways)
+    routed = is_written(world, decisions.ways)
     tracks = tuple(zip(world.tracks, decisions.tracks, strict=True))
     verdicts = [verdicts_of(track, decision, refused, routed=routed) for track, decision in tracks]
     revisions = [tuple(revision_status(track, decision, one) for one in decision.living) for track, decision in tracks]

@@ -10,9 +10,9 @@ from typing import Final
 
 from conch.api import Rollout, RolloutState, RolloutStatus, Room, Step
 from conch.api.analysis import GateStatus, Verdict, named
+from conch.api.times import format_time, parse_time
 from conch.decide.parity import overruled
 from conch.decide.request import Request
-from conch.decide.times import format_time, parse_time
 from conch.observe import Trouble
 
 LAST: Final = Step(weight=100)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from conch.decide.times import format_time, parse_time
+from conch.api.times import format_time, parse_time
 from conch.observe import Trouble, World
 from conch_contract import ModelReport, ModelState, names
 

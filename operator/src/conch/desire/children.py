@@ -15,7 +15,7 @@ from conch.desire.revision import Images, asked_for, config_map, controller_revi
 from conch.desire.scaling import autoscaler, scaled
 from conch.desire.warmup import warmup_job, warmup_job_name
 from conch.observe import Revision, World
-from conch.traffic import Way, joint, root
+from conch.traffic import Way, root, shared_resources
 from conch.traffic.service import ports
 from conch_contract import names
 
@@ -24,7 +24,7 @@ def desire(world: World, decisions: Decisions, images: Images) -> list[Manifest]
     """Return all that should exist, in the order in which it may come to be."""
     tracks = zip(world.tracks, decisions.tracks, strict=True)
     own = [manifest for track, decision in tracks for manifest in _track(track, decision, images)]
-    return [*own, *joint(world.service, decisions.ways)]
+    return [*own, *shared_resources(world, decisions.ways)]
 
 
 def _track(world: World, decision: Decision, images: Images) -> list[Manifest]:

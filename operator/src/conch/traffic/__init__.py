@@ -4,18 +4,14 @@ A router says what carries a split, and reads from the world what of it is in fo
 May not enter: which split is wanted (that is `decide`), calls.
 """
 
-from collections.abc import Sequence
-
 from conch.api import InferenceService
-from conch.api.kinds import HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
 from conch.observe import World
-from conch.observe.compare import says
 from conch.traffic.features import mirrors_for_sure, no_mirror
 from conch.traffic.gateway import GatewayRouter, MirrorRouter
-from conch.traffic.route import http_route
 from conch.traffic.router import InForce, Shares, TrafficRouter, Way
 from conch.traffic.service import ReplicaRouter, ServiceRouter, root_service
+from conch.traffic.shared import is_written, route_wait, shared_resources
 
 __all__ = [
     "GatewayRouter",
@@ -26,13 +22,14 @@ __all__ = [
     "Shares",
     "TrafficRouter",
     "Way",
-    "joint",
+    "is_written",
     "mirrors_for_sure",
     "no_mirror",
     "root",
+    "route_wait",
     "router_of",
+    "shared_resources",
     "still_reached",
-    "written",
 ]
 
 
@@ -58,15 +55,3 @@ def still_reached(world: World) -> frozenset[str]:
 def root(way: Way) -> Manifest:
     """Return the Service that clients in the cluster know."""
     return root_service(way, router_of(way.service).selected(way))
-
-
-def joint(service: InferenceService, ways: Sequence[Way]) -> list[Manifest]:
-    """Return the objects that the predictor and all variants share: the route, where there is a gateway."""
-    traffic = service.spec.traffic
-    return [http_route(service, traffic, ways)] if traffic is not None and traffic.gateways else []
-
-
-def written(world: World, ways: Sequence[Way]) -> bool:
-    """Whether the route says just this already."""
-    seen = world.children.get(Ref(HTTP_ROUTE, world.key.name)) or {}
-    return all(says(seen.get("spec"), route["spec"]) for route in joint(world.service, ways))

@@ -4,7 +4,7 @@ Source: gateway-api.sigs.k8s.io, GEP-1364 (route status).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from conch.api import InferenceService, Traffic
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
@@ -13,6 +13,12 @@ from conch.observe import Trouble, World
 from conch.traffic.features import missing, no_mirror, no_timeout
 from conch.traffic.route import GATEWAY, parents, shared_out
 from conch.traffic.router import InForce, Shares, Way, largest
+from conch.traffic.slots import Slot, read_slots
+
+_INACTIVE: Final = Trouble(
+    "GatewayPending",
+    "The variant's rule is inactive until every gateway has had the time to apply its backends.",
+)
 
 
 class GatewayRouter:
@@ -37,14 +43,20 @@ class GatewayRouter:
         if route is None:
             return InForce(trouble=Trouble("RouteMissing", "The route is not there yet."))
         shares = shared_out(route, self._service.track)
-        trouble = missing(world.gateways) or self._refused(route)
+        trouble = self.obstacle(world, route)
         lacks = no_timeout(world, self._traffic)
         if trouble is None:
+            if Slot(self._service.track) in read_slots(route, world.key.name):
+                return InForce(reachable=frozenset(shares), trouble=_INACTIVE, unsupported=lacks)
             return InForce(shares, shares, frozenset(shares), unsupported=lacks)
         # Until a change is accepted, requests may take the way that was in force before it.
         every = frozenset(ref.name for ref in world.children if ref.kind == DEPLOYMENT)
         reachable = every if route["status"]["parents"] else frozenset(shares)
         return InForce(reachable=reachable, trouble=trouble, unsupported=lacks)
+
+    def obstacle(self, world: World, route: Mapping[str, Any]) -> Trouble | None:
+        """Return why a gateway does not apply the route as it is; None: every gateway has accepted it."""
+        return missing(world.gateways) or self._refused(route)
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether the accepted routes name just these shares."""

@@ -9,11 +9,13 @@ Source: gateway-api.sigs.k8s.io, the HTTPRoute page; of two rules with the same 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from conch.api import InferenceService, Match, Traffic, duration_seconds
+from conch.api import Header, InferenceService, Match, Traffic, duration_seconds
 from conch.api.kinds import HTTP_ROUTE
 from conch.api.meta import Manifest, child
+from conch.api.names import ANNOTATION_ACCEPTED
 from conch.api.numbers import percent
 from conch.traffic.router import Way, largest
+from conch.traffic.slots import INACTIVE_HEADER, Slot
 from conch_contract import names
 
 GATEWAY: Final = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
@@ -22,21 +24,40 @@ _HTTP_PATHS: Final = ("/v2/models", "/v2/health")
 _GRPC_PATHS: Final = ("/inference.GRPCInferenceService",)
 
 
-def http_route(service: InferenceService, traffic: Traffic, ways: Sequence[Way]) -> Manifest:
-    """Build the route; `ways` are the predictor's and those of the variants that shall have requests now.
+def http_route(
+    service: InferenceService, traffic: Traffic, ways: Sequence[Way], slots: Sequence[Slot], accepted: str = ""
+) -> Manifest:
+    """Build the route.
 
-    The predictor's rules come first: of two rules with the same path the one with headers wins in any order, and
-    Envoy Gateway names Envoy's clusters by a rule's place, so that a rule which moves gets another's pods for a moment.
+    The predictor's rules come first, for a rule keeps its index (`slots`): of two rules with the same path the one
+    with headers wins in any order.
+
+    Args:
+        service: the service as a whole.
+        traffic: its spec.traffic.
+        ways: those of the predictor, and of the variants that should have requests now.
+        slots: the rules of variants with a match.
+        accepted: the value of ANNOTATION_ACCEPTED; empty: the route has none.
     """
     asked = [(way, said) for way in ways if (said := way.service.asked) is not None]
     mirrors = [(way, said.mirror) for way, said in asked if said.mirror]
-    matched = [rule for way, said in asked if said.match for rule in _rules(traffic, way.shares, said.match, ())]
-    spec = {
-        "parentRefs": list(parents(service, traffic)),
-        "hostnames": list(traffic.hostnames),
-        "rules": [*_rules(traffic, weights(ways), (), mirrors), *matched],
+    matched = {way.service.track: (way, said.match) for way, said in asked}
+    rules = [*_rules(traffic, weights(ways), (), mirrors)]
+    for index, slot in enumerate(slots):
+        way, match = matched.get(slot.track, (None, ()))
+        backends = way.shares if way else weights(ways)
+        rules += _rules(traffic, backends, match if slot.active else (_inactive(index),), ())
+    annotations = {ANNOTATION_ACCEPTED: accepted} if accepted else None
+    head = child(service, HTTP_ROUTE, service.metadata.name, annotations=annotations)
+    return {
+        **head,
+        "spec": {"parentRefs": list(parents(service, traffic)), "hostnames": list(traffic.hostnames), "rules": rules},
     }
-    return {**child(service, HTTP_ROUTE, service.metadata.name), "spec": spec}
+
+
+def matches(ways: Sequence[Way]) -> dict[str, Sequence[Match]]:
+    """Return the matches of variants, by track, in the order of the spec."""
+    return {way.service.track: said.match for way in ways if (said := way.service.asked) is not None and said.match}
 
 
 def weights(ways: Sequence[Way]) -> dict[str, int]:
@@ -108,6 +129,11 @@ def _rules(
 def _match(path: str, match: Match | None) -> Manifest:
     headers = [{"type": "Exact", **header.to_wire()} for header in match.headers] if match else []
     return {"path": {"type": "PathPrefix", "value": path}, **({"headers": headers} if headers else {})}
+
+
+def _inactive(index: int) -> Match:
+    """Return the match of an inactive rule: the index keeps it apart from that of another one."""
+    return Match(headers=(Header(name=INACTIVE_HEADER, value=str(index)),))
 
 
 def _mirror(revision: str, port: int, said: str) -> Manifest:

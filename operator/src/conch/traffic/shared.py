@@ -1,0 +1,84 @@
+"""The HTTPRoute, which the predictor and all variants share: what to write next, and when. Pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from conch.api import Traffic
+from conch.api.kinds import HTTP_ROUTE, Ref
+from conch.api.meta import Manifest
+from conch.api.names import ANNOTATION_ACCEPTED
+from conch.api.times import format_time, parse_time
+from conch.observe import World
+from conch.observe.compare import says
+from conch.traffic.gateway import GatewayRouter
+from conch.traffic.route import http_route, matches
+from conch.traffic.router import Way
+from conch.traffic.slots import VACANT, active_slots, next_slots, read_slots
+
+# A gateway's controller accepts a route before its proxies apply it, and no API tells when they have.
+SETTLE_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class _Next:
+    """The route to write now, and the seconds until another write is due; None: not before an event."""
+
+    route: Manifest
+    wait: float | None = None
+
+
+def shared_resources(world: World, ways: Sequence[Way]) -> list[Manifest]:
+    """Return the objects that the predictor and all variants share: the route, where there is a gateway."""
+    following = _next(world, ways)
+    return [following.route] if following else []
+
+
+def is_written(world: World, ways: Sequence[Way]) -> bool:
+    """Whether the API server has the route as it should be now."""
+    seen = world.children.get(Ref(HTTP_ROUTE, world.key.name)) or {}
+    return all(says(seen.get("spec"), route["spec"]) for route in shared_resources(world, ways))
+
+
+def route_wait(world: World, ways: Sequence[Way]) -> float | None:
+    """Return the seconds until the route should be written again, though nothing happens; None: not before an event."""
+    following = _next(world, ways)
+    return following.wait if following else None
+
+
+def _next(world: World, ways: Sequence[Way]) -> _Next | None:
+    traffic = world.service.spec.traffic
+    if traffic is None or not traffic.gateways:
+        return None
+    wanted = matches(ways)
+    seen = world.children.get(Ref(HTTP_ROUTE, world.key.name))
+    if seen is None:
+        return _Next(http_route(world.service, traffic, ways, active_slots(wanted)))
+    accepted = _accepted(world, traffic, seen)
+    left = _settles_in(seen, accepted, world.now)
+    slots = next_slots(read_slots(seen, world.key.name), wanted, settled=left == 0)
+    route = http_route(world.service, traffic, ways, slots, "" if all(slot.active for slot in slots) else accepted)
+    is_last = {slot.track for slot in slots if slot.active} >= wanted.keys() and slots[-1:] != (VACANT,)
+    return _Next(route, None if is_last else left or None)
+
+
+def _accepted(world: World, traffic: Traffic, route: Mapping[str, Any]) -> str:
+    """Return the value of ANNOTATION_ACCEPTED that the route should have.
+
+    One of another generation stays as it is, without a write, until the present one is accepted.
+    """
+    generation = str(route["metadata"]["generation"])
+    before = str((route["metadata"].get("annotations") or {}).get(ANNOTATION_ACCEPTED, ""))
+    is_present = before.split(" ", maxsplit=1)[0] == generation
+    if GatewayRouter(world.service, traffic).obstacle(world, route) is not None:
+        return "" if is_present else before
+    return before if is_present else f"{generation} {format_time(math.ceil(world.now))}"
+
+
+def _settles_in(route: Mapping[str, Any], accepted: str, now: float) -> float | None:
+    """Return the seconds until every gateway has had the time to apply the route; None: not every one accepted it."""
+    generation, _, since = accepted.partition(" ")
+    if generation != str(route["metadata"]["generation"]):
+        return None
+    return max(0.0, parse_time(since) + SETTLE_SECONDS - now)
