@@ -149,13 +149,19 @@ async def run(settings: Settings) -> None:
 
 
 async def _elected(settings: Settings, server: Server, leading: Callable[[], Awaitable[None]]) -> None:
-    """Act while the Lease is ours; without one, act at once. Ends by an error, whichever of the two ends first."""
+    """Act while the Lease is ours; without one, act at once. Ends by an error, whichever of the two ends first.
+
+    However it ends, nothing acts any more when it has ended: the caller gives the Lease to another replica.
+    """
     if not settings.lease_namespace:
         await leading()
         return
     acting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    leader: asyncio.Task[None] | None = None
 
     async def act_and_tell() -> None:
+        nonlocal leader
+        leader = asyncio.current_task()
         try:
             await leading()
         except Exception as error:  # noqa: BLE001  handed to the waiting side, which ends the process with it
@@ -172,6 +178,9 @@ async def _elected(settings: Settings, server: Server, leading: Callable[[], Awa
     finally:
         election.cancel()
         await asyncio.gather(election, return_exceptions=True)
+        if leader is not None:  # the election has started it, and does not end it when it is cancelled itself
+            leader.cancel()
+            await asyncio.gather(leader, return_exceptions=True)
 
 
 def main() -> None:
