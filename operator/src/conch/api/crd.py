@@ -57,7 +57,7 @@ def crd() -> dict[str, Any]:
                 "listKind": names.LIST_KIND,
                 "plural": names.PLURAL,
                 "singular": names.SINGULAR,
-                "shortNames": [names.SHORT_NAME],
+                "shortNames": [names.SHORT_NAME, names.OWN_SHORT_NAME],
                 "categories": [names.CATEGORY],
             },
             "scope": "Namespaced",

@@ -19,6 +19,10 @@ def _form(scheme: str, pattern: str, form: str) -> Rule:
     )
 
 
+# A path of which the last part has no suffix: a folder, as far as a URL tells. A signed URL has a query.
+_FOLDER: Final = "(/([^?#]*/)?[^./?#]*)?"
+
+
 StorageUri = Annotated[
     str,
     Field(max_length=2048),
@@ -38,6 +42,17 @@ StorageUri = Annotated[
     _form("s3", "[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^?#]*)?", "s3://bucket or s3://bucket/prefix"),
     _form("https", "[^/@?#[:space:]]+/[^[:space:]]+", "https://host/file, without user, password and blanks"),
     _form("http", "[^/@?#[:space:]]+/[^[:space:]]+", "http://host/file, without user, password and blanks"),
+    Rule(
+        f"!self.matches('^https?://([^/]*[.])?s3([.-][a-z0-9.-]*)?[.]amazonaws[.]com{_FOLDER}$')"
+        " && !self.matches('^https?://([^/]*[.])?console[.]aws[.]amazon[.]com/')",
+        message="https fetches one file, and this is a folder of S3 or its console; write s3://bucket/prefix",
+    ),
+    Rule(
+        f"!self.matches('^https?://([^/]*[.]blob[.]core[.]windows[.]net|storage[.]googleapis[.]com){_FOLDER}$')"
+        " && !self.matches('^https?://(portal[.]azure|console[.]cloud[.]google|storage[.]cloud[.]google)[.]com/')",
+        message="https fetches one file, and this is a folder of Azure Blob Storage or Google Cloud Storage, or a"
+        " console; name the file, or copy the folder to s3://bucket/prefix or pvc://claim/path",
+    ),
     _form("pvc", "[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/?#]+)*/?", "pvc://claim or pvc://claim/path"),
     _form("file", "(/[^/?#]+)+/?", "file:///path"),
 ]

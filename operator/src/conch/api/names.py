@@ -13,6 +13,8 @@ LIST_KIND: Final = "InferenceServiceList"
 SINGULAR: Final = "inferenceservice"
 PLURAL: Final = "inferenceservices"
 SHORT_NAME: Final = "isvc"
+# KServe has the short name isvc too; this one is Conch's alone.
+OWN_SHORT_NAME: Final = "cisvc"
 CATEGORY: Final = "conch"
 CRD_NAME: Final = f"{PLURAL}.{GROUP}"
 

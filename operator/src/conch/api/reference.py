@@ -29,7 +29,7 @@ def markdown() -> str:
             f"# {names.KIND}",
             "",
             f"`{names.API_VERSION}`, namespaced.",
-            f"Short name `{names.SHORT_NAME}`, category `{names.CATEGORY}`.",
+            f"Short names `{names.SHORT_NAME}` and `{names.OWN_SHORT_NAME}`, category `{names.CATEGORY}`.",
             f"`kubectl get {names.SHORT_NAME}` shows {', '.join(column['name'] for column in COLUMNS)};",
             "",
             "A manifest that breaks a rule below is refused by the API server with the rule's sentence,",
