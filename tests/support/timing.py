@@ -21,6 +21,7 @@ CACHE_KEY: Final = "conch/seconds"
 _WAITS: Final = "waits"  # the name of a report's property
 _TESTS, _WAITS_OF_A_TEST = 20, 4
 _LEAST_SECONDS: Final = 1.0  # below that a test or a wait is not shown
+_WIDTH: Final = 100
 _PHASES: Final = ("setup", "call", "teardown")
 
 
@@ -54,7 +55,7 @@ class Timed:
         phases = " ".join(f"{self.phases[phase]:9.1f}" for phase in _PHASES)
         longest = sorted(self.waits.items(), key=lambda item: -sum(item[1]))[:_WAITS_OF_A_TEST]
         shown = [
-            f"{'':42}{sum(all_):7.1f}  {what}{f' ({len(all_)} times)' if len(all_) > 1 else ''}"
+            f"{'':42}{sum(all_):7.1f}  {_short(what)}{f' ({len(all_)} times)' if len(all_) > 1 else ''}"
             for what, all_ in longest
             if sum(all_) >= _LEAST_SECONDS
         ]
@@ -97,6 +98,12 @@ class Timing:
             f"{os.cpu_count()} processors were busy for {100 * (busy - self._busy) / max(1, all_ - self._all):.0f} %"
             f" of {time.monotonic() - self._began:.0f} s"
         )
+
+
+def _short(what: str) -> str:
+    """Return the first line of a description, cut at 100 characters."""
+    line = what.partition("\n")[0].strip()
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 3]}..."
 
 
 def _processor() -> tuple[int, int]:
