@@ -57,17 +57,17 @@ def says(observed: Any, desired: Any, path: tuple[str, ...] = ()) -> bool:
         desired: what it should hold.
         path: the names of the fields that lead to this part of the object; items of lists have none.
     """
+    if observed == desired:
+        return True  # most of what is compared is equal, and this comparison is the interpreter's own
+    if desired is None or isinstance(desired, str | int | float):
+        return not desired if observed is None else quantity(observed) == quantity(desired) is not None
     if isinstance(desired, Mapping):
         seen: Mapping[str, Any] = observed if isinstance(observed, Mapping) else {}
         return all(says(seen.get(key), value, (*path, key)) for key, value in desired.items())
-    if isinstance(desired, Sequence) and not isinstance(desired, str):
-        items = observed if isinstance(observed, Sequence) and not isinstance(observed, str) else ()
-        if path in KEYED and desired:
-            return _says_by_key(items, desired, path)
-        return len(items) == len(desired) and all(says(*pair, path) for pair in zip(items, desired, strict=True))
-    if observed is None:
-        return not desired
-    return bool(observed == desired) or quantity(observed) == quantity(desired) is not None
+    items = observed if isinstance(observed, Sequence) and not isinstance(observed, str) else ()
+    if path in KEYED and desired:
+        return _says_by_key(items, desired, path)
+    return len(items) == len(desired) and all(says(*pair, path) for pair in zip(items, desired, strict=True))
 
 
 def _says_by_key(observed: Sequence[Any], desired: Sequence[Any], path: tuple[str, ...]) -> bool:
