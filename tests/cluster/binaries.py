@@ -33,7 +33,7 @@ _KUBERNETES_VERSION = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/ve
 PAUSE_VERSION = "3.10.1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Module:
     """What is built or taken from one upstream module.
 
@@ -60,9 +60,9 @@ MODULES = {
     module.name: module
     for module in (
         Module(
-            "kubernetes",
-            "k8s.io/kubernetes",
-            {
+            name="kubernetes",
+            path="k8s.io/kubernetes",
+            programs={
                 "etcd": "go.etcd.io/etcd/server/v3",
                 "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
                 "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
@@ -71,22 +71,27 @@ MODULES = {
                 "kubelet": "k8s.io/kubernetes/cmd/kubelet",
                 "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
             },
-            tuple(f"{package}.gitVersion" for package in _KUBERNETES_VERSION),
+            version_variables=tuple(f"{package}.gitVersion" for package in _KUBERNETES_VERSION),
             kubernetes_variables=tuple(f"{package}.git" for package in _KUBERNETES_VERSION),
         ),
         # A main package of ours, with the plugins that the Corefile names: CoreDNS' own links every cloud's SDK.
-        Module("coredns", "github.com/coredns/coredns", {"coredns": "./coredns"}, source="kubernetes"),
         Module(
-            "metrics-server",
-            "sigs.k8s.io/metrics-server",
-            {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
-            ("sigs.k8s.io/metrics-server/pkg/version.gitVersion",),
+            name="coredns",
+            path="github.com/coredns/coredns",
+            programs={"coredns": "./coredns"},
+            source="kubernetes",
         ),
         Module(
-            "helm",
-            "helm.sh/helm/v4",
-            {"helm": "helm.sh/helm/v4/cmd/helm"},
-            ("helm.sh/helm/v4/internal/version.version",),
+            name="metrics-server",
+            path="sigs.k8s.io/metrics-server",
+            programs={"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
+            version_variables=("sigs.k8s.io/metrics-server/pkg/version.gitVersion",),
+        ),
+        Module(
+            name="helm",
+            path="helm.sh/helm/v4",
+            programs={"helm": "helm.sh/helm/v4/cmd/helm"},
+            version_variables=("helm.sh/helm/v4/internal/version.version",),
             kubernetes_variables=(
                 "helm.sh/helm/v4/pkg/chart/common.k8sVersion",
                 "helm.sh/helm/v4/pkg/chart/v2/lint/rules.k8sVersion",
@@ -95,33 +100,33 @@ MODULES = {
             source="kubernetes",
         ),
         Module(
-            "kwok",
-            "sigs.k8s.io/kwok",
-            {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
-            ("sigs.k8s.io/kwok/pkg/consts.Version",),
-            (
+            name="kwok",
+            path="sigs.k8s.io/kwok",
+            programs={"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
+            version_variables=("sigs.k8s.io/kwok/pkg/consts.Version",),
+            files=(
                 "kustomize/stage/node/fast/node-*.yaml",
                 "kustomize/stage/node/heartbeat-with-lease/node-*.yaml",
                 "kustomize/stage/pod/fast/pod-*.yaml",
             ),
         ),
-        Module("gateway-api", "sigs.k8s.io/gateway-api", files=("config/crd/standard/*.yaml",)),
+        Module(name="gateway-api", path="sigs.k8s.io/gateway-api", files=("config/crd/standard/*.yaml",)),
         Module(
-            "envoy-gateway",
-            "github.com/envoyproxy/gateway",
-            {"envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway"},
-            ("github.com/envoyproxy/gateway/internal/cmd/version.envoyGatewayVersion",),
-            ("charts/gateway-helm/charts/crds/crds/generated/*.yaml",),
+            name="envoy-gateway",
+            path="github.com/envoyproxy/gateway",
+            programs={"envoy-gateway": "github.com/envoyproxy/gateway/cmd/envoy-gateway"},
+            version_variables=("github.com/envoyproxy/gateway/internal/cmd/version.envoyGatewayVersion",),
+            files=("charts/gateway-helm/charts/crds/crds/generated/*.yaml",),
         ),
         Module(
-            "keda",
-            "github.com/kedacore/keda/v2",
-            {
+            name="keda",
+            path="github.com/kedacore/keda/v2",
+            programs={
                 "keda-operator": "github.com/kedacore/keda/v2/cmd/operator",
                 "keda-adapter": "github.com/kedacore/keda/v2/cmd/adapter",
             },
-            ("github.com/kedacore/keda/v2/version.Version",),
-            ("config/crd/bases/*.yaml",),
+            version_variables=("github.com/kedacore/keda/v2/version.Version",),
+            files=("config/crd/bases/*.yaml",),
         ),
     )
 }
@@ -289,8 +294,13 @@ def executable(package: str) -> str:
 
 
 def _copy_files(module: Module, scratch: Path) -> None:
-    for path in (path for pattern in module.files for path in _module_dir(module).glob(pattern)):
-        shutil.copyfile(path, scratch / path.name)
+    for pattern in module.files:
+        found = list(_module_dir(module).glob(pattern))
+        if not found:
+            message = f"{module.path} {version(module)} has no file {pattern}"
+            raise ClusterError(message, hint="the pattern is in tests/cluster/binaries.py")
+        for path in found:
+            shutil.copyfile(path, scratch / path.name)
 
 
 def _module_dir(module: Module) -> Path:

@@ -80,6 +80,15 @@ def test_helm_knows_the_version_of_kubernetes() -> None:
     assert "-X helm.sh/helm/v4/pkg/chart/common.k8sVersionMinor=35" in given
 
 
+def test_what_modules_with_manifests_keep() -> None:
+    assert {name for name, module in binaries.MODULES.items() if module.files} == {
+        "gateway-api",
+        "kwok",
+        "envoy-gateway",
+        "keda",
+    }
+
+
 def test_a_missing_pin_is_an_error() -> None:
     with pytest.raises(ClusterError, match="does not require"):
         binaries.pinned_version("require example.org/a v1.0.0", "example.org/b")
