@@ -17,8 +17,9 @@ from conch.traffic.route import http_route, matches
 from conch.traffic.router import Way
 from conch.traffic.slots import VACANT, active_slots, next_slots, read_slots
 
-# A gateway's controller accepts a route before its proxies apply it, and no API tells when they have.
-SETTLE_SECONDS: Final = 5.0
+# A gateway's controller accepts a route before its proxies apply it, and no API reports when they have. Envoy mostly
+# needs less than 0.1 s, and waits at most 15 s for the endpoints of a new cluster (its initial_fetch_timeout).
+SETTLE_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True)
