@@ -80,7 +80,7 @@ class Store:
             "-master.volumeSizeLimitMB=256",
             f"-volume.port={volume}",
             f"-volume.port.grpc={free_port()}",
-            "-volume.max=40",
+            "-volume.max=400",  # a bucket takes seven at once, and a worker's tests make a bucket each
             "-filer",
             f"-filer.port={filer}",
             f"-filer.port.grpc={free_port()}",
