@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import IO, Final
 
 import pytest
 from kubernetes_asyncio import client, config
@@ -16,8 +18,11 @@ from kubernetes_asyncio import client, config
 from conch.api.kinds import INFERENCE_SERVICE
 from tests.api.server import Server
 from tests.cluster import Cluster, binaries
+from tests.cluster.paths import state_root
 from tests.support.kube import Kube, KubectlError
 from tests.support.wait import recorded, until
+
+_PREFIX: Final = f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api"
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +31,30 @@ def cluster(request: pytest.FixtureRequest, worker_id: str) -> Iterator[Cluster]
 
     It is taken down at the end, unless --keep-clusters is set.
     """
-    parts = [os.environ.get("CONCH_CLUSTER", "conch"), "api", *([] if worker_id == "master" else [worker_id])]
-    cluster = Cluster("-".join(parts))
-    with (Path(tempfile.gettempdir()) / f"{cluster.name}.lock").open("w") as lock:  # another run may have it
+    cluster = Cluster(_PREFIX if worker_id == "master" else f"{_PREFIX}-{worker_id}")
+    with _lock(cluster) as lock:  # another run may have it
         fcntl.flock(lock, fcntl.LOCK_EX)
         with recorded("the API server is up"):
             cluster.up(nodes=0, kwok=True)
         yield cluster
         if not request.config.getoption("--keep-clusters"):
             cluster.down()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take down what workers left that were ended before their own end: by Ctrl-C, or by a crash."""
+    if hasattr(session.config, "workerinput") or session.config.getoption("--keep-clusters"):
+        return
+    for plan in state_root().glob(f"{_PREFIX}-gw*/plan.json"):
+        cluster = Cluster(plan.parent.name)
+        with _lock(cluster) as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            cluster.down()
+
+
+def _lock(cluster: Cluster) -> IO[str]:
+    return (Path(tempfile.gettempdir()) / f"{cluster.name}.lock").open("w")
 
 
 @pytest.fixture(scope="session")
