@@ -331,7 +331,7 @@ def test_kubectl_finds_it_and_errors_are_sentences(cluster: Cluster, kube: Kube,
     assert "kubectl get inferenceservices" in missing
     nowhere = CliRunner().invoke(cli, ["status", "magika", "--kubeconfig", "/nowhere"])
     assert nowhere.exit_code == 1
-    assert nowhere.output.startswith("Error: no cluster to ask")
+    assert nowhere.output.startswith("Error: there is no kubeconfig /nowhere; name a working one with --kubeconfig")
 
 
 def test_it_has_the_rights_of_who_types(cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path) -> None:
