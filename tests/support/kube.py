@@ -113,10 +113,12 @@ class Kube:
         if isinstance(manifest, Path):
             self.run("apply", f"--namespace={namespace}", f"--filename={manifest}")
             return
-        objects = [manifest] if isinstance(manifest, Mapping) else manifest
-        # JSON, because kubectl's YAML takes a name like y for a boolean.
-        text = "\n---\n".join(json.dumps(each) for each in objects)
-        self.run("apply", f"--namespace={namespace}", "--filename=-", stdin=text)
+        # JSON, because kubectl's YAML takes a name like y for a boolean; one document, because older kubectls refuse
+        # several documents of JSON.
+        document = (
+            manifest if isinstance(manifest, Mapping) else {"apiVersion": "v1", "kind": "List", "items": manifest}
+        )
+        self.run("apply", f"--namespace={namespace}", "--filename=-", stdin=json.dumps(document))
 
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
         """Delete an object and do not wait for its end; one that is gone already is fine."""
