@@ -82,7 +82,7 @@ Duration = Annotated[
 
 
 def is_amount(value: str) -> str:
-    """Return the CEL that tells whether a value can be read with quantity().
+    """Return the CEL that checks whether a value can be read with quantity().
 
     An exponent of nine digits keeps the API server busy until the request times out (measured, 1.36), and the pattern
     of the field is no guard: rules are evaluated even where it does not match.
