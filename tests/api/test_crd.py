@@ -58,8 +58,6 @@ OWNED = [
     "--strict-readiness",
     "--http-restricted-api",
     "--grpc-restricted-protocol",
-    "--grpc-max-connection-age",
-    "--grpc-max-connection-age-grace",
     "--grpc-use-ssl",
     "--grpc-use-ssl-mutual",
 ]

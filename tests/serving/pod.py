@@ -74,8 +74,8 @@ class Pod:
         self.agent = Process(command, self.root / "agent.log", {"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"})
         until(lambda: self._get("/live")[0] == 200, "the agent is live", 20, self.agent)
 
-    def start_triton(self, *, restricted: bool = True, age: int = 4000, grace: int = 5000) -> None:
-        """Start Triton through a shell that reads the key, as the operator renders it."""
+    def start_triton(self, *args: str, restricted: bool = True, age: int = 4000, grace: int = 5000) -> None:
+        """Start Triton through a shell that reads the key, as the operator renders it; `args` are the user's."""
         tree = tools.triton()
         key = shlex.quote(str(self.root / "control" / "key"))
         flags = [
@@ -98,7 +98,7 @@ class Pod:
                 f"--http-restricted-api={RESTRICTION}=$(cat {key})",
                 f"--grpc-restricted-protocol={RESTRICTION}=$(cat {key})",
             ]
-        command = ["/bin/sh", "-c", f'exec tritonserver {" ".join(flags)} "$@"', "sh"]
+        command = ["/bin/sh", "-c", f'exec tritonserver {" ".join(flags)} "$@"', "sh", *args]
         environment = {"PATH": tree.path, "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
         self.triton = Process(command, self.root / "triton.log", environment)
 

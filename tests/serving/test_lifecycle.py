@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -149,6 +151,41 @@ def test_a_load_that_outlives_its_connection_is_no_failure(store: Store, pod: Po
     assert pod.triton
     assert pod.triton.log.read_text().count('"loading: m:1"') == 1
     assert "LoadFailed" not in (pod.agent.log.read_text() if pod.agent else "")
+
+
+@pytest.mark.parametrize(("args", "closed"), [([], True), (["--grpc-max-connection-age=600000"], False)])
+def test_the_age_of_a_connection_is_the_users_where_given(
+    store: Store, pod: Pod, args: list[str], closed: bool
+) -> None:
+    store.put("models", _double("age", 2))
+    pod.write_secret(store.secret)
+    pod.write_manifest(_python("s3://models/age"))
+    pod.start_agent()
+    pod.start_triton(*args, age=500)
+    pod.until_ready()
+    assert is_closed(pod.grpc, within=3) is closed
+
+
+def is_closed(port: int, within: float) -> bool:
+    """Whether the server ends an HTTP/2 connection on which nothing is asked."""
+    preface, settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\x04\0\0\0\0\0"
+    acknowledged, ping = b"\0\0\0\x04\x01\0\0\0\0", 6
+    deadline = time.monotonic() + within
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(preface + settings + acknowledged)
+        with connection.makefile("rb") as answers:
+            while (remaining := deadline - time.monotonic()) > 0:
+                connection.settimeout(remaining)
+                try:
+                    head = answers.read(9)
+                except TimeoutError:
+                    return False
+                if len(head) < 9:
+                    return True
+                content = answers.read(int.from_bytes(head[:3], "big"))
+                if head[3] == ping and not head[4]:  # its answer lets the server close at once
+                    connection.sendall(head[:4] + b"\x01" + head[5:] + content)
+    return False
 
 
 def test_an_open_triton_is_never_used(store: Store, pod: Pod) -> None:

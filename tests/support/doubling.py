@@ -57,6 +57,8 @@ def environment(**values: object) -> dict[str, Any]:
 
 def behind(kube: Kube, namespace: str, gateway: Gateway, predictor: Mapping[str, Any], **spec: Any) -> Service:
     """Make a service that doubles numbers behind a gateway, at `host_of` it."""
+    if gateway.name == "traefik":  # docs/rollouts.md, "gRPC through Traefik"
+        predictor = {"triton": {"args": ["--grpc-max-connection-age=600000"]}, **predictor}
     manifest = {
         "apiVersion": "conch.dev/v1alpha1",
         "kind": "InferenceService",

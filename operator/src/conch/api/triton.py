@@ -32,8 +32,6 @@ OWNED_FLAGS: Final = (
     "strict-readiness",
     "http-restricted-api",
     "grpc-restricted-protocol",
-    "grpc-max-connection-age",
-    "grpc-max-connection-age-grace",
     "grpc-use-ssl",
     "grpc-use-ssl-mutual",
     "allow-sagemaker",

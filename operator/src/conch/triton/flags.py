@@ -9,6 +9,8 @@ from typing import Final
 from conch_contract import names
 
 # Long-lived gRPC channels are asked to reconnect at this age, and so find other pods and leave dying ones.
+# A flag in the user's args wins: Triton takes the last one. Proxies written in Go lose a request now and then when
+# they are asked to reconnect (docs/rollouts.md, "gRPC through Traefik").
 CONNECTION_AGE_MS: Final = 4_000
 # What is in flight on such a channel may finish within this time.
 CONNECTION_GRACE_MS: Final = 30_000
