@@ -114,7 +114,12 @@ BAD = {
         alone=True,
     ),
     "dies-later": Bad(
-        {"pod": environment(FACTOR=3, DIES=10)}, "NotAnswering", "No pod of double-", share=0.2, reached=20, alone=True
+        {"pod": environment(FACTOR=3, DIES=10)},
+        "CrashLooping",
+        "Container triton of double-",
+        share=0.2,
+        reached=20,
+        alone=True,
     ),
     "wrong": Bad(
         {"pod": environment(FACTOR=5)},

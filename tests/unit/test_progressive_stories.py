@@ -141,18 +141,28 @@ def test_a_candidate_that_crashes_later_is_rolled_back_at_once_and_leaves_when_t
     assert cluster.decision().wait is None
 
 
-def test_a_candidate_whose_pods_stop_answering_is_rolled_back_before_any_gate_could_tell() -> None:
+def test_while_no_pod_of_a_candidate_answers_its_share_goes_to_the_stable_revision() -> None:
     """What reaches no Triton is in no counter: the gateway alone answers, with 503."""
-    cluster, stable = canary()
+    cluster, stable = canary(progressDeadline="10m")
     new = change(cluster)
     come_up(cluster, new)
     ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     triton = {"name": "triton", "ready": False, "restartCount": 1, "state": {"running": {}}, "lastState": ended}
     cluster.pod(new, 0, ready=False, containerStatuses=[triton])
-    cluster.now += 9
     cluster.settle()
-    assert routed(cluster) == {stable: 95, new: 5}, "one probe may be late"
-    cluster.now += 1
+    assert routed(cluster) == {stable: 100}
+    assert waits_for(cluster) == "NotAnswering"
+    cluster.accept_routes()
+    cluster.now += 240
+    cluster.settle()
+    assert pods(cluster, new) == 1, "its pods have the time to come back"
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 95, new: 5}
+    assert (waits_for(cluster), cluster.decision().wait) == ("Paused", 300.0), "its pause begins anew"
+
+    cluster.pod(new, 0, ready=False, containerStatuses=[triton])
+    cluster.settle()
+    cluster.now += 601
     cluster.settle()
     assert routed(cluster) == {stable: 100}
     rollout = cluster.status.rollout
@@ -275,6 +285,9 @@ def test_a_request_for_another_generation_or_of_another_form_does_nothing(reques
 def test_on_failure_pause_leaves_the_shares_and_asks() -> None:
     cluster, stable = canary(onFailure="Pause")
     new = failed(cluster)
+    assert routed(cluster) == {stable: 100}, "nobody waits for a candidate that does not answer"
+    assert waits_for(cluster) == "PausedOnFailure"
+    come_up(cluster, new)
     assert routed(cluster) == {stable: 95, new: 5}
     assert waits_for(cluster) == "PausedOnFailure"
     assert cluster.settle() == 0
@@ -443,3 +456,222 @@ def test_a_pod_that_its_service_does_not_know_yet_gets_no_share() -> None:
     cluster.lists_pods = True
     come_up(cluster, new)
     assert routed(cluster) == {stable: 95, new: 5}
+
+
+MANUAL: dict[str, Any] = {"pause": "Manual"}
+
+
+def weights(*steps: int | dict[str, Any]) -> list[dict[str, Any]]:
+    """Return steps; a number is a weight."""
+    return [{"weight": step} if isinstance(step, int) else step for step in steps]
+
+
+def at_first_pause(*steps: int | dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
+    """A candidate with one pod that waits at the first pause; with the names of both revisions."""
+    cluster, stable = canary(weights(*steps), replicas=3, **rollout)
+    new = change(cluster)
+    come_up(cluster, new)
+    assert waits_for(cluster) == "WaitsForPromotion"
+    return cluster, stable, new
+
+
+def promote(cluster: Cluster, step: str = "") -> None:
+    """Ask for the next step, or, in full, for all of them."""
+    cluster.ask(f"promote {cluster.world().service.metadata.generation}{step} {cluster.now}")
+    cluster.settle()
+
+
+def at_step(cluster: Cluster) -> int:
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    return rollout.step
+
+
+@pytest.mark.parametrize(
+    ("edited", "step", "reason"),
+    [
+        (weights(), 0, "WaitsForPods"),
+        (weights(5), 1, "WaitsForPods"),
+        (weights(5, 100), 1, "WaitsForPods"),
+        (weights(5, 50, MANUAL), 1, "WaitsForPods"),
+        (weights(5, MANUAL, 70), 1, "WaitsForPromotion"),
+        (weights(MANUAL, 5, 50), 0, "WaitsForPromotion"),
+        (weights(1, 2, 3, 4, MANUAL), 4, "WaitsForPromotion"),
+        (weights(3, {"pause": "1m"}, 50), 1, "Paused"),
+        (weights(40, MANUAL), 0, "WaitsForPods"),
+    ],
+    ids=str,
+)
+def test_edited_steps_are_taken_up_where_the_candidate_stands(
+    edited: list[dict[str, Any]], step: int, reason: str
+) -> None:
+    cluster, stable, new = at_first_pause(5, MANUAL, 50, MANUAL)
+    cluster.edit_rollout(steps=edited)
+    cluster.settle()
+    assert routed(cluster) == {stable: 95, new: 5}, "an edit alone moves no request"
+    assert (at_step(cluster), waits_for(cluster)) == (step, reason)
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert rollout.steps[-1].weight == 100
+
+
+def test_a_pause_that_was_ended_is_not_asked_for_again_after_an_edit() -> None:
+    cluster, stable, new = at_first_pause(5, MANUAL, 50, MANUAL)
+    promote(cluster, "/1")
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 50, new: 50}
+    cluster.edit_rollout(steps=weights(10, MANUAL, 20, MANUAL))
+    cluster.settle()
+    assert routed(cluster) == {stable: 50, new: 50}, "a share never falls by an edit"
+    assert (at_step(cluster), waits_for(cluster)) == (3, "WaitsForPromotion")
+    promote(cluster, "/3")
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+
+
+SHAPES = [
+    weights(),
+    weights(MANUAL),
+    weights(0, MANUAL),
+    weights(50, 100, MANUAL),
+    weights(50, MANUAL, 100, MANUAL),
+    weights(100, MANUAL),
+    weights(100, {"pause": "1m"}),
+    weights(MANUAL, MANUAL, 100),
+    weights(5, 5, MANUAL, 5, MANUAL),
+]
+
+
+@pytest.mark.parametrize("full", [True, False], ids=["in full", "step by step"])
+@pytest.mark.parametrize("steps", SHAPES, ids=str)
+def test_every_shape_of_steps_can_be_promoted_to_its_end(steps: list[dict[str, Any]], full: bool) -> None:
+    cluster, stable = canary(steps)
+    new = change(cluster)
+    for _ in range(2 * len(steps) + 2):
+        come_up(cluster, new)
+        rollout = cluster.status.rollout
+        if rollout is None:
+            break
+        promote(cluster, "" if full else f"/{rollout.step}")
+    assert routed(cluster) == {new: 100}
+    assert cluster.status.rollout is None
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert pods(cluster, stable) == 0
+
+
+def test_a_deleted_deployment_of_the_stable_revision_comes_back_and_decides_nothing() -> None:
+    cluster, stable = canary()
+    new = change(cluster)
+    cluster.remove(Ref(DEPLOYMENT, stable))
+    cluster.kill_pods(stable)
+    cluster.settle()
+    assert pods(cluster, stable) == 4
+    assert routed(cluster) == {stable: 100}
+    assert (cluster.status.stable, cluster.status.candidate) == (stable, new)
+
+
+@pytest.mark.parametrize("rounds", range(4))
+def test_any_child_that_is_deleted_at_any_step_comes_back_from_its_record(rounds: int) -> None:
+    cluster, _ = canary()
+    new = change(cluster)
+    for _ in range(rounds):
+        come_up(cluster, new)
+        cluster.now += 300
+        if waits_for(cluster) == "WaitsForPromotion":
+            promote(cluster, f"/{at_step(cluster)}")
+    come_up(cluster, new) if rounds else cluster.settle()
+    told = (cluster.status.stable, cluster.status.candidate, routed(cluster))
+    ours = [ref for ref in cluster.objects if ref.kind.name not in {"Pod", "EndpointSlice", "InferenceService"}]
+    for ref in ours:
+        if ref.kind == CONTROLLER_REVISION and ref.name != new:
+            continue  # the record itself: what it made stays as it is, until it is replaced
+        cluster.remove(ref)
+        cluster.settle()
+        assert set(ours) <= cluster.objects.keys(), ref
+        assert (cluster.status.stable, cluster.status.candidate, routed(cluster)) == told, ref
+        cluster.accept_routes()
+        cluster.settle()
+
+
+def test_the_fix_of_a_first_revision_that_never_answered_has_no_steps() -> None:
+    cluster = Cluster(manifest(minReplicas=3, rollout={"steps": STEPS}, traffic=GATEWAY))
+    cluster.settle()
+    broken = cluster.decision().wanted
+    cluster.pod(broken, 0, ready=False, report=told(ModelState.FAILED, "LoadFailed", "Triton says no"))
+    cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    new = change(cluster)
+    assert pods(cluster, new) == 3
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_while_no_pod_of_the_stable_revision_answers_the_candidate_gets_all_requests() -> None:
+    cluster, stable, new = at_first_pause(5, MANUAL)
+    cluster.kill_pods(stable)
+    cluster.settle()
+    assert routed(cluster) == {new: 100}
+    assert (cluster.status.stable, cluster.status.candidate) == (stable, new), "it is promoted by nobody"
+    cluster.start_pods(stable)
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 95, new: 5}
+
+
+def test_a_candidate_whose_pod_finds_no_node_in_a_pause_fails_after_the_progress_deadline() -> None:
+    cluster, stable, new = at_first_pause(20, MANUAL, progressDeadline="5m")
+    cluster.kill_pods(new)
+    cluster.pod(
+        new,
+        0,
+        ready=False,
+        conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}],
+    )
+    come_back(cluster)
+    assert routed(cluster) == {stable: 100}
+    assert waits_for(cluster) == "Unschedulable"
+    assert cluster.decision().wait is not None
+    cluster.now += 301
+    cluster.settle()
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert (rollout.state, rollout.reason) == ("Failed", "Unschedulable")
+    assert cluster.condition("Stalled") == ("True", "Unschedulable")
+
+
+def test_a_stable_revision_that_lacks_a_pod_does_not_block_the_change_that_mends_it() -> None:
+    cluster, stable = canary(steps=[], replicas=3)
+    cluster.pod(stable, 2, ready=False)
+    new = change(cluster)
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+
+
+def test_what_the_stable_revision_lacks_is_overruled_by_a_promotion_in_full_and_by_the_deadline() -> None:
+    for overruled in (True, False):
+        cluster, stable = canary(weights(50, MANUAL), replicas=3, progressDeadline="5m")
+        cluster.pod(stable, 2, ready=False)
+        new = change(cluster)
+        come_up(cluster, new)
+        assert waits_for(cluster) == "StableNotReady"
+        if overruled:
+            promote(cluster)
+            come_up(cluster, new)
+            assert routed(cluster) == {new: 100}
+        else:
+            cluster.now += 301
+            come_up(cluster, new)
+            assert routed(cluster) == {stable: 50, new: 50}
+            assert waits_for(cluster) == "WaitsForPromotion"
+
+
+def test_more_replicas_that_are_asked_for_in_a_pause_are_the_stable_revisions_too() -> None:
+    cluster, stable, new = at_first_pause(50, MANUAL)
+    cluster.edit(minReplicas=5)
+    cluster.settle()
+    assert pods(cluster, stable) == 5
+    cluster.start_pods(stable)
+    come_up(cluster, new)
+    assert pods(cluster, new) == 3
+    assert routed(cluster) == {stable: 50, new: 50}

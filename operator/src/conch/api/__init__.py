@@ -9,7 +9,7 @@ from conch.api.autoscaling import Autoscaling, Behavior, Metric
 from conch.api.model import Format, Model, SecretRef, Storage
 from conch.api.names import ConditionType, Phase, RolloutState, Room
 from conch.api.pod import Pod, Resources, Variable, Volume, VolumeMount
-from conch.api.rollout import MANUAL, Rollout, Step
+from conch.api.rollout import MANUAL, Rollout, Step, StepInForce
 from conch.api.service import InferenceService, Metadata
 from conch.api.spec import Predictor, Spec
 from conch.api.status import (
@@ -77,6 +77,7 @@ __all__ = [
     "Stable",
     "Status",
     "Step",
+    "StepInForce",
     "Storage",
     "Traffic",
     "Triton",

@@ -11,6 +11,27 @@ from conch.api.cel import Rule, rules
 MANUAL: Final = "Manual"  # a pause that a person ends
 
 
+class StepInForce(Part):
+    """One step that a rollout goes by: of the spec, or the last one, which gives the candidate all requests."""
+
+    weight: int | None = None
+    """The candidate's share of the requests from this step on, in percent."""
+    pause: str | None = None
+    """How long to stay: a duration, or Manual."""
+    analysis: str | None = None
+    """How long the gates look at the candidate."""
+
+    @property
+    def pause_seconds(self) -> float | None:
+        """The length of a pause in seconds; None if only a person ends it, or if it is no pause."""
+        return None if self.pause in {None, MANUAL} else duration_seconds(self.pause or "")
+
+    @property
+    def analysis_seconds(self) -> float:
+        """The least length of an analysis in seconds; 0 if it is none."""
+        return duration_seconds(self.analysis) if self.analysis else 0.0
+
+
 class Step(Part):
     """One step of a rollout: a share of the requests, or a wait."""
 
@@ -44,16 +65,6 @@ class Step(Part):
         ),
     ] = None
     """How long the gates of rollout.analysis look at the candidate. All must pass; while one cannot tell, it waits."""
-
-    @property
-    def pause_seconds(self) -> float | None:
-        """The length of a pause in seconds; None if only a person ends it, or if it is no pause."""
-        return None if self.pause in {None, MANUAL} else duration_seconds(self.pause or "")
-
-    @property
-    def analysis_seconds(self) -> float:
-        """The least length of an analysis in seconds; 0 if it is none."""
-        return duration_seconds(self.analysis) if self.analysis else 0.0
 
 
 class Rollout(Part):
@@ -116,7 +127,8 @@ class Rollout(Part):
     judged before it."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
     """What happens to a revision that fails: Rollback sends all requests to the old one and ends the new one;
-    Pause keeps the shares as they are until somebody promotes or aborts."""
+    Pause keeps the shares as they are until somebody promotes or aborts; while no pod of the new one answers, the old
+    one gets its share."""
     progress_deadline: Annotated[
         Duration,
         Rule(

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from conch.api._base import Part, keyed_by
 from conch.api.analysis import GateStatus
+from conch.api.rollout import StepInForce
 from conch.api.text import Text
 from conch.api.warmup import WarmupStatus
 
@@ -100,8 +101,10 @@ class RolloutStatus(Part):
     """The candidate; or the revision that the spec asks for and that failed."""
     state: str = ""
     """Progressing, Paused or Failed."""
+    steps: tuple[StepInForce, ...] = ()
+    """The steps that it goes by: those of spec.rollout.steps, then all requests."""
     step: int = 0
-    """The step under way, counted from 0 in spec.rollout.steps; the number of steps when all are done."""
+    """The step under way, counted from 0 in `steps`; the number of steps when all are done."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""
     """When that step began."""
     started: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""
@@ -110,6 +113,9 @@ class RolloutStatus(Part):
     """The share of the requests that the candidate shall have now, in percent."""
     programmed: int = 0
     """The share that it has, as far as the traffic's own report shows, in percent."""
+    unavailable_since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
+    """Since when no pod of the candidate answers, though it has a share: the stable revision gets its requests until
+    it has its pods again. Absent while it answers."""
     capacity: int = 0
     """The ready pods that carried the service when the rollout began, and that are kept until it ends."""
     room: str = ""

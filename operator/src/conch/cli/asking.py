@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from conch.api import InferenceService, RolloutState, RolloutStatus, Room, Step
+from conch.api import InferenceService, RolloutState, RolloutStatus, Room, StepInForce
 from conch.cli.options import Refused
 from conch.cli.track import look, noun, subject, where
 from conch.decide.request import Request, Verb
-from conch.decide.steps import going, stages
+from conch.decide.steps import steps_of
 
 PAUSED_BY_HAND: Final = "PausedByHand"
 
@@ -33,7 +33,7 @@ def promote(service: InferenceService, now: float, *, full: bool) -> Ask:
         Refused: there is nothing to promote.
     """
     rollout = _going(service)
-    steps = stages(going(service.spec.rollout, rollout))
+    steps = steps_of(service.spec.rollout, rollout)
     if rollout.step >= len(steps):
         raise Refused(f"all steps of {rollout.revision} are passed, and nothing is left to promote; {look(service)}")
     if full:
@@ -104,7 +104,7 @@ def retry(service: InferenceService, now: float) -> Ask:
     return Ask(_text("retry", service, now), f"{rollout.revision} is tried once more, from the first step on.")
 
 
-def step_words(step: Step) -> str:
+def step_words(step: StepInForce) -> str:
     """Return a step as the manifest spells it, such as `weight: 5`."""
     return ", ".join(f"{word}: {value}" for word, value in step.model_dump(by_alias=True, exclude_none=True).items())
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from conch.api import Room, Step
+from conch.api import Room, StepInForce
 from conch.api.kinds import ServiceKey
 from conch.api.metrics import MetricsApi
 from conch.cli.asking import step_words
@@ -17,7 +17,7 @@ from conch.cli.options import Refused
 from conch.cli.track import requests_of
 from conch.decide import Decision, Trouble, asks_for_room, decide, tell
 from conch.decide.living import floor_of
-from conch.decide.steps import going, stages
+from conch.decide.steps import going, steps_of
 from conch.desire import Images, desire
 from conch.observe import Store, Unreadable, World, observe
 from conch.observe.capacity import Capacity
@@ -189,7 +189,7 @@ def _stages(world: World, decision: Decision) -> tuple[Stage, ...]:
     warms = service.spec.predictor.warmup is not None
     compares = going(service.spec.rollout, memory).parity is not None
     found = []
-    for number, step in enumerate(stages(going(service.spec.rollout, memory))):
+    for number, step in enumerate(steps_of(service.spec.rollout, memory)):
         pods = router.pods(step.weight, capacity) if step.weight is not None else None
         state = "passed" if number < at else "now" if number == at else ""
         found.append(Stage(number, step_words(step), pods, _waits(step, pods, warms=warms, compares=compares), state))
@@ -198,7 +198,7 @@ def _stages(world: World, decision: Decision) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def _waits(step: Step, pods: int | None, *, warms: bool, compares: bool) -> str:
+def _waits(step: StepInForce, pods: int | None, *, warms: bool, compares: bool) -> str:
     """What a step waits for, in words."""
     if step.pause is not None:
         return "until somebody promotes it" if step.pause_seconds is None else f"for {step.pause}"

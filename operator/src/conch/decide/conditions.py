@@ -12,7 +12,7 @@ from conch.decide.living import floor_of
 from conch.decide.revisions import phase_of
 from conch.decide.rollout import Decision
 from conch.decide.scaling import autoscaling
-from conch.decide.sleep import asleep, wakes_up
+from conch.decide.sleep import NOT_YET, asleep, wakes_up
 from conch.decide.steps import GPU_SHORT
 from conch.decide.trouble import trouble
 from conch.decide.verdict import Truth, Verdict
@@ -125,7 +125,7 @@ def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict
     if found is None and any(wakes_up(world, decision.rollout, name) for name in reached):
         return Verdict(kind, "Unknown", WAKING, "A trigger asks for a pod, and it starts.")
     if before is None or (before.status == "Unknown" and before.reason != WAKING):
-        return Verdict(kind, "Unknown", "Pending", "No pod has been ready yet.")
+        return Verdict(kind, "Unknown", NOT_YET, "No pod has been ready yet.")
     return Verdict(kind, "False", "NoReadyPods", found.message if found else "No pod is ready.")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from conch.api import InferenceService, RolloutState, RolloutStatus, Room
-from conch.decide.sleep import may_rest
+from conch.decide.sleep import has_answered, may_rest
 from conch.decide.steps import going
 from conch.observe import World
 from conch.traffic import InForce, TrafficRouter, still_reached
@@ -35,7 +35,7 @@ class Change:
     def going(self, memory: RolloutStatus) -> "Change":
         """The same, of a service whose spec says how this rollout goes: it may be another way than the user's."""
         spec = self.service.spec
-        goes = going(spec.rollout, memory)
+        goes = going(spec.rollout, memory, alone=not has_answered(self.world, self.stable))
         if goes is spec.rollout:
             return self
         service = self.service.model_copy(update={"spec": spec.model_copy(update={"rollout": goes})})
@@ -63,12 +63,14 @@ def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tupl
     elif memory.state == RolloutState.FAILED or memory.room == Room.AWAITED:
         chosen = {change.stable: floor}  # nothing is under way: it follows the spec, and its autoscaler
     else:
-        scales = change.service.spec.predictor.scales
-        kept = max(floor, memory.capacity) if scales else world.replicas(change.stable) or floor
+        scales, there = change.service.spec.predictor.scales, world.replicas(change.stable)
+        # More pods than it had are asked of the candidate alone, until the candidate has a share or is held.
+        follows = memory.weight > 0 or memory.state == RolloutState.PAUSED
+        kept = max(floor, memory.capacity) if scales else max(there, floor) if follows else there or floor
         chosen = {change.wanted: needed, change.stable: kept}
     # What a request may still reach keeps its pods until the traffic has left it.
     for name in sorted((change.in_force.reachable | still_reached(world)) - chosen.keys()):
-        if world.deployment(name) is not None:
+        if world.is_known(name):
             chosen[name] = max(world.replicas(name), 1)
     return tuple(Living(name, pods, may_rest(world, memory, name)) for name, pods in chosen.items())
 

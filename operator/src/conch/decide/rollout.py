@@ -18,7 +18,8 @@ from conch.decide.naming import revision_name
 from conch.decide.parity import compares, parity_status, parity_waits
 from conch.decide.request import Request
 from conch.decide.room import awaits, entered, judged
-from conch.decide.steps import LAST, Facts, advance, again, begin, stages
+from conch.decide.sleep import may_rest
+from conch.decide.steps import LAST, Facts, advance, again, begin, step_of
 from conch.decide.trouble import crash_loop, not_answering, trouble
 from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
 from conch.observe import Trouble, World
@@ -113,7 +114,7 @@ def _stable(world: World, wanted: str) -> str:
     if not _served_before(world):
         return wanted
     for name in (world.routed, world.service.status.stable):
-        if name and world.deployment(name) is not None:
+        if name and world.is_known(name):
             return name
     return wanted
 
@@ -150,7 +151,8 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
         achieved=change.in_force.achieved.get(wanted, 0),
         traffic=change.in_force.trouble,
         down=trouble(world, wanted),
-        broken=warmup_failed(world, wanted) or (_hurts(world, wanted) if memory.weight else None),
+        unavailable=not_answering(world, wanted),
+        broken=warmup_failed(world, wanted) or (crash_loop(world, wanted) if memory.weight else None),
         warm=warmup_waits(world, wanted) or parity_waits(parity, gates),
         stable_lacks=_lacks(world, stable, capacity),
         gates=gates,
@@ -159,11 +161,6 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
         request=Request.of(service),
     )
     return advance(memory, service.spec.rollout, facts)
-
-
-def _hurts(world: World, revision: str) -> Trouble | None:
-    """Why a candidate that has requests fails them, whatever the gates could measure."""
-    return crash_loop(world, revision) or not_answering(world, revision)
 
 
 def _lacks(world: World, stable: str, capacity: int) -> int:
@@ -203,11 +200,21 @@ def _split(change: Change, memory: RolloutStatus | None) -> tuple[Shares, str]:
     """The shares, and the revision that carries the service."""
     if memory is None:
         return {change.wanted: 100}, change.wanted
-    left = stages(change.service.spec.rollout)[memory.step :]
+    left = memory.steps[memory.step :]
     over = not left and memory.state != RolloutState.FAILED
     # Where one write moves all requests, a last step of weight is over with it; an analysis behind it is not.
-    moved = over or (memory.weight == 100 and left == (LAST,) and change.router.atomic)
-    return split(change.stable, change.wanted, memory.weight), change.wanted if moved else change.stable
+    if over or (memory.weight == 100 and left == (LAST,) and change.router.atomic):
+        return {change.wanted: 100}, change.wanted
+    return split(change.stable, change.wanted, _answered(change, memory)), change.stable
+
+
+def _answered(change: Change, memory: RolloutStatus) -> int:
+    """The share of a candidate as long as both revisions answer; else all goes to the one that does."""
+    world = change.world
+    if memory.unavailable_since is not None:
+        return 0 if world.ready(change.stable) else memory.weight
+    lost = not world.ready(change.stable) and not may_rest(world, memory, change.stable)
+    return 100 if memory.weight and lost and world.ready(change.wanted) else memory.weight
 
 
 def _warms_up(change: Change, memory: RolloutStatus | None, needed: int) -> bool:
@@ -241,9 +248,8 @@ def _needed(change: Change, memory: RolloutStatus | None) -> int:
     """Ready pods that the wanted revision needs at this moment."""
     if memory is None:
         return max(floor_of(change.service), 1)
-    every = stages(change.service.spec.rollout)
-    step = every[min(memory.step, len(every) - 1)]
-    return change.router.pods(max(memory.weight, step.weight or 0), memory.capacity)
+    step = step_of(memory)
+    return change.router.pods(max(memory.weight, (step.weight if step else None) or 0), memory.capacity)
 
 
 def _overdue(world: World, wanted: str) -> bool:

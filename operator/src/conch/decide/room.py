@@ -8,11 +8,11 @@ that comes free at night shall not find that it was given up in the evening. The
 
 from dataclasses import dataclass
 
-from conch.api import ConditionType, RolloutState, RolloutStatus, Room
+from conch.api import RolloutState, RolloutStatus, Room
 from conch.api.kinds import DEPLOYMENT
 from conch.decide.budget import Budget, Holders, Need, budget, each_of
 from conch.decide.living import Change, drains
-from conch.decide.sleep import may_rest
+from conch.decide.sleep import has_answered, may_rest
 from conch.decide.steps import GPU_SHORT, WAITS_FOR_BUDGET
 from conch.observe import Trouble, World
 from conch.observe.capacity import Capacity, Holder, asked_by_pod
@@ -96,7 +96,7 @@ def _short(change: Change, need: Need, left: Budget, capacity: Capacity) -> Judg
     """Return what comes of a rollout whose pods do not fit beside what there is."""
     told, leaving = f"{_needs(need)}; {left.told}", _leaving(change)
     ended = f"{told}: the pods of {change.stable} end first."
-    if _nothing_to_lose(change):
+    if not has_answered(change.world, change.stable):
         return Judged(Room.SHORT, told=ended)
     if leaving and budget(need, capacity, leaving).fits >= need.pods:
         names = " and ".join(sorted(who.revision for who in leaving))
@@ -119,15 +119,12 @@ def _needs(need: Need) -> str:
     return f"Revision {need.revision} needs {need}"
 
 
-def _nothing_to_lose(change: Change) -> bool:
-    """Whether no revision has ever answered: the fix of a first one that never came up need not wait for its GPUs."""
-    serving = change.service.status.condition(ConditionType.SERVING)
-    return not change.world.ready(change.stable) and (serving is None or serving.status == "Unknown")
-
-
 def _drained(change: Change, memory: RolloutStatus) -> bool:
     """Whether the stable revision has given its place to a candidate that is wanted no more; one may also sleep."""
-    return not change.world.replicas(change.stable) and not may_rest(change.world, memory, change.stable)
+    world, stable = change.world, change.stable
+    if world.deployment(stable) is None:
+        return False  # somebody deleted it, and it comes back
+    return not world.replicas(stable) and not may_rest(world, memory, stable)
 
 
 def _leaving(change: Change) -> Holders:

@@ -4,8 +4,13 @@ Only what has served may sleep: a revision proves itself with a pod first, and t
 need it.
 """
 
+from typing import Final
+
 from conch.api import ConditionType, RolloutState, RolloutStatus
 from conch.observe import World
+
+# The reason of the condition Serving before any pod has answered.
+NOT_YET: Final = "Pending"
 
 
 def may_rest(world: World, memory: RolloutStatus | None, revision: str) -> bool:
@@ -29,6 +34,13 @@ def may_rest(world: World, memory: RolloutStatus | None, revision: str) -> bool:
     # is drained for the other does not sleep: nothing wakes it.
     rollout = world.service.spec.rollout
     return world.replicas(revision) == 0 and rollout.parity is None and rollout.strategy != "Recreate"
+
+
+def has_answered(world: World, revision: str) -> bool:
+    """Whether the revision that carries the service answers, or has done so before."""
+    serving = world.service.status.condition(ConditionType.SERVING)
+    before = serving is not None and (serving.status, serving.reason) != ("Unknown", NOT_YET)
+    return before or world.ready(revision) > 0
 
 
 def asleep(world: World, memory: RolloutStatus | None, revision: str) -> bool:

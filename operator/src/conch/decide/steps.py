@@ -2,20 +2,23 @@
 
 The memory is `RolloutStatus` itself, so what the operator remembers is what people read, and a restart
 forgets nothing. A step passes when nothing makes it wait; all that pass at one moment pass together.
+
+The steps in force are part of the memory, since the user may change those of the spec at any time: a changed list is
+taken up where the candidate stands, and its share never falls by it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from conch.api import Rollout, RolloutState, RolloutStatus, Room, Step
+from conch.api import Rollout, RolloutState, RolloutStatus, Room, StepInForce
 from conch.api.analysis import GateStatus, Verdict, named
 from conch.api.times import format_time, parse_time
 from conch.decide.parity import overruled
 from conch.decide.request import Request
 from conch.observe import Trouble
 
-LAST: Final = Step(weight=100)
+LAST: Final = StepInForce(weight=100)
 # What a candidate without pods waits for: GPUs, or a word on how many there are.
 GPU_SHORT: Final = "GpuShort"
 WAITS_FOR_BUDGET: Final = "WaitsForBudget"
@@ -34,6 +37,7 @@ class Facts:
     achieved: int  # the candidate's share as far as anybody can tell, in percent
     traffic: Trouble | None = None  # why the traffic does not follow
     down: Trouble | None = None  # why the candidate's pods are not up
+    unavailable: Trouble | None = None  # what is said of a candidate that has a share and does not answer
     broken: Trouble | None = None  # why it must not go on, whatever the step
     warm: Trouble | None = None  # what must be over before its first request: its warm-up, the parity gate
     gates: tuple[GateStatus, ...] = ()  # what they say; before the candidate's first request only parity
@@ -43,21 +47,43 @@ class Facts:
     request: Request | None = None
 
 
-def going(rollout: Rollout, memory: RolloutStatus | None) -> Rollout:
-    """Return how a rollout goes: as the spec says, or as Recreate does where GPUs are short.
+def going(rollout: Rollout, memory: RolloutStatus | None, *, alone: bool = False) -> Rollout:
+    """Return how a rollout goes: as the spec says, as Recreate does where GPUs are short, or alone.
 
-    Then there are no steps, since there are no two revisions to share the requests, and nobody to compare with.
+    In the latter two there are no steps, since there are no two revisions to share the requests, and no revision to
+    compare with.
+
+    Args:
+        rollout: as the spec says.
+        memory: of the rollout; None: none is under way.
+        alone: the stable revision has never answered, so that the candidate replaces nothing.
     """
-    if memory is None or memory.room != Room.SHORT:
+    short = memory is not None and memory.room == Room.SHORT
+    if not short and not alone:
         return rollout
     gates = tuple(gate for gate in named(rollout.analysis) if gate.parity is None)
-    return rollout.model_copy(update={"strategy": "Recreate", "steps": (), "analysis": gates})
+    strategy = "Recreate" if short else rollout.strategy
+    return rollout.model_copy(update={"strategy": strategy, "steps": (), "analysis": gates})
 
 
-def stages(rollout: Rollout) -> tuple[Step, ...]:
-    """Return the user's steps, and all requests behind them."""
-    weights = [step.weight for step in rollout.steps if step.weight is not None]
-    return rollout.steps if weights and weights[-1] == 100 else (*rollout.steps, LAST)
+def stages(rollout: Rollout) -> tuple[StepInForce, ...]:
+    """Return the user's steps; the last of them gives the candidate all requests.
+
+    >>> [step.to_wire() for step in stages(Rollout.model_validate({"steps": [{"weight": 100}, {"pause": "1m"}]}))]
+    [{'weight': 100}, {'pause': '1m'}, {'weight': 100}]
+    """
+    steps = tuple(StepInForce(weight=s.weight, pause=s.pause, analysis=s.analysis) for s in rollout.steps)
+    return steps if steps[-1:] == (LAST,) else (*steps, LAST)
+
+
+def steps_of(rollout: Rollout, memory: RolloutStatus | None) -> tuple[StepInForce, ...]:
+    """Return the steps in force: those that the memory holds; before a rollout has any, those of the spec."""
+    return memory.steps if memory is not None and memory.steps else stages(going(rollout, memory))
+
+
+def step_of(memory: RolloutStatus) -> StepInForce | None:
+    """Return the step under way; None when all are passed."""
+    return memory.steps[memory.step] if memory.step < len(memory.steps) else None
 
 
 def begin(revision: str, capacity: int, now: float) -> RolloutStatus:
@@ -77,26 +103,82 @@ def again(memory: RolloutStatus, request: Request | None, now: float) -> Rollout
     return begin(memory.revision, memory.capacity, now).model_copy(update={"request": request.text})
 
 
+def with_steps(memory: RolloutStatus, steps: tuple[StepInForce, ...], now: float) -> RolloutStatus:
+    """Return the memory with these steps in force, at the one with which it goes on.
+
+    Passed are the weights that the candidate has already, and the pauses and analyses that were passed in the list
+    that was in force. So a pause that nobody has ended holds the rollout still, and 100 % never comes by an edit alone.
+
+    Args:
+        memory: of a rollout under way.
+        steps: as `stages` returns them.
+        now: seconds since the epoch.
+    """
+    if memory.steps == steps:
+        return memory
+    if not memory.steps:  # it begins, or an operator that kept no steps began it
+        return memory.model_copy(update={"steps": steps, "step": min(memory.step, len(steps) - 1)})
+    passed = [step for step in memory.steps[: memory.step] if step.weight is None]
+    at = 0
+    while at < len(steps) - 1:
+        step = steps[at]
+        if step.weight is None and step in passed:
+            passed.remove(step)
+        elif step.weight is None or step.weight > memory.weight:
+            break
+        at += 1
+    same = step_of(memory) == steps[at]
+    return memory.model_copy(update={"steps": steps, "step": at, "since": memory.since if same else format_time(now)})
+
+
 def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Return what is remembered after looking at the facts."""
     if memory.state == RolloutState.FAILED:
         return memory
+    memory = with_steps(memory, stages(rollout), facts.now)
     request = facts.request if facts.request and facts.request.text != memory.request else None
     if request is not None and request.verb == "abort":
         return _failed(memory, Trouble("Aborted", "It was aborted by hand."), request.text)
     if request is not None and request.verb == "promote":
-        memory, facts = _promoted(memory, rollout, facts, request)
-    memory = memory.model_copy(update={"programmed": facts.achieved, "gates": facts.gates})
+        memory, facts = _promoted(memory, facts, request)
+    was_away = memory.unavailable_since is not None
+    away = _unavailable_since(memory, facts)
+    update = {"programmed": facts.achieved, "gates": facts.gates, "unavailable_since": away}
+    memory = memory.model_copy(update=update)
+    if memory.reason == _ON_FAILURE:
+        return memory  # a person decides, and to hold it is no decision: it is held
     broken = facts.broken or _gate_failed(facts.gates)
-    if memory.reason != _ON_FAILURE and broken is not None:
+    if broken is not None:
         return _failure(memory, rollout, broken)
-    return _held(memory, facts) or _walk(_resumed(memory, rollout, facts.now), rollout, facts)
+    if away is not None:
+        return _unavailable(memory, rollout, facts)
+    if was_away:
+        memory = memory.model_copy(update={"since": format_time(facts.now)})
+    return _held(memory, facts) or _walk(_resumed(memory, facts.now), rollout, facts)
+
+
+def _unavailable_since(memory: RolloutStatus, facts: Facts) -> str | None:
+    """Since when a candidate with a share has no pod that answers; until it has its pods for the share again."""
+    if memory.weight == 0:
+        return None
+    if facts.ready == 0:
+        return memory.unavailable_since or format_time(facts.now)
+    return memory.unavailable_since if facts.ready < facts.pods(memory.weight) else None
+
+
+def _unavailable(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
+    """Wait for a candidate that does not answer, in a pause too; past the deadline it has failed."""
+    away = facts.now - parse_time(memory.unavailable_since or format_time(facts.now))
+    why = facts.down or facts.unavailable or Trouble("NotAnswering", "No pod of it is ready.")
+    told = f"It does not answer, and the stable revision gets its share until it does. {why.message}"
+    if away <= rollout.progress_deadline_seconds:
+        return _waiting(memory, Trouble(why.reason, told), RolloutState.PROGRESSING)
+    late = f"It did not answer for {rollout.progress_deadline}. {why.message}"
+    return _failure(memory, rollout, Trouble(why.reason, late))
 
 
 def _held(memory: RolloutStatus, facts: Facts) -> RolloutStatus | None:
     """Return the memory of a rollout that no step can move: a person holds it, is asked, or there is no room for it."""
-    if memory.reason == _ON_FAILURE:
-        return memory  # a person decides, and to hold it is no decision: it is held
     if facts.request is not None and facts.request.verb == "pause":
         return _waiting(memory, Trouble(_BY_HAND, "It is held by hand."), RolloutState.PAUSED)
     if memory.room == Room.AWAITED and facts.room is not None:
@@ -104,9 +186,9 @@ def _held(memory: RolloutStatus, facts: Facts) -> RolloutStatus | None:
     return None
 
 
-def _resumed(memory: RolloutStatus, rollout: Rollout, now: float) -> RolloutStatus:
+def _resumed(memory: RolloutStatus, now: float) -> RolloutStatus:
     """Begin a step anew that could not go on: the time that it was held does not count."""
-    step = _step(memory, rollout)
+    step = step_of(memory)
     by_hand = memory.reason == _BY_HAND and step is not None and step.pause is None
     if by_hand or memory.reason in {GPU_SHORT, WAITS_FOR_BUDGET}:
         return memory.model_copy(update={"since": format_time(now)})
@@ -117,7 +199,9 @@ def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None
     """Return the seconds until the clock alone will move this rollout; None if it never will."""
     if memory.state == RolloutState.FAILED or memory.room == Room.AWAITED:
         return None
-    step = _step(memory, rollout)
+    if memory.unavailable_since is not None and memory.reason != _ON_FAILURE:
+        return max(0.0, parse_time(memory.unavailable_since) + rollout.progress_deadline_seconds - now)
+    step = step_of(memory)
     passed = now - parse_time(memory.since)
     if step is not None and step.pause_seconds is not None:
         return max(0.0, step.pause_seconds - passed)
@@ -132,7 +216,7 @@ def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None
 def _walk(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Pass every step that nothing holds, and say what holds the next."""
     memory = memory.model_copy(update={"state": RolloutState.PROGRESSING})
-    while (step := _step(memory, rollout)) is not None:
+    while (step := step_of(memory)) is not None:
         if step.pause is not None:
             waits = _pause(memory, step, facts.now)
             if waits is not None:
@@ -140,14 +224,14 @@ def _walk(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatu
         elif step.analysis is not None:
             waits = _analysis(memory, step, facts)
         else:
-            memory, waits = _weight(memory, step.weight or 0, facts)
+            memory, waits = _weight(memory, max(step.weight or 0, memory.weight), rollout, facts)
         if waits is not None:
             return _overdue(_waiting(memory, waits, RolloutState.PROGRESSING), rollout, facts)
         memory = memory.model_copy(update={"step": memory.step + 1, "since": format_time(facts.now)})
     return _waiting(memory, Trouble("Completing", "All requests reach it."), RolloutState.PROGRESSING)
 
 
-def _pause(memory: RolloutStatus, step: Step, now: float) -> Trouble | None:
+def _pause(memory: RolloutStatus, step: StepInForce, now: float) -> Trouble | None:
     """What a pause waits for: its end, or a person."""
     if step.pause_seconds is None:
         return Trouble("WaitsForPromotion", f"Step {memory.step} is a pause that a person ends: kubectl conch promote")
@@ -155,7 +239,7 @@ def _pause(memory: RolloutStatus, step: Step, now: float) -> Trouble | None:
     return Trouble("Paused", f"Step {memory.step} is a pause until {format_time(over)}.") if now < over else None
 
 
-def _analysis(memory: RolloutStatus, step: Step, facts: Facts) -> Trouble | None:
+def _analysis(memory: RolloutStatus, step: StepInForce, facts: Facts) -> Trouble | None:
     """What an analysis waits for: its time, and a word from every gate."""
     over = parse_time(memory.since) + step.analysis_seconds
     if facts.now < over:
@@ -171,32 +255,45 @@ def _gate_failed(gates: tuple[GateStatus, ...]) -> Trouble | None:
     return Trouble("AnalysisFailed", f"Gate {failed.name}: {failed.message}") if failed else None
 
 
-def _weight(memory: RolloutStatus, weight: int, facts: Facts) -> tuple[RolloutStatus, Trouble | None]:
+def _weight(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) -> tuple[RolloutStatus, Trouble | None]:
     """Raise the share when nothing is in its way; wait until the traffic follows."""
-    waits = _capacity(memory, weight, facts) or facts.warm
+    waits = _capacity(memory, weight, rollout, facts) or facts.warm
     if waits is not None:
         return memory, waits
-    memory = memory.model_copy(update={"weight": weight})
+    if weight > memory.weight:  # which is progress
+        memory = memory.model_copy(update={"weight": weight, "since": format_time(facts.now)})
     if facts.follows(weight):
         return memory, None
     told = f"{weight} % is asked for; the traffic has not followed yet."
     return memory, facts.traffic or Trouble("WaitsForTraffic", told)
 
 
-def _capacity(memory: RolloutStatus, weight: int, facts: Facts) -> Trouble | None:
-    """What pods are missing for a share: the candidate's for what it gets, the stable's for what it may get back."""
+def _capacity(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) -> Trouble | None:
+    """What pods are missing for a share: the candidate's for what it gets, the stable's for what it may get back.
+
+    The latter holds no candidate that has pods for all requests, nor one that a person promoted in full; and no
+    candidate for longer than the progress deadline, since the change may be what mends the stable revision.
+    """
     needed = facts.pods(weight)
     if facts.ready < needed:
         return facts.down or Trouble("WaitsForPods", f"{facts.ready} of the {needed} pods for {weight} % are ready.")
-    if facts.stable_lacks and weight > memory.weight:
+    holds = facts.now - parse_time(memory.since) <= rollout.progress_deadline_seconds
+    if facts.stable_lacks and weight > memory.weight and holds and not _can_do_without(memory, facts):
         lacks = f"The stable revision lacks {facts.stable_lacks} of its pods; no share is moved until it has them."
         return Trouble("StableNotReady", lacks)
     return None
 
 
+def _can_do_without(memory: RolloutStatus, facts: Facts) -> bool:
+    """Whether a candidate may get a share though the stable revision could not carry it again."""
+    asked = facts.request
+    in_full = asked is not None and asked.verb == "promote" and asked.step is None and asked.text == memory.request
+    return in_full or facts.ready >= facts.pods(100)
+
+
 def _overdue(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Count a wait that lasts too long as a failure, for the reason of the wait."""
-    step = _step(memory, rollout)
+    step = step_of(memory)
     length = step.analysis_seconds if step else 0.0
     if facts.now - parse_time(memory.since) <= length + rollout.progress_deadline_seconds:
         return memory
@@ -206,9 +303,9 @@ def _overdue(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSt
     return _failure(memory, rollout, Trouble(reason, late))
 
 
-def _promoted(memory: RolloutStatus, rollout: Rollout, facts: Facts, request: Request) -> tuple[RolloutStatus, Facts]:
+def _promoted(memory: RolloutStatus, facts: Facts, request: Request) -> tuple[RolloutStatus, Facts]:
     """Go past the step that a person names, or past all; of a candidate without room, first past the want of it."""
-    last = len(stages(rollout)) - 1
+    last = len(memory.steps) - 1
     if request.step is not None and request.step != memory.step:
         return memory, facts
     if memory.room == Room.AWAITED:
@@ -226,23 +323,18 @@ def _promoted(memory: RolloutStatus, rollout: Rollout, facts: Facts, request: Re
             "request": request.text,
         }
     )
-    return promoted, replace(facts, gates=_past(memory, rollout, facts))
+    return promoted, replace(facts, gates=_past(memory, facts))
 
 
-def _past(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> tuple[GateStatus, ...]:
+def _past(memory: RolloutStatus, facts: Facts) -> tuple[GateStatus, ...]:
     """Return what the gates say to a promotion: what was said of the step that is left counts no more.
 
     What is said once stays, and is overruled where it is what held the rollout: a pause only waits for its own end.
     """
-    step = _step(memory, rollout)
+    step = step_of(memory)
     holds = memory.reason == _ON_FAILURE or step is None or step.pause is None
     lasting = (gate for gate in facts.gates if gate.name == facts.once)
     return tuple(overruled(gate, facts.now) if holds else gate for gate in lasting)
-
-
-def _step(memory: RolloutStatus, rollout: Rollout) -> Step | None:
-    every = stages(rollout)
-    return every[memory.step] if memory.step < len(every) else None
 
 
 def _waiting(memory: RolloutStatus, why: Trouble, state: RolloutState) -> RolloutStatus:
@@ -258,4 +350,5 @@ def _failure(memory: RolloutStatus, rollout: Rollout, why: Trouble) -> RolloutSt
 
 
 def _failed(memory: RolloutStatus, why: Trouble, request: str) -> RolloutStatus:
-    return _waiting(memory, why, RolloutState.FAILED).model_copy(update={"weight": 0, "request": request})
+    gone = {"weight": 0, "request": request, "unavailable_since": None}
+    return _waiting(memory, why, RolloutState.FAILED).model_copy(update=gone)

@@ -8,14 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from conch.api.times import format_time, parse_time
 from conch.observe import Trouble, World
 from conch_contract import ModelReport, ModelState, names
 
 # Restarts from which on a container that is not ready counts as crash-looping.
 CRASHES: Final = 2
-# Seconds without an answer after which users have waited long enough; a probe that was late once is over by then.
-PATIENCE: Final = 10
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 
@@ -91,20 +88,13 @@ def crash_loop(world: World, revision: str) -> Trouble | None:
     return None
 
 
-def not_answering(world: World, revision: str) -> Trouble | None:
-    """None of a revision's pods has answered for a while."""
-    pods = world.pods_of(revision)
-    if world.ready(revision):
-        return None
-    if not pods:
-        return pods_refused(world, revision)  # else they are being replaced
-    if world.now - max(parse_time(pod.status["readySince"] or format_time(world.now)) for pod in pods) < PATIENCE:
-        return None
+def not_answering(world: World, revision: str) -> Trouble:
+    """None of the pods of a revision that has requests answers."""
     ends = (
         (one["name"], one.get(when, {}).get("terminated")) for one in _containers(world, revision) for when in _ENDS
     )
     how = [f" Container {name} ended ({_how(end)})." for name, end in ends if end]
-    return Trouble("NotAnswering", f"No pod of {revision} has answered for {PATIENCE} seconds.{''.join(how[:1])}")
+    return Trouble("NotAnswering", f"No pod of {revision} is ready.{''.join(how[:1])}")
 
 
 CHECKS: Final[tuple[Check, ...]] = (pods_refused, unschedulable, container_waits, model_failed, crash_loop)

@@ -155,6 +155,10 @@ class World:
         """A revision's Deployment, if there is one."""
         return self.children.get(Ref(DEPLOYMENT, revision))
 
+    def is_known(self, revision: str) -> bool:
+        """Whether a revision has a Deployment, or a record from which one is made again."""
+        return self.deployment(revision) is not None or revision in self.revisions
+
     def autoscaler(self, revision: str) -> Body | None:
         """A revision's HorizontalPodAutoscaler, if there is one."""
         return self.children.get(Ref(AUTOSCALER, revision))
