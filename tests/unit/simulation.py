@@ -40,6 +40,7 @@ KEY = ServiceKey("demo", "magika")
 IMAGES = Images("conch/serving:1")
 GPU = "nvidia.com/gpu"
 CLASS = "envoy"  # of all Gateways
+CONTROLLER = "envoy.example.com/controller"  # of that class
 
 
 def manifest(
@@ -144,7 +145,8 @@ class Cluster:
 
     def put_class(self, features: list[Any] | None = None) -> None:
         """Let there be the class of all Gateways, which supports some features, or does not tell."""
-        self.gateways.put(self._stranger(GATEWAY_CLASS, CLASS, {}, {"supportedFeatures": features or []}))
+        spec = {"controllerName": CONTROLLER}
+        self.gateways.put(self._stranger(GATEWAY_CLASS, CLASS, spec, {"supportedFeatures": features or []}))
 
     def put_gateway(self, key: GatewayKey) -> None:
         """Let there be a Gateway."""
@@ -206,8 +208,12 @@ class Cluster:
             }
             for type_ in ("Accepted", "ResolvedRefs")
         ]
-        parents = [{"parentRef": ref, "conditions": conditions} for ref in body["spec"]["parentRefs"]]
-        body["status"] = {"parents": parents}
+        others = [each for each in body.get("status", {}).get("parents", ()) if each["controllerName"] != CONTROLLER]
+        ours = [
+            {"parentRef": ref, "controllerName": CONTROLLER, "conditions": conditions}
+            for ref in body["spec"]["parentRefs"]
+        ]
+        body["status"] = {"parents": [*others, *ours]}
         if status == "True":
             self.accepted = frozenset(named(body))
         self.put(body)

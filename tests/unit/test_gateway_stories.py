@@ -1,10 +1,11 @@
 """Stories of the Gateways that a service names: they go, come back, and cannot do all that is asked of them."""
 
+import copy
 from typing import Any
 
 import pytest
 
-from conch.api.kinds import DEPLOYMENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Ref
+from conch.api.kinds import DEPLOYMENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Ref, ServiceKey
 from conch.decide import decide
 from conch.observe import World, observe
 from conch.observe.gateways import GatewayKey
@@ -169,3 +170,67 @@ def test_where_nobody_watches_gateways_the_route_alone_tells() -> None:
     assert world.gateways is None
     shares = {stable: 100}
     assert decide(world).main.in_force == InForce(shares, shares, frozenset(shares))
+
+
+def test_what_another_controller_once_said_of_the_route_holds_nothing_up() -> None:
+    cluster, stable = serving()
+    ref = Ref(HTTP_ROUTE, KEY.name)
+    route = copy.deepcopy(cluster.objects[ref])
+    parent = route["status"]["parents"][0]
+    stale = [
+        {**condition, "status": "False", "reason": "NoMatchingParent", "observedGeneration": 1}
+        for condition in parent["conditions"]
+    ]
+    former = {**parent, "controllerName": "former.example.com/controller", "conditions": stale}
+    route["status"]["parents"] = [former, parent]
+    cluster.put(route)
+    assert cluster.condition("Ready") == ("True", "Served")
+    new = change(cluster)
+    come_up(cluster, new)
+    assert len(cluster.objects[ref]["status"]["parents"]) == 2, "the stale entry stays"
+    assert routed(cluster) == {stable: 50, new: 50}
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.reason == "Paused"
+    world = observe(cluster.store, KEY, cluster.now)
+    assert isinstance(world, World)
+    assert decide(world).main.in_force.trouble is None, "where nobody watches Gateways, the best word counts"
+
+
+def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no_requests() -> None:
+    cluster, _ = serving()
+    assert cluster.condition("Ready") == ("True", "Served")
+    other = manifest(traffic=TRAFFIC)
+    other["metadata"] |= {"namespace": "another", "uid": "another-service"}
+    cluster.store.put({**other, "metadata": {**other["metadata"], "resourceVersion": "1"}})
+    route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
+    route["metadata"] |= {"namespace": "another", "uid": "another-route", "creationTimestamp": "1970-01-01T00:00:00Z"}
+    cluster.store.put(route)
+    cluster.settle()
+    for kind in ("TrafficProgrammed", "Ready"):
+        assert cluster.condition(kind) == ("False", "HostnameTaken")
+    assert "InferenceService another/magika has asked for the hostname magika.example.com" in message(cluster)
+    assert cluster.condition("Serving")[0] == "True", "in the cluster it answers"
+    new = change(cluster)
+    come_up(cluster, new)
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.reason == "Paused", "a rollout is not held up"
+    assert cluster.store.hostnames.others(ServiceKey("another", "magika")).keys() == {KEY}
+
+    cluster.store.discard({**other, "metadata": other["metadata"]})
+    cluster.settle()
+    assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
+
+
+@pytest.mark.parametrize(
+    ("gateway", "hostname"),
+    [
+        ({"name": "private", "namespace": "infra"}, "magika.example.com"),
+        ({"name": "public", "namespace": "infra"}, "other.example.com"),
+    ],
+)
+def test_services_that_a_gateway_can_tell_apart_do_not_meet(gateway: dict[str, str], hostname: str) -> None:
+    cluster, _ = serving()
+    other = manifest(traffic={"gateways": [gateway], "hostnames": [hostname]})
+    other["metadata"] |= {"namespace": "another", "uid": "another-service", "resourceVersion": "1"}
+    cluster.store.put(other)
+    assert not cluster.store.hostnames.others(KEY)

@@ -7,10 +7,10 @@ import pytest
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, Kind, ServiceKey
 from conch.observe import Gateways, Store, gateways
-from conch.observe.gateways import GatewayKey, SeenGateway, services_at
+from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.queue import WorkQueue
 from conch.traffic import gateway
-from conch.watch import Intake
+from conch.watch import Intake, services_at
 from tests.unit.simulation import manifest
 
 PUBLIC = GatewayKey("infra", "public")
@@ -113,3 +113,16 @@ async def test_who_names_a_gateway_is_queued_by_a_change_once_all_is_listed() ->
     intake.take_gateway(public(3), gone=True)
     assert await queue.get() == ServiceKey("demo", "outside")
     assert len(queue) == 0
+
+
+async def test_a_service_that_comes_or_goes_wakes_those_that_claim_its_hostname() -> None:
+    store, queue = Store(), WorkQueue()
+    intake = Intake(store, Gateways(), queue)
+    intake.listed.set()
+    ours, other = manifest(traffic=TRAFFIC), manifest(traffic=TRAFFIC)
+    other["metadata"].update(name="other", uid="other")
+    intake.take(ours)
+    assert await queue.get() == ServiceKey("demo", "magika")
+    queue.done(ServiceKey("demo", "magika"))
+    intake.take(other)
+    assert {await queue.get(), await queue.get()} == {ServiceKey("demo", "other")} | {ServiceKey("demo", "magika")}

@@ -13,9 +13,9 @@ from typing import Any, Final
 import kopf
 import structlog
 
-from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind
+from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, Ref, ServiceKey, kind_of
 from conch.observe import Gateways, Store
-from conch.observe.gateways import GatewayKey, services_at
+from conch.observe.gateways import GatewayKey, named_gateways
 from conch.queue import WorkQueue
 from conch.write import CallError, Server
 from conch_contract import names
@@ -38,9 +38,19 @@ class Intake:
 
     def take(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """Take in a service, or what belongs to one."""
+        rivals = self._rivals(body)
         key = self.store.discard(body) if gone else self.store.put(body)
         if key is not None:
             self.queue.add(key)
+            for rival in rivals | self._rivals(body):
+                self.queue.add(rival)
+
+    def _rivals(self, body: Mapping[str, Any]) -> frozenset[ServiceKey]:
+        """The services that ask for a hostname of this one too, if the object is a service."""
+        meta = body["metadata"]
+        if not self.listed.is_set() or kind_of(body) != INFERENCE_SERVICE:
+            return frozenset()
+        return frozenset(self.store.hostnames.others(ServiceKey(meta["namespace"], meta["name"])))
 
     def take_gateway(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """Take in a Gateway or a GatewayClass."""
@@ -52,6 +62,12 @@ class Intake:
         if changed and self.listed.is_set():
             for key in services_at(self.store, changed):
                 self.queue.add(key)
+
+
+def services_at(store: Store, gateways: frozenset[GatewayKey]) -> list[ServiceKey]:
+    """Return the services that name any of these Gateways. Unpacks every service, so ask only after a change."""
+    bodies = ((key, store.get(key, Ref(INFERENCE_SERVICE, key.name))) for key in store.services() if gateways)
+    return [key for key, body in bodies if body is not None and not gateways.isdisjoint(named_gateways(body))]
 
 
 def watch(intake: Intake, registry: kopf.OperatorRegistry) -> None:

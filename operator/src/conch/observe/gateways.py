@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from conch.api.kinds import GATEWAY, GATEWAY_CLASS, GATEWAYS, INFERENCE_SERVICE, Kind, Ref, ServiceKey, kind_of
-from conch.observe.store import Store
+from conch.api.kinds import GATEWAY, GATEWAY_CLASS, GATEWAYS, Kind, kind_of
 
 
 class GatewayKey(NamedTuple):
@@ -31,6 +30,7 @@ class SeenGateway:
     class_name: str = ""
     class_present: bool = False
     features: frozenset[str] | None = None  # that its class says it supports; None: it does not tell
+    controller: str = ""  # spec.controllerName of its class: who answers for it in a route's status
 
 
 SeenGateways = Mapping[GatewayKey, SeenGateway]
@@ -43,6 +43,7 @@ class _Read(NamedTuple):
     """What is read of a Gateway or of a GatewayClass; each lacks what the other has."""
 
     class_name: str
+    controller: str
     leaving: bool
     features: frozenset[str] | None
 
@@ -98,6 +99,7 @@ class Gateways:
             present=True,
             class_name=gateway.read.class_name,
             class_present=found is not None,
+            controller=found.read.controller if found else "",
             features=found.read.features if found else None,
         )
 
@@ -118,12 +120,6 @@ def named_gateways(service: Mapping[str, Any]) -> tuple[GatewayKey, ...]:
     own, traffic = service["metadata"]["namespace"], service["spec"].get("traffic") or {}
     said = traffic.get("gateways") or ()
     return tuple(GatewayKey(gateway.get("namespace") or own, gateway["name"]) for gateway in said)
-
-
-def services_at(store: Store, gateways: frozenset[GatewayKey]) -> list[ServiceKey]:
-    """Return the services that name any of these Gateways. Unpacks every service, so ask only after a change."""
-    bodies = ((key, store.get(key, Ref(INFERENCE_SERVICE, key.name))) for key in store.services() if gateways)
-    return [key for key, body in bodies if body is not None and not gateways.isdisjoint(named_gateways(body))]
 
 
 def unsupported(gateways: SeenGateways, feature: str) -> GatewayKey | None:
@@ -164,4 +160,5 @@ def _key(body: Mapping[str, Any]) -> GatewayKey:
 def _read(body: Mapping[str, Any]) -> _Read:
     """Return what is worth keeping of a Gateway, or of a GatewayClass."""
     leaving = "deletionTimestamp" in body["metadata"]
-    return _Read(body["spec"].get("gatewayClassName", ""), leaving, features_of(body.get("status") or {}))
+    spec, features = body["spec"], features_of(body.get("status") or {})
+    return _Read(spec.get("gatewayClassName", ""), spec.get("controllerName", ""), leaving, features)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from conch.api.kinds import ENDPOINT_SLICE, INFERENCE_SERVICE, Kind, Ref, ServiceKey, kind_of, ref_of
+from conch.observe.hostnames import Hostnames
 from conch.observe.trim import trim
 from conch_contract import names
 
@@ -31,6 +32,7 @@ class Store:
     def __init__(self) -> None:
         self._worlds: dict[ServiceKey, dict[Ref, _Entry]] = defaultdict(dict)
         self._dead: dict[str, None] = {}
+        self.hostnames = Hostnames()
 
     def put(self, body: Mapping[str, Any]) -> ServiceKey | None:
         """Take in an object, from a watch event or from the answer to a write.
@@ -53,6 +55,8 @@ class Store:
         packed = zlib.compress(json.dumps(trim(body), separators=(",", ":")).encode(), 1)
         changed = known is None or known.packed != packed
         self._worlds[key][ref] = _Entry(meta["uid"], version, packed)
+        if ref.kind == INFERENCE_SERVICE:
+            self.hostnames.put(key, body)
         return key if changed else None
 
     def discard(self, body: Mapping[str, Any]) -> ServiceKey | None:
@@ -69,6 +73,8 @@ class Store:
         if known is None or known.uid != uid:
             return None
         del self._worlds[key][ref]
+        if ref.kind == INFERENCE_SERVICE:
+            self.hostnames.discard(key)
         if not self._worlds[key]:
             del self._worlds[key]
         return key
@@ -88,6 +94,8 @@ class Store:
             for ref in [r for r, e in world.items() if r.kind == kind and e.uid in gone]:
                 self._dead[world.pop(ref).uid] = None
                 changed.add(key)
+                if kind == INFERENCE_SERVICE:
+                    self.hostnames.discard(key)
         return changed
 
     def services(self) -> Iterator[ServiceKey]:

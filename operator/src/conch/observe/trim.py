@@ -125,6 +125,7 @@ def _route_status(status: Mapping[str, Any]) -> dict[str, Any]:
         "parents": [
             {
                 "parentRef": parent["parentRef"],
+                "controllerName": parent.get("controllerName", ""),
                 "conditions": [{key: c.get(key, "") for key in fields} for c in parent.get("conditions") or ()],
             }
             for parent in status.get("parents") or ()

@@ -33,6 +33,7 @@ from conch.api.names import (
 )
 from conch.observe.capacity import Capacity
 from conch.observe.gateways import Gateways, SeenGateways, named_gateways
+from conch.observe.hostnames import Claim
 from conch.observe.measured import Measured
 from conch.observe.parity import parities
 from conch.observe.store import Store
@@ -129,6 +130,7 @@ class World:
     metrics_api: MetricsApi = "builtin"  # who tells autoscalers of Triton, as the installer says
     prometheus: str = ""  # the URL at which KEDA asks about Triton, as the installer says
     gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
+    taken: Mapping[ServiceKey, Claim] = field(default_factory=dict)  # what services with an older route claim too
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
     measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates look at it
@@ -272,9 +274,25 @@ def observe(
         metrics_api=metrics_api,
         prometheus=prometheus,
         gateways=None if gateways is None else gateways.look(named_gateways(body)),
+        taken=_taken(store, key, ours.get(Ref(HTTP_ROUTE, key.name))),
         warmups=warmups(bodies, ours.values()),
         parities=parities(bodies, ours.values()),
     )
+
+
+def _taken(store: Store, key: ServiceKey, route: Body | None) -> dict[ServiceKey, Claim]:
+    """Return the services that claim a hostname of this one and have an older route: gateways send requests there."""
+    if route is None:
+        return {}
+    found = store.hostnames.others(key)
+    routes = {other: store.get(other, Ref(HTTP_ROUTE, other.name)) for other in found}
+    return {other: found[other] for other, body in routes.items() if body and _age(body) < _age(route)}
+
+
+def _age(route: Body) -> tuple[str, str, str]:
+    """The order in which gateways prefer routes: the oldest first, then by name."""
+    meta = route["metadata"]
+    return meta["creationTimestamp"], meta["namespace"], meta["name"]
 
 
 def _complaint(error: ValidationError) -> str:

@@ -40,6 +40,17 @@ def missing(gateways: SeenGateways | None) -> Trouble | None:
     return None
 
 
+def taken(world: World) -> Trouble | None:
+    """Which other service gets the requests for a hostname of this one."""
+    for other, claim in world.taken.items():
+        return Trouble(
+            "HostnameTaken",
+            f"InferenceService {other} has asked for the hostname {claim.hostname} at Gateway {claim.gateway} for"
+            " longer, and gets its requests; write another name in traffic.hostnames, or remove it there",
+        )
+    return None
+
+
 def no_timeout(world: World, traffic: Traffic) -> Trouble | None:
     """What is to be said of a timeout that a gateway does not enforce. The route says it all the same: it may learn."""
     found = _lacking(world, _TIMEOUT) if traffic.timeout else None

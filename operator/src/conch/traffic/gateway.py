@@ -3,14 +3,15 @@
 Source: gateway-api.sigs.k8s.io, GEP-1364 (route status).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from conch.api import InferenceService, Traffic
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
 from conch.observe import Trouble, World
-from conch.traffic.features import missing, no_mirror, no_timeout
+from conch.observe.gateways import GatewayKey, SeenGateway, SeenGateways
+from conch.traffic.features import missing, no_mirror, no_timeout, taken
 from conch.traffic.route import GATEWAY, parents, shared_out
 from conch.traffic.router import InForce, Shares, Way, largest
 from conch.traffic.slots import Slot, read_slots
@@ -44,7 +45,7 @@ class GatewayRouter:
             return InForce(trouble=Trouble("RouteMissing", "The route is not there yet."))
         shares = shared_out(route, self._service.track)
         trouble = self.obstacle(world, route)
-        lacks = no_timeout(world, self._traffic)
+        lacks = taken(world) or no_timeout(world, self._traffic)
         if trouble is None:
             if Slot(self._service.track) in read_slots(route, world.key.name):
                 return InForce(reachable=frozenset(shares), trouble=_INACTIVE, unsupported=lacks)
@@ -56,7 +57,7 @@ class GatewayRouter:
 
     def obstacle(self, world: World, route: Mapping[str, Any]) -> Trouble | None:
         """Return why a gateway does not apply the route as it is; None: every gateway has accepted it."""
-        return missing(world.gateways) or self._refused(route)
+        return missing(world.gateways) or self._refused(route, world.gateways or {})
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether the accepted routes name just these shares."""
@@ -71,10 +72,19 @@ class GatewayRouter:
         """
         return max(1, -(-capacity * weight // 100))
 
-    def _refused(self, route: Mapping[str, Any]) -> Trouble | None:
-        """Why a gateway does not send requests as the route says, if any does not."""
+    def _refused(self, route: Mapping[str, Any], gateways: SeenGateways) -> Trouble | None:
+        """Why a gateway does not send requests as the route says, if any does not.
+
+        Only the controller of the Gateway's class speaks for it: another may have left its word in the status. Where
+        nobody watches Gateways, the best of what is said counts.
+        """
         for parent in parents(self._service, self._traffic):
-            told = [answer for answer in route["status"]["parents"] if _same(answer["parentRef"], parent)]
+            seen = gateways.get(GatewayKey(parent["namespace"], parent["name"]), SeenGateway())
+            told = [
+                answer
+                for answer in route["status"]["parents"]
+                if _same(answer["parentRef"], parent) and seen.controller in {"", answer["controllerName"]}
+            ]
             where = f"Gateway {parent['namespace']}/{parent['name']}"
             if not told:
                 return Trouble(
@@ -82,10 +92,9 @@ class GatewayRouter:
                     f"{where} has not answered to {route['kind']} {route['metadata']['name']}; if it stays so, see"
                     " that the Gateway exists, that its controller runs, and traffic.gateways names it rightly",
                 )
-            for kind in ("Accepted", "ResolvedRefs"):
-                found = _refusal(route, told, kind, where)
-                if found is not None:
-                    return found
+            found = [_refusal(route, answer, where) for answer in told]
+            if all(found):
+                return found[0]
         return None
 
 
@@ -106,9 +115,9 @@ class MirrorRouter(GatewayRouter):
         return capacity if weight else 1
 
 
-def _refusal(route: Mapping[str, Any], told: Sequence[Mapping[str, Any]], kind: str, where: str) -> Trouble | None:
-    """What one of a gateway's conditions has against the route's present generation."""
-    for answer in told:
+def _refusal(route: Mapping[str, Any], answer: Mapping[str, Any], where: str) -> Trouble | None:
+    """What a gateway's conditions have against the route's present generation."""
+    for kind in ("Accepted", "ResolvedRefs"):
         condition = next((c for c in answer["conditions"] if c["type"] == kind), None)
         if condition is None or condition["observedGeneration"] != route["metadata"]["generation"]:
             return Trouble("GatewayPending", f"{where} has not taken up the last change of {route['kind']} yet.")

@@ -1,0 +1,78 @@
+"""Which services ask for which hostname at which Gateway: of two with the same one, one gets all its requests.
+
+The routes of all services have the same paths, so that a gateway tells them apart by the hostname alone.
+Source: gateway-api.sigs.k8s.io, HTTPRouteRule.matches: of equal matches the oldest route's wins.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from conch.api.kinds import ServiceKey
+from conch.observe.gateways import GatewayKey
+
+
+class Claim(NamedTuple):
+    """One hostname at one listener of a Gateway, or at all of them."""
+
+    gateway: GatewayKey
+    section: str  # the listener's name; empty: all listeners
+    hostname: str
+
+    def overlaps(self, other: "Claim") -> bool:
+        """Whether a request may match both.
+
+        >>> public = GatewayKey("infra", "public")
+        >>> every, http = Claim(public, "", "a.example.com"), Claim(public, "http", "a.example.com")
+        >>> every.overlaps(http), http.overlaps(Claim(public, "https", "a.example.com"))
+        (True, False)
+        """
+        same = (self.gateway, self.hostname) == (other.gateway, other.hostname)
+        return same and (not self.section or not other.section or self.section == other.section)
+
+
+class Hostnames:
+    """What services claim, as they were last seen."""
+
+    def __init__(self) -> None:
+        self._claims: dict[ServiceKey, frozenset[Claim]] = {}
+        self._services: dict[str, set[ServiceKey]] = defaultdict(set)
+
+    def put(self, key: ServiceKey, service: Mapping[str, Any]) -> None:
+        """Take in a service, as its manifest is spelled."""
+        self.discard(key)
+        claims = frozenset(claims_of(service))
+        if claims:
+            self._claims[key] = claims
+        for claim in claims:
+            self._services[claim.hostname].add(key)
+
+    def discard(self, key: ServiceKey) -> None:
+        """Forget a service."""
+        for claim in self._claims.pop(key, ()):
+            self._services[claim.hostname].discard(key)
+            if not self._services[claim.hostname]:
+                self._services.pop(claim.hostname)
+
+    def others(self, key: ServiceKey) -> dict[ServiceKey, Claim]:
+        """Return the other services that claim what this one does, each with the first of its claims."""
+        found = {}
+        for claim in sorted(self._claims.get(key, ())):
+            for other in sorted(self._services[claim.hostname] - {key}):
+                if other not in found and any(claim.overlaps(each) for each in self._claims[other]):
+                    found[other] = claim
+        return found
+
+
+def claims_of(service: Mapping[str, Any]) -> Iterator[Claim]:
+    """Yield the claims of an InferenceService, as its manifest is spelled.
+
+    >>> traffic = {"gateways": [{"name": "public"}], "hostnames": ["a.example.com"]}
+    >>> list(claims_of({"metadata": {"namespace": "demo"}, "spec": {"traffic": traffic}}))
+    [Claim(gateway=GatewayKey(namespace='demo', name='public'), section='', hostname='a.example.com')]
+    """
+    own, traffic = service["metadata"]["namespace"], service["spec"].get("traffic") or {}
+    for gateway in traffic.get("gateways") or ():
+        key = GatewayKey(gateway.get("namespace") or own, gateway["name"])
+        for hostname in traffic.get("hostnames") or ():
+            yield Claim(key, gateway.get("sectionName") or "", hostname)
