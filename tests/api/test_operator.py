@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conch.api.kinds import DEPLOYMENT, EVENT, INFERENCE_SERVICE, POD, SERVICE, Ref
+from conch.api.kinds import DEPLOYMENT, EVENT, INFERENCE_SERVICE, JOB, POD, SERVICE, Ref
 from conch_contract import names
 from tests.api.operator import Audit, Operator, children, condition, essence, isvc, settled
 from tests.cluster import Cluster
@@ -221,3 +221,29 @@ def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(
         assert condition(body, "Serving")["status"] == "True"
         kube.apply(isvc(pod={"tolerations": [{"operator": "Exists"}]}), namespace)
         until(settled(kube, namespace), "the mended service is Ready", 60)
+
+
+def test_a_warm_up_job_whose_pod_a_quota_refuses_is_told_in_the_quotas_words(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    with Operator(cluster, log):
+        labels, annotations = {"team": "vision"}, {"example.com/cost-centre": "7"}
+        resources = {"limits": {"cpu": "500m", "memory": "256Mi"}}
+        pod = {"labels": labels, "annotations": annotations, "agentResources": resources}
+        kube.apply(isvc(pod=pod), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        quota = {"kind": "ResourceQuota", "apiVersion": "v1", "metadata": {"name": "narrow"}}
+        kube.apply({**quota, "spec": {"hard": {"pods": "2"}}}, namespace)
+        kube.apply(isvc(uri="s3://models/two", pod=pod, warmup={}), namespace)
+
+        def rollout() -> dict[str, str]:
+            [body] = kube.list(INFERENCE_SERVICE, namespace)
+            return body["status"].get("rollout") or {}
+
+        until(lambda: rollout().get("reason") == "JobPodsRefused", "the refusal is told", 60, seen=rollout)
+        assert "exceeded quota: narrow" in rollout()["message"]
+        [job] = kube.list(JOB, namespace)
+        template = job["spec"]["template"]
+        assert labels.items() <= template["metadata"]["labels"].items()
+        assert template["metadata"]["annotations"] == annotations
+        assert template["spec"]["containers"][0]["resources"] == resources

@@ -70,6 +70,11 @@ def _more_quota(_store: Store, service: Service) -> None:
     service.kube.apply(_quota(10), service.namespace)
 
 
+def _secret_of_the_volume(_store: Store, service: Service) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "rules"}, "stringData": {"rules": ""}}
+    service.kube.apply(secret, service.namespace)
+
+
 def _quota(pods: int) -> Object:
     meta = {"name": "pods"}
     return {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": meta, "spec": {"hard": {"pods": str(pods)}}}
@@ -113,6 +118,13 @@ CASES = [
         "ImagePullFailed",
         ("conch.invalid/triton:1",),
         _patch({"triton": {"image": None}}),
+    ),
+    Case(
+        "no-volume",
+        {"pod": {"volumes": [{"name": "rules", "secret": {"secretName": "rules"}}]}},
+        "VolumeNotMounted",
+        ('secret "rules" not found',),
+        _secret_of_the_volume,
     ),
     Case(
         "quota",

@@ -26,7 +26,7 @@ from conch.api.kinds import (
 )
 from conch.api.metrics import MetricsApi
 from conch.api.times import format_time
-from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, tell, to_measure
+from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, stuck, tell, to_measure
 from conch.decide.request import annotation
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, World, observe
@@ -84,6 +84,7 @@ class Cluster:
         self.measured = Measured()
         self.measured_of: dict[str, Measured] = {}
         self.gpus: int | None = None  # that its one node has; None: nobody may look
+        self.warnings: dict[str, Trouble] = {}  # by uid, the latest event about an object
         self.told_gpus = True  # whether anybody has looked yet
         self.lists_pods = True  # whether Services take up the pods that become ready
         self.accepted: frozenset[str] = frozenset()  # the revisions that the gateway last took up
@@ -224,6 +225,8 @@ class Cluster:
         assert isinstance(world, World)
         measured = {name: self.measured_of.get(name, self.measured) for name in to_measure(world).models}
         world = world.told(self.reports).with_measured(measured)
+        warnings = {uid: self.warnings[uid] for uid in stuck(world) if uid in self.warnings}
+        world = world.with_warnings(warnings)
         return world.with_capacity(self.capacity() if self.told_gpus and asks_for_room(world) else None)
 
     def capacity(self) -> Capacity:
@@ -327,7 +330,8 @@ class Cluster:
     def _since(self, pod: str, ready: bool) -> str:
         """When a pod became ready, or ceased to be."""
         known = self.objects.get(Ref(POD, pod))
-        [before] = known["status"]["conditions"] if known else [{"status": ""}]
+        conditions = known["status"]["conditions"] if known else []
+        before = next((c for c in conditions if c["type"] == "Ready"), {"status": ""})
         return str(before["lastTransitionTime"]) if before["status"] == str(ready) else format_time(self.now)
 
     def end_pods(self) -> None:

@@ -7,6 +7,7 @@ from conch.api.analysis import GateStatus
 from conch.api.kinds import DEPLOYMENT, JOB, POD, Ref
 from conch.desire.parity import parity_job_name
 from conch.desire.warmup import warmup_job_name
+from conch.observe import Trouble
 from conch_contract import Disagreement, ParityReport, WarmupReport, names
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
 
@@ -248,3 +249,14 @@ def test_the_first_revision_of_all_has_nobody_to_be_compared_with() -> None:
     come_up(cluster, first)
     assert routed(cluster) == {first: 100}
     assert job(first) not in cluster.objects
+
+
+def test_a_job_whose_pod_the_cluster_refuses_says_so() -> None:
+    cluster, stable, new = comparing()
+    uid = cluster.objects[job(new)]["metadata"]["uid"]
+    cluster.warnings[uid] = Trouble("FailedCreate", "Error creating: pods is forbidden: exceeded quota: narrow")
+    cluster.now += 11
+    cluster.settle()
+    assert rollout_of(cluster).reason == "JobPodsRefused"
+    assert f"Job {job(new).name}: Error creating" in rollout_of(cluster).message
+    assert routed(cluster) == {stable: 100}

@@ -25,11 +25,11 @@ from conch.observe.capacity import Capacity
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
-from conch.signals import Agents, Capacities, Gauges
+from conch.signals import Agents, Capacities, Gauges, Warnings
 from conch.telemetry import Health, Phases, serve
 from conch.watch import Intake, audit, run_kopf, watch
 from conch.workers import work
-from conch.write import CallError, EventWriter, Server, Writer, look_if_it_can
+from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can
 from conch.write.leader import lead, resign
 
 # How often a cluster that lacks an API is asked whether it has come.
@@ -60,12 +60,14 @@ async def act(
     intake = Intake(store, gateways, queue, kinds)
     agents, gauges = Agents(queue.add), Gauges(queue.add)
     capacities = Capacities(queue.add, _nobody_looks if settings.namespaces else partial(look_if_it_can, server))
+    warnings = Warnings(queue.add, partial(latest_warning, server))
     reconcile = Reconciler(
         store=store,
         gateways=gateways,
         agents=agents,
         gauges=gauges,
         capacities=capacities,
+        warnings=warnings,
         writer=Writer(server, seen),
         event_writer=EventWriter(server, settings.identity),
         images=Images(settings.serving_image, settings.pull_policy),
@@ -93,6 +95,7 @@ async def act(
         await agents.close()
         await gauges.close()
         await capacities.close()
+        await warnings.close()
 
 
 async def _nobody_looks(namespaces: Iterable[str]) -> Mapping[str, Capacity]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from conch.api import Status
 from conch.api.kinds import ServiceKey
 from conch.api.metrics import MetricsApi
-from conch.decide import Trouble, asks_for_room, decide, events, pods_to_ask, tell, tell_unreadable, to_measure
+from conch.decide import Trouble, asks_for_room, decide, events, pods_to_ask, stuck, tell, tell_unreadable, to_measure
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, Unreadable, observe
 from conch.plan import Refusal, plan
-from conch.signals import Agents, Capacities, Gauges
+from conch.signals import Agents, Capacities, Gauges, Warnings
 from conch.write import CallError, EventWriter, Writer
 
 
@@ -28,6 +28,7 @@ class Reconciler:
     agents: Agents
     gauges: Gauges
     capacities: Capacities
+    warnings: Warnings
     writer: Writer
     event_writer: EventWriter
     images: Images
@@ -48,6 +49,7 @@ class Reconciler:
             await self._tell(key, world.uid, Status.lenient(world.status), tell_unreadable(world, self.clock()))
             return Outcome()
         world = world.told(self.agents.ask(key, pods_to_ask(world)))
+        world = world.with_warnings(self.warnings.ask(key, stuck(world)))
         world = world.with_measured(self.gauges.ask(key, world.pods, to_measure(world)))
         world = world.with_capacity(self.capacities.ask(key, waits=asks_for_room(world)))
         decision = decide(world)

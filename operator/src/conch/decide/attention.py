@@ -10,6 +10,7 @@ from conch.decide.gates import questions
 from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.sleep import asleep
 from conch.decide.steps import wait_of
+from conch.decide.trouble import is_starting
 from conch.observe import Pod, World
 from conch.observe.measured import Question
 from conch_contract import ModelState
@@ -19,6 +20,8 @@ ASK_FIRST: Final = 1.0
 ASK_LIMIT: Final = 8.0
 # How often a rollout that waits for GPUs says that it still does; news of them wake it.
 ROOM_LOOK: Final = 20.0
+# How long a pod may take from its node to its first container, and a Job to its first pod, before somebody asks why.
+START_PATIENCE: Final = 10.0
 # How long pods that are ready are asked what they serve, when a network policy lets nobody ask.
 ASK_PATIENCE: Final = 60.0
 
@@ -29,6 +32,13 @@ def pods_to_ask(world: World) -> tuple[Pod, ...]:
     return tuple(
         pod for pod in world.pods if pod.ip and not pod.leaving and (not pod.ready or not told.get(pod.revision, False))
     )
+
+
+def stuck(world: World) -> frozenset[str]:
+    """Return the uids of pods and Jobs that do not start, and of which only events can say why."""
+    since = {pod.uid: pod.status["readySince"] for pod in world.pods if not pod.leaving and is_starting(pod)}
+    since |= {uid: job["metadata"].get("creationTimestamp") for uid, job in world.idle_jobs.items()}
+    return frozenset(uid for uid, time in since.items() if time and world.now - parse_time(time) > START_PATIENCE)
 
 
 @dataclass(frozen=True)

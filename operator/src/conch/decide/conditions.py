@@ -16,7 +16,7 @@ from conch.decide.sleep import NOT_YET, asleep, wakes_up
 from conch.decide.steps import GPU_SHORT
 from conch.decide.trouble import trouble
 from conch.decide.verdict import Truth, Verdict
-from conch.decide.warm import warmup_failed
+from conch.decide.warm import job_refused, warmup_failed
 from conch.observe import Trouble, World
 from conch.traffic import router_of
 
@@ -34,7 +34,7 @@ def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, ro
     """All conditions that the predictor, or a variant, has at this moment."""
     found = refused or _held(decision) or trouble(world, decision.wanted)
     if not decision.admitted:
-        found = found or warmup_failed(world, decision.wanted)
+        found = found or warmup_failed(world, decision.wanted) or job_refused(world, decision.wanted, parity=False)
     done = decision.wanted == decision.serving == world.routed and decision.admitted
     sleeps = asleep(world, decision.rollout, decision.wanted)
     there = done and (sleeps or world.ready(decision.wanted) >= floor_of(world.service))

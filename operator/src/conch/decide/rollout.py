@@ -21,7 +21,7 @@ from conch.decide.room import awaits, entered, judged
 from conch.decide.sleep import may_rest
 from conch.decide.steps import LAST, Facts, advance, again, begin, step_of
 from conch.decide.trouble import crash_loop, not_answering, trouble
-from conch.decide.warm import asks_for_warmup, warmed, warmup_failed, warmup_waits
+from conch.decide.warm import asks_for_warmup, job_refused, warmed, warmup_failed, warmup_waits
 from conch.observe import Trouble, World
 from conch.observe.measured import Measured
 from conch.traffic import InForce, Shares, router_of
@@ -153,7 +153,7 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
         down=trouble(world, wanted),
         unavailable=not_answering(world, wanted),
         broken=warmup_failed(world, wanted) or (crash_loop(world, wanted) if memory.weight else None),
-        warm=warmup_waits(world, wanted) or parity_waits(parity, gates),
+        warm=warmup_waits(world, wanted) or _comparison_waits(world, wanted, parity_waits(parity, gates)),
         stable_lacks=_lacks(world, stable, capacity),
         gates=gates,
         once=(parity.name or "") if parity else "",
@@ -161,6 +161,11 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
         request=Request.of(service),
     )
     return advance(memory, service.spec.rollout, facts)
+
+
+def _comparison_waits(world: World, wanted: str, waits: Trouble | None) -> Trouble | None:
+    """What the parity gate waits for: for its Job, whose pod may be refused."""
+    return (job_refused(world, wanted, parity=True) or waits) if waits else None
 
 
 def _lacks(world: World, stable: str, capacity: int) -> int:

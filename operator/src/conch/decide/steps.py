@@ -16,6 +16,7 @@ from conch.api.analysis import GateStatus, Verdict, named
 from conch.api.times import format_time, parse_time
 from conch.decide.parity import overruled
 from conch.decide.request import Request
+from conch.decide.warm import JOB_REFUSED
 from conch.observe import Trouble
 
 LAST: Final = StepInForce(weight=100)
@@ -298,7 +299,7 @@ def _overdue(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSt
     if facts.now - parse_time(memory.since) <= length + rollout.progress_deadline_seconds:
         return memory
     late = f"No progress within {rollout.progress_deadline}: {memory.message}"
-    named = facts.down is not None or memory.reason == "Inconclusive"
+    named = facts.down is not None or memory.reason in {"Inconclusive", JOB_REFUSED}
     reason = memory.reason if named else "ProgressDeadlineExceeded"
     return _failure(memory, rollout, Trouble(reason, late))
 

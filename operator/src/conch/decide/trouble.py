@@ -8,13 +8,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from conch.observe import Trouble, World
+from conch.observe import Pod, Trouble, World
 from conch_contract import ModelReport, ModelState, names
 
 # Restarts from which on a container that is not ready counts as crash-looping.
 CRASHES: Final = 2
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
+
+# The kubelet's and the attach controller's words, in events.
+_NOT_STARTED: Final = {
+    "FailedMount": "VolumeNotMounted",
+    "FailedMapVolume": "VolumeNotMounted",
+    "FailedAttachVolume": "VolumeNotMounted",
+    "FailedCreatePodSandBox": "PodNotStarted",
+    "FailedPodSandBoxStatus": "PodNotStarted",
+    "NetworkNotReady": "PodNotStarted",
+}
 
 Check = Callable[[World, str], Trouble | None]
 
@@ -50,6 +60,22 @@ def unschedulable(world: World, revision: str) -> Trouble | None:
         for condition in pod.status["conditions"]:
             if condition["type"] == "PodScheduled" and condition["reason"] == "Unschedulable":
                 return Trouble("Unschedulable", f"No node takes a pod of {revision}: {condition['message']}")
+    return None
+
+
+def is_starting(pod: Pod) -> bool:
+    """Whether a pod has a node, and not all of its containers have been started."""
+    scheduled = any(c["type"] == "PodScheduled" and c["status"] == "True" for c in pod.status["conditions"])
+    return scheduled and pod.status["phase"] == "Pending"
+
+
+def not_started(world: World, revision: str) -> Trouble | None:
+    """A pod has a node and gets no container, for a reason that only an event gives: a volume, or the network."""
+    for pod in world.pods_of(revision):
+        said = world.warnings.get(pod.uid) if is_starting(pod) else None
+        word = _NOT_STARTED.get(said.reason) if said else None
+        if said and word:
+            return Trouble(word, f"Pod {pod.name} has a node and does not start: {said.message}")
     return None
 
 
@@ -97,7 +123,14 @@ def not_answering(world: World, revision: str) -> Trouble:
     return Trouble("NotAnswering", f"No pod of {revision} is ready.{''.join(how[:1])}")
 
 
-CHECKS: Final[tuple[Check, ...]] = (pods_refused, unschedulable, container_waits, model_failed, crash_loop)
+CHECKS: Final[tuple[Check, ...]] = (
+    pods_refused,
+    unschedulable,
+    container_waits,
+    not_started,
+    model_failed,
+    crash_loop,
+)
 
 
 def _how(ended: Mapping[str, Any]) -> str:

@@ -1,7 +1,13 @@
 """Whether a candidate is warm: what its warm-up Job tells, remembered in the status when the Job is gone."""
 
+from typing import Final
+
 from conch.api import WarmupStatus
 from conch.observe import Trouble, World
+from conch_contract import names
+
+JOB_REFUSED: Final = "JobPodsRefused"
+_FAILED_CREATE: Final = "FailedCreate"  # the reason of the Job controller's event
 
 
 def asks_for_warmup(world: World) -> bool:
@@ -21,11 +27,25 @@ def warmed(world: World, revision: str) -> WarmupStatus | None:
 def warmup_failed(world: World, revision: str) -> Trouble | None:
     """Return why the warm-up of a revision failed, if it did."""
     report = world.warmups.get(revision)
-    return Trouble(report.reason, report.message) if report is not None and report.failed else None
+    if report is None or not report.failed:
+        return None
+    return job_refused(world, revision, parity=False) or Trouble(report.reason, report.message)
 
 
 def warmup_waits(world: World, revision: str) -> Trouble | None:
     """Return what a share of the requests still waits for."""
     if not asks_for_warmup(world) or warmed(world, revision) is not None:
         return None
-    return Trouble("WarmingUp", f"The warm-up Job asks revision {revision}, and has not ended yet.")
+    return job_refused(world, revision, parity=False) or Trouble(
+        "WarmingUp", f"The warm-up Job asks revision {revision}, and has not ended yet."
+    )
+
+
+def job_refused(world: World, revision: str, *, parity: bool) -> Trouble | None:
+    """Return why the cluster lets a revision's Job have no pod, if it says so; of the parity Job, or the warm-up's."""
+    for uid, job in world.idle_jobs.items():
+        labels, said = job["metadata"].get("labels") or {}, world.warnings.get(uid)
+        ours = labels.get(names.LABEL_REVISION) == revision and (names.LABEL_PARITY in labels) == parity
+        if ours and said is not None and said.reason == _FAILED_CREATE:
+            return Trouble(JOB_REFUSED, f"The cluster refuses the pod of Job {job['metadata']['name']}: {said.message}")
+    return None

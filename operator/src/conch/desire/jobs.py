@@ -16,6 +16,9 @@ from conch_contract import ModelManifest, names
 START_SECONDS: Final = 300
 # The result lives on in the service's status; the Job is kept for whoever wants to read its log.
 KEPT_SECONDS: Final = 3600
+_OWN: Final = "conch.dev/"  # the prefix of Conch's labels and annotations
+# A pod with it is never Ready, so that no Service of the user's own, which selects the user's labels, sends requests.
+_NEVER_READY: Final = {"readinessGates": [{"conditionType": f"{_OWN}serves-requests"}]}
 _REFUSED: Final = 1  # the exit status of both programs for what no retry cures
 _SCRATCH: Final = OWN_VOLUME_PREFIX + "scratch"
 _ALWAYS: Final = frozenset({f"{OWN_VOLUME_PREFIX}manifest", f"{OWN_VOLUME_PREFIX}warmup"})
@@ -60,10 +63,23 @@ def job_spec(program: Program, template: Body, manifest: str) -> Manifest:
             ]
         },
         "template": {
-            "metadata": {"labels": program.labels},
+            "metadata": _metadata(program, template),
             "spec": _pod(program, template, fetches=any(warmup.path for warmup in asked)),
         },
     }
+
+
+def _metadata(program: Program, template: Body) -> Manifest:
+    """Return the pod's labels and annotations: the user's, which policies and quotas may ask for, and the Job's own."""
+    meta = template["metadata"]
+    labels = {**_users(meta.get("labels")), **program.labels}
+    annotations = _users(meta.get("annotations"))
+    return {"labels": labels, **({"annotations": annotations} if annotations else {})}
+
+
+def _users(said: Body | None) -> dict[str, str]:
+    """Return the labels or annotations of a serving pod that are not Conch's."""
+    return {key: str(value) for key, value in (said or {}).items() if not key.startswith(_OWN)}
 
 
 def _pod(program: Program, template: Body, *, fetches: bool) -> Manifest:
@@ -85,7 +101,7 @@ def _pod(program: Program, template: Body, *, fetches: bool) -> Manifest:
         "image": agent["image"],
         "imagePullPolicy": agent["imagePullPolicy"],
         "command": list(program.command),
-        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
+        "resources": agent["resources"],
         "securityContext": agent["securityContext"],
         # Without a report (killed for memory, say) the end of the log is the next best.
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -93,6 +109,7 @@ def _pod(program: Program, template: Body, *, fetches: bool) -> Manifest:
     }
     spec: Manifest = {
         "restartPolicy": "Never",
+        **_NEVER_READY,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 5,

@@ -74,7 +74,7 @@ _PASSED: Final = (
 
 
 def _agent(service: InferenceService, image: str, pull: str) -> Manifest:
-    model = service.spec.predictor.model
+    model, said = service.spec.predictor.model, service.spec.predictor.pod.agent_resources
     mounts = [
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
         {"name": _MODELS, "mountPath": names.MODELS_DIR},
@@ -99,7 +99,7 @@ def _agent(service: InferenceService, image: str, pull: str) -> Manifest:
         "startupProbe": _probe(names.LIVE_PATH, names.AGENT_PORT, period=1, failures=60),
         "livenessProbe": _probe(names.LIVE_PATH, names.AGENT_PORT, period=10, failures=6),
         "readinessProbe": _probe(names.READY_PATH, names.AGENT_PORT, period=1, failures=1),
-        "resources": _AGENT_RESOURCES,
+        "resources": said.to_wire() if said else _AGENT_RESOURCES,
         "securityContext": _SECURE,
         "volumeMounts": mounts,
     }

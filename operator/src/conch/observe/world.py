@@ -3,7 +3,7 @@
 `observe` reads it from the store; every later room is a function of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
@@ -38,7 +38,8 @@ from conch.observe.measured import Measured
 from conch.observe.parity import parities
 from conch.observe.store import Store
 from conch.observe.trim import AUTHORS
-from conch.observe.warmup import warmups
+from conch.observe.trouble import Trouble
+from conch.observe.warmup import present, warmups
 from conch_contract import AgentReport, ParityReport, WarmupReport, names
 
 Body = Mapping[str, Any]  # a Kubernetes object, as its manifest spells it
@@ -135,6 +136,8 @@ class World:
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
     measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates look at it
     capacity: Capacity | None = None  # what GPUs there are, where a rollout asks; None: nobody has told yet
+    idle_jobs: Mapping[str, Body] = field(default_factory=dict)  # by uid, the Jobs that have no pod
+    warnings: Mapping[str, Trouble] = field(default_factory=dict)  # by uid, the latest event about what is stuck
 
     @property
     def key(self) -> ServiceKey:
@@ -210,6 +213,10 @@ class World:
         """The same world with what was measured of its candidates."""
         return replace(self, measured=measured)
 
+    def with_warnings(self, warnings: Mapping[str, Trouble]) -> "World":
+        """The same world with what events say of objects that are stuck (by uid)."""
+        return replace(self, warnings=warnings)
+
     def with_capacity(self, capacity: Capacity | None) -> "World":
         """The same world with what GPUs the cluster has."""
         return replace(self, capacity=capacity)
@@ -277,7 +284,14 @@ def observe(
         taken=_taken(store, key, ours.get(Ref(HTTP_ROUTE, key.name))),
         warmups=warmups(bodies, ours.values()),
         parities=parities(bodies, ours.values()),
+        idle_jobs=_idle_jobs(bodies, ours.values()),
     )
+
+
+def _idle_jobs(pods: Iterable[Body], children: Iterable[Body]) -> dict[str, Body]:
+    """Return the Jobs that have no pod, by uid."""
+    owners = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ()}
+    return {job["metadata"]["uid"]: job for job in present(children) if job["metadata"]["uid"] not in owners}
 
 
 def _taken(store: Store, key: ServiceKey, route: Body | None) -> dict[ServiceKey, Claim]:

@@ -1,4 +1,4 @@
-"""What is asked of the outside: agents, Triton, Prometheus, and the API server of GPUs.
+"""What is asked of the outside: agents, Triton, Prometheus, and the API server of GPUs and of warnings.
 
 Reads only, in the background: a reconcile takes what is known and never waits. Decides nothing.
 """
@@ -6,5 +6,6 @@ Reads only, in the background: a reconcile takes what is known and never waits. 
 from conch.signals.agents import Agents
 from conch.signals.capacities import Capacities
 from conch.signals.gauges import Gauges
+from conch.signals.warnings import Warnings
 
-__all__ = ["Agents", "Capacities", "Gauges"]
+__all__ = ["Agents", "Capacities", "Gauges", "Warnings"]

@@ -98,6 +98,7 @@ SERVING: Final[tuple[Grant, ...]] = (
     Grant(POD, ("list", "watch"), "whether a revision's pods are ready, and why not; they are never written"),
     Grant(ENDPOINT_SLICE, ("list", "watch"), "whether requests reach a pod that is ready"),
     Grant(EVENT, ("create",), "the story that `kubectl describe` tells"),
+    Grant(EVENT, ("list",), "why a pod does not start or a Job has none, where no status says it"),
 )
 
 # The same, where KEDA drives the pods.

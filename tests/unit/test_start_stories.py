@@ -1,0 +1,108 @@
+"""Stories of what has a node and does not start, or is refused: only an event of the cluster says why."""
+
+import asyncio
+
+import pytest
+
+from conch.api.kinds import JOB, POD, Ref, ServiceKey
+from conch.observe import Trouble
+from conch.signals import Warnings
+from tests.unit.simulation import KEY, Cluster, manifest
+
+SCHEDULED = {"type": "PodScheduled", "status": "True", "reason": "", "message": ""}
+MOUNT = Trouble("FailedMount", 'MountVolume.SetUp failed for volume "rules" : secret "rules" not found')
+QUOTA = Trouble("FailedCreate", 'Error creating: pods "x" is forbidden: exceeded quota: narrow')
+
+
+def starting(cluster: Cluster, revision: str) -> str:
+    """Put a pod on a node that starts no container. Return its uid."""
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": "1970-01-12T13:46:40Z"}
+    cluster.pod(revision, 0, ready=False, phase="Pending", conditions=[unready, SCHEDULED])
+    return str(cluster.objects[Ref(POD, f"{revision}-0")]["metadata"]["uid"])
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (MOUNT, "VolumeNotMounted"),
+        (Trouble("FailedAttachVolume", "Multi-Attach error for volume"), "VolumeNotMounted"),
+        (Trouble("FailedCreatePodSandBox", "failed to set up the network"), "PodNotStarted"),
+    ],
+)
+def test_a_pod_that_has_a_node_and_does_not_start_says_why(event: Trouble, reason: str) -> None:
+    cluster = Cluster(manifest())
+    cluster.settle()
+    uid = starting(cluster, cluster.decision().wanted)
+    cluster.warnings[uid] = event
+    cluster.settle()
+    assert cluster.condition("Ready") == ("Unknown", "Progressing"), "a pod may take a moment"
+    cluster.now += 11
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", reason)
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert event.message in ready.message
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_an_old_event_of_another_kind_is_no_reason() -> None:
+    cluster = Cluster(manifest())
+    cluster.settle()
+    uid = starting(cluster, cluster.decision().wanted)
+    cluster.warnings[uid] = Trouble("FailedScheduling", "0/2 nodes are available")
+    cluster.now += 60
+    cluster.settle()
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+
+
+def test_a_job_whose_pod_the_cluster_refuses_says_so_and_fails_for_that_reason() -> None:
+    cluster = Cluster(manifest(warmup={}, rollout={"progressDeadline": "5m"}))
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    cluster.start_pods(stable)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    cluster.start_pods(new)
+    cluster.settle()
+    job = cluster.objects[Ref(JOB, f"{new}-warmup")]
+    cluster.warnings[job["metadata"]["uid"]] = QUOTA
+    cluster.now += 11
+    cluster.settle()
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert (rollout.state, rollout.reason) == ("Progressing", "JobPodsRefused")
+    assert f"Job {new}-warmup: Error creating" in rollout.message
+    cluster.now += 301
+    cluster.settle()
+    assert cluster.condition("Stalled") == ("True", "JobPodsRefused")
+    assert cluster.condition("Serving")[0] == "True"
+    assert cluster.status.stable == stable
+
+
+async def test_each_stuck_object_is_asked_about_once_a_period_and_news_wake_its_service() -> None:
+    looks: list[tuple[str, str]] = []
+    woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
+
+    async def look(namespace: str, uid: str) -> Trouble | None:
+        looks.append((namespace, uid))
+        return MOUNT if uid == "a" else None
+
+    warnings = Warnings(woken.put_nowait, look, period=0.05)
+    assert warnings.ask(KEY, ["a", "b"]) == {}
+    assert await asyncio.wait_for(woken.get(), 5) == KEY
+    assert warnings.ask(KEY, ["a", "b"]) == {"a": MOUNT}
+    await asyncio.sleep(0)
+    assert looks == [(KEY.namespace, "a"), (KEY.namespace, "b")], "not again so soon"
+    await asyncio.sleep(0.06)
+    assert warnings.ask(KEY, ["a"]) == {"a": MOUNT}
+    await asyncio.sleep(0.01)
+    assert looks[2:] == [(KEY.namespace, "a")]
+    assert woken.empty(), "the same is no news"
+    assert warnings.ask(KEY, []) == {}
+    assert warnings.ask(KEY, ["a"]) == {}, "what is stuck no more is forgotten"
+    await warnings.close()
