@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -54,6 +55,30 @@ def test_a_change_of_the_model_fails_no_request(
     service.until_event("Promoted", old)
     service.patch({"rollout": {"historyLimit": 0}})
     until(lambda: len(service.children(CONTROLLER_REVISION)) == 1, "the history is forgotten", 10)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_requests_of_almost_a_minute_outlive_a_change(
+    place: Place, serve: Callable[..., Service], figure: Callable[[str], None]
+) -> None:
+    """Triton's own exit timeout and the connection's grace are 30 s without `longestRequest`."""
+    slow = double(2)
+    slow["pod"]["env"].append({"name": "SLEEPS", "value": "50"})
+    service = serve("double", **slow, longestRequest="1m")
+    old = service.until_ready()["stable"]
+    with place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
+        with ThreadPoolExecutor() as pool:
+            began = time.monotonic()
+            asks = ((clients.ask_http, http), (clients.ask_grpc, grpc))
+            asked = [pool.submit(ask, at, "double", {"x": NUMBERS}, seconds=80) for ask, at in asks]
+            service.patch({"predictor": double(3)})
+            new = service.settle(120)["stable"]
+            answers = [future.result()["y"].tolist() for future in asked]
+        figure(f"both were answered {time.monotonic() - began:.0f} s after they were asked")
+        assert answers == [(2 * NUMBERS).tolist()] * 2
+        assert new != old
+        until(lambda: _drained(service, old), "the old pod is gone", 90)
 
 
 def _drained(service: Service, revision: str) -> bool:

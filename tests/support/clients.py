@@ -16,17 +16,21 @@ Tensors = dict[str, Tensor]
 _SECONDS = 30.0
 
 
-def ask_http(address: str, model: str, inputs: Mapping[str, Tensor], *, version: str = "") -> Tensors:
+def ask_http(
+    address: str, model: str, inputs: Mapping[str, Tensor], *, version: str = "", seconds: float = _SECONDS
+) -> Tensors:
     """Send one request over HTTP to host:port; return all outputs."""
-    with over_http.InferenceServerClient(address, connection_timeout=_SECONDS, network_timeout=_SECONDS) as client:
+    with over_http.InferenceServerClient(address, connection_timeout=_SECONDS, network_timeout=seconds) as client:
         answer = client.infer(model, _inputs(over_http, inputs), model_version=version)
         return {output["name"]: answer.as_numpy(output["name"]) for output in answer.get_response()["outputs"]}
 
 
-def ask_grpc(address: str, model: str, inputs: Mapping[str, Tensor], *, version: str = "") -> Tensors:
+def ask_grpc(
+    address: str, model: str, inputs: Mapping[str, Tensor], *, version: str = "", seconds: float = _SECONDS
+) -> Tensors:
     """Send one request over gRPC to host:port; return all outputs."""
     with over_grpc.InferenceServerClient(address) as client:
-        answer = client.infer(model, _inputs(over_grpc, inputs), model_version=version, client_timeout=_SECONDS)
+        answer = client.infer(model, _inputs(over_grpc, inputs), model_version=version, client_timeout=seconds)
         return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
 

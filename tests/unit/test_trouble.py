@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from conch.api import InferenceService, pod
 from conch.api.kinds import DEPLOYMENT, Ref
 from conch.api.pod import LEAST_GRACE_SECONDS
-from conch.desire.pod import GRACE_SECONDS
-from conch.triton import DRAIN_SECONDS
+from conch.desire.pod import pod_template
+from conch.triton import DRAIN_SECONDS, END_SECONDS
 from conch_contract import ModelState
 from tests.unit.simulation import Cluster, manifest, told
 
@@ -123,4 +124,24 @@ def test_an_autoscaler_that_cannot_see_is_told_and_its_numbers_are_not() -> None
 
 def test_the_least_grace_that_a_user_may_ask_outlasts_the_drain() -> None:
     assert LEAST_GRACE_SECONDS > DRAIN_SECONDS
-    assert GRACE_SECONDS >= LEAST_GRACE_SECONDS
+    assert DRAIN_SECONDS + END_SECONDS == pod.END_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("said", "grace", "ends", "kept"),
+    [
+        ({}, 45, 30, 30_000),
+        ({"longestRequest": "2m"}, 135, 120, 120_000),
+        ({"longestRequest": "1.5s"}, 17, 2, 2_000),
+        ({"pod": {"terminationGracePeriodSeconds": 120}}, 120, 105, 105_000),
+        ({"longestRequest": "1m", "pod": {"terminationGracePeriodSeconds": 80}}, 80, 65, 65_000),
+        ({"pod": {"terminationGracePeriodSeconds": 20}}, 20, 5, 30_000),
+    ],
+)
+def test_the_timers_of_a_request_follow_one_field(said: dict[str, Any], grace: int, ends: int, kept: int) -> None:
+    service = InferenceService.parse(manifest(**said))
+    spec = pod_template(service, "magika-1", "conch/serving:1", "Always")["spec"]
+    [_, _, script, *_] = spec["containers"][0]["command"]
+    assert spec["terminationGracePeriodSeconds"] == grace
+    assert f"--exit-timeout-secs={ends} " in script
+    assert f"--grpc-max-connection-age-grace={kept} " in script

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import ObjectName, Part, Passed, Quantity, is_amount, keyed_by
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Passed, Quantity, is_amount, keyed_by
 from conch.api.cel import Rule, rules
 
 # Volumes that the operator adds to a pod begin so: a user's volume can then never collide with them.
@@ -36,6 +36,17 @@ Annotations = Annotated[
 NodeLabels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)]
 Amounts = Annotated[dict[str, Quantity], Field(max_length=32)]
 
+
+# What a pod that goes needs besides its requests (conch.triton: DRAIN_SECONDS and END_SECONDS).
+END_SECONDS: Final = 15
+
+LongestRequest = Annotated[
+    Duration,
+    Rule(
+        f"{UNREADABLE} || (duration(self) >= duration('1s') && duration(self) <= duration('12h'))",
+        message="longestRequest is between 1s and 12h, such as 2m",
+    ),
+]
 
 Grace = Annotated[
     int,

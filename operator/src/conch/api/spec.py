@@ -1,19 +1,21 @@
 """What the user asks for. The operator never writes it; defaults stand here and in the CRD's schema."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import Part, keyed_by
+from conch.api._base import DURATION_PATTERN, Part, duration_seconds, keyed_by
 from conch.api.autoscaling import NEEDS_TRIGGERS, SEEN_WITHOUT_PODS, Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Model
-from conch.api.pod import Pod, Resources
+from conch.api.pod import END_SECONDS, LongestRequest, Pod, Resources
 from conch.api.rollout import Rollout
 from conch.api.traffic import Traffic
 from conch.api.triton import Triton
 from conch.api.variants import MAX_VARIANTS, Variant
 from conch.api.warmup import Warmup
+
+LONGEST_REQUEST_SECONDS: Final = 30.0  # where the user says nothing
 
 
 class Predictor(Part):
@@ -67,6 +69,15 @@ class Predictor(Part):
                 path=".triton.instanceGroups",
             ),
             Rule(
+                "!has(self.longestRequest) || !has(self.pod) || !has(self.pod.terminationGracePeriodSeconds)"
+                f" || !self.longestRequest.matches('{DURATION_PATTERN}')"
+                f" || duration(self.longestRequest).getSeconds() + {END_SECONDS}"
+                " <= self.pod.terminationGracePeriodSeconds",
+                message="a pod that goes must have the time for longestRequest: pod.terminationGracePeriodSeconds is at"
+                f" least {END_SECONDS} s more; raise it or remove it",
+                path=".longestRequest",
+            ),
+            Rule(
                 "!has(self.warmup) || !has(self.warmup.path) || !self.model.storageUri.matches('^https?://')",
                 message="storageUri names one file, which has no folder for warmup.path; use warmup.requests or"
                 " warmup.configMapRef, or another store",
@@ -90,8 +101,17 @@ class Predictor(Part):
     """What the number of pods follows."""
     warmup: Warmup | None = None
     """How the model is warmed before users reach it; {} suits most. Absent: not at all."""
+    longest_request: LongestRequest | None = None
+    """How long a request or a gRPC stream may take. For so long a pod that goes answers what it has begun, a gRPC
+    connection is kept for its calls, and gateways that enforce a timeout wait. Absent: 30s, and gateways wait as they
+    are set up."""
     pod: Pod = Pod()
     """What goes into the pods besides the model."""
+
+    @property
+    def longest_request_seconds(self) -> float:
+        """How long a request may take, in seconds."""
+        return duration_seconds(self.longest_request) if self.longest_request else LONGEST_REQUEST_SECONDS
 
     @property
     def scales(self) -> bool:

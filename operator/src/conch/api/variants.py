@@ -12,7 +12,7 @@ from conch.api.autoscaling import Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Format, Storage, StorageUri
 from conch.api.numbers import Percent
-from conch.api.pod import Pod, Resources
+from conch.api.pod import LongestRequest, Pod, Resources
 from conch.api.triton import Triton
 from conch.api.warmup import Warmup
 
@@ -63,6 +63,8 @@ class VariantPredictor(Part):
     """What the number of pods follows."""
     warmup: Warmup | None = None
     """How the model is warmed before users reach it."""
+    longest_request: LongestRequest | None = None
+    """How long a request or a gRPC stream may take."""
     pod: Pod | None = None
     """What goes into the pods besides the model."""
 

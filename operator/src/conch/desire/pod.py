@@ -4,18 +4,17 @@ Everything here passes Pod Security `restricted`, and no container has API crede
 The agent starts first (it writes the control key), is ready when the models are, and leaves last.
 """
 
+import math
 from typing import Any, Final
 
-from conch.api import InferenceService, Model
+from conch.api import InferenceService, Model, Predictor
 from conch.api.meta import Manifest, labels
 from conch.api.names import ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.placement import placement
-from conch.triton import DRAIN_SECONDS, server_command
+from conch.triton import DRAIN_SECONDS, END_SECONDS, server_command
 from conch_contract import names
 
-# Seconds that a pod may take to go: the drain, and half a minute for what is in flight.
-GRACE_SECONDS: Final = DRAIN_SECONDS + 30
 USER: Final = 1000
 _SECURE: Final = {
     "allowPrivilegeEscalation": False,
@@ -46,7 +45,7 @@ def pod_template(service: InferenceService, revision: str, image: str, pull: str
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "terminationGracePeriodSeconds": said.termination_grace_period_seconds or GRACE_SECONDS,
+        "terminationGracePeriodSeconds": _grace(service.spec.predictor),
         "initContainers": [_agent(service, image, pull)],
         "containers": [_triton(service, image, pull)],
         "volumes": [*_volumes(service, revision), *(volume.to_wire() for volume in said.volumes)],
@@ -71,6 +70,12 @@ _PASSED: Final = (
     "runtimeClassName",
     "schedulerName",
 )
+
+
+def _grace(predictor: Predictor) -> int:
+    """Seconds that a pod may take to go: the drain, the longest request, and Triton's own end."""
+    asked = predictor.pod.termination_grace_period_seconds
+    return asked or DRAIN_SECONDS + math.ceil(predictor.longest_request_seconds) + END_SECONDS
 
 
 def _agent(service: InferenceService, image: str, pull: str) -> Manifest:
@@ -111,7 +116,7 @@ def _triton(service: InferenceService, image: str, pull: str) -> Manifest:
         "name": names.TRITON_CONTAINER,
         "image": predictor.triton.image or image,
         "imagePullPolicy": pull,
-        "command": server_command(predictor.triton.args),
+        "command": server_command(predictor.triton.args, predictor.longest_request_seconds, _grace(predictor)),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT},
             {"name": "grpc", "containerPort": names.GRPC_PORT},

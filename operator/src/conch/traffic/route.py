@@ -42,17 +42,24 @@ def http_route(
     asked = [(way, said) for way in ways if (said := way.service.asked) is not None]
     mirrors = [(way, said.mirror) for way, said in asked if said.mirror]
     matched = {way.service.track: (way, said.match) for way, said in asked}
-    rules = [*_rules(traffic, weights(ways), (), mirrors)]
+    longest = _longest(ways)
+    rules = [*_rules(traffic, weights(ways), (), mirrors, longest)]
     for index, slot in enumerate(slots):
         way, match = matched.get(slot.track, (None, ()))
         backends = way.shares if way else weights(ways)
-        rules += _rules(traffic, backends, match if slot.active else (_inactive(index),), ())
+        rules += _rules(traffic, backends, match if slot.active else (_inactive(index),), (), longest)
     annotations = {ANNOTATION_ACCEPTED: accepted} if accepted else None
     head = child(service, HTTP_ROUTE, service.metadata.name, annotations=annotations)
     return {
         **head,
         "spec": {"parentRefs": list(parents(service, traffic)), "hostnames": list(traffic.hostnames), "rules": rules},
     }
+
+
+def _longest(ways: Sequence[Way]) -> str | None:
+    """Return the longest time that a request may take, of the predictor and the variants that say one."""
+    said = [way.service.spec.predictor.longest_request for way in ways]
+    return max(filter(None, said), key=duration_seconds, default=None)
 
 
 def matches(ways: Sequence[Way]) -> dict[str, Sequence[Match]]:
@@ -111,9 +118,13 @@ def gateway_duration(text: str) -> str:
 
 
 def _rules(
-    traffic: Traffic, backends: Mapping[str, int], matches: Sequence[Match], mirrors: Sequence[tuple[Way, str]]
+    traffic: Traffic,
+    backends: Mapping[str, int],
+    matches: Sequence[Match],
+    mirrors: Sequence[tuple[Way, str]],
+    longest: str | None,
 ) -> Iterator[Manifest]:
-    """Yield the two rules, for HTTP and for gRPC, that share some requests out."""
+    """Yield the two rules, for HTTP and for gRPC, that share some requests out; `longest`: a request may take."""
     for paths, port in ((_HTTP_PATHS, names.HTTP_PORT), (_GRPC_PATHS, names.GRPC_PORT)):
         rule: Manifest = {
             "matches": [_match(path, match) for path in paths for match in matches or (None,)],
@@ -121,8 +132,9 @@ def _rules(
         }
         if mirrors:
             rule["filters"] = [_mirror(largest(way.shares), port, share) for way, share in mirrors]
-        if traffic.timeout and port == names.HTTP_PORT:
-            rule["timeouts"] = {"request": gateway_duration(traffic.timeout)}
+        timeout = traffic.timeout if traffic.timeout and port == names.HTTP_PORT else longest
+        if timeout:
+            rule["timeouts"] = {"request": gateway_duration(timeout)}
         yield rule
 
 
