@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 import threading
 import time
@@ -237,3 +238,50 @@ def test_sigterm_ends_the_agent_cleanly(store: Store, pod: Pod) -> None:
     assert pod.agent.stop(5) == 0
     key = pod.root / "control" / "key"
     assert key.stat().st_mode & 0o777 == 0o440
+
+
+def test_a_pod_serves_the_content_of_its_revision_or_none(store: Store, pod: Pod) -> None:
+    """The source is overwritten: a pod that serves goes on with what it has, and a new one refuses what is new."""
+    store.put("models", _double("pinned", 2))
+    pod.write_secret(store.secret)
+    source = _python("s3://models/pinned")
+    pod.write_manifest(source)
+    pod.start()
+    pod.until_ready()
+    pod.until_told()
+    digest = pod.model().digest
+    store.put("models", _double("pinned", 3))
+    pod.write_manifest(source.model_copy(update={"digest": digest}))
+    assert pod.agent
+    pod.agent.kill()
+    pod.start_agent()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [3.0, 4.0], "the agent that comes back serves what is laid out"
+    assert pod.triton
+    assert pod.triton.log.read_text().count('"loading: m:1"') == 1
+
+    for folder in (pod.repository, pod.downloads):  # as in a new pod
+        shutil.rmtree(folder / "m")
+    pod.agent.kill()
+    pod.triton.kill()
+    pod.start()
+    report = pod.until_reason("ContentChanged")
+    assert report.state == ModelState.FAILED
+    for words in ("s3://models/pinned has changed", digest, "a new revision"):
+        assert words in report.message
+    assert not pod.ready
+    store.put("models", _double("pinned", 2))
+    pod.until_ready(60)
+    assert pod.infer("m", X)["y"] == [3.0, 4.0]
+
+
+def test_a_pod_that_serves_other_content_than_its_revision_leaves(store: Store, pod: Pod) -> None:
+    store.put("models", _double("other", 2))
+    pod.write_secret(store.secret)
+    source = _python("s3://models/other")
+    pod.write_manifest(source)
+    pod.start()
+    pod.until_ready()
+    pod.write_manifest(source.model_copy(update={"digest": "sha256:" + "0" * 64}))
+    until(lambda: not pod.ready, "the pod is not ready", 15, pod.agent)
+    assert pod.until_reason("ContentChanged").state == ModelState.FAILED

@@ -1,11 +1,13 @@
 """What a revision remembers: who asked for it, why, and what it served; and what that costs."""
 
+import json
 from typing import Any
 
-from conch.api.kinds import CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
+from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
 from conch.api.names import ANNOTATION_AUTHOR, ANNOTATION_CHANGE_CAUSE, ANNOTATION_DIGEST
 from conch.observe.trim import author_of, trim
 from conch.plan import Apply
+from conch_contract import names
 from tests.unit.simulation import KEY, Cluster, manifest
 
 
@@ -90,7 +92,9 @@ def test_the_digest_follows_with_one_write_when_the_revision_serves() -> None:
     name = cluster.decision().wanted
     cluster.start_pods(name)
     actions = cluster.reconcile()
-    assert [action.ref for action in actions] == [Ref(CONTROLLER_REVISION, name)]
+    assert [action.ref for action in actions] == [Ref(CONTROLLER_REVISION, name), Ref(CONFIG_MAP, name)]
+    pinned = json.loads(cluster.objects[Ref(CONFIG_MAP, name)]["data"][names.MANIFEST_FILE])
+    assert pinned["models"][0]["digest"] == "sha256:1", "later pods serve that content, or none"
     assert record(cluster, name)[ANNOTATION_DIGEST] == "sha256:1"
     cluster.settle()
     cluster.reports.clear()

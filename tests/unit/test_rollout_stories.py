@@ -89,11 +89,11 @@ def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> No
 
     cluster.start_pods(new)
     switch = cluster.reconcile()
-    assert [action.ref for action in switch] == [ROOT]
+    pinned = [Ref(CONTROLLER_REVISION, new), Ref(CONFIG_MAP, new)]
+    assert [action.ref for action in switch] == [*pinned, ROOT]
     assert selected(cluster) == new
     assert Ref(DEPLOYMENT, old) in cluster.objects, "the old pods stay until the switch has been seen"
-    record, *retire = cluster.reconcile()
-    assert record.ref == Ref(CONTROLLER_REVISION, new), "the history takes up the digest of what serves"
+    retire = cluster.reconcile()
     assert all(isinstance(action, Delete) and action.ref.name == old for action in retire)
     cluster.settle()
     assert Ref(DEPLOYMENT, old) not in cluster.objects
@@ -375,3 +375,18 @@ def test_what_is_said_of_pods_reaches_them() -> None:
     for container in (*spec["containers"], *spec["initContainers"]):
         assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
     assert spec["containers"][0]["resources"] == {"limits": {"cpu": "2"}}
+
+
+def test_a_pod_that_finds_other_content_is_told_while_the_others_serve_on() -> None:
+    cluster = served(minReplicas=1, maxReplicas=4)
+    name = selected(cluster)
+    refused = told(ModelState.FAILED, "ContentChanged", "s3://models/magika has changed")
+    cluster.pod(name, 1, ready=False, report=refused)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "ContentChanged")
+    assert cluster.condition("Stalled") == ("True", "ContentChanged")
+    assert cluster.condition("Serving")[0] == "True"
+    assert "ContentChanged" in [event.reason for event in cluster.story]
+    cluster.pod(name, 1, ready=True)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")

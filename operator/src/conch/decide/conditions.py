@@ -14,7 +14,7 @@ from conch.decide.rollout import Decision
 from conch.decide.scaling import autoscaling
 from conch.decide.sleep import NOT_YET, asleep, wakes_up
 from conch.decide.steps import GPU_SHORT
-from conch.decide.trouble import trouble
+from conch.decide.trouble import content_changed, trouble
 from conch.decide.verdict import Truth, Verdict
 from conch.decide.warm import job_refused, warmup_failed
 from conch.observe import Trouble, World
@@ -39,7 +39,8 @@ def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, ro
     sleeps = asleep(world, decision.rollout, decision.wanted)
     there = done and (sleeps or world.ready(decision.wanted) >= floor_of(world.service))
     hinders = _hindered(decision, _PASSING | _PERHAPS) if there else None
-    up = there and _programmed(world, decision, routed=routed) and hinders is None
+    changed = content_changed(world, decision.serving) if there else None
+    up = there and _programmed(world, decision, routed=routed) and hinders is None and changed is None
     verdicts = [
         _ready(world, decision, found or hinders, up=up and refused is None),
         _serving(world, decision, found),
@@ -49,7 +50,7 @@ def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, ro
         verdicts.append(autoscaling(world, decision.serving))
     if world.service.spec.traffic is not None:
         verdicts.append(_traffic(world, decision, routed=routed))
-    stuck = decision.in_force.unsupported if there else None
+    stuck = (decision.in_force.unsupported or changed) if there else None
     if refused is not None or decision.overdue or decision.failed or stuck is not None:
         why = refused or (_failure(decision) if decision.failed else stuck or _late(found))
         verdicts.append(Verdict(ConditionType.STALLED, "True", why.reason, why.message))

@@ -13,6 +13,7 @@ from conch_contract import ModelReport, ModelState, names
 
 # Restarts from which on a container that is not ready counts as crash-looping.
 CRASHES: Final = 2
+CONTENT_CHANGED: Final = "ContentChanged"  # the agent's word
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 
@@ -97,6 +98,15 @@ def model_failed(world: World, revision: str) -> Trouble | None:
         for model in pod.report.models if pod.report else ():
             if model.state is ModelState.FAILED:
                 return Trouble(model.reason or "ModelFailed", _sentence(model))
+    return None
+
+
+def content_changed(world: World, revision: str) -> Trouble | None:
+    """A pod found other content than the revision serves: as long as that is so, no pod can be added or replaced."""
+    for pod in world.pods_of(revision):
+        for model in pod.report.models if pod.report and not pod.ready else ():
+            if model.reason == CONTENT_CHANGED:
+                return Trouble(CONTENT_CHANGED, _sentence(model))
     return None
 
 

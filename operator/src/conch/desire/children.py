@@ -57,7 +57,7 @@ def _rendered(world: World, decision: Decision, living: Living, images: Images) 
             revision = new_revision(world.service, living.name, 0, images)
         if revision.number != decision.number:
             revision = asked_for(world, revision, decision.number)
-    return served(world, revision) if revision is not None and living.name == world.routed else revision
+    return served(world, revision) if revision is not None else None
 
 
 def deployment(service: InferenceService, revision: Revision, living: Living) -> Manifest:

@@ -3,6 +3,7 @@
 So an operator of a later version, with other defaults or another image, changes no pod that serves.
 """
 
+import json
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,7 +20,7 @@ from conch.api.text import clean
 from conch.desire.pod import pod_template
 from conch.observe import Revision, World
 from conch.triton import model_config, warmup
-from conch_contract import ModelManifest, ModelSource, names
+from conch_contract import ModelManifest, ModelSource, ModelState, names
 
 _NOTE_LENGTH: Final = 1024  # bytes of a note that are kept: it is copied with every write of the record
 
@@ -52,12 +53,13 @@ def asked_for(world: World, revision: Revision, number: int) -> Revision:
 
 
 def served(world: World, revision: Revision) -> Revision:
-    """Return a revision that serves with the digest that its pods told, or that they told before."""
+    """Return a revision with the digest that its first ready pod told: all its pods serve that content ever after."""
     if revision.digest or not world.ready(revision.name):
         return revision
     said = world.service.status.revision(revision.name)
-    told = [model.digest for pod in world.pods_of(revision.name) if pod.report for model in pod.report.models]
-    told += [model.digest for model in said.models] if said else []
+    ready = (pod for pod in world.pods_of(revision.name) if pod.ready and pod.report)
+    told = [model.digest for pod in ready for model in (pod.report.models if pod.report else ())]
+    told += [model.digest for model in said.models if model.state == ModelState.READY] if said else []
     return replace(revision, digest=next(filter(None, told), ""))
 
 
@@ -95,8 +97,17 @@ def controller_revision(service: InferenceService, revision: Revision) -> Manife
 
 
 def config_map(service: InferenceService, revision: Revision) -> Manifest:
-    """Build the ConfigMap that tells pods what to serve."""
+    """Build the ConfigMap that tells pods what to serve; once a pod has served, in which content."""
     return {
         **child(service, CONFIG_MAP, revision.name, revision.name),
-        "data": {names.MANIFEST_FILE: revision.manifest},
+        "data": {names.MANIFEST_FILE: _pinned(revision)},
     }
+
+
+def _pinned(revision: Revision) -> str:
+    """Return the manifest with the digest of the content that the revision serves, where it is known."""
+    if not revision.digest:
+        return revision.manifest
+    said = json.loads(revision.manifest)  # as it was stored, with what only another version of Conch knows
+    models = [{**model, "digest": revision.digest} for model in said["models"]]
+    return json.dumps({**said, "models": models}, separators=(",", ":"))

@@ -102,7 +102,10 @@ class Agent:
         served = {name for name, (model, _) in self._models.items() if model.serving}
         self._log.info("manifest", models=sorted(wanted))
         for name, (model, _) in list(self._models.items()):
-            if wanted.get(name) != model.source:
+            source = wanted.get(name)
+            if source and source.model_copy(update={"digest": ""}) == model.source.model_copy(update={"digest": ""}):
+                model.pin(source)
+            else:
                 await self._stop(name)
         await self._remove_others(wanted)
         for name, source in wanted.items():

@@ -59,7 +59,18 @@ class Model:
     @property
     def serving(self) -> bool:
         """Tell whether the wanted versions answer, and have been warmed where that is asked for."""
-        return self._warm and self._loaded
+        return self._warm and self._loaded and not self._is_other
+
+    @property
+    def _is_other(self) -> bool:
+        """Tell whether other content is laid out than the one that the revision serves."""
+        return bool(self._laid and self.source.digest and self._laid.digest != self.source.digest)
+
+    def pin(self, source: ModelSource) -> None:
+        """Take in the same source with the digest of the content that the revision serves."""
+        self.source = source
+        if self._preparation:
+            self._preparation.digest = source.digest
 
     @property
     def _loaded(self) -> bool:
@@ -107,6 +118,7 @@ class Model:
                 await self._prepare()
                 fetching.reset()
                 await self._serve(loading)
+                continue
             except Failure as failure:
                 self._fail(failure)
                 wait = (loading if failure.reason in _COSTLY else fetching).next()
@@ -135,7 +147,7 @@ class Model:
         self._fetch_began = time.monotonic()
 
     async def _serve(self, backoff: Backoff) -> None:
-        """Load where Triton lacks it, warm, and look on; leaves only by Failure."""
+        """Load where Triton lacks it, warm, and look on; leaves by Failure, or where other content is wanted."""
         if self._state != ModelState.READY:
             self._state = ModelState.LOADING
         confirmed = warmed = False
@@ -143,6 +155,8 @@ class Model:
         patience = Backoff(first=30, longest=600)
         while True:
             states = {version.state for version in self._versions()}
+            if self._is_other:
+                return  # the source is asked again
             if not self._loaded:
                 confirmed = False
             if self._watch.view is None:

@@ -58,8 +58,10 @@ class Preparation:
         self._settings = settings
         self._name = check_name(source)
         self._folder = settings.downloads / source.name
-        # How a model is warmed is no part of what is served: another warm-up loads nothing anew.
-        served = source.model_copy(update={"warmup": None})
+        self.digest = source.digest  # of the content that the revision serves; empty: any content will do
+        # How a model is warmed is no part of what is served: another warm-up loads nothing anew. Nor is the digest,
+        # which the operator knows only when a pod has told it.
+        served = source.model_copy(update={"warmup": None, "digest": ""})
         self._want = hashlib.sha256(served.to_json().encode()).hexdigest()
 
     @property
@@ -74,13 +76,35 @@ class Preparation:
             found = Laid(**{**raw, "versions": tuple(raw["versions"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        if found.want != self._want or found.boot != _boot():
+        if found.want != self._want or found.boot != _boot() or (self.digest and found.digest != self.digest):
             return None
         self.progress.fetched = self.progress.total = found.size
         return found
 
     async def fresh(self, kept: Laid | None, fetching: Callable[[], None] | None = None) -> Laid:
-        """Fetch and lay out; or return `kept` where the source is still the same. Raises Failure."""
+        """Fetch and lay out; or return `kept` where the source is still the same, or has other content than allowed.
+
+        Raises:
+            Failure: also where all that can be had is other content than the revision serves.
+        """
+        if kept and self.digest and kept.digest == self.digest:
+            return kept
+        laid = await self._fetched(kept, fetching)
+        self._refuse_other(laid.digest)
+        return laid
+
+    def _refuse_other(self, digest: str) -> None:
+        """Refuse content that other pods of the revision do not serve. Raises Failure."""
+        if not self.digest or digest == self.digest:
+            return
+        raise Failure(
+            Reason.CONTENT_CHANGED,
+            f"{self._source.storage_uri} has changed: this revision serves {self.digest}, and there is {digest} now."
+            " Write each content under a path of its own; to serve this one, change the predictor, such as an"
+            " annotation in pod.annotations, so that it becomes a new revision.",
+        )
+
+    async def _fetched(self, kept: Laid | None, fetching: Callable[[], None] | None) -> Laid:
         began = time.monotonic()
         try:
             source = open_source(self._source.storage_uri, self._settings)
@@ -99,6 +123,7 @@ class Preparation:
         plan = layout.plan(self._source.format, paths, uri, names)
         fetch = Fetch(source, self._folder, self._settings.max_bytes, self.progress)
         fetched = await fetch.run(listing)
+        self._refuse_other(fetched.digest)
         backend = layout.BACKENDS[self._source.format]
         merged = config.merge(own, self._source, backend, _content(self._want, fetched.digest))
         marker = Laid(

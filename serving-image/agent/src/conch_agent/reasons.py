@@ -22,6 +22,7 @@ class Reason(StrEnum):
     TOO_LARGE = "TooLarge"
     UNSAFE_PATH = "UnsafePath"
     CHANGED = "SourceChanged"
+    CONTENT_CHANGED = "ContentChanged"
     UNSUPPORTED = "Unsupported"
     FETCH_FAILED = "FetchFailed"
     NOT_A_MODEL = "NotAModel"

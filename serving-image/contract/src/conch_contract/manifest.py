@@ -54,6 +54,7 @@ class ModelSource(Wire):
     storage_uri: str = Field(description="s3://bucket/prefix, https://host/file, pvc://claim/path or file:///path")
     config: TritonConfig = TritonConfig()
     warmup: Warmup | None = None
+    digest: str = Field("", description="of the files that the revision serves, sha256:...; empty: not known yet")
 
 
 class ModelManifest(Wire):
