@@ -11,9 +11,12 @@ from typing import Any, Final
 from conch.api.times import format_time, parse_time
 from conch.observe import Trouble, World
 from conch_contract import ModelReport, ModelState, names
+from conch_contract.remedies import SHARED_MEMORY
 
 # Restarts from which on a container that is not ready counts as crash-looping.
 CRASHES: Final = 2
+# 128 and SIGBUS: a process wrote to memory that /dev/shm has no room for.
+BUS_ERROR: Final = 135
 # Seconds without an answer after which users have waited long enough; a probe that was late once is over by then.
 PATIENCE: Final = 10
 _ENDS: Final = ("state", "lastState")
@@ -83,10 +86,11 @@ def crash_loop(world: World, revision: str) -> Trouble | None:
         last = container.get("lastState", {}).get("terminated")
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
             continue
+        name, cure = container["name"], _cure(container, last)
+        log = f"kubectl logs -l {names.LABEL_REVISION}={revision} -c {name} --previous"
         return Trouble(
             "CrashLooping",
-            f"Container {container['name']} of {revision} ends again and again ({_how(last)}); see:"
-            f" kubectl logs -l {names.LABEL_REVISION}={revision} -c {container['name']} --previous",
+            f"Container {name} of {revision} ends again and again ({_how(last)}).{cure} See: {log}",
         )
     return None
 
@@ -108,6 +112,12 @@ def not_answering(world: World, revision: str) -> Trouble | None:
 
 
 CHECKS: Final[tuple[Check, ...]] = (pods_refused, unschedulable, container_waits, model_failed, crash_loop)
+
+
+def _cure(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
+    """Return what to do about an end whose cause its exit code tells; empty where the log has to."""
+    bus_error = container["name"] == names.TRITON_CONTAINER and ended.get("exitCode") == BUS_ERROR
+    return f" The exit code is that of a bus error. {SHARED_MEMORY}" if bus_error else ""
 
 
 def _how(ended: Mapping[str, Any]) -> str:
