@@ -87,7 +87,7 @@ PRIORITIES = """
     dynamic_batching {
         preferred_batch_size: [4, 8] max_queue_delay_microseconds: 500
         priority_levels: 2 default_priority_level: 1
-        default_queue_policy { max_queue_size: 3 timeout_action: DELAY }
+        default_queue_policy { max_queue_size: 3 timeout_action: DELAY default_timeout_microseconds: 20 }
         priority_queue_policy { key: 2 value { default_timeout_microseconds: 9 } }
     }
 """
@@ -170,8 +170,14 @@ CLASHES = [
     (ENSEMBLE, BATCHING, "", ("dynamicBatching is set", "config.pbtxt has ensemble_scheduling")),
     (ENSEMBLE, TritonConfig(instance_groups=(InstanceGroup(),)), "", ("instanceGroups", "ensemble_scheduling")),
     (ENSEMBLE, TritonConfig(), "onnxruntime", ("modelFormat.name is onnx", "ensemble_scheduling", "triton")),
+    (
+        "sequence_batching { oldest { preferred_batch_size: [4, 8] } }",
+        TritonConfig(max_batch_size=6),
+        "",
+        ("maxBatchSize is 6", "preferred_batch_size of sequence_batching in config.pbtxt has 8"),
+    ),
     (PRIORITIES, TritonConfig(max_batch_size=4), "", ("maxBatchSize is 4", "preferred_batch_size", "has 8")),
-    (PRIORITIES, TritonConfig(max_batch_size=0), "", ("maxBatchSize is 0", "dynamic_batching")),
+    (PRIORITIES, TritonConfig(max_batch_size=0), "", ("maxBatchSize is 0", "preferred_batch_size")),
     (
         "max_batch_size: 4",
         TritonConfig(dynamic_batching=DynamicBatching(preferred_batch_size=(2, 8))),
@@ -210,6 +216,11 @@ def test_a_clash_names_both_sides_and_the_remedy(
         ("sequence_batching {}", TritonConfig(max_batch_size=8)),
         ("sequence_batching {}", TritonConfig(instance_groups=(InstanceGroup(count=2),))),
         (PRIORITIES, TritonConfig(max_batch_size=8)),
+        ("dynamic_batching {}", TritonConfig(max_batch_size=0)),
+        (
+            "dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
+            TritonConfig(dynamic_batching=DynamicBatching(preserve_ordering=True)),
+        ),
         (PRIORITIES, TritonConfig(max_batch_size=4, dynamic_batching=DynamicBatching(preferred_batch_size=(4,)))),
         (PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching(preserve_ordering=False))),
     ],

@@ -1,7 +1,8 @@
 """Fields of the manifest and of config.pbtxt that exclude one another.
 
-Triton refuses each combination, most of them with "failed to poll from model repository" and no reason. A message here
-names both sides and what to remove.
+Triton 2.51 refuses each combination, most of them with "failed to poll from model repository" and no reason. A message
+here names both sides and what to remove. What Triton accepts is no clash: maxBatchSize 0 with dynamic_batching, or
+preserveOrdering with a DELAY that has no timeout.
 """
 
 from __future__ import annotations
@@ -63,18 +64,18 @@ def _batch_sizes(file: ModelConfig, typed: TritonConfig) -> Iterator[str]:
     batching = typed.dynamic_batching
     sizes = batching.preferred_batch_size if batching else None
     largest = typed.max_batch_size
-    if largest is not None and sizes is None and file.HasField("dynamic_batching"):
-        preferred = max(file.dynamic_batching.preferred_batch_size, default=0)
-        if largest == 0:
-            yield (
-                f"{_TYPED}maxBatchSize is 0, and config.pbtxt has dynamic_batching, which needs batches. Set "
-                "maxBatchSize to at least 1, or remove dynamic_batching from config.pbtxt"
-            )
-        elif preferred > largest:
-            yield (
-                f"{_TYPED}maxBatchSize is {largest}, and preferred_batch_size in config.pbtxt has {preferred}. Raise "
-                "maxBatchSize, or set dynamicBatching.preferredBatchSize to sizes up to it"
-            )
+    oldest = file.sequence_batching.oldest.preferred_batch_size
+    if largest is not None and max(oldest, default=0) > largest:
+        yield (
+            f"{_TYPED}maxBatchSize is {largest}, and preferred_batch_size of sequence_batching in config.pbtxt has "
+            f"{max(oldest)}. Raise maxBatchSize, or lower preferred_batch_size in config.pbtxt"
+        )
+    preferred = max(file.dynamic_batching.preferred_batch_size, default=0)
+    if largest is not None and sizes is None and preferred > largest:
+        yield (
+            f"{_TYPED}maxBatchSize is {largest}, and preferred_batch_size in config.pbtxt has {preferred}. Raise "
+            "maxBatchSize, or set dynamicBatching.preferredBatchSize to sizes up to it"
+        )
     elif largest is None and sizes and 0 < file.max_batch_size < max(sizes):
         yield (
             f"{_TYPED}dynamicBatching.preferredBatchSize has {max(sizes)}, and max_batch_size in config.pbtxt is "
@@ -90,7 +91,9 @@ def _ordering(file: ModelConfig, typed: TritonConfig) -> Iterator[str]:
     policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
     if batching.priority_levels > 1:
         obstacle = f"priority_levels: {batching.priority_levels}"
-    elif any(policy.timeout_action == ModelQueuePolicy.DELAY for policy in policies):
+    elif any(
+        policy.timeout_action == ModelQueuePolicy.DELAY and policy.default_timeout_microseconds for policy in policies
+    ):
         obstacle = "timeout_action: DELAY"
     else:
         return
