@@ -9,6 +9,7 @@ from typing import Final
 from conch_agent.reasons import Failure, Reason
 
 _CONFIG: Final = "config.pbtxt"
+_MODEL: Final = "model."  # how Triton's default names of model files begin: model.onnx, model.plan, model.savedmodel
 _MOST: Final = 8  # models that a message names
 
 
@@ -23,20 +24,24 @@ def is_version(path: PurePosixPath) -> bool:
 
 
 def find_models(paths: Iterable[PurePosixPath]) -> tuple[PurePosixPath, ...]:
-    """Return the folders that are laid out for Triton: each has a config.pbtxt or version folders.
+    """Return the folders that are laid out for Triton: a config.pbtxt, or a file of Triton's name in a version folder.
 
-    Version folders alone make a model only where their parent is no part of another model.
+    >>> [str(model) for model in find_models(map(PurePosixPath, ("a/config.pbtxt", "b/1/model.plan", "c/2023/x.csv")))]
+    ['a', 'b']
     """
-    found = tuple(paths)
-    configured = {path.parent for path in found if path.name == _CONFIG and len(path.parts) > 1}
-    versioned = {
-        folder
-        for path in found
-        for folder in path.parents
-        if folder.parts and is_version(path.relative_to(folder)) and not any(map(str.isdecimal, folder.parts))
-    }
-    models = configured | versioned
-    return tuple(sorted(folder for folder in models if not any(parent in models for parent in folder.parents)))
+    folders = {folder for path in paths if (folder := _model_folder(path))}
+    return tuple(sorted(folder for folder in folders if not any(parent in folders for parent in folder.parents)))
+
+
+def _model_folder(path: PurePosixPath) -> PurePosixPath | None:
+    """Return the model folder that a file of its own shows; None where it shows none."""
+    if path.name == _CONFIG and len(path.parts) > 1:
+        return path.parent
+    for depth in range(1, len(path.parts) - 1):
+        folder, inner = PurePosixPath(*path.parts[:depth]), PurePosixPath(*path.parts[depth:])
+        if is_version(inner) and inner.parts[1].startswith(_MODEL):
+            return folder
+    return None
 
 
 def several_models(paths: Iterable[PurePosixPath], uri: str) -> Failure | None:
