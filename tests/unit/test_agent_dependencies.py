@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from conch_agent.dependencies import find_bls_callees, find_callees, missing_models_sentence
+from conch_agent.dependencies import describe_missing_models, find_bls_callees, find_callees
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,6 @@ def test_steps_and_calls_add_up_without_the_model_itself(tmp_path: Path) -> None
 
 
 def test_the_sentence_names_all_and_the_way_out() -> None:
-    sentence = missing_models_sentence("m", ("a", "b"))
+    sentence = describe_missing_models("m", ("a", "b"))
     assert sentence.startswith("Model 'm' calls 'a', 'b', and an InferenceService serves one model.")
     assert "InferenceService of its own" in sentence

@@ -23,7 +23,7 @@ from conch.observe import Store, Unreadable, World, observe
 from conch.observe.capacity import Capacity
 from conch.plan import Action, Apply, Delete, Refusal, plan
 from conch.traffic import router_of
-from conch.triton import configured_fields
+from conch.triton import list_configured_fields
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _course(world: World, decision: Decision) -> Course:
         message=_message(world, decision),
         budget=decision.budget,
         stages=_stages(world, decision),
-        configured=configured_fields(world.service.spec.predictor.triton),
+        configured=list_configured_fields(world.service.spec.predictor.triton),
         warnings=_warnings(world, decision.wanted),
     )
 

@@ -86,11 +86,11 @@ def crash_loop(world: World, revision: str) -> Trouble | None:
         last = container.get("lastState", {}).get("terminated")
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
             continue
-        name, cure = container["name"], _cure(container, last)
+        name, advice = container["name"], _explain_exit(container, last)
         log = f"kubectl logs -l {names.LABEL_REVISION}={revision} -c {name} --previous"
         return Trouble(
             "CrashLooping",
-            f"Container {name} of {revision} ends again and again ({_how(last)}).{cure} See: {log}",
+            f"Container {name} of {revision} ends again and again ({_how(last)}).{advice} See: {log}",
         )
     return None
 
@@ -114,7 +114,7 @@ def not_answering(world: World, revision: str) -> Trouble | None:
 CHECKS: Final[tuple[Check, ...]] = (pods_refused, unschedulable, container_waits, model_failed, crash_loop)
 
 
-def _cure(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
+def _explain_exit(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
     """Return what to do about an end whose cause its exit code tells; empty where the log has to."""
     bus_error = container["name"] == names.TRITON_CONTAINER and ended.get("exitCode") == BUS_ERROR
     return f" The exit code is that of a bus error. {SHARED_MEMORY}" if bus_error else ""

@@ -21,7 +21,7 @@ def model_config(typed: api.Triton) -> TritonConfig:
     )
 
 
-def configured_fields(typed: api.Triton) -> tuple[str, ...]:
+def list_configured_fields(typed: api.Triton) -> tuple[str, ...]:
     """Return the fields of a manifest that win over the same fields of config.pbtxt, as paths below `triton`."""
     wire = typed.to_wire()
     fields = [field for field in _MODEL_CONFIG if field in wire]

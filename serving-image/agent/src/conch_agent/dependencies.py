@@ -50,7 +50,7 @@ def find_bls_callees(program: bytes) -> set[str]:
     return {name for name in found if name}
 
 
-def missing_models_sentence(model: str, missing: Sequence[str]) -> str:
+def describe_missing_models(model: str, missing: Sequence[str]) -> str:
     """Return the sentence about the models that a model calls and its Triton does not have."""
     names = ", ".join(f"'{name}'" for name in missing)
     return (

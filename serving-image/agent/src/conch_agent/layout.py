@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from conch_agent.model_files import NOTHING_NAMED, ModelNames, select_model
-from conch_agent.model_repository import is_version, several_models, triton_layout_sentence
+from conch_agent.model_repository import describe_triton_layout, is_version, refuse_several_models
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import ModelFormat
 
@@ -80,7 +80,7 @@ def plan(kind: ModelFormat, paths: Iterable[PurePosixPath], uri: str, names: Mod
     versions = tuple(sorted({int(path.parts[0]) for path in model if is_version(path)}))
     if kind == "triton":
         if not versions and config is None:
-            raise several_models(found, uri) or _not_a_model(kind, found, uri)
+            raise refuse_several_models(found, uri) or _not_a_model(kind, found, uri)
         return Plan({path: root / path for path in model}, versions, config)
     files: dict[PurePosixPath, PurePosixPath] = {}
     for version in versions or (1,):
@@ -163,6 +163,6 @@ def _is_documentation(path: PurePosixPath) -> bool:
 def _not_a_model(kind: ModelFormat, found: tuple[PurePosixPath, ...], uri: str, problem: str = "") -> Failure:
     names = ", ".join(str(path) for path in found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
     because = f" ({problem})" if problem else ""
-    way = "" if kind == "triton" else triton_layout_sentence(found, uri)
+    way = "" if kind == "triton" else describe_triton_layout(found, uri)
     message = f"{uri} is not a model of format {kind}{because}: it holds {names}; expected {_EXPECTED[kind]}.{way}"
     return Failure(Reason.NOT_A_MODEL, message)

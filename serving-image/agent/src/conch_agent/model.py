@@ -9,8 +9,8 @@ from typing import Final
 import structlog
 
 from conch_agent.backoff import Backoff
-from conch_agent.dependencies import missing_models_sentence
-from conch_agent.model_warnings import model_warnings, overrides_sentence
+from conch_agent.dependencies import describe_missing_models
+from conch_agent.model_warnings import build_warnings, describe_overrides
 from conch_agent.prepare import Laid, Preparation
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
@@ -101,7 +101,7 @@ class Model:
             bytes_total=progress.total if progress else 0,
             fetch_seconds=self._fetch_seconds(),
             load_seconds=round(self._load_seconds, 3),
-            warnings=model_warnings(self.source.name, self._laid, self._missing) if self._laid else (),
+            warnings=build_warnings(self.source.name, self._laid, self._missing) if self._laid else (),
             warmup=self._warmup,
         )
 
@@ -225,9 +225,9 @@ class Model:
         words = self._words(answer)
         missing = self._missing_callees()
         if any(name in words for name in missing):
-            sentence = missing_models_sentence(self.source.name, missing)
+            sentence = describe_missing_models(self.source.name, missing)
             return Failure(Reason.MODEL_MISSING, f"{sentence} Triton's words: {words}")
-        overrides = overrides_sentence(self._laid) if self._laid else ""
+        overrides = describe_overrides(self._laid) if self._laid else ""
         return Failure(Reason.LOAD_FAILED, " ".join(filter(None, (explain(words), overrides))))
 
     def _missing_callees(self) -> tuple[str, ...]:

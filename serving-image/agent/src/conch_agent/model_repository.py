@@ -44,7 +44,7 @@ def _model_folder(path: PurePosixPath) -> PurePosixPath | None:
     return None
 
 
-def several_models(paths: Iterable[PurePosixPath], uri: str) -> Failure | None:
+def refuse_several_models(paths: Iterable[PurePosixPath], uri: str) -> Failure | None:
     """Return the failure of a storageUri that has its models in folders below; None where there is none."""
     found = tuple(paths)
     models = find_models(found)
@@ -53,24 +53,24 @@ def several_models(paths: Iterable[PurePosixPath], uri: str) -> Failure | None:
     if len(models) == 1:
         beside = sorted(str(path) for path in found if not path.is_relative_to(models[0]))
         holds = f" It holds {', '.join(beside[:_MOST])} beside that." if beside else ""
-        message = f"{uri} is not a Triton model folder, {models[0]} in it is one.{holds} {_write(models[0], uri)}"
+        message = f"{uri} is not a Triton model folder, {models[0]} in it is one.{holds} {_suggest(models[0], uri)}"
         return Failure(Reason.NOT_A_MODEL, message)
     names = ", ".join(map(str, models[:_MOST])) + (f" and {len(models) - _MOST} more" if len(models) > _MOST else "")
     message = (
         f"{uri} is a Triton model repository of {len(models)} models ({names}), and an InferenceService serves one. "
-        f"{_write(models[0], uri)} Serve each of the others as an InferenceService of its own. Models that call one "
+        f"{_suggest(models[0], uri)} Serve each of the others as an InferenceService of its own. Models that call one "
         "another, as the steps of an ensemble do, have to be put into one model, such as a Python model."
     )
     return Failure(Reason.SEVERAL_MODELS, message)
 
 
-def triton_layout_sentence(paths: Iterable[PurePosixPath], uri: str) -> str:
+def describe_triton_layout(paths: Iterable[PurePosixPath], uri: str) -> str:
     """Return what to write where a folder of another format is laid out for Triton; empty where it is not."""
     models = find_models(paths)
     if not models:
         return ""
-    return f" {models[0]} is laid out for Triton: set modelFormat.name to triton. {_write(models[0], uri)}"
+    return f" {models[0]} is laid out for Triton: set modelFormat.name to triton. {_suggest(models[0], uri)}"
 
 
-def _write(model: PurePosixPath, uri: str) -> str:
+def _suggest(model: PurePosixPath, uri: str) -> str:
     return f"Write the folder of one model into storageUri, such as {uri.rstrip('/')}/{model}."

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from conch_agent.dependencies import missing_models_sentence
+from conch_agent.dependencies import describe_missing_models
 from conch_agent.prepare import Laid
-from conch_agent.reasons import Warn
+from conch_agent.reasons import WarningReason
 from conch_contract import ModelWarning
 
 _LONGEST: Final = 1000  # characters of a message
 
 
-def model_warnings(name: str, laid: Laid, missing: Sequence[str]) -> tuple[ModelWarning, ...]:
+def build_warnings(name: str, laid: Laid, missing: Sequence[str]) -> tuple[ModelWarning, ...]:
     """Return the warnings of a model.
 
     Args:
@@ -22,9 +22,9 @@ def model_warnings(name: str, laid: Laid, missing: Sequence[str]) -> tuple[Model
         missing: Models that it calls and that its Triton does not serve.
     """
     sentences = {
-        Warn.CONFIG_OVERRIDDEN: overrides_sentence(laid),
-        Warn.MODEL_RENAMED: _renamed(name, laid.file_name),
-        Warn.CALLEE_MISSING: f"{missing_models_sentence(name, missing)} Requests that need them fail."
+        WarningReason.CONFIG_OVERRIDDEN: describe_overrides(laid),
+        WarningReason.MODEL_RENAMED: _renamed(name, laid.file_name),
+        WarningReason.CALLEE_MISSING: f"{describe_missing_models(name, missing)} Requests that need them fail."
         if missing
         else "",
     }
@@ -33,7 +33,7 @@ def model_warnings(name: str, laid: Laid, missing: Sequence[str]) -> tuple[Model
     )
 
 
-def overrides_sentence(laid: Laid) -> str:
+def describe_overrides(laid: Laid) -> str:
     """Return the sentence about fields of config.pbtxt that the manifest overrides; empty where there are none."""
     return f"The InferenceService overrides config.pbtxt: {'; '.join(laid.overrides)}." if laid.overrides else ""
 

@@ -44,7 +44,7 @@ class Reason(StrEnum):
     INTERNAL = "InternalError"
 
 
-class Warn(StrEnum):
+class WarningReason(StrEnum):
     """The `reason` of a ModelWarning: the model is served, and its user may not expect how."""
 
     CONFIG_OVERRIDDEN = "ConfigOverridden"

@@ -33,12 +33,12 @@ _REMEDIES: Final = (
 )
 
 
-def remedy(words: str) -> str:
+def find_remedy(words: str) -> str:
     """Return what a user can do about an error of Triton; empty where Triton's own words are enough.
 
-    >>> remedy("Model m_0: use '--shm-size' flag")[:36]
+    >>> find_remedy("Model m_0: use '--shm-size' flag")[:36]
     'Shared memory (/dev/shm) is full: Py'
-    >>> remedy("unexpected shape for input 'x'")
+    >>> find_remedy("unexpected shape for input 'x'")
     ''
     """
     for pattern, sentence in _REMEDIES:
@@ -53,5 +53,5 @@ def explain(words: str) -> str:
     >>> explain("unexpected shape for input 'x'")
     "unexpected shape for input 'x'"
     """
-    found = remedy(words)
+    found = find_remedy(words)
     return f"{found} Triton's words: {words}" if found else words

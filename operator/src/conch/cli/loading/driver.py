@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from conch.cli.loading.tally import Outcome
-from conch_contract.remedies import remedy
+from conch_contract.remedies import find_remedy
 
 # A request that could not be started so many seconds after it was due is not sent any more.
 PATIENCE: Final = 1.0
@@ -97,5 +97,5 @@ def words(error: BaseException) -> str:
     """
     text = str(error).strip()
     line = text.splitlines()[0][:_LONGEST] if text else type(error).__name__
-    found = remedy(text)
+    found = find_remedy(text)
     return f"{found} Triton's words: {line}" if found else line
