@@ -55,6 +55,12 @@ Argument = Annotated[
         expression="self.split('=')[0]"
         " + ' is set by Conch, which needs it to load, probe and drain the model; remove it from args'",
     ),
+    # A beginning of it that is longer than model-con, which is one of model-control-mode too.
+    Rule(
+        "!self.startsWith('--model-conf')",
+        message="--model-config-name makes Triton read another file than the config.pbtxt into which Conch merges"
+        " spec.predictor.triton; keep that configuration as config.pbtxt and remove the flag",
+    ),
 ]
 
 
