@@ -38,6 +38,15 @@ def test_the_examples_in_the_docstrings() -> None:
         (STARTING, "Raise spec.predictor.triton.shmSize"),
         (CALLING, "The model calls the model 'scaler'"),
         (POLLING, "Read the log of the container triton"),
+        ("Internal: ModuleNotFoundError: No module named 'torch'", "The image has no Python package 'torch'"),
+        (
+            "unable to find backend library for backend 'tensorrt', try specifying runtime on the model configuration.",
+            "no backend 'tensorrt'. Set spec.predictor.triton.image",
+        ),
+        (
+            "instance group m_0 of model m has kind KIND_GPU but no GPUs are available",
+            "Set spec.predictor.resources.limits['nvidia.com/gpu']",
+        ),
     ],
 )
 def test_a_known_error_begins_with_the_remedy_and_ends_with_tritons_words(error: str, part: str) -> None:

@@ -19,6 +19,18 @@ _REASON_IN_LOG: Final = (
     "Triton refuses the model's configuration or files, and writes the reason to its log only. Read the log of the"
     " container triton."
 )
+_NO_PACKAGE: Final = (
+    "The image has no Python package '{module}'. Put the package beside model.py, name an environment in"
+    " EXECUTION_ENV_PATH of config.pbtxt, or set spec.predictor.triton.image to an image that has it."
+)
+_NO_BACKEND: Final = (
+    "The image has no backend '{backend}'. Set spec.predictor.triton.image to an image that has it, or convert the"
+    " model to a format that this image serves."
+)
+_NO_GPU: Final = (
+    "The container has no GPU. Set spec.predictor.resources.limits['nvidia.com/gpu'], or the kind of the instance group"
+    " to CPU."
+)
 _REMEDIES: Final = (
     # python_backend: "Failed to increase the shared memory pool size for key ... use '--shm-size' flag ...", and
     # "Unable to initialize shared memory key ...".
@@ -28,8 +40,11 @@ _REMEDIES: Final = (
         re.compile(r"Failed for execute the inference request\. Model '(?P<model>[^']*)' is not ready"),
         _MODEL_NOT_SERVED,
     ),
+    (re.compile(r"ModuleNotFoundError: No module named '(?P<module>[^']*)'"), _NO_PACKAGE),
     # Triton's core.
     (re.compile(r"failed to poll from model repository"), _REASON_IN_LOG),
+    (re.compile(r"unable to find backend library for backend '(?P<backend>[^']*)'"), _NO_BACKEND),
+    (re.compile(r"kind KIND_GPU but no GPUs are available"), _NO_GPU),
 )
 
 
