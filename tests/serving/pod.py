@@ -74,8 +74,13 @@ class Pod:
         self.agent = Process(command, self.root / "agent.log", {"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"})
         until(lambda: self._get("/live")[0] == 200, "the agent is live", 20, self.agent)
 
-    def start_triton(self, *args: str, restricted: bool = True, age: int = 4000, grace: int = 5000) -> None:
-        """Start Triton through a shell that reads the key, as the operator renders it; `args` are the user's."""
+    def start_triton(
+        self, *args: str, restricted: bool = True, age: int = 4000, grace: int = 5000, shm_size: str = ""
+    ) -> None:
+        """Start Triton through a shell that reads the key, as the operator renders it; `args` are the user's.
+
+        `shm_size` gives it a /dev/shm of its own, in a mount namespace.
+        """
         tree = tools.triton()
         key = shlex.quote(str(self.root / "control" / "key"))
         flags = [
@@ -99,6 +104,9 @@ class Pod:
                 f"--grpc-restricted-protocol={RESTRICTION}=$(cat {key})",
             ]
         command = ["/bin/sh", "-c", f'exec tritonserver {" ".join(flags)} "$@"', "sh", *args]
+        if shm_size:
+            mount = f'mount -t tmpfs -o size={shm_size} shm /dev/shm && exec "$@"'
+            command = ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", mount, "sh", *command]
         environment = {"PATH": tree.path, "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
         self.triton = Process(command, self.root / "triton.log", environment)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
+from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from conch_agent.config import CONTENT, merge, to_text, wanted_versions
+from conch_agent import overrides
+from conch_agent.config import CONTENT, Merged, merge, set_content, to_text, wanted_versions
+from conch_agent.overrides import compare
 from conch_agent.reasons import Failure, Reason
 from conch_contract import DynamicBatching, InstanceGroup, ModelSource, TritonConfig, VersionPolicy
 
@@ -15,7 +20,8 @@ def _source(config: TritonConfig | None = None) -> ModelSource:
 
 
 def test_without_anything_typed_only_the_name_the_backend_and_the_content_are_written() -> None:
-    config = merge(None, _source(), "onnxruntime", "c0ffee")
+    config = merge(None, _source(), "onnxruntime").config
+    set_content(config, "c0ffee")
     expected = ModelConfig(name="m", backend="onnxruntime")
     expected.parameters[CONTENT].string_value = "c0ffee"
     assert config == expected
@@ -35,31 +41,31 @@ def test_what_is_typed_wins_over_the_file() -> None:
         dynamic_batching=DynamicBatching(max_queue_delay_microseconds=100),
         version_policy=VersionPolicy(latest=2),
     )
-    config = merge(own, _source(typed), "onnxruntime", "c")
+    config = merge(own, _source(typed), "onnxruntime").config
     assert (config.name, config.backend, config.platform, config.max_batch_size) == ("m", "onnxruntime", "", 32)
     assert config.response_cache.enable
     assert len(config.instance_group) == 1
     group = config.instance_group[0]
     assert (group.kind, group.count, list(group.gpus)) == (1, 2, [0, 1])
-    assert list(config.dynamic_batching.preferred_batch_size) == []
+    assert list(config.dynamic_batching.preferred_batch_size) == [2]
     assert config.dynamic_batching.max_queue_delay_microseconds == 100
     assert config.version_policy.latest.num_versions == 2
 
 
 def test_a_model_of_tritons_own_format_keeps_its_backend() -> None:
-    assert merge('backend: "tensorrt"', _source(), "", "c").backend == "tensorrt"
+    assert merge('backend: "tensorrt"', _source(), "").config.backend == "tensorrt"
 
 
 def test_a_file_that_cannot_be_read_is_named_with_the_place() -> None:
     with pytest.raises(Failure) as raised:
-        merge("max_batch_size: many", _source(), "", "c")
+        merge("max_batch_size: many", _source(), "")
     assert raised.value.reason == Reason.INVALID_CONFIG
     assert "1:17" in raised.value.message
 
 
 def test_the_text_is_read_again_as_it_was() -> None:
-    config = merge('input [{name: "x" data_type: TYPE_FP32 dims: [-1]}]', _source(), "python", "c")
-    assert merge(to_text(config), _source(), "python", "c") == config
+    config = merge('input [{name: "x" data_type: TYPE_FP32 dims: [-1]}]', _source(), "python").config
+    assert merge(to_text(config), _source(), "python").config == config
 
 
 @pytest.mark.parametrize(
@@ -73,5 +79,183 @@ def test_the_text_is_read_again_as_it_was() -> None:
     ],
 )
 def test_wanted_versions(policy: VersionPolicy | None, wanted: tuple[int, ...]) -> None:
-    config = merge(None, _source(TritonConfig(version_policy=policy)), "", "c")
+    config = merge(None, _source(TritonConfig(version_policy=policy)), "").config
     assert wanted_versions(config, [2, 1, 3]) == wanted
+
+
+PRIORITIES = """
+    dynamic_batching {
+        preferred_batch_size: [4, 8] max_queue_delay_microseconds: 500
+        priority_levels: 2 default_priority_level: 1
+        default_queue_policy { max_queue_size: 3 timeout_action: DELAY default_timeout_microseconds: 20 }
+        priority_queue_policy { key: 2 value { default_timeout_microseconds: 9 } }
+    }
+"""
+GROUPS = """
+    instance_group [
+        { name: "a" kind: KIND_GPU count: 1 gpus: [0] profile: ["p"] host_policy: "h"
+          rate_limiter { resources [{ name: "r" count: 4 }] priority: 2 } },
+        { name: "b" kind: KIND_CPU count: 3 }
+    ]
+"""
+
+
+def _merge(own: str, config: TritonConfig, kind: str = "triton", backend: str = "") -> Merged:
+    source = ModelSource.model_validate({"name": "m", "format": kind, "storage_uri": "s3://b/m", "config": config})
+    return merge(own, source, backend)
+
+
+def test_a_typed_field_leaves_the_fields_beside_it_in_dynamic_batching() -> None:
+    merged = _merge(PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching(max_queue_delay_microseconds=1000)))
+    expected = ModelConfig()
+    text_format.Parse(PRIORITIES, expected)
+    expected.dynamic_batching.max_queue_delay_microseconds = 1000
+    assert merged.config.dynamic_batching == expected.dynamic_batching
+    assert [str(override) for override in merged.overrides] == [
+        "dynamic_batching.max_queue_delay_microseconds is 1000 (config.pbtxt: 500)"
+    ]
+
+
+def test_an_empty_message_changes_nothing_and_an_empty_list_empties() -> None:
+    assert not _merge(PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching())).overrides
+    emptied = _merge(PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching(preferred_batch_size=())))
+    assert not emptied.config.dynamic_batching.preferred_batch_size
+    assert str(emptied.overrides[0]) == "dynamic_batching.preferred_batch_size is [] (config.pbtxt: [4, 8])"
+    assert _merge("", TritonConfig(dynamic_batching=DynamicBatching())).config.HasField("dynamic_batching")
+
+
+def test_a_typed_group_leaves_the_fields_beside_it_in_its_group() -> None:
+    typed = (InstanceGroup(count=2), InstanceGroup(kind="GPU", gpus=(1,)))
+    merged = _merge(GROUPS, TritonConfig(instance_groups=typed))
+    first, second = merged.config.instance_group
+    assert (first.count, first.kind, list(first.gpus), list(first.profile), first.host_policy) == (
+        2,
+        1,
+        [0],
+        ["p"],
+        "h",
+    )
+    assert first.rate_limiter.resources[0].count == 4
+    assert (second.name, second.kind, second.count, list(second.gpus)) == ("b", 1, 3, [1])
+    assert [str(override) for override in merged.overrides] == [
+        "instance_group[0].count is 2 (config.pbtxt: 1)",
+        "instance_group[1].kind is KIND_GPU (config.pbtxt: KIND_CPU)",
+    ]
+
+
+def test_a_single_group_of_the_file_is_the_base_of_all() -> None:
+    own = 'instance_group [{ name: "a" kind: KIND_MODEL rate_limiter { priority: 2 } }]'
+    merged = _merge(own, TritonConfig(instance_groups=(InstanceGroup(count=1), InstanceGroup(kind="CPU", count=2))))
+    first, second = merged.config.instance_group
+    assert (first.name, first.kind, first.rate_limiter.priority) == ("a", 3, 2)
+    assert (second.name, second.kind, second.count, second.rate_limiter.priority) == ("", 2, 2, 2)
+
+
+def test_groups_that_the_manifest_expresses_are_replaced_and_others_never_lost() -> None:
+    typed = TritonConfig(instance_groups=(InstanceGroup(kind="CPU"),))
+    merged = _merge("instance_group [{count: 3 kind: KIND_GPU gpus: [0]}, {count: 4}]", typed)
+    assert [(group.kind, group.count, list(group.gpus)) for group in merged.config.instance_group] == [(2, 1, [])]
+    assert "instance_group[1] is unset (config.pbtxt: count: 4)" in map(str, merged.overrides)
+    with pytest.raises(Failure) as raised:
+        _merge(GROUPS, typed)
+    assert raised.value.reason == Reason.CONFIG_CONFLICT
+    for part in ("s3://b/m", "2 groups with host_policy, profile, rate_limiter", "instanceGroups has 1", "Write 2"):
+        assert part in raised.value.message
+
+
+BATCHING = TritonConfig(dynamic_batching=DynamicBatching())
+ENSEMBLE = "ensemble_scheduling { step [{ model_name: 'a' }] }"
+CLASHES = [
+    ("sequence_batching {}", BATCHING, "", ("dynamicBatching is set", "config.pbtxt has sequence_batching", "Remove")),
+    (ENSEMBLE, BATCHING, "", ("dynamicBatching is set", "config.pbtxt has ensemble_scheduling")),
+    (ENSEMBLE, TritonConfig(instance_groups=(InstanceGroup(),)), "", ("instanceGroups", "ensemble_scheduling")),
+    (ENSEMBLE, TritonConfig(), "onnxruntime", ("modelFormat.name is onnx", "ensemble_scheduling", "triton")),
+    (
+        "sequence_batching { oldest { preferred_batch_size: [4, 8] } }",
+        TritonConfig(max_batch_size=6),
+        "",
+        ("maxBatchSize is 6", "preferred_batch_size of sequence_batching in config.pbtxt has 8"),
+    ),
+    (PRIORITIES, TritonConfig(max_batch_size=4), "", ("maxBatchSize is 4", "preferred_batch_size", "has 8")),
+    (PRIORITIES, TritonConfig(max_batch_size=0), "", ("maxBatchSize is 0", "preferred_batch_size")),
+    (
+        "max_batch_size: 4",
+        TritonConfig(dynamic_batching=DynamicBatching(preferred_batch_size=(2, 8))),
+        "",
+        ("preferredBatchSize has 8", "max_batch_size in config.pbtxt is 4"),
+    ),
+    (
+        PRIORITIES,
+        TritonConfig(dynamic_batching=DynamicBatching(preserve_ordering=True)),
+        "",
+        ("preserveOrdering is true", "priority_levels: 2", "Remove preserveOrdering"),
+    ),
+    (
+        PRIORITIES.replace("priority_levels: 2", "priority_levels: 1"),
+        TritonConfig(dynamic_batching=DynamicBatching(preserve_ordering=True)),
+        "",
+        ("timeout_action: DELAY",),
+    ),
+]
+
+
+@pytest.mark.parametrize(("own", "typed", "backend", "parts"), CLASHES)
+def test_a_clash_names_both_sides_and_the_remedy(
+    own: str, typed: TritonConfig, backend: str, parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(Failure) as raised:
+        _merge(own, typed, "onnx" if backend else "triton", backend)
+    assert raised.value.reason == Reason.CONFIG_CONFLICT
+    for part in ("s3://b/m", *parts):
+        assert part in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("own", "typed"),
+    [
+        ("sequence_batching {}", TritonConfig(max_batch_size=8)),
+        ("sequence_batching {}", TritonConfig(instance_groups=(InstanceGroup(count=2),))),
+        (PRIORITIES, TritonConfig(max_batch_size=8)),
+        ("dynamic_batching {}", TritonConfig(max_batch_size=0)),
+        (
+            "dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
+            TritonConfig(dynamic_batching=DynamicBatching(preserve_ordering=True)),
+        ),
+        (PRIORITIES, TritonConfig(max_batch_size=4, dynamic_batching=DynamicBatching(preferred_batch_size=(4,)))),
+        (PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching(preserve_ordering=False))),
+    ],
+)
+def test_what_fits_together_is_no_clash(own: str, typed: TritonConfig) -> None:
+    assert _merge(own, typed).config.WhichOneof("scheduling_choice")
+
+
+@pytest.mark.parametrize(
+    ("own", "typed", "overrides"),
+    [
+        ('platform: "onnxruntime_onnx"', TritonConfig(), []),
+        ('backend: "openvino"', TritonConfig(), ['backend is "onnxruntime" (config.pbtxt: "openvino")']),
+        ("max_batch_size: 16", TritonConfig(max_batch_size=0), ["max_batch_size is 0 (config.pbtxt: 16)"]),
+        ("max_batch_size: 16", TritonConfig(max_batch_size=16), []),
+        (
+            "version_policy { specific { versions: [1, 2] } }",
+            TritonConfig(version_policy=VersionPolicy(all=True)),
+            ["version_policy is all { } (config.pbtxt: specific { versions: 1 versions: 2 })"],
+        ),
+    ],
+)
+def test_what_the_manifest_overrides_is_listed(own: str, typed: TritonConfig, overrides: list[str]) -> None:
+    assert [str(override) for override in _merge(own, typed, "onnx", "onnxruntime").overrides] == overrides
+
+
+def test_another_name_in_the_file_is_kept_for_the_user() -> None:
+    assert _merge('name: "zoo"', TritonConfig()).file_name == "zoo"
+    assert not _merge('name: "m"', TritonConfig()).file_name
+
+
+def test_a_field_that_a_merge_drops_is_found_whatever_its_type() -> None:
+    file, used = ModelConfig(), ModelConfig()
+    text_format.Parse('parameters { key: "k" value { string_value: "v" } } metric_tags { key: "t" value: "u" }', file)
+    text_format.Parse("optimization { graph { level: 2 } } response_cache { enable: true }", file)
+    fields = {override.field for override in compare(file, used)}
+    assert fields == {"optimization", "parameters['k']", "metric_tags['t']", "response_cache"}
+    assert doctest.testmod(overrides).failed == 0

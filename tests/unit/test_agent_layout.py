@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from conch_agent import layout
+from conch_agent import dependencies, layout, model_repository
 from conch_agent.config import parse
 from conch_agent.layout import MARKER, lay, plan
 from conch_agent.model_files import read_names
@@ -22,7 +22,7 @@ def _plan(kind: ModelFormat, *names: str, config: str = "") -> dict[str, str]:
 
 
 def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(layout).failed == 0
+    assert [doctest.testmod(module).failed for module in (layout, model_repository, dependencies)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,10 @@ def test_what_is_found_is_laid_out(kind: ModelFormat, found: list[str], laid: di
         ("onnx", ["01/model.onnx"], "version folders"),
         ("python", ["main.py"], "model.py"),
         ("sklearn", ["iris.joblib"], "model.joblib"),
-        ("triton", ["a/config.pbtxt", "b/config.pbtxt"], "a Triton model folder"),
-        ("triton", ["labels.txt", "zoo/config.pbtxt"], "a Triton model folder"),
+        ("triton", ["labels.txt", "zoo/config.pbtxt"], "such as s3://b/m/zoo"),
+        ("triton", ["labels.txt", "weights.bin"], "a Triton model folder"),
+        ("onnx", ["zoo/config.pbtxt", "zoo/1/model.onnx"], "set modelFormat.name to triton"),
+        ("python", ["a/1/model.py", "b/1/model.py"], "such as s3://b/m/a"),
     ],
 )
 def test_what_is_no_model_is_named(kind: ModelFormat, found: list[str], expected: str) -> None:
@@ -67,6 +69,23 @@ def test_what_is_no_model_is_named(kind: ModelFormat, found: list[str], expected
     assert raised.value.reason == Reason.NOT_A_MODEL
     assert expected in raised.value.message
     assert found[0] in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("found", "models", "first"),
+    [
+        (["a/config.pbtxt", "b/config.pbtxt"], "2 models (a, b)", "a"),
+        (["zoo/a/1/model.onnx", "zoo/b/1/model.onnx", "zoo/README.md"], "2 models (zoo/a, zoo/b)", "zoo/a"),
+        (["ens/config.pbtxt", "ens/1/x", "pre/1/model.py", "pre/lib/2/x", "z/config.pbtxt"], "(ens, pre, z)", "ens"),
+        ([f"m{number:02}/config.pbtxt" for number in range(12)], "m07 and 4 more)", "m00"),
+    ],
+)
+def test_a_model_repository_is_named_with_its_models_and_the_way_out(found: list[str], models: str, first: str) -> None:
+    with pytest.raises(Failure) as raised:
+        _plan("triton", *found)
+    assert raised.value.reason == Reason.SEVERAL_MODELS
+    for part in ("Triton model repository", models, f"such as s3://b/m/{first}.", "InferenceService of its own"):
+        assert part in raised.value.message
 
 
 def test_versions_are_found() -> None:

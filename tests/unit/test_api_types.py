@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from conch.api import Condition, InferenceService, ReplicaStatus, RevisionStatus, Status, duration_seconds
+from conch.triton import model_config
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
@@ -96,9 +98,25 @@ def test_an_example_is_written_back_as_it_was_read(example: Path) -> None:
 
 
 def test_defaults_that_the_server_filled_in_are_left_out_again() -> None:
-    filled = parsed({"minReplicas": 1, "triton": {"shmSize": "64Mi", "instanceGroups": [{"kind": "AUTO", "count": 1}]}})
-    bare = parsed({"triton": {"instanceGroups": [{}]}})
+    policy = {"latest": {"numVersions": 1}}
+    filled = parsed({"minReplicas": 1, "triton": {"shmSize": "64Mi", "versionPolicy": policy}})
+    bare = parsed({"triton": {"versionPolicy": {"latest": {}}}})
     assert filled.to_wire() == bare.to_wire()
+
+
+def test_a_field_that_config_pbtxt_may_have_is_unset_until_it_is_typed() -> None:
+    """Else the server's default would stand over the user's config.pbtxt, and nobody typed it."""
+    triton = {
+        "instanceGroups": [{"count": 2}, {"kind": "AUTO", "gpus": []}],
+        "dynamicBatching": {"maxQueueDelay": "1ms", "preferredBatchSize": []},
+    }
+    config = model_config(parsed({"triton": triton}).spec.predictor.triton)
+    assert json.loads(config.to_json()) == {
+        "instanceGroups": [{"count": 2}, {"kind": "AUTO", "gpus": []}],
+        "dynamicBatching": {"maxQueueDelayMicroseconds": 1000, "preferredBatchSize": []},
+    }
+    typed = parsed({"triton": triton}).to_wire()["spec"]["predictor"]["triton"]
+    assert typed == triton
 
 
 def test_an_empty_object_that_says_something_is_kept() -> None:

@@ -18,9 +18,9 @@ def waiting(name: str, reason: str, message: str = "") -> dict[str, Any]:
     return {"containerStatuses": [{"name": name, "ready": False, "restartCount": 0, "state": state}]}
 
 
-def crashed(restarts: int, *, running: bool) -> dict[str, Any]:
+def crashed(restarts: int, *, running: bool, code: int = 137) -> dict[str, Any]:
     state = {"running": {}} if running else {"waiting": {"reason": "CrashLoopBackOff"}}
-    last = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    last = {"terminated": {"reason": "OOMKilled", "exitCode": code}}
     status = {"name": "triton", "ready": False, "restartCount": restarts, "state": state, "lastState": last}
     return {"containerStatuses": [status]}
 
@@ -47,6 +47,7 @@ POD_STATUSES: list[tuple[str, dict[str, Any], str, str]] = [
         'secret "x" not found',
     ),
     ("crash", crashed(3, running=False), "CrashLooping", "OOMKilled, exit code 137"),
+    ("bus error", crashed(3, running=False, code=135), "CrashLooping", "Raise spec.predictor.triton.shmSize"),
     ("crash, running for a moment", crashed(3, running=True), "CrashLooping", "--previous"),
 ]
 

@@ -15,6 +15,7 @@ from conch.api.spec import Predictor, Spec
 from conch.api.status import (
     Condition,
     ModelStatus,
+    ModelWarning,
     ReplicaStatus,
     RevisionStatus,
     RolloutStatus,
@@ -57,6 +58,7 @@ __all__ = [
     "Metric",
     "Model",
     "ModelStatus",
+    "ModelWarning",
     "OutputTensor",
     "Passed",
     "Phase",

@@ -43,6 +43,24 @@ class Rule:
         return schema
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A rule in place of an enum, for a sentence of its own.
+
+    The API server answers an enum with its values alone, and then evaluates no rule of the object.
+    """
+
+    message: str
+    max_length: int = 64
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Replace the enum in the schema of the value that it annotates."""
+        schema = dict(handler(core))
+        values = ", ".join(f"'{value}'" for value in schema.pop("enum"))
+        rule = Rule(f"self in [{values}]", message=self.message)
+        return schema | {"maxLength": self.max_length, VALIDATIONS: [rule.entry()]}
+
+
 def rules(*guards: Rule) -> dict[str, Any]:
     """Return what a model puts in `json_schema_extra` for rules that relate its fields."""
     return {VALIDATIONS: [guard.entry() for guard in guards]}

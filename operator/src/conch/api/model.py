@@ -1,11 +1,12 @@
 """Which model is served, and where its files are."""
 
+import json
 from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
 from conch.api._base import ObjectName, Part
-from conch.api.cel import Rule, rules
+from conch.api.cel import Choice, Rule, rules
 from conch_contract.manifest import ModelFormat
 
 _SCHEME: Final = "self.matches('^(s3|https|http|pvc|file)://')"
@@ -23,14 +24,37 @@ def _form(scheme: str, pattern: str, form: str) -> Rule:
 _FOLDER: Final = "(/([^?#]*/)?[^./?#]*)?"
 
 
+_SCHEMES: Final = (
+    "storageUri needs one of the schemes s3, https, http, pvc and file; write it as s3://bucket/prefix,"
+    " https://host/file, pvc://claim/path or file:///path"
+)
+# Schemes of other tools, and what to write in their place.
+_REMEDIES: Final = {
+    "az|azure|abfss?|wasbs?": "storageUri does not take this scheme of Azure Blob Storage; write one file as"
+    " https://account.blob.core.windows.net/container/file, or copy the folder to s3://bucket/prefix or"
+    " pvc://claim/path",
+    "gs|gcs": "storageUri does not take this scheme of Google Cloud Storage; write one file as"
+    " https://storage.googleapis.com/bucket/file, or copy the folder to s3://bucket/prefix or pvc://claim/path",
+    "s3a|s3n|minio": "storageUri does not take this scheme; write s3://bucket/prefix, and for a store other than"
+    " Amazon's AWS_ENDPOINT_URL in the Secret of storage.secretRef",
+    "hf": "storageUri does not take this scheme of Hugging Face; write one file as"
+    " https://huggingface.co/repository/resolve/revision/file, or copy the folder to s3://bucket/prefix or"
+    " pvc://claim/path",
+}
+_SCHEME_REMEDY: Final = "".join(
+    f"self.matches('^({schemes})://') ? {json.dumps(sentence)} : " for schemes, sentence in _REMEDIES.items()
+) + json.dumps(_SCHEMES)
+# The hosts of Azure Blob Storage and Azure Data Lake Storage in each of Azure's clouds.
+_AZURE: Final = (
+    "[^/]*[.](blob|dfs)[.](core[.]windows[.]net|core[.]chinacloudapi[.]cn|core[.]usgovcloudapi[.]net"
+    "|storage[.]azure[.]net)"
+)
+
+
 StorageUri = Annotated[
     str,
     Field(max_length=2048),
-    Rule(
-        _SCHEME,
-        message="storageUri needs one of the schemes s3, https, http, pvc and file;"
-        " write it as s3://bucket/prefix, https://host/file, pvc://claim/path or file:///path",
-    ),
+    Rule(_SCHEME, message=_SCHEMES, expression=_SCHEME_REMEDY),
     Rule(
         r"!self.matches('^\\s|\\s$|[\\x00-\\x1f\\x7f]')",
         message="storageUri begins or ends with a blank or holds a control character; remove it",
@@ -48,7 +72,7 @@ StorageUri = Annotated[
         message="https fetches one file, and this is a folder of S3 or its console; write s3://bucket/prefix",
     ),
     Rule(
-        f"!self.matches('^https?://([^/]*[.]blob[.]core[.]windows[.]net|storage[.]googleapis[.]com){_FOLDER}$')"
+        f"!self.matches('^https?://({_AZURE}|storage[.]googleapis[.]com){_FOLDER}$')"
         " && !self.matches('^https?://(portal[.]azure|console[.]cloud[.]google|storage[.]cloud[.]google)[.]com/')",
         message="https fetches one file, and this is a folder of Azure Blob Storage or Google Cloud Storage, or a"
         " console; name the file, or copy the folder to s3://bucket/prefix or pvc://claim/path",
@@ -71,11 +95,22 @@ TritonName = Annotated[
 """A model's name in Triton."""
 
 
+FormatName = Annotated[
+    ModelFormat,
+    Choice(
+        message="modelFormat.name is onnx, python, sklearn or triton; write triton for a model of any other format"
+        " (TensorRT, TensorFlow, PyTorch, OpenVINO) in a folder that is laid out for Triton, with version folders and"
+        " config.pbtxt"
+    ),
+]
+
+
 class Format(Part):
     """How the model's files are to be read."""
 
-    name: ModelFormat
-    """Their format: onnx, python (a Triton Python model), sklearn (joblib) or triton (laid out for Triton)."""
+    name: FormatName
+    """Their format: onnx, python (a Triton Python model), sklearn (joblib) or triton (a folder of any format that is
+    laid out for Triton: version folders and config.pbtxt)."""
 
 
 class SecretRef(Part):

@@ -51,7 +51,7 @@ class Predictor(Part):
             ),
             Rule(
                 "!has(self.triton) || !has(self.triton.instanceGroups)"
-                " || !self.triton.instanceGroups.exists(group, group.kind == 'GPU')"
+                " || !self.triton.instanceGroups.exists(group, has(group.kind) && group.kind == 'GPU')"
                 " || (has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(r,"
                 " r.startsWith('nvidia.com/') && string(self.resources.limits[r]) != '0'))",
                 message="an instance group of kind GPU needs a GPU; set resources.limits['nvidia.com/gpu']"

@@ -43,6 +43,15 @@ class ServedModel(Part):
     """The name in Triton: the <model> of /v2/models/<model>/infer."""
 
 
+class ModelWarning(Part):
+    """A fact about a model that does not stop it."""
+
+    reason: Text
+    """ConfigOverridden, ModelRenamed or CalleeMissing."""
+    message: Text = ""
+    """What differs, and what to do about it."""
+
+
 class ModelStatus(Part):
     """One model of a revision, as its pods report it."""
 
@@ -58,6 +67,8 @@ class ModelStatus(Part):
     """Why it is not ready, in Triton's or the store's own words."""
     digest: str = ""
     """The digest of the files that were fetched: sha256:..."""
+    warnings: Annotated[tuple[ModelWarning, ...], keyed_by("reason")] = ()
+    """Where the spec overrides the model's config.pbtxt, and what the model calls that is not served."""
 
 
 class ReplicaStatus(Part):

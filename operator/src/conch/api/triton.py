@@ -55,6 +55,12 @@ Argument = Annotated[
         expression="self.split('=')[0]"
         " + ' is set by Conch, which needs it to load, probe and drain the model; remove it from args'",
     ),
+    # A beginning of it that is longer than model-con, which is one of model-control-mode too.
+    Rule(
+        "!self.startsWith('--model-conf')",
+        message="--model-config-name makes Triton read another file than the config.pbtxt into which Conch merges"
+        " spec.predictor.triton; keep that configuration as config.pbtxt and remove the flag",
+    ),
 ]
 
 
@@ -69,35 +75,43 @@ Image = Annotated[
 
 
 class InstanceGroup(Part):
-    """Copies of the model on a kind of device (Triton's ModelInstanceGroup)."""
+    """Copies of the model on a kind of device (Triton's ModelInstanceGroup).
+
+    An unset field is that of the group in config.pbtxt, if there is one.
+    """
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
-                "self.kind != 'CPU' || !has(self.gpus) || self.gpus.size() == 0",
+                "!has(self.kind) || self.kind != 'CPU' || !has(self.gpus) || self.gpus.size() == 0",
                 message="an instance group of kind CPU has no gpus; remove gpus or set kind to GPU",
                 path=".gpus",
             ),
         )
     )
 
-    kind: Literal["CPU", "GPU", "AUTO"] = "AUTO"
-    """Where the copies run. AUTO is GPU where the container has one and the backend can use it, else CPU."""
-    count: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Copies of the model; with kind GPU, on each of the GPUs."""
-    gpus: Annotated[tuple[Annotated[int, Field(ge=0, le=1023)], ...], Field(max_length=64)] = ()
-    """The GPUs of the container, counted from 0. Empty means all of them."""
+    kind: Literal["CPU", "GPU", "AUTO"] | None = None
+    """Where the copies run. AUTO is GPU where the container has one and the backend can use it, else CPU. Absent: the
+    kind in config.pbtxt, or AUTO."""
+    count: Annotated[int | None, Field(ge=1, le=1024)] = None
+    """Copies of the model; with kind GPU, on each of the GPUs. Absent: the count in config.pbtxt, or 1."""
+    gpus: Annotated[tuple[Annotated[int, Field(ge=0, le=1023)], ...], Field(max_length=64)] | None = None
+    """The GPUs of the container, counted from 0. Empty: all of them. Absent: those in config.pbtxt, or all of them."""
 
 
 class DynamicBatching(Part):
-    """Triton joins requests into batches (Triton's ModelDynamicBatching)."""
+    """Triton joins requests into batches (Triton's ModelDynamicBatching). An unset field is that of config.pbtxt."""
 
-    max_queue_delay: Duration = "0s"
-    """How long a request may wait for others to join its batch, such as 500us or 2ms."""
-    preferred_batch_size: Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=32)] = ()
-    """Batch sizes that are sent at once when reached, without waiting for more."""
-    preserve_ordering: bool = False
-    """Whether responses leave in the order of their requests."""
+    max_queue_delay: Duration | None = None
+    """How long a request may wait for others to join its batch, such as 500us or 2ms. Absent: the delay in
+    config.pbtxt, or 0."""
+    preferred_batch_size: (
+        Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=32)] | None
+    ) = None
+    """Batch sizes that are sent at once when reached, without waiting for more. Empty: none. Absent: those in
+    config.pbtxt."""
+    preserve_ordering: bool | None = None
+    """Whether responses leave in the order of their requests. Absent: as in config.pbtxt, or false."""
 
 
 class LatestVersions(Part):
@@ -143,7 +157,11 @@ class VersionPolicy(Part):
 
 
 class Triton(Part):
-    """How Triton serves the model. What is unset is left to its config.pbtxt and to auto-completion."""
+    """How Triton serves the model.
+
+    A field that is set wins over the same field of config.pbtxt; the fields beside it stay as they are there. What is
+    unset in both is completed by Triton.
+    """
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -166,13 +184,16 @@ class Triton(Part):
     )
 
     instance_groups: Annotated[tuple[InstanceGroup, ...], Field(max_length=16)] = ()
-    """Copies of the model, and where they run. Empty leaves it to Triton: one a GPU, or one on the CPU."""
+    """Copies of the model, and where they run. Each is merged into the group at the same place in config.pbtxt. A
+    single group there is the base of all. Empty: the groups of config.pbtxt, or Triton's (one a GPU, or one on the
+    CPU)."""
     max_batch_size: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
-    """The largest batch; 0 for a model whose inputs have no batch dimension."""
+    """The largest batch; 0 for a model whose inputs have no batch dimension. Absent: that of config.pbtxt."""
     dynamic_batching: DynamicBatching | None = None
-    """Join requests into batches; {} takes Triton's defaults. Absent: every request goes alone."""
+    """Join requests into batches; {} takes what config.pbtxt sets, and Triton's defaults. Absent: as in config.pbtxt,
+    where each request goes alone if it does not set it."""
     version_policy: VersionPolicy | None = None
-    """Which version folders are served. Absent: the newest one."""
+    """Which version folders are served. Absent: as in config.pbtxt, or the newest one."""
     shm_size: Quantity = "64Mi"
     """The size of /dev/shm, which Python models use for their tensors. It counts against the memory limit."""
     args: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()

@@ -23,6 +23,7 @@ from conch.observe import Store, Unreadable, World, observe
 from conch.observe.capacity import Capacity
 from conch.plan import Action, Apply, Delete, Refusal, plan
 from conch.traffic import router_of
+from conch.triton import list_configured_fields
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Course:
     message: str
     budget: str  # what its pods ask of the GPUs, and whether there are as many; empty: nothing
     stages: tuple[Stage, ...]
+    configured: tuple[str, ...] = ()  # fields of the manifest that win over the same fields of config.pbtxt
+    warnings: tuple[tuple[str, str], ...] = ()  # reason and message, as pods of the revision reported them
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,16 @@ def _course(world: World, decision: Decision) -> Course:
         message=_message(world, decision),
         budget=decision.budget,
         stages=_stages(world, decision),
+        configured=list_configured_fields(world.service.spec.predictor.triton),
+        warnings=_warnings(world, decision.wanted),
     )
+
+
+def _warnings(world: World, revision: str) -> tuple[tuple[str, str], ...]:
+    """Return what the models of a revision warn of, as the status has it; nothing of a revision without pods."""
+    status = world.service.status.revision(revision)
+    models = status.models if status is not None else ()
+    return tuple((warning.reason, warning.message) for model in models for warning in model.warnings)
 
 
 def _write(row: int, action: Action) -> Write:

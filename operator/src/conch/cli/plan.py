@@ -191,6 +191,8 @@ def _course(course: Course) -> dict[str, Any]:
         "serving": course.serving,
         "message": course.message,
         "budget": course.budget,
+        "configured": list(course.configured),
+        "warnings": [{"reason": reason, "message": message} for reason, message in course.warnings],
         "steps": [
             {"step": stage.number, "says": stage.said, "pods": stage.pods, "waits": stage.waits, "state": stage.state}
             for stage in course.stages
@@ -204,6 +206,7 @@ def plan_text(foresight: Foresight) -> Text:
     text += [f"Variant {course.variant} ({course.requests}): {course.message}" for course in foresight.variants]
     budgets = [course.budget for course in (foresight.main, *foresight.variants) if course.budget]
     text += ["", "GPUs:", *(f"  {told}" for told in budgets)] if budgets else []
+    text += _configuration((foresight.main, *foresight.variants))
     text += [
         f"Variant {variant} is asked for no more: its pods go when no request can reach them."
         for variant in foresight.left
@@ -221,6 +224,19 @@ def plan_text(foresight: Foresight) -> Text:
         whose = [_whose(course) for course in courses if course.stages == stages]
         text += ["", *_steps(stages, f" ({', '.join(whose)})" if foresight.variants else "")]
     return text
+
+
+def _configuration(courses: Sequence[Course]) -> list[str]:
+    """Return the lines about config.pbtxt: the fields that win over it, and what pods reported of it."""
+    lines = []
+    for course in courses:
+        whose = f"Variant {course.variant}: " if course.variant else ""
+        if course.configured:
+            verb = "wins" if len(course.configured) == 1 else "win"
+            fields = ", ".join(course.configured)
+            lines.append(f"{whose}{fields} {verb} over the same field of config.pbtxt, where the model has one.")
+        lines += [f"{whose}{reason}: {message}" for reason, message in course.warnings]
+    return lines
 
 
 def _whose(course: Course) -> str:

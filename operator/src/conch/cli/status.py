@@ -1,6 +1,7 @@
 """`kubectl conch status`: what a service does, what its rollout waits for, and what can be done about it."""
 
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 import click
@@ -74,8 +75,19 @@ def status_text(service: InferenceService, now: float) -> Text:
     if conditions:
         text += ["", Table(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), conditions)]
     if status.revisions:
-        text += ["", _revisions(service)]
+        text += ["", _revisions(service), *model_warnings(status.revisions)]
     return text
+
+
+def model_warnings(revisions: Iterable[RevisionStatus]) -> list[str | Table]:
+    """Return the table of what models warn of, empty where they warn of nothing."""
+    rows = tuple(
+        (revision.name, model.name, warning.reason, warning.message)
+        for revision in revisions
+        for model in revision.models
+        for warning in model.warnings
+    )
+    return ["", Table(("REVISION", "MODEL", "WARNING", "MESSAGE"), rows)] if rows else []
 
 
 def _requests_value(variant: Variant) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from conch.api import ConditionType, RolloutState, Room, Status
+from conch.api import ConditionType, ModelWarning, RolloutState, Room, Status
 from conch.decide.steps import GPU_SHORT
+from conch_contract.report import CALLEE_MISSING
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def events(before: Status, after: Status) -> tuple[Event, ...]:
 
 def _story(before: Status, after: Status) -> list[Event]:
     """What happened to the predictor, or to a variant."""
-    return [*_revisions(before, after), *_rollout(before, after)]
+    return [*_revisions(before, after), *_model_warnings(before, after), *_rollout(before, after)]
 
 
 def _revisions(before: Status, after: Status) -> list[Event]:
@@ -46,6 +47,23 @@ def _revisions(before: Status, after: Status) -> list[Event]:
         note = f"Requests go to revision {after.stable}; {before.stable} drains and retires."
         story.append(Event("Normal", "Promoted", "Promote", note))
     return story
+
+
+def _model_warnings(before: Status, after: Status) -> list[Event]:
+    """Warnings of models that the status did not have. Only a missing callee makes requests fail: a Warning event."""
+    return [
+        Event("Warning" if warning.reason == CALLEE_MISSING else "Normal", warning.reason, "Load", note)
+        for revision in after.revisions
+        for model in revision.models
+        for warning in model.warnings
+        if warning not in _known_warnings(before, revision.name, model.name)
+        for note in (f"Model {model.name} of {revision.name}: {warning.message}",)
+    ]
+
+
+def _known_warnings(before: Status, revision: str, model: str) -> tuple[ModelWarning, ...]:
+    known = before.revision(revision)
+    return tuple(warning for one in (known.models if known else ()) if one.name == model for warning in one.warnings)
 
 
 def _rollout(before: Status, after: Status) -> list[Event]:

@@ -1,8 +1,9 @@
 """What is told of one revision: its phase, its pods, and the models as its pods report them."""
 
+from collections.abc import Sequence
 from typing import Final
 
-from conch.api import ModelStatus, Phase, ReplicaStatus, RevisionStatus
+from conch.api import ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus
 from conch.api.times import format_time
 from conch.decide.living import Living
 from conch.decide.rollout import Decision
@@ -56,7 +57,9 @@ def phase_of(world: World, name: str) -> Phase:
 
 
 def _models(world: World, name: str) -> tuple[ModelStatus, ...]:
-    """What pods told of their models, the least advanced first; what was told before, when none was asked now."""
+    """Return the models as pods report them, the least advanced pod first; those of before while no pod reports."""
+    before = world.service.status.revision(name)
+    models_before = before.models if before else ()
     told: dict[str, ModelReport] = {}
     for pod in world.pods_of(name):
         for model in pod.report.models if pod.report else ():
@@ -64,8 +67,7 @@ def _models(world: World, name: str) -> tuple[ModelStatus, ...]:
             if known is None or _ORDER.index(model.state) < _ORDER.index(known.state):
                 told[model.name] = model
     if not told:
-        before = world.service.status.revision(name)
-        return before.models if before else ()
+        return models_before
     return tuple(
         ModelStatus(
             name=model.name,
@@ -74,6 +76,21 @@ def _models(world: World, name: str) -> tuple[ModelStatus, ...]:
             reason=model.reason,
             message=model.message,
             digest=model.digest,
+            warnings=_warnings(world, name, model.name, models_before),
         )
         for model in told.values()
     )
+
+
+def _warnings(world: World, revision: str, name: str, models_before: Sequence[ModelStatus]) -> tuple[ModelWarning, ...]:
+    """Return the warnings of a model over all pods; those of before while no pod has its content."""
+    reports = [model for pod in world.pods_of(revision) if pod.report for model in pod.report.models]
+    fetched = [model for model in reports if model.name == name and model.digest]
+    if not fetched:
+        return next((model.warnings for model in models_before if model.name == name), ())
+    found = {
+        warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
+        for model in fetched
+        for warning in model.warnings
+    }
+    return tuple(found[reason] for reason in sorted(found))

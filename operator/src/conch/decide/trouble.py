@@ -10,9 +10,12 @@ from typing import Any, Final
 
 from conch.observe import Pod, Trouble, World
 from conch_contract import ModelReport, ModelState, names
+from conch_contract.remedies import SHARED_MEMORY
 
 # Restarts from which on a container that is not ready counts as crash-looping.
 CRASHES: Final = 2
+# 128 and SIGBUS: a process wrote to memory that /dev/shm has no room for.
+BUS_ERROR: Final = 135
 CONTENT_CHANGED: Final = "ContentChanged"  # the agent's word
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
@@ -116,10 +119,11 @@ def crash_loop(world: World, revision: str) -> Trouble | None:
         last = container.get("lastState", {}).get("terminated")
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
             continue
+        name, advice = container["name"], _explain_exit(container, last)
+        log = f"kubectl logs -l {names.LABEL_REVISION}={revision} -c {name} --previous"
         return Trouble(
             "CrashLooping",
-            f"Container {container['name']} of {revision} ends again and again ({_how(last)}); see:"
-            f" kubectl logs -l {names.LABEL_REVISION}={revision} -c {container['name']} --previous",
+            f"Container {name} of {revision} ends again and again ({_how(last)}).{advice} See: {log}",
         )
     return None
 
@@ -141,6 +145,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     model_failed,
     crash_loop,
 )
+
+
+def _explain_exit(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
+    """Return what to do about an end whose cause its exit code tells; empty where the log has to."""
+    bus_error = container["name"] == names.TRITON_CONTAINER and ended.get("exitCode") == BUS_ERROR
+    return f" The exit code is that of a bus error. {SHARED_MEMORY}" if bus_error else ""
 
 
 def _how(ended: Mapping[str, Any]) -> str:

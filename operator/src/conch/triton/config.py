@@ -1,12 +1,16 @@
 """From the typed fields to the contract's TritonConfig, which the agent merges into config.pbtxt."""
 
+from typing import Final
+
 from conch import api
 from conch.api import duration_seconds
 from conch_contract import DynamicBatching, InstanceGroup, TritonConfig, VersionPolicy
 
+_MODEL_CONFIG: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy")
+
 
 def model_config(typed: api.Triton) -> TritonConfig:
-    """Return what was typed, in Triton's units. What is absent stays absent: Triton completes it."""
+    """Return the typed fields in Triton's units. An unset field stays unset: config.pbtxt or Triton decides it."""
     return TritonConfig(
         max_batch_size=typed.max_batch_size,
         instance_groups=tuple(
@@ -17,11 +21,23 @@ def model_config(typed: api.Triton) -> TritonConfig:
     )
 
 
+def list_configured_fields(typed: api.Triton) -> tuple[str, ...]:
+    """Return the fields of a manifest that win over the same fields of config.pbtxt, as paths below `triton`."""
+    wire = typed.to_wire()
+    fields = [field for field in _MODEL_CONFIG if field in wire]
+    return tuple(
+        f"triton.{field}{f'.{inner}' if inner else ''}"
+        for field in fields
+        for inner in (wire[field] if field == "dynamicBatching" and wire[field] else [""])
+    )
+
+
 def _batching(typed: api.DynamicBatching | None) -> DynamicBatching | None:
     if typed is None:
         return None
+    delay = typed.max_queue_delay
     return DynamicBatching(
-        max_queue_delay_microseconds=round(duration_seconds(typed.max_queue_delay) * 1e6),
+        max_queue_delay_microseconds=None if delay is None else round(duration_seconds(delay) * 1e6),
         preferred_batch_size=typed.preferred_batch_size,
         preserve_ordering=typed.preserve_ordering,
     )

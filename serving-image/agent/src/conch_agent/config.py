@@ -1,22 +1,32 @@
-"""Triton's model configuration: the user's config.pbtxt, what the manifest typed over it, and the name."""
+"""Triton's model configuration: the user's config.pbtxt, the fields that the manifest sets in it, and the name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
-from tritonclient.grpc.model_config_pb2 import (
-    ModelConfig,
-    ModelDynamicBatching,
-    ModelInstanceGroup,
-    ModelVersionPolicy,
-)
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
 
+from conch_agent.clashes import check_clashes
+from conch_agent.instance_groups import merge_groups
+from conch_agent.overrides import Override, compare
 from conch_agent.reasons import Failure, Reason
-from conch_contract.manifest import DynamicBatching, InstanceGroup, ModelSource, VersionPolicy
+from conch_contract.manifest import DynamicBatching, ModelSource, VersionPolicy
 
 CONTENT: Final = "conch.dev/content"
+# Triton's old names of backends, as far as a format has them.
+_PLATFORMS: Final = {"onnxruntime_onnx": "onnxruntime"}
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The configuration that Triton gets, where it differs from config.pbtxt, and another name that stands there."""
+
+    config: ModelConfig
+    overrides: tuple[Override, ...]
+    file_name: str = ""
 
 
 def parse(own: str | None, uri: str) -> ModelConfig:
@@ -31,16 +41,25 @@ def parse(own: str | None, uri: str) -> ModelConfig:
     return config
 
 
-def merge(own: str | None, source: ModelSource, backend: str, content: str) -> ModelConfig:
-    """Return the configuration that Triton gets; raises InvalidConfig for a config.pbtxt that cannot be read.
+def merge(own: str | None, source: ModelSource, backend: str) -> Merged:
+    """Merge the fields of the manifest into the user's config.pbtxt.
 
-    `content` is written into the parameters: Triton hands it out again with the configuration that it serves,
-    which is the only sure way to know whether a swap is done. What the manifest types wins over the file;
-    what neither says is left out, for Triton's auto-completion.
+    A field that the manifest sets wins over the file's; every other field of the file stays, those beside it in the
+    same message included. What neither sets is left out, for Triton's auto-completion.
+
+    Args:
+        own: The text of config.pbtxt, or None.
+        source: The model as the manifest has it.
+        backend: The backend of its format; empty where config.pbtxt chooses.
+
+    Raises:
+        Failure: InvalidConfig for a file that cannot be read, ConfigConflict for fields that exclude one another.
     """
-    config = parse(own, source.storage_uri)
+    file = parse(own, source.storage_uri)
+    check_clashes(file, source, backend)
+    config = ModelConfig()
+    config.CopyFrom(file)
     config.name = source.name
-    config.parameters[CONTENT].string_value = content
     if backend:
         config.backend = backend
         config.platform = ""
@@ -48,13 +67,22 @@ def merge(own: str | None, source: ModelSource, backend: str, content: str) -> M
     if typed.max_batch_size is not None:
         config.max_batch_size = typed.max_batch_size
     if typed.instance_groups:
+        groups = merge_groups(tuple(file.instance_group), typed.instance_groups, source.storage_uri)
         del config.instance_group[:]
-        config.instance_group.extend(_group(group) for group in typed.instance_groups)
+        config.instance_group.extend(groups)
     if typed.dynamic_batching is not None:
-        config.dynamic_batching.CopyFrom(_batching(typed.dynamic_batching))
+        _merge_batching(config, typed.dynamic_batching)
     if typed.version_policy is not None:
         config.version_policy.CopyFrom(_policy(typed.version_policy))
-    return config
+    return Merged(config, tuple(_overrides(file, config)), file.name if file.name != source.name else "")
+
+
+def set_content(config: ModelConfig, content: str) -> None:
+    """Write an identifier of the content into the parameters.
+
+    Triton returns it with the configuration that it serves, which is the only sure way to know whether a swap is done.
+    """
+    config.parameters[CONTENT].string_value = content
 
 
 def to_text(config: ModelConfig) -> str:
@@ -63,7 +91,7 @@ def to_text(config: ModelConfig) -> str:
 
 
 def wanted_versions(config: ModelConfig, versions: Iterable[int]) -> tuple[int, ...]:
-    """Return which of the version folders Triton shall serve; its default is the latest one."""
+    """Return the version folders that Triton serves; the default of its policy is the latest one."""
     present = sorted(versions)
     policy = config.version_policy
     match policy.WhichOneof("policy_choice"):
@@ -77,16 +105,25 @@ def wanted_versions(config: ModelConfig, versions: Iterable[int]) -> tuple[int, 
             return tuple(present[-1:])
 
 
-def _group(group: InstanceGroup) -> ModelInstanceGroup:
-    return ModelInstanceGroup(kind=f"KIND_{group.kind}", count=group.count, gpus=list(group.gpus))
+def _overrides(file: ModelConfig, config: ModelConfig) -> Iterator[Override]:
+    """Yield the differences of what is served; the name is none of them, nor are two spellings of one backend."""
+    written = file.backend or _PLATFORMS.get(file.platform, file.platform)
+    for override in compare(file, config):
+        if override.field not in {"backend", "platform", "name"}:
+            yield override
+        elif override.field != "name" and written != config.backend:
+            yield Override(override.field, override.file, f'"{config.backend}"')
 
 
-def _batching(batching: DynamicBatching) -> ModelDynamicBatching:
-    return ModelDynamicBatching(
-        max_queue_delay_microseconds=batching.max_queue_delay_microseconds,
-        preferred_batch_size=list(batching.preferred_batch_size),
-        preserve_ordering=batching.preserve_ordering,
-    )
+def _merge_batching(config: ModelConfig, typed: DynamicBatching) -> None:
+    batching = config.dynamic_batching
+    batching.SetInParent()
+    if typed.max_queue_delay_microseconds is not None:
+        batching.max_queue_delay_microseconds = typed.max_queue_delay_microseconds
+    if typed.preferred_batch_size is not None:
+        batching.preferred_batch_size[:] = typed.preferred_batch_size
+    if typed.preserve_ordering is not None:
+        batching.preserve_ordering = typed.preserve_ordering
 
 
 def _policy(policy: VersionPolicy) -> ModelVersionPolicy:

@@ -1,6 +1,6 @@
 """From the files as the user keeps them to the folders that Triton reads.
 
-Planning is pure: names in, names out, or NotAModel with what was found and what was expected.
+Planning is pure: names in, names out, or a Failure with what was found and what was expected.
 Laying builds the whole folder beside the repository and renames it in: Triton never sees half of it.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from conch_agent.model_files import NOTHING_NAMED, ModelNames, select_model
+from conch_agent.model_repository import describe_triton_layout, is_version, refuse_several_models
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import ModelFormat
 
@@ -69,17 +70,17 @@ def plan(kind: ModelFormat, paths: Iterable[PurePosixPath], uri: str, names: Mod
         names: The files that the model's config.pbtxt names.
 
     Raises:
-        Failure: NotAModel.
+        Failure: NotAModel; SeveralModels for a model repository of Triton.
     """
     found = tuple(sorted(path for path in paths if path.name != MARKER))
     root = _root(kind, found)
     inside = tuple(path.relative_to(root) for path in found if path.is_relative_to(root))
     config = root / CONFIG if CONFIG in inside else None
     model = tuple(path for path in inside if path != CONFIG)
-    versions = tuple(sorted({int(path.parts[0]) for path in model if _is_version(path)}))
+    versions = tuple(sorted({int(path.parts[0]) for path in model if is_version(path)}))
     if kind == "triton":
         if not versions and config is None:
-            raise _not_a_model(kind, found, uri)
+            raise refuse_several_models(found, uri) or _not_a_model(kind, found, uri)
         return Plan({path: root / path for path in model}, versions, config)
     files: dict[PurePosixPath, PurePosixPath] = {}
     for version in versions or (1,):
@@ -123,14 +124,14 @@ def remove(folder: Path, aside: Path) -> None:
 def _is_beside(path: PurePosixPath, *, versions: bool, names: ModelNames) -> bool:
     """Return True for a file that lies beside the version folders: all but documentation, or what is named."""
     if versions:
-        return not _is_version(path) and not (len(path.parts) == 1 and _is_documentation(path))
+        return not is_version(path) and not (len(path.parts) == 1 and _is_documentation(path))
     return any(path.is_relative_to(beside) for beside in names.beside)
 
 
 def _check_folders(laid: tuple[PurePosixPath, ...], uri: str) -> None:
     """Refuse folders that Triton takes for versions: it reads the number that a folder's name begins with."""
     for path in laid:
-        if len(path.parts) > 1 and not _is_version(path) and _NUMBER.match(path.parts[0]):
+        if len(path.parts) > 1 and not is_version(path) and _NUMBER.match(path.parts[0]):
             message = (
                 f"{uri} has the folder {path.parts[0]!r} beside its version folders. Triton takes a folder whose name "
                 "begins with a number for a version. Rename it."
@@ -146,7 +147,7 @@ def _only_folder(found: tuple[PurePosixPath, ...]) -> PurePosixPath:
     """Return the one folder that holds everything but documentation and is no version, or the root."""
     tops = {path.parts[0] for path in found if len(path.parts) > 1}
     loose = [path for path in found if len(path.parts) == 1]
-    nested = len(tops) == 1 and all(map(_is_documentation, loose)) and not any(map(_is_version, found))
+    nested = len(tops) == 1 and all(map(_is_documentation, loose)) and not any(map(is_version, found))
     return PurePosixPath(tops.pop()) if nested else PurePosixPath()
 
 
@@ -159,13 +160,9 @@ def _is_documentation(path: PurePosixPath) -> bool:
     return path.suffix.lower() in _DOCUMENTS or path.stem.lower() in _DOCUMENTATION
 
 
-def _is_version(path: PurePosixPath) -> bool:
-    first = path.parts[0]
-    return len(path.parts) > 1 and first.isdecimal() and first.isascii() and first == str(int(first)) and first != "0"
-
-
 def _not_a_model(kind: ModelFormat, found: tuple[PurePosixPath, ...], uri: str, problem: str = "") -> Failure:
     names = ", ".join(str(path) for path in found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
     because = f" ({problem})" if problem else ""
-    message = f"{uri} is not a model of format {kind}{because}: it holds {names}; expected {_EXPECTED[kind]}."
+    way = "" if kind == "triton" else describe_triton_layout(found, uri)
+    message = f"{uri} is not a model of format {kind}{because}: it holds {names}; expected {_EXPECTED[kind]}.{way}"
     return Failure(Reason.NOT_A_MODEL, message)

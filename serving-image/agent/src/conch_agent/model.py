@@ -9,6 +9,8 @@ from typing import Final
 import structlog
 
 from conch_agent.backoff import Backoff
+from conch_agent.dependencies import describe_missing_models
+from conch_agent.model_warnings import build_warnings, describe_overrides
 from conch_agent.prepare import Laid, Preparation
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
@@ -17,6 +19,7 @@ from conch_agent.triton import Refused, Triton, TritonGone, Version, View
 from conch_agent.warmup.pod import warm_pod
 from conch_agent.watch import Watch
 from conch_contract import ModelReport, ModelSource, ModelState, VersionReport, WarmupReport
+from conch_contract.remedies import explain
 
 _LONGEST_WORDS: Final = 2000
 _STATES: Final = {"READY": ModelState.READY, "LOADING": ModelState.LOADING, "UNAVAILABLE": ModelState.FAILED}
@@ -25,6 +28,7 @@ _STATES: Final = {"READY": ModelState.READY, "LOADING": ModelState.LOADING, "UNA
 _COSTLY: Final = frozenset(
     {
         Reason.LOAD_FAILED,
+        Reason.MODEL_MISSING,
         Reason.WARMUP_FAILED,
         Reason.WARMUP_WRONG,
         Reason.WARMUP_MISSING,
@@ -51,6 +55,7 @@ class Model:
         self._laid: Laid | None = None
         self._preparation: Preparation | None = None
         self._load_seconds = 0.0
+        self._missing: tuple[str, ...] = ()  # models that this one calls, absent from Triton when it was loaded
         self._warm = warm or source.warmup is None
         self._warmup: WarmupReport | None = None
         self._fetch_began = 0.0
@@ -107,6 +112,7 @@ class Model:
             bytes_total=progress.total if progress else 0,
             fetch_seconds=self._fetch_seconds(),
             load_seconds=round(self._load_seconds, 3),
+            warnings=build_warnings(self.source.name, self._laid, self._missing) if self._laid else (),
             warmup=self._warmup,
         )
 
@@ -170,7 +176,7 @@ class Model:
                 self._warm = (self._warm and self._loaded) or self.source.warmup is None  # a new Triton is cold
                 self._state = ModelState.LOADING
                 if again and "UNAVAILABLE" in states and "LOADING" not in states:
-                    raise Failure(Reason.LOAD_FAILED, self._words(""))
+                    raise self._load_failure("")
                 if "LOADING" not in states and time.monotonic() >= again:
                     again = 0.0 if await self._load() else time.monotonic() + patience.next()
             await self._watch.next()
@@ -195,7 +201,7 @@ class Model:
             return False
         except Refused as refusal:
             await self._watch.next()
-            raise Failure(Reason.LOAD_FAILED, self._words(str(refusal))) from refusal
+            raise self._load_failure(str(refusal)) from refusal
         self._load_seconds = time.monotonic() - began
         return True
 
@@ -218,6 +224,7 @@ class Model:
         return True
 
     def _ready(self) -> None:
+        self._missing = self._missing_callees()
         if self._state != ModelState.READY or self._failure:
             self._log.info("ready", load_seconds=round(self._load_seconds, 3))
         self._state, self._failure = ModelState.READY, None
@@ -227,8 +234,24 @@ class Model:
             self._log.warning("failed", reason=failure.reason, message=failure.message)
         self._state, self._failure = ModelState.FAILED, failure
 
+    def _load_failure(self, answer: str) -> Failure:
+        """Return why the load failed: what the user can do, then Triton's words."""
+        words = self._words(answer)
+        missing = self._missing_callees()
+        if any(name in words for name in missing):
+            sentence = describe_missing_models(self.source.name, missing)
+            return Failure(Reason.MODEL_MISSING, f"{sentence} Triton's words: {words}")
+        overrides = describe_overrides(self._laid) if self._laid else ""
+        return Failure(Reason.LOAD_FAILED, " ".join(filter(None, (explain(words), overrides))))
+
+    def _missing_callees(self) -> tuple[str, ...]:
+        """Return the models that this one calls and that Triton does not serve."""
+        view: View = self._watch.view or {}
+        served = {name for name, versions in view.items() if any(version.state == "READY" for version in versions)}
+        return tuple(name for name in (self._laid.callees if self._laid else ()) if name not in served)
+
     def _words(self, answer: str) -> str:
-        """Return why the load failed: the index knows it by version, the answer in general."""
+        """Return Triton's words on a failed load: the index has them by version, the answer in general."""
         reasons = [version.reason for version in self._versions() if version.state == "UNAVAILABLE" and version.reason]
         told = [reason for reason in reasons if reason != "unloaded" and reason not in answer]
         return "; ".join([answer, *told]).strip()[:_LONGEST_WORDS]

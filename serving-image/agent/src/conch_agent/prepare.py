@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent import config, layout
+from conch_agent.dependencies import find_callees
 from conch_agent.fetch import Fetch, Progress
 from conch_agent.model_files import read_names
 from conch_agent.reasons import Failure, Reason
@@ -33,6 +36,8 @@ class Laid:
 
     `want` is a hash of what the manifest asks, `identity` of the source's listing, `boot` the machine's
     start: after a lost machine the files are hashed again before they are believed.
+    `overrides` are the fields of config.pbtxt that have another value in Triton, a sentence each; `file_name` is the
+    model's name in config.pbtxt where it is another; `callees` are the models that this one calls.
     """
 
     want: str
@@ -42,6 +47,9 @@ class Laid:
     versions: tuple[int, ...]
     seconds: float
     boot: str
+    overrides: tuple[str, ...] = ()
+    file_name: str = ""
+    callees: tuple[str, ...] = ()
 
     @property
     def content(self) -> str:
@@ -72,9 +80,10 @@ class Preparation:
     def laid(self) -> Laid | None:
         """Return what an earlier run of the agent laid out for the same wish, or None."""
         try:
-            raw = json.loads((self.target / layout.MARKER).read_text())
-            found = Laid(**{**raw, "versions": tuple(raw["versions"])})
-        except (OSError, ValueError, TypeError, KeyError):
+            raw: dict[str, Any] = json.loads((self.target / layout.MARKER).read_text())
+            values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in raw.items()}
+            found = Laid(**values)
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
         if found.want != self._want or found.boot != _boot() or (self.digest and found.digest != self.digest):
             return None
@@ -121,19 +130,22 @@ class Preparation:
         own = await self._own_config(source, listing)
         names = read_names(config.parse(own, uri), uri)
         plan = layout.plan(self._source.format, paths, uri, names)
+        merged = config.merge(own, self._source, layout.BACKENDS[self._source.format])
         fetch = Fetch(source, self._folder, self._settings.max_bytes, self.progress)
         fetched = await fetch.run(listing)
         self._refuse_other(fetched.digest)
-        backend = layout.BACKENDS[self._source.format]
-        merged = config.merge(own, self._source, backend, _content(self._want, fetched.digest))
+        config.set_content(merged.config, _content(self._want, fetched.digest))
         marker = Laid(
             want=self._want,
             identity=listing.identity,
             digest=fetched.digest,
             size=self.progress.fetched,
-            versions=config.wanted_versions(merged, plan.versions),
+            versions=config.wanted_versions(merged.config, plan.versions),
             seconds=round(time.monotonic() - began, 3),
             boot=_boot(),
+            overrides=tuple(str(override) for override in merged.overrides),
+            file_name=merged.file_name,
+            callees=await in_thread(find_callees, merged.config, _programs(plan, merged.config, fetched.files)),
         )
         await in_thread(
             layout.lay,
@@ -141,7 +153,7 @@ class Preparation:
             fetched.files,
             self._folder / "laid",
             self.target,
-            config=config.to_text(merged),
+            config=config.to_text(merged.config),
             marker=asdict(marker),
         )
         return marker
@@ -164,6 +176,15 @@ class Preparation:
         except UnicodeDecodeError as error:
             message = f"{source.uri}: {path} is no text: byte {error.start} is not UTF-8. Write it as text."
             raise Failure(Reason.INVALID_CONFIG, message) from None
+
+
+def _programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:
+    """Return the model.py of each version; none where the backend is another than Python."""
+    if config.backend not in {"python", ""}:
+        return []
+    name = config.default_model_filename or "model.py"
+    targets = [PurePosixPath(str(version)) / name for version in plan.versions]
+    return [files / plan.files[target] for target in targets if target.suffix == ".py" and target in plan.files]
 
 
 def _content(want: str, digest: str) -> str:

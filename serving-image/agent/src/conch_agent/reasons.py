@@ -6,6 +6,8 @@ A `Failure` is raised where it is understood and caught where it is reported, no
 
 from enum import StrEnum
 
+from conch_contract.report import CALLEE_MISSING
+
 
 class Reason(StrEnum):
     """The `reason` of a ModelReport."""
@@ -26,9 +28,12 @@ class Reason(StrEnum):
     UNSUPPORTED = "Unsupported"
     FETCH_FAILED = "FetchFailed"
     NOT_A_MODEL = "NotAModel"
+    SEVERAL_MODELS = "SeveralModels"
     INVALID_CONFIG = "InvalidConfig"
+    CONFIG_CONFLICT = "ConfigConflict"
     INVALID_MANIFEST = "InvalidManifest"
     MANIFEST_MISSING = "ManifestMissing"
+    MODEL_MISSING = "ModelMissing"
     LOAD_FAILED = "LoadFailed"
     WARMUP_FAILED = "WarmupFailed"
     WARMUP_WRONG = "WarmupAnswersWrong"
@@ -38,6 +43,14 @@ class Reason(StrEnum):
     CONTROL_OPEN = "ControlOpen"
     TRITON_UNREACHABLE = "TritonUnreachable"
     INTERNAL = "InternalError"
+
+
+class WarningReason(StrEnum):
+    """The `reason` of a ModelWarning: the model is served, and its user may not expect how."""
+
+    CONFIG_OVERRIDDEN = "ConfigOverridden"
+    MODEL_RENAMED = "ModelRenamed"
+    CALLEE_MISSING = CALLEE_MISSING
 
 
 class Failure(Exception):  # noqa: N818  a value that travels, not an error type of a library

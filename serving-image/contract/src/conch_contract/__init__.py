@@ -16,7 +16,7 @@ from conch_contract.manifest import (
     VersionPolicy,
 )
 from conch_contract.parity import Disagreement, Parity, ParityReport
-from conch_contract.report import AgentReport, ModelReport, ModelState, VersionReport
+from conch_contract.report import AgentReport, ModelReport, ModelState, ModelWarning, VersionReport
 from conch_contract.warmup import Warmup, WarmupReport, WarmupRequest
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "ModelReport",
     "ModelSource",
     "ModelState",
+    "ModelWarning",
     "Parity",
     "ParityReport",
     "TritonConfig",

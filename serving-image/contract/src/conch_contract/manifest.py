@@ -11,19 +11,19 @@ ModelFormat = Literal["onnx", "python", "sklearn", "triton"]
 
 
 class InstanceGroup(Wire):
-    """Copies of a model on a kind of device (Triton's ModelInstanceGroup)."""
+    """Copies of a model on a kind of device: fields of Triton's ModelInstanceGroup. None: unset."""
 
-    kind: Literal["CPU", "GPU", "AUTO"] = "AUTO"
-    count: int = 1
-    gpus: tuple[int, ...] = ()
+    kind: Literal["CPU", "GPU", "AUTO"] | None = None
+    count: int | None = None
+    gpus: tuple[int, ...] | None = None
 
 
 class DynamicBatching(Wire):
-    """Triton's ModelDynamicBatching; the delay is in microseconds, as Triton counts it."""
+    """Fields of Triton's ModelDynamicBatching; the delay is in microseconds, as Triton counts it. None: unset."""
 
-    max_queue_delay_microseconds: int = 0
-    preferred_batch_size: tuple[int, ...] = ()
-    preserve_ordering: bool = False
+    max_queue_delay_microseconds: int | None = None
+    preferred_batch_size: tuple[int, ...] | None = None
+    preserve_ordering: bool | None = None
 
 
 class VersionPolicy(Wire):

@@ -1,9 +1,13 @@
 """The agent's report: what a pod serves, and why not. Agent to operator."""
 
 from enum import StrEnum
+from typing import Final
 
 from conch_contract._base import Wire
 from conch_contract.warmup import WarmupReport
+
+# The reason of a ModelWarning about requests that fail; those of the others are served.
+CALLEE_MISSING: Final = "CalleeMissing"
 
 
 class ModelState(StrEnum):
@@ -25,12 +29,20 @@ class VersionReport(Wire):
     reason: str = ""
 
 
+class ModelWarning(Wire):
+    """A fact about a model that does not stop it: a CamelCase reason, and a sentence for the user."""
+
+    reason: str
+    message: str
+
+
 class ModelReport(Wire):
     """One model of the manifest in this pod.
 
     `reason` is a short CamelCase word (`BucketNotFound`, `AccessDenied`, `Empty`, `LoadFailed`, ...);
     `message` is the sentence a user reads, Triton's own words where Triton spoke.
     `digest` is `sha256:` over the sorted (path, sha256) pairs of what was fetched.
+    `warnings` are known once the model's files are laid out, and stay the same for the same content.
     `warmup` is the last warm-up in this pod, absent where none was asked for or none has ended yet.
     """
 
@@ -44,6 +56,7 @@ class ModelReport(Wire):
     bytes_total: int = 0
     fetch_seconds: float = 0.0
     load_seconds: float = 0.0
+    warnings: tuple[ModelWarning, ...] = ()
     warmup: WarmupReport | None = None
 
 

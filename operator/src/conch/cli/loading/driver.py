@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from conch.cli.loading.tally import Outcome
+from conch_contract.remedies import find_remedy
 
 # A request that could not be started so many seconds after it was due is not sent any more.
 PATIENCE: Final = 1.0
@@ -89,10 +90,12 @@ class Driver:
 
 
 def words(error: BaseException) -> str:
-    """Return the first line of what an error says; its kind, where it says nothing.
+    """Return an error for a user: what to do about it, if Conch knows, and the first line of its message or its type.
 
     >>> words(ValueError("[400] no such input")), words(TimeoutError())
     ('[400] no such input', 'TimeoutError')
     """
-    lines = str(error).strip().splitlines()
-    return lines[0][:_LONGEST] if lines else type(error).__name__
+    text = str(error).strip()
+    line = text.splitlines()[0][:_LONGEST] if text else type(error).__name__
+    found = find_remedy(text)
+    return f"{found} Triton's words: {line}" if found else line

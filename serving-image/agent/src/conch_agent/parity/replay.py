@@ -18,11 +18,12 @@ from conch_agent.warmup.infer import Endpoint
 from conch_agent.warmup.requests import Request
 from conch_contract import Disagreement, Parity, ParityReport
 from conch_contract.parity import COMPARED
+from conch_contract.remedies import explain
 
 TIMED_OUT: Final = "ParityTimedOut"
 NOTHING: Final = "ParityNothingCompared"
 _PATIENCE: Final = 0.5  # seconds after a lost connection, for a pod to leave the Service
-_LONGEST: Final = 300  # characters of Triton's words
+_LONGEST: Final = 500  # characters of Triton's words, and of the remedy before them
 
 Answer = dict[str, dict[str, object]]
 
@@ -42,7 +43,7 @@ class Side:
                 async with Endpoint(self.root, self.model) as endpoint:
                     return read(*await endpoint.infer(None, request))
             except Refused as refusal:
-                return str(refusal)[:_LONGEST]
+                return explain(str(refusal))[:_LONGEST]
             except (ValueError, KeyError, TypeError) as error:
                 return f"an answer that cannot be read: {type(error).__name__}: {error}"[:_LONGEST]
             except TritonGone as gone:

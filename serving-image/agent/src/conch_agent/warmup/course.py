@@ -16,6 +16,7 @@ from conch_agent.warmup.infer import Endpoint
 from conch_agent.warmup.requests import Request
 from conch_agent.warmup.rounds import percentile, settled
 from conch_contract import Warmup, WarmupReport
+from conch_contract.remedies import find_remedy
 from conch_contract.warmup import NOT_STABLE, WARMED_UP
 
 _ROUNDS_IN_TIME: Final = 5  # so many times the least number of rounds fit into the timeout, if one request does
@@ -119,7 +120,7 @@ class Course:
         try:
             content, header = await endpoint.infer(call.version, call.request)
         except Refused as refusal:
-            self._fault(Reason.WARMUP_FAILED, call, f"is refused: {refusal}. Correct the request, or the model.")
+            self._fault(Reason.WARMUP_FAILED, call, _describe_refusal(str(refusal)))
             return None
         latency = time.monotonic() - began
         self._answered = True
@@ -187,3 +188,11 @@ class Course:
             f"does not stay within {within:.0%} of the round before (last rounds: {told} ms). Raise warmup.stable."
             "within, choose a lower percentile, or give the pods more CPU."
         )
+
+
+def _describe_refusal(words: str) -> str:
+    """Return what became of a refused request: what to do, then Triton's words."""
+    found = find_remedy(words)
+    if found:
+        return f"is refused. {found} Triton's words: {words}"
+    return f"is refused: {words}. Correct the request, or the model."

@@ -1,0 +1,72 @@
+"""Triton's messages whose remedy is a field of the InferenceService, or that have none: what a user of Conch can do.
+
+Triton writes for people who start it themselves (docker's --shm-size). Its own words always stay behind the remedy.
+"""
+
+import re
+from typing import Final
+
+SHARED_MEMORY: Final = (
+    "Shared memory (/dev/shm) is full: Python models exchange their tensors through it. Raise"
+    " spec.predictor.triton.shmSize, and the memory limit in spec.predictor.resources with it."
+)
+_MODEL_NOT_SERVED: Final = (
+    "The model calls the model '{model}', which this InferenceService does not serve: it serves one model. Move the"
+    " work of '{model}' into the calling model, or serve it as an InferenceService of its own and call that over"
+    " HTTP or gRPC."
+)
+_REASON_IN_LOG: Final = (
+    "Triton refuses the model's configuration or files, and writes the reason to its log only. Read the log of the"
+    " container triton."
+)
+_NO_PACKAGE: Final = (
+    "The image has no Python package '{module}'. Put the package beside model.py, name an environment in"
+    " EXECUTION_ENV_PATH of config.pbtxt, or set spec.predictor.triton.image to an image that has it."
+)
+_NO_BACKEND: Final = (
+    "The image has no backend '{backend}'. Set spec.predictor.triton.image to an image that has it, or convert the"
+    " model to a format that this image serves."
+)
+_NO_GPU: Final = (
+    "The container has no GPU. Set spec.predictor.resources.limits['nvidia.com/gpu'], or the kind of the instance group"
+    " to CPU."
+)
+_REMEDIES: Final = (
+    # python_backend: "Failed to increase the shared memory pool size for key ... use '--shm-size' flag ...", and
+    # "Unable to initialize shared memory key ...".
+    (re.compile(r"--shm-size|shared memory pool|initialize shared memory key"), SHARED_MEMORY),
+    # python_backend, of a call from one model to another (BLS).
+    (
+        re.compile(r"Failed for execute the inference request\. Model '(?P<model>[^']*)' is not ready"),
+        _MODEL_NOT_SERVED,
+    ),
+    (re.compile(r"ModuleNotFoundError: No module named '(?P<module>[^']*)'"), _NO_PACKAGE),
+    # Triton's core.
+    (re.compile(r"failed to poll from model repository"), _REASON_IN_LOG),
+    (re.compile(r"unable to find backend library for backend '(?P<backend>[^']*)'"), _NO_BACKEND),
+    (re.compile(r"kind KIND_GPU but no GPUs are available"), _NO_GPU),
+)
+
+
+def find_remedy(words: str) -> str:
+    """Return what a user can do about an error of Triton; empty where Triton's own words are enough.
+
+    >>> find_remedy("Model m_0: use '--shm-size' flag")[:36]
+    'Shared memory (/dev/shm) is full: Py'
+    >>> find_remedy("unexpected shape for input 'x'")
+    ''
+    """
+    for pattern, sentence in _REMEDIES:
+        if found := pattern.search(words):
+            return sentence.format(**found.groupdict())
+    return ""
+
+
+def explain(words: str) -> str:
+    """Return an error of Triton for a user: the remedy, if there is one, and Triton's own words.
+
+    >>> explain("unexpected shape for input 'x'")
+    "unexpected shape for input 'x'"
+    """
+    found = find_remedy(words)
+    return f"{found} Triton's words: {words}" if found else words

@@ -1,0 +1,181 @@
+"""The user's config.pbtxt under the manifest: what is merged, what clashes, and what the report shows of it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from conch_contract import (
+    DynamicBatching,
+    InstanceGroup,
+    ModelReport,
+    ModelSource,
+    ModelState,
+    TritonConfig,
+    Warmup,
+    WarmupRequest,
+)
+from tests.serving.onnx_files import multiply
+from tests.serving.pod import Pod
+from tests.serving.store import Store
+from tests.serving.test_formats import X
+
+TENSORS = b"""
+    input [{ name: "x" data_type: TYPE_FP32 dims: [2] }]
+    output [{ name: "y" data_type: TYPE_FP32 dims: [2] }]
+"""
+PRIORITIES = b"""
+    name: "doubler"
+    max_batch_size: 8
+    dynamic_batching {
+        max_queue_delay_microseconds: 100 priority_levels: 2 default_priority_level: 1
+        default_queue_policy { max_queue_size: 3 }
+    }
+    instance_group [{ kind: KIND_CPU count: 1 rate_limiter { priority: 2 } }]
+"""
+ENSEMBLE = b"""
+    platform: "ensemble"
+    input [{ name: "x" data_type: TYPE_FP32 dims: [-1] }]
+    output [{ name: "y" data_type: TYPE_FP32 dims: [-1] }]
+    ensemble_scheduling { step [
+        { model_name: "before" model_version: -1 input_map { key: "x" value: "x" } output_map { key: "y" value: "t" } },
+        { model_name: "after" model_version: -1 input_map { key: "x" value: "t" } output_map { key: "y" value: "y" } }
+    ] }
+"""
+CALLER = b"""
+import triton_python_backend_utils as pb_utils
+
+CALLEE = "scaler"
+
+
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.set_max_batch_size(0)
+        return config
+
+    def execute(self, requests):
+        return [self.call(pb_utils.get_input_tensor_by_name(request, "x")) for request in requests]
+
+    def call(self, x):
+        request = pb_utils.InferenceRequest(model_name=CALLEE, requested_output_names=["y"], inputs=[x])
+        response = request.exec()
+        if response.has_error():
+            raise pb_utils.TritonModelException(response.error().message())
+        return pb_utils.InferenceResponse(response.output_tensors())
+"""
+ECHO = b"""
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.set_max_batch_size(0)
+        return config
+
+    def execute(self, requests):
+        tensors = (pb_utils.get_input_tensor_by_name(request, "x") for request in requests)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", x.as_numpy())]) for x in tensors]
+"""
+
+
+def _put(store: Store, pod: Pod, folder: str, files: dict[str, bytes]) -> str:
+    store.put("models", {f"{folder}/{name}": content for name, content in files.items()})
+    pod.write_secret(store.secret)
+    return f"s3://models/{folder}"
+
+
+def _warning(report: ModelReport, reason: str) -> str:
+    return next((warning.message for warning in report.warnings if warning.reason == reason), "")
+
+
+def test_a_typed_field_keeps_what_the_file_has_beside_it(store: Store, pod: Pod) -> None:
+    uri = _put(store, pod, "priorities", {"config.pbtxt": PRIORITIES + TENSORS, "m.onnx": multiply(2)})
+    typed = TritonConfig(
+        dynamic_batching=DynamicBatching(max_queue_delay_microseconds=1000),
+        instance_groups=(InstanceGroup(count=2),),
+    )
+    pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=uri, config=typed))
+    pod.start()
+    report = pod.until_told()
+    served = pod.triton_config("m")
+    batching = served["dynamic_batching"]
+    assert (int(batching["max_queue_delay_microseconds"]), int(batching["priority_levels"])) == (1000, 2)
+    assert batching["default_queue_policy"]["max_queue_size"] == 3
+    group = served["instance_group"][0]
+    assert (group["count"], group["kind"], group["rate_limiter"]["priority"]) == (2, "KIND_CPU", 2)
+    assert _warning(report, "ConfigOverridden") == (
+        "The InferenceService overrides config.pbtxt: instance_group[0].count is 2 (config.pbtxt: 1); "
+        "dynamic_batching.max_queue_delay_microseconds is 1000 (config.pbtxt: 100)."
+    )
+    assert "names the model 'doubler'; Triton serves it as 'm'" in _warning(report, "ModelRenamed")
+    assert pod.agent
+    pod.agent.kill()
+    pod.start_agent()
+    assert pod.until_told().warnings == report.warnings
+
+
+def test_two_schedulers_are_refused_and_the_remedy_is_enough(store: Store, pod: Pod) -> None:
+    own = b"max_batch_size: 4 sequence_batching { direct {} }"
+    uri = _put(store, pod, "sequences", {"config.pbtxt": own + TENSORS, "m.onnx": multiply(2)})
+    typed = TritonConfig(dynamic_batching=DynamicBatching())
+    pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=uri, config=typed))
+    pod.start()
+    message = pod.until_reason("ConfigConflict").message
+    for part in ("dynamicBatching is set", "config.pbtxt has sequence_batching", "Remove dynamicBatching"):
+        assert part in message
+    pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=uri))
+    pod.until_ready()
+    assert "sequence_batching" in pod.triton_config("m")
+
+
+def test_an_ensemble_without_its_steps_names_them_and_the_way_out(store: Store, pod: Pod) -> None:
+    uri = _put(store, pod, "ensemble", {"config.pbtxt": ENSEMBLE})
+    pod.write_manifest(ModelSource(name="m", format="triton", storage_uri=uri))
+    pod.start()
+    message = pod.until_reason("ModelMissing").message
+    for part in ("Model 'm' calls 'after', 'before'", "one model", "InferenceService of its own", "not available"):
+        assert part in message
+
+
+def test_a_model_that_calls_another_is_served_with_a_warning(store: Store, pod: Pod) -> None:
+    uri = _put(store, pod, "caller", {"model.py": CALLER})
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri))
+    pod.start()
+    warning = _warning(pod.until_told(), "CalleeMissing")
+    for part in ("Model 'm' calls 'scaler'", "Requests that need them fail", "InferenceService of its own"):
+        assert part in warning
+
+
+def test_a_warm_up_that_needs_another_model_names_it(store: Store, pod: Pod) -> None:
+    uri = _put(store, pod, "caller", {"model.py": CALLER})
+    warmup = Warmup(requests=(WarmupRequest(name="one", body={"inputs": X}),))
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri, warmup=warmup))
+    pod.start()
+    message = pod.until_reason("WarmupFailed").message
+    for part in ("calls the model 'scaler'", "InferenceService of its own", "Triton's words:", "is not ready"):
+        assert part in message
+
+
+@pytest.mark.parametrize("when", ["load", "warm-up"])
+def test_a_full_shared_memory_names_the_field_to_raise(store: Store, pod: Pod, when: str) -> None:
+    if subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], check=False).returncode:
+        pytest.skip("this machine allows no user namespaces, which a small /dev/shm needs")
+    uri = _put(store, pod, "echo", {"model.py": ECHO})
+    size, count = ("1M", 3) if when == "load" else ("6M", 1)
+    large = [{"name": "x", "datatype": "FP32", "shape": [3_000_000], "data": [0] * 3_000_000}]
+    warmup = Warmup(requests=(WarmupRequest(name="large", body={"inputs": large}),)) if when == "warm-up" else None
+    typed = TritonConfig(instance_groups=(InstanceGroup(count=count),))
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri, config=typed, warmup=warmup))
+    pod.start_agent()
+    pod.start_triton(shm_size=size)
+    message = pod.until_reason("LoadFailed" if when == "load" else "WarmupFailed", seconds=40).message
+    for part in ("spec.predictor.triton.shmSize", "Triton's words:", "--shm-size"):
+        assert part in message
+    assert pod.model().state == ModelState.FAILED

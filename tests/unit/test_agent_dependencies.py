@@ -1,0 +1,48 @@
+"""The models that a model calls: read from its configuration and its program, which is never run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format  # type: ignore[import-untyped]
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from conch_agent.dependencies import describe_missing_models, find_bls_callees, find_callees
+
+
+@pytest.mark.parametrize(
+    ("program", "callees"),
+    [
+        ("pb_utils.InferenceRequest(model_name='a', inputs=[])", {"a"}),
+        ("pb_utils.InferenceRequest(inputs=[], **options)", set()),
+        (
+            "class M:\n  def initialize(self, args):\n    self.to = 'a'\n  def f(self):\n    R(model_name=self.to)",
+            set(),
+        ),
+        ("self.to = 'a'\nawait_ = InferenceRequest(model_name=self.to).async_exec()", {"a"}),
+        ("to = 'a'\nto = 'b'\nInferenceRequest(model_name=to)", set()),
+        ("for to in names:\n  InferenceRequest(model_name=to)", set()),
+        ("# InferenceRequest(model_name='a')", set()),
+        ("print 'python 2'", set()),
+        ("\0", set()),
+    ],
+)
+def test_callees_are_found_where_the_program_contains_their_name(program: str, callees: set[str]) -> None:
+    assert find_bls_callees(program.encode()) == callees
+
+
+def test_steps_and_calls_add_up_without_the_model_itself(tmp_path: Path) -> None:
+    config = ModelConfig(name="m")
+    text_format.Parse("ensemble_scheduling { step [{ model_name: 'b' }, { model_name: 'm' }] }", config)
+    program = tmp_path / "model.py"
+    program.write_text("InferenceRequest(model_name='a')")
+    assert find_callees(config, [program]) == ("a", "b")
+    program.write_text("#" * (1024 * 1024) + "\nInferenceRequest(model_name='a')")
+    assert find_callees(config, [program]) == ("b",)
+
+
+def test_the_sentence_names_all_and_the_way_out() -> None:
+    sentence = describe_missing_models("m", ("a", "b"))
+    assert sentence.startswith("Model 'm' calls 'a', 'b', and an InferenceService serves one model.")
+    assert "InferenceService of its own" in sentence

@@ -1,0 +1,97 @@
+"""What a model warns of reaches the status, an event, and kubectl conch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conch.cli.offline import Installed, foresee
+from conch.cli.plan import plan_text, plan_value
+from conch.cli.printing import plain
+from conch.cli.status import status_text
+from conch.decide import Event
+from conch_contract import AgentReport, ModelReport, ModelState, ModelWarning
+from tests.unit.simulation import IMAGES, KEY, Cluster, manifest
+
+OVERRIDE = ModelWarning(reason="ConfigOverridden", message="max_batch_size is 8 (config.pbtxt: 16).")
+MISSING = ModelWarning(reason="CalleeMissing", message="Model 'magika' calls 'scaler'.")
+
+
+def reported(*warnings: ModelWarning, state: ModelState = ModelState.READY, digest: str = "sha256:1") -> AgentReport:
+    model = ModelReport(name="magika", state=state, digest=digest, warnings=warnings)
+    return AgentReport(ready=state is ModelState.READY, models=(model,))
+
+
+def serving(*warnings: ModelWarning, **predictor: Any) -> tuple[Cluster, str]:
+    cluster = Cluster(manifest(**predictor))
+    cluster.reconcile()
+    revision = cluster.decision().wanted
+    cluster.pod(revision, 0, ready=True, report=reported(*warnings))
+    cluster.settle()
+    return cluster, revision
+
+
+def found(cluster: Cluster) -> list[tuple[str, str]]:
+    return [
+        (warning.reason, warning.message)
+        for revision in cluster.status.revisions
+        for model in revision.models
+        for warning in model.warnings
+    ]
+
+
+def loading_events(cluster: Cluster) -> list[Event]:
+    return [event for event in cluster.story if event.action == "Load"]
+
+
+def test_a_warning_stands_in_the_status_and_is_one_event() -> None:
+    cluster, revision = serving(OVERRIDE, MISSING)
+    assert found(cluster) == [(one.reason, one.message) for one in (MISSING, OVERRIDE)]
+    assert cluster.condition("Ready") == ("True", "Served")
+    note = f"Model magika of {revision}: "
+    assert loading_events(cluster) == [
+        Event("Warning", "CalleeMissing", "Load", note + MISSING.message),
+        Event("Normal", "ConfigOverridden", "Load", note + OVERRIDE.message),
+    ]
+
+
+def test_a_warning_stays_while_the_next_pod_fetches() -> None:
+    cluster, revision = serving(OVERRIDE)
+    cluster.kill_pods(revision)
+    cluster.settle()
+    cluster.pod(revision, 1, ready=False, report=reported(state=ModelState.FETCHING, digest=""))
+    cluster.settle()
+    assert found(cluster) == [(OVERRIDE.reason, OVERRIDE.message)]
+    cluster.pod(revision, 1, ready=True, report=reported(OVERRIDE))
+    cluster.settle()
+    assert len(loading_events(cluster)) == 1
+
+
+def test_a_warning_goes_with_its_cause() -> None:
+    cluster, revision = serving(OVERRIDE)
+    cluster.pod(revision, 0, ready=True, report=reported())
+    cluster.settle()
+    assert found(cluster) == []
+
+
+def test_kubectl_conch_status_and_plan_show_it() -> None:
+    cluster, revision = serving(OVERRIDE, triton={"maxBatchSize": 8, "dynamicBatching": {"maxQueueDelay": "1ms"}})
+    text = plain(status_text(cluster.world().service, cluster.now))
+    assert f"{revision}   magika   ConfigOverridden   {OVERRIDE.message}" in text
+    foresight = foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now)
+    text = plain(plan_text(foresight))
+    assert (
+        "triton.maxBatchSize, triton.dynamicBatching.maxQueueDelay win over the same field of config.pbtxt, where the "
+        "model has one.\n" in text
+    )
+    assert f"ConfigOverridden: {OVERRIDE.message}\n" in text
+    assert plan_value(foresight)["warnings"] == [{"reason": OVERRIDE.reason, "message": OVERRIDE.message}]
+
+
+def test_a_plan_names_a_message_without_fields_and_says_nothing_where_nothing_is_typed() -> None:
+    cluster, _ = serving(triton={"dynamicBatching": {}, "shmSize": "1Gi"})
+    foresight = foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now)
+    assert foresight.main.configured == ("triton.dynamicBatching",)
+    cluster, _ = serving()
+    assert "config.pbtxt" not in plain(
+        plan_text(foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now))
+    )

@@ -1,0 +1,61 @@
+"""Triton's errors as users of Conch read them: the field of the InferenceService first, Triton's words behind."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from conch.cli.loading.driver import words
+from conch_contract import remedies
+from conch_contract.remedies import explain, find_remedy
+
+# As Triton 2.51 answers them.
+GROWING = (
+    "Failed to process the request(s) for model 'm_0', message: Failed to increase the shared memory pool size for key "
+    "'triton_python_backend_shm_region_1' to 67108888 bytes. If you are running Triton inside docker, use '--shm-size' "
+    "flag to control the shared memory region size. Error: No space left on device"
+)
+STARTING = (
+    "Unable to initialize shared memory key 'triton_python_backend_shm_region_3' to requested size (1048576 bytes). If "
+    "you are running Triton inside docker, use '--shm-size' flag to control the shared memory region size."
+)
+CALLING = (
+    "TritonModelException: Model scaler - Error when running inference: Failed for execute the inference request. "
+    "Model 'scaler' is not ready.\n\nAt:\n  /conch/models/repository/m/1/model.py(17): execute\n"
+)
+POLLING = "failed to load 'm', failed to poll from model repository"
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    assert doctest.testmod(remedies).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (GROWING, "Raise spec.predictor.triton.shmSize"),
+        (STARTING, "Raise spec.predictor.triton.shmSize"),
+        (CALLING, "The model calls the model 'scaler'"),
+        (POLLING, "Read the log of the container triton"),
+        ("Internal: ModuleNotFoundError: No module named 'torch'", "The image has no Python package 'torch'"),
+        (
+            "unable to find backend library for backend 'tensorrt', try specifying runtime on the model configuration.",
+            "no backend 'tensorrt'. Set spec.predictor.triton.image",
+        ),
+        (
+            "instance group m_0 of model m has kind KIND_GPU but no GPUs are available",
+            "Set spec.predictor.resources.limits['nvidia.com/gpu']",
+        ),
+    ],
+)
+def test_a_known_error_begins_with_the_remedy_and_ends_with_tritons_words(error: str, part: str) -> None:
+    assert part in find_remedy(error)
+    assert explain(error).startswith(find_remedy(error))
+    assert explain(error).endswith(error)
+
+
+def test_kubectl_conch_load_names_the_remedy_of_a_request_that_fails() -> None:
+    assert words(ValueError(GROWING)).startswith("Shared memory (/dev/shm) is full")
+    assert "Triton's words: Failed to process the request(s)" in words(ValueError(GROWING))
+    assert "\n" not in words(ValueError(CALLING))
