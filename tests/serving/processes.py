@@ -31,6 +31,11 @@ class Process:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
     def kill(self) -> None:
         """End it at once, as a lost container."""
         self._signal(signal.SIGKILL)

@@ -118,6 +118,8 @@ class Cluster:
     def remove(self, ref: Ref) -> None:
         """Delete an object and let the store see it."""
         body = self.objects.pop(ref)
+        if ref.kind == HTTP_ROUTE:
+            self.accepted = frozenset()
         self._gone.add(body["metadata"]["uid"])
         self.store.discard(body)
         self._list_pods(body)

@@ -13,7 +13,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from conch.api.kinds import DEPLOYMENT, GATEWAY, HTTP_ROUTE, INFERENCE_SERVICE, POD, SERVICE, Ref
+from conch.api.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    GATEWAY,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    POD,
+    SERVICE,
+    Ref,
+)
 from conch.api.names import ANNOTATION_STABLE
 from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
@@ -29,6 +40,16 @@ WAYS: list[dict[str, Any]] = [
     {"mirror": "50%"},
     {},
 ]
+EDITS: list[list[dict[str, Any]]] = [
+    STEPS,
+    [],
+    [{"weight": 40}],
+    [{"weight": 5}, {"pause": "Manual"}],
+    [{"weight": 50}, {"weight": 100}, {"pause": "Manual"}],
+    [{"pause": "Manual"}, {"weight": 20}, {"pause": "1m"}],
+]
+ROUTE = Ref(HTTP_ROUTE, KEY.name)
+DELETED = (AUTOSCALER, CONFIG_MAP, DEPLOYMENT, DISRUPTION_BUDGET, HTTP_ROUTE, SERVICE)
 PODS = 3
 PLENTY = 100
 # What happens when they are short, and how many there are at first; most stories are of pods that ask for none.
@@ -86,6 +107,37 @@ class Rollouts(RuleBasedStateMachine):
     def a_variant_comes_changes_or_goes(self, way: dict[str, Any] | None, model: int) -> None:
         predictor = {"model": {"storageUri": f"s3://models/variant-{model}"}}
         self.cluster.edit_variants(*([] if way is None else [{"name": "b", "predictor": predictor, **way}]))
+        self.cluster.settle()
+
+    @rule(steps=st.sampled_from(EDITS), replicas=st.sampled_from([PODS, PODS, PODS + 1]))
+    def steps_and_replicas_are_edited(self, steps: list[dict[str, Any]], replicas: int) -> None:
+        self.cluster.edit_rollout(steps=steps)
+        self.cluster.edit(minReplicas=replicas)
+        self.cluster.settle()
+
+    @rule(data=st.data())
+    def somebody_deletes_a_child(self, data: st.DataObject) -> None:
+        ours = [ref for ref in self.cluster.objects if ref.kind in DELETED]
+        ref = data.draw(st.sampled_from(sorted(ours, key=str)))
+        self.cluster.remove(ref)
+        if ref.kind == DEPLOYMENT:
+            self.cluster.kill_pods(ref.name)
+        self.cluster.settle()
+        back = {Ref(DEPLOYMENT, name) for name in {self.stable(), *named(self.cluster.objects[ROUTE])}}
+        assert back <= self.cluster.objects.keys(), ref
+
+    @rule(index=st.integers(0, PODS - 1), stable=st.booleans())
+    def a_pod_is_ready_no_more(self, index: int, stable: bool) -> None:
+        for name in self.revisions():
+            if (name == self.stable()) is stable and Ref(POD, f"{name}-{index}") in self.cluster.objects:
+                self.cluster.pod(name, index, ready=False)
+        self.cluster.settle()
+
+    @rule()
+    def all_pods_of_the_candidate_are_lost(self) -> None:
+        for name in self.revisions():
+            if name != self.stable():
+                self.cluster.kill_pods(name)
         self.cluster.settle()
 
     @rule()
@@ -191,6 +243,18 @@ class Rollouts(RuleBasedStateMachine):
         for name in named(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)]):
             assert Ref(SERVICE, name) in self.cluster.objects, f"{name} has no Service"
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} has no Deployment"
+
+    @invariant()
+    def who_answers_gets_the_requests(self) -> None:
+        """Between two revisions of the predictor; one that sleeps or makes room for another is not meant."""
+        world, rollout = self.cluster.world().of_variant(""), self.cluster.status.rollout
+        if rollout is None or rollout.state == "Failed" or rollout.room:
+            return
+        ours = [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
+        if any(
+            world.ready(name) for name in (self.stable(), rollout.revision) if rollout.weight or name == self.stable()
+        ):
+            assert all(world.ready(name) for name in ours), (ours, rollout)
 
     @invariant()
     def what_the_gateway_may_still_reach_has_its_pods(self) -> None:
