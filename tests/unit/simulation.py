@@ -110,7 +110,13 @@ class Cluster:
             changed = before is None or before["spec"] != body["spec"]
             meta["generation"] = (before["metadata"]["generation"] if before else 0) + changed
         self.objects[ref_of(body)] = body
-        self.store.put(body)
+        if names.LABEL_SERVICE not in meta.get("labels", {}) and body["kind"] != INFERENCE_SERVICE.name:
+            # A watch by label reports an object that lost the label as deleted: as it was, in its new version.
+            lost = copy.deepcopy(before) or body
+            lost["metadata"]["resourceVersion"] = meta["resourceVersion"]
+            self.store.discard(lost)
+        else:
+            self.store.put(body)
         self._list_pods(body)
 
     def remove(self, ref: Ref) -> None:
@@ -347,7 +353,7 @@ class Cluster:
                 self.objects[ref]["spec"]["replicas"] = wanted["spec"]["replicas"]
                 self.put(self.objects[ref])
             case Apply(ref, wanted, new):
-                assert new == (ref not in self.objects)
+                assert new == (self.store.get(KEY, ref) is None)
                 self.put(_merged(self.objects.get(ref), wanted))
 
 

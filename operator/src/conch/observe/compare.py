@@ -44,6 +44,15 @@ KEYED: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     **{(*_POD, "containers", field): keys for field, keys in _CONTAINER_LISTS.items()},
     **{(*_POD, "initContainers", field): keys for field, keys in _CONTAINER_LISTS.items()},
 }
+# Fields of a route's rules, which are a list that an apply replaces, by path. They have no default: where Conch does
+# not write one, and it is there, somebody else has.
+_OURS_ALONE: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
+    ("spec", "rules"): ("filters", "timeouts", "retry", "sessionPersistence"),
+    ("spec", "rules", "matches"): ("headers", "queryParams", "method"),
+    ("spec", "rules", "backendRefs"): ("filters", "namespace"),
+}
+# Fields in which the API server keeps a false: without it, the kubelet acts as if they were true.
+_FALSE_IS_KEPT: Final = frozenset({("automountServiceAccountToken",), ("allowPrivilegeEscalation",)})
 _KEY_DEFAULTS: Final = {"protocol": "TCP"}
 
 
@@ -60,9 +69,12 @@ def says(observed: Any, desired: Any, path: tuple[str, ...] = ()) -> bool:
     if observed == desired:
         return True  # most of what is compared is equal, and this comparison is the interpreter's own
     if desired is None or isinstance(desired, str | int | float):
-        return not desired if observed is None else quantity(observed) == quantity(desired) is not None
+        absent = not desired and path[-1:] not in _FALSE_IS_KEPT
+        return absent if observed is None else quantity(observed) == quantity(desired) is not None
     if isinstance(desired, Mapping):
         seen: Mapping[str, Any] = observed if isinstance(observed, Mapping) else {}
+        if any(seen.get(field) and field not in desired for field in _OURS_ALONE.get(path, ())):
+            return False
         return all(says(seen.get(key), value, (*path, key)) for key, value in desired.items())
     items = observed if isinstance(observed, Sequence) and not isinstance(observed, str) else ()
     if path in KEYED and desired:
@@ -85,7 +97,7 @@ def _says_by_key(observed: Sequence[Any], desired: Sequence[Any], path: tuple[st
 
 def _key(item: Any, path: tuple[str, ...]) -> tuple[Any, ...]:
     fields = item if isinstance(item, Mapping) else {}
-    return tuple(fields.get(field, _KEY_DEFAULTS.get(field)) for field in KEYED[path])
+    return tuple(str(fields.get(field, _KEY_DEFAULTS.get(field))) for field in KEYED[path])
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:

@@ -27,7 +27,8 @@ from conch.api.names import ANNOTATION_APPLIED_HASH
 from conch.decide import Decisions
 from conch.observe import World
 from conch.observe.compare import fingerprint, says
-from conch_contract import names
+from conch.observe.fields import annotations_of
+from conch.observe.identity import revision_of
 
 Manifest = Mapping[str, Any]
 
@@ -100,6 +101,7 @@ def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tup
     replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _others(write.ref)}
     released = {release.ref: release for write in writes if (release := _release(world, write)) is not None}
     steps: list[Step] = [tuple(released.values())]
+    steps += [tuple(Delete(write.ref, uid) for write in writes if (uid := _unreadable(world, write.ref)))]
     steps += [tuple(delete for delete in doomed if delete.ref in replaced)]
     doomed = [delete for delete in doomed if delete.ref not in replaced]
     steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
@@ -121,13 +123,20 @@ def _apply(world: World, ref: Ref, manifest: Manifest) -> Apply | None:
     """The write that makes one object as desired; None if it is so already."""
     stamp = fingerprint(manifest)
     seen = world.children.get(ref)
-    if seen is not None:
-        annotations = seen["metadata"].get("annotations") or {}
-        if annotations.get(ANNOTATION_APPLIED_HASH) == stamp and says(seen, manifest):
-            return None
+    if seen is not None and annotations_of(seen).get(ANNOTATION_APPLIED_HASH) == stamp and says(seen, manifest):
+        return None
     meta = manifest["metadata"]
     stamped = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED_HASH: stamp}
-    return Apply(ref, {**manifest, "metadata": {**meta, "annotations": stamped}}, new=seen is None)
+    applied = {**manifest, "metadata": {**meta, "annotations": stamped}}
+    return Apply(ref, applied, new=seen is None or bool(_unreadable(world, ref)))
+
+
+def _unreadable(world: World, ref: Ref) -> str:
+    """The uid of a record that cannot be read: the API server takes no change of its data, so it is replaced."""
+    seen = world.children.get(ref)
+    if ref.kind != CONTROLLER_REVISION or seen is None or ref.name in world.revisions:
+        return ""
+    return str(seen["metadata"]["uid"])
 
 
 def _release(world: World, write: Apply) -> Release | None:
@@ -160,13 +169,14 @@ def _doomed(world: World, decisions: Decisions, desired: set[Ref]) -> list[Delet
     """The children that should be no more: of revisions that live no longer, or of features turned off."""
     doomed = []
     for ref, child in world.children.items():
-        revision = child["metadata"].get("labels", {}).get(names.LABEL_REVISION, "")
+        revision = revision_of(child)
         if ref in desired or "deletionTimestamp" in child["metadata"]:
             continue
         if ref.kind == CONTROLLER_REVISION:
             keep = revision not in decisions.forgotten
         else:
-            keep = revision in decisions.living and ref.kind not in SCALERS
+            # Of a revision without a record nothing is desired, and what it has stays.
+            keep = revision in decisions.living and (ref.kind not in SCALERS or revision not in world.revisions)
         if not keep:
             doomed.append(Delete(ref, child["metadata"]["uid"]))
     return doomed

@@ -11,7 +11,7 @@ from conch.api.names import FIELD_MANAGER
 from conch.api.reduction import reductions
 from conch.api.status import NOT_OBSERVED
 from conch.observe.compare import fingerprint
-from conch.observe.world import controller_uid, owner_words
+from conch.observe.identity import controller_uid, owner_words
 from conch.plan import Action, Apply, Delete, Refusal, Release, Step
 from conch.plan.actions import taken
 from conch.write.errors import CallError
