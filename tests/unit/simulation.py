@@ -26,14 +26,14 @@ from conch.api.kinds import (
 )
 from conch.api.metrics import MetricsApi
 from conch.api.times import format_time
-from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, tell, to_measure
+from conch.decide import Decision, Event, asks_for_room, decide, events, tell, to_measure
 from conch.decide.request import annotation
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, World, observe
 from conch.observe.capacity import Capacity, Holder, Node
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.measured import Measured
-from conch.plan import Action, Apply, Delete, Refusal, Release, plan
+from conch.plan import Action, Apply, Delete, Release, plan, unwritten
 from conch_contract import AgentReport, ModelReport, ModelState, names
 
 KEY = ServiceKey("demo", "magika")
@@ -257,7 +257,7 @@ class Cluster:
         actions = [action for step in steps for action in step]
         for action in actions:
             self._act(action)
-        status = tell(world, decision, _first(refusals))
+        status = tell(world, decision, unwritten(world.service, refusals, {}))
         if status != world.service.status:
             self.status_writes += 1
             self.story += events(world.service.status, status)
@@ -401,7 +401,3 @@ def _merged(seen: dict[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str,
     elif wanted["kind"] == DEPLOYMENT.name:
         body["spec"].setdefault("replicas", 1)
     return body
-
-
-def _first(refusals: list[Refusal]) -> Trouble | None:
-    return Trouble(refusals[0].reason, refusals[0].message) if refusals else None

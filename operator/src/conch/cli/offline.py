@@ -15,13 +15,13 @@ from conch.api.metrics import MetricsApi
 from conch.cli.asking import step_words
 from conch.cli.options import Refused
 from conch.cli.track import requests_of
-from conch.decide import Decision, Trouble, asks_for_room, decide, tell
+from conch.decide import Decision, asks_for_room, decide, tell
 from conch.decide.living import floor_of
 from conch.decide.steps import going, stages
 from conch.desire import Images, desire
 from conch.observe import Store, Unreadable, World, observe
 from conch.observe.capacity import Capacity
-from conch.plan import Action, Apply, Delete, Refusal, plan
+from conch.plan import Action, Apply, Delete, Refusal, plan, unwritten
 from conch.traffic import router_of
 
 
@@ -115,8 +115,7 @@ def foresee(
     world = world.with_capacity(capacity)
     decisions = decide(world)
     steps, refusals = plan(world, decisions, desire(world, decisions, installed.images))
-    first = Trouble(refusals[0].reason, refusals[0].message) if refusals else None
-    status = tell(world, decisions, first)
+    status = tell(world, decisions, unwritten(world.service, refusals, {}))
     main, *variants = (_course(track, own) for track, own in zip(world.tracks, decisions.tracks, strict=True))
     return Foresight(
         service=key,

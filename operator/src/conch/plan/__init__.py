@@ -4,5 +4,6 @@ May enter: comparison. May not enter: what should exist (that is `desire`), call
 """
 
 from conch.plan.actions import Action, Apply, Delete, Refusal, Release, Step, plan
+from conch.plan.failures import LASTING, unwritten
 
-__all__ = ["Action", "Apply", "Delete", "Refusal", "Release", "Step", "plan"]
+__all__ = ["LASTING", "Action", "Apply", "Delete", "Refusal", "Release", "Step", "plan", "unwritten"]
