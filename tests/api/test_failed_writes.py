@@ -19,6 +19,7 @@ from conch.api.kinds import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     SERVICE,
+    Ref,
     ServiceKey,
 )
 from conch.desire import Images
@@ -28,7 +29,7 @@ from conch.reconcile import Reconciler
 from conch.signals import Agents, Capacities, Gauges
 from conch.write import EventWriter, Server, Writer, look_if_it_can
 from conch_contract import names
-from tests.api.operator import Operator, condition, isvc, settled
+from tests.api.operator import Operator, children, condition, isvc, settled
 from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -187,6 +188,69 @@ def test_what_an_admission_policy_refuses_for_a_while_is_told_and_passes(
             assert kube.list(DISRUPTION_BUDGET, namespace)
     finally:
         kube.run("delete", "validatingwebhookconfiguration", name, "--ignore-not-found")
+
+
+def test_children_that_their_service_left_behind_are_adopted(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    with Operator(cluster, log):
+        before = _served_twice(kube, namespace)
+        kube.run("--namespace", namespace, "delete", "inferenceservice/magika", "--cascade=orphan")
+        until(lambda: not _owners(kube, namespace, before), "nobody owns them", 30)
+        _adopts(kube, namespace, before)
+        after = children(kube, namespace)
+        assert _uids(after) == _uids(before), "none was made anew, so no pod went"
+
+
+def test_children_of_a_restored_backup_are_adopted(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+    with Operator(cluster, log):
+        before = _served_twice(kube, namespace)
+        kube.run("--namespace", namespace, "delete", "inferenceservice/magika")
+        until(lambda: not children(kube, namespace), "all are gone", 60)
+        _restore(kube, namespace, before)
+        restored = {ref: kube.get(ref.kind, namespace, ref.name) or {} for ref in before}
+        _adopts(kube, namespace, before)
+        assert _uids(children(kube, namespace)) == _uids(restored)
+
+
+def _served_twice(kube: Kube, namespace: str) -> dict[Ref, Object]:
+    """Serve a model, then another one. Return the children: those of one revision, and two records."""
+    for uri in ("s3://models/one", "s3://models/two"):
+        kube.apply(isvc(uri=uri, minReplicas=1, maxReplicas=3), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left", 60)
+    return children(kube, namespace)
+
+
+def _adopts(kube: Kube, namespace: str, before: dict[Ref, Object]) -> None:
+    """Make the service again, and see that all is its own: records of the past too, and in the end all go with it."""
+    kube.apply(isvc(uri="s3://models/two", minReplicas=1, maxReplicas=3), namespace)
+    until(settled(kube, namespace), "the service is Ready", 60)
+    uid = (kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["metadata"]["uid"]
+    until(lambda: _owners(kube, namespace, before) == [uid] * len(before), "all are the new service's", 30)
+    kube.run("--namespace", namespace, "annotate", "inferenceservice/magika", "touched=1")
+
+
+def _owners(kube: Kube, namespace: str, found: dict[Ref, Object]) -> list[str]:
+    bodies = (kube.get(ref.kind, namespace, ref.name) or {"metadata": {}} for ref in found)
+    return [owner["uid"] for body in bodies for owner in body["metadata"].get("ownerReferences") or ()]
+
+
+def _uids(found: dict[Ref, Object]) -> dict[Ref, str]:
+    return {ref: body["metadata"]["uid"] for ref, body in found.items()}
+
+
+def _restore(kube: Kube, namespace: str, found: dict[Ref, Object]) -> None:
+    """Make children again as a backup has them: other uids, no owner."""
+    bodies = []
+    for ref, body in found.items():
+        meta = {key: body["metadata"][key] for key in ("name", "labels", "annotations")}
+        rest = {key: value for key, value in body.items() if key not in {"metadata", "status"}}
+        rest.get("spec", {}).pop("clusterIP", None)
+        rest.get("spec", {}).pop("clusterIPs", None)
+        head = {"apiVersion": ref.kind.api_version, "kind": ref.kind.name, "metadata": meta}
+        bodies.append({**rest, **head})
+    kube.apply(bodies, namespace)
 
 
 def test_a_route_that_somebody_edited_comes_back(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:

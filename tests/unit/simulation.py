@@ -33,7 +33,7 @@ from conch.observe import Gateways, Store, World, observe
 from conch.observe.capacity import Capacity, Holder, Node
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.measured import Measured
-from conch.plan import Action, Apply, Delete, Release, plan, unwritten
+from conch.plan import Action, Adopt, Apply, Delete, Release, plan, unwritten
 from conch_contract import AgentReport, ModelReport, ModelState, names
 
 KEY = ServiceKey("demo", "magika")
@@ -349,6 +349,10 @@ class Cluster:
                 self.remove(ref)
                 if ref.kind == DEPLOYMENT:
                     self.kill_pods(ref.name)
+            case Adopt(ref, uid, owner):
+                assert self.objects[ref]["metadata"]["uid"] == uid
+                self.objects[ref]["metadata"]["ownerReferences"] = [owner]
+                self.put(self.objects[ref])
             case Release(ref, wanted):
                 self.objects[ref]["spec"]["replicas"] = wanted["spec"]["replicas"]
                 self.put(self.objects[ref])

@@ -21,7 +21,7 @@ from conch.plan import LASTING, Apply, Refusal, plan, unwritten
 from conch.plan.actions import references
 from conch.reconcile import failure_words
 from conch.write.errors import CallError
-from tests.unit.simulation import Cluster, come_up, manifest
+from tests.unit.simulation import KEY, Cluster, come_up, manifest
 
 VARIANT = {"name": "beta", "weight": 10}
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
@@ -126,6 +126,33 @@ def test_every_write_stands_behind_what_it_needs() -> None:
                 assert not (references(action.manifest) & refs), "no two of a step depend on each other"
         done |= refs
     assert done
+
+
+def test_orphans_of_the_service_are_its_children_again() -> None:
+    cluster = serving(minReplicas=1, maxReplicas=3)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    come_up_without_gateway(cluster)
+    before = {ref: body["metadata"]["uid"] for ref, body in cluster.objects.items()}
+    for ref in before:
+        body = cluster.objects[ref]
+        if body["metadata"].pop("ownerReferences", None):
+            cluster.put(body)
+    cluster.settle()
+    assert {ref: body["metadata"]["uid"] for ref, body in cluster.objects.items()} == before
+    owned = [body for ref, body in cluster.objects.items() if ref.kind.name not in {"InferenceService", "Pod"}]
+    assert all(b["metadata"].get("ownerReferences") for b in owned if b["kind"] != "EndpointSlice")
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_an_object_with_labels_of_ours_that_conch_never_wrote_is_somebody_elses() -> None:
+    cluster = serving()
+    ref = Ref(SERVICE, KEY.name)
+    body = cluster.objects[ref]
+    del body["metadata"]["ownerReferences"], body["metadata"]["annotations"]
+    cluster.put(body)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "NameTaken")
 
 
 def test_attempts_are_counted_in_a_row() -> None:

@@ -21,7 +21,7 @@ from conch.decide.steps import going, stages
 from conch.desire import Images, desire
 from conch.observe import Store, Unreadable, World, observe
 from conch.observe.capacity import Capacity
-from conch.plan import Action, Apply, Delete, Refusal, plan, unwritten
+from conch.plan import Action, Adopt, Apply, Delete, Refusal, plan, unwritten
 from conch.traffic import router_of
 
 
@@ -30,7 +30,7 @@ class Write:
     """One write of the operator. Those of a row depend on nothing but the rows before it."""
 
     row: int
-    action: str  # create, change, delete, or hand over (a Deployment's replicas, to its autoscaler)
+    action: str  # create, change, delete, adopt (an orphan), or hand over (a Deployment's replicas, to its autoscaler)
     kind: str
     name: str
     manifest: Mapping[str, Any] | None
@@ -150,6 +150,8 @@ def _write(row: int, action: Action) -> Write:
             return Write(row, "create" if new else "change", ref.kind.name, ref.name, manifest)
         case Delete(ref):
             return Write(row, "delete", ref.kind.name, ref.name, None)
+        case Adopt(ref):
+            return Write(row, "adopt", ref.kind.name, ref.name, None)
         case _:
             return Write(row, "hand over", action.ref.kind.name, action.ref.name, action.manifest)
 

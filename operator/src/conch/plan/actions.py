@@ -30,7 +30,7 @@ from conch.decide import Decisions
 from conch.observe import World
 from conch.observe.compare import fingerprint, says
 from conch.observe.fields import annotations_of
-from conch.observe.identity import revision_of
+from conch.observe.identity import controller_uid, revision_of
 from conch.traffic.observed import observed_rules
 
 Manifest = Mapping[str, Any]
@@ -60,6 +60,16 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Adopt:
+    """Make the service the controller of an orphan that no apply writes."""
+
+    ref: Ref
+    uid: str
+    owner: Manifest  # an item of metadata.ownerReferences
+    needs: frozenset[Ref] = frozenset()
+
+
+@dataclass(frozen=True)
 class Delete:
     """Delete the object of this uid."""
 
@@ -68,7 +78,7 @@ class Delete:
     needs: frozenset[Ref] = frozenset()
 
 
-Action = Apply | Release | Delete
+Action = Apply | Release | Adopt | Delete
 Step = tuple[Action, ...]
 
 
@@ -118,7 +128,8 @@ def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tup
     first = [delete for delete in doomed if delete.ref in replaced]
     first += [Delete(write.ref, uid) for write in writes if (uid := _unreadable(world, write.ref))]
     doomed = [delete for delete in doomed if delete.ref not in replaced]
-    steps: list[Step] = [tuple(_releases(world, writes))]
+    adopted = _adopted(world, names | {delete.ref for delete in doomed} | replaced)
+    steps: list[Step] = [(*_releases(world, writes), *adopted)]
     steps += [tuple(first)]
     steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
     steps += [tuple(delete for delete in doomed if delete.ref.kind in row) for row in reversed(_ROWS)]
@@ -178,6 +189,16 @@ def _unreadable(world: World, ref: Ref) -> str:
     if ref.kind != CONTROLLER_REVISION or seen is None or ref.name in world.revisions:
         return ""
     return str(seen["metadata"]["uid"])
+
+
+def _adopted(world: World, settled: set[Ref]) -> list[Adopt]:
+    """The orphans that stay and that no apply writes: records of the past, Jobs that have run."""
+    owner = world.service.owner_reference()
+    return [
+        Adopt(ref, child["metadata"]["uid"], owner)
+        for ref, child in world.children.items()
+        if ref not in settled and controller_uid(child) is None and "deletionTimestamp" not in child["metadata"]
+    ]
 
 
 def _releases(world: World, writes: Sequence[Apply]) -> list[Release]:

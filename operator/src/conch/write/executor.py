@@ -14,8 +14,8 @@ from conch.api.reduction import reductions
 from conch.api.status import NOT_OBSERVED
 from conch.observe.compare import fingerprint
 from conch.observe.fields import value_at
-from conch.observe.identity import controller_uid, owner_words
-from conch.plan import Action, Apply, Delete, Refusal, Release, Step
+from conch.observe.identity import controller_uid, is_orphan, owner_words
+from conch.plan import Action, Adopt, Apply, Delete, Refusal, Release, Step
 from conch.plan.actions import taken
 from conch.write.errors import UNANSWERED, CallError
 from conch.write.server import Server
@@ -125,8 +125,11 @@ class Writer:
                     if new and (refusal := await self._stranger(key, owner_uid, action)):
                         return refusal
                     self._seen(await self._server.apply(ref.kind, manifest, FIELD_MANAGER))
+                case Adopt(ref=ref, uid=uid, owner=owner):
+                    body = {"metadata": {"uid": uid, "ownerReferences": [owner]}}
+                    self._seen(await self._server.merge(key.namespace, ref, body, FIELD_MANAGER))
         except CallError as error:
-            if error.namespace_gone or (error.replaced and isinstance(action, Release)):
+            if error.namespace_gone or (error.replaced and isinstance(action, Release | Adopt)):
                 return None  # there is nothing left to write to
             return refusal_of(action, error)
         return None
@@ -134,7 +137,7 @@ class Writer:
     async def _stranger(self, key: ServiceKey, owner_uid: str, action: Apply) -> Refusal | None:
         """Whether a name that we need is taken: a forced apply would take the object from its owner."""
         there = await self._server.metadata(key.namespace, action.ref)
-        if there is None or controller_uid(there) == owner_uid:
+        if there is None or controller_uid(there) == owner_uid or is_orphan(there, key.name):
             return None
         return taken(action.ref, owner_words(there))
 
@@ -157,7 +160,7 @@ def refusal_of(action: Action, error: CallError) -> Refusal:
     if final:
         message = f"The API server refused {ref}: {error.message}{_value(action, error.message)}"
     else:
-        verb = "delete" if isinstance(action, Delete) else "write"
+        verb = {Delete: "delete", Adopt: "adopt"}.get(type(action), "write")
         code = f"HTTP status {error.code}: " if error.code else ""
         message = f"Conch cannot {verb} {ref}, and tries again: {code}{error.message}"
     return Refusal(ref, reason, message, final, error.retry_after or 0.0)
