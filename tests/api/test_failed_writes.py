@@ -253,6 +253,23 @@ def _restore(kube: Kube, namespace: str, found: dict[Ref, Object]) -> None:
     kube.apply(bodies, namespace)
 
 
+def test_a_deployment_without_pods_gets_its_floor_back(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+    with Operator(cluster, log):
+        kube.apply(isvc(minReplicas=2, maxReplicas=4), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
+
+        def replicas() -> int:
+            return int(kube.list(DEPLOYMENT, namespace)[0]["spec"]["replicas"])
+
+        kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=0")
+        until(lambda: replicas() == 2, "the floor is back", 15)
+        # The autoscaler owns the number again.
+        kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=3")
+        until(settled(kube, namespace), "the service is Ready", 60)
+        assert replicas() == 3
+
+
 def test_a_route_that_somebody_edited_comes_back(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     body = isvc()
     body["spec"]["traffic"] = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}

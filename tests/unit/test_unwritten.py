@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from conch.api.kinds import (
     AUTOSCALER,
     CONFIG_MAP,
@@ -126,6 +128,35 @@ def test_every_write_stands_behind_what_it_needs() -> None:
                 assert not (references(action.manifest) & refs), "no two of a step depend on each other"
         done |= refs
     assert done
+
+
+def test_floors_of_autoscaled_revisions_are_restored() -> None:
+    cluster = Cluster(manifest(minReplicas=2, maxReplicas=4))
+    cluster.reconcile()
+    come_up_without_gateway(cluster)
+    ref = Ref(DEPLOYMENT, cluster.decision().wanted)
+    for replicas, restored in ((0, 2), (1, 1), (3, 3)):  # an autoscaler raises what is not 0 by itself
+        body = cluster.objects[ref]
+        body["spec"]["replicas"] = replicas
+        cluster.put(body)
+        cluster.settle()
+        assert cluster.objects[ref]["spec"]["replicas"] == restored
+
+
+@pytest.mark.parametrize(("annotations", "replicas"), [({}, 2), ({"autoscaling.keda.sh/paused-replicas": "0"}, 0)])
+def test_keda_that_a_person_has_paused_is_left_alone(annotations: dict[str, str], replicas: int) -> None:
+    cluster = Cluster(manifest(minReplicas=2, maxReplicas=4), metrics_api="keda", prometheus="http://prometheus")
+    cluster.reconcile()
+    come_up_without_gateway(cluster)
+    [driven] = [ref for ref in cluster.objects if ref.kind.name == "ScaledObject"]
+    body = cluster.objects[driven]
+    body["metadata"]["annotations"] |= annotations
+    cluster.put(body)
+    deployment = cluster.objects[Ref(DEPLOYMENT, driven.name)]
+    deployment["spec"]["replicas"] = 0
+    cluster.put(deployment)
+    cluster.settle()
+    assert cluster.objects[Ref(DEPLOYMENT, driven.name)]["spec"]["replicas"] == replicas
 
 
 def test_orphans_of_the_service_are_its_children_again() -> None:

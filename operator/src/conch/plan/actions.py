@@ -93,6 +93,7 @@ class Refusal:
     retry_after: float = 0.0  # seconds that the API server asks for before another attempt
 
 
+_KEDA_PAUSED: Final = "autoscaling.keda.sh/paused"  # what the annotations begin with by which people pause KEDA
 # What a write waits for: the kinds of a row only refer to kinds above it. Deletion goes the other way.
 _ROWS: Final[tuple[frozenset[Kind], ...]] = (
     frozenset({CONTROLLER_REVISION, CONFIG_MAP}),
@@ -129,7 +130,9 @@ def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tup
     first += [Delete(write.ref, uid) for write in writes if (uid := _unreadable(world, write.ref))]
     doomed = [delete for delete in doomed if delete.ref not in replaced]
     adopted = _adopted(world, names | {delete.ref for delete in doomed} | replaced)
-    steps: list[Step] = [(*_releases(world, writes), *adopted)]
+    steps: list[Step] = [
+        (*_releases(world, writes, [each for each in desired if ref_of(each) not in blocked]), *adopted)
+    ]
     steps += [tuple(first)]
     steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
     steps += [tuple(delete for delete in doomed if delete.ref.kind in row) for row in reversed(_ROWS)]
@@ -201,10 +204,26 @@ def _adopted(world: World, settled: set[Ref]) -> list[Adopt]:
     ]
 
 
-def _releases(world: World, writes: Sequence[Apply]) -> list[Release]:
-    """The Deployments whose replicas change hands."""
+def _releases(world: World, writes: Sequence[Apply], desired: Sequence[Manifest]) -> list[Release]:
+    """The Deployments whose replicas change hands, or that an autoscaler would leave without pods.
+
+    An autoscaler does nothing for a Deployment of no replicas, whoever made it so: its floor is restored.
+    """
     found = {write.ref.name: max(world.replicas(write.ref.name), 1) for write in writes if _hands_over(world, write)}
+    for manifest in desired:
+        if kind_of(manifest) in SCALERS and not world.replicas(name := revision_of(manifest)):
+            floor = _floor(world, manifest)
+            found |= {name: floor} if floor else {}
     return [release for name, replicas in found.items() if (release := _release(world, name, replicas)) is not None]
+
+
+def _floor(world: World, manifest: Manifest) -> int:
+    """The least replicas that an autoscaler keeps; 0 where there may be none, or a person has paused it."""
+    if kind_of(manifest) == AUTOSCALER:
+        return int(manifest["spec"]["minReplicas"])
+    seen = world.children.get(ref_of(manifest)) or {}
+    paused = any(name.startswith(_KEDA_PAUSED) for name in annotations_of(seen))
+    return 0 if paused else int(manifest["spec"]["minReplicaCount"])
 
 
 def _release(world: World, name: str, replicas: int) -> Release | None:
@@ -219,9 +238,7 @@ def _release(world: World, name: str, replicas: int) -> Release | None:
 
 
 def _hands_over(world: World, write: Apply) -> bool:
-    """Whether replicas change hands by a write, or an HPA takes over from KEDA, which left none."""
-    if write.ref.kind == AUTOSCALER:
-        return write.new and not world.replicas(write.ref.name)
+    """Whether a write drops the replicas of a Deployment, which an autoscaler owns from now on."""
     if write.ref.kind != DEPLOYMENT or "replicas" in write.manifest["spec"]:
         return False
     return not any(Ref(kind, write.ref.name) in world.children for kind in SCALERS)
