@@ -41,10 +41,12 @@ def verdicts_of(world: World, decision: Decision, unwritten: Unwritten | None, *
     there = done and (sleeps or world.ready(decision.wanted) >= floor_of(world.service))
     hinders = _hindered(decision, _PASSING | _PERHAPS) if there else None
     up = there and _programmed(world, decision, routed=routed) and hinders is None and refused is None
-    if unwritten is not None and not unwritten.lasts and not _was_ready(world):
-        up = False
+    pending = unwritten if unwritten is not None and not unwritten.lasts and not _was_ready(world) else None
+    ready = _ready(world, decision, found or hinders, up=up)
+    if up and pending is not None:
+        up, ready = False, Verdict(ConditionType.READY, "Unknown", "Progressing", pending.message)
     verdicts = [
-        _ready(world, decision, found or hinders, up=up),
+        ready,
         _serving(world, decision, found),
         _complete(world, decision, found, done=done),
     ]
@@ -58,7 +60,7 @@ def verdicts_of(world: World, decision: Decision, unwritten: Unwritten | None, *
         why = stalls or (_failure(decision) if decision.failed else stuck or _late(found))
         verdicts.append(Verdict(ConditionType.STALLED, "True", why.reason, why.message))
     elif not up:
-        waits = refused or decision.rollout or hinders
+        waits = refused or decision.rollout or hinders or pending
         told = waits.message if waits else f"Revision {decision.wanted} is coming up."
         verdicts.append(Verdict(ConditionType.RECONCILING, "True", "Progressing", told))
     return verdicts

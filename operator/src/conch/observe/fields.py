@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from conch.api.times import parse_time
+from conch.observe.compare import quantity
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _DIGITS: Final = 18  # of a number that fits 64 bits
@@ -95,3 +96,26 @@ def value_at(body: Any, path: str) -> Any:
             matches = (item for item in mappings(body) if all(str(item.get(key)) == keys[key] for key in keys))
             body = next(matches, None)
     return body
+
+
+# Fields that hold a quantity, or quantities by resource.
+_QUANTITIES: Final = frozenset({"sizeLimit", "divisor", "averageValue", "limits", "requests"})
+
+
+def unreadable_quantities(body: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of each quantity in an object that Kubernetes cannot read.
+
+    >>> list(unreadable_quantities({"volumes": [{"emptyDir": {"sizeLimit": "1 Gi"}}], "limits": {"cpu": 1}}))
+    [('.volumes[0].emptyDir.sizeLimit', '1 Gi')]
+    """
+    items = body.items() if isinstance(body, Mapping) else ()
+    for key, value in items:
+        place = f"{path}.{key}"
+        amounts = value if isinstance(value, Mapping) else {"": value}
+        if key in _QUANTITIES:
+            bad = {name: amount for name, amount in amounts.items() if quantity(amount) is None}
+            yield from ((f"{place}.{name}" if name else place, amount) for name, amount in bad.items())
+        else:
+            yield from unreadable_quantities(value, place)
+    for index, item in enumerate(body if isinstance(body, list | tuple) else ()):
+        yield from unreadable_quantities(item, f"{path}[{index}]")

@@ -15,9 +15,9 @@ _CHECK: Final = "is the cluster up, and the address right?"
 # How the API server says that the uid of a precondition, or of a manifest, is not that of the object.
 _UID: Final = re.compile(r"\bUID\b|uid mismatch")
 # What the API server answers with 500 to a body that it will not take the next time either: it is too large, or a
-# field is not of the type that its schema has (structured-merge-diff, typed).
+# field is not of the type that its schema has (structured-merge-diff, typed), or of no form that the type reads.
 _SCHEMA: Final = "the object does not fit its schema: "
-_UNFIT: Final = re.compile(f"request is too large|{_SCHEMA}")
+_UNFIT: Final = re.compile(f"request is too large|{_SCHEMA}|to proper version: unable to convert")
 # How structured-merge-diff prints a value of a field: "expected string, got &value.valueUnstructured{Value:1}".
 _VALUE: Final = re.compile(r"&value\.valueUnstructured\{Value:(.*?)\}")
 _TYPED: Final = re.compile(r"failed to create typed patch object \([^)]*\): ")

@@ -13,7 +13,7 @@ from conch.api.names import FIELD_MANAGER
 from conch.api.reduction import reductions
 from conch.api.status import NOT_OBSERVED
 from conch.observe.compare import fingerprint
-from conch.observe.fields import value_at
+from conch.observe.fields import unreadable_quantities, value_at
 from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.plan import Action, Adopt, Apply, Delete, Refusal, Release, Step
 from conch.plan.actions import taken
@@ -33,7 +33,8 @@ _NO_KEDA: Final = (
 # What is said of kinds that somebody has to install.
 _MISSING: Final = {HTTP_ROUTE: ("GatewayApiMissing", _NO_GATEWAY_API), SCALED_OBJECT: ("KedaMissing", _NO_KEDA)}
 # structured-merge-diff: ".spec.metrics[0].resource.target.value: expected numeric (int or float), got string".
-_TYPE: Final = re.compile(r"(?P<path>\.\S+): expected [^,]+, got (string|number|integer|float|boolean|list|map)$")
+_TYPE: Final = re.compile(r"((?P<path>\.\S+): expected [^,]+, )got [^\n]*")
+_QUANTITY: Final = "quantities must match the regular expression"
 _SHOWN: Final = 100  # characters of a value
 
 _log = structlog.get_logger("conch.reconcile")
@@ -158,7 +159,7 @@ def refusal_of(action: Action, error: CallError) -> Refusal:
         reason = {403: "Forbidden", 404: "KindUnknown"}.get(error.code, error.reason or "CallFailed")
     final = (error.rejected or error.code in {403, 404}) and not isinstance(action, Delete)
     if final:
-        message = f"The API server refused {ref}: {error.message}{_value(action, error.message)}"
+        message = f"The API server refused {ref}: {_words(action, error.message)}"
     else:
         verb = {Delete: "delete", Adopt: "adopt"}.get(type(action), "write")
         code = f"HTTP status {error.code}: " if error.code else ""
@@ -166,10 +167,16 @@ def refusal_of(action: Action, error: CallError) -> Refusal:
     return Refusal(ref, reason, message, final, error.retry_after or 0.0)
 
 
-def _value(action: Action, message: str) -> str:
-    """Return what the manifest holds at the field that an error names, where the API server names only its type."""
-    found = _TYPE.search(message)
+def _words(action: Action, message: str) -> str:
+    """Return the API server's words with what the manifest holds where they name a type alone, or no field at all."""
     manifest = action.manifest if isinstance(action, Apply) else None
-    if found is None or manifest is None:
-        return ""
-    return f"; it is {json.dumps(value_at(manifest, found['path']))[:_SHOWN]}"
+    if manifest is None:
+        return message
+    told = _TYPE.sub(lambda found: f"{found[1]}got {_shown(value_at(manifest, found['path']))}", message)
+    if _QUANTITY in message:
+        told += "".join(f"; {path} is {_shown(value)}" for path, value in unreadable_quantities(manifest))
+    return told
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:_SHOWN]
