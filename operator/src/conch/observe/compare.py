@@ -51,8 +51,9 @@ _OURS_ALONE: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     ("spec", "rules", "matches"): ("headers", "queryParams", "method"),
     ("spec", "rules", "backendRefs"): ("filters", "namespace"),
 }
-# Fields in which the API server keeps a false: without it, the kubelet acts as if they were true.
-_FALSE_IS_KEPT: Final = frozenset({("automountServiceAccountToken",), ("allowPrivilegeEscalation",)})
+# Fields in which the API server keeps what is empty or false, since their absence means something else: the kubelet
+# acts as if the two were true, and a volume without emptyDir is of another kind.
+_EMPTY_IS_KEPT: Final = frozenset({("automountServiceAccountToken",), ("allowPrivilegeEscalation",), ("emptyDir",)})
 _KEY_DEFAULTS: Final = {"protocol": "TCP"}
 
 
@@ -69,17 +70,25 @@ def says(observed: Any, desired: Any, path: tuple[str, ...] = ()) -> bool:
     if observed == desired:
         return True  # most of what is compared is equal, and this comparison is the interpreter's own
     if desired is None or isinstance(desired, str | int | float):
-        absent = not desired and path[-1:] not in _FALSE_IS_KEPT
+        absent = not desired and path[-1:] not in _EMPTY_IS_KEPT
         return absent if observed is None else quantity(observed) == quantity(desired) is not None
     if isinstance(desired, Mapping):
-        seen: Mapping[str, Any] = observed if isinstance(observed, Mapping) else {}
-        if any(seen.get(field) and field not in desired for field in _OURS_ALONE.get(path, ())):
-            return False
-        return all(says(seen.get(key), value, (*path, key)) for key, value in desired.items())
+        return _says_fields(observed, desired, path)
     items = observed if isinstance(observed, Sequence) and not isinstance(observed, str) else ()
     if path in KEYED and desired:
         return _says_by_key(items, desired, path)
     return len(items) == len(desired) and all(says(*pair, path) for pair in zip(items, desired, strict=True))
+
+
+def _says_fields(observed: Any, desired: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether a mapping holds the desired fields, and none that an apply would remove."""
+    if observed is None:
+        observed = {} if desired or path[-1:] not in _EMPTY_IS_KEPT else None
+    if not isinstance(observed, Mapping):
+        return False
+    if any(observed.get(field) and field not in desired for field in _OURS_ALONE.get(path, ())):
+        return False
+    return all(says(observed.get(key), value, (*path, key)) for key, value in desired.items())
 
 
 def _says_by_key(observed: Sequence[Any], desired: Sequence[Any], path: tuple[str, ...]) -> bool:
