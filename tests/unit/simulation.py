@@ -33,7 +33,7 @@ from conch.observe import Gateways, Store, World, observe
 from conch.observe.capacity import Capacity, Holder, Node
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.measured import Measured
-from conch.plan import Action, Apply, Delete, Refusal, Release, plan
+from conch.plan import Action, Adopt, Apply, Delete, Release, plan, unwritten
 from conch_contract import AgentReport, ModelReport, ModelState, names
 
 KEY = ServiceKey("demo", "magika")
@@ -112,7 +112,13 @@ class Cluster:
             changed = before is None or before["spec"] != body["spec"]
             meta["generation"] = (before["metadata"]["generation"] if before else 0) + changed
         self.objects[ref_of(body)] = body
-        self.store.put(body)
+        if names.LABEL_SERVICE not in meta.get("labels", {}) and body["kind"] != INFERENCE_SERVICE.name:
+            # A watch by label reports an object that lost the label as deleted: as it was, in its new version.
+            lost = copy.deepcopy(before) or body
+            lost["metadata"]["resourceVersion"] = meta["resourceVersion"]
+            self.store.discard(lost)
+        else:
+            self.store.put(body)
         self._list_pods(body)
 
     def remove(self, ref: Ref) -> None:
@@ -262,7 +268,7 @@ class Cluster:
         actions = [action for step in steps for action in step]
         for action in actions:
             self._act(action)
-        status = tell(world, decision, _first(refusals))
+        status = tell(world, decision, unwritten(world.service, refusals, {}))
         if status != world.service.status:
             self.status_writes += 1
             self.story += events(world.service.status, status)
@@ -355,11 +361,15 @@ class Cluster:
                 self.remove(ref)
                 if ref.kind == DEPLOYMENT:
                     self.kill_pods(ref.name)
+            case Adopt(ref, uid, owner):
+                assert self.objects[ref]["metadata"]["uid"] == uid
+                self.objects[ref]["metadata"]["ownerReferences"] = [owner]
+                self.put(self.objects[ref])
             case Release(ref, wanted):
                 self.objects[ref]["spec"]["replicas"] = wanted["spec"]["replicas"]
                 self.put(self.objects[ref])
             case Apply(ref, wanted, new):
-                assert new == (ref not in self.objects)
+                assert new == (self.store.get(KEY, ref) is None)
                 self.put(_merged(self.objects.get(ref), wanted))
 
 
@@ -407,7 +417,3 @@ def _merged(seen: dict[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str,
     elif wanted["kind"] == DEPLOYMENT.name:
         body["spec"].setdefault("replicas", 1)
     return body
-
-
-def _first(refusals: list[Refusal]) -> Trouble | None:
-    return Trouble(refusals[0].reason, refusals[0].message) if refusals else None

@@ -13,7 +13,7 @@ from conch.cli.printing import plain
 from conch.cli.rollback import rollback_told, rolled_back
 from conch.decide import revision_name
 from conch.observe import Revision
-from conch.observe.world import variant_of
+from conch.observe.identity import variant_of
 from tests.unit.simulation import KEY, Cluster, manifest
 
 SERVICE = Ref(INFERENCE_SERVICE, KEY.name)
@@ -39,8 +39,9 @@ def changed_twice() -> Cluster:
 def entries(cluster: Cluster, variant: str = "") -> list[Entry]:
     found = [body for ref, body in cluster.objects.items() if ref.kind == CONTROLLER_REVISION]
     ours = [body for body in found if variant_of(body) == variant]
-    read = [Entry(Revision.parse(body), body["metadata"]["creationTimestamp"]) for body in ours]
-    return sorted(read, key=lambda entry: entry.revision.number, reverse=True)
+    read = [(Revision.parse(body), body["metadata"]["creationTimestamp"]) for body in ours]
+    known = [Entry(revision, made) for revision, made in read if revision is not None]
+    return sorted(known, key=lambda entry: entry.revision.number, reverse=True)
 
 
 def test_the_history_is_a_table_with_the_newest_first() -> None:

@@ -14,7 +14,7 @@ SAME: list[tuple[Any, Any]] = [
     ({"cpu": "2"}, {"cpu": 2}),
     ({"memory": "1Gi"}, {"memory": "1024Mi"}),
     ({"memory": "1e3"}, {"memory": "1k"}),
-    ({}, {"emptyDir": {}}),
+    ({}, {"annotations": {}}),
     ({}, {"args": []}),
     ({}, {"paused": False}),
     ({"env": [{"name": "A"}]}, {"env": [{"name": "A", "value": ""}]}),
@@ -67,6 +67,31 @@ DIFFERENT += [
     (pod(args=["a", "b"]), pod(args=["a"])),
     # A ControllerRevision holds a pod template too, as data that nobody merges.
     ({"data": {"template": pod(env=[{"name": "A"}, {"name": "B"}])}}, {"data": {"template": pod(env=[{"name": "A"}])}}),
+]
+
+
+MATCHES = [{"path": {"type": "PathPrefix", "value": "/v2/models"}}]
+
+
+def route(**rule: Any) -> dict[str, Any]:
+    return {"spec": {"rules": [{"matches": MATCHES, **rule}]}}
+
+
+DIFFERENT += [
+    # Items of a list that an apply replaces: what others add to them is undone.
+    (route(filters=[{"type": "RequestHeaderModifier"}]), route()),
+    (route(timeouts={"request": "1s"}), route()),
+    (route(matches=[{**MATCHES[0], "method": "GET"}]), route()),
+    (route(backendRefs=[{"name": "a", "namespace": "theirs"}]), route(backendRefs=[{"name": "a"}])),
+    # Absence is no default there.
+    ({"spec": {}}, {"spec": {"automountServiceAccountToken": False}}),
+    ({"name": "tmp", "hostPath": {"path": "/"}}, {"name": "tmp", "emptyDir": {}}),
+    ({"emptyDir": -1}, {"emptyDir": {}}),
+]
+SAME += [
+    (route(filters=[]), route()),
+    (route(backendRefs=[{"name": "a", "weight": 1}]), route(backendRefs=[{"name": "a"}])),
+    ({"spec": {}}, {"spec": {"nodeSelector": {}}}),
 ]
 
 

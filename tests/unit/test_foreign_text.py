@@ -56,8 +56,12 @@ def test_what_reaches_a_status_is_what_is_read_back(text: str) -> None:
     condition = Condition(
         type="Ready", status="False", reason=text, message=text, last_transition_time="2026-01-01T00:00:00Z"
     )
-    status = Status(conditions=(condition,), rollout=RolloutStatus(revision="a", message=trouble.message))
+    status = Status(conditions=(condition,), rollout=_rollout(trouble.message))
     assert Status.lenient(json.loads(encode(status.to_wire()))) == status
+
+
+def _rollout(message: str) -> RolloutStatus:
+    return RolloutStatus(revision="a", since="2026-01-01T00:00:00Z", message=message)
 
 
 def test_reductions_keep_what_a_rollout_needs() -> None:

@@ -81,3 +81,35 @@ def test_in_whatever_order_events_come_the_newest_stays(order: list[int]) -> Non
     for version in order:
         store.put(child(version, text=str(version)))
     assert text(store) == "5"
+
+
+def labelled(body: dict[str, Any], service: str, controller: str = "") -> dict[str, Any]:
+    """Return an object with another label, and with a service as its controller."""
+    owner = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "name": controller, "controller": True}
+    meta = {**body["metadata"], "labels": {names.LABEL_SERVICE: service}}
+    return {**body, "metadata": {**meta, "ownerReferences": [owner] if controller else []}}
+
+
+def test_an_object_that_lost_its_label_and_has_it_again_is_there_again() -> None:
+    store = Store()
+    store.put(child(1, text="a"))
+    assert store.discard(child(2, text="a")) == KEY  # so a watch by label reports the loss of the label
+    assert store.put(child(2, text="late")) is None
+    assert store.put(child(3, text="a")) == KEY
+    assert text(store) == "a"
+
+
+def test_an_object_belongs_to_its_controller_whatever_its_label_says() -> None:
+    store = Store()
+    assert store.put(labelled(child(1), "other", controller="magika")) == KEY
+    assert store.get(KEY, REF) is not None
+
+
+def test_an_object_whose_label_names_another_service_leaves_the_first() -> None:
+    store = Store()
+    store.put(child(1))
+    assert store.put(labelled(child(2), "other")) == KEY, "the one that lost it has to look"
+    assert store.get(KEY, REF) is None
+    assert store.get(ServiceKey("demo", "other"), REF) is not None
+    assert store.discard(labelled(child(3), "other")) == ServiceKey("demo", "other")
+    assert store.put(child(4)) == KEY

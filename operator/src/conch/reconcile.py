@@ -4,17 +4,21 @@ Every room that it calls but `signals` and `write` is a pure function; what is n
 waited for here, but planned: a reconcile returns, and an event or the queue's clock brings it back.
 """
 
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from conch.api import Status
-from conch.api.kinds import ServiceKey
+from conch.api.kinds import INFERENCE_SERVICE, Ref, ServiceKey
 from conch.api.metrics import MetricsApi
-from conch.decide import Trouble, asks_for_room, decide, events, pods_to_ask, stuck, tell, tell_unreadable, to_measure
+from conch.attempts import Attempts
+from conch.decide import asks_for_room, decide, events, pods_to_ask, stalled, stuck, tell, tell_unreadable, to_measure
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, Unreadable, observe
-from conch.plan import Refusal, plan
+from conch.observe.fields import mapping
+from conch.plan import LASTING, Refusal, plan, unwritten
 from conch.signals import Agents, Capacities, Gauges, Warnings
 from conch.write import CallError, EventWriter, Writer
 
@@ -35,13 +39,28 @@ class Reconciler:
     metrics_api: MetricsApi
     prometheus: str  # where KEDA asks about Triton
     clock: Callable[[], float]
+    writes: Attempts[Ref] = field(default_factory=Attempts)  # of objects, that failed in a way that may pass
+    reconciles: Attempts[None] = field(default_factory=Attempts)  # that raised
 
     async def __call__(self, key: ServiceKey) -> "Outcome":
         """Bring one service nearer to what its spec asks.
 
         Raises:
-            CallError: the API server failed; try again later.
+            CallError: the status cannot be written; try again later.
+            Exception: an error of Conch's own. Once it lasts, the status reports it.
         """
+        try:
+            outcome = await self._reconcile(key)
+        except Exception as error:
+            attempts = self.reconciles.failed(key, [None])
+            if attempts[None] >= LASTING:
+                with suppress(CallError):
+                    await self._report(key, error)
+            raise
+        self.reconciles.failed(key, [])
+        return outcome
+
+    async def _reconcile(self, key: ServiceKey) -> "Outcome":
         world = observe(self.store, key, self.clock(), self.gateways, self.metrics_api, prometheus=self.prometheus)
         if world is None:
             return Outcome()  # gone, and the garbage collector takes the children
@@ -55,17 +74,13 @@ class Reconciler:
         decision = decide(world)
         steps, blocked = plan(world, decision, desire(world, decision, self.images))
         uid = world.service.metadata.uid
-        before = world.service.status
-        try:
-            refusals = [*blocked, *await self.writer.carry_out(key, uid, steps)]
-        except CallError:
-            # The clock of a rollout, and with it the way back, does not depend on the write of a child.
-            with suppress(CallError):
-                await self._tell(key, uid, before, tell(world, decision, _trouble(blocked)))
-            raise
-        if not await self._tell(key, uid, before, tell(world, decision, _trouble(refusals))):
+        refusals = [*blocked, *await self.writer.carry_out(key, uid, steps)]
+        attempts = self.writes.failed(key, [refusal.ref for refusal in refusals if not refusal.final])
+        # A rollout's deadline, and with it the way back, does not depend on the write of a child.
+        status = tell(world, decision, unwritten(world.service, refusals, attempts))
+        if not await self._tell(key, uid, world.service.status, status):
             return Outcome()
-        return Outcome(wait=decision.wait, refused=bool(refusals))
+        return Outcome(wait=decision.wait, refusals=tuple(refusals))
 
     async def _tell(self, key: ServiceKey, uid: str, before: Status, after: Status) -> bool:
         """Write the status and its events, if they are new; return whether the service is still there."""
@@ -76,15 +91,37 @@ class Reconciler:
             await self.event_writer.tell(key, uid, events(before, after), self.clock())
         return there
 
+    async def _report(self, key: ServiceKey, error: Exception) -> None:
+        """Report in the status that the service cannot be reconciled. What serves is left as it is."""
+        body = self.store.get(key, Ref(INFERENCE_SERVICE, key.name))
+        if body is None:
+            return
+        before = Status.lenient(mapping(body.get("status")))
+        meta, (reason, message) = body["metadata"], failure_words(error)
+        after = stalled(before, meta["generation"], reason, message, self.clock())
+        await self._tell(key, meta["uid"], before, after)
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """When to look again, in seconds, if nothing happens; and whether something was refused."""
+    """When to look again, in seconds, if nothing happens; and the writes that failed."""
 
     wait: float | None = None
-    refused: bool = False
+    refusals: tuple[Refusal, ...] = ()
 
 
-def _trouble(refusals: list[Refusal]) -> Trouble | None:
-    """The first refusal speaks for all: mending it brings the next to light."""
-    return Trouble(refusals[0].reason, refusals[0].message) if refusals else None
+def failure_words(error: Exception) -> tuple[str, str]:
+    """Return the reason, and the sentence that the user reads, of a reconcile that raised.
+
+    >>> failure_words(ValueError("no such thing"))
+    ('ReconcileFailed', 'The operator cannot reconcile the service: ValueError: no such thing. What serves is left as \
+it is, and the operator tries again. This is an error of Conch; report it with the log of the operator.')
+    """
+    if isinstance(error, CallError):
+        return error.reason or "CallFailed", f"A call to the API server fails, and is tried again: {error.message}"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return "ReconcileFailed", (
+        f"The operator cannot reconcile the service: {type(error).__name__}: {error}{place}. What serves is left as"
+        " it is, and the operator tries again. This is an error of Conch; report it with the log of the operator."
+    )

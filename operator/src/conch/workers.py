@@ -52,10 +52,14 @@ async def _work_on(queue: WorkQueue, reconcile: Reconciler, key: ServiceKey) -> 
         delay = queue.retry(key)
         _log.exception("reconcile failed", retry_seconds=round(delay, 1))
         return "crash"
-    if outcome.refused:
-        delay = queue.retry(key)
-        _log.info("refused", retry_seconds=round(delay, 1))
-        return "refused"
+    if outcome.refusals:
+        delay = queue.retry(key, at_least=max(refusal.retry_after for refusal in outcome.refusals))
+        for refusal in outcome.refusals:
+            log, event = (_log.info, "refused") if refusal.final else (_log.warning, "call failed")
+            log(event, object=str(refusal.ref), error=refusal.message, retry_seconds=round(delay, 1))
+        if outcome.wait is not None:  # a rollout's clock does not wait for an object of another
+            queue.add_after(key, outcome.wait)
+        return "refused" if all(refusal.final for refusal in outcome.refusals) else "error"
     queue.forget(key)
     if outcome.wait is not None:
         queue.add_after(key, outcome.wait)

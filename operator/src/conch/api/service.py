@@ -108,12 +108,14 @@ class InferenceService(Part):
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
-        """Read the object as the API server hands it out.
+        """Read the object as the API server hands it out. Of its status, which others may write, what can be read.
 
         Raises:
             pydantic.ValidationError: the object is not one that the CRD accepts.
         """
-        return cls.model_validate(dict(body))
+        status = body.get("status")
+        read = {"status": Status.lenient(status)} if isinstance(status, Mapping) else {}
+        return cls.model_validate({**body, **read})
 
     def to_wire(self) -> dict[str, Any]:
         """Return the manifest: what the user would have typed, with apiVersion and kind."""

@@ -11,8 +11,10 @@ from pydantic import Field, ValidationError
 
 from conch.api._base import Part, keyed_by
 from conch.api.analysis import GateStatus
+from conch.api.names import RolloutState
 from conch.api.rollout import StepInForce
 from conch.api.text import Text
+from conch.api.times import is_time
 from conch.api.warmup import WarmupStatus
 
 # What status.observedGeneration is before the operator has read a service for the first time.
@@ -202,12 +204,30 @@ class Status(_Track):
 
     @classmethod
     def lenient(cls, body: Mapping[str, Any]) -> Self:
-        """Read a status whoever wrote it; one that makes no sense is taken for none."""
-        try:
-            return cls.model_validate(dict(body))
-        except ValidationError:
-            return cls()
+        """Read a status whoever wrote it; a part that makes no sense is taken for none."""
+        parts = {field: _dated(value) for field, value in body.items()}
+        while True:
+            try:
+                return cls.model_validate(parts)
+            except ValidationError as error:
+                for field in {str(each["loc"][0]) for each in error.errors() if each["loc"]} or set(parts):
+                    parts.pop(field, None)
 
     def revision(self, name: str) -> RevisionStatus | None:
         """Return the revision of that name, None when it is not among the living."""
         return next((revision for revision in self.revisions if revision.name == name), None)
+
+
+# Times that decisions depend on. A rollout that began at no time is none, unless it has failed: that is remembered.
+_TIMES: Final = ("since", "started", "judged")
+
+
+def _dated(value: Any) -> Any:
+    """Return a part of a status without times that are none, and without rollouts that began at none."""
+    if isinstance(value, list):
+        return [_dated(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    parts = {key: _dated(item) for key, item in value.items() if key not in _TIMES or is_time(item)}
+    is_under_way = "step" in parts and parts.get("state") != RolloutState.FAILED
+    return None if is_under_way and "since" not in parts else parts

@@ -15,7 +15,7 @@ from conch.cli.status import role
 from conch.cli.track import chosen, look, subject, variant_option, where
 from conch.decide.naming import revision_name
 from conch.observe import Revision
-from conch.observe.world import controller_uid, variant_of
+from conch.observe.identity import controller_uid, variant_of
 from conch_contract import names
 
 
@@ -51,8 +51,9 @@ async def entries(cluster: Cluster, body: dict[str, Any], variant: str = "") -> 
     meta = body["metadata"]
     found = await cluster.server.list(CONTROLLER_REVISION, cluster.namespace, f"{names.LABEL_SERVICE}={meta['name']}")
     ours = (one for one in found if controller_uid(one) == meta["uid"] and variant_of(one) == variant)
-    read = (Entry(Revision.parse(one), one["metadata"]["creationTimestamp"]) for one in ours)
-    return sorted(read, key=lambda entry: entry.revision.number, reverse=True)
+    read = ((Revision.parse(one), one["metadata"]["creationTimestamp"]) for one in ours)
+    known = (Entry(revision, made) for revision, made in read if revision is not None)
+    return sorted(known, key=lambda entry: entry.revision.number, reverse=True)
 
 
 def history_value(service: InferenceService, found: Sequence[Entry]) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from conch.api.metrics import MetricsApi
 from conch.cli.asking import step_words
 from conch.cli.options import Refused
 from conch.cli.track import requests_of
-from conch.decide import Decision, Trouble, asks_for_room, decide, tell
+from conch.decide import Decision, asks_for_room, decide, tell
 from conch.decide.living import floor_of
 from conch.decide.steps import going, steps_of
 from conch.desire import Images, desire
 from conch.observe import Store, Unreadable, World, observe
 from conch.observe.capacity import Capacity
-from conch.plan import Action, Apply, Delete, Refusal, plan
+from conch.plan import Action, Adopt, Apply, Delete, Refusal, plan, unwritten
 from conch.traffic import router_of
 from conch.triton import list_configured_fields
 
@@ -31,7 +31,7 @@ class Write:
     """One write of the operator. Those of a row depend on nothing but the rows before it."""
 
     row: int
-    action: str  # create, change, delete, or hand over (a Deployment's replicas, to its autoscaler)
+    action: str  # create, change, delete, adopt (an orphan), or hand over (a Deployment's replicas, to its autoscaler)
     kind: str
     name: str
     manifest: Mapping[str, Any] | None
@@ -118,8 +118,7 @@ def foresee(
     world = world.with_capacity(capacity)
     decisions = decide(world)
     steps, refusals = plan(world, decisions, desire(world, decisions, installed.images))
-    first = Trouble(refusals[0].reason, refusals[0].message) if refusals else None
-    status = tell(world, decisions, first)
+    status = tell(world, decisions, unwritten(world.service, refusals, {}))
     main, *variants = (_course(track, own) for track, own in zip(world.tracks, decisions.tracks, strict=True))
     return Foresight(
         service=key,
@@ -163,6 +162,8 @@ def _write(row: int, action: Action) -> Write:
             return Write(row, "create" if new else "change", ref.kind.name, ref.name, manifest)
         case Delete(ref):
             return Write(row, "delete", ref.kind.name, ref.name, None)
+        case Adopt(ref):
+            return Write(row, "adopt", ref.kind.name, ref.name, None)
         case _:
             return Write(row, "hand over", action.ref.kind.name, action.ref.name, action.manifest)
 

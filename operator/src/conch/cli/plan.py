@@ -15,7 +15,7 @@ from conch.cli.offline import Course, Foresight, Installed, Stage, foresee
 from conch.cli.options import Access, Refused, access
 from conch.cli.printing import Table, Text, show
 from conch.desire import Images
-from conch.observe.world import controller_uid, owner_words
+from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.plan import Refusal
 from conch.plan.actions import taken
 from conch.write import CallError, look
@@ -152,7 +152,7 @@ async def _with_strangers(server: UserServer, uid: str, foresight: Foresight) ->
             continue
         ref = ref_of(write.manifest)
         there = await server.metadata(foresight.service.namespace, ref)
-        if there is not None and controller_uid(there) != uid:
+        if there is not None and controller_uid(there) != uid and not is_orphan(there, foresight.service.name):
             refusals.append(taken(ref, owner_words(there)))
     return Foresight(**{**vars(foresight), "refusals": tuple(refusals)})
 

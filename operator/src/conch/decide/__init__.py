@@ -9,7 +9,8 @@ from conch.decide.living import Living
 from conch.decide.naming import revision_name
 from conch.decide.rollout import Decision, asks_for_room
 from conch.decide.service import Decisions, decide
-from conch.decide.status import tell, tell_unreadable
+from conch.decide.status import stalled, tell, tell_unreadable
+from conch.decide.verdict import Unwritten
 from conch.observe import Trouble
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "Living",
     "ToMeasure",
     "Trouble",
+    "Unwritten",
     "asks_for_room",
     "decide",
     "events",
     "pods_to_ask",
     "revision_name",
+    "stalled",
     "stuck",
     "tell",
     "tell_unreadable",

@@ -15,7 +15,7 @@ from conch.decide.scaling import autoscaling
 from conch.decide.sleep import NOT_YET, asleep, wakes_up
 from conch.decide.steps import GPU_SHORT
 from conch.decide.trouble import content_changed, trouble
-from conch.decide.verdict import Truth, Verdict
+from conch.decide.verdict import Truth, Unwritten, Verdict
 from conch.decide.warm import job_refused, warmup_failed
 from conch.observe import Trouble, World
 from conch.traffic import router_of
@@ -30,8 +30,9 @@ _PASSING: Final = frozenset({"RouteMissing", "GatewayPending"})
 _PERHAPS: Final = frozenset({"GatewaySilent"})
 
 
-def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, routed: bool) -> list[Verdict]:
+def verdicts_of(world: World, decision: Decision, unwritten: Unwritten | None, *, routed: bool) -> list[Verdict]:
     """All conditions that the predictor, or a variant, has at this moment."""
+    refused = Trouble(unwritten.reason, unwritten.message) if unwritten is not None and unwritten.lasts else None
     found = refused or _held(decision) or trouble(world, decision.wanted)
     if not decision.admitted:
         found = found or warmup_failed(world, decision.wanted) or job_refused(world, decision.wanted, parity=False)
@@ -40,9 +41,14 @@ def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, ro
     there = done and (sleeps or world.ready(decision.wanted) >= floor_of(world.service))
     hinders = _hindered(decision, _PASSING | _PERHAPS) if there else None
     changed = content_changed(world, decision.serving) if there else None
-    up = there and _programmed(world, decision, routed=routed) and hinders is None and changed is None
+    in_force = there and _programmed(world, decision, routed=routed) and hinders is None
+    up = in_force and changed is None and refused is None
+    pending = unwritten if unwritten is not None and not unwritten.lasts and not _was_ready(world) else None
+    ready = _ready(world, decision, found or hinders, up=up)
+    if up and pending is not None:
+        up, ready = False, Verdict(ConditionType.READY, "Unknown", "Progressing", pending.message)
     verdicts = [
-        _ready(world, decision, found or hinders, up=up and refused is None),
+        ready,
         _serving(world, decision, found),
         _complete(world, decision, found, done=done),
     ]
@@ -51,14 +57,22 @@ def verdicts_of(world: World, decision: Decision, refused: Trouble | None, *, ro
     if world.service.spec.traffic is not None:
         verdicts.append(_traffic(world, decision, routed=routed))
     stuck = (decision.in_force.unsupported or changed) if there else None
-    if refused is not None or decision.overdue or decision.failed or stuck is not None:
-        why = refused or (_failure(decision) if decision.failed else stuck or _late(found))
+    stalls = refused if unwritten is not None and unwritten.final else None
+    if stalls is not None or decision.overdue or decision.failed or stuck is not None:
+        why = stalls or (_failure(decision) if decision.failed else stuck or _late(found))
         verdicts.append(Verdict(ConditionType.STALLED, "True", why.reason, why.message))
     elif not up:
-        waits = decision.rollout or hinders
+        waits = refused or decision.rollout or hinders or pending
         told = waits.message if waits else f"Revision {decision.wanted} is coming up."
         verdicts.append(Verdict(ConditionType.RECONCILING, "True", "Progressing", told))
     return verdicts
+
+
+def _was_ready(world: World) -> bool:
+    """Whether the present generation has been served as asked."""
+    ready = world.service.status.condition(ConditionType.READY)
+    seen = world.service.status.observed_generation == world.service.metadata.generation
+    return seen and ready is not None and ready.status == "True"
 
 
 def _held(decision: Decision) -> Trouble | None:

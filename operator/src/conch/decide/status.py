@@ -3,7 +3,7 @@
 Nothing that flickers (bytes, percentages) enters: each status write carries a change that a user can see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conch.api import Condition, ConditionType, RevisionStatus, ServedModel, Status, VariantStatus
@@ -12,23 +12,25 @@ from conch.decide.conditions import for_all, verdicts_of
 from conch.decide.revisions import revision_status
 from conch.decide.rollout import Decision
 from conch.decide.service import Decisions
-from conch.decide.verdict import Verdict
-from conch.observe import Trouble, Unreadable, World
+from conch.decide.verdict import Unwritten, Verdict
+from conch.observe import Unreadable, World
 from conch.traffic import is_written
 from conch_contract import names
 
 
-def tell(world: World, decisions: Decisions, refused: Trouble | None) -> Status:
+def tell(world: World, decisions: Decisions, unwritten: Mapping[str, Unwritten]) -> Status:
     """Return the status that the service should have.
 
     Args:
         world: what is.
         decisions: what shall be.
-        refused: what the API server would not have, if anything.
+        unwritten: why objects of the predictor ("") or of a variant are not written.
     """
     routed = is_written(world, decisions.ways)
     tracks = tuple(zip(world.tracks, decisions.tracks, strict=True))
-    verdicts = [verdicts_of(track, decision, refused, routed=routed) for track, decision in tracks]
+    verdicts = [
+        verdicts_of(track, decision, unwritten.get(track.service.variant), routed=routed) for track, decision in tracks
+    ]
     revisions = [tuple(revision_status(track, decision, one) for one in decision.living) for track, decision in tracks]
     every = tuple(revision for own in revisions for revision in own)
     variants = [track.service.variant for track, _ in tracks]
@@ -69,16 +71,27 @@ def _ready_pods(revisions: Sequence[RevisionStatus]) -> str:
 
 def tell_unreadable(service: Unreadable, now: float) -> Status:
     """Return the status of a service that cannot be read: what served goes on serving, and is told as before."""
-    before = Status.lenient(service.status)
+    return stalled(Status.lenient(service.status), service.generation, "SpecUnreadable", service.message, now)
+
+
+def stalled(before: Status, generation: int, reason: str, message: str, now: float) -> Status:
+    """Return the status of a service of which nothing new is known but that it is not reconciled, and why.
+
+    Args:
+        before: the status that it has.
+        generation: of its spec.
+        reason: in one CamelCase word.
+        message: the sentence that the user reads.
+        now: seconds since the epoch.
+    """
     verdicts = (
-        Verdict(ConditionType.READY, "False", "SpecUnreadable", service.message),
-        Verdict(ConditionType.STALLED, "True", "SpecUnreadable", service.message),
+        Verdict(ConditionType.READY, "False", reason, message),
+        Verdict(ConditionType.STALLED, "True", reason, message),
     )
     told = {verdict.type for verdict in verdicts} | {ConditionType.RECONCILING}
-    stamped = tuple(_stamped(before, v, service.generation, format_time(now)) for v in verdicts)
+    stamped = tuple(_stamped(before, v, generation, format_time(now)) for v in verdicts)
     kept = tuple(condition for condition in before.conditions if condition.type not in told)
-    changes = {"observed_generation": service.generation, "conditions": (*stamped, *kept)}
-    return before.model_copy(update=changes)
+    return before.model_copy(update={"observed_generation": generation, "conditions": (*stamped, *kept)})
 
 
 def _stamped(before: Status, verdict: Verdict, generation: int, moment: str) -> Condition:

@@ -44,6 +44,16 @@ KEYED: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
     **{(*_POD, "containers", field): keys for field, keys in _CONTAINER_LISTS.items()},
     **{(*_POD, "initContainers", field): keys for field, keys in _CONTAINER_LISTS.items()},
 }
+# Fields of a route's rules, which are a list that an apply replaces, by path. They have no default: where Conch does
+# not write one, and it is there, somebody else has.
+_OURS_ALONE: Final[Mapping[tuple[str, ...], tuple[str, ...]]] = {
+    ("spec", "rules"): ("filters", "timeouts", "retry", "sessionPersistence"),
+    ("spec", "rules", "matches"): ("headers", "queryParams", "method"),
+    ("spec", "rules", "backendRefs"): ("filters", "namespace"),
+}
+# Fields in which the API server keeps what is empty or false, since their absence means something else: the kubelet
+# acts as if the two were true, and a volume without emptyDir is of another kind.
+_EMPTY_IS_KEPT: Final = frozenset({("automountServiceAccountToken",), ("allowPrivilegeEscalation",), ("emptyDir",)})
 _KEY_DEFAULTS: Final = {"protocol": "TCP"}
 
 
@@ -60,14 +70,25 @@ def says(observed: Any, desired: Any, path: tuple[str, ...] = ()) -> bool:
     if observed == desired:
         return True  # most of what is compared is equal, and this comparison is the interpreter's own
     if desired is None or isinstance(desired, str | int | float):
-        return not desired if observed is None else quantity(observed) == quantity(desired) is not None
+        absent = not desired and path[-1:] not in _EMPTY_IS_KEPT
+        return absent if observed is None else quantity(observed) == quantity(desired) is not None
     if isinstance(desired, Mapping):
-        seen: Mapping[str, Any] = observed if isinstance(observed, Mapping) else {}
-        return all(says(seen.get(key), value, (*path, key)) for key, value in desired.items())
+        return _says_fields(observed, desired, path)
     items = observed if isinstance(observed, Sequence) and not isinstance(observed, str) else ()
     if path in KEYED and desired:
         return _says_by_key(items, desired, path)
     return len(items) == len(desired) and all(says(*pair, path) for pair in zip(items, desired, strict=True))
+
+
+def _says_fields(observed: Any, desired: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether a mapping holds the desired fields, and none that an apply would remove."""
+    if observed is None:
+        observed = {} if desired or path[-1:] not in _EMPTY_IS_KEPT else None
+    if not isinstance(observed, Mapping):
+        return False
+    if any(observed.get(field) and field not in desired for field in _OURS_ALONE.get(path, ())):
+        return False
+    return all(says(observed.get(key), value, (*path, key)) for key, value in desired.items())
 
 
 def _says_by_key(observed: Sequence[Any], desired: Sequence[Any], path: tuple[str, ...]) -> bool:
@@ -85,7 +106,7 @@ def _says_by_key(observed: Sequence[Any], desired: Sequence[Any], path: tuple[st
 
 def _key(item: Any, path: tuple[str, ...]) -> tuple[Any, ...]:
     fields = item if isinstance(item, Mapping) else {}
-    return tuple(fields.get(field, _KEY_DEFAULTS.get(field)) for field in KEYED[path])
+    return tuple(str(fields.get(field, _KEY_DEFAULTS.get(field))) for field in KEYED[path])
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:

@@ -31,7 +31,8 @@ class Store:
 
     def __init__(self) -> None:
         self._worlds: dict[ServiceKey, dict[Ref, _Entry]] = defaultdict(dict)
-        self._dead: dict[str, None] = {}
+        self._homes: dict[str, ServiceKey] = {}  # the service of each object, by uid
+        self._dead: dict[str, int] = {}  # the last version of what was deleted, by uid
         self.hostnames = Hostnames()
 
     def put(self, body: Mapping[str, Any]) -> ServiceKey | None:
@@ -48,24 +49,36 @@ class Store:
         ref = ref_of(body)
         version = int(meta.get("resourceVersion") or 0)
         known = self._worlds[key].get(ref)
-        if meta["uid"] in self._dead or (known is not None and version < known.version):
+        if version <= self._dead.get(meta["uid"], -1) or (known is not None and version < known.version):
             return None
         if known is not None and known.uid == meta["uid"] and version == known.version:
             return None
+        moved = self._leave(meta["uid"], ref, key)
         packed = zlib.compress(json.dumps(trim(body), separators=(",", ":")).encode(), 1)
         changed = known is None or known.packed != packed
         self._worlds[key][ref] = _Entry(meta["uid"], version, packed)
         if ref.kind == INFERENCE_SERVICE:
             self.hostnames.put(key, body)
-        return key if changed else None
+        return moved or (key if changed else None)
+
+    def _leave(self, uid: str, ref: Ref, key: ServiceKey) -> ServiceKey | None:
+        """Forget an object where it was, when its label names another service; return the service that it left."""
+        before, self._homes[uid] = self._homes.get(uid, key), key
+        if before == key or self._worlds[before].pop(ref, None) is None:
+            return None
+        return before
 
     def discard(self, body: Mapping[str, Any]) -> ServiceKey | None:
-        """Forget a deleted object, unless another of its name has taken its place already."""
+        """Forget a deleted object, unless another of its name has taken its place already.
+
+        An object whose label was removed is reported as deleted too, and is there again in a later version.
+        """
         key = owner_key(body)
         if key is None:
             return None
         uid = body["metadata"]["uid"]
-        self._dead[uid] = None
+        self._homes.pop(uid, None)
+        self._dead[uid] = int(body["metadata"].get("resourceVersion") or 0)
         while len(self._dead) > _TOMBSTONES:
             del self._dead[next(iter(self._dead))]
         ref = ref_of(body)
@@ -92,7 +105,9 @@ class Store:
         changed: set[ServiceKey] = set()
         for key, world in list(self._worlds.items()):
             for ref in [r for r, e in world.items() if r.kind == kind and e.uid in gone]:
-                self._dead[world.pop(ref).uid] = None
+                entry = world.pop(ref)
+                self._homes.pop(entry.uid, None)
+                self._dead[entry.uid] = entry.version
                 changed.add(key)
                 if kind == INFERENCE_SERVICE:
                     self.hostnames.discard(key)
@@ -113,7 +128,10 @@ class Store:
 
 
 def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
-    """Return the service to whose world an object belongs: itself, or by the label of its children; None: nobody's."""
+    """Return the service to whose world an object belongs; None: nobody's.
+
+    It is the service itself, its controller, or for what others make of its children the service that the label names.
+    """
     meta = body["metadata"]
     labels = meta.get("labels") or {}
     kind = kind_of(body)
@@ -121,5 +139,14 @@ def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
         return ServiceKey(meta["namespace"], meta["name"])
     if kind == ENDPOINT_SLICE and names.LABEL_REVISION not in labels:
         return None  # the root Service's: it has the pods of a revision's once more
-    service = labels.get(names.LABEL_SERVICE)
+    service = _controller(meta) or labels.get(names.LABEL_SERVICE)
     return ServiceKey(meta["namespace"], service) if service else None
+
+
+def _controller(meta: Mapping[str, Any]) -> str | None:
+    """The name of the service that controls an object, if one does: a label may say otherwise."""
+    for owner in meta.get("ownerReferences") or ():
+        kind = owner.get("apiVersion"), owner.get("kind")
+        if owner.get("controller") and kind == (INFERENCE_SERVICE.api_version, INFERENCE_SERVICE.name):
+            return str(owner["name"])
+    return None

@@ -18,6 +18,7 @@ from conch.api.kinds import (
     Kind,
     kind_of,
 )
+from conch.observe.fields import mapping, mappings, text
 
 _META = (
     "name",
@@ -90,13 +91,13 @@ def trim(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _answering(body: Mapping[str, Any]) -> list[str]:
     """Return the uids of the pods to which an EndpointSlice sends requests."""
-    endpoints = (point for point in body.get("endpoints") or () if (point.get("conditions") or {}).get("ready"))
-    return sorted(point["targetRef"]["uid"] for point in endpoints if "targetRef" in point)
+    endpoints = (point for point in mappings(body.get("endpoints")) if mapping(point.get("conditions")).get("ready"))
+    return sorted(filter(None, (text(mapping(point.get("targetRef")).get("uid")) for point in endpoints)))
 
 
 def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:
     """Return phase, address, conditions without their clocks, and why containers wait or ended."""
-    since = (c.get("lastTransitionTime", "") for c in status.get("conditions") or () if c["type"] == "Ready")
+    since = (c.get("lastTransitionTime", "") for c in mappings(status.get("conditions")) if c.get("type") == "Ready")
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return {
         "phase": status.get("phase", ""),
@@ -112,8 +113,8 @@ def _conditions(status: Mapping[str, Any], *types: str) -> dict[str, Any]:
     return {
         "conditions": [
             {key: condition.get(key, "") for key in ("type", "status", "reason", "message")}
-            for condition in status.get("conditions") or ()
-            if condition["type"] in types
+            for condition in mappings(status.get("conditions"))
+            if condition.get("type") in types
         ]
     }
 
@@ -124,11 +125,11 @@ def _route_status(status: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "parents": [
             {
-                "parentRef": parent["parentRef"],
+                "parentRef": mapping(parent.get("parentRef")),
                 "controllerName": parent.get("controllerName", ""),
-                "conditions": [{key: c.get(key, "") for key in fields} for c in parent.get("conditions") or ()],
+                "conditions": [{key: c.get(key, "") for key in fields} for c in mappings(parent.get("conditions"))],
             }
-            for parent in status.get("parents") or ()
+            for parent in mappings(status.get("parents"))
         ]
     }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from conch.api.kinds import JOB
 from conch.api.text import read_json
+from conch.observe.identity import revision_of
 from conch_contract import WarmupReport, names
 
 
@@ -57,7 +58,7 @@ def given_up(jobs: Iterable[Mapping[str, Any]], *, parity: bool) -> Iterator[tup
             continue
         failed = next((c for c in (job.get("status") or {}).get("conditions") or () if c["type"] == "Failed"), None)
         if failed is not None and failed["status"] == "True":
-            yield labels[names.LABEL_REVISION], failed["message"]
+            yield revision_of(job), failed["message"]
 
 
 def terminated(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

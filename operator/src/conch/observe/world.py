@@ -3,9 +3,10 @@
 `observe` reads it from the store; every later room is a function of it.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeGuard
 
 from pydantic import ValidationError
 
@@ -32,8 +33,10 @@ from conch.api.names import (
     ANNOTATION_STABLE,
 )
 from conch.observe.capacity import Capacity
+from conch.observe.fields import annotations_of, labels_of, mapping, mappings, number
 from conch.observe.gateways import Gateways, SeenGateways, named_gateways
 from conch.observe.hostnames import Claim
+from conch.observe.identity import controller_uid, is_orphan, owner_words, variant_of
 from conch.observe.measured import Measured
 from conch.observe.parity import parities
 from conch.observe.store import Store
@@ -96,24 +99,39 @@ class Revision:
     digest: str = ""  # of the model's files, once it has served
 
     @classmethod
-    def parse(cls, body: Body) -> Self:
-        """Read a ControllerRevision of ours."""
-        meta, data = body["metadata"], body["data"]
-        annotations = meta.get("annotations") or {}
+    def parse(cls, body: Body) -> Self | None:
+        """Read a ControllerRevision; None where its data is not that of a revision."""
+        meta, data, annotations = body["metadata"], mapping(body.get("data")), annotations_of(body)
+        template, manifest, predictor = (data.get(field) for field in ("template", "manifest", "predictor"))
+        if not (_is_template(template) and _is_manifest(manifest) and isinstance(predictor, Mapping)):
+            return None
         return cls(
             name=meta["name"],
-            number=body["revision"],
-            generation=int(annotations.get(ANNOTATION_GENERATION, 0)),
-            template=data["template"],
-            manifest=data["manifest"],
-            predictor=data["predictor"],
+            number=number(body.get("revision")),
+            generation=number(annotations.get(ANNOTATION_GENERATION)),
+            template=template,
+            manifest=manifest,
+            predictor=predictor,
             author=annotations.get(ANNOTATION_AUTHOR, ""),
             note=annotations.get(ANNOTATION_CHANGE_CAUSE, ""),
             digest=annotations.get(ANNOTATION_DIGEST, ""),
         )
 
 
-_NOTHING: Final[Body] = {}
+def _is_template(value: Any) -> TypeGuard[Body]:
+    """Whether a value is a pod template with containers."""
+    spec = mapping(mapping(value).get("spec"))
+    return any(mappings(spec.get("containers"))) and any(mappings(spec.get("initContainers")))
+
+
+def _is_manifest(value: Any) -> TypeGuard[str]:
+    """Whether a value is a model manifest of any version: a JSON object."""
+    try:
+        return isinstance(value, str) and isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 _JOBS: Final = frozenset({names.LABEL_WARMUP, names.LABEL_PARITY})  # on pods that do not serve
 
 
@@ -123,7 +141,7 @@ class World:
 
     service: InferenceService
     now: float  # seconds since the epoch
-    children: Mapping[Ref, Body] = field(default_factory=dict)  # ours: controlled by this very service
+    children: Mapping[Ref, Body] = field(default_factory=dict)  # controlled by this very service, or by nobody any more
     strangers: Mapping[Ref, str] = field(default_factory=dict)  # labelled as ours, but somebody else's: whose
     revisions: Mapping[str, Revision] = field(default_factory=dict)
     authors: Mapping[str, str] = field(default_factory=dict)  # field managers that last wrote a variant; "": predictor
@@ -152,9 +170,8 @@ class World:
     @property
     def routed(self) -> str | None:
         """The revision that carries the service, as the root Service last said."""
-        root = self.children.get(Ref(SERVICE, self.service.track), _NOTHING)
-        said = root.get("metadata", _NOTHING).get("annotations", _NOTHING).get(ANNOTATION_STABLE)
-        return str(said) if said else None
+        root = self.children.get(Ref(SERVICE, self.service.track))
+        return annotations_of(root).get(ANNOTATION_STABLE) or None if root else None
 
     def deployment(self, revision: str) -> Body | None:
         """A revision's Deployment, if there is one."""
@@ -182,8 +199,8 @@ class World:
 
     def replicas(self, revision: str) -> int:
         """How many pods a revision's Deployment wants at this moment; 0 if there is none."""
-        deployment = self.deployment(revision) or _NOTHING
-        return int(deployment.get("spec", _NOTHING).get("replicas") or 0)
+        deployment = self.deployment(revision)
+        return number(mapping(deployment.get("spec")).get("replicas")) if deployment else 0
 
     @property
     def tracks(self) -> tuple["World", ...]:
@@ -267,15 +284,16 @@ def observe(
     bodies = [objects.pop(ref) for ref in list(objects) if ref.kind == POD]
     slices = [objects.pop(ref) for ref in list(objects) if ref.kind == ENDPOINT_SLICE]
     answering = frozenset(uid for each in slices for uid in each["pods"])
-    pods = [Pod.parse(pod, answering) for pod in bodies if _JOBS.isdisjoint(pod["metadata"]["labels"])]
+    pods = [Pod.parse(pod, answering) for pod in bodies if _JOBS.isdisjoint(labels_of(pod))]
     uid = body["metadata"]["uid"]
-    ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid}
+    ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid or is_orphan(child, key.name)}
+    records = (Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION)
     return World(
         service=service,
         now=now,
         children=ours,
         strangers={ref: owner_words(child) for ref, child in objects.items() if ref not in ours},
-        revisions={ref.name: Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION},
+        revisions={record.name: record for record in records if record is not None},
         authors=body["metadata"].get(AUTHORS, {}),
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),
         metrics_api=metrics_api,
@@ -317,24 +335,3 @@ def _complaint(error: ValidationError) -> str:
         f"{where} is {first.get('input')!r}, which this operator cannot read ({first['msg']})."
         " Upgrade the operator to the version of the CRD, or change the field."
     )
-
-
-def variant_of(body: Body) -> str:
-    """The variant of which an object is; empty: of the predictor, or of the service as a whole."""
-    return str((body["metadata"].get("labels") or _NOTHING).get(names.LABEL_VARIANT, ""))
-
-
-def controller_uid(body: Body) -> str | None:
-    """The uid of an object's controller, if it has one."""
-    for owner in body["metadata"].get("ownerReferences") or ():
-        if owner.get("controller"):
-            return str(owner["uid"])
-    return None
-
-
-def owner_words(body: Body) -> str:
-    """Say in a word or two whose an object is."""
-    for owner in body["metadata"].get("ownerReferences") or ():
-        if owner.get("controller"):
-            return f"{owner['kind']}/{owner['name']}"
-    return "nobody that Conch knows"

@@ -3,6 +3,7 @@
 May enter: comparison. May not enter: what should exist (that is `desire`), calls.
 """
 
-from conch.plan.actions import Action, Apply, Delete, Refusal, Release, Step, plan
+from conch.plan.actions import Action, Adopt, Apply, Delete, Refusal, Release, Step, plan
+from conch.plan.failures import LASTING, unwritten
 
-__all__ = ["Action", "Apply", "Delete", "Refusal", "Release", "Step", "plan"]
+__all__ = ["LASTING", "Action", "Adopt", "Apply", "Delete", "Refusal", "Release", "Step", "plan", "unwritten"]

@@ -1,7 +1,8 @@
 """The plan: an ordered list of writes, empty when the world is as it should be.
 
 Order is a rule: what is referred to is written before what refers to it, and goes after it.
-Steps are waited for one after the other; the actions of one step do not depend on each other.
+Steps are waited for one after the other; the actions of one step do not depend on each other. What depends on an
+action that fails is not done (`needs`); everything else is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,29 +22,33 @@ from conch.api.kinds import (
     SERVICE,
     Kind,
     Ref,
+    kind_of,
     ref_of,
 )
 from conch.api.names import ANNOTATION_APPLIED_HASH
 from conch.decide import Decisions
 from conch.observe import World
 from conch.observe.compare import fingerprint, says
-from conch_contract import names
+from conch.observe.fields import annotations_of
+from conch.observe.identity import controller_uid, revision_of
+from conch.traffic.observed import observed_rules
 
 Manifest = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Apply:
-    """Write an object. `new`: none is known, so look first whether a stranger has the name."""
+    """Write an object. `new`: none is known, so check first that nobody else has one of the name."""
 
     ref: Ref
     manifest: Manifest
     new: bool
+    needs: frozenset[Ref] = frozenset()  # objects whose write, release or deletion in this plan has to succeed first
 
 
 @dataclass(frozen=True)
 class Release:
-    """Before an apply that no longer says `replicas`: let another manager own the present number.
+    """Let another field manager own a Deployment's replicas, with a number.
 
     A field that its only owner drops falls back to its default: one replica. The documented way is to
     hand it over (kubernetes.io, Server-Side Apply, "Transferring ownership").
@@ -51,6 +56,17 @@ class Release:
 
     ref: Ref
     manifest: Manifest
+    needs: frozenset[Ref] = frozenset()
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Make the service the controller of an orphan that no apply writes."""
+
+    ref: Ref
+    uid: str
+    owner: Manifest  # an item of metadata.ownerReferences
+    needs: frozenset[Ref] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -59,21 +75,25 @@ class Delete:
 
     ref: Ref
     uid: str
+    needs: frozenset[Ref] = frozenset()
 
 
-Action = Apply | Release | Delete
+Action = Apply | Release | Adopt | Delete
 Step = tuple[Action, ...]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A write that cannot be, and the sentence that the user reads. Trying again alone will not mend it."""
+    """A write that is not done, and the sentence that the user reads."""
 
     ref: Ref
     reason: str
     message: str
+    final: bool = True  # another attempt alone does not mend it
+    retry_after: float = 0.0  # seconds that the API server asks for before another attempt
 
 
+_KEDA_PAUSED: Final = "autoscaling.keda.sh/paused"  # what the annotations begin with by which people pause KEDA
 # What a write waits for: the kinds of a row only refer to kinds above it. Deletion goes the other way.
 _ROWS: Final[tuple[frozenset[Kind], ...]] = (
     frozenset({CONTROLLER_REVISION, CONFIG_MAP}),
@@ -83,28 +103,64 @@ _ROWS: Final[tuple[frozenset[Kind], ...]] = (
 
 
 def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tuple[list[Step], list[Refusal]]:
-    """Return the writes that make the world as desired, and what stands in the way."""
+    """Return the writes that make the world as desired, and what stands in the way.
+
+    What refers to an object of somebody else, or to an object that waits for one, is not written.
+    """
     refusals: list[Refusal] = []
     writes: list[Apply] = []
     # A service that was deleted and made again: the garbage collector is about to take the old one's children.
     predecessor = f"{INFERENCE_SERVICE.name}/{world.key.name}"
-    for manifest in desired:
+    blocked: set[Ref] = set()
+    for manifest in sorted(desired, key=_row):
         ref = ref_of(manifest)
         if ref in world.strangers:
             if world.strangers[ref] != predecessor:
                 refusals.append(taken(ref, world.strangers[ref]))
+                blocked.add(ref)
+        elif not blocked.isdisjoint(references(manifest)):
+            blocked.add(ref)
         elif (write := _apply(world, ref, manifest)) is not None:
             writes.append(write)
-    doomed = _doomed(world, decisions, {ref_of(manifest) for manifest in desired})
+    names = {ref_of(manifest) for manifest in desired}
+    doomed = _doomed(world, decisions, names)
     # KEDA refuses a ScaledObject where an autoscaler has its Deployment already; pods stay as they are in between.
     replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _others(write.ref)}
-    released = {release.ref: release for write in writes if (release := _release(world, write)) is not None}
-    steps: list[Step] = [tuple(released.values())]
-    steps += [tuple(delete for delete in doomed if delete.ref in replaced)]
+    first = [delete for delete in doomed if delete.ref in replaced]
+    first += [Delete(write.ref, uid) for write in writes if (uid := _unreadable(world, write.ref))]
     doomed = [delete for delete in doomed if delete.ref not in replaced]
+    adopted = _adopted(world, names | {delete.ref for delete in doomed} | replaced)
+    steps: list[Step] = [
+        (*_releases(world, writes, [each for each in desired if ref_of(each) not in blocked]), *adopted)
+    ]
+    steps += [tuple(first)]
     steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
     steps += [tuple(delete for delete in doomed if delete.ref.kind in row) for row in reversed(_ROWS)]
     return [step for step in steps if step], refusals
+
+
+def references(body: Manifest) -> frozenset[Ref]:
+    """Return the objects to which a child refers, and without which it would be of no use, or do harm.
+
+    A workload is rendered from its revision's record and mounts its ConfigMap; an autoscaler drives a Deployment; a
+    Job sends requests to a revision's Service; a route leads to Services.
+    """
+    kind, revision = kind_of(body), revision_of(body)
+    record, manifest = Ref(CONTROLLER_REVISION, revision), Ref(CONFIG_MAP, revision)
+    if kind == DEPLOYMENT:
+        return frozenset({record, manifest})
+    if kind in SCALERS:
+        return frozenset({Ref(DEPLOYMENT, revision)})
+    if kind == JOB:
+        return frozenset({record, manifest, Ref(SERVICE, revision), Ref(DEPLOYMENT, revision)})
+    if kind == HTTP_ROUTE:
+        return frozenset(Ref(SERVICE, name) for rule in observed_rules(body) for name in {*rule.weights, *rule.copies})
+    return frozenset()
+
+
+def _row(manifest: Manifest) -> int:
+    """Which row an object is written in: what it refers to stands in the rows before it, or before it in the same."""
+    return next(number for number, row in enumerate(_ROWS) if kind_of(manifest) in row)
 
 
 def taken(ref: Ref, owner: str) -> Refusal:
@@ -121,31 +177,68 @@ def _apply(world: World, ref: Ref, manifest: Manifest) -> Apply | None:
     """The write that makes one object as desired; None if it is so already."""
     stamp = fingerprint(manifest)
     seen = world.children.get(ref)
-    if seen is not None:
-        annotations = seen["metadata"].get("annotations") or {}
-        if annotations.get(ANNOTATION_APPLIED_HASH) == stamp and says(seen, manifest):
-            return None
+    if seen is not None and annotations_of(seen).get(ANNOTATION_APPLIED_HASH) == stamp and says(seen, manifest):
+        return None
     meta = manifest["metadata"]
     stamped = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED_HASH: stamp}
-    return Apply(ref, {**manifest, "metadata": {**meta, "annotations": stamped}}, new=seen is None)
+    applied = {**manifest, "metadata": {**meta, "annotations": stamped}}
+    needs = references(manifest) | {ref} | (_others(ref) if ref.kind in SCALERS else set())
+    return Apply(ref, applied, new=seen is None or bool(_unreadable(world, ref)), needs=needs)
 
 
-def _release(world: World, write: Apply) -> Release | None:
-    """Hand a Deployment's replicas over when an autoscaler shall own them from now on."""
-    seen = world.deployment(write.ref.name)
-    if seen is None or not _hands_over(world, write):
+def _unreadable(world: World, ref: Ref) -> str:
+    """The uid of a record that cannot be read: the API server takes no change of its data, so it is replaced."""
+    seen = world.children.get(ref)
+    if ref.kind != CONTROLLER_REVISION or seen is None or ref.name in world.revisions:
+        return ""
+    return str(seen["metadata"]["uid"])
+
+
+def _adopted(world: World, settled: set[Ref]) -> list[Adopt]:
+    """The orphans that stay and that no apply writes: records of the past, Jobs that have run."""
+    owner = world.service.owner_reference()
+    return [
+        Adopt(ref, child["metadata"]["uid"], owner)
+        for ref, child in world.children.items()
+        if ref not in settled and controller_uid(child) is None and "deletionTimestamp" not in child["metadata"]
+    ]
+
+
+def _releases(world: World, writes: Sequence[Apply], desired: Sequence[Manifest]) -> list[Release]:
+    """The Deployments whose replicas change hands, or that an autoscaler would leave without pods.
+
+    An autoscaler does nothing for a Deployment of no replicas, whoever made it so: its floor is restored.
+    """
+    found = {write.ref.name: max(world.replicas(write.ref.name), 1) for write in writes if _hands_over(world, write)}
+    for manifest in desired:
+        if kind_of(manifest) in SCALERS and not world.replicas(name := revision_of(manifest)):
+            floor = _floor(world, manifest)
+            found |= {name: floor} if floor else {}
+    return [release for name, replicas in found.items() if (release := _release(world, name, replicas)) is not None]
+
+
+def _floor(world: World, manifest: Manifest) -> int:
+    """The least replicas that an autoscaler keeps; 0 where there may be none, or a person has paused it."""
+    if kind_of(manifest) == AUTOSCALER:
+        return int(manifest["spec"]["minReplicas"])
+    seen = world.children.get(ref_of(manifest)) or {}
+    paused = any(name.startswith(_KEDA_PAUSED) for name in annotations_of(seen))
+    return 0 if paused else int(manifest["spec"]["minReplicaCount"])
+
+
+def _release(world: World, name: str, replicas: int) -> Release | None:
+    """Set a Deployment's replicas as another field manager; None where there is no Deployment."""
+    seen = world.deployment(name)
+    if seen is None:
         return None
-    meta = {key: write.manifest["metadata"][key] for key in ("name", "namespace")}
+    meta = {"name": name, "namespace": world.key.namespace}
     meta["uid"] = seen["metadata"]["uid"]  # a Deployment that was deleted meanwhile is not created from this
-    spec = {"replicas": max(world.replicas(write.ref.name), 1)}  # an HPA leaves a Deployment of none alone
     head = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name}
-    return Release(Ref(DEPLOYMENT, write.ref.name), {**head, "metadata": meta, "spec": spec})
+    return Release(Ref(DEPLOYMENT, name), {**head, "metadata": meta, "spec": {"replicas": replicas}})
 
 
 def _hands_over(world: World, write: Apply) -> bool:
-    """Whether replicas change hands by a write, or an HPA takes over from KEDA, which left none."""
-    if write.ref.kind == AUTOSCALER:
-        return write.new and not world.replicas(write.ref.name)
+    """Whether a write drops the replicas of a Deployment, which an autoscaler owns from now on."""
     if write.ref.kind != DEPLOYMENT or "replicas" in write.manifest["spec"]:
         return False
     return not any(Ref(kind, write.ref.name) in world.children for kind in SCALERS)
@@ -160,13 +253,24 @@ def _doomed(world: World, decisions: Decisions, desired: set[Ref]) -> list[Delet
     """The children that should be no more: of revisions that live no longer, or of features turned off."""
     doomed = []
     for ref, child in world.children.items():
-        revision = child["metadata"].get("labels", {}).get(names.LABEL_REVISION, "")
+        revision = revision_of(child)
         if ref in desired or "deletionTimestamp" in child["metadata"]:
             continue
         if ref.kind == CONTROLLER_REVISION:
             keep = revision not in decisions.forgotten
         else:
-            keep = revision in decisions.living and ref.kind not in SCALERS
+            # Of a revision without a record nothing is desired, and what it has stays.
+            keep = revision in decisions.living and (ref.kind not in SCALERS or revision not in world.revisions)
         if not keep:
-            doomed.append(Delete(ref, child["metadata"]["uid"]))
+            doomed.append(Delete(ref, child["metadata"]["uid"], _users(world, ref)))
     return doomed
+
+
+def _users(world: World, ref: Ref) -> frozenset[Ref]:
+    """The children that refer to an object; a record goes after all else of its revision."""
+    users = {
+        other
+        for other, child in world.children.items()
+        if ref in references(child) or (ref.kind == CONTROLLER_REVISION and revision_of(child) == ref.name)
+    }
+    return frozenset(users - {ref})

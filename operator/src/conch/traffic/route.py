@@ -14,6 +14,7 @@ from conch.api.kinds import HTTP_ROUTE
 from conch.api.meta import Manifest, child
 from conch.api.names import ANNOTATION_ACCEPTED
 from conch.api.numbers import percent
+from conch.traffic.observed import observed_rules
 from conch.traffic.router import Way, largest
 from conch.traffic.slots import INACTIVE_HEADER, Slot
 from conch_contract import names
@@ -84,15 +85,14 @@ def weights(ways: Sequence[Way]) -> dict[str, int]:
 def shared_out(route: Mapping[str, Any], track: str) -> dict[str, int]:
     """Return how a route shares requests out among the revisions of a variant, in percent.
 
-    Whoever gets copies gets all of its share.
+    Who gets copies gets all of its share. Empty where no request reaches the variant.
     """
     found: dict[str, int] = {}
-    for rule in route["spec"]["rules"]:
-        found |= {ref["name"]: ref["weight"] for ref in rule["backendRefs"]}
-        found |= {each["requestMirror"]["backendRef"]["name"]: 100 for each in rule.get("filters") or ()}
+    for rule in observed_rules(route):
+        found |= {**rule.weights, **dict.fromkeys(rule.copies, 100)}
     ours = {name: weight for name, weight in found.items() if name.rpartition("-")[0] == track}
     total = sum(ours.values())
-    return {name: 100 * weight // total for name, weight in ours.items()}
+    return {name: 100 * weight // total for name, weight in ours.items()} if total else {}
 
 
 def parents(service: InferenceService, traffic: Traffic) -> Iterator[Manifest]:

@@ -6,6 +6,7 @@ from conch.api.kinds import SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.api.names import ANNOTATION_STABLE
 from conch.observe import Trouble, World
+from conch.observe.fields import mapping, text
 from conch.traffic.router import InForce, Shares, Way, largest
 from conch_contract import names
 
@@ -34,8 +35,7 @@ def root_service(way: Way, selected: str | None) -> Manifest:
 def selected_revision(world: World) -> str | None:
     """The one revision that the root Service selects; None if it selects all, or is not there."""
     root = world.children.get(Ref(SERVICE, world.service.track)) or {}
-    found = (root.get("spec") or {}).get("selector", {}).get(names.LABEL_REVISION)
-    return str(found) if found else None
+    return text(mapping(mapping(root.get("spec")).get("selector")).get(names.LABEL_REVISION)) or None
 
 
 def alone(revision: str) -> InForce:

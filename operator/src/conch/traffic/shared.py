@@ -9,9 +9,10 @@ from conch.api import Traffic
 from conch.api.kinds import HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
 from conch.api.names import ANNOTATION_ACCEPTED
-from conch.api.times import format_time, parse_time
+from conch.api.times import format_time
 from conch.observe import World
 from conch.observe.compare import says
+from conch.observe.fields import annotations_of, moment
 from conch.traffic.gateway import GatewayRouter
 from conch.traffic.route import http_route, matches
 from conch.traffic.router import Way
@@ -70,8 +71,13 @@ def _accepted(world: World, traffic: Traffic, route: Mapping[str, Any]) -> str:
     One of another generation stays as it is, without a write, until the present one is accepted.
     """
     generation = str(route["metadata"]["generation"])
-    before = str((route["metadata"].get("annotations") or {}).get(ANNOTATION_ACCEPTED, ""))
-    is_present = before.split(" ", maxsplit=1)[0] == generation
+    before = annotations_of(route).get(ANNOTATION_ACCEPTED, "")
+    of, _, since = before.partition(" ")
+    accepted_at = moment(since)
+    # A time that nobody knows, or that is still to come, is not Conch's.
+    if accepted_at is None or accepted_at > world.now + SETTLE_SECONDS:
+        before = ""
+    is_present = bool(before) and of == generation
     if GatewayRouter(world.service, traffic).obstacle(world, route) is not None:
         return "" if is_present else before
     return before if is_present else f"{generation} {format_time(math.ceil(world.now))}"
@@ -80,6 +86,7 @@ def _accepted(world: World, traffic: Traffic, route: Mapping[str, Any]) -> str:
 def _settles_in(route: Mapping[str, Any], accepted: str, now: float) -> float | None:
     """Return the seconds until every gateway has had the time to apply the route; None: not every one accepted it."""
     generation, _, since = accepted.partition(" ")
-    if generation != str(route["metadata"]["generation"]):
+    accepted_at = moment(since)
+    if generation != str(route["metadata"]["generation"]) or accepted_at is None:
         return None
-    return max(0.0, parse_time(since) + SETTLE_SECONDS - now)
+    return max(0.0, accepted_at + SETTLE_SECONDS - now)

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from conch.api import Match
 from conch.api.variants import MAX_VARIANTS
+from conch.traffic.observed import ObservedRule, observed_rules
 
 # The header of inactive rules. A client that sends it all the same gets an answer of that rule's backends.
 INACTIVE_HEADER: Final = "x-conch-inactive-rule"
@@ -43,7 +44,9 @@ def read_slots(route: Mapping[str, Any], service: str) -> tuple[Slot, ...]:
         route: an HTTPRoute.
         service: the name of the service, which is the prefix of the names of the predictor's revisions.
     """
-    rules = route["spec"]["rules"][_RULES:]
+    rules = observed_rules(route)[_RULES:]
+    while rules and not any(_track(name, service) for name in rules[-1].weights):
+        rules = rules[:-1]  # somebody else's
     return tuple(_read(rules[index : index + _RULES], service) for index in range(0, len(rules), _RULES))
 
 
@@ -84,11 +87,16 @@ def active_slots(tracks: Iterable[str]) -> tuple[Slot, ...]:
     return tuple(Slot(track, active=True) for track in tracks)
 
 
-def _read(rules: Sequence[Mapping[str, Any]], service: str) -> Slot:
-    tracks = {ref["name"].rpartition("-")[0] for rule in rules for ref in rule.get("backendRefs") or ()} or {service}
-    headers = [header for rule in rules for match in rule["matches"] for header in match.get("headers") or ()]
+def _read(rules: Sequence[ObservedRule], service: str) -> Slot:
+    tracks = {track for rule in rules for name in rule.weights if (track := _track(name, service))}
     track = tracks.pop() if len(tracks) == 1 else service
-    return Slot("" if track == service else track, all(header["name"] != INACTIVE_HEADER for header in headers))
+    return Slot("" if track == service else track, all(INACTIVE_HEADER not in rule.headers for rule in rules))
+
+
+def _track(revision: str, service: str) -> str:
+    """Return the track of a revision of the service; empty of another Service."""
+    track = revision.rpartition("-")[0]
+    return track if track == service or track.startswith(f"{service}-") else ""
 
 
 def _is_disordered(slots: Sequence[Slot], matches: Mapping[str, Sequence[Match]]) -> bool:

@@ -8,10 +8,19 @@ import aiohttp
 
 from conch.api.text import clean
 
+# The reasons of calls that no API server has answered.
+UNANSWERED: Final = frozenset({"Unreachable", "NoCredentials", "NotKubernetes"})
 _WORDS: Final = 1024  # bytes of an error message
 _CHECK: Final = "is the cluster up, and the address right?"
 # How the API server says that the uid of a precondition, or of a manifest, is not that of the object.
 _UID: Final = re.compile(r"\bUID\b|uid mismatch")
+# What the API server answers with 500 to a body that it will not take the next time either: it is too large, or a
+# field is not of the type that its schema has (structured-merge-diff, typed), or of no form that the type reads.
+_SCHEMA: Final = "the object does not fit its schema: "
+_UNFIT: Final = re.compile(f"request is too large|{_SCHEMA}|to proper version: unable to convert")
+# How structured-merge-diff prints a value of a field: "expected string, got &value.valueUnstructured{Value:1}".
+_VALUE: Final = re.compile(r"&value\.valueUnstructured\{Value:(.*?)\}")
+_TYPED: Final = re.compile(r"failed to create typed patch object \([^)]*\): ")
 
 
 class CallError(Exception):
@@ -58,7 +67,7 @@ class CallError(Exception):
         return (
             self.code in {400, 413, 422}
             or (self.code == 403 and "denied the request" in self.message)
-            or (self.code == 500 and "request is too large" in self.message)
+            or (self.code == 500 and _UNFIT.search(self.message) is not None)
         )
 
 
@@ -76,7 +85,7 @@ def read_error(status: int, text: bytes | str) -> CallError:
     return CallError(
         status,
         told.get("reason") or "",
-        clean(message, _WORDS),
+        clean(_VALUE.sub(r"\1", _TYPED.sub(_SCHEMA, str(message))), _WORDS),
         details.get("retryAfterSeconds"),
         details.get("kind") or "",
         causes,

@@ -1,23 +1,41 @@
 """Carries a plan out: step by step, the actions of a step together."""
 
 import asyncio
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
 
-from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, ServiceKey
+from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, Ref, ServiceKey
 from conch.api.names import FIELD_MANAGER
 from conch.api.reduction import reductions
 from conch.api.status import NOT_OBSERVED
 from conch.observe.compare import fingerprint
-from conch.observe.world import controller_uid, owner_words
-from conch.plan import Action, Apply, Delete, Refusal, Release, Step
+from conch.observe.fields import unreadable_quantities, value_at
+from conch.observe.identity import controller_uid, is_orphan, owner_words
+from conch.plan import Action, Adopt, Apply, Delete, Refusal, Release, Step
 from conch.plan.actions import taken
-from conch.write.errors import CallError
+from conch.write.errors import UNANSWERED, CallError
 from conch.write.server import Server
 
 _HANDOVER: Final = "conch-handover"  # owns a Deployment's replicas from us to the HPA
+
+_NO_GATEWAY_API: Final = (
+    "The cluster knows no HTTPRoute; install the CRDs of the Gateway API (v1) and a gateway, or remove"
+    " traffic.gateways and traffic.hostnames."
+)
+_NO_KEDA: Final = (
+    "The cluster knows no ScaledObject, and Conch was installed with autoscaling.metricsApi keda; install KEDA 2, or"
+    " install Conch with another metricsApi."
+)
+# What is said of kinds that somebody has to install.
+_MISSING: Final = {HTTP_ROUTE: ("GatewayApiMissing", _NO_GATEWAY_API), SCALED_OBJECT: ("KedaMissing", _NO_KEDA)}
+# structured-merge-diff: ".spec.metrics[0].resource.target.value: expected numeric (int or float), got string".
+_TYPE: Final = re.compile(r"((?P<path>\.\S+): expected [^,]+, )got [^\n]*")
+_QUANTITY: Final = "quantities must match the regular expression"
+_SHOWN: Final = 100  # characters of a value
 
 _log = structlog.get_logger("conch.reconcile")
 
@@ -33,25 +51,25 @@ class Writer:
         self._reduced: dict[ServiceKey, tuple[str, int]] = {}  # statuses that were rejected, and what was taken
 
     async def carry_out(self, key: ServiceKey, owner_uid: str, steps: Sequence[Step]) -> list[Refusal]:
-        """Write the steps in order. After a refusal the steps that build on it are not begun.
+        """Write the steps in order. What needs an object whose write failed is not written; everything else is.
 
         Returns:
-            What the API server will not have, whoever asks again.
-
-        Raises:
-            CallError: a call failed in a way that another attempt may mend.
+            The writes that failed, in the order of the plan.
         """
+        failures: list[Refusal] = []
+        missing: set[Ref] = set()
         for step in steps:
-            answers = await asyncio.gather(
-                *(self._act(key, owner_uid, action) for action in step), return_exceptions=True
-            )
-            refusals = [answer for answer in answers if isinstance(answer, Refusal)]
-            errors = [answer for answer in answers if isinstance(answer, BaseException)]
-            if errors:
-                raise errors[0]
-            if refusals:
-                return refusals
-        return []
+            due = [action for action in step if missing.isdisjoint(action.needs)]
+            missing |= {action.ref for action in step if not missing.isdisjoint(action.needs)}
+            acts = (self._act(key, owner_uid, action) for action in due)
+            answers = await asyncio.gather(*acts, return_exceptions=True)
+            if broken := next((answer for answer in answers if isinstance(answer, BaseException)), None):
+                raise broken
+            failures += [answer for answer in answers if isinstance(answer, Refusal)]
+            missing |= {failure.ref for failure in failures}
+            if any(failure.reason in UNANSWERED for failure in failures):
+                break  # no call has an answer now, and each may take its whole time
+        return failures
 
     async def write_status(self, key: ServiceKey, uid: str, status: Mapping[str, Any]) -> bool:
         """Write a service's whole status, or as much of it as the API server takes.
@@ -100,45 +118,65 @@ class Writer:
     async def _act(self, key: ServiceKey, owner_uid: str, action: Action) -> Refusal | None:
         try:
             match action:
-                case Delete(ref, uid):
+                case Delete(ref=ref, uid=uid):
                     await self._server.delete(key.namespace, ref, uid)
-                case Release(ref, manifest):
+                case Release(ref=ref, manifest=manifest):
                     await self._server.apply(ref.kind, manifest, _HANDOVER)
-                case Apply(ref, manifest, new):
+                case Apply(ref=ref, manifest=manifest, new=new):
                     if new and (refusal := await self._stranger(key, owner_uid, action)):
                         return refusal
                     self._seen(await self._server.apply(ref.kind, manifest, FIELD_MANAGER))
+                case Adopt(ref=ref, uid=uid, owner=owner):
+                    body = {"metadata": {"uid": uid, "ownerReferences": [owner]}}
+                    self._seen(await self._server.merge(key.namespace, ref, body, FIELD_MANAGER))
         except CallError as error:
-            if error.namespace_gone or (error.replaced and isinstance(action, Release)):
+            if error.namespace_gone or (error.replaced and isinstance(action, Release | Adopt)):
                 return None  # there is nothing left to write to
-            if (error.rejected or error.code in {403, 404}) and not isinstance(action, Delete):
-                return _refusal(action, error)
-            raise
+            return refusal_of(action, error)
         return None
 
     async def _stranger(self, key: ServiceKey, owner_uid: str, action: Apply) -> Refusal | None:
         """Whether a name that we need is taken: a forced apply would take the object from its owner."""
         there = await self._server.metadata(key.namespace, action.ref)
-        if there is None or controller_uid(there) == owner_uid:
+        if there is None or controller_uid(there) == owner_uid or is_orphan(there, key.name):
             return None
         return taken(action.ref, owner_words(there))
 
 
-def _refusal(action: Apply | Release, error: CallError) -> Refusal:
-    if error.code == 404 and action.ref.kind == HTTP_ROUTE:
-        message = (
-            f"The cluster knows no {action.ref.kind.name}; install the CRDs of the Gateway API (v1) and a gateway,"
-            " or remove traffic.gateways and traffic.hostnames."
-        )
-        return Refusal(action.ref, "GatewayApiMissing", message)
-    if error.code == 404 and action.ref.kind == SCALED_OBJECT:
-        message = (
-            "The cluster knows no ScaledObject, and Conch was installed with autoscaling.metricsApi keda; install"
-            " KEDA 2, or install Conch with another metricsApi."
-        )
-        return Refusal(action.ref, "KedaMissing", message)
+def refusal_of(action: Action, error: CallError) -> Refusal:
+    """Return why an action is not done, in the API server's words.
+
+    It is final where the API server does not take the object, however often it is sent.
+    """
+    ref = action.ref
+    if error.code == 404 and ref.kind in _MISSING:
+        return Refusal(ref, *_MISSING[ref.kind])
     if error.code == 403 and "exceeded quota" in error.message:
         reason = "QuotaExceeded"
+    elif error.rejected:
+        reason = "Invalid" if error.code != 403 else "Forbidden"
     else:
-        reason = {403: "Forbidden", 404: "KindUnknown"}.get(error.code, "Invalid")
-    return Refusal(action.ref, reason, f"The API server refused {action.ref}: {error.message}")
+        reason = {403: "Forbidden", 404: "KindUnknown"}.get(error.code, error.reason or "CallFailed")
+    final = (error.rejected or error.code in {403, 404}) and not isinstance(action, Delete)
+    if final:
+        message = f"The API server refused {ref}: {_words(action, error.message)}"
+    else:
+        verb = {Delete: "delete", Adopt: "adopt"}.get(type(action), "write")
+        code = f"HTTP status {error.code}: " if error.code else ""
+        message = f"Conch cannot {verb} {ref}, and tries again: {code}{error.message}"
+    return Refusal(ref, reason, message, final, error.retry_after or 0.0)
+
+
+def _words(action: Action, message: str) -> str:
+    """Return the API server's words with what the manifest holds where they name a type alone, or no field at all."""
+    manifest = action.manifest if isinstance(action, Apply) else None
+    if manifest is None:
+        return message
+    told = _TYPE.sub(lambda found: f"{found[1]}got {_shown(value_at(manifest, found['path']))}", message)
+    if _QUANTITY in message:
+        told += "".join(f"; {path} is {_shown(value)}" for path, value in unreadable_quantities(manifest))
+    return told
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:_SHOWN]

@@ -1,0 +1,76 @@
+"""To which service, variant and revision a child belongs, and whose it is.
+
+A name cannot be changed, a label can: where the two disagree, the name counts.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from conch.api.kinds import POD
+from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY
+from conch.observe.fields import annotations_of, labels_of
+from conch_contract import names
+
+# <track>-<hash>, as decide/naming.py makes them, and its Jobs.
+_REVISION: Final = re.compile(r"(?P<track>.+)-[bcdfghjklmnpqrstvwxz2456789]{10}(?P<job>-warmup|-parity)?")
+
+
+def revision_of(body: Mapping[str, Any]) -> str:
+    """Return the revision of a child; empty where it is of none, as the root Service and the route are.
+
+    >>> revision_of({"metadata": {"name": "magika-bcdfghjklm-warmup"}}), revision_of({"metadata": {"name": "magika"}})
+    ('magika-bcdfghjklm', '')
+    """
+    name = str(body["metadata"].get("name", ""))
+    found = _REVISION.fullmatch(name)
+    if found is None:
+        return str(labels_of(body).get(names.LABEL_REVISION, ""))
+    return name.removesuffix(found["job"] or "")
+
+
+def variant_of(body: Mapping[str, Any]) -> str:
+    """Return the variant of a child or of a pod; empty: it is of the predictor, or of the service as a whole.
+
+    >>> labels = {"conch.dev/service": "magika"}
+    >>> variant_of({"kind": "Service", "metadata": {"name": "magika-beta", "labels": labels}})
+    'beta'
+    """
+    labels, name = labels_of(body), str(body["metadata"].get("name", ""))
+    variant, service = str(labels.get(names.LABEL_VARIANT, "")), labels.get(names.LABEL_SERVICE, "")
+    track = f"{service}-{variant}" if variant else service
+    found = _REVISION.fullmatch(name)
+    if body.get("kind") == POD.name or name == track or (found is not None and found["track"] == track):
+        return variant
+    owner = found["track"] if found is not None else name
+    return owner.removeprefix(f"{service}-") if owner.startswith(f"{service}-") else ""
+
+
+def controller_uid(body: Mapping[str, Any]) -> str | None:
+    """The uid of an object's controller, if it has one."""
+    for owner in body["metadata"].get("ownerReferences") or ():
+        if owner.get("controller"):
+            return str(owner["uid"])
+    return None
+
+
+def is_orphan(body: Mapping[str, Any], service: str) -> bool:
+    """Whether an object is a service's child without a controller: Conch wrote it, and its service was deleted since.
+
+    Children stay without a controller after `kubectl delete --cascade=orphan`, and come so from a backup.
+    """
+    labels = labels_of(body)
+    return (
+        controller_uid(body) is None
+        and labels.get(names.LABEL_SERVICE) == service
+        and labels.get(LABEL_MANAGED_BY) == "conch"
+        and ANNOTATION_APPLIED_HASH in annotations_of(body)
+    )
+
+
+def owner_words(body: Mapping[str, Any]) -> str:
+    """Say in a word or two whose an object is."""
+    for owner in body["metadata"].get("ownerReferences") or ():
+        if owner.get("controller"):
+            return f"{owner['kind']}/{owner['name']}"
+    return "nobody that Conch knows"

@@ -1,0 +1,372 @@
+"""Writes that the API server does not take, and children that somebody else has made or edited: what users read."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import (
+    AUTOSCALER,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    SERVICE,
+    Ref,
+    ServiceKey,
+)
+from conch.desire import Images
+from conch.observe import Store
+from conch.queue import WorkQueue
+from conch.reconcile import Reconciler
+from conch.signals import Agents, Capacities, Gauges
+from conch.write import EventWriter, Server, Writer, look_if_it_can
+from conch_contract import names
+from tests.api.operator import Operator, children, condition, isvc, settled
+from tests.cluster import Cluster
+from tests.support.kube import Kube, Object
+from tests.support.wait import until
+
+SCALED = {"minReplicas": 1, "maxReplicas": 3}
+
+
+def metric(**target: Any) -> dict[str, Any]:
+    """A predictor that scales by CPU, with this target."""
+    resource = {"name": "cpu", "target": {"type": "Utilization", **target}}
+    return {**SCALED, "autoscaling": {"metrics": [{"type": "Resource", "resource": resource}]}}
+
+
+def behavior(**down: Any) -> dict[str, Any]:
+    """A predictor that scales down so."""
+    return {**SCALED, "autoscaling": {"behavior": {"scaleDown": down}}}
+
+
+def pod(**fields: Any) -> dict[str, Any]:
+    """A predictor with these fields of the pod."""
+    return {"pod": fields}
+
+
+def nodes(**term: Any) -> dict[str, Any]:
+    """A predictor whose pods need nodes of this term."""
+    need = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    return pod(affinity={"nodeAffinity": need})
+
+
+EXPRESSION = {"key": "zone", "operator": "In", "values": ["a"]}
+# Fields that are passed on to Kubernetes, mistyped; and what the condition names: the path, and the value or the key.
+MISTYPED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "env-number": ({**SCALED, **pod(env=[{"name": "DEBUG", "value": 1}])}, ('env[name="DEBUG"].value', "got 1")),
+    "env-true": (pod(env=[{"name": "DEBUG", "value": True}]), ('env[name="DEBUG"].value', "got true")),
+    "env-key": (pod(env=[{"name": "DEBUG", "valeu": "1"}]), ("valeu",)),
+    "env-source": (pod(env=[{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "meta.name"}}}]), ("fieldPath",)),
+    "affinity-key": (pod(affinity={"nodeAfinity": {}}), ("nodeAfinity",)),
+    "affinity-list": (pod(affinity={"nodeAffinity": []}), ("nodeAffinity", "got []")),
+    "affinity-operator": (nodes(matchExpressions=[{**EXPRESSION, "operator": "Is"}]), ("operator", '"Is"')),
+    "affinity-value": (nodes(matchExpressions=[{**EXPRESSION, "values": "a"}]), ("values", 'got "a"')),
+    "affinity-number": (nodes(matchExpressions=[{**EXPRESSION, "values": [1]}]), ("values[0]", "got 1")),
+    "toleration-number": (pod(tolerations=[{"key": "a", "value": 1}]), ("tolerations[0].value", "got 1")),
+    "toleration-effect": (pod(tolerations=[{"key": "a", "effect": "Never"}]), ("effect", '"Never"')),
+    "toleration-seconds": (pod(tolerations=[{"key": "a", "tolerationSeconds": "5"}]), ("tolerationSeconds", '"5"')),
+    "volume-key": (pod(volumes=[{"name": "a", "emptydir": {}}]), ("emptydir",)),
+    "volume-size": (pod(volumes=[{"name": "a", "emptyDir": {"sizeLimit": "1 Gi"}}]), ("sizeLimit", '"1 Gi"')),
+    "volume-mode": (
+        pod(volumes=[{"name": "a", "secret": {"secretName": "b", "defaultMode": "0400"}}]),
+        ("defaultMode", '"0400"'),
+    ),
+    "spread-skew": (
+        pod(topologySpreadConstraints=[{"maxSkew": "1", "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule"}]),
+        ("maxSkew", '"1"'),
+    ),
+    "utilization-text": (metric(averageUtilization="80"), ("averageUtilization", '"80"')),
+    "utilization-none": (metric(), ("target",)),
+    "utilization-key": (metric(averageUtilisation=80), ("averageUtilisation",)),
+    "behavior-text": (behavior(stabilizationWindowSeconds="60"), ("stabilizationWindowSeconds", '"60"')),
+    "behavior-range": (behavior(stabilizationWindowSeconds=-1), ("stabilizationWindowSeconds", "-1")),
+    "behavior-policy": (behavior(policies=[{"type": "Pods", "value": "4"}]), ("value", '"4"')),
+}
+
+
+def ready(kube: Kube, namespace: str, name: str = "magika") -> dict[str, str]:
+    """Return a service's Ready condition."""
+    return condition(kube.get(INFERENCE_SERVICE, namespace, name) or {}, "Ready")
+
+
+def test_a_mistyped_field_is_a_condition_of_a_new_service_and_of_one_that_serves(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    stored: dict[str, dict[str, Any]] = {}
+    with Operator(cluster, log) as operator:
+        kube.apply([isvc(f"old-{name}", minReplicas=1) for name in MISTYPED], namespace)
+        until(settled(kube, namespace, len(MISTYPED)), "all are Ready", 90)
+        for name, (predictor, _) in MISTYPED.items():
+            for age in ("old", "new"):
+                kube.apply(isvc(f"{age}-{name}", **predictor), namespace)
+                stored[f"{age}-{name}"] = predictor
+        for service in stored:
+            words = MISTYPED[service.partition("-")[2]][1]
+
+            def told(service: str = service, words: tuple[str, ...] = words) -> bool:
+                body = kube.get(INFERENCE_SERVICE, namespace, service) or {}
+                found = condition(body, "Ready")
+                return (
+                    found.get("status") == "False"
+                    and all(word in found["message"] for word in words)
+                    and body["status"]["observedGeneration"] == body["metadata"]["generation"]
+                )
+
+            def seen(service: str = service) -> Any:
+                return (kube.get(INFERENCE_SERVICE, namespace, service) or {}).get("status", {}).get("conditions")
+
+            until(told, f"{service} is not Ready, and says why", 20, seen=seen)
+            assert ready(kube, namespace, service)["reason"] == "Invalid"
+        scaled = {each["metadata"]["name"] for each in kube.list(AUTOSCALER, namespace)}
+        assert scaled <= {each["metadata"]["name"] for each in kube.list(DEPLOYMENT, namespace)}, "it would wait"
+        assert "Traceback" not in operator.said()
+
+
+def taken_by_somebody(name: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": "theirs"}, "ports": [{"port": 80}]},
+    }
+
+
+def test_only_what_depends_on_a_refused_object_waits(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+    def service(uri: str) -> Object:
+        body = isvc(uri=uri, minReplicas=1, maxReplicas=3)
+        body["spec"]["variants"] = [{"name": "beta", "predictor": {"model": {"storageUri": "s3://models/beta"}}}]
+        return body
+
+    def deployments() -> list[str]:
+        found = kube.list(DEPLOYMENT, namespace, names.LABEL_SERVICE)
+        return [each["metadata"]["name"] for each in found if not each["metadata"]["name"].startswith("magika-beta")]
+
+    kube.apply(taken_by_somebody("magika-beta"), namespace)
+    with Operator(cluster, log):
+        kube.apply(service("s3://models/one"), namespace)
+        until(lambda: ready(kube, namespace).get("reason") == "NameTaken", "the status names it", 60)
+        assert "Service/magika-beta" in ready(kube, namespace)["message"]
+        assert ready(kube, namespace)["message"].startswith("Variant beta: ")
+        until(lambda: len(kube.list(AUTOSCALER, namespace)) == 2, "predictor and variant are scaled", 30)
+        [first] = deployments()
+        until(
+            lambda: (
+                condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "RolloutComplete")["status"] == "True"
+            ),
+            "the predictor is up",
+            60,
+        )
+        kube.apply(service("s3://models/two"), namespace)
+        until(lambda: deployments() not in ([first], []) and len(deployments()) == 1, "the old Deployment goes", 90)
+        assert ready(kube, namespace)["reason"] == "NameTaken"
+        # What depends on it waits: a revision whose Deployment is not written has no autoscaler.
+        kube.run("--namespace", namespace, "delete", "service/magika-beta")
+        until(settled(kube, namespace), "the service is Ready", 90)
+
+
+def test_what_an_admission_policy_refuses_for_a_while_is_told_and_passes(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    """A webhook that nobody answers: the API server says 500, and takes the object when the webhook is gone."""
+    name = f"{namespace}.conch.test"
+    rule = {"apiGroups": ["policy"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["poddisruptionbudgets"]}
+    webhook = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": name},
+        "webhooks": [
+            {
+                "name": name,
+                "rules": [rule],
+                "clientConfig": {"url": "https://127.0.0.1:1/refuse"},
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                "admissionReviewVersions": ["v1"],
+                "sideEffects": "None",
+                "failurePolicy": "Fail",
+                "timeoutSeconds": 1,
+            }
+        ],
+    }
+    kube.apply([webhook], namespace)
+    try:
+        with Operator(cluster, log):
+            kube.apply(isvc(), namespace)
+            until(lambda: "failed calling webhook" in ready(kube, namespace).get("message", ""), "it is told", 60)
+            assert ready(kube, namespace)["status"] == "False"
+            assert "PodDisruptionBudget/magika-" in ready(kube, namespace)["message"]
+            assert kube.list(SERVICE, namespace, names.LABEL_SERVICE), "the rest is written"
+            kube.run("delete", "validatingwebhookconfiguration", name)
+            until(settled(kube, namespace), "the service is Ready", 90)
+            assert kube.list(DISRUPTION_BUDGET, namespace)
+    finally:
+        kube.run("delete", "validatingwebhookconfiguration", name, "--ignore-not-found")
+
+
+def test_children_that_their_service_left_behind_are_adopted(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    with Operator(cluster, log):
+        before = _served_twice(kube, namespace)
+        kube.run("--namespace", namespace, "delete", "inferenceservice/magika", "--cascade=orphan")
+        until(lambda: not _owners(kube, namespace, before), "nobody owns them", 30)
+        _adopts(kube, namespace, before)
+        after = children(kube, namespace)
+        assert _uids(after) == _uids(before), "none was made anew, so no pod went"
+
+
+def test_children_of_a_restored_backup_are_adopted(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+    with Operator(cluster, log):
+        before = _served_twice(kube, namespace)
+        kube.run("--namespace", namespace, "delete", "inferenceservice/magika")
+        until(lambda: not children(kube, namespace), "all are gone", 60)
+        _restore(kube, namespace, before)
+        restored = {ref: kube.get(ref.kind, namespace, ref.name) or {} for ref in before}
+        _adopts(kube, namespace, before)
+        assert _uids(children(kube, namespace)) == _uids(restored)
+
+
+def _served_twice(kube: Kube, namespace: str) -> dict[Ref, Object]:
+    """Serve a model, then another one. Return the children: those of one revision, and two records."""
+    for uri in ("s3://models/one", "s3://models/two"):
+        kube.apply(isvc(uri=uri, minReplicas=1, maxReplicas=3), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left", 60)
+    return children(kube, namespace)
+
+
+def _adopts(kube: Kube, namespace: str, before: dict[Ref, Object]) -> None:
+    """Make the service again, and see that all is its own: records of the past too, and in the end all go with it."""
+    kube.apply(isvc(uri="s3://models/two", minReplicas=1, maxReplicas=3), namespace)
+    until(settled(kube, namespace), "the service is Ready", 60)
+    uid = (kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["metadata"]["uid"]
+    until(lambda: _owners(kube, namespace, before) == [uid] * len(before), "all are the new service's", 30)
+    kube.run("--namespace", namespace, "annotate", "inferenceservice/magika", "touched=1")
+
+
+def _owners(kube: Kube, namespace: str, found: dict[Ref, Object]) -> list[str]:
+    bodies = (kube.get(ref.kind, namespace, ref.name) or {"metadata": {}} for ref in found)
+    return [owner["uid"] for body in bodies for owner in body["metadata"].get("ownerReferences") or ()]
+
+
+def _uids(found: dict[Ref, Object]) -> dict[Ref, str]:
+    return {ref: body["metadata"]["uid"] for ref, body in found.items()}
+
+
+def _restore(kube: Kube, namespace: str, found: dict[Ref, Object]) -> None:
+    """Make children again as a backup has them: other uids, no owner."""
+    bodies = []
+    for ref, body in found.items():
+        meta = {key: body["metadata"][key] for key in ("name", "labels", "annotations")}
+        rest = {key: value for key, value in body.items() if key not in {"metadata", "status"}}
+        rest.get("spec", {}).pop("clusterIP", None)
+        rest.get("spec", {}).pop("clusterIPs", None)
+        head = {"apiVersion": ref.kind.api_version, "kind": ref.kind.name, "metadata": meta}
+        bodies.append({**rest, **head})
+    kube.apply(bodies, namespace)
+
+
+def test_a_deployment_without_pods_gets_its_floor_back(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+    with Operator(cluster, log):
+        kube.apply(isvc(minReplicas=2, maxReplicas=4), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
+
+        def replicas() -> int:
+            return int(kube.list(DEPLOYMENT, namespace)[0]["spec"]["replicas"])
+
+        kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=0")
+        until(lambda: replicas() == 2, "the floor is back", 15)
+        # The autoscaler owns the number again.
+        kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=3")
+        until(settled(kube, namespace), "the service is Ready", 60)
+        assert replicas() == 3
+
+
+def test_a_route_that_somebody_edited_comes_back(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+    body = isvc()
+    body["spec"]["traffic"] = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+
+    def rules() -> list[Any]:
+        route = kube.get(HTTP_ROUTE, namespace, "magika") or {}
+        return list(route.get("spec", {}).get("rules", ()))
+
+    with Operator(cluster, log) as operator:
+        kube.apply(body, namespace)
+        ours = until(rules, "the route is there", 30)
+        none = json.loads(json.dumps(ours))
+        for rule in none:
+            for backend in rule["backendRefs"]:
+                backend["weight"] = 0
+        filtered = json.loads(json.dumps(ours))
+        header = {"name": "x-from", "value": "somebody"}
+        filtered[0]["filters"] = [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"add": [header]}}]
+        for edit in (none, filtered, [*ours, {"matches": [{"path": {"type": "Exact", "value": "/"}}]}], ours[:1]):
+            kube.patch(HTTP_ROUTE, namespace, "magika", {"spec": {"rules": edit}})
+            until(lambda: rules() == ours, f"the rules are back after {edit}", 10, seen=rules)
+        accepted = {"metadata": {"annotations": {"conch.dev/accepted": "1 yesterday", "conch.dev/applied-hash": "x"}}}
+        kube.patch(HTTP_ROUTE, namespace, "magika", accepted)
+        revision = kube.list(CONTROLLER_REVISION, namespace, names.LABEL_SERVICE)[0]["metadata"]["name"]
+        generation = {"metadata": {"annotations": {"conch.dev/generation": "first"}}}
+        kube.patch(CONTROLLER_REVISION, namespace, revision, generation)
+
+        def restored() -> bool:
+            found = kube.get(CONTROLLER_REVISION, namespace, revision) or {}
+            return str(found["metadata"]["annotations"]["conch.dev/generation"]).isdigit()
+
+        until(restored, "the annotation is a number again", 10)
+        kube.run("--namespace", namespace, "label", f"deployment/{revision}", f"{names.LABEL_SERVICE}-")
+        until(lambda: kube.list(DEPLOYMENT, namespace, names.LABEL_SERVICE), "the label is back", 10)
+        kube.run("--namespace", namespace, "label", "service/magika", f"{names.LABEL_SERVICE}=other", "--overwrite")
+        until(lambda: kube.list(SERVICE, namespace, f"{names.LABEL_SERVICE}=magika")[1:], "the label is back", 10)
+        assert "reconcile failed" not in operator.said()
+
+
+async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
+    cluster: Cluster, kube: Kube, namespace: str
+) -> None:
+    """An error of Conch's own: it is given no images, so it cannot render a revision."""
+    kube.apply(isvc(), namespace)
+    store, queue, key = Store(), WorkQueue(), ServiceKey(namespace, "magika")
+    store.put(kube.get(INFERENCE_SERVICE, namespace, "magika") or {})
+
+    def found() -> dict[str, Any]:
+        return dict((kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["status"])
+
+    async with await Server.connect(str(cluster.kubeconfig)) as server:
+        broken: Any = None
+        reconcile = Reconciler(
+            store=store,
+            gateways=None,
+            agents=Agents(queue.add),
+            gauges=Gauges(queue.add),
+            capacities=Capacities(queue.add, partial(look_if_it_can, server)),
+            writer=Writer(server, store.put),
+            event_writer=EventWriter(server, "test"),
+            images=broken,
+            metrics_api="builtin",
+            prometheus="",
+            clock=time.time,
+        )
+        for told in (-1, -1, 1, 1):
+            with pytest.raises(AttributeError):
+                await reconcile(key)
+            assert found()["observedGeneration"] == told
+        conditions = {one["type"]: one for one in found()["conditions"]}
+        assert conditions.keys() == {"Ready", "Stalled"}
+        assert conditions["Ready"]["status"] == "False"
+        assert conditions["Ready"]["reason"] == "ReconcileFailed"
+        assert "AttributeError" in conditions["Ready"]["message"]
+        await reconcile.agents.close()
+        # It is mended, by another version of the operator; what was said goes.
+        mended = replace(reconcile, images=Images("conch/serving:1"))
+        await mended(key)
+        assert "ReconcileFailed" not in str(found())

@@ -1,0 +1,204 @@
+"""Writes that fail: what waits for them, and what the conditions say."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    HTTP_ROUTE,
+    SERVICE,
+    Ref,
+    ServiceKey,
+    ref_of,
+)
+from conch.attempts import Attempts
+from conch.decide import decide, tell
+from conch.desire import desire
+from conch.plan import LASTING, Apply, Refusal, plan, unwritten
+from conch.plan.actions import references
+from conch.reconcile import failure_words
+from conch.write.errors import CallError
+from tests.unit.simulation import KEY, Cluster, come_up, manifest
+
+VARIANT = {"name": "beta", "weight": 10}
+TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+
+
+def serving(**predictor: Any) -> Cluster:
+    cluster = Cluster(manifest(**predictor))
+    cluster.reconcile()
+    come_up_without_gateway(cluster)
+    assert cluster.condition("Ready") == ("True", "Served")
+    return cluster
+
+
+def come_up_without_gateway(cluster: Cluster) -> None:
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+
+
+def failing(cluster: Cluster, attempts: int, *, final: bool = False) -> dict[str, tuple[str, str]]:
+    """Conditions when the Deployment could not be written so often."""
+    world = cluster.world()
+    refusal = Refusal(Ref(DEPLOYMENT, decide(world).main.wanted), "InternalError", "no way", final=final)
+    found = unwritten(world.service, [refusal], {refusal.ref: attempts})
+    status = tell(world, decide(world), found)
+    return {one.type: (one.status, one.reason) for one in status.conditions}
+
+
+def test_an_error_that_passes_changes_nothing_of_a_generation_that_was_applied() -> None:
+    cluster = serving()
+    for attempts in range(1, LASTING):
+        assert failing(cluster, attempts)["Ready"] == ("True", "Served")
+    lasting = failing(cluster, LASTING)
+    assert lasting["Ready"] == ("False", "InternalError")
+    assert lasting["Reconciling"][0] == "True", "it may pass"
+    assert "Stalled" not in lasting
+    assert failing(cluster, 1, final=True)["Stalled"] == ("True", "InternalError")
+
+
+def test_a_generation_that_was_not_applied_is_never_ready() -> None:
+    cluster = serving()
+    cluster.edit(minReplicas=1, maxReplicas=2)  # the same revision
+    for attempts in range(1, LASTING):
+        assert failing(cluster, attempts)["Ready"][0] == "Unknown"
+    assert failing(cluster, LASTING)["Ready"] == ("False", "InternalError")
+
+
+def test_a_failed_write_speaks_for_its_variant_and_a_lasting_one_comes_first() -> None:
+    service = manifest(traffic=TRAFFIC)
+    service["spec"]["variants"] = [VARIANT, {"name": "beta-two", "weight": 10}]
+    world = Cluster(service).world()
+
+    def variants(*refusals: Refusal) -> dict[str, str]:
+        return {name: why.reason for name, why in unwritten(world.service, refusals, {}).items()}
+
+    beta = Refusal(Ref(SERVICE, "magika-beta"), "NameTaken", "")
+    assert variants(beta) == {"beta": "NameTaken"}
+    assert variants(Refusal(Ref(SERVICE, "magika-beta-two"), "NameTaken", "")) == {"beta-two": "NameTaken"}
+    assert variants(Refusal(Ref(DEPLOYMENT, "magika-bcdfghjklm"), "Invalid", "")) == {"": "Invalid"}
+    assert variants(Refusal(Ref(SERVICE, "magika-gone"), "Invalid", "")) == {"": "Invalid"}
+    assert variants(Refusal(Ref(HTTP_ROUTE, "magika"), "Invalid", "")).keys() == {"", "beta", "beta-two"}
+    passing = replace(beta, ref=Ref(DEPLOYMENT, "magika-beta-bcdfghjklm"), reason="Timeout", final=False)
+    assert variants(passing, beta) == variants(beta, passing) == {"beta": "NameTaken"}
+
+
+def test_what_refers_to_an_object_of_somebody_else_is_not_written() -> None:
+    cluster = Cluster(manifest(minReplicas=1, maxReplicas=3))
+    world = cluster.world()
+    decision = decide(world)
+    desired = desire(world, decision, cluster.images)
+    wanted = decision.main.wanted
+
+    def written(kind: Any) -> set[Ref]:
+        """What is written, although an object of the revision is somebody's."""
+        theirs = replace(world, strangers={Ref(kind, wanted): "Deployment/theirs"})
+        steps, refusals = plan(theirs, decision, desired)
+        assert [refusal.reason for refusal in refusals] == ["NameTaken"]
+        return {action.ref for step in steps for action in step}
+
+    everything = {ref_of(each) for each in desired}
+    assert everything - written(SERVICE) == {Ref(SERVICE, wanted)}
+    assert everything - written(DEPLOYMENT) == {Ref(DEPLOYMENT, wanted), Ref(AUTOSCALER, wanted)}
+    waits = {Ref(kind, wanted) for kind in (CONFIG_MAP, DEPLOYMENT, AUTOSCALER)}
+    assert everything - written(CONFIG_MAP) == waits
+    assert everything - written(CONTROLLER_REVISION) == (waits - {Ref(CONFIG_MAP, wanted)}) | {
+        Ref(CONTROLLER_REVISION, wanted)
+    }
+
+
+def test_every_write_stands_behind_what_it_needs() -> None:
+    service = manifest(minReplicas=1, maxReplicas=3, traffic=TRAFFIC)
+    cluster = Cluster(service)
+    cluster.reconcile()
+    come_up(cluster, cluster.decision().wanted)
+    cluster.edit(uri="s3://models/v2")
+    world = cluster.world()
+    steps, _ = plan(world, decide(world), desire(world, decide(world), cluster.images))
+    done: set[Ref] = set()
+    for step in steps:
+        refs = {action.ref for action in step}
+        for action in step:
+            if isinstance(action, Apply):
+                assert not (references(action.manifest) & refs), "no two of a step depend on each other"
+        done |= refs
+    assert done
+
+
+def test_floors_of_autoscaled_revisions_are_restored() -> None:
+    cluster = Cluster(manifest(minReplicas=2, maxReplicas=4))
+    cluster.reconcile()
+    come_up_without_gateway(cluster)
+    ref = Ref(DEPLOYMENT, cluster.decision().wanted)
+    for replicas, restored in ((0, 2), (1, 1), (3, 3)):  # an autoscaler raises what is not 0 by itself
+        body = cluster.objects[ref]
+        body["spec"]["replicas"] = replicas
+        cluster.put(body)
+        cluster.settle()
+        assert cluster.objects[ref]["spec"]["replicas"] == restored
+
+
+@pytest.mark.parametrize(("annotations", "replicas"), [({}, 2), ({"autoscaling.keda.sh/paused-replicas": "0"}, 0)])
+def test_keda_that_a_person_has_paused_is_left_alone(annotations: dict[str, str], replicas: int) -> None:
+    cluster = Cluster(manifest(minReplicas=2, maxReplicas=4), metrics_api="keda", prometheus="http://prometheus")
+    cluster.reconcile()
+    come_up_without_gateway(cluster)
+    [driven] = [ref for ref in cluster.objects if ref.kind.name == "ScaledObject"]
+    body = cluster.objects[driven]
+    body["metadata"]["annotations"] |= annotations
+    cluster.put(body)
+    deployment = cluster.objects[Ref(DEPLOYMENT, driven.name)]
+    deployment["spec"]["replicas"] = 0
+    cluster.put(deployment)
+    cluster.settle()
+    assert cluster.objects[Ref(DEPLOYMENT, driven.name)]["spec"]["replicas"] == replicas
+
+
+def test_orphans_of_the_service_are_its_children_again() -> None:
+    cluster = serving(minReplicas=1, maxReplicas=3)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    come_up_without_gateway(cluster)
+    before = {ref: body["metadata"]["uid"] for ref, body in cluster.objects.items()}
+    for ref in before:
+        body = cluster.objects[ref]
+        if body["metadata"].pop("ownerReferences", None):
+            cluster.put(body)
+    cluster.settle()
+    assert {ref: body["metadata"]["uid"] for ref, body in cluster.objects.items()} == before
+    owned = [body for ref, body in cluster.objects.items() if ref.kind.name not in {"InferenceService", "Pod"}]
+    assert all(b["metadata"].get("ownerReferences") for b in owned if b["kind"] != "EndpointSlice")
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_an_object_with_labels_of_ours_that_conch_never_wrote_is_somebody_elses() -> None:
+    cluster = serving()
+    ref = Ref(SERVICE, KEY.name)
+    body = cluster.objects[ref]
+    del body["metadata"]["ownerReferences"], body["metadata"]["annotations"]
+    cluster.put(body)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "NameTaken")
+
+
+def test_attempts_are_counted_in_a_row() -> None:
+    attempts: Attempts[str] = Attempts()
+    key, other = ServiceKey("a", "b"), ServiceKey("a", "c")
+    assert attempts.failed(key, ["x"]) == {"x": 1}
+    assert attempts.failed(key, ["x", "y"]) == {"x": 2, "y": 1}
+    assert attempts.failed(other, ["x"]) == {"x": 1}
+    assert attempts.failed(key, ["y"]) == {"y": 2}
+    assert attempts.failed(key, ["x"]) == {"x": 1}
+    assert attempts.failed(key, []) == {}
+
+
+def test_a_call_that_raises_is_told_in_the_words_of_the_api_server() -> None:
+    reason, message = failure_words(CallError(500, "InternalError", "etcd leader changed"))
+    assert reason == "InternalError"
+    assert "etcd leader changed" in message
+    assert failure_words(CallError(0, "", "x"))[0] == "CallFailed"
