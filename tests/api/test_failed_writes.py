@@ -26,8 +26,8 @@ from conch.desire import Images
 from conch.observe import Store
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
-from conch.signals import Agents, Capacities, Gauges
-from conch.write import EventWriter, Server, Writer, look_if_it_can
+from conch.signals import Agents, Capacities, Gauges, Warnings
+from conch.write import EventWriter, Server, Writer, latest_warning, look_if_it_can
 from conch_contract import names
 from tests.api.operator import Operator, children, condition, isvc, settled
 from tests.cluster import Cluster
@@ -349,6 +349,7 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
             agents=Agents(queue.add),
             gauges=Gauges(queue.add),
             capacities=Capacities(queue.add, partial(look_if_it_can, server)),
+            warnings=Warnings(queue.add, partial(latest_warning, server)),
             writer=Writer(server, store.put),
             event_writer=EventWriter(server, "test"),
             images=broken,

@@ -31,7 +31,7 @@ from conch_contract import ModelState
 from tests.unit.simulation import GPU, KEY, Cluster, manifest, named, routed, told
 
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
-STEPS = [{"weight": 5}, {"pause": "1m"}, {"weight": 40}, {"pause": "Manual"}, {"weight": 80}]
+STEPS: list[dict[str, Any]] = [{"weight": 5}, {"pause": "1m"}, {"weight": 40}, {"pause": "Manual"}, {"weight": 80}]
 MODELS = [f"s3://models/v{number}" for number in range(3)]
 WAYS: list[dict[str, Any]] = [
     {"weight": 20},
