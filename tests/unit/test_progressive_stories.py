@@ -675,3 +675,48 @@ def test_more_replicas_that_are_asked_for_in_a_pause_are_the_stable_revisions_to
     come_up(cluster, new)
     assert pods(cluster, new) == 3
     assert routed(cluster) == {stable: 50, new: 50}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("promte {g}", "write promote, pause, abort or retry with the generation, such as 'promote {g}'"),
+        ("promote", "is no request"),
+        ("promote 1", "It is for generation 1, and the spec has generation {g}; write 'promote {g}'"),
+        ("promote {g}/9", "The rollout is at step 1, not 9; write 'promote {g}/1'"),
+        ("retry {g}", "has not failed, so there is nothing to retry"),
+        ("promote {g} 🙂" + "x" * 64, "is no request"),
+    ],
+)
+def test_a_request_on_which_nobody_acts_is_answered(text: str, words: str) -> None:
+    cluster, _, _ = at_first_pause(5, MANUAL)
+    generation = cluster.world().service.metadata.generation
+    cluster.ask(text.format(g=generation))
+    cluster.settle()
+    answer = cluster.status.request
+    assert answer is not None
+    assert answer.state == "Refused"
+    assert words.format(g=generation) in answer.message
+    assert [event.reason for event in cluster.story].count("RequestRefused") == 1
+    assert cluster.settle() == 0
+    cluster.ask("")
+    cluster.settle()
+    assert cluster.status.request is None
+
+
+def test_a_request_that_was_acted_on_stays_done_when_the_rollout_is_over() -> None:
+    cluster, _, new = at_first_pause(5, MANUAL)
+    cluster.ask(f"pause {cluster.world().service.metadata.generation}")
+    cluster.settle()
+    assert cluster.status.request is not None
+    assert cluster.status.request.state == "Done"
+    cluster.ask(f"promote {cluster.world().service.metadata.generation} für 🙂")
+    come_up(cluster, new)
+    assert cluster.status.rollout is None
+    assert cluster.status.request is not None
+    assert cluster.status.request.state == "Done"
+    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.settle()
+    assert cluster.status.request.state == "Refused"
+    assert "No rollout is under way" in cluster.status.request.message
+    assert "RequestRefused" in [event.reason for event in cluster.story]

@@ -144,6 +144,17 @@ class RolloutStatus(Part):
     """The last request of a person (annotation conch.dev/rollout) that was acted on."""
 
 
+class RequestStatus(Part):
+    """What came of a person's request (annotation conch.dev/rollout)."""
+
+    text: Text
+    """The annotation's value."""
+    state: str = ""
+    """Done, or Refused."""
+    message: Text = ""
+    """Why it was refused, and what to write instead."""
+
+
 class _Track(Part):
     """What is told of the predictor, and of each variant."""
 
@@ -159,6 +170,8 @@ class _Track(Part):
     """The candidate's share of the requests, in percent; absent when there is none."""
     rollout: RolloutStatus | None = None
     """The rollout under way, or the one that failed."""
+    request: RequestStatus | None = None
+    """The request that the annotation holds, and what came of it."""
     ready: str | None = None
     """Pods ready of pods wanted, over all revisions: 2/3."""
 

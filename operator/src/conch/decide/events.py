@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from conch.api import ConditionType, ModelWarning, RolloutState, Room, Status
+from conch.decide.request import REFUSED
 from conch.decide.steps import GPU_SHORT
 from conch_contract.report import CALLEE_MISSING
 
@@ -33,7 +34,20 @@ def events(before: Status, after: Status) -> tuple[Event, ...]:
 
 def _story(before: Status, after: Status) -> list[Event]:
     """What happened to the predictor, or to a variant."""
-    return [*_revisions(before, after), *_model_warnings(before, after), *_rollout(before, after)]
+    return [
+        *_revisions(before, after),
+        *_model_warnings(before, after),
+        *_request(before, after),
+        *_rollout(before, after),
+    ]
+
+
+def _request(before: Status, after: Status) -> list[Event]:
+    """A request of a person on which nobody acts."""
+    now = after.request
+    if now is None or now.state != REFUSED or now == before.request:
+        return []
+    return [Event("Warning", "RequestRefused", "Request", f"The request {now.text!r} is refused. {now.message}.")]
 
 
 def _revisions(before: Status, after: Status) -> list[Event]:

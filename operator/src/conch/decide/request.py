@@ -19,8 +19,14 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
-from conch.api import InferenceService
+from conch.api import InferenceService, RolloutState, RolloutStatus
 from conch.api.names import ANNOTATION_REQUEST
+from conch.api.status import RequestStatus
+from conch.api.text import clean
+
+DONE: Final = "Done"
+REFUSED: Final = "Refused"
+PAUSED_BY_HAND: Final = "PausedByHand"  # the reason of a rollout that a request holds
 
 Verb = Literal["promote", "pause", "abort", "retry"]
 _FORM: Final = re.compile(r"(promote|pause|abort|retry) ([0-9]{1,18})(?:/([0-9]{1,4}))?(?: [^\n]{1,64})?")
@@ -52,3 +58,51 @@ class Request:
             return None
         verb: Verb = match[1]  # type: ignore[assignment]  # the pattern names just these
         return cls(text, verb, int(match[3]) if match[3] else None)
+
+
+def answer(service: InferenceService, rollout: RolloutStatus | None) -> RequestStatus | None:
+    """Return what came of the request in a service's annotation; None: there is none.
+
+    Args:
+        service: as the predictor or a variant.
+        rollout: the memory after the request was looked at; None: no rollout is under way.
+    """
+    said = service.metadata.annotations.get(annotation(service.variant), "")
+    text, before = clean(said), service.status.request
+    if not text or (before is not None and before.text == text and before.state == DONE):
+        return before if text else None
+    request = Request.of(service)
+    held = rollout is not None and rollout.reason == PAUSED_BY_HAND
+    if rollout is not None and request is not None and (rollout.request == said or (request.verb == "pause" and held)):
+        return RequestStatus(text=text, state=DONE)
+    return RequestStatus(text=text, state=REFUSED, message=_refusal(service, said, request, rollout))
+
+
+def _refusal(service: InferenceService, text: str, request: Request | None, rollout: RolloutStatus | None) -> str:
+    """Say why nobody acts on a request, and what to write instead."""
+    generation, match = service.metadata.generation, _FORM.fullmatch(text)
+    if match is None:
+        return (
+            f"{text!r} is no request; write promote, pause, abort or retry with the generation, such as"
+            f" 'promote {generation}', or kubectl conch promote"
+        )
+    if request is None:
+        present = f"the spec has generation {generation}"
+        return f"It is for generation {match[2]}, and {present}; write '{match[1]} {generation}'"
+    return _useless(request, rollout, generation)
+
+
+def _useless(request: Request, rollout: RolloutStatus | None, generation: int) -> str:
+    """Say why a request for the present generation changes nothing."""
+    if rollout is None:
+        return f"No rollout is under way, so there is nothing to {request.verb}"
+    if rollout.state == RolloutState.FAILED:
+        return (
+            f"Revision {rollout.revision} has failed ({rollout.reason}); write 'retry {generation}', or change the spec"
+        )
+    if request.verb == "retry":
+        return f"Revision {rollout.revision} has not failed, so there is nothing to retry"
+    if request.step is not None and request.step != rollout.step:
+        present = f"{request.verb} {generation}/{rollout.step}"
+        return f"The rollout is at step {rollout.step}, not {request.step}; write '{present}'"
+    return f"The rollout waits for a person already ({rollout.reason}); promote it or abort it"

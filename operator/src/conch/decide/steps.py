@@ -15,7 +15,7 @@ from conch.api import Rollout, RolloutState, RolloutStatus, Room, StepInForce
 from conch.api.analysis import GateStatus, Verdict, named
 from conch.api.times import format_time, parse_time
 from conch.decide.parity import overruled
-from conch.decide.request import Request
+from conch.decide.request import PAUSED_BY_HAND, Request
 from conch.decide.warm import JOB_REFUSED
 from conch.observe import Trouble
 
@@ -23,7 +23,6 @@ LAST: Final = StepInForce(weight=100)
 # What a candidate without pods waits for: GPUs, or a word on how many there are.
 GPU_SHORT: Final = "GpuShort"
 WAITS_FOR_BUDGET: Final = "WaitsForBudget"
-_BY_HAND: Final = "PausedByHand"
 _ON_FAILURE: Final = "PausedOnFailure"
 
 
@@ -181,7 +180,7 @@ def _unavailable(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> Rollo
 def _held(memory: RolloutStatus, facts: Facts) -> RolloutStatus | None:
     """Return the memory of a rollout that no step can move: a person holds it, is asked, or there is no room for it."""
     if facts.request is not None and facts.request.verb == "pause":
-        return _waiting(memory, Trouble(_BY_HAND, "It is held by hand."), RolloutState.PAUSED)
+        return _waiting(memory, Trouble(PAUSED_BY_HAND, "It is held by hand."), RolloutState.PAUSED)
     if memory.room == Room.AWAITED and facts.room is not None:
         return _waiting(memory, facts.room, RolloutState.PROGRESSING)
     return None
@@ -190,7 +189,7 @@ def _held(memory: RolloutStatus, facts: Facts) -> RolloutStatus | None:
 def _resumed(memory: RolloutStatus, now: float) -> RolloutStatus:
     """Begin a step anew that could not go on: the time that it was held does not count."""
     step = step_of(memory)
-    by_hand = memory.reason == _BY_HAND and step is not None and step.pause is None
+    by_hand = memory.reason == PAUSED_BY_HAND and step is not None and step.pause is None
     if by_hand or memory.reason in {GPU_SHORT, WAITS_FOR_BUDGET}:
         return memory.model_copy(update={"since": format_time(now)})
     return memory
