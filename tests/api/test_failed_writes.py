@@ -167,7 +167,7 @@ def test_only_what_depends_on_a_refused_object_waits(cluster: Cluster, kube: Kub
         )
         kube.apply(service("s3://models/two"), namespace)
         until(lambda: deployments() not in ([first], []) and len(deployments()) == 1, "the old Deployment goes", 90)
-        assert ready(kube, namespace)["reason"] == "NameTaken"
+        until(lambda: ready(kube, namespace)["reason"] == "NameTaken", "the name is still taken", 30)
         # What depends on it waits: a revision whose Deployment is not written has no autoscaler.
         kube.run("--namespace", namespace, "delete", "service/magika-beta")
         until(settled(kube, namespace), "the service is Ready", 90)
@@ -201,7 +201,7 @@ def test_what_an_admission_policy_refuses_for_a_while_is_told_and_passes(
         with Operator(cluster, log):
             kube.apply(isvc(), namespace)
             until(lambda: "failed calling webhook" in ready(kube, namespace).get("message", ""), "it is told", 60)
-            assert ready(kube, namespace)["status"] == "False"
+            until(lambda: ready(kube, namespace)["status"] == "False", "it has lasted", 60)
             assert "PodDisruptionBudget/magika-" in ready(kube, namespace)["message"]
             assert kube.list(SERVICE, namespace, names.LABEL_SERVICE), "the rest is written"
             kube.run("delete", "validatingwebhookconfiguration", name)
