@@ -26,7 +26,7 @@ from conch.api.kinds import (
 )
 from conch.api.metrics import MetricsApi
 from conch.api.times import format_time
-from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, stuck, tell, to_measure
+from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, find_stuck_objects, tell, to_measure
 from conch.decide.request import annotation
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, World, observe
@@ -233,7 +233,7 @@ class Cluster:
         assert isinstance(world, World)
         measured = {name: self.measured_of.get(name, self.measured) for name in to_measure(world).models}
         world = world.told(self.reports).with_measured(measured)
-        warnings = {uid: self.warnings[uid] for uid in stuck(world) if uid in self.warnings}
+        warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(world) if uid in self.warnings}
         world = world.with_warnings(warnings)
         return world.with_capacity(self.capacity() if self.told_gpus and asks_for_room(world) else None)
 

@@ -208,7 +208,7 @@ def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no
     cluster.settle()
     for kind in ("TrafficProgrammed", "Ready"):
         assert cluster.condition(kind) == ("False", "HostnameTaken")
-    assert "InferenceService another/magika has asked for the hostname magika.example.com" in message(cluster)
+    assert "InferenceService another/magika has an older route for the hostname magika.example.com" in message(cluster)
     assert cluster.condition("Serving")[0] == "True", "in the cluster it answers"
     new = change(cluster)
     come_up(cluster, new)

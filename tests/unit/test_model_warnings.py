@@ -95,3 +95,12 @@ def test_a_plan_names_a_message_without_fields_and_says_nothing_where_nothing_is
     assert "config.pbtxt" not in plain(
         plan_text(foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now))
     )
+
+
+def test_a_model_with_sequences_warns_where_it_has_more_than_one_pod() -> None:
+    warning = ModelWarning(reason="SequenceState", message="Set minReplicas to 1.")
+    assert found(serving(warning)[0]) == []
+    for replicas in ({"minReplicas": 2}, {"maxReplicas": 3}):
+        cluster, _ = serving(warning, **replicas)
+        assert found(cluster) == [("SequenceState", warning.message)]
+        assert [event.type for event in loading_events(cluster)] == ["Warning"]

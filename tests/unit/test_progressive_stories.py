@@ -681,11 +681,11 @@ def test_more_replicas_that_are_asked_for_in_a_pause_are_the_stable_revisions_to
     ("text", "words"),
     [
         ("promte {g}", "write promote, pause, abort or retry with the generation, such as 'promote {g}'"),
-        ("promote", "is no request"),
+        ("promote", "is not a request"),
         ("promote 1", "It is for generation 1, and the spec has generation {g}; write 'promote {g}'"),
         ("promote {g}/9", "The rollout is at step 1, not 9; write 'promote {g}/1'"),
         ("retry {g}", "has not failed, so there is nothing to retry"),
-        ("promote {g} 🙂" + "x" * 64, "is no request"),
+        ("promote {g} 🙂" + "x" * 64, "is not a request"),
     ],
 )
 def test_a_request_on_which_nobody_acts_is_answered(text: str, words: str) -> None:

@@ -14,7 +14,17 @@ from conch.api import Status
 from conch.api.kinds import INFERENCE_SERVICE, Ref, ServiceKey
 from conch.api.metrics import MetricsApi
 from conch.attempts import Attempts
-from conch.decide import asks_for_room, decide, events, pods_to_ask, stalled, stuck, tell, tell_unreadable, to_measure
+from conch.decide import (
+    asks_for_room,
+    decide,
+    events,
+    find_stuck_objects,
+    pods_to_ask,
+    stalled,
+    tell,
+    tell_unreadable,
+    to_measure,
+)
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, Unreadable, observe
 from conch.observe.fields import mapping
@@ -68,7 +78,7 @@ class Reconciler:
             await self._tell(key, world.uid, Status.lenient(world.status), tell_unreadable(world, self.clock()))
             return Outcome()
         world = world.told(self.agents.ask(key, pods_to_ask(world)))
-        world = world.with_warnings(self.warnings.ask(key, stuck(world)))
+        world = world.with_warnings(self.warnings.ask(key, find_stuck_objects(world)))
         world = world.with_measured(self.gauges.ask(key, world.pods, to_measure(world)))
         world = world.with_capacity(self.capacities.ask(key, waits=asks_for_room(world)))
         decision = decide(world)

@@ -38,14 +38,14 @@ class Intake:
 
     def take(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """Take in a service, or what belongs to one."""
-        rivals = self._rivals(body)
+        competitors = self._competitors(body)
         key = self.store.discard(body) if gone else self.store.put(body)
         if key is not None:
             self.queue.add(key)
-            for rival in rivals | self._rivals(body):
-                self.queue.add(rival)
+            for competitor in competitors | self._competitors(body):
+                self.queue.add(competitor)
 
-    def _rivals(self, body: Mapping[str, Any]) -> frozenset[ServiceKey]:
+    def _competitors(self, body: Mapping[str, Any]) -> frozenset[ServiceKey]:
         """The services that ask for a hostname of this one too, if the object is a service."""
         meta = body["metadata"]
         if not self.listed.is_set() or kind_of(body) != INFERENCE_SERVICE:

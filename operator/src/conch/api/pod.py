@@ -60,7 +60,7 @@ Grace = Annotated[
 
 
 class Resources(Part):
-    """What a container asks of the node (ResourceRequirements of core/v1, without claims)."""
+    """Resources of a container (ResourceRequirements of core/v1, without claims)."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -173,7 +173,7 @@ class Pod(Part):
     annotations: Annotations = Field(default={})
     """More annotations on the pods."""
     agent_resources: Resources | None = None
-    """What the agent's container, and the pods of warm-up and parity Jobs, ask of the node. Absent: requests of
-    50m CPU and 128Mi, limits of 2 CPU and 1Gi."""
+    """Resources of the agent's container, and of the pods of warm-up and parity Jobs. Absent: requests of 50m CPU and
+    128Mi, limits of 2 CPU and 1Gi."""
     termination_grace_period_seconds: Grace | None = None
     """Seconds that a pod may take to finish its requests. Absent: the operator's default."""

@@ -12,7 +12,7 @@ MANUAL: Final = "Manual"  # a pause that a person ends
 
 
 class StepInForce(Part):
-    """One step that a rollout goes by: of the spec, or the last one, which gives the candidate all requests."""
+    """A step in force: one of the spec, or the last one, with weight 100."""
 
     weight: int | None = None
     """The candidate's share of the requests from this step on, in percent."""
@@ -127,8 +127,8 @@ class Rollout(Part):
     judged before it."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
     """What happens to a revision that fails: Rollback sends all requests to the old one and ends the new one;
-    Pause keeps the shares as they are until somebody promotes or aborts; while no pod of the new one answers, the old
-    one gets its share."""
+    Pause keeps the weights until a user promotes or aborts; while no pod of the new one is ready, the old one gets its
+    requests."""
     progress_deadline: Annotated[
         Duration,
         Rule(

@@ -102,9 +102,8 @@ class Predictor(Part):
     warmup: Warmup | None = None
     """How the model is warmed before users reach it; {} suits most. Absent: not at all."""
     longest_request: LongestRequest | None = None
-    """How long a request or a gRPC stream may take. For so long a pod that goes answers what it has begun, a gRPC
-    connection is kept for its calls, and gateways that enforce a timeout wait. Absent: 30s, and gateways wait as they
-    are set up."""
+    """Maximum duration of a request or a gRPC stream. Connections, the termination of pods and the timeout of the
+    HTTPRoute follow it. Absent: 30s, and the HTTPRoute has no timeout for it."""
     pod: Pod = Pod()
     """What goes into the pods besides the model."""
 

@@ -115,7 +115,7 @@ class RolloutStatus(Part):
     state: str = ""
     """Progressing, Paused or Failed."""
     steps: tuple[StepInForce, ...] = ()
-    """The steps that it goes by: those of spec.rollout.steps, then all requests."""
+    """The steps in force: those of spec.rollout.steps, then weight 100."""
     step: int = 0
     """The step under way, counted from 0 in `steps`; the number of steps when all are done."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""
@@ -127,8 +127,8 @@ class RolloutStatus(Part):
     programmed: int = 0
     """The share that it has, as far as the traffic's own report shows, in percent."""
     unavailable_since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
-    """Since when no pod of the candidate answers, though it has a share: the stable revision gets its requests until
-    it has its pods again. Absent while it answers."""
+    """Since when no pod of the candidate is ready, though it has a weight. The stable revision gets its requests until
+    the candidate has its pods again. Absent otherwise."""
     capacity: int = 0
     """The ready pods that carried the service when the rollout began, and that are kept until it ends."""
     room: str = ""
@@ -145,7 +145,7 @@ class RolloutStatus(Part):
 
 
 class RequestStatus(Part):
-    """What came of a person's request (annotation conch.dev/rollout)."""
+    """A request in the annotation conch.dev/rollout, and its result."""
 
     text: Text
     """The annotation's value."""
@@ -171,7 +171,7 @@ class _Track(Part):
     rollout: RolloutStatus | None = None
     """The rollout under way, or the one that failed."""
     request: RequestStatus | None = None
-    """The request that the annotation holds, and what came of it."""
+    """The request in the annotation conch.dev/rollout, and its result."""
     ready: str | None = None
     """Pods ready of pods wanted, over all revisions: 2/3."""
 

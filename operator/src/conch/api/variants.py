@@ -64,7 +64,7 @@ class VariantPredictor(Part):
     warmup: Warmup | None = None
     """How the model is warmed before users reach it."""
     longest_request: LongestRequest | None = None
-    """How long a request or a gRPC stream may take."""
+    """Maximum duration of a request or a gRPC stream."""
     pod: Pod | None = None
     """What goes into the pods besides the model."""
 

@@ -13,7 +13,7 @@ from conch.api import InferenceService, RolloutState, RolloutStatus, Room, StepI
 from conch.cli.options import Refused
 from conch.cli.track import look, noun, subject, where
 from conch.decide.request import Request, Verb
-from conch.decide.steps import steps_of
+from conch.decide.steps import get_steps
 
 PAUSED_BY_HAND: Final = "PausedByHand"
 
@@ -33,7 +33,7 @@ def promote(service: InferenceService, now: float, *, full: bool) -> Ask:
         Refused: there is nothing to promote.
     """
     rollout = _going(service)
-    steps = steps_of(service.spec.rollout, rollout)
+    steps = get_steps(service.spec.rollout, rollout)
     if rollout.step >= len(steps):
         raise Refused(f"all steps of {rollout.revision} are passed, and nothing is left to promote; {look(service)}")
     if full:

@@ -17,7 +17,7 @@ from conch.cli.options import Refused
 from conch.cli.track import requests_of
 from conch.decide import Decision, asks_for_room, decide, tell
 from conch.decide.living import floor_of
-from conch.decide.steps import going, steps_of
+from conch.decide.steps import get_steps, going
 from conch.desire import Images, desire
 from conch.observe import Store, Unreadable, World, observe
 from conch.observe.capacity import Capacity
@@ -202,7 +202,7 @@ def _stages(world: World, decision: Decision) -> tuple[Stage, ...]:
     warms = service.spec.predictor.warmup is not None
     compares = going(service.spec.rollout, memory).parity is not None
     found = []
-    for number, step in enumerate(steps_of(service.spec.rollout, memory)):
+    for number, step in enumerate(get_steps(service.spec.rollout, memory)):
         pods = router.pods(step.weight, capacity) if step.weight is not None else None
         state = "passed" if number < at else "now" if number == at else ""
         found.append(Stage(number, step_words(step), pods, _waits(step, pods, warms=warms, compares=compares), state))

@@ -15,7 +15,7 @@ from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import Table, Text, age, short, show
 from conch.cli.track import noun, requests_of, where
 from conch.decide.request import annotation
-from conch.decide.steps import GPU_SHORT, steps_of
+from conch.decide.steps import GPU_SHORT, get_steps
 
 _PROMOTE: Final = "promote it, or abort it"
 _VARIANT: Final = ("VARIANT", "REQUESTS", "STABLE", "CANDIDATE", "STEP", "READY", "WAITS FOR")
@@ -50,7 +50,7 @@ def status_value(service: InferenceService) -> dict[str, Any]:
         "namespace": meta.namespace,
         "generation": meta.generation,
         "request": meta.annotations.get(annotation()),
-        "steps": [step.to_wire() for step in steps_of(service.spec.rollout, service.status.rollout)],
+        "steps": [step.to_wire() for step in get_steps(service.spec.rollout, service.status.rollout)],
         "variants": [_requests_value(variant) for variant in service.spec.variants],
         "status": service.status.to_wire(),
     }
@@ -97,7 +97,7 @@ def _requests_value(variant: Variant) -> dict[str, Any]:
 
 def _variant(track: InferenceService) -> tuple[str, ...]:
     status, rollout, ready = track.status, track.status.rollout, track.status.condition("Ready")
-    of = len(steps_of(track.spec.rollout, rollout))
+    of = len(get_steps(track.spec.rollout, rollout))
     waits = rollout.reason if rollout else ready.message if ready and ready.status != "True" else ""
     return (
         track.variant,
@@ -124,7 +124,7 @@ def _headline(service: InferenceService) -> str:
 
 def _rollout(service: InferenceService, rollout: RolloutStatus, now: float) -> list[str | Table]:
     """The rollout: where it is, what it waits for, what its gates say, what a person can do."""
-    steps = steps_of(service.spec.rollout, rollout)
+    steps = get_steps(service.spec.rollout, rollout)
     at = (
         f"step {rollout.step} of {len(steps)} ({step_words(steps[rollout.step])})"
         if rollout.step < len(steps)

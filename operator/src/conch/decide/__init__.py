@@ -3,7 +3,7 @@
 May not enter: manifests (that is `desire`), clocks, calls.
 """
 
-from conch.decide.attention import ToMeasure, pods_to_ask, stuck, to_measure
+from conch.decide.attention import ToMeasure, find_stuck_objects, pods_to_ask, to_measure
 from conch.decide.events import Event, events
 from conch.decide.living import Living
 from conch.decide.naming import revision_name
@@ -24,10 +24,10 @@ __all__ = [
     "asks_for_room",
     "decide",
     "events",
+    "find_stuck_objects",
     "pods_to_ask",
     "revision_name",
     "stalled",
-    "stuck",
     "tell",
     "tell_unreadable",
     "to_measure",

@@ -20,7 +20,7 @@ ASK_FIRST: Final = 1.0
 ASK_LIMIT: Final = 8.0
 # How often a rollout that waits for GPUs says that it still does; news of them wake it.
 ROOM_LOOK: Final = 20.0
-# How long a pod may take from its node to its first container, and a Job to its first pod, before somebody asks why.
+# Seconds from a pod's node to its first container, and from a Job to its first pod, before their events are listed.
 START_PATIENCE: Final = 10.0
 # How long pods that are ready are asked what they serve, when a network policy lets nobody ask.
 ASK_PATIENCE: Final = 60.0
@@ -34,8 +34,8 @@ def pods_to_ask(world: World) -> tuple[Pod, ...]:
     )
 
 
-def stuck(world: World) -> frozenset[str]:
-    """Return the uids of pods and Jobs that do not start, and of which only events can say why."""
+def find_stuck_objects(world: World) -> frozenset[str]:
+    """Return the uids of pods and Jobs that do not start, for reasons that only events contain."""
     since = {pod.uid: pod.status["readySince"] for pod in world.pods if not pod.leaving and is_starting(pod)}
     since |= {uid: job["metadata"].get("creationTimestamp") for uid, job in world.idle_jobs.items()}
     return frozenset(uid for uid, time in since.items() if time and world.now - parse_time(time) > START_PATIENCE)

@@ -14,9 +14,9 @@ from conch.decide.rollout import Decision
 from conch.decide.scaling import autoscaling
 from conch.decide.sleep import NOT_YET, asleep, wakes_up
 from conch.decide.steps import GPU_SHORT
-from conch.decide.trouble import content_changed, trouble
+from conch.decide.trouble import find_changed_content, trouble
 from conch.decide.verdict import Truth, Unwritten, Verdict
-from conch.decide.warm import job_refused, warmup_failed
+from conch.decide.warm import find_refused_job, warmup_failed
 from conch.observe import Trouble, World
 from conch.traffic import router_of
 
@@ -35,12 +35,12 @@ def verdicts_of(world: World, decision: Decision, unwritten: Unwritten | None, *
     refused = Trouble(unwritten.reason, unwritten.message) if unwritten is not None and unwritten.lasts else None
     found = refused or _held(decision) or trouble(world, decision.wanted)
     if not decision.admitted:
-        found = found or warmup_failed(world, decision.wanted) or job_refused(world, decision.wanted, parity=False)
+        found = found or warmup_failed(world, decision.wanted) or find_refused_job(world, decision.wanted, parity=False)
     done = decision.wanted == decision.serving == world.routed and decision.admitted
     sleeps = asleep(world, decision.rollout, decision.wanted)
     there = done and (sleeps or world.ready(decision.wanted) >= floor_of(world.service))
     hinders = _hindered(decision, _PASSING | _PERHAPS) if there else None
-    changed = content_changed(world, decision.serving) if there else None
+    changed = find_changed_content(world, decision.serving) if there else None
     in_force = there and _programmed(world, decision, routed=routed) and hinders is None
     up = in_force and changed is None and refused is None
     pending = unwritten if unwritten is not None and not unwritten.lasts and not _was_ready(world) else None

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 from conch.api import ConditionType, ModelWarning, RolloutState, Room, Status
 from conch.decide.request import REFUSED
 from conch.decide.steps import GPU_SHORT
-from conch_contract.report import CALLEE_MISSING
+from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE
+
+_FAILING: Final = frozenset({CALLEE_MISSING, SEQUENCE_STATE})  # warnings of models whose requests fail
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def _story(before: Status, after: Status) -> list[Event]:
 
 
 def _request(before: Status, after: Status) -> list[Event]:
-    """A request of a person on which nobody acts."""
+    """A request that is refused."""
     now = after.request
     if now is None or now.state != REFUSED or now == before.request:
         return []
@@ -64,9 +66,9 @@ def _revisions(before: Status, after: Status) -> list[Event]:
 
 
 def _model_warnings(before: Status, after: Status) -> list[Event]:
-    """Warnings of models that the status did not have. Only a missing callee makes requests fail: a Warning event."""
+    """Warnings of models that the status did not have; those about requests that fail are Warning events."""
     return [
-        Event("Warning" if warning.reason == CALLEE_MISSING else "Normal", warning.reason, "Load", note)
+        Event("Warning" if warning.reason in _FAILING else "Normal", warning.reason, "Load", note)
         for revision in after.revisions
         for model in revision.models
         for warning in model.warnings

@@ -64,7 +64,7 @@ def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tupl
         chosen = {change.stable: floor}  # nothing is under way: it follows the spec, and its autoscaler
     else:
         scales, there = change.service.spec.predictor.scales, world.replicas(change.stable)
-        # More pods than it had are asked of the candidate alone, until the candidate has a share or is held.
+        # A higher minReplicas applies to the candidate alone, until the candidate has requests or is paused.
         follows = memory.weight > 0 or memory.state == RolloutState.PAUSED
         kept = max(floor, memory.capacity) if scales else max(there, floor) if follows else there or floor
         chosen = {change.wanted: needed, change.stable: kept}

@@ -60,12 +60,12 @@ class Request:
         return cls(text, verb, int(match[3]) if match[3] else None)
 
 
-def answer(service: InferenceService, rollout: RolloutStatus | None) -> RequestStatus | None:
-    """Return what came of the request in a service's annotation; None: there is none.
+def build_request_status(service: InferenceService, rollout: RolloutStatus | None) -> RequestStatus | None:
+    """Return the status of the request in the annotation; None: there is none.
 
     Args:
         service: as the predictor or a variant.
-        rollout: the memory after the request was looked at; None: no rollout is under way.
+        rollout: its state after the request was handled; None: no rollout is under way.
     """
     said = service.metadata.annotations.get(annotation(service.variant), "")
     text, before = clean(said), service.status.request
@@ -75,25 +75,27 @@ def answer(service: InferenceService, rollout: RolloutStatus | None) -> RequestS
     held = rollout is not None and rollout.reason == PAUSED_BY_HAND
     if rollout is not None and request is not None and (rollout.request == said or (request.verb == "pause" and held)):
         return RequestStatus(text=text, state=DONE)
-    return RequestStatus(text=text, state=REFUSED, message=_refusal(service, said, request, rollout))
+    return RequestStatus(text=text, state=REFUSED, message=_explain_refusal(service, said, request, rollout))
 
 
-def _refusal(service: InferenceService, text: str, request: Request | None, rollout: RolloutStatus | None) -> str:
-    """Say why nobody acts on a request, and what to write instead."""
+def _explain_refusal(
+    service: InferenceService, text: str, request: Request | None, rollout: RolloutStatus | None
+) -> str:
+    """Return why a request is refused, and what to write instead."""
     generation, match = service.metadata.generation, _FORM.fullmatch(text)
     if match is None:
         return (
-            f"{text!r} is no request; write promote, pause, abort or retry with the generation, such as"
+            f"{text!r} is not a request; write promote, pause, abort or retry with the generation, such as"
             f" 'promote {generation}', or kubectl conch promote"
         )
     if request is None:
         present = f"the spec has generation {generation}"
         return f"It is for generation {match[2]}, and {present}; write '{match[1]} {generation}'"
-    return _useless(request, rollout, generation)
+    return _explain_no_effect(request, rollout, generation)
 
 
-def _useless(request: Request, rollout: RolloutStatus | None, generation: int) -> str:
-    """Say why a request for the present generation changes nothing."""
+def _explain_no_effect(request: Request, rollout: RolloutStatus | None, generation: int) -> str:
+    """Return why a request for the present generation has no effect."""
     if rollout is None:
         return f"No rollout is under way, so there is nothing to {request.verb}"
     if rollout.state == RolloutState.FAILED:
@@ -105,4 +107,4 @@ def _useless(request: Request, rollout: RolloutStatus | None, generation: int) -
     if request.step is not None and request.step != rollout.step:
         present = f"{request.verb} {generation}/{rollout.step}"
         return f"The rollout is at step {rollout.step}, not {request.step}; write '{present}'"
-    return f"The rollout waits for a person already ({rollout.reason}); promote it or abort it"
+    return f"The rollout waits for a user already ({rollout.reason}); promote it or abort it"

@@ -5,13 +5,14 @@ from typing import Final
 
 from conch.api import ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus
 from conch.api.times import format_time
-from conch.decide.living import Living
+from conch.decide.living import Living, ceiling_of
 from conch.decide.rollout import Decision
 from conch.decide.sleep import asleep
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmed
 from conch.observe import World
 from conch_contract import ModelReport, ModelState
+from conch_contract.report import SEQUENCE_STATE
 
 _ORDER: Final = (
     ModelState.FAILED,
@@ -88,9 +89,11 @@ def _warnings(world: World, revision: str, name: str, models_before: Sequence[Mo
     fetched = [model for model in reports if model.name == name and model.digest]
     if not fetched:
         return next((model.warnings for model in models_before if model.name == name), ())
+    several = max(ceiling_of(world.service), world.replicas(revision)) > 1
     found = {
         warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
         for model in fetched
         for warning in model.warnings
+        if several or warning.reason != SEQUENCE_STATE
     }
     return tuple(found[reason] for reason in sorted(found))

@@ -19,9 +19,9 @@ from conch.decide.parity import compares, parity_status, parity_waits
 from conch.decide.request import Request
 from conch.decide.room import awaits, entered, judged
 from conch.decide.sleep import may_rest
-from conch.decide.steps import LAST, Facts, advance, again, begin, step_of
+from conch.decide.steps import LAST, Facts, advance, again, begin, get_step
 from conch.decide.trouble import crash_loop, not_answering, trouble
-from conch.decide.warm import asks_for_warmup, job_refused, warmed, warmup_failed, warmup_waits
+from conch.decide.warm import asks_for_warmup, find_refused_job, warmed, warmup_failed, warmup_waits
 from conch.observe import Trouble, World
 from conch.observe.measured import Measured
 from conch.traffic import InForce, Shares, router_of
@@ -153,7 +153,7 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
         down=trouble(world, wanted),
         unavailable=not_answering(world, wanted),
         broken=warmup_failed(world, wanted) or (crash_loop(world, wanted) if memory.weight else None),
-        warm=warmup_waits(world, wanted) or _comparison_waits(world, wanted, parity_waits(parity, gates)),
+        warm=warmup_waits(world, wanted) or _find_parity_wait(world, wanted, parity_waits(parity, gates)),
         stable_lacks=_lacks(world, stable, capacity),
         gates=gates,
         once=(parity.name or "") if parity else "",
@@ -163,9 +163,9 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
     return advance(memory, service.spec.rollout, facts)
 
 
-def _comparison_waits(world: World, wanted: str, waits: Trouble | None) -> Trouble | None:
-    """What the parity gate waits for: for its Job, whose pod may be refused."""
-    return (job_refused(world, wanted, parity=True) or waits) if waits else None
+def _find_parity_wait(world: World, wanted: str, waits: Trouble | None) -> Trouble | None:
+    """Return why the parity gate waits: a refused pod of its Job comes first."""
+    return (find_refused_job(world, wanted, parity=True) or waits) if waits else None
 
 
 def _lacks(world: World, stable: str, capacity: int) -> int:
@@ -210,11 +210,11 @@ def _split(change: Change, memory: RolloutStatus | None) -> tuple[Shares, str]:
     # Where one write moves all requests, a last step of weight is over with it; an analysis behind it is not.
     if over or (memory.weight == 100 and left == (LAST,) and change.router.atomic):
         return {change.wanted: 100}, change.wanted
-    return split(change.stable, change.wanted, _answered(change, memory)), change.stable
+    return split(change.stable, change.wanted, _effective_weight(change, memory)), change.stable
 
 
-def _answered(change: Change, memory: RolloutStatus) -> int:
-    """The share of a candidate as long as both revisions answer; else all goes to the one that does."""
+def _effective_weight(change: Change, memory: RolloutStatus) -> int:
+    """Return the candidate's weight; where only one of the two revisions has ready pods, all requests go to it."""
     world = change.world
     if memory.unavailable_since is not None:
         return 0 if world.ready(change.stable) else memory.weight
@@ -253,7 +253,7 @@ def _needed(change: Change, memory: RolloutStatus | None) -> int:
     """Ready pods that the wanted revision needs at this moment."""
     if memory is None:
         return max(floor_of(change.service), 1)
-    step = step_of(memory)
+    step = get_step(memory)
     return change.router.pods(max(memory.weight, (step.weight if step else None) or 0), memory.capacity)
 
 

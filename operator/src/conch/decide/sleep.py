@@ -37,7 +37,7 @@ def may_rest(world: World, memory: RolloutStatus | None, revision: str) -> bool:
 
 
 def has_answered(world: World, revision: str) -> bool:
-    """Whether the revision that carries the service answers, or has done so before."""
+    """Whether the stable revision has ready pods, or the service had some before."""
     serving = world.service.status.condition(ConditionType.SERVING)
     before = serving is not None and (serving.status, serving.reason) != ("Unknown", NOT_YET)
     return before or world.ready(revision) > 0

@@ -9,7 +9,7 @@ from typing import Any
 from conch.api import Condition, ConditionType, RevisionStatus, ServedModel, Status, VariantStatus
 from conch.api.times import format_time
 from conch.decide.conditions import for_all, verdicts_of
-from conch.decide.request import answer
+from conch.decide.request import build_request_status
 from conch.decide.revisions import revision_status
 from conch.decide.rollout import Decision
 from conch.decide.service import Decisions
@@ -63,7 +63,7 @@ def _fields(world: World, decision: Decision, verdicts: Sequence[Verdict]) -> di
         "candidate": decision.candidate,
         "weight": decision.shares.get(decision.candidate, 0) if decision.candidate else None,
         "rollout": decision.rollout if decision.wanted != decision.serving else None,
-        "request": answer(service, decision.rollout),
+        "request": build_request_status(service, decision.rollout),
     }
 
 

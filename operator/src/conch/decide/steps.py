@@ -37,7 +37,7 @@ class Facts:
     achieved: int  # the candidate's share as far as anybody can tell, in percent
     traffic: Trouble | None = None  # why the traffic does not follow
     down: Trouble | None = None  # why the candidate's pods are not up
-    unavailable: Trouble | None = None  # what is said of a candidate that has a share and does not answer
+    unavailable: Trouble | None = None  # the finding for a candidate without ready pods
     broken: Trouble | None = None  # why it must not go on, whatever the step
     warm: Trouble | None = None  # what must be over before its first request: its warm-up, the parity gate
     gates: tuple[GateStatus, ...] = ()  # what they say; before the candidate's first request only parity
@@ -50,13 +50,12 @@ class Facts:
 def going(rollout: Rollout, memory: RolloutStatus | None, *, alone: bool = False) -> Rollout:
     """Return how a rollout goes: as the spec says, as Recreate does where GPUs are short, or alone.
 
-    In the latter two there are no steps, since there are no two revisions to share the requests, and no revision to
-    compare with.
+    In the latter two there are no steps and no parity gate, since no second revision has requests.
 
     Args:
         rollout: as the spec says.
         memory: of the rollout; None: none is under way.
-        alone: the stable revision has never answered, so that the candidate replaces nothing.
+        alone: the stable revision has never been ready, so that the candidate replaces nothing.
     """
     short = memory is not None and memory.room == Room.SHORT
     if not short and not alone:
@@ -76,12 +75,12 @@ def stages(rollout: Rollout) -> tuple[StepInForce, ...]:
     return steps if steps[-1:] == (LAST,) else (*steps, LAST)
 
 
-def steps_of(rollout: Rollout, memory: RolloutStatus | None) -> tuple[StepInForce, ...]:
+def get_steps(rollout: Rollout, memory: RolloutStatus | None) -> tuple[StepInForce, ...]:
     """Return the steps in force: those that the memory holds; before a rollout has any, those of the spec."""
     return memory.steps if memory is not None and memory.steps else stages(going(rollout, memory))
 
 
-def step_of(memory: RolloutStatus) -> StepInForce | None:
+def get_step(memory: RolloutStatus) -> StepInForce | None:
     """Return the step under way; None when all are passed."""
     return memory.steps[memory.step] if memory.step < len(memory.steps) else None
 
@@ -106,8 +105,8 @@ def again(memory: RolloutStatus, request: Request | None, now: float) -> Rollout
 def with_steps(memory: RolloutStatus, steps: tuple[StepInForce, ...], now: float) -> RolloutStatus:
     """Return the memory with these steps in force, at the one with which it goes on.
 
-    Passed are the weights that the candidate has already, and the pauses and analyses that were passed in the list
-    that was in force. So a pause that nobody has ended holds the rollout still, and 100 % never comes by an edit alone.
+    Passed are weights up to the candidate's, and the pauses and analyses that were passed in the former list. So a
+    Manual pause holds the rollout until a user ends it, and an edit alone does not move requests.
 
     Args:
         memory: of a rollout under way.
@@ -127,7 +126,7 @@ def with_steps(memory: RolloutStatus, steps: tuple[StepInForce, ...], now: float
         elif step.weight is None or step.weight > memory.weight:
             break
         at += 1
-    same = step_of(memory) == steps[at]
+    same = get_step(memory) == steps[at]
     return memory.model_copy(update={"steps": steps, "step": at, "since": memory.since if same else format_time(now)})
 
 
@@ -142,7 +141,7 @@ def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSta
     if request is not None and request.verb == "promote":
         memory, facts = _promoted(memory, facts, request)
     was_away = memory.unavailable_since is not None
-    away = _unavailable_since(memory, facts)
+    away = _find_unavailable_since(memory, facts)
     update = {"programmed": facts.achieved, "gates": facts.gates, "unavailable_since": away}
     memory = memory.model_copy(update=update)
     if memory.reason == _ON_FAILURE:
@@ -151,14 +150,14 @@ def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSta
     if broken is not None:
         return _failure(memory, rollout, broken)
     if away is not None:
-        return _unavailable(memory, rollout, facts)
+        return _wait_until_available(memory, rollout, facts)
     if was_away:
         memory = memory.model_copy(update={"since": format_time(facts.now)})
     return _held(memory, facts) or _walk(_resumed(memory, facts.now), rollout, facts)
 
 
-def _unavailable_since(memory: RolloutStatus, facts: Facts) -> str | None:
-    """Since when a candidate with a share has no pod that answers; until it has its pods for the share again."""
+def _find_unavailable_since(memory: RolloutStatus, facts: Facts) -> str | None:
+    """Return since when a candidate with requests has no ready pod, until it has the pods for its weight again."""
     if memory.weight == 0:
         return None
     if facts.ready == 0:
@@ -166,14 +165,14 @@ def _unavailable_since(memory: RolloutStatus, facts: Facts) -> str | None:
     return memory.unavailable_since if facts.ready < facts.pods(memory.weight) else None
 
 
-def _unavailable(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
-    """Wait for a candidate that does not answer, in a pause too; past the deadline it has failed."""
+def _wait_until_available(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
+    """Wait for a ready pod of the candidate, in a pause too; fail after the progress deadline."""
     away = facts.now - parse_time(memory.unavailable_since or format_time(facts.now))
     why = facts.down or facts.unavailable or Trouble("NotAnswering", "No pod of it is ready.")
-    told = f"It does not answer, and the stable revision gets its share until it does. {why.message}"
+    told = f"No pod of the candidate is ready; the stable revision gets its requests until one is. {why.message}"
     if away <= rollout.progress_deadline_seconds:
         return _waiting(memory, Trouble(why.reason, told), RolloutState.PROGRESSING)
-    late = f"It did not answer for {rollout.progress_deadline}. {why.message}"
+    late = f"No pod of the candidate was ready for {rollout.progress_deadline}. {why.message}"
     return _failure(memory, rollout, Trouble(why.reason, late))
 
 
@@ -188,7 +187,7 @@ def _held(memory: RolloutStatus, facts: Facts) -> RolloutStatus | None:
 
 def _resumed(memory: RolloutStatus, now: float) -> RolloutStatus:
     """Begin a step anew that could not go on: the time that it was held does not count."""
-    step = step_of(memory)
+    step = get_step(memory)
     by_hand = memory.reason == PAUSED_BY_HAND and step is not None and step.pause is None
     if by_hand or memory.reason in {GPU_SHORT, WAITS_FOR_BUDGET}:
         return memory.model_copy(update={"since": format_time(now)})
@@ -201,7 +200,7 @@ def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None
         return None
     if memory.unavailable_since is not None and memory.reason != _ON_FAILURE:
         return max(0.0, parse_time(memory.unavailable_since) + rollout.progress_deadline_seconds - now)
-    step = step_of(memory)
+    step = get_step(memory)
     passed = now - parse_time(memory.since)
     if step is not None and step.pause_seconds is not None:
         return max(0.0, step.pause_seconds - passed)
@@ -216,7 +215,7 @@ def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None
 def _walk(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Pass every step that nothing holds, and say what holds the next."""
     memory = memory.model_copy(update={"state": RolloutState.PROGRESSING})
-    while (step := step_of(memory)) is not None:
+    while (step := get_step(memory)) is not None:
         if step.pause is not None:
             waits = _pause(memory, step, facts.now)
             if waits is not None:
@@ -271,21 +270,21 @@ def _weight(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) 
 def _capacity(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) -> Trouble | None:
     """What pods are missing for a share: the candidate's for what it gets, the stable's for what it may get back.
 
-    The latter holds no candidate that has pods for all requests, nor one that a person promoted in full; and no
-    candidate for longer than the progress deadline, since the change may be what mends the stable revision.
+    The latter does not hold a candidate that has pods for all requests, or that a user promoted in full. It holds for
+    the progress deadline at most, since the change may be the fix of the stable revision.
     """
     needed = facts.pods(weight)
     if facts.ready < needed:
         return facts.down or Trouble("WaitsForPods", f"{facts.ready} of the {needed} pods for {weight} % are ready.")
     holds = facts.now - parse_time(memory.since) <= rollout.progress_deadline_seconds
-    if facts.stable_lacks and weight > memory.weight and holds and not _can_do_without(memory, facts):
+    if facts.stable_lacks and weight > memory.weight and holds and not _needs_no_fallback(memory, facts):
         lacks = f"The stable revision lacks {facts.stable_lacks} of its pods; no share is moved until it has them."
         return Trouble("StableNotReady", lacks)
     return None
 
 
-def _can_do_without(memory: RolloutStatus, facts: Facts) -> bool:
-    """Whether a candidate may get a share though the stable revision could not carry it again."""
+def _needs_no_fallback(memory: RolloutStatus, facts: Facts) -> bool:
+    """Whether a candidate may get requests that the stable revision could not take back."""
     asked = facts.request
     in_full = asked is not None and asked.verb == "promote" and asked.step is None and asked.text == memory.request
     return in_full or facts.ready >= facts.pods(100)
@@ -293,7 +292,7 @@ def _can_do_without(memory: RolloutStatus, facts: Facts) -> bool:
 
 def _overdue(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Count a wait that lasts too long as a failure, for the reason of the wait."""
-    step = step_of(memory)
+    step = get_step(memory)
     length = step.analysis_seconds if step else 0.0
     if facts.now - parse_time(memory.since) <= length + rollout.progress_deadline_seconds:
         return memory
@@ -331,7 +330,7 @@ def _past(memory: RolloutStatus, facts: Facts) -> tuple[GateStatus, ...]:
 
     What is said once stays, and is overruled where it is what held the rollout: a pause only waits for its own end.
     """
-    step = step_of(memory)
+    step = get_step(memory)
     holds = memory.reason == _ON_FAILURE or step is None or step.pause is None
     lasting = (gate for gate in facts.gates if gate.name == facts.once)
     return tuple(overruled(gate, facts.now) if holds else gate for gate in lasting)

@@ -74,7 +74,7 @@ def is_starting(pod: Pod) -> bool:
 
 
 def not_started(world: World, revision: str) -> Trouble | None:
-    """A pod has a node and gets no container, for a reason that only an event gives: a volume, or the network."""
+    """A pod has a node and no container, for a reason that only events contain: a volume, or the network."""
     for pod in world.pods_of(revision):
         said = world.warnings.get(pod.uid) if is_starting(pod) else None
         word = _NOT_STARTED.get(said.reason) if said else None
@@ -104,8 +104,8 @@ def model_failed(world: World, revision: str) -> Trouble | None:
     return None
 
 
-def content_changed(world: World, revision: str) -> Trouble | None:
-    """A pod found other content than the revision serves: as long as that is so, no pod can be added or replaced."""
+def find_changed_content(world: World, revision: str) -> Trouble | None:
+    """A pod refuses the files at storageUri: until they are restored, no pod can be added or replaced."""
     for pod in world.pods_of(revision):
         for model in pod.report.models if pod.report and not pod.ready else ():
             if model.reason == CONTENT_CHANGED:
@@ -129,7 +129,7 @@ def crash_loop(world: World, revision: str) -> Trouble | None:
 
 
 def not_answering(world: World, revision: str) -> Trouble:
-    """None of the pods of a revision that has requests answers."""
+    """Return the finding for a revision without ready pods, and how its containers ended."""
     ends = (
         (one["name"], one.get(when, {}).get("terminated")) for one in _containers(world, revision) for when in _ENDS
     )

@@ -29,20 +29,20 @@ def warmup_failed(world: World, revision: str) -> Trouble | None:
     report = world.warmups.get(revision)
     if report is None or not report.failed:
         return None
-    return job_refused(world, revision, parity=False) or Trouble(report.reason, report.message)
+    return find_refused_job(world, revision, parity=False) or Trouble(report.reason, report.message)
 
 
 def warmup_waits(world: World, revision: str) -> Trouble | None:
     """Return what a share of the requests still waits for."""
     if not asks_for_warmup(world) or warmed(world, revision) is not None:
         return None
-    return job_refused(world, revision, parity=False) or Trouble(
+    return find_refused_job(world, revision, parity=False) or Trouble(
         "WarmingUp", f"The warm-up Job asks revision {revision}, and has not ended yet."
     )
 
 
-def job_refused(world: World, revision: str, *, parity: bool) -> Trouble | None:
-    """Return why the cluster lets a revision's Job have no pod, if it says so; of the parity Job, or the warm-up's."""
+def find_refused_job(world: World, revision: str, *, parity: bool) -> Trouble | None:
+    """Return why the API server refuses the pod of a revision's warm-up Job, or of its parity Job."""
     for uid, job in world.idle_jobs.items():
         labels, said = job["metadata"].get("labels") or {}, world.warnings.get(uid)
         ours = labels.get(names.LABEL_REVISION) == revision and (names.LABEL_PARITY in labels) == parity

@@ -70,14 +70,14 @@ def job_spec(program: Program, template: Body, manifest: str) -> Manifest:
 
 
 def _metadata(program: Program, template: Body) -> Manifest:
-    """Return the pod's labels and annotations: the user's, which policies and quotas may ask for, and the Job's own."""
+    """Return the pod's labels and annotations: the user's, which policies may require, and the Job's own."""
     meta = template["metadata"]
-    labels = {**_users(meta.get("labels")), **program.labels}
-    annotations = _users(meta.get("annotations"))
+    labels = {**_user_entries(meta.get("labels")), **program.labels}
+    annotations = _user_entries(meta.get("annotations"))
     return {"labels": labels, **({"annotations": annotations} if annotations else {})}
 
 
-def _users(said: Body | None) -> dict[str, str]:
+def _user_entries(said: Body | None) -> dict[str, str]:
     """Return the labels or annotations of a serving pod that are not Conch's."""
     return {key: str(value) for key, value in (said or {}).items() if not key.startswith(_OWN)}
 

@@ -45,7 +45,7 @@ def pod_template(service: InferenceService, revision: str, image: str, pull: str
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "terminationGracePeriodSeconds": _grace(service.spec.predictor),
+        "terminationGracePeriodSeconds": _grace_seconds(service.spec.predictor),
         "initContainers": [_agent(service, image, pull)],
         "containers": [_triton(service, image, pull)],
         "volumes": [*_volumes(service, revision), *(volume.to_wire() for volume in said.volumes)],
@@ -72,7 +72,7 @@ _PASSED: Final = (
 )
 
 
-def _grace(predictor: Predictor) -> int:
+def _grace_seconds(predictor: Predictor) -> int:
     """Seconds that a pod may take to go: the drain, the longest request, and Triton's own end."""
     asked = predictor.pod.termination_grace_period_seconds
     return asked or DRAIN_SECONDS + math.ceil(predictor.longest_request_seconds) + END_SECONDS
@@ -116,7 +116,7 @@ def _triton(service: InferenceService, image: str, pull: str) -> Manifest:
         "name": names.TRITON_CONTAINER,
         "image": predictor.triton.image or image,
         "imagePullPolicy": pull,
-        "command": server_command(predictor.triton.args, predictor.longest_request_seconds, _grace(predictor)),
+        "command": server_command(predictor.triton.args, predictor.longest_request_seconds, _grace_seconds(predictor)),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT},
             {"name": "grpc", "containerPort": names.GRPC_PORT},

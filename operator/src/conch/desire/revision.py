@@ -100,11 +100,11 @@ def config_map(service: InferenceService, revision: Revision) -> Manifest:
     """Build the ConfigMap that tells pods what to serve; once a pod has served, in which content."""
     return {
         **child(service, CONFIG_MAP, revision.name, revision.name),
-        "data": {names.MANIFEST_FILE: _pinned(revision)},
+        "data": {names.MANIFEST_FILE: _pin_digest(revision)},
     }
 
 
-def _pinned(revision: Revision) -> str:
+def _pin_digest(revision: Revision) -> str:
     """Return the manifest with the digest of the content that the revision serves, where it is known."""
     if not revision.digest:
         return revision.manifest

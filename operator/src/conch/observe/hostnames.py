@@ -1,4 +1,4 @@
-"""Which services ask for which hostname at which Gateway: of two with the same one, one gets all its requests.
+"""The hostnames of services at Gateways: of two services with the same one, one gets all its requests.
 
 The routes of all services have the same paths, so that a gateway tells them apart by the hostname alone.
 Source: gateway-api.sigs.k8s.io, HTTPRouteRule.matches: of equal matches the oldest route's wins.
@@ -32,7 +32,7 @@ class Claim(NamedTuple):
 
 
 class Hostnames:
-    """What services claim, as they were last seen."""
+    """Hostnames of all services, as they were last seen."""
 
     def __init__(self) -> None:
         self._claims: dict[ServiceKey, frozenset[Claim]] = {}
@@ -41,7 +41,7 @@ class Hostnames:
     def put(self, key: ServiceKey, service: Mapping[str, Any]) -> None:
         """Take in a service, as its manifest is spelled."""
         self.discard(key)
-        claims = frozenset(claims_of(service))
+        claims = frozenset(read_claims(service))
         if claims:
             self._claims[key] = claims
         for claim in claims:
@@ -64,11 +64,11 @@ class Hostnames:
         return found
 
 
-def claims_of(service: Mapping[str, Any]) -> Iterator[Claim]:
+def read_claims(service: Mapping[str, Any]) -> Iterator[Claim]:
     """Yield the claims of an InferenceService, as its manifest is spelled.
 
     >>> traffic = {"gateways": [{"name": "public"}], "hostnames": ["a.example.com"]}
-    >>> list(claims_of({"metadata": {"namespace": "demo"}, "spec": {"traffic": traffic}}))
+    >>> list(read_claims({"metadata": {"namespace": "demo"}, "spec": {"traffic": traffic}}))
     [Claim(gateway=GatewayKey(namespace='demo', name='public'), section='', hostname='a.example.com')]
     """
     own, traffic = service["metadata"]["namespace"], service["spec"].get("traffic") or {}

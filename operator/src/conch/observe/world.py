@@ -149,13 +149,13 @@ class World:
     metrics_api: MetricsApi = "builtin"  # who tells autoscalers of Triton, as the installer says
     prometheus: str = ""  # the URL at which KEDA asks about Triton, as the installer says
     gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
-    taken: Mapping[ServiceKey, Claim] = field(default_factory=dict)  # what services with an older route claim too
+    hostname_conflicts: Mapping[ServiceKey, Claim] = field(default_factory=dict)  # with services of older routes
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
     measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates look at it
     capacity: Capacity | None = None  # what GPUs there are, where a rollout asks; None: nobody has told yet
     idle_jobs: Mapping[str, Body] = field(default_factory=dict)  # by uid, the Jobs that have no pod
-    warnings: Mapping[str, Trouble] = field(default_factory=dict)  # by uid, the latest event about what is stuck
+    warnings: Mapping[str, Trouble] = field(default_factory=dict)  # by uid, the latest Warning event of stuck objects
 
     @property
     def key(self) -> ServiceKey:
@@ -178,7 +178,7 @@ class World:
         return self.children.get(Ref(DEPLOYMENT, revision))
 
     def is_known(self, revision: str) -> bool:
-        """Whether a revision has a Deployment, or a record from which one is made again."""
+        """Whether a revision has a Deployment, or a ControllerRevision from which one is created again."""
         return self.deployment(revision) is not None or revision in self.revisions
 
     def autoscaler(self, revision: str) -> Body | None:
@@ -231,7 +231,7 @@ class World:
         return replace(self, measured=measured)
 
     def with_warnings(self, warnings: Mapping[str, Trouble]) -> "World":
-        """The same world with what events say of objects that are stuck (by uid)."""
+        """Return the same world with the latest Warning events of stuck objects, by uid."""
         return replace(self, warnings=warnings)
 
     def with_capacity(self, capacity: Capacity | None) -> "World":
@@ -299,21 +299,21 @@ def observe(
         metrics_api=metrics_api,
         prometheus=prometheus,
         gateways=None if gateways is None else gateways.look(named_gateways(body)),
-        taken=_taken(store, key, ours.get(Ref(HTTP_ROUTE, key.name))),
+        hostname_conflicts=_find_hostname_conflicts(store, key, ours.get(Ref(HTTP_ROUTE, key.name))),
         warmups=warmups(bodies, ours.values()),
         parities=parities(bodies, ours.values()),
-        idle_jobs=_idle_jobs(bodies, ours.values()),
+        idle_jobs=_find_idle_jobs(bodies, ours.values()),
     )
 
 
-def _idle_jobs(pods: Iterable[Body], children: Iterable[Body]) -> dict[str, Body]:
+def _find_idle_jobs(pods: Iterable[Body], children: Iterable[Body]) -> dict[str, Body]:
     """Return the Jobs that have no pod, by uid."""
     owners = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ()}
     return {job["metadata"]["uid"]: job for job in present(children) if job["metadata"]["uid"] not in owners}
 
 
-def _taken(store: Store, key: ServiceKey, route: Body | None) -> dict[ServiceKey, Claim]:
-    """Return the services that claim a hostname of this one and have an older route: gateways send requests there."""
+def _find_hostname_conflicts(store: Store, key: ServiceKey, route: Body | None) -> dict[ServiceKey, Claim]:
+    """Return the services with an older route for a hostname of this one, which gateways prefer; and the hostname."""
     if route is None:
         return {}
     found = store.hostnames.others(key)

@@ -1,7 +1,7 @@
-"""Asks the API server why an object is stuck, where its status does not say: the latest Warning event about it.
+"""Lists the latest Warning event of stuck objects, whose status does not contain the reason.
 
-The kubelet tells only by an event that a volume cannot be mounted, and the Job controller that a pod is refused. The
-events of the cluster are many, so they are not watched: one question an object, while it is stuck, in the background.
+Only an event reports a volume that cannot be mounted (kubelet), or a pod of a Job that is refused (Job controller).
+Events are too many to watch: one list call an object, while it is stuck, in the background.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ _AT_ONCE: Final = 8  # questions under way
 _MOST: Final = 4  # objects of a service that are asked about: pods of one revision are stuck for one reason
 
 Look = Callable[[str, str], Awaitable[Trouble | None]]
-"""Namespace, uid -> the latest warning about that object; None: there is none, or the API server does not tell."""
+"""Namespace, uid -> the latest warning of that object; None: there is none, or the call failed."""
 
 
 class Warnings:
-    """Asks while objects are stuck; calls `changed` with the service that has news."""
+    """Lists events while objects are stuck; calls `changed` with a service that has a new warning."""
 
     def __init__(self, changed: Callable[[ServiceKey], None], look: Look, period: float = PERIOD) -> None:
         self._changed = changed
@@ -37,7 +37,10 @@ class Warnings:
             task.cancel()
 
     def ask(self, key: ServiceKey, uids: Iterable[str]) -> Mapping[str, Trouble]:
-        """Ask about these objects anew, and return what is known of them now, by uid; of others nothing is kept."""
+        """Return the known warnings of these objects, by uid, and list their events anew in the background.
+
+        Warnings of other objects of the service are dropped.
+        """
         stuck = sorted(uids)[:_MOST]
         known = {uid: trouble for uid, trouble in self._known.pop(key, {}).items() if uid in stuck}
         if known:

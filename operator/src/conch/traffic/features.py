@@ -40,13 +40,13 @@ def missing(gateways: SeenGateways | None) -> Trouble | None:
     return None
 
 
-def taken(world: World) -> Trouble | None:
-    """Which other service gets the requests for a hostname of this one."""
-    for other, claim in world.taken.items():
+def find_hostname_conflict(world: World) -> Trouble | None:
+    """Return the finding for a hostname whose requests go to another service."""
+    for other, claim in world.hostname_conflicts.items():
         return Trouble(
             "HostnameTaken",
-            f"InferenceService {other} has asked for the hostname {claim.hostname} at Gateway {claim.gateway} for"
-            " longer, and gets its requests; write another name in traffic.hostnames, or remove it there",
+            f"InferenceService {other} has an older route for the hostname {claim.hostname} at Gateway {claim.gateway},"
+            " which gets all requests; write another name in traffic.hostnames, or remove it there",
         )
     return None
 

@@ -13,7 +13,7 @@ _log = structlog.get_logger("conch")
 
 
 async def latest_warning(server: Server, namespace: str, uid: str) -> Trouble | None:
-    """Return what the latest Warning event about an object says; None: there is none, or it cannot be read now."""
+    """Return the latest Warning event of an object; None: there is none, or the call failed."""
     try:
         found = [event async for event in server.each(EVENT, namespace, f"regarding.uid={uid},type=Warning")]
     except CallError as error:

@@ -68,11 +68,11 @@ class Model:
 
     @property
     def _is_other(self) -> bool:
-        """Tell whether other content is laid out than the one that the revision serves."""
+        """Whether the files that are laid out are not those of the revision."""
         return bool(self._laid and self.source.digest and self._laid.digest != self.source.digest)
 
     def pin(self, source: ModelSource) -> None:
-        """Take in the same source with the digest of the content that the revision serves."""
+        """Set the digest of the revision's files; the rest of the source is unchanged."""
         self.source = source
         if self._preparation:
             self._preparation.digest = source.digest

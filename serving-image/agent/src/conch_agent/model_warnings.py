@@ -11,6 +11,11 @@ from conch_agent.reasons import WarningReason
 from conch_contract import ModelWarning
 
 _LONGEST: Final = 1000  # characters of a message
+_SEQUENCES: Final = (
+    "The model has sequence_batching, and Triton keeps the state of a sequence in one pod. With more than one pod, "
+    "requests of a sequence reach different pods and fail. Set minReplicas to 1 and remove maxReplicas, and change the "
+    "model while no sequence is open."
+)
 
 
 def build_warnings(name: str, laid: Laid, missing: Sequence[str]) -> tuple[ModelWarning, ...]:
@@ -27,6 +32,7 @@ def build_warnings(name: str, laid: Laid, missing: Sequence[str]) -> tuple[Model
         WarningReason.CALLEE_MISSING: f"{describe_missing_models(name, missing)} Requests that need them fail."
         if missing
         else "",
+        WarningReason.SEQUENCE_STATE: _SEQUENCES if laid.sequences else "",
     }
     return tuple(
         ModelWarning(reason=reason, message=sentence[:_LONGEST]) for reason, sentence in sentences.items() if sentence

@@ -37,7 +37,8 @@ class Laid:
     `want` is a hash of what the manifest asks, `identity` of the source's listing, `boot` the machine's
     start: after a lost machine the files are hashed again before they are believed.
     `overrides` are the fields of config.pbtxt that have another value in Triton, a sentence each; `file_name` is the
-    model's name in config.pbtxt where it is another; `callees` are the models that this one calls.
+    model's name in config.pbtxt where it is another; `callees` are the models that this one calls; `sequences`: it has
+    sequence_batching, so that all requests of a sequence need the same Triton.
     """
 
     want: str
@@ -50,6 +51,7 @@ class Laid:
     overrides: tuple[str, ...] = ()
     file_name: str = ""
     callees: tuple[str, ...] = ()
+    sequences: bool = False
 
     @property
     def content(self) -> str:
@@ -103,7 +105,7 @@ class Preparation:
         return laid
 
     def _refuse_other(self, digest: str) -> None:
-        """Refuse content that other pods of the revision do not serve. Raises Failure."""
+        """Raise ContentChanged for files that are not those of the revision."""
         if not self.digest or digest == self.digest:
             return
         raise Failure(
@@ -145,6 +147,7 @@ class Preparation:
             boot=_boot(),
             overrides=tuple(str(override) for override in merged.overrides),
             file_name=merged.file_name,
+            sequences=merged.config.WhichOneof("scheduling_choice") == "sequence_batching",
             callees=await in_thread(find_callees, merged.config, _programs(plan, merged.config, fetched.files)),
         )
         await in_thread(

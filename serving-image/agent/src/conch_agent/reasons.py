@@ -6,7 +6,7 @@ A `Failure` is raised where it is understood and caught where it is reported, no
 
 from enum import StrEnum
 
-from conch_contract.report import CALLEE_MISSING
+from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE
 
 
 class Reason(StrEnum):
@@ -51,6 +51,7 @@ class WarningReason(StrEnum):
     CONFIG_OVERRIDDEN = "ConfigOverridden"
     MODEL_RENAMED = "ModelRenamed"
     CALLEE_MISSING = CALLEE_MISSING
+    SEQUENCE_STATE = SEQUENCE_STATE
 
 
 class Failure(Exception):  # noqa: N818  a value that travels, not an error type of a library

@@ -6,8 +6,9 @@ from typing import Final
 from conch_contract._base import Wire
 from conch_contract.warmup import WarmupReport
 
-# The reason of a ModelWarning about requests that fail; those of the others are served.
+# The reasons of a ModelWarning about requests that fail; those of the others are served.
 CALLEE_MISSING: Final = "CalleeMissing"
+SEQUENCE_STATE: Final = "SequenceState"  # of a revision with more than one pod
 
 
 class ModelState(StrEnum):
