@@ -204,6 +204,13 @@ def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no
     cluster.store.put({**other, "metadata": {**other["metadata"], "resourceVersion": "1"}})
     route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
     route["metadata"] |= {"namespace": "another", "uid": "another-route", "creationTimestamp": "1970-01-01T00:00:00Z"}
+    refused = copy.deepcopy(route)
+    for condition in refused["status"]["parents"][0]["conditions"]:
+        condition["status"] = "False"
+    cluster.store.put(refused)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served"), "a route that the Gateway refuses takes no request"
+    route["metadata"]["resourceVersion"] = "999999"
     cluster.store.put(route)
     cluster.settle()
     for kind in ("TrafficProgrammed", "Ready"):

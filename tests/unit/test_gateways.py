@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from conch.api.kinds import GATEWAY, GATEWAY_CLASS, Kind, ServiceKey
+from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Kind, ServiceKey
 from conch.observe import Gateways, Store, gateways
 from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.queue import WorkQueue
 from conch.traffic import gateway
 from conch.watch import Intake, services_at
+from conch_contract import names
 from tests.unit.simulation import manifest
 
 PUBLIC = GatewayKey("infra", "public")
@@ -126,3 +127,10 @@ async def test_a_service_that_comes_or_goes_wakes_those_that_claim_its_hostname(
     queue.done(ServiceKey("demo", "magika"))
     intake.take(other)
     assert {await queue.get(), await queue.get()} == {ServiceKey("demo", "other")} | {ServiceKey("demo", "magika")}
+    queue.done(ServiceKey("demo", "magika"))
+    queue.done(ServiceKey("demo", "other"))
+    labels = {names.LABEL_SERVICE: "other"}
+    meta = {"name": "other", "namespace": "demo", "uid": "route", "resourceVersion": "1", "labels": labels}
+    route = {"apiVersion": HTTP_ROUTE.api_version, "kind": HTTP_ROUTE.name, "metadata": meta, "spec": {}}
+    intake.take(route, gone=False)
+    assert {await queue.get(), await queue.get()} == {ServiceKey("demo", "other"), ServiceKey("demo", "magika")}

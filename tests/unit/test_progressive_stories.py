@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from conch.api.kinds import CONTROLLER_REVISION, DEPLOYMENT, SERVICE, Ref
+from conch.api import Rollout, StepInForce
+from conch.api.kinds import CONTROLLER_REVISION, DEPLOYMENT, HTTP_ROUTE, SERVICE, Ref
 from conch.api.names import ANNOTATION_STABLE
+from conch.decide.steps import begin, stages, with_steps
 from conch_contract import ModelState, names
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed, told
 
@@ -720,3 +722,122 @@ def test_a_request_that_was_acted_on_stays_done_when_the_rollout_is_over() -> No
     assert cluster.status.request.state == "Refused"
     assert "No rollout is under way" in cluster.status.request.message
     assert "RequestRefused" in [event.reason for event in cluster.story]
+
+
+def test_the_fix_of_a_stable_revision_without_pods_goes_through_its_steps_and_serves() -> None:
+    cluster, stable = canary(weights(5, {"pause": "1m"}, 50), replicas=1)
+    cluster.pod(stable, 0, ready=False)
+    cluster.settle()
+    new = change(cluster)
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+    assert waits_for(cluster) == "Paused"
+    cluster.now += 61
+    come_up(cluster, new)
+    assert cluster.status.rollout is None
+    assert cluster.status.stable == new
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+@pytest.mark.parametrize("wait", [MANUAL, {"analysis": "5m"}], ids=["pause", "analysis"])
+def test_an_edit_that_removes_a_wait_that_was_passed_keeps_the_one_under_way(wait: dict[str, Any]) -> None:
+    def steps(*items: int | dict[str, Any]) -> tuple[StepInForce, ...]:
+        return stages(Rollout.model_validate({"steps": weights(*items)}))
+
+    before = begin("new", 4, 0.0).model_copy(update={"steps": steps(5, wait, 50, wait), "step": 3, "weight": 50})
+    after = with_steps(before, steps(5, 50, wait), 1.0)
+    assert (after.step, after.steps[after.step].to_wire()) == (2, wait)
+    assert after.since == before.since
+
+
+def test_a_refused_request_has_no_effect_later() -> None:
+    cluster, _, new = at_first_pause(5, MANUAL, 50, MANUAL)
+    generation = cluster.world().service.metadata.generation
+    cluster.ask(f"promote {generation}/3")
+    come_up(cluster, new)
+    promote(cluster, "/1")
+    come_up(cluster, new)
+    cluster.ask(f"promote {generation}/4")
+    cluster.settle()
+    assert (at_step(cluster), waits_for(cluster)) == (3, "WaitsForPromotion")
+    for _ in range(3):
+        come_up(cluster, new)
+    assert at_step(cluster) == 3
+    assert [event.reason for event in cluster.story].count("RequestRefused") == 2
+
+
+def test_a_request_for_the_next_generation_waits_for_it() -> None:
+    cluster, _, new = at_first_pause(5, MANUAL)
+    generation = cluster.world().service.metadata.generation
+    cluster.ask(f"promote {generation + 1}")
+    cluster.settle()
+    assert cluster.status.request is not None
+    assert cluster.status.request.state == "Pending"
+    cluster.edit_rollout(progressDeadline="16m")
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+    assert cluster.status.request.state == "Done"
+
+
+@pytest.mark.parametrize("on_failure", ["Rollback", "Pause"])
+def test_a_rollout_that_a_user_holds_is_not_looked_at_again_and_again(on_failure: str) -> None:
+    cluster, _stable, new = at_first_pause(5, MANUAL, {"pause": "5m"}, onFailure=on_failure)
+    promote(cluster, "/1")
+    if on_failure == "Pause":
+        crash = {"name": "triton", "ready": False, "restartCount": 3, "lastState": {"terminated": {"exitCode": 1}}}
+        cluster.pod(new, 0, ready=False, containerStatuses=[crash])
+        cluster.settle()
+        come_up(cluster, new)
+        assert waits_for(cluster) == "PausedOnFailure"
+    else:
+        cluster.ask(f"pause {cluster.world().service.metadata.generation}")
+        cluster.settle()
+        assert waits_for(cluster) == "PausedByHand"
+    cluster.now += 4000
+    cluster.settle()
+    assert cluster.decision().wait is None
+
+
+def test_promoting_a_candidate_that_failed_without_ready_pods_gives_it_the_deadline_once_more() -> None:
+    cluster, _stable, new = at_first_pause(5, MANUAL, onFailure="Pause", progressDeadline="2m")
+    cluster.pod(new, 0, ready=False)
+    come_back(cluster)
+    cluster.now += 121
+    cluster.settle()
+    assert waits_for(cluster) == "PausedOnFailure"
+    promote(cluster)
+    assert waits_for(cluster) == "NotAnswering"
+    assert "0 of its 1 pods for 5 % are ready" in (cluster.status.rollout.message if cluster.status.rollout else "")
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+
+
+def test_half_a_candidate_gets_all_requests_of_a_stable_revision_without_pods() -> None:
+    cluster, stable = canary(weights(50, MANUAL), replicas=4)
+    new = change(cluster)
+    come_up(cluster, new)
+    cluster.kill_pods(new)
+    come_back(cluster)
+    assert routed(cluster) == {stable: 100}
+    cluster.pod(new, 0, ready=True)
+    come_back(cluster)
+    assert routed(cluster) == {stable: 100}, "one pod of two is too few for half of the requests"
+    cluster.kill_pods(stable)
+    cluster.settle()
+    assert routed(cluster) == {new: 100}
+
+
+def test_the_route_keeps_the_timeout_of_the_revisions_that_have_requests() -> None:
+    cluster = Cluster(manifest(longestRequest="10m", rollout={"progressDeadline": "2m"}, traffic=GATEWAY))
+    cluster.reconcile()
+    come_up(cluster, cluster.decision().wanted)
+    cluster.edit(longestRequest="1m")
+    cluster.settle()
+
+    def timeouts() -> set[str]:
+        rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"]
+        return {rule["timeouts"]["request"] for rule in rules}
+
+    assert timeouts() == {"10m"}
+    come_up(cluster, cluster.decision().wanted)
+    assert timeouts() == {"1m"}

@@ -71,6 +71,7 @@ def test_a_job_whose_pod_the_cluster_refuses_says_so_and_fails_for_that_reason()
     cluster.settle()
     job = cluster.objects[Ref(JOB, f"{new}-warmup")]
     cluster.warnings[job["metadata"]["uid"]] = QUOTA
+    assert cluster.decision().wait == 10, "without any event the Job is looked at"
     cluster.now += 11
     cluster.settle()
     rollout = cluster.status.rollout

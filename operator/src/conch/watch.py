@@ -13,8 +13,18 @@ from typing import Any, Final
 import kopf
 import structlog
 
-from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, Ref, ServiceKey, kind_of
-from conch.observe import Gateways, Store
+from conch.api.kinds import (
+    GATEWAYS,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    SCALED_OBJECT,
+    WATCHED,
+    Kind,
+    Ref,
+    ServiceKey,
+    kind_of,
+)
+from conch.observe import Gateways, Store, owner_key
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.queue import WorkQueue
 from conch.write import CallError, Server
@@ -46,11 +56,9 @@ class Intake:
                 self.queue.add(competitor)
 
     def _competitors(self, body: Mapping[str, Any]) -> frozenset[ServiceKey]:
-        """The services that ask for a hostname of this one too, if the object is a service."""
-        meta = body["metadata"]
-        if not self.listed.is_set() or kind_of(body) != INFERENCE_SERVICE:
-            return frozenset()
-        return frozenset(self.store.hostnames.others(ServiceKey(meta["namespace"], meta["name"])))
+        """Return the services with a hostname of the service of an object, if it is the service or its route."""
+        key = owner_key(body) if self.listed.is_set() and kind_of(body) in {INFERENCE_SERVICE, HTTP_ROUTE} else None
+        return frozenset(self.store.hostnames.others(key)) if key is not None else frozenset()
 
     def take_gateway(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """Take in a Gateway or a GatewayClass."""
@@ -163,7 +171,9 @@ async def forget_lost(server: Server, intake: Intake, namespaces: Sequence[str])
         known = intake.store.uids(kind)  # before the list: what comes while it is under way is not lost
         selector = "" if kind == INFERENCE_SERVICE else names.LABEL_SERVICE
         there = await alive(server, kind, selector, namespaces or ("",))
-        for key in intake.store.evict(kind, known - there) if there is not None else ():
+        lost = intake.store.evict(kind, known - there) if there is not None else set()
+        # Other services may get the requests of a hostname now.
+        for key in {*lost, *intake.store.services()} if lost and kind in {INFERENCE_SERVICE, HTTP_ROUTE} else lost:
             intake.queue.add(key)
     if intake.gateways is None:
         return

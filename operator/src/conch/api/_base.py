@@ -55,6 +55,19 @@ def duration_seconds(text: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
+def is_duration(text: str) -> bool:
+    """Whether `duration_seconds` can read a text.
+
+    >>> is_duration("2m"), is_duration(""), is_duration("soon")
+    (True, False, False)
+    """
+    try:
+        duration_seconds(text)
+    except ValueError:
+        return False
+    return True
+
+
 DURATION_PATTERN: Final = r"^([0-9]{1,6}([.][0-9]{1,3})?(h|ms|m|us|s)){1,4}$"
 
 # CEL's duration() counts nanoseconds in 64 bits and fails beyond: four parts of 99999 hours fit. A rule on a duration

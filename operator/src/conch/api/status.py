@@ -150,7 +150,7 @@ class RequestStatus(Part):
     text: Text
     """The annotation's value."""
     state: str = ""
-    """Done, or Refused."""
+    """Done, Refused, or Pending: it is for a later generation of the spec."""
     message: Text = ""
     """Why it was refused, and what to write instead."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus, Room
 from conch.api.times import parse_time
@@ -11,9 +11,11 @@ from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.sleep import asleep
 from conch.decide.steps import wait_of
 from conch.decide.trouble import is_starting
+from conch.decide.warm import warmed
 from conch.observe import Pod, World
 from conch.observe.measured import Question
-from conch_contract import ModelState
+from conch.observe.warmup import has_failed
+from conch_contract import ModelState, names
 
 # How often pods that are not ready yet are asked, in seconds: first, and at the most.
 ASK_FIRST: Final = 1.0
@@ -34,11 +36,11 @@ def pods_to_ask(world: World) -> tuple[Pod, ...]:
     )
 
 
-def find_stuck_objects(world: World) -> frozenset[str]:
-    """Return the uids of pods and Jobs that do not start, for reasons that only events contain."""
-    since = {pod.uid: pod.status["readySince"] for pod in world.pods if not pod.leaving and is_starting(pod)}
-    since |= {uid: job["metadata"].get("creationTimestamp") for uid, job in world.idle_jobs.items()}
-    return frozenset(uid for uid, time in since.items() if time and world.now - parse_time(time) > START_PATIENCE)
+def find_stuck_objects(world: World) -> tuple[str, ...]:
+    """Return the uids of Jobs and pods that do not start, for reasons that only events contain."""
+    since = {uid: created_at(job) for uid, job in world.idle_jobs.items()}
+    since |= {pod.uid: pod.status["readySince"] for pod in world.pods if not pod.leaving and is_starting(pod)}
+    return tuple(uid for uid, time in since.items() if time and world.now - parse_time(time) > START_PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,20 @@ def _of_candidate(world: World) -> ToMeasure:
     return ToMeasure({memory.revision: service.model_name}, asked)
 
 
+def created_at(job: Mapping[str, Any]) -> str:
+    """Return when an object was created; empty where it is not known."""
+    return str(job["metadata"].get("creationTimestamp") or "")
+
+
+def _waits_for_job(world: World, memory: RolloutStatus | None, wanted: str) -> bool:
+    """Whether a Job of the wanted revision has no pod, and its result is needed."""
+    for job in world.idle_jobs.values():
+        labels = job["metadata"].get("labels") or {}
+        if labels.get(names.LABEL_REVISION) == wanted and not has_failed(job):
+            return memory is not None if names.LABEL_PARITY in labels else warmed(world, wanted) is None
+    return False
+
+
 def next_look(world: World, memory: RolloutStatus | None, wanted: str) -> float | None:
     """Return the seconds until the service wants to be looked at again; None: events alone are awaited."""
     return min(_moments(world, memory, wanted), default=None)
@@ -86,6 +102,8 @@ def _moments(world: World, memory: RolloutStatus | None, wanted: str) -> Iterato
     if memory is not None and memory.room == Room.AWAITED and memory.state != RolloutState.FAILED:
         yield ROOM_LOOK
         return
+    if _waits_for_job(world, memory, wanted):
+        yield START_PATIENCE
     if memory is None or memory.state != RolloutState.FAILED:
         up = _all_up(world, wanted) or asleep(world, memory, wanted)
         said = world.service.status.revision(wanted)

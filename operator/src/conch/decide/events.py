@@ -47,7 +47,8 @@ def _story(before: Status, after: Status) -> list[Event]:
 def _request(before: Status, after: Status) -> list[Event]:
     """A request that is refused."""
     now = after.request
-    if now is None or now.state != REFUSED or now == before.request:
+    was = before.request
+    if now is None or now.state != REFUSED or (was is not None and (was.text, was.state) == (now.text, now.state)):
         return []
     return [Event("Warning", "RequestRefused", "Request", f"The request {now.text!r} is refused. {now.message}.")]
 

@@ -26,6 +26,7 @@ from conch.api.text import clean
 
 DONE: Final = "Done"
 REFUSED: Final = "Refused"
+PENDING: Final = "Pending"
 PAUSED_BY_HAND: Final = "PausedByHand"  # the reason of a rollout that a request holds
 
 Verb = Literal["promote", "pause", "abort", "retry"]
@@ -56,6 +57,9 @@ class Request:
         match = _FORM.fullmatch(text)
         if match is None or int(match[2]) != service.metadata.generation:
             return None
+        answered = service.status.request
+        if answered is not None and answered.state == REFUSED and answered.text == clean(text):
+            return None  # a refused request stays refused, also where it would have an effect later
         verb: Verb = match[1]  # type: ignore[assignment]  # the pattern names just these
         return cls(text, verb, int(match[3]) if match[3] else None)
 
@@ -69,12 +73,16 @@ def build_request_status(service: InferenceService, rollout: RolloutStatus | Non
     """
     said = service.metadata.annotations.get(annotation(service.variant), "")
     text, before = clean(said), service.status.request
-    if not text or (before is not None and before.text == text and before.state == DONE):
+    if not text or (before is not None and before.text == text and before.state in {DONE, REFUSED}):
         return before if text else None
     request = Request.of(service)
-    held = rollout is not None and rollout.reason == PAUSED_BY_HAND
+    # Also a candidate without ready pods is held: its pause begins when it has them.
+    held = rollout is not None and (rollout.reason == PAUSED_BY_HAND or rollout.unavailable_since is not None)
     if rollout is not None and request is not None and (rollout.request == said or (request.verb == "pause" and held)):
         return RequestStatus(text=text, state=DONE)
+    match = _FORM.fullmatch(said)
+    if match is not None and int(match[2]) > service.metadata.generation:
+        return RequestStatus(text=text, state=PENDING, message=f"It is for generation {match[2]} of the spec")
     return RequestStatus(text=text, state=REFUSED, message=_explain_refusal(service, said, request, rollout))
 
 

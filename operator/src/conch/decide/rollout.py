@@ -147,7 +147,9 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
         now=world.now,
         ready=world.ready(wanted),
         pods=lambda weight: change.router.pods(weight, capacity),
-        follows=lambda weight: change.router.follows(change.in_force.told, split(stable, wanted, weight)),
+        follows=lambda weight: change.router.follows(
+            change.in_force.told, split(stable, wanted, _effective_weight(change, memory, weight))
+        ),
         achieved=change.in_force.achieved.get(wanted, 0),
         traffic=change.in_force.trouble,
         down=trouble(world, wanted),
@@ -210,16 +212,16 @@ def _split(change: Change, memory: RolloutStatus | None) -> tuple[Shares, str]:
     # Where one write moves all requests, a last step of weight is over with it; an analysis behind it is not.
     if over or (memory.weight == 100 and left == (LAST,) and change.router.atomic):
         return {change.wanted: 100}, change.wanted
-    return split(change.stable, change.wanted, _effective_weight(change, memory)), change.stable
+    return split(change.stable, change.wanted, _effective_weight(change, memory, memory.weight)), change.stable
 
 
-def _effective_weight(change: Change, memory: RolloutStatus) -> int:
+def _effective_weight(change: Change, memory: RolloutStatus, weight: int) -> int:
     """Return the candidate's weight; where only one of the two revisions has ready pods, all requests go to it."""
     world = change.world
-    if memory.unavailable_since is not None:
-        return 0 if world.ready(change.stable) else memory.weight
     lost = not world.ready(change.stable) and not may_rest(world, memory, change.stable)
-    return 100 if memory.weight and lost and world.ready(change.wanted) else memory.weight
+    if weight and lost and world.ready(change.wanted):
+        return 100
+    return 0 if memory.unavailable_since is not None and not lost else weight
 
 
 def _warms_up(change: Change, memory: RolloutStatus | None, needed: int) -> bool:

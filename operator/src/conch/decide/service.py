@@ -6,6 +6,8 @@ A variant is to every other file of this room a service of its own (`World.track
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from conch.api import duration_seconds
+from conch.api._base import is_duration
 from conch.decide.mirror import MISSING, arrival, no_copies, shadows
 from conch.decide.rollout import Decision, decide_one
 from conch.decide.room import with_promises
@@ -59,7 +61,7 @@ def decide(world: World) -> Decisions:
         decisions.append(replace(decision, in_force=replace(decision.in_force, doubt=trouble)))
     kept = frozenset(name for gone in left for name in still_reached(gone))
     ways = tuple(
-        Way(track.service, decision.serving, decision.shares)
+        Way(track.service, decision.serving, decision.shares, _longest_request(track, decision))
         for track, decision in zip(tracks, decisions, strict=True)
         if decision.admitted and no_mirror(track) is None
     )
@@ -71,3 +73,11 @@ def decide(world: World) -> Decisions:
         mirrors={shadow.name: said for shadow, said in found.items()},
         route_wait=route_wait(world, ways),
     )
+
+
+def _longest_request(track: World, decision: Decision) -> str | None:
+    """Return the maximum of longestRequest over the revisions that have requests; None: no revision sets one."""
+    predictors = {name: revision.predictor for name, revision in track.revisions.items()}
+    predictors.setdefault(decision.wanted, track.service.spec.predictor.to_wire())
+    durations = [str(predictors[name].get("longestRequest") or "") for name in decision.shares if name in predictors]
+    return max(filter(is_duration, durations), key=duration_seconds, default=None)

@@ -105,8 +105,9 @@ def again(memory: RolloutStatus, request: Request | None, now: float) -> Rollout
 def with_steps(memory: RolloutStatus, steps: tuple[StepInForce, ...], now: float) -> RolloutStatus:
     """Return the memory with these steps in force, at the one with which it goes on.
 
-    Passed are weights up to the candidate's, and the pauses and analyses that were passed in the former list. So a
-    Manual pause holds the rollout until a user ends it, and an edit alone does not move requests.
+    Passed are weights up to the candidate's, and pauses and analyses that were passed in the former list. One that was
+    not passed, and is in both lists, is not passed in the new one. So a Manual pause holds the rollout until a user
+    ends it, and an edit alone does not move requests.
 
     Args:
         memory: of a rollout under way.
@@ -117,13 +118,16 @@ def with_steps(memory: RolloutStatus, steps: tuple[StepInForce, ...], now: float
         return memory
     if not memory.steps:  # it begins, or an operator that kept no steps began it
         return memory.model_copy(update={"steps": steps, "step": min(memory.step, len(steps) - 1)})
-    passed = [step for step in memory.steps[: memory.step] if step.weight is None]
+    passed, rest = memory.steps[: memory.step], memory.steps[memory.step :]
     at = 0
     while at < len(steps) - 1:
         step = steps[at]
-        if step.weight is None and step in passed:
-            passed.remove(step)
-        elif step.weight is None or step.weight > memory.weight:
+        seen = steps[: at + 1].count(step)
+        if step.weight is not None:
+            is_passed = step.weight <= memory.weight
+        else:
+            is_passed = seen <= min(passed.count(step), steps.count(step) - rest.count(step))
+        if not is_passed:
             break
         at += 1
     same = get_step(memory) == steps[at]
@@ -169,7 +173,8 @@ def _wait_until_available(memory: RolloutStatus, rollout: Rollout, facts: Facts)
     """Wait for a ready pod of the candidate, in a pause too; fail after the progress deadline."""
     away = facts.now - parse_time(memory.unavailable_since or format_time(facts.now))
     why = facts.down or facts.unavailable or Trouble("NotAnswering", "No pod of it is ready.")
-    told = f"No pod of the candidate is ready; the stable revision gets its requests until one is. {why.message}"
+    ready = f"{facts.ready} of its {facts.pods(memory.weight)} pods for {memory.weight} % are ready"
+    told = f"{ready}; the stable revision gets its requests until they are. {why.message}"
     if away <= rollout.progress_deadline_seconds:
         return _waiting(memory, Trouble(why.reason, told), RolloutState.PROGRESSING)
     late = f"No pod of the candidate was ready for {rollout.progress_deadline}. {why.message}"
@@ -196,13 +201,13 @@ def _resumed(memory: RolloutStatus, now: float) -> RolloutStatus:
 
 def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None:
     """Return the seconds until the clock alone will move this rollout; None if it never will."""
-    if memory.state == RolloutState.FAILED or memory.room == Room.AWAITED:
+    if memory.state == RolloutState.FAILED or memory.room == Room.AWAITED or memory.reason == _ON_FAILURE:
         return None
-    if memory.unavailable_since is not None and memory.reason != _ON_FAILURE:
+    if memory.unavailable_since is not None:
         return max(0.0, parse_time(memory.unavailable_since) + rollout.progress_deadline_seconds - now)
     step = get_step(memory)
     passed = now - parse_time(memory.since)
-    if step is not None and step.pause_seconds is not None:
+    if step is not None and step.pause_seconds is not None and memory.reason != PAUSED_BY_HAND:
         return max(0.0, step.pause_seconds - passed)
     if memory.state == RolloutState.PAUSED:
         return None
@@ -319,6 +324,7 @@ def _promoted(memory: RolloutStatus, facts: Facts, request: Request) -> tuple[Ro
             "state": RolloutState.PROGRESSING,
             "reason": "",
             "gates": (),
+            "unavailable_since": None,  # its pods get the progress deadline once more
             "request": request.text,
         }
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from conch.api.kinds import ServiceKey
+from conch.observe.fields import mapping, mappings
 from conch.observe.gateways import GatewayKey
 
 
@@ -76,3 +77,15 @@ def read_claims(service: Mapping[str, Any]) -> Iterator[Claim]:
         key = GatewayKey(gateway.get("namespace") or own, gateway["name"])
         for hostname in traffic.get("hostnames") or ():
             yield Claim(key, gateway.get("sectionName") or "", hostname)
+
+
+def is_accepted(route: Mapping[str, Any], claim: Claim) -> bool:
+    """Whether the Gateway of a claim has accepted a route (trimmed): only then it sends requests there."""
+    own = route["metadata"]["namespace"]
+    for parent in mappings(mapping(route.get("status")).get("parents")):
+        ref = mapping(parent.get("parentRef"))
+        at = GatewayKey(str(ref.get("namespace") or own), str(ref.get("name", "")))
+        conditions = mappings(parent.get("conditions"))
+        if at == claim.gateway and any(c.get("type") == "Accepted" and c.get("status") == "True" for c in conditions):
+            return True
+    return False

@@ -61,6 +61,12 @@ def given_up(jobs: Iterable[Mapping[str, Any]], *, parity: bool) -> Iterator[tup
             yield revision_of(job), failed["message"]
 
 
+def has_failed(job: Mapping[str, Any]) -> bool:
+    """Whether a Job (trimmed or not) has the condition Failed."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(condition["type"] == "Failed" and condition["status"] == "True" for condition in conditions)
+
+
 def terminated(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     """Return how a container of a pod (trimmed or not) ended; None while it runs."""
     status = body.get("status") or {}

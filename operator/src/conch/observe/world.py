@@ -35,7 +35,7 @@ from conch.api.names import (
 from conch.observe.capacity import Capacity
 from conch.observe.fields import annotations_of, labels_of, mapping, mappings, number
 from conch.observe.gateways import Gateways, SeenGateways, named_gateways
-from conch.observe.hostnames import Claim
+from conch.observe.hostnames import Claim, is_accepted
 from conch.observe.identity import controller_uid, is_orphan, owner_words, variant_of
 from conch.observe.measured import Measured
 from conch.observe.parity import parities
@@ -318,7 +318,11 @@ def _find_hostname_conflicts(store: Store, key: ServiceKey, route: Body | None) 
         return {}
     found = store.hostnames.others(key)
     routes = {other: store.get(other, Ref(HTTP_ROUTE, other.name)) for other in found}
-    return {other: found[other] for other, body in routes.items() if body and _age(body) < _age(route)}
+    return {
+        other: found[other]
+        for other, body in routes.items()
+        if body and _age(body) < _age(route) and is_accepted(body, found[other])
+    }
 
 
 def _age(route: Body) -> tuple[str, str, str]:

@@ -41,7 +41,7 @@ class Warnings:
 
         Warnings of other objects of the service are dropped.
         """
-        stuck = sorted(uids)[:_MOST]
+        stuck = list(uids)[:_MOST]
         known = {uid: trouble for uid, trouble in self._known.pop(key, {}).items() if uid in stuck}
         if known:
             self._known[key] = known

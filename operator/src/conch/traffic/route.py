@@ -58,9 +58,8 @@ def http_route(
 
 
 def _longest(ways: Sequence[Way]) -> str | None:
-    """Return the longest time that a request may take, of the predictor and the variants that say one."""
-    said = [way.service.spec.predictor.longest_request for way in ways]
-    return max(filter(None, said), key=duration_seconds, default=None)
+    """Return the maximum of longestRequest over the revisions with shares; None: no revision sets one."""
+    return max((way.longest_request for way in ways if way.longest_request), key=duration_seconds, default=None)
 
 
 def matches(ways: Sequence[Way]) -> dict[str, Sequence[Match]]:

@@ -23,6 +23,7 @@ class Way:
     service: InferenceService  # as that variant
     serving: str  # the revision that carries it
     shares: Shares
+    longest_request: str | None = None  # of the revisions with shares, a duration; None: no revision sets one
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The latest Warning event about an object, as the API server lists it."""
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import structlog
 
@@ -9,18 +10,31 @@ from conch.observe import Trouble
 from conch.write.errors import CallError
 from conch.write.server import Server
 
+_POD: Final = re.compile(r'pods "([^"]*)-[a-z0-9]{5}"')
+_ID: Final = re.compile(r"[0-9a-f]{32,}")
 _log = structlog.get_logger("conch")
 
 
 async def latest_warning(server: Server, namespace: str, uid: str) -> Trouble | None:
-    """Return the latest Warning event of an object; None: there is none, or the call failed."""
+    """Return the latest event of an object, if it is a warning; None also where the call failed."""
     try:
-        found = [event async for event in server.each(EVENT, namespace, f"regarding.uid={uid},type=Warning")]
+        found = [event async for event in server.each(EVENT, namespace, f"regarding.uid={uid}")]
     except CallError as error:
         _log.warning("events are not read", namespace=namespace, error=error.message)
         return None
     latest = max(found, key=_time, default=None)
-    return Trouble(str(latest.get("reason") or ""), str(latest.get("note") or "")) if latest else None
+    if latest is None or latest.get("type") != "Warning":
+        return None
+    return Trouble(str(latest.get("reason") or ""), without_random_names(str(latest.get("note") or "")))
+
+
+def without_random_names(note: str) -> str:
+    """Return the text of an event without what changes at each attempt: names of pods and ids of sandboxes.
+
+    >>> without_random_names('Error creating: pods "m-warmup-x7k2p" is forbidden: exceeded quota')
+    'Error creating: pods "m-warmup-…" is forbidden: exceeded quota'
+    """
+    return _ID.sub("…", _POD.sub(r'pods "\1-…"', note))
 
 
 def _time(event: dict[str, Any]) -> str:
