@@ -121,7 +121,12 @@ CASES = [
     ),
     Case(
         "no-volume",
-        {"pod": {"volumes": [{"name": "rules", "secret": {"secretName": "rules"}}]}},
+        {
+            "pod": {
+                "volumes": [{"name": "rules", "secret": {"secretName": "rules"}}],
+                "volumeMounts": [{"name": "rules", "mountPath": "/rules"}],
+            }
+        },
         "VolumeNotMounted",
         ('secret "rules" not found',),
         _secret_of_the_volume,
