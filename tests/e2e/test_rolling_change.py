@@ -65,7 +65,7 @@ def test_requests_of_almost_a_minute_outlive_a_change(
     """Triton's own exit timeout and the connection's grace are 30 s without `longestRequest`."""
     slow = double(2)
     slow["pod"]["env"].append({"name": "SLEEPS", "value": "50"})
-    service = serve("double", **slow, longestRequest="1m")
+    service = serve("double", **slow, longestRequest="1m", triton={"instanceGroups": [{"count": 2}]})
     old = service.until_ready()["stable"]
     with place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
         with ThreadPoolExecutor() as pool:
