@@ -217,7 +217,7 @@ class Status(_Track):
 
     @classmethod
     def lenient(cls, body: Mapping[str, Any]) -> Self:
-        """Read a status whoever wrote it; a part that makes no sense is taken for none."""
+        """Read a status of any writer; a part that cannot be parsed is read as absent."""
         parts = {field: _dated(value) for field, value in body.items()}
         while True:
             try:

@@ -123,7 +123,7 @@ def _drained(change: Change, memory: RolloutStatus) -> bool:
     """Whether the stable revision has given its place to a candidate that is wanted no more; one may also sleep."""
     world, stable = change.world, change.stable
     if world.deployment(stable) is None:
-        return False  # somebody deleted it, and it comes back
+        return False  # it was deleted, and is created again
     return not world.replicas(stable) and not may_rest(world, memory, stable)
 
 
