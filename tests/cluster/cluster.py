@@ -195,6 +195,9 @@ class Cluster:
             plan = Plan(self.name, free_slot(others), nodes, kwok)
             self.paths.root.mkdir(parents=True, exist_ok=True)
             self.paths.plan.write_text(json.dumps(plan.record()))
+        network.remove(
+            plan
+        )  # somebody may have deleted the folder of an earlier cluster, whose pods have addresses here
         return plan
 
     def _remove(self, plan: Plan) -> None:

@@ -26,7 +26,7 @@ def prepare(modules: Iterable[str], image_names: Sequence[str] = (), debian: Seq
 
     Args:
         modules: names of `binaries.MODULES`, compiled in this order.
-        image_names: names of `images.IMAGES`.
+        image_names: names of `images.IMAGES`; the files for the nodes are written too.
         debian: groups of `packages` that are needed later, installed by the same run of apt.
 
     Raises:
@@ -56,3 +56,5 @@ def _build(image_names: Sequence[str], debian: Sequence[dict[str, str]]) -> None
     packages.ensure(*debian, images.debian_packages() if image_names else {})
     if image_names:
         images.build(image_names)
+        for name in image_names:
+            images.exported(name)

@@ -69,10 +69,15 @@ def test_a_good_candidate_goes_by_its_shares_and_fails_no_request(
     until(lambda: not service.children(HTTP_ROUTE), "the route is gone", 20)
 
 
-GATES: list[dict[str, Any]] = [
-    {"successRate": {"min": "95%"}, "interval": "5s"},
-    {"latency": {"max": "100ms"}, "interval": "5s"},
-]
+SUCCESS: dict[str, Any] = {"successRate": {"min": "95%"}, "interval": "5s"}
+GATES: list[dict[str, Any]] = [SUCCESS, {"latency": {"max": "100ms"}, "interval": "5s"}]
+
+
+def judged_by(*gates: dict[str, Any]) -> dict[str, Any]:
+    """Return a rollout that these gates judge, beside a deadline that is soon."""
+    return {"analysis": list(gates), "progressDeadline": "30s"}
+
+
 STEPS: list[dict[str, Any]] = [{"weight": 20}, {"analysis": "1m"}, {"weight": 50}]
 INPUT = {"name": "x", "datatype": "FP32", "shape": [len(NUMBERS)], "data": NUMBERS.tolist()}
 RIGHT = {"name": "y", "data": [value * 2 for value in NUMBERS.tolist()]}
@@ -87,10 +92,10 @@ class Bad:
     words: str
     share: float = 0.0  # of the requests that may fail
     steps: tuple[dict[str, Any], ...] = tuple(STEPS)
-    rollout: dict[str, Any] = field(default_factory=lambda: {"analysis": GATES, "progressDeadline": "30s"})
+    rollout: dict[str, Any] = field(default_factory=lambda: judged_by(*GATES))
     warmup: dict[str, Any] | None = None
     reached: int = 0  # percent of the requests that it had
-    alone: bool = False  # another gate than the expected one would fail on a machine that does other work
+    alone: bool = False  # it would be slow at a twentieth too, on a machine that does other work
 
 
 BAD = {
@@ -99,8 +104,8 @@ BAD = {
         "AnalysisFailed",
         "Gate success-rate",
         share=0.2,
+        rollout=judged_by(SUCCESS),
         reached=20,
-        alone=True,
     ),
     "slow": Bad({"pod": environment(FACTOR=3, SLEEPS=0.15)}, "AnalysisFailed", "Gate latency-mean", reached=20),
     # One pod answers 16 requests a second: enough for a twentieth of them, and not for half.
@@ -118,8 +123,8 @@ BAD = {
         "CrashLooping",
         "Container triton of double-",
         share=0.2,
+        rollout=judged_by(SUCCESS),
         reached=20,
-        alone=True,
     ),
     "wrong": Bad(
         {"pod": environment(FACTOR=5)},

@@ -11,7 +11,7 @@ import pytest
 from conch.api.kinds import DISRUPTION_BUDGET, LEASE, POD
 from conch_contract import names
 from tests.support import gateways
-from tests.support.doubling import LIGHT, behind, double, follow, host_of, times
+from tests.support.doubling import LIGHT, SHORT, behind, double, follow, host_of, times
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube
 from tests.support.nodes import cleared, drained, is_well, lost
@@ -24,13 +24,12 @@ from tests.support.wait import until
 
 QUIET_SECONDS = 10
 
-pytestmark = pytest.mark.alone  # other stories' pods are on the nodes too
 
-
+@pytest.mark.alone  # the scheduler weighs other stories' pods too
 def test_pods_spread_and_a_drain_takes_one_at_a_time(
     place: Place, kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
-    service = behind(kube, namespace, gateway, {"minReplicas": 2})
+    service = behind(kube, namespace, gateway, {"minReplicas": 2, **SHORT})
     revision = service.until_ready(120)["stable"]
     assert sorted(by_node(service).values()) == [1, 1]
     service.patch({"predictor": {"minReplicas": 4}})
@@ -60,10 +59,11 @@ def test_pods_spread_and_a_drain_takes_one_at_a_time(
     assert not direct.tallies["fresh"].failures, direct
 
 
+@pytest.mark.xdist_group("nodes")  # one is cordoned
 def test_the_only_pod_of_a_service_can_be_drained(
     place: Place, kube: Kube, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:
-    service = serve("single", **double(2))
+    service = serve("single", **double(2), **SHORT)
     service.until_ready()
     [node] = by_node(service)
     with (
@@ -78,6 +78,7 @@ def test_the_only_pod_of_a_service_can_be_drained(
     figure(f"the only pod left its node in {took:.0f} s\n{traffic}")
 
 
+@pytest.mark.alone
 @pytest.mark.long  # minutes: a lost node says nothing, and everything waits for times to run out
 def test_a_node_is_lost_and_comes_back(
     place: Place, kube: Kube, serve: Callable[..., Service], figure: Callable[[str], None]

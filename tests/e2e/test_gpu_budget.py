@@ -28,7 +28,9 @@ from tests.support.wait import until
 GPU = "nvidia.com/gpu"
 ON_A_GPU = {"resources": {"limits": {GPU: 1}}}
 
-pytestmark = pytest.mark.xdist_group("GPUs")  # all stories here pretend GPUs on the same node; no other story has any
+pytestmark = pytest.mark.xdist_group(
+    "nodes"
+)  # all stories here pretend GPUs on the same node, which no story may drain
 
 
 @dataclass(frozen=True)

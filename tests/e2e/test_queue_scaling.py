@@ -45,7 +45,7 @@ BY_CPU = {
 BY_QUEUE = {"queueToComputeRatio": 1}
 Serve = Callable[..., Service]
 
-pytestmark = pytest.mark.alone  # latencies are compared, and the metrics API of the cluster is taken away
+pytestmark = pytest.mark.xdist_group("metrics API")  # it is taken away; no other story scales by what it tells
 
 
 class Watcher:

@@ -9,7 +9,19 @@ import pytest
 
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, DISRUPTION_BUDGET, HTTP_ROUTE, POD, SERVICE
 from conch_contract import names
-from tests.support.doubling import LIGHT, PROTOCOLS, behind, double, environment, follow, host_of, near, seen, times
+from tests.support.doubling import (
+    LIGHT,
+    PROTOCOLS,
+    SHORT,
+    behind,
+    double,
+    environment,
+    follow,
+    host_of,
+    near,
+    seen,
+    times,
+)
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube, Object
 from tests.support.metrics import failed, waiting
@@ -34,7 +46,7 @@ def variant(name: str, factor: int, **said: Any) -> dict[str, Any]:
 def test_a_header_leads_to_the_variant(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
-    service = behind(kube, namespace, gateway, {})
+    service = behind(kube, namespace, gateway, SHORT)
     service.until_ready(120)
     stable = service.status["stable"]
     follow(gateway, service, {2: 100})

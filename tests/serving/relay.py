@@ -1,4 +1,4 @@
-"""A slow line to a server: relays TCP on loopback, limits what comes back, and counts it."""
+"""A bad line to a server: relays TCP on loopback, limits what comes back, counts it, or breaks off."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ _BLOCK = 64 * 1024
 
 
 class Relay:
-    """Listens on `port`, hands on to `target`; `rate` is bytes a second over all connections (0: no limit)."""
+    """Listens on `port`, hands on to `target`; `rate` is bytes a second over all connections (0: no limit).
 
-    def __init__(self, target: int, rate: int = 0) -> None:
+    The first connection whose client sends the bytes `breaks_at` ends before they arrive.
+    """
+
+    def __init__(self, target: int, rate: int = 0, breaks_at: bytes = b"") -> None:
         self.rate = rate
+        self.breaks_at = breaks_at
         self.passed = 0
         self._target = target
         self._lock = threading.Lock()
@@ -29,7 +33,11 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._choose()))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._choose()))
+                except ConnectionRefusedError:  # the server is not up yet
+                    client.close()
+                    continue
                 threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
                 threading.Thread(target=self._pump, args=(server, client, True), daemon=True).start()
 
@@ -41,10 +49,19 @@ class Relay:
             while block := source.recv(_BLOCK):
                 if counted:
                     self._account(len(block))
+                elif self._breaks(block):
+                    break
                 target.sendall(block)
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def _breaks(self, block: bytes) -> bool:
+        with self._lock:
+            found = bool(self.breaks_at) and self.breaks_at in block
+            if found:
+                self.breaks_at = b""
+            return found
 
     def _account(self, size: int) -> None:
         with self._lock:

@@ -154,6 +154,19 @@ def test_a_load_that_outlives_its_connection_is_no_failure(store: Store, pod: Po
     assert "LoadFailed" not in (pod.agent.log.read_text() if pod.agent else "")
 
 
+def test_a_load_that_never_reached_triton_is_asked_for_again_at_once(store: Store, pod: Pod) -> None:
+    store.put("models", _double("never-reached", 2))
+    pod.write_secret(store.secret)
+    pod.write_manifest(ModelSource(name="never-reached", format="python", storage_uri="s3://models/never-reached"))
+    relay = Relay(pod.grpc, breaks_at=b"never-reached")
+    pod.start_agent(f"--triton-grpc-port={relay.port}")
+    pod.start_triton()
+    pod.until_ready(20)
+    relay.close()
+    assert pod.agent
+    assert pod.agent.log.read_text().count("the load's answer was lost") == 1
+
+
 @pytest.mark.parametrize(("args", "closed"), [([], True), (["--grpc-max-connection-age=600000"], False)])
 def test_the_age_of_a_connection_is_the_users_where_given(
     store: Store, pod: Pod, args: list[str], closed: bool

@@ -26,6 +26,8 @@ NUMBERS: Final = np.array([1.5, 2.0], dtype=np.float32)
 LIGHT: Final = Mix(grpc=2, fresh=2, kept=2, rate=10)
 Protocol = Literal["http", "grpc"]
 PROTOCOLS: Final[tuple[Protocol, ...]] = ("http", "grpc")
+# A pod that goes waits so long, and not half a minute, for clients and proxies that keep their connections.
+SHORT: Final = {"longestRequest": "5s"}
 _MODEL: Final = "double"
 _CLIENTS: Final = 8
 

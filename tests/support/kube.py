@@ -1,4 +1,7 @@
-"""A user at a cluster: kubectl for what a user types, and kept connections to the API for what is read often."""
+"""A user at a cluster: kubectl for what it does itself, kept connections to the API for what it only hands on.
+
+kubectl merges and waits; a read, a merge patch and a deletion are one request, and the program costs more than that.
+"""
 
 from __future__ import annotations
 
@@ -121,14 +124,13 @@ class Kube:
         self.run("apply", f"--namespace={namespace}", "--filename=-", stdin=json.dumps(document))
 
     def delete(self, kind: Kind, namespace: str, name: str) -> None:
-        """Delete an object and do not wait for its end; one that is gone already is fine."""
-        resource = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
-        self.run("delete", resource, name, f"--namespace={namespace}", "--wait=false", "--ignore-not-found")
+        """Delete an object as `kubectl delete --wait=false --ignore-not-found` does."""
+        self._write("DELETE", kind.path(namespace, name), {"propagationPolicy": "Background"}, missing=True)
 
     def patch(self, kind: Kind, namespace: str, name: str, change: Mapping[str, Any]) -> None:
-        """A merge patch, as `kubectl patch` and `kubectl edit` send it."""
-        resource = f"{kind.plural}.{kind.group}" if kind.group else kind.plural
-        self.run("patch", resource, name, f"--namespace={namespace}", "--type=merge", f"--patch={json.dumps(change)}")
+        """A merge patch, as `kubectl patch --type=merge` and `kubectl edit` send it."""
+        path = f"{kind.path(namespace, name)}?fieldManager=kubectl-patch"
+        self._write("PATCH", path, change, "application/merge-patch+json")
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """Return an object, None if there is none."""
@@ -154,14 +156,31 @@ class Kube:
         found: Object = json.loads(body)
         return found
 
-    def _send(self, method: str, path: str) -> tuple[http.client.HTTPResponse, bytes]:
+    def _write(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        content_type: str = "application/json",
+        *,
+        missing: bool = False,
+    ) -> None:
+        """Send a request that changes something; with `missing` an object that is not there is fine."""
+        with recorded(f"{method} {path.partition('?')[0]}"):
+            answer, told = self._send(method, path, json.dumps(body), {"Content-Type": content_type})
+        if answer.status >= http.client.BAD_REQUEST and not (missing and answer.status == http.client.NOT_FOUND):
+            raise KubectlError(f"{method} {path}: {_message(told)}")
+
+    def _send(
+        self, method: str, path: str, content: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         """Send a request over this thread's connection; over a new one if the server has closed that meanwhile."""
         assert self._connect is not None, "Kube is usable after `with`"
         kept: http.client.HTTPConnection | None = getattr(self._kept, "connection", None)
         self._kept.connection = None
         for connection in (kept, self._connect()) if kept else (self._connect(),):
             try:
-                connection.request(method, path)
+                connection.request(method, path, content, dict(headers or {}))
                 answer = connection.getresponse()
                 body = answer.read()
             except BaseException as error:
@@ -172,6 +191,14 @@ class Kube:
             self._kept.connection = connection
             return answer, body
         raise AssertionError("not reached: the last connection answers or raises")
+
+
+def _message(body: bytes) -> str:
+    """Return the message of a Status of the API server; what it is if it is no Status."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")
 
 
 def _with_certificate(kubeconfig: Path) -> Connect | None:

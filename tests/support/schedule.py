@@ -2,7 +2,7 @@
 
 - Tests that share a fixture of their file, or a mark `xdist_group`, run in one worker, in the order of the file.
 - A test marked `alone` starts when all other workers have ended. A test marked `last` starts after all others.
-- The slowest tests start first, as far as their seconds are known from an earlier run.
+- The slowest tests start first, as far as their seconds are known (tests/support/timing.py).
 - A worker holds the test that it runs and one more, so that no slow test waits behind another one.
 """
 
@@ -19,13 +19,13 @@ from typing import IO, Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.support.timing import CACHE_KEY
+from tests.support.timing import known_seconds
 
 RUN: Final = "CONCH_TEST_RUN"  # the environment variable that names the folder which the workers of a run share
 _ALONE: Final = "alone"
 _LAST: Final = "last"
 _GROUPS: Final = "groups.json"  # in that folder: the group of each test that has one
-_UNKNOWN_SECONDS: Final = 5.0  # of a test that has no figure yet
+_UNKNOWN_SECONDS: Final = 2.0  # of a test that has no figure, or is fast
 _WORKER = pytest.StashKey[IO[str]]()
 
 
@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     if hasattr(config, "workerinput") and not config.option.loadgroup:
         return
-    known: dict[str, float] = config.cache.get(CACHE_KEY, {}) if config.cache else {}
+    known = known_seconds(config)
     seconds: dict[str, float] = {}
     for item in items:
         seconds[_scope(item)] = seconds.get(_scope(item), 0.0) + known.get(item.nodeid, _UNKNOWN_SECONDS)

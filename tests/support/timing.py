@@ -1,10 +1,12 @@
 """A pytest plugin: the slowest tests of a run with what they waited for, and how busy the processor was.
 
-The seconds of each test are kept in pytest's cache. tests/support/schedule.py starts the slowest tests first.
+The seconds of each test are kept in pytest's cache, and with `--store-durations` in tests/durations.json, which is
+committed. tests/support/schedule.py starts the slowest tests first.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import defaultdict
@@ -17,12 +19,33 @@ import pytest
 
 from tests.support import wait
 
-CACHE_KEY: Final = "conch/seconds"
+_CACHE_KEY: Final = "conch/seconds"
+_STORED: Final = Path(__file__).resolve().parents[1] / "durations.json"
+_STORED_SECONDS: Final = 5.0  # a test that is faster is not in that file
 _WAITS: Final = "waits"  # the name of a report's property
 _TESTS, _WAITS_OF_A_TEST = 20, 4
 _LEAST_SECONDS: Final = 1.0  # below that a test or a wait is not shown
 _WIDTH: Final = 100
 _PHASES: Final = ("setup", "call", "teardown")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that writes the seconds down for those who clone the repository."""
+    parser.addoption(
+        "--store-durations", action="store_true", help="write the slow tests' seconds to tests/durations.json"
+    )
+
+
+def known_seconds(config: pytest.Config) -> dict[str, float]:
+    """Return the seconds of each test that has run: on this machine, else where the committed file was written."""
+    cache = getattr(config, "cache", None)  # there is none with -p no:cacheprovider
+    here: dict[str, float] = cache.get(_CACHE_KEY, {}) if cache else {}
+    return _stored() | here
+
+
+def _stored() -> dict[str, float]:
+    found: dict[str, float] = json.loads(_STORED.read_text()) if _STORED.exists() else {}
+    return found
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -80,10 +103,13 @@ class Timing:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the slowest tests, and keep the seconds of all for the next run."""
-        cache = self._config.cache
-        if cache is not None and self._tests:
-            known: dict[str, float] = cache.get(CACHE_KEY, {})
-            cache.set(CACHE_KEY, known | {name: round(timed.seconds, 1) for name, timed in self._tests.items()})
+        seconds = {name: round(timed.seconds, 1) for name, timed in self._tests.items()}
+        cache = getattr(self._config, "cache", None)
+        if cache is not None and seconds:
+            cache.set(_CACHE_KEY, cache.get(_CACHE_KEY, {}) | seconds)
+        if self._config.getoption("store_durations"):
+            slow_ones = {name: took for name, took in (_stored() | seconds).items() if took >= _STORED_SECONDS}
+            _STORED.write_text(json.dumps(slow_ones, indent=2, sort_keys=True) + "\n")
         slowest = sorted(self._tests.items(), key=lambda item: -item[1].seconds)[:_TESTS]
         slow = [(name, timed) for name, timed in slowest if timed.seconds >= _LEAST_SECONDS]
         if not slow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -118,7 +119,9 @@ def test_a_server_that_hangs_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:
-            listener.accept()[0].close()
+            with contextlib.suppress(OSError):  # until the listener is closed
+                while True:
+                    listener.accept()[0].close()
 
         threading.Thread(target=hang_up, daemon=True).start()
         file = tmp_path / "config"

@@ -157,8 +157,9 @@ class Model:
         if self._state != ModelState.READY:
             self._state = ModelState.LOADING
         confirmed = warmed = False
-        again = 0.0  # not before: a load whose answer was lost may go on in Triton without a sign
-        patience = Backoff(first=30, longest=600)
+        again = 0.0  # not before: a load whose answer was lost may go on in Triton
+        first = Backoff(first=2, longest=60)  # the index says LOADING of a first load; until then it may have been lost
+        reload = Backoff(first=30, longest=600)  # and of a reload it says READY all along
         while True:
             states = {version.state for version in self._versions()}
             if self._is_other:
@@ -178,6 +179,7 @@ class Model:
                 if again and "UNAVAILABLE" in states and "LOADING" not in states:
                     raise self._load_failure("")
                 if "LOADING" not in states and time.monotonic() >= again:
+                    patience = reload if "READY" in states else first
                     again = 0.0 if await self._load() else time.monotonic() + patience.next()
             await self._watch.next()
 
