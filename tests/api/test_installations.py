@@ -235,6 +235,24 @@ def test_helm_refuses_a_second_installation_for_the_same_namespaces(
     assert install(cluster, installed, "second", "crds.install=false") == ""
 
 
+def test_helm_refuses_a_name_that_another_release_uses_and_no_other(
+    cluster: Cluster, kube: Kube, namespace: str
+) -> None:
+    """Each serves namespaces of its own, so both are right; ClusterRoles are the cluster's."""
+    labels = {"app.kubernetes.io/name": "conch"}
+    notes = {"meta.helm.sh/release-name": "conch-b", "meta.helm.sh/release-namespace": "elsewhere"}
+    meta = {"name": "conch-b-view", "labels": labels, "annotations": notes}
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta, "rules": []}
+    values = ("crds.install=false", "watchNamespaces={default}")
+    kube.apply(role, namespace)
+    try:
+        assert install(cluster, namespace, "conch", *values) == ""
+        complaint = install(cluster, namespace, "conch-b", *values)
+        assert "ClusterRole conch-b-view belongs to the Helm release conch-b in the namespace elsewhere" in complaint
+    finally:
+        kube.run("delete", "clusterrole", "conch-b-view")
+
+
 def test_helm_hands_over_the_crd_of_a_release_that_is_gone(cluster: Cluster, kube: Kube, namespace: str) -> None:
     mark = {"meta.helm.sh/release-name": "gone", "meta.helm.sh/release-namespace": "elsewhere"}
     pairs = [f"{name}={value}" for name, value in mark.items()]
