@@ -22,12 +22,14 @@ from conch.api.kinds import (
     Ref,
     ServiceKey,
 )
+from conch.claims import Claims
+from conch.contests import Contests
 from conch.desire import Images
 from conch.observe import Store
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
-from conch.signals import Agents, Capacities, Gauges, Warnings
-from conch.write import EventWriter, Server, Writer, latest_warning, look_if_it_can
+from conch.signals import Agents, Capacities, Gauges, Installations, Warnings
+from conch.write import EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
 from conch_contract import names
 from tests.api.operator import Operator, children, condition, isvc, settled
 from tests.cluster import Cluster
@@ -343,6 +345,9 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
 
     async with await Server.connect(str(cluster.kubeconfig)) as server:
         broken: Any = None
+        writer, event_writer, contests = Writer(server, store.put), EventWriter(server, "test"), Contests()
+        installations = Installations(queue.add, partial(read_lease, server))
+        claims = Claims("", installations, store, writer, event_writer, contests, time.time, time.monotonic)
         reconcile = Reconciler(
             store=store,
             gateways=None,
@@ -350,8 +355,10 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
             gauges=Gauges(queue.add),
             capacities=Capacities(queue.add, partial(look_if_it_can, server)),
             warnings=Warnings(queue.add, partial(latest_warning, server)),
-            writer=Writer(server, store.put),
-            event_writer=EventWriter(server, "test"),
+            claims=claims,
+            contests=contests,
+            writer=writer,
+            event_writer=event_writer,
             images=broken,
             metrics_api="builtin",
             prometheus="",

@@ -257,7 +257,7 @@ def test_another_metrics_api_is_not_taken(place: Place, kube: Kube) -> None:
             place.helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", "--dry-run=server")
     finally:
         kube.delete(API_SERVICE, "", name)
-    assert f"APIService {name} leads to Service monitoring/prometheus-adapter, which is not Conch's" in str(
+    assert f"APIService {name} leads to Service monitoring/prometheus-adapter, which is not of this release" in str(
         refusal.value
     )
     assert "Set autoscaling.metricsApi to prometheus-adapter" in str(refusal.value)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conch.observe.compare import fingerprint, says
+from conch.observe.compare import find_differences, fingerprint, says
+from conch.observe.managers import spell
 
 SAME: list[tuple[Any, Any]] = [
     ({"a": 1, "others": 2}, {"a": 1}),
@@ -70,6 +71,7 @@ DIFFERENT += [
 ]
 
 
+_LABEL = [".metadata.labels[conch.dev/service]"]
 MATCHES = [{"path": {"type": "PathPrefix", "value": "/v2/models"}}]
 
 
@@ -103,6 +105,39 @@ def test_the_same_in_other_words(observed: Any, desired: Any) -> None:
 @pytest.mark.parametrize(("observed", "desired"), DIFFERENT)
 def test_a_difference_that_must_be_written(observed: Any, desired: Any) -> None:
     assert not says(observed, desired)
+
+
+@pytest.mark.parametrize(("observed", "desired"), SAME)
+def test_what_is_the_same_differs_in_no_field(observed: Any, desired: Any) -> None:
+    assert not list(find_differences(observed, desired))
+
+
+@pytest.mark.parametrize(("observed", "desired"), DIFFERENT)
+def test_what_must_be_written_differs_in_some_field(observed: Any, desired: Any) -> None:
+    assert list(find_differences(observed, desired))
+
+
+@pytest.mark.parametrize(
+    ("observed", "desired", "fields"),
+    [
+        (service({**A, "name": "c"}, B), service(A, B), ['.spec.ports[port=80,protocol="TCP"].name']),
+        (service(B, A), service(A, B), [".spec.ports"]),
+        (service(A), service(A, B), ['.spec.ports[port=81,protocol="TCP"]']),
+        (
+            pod(image="a", env=[{"name": "A", "value": "2"}]),
+            pod(image="b", env=[{"name": "A", "value": "1"}]),
+            [
+                '.spec.template.spec.containers[name="triton"].image',
+                '.spec.template.spec.containers[name="triton"].env[name="A"].value',
+            ],
+        ),
+        (route(timeouts={"request": "1s"}), route(), [".spec.rules"]),
+        ({"metadata": {}}, {"metadata": {"labels": {"conch.dev/service": "a"}}}, [".metadata.labels"]),
+        ({"metadata": {"labels": {"a": "b"}}}, {"metadata": {"labels": {"conch.dev/service": "a"}}}, _LABEL),
+    ],
+)
+def test_a_difference_is_named_as_server_side_apply_owns_it(observed: Any, desired: Any, fields: list[str]) -> None:
+    assert [spell(place) for place, _ in find_differences(observed, desired)] == fields
 
 
 JSON = st.recursive(

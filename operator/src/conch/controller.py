@@ -18,6 +18,8 @@ from prometheus_client import REGISTRY
 
 from conch import logs
 from conch.api.kinds import GATEWAYS, HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, kind_of
+from conch.claims import Claims
+from conch.contests import Contests
 from conch.desire import Images
 from conch.ending import end_by_signal
 from conch.observe import Gateways, Store
@@ -25,11 +27,11 @@ from conch.observe.capacity import Capacity
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
-from conch.signals import Agents, Capacities, Gauges, Warnings
+from conch.signals import Agents, Capacities, Gauges, Installations, Warnings
 from conch.telemetry import Health, Phases, serve
 from conch.watch import Intake, audit, run_kopf, watch
 from conch.workers import work
-from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can
+from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
 from conch.write.leader import lead, resign
 
 # How often a cluster that lacks an API is asked whether it has come.
@@ -61,6 +63,18 @@ async def act(
     agents, gauges = Agents(queue.add), Gauges(queue.add)
     capacities = Capacities(queue.add, _nobody_looks if settings.namespaces else partial(look_if_it_can, server))
     warnings = Warnings(queue.add, partial(latest_warning, server))
+    installations = Installations(queue.add, partial(read_lease, server))
+    writer, event_writer, contests = Writer(server, seen), EventWriter(server, settings.identity), Contests()
+    claims = Claims(
+        installation=settings.installation,
+        installations=installations,
+        store=store,
+        writer=writer,
+        event_writer=event_writer,
+        contests=contests,
+        clock=time.time,
+        monotonic=time.monotonic,
+    )
     reconcile = Reconciler(
         store=store,
         gateways=gateways,
@@ -68,8 +82,10 @@ async def act(
         gauges=gauges,
         capacities=capacities,
         warnings=warnings,
-        writer=Writer(server, seen),
-        event_writer=EventWriter(server, settings.identity),
+        claims=claims,
+        contests=contests,
+        writer=writer,
+        event_writer=event_writer,
         images=Images(settings.serving_image, settings.pull_policy),
         metrics_api=settings.metrics_api,
         prometheus=settings.prometheus,
@@ -96,6 +112,7 @@ async def act(
         await gauges.close()
         await capacities.close()
         await warnings.close()
+        await installations.close()
 
 
 async def _nobody_looks(namespaces: Iterable[str]) -> Mapping[str, Capacity]:

@@ -4,16 +4,19 @@ Every room that it calls but `signals` and `write` is a pure function; what is n
 waited for here, but planned: a reconcile returns, and an event or the queue's clock brings it back.
 """
 
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from conch.api import Status
 from conch.api.kinds import INFERENCE_SERVICE, Ref, ServiceKey
 from conch.api.metrics import MetricsApi
 from conch.attempts import Attempts
+from conch.claims import Claims
+from conch.contests import Contest, Contests
 from conch.decide import (
     asks_for_room,
     decide,
@@ -27,8 +30,10 @@ from conch.decide import (
 )
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, Unreadable, observe
+from conch.observe.compare import fingerprint
 from conch.observe.fields import mapping
-from conch.plan import LASTING, Refusal, plan, unwritten
+from conch.observe.managers import find_managers
+from conch.plan import LASTING, Action, Apply, Change, Refusal, Step, plan, unwritten
 from conch.signals import Agents, Capacities, Gauges, Warnings
 from conch.write import CallError, EventWriter, Writer
 
@@ -43,6 +48,8 @@ class Reconciler:
     gauges: Gauges
     capacities: Capacities
     warnings: Warnings
+    claims: Claims
+    contests: Contests
     writer: Writer
     event_writer: EventWriter
     images: Images
@@ -51,6 +58,7 @@ class Reconciler:
     clock: Callable[[], float]
     writes: Attempts[Ref] = field(default_factory=Attempts)  # of objects, that failed in a way that may pass
     reconciles: Attempts[None] = field(default_factory=Attempts)  # that raised
+    monotonic: Callable[[], float] = time.monotonic
 
     async def __call__(self, key: ServiceKey) -> "Outcome":
         """Bring one service nearer to what its spec asks.
@@ -71,9 +79,17 @@ class Reconciler:
         return outcome
 
     async def _reconcile(self, key: ServiceKey) -> "Outcome":
+        body = self.store.get(key, Ref(INFERENCE_SERVICE, key.name))
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            self.claims.forget(key)
+            self.contests.forget(key)
+            return Outcome()  # gone, and the garbage collector takes the children
+        claim = await self.claims.claim(key, body)
+        if not claim.is_ours:
+            return Outcome(wait=claim.wait, yields=True)
         world = observe(self.store, key, self.clock(), self.gateways, self.metrics_api, prometheus=self.prometheus)
         if world is None:
-            return Outcome()  # gone, and the garbage collector takes the children
+            return Outcome()
         if isinstance(world, Unreadable):
             await self._tell(key, world.uid, Status.lenient(world.status), tell_unreadable(world, self.clock()))
             return Outcome()
@@ -84,22 +100,60 @@ class Reconciler:
         decision = decide(world)
         steps, blocked = plan(world, decision, desire(world, decision, self.images))
         uid = world.service.metadata.uid
-        refusals = [*blocked, *await self.writer.carry_out(key, uid, steps)]
+        deferral = self.contests.defer(key, steps, self.monotonic())
+        contested = [await self._name_managers(key, contest) for contest in deferral.contests]
+        refusals = [*blocked, *await self._carry_out(key, uid, deferral.steps)]
         attempts = self.writes.failed(key, [refusal.ref for refusal in refusals if not refusal.final])
         # A rollout's deadline, and with it the way back, does not depend on the write of a child.
-        status = tell(world, decision, unwritten(world.service, refusals, attempts))
+        found = unwritten(world.service, [*refusals, *(contest.to_refusal() for contest in contested)], attempts)
+        status = tell(world, decision, found)
         if not await self._tell(key, uid, world.service.status, status):
             return Outcome()
-        return Outcome(wait=decision.wait, refusals=tuple(refusals))
+        waits = (decision.wait, deferral.wait, self._status_due_in(key, status))
+        return Outcome(wait=min((wait for wait in waits if wait is not None), default=None), refusals=tuple(refusals))
+
+    async def _name_managers(self, key: ServiceKey, contest: Contest) -> Contest:
+        """Return a contest with the field managers of the other writers, which are read once."""
+        if contest.managers is not None:
+            return contest
+        metadata = await self.writer.metadata(key, contest.ref) or {}
+        managers = sorted({name for place in contest.places if place for name in find_managers(metadata, place)})
+        self.contests.note_managers(key, contest.ref, managers)
+        return replace(contest, managers=tuple(managers))
+
+    async def _carry_out(self, key: ServiceKey, uid: str, steps: Sequence[Step]) -> list[Refusal]:
+        """Write the steps, and count what they changed; return the writes that failed."""
+        actions = [action for step in steps for action in step]
+        versions = {action.ref: self.store.version(key, action.ref) for action in actions}
+        refusals = await self.writer.carry_out(key, uid, steps)
+        failed = {refusal.ref for refusal in refusals}
+
+        def is_written(action: Action) -> bool:
+            # An apply that changes nothing is no move in a contest.
+            changed = not isinstance(action, Apply) or self.store.version(key, action.ref) != versions[action.ref]
+            return changed and action.ref not in failed
+
+        self.contests.record(key, [action for action in actions if is_written(action)], self.monotonic())
+        return refusals
 
     async def _tell(self, key: ServiceKey, uid: str, before: Status, after: Status) -> bool:
         """Write the status and its events, if they are new; return whether the service is still there."""
-        if after == before:
+        if after == before or self._status_due_in(key, after):
             return True
+        ref = Ref(INFERENCE_SERVICE, key.name)
+        version = self.store.version(key, ref)
         there = await self.writer.write_status(key, uid, after.to_wire())
+        if self.store.version(key, ref) != version:
+            self.contests.record_changes(key, ref, [_status_change(after)], self.monotonic())
         if there:
             await self.event_writer.tell(key, uid, events(before, after), self.clock())
         return there
+
+    def _status_due_in(self, key: ServiceKey, status: Status) -> float | None:
+        """Return the seconds until a status may be written that another writer changes again and again."""
+        ref = Ref(INFERENCE_SERVICE, key.name)
+        wait = self.contests.due_in(key, ref, [_status_change(status)], self.monotonic())
+        return wait if wait > 0 else None
 
     async def _report(self, key: ServiceKey, error: Exception) -> None:
         """Report in the status that the service cannot be reconciled. What serves is left as it is."""
@@ -118,6 +172,11 @@ class Outcome:
 
     wait: float | None = None
     refusals: tuple[Refusal, ...] = ()
+    yields: bool = False  # another installation serves it, or may do so
+
+
+def _status_change(status: Status) -> Change:
+    return ("f:status",), fingerprint(status.to_wire())
 
 
 def failure_words(error: Exception) -> tuple[str, str]:

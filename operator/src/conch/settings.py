@@ -33,6 +33,11 @@ class Settings:
     identity: str  # POD_NAME: host and process
     workers: int  # CONCH_WORKERS, services worked on at a time: 16
 
+    @property
+    def installation(self) -> str:
+        """The name of this installation in the status of the services that it serves; empty without a Lease."""
+        return f"{self.lease_namespace}/{self.lease_name}" if self.lease_namespace else ""
+
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Read the environment.

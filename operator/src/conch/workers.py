@@ -63,5 +63,8 @@ async def _work_on(queue: WorkQueue, reconcile: Reconciler, key: ServiceKey) -> 
     queue.forget(key)
     if outcome.wait is not None:
         queue.add_after(key, outcome.wait)
+    if outcome.yields:
+        return "yielded"
+    if outcome.wait is not None:
         return "waiting"
     return "settled"

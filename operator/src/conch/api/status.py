@@ -194,6 +194,9 @@ class Status(_Track):
 
     observed_generation: int | None = None
     """The service's generation that the conditions speak of. -1: the operator has not read the service yet."""
+    installation: Text | None = None
+    """The installation of Conch that serves it: namespace and name of its Lease. No other one writes the service while
+    that Lease is renewed."""
     model: ServedModel | None = None
     """The model as clients name it."""
     revisions: Annotated[tuple[RevisionStatus, ...], keyed_by("name")] = ()

@@ -7,7 +7,7 @@ Comparing before writing: an apply that changes nothing still costs the API serv
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -107,6 +107,43 @@ def _says_by_key(observed: Sequence[Any], desired: Sequence[Any], path: tuple[st
 def _key(item: Any, path: tuple[str, ...]) -> tuple[Any, ...]:
     fields = item if isinstance(item, Mapping) else {}
     return tuple(str(fields.get(field, _KEY_DEFAULTS.get(field))) for field in KEYED[path])
+
+
+Place = tuple[str, ...]
+"""A field of an object, part by part as managedFields names them: `f:spec`, `f:ports`, `k:{"port":80,...}`."""
+
+
+def find_differences(
+    observed: Any, desired: Any, path: tuple[str, ...] = (), place: Place = ()
+) -> Iterator[tuple[Place, Any]]:
+    """Yield the fields in which an observed object is not as desired, each with its desired value.
+
+    They are as small as server-side apply owns them: a field, an item of a keyed list, an atomic list as a whole.
+
+    >>> list(find_differences({"spec": {"minReplicas": 3, "maxReplicas": 4}}, {"spec": {"minReplicas": 1}}))
+    [(('f:spec', 'f:minReplicas'), 1)]
+    """
+    if says(observed, desired, path):
+        return
+    if isinstance(desired, Mapping) and isinstance(observed, Mapping):
+        for key, value in desired.items():
+            yield from find_differences(observed.get(key), value, (*path, key), (*place, f"f:{key}"))
+    elif path in KEYED and isinstance(observed, list | tuple):
+        known = {_key(item, path): item for item in observed}
+        found = [
+            difference
+            for item in desired
+            for difference in find_differences(known.get(_key(item, path)), item, path, (*place, _item(item, path)))
+        ]
+        yield from found or [(place, desired)]  # all items are there: their order differs
+    else:
+        yield place, desired
+
+
+def _item(item: Mapping[str, Any], path: tuple[str, ...]) -> str:
+    """Return how managedFields names an item of a keyed list (structured-merge-diff, fieldpath)."""
+    keys = {field: item.get(field, _KEY_DEFAULTS.get(field)) for field in sorted(KEYED[path])}
+    return f"k:{json.dumps(keys, separators=(',', ':'))}"
 
 
 def fingerprint(manifest: Mapping[str, Any]) -> str:

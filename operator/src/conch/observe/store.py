@@ -121,6 +121,11 @@ class Store:
         """Unpack all that is known of a service: itself, its children and its pods."""
         return {ref: json.loads(zlib.decompress(entry.packed)) for ref, entry in self._worlds.get(key, {}).items()}
 
+    def version(self, key: ServiceKey, ref: Ref) -> int:
+        """Return the resourceVersion of an object as last seen; 0 if it is not known."""
+        entry = self._worlds.get(key, {}).get(ref)
+        return entry.version if entry else 0
+
     def get(self, key: ServiceKey, ref: Ref) -> dict[str, Any] | None:
         """Unpack one object of a service's world."""
         entry = self._worlds.get(key, {}).get(ref)

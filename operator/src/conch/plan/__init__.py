@@ -3,7 +3,20 @@
 May enter: comparison. May not enter: what should exist (that is `desire`), calls.
 """
 
-from conch.plan.actions import Action, Adopt, Apply, Delete, Refusal, Release, Step, plan
+from conch.plan.actions import ABSENT, Action, Adopt, Apply, Change, Delete, Refusal, Release, Step, plan
 from conch.plan.failures import LASTING, unwritten
 
-__all__ = ["LASTING", "Action", "Adopt", "Apply", "Delete", "Refusal", "Release", "Step", "plan", "unwritten"]
+__all__ = [
+    "ABSENT",
+    "LASTING",
+    "Action",
+    "Adopt",
+    "Apply",
+    "Change",
+    "Delete",
+    "Refusal",
+    "Release",
+    "Step",
+    "plan",
+    "unwritten",
+]

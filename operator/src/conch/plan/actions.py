@@ -28,12 +28,18 @@ from conch.api.kinds import (
 from conch.api.names import ANNOTATION_APPLIED_HASH
 from conch.decide import Decisions
 from conch.observe import World
-from conch.observe.compare import fingerprint, says
+from conch.observe.compare import Place, find_differences, fingerprint, says
 from conch.observe.fields import annotations_of
 from conch.observe.identity import controller_uid, revision_of
 from conch.traffic.observed import observed_rules
 
 Manifest = Mapping[str, Any]
+Change = tuple[Place, str]
+"""A field that an action writes, and the fingerprint of the value; the field () is whether the object exists."""
+
+# The values of the field ().
+PRESENT: Final = "present"
+ABSENT: Final = "absent"
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Apply:
     manifest: Manifest
     new: bool
     needs: frozenset[Ref] = frozenset()  # objects whose write, release or deletion in this plan has to succeed first
+    changes: tuple[Change, ...] = (((), PRESENT),)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,11 @@ class Release:
     manifest: Manifest
     needs: frozenset[Ref] = frozenset()
 
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The fields that it writes."""
+        return ((("f:spec", "f:replicas"), str(self.manifest["spec"]["replicas"])),)
+
 
 @dataclass(frozen=True)
 class Adopt:
@@ -68,6 +80,11 @@ class Adopt:
     owner: Manifest  # an item of metadata.ownerReferences
     needs: frozenset[Ref] = frozenset()
 
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The fields that it writes."""
+        return ((("f:metadata", "f:ownerReferences"), fingerprint(self.owner)),)
+
 
 @dataclass(frozen=True)
 class Delete:
@@ -76,6 +93,11 @@ class Delete:
     ref: Ref
     uid: str
     needs: frozenset[Ref] = frozenset()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The fields that it writes."""
+        return (((), ABSENT),)
 
 
 Action = Apply | Release | Adopt | Delete
@@ -91,6 +113,7 @@ class Refusal:
     message: str
     final: bool = True  # another attempt alone does not mend it
     retry_after: float = 0.0  # seconds that the API server asks for before another attempt
+    lasts: bool = False  # it is reported at once, whether it is final or not
 
 
 _KEDA_PAUSED: Final = "autoscaling.keda.sh/paused"  # what the annotations begin with by which people pause KEDA
@@ -183,7 +206,14 @@ def _apply(world: World, ref: Ref, manifest: Manifest) -> Apply | None:
     stamped = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED_HASH: stamp}
     applied = {**manifest, "metadata": {**meta, "annotations": stamped}}
     needs = references(manifest) | {ref} | (_others(ref) if ref.kind in SCALERS else set())
-    return Apply(ref, applied, new=seen is None or bool(_unreadable(world, ref)), needs=needs)
+    new = seen is None or bool(_unreadable(world, ref))
+    return Apply(ref, applied, new, needs, (((), PRESENT),) if new else _changes(seen, manifest, stamp))
+
+
+def _changes(seen: Manifest | None, manifest: Manifest, stamp: str) -> tuple[Change, ...]:
+    """Return the fields of a child that an apply changes. Where it only removes some, it is its stamp that changes."""
+    found = tuple((place, fingerprint({"": value})) for place, value in find_differences(seen, manifest))
+    return found or ((("f:metadata", "f:annotations", f"f:{ANNOTATION_APPLIED_HASH}"), stamp),)
 
 
 def _unreadable(world: World, ref: Ref) -> str:

@@ -26,7 +26,7 @@ def unwritten(
     variants = ["", *(variant.name for variant in service.spec.variants)]
     found: dict[str, Unwritten] = {}
     for refusal in refusals:
-        lasts = refusal.final or attempts.get(refusal.ref, 0) >= LASTING
+        lasts = refusal.final or refusal.lasts or attempts.get(refusal.ref, 0) >= LASTING
         why = Unwritten(refusal.reason, refusal.message, lasts=lasts, final=refusal.final)
         for variant in variants if refusal.ref.kind == HTTP_ROUTE else [_variant(service, variants, refusal.ref)]:
             known = found.get(variant)

@@ -1,4 +1,4 @@
-"""What is asked of the outside: agents, Triton, Prometheus, and the API server of GPUs and of warnings.
+"""What is asked of the outside: agents, Triton, Prometheus, and the API server of GPUs, warnings and Leases.
 
 Reads only, in the background: a reconcile takes what is known and never waits. Decides nothing.
 """
@@ -6,6 +6,7 @@ Reads only, in the background: a reconcile takes what is known and never waits. 
 from conch.signals.agents import Agents
 from conch.signals.capacities import Capacities
 from conch.signals.gauges import Gauges
+from conch.signals.installations import Activity, Installations
 from conch.signals.warnings import Warnings
 
-__all__ = ["Agents", "Capacities", "Gauges", "Warnings"]
+__all__ = ["Activity", "Agents", "Capacities", "Gauges", "Installations", "Warnings"]

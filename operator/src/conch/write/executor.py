@@ -71,14 +71,29 @@ class Writer:
                 break  # no call has an answer now, and each may take its whole time
         return failures
 
-    async def write_status(self, key: ServiceKey, uid: str, status: Mapping[str, Any]) -> bool:
+    async def metadata(self, key: ServiceKey, ref: Ref) -> Mapping[str, Any] | None:
+        """Return the metadata of a child, managedFields included; None if there is no such object, or no answer."""
+        try:
+            found = await self._server.metadata(key.namespace, ref)
+        except CallError as error:
+            _log.warning("managed fields not read", object=str(ref), error=error.message)
+            return None
+        return found["metadata"] if found else None
+
+    async def write_status(self, key: ServiceKey, uid: str, status: Mapping[str, Any], *, version: int = 0) -> bool:
         """Write a service's whole status, or as much of it as the API server takes.
+
+        Args:
+            key: the service.
+            uid: its uid.
+            status: the status.
+            version: write it only if this is the service's resourceVersion still; 0: whatever it is.
 
         Returns:
             Whether the service is still there.
 
         Raises:
-            CallError: the API server takes nothing of it, or could not be asked.
+            CallError: the API server takes nothing of it, or could not be asked; 409 if the version is another one.
         """
         attempts = [status, *reductions(status)]
         stamp = fingerprint(status)
@@ -86,7 +101,7 @@ class Writer:
         size = size if known == stamp else 0  # what was rejected before is not sent again
         while True:
             try:
-                written = await self._apply_status(key, attempts[size])
+                written = await self._apply_status(key, attempts[size], version)
                 break
             except CallError as error:
                 if error.gone:
@@ -106,11 +121,12 @@ class Writer:
         self._seen(await self._apply_status(key, {"observedGeneration": NOT_OBSERVED}))
         return False
 
-    async def _apply_status(self, key: ServiceKey, status: Mapping[str, Any]) -> dict[str, Any]:
+    async def _apply_status(self, key: ServiceKey, status: Mapping[str, Any], version: int = 0) -> dict[str, Any]:
+        precondition = {"resourceVersion": str(version)} if version else {}
         body = {
             "apiVersion": INFERENCE_SERVICE.api_version,
             "kind": INFERENCE_SERVICE.name,
-            "metadata": {"name": key.name, "namespace": key.namespace},
+            "metadata": {"name": key.name, "namespace": key.namespace, **precondition},
             "status": status,
         }
         return await self._server.apply_status(INFERENCE_SERVICE, body, FIELD_MANAGER)

@@ -99,6 +99,7 @@ SERVING: Final[tuple[Grant, ...]] = (
     Grant(ENDPOINT_SLICE, ("list", "watch"), "whether requests reach a pod that is ready"),
     Grant(EVENT, ("create",), "the story that `kubectl describe` tells"),
     Grant(EVENT, ("list",), "why a pod does not start or a Job has none, where no status says it"),
+    Grant(LEASE, ("get",), "whether another installation of Conch acts, where services are marked as its own"),
 )
 
 # The same, where KEDA drives the pods.
@@ -131,7 +132,8 @@ REGISTRATION: Final[tuple[Grant, ...]] = (
 # In the operator's own namespace.
 OWN: Final[tuple[Grant, ...]] = (
     Grant(LEASE, ("create",), "leader election; no name can bind a creation"),
-    Grant(LEASE, ("get", "update"), "leader election, on its own Lease only", names=(_OPERATOR,)),
+    Grant(LEASE, ("update",), "leader election, on its own Lease only", names=(_OPERATOR,)),
+    Grant(LEASE, ("get",), "leader election, and whether an earlier installation in this namespace still acts"),
 )
 
 # For people: joined to Kubernetes' own roles view, edit and admin.

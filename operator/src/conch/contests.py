@@ -1,0 +1,233 @@
+"""Contests: fields of children that another writer changes again each time Conch restores them.
+
+A single edit is undone at once. A field that is written too often in a short time is contested: its repairs are put
+off, each for twice as long as the one before, until one has held for a while. Why by field: an edit of any other
+field, and a change that Conch itself wants (a rollout's weights), must not wait for a contest that goes on for hours.
+
+In memory only, and a function of the plan, the store's versions and the time; after a restart it is counted anew.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SERVICE, Ref, ServiceKey
+from conch.api.names import FIELD_MANAGER
+from conch.observe.compare import Place
+from conch.observe.managers import spell
+from conch.plan import ABSENT, Action, Apply, Change, Delete, Refusal, Release, Step
+
+WINDOW: Final = 60.0  # seconds in which the writes of a field are counted
+WRITES: Final = 6  # of one value of a field in that time: the first one and five repairs; then it is contested
+QUIET: Final = 30.0  # seconds that a repair has to hold before a contest is over
+FIRST_DELAY: Final = 1.0  # seconds
+LONGEST_DELAY: Final = 300.0  # seconds
+# The same where users' requests depend on it: on a route, on a Service, on the memory of a rollout (the status), and
+# where an object is missing. A request that goes to the wrong revision is worse than a write every few seconds. It is
+# also how long anything else of an object with a contested field waits at most: another field, or a new value of the
+# contested one.
+SHORT_DELAY: Final = 5.0
+_URGENT: Final = frozenset({HTTP_ROUTE, SERVICE, INFERENCE_SERVICE})
+_SOONEST: Final = 0.1  # seconds until the next look
+_SHOWN: Final = 3  # fields in a message
+_VALUES: Final = 16  # of a field that are remembered
+_log = structlog.get_logger("conch.reconcile")
+
+
+@dataclass(slots=True)
+class _Field:
+    """What was written to a field lately."""
+
+    writes: dict[str, list[float]] = field(default_factory=dict)  # times, by the fingerprint of the value
+    written: float = 0.0  # when it was written last
+    delay: float = 0.0  # seconds from the last write to the next repair; 0: it is not contested
+
+
+@dataclass(frozen=True)
+class Contest:
+    """An object with contested fields."""
+
+    ref: Ref
+    places: tuple[Place, ...]
+    deleted: bool = False  # by Conch, each time another writer creates it
+    managers: tuple[str, ...] | None = None  # field managers of the other writers; None: nobody has looked yet
+
+    def to_refusal(self) -> Refusal:
+        """Return what the user reads."""
+        names = [name for name in self.managers or () if not name.startswith(FIELD_MANAGER)]
+        writer = f"Field manager {' and '.join(names)}" if names else "Another writer"
+        if self.deleted:
+            done, undone = "creates it again", "deletes"
+        elif () in self.places:
+            done, undone = "deletes it", "creates"
+        else:
+            fields = sorted(spell(place) for place in self.places)
+            more = f" and {len(fields) - _SHOWN} more fields" if len(fields) > _SHOWN else ""
+            done, undone = f"changes {', '.join(fields[:_SHOWN])}{more}", "restores"
+        hint = "" if names else " The API server records no other field manager: look for an admission webhook, or for"
+        hint += "" if names else " another installation of Conch."
+        return Refusal(
+            self.ref,
+            "FieldContested",
+            f"{self.ref}: {writer} {done} each time Conch {undone} it, so Conch {undone} it less and less often."
+            f"{hint} Let only one of them write the object.",
+            final=False,
+            lasts=True,
+        )
+
+
+@dataclass(frozen=True)
+class Deferral:
+    """A plan without the writes that are put off."""
+
+    steps: tuple[Step, ...]
+    contests: tuple[Contest, ...] = ()  # those whose write is not put off at this moment too
+    wait: float | None = None  # seconds until a write is due, or a contest may be over
+
+
+class Contests:
+    """Counts the writes of fields, by service and object."""
+
+    def __init__(self) -> None:
+        self._known: dict[ServiceKey, dict[Ref, dict[Place, _Field]]] = {}
+        self._managers: dict[tuple[ServiceKey, Ref], tuple[str, ...]] = {}
+        self._touched: dict[ServiceKey, float] = {}  # when something of a service was written, the latest last
+
+    def defer(self, key: ServiceKey, steps: Sequence[Step], now: float) -> Deferral:
+        """Return the steps that are to be written now. What must not be done before a write that is put off is not.
+
+        Args:
+            key: the service.
+            steps: its plan.
+            now: seconds of a clock that never goes back.
+        """
+        planned: dict[Ref, dict[Place, str]] = {}
+        for action in (action for step in steps for action in step):
+            planned.setdefault(action.ref, {}).update(action.changes)
+        self._forget_old(key, planned, now)
+        objects = self._known.get(key, {})
+        kept: list[Step] = []
+        deferred: set[Ref] = set()
+        missing: set[Ref] = set()
+        waits: list[float] = []
+        for step in steps:
+            due = []
+            for action in step:
+                wait = _due_in(objects.get(action.ref, {}), action.changes, now)
+                # What needs an object that exists is written all the same; nothing is deleted that it may use.
+                blocked = action.needs & (deferred if isinstance(action, Delete) else missing)
+                if wait <= 0 and not blocked:
+                    due.append(action)
+                    continue
+                waits += [wait] if wait > 0 else []
+                deferred.add(action.ref)
+                if blocked or isinstance(action, Release) or () in dict(action.changes):
+                    missing.add(action.ref)
+            kept.append(tuple(due))
+        for ref, fields in objects.items():
+            contested = [known for known in fields.values() if known.delay and ref not in deferred]
+            waits += [max(known.written + QUIET - now, known.delay if ref in planned else 0.0) for known in contested]
+        next_look = max(_SOONEST, min(waits)) if waits else None
+        return Deferral(tuple(step for step in kept if step), tuple(self._contests(key, planned)), next_look)
+
+    def record(self, key: ServiceKey, actions: Sequence[Action], now: float) -> None:
+        """Count writes that have changed an object."""
+        for action in actions:
+            missing = isinstance(action, Apply) and () in dict(action.changes)
+            self.record_changes(key, action.ref, action.changes, now, SHORT_DELAY if missing else LONGEST_DELAY)
+
+    def record_changes(
+        self, key: ServiceKey, ref: Ref, changes: Iterable[Change], now: float, longest: float = LONGEST_DELAY
+    ) -> None:
+        """Count a write that has changed fields of an object, whose repairs may be put off for `longest` seconds."""
+        longest = SHORT_DELAY if ref.kind in _URGENT else longest
+        self._touch(key, now)
+        fields = self._known.setdefault(key, {}).setdefault(ref, {})
+        for place, value in changes:
+            known = fields.setdefault(place, _Field())
+            is_repair, is_due = value in known.writes, now >= known.written + known.delay
+            known.writes[value] = [*known.writes.pop(value, []), now][-WRITES:]
+            known.written = now
+            while len(known.writes) > _VALUES:
+                del known.writes[next(iter(known.writes))]
+            if known.delay and is_repair and is_due:
+                known.delay = min(2 * known.delay, longest)
+            elif not known.delay and len(known.writes[value]) >= WRITES:
+                known.delay = FIRST_DELAY
+                _log.warning("field contested", object=str(ref), field=spell(place))
+
+    def due_in(self, key: ServiceKey, ref: Ref, changes: Iterable[Change], now: float) -> float:
+        """Return the seconds until fields of an object may be written; 0 or less: they may be now."""
+        return _due_in(self._known.get(key, {}).get(ref, {}), changes, now)
+
+    def forget(self, key: ServiceKey) -> None:
+        """Forget a service."""
+        for ref in self._known.pop(key, {}):
+            self._managers.pop((key, ref), None)
+        self._touched.pop(key, None)
+
+    def _touch(self, key: ServiceKey, now: float) -> None:
+        """Note a write to a service, and forget the services that are settled."""
+        self._touched.pop(key, None)
+        self._touched[key] = now
+        for other, _ in list(itertools.takewhile(lambda item: now - item[1] >= WINDOW, self._touched.items())):
+            contested = any(known.delay for fields in self._known.get(other, {}).values() for known in fields.values())
+            if contested:
+                del self._touched[other]  # it comes back with its next write, and `defer` ends the contest
+            else:
+                self.forget(other)
+
+    def note_managers(self, key: ServiceKey, ref: Ref, managers: Sequence[str]) -> None:
+        """Record which field managers own the contested fields of an object."""
+        self._managers[key, ref] = tuple(managers)
+
+    def _contests(self, key: ServiceKey, planned: Mapping[Ref, Mapping[Place, str]]) -> Iterator[Contest]:
+        """Yield the contests that can be reported: the other writers are known, or can be looked up now."""
+        for ref, fields in self._known.get(key, {}).items():
+            places = tuple(place for place, known in fields.items() if known.delay)
+            managers = self._managers.get((key, ref))
+            if places and (managers is not None or ref in planned):
+                deleted = () in places and ABSENT in fields[()].writes
+                yield Contest(ref, places, deleted, managers)
+
+    def _forget_old(self, key: ServiceKey, planned: Mapping[Ref, Mapping[Place, str]], now: float) -> None:
+        """Forget contests that are over, and writes that count no more."""
+        objects = self._known.get(key, {})
+        for ref, fields in list(objects.items()):
+            differing = planned.get(ref, {})
+            for place, known in list(fields.items()):
+                if known.delay:
+                    over = place not in differing and now - known.written >= QUIET
+                else:
+                    known.writes = {
+                        value: recent
+                        for value, times in known.writes.items()
+                        if (recent := [time for time in times if now - time < WINDOW])
+                    }
+                    over = not known.writes
+                if over:
+                    del fields[place]
+            if not any(known.delay for known in fields.values()):
+                self._managers.pop((key, ref), None)
+            if not fields:
+                del objects[ref]
+        if not objects:
+            self._known.pop(key, None)
+
+
+def _due_in(fields: Mapping[Place, _Field], changes: Iterable[Change], now: float) -> float:
+    if not any(known.delay for known in fields.values()):
+        return 0.0
+    waits, has_news = [], False
+    for place, value in changes:
+        known = fields.get(place, _Field())
+        if known.delay and value in known.writes:
+            waits.append(known.written + known.delay - now)
+        else:
+            has_news = True
+    if has_news:
+        waits.append(max(known.written for known in fields.values()) + SHORT_DELAY - now)
+    return min(waits, default=0.0)

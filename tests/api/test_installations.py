@@ -1,0 +1,270 @@
+"""Two writers of the same children: another installation of Conch, and controllers that know nothing of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, EVENT, INFERENCE_SERVICE, POD, Kind, Ref
+from conch.observe.fields import value_at
+from conch.write import Server
+from tests.api.operator import Audit, Operator, condition, isvc, settled
+from tests.cluster import Cluster
+from tests.cluster.binaries import program
+from tests.support.kube import Kube, Object
+from tests.support.wait import until
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "conch"
+SCALED: dict[str, Any] = {"minReplicas": 1, "maxReplicas": 3}
+
+
+def installation(cluster: Cluster, folder: Path, namespace: str, name: str, **env: str) -> Operator:
+    """An installation with a Lease of its own in this namespace."""
+    lease = {"CONCH_LEASE_NAMESPACE": namespace, "CONCH_LEASE_NAME": name, "POD_NAME": f"{name}-0"}
+    return Operator(cluster, folder / f"{name}.log", **lease, **env)
+
+
+def service(kube: Kube, namespace: str) -> Object:
+    return kube.get(INFERENCE_SERVICE, namespace, "magika") or {}
+
+
+def owner(kube: Kube, namespace: str) -> str:
+    return str(service(kube, namespace).get("status", {}).get("installation", ""))
+
+
+def notes(kube: Kube, namespace: str, reason: str) -> list[str]:
+    return [event["note"] for event in kube.list(EVENT, namespace) if event["reason"] == reason]
+
+
+def pods(kube: Kube, namespace: str) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in kube.list(POD, namespace)}
+
+
+def test_of_two_installations_one_writes_a_service_until_it_is_gone(
+    cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    first = installation(cluster, tmp_path, namespace, "first")
+    second = installation(cluster, tmp_path, namespace, "second", CONCH_METRICS_API="none")
+    with first, second:  # both lead; they want different autoscalers
+        until(lambda: "leading" in first.said() and "leading" in second.said(), "both lead", 30)
+        kube.apply(isvc(**SCALED), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        until(lambda: notes(kube, namespace, "OtherInstallation"), "an event reports the two", 30)
+        acting, other = (first, second) if owner(kube, namespace).endswith("first") else (second, first)
+        names = {first: f"{namespace}/first", second: f"{namespace}/second"}
+        [note] = notes(kube, namespace, "OtherInstallation")
+        assert note.startswith(f"Installation {names[other]} does not write this service: {names[acting]}, another")
+        assert "watchNamespaces" in note
+        before, audit = pods(kube, namespace), Audit(cluster)
+        time.sleep(10)
+        assert audit.writes(namespace) == []
+
+        acting.kill()  # its Lease stays, and is renewed no more
+        until(lambda: owner(kube, namespace) == names[other], "the other takes over", 60)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        acting.start()
+        until(lambda: len(notes(kube, namespace, "OtherInstallation")) == 2, "who is back leaves it alone", 60)
+        other.stop()
+        kube.run("--namespace", namespace, "delete", "lease", names[other].partition("/")[2])
+        until(lambda: owner(kube, namespace) == names[acting], "without a Lease it is given up at once", 20)
+        assert pods(kube, namespace) == before, "no pod ended for a change of the installation"
+        kube.apply(isvc(uri="s3://models/two", **SCALED), namespace)
+        until(settled(kube, namespace), "the change is served", 60)
+
+
+def test_operators_without_a_lease_do_not_write_without_end(
+    cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Neither marks what it serves, as an older version does not: nothing but the count of writes keeps them apart."""
+    with (
+        Operator(cluster, tmp_path / "a.log"),
+        Operator(cluster, tmp_path / "b.log", CONCH_METRICS_API="none"),
+    ):
+        kube.apply(isvc(**SCALED), namespace)
+        until(lambda: kube.list(AUTOSCALER, namespace), "the autoscaler is there", 60)
+        audit = Audit(cluster)
+        time.sleep(15)
+        writes = audit.writes(namespace)
+        autoscalers = [write for write in writes if "horizontalpodautoscalers" in write]
+        record_property("writes_in_15_seconds", len(writes))
+        record_property("writes_of_the_autoscaler", len(autoscalers))
+        assert 0 < len(autoscalers) <= 30, len(autoscalers)
+        assert len(writes) <= 100, len(writes)
+
+
+class Rival:
+    """Another controller: it sets a field of an object again, as soon as it is otherwise."""
+
+    def __init__(self, cluster: Cluster, namespace: str, ref: Ref, path: str, change: dict[str, Any]) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._ref = ref
+        self._path = path
+        self._change = change
+        self._ended = threading.Event()
+        self.writes = 0
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Let it write while the block runs."""
+        thread = threading.Thread(target=lambda: asyncio.run(self._fight()))
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            thread.join(10)
+
+    async def _fight(self) -> None:
+        wanted = value_at(self._change, self._path)
+        async with await Server.connect(str(self._cluster.kubeconfig)) as server:
+            server.client.user_agent = "gitops"
+            while not self._ended.is_set():
+                seen = await server.get(self._namespace, self._ref)
+                if seen is not None and value_at(seen, self._path) != wanted:
+                    await server.merge(self._namespace, self._ref, self._change, "gitops")
+                    self.writes += 1
+                await asyncio.sleep(0.02)
+
+
+def only(kube: Kube, kind: Kind, namespace: str) -> str:
+    [found] = [body["metadata"]["name"] for body in kube.list(kind, namespace)]
+    return str(found)
+
+
+def test_a_field_that_another_controller_sets_again_and_again_is_restored_less_and_less_often(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    def ready() -> dict[str, str]:
+        return condition(service(kube, namespace), "Ready")
+
+    with Operator(cluster, log):
+        kube.apply(isvc(**SCALED), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        ref = Ref(AUTOSCALER, only(kube, AUTOSCALER, namespace))
+        rival = Rival(cluster, namespace, ref, ".spec.maxReplicas", {"spec": {"maxReplicas": 7}})
+        with rival.at_work():
+            audit = Audit(cluster)
+            until(lambda: ready().get("reason") == "FieldContested", "the status reports it", 20, seen=ready)
+            message = ready()["message"]
+            assert f"{ref}: Field manager gitops changes .spec.maxReplicas each time Conch restores it" in message
+            assert condition(service(kube, namespace), "Serving")["status"] == "True"
+            until(lambda: notes(kube, namespace, "FieldContested"), "an event reports it", 10)
+            # Meanwhile: an edit of another child is undone at once, one of another field of the same child soon.
+            name = only(kube, DISRUPTION_BUDGET, namespace)
+            kube.patch(DISRUPTION_BUDGET, namespace, name, {"spec": {"maxUnavailable": 0}})
+
+            def budget() -> Any:
+                return (kube.get(DISRUPTION_BUDGET, namespace, name) or {})["spec"]["maxUnavailable"]
+
+            until(lambda: budget() == "25%", "the budget is restored", 3)
+            kube.patch(AUTOSCALER, namespace, ref.name, {"spec": {"minReplicas": 2}})
+
+            def floor() -> Any:
+                return (kube.get(AUTOSCALER, namespace, ref.name) or {})["spec"]["minReplicas"]
+
+            until(lambda: floor() == 1, "the floor is restored", 7)
+            time.sleep(10)
+            writes = [w for w in audit.writes(namespace) if w == f"patch horizontalpodautoscalers {ref.name}"]
+            assert 5 <= len(writes) <= 15, (len(writes), rival.writes)
+            # And a change that the service asks for is written.
+            kube.apply(isvc(uri="s3://models/two", **SCALED), namespace)
+            until(lambda: kube.list(DEPLOYMENT, namespace)[1:], "the new Deployment is there", 5)
+        until(lambda: ready().get("status") == "True", "the contest is over, and the service Ready", 90, seen=ready)
+
+
+def test_a_single_edit_of_each_child_is_restored_at_once(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    with Operator(cluster, log):
+        kube.apply(isvc(**SCALED), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        name = only(kube, AUTOSCALER, namespace)
+        for maximum in (5, 6, 7):
+
+            def restored() -> bool:
+                return bool((kube.get(AUTOSCALER, namespace, name) or {})["spec"]["maxReplicas"] == 3)
+
+            kube.patch(AUTOSCALER, namespace, name, {"spec": {"maxReplicas": maximum}})
+            until(restored, "the maximum is restored", 3)
+        assert condition(service(kube, namespace), "Ready")["reason"] != "FieldContested"
+
+
+def install(cluster: Cluster, namespace: str, release: str, *values: str) -> str:
+    """Ask Helm to install the chart, without doing so; return its complaint, empty where it has none."""
+    arguments = ["--dry-run=server", "--set=autoscaling.metricsApi=none", *(f"--set={value}" for value in values)]
+    done = subprocess.run(
+        [program("helm"), "install", release, CHART, f"--namespace={namespace}", *arguments],
+        env={"KUBECONFIG": str(cluster.kubeconfig), "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr if done.returncode else ""
+
+
+@pytest.fixture
+def installed(kube: Kube, namespace: str) -> Iterator[str]:
+    """What a release of the chart leaves in the cluster, as far as another one looks at it; its namespace."""
+    notes = {"meta.helm.sh/release-name": "conch", "meta.helm.sh/release-namespace": namespace}
+    labels = {"app.kubernetes.io/name": "conch"}
+    meta = {"name": f"{namespace}-operator", "labels": labels, "annotations": notes}
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta, "rules": []}
+    kube.apply(role, namespace)
+    yield namespace
+    kube.run("delete", "clusterrole", f"{namespace}-operator", "--ignore-not-found")
+
+
+def test_helm_refuses_a_second_installation_for_the_same_namespaces(
+    cluster: Cluster, kube: Kube, installed: str
+) -> None:
+    for values in ((), ("crds.install=false",), ("crds.install=false", "watchNamespaces={default}")):
+        complaint = install(cluster, installed, "second", *values)
+        assert f"the Helm release conch in the namespace {installed} serves all namespaces" in complaint, complaint
+        assert f"helm upgrade conch --namespace {installed}" in complaint
+    kube.run("delete", "clusterrole", f"{installed}-operator")
+    assert install(cluster, installed, "second", "crds.install=false") == ""
+
+
+def test_helm_refuses_a_name_that_another_release_uses_and_no_other(
+    cluster: Cluster, kube: Kube, namespace: str
+) -> None:
+    """Each serves namespaces of its own, so both are right; ClusterRoles are the cluster's."""
+    labels = {"app.kubernetes.io/name": "conch"}
+    notes = {"meta.helm.sh/release-name": "conch-b", "meta.helm.sh/release-namespace": "elsewhere"}
+    meta = {"name": "conch-b-view", "labels": labels, "annotations": notes}
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta, "rules": []}
+    values = ("crds.install=false", "watchNamespaces={default}")
+    kube.apply(role, namespace)
+    try:
+        assert install(cluster, namespace, "conch", *values) == ""
+        complaint = install(cluster, namespace, "conch-b", *values)
+        assert "ClusterRole conch-b-view belongs to the Helm release conch-b in the namespace elsewhere" in complaint
+    finally:
+        kube.run("delete", "clusterrole", "conch-b-view")
+
+
+def test_helm_hands_over_the_crd_of_a_release_that_is_gone(cluster: Cluster, kube: Kube, namespace: str) -> None:
+    mark = {"meta.helm.sh/release-name": "gone", "meta.helm.sh/release-namespace": "elsewhere"}
+    pairs = [f"{name}={value}" for name, value in mark.items()]
+    crd = ("annotate", "crd", "inferenceservices.conch.dev", "--overwrite")
+    kube.run(*crd, *pairs)
+    try:
+        complaint = install(cluster, namespace, "anew")
+        assert "belongs to the Helm release gone in the namespace elsewhere" in complaint, complaint
+        command = complaint[complaint.index("kubectl annotate") :].partition(". If")[0]
+        kube.run(*command.split()[1:])
+        found = json.loads(kube.run("get", "crd", "inferenceservices.conch.dev", "--output=json"))
+        assert found["metadata"]["annotations"]["meta.helm.sh/release-name"] == "anew"
+        assert "belongs to the Helm release" not in install(cluster, namespace, "anew")
+    finally:
+        kube.run(*crd, *(f"{name}-" for name in mark))

@@ -1,0 +1,128 @@
+"""Which installation serves a service: the Lease of the other one tells whether it acts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from conch.api.kinds import ServiceKey
+from conch.observe.installation import NO_LEASE, LeaseRecord
+from conch.settings import Settings
+from conch.signals import Activity, Installations
+
+ONE, OTHER = ServiceKey("demo", "one"), ServiceKey("demo", "other")
+WHOLE_TEST = 20  # seconds
+
+
+class Leases:
+    """The Leases that are read: of one that is alive, each look finds another content."""
+
+    def __init__(self) -> None:
+        self.alive: set[str] = {"a/alive"}
+        self.records: dict[str, LeaseRecord | None] = {}
+        self.looks = 0
+        self.woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
+
+    async def read(self, installation: str) -> LeaseRecord | None:
+        self.looks += 1
+        if installation in self.alive:
+            return LeaseRecord(exists=True, content=str(self.looks))
+        return self.records.get(installation, NO_LEASE)
+
+
+@pytest.fixture
+async def leases() -> Leases:
+    return Leases()
+
+
+@pytest.fixture
+async def installations(leases: Leases) -> AsyncIterator[Callable[..., Installations]]:
+    made: list[Installations] = []
+
+    def make(patience: float = 3600) -> Installations:
+        made.append(Installations(leases.woken.put_nowait, leases.read, 0.001, patience))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.close()
+
+
+async def woken(leases: Leases) -> ServiceKey:
+    return await asyncio.wait_for(leases.woken.get(), WHOLE_TEST)
+
+
+async def test_one_whose_lease_is_renewed_acts(leases: Leases, installations: Callable[..., Installations]) -> None:
+    found = installations()
+    assert found.ask(ONE, "a/alive") == Activity.PENDING
+    assert await woken(leases) == ONE
+    assert found.ask(ONE, "a/alive") == Activity.ACTIVE
+    assert found.ask(OTHER, "a/alive") == Activity.ACTIVE
+
+
+async def test_one_without_a_lease_is_gone(leases: Leases, installations: Callable[..., Installations]) -> None:
+    found = installations()
+    for name in ("a/none", "nonsense"):
+        assert found.ask(ONE, name) == Activity.PENDING
+        assert await woken(leases) == ONE
+        assert found.ask(ONE, name) == Activity.GONE
+
+
+async def test_one_whose_lease_is_renewed_no_more_is_gone_after_a_while(
+    leases: Leases, installations: Callable[..., Installations]
+) -> None:
+    leases.records["a/late"] = LeaseRecord(exists=True, content="{}")
+    patient = installations()
+    patient.ask(ONE, "a/late")
+    await asyncio.sleep(0.05)
+    assert patient.ask(ONE, "a/late") == Activity.PENDING
+    hasty = installations(patience=0.05)
+    hasty.ask(OTHER, "a/late")
+    assert await woken(leases) == OTHER
+    assert hasty.ask(OTHER, "a/late") == Activity.GONE
+
+
+async def test_one_whose_lease_may_not_be_read_is_never_gone(
+    leases: Leases, installations: Callable[..., Installations]
+) -> None:
+    leases.records["a/secret"] = LeaseRecord(exists=True)
+    found = installations(patience=0.001)
+    found.ask(ONE, "a/secret")
+    assert await woken(leases) == ONE
+    await asyncio.sleep(0.05)
+    assert found.ask(ONE, "a/secret") == Activity.UNREADABLE
+    leases.records["a/secret"] = NO_LEASE
+    assert await woken(leases) == ONE
+    assert found.ask(ONE, "a/secret") == Activity.GONE
+
+
+async def test_an_api_server_that_fails_tells_nothing(
+    leases: Leases, installations: Callable[..., Installations]
+) -> None:
+    leases.records["a/failing"] = None
+    found = installations(patience=0.001)
+    found.ask(ONE, "a/failing")
+    await asyncio.sleep(0.05)
+    assert found.ask(ONE, "a/failing") == Activity.PENDING
+
+
+async def test_nobody_looks_when_no_service_has_the_mark(
+    leases: Leases, installations: Callable[..., Installations]
+) -> None:
+    found = installations()
+    found.ask(ONE, "a/alive")
+    await woken(leases)
+    found.forget(ONE)
+    await asyncio.sleep(0.05)
+    before = leases.looks
+    await asyncio.sleep(0.05)
+    assert leases.looks == before
+    assert found.ask(ONE, "a/alive") == Activity.PENDING, "what was known is not kept"
+
+
+def test_an_installation_is_named_by_its_lease() -> None:
+    image = {"CONCH_SERVING_IMAGE": "conch/serving:1"}
+    assert Settings.read(image).installation == ""
+    assert (
+        Settings.read({**image, "CONCH_LEASE_NAMESPACE": "conch-system"}).installation == "conch-system/conch-operator"
+    )

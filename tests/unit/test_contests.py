@@ -1,0 +1,161 @@
+"""Contests: what is written at once, what is put off, for how long, and when it is over."""
+
+import itertools
+
+from conch.api.kinds import AUTOSCALER, CONFIG_MAP, DEPLOYMENT, HTTP_ROUTE, SERVICE, Ref, ServiceKey
+from conch.contests import LONGEST_DELAY, QUIET, SHORT_DELAY, WINDOW, WRITES, Contests
+from conch.observe.managers import find_managers
+from conch.plan import ABSENT, Apply, Delete
+
+KEY = ServiceKey("demo", "magika")
+AUTOSCALED = Ref(AUTOSCALER, "magika-1")
+FLOOR, CEILING = ("f:spec", "f:minReplicas"), ("f:spec", "f:maxReplicas")
+
+
+def repair(ref: Ref = AUTOSCALED, needs: frozenset[Ref] = frozenset(), **values: str) -> Apply:
+    """An apply that changes these fields of spec."""
+    changes = tuple((("f:spec", f"f:{name}"), value) for name, value in values.items())
+    return Apply(ref, {}, new=False, needs=needs, changes=changes)
+
+
+class Operator:
+    """A clock, and the writes that an operator makes."""
+
+    def __init__(self) -> None:
+        self.contests = Contests()
+        self.now = 0.0
+
+    def write(self, *actions: Apply | Delete) -> bool:
+        """Write what is due, one step an action; return whether anything was."""
+        deferral = self.contests.defer(KEY, [(action,) for action in actions], self.now)
+        self.contests.record(KEY, [action for step in deferral.steps for action in step], self.now)
+        return bool(deferral.steps)
+
+    def contested(self) -> list[str]:
+        deferral = self.contests.defer(KEY, [], self.now)
+        return [str(contest.ref) for contest in deferral.contests]
+
+    def fight(self, action: Apply | Delete, seconds: float, every: float = 0.1) -> list[float]:
+        """Have another writer undo each write at once; return when it was written."""
+        written, end = [], self.now + seconds
+        while self.now < end:
+            if self.write(action):
+                written.append(self.now)
+            self.now += every
+        return written
+
+
+def test_repairs_are_made_at_once_then_after_longer_and_longer_delays() -> None:
+    operator = Operator()
+    written = operator.fight(repair(minReplicas="1"), 3600, every=0.05)
+    assert written[WRITES - 1] < 1
+    delays = [round(after - before) for before, after in itertools.pairwise(written[WRITES - 1 :])]
+    assert delays[:9] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    assert set(delays[9:]) == {round(LONGEST_DELAY)}
+
+
+def test_few_edits_and_slow_ones_are_no_contest() -> None:
+    operator = Operator()
+    assert all(operator.write(repair(minReplicas="1")) for _ in range(WRITES - 1))
+    operator.now += WINDOW
+    every = WINDOW / (WRITES - 2)
+    assert len(operator.fight(repair(minReplicas="1"), 20 * every, every)) == 20
+    assert operator.contested() == []
+
+
+def test_values_that_conch_itself_moves_are_no_contest() -> None:
+    operator = Operator()
+    assert all(operator.write(repair(Ref(HTTP_ROUTE, "magika"), rules=str(weight))) for weight in range(100))
+    assert operator.contested() == []
+
+
+def test_other_fields_and_new_values_of_a_contested_object_wait_for_seconds_only() -> None:
+    operator = Operator()
+    operator.fight(repair(minReplicas="1"), 100)
+    assert not operator.write(repair(minReplicas="1"))
+    operator.now += SHORT_DELAY
+    assert operator.write(repair(minReplicas="1", maxReplicas="3"))
+    assert not operator.write(repair(minReplicas="2"))
+    operator.now += SHORT_DELAY
+    assert operator.write(repair(minReplicas="2"))
+    assert operator.write(repair(Ref(DEPLOYMENT, "magika-1"), template="x")), "other objects do not wait"
+
+
+def test_routes_services_and_missing_objects_wait_for_seconds_only() -> None:
+    for action in (
+        repair(Ref(HTTP_ROUTE, "magika"), rules="1"),
+        repair(Ref(SERVICE, "magika"), selector="1"),
+        Apply(Ref(DEPLOYMENT, "magika-1"), {}, new=True),
+    ):
+        written = Operator().fight(action, 600)
+        assert max(after - before for before, after in itertools.pairwise(written)) <= SHORT_DELAY + 0.2
+
+
+def test_a_contest_is_over_when_a_repair_has_held() -> None:
+    operator = Operator()
+    operator.fight(repair(minReplicas="1"), 20)
+    operator.contests.note_managers(KEY, AUTOSCALED, ["gitops"])
+    while not operator.write(repair(minReplicas="1")):
+        operator.now += 1
+    operator.now += QUIET - 1
+    assert operator.contested() == ["HorizontalPodAutoscaler/magika-1"]
+    operator.now += 1
+    assert operator.contested() == []
+    assert operator.write(repair(minReplicas="1")), "an edit is undone at once again"
+
+
+def test_a_deletion_waits_while_what_may_use_the_object_is_put_off() -> None:
+    operator, used = Operator(), Ref(CONFIG_MAP, "magika-1")
+    operator.fight(repair(minReplicas="1"), 20)
+    user, unused = repair(minReplicas="1"), Delete(used, "uid", frozenset({AUTOSCALED}))
+    dependant = repair(Ref(DEPLOYMENT, "magika-1"), frozenset({AUTOSCALED}), template="x")
+    deferral = operator.contests.defer(KEY, [(user,), (dependant,), (unused,)], operator.now)
+    assert deferral.steps == ((dependant,),)
+    assert deferral.wait is not None
+    assert 0 < deferral.wait <= LONGEST_DELAY
+
+
+def test_messages_name_the_object_the_field_and_the_other_writer() -> None:
+    for action, managers, words in (
+        (
+            repair(minReplicas="1"),
+            ["gitops"],
+            "Field manager gitops changes .spec.minReplicas each time Conch restores",
+        ),
+        (repair(minReplicas="1"), ["conch"], "look for an admission webhook, or for another installation of Conch"),
+        (Delete(AUTOSCALED, "uid"), ["argo"], "Field manager argo creates it again each time Conch deletes it"),
+        (Apply(AUTOSCALED, {}, new=True), [], "Another writer deletes it each time Conch creates it"),
+    ):
+        operator = Operator()
+        operator.fight(action, 20)
+        operator.contests.note_managers(KEY, AUTOSCALED, managers)
+        [contest] = operator.contests.defer(KEY, [(action,)], operator.now).contests
+        refusal = contest.to_refusal()
+        assert refusal.message.startswith("HorizontalPodAutoscaler/magika-1: ")
+        assert words in refusal.message
+        assert (refusal.final, refusal.lasts) == (False, True)
+    assert ABSENT in dict(Delete(AUTOSCALED, "uid").changes).values()
+
+
+def test_settled_services_are_forgotten() -> None:
+    operator = Operator()
+    for number in range(100):
+        operator.contests.record(ServiceKey("demo", str(number)), [repair(minReplicas="1")], operator.now)
+    operator.now += WINDOW
+    operator.contests.record(KEY, [repair(minReplicas="1")], operator.now)
+    assert list(operator.contests._known) == [KEY]
+    operator.contests.forget(KEY)
+    assert not operator.contests._known
+
+
+def test_managers_are_those_that_own_the_field_or_the_list_around_it() -> None:
+    entries = [
+        {"manager": "conch", "fieldsV1": {"f:spec": {"f:maxReplicas": {}}}},
+        {"manager": "gitops", "fieldsV1": {"f:spec": {"f:minReplicas": {}, "f:rules": {}}}},
+        {"manager": "broken", "fieldsV1": None},
+    ]
+    meta = {"managedFields": entries}
+    assert find_managers(meta, FLOOR) == ("gitops",)
+    assert find_managers(meta, CEILING) == ("conch",)
+    assert find_managers(meta, ("f:spec", "f:rules", "f:matches")) == ("gitops",)
+    assert find_managers({}, FLOOR) == ()
