@@ -347,7 +347,7 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
         broken: Any = None
         writer, event_writer, contests = Writer(server, store.put), EventWriter(server, "test"), Contests()
         installations = Installations(queue.add, partial(read_lease, server))
-        claims = Claims("", installations, store, writer, event_writer, contests, time.time, time.monotonic)
+        claims = Claims(None, installations, event_writer, time.time)
         reconcile = Reconciler(
             store=store,
             gateways=None,

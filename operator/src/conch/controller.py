@@ -65,16 +65,7 @@ async def act(
     warnings = Warnings(queue.add, partial(latest_warning, server))
     installations = Installations(queue.add, partial(read_lease, server))
     writer, event_writer, contests = Writer(server, seen), EventWriter(server, settings.identity), Contests()
-    claims = Claims(
-        installation=settings.installation,
-        installations=installations,
-        store=store,
-        writer=writer,
-        event_writer=event_writer,
-        contests=contests,
-        clock=time.time,
-        monotonic=time.monotonic,
-    )
+    claims = Claims(settings.installation or None, installations, event_writer, time.time)
     reconcile = Reconciler(
         store=store,
         gateways=gateways,

@@ -84,9 +84,8 @@ class Reconciler:
             self.claims.forget(key)
             self.contests.forget(key)
             return Outcome()  # gone, and the garbage collector takes the children
-        claim = await self.claims.claim(key, body)
-        if not claim.is_ours:
-            return Outcome(wait=claim.wait, yields=True)
+        if not await self.claims.is_ours(key, body):
+            return Outcome(yields=True)
         world = observe(self.store, key, self.clock(), self.gateways, self.metrics_api, prometheus=self.prometheus)
         if world is None:
             return Outcome()
@@ -138,6 +137,7 @@ class Reconciler:
 
     async def _tell(self, key: ServiceKey, uid: str, before: Status, after: Status) -> bool:
         """Write the status and its events, if they are new; return whether the service is still there."""
+        after = after.model_copy(update={"installation": self.claims.installation})
         if after == before or self._status_due_in(key, after):
             return True
         ref = Ref(INFERENCE_SERVICE, key.name)

@@ -39,7 +39,6 @@ def tell(world: World, decisions: Decisions, unwritten: Mapping[str, Unwritten])
     return Status(
         **{**main, "ready": _ready_pods(every)},
         observed_generation=world.service.metadata.generation,
-        installation=world.service.status.installation,
         model=ServedModel(name=world.service.model_name),
         revisions=every,
         variants=tuple(

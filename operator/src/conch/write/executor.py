@@ -80,20 +80,14 @@ class Writer:
             return None
         return found["metadata"] if found else None
 
-    async def write_status(self, key: ServiceKey, uid: str, status: Mapping[str, Any], *, version: int = 0) -> bool:
+    async def write_status(self, key: ServiceKey, uid: str, status: Mapping[str, Any]) -> bool:
         """Write a service's whole status, or as much of it as the API server takes.
-
-        Args:
-            key: the service.
-            uid: its uid.
-            status: the status.
-            version: write it only if this is the service's resourceVersion still; 0: whatever it is.
 
         Returns:
             Whether the service is still there.
 
         Raises:
-            CallError: the API server takes nothing of it, or could not be asked; 409 if the version is another one.
+            CallError: the API server takes nothing of it, or could not be asked.
         """
         attempts = [status, *reductions(status)]
         stamp = fingerprint(status)
@@ -101,7 +95,7 @@ class Writer:
         size = size if known == stamp else 0  # what was rejected before is not sent again
         while True:
             try:
-                written = await self._apply_status(key, attempts[size], version)
+                written = await self._apply_status(key, attempts[size])
                 break
             except CallError as error:
                 if error.gone:
@@ -121,12 +115,11 @@ class Writer:
         self._seen(await self._apply_status(key, {"observedGeneration": NOT_OBSERVED}))
         return False
 
-    async def _apply_status(self, key: ServiceKey, status: Mapping[str, Any], version: int = 0) -> dict[str, Any]:
-        precondition = {"resourceVersion": str(version)} if version else {}
+    async def _apply_status(self, key: ServiceKey, status: Mapping[str, Any]) -> dict[str, Any]:
         body = {
             "apiVersion": INFERENCE_SERVICE.api_version,
             "kind": INFERENCE_SERVICE.name,
-            "metadata": {"name": key.name, "namespace": key.namespace, **precondition},
+            "metadata": {"name": key.name, "namespace": key.namespace},
             "status": status,
         }
         return await self._server.apply_status(INFERENCE_SERVICE, body, FIELD_MANAGER)
