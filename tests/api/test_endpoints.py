@@ -56,21 +56,20 @@ def listed(kube: Kube, namespace: str) -> set[str]:
 
 def at_the_pause(kube: Kube, namespace: str) -> tuple[str, str]:
     """Bring a second revision as far as the pause; return the names of both."""
-    body = isvc(minReplicas=2)
+    body = isvc()
     body["spec"]["rollout"] = {"steps": STEPS}
     kube.apply(body, namespace)
     until(settled(kube, namespace), "the service is Ready", 60)
     old = selected(kube, namespace)
-    body = isvc(uri="s3://models/two", minReplicas=2)
+    body = isvc(uri="s3://models/two")
     body["spec"]["rollout"] = {"steps": STEPS}
     kube.apply(body, namespace)
 
     def waits() -> str:
-        rollout = service(kube, namespace)["status"].get("rollout") or {}
-        candidate = service(kube, namespace)["status"].get("candidate")
-        revisions = {each["name"]: each for each in service(kube, namespace)["status"]["revisions"]}
-        there = rollout.get("reason") == "WaitsForPromotion" and revisions[candidate]["replicas"]["ready"] == 2
-        return str(candidate) if there else ""
+        status = service(kube, namespace)["status"]
+        there = {each["name"]: each["replicas"]["ready"] for each in status["revisions"]}
+        waits = (status.get("rollout") or {}).get("reason") == "WaitsForPromotion"
+        return str(status["candidate"]) if waits and there.get(status["candidate"]) else ""
 
     return old, until(waits, "the candidate's pods are ready", 60)
 
@@ -101,7 +100,7 @@ def test_a_switch_is_ready_when_the_endpoint_slices_list_the_new_pods_alone(
             assert f"Requests to Service magika go to revision {new} when its EndpointSlices list" in message
             time.sleep(5)
             writes = audit.writes(namespace)
-            assert [write for write in writes if "inferenceservices/status" in write] == writes[-1:], writes
+            assert len([write for write in writes if "inferenceservices/status" in write]) == 1, writes
             assert listed(kube, namespace) == {old}
             assert ready(kube, namespace) == ("Unknown", "EndpointsPending")
             assert condition(service(kube, namespace), "Serving")["status"] == "True"
@@ -128,7 +127,7 @@ def test_the_way_back_does_not_wait_for_endpoint_slices(
         with no_controllers(cluster):
             ask(kube, namespace, "promote")
             until(lambda: ready(kube, namespace)[1] == "EndpointsPending", "the switch waits", 30)
-            body = isvc(minReplicas=2)
+            body = isvc()
             body["spec"]["rollout"] = {"steps": []}
             kube.apply(body, namespace)
             until(lambda: selected(kube, namespace) == old, "the root Service selects the old revision again", 30)
@@ -158,7 +157,7 @@ def test_a_service_that_scales_and_loses_slices_says_what_is_so(
         assert condition(service(kube, namespace), "Ready")["lastTransitionTime"] == since
 
         with no_controllers(cluster):
-            kube.run("--namespace", namespace, "delete", "service/magika", "--cascade=orphan")
+            kube.run("--namespace", namespace, "delete", "service/magika")
             until(lambda: selected(kube, namespace) == name, "the Service is back", 30)
             until(lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"), "it is told", 30)
             assert kube.get(DEPLOYMENT, namespace, name)
