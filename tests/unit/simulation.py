@@ -7,7 +7,7 @@ is the API server's memory (uid, resourceVersion, ownership by server-side apply
 import copy
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from conch.api import Status
@@ -19,18 +19,22 @@ from conch.api.kinds import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     POD,
+    SERVICE,
     Kind,
     Ref,
     ServiceKey,
     ref_of,
 )
+from conch.api.meta import SERVING_NAME
 from conch.api.metrics import MetricsApi
+from conch.api.names import LABEL_NAME, LABEL_SERVICE_NAME
 from conch.api.times import format_time
 from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, find_stuck_objects, tell, to_measure
 from conch.decide.request import annotation
 from conch.desire import Images, desire
 from conch.observe import Gateways, Store, World, observe
 from conch.observe.capacity import Capacity, Holder, Node
+from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.measured import Measured
 from conch.plan import Action, Adopt, Apply, Delete, Release, plan, unwritten
@@ -87,6 +91,7 @@ class Cluster:
         self.warnings: dict[str, Trouble] = {}  # by uid, the latest event about an object
         self.told_gpus = True  # whether anybody has looked yet
         self.lists_pods = True  # whether Services take up the pods that become ready
+        self.unlisted: set[str] = set()  # Services whose EndpointSlices stay as they are
         self.accepted: frozenset[str] = frozenset()  # the revisions that the gateway last took up
         self.story: list[Event] = []
         self.status_writes = 0
@@ -130,27 +135,59 @@ class Cluster:
         self.store.discard(body)
         self._list_pods(body)
 
-    def _list_pods(self, pod: dict[str, Any]) -> None:
-        """After a change of a serving pod, let its revision's Service know which pods are ready."""
-        revision = pod["metadata"].get("labels", {}).get(names.LABEL_REVISION)
-        if pod["kind"] != "Pod" or not revision or not self.lists_pods:
+    def _list_pods(self, changed: dict[str, Any]) -> None:
+        """After a change of a pod or a Service, play the EndpointSlice controller."""
+        if changed["kind"] == SERVICE.name:
+            self._forget_slices(changed)
+        if changed["kind"] not in {POD.name, SERVICE.name} or not self.lists_pods:
             return
-        labels = pod["metadata"]["labels"]
-        pods = [body for ref, body in self.objects.items() if ref.kind == POD and body["metadata"]["labels"] == labels]
-        self.put(
-            {
-                "apiVersion": ENDPOINT_SLICE.api_version,
-                "kind": ENDPOINT_SLICE.name,
-                "metadata": {"name": f"{revision}-slice", "namespace": KEY.namespace, "labels": labels},
-                "endpoints": [
-                    {
-                        "conditions": {"ready": body["status"]["conditions"][0]["status"] == "True"},
-                        "targetRef": {"kind": "Pod", "name": body["metadata"]["name"], "uid": body["metadata"]["uid"]},
-                    }
-                    for body in pods
-                ],
-            }
-        )
+        for ref, service in list(self.objects.items()):
+            if ref.kind == SERVICE and ref.name not in self.unlisted:
+                self.list_pods(service)
+
+    def _forget_slices(self, service: dict[str, Any]) -> None:
+        """Delete the slices of a Service that is gone, as the garbage collector does."""
+        there = self.objects.get(Ref(SERVICE, service["metadata"]["name"]))
+        known = there["metadata"]["uid"] if there else None
+        for ref, body in list(self.objects.items()):
+            owner = (body["metadata"].get("ownerReferences") or [{}])[0]
+            if (
+                ref.kind == ENDPOINT_SLICE
+                and owner.get("name") == service["metadata"]["name"]
+                and owner["uid"] != known
+            ):
+                self.remove(ref)
+
+    def list_pods(self, service: dict[str, Any], pods: Sequence[str] | None = None) -> None:
+        """Write the EndpointSlice of a Service; `pods`: only these, and not those that it selects."""
+        name = service["metadata"]["name"]
+        ref = Ref(ENDPOINT_SLICE, f"{name}-slice")
+        endpoints = [
+            self._endpoint(pod)
+            for of, pod in self.objects.items()
+            if of.kind == POD and (_selects(service, pod) if pods is None else of.name in pods)
+        ]
+        before = self.objects.get(ref)
+        if before is not None and before["endpoints"] == endpoints:
+            return
+        known = {key: before["metadata"][key] for key in ("uid", "creationTimestamp")} if before is not None else {}
+        owner = {"kind": SERVICE.name, "name": name, "uid": service["metadata"]["uid"], "controller": True}
+        meta = {
+            "name": ref.name,
+            "namespace": KEY.namespace,
+            "labels": {**service["metadata"].get("labels", {}), LABEL_SERVICE_NAME: name},
+            "ownerReferences": [owner],
+        }
+        head = {"apiVersion": ENDPOINT_SLICE.api_version, "kind": ENDPOINT_SLICE.name}
+        self.put({**head, "metadata": {**meta, **known}, "endpoints": endpoints})
+
+    def _endpoint(self, pod: dict[str, Any]) -> dict[str, Any]:
+        meta = pod["metadata"]
+        ready = pod["status"]["conditions"][0]["status"] == "True" and "deletionTimestamp" not in meta
+        return {
+            "conditions": {"ready": ready},
+            "targetRef": {"kind": "Pod", "name": meta["name"], "uid": meta["uid"]},
+        }
 
     def put_class(self, features: list[Any] | None = None) -> None:
         """Let there be the class of all Gateways, which supports some features, or does not tell."""
@@ -318,6 +355,7 @@ class Cluster:
                     "namespace": KEY.namespace,
                     "uid": uid,
                     "labels": {
+                        LABEL_NAME: SERVING_NAME,
                         names.LABEL_SERVICE: KEY.name,
                         names.LABEL_REVISION: revision,
                         **({names.LABEL_VARIANT: variant} if variant else {}),
@@ -371,6 +409,12 @@ class Cluster:
             case Apply(ref, wanted, new):
                 assert new == (self.store.get(KEY, ref) is None)
                 self.put(_merged(self.objects.get(ref), wanted))
+
+
+def _selects(service: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
+    """Whether a Service selects a pod."""
+    selector, labels = mapping(service["spec"].get("selector")), pod["metadata"]["labels"]
+    return bool(selector) and all(labels.get(name) == value for name, value in selector.items())
 
 
 def named(route: Mapping[str, Any]) -> Iterator[str]:

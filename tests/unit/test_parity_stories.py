@@ -260,3 +260,53 @@ def test_a_job_whose_pod_the_cluster_refuses_says_so() -> None:
     assert rollout_of(cluster).reason == "JobPodsRefused"
     assert f"Job {job(new).name}: Error creating" in rollout_of(cluster).message
     assert routed(cluster) == {stable: 100}
+
+
+def test_beside_a_stable_revision_that_never_answers_a_candidate_goes_on_at_the_deadline() -> None:
+    """To roll back would mean to send all requests to pods that do not answer."""
+    said = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}]}
+    cluster = Cluster(manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    come_up(cluster, stable)
+    crash = {"name": "triton", "ready": False, "restartCount": 5, "lastState": {"terminated": {"exitCode": 1}}}
+    for index in range(2):
+        cluster.pod(stable, index, ready=False, containerStatuses=[crash])
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    for _ in range(3):
+        cluster.start_pods(new)
+        cluster.accept_routes()
+        cluster.settle()
+    assert rollout_of(cluster).reason == "ComparingAnswers"
+    assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision. To skip it, promote")
+    assert job(new) not in cluster.objects
+    cluster.now += 901
+    cluster.settle()
+    assert routed(cluster) == {new: 100}
+    gate = gate_of(cluster)
+    assert gate.verdict == "Passed"
+    assert gate.message.startswith("Not applied, since the stable revision has no ready pod. Container triton of")
+
+
+def test_a_stable_revision_that_is_back_in_time_is_compared_with() -> None:
+    said = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}]}
+    cluster = Cluster(manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    come_up(cluster, stable)
+    for index in range(2):
+        cluster.pod(stable, index, ready=False)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    for _ in range(3):
+        cluster.start_pods(new)
+        cluster.settle()
+    cluster.now += 600
+    cluster.start_pods(stable)
+    cluster.settle()
+    assert job(new) in cluster.objects
+    told(cluster, new, WRONG)
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")

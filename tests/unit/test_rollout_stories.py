@@ -1,6 +1,9 @@
 """Stories of one service, told to the pure rooms: who serves, what is written, what is said."""
 
+import copy
 from typing import Any
+
+import pytest
 
 from conch.api.kinds import (
     AUTOSCALER,
@@ -12,7 +15,7 @@ from conch.api.kinds import (
     SERVICE,
     Ref,
 )
-from conch.api.names import ANNOTATION_MODEL
+from conch.api.names import ANNOTATION_MODEL, ANNOTATION_STABLE
 from conch.decide import pods_to_ask, tell_unreadable
 from conch.desire import Images
 from conch.observe import Unreadable, observe
@@ -29,9 +32,9 @@ def selected(cluster: Cluster) -> str:
     return revision
 
 
-def served(**predictor: Any) -> Cluster:
-    """A service that serves."""
-    cluster = Cluster(manifest(**predictor))
+def served(**said: Any) -> Cluster:
+    """A service that serves; `said`: the arguments of `manifest`."""
+    cluster = Cluster(manifest(**said))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
@@ -267,7 +270,8 @@ def test_a_service_made_again_waits_for_the_old_ones_children_to_go() -> None:
     cluster.put(body)
     assert cluster.reconcile() == [], "all its names are still taken by what is about to be collected"
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
-    for ref in [ref for ref in cluster.objects if ref.kind.name not in {"InferenceService", "Pod"}]:
+    # EndpointSlices go with their Service.
+    for ref in [ref for ref in cluster.objects if ref.kind.name not in {"InferenceService", "Pod", "EndpointSlice"}]:
         cluster.remove(ref)
     assert len(cluster.reconcile()) == 6
 
@@ -390,3 +394,57 @@ def test_a_pod_that_finds_other_content_is_told_while_the_others_serve_on() -> N
     cluster.pod(name, 1, ready=True)
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
+
+
+@pytest.mark.parametrize("other", ["the candidate", "one of the history"])
+def test_a_stable_annotation_that_somebody_edited_is_not_believed(other: str) -> None:
+    """It says what carries the service, so the candidate would take over without its steps."""
+    cluster = served(rollout={"steps": [{"pause": "Manual"}], "progressDeadline": "15m"})
+    first = selected(cluster)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    second = cluster.decision().wanted
+    cluster.start_pods(second)
+    cluster.ask("promote 2")
+    cluster.settle()
+    assert selected(cluster) == second
+    cluster.edit(uri="s3://models/v3")
+    cluster.settle()
+    third = cluster.decision().wanted
+    cluster.start_pods(third)
+    cluster.settle()
+    root = copy.deepcopy(cluster.objects[ROOT])
+    root["metadata"]["annotations"][ANNOTATION_STABLE] = third if other == "the candidate" else first
+    cluster.put(root)
+    cluster.settle()
+    assert cluster.objects[ROOT]["metadata"]["annotations"][ANNOTATION_STABLE] == second
+    assert selected(cluster) == second
+    assert (cluster.status.stable, cluster.status.candidate) == (second, third)
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert rollout.reason == "WaitsForPromotion"
+
+
+def test_a_status_that_was_not_written_does_not_undo_a_switch_nor_refuse_its_request() -> None:
+    cluster = served(rollout={"steps": [{"pause": "Manual"}], "progressDeadline": "15m"})
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    new = cluster.decision().wanted
+    cluster.start_pods(new)
+    cluster.settle()
+    cluster.ask("promote 2")
+    before = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["status"])
+    cluster.reconcile()
+    assert selected(cluster) == new
+    body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
+    cluster.put({**body, "status": before})
+    cluster.settle()
+    assert selected(cluster) == cluster.status.stable == new
+    assert cluster.condition("Ready") == ("True", "Served")
+    request = cluster.status.request
+    assert request is not None
+    assert (request.text, request.state) == ("promote 2", "Done")
+    cluster.ask("promote 2 again")
+    cluster.settle()
+    assert cluster.status.request is not None
+    assert cluster.status.request.state == "Refused", "there is nothing to promote any more"

@@ -14,6 +14,7 @@ import kopf
 import structlog
 
 from conch.api.kinds import (
+    ENDPOINT_SLICE,
     GATEWAYS,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
@@ -32,6 +33,8 @@ from conch_contract import names
 
 # Deletions that fall into the gap of a broken watch are told by nobody; an audit of uids finds them.
 AUDIT_SECONDS: Final = 600
+# A pod comes into the EndpointSlices of two Services, its revision's and the root Service. One reconcile for both.
+SLICE_SECONDS: Final = 0.05
 _TURNS: Final = 0.1  # seconds; many turns of the loop
 _log = structlog.get_logger("conch")
 
@@ -51,7 +54,10 @@ class Intake:
         competitors = self._competitors(body)
         key = self.store.discard(body) if gone else self.store.put(body)
         if key is not None:
-            self.queue.add(key)
+            if kind_of(body) == ENDPOINT_SLICE:
+                self.queue.add_after(key, SLICE_SECONDS)
+            else:
+                self.queue.add(key)
             for competitor in competitors | self._competitors(body):
                 self.queue.add(competitor)
 

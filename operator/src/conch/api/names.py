@@ -25,6 +25,8 @@ FIELD_MANAGER: Final = "conch"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 LABEL_NAME: Final = "app.kubernetes.io/name"
 LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
+# Kubernetes' own, on an EndpointSlice: its Service.
+LABEL_SERVICE_NAME: Final = "kubernetes.io/service-name"
 
 # On children: the hash of what was applied, so that an unchanged world costs no write.
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"

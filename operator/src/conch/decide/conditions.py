@@ -14,11 +14,11 @@ from conch.decide.rollout import Decision
 from conch.decide.scaling import autoscaling
 from conch.decide.sleep import NOT_YET, asleep, wakes_up
 from conch.decide.steps import GPU_SHORT
-from conch.decide.trouble import find_changed_content, trouble
+from conch.decide.trouble import find_changed_content, find_unlisted_pod, trouble
 from conch.decide.verdict import Truth, Unwritten, Verdict
 from conch.decide.warm import find_refused_job, warmup_failed
 from conch.observe import Trouble, World
-from conch.traffic import router_of
+from conch.traffic import find_endpoint_lag, router_of
 
 ASLEEP: Final = "ScaledToZero"
 WAKING: Final = "WakingUp"
@@ -33,36 +33,40 @@ _PERHAPS: Final = frozenset({"GatewaySilent"})
 def verdicts_of(world: World, decision: Decision, unwritten: Unwritten | None, *, routed: bool) -> list[Verdict]:
     """All conditions that the predictor, or a variant, has at this moment."""
     refused = Trouble(unwritten.reason, unwritten.message) if unwritten is not None and unwritten.lasts else None
-    found = refused or _held(decision) or trouble(world, decision.wanted)
+    found = refused or _held(decision) or trouble(world, decision.wanted) or find_unlisted_pod(world, decision.wanted)
     if not decision.admitted:
         found = found or warmup_failed(world, decision.wanted) or find_refused_job(world, decision.wanted, parity=False)
-    done = decision.wanted == decision.serving == world.routed and decision.admitted
+    moved = decision.wanted == decision.serving and decision.admitted
+    # The same before and after the write of the selector, so that the status is written once.
+    lag = find_endpoint_lag(world, decision.wanted) if moved else None
+    done = moved and decision.wanted == world.routed
     sleeps = asleep(world, decision.rollout, decision.wanted)
     there = done and (sleeps or world.ready(decision.wanted) >= floor_of(world.service))
     hinders = _hindered(decision, _PASSING | _PERHAPS) if there else None
     changed = find_changed_content(world, decision.serving) if there else None
-    in_force = there and _programmed(world, decision, routed=routed) and hinders is None
+    in_force = there and _programmed(world, decision, routed=routed) and hinders is None and lag is None
     up = in_force and changed is None and refused is None
     pending = unwritten if unwritten is not None and not unwritten.lasts and not _was_ready(world) else None
-    ready = _ready(world, decision, found or hinders, up=up)
+    ready = _ready(world, decision, found or hinders, lag, up=up)
     if up and pending is not None:
         up, ready = False, Verdict(ConditionType.READY, "Unknown", "Progressing", pending.message)
     verdicts = [
         ready,
         _serving(world, decision, found),
-        _complete(world, decision, found, done=done),
+        _complete(world, decision, found, lag, done=done),
     ]
     if world.service.spec.predictor.scales:
         verdicts.append(autoscaling(world, decision.serving))
     if world.service.spec.traffic is not None:
-        verdicts.append(_traffic(world, decision, routed=routed))
+        verdicts.append(_traffic(world, decision, lag, routed=routed))
     stuck = (decision.in_force.unsupported or changed) if there else None
     stalls = refused if unwritten is not None and unwritten.final else None
-    if stalls is not None or decision.overdue or decision.failed or stuck is not None:
+    overdue = decision.overdue and lag is None and not up
+    if stalls is not None or overdue or decision.failed or stuck is not None:
         why = stalls or (_failure(decision) if decision.failed else stuck or _late(found))
         verdicts.append(Verdict(ConditionType.STALLED, "True", why.reason, why.message))
     elif not up:
-        waits = refused or decision.rollout or hinders or pending
+        waits = refused or lag or decision.rollout or hinders or pending
         told = waits.message if waits else f"Revision {decision.wanted} is coming up."
         verdicts.append(Verdict(ConditionType.RECONCILING, "True", "Progressing", told))
     return verdicts
@@ -100,16 +104,16 @@ def _failure(decision: Decision) -> Trouble:
     )
 
 
-def _ready(world: World, decision: Decision, found: Trouble | None, *, up: bool) -> Verdict:
+def _ready(world: World, decision: Decision, found: Trouble | None, lag: Trouble | None, *, up: bool) -> Verdict:
     """Whether the latest spec is served as asked."""
     kind = ConditionType.READY
     if up:
         return Verdict(kind, "True", *_as_asked(world, decision))
-    if decision.failed:
-        why = _failure(decision)
+    why = _failure(decision) if decision.failed else found
+    if why is not None:
         return Verdict(kind, "False", why.reason, why.message)
-    if found is not None:
-        return Verdict(kind, "False", found.reason, found.message)
+    if lag is not None:
+        return Verdict(kind, "Unknown", lag.reason, lag.message)
     if decision.overdue:
         return Verdict(kind, "False", "ProgressDeadlineExceeded", f"Revision {decision.wanted} is not ready in time.")
     if decision.rollout is not None:
@@ -144,16 +148,18 @@ def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict
     return Verdict(kind, "False", "NoReadyPods", found.message if found else "No pod is ready.")
 
 
-def _complete(world: World, decision: Decision, found: Trouble | None, *, done: bool) -> Verdict:
+def _complete(world: World, decision: Decision, found: Trouble | None, lag: Trouble | None, *, done: bool) -> Verdict:
     """Whether the revision that the spec asks for is the one that serves."""
     kind = ConditionType.ROLLOUT_COMPLETE
     before = world.service.status.condition(kind)
     once = before is not None and before.status == "True" and world.service.status.stable == decision.wanted
-    if done and (once or world.ready(decision.wanted) >= decision.needed):
+    if done and (once or (lag is None and world.ready(decision.wanted) >= decision.needed)):
         return Verdict(kind, "True", "Complete", f"Revision {decision.wanted} serves.")
     if decision.failed:
         why = _failure(decision)
         return Verdict(kind, "False", why.reason, why.message)
+    if lag is not None:
+        return Verdict(kind, "False", lag.reason, lag.message)
     if decision.overdue:
         why = _late(found)
         return Verdict(kind, "False", why.reason, f"Revision {decision.wanted}: {why.message}")
@@ -163,7 +169,7 @@ def _complete(world: World, decision: Decision, found: Trouble | None, *, done: 
     return Verdict(kind, "False", "Progressing", told)
 
 
-def _traffic(world: World, decision: Decision, *, routed: bool) -> Verdict:
+def _traffic(world: World, decision: Decision, lag: Trouble | None, *, routed: bool) -> Verdict:
     """Whether what shares requests out has taken up what it was told; `routed`: the route says it."""
     kind = ConditionType.TRAFFIC_PROGRAMMED
     hinders = _hindered(decision, _PASSING)
@@ -174,7 +180,7 @@ def _traffic(world: World, decision: Decision, *, routed: bool) -> Verdict:
         if doubt is not None:
             return Verdict(kind, "Unknown", doubt.reason, doubt.message)
         return Verdict(kind, "True", "Programmed", "Requests are shared out as asked.")
-    trouble = decision.in_force.trouble
+    trouble = decision.in_force.trouble or lag
     told = trouble.message if trouble else "The traffic has not followed the last change yet."
     return Verdict(kind, "Unknown", "Pending", told)
 

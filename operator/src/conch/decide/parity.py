@@ -4,6 +4,7 @@ A Job replays requests to both (`conch.desire.parity`); its report becomes the g
 remembers when the Job is gone. Who promotes a candidate that it holds passes it: asked again, it would say the same.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 from conch.api import InferenceService, RolloutStatus
@@ -15,17 +16,43 @@ from conch_contract import Disagreement, ParityReport
 from conch_contract.parity import COMPARED
 
 
-def parity_status(gate: Gate, report: ParityReport | None, memory: RolloutStatus, now: float) -> GateStatus:
+@dataclass(frozen=True)
+class SilentStable:
+    """A stable revision without a ready pod, with which no candidate can be compared."""
+
+    message: str  # why
+    is_late: bool  # whether the candidate has waited for it until the progress deadline
+
+
+def parity_status(
+    gate: Gate, report: ParityReport | None, memory: RolloutStatus, now: float, silent: SilentStable | None = None
+) -> GateStatus:
     """Return what the gate says.
+
+    It is not applied when the stable revision has had no ready pod until the progress deadline: to roll back would
+    mean to send all requests to that revision.
 
     Args:
         gate: the parity gate, with its name.
         report: what the Job told, None while it has not.
         memory: of the rollout; with what the gate said before.
         now: seconds since the epoch.
+        silent: why the stable revision has no ready pod; None: it has one.
     """
     before = next((status for status in memory.gates if status.name == gate.name), None)
-    return before if before is not None and before.judged else _judged(gate, report, now)
+    if before is not None and before.judged:
+        return before
+    return _without_stable(gate, silent, now) if silent is not None and report is None else _judged(gate, report, now)
+
+
+def _without_stable(gate: Gate, silent: SilentStable, now: float) -> GateStatus:
+    """Return what the gate says while the stable revision has no ready pod."""
+    status = GateStatus.of(gate).model_copy(update={"bound": bound_of(gate)})
+    if not silent.is_late:
+        waits = f"Waits for a ready pod of the stable revision. To skip it, promote the candidate. {silent.message}"
+        return status.model_copy(update={"message": waits})
+    told = f"Not applied, since the stable revision has no ready pod. {silent.message}"
+    return status.model_copy(update={"verdict": Verdict.PASSED.value, "judged": moment(now), "message": told})
 
 
 def overruled(status: GateStatus, now: float) -> GateStatus:

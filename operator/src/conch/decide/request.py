@@ -23,6 +23,7 @@ from conch.api import InferenceService, RolloutState, RolloutStatus
 from conch.api.names import ANNOTATION_REQUEST
 from conch.api.status import RequestStatus
 from conch.api.text import clean
+from conch.decide.naming import revision_name
 
 DONE: Final = "Done"
 REFUSED: Final = "Refused"
@@ -80,10 +81,19 @@ def build_request_status(service: InferenceService, rollout: RolloutStatus | Non
     held = rollout is not None and (rollout.reason == PAUSED_BY_HAND or rollout.unavailable_since is not None)
     if rollout is not None and request is not None and (rollout.request == said or (request.verb == "pause" and held)):
         return RequestStatus(text=text, state=DONE)
+    if request is not None and request.verb == "promote" and rollout is None and _has_taken_over(service):
+        return RequestStatus(text=text, state=DONE)
     match = _FORM.fullmatch(said)
     if match is not None and int(match[2]) > service.metadata.generation:
         return RequestStatus(text=text, state=PENDING, message=f"It is for generation {match[2]} of the spec")
     return RequestStatus(text=text, state=REFUSED, message=_explain_refusal(service, said, request, rollout))
+
+
+def _has_taken_over(service: InferenceService) -> bool:
+    """Whether the status has a rollout under way that is over: the status write of its last step failed."""
+    before = service.status.rollout
+    wanted = revision_name(service.track, service.spec.predictor)
+    return before is not None and before.revision == wanted and before.state != RolloutState.FAILED
 
 
 def _explain_refusal(

@@ -15,16 +15,16 @@ from conch.decide.gates import judge_all
 from conch.decide.history import forgotten, number_of
 from conch.decide.living import Change, Living, ceiling_of, drains, floor_of, living_of
 from conch.decide.naming import revision_name
-from conch.decide.parity import compares, parity_status, parity_waits
+from conch.decide.parity import SilentStable, compares, parity_status, parity_waits
 from conch.decide.request import Request
 from conch.decide.room import awaits, entered, judged
 from conch.decide.sleep import may_rest
 from conch.decide.steps import LAST, Facts, advance, again, begin, get_step
-from conch.decide.trouble import crash_loop, not_answering, trouble
+from conch.decide.trouble import crash_loop, find_unlisted_pod, not_answering, trouble
 from conch.decide.warm import asks_for_warmup, find_refused_job, warmed, warmup_failed, warmup_waits
 from conch.observe import Trouble, World
 from conch.observe.measured import Measured
-from conch.traffic import InForce, Shares, router_of
+from conch.traffic import InForce, Shares, router_of, wrote_stable
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,14 @@ def _change(world: World) -> Change:
 
 
 def _stable(world: World, wanted: str) -> str:
-    """The revision that carries the service: the one the root Service names; if nobody knows, the status's."""
+    """The revision that carries the service: the one the root Service names, or else the status.
+
+    The root Service is written before the status, so it comes first, unless its annotation was edited.
+    """
     if not _served_before(world):
         return wanted
-    for name in (world.routed, world.service.status.stable):
+    named_by = (world.routed, world.service.status.stable)
+    for name in named_by if wrote_stable(world) else reversed(named_by):
         if name and world.is_known(name):
             return name
     return wanted
@@ -152,7 +156,8 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
         ),
         achieved=change.in_force.achieved.get(wanted, 0),
         traffic=change.in_force.trouble,
-        down=trouble(world, wanted),
+        follower=_find_follower(change),
+        down=trouble(world, wanted) or find_unlisted_pod(world, wanted),
         unavailable=not_answering(world, wanted),
         broken=warmup_failed(world, wanted) or (crash_loop(world, wanted) if memory.weight else None),
         warm=warmup_waits(world, wanted) or _find_parity_wait(world, wanted, parity_waits(parity, gates)),
@@ -163,6 +168,12 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
         request=Request.of(service),
     )
     return advance(memory, service.spec.rollout, facts)
+
+
+def _find_follower(change: Change) -> str:
+    """Return what shows that a change of the shares is in force."""
+    service = change.service
+    return f"the EndpointSlices of Service {service.track} show" if change.router.atomic else "the gateway shows"
 
 
 def _find_parity_wait(world: World, wanted: str, waits: Trouble | None) -> Trouble | None:
@@ -185,13 +196,22 @@ def _judge(change: Change, memory: RolloutStatus) -> tuple[GateStatus, ...]:
     if memory.state == RolloutState.FAILED:
         return ()
     world, since = change.world, parse_time(memory.since)
-    gates = named(change.service.spec.rollout.analysis)
-    compared = [
-        parity_status(gate, world.parities.get(change.wanted), memory, world.now) for gate in gates if gate.parity
-    ]
+    gates, silent = named(change.service.spec.rollout.analysis), _find_silent_stable(change, memory)
+    report = world.parities.get(change.wanted)
+    compared = [parity_status(gate, report, memory, world.now, silent) for gate in gates if gate.parity]
     asked = [gate for gate in gates if memory.weight and not gate.parity]
     judged = judge_all(asked, world.measured.get(change.wanted, Measured()), memory.gates, world.now, since)
     return (*compared, *(judgement.status for judgement in judged))
+
+
+def _find_silent_stable(change: Change, memory: RolloutStatus) -> SilentStable | None:
+    """Return why the stable revision has no ready pod; None: it has one."""
+    world, stable = change.world, change.stable
+    if world.ready(stable):
+        return None
+    why = trouble(world, stable) or not_answering(world, stable)
+    waited = world.now - parse_time(memory.since)
+    return SilentStable(why.message, waited >= change.service.spec.rollout.progress_deadline_seconds)
 
 
 def split(stable: str, candidate: str, weight: int) -> dict[str, int]:

@@ -36,6 +36,7 @@ class Facts:
     follows: Callable[[int], bool]  # weight -> whether the traffic gives the candidate just that
     achieved: int  # the candidate's share as far as anybody can tell, in percent
     traffic: Trouble | None = None  # why the traffic does not follow
+    follower: str = "the gateway shows"  # what tells that the traffic follows, with its verb
     down: Trouble | None = None  # why the candidate's pods are not up
     unavailable: Trouble | None = None  # the finding for a candidate without ready pods
     broken: Trouble | None = None  # why it must not go on, whatever the step
@@ -268,7 +269,7 @@ def _weight(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) 
         memory = memory.model_copy(update={"weight": weight, "since": format_time(facts.now)})
     if facts.follows(weight):
         return memory, None
-    told = f"{weight} % is asked for; the traffic has not followed yet."
+    told = f"{weight} % of the requests are to go to {memory.revision}; {facts.follower} another state."
     return memory, facts.traffic or Trouble("WaitsForTraffic", told)
 
 

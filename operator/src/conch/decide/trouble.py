@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from conch.observe import Pod, Trouble, World
+from conch.observe.fields import moment
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.remedies import SHARED_MEMORY
 
@@ -16,6 +17,8 @@ from conch_contract.remedies import SHARED_MEMORY
 CRASHES: Final = 2
 # 128 and SIGBUS: a process wrote to memory that /dev/shm has no room for.
 BUS_ERROR: Final = 135
+# A pod that is ready is in the EndpointSlices of its Service within a second or two.
+LISTED_SECONDS: Final = 30.0
 CONTENT_CHANGED: Final = "ContentChanged"  # the agent's word
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
@@ -101,6 +104,21 @@ def model_failed(world: World, revision: str) -> Trouble | None:
         for model in pod.report.models if pod.report else ():
             if model.state is ModelState.FAILED:
                 return Trouble(model.reason or "ModelFailed", _sentence(model))
+    return None
+
+
+def find_unlisted_pod(world: World, revision: str) -> Trouble | None:
+    """Return the finding for a pod that has been ready for a while, and that its Service does not list."""
+    for pod in world.pods_of(revision):
+        since = moment(pod.status["readySince"])
+        is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod.status["conditions"])
+        if pod.ready or not is_ready or since is None or world.now - since <= LISTED_SECONDS:
+            continue
+        return Trouble(
+            "EndpointsMissing",
+            f"Pod {pod.name} is ready since {pod.status['readySince']}, and no EndpointSlice of Service {revision}"
+            " lists it. Check that kube-controller-manager runs and may write EndpointSlices.",
+        )
     return None
 
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from conch.api.kinds import ENDPOINT_SLICE, INFERENCE_SERVICE, Kind, Ref, ServiceKey, kind_of, ref_of
+from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref, ServiceKey, kind_of, ref_of
 from conch.observe.hostnames import Hostnames
 from conch.observe.trim import trim
 from conch_contract import names
@@ -139,11 +139,8 @@ def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
     """
     meta = body["metadata"]
     labels = meta.get("labels") or {}
-    kind = kind_of(body)
-    if kind == INFERENCE_SERVICE:
+    if kind_of(body) == INFERENCE_SERVICE:
         return ServiceKey(meta["namespace"], meta["name"])
-    if kind == ENDPOINT_SLICE and names.LABEL_REVISION not in labels:
-        return None  # the root Service's: it has the pods of a revision's once more
     service = _controller(meta) or labels.get(names.LABEL_SERVICE)
     return ServiceKey(meta["namespace"], service) if service else None
 

@@ -82,17 +82,23 @@ def trim(body: Mapping[str, Any]) -> dict[str, Any]:
     if kind == POD:
         kept.pop("spec", None)
     if kind == ENDPOINT_SLICE:
-        kept = {field: kept[field] for field in ("apiVersion", "kind")} | {"pods": _answering(body)}
+        meta.pop("annotations", None)  # the time of its last change
+        kept = {field: kept[field] for field in ("apiVersion", "kind")} | {"pods": _ready_endpoints(body)}
     read = _STATUS.get(kind)
     if read is not None:
         kept["status"] = read(body.get("status") or {})
     return {**kept, "metadata": meta}
 
 
-def _answering(body: Mapping[str, Any]) -> list[str]:
-    """Return the uids of the pods to which an EndpointSlice sends requests."""
-    endpoints = (point for point in mappings(body.get("endpoints")) if mapping(point.get("conditions")).get("ready"))
-    return sorted(filter(None, (text(mapping(point.get("targetRef")).get("uid")) for point in endpoints)))
+def _ready_endpoints(body: Mapping[str, Any]) -> list[str]:
+    """Return the uids of the pods that an EndpointSlice lists as ready; a condition that is absent means ready.
+
+    Source: kubernetes.io, the EndpointSlice page ("Conditions"). A pod that ends is not ready there.
+    """
+    endpoints = (
+        point for point in mappings(body.get("endpoints")) if mapping(point.get("conditions")).get("ready") is not False
+    )
+    return sorted({uid for point in endpoints if (uid := text(mapping(point.get("targetRef")).get("uid")))})
 
 
 def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from conch.api.names import (
     ANNOTATION_DIGEST,
     ANNOTATION_GENERATION,
     ANNOTATION_STABLE,
+    LABEL_SERVICE_NAME,
 )
 from conch.observe.capacity import Capacity
 from conch.observe.fields import annotations_of, labels_of, mapping, mappings, number
@@ -46,6 +47,8 @@ from conch.observe.warmup import present, warmups
 from conch_contract import AgentReport, ParityReport, WarmupReport, names
 
 Body = Mapping[str, Any]  # a Kubernetes object, as its manifest spells it
+Endpoints = Mapping[str, frozenset[str]]
+"""By Service of the service, the uids of the pods that its EndpointSlices list as ready."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,29 @@ class Pod:
     revision: str
     variant: str
     ip: str
-    ready: bool  # and its revision's Service sends requests to it
+    ready: bool  # and the EndpointSlices of its revision's Service list it
     leaving: bool
     status: Body
     report: AgentReport | None = None
 
     @classmethod
-    def parse(cls, body: Body, answering: frozenset[str]) -> Self:
-        """Read a trimmed pod; `answering` are the uids that Services know as ready.
+    def parse(cls, body: Body, endpoints: Endpoints) -> Self:
+        """Read a trimmed pod.
 
         A pod's own condition comes first, its place in the EndpointSlices a moment later, and a gateway that is
         told in between finds nobody behind the Service (measured on Traefik: 503 for a second or two).
         """
         meta, status = body["metadata"], body["status"]
+        revision = meta.get("labels", {}).get(names.LABEL_REVISION, "")
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
         over = status["phase"] in {"Failed", "Succeeded"}
         return cls(
             name=meta["name"],
             uid=meta["uid"],
-            revision=meta.get("labels", {}).get(names.LABEL_REVISION, ""),
+            revision=revision,
             variant=meta.get("labels", {}).get(names.LABEL_VARIANT, ""),
             ip=status["podIP"],
-            ready=ready and not over and meta["uid"] in answering,
+            ready=ready and not over and meta["uid"] in endpoints.get(revision, ()),
             leaving=over or "deletionTimestamp" in meta,
             status=status,
         )
@@ -146,6 +150,7 @@ class World:
     revisions: Mapping[str, Revision] = field(default_factory=dict)
     authors: Mapping[str, str] = field(default_factory=dict)  # field managers that last wrote a variant; "": predictor
     pods: tuple[Pod, ...] = ()
+    endpoints: Endpoints = field(default_factory=dict)
     metrics_api: MetricsApi = "builtin"  # who tells autoscalers of Triton, as the installer says
     prometheus: str = ""  # the URL at which KEDA asks about Triton, as the installer says
     gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
@@ -196,6 +201,12 @@ class World:
     def ready(self, revision: str) -> int:
         """How many pods of a revision answer requests."""
         return sum(pod.ready for pod in self.pods_of(revision))
+
+    @property
+    def listed_pods(self) -> tuple[Pod, ...]:
+        """The pods that the EndpointSlices of the root Service list as ready, those that leave included."""
+        listed = self.endpoints.get(self.service.track, frozenset())
+        return tuple(pod for pod in self.pods if pod.uid in listed)
 
     def replicas(self, revision: str) -> int:
         """How many pods a revision's Deployment wants at this moment; 0 if there is none."""
@@ -283,10 +294,10 @@ def observe(
         return Unreadable(meta["uid"], meta["generation"], body.get("status") or {}, _complaint(error))
     bodies = [objects.pop(ref) for ref in list(objects) if ref.kind == POD]
     slices = [objects.pop(ref) for ref in list(objects) if ref.kind == ENDPOINT_SLICE]
-    answering = frozenset(uid for each in slices for uid in each["pods"])
-    pods = [Pod.parse(pod, answering) for pod in bodies if _JOBS.isdisjoint(labels_of(pod))]
     uid = body["metadata"]["uid"]
     ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid or is_orphan(child, key.name)}
+    endpoints = _read_endpoints(slices, ours)
+    pods = [Pod.parse(pod, endpoints) for pod in bodies if _JOBS.isdisjoint(labels_of(pod))]
     records = (Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION)
     return World(
         service=service,
@@ -296,6 +307,7 @@ def observe(
         revisions={record.name: record for record in records if record is not None},
         authors=body["metadata"].get(AUTHORS, {}),
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),
+        endpoints=endpoints,
         metrics_api=metrics_api,
         prometheus=prometheus,
         gateways=None if gateways is None else gateways.look(named_gateways(body)),
@@ -304,6 +316,21 @@ def observe(
         parities=parities(bodies, ours.values()),
         idle_jobs=_find_idle_jobs(bodies, ours.values()),
     )
+
+
+def _read_endpoints(slices: Iterable[Body], children: Mapping[Ref, Body]) -> dict[str, frozenset[str]]:
+    """Return the pods that each Service lists as ready.
+
+    A Service has a slice for each address family and each hundred pods. Those of a deleted Service of the same name
+    count for nothing: the EndpointSlice controller removes them.
+    """
+    found: dict[str, set[str]] = {}
+    for each in slices:
+        name = str(labels_of(each).get(LABEL_SERVICE_NAME, ""))
+        service = children.get(Ref(SERVICE, name))
+        if service is not None and controller_uid(each) == service["metadata"]["uid"]:
+            found.setdefault(name, set()).update(each["pods"])
+    return {name: frozenset(uids) for name, uids in found.items()}
 
 
 def _find_idle_jobs(pods: Iterable[Body], children: Iterable[Body]) -> dict[str, Body]:

@@ -10,7 +10,13 @@ from conch.observe import World
 from conch.traffic.features import mirrors_for_sure, no_mirror
 from conch.traffic.gateway import GatewayRouter, MirrorRouter
 from conch.traffic.router import InForce, Shares, TrafficRouter, Way
-from conch.traffic.service import ReplicaRouter, ServiceRouter, root_service
+from conch.traffic.service import (
+    ReplicaRouter,
+    ServiceRouter,
+    find_endpoint_lag,
+    root_service,
+    wrote_stable,
+)
 from conch.traffic.shared import is_written, route_wait, shared_resources
 
 __all__ = [
@@ -22,6 +28,7 @@ __all__ = [
     "Shares",
     "TrafficRouter",
     "Way",
+    "find_endpoint_lag",
     "is_written",
     "mirrors_for_sure",
     "no_mirror",
@@ -30,6 +37,7 @@ __all__ = [
     "router_of",
     "shared_resources",
     "still_reached",
+    "wrote_stable",
 ]
 
 

@@ -4,6 +4,7 @@ Source: gateway-api.sigs.k8s.io, GEP-1364 (route status).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from conch.api import InferenceService, Traffic
@@ -14,6 +15,7 @@ from conch.observe.gateways import GatewayKey, SeenGateway, SeenGateways
 from conch.traffic.features import find_hostname_conflict, missing, no_mirror, no_timeout
 from conch.traffic.route import GATEWAY, parents, shared_out
 from conch.traffic.router import InForce, Shares, Way, largest
+from conch.traffic.service import listed_revisions
 from conch.traffic.slots import Slot, read_slots
 
 _INACTIVE: Final = Trouble(
@@ -40,6 +42,12 @@ class GatewayRouter:
 
         What a gateway that is gone once said of the route still stands in its status, and counts for nothing.
         """
+        found = self._in_route(world)
+        # Clients in the cluster reach the root Service without the gateway.
+        return replace(found, reachable=found.reachable | listed_revisions(world).keys())
+
+    def _in_route(self, world: World) -> InForce:
+        """What the route says, and the gateways of it."""
         route = world.children.get(Ref(HTTP_ROUTE, world.key.name))
         if route is None:
             return InForce(trouble=Trouble("RouteMissing", "The route is not there yet."))

@@ -42,7 +42,7 @@ class TrafficRouter(Protocol):
     """A way to share requests out among the revisions of one service."""
 
     atomic: bool
-    """Whether all requests move from one revision to another by one write, in force at once."""
+    """Whether one write moves all requests from one revision to another: the write of the root Service."""
 
     def selected(self, way: Way) -> str | None:
         """Return the revision that the root Service selects; None: it selects all."""

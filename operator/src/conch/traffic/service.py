@@ -1,15 +1,23 @@
-"""Without a gateway: the root Service selects pods, so all requests go to one revision, or all pods share them."""
+"""Without a gateway: the root Service selects pods, so all requests go to one revision, or all pods share them.
 
+A change of the selector is in force when the Service's EndpointSlices list the pods of the new revision and of no
+other. What kube-proxy has made of them no API reports.
+"""
+
+from collections import Counter
 from collections.abc import Mapping
+from typing import Final
 
 from conch.api.kinds import SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
-from conch.api.names import ANNOTATION_STABLE
+from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_STABLE
 from conch.observe import Trouble, World
-from conch.observe.fields import mapping, text
+from conch.observe.compare import fingerprint
+from conch.observe.fields import annotations_of, mapping, text
 from conch.traffic.router import InForce, Shares, Way, largest
 from conch_contract import names
 
+ENDPOINTS_PENDING: Final = "EndpointsPending"
 _PROTOCOLS: Mapping[str, str] = {"http": "http", "grpc": "kubernetes.io/h2c", "metrics": "http"}
 
 
@@ -38,9 +46,58 @@ def selected_revision(world: World) -> str | None:
     return text(mapping(mapping(root.get("spec")).get("selector")).get(names.LABEL_REVISION)) or None
 
 
-def alone(revision: str) -> InForce:
-    """Return what is in force when a Service selects one revision."""
-    return InForce({revision: 100}, {revision: 100}, frozenset({revision}))
+def wrote_stable(world: World) -> bool:
+    """Whether ANNOTATION_STABLE of the root Service is as Conch wrote it.
+
+    The hash of what was applied covers it. An operator whose manifest of the Service differs cannot tell.
+    """
+    root = world.children.get(Ref(SERVICE, world.service.track))
+    if root is None or world.routed is None:
+        return False
+    manifest = root_service(Way(world.service, world.routed, {}), selected_revision(world))
+    return annotations_of(root).get(ANNOTATION_APPLIED_HASH) == fingerprint(manifest)
+
+
+def listed_revisions(world: World) -> Counter[str]:
+    """Return how many pods of each revision the EndpointSlices of the root Service list as ready."""
+    return Counter(pod.revision for pod in world.listed_pods)
+
+
+def find_endpoint_lag(world: World, revision: str) -> Trouble | None:
+    """Return the finding for a root Service that leads to another revision yet, or not to this one; None: it does.
+
+    The EndpointSlices of a service that scales lag behind by a pod or two for a moment. So no more pods have to be
+    listed than the user allows as the least. A change of the selector replaces all pods in one write, or in several of
+    which the last ones remove the old pods.
+    """
+    others = listed_revisions(world).keys() - {revision}
+    counted = sum(pod.ready and pod.revision == revision for pod in world.listed_pods)
+    floor = max(world.service.spec.predictor.min_replicas, 1)
+    if not others and counted >= min(world.ready(revision), floor, world.replicas(revision)):
+        return None
+    return Trouble(
+        ENDPOINTS_PENDING,
+        f"Requests to Service {world.service.track} go to revision {revision} when its EndpointSlices list the ready"
+        " pods of that revision, and no others. kube-controller-manager updates them.",
+    )
+
+
+def percentages(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the shares that these numbers of pods come to.
+
+    >>> percentages({"a": 2, "b": 1}), percentages({})
+    ({'a': 67, 'b': 33}, {})
+    """
+    total = sum(counts.values())
+    return {name: round(100 * counts[name] / total) for name in sorted(counts) if counts[name]}
+
+
+def selected_alone(world: World, revision: str) -> InForce:
+    """Return what is in force when the root Service selects one revision."""
+    if find_endpoint_lag(world, revision) is None:
+        return InForce({revision: 100}, {revision: 100}, frozenset({revision}))
+    listed = listed_revisions(world)
+    return InForce(achieved=percentages(listed), reachable=frozenset({revision, *listed}))
 
 
 class ServiceRouter:
@@ -53,9 +110,9 @@ class ServiceRouter:
         return largest(way.shares)
 
     def in_force(self, world: World) -> InForce:
-        """What the Service selects is in force at once, as far as its own word goes."""
+        """What the Service selects, once its EndpointSlices list just that."""
         name = selected_revision(world)
-        return alone(name) if name else InForce()
+        return selected_alone(world, name) if name else InForce()
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether the revision with the larger share gets all."""
@@ -76,20 +133,18 @@ class ReplicaRouter:
         return next(iter(way.shares)) if len(way.shares) == 1 else None
 
     def in_force(self, world: World) -> InForce:
-        """Tell the share that the pods come to."""
+        """Return the share that the pods in the Service's EndpointSlices come to."""
         only = selected_revision(world)
         if only:
-            return alone(only)
+            return selected_alone(world, only)
         if Ref(SERVICE, world.service.track) not in world.children:
             return InForce()
-        revisions = {pod.revision for pod in world.pods if not pod.leaving}
-        ready = {name: world.ready(name) for name in sorted(revisions)}
-        total = sum(ready.values())
-        if not total:
+        split = percentages(listed_revisions(world))
+        reachable = frozenset({*split, *(pod.revision for pod in world.pods if not pod.leaving)})
+        if not split:
             trouble = Trouble("NoReadyPods", "No pod is ready to share requests.")
-            return InForce(reachable=frozenset(revisions), trouble=trouble)
-        split = {name: round(100 * n / total) for name, n in ready.items() if n}
-        return InForce(split, split, frozenset(revisions))
+            return InForce(reachable=reachable, trouble=trouble)
+        return InForce(split, split, reachable)
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether one revision gets all, or several share: more the number of pods cannot say."""

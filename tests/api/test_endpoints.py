@@ -1,0 +1,164 @@
+"""The operator and the EndpointSlices of a real API server, which the real EndpointSlice controller writes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conch.api.kinds import DEPLOYMENT, ENDPOINT_SLICE, INFERENCE_SERVICE, POD, SERVICE
+from conch_contract import names
+from tests.api.operator import Audit, Operator, condition, isvc, settled
+from tests.cluster import Cluster
+from tests.cluster.controlplane import CONTROLLERS
+from tests.support.kube import Kube, Object
+from tests.support.wait import until
+
+STEPS = [{"pause": "Manual"}, {"weight": 100}]
+
+
+@contextlib.contextmanager
+def no_controllers(cluster: Cluster) -> Iterator[None]:
+    """Let EndpointSlices stay as they are for a while."""
+    cluster.stop_component(CONTROLLERS)
+    try:
+        yield
+    finally:
+        cluster.start_component(CONTROLLERS)
+
+
+def service(kube: Kube, namespace: str) -> Object:
+    return kube.get(INFERENCE_SERVICE, namespace, "magika") or {}
+
+
+def ready(kube: Kube, namespace: str) -> tuple[str, str]:
+    found = condition(service(kube, namespace), "Ready")
+    return found.get("status", ""), found.get("reason", "")
+
+
+def selected(kube: Kube, namespace: str) -> str:
+    """The revision that the root Service selects."""
+    root = kube.get(SERVICE, namespace, "magika") or {}
+    return str(root.get("spec", {}).get("selector", {}).get(names.LABEL_REVISION, ""))
+
+
+def listed(kube: Kube, namespace: str) -> set[str]:
+    """The revisions whose pods the EndpointSlices of the root Service list as ready."""
+    slices = kube.list(ENDPOINT_SLICE, namespace, "kubernetes.io/service-name=magika")
+    points = [point for each in slices for point in each.get("endpoints") or () if point["conditions"]["ready"]]
+    uids = {point["targetRef"]["uid"] for point in points}
+    pods = [pod for pod in kube.list(POD, namespace) if pod["metadata"]["uid"] in uids]
+    return {pod["metadata"]["labels"][names.LABEL_REVISION] for pod in pods}
+
+
+def at_the_pause(kube: Kube, namespace: str) -> tuple[str, str]:
+    """Bring a second revision as far as the pause; return the names of both."""
+    body = isvc()
+    body["spec"]["rollout"] = {"steps": STEPS}
+    kube.apply(body, namespace)
+    until(settled(kube, namespace), "the service is Ready", 60)
+    old = selected(kube, namespace)
+    body = isvc(uri="s3://models/two")
+    body["spec"]["rollout"] = {"steps": STEPS}
+    kube.apply(body, namespace)
+
+    def waits() -> str:
+        status = service(kube, namespace)["status"]
+        there = {each["name"]: each["replicas"]["ready"] for each in status["revisions"]}
+        waits = (status.get("rollout") or {}).get("reason") == "WaitsForPromotion"
+        return str(status["candidate"]) if waits and there.get(status["candidate"]) else ""
+
+    return old, until(waits, "the candidate's pods are ready", 60)
+
+
+def ask(kube: Kube, namespace: str, verb: str) -> None:
+    generation = service(kube, namespace)["metadata"]["generation"]
+    kube.run(
+        "--namespace", namespace, "annotate", "--overwrite", "isvc/magika", f"conch.dev/rollout={verb} {generation}"
+    )
+
+
+@pytest.mark.timeout(400)
+def test_a_switch_is_ready_when_the_endpoint_slices_list_the_new_pods_alone(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    with Operator(cluster, log) as operator:
+        old, new = at_the_pause(kube, namespace)
+        with no_controllers(cluster):
+            audit = Audit(cluster)
+            ask(kube, namespace, "promote")
+            until(lambda: selected(kube, namespace) == new, "the root Service selects the new revision", 30)
+            until(
+                lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"),
+                "the status says what it waits for",
+                10,
+            )
+            message = condition(service(kube, namespace), "Ready")["message"]
+            assert f"Requests to Service magika go to revision {new} when its EndpointSlices list" in message
+            time.sleep(5)
+            writes = audit.writes(namespace)
+            assert len([write for write in writes if "inferenceservices/status" in write]) == 1, writes
+            assert listed(kube, namespace) == {old}
+            assert ready(kube, namespace) == ("Unknown", "EndpointsPending")
+            assert condition(service(kube, namespace), "Serving")["status"] == "True"
+            assert kube.get(DEPLOYMENT, namespace, old), "its pods are listed"
+
+            operator.kill()  # what it waits for it reads from the cluster again
+            operator.start()
+            until(lambda: operator.said().count("watching") == 2, "it watches again", 60)
+            time.sleep(3)
+            assert audit.writes(namespace) == writes
+        until(settled(kube, namespace), "the service is Ready", 60)
+        assert listed(kube, namespace) == {new}
+        until(lambda: kube.get(DEPLOYMENT, namespace, old) is None, "the old Deployment is gone", 30)
+        statuses = [write for write in audit.writes(namespace) if "inferenceservices/status" in write]
+        assert len(statuses) <= 3, "the switch, its end, and the pods that went"
+
+
+@pytest.mark.timeout(400)
+def test_the_way_back_does_not_wait_for_endpoint_slices(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    with Operator(cluster, log):
+        old, new = at_the_pause(kube, namespace)
+        with no_controllers(cluster):
+            ask(kube, namespace, "promote")
+            until(lambda: ready(kube, namespace)[1] == "EndpointsPending", "the switch waits", 30)
+            body = isvc()
+            body["spec"]["rollout"] = {"steps": []}
+            kube.apply(body, namespace)
+            until(lambda: selected(kube, namespace) == old, "the root Service selects the old revision again", 30)
+            until(lambda: ready(kube, namespace)[0] == "True", "the EndpointSlices list it as asked", 30)
+            until(lambda: kube.get(DEPLOYMENT, namespace, new) is None, "the other Deployment is gone", 30)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        assert listed(kube, namespace) == {old}
+
+
+def test_a_service_that_scales_and_loses_slices_says_what_is_so(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    """Scaling is no reason not to be Ready; a Service without EndpointSlices is one."""
+    with Operator(cluster, log):
+        kube.apply(isvc(minReplicas=1, maxReplicas=4), namespace)
+        until(settled(kube, namespace), "the service is Ready", 60)
+        since = condition(service(kube, namespace), "Ready")["lastTransitionTime"]
+        name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
+        for count in (4, 1, 3):
+            kube.run("--namespace", namespace, "scale", f"deployment/{name}", f"--replicas={count}")
+
+            def counted(count: int = count) -> bool:
+                [revision] = service(kube, namespace)["status"]["revisions"]
+                return bool(revision["replicas"]["ready"] == count)
+
+            until(counted, f"{count} pods are ready", 60)
+        assert condition(service(kube, namespace), "Ready")["lastTransitionTime"] == since
+
+        with no_controllers(cluster):
+            kube.run("--namespace", namespace, "delete", "service/magika")
+            until(lambda: selected(kube, namespace) == name, "the Service is back", 30)
+            until(lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"), "it is told", 30)
+            assert kube.get(DEPLOYMENT, namespace, name)
+        until(settled(kube, namespace), "the service is Ready", 60)

@@ -1,0 +1,415 @@
+"""Stories of the root Service's EndpointSlices: a switch is over when they list the new pods and no others."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import DEPLOYMENT, ENDPOINT_SLICE, INFERENCE_SERVICE, POD, SERVICE, Ref
+from conch.api.names import LABEL_SERVICE_NAME
+from conch.decide import decide
+from conch.observe.trim import trim
+from conch_contract import names
+from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+from tests.unit.test_keda_stories import awake, scale, sleeping
+from tests.unit.test_progressive_stories import canary, change, waits_for
+from tests.unit.test_rollout_stories import ROOT, selected, served
+
+SLICE = Ref(ENDPOINT_SLICE, f"{KEY.name}-slice")
+PENDING = ("Unknown", "EndpointsPending")
+SERVED = ("True", "Served")
+
+
+def moved(**predictor: Any) -> tuple[Cluster, str, str]:
+    """A service whose root Service selects a new revision, while its EndpointSlices list the old one."""
+    cluster = served(**predictor)
+    old = selected(cluster)
+    new = change(cluster)
+    cluster.unlisted = {KEY.name}
+    cluster.start_pods(new)
+    cluster.settle()
+    assert selected(cluster) == new
+    return cluster, old, new
+
+
+def let_follow(cluster: Cluster) -> None:
+    """Let the EndpointSlices of all Services follow."""
+    cluster.unlisted = set()
+    for ref, service in list(cluster.objects.items()):
+        if ref.kind == SERVICE:
+            cluster.list_pods(service)
+
+
+def put_slice(cluster: Cluster, name: str, pods: list[str], **changes: Any) -> None:
+    """Let the root Service have another EndpointSlice, with these pods ready."""
+    before = cluster.objects.pop(SLICE)
+    cluster.list_pods(cluster.objects[ROOT], pods)
+    body = cluster.objects.pop(SLICE)
+    cluster.objects[SLICE] = before
+    cluster.put(before)
+    body["metadata"] = {**body["metadata"], "name": name, "uid": name, **changes}
+    cluster.put(body)
+
+
+def test_ready_waits_for_the_endpoint_slices_and_the_old_pods_stay() -> None:
+    cluster, old, new = moved()
+    assert cluster.condition("Ready") == PENDING
+    assert cluster.condition("RolloutComplete") == ("False", "EndpointsPending")
+    assert cluster.condition("Serving")[0] == "True"
+    assert cluster.condition("Reconciling") == ("True", "Progressing")
+    assert cluster.condition("Stalled") == ("", "")
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert ready.message == (
+        f"Requests to Service magika go to revision {new} when its EndpointSlices list the ready pods of that revision,"
+        " and no others. kube-controller-manager updates them."
+    )
+    assert Ref(DEPLOYMENT, old) in cluster.objects
+    assert decide(cluster.world()).main.in_force.achieved == {old: 100}
+    let_follow(cluster)
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+    assert cluster.condition("RolloutComplete") == ("True", "Complete")
+    assert Ref(DEPLOYMENT, old) not in cluster.objects
+
+
+def test_the_wait_costs_no_write_and_no_event() -> None:
+    """The status is the same from the write of the selector to the EndpointSlices."""
+    quick, slow = served(), served()
+    for cluster in (quick, slow):
+        new = change(cluster)
+        if cluster is slow:
+            cluster.unlisted = {KEY.name}
+        cluster.start_pods(new)
+        cluster.reconcile()
+        if cluster is slow:
+            writes, story = cluster.status_writes, len(cluster.story)
+            assert cluster.reconcile() == []
+            assert (cluster.status_writes, len(cluster.story)) == (writes, story)
+            let_follow(cluster)
+        cluster.settle()
+    assert slow.status_writes == quick.status_writes
+    assert [event.reason for event in slow.story] == [event.reason for event in quick.story]
+
+
+@pytest.mark.parametrize("old_pods", [True, False], ids=["the old pods", "nobody"])
+def test_a_second_slice_counts_too(old_pods: bool) -> None:
+    """Of the other address family, or of the pods beyond the hundredth."""
+    cluster, old, new = moved()
+    put_slice(cluster, "magika-ipv6", [f"{old}-0"] if old_pods else [])
+    cluster.list_pods(cluster.objects[ROOT])
+    cluster.settle()
+    assert cluster.condition("Ready") == (PENDING if old_pods else SERVED)
+    assert (Ref(DEPLOYMENT, old) in cluster.objects) is old_pods
+    if old_pods:
+        put_slice(cluster, "magika-ipv6", [f"{new}-0"])
+        cluster.settle()
+        assert cluster.condition("Ready") == SERVED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ownerReferences": [{"kind": "Service", "name": KEY.name, "uid": "deleted", "controller": True}]},
+        {"ownerReferences": []},
+        {"labels": {names.LABEL_SERVICE: KEY.name, LABEL_SERVICE_NAME: "another"}},
+    ],
+    ids=["of a deleted Service", "nobody's", "of another Service"],
+)
+def test_slices_that_are_not_the_root_services_count_for_nothing(changes: dict[str, Any]) -> None:
+    cluster, old, _ = moved()
+    put_slice(cluster, "other", [f"{old}-0"], **changes)
+    cluster.list_pods(cluster.objects[ROOT])
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+    assert Ref(DEPLOYMENT, old) not in cluster.objects
+
+
+def test_pods_that_end_are_no_part_of_the_service_and_those_listed_as_ready_are() -> None:
+    """With publishNotReadyAddresses a Service lists pods that end as ready, and requests go to them."""
+    cluster, old, new = moved()
+    pod = copy.deepcopy(cluster.objects[Ref(POD, f"{old}-0")])
+    pod["metadata"]["deletionTimestamp"] = "1970-01-12T13:46:40Z"
+    cluster.put(pod)
+    cluster.settle()
+    assert cluster.condition("Ready") == PENDING, "it is listed as ready still"
+    cluster.list_pods(cluster.objects[ROOT], [f"{old}-0", f"{new}-0"])
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+
+
+def test_an_endpoint_without_a_condition_is_ready() -> None:
+    points: list[dict[str, Any]] = [
+        {"targetRef": {"uid": "a"}},
+        {"targetRef": {"uid": "b"}, "conditions": {"ready": None}},
+        {"targetRef": {"uid": "c"}, "conditions": {"ready": False, "serving": True, "terminating": True}},
+        {"addresses": ["198.18.0.1"]},
+    ]
+    head = {"apiVersion": ENDPOINT_SLICE.api_version, "kind": ENDPOINT_SLICE.name}
+    noise = {"annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "2030-01-01T00:00:00Z"}}
+    kept = trim({**head, "metadata": {"name": "a", **noise}, "addressType": "IPv4", "ports": [], "endpoints": points})
+    assert kept == {**head, "metadata": {"name": "a"}, "pods": ["a", "b"]}
+
+
+def test_a_rollback_waits_for_nobody_and_ends_nothing_that_is_listed() -> None:
+    """The EndpointSlices never move again: whoever they list keeps the pods."""
+    cluster, old, new = moved()
+    cluster.edit(uri="s3://models/magika")
+    cluster.settle()
+    assert selected(cluster) == old
+    assert cluster.condition("Ready") == SERVED, "they list the old revision, as asked"
+    cluster.list_pods(cluster.objects[ROOT], [f"{new}-0"])
+    cluster.settle()
+    assert cluster.condition("Ready") == PENDING
+    assert Ref(DEPLOYMENT, old) in cluster.objects
+    for _ in range(3):
+        cluster.now += 3600
+        cluster.settle()
+    assert cluster.condition("Ready") == PENDING
+    assert cluster.condition("Serving")[0] == "True"
+    assert Ref(DEPLOYMENT, old) in cluster.objects
+
+
+def test_a_third_revision_does_not_wait_for_the_second() -> None:
+    cluster, old, new = moved()
+    third = change(cluster, "s3://models/v3")
+    cluster.start_pods(third)
+    cluster.settle()
+    assert selected(cluster) == third
+    assert Ref(DEPLOYMENT, old) in cluster.objects, "the EndpointSlices list it"
+    let_follow(cluster)
+    cluster.settle()
+    deployments = {ref.name for ref in cluster.objects if ref.kind == DEPLOYMENT}
+    assert deployments == {third}
+    assert new not in deployments
+
+
+def test_a_share_of_all_requests_is_reached_when_the_endpoint_slices_show_it() -> None:
+    steps = [{"weight": 100}, {"pause": "1m"}]
+    cluster = served(rollout={"steps": steps, "progressDeadline": "15m"})
+    old = selected(cluster)
+    new = change(cluster)
+    cluster.unlisted = {KEY.name}
+    cluster.start_pods(new)
+    cluster.settle()
+    assert selected(cluster) == new
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert (rollout.step, rollout.weight, rollout.programmed) == (0, 100, 0)
+    assert (rollout.reason, rollout.message) == (
+        "WaitsForTraffic",
+        f"100 % of the requests are to go to {new}; the EndpointSlices of Service magika show another state.",
+    )
+    let_follow(cluster)
+    cluster.settle()
+    assert waits_for(cluster) == "Paused"
+    cluster.now += 61
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+    assert Ref(DEPLOYMENT, old) not in cluster.objects
+
+
+def test_a_split_by_pods_is_reached_when_the_endpoint_slices_list_both() -> None:
+    said = {"steps": [{"weight": 50}, {"pause": "1m"}]}
+    cluster = Cluster(manifest(rollout=said, traffic={"split": "Replicas"}, minReplicas=2))
+    cluster.reconcile()
+    old = cluster.decision().wanted
+    cluster.start_pods(old)
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+    new = change(cluster)
+    cluster.unlisted = {KEY.name}
+    cluster.start_pods(new)
+    cluster.settle()
+    assert names.LABEL_REVISION not in cluster.objects[ROOT]["spec"]["selector"]
+    assert waits_for(cluster) == "WaitsForTraffic"
+    let_follow(cluster)
+    cluster.settle()
+    assert waits_for(cluster) == "Paused"
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.programmed == 50
+    cluster.unlisted = {KEY.name}
+    cluster.now += 61
+    cluster.settle()
+    assert selected(cluster) == new
+    assert cluster.condition("Ready") == PENDING
+    assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
+    assert Ref(DEPLOYMENT, old) in cluster.objects
+    let_follow(cluster)
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+    assert Ref(DEPLOYMENT, old) not in cluster.objects
+
+
+def test_behind_a_gateway_the_steps_do_not_wait_for_the_root_service_and_the_end_does() -> None:
+    """Clients in the cluster reach the root Service without the gateway."""
+    cluster, old = canary([{"weight": 50}, {"pause": "1m"}])
+    new = change(cluster)
+    cluster.unlisted = {KEY.name}
+    come_up(cluster, new)
+    assert routed(cluster) == {old: 50, new: 50}
+    assert waits_for(cluster) == "Paused"
+    cluster.now += 61
+    come_up(cluster, new)
+    assert routed(cluster) == {new: 100}
+    assert selected(cluster) == new
+    assert cluster.condition("Ready") == PENDING
+    assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
+    assert Ref(DEPLOYMENT, old) in cluster.objects
+    let_follow(cluster)
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+    assert Ref(DEPLOYMENT, old) not in cluster.objects
+
+
+def test_a_variant_that_lags_behind_is_told_of_the_service() -> None:
+    cluster = served()
+    cluster.edit_variants({"name": "int8", "predictor": {"model": {"storageUri": "s3://models/int8"}}})
+    cluster.settle()
+    cluster.unlisted = {"magika-int8"}
+    cluster.start_pods(cluster.decision("int8").wanted)
+    cluster.settle()
+    assert cluster.condition("Ready") == PENDING
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert ready.message.startswith("Variant int8: Requests to Service magika-int8 go to revision")
+    let_follow(cluster)
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+
+
+def add_pods(cluster: Cluster, name: str, count: int) -> None:
+    """Do what an autoscaler does."""
+    body = cluster.objects[Ref(DEPLOYMENT, name)]
+    body["spec"]["replicas"] = count
+    cluster.put(body)
+
+
+@pytest.mark.parametrize("late", [KEY.name, "the revision's"])
+def test_a_service_that_only_scales_stays_ready(late: str) -> None:
+    """Whichever of its two Services takes up the pods first."""
+    cluster = served(minReplicas=2, maxReplicas=6)
+    name = selected(cluster)
+    cluster.start_pods(name, count=2)
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+    truth = [cluster.condition("Ready")]
+
+    def look() -> None:
+        cluster.settle()
+        truth.append(cluster.condition("Ready"))
+
+    def follow(change: Callable[[], None]) -> None:
+        cluster.unlisted = {late if late == KEY.name else name}
+        change()
+        look()
+        let_follow(cluster)
+        look()
+
+    add_pods(cluster, name, 5)
+    for index in range(2, 5):
+        follow(lambda index=index: cluster.pod(name, index, ready=False))  # type: ignore[misc]
+        follow(lambda index=index: cluster.pod(name, index, ready=True))  # type: ignore[misc]
+    add_pods(cluster, name, 2)
+    for index in range(4, 1, -1):
+        follow(lambda index=index: cluster.remove(Ref(POD, f"{name}-{index}")))  # type: ignore[misc]
+    assert set(truth) == {SERVED}
+
+
+def test_a_service_falls_asleep_and_wakes_up_with_its_endpoint_slices() -> None:
+    cluster = sleeping()
+    name = selected(cluster)
+    assert cluster.condition("Ready") == ("True", "ScaledToZero")
+    cluster.unlisted = {KEY.name}
+    scale(cluster, name, 1)
+    awake(cluster, name)
+    cluster.settle()
+    assert cluster.condition("Ready") == PENDING
+    let_follow(cluster)
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+    body = cluster.objects[Ref(DEPLOYMENT, name)]
+    body["spec"]["replicas"] = 0
+    cluster.put(body)
+    cluster.list_pods(cluster.objects[ROOT], [])
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "ScaledToZero"), "its pod has left this Service first"
+
+
+def test_a_service_that_nobody_lists_any_more_is_told_and_keeps_its_pods() -> None:
+    """Its Service was deleted and made again, and the EndpointSlice controller does not run."""
+    cluster = served()
+    name = selected(cluster)
+    cluster.unlisted = {KEY.name}
+    cluster.remove(ROOT)
+    cluster.settle()
+    assert selected(cluster) == name
+    assert cluster.condition("Ready") == PENDING
+    assert Ref(DEPLOYMENT, name) in cluster.objects
+    let_follow(cluster)
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+
+
+def test_pods_that_are_ready_and_listed_nowhere_are_told() -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.lists_pods = False
+    cluster.start_pods(name)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    wait = cluster.decision().wait
+    assert wait is not None
+    cluster.now += 31
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "EndpointsMissing")
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert f"no EndpointSlice of Service {name} lists it" in ready.message
+    cluster.lists_pods = True
+    let_follow(cluster)
+    cluster.settle()
+    assert cluster.condition("Ready") == SERVED
+
+
+def test_a_candidate_whose_pods_are_listed_nowhere_says_so_and_goes_back_in_time() -> None:
+    cluster, stable = canary()
+    new = change(cluster)
+    cluster.lists_pods = False
+    come_up(cluster, new)
+    cluster.now += 31
+    cluster.settle()
+    assert waits_for(cluster) == "EndpointsMissing"
+    assert cluster.condition("Serving")[0] == "True"
+    cluster.now += 901
+    cluster.settle()
+    assert cluster.condition("Stalled") == ("True", "EndpointsMissing")
+    assert routed(cluster) == {stable: 100}
+
+
+def test_a_rollout_that_took_longer_than_its_deadline_is_not_late_at_its_end() -> None:
+    cluster, _ = canary([{"weight": 50}, {"pause": "2h"}])
+    new = change(cluster)
+    come_up(cluster, new)
+    cluster.now += 7201
+    cluster.unlisted = {KEY.name}
+    for _ in range(6):
+        cluster.start_pods(new)
+        cluster.accept_routes()
+        cluster.reconcile()
+        assert cluster.condition("Stalled") == ("", "")
+    assert cluster.condition("Ready") == PENDING
+    let_follow(cluster)
+    cluster.reconcile()
+    assert (cluster.condition("Ready"), cluster.condition("Stalled")) == (SERVED, ("", ""))
+
+
+def test_a_service_that_is_deleted_while_its_slices_stay_is_nobodys() -> None:
+    cluster = served()
+    service = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+    service["metadata"]["uid"] = "another"
+    service.pop("status", None)
+    cluster.put(service)
+    assert cluster.world().endpoints == {}, "the garbage collector is about to take its Services"
