@@ -1,5 +1,7 @@
 """Random stories of rollouts: whatever users, kubelet, gateway and clock do, some things are always so."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +25,7 @@ from conch.api.kinds import (
     INFERENCE_SERVICE,
     POD,
     SERVICE,
+    Kind,
     Ref,
 )
 from conch.api.names import ANNOTATION_STABLE
@@ -48,8 +51,28 @@ EDITS: list[list[dict[str, Any]]] = [
     [{"weight": 50}, {"weight": 100}, {"pause": "Manual"}],
     [{"pause": "Manual"}, {"weight": 20}, {"pause": "1m"}],
 ]
+Edit = Callable[[dict[str, Any]], object]
 ROUTE = Ref(HTTP_ROUTE, KEY.name)
 DELETED = (AUTOSCALER, CONFIG_MAP, DEPLOYMENT, DISRUPTION_BUDGET, HTTP_ROUTE, SERVICE)
+# What somebody makes of a child by hand: of any kind, then of one.
+EDITED: list[tuple[Kind | None, Edit]] = [
+    (None, lambda body: body["metadata"].pop("labels", None)),
+    (None, lambda body: body["metadata"].pop("annotations", None)),
+    (None, lambda body: body["metadata"].pop("ownerReferences", None)),
+    (DEPLOYMENT, lambda body: body["spec"].update(replicas=0)),
+    (DEPLOYMENT, lambda body: body["spec"].update(replicas=9)),
+    (DEPLOYMENT, lambda body: body["spec"]["template"]["spec"]["containers"][0].update(image="other")),
+    (SERVICE, lambda body: body["spec"].update(selector={"app": "other"})),
+    (SERVICE, lambda body: body["metadata"].setdefault("annotations", {}).update({ANNOTATION_STABLE: "magika-none"})),
+    (HTTP_ROUTE, lambda body: [ref.update(weight=0) for rule in body["spec"]["rules"] for ref in rule["backendRefs"]]),
+    (HTTP_ROUTE, lambda body: [ref.update(weight=7) for rule in body["spec"]["rules"] for ref in rule["backendRefs"]]),
+    (HTTP_ROUTE, lambda body: body["spec"]["rules"][0].update(backendRefs=[{"name": "magika-none", "weight": 1}])),
+    (HTTP_ROUTE, lambda body: body["spec"]["rules"].pop()),
+    (HTTP_ROUTE, lambda body: body["spec"].update(rules=[])),
+    (HTTP_ROUTE, lambda body: body["spec"].update(parentRefs=[])),
+    (DISRUPTION_BUDGET, lambda body: body["spec"].update(maxUnavailable=PODS)),
+    (CONFIG_MAP, lambda body: body.update(data={})),
+]
 PODS = 3
 PLENTY = 100
 # What happens when they are short, and how many there are at first; most stories are of pods that ask for none.
@@ -127,6 +150,17 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.settle()
         back = {Ref(DEPLOYMENT, name) for name in {self.stable(), *named(self.cluster.objects[ROUTE])}}
         assert back <= self.cluster.objects.keys(), ref
+
+    @rule(data=st.data(), edited=st.sampled_from(EDITED))
+    def somebody_edits_a_child(self, data: st.DataObject, edited: tuple[Kind | None, Edit]) -> None:
+        kind, edit = edited
+        ours = [ref for ref in self.cluster.objects if ref.kind in DELETED and kind in {None, ref.kind}]
+        if not ours:
+            return
+        body = copy.deepcopy(self.cluster.objects[data.draw(st.sampled_from(sorted(ours, key=str)))])
+        edit(body)
+        self.cluster.put(body)
+        self.cluster.settle()
 
     @rule(index=st.integers(0, PODS - 1), stable=st.booleans())
     def a_pod_is_ready_no_more(self, index: int, stable: bool) -> None:
