@@ -67,6 +67,9 @@ def test_values_that_conch_itself_moves_are_no_contest() -> None:
     operator = Operator()
     assert all(operator.write(repair(Ref(HTTP_ROUTE, "magika"), rules=str(weight))) for weight in range(100))
     assert operator.contested() == []
+    to_and_fro = [repair(Ref(HTTP_ROUTE, "magika"), rules=str(number % 2)) for number in range(100)]
+    assert all(operator.write(each) for each in to_and_fro), "a pod that is ready, and not, and ready again"
+    assert operator.contested() == []
 
 
 def test_other_fields_and_new_values_of_a_contested_object_wait_for_seconds_only() -> None:

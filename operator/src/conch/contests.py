@@ -1,8 +1,9 @@
 """Contests: fields of children that another writer changes again each time Conch restores them.
 
-A single edit is undone at once. A field that is written too often in a short time is contested: its repairs are put
-off, each for twice as long as the one before, until one has held for a while. Why by field: an edit of any other
-field, and a change that Conch itself wants (a rollout's weights), must not wait for a contest that goes on for hours.
+A single edit is undone at once. A field to which the same value is written too often in a short time is contested: its
+repairs are put off, each for twice as long as the one before, until one has held for a while. Why by field: an edit of
+any other field must not wait for a contest that goes on for hours. Why by value: what Conch itself moves to and fro (the
+weights of revisions whose pods come and go) is no contest.
 
 In memory only, and a function of the plan, the store's versions and the time; after a restart it is counted anew.
 """
@@ -21,7 +22,7 @@ from conch.observe.managers import spell
 from conch.plan import ABSENT, Action, Apply, Change, Delete, Refusal, Release, Step
 
 WINDOW: Final = 60.0  # seconds in which the writes of a field are counted
-WRITES: Final = 6  # of one value of a field in that time: the first one and five repairs; then it is contested
+WRITES: Final = 6  # of the same value, one after the other, in that time: one and five repairs; then it is contested
 QUIET: Final = 30.0  # seconds that a repair has to hold before a contest is over
 FIRST_DELAY: Final = 1.0  # seconds
 LONGEST_DELAY: Final = 300.0  # seconds
@@ -33,7 +34,6 @@ SHORT_DELAY: Final = 5.0
 _URGENT: Final = frozenset({HTTP_ROUTE, SERVICE, INFERENCE_SERVICE})
 _SOONEST: Final = 0.1  # seconds until the next look
 _SHOWN: Final = 3  # fields in a message
-_VALUES: Final = 16  # of a field that are remembered
 _log = structlog.get_logger("conch.reconcile")
 
 
@@ -41,9 +41,14 @@ _log = structlog.get_logger("conch.reconcile")
 class _Field:
     """What was written to a field lately."""
 
-    writes: dict[str, list[float]] = field(default_factory=dict)  # times, by the fingerprint of the value
-    written: float = 0.0  # when it was written last
+    value: str  # the fingerprint of the value that was written last
+    times: list[float] = field(default_factory=list)  # at which it was written, without another value in between
     delay: float = 0.0  # seconds from the last write to the next repair; 0: it is not contested
+
+    @property
+    def written(self) -> float:
+        """When it was written last."""
+        return self.times[-1]
 
 
 @dataclass(frozen=True)
@@ -147,15 +152,15 @@ class Contests:
         self._touch(key, now)
         fields = self._known.setdefault(key, {}).setdefault(ref, {})
         for place, value in changes:
-            known = fields.setdefault(place, _Field())
-            is_repair, is_due = value in known.writes, now >= known.written + known.delay
-            known.writes[value] = [*known.writes.pop(value, []), now][-WRITES:]
-            known.written = now
-            while len(known.writes) > _VALUES:
-                del known.writes[next(iter(known.writes))]
-            if known.delay and is_repair and is_due:
+            known = fields.get(place)
+            if known is None or known.value != value:
+                fields[place] = _Field(value, [now], known.delay if known else 0.0)
+                continue
+            is_due = now >= known.written + known.delay
+            known.times = [*known.times, now][-WRITES:]
+            if known.delay and is_due:
                 known.delay = min(2 * known.delay, longest)
-            elif not known.delay and len(known.writes[value]) >= WRITES:
+            elif not known.delay and len(known.times) >= WRITES:
                 known.delay = FIRST_DELAY
                 _log.warning("field contested", object=str(ref), field=spell(place))
 
@@ -190,7 +195,7 @@ class Contests:
             places = tuple(place for place, known in fields.items() if known.delay)
             managers = self._managers.get((key, ref))
             if places and (managers is not None or ref in planned):
-                deleted = () in places and ABSENT in fields[()].writes
+                deleted = () in places and fields[()].value == ABSENT
                 yield Contest(ref, places, deleted, managers)
 
     def _forget_old(self, key: ServiceKey, planned: Mapping[Ref, Mapping[Place, str]], now: float) -> None:
@@ -202,12 +207,8 @@ class Contests:
                 if known.delay:
                     over = place not in differing and now - known.written >= QUIET
                 else:
-                    known.writes = {
-                        value: recent
-                        for value, times in known.writes.items()
-                        if (recent := [time for time in times if now - time < WINDOW])
-                    }
-                    over = not known.writes
+                    known.times = [time for time in known.times if now - time < WINDOW]
+                    over = not known.times
                 if over:
                     del fields[place]
             if not any(known.delay for known in fields.values()):
@@ -223,8 +224,8 @@ def _due_in(fields: Mapping[Place, _Field], changes: Iterable[Change], now: floa
         return 0.0
     waits, has_news = [], False
     for place, value in changes:
-        known = fields.get(place, _Field())
-        if known.delay and value in known.writes:
+        known = fields.get(place)
+        if known is not None and known.delay and known.value == value:
             waits.append(known.written + known.delay - now)
         else:
             has_news = True
