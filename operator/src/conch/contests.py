@@ -2,8 +2,8 @@
 
 A single edit is undone at once. A field to which the same value is written too often in a short time is contested: its
 repairs are put off, each for twice as long as the one before, until one has held for a while. Why by field: an edit of
-any other field must not wait for a contest that goes on for hours. Why by value: what Conch itself moves to and fro (the
-weights of revisions whose pods come and go) is no contest.
+any other field must not wait for a contest that goes on for hours. Why by value: what Conch itself moves to and fro
+(the weights of revisions whose pods come and go) is no contest.
 
 In memory only, and a function of the plan, the store's versions and the time; after a restart it is counted anew.
 """

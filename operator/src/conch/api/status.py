@@ -99,6 +99,9 @@ class RevisionStatus(Part):
     """Its share of the requests, in percent."""
     replicas: ReplicaStatus = ReplicaStatus()
     """Its pods, ready and wanted."""
+    images: tuple[str, ...] = ()
+    """The images of Triton that its ready pods run, by digest, as their nodes report them. Several: the tag has been
+    moved to another image."""
     models: tuple[ModelStatus, ...] = ()
     """Its models, as its pods report them."""
     warmup: WarmupStatus | None = None

@@ -38,6 +38,7 @@ def _story(before: Status, after: Status) -> list[Event]:
     """What happened to the predictor, or to a variant."""
     return [
         *_revisions(before, after),
+        *_images(before, after),
         *_model_warnings(before, after),
         *_request(before, after),
         *_rollout(before, after),
@@ -64,6 +65,22 @@ def _revisions(before: Status, after: Status) -> list[Event]:
         note = f"Requests go to revision {after.stable}; {before.stable} drains and retires."
         story.append(Event("Normal", "Promoted", "Promote", note))
     return story
+
+
+def _images(before: Status, after: Status) -> list[Event]:
+    """Revisions whose pods run several images now."""
+    return [
+        Event(
+            "Warning",
+            "ImagesDiffer",
+            "Start",
+            f"Pods of {revision.name} run different images: {', '.join(revision.images)}. The tag of the image has been"
+            " moved. Name the image by its digest, or delete the pods of the older image.",
+        )
+        for revision in after.revisions
+        for known in (before.revision(revision.name),)
+        if len(revision.images) > 1 and (known is None or known.images != revision.images)
+    ]
 
 
 def _model_warnings(before: Status, after: Status) -> list[Event]:

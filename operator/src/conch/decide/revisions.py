@@ -11,7 +11,7 @@ from conch.decide.sleep import asleep
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmed
 from conch.observe import World
-from conch_contract import ModelReport, ModelState
+from conch_contract import ModelReport, ModelState, names
 from conch_contract.report import SEQUENCE_STATE
 
 _ORDER: Final = (
@@ -41,6 +41,7 @@ def revision_status(world: World, decision: Decision, living: Living) -> Revisio
         phase=phase,
         weight=decision.shares.get(name, 0),
         replicas=ReplicaStatus(ready=world.ready(name), wanted=0 if rests else world.replicas(name) or living.floor),
+        images=_images(world, name),
         models=_models(world, name),
         warmup=warmed(world, name),
         since=since,
@@ -55,6 +56,12 @@ def phase_of(world: World, name: str) -> Phase:
         return Phase.FAILED
     states = [model.state for pod in world.pods_of(name) if pod.report for model in pod.report.models]
     return Phase(max(states, key=_ORDER.index).value) if states else Phase.PENDING
+
+
+def _images(world: World, name: str) -> tuple[str, ...]:
+    """Return the images of Triton that ready pods run; a pod that starts is no reason to write the status."""
+    running = [c for pod in world.pods_of(name) if pod.ready for c in pod.status["containers"]]
+    return tuple(sorted({c["imageID"] for c in running if c["name"] == names.TRITON_CONTAINER and c.get("imageID")}))
 
 
 def _models(world: World, name: str) -> tuple[ModelStatus, ...]:

@@ -32,7 +32,7 @@ _META = (
     "deletionTimestamp",
 )
 _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"})
-_CONTAINER_STATUS = ("name", "ready", "restartCount", "state", "lastState")
+_CONTAINER_STATUS = ("name", "imageID", "ready", "restartCount", "state", "lastState")
 
 
 # In the trimmed metadata of a service: who last wrote what its predictor, under "", and each variant is made of; all
