@@ -17,7 +17,7 @@ HELM_ARGS ?=
 PYTEST_ARGS ?=
 # Tests side by side. They wait more than they work, so there may be more than processors.
 API_WORKERS ?= 4
-E2E_WORKERS ?= 2
+E2E_WORKERS ?= 3
 
 BIN := .venv/bin
 PY := $(BIN)/python
