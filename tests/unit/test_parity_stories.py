@@ -310,3 +310,41 @@ def test_a_stable_revision_that_is_back_in_time_is_compared_with() -> None:
     assert job(new) in cluster.objects
     told(cluster, new, WRONG)
     assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+
+
+def test_the_time_that_a_person_holds_a_candidate_does_not_make_the_gate_late() -> None:
+    """A stable revision that is silent for a moment, after hours of a pause, is no reason to skip the comparison."""
+    for by_hand in (True, False):
+        cluster, stable, new = comparing(steps=STEPS if by_hand else [{"pause": "Manual"}, {"weight": 50}])
+        if by_hand:
+            cluster.ask("pause 2")
+        cluster.now += 5000
+        cluster.settle()
+        for index in range(2):
+            cluster.pod(stable, index, ready=False)
+        cluster.settle()
+        assert gate_of(cluster).verdict == "Inconclusive"
+        assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision")
+        assert not gate_of(cluster).judged
+        cluster.start_pods(stable)
+        cluster.settle()
+        told(cluster, new, WRONG)
+        assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+
+
+def test_a_person_who_lets_a_candidate_go_on_gives_the_gate_its_deadline() -> None:
+    cluster, stable, new = comparing()
+    cluster.ask("pause 2")
+    cluster.settle()
+    cluster.now += 5000
+    for index in range(2):
+        cluster.pod(stable, index, ready=False)
+    cluster.settle()
+    cluster.ask("")
+    cluster.settle()
+    assert rollout_of(cluster).reason == "ComparingAnswers"
+    assert not gate_of(cluster).judged
+    cluster.now += 901
+    cluster.settle()
+    assert gate_of(cluster).verdict == "Passed"
+    assert routed(cluster)[new] > 0

@@ -19,7 +19,7 @@ from conch.decide.parity import SilentStable, compares, parity_status, parity_wa
 from conch.decide.request import Request
 from conch.decide.room import awaits, entered, judged
 from conch.decide.sleep import may_rest
-from conch.decide.steps import LAST, Facts, advance, again, begin, get_step
+from conch.decide.steps import LAST, Facts, advance, again, begin, get_step, is_late
 from conch.decide.trouble import crash_loop, find_unlisted_pod, not_answering, trouble
 from conch.decide.warm import asks_for_warmup, find_refused_job, warmed, warmup_failed, warmup_waits
 from conch.observe import Trouble, World
@@ -210,8 +210,7 @@ def _find_silent_stable(change: Change, memory: RolloutStatus) -> SilentStable |
     if world.ready(stable):
         return None
     why = trouble(world, stable) or not_answering(world, stable)
-    waited = world.now - parse_time(memory.since)
-    return SilentStable(why.message, waited >= change.service.spec.rollout.progress_deadline_seconds)
+    return SilentStable(why.message, is_late(memory, change.service.spec.rollout, world.now))
 
 
 def split(stable: str, candidate: str, weight: int) -> dict[str, int]:

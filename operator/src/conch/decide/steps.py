@@ -200,6 +200,18 @@ def _resumed(memory: RolloutStatus, now: float) -> RolloutStatus:
     return memory
 
 
+def is_late(memory: RolloutStatus, rollout: Rollout, now: float) -> bool:
+    """Whether the progress deadline of the step under way is over.
+
+    A pause has none. The time that a user, or a lack of GPUs, held the rollout does not count.
+    """
+    step = get_step(memory)
+    if memory.room == Room.AWAITED or (step is not None and step.pause is not None):
+        return False
+    length = step.analysis_seconds if step else 0.0
+    return now - parse_time(_resumed(memory, now).since) > length + rollout.progress_deadline_seconds
+
+
 def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None:
     """Return the seconds until the clock alone will move this rollout; None if it never will."""
     if memory.state == RolloutState.FAILED or memory.room == Room.AWAITED or memory.reason == _ON_FAILURE:
@@ -298,9 +310,7 @@ def _needs_no_fallback(memory: RolloutStatus, facts: Facts) -> bool:
 
 def _overdue(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Count a wait that lasts too long as a failure, for the reason of the wait."""
-    step = get_step(memory)
-    length = step.analysis_seconds if step else 0.0
-    if facts.now - parse_time(memory.since) <= length + rollout.progress_deadline_seconds:
+    if not is_late(memory, rollout, facts.now):
         return memory
     late = f"No progress within {rollout.progress_deadline}: {memory.message}"
     named = facts.down is not None or memory.reason in {"Inconclusive", JOB_REFUSED}
