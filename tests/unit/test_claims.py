@@ -106,6 +106,24 @@ async def test_an_api_server_that_fails_tells_nothing(
     assert found.ask(ONE, "a/failing") == Activity.PENDING
 
 
+async def test_one_that_the_api_server_kept_from_renewing_is_not_gone(
+    leases: Leases, installations: Callable[..., Installations], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look after a failure of the API server finds what the last one before it found."""
+
+    async def read(_installation: str) -> LeaseRecord | None:
+        leases.looks += 1
+        if 1 < leases.looks < 60:
+            return None
+        return LeaseRecord(exists=True, content=str(max(leases.looks, 60) - 60))
+
+    monkeypatch.setattr(leases, "read", read)
+    found = installations(patience=0.05)
+    found.ask(ONE, "a/back")
+    assert await woken(leases) == ONE
+    assert found.ask(ONE, "a/back") == Activity.ACTIVE
+
+
 async def test_nobody_looks_when_no_service_has_the_mark(
     leases: Leases, installations: Callable[..., Installations]
 ) -> None:

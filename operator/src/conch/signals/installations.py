@@ -73,17 +73,18 @@ class Installations:
 
     async def _look_on(self, installation: str) -> None:
         """Look until no service has the mark any more."""
-        loop = asyncio.get_running_loop()
         first: LeaseRecord | None = None
-        last, since = first, loop.time()
+        last, unchanged = first, 0.0  # seconds
         try:
             while self._services.get(installation):
                 record = await self._read(installation)
-                if record is not None:
+                if record is None:
+                    unchanged = 0.0  # the other installation may not have reached the API server either
+                else:
                     first = first or record
-                    if record != last:
-                        last, since = record, loop.time()
-                    self._set(installation, _judge(first, record, loop.time() - since >= self._patience))
+                    unchanged = unchanged + self._period if record == last else 0.0
+                    last = record
+                    self._set(installation, _judge(first, record, unchanged >= self._patience))
                 await asyncio.sleep(self._period)
         finally:
             self._tasks.pop(installation, None)
