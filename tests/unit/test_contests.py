@@ -1,11 +1,13 @@
 """Contests: what is written at once, what is put off, for how long, and when it is over."""
 
 import itertools
+from typing import Any, cast
 
 from conch.api.kinds import AUTOSCALER, CONFIG_MAP, DEPLOYMENT, HTTP_ROUTE, SERVICE, Ref, ServiceKey
-from conch.contests import LONGEST_DELAY, QUIET, SHORT_DELAY, WINDOW, WRITES, Contests
+from conch.contests import LONGEST_DELAY, QUIET, SHORT_DELAY, WINDOW, WRITES, Contest, Contests
 from conch.observe.managers import find_managers
 from conch.plan import ABSENT, Apply, Delete
+from conch.reconcile import Reconciler
 
 KEY = ServiceKey("demo", "magika")
 AUTOSCALED = Ref(AUTOSCALER, "magika-1")
@@ -128,6 +130,7 @@ def test_messages_name_the_object_the_field_and_the_other_writer() -> None:
         (repair(minReplicas="1"), ["conch"], "look for an admission webhook, or for another installation of Conch"),
         (Delete(AUTOSCALED, "uid"), ["argo"], "Field manager argo creates it again each time Conch deletes it"),
         (Apply(AUTOSCALED, {}, new=True), [], "Another writer deletes it each time Conch creates it"),
+        (Apply(AUTOSCALED, {}, new=True), [], "audit log records who deletes it. Let only"),
     ):
         operator = Operator()
         operator.fight(action, 20)
@@ -162,3 +165,45 @@ def test_managers_are_those_that_own_the_field_or_the_list_around_it() -> None:
     assert find_managers(meta, CEILING) == ("conch",)
     assert find_managers(meta, ("f:spec", "f:rules", "f:matches")) == ("gitops",)
     assert find_managers({}, FLOOR) == ()
+
+
+class Managed:
+    """What a reconcile uses to name field managers: the API server's answer, and a memory of it."""
+
+    def __init__(self, *entries: dict[str, Any], fails: bool = False) -> None:
+        self.contests, self.writer = Contests(), self
+        self.answer: dict[str, Any] | None = None if fails else {"managedFields": entries}
+        self.reads = 0
+
+    async def metadata(self, _key: ServiceKey, _ref: Ref) -> dict[str, Any] | None:
+        self.reads += 1
+        return self.answer
+
+    async def name(self, action: Apply | Delete) -> Contest:
+        operator = Operator()
+        operator.fight(action, 20)
+        [contest] = operator.contests.defer(KEY, [(action,)], operator.now).contests
+        return await Reconciler._name_managers(cast("Reconciler", self), KEY, contest)
+
+
+async def test_who_creates_again_what_conch_deletes_is_read_from_the_whole_object() -> None:
+    spec: dict[str, Any] = {"f:spec": {"f:minReplicas": {}}}
+    status = {"manager": "kube-controller-manager", "subresource": "status", "fieldsV1": {"f:status": {}}}
+    managed = Managed({"manager": "gitops", "fieldsV1": spec}, status)
+    contest = await managed.name(Delete(AUTOSCALED, "uid"))
+    assert contest.managers == ("gitops",)
+    assert "Field manager gitops creates it again" in contest.to_refusal().message
+
+
+async def test_field_managers_that_could_not_be_read_are_read_again() -> None:
+    managed = Managed(fails=True)
+    contest = await managed.name(repair(minReplicas="1"))
+    assert "Another writer changes .spec.minReplicas" in contest.to_refusal().message
+    assert "records no other" not in contest.to_refusal().message, "nobody has seen its records"
+    assert not managed.contests._managers
+
+
+async def test_no_field_managers_are_read_of_an_object_that_is_deleted() -> None:
+    managed = Managed(fails=True)
+    contest = await managed.name(Apply(AUTOSCALED, {}, new=True))
+    assert (contest.managers, managed.reads) == ((), 0)

@@ -58,22 +58,30 @@ class Contest:
     ref: Ref
     places: tuple[Place, ...]
     deleted: bool = False  # by Conch, each time another writer creates it
-    managers: tuple[str, ...] | None = None  # field managers of the other writers; None: nobody has looked yet
+    managers: tuple[str, ...] | None = None  # field managers of the other writers; None: they are not known
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the other writer deletes the object: then no field manager of it is recorded."""
+        return () in self.places and not self.deleted
 
     def to_refusal(self) -> Refusal:
         """Return what the user reads."""
         names = [name for name in self.managers or () if not name.startswith(FIELD_MANAGER)]
         writer = f"Field manager {' and '.join(names)}" if names else "Another writer"
+        hint = ""
         if self.deleted:
             done, undone = "creates it again", "deletes"
-        elif () in self.places:
+        elif self.is_missing:
             done, undone = "deletes it", "creates"
+            hint = " The API server's audit log records who deletes it."
         else:
             fields = sorted(spell(place) for place in self.places)
             more = f" and {len(fields) - _SHOWN} more fields" if len(fields) > _SHOWN else ""
             done, undone = f"changes {', '.join(fields[:_SHOWN])}{more}", "restores"
-        hint = "" if names else " The API server records no other field manager: look for an admission webhook, or for"
-        hint += "" if names else " another installation of Conch."
+        if not self.is_missing and self.managers is not None and not names:
+            hint = " The API server records no other field manager: look for an admission webhook, or for"
+            hint += " another installation of Conch."
         return Refusal(
             self.ref,
             "FieldContested",

@@ -115,8 +115,10 @@ class Reconciler:
         """Return a contest with the field managers of the other writers, which are read once."""
         if contest.managers is not None:
             return contest
-        metadata = await self.writer.metadata(key, contest.ref) or {}
-        managers = sorted({name for place in contest.places if place for name in find_managers(metadata, place)})
+        metadata = {} if contest.is_missing else await self.writer.metadata(key, contest.ref)
+        if metadata is None:
+            return contest  # the next reconcile reads them
+        managers = sorted({name for place in contest.places for name in find_managers(metadata, place)})
         self.contests.note_managers(key, contest.ref, managers)
         return replace(contest, managers=tuple(managers))
 

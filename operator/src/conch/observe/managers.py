@@ -9,8 +9,11 @@ from conch.observe.fields import mapping, mappings, text
 
 
 def find_managers(metadata: Mapping[str, Any], place: Place) -> tuple[str, ...]:
-    """Return the field managers that own a field, or an atomic part of the object that contains it, by name."""
-    entries = mappings(metadata.get("managedFields"))
+    """Return the field managers that own a field, or an atomic part of the object that contains it, by name.
+
+    The place () is the whole object: all field managers, except those of its status alone.
+    """
+    entries = [entry for entry in mappings(metadata.get("managedFields")) if entry.get("subresource") != "status"]
     return tuple(sorted({text(entry.get("manager")) for entry in entries if _owns(entry.get("fieldsV1"), place)}))
 
 
