@@ -51,3 +51,14 @@ def test_an_image_that_is_not_pulled_yet_counts_for_nothing() -> None:
     run(cluster, revision, 0, "")
     cluster.settle()
     assert images(cluster) == []
+
+
+def test_one_image_under_the_names_of_two_registries_is_one_image() -> None:
+    cluster = Cluster(manifest(minReplicas=2))
+    cluster.reconcile()
+    revision = cluster.decision().wanted
+    run(cluster, revision, 0, OLD)
+    run(cluster, revision, 1, OLD.replace("example.com", "mirror.example.com"))
+    cluster.settle()
+    assert images(cluster) == [OLD]
+    assert not [event for event in cluster.story if event.reason == "ImagesDiffer"]
