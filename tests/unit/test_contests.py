@@ -4,10 +4,12 @@ import itertools
 from typing import Any, cast
 
 from conch.api.kinds import AUTOSCALER, CONFIG_MAP, DEPLOYMENT, HTTP_ROUTE, SERVICE, Ref, ServiceKey
-from conch.contests import LONGEST_DELAY, QUIET, SHORT_DELAY, WINDOW, WRITES, Contest, Contests
+from conch.contests import FIRST_DELAY, LONGEST_DELAY, QUIET, SHORT_DELAY, WINDOW, WRITES, Contest, Contests
+from conch.observe import Store
 from conch.observe.managers import find_managers
 from conch.plan import ABSENT, Apply, Delete
 from conch.reconcile import Reconciler
+from tests.unit.simulation import manifest
 
 KEY = ServiceKey("demo", "magika")
 AUTOSCALED = Ref(AUTOSCALER, "magika-1")
@@ -207,3 +209,61 @@ async def test_no_field_managers_are_read_of_an_object_that_is_deleted() -> None
     managed = Managed(fails=True)
     contest = await managed.name(Apply(AUTOSCALED, {}, new=True))
     assert (contest.managers, managed.reads) == ((), 0)
+
+
+class Overwritten:
+    """A service whose spec nobody can read, and another writer that empties the status each time Conch writes it."""
+
+    def __init__(self) -> None:
+        self.now, self.writes, self.store, nothing = 0.0, 0, Store(), cast("Any", None)
+        self.body = manifest(uri=cast("Any", 7))
+        self.reconcile = Reconciler(
+            store=self.store,
+            gateways=None,
+            agents=nothing,
+            gauges=nothing,
+            capacities=nothing,
+            warnings=nothing,
+            claims=cast("Any", self),
+            contests=Contests(),
+            writer=cast("Any", self),
+            event_writer=cast("Any", self),
+            images=nothing,
+            metrics_api="builtin",
+            prometheus="",
+            clock=lambda: 0.0,
+            monotonic=lambda: self.now,
+        )
+        self.put({})
+
+    installation = "conch-system/conch-operator"
+
+    async def is_ours(self, _key: ServiceKey, _body: object) -> bool:
+        return True
+
+    async def tell(self, *_args: object) -> None:
+        return None
+
+    async def write_status(self, _key: ServiceKey, _uid: str, status: dict[str, Any]) -> bool:
+        self.writes += 1
+        self.put(status)
+        return True
+
+    def put(self, status: dict[str, Any]) -> None:
+        version = str(int(self.body["metadata"].get("resourceVersion", 0)) + 1)
+        self.body = {**self.body, "metadata": {**self.body["metadata"], "resourceVersion": version}, "status": status}
+        self.store.put(self.body)
+
+
+async def test_a_status_that_is_put_off_is_written_when_its_delay_is_over() -> None:
+    """No event may come: the other writer is content with what it has made of it."""
+    story = Overwritten()
+    for _ in range(WRITES):
+        assert (await story.reconcile(KEY)).wait in {None, FIRST_DELAY}
+        story.put({})
+    outcome = await story.reconcile(KEY)
+    assert story.writes == WRITES
+    assert outcome.wait == FIRST_DELAY
+    story.now += FIRST_DELAY
+    await story.reconcile(KEY)
+    assert story.writes == WRITES + 1

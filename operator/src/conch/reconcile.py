@@ -90,8 +90,9 @@ class Reconciler:
         if world is None:
             return Outcome()
         if isinstance(world, Unreadable):
-            await self._tell(key, world.uid, Status.lenient(world.status), tell_unreadable(world, self.clock()))
-            return Outcome()
+            unreadable = tell_unreadable(world, self.clock())
+            there = await self._tell(key, world.uid, Status.lenient(world.status), unreadable)
+            return Outcome(wait=self._status_due_in(key, unreadable) if there else None)
         world = world.told(self.agents.ask(key, pods_to_ask(world)))
         world = world.with_warnings(self.warnings.ask(key, find_stuck_objects(world)))
         world = world.with_measured(self.gauges.ask(key, world.pods, to_measure(world)))
@@ -139,7 +140,7 @@ class Reconciler:
 
     async def _tell(self, key: ServiceKey, uid: str, before: Status, after: Status) -> bool:
         """Write the status and its events, if they are new; return whether the service is still there."""
-        after = after.model_copy(update={"installation": self.claims.installation})
+        after = self._with_installation(after)
         if after == before or self._status_due_in(key, after):
             return True
         ref = Ref(INFERENCE_SERVICE, key.name)
@@ -154,8 +155,13 @@ class Reconciler:
     def _status_due_in(self, key: ServiceKey, status: Status) -> float | None:
         """Return the seconds until a status may be written that another writer changes again and again."""
         ref = Ref(INFERENCE_SERVICE, key.name)
-        wait = self.contests.due_in(key, ref, [_status_change(status)], self.monotonic())
+        change = _status_change(self._with_installation(status))
+        wait = self.contests.due_in(key, ref, [change], self.monotonic())
         return wait if wait > 0 else None
+
+    def _with_installation(self, status: Status) -> Status:
+        """Return a status as it is written: it names this installation."""
+        return status.model_copy(update={"installation": self.claims.installation})
 
     async def _report(self, key: ServiceKey, error: Exception) -> None:
         """Report in the status that the service cannot be reconciled. What serves is left as it is."""
