@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import pytest
 
 from conch.api.kinds import ServiceKey
+from conch.claims import Claims
+from conch.decide import Event
 from conch.observe.installation import NO_LEASE, LeaseRecord
 from conch.settings import Settings
 from conch.signals import Activity, Installations
+from conch.write import EventWriter
 
 ONE, OTHER = ServiceKey("demo", "one"), ServiceKey("demo", "other")
 WHOLE_TEST = 20  # seconds
@@ -144,3 +148,23 @@ def test_an_installation_is_named_by_its_lease() -> None:
     assert (
         Settings.read({**image, "CONCH_LEASE_NAMESPACE": "conch-system"}).installation == "conch-system/conch-operator"
     )
+
+
+async def test_a_user_who_edits_a_service_of_another_installation_is_told_each_time(
+    leases: Leases, installations: Callable[..., Installations]
+) -> None:
+    """Events expire after an hour, and the status is the other installation's."""
+    notes: list[str] = []
+
+    class Writer:
+        async def tell(self, _key: ServiceKey, _uid: str, story: list[Event], _moment: float) -> None:
+            notes.extend(event.reason for event in story)
+
+    claims = Claims("a/ours", installations(), cast("EventWriter", Writer()), lambda: 0.0)
+    body = {"metadata": {"uid": "1", "generation": 1}, "status": {"installation": "a/alive"}}
+    assert not await claims.is_ours(ONE, body)
+    await woken(leases)
+    for generation, events in ((1, 1), (1, 1), (2, 2), (2, 2)):
+        edited = {**body, "metadata": {"uid": "1", "generation": generation}}
+        assert not await claims.is_ours(ONE, edited)
+        assert notes == ["OtherInstallation"] * events

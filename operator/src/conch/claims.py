@@ -25,7 +25,8 @@ class Claims:
     installations: Installations
     event_writer: EventWriter
     clock: Callable[[], float]
-    yielded: dict[ServiceKey, str] = field(default_factory=dict)  # to which installation, as an event has reported
+    yielded: dict[ServiceKey, tuple[str, int]] = field(default_factory=dict)
+    """To which installation, at which generation of the spec, as an event has reported."""
 
     async def is_ours(self, key: ServiceKey, body: Mapping[str, Any]) -> bool:
         """Return whether this installation may write a service; an event reports if another one serves it."""
@@ -33,7 +34,7 @@ class Claims:
         if owner not in {"", self.installation}:
             activity = self.installations.ask(key, owner)
             if activity != Activity.GONE:
-                await self._report(key, body["metadata"]["uid"], owner, activity)
+                await self._report(key, body["metadata"], owner, activity)
                 return False
         self.forget(key)
         return True
@@ -43,11 +44,15 @@ class Claims:
         self.installations.forget(key)
         self.yielded.pop(key, None)
 
-    async def _report(self, key: ServiceKey, uid: str, owner: str, activity: Activity) -> None:
-        """Report once, in an event, that another installation serves a service: the status is that one's to write."""
-        if activity == Activity.PENDING or self.yielded.get(key) == owner:
+    async def _report(self, key: ServiceKey, meta: Mapping[str, Any], owner: str, activity: Activity) -> None:
+        """Report in an event that another installation serves a service: the status is that one's to write.
+
+        Once, and again after each edit of the spec: events expire, and a user who edits has to see why nothing happens.
+        """
+        known = (owner, meta["generation"])
+        if activity == Activity.PENDING or self.yielded.get(key) == known:
             return
-        self.yielded[key] = owner
+        self.yielded[key] = known
         name = f"Installation {self.installation}" if self.installation else "An operator without a Lease"
         if activity == Activity.ACTIVE:
             why = (
@@ -61,4 +66,4 @@ class Claims:
                 f' {key.namespace} --subresource status --type merge --patch \'{{"status":{{"installation":null}}}}\''
             )
         event = Event("Warning", "OtherInstallation", "Yield", f"{name} does not write this service: {why}")
-        await self.event_writer.tell(key, uid, [event], self.clock())
+        await self.event_writer.tell(key, meta["uid"], [event], self.clock())
