@@ -95,7 +95,8 @@ class Store:
         if self._certificate:
             command += [f"-s3.port.https={self.https_port}"]
             command += [f"-s3.cert.file={self._certificate[0]}", f"-s3.key.file={self._certificate[1]}"]
-        process = Process(command, self._folder / "seaweedfs.log", {"PATH": "/usr/bin:/bin", "HOME": str(self._folder)})
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self._folder), "TMPDIR": str(self._folder)}
+        process = Process(command, self._folder / "seaweedfs.log", environment)
         until(self._takes_a_file, "the store takes a file", 60, process)
         return process
 

@@ -167,6 +167,25 @@ def test_a_load_that_never_reached_triton_is_asked_for_again_at_once(store: Stor
     assert pod.agent.log.read_text().count("the load's answer was lost") == 1
 
 
+def test_a_connection_that_ends_while_triton_is_asked_leaves_the_pod_ready(store: Store, pod: Pod) -> None:
+    store.put("models", _double("asked", 2))
+    pod.write_secret(store.secret)
+    pod.write_manifest(_python("s3://models/asked"))
+    relay = Relay(pod.grpc)
+    pod.start_agent(f"--triton-grpc-port={relay.port}")
+    pod.start_triton(age=600_000)
+    pod.until_ready()
+    pod.until_told()
+    for _ in range(5):
+        relay.breaks_at = b"\0\0"  # any frame of HTTP/2: the next request is lost with its connection
+        until(lambda: not relay.breaks_at, "a request is lost", 10)
+        lost = time.monotonic()
+        while time.monotonic() - lost < 1.5:  # longer than between two looks
+            assert pod.ready, "it left the endpoints"
+            time.sleep(0.02)
+    relay.close()
+
+
 @pytest.mark.parametrize(("args", "closed"), [([], True), (["--grpc-max-connection-age=600000"], False)])
 def test_the_age_of_a_connection_is_the_users_where_given(
     store: Store, pod: Pod, args: list[str], closed: bool

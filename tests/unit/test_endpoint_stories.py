@@ -362,6 +362,7 @@ def test_pods_that_are_ready_and_listed_nowhere_are_told() -> None:
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
     wait = cluster.decision().wait
     assert wait is not None
+    assert wait <= 8
     cluster.now += 31
     cluster.settle()
     assert cluster.condition("Ready") == ("False", "EndpointsMissing")

@@ -6,6 +6,7 @@ connection that shares the thread stalls for the whole load.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,7 +20,25 @@ from conch_contract import names
 HEADER: Final = f"triton-grpc-protocol-{names.CONTROL_HEADER}"
 _LOOK_TIMEOUT: Final = 5.0
 _LOAD_TIMEOUT: Final = 3600.0
+# Triton ends each connection for its age, every few seconds. A question that is under way then is asked again: for a
+# moment without an answer the pod would leave the endpoints. Not a load: it may have begun. (gRPC proposal A6.)
+_QUESTIONS: Final = ("RepositoryIndex", "ModelConfig")
+_RETRIES: Final = {
+    "methodConfig": [
+        {
+            "name": [{"service": "inference.GRPCInferenceService", "method": method} for method in _QUESTIONS],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
 _CHANNEL: Final = (
+    ("grpc.service_config", json.dumps(_RETRIES)),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
