@@ -64,6 +64,7 @@ def test_of_two_installations_one_writes_a_service_until_it_is_gone(
         [note] = notes(kube, namespace, "OtherInstallation")
         assert note.startswith(f"Installation {names[other]} does not write this service: {names[acting]}, another")
         assert "watchNamespaces" in note
+        time.sleep(10)  # the HPA looks a first time, and the status tells what it said
         before, audit = pods(kube, namespace), Audit(cluster)
         time.sleep(10)
         assert audit.writes(namespace) == []
