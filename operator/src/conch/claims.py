@@ -19,7 +19,7 @@ from conch.write import EventWriter
 
 @dataclass(frozen=True)
 class Claims:
-    """Tells whose a service is."""
+    """Knows which services are those of this installation."""
 
     installation: str | None  # None: no Lease elects the operator, and it names itself nowhere
     installations: Installations

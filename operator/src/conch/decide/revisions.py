@@ -61,7 +61,7 @@ def phase_of(world: World, name: str) -> Phase:
 def _images(world: World, name: str) -> tuple[str, ...]:
     """Return the images of Triton that ready pods run; a pod that starts is no reason to write the status.
 
-    A node reports an image under one of the names by which it was pulled, such as a mirror's: the digest tells.
+    A node reports an image under one of the names by which it was pulled, such as a mirror's; the digest identifies it.
     """
     running = [c for pod in world.pods_of(name) if pod.ready for c in pod.status["containers"]]
     found = sorted({c["imageID"] for c in running if c["name"] == names.TRITON_CONTAINER and c.get("imageID")})

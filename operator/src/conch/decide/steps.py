@@ -36,7 +36,7 @@ class Facts:
     follows: Callable[[int], bool]  # weight -> whether the traffic gives the candidate just that
     achieved: int  # the candidate's share as far as anybody can tell, in percent
     traffic: Trouble | None = None  # why the traffic does not follow
-    follower: str = "the gateway shows"  # what tells that the traffic follows, with its verb
+    follower: str = "the gateway shows"  # what shows that the traffic follows, with its verb
     down: Trouble | None = None  # why the candidate's pods are not up
     unavailable: Trouble | None = None  # the finding for a candidate without ready pods
     broken: Trouble | None = None  # why it must not go on, whatever the step

@@ -1,4 +1,4 @@
-"""Tells whether another installation of Conch acts, while services are marked as its own.
+"""Whether another installation of Conch acts, while services name it in their status.
 
 Its Lease is read again and again, and only while a service waits to know. A Lease that is renewed has another content
 each time: no clock of another node is compared with ours.

@@ -49,7 +49,7 @@ def selected_revision(world: World) -> str | None:
 def wrote_stable(world: World) -> bool:
     """Whether ANNOTATION_STABLE of the root Service is as Conch wrote it.
 
-    The hash of what was applied covers it. An operator whose manifest of the Service differs cannot tell.
+    The hash of what was applied covers it. An operator whose manifest of the Service differs cannot know.
     """
     root = world.children.get(Ref(SERVICE, world.service.track))
     if root is None or world.routed is None:
