@@ -176,6 +176,10 @@ class Contests:
         """Return the seconds until fields of an object may be written; 0 or less: they may be now."""
         return _due_in(self._known.get(key, {}).get(ref, {}), changes, now)
 
+    def is_contested(self, key: ServiceKey, ref: Ref) -> bool:
+        """Return whether any field of an object is contested."""
+        return any(known.delay for known in self._known.get(key, {}).get(ref, {}).values())
+
     def forget(self, key: ServiceKey) -> None:
         """Forget a service."""
         for ref in self._known.pop(key, {}):

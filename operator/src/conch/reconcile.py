@@ -155,6 +155,8 @@ class Reconciler:
     def _status_due_in(self, key: ServiceKey, status: Status) -> float | None:
         """Return the seconds until a status may be written that another writer changes again and again."""
         ref = Ref(INFERENCE_SERVICE, key.name)
+        if not self.contests.is_contested(key, ref):
+            return None
         change = _status_change(self._with_installation(status))
         wait = self.contests.due_in(key, ref, [change], self.monotonic())
         return wait if wait > 0 else None
