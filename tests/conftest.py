@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+import conch  # noqa: F401  before kubernetes_asyncio is imported, which then costs what is used of it
+
 pytest_plugins = ["tests.support.timing", "tests.support.schedule"]
 
 

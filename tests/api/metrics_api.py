@@ -18,9 +18,9 @@ from conch.api.kinds import API_SERVICE, ENDPOINT_SLICE, POD, SERVICE
 from conch.api.metrics import API_SERVICE_NAME
 from conch.api.names import ANNOTATION_MODEL, LABEL_NAME
 from conch_contract import names
-from tests.api.operator import free_port
 from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
+from tests.support.ports import free_port
 from tests.support.wait import until
 
 NAMESPACE, NAME = "conch-metrics-test", "metrics-api"

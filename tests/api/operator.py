@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Ref
 from conch_contract import names
 from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
+from tests.support.ports import free_port
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
@@ -97,14 +97,6 @@ class Audit:
                 resource = "/".join(filter(None, (ref.get("resource"), ref.get("subresource"))))
                 found.append(f"{entry['verb']} {resource} {ref.get('name', '')}")
         return found
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def isvc(name: str = "magika", uri: str = "s3://models/magika", **predictor: Any) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from rich.table import Table
 from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Kind, Ref
 from conch.write import Server
 from conch_contract import names
-from tests.api.operator import Audit, free_port, isvc
+from tests.api.operator import Audit, isvc
 from tests.cluster import Cluster
+from tests.support.ports import free_port
 
 CHILDREN_EACH = 6
 NAMESPACE = Kind("", "v1", "Namespace", "namespaces")

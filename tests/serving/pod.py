@@ -13,7 +13,8 @@ from typing import Any
 
 from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, names
 from tests.serving import tools
-from tests.serving.processes import Process, free_port, until
+from tests.serving.processes import Process, until
+from tests.support.ports import free_port
 
 BACKENDS = tools.REPOSITORY / "serving-image" / "backends"
 RESTRICTION = ",".join(names.RESTRICTED) + f":{names.CONTROL_HEADER}"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from conch.triton import server_command
 from tests.serving import tools
-from tests.serving.processes import Process, free_port, until
+from tests.serving.processes import Process, until
+from tests.support.ports import free_port
 
 # Asked with x seconds it takes so long; asked with -1 it raises, with -2 it answers an error.
 MODEL = """

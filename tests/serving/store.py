@@ -13,7 +13,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from tests.serving import tools
-from tests.serving.processes import Process, free_port, until
+from tests.serving.processes import Process, until
+from tests.support.ports import free_port
 
 KEY, SECRET = "conch-test", "conch-test-secret"
 PUBLIC = "consoles"  # a bucket that needs no credentials

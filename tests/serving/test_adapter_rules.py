@@ -14,8 +14,9 @@ import pytest
 from conch.api.metrics import TritonMetric
 from conch.triton.adapter import rules
 from tests.cluster import packages
-from tests.serving.processes import Process, free_port, until
+from tests.serving.processes import Process, until
 from tests.serving.slow import MODEL, WITH_GPU, SlowTriton
+from tests.support.ports import free_port
 
 BUSY, IDLE = "127.0.0.95", "127.0.0.96"
 PODS = {"busy": BUSY, "idle": IDLE}

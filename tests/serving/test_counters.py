@@ -15,8 +15,8 @@ from conch.decide.gates import judge
 from conch.observe import Pod
 from conch.observe.measured import History, Measured
 from conch.signals.counters import Counters
-from tests.serving.processes import free_port
 from tests.serving.slow import SlowTriton
+from tests.support.ports import free_port
 
 Pair = tuple[SlowTriton, SlowTriton]
 KEY = ServiceKey("demo", "m")

@@ -10,7 +10,8 @@ import pytest
 
 from conch_contract import ModelSource
 from tests.serving.pod import Pod
-from tests.serving.processes import Process, free_port, until
+from tests.serving.processes import Process, until
+from tests.support.ports import free_port
 
 # aiohttp's files answer ranges and carry ETags; http.server's answer 200 to everything and have dates only.
 _RANGES = """

@@ -18,8 +18,9 @@ from conch.cli.loading.wish import Protocol
 from conch.cli.options import Refused
 from conch_contract import ModelSource
 from tests.serving.pod import Pod
-from tests.serving.processes import free_port, until
+from tests.serving.processes import until
 from tests.serving.store import Store
+from tests.support.ports import free_port
 
 # One instance, 0.1 s a request. It takes two numbers, though its metadata says: any; -1 makes it raise.
 PAIR = """

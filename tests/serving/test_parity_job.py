@@ -13,9 +13,9 @@ import pytest
 
 from conch_contract import ModelSource, Parity, ParityReport, Warmup, WarmupRequest
 from tests.serving.pod import Pod
-from tests.serving.processes import free_port
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
+from tests.support.ports import free_port
 
 # The factor of a candidate that loads well and answers nothing.
 RAISES = """

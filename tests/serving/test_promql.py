@@ -15,7 +15,8 @@ from conch.api.kinds import ServiceKey
 from conch.observe.measured import Answer, Question
 from conch.signals.prometheus import Queries, _Resolver
 from tests.cluster import packages
-from tests.serving.processes import Process, free_port, until
+from tests.serving.processes import Process, until
+from tests.support.ports import free_port
 
 KEY = ServiceKey("demo", "m")
 CONFIG = """

@@ -18,6 +18,7 @@ from conch.api.names import CRD_NAME
 from tests.cluster import Cluster, binaries, images
 from tests.cluster.cluster import DEFAULT_NAME
 from tests.support.kube import Kube, KubectlError
+from tests.support.ports import free_port
 from tests.support.wait import until
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "conch"
@@ -74,7 +75,7 @@ class Place:
             until(lambda: all(_listens(port, address) for port in ports), f"{namespace}/{service} answers", 10)
             yield [f"{address}:{port}" for port in ports]
             return
-        free = [_free_port() for _ in ports]
+        free = [free_port() for _ in ports]
         pairs = [f"{here}:{there}" for here, there in zip(free, ports, strict=True)]
         forward = self.kube.start("port-forward", f"--namespace={namespace}", f"service/{service}", *pairs)
         try:
@@ -141,12 +142,6 @@ def _own(program: str) -> Path:
     """The user's own program, else ours."""
     found = shutil.which(program)
     return Path(found) if found else binaries.program(program)
-
-
-def _free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
 
 
 def _listens(port: int, host: str = "127.0.0.1") -> bool:

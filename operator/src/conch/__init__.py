@@ -1,1 +1,5 @@
 """Conch: one InferenceService becomes NVIDIA Triton serving. Read `reconcile` first."""
+
+from conch import imports
+
+imports.install()
