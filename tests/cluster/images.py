@@ -7,6 +7,7 @@ debootstrap makes from the machine's own Debian mirror and that takes the place 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import shutil
 import tempfile
@@ -41,6 +42,11 @@ _PROGRAMS = {"gateways": "envoy-gateway", "keda": "keda"}
 """Images that hold programs of ours: the module whose folder is a second build context, of the module's name."""
 
 _BASE = f"docker.io/library/debian:{hostconfig.SUITE}-slim"
+_NO_DOCUMENTS = "path-exclude /usr/share/doc/*\npath-exclude /usr/share/man/*\npath-exclude /usr/share/locale/*\n"
+"""Settings of dpkg, as in Debian's own slim image."""
+_BASE_LABEL = "local-cluster/base"
+_BASE_VERSION = hashlib.sha256((_NO_DOCUMENTS + hostconfig.NO_CACHES).encode()).hexdigest()[:12]
+"""Written on the base; with another one on it, the base is made anew, and every image on it."""
 
 
 def reference(name: str) -> str:
@@ -163,7 +169,11 @@ def _options(engine: Builder) -> list[str]:
 
 def _ensure_base(engine: Builder) -> None:
     """Make the base image once; afterwards it is in the storage."""
-    if run([*engine.argv, "inspect", "--type=image", _BASE], check=False).returncode == 0:
+    label = f'{{{{index .OCIv1.Config.Labels "{_BASE_LABEL}"}}}}'
+    if (
+        run([*engine.argv, "inspect", "--type=image", "--format", label, _BASE], check=False).stdout.strip()
+        == _BASE_VERSION
+    ):
         return
     root = Path(tempfile.mkdtemp(prefix="base-", dir=cache_dir() / "images"))
     log = cache_dir() / "logs" / "debootstrap.log"
@@ -179,13 +189,14 @@ def _ensure_base(engine: Builder) -> None:
 
 
 def _slim(system: Path) -> None:
-    """Remove what the machine lent (its mirror) and what a container never reads."""
+    """Remove what the machine lent (its mirror) and what a container never reads, now and at each installation."""
     for name in ("etc/apt/sources.list", "etc/resolv.conf", "etc/hostname", "var/log/bootstrap.log"):
         (system / name).write_text("")
     for folder in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
         shutil.rmtree(system / folder, ignore_errors=True)
     for folder in ("var/cache/apt/archives/partial", "var/lib/apt/lists/partial"):
         (system / folder).mkdir(parents=True)
+    (system / "etc/dpkg/dpkg.cfg.d/slim").write_text(_NO_DOCUMENTS)
 
 
 def _import_base(engine: Builder, folder: Path) -> None:
@@ -194,7 +205,7 @@ def _import_base(engine: Builder, folder: Path) -> None:
     container = run([*engine.argv, "from", "scratch"]).stdout.strip()
     try:
         run([*engine.argv, "add", "--quiet", container, archive, "/"])
-        run([*engine.argv, "config", "--cmd", "bash", container])
+        run([*engine.argv, "config", "--cmd", "bash", "--label", f"{_BASE_LABEL}={_BASE_VERSION}", container])
         run([*engine.argv, "commit", "--quiet", container, _BASE])
     finally:
         run([*engine.argv, "rm", container], check=False)
