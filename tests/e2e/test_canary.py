@@ -30,6 +30,7 @@ def canary(kube: Kube, namespace: str, gateway: Gateway) -> Canary:
         said = {"minReplicas": PODS, **predictor}
         service = behind(kube, namespace, gateway, said, rollout={"steps": steps, **(rollout or {})})
         service.until_ready(120)
+        follow(gateway, service, {2: 100})
         return service, host_of(service)
 
     return make

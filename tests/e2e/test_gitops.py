@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE
-from tests.support.doubling import double, environment, times
+from tests.support.doubling import double, environment, follow, times
 from tests.support.gateways import Gateway
 from tests.support.git import MANAGER, Git
 from tests.support.kube import Kube, Object
@@ -42,6 +42,7 @@ def test_nobody_fights(kube: Kube, namespace: str, gateway: Gateway, figure: Cal
     with Git(kube, namespace, first, PERIOD) as git:
         until(lambda: git.applied, "Git has applied it", 30)
         stable = service.until_ready(120)["stable"]
+        follow(gateway, service, {2: 100})
         with Traffic(gateway.address, gateway.address, times(2, 3), LIGHT, host) as traffic:
             git.manifest = second
             until(lambda: waits_for(service) == "WaitsForPromotion", "the rollout waits", 90)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from conch.api import Status
+from conch.api import InferenceService, Status
 from conch.api.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
@@ -291,7 +291,7 @@ class Cluster:
 
     @property
     def status(self) -> Status:
-        return self.world().service.status
+        return InferenceService.parse(self.objects[Ref(INFERENCE_SERVICE, KEY.name)]).status
 
     def condition(self, kind: str) -> tuple[str, str]:
         """A condition's status and reason; empty when it is absent."""

@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from conch.api import RolloutStatus
 from conch.api.kinds import (
     AUTOSCALER,
     CONFIG_MAP,
@@ -29,6 +30,7 @@ from conch.api.kinds import (
     Ref,
 )
 from conch.api.names import ANNOTATION_STABLE
+from conch.observe import World
 from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
 from tests.unit.simulation import GPU, KEY, Cluster, manifest, named, routed, told
@@ -113,10 +115,6 @@ class Rollouts(RuleBasedStateMachine):
         name: str = self.cluster.objects[Ref(SERVICE, KEY.name)]["metadata"]["annotations"][ANNOTATION_STABLE]
         return name
 
-    def variants(self) -> list[str]:
-        """The predictor, and the variant if it is asked for."""
-        return ["", *(variant.name for variant in self.cluster.world().service.spec.variants)]
-
     def revisions(self) -> list[str]:
         return sorted(ref.name for ref in self.cluster.objects if ref.kind == DEPLOYMENT)
 
@@ -168,6 +166,30 @@ class Rollouts(RuleBasedStateMachine):
             if (name == self.stable()) is stable and Ref(POD, f"{name}-{index}") in self.cluster.objects:
                 self.cluster.pod(name, index, ready=False)
         self.cluster.settle()
+
+    @rule(
+        index=st.integers(0, PODS - 1),
+        all_of_them=st.booleans(),
+        stable=st.booleans(),
+        state=st.sampled_from([ModelState.FETCHING, ModelState.LOADING, ModelState.WARMING]),
+        seconds=st.sampled_from([5, 30, 100]),
+    )
+    def the_successor_of_a_pod_loads_for_long(
+        self, index: int, all_of_them: bool, stable: bool, state: ModelState, seconds: int
+    ) -> None:
+        """After a drain: for longer than a pod that answered may be silent, and within the progress deadline."""
+        rollout = self.cluster.status.rollout
+        answered = rollout is not None and rollout.state != "Failed" and self.cluster.world().ready(rollout.revision)
+        for name in self.revisions():
+            for each in range(PODS) if all_of_them else [index]:
+                if (name == self.stable()) is stable and Ref(POD, f"{name}-{each}") in self.cluster.objects:
+                    generation = f"slow-{self.cluster.now}"
+                    self.cluster.pod(name, each, ready=False, generation=generation, report=told(state))
+        self.cluster.settle()
+        self.cluster.now += seconds
+        self.cluster.settle()
+        rollout = self.cluster.status.rollout
+        assert not (answered and rollout and rollout.state == "Failed" and rollout.reason == "NotAnswering"), rollout
 
     @rule()
     def all_pods_of_the_candidate_are_lost(self) -> None:
@@ -269,46 +291,53 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.settle()
 
     @invariant()
-    def shares_are_whole_and_lead_somewhere(self) -> None:
+    def some_things_are_always_so(self) -> None:
+        """All of them hold of one look at the service."""
+        world = self.cluster.world()
+        self.shares_are_whole_and_lead_somewhere(world)
+        self.who_answers_gets_the_requests(world.of_variant(""))
+        self.what_the_gateway_may_still_reach_has_its_pods()
+        self.the_stable_revision_keeps_its_capacity(world)
+        self.what_is_held_has_no_pods(world)
+        self.what_is_not_ready_says_why(world)
+
+    def shares_are_whole_and_lead_somewhere(self, world: World) -> None:
         shares = routed(self.cluster)
         whole = sum(shares.values())
         assert whole in {100, 10_000}, shares
         variant = sum(share for name, share in shares.items() if name.startswith("magika-b-"))
-        asked = self.cluster.world().service.of_variant("b").asked
+        asked = world.service.of_variant("b").asked
         assert variant * 100 in {0, whole * ((asked and asked.weight) or 0)}, (shares, asked)
         for name in named(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)]):
             assert Ref(SERVICE, name) in self.cluster.objects, f"{name} has no Service"
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} has no Deployment"
 
-    @invariant()
-    def who_answers_gets_the_requests(self) -> None:
+    def who_answers_gets_the_requests(self, predictor: World) -> None:
         """Between two revisions of the predictor; one that sleeps or makes room for another is not meant."""
-        world, rollout = self.cluster.world().of_variant(""), self.cluster.status.rollout
+        rollout = predictor.service.status.rollout
         if rollout is None or rollout.state == "Failed" or rollout.room:
             return
         ours = [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
         if any(
-            world.ready(name) for name in (self.stable(), rollout.revision) if rollout.weight or name == self.stable()
+            predictor.ready(name)
+            for name in (self.stable(), rollout.revision)
+            if rollout.weight or name == self.stable()
         ):
-            assert all(world.ready(name) for name in ours), (ours, rollout)
+            assert all(predictor.ready(name) for name in ours), (ours, rollout)
 
-    @invariant()
     def what_the_gateway_may_still_reach_has_its_pods(self) -> None:
         for name in self.cluster.accepted:
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} is reached and has no Deployment"
 
-    @invariant()
-    def the_stable_revision_keeps_its_capacity(self) -> None:
-        rollout = self.cluster.status.rollout
+    def the_stable_revision_keeps_its_capacity(self, world: World) -> None:
+        rollout = world.service.status.rollout
         if rollout is not None and rollout.room == "Short":
             assert self.when_short == "Recreate"
             return
         assert self.cluster.objects[Ref(DEPLOYMENT, self.stable())]["spec"]["replicas"] >= PODS
 
-    @invariant()
-    def what_is_held_has_no_pods(self) -> None:
-        for name in self.variants():
-            rollout = self.cluster.world().service.of_variant(name).status.rollout
+    def what_is_held_has_no_pods(self, world: World) -> None:
+        for rollout in rollouts_of(world).values():
             if rollout is not None and rollout.room == "Awaited" and rollout.reason == "GpuShort":
                 assert Ref(DEPLOYMENT, rollout.revision) not in self.cluster.objects or self.reached(rollout.revision)
 
@@ -316,13 +345,12 @@ class Rollouts(RuleBasedStateMachine):
         """Whether a request may still reach a revision: then it keeps its pods, whatever becomes of it."""
         return name in self.cluster.accepted or name in named(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
 
-    @invariant()
-    def what_is_not_ready_says_why(self) -> None:
-        ready = self.cluster.status.condition("Ready")
+    def what_is_not_ready_says_why(self, world: World) -> None:
+        ready = world.service.status.condition("Ready")
         assert ready is not None
         assert ready.reason
         assert ready.message
-        rollout = self.cluster.status.rollout
+        rollout = world.service.status.rollout
         if rollout is not None:
             assert rollout.reason, rollout
             assert rollout.message, rollout
@@ -343,20 +371,26 @@ class Rollouts(RuleBasedStateMachine):
             self.cluster.accept_routes()
             self.cluster.now += 61
             self.cluster.settle()
-            service = self.cluster.world().service
-            rollouts = [(name, service.of_variant(name).status.rollout) for name in self.variants()]
-            if all(rollout is None for _, rollout in rollouts):
+            world = self.cluster.world()
+            rollouts = rollouts_of(world)
+            if not any(rollouts.values()):
                 if self.cluster.condition("Ready") == ("True", "Served"):
                     return
-            elif all(rollout is None or rollout.state == "Failed" for _, rollout in rollouts):
+            elif all(rollout is None or rollout.state == "Failed" for rollout in rollouts.values()):
                 assert self.cluster.condition("Stalled")[0] == "True"
                 ours = [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
                 assert len(ours) == 1
                 return
-            for name, rollout in rollouts:
+            for name, rollout in rollouts.items():
                 if rollout is not None and rollout.reason in {"WaitsForPromotion", "PausedOnFailure"}:
-                    self.cluster.ask(f"promote {service.metadata.generation} end{self.cluster.now}", name)
+                    self.cluster.ask(f"promote {world.service.metadata.generation} end{self.cluster.now}", name)
         raise AssertionError(f"stuck: {self.cluster.status.rollout}, {self.cluster.condition('Ready')}")
+
+
+def rollouts_of(world: World) -> dict[str, RolloutStatus | None]:
+    """The rollout of the predictor, and of the variant if there is one."""
+    names = ["", *(variant.name for variant in world.service.spec.variants)]
+    return {name: world.service.of_variant(name).status.rollout for name in names}
 
 
 PARTS = 4  # each is a test of its own, so that they run side by side
