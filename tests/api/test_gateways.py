@@ -256,7 +256,7 @@ async def test_an_audit_finds_foreign_routes_that_went_unseen(cluster: Cluster, 
         store.routes.put({"apiVersion": HTTP_ROUTE.api_version, "kind": HTTP_ROUTE.name, **body})
     async with await Server.connect(str(cluster.kubeconfig)) as server:
         await forget_lost(server, intake, ())
-    assert [route.name for route in store.routes.at(["magika.example.com"])] == ["another"]
+    assert [route.age.route for route in store.routes.at(["magika.example.com"])] == [f"{namespace}/another"]
     assert len(queue) == 1, "the service may get its requests now"
 
 

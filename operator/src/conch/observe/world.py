@@ -40,8 +40,7 @@ from conch.observe.hostnames import Claim, is_accepted
 from conch.observe.identity import controller_uid, is_orphan, owner_words, variant_of
 from conch.observe.measured import Measured
 from conch.observe.parity import parities
-from conch.observe.precedence import RouteConflict, find_route_conflict
-from conch.observe.routes import read_route
+from conch.observe.routes import RouteConflict, find_route_conflict, read_age, read_route
 from conch.observe.store import Store
 from conch.observe.trim import AUTHORS
 from conch.observe.trouble import Trouble
@@ -353,7 +352,7 @@ def _find_hostname_conflicts(store: Store, key: ServiceKey, route: Body | None) 
     return {
         other: found[other]
         for other, body in routes.items()
-        if body and _age(body) < _age(route) and is_accepted(body, found[other])
+        if body and read_age(body) < read_age(route) and is_accepted(body, found[other])
     }
 
 
@@ -366,14 +365,8 @@ def _find_route_conflict(
     route = read_route(body) if body is not None and found else None
     if route is None:
         return None
-    foreign = [each for each in found if (each.namespace, each.name) != (route.namespace, route.name)]
+    foreign = (each for each in found if each.age.route != route.age.route)
     return find_route_conflict(route, foreign, service.model_name, gateways)
-
-
-def _age(route: Body) -> tuple[str, str, str]:
-    """The order in which gateways prefer routes: the oldest first, then by name."""
-    meta = route["metadata"]
-    return meta["creationTimestamp"], meta["namespace"], meta["name"]
 
 
 def _complaint(error: ValidationError) -> str:

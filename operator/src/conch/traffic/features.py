@@ -10,12 +10,11 @@ from conch.api.numbers import percent
 from conch.api.text import clean
 from conch.observe import Trouble, World
 from conch.observe.gateways import SeenGateways, unsupported
-from conch.observe.routes import RequestMatch
 
 _TIMEOUT: Final = "HTTPRouteRequestTimeout"
 _MIRROR: Final = "HTTPRouteRequestMirror"
-_WORD: Final = 120  # bytes of a foreign text in a sentence
 _PERCENTAGE: Final = "HTTPRouteRequestPercentageMirror"
+_PATH: Final = 120  # bytes of a path of a foreign route in a sentence
 
 
 def missing(gateways: SeenGateways | None) -> Trouble | None:
@@ -54,28 +53,13 @@ def find_hostname_conflict(world: World) -> Trouble | None:
     conflict = world.route_conflict
     if conflict is None:
         return None
+    path = f"{'path' if conflict.match.is_exact else 'path prefix'} {clean(conflict.match.path, _PATH)}"
     return Trouble(
         "HostnameTaken",
         f"HTTPRoute {conflict.route} gets requests of this service for the hostname {conflict.hostname} at Gateway"
-        f" {conflict.gateway}: those with {describe_match(conflict.match)}, because {conflict.precedence.value};"
-        " write another name in traffic.hostnames, or remove the match from that route",
+        f" {conflict.gateway}: those with the {path}, because {conflict.precedence.value}; write another name in"
+        " traffic.hostnames, or remove the match from that route",
     )
-
-
-def describe_match(match: RequestMatch) -> str:
-    """Return the requests that a match of a route names, in words.
-
-    >>> from conch.observe.routes import HeaderMatch
-    >>> header = HeaderMatch("x-debug", "1")
-    >>> describe_match(RequestMatch("/v2/models", is_exact=False, method="POST", headers=(header,), query_params=0))
-    'the path prefix /v2/models, the method POST and the header x-debug'
-    """
-    path = "path" if match.is_exact else "path prefix"
-    parts = [f"the {path} {clean(match.path, _WORD)}"]
-    parts += [f"the method {match.method}"] if match.method else []
-    parts += [f"the header {clean(header.name, _WORD)}" for header in match.headers]
-    parts += ["query parameters"] if match.query_params else []
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
 def no_timeout(world: World, traffic: Traffic) -> Trouble | None:
