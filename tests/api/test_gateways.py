@@ -17,6 +17,7 @@ from conch.observe.gateways import GatewayKey
 from conch.queue import WorkQueue
 from conch.watch import Intake, forget_lost
 from conch.write import Server
+from conch_contract import names
 from tests.api.operator import Operator, condition, isvc, settled
 from tests.cluster import Cluster, binaries
 from tests.support.kube import Kube, Object
@@ -62,9 +63,9 @@ def answer(kube: Kube, kind: Kind, namespace: str, name: str, status: Object) ->
     kube.run("patch", resource, name, where, "--subresource=status", "--type=merge", patch)
 
 
-def accept(kube: Kube, namespace: str) -> None:
-    """Take the route up."""
-    route = until(lambda: kube.get(HTTP_ROUTE, namespace, "magika"), "the route is there", 30)
+def accept(kube: Kube, namespace: str, name: str = "magika") -> None:
+    """Take a route up."""
+    route = until(lambda: kube.get(HTTP_ROUTE, namespace, name), "the route is there", 30)
     conditions = [
         {
             "type": type_,
@@ -80,7 +81,21 @@ def accept(kube: Kube, namespace: str) -> None:
         {"parentRef": parent, "controllerName": "conch.test/nobody", "conditions": conditions}
         for parent in route["spec"]["parentRefs"]
     ]
-    answer(kube, HTTP_ROUTE, namespace, "magika", {"parents": parents})
+    answer(kube, HTTP_ROUTE, namespace, name, {"parents": parents})
+
+
+def foreign_route(path: str) -> Object:
+    """A route that no service controls, under the hostname of the service. Of two of one second its name is first."""
+    return {
+        "apiVersion": HTTP_ROUTE.api_version,
+        "kind": HTTP_ROUTE.name,
+        "metadata": {"name": "another"},
+        "spec": {
+            "parentRefs": [{"name": "public"}],
+            "hostnames": ["magika.example.com"],
+            "rules": [{"matches": [{"path": {"type": "PathPrefix", "value": path}}]}],
+        },
+    }
 
 
 def supports(kube: Kube, name: str, *features: str) -> None:
@@ -176,6 +191,73 @@ def test_an_operator_of_some_namespaces_asks_nothing_of_gateways(
         says(kube, namespace, "GatewaySilent", 60)
         accept(kube, namespace)
         until(settled(kube, namespace), "the service is Ready", 90)
+
+
+def test_a_foreign_route_that_takes_requests_is_named_until_it_takes_none(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, gateway_class: Object
+) -> None:
+    kube.apply(gateway_class)
+    kube.apply(gateway(namespace), namespace)
+    kube.apply(foreign_route("/v2/models"), namespace)
+    accept(kube, namespace, "another")
+    with Operator(cluster, log) as operator:
+        kube.apply(routed(), namespace)
+        accept(kube, namespace)
+        says(kube, namespace, "HostnameTaken", 90)
+        ready = condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
+        assert (ready["status"], ready["reason"]) == ("False", "HostnameTaken")
+        assert ready["message"].startswith(
+            f"HTTPRoute {namespace}/another gets requests of this service for the hostname magika.example.com at"
+            f" Gateway {namespace}/public: those with the path prefix /v2/models, because its route"
+        )
+
+        kube.apply(foreign_route("/"), namespace)
+        until(settled(kube, namespace), "the service is Ready", SECONDS)
+        kube.apply(foreign_route("/v2/models/magika/infer"), namespace)
+        says(kube, namespace, "HostnameTaken")
+
+        until(lambda: rests(operator), "nobody asks the pods any more", 120)
+        before = reconciles(operator)
+        kube.patch(HTTP_ROUTE, namespace, "another", {"metadata": {"labels": {"team": "a"}}})
+        time.sleep(2)
+        assert reconciles(operator) == before, "what nobody reads of a foreign route wakes nobody"
+        kube.delete(HTTP_ROUTE, namespace, "another")
+        until(settled(kube, namespace), "the service is Ready", SECONDS)
+
+
+def test_a_route_that_loses_the_label_of_its_service_has_it_again(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    with Operator(cluster, log):
+        kube.apply(routed(), namespace)
+        route = until(lambda: kube.get(HTTP_ROUTE, namespace, "magika"), "the route is there", 60)
+        kube.patch(HTTP_ROUTE, namespace, "magika", {"metadata": {"labels": {names.LABEL_SERVICE: None}}})
+
+        def labels() -> dict[str, str]:
+            found: dict[str, str] = (kube.get(HTTP_ROUTE, namespace, "magika") or {})["metadata"]["labels"]
+            return found
+
+        until(lambda: names.LABEL_SERVICE in labels(), "the route has its label again", SECONDS, seen=labels)
+        assert (kube.get(HTTP_ROUTE, namespace, "magika") or {})["metadata"]["uid"] == route["metadata"]["uid"]
+
+
+async def test_an_audit_finds_foreign_routes_that_went_unseen(cluster: Cluster, kube: Kube, namespace: str) -> None:
+    kube.apply(foreign_route("/v2/models"), namespace)
+    accept(kube, namespace, "another")
+    store, queue = Store(), WorkQueue()
+    intake = Intake(store, Gateways(), queue)
+    service = routed()
+    service["metadata"] |= {"namespace": namespace, "uid": "service", "generation": 1}
+    store.put(service)
+    intake.listed.set()
+    there = kube.list(HTTP_ROUTE, namespace)[0]
+    lost = {**there, "metadata": {**there["metadata"], "name": "lost", "uid": "lost"}}
+    for body in (there, lost):
+        store.routes.put({"apiVersion": HTTP_ROUTE.api_version, "kind": HTTP_ROUTE.name, **body})
+    async with await Server.connect(str(cluster.kubeconfig)) as server:
+        await forget_lost(server, intake, ())
+    assert [route.age.route for route in store.routes.at(["magika.example.com"])] == [f"{namespace}/another"]
+    assert len(queue) == 1, "the service may get its requests now"
 
 
 async def test_an_audit_finds_gateways_that_went_unseen(cluster: Cluster, kube: Kube, namespace: str) -> None:

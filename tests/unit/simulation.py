@@ -118,8 +118,9 @@ class Cluster:
             meta["generation"] = (before["metadata"]["generation"] if before else 0) + changed
         self.objects[ref_of(body)] = body
         if names.LABEL_SERVICE not in meta.get("labels", {}) and body["kind"] != INFERENCE_SERVICE.name:
-            # A watch by label reports an object that lost the label as deleted: as it was, in its new version.
-            lost = copy.deepcopy(before) or body
+            # A watch by label reports an object that lost the label as deleted: as it was, in its new version. Routes
+            # are watched without one, and come as they are.
+            lost = copy.deepcopy(body if before is None or body["kind"] == HTTP_ROUTE.name else before)
             lost["metadata"]["resourceVersion"] = meta["resourceVersion"]
             self.store.discard(lost)
         else:

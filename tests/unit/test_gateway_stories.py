@@ -228,6 +228,18 @@ def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
 
 
+def test_of_two_routes_of_one_second_the_one_whose_namespace_and_name_come_first_gets_the_requests() -> None:
+    cluster, _ = serving()
+    for namespace in ("demo-b", "demo0"):  # before and after demo/magika, for "-" comes before "/", and "0" behind it
+        other = manifest(traffic=TRAFFIC)
+        other["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-service"}
+        route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
+        route["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-route"}
+        for body in (other, route):
+            cluster.store.put(body)
+    assert set(cluster.world().hostname_conflicts) == {ServiceKey("demo-b", "magika")}
+
+
 @pytest.mark.parametrize(
     ("gateway", "hostname"),
     [

@@ -78,6 +78,16 @@ def test_a_gateway_on_its_way_out_is_gone_and_a_class_serves_as_long_as_it_is_he
     assert seen.look([PUBLIC])[PUBLIC].class_present
 
 
+def test_the_ports_of_listeners_are_kept() -> None:
+    seen = Gateways()
+    listeners = [{"name": "http", "port": 80}, {"name": "odd", "port": "x"}, "odd"]
+    made = public(1)
+    made["spec"]["listeners"] = listeners
+    assert seen.put(made) == {PUBLIC}
+    assert seen.look([PUBLIC])[PUBLIC].ports == {"http": 80, "odd": 0}
+    assert not seen.put({**made, "metadata": {**made["metadata"], "resourceVersion": "2"}})
+
+
 def test_late_events_change_nothing() -> None:
     seen = Gateways()
     seen.put(public(5, uid="second"))

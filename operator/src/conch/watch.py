@@ -26,6 +26,7 @@ from conch.api.kinds import (
     kind_of,
 )
 from conch.observe import Gateways, Store, owner_key
+from conch.observe.fields import labels_of
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.queue import WorkQueue
 from conch.write import CallError, Server
@@ -36,6 +37,8 @@ AUDIT_SECONDS: Final = 600
 # A pod comes into the EndpointSlices of two Services, its revision's and the root Service. One reconcile for both.
 SLICE_SECONDS: Final = 0.05
 _TURNS: Final = 0.1  # seconds; many turns of the loop
+# Watched without the label of a service; of routes, those of others may take its requests.
+UNSELECTED: Final = frozenset({INFERENCE_SERVICE, HTTP_ROUTE})
 _log = structlog.get_logger("conch")
 
 
@@ -66,6 +69,20 @@ class Intake:
         key = owner_key(body) if self.listed.is_set() and kind_of(body) in {INFERENCE_SERVICE, HTTP_ROUTE} else None
         return frozenset(self.store.hostnames.others(key)) if key is not None else frozenset()
 
+    def take_route(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
+        """Take in an HTTPRoute: that of a service, or one that may take requests of services.
+
+        Routes are watched without a selector. To the store, one without the label of a service is deleted, as the
+        objects of the other kinds are by their selector.
+        """
+        self.take(body, gone=gone or names.LABEL_SERVICE not in labels_of(body))
+        self.queue_claimants(self.store.routes.discard(body) if gone else self.store.routes.put(body))
+
+    def queue_claimants(self, hostnames: frozenset[str]) -> None:
+        """Queue the services that claim these hostnames; before all are listed, every service is queued anyway."""
+        for key in self.store.hostnames.claimants(hostnames) if self.listed.is_set() else ():
+            self.queue.add(key)
+
     def take_gateway(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """Take in a Gateway or a GatewayClass."""
         if self.gateways is not None:
@@ -87,7 +104,7 @@ def services_at(store: Store, gateways: frozenset[GatewayKey]) -> list[ServiceKe
 def watch(intake: Intake, registry: kopf.OperatorRegistry) -> None:
     """Have kopf feed all kinds into an intake."""
     for kind in intake.kinds:
-        watch_kind(kind, intake.take, intake.listed, registry)
+        watch_kind(kind, intake.take_route if kind == HTTP_ROUTE else intake.take, intake.listed, registry)
     for kind in GATEWAYS if intake.gateways is not None else ():
         watch_kind(kind, intake.take_gateway, intake.listed, registry)
 
@@ -130,7 +147,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.peering.standalone = True  # the Lease elects
     for kind in (*WATCHED, SCALED_OBJECT):
-        if kind != INFERENCE_SERVICE:
+        if kind not in UNSELECTED:
             settings.watching.label_selectors[kind.group, kind.plural] = names.LABEL_SERVICE
     return settings
 
@@ -175,12 +192,15 @@ async def forget_lost(server: Server, intake: Intake, namespaces: Sequence[str])
     """Forget what the API server no longer has; what it does not list at the moment is left as it is."""
     for kind in intake.kinds:
         known = intake.store.uids(kind)  # before the list: what comes while it is under way is not lost
-        selector = "" if kind == INFERENCE_SERVICE else names.LABEL_SERVICE
+        routes = intake.store.routes.uids() if kind == HTTP_ROUTE else frozenset()
+        selector = "" if kind in UNSELECTED else names.LABEL_SERVICE
         there = await alive(server, kind, selector, namespaces or ("",))
         lost = intake.store.evict(kind, known - there) if there is not None else set()
         # Other services may get the requests of a hostname now.
         for key in {*lost, *intake.store.services()} if lost and kind in {INFERENCE_SERVICE, HTTP_ROUTE} else lost:
             intake.queue.add(key)
+        if there is not None:
+            intake.queue_claimants(intake.store.routes.evict(routes - there))
     if intake.gateways is None:
         return
     for kind in GATEWAYS:

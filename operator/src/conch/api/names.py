@@ -28,6 +28,12 @@ LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
 # Kubernetes' own, on an EndpointSlice: its Service.
 LABEL_SERVICE_NAME: Final = "kubernetes.io/service-name"
 
+# The paths of the HTTPRoute. Of both protocols only what answers inference: Triton's other endpoints are not for the
+# outside.
+MODELS_PATH: Final = "/v2/models"
+HTTP_PATHS: Final = (MODELS_PATH, "/v2/health")
+GRPC_PATHS: Final = ("/inference.GRPCInferenceService",)
+
 # On children: the hash of what was applied, so that an unchanged world costs no write.
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 # On a ControllerRevision: the generation of the service that made it.

@@ -6,10 +6,11 @@ Sources: gateway-api.sigs.k8s.io, the pages of Gateway and GatewayClass, and GEP
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, GATEWAYS, Kind, kind_of
+from conch.observe.fields import mappings, number, text
 
 
 class GatewayKey(NamedTuple):
@@ -31,6 +32,7 @@ class SeenGateway:
     class_present: bool = False
     features: frozenset[str] | None = None  # that its class says it supports; None: it does not tell
     controller: str = ""  # spec.controllerName of its class: who answers for it in a route's status
+    ports: Mapping[str, int] = field(default_factory=dict)  # by listener
 
 
 SeenGateways = Mapping[GatewayKey, SeenGateway]
@@ -46,6 +48,7 @@ class _Read(NamedTuple):
     controller: str
     leaving: bool
     features: frozenset[str] | None
+    ports: Mapping[str, int]
 
 
 class _Entry(NamedTuple):
@@ -101,6 +104,7 @@ class Gateways:
             class_present=found is not None,
             controller=found.read.controller if found else "",
             features=found.read.features if found else None,
+            ports=gateway.read.ports,
         )
 
     def _concerned(self, kind: Kind, key: GatewayKey) -> frozenset[GatewayKey]:
@@ -161,4 +165,5 @@ def _read(body: Mapping[str, Any]) -> _Read:
     """Return what is worth keeping of a Gateway, or of a GatewayClass."""
     leaving = "deletionTimestamp" in body["metadata"]
     spec, features = body["spec"], features_of(body.get("status") or {})
-    return _Read(spec.get("gatewayClassName", ""), spec.get("controllerName", ""), leaving, features)
+    ports = {text(each.get("name")): number(each.get("port")) for each in mappings(spec.get("listeners"))}
+    return _Read(spec.get("gatewayClassName", ""), spec.get("controllerName", ""), leaving, features, ports)

@@ -5,7 +5,7 @@ Source: gateway-api.sigs.k8s.io, HTTPRouteRule.matches: of equal matches the old
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from conch.api.kinds import ServiceKey
@@ -54,6 +54,10 @@ class Hostnames:
             self._services[claim.hostname].discard(key)
             if not self._services[claim.hostname]:
                 self._services.pop(claim.hostname)
+
+    def claimants(self, hostnames: Iterable[str]) -> frozenset[ServiceKey]:
+        """Return the services that claim any of these hostnames, at whatever Gateway."""
+        return frozenset(key for hostname in hostnames for key in self._services.get(hostname, ()))
 
     def others(self, key: ServiceKey) -> dict[ServiceKey, Claim]:
         """Return the other services that claim what this one does, each with the first of its claims."""

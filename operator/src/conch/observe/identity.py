@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from conch.api.kinds import POD
+from conch.api.kinds import INFERENCE_SERVICE, POD
 from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY
 from conch.observe.fields import annotations_of, labels_of
 from conch_contract import names
@@ -51,6 +51,15 @@ def controller_uid(body: Mapping[str, Any]) -> str | None:
     for owner in body["metadata"].get("ownerReferences") or ():
         if owner.get("controller"):
             return str(owner["uid"])
+    return None
+
+
+def controlling_service(body: Mapping[str, Any]) -> str | None:
+    """Return the name of the service that controls an object, if one does: a label may say otherwise."""
+    for owner in body["metadata"].get("ownerReferences") or ():
+        kind = owner.get("apiVersion"), owner.get("kind")
+        if owner.get("controller") and kind == (INFERENCE_SERVICE.api_version, INFERENCE_SERVICE.name):
+            return str(owner["name"])
     return None
 
 

@@ -13,6 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref, ServiceKey, kind_of, ref_of
 from conch.observe.hostnames import Hostnames
+from conch.observe.identity import controlling_service
+from conch.observe.routes import ForeignRoutes
 from conch.observe.trim import trim
 from conch_contract import names
 
@@ -34,6 +36,7 @@ class Store:
         self._homes: dict[str, ServiceKey] = {}  # the service of each object, by uid
         self._dead: dict[str, int] = {}  # the last version of what was deleted, by uid
         self.hostnames = Hostnames()
+        self.routes = ForeignRoutes()
 
     def put(self, body: Mapping[str, Any]) -> ServiceKey | None:
         """Take in an object, from a watch event or from the answer to a write.
@@ -71,13 +74,13 @@ class Store:
     def discard(self, body: Mapping[str, Any]) -> ServiceKey | None:
         """Forget a deleted object, unless another of its name has taken its place already.
 
-        An object whose label was removed is reported as deleted too, and is there again in a later version.
+        An object whose label was removed is reported as deleted too, and is there again in a later version. It belongs
+        to the service where it was, whatever it says now.
         """
-        key = owner_key(body)
+        uid = body["metadata"]["uid"]
+        key = self._homes.pop(uid, None) or owner_key(body)
         if key is None:
             return None
-        uid = body["metadata"]["uid"]
-        self._homes.pop(uid, None)
         self._dead[uid] = int(body["metadata"].get("resourceVersion") or 0)
         while len(self._dead) > _TOMBSTONES:
             del self._dead[next(iter(self._dead))]
@@ -141,14 +144,5 @@ def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
     labels = meta.get("labels") or {}
     if kind_of(body) == INFERENCE_SERVICE:
         return ServiceKey(meta["namespace"], meta["name"])
-    service = _controller(meta) or labels.get(names.LABEL_SERVICE)
+    service = controlling_service(body) or labels.get(names.LABEL_SERVICE)
     return ServiceKey(meta["namespace"], service) if service else None
-
-
-def _controller(meta: Mapping[str, Any]) -> str | None:
-    """The name of the service that controls an object, if one does: a label may say otherwise."""
-    for owner in meta.get("ownerReferences") or ():
-        kind = owner.get("apiVersion"), owner.get("kind")
-        if owner.get("controller") and kind == (INFERENCE_SERVICE.api_version, INFERENCE_SERVICE.name):
-            return str(owner["name"])
-    return None

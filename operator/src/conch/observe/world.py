@@ -40,6 +40,7 @@ from conch.observe.hostnames import Claim, is_accepted
 from conch.observe.identity import controller_uid, is_orphan, owner_words, variant_of
 from conch.observe.measured import Measured
 from conch.observe.parity import parities
+from conch.observe.routes import RouteConflict, find_route_conflict, read_age, read_route
 from conch.observe.store import Store
 from conch.observe.trim import AUTHORS
 from conch.observe.trouble import Trouble
@@ -155,6 +156,7 @@ class World:
     prometheus: str = ""  # the URL at which KEDA asks about Triton, as the installer says
     gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
     hostname_conflicts: Mapping[ServiceKey, Claim] = field(default_factory=dict)  # with services of older routes
+    route_conflict: RouteConflict | None = None  # with a route that no service controls
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
     measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates look at it
@@ -294,6 +296,7 @@ def observe(
         return Unreadable(meta["uid"], meta["generation"], body.get("status") or {}, _complaint(error))
     bodies = [objects.pop(ref) for ref in list(objects) if ref.kind == POD]
     slices = [objects.pop(ref) for ref in list(objects) if ref.kind == ENDPOINT_SLICE]
+    seen = None if gateways is None else gateways.look(named_gateways(body))
     uid = body["metadata"]["uid"]
     ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid or is_orphan(child, key.name)}
     endpoints = _read_endpoints(slices, ours)
@@ -310,8 +313,9 @@ def observe(
         endpoints=endpoints,
         metrics_api=metrics_api,
         prometheus=prometheus,
-        gateways=None if gateways is None else gateways.look(named_gateways(body)),
+        gateways=seen,
         hostname_conflicts=_find_hostname_conflicts(store, key, ours.get(Ref(HTTP_ROUTE, key.name))),
+        route_conflict=_find_route_conflict(store, service, ours.get(Ref(HTTP_ROUTE, key.name)), seen or {}),
         warmups=warmups(bodies, ours.values()),
         parities=parities(bodies, ours.values()),
         idle_jobs=_find_idle_jobs(bodies, ours.values()),
@@ -348,14 +352,21 @@ def _find_hostname_conflicts(store: Store, key: ServiceKey, route: Body | None) 
     return {
         other: found[other]
         for other, body in routes.items()
-        if body and _age(body) < _age(route) and is_accepted(body, found[other])
+        if body and read_age(body) < read_age(route) and is_accepted(body, found[other])
     }
 
 
-def _age(route: Body) -> tuple[str, str, str]:
-    """The order in which gateways prefer routes: the oldest first, then by name."""
-    meta = route["metadata"]
-    return meta["creationTimestamp"], meta["namespace"], meta["name"]
+def _find_route_conflict(
+    store: Store, service: InferenceService, body: Body | None, gateways: SeenGateways
+) -> RouteConflict | None:
+    """Return how a route that no service controls takes requests of this one."""
+    hostnames = service.spec.traffic.hostnames if service.spec.traffic else ()
+    found = store.routes.at(hostnames) if body is not None else []
+    route = read_route(body) if body is not None and found else None
+    if route is None:
+        return None
+    foreign = (each for each in found if each.age.route != route.age.route)
+    return find_route_conflict(route, foreign, service.model_name, gateways)
 
 
 def _complaint(error: ValidationError) -> str:

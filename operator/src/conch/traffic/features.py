@@ -7,12 +7,14 @@ from typing import Final
 
 from conch.api import Traffic
 from conch.api.numbers import percent
+from conch.api.text import clean
 from conch.observe import Trouble, World
 from conch.observe.gateways import SeenGateways, unsupported
 
 _TIMEOUT: Final = "HTTPRouteRequestTimeout"
 _MIRROR: Final = "HTTPRouteRequestMirror"
 _PERCENTAGE: Final = "HTTPRouteRequestPercentageMirror"
+_PATH: Final = 120  # bytes of a path of a foreign route in a sentence
 
 
 def missing(gateways: SeenGateways | None) -> Trouble | None:
@@ -41,14 +43,23 @@ def missing(gateways: SeenGateways | None) -> Trouble | None:
 
 
 def find_hostname_conflict(world: World) -> Trouble | None:
-    """Return the finding for a hostname whose requests go to another service."""
+    """Return the finding for a hostname whose requests go to another service, or some of them to a foreign route."""
     for other, claim in world.hostname_conflicts.items():
         return Trouble(
             "HostnameTaken",
             f"InferenceService {other} has an older route for the hostname {claim.hostname} at Gateway {claim.gateway},"
             " which gets all requests; write another name in traffic.hostnames, or remove it there",
         )
-    return None
+    conflict = world.route_conflict
+    if conflict is None:
+        return None
+    path = f"{'path' if conflict.match.is_exact else 'path prefix'} {clean(conflict.match.path, _PATH)}"
+    return Trouble(
+        "HostnameTaken",
+        f"HTTPRoute {conflict.route} gets requests of this service for the hostname {conflict.hostname} at Gateway"
+        f" {conflict.gateway}: those with the {path}, because {conflict.precedence.value}; write another name in"
+        " traffic.hostnames, or remove the match from that route",
+    )
 
 
 def no_timeout(world: World, traffic: Traffic) -> Trouble | None:

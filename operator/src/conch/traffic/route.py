@@ -12,7 +12,7 @@ from typing import Any, Final
 from conch.api import Header, InferenceService, Match, Traffic, duration_seconds
 from conch.api.kinds import HTTP_ROUTE
 from conch.api.meta import Manifest, child
-from conch.api.names import ANNOTATION_ACCEPTED
+from conch.api.names import ANNOTATION_ACCEPTED, GRPC_PATHS, HTTP_PATHS
 from conch.api.numbers import percent
 from conch.traffic.observed import observed_rules
 from conch.traffic.router import Way, largest
@@ -20,9 +20,6 @@ from conch.traffic.slots import INACTIVE_HEADER, Slot
 from conch_contract import names
 
 GATEWAY: Final = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
-# Of the two protocols only what answers inference: Triton's other endpoints are not for the outside.
-_HTTP_PATHS: Final = ("/v2/models", "/v2/health")
-_GRPC_PATHS: Final = ("/inference.GRPCInferenceService",)
 
 
 def http_route(
@@ -124,7 +121,7 @@ def _rules(
     longest: str | None,
 ) -> Iterator[Manifest]:
     """Yield the two rules, for HTTP and for gRPC, that share some requests out; `longest`: a request may take."""
-    for paths, port in ((_HTTP_PATHS, names.HTTP_PORT), (_GRPC_PATHS, names.GRPC_PORT)):
+    for paths, port in ((HTTP_PATHS, names.HTTP_PORT), (GRPC_PATHS, names.GRPC_PORT)):
         rule: Manifest = {
             "matches": [_match(path, match) for path in paths for match in matches or (None,)],
             "backendRefs": [{**_backend(name, port), "weight": weight} for name, weight in backends.items()],

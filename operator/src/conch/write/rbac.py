@@ -74,7 +74,8 @@ _CHILD_REASONS: Final[dict[Kind, str]] = {
     AUTOSCALER: "the number of a revision's pods, where it scales",
     DISRUPTION_BUDGET: "how many pods a drain may take at once",
     JOB: "the warm-up of a revision, and the comparison of its answers, where the service asks for them",
-    HTTP_ROUTE: "the way through a gateway, where the service names one",
+    HTTP_ROUTE: "the way through a gateway, where the service names one; list and watch also find the routes of others"
+    " that take its requests",
 }
 
 # In the namespaces that the operator watches.
