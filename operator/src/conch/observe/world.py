@@ -30,6 +30,7 @@ from conch.api.names import (
     ANNOTATION_CHANGE_CAUSE,
     ANNOTATION_DIGEST,
     ANNOTATION_GENERATION,
+    ANNOTATION_OBJECT_VERSIONS,
     ANNOTATION_STABLE,
     LABEL_SERVICE_NAME,
 )
@@ -101,6 +102,7 @@ class Revision:
     author: str = ""  # the field manager that asked for it
     note: str = ""  # why, in that person's words
     digest: str = ""  # of the model's files, once it has served
+    object_versions: str = ""  # in which its bucket has these files, as encode_versions writes them; empty: none
 
     @classmethod
     def parse(cls, body: Body) -> Self | None:
@@ -119,6 +121,7 @@ class Revision:
             author=annotations.get(ANNOTATION_AUTHOR, ""),
             note=annotations.get(ANNOTATION_CHANGE_CAUSE, ""),
             digest=annotations.get(ANNOTATION_DIGEST, ""),
+            object_versions=annotations.get(ANNOTATION_OBJECT_VERSIONS, ""),
         )
 
 

@@ -72,10 +72,10 @@ class Model:
         return bool(self._laid and self.source.digest and self._laid.digest != self.source.digest)
 
     def pin(self, source: ModelSource) -> None:
-        """Set the digest of the revision's files; the rest of the source is unchanged."""
+        """Set digest and object versions of the revision's files; the rest of the source is unchanged."""
         self.source = source
         if self._preparation:
-            self._preparation.digest = source.digest
+            self._preparation.pin(source)
 
     @property
     def _loaded(self) -> bool:
@@ -108,6 +108,7 @@ class Model:
                 if version.state and version.version
             ),
             digest=self._laid.digest if self._laid else "",
+            object_versions=self._laid.object_versions if self._laid and not self.source.object_versions else {},
             bytes_fetched=progress.fetched if progress else 0,
             bytes_total=progress.total if progress else 0,
             fetch_seconds=self._fetch_seconds(),

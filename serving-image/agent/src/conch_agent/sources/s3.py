@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -24,6 +24,7 @@ from conch_agent.sources.exclusions import is_excluded_path
 from conch_agent.sources.s3_errors import (
     NO_S3,
     classify,
+    classify_version,
     is_certificate_refusal,
     is_client_error,
     is_transport,
@@ -32,6 +33,9 @@ from conch_agent.sources.s3_errors import (
 from conch_agent.sources.s3_settings import Endpoint, S3Settings, parse_settings
 from conch_agent.sources.tls_relay import open_relay, plain_url
 from conch_agent.tasks import run_all
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
 
 CHUNK: Final = 4 * 1024 * 1024
 WINDOW: Final = 4  # chunks under way for one file: memory is bounded by CHUNK x WINDOW x files at once
@@ -65,8 +69,56 @@ class S3Source:
 
     async def listing(self) -> Listing:
         """Return the objects below the prefix, or the one object of that key."""
+        return await self._connected(self._list)
+
+    async def find_versions(self, listing: Listing) -> dict[str, str]:
+        """Return the version of each object; none where the bucket has no versioning, which one request tells.
+
+        Raises:
+            Failure: SourceChanged for an object that is another one than when it was listed.
+        """
+        gate = asyncio.Semaphore(_HEADS_AT_ONCE)
+        found: dict[str, str] = {}
+
+        async def find(store: S3Store, item: Item) -> None:
+            async with gate:
+                found[self._relative(item.key)] = item.version or await self._present_version(store, item)
+
+        first, *others = listing.items
+        async with self._client() as store:
+            await self._guarded(find(store, first))
+            if all(found.values()):
+                await self._guarded(run_all(find(store, item) for item in others))
+        return found if all(found.values()) else {}
+
+    async def list_versions(self, versions: Mapping[str, str]) -> Listing:
+        """Return the objects in these versions, by path below the prefix; empty: the one object of that key."""
+        return await self._connected(lambda: self._list_versions(versions))
+
+    async def _list_versions(self, versions: Mapping[str, str]) -> Listing:
+        gate = asyncio.Semaphore(_HEADS_AT_ONCE)
+        items: list[Item] = []
+
+        async def add(store: S3Store, path: str, version: str) -> None:
+            key = f"{self._prefix}/{path}".strip("/")
+            name = safe_path(path or PurePosixPath(key).name, self.uri)
+            async with gate:
+                try:
+                    meta = await _read_meta(store, key, version)
+                except Exception as error:
+                    if failure := classify_version(error, str(name), version):
+                        raise failure from error
+                    raise
+            items.append(Item(name, meta["size"], _tag(meta), key, version))
+
+        async with self._client() as store:
+            await run_all(add(store, path, version) for path, version in versions.items())
+        return Listing(tuple(sorted(items, key=lambda item: item.path)))
+
+    async def _connected(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do the first work with the store: through the proxy where the client alone refuses the certificate."""
         try:
-            return await self._list()
+            return await work()
         except Failure:
             raise
         except Exception as error:
@@ -75,7 +127,7 @@ class S3Source:
             if not await self._is_accepted_by_openssl(error):
                 raise await self._failure(error) from error
         self._relayed = True
-        return await self._guarded(self._list())
+        return await self._guarded(work())
 
     async def _list(self) -> Listing:
         found: list[Found] = []
@@ -137,9 +189,10 @@ class S3Source:
 
     async def _range(self, store: S3Store, item: Item, start: int, end: int) -> Buffer:
         try:
-            answer = await obstore.get_async(
-                store, item.key, options={"range": (start, end), "if_match": item.tag or None}
-            )
+            options: GetOptions = {"range": (start, end), "if_match": item.tag or None}
+            if item.version:
+                options["version"] = item.version
+            answer = await obstore.get_async(store, item.key, options=options)
             if (answer.meta["e_tag"] or "") != item.tag or answer.meta["size"] != item.size:
                 raise _changed(self.uri, item)
             content = memoryview(await answer.bytes_async())
@@ -159,10 +212,21 @@ class S3Source:
             raise Failure(Reason.FETCH_FAILED, f"{self.uri}: the server answered {key!r} without an ETag. {NO_S3}")
         return Item(safe_path(PurePosixPath(key).name, self.uri), meta["size"], meta["e_tag"], key)
 
-    def _found(self, meta: Any) -> Found:
-        key = meta["path"]
-        relative = key[len(self._prefix) :].removeprefix("/") if self._prefix else key
-        return Found(relative, meta["size"], meta["e_tag"] or str(meta["last_modified"]), key)
+    async def _present_version(self, store: S3Store, item: Item) -> str:
+        """Return the version of the object that was listed; empty where the bucket has no versioning."""
+        try:
+            meta = await _read_meta(store, item.key)
+        except FileNotFoundError as error:
+            raise _changed(self.uri, item) from error
+        if _tag(meta) != item.tag or meta["size"] != item.size:
+            raise _changed(self.uri, item)
+        return meta["version"] or ""
+
+    def _found(self, meta: ObjectMeta) -> Found:
+        return Found(self._relative(meta["path"]), meta["size"], _tag(meta), meta["path"])
+
+    def _relative(self, key: str) -> str:
+        return key[len(self._prefix) :].removeprefix("/") if self._prefix else key
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[S3Store, None]:
@@ -238,6 +302,19 @@ def _store(bucket: str, settings: S3Settings, endpoint: str, proxy: str = "") ->
             },
         },
     )
+
+
+async def _read_meta(store: S3Store, key: str, version: str = "") -> ObjectMeta:
+    """Ask for an object's head, which has its version; a list has not."""
+    options: GetOptions = {"head": True}
+    if version:
+        options["version"] = version
+    answer = await obstore.get_async(store, key, options=options)
+    return answer.meta
+
+
+def _tag(meta: ObjectMeta) -> str:
+    return meta["e_tag"] or str(meta["last_modified"])
 
 
 def _changed(uri: str, item: Item) -> Failure:
