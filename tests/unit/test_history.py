@@ -12,6 +12,7 @@ from conch.api.names import (
     ANNOTATION_CHANGE_CAUSE,
     ANNOTATION_DIGEST,
     ANNOTATION_OBJECT_VERSIONS,
+    ANNOTATION_WARMUP_DIGEST,
 )
 from conch.observe.trim import author_of, trim
 from conch.plan import Apply
@@ -180,6 +181,18 @@ def test_of_object_versions_that_are_none_or_too_many_only_the_digest_is_recorde
     assert ANNOTATION_OBJECT_VERSIONS not in record(cluster, name)
     assert pinned(cluster, name)["digest"] == "sha256:1"
     assert "objectVersions" not in pinned(cluster, name)
+
+
+def test_the_requests_that_the_first_ready_pod_was_warmed_with_are_recorded() -> None:
+    cluster = told_by(WRITERS)
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    for index, digest in enumerate(("sha256:a", "sha256:b")):
+        model = ModelReport(name="magika", state=ModelState.READY, digest="sha256:1", warmup_digest=digest)
+        cluster.pod(name, index, ready=True, report=AgentReport(ready=True, models=(model,)))
+        cluster.settle()
+        assert record(cluster, name)[ANNOTATION_WARMUP_DIGEST] == "sha256:a"
+        assert pinned(cluster, name)["warmupDigest"] == "sha256:a", "later pods compare theirs with it"
 
 
 def test_an_annotation_that_is_no_object_versions_leaves_the_digest() -> None:

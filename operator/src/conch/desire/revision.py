@@ -4,6 +4,7 @@ So an operator of a later version, with other defaults or another image, changes
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,6 +17,7 @@ from conch.api.names import (
     ANNOTATION_DIGEST,
     ANNOTATION_GENERATION,
     ANNOTATION_OBJECT_VERSIONS,
+    ANNOTATION_WARMUP_DIGEST,
 )
 from conch.api.text import clean
 from conch.desire.pod import pod_template
@@ -58,19 +60,28 @@ def served(world: World, revision: Revision) -> Revision:
     """Return a revision with the content that its first ready pod reports: all its pods serve that ever after.
 
     The content is a digest and, where the bucket has versioning, the object versions of a pod that serves that digest.
+    Beside it is the digest of the ConfigMap with which a ready pod was first warmed.
     """
-    if (revision.digest and revision.object_versions) or not world.ready(revision.name):
+    if not world.ready(revision.name):
         return revision
     status = world.service.status.revision(revision.name)
     reports = [pod.report for pod in world.pods_of(revision.name) if pod.ready and pod.report]
     models = [model for report in reports for model in report.models]
-    digests = [revision.digest, *(model.digest for model in models)]
+    digests = [model.digest for model in models]
     digests += [model.digest for model in status.models if model.state == ModelState.READY] if status else []
-    digest = next(filter(None, digests), "")
-    versions = [encode_versions(model.object_versions) for model in models if model.digest == digest]
+    digest = revision.digest or _first(digests)
+    versions = (encode_versions(model.object_versions) for model in models if model.digest == digest)
     return replace(
-        revision, digest=digest, object_versions=revision.object_versions or next(filter(None, versions), "")
+        revision,
+        digest=digest,
+        object_versions=revision.object_versions or _first(versions),
+        warmup_digest=revision.warmup_digest or _first(model.warmup_digest for model in models),
     )
+
+
+def _first(texts: Iterable[str]) -> str:
+    """Return the first text that is not empty."""
+    return next(filter(None, texts), "")
 
 
 def model_manifest(service: InferenceService) -> ModelManifest:
@@ -93,6 +104,7 @@ def controller_revision(service: InferenceService, revision: Revision) -> Manife
         ANNOTATION_CHANGE_CAUSE: revision.note,
         ANNOTATION_DIGEST: revision.digest,
         ANNOTATION_OBJECT_VERSIONS: revision.object_versions,
+        ANNOTATION_WARMUP_DIGEST: revision.warmup_digest,
     }
     annotations = {ANNOTATION_GENERATION: str(revision.generation)}
     annotations |= {name: value for name, value in said.items() if value}
@@ -116,11 +128,15 @@ def config_map(service: InferenceService, revision: Revision) -> Manifest:
 
 
 def _pin(revision: Revision) -> str:
-    """Return the manifest with the content that the revision serves, where it is known."""
+    """Return the manifest with what the revision's first ready pod served and was warmed with, where it is known."""
     if not revision.digest:
         return revision.manifest
     said = json.loads(revision.manifest)  # as it was stored, with what only another version of Conch knows
-    versions = decode_versions(revision.object_versions)
-    content = {"digest": revision.digest} | ({"objectVersions": versions} if versions else {})
+    known = {
+        "digest": revision.digest,
+        "objectVersions": decode_versions(revision.object_versions),
+        "warmupDigest": revision.warmup_digest,
+    }
+    content = {field: value for field, value in known.items() if value}
     models = [{**model, **content} for model in said["models"]]
     return json.dumps({**said, "models": models}, separators=(",", ":"))

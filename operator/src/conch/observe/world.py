@@ -32,6 +32,7 @@ from conch.api.names import (
     ANNOTATION_GENERATION,
     ANNOTATION_OBJECT_VERSIONS,
     ANNOTATION_STABLE,
+    ANNOTATION_WARMUP_DIGEST,
     LABEL_SERVICE_NAME,
 )
 from conch.observe.capacity import Capacity
@@ -103,6 +104,7 @@ class Revision:
     note: str = ""  # why, in that person's words
     digest: str = ""  # of the model's files, once it has served
     object_versions: str = ""  # in which its bucket has these files, as encode_versions writes them; empty: none
+    warmup_digest: str = ""  # of the ConfigMap with which its first ready pod was warmed; empty: none
 
     @classmethod
     def parse(cls, body: Body) -> Self | None:
@@ -122,6 +124,7 @@ class Revision:
             note=annotations.get(ANNOTATION_CHANGE_CAUSE, ""),
             digest=annotations.get(ANNOTATION_DIGEST, ""),
             object_versions=annotations.get(ANNOTATION_OBJECT_VERSIONS, ""),
+            warmup_digest=annotations.get(ANNOTATION_WARMUP_DIGEST, ""),
         )
 
 

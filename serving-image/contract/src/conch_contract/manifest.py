@@ -58,11 +58,12 @@ class ModelSource(Wire):
     object_versions: dict[str, str] = Field(
         default_factory=dict, description="in which its bucket has these files, by path below storageUri; empty: none"
     )
+    warmup_digest: str = Field("", description="of the requests in the warm-up's ConfigMap when a pod was first ready")
 
     @property
     def unpinned(self) -> Self:
-        """The source without what the operator adds once a pod has served it: digest and object versions."""
-        return self.model_copy(update={"digest": "", "object_versions": {}})
+        """The source without what the operator adds once a pod has served it: digests and object versions."""
+        return self.model_copy(update={"digest": "", "object_versions": {}, "warmup_digest": ""})
 
 
 class ModelManifest(Wire):

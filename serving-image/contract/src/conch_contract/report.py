@@ -47,7 +47,9 @@ class ModelReport(Wire):
     `digest` is `sha256:` over the sorted (path, sha256) pairs of what was fetched.
     `object_versions` are the versions in which the bucket has these files, by path below storageUri (empty: storageUri
     is the object itself). They are absent where the bucket has no versioning, and once the manifest has them.
-    `warnings` are known once the model's files are laid out, and stay the same for the same content.
+    `warmup_digest` is over (key, sha256) of the warm-up's ConfigMap; absent where there is none.
+    `warnings` are known once the model's files are laid out (that about the warm-up's ConfigMap: once it warms up), and
+    stay the same for the same content.
     `warmup` is the last warm-up in this pod, absent where none was asked for or none has ended yet.
     """
 
@@ -64,6 +66,7 @@ class ModelReport(Wire):
     load_seconds: float = 0.0
     warnings: tuple[ModelWarning, ...] = ()
     warmup: WarmupReport | None = None
+    warmup_digest: str = ""
 
 
 class AgentReport(Wire):
