@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import obstore
 import pytest
+from aiohttp import web
 
 from conch_agent.fetch import Fetch
 from conch_agent.object_versions import find_versions, list_files
@@ -245,6 +246,21 @@ async def test_a_path_that_leaves_the_prefix_is_refused(versioned: Store) -> Non
     with pytest.raises(Failure) as raised:
         await list_files(source, {"../outside": "null"})
     assert raised.value.reason == Reason.UNSAFE_PATH
+
+
+async def test_a_store_that_refuses_the_question_for_versions_keeps_no_model_from_serving() -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.Response(status=405)
+
+    app = web.Application()
+    app.router.add_route("HEAD", "/{path:.*}", refuse)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    secret = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{runner.addresses[0][1]}", "AWS_ALLOW_HTTP": "true"}
+    listing = Listing((Item(PurePosixPath("model.onnx"), 1, '"1"', "m/model.onnx"),))
+    assert await find_versions(S3Source("s3://b/m", secret), listing) == {}
+    await runner.cleanup()
 
 
 async def test_no_version_is_asked_for_where_none_can_be_recorded() -> None:

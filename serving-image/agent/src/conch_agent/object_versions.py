@@ -43,9 +43,19 @@ async def list_files(source: Source, versions: Mapping[str, str]) -> tuple[Listi
 
 
 async def find_versions(source: Source, listing: Listing) -> dict[str, str]:
-    """Return the version of each file, by path below the source's root; none where they cannot be recorded."""
+    """Return the version of each file, by path below the source's root; none where they cannot be had or recorded.
+
+    Raises:
+        Failure: SourceChanged, or Unreachable. A store that only refuses to tell versions keeps no model from serving.
+    """
     at_least = encode_versions({str(item.path): "-" for item in listing.items})
     if not at_least or not isinstance(source, VersionedSource):
         return {}
-    found = await source.find_versions(listing)
+    try:
+        found = await source.find_versions(listing)
+    except Failure as failure:
+        if failure.reason in {Reason.CHANGED, Reason.UNREACHABLE}:
+            raise
+        structlog.get_logger().warning("object versions are not known", source=source.uri, message=failure.message)
+        return {}
     return found if encode_versions(found) else {}
