@@ -7,10 +7,9 @@ import re
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -21,6 +20,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, safe_path
 from conch_agent.sources.connection import Problem, find_problem, speaks_tls, trust
 from conch_agent.sources.exclusions import is_excluded_path
+from conch_agent.sources.s3_client import REGION, open_store, read_meta
 from conch_agent.sources.s3_errors import (
     NO_S3,
     classify,
@@ -30,7 +30,7 @@ from conch_agent.sources.s3_errors import (
     is_transport,
     unreachable,
 )
-from conch_agent.sources.s3_settings import Endpoint, S3Settings, parse_settings
+from conch_agent.sources.s3_settings import Endpoint, parse_settings
 from conch_agent.sources.tls_relay import open_relay, plain_url
 from conch_agent.tasks import run_all
 
@@ -42,7 +42,6 @@ WINDOW: Final = 4  # chunks under way for one file: memory is bounded by CHUNK x
 
 _HEADS_AT_ONCE: Final = 8
 
-_REGION: Final = "us-east-1"
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _T = TypeVar("_T")
@@ -104,7 +103,7 @@ class S3Source:
             name = safe_path(path or PurePosixPath(key).name, self.uri)
             async with gate:
                 try:
-                    meta = await _read_meta(store, key, version)
+                    meta = await read_meta(store, key, version)
                 except Exception as error:
                     if failure := classify_version(error, str(name), version):
                         raise failure from error
@@ -215,7 +214,7 @@ class S3Source:
     async def _present_version(self, store: S3Store, item: Item) -> str:
         """Return the version of the object that was listed; empty where the bucket has no versioning."""
         try:
-            meta = await _read_meta(store, item.key)
+            meta = await read_meta(store, item.key)
         except FileNotFoundError as error:
             raise _changed(self.uri, item) from error
         if _tag(meta) != item.tag or meta["size"] != item.size:
@@ -233,9 +232,9 @@ class S3Source:
         endpoint = self._settings.endpoint
         if endpoint and self._relayed:
             async with open_relay(endpoint, trust(self._settings.authorities)) as proxy:
-                yield _store(self._bucket, self._settings, plain_url(endpoint), proxy)
+                yield open_store(self._bucket, self._settings, plain_url(endpoint), proxy)
         else:
-            yield _store(self._bucket, self._settings, endpoint.url if endpoint else "")
+            yield open_store(self._bucket, self._settings, endpoint.url if endpoint else "")
 
     async def _guarded(self, work: Awaitable[_T]) -> _T:
         """Await the work; a failure of the client becomes the user's."""
@@ -258,7 +257,7 @@ class S3Source:
     async def _failure(self, error: Exception) -> Failure:
         """Return the failure; where the store was not reached, after a connection that tells why."""
         settings = self._settings
-        region = settings.region or _REGION
+        region = settings.region or REGION
         endpoint = settings.endpoint or Endpoint("", f"s3.{region}.amazonaws.com", 443)
         if is_transport(error):
             context = trust(settings.authorities) if endpoint.secure or not endpoint.url else None
@@ -268,49 +267,6 @@ class S3Source:
                 what = f"{endpoint.host}:{endpoint.port} speaks TLS"
                 return unreachable(self.uri, endpoint.url, Problem(what, "Write AWS_ENDPOINT_URL with https://"))
         return classify(error, self.uri, self._bucket, endpoint.url, signed=settings.signed, unknown=settings.unknown)
-
-
-def _store(bucket: str, settings: S3Settings, endpoint: str, proxy: str = "") -> S3Store:
-    # Without credentials the client would ask the cloud's metadata address for some.
-    config: dict[str, Any] = {"AWS_REGION": settings.region or _REGION, "AWS_SKIP_SIGNATURE": not settings.signed}
-    optional = {
-        "AWS_ACCESS_KEY_ID": settings.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": settings.secret_access_key,
-        "AWS_SESSION_TOKEN": settings.session_token,
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ALLOW_HTTP": settings.allow_http or bool(proxy),
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": settings.virtual_hosted,
-        "AWS_REQUEST_PAYER": settings.request_payer,
-    }
-    config |= {key: value for key, value in optional.items() if value}
-    options: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "300s"}
-    if settings.authorities:
-        options["root_certificate"] = settings.authorities
-    if proxy:
-        options["proxy_url"] = proxy
-    return S3Store(
-        bucket,
-        config=config,  # type: ignore[arg-type]
-        client_options=options,  # type: ignore[arg-type]
-        retry_config={
-            "max_retries": 2,
-            "retry_timeout": timedelta(seconds=20),
-            "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
-                "max_backoff": timedelta(seconds=1),
-                "base": 2,
-            },
-        },
-    )
-
-
-async def _read_meta(store: S3Store, key: str, version: str = "") -> ObjectMeta:
-    """Ask for an object's head, which has its version; a list has not."""
-    options: GetOptions = {"head": True}
-    if version:
-        options["version"] = version
-    answer = await obstore.get_async(store, key, options=options)
-    return answer.meta
 
 
 def _tag(meta: ObjectMeta) -> str:
