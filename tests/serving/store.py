@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import obstore
@@ -18,6 +19,7 @@ from tests.support.ports import free_port
 
 KEY, SECRET = "conch-test", "conch-test-secret"
 PUBLIC = "consoles"  # a bucket that needs no credentials
+VERSIONED = "versioned"  # a bucket that keeps the versions of its objects; its owner needs no credentials
 
 
 class Store:
@@ -32,7 +34,8 @@ class Store:
             "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
             "actions": ["Admin", "Read", "Write", "List"],
         }
-        anonymous = {"name": "anonymous", "actions": [f"{action}:{PUBLIC}" for action in ("Read", "Write", "List")]}
+        actions = [*(f"{action}:{PUBLIC}" for action in ("Read", "Write", "List")), f"Admin:{VERSIONED}"]
+        anonymous = {"name": "anonymous", "actions": actions}
 
         (folder / "data").mkdir(parents=True)
         (folder / "s3.json").write_text(json.dumps({"identities": [identity, anonymous]}))
@@ -65,8 +68,36 @@ class Store:
     def put_raw(self, key: str, content: bytes = b"") -> None:
         """Upload to the public bucket under a key that clients correct, such as a folder marker's."""
         self.put(PUBLIC, {"ready": b""})
-        url = f"{self.endpoint}/{PUBLIC}/{quote(key)}"
-        urllib.request.urlopen(urllib.request.Request(url, content, method="PUT"), timeout=10).close()  # noqa: S310
+        self._request("PUT", f"{PUBLIC}/{quote(key)}", content)
+
+    def set_versioning(self, status: Literal["Enabled", "Suspended"] = "Enabled") -> None:
+        """Switch the versioning of the bucket VERSIONED."""
+        self.put(VERSIONED, {"ready": b""})
+        body = f"<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>"
+        self._request("PUT", f"{VERSIONED}?versioning=", body.encode())
+
+    def remove_version(self, key: str, version: str) -> None:
+        """Delete one version of an object in VERSIONED, as a lifecycle rule does."""
+        self._request("DELETE", f"{VERSIONED}/{quote(key)}?versionId={quote(version)}")
+
+    def deny_versions(self, prefix: str) -> None:
+        """Let nobody name a version of what is below a prefix of VERSIONED; the present content may be read."""
+        statement = {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:GetObjectVersion",
+            "Resource": f"arn:aws:s3:::{VERSIONED}/{prefix}/*",
+        }
+        policy = {"Version": "2012-10-17", "Statement": [statement]}
+        self._request("PUT", f"{VERSIONED}?policy=", json.dumps(policy).encode())
+
+    def allow_versions(self) -> None:
+        """Remove what `deny_versions` set."""
+        self._request("DELETE", f"{VERSIONED}?policy=")
+
+    def _request(self, method: str, path: str, content: bytes = b"") -> None:
+        request = urllib.request.Request(f"{self.endpoint}/{path}", content, method=method)  # noqa: S310
+        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
 
     def _start(self) -> Process:
         master, volume, filer = free_port(), free_port(), free_port()

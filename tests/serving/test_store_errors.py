@@ -237,6 +237,8 @@ async def test_a_certificate_that_openssl_made_is_trusted_as_curl_does(
     fetched = await Fetch(source, tmp_path / "to").run(listing)
     assert (fetched.files / "a model+1.onnx").read_bytes() == content
     assert (fetched.files / "sub" / "x").read_bytes() == b"x"
+    pinned = S3Source("s3://safe/m", {**secret, "ca.crt": certificate.read_text()})
+    assert await pinned.list_versions({"sub/x": "null"}), "so is it where object versions are asked for first"
     other, _ = certificates.openssl(tmp_path / "other", "-subj", "/CN=localhost")
     failure = await _failure(S3Source("s3://safe/m", {**secret, "ca.crt": other.read_text()}))
     assert "unknown issuer" in failure.message

@@ -127,6 +127,35 @@ def test_requests_in_a_config_map_that_comes_late(store: Store, pod: Pod) -> Non
     pod.until_ready(40)
 
 
+def test_a_config_map_that_has_changed_since_the_revisions_first_pod_is_named(store: Store, pod: Pod) -> None:
+    """The pod's Triton restarts, so that it is warmed anew, as a pod is that comes later."""
+    right, wrong = json.dumps({**BODY, "expected": [Y]}), json.dumps({**BODY, "expected": [{**Y, "data": [0, 0]}]})
+    _double(store, "edited")
+    pod.write_config_map("wake", {"a.json": right})
+    source = _source("edited", Warmup(config_map="wake", round_size=5, within=1.0))
+    pod.write_secret(store.secret)
+    pod.write_manifest(source)
+    pod.start()
+    pod.until_ready()
+    first = pod.until_told()
+    pod.write_manifest(source.model_copy(update={"digest": first.digest, "warmup_digest": first.warmup_digest}))
+    pod.write_config_map("wake", {"a.json": wrong})
+    assert pod.triton
+    pod.triton.kill()
+    pod.start_triton()
+    failed = pod.until_reason("WarmupAnswersWrong", seconds=30)
+    assert "ConfigMap wake, key a.json" in failed.message
+    assert "The ConfigMap 'wake' has changed since a pod of this revision was first ready" in failed.message
+    pod.write_config_map("wake", {"a.json": right, "b.json": json.dumps(BODY)})
+    pod.until_ready(40)
+    report = pod.until_told()
+    assert [(warning.reason, warning.message[:20]) for warning in report.warnings] == [
+        ("WarmupChanged", "The ConfigMap 'wake'")
+    ]
+    assert report.warmup_digest not in {"", first.warmup_digest}
+    assert pod.infer("m", X) == {"y": [3.0, 4.0]}
+
+
 def test_requests_in_the_models_own_folder(store: Store, pod: Pod) -> None:
     right, wrong = json.dumps({**BODY, "expected": [Y]}), json.dumps({**BODY, "expected": [{**Y, "data": [0, 0]}]})
     _double(store, "folder", **{"warmup/a.json": right, "warmup/b.json": wrong})

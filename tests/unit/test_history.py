@@ -1,13 +1,22 @@
 """What a revision remembers: who asked for it, why, and what it served; and what that costs."""
 
+import doctest
 import json
 from typing import Any
 
+import pytest
+
 from conch.api.kinds import CHILDREN, CONFIG_MAP, CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
-from conch.api.names import ANNOTATION_AUTHOR, ANNOTATION_CHANGE_CAUSE, ANNOTATION_DIGEST
+from conch.api.names import (
+    ANNOTATION_AUTHOR,
+    ANNOTATION_CHANGE_CAUSE,
+    ANNOTATION_DIGEST,
+    ANNOTATION_OBJECT_VERSIONS,
+    ANNOTATION_WARMUP_DIGEST,
+)
 from conch.observe.trim import author_of, trim
 from conch.plan import Apply
-from conch_contract import names
+from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, names, object_versions
 from tests.unit.simulation import KEY, Cluster, manifest
 
 
@@ -102,6 +111,105 @@ def test_the_digest_follows_with_one_write_when_the_revision_serves() -> None:
     cluster.kill_pods(name)
     cluster.settle()
     assert record(cluster, name)[ANNOTATION_DIGEST] == "sha256:1", "what was known is not forgotten"
+
+
+VERSIONS = {"1/model.onnx": "3sL4", "config.pbtxt": "null"}
+
+
+def served_in(versions: dict[str, str], digest: str = "sha256:1") -> AgentReport:
+    """What the agent of a pod reports whose bucket has versioning."""
+    model = ModelReport(name="magika", state=ModelState.READY, digest=digest, object_versions=versions)
+    return AgentReport(ready=True, models=(model,))
+
+
+def pinned(cluster: Cluster, name: str) -> dict[str, Any]:
+    """The model in the manifest of a revision's later pods."""
+    manifest = json.loads(cluster.objects[Ref(CONFIG_MAP, name)]["data"][names.MANIFEST_FILE])
+    found: dict[str, Any] = manifest["models"][0]
+    return found
+
+
+def test_the_object_versions_of_a_bucket_follow_with_the_digest_in_the_same_write() -> None:
+    cluster = told_by(WRITERS)
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.pod(name, 0, ready=True, report=served_in(VERSIONS))
+    actions = cluster.reconcile()
+    assert [action.ref for action in actions] == [Ref(CONTROLLER_REVISION, name), Ref(CONFIG_MAP, name)]
+    assert record(cluster, name)[ANNOTATION_OBJECT_VERSIONS] == '{"1/model.onnx":"3sL4","config.pbtxt":"null"}'
+    assert ModelSource.model_validate(pinned(cluster, name)).object_versions == VERSIONS
+    cluster.pod(name, 0, ready=True, report=served_in({}))  # an agent whose manifest has them
+    assert cluster.settle() == 0
+    cluster.pod(name, 1, ready=True, report=served_in({"1/model.onnx": "9xY2", "config.pbtxt": "null"}))
+    cluster.settle()
+    assert pinned(cluster, name)["objectVersions"] == VERSIONS, "a pod that started at the same time may have others"
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    cluster.edit(uri="s3://models/magika")
+    cluster.settle()
+    assert cluster.decision().wanted == name
+    assert pinned(cluster, name)["objectVersions"] == VERSIONS, "a revision that returns serves what it served"
+
+
+def test_object_versions_of_a_digest_that_is_known_are_added() -> None:
+    cluster = told_by(WRITERS)
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.pod(name, 0, ready=True, report=served_in({}))
+    cluster.settle()
+    assert "objectVersions" not in pinned(cluster, name)
+    cluster.pod(name, 1, ready=True, report=served_in(VERSIONS, "sha256:2"))
+    cluster.settle()
+    assert "objectVersions" not in pinned(cluster, name), "they are those of other content"
+    cluster.pod(name, 2, ready=True, report=served_in(VERSIONS))
+    cluster.settle()
+    assert pinned(cluster, name)["objectVersions"] == VERSIONS
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [{"a": "two words"}, {"a": ""}, {"a": "b", "c": "\x1b[31m"}, {f"{number:0300}": "x" * 32 for number in range(100)}],
+)
+def test_of_object_versions_that_are_none_or_too_many_only_the_digest_is_recorded(versions: dict[str, str]) -> None:
+    cluster = told_by(WRITERS)
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.pod(name, 0, ready=True, report=served_in(versions))
+    cluster.settle()
+    assert ANNOTATION_OBJECT_VERSIONS not in record(cluster, name)
+    assert pinned(cluster, name)["digest"] == "sha256:1"
+    assert "objectVersions" not in pinned(cluster, name)
+
+
+def test_the_requests_that_the_first_ready_pod_was_warmed_with_are_recorded() -> None:
+    cluster = told_by(WRITERS)
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    for index, digest in enumerate(("sha256:a", "sha256:b")):
+        model = ModelReport(name="magika", state=ModelState.READY, digest="sha256:1", warmup_digest=digest)
+        cluster.pod(name, index, ready=True, report=AgentReport(ready=True, models=(model,)))
+        cluster.settle()
+        assert record(cluster, name)[ANNOTATION_WARMUP_DIGEST] == "sha256:a"
+        assert pinned(cluster, name)["warmupDigest"] == "sha256:a", "later pods compare theirs with it"
+
+
+def test_an_annotation_that_is_no_object_versions_leaves_the_digest() -> None:
+    cluster = told_by(WRITERS)
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.start_pods(name)
+    cluster.settle()
+    record(cluster, name)[ANNOTATION_OBJECT_VERSIONS] = "[" * 10_000
+    cluster.put(cluster.objects[Ref(CONTROLLER_REVISION, name)])
+    cluster.settle()
+    assert pinned(cluster, name)["digest"] == "sha256:1"
+    assert "objectVersions" not in pinned(cluster, name)
+
+
+def test_the_text_of_object_versions() -> None:
+    assert doctest.testmod(object_versions).failed == 0
 
 
 def test_a_note_of_later_changes_no_record_and_a_revision_that_returns_takes_the_newest_one() -> None:

@@ -40,9 +40,12 @@ ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 ANNOTATION_GENERATION: Final = f"{GROUP}/generation"
 # On a service, by people: why it changes. A ControllerRevision keeps what the service said when it was made,
 ANNOTATION_CHANGE_CAUSE: Final = f"{GROUP}/change-cause"
-# who made it (the field manager of spec.predictor), and the digest of the model that it served first.
+# who made it (the field manager of spec.predictor), the digest of the model that it served first, in which versions a
+# bucket with versioning has the files of that model, and the digest of the ConfigMap that it was first warmed with.
 ANNOTATION_AUTHOR: Final = f"{GROUP}/author"
 ANNOTATION_DIGEST: Final = f"{GROUP}/digest"
+ANNOTATION_OBJECT_VERSIONS: Final = f"{GROUP}/object-versions"
+ANNOTATION_WARMUP_DIGEST: Final = f"{GROUP}/warmup-digest"
 
 # On a serving pod: Triton's name of the model that clients ask for, one among others in an ensemble.
 ANNOTATION_MODEL: Final = f"{GROUP}/model"

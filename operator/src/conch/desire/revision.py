@@ -4,6 +4,7 @@ So an operator of a later version, with other defaults or another image, changes
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,12 +16,15 @@ from conch.api.names import (
     ANNOTATION_CHANGE_CAUSE,
     ANNOTATION_DIGEST,
     ANNOTATION_GENERATION,
+    ANNOTATION_OBJECT_VERSIONS,
+    ANNOTATION_WARMUP_DIGEST,
 )
 from conch.api.text import clean
 from conch.desire.pod import pod_template
 from conch.observe import Revision, World
 from conch.triton import model_config, warmup
 from conch_contract import ModelManifest, ModelSource, ModelState, names
+from conch_contract.object_versions import decode_versions, encode_versions
 
 _NOTE_LENGTH: Final = 1024  # bytes of a note that are kept: it is copied with every write of the record
 
@@ -53,14 +57,31 @@ def asked_for(world: World, revision: Revision, number: int) -> Revision:
 
 
 def served(world: World, revision: Revision) -> Revision:
-    """Return a revision with the digest that its first ready pod told: all its pods serve that content ever after."""
-    if revision.digest or not world.ready(revision.name):
+    """Return a revision with the content that its first ready pod reports: all its pods serve that ever after.
+
+    The content is a digest and, where the bucket has versioning, the object versions of a pod that serves that digest.
+    Beside it is the digest of the ConfigMap with which a ready pod was first warmed.
+    """
+    if not world.ready(revision.name):
         return revision
-    said = world.service.status.revision(revision.name)
-    ready = (pod for pod in world.pods_of(revision.name) if pod.ready and pod.report)
-    told = [model.digest for pod in ready for model in (pod.report.models if pod.report else ())]
-    told += [model.digest for model in said.models if model.state == ModelState.READY] if said else []
-    return replace(revision, digest=next(filter(None, told), ""))
+    status = world.service.status.revision(revision.name)
+    reports = [pod.report for pod in world.pods_of(revision.name) if pod.ready and pod.report]
+    models = [model for report in reports for model in report.models]
+    digests = [model.digest for model in models]
+    digests += [model.digest for model in status.models if model.state == ModelState.READY] if status else []
+    digest = revision.digest or _first(digests)
+    versions = (encode_versions(model.object_versions) for model in models if model.digest == digest)
+    return replace(
+        revision,
+        digest=digest,
+        object_versions=revision.object_versions or _first(versions),
+        warmup_digest=revision.warmup_digest or _first(model.warmup_digest for model in models),
+    )
+
+
+def _first(texts: Iterable[str]) -> str:
+    """Return the first text that is not empty."""
+    return next(filter(None, texts), "")
 
 
 def model_manifest(service: InferenceService) -> ModelManifest:
@@ -77,11 +98,13 @@ def model_manifest(service: InferenceService) -> ModelManifest:
 
 
 def controller_revision(service: InferenceService, revision: Revision) -> Manifest:
-    """Build the record of a revision. Its data never changes; its number, author and note do when it returns."""
+    """Build the record of a revision. Its data never changes; its annotations and its number do."""
     said = {
         ANNOTATION_AUTHOR: revision.author,
         ANNOTATION_CHANGE_CAUSE: revision.note,
         ANNOTATION_DIGEST: revision.digest,
+        ANNOTATION_OBJECT_VERSIONS: revision.object_versions,
+        ANNOTATION_WARMUP_DIGEST: revision.warmup_digest,
     }
     annotations = {ANNOTATION_GENERATION: str(revision.generation)}
     annotations |= {name: value for name, value in said.items() if value}
@@ -100,14 +123,20 @@ def config_map(service: InferenceService, revision: Revision) -> Manifest:
     """Build the ConfigMap that tells pods what to serve; once a pod has served, in which content."""
     return {
         **child(service, CONFIG_MAP, revision.name, revision.name),
-        "data": {names.MANIFEST_FILE: _pin_digest(revision)},
+        "data": {names.MANIFEST_FILE: _pin(revision)},
     }
 
 
-def _pin_digest(revision: Revision) -> str:
-    """Return the manifest with the digest of the content that the revision serves, where it is known."""
+def _pin(revision: Revision) -> str:
+    """Return the manifest with what the revision's first ready pod served and was warmed with, where it is known."""
     if not revision.digest:
         return revision.manifest
     said = json.loads(revision.manifest)  # as it was stored, with what only another version of Conch knows
-    models = [{**model, "digest": revision.digest} for model in said["models"]]
+    known = {
+        "digest": revision.digest,
+        "objectVersions": decode_versions(revision.object_versions),
+        "warmupDigest": revision.warmup_digest,
+    }
+    content = {field: value for field, value in known.items() if value}
+    models = [{**model, **content} for model in said["models"]]
     return json.dumps({**said, "models": models}, separators=(",", ":"))

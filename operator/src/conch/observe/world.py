@@ -30,7 +30,9 @@ from conch.api.names import (
     ANNOTATION_CHANGE_CAUSE,
     ANNOTATION_DIGEST,
     ANNOTATION_GENERATION,
+    ANNOTATION_OBJECT_VERSIONS,
     ANNOTATION_STABLE,
+    ANNOTATION_WARMUP_DIGEST,
     LABEL_SERVICE_NAME,
 )
 from conch.observe.capacity import Capacity
@@ -102,6 +104,8 @@ class Revision:
     author: str = ""  # the field manager that asked for it
     note: str = ""  # why, in that person's words
     digest: str = ""  # of the model's files, once it has served
+    object_versions: str = ""  # in which its bucket has these files, as encode_versions writes them; empty: none
+    warmup_digest: str = ""  # of the ConfigMap with which its first ready pod was warmed; empty: none
 
     @classmethod
     def parse(cls, body: Body) -> Self | None:
@@ -120,6 +124,8 @@ class Revision:
             author=annotations.get(ANNOTATION_AUTHOR, ""),
             note=annotations.get(ANNOTATION_CHANGE_CAUSE, ""),
             digest=annotations.get(ANNOTATION_DIGEST, ""),
+            object_versions=annotations.get(ANNOTATION_OBJECT_VERSIONS, ""),
+            warmup_digest=annotations.get(ANNOTATION_WARMUP_DIGEST, ""),
         )
 
 

@@ -103,7 +103,7 @@ class Agent:
         self._log.info("manifest", models=sorted(wanted))
         for name, (model, _) in list(self._models.items()):
             source = wanted.get(name)
-            if source and source.model_copy(update={"digest": ""}) == model.source.model_copy(update={"digest": ""}):
+            if source and source.unpinned == model.source.unpinned:
                 model.pin(source)
             else:
                 await self._stop(name)

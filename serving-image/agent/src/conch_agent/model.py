@@ -10,13 +10,14 @@ import structlog
 
 from conch_agent.backoff import Backoff
 from conch_agent.dependencies import describe_missing_models
-from conch_agent.model_warnings import build_warnings, describe_overrides
+from conch_agent.model_warnings import build_warnings, describe_changed_warmup, describe_overrides
 from conch_agent.prepare import Laid, Preparation
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.threads import in_thread
 from conch_agent.triton import Refused, Triton, TritonGone, Version, View
 from conch_agent.warmup.pod import warm_pod
+from conch_agent.warmup.requests import digest_config_map
 from conch_agent.watch import Watch
 from conch_contract import ModelReport, ModelSource, ModelState, VersionReport, WarmupReport
 from conch_contract.remedies import explain
@@ -58,6 +59,7 @@ class Model:
         self._missing: tuple[str, ...] = ()  # models that this one calls, absent from Triton when it was loaded
         self._warm = warm or source.warmup is None
         self._warmup: WarmupReport | None = None
+        self._warmup_digest = ""  # of the requests in the ConfigMap with which it was last warmed
         self._fetch_began = 0.0
         self._log = structlog.get_logger().bind(model=source.name)
 
@@ -71,11 +73,18 @@ class Model:
         """Whether the files that are laid out are not those of the revision."""
         return bool(self._laid and self.source.digest and self._laid.digest != self.source.digest)
 
+    @property
+    def _changed_warmup(self) -> str:
+        """The ConfigMap of warm-up requests, where the revision's first pod was warmed with others; else empty."""
+        first = self.source.warmup_digest
+        is_other = bool(self.source.warmup and first and self._warmup_digest and self._warmup_digest != first)
+        return self.source.warmup.config_map if self.source.warmup and is_other else ""
+
     def pin(self, source: ModelSource) -> None:
-        """Set the digest of the revision's files; the rest of the source is unchanged."""
+        """Set what the revision's first pod served and was warmed with; the rest of the source is unchanged."""
         self.source = source
         if self._preparation:
-            self._preparation.digest = source.digest
+            self._preparation.pin(source)
 
     @property
     def _loaded(self) -> bool:
@@ -108,12 +117,16 @@ class Model:
                 if version.state and version.version
             ),
             digest=self._laid.digest if self._laid else "",
+            object_versions=self._laid.object_versions if self._laid and not self.source.object_versions else {},
             bytes_fetched=progress.fetched if progress else 0,
             bytes_total=progress.total if progress else 0,
             fetch_seconds=self._fetch_seconds(),
             load_seconds=round(self._load_seconds, 3),
-            warnings=build_warnings(self.source.name, self._laid, self._missing) if self._laid else (),
+            warnings=build_warnings(self.source.name, self._laid, self._missing, self._changed_warmup)
+            if self._laid
+            else (),
             warmup=self._warmup,
+            warmup_digest=self._warmup_digest,
         )
 
     async def run(self) -> None:
@@ -214,6 +227,7 @@ class Model:
         assert self._laid  # noqa: S101  set by _prepare
         self._state = ModelState.WARMING
         self._log.info("warming up")
+        self._warmup_digest = await in_thread(digest_config_map, self.source.warmup, self._settings.warmup)
         try:
             self._warmup = await warm_pod(self.source, self._laid.versions, self._settings)
         except TritonGone as gone:
@@ -221,7 +235,8 @@ class Model:
             return False
         self._warm = not self._warmup.failed
         if not self._warm:
-            raise Failure(Reason(self._warmup.reason), self._warmup.message)
+            changed = describe_changed_warmup(self._changed_warmup)
+            raise Failure(Reason(self._warmup.reason), " ".join(filter(None, (self._warmup.message, changed))))
         self._log.info("warmed up", **self._warmup.model_dump(exclude_defaults=True))
         return True
 

@@ -18,13 +18,14 @@ _SEQUENCES: Final = (
 )
 
 
-def build_warnings(name: str, laid: Laid, missing: Sequence[str]) -> tuple[ModelWarning, ...]:
+def build_warnings(name: str, laid: Laid, missing: Sequence[str], changed_warmup: str = "") -> tuple[ModelWarning, ...]:
     """Return the warnings of a model.
 
     Args:
         name: The model's name in Triton.
         laid: The model as it is laid out.
         missing: Models that it calls and that its Triton does not serve.
+        changed_warmup: The ConfigMap of warm-up requests, where it has others than those of the revision's first pod.
     """
     sentences = {
         WarningReason.CONFIG_OVERRIDDEN: describe_overrides(laid),
@@ -33,6 +34,7 @@ def build_warnings(name: str, laid: Laid, missing: Sequence[str]) -> tuple[Model
         if missing
         else "",
         WarningReason.SEQUENCE_STATE: _SEQUENCES if laid.sequences else "",
+        WarningReason.WARMUP_CHANGED: describe_changed_warmup(changed_warmup),
     }
     return tuple(
         ModelWarning(reason=reason, message=sentence[:_LONGEST]) for reason, sentence in sentences.items() if sentence
@@ -42,6 +44,16 @@ def build_warnings(name: str, laid: Laid, missing: Sequence[str]) -> tuple[Model
 def describe_overrides(laid: Laid) -> str:
     """Return the sentence about fields of config.pbtxt that the manifest overrides; empty where there are none."""
     return f"The InferenceService overrides config.pbtxt: {'; '.join(laid.overrides)}." if laid.overrides else ""
+
+
+def describe_changed_warmup(config_map: str) -> str:
+    """Return the sentence about a ConfigMap of warm-up requests that has changed; empty for an empty name."""
+    if not config_map:
+        return ""
+    return (
+        f"The ConfigMap {config_map!r} has changed since a pod of this revision was first ready: this pod was warmed "
+        "with other requests. Restore it, or write other requests into a ConfigMap of another name."
+    )
 
 
 def _renamed(name: str, file_name: str) -> str:

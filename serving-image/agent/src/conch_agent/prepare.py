@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from conch_agent import config, layout
 from conch_agent.dependencies import find_callees
 from conch_agent.fetch import Fetch, Progress
 from conch_agent.model_files import read_names
+from conch_agent.object_versions import find_versions, list_files
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import Source, open_source
@@ -35,7 +36,8 @@ class Laid:
     """The marker of a laid-out model.
 
     `want` is a hash of what the manifest asks, `identity` of the source's listing, `boot` the machine's
-    start: after a lost machine the files are hashed again before they are believed.
+    start: after a lost machine the files are hashed again before they are believed. `object_versions` are those of the
+    files in their bucket, by path below storageUri.
     `overrides` are the fields of config.pbtxt that have another value in Triton, a sentence each; `file_name` is the
     model's name in config.pbtxt where it is another; `callees` are the models that this one calls; `sequences`: it has
     sequence_batching, so that all requests of a sequence need the same Triton.
@@ -52,6 +54,7 @@ class Laid:
     file_name: str = ""
     callees: tuple[str, ...] = ()
     sequences: bool = False
+    object_versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def content(self) -> str:
@@ -68,11 +71,20 @@ class Preparation:
         self._settings = settings
         self._name = check_name(source)
         self._folder = settings.downloads / source.name
-        self.digest = source.digest  # of the content that the revision serves; empty: any content will do
-        # How a model is warmed is no part of what is served: another warm-up loads nothing anew. Nor is the digest,
-        # which the operator knows only when a pod has told it.
-        served = source.model_copy(update={"warmup": None, "digest": ""})
+        self._unread = ""  # why the object versions that the revision serves could not be read, a sentence
+        # How a model is warmed is no part of what is served: another warm-up loads nothing anew. Nor are digest and
+        # object versions, which the operator knows only when a pod has told them.
+        served = source.unpinned.model_copy(update={"warmup": None})
         self._want = hashlib.sha256(served.to_json().encode()).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """The digest of the content that the revision serves; empty: any content will do."""
+        return self._source.digest
+
+    def pin(self, source: ModelSource) -> None:
+        """Set digest and object versions of the revision's files; the rest of the source is unchanged."""
+        self._source = source
 
     @property
     def target(self) -> Path:
@@ -108,18 +120,19 @@ class Preparation:
         """Raise ContentChanged for files that are not those of the revision."""
         if not self.digest or digest == self.digest:
             return
-        raise Failure(
-            Reason.CONTENT_CHANGED,
+        unread = f" {self._unread}" if self._unread else ""
+        message = (
             f"{self._source.storage_uri} has changed: this revision serves {self.digest}, and there is {digest} now."
-            " Write each content under a path of its own; to serve this one, change the predictor, such as an"
-            " annotation in pod.annotations, so that it becomes a new revision.",
+            f"{unread} Write each content under a path of its own; to serve this one, change the predictor, such as an"
+            " annotation in pod.annotations, so that it becomes a new revision."
         )
+        raise Failure(Reason.CONTENT_CHANGED, message)
 
     async def _fetched(self, kept: Laid | None, fetching: Callable[[], None] | None) -> Laid:
         began = time.monotonic()
         try:
             source = open_source(self._source.storage_uri, self._settings)
-            listing = await source.listing()
+            listing, self._unread = await list_files(source, self._source.object_versions)
         except Failure:
             if kept:
                 return kept  # what is laid out can be loaded, whatever the source says now
@@ -133,6 +146,7 @@ class Preparation:
         names = read_names(config.parse(own, uri), uri)
         plan = layout.plan(self._source.format, paths, uri, names)
         merged = config.merge(own, self._source, layout.BACKENDS[self._source.format])
+        versions = await find_versions(source, listing)
         fetch = Fetch(source, self._folder, self._settings.max_bytes, self.progress)
         fetched = await fetch.run(listing)
         self._refuse_other(fetched.digest)
@@ -149,6 +163,7 @@ class Preparation:
             file_name=merged.file_name,
             sequences=merged.config.WhichOneof("scheduling_choice") == "sequence_batching",
             callees=await in_thread(find_callees, merged.config, _programs(plan, merged.config, fetched.files)),
+            object_versions=versions,
         )
         await in_thread(
             layout.lay,

@@ -52,6 +52,7 @@ class WarningReason(StrEnum):
     MODEL_RENAMED = "ModelRenamed"
     CALLEE_MISSING = CALLEE_MISSING
     SEQUENCE_STATE = SEQUENCE_STATE
+    WARMUP_CHANGED = "WarmupChanged"
 
 
 class Failure(Exception):  # noqa: N818  a value that travels, not an error type of a library

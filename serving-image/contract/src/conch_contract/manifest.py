@@ -1,6 +1,6 @@
 """The model manifest: what a pod of a revision shall serve. Operator to agent."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -55,6 +55,15 @@ class ModelSource(Wire):
     config: TritonConfig = TritonConfig()
     warmup: Warmup | None = None
     digest: str = Field("", description="of the files that the revision serves, sha256:...; empty: not known yet")
+    object_versions: dict[str, str] = Field(
+        default_factory=dict, description="in which its bucket has these files, by path below storageUri; empty: none"
+    )
+    warmup_digest: str = Field("", description="of the requests in the warm-up's ConfigMap when a pod was first ready")
+
+    @property
+    def unpinned(self) -> Self:
+        """The source without what the operator adds once a pod has served it: digests and object versions."""
+        return self.model_copy(update={"digest": "", "object_versions": {}, "warmup_digest": ""})
 
 
 class ModelManifest(Wire):

@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Final
 
+from pydantic import Field
+
 from conch_contract._base import Wire
 from conch_contract.warmup import WarmupReport
 
@@ -43,7 +45,11 @@ class ModelReport(Wire):
     `reason` is a short CamelCase word (`BucketNotFound`, `AccessDenied`, `Empty`, `LoadFailed`, ...);
     `message` is the sentence a user reads, Triton's own words where Triton spoke.
     `digest` is `sha256:` over the sorted (path, sha256) pairs of what was fetched.
-    `warnings` are known once the model's files are laid out, and stay the same for the same content.
+    `object_versions` are the versions in which the bucket has these files, by path below storageUri (empty: storageUri
+    is the object itself). They are absent where the bucket has no versioning, and once the manifest has them.
+    `warmup_digest` is over (key, sha256) of the warm-up's ConfigMap; absent where there is none.
+    `warnings` are known once the model's files are laid out (that about the warm-up's ConfigMap: once it warms up), and
+    stay the same for the same content.
     `warmup` is the last warm-up in this pod, absent where none was asked for or none has ended yet.
     """
 
@@ -53,12 +59,14 @@ class ModelReport(Wire):
     message: str = ""
     versions: tuple[VersionReport, ...] = ()
     digest: str = ""
+    object_versions: dict[str, str] = Field(default_factory=dict)
     bytes_fetched: int = 0
     bytes_total: int = 0
     fetch_seconds: float = 0.0
     load_seconds: float = 0.0
     warnings: tuple[ModelWarning, ...] = ()
     warmup: WarmupReport | None = None
+    warmup_digest: str = ""
 
 
 class AgentReport(Wire):

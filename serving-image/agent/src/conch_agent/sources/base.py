@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.exclusions import is_excluded_path
@@ -22,13 +22,15 @@ class Item:
     """One file of a source.
 
     `path` is relative to the source's root and safe; `tag` changes whenever the content does (an ETag);
-    `size` is None where the server does not tell before it sends; `key` is the source's own name for it.
+    `size` is None where the server does not tell before it sends; `key` is the source's own name for it; `version` is
+    the object version to read, empty for the present content.
     """
 
     path: PurePosixPath
     size: int | None
     tag: str
     key: str
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Found:
     size: int | None
     tag: str
     key: str
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,21 @@ class Source(Protocol):
 
     def local(self, item: Item) -> Path | None:
         """Return the file itself where it is on a mounted file system, for a link instead of a read."""
+
+
+@runtime_checkable
+class VersionedSource(Source, Protocol):
+    """A source that may keep versions of its files, by path below its root (empty: the root itself is the file)."""
+
+    async def find_versions(self, listing: Listing) -> dict[str, str]:
+        """Return the version of each file of a listing; none where one of them has none. Raises Failure."""
+
+    async def list_versions(self, versions: Mapping[str, str]) -> Listing:
+        """Return these files in these versions.
+
+        Raises:
+            Failure: NotFound where a version is gone, AccessDenied where it may not be read, and as `listing` does.
+        """
 
 
 def safe_path(text: str, uri: str) -> PurePosixPath:
@@ -113,7 +131,7 @@ def build_listing(found: Iterable[Found], uri: str) -> Listing:
     items = []
     for path, each in named:
         if path not in folders:
-            items.append(Item(path, each.size, each.tag, each.key))
+            items.append(Item(path, each.size, each.tag, each.key, each.version))
         elif each.size:
             message = (
                 f"{uri} holds both a file {str(path)!r} of {each.size} bytes and files below a folder of that name, "

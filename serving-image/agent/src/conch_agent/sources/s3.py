@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -21,24 +20,28 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, safe_path
 from conch_agent.sources.connection import Problem, find_problem, speaks_tls, trust
 from conch_agent.sources.exclusions import is_excluded_path
+from conch_agent.sources.s3_client import REGION, open_store, read_meta
 from conch_agent.sources.s3_errors import (
     NO_S3,
     classify,
+    classify_version,
     is_certificate_refusal,
     is_client_error,
     is_transport,
     unreachable,
 )
-from conch_agent.sources.s3_settings import Endpoint, S3Settings, parse_settings
+from conch_agent.sources.s3_settings import Endpoint, parse_settings
 from conch_agent.sources.tls_relay import open_relay, plain_url
 from conch_agent.tasks import run_all
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
 
 CHUNK: Final = 4 * 1024 * 1024
 WINDOW: Final = 4  # chunks under way for one file: memory is bounded by CHUNK x WINDOW x files at once
 
 _HEADS_AT_ONCE: Final = 8
 
-_REGION: Final = "us-east-1"
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _T = TypeVar("_T")
@@ -65,8 +68,56 @@ class S3Source:
 
     async def listing(self) -> Listing:
         """Return the objects below the prefix, or the one object of that key."""
+        return await self._connected(self._list)
+
+    async def find_versions(self, listing: Listing) -> dict[str, str]:
+        """Return the version of each object; none where the bucket has no versioning, which one request tells.
+
+        Raises:
+            Failure: SourceChanged for an object that is another one than when it was listed.
+        """
+        gate = asyncio.Semaphore(_HEADS_AT_ONCE)
+        found: dict[str, str] = {}
+
+        async def find(store: S3Store, item: Item) -> None:
+            async with gate:
+                found[self._relative(item.key)] = item.version or await self._present_version(store, item)
+
+        first, *others = listing.items
+        async with self._client() as store:
+            await self._guarded(find(store, first))
+            if all(found.values()):
+                await self._guarded(run_all(find(store, item) for item in others))
+        return found if all(found.values()) else {}
+
+    async def list_versions(self, versions: Mapping[str, str]) -> Listing:
+        """Return the objects in these versions, by path below the prefix; empty: the one object of that key."""
+        return await self._connected(lambda: self._list_versions(versions))
+
+    async def _list_versions(self, versions: Mapping[str, str]) -> Listing:
+        gate = asyncio.Semaphore(_HEADS_AT_ONCE)
+        items: list[Item] = []
+
+        async def add(store: S3Store, path: str, version: str) -> None:
+            key = f"{self._prefix}/{path}".strip("/")
+            name = safe_path(path or PurePosixPath(key).name, self.uri)
+            async with gate:
+                try:
+                    meta = await read_meta(store, key, version)
+                except Exception as error:
+                    if failure := classify_version(error, str(name), version):
+                        raise failure from error
+                    raise
+            items.append(Item(name, meta["size"], _tag(meta), key, version))
+
+        async with self._client() as store:
+            await run_all(add(store, path, version) for path, version in versions.items())
+        return Listing(tuple(sorted(items, key=lambda item: item.path)))
+
+    async def _connected(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Do the first work with the store: through the proxy where the client alone refuses the certificate."""
         try:
-            return await self._list()
+            return await work()
         except Failure:
             raise
         except Exception as error:
@@ -75,7 +126,7 @@ class S3Source:
             if not await self._is_accepted_by_openssl(error):
                 raise await self._failure(error) from error
         self._relayed = True
-        return await self._guarded(self._list())
+        return await self._guarded(work())
 
     async def _list(self) -> Listing:
         found: list[Found] = []
@@ -137,9 +188,10 @@ class S3Source:
 
     async def _range(self, store: S3Store, item: Item, start: int, end: int) -> Buffer:
         try:
-            answer = await obstore.get_async(
-                store, item.key, options={"range": (start, end), "if_match": item.tag or None}
-            )
+            options: GetOptions = {"range": (start, end), "if_match": item.tag or None}
+            if item.version:
+                options["version"] = item.version
+            answer = await obstore.get_async(store, item.key, options=options)
             if (answer.meta["e_tag"] or "") != item.tag or answer.meta["size"] != item.size:
                 raise _changed(self.uri, item)
             content = memoryview(await answer.bytes_async())
@@ -159,19 +211,30 @@ class S3Source:
             raise Failure(Reason.FETCH_FAILED, f"{self.uri}: the server answered {key!r} without an ETag. {NO_S3}")
         return Item(safe_path(PurePosixPath(key).name, self.uri), meta["size"], meta["e_tag"], key)
 
-    def _found(self, meta: Any) -> Found:
-        key = meta["path"]
-        relative = key[len(self._prefix) :].removeprefix("/") if self._prefix else key
-        return Found(relative, meta["size"], meta["e_tag"] or str(meta["last_modified"]), key)
+    async def _present_version(self, store: S3Store, item: Item) -> str:
+        """Return the version of the object that was listed; empty where the bucket has no versioning."""
+        try:
+            meta = await read_meta(store, item.key)
+        except FileNotFoundError as error:
+            raise _changed(self.uri, item) from error
+        if _tag(meta) != item.tag or meta["size"] != item.size:
+            raise _changed(self.uri, item)
+        return meta["version"] or ""
+
+    def _found(self, meta: ObjectMeta) -> Found:
+        return Found(self._relative(meta["path"]), meta["size"], _tag(meta), meta["path"])
+
+    def _relative(self, key: str) -> str:
+        return key[len(self._prefix) :].removeprefix("/") if self._prefix else key
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[S3Store, None]:
         endpoint = self._settings.endpoint
         if endpoint and self._relayed:
             async with open_relay(endpoint, trust(self._settings.authorities)) as proxy:
-                yield _store(self._bucket, self._settings, plain_url(endpoint), proxy)
+                yield open_store(self._bucket, self._settings, plain_url(endpoint), proxy)
         else:
-            yield _store(self._bucket, self._settings, endpoint.url if endpoint else "")
+            yield open_store(self._bucket, self._settings, endpoint.url if endpoint else "")
 
     async def _guarded(self, work: Awaitable[_T]) -> _T:
         """Await the work; a failure of the client becomes the user's."""
@@ -194,7 +257,7 @@ class S3Source:
     async def _failure(self, error: Exception) -> Failure:
         """Return the failure; where the store was not reached, after a connection that tells why."""
         settings = self._settings
-        region = settings.region or _REGION
+        region = settings.region or REGION
         endpoint = settings.endpoint or Endpoint("", f"s3.{region}.amazonaws.com", 443)
         if is_transport(error):
             context = trust(settings.authorities) if endpoint.secure or not endpoint.url else None
@@ -206,38 +269,8 @@ class S3Source:
         return classify(error, self.uri, self._bucket, endpoint.url, signed=settings.signed, unknown=settings.unknown)
 
 
-def _store(bucket: str, settings: S3Settings, endpoint: str, proxy: str = "") -> S3Store:
-    # Without credentials the client would ask the cloud's metadata address for some.
-    config: dict[str, Any] = {"AWS_REGION": settings.region or _REGION, "AWS_SKIP_SIGNATURE": not settings.signed}
-    optional = {
-        "AWS_ACCESS_KEY_ID": settings.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": settings.secret_access_key,
-        "AWS_SESSION_TOKEN": settings.session_token,
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ALLOW_HTTP": settings.allow_http or bool(proxy),
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": settings.virtual_hosted,
-        "AWS_REQUEST_PAYER": settings.request_payer,
-    }
-    config |= {key: value for key, value in optional.items() if value}
-    options: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "300s"}
-    if settings.authorities:
-        options["root_certificate"] = settings.authorities
-    if proxy:
-        options["proxy_url"] = proxy
-    return S3Store(
-        bucket,
-        config=config,  # type: ignore[arg-type]
-        client_options=options,  # type: ignore[arg-type]
-        retry_config={
-            "max_retries": 2,
-            "retry_timeout": timedelta(seconds=20),
-            "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
-                "max_backoff": timedelta(seconds=1),
-                "base": 2,
-            },
-        },
-    )
+def _tag(meta: ObjectMeta) -> str:
+    return meta["e_tag"] or str(meta["last_modified"])
 
 
 def _changed(uri: str, item: Item) -> Failure:

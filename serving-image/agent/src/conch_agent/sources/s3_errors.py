@@ -132,6 +132,29 @@ def classify(  # noqa: PLR0911  a table: one row, one kind of error
     return Failure(Reason.FETCH_FAILED, f"{uri}: the store{where} answered {status}.{detail} {remedy}".strip())
 
 
+def classify_version(error: Exception, path: str, version: str) -> Failure | None:
+    """Return the failure of one object version that cannot be read; None where the error is another.
+
+    Stores answer 400 for a version that they could not have made, such as that of a bucket that was copied from
+    another store, and 405 for one that marks a deletion.
+    """
+    answer = read_answer(str(error)) or Answer()
+    what = f"version {one_line(version)} of {one_line(path)}, which this revision serves"
+    if isinstance(error, FileNotFoundError) or answer.status in {400, 404, 405}:
+        message = (
+            f"The bucket no longer has {what}. Let the bucket's lifecycle rules keep older versions for as long as"
+            " revisions serve them."
+        )
+        return Failure(Reason.NOT_FOUND, message)
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or answer.status in {401, 403}:
+        message = (
+            f"The store refuses to read {what}: allow s3:GetObjectVersion to the credentials in the storage Secret,"
+            " and the pod fetches it."
+        )
+        return Failure(Reason.ACCESS_DENIED, message)
+    return None
+
+
 def _denied(answer: Answer, uri: str, bucket: str, where: str, *, signed: bool, unknown: tuple[str, ...]) -> Failure:
     words = f" ({answer.words})" if answer.code or answer.message else ""
     if signed:

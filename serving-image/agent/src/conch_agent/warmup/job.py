@@ -18,6 +18,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from conch_agent.fetch import Fetch
+from conch_agent.object_versions import list_files
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
@@ -138,7 +139,7 @@ async def fetch_requests(source: ModelSource, settings: Settings, scratch: Path)
     """Fetch the folder of requests, and only that, from the model's storage."""
     assert source.warmup  # noqa: S101  the caller's choice
     origin = open_source(source.storage_uri, settings)
-    listing = await origin.listing()
+    listing, _ = await list_files(origin, source.object_versions)
     items = tuple(item for item in listing.items if item.path.is_relative_to(source.warmup.path))
     if not items:
         return scratch  # nothing there: the plan says so

@@ -5,6 +5,7 @@ Whatever the source, one becomes a `Request`: the bytes to post, and the name by
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from conch_agent.reasons import Failure, Reason
+from conch_agent.record import digest
 from conch_agent.sources.exclusions import is_excluded_path
 from conch_agent.warmup.answers import Tensor
 from conch_contract import Warmup, WarmupRequest
@@ -66,6 +68,12 @@ def from_config_map(warmup: Warmup, mounted: Path) -> list[Request]:
         )
         raise Failure(Reason.WARMUP_MISSING, message)
     return _parsed(files, f"ConfigMap {warmup.config_map}, key ")
+
+
+def digest_config_map(warmup: Warmup, mounted: Path) -> str:
+    """Return the digest of the requests in the ConfigMap, by key; empty where the warm-up has none."""
+    files = _files(mounted / warmup.config_map, "*") if warmup.config_map else []
+    return digest({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}) if files else ""
 
 
 def from_folder(warmup: Warmup, storage_uri: str, files: Path) -> list[Request]:
