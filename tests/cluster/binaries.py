@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,33 +221,36 @@ def is_built(module: Module) -> bool:
 
 def ensure(module: Module) -> Path:
     """Return the folder of a module's programs, after building them when they are not cached."""
-    return _ensure(module, folder(module, toolchain.version()), _build)
+    ensure_all([module])
+    return folder(module, toolchain.version())
+
+
+def ensure_all(modules: Iterable[Module]) -> None:
+    """Build the programs of these modules that are not cached."""
+    groups: dict[Path, list[Module]] = {}
+    for module in modules:
+        if not is_built(module):
+            groups.setdefault(source(module), []).append(module)
+    for group in groups.values():
+        with _lock():
+            if missing := [module for module in group if not is_built(module)]:
+                _build(missing)
 
 
 def manifests(name: str) -> list[Path]:
     """Return the YAML files kept of a module, its CRDs or kwok's stages; no program is compiled for them."""
     module = MODULES[name]
-    return sorted(_ensure(module, manifest_folder(module), _copy_files).glob("*.yaml"))
+    target = manifest_folder(module)
+    if not target.exists():
+        with _lock():
+            if not target.exists():
+                _copy_files(module, target)
+    return sorted(target.glob("*.yaml"))
 
 
 def pause() -> Path:
     """Return the program of the sandbox image: it holds a pod's namespaces and reaps its orphans."""
     return ensure(MODULES["kubernetes"]) / "pause"
-
-
-def _ensure(module: Module, target: Path, make: Callable[[Module, Path], None]) -> Path:
-    if target.exists():
-        return target
-    with _lock():
-        if not target.exists():
-            scratch = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=target.parent))
-            try:
-                make(module, scratch)
-                scratch.chmod(0o755)
-                scratch.rename(target)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-    return target
 
 
 @contextmanager
@@ -260,27 +263,46 @@ def _lock() -> Iterator[None]:
         yield
 
 
-def _build(module: Module, scratch: Path) -> None:
-    """Compile all programs of a module by one command, so that one links while another compiles."""
-    with step(f"compiling {module.name} {version(module)}") as running:
-        go = toolchain.command("-C", source(module))
-        flags = [*build_flags(module), "-ldflags", _linker_flags(module)]
-        targets = list(module.programs.values())
+def _build(modules: Sequence[Module]) -> None:
+    """Build all programs of modules of one go.mod by one command, so that one links while another compiles."""
+    scratch = Path(tempfile.mkdtemp(prefix=".build-", dir=cache_dir() / "bin"))
+    try:
+        _compile(modules, scratch)
+        for module in modules:
+            _keep(module, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _compile(modules: Sequence[Module], output: Path) -> None:
+    with step(f"compiling {', '.join(f'{module.name} {version(module)}' for module in modules)}") as running:
+        first = modules[0]
+        go = toolchain.command("-C", source(first))
+        # A variable of a package that a program has not is passed over.
+        flags = [*build_flags(first), "-ldflags", " ".join(map(_linker_flags, modules))]
+        targets = [package for module in modules for package in module.programs.values()]
         stale = ["list", "-deps", "-f", "{{if .Stale}}{{.ImportPath}}{{end}}"]
         hint = "the Go module proxy must be reachable, and the cache's disk needs about 6 GB"
         listed = run([*go, *stale, *flags, *targets], env=toolchain.environment(), hint=hint)
         running.expect(len(listed.stdout.split()), "packages")
         log_run(
-            [*go, "build", "-v", *flags, "-o", f"{scratch}/", *targets],
-            cache_dir() / "logs" / f"build-{module.name}.log",
+            [*go, "build", "-v", *flags, "-o", f"{output}/", *targets],
+            cache_dir() / "logs" / f"build-{'-'.join(module.name for module in modules)}.log",
             env=toolchain.environment(),
             hint=hint,
             on_line=running.advance,
         )
+
+
+def _keep(module: Module, output: Path) -> None:
+    """Move a module's programs into the cache, all or none."""
+    own = output / f"{module.name}-programs"
+    own.mkdir()
     for name, package in module.programs.items():
-        (scratch / executable(package)).rename(scratch / name)
+        (output / executable(package)).rename(own / name)
     if module.name == "kubernetes":
-        _compile_pause(scratch / "pause")
+        _compile_pause(own / "pause")
+    own.rename(folder(module, toolchain.version()))
 
 
 def executable(package: str) -> str:
@@ -293,14 +315,21 @@ def executable(package: str) -> str:
     return elements[-1]
 
 
-def _copy_files(module: Module, scratch: Path) -> None:
-    for pattern in module.files:
-        found = list(_module_dir(module).glob(pattern))
-        if not found:
-            message = f"{module.path} {version(module)} has no file {pattern}"
-            raise ClusterError(message, hint="the pattern is in tests/cluster/binaries.py")
-        for path in found:
-            shutil.copyfile(path, scratch / path.name)
+def _copy_files(module: Module, target: Path) -> None:
+    """Copy a module's files into the cache, all or none."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=target.parent))
+    try:
+        for pattern in module.files:
+            found = list(_module_dir(module).glob(pattern))
+            if not found:
+                message = f"{module.path} {version(module)} has no file {pattern}"
+                raise ClusterError(message, hint="the pattern is in tests/cluster/binaries.py")
+            for path in found:
+                shutil.copyfile(path, scratch / path.name)
+        scratch.chmod(0o755)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _module_dir(module: Module) -> Path:

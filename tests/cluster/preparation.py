@@ -25,7 +25,7 @@ def prepare(modules: Iterable[str], image_names: Sequence[str] = (), debian: Seq
     """Compile the programs of modules, install packages and build images; what is there already costs nothing.
 
     Args:
-        modules: names of `binaries.MODULES`, compiled in this order.
+        modules: names of `binaries.MODULES`; those of one go.mod are compiled together.
         image_names: names of `images.IMAGES`; the files for the nodes are written too.
         debian: groups of `packages` that are needed later, installed by the same run of apt.
 
@@ -37,7 +37,7 @@ def prepare(modules: Iterable[str], image_names: Sequence[str] = (), debian: Seq
     jobs: dict[str, Callable[[], None]] = {}
     if missing:
         say(f"compiling what is not cached, while packages and images are made: {', '.join(missing)}")
-        jobs["programs"] = lambda: _compile(missing)
+        jobs["programs"] = lambda: binaries.ensure_all(binaries.MODULES[name] for name in missing)
     jobs["packages and images"] = lambda: _build(image_names, debian)
     with ThreadPoolExecutor() as pool:
         running = {pool.submit(job): name for name, job in jobs.items()}
@@ -45,11 +45,6 @@ def prepare(modules: Iterable[str], image_names: Sequence[str] = (), debian: Seq
             done.result()
             if rest := [name for future, name in running.items() if not future.done()]:
                 say(f"still to come: {', '.join(rest)}")
-
-
-def _compile(modules: Iterable[str]) -> None:
-    for name in modules:
-        binaries.ensure(binaries.MODULES[name])
 
 
 def _build(image_names: Sequence[str], debian: Sequence[dict[str, str]]) -> None:

@@ -45,6 +45,11 @@ class Store:
             data = content.read_bytes() if isinstance(content, Path) else content
             obstore.put(store, f"{prefix.strip('/')}/{name}".lstrip("/"), data)
 
+    def keep_versions(self, kube: Kube, bucket: str) -> None:
+        """Let a bucket keep what is overwritten from now on."""
+        command = f"echo s3.bucket.versioning -name {bucket} -enable | weed shell"
+        kube.run("exec", "deployment/store", f"--namespace={self.namespace}", "--", "sh", "-c", command)
+
     def answers(self) -> bool:
         """Whether the store takes a file."""
         try:
