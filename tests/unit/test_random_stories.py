@@ -297,6 +297,7 @@ class Rollouts(RuleBasedStateMachine):
         world = self.cluster.world()
         self.shares_are_whole_and_lead_somewhere(world)
         self.who_answers_gets_the_requests(world.of_variant(""))
+        self.who_answers_gets_the_share_of_a_variant_that_does_not(world)
         self.what_the_gateway_may_still_reach_has_its_pods()
         self.the_stable_revision_keeps_its_capacity(world)
         self.what_is_held_has_no_pods(world)
@@ -325,6 +326,12 @@ class Rollouts(RuleBasedStateMachine):
             if rollout.weight or name == self.stable()
         ):
             assert all(predictor.ready(name) for name in ours), (ours, rollout)
+
+    def who_answers_gets_the_share_of_a_variant_that_does_not(self, world: World) -> None:
+        ours = [name for name, share in routed(self.cluster).items() if share]
+        if any(world.ready(name) for name in ours if not name.startswith("magika-b-")):
+            theirs = [name for name in ours if name.startswith("magika-b-")]
+            assert not theirs or any(world.ready(name) for name in theirs), ours
 
     def what_the_gateway_may_still_reach_has_its_pods(self) -> None:
         for name in self.cluster.accepted:

@@ -132,6 +132,41 @@ def test_a_weighted_variant_gets_its_share_when_it_can_answer_and_not_before() -
     assert {r.name: r.variant for r in cluster.status.revisions} == {stable: None, int8: "int8"}
 
 
+def test_a_weighted_variant_without_ready_pods_gives_its_share_to_the_predictor_until_one_is_ready() -> None:
+    cluster = service(WEIGHTED)
+    stable, int8 = cluster.decision().wanted, up(cluster, "int8")
+    for index in range(2):
+        assert routed(cluster) == {stable: 80, int8: 20}, "one pod is enough"
+        cluster.pod(int8, index, ready=False)
+        cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    assert routed(cluster) == {stable: 100}
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    [variant] = cluster.status.variants
+    conditions = {each.type: (each.status, each.reason, each.message) for each in variant.conditions}
+    assert conditions["Serving"][:2] == ("False", "NoReadyPods")
+    assert conditions["TrafficProgrammed"] == (
+        "False",
+        "NoReadyPods",
+        "No pod of the variant is ready; its share goes to the predictor until one is.",
+    )
+    assert Ref(DEPLOYMENT, int8) in cluster.objects
+    cluster.pod(int8, 1, ready=True)
+    cluster.settle()
+    assert routed(cluster) == {stable: 80, int8: 20}
+
+
+def test_a_weighted_variant_keeps_its_share_when_the_predictor_has_no_ready_pods_either() -> None:
+    cluster = service(WEIGHTED)
+    stable, int8 = cluster.decision().wanted, up(cluster, "int8")
+    for revision in (stable, int8):
+        for index in range(2):
+            cluster.pod(revision, index, ready=False)
+    cluster.settle()
+    assert routed(cluster) == {stable: 80, int8: 20}
+
+
 def test_a_variant_has_its_own_objects_and_the_model_keeps_its_name() -> None:
     cluster = service(WEIGHTED)
     int8 = up(cluster, "int8")

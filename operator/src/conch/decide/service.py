@@ -5,14 +5,20 @@ A variant is to every other file of this room a service of its own (`World.track
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from conch.api import duration_seconds
 from conch.api._base import is_duration
 from conch.decide.mirror import MISSING, arrival, no_copies, shadows
 from conch.decide.rollout import Decision, decide_one
 from conch.decide.room import with_promises
-from conch.observe import World
+from conch.decide.sleep import may_rest
+from conch.observe import Trouble, World
 from conch.traffic import Way, no_mirror, route_wait, still_reached
+
+_NO_READY_PODS: Final = Trouble(
+    "NoReadyPods", "No pod of the variant is ready; its share goes to the predictor until one is."
+)
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,39 @@ def decide(world: World) -> Decisions:
         decision, trouble = decide_one(track.with_capacity(known)), missing.get(track.service.variant)
         decisions.append(replace(decision, in_force=replace(decision.in_force, doubt=trouble)))
     kept = frozenset(name for gone in left for name in still_reached(gone))
+    falls_back = any(map(tracks[0].ready, decisions[0].shares))
+    silent = {t.service.variant for t, d in zip(tracks, decisions, strict=True) if falls_back and _is_silent(t, d)}
     ways = tuple(
         Way(track.service, decision.serving, decision.shares, _longest_request(track, decision))
         for track, decision in zip(tracks, decisions, strict=True)
-        if decision.admitted and no_mirror(track) is None
+        if decision.admitted and no_mirror(track) is None and track.service.variant not in silent
     )
     return Decisions(
-        tracks=tuple(decisions),
+        tracks=tuple(
+            _without_share(decision) if track.service.variant in silent else decision
+            for track, decision in zip(tracks, decisions, strict=True)
+        ),
         ways=ways,
         kept=kept,
         dropped=frozenset(name for gone in left for name in gone.revisions) - kept,
         mirrors={shadow.name: said for shadow, said in found.items()},
         route_wait=route_wait(world, ways),
     )
+
+
+def _without_share(decision: Decision) -> Decision:
+    return replace(decision, in_force=replace(decision.in_force, trouble=_NO_READY_PODS))
+
+
+def _is_silent(track: World, decision: Decision) -> bool:
+    """Whether this is a weighted variant that takes requests and has no ready pod.
+
+    Who chose a variant by a header gets an error, and not the answer of another model.
+    """
+    asked = track.service.asked
+    if asked is None or not asked.weight or not decision.admitted:
+        return False
+    return not any(track.ready(name) or may_rest(track, decision.rollout, name) for name in decision.shares)
 
 
 def _longest_request(track: World, decision: Decision) -> str | None:
