@@ -167,6 +167,27 @@ def test_a_weighted_variant_keeps_its_share_when_the_predictor_has_no_ready_pods
     assert routed(cluster) == {stable: 80, int8: 20}
 
 
+def test_a_request_for_a_variant_that_is_not_there_is_refused_with_the_names_of_those_that_are() -> None:
+    cluster = service(WEIGHTED)
+    up(cluster, "int8")
+    generation = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["metadata"]["generation"]
+    cluster.ask(f"promote {generation - 1}", "gone")  # a leftover of an earlier change
+    cluster.settle()
+    assert cluster.status.request is None
+    cluster.ask(f"promote {generation}", "int4")
+    cluster.settle()
+    answer = cluster.status.request
+    assert answer is not None
+    assert (answer.state, answer.text) == ("Refused", f"promote {generation}")
+    assert answer.message == (
+        "The annotation conch.dev/rollout.int4 is for the variant 'int4', which is not there: the variants are int8"
+    )
+    assert cluster.story[-1].reason == "RequestRefused"
+    cluster.ask("", "int4")
+    cluster.settle()
+    assert cluster.status.request is None
+
+
 def test_a_variant_has_its_own_objects_and_the_model_keeps_its_name() -> None:
     cluster = service(WEIGHTED)
     int8 = up(cluster, "int8")

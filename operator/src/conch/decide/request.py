@@ -74,6 +74,8 @@ def build_request_status(service: InferenceService, rollout: RolloutStatus | Non
     """
     said = service.metadata.annotations.get(annotation(service.variant), "")
     text, before = clean(said), service.status.request
+    if not text and not service.variant:
+        return _refuse_unknown_variant(service)
     if not text or (before is not None and before.text == text and before.state in {DONE, REFUSED}):
         return before if text else None
     request = Request.of(service)
@@ -87,6 +89,20 @@ def build_request_status(service: InferenceService, rollout: RolloutStatus | Non
     if match is not None and int(match[2]) > service.metadata.generation:
         return RequestStatus(text=text, state=PENDING, message=f"It is for generation {match[2]} of the spec")
     return RequestStatus(text=text, state=REFUSED, message=_explain_refusal(service, said, request, rollout))
+
+
+def _refuse_unknown_variant(service: InferenceService) -> RequestStatus | None:
+    """Return the answer to a request of the present generation for a variant that the service has not."""
+    known = [variant.name for variant in service.spec.variants]
+    for name, said in sorted(service.metadata.annotations.items()):
+        variant = name.removeprefix(annotation()).removeprefix(".")
+        match = _FORM.fullmatch(said)
+        is_request = name == annotation(variant) and match is not None and int(match[2]) == service.metadata.generation
+        if variant and is_request and variant not in known:
+            present = f"the variants are {', '.join(known)}" if known else "the service has no variants"
+            message = f"The annotation {name} is for the variant {variant!r}, which is not there: {present}"
+            return RequestStatus(text=clean(said), state=REFUSED, message=message)
+    return None
 
 
 def _has_taken_over(service: InferenceService) -> bool:
