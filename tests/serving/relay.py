@@ -1,4 +1,4 @@
-"""A bad line to a server: relays TCP on loopback, limits what comes back, counts it, or breaks off."""
+"""A bad line to a server: relays TCP on loopback, limits what comes back, counts it, or ends connections."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ _BLOCK = 64 * 1024
 class Relay:
     """Listens on `port`, hands on to `target`; `rate` is bytes a second over all connections (0: no limit).
 
-    The first connection whose client sends the bytes `breaks_at` ends before they arrive.
+    The first `breaks` connections whose client sends the bytes `breaks_at` end before they arrive, and the first
+    `cuts` answers end half way. While `refuses` is set, connections end before a byte is read.
     """
 
-    def __init__(self, target: int, rate: int = 0, breaks_at: bytes = b"") -> None:
+    def __init__(self, target: int, rate: int = 0, breaks_at: bytes = b"", breaks: int = 1) -> None:
         self.rate = rate
         self.breaks_at = breaks_at
+        self.breaks = breaks
+        self.cuts = 0
+        self.refuses = False
         self.passed = 0
         self._target = target
         self._lock = threading.Lock()
@@ -33,6 +37,9 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self.refuses:
+                    client.close()
+                    continue
                 try:
                     server = socket.create_connection(("127.0.0.1", self._choose()))
                 except ConnectionRefusedError:  # the server is not up yet
@@ -49,6 +56,9 @@ class Relay:
             while block := source.recv(_BLOCK):
                 if counted:
                     self._account(len(block))
+                    if self._cuts():
+                        target.sendall(block[: len(block) // 2])
+                        break
                 elif self._breaks(block):
                     break
                 target.sendall(block)
@@ -60,8 +70,15 @@ class Relay:
         with self._lock:
             found = bool(self.breaks_at) and self.breaks_at in block
             if found:
-                self.breaks_at = b""
+                self.breaks -= 1
+                if self.breaks <= 0:
+                    self.breaks_at = b""
             return found
+
+    def _cuts(self) -> bool:
+        with self._lock:
+            self.cuts -= 1
+            return self.cuts >= 0
 
     def _account(self, size: int) -> None:
         with self._lock:

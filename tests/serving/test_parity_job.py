@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +15,10 @@ import pytest
 
 from conch_contract import ModelSource, Parity, ParityReport, Warmup, WarmupRequest
 from tests.serving.pod import Pod
+from tests.serving.relay import Relay
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
+from tests.serving.test_warmup_job import Service
 from tests.support.ports import free_port
 
 # The factor of a candidate that loads well and answers nothing.
@@ -126,6 +130,59 @@ def test_nobody_answers(stable: Pod, tmp_path: Path) -> None:
     ended = Ended(tmp_path, stable.http, free_port(), warmup=Warmup(timeout_seconds=1))
     assert (ended.status, ended.report.reason) == (2, "ParityUnreachable")
     assert "the candidate" in ended.report.message
+
+
+@pytest.mark.parametrize("side", ["stable", "candidate"])
+def test_a_lost_connection_is_no_answer(stable: Pod, tmp_path: Path, side: str) -> None:
+    """Neither a disagreement of the candidate, nor a request that is left out."""
+    line = Relay(stable.http, breaks_at=b"/infer", breaks=3)
+    ports = (line.port, stable.http) if side == "stable" else (stable.http, line.port)
+    try:
+        report = Ended(tmp_path, *ports).report
+        assert not line.breaks_at
+        assert (report.reason, report.compared, report.agreed) == ("Compared", 20, 20), report
+        pair = Warmup(timeout_seconds=30, requests=(WarmupRequest(name="pair", body={"inputs": X}),))
+        line.breaks_at, line.breaks = b"/infer", 1000
+        ended = Ended(tmp_path, *ports, warmup=pair)
+        assert (ended.status, ended.report.reason) == (2, "ParityUnreachable"), ended.report
+        who = "stable revision" if side == "stable" else "candidate"
+        assert f"The {who} has no answer to requests[0] (pair): its connection ended 5 times in" in ended.line
+        assert (ended.report.stable_failures, ended.report.candidate_failures) == (0, 0)
+    finally:
+        line.close()
+
+
+def test_a_revision_that_is_away_for_a_moment(stable: Pod, tmp_path: Path) -> None:
+    line = Relay(stable.http)
+    try:
+        line.refuses = True
+        threading.Timer(4, lambda: setattr(line, "refuses", False)).start()
+        report = Ended(tmp_path, stable.http, line.port).report
+        assert (report.reason, report.agreed) == ("Compared", 20), report
+    finally:
+        line.close()
+
+
+def test_a_candidates_pod_that_ends_and_one_that_takes_over(
+    store: Store, stable: Pod, pod: Pod, tmp_path: Path
+) -> None:
+    """The pod ends under a request; the Service goes on sending connections to it for two seconds."""
+    _start(store, pod, "parity-ends", "FACTOR = 2")
+    service = Service(pod)
+    pairs = tuple(WarmupRequest(body={"inputs": [{**X[0], "data": [index, 1]}]}) for index in range(400))
+
+    def replace() -> None:
+        assert pod.triton
+        pod.triton.kill()
+        time.sleep(2)
+        service.pods = (stable,)
+
+    try:
+        threading.Timer(3, replace).start()
+        report = Ended(tmp_path, stable.http, service.port, warmup=Warmup(timeout_seconds=60, requests=pairs)).report
+        assert (report.reason, report.compared, report.agreed) == ("Compared", 400, 400), report
+    finally:
+        service.close()
 
 
 def test_a_request_that_cannot_be_read(stable: Pod, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from conch_contract import ModelSource, ModelState, TritonConfig, VersionPolicy, Warmup, WarmupReport, WarmupRequest
 from tests.serving.pod import Pod
 from tests.serving.processes import until
+from tests.serving.relay import Relay
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
 
@@ -191,6 +192,54 @@ def test_a_model_that_never_answers_keeps_the_pod_out(store: Store, pod: Pod) ->
     report = pod.until_reason("WarmupTimedOut")
     assert "within 2 s" in report.message
     assert not pod.ready
+
+
+def test_a_request_that_never_has_an_answer_keeps_the_pod_out(store: Store, pod: Pod) -> None:
+    """The other request is answered, so the model is not silent as a whole."""
+    stuck = DOUBLE.replace(
+        "        return [\n",
+        "        x = pb_utils.get_input_tensor_by_name(requests[0], 'x').as_numpy()\n"
+        "        if x[0] == 1337:\n            import time; time.sleep(600)\n        return [\n",
+        1,
+    )
+    _double(store, "stuck-one", **{"model.py": stuck})
+    unlucky = WarmupRequest(name="unlucky", body={"inputs": [{**X[0], "data": [1337, 0]}]}, expected=(Y,))
+    _serve(store, pod, "stuck-one", Warmup(requests=(WarmupRequest(body=BODY), unlucky), timeout_seconds=3))
+    report = pod.until_reason("WarmupTimedOut")
+    assert (
+        "requests[1] (unlucky), to version 1 of m, has no answer within 3 s (no connection was lost)" in report.message
+    )
+    assert not pod.ready
+
+
+def test_a_connection_that_ends_under_a_request_ends_no_warm_up(store: Store, pod: Pod) -> None:
+    _double(store, "broken-line")
+    line = Relay(pod.http, breaks_at=b"/infer", breaks=3)
+    pod.write_secret(store.secret)
+    pod.write_manifest(_source("broken-line", Warmup(round_size=5, within=1.0)))
+    pod.start_agent(f"--triton-http-port={line.port}")
+    pod.start_triton()
+    pod.until_ready()
+    assert not line.breaks_at
+    assert _warmed(pod).failures == 3
+    assert pod.agent
+    assert pod.agent.log.read_text().count("warming up") == 1
+    line.close()
+
+
+def test_connections_that_end_under_each_request_are_told(store: Store, pod: Pod) -> None:
+    _double(store, "dead-line")
+    line = Relay(pod.http, breaks_at=b"/infer", breaks=1000)
+    pod.write_secret(store.secret)
+    pod.write_manifest(_source("dead-line", Warmup(round_size=5, within=1.0)))
+    pod.start_agent(f"--triton-http-port={line.port}")
+    pod.start_triton()
+    report = pod.until_reason("WarmupUnreachable", seconds=30)
+    assert "to version 1 of m, has no answer: its connection ended 5 times in" in report.message
+    assert not pod.ready
+    line.breaks_at = b""
+    pod.until_ready(40)
+    line.close()
 
 
 def test_every_version_is_warmed_and_the_newest_is_held_to_the_answer(store: Store, pod: Pod) -> None:

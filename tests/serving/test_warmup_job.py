@@ -6,6 +6,9 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,11 +27,11 @@ class Service(Relay):
     """A Service as kube-proxy makes it: each connection goes to one of the pods, by chance."""
 
     def __init__(self, *pods: Pod) -> None:
-        self._pods = pods
+        self.pods = pods
         super().__init__(pods[0].http)
 
     def _choose(self) -> int:
-        return random.choice(self._pods).http  # noqa: S311  chance, no secret
+        return random.choice(self.pods).http  # noqa: S311  chance, no secret
 
 
 class Ended:
@@ -61,6 +64,14 @@ def served(store: Store, pod: Pod) -> Pod:
     """A pod that serves the model without having warmed it: the Job is on its own."""
     _start(store, pod, "job", 2)
     return pod
+
+
+@pytest.fixture
+def line(served: Pod) -> Iterator[Relay]:
+    """The way to the pod's HTTP port."""
+    relay = Relay(served.http)
+    yield relay
+    relay.close()
 
 
 def _start(store: Store, pod: Pod, name: str, factor: int) -> None:
@@ -121,6 +132,74 @@ def test_nobody_answers(tmp_path: Path) -> None:
     ended = Ended(tmp_path, free_port(), _source(WARMUP.model_copy(update={"timeout_seconds": 1.0})))
     assert (ended.status, ended.report.reason) == (2, "WarmupUnreachable")
     assert "127.0.0.1" in ended.report.message
+
+
+def test_a_connection_that_ends_under_a_request(line: Relay, tmp_path: Path) -> None:
+    """No answer was lost, since Triton's answer is the same to a request that is sent again."""
+    line.breaks_at, line.breaks = b"/infer", 3
+    line.cuts = 2
+    expected = WarmupRequest(body={"inputs": X}, expected=({"name": "y", "data": [3, 4]},))
+    ended = Ended(tmp_path, line.port, _source(WARMUP.model_copy(update={"requests": (expected,)})))
+    assert (ended.status, ended.report.reason) == (0, "WarmedUp"), ended.report
+    assert not line.breaks_at
+    assert ended.report.failures >= 3
+    assert ended.report.seconds < 20
+
+
+def test_a_request_under_which_each_connection_ends(line: Relay, tmp_path: Path) -> None:
+    """The other request has answers, so it is not Triton that is away."""
+    line.breaks_at, line.breaks = b"1337", 1000
+    unlucky = WarmupRequest(name="unlucky", body={"inputs": [{**X[0], "data": [1337, 0]}]})
+    ended = Ended(tmp_path, line.port, _source(WARMUP.model_copy(update={"requests": (*WARMUP.requests, unlucky)})))
+    assert (ended.status, ended.report.reason) == (2, "WarmupUnreachable"), ended.report
+    assert "requests[1] (unlucky), to version 1 of m, has no answer: its connection ended 5 times in" in ended.line
+    assert (ended.report.requests, ended.report.failures) == (6, 5)
+
+
+def test_pods_that_are_away_for_a_moment(line: Relay, tmp_path: Path) -> None:
+    line.refuses = True
+    threading.Timer(4, lambda: setattr(line, "refuses", False)).start()
+    ended = Ended(tmp_path, line.port, _source(WARMUP))
+    assert (ended.status, ended.report.reason) == (0, "WarmedUp"), ended.report
+
+
+def test_a_pod_that_ends_while_it_is_asked_and_one_that_takes_over(store: Store, served: Pod, tmp_path: Path) -> None:
+    second = Pod(tmp_path / "second")
+    service = Service(served)
+    try:
+        _start(store, second, "job", 2)
+
+        def replace() -> None:
+            assert served.triton
+            served.triton.kill()
+            time.sleep(2)  # until the proxies of the nodes know
+            service.pods = (second,)
+
+        threading.Timer(3, replace).start()
+        warmup = WARMUP.model_copy(update={"within": 0.0, "timeout_seconds": 12.0})
+        ended = Ended(tmp_path, service.port, _source(warmup))
+        assert (ended.status, ended.report.reason) == (0, "WarmupNotStable"), ended.report
+        counts = second.statistics("m")["inference_stats"]["success"]["count"]
+        assert counts > 0
+    finally:
+        service.close()
+        second.stop()
+
+
+def test_a_triton_that_restarts_while_it_is_asked(served: Pod, tmp_path: Path) -> None:
+    """It refuses connections for a while, and then has not loaded the model yet."""
+
+    def restart() -> None:
+        assert served.triton
+        served.triton.kill()
+        time.sleep(1)
+        served.start_triton()
+
+    threading.Timer(3, restart).start()
+    warmup = WARMUP.model_copy(update={"within": 0.0, "timeout_seconds": 20.0})
+    ended = Ended(tmp_path, served.http, _source(warmup))
+    assert (ended.status, ended.report.reason) == (0, "WarmupNotStable"), ended.report
+    assert served.statistics("m")["inference_stats"]["success"]["count"] > 0
 
 
 def test_another_model_than_the_pods_serve(served: Pod, tmp_path: Path) -> None:

@@ -80,3 +80,16 @@ async def test_a_failure_cancels_the_others_and_waits_for_them() -> None:
     with pytest.raises(ValueError, match="first"):
         await run_all([other(), _fail(ValueError("first"))])
     assert ended
+
+
+async def test_a_timeout_after_a_failure_is_a_timeout() -> None:
+    """A group leaves its request to cancel behind, before Python 3.12.3 (python/cpython#116720)."""
+
+    async def fail_and_wait() -> None:
+        async with asyncio.timeout(0.1):
+            with pytest.raises(ValueError, match="first"):
+                await run_all([_fail(KeyError("never"), asyncio.Event()), _fail(ValueError("first"))])
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await fail_and_wait()

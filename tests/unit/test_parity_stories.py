@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from conch.api import RolloutStatus
 from conch.api.analysis import GateStatus
 from conch.api.kinds import DEPLOYMENT, JOB, POD, Ref
@@ -286,7 +288,9 @@ def test_beside_a_stable_revision_that_never_answers_a_candidate_goes_on_at_the_
     cluster.settle()
     assert routed(cluster) == {new: 100}
     gate = gate_of(cluster)
-    assert gate.verdict == "Passed"
+    assert gate.verdict == "Skipped"
+    [event] = [event for event in cluster.story if event.reason == "GateSkipped"]
+    assert (event.type, event.note) == ("Warning", f"Gate parity of {new}: {gate.message}")
     assert gate.message.startswith("Not applied, since the stable revision has no ready pod. Container triton of")
 
 
@@ -346,5 +350,54 @@ def test_a_person_who_lets_a_candidate_go_on_gives_the_gate_its_deadline() -> No
     assert not gate_of(cluster).judged
     cluster.now += 901
     cluster.settle()
-    assert gate_of(cluster).verdict == "Passed"
+    assert gate_of(cluster).verdict == "Skipped"
     assert routed(cluster)[new] > 0
+
+
+@pytest.mark.parametrize("before", [895, 899, 900, 901])
+def test_a_stable_revision_that_is_silent_at_the_deadline_is_waited_for(before: int) -> None:
+    """What counts is how long it is silent, not when: it has served until now."""
+    cluster, stable, new = comparing()
+    cluster.now += before
+    for index in range(2):
+        cluster.pod(stable, index, ready=False)
+    cluster.settle()
+    wait = cluster.decision().wait
+    assert wait is not None
+    assert 0 < wait <= 900
+    cluster.now += 899
+    cluster.settle()
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
+    assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision")
+    assert not gate_of(cluster).judged
+    assert routed(cluster) == {stable: 100}
+    if before <= 900:
+        cluster.start_pods(stable)
+        cluster.settle()
+        assert rollout_of(cluster).stable_unavailable_since is None
+        assert job(new) in cluster.objects
+        told(cluster, new, WRONG)
+        assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+    else:
+        cluster.now += 2
+        cluster.settle()
+        assert gate_of(cluster).verdict == "Skipped"
+        assert routed(cluster)[new] > 0
+
+
+def test_the_time_that_the_stable_revision_is_silent_does_not_count() -> None:
+    cluster, stable, _ = comparing()
+    cluster.now += 600
+    for index in range(2):
+        cluster.pod(stable, index, ready=False)
+    cluster.settle()
+    cluster.now += 600
+    cluster.start_pods(stable)
+    cluster.settle()
+    cluster.now += 299
+    cluster.settle()
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
+    cluster.now += 2
+    cluster.settle()
+    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "ProgressDeadlineExceeded")
+    assert routed(cluster) == {stable: 100}

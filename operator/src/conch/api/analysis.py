@@ -191,11 +191,17 @@ Gates = Annotated[
 
 
 class Verdict(StrEnum):
-    """What a gate says of a revision. Only Passed lets it go on."""
+    """What a gate says of a revision. Only Passed and Skipped let it go on."""
 
     PASSED = "Passed"
     FAILED = "Failed"
     INCONCLUSIVE = "Inconclusive"
+    SKIPPED = "Skipped"
+
+    @property
+    def lets_pass(self) -> bool:
+        """Whether the rollout goes on."""
+        return self in {Verdict.PASSED, Verdict.SKIPPED}
 
 
 class GateStatus(Part):
@@ -204,7 +210,8 @@ class GateStatus(Part):
     name: str
     """The gate's name."""
     verdict: str = Verdict.INCONCLUSIVE.value
-    """Passed, Failed or Inconclusive; only Passed lets the rollout go on."""
+    """Passed, Failed, Inconclusive or Skipped. Passed lets the rollout go on, and so does Skipped: the stable revision
+    has had no ready pod for progressDeadline, so that a parity gate has nothing to compare with."""
     value: str = ""
     """What was measured at the last judgement."""
     bound: str = ""
@@ -217,6 +224,11 @@ class GateStatus(Part):
     """When it was last judged; the next judgement looks at what came after."""
     message: Text = ""
     """All of it in a sentence."""
+
+    @property
+    def lets_pass(self) -> bool:
+        """Whether the rollout goes on; a verdict of another version of Conch does not let it."""
+        return self.verdict in set(Verdict) and Verdict(self.verdict).lets_pass
 
     @classmethod
     def of(cls, gate: Gate) -> Self:

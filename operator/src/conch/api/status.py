@@ -132,6 +132,9 @@ class RolloutStatus(Part):
     unavailable_since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
     """Since when no pod of the candidate is ready, though it has a weight. The stable revision gets its requests until
     the candidate has its pods again. Absent otherwise."""
+    stable_unavailable_since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
+    """Since when no pod of the stable revision is ready, while the parity gate has to compare the candidate with it.
+    Absent otherwise."""
     capacity: int = 0
     """The ready pods that carried the service when the rollout began, and that are kept until it ends."""
     room: str = ""

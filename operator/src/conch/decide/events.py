@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from conch.api import ConditionType, ModelWarning, RolloutState, Room, Status
+from conch.api.analysis import Verdict
 from conch.decide.request import REFUSED
 from conch.decide.steps import GPU_SHORT
 from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE
@@ -113,6 +114,14 @@ def _rollout(before: Status, after: Status) -> list[Event]:
     if now.room == Room.SHORT and not (was is not None and same and was.room == Room.SHORT):
         note = f"There are no GPUs for {now.revision} beside the pods that serve: these end first, then it starts."
         story.append(Event("Warning", GPU_SHORT, "Recreate", note))
+    skipped = (
+        {gate.name for gate in was.gates if gate.verdict == Verdict.SKIPPED} if was is not None and same else set()
+    )
+    story += [
+        Event("Warning", "GateSkipped", "Judge", f"Gate {gate.name} of {now.revision}: {gate.message}")
+        for gate in now.gates
+        if gate.verdict == Verdict.SKIPPED and gate.name not in skipped
+    ]
     if was is not None and same and was.state == now.state and was.reason == now.reason:
         return story
     if now.state == RolloutState.PAUSED:

@@ -6,6 +6,7 @@ remembers when the Job is gone. Who promotes a candidate that it holds passes it
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final
 
 from conch.api import InferenceService, RolloutStatus
 from conch.api.analysis import Gate, GateStatus, Verdict
@@ -15,13 +16,15 @@ from conch.observe import Trouble, World
 from conch_contract import Disagreement, ParityReport
 from conch_contract.parity import COMPARED
 
+COMPARING: Final = "ComparingAnswers"
+
 
 @dataclass(frozen=True)
 class SilentStable:
     """A stable revision without a ready pod, with which no candidate can be compared."""
 
     message: str  # why
-    is_late: bool  # whether the candidate has waited for it until the progress deadline
+    is_late: bool  # whether it has had none for the progress deadline, and the candidate has waited as long
 
 
 def parity_status(
@@ -29,8 +32,8 @@ def parity_status(
 ) -> GateStatus:
     """Return what the gate says.
 
-    It is not applied when the stable revision has had no ready pod until the progress deadline: to roll back would
-    mean to send all requests to that revision.
+    It is skipped when the stable revision has had no ready pod for the progress deadline: to roll back would mean to
+    send all requests to that revision.
 
     Args:
         gate: the parity gate, with its name.
@@ -52,12 +55,12 @@ def _without_stable(gate: Gate, silent: SilentStable, now: float) -> GateStatus:
         waits = f"Waits for a ready pod of the stable revision. To skip it, promote the candidate. {silent.message}"
         return status.model_copy(update={"message": waits})
     told = f"Not applied, since the stable revision has no ready pod. {silent.message}"
-    return status.model_copy(update={"verdict": Verdict.PASSED.value, "judged": moment(now), "message": told})
+    return status.model_copy(update={"verdict": Verdict.SKIPPED.value, "judged": moment(now), "message": told})
 
 
 def overruled(status: GateStatus, now: float) -> GateStatus:
     """Return what the gate says of a candidate that somebody promoted past it."""
-    if status.verdict == Verdict.PASSED:
+    if status.lets_pass:
         return status
     told = f"Somebody promoted the candidate past it. {status.message}"
     return status.model_copy(update={"verdict": Verdict.PASSED.value, "judged": moment(now), "message": told})
@@ -67,12 +70,12 @@ def parity_waits(gate: Gate | None, statuses: tuple[GateStatus, ...]) -> Trouble
     """Return what a share of the requests still waits for."""
     if gate is None:
         return None
-    said = next((status for status in statuses if status.name == gate.name), None)
-    if said is None or said.verdict in {Verdict.PASSED, Verdict.FAILED}:
+    said = next((status for status in statuses if status.name == gate.name), GateStatus.of(gate))
+    if said.lets_pass or said.verdict == Verdict.FAILED:
         return None  # a failure is told as such
     if said.judged:
         return Trouble("Inconclusive", f"Gate {said.name} cannot tell: {said.message}")
-    return Trouble("ComparingAnswers", f"Gate {said.name}: {said.message}")
+    return Trouble(COMPARING, f"Gate {said.name}: {said.message}")
 
 
 def compares(service: InferenceService, memory: RolloutStatus) -> bool:

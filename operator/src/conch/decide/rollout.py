@@ -19,7 +19,7 @@ from conch.decide.parity import SilentStable, compares, parity_status, parity_wa
 from conch.decide.request import Request
 from conch.decide.room import awaits, entered, judged
 from conch.decide.sleep import may_rest
-from conch.decide.steps import LAST, Facts, advance, again, begin, get_step, is_late
+from conch.decide.steps import LAST, Facts, advance, again, begin, follow_stable, get_step, is_silence_late
 from conch.decide.trouble import crash_loop, find_unlisted_pod, not_answering, trouble
 from conch.decide.warm import asks_for_warmup, find_refused_job, warmed, warmup_failed, warmup_waits
 from conch.observe import Trouble, World
@@ -146,6 +146,9 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
     """Return the memory of the rollout, moved on by what the world shows; `room`: why its pods may not start yet."""
     world, service, stable, wanted = change.world, change.service, change.stable, change.wanted
     capacity = memory.capacity
+    memory = follow_stable(
+        memory, world.now, is_silent=_is_silence_awaited(change, memory), is_back=_is_stable_ready(change)
+    )
     gates, parity = _judge(change, memory), service.spec.rollout.parity
     facts = Facts(
         now=world.now,
@@ -210,7 +213,17 @@ def _find_silent_stable(change: Change, memory: RolloutStatus) -> SilentStable |
     if world.ready(stable):
         return None
     why = trouble(world, stable) or not_answering(world, stable)
-    return SilentStable(why.message, is_late(memory, change.service.spec.rollout, world.now))
+    return SilentStable(why.message, is_silence_late(memory, change.service.spec.rollout, world.now))
+
+
+def _is_silence_awaited(change: Change, memory: RolloutStatus) -> bool:
+    """Whether the parity gate has yet to compare with a stable revision that has no ready pod."""
+    is_told = change.wanted in change.world.parities
+    return compares(change.service, memory) and not is_told and not _is_stable_ready(change)
+
+
+def _is_stable_ready(change: Change) -> bool:
+    return change.world.ready(change.stable) > 0
 
 
 def split(stable: str, candidate: str, weight: int) -> dict[str, int]:

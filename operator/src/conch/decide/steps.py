@@ -14,7 +14,7 @@ from typing import Final
 from conch.api import Rollout, RolloutState, RolloutStatus, Room, StepInForce
 from conch.api.analysis import GateStatus, Verdict, named
 from conch.api.times import format_time, parse_time
-from conch.decide.parity import overruled
+from conch.decide.parity import COMPARING, overruled
 from conch.decide.request import PAUSED_BY_HAND, Request
 from conch.decide.warm import JOB_REFUSED
 from conch.observe import Trouble
@@ -212,6 +212,40 @@ def is_late(memory: RolloutStatus, rollout: Rollout, now: float) -> bool:
     return now - parse_time(_resumed(memory, now).since) > length + rollout.progress_deadline_seconds
 
 
+def follow_stable(memory: RolloutStatus, now: float, *, is_silent: bool, is_back: bool) -> RolloutStatus:
+    """Return the memory with the time since when the parity gate waits for a ready pod of the stable revision.
+
+    Once it has one, the step's deadline moves by the wait. An end of a pause does not.
+
+    Args:
+        memory: of the rollout.
+        now: seconds since the epoch.
+        is_silent: whether the gate waits for a ready pod.
+        is_back: whether the stable revision has one.
+    """
+    if memory.state == RolloutState.FAILED:
+        return memory
+    if is_silent:
+        since = memory.stable_unavailable_since or format_time(now)
+        return memory.model_copy(update={"stable_unavailable_since": since})
+    if memory.stable_unavailable_since is None:
+        return memory
+    update: dict[str, object] = {"stable_unavailable_since": None}
+    step, since_step = get_step(memory), parse_time(memory.since)
+    if is_back and (step is None or step.pause is None):
+        lost = now - max(since_step, parse_time(memory.stable_unavailable_since))
+        update["since"] = format_time(since_step + max(0.0, lost))
+    return memory.model_copy(update=update)
+
+
+def is_silence_late(memory: RolloutStatus, rollout: Rollout, now: float) -> bool:
+    """Whether the stable revision has had no ready pod for the progress deadline, and the step's is over too."""
+    if memory.stable_unavailable_since is None:
+        return False
+    silence = now - parse_time(memory.stable_unavailable_since)
+    return silence > rollout.progress_deadline_seconds and is_late(memory, rollout, now)
+
+
 def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None:
     """Return the seconds until the clock alone will move this rollout; None if it never will."""
     if memory.state == RolloutState.FAILED or memory.room == Room.AWAITED or memory.reason == _ON_FAILURE:
@@ -227,7 +261,11 @@ def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None
     length = step.analysis_seconds if step else 0.0
     if passed < length:
         return length - passed
-    return max(0.0, length + rollout.progress_deadline_seconds - passed)
+    left = length + rollout.progress_deadline_seconds - passed
+    if memory.stable_unavailable_since is not None:
+        silence = now - parse_time(memory.stable_unavailable_since)
+        left = max(left, rollout.progress_deadline_seconds - silence)
+    return max(0.0, left)
 
 
 def _walk(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
@@ -261,7 +299,7 @@ def _analysis(memory: RolloutStatus, step: StepInForce, facts: Facts) -> Trouble
     over = parse_time(memory.since) + step.analysis_seconds
     if facts.now < over:
         return Trouble("Analysis", f"Step {memory.step} is an analysis until {format_time(over)}.")
-    silent = next((gate for gate in facts.gates if gate.verdict != Verdict.PASSED), None)
+    silent = next((gate for gate in facts.gates if not gate.lets_pass), None)
     if silent is not None:
         return Trouble("Inconclusive", f"Gate {silent.name} cannot tell yet: {silent.message}")
     return None if facts.gates else Trouble("Inconclusive", "No gate has looked yet.")
@@ -309,8 +347,13 @@ def _needs_no_fallback(memory: RolloutStatus, facts: Facts) -> bool:
 
 
 def _overdue(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
-    """Count a wait that lasts too long as a failure, for the reason of the wait."""
+    """Count a wait that lasts too long as a failure, for the reason of the wait.
+
+    Not a wait for the stable revision: a way back would lead to it.
+    """
     if not is_late(memory, rollout, facts.now):
+        return memory
+    if memory.stable_unavailable_since is not None and memory.reason == COMPARING:
         return memory
     late = f"No progress within {rollout.progress_deadline}: {memory.message}"
     named = facts.down is not None or memory.reason in {"Inconclusive", JOB_REFUSED}
@@ -366,5 +409,5 @@ def _failure(memory: RolloutStatus, rollout: Rollout, why: Trouble) -> RolloutSt
 
 
 def _failed(memory: RolloutStatus, why: Trouble, request: str) -> RolloutStatus:
-    gone = {"weight": 0, "request": request, "unavailable_since": None}
+    gone = {"weight": 0, "request": request, "unavailable_since": None, "stable_unavailable_since": None}
     return _waiting(memory, why, RolloutState.FAILED).model_copy(update=gone)

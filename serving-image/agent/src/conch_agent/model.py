@@ -34,6 +34,7 @@ _COSTLY: Final = frozenset(
         Reason.WARMUP_WRONG,
         Reason.WARMUP_MISSING,
         Reason.WARMUP_TIMED_OUT,
+        Reason.WARMUP_UNREACHABLE,
     }
 )
 

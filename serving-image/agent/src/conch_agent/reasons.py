@@ -39,6 +39,7 @@ class Reason(StrEnum):
     WARMUP_WRONG = "WarmupAnswersWrong"
     WARMUP_MISSING = "WarmupMissing"
     WARMUP_TIMED_OUT = "WarmupTimedOut"
+    WARMUP_UNREACHABLE = "WarmupUnreachable"
     PARITY_TOO_FEW = "ParityTooFewRequests"
     CONTROL_OPEN = "ControlOpen"
     TRITON_UNREACHABLE = "TritonUnreachable"

@@ -15,14 +15,20 @@ async def run_all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     Debian bookworm and so the images have.
     """
     try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(work)
+        # In a task of its own: before Python 3.12.3 a group whose task fails leaves a request to cancel on the task
+        # that waits for it, and a timeout around both then ends as a cancellation (python/cpython#116720).
+        await asyncio.create_task(_run_group(works))
     except BaseExceptionGroup as several:
         first = _first(several)
     else:
         return
     raise first
+
+
+async def _run_group(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(work)
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

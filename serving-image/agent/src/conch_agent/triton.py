@@ -54,6 +54,10 @@ class TritonGone(Exception):  # noqa: N818  a state of the world, told to whoeve
     """Triton does not answer: not started yet, restarting, or the connection was closed for its age."""
 
 
+class ConnectionLost(TritonGone):
+    """A connection ended under a request, each time that the request was sent."""
+
+
 class Refused(Exception):  # noqa: N818  as above
     """Triton answered, and said no; the text is its own."""
 

@@ -43,9 +43,9 @@ class ParityReport(Wire):
     """What a comparison saw: the termination message of the parity Job.
 
     Of `requests` different ones `compared` were answered by the stable revision and could be compared, and `agreed`
-    of these agree. What the candidate does not answer (`candidate_failures`) disagrees; what the stable revision
-    does not answer (`stable_failures`) is left out. `worst` is the farthest disagreement. `reason` is `Compared`, or
-    one CamelCase word for why nothing can be said, with `message` as its sentence.
+    of these agree. What the candidate refuses (`candidate_failures`) disagrees; what the stable revision refuses
+    (`stable_failures`) is left out. A lost connection is neither. `worst` is the farthest disagreement. `reason` is
+    `Compared`, or one CamelCase word for why nothing can be said, with `message` as its sentence.
     """
 
     requests: int = 0

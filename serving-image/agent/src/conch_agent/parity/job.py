@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from conch_agent.parity.replay import Replay, Side
+from conch_agent.parity.replay import UNREACHABLE, Replay, Side
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.threads import in_thread
@@ -30,7 +30,6 @@ from conch_agent.warmup.requests import Request, synthesised
 from conch_contract import ModelManifest, ModelSource, Parity, ParityReport, Warmup, names
 from conch_contract.parity import COMPARED
 
-UNREACHABLE: Final = "ParityUnreachable"
 REFUSED: Final = "ParityNotServed"
 
 
@@ -74,30 +73,20 @@ async def _compare(job: Job, source: ModelSource, warmup: Warmup) -> ParityRepor
     deadline = time.monotonic() + warmup.timeout_seconds
     files = await fetch_requests(source, job.settings, job.scratch) if warmup.path else job.scratch
     requests = await in_thread(written_by_user, source, warmup, job.settings, files)
-    stable = Side(f"http://{job.stable}", job.stable_model or source.name)
-    candidate = Side(f"http://{job.candidate}", source.name)
-    for side, who in ((stable, "stable revision"), (candidate, "candidate")):
+    stable_model = job.stable_model or source.name
+    stable = Side("stable revision", Endpoint(f"http://{job.stable}", stable_model, deadline=deadline))
+    candidate = Side("candidate", Endpoint(f"http://{job.candidate}", source.name, deadline=deadline))
+    for side, host, model in ((stable, job.stable, stable_model), (candidate, job.candidate, source.name)):
         try:
-            metadata, config = await _described(side, deadline)
+            async with side.endpoint as endpoint:
+                metadata, config = await endpoint.metadata(), await endpoint.config()
         except TritonGone as gone:
-            message = f"Nobody answers at {side.root}, the {who}: {gone}. Are its pods ready, and is the port open?"
+            message = f"Nobody answers at {host}, the {side.name}: {gone}. Are its pods ready, and is the port open?"
             return ParityReport(reason=UNREACHABLE, message=message)
         except Refused as refusal:
-            return ParityReport(reason=REFUSED, message=f"The {who} does not serve {side.model}: {refusal}")
+            return ParityReport(reason=REFUSED, message=f"The {side.name} does not serve {model}: {refusal}")
         requests = requests or made(metadata, config, job.asked.requests)
     return await Replay(job.asked, stable, candidate).run(requests, max(1.0, deadline - time.monotonic()))
-
-
-async def _described(side: Side, deadline: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a model's metadata and configuration, as soon as somebody answers."""
-    while True:
-        try:
-            async with Endpoint(side.root, side.model) as endpoint:
-                return await endpoint.metadata(), await endpoint.config()
-        except TritonGone:
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.5)
 
 
 def made(metadata: dict[str, Any], config: dict[str, Any], count: int) -> list[Request]:

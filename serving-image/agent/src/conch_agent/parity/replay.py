@@ -14,7 +14,7 @@ from typing import Final
 from conch_agent.parity.compare import Difference, Incomparable, compare
 from conch_agent.triton import Refused, TritonGone
 from conch_agent.warmup.answers import Tensor, read
-from conch_agent.warmup.infer import Endpoint
+from conch_agent.warmup.infer import Endpoint, describe_losses
 from conch_agent.warmup.requests import Request
 from conch_contract import Disagreement, Parity, ParityReport
 from conch_contract.parity import COMPARED
@@ -22,7 +22,7 @@ from conch_contract.remedies import explain
 
 TIMED_OUT: Final = "ParityTimedOut"
 NOTHING: Final = "ParityNothingCompared"
-_PATIENCE: Final = 0.5  # seconds after a lost connection, for a pod to leave the Service
+UNREACHABLE: Final = "ParityUnreachable"
 _LONGEST: Final = 500  # characters of Triton's words, and of the remedy before them
 
 Answer = dict[str, dict[str, object]]
@@ -30,26 +30,24 @@ Answer = dict[str, dict[str, object]]
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two revisions: where it answers (http://host:port), and the model's name there."""
+    """One of the two revisions: what a message calls it, and the endpoint of its model."""
 
-    root: str
-    model: str
+    name: str
+    endpoint: Endpoint
 
     async def ask(self, request: Request) -> Answer | str:
-        """Return the outputs by name, or why there are none. A lost connection is tried once more."""
-        found: Answer | str = ""
-        for patience in (_PATIENCE, 0.0):
-            try:
-                async with Endpoint(self.root, self.model) as endpoint:
-                    return read(*await endpoint.infer(None, request))
-            except Refused as refusal:
-                return explain(str(refusal))[:_LONGEST]
-            except (ValueError, KeyError, TypeError) as error:
-                return f"an answer that cannot be read: {type(error).__name__}: {error}"[:_LONGEST]
-            except TritonGone as gone:
-                found = f"no answer: {gone}"[:_LONGEST]
-                await asyncio.sleep(patience)
-        return found
+        """Return the outputs by name, or why there are none. Raises TritonGone where no answer came."""
+        try:
+            async with self.endpoint as endpoint:
+                answer = await endpoint.infer(None, request)
+        except Refused as refusal:
+            return explain(str(refusal))[:_LONGEST]
+        except TritonGone as gone:
+            raise TritonGone(f"The {self.name} has no answer to {request.label}: {gone}") from gone
+        try:
+            return read(answer.content, answer.header)
+        except (ValueError, KeyError, TypeError) as error:
+            return f"an answer that cannot be read: {type(error).__name__}: {error}"[:_LONGEST]
 
 
 @dataclass
@@ -72,11 +70,21 @@ class Replay:
             async with asyncio.timeout(seconds):
                 for request in requests:
                     await self._one(request)
+        except TritonGone as gone:
+            return self._report(UNREACHABLE, f"{str(gone).rstrip('.')}.")
         except TimeoutError:
+            for side in (self.stable, self.candidate):
+                if side.endpoint.away:
+                    return self._report(UNREACHABLE, f"The {side.name} does not answer: {side.endpoint.away}")
+            losses = "".join(
+                f" Of the {side.name} {describe_losses(side.endpoint)}."
+                for side in (self.stable, self.candidate)
+                if side.endpoint.losses
+            )
             return self._report(
                 TIMED_OUT,
                 f"After {seconds:.0f} s only {self.compared} of {len(requests)} requests are compared. Raise"
-                " predictor.warmup.timeout, or replay fewer.",
+                f" predictor.warmup.timeout, or replay fewer.{losses}",
             )
         if not self.compared:
             why = self.left_out[0] if self.left_out else "there is no request"

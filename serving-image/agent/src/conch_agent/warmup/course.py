@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from conch_agent.reasons import Reason
 from conch_agent.tasks import run_all
-from conch_agent.triton import Refused, TritonGone
+from conch_agent.triton import ConnectionLost, Refused, TritonGone
 from conch_agent.warmup.answers import complaint, read
-from conch_agent.warmup.infer import Endpoint
+from conch_agent.warmup.infer import Endpoint, describe_losses
 from conch_agent.warmup.requests import Request
 from conch_agent.warmup.rounds import percentile, settled
 from conch_contract import Warmup, WarmupReport
@@ -20,8 +20,6 @@ from conch_contract.remedies import find_remedy
 from conch_contract.warmup import NOT_STABLE, WARMED_UP
 
 _ROUNDS_IN_TIME: Final = 5  # so many times the least number of rounds fit into the timeout, if one request does
-
-_PATIENCE: Final = 0.5  # seconds after a lost connection, for a pod to leave the Service
 
 
 @dataclass(frozen=True)
@@ -43,29 +41,27 @@ class Fault:
 
 @dataclass
 class Course:
-    """One warm-up of one model. `connect` gives a connection for a round; each round has one of its own.
+    """One warm-up of one model. Each round has connections of its own to the endpoint.
 
     `at_least` is the number of rounds that must be (2: a comparison), `at_once` how many requests are in flight.
-    A `patient` course takes a lost connection for a pod that leaves; another hands TritonGone on.
     """
 
     warmup: Warmup
     model: str
-    connect: Callable[[], Endpoint]
+    endpoint: Endpoint
     at_least: int = 2
     at_once: int = 1
-    patient: bool = False
-    sent: int = 0
     faults: list[Fault] = field(default_factory=list)
-    _answered: bool = False
-    _lost: list[str] = field(default_factory=list)
+    _unanswered: dict[int, Call] = field(default_factory=dict)  # by its turn
+    _unreachable: str = ""  # why the endpoint was given up
     _rounds: list[list[float]] = field(default_factory=list)  # seconds
     _spans: list[float] = field(default_factory=list)  # seconds
 
     async def run(self, calls: Sequence[Call], seconds: float) -> WarmupReport:
-        """Warm the model for `seconds` at most."""
+        """Warm the model for `seconds` at most. Raises TritonGone where the endpoint does not wait for a server."""
         began = time.monotonic()
         stable = False
+        self._unanswered = dict(enumerate(calls))
         try:
             async with asyncio.timeout(seconds):
                 await self._round(calls, len(calls), seconds)
@@ -76,7 +72,13 @@ class Course:
                     await self._round(calls, most, seconds / (self.at_least * _ROUNDS_IN_TIME))
                     stable = self._stable()
         except TimeoutError:
-            pass
+            self._unreachable = self.endpoint.away and f"{self.model} does not answer: {self.endpoint.away}"
+        except ConnectionLost as lost:
+            self._unreachable = str(lost)
+        except TritonGone as gone:
+            if not self.endpoint.waits:
+                raise
+            self._unreachable = f"{self.model} does not answer: {gone}"
         return self._report(stable, time.monotonic() - began)
 
     async def _round(self, calls: Sequence[Call], most: int, longest: float) -> None:
@@ -84,60 +86,50 @@ class Course:
         latencies: list[float] = []
         began = time.monotonic()
         turns = iter(range(most))
-        lost: list[str] = []
 
-        async def ask(endpoint: Endpoint) -> None:
+        async def ask() -> None:
             for turn in turns:
                 if turn >= len(calls) and time.monotonic() - began > longest:
                     return
-                try:
-                    latency = await self._ask(endpoint, calls[turn % len(calls)], check=turn < len(calls))
-                except TritonGone as gone:
-                    lost.append(str(gone))
-                    raise
+                latency = await self._ask(calls[turn % len(calls)], check=turn < len(calls))
+                self._unanswered.pop(turn, None)
                 if latency is not None:
                     latencies.append(latency)
 
         try:
-            async with self.connect() as endpoint:
-                await run_all(ask(endpoint) for _ in range(min(self.at_once, most)))
-        except TritonGone as gone:
-            if not self.patient:
-                raise
-            lost = lost or [str(gone)]
+            async with self.endpoint:
+                await run_all(ask() for _ in range(min(self.at_once, most)))
         finally:  # the time may be over in the middle of a round: its answers count
             if latencies:
                 self._rounds.append(latencies)
                 self._spans.append(time.monotonic() - began)
-        if lost:
-            self._lost += lost
-            await asyncio.sleep(_PATIENCE)
 
-    async def _ask(self, endpoint: Endpoint, call: Call, *, check: bool) -> float | None:
+    async def _ask(self, call: Call, *, check: bool) -> float | None:
         """Return the latency in seconds, None where the answer is a fault."""
-        self.sent += 1
-        began = time.monotonic()
         try:
-            content, header = await endpoint.infer(call.version, call.request)
+            answer = await self.endpoint.infer(call.version, call.request)
         except Refused as refusal:
             self._fault(Reason.WARMUP_FAILED, call, _describe_refusal(str(refusal)))
             return None
-        latency = time.monotonic() - began
-        self._answered = True
+        except ConnectionLost as lost:
+            raise ConnectionLost(f"{self._name(call)}, has no answer: {lost}") from lost
         if check and call.checked and call.request.expected:
             try:
-                wrong = complaint(call.request.expected, read(content, header), self.warmup.tolerance)
+                wrong = complaint(call.request.expected, read(answer.content, answer.header), self.warmup.tolerance)
             except (ValueError, KeyError, TypeError) as error:
                 wrong = f"it cannot be read: {type(error).__name__}: {error}"
             if wrong:
                 self._fault(Reason.WARMUP_WRONG, call, f"has another answer than expected: {wrong}.")
                 return None
-        return latency
+        return answer.seconds
 
     def _fault(self, reason: Reason, call: Call, what: str) -> None:
+        self.faults.append(Fault(reason, f"{self._name(call)}, {what}"))
+
+    def _name(self, call: Call) -> str:
         label = call.request.label
         subject = label[0].upper() + label[1:] if label.startswith("the ") else f"Warm-up request {label}"
-        self.faults.append(Fault(reason, f"{subject}, to version {call.version} of {self.model}, {what}"))
+        return f"{subject}, to version {call.version} of {self.model}"
 
     def _stable(self) -> bool:
         """Compare the two halves of the last rounds: of two, a round with the one before; of many, many pods each."""
@@ -157,8 +149,8 @@ class Course:
         span = sum(self._spans[-self.at_least :])
         reason, message = self._verdict(stable, seconds)
         return WarmupReport(
-            requests=self.sent,
-            failures=len(self.faults) + len(self._lost),
+            requests=self.endpoint.sent,
+            failures=len(self.faults) + len(self.endpoint.losses),
             p50_milliseconds=round(percentile(latencies, 50), 3),
             p99_milliseconds=round(percentile(latencies, 99), 3),
             requests_per_second=round(len(latencies) / span, 1) if span else 0.0,
@@ -175,11 +167,16 @@ class Course:
             return first.reason, first.message + (f" ({more} more failed.)" if more else "")
         if stable:
             return WARMED_UP, ""
-        if not self._answered:
-            why = self._lost[-1] if self._lost else "no answer came"
+        if self._unreachable:
+            return Reason.WARMUP_UNREACHABLE, (
+                f"{self._unreachable.rstrip('.')}. Look at the log of the container triton, and at the pods' events."
+            )
+        if self._unanswered:
+            call, others = next(iter(self._unanswered.values())), len(self._unanswered) - 1
+            rest = f" ({others} more have none.)" if others else ""
             return Reason.WARMUP_TIMED_OUT, (
-                f"{self.model} did not answer its warm-up within {seconds:.0f} s ({why}). Raise warmup.timeout, send "
-                "smaller requests, or look at Triton's log."
+                f"{self._name(call)}, has no answer within {seconds:.0f} s ({describe_losses(self.endpoint)}). Raise"
+                f" warmup.timeout, send smaller requests, or look at Triton's log.{rest}"
             )
         share, within = self.warmup.percentile, self.warmup.within
         told = ", ".join(f"{percentile(latencies, share) * 1000:.1f}" for latencies in self._rounds[-3:])

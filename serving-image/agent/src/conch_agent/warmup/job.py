@@ -31,7 +31,6 @@ from conch_agent.warmup.rounds import connections
 from conch_contract import ModelManifest, ModelSource, ParityReport, WarmupReport, names
 from conch_contract.warmup import WARMED_UP
 
-UNREACHABLE: Final = "WarmupUnreachable"
 _LONGEST: Final = 4000  # bytes; the kubelet keeps 4096 of a termination message
 
 
@@ -110,28 +109,18 @@ async def _warm_model(job: Job, source: ModelSource) -> WarmupReport:
     assert source.warmup  # noqa: S101  the caller's choice
     deadline = time.monotonic() + source.warmup.timeout_seconds
     files = await fetch_requests(source, job.settings, job.scratch) if source.warmup.path else job.scratch
-    while True:
-        try:
-            async with Endpoint(job.root, source.name) as endpoint:
-                versions = [int(version) for version in (await endpoint.metadata())["versions"]]
-                calls, at_once = await plan(source, versions, endpoint, job.settings, files)
-            break
-        except TritonGone as gone:
-            if time.monotonic() > deadline:
-                message = f"Nobody answers at {job.root}: {gone}. Are the revision's pods ready, and is the port open?"
-                return WarmupReport(reason=UNREACHABLE, message=message)
-            await asyncio.sleep(0.5)
-        except Refused as refusal:
-            message = f"The revision's pods do not serve {source.name}: {refusal}"
-            return WarmupReport(reason=Reason.WARMUP_FAILED, message=message)
-    course = Course(
-        source.warmup,
-        source.name,
-        lambda: Endpoint(job.root, source.name, at_once),
-        at_least=connections(job.pods),
-        at_once=at_once,
-        patient=True,
-    )
+    try:
+        async with Endpoint(job.root, source.name, deadline=deadline) as endpoint:
+            versions = [int(version) for version in (await endpoint.metadata())["versions"]]
+            calls, at_once = await plan(source, versions, endpoint, job.settings, files)
+    except TritonGone as gone:
+        message = f"Nobody answers at {job.root}: {gone}. Are the revision's pods ready, and is the port open?"
+        return WarmupReport(reason=Reason.WARMUP_UNREACHABLE, message=message)
+    except Refused as refusal:
+        message = f"The revision's pods do not serve {source.name}: {refusal}"
+        return WarmupReport(reason=Reason.WARMUP_FAILED, message=message)
+    endpoint = Endpoint(job.root, source.name, at_once, deadline)
+    course = Course(source.warmup, source.name, endpoint, at_least=connections(job.pods), at_once=at_once)
     return await course.run(calls, max(1.0, deadline - time.monotonic()))
 
 

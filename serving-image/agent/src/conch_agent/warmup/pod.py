@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
-from conch_agent.triton import Refused
+from conch_agent.triton import ConnectionLost, Refused
 from conch_agent.warmup.course import Course
 from conch_agent.warmup.infer import Endpoint
 from conch_agent.warmup.plan import plan
@@ -14,7 +14,7 @@ from conch_contract import ModelSource, Warmup, WarmupReport
 
 
 async def warm_pod(source: ModelSource, versions: Sequence[int], settings: Settings) -> WarmupReport:
-    """Warm every version on this pod's Triton. Raises TritonGone."""
+    """Warm every version on this pod's Triton. Raises TritonGone where no connection to it can be opened."""
     warmup = source.warmup or Warmup()
     files = settings.downloads / source.name / "files"
     try:
@@ -22,7 +22,9 @@ async def warm_pod(source: ModelSource, versions: Sequence[int], settings: Setti
             calls, at_once = await plan(source, versions, endpoint, settings, files)
     except Failure as failure:
         return WarmupReport(reason=failure.reason, message=failure.message)
+    except ConnectionLost as lost:
+        return WarmupReport(reason=Reason.WARMUP_UNREACHABLE, message=f"Triton does not describe {source.name}: {lost}")
     except Refused as refusal:
         return WarmupReport(reason=Reason.WARMUP_FAILED, message=f"Triton does not describe {source.name}: {refusal}")
-    course = Course(warmup, source.name, lambda: Endpoint(settings.triton_http, source.name, at_once), at_once=at_once)
-    return await course.run(calls, warmup.timeout_seconds)
+    endpoint = Endpoint(settings.triton_http, source.name, at_once)
+    return await Course(warmup, source.name, endpoint, at_once=at_once).run(calls, warmup.timeout_seconds)
