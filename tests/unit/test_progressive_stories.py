@@ -1,5 +1,6 @@
 """Stories of progressive delivery, told to the pure rooms: shares, capacity, pauses, failures, people's requests."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -841,3 +842,20 @@ def test_the_route_keeps_the_timeout_of_the_revisions_that_have_requests() -> No
     assert timeouts() == {"10m"}
     come_up(cluster, cluster.decision().wanted)
     assert timeouts() == {"1m"}
+
+
+def test_a_route_that_lost_its_labels_leads_where_it_led_until_the_gateway_follows() -> None:
+    cluster, stable, new = at_first_pause(5, MANUAL)
+    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.settle()
+    assert routed(cluster) == {stable: 100}
+    assert cluster.accepted == {stable, new}
+    route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
+    del route["metadata"]["labels"]
+    cluster.put(route)
+    cluster.settle()
+    assert Ref(DEPLOYMENT, new) in cluster.objects, "requests may still reach it"
+    assert cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["metadata"]["labels"]
+    cluster.accept_routes()
+    cluster.settle()
+    assert Ref(DEPLOYMENT, new) not in cluster.objects

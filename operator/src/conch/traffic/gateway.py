@@ -49,8 +49,10 @@ class GatewayRouter:
     def _in_route(self, world: World) -> InForce:
         """What the route says, and the gateways of it."""
         route = world.children.get(Ref(HTTP_ROUTE, world.key.name))
+        every = frozenset(ref.name for ref in world.children if ref.kind == DEPLOYMENT)
         if route is None:
-            return InForce(trouble=Trouble("RouteMissing", "The route is not there yet."))
+            # Also a route that lost our label is not seen, and leads where it led until it is written again.
+            return InForce(reachable=every, trouble=Trouble("RouteMissing", "The route is not there yet."))
         shares = shared_out(route, self._service.track)
         trouble = self.obstacle(world, route)
         lacks = find_hostname_conflict(world) or no_timeout(world, self._traffic)
@@ -59,7 +61,6 @@ class GatewayRouter:
                 return InForce(reachable=frozenset(shares), trouble=_INACTIVE, unsupported=lacks)
             return InForce(shares, shares, frozenset(shares), unsupported=lacks)
         # Until a change is accepted, requests may take the way that was in force before it.
-        every = frozenset(ref.name for ref in world.children if ref.kind == DEPLOYMENT)
         reachable = every if route["status"]["parents"] else frozenset(shares)
         return InForce(reachable=reachable, trouble=trouble, unsupported=lacks)
 
