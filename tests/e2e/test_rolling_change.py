@@ -6,19 +6,25 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE
 from conch_contract import names
 from tests.support import clients
-from tests.support.doubling import NUMBERS, double, times
+from tests.support.doubling import NUMBERS, behind, double, host_of, times
+from tests.support.examples import MODELS
+from tests.support.gateways import Gateway
+from tests.support.kube import Kube
 from tests.support.metrics import answered
 from tests.support.place import Place
 from tests.support.service import Service
+from tests.support.store import Store
 from tests.support.traffic import Mix, Traffic
 from tests.support.wait import until
 
 LOAD_SECONDS = 60
+STREAM_SECONDS = 60
 LEAST_RATE = 100  # requests a second, all clients together
 
 
@@ -79,6 +85,44 @@ def test_requests_of_almost_a_minute_outlive_a_change(
         assert answers == [(2 * NUMBERS).tolist()] * 2
         assert new != old
         until(lambda: _drained(service, old), "the old pod is gone", 90)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_stream_of_a_minute_is_answered_to_its_end(
+    place: Place, streaming: Service, gateway: Gateway, figure: Callable[[str], None], changes: bool
+) -> None:
+    """Its connection is 15 times as old as one that Triton asks to reconnect, and its pod may be told to go."""
+    if changes:
+        streaming.patch({"predictor": {"longestRequest": "2m"}})
+    old = streaming.settle(120)["stable"]
+    ticks = {"count": np.array([STREAM_SECONDS], dtype=np.int32)}
+    with place.reach(streaming.namespace, streaming.name, names.GRPC_PORT) as [direct], ThreadPoolExecutor() as pool:
+        ways = {"the Service": (direct, ""), "the gateway": (gateway.address, host_of(streaming))}
+        began = time.monotonic()
+        streams = {
+            way: pool.submit(clients.ask_stream, address, "double", ticks, host=host, seconds=100)
+            for way, (address, host) in ways.items()
+        }
+        if changes:
+            streaming.patch({"predictor": {"pod": {"env": [{"name": "CHANGED", "value": "1"}]}}})
+            assert streaming.settle(120)["stable"] != old
+        for way, stream in streams.items():
+            numbers = [int(answer["tick"][0]) for answer in stream.result()]
+            figure(f"{len(numbers)} answers over {way}, the last {time.monotonic() - began:.0f} s after the request")
+            assert numbers == list(range(STREAM_SECONDS)), way
+
+
+@pytest.fixture
+def streaming(kube: Kube, namespace: str, gateway: Gateway, bucket: Store) -> Service:
+    """A service that answers a request once a second, behind the gateway."""
+    uri = "s3://models/ticks"
+    bucket.upload(uri, {path.name: path for path in (MODELS / "ticks").iterdir() if path.is_file()})
+    model = {"storageUri": uri, "modelFormat": {"name": "triton"}, "storage": {"secretRef": {"name": "s3"}}}
+    service = behind(kube, namespace, gateway, {"model": {"name": "double", **model}})
+    service.until_ready(120)
+    return service
 
 
 def _drained(service: Service, revision: str) -> bool:

@@ -171,19 +171,18 @@ def test_a_full_shared_memory_names_the_field_to_raise(store: Store, pod: Pod, w
     if subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], check=False).returncode:
         pytest.skip("this machine allows no user namespaces, which a small /dev/shm needs")
     uri = _put(store, pod, "echo", {"model.py": ECHO})
-    size, count = ("1M", 3) if when == "load" else ("6M", 1)
+    size = "64k" if when == "load" else "6M"  # less than Triton makes for an instance; enough for it, and no request
     large = [{"name": "x", "datatype": "FP32", "shape": [3_000_000], "data": [0] * 3_000_000}]
     warmup = Warmup(requests=(WarmupRequest(name="large", body={"inputs": large}),)) if when == "warm-up" else None
-    typed = TritonConfig(instance_groups=(InstanceGroup(count=count),))
-    pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri, config=typed, warmup=warmup))
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri, warmup=warmup))
     pod.start_agent()
     pod.start_triton(shm_size=size)
     reason = "LoadFailed" if when == "load" else "WarmupFailed"
     triton = pod.triton
     assert triton
     until(lambda: pod.model().reason == reason or not triton.running, f"m says {reason}, or Triton ends", 40, pod.agent)
-    if not triton.running:  # its first write was one too many: tests/unit/test_trouble.py has what the operator says
-        assert triton.status == -signal.SIGBUS
+    if when == "warm-up" and not triton.running:  # it wrote; tests/unit/test_trouble.py has what the operator says
+        assert triton.status in {-signal.SIGBUS, -signal.SIGSEGV}
         return
     message = pod.model().message
     for part in ("spec.predictor.triton.shmSize", "Triton's words:", "--shm-size"):

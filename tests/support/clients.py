@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,30 @@ def ask_grpc(
     with over_grpc.InferenceServerClient(address) as client:
         answer = client.infer(model, _inputs(over_grpc, inputs), model_version=version, client_timeout=seconds)
         return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
+
+
+def ask_stream(
+    address: str, model: str, inputs: Mapping[str, Tensor], *, host: str = "", seconds: float = _SECONDS
+) -> list[Tensors]:
+    """Send one request over a gRPC stream to host:port; return the answers of a decoupled model, in their order.
+
+    `host` is the name by which a gateway knows the service.
+    """
+    authority = [("grpc.default_authority", host)] if host else None
+    told: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
+    answers: list[Tensors] = []
+    with over_grpc.InferenceServerClient(address, channel_args=authority) as client:
+        client.start_stream(lambda result, error: told.put((result, error)), stream_timeout=seconds)
+        client.async_stream_infer(model, _inputs(over_grpc, inputs), enable_empty_final_response=True)
+        while True:
+            answer, error = told.get(timeout=seconds)
+            if error is not None:
+                raise error
+            response = answer.get_response()
+            if response.outputs:
+                answers.append({output.name: answer.as_numpy(output.name) for output in response.outputs})
+            if response.parameters["triton_final_response"].bool_param:
+                return answers
 
 
 def _inputs(library: Any, tensors: Mapping[str, Tensor]) -> list[Any]:

@@ -47,6 +47,9 @@ def test_a_warning_stands_in_the_status_and_is_one_event() -> None:
     cluster, revision = serving(OVERRIDE, MISSING)
     assert found(cluster) == [(one.reason, one.message) for one in (MISSING, OVERRIDE)]
     assert cluster.condition("Ready") == ("True", "Served")
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert ready.message == f"Revision {revision} serves as asked. Some requests fail: {MISSING.message}"
     note = f"Model magika of {revision}: "
     assert loading_events(cluster) == [
         Event("Warning", "CalleeMissing", "Load", note + MISSING.message),

@@ -102,8 +102,8 @@ class Predictor(Part):
     warmup: Warmup | None = None
     """How the model is warmed before users reach it; {} suits most. Absent: not at all."""
     longest_request: LongestRequest | None = None
-    """Maximum duration of a request or a gRPC stream. Connections, the termination of pods and the timeout of the
-    HTTPRoute follow it. Absent: 30s, and the HTTPRoute has no timeout for it."""
+    """Duration for which a terminating pod answers what it has begun: that of the longest request or gRPC stream. The
+    timeout of the HTTPRoute follows it. Absent: 30s, and the HTTPRoute has no timeout for it."""
     pod: Pod = Pod()
     """What goes into the pods besides the model."""
 

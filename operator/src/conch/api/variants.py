@@ -64,7 +64,7 @@ class VariantPredictor(Part):
     warmup: Warmup | None = None
     """How the model is warmed before users reach it."""
     longest_request: LongestRequest | None = None
-    """Maximum duration of a request or a gRPC stream."""
+    """Duration for which a terminating pod answers what it has begun."""
     pod: Pod | None = None
     """What goes into the pods besides the model."""
 

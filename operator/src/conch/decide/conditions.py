@@ -9,7 +9,7 @@ from typing import Final
 
 from conch.api import ConditionType, RolloutStatus
 from conch.decide.living import floor_of
-from conch.decide.revisions import phase_of
+from conch.decide.revisions import find_failing_requests, phase_of
 from conch.decide.rollout import Decision
 from conch.decide.scaling import autoscaling
 from conch.decide.sleep import NOT_YET, asleep, wakes_up
@@ -127,7 +127,11 @@ def _as_asked(world: World, decision: Decision) -> tuple[str, str]:
     """The reason and the sentence of a service that is Ready."""
     if asleep(world, decision.rollout, decision.wanted):
         return ASLEEP, f"Revision {decision.wanted} sleeps as asked: {_WAKES}"
-    return "Served", f"Revision {decision.wanted} serves as asked."
+    told, failing = (
+        f"Revision {decision.wanted} serves as asked.",
+        find_failing_requests(world.service.status, decision.wanted),
+    )
+    return "Served", f"{told} Some requests fail: {failing}" if failing else told
 
 
 def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict:

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
 from conch.api import ConditionType, ModelWarning, RolloutState, Room, Status
 from conch.api.analysis import Verdict
 from conch.decide.request import REFUSED
+from conch.decide.revisions import FAILING
 from conch.decide.steps import GPU_SHORT
-from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE
-
-_FAILING: Final = frozenset({CALLEE_MISSING, SEQUENCE_STATE})  # warnings of models whose requests fail
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def _images(before: Status, after: Status) -> list[Event]:
 def _model_warnings(before: Status, after: Status) -> list[Event]:
     """Warnings of models that the status did not have; those about requests that fail are Warning events."""
     return [
-        Event("Warning" if warning.reason in _FAILING else "Normal", warning.reason, "Load", note)
+        Event("Warning" if warning.reason in FAILING else "Normal", warning.reason, "Load", note)
         for revision in after.revisions
         for model in revision.models
         for warning in model.warnings

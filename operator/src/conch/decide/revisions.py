@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from conch.api import ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus
+from conch.api import ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus, Status
 from conch.api.times import format_time
 from conch.decide.living import Living, ceiling_of
 from conch.decide.rollout import Decision
@@ -12,8 +12,9 @@ from conch.decide.trouble import trouble
 from conch.decide.warm import warmed
 from conch.observe import World
 from conch_contract import ModelReport, ModelState, names
-from conch_contract.report import SEQUENCE_STATE
+from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE
 
+FAILING: Final = frozenset({CALLEE_MISSING, SEQUENCE_STATE})  # warnings of models whose requests fail
 _ORDER: Final = (
     ModelState.FAILED,
     ModelState.PENDING,
@@ -46,6 +47,13 @@ def revision_status(world: World, decision: Decision, living: Living) -> Revisio
         warmup=warmed(world, name),
         since=since,
     )
+
+
+def find_failing_requests(status: Status, revision: str) -> str:
+    """Return why some requests to a revision fail although it serves, as the status has it; empty: nothing is known."""
+    said = status.revision(revision)
+    warnings = (warning for model in (said.models if said else ()) for warning in model.warnings)
+    return next((warning.message for warning in warnings if warning.reason in FAILING), "")
 
 
 def phase_of(world: World, name: str) -> Phase:

@@ -116,7 +116,7 @@ def _triton(service: InferenceService, image: str, pull: str) -> Manifest:
         "name": names.TRITON_CONTAINER,
         "image": predictor.triton.image or image,
         "imagePullPolicy": pull,
-        "command": server_command(predictor.triton.args, predictor.longest_request_seconds, _grace_seconds(predictor)),
+        "command": server_command(predictor.triton.args, _grace_seconds(predictor)),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT},
             {"name": "grpc", "containerPort": names.GRPC_PORT},

@@ -13,6 +13,8 @@ from conch_contract import names
 # A flag in the user's args wins: Triton takes the last one. Proxies written in Go lose a request now and then when
 # they are asked to reconnect (docs/rollouts.md, "gRPC through Traefik").
 CONNECTION_AGE_MS: Final = 4_000
+# The calls and streams of such a connection go on for so long, at least. A pod that goes ends them sooner.
+CONNECTION_GRACE_SECONDS: Final = 3_600
 # A pod that is to go answers on for so long: age, gRPC's 10 % jitter, and the removal of its endpoint everywhere.
 DRAIN_SECONDS: Final = 10
 # After the requests, Triton unloads its models and ends within this time.
@@ -21,18 +23,16 @@ END_SECONDS: Final = 5
 _RESTRICTED: Final = f"{','.join(names.RESTRICTED)}:{names.CONTROL_HEADER}"
 
 
-def server_command(args: Sequence[str], longest: float = 30.0, grace: float = 45.0) -> list[str]:
+def server_command(args: Sequence[str], grace: float = 45.0) -> list[str]:
     """Return the command of the Triton container.
 
     Args:
         args: the user's flags.
-        longest: seconds that a request may take.
         grace: terminationGracePeriodSeconds of the pod.
 
     A shell starts it, for one reason: the control key is random in each pod, and it is a file.
     What the user typed in `args` is passed behind ours as it stands, never through the shell.
     """
-    # What is in flight may finish: on a connection that is asked to reconnect, and in a pod that goes.
     exit_seconds = max(1, math.ceil(grace) - DRAIN_SECONDS - END_SECONDS)
     flags = [
         f"--model-repository={names.REPOSITORY_DIR}",
@@ -42,8 +42,8 @@ def server_command(args: Sequence[str], longest: float = 30.0, grace: float = 45
         f"--metrics-port={names.METRICS_PORT}",
         "--metrics-config=summary_latencies=true",  # percentiles, which gates ask for
         f"--grpc-max-connection-age={CONNECTION_AGE_MS}",
-        f"--grpc-max-connection-age-grace={1000 * max(math.ceil(longest), exit_seconds)}",
-        f"--exit-timeout-secs={exit_seconds}",
+        f"--grpc-max-connection-age-grace={1000 * max(CONNECTION_GRACE_SECONDS, exit_seconds)}",
+        f"--exit-timeout-secs={exit_seconds}",  # what a pod that goes has begun may finish
         f'--http-restricted-api="{_RESTRICTED}=$key"',
         f'--grpc-restricted-protocol="{_RESTRICTED}=$key"',
     ]
