@@ -212,13 +212,19 @@ def test_a_request_that_never_has_an_answer_keeps_the_pod_out(store: Store, pod:
     assert not pod.ready
 
 
-def test_a_connection_that_ends_under_a_request_ends_no_warm_up(store: Store, pod: Pod) -> None:
-    _double(store, "broken-line")
-    line = Relay(pod.http, breaks_at=b"/infer", breaks=3)
+def _serve_over_relay(store: Store, pod: Pod, name: str, breaks: int) -> Relay:
+    """Start a pod whose first inferences each lose their connection."""
+    line = Relay(pod.http, breaks_at=b"/infer", breaks=breaks)
+    _double(store, name)
     pod.write_secret(store.secret)
-    pod.write_manifest(_source("broken-line", Warmup(round_size=5, within=1.0)))
+    pod.write_manifest(_source(name, Warmup(round_size=5, within=1.0)))
     pod.start_agent(f"--triton-http-port={line.port}")
     pod.start_triton()
+    return line
+
+
+def test_a_connection_that_ends_under_a_request_ends_no_warm_up(store: Store, pod: Pod) -> None:
+    line = _serve_over_relay(store, pod, "broken-line", 3)
     pod.until_ready()
     assert not line.breaks_at
     assert _warmed(pod).failures == 3
@@ -228,12 +234,7 @@ def test_a_connection_that_ends_under_a_request_ends_no_warm_up(store: Store, po
 
 
 def test_connections_that_end_under_each_request_are_told(store: Store, pod: Pod) -> None:
-    _double(store, "dead-line")
-    line = Relay(pod.http, breaks_at=b"/infer", breaks=1000)
-    pod.write_secret(store.secret)
-    pod.write_manifest(_source("dead-line", Warmup(round_size=5, within=1.0)))
-    pod.start_agent(f"--triton-http-port={line.port}")
-    pod.start_triton()
+    line = _serve_over_relay(store, pod, "dead-line", 1000)
     report = pod.until_reason("WarmupUnreachable", seconds=30)
     assert "to version 1 of m, has no answer: its connection ended 5 times in" in report.message
     assert not pod.ready

@@ -15,7 +15,8 @@ from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import Table, Text, age, short, show
 from conch.cli.track import noun, requests_of, where
 from conch.decide.request import annotation
-from conch.decide.steps import GPU_SHORT, get_steps
+from conch.decide.steps import get_steps
+from conch.decide.waits import GPU_SHORT
 
 _PROMOTE: Final = "promote it, or abort it"
 _VARIANT: Final = ("VARIANT", "REQUESTS", "STABLE", "CANDIDATE", "STEP", "READY", "WAITS FOR")

@@ -9,8 +9,8 @@ from conch.api.times import parse_time
 from conch.decide.gates import questions
 from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.sleep import asleep
-from conch.decide.steps import wait_of
 from conch.decide.trouble import is_starting
+from conch.decide.waits import wait_of
 from conch.decide.warm import warmed
 from conch.observe import Pod, World
 from conch.observe.measured import Question

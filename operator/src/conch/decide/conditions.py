@@ -13,9 +13,9 @@ from conch.decide.revisions import find_failing_requests, phase_of
 from conch.decide.rollout import Decision
 from conch.decide.scaling import autoscaling
 from conch.decide.sleep import NOT_YET, asleep, wakes_up
-from conch.decide.steps import GPU_SHORT
 from conch.decide.trouble import find_changed_content, find_unlisted_pod, trouble
 from conch.decide.verdict import Truth, Unwritten, Verdict
+from conch.decide.waits import GPU_SHORT
 from conch.decide.warm import find_refused_job, warmup_failed
 from conch.observe import Trouble, World
 from conch.traffic import find_endpoint_lag, router_of
@@ -127,11 +127,9 @@ def _as_asked(world: World, decision: Decision) -> tuple[str, str]:
     """The reason and the sentence of a service that is Ready."""
     if asleep(world, decision.rollout, decision.wanted):
         return ASLEEP, f"Revision {decision.wanted} sleeps as asked: {_WAKES}"
-    told, failing = (
-        f"Revision {decision.wanted} serves as asked.",
-        find_failing_requests(world.service.status, decision.wanted),
-    )
-    return "Served", f"{told} Some requests fail: {failing}" if failing else told
+    message = f"Revision {decision.wanted} serves as asked."
+    failing = find_failing_requests(world.service.status, decision.wanted)
+    return "Served", f"{message} Some requests fail: {failing}" if failing else message
 
 
 def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict:

@@ -8,7 +8,7 @@ from conch.api import ConditionType, ModelWarning, RolloutState, Room, Status
 from conch.api.analysis import Verdict
 from conch.decide.request import REFUSED
 from conch.decide.revisions import FAILING
-from conch.decide.steps import GPU_SHORT
+from conch.decide.waits import GPU_SHORT
 
 
 @dataclass(frozen=True)

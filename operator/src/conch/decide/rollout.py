@@ -19,8 +19,9 @@ from conch.decide.parity import SilentStable, compares, parity_status, parity_wa
 from conch.decide.request import Request
 from conch.decide.room import awaits, entered, judged
 from conch.decide.sleep import may_rest
-from conch.decide.steps import LAST, Facts, advance, again, begin, follow_stable, get_step, is_silence_late
+from conch.decide.steps import LAST, Facts, advance, again, begin
 from conch.decide.trouble import crash_loop, find_unlisted_pod, not_answering, trouble
+from conch.decide.waits import follow_stable, get_step, is_silence_late
 from conch.decide.warm import asks_for_warmup, find_refused_job, warmed, warmup_failed, warmup_waits
 from conch.observe import Trouble, World
 from conch.observe.measured import Measured

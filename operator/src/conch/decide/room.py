@@ -13,7 +13,7 @@ from conch.api.kinds import DEPLOYMENT
 from conch.decide.budget import Budget, Holders, Need, budget, each_of
 from conch.decide.living import Change, drains
 from conch.decide.sleep import has_answered, may_rest
-from conch.decide.steps import GPU_SHORT, WAITS_FOR_BUDGET
+from conch.decide.waits import GPU_SHORT, WAITS_FOR_BUDGET
 from conch.observe import Trouble, World
 from conch.observe.capacity import Capacity, Holder, asked_by_pod
 from conch.traffic import still_reached

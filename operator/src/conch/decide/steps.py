@@ -16,14 +16,11 @@ from conch.api.analysis import GateStatus, Verdict, named
 from conch.api.times import format_time, parse_time
 from conch.decide.parity import COMPARING, overruled
 from conch.decide.request import PAUSED_BY_HAND, Request
+from conch.decide.waits import ON_FAILURE, get_step, is_late, resumed
 from conch.decide.warm import JOB_REFUSED
 from conch.observe import Trouble
 
 LAST: Final = StepInForce(weight=100)
-# What a candidate without pods waits for: GPUs, or a word on how many there are.
-GPU_SHORT: Final = "GpuShort"
-WAITS_FOR_BUDGET: Final = "WaitsForBudget"
-_ON_FAILURE: Final = "PausedOnFailure"
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,6 @@ def stages(rollout: Rollout) -> tuple[StepInForce, ...]:
 def get_steps(rollout: Rollout, memory: RolloutStatus | None) -> tuple[StepInForce, ...]:
     """Return the steps in force: those that the memory holds; before a rollout has any, those of the spec."""
     return memory.steps if memory is not None and memory.steps else stages(going(rollout, memory))
-
-
-def get_step(memory: RolloutStatus) -> StepInForce | None:
-    """Return the step under way; None when all are passed."""
-    return memory.steps[memory.step] if memory.step < len(memory.steps) else None
 
 
 def begin(revision: str, capacity: int, now: float) -> RolloutStatus:
@@ -149,7 +141,7 @@ def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSta
     away = _find_unavailable_since(memory, facts)
     update = {"programmed": facts.achieved, "gates": facts.gates, "unavailable_since": away}
     memory = memory.model_copy(update=update)
-    if memory.reason == _ON_FAILURE:
+    if memory.reason == ON_FAILURE:
         return memory  # a person decides, and to hold it is no decision: it is held
     broken = facts.broken or _gate_failed(facts.gates)
     if broken is not None:
@@ -158,7 +150,7 @@ def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSta
         return _wait_until_available(memory, rollout, facts)
     if was_away:
         memory = memory.model_copy(update={"since": format_time(facts.now)})
-    return _held(memory, facts) or _walk(_resumed(memory, facts.now), rollout, facts)
+    return _held(memory, facts) or _walk(resumed(memory, facts.now), rollout, facts)
 
 
 def _find_unavailable_since(memory: RolloutStatus, facts: Facts) -> str | None:
@@ -189,83 +181,6 @@ def _held(memory: RolloutStatus, facts: Facts) -> RolloutStatus | None:
     if memory.room == Room.AWAITED and facts.room is not None:
         return _waiting(memory, facts.room, RolloutState.PROGRESSING)
     return None
-
-
-def _resumed(memory: RolloutStatus, now: float) -> RolloutStatus:
-    """Begin a step anew that could not go on: the time that it was held does not count."""
-    step = get_step(memory)
-    by_hand = memory.reason == PAUSED_BY_HAND and step is not None and step.pause is None
-    if by_hand or memory.reason in {GPU_SHORT, WAITS_FOR_BUDGET}:
-        return memory.model_copy(update={"since": format_time(now)})
-    return memory
-
-
-def is_late(memory: RolloutStatus, rollout: Rollout, now: float) -> bool:
-    """Whether the progress deadline of the step under way is over.
-
-    A pause has none. The time that a user, or a lack of GPUs, held the rollout does not count.
-    """
-    step = get_step(memory)
-    if memory.room == Room.AWAITED or (step is not None and step.pause is not None):
-        return False
-    length = step.analysis_seconds if step else 0.0
-    return now - parse_time(_resumed(memory, now).since) > length + rollout.progress_deadline_seconds
-
-
-def follow_stable(memory: RolloutStatus, now: float, *, is_silent: bool, is_back: bool) -> RolloutStatus:
-    """Return the memory with the time since when the parity gate waits for a ready pod of the stable revision.
-
-    Once it has one, the step's deadline moves by the wait. An end of a pause does not.
-
-    Args:
-        memory: of the rollout.
-        now: seconds since the epoch.
-        is_silent: whether the gate waits for a ready pod.
-        is_back: whether the stable revision has one.
-    """
-    if memory.state == RolloutState.FAILED:
-        return memory
-    if is_silent:
-        since = memory.stable_unavailable_since or format_time(now)
-        return memory.model_copy(update={"stable_unavailable_since": since})
-    if memory.stable_unavailable_since is None:
-        return memory
-    update: dict[str, object] = {"stable_unavailable_since": None}
-    step, since_step = get_step(memory), parse_time(memory.since)
-    if is_back and (step is None or step.pause is None):
-        lost = now - max(since_step, parse_time(memory.stable_unavailable_since))
-        update["since"] = format_time(since_step + max(0.0, lost))
-    return memory.model_copy(update=update)
-
-
-def is_silence_late(memory: RolloutStatus, rollout: Rollout, now: float) -> bool:
-    """Whether the stable revision has had no ready pod for the progress deadline, and the step's is over too."""
-    if memory.stable_unavailable_since is None:
-        return False
-    silence = now - parse_time(memory.stable_unavailable_since)
-    return silence > rollout.progress_deadline_seconds and is_late(memory, rollout, now)
-
-
-def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None:
-    """Return the seconds until the clock alone will move this rollout; None if it never will."""
-    if memory.state == RolloutState.FAILED or memory.room == Room.AWAITED or memory.reason == _ON_FAILURE:
-        return None
-    if memory.unavailable_since is not None:
-        return max(0.0, parse_time(memory.unavailable_since) + rollout.progress_deadline_seconds - now)
-    step = get_step(memory)
-    passed = now - parse_time(memory.since)
-    if step is not None and step.pause_seconds is not None and memory.reason != PAUSED_BY_HAND:
-        return max(0.0, step.pause_seconds - passed)
-    if memory.state == RolloutState.PAUSED:
-        return None
-    length = step.analysis_seconds if step else 0.0
-    if passed < length:
-        return length - passed
-    left = length + rollout.progress_deadline_seconds - passed
-    if memory.stable_unavailable_since is not None:
-        silence = now - parse_time(memory.stable_unavailable_since)
-        left = max(left, rollout.progress_deadline_seconds - silence)
-    return max(0.0, left)
 
 
 def _walk(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
@@ -391,7 +306,7 @@ def _past(memory: RolloutStatus, facts: Facts) -> tuple[GateStatus, ...]:
     What is said once stays, and is overruled where it is what held the rollout: a pause only waits for its own end.
     """
     step = get_step(memory)
-    holds = memory.reason == _ON_FAILURE or step is None or step.pause is None
+    holds = memory.reason == ON_FAILURE or step is None or step.pause is None
     lasting = (gate for gate in facts.gates if gate.name == facts.once)
     return tuple(overruled(gate, facts.now) if holds else gate for gate in lasting)
 
@@ -404,7 +319,7 @@ def _failure(memory: RolloutStatus, rollout: Rollout, why: Trouble) -> RolloutSt
     """Fail, or stop and ask, as the user wants it."""
     if rollout.on_failure == "Rollback":
         return _failed(memory, why, memory.request)
-    asks = Trouble(_ON_FAILURE, f"{why.reason}: {why.message} Promote it or abort it: kubectl conch promote | abort")
+    asks = Trouble(ON_FAILURE, f"{why.reason}: {why.message} Promote it or abort it: kubectl conch promote | abort")
     return _waiting(memory, asks, RolloutState.PAUSED)
 
 

@@ -81,7 +81,7 @@ async def _compare(job: Job, source: ModelSource, warmup: Warmup) -> ParityRepor
             async with side.endpoint as endpoint:
                 metadata, config = await endpoint.metadata(), await endpoint.config()
         except TritonGone as gone:
-            message = f"Nobody answers at {host}, the {side.name}: {gone}. Are its pods ready, and is the port open?"
+            message = f"No server answers at {host}, the {side.name}: {gone}. Are its pods ready, and is the port open?"
             return ParityReport(reason=UNREACHABLE, message=message)
         except Refused as refusal:
             return ParityReport(reason=REFUSED, message=f"The {side.name} does not serve {model}: {refusal}")

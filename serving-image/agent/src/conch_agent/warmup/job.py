@@ -114,7 +114,7 @@ async def _warm_model(job: Job, source: ModelSource) -> WarmupReport:
             versions = [int(version) for version in (await endpoint.metadata())["versions"]]
             calls, at_once = await plan(source, versions, endpoint, job.settings, files)
     except TritonGone as gone:
-        message = f"Nobody answers at {job.root}: {gone}. Are the revision's pods ready, and is the port open?"
+        message = f"No server answers at {job.root}: {gone}. Are the revision's pods ready, and is the port open?"
         return WarmupReport(reason=Reason.WARMUP_UNREACHABLE, message=message)
     except Refused as refusal:
         message = f"The revision's pods do not serve {source.name}: {refusal}"
