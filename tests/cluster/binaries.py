@@ -2,9 +2,9 @@
 
 There may be no download site to take binaries from, but there is a module proxy: every program is built
 from a small module below ``go/`` that pins it. Results are cached under a hash of all that shapes them.
-CoreDNS and Helm are pinned in the module of Kubernetes, with which they then share the compiler's cache: each costs
-its own packages only. (A dependency that is replaced by the same version elsewhere is not shared:
-with -trimpath the cache's key holds the version that is required, not the one that replaces it.)
+CoreDNS is pinned in the module of Kubernetes, with which it then shares the compiler's cache: it costs its own
+packages only. (A dependency that is replaced by the same version elsewhere is not shared: with -trimpath the cache's
+key holds the version that is required, not the one that replaces it.)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Module:
         path: the upstream module, whose version is pinned.
         programs: name and Go package of each.
         version_variables: the variables that hold the version, set by the linker.
-        kubernetes_variables: what comes before `Major` and `Minor` in those that hold the version of Kubernetes.
+        number_variables: what comes before `Major` and `Minor` in those that hold the two numbers of the version.
         files: patterns of the module's files that are kept: its CRDs.
         source: the folder below ``go/`` that pins it; by default its name.
     """
@@ -51,7 +51,7 @@ class Module:
     path: str
     programs: dict[str, str] = field(default_factory=dict)
     version_variables: tuple[str, ...] = ()
-    kubernetes_variables: tuple[str, ...] = ()
+    number_variables: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     source: str = ""
 
@@ -67,12 +67,11 @@ MODULES = {
                 "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
                 "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
                 "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
-                "kubectl": "k8s.io/kubernetes/cmd/kubectl",
                 "kubelet": "k8s.io/kubernetes/cmd/kubelet",
                 "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
             },
             version_variables=tuple(f"{package}.gitVersion" for package in _KUBERNETES_VERSION),
-            kubernetes_variables=tuple(f"{package}.git" for package in _KUBERNETES_VERSION),
+            number_variables=tuple(f"{package}.git" for package in _KUBERNETES_VERSION),
         ),
         # A main package of ours, with the plugins that the Corefile names: CoreDNS' own links every cloud's SDK.
         Module(
@@ -86,18 +85,6 @@ MODULES = {
             path="sigs.k8s.io/metrics-server",
             programs={"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
             version_variables=("sigs.k8s.io/metrics-server/pkg/version.gitVersion",),
-        ),
-        Module(
-            name="helm",
-            path="helm.sh/helm/v4",
-            programs={"helm": "helm.sh/helm/v4/cmd/helm"},
-            version_variables=("helm.sh/helm/v4/internal/version.version",),
-            kubernetes_variables=(
-                "helm.sh/helm/v4/pkg/chart/common.k8sVersion",
-                "helm.sh/helm/v4/pkg/chart/v2/lint/rules.k8sVersion",
-                "helm.sh/helm/v4/internal/version.kubeClientVersion",
-            ),
-            source="kubernetes",
         ),
         Module(
             name="kwok",
@@ -156,20 +143,17 @@ def version(module: Module) -> str:
     return pinned_version((source(module) / "go.mod").read_text(), module.path)
 
 
-def linker_flags(module: Module, upstream: str, kubernetes: str) -> str:
-    """Return the ``-ldflags`` of a module: small binaries that know their version, and that of Kubernetes.
-
-    Without it Kubernetes calls itself v0.0.0, and Helm takes every cluster that it cannot ask for v1.20.
-    """
+def linker_flags(module: Module, upstream: str) -> str:
+    """Return the ``-ldflags`` of a module: small binaries that know their version, Kubernetes for one."""
     settings = [f"-X {variable}={upstream}" for variable in module.version_variables]
-    major, minor, _ = kubernetes.removeprefix("v").split(".", 2)
-    for variable in module.kubernetes_variables:
+    major, minor, _ = upstream.removeprefix("v").split(".", 2)
+    for variable in module.number_variables:
         settings += [f"-X {variable}Major={major}", f"-X {variable}Minor={minor}"]
     return " ".join(["-s -w", *settings])
 
 
 def _linker_flags(module: Module) -> str:
-    return linker_flags(module, version(module), version(MODULES["kubernetes"]))
+    return linker_flags(module, version(module))
 
 
 def build_flags(module: Module) -> tuple[str, ...]:

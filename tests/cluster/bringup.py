@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.cluster import addons, binaries, cgroups, controlplane, health, loading, network, worker
+from tests.cluster import addons, binaries, cgroups, clients, controlplane, health, imagestore, loading, network, worker
 from tests.cluster.paths import ClusterPaths
 from tests.cluster.plan import Node, Plan
 from tests.cluster.processes import Component
@@ -27,23 +27,41 @@ class Launcher(Protocol):
         """Start all, then wait until all are well; those that run already are left alone."""
 
 
-def bring_up(plan: Plan, paths: ClusterPaths, launcher: Launcher, *, metrics_server: bool = True) -> None:
-    """Bring up everything that the plan names, skipping what is up; metrics-server only where it is needed."""
-    metrics_server = metrics_server and bool(plan.nodes)
+def lay_ground(plan: Plan, paths: ClusterPaths) -> None:
+    """Make the network and the certificates."""
     with step("network and certificates"):
         network.create(plan)
         controlplane.configure(plan, paths)
+
+
+def bring_up_runtime(plan: Plan, paths: ClusterPaths, node: Node, launcher: Launcher) -> None:
+    """Start a node's containerd; a node that is new has the images of earlier ones."""
+    prepare_node(plan, node)
+    worker.configure(plan, paths, node)
+    imagestore.seed(*worker.image_store(paths, node))
+    launcher.launch(worker.containerd(paths, node))
+
+
+def bring_up_control_plane(plan: Plan, paths: ClusterPaths, launcher: Launcher) -> None:
+    """Start what answers for the cluster, and give it what needs no node."""
     with step("control plane: etcd, API server, controllers, scheduler"):
         launcher.launch(controlplane.etcd(plan, paths))
         launcher.launch(controlplane.apiserver(plan, paths))
         launcher.launch(controlplane.controller_manager(plan, paths), controlplane.scheduler(plan, paths))
-    for node in plan.nodes:
-        with step(f"{node.name}: containerd, kubelet, kube-proxy"):
-            _bring_up_node(plan, paths, node, launcher)
-    with step("Gateway API, storage, DNS" if plan.nodes else "Gateway API, storage"):
+    with step("Gateway API, storage"):
         apply_files(paths, binaries.manifests("gateway-api"))
         apply(paths, [addons.storage_class(), *addons.volumes(plan, paths)])
-        if plan.nodes:
+
+
+def bring_up_nodes(plan: Plan, paths: ClusterPaths, launcher: Launcher, *, metrics_server: bool = True) -> None:
+    """Start what runs pods and serves them, metrics-server only where it is needed; wait until it works."""
+    metrics_server = metrics_server and bool(plan.nodes)
+    for node in plan.nodes:
+        with step(f"{node.name}: kubelet, kube-proxy"):
+            loading.load_pause(paths, node)
+            launcher.launch(worker.kubelet(paths, node), worker.kube_proxy(paths, node))
+    if plan.nodes:
+        with step("DNS"):
             apply(paths, addons.dns(plan))
             launcher.launch(controlplane.coredns(plan, paths))
     if metrics_server:
@@ -63,17 +81,9 @@ def prepare_node(plan: Plan, node: Node) -> None:
     cgroups.create(worker.cgroup(plan, node))
 
 
-def _bring_up_node(plan: Plan, paths: ClusterPaths, node: Node, launcher: Launcher) -> None:
-    prepare_node(plan, node)
-    worker.configure(plan, paths, node)
-    launcher.launch(worker.containerd(paths, node))
-    loading.load_pause(paths, node)
-    launcher.launch(worker.kubelet(paths, node), worker.kube_proxy(paths, node))
-
-
 def kubectl(paths: ClusterPaths, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
     """Run kubectl as the administrator and return its output."""
-    argv = [binaries.program("kubectl"), "--kubeconfig", paths.kubeconfig(), *arguments]
+    argv = [clients.program("kubectl"), "--kubeconfig", paths.kubeconfig(), *arguments]
     return run(argv, stdin=stdin, check=check).stdout
 
 

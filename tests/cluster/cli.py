@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 from rich.table import Table
 
-from tests.cluster import binaries, images, preparation
+from tests.cluster import binaries, clients, images, preparation
 from tests.cluster.cluster import DEFAULT_NAME, Cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.progress import console, say
@@ -131,14 +131,14 @@ def execute(name: str, place: str, argv: tuple[str, ...]) -> None:
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def kubectl(argv: tuple[str, ...]) -> None:
     """Run kubectl against the cluster that CONCH_CLUSTER names."""
-    _become(binaries.program("kubectl"), argv)
+    _become(clients.program("kubectl"), argv)
 
 
 @cli.command(context_settings=_PASS_THROUGH)
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def helm(argv: tuple[str, ...]) -> None:
     """Run helm against the cluster that CONCH_CLUSTER names."""
-    _become(binaries.program("helm"), argv)
+    _become(clients.program("helm"), argv)
 
 
 def _become(program: Path, argv: tuple[str, ...]) -> NoReturn:

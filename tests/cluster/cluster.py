@@ -9,11 +9,22 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.cluster import bringup, health, images, leftovers, loading, network, packages, preparation, processes
+from tests.cluster import (
+    bringup,
+    health,
+    images,
+    imagestore,
+    leftovers,
+    loading,
+    network,
+    packages,
+    preparation,
+    processes,
+    worker,
+)
 from tests.cluster.errors import ClusterError
 from tests.cluster.paths import ClusterPaths, state_root
 from tests.cluster.plan import Node, Plan, free_slot
@@ -57,17 +68,24 @@ class Cluster:
             nodes: real nodes; 0 is a control plane only.
             kwok: whether it has fake nodes too.
             metrics_server: whether the resource metrics API is needed; a cluster of nodes that has it keeps it.
-            build: images that are needed next, built while programs compile.
+            build: images that its nodes shall have, built while programs compile.
         """
         packages.require_root()
         modules = preparation.cluster_modules(nodes, kwok=kwok, metrics_server=metrics_server)
         debian = [packages.NETWORK, packages.NODES if nodes else {}, packages.COMPILER]
-        preparation.prepare([*modules, *(["helm"] if build else [])], build, debian)
         started = time.monotonic()
-        with _lock(self.name):
-            self._clean_remains(nodes, kwok=kwok)
-            plan = self._claim(nodes, kwok=kwok)
-            bringup.bring_up(plan, self.paths, self, metrics_server=metrics_server)
+        with ThreadPoolExecutor() as pool:
+            programs = pool.submit(preparation.compile_programs, modules)
+            preparation.install_packages(debian, for_images=bool(build))
+            with _lock(self.name):
+                self._clean_remains(nodes, kwok=kwok)
+                plan = self._claim(nodes, kwok=kwok)
+                bringup.lay_ground(plan, self.paths)
+                runtimes = pool.submit(self._bring_up_runtimes, plan, build)
+                programs.result()
+                bringup.bring_up_control_plane(plan, self.paths, self)
+                runtimes.result()
+                bringup.bring_up_nodes(plan, self.paths, self, metrics_server=metrics_server)
         say(f"cluster {self.name} is up after {time.monotonic() - started:.1f} s; KUBECONFIG={self.kubeconfig}")
 
     def down(self) -> None:
@@ -87,6 +105,21 @@ class Cluster:
                 self.records.save(component, running[component.name])
         for component in components:
             health.wait_component(component, running[component.name], _START_TIMEOUT)
+
+    def _bring_up_runtimes(self, plan: Plan, names: Sequence[str]) -> None:
+        """Build images and bring them onto the nodes, before a kubelet makes the first container there.
+
+        What a new node had to import is kept for the next one.
+        """
+        preparation.build_images(names)
+        for node in plan.nodes:
+            is_new = f"{node.name}.kubelet" not in self.records.load()
+            bringup.bring_up_runtime(plan, self.paths, node, self)
+            if self._load_onto(node, names) and is_new:
+                containerd = f"{node.name}.containerd"
+                self.stop_component(containerd)
+                imagestore.keep(*worker.image_store(self.paths, node))
+                self.start_component(containerd)
 
     def start_component(self, name: str) -> None:
         """Start a component that was up before, the same way, and wait until it is well."""
@@ -123,15 +156,18 @@ class Cluster:
 
     def load(self, *names: str) -> None:
         """Bring built images onto every node, unless the node has the same image already."""
-        plan = self.plan
-        for image in map(images.exported, names):
-            stale = [node for node in plan.nodes if not loading.is_loaded(self.paths, node, image)]
-            if not stale:
-                say(f"{image.reference} is on every node already")
-                continue
-            places = ", ".join(node.name for node in stale)
-            with step(f"loading {image.reference} onto {places}"), ThreadPoolExecutor() as pool:
-                list(pool.map(partial(loading.load, self.paths, image), stale))
+        with ThreadPoolExecutor() as pool:
+            loaded = list(pool.map(lambda node: self._load_onto(node, names), self.plan.nodes))
+        if not any(loaded):
+            say(f"on every node already: {', '.join(names)}")
+
+    def _load_onto(self, node: Node, names: Sequence[str]) -> bool:
+        """Bring built images onto a node, and tell whether it lacked one."""
+        stale = [image for image in map(images.exported, names) if not loading.is_loaded(self.paths, node, image)]
+        for image in stale:
+            with step(f"loading {image.reference} onto {node.name}"):
+                loading.load(self.paths, image, node)
+        return bool(stale)
 
     def run_in(self, place: str, argv: Sequence[str]) -> int:
         """Run a command in the network of ``control`` or of a node; returns its exit status."""

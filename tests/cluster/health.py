@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import socket
 import ssl
@@ -19,12 +20,13 @@ _TIMEOUT = 2.0
 _POLL = 0.1
 
 
-def _context() -> ssl.SSLContext:
-    """Return a context that takes any certificate: some components make their own, and only health is asked."""
-    context = ssl.create_default_context()
+@functools.cache
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what asks, by no proxy; it takes any certificate: some components make their own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the machine's authorities would be read for nothing
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
 
 
 def is_healthy(health: str) -> bool:
@@ -37,10 +39,7 @@ def is_healthy(health: str) -> bool:
                 client.settimeout(_TIMEOUT)
                 client.connect(health)
             return True
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=_context())
-        )
-        with opener.open(health, timeout=_TIMEOUT) as answer:
+        with _opener().open(health, timeout=_TIMEOUT) as answer:
             return bool(answer.status == http.client.OK)
     except (OSError, urllib.error.URLError, http.client.HTTPException):
         return False

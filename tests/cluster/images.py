@@ -6,8 +6,10 @@ debootstrap makes from the machine's own Debian mirror and that takes the place 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import binaries, hostconfig, packages
+from tests.cluster.buildinputs import fingerprint
 from tests.cluster.errors import ClusterError
 from tests.cluster.paths import REPOSITORY, cache_dir
 from tests.cluster.progress import step
@@ -141,9 +144,19 @@ def build(names: Iterable[str] = ()) -> None:
 
 
 def _build(engine: Builder, name: str, options: list[str]) -> None:
-    programs = _programs(name)
+    """Build an image, unless the engine has the one that was built of the same inputs."""
+    programs, dockerfile = _programs(name), REPOSITORY / IMAGES[name]
+    inputs = fingerprint(dockerfile, REPOSITORY, [_BASE_VERSION, *programs])
+    record = cache_dir() / "images" / "built" / f"{name}.json"
+    with contextlib.suppress(FileNotFoundError, ClusterError):
+        if json.loads(record.read_text()) == [inputs, engine.image_id(reference(name))]:
+            return
     with step(f"building {reference(name)} with {engine.argv[0]}"):
-        engine.build(name, REPOSITORY / IMAGES[name], [*options, *programs])
+        engine.build(name, dockerfile, [*options, *programs])
+    record.parent.mkdir(parents=True, exist_ok=True)
+    scratch = record.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps([inputs, engine.image_id(reference(name))]))
+    scratch.rename(record)
 
 
 def modules(names: Iterable[str]) -> list[str]:

@@ -5,10 +5,10 @@ The compiler needs the processor, an image mostly the network, so each uses what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from tests.cluster import binaries, images, packages
+from tests.cluster import binaries, clients, images, packages
 from tests.cluster.progress import say
 
 
@@ -21,35 +21,40 @@ def cluster_modules(nodes: int, *, kwok: bool = False, metrics_server: bool = Tr
     return names
 
 
-def prepare(modules: Iterable[str], image_names: Sequence[str] = (), debian: Sequence[dict[str, str]] = ()) -> None:
-    """Compile the programs of modules, install packages and build images; what is there already costs nothing.
+def prepare(modules: Iterable[str], image_names: Sequence[str] = ()) -> None:
+    """Compile the programs of modules and build images; what is there already costs nothing.
 
     Args:
         modules: names of `binaries.MODULES`; those of one go.mod are compiled together.
         image_names: names of `images.IMAGES`; the files for the nodes are written too.
-        debian: groups of `packages` that are needed later, installed by the same run of apt.
 
     Raises:
         ClusterError: a build failed; the others were finished first.
     """
-    wanted = list(dict.fromkeys([*modules, *images.modules(image_names)]))
-    missing = [name for name in wanted if not binaries.is_built(binaries.MODULES[name])]
-    jobs: dict[str, Callable[[], None]] = {}
+    with ThreadPoolExecutor() as pool:
+        programs = pool.submit(compile_programs, [*modules, *images.modules(image_names)])
+        install_packages([], for_images=bool(image_names))
+        build_images(image_names)
+        programs.result()
+
+
+def compile_programs(modules: Iterable[str]) -> None:
+    """Compile what is not cached, and fetch the clients that every cluster is used by."""
+    clients.program("kubectl")
+    missing = [name for name in dict.fromkeys(modules) if not binaries.is_built(binaries.MODULES[name])]
     if missing:
         say(f"compiling what is not cached, while packages and images are made: {', '.join(missing)}")
-        jobs["programs"] = lambda: binaries.ensure_all(binaries.MODULES[name] for name in missing)
-    jobs["packages and images"] = lambda: _build(image_names, debian)
-    with ThreadPoolExecutor() as pool:
-        running = {pool.submit(job): name for name, job in jobs.items()}
-        for done in as_completed(running):
-            done.result()
-            if rest := [name for future, name in running.items() if not future.done()]:
-                say(f"still to come: {', '.join(rest)}")
+        binaries.ensure_all(binaries.MODULES[name] for name in missing)
 
 
-def _build(image_names: Sequence[str], debian: Sequence[dict[str, str]]) -> None:
-    packages.ensure(*debian, images.debian_packages() if image_names else {})
-    if image_names:
-        images.build(image_names)
-        for name in image_names:
+def install_packages(groups: Sequence[dict[str, str]], *, for_images: bool) -> None:
+    """Install groups of `packages`, and what builds images where they are needed, by one run of apt."""
+    packages.ensure(*groups, images.debian_packages() if for_images else {})
+
+
+def build_images(names: Sequence[str]) -> None:
+    """Build images and write the files for the nodes."""
+    if names:
+        images.build(names)
+        for name in names:
             images.exported(name)

@@ -29,6 +29,12 @@ def socket(paths: ClusterPaths, node: Node) -> Path:
     return paths.node(node.name) / "containerd.sock"
 
 
+def image_store(paths: ClusterPaths, node: Node) -> tuple[Path, str]:
+    """Return the folder of a node's containerd, and the name of the snapshotter by which it keeps images."""
+    folder = paths.node(node.name)
+    return folder / "containerd", snapshotter(folder)
+
+
 def cgroup(plan: Plan, node: Node) -> str:
     """Return the cgroup of a node's pods."""
     return f"{plan.cgroup}/{node.name}"

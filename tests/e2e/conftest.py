@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.images import IMAGES
 from tests.support import evidence, examples, gateways, store
 from tests.support.gateways import Gateway, Implementation
 from tests.support.kube import Kube, KubectlError
@@ -77,7 +78,7 @@ def place() -> Iterator[Place]:
 
 
 def _install() -> None:
-    with open_place() as place:
+    with open_place(build=list(IMAGES)) as place:
         place.prepare()
         place.install()
 

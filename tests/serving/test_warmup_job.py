@@ -202,6 +202,16 @@ def test_a_triton_that_restarts_while_it_is_asked(served: Pod, tmp_path: Path) -
     assert served.statistics("m")["inference_stats"]["success"]["count"] > 0
 
 
+def test_a_triton_that_restarts_before_it_is_asked(served: Pod, tmp_path: Path) -> None:
+    """The first answer of all is that the model is not loaded."""
+    assert served.triton
+    served.triton.kill()
+    threading.Timer(3, served.start_triton).start()
+    warmup = WARMUP.model_copy(update={"within": 0.0, "timeout_seconds": 20.0})
+    ended = Ended(tmp_path, served.http, _source(warmup))
+    assert (ended.status, ended.report.reason) == (0, "WarmupNotStable"), ended.report
+
+
 def test_another_model_than_the_pods_serve(served: Pod, tmp_path: Path) -> None:
     other = ModelSource(name="other", format="python", storage_uri="s3://models/job", warmup=WARMUP)
     ended = Ended(tmp_path, served.http, other)

@@ -7,14 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cluster import binaries
+from tests.cluster import clients
 from tests.support.place import Place
 
 
 def start(place: Place, *words: str) -> subprocess.Popen[str]:
     """Start `kubectl conch ...` in a session of its own, as a terminal has it; the caller waits for its end."""
     assert place.local is not None
-    kubectl, config = binaries.program("kubectl"), str(place.local.kubeconfig)
+    kubectl, config = clients.program("kubectl"), str(place.local.kubeconfig)
     path = os.pathsep.join((str(kubectl.parent), str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = {**os.environ, "PATH": path, "KUBECONFIG": config}
     return subprocess.Popen(

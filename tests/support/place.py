@@ -9,13 +9,13 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from conch.api.kinds import SERVICE
 from conch.api.names import CRD_NAME
-from tests.cluster import Cluster, binaries, images
+from tests.cluster import Cluster, clients, images
 from tests.cluster.cluster import DEFAULT_NAME
 from tests.support.kube import Kube, KubectlError
 from tests.support.ports import free_port
@@ -102,7 +102,7 @@ class Place:
         Raises:
             KubectlError: it failed, with its own words.
         """
-        program = binaries.program("helm") if self.local else _own("helm")
+        program = clients.program("helm") if self.local else _own("helm")
         config = {"KUBECONFIG": str(self.local.kubeconfig)} if self.local else {}
         done = subprocess.run(
             [program, *arguments], env={**os.environ, **config}, capture_output=True, text=True, check=False
@@ -112,8 +112,10 @@ class Place:
 
 
 @contextlib.contextmanager
-def open_place(*, current: bool = False, nodes: int = 2, metrics_server: bool = True) -> Iterator[Place]:
-    """Yield the local cluster, brought up with its images built, or with `current` the one that kubectl talks to.
+def open_place(
+    *, current: bool = False, nodes: int = 2, metrics_server: bool = True, build: Sequence[str] = _IMAGES
+) -> Iterator[Place]:
+    """Yield the local cluster, brought up with these images, or with `current` the one that kubectl talks to.
 
     `CONCH_CLUSTER` names the local cluster, as for `python -m tests.cluster`.
     """
@@ -121,7 +123,7 @@ def open_place(*, current: bool = False, nodes: int = 2, metrics_server: bool = 
         with Kube(_own("kubectl"), None) as kube:
             yield Place(kube, None)
         return
-    _local_cluster().up(nodes, metrics_server=metrics_server, build=_IMAGES)
+    _local_cluster().up(nodes, metrics_server=metrics_server, build=build)
     with attach_place() as place:
         yield place
 
@@ -130,7 +132,7 @@ def open_place(*, current: bool = False, nodes: int = 2, metrics_server: bool = 
 def attach_place() -> Iterator[Place]:
     """Yield the local cluster, which is up."""
     cluster = _local_cluster()
-    with Kube(binaries.program("kubectl"), cluster.kubeconfig) as kube:
+    with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
         yield Place(kube, cluster)
 
 
@@ -141,7 +143,7 @@ def _local_cluster() -> Cluster:
 def _own(program: str) -> Path:
     """The user's own program, else ours."""
     found = shutil.which(program)
-    return Path(found) if found else binaries.program(program)
+    return Path(found) if found else clients.program(program)
 
 
 def _listens(port: int, host: str = "127.0.0.1") -> bool:

@@ -59,7 +59,7 @@ def test_add_ons_do_not_change_the_dependencies_of_weight_that_kubernetes_is_rel
 
 @pytest.mark.parametrize(
     ("package", "name"),
-    [("go.etcd.io/etcd/server/v3", "server"), ("./coredns", "coredns"), ("helm.sh/helm/v4/cmd/helm", "helm")],
+    [("go.etcd.io/etcd/server/v3", "server"), ("./coredns", "coredns"), ("k8s.io/kubernetes/cmd/kubelet", "kubelet")],
 )
 def test_a_program_has_the_name_that_go_gives_it(package: str, name: str) -> None:
     assert binaries.executable(package) == name
@@ -70,14 +70,9 @@ def test_every_module_pins_its_upstream() -> None:
 
 
 def test_kubernetes_knows_its_version() -> None:
-    given = binaries.linker_flags(binaries.MODULES["kubernetes"], "v1.35.4", "v1.35.4")
+    given = binaries.linker_flags(binaries.MODULES["kubernetes"], "v1.35.4")
     assert "-X k8s.io/component-base/version.gitVersion=v1.35.4" in given
     assert "-X k8s.io/client-go/pkg/version.gitMinor=35" in given
-
-
-def test_helm_knows_the_version_of_kubernetes() -> None:
-    given = binaries.linker_flags(binaries.MODULES["helm"], "v4.0.5", "v1.35.4")
-    assert "-X helm.sh/helm/v4/pkg/chart/common.k8sVersionMinor=35" in given
 
 
 def test_what_modules_with_manifests_keep() -> None:

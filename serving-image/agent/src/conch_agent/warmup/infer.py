@@ -60,6 +60,7 @@ class Endpoint:
         self._connections = connections
         self._deadline = deadline
         self._not_loaded = f"Request for unknown model: '{model}'"  # Triton 2.51
+        self._has_answered = False
         self.sent = 0
         self.losses: list[str] = []
         self.away = ""
@@ -98,7 +99,7 @@ class Endpoint:
 
     async def _ask(self, method: str, path: str, patience: float, **options: Any) -> Answer:
         """Send a request until it has an answer; until `patience`, a time, however often its connection ends."""
-        began, losses = time.monotonic(), 0
+        began, losses, was_away = time.monotonic(), 0, False
         while True:
             try:
                 answer = await self._send(method, path, **options)
@@ -111,15 +112,16 @@ class Endpoint:
                     raise ConnectionLost(message) from lost
                 await asyncio.sleep(_FIRST_WAIT * 2 ** min(losses - 1, _DOUBLINGS))
             except TritonGone as gone:
+                was_away = True
                 await self._wait(f"no connection can be opened: {gone}")
             except Refused as refusal:
-                was_served = losses > 0 or (self.waits and method == "POST")
+                was_served = losses > 0 or was_away or (self.waits and (self._has_answered or method == "POST"))
                 if not (was_served and self._is_not_loaded(refusal)):
                     self.away = ""
                     raise
                 await self._wait(f"the model is not loaded: {refusal}")
             else:
-                self.away = ""
+                self.away, self._has_answered = "", True
                 return answer
 
     def _is_not_loaded(self, refusal: Refused) -> bool:
