@@ -223,6 +223,23 @@ def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(
         until(settled(kube, namespace), "the mended service is Ready", 60)
 
 
+def test_pods_that_a_limit_range_refuses_are_told_and_agent_resources_are_the_way_out(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    limits = {"kind": "LimitRange", "apiVersion": "v1", "metadata": {"name": "small"}}
+    kube.apply({**limits, "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}}, namespace)
+    with Operator(cluster, log):
+        kube.apply(isvc(), namespace)
+        until(
+            lambda: "maximum cpu usage per Container is 1" in ready(kube, namespace).get("message", ""),
+            "the refusal is told",
+            60,
+            seen=lambda: ready(kube, namespace),
+        )
+        kube.apply(isvc(pod={"agentResources": {"limits": {"cpu": "500m", "memory": "256Mi"}}}), namespace)
+        until(settled(kube, namespace), "the service with a smaller agent is Ready", 60)
+
+
 def test_a_warm_up_job_whose_pod_a_quota_refuses_is_told_in_the_quotas_words(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:

@@ -36,7 +36,7 @@ from conch.observe import Gateways, Store, World, observe
 from conch.observe.capacity import Capacity, Holder, Node
 from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, named_gateways
-from conch.observe.measured import Measured
+from conch.observe.measured import Measured, Totals
 from conch.plan import Action, Adopt, Apply, Delete, Release, plan, unwritten
 from conch_contract import AgentReport, ModelReport, ModelState, names
 
@@ -226,6 +226,13 @@ class Cluster:
         """Change how the user wants changes to reach users."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
         body["spec"]["rollout"] |= rollout
+        body["metadata"]["generation"] += 1
+        self.put(body)
+
+    def edit_traffic(self, traffic: dict[str, Any]) -> None:
+        """Change how the user wants requests to arrive."""
+        body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+        body["spec"]["traffic"] = traffic
         body["metadata"]["generation"] += 1
         self.put(body)
 
@@ -441,6 +448,27 @@ def come_up(cluster: Cluster, revision: str) -> None:
         if cluster.settle() == 0:
             return
     raise AssertionError("it never comes to rest")
+
+
+def measure(cluster: Cluster, seconds: int, requests: int = 0, failures: int = 0, latency_ms: float = 10) -> None:
+    """Let time pass in which every revision has these requests, evenly."""
+    history = cluster.measured.history
+    if not history.points:
+        history = history.grown(Totals(cluster.now))
+    for _ in range(seconds // 10):
+        cluster.now += 10
+        last, share = history.points[-1], 10 / seconds
+        answered = (requests - failures) * share
+        history = history.grown(
+            Totals(
+                time=cluster.now,
+                requests=last.requests + round(requests * share),
+                failures=last.failures + round(failures * share),
+                duration_us=last.duration_us + answered * latency_ms * 1000,
+            )
+        )
+        cluster.measured = Measured(history, cluster.measured.answers)
+        cluster.settle()
 
 
 def told(state: ModelState, reason: str = "", message: str = "") -> AgentReport:

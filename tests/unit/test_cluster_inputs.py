@@ -177,6 +177,15 @@ def test_cgroups_of_version_one_are_made_in_every_hierarchy_and_removed(tmp_path
     cgroups.remove("conch/one", tmp_path)
 
 
+@pytest.mark.parametrize(("file", "weight"), [("cpu.shares", "8192"), ("cpu.weight", "800")])
+def test_the_pods_weigh_more_than_one_process_of_the_machine(tmp_path: Path, file: str, weight: str) -> None:
+    (tmp_path / "cpu" / "conch").mkdir(parents=True)
+    (tmp_path / "cpu" / "cgroup.procs").write_text("")
+    (tmp_path / "cpu" / "conch" / file).write_text("")
+    cgroups.create("conch/one/node-1", tmp_path)
+    assert (tmp_path / "cpu" / "conch" / file).read_text() == weight
+
+
 def test_the_tail_of_a_log_is_short(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert "no log" in tail(log)

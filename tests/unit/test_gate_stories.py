@@ -7,9 +7,9 @@ import pytest
 from conch.api import RolloutStatus
 from conch.api.kinds import SERVICE, Ref
 from conch.decide import to_measure
-from conch.observe.measured import Answer, History, Measured, Totals
+from conch.observe.measured import Answer, History, Measured
 from conch_contract import names
-from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+from tests.unit.simulation import KEY, Cluster, come_up, manifest, measure, routed
 
 GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS = [{"weight": 10}, {"analysis": "1m"}, {"weight": 50}, {"analysis": "1m"}]
@@ -31,27 +31,6 @@ def judged(*gates: dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
     come_up(cluster, new)
     assert routed(cluster) == {stable: 90, new: 10}
     return cluster, stable, new
-
-
-def measure(cluster: Cluster, seconds: int, requests: int = 0, failures: int = 0, latency_ms: float = 10) -> None:
-    """Let time pass in which the candidate has these requests, evenly."""
-    history = cluster.measured.history
-    if not history.points:
-        history = history.grown(Totals(cluster.now))
-    for _ in range(seconds // 10):
-        cluster.now += 10
-        last, share = history.points[-1], 10 / seconds
-        answered = (requests - failures) * share
-        history = history.grown(
-            Totals(
-                time=cluster.now,
-                requests=last.requests + round(requests * share),
-                failures=last.failures + round(failures * share),
-                duration_us=last.duration_us + answered * latency_ms * 1000,
-            )
-        )
-        cluster.measured = Measured(history, cluster.measured.answers)
-        cluster.settle()
 
 
 def rollout(cluster: Cluster) -> RolloutStatus:

@@ -107,3 +107,23 @@ def test_a_model_with_sequences_warns_where_it_has_more_than_one_pod() -> None:
         cluster, _ = serving(warning, **replicas)
         assert found(cluster) == [("SequenceState", warning.message)]
         assert [event.type for event in loading_events(cluster)] == ["Warning"]
+
+
+def test_a_model_with_sequences_warns_while_two_revisions_of_one_pod_share_its_requests() -> None:
+    warning = ModelWarning(reason="SequenceState", message="Set minReplicas to 1.")
+    steps = {"steps": [{"weight": 50}, {"pause": "Manual"}]}
+    cluster = Cluster(manifest(rollout=steps, traffic={"split": "Replicas"}))
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    cluster.pod(stable, 0, ready=True, report=reported(warning))
+    cluster.settle()
+    assert found(cluster) == []
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    cluster.pod(cluster.decision().wanted, 0, ready=True, report=reported(warning))
+    cluster.settle()
+    assert cluster.status.weight == 50
+    assert found(cluster) == [("SequenceState", warning.message)] * 2
+    serves = cluster.status.condition("Serving")
+    assert serves is not None
+    assert serves.message.endswith(f"Some requests fail: {warning.message}")

@@ -34,9 +34,18 @@ from conch.observe import World
 from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
 from conch_contract.names import LABEL_SERVICE
-from tests.unit.simulation import GPU, KEY, Cluster, manifest, named, routed, told
+from tests.unit.simulation import GPU, KEY, Cluster, manifest, measure, named, routed, told
 
+GATES = [{"successRate": {"min": "99%"}}]
+ANALYSIS = {"analysis": "1m"}
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+# What a user may make of it meanwhile. The gateway "internal" is there from the first.
+ROUTES = [
+    TRAFFIC,
+    {**TRAFFIC, "hostnames": ["other.example.com", "magika.example.com"]},
+    {**TRAFFIC, "gateways": [{"name": "public"}, {"name": "internal"}]},
+    {**TRAFFIC, "gateways": [{"name": "internal"}]},
+]
 STEPS: list[dict[str, Any]] = [{"weight": 5}, {"pause": "1m"}, {"weight": 40}, {"pause": "Manual"}, {"weight": 80}]
 MODELS = [f"s3://models/v{number}" for number in range(3)]
 WAYS: list[dict[str, Any]] = [
@@ -53,6 +62,8 @@ EDITS: list[list[dict[str, Any]]] = [
     [{"weight": 5}, {"pause": "Manual"}],
     [{"weight": 50}, {"weight": 100}, {"pause": "Manual"}],
     [{"pause": "Manual"}, {"weight": 20}, {"pause": "1m"}],
+    [{"weight": 5}, ANALYSIS, {"weight": 50}, ANALYSIS],
+    [ANALYSIS, {"weight": 100}, ANALYSIS],
 ]
 Edit = Callable[[dict[str, Any]], object]
 ROUTE = Ref(HTTP_ROUTE, KEY.name)
@@ -80,7 +91,7 @@ PODS = 3
 PLENTY = 100
 # What happens when they are short, and how many there are at first; most stories are of pods that ask for none.
 GPUS = [(None, 0), (None, 0), ("Hold", PODS), ("Hold", 2 * PODS), ("Recreate", PODS), ("Recreate", 2 * PODS)]
-PUBLIC = GatewayKey(KEY.namespace, "public")
+PUBLIC, INTERNAL = GatewayKey(KEY.namespace, "public"), GatewayKey(KEY.namespace, "internal")
 
 
 class Rollouts(RuleBasedStateMachine):
@@ -94,13 +105,14 @@ class Rollouts(RuleBasedStateMachine):
     def begin(self, on_failure: str, far: int, on_gpus: tuple[str | None, int]) -> None:
         """Serve the first model, on GPUs or not, and bring the second one as far as that."""
         self.when_short, gpus = on_gpus
-        rollout = {"steps": STEPS, "onFailure": on_failure, "progressDeadline": "3m"}
+        rollout = {"steps": STEPS, "onFailure": on_failure, "progressDeadline": "3m", "analysis": GATES}
         pods: dict[str, Any] = {"minReplicas": PODS}
         if self.when_short:
             rollout["whenShort"] = self.when_short
             pods["resources"] = {"limits": {GPU: 1}}
         self.cluster = Cluster(manifest(MODELS[0], rollout=rollout, traffic=TRAFFIC, **pods))
         self.cluster.gpus = gpus
+        self.cluster.put_gateway(INTERNAL)
         self.cluster.reconcile()
         self.cluster.start_pods(self.cluster.decision().wanted)
         self.cluster.settle()
@@ -136,6 +148,15 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.edit_rollout(steps=steps)
         self.cluster.edit(minReplicas=replicas)
         self.cluster.settle()
+
+    @rule(traffic=st.sampled_from(ROUTES))
+    def traffic_is_edited(self, traffic: dict[str, Any]) -> None:
+        self.cluster.edit_traffic(traffic)
+        self.cluster.settle()
+
+    @rule(seconds=st.sampled_from([30, 70]), failures=st.sampled_from([0, 0, 0, 50]))
+    def requests_are_answered(self, seconds: int, failures: int) -> None:
+        measure(self.cluster, seconds, requests=10 * seconds, failures=failures)
 
     @rule(data=st.data())
     def somebody_deletes_a_child(self, data: st.DataObject) -> None:
@@ -220,7 +241,7 @@ class Rollouts(RuleBasedStateMachine):
         for _ in range(times):
             self.pods_start()
             self.the_gateway_follows()
-            self.time_passes(20)
+            self.requests_are_answered(30, failures=0)
 
     @rule()
     def a_pod_of_the_candidate_fails(self) -> None:
@@ -263,6 +284,7 @@ class Rollouts(RuleBasedStateMachine):
     @rule()
     def the_gateway_is_back(self) -> None:
         self.cluster.put_gateway(PUBLIC)
+        self.cluster.put_gateway(INTERNAL)
         self.cluster.settle()
 
     @rule()
@@ -374,6 +396,7 @@ class Rollouts(RuleBasedStateMachine):
             return
         self.a_person_lets_go()
         self.cluster.put_gateway(PUBLIC)
+        self.cluster.put_gateway(INTERNAL)
         self.cluster.gpus = PLENTY
         for _ in range(30):
             self.cluster.end_pods()
@@ -382,8 +405,8 @@ class Rollouts(RuleBasedStateMachine):
                 for index in range(replicas):
                     self.cluster.pod(name, index, ready=True, generation="healthy")
             self.cluster.accept_routes()
-            self.cluster.now += 61
             self.cluster.settle()
+            measure(self.cluster, 70, requests=700)
             world = self.cluster.world()
             rollouts = rollouts_of(world)
             if not any(rollouts.values()):

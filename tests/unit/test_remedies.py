@@ -38,6 +38,7 @@ def test_the_examples_in_the_docstrings() -> None:
         (STARTING, "Raise spec.predictor.triton.shmSize"),
         (CALLING, "The model calls the model 'scaler'"),
         (POLLING, "Read the log of the container triton"),
+        ("Stub process 'loaded_1' is not healthy.", "raise requests.cpu, and limits.cpu if it is set"),
         ("Internal: ModuleNotFoundError: No module named 'torch'", "The image has no Python package 'torch'"),
         (
             "unable to find backend library for backend 'tensorrt', try specifying runtime on the model configuration.",

@@ -127,9 +127,14 @@ def _as_asked(world: World, decision: Decision) -> tuple[str, str]:
     """The reason and the sentence of a service that is Ready."""
     if asleep(world, decision.rollout, decision.wanted):
         return ASLEEP, f"Revision {decision.wanted} sleeps as asked: {_WAKES}"
-    message = f"Revision {decision.wanted} serves as asked."
-    failing = find_failing_requests(world.service.status, decision.wanted)
-    return "Served", f"{message} Some requests fail: {failing}" if failing else message
+    return "Served", _with_failing_requests(world, f"Revision {decision.wanted} serves as asked.", [decision.wanted])
+
+
+def _with_failing_requests(world: World, message: str, revisions: Sequence[str]) -> str:
+    """Return the message, and why some requests to these revisions fail, if a model of theirs warns of it."""
+    found = (find_failing_requests(world.service.status, name) for name in revisions)
+    failing = next(filter(None, found), "")
+    return f"{message} Some requests fail: {failing}" if failing else message
 
 
 def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict:
@@ -139,7 +144,8 @@ def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict
     reached = sorted(decision.in_force.achieved) or [world.routed or ""]
     answering = [name for name in reached if world.ready(name)]
     if answering:
-        return Verdict(kind, "True", "Answering", f"Requests go to revision {' and '.join(answering)}.")
+        message = f"Requests go to revision {' and '.join(answering)}."
+        return Verdict(kind, "True", "Answering", _with_failing_requests(world, message, answering))
     if any(asleep(world, decision.rollout, name) for name in reached):
         return Verdict(kind, "True", ASLEEP, f"No pod answers, as asked: {_WAKES}")
     before = world.service.status.condition(kind)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from conch.api import ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus, Status
+from conch.api import InferenceService, ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus, Status
 from conch.api.times import format_time
 from conch.decide.living import Living, ceiling_of
 from conch.decide.rollout import Decision
@@ -109,7 +109,7 @@ def _warnings(world: World, revision: str, name: str, models_before: Sequence[Mo
     fetched = [model for model in reports if model.name == name and model.digest]
     if not fetched:
         return next((model.warnings for model in models_before if model.name == name), ())
-    several = max(ceiling_of(world.service), world.replicas(revision)) > 1
+    several = max(ceiling_of(world.service), world.replicas(revision)) > 1 or _is_shared_out(world.service)
     found = {
         warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
         for model in fetched
@@ -117,3 +117,9 @@ def _warnings(world: World, revision: str, name: str, models_before: Sequence[Mo
         if several or warning.reason != SEQUENCE_STATE
     }
     return tuple(found[reason] for reason in sorted(found))
+
+
+def _is_shared_out(service: InferenceService) -> bool:
+    """Whether requests of one client may reach another revision or variant: then one pod of each is not one pod."""
+    rollout = service.status.rollout
+    return (rollout is not None and 0 < rollout.weight < 100) or any(each.weight for each in service.spec.variants)

@@ -31,6 +31,11 @@ _NO_GPU: Final = (
     "The container has no GPU. Set spec.predictor.resources.limits['nvidia.com/gpu'], or the kind of the instance group"
     " to CPU."
 )
+_STUB_SILENT: Final = (
+    "The process of a Python model ended, or did not answer Triton in time: Triton starts it again, and may crash while"
+    " requests wait. If the log of the container triton names no error of the model, it lacks processor time: raise"
+    " requests.cpu, and limits.cpu if it is set, in spec.predictor.resources."
+)
 _REMEDIES: Final = (
     # python_backend: "Failed to increase the shared memory pool size for key ... use '--shm-size' flag ...", and
     # "Unable to initialize shared memory key ...".
@@ -41,6 +46,8 @@ _REMEDIES: Final = (
         _MODEL_NOT_SERVED,
     ),
     (re.compile(r"ModuleNotFoundError: No module named '(?P<module>[^']*)'"), _NO_PACKAGE),
+    # python_backend: the stub has not renewed its sign of life.
+    (re.compile(r"Stub process '[^']*' is not healthy"), _STUB_SILENT),
     # Triton's core.
     (re.compile(r"failed to poll from model repository"), _REASON_IN_LOG),
     (re.compile(r"unable to find backend library for backend '(?P<backend>[^']*)'"), _NO_BACKEND),
