@@ -12,9 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from tests.cluster.paths import cache_dir
 from tests.cluster.shell import run
+
+_SCRATCH: Final = ".kept-"
 
 
 def seed(root: Path, snapshotter: str) -> None:
@@ -39,7 +42,9 @@ def keep(root: Path, snapshotter: str) -> None:
     with _lock():
         if not _on_one_disk(kept.parent, root):
             return
-        scratch = Path(tempfile.mkdtemp(prefix=".kept-", dir=kept.parent))
+        for remains in kept.parent.glob(f"{_SCRATCH}*"):  # of a run that was cut short
+            shutil.rmtree(remains)
+        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=kept.parent))
         try:
             _link(root, scratch / "new")
             if kept.exists():

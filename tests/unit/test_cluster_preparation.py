@@ -118,7 +118,10 @@ def test_a_node_that_has_images_keeps_them_and_what_was_kept_is_replaced(node: P
     layer.write_text("second")
     imagestore.seed(node, "overlayfs")
     assert layer.read_text() == "second"
+    remains = tmp_path / "cache" / "images" / ".kept-of-a-run-that-was-killed"
+    remains.mkdir()
     imagestore.keep(node, "overlayfs")
+    assert not remains.exists()
     (tmp_path / "node-3").mkdir()
     imagestore.seed(tmp_path / "node-3" / "containerd", "overlayfs")
     assert (tmp_path / "node-3" / "containerd" / layer.relative_to(node)).read_text() == "second"

@@ -70,7 +70,7 @@ class Course:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(data=st.data())
 def test_a_good_candidate_gets_all_requests_in_the_end(split: str, data: st.DataObject) -> None:
     steps = data.draw(shapes(shares=split != "nothing"), "steps")
