@@ -78,6 +78,6 @@ async def test_a_text_in_any_field_is_refused_by_the_fields_name_or_read(
 
 
 def is_read(body: Object) -> bool:
-    """Whether the operator has told of the present spec."""
+    """Whether the status is of the present spec and has a reason."""
     current = body.get("status", {}).get("observedGeneration") == body["metadata"]["generation"]
     return bool(current and condition(body, "Ready").get("reason"))

@@ -232,7 +232,7 @@ def test_pods_that_a_limit_range_refuses_are_told_and_agent_resources_are_the_wa
         kube.apply(isvc(), namespace)
         until(
             lambda: "maximum cpu usage per Container is 1" in ready(kube, namespace).get("message", ""),
-            "the refusal is told",
+            "the refusal is in the status",
             60,
             seen=lambda: ready(kube, namespace),
         )

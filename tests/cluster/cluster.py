@@ -68,7 +68,7 @@ class Cluster:
             nodes: real nodes; 0 is a control plane only.
             kwok: whether it has fake nodes too.
             metrics_server: whether the resource metrics API is needed; a cluster of nodes that has it keeps it.
-            build: images that its nodes shall have, built while programs compile.
+            build: images to build and to load onto the nodes, while programs compile.
         """
         packages.require_root()
         modules = preparation.cluster_modules(nodes, kwok=kwok, metrics_server=metrics_server)
@@ -162,7 +162,7 @@ class Cluster:
             say(f"on every node already: {', '.join(names)}")
 
     def _load_onto(self, node: Node, names: Sequence[str]) -> bool:
-        """Bring built images onto a node, and tell whether it lacked one."""
+        """Bring built images onto a node; return whether it lacked one."""
         stale = [image for image in map(images.exported, names) if not loading.is_loaded(self.paths, node, image)]
         for image in stale:
             with step(f"loading {image.reference} onto {node.name}"):

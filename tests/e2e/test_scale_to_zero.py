@@ -75,7 +75,7 @@ def test_the_last_pod_goes_and_comes_back(
     service.until_condition("Autoscaling", "True", 60)
     service.until_condition("Ready", "True", 90, reason="ScaledToZero")
     assert service.deployment(revision)["spec"]["replicas"] == 0
-    service.until_condition("Serving", "True", 30, reason="ScaledToZero")  # the pod answers until it is told to go
+    service.until_condition("Serving", "True", 30, reason="ScaledToZero")  # the pod answers until it is deleted
     [asleep] = service.status["revisions"]
     assert (asleep["phase"], asleep["replicas"]) == ("Asleep", {"ready": 0, "wanted": 0})
     assert service.condition("Reconciling") == {}

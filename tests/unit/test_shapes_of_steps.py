@@ -29,7 +29,7 @@ def shapes(draw: st.DrawFn, *, shares: bool) -> list[dict[str, Any]]:
 
 
 class Course:
-    """A change of the model in which everything goes well, so far as nobody asks for something else."""
+    """A change of the model in which everything goes well; requests of people may change its course."""
 
     def __init__(self, split: str, steps: list[dict[str, Any]]) -> None:
         gates = [{"successRate": {"min": "99%"}}] if any("analysis" in step for step in steps) else []
