@@ -72,9 +72,15 @@ def _on_one_disk(one: Path, other: Path) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Copy a folder: owners, modes and attributes of its folders, and each file as a link to the same content."""
-    run(["cp", "--archive", "--link", source, target])
-    for database in target.glob("*/*.db"):
-        scratch = database.with_suffix(".copy")
-        shutil.copy2(database, scratch)
-        scratch.rename(database)
+    """Copy a folder: owners, modes and attributes of its folders, and each file as a link to the same content.
+
+    All or nothing: a containerd that finds a database which is still a link would write into the source's.
+    """
+    scratch = target.with_name(f".{target.name}.linked")
+    shutil.rmtree(scratch, ignore_errors=True)
+    run(["cp", "--archive", "--link", source, scratch])
+    for database in scratch.glob("*/*.db"):
+        copy = database.with_suffix(".copy")
+        shutil.copy2(database, copy)
+        copy.rename(database)
+    scratch.rename(target)

@@ -111,6 +111,29 @@ def test_a_new_node_has_the_images_that_an_earlier_one_kept(node: Path, tmp_path
     assert (node / database).read_text() == "first"
 
 
+def test_a_node_whose_seeding_was_killed_is_seeded_anew(
+    node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "node-2" / "containerd"
+    other.parent.mkdir()
+    imagestore.keep(node, "overlayfs")
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copy2", _killed)  # all is linked, and no database is copied yet
+        with pytest.raises(KeyboardInterrupt):
+            imagestore.seed(other, "overlayfs")
+    assert not other.exists()
+    imagestore.seed(other, "overlayfs")
+    database = "io.containerd.metadata.v1.bolt/meta.db"
+    (other / database).write_text("second")
+    (tmp_path / "node-3").mkdir()
+    imagestore.seed(tmp_path / "node-3" / "containerd", "overlayfs")
+    assert (tmp_path / "node-3" / "containerd" / database).read_text() == "first"
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_node_that_has_images_keeps_them_and_what_was_kept_is_replaced(node: Path, tmp_path: Path) -> None:
     imagestore.keep(node, "overlayfs")
     layer = node / "io.containerd.content.v1.content" / "blobs" / "layer"
