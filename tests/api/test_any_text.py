@@ -11,7 +11,8 @@ import yaml
 
 from conch.api.kinds import INFERENCE_SERVICE
 from tests.api.operator import Operator, condition
-from tests.api.server import Server
+from tests.api.server import Server, service
+from tests.api.test_crd import CASES, at
 from tests.api.test_text import TEXTS
 from tests.cluster import Cluster
 from tests.support.examples import FOLDER
@@ -53,6 +54,7 @@ async def test_a_text_in_any_field_is_refused_by_the_fields_name_or_read(
     cluster: Cluster, kube: Kube, server: Server, namespace: str, log: Path
 ) -> None:
     manifests = [yaml.safe_load(file.read_text()) for file in sorted(FOLDER.glob("*.yaml"))]
+    manifests += [service(at(case["at"], case["taken"])) for case in CASES]
     fields = {place: body for body in manifests for place in texts_of(body) if place not in NEVER_FREE}
     accepted: dict[str, Object] = {}
     for place, body in fields.items():

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref
+from conch.api.kinds import ENDPOINT_SLICE, INFERENCE_SERVICE, Kind, Ref
 from conch.api.names import ANNOTATION_CHANGE_CAUSE, ANNOTATION_REQUEST
 from conch.cli import cluster as conch_cluster
 from conch.cli.cluster import sentence
@@ -26,6 +26,7 @@ from conch.observe.compare import says
 from conch.write import CallError
 from conch.write.user import UserServer
 from tests.api.operator import Audit, Operator, children, isvc, settled
+from tests.api.test_gateways import answer
 from tests.cluster import Cluster, clients
 from tests.support.git import Git
 from tests.support.kube import Kube, Object
@@ -338,7 +339,7 @@ def test_it_has_the_rights_of_who_types(cluster: Cluster, kube: Kube, namespace:
     kube.apply(isvc(), namespace)
     here = f"--namespace={namespace}"
     kube.run("create", "serviceaccount", "reader", here)
-    resources = "--resource=inferenceservices.conch.dev,controllerrevisions.apps"
+    resources = "--resource=inferenceservices.conch.dev,controllerrevisions.apps,endpointslices.discovery.k8s.io"
     kube.run("create", "role", "reader", "--verb=get,list", resources, here)
     kube.run("create", "rolebinding", "reader", "--role=reader", f"--serviceaccount={namespace}:reader", here)
     known = yaml.safe_load(cluster.kubeconfig.read_text())
@@ -359,6 +360,23 @@ def test_it_has_the_rights_of_who_types(cluster: Cluster, kube: Kube, namespace:
     assert code == 1
     assert 'cannot update resource "inferenceservices"' in told
     assert told.strip().endswith("ask whoever runs the cluster for that right")
+
+    load = ("load", "magika", "--rate=1", "--duration=1s", "--port-forward")
+    assert "serves nothing yet" in typed(*load)[1]
+    serves = {"type": "Serving", "status": "True", "reason": "Answering", "message": "It answers."}
+    status = {"url": "http://magika", "conditions": [{**serves, "lastTransitionTime": "2030-01-01T00:00:00Z"}]}
+    answer(kube, INFERENCE_SERVICE, namespace, "magika", status)
+    code, told = typed(*load)
+    assert code == 1
+    assert "no EndpointSlice of Service magika lists a ready pod" in told
+    endpoint = {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "magika-0", "namespace": namespace}}
+    meta = {"name": "magika", "labels": {"kubernetes.io/service-name": "magika"}}
+    kind = {"apiVersion": ENDPOINT_SLICE.api_version, "kind": ENDPOINT_SLICE.name}
+    kube.apply({**kind, "metadata": meta, "addressType": "IPv4", "endpoints": [endpoint], "ports": []}, namespace)
+    code, told = typed(*load)
+    assert code == 1
+    assert "port 8001 of pod magika-0 is refused with HTTP status 403" in told
+    assert "it takes get and create on pods/portforward" in told
 
 
 def test_a_cluster_without_the_kind_is_not_one_without_the_object(cluster: Cluster) -> None:

@@ -59,13 +59,13 @@ def test_a_short_run_through_a_port_forward(
     value = json.loads(said)
     assert (value["model"], value["protocol"], value["asked"], value["failed"]) == ("loaded", "grpc", 200, 0), told
     assert adds_up(value), value
-    assert value["way"] == f"kubectl port-forward to one pod of {service.name}"
+    assert value["way"] == f"through the API server, to the ready pods of {service.name}"
     assert value["replicas"] == {name: {"first": 1, "most": 1, "last": 1} for name in ("ready", "desired")}
     assert 0 < value["latencyMilliseconds"]["p50"] <= value["latencyMilliseconds"]["p99"]
     assert "1 ready of 1 desired replicas" in told
     assert picture.read_text().startswith("<?xml")
     latency = value["latencyMilliseconds"]
-    figure(f"{value['answeredPerSecond']}/s through kubectl, p50 {latency['p50']} ms, p99 {latency['p99']} ms")
+    figure(f"{value['answeredPerSecond']}/s through the API server, p50 {latency['p50']} ms, p99 {latency['p99']} ms")
 
 
 @pytest.mark.parametrize(("protocol", "port"), [("grpc", names.GRPC_PORT), ("http", names.HTTP_PORT)])

@@ -69,6 +69,7 @@ def all_examples() -> list[Example]:
         "variants": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
+        "sequences": ({"x": np.array([[1]], dtype=np.float32)}, lambda answer: answer["sum"].tolist() == [[1]]),
         "sklearn": iris,
         "warmup": iris,
         "triton-repository": (
@@ -84,6 +85,8 @@ def upload(store: Store) -> None:
     store.upload("s3://models/magika", {"model.onnx": filetypes.MODEL})
     store.upload("s3://models/magika-v2", {"1/model.onnx": filetypes.MODEL})
     store.upload("s3://models/double", {"model.py": MODELS / "double" / "model.py"})
+    code = MODELS / "running_sum" / "model.py"
+    store.upload("s3://models/running-sum", {"config.pbtxt": code.with_name("config.pbtxt"), "1/model.py": code})
     code = MODELS / "add_sub" / "model.py"
     versions: dict[str, bytes | Path] = {f"{number}/model.py": code for number in (1, 2, 3)}
     store.upload("s3://models/add-sub", {"config.pbtxt": code.with_name("config.pbtxt"), **versions})

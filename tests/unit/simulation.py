@@ -12,6 +12,7 @@ from typing import Any
 
 from conch.api import InferenceService, Status
 from conch.api.kinds import (
+    BACKEND_TRAFFIC_POLICY,
     DEPLOYMENT,
     ENDPOINT_SLICE,
     GATEWAY,
@@ -79,6 +80,7 @@ class Cluster:
     ) -> None:
         self.store = Store()
         self.gateways = Gateways()
+        self.controller = CONTROLLER
         self.images = images
         self.metrics_api: MetricsApi = metrics_api
         self.prometheus = prometheus
@@ -113,7 +115,7 @@ class Cluster:
         before = self.objects.get(ref_of(body))
         if before is not None and before["metadata"]["uid"] != meta["uid"]:
             self._gone.add(before["metadata"]["uid"])
-        if body["kind"] == HTTP_ROUTE.name:
+        if body["kind"] in {HTTP_ROUTE.name, BACKEND_TRAFFIC_POLICY.name}:
             changed = before is None or before["spec"] != body["spec"]
             meta["generation"] = (before["metadata"]["generation"] if before else 0) + changed
         self.objects[ref_of(body)] = body
@@ -192,7 +194,7 @@ class Cluster:
 
     def put_class(self, features: list[Any] | None = None) -> None:
         """Let there be the class of all Gateways, which supports some features, or does not tell."""
-        spec = {"controllerName": CONTROLLER}
+        spec = {"controllerName": self.controller}
         self.gateways.put(self._stranger(GATEWAY_CLASS, CLASS, spec, {"supportedFeatures": features or []}))
 
     def put_gateway(self, key: GatewayKey) -> None:
@@ -262,9 +264,11 @@ class Cluster:
             }
             for type_ in ("Accepted", "ResolvedRefs")
         ]
-        others = [each for each in body.get("status", {}).get("parents", ()) if each["controllerName"] != CONTROLLER]
+        others = [
+            each for each in body.get("status", {}).get("parents", ()) if each["controllerName"] != self.controller
+        ]
         ours = [
-            {"parentRef": ref, "controllerName": CONTROLLER, "conditions": conditions}
+            {"parentRef": ref, "controllerName": self.controller, "conditions": conditions}
             for ref in body["spec"]["parentRefs"]
         ]
         body["status"] = {"parents": [*others, *ours]}

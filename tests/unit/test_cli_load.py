@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,17 +16,19 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from conch.api import InferenceService, Warmup
+from conch.cli.cluster import Cluster
 from conch.cli.loading import driver, extras, plot, schedule, tally, telling
 from conch.cli.loading.course import served
 from conch.cli.loading.driver import CLIENT, IN_FLIGHT, Driver
+from conch.cli.loading.forward import ready_pods
 from conch.cli.loading.replicas import replicas
 from conch.cli.loading.schedule import Schedule
 from conch.cli.loading.tally import Outcome, Seen, series, summary
 from conch.cli.loading.tensors import from_config_map, remedy, synthesised, written
-from conch.cli.loading.way import Way, forwarding, named, open_way, own
+from conch.cli.loading.way import Way, named, open_way, own
 from conch.cli.loading.wish import Wish
 from conch.cli.main import cli
-from conch.cli.options import Access, Refused
+from conch.cli.options import Refused
 from conch.cli.printing import plain
 from tests.unit.simulation import manifest
 
@@ -122,7 +124,7 @@ AT_ITS_LIMIT = "the service answers more slowly than it is asked: it is at its l
 
 
 def figures(**more: Any) -> dict[str, Any]:
-    rest = {"rate": "2", "duration": "2s", "interrupted": False, "tunnelLost": None, "plot": None}
+    rest = {"rate": "2", "duration": "2s", "interrupted": False, "forwardLost": None, "plot": None}
     return {**rest, **summary(OUTCOMES, [Seen(0.0, 1, 2)], 2.0), **more}
 
 
@@ -141,9 +143,9 @@ def test_a_person_reads_what_was_not_answered_and_why() -> None:
         "1      2.6s    2.6s   as many requests as --concurrency allows were in flight",
         f"Late requests were not sent: they could not be started within 1 s of when they were due; {AT_ITS_LIMIT}.",
     ]
-    told = plain(telling.summary_text(figures(interrupted=True, tunnelLost="error: lost", plot="run.svg")))
+    told = plain(telling.summary_text(figures(interrupted=True, forwardLost="error: lost", plot="run.svg")))
     assert "Ended early: 2 a second were to be asked for 2s" in told
-    assert "The tunnel to the pod was lost (error: lost)" in told
+    assert "The port-forward was lost (error: lost)" in told
     assert "Picture: run.svg" in told
     behind = figures(lateBecause=[{"message": CLIENT, "count": 9, "first": 1.0, "last": 2.0}])
     assert "lower --rate" in plain(telling.summary_text(behind))
@@ -198,37 +200,55 @@ def test_the_service_s_own_addresses() -> None:
     traffic = {"gateways": [{"name": "edge"}], "hostnames": ["*.example.com", "magika.example.com"]}
     routed = InferenceService.parse({**manifest(traffic=traffic), "status": {"url": "http://magika.demo.svc:8000"}})
     assert [way.address for way in own(routed, "http", "")] == ["magika.example.com:80", "magika.demo.svc:8000"]
-    assert forwarding(plain_one, Access(context="far", kubeconfig="/c"), 8000)[:3] == [
-        "port-forward",
-        "--kubeconfig=/c",
-        "--context=far",
-    ]
 
 
-def wish(url: str | None = None, *, port_forward: bool = False) -> Wish:
+def test_a_port_forward_leads_to_the_pods_that_are_ready() -> None:
+    def endpoint(pod: str, **conditions: bool) -> dict[str, Any]:
+        return {"targetRef": {"kind": "Pod", "name": pod}, "conditions": conditions, "addresses": ["10.0.0.1"]}
+
+    by_address = {"addresses": ["10.0.0.9"], "conditions": {"ready": True}}  # of no pod: somebody else's
+    first = {"endpoints": [endpoint("b", ready=True), endpoint("c", ready=False), by_address]}
+    second = {
+        "endpoints": [endpoint("b", ready=True), {"targetRef": {"name": "a"}}]
+    }  # while one moves to another slice
+    assert ready_pods([first, second, {"endpoints": None}]) == ["a", "b"]
+    assert ready_pods([]) == []
+
+
+def wish(url: str | None = None) -> Wish:
     asked = Schedule(1, 1, 1)
-    return Wish("magika", None, "1", "1s", asked, "grpc", url, port_forward, {}, 1, 1.0, None)
+    return Wish(
+        "magika",
+        None,
+        "1",
+        "1s",
+        asked,
+        "grpc",
+        url,
+        port_forward=False,
+        headers={},
+        concurrency=1,
+        timeout=1.0,
+        plot=None,
+    )
 
 
-async def test_without_an_address_and_without_kubectl_there_is_no_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_named_is_asked_and_else_the_first_address_that_answers() -> None:
     tried = []
 
     async def answers(way: Way) -> bool:
         tried.append(way.address)
         return way.address in reachable
 
-    monkeypatch.setenv("PATH", "")
+    cluster = cast("Cluster", None)  # it is asked for a port-forward only
     found, reachable = service(url="http://magika.demo.svc:8000"), {"10.96.0.7:8001"}
-    async with open_way(found, Access(), wish(), "10.96.0.7", answers) as way:
+    async with open_way(cluster, found, wish(), "10.96.0.7", answers) as way:
         assert way.address == "10.96.0.7:8001"
-    async with open_way(found, Access(), wish(url="http://10.0.0.1:8001"), "", answers) as way:
+    async with open_way(cluster, found, wish(url="http://10.0.0.1:8001"), "", answers) as way:
         assert (way.address, way.lost()) == ("10.0.0.1:8001", "")
     assert tried == ["magika.demo.svc:8001", "10.96.0.7:8001"], "what is named is not tried out"
     with pytest.raises(Refused, match=r"--url http://10\.0\.0\.1/triton: gRPC knows no paths"):
-        async with open_way(found, Access(), wish(url="http://10.0.0.1/triton"), "", answers):
-            pass
-    with pytest.raises(Refused, match=r"there is no kubectl in PATH to forward a port; .*--url"):
-        async with open_way(found, Access(), wish(port_forward=True), "10.96.0.7", answers):
+        async with open_way(cluster, found, wish(url="http://10.0.0.1/triton"), "", answers):
             pass
 
 

@@ -189,6 +189,18 @@ def test_annotations_of_a_record_may_hold_anything() -> None:
         assert record["metadata"]["annotations"][ANNOTATION_GENERATION] == "0"
 
 
+@pytest.mark.parametrize("step", [-1, 4, 7, 2**40])
+def test_a_step_that_there_is_not_ends_no_pause(step: int) -> None:
+    cluster, stable, candidate = paused()
+    ref = Ref(INFERENCE_SERVICE, KEY.name)
+    cluster.put(edited(cluster.objects[ref], ("status", "rollout", "step"), step))
+    cluster.settle()
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert (rollout.step, rollout.reason) == (1, "Paused")
+    assert routed(cluster) == {stable: 50, candidate: 50}
+
+
 def test_any_field_of_the_status_may_hold_anything() -> None:
     good, stable, candidate = paused()
     ref = Ref(INFERENCE_SERVICE, KEY.name)

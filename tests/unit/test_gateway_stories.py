@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from conch.api.kinds import DEPLOYMENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Ref, ServiceKey
+from conch.api.kinds import BACKEND_TRAFFIC_POLICY, DEPLOYMENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Ref, ServiceKey
 from conch.decide import decide
 from conch.observe import World, observe
 from conch.observe.gateways import GatewayKey
@@ -15,6 +15,7 @@ from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
 PUBLIC = GatewayKey("infra", "public")
 TRAFFIC = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
 STEPS = [{"weight": 50}, {"pause": "5m"}]
+POLICY = Ref(BACKEND_TRAFFIC_POLICY, f"{KEY.name}-traffic")
 TIMEOUTS = {"name": "HTTPRouteRequestTimeout"}
 
 
@@ -253,3 +254,62 @@ def test_services_that_a_gateway_can_tell_apart_do_not_meet(gateway: dict[str, s
     other["metadata"] |= {"namespace": "another", "uid": "another-service", "resourceVersion": "1"}
     cluster.store.put(other)
     assert not cluster.store.hostnames.others(KEY)
+
+
+def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway() -> None:
+    cluster, stable = serving(consistentHash={"header": "x-sequence"})
+    for kind in ("TrafficProgrammed", "Ready"):
+        assert cluster.condition(kind) == ("False", "ConsistentHashNotSupported")
+    assert POLICY not in cluster.objects, "nobody there would read it"
+    assert "GatewayClass envoy has the controllerName envoy.example.com/controller" in message(cluster)
+
+    cluster.controller = "gateway.envoyproxy.io/gatewayclass-controller"
+    cluster.put_class()
+    cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+    spec = cluster.objects[POLICY]["spec"]
+    assert spec["targetRefs"] == [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": KEY.name}]
+    assert spec["loadBalancer"]["consistentHash"] == {"type": "Header", "header": {"name": "x-sequence"}}
+
+    refuse_policy(cluster, generations_ago=1)
+    assert cluster.condition("Ready") == ("True", "Served"), "it was about another generation"
+    refuse_policy(cluster)
+    assert cluster.condition("Ready") == ("False", "PolicyRefused")
+    assert "Conflicted: another policy is older" in message(cluster)
+    assert POLICY in cluster.objects, "it counts as soon as the other one is gone"
+
+    cluster.edit_traffic(TRAFFIC)
+    cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    assert POLICY not in cluster.objects
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert routed(cluster) == {stable: 100}
+
+
+def refuse_policy(cluster: Cluster, generations_ago: int = 0) -> None:
+    body = copy.deepcopy(cluster.objects[POLICY])
+    generation = body["metadata"]["generation"] - generations_ago
+    told = {"type": "Accepted", "status": "False", "reason": "Conflicted", "message": "another policy is older"}
+    body["status"] = {"ancestors": [{"conditions": [{**told, "observedGeneration": generation}]}]}
+    cluster.put(body)
+    cluster.settle()
+
+
+def test_a_service_that_may_sleep_asks_envoy_gateway_for_503_until_a_pod_is_ready() -> None:
+    asleep: dict[str, Any] = {"autoscaling": {"triggers": [{"type": "cron"}]}, "minReplicas": 0, "maxReplicas": 2}
+    cluster = Cluster(manifest(traffic=TRAFFIC, **asleep))
+    cluster.reconcile()
+    assert POLICY not in cluster.objects, "another gateway would not read it"
+    cluster.controller = "gateway.envoyproxy.io/gatewayclass-controller"
+    cluster.put_class()
+    come_up(cluster, cluster.decision().wanted)
+    assert cluster.objects[POLICY]["spec"]["healthCheck"] == {"panicThreshold": 0}
+    assert "loadBalancer" not in cluster.objects[POLICY]["spec"]
+    refuse_policy(cluster)
+    assert cluster.condition("TrafficProgrammed")[0] == "True", "nobody asked for it"
+    cluster.edit(minReplicas=1)
+    cluster.settle()
+    assert POLICY not in cluster.objects

@@ -10,7 +10,8 @@ from conch.cli.printing import plain
 from conch.cli.status import status_text
 from conch.decide import Event
 from conch_contract import AgentReport, ModelReport, ModelState, ModelWarning
-from tests.unit.simulation import IMAGES, KEY, Cluster, manifest
+from conch_contract.report import SEQUENCE_STATE_MESSAGE
+from tests.unit.simulation import CONTROLLER, IMAGES, KEY, Cluster, manifest
 
 OVERRIDE = ModelWarning(reason="ConfigOverridden", message="max_batch_size is 8 (config.pbtxt: 16).")
 MISSING = ModelWarning(reason="CalleeMissing", message="Model 'magika' calls 'scaler'.")
@@ -101,7 +102,7 @@ def test_a_plan_names_a_message_without_fields_and_says_nothing_where_nothing_is
 
 
 def test_a_model_with_sequences_warns_where_it_has_more_than_one_pod() -> None:
-    warning = ModelWarning(reason="SequenceState", message="Set minReplicas to 1.")
+    warning = ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE)
     assert found(serving(warning)[0]) == []
     for replicas in ({"minReplicas": 2}, {"maxReplicas": 3}):
         cluster, _ = serving(warning, **replicas)
@@ -110,7 +111,7 @@ def test_a_model_with_sequences_warns_where_it_has_more_than_one_pod() -> None:
 
 
 def test_a_model_with_sequences_warns_while_two_revisions_of_one_pod_share_its_requests() -> None:
-    warning = ModelWarning(reason="SequenceState", message="Set minReplicas to 1.")
+    warning = ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE)
     steps = {"steps": [{"weight": 50}, {"pause": "Manual"}]}
     cluster = Cluster(manifest(rollout=steps, traffic={"split": "Replicas"}))
     cluster.reconcile()
@@ -127,3 +128,44 @@ def test_a_model_with_sequences_warns_while_two_revisions_of_one_pod_share_its_r
     serves = cluster.status.condition("Serving")
     assert serves is not None
     assert serves.message.endswith(f"Some requests fail: {warning.message}")
+
+
+def test_a_model_with_sequences_does_not_warn_where_the_gateway_keeps_them_together() -> None:
+    warning = ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE)
+    traffic = {"gateways": [{"name": "public"}], "hostnames": ["m.example.com"], "consistentHash": {"header": "x-id"}}
+    steps = {"steps": [{"weight": 50}, {"pause": "Manual"}]}
+    cluster = Cluster(manifest(minReplicas=2, rollout=steps, traffic=traffic))
+    for controller, told in (
+        ("gateway.envoyproxy.io/gatewayclass-controller", []),
+        (CONTROLLER, [("SequenceState", warning.message)]),
+        ("gateway.envoyproxy.io/gatewayclass-controller", []),
+    ):
+        cluster.controller = controller
+        cluster.put_class()
+        cluster.reconcile()
+        stable = cluster.decision().wanted
+        for number in range(2):
+            cluster.pod(stable, number, ready=True, report=reported(warning))
+        cluster.accept_routes()
+        cluster.settle()
+        assert found(cluster) == told
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    for number in range(2):
+        cluster.pod(cluster.decision().wanted, number, ready=True, report=reported(warning))
+    cluster.accept_routes()
+    cluster.settle()
+    assert cluster.status.weight == 50
+    assert found(cluster) == [("SequenceState", warning.message)] * 2, "each request may go to either revision"
+
+
+def test_a_model_with_sequences_warns_when_more_pods_are_allowed_though_no_pod_is_asked_again() -> None:
+    cluster, _ = serving(ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE))
+    assert found(cluster) == []
+    cluster.reports.clear()  # a settled service asks nobody
+    cluster.edit(maxReplicas=3)
+    cluster.settle()
+    assert found(cluster) == [("SequenceState", SEQUENCE_STATE_MESSAGE)]
+    cluster.edit(maxReplicas=1)
+    cluster.settle()
+    assert found(cluster) == []

@@ -1,8 +1,8 @@
 """Random stories of rollouts: whatever users, kubelet, gateway and clock do, some things are always so."""
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, seed, settings
@@ -45,6 +45,7 @@ ROUTES = [
     {**TRAFFIC, "hostnames": ["other.example.com", "magika.example.com"]},
     {**TRAFFIC, "gateways": [{"name": "public"}, {"name": "internal"}]},
     {**TRAFFIC, "gateways": [{"name": "internal"}]},
+    {**TRAFFIC, "consistentHash": {"header": "x-session"}},
 ]
 STEPS: list[dict[str, Any]] = [{"weight": 5}, {"pause": "1m"}, {"weight": 40}, {"pause": "Manual"}, {"weight": 80}]
 MODELS = [f"s3://models/v{number}" for number in range(3)]
@@ -97,6 +98,8 @@ PUBLIC, INTERNAL = GatewayKey(KEY.namespace, "public"), GatewayKey(KEY.namespace
 class Rollouts(RuleBasedStateMachine):
     """One service behind a gateway, and all that can happen to it."""
 
+    split: ClassVar[Mapping[str, Any]] = TRAFFIC
+
     @initialize(
         on_failure=st.sampled_from(["Rollback", "Pause"]),
         far=st.integers(0, 6),
@@ -110,18 +113,28 @@ class Rollouts(RuleBasedStateMachine):
         if self.when_short:
             rollout["whenShort"] = self.when_short
             pods["resources"] = {"limits": {GPU: 1}}
-        self.cluster = Cluster(manifest(MODELS[0], rollout=rollout, traffic=TRAFFIC, **pods))
+        self.cluster = Cluster(manifest(MODELS[0], rollout=rollout, traffic=dict(self.split), **pods))
+        self.cluster.controller = "gateway.envoyproxy.io/gatewayclass-controller"
+        self.cluster.put_class()
         self.cluster.gpus = gpus
         self.cluster.put_gateway(INTERNAL)
         self.cluster.reconcile()
         self.cluster.start_pods(self.cluster.decision().wanted)
         self.cluster.settle()
-        self.cluster.accept_routes()
+        self.take_up()
         self.cluster.settle()
         self.model = 0
         if far:
             self.change_the_model(1)
             self.all_goes_well_for_a_while(far)
+
+    def take_up(self) -> None:
+        """Let the gateways answer to the route as it is."""
+        self.cluster.accept_routes()
+
+    def led_to(self) -> set[str]:
+        """The revisions that are to have requests."""
+        return set(named(self.cluster.objects[ROUTE]))
 
     def stable(self) -> str:
         """The revision that carries the service."""
@@ -160,7 +173,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def somebody_deletes_a_child(self, data: st.DataObject) -> None:
-        kept = {self.stable(), *named(self.cluster.objects[ROUTE])}
+        kept = {self.stable(), *self.led_to()}
         # Of a revision that the route names no more nothing comes back: a request that is on its way fails.
         ours = [r for r in self.cluster.objects if r.kind in DELETED and (r.kind != DEPLOYMENT or r.name in kept)]
         ref = data.draw(st.sampled_from(sorted(ours, key=str)))
@@ -168,7 +181,7 @@ class Rollouts(RuleBasedStateMachine):
         if ref.kind == DEPLOYMENT:
             self.cluster.kill_pods(ref.name)
         self.cluster.settle()
-        back = {Ref(DEPLOYMENT, name) for name in {self.stable(), *named(self.cluster.objects[ROUTE])}}
+        back = {Ref(DEPLOYMENT, name) for name in {self.stable(), *self.led_to()}}
         assert back <= self.cluster.objects.keys(), ref
 
     @rule(data=st.data(), edited=st.sampled_from(EDITED))
@@ -273,7 +286,7 @@ class Rollouts(RuleBasedStateMachine):
     @rule()
     def the_gateway_follows(self) -> None:
         if self.cluster.gateways.look([PUBLIC])[PUBLIC].present:
-            self.cluster.accept_routes()
+            self.take_up()
         self.cluster.settle()
 
     @rule()
@@ -336,12 +349,16 @@ class Rollouts(RuleBasedStateMachine):
             assert Ref(SERVICE, name) in self.cluster.objects, f"{name} has no Service"
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} has no Deployment"
 
+    def ours(self) -> list[str]:
+        """The revisions of the predictor that have requests."""
+        return [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
+
     def who_answers_gets_the_requests(self, predictor: World) -> None:
         """Between two revisions of the predictor; one that sleeps or makes room for another is not meant."""
         rollout = predictor.service.status.rollout
         if rollout is None or rollout.state == "Failed" or rollout.room:
             return
-        ours = [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
+        ours = self.ours()
         if any(
             predictor.ready(name)
             for name in (self.stable(), rollout.revision)
@@ -378,7 +395,7 @@ class Rollouts(RuleBasedStateMachine):
 
     def reached(self, name: str) -> bool:
         """Whether a request may still reach a revision: then it keeps its pods, whatever becomes of it."""
-        return name in self.cluster.accepted or name in named(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
+        return name in self.cluster.accepted or name in self.led_to()
 
     def what_is_not_ready_says_why(self, world: World) -> None:
         ready = world.service.status.condition("Ready")
@@ -404,7 +421,7 @@ class Rollouts(RuleBasedStateMachine):
                 replicas = self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"]
                 for index in range(replicas):
                     self.cluster.pod(name, index, ready=True, generation="healthy")
-            self.cluster.accept_routes()
+            self.take_up()
             self.cluster.settle()
             measure(self.cluster, 70, requests=700)
             world = self.cluster.world()
@@ -414,13 +431,67 @@ class Rollouts(RuleBasedStateMachine):
                     return
             elif all(rollout is None or rollout.state == "Failed" for rollout in rollouts.values()):
                 assert self.cluster.condition("Stalled")[0] == "True"
-                ours = [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
-                assert len(ours) == 1
+                assert len(self.ours()) == 1
                 return
             for name, rollout in rollouts.items():
                 if rollout is not None and rollout.reason in {"WaitsForPromotion", "PausedOnFailure"}:
                     self.cluster.ask(f"promote {world.service.metadata.generation} end{self.cluster.now}", name)
         raise AssertionError(f"stuck: {self.cluster.status.rollout}, {self.cluster.condition('Ready')}")
+
+
+class WithoutGateway(Rollouts):
+    """The same with shares by the number of pods, and what only a gateway has left out."""
+
+    split: ClassVar[Mapping[str, Any]] = {"split": "Replicas"}
+
+    def take_up(self) -> None:
+        """There is nobody to answer."""
+
+    def led_to(self) -> set[str]:
+        """As the status says: the root Service selects the pods of both."""
+        rollout = self.cluster.status.rollout
+        return {self.stable()} | ({rollout.revision} if rollout is not None and rollout.weight else set())
+
+    def ours(self) -> list[str]:
+        """Those with pods."""
+        deployments = [self.cluster.objects[Ref(DEPLOYMENT, name)] for name in self.revisions()]
+        return [each["metadata"]["name"] for each in deployments if each["spec"]["replicas"]]
+
+    def a_variant_comes_changes_or_goes(self) -> None:
+        """One with requests needs a gateway."""
+
+    def traffic_is_edited(self) -> None:
+        """It stays without one."""
+
+    def the_gateway_goes_away(self) -> None:
+        """There is none."""
+
+    def the_gateway_is_back(self) -> None:
+        """There is none."""
+
+    def the_gateway_refuses(self) -> None:
+        """There is none."""
+
+    @invariant()
+    def some_things_are_always_so(self) -> None:
+        """The pods of both revisions together are as many as are asked for, and requests reach one that answers."""
+        world = self.cluster.world()
+        rollout = world.service.status.rollout
+        if rollout is None or rollout.room != "Short":
+            replicas = [self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] for name in self.revisions()]
+            assert sum(replicas) >= PODS, replicas
+        self.what_is_held_has_no_pods(world)
+        self.what_is_not_ready_says_why(world)
+        answering = [name for name in self.revisions() if world.ready(name)]
+        if self.stable() in answering:
+            selector = self.cluster.objects[Ref(SERVICE, KEY.name)]["spec"]["selector"]
+            assert any(selector.items() <= self.labels(name).items() for name in answering), (selector, answering)
+
+    def labels(self, revision: str) -> Mapping[str, str]:
+        """The labels of a revision's pods."""
+        template = self.cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["template"]
+        labels: Mapping[str, str] = template["metadata"]["labels"]
+        return labels
 
 
 def rollouts_of(world: World) -> dict[str, RolloutStatus | None]:
@@ -430,12 +501,13 @@ def rollouts_of(world: World) -> dict[str, RolloutStatus | None]:
 
 
 PARTS = 4  # each is a test of its own, so that they run side by side
-SETTINGS = settings(max_examples=10, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=5, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_rollouts(part: int) -> None:
-    """Ten stories; where random ones are off, as in CI, those of the part's own seed."""
-    machine = type(f"Rollouts{part}", (Rollouts,), {})
+@pytest.mark.parametrize("stories", [Rollouts, WithoutGateway])
+def test_rollouts(stories: type[Rollouts], part: int) -> None:
+    """Some stories; where random ones are off, as in CI, those of the part's own seed."""
+    machine = type(f"{stories.__name__}{part}", (stories,), {})
     run_state_machine_as_test(seed(part)(machine) if SETTINGS.derandomize else machine, settings=SETTINGS)

@@ -17,7 +17,16 @@ import structlog
 from prometheus_client import REGISTRY
 
 from conch import logs
-from conch.api.kinds import GATEWAYS, HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, kind_of
+from conch.api.kinds import (
+    BACKEND_TRAFFIC_POLICY,
+    GATEWAYS,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    SCALED_OBJECT,
+    WATCHED,
+    Kind,
+    kind_of,
+)
 from conch.claims import Claims
 from conch.contests import Contests
 from conch.desire import Images
@@ -37,7 +46,11 @@ from conch.write.leader import lead, resign
 # How often a cluster that lacks an API is asked whether it has come.
 DISCOVERY_SECONDS: Final = 30
 # What others may install after Conch.
-_LATE: Final = {"the Gateway API": (HTTP_ROUTE, *GATEWAYS), "KEDA": (SCALED_OBJECT,)}
+_LATE: Final = {
+    "the Gateway API": (HTTP_ROUTE, *GATEWAYS),
+    "Envoy Gateway": (BACKEND_TRAFFIC_POLICY,),
+    "KEDA": (SCALED_OBJECT,),
+}
 _log = structlog.get_logger("conch")
 
 

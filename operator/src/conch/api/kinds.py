@@ -42,6 +42,9 @@ SCALED_OBJECT: Final = Kind("keda.sh", "v1alpha1", "ScaledObject", "scaledobject
 DISRUPTION_BUDGET: Final = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 JOB: Final = Kind("batch", "v1", "Job", "jobs")
 HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+BACKEND_TRAFFIC_POLICY: Final = Kind(
+    "gateway.envoyproxy.io", "v1alpha1", "BackendTrafficPolicy", "backendtrafficpolicies"
+)
 GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
 GATEWAY_CLASS: Final = Kind("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses")
 POD: Final = Kind("", "v1", "Pod", "pods")
@@ -65,7 +68,10 @@ CHILDREN: Final = (
     DISRUPTION_BUDGET,
     JOB,
     HTTP_ROUTE,
+    BACKEND_TRAFFIC_POLICY,
 )
+# Of these the predictor and all variants have one together.
+SHARED: Final = frozenset({HTTP_ROUTE, BACKEND_TRAFFIC_POLICY})
 WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD, ENDPOINT_SLICE)
 # A child where KEDA drives the pods, and watched only there. Its name is its autoscaler's, so one follows the other.
 SCALERS: Final = (AUTOSCALER, SCALED_OBJECT)

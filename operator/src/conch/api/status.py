@@ -69,6 +69,8 @@ class ModelStatus(Part):
     """Why it is not ready, in Triton's or the store's own words."""
     digest: str = ""
     """The digest of the files that were fetched: sha256:..."""
+    sequences: bool = False
+    """Whether it has sequence_batching: Triton keeps the state of a sequence in one pod."""
     warnings: Annotated[tuple[ModelWarning, ...], keyed_by("reason")] = ()
     """Where the spec overrides the model's config.pbtxt, and what the model calls that is not served."""
 

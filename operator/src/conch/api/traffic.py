@@ -1,6 +1,6 @@
 """How requests from outside reach the service, and what enforces a split of them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -16,6 +16,27 @@ Hostname = Annotated[
     ),
 ]
 """A DNS name, its first part perhaps `*`."""
+
+
+# RFC 9110, section 5.6.2. In lower case, as HTTP/2 sends them: names that differ in case alone are then not two.
+_TOKEN: Final = r"^[a-z0-9!#$%&'*+.^_`|~-]+$"  # noqa: S105  the RFC says token
+HeaderName = Annotated[
+    str,
+    Field(min_length=1, max_length=128),
+    Rule(
+        f'self.matches("{_TOKEN}")',
+        message="not a header name in lower case; write letters, digits and dashes, such as x-variant",
+    ),
+]
+"""The name of an HTTP header, or of an entry of a gRPC call's metadata, in lower case."""
+
+
+class ConsistentHash(Part):
+    """Which requests go to the same pod."""
+
+    header: HeaderName
+    """The header by whose value a pod is chosen, such as one with the sequence's id. Requests that lack it go to any
+    pod."""
 
 
 class GatewayRef(Part):
@@ -50,6 +71,11 @@ class Traffic(Part):
                 message="timeout is enforced by a gateway; add gateways and hostnames, or remove timeout",
                 path=".timeout",
             ),
+            Rule(
+                "!has(self.consistentHash) || has(self.gateways)",
+                message="consistentHash is enforced by a gateway; add gateways and hostnames, or remove consistentHash",
+                path=".consistentHash",
+            ),
         )
     )
 
@@ -65,6 +91,9 @@ class Traffic(Part):
         ),
     ] = None
     """How long the gateway waits for the answer to an HTTP request. Absent: as the gateway is set up."""
+    consistent_hash: ConsistentHash | None = None
+    """Send requests with the same value of a header to the same pod of a revision, as long as its pods stay. Needs
+    Gateways of Envoy Gateway, which are told so by a BackendTrafficPolicy."""
     split: Literal["Replicas"] | None = None
     """Without a gateway: share requests out by the number of pods. The share that this comes to is in the status;
     one pod of three is 33 %, whatever was asked."""

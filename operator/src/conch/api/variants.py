@@ -13,11 +13,10 @@ from conch.api.cel import Rule, rules
 from conch.api.model import Format, Storage, StorageUri
 from conch.api.numbers import Percent
 from conch.api.pod import LongestRequest, Pod, Resources
+from conch.api.traffic import HeaderName
 from conch.api.triton import Triton
 from conch.api.warmup import Warmup
 
-# RFC 9110, section 5.6.2. In lower case, as HTTP/2 sends them: names that differ in case alone are then not two.
-_TOKEN: Final = r"^[a-z0-9!#$%&'*+.^_`|~-]+$"  # noqa: S105  the RFC says token
 # An HTTPRoute has at most 16 rules and 16 backends in a rule: two for each variant, and two for the predictor.
 MAX_VARIANTS: Final = 7
 # What of a predictor is merged field by field; a variant that says another field replaces it.
@@ -72,14 +71,7 @@ class VariantPredictor(Part):
 class Header(Part):
     """A header of a request, or an entry of a gRPC call's metadata."""
 
-    name: Annotated[
-        str,
-        Field(min_length=1, max_length=128),
-        Rule(
-            f'self.matches("{_TOKEN}")',
-            message="not a header name in lower case; write letters, digits and dashes, such as x-variant",
-        ),
-    ]
+    name: HeaderName
     """Its name, in lower case; a request may write it in upper case as well."""
     value: Annotated[str, Field(min_length=1, max_length=1024)]
     """Its value, exactly."""

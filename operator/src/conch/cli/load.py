@@ -40,7 +40,7 @@ def _timeout(_: click.Context, __: click.Parameter, said: str) -> float:
 @click.option("--duration", metavar="TIME", default="30s", show_default=True, help="For how long, such as 2m.")
 @click.option("--protocol", type=click.Choice(("grpc", "http")), default="grpc", show_default=True)
 @click.option("--url", metavar="URL", help="Where to ask; default: the service's own address, or else a port-forward.")
-@click.option("--port-forward", is_flag=True, help="Ask through kubectl, even if the service can be reached.")
+@click.option("--port-forward", is_flag=True, help="Ask through the API server, even if the service can be reached.")
 @click.option(
     "--header", "headers", metavar="'NAME: VALUE'", multiple=True, callback=_headers, help="Send it along; repeatable."
 )
@@ -75,8 +75,8 @@ def load(access: Access, rate: str, duration: str, **said: Any) -> None:
     due, whether or not those before it are answered, and its latency counts from that moment: a slow service does not
     slow the question. What cannot be started within a second of it is not sent, and counted as late.
 
-    A port-forward, which is used where no address of the service can be reached from here, leads to ONE pod, through
-    the API server. For real load say --url, such as a gateway's.
+    A port-forward, which is used where no address of the service can be reached from here, leads to its ready pods
+    through the API server. For real load say --url, such as a gateway's.
 
     Ctrl-C ends the run early; what was seen until then is shown, and drawn. Ends with 0 if every request was
     answered, with 1 if any failed or was late.
@@ -88,7 +88,7 @@ def load(access: Access, rate: str, duration: str, **said: Any) -> None:
     telling = Telling(Console(highlight=False, stderr=access.output != "text"))
 
     async def question(cluster: Cluster) -> dict[str, Any]:
-        return await course(cluster, access, wish, telling)
+        return await course(cluster, wish, telling)
 
     value = ask(access, question)
     show(access.output, value, summary_text(value))

@@ -7,7 +7,16 @@ from typing import Any, Final, TextIO, get_args
 
 import click
 
-from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, Ref, ServiceKey, ref_of
+from conch.api.kinds import (
+    INFERENCE_SERVICE,
+    SCALED_OBJECT,
+    SHARED,
+    WATCHED,
+    Kind,
+    Ref,
+    ServiceKey,
+    ref_of,
+)
 from conch.api.metrics import MetricsApi
 from conch.cli.cluster import MANAGER, Cluster, ask
 from conch.cli.manifests import offline_body, services
@@ -116,7 +125,7 @@ async def _children(server: UserServer, kind: Kind, key: ServiceKey, body: Mappi
         return await server.list(kind, key.namespace, f"{names.LABEL_SERVICE}={key.name}")
     except CallError as error:
         gateways = (body["spec"].get("traffic") or {}).get("gateways")
-        if error.code == 403 and kind == HTTP_ROUTE and not gateways:
+        if error.code == 403 and kind in SHARED and not gateways:
             return []
         raise
 

@@ -1,6 +1,5 @@
 """What is told of one revision: its phase, its pods, and the models as its pods report them."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from conch.api import InferenceService, ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus, Status
@@ -11,8 +10,9 @@ from conch.decide.sleep import asleep
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmed
 from conch.observe import World
+from conch.traffic import keeps_together
 from conch_contract import ModelReport, ModelState, names
-from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE
+from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE, SEQUENCE_STATE_MESSAGE
 
 FAILING: Final = frozenset({CALLEE_MISSING, SEQUENCE_STATE})  # warnings of models whose requests fail
 _ORDER: Final = (
@@ -87,36 +87,49 @@ def _models(world: World, name: str) -> tuple[ModelStatus, ...]:
             known = told.get(model.name)
             if known is None or _ORDER.index(model.state) < _ORDER.index(known.state):
                 told[model.name] = model
-    if not told:
-        return models_before
-    return tuple(
-        ModelStatus(
-            name=model.name,
-            versions=tuple(v.version for v in model.versions if v.state is ModelState.READY),
-            state=model.state.value,
-            reason=model.reason,
-            message=model.message,
-            digest=model.digest,
-            warnings=_warnings(world, name, model.name, models_before),
-        )
-        for model in told.values()
+    known_before = {model.name: model for model in models_before}
+    models = [_model(world, name, model, known_before.get(model.name)) for model in told.values()]
+    separates = _separates_sequences(world, name)
+    return tuple(_with_sequence_warning(model, separates) for model in models or models_before)
+
+
+def _model(world: World, revision: str, model: ModelReport, before: ModelStatus | None) -> ModelStatus:
+    """Return the status of a model: its warnings over all pods, or those of before while no pod has its content."""
+    reports = [each for pod in world.pods_of(revision) if pod.report for each in pod.report.models]
+    fetched = [each for each in reports if each.name == model.name and each.digest]
+    found = {
+        warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
+        for each in fetched
+        for warning in each.warnings
+    }
+    if before is not None and not fetched:
+        warnings, sequences = before.warnings, before.sequences
+    else:
+        warnings, sequences = tuple(found[reason] for reason in sorted(found)), SEQUENCE_STATE in found
+    return ModelStatus(
+        name=model.name,
+        versions=tuple(v.version for v in model.versions if v.state is ModelState.READY),
+        state=model.state.value,
+        reason=model.reason,
+        message=model.message,
+        digest=model.digest,
+        sequences=sequences,
+        warnings=warnings,
     )
 
 
-def _warnings(world: World, revision: str, name: str, models_before: Sequence[ModelStatus]) -> tuple[ModelWarning, ...]:
-    """Return the warnings of a model over all pods; those of before while no pod has its content."""
-    reports = [model for pod in world.pods_of(revision) if pod.report for model in pod.report.models]
-    fetched = [model for model in reports if model.name == name and model.digest]
-    if not fetched:
-        return next((model.warnings for model in models_before if model.name == name), ())
-    several = max(ceiling_of(world.service), world.replicas(revision)) > 1 or _is_shared_out(world.service)
-    found = {
-        warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
-        for model in fetched
-        for warning in model.warnings
-        if several or warning.reason != SEQUENCE_STATE
-    }
-    return tuple(found[reason] for reason in sorted(found))
+def _with_sequence_warning(model: ModelStatus, separates: bool) -> ModelStatus:
+    """Return the model with the warning about sequences if it has them, and their requests are separated."""
+    warnings = [warning for warning in model.warnings if warning.reason != SEQUENCE_STATE]
+    if model.sequences and separates:
+        warnings.append(ModelWarning(reason=SEQUENCE_STATE, message=SEQUENCE_STATE_MESSAGE))
+    return model.model_copy(update={"warnings": tuple(sorted(warnings, key=lambda warning: warning.reason))})
+
+
+def _separates_sequences(world: World, revision: str) -> bool:
+    """Whether requests of one client may reach several pods of a revision, or others' pods."""
+    several = max(ceiling_of(world.service), world.replicas(revision)) > 1
+    return _is_shared_out(world.service) or (several and not keeps_together(world))
 
 
 def _is_shared_out(service: InferenceService) -> bool:

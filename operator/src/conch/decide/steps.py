@@ -107,7 +107,9 @@ def with_steps(memory: RolloutStatus, steps: tuple[StepInForce, ...], now: float
         steps: as `stages` returns them.
         now: seconds since the epoch.
     """
-    if memory.steps == steps:
+    if memory.steps and not 0 <= memory.step <= len(memory.steps):
+        memory = memory.model_copy(update={"step": 0})  # not written by an operator: only the weight is known
+    elif memory.steps == steps:
         return memory
     if not memory.steps:  # it begins, or an operator that kept no steps began it
         return memory.model_copy(update={"steps": steps, "step": min(memory.step, len(steps) - 1)})

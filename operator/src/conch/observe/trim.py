@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from conch.api.kinds import (
     AUTOSCALER,
+    BACKEND_TRAFFIC_POLICY,
     DEPLOYMENT,
     ENDPOINT_SLICE,
     HTTP_ROUTE,
@@ -140,12 +141,24 @@ def _route_status(status: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _policy_status(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a gateway says of a policy, and of which generation of it."""
+    fields = ("type", "status", "reason", "message", "observedGeneration")
+    return {
+        "ancestors": [
+            {"conditions": [{key: c.get(key, "") for key in fields} for c in mappings(ancestor.get("conditions"))]}
+            for ancestor in mappings(status.get("ancestors"))
+        ]
+    }
+
+
 # The status of the other kinds is read by nobody: a change of it is no reason to look at a service.
 _STATUS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     INFERENCE_SERVICE: dict,
     POD: _pod_status,
     DEPLOYMENT: lambda status: _conditions(status, "ReplicaFailure"),
     HTTP_ROUTE: _route_status,
+    BACKEND_TRAFFIC_POLICY: _policy_status,
     JOB: lambda status: _conditions(status, "Failed"),
     AUTOSCALER: lambda status: _conditions(status, "ScalingActive"),
     SCALED_OBJECT: lambda status: _conditions(status, "Ready", "HPAActive", "Paused"),

@@ -21,6 +21,7 @@ from conch.api.kinds import (
     POD,
     SCALED_OBJECT,
     SERVICE,
+    SHARED,
     Ref,
     ServiceKey,
 )
@@ -234,7 +235,7 @@ class World:
 
     def of_variant(self, name: str) -> "World":
         """One variant's part of this world, and the route, which all share; an empty name means the predictor."""
-        children = {r: c for r, c in self.children.items() if r.kind == HTTP_ROUTE or variant_of(c) == name}
+        children = {r: c for r, c in self.children.items() if r.kind in SHARED or variant_of(c) == name}
         return replace(
             self,
             service=self.service.of_variant(name),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from conch.api.kinds import (
     AUTOSCALER,
+    BACKEND_TRAFFIC_POLICY,
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
@@ -29,9 +30,10 @@ from conch.api.names import ANNOTATION_APPLIED_HASH
 from conch.decide import Decisions
 from conch.observe import World
 from conch.observe.compare import Place, find_differences, fingerprint, says
-from conch.observe.fields import annotations_of
+from conch.observe.fields import annotations_of, labels_of
 from conch.observe.identity import controller_uid, revision_of
 from conch.traffic.observed import observed_rules
+from conch_contract import names
 
 Manifest = Mapping[str, Any]
 Change = tuple[Place, str]
@@ -122,6 +124,7 @@ _ROWS: Final[tuple[frozenset[Kind], ...]] = (
     frozenset({CONTROLLER_REVISION, CONFIG_MAP}),
     frozenset({DEPLOYMENT, DISRUPTION_BUDGET, SERVICE}),
     frozenset({*SCALERS, JOB, HTTP_ROUTE}),
+    frozenset({BACKEND_TRAFFIC_POLICY}),
 )
 
 
@@ -145,14 +148,14 @@ def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tup
             blocked.add(ref)
         elif (write := _apply(world, ref, manifest)) is not None:
             writes.append(write)
-    names = {ref_of(manifest) for manifest in desired}
-    doomed = _doomed(world, decisions, names)
+    refs = {ref_of(manifest) for manifest in desired}
+    doomed = _doomed(world, decisions, refs)
     # KEDA refuses a ScaledObject where an autoscaler has its Deployment already; pods stay as they are in between.
     replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _others(write.ref)}
     first = [delete for delete in doomed if delete.ref in replaced]
     first += [Delete(write.ref, uid) for write in writes if (uid := _unreadable(world, write.ref))]
     doomed = [delete for delete in doomed if delete.ref not in replaced]
-    adopted = _adopted(world, names | {delete.ref for delete in doomed} | replaced)
+    adopted = _adopted(world, refs | {delete.ref for delete in doomed} | replaced)
     steps: list[Step] = [
         (*_releases(world, writes, [each for each in desired if ref_of(each) not in blocked]), *adopted)
     ]
@@ -166,7 +169,7 @@ def references(body: Manifest) -> frozenset[Ref]:
     """Return the objects to which a child refers, and without which it would be of no use, or do harm.
 
     A workload is rendered from its revision's record and mounts its ConfigMap; an autoscaler drives a Deployment; a
-    Job sends requests to a revision's Service; a route leads to Services.
+    Job sends requests to a revision's Service; a route leads to Services, and a policy is of a route.
     """
     kind, revision = kind_of(body), revision_of(body)
     record, manifest = Ref(CONTROLLER_REVISION, revision), Ref(CONFIG_MAP, revision)
@@ -178,6 +181,8 @@ def references(body: Manifest) -> frozenset[Ref]:
         return frozenset({record, manifest, Ref(SERVICE, revision), Ref(DEPLOYMENT, revision)})
     if kind == HTTP_ROUTE:
         return frozenset(Ref(SERVICE, name) for rule in observed_rules(body) for name in {*rule.weights, *rule.copies})
+    if kind == BACKEND_TRAFFIC_POLICY:
+        return frozenset({Ref(HTTP_ROUTE, labels_of(body)[names.LABEL_SERVICE])})
     return frozenset()
 
 

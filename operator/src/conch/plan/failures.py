@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from conch.api import InferenceService
-from conch.api.kinds import HTTP_ROUTE, Ref
+from conch.api.kinds import SHARED, Ref
 from conch.decide import Unwritten
 from conch.plan.actions import Refusal
 
@@ -28,7 +28,7 @@ def unwritten(
     for refusal in refusals:
         lasts = refusal.final or refusal.lasts or attempts.get(refusal.ref, 0) >= LASTING
         why = Unwritten(refusal.reason, refusal.message, lasts=lasts, final=refusal.final)
-        for variant in variants if refusal.ref.kind == HTTP_ROUTE else [_variant(service, variants, refusal.ref)]:
+        for variant in variants if refusal.ref.kind in SHARED else [_variant(service, variants, refusal.ref)]:
             known = found.get(variant)
             if known is None or (lasts and not known.lasts):
                 found[variant] = why

@@ -6,14 +6,17 @@ Source: gateway-api.sigs.k8s.io, GEP-2162 (supportedFeatures).
 from typing import Final
 
 from conch.api import Traffic
+from conch.api.kinds import BACKEND_TRAFFIC_POLICY, Ref
 from conch.api.numbers import percent
 from conch.api.text import clean
 from conch.observe import Trouble, World
-from conch.observe.gateways import SeenGateways, unsupported
+from conch.observe.gateways import SeenGateway, SeenGateways, unsupported
+from conch.traffic.policy import policy_name
 
 _TIMEOUT: Final = "HTTPRouteRequestTimeout"
 _MIRROR: Final = "HTTPRouteRequestMirror"
 _PERCENTAGE: Final = "HTTPRouteRequestPercentageMirror"
+_ENVOY_GATEWAY: Final = "gateway.envoyproxy.io/"  # what its controllerName begins with, unless somebody renamed it
 _PATH: Final = 120  # bytes of a path of a foreign route in a sentence
 
 
@@ -72,6 +75,53 @@ def no_timeout(world: World, traffic: Traffic) -> Trouble | None:
         f"traffic.timeout is {traffic.timeout}, and {found}; remove the timeout, or name a Gateway of another class in"
         " traffic.gateways",
     )
+
+
+def is_of_envoy_gateway(world: World) -> bool:
+    """Whether one of the Gateways is known to be one of Envoy Gateway."""
+    return any(_is_envoy_gateway(seen) for seen in (world.gateways or {}).values())
+
+
+def _is_envoy_gateway(gateway: SeenGateway) -> bool:
+    return gateway.controller.startswith(_ENVOY_GATEWAY)
+
+
+def no_consistent_hash(world: World, traffic: Traffic) -> Trouble | None:
+    """What is to be said of requests that a gateway cannot keep together."""
+    for key, seen in (world.gateways or {}).items() if traffic.consistent_hash else ():
+        if seen.class_present and not _is_envoy_gateway(seen):
+            return Trouble(
+                "ConsistentHashNotSupported",
+                f"traffic.consistentHash is set, and Gateway {key} is not of Envoy Gateway: GatewayClass"
+                f" {seen.class_name} has the controllerName {clean(seen.controller, _PATH)}; remove consistentHash, or"
+                " name a Gateway of another class in traffic.gateways",
+            )
+    return None
+
+
+def find_policy_refusal(world: World, traffic: Traffic) -> Trouble | None:
+    """Return the finding for requests that are not kept together, because Envoy Gateway does not take the policy."""
+    name = policy_name(world.key.name)
+    policy = world.children.get(Ref(BACKEND_TRAFFIC_POLICY, name))
+    if policy is None or traffic.consistent_hash is None:
+        return None
+    for condition in (one for ancestor in policy["status"]["ancestors"] for one in ancestor["conditions"]):
+        is_present = condition["observedGeneration"] == policy["metadata"]["generation"]
+        if is_present and condition["type"] == "Accepted" and condition["status"] == "False":
+            return Trouble(
+                "PolicyRefused",
+                f"Envoy Gateway refuses BackendTrafficPolicy {name}, by which traffic.consistentHash is"
+                f" enforced: {condition['reason']}: {condition['message']}",
+            )
+    return None
+
+
+def keeps_together(world: World) -> bool:
+    """Whether the gateway sends the requests of a sequence to one pod."""
+    traffic = world.service.spec.traffic
+    if traffic is None or traffic.consistent_hash is None:
+        return False
+    return no_consistent_hash(world, traffic) is None and find_policy_refusal(world, traffic) is None
 
 
 def no_mirror(world: World) -> Trouble | None:

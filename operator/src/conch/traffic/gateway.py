@@ -12,7 +12,14 @@ from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
 from conch.observe import Trouble, World
 from conch.observe.gateways import GatewayKey, SeenGateway, SeenGateways
-from conch.traffic.features import find_hostname_conflict, missing, no_mirror, no_timeout
+from conch.traffic.features import (
+    find_hostname_conflict,
+    find_policy_refusal,
+    missing,
+    no_consistent_hash,
+    no_mirror,
+    no_timeout,
+)
 from conch.traffic.route import GATEWAY, parents, shared_out
 from conch.traffic.router import InForce, Shares, Way, largest
 from conch.traffic.service import listed_revisions
@@ -55,7 +62,12 @@ class GatewayRouter:
             return InForce(reachable=every, trouble=Trouble("RouteMissing", "The route is not there yet."))
         shares = shared_out(route, self._service.track)
         trouble = self.obstacle(world, route)
-        lacks = find_hostname_conflict(world) or no_timeout(world, self._traffic)
+        lacks = (
+            find_hostname_conflict(world)
+            or no_timeout(world, self._traffic)
+            or no_consistent_hash(world, self._traffic)
+            or find_policy_refusal(world, self._traffic)
+        )
         if trouble is None:
             if Slot(self._service.track) in read_slots(route, world.key.name):
                 return InForce(reachable=frozenset(shares), trouble=_INACTIVE, unsupported=lacks)

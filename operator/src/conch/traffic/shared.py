@@ -1,4 +1,4 @@
-"""The HTTPRoute, which the predictor and all variants share: what to write next, and when. Pure."""
+"""The HTTPRoute and its policy, which the predictor and all variants share: what to write next, and when. Pure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,9 @@ from conch.api.times import format_time
 from conch.observe import World
 from conch.observe.compare import says
 from conch.observe.fields import annotations_of, moment
+from conch.traffic.features import is_of_envoy_gateway, no_consistent_hash
 from conch.traffic.gateway import GatewayRouter
+from conch.traffic.policy import backend_traffic_policy
 from conch.traffic.route import http_route, matches
 from conch.traffic.router import Way
 from conch.traffic.slots import VACANT, active_slots, next_slots, read_slots
@@ -32,15 +34,21 @@ class _Next:
 
 
 def shared_resources(world: World, ways: Sequence[Way]) -> list[Manifest]:
-    """Return the objects that the predictor and all variants share: the route, where there is a gateway."""
-    following = _next(world, ways)
-    return [following.route] if following else []
+    """Return the objects that the predictor and all variants share: where there is a gateway, the route."""
+    following, traffic = _next(world, ways), world.service.spec.traffic
+    if following is None or traffic is None:
+        return []
+    hashed = None if no_consistent_hash(world, traffic) else traffic.consistent_hash
+    may_sleep = any(not way.service.spec.predictor.min_replicas for way in ways)
+    if hashed is None and not (may_sleep and is_of_envoy_gateway(world)):
+        return [following.route]
+    return [following.route, backend_traffic_policy(world.service, hashed)]
 
 
 def is_written(world: World, ways: Sequence[Way]) -> bool:
     """Whether the API server has the route as it should be now."""
-    seen = world.children.get(Ref(HTTP_ROUTE, world.key.name)) or {}
-    return all(says(seen.get("spec"), route["spec"]) for route in shared_resources(world, ways))
+    following, seen = _next(world, ways), world.children.get(Ref(HTTP_ROUTE, world.key.name)) or {}
+    return following is None or says(seen.get("spec"), following.route["spec"])
 
 
 def route_wait(world: World, ways: Sequence[Way]) -> float | None:

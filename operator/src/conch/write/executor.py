@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, Ref, ServiceKey
+from conch.api.kinds import BACKEND_TRAFFIC_POLICY, HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, Ref, ServiceKey
 from conch.api.names import FIELD_MANAGER
 from conch.api.reduction import reductions
 from conch.api.status import NOT_OBSERVED
@@ -30,8 +30,16 @@ _NO_KEDA: Final = (
     "The cluster knows no ScaledObject, and Conch was installed with autoscaling.metricsApi keda; install KEDA 2, or"
     " install Conch with another metricsApi."
 )
+_NO_ENVOY_GATEWAY: Final = (
+    "The cluster knows no BackendTrafficPolicy, by which traffic.consistentHash is enforced; install Envoy Gateway, or"
+    " remove traffic.consistentHash."
+)
 # What is said of kinds that somebody has to install.
-_MISSING: Final = {HTTP_ROUTE: ("GatewayApiMissing", _NO_GATEWAY_API), SCALED_OBJECT: ("KedaMissing", _NO_KEDA)}
+_MISSING: Final = {
+    HTTP_ROUTE: ("GatewayApiMissing", _NO_GATEWAY_API),
+    SCALED_OBJECT: ("KedaMissing", _NO_KEDA),
+    BACKEND_TRAFFIC_POLICY: ("EnvoyGatewayMissing", _NO_ENVOY_GATEWAY),
+}
 # structured-merge-diff: ".spec.metrics[0].resource.target.value: expected numeric (int or float), got string".
 _TYPE: Final = re.compile(r"((?P<path>\.\S+): expected [^,]+, )got [^\n]*")
 _QUANTITY: Final = "quantities must match the regular expression"

@@ -13,6 +13,7 @@ from typing import Final
 from conch.api.kinds import (
     API_SERVICE,
     AUTOSCALER,
+    BACKEND_TRAFFIC_POLICY,
     CHILDREN,
     CONFIG_MAP,
     CONTROLLER_REVISION,
@@ -76,6 +77,7 @@ _CHILD_REASONS: Final[dict[Kind, str]] = {
     JOB: "the warm-up of a revision, and the comparison of its answers, where the service asks for them",
     HTTP_ROUTE: "the way through a gateway, where the service names one; list and watch also find the routes of others"
     " that take its requests",
+    BACKEND_TRAFFIC_POLICY: "which requests go to the same pod, where the service asks Envoy Gateway for it",
 }
 
 # In the namespaces that the operator watches.

@@ -1,24 +1,30 @@
-"""What a person's command asks of the API server besides: reads, one replacement, one annotation.
+"""What a person's command asks of the API server besides: reads, one replacement, one annotation, a way to a pod.
 
 Apart from `server.py`, so that the operator's own calls, and with them its rights, stay in one short file:
 these calls are made with the rights of whoever types.
 """
 
+import asyncio
 import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Self
 
+import aiohttp
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import Configuration
 
-from conch.api.kinds import Kind, Ref
-from conch.write.errors import CallError
+from conch.api.kinds import POD, Kind, Ref
+from conch.api.text import clean
+from conch.write.errors import CallError, unanswered
 from conch.write.kubeconfig import load_kubeconfig
 from conch.write.server import APPLY, Server
 
 _JSON: Final = "application/json"
+# How a port of a pod is spoken to: a message begins with the byte of its channel; a port has two, for data and error.
+PORT_FORWARD: Final = "v4.channel.k8s.io"
+_CONNECT_SECONDS: Final = 10.0
 # A pod's own namespace, where a pod is who asks.
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -44,7 +50,7 @@ class UserServer(Server):
             if found is None:
                 raise
             namespace = found
-        server = cls(configuration, connections=8)
+        server = cls(configuration, connections=0)  # without a bound: each connection to a pod has one of its own
         server.client.user_agent = f"kubectl-conch/{version('conch')}"
         server.namespace = namespace
         return server
@@ -92,6 +98,33 @@ class UserServer(Server):
         meta = {"uid": seen["metadata"]["uid"], "annotations": {name: None}}
         ref = Ref(kind, seen["metadata"]["name"])
         return await self.merge(seen["metadata"]["namespace"], ref, {"metadata": meta}, manager)
+
+    async def connect_to_pod(self, namespace: str, pod: str, port: int) -> aiohttp.ClientWebSocketResponse:
+        """Open a connection to a port of a pod, through the API server; the caller closes it.
+
+        Raises:
+            CallError: 404, the pod is gone; 403, it needs `get` and `create` on `pods/portforward`; or another one.
+        """
+        client, headers = self.client.rest_client, {"User-Agent": str(self.client.user_agent)}
+        url = f"{self.host}{POD.path(namespace, pod)}/portforward?ports={port}"
+        try:
+            await self.client.update_params_for_auth(headers, [], ["BearerToken"])
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                return await client.pool_manager.ws_connect(
+                    url,
+                    protocols=(PORT_FORWARD,),
+                    headers=headers,
+                    proxy=client.proxy,
+                    proxy_headers=client.proxy_headers,
+                    server_hostname=client.server_hostname,
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            told = f"a connection to port {port} of pod {pod} is refused with HTTP status {error.status}"
+            raise CallError(error.status, "", f"{told}: it takes get and create on pods/portforward") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise CallError(0, "Unreachable", unanswered(self.host, error)) from error
+        except config.ConfigException as error:
+            raise CallError(0, "NoCredentials", f"no credentials for the API server: {clean(str(error))}") from error
 
 
 def _query(manager: str, *, dry_run: bool = False) -> list[tuple[str, str]]:

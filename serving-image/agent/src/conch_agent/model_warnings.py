@@ -9,13 +9,9 @@ from conch_agent.dependencies import describe_missing_models
 from conch_agent.prepare import Laid
 from conch_agent.reasons import WarningReason
 from conch_contract import ModelWarning
+from conch_contract.report import SEQUENCE_STATE_MESSAGE
 
 _LONGEST: Final = 1000  # characters of a message
-_SEQUENCES: Final = (
-    "The model has sequence_batching, and Triton keeps the state of a sequence in one pod. With more than one pod, "
-    "requests of a sequence reach different pods and fail. Set minReplicas to 1 and remove maxReplicas, and change the "
-    "model while no sequence is open."
-)
 
 
 def build_warnings(name: str, laid: Laid, missing: Sequence[str], changed_warmup: str = "") -> tuple[ModelWarning, ...]:
@@ -33,7 +29,7 @@ def build_warnings(name: str, laid: Laid, missing: Sequence[str], changed_warmup
         WarningReason.CALLEE_MISSING: f"{describe_missing_models(name, missing)} Requests that need them fail."
         if missing
         else "",
-        WarningReason.SEQUENCE_STATE: _SEQUENCES if laid.sequences else "",
+        WarningReason.SEQUENCE_STATE: SEQUENCE_STATE_MESSAGE if laid.sequences else "",
         WarningReason.WARMUP_CHANGED: describe_changed_warmup(changed_warmup),
     }
     return tuple(

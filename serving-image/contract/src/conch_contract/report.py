@@ -10,7 +10,12 @@ from conch_contract.warmup import WarmupReport
 
 # The reasons of a ModelWarning about requests that fail; those of the others are served.
 CALLEE_MISSING: Final = "CalleeMissing"
-SEQUENCE_STATE: Final = "SequenceState"  # of a revision with more than one pod
+SEQUENCE_STATE: Final = "SequenceState"  # where the requests of a sequence may reach more than one pod
+SEQUENCE_STATE_MESSAGE: Final = (
+    "The model has sequence_batching, and Triton keeps the state of a sequence in one pod. With more than one pod, "
+    "requests of a sequence reach different pods and fail. Set traffic.consistentHash at a Gateway of Envoy Gateway, "
+    "or minReplicas to 1 without maxReplicas; and change the model while no sequence is open."
+)
 
 
 class ModelState(StrEnum):

@@ -17,7 +17,7 @@ from conch.cli.loading.telling import Telling
 from conch.cli.loading.tensors import VARIETY, Request, from_config_map, remedy, synthesised, written
 from conch.cli.loading.way import Way, open_way
 from conch.cli.loading.wish import Wish
-from conch.cli.options import Access, Refused
+from conch.cli.options import Refused
 from conch.cli.track import chosen, look, subject
 from conch.write.errors import CallError
 from conch_contract import names
@@ -25,7 +25,7 @@ from conch_contract import names
 _PROBE_SECONDS: Final = 2.0  # for an address that may lead nowhere from here
 
 
-async def course(cluster: Cluster, access: Access, wish: Wish, telling: Telling) -> dict[str, Any]:
+async def course(cluster: Cluster, wish: Wish, telling: Telling) -> dict[str, Any]:
     """Run, tell, draw, and return the figures.
 
     Raises:
@@ -46,7 +46,7 @@ async def course(cluster: Cluster, access: Access, wish: Wish, telling: Telling)
     async def replicas_now() -> tuple[int, int] | None:
         return await _replicas(cluster, wish)
 
-    async with open_way(service, access, wish, await _cluster_ip(cluster, service), answers) as way:
+    async with open_way(cluster, service, wish, await _cluster_ip(cluster, service), answers) as way:
         aim = target(way, wish.timeout)
         said = await requests_of_warmup(cluster, service)
         requests, sequences = await prepared(aim, said)
@@ -69,7 +69,7 @@ async def course(cluster: Cluster, access: Access, wish: Wish, telling: Telling)
         "duration": wish.duration,
         "started": started.isoformat(timespec="milliseconds"),
         "interrupted": interrupted,
-        "tunnelLost": lost or None,
+        "forwardLost": lost or None,
         "plot": _draw(title, wish.plot, driver.outcomes, seen, telling) if wish.plot else None,
         **summary(driver.outcomes, seen, 0.0 if interrupted else wish.schedule.seconds),
     }

@@ -101,9 +101,9 @@ def summary_text(value: Mapping[str, Any]) -> Text:
     text += _reasons("FAILED", value["failures"])
     if value["lateBecause"]:
         text += [*_reasons("LATE", value["lateBecause"]), _late(value["lateBecause"])]
-    if value["tunnelLost"]:
+    if value["forwardLost"]:
         text.append(
-            f"The tunnel to the pod was lost ({value['tunnelLost']}): failures since then are not the service's."
+            f"The port-forward was lost ({value['forwardLost']}): failures since then are not the service's."
             " Ask with --url, from where the service can be reached."
         )
     if value["plot"]:
