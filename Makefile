@@ -16,7 +16,7 @@ RELEASE ?= conch
 HELM_ARGS ?=
 PYTEST_ARGS ?=
 # Tests side by side. They wait more than they work, so there may be more than processors.
-API_WORKERS ?= 4
+API_WORKERS ?= 5
 E2E_WORKERS ?= 3
 
 BIN := .venv/bin
@@ -80,13 +80,7 @@ demo: $(READY) ## A cluster, Conch in it, a model served and changed: the whole 
 	$(PY) -m tests.demo
 
 .PHONY: test
-test: test-unit test-clusters ## Every tier but the long one
-
-# Side by side, for each waits half of its time. The stories of e2e send requests at a rate: the api tier gives way to
-# them. A line for each test, because rows of dots would mix.
-.PHONY: test-clusters
-test-clusters: $(READY) ## The tiers that need clusters, side by side
-	@$(MAKE) --no-print-directory --jobs=2 test-api test-e2e GIVE_WAY='nice -n 5' PYTEST_ARGS='--verbose $(PYTEST_ARGS)'
+test: test-unit test-api test-e2e ## Every tier but the long one
 
 .PHONY: test-unit
 test-unit: $(READY) ## Pure packages, builders, agent: seconds; needs no Go
@@ -95,7 +89,7 @@ test-unit: $(READY) ## Pure packages, builders, agent: seconds; needs no Go
 .PHONY: test-api
 test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
 	@$(PY) -m tests.cluster build kubernetes kwok
-	$(GIVE_WAY) $(BIN)/pytest tests/api tests/serving --numprocesses $(API_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest tests/api tests/serving --numprocesses $(API_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Everything in a real cluster with real nodes

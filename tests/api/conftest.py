@@ -19,7 +19,7 @@ from conch.api.kinds import INFERENCE_SERVICE
 from tests.api.server import Server
 from tests.cluster import Cluster, clients
 from tests.cluster.paths import state_root
-from tests.support.kube import Kube, KubectlError
+from tests.support.kube import NAMESPACE, Kube, KubectlError
 from tests.support.wait import recorded, until
 
 _PREFIX: Final = f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api"
@@ -91,9 +91,9 @@ def _lists(kube: Kube) -> bool:
 @pytest.fixture
 def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
     name = request.node.name.replace("_", "-")[:50].rstrip("-") + f"-{int(time.time()) % 100000}"
-    kube.run("create", "namespace", name)
+    kube.create(NAMESPACE, {"metadata": {"name": name}})
     yield name
-    kube.run("delete", "namespace", name, "--wait=false")
+    kube.delete(NAMESPACE, "", name)
 
 
 @pytest.fixture

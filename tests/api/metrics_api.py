@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +17,7 @@ from conch.api.metrics import API_SERVICE_NAME
 from conch.api.names import ANNOTATION_MODEL, LABEL_NAME
 from conch_contract import names
 from tests.cluster import Cluster
+from tests.support.forked import Forked
 from tests.support.kube import Kube, Object
 from tests.support.ports import free_port
 from tests.support.wait import until
@@ -33,7 +32,7 @@ class MetricsProcess:
     def __init__(self, cluster: Cluster, kube: Kube, log: Path, **env: str) -> None:
         self._cluster, self._kube, self._log, self._env = cluster, kube, log, env
         self.port, self.probe_port, self.metrics_port = free_port(), free_port(), free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | None = None
 
     def __enter__(self) -> Self:
         self._kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
@@ -58,9 +57,7 @@ class MetricsProcess:
             "CONCH_METRICS_PORT": str(self.metrics_port),
             **self._env,
         }
-        program = Path(sys.executable).with_name("conch-metrics")
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen([program], env=env, stderr=log, stdout=log)
+        self.process = Forked(["conch-metrics"], self._log, env)
 
     def stop(self) -> None:
         """End the process in peace."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +12,7 @@ from typing import Any, Self
 from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Ref
 from conch_contract import names
 from tests.cluster import Cluster
+from tests.support.forked import Forked
 from tests.support.kube import Kube, Object
 from tests.support.ports import free_port
 
@@ -28,7 +27,7 @@ class Operator:
         self._log = log
         self._env = env
         self.metrics_port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -48,8 +47,7 @@ class Operator:
             "CONCH_METRICS_PORT": str(self.metrics_port),
             **self._env,
         }
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen([Path(sys.executable).with_name("conch")], env=env, stderr=log, stdout=log)
+        self.process = Forked(["conch"], self._log, env)
 
     def stop(self) -> None:
         """End the process in peace."""

@@ -39,6 +39,7 @@ DEFAULT = ("operator", "serving", "tools")
 """What is built when no name is given. The others are for the tests that ask for them; some take minutes to compile."""
 
 _BUILDS = 2
+_KEPT = "24h"  # images that no tag leads to: the cache of builds, which the next change may need
 """Builds at a time: one waits for the network while another unpacks."""
 
 _PROGRAMS = {"gateways": "envoy-gateway", "keda": "keda"}
@@ -86,6 +87,14 @@ class Builder:
             words = ["inspect", "--type=image", "--format={{.FromImageID}}"]
         hint = "python -m tests.cluster images"
         return run([*self.argv, *words, ref], hint=hint).stdout.strip().removeprefix("sha256:")
+
+    def prune(self) -> None:
+        """Remove what builds of more than a day ago left behind; docker's and podman's images are the user's own."""
+        if self.argv[0] != "buildah":
+            return
+        words = ["images", "--quiet", "--no-trunc", "--filter=dangling=true", f"--filter=until={_KEPT}"]
+        if old := run([*self.argv, *words], check=False).stdout.split():
+            run([*self.argv, "rmi", *old], check=False)  # one that has become the base of another stays
 
     def save(self, ref: str, target: Path) -> None:
         """Write an image to a tar file."""
@@ -140,23 +149,26 @@ def build(names: Iterable[str] = ()) -> None:
     engine = builder()
     options = _options(engine)
     with ThreadPoolExecutor(_BUILDS) as pool:
-        list(pool.map(lambda name: _build(engine, name, options), chosen))
+        built = list(pool.map(lambda name: _build(engine, name, options), chosen))
+    if any(built):
+        engine.prune()
 
 
-def _build(engine: Builder, name: str, options: list[str]) -> None:
-    """Build an image, unless the engine has the one that was built of the same inputs."""
+def _build(engine: Builder, name: str, options: list[str]) -> bool:
+    """Build an image, unless the engine has the one that was built of the same inputs; tell whether it was built."""
     programs, dockerfile = _programs(name), REPOSITORY / IMAGES[name]
     inputs = fingerprint(dockerfile, REPOSITORY, [_BASE_VERSION, *programs])
     record = cache_dir() / "images" / "built" / f"{name}.json"
     with contextlib.suppress(FileNotFoundError, ClusterError):
         if json.loads(record.read_text()) == [inputs, engine.image_id(reference(name))]:
-            return
+            return False
     with step(f"building {reference(name)} with {engine.argv[0]}"):
         engine.build(name, dockerfile, [*options, *programs])
     record.parent.mkdir(parents=True, exist_ok=True)
     scratch = record.with_suffix(f".{os.getpid()}")
     scratch.write_text(json.dumps([inputs, engine.image_id(reference(name))]))
     scratch.rename(record)
+    return True
 
 
 def modules(names: Iterable[str]) -> list[str]:

@@ -11,11 +11,12 @@ import pytest
 from tests.cluster.images import IMAGES
 from tests.support import evidence, examples, gateways, store
 from tests.support.gateways import Gateway, Implementation
-from tests.support.kube import Kube, KubectlError
+from tests.support.kube import NAMESPACE, SECRET, Kube
 from tests.support.place import Place, attach_place, open_place, plain
 from tests.support.service import Service
 from tests.support.shared import once
 from tests.support.store import Store
+from tests.support.wait import until
 
 STORE = "conch-e2e-store"
 _SECONDS = 300  # for one story; a cold machine builds everything before the first one
@@ -132,14 +133,15 @@ def make_namespace(place: Place, bucket: Store) -> MakeNamespace:
 
     @contextlib.contextmanager
     def make(name: str) -> Iterator[str]:
-        with contextlib.suppress(KubectlError):  # an earlier run was cut off
-            place.kube.run("delete", "namespace", name, "--ignore-not-found", "--timeout=90s")
+        if place.kube.get(NAMESPACE, "", name):  # an earlier run was cut off
+            place.kube.delete(NAMESPACE, "", name)
+            until(lambda: not place.kube.get(NAMESPACE, "", name), f"namespace {name} is gone", 90)
         place.namespace(name)
-        place.kube.apply(bucket.secret(), name)
+        place.kube.create(SECRET, bucket.secret(), name)
         try:
             yield name
         finally:
-            place.kube.run("delete", "namespace", name, "--wait=false")
+            place.kube.delete(NAMESPACE, "", name)
 
     return make
 

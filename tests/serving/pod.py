@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -64,7 +63,7 @@ class Pod:
 
     def start_agent(self, *options: str) -> None:
         command = [
-            str(Path(sys.executable).with_name("conch-agent")),
+            "conch-agent",
             f"--root={self.root}",
             "--host=127.0.0.1",
             f"--port={self.port}",

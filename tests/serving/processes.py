@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support.forked import Forked
 from tests.support.wait import recorded
 
 T = TypeVar("T")
@@ -21,6 +22,10 @@ class Process:
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._process: subprocess.Popen[bytes] | Forked
+        if command[0].startswith("conch-"):  # a program of ours
+            self._process = Forked(command, log, environment)
+            return
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
                 command, stdout=stream, stderr=stream, env=dict(environment), start_new_session=True
@@ -47,7 +52,7 @@ class Process:
         except subprocess.TimeoutExpired:
             status = None
         self._signal(signal.SIGKILL)
-        return self._process.returncode if status is None else status
+        return self._process.wait(10) if status is None else status
 
     def _signal(self, number: signal.Signals, *, group: bool = True) -> None:
         try:
@@ -59,6 +64,15 @@ class Process:
             pass
         if number == signal.SIGKILL:
             self._process.wait(10)
+            until(self._is_alone, "the processes that it had started have ended", 10)
+
+    def _is_alone(self) -> bool:
+        """Whether nothing is left of the group: a stub of Triton's may hold a port for a moment longer."""
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
 
 
 def until(condition: Callable[[], T | None], what: str, seconds: float = 30, process: Process | None = None) -> T:

@@ -135,7 +135,7 @@ def test_two_schedulers_are_refused_and_the_remedy_is_enough(store: Store, pod: 
     pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=uri))
     pod.until_ready()
     assert "sequence_batching" in pod.triton_config("m")
-    assert "Set minReplicas to 1" in _warning(pod.until_told(), "SequenceState")
+    assert "Set traffic.consistentHash" in _warning(pod.until_told(), "SequenceState")
 
 
 def test_an_ensemble_without_its_steps_names_them_and_the_way_out(store: Store, pod: Pod) -> None:

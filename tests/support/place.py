@@ -17,7 +17,7 @@ from conch.api.kinds import SERVICE
 from conch.api.names import CRD_NAME
 from tests.cluster import Cluster, clients, images
 from tests.cluster.cluster import DEFAULT_NAME
-from tests.support.kube import Kube, KubectlError
+from tests.support.kube import NAMESPACE, Kube, KubectlError
 from tests.support.ports import free_port
 from tests.support.wait import until
 
@@ -59,9 +59,7 @@ class Place:
 
     def namespace(self, name: str) -> None:
         """Make a namespace that lets only `restricted` pods in, unless it is there."""
-        self.kube.apply(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}, name
-        )
+        self.kube.create(NAMESPACE, {"metadata": {"name": name, "labels": RESTRICTED}})
 
     @contextlib.contextmanager
     def reach(self, namespace: str, service: str, *ports: int) -> Iterator[list[str]]:

@@ -189,11 +189,15 @@ def test_annotations_of_a_record_may_hold_anything() -> None:
         assert record["metadata"]["annotations"][ANNOTATION_GENERATION] == "0"
 
 
-@pytest.mark.parametrize("step", [-1, 4, 7, 2**40])
-def test_a_step_that_there_is_not_ends_no_pause(step: int) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("step", [-5, -1, 4, 7, 2**40])
+def test_a_step_that_there_is_not_ends_no_pause(step: int, kept: bool) -> None:
     cluster, stable, candidate = paused()
     ref = Ref(INFERENCE_SERVICE, KEY.name)
-    cluster.put(edited(cluster.objects[ref], ("status", "rollout", "step"), step))
+    body = edited(cluster.objects[ref], ("status", "rollout", "step"), step)
+    if not kept:
+        body["status"]["rollout"].pop("steps")
+    cluster.put(body)
     cluster.settle()
     rollout = cluster.status.rollout
     assert rollout is not None

@@ -5,15 +5,19 @@ from typing import Any
 
 import pytest
 
+from conch.api import InferenceService
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, DEPLOYMENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Ref, ServiceKey
 from conch.decide import decide
 from conch.observe import World, observe
 from conch.observe.gateways import GatewayKey
+from conch.plan import Refusal, unwritten
 from conch.traffic import InForce
+from conch.traffic.features import no_consistent_hash
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
 
 PUBLIC = GatewayKey("infra", "public")
 TRAFFIC = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
+ENVOY_GATEWAY = "gateway.envoyproxy.io/gatewayclass-controller"
 STEPS = [{"weight": 50}, {"pause": "5m"}]
 POLICY = Ref(BACKEND_TRAFFIC_POLICY, f"{KEY.name}-traffic")
 TIMEOUTS = {"name": "HTTPRouteRequestTimeout"}
@@ -261,9 +265,11 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
     for kind in ("TrafficProgrammed", "Ready"):
         assert cluster.condition(kind) == ("False", "ConsistentHashNotSupported")
     assert POLICY not in cluster.objects, "nobody there would read it"
-    assert "GatewayClass envoy has the controllerName envoy.example.com/controller" in message(cluster)
+    assert "Gateway infra/public is not of Envoy Gateway: its controller is envoy.example.com/controller" in message(
+        cluster
+    )
 
-    cluster.controller = "gateway.envoyproxy.io/gatewayclass-controller"
+    cluster.controller = ENVOY_GATEWAY
     cluster.put_class()
     cluster.settle()
     cluster.accept_routes()
@@ -273,9 +279,12 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
     assert spec["targetRefs"] == [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": KEY.name}]
     assert spec["loadBalancer"]["consistentHash"] == {"type": "Header", "header": {"name": "x-sequence"}}
 
-    refuse_policy(cluster, generations_ago=1)
+    answer_policy(cluster, "False", generations_ago=1)
     assert cluster.condition("Ready") == ("True", "Served"), "it was about another generation"
-    refuse_policy(cluster)
+    answer_policy(cluster, "False", controller="example.com/another")
+    assert cluster.condition("Ready") == ("True", "Served"), "it was somebody else"
+    assert cluster.world().left == (), "its name is not that of a variant"
+    answer_policy(cluster, "False")
     assert cluster.condition("Ready") == ("False", "PolicyRefused")
     assert "Conflicted: another policy is older" in message(cluster)
     assert POLICY in cluster.objects, "it counts as soon as the other one is gone"
@@ -289,11 +298,12 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
     assert routed(cluster) == {stable: 100}
 
 
-def refuse_policy(cluster: Cluster, generations_ago: int = 0) -> None:
+def answer_policy(cluster: Cluster, status: str, *, generations_ago: int = 0, controller: str = ENVOY_GATEWAY) -> None:
     body = copy.deepcopy(cluster.objects[POLICY])
     generation = body["metadata"]["generation"] - generations_ago
-    told = {"type": "Accepted", "status": "False", "reason": "Conflicted", "message": "another policy is older"}
-    body["status"] = {"ancestors": [{"conditions": [{**told, "observedGeneration": generation}]}]}
+    told = {"type": "Accepted", "status": status, "reason": "Conflicted", "message": "another policy is older"}
+    answer = {"controllerName": controller, "conditions": [{**told, "observedGeneration": generation}]}
+    body["status"] = {"ancestors": [answer]}
     cluster.put(body)
     cluster.settle()
 
@@ -303,13 +313,47 @@ def test_a_service_that_may_sleep_asks_envoy_gateway_for_503_until_a_pod_is_read
     cluster = Cluster(manifest(traffic=TRAFFIC, **asleep))
     cluster.reconcile()
     assert POLICY not in cluster.objects, "another gateway would not read it"
-    cluster.controller = "gateway.envoyproxy.io/gatewayclass-controller"
+    cluster.controller = ENVOY_GATEWAY
     cluster.put_class()
     come_up(cluster, cluster.decision().wanted)
     assert cluster.objects[POLICY]["spec"]["healthCheck"] == {"panicThreshold": 0}
     assert "loadBalancer" not in cluster.objects[POLICY]["spec"]
-    refuse_policy(cluster)
+    answer_policy(cluster, "False")
     assert cluster.condition("TrafficProgrammed")[0] == "True", "nobody asked for it"
     cluster.edit(minReplicas=1)
     cluster.settle()
     assert POLICY not in cluster.objects
+
+
+def test_the_policy_of_a_service_that_may_sleep_stays_while_nobody_knows_the_gateway() -> None:
+    asleep: dict[str, Any] = {"autoscaling": {"triggers": [{"type": "cron"}]}, "minReplicas": 0, "maxReplicas": 2}
+    cluster = Cluster(manifest(traffic=TRAFFIC, **asleep))
+    cluster.controller = ENVOY_GATEWAY
+    cluster.put_class()
+    cluster.reconcile()
+    come_up(cluster, cluster.decision().wanted)
+    policy = cluster.objects[POLICY]["metadata"]["uid"]
+    for kind in (GATEWAY, GATEWAY_CLASS):
+        cluster.remove_all(kind)
+        cluster.settle()
+        assert cluster.objects[POLICY]["metadata"]["uid"] == policy, "a new one would be younger than any other"
+
+
+def test_where_nobody_watches_gateways_who_answers_for_the_route_tells_whether_requests_are_kept_together() -> None:
+    cluster, _ = serving(consistentHash={"header": "x-sequence"})
+    world = observe(cluster.store, KEY, cluster.now)
+    assert isinstance(world, World)
+    assert world.gateways is None
+    traffic = world.service.spec.traffic
+    assert traffic is not None
+    found = no_consistent_hash(world, traffic)
+    assert found is not None
+    assert "its controller is envoy.example.com/controller" in found.message
+
+
+def test_a_policy_that_nobody_asked_for_hinders_nothing() -> None:
+    refusal = Refusal(POLICY, "NameTaken", "it belongs to somebody else")
+    plain = InferenceService.parse(manifest(traffic=TRAFFIC))
+    asks = InferenceService.parse(manifest(traffic={**TRAFFIC, "consistentHash": {"header": "x-sequence"}}))
+    assert unwritten(plain, [refusal], {}) == {}
+    assert unwritten(asks, [refusal], {})[""].reason == "NameTaken"

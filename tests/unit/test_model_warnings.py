@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+from conch.api.kinds import BACKEND_TRAFFIC_POLICY, INFERENCE_SERVICE, Ref
 from conch.cli.offline import Installed, foresee
 from conch.cli.plan import plan_text, plan_value
 from conch.cli.printing import plain
@@ -148,6 +150,7 @@ def test_a_model_with_sequences_does_not_warn_where_the_gateway_keeps_them_toget
             cluster.pod(stable, number, ready=True, report=reported(warning))
         cluster.accept_routes()
         cluster.settle()
+        accept_policy(cluster)
         assert found(cluster) == told
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
@@ -169,3 +172,27 @@ def test_a_model_with_sequences_warns_when_more_pods_are_allowed_though_no_pod_i
     cluster.edit(maxReplicas=1)
     cluster.settle()
     assert found(cluster) == []
+
+
+def test_a_warning_of_an_operator_that_kept_only_that_stays() -> None:
+    cluster, _ = serving(ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE), minReplicas=2)
+    body = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+    for revision in body["status"]["revisions"]:
+        for model in revision["models"]:
+            model.pop("sequences")
+    cluster.put(body)
+    cluster.reports.clear()
+    cluster.settle()
+    assert found(cluster) == [("SequenceState", SEQUENCE_STATE_MESSAGE)]
+
+
+def accept_policy(cluster: Cluster) -> None:
+    """Let Envoy Gateway take the policy, if there is one."""
+    ref = Ref(BACKEND_TRAFFIC_POLICY, f"{KEY.name}-traffic")
+    if ref in cluster.objects:
+        body = copy.deepcopy(cluster.objects[ref])
+        told = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}
+        told["observedGeneration"] = body["metadata"]["generation"]
+        body["status"] = {"ancestors": [{"controllerName": cluster.controller, "conditions": [told]}]}
+        cluster.put(body)
+        cluster.settle()

@@ -25,10 +25,12 @@ from conch.api.kinds import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     POD,
+    SCALED_OBJECT,
     SERVICE,
     Kind,
     Ref,
 )
+from conch.api.metrics import MetricsApi
 from conch.api.names import ANNOTATION_STABLE
 from conch.observe import World
 from conch.observe.gateways import GatewayKey
@@ -68,7 +70,7 @@ EDITS: list[list[dict[str, Any]]] = [
 ]
 Edit = Callable[[dict[str, Any]], object]
 ROUTE = Ref(HTTP_ROUTE, KEY.name)
-DELETED = (AUTOSCALER, CONFIG_MAP, DEPLOYMENT, DISRUPTION_BUDGET, HTTP_ROUTE, SERVICE)
+DELETED = (AUTOSCALER, SCALED_OBJECT, CONFIG_MAP, DEPLOYMENT, DISRUPTION_BUDGET, HTTP_ROUTE, SERVICE)
 # What somebody makes of a child by hand: of any kind, then of one.
 EDITED: list[tuple[Kind | None, Edit]] = [
     (None, lambda body: body["metadata"].pop("labels", None)),
@@ -99,6 +101,8 @@ class Rollouts(RuleBasedStateMachine):
     """One service behind a gateway, and all that can happen to it."""
 
     split: ClassVar[Mapping[str, Any]] = TRAFFIC
+    pods: ClassVar[Mapping[str, Any]] = {"minReplicas": PODS}
+    metrics_api: ClassVar[MetricsApi] = "builtin"
 
     @initialize(
         on_failure=st.sampled_from(["Rollback", "Pause"]),
@@ -109,11 +113,12 @@ class Rollouts(RuleBasedStateMachine):
         """Serve the first model, on GPUs or not, and bring the second one as far as that."""
         self.when_short, gpus = on_gpus
         rollout = {"steps": STEPS, "onFailure": on_failure, "progressDeadline": "3m", "analysis": GATES}
-        pods: dict[str, Any] = {"minReplicas": PODS}
+        pods = dict(self.pods)
         if self.when_short:
             rollout["whenShort"] = self.when_short
             pods["resources"] = {"limits": {GPU: 1}}
-        self.cluster = Cluster(manifest(MODELS[0], rollout=rollout, traffic=dict(self.split), **pods))
+        body = manifest(MODELS[0], rollout=rollout, traffic=dict(self.split), **pods)
+        self.cluster = Cluster(body, metrics_api=self.metrics_api)
         self.cluster.controller = "gateway.envoyproxy.io/gatewayclass-controller"
         self.cluster.put_class()
         self.cluster.gpus = gpus
@@ -131,6 +136,9 @@ class Rollouts(RuleBasedStateMachine):
     def take_up(self) -> None:
         """Let the gateways answer to the route as it is."""
         self.cluster.accept_routes()
+
+    def autoscalers_act(self) -> None:
+        """There is none: the number of pods is the operator's."""
 
     def led_to(self) -> set[str]:
         """The revisions that are to have requests."""
@@ -235,6 +243,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule()
     def pods_start(self) -> None:
+        self.autoscalers_act()
         for name in self.revisions():
             self.cluster.start_pods(name)
         self.cluster.settle()
@@ -416,6 +425,7 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.put_gateway(INTERNAL)
         self.cluster.gpus = PLENTY
         for _ in range(30):
+            self.autoscalers_act()
             self.cluster.end_pods()
             for name in self.revisions():
                 replicas = self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"]
@@ -494,6 +504,52 @@ class WithoutGateway(Rollouts):
         return labels
 
 
+class DrivenByKeda(Rollouts):
+    """The same, and KEDA decides on the number of pods, which may be none."""
+
+    pods: ClassVar[Mapping[str, Any]] = {
+        "minReplicas": 0,
+        "maxReplicas": PODS,
+        "autoscaling": {"triggers": [{"type": "kafka", "metadata": {"topic": "pictures", "lagThreshold": "50"}}]},
+    }
+    metrics_api: ClassVar[MetricsApi] = "keda"
+
+    wanted = PODS  # as many as there is demand for
+
+    @rule(wanted=st.integers(0, PODS))
+    def the_demand_changes(self, wanted: int) -> None:
+        self.wanted = wanted
+        self.autoscalers_act()
+        self.cluster.settle()
+
+    def autoscalers_act(self) -> None:
+        """As many pods as are wanted, and no fewer than the operator says."""
+        for name in self.revisions():
+            driven = self.cluster.objects.get(Ref(SCALED_OBJECT, name))
+            if driven is not None:
+                body = copy.deepcopy(self.cluster.objects[Ref(DEPLOYMENT, name)])
+                body["spec"]["replicas"] = max(self.wanted, driven["spec"]["minReplicaCount"])
+                self.cluster.put(body)
+        self.cluster.end_pods()
+
+    def steps_and_replicas_are_edited(self) -> None:
+        """Their number is KEDA's."""
+
+    def the_stable_revision_keeps_its_capacity(self, world: World) -> None:
+        """As many as KEDA says, and it may say none."""
+
+    def who_answers_gets_the_requests(self, predictor: World) -> None:
+        """A revision that sleeps has requests too."""
+
+    def who_answers_gets_the_share_of_a_variant_that_does_not(self, world: World) -> None:
+        """A variant that sleeps has requests too."""
+
+    def teardown(self) -> None:
+        """It is asked for from here on."""
+        self.wanted = PODS
+        super().teardown()
+
+
 def rollouts_of(world: World) -> dict[str, RolloutStatus | None]:
     """The rollout of the predictor, and of the variant if there is one."""
     names = ["", *(variant.name for variant in world.service.spec.variants)]
@@ -506,7 +562,7 @@ SETTINGS = settings(max_examples=5, stateful_step_count=40, deadline=None, suppr
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("stories", [Rollouts, WithoutGateway])
+@pytest.mark.parametrize("stories", [Rollouts, WithoutGateway, DrivenByKeda])
 def test_rollouts(stories: type[Rollouts], part: int) -> None:
     """Some stories; where random ones are off, as in CI, those of the part's own seed."""
     machine = type(f"{stories.__name__}{part}", (stories,), {})

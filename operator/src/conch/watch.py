@@ -18,6 +18,7 @@ from conch.api.kinds import (
     GATEWAYS,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
+    OPTIONAL,
     SCALED_OBJECT,
     WATCHED,
     Kind,
@@ -217,6 +218,8 @@ async def alive(
     try:
         lists = [await server.uids(kind, selector, namespace) for namespace in namespaces]
     except CallError as error:
+        if error.gone and kind in OPTIONAL:
+            return frozenset()  # its CustomResourceDefinition is not there, and so are no objects
         _log.warning("audit put off", kind=kind.name, error=error.message)
         return None
     return frozenset().union(*lists)

@@ -77,6 +77,8 @@ WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD, ENDPOINT_SLICE)
 SCALERS: Final = (AUTOSCALER, SCALED_OBJECT)
 # Nobody's children: services name them. A GatewayClass is of the cluster, not of a namespace.
 GATEWAYS: Final = (GATEWAY, GATEWAY_CLASS)
+# A cluster may lack these: others install them.
+OPTIONAL: Final = frozenset({SCALED_OBJECT, HTTP_ROUTE, BACKEND_TRAFFIC_POLICY, *GATEWAYS})
 
 _BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, SCALED_OBJECT, *GATEWAYS, EVENT, LEASE)}
 

@@ -92,8 +92,8 @@ class Traffic(Part):
     ] = None
     """How long the gateway waits for the answer to an HTTP request. Absent: as the gateway is set up."""
     consistent_hash: ConsistentHash | None = None
-    """Send requests with the same value of a header to the same pod of a revision, as long as its pods stay. Needs
-    Gateways of Envoy Gateway, which are told so by a BackendTrafficPolicy."""
+    """Send requests with the same value of a header to the same pod of a revision, as long as its pods stay. All
+    Gateways must be of Envoy Gateway, for which a BackendTrafficPolicy is written."""
     split: Literal["Replicas"] | None = None
     """Without a gateway: share requests out by the number of pods. The share that this comes to is in the status;
     one pod of three is 33 %, whatever was asked."""

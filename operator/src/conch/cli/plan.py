@@ -8,9 +8,10 @@ from typing import Any, Final, TextIO, get_args
 import click
 
 from conch.api.kinds import (
+    BACKEND_TRAFFIC_POLICY,
+    HTTP_ROUTE,
     INFERENCE_SERVICE,
     SCALED_OBJECT,
-    SHARED,
     WATCHED,
     Kind,
     Ref,
@@ -120,12 +121,13 @@ async def _against(
 
 
 async def _children(server: UserServer, kind: Kind, key: ServiceKey, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List what a service has of a kind. Kubernetes' own roles say nothing of routes; no matter where none is asked."""
+    """List what a service has of a kind. Kubernetes' own roles name no routes and policies; it may have none."""
     try:
         return await server.list(kind, key.namespace, f"{names.LABEL_SERVICE}={key.name}")
     except CallError as error:
-        gateways = (body["spec"].get("traffic") or {}).get("gateways")
-        if error.code == 403 and kind in SHARED and not gateways:
+        traffic = body["spec"].get("traffic") or {}
+        asked = {HTTP_ROUTE: "gateways", BACKEND_TRAFFIC_POLICY: "consistentHash"}
+        if error.code == 403 and kind in asked and not traffic.get(asked[kind]):
             return []
         raise
 

@@ -103,7 +103,7 @@ def _model(world: World, revision: str, model: ModelReport, before: ModelStatus 
         for warning in each.warnings
     }
     if before is not None and not fetched:
-        warnings, sequences = before.warnings, before.sequences
+        warnings, sequences = before.warnings, _has_sequences(before)
     else:
         warnings, sequences = tuple(found[reason] for reason in sorted(found)), SEQUENCE_STATE in found
     return ModelStatus(
@@ -118,12 +118,21 @@ def _model(world: World, revision: str, model: ModelReport, before: ModelStatus 
     )
 
 
+def _has_sequences(model: ModelStatus) -> bool:
+    """Whether a model has sequences; an operator that did not keep that has kept the warning."""
+    return model.sequences or any(warning.reason == SEQUENCE_STATE for warning in model.warnings)
+
+
 def _with_sequence_warning(model: ModelStatus, separates: bool) -> ModelStatus:
     """Return the model with the warning about sequences if it has them, and their requests are separated."""
     warnings = [warning for warning in model.warnings if warning.reason != SEQUENCE_STATE]
-    if model.sequences and separates:
+    if _has_sequences(model) and separates:
         warnings.append(ModelWarning(reason=SEQUENCE_STATE, message=SEQUENCE_STATE_MESSAGE))
-    return model.model_copy(update={"warnings": tuple(sorted(warnings, key=lambda warning: warning.reason))})
+    found = {
+        "sequences": _has_sequences(model),
+        "warnings": tuple(sorted(warnings, key=lambda warning: warning.reason)),
+    }
+    return model.model_copy(update=found)
 
 
 def _separates_sequences(world: World, revision: str) -> bool:

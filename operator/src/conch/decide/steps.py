@@ -107,7 +107,7 @@ def with_steps(memory: RolloutStatus, steps: tuple[StepInForce, ...], now: float
         steps: as `stages` returns them.
         now: seconds since the epoch.
     """
-    if memory.steps and not 0 <= memory.step <= len(memory.steps):
+    if not 0 <= memory.step <= len(memory.steps or steps):
         memory = memory.model_copy(update={"step": 0})  # not written by an operator: only the weight is known
     elif memory.steps == steps:
         return memory

@@ -14,7 +14,7 @@ ON_FAILURE: Final = "PausedOnFailure"
 
 def get_step(memory: RolloutStatus) -> StepInForce | None:
     """Return the step under way; None when all are passed."""
-    return memory.steps[memory.step] if memory.step < len(memory.steps) else None
+    return memory.steps[memory.step] if 0 <= memory.step < len(memory.steps) else None
 
 
 def resumed(memory: RolloutStatus, now: float) -> RolloutStatus:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from conch.api.kinds import INFERENCE_SERVICE, POD
+from conch.api.kinds import INFERENCE_SERVICE, POD, SHARED
 from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY
 from conch.observe.fields import annotations_of, labels_of
 from conch_contract import names
@@ -36,6 +36,8 @@ def variant_of(body: Mapping[str, Any]) -> str:
     >>> variant_of({"kind": "Service", "metadata": {"name": "magika-beta", "labels": labels}})
     'beta'
     """
+    if body.get("kind") in {kind.name for kind in SHARED}:
+        return ""
     labels, name = labels_of(body), str(body["metadata"].get("name", ""))
     variant, service = str(labels.get(names.LABEL_VARIANT, "")), labels.get(names.LABEL_SERVICE, "")
     track = f"{service}-{variant}" if variant else service

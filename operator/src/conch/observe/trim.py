@@ -146,7 +146,10 @@ def _policy_status(status: Mapping[str, Any]) -> dict[str, Any]:
     fields = ("type", "status", "reason", "message", "observedGeneration")
     return {
         "ancestors": [
-            {"conditions": [{key: c.get(key, "") for key in fields} for c in mappings(ancestor.get("conditions"))]}
+            {
+                "controllerName": text(ancestor.get("controllerName")),
+                "conditions": [{key: c.get(key, "") for key in fields} for c in mappings(ancestor.get("conditions"))],
+            }
             for ancestor in mappings(status.get("ancestors"))
         ]
     }

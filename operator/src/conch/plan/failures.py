@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from conch.api import InferenceService
-from conch.api.kinds import SHARED, Ref
+from conch.api.kinds import BACKEND_TRAFFIC_POLICY, SHARED, Ref
 from conch.decide import Unwritten
 from conch.plan.actions import Refusal
 
@@ -26,6 +26,8 @@ def unwritten(
     variants = ["", *(variant.name for variant in service.spec.variants)]
     found: dict[str, Unwritten] = {}
     for refusal in refusals:
+        if refusal.ref.kind == BACKEND_TRAFFIC_POLICY and not asks_for_policy(service):
+            continue  # nobody has asked for it: without it Envoy does as it does by itself
         lasts = refusal.final or refusal.lasts or attempts.get(refusal.ref, 0) >= LASTING
         why = Unwritten(refusal.reason, refusal.message, lasts=lasts, final=refusal.final)
         for variant in variants if refusal.ref.kind in SHARED else [_variant(service, variants, refusal.ref)]:
@@ -33,6 +35,11 @@ def unwritten(
             if known is None or (lasts and not known.lasts):
                 found[variant] = why
     return found
+
+
+def asks_for_policy(service: InferenceService) -> bool:
+    """Whether the spec asks for something that only a BackendTrafficPolicy brings about."""
+    return service.spec.traffic is not None and service.spec.traffic.consistent_hash is not None
 
 
 def _variant(service: InferenceService, variants: Sequence[str], ref: Ref) -> str:

@@ -3,14 +3,15 @@
 Source: gateway-api.sigs.k8s.io, GEP-2162 (supportedFeatures).
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from conch.api import Traffic
-from conch.api.kinds import BACKEND_TRAFFIC_POLICY, Ref
+from conch.api.kinds import BACKEND_TRAFFIC_POLICY, HTTP_ROUTE, Ref
 from conch.api.numbers import percent
 from conch.api.text import clean
 from conch.observe import Trouble, World
-from conch.observe.gateways import SeenGateway, SeenGateways, unsupported
+from conch.observe.gateways import GatewayKey, SeenGateways, unsupported
 from conch.traffic.policy import policy_name
 
 _TIMEOUT: Final = "HTTPRouteRequestTimeout"
@@ -78,50 +79,81 @@ def no_timeout(world: World, traffic: Traffic) -> Trouble | None:
 
 
 def is_of_envoy_gateway(world: World) -> bool:
-    """Whether one of the Gateways is known to be one of Envoy Gateway."""
-    return any(_is_envoy_gateway(seen) for seen in (world.gateways or {}).values())
+    """Whether one of the service's Gateways is of Envoy Gateway; while no controller is known, as it was before."""
+    controllers = _controllers(world)
+    if not controllers:
+        return _policy(world) is not None
+    return any(controller.startswith(_ENVOY_GATEWAY) for controller in controllers.values())
 
 
-def _is_envoy_gateway(gateway: SeenGateway) -> bool:
-    return gateway.controller.startswith(_ENVOY_GATEWAY)
+def _controllers(world: World) -> dict[GatewayKey, str]:
+    """Return the controllerName of each of the service's Gateways, as far as it is known.
+
+    Where nobody watches Gateways, the controllers are known that have answered to the route.
+    """
+    if world.gateways is not None:
+        return {key: seen.controller for key, seen in world.gateways.items() if seen.controller}
+    traffic, own = world.service.spec.traffic, world.key.namespace
+    asked = {GatewayKey(each.namespace or own, each.name) for each in (traffic.gateways if traffic else ())}
+    route = world.children.get(Ref(HTTP_ROUTE, world.key.name))
+    answers = route["status"]["parents"] if route else ()
+    found = {
+        GatewayKey(answer["parentRef"].get("namespace") or own, answer["parentRef"].get("name", "")): answer
+        for answer in answers
+    }
+    return {key: answer["controllerName"] for key, answer in found.items() if key in asked}
 
 
 def no_consistent_hash(world: World, traffic: Traffic) -> Trouble | None:
     """What is to be said of requests that a gateway cannot keep together."""
-    for key, seen in (world.gateways or {}).items() if traffic.consistent_hash else ():
-        if seen.class_present and not _is_envoy_gateway(seen):
+    for key, controller in _controllers(world).items() if traffic.consistent_hash else ():
+        if not controller.startswith(_ENVOY_GATEWAY):
             return Trouble(
                 "ConsistentHashNotSupported",
-                f"traffic.consistentHash is set, and Gateway {key} is not of Envoy Gateway: GatewayClass"
-                f" {seen.class_name} has the controllerName {clean(seen.controller, _PATH)}; remove consistentHash, or"
-                " name a Gateway of another class in traffic.gateways",
+                f"traffic.consistentHash is set, and Gateway {key} is not of Envoy Gateway: its controller is"
+                f" {clean(controller, _PATH)}; remove consistentHash, or name only Gateways of Envoy Gateway in"
+                " traffic.gateways",
             )
     return None
 
 
 def find_policy_refusal(world: World, traffic: Traffic) -> Trouble | None:
     """Return the finding for requests that are not kept together, because Envoy Gateway does not take the policy."""
-    name = policy_name(world.key.name)
-    policy = world.children.get(Ref(BACKEND_TRAFFIC_POLICY, name))
-    if policy is None or traffic.consistent_hash is None:
-        return None
-    for condition in (one for ancestor in policy["status"]["ancestors"] for one in ancestor["conditions"]):
-        is_present = condition["observedGeneration"] == policy["metadata"]["generation"]
-        if is_present and condition["type"] == "Accepted" and condition["status"] == "False":
+    for condition in _acceptances(world) if traffic.consistent_hash else ():
+        if condition["status"] == "False":
             return Trouble(
                 "PolicyRefused",
-                f"Envoy Gateway refuses BackendTrafficPolicy {name}, by which traffic.consistentHash is"
-                f" enforced: {condition['reason']}: {condition['message']}",
+                f"Envoy Gateway refuses BackendTrafficPolicy {policy_name(world.key.name)}, by which"
+                f" traffic.consistentHash is enforced: {condition['reason']}: {condition['message']}",
             )
     return None
 
 
 def keeps_together(world: World) -> bool:
-    """Whether the gateway sends the requests of a sequence to one pod."""
+    """Whether the gateways have taken up that they send the requests of a sequence to one pod."""
     traffic = world.service.spec.traffic
-    if traffic is None or traffic.consistent_hash is None:
+    if traffic is None or traffic.consistent_hash is None or no_consistent_hash(world, traffic) is not None:
         return False
-    return no_consistent_hash(world, traffic) is None and find_policy_refusal(world, traffic) is None
+    accepted = _acceptances(world)
+    return bool(accepted) and all(condition["status"] == "True" for condition in accepted)
+
+
+def _policy(world: World) -> Mapping[str, Any] | None:
+    return world.children.get(Ref(BACKEND_TRAFFIC_POLICY, policy_name(world.key.name)))
+
+
+def _acceptances(world: World) -> list[Mapping[str, Any]]:
+    """Return the conditions Accepted that Envoy Gateway tells of the policy as it is now."""
+    policy = _policy(world)
+    return [
+        condition
+        for ancestor in (policy["status"]["ancestors"] if policy else ())
+        for condition in ancestor["conditions"]
+        if ancestor["controllerName"].startswith(_ENVOY_GATEWAY)
+        and condition["type"] == "Accepted"
+        and policy is not None
+        and condition["observedGeneration"] == policy["metadata"].get("generation")
+    ]
 
 
 def no_mirror(world: World) -> Trouble | None:

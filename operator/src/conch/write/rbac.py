@@ -77,7 +77,8 @@ _CHILD_REASONS: Final[dict[Kind, str]] = {
     JOB: "the warm-up of a revision, and the comparison of its answers, where the service asks for them",
     HTTP_ROUTE: "the way through a gateway, where the service names one; list and watch also find the routes of others"
     " that take its requests",
-    BACKEND_TRAFFIC_POLICY: "which requests go to the same pod, where the service asks Envoy Gateway for it",
+    BACKEND_TRAFFIC_POLICY: "at Gateways of Envoy Gateway: which requests go to the same pod, where the service asks"
+    " for that, and no request to a pod that is not ready, where it may be without pods",
 }
 
 # In the namespaces that the operator watches.

@@ -25,6 +25,7 @@ _JSON: Final = "application/json"
 # How a port of a pod is spoken to: a message begins with the byte of its channel; a port has two, for data and error.
 PORT_FORWARD: Final = "v4.channel.k8s.io"
 _CONNECT_SECONDS: Final = 10.0
+_CLOSE_SECONDS: Final = 1.0  # for the other side to agree that a connection is closed
 # A pod's own namespace, where a pod is who asks.
 _POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -117,10 +118,12 @@ class UserServer(Server):
                     proxy=client.proxy,
                     proxy_headers=client.proxy_headers,
                     server_hostname=client.server_hostname,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
                 )
         except aiohttp.WSServerHandshakeError as error:
             told = f"a connection to port {port} of pod {pod} is refused with HTTP status {error.status}"
-            raise CallError(error.status, "", f"{told}: it takes get and create on pods/portforward") from error
+            right = ": it takes get and create on pods/portforward" if error.status == 403 else ""
+            raise CallError(error.status, "", f"{told}{right}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise CallError(0, "Unreachable", unanswered(self.host, error)) from error
         except config.ConfigException as error:

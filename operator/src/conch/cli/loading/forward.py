@@ -19,10 +19,11 @@ from conch.cli.cluster import Cluster
 from conch.cli.options import Refused
 from conch.write.errors import CallError
 
-_LOOK_SECONDS: Final = 1.0
+_REFRESH_SECONDS: Final = 1.0
 _CHUNK: Final = 64 * 1024  # bytes
 _DATA, _ERROR = 0, 1  # the channels of a port; the first message of each is the port's number
 _HERE: Final = "127.0.0.1"
+_NOT_THE_PODS: Final = frozenset({0, 401, 403})  # what another pod would be refused with too; 0: no API server answers
 
 
 class Forward:
@@ -36,7 +37,7 @@ class Forward:
         self._turn = itertools.count()
         self._open: set[asyncio.Task[Any]] = set()
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read which pods are ready.
 
         Raises:
@@ -47,12 +48,12 @@ class Forward:
         )
         self._pods = ready_pods(slices)
 
-    async def keep_looking(self) -> None:
-        """Look each second; a look that fails leaves what is known."""
+    async def keep_fresh(self) -> None:
+        """Read them again each second; what is known stays where that fails."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_REFRESH_SECONDS)
             with contextlib.suppress(CallError):
-                await self.look()
+                await self.refresh()
 
     async def connect(self) -> aiohttp.ClientWebSocketResponse | None:
         """Open a connection to the pod whose turn it is, or the next one; None where no pod is ready.
@@ -60,22 +61,25 @@ class Forward:
         Raises:
             CallError: the way to the pods is closed.
         """
-        pods, first = self._pods, next(self._turn)
+        pods, first, last = self._pods, next(self._turn), None
         for place in range(len(pods)):
             pod = pods[(first + place) % len(pods)]
             try:
                 found = await self._cluster.server.connect_to_pod(self._cluster.namespace, pod, self._port)
             except CallError as error:
-                if not error.gone:
-                    self.lost = error.message
-                    raise
+                last = None if error.gone else error
+                if error.code in _NOT_THE_PODS:
+                    break
             else:
                 self.lost = ""
                 return found
+        if last is not None:
+            self.lost = last.message
+            raise last
         return None
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection, until one of its ends closes it."""
+        """Carry one connection, until one of its ends closes it: one half alone cannot be closed."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  it is one that the server has started
         self._open.add(task)
@@ -103,17 +107,17 @@ async def open_forward(cluster: Cluster, service: str, port: int) -> AsyncIterat
         Refused: no pod is ready.
     """
     forward = Forward(cluster, service, port)
-    await forward.look()
+    await forward.refresh()
     stream = await forward.connect()  # what is wrong with the way is told before anything is asked
     if stream is None:
         raise Refused(f"no EndpointSlice of Service {service} lists a ready pod")
     await stream.close()
     server = await asyncio.start_server(forward.carry, _HERE, 0)
-    looking = asyncio.create_task(forward.keep_looking())
+    refreshing = asyncio.create_task(forward.keep_fresh())
     try:
         yield f"{_HERE}:{server.sockets[0].getsockname()[1]}", forward
     finally:
-        looking.cancel()
+        refreshing.cancel()
         server.close()
         await forward.hang_up()
 
