@@ -13,7 +13,7 @@ from typing import Any
 from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, names
 from tests.serving import tools
 from tests.serving.processes import Process, until
-from tests.support.ports import free_port
+from tests.support.ports import free_port, listens
 
 BACKENDS = tools.REPOSITORY / "serving-image" / "backends"
 RESTRICTION = ",".join(names.RESTRICTED) + f":{names.CONTROL_HEADER}"
@@ -81,6 +81,8 @@ class Pod:
 
         `shm_size` gives it a /dev/shm of its own, in a mount namespace.
         """
+        ports = (self.http, self.grpc, self.metrics)  # a stub of one that was killed may hold them for a moment longer
+        until(lambda: not any(listens(port) for port in ports), "its ports are free", 10)
         tree = tools.triton()
         key = shlex.quote(str(self.root / "control" / "key"))
         flags = [

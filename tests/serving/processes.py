@@ -64,15 +64,6 @@ class Process:
             pass
         if number == signal.SIGKILL:
             self._process.wait(10)
-            until(self._is_alone, "the processes that it had started have ended", 10)
-
-    def _is_alone(self) -> bool:
-        """Whether nothing is left of the group: a stub of Triton's may hold a port for a moment longer."""
-        try:
-            os.killpg(self._process.pid, 0)
-        except ProcessLookupError:
-            return True
-        return False
 
 
 def until(condition: Callable[[], T | None], what: str, seconds: float = 30, process: Process | None = None) -> T:

@@ -41,3 +41,9 @@ def free_port() -> int:
                 continue
             return port
     raise AssertionError(f"all ports of this worker from {_FIRST} on are in use")
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of the loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

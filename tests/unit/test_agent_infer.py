@@ -80,8 +80,24 @@ async def test_a_triton_that_has_not_loaded_the_model(
             await endpoint.infer(None, REQUEST)
 
 
-async def test_a_model_that_is_not_described_is_not_waited_for() -> None:
-    """The Job asks what a revision serves before it sends requests."""
-    async with serving(NOT_LOADED, GOOD) as root, Endpoint(root, "m", deadline=time.monotonic() + 20) as endpoint:
+LOADS = (404, {"error": "Request for unknown model: 'm' has no available versions"})
+
+
+LOOKS = [(5, NOT_LOADED, True), (0, NOT_LOADED, False), (0, LOADS, True)]
+
+
+@pytest.mark.parametrize(("grace", "answer", "waits"), LOOKS)
+async def test_a_model_that_its_triton_loads_at_the_first_look_is_waited_for(
+    grace: float, answer: tuple[int, object], waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Triton that has restarted does not know the model, then loads it; one that serves others never knows it."""
+    monkeypatch.setattr(infer, "_GRACE", grace)
+    async with serving(answer, GOOD) as root, Endpoint(root, "m", deadline=time.monotonic() + 20) as endpoint:
+        if waits:
+            assert await endpoint.metadata() == {"outputs": []}
+        else:
+            with pytest.raises(Refused, match="unknown model"):
+                await endpoint.metadata()
+    async with serving(answer, GOOD) as root, Endpoint(root, "m") as endpoint:
         with pytest.raises(Refused, match="unknown model"):
             await endpoint.metadata()

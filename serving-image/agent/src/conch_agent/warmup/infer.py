@@ -24,6 +24,8 @@ _LOOK: Final = aiohttp.ClientTimeout(total=10)
 _CONNECT: Final = aiohttp.ClientTimeout(total=None, connect=5)  # an answer may take as long as the warm-up lasts
 # A request is sent so many times: it may itself be what ends a connection, and with it a Triton that has users.
 _TRIES: Final = 5
+_LOADING: Final = "has no available versions"  # what Triton 2.51 says of a model that it loads
+_GRACE: Final = 5.0  # seconds; a Triton that has just restarted does not know the model for a moment
 _FIRST_WAIT: Final = 0.5  # seconds after a lost connection, twice as many after the next: a pod leaves its Service
 _DOUBLINGS: Final = 3
 # Statuses by which a proxy between says that it lost the server; Triton's own errors are JSON.
@@ -60,6 +62,7 @@ class Endpoint:
         self._connections = connections
         self._deadline = deadline
         self._not_loaded = f"Request for unknown model: '{model}'"  # Triton 2.51
+        self._opened = time.monotonic()
         self._has_answered = False
         self.sent = 0
         self.losses: list[str] = []
@@ -116,6 +119,7 @@ class Endpoint:
                 await self._wait(f"no connection can be opened: {gone}")
             except Refused as refusal:
                 was_served = losses > 0 or was_away or (self.waits and (self._has_answered or method == "POST"))
+                was_served |= self.waits and (_LOADING in str(refusal) or time.monotonic() < self._opened + _GRACE)
                 if not (was_served and self._is_not_loaded(refusal)):
                     self.away = ""
                     raise
