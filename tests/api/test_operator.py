@@ -46,12 +46,13 @@ def test_a_restart_with_many_services_writes_nothing(cluster: Cluster, kube: Kub
     with Operator(cluster, log) as operator:
         kube.apply([isvc(f"s{number}") for number in range(MANY)], namespace)
         until(settled(kube, namespace, MANY), "all are Ready", 180)
+        until(lambda: len(kube.list(INFERENCE_SERVICE)) == MANY, "the services of earlier tests are deleted", 120)
         operator.stop()
         audit = Audit(cluster)
         operator.start()
         until(lambda: operator.said().count("watching") == 2, "it watches again", 60)
         time.sleep(15)
-        assert audit.writes(namespace) == []  # services of other tests may still be on their way out
+        assert audit.writes() == []
 
 
 def test_killed_at_random_moments_it_ends_at_the_same_objects(

@@ -81,7 +81,7 @@ class Pod:
 
         `shm_size` gives it a /dev/shm of its own, in a mount namespace.
         """
-        ports = (self.http, self.grpc, self.metrics)  # a stub of one that was killed may hold them for a moment longer
+        ports = (self.http, self.grpc, self.metrics)  # a killed Triton's backend process may hold them for a moment
         until(lambda: not any(listens(port) for port in ports), "its ports are free", 10)
         tree = tools.triton()
         key = shlex.quote(str(self.root / "control" / "key"))

@@ -12,7 +12,7 @@ from conch.observe import World, observe
 from conch.observe.gateways import GatewayKey
 from conch.plan import Refusal, unwritten
 from conch.traffic import InForce
-from conch.traffic.features import no_consistent_hash
+from conch.traffic.features import find_unsupported_hash
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
 
 PUBLIC = GatewayKey("infra", "public")
@@ -346,7 +346,7 @@ def test_where_nobody_watches_gateways_who_answers_for_the_route_tells_whether_r
     assert world.gateways is None
     traffic = world.service.spec.traffic
     assert traffic is not None
-    found = no_consistent_hash(world, traffic)
+    found = find_unsupported_hash(world, traffic)
     assert found is not None
     assert "its controller is envoy.example.com/controller" in found.message
 

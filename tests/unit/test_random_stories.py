@@ -557,13 +557,20 @@ def rollouts_of(world: World) -> dict[str, RolloutStatus | None]:
 
 
 PARTS = 4  # each is a test of its own, so that they run side by side
-SETTINGS = settings(max_examples=5, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("stories", [Rollouts, WithoutGateway, DrivenByKeda])
-def test_rollouts(stories: type[Rollouts], part: int) -> None:
-    """Some stories; where random ones are off, as in CI, those of the part's own seed."""
+@pytest.mark.parametrize(
+    ("stories", "count"),
+    [
+        pytest.param(stories, count, id=stories.__name__)
+        for stories, count in ((Rollouts, 10), (WithoutGateway, 5), (DrivenByKeda, 5))
+    ],
+)
+def test_rollouts(stories: type[Rollouts], count: int, part: int) -> None:
+    """So many stories; where random ones are off, as in CI, those of the part's own seed."""
     machine = type(f"{stories.__name__}{part}", (stories,), {})
-    run_state_machine_as_test(seed(part)(machine) if SETTINGS.derandomize else machine, settings=SETTINGS)
+    own = settings(SETTINGS, max_examples=count)
+    run_state_machine_as_test(seed(part)(machine) if SETTINGS.derandomize else machine, settings=own)

@@ -17,16 +17,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from conch import logs
-from conch.api.kinds import (
-    BACKEND_TRAFFIC_POLICY,
-    GATEWAYS,
-    HTTP_ROUTE,
-    INFERENCE_SERVICE,
-    SCALED_OBJECT,
-    WATCHED,
-    Kind,
-    kind_of,
-)
+from conch.api.kinds import ADD_ONS, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, kind_of
 from conch.claims import Claims
 from conch.contests import Contests
 from conch.desire import Images
@@ -45,12 +36,6 @@ from conch.write.leader import lead, resign
 
 # How often a cluster that lacks an API is asked whether it has come.
 DISCOVERY_SECONDS: Final = 30
-# What others may install after Conch.
-_LATE: Final = {
-    "the Gateway API": (HTTP_ROUTE, *GATEWAYS),
-    "Envoy Gateway": (BACKEND_TRAFFIC_POLICY,),
-    "KEDA": (SCALED_OBJECT,),
-}
 _log = structlog.get_logger("conch")
 
 
@@ -100,7 +85,7 @@ async def act(
     stop = asyncio.Event()
     try:
         async with asyncio.TaskGroup() as group:
-            for what, late in _LATE.items():  # they ask before kopf does, lest they miss the change
+            for what, late in ADD_ONS.items():  # they ask before kopf does, lest they miss the change
                 if late[0] in kinds:
                     group.create_task(_begin_anew_with(server, what, late))
             group.create_task(run_kopf(registry, settings.namespaces, settings.identity, stop, take_signals))

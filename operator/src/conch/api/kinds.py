@@ -70,15 +70,20 @@ CHILDREN: Final = (
     HTTP_ROUTE,
     BACKEND_TRAFFIC_POLICY,
 )
-# Of these the predictor and all variants have one together.
+# One object for the predictor and all variants together.
 SHARED: Final = frozenset({HTTP_ROUTE, BACKEND_TRAFFIC_POLICY})
 WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD, ENDPOINT_SLICE)
 # A child where KEDA drives the pods, and watched only there. Its name is its autoscaler's, so one follows the other.
 SCALERS: Final = (AUTOSCALER, SCALED_OBJECT)
 # Nobody's children: services name them. A GatewayClass is of the cluster, not of a namespace.
 GATEWAYS: Final = (GATEWAY, GATEWAY_CLASS)
-# A cluster may lack these: others install them.
-OPTIONAL: Final = frozenset({SCALED_OBJECT, HTTP_ROUTE, BACKEND_TRAFFIC_POLICY, *GATEWAYS})
+# APIs that a cluster may lack, because they are installed apart from Conch.
+ADD_ONS: Final[Mapping[str, tuple[Kind, ...]]] = {
+    "the Gateway API": (HTTP_ROUTE, *GATEWAYS),
+    "Envoy Gateway": (BACKEND_TRAFFIC_POLICY,),
+    "KEDA": (SCALED_OBJECT,),
+}
+OPTIONAL: Final = frozenset(kind for kinds in ADD_ONS.values() for kind in kinds)
 
 _BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, SCALED_OBJECT, *GATEWAYS, EVENT, LEASE)}
 

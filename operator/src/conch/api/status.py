@@ -49,7 +49,7 @@ class ModelWarning(Part):
     """A fact about a model that does not stop it."""
 
     reason: Text
-    """ConfigOverridden, ModelRenamed or CalleeMissing."""
+    """ConfigOverridden, ModelRenamed, CalleeMissing, SequenceState or WarmupChanged."""
     message: Text = ""
     """What differs, and what to do about it."""
 

@@ -121,13 +121,16 @@ async def _against(
 
 
 async def _children(server: UserServer, kind: Kind, key: ServiceKey, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List what a service has of a kind. Kubernetes' own roles name no routes and policies; it may have none."""
+    """List a service's objects of a kind; empty without the right to it, if the spec requires none.
+
+    Kubernetes' own roles (view, edit) include neither routes nor policies.
+    """
     try:
         return await server.list(kind, key.namespace, f"{names.LABEL_SERVICE}={key.name}")
     except CallError as error:
         traffic = body["spec"].get("traffic") or {}
-        asked = {HTTP_ROUTE: "gateways", BACKEND_TRAFFIC_POLICY: "consistentHash"}
-        if error.code == 403 and kind in asked and not traffic.get(asked[kind]):
+        required_by = {HTTP_ROUTE: "gateways", BACKEND_TRAFFIC_POLICY: "consistentHash"}
+        if error.code == 403 and kind in required_by and not traffic.get(required_by[kind]):
             return []
         raise
 

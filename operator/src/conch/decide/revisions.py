@@ -10,7 +10,7 @@ from conch.decide.sleep import asleep
 from conch.decide.trouble import trouble
 from conch.decide.warm import warmed
 from conch.observe import World
-from conch.traffic import keeps_together
+from conch.traffic import has_session_affinity
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE, SEQUENCE_STATE_MESSAGE
 
@@ -81,20 +81,20 @@ def _models(world: World, name: str) -> tuple[ModelStatus, ...]:
     """Return the models as pods report them, the least advanced pod first; those of before while no pod reports."""
     before = world.service.status.revision(name)
     models_before = before.models if before else ()
-    told: dict[str, ModelReport] = {}
+    reports: dict[str, ModelReport] = {}
     for pod in world.pods_of(name):
         for model in pod.report.models if pod.report else ():
-            known = told.get(model.name)
+            known = reports.get(model.name)
             if known is None or _ORDER.index(model.state) < _ORDER.index(known.state):
-                told[model.name] = model
-    known_before = {model.name: model for model in models_before}
-    models = [_model(world, name, model, known_before.get(model.name)) for model in told.values()]
-    separates = _separates_sequences(world, name)
-    return tuple(_with_sequence_warning(model, separates) for model in models or models_before)
+                reports[model.name] = model
+    by_name = {model.name: model for model in models_before}
+    models = [_build_model(world, name, report, by_name.get(report.name)) for report in reports.values()]
+    is_split = _is_split_over_pods(world, name)
+    return tuple(_with_sequence_warning(model, is_split=is_split) for model in models or models_before)
 
 
-def _model(world: World, revision: str, model: ModelReport, before: ModelStatus | None) -> ModelStatus:
-    """Return the status of a model: its warnings over all pods, or those of before while no pod has its content."""
+def _build_model(world: World, revision: str, model: ModelReport, before: ModelStatus | None) -> ModelStatus:
+    """Build the status of a model: with the warnings of all pods, or the previous ones until a pod has its content."""
     reports = [each for pod in world.pods_of(revision) if pod.report for each in pod.report.models]
     fetched = [each for each in reports if each.name == model.name and each.digest]
     found = {
@@ -119,14 +119,14 @@ def _model(world: World, revision: str, model: ModelReport, before: ModelStatus 
 
 
 def _has_sequences(model: ModelStatus) -> bool:
-    """Whether a model has sequences; an operator that did not keep that has kept the warning."""
+    """Whether a model has sequences. Earlier operators recorded only the warning."""
     return model.sequences or any(warning.reason == SEQUENCE_STATE for warning in model.warnings)
 
 
-def _with_sequence_warning(model: ModelStatus, separates: bool) -> ModelStatus:
-    """Return the model with the warning about sequences if it has them, and their requests are separated."""
+def _with_sequence_warning(model: ModelStatus, *, is_split: bool) -> ModelStatus:
+    """Return the model with the warning SequenceState if it has sequences and their requests are split over pods."""
     warnings = [warning for warning in model.warnings if warning.reason != SEQUENCE_STATE]
-    if _has_sequences(model) and separates:
+    if _has_sequences(model) and is_split:
         warnings.append(ModelWarning(reason=SEQUENCE_STATE, message=SEQUENCE_STATE_MESSAGE))
     found = {
         "sequences": _has_sequences(model),
@@ -135,10 +135,10 @@ def _with_sequence_warning(model: ModelStatus, separates: bool) -> ModelStatus:
     return model.model_copy(update=found)
 
 
-def _separates_sequences(world: World, revision: str) -> bool:
-    """Whether requests of one client may reach several pods of a revision, or others' pods."""
+def _is_split_over_pods(world: World, revision: str) -> bool:
+    """Whether requests of one client may reach several pods, of this revision or of another one."""
     several = max(ceiling_of(world.service), world.replicas(revision)) > 1
-    return _is_shared_out(world.service) or (several and not keeps_together(world))
+    return _is_shared_out(world.service) or (several and not has_session_affinity(world))
 
 
 def _is_shared_out(service: InferenceService) -> bool:

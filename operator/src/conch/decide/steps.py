@@ -108,7 +108,7 @@ def with_steps(memory: RolloutStatus, steps: tuple[StepInForce, ...], now: float
         now: seconds since the epoch.
     """
     if not 0 <= memory.step <= len(memory.steps or steps):
-        memory = memory.model_copy(update={"step": 0})  # not written by an operator: only the weight is known
+        memory = memory.model_copy(update={"step": 0})  # out of range, a foreign write: only the weight counts
     elif memory.steps == steps:
         return memory
     if not memory.steps:  # it begins, or an operator that kept no steps began it

@@ -15,6 +15,8 @@ from conch_contract import names
 # <track>-<hash>, as decide/naming.py makes them, and its Jobs.
 _REVISION: Final = re.compile(r"(?P<track>.+)-[bcdfghjklmnpqrstvwxz2456789]{10}(?P<job>-warmup|-parity)?")
 
+_SHARED: Final = frozenset(kind.name for kind in SHARED)
+
 
 def revision_of(body: Mapping[str, Any]) -> str:
     """Return the revision of a child; empty where it is of none, as the root Service and the route are.
@@ -36,7 +38,7 @@ def variant_of(body: Mapping[str, Any]) -> str:
     >>> variant_of({"kind": "Service", "metadata": {"name": "magika-beta", "labels": labels}})
     'beta'
     """
-    if body.get("kind") in {kind.name for kind in SHARED}:
+    if body.get("kind") in _SHARED:
         return ""
     labels, name = labels_of(body), str(body["metadata"].get("name", ""))
     variant, service = str(labels.get(names.LABEL_VARIANT, "")), labels.get(names.LABEL_SERVICE, "")

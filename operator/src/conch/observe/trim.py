@@ -128,30 +128,25 @@ def _conditions(status: Mapping[str, Any], *types: str) -> dict[str, Any]:
 
 def _route_status(status: Mapping[str, Any]) -> dict[str, Any]:
     """Return what each gateway says of a route, and of which generation of it."""
-    fields = ("type", "status", "reason", "message", "observedGeneration")
     return {
         "parents": [
-            {
-                "parentRef": mapping(parent.get("parentRef")),
-                "controllerName": parent.get("controllerName", ""),
-                "conditions": [{key: c.get(key, "") for key in fields} for c in mappings(parent.get("conditions"))],
-            }
+            {"parentRef": mapping(parent.get("parentRef")), **_controller_conditions(parent)}
             for parent in mappings(status.get("parents"))
         ]
     }
 
 
 def _policy_status(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a gateway says of a policy, and of which generation of it."""
+    """Return the conditions of a policy by controller."""
+    return {"ancestors": [_controller_conditions(ancestor) for ancestor in mappings(status.get("ancestors"))]}
+
+
+def _controller_conditions(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one controller's conditions of an object of the Gateway API, with the generation that they are of."""
     fields = ("type", "status", "reason", "message", "observedGeneration")
     return {
-        "ancestors": [
-            {
-                "controllerName": text(ancestor.get("controllerName")),
-                "conditions": [{key: c.get(key, "") for key in fields} for c in mappings(ancestor.get("conditions"))],
-            }
-            for ancestor in mappings(status.get("ancestors"))
-        ]
+        "controllerName": text(entry.get("controllerName")),
+        "conditions": [{key: c.get(key, "") for key in fields} for c in mappings(entry.get("conditions"))],
     }
 
 

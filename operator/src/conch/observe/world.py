@@ -234,7 +234,7 @@ class World:
         return tuple(self.of_variant(name) for name in sorted({variant_of(c) for c in self.children.values()} - asked))
 
     def of_variant(self, name: str) -> "World":
-        """One variant's part of this world, and the route, which all share; an empty name means the predictor."""
+        """One variant's part of this world, and the shared objects; an empty name means the predictor."""
         children = {r: c for r, c in self.children.items() if r.kind in SHARED or variant_of(c) == name}
         return replace(
             self,

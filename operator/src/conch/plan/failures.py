@@ -6,6 +6,7 @@ from conch.api import InferenceService
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, SHARED, Ref
 from conch.decide import Unwritten
 from conch.plan.actions import Refusal
+from conch.traffic.policy import is_policy_required
 
 # Failed attempts in a row from which on an error that may pass is reported.
 LASTING: int = 3
@@ -26,8 +27,8 @@ def unwritten(
     variants = ["", *(variant.name for variant in service.spec.variants)]
     found: dict[str, Unwritten] = {}
     for refusal in refusals:
-        if refusal.ref.kind == BACKEND_TRAFFIC_POLICY and not asks_for_policy(service):
-            continue  # nobody has asked for it: without it Envoy does as it does by itself
+        if refusal.ref.kind == BACKEND_TRAFFIC_POLICY and not is_policy_required(service):
+            continue
         lasts = refusal.final or refusal.lasts or attempts.get(refusal.ref, 0) >= LASTING
         why = Unwritten(refusal.reason, refusal.message, lasts=lasts, final=refusal.final)
         for variant in variants if refusal.ref.kind in SHARED else [_variant(service, variants, refusal.ref)]:
@@ -35,11 +36,6 @@ def unwritten(
             if known is None or (lasts and not known.lasts):
                 found[variant] = why
     return found
-
-
-def asks_for_policy(service: InferenceService) -> bool:
-    """Whether the spec asks for something that only a BackendTrafficPolicy brings about."""
-    return service.spec.traffic is not None and service.spec.traffic.consistent_hash is not None
 
 
 def _variant(service: InferenceService, variants: Sequence[str], ref: Ref) -> str:

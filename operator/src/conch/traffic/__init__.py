@@ -7,7 +7,7 @@ May not enter: which split is wanted (that is `decide`), calls.
 from conch.api import InferenceService
 from conch.api.meta import Manifest
 from conch.observe import World
-from conch.traffic.features import keeps_together, mirrors_for_sure, no_mirror
+from conch.traffic.features import has_session_affinity, mirrors_for_sure, no_mirror
 from conch.traffic.gateway import GatewayRouter, MirrorRouter
 from conch.traffic.router import InForce, Shares, TrafficRouter, Way
 from conch.traffic.service import (
@@ -29,8 +29,8 @@ __all__ = [
     "TrafficRouter",
     "Way",
     "find_endpoint_lag",
+    "has_session_affinity",
     "is_written",
-    "keeps_together",
     "mirrors_for_sure",
     "no_mirror",
     "root",

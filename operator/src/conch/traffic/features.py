@@ -17,7 +17,7 @@ from conch.traffic.policy import policy_name
 _TIMEOUT: Final = "HTTPRouteRequestTimeout"
 _MIRROR: Final = "HTTPRouteRequestMirror"
 _PERCENTAGE: Final = "HTTPRouteRequestPercentageMirror"
-_ENVOY_GATEWAY: Final = "gateway.envoyproxy.io/"  # what its controllerName begins with, unless somebody renamed it
+_ENVOY_GATEWAY: Final = "gateway.envoyproxy.io/"  # prefix of its controllerName by default
 _PATH: Final = 120  # bytes of a path of a foreign route in a sentence
 
 
@@ -78,8 +78,8 @@ def no_timeout(world: World, traffic: Traffic) -> Trouble | None:
     )
 
 
-def is_of_envoy_gateway(world: World) -> bool:
-    """Whether one of the service's Gateways is of Envoy Gateway; while no controller is known, as it was before."""
+def has_envoy_gateway(world: World) -> bool:
+    """Whether a Gateway of the service is of Envoy Gateway; without a known controller: whether a policy exists."""
     controllers = _controllers(world)
     if not controllers:
         return _policy(world) is not None
@@ -87,25 +87,25 @@ def is_of_envoy_gateway(world: World) -> bool:
 
 
 def _controllers(world: World) -> dict[GatewayKey, str]:
-    """Return the controllerName of each of the service's Gateways, as far as it is known.
+    """Return the known controllerNames of the service's Gateways.
 
-    Where nobody watches Gateways, the controllers are known that have answered to the route.
+    Source: the GatewayClasses; without a watch on Gateways, the parents in the route's status.
     """
     if world.gateways is not None:
         return {key: seen.controller for key, seen in world.gateways.items() if seen.controller}
     traffic, own = world.service.spec.traffic, world.key.namespace
-    asked = {GatewayKey(each.namespace or own, each.name) for each in (traffic.gateways if traffic else ())}
+    named = {GatewayKey(each.namespace or own, each.name) for each in (traffic.gateways if traffic else ())}
     route = world.children.get(Ref(HTTP_ROUTE, world.key.name))
     answers = route["status"]["parents"] if route else ()
     found = {
         GatewayKey(answer["parentRef"].get("namespace") or own, answer["parentRef"].get("name", "")): answer
         for answer in answers
     }
-    return {key: answer["controllerName"] for key, answer in found.items() if key in asked}
+    return {key: answer["controllerName"] for key, answer in found.items() if key in named}
 
 
-def no_consistent_hash(world: World, traffic: Traffic) -> Trouble | None:
-    """What is to be said of requests that a gateway cannot keep together."""
+def find_unsupported_hash(world: World, traffic: Traffic) -> Trouble | None:
+    """Return the finding for a Gateway that cannot enforce traffic.consistentHash."""
     for key, controller in _controllers(world).items() if traffic.consistent_hash else ():
         if not controller.startswith(_ENVOY_GATEWAY):
             return Trouble(
@@ -118,8 +118,8 @@ def no_consistent_hash(world: World, traffic: Traffic) -> Trouble | None:
 
 
 def find_policy_refusal(world: World, traffic: Traffic) -> Trouble | None:
-    """Return the finding for requests that are not kept together, because Envoy Gateway does not take the policy."""
-    for condition in _acceptances(world) if traffic.consistent_hash else ():
+    """Return the finding for traffic.consistentHash without effect, because Envoy Gateway rejects the policy."""
+    for condition in _accepted_conditions(world) if traffic.consistent_hash else ():
         if condition["status"] == "False":
             return Trouble(
                 "PolicyRefused",
@@ -129,29 +129,30 @@ def find_policy_refusal(world: World, traffic: Traffic) -> Trouble | None:
     return None
 
 
-def keeps_together(world: World) -> bool:
-    """Whether the gateways have taken up that they send the requests of a sequence to one pod."""
+def has_session_affinity(world: World) -> bool:
+    """Whether all Gateways have accepted that requests with the same header go to the same pod."""
     traffic = world.service.spec.traffic
-    if traffic is None or traffic.consistent_hash is None or no_consistent_hash(world, traffic) is not None:
+    if traffic is None or traffic.consistent_hash is None or find_unsupported_hash(world, traffic) is not None:
         return False
-    accepted = _acceptances(world)
-    return bool(accepted) and all(condition["status"] == "True" for condition in accepted)
+    conditions = _accepted_conditions(world)
+    return bool(conditions) and all(condition["status"] == "True" for condition in conditions)
 
 
 def _policy(world: World) -> Mapping[str, Any] | None:
     return world.children.get(Ref(BACKEND_TRAFFIC_POLICY, policy_name(world.key.name)))
 
 
-def _acceptances(world: World) -> list[Mapping[str, Any]]:
-    """Return the conditions Accepted that Envoy Gateway tells of the policy as it is now."""
+def _accepted_conditions(world: World) -> list[Mapping[str, Any]]:
+    """Return Envoy Gateway's conditions Accepted of the policy's present generation."""
     policy = _policy(world)
+    if policy is None:
+        return []
     return [
         condition
-        for ancestor in (policy["status"]["ancestors"] if policy else ())
+        for ancestor in policy["status"]["ancestors"]
         for condition in ancestor["conditions"]
         if ancestor["controllerName"].startswith(_ENVOY_GATEWAY)
         and condition["type"] == "Accepted"
-        and policy is not None
         and condition["observedGeneration"] == policy["metadata"].get("generation")
     ]
 

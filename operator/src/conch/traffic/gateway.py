@@ -15,8 +15,8 @@ from conch.observe.gateways import GatewayKey, SeenGateway, SeenGateways
 from conch.traffic.features import (
     find_hostname_conflict,
     find_policy_refusal,
+    find_unsupported_hash,
     missing,
-    no_consistent_hash,
     no_mirror,
     no_timeout,
 )
@@ -65,7 +65,7 @@ class GatewayRouter:
         lacks = (
             find_hostname_conflict(world)
             or no_timeout(world, self._traffic)
-            or no_consistent_hash(world, self._traffic)
+            or find_unsupported_hash(world, self._traffic)
             or find_policy_refusal(world, self._traffic)
         )
         if trouble is None:

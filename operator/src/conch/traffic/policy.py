@@ -1,4 +1,4 @@
-"""The BackendTrafficPolicy of a service: what only Envoy Gateway does, and the Gateway API has no field for.
+"""The BackendTrafficPolicy of a service: features of Envoy Gateway without a field in the Gateway API.
 
 Source: gateway.envoyproxy.io, the API reference (v1alpha1) and the page "Load Balancing".
 """
@@ -9,23 +9,29 @@ from conch.api.meta import Manifest, child
 from conch.api.traffic import ConsistentHash
 
 
+def is_policy_required(service: InferenceService) -> bool:
+    """Whether a field of the spec has no effect without the policy; else it is written on a best-effort basis."""
+    return service.spec.traffic is not None and service.spec.traffic.consistent_hash is not None
+
+
 def policy_name(service: str) -> str:
-    """Return the name of a service's policy: not the service's own, which people may give to a policy of theirs."""
+    """Return the name of a service's policy; not the service's name, which users give to policies of their own."""
     return f"{service}-traffic"
 
 
-def backend_traffic_policy(service: InferenceService, hashed: ConsistentHash | None) -> Manifest:
-    """Build the policy of the service's route; what a policy of the Gateway says besides holds on (mergeType).
+def backend_traffic_policy(service: InferenceService, consistent_hash: ConsistentHash | None) -> Manifest:
+    """Build the policy of the service's route; mergeType keeps the other fields of a policy of the Gateway.
 
-    While no pod is ready, requests are answered with 503: Envoy would send them to pods that are not.
+    panicThreshold 0: without a ready pod the answer is 503. By default Envoy then sends requests to pods that are not
+    ready.
 
     Args:
         service: the service as a whole.
-        hashed: its spec.traffic.consistentHash, where the Gateways can enforce it.
+        consistent_hash: spec.traffic.consistentHash, if all Gateways can enforce it.
     """
     target = {"group": HTTP_ROUTE.group, "kind": HTTP_ROUTE.name, "name": service.metadata.name}
     spec: Manifest = {"targetRefs": [target], "mergeType": "StrategicMerge", "healthCheck": {"panicThreshold": 0}}
-    if hashed is not None:
-        by_header = {"type": "Header", "header": {"name": hashed.header}}
+    if consistent_hash is not None:
+        by_header = {"type": "Header", "header": {"name": consistent_hash.header}}
         spec["loadBalancer"] = {"type": "ConsistentHash", "consistentHash": by_header}
     return {**child(service, BACKEND_TRAFFIC_POLICY, policy_name(service.metadata.name)), "spec": spec}

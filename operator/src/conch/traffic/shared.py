@@ -13,7 +13,7 @@ from conch.api.times import format_time
 from conch.observe import World
 from conch.observe.compare import says
 from conch.observe.fields import annotations_of, moment
-from conch.traffic.features import is_of_envoy_gateway, no_consistent_hash
+from conch.traffic.features import find_unsupported_hash, has_envoy_gateway
 from conch.traffic.gateway import GatewayRouter
 from conch.traffic.policy import backend_traffic_policy
 from conch.traffic.route import http_route, matches
@@ -34,15 +34,15 @@ class _Next:
 
 
 def shared_resources(world: World, ways: Sequence[Way]) -> list[Manifest]:
-    """Return the objects that the predictor and all variants share: where there is a gateway, the route."""
+    """Return the objects that the predictor and all variants share: with Gateways, the route and perhaps its policy."""
     following, traffic = _next(world, ways), world.service.spec.traffic
     if following is None or traffic is None:
         return []
-    hashed = None if no_consistent_hash(world, traffic) else traffic.consistent_hash
-    may_sleep = any(not way.service.spec.predictor.min_replicas for way in ways)
-    if hashed is None and not (may_sleep and is_of_envoy_gateway(world)):
+    consistent_hash = None if find_unsupported_hash(world, traffic) else traffic.consistent_hash
+    may_scale_to_zero = any(not way.service.spec.predictor.min_replicas for way in ways)
+    if consistent_hash is None and not (may_scale_to_zero and has_envoy_gateway(world)):
         return [following.route]
-    return [following.route, backend_traffic_policy(world.service, hashed)]
+    return [following.route, backend_traffic_policy(world.service, consistent_hash)]
 
 
 def is_written(world: World, ways: Sequence[Way]) -> bool:

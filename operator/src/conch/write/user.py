@@ -121,9 +121,9 @@ class UserServer(Server):
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
                 )
         except aiohttp.WSServerHandshakeError as error:
-            told = f"a connection to port {port} of pod {pod} is refused with HTTP status {error.status}"
-            right = ": it takes get and create on pods/portforward" if error.status == 403 else ""
-            raise CallError(error.status, "", f"{told}{right}") from error
+            message = f"a connection to port {port} of pod {pod} is refused with HTTP status {error.status}"
+            remedy = ": it takes get and create on pods/portforward" if error.status == 403 else ""
+            raise CallError(error.status, "", f"{message}{remedy}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise CallError(0, "Unreachable", unanswered(self.host, error)) from error
         except config.ConfigException as error:

@@ -23,25 +23,25 @@ _REFRESH_SECONDS: Final = 1.0
 _CHUNK: Final = 64 * 1024  # bytes
 _DATA, _ERROR = 0, 1  # the channels of a port; the first message of each is the port's number
 _HERE: Final = "127.0.0.1"
-_NOT_THE_PODS: Final = frozenset({0, 401, 403})  # what another pod would be refused with too; 0: no API server answers
+_FOR_ALL_PODS: Final = frozenset({0, 401, 403})  # HTTP statuses that do not depend on the pod; 0: no answer
 
 
 class Forward:
-    """The port, and what it knows of the pods behind it."""
+    """Forwards connections to the ready pods of a Service, in turn."""
 
     def __init__(self, cluster: Cluster, service: str, port: int) -> None:
-        """Lead to this port of the pods of a Service."""
-        self.lost = ""  # why the last connection could not be made, if that is the way's fault and not the pods'
+        """Forward to this port of the pods."""
+        self.error = ""  # why the API server did not forward the last connection; empty: it did, or no pod is ready
         self._cluster, self._service, self._port = cluster, service, port
         self._pods: list[str] = []
         self._turn = itertools.count()
         self._open: set[asyncio.Task[Any]] = set()
 
     async def refresh(self) -> None:
-        """Read which pods are ready.
+        """Read the EndpointSlices.
 
         Raises:
-            CallError: they cannot be read.
+            CallError: the API server does not return them.
         """
         slices = await self._cluster.server.list(
             ENDPOINT_SLICE, self._cluster.namespace, f"{LABEL_SERVICE_NAME}={self._service}"
@@ -49,17 +49,17 @@ class Forward:
         self._pods = ready_pods(slices)
 
     async def keep_fresh(self) -> None:
-        """Read them again each second; what is known stays where that fails."""
+        """Read the EndpointSlices each second; a failed read leaves the pods as they are."""
         while True:
             await asyncio.sleep(_REFRESH_SECONDS)
             with contextlib.suppress(CallError):
                 await self.refresh()
 
     async def connect(self) -> aiohttp.ClientWebSocketResponse | None:
-        """Open a connection to the pod whose turn it is, or the next one; None where no pod is ready.
+        """Open a connection to the next pod, or the one after it; None without a ready pod.
 
         Raises:
-            CallError: the way to the pods is closed.
+            CallError: the API server forwards to none of them.
         """
         pods, first, last = self._pods, next(self._turn), None
         for place in range(len(pods)):
@@ -68,30 +68,30 @@ class Forward:
                 found = await self._cluster.server.connect_to_pod(self._cluster.namespace, pod, self._port)
             except CallError as error:
                 last = None if error.gone else error
-                if error.code in _NOT_THE_PODS:
+                if error.code in _FOR_ALL_PODS:
                     break
             else:
-                self.lost = ""
+                self.error = ""
                 return found
         if last is not None:
-            self.lost = last.message
+            self.error = last.message
             raise last
         return None
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection, until one of its ends closes it: one half alone cannot be closed."""
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward one connection until either end closes it; the protocol cannot close one direction alone."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  it is one that the server has started
+        assert task is not None  # noqa: S101  asyncio's server runs this in a task
         self._open.add(task)
         try:
             with contextlib.suppress(CallError, OSError):
                 if stream := await self.connect():
-                    await _carry(stream, reader, writer)
+                    await _forward(stream, reader, writer)
         finally:
             self._open.discard(task)
             writer.close()
 
-    async def hang_up(self) -> None:
+    async def close(self) -> None:
         """End all connections."""
         for task in self._open:
             task.cancel()
@@ -100,26 +100,26 @@ class Forward:
 
 @contextlib.asynccontextmanager
 async def open_forward(cluster: Cluster, service: str, port: int) -> AsyncIterator[tuple[str, Forward]]:
-    """Yield host:port of this machine, as long as it is used.
+    """Yield host:port of this machine and the forwarder behind it.
 
     Raises:
-        CallError: the user may not forward ports, or the pods cannot be read.
+        CallError: the API server refuses the forward, or does not return the EndpointSlices.
         Refused: no pod is ready.
     """
     forward = Forward(cluster, service, port)
     await forward.refresh()
-    stream = await forward.connect()  # what is wrong with the way is told before anything is asked
+    stream = await forward.connect()  # reports a missing right before the first request
     if stream is None:
         raise Refused(f"no EndpointSlice of Service {service} lists a ready pod")
     await stream.close()
-    server = await asyncio.start_server(forward.carry, _HERE, 0)
+    server = await asyncio.start_server(forward.serve, _HERE, 0)
     refreshing = asyncio.create_task(forward.keep_fresh())
     try:
         yield f"{_HERE}:{server.sockets[0].getsockname()[1]}", forward
     finally:
         refreshing.cancel()
         server.close()
-        await forward.hang_up()
+        await forward.close()
 
 
 def ready_pods(slices: list[dict[str, Any]]) -> list[str]:
@@ -135,16 +135,16 @@ def ready_pods(slices: list[dict[str, Any]]) -> list[str]:
     )
 
 
-async def _carry(
+async def _forward(
     stream: aiohttp.ClientWebSocketResponse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    ways = [asyncio.create_task(_send(stream, reader)), asyncio.create_task(_receive(stream, writer))]
+    directions = [asyncio.create_task(_send(stream, reader)), asyncio.create_task(_receive(stream, writer))]
     try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in ways:
+        for task in directions:
             task.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+        await asyncio.gather(*directions, return_exceptions=True)
         await stream.close()
 
 
@@ -154,13 +154,13 @@ async def _send(stream: aiohttp.ClientWebSocketResponse, reader: asyncio.StreamR
 
 
 async def _receive(stream: aiohttp.ClientWebSocketResponse, writer: asyncio.StreamWriter) -> None:
-    begun = False
+    has_begun = False
     async for message in stream:
         if not isinstance(message.data, bytes) or message.data[:1] == bytes([_ERROR]):
-            if len(message.data) > 3:  # more than the port's number: the pod refused, or broke it off
+            if len(message.data) > 3:  # more than the port's number: the kubelet reports an error
                 return
-        elif begun:
+        elif has_begun:
             writer.write(message.data[1:])
             await writer.drain()
         else:
-            begun = True
+            has_begun = True

@@ -86,5 +86,5 @@ async def open_way(
             yield way
             return
     async with open_forward(cluster, service.track, PORTS[wish.protocol]) as (address, forward):
-        told = f"through the API server, to the ready pods of {service.track}"
-        yield Way(address, told=told, lost=lambda: forward.lost)
+        description = f"through the API server, to the ready pods of {service.track}"
+        yield Way(address, told=description, lost=lambda: forward.error)

@@ -24,8 +24,8 @@ _LOOK: Final = aiohttp.ClientTimeout(total=10)
 _CONNECT: Final = aiohttp.ClientTimeout(total=None, connect=5)  # an answer may take as long as the warm-up lasts
 # A request is sent so many times: it may itself be what ends a connection, and with it a Triton that has users.
 _TRIES: Final = 5
-_LOADING: Final = "has no available versions"  # what Triton 2.51 says of a model that it loads
-_GRACE: Final = 5.0  # seconds; a Triton that has just restarted does not know the model for a moment
+_LOADING: Final = "has no available versions"  # Triton 2.51, while it loads the model
+_GRACE: Final = 5.0  # seconds from the start in which a Triton without the model may have just restarted
 _FIRST_WAIT: Final = 0.5  # seconds after a lost connection, twice as many after the next: a pod leaves its Service
 _DOUBLINGS: Final = 3
 # Statuses by which a proxy between says that it lost the server; Triton's own errors are JSON.
@@ -119,8 +119,7 @@ class Endpoint:
                 await self._wait(f"no connection can be opened: {gone}")
             except Refused as refusal:
                 was_served = losses > 0 or was_away or (self.waits and (self._has_answered or method == "POST"))
-                was_served |= self.waits and (_LOADING in str(refusal) or time.monotonic() < self._opened + _GRACE)
-                if not (was_served and self._is_not_loaded(refusal)):
+                if not (self._is_not_loaded(refusal) and (was_served or self._may_load(refusal))):
                     self.away = ""
                     raise
                 await self._wait(f"the model is not loaded: {refusal}")
@@ -131,6 +130,11 @@ class Endpoint:
     def _is_not_loaded(self, refusal: Refused) -> bool:
         """Whether it is the answer of a Triton that took another's place and has not loaded this model yet."""
         return str(refusal).startswith(self._not_loaded)
+
+    def _may_load(self, refusal: Refused) -> bool:
+        """Whether a model without any answer so far may be loaded: its Triton restarted just before the first look."""
+        is_loading, is_early = _LOADING in str(refusal), time.monotonic() < self._opened + _GRACE
+        return self.waits and (is_loading or is_early)
 
     async def _wait(self, why: str) -> None:
         """Wait for a server that is away; raises TritonGone once the deadline is over."""
