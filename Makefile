@@ -19,6 +19,10 @@ PYTEST_ARGS ?=
 API_WORKERS ?= 5
 E2E_WORKERS ?= 3
 
+# Python keeps what it compiles, whatever the caller's shell has: else each start of a program or of pytest's workers
+# compiles it all again.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 PY := $(BIN)/python
 CHART := charts/conch
