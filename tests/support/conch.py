@@ -6,19 +6,27 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 from tests.cluster import clients
 from tests.support.place import Place
 
+# All pods of the local cluster weigh eight times as much as a process of this machine (tests/cluster/cgroups.py). At
+# this priority a load run weighs as much as they do together, and keeps to its schedule.
+_PRIORITY: Final = -10
+
 
 def start(place: Place, *words: str) -> subprocess.Popen[str]:
-    """Start `kubectl conch ...` in a session of its own, as a terminal has it; the caller waits for its end."""
+    """Start `kubectl conch ...` in a session of its own, as a terminal has it; the caller waits for its end.
+
+    It goes before what else runs here: a person's machine does other work than the cluster's.
+    """
     assert place.local is not None
     kubectl, config = clients.program("kubectl"), str(place.local.kubeconfig)
     path = os.pathsep.join((str(kubectl.parent), str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = {**os.environ, "PATH": path, "KUBECONFIG": config}
     return subprocess.Popen(
-        [str(kubectl), "conch", *words],
+        ["nice", f"--adjustment={_PRIORITY}", str(kubectl), "conch", *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
