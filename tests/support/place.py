@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from conch.api.names import CRD_NAME
 from tests.cluster import Cluster, clients, images
 from tests.cluster.cluster import DEFAULT_NAME
 from tests.support.kube import NAMESPACE, Kube, KubectlError
-from tests.support.ports import free_port
+from tests.support.ports import free_port, listens
 from tests.support.wait import until
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "conch"
@@ -70,14 +69,14 @@ class Place:
         """
         if self.local is not None:
             address = until(lambda: self._cluster_ip(namespace, service), f"Service {namespace}/{service}", 30)
-            until(lambda: all(_listens(port, address) for port in ports), f"{namespace}/{service} answers", 10)
+            until(lambda: all(listens(port, address) for port in ports), f"{namespace}/{service} answers", 10)
             yield [f"{address}:{port}" for port in ports]
             return
         free = [free_port() for _ in ports]
         pairs = [f"{here}:{there}" for here, there in zip(free, ports, strict=True)]
         forward = self.kube.start("port-forward", f"--namespace={namespace}", f"service/{service}", *pairs)
         try:
-            until(lambda: all(map(_listens, free)), f"kubectl forwards to {namespace}/{service}", 20)
+            until(lambda: all(map(listens, free)), f"kubectl forwards to {namespace}/{service}", 20)
             yield [f"127.0.0.1:{port}" for port in free]
         finally:
             forward.terminate()
@@ -142,12 +141,6 @@ def _own(program: str) -> Path:
     """The user's own program, else ours."""
     found = shutil.which(program)
     return Path(found) if found else clients.program(program)
-
-
-def _listens(port: int, host: str = "127.0.0.1") -> bool:
-    with socket.socket() as asked:
-        asked.settimeout(1)
-        return asked.connect_ex((host, port)) == 0
 
 
 def plain(text: str) -> str:

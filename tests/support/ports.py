@@ -43,7 +43,8 @@ def free_port() -> int:
     raise AssertionError(f"all ports of this worker from {_FIRST} on are in use")
 
 
-def listens(port: int) -> bool:
-    """Whether somebody listens on a port of the loopback."""
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server accepts connections at this address; an answer is awaited for a second."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
