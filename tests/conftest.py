@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, Final
+
 import pytest
 
 import conch  # noqa: F401  before kubernetes_asyncio is imported, which then costs what is used of it
 
 pytest_plugins = ["tests.support.timing", "tests.support.schedule"]
+
+_LOG_LINES: Final = 80
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,3 +22,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="leave the api tier's clusters up, so that the next run starts at once",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Show the end of each log that a failed test's processes wrote into its directory."""
+    report: Any = yield
+    directory = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and isinstance(directory, Path):
+        report.sections += [(str(log.relative_to(directory)), _end_of(log)) for log in sorted(directory.rglob("*.log"))]
+    return report
+
+
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])

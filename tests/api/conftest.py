@@ -15,12 +15,12 @@ from typing import IO, Final
 import pytest
 from kubernetes_asyncio import client, config
 
-from conch.api.kinds import INFERENCE_SERVICE
+from tests.api.operator import install_crd
 from tests.api.server import Server
 from tests.cluster import Cluster, clients
 from tests.cluster.paths import state_root
-from tests.support.kube import NAMESPACE, Kube, KubectlError
-from tests.support.wait import recorded, until
+from tests.support.kube import NAMESPACE, Kube
+from tests.support.wait import recorded
 
 _PREFIX: Final = f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api"
 
@@ -61,9 +61,8 @@ def _lock(cluster: Cluster) -> IO[str]:
 def kube(cluster: Cluster) -> Iterator[Kube]:
     """The worker's API server, with the CRD in force."""
     with Kube(clients.program("kubectl"), cluster.kubeconfig) as kube:
-        kube.run("apply", "--server-side", "--force-conflicts", "--filename=crds/")
+        install_crd(kube)
         asyncio.run(_install(cluster.kubeconfig))
-        until(lambda: _lists(kube), "the API server serves the CRD that was just applied", 30)
         yield kube
 
 
@@ -77,15 +76,6 @@ async def _configuration(kubeconfig: Path) -> client.Configuration:
     configuration = client.Configuration()
     await config.load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
     return configuration
-
-
-def _lists(kube: Kube) -> bool:
-    """Whether services can be listed: for a moment after its CRD has changed a storage only answers 429."""
-    try:
-        kube.list(INFERENCE_SERVICE)
-    except KubectlError:
-        return False
-    return True
 
 
 @pytest.fixture

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Ref
 from conch_contract import names
 from tests.cluster import Cluster
 from tests.support.forked import Forked
-from tests.support.kube import Kube, Object
+from tests.support.kube import Kube, KubectlError, Object
 from tests.support.ports import free_port
+from tests.support.wait import until
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
@@ -56,6 +59,11 @@ class Operator:
             # One that has only begun to start knows no better than to end at once.
             assert self.process.wait(30) in {0, -signal.SIGTERM}, self.said()[-3000:]
 
+    def wait(self, seconds: float) -> int:
+        """Wait for the process to end by itself; return its exit status."""
+        assert self.process is not None
+        return self.process.wait(seconds)
+
     def kill(self) -> None:
         """End the process with SIGKILL."""
         assert self.process is not None
@@ -95,6 +103,36 @@ class Audit:
                 resource = "/".join(filter(None, (ref.get("resource"), ref.get("subresource"))))
                 found.append(f"{entry['verb']} {resource} {ref.get('name', '')}")
         return found
+
+
+def install_crd(kube: Kube) -> None:
+    """Install the CRD of the repository and wait until services can be listed."""
+    kube.run("apply", "--server-side", "--force-conflicts", "--filename=crds/")
+
+    def lists() -> bool:
+        """Whether services can be listed: for a moment after its CRD has changed a storage only answers 429."""
+        try:
+            kube.list(INFERENCE_SERVICE)
+        except KubectlError:
+            return False
+        return True
+
+    until(lists, "the API server serves the CRD that was just applied", 30)
+
+
+def kubeconfig_of(cluster: Cluster, kube: Kube, namespace: str, account: str) -> dict[str, Any]:
+    """Make a service account; return a kubeconfig with a token of it and one context, named like the account."""
+    here = f"--namespace={namespace}"
+    kube.run("create", "serviceaccount", account, here)
+    [known] = yaml.safe_load(cluster.kubeconfig.read_text())["clusters"]
+    context = {"cluster": known["name"], "user": account, "namespace": namespace}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [known],
+        "users": [{"name": account, "user": {"token": kube.run("create", "token", account, here).strip()}}],
+        "contexts": [{"name": account, "context": context}],
+    }
 
 
 def isvc(name: str = "magika", uri: str = "s3://models/magika", **predictor: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from conch.observe import Revision
 from conch.observe.compare import says
 from conch.write import CallError
 from conch.write.user import UserServer
-from tests.api.operator import Audit, Operator, children, isvc, settled
+from tests.api.operator import Audit, Operator, children, isvc, kubeconfig_of, settled
 from tests.api.test_gateways import answer
 from tests.cluster import Cluster, clients
 from tests.support.git import Git
@@ -338,19 +338,14 @@ def test_kubectl_finds_it_and_errors_are_sentences(cluster: Cluster, kube: Kube,
 def test_it_has_the_rights_of_who_types(cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path) -> None:
     kube.apply(isvc(), namespace)
     here = f"--namespace={namespace}"
-    kube.run("create", "serviceaccount", "reader", here)
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(kubeconfig_of(cluster, kube, namespace, "reader")))
     resources = "--resource=inferenceservices.conch.dev,controllerrevisions.apps,endpointslices.discovery.k8s.io"
     kube.run("create", "role", "reader", "--verb=get,list", resources, here)
     kube.run("create", "rolebinding", "reader", "--role=reader", f"--serviceaccount={namespace}:reader", here)
-    known = yaml.safe_load(cluster.kubeconfig.read_text())
-    known["users"] = [{"name": "reader", "user": {"token": kube.run("create", "token", "reader", here).strip()}}]
-    place = {"cluster": known["clusters"][0]["name"], "user": "reader", "namespace": namespace}
-    known |= {"contexts": [{"name": "reading", "context": place}], "current-context": ""}
-    file = tmp_path / "kubeconfig"
-    file.write_text(yaml.safe_dump(known))
 
     def typed(*words: str) -> tuple[int, str]:
-        done = CliRunner().invoke(cli, [*words, "--kubeconfig", str(file), "--context", "reading"])
+        done = CliRunner().invoke(cli, [*words, "--kubeconfig", str(file), "--context", "reader"])
         return done.exit_code, done.output
 
     assert typed("history", "magika") == (0, "magika has no revisions yet.\n"), "in the context's namespace"

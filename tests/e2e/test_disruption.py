@@ -25,7 +25,7 @@ from tests.support.wait import until
 QUIET_SECONDS = 10
 
 
-@pytest.mark.alone  # the scheduler weighs other stories' pods too
+@pytest.mark.xdist_group("nodes")  # one is cordoned
 def test_pods_spread_and_a_drain_takes_one_at_a_time(
     place: Place, kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:

@@ -28,7 +28,6 @@ STREAM_SECONDS = 60
 LEAST_RATE = 100  # requests a second, all clients together
 
 
-@pytest.mark.alone  # the rate of the load has a minimum
 def test_a_change_of_the_model_fails_no_request(
     place: Place, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:

@@ -6,6 +6,7 @@ Conch is installed with KEDA for this file, and as before afterwards: a cluster 
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -51,9 +52,9 @@ def driven(place: Place) -> Iterator[None]:
             place.install()
 
 
-def told(address: str, query: str) -> float | None:
-    """Ask Prometheus for one number; None: there is nothing to count."""
-    question = urllib.parse.urlencode({"query": query})
+def told(address: str, query: str, ago: float = 0.0) -> float | None:
+    """Ask Prometheus for one number, as it was some seconds ago; None: there is nothing to count."""
+    question = urllib.parse.urlencode({"query": query, "time": time.time() - ago})
     with urllib.request.urlopen(f"http://{address}/api/v1/query?{question}", timeout=10) as answer:
         series = json.load(answer)["data"]["result"]
     return float(series[0]["value"][1]) if series else None
@@ -68,7 +69,8 @@ def test_the_last_pod_goes_and_comes_back(
     with place.reach(MONITORING, "prometheus", prometheus.PORT) as [monitoring]:
         # What another story asked of the gateway would keep the pod for as long as the example says.
         query = said[0]["metadata"]["query"]
-        until(lambda: not told(monitoring, query), "nobody has asked the gateway for a minute", 90)
+        # KEDA's query is of the moment when the present second began.
+        until(lambda: told(monitoring, query, ago=2) == 0, "nobody has asked the gateway for a minute", 90)
     kube.apply(example.file, namespace)
     service = Service(kube, namespace, example.name)
     revision = service.until_ready(120)["stable"]

@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from conch import logs
-from conch.api.kinds import ADD_ONS, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, kind_of
+from conch.api.kinds import ADD_ONS, GATEWAYS, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, kind_of
 from conch.claims import Claims
 from conch.contests import Contests
 from conch.desire import Images
@@ -29,7 +29,7 @@ from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
 from conch.signals import Agents, Capacities, Gauges, Installations, Warnings
 from conch.telemetry import Health, Phases, serve
-from conch.watch import Intake, audit, run_kopf, watch
+from conch.watch import Intake, audit, check_rights, run_kopf, watch
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
 from conch.write.leader import lead, resign
@@ -56,7 +56,7 @@ async def act(
 
     # Where the rights end at namespaces, nobody can tell what Gateways there are.
     gateways = None if settings.namespaces else Gateways()
-    kinds = (*WATCHED, SCALED_OBJECT) if settings.metrics_api == "keda" else WATCHED
+    kinds = namespaced_kinds(settings)
     intake = Intake(store, gateways, queue, kinds)
     agents, gauges = Agents(queue.add), Gauges(queue.add)
     capacities = Capacities(queue.add, _nobody_looks if settings.namespaces else partial(look_if_it_can, server))
@@ -129,12 +129,24 @@ async def _begin_anew_with(server: Server, what: str, kinds: Sequence[Kind]) -> 
         await asyncio.sleep(DISCOVERY_SECONDS)
 
 
+def namespaced_kinds(settings: Settings) -> tuple[Kind, ...]:
+    """Return the kinds that the operator watches in the namespaces that it serves."""
+    return (*WATCHED, SCALED_OBJECT) if settings.metrics_api == "keda" else WATCHED
+
+
 async def run(settings: Settings) -> None:
-    """Run the operator until it is told to stop or loses its Lease."""
+    """Run the operator until it is told to stop or loses its Lease.
+
+    Raises:
+        CallError: there is no API server, or a kind that it can never watch.
+    """
     store, queue, health = Store(), WorkQueue(), Health()
     REGISTRY.register(Phases(store))
     close = await serve(health, settings.probe_port, settings.metrics_port)
     async with await Server.connect() as server:
+        await check_rights(server, namespaced_kinds(settings), settings.namespaces)
+        if not settings.namespaces:
+            await check_rights(server, GATEWAYS, ())
         health.good("standing by")
         take_signals = end_by_signal()
         led = False

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final, Self, TypeGuard
 
 from pydantic import ValidationError
@@ -222,7 +223,7 @@ class World:
         deployment = self.deployment(revision)
         return number(mapping(deployment.get("spec")).get("replicas")) if deployment else 0
 
-    @property
+    @cached_property  # asked for several times in a reconcile
     def tracks(self) -> tuple["World", ...]:
         """The world as the predictor sees it, then as each variant does: a service of its own."""
         return tuple(self.of_variant(name) for name in ("", *(variant.name for variant in self.service.spec.variants)))

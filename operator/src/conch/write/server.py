@@ -135,6 +135,14 @@ class Server:
         answer = await self._call("GET", "list", kind, kind.path(namespace), query, None, "", METADATA_LIST)
         return frozenset(item["metadata"]["uid"] for item in answer.get("items") or ())
 
+    async def check_list(self, kind: Kind, namespace: str = "") -> None:
+        """Ask for one object of a kind, to learn whether it can be listed.
+
+        Raises:
+            CallError: it cannot: 403 where the right is missing, 404 where the cluster does not know the kind.
+        """
+        await self._call("GET", "list", kind, kind.path(namespace), [("limit", "1")], None, "", METADATA_LIST)
+
     async def each(self, kind: Kind, namespace: str = "", fields: str = "") -> AsyncIterator[dict[str, Any]]:
         """Yield all objects of a kind, in the cluster or one namespace, by fields. A page is in memory at a time."""
         query = [("limit", str(_PAGE)), *([("fieldSelector", fields)] if fields else [])]
