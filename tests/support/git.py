@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from tests.support.kube import Kube, Object
+from tests.support.kube import Kube, KubectlError, Object
 from tests.support.wait import until
 
 MANAGER = "gitops"
@@ -41,8 +41,11 @@ class Git:
         until(lambda: self.applied >= goal, f"Git has applied {count} times more", 90, seen=lambda: self.errors)
 
     def diff(self) -> str:
-        """Return what an apply would change; `kubectl diff` fails where it finds something."""
-        return self._apply("diff")
+        """Return what an apply would change; `kubectl diff` fails where it finds something, with the same words."""
+        try:
+            return self._apply("diff")
+        except KubectlError as error:
+            return str(error)
 
     def _work(self) -> None:
         while not self._stop.wait(self._period):

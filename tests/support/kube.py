@@ -84,7 +84,7 @@ class Kube:
         """Run kubectl and return what it printed.
 
         Raises:
-            KubectlError: it failed, with its own words.
+            KubectlError: it failed, with its own words; `kubectl diff` prints them as it does what it found.
         """
         with recorded(f"kubectl {' '.join(arguments[: 2 if arguments[0] in _WITH_A_NOUN else 1])}"):
             done = subprocess.run(
@@ -96,7 +96,7 @@ class Kube:
                 check=False,
             )
         if done.returncode != 0:
-            raise KubectlError(f"kubectl {' '.join(arguments)[:300]}: {done.stderr.strip()}")
+            raise KubectlError(f"kubectl {' '.join(arguments)[:300]}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
 
     def feed(self, file: Path, *arguments: str) -> bytes:
