@@ -16,7 +16,8 @@ RELEASE ?= conch
 HELM_ARGS ?=
 PYTEST_ARGS ?=
 # Tests side by side. They wait more than they work, so there may be more than processors.
-API_WORKERS ?= 5
+API_WORKERS ?= 6
+CLUSTER_WORKERS ?= 3
 E2E_WORKERS ?= 4
 
 # Python keeps what it compiles, whatever the caller's shell has: else each start of a program or of pytest's workers
@@ -93,7 +94,8 @@ test-unit: $(READY) ## Pure packages, builders, agent: seconds; needs no Go
 .PHONY: test-api
 test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
 	@$(PY) -m tests.cluster build kubernetes kwok
-	$(BIN)/pytest tests/api tests/serving --numprocesses $(API_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest tests/api tests/serving --numprocesses $(API_WORKERS) --dist loadgroup \
+	  --fixture-workers cluster:$(CLUSTER_WORKERS) $(PYTEST_ARGS)
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## Everything in a real cluster with real nodes

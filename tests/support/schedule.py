@@ -4,6 +4,8 @@
 - A test marked `alone` starts when all other workers have ended. A test marked `last` starts after all others.
 - The slowest tests start first, as far as their seconds are known (tests/support/timing.py).
 - A worker holds the test that it runs and one more, so that no slow test waits behind another one.
+- With `--fixture-workers=NAME:COUNT` tests that use a fixture run in so many workers, which begin with them: a fixture
+  of the session that costs much is made no oftener.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import os
 import shutil
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -24,7 +27,7 @@ from tests.support.timing import known_seconds
 RUN: Final = "CONCH_TEST_RUN"  # the environment variable that names the folder which the workers of a run share
 _ALONE: Final = "alone"
 _LAST: Final = "last"
-_GROUPS: Final = "groups.json"  # in that folder: the group of each test that has one
+_GROUPS: Final = "groups.json"  # in that folder: the group of each test that has one, and the groups for few workers
 _UNKNOWN_SECONDS: Final = 2.0  # of a test that has no figure, or is fast
 _WORKER = pytest.StashKey[IO[str]]()
 
@@ -32,6 +35,16 @@ _WORKER = pytest.StashKey[IO[str]]()
 def run_folder() -> Path:
     """Return the folder that all workers of this run share; it goes when the run ends."""
     return Path(os.environ[RUN])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add our own option."""
+    parser.addoption(
+        "--fixture-workers",
+        metavar="NAME:COUNT",
+        default="",
+        help="tests that use this fixture run in so many workers only",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,8 +89,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Write down the groups, for the process that gives out the tests, before it is sent their names."""
     if hasattr(session.config, "workerinput"):
         groups = {item.nodeid: _scope(item) for item in session.items if _scope(item) != item.nodeid}
+        fixture, _ = _limit(session.config)
+        few = {_scope(item) for item in session.items if fixture in getattr(item, "fixturenames", ())} - {_ALONE}
         scratch = run_folder() / f"{session.config.workerinput['workerid']}-{_GROUPS}"
-        scratch.write_text(json.dumps(groups))
+        scratch.write_text(json.dumps([groups, sorted(few)]))
         scratch.replace(run_folder() / _GROUPS)
 
 
@@ -94,6 +109,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Any:
                 fcntl.flock(other, fcntl.LOCK_SH)
         fcntl.flock(own, fcntl.LOCK_EX)
         return (yield)
+
+
+def _limit(config: pytest.Config) -> tuple[str, int]:
+    """Return the fixture whose tests run in a few workers, and how many these are."""
+    fixture, _, count = str(config.getoption("--fixture-workers")).partition(":")
+    return fixture, int(count or 0)
 
 
 def _is(item: pytest.Item, mark: str) -> bool:
@@ -127,10 +148,32 @@ class OneAhead(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if not hasattr(self, "_groups"):
-            self._groups: dict[str, str] = json.loads((run_folder() / _GROUPS).read_text())
-        return self._groups.get(nodeid, nodeid)
+        return self._known[0].get(nodeid, nodeid)
 
     def _reschedule(self, node: Any) -> None:
-        if not self.workqueue or self._pending_of(self.assigned_work[node]) < 2:
+        if self.workqueue and self._next(node) is None:
+            node.shutdown()  # when it has run what it holds
+        elif not self.workqueue or self._pending_of(self.assigned_work[node]) < 2:
             super()._reschedule(node)
+
+    def _assign_work_unit(self, node: Any) -> None:
+        scope = self._next(node)
+        if scope is None:
+            node.shutdown()
+        else:
+            self.workqueue.move_to_end(scope, last=False)
+            super()._assign_work_unit(node)
+
+    def _next(self, node: Any) -> str | None:
+        """Return the group that a worker runs next; None: there is none for it."""
+        few = self._known[1]
+        _, count = _limit(self.config)
+        if node in list(self.nodes)[:count]:
+            return next((scope for scope in self.workqueue if scope in few), next(iter(self.workqueue), None))
+        return next((scope for scope in self.workqueue if not count or scope not in few), None)
+
+    @cached_property
+    def _known(self) -> tuple[dict[str, str], frozenset[str]]:
+        """The group of each test that has one, and the groups for a few workers."""
+        groups, few = json.loads((run_folder() / _GROUPS).read_text())
+        return groups, frozenset(few)

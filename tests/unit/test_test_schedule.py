@@ -55,6 +55,14 @@ def test_beside_others(number):
     began = time.monotonic()
     until(lambda: time.monotonic() - began > 1.1, "a second has passed", 5)
 
+@pytest.fixture
+def costly():
+    pass
+
+@pytest.mark.parametrize("number", range(3))
+def test_costly(costly, number):
+    note(f"costly-{number}", 0.2)
+
 @pytest.mark.parametrize("number", range(2))
 @pytest.mark.usefixtures("together")
 def test_of_one_file(number):
@@ -95,3 +103,12 @@ def test_workers_share_what_is_made_once_and_stories_that_run_alone_come_after_t
     begun = [note.split()[1] for note in notes if note.startswith("begin ")]
     assert begun[1:3] == ["beside-0", "beside-1"], "the slowest ones come first the next time"
     assert begun[-2:] == ["alone", "last"], "without workers too"
+
+
+def test_tests_that_use_a_costly_fixture_run_in_few_workers(tmp_path: Path) -> None:
+    _, notes = run(tmp_path, "--numprocesses=3", "--dist=loadgroup", "--fixture-workers=costly:1")
+    ran = [note.split()[1:] for note in notes if note.startswith("begin ")]
+    assert {worker for name, worker in ran if name.startswith("costly")} == {"gw0"}
+    assert len({worker for _, worker in ran}) > 1, "the others run the rest"
+    assert len([name for name, _ in ran if name.startswith(("costly", "beside", "of-one-file"))]) == 7, ran
+    assert [name for name, _ in ran][-2:] == ["alone", "last"]
