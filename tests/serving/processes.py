@@ -44,6 +44,14 @@ class Process:
         """End it at once, as a lost container."""
         self._signal(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Let it do nothing until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
     def stop(self, patience: float = 20) -> int:
         """Ask it to end and return its exit status; insist after `patience` seconds."""
         self._signal(signal.SIGTERM, group=False)

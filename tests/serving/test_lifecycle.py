@@ -17,6 +17,7 @@ from tests.serving.pod import Pod
 from tests.serving.processes import until
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
+from tests.support.ports import listens
 from tests.support.relay import Relay
 
 SIZE = 48 * 1024 * 1024
@@ -219,6 +220,27 @@ def is_closed(port: int, within: float) -> bool:
                 if head[3] == ping and not head[4]:  # its answer lets the server close at once
                     connection.sendall(head[:4] + b"\x01" + head[5:] + content)
     return False
+
+
+def test_an_open_triton_that_takes_over_unseen_is_not_used_either(store: Store, pod: Pod) -> None:
+    """Nothing is loaded yet when it takes over, so that nothing is forgotten by which a restart is known."""
+    store.put("models", _double("seen", 2))  # the bucket is there, and the model is not
+    pod.write_secret(store.secret)
+    pod.write_manifest(_python("s3://models/unseen"))
+    pod.start()
+    assert pod.triton
+    assert pod.agent
+    pod.until_reason("Empty")
+    agent = pod.agent
+    until(lambda: "control is closed" in agent.log.read_text(), "the first one is proved closed")
+    agent.pause()
+    pod.triton.kill()
+    pod.start_triton(restricted=False)
+    until(lambda: listens(pod.grpc) and listens(pod.http), "the open one answers")
+    agent.resume()
+    store.put("models", _double("unseen", 2))
+    pod.until_reason("ControlOpen", seconds=40)
+    assert "loading: m" not in pod.triton.log.read_text()
 
 
 def test_an_open_triton_is_never_used(store: Store, pod: Pod) -> None:

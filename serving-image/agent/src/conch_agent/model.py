@@ -207,7 +207,13 @@ class Model:
         return all(content == self._laid.content for content in contents)
 
     async def _load(self) -> bool:
-        """Ask Triton to load; False if the answer was lost and only Triton's configuration can tell."""
+        """Ask Triton to load; False if the answer was lost and only Triton's configuration can tell.
+
+        Its control is proved closed at this moment: a Triton that has loaded nothing yet may have been followed by
+        another one between two looks, or while a look was asked again.
+        """
+        if await self._watch.look(anew=True) is None:
+            return False
         began = time.monotonic()
         self._log.info("loading")
         try:

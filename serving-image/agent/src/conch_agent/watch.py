@@ -29,22 +29,31 @@ class Watch:
         self._settings = settings
         self._triton = triton
         self._proved = False
+        self._looking = asyncio.Lock()
         self._looked = asyncio.Condition()
         self._log = structlog.get_logger()
 
-    async def look(self) -> None:
-        """Ask once and wake who waits."""
-        view: View | None = None
+    async def look(self, *, anew: bool = False) -> View | None:
+        """Ask once, wake who waits, and return the view; `anew`: prove that control is closed, as after a start."""
+        async with self._looking:
+            view = await self._ask(anew=anew)
+        async with self._looked:
+            self.view = view
+            self._looked.notify_all()
+        return view
+
+    async def _ask(self, *, anew: bool) -> View | None:
         try:
             answer = await self._triton.index()
             if self._restarted(answer):
                 self._log.warning("triton restarted")
                 self._proved = False
-            if not self._proved:
+            if anew or not self._proved:
+                was, self._proved = self._proved, False
                 await prove_closed(self._settings.triton_grpc, self._settings.triton_http)
                 self._proved = True
-                self._log.info("control is closed", proof="gRPC and HTTP refuse without the key")
-            view = answer
+                if not was:
+                    self._log.info("control is closed", proof="gRPC and HTTP refuse without the key")
         except TritonGone as gone:
             self._proved = False
             self.failure = _waiting(self._settings, str(gone))
@@ -56,9 +65,9 @@ class Watch:
             if failure.message != self.failure.message:
                 self._log.error("control is open", message=failure.message)
             self.failure = failure
-        async with self._looked:
-            self.view = view
-            self._looked.notify_all()
+        else:
+            return answer
+        return None
 
     async def next(self) -> View | None:
         """Return the next look's view."""
