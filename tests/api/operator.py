@@ -12,6 +12,7 @@ from typing import Any, Self
 import yaml
 
 from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Ref
+from conch.api.names import CRD_NAME
 from conch_contract import names
 from tests.cluster import Cluster
 from tests.support.forked import Forked
@@ -126,6 +127,23 @@ def install_crd(kube: Kube) -> None:
         return True
 
     until(lists, "the API server serves the CRD that was just applied", 30)
+
+
+def remove_crd(kube: Kube) -> None:
+    """Remove the CRD; return when the API server serves its group no more.
+
+    It takes a group away some time after its last CRD, and one that is installed meanwhile goes with it for a moment.
+    """
+    kube.run("delete", "crd", CRD_NAME, "--wait=true")
+
+    def gone() -> bool:
+        try:
+            kube.run("get", "--raw", INFERENCE_SERVICE.home)
+        except KubectlError:
+            return True
+        return False
+
+    until(gone, "the API server serves the group no more", 30)
 
 
 def kubeconfig_of(cluster: Cluster, kube: Kube, namespace: str, account: str) -> dict[str, Any]:

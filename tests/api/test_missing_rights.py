@@ -8,9 +8,8 @@ from pathlib import Path
 import yaml
 
 from conch.api.kinds import AUTOSCALER, DISRUPTION_BUDGET, INFERENCE_SERVICE, Kind
-from conch.api.names import CRD_NAME
 from conch.write import rbac
-from tests.api.operator import Operator, install_crd, isvc, kubeconfig_of, settled
+from tests.api.operator import Operator, install_crd, isvc, kubeconfig_of, remove_crd, settled
 from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -42,7 +41,7 @@ def test_rights_that_are_missing_end_it_with_their_names(
 
 
 def test_without_the_crd_it_ends_and_says_so(cluster: Cluster, kube: Kube, log: Path) -> None:
-    kube.run("delete", "crd", CRD_NAME, "--wait=true")
+    remove_crd(kube)
     try:
         with Operator(cluster, log) as operator:
             assert operator.wait(20) == 1
