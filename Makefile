@@ -17,7 +17,7 @@ HELM_ARGS ?=
 PYTEST_ARGS ?=
 # Tests side by side. They wait more than they work, so there may be more than processors.
 API_WORKERS ?= 6
-CLUSTER_WORKERS ?= 3
+CLUSTER_WORKERS ?= 4
 E2E_WORKERS ?= 4
 
 # Python keeps what it compiles, whatever the caller's shell has: else each start of a program or of pytest's workers
