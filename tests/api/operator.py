@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,11 +65,6 @@ class Operator:
         assert self.process is not None
         return self.process.wait(seconds)
 
-    def send_signal(self, number: signal.Signals) -> None:
-        """Send the process a signal, unless it has ended."""
-        assert self.process is not None
-        self.process.send_signal(number)
-
     def kill(self) -> None:
         """End the process with SIGKILL."""
         assert self.process is not None
@@ -101,17 +96,14 @@ class Audit:
     def writes(self, namespace: str | None = None) -> list[str]:
         """Return our writes as `verb resource[/subresource] name`, Leases apart: they are the election's."""
         found = []
-        for entry in filter(is_a_write, self.calls()):
+        for entry in self.calls():
             ref = entry.get("objectRef", {})
+            if entry["verb"] not in WRITES or ref.get("resource") == "leases":
+                continue
             if namespace is None or ref.get("namespace") == namespace:
                 resource = "/".join(filter(None, (ref.get("resource"), ref.get("subresource"))))
                 found.append(f"{entry['verb']} {resource} {ref.get('name', '')}")
         return found
-
-
-def is_a_write(call: Mapping[str, Any]) -> bool:
-    """Whether an entry of the audit log is a write, but for those of the election."""
-    return call["verb"] in WRITES and call.get("objectRef", {}).get("resource") != "leases"
 
 
 def install_crd(kube: Kube) -> None:
