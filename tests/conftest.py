@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Show the end of each log that a failed test's processes wrote into its directory."""
+    """Add the last lines of each log file in a failed test's directory to its report."""
     report: Any = yield
     directory = getattr(item, "funcargs", {}).get("tmp_path")
     if report.failed and isinstance(directory, Path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from conch.api.kinds import API_SERVICE, ENDPOINT_SLICE, POD, SERVICE
 from conch.api.metrics import API_SERVICE_NAME
 from conch.api.names import ANNOTATION_MODEL, LABEL_NAME
 from conch_contract import names
+from tests.api.operator import readiness
 from tests.cluster import Cluster
 from tests.support.forked import Forked
 from tests.support.kube import Kube, Object
@@ -66,14 +66,8 @@ class MetricsProcess:
             self.process.wait(30)
 
     def probe(self) -> tuple[int, str]:
-        """What /readyz says."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.probe_port}/readyz", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        """Return the status and the text of /readyz; 0: nothing listens."""
+        return readiness(self.probe_port)
 
     def until_answering(self) -> None:
         """Wait until the API server believes it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +33,7 @@ class Operator:
         self._log = log
         self._env = env
         self.metrics_port = free_port()
+        self.probe_port = free_port()
         self.process: Forked | None = None
 
     def __enter__(self) -> Self:
@@ -47,7 +50,7 @@ class Operator:
             "KUBECONFIG": str(self._cluster.kubeconfig),
             "CONCH_SERVING_IMAGE": "conch/serving:test",
             "CONCH_LOG_FORMAT": "console",
-            "CONCH_PROBE_PORT": str(free_port()),
+            "CONCH_PROBE_PORT": str(self.probe_port),
             "CONCH_METRICS_PORT": str(self.metrics_port),
             **self._env,
         }
@@ -70,6 +73,10 @@ class Operator:
         assert self.process is not None
         self.process.kill()
         self.process.wait(10)
+
+    def readiness(self) -> tuple[int, str]:
+        """Return the status and the text of /readyz; 0: nothing listens."""
+        return readiness(self.probe_port)
 
     def said(self) -> str:
         """What it logged so far."""
@@ -104,6 +111,17 @@ class Audit:
                 resource = "/".join(filter(None, (ref.get("resource"), ref.get("subresource"))))
                 found.append(f"{entry['verb']} {resource} {ref.get('name', '')}")
         return found
+
+
+def readiness(probe_port: int) -> tuple[int, str]:
+    """Return the status and the text of /readyz; 0: nothing listens."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{probe_port}/readyz", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
 
 
 def install_crd(kube: Kube) -> None:

@@ -51,13 +51,24 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report: Any = yield
     if report.failed and report.when in {"setup", "call"}:
         values = getattr(item, "funcargs", {})
-        place, namespace = (
-            values.get("place"),
-            values.get("namespace") or getattr(values.get("service"), "namespace", ""),
-        )
-        if isinstance(place, Place) and namespace:
-            report.sections += evidence.collect(place.kube, namespace)
+        if isinstance(place := values.get("place"), Place):
+            report.sections += evidence.collect(place.kube, sorted(set(_namespaces(values))))
     return report
+
+
+def _namespaces(values: Any, name: str = "") -> Iterator[str]:
+    """Yield the namespaces of a test: those that its fixtures name, and those of the services in them."""
+    match values:
+        case str() if name.endswith("namespace"):
+            yield values
+        case Service():
+            yield values.namespace
+        case dict():
+            for key, value in values.items():
+                yield from _namespaces(value, str(key))
+        case list() | tuple():
+            for value in values:
+                yield from _namespaces(value)
 
 
 @pytest.fixture

@@ -86,8 +86,8 @@ def quiet(git: Git, service: Service) -> None:
         return versions() == before
 
     until(rests, "two applies change nothing", 60)
-    # It reads the service twice, and shows a status that was written between the two.
-    until(lambda: not git.diff(), "kubectl diff finds nothing to apply", 20, seen=git.diff)
+    # kubectl diff reads the service twice and shows a status write between the two reads.
+    until(lambda: not git.diff(), "kubectl diff finds no difference", 20, seen=git.diff)
     owners = {entry["manager"] for entry in service.body["metadata"]["managedFields"] if not entry.get("subresource")}
     assert MANAGER in owners
     assert "conch" not in owners, "the operator writes nothing but the status"

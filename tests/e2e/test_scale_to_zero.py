@@ -52,10 +52,10 @@ def driven(place: Place) -> Iterator[None]:
             place.install()
 
 
-def told(address: str, query: str, ago: float = 0.0) -> float | None:
-    """Ask Prometheus for one number, as it was some seconds ago; None: there is nothing to count."""
-    question = urllib.parse.urlencode({"query": query, "time": time.time() - ago})
-    with urllib.request.urlopen(f"http://{address}/api/v1/query?{question}", timeout=10) as answer:
+def read_number(address: str, query: str, ago: float = 0.0) -> float | None:
+    """Return the first number of a Prometheus query, evaluated `ago` seconds ago; None: the result is empty."""
+    parameters = urllib.parse.urlencode({"query": query, "time": time.time() - ago})
+    with urllib.request.urlopen(f"http://{address}/api/v1/query?{parameters}", timeout=10) as answer:
         series = json.load(answer)["data"]["result"]
     return float(series[0]["value"][1]) if series else None
 
@@ -69,8 +69,13 @@ def test_the_last_pod_goes_and_comes_back(
     with place.reach(MONITORING, "prometheus", prometheus.PORT) as [monitoring]:
         # What another story asked of the gateway would keep the pod for as long as the example says.
         query = said[0]["metadata"]["query"]
-        # KEDA's query is of the moment when the present second began.
-        until(lambda: told(monitoring, query, ago=2) == 0, "nobody has asked the gateway for a minute", 90)
+        # KEDA evaluates its query at the beginning of the present second.
+        until(
+            lambda: read_number(monitoring, query, ago=2) == 0,
+            "the gateway has received no request for a minute",
+            90,
+            seen=lambda: read_number(monitoring, query, ago=2),
+        )
     kube.apply(example.file, namespace)
     service = Service(kube, namespace, example.name)
     revision = service.until_ready(120)["stable"]
@@ -114,7 +119,7 @@ def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
         until(lambda: len(service.ready_pods()) == 2, "two pods are ready", 120, seen=lambda: service.status)
         with place.reach(MONITORING, "prometheus", prometheus.PORT) as [monitoring]:
             pods = f'namespace="{service.namespace}",pod=~"{revision}-.*"'
-            found = {metric: told(monitoring, promql(metric, pods, model="rated")) for metric in TritonMetric}
+            found = {metric: read_number(monitoring, promql(metric, pods, model="rated")) for metric in TritonMetric}
     figure(", ".join(f"{metric}: {answer}" for metric, answer in found.items()))
     assert found.pop(TritonMetric.GPU_UTILIZATION) is None, "the machine has a GPU"
     assert (found[TritonMetric.REQUESTS_PER_SECOND] or 0) > 8

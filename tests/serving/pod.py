@@ -12,7 +12,7 @@ from typing import Any
 
 from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, names
 from tests.serving import tools
-from tests.serving.processes import Process, until
+from tests.serving.processes import Process, until, with_own_shared_memory
 from tests.support.ports import free_port, listens
 
 BACKENDS = tools.REPOSITORY / "serving-image" / "backends"
@@ -79,7 +79,7 @@ class Pod:
     ) -> None:
         """Start Triton through a shell that reads the key, as the operator renders it; `args` are the user's.
 
-        `shm_size` gives it a /dev/shm of its own, in a mount namespace.
+        `shm_size` limits its /dev/shm.
         """
         ports = (self.http, self.grpc, self.metrics)  # a killed Triton's backend process may hold them for a moment
         until(lambda: not any(listens(port) for port in ports), "its ports are free", 10)
@@ -106,11 +106,8 @@ class Pod:
                 f"--grpc-restricted-protocol={RESTRICTION}=$(cat {key})",
             ]
         command = ["/bin/sh", "-c", f'exec tritonserver {" ".join(flags)} "$@"', "sh", *args]
-        if shm_size:
-            mount = f'mount -t tmpfs -o size={shm_size} shm /dev/shm && exec "$@"'
-            command = ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", mount, "sh", *command]
         environment = {"PATH": tree.path, "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        self.triton = Process(command, self.root / "triton.log", environment)
+        self.triton = Process(with_own_shared_memory(command, shm_size), self.root / "triton.log", environment)
 
     def stop(self) -> None:
         """End what runs, Triton first, as in a pod."""

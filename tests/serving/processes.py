@@ -74,6 +74,20 @@ class Process:
             self._process.wait(10)
 
 
+def with_own_shared_memory(command: Sequence[str], size: str = "") -> list[str]:
+    """Return a command that runs with a /dev/shm of its own, as a container does.
+
+    Triton's Python backend leaves its files there when it is killed; these go with the last of its processes.
+
+    Args:
+        command: the program and its arguments.
+        size: as `mount -o size=` takes it; empty means half of the machine's memory.
+    """
+    options = f"-o size={size} " if size else ""
+    mount = f'mount -t tmpfs {options}shm /dev/shm && exec "$@"'
+    return ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", mount, "sh", *command]
+
+
 def until(condition: Callable[[], T | None], what: str, seconds: float = 30, process: Process | None = None) -> T:
     """Return the first true value of `condition`; fail after the deadline, or when the process it needs has ended."""
     deadline = time.monotonic() + seconds

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conch.triton import server_command
 from tests.serving import tools
-from tests.serving.processes import Process, until
+from tests.serving.processes import Process, until, with_own_shared_memory
 from tests.support.ports import free_port
 
 # Asked with x seconds it takes so long; asked with -1 it raises, with -2 it answers an error.
@@ -81,7 +81,7 @@ class SlowTriton:
             *metrics_flags(),
         ]
         environment = {"PATH": tree.path, "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        self.process = Process(command, self.root / "triton.log", environment)
+        self.process = Process(with_own_shared_memory(command), self.root / "triton.log", environment)
         until(self.is_ready, "Triton is ready", 60, self.process)
         return self.process
 

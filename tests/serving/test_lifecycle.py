@@ -15,10 +15,10 @@ import pytest
 from conch_contract import ModelSource, ModelState
 from tests.serving.pod import Pod
 from tests.serving.processes import until
-from tests.serving.relay import Relay
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
 from tests.support.ports import listens
+from tests.support.relay import Relay
 
 SIZE = 48 * 1024 * 1024
 

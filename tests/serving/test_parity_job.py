@@ -15,11 +15,11 @@ import pytest
 
 from conch_contract import ModelSource, Parity, ParityReport, Warmup, WarmupRequest
 from tests.serving.pod import Pod
-from tests.serving.relay import Relay
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
 from tests.serving.test_warmup_job import Service
 from tests.support.ports import free_port
+from tests.support.relay import Relay
 
 # The factor of a candidate that loads well and answers nothing.
 RAISES = """

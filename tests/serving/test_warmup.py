@@ -11,9 +11,9 @@ import pytest
 from conch_contract import ModelSource, ModelState, TritonConfig, VersionPolicy, Warmup, WarmupReport, WarmupRequest
 from tests.serving.pod import Pod
 from tests.serving.processes import until
-from tests.serving.relay import Relay
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
+from tests.support.relay import Relay
 
 BODY: dict[str, Any] = {"inputs": X}
 Y = {"name": "y", "data": [3, 4]}

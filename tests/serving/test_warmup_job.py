@@ -15,10 +15,10 @@ import pytest
 
 from conch_contract import ModelSource, Warmup, WarmupReport, WarmupRequest
 from tests.serving.pod import Pod
-from tests.serving.relay import Relay
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
 from tests.support.ports import free_port
+from tests.support.relay import Relay
 
 WARMUP = Warmup(requests=(WarmupRequest(body={"inputs": X}),), round_size=10, within=1.0, timeout_seconds=30)
 

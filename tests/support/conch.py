@@ -19,7 +19,7 @@ _PRIORITY: Final = -10
 def start(place: Place, *words: str) -> subprocess.Popen[str]:
     """Start `kubectl conch ...` in a session of its own, as a terminal has it; the caller waits for its end.
 
-    It goes before what else runs here: a person's machine does other work than the cluster's.
+    It has priority over the other processes of this machine, as on a user's machine, which does not run the cluster.
     """
     assert place.local is not None
     kubectl, config = clients.program("kubectl"), str(place.local.kubeconfig)

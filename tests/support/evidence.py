@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from conch.api.kinds import POD
 from tests.support.kube import Kube, KubectlError
 from tests.support.place import OPERATOR, SYSTEM
@@ -10,19 +12,22 @@ _USUAL = ("PodInitializing", "ContainerCreating")
 _TAIL = "--tail=40"
 
 
-def collect(kube: Kube, namespace: str) -> list[tuple[str, str]]:
-    """Return titles and texts: services, events, pods, their logs, the operator's log."""
+def collect(kube: Kube, namespaces: Iterable[str]) -> list[tuple[str, str]]:
+    """Return titles and texts: of each namespace the services, events, pods and their logs; the operator's log."""
+    shown = [section for namespace in namespaces for section in _of_namespace(kube, namespace)]
+    return [*shown, ("log of the operator", operator_log(kube, 300))]
+
+
+def _of_namespace(kube: Kube, namespace: str) -> list[tuple[str, str]]:
     here = f"--namespace={namespace}"
     shown = [
-        ("InferenceServices", _told(kube, "get", "isvc", here, "--output=yaml")),
+        (f"InferenceServices of {namespace}", _told(kube, "get", "isvc", here, "--output=yaml")),
         ("events", _told(kube, "get", "events", here, "--sort-by=.lastTimestamp")),
         ("children", _told(kube, "get", "deploy,rs,svc,hpa,pods,cm,controllerrevisions", here, "--output=wide")),
     ]
     pods = _told(kube, "get", "pods", here, "--output=name").split()
     logs = (kube_logs(kube, namespace, pod) for pod in pods if pod.startswith("pod/"))
-    shown += [(f"log of {pod}", text) for pod, text in zip(pods, logs, strict=False)]
-    shown.append(("log of the operator", operator_log(kube, 80)))
-    return shown
+    return [*shown, *((f"log of {pod}", text) for pod, text in zip(pods, logs, strict=False))]
 
 
 def waiting_containers(kube: Kube, *namespaces: str) -> list[str]:

@@ -41,7 +41,7 @@ class Git:
         until(lambda: self.applied >= goal, f"Git has applied {count} times more", 90, seen=lambda: self.errors)
 
     def diff(self) -> str:
-        """Return what an apply would change; `kubectl diff` fails where it finds something, with the same words."""
+        """Return the differences that an apply would make; `kubectl diff` exits with 1 if there are any."""
         try:
             return self._apply("diff")
         except KubectlError as error:

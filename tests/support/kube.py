@@ -84,7 +84,7 @@ class Kube:
         """Run kubectl and return what it printed.
 
         Raises:
-            KubectlError: it failed, with its own words; `kubectl diff` prints them as it does what it found.
+            KubectlError: it failed; the message is its standard error, or its output where that is empty.
         """
         with recorded(f"kubectl {' '.join(arguments[: 2 if arguments[0] in _WITH_A_NOUN else 1])}"):
             done = subprocess.run(

@@ -4,8 +4,8 @@
 - A test marked `alone` starts when all other workers have ended. A test marked `last` starts after all others.
 - The slowest tests start first, as far as their seconds are known (tests/support/timing.py).
 - A worker holds the test that it runs and one more, so that no slow test waits behind another one.
-- With `--fixture-workers=NAME:COUNT` tests that use a fixture run in so many workers, which begin with them: a fixture
-  of the session that costs much is made no oftener.
+- With `--fixture-workers=NAME:COUNT` the tests that use a fixture run in the first COUNT workers, which start with
+  them: an expensive fixture of the session is made at most COUNT times. Tests marked `alone` or `last` do not count.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fixture-workers",
         metavar="NAME:COUNT",
         default="",
-        help="tests that use this fixture run in so many workers only",
+        help="tests that use this fixture run in the first COUNT workers only",
     )
 
 
@@ -112,7 +112,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Any:
 
 
 def _limit(config: pytest.Config) -> tuple[str, int]:
-    """Return the fixture whose tests run in a few workers, and how many these are."""
+    """Return the fixture whose tests run in the first workers, and the number of these workers; 0: all."""
     fixture, _, count = str(config.getoption("--fixture-workers")).partition(":")
     return fixture, int(count or 0)
 
@@ -165,7 +165,7 @@ class OneAhead(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
             super()._assign_work_unit(node)
 
     def _next(self, node: Any) -> str | None:
-        """Return the group that a worker runs next; None: there is none for it."""
+        """Return the next group for a worker; None: no group is left for it."""
         few = self._known[1]
         _, count = _limit(self.config)
         if node in list(self.nodes)[:count]:

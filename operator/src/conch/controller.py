@@ -24,12 +24,13 @@ from conch.desire import Images
 from conch.ending import end_by_signal
 from conch.observe import Gateways, Store
 from conch.observe.capacity import Capacity
+from conch.preflight import check_permissions
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
 from conch.signals import Agents, Capacities, Gauges, Installations, Warnings
 from conch.telemetry import Health, Phases, serve
-from conch.watch import Intake, audit, check_rights, run_kopf, watch
+from conch.watch import Intake, audit, run_kopf, watch
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
 from conch.write.leader import lead, resign
@@ -135,19 +136,15 @@ def namespaced_kinds(settings: Settings) -> tuple[Kind, ...]:
 
 
 async def run(settings: Settings) -> None:
-    """Run the operator until it is told to stop or loses its Lease.
+    """Run the operator until SIGTERM, or until it loses its Lease.
 
     Raises:
-        CallError: there is no API server, or a kind that it can never watch.
+        CallError: there is no kubeconfig, or a permission or the CRD is missing.
     """
     store, queue, health = Store(), WorkQueue(), Health()
     REGISTRY.register(Phases(store))
     close = await serve(health, settings.probe_port, settings.metrics_port)
     async with await Server.connect() as server:
-        await check_rights(server, namespaced_kinds(settings), settings.namespaces)
-        if not settings.namespaces:
-            await check_rights(server, GATEWAYS, ())
-        health.good("standing by")
         take_signals = end_by_signal()
         led = False
 
@@ -159,6 +156,15 @@ async def run(settings: Settings) -> None:
             await act(settings, server, store, queue, take_signals)
 
         try:
+            await check_permissions(
+                server,
+                namespaced_kinds(settings),
+                settings.namespaces,
+                health,
+                cluster_kinds=() if settings.namespaces else GATEWAYS,
+                lease=(settings.lease_namespace, settings.lease_name) if settings.lease_namespace else None,
+            )
+            health.good("standing by")
             await _elected(settings, server, leading)
         except asyncio.CancelledError:
             _log.info("stopping")

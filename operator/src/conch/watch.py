@@ -6,7 +6,7 @@ kopf hold every event handler back until all kinds are listed.
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,10 +40,6 @@ SLICE_SECONDS: Final = 0.05
 _TURNS: Final = 0.1  # seconds; many turns of the loop
 # Watched without the label of a service; of routes, those of others may take its requests.
 UNSELECTED: Final = frozenset({INFERENCE_SERVICE, HTTP_ROUTE})
-_REMEDIES: Final = {
-    403: "grant the rights that the Helm chart grants",
-    404: "install the CustomResourceDefinitions of the folder crds",
-}
 _log = structlog.get_logger("conch")
 
 
@@ -155,27 +151,6 @@ def kopf_settings() -> kopf.OperatorSettings:
         if kind not in UNSELECTED:
             settings.watching.label_selectors[kind.group, kind.plural] = names.LABEL_SERVICE
     return settings
-
-
-async def check_rights(server: Server, kinds: Iterable[Kind], namespaces: Sequence[str]) -> None:
-    """Find out whether these kinds can be watched, before a process is ready and takes the place of one that works.
-
-    Kopf would ask again for a minute, with nothing done in it, and then end with a traceback.
-
-    Raises:
-        CallError: one of them never can; the message names all of these, and the remedy.
-    """
-    asked = [(kind, namespace) for kind in kinds for namespace in namespaces or ("",)]
-    answers = await asyncio.gather(*(server.check_list(*one) for one in asked), return_exceptions=True)
-    refused: dict[str, CallError] = {}
-    for (kind, _), error in zip(asked, answers, strict=True):
-        if isinstance(error, CallError) and (error.code == 403 or (error.gone and kind not in OPTIONAL)):
-            refused.setdefault(kind.plural, error)
-    if refused:
-        first, codes = next(iter(refused.values())), {error.code for error in refused.values()}
-        messages = "; ".join(error.message for error in refused.values())
-        remedies = ", ".join(remedy for code, remedy in _REMEDIES.items() if code in codes)
-        raise CallError(first.code, first.reason, f"cannot watch {', '.join(refused)}: {messages}; {remedies}")
 
 
 async def run_kopf(

@@ -19,9 +19,10 @@ from conch.metrics.registration import Registration
 from conch.metrics.scraper import Scraper
 from conch.metrics.server import MetricsApi, tls
 from conch.metrics.settings import MetricsSettings
+from conch.preflight import check_permissions
 from conch.settings import SettingsError
 from conch.telemetry import Health, serve
-from conch.watch import AUDIT_SECONDS, alive, check_rights, run_kopf, watch_kind
+from conch.watch import AUDIT_SECONDS, alive, run_kopf, watch_kind
 from conch.write import CallError, Server
 from conch_contract import names
 
@@ -103,17 +104,18 @@ async def _begin_anew(server: Server, proxy: FrontProxy) -> None:
 
 
 async def run(settings: MetricsSettings) -> None:
-    """Run the metrics API until it is told to stop.
+    """Run the metrics API until SIGTERM.
 
     Raises:
-        CallError: there is no API server, or a right is missing.
+        CallError: there is no kubeconfig, or a permission is missing.
     """
     health = Health()
     close = await serve(health, settings.probe_port, settings.metrics_port)
     async with await Server.connect() as server:
         try:
-            await check_rights(server, [POD], settings.namespaces)
-            await answer(settings, server, health, end_by_signal())
+            take_signals = end_by_signal()
+            await check_permissions(server, [POD], settings.namespaces, health)
+            await answer(settings, server, health, take_signals)
         except asyncio.CancelledError:
             _log.info("stopping")
         finally:

@@ -136,10 +136,10 @@ class Server:
         return frozenset(item["metadata"]["uid"] for item in answer.get("items") or ())
 
     async def check_list(self, kind: Kind, namespace: str = "") -> None:
-        """Ask for one object of a kind, to learn whether it can be listed.
+        """List at most one object of a kind.
 
         Raises:
-            CallError: it cannot: 403 where the right is missing, 404 where the cluster does not know the kind.
+            CallError: 403, the permission is missing; 404, the cluster does not serve the kind; or another one.
         """
         await self._call("GET", "list", kind, kind.path(namespace), [("limit", "1")], None, "", METADATA_LIST)
 

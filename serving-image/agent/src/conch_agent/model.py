@@ -192,7 +192,9 @@ class Model:
                 self._state = ModelState.LOADING
                 if again and "UNAVAILABLE" in states and "LOADING" not in states:
                     raise self._load_failure("")
-                if "LOADING" not in states and time.monotonic() >= again:
+                due = "LOADING" not in states and time.monotonic() >= again
+                # A Triton that has loaded nothing yet may have been replaced by another one between two views.
+                if due and await self._watch.look(prove=True) is not None:
                     patience = reload if "READY" in states else first
                     again = 0.0 if await self._load() else time.monotonic() + patience.next()
             await self._watch.next()
@@ -207,13 +209,7 @@ class Model:
         return all(content == self._laid.content for content in contents)
 
     async def _load(self) -> bool:
-        """Ask Triton to load; False if the answer was lost and only Triton's configuration can tell.
-
-        Its control is proved closed at this moment: a Triton that has loaded nothing yet may have been followed by
-        another one between two looks, or while a look was asked again.
-        """
-        if await self._watch.look(anew=True) is None:
-            return False
+        """Ask Triton to load; False if the answer was lost and only Triton's configuration can tell."""
         began = time.monotonic()
         self._log.info("loading")
         try:

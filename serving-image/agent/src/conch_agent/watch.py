@@ -33,26 +33,31 @@ class Watch:
         self._looked = asyncio.Condition()
         self._log = structlog.get_logger()
 
-    async def look(self, *, anew: bool = False) -> View | None:
-        """Ask once, wake who waits, and return the view; `anew`: prove that control is closed, as after a start."""
+    async def look(self, *, prove: bool = False) -> View | None:
+        """Read Triton's index once, publish it as `view` and return it.
+
+        Args:
+            prove: prove that control is closed even if Triton seems not to have restarted.
+        """
         async with self._looking:
-            view = await self._ask(anew=anew)
+            view = await self._read_index(prove=prove)
         async with self._looked:
             self.view = view
             self._looked.notify_all()
         return view
 
-    async def _ask(self, *, anew: bool) -> View | None:
+    async def _read_index(self, *, prove: bool) -> View | None:
+        """Return Triton's index; None: `failure` is the reason."""
         try:
             answer = await self._triton.index()
             if self._restarted(answer):
                 self._log.warning("triton restarted")
                 self._proved = False
-            if anew or not self._proved:
-                was, self._proved = self._proved, False
+            if prove or not self._proved:
+                was_proved, self._proved = self._proved, False
                 await prove_closed(self._settings.triton_grpc, self._settings.triton_http)
                 self._proved = True
-                if not was:
+                if not was_proved:
                     self._log.info("control is closed", proof="gRPC and HTTP refuse without the key")
         except TritonGone as gone:
             self._proved = False

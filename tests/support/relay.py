@@ -1,4 +1,4 @@
-"""A bad line to a server: relays TCP on loopback, limits what comes back, counts it, or ends connections."""
+"""A bad line to a server: relays TCP on loopback, limits what comes back, counts it, holds it, or ends connections."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ _BLOCK = 64 * 1024
 
 
 class Relay:
-    """Listens on `port`, hands on to `target`; `rate` is bytes a second over all connections (0: no limit).
+    """Listens on `port`, hands on to port `target` of `host`; `rate` is bytes a second in all (0: no limit).
 
     The first `breaks` connections whose client sends the bytes `breaks_at` end before they arrive, and the first
-    `cuts` answers end half way. While `refuses` is set, connections end before a byte is read.
+    `cuts` answers end half way. While `refuses` is set, new connections end before a byte is read. While `flows` is
+    cleared, nothing passes, and no connection ends.
     """
 
-    def __init__(self, target: int, rate: int = 0, breaks_at: bytes = b"", breaks: int = 1) -> None:
+    def __init__(
+        self, target: int, rate: int = 0, breaks_at: bytes = b"", breaks: int = 1, host: str = "127.0.0.1"
+    ) -> None:
         self.rate = rate
         self.breaks_at = breaks_at
         self.breaks = breaks
         self.cuts = 0
         self.refuses = False
         self.passed = 0
+        self.flows = threading.Event()
+        self.flows.set()
+        self._host = host
         self._target = target
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -41,7 +47,7 @@ class Relay:
                     client.close()
                     continue
                 try:
-                    server = socket.create_connection(("127.0.0.1", self._choose()))
+                    server = socket.create_connection((self._host, self._choose()))
                 except ConnectionRefusedError:  # the server is not up yet
                     client.close()
                     continue
@@ -54,6 +60,7 @@ class Relay:
     def _pump(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
         with contextlib.suppress(OSError):
             while block := source.recv(_BLOCK):
+                self.flows.wait()
                 if counted:
                     self._account(len(block))
                     if self._cuts():

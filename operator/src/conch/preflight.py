@@ -1,0 +1,100 @@
+"""Preflight: a process becomes Ready, and replaces one that works, only when it can list what it watches.
+
+Kopf retries a list that is forbidden for a minute, and then ends the process with a traceback.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from conch.api.kinds import LEASE, OPTIONAL, Kind, Ref
+from conch.telemetry import Health
+from conch.write import CallError, Server
+
+_FORBIDDEN: Final = 403
+_RETRY_SECONDS: Final = 2.0
+_INSTALL: Final = "install the CustomResourceDefinitions of the folder crds"
+_GRANT: Final = "grant the permissions of the Helm chart"
+_log = structlog.get_logger("conch")
+
+
+async def check_permissions(
+    server: Server,
+    kinds: Iterable[Kind],
+    namespaces: Sequence[str],
+    health: Health,
+    *,
+    cluster_kinds: Iterable[Kind] = (),
+    lease: tuple[str, str] | None = None,
+) -> None:
+    """Return when the API server has answered every request; retry those that it has not.
+
+    Args:
+        server: the connection whose permissions count.
+        kinds: listed in each of the namespaces.
+        namespaces: empty means all.
+        health: not ready while the API server does not answer.
+        cluster_kinds: listed in the whole cluster.
+        lease: namespace and name of the Lease of the leader election.
+
+    Raises:
+        CallError: a permission or a CustomResourceDefinition is missing. The message names the kinds and the remedy.
+    """
+    targets = [(kind, namespace) for kind in kinds for namespace in namespaces or ("",)]
+    targets += [(kind, "") for kind in cluster_kinds]
+    while True:
+        checks: list[tuple[Kind, Awaitable[CallError | None]]]
+        checks = [(kind, _list_error(server, kind, namespace)) for kind, namespace in targets]
+        if lease is not None:
+            checks.append((LEASE, _lease_error(server, *lease)))
+        errors = await asyncio.gather(*(check for _, check in checks))
+        failed = [(kind, error) for (kind, _), error in zip(checks, errors, strict=True) if error is not None]
+        missing = [(kind, error) for kind, error in failed if _is_missing(kind, error)]
+        if missing:
+            raise _summary(missing, namespaces)
+        if not failed:
+            return
+        error = failed[0][1]
+        health.hindered(f"the API server does not answer: {error.message}")
+        _log.warning("permissions not checked", error=error.message, retry_seconds=_RETRY_SECONDS)
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _list_error(server: Server, kind: Kind, namespace: str) -> CallError | None:
+    """Return why a kind cannot be listed; None: it can, or its API is optional and not installed."""
+    try:
+        # The API server answers 403 before 404, so a role may lack an API that the cluster lacks too.
+        if kind not in OPTIONAL or await server.serves(kind):
+            await server.check_list(kind, namespace)
+    except CallError as error:
+        return error
+    return None
+
+
+async def _lease_error(server: Server, namespace: str, name: str) -> CallError | None:
+    try:
+        await server.get(namespace, Ref(LEASE, name))
+    except CallError as error:
+        return error
+    return None
+
+
+def _is_missing(kind: Kind, error: CallError) -> bool:
+    """Whether only an administrator can mend it."""
+    return error.code == _FORBIDDEN or (error.gone and kind not in OPTIONAL)
+
+
+def _summary(missing: Sequence[tuple[Kind, CallError]], namespaces: Sequence[str]) -> CallError:
+    """Return one error for all kinds, with the API server's first message about each."""
+    messages: Mapping[str, str] = {kind.plural: error.message.strip() for kind, error in reversed(missing)}
+    kinds = sorted(messages)
+    remedies = []
+    if any(error.gone for _, error in missing):
+        remedies.append(_INSTALL)
+    if any(error.code == _FORBIDDEN for _, error in missing):
+        remedies.append(_GRANT + (", and remove deleted namespaces from watchNamespaces" if namespaces else ""))
+    first = missing[0][1]
+    details = "; ".join(messages[kind] for kind in kinds)
+    return CallError(first.code, first.reason, f"cannot read {', '.join(kinds)}: {details}; {'; '.join(remedies)}")

@@ -1,0 +1,184 @@
+"""An operator that lacks a permission or the CRD ends before it is Ready: `helm upgrade --wait` keeps the old pods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from conch.api.kinds import (
+    AUTOSCALER,
+    BACKEND_TRAFFIC_POLICY,
+    DISRUPTION_BUDGET,
+    INFERENCE_SERVICE,
+    LEASE,
+    Kind,
+)
+from conch.write import rbac
+from tests.api.operator import Operator, install_crd, isvc, kubeconfig_of, remove_crd, settled
+from tests.cluster import Cluster
+from tests.support.kube import Kube, KubectlError
+from tests.support.relay import Relay
+from tests.support.wait import until
+
+_GRANT = "grant the permissions of the Helm chart"
+
+
+class Account:
+    """A service account for the operator, with a role that lacks what a test says."""
+
+    def __init__(self, kube: Kube, namespace: str, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
+        self._kube = kube
+        self._namespace = namespace
+        self._grantee = (f"--clusterrole={namespace}", f"--serviceaccount={namespace}:operator")
+        self._user = f"--as=system:serviceaccount:{namespace}:operator"
+
+    def grant(self, *missing: Kind) -> None:
+        """Give the role all permissions of the Helm chart except those on some kinds."""
+        grants = [grant for grant in (*rbac.SERVING, *rbac.CLUSTER) if grant.kind not in missing]
+        rules = [
+            {"apiGroups": [grant.kind.group], "resources": [grant.resource], "verbs": list(grant.verbs)}
+            for grant in grants
+        ]
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole"}
+        self._kube.apply({**role, "metadata": {"name": self._namespace}, "rules": rules})
+
+    def bind(self) -> None:
+        """Grant the role in the whole cluster, and wait until the API server has seen it."""
+        self._kube.run("create", "clusterrolebinding", self._namespace, *self._grantee)
+        self.wait_until_it_lists(INFERENCE_SERVICE)
+
+    def bind_in_namespace(self) -> None:
+        """Grant the role in the test's namespace."""
+        here = f"--namespace={self._namespace}"
+        self._kube.run("create", "rolebinding", "operator", here, *self._grantee)
+        self.wait_until_it_lists(INFERENCE_SERVICE, here)
+
+    def wait_until_it_lists(self, kind: Kind, where: str = "--all-namespaces") -> None:
+        """Wait until the API server has seen the permission."""
+        resource = f"{kind.plural}.{kind.group}".rstrip(".")
+
+        def can_list() -> bool:
+            try:
+                self._kube.run("auth", "can-i", "list", resource, where, self._user)
+            except KubectlError:
+                return False
+            return True
+
+        until(can_list, f"the account can list {resource}", 20)
+
+    def remove(self) -> None:
+        self._kube.run("delete", "clusterrole,clusterrolebinding", self._namespace, "--ignore-not-found")
+
+
+@pytest.fixture
+def account(cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path) -> Iterator[Account]:
+    file = tmp_path / "kubeconfig"
+    config = kubeconfig_of(cluster, kube, namespace, "operator")
+    file.write_text(yaml.safe_dump({**config, "current-context": "operator"}))
+    account = Account(kube, namespace, file)
+    yield account
+    account.remove()
+
+
+def test_missing_permissions_end_it_with_the_kinds(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, account: Account
+) -> None:
+    account.grant(DISRUPTION_BUDGET, AUTOSCALER)
+    account.bind()
+    with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig)) as operator:
+        assert operator.wait(20) == 1
+        said = operator.said()
+        assert "conch: cannot read horizontalpodautoscalers, poddisruptionbudgets: " in said, said
+        assert 'cannot list resource "poddisruptionbudgets" in API group "policy"' in said
+        assert said.endswith(f"; {_GRANT}\n")
+        assert "Traceback" not in said
+
+        account.grant()
+        account.wait_until_it_lists(DISRUPTION_BUDGET)
+        operator.start()
+        kube.apply(isvc(), namespace)
+        until(settled(kube, namespace), "with the whole role it works", 60)
+
+
+def test_the_lease_must_be_readable(cluster: Cluster, namespace: str, log: Path, account: Account) -> None:
+    account.grant()
+    account.bind()
+    with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig), CONCH_LEASE_NAMESPACE=namespace) as operator:
+        assert operator.wait(20) == 1
+        said = operator.said()
+        assert f"conch: cannot read {LEASE.plural}: " in said, said
+        assert said.endswith(f"; {_GRANT}\n")
+
+
+def test_no_permission_is_needed_for_an_api_that_is_not_installed(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, account: Account
+) -> None:
+    account.grant(BACKEND_TRAFFIC_POLICY)
+    account.bind()
+    with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig)):
+        kube.apply(isvc(), namespace)
+        until(settled(kube, namespace), "it works without Envoy Gateway and a permission for its kind", 60)
+
+
+def test_a_namespace_without_permissions_is_named(
+    cluster: Cluster, namespace: str, log: Path, account: Account
+) -> None:
+    account.grant()
+    account.bind_in_namespace()
+    env = {"KUBECONFIG": str(account.kubeconfig), "CONCH_NAMESPACES": f"{namespace},team-b"}
+    with Operator(cluster, log, **env) as operator:
+        assert operator.wait(20) == 1
+        said = operator.said()
+        assert 'in the namespace "team-b"' in said, said
+        assert f'in the namespace "{namespace}"' not in said
+        assert said.endswith(f"; {_GRANT}, and remove deleted namespaces from watchNamespaces\n")
+
+
+def test_without_the_crd_it_ends_and_names_it(cluster: Cluster, kube: Kube, log: Path) -> None:
+    remove_crd(kube)
+    try:
+        with Operator(cluster, log) as operator:
+            assert operator.wait(20) == 1
+            said = operator.said()
+            assert f"conch: cannot read {INFERENCE_SERVICE.plural}: " in said, said
+            assert said.endswith("; install the CustomResourceDefinitions of the folder crds\n")
+    finally:
+        install_crd(kube)
+
+
+def test_an_api_server_that_does_not_answer_yet_is_waited_for(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, tmp_path: Path
+) -> None:
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    [known] = config["clusters"]
+    address = urlsplit(known["cluster"]["server"])
+    relay = Relay(address.port or 443, host=str(address.hostname))
+    relay.refuses = True
+    known["cluster"]["server"] = f"https://127.0.0.1:{relay.port}"
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    with Operator(cluster, log, KUBECONFIG=str(file)) as operator:
+        until_it_waits(operator)
+        operator.stop()  # SIGTERM ends it while it waits
+        operator.start()
+        until_it_waits(operator)
+        relay.refuses = False
+        until(lambda: operator.readiness()[0] == 200, "it is ready", 30, seen=operator.readiness)
+        kube.apply(isvc(), namespace)
+        until(settled(kube, namespace), "it works", 60)
+    relay.close()
+
+
+def until_it_waits(operator: Operator) -> None:
+    """Wait until the operator is not Ready and names the API server as the reason."""
+
+    def waits() -> bool:
+        status, text = operator.readiness()
+        return status == 503 and text.startswith("the API server does not answer: ")
+
+    until(waits, "it is not ready, and names the API server", 20, seen=operator.readiness)
