@@ -46,6 +46,8 @@ POD_STATUSES: list[tuple[str, dict[str, Any], str, str]] = [
         "ContainerConfigInvalid",
         'secret "x" not found',
     ),
+    ("hook", waiting("triton", "PostStartHookError", "exited with 7"), "PodNotStarted", "exited with 7"),
+    ("a reason of a later kubelet", waiting("triton", "NotYetKnown"), "PodNotStarted", "NotYetKnown"),
     ("crash", crashed(3, running=False), "CrashLooping", "OOMKilled, exit code 137"),
     ("bus error", crashed(3, running=False, code=135), "CrashLooping", "Raise spec.predictor.triton.shmSize"),
     ("crash, running for a moment", crashed(3, running=True), "CrashLooping", "--previous"),

@@ -35,15 +35,20 @@ _NOT_STARTED: Final = {
 
 Check = Callable[[World, str], Trouble | None]
 
+# Why a container waits, as the kubelet and the container runtime name it. Any other reason is PodNotStarted.
 _WAITING: Final = {
     "ErrImagePull": "ImagePullFailed",
     "ImagePullBackOff": "ImagePullFailed",
     "ErrImageNeverPull": "ImagePullFailed",
+    "ImageInspectError": "ImagePullFailed",
     "InvalidImageName": "ImagePullFailed",
+    "RegistryUnavailable": "ImagePullFailed",
+    "SignatureValidationFailed": "ImagePullFailed",
     "CreateContainerConfigError": "ContainerConfigInvalid",
     "CreateContainerError": "ContainerConfigInvalid",
     "RunContainerError": "ContainerConfigInvalid",
 }
+_COMING_UP: Final = frozenset({"", "PodInitializing", "ContainerCreating", "CrashLoopBackOff"})
 
 
 def trouble(world: World, revision: str) -> Trouble | None:
@@ -90,11 +95,12 @@ def container_waits(world: World, revision: str) -> Trouble | None:
     """The kubelet cannot start a container: most often its image."""
     for container in _containers(world, revision):
         waiting = container.get("state", {}).get("waiting", {})
-        word = _WAITING.get(waiting.get("reason", ""))
-        if word is not None:
-            # The kubelet's two ways of saying it alternate; the error itself stays the same.
-            told = _BACK_OFF.sub("", waiting.get("message") or waiting["reason"])
-            return Trouble(word, f"Container {container['name']} of {revision} cannot start: {told}")
+        reason = waiting.get("reason", "")
+        if reason not in _COMING_UP:
+            # The kubelet alternates between two messages of the same error.
+            message = _BACK_OFF.sub("", waiting.get("message") or reason)
+            word = _WAITING.get(reason, "PodNotStarted")
+            return Trouble(word, f"Container {container['name']} of {revision} cannot start: {message}")
     return None
 
 
