@@ -7,7 +7,7 @@ import os
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,6 +68,11 @@ class Operator:
         assert self.process is not None
         return self.process.wait(seconds)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send the process a signal, unless it has ended."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
     def kill(self) -> None:
         """End the process with SIGKILL."""
         assert self.process is not None
@@ -103,10 +108,8 @@ class Audit:
     def writes(self, namespace: str | None = None) -> list[str]:
         """Return our writes as `verb resource[/subresource] name`, Leases apart: they are the election's."""
         found = []
-        for entry in self.calls():
+        for entry in filter(is_a_write, self.calls()):
             ref = entry.get("objectRef", {})
-            if entry["verb"] not in WRITES or ref.get("resource") == "leases":
-                continue
             if namespace is None or ref.get("namespace") == namespace:
                 resource = "/".join(filter(None, (ref.get("resource"), ref.get("subresource"))))
                 found.append(f"{entry['verb']} {resource} {ref.get('name', '')}")
@@ -122,6 +125,11 @@ def readiness(probe_port: int) -> tuple[int, str]:
         return error.code, error.read().decode()
     except OSError:
         return 0, ""
+
+
+def is_a_write(call: Mapping[str, Any]) -> bool:
+    """Whether an entry of the audit log is a write, but for those of the election."""
+    return call["verb"] in WRITES and call.get("objectRef", {}).get("resource") != "leases"
 
 
 def install_crd(kube: Kube) -> None:

@@ -106,7 +106,7 @@ def test_missing_permissions_end_it_with_the_kinds(
 
 
 def test_the_lease_must_be_readable(cluster: Cluster, namespace: str, log: Path, account: Account) -> None:
-    account.grant()
+    account.grant(LEASE)
     account.bind()
     with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig), CONCH_LEASE_NAMESPACE=namespace) as operator:
         assert operator.wait(20) == 1

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conch.api.kinds import DEPLOYMENT, EVENT, INFERENCE_SERVICE, JOB, POD, SERVICE, Ref
 from conch_contract import names
-from tests.api.operator import Audit, Operator, children, condition, essence, isvc, settled
+from tests.api.operator import Audit, Operator, children, condition, essence, is_a_write, isvc, kubeconfig_of, settled
 from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -143,6 +145,60 @@ def test_of_two_operators_one_acts_and_the_other_takes_over(
         began = time.monotonic()
         until(lambda: acting.said().count("leading") == 2, "it leads again", 30)
         record_property("failover_after_SIGTERM_seconds", round(time.monotonic() - began, 1))
+
+
+def test_an_operator_that_ends_finishes_what_it_has_begun(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    """Each status comes with its events, even if SIGTERM meets the operator between the two."""
+    services = [f"s{number}" for number in range(16)]
+    audit = Audit(cluster)
+    with Operator(cluster, log) as operator:
+        kube.apply({"apiVersion": "v1", "kind": "List", "items": [isvc(name) for name in services]}, namespace)
+        deadline = time.monotonic() + 60
+        while not any(write.startswith("patch inferenceservices/status") for write in audit.writes(namespace)):
+            assert time.monotonic() < deadline, "no status was written"
+            time.sleep(0.001)
+        operator.stop()
+        operator.start()
+        until(settled(kube, namespace, len(services)), "all services are Ready", 90)
+    told = {e["regarding"]["name"] for e in kube.list(EVENT, namespace) if e["reason"] == "RevisionCreated"}
+    assert told == set(services)
+
+
+def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
+    cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    replicas = {}
+    for name in ("a", "b"):
+        kube.run(
+            "create",
+            "clusterrolebinding",
+            f"{namespace}-{name}",
+            "--clusterrole=cluster-admin",
+            f"--serviceaccount={namespace}:{name}",
+        )
+        file = tmp_path / f"{name}.kubeconfig"
+        file.write_text(yaml.safe_dump({**kubeconfig_of(cluster, kube, namespace, name), "current-context": name}))
+        settings = {"CONCH_LEASE_NAMESPACE": namespace, "POD_NAME": name, "KUBECONFIG": str(file)}
+        replicas[name] = Operator(cluster, tmp_path / f"{name}.log", **settings)
+    with replicas["a"] as a:
+        until(lambda: "watching" in a.said(), "it leads", 30)
+        with replicas["b"] as b:
+            kube.apply(isvc(), namespace)
+            until(settled(kube, namespace), "the service is Ready", 60)
+            a.send_signal(signal.SIGSTOP)
+            kube.apply(isvc(uri="s3://models/two"), namespace)
+            until(lambda: "leading" in b.said(), "the other one leads", 30)
+            audit = Audit(cluster)
+            a.send_signal(signal.SIGCONT)
+            kube.apply(isvc(uri="s3://models/three"), namespace)
+            assert a.wait(30) == 1
+            assert "conch: b holds the Lease; it starts again" in a.said()
+            until(settled(kube, namespace), "the last change is served", 60)
+            writers = {call["user"]["username"].rpartition(":")[2] for call in audit.calls() if is_a_write(call)}
+            assert writers == {"b"}
+    kube.run("delete", "clusterrolebinding", *(f"{namespace}-{name}" for name in replicas))
 
 
 def test_hands_that_change_children_are_undone(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:

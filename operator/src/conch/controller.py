@@ -33,7 +33,7 @@ from conch.telemetry import Health, Phases, serve
 from conch.watch import Intake, audit, run_kopf, watch
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
-from conch.write.leader import lead, resign
+from conch.write.leader import Election, LeaseLostError
 
 # How often a cluster that lacks an API is asked whether it has come.
 DISCOVERY_SECONDS: Final = 30
@@ -85,16 +85,17 @@ async def act(
     watch(intake, registry)
     stop = asyncio.Event()
     try:
-        async with asyncio.TaskGroup() as group:
+        # Workers end first: kopf, when it ends, cancels all tasks that are younger than it.
+        async with asyncio.TaskGroup() as watching, asyncio.TaskGroup() as working:
             for what, late in ADD_ONS.items():  # they ask before kopf does, lest they miss the change
                 if late[0] in kinds:
-                    group.create_task(_begin_anew_with(server, what, late))
-            group.create_task(run_kopf(registry, settings.namespaces, settings.identity, stop, take_signals))
+                    working.create_task(_begin_anew_with(server, what, late))
+            watching.create_task(run_kopf(registry, settings.namespaces, settings.identity, stop, take_signals))
             await intake.listed.wait()
             _log.info("watching", workers=settings.workers)
             for _ in range(settings.workers):
-                group.create_task(work(queue, reconcile))
-            group.create_task(audit(server, intake, settings.namespaces))
+                working.create_task(work(queue, reconcile))
+            working.create_task(audit(server, intake, settings.namespaces))
     finally:
         stop.set()
         queue.close()
@@ -123,7 +124,7 @@ async def _begin_anew_with(server: Server, what: str, kinds: Sequence[Kind]) -> 
             _log.warning("cannot tell whether an API is there", api=what, error=error.message)
         else:
             if served and lacked:
-                raise StartAgainError(f"{what} has come to this cluster; start again to watch it")
+                raise StartAgainError(f"{what} has come to this cluster")
             if served:
                 return
             lacked = True
@@ -144,13 +145,20 @@ async def run(settings: Settings) -> None:
     store, queue, health = Store(), WorkQueue(), Health()
     REGISTRY.register(Phases(store))
     close = await serve(health, settings.probe_port, settings.metrics_port)
-    async with await Server.connect() as server:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(close)
+        election = None
+        if settings.lease_namespace:
+            # A connection of its own: a renewal waits for no other call.
+            elector = await stack.enter_async_context(await Server.connect(connections=1))
+            election = Election(
+                elector, settings.lease_namespace, settings.lease_name, settings.identity, clock=time.monotonic
+            )
+        may_write = election.holds if election else (lambda: True)
+        server = await stack.enter_async_context(await Server.connect(may_write=may_write))
         take_signals = end_by_signal()
-        led = False
 
         async def leading() -> None:
-            nonlocal led
-            led = True
             health.good("leading")
             _log.info("leading", identity=settings.identity)
             await act(settings, server, store, queue, take_signals)
@@ -165,49 +173,25 @@ async def run(settings: Settings) -> None:
                 lease=(settings.lease_namespace, settings.lease_name) if settings.lease_namespace else None,
             )
             health.good("standing by")
-            await _elected(settings, server, leading)
+            await (elected(election, leading) if election else leading())
         except asyncio.CancelledError:
             _log.info("stopping")
-        finally:
-            if led and settings.lease_namespace:
-                with contextlib.suppress(Exception):
-                    await resign(server, settings.lease_namespace, settings.lease_name, settings.identity)
-            await close()
 
 
-async def _elected(settings: Settings, server: Server, leading: Callable[[], Awaitable[None]]) -> None:
-    """Act while the Lease is ours; without one, act at once. Ends by an error, whichever of the two ends first.
+async def elected(election: Election, leading: Callable[[], Awaitable[None]]) -> None:
+    """Act once the Lease is won, and for as long as it is held; it is given up when nothing acts any more.
 
-    However it ends, nothing acts any more when it has ended: the caller gives the Lease to another replica.
+    Raises:
+        ExceptionGroup: what ended it, LeaseLostError or an error of `leading`.
     """
-    if not settings.lease_namespace:
-        await leading()
-        return
-    acting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    leader: asyncio.Task[None] | None = None
-
-    async def act_and_tell() -> None:
-        nonlocal leader
-        leader = asyncio.current_task()
-        try:
-            await leading()
-        except Exception as error:  # noqa: BLE001  handed to the waiting side, which ends the process with it
-            acting.set_exception(error)
-
-    election = asyncio.create_task(
-        lead(server, settings.lease_namespace, settings.lease_name, settings.identity, act_and_tell)
-    )
+    await election.win()
     try:
-        await asyncio.wait({election, acting}, return_when=asyncio.FIRST_COMPLETED)
-        if acting.done():
-            acting.result()
-        raise RuntimeError("the Lease was lost to another replica; start again to stand by")
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(election.keep())
+            await leading()
+            keeper.cancel()
     finally:
-        election.cancel()
-        await asyncio.gather(election, return_exceptions=True)
-        if leader is not None:  # the election has started it, and does not end it when it is cancelled itself
-            leader.cancel()
-            await asyncio.gather(leader, return_exceptions=True)
+        await election.resign()
 
 
 def main() -> None:
@@ -222,6 +206,13 @@ def main() -> None:
     except CallError as error:
         sys.exit(f"conch: {error}")
     except BaseExceptionGroup as group:
-        if wish := group.subgroup(StartAgainError):
-            sys.exit(f"conch: {wish.exceptions[0]}")
-        raise
+        reasons = group.subgroup((StartAgainError, LeaseLostError))
+        if reasons is None:
+            raise
+        sys.exit(f"conch: {leaves(reasons)[0]}; it starts again")
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the exceptions of a group and of the groups in it."""
+    nested = (leaves(one) if isinstance(one, BaseExceptionGroup) else [one] for one in group.exceptions)
+    return [leaf for part in nested for leaf in part]

@@ -2,7 +2,28 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def finish(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Return the result of `work`. If the caller is cancelled, cancel `work` only after so many seconds.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; `work` has ended.
+        Exception: what `work` raised.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=seconds)
+        raise
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def end_by_signal() -> Callable[[], None]:

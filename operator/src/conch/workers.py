@@ -1,16 +1,19 @@
 """Workers take keys from the queue, reconcile them, and plan when to look again."""
 
-import asyncio
 import time
+from typing import Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from conch.api.kinds import ServiceKey
+from conch.ending import finish
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.write import CallError
 
+# For a reconcile that has begun when the process ends. Cut between a status and its events, it would lose these.
+END_SECONDS: Final = 5.0
 _results = Counter("conch_reconciles", "Reconciles, by result.", ["result"])
 _seconds = Histogram(
     "conch_reconcile_seconds",
@@ -23,7 +26,7 @@ _log = structlog.get_logger("conch.reconcile")
 
 
 async def work(queue: WorkQueue, reconcile: Reconciler) -> None:
-    """Work for ever: one key at a time."""
+    """Work for ever, one key at a time; when cancelled, finish the reconcile that has begun."""
     _depth.set_function(lambda: len(queue))
     _active.set_function(lambda: queue.active)
     while True:
@@ -31,7 +34,7 @@ async def work(queue: WorkQueue, reconcile: Reconciler) -> None:
         began = time.monotonic()
         with structlog.contextvars.bound_contextvars(namespace=key.namespace, service=key.name):
             try:
-                result = await _work_on(queue, reconcile, key)
+                result = await finish(_work_on(queue, reconcile, key), END_SECONDS)
             finally:
                 queue.done(key)
         _results.labels(result).inc()
@@ -42,8 +45,6 @@ async def _work_on(queue: WorkQueue, reconcile: Reconciler, key: ServiceKey) -> 
     """Reconcile a service; whatever comes, plan the next look. Return the result in a word."""
     try:
         outcome = await reconcile(key)
-    except asyncio.CancelledError:
-        raise
     except CallError as error:
         delay = queue.retry(key, at_least=error.retry_after or 0.0)
         _log.warning("call failed", code=error.code, error=error.message, retry_seconds=round(delay, 1))

@@ -4,7 +4,7 @@ kubernetes_asyncio carries what is hard (credentials and their renewal, TLS, poo
 models are passed by, because the pure rooms speak plain manifests and server-side apply wants just those.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self
@@ -36,8 +36,12 @@ _calls = Counter("conch_api_calls", "Calls to the API server.", ["verb", "resour
 class Server:
     """A connection to the API server, from a pod's service account or the user's kubeconfig."""
 
-    def __init__(self, configuration: Configuration, connections: int = 32) -> None:
+    def __init__(
+        self, configuration: Configuration, connections: int = 32, may_write: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Connect with so many connections at most; each call that is no GET first asks whether it may be sent."""
         configuration.connection_pool_maxsize = connections
+        self._may_write = may_write
         try:
             self.client = ApiClient(configuration)
         except (OSError, ValueError) as error:  # an SSLError is an OSError
@@ -47,7 +51,9 @@ class Server:
         self.client.user_agent = f"conch/{version('conch')}"  # audit logs tell who wrote
 
     @classmethod
-    async def connect(cls, kubeconfig: str | None = None) -> Self:
+    async def connect(
+        cls, kubeconfig: str | None = None, connections: int = 32, may_write: Callable[[], bool] = lambda: True
+    ) -> Self:
         """Connect as the pod that we are in, or else as the kubeconfig says.
 
         Raises:
@@ -58,7 +64,7 @@ class Server:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
             await load_kubeconfig(configuration, kubeconfig)
-        return cls(configuration)
+        return cls(configuration, connections, may_write)
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,6 +92,15 @@ class Server:
         """Create an object; 409 if it is there."""
         path = kind.path(body["metadata"].get("namespace", ""))
         return await self._call("POST", "create", kind, path, [], body, "application/json")
+
+    async def replace(
+        self, kind: Kind, body: Mapping[str, Any], manager: str, *, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Replace an object as it was read; 409 if anybody wrote it since (its resourceVersion tells)."""
+        meta = body["metadata"]
+        path = kind.path(meta["namespace"], meta["name"])
+        query = query_of(manager, dry_run=dry_run)
+        return await self._call("PUT", "update", kind, path, query, body, "application/json")
 
     async def delete(self, namespace: str, ref: Ref, uid: str | None = None) -> None:
         """Delete an object, of this uid if one is named. One that is gone already, or replaced, is fine.
@@ -177,6 +192,8 @@ class Server:
         content: str,
         accept: str = "application/json",
     ) -> dict[str, Any]:
+        if method != "GET" and not self._may_write():
+            raise CallError(0, "NotLeading", "not sent: another replica may lead by now")
         headers = {"Accept": accept} | ({"Content-Type": content} if content else {})
         try:
             answer = await self.client.call_api(
@@ -202,3 +219,9 @@ class Server:
         if status >= 300:
             raise read_error(status, text)
         return read_object(self.host, status, text)
+
+
+def query_of(manager: str, *, dry_run: bool = False) -> list[tuple[str, str]]:
+    """Return the parameters of a write that is no apply; a dry run is as strict as that of `kubectl apply`."""
+    strict = [("dryRun", "All"), ("fieldValidation", "Strict")]
+    return [("fieldManager", manager), *(strict if dry_run else [])]

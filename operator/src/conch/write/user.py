@@ -19,7 +19,7 @@ from conch.api.kinds import POD, Kind, Ref
 from conch.api.text import clean
 from conch.write.errors import CallError, unanswered
 from conch.write.kubeconfig import load_kubeconfig
-from conch.write.server import APPLY, Server
+from conch.write.server import APPLY, Server, query_of
 
 _JSON: Final = "application/json"
 # How a port of a pod is spoken to: a message begins with the byte of its channel; a port has two, for data and error.
@@ -69,18 +69,10 @@ class UserServer(Server):
         head = {"apiVersion": kind.api_version, "kind": kind.name}
         return [{**head, **item} for item in answer.get("items") or ()]
 
-    async def replace(
-        self, kind: Kind, body: Mapping[str, Any], manager: str, *, dry_run: bool = False
-    ) -> dict[str, Any]:
-        """Replace an object as it was read: 409 if anybody wrote it since (its resourceVersion tells)."""
-        meta = body["metadata"]
-        query = _query(manager, dry_run=dry_run)
-        return await self._call("PUT", "update", kind, kind.path(meta["namespace"], meta["name"]), query, body, _JSON)
-
     async def try_create(self, kind: Kind, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
         """Ask what would become of a new object, and create nothing."""
         path = kind.path(body["metadata"]["namespace"])
-        return await self._call("POST", "create", kind, path, _query(manager, dry_run=True), body, _JSON)
+        return await self._call("POST", "create", kind, path, query_of(manager, dry_run=True), body, _JSON)
 
     async def annotate(
         self, kind: Kind, seen: Mapping[str, Any], name: str, value: str, manager: str
@@ -91,7 +83,7 @@ class UserServer(Server):
         """
         meta = {key: seen["metadata"][key] for key in ("name", "namespace", "uid")} | {"annotations": {name: value}}
         body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta}
-        query = [*_query(manager), ("force", "true")]
+        query = [*query_of(manager), ("force", "true")]
         return await self._call("PATCH", "apply", kind, kind.path(meta["namespace"], meta["name"]), query, body, APPLY)
 
     async def unannotate(self, kind: Kind, seen: Mapping[str, Any], name: str, manager: str) -> dict[str, Any]:
@@ -128,11 +120,6 @@ class UserServer(Server):
             raise CallError(0, "Unreachable", unanswered(self.host, error)) from error
         except config.ConfigException as error:
             raise CallError(0, "NoCredentials", f"no credentials for the API server: {clean(str(error))}") from error
-
-
-def _query(manager: str, *, dry_run: bool = False) -> list[tuple[str, str]]:
-    strict = [("dryRun", "All"), ("fieldValidation", "Strict")]  # as `kubectl apply` asks
-    return [("fieldManager", manager), *(strict if dry_run else [])]
 
 
 def _in_pod(configuration: Configuration) -> str | None:

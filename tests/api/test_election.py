@@ -1,0 +1,184 @@
+"""The election of one replica, call by call, against a real API server and a line to it that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from conch.api.kinds import LEASE, Ref
+from conch.controller import elected
+from conch.write import Server
+from conch.write.leader import Election, LeaseLostError, Terms
+from tests.cluster import Cluster
+from tests.support.kube import Kube
+from tests.support.relay import Relay
+
+TERMS = Terms(duration=3, deadline=2, retry=0.3, timeout=1)
+NAME = "conch-operator"
+
+
+@pytest.fixture
+def relay(cluster: Cluster) -> Iterator[Relay]:
+    """The first replica's line to the API server."""
+    [known] = yaml.safe_load(cluster.kubeconfig.read_text())["clusters"]
+    address = urlsplit(known["cluster"]["server"])
+    relay = Relay(address.port or 443, host=str(address.hostname))
+    yield relay
+    relay.flows.set()
+    relay.close()
+
+
+@pytest.fixture
+async def replicas(
+    cluster: Cluster, namespace: str, relay: Relay, tmp_path: Path
+) -> AsyncIterator[tuple[Election, Election]]:
+    """Two replicas; at no moment may both act."""
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{relay.port}"
+    relayed = tmp_path / "relayed"
+    relayed.write_text(yaml.safe_dump(config))
+    async with (
+        await Server.connect(str(relayed), connections=1) as first,
+        await Server.connect(str(cluster.kubeconfig), connections=1) as second,
+    ):
+        both = (
+            Election(first, namespace, NAME, "a", time.monotonic, TERMS),
+            Election(second, namespace, NAME, "b", time.monotonic, TERMS),
+        )
+        acted: list[tuple[bool, ...]] = []
+
+        async def look() -> None:
+            while True:
+                acted.append(tuple(one.holds() for one in both))
+                await asyncio.sleep(0.01)
+
+        looking = asyncio.create_task(look())
+        yield both
+        looking.cancel()
+        assert acted
+        assert (True, True) not in acted
+
+
+Replicas = tuple[Election, Election]
+
+
+async def test_one_who_falls_silent_is_followed(replicas: Replicas) -> None:
+    first, second = replicas
+    await first.win()
+    began = time.monotonic()
+    await second.win()
+    assert TERMS.duration <= time.monotonic() - began
+    with pytest.raises(LeaseLostError, match="b holds the Lease"):
+        await first.keep()
+
+
+async def test_a_call_that_hangs_ends_the_leader_before_another_leads(replicas: Replicas, relay: Relay) -> None:
+    first, second = replicas
+    await first.win()
+    keeping = asyncio.create_task(first.keep())
+    await asyncio.sleep(2 * TERMS.deadline)
+    assert first.holds(), "it is renewed"
+    relay.flows.clear()
+    await second.win()
+    assert keeping.done(), "the first one knows that it leads no more"
+    with pytest.raises(LeaseLostError, match="the Lease was not renewed for 2 s: no answer for 1 s"):
+        await keeping
+
+
+async def test_an_api_server_that_is_away_for_a_moment_ends_nobody(replicas: Replicas, relay: Relay) -> None:
+    first, second = replicas
+    await first.win()
+    keeping, standing = asyncio.create_task(first.keep()), asyncio.create_task(second.win())
+    for away in (relay.flows.clear, lambda: setattr(relay, "refuses", True)):
+        away()
+        await asyncio.sleep(TERMS.deadline / 2)
+        relay.flows.set()
+        relay.refuses = False
+        await asyncio.sleep(TERMS.deadline)
+        assert first.holds()
+        assert not keeping.done()
+        assert not standing.done()
+    await stop(keeping, standing)
+
+
+async def test_who_stands_by_waits_for_an_api_server_that_is_away(replicas: Replicas, relay: Relay) -> None:
+    first, _ = replicas
+    relay.refuses = True
+    standing = asyncio.create_task(first.win())
+    await asyncio.sleep(2 * TERMS.timeout)
+    assert not standing.done()
+    relay.refuses = False
+    await asyncio.wait_for(standing, 10)
+
+
+async def test_others_may_write_or_delete_the_lease(replicas: Replicas, kube: Kube, namespace: str) -> None:
+    first, second = replicas
+    await first.win()
+    keeping = asyncio.create_task(first.keep())
+    for words in (("annotate", "lease", NAME, "seen-by=somebody"), ("delete", "lease", NAME)):
+        await asyncio.to_thread(kube.run, *words, f"--namespace={namespace}")
+        await asyncio.sleep(TERMS.deadline)
+        assert first.holds()
+        assert not keeping.done()
+    spec = kube.get(LEASE, namespace, NAME)["spec"]  # type: ignore[index]  # it is there
+    assert spec["holderIdentity"] == "a"
+    assert {"acquireTime", "renewTime", "leaseTransitions", "leaseDurationSeconds"} <= set(spec)
+    await stop(keeping)
+    await first.resign()
+    began = time.monotonic()
+    await second.win()
+    assert time.monotonic() - began < TERMS.duration, "nobody waits for a Lease that was given up"
+
+
+async def test_nothing_acts_any_more_when_the_lease_is_given_up(replicas: Replicas) -> None:
+    first, second = replicas
+    states: list[str] = []
+    began = asyncio.Event()
+
+    async def leading() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.5)
+            held = await second.server.get(second.namespace, Ref(LEASE, NAME))
+            states.append(f"has ended under the Lease of {held and held['spec']['holderIdentity']}")
+
+    acting = asyncio.create_task(elected(first, leading))
+    await began.wait()
+    await stop(acting)
+    assert states == ["has ended under the Lease of a"]
+    await asyncio.wait_for(second.win(), TERMS.duration)
+
+
+async def test_what_acts_ends_when_the_lease_is_lost(replicas: Replicas, relay: Relay) -> None:
+    first, _ = replicas
+    ended = asyncio.Event()
+
+    async def leading() -> None:
+        relay.refuses = True
+        relay.flows.clear()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await elected(first, leading)
+    assert ended.is_set()
+    assert caught.group_contains(LeaseLostError, match="was not renewed for 2 s")
+
+
+async def stop(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks and wait for their end."""
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
