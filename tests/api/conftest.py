@@ -20,6 +20,7 @@ from tests.api.server import Server
 from tests.cluster import Cluster, clients
 from tests.cluster.paths import state_root
 from tests.support.kube import NAMESPACE, Kube
+from tests.support.place import plain
 from tests.support.wait import recorded
 
 _PREFIX: Final = f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api"
@@ -80,7 +81,7 @@ async def _configuration(kubeconfig: Path) -> client.Configuration:
 
 @pytest.fixture
 def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
-    name = request.node.name.replace("_", "-")[:50].rstrip("-") + f"-{int(time.time()) % 100000}"
+    name = f"{plain(request.node.name)[:50]}-{int(time.time()) % 100000}"
     kube.create(NAMESPACE, {"metadata": {"name": name}})
     yield name
     kube.delete(NAMESPACE, "", name)

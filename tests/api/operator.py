@@ -60,6 +60,7 @@ class Operator:
         """End the process in peace."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGCONT)  # a test may have stopped it
             # One that has only begun to start knows no better than to end at once.
             assert self.process.wait(30) in {0, -signal.SIGTERM}, self.said()[-3000:]
 

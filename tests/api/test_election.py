@@ -12,16 +12,17 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from conch.api.kinds import LEASE, Ref
+from conch.api.kinds import CONFIG_MAP, LEASE, Ref
 from conch.controller import elected
-from conch.write import Server
+from conch.write import CallError, Server
 from conch.write.leader import Election, LeaseLostError, Terms
 from tests.cluster import Cluster
 from tests.support.kube import Kube
 from tests.support.relay import Relay
 
-TERMS = Terms(duration=3, deadline=2, retry=0.3, timeout=1)
+TERMS = Terms(duration=5, deadline=4, retry=0.3, timeout=1)
 NAME = "conch-operator"
+NEVER = "1970-01-01T00:00:00.000000Z"
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ async def replicas(
 
         async def look() -> None:
             while True:
-                acted.append(tuple(one.holds() for one in both))
+                acted.append(tuple(one.seconds_left() > 0 for one in both))
                 await asyncio.sleep(0.01)
 
         looking = asyncio.create_task(look())
@@ -83,12 +84,12 @@ async def test_a_call_that_hangs_ends_the_leader_before_another_leads(replicas: 
     first, second = replicas
     await first.win()
     keeping = asyncio.create_task(first.keep())
-    await asyncio.sleep(2 * TERMS.deadline)
-    assert first.holds(), "it is renewed"
+    await asyncio.sleep(TERMS.deadline + 1)
+    assert first.seconds_left() > 0, "it is renewed"
     relay.flows.clear()
     await second.win()
     assert keeping.done(), "the first one knows that it leads no more"
-    with pytest.raises(LeaseLostError, match="the Lease was not renewed for 2 s: no answer for 1 s"):
+    with pytest.raises(LeaseLostError, match="the Lease was not renewed for 4 s: no answer for 1 s"):
         await keeping
 
 
@@ -102,7 +103,7 @@ async def test_an_api_server_that_is_away_for_a_moment_ends_nobody(replicas: Rep
         relay.flows.set()
         relay.refuses = False
         await asyncio.sleep(TERMS.deadline)
-        assert first.holds()
+        assert first.seconds_left() > 0
         assert not keeping.done()
         assert not standing.done()
     await stop(keeping, standing)
@@ -125,7 +126,7 @@ async def test_others_may_write_or_delete_the_lease(replicas: Replicas, kube: Ku
     for words in (("annotate", "lease", NAME, "seen-by=somebody"), ("delete", "lease", NAME)):
         await asyncio.to_thread(kube.run, *words, f"--namespace={namespace}")
         await asyncio.sleep(TERMS.deadline)
-        assert first.holds()
+        assert first.seconds_left() > 0
         assert not keeping.done()
     spec = kube.get(LEASE, namespace, NAME)["spec"]  # type: ignore[index]  # it is there
     assert spec["holderIdentity"] == "a"
@@ -173,7 +174,33 @@ async def test_what_acts_ends_when_the_lease_is_lost(replicas: Replicas, relay: 
     with pytest.raises(ExceptionGroup) as caught:
         await elected(first, leading)
     assert ended.is_set()
-    assert caught.group_contains(LeaseLostError, match="was not renewed for 2 s")
+    assert caught.group_contains(LeaseLostError, match="was not renewed for 4 s")
+
+
+async def test_a_renewal_that_was_cut_off_does_not_keep_the_lease(replicas: Replicas) -> None:
+    first, second = replicas
+    await first.win()
+    renewal = asyncio.create_task(first.keep())
+    lease = await first.server.get(first.namespace, Ref(LEASE, NAME))
+    assert lease is not None
+    await first.server.replace(LEASE, {**lease, "spec": {**lease["spec"], "renewTime": NEVER}}, "conch")  # unanswered
+    await stop(renewal)
+    await first.resign()
+    began = time.monotonic()
+    await second.win()
+    assert time.monotonic() - began < TERMS.duration, "no replica waits for a Lease that was released"
+
+
+async def test_a_write_that_waits_for_a_connection_is_not_sent_when_the_lease_has_expired(
+    cluster: Cluster, kube: Kube, namespace: str
+) -> None:
+    allowed = iter([10.0, 0.0])  # when the call begins, and when it has a connection
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "late", "namespace": namespace}}
+    async with await Server.connect(str(cluster.kubeconfig), write_seconds=lambda: next(allowed)) as server:
+        with pytest.raises(CallError, match="another replica may be the leader"):
+            await server.create(CONFIG_MAP, body)
+    assert next(allowed, None) is None
+    assert kube.get(CONFIG_MAP, namespace, "late") is None
 
 
 async def stop(*tasks: asyncio.Task[None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -46,6 +46,15 @@ class Account:
         ]
         role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole"}
         self._kube.apply({**role, "metadata": {"name": self._namespace}, "rules": rules})
+
+    def grant_lease(self, verbs: Collection[str], *, exists: bool) -> None:
+        """Give the account these verbs on Leases in the test's namespace, where the operator's Lease may exist."""
+        here = f"--namespace={self._namespace}"
+        self._kube.run("create", "role", "leader", f"--verb={','.join(verbs)}", "--resource=leases", here)
+        self._kube.run("create", "rolebinding", "leader", here, "--role=leader", self._grantee[1])
+        if exists:
+            metadata = {"name": "conch-operator"}
+            self._kube.create(LEASE, {"metadata": metadata}, self._namespace)
 
     def bind(self) -> None:
         """Grant the role in the whole cluster, and wait until the API server has seen it."""
@@ -93,7 +102,7 @@ def test_missing_permissions_end_it_with_the_kinds(
     with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig)) as operator:
         assert operator.wait(20) == 1
         said = operator.said()
-        assert "conch: cannot read horizontalpodautoscalers, poddisruptionbudgets: " in said, said
+        assert "conch: no access to horizontalpodautoscalers, poddisruptionbudgets: " in said, said
         assert 'cannot list resource "poddisruptionbudgets" in API group "policy"' in said
         assert said.endswith(f"; {_GRANT}\n")
         assert "Traceback" not in said
@@ -105,13 +114,17 @@ def test_missing_permissions_end_it_with_the_kinds(
         until(settled(kube, namespace), "with the whole role it works", 60)
 
 
-def test_the_lease_must_be_readable(cluster: Cluster, namespace: str, log: Path, account: Account) -> None:
+@pytest.mark.parametrize("verb", ["get", "create", "update"])
+def test_the_lease_must_be_accessible(verb: str, cluster: Cluster, namespace: str, log: Path, account: Account) -> None:
+    """What only a leader needs is missed by a standby replica too, before it is Ready."""
     account.grant(LEASE)
     account.bind()
+    account.grant_lease({"get", "create", "update"} - {verb}, exists=verb == "update")
     with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig), CONCH_LEASE_NAMESPACE=namespace) as operator:
         assert operator.wait(20) == 1
         said = operator.said()
-        assert f"conch: cannot read {LEASE.plural}: " in said, said
+        assert f"conch: no access to {LEASE.plural}: " in said, said
+        assert f"cannot {verb} resource" in said
         assert said.endswith(f"; {_GRANT}\n")
 
 
@@ -145,7 +158,7 @@ def test_without_the_crd_it_ends_and_names_it(cluster: Cluster, kube: Kube, log:
         with Operator(cluster, log) as operator:
             assert operator.wait(20) == 1
             said = operator.said()
-            assert f"conch: cannot read {INFERENCE_SERVICE.plural}: " in said, said
+            assert f"conch: no access to {INFERENCE_SERVICE.plural}: " in said, said
             assert said.endswith("; install the CustomResourceDefinitions of the folder crds\n")
     finally:
         install_crd(kube)
@@ -179,6 +192,6 @@ def until_it_waits(operator: Operator) -> None:
 
     def waits() -> bool:
         status, text = operator.readiness()
-        return status == 503 and text.startswith("the API server does not answer: ")
+        return status == 503 and text.startswith("waiting for the API server: ")
 
     until(waits, "it is not ready, and names the API server", 20, seen=operator.readiness)

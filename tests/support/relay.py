@@ -14,8 +14,8 @@ class Relay:
     """Listens on `port`, hands on to port `target` of `host`; `rate` is bytes a second in all (0: no limit).
 
     The first `breaks` connections whose client sends the bytes `breaks_at` end before they arrive, and the first
-    `cuts` answers end half way. While `refuses` is set, new connections end before a byte is read. While `flows` is
-    cleared, nothing passes, and no connection ends.
+    `cuts` answers end half way. While `refuses` is set, new connections end before a byte is read, and open ones
+    at their next byte. While `flows` is cleared, nothing passes, and no connection ends.
     """
 
     def __init__(
@@ -61,6 +61,8 @@ class Relay:
         with contextlib.suppress(OSError):
             while block := source.recv(_BLOCK):
                 self.flows.wait()
+                if self.refuses:
+                    break
                 if counted:
                     self._account(len(block))
                     if self._cuts():

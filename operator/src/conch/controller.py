@@ -16,12 +16,12 @@ import kopf
 import structlog
 from prometheus_client import REGISTRY
 
-from conch import logs
+from conch import ending, logs
 from conch.api.kinds import ADD_ONS, GATEWAYS, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, kind_of
 from conch.claims import Claims
 from conch.contests import Contests
 from conch.desire import Images
-from conch.ending import end_by_signal
+from conch.ending import StartAgainError, end_by_signal
 from conch.observe import Gateways, Store
 from conch.observe.capacity import Capacity
 from conch.preflight import check_permissions
@@ -33,15 +33,11 @@ from conch.telemetry import Health, Phases, serve
 from conch.watch import Intake, audit, run_kopf, watch
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
-from conch.write.leader import Election, LeaseLostError
+from conch.write.leader import Election
 
 # How often a cluster that lacks an API is asked whether it has come.
 DISCOVERY_SECONDS: Final = 30
 _log = structlog.get_logger("conch")
-
-
-class StartAgainError(Exception):
-    """This process has to end so that the next one sees more; the kubelet starts it."""
 
 
 async def act(
@@ -154,8 +150,8 @@ async def run(settings: Settings) -> None:
             election = Election(
                 elector, settings.lease_namespace, settings.lease_name, settings.identity, clock=time.monotonic
             )
-        may_write = election.holds if election else (lambda: True)
-        server = await stack.enter_async_context(await Server.connect(may_write=may_write))
+        write_seconds = election.seconds_left if election else None
+        server = await stack.enter_async_context(await Server.connect(write_seconds=write_seconds))
         take_signals = end_by_signal()
 
         async def leading() -> None:
@@ -170,7 +166,7 @@ async def run(settings: Settings) -> None:
                 settings.namespaces,
                 health,
                 cluster_kinds=() if settings.namespaces else GATEWAYS,
-                lease=(settings.lease_namespace, settings.lease_name) if settings.lease_namespace else None,
+                check_lease=election.check if election else None,
             )
             health.good("standing by")
             await (elected(election, leading) if election else leading())
@@ -179,13 +175,13 @@ async def run(settings: Settings) -> None:
 
 
 async def elected(election: Election, leading: Callable[[], Awaitable[None]]) -> None:
-    """Act once the Lease is won, and for as long as it is held; it is given up when nothing acts any more.
+    """Run `leading` while this replica holds the Lease; release it after `leading` has ended.
 
     Raises:
-        ExceptionGroup: what ended it, LeaseLostError or an error of `leading`.
+        ExceptionGroup: LeaseLostError, or the errors of `leading`.
     """
-    await election.win()
     try:
+        await election.win()
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(election.keep())
             await leading()
@@ -201,18 +197,4 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"conch: {error}")
     logs.configure(settings.log_format, settings.log_level)
-    try:
-        asyncio.run(run(settings))
-    except CallError as error:
-        sys.exit(f"conch: {error}")
-    except BaseExceptionGroup as group:
-        reasons = group.subgroup((StartAgainError, LeaseLostError))
-        if reasons is None:
-            raise
-        sys.exit(f"conch: {leaves(reasons)[0]}; it starts again")
-
-
-def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """Return the exceptions of a group and of the groups in it."""
-    nested = (leaves(one) if isinstance(one, BaseExceptionGroup) else [one] for one in group.exceptions)
-    return [leaf for part in nested for leaf in part]
+    ending.run("conch", run(settings), CallError)

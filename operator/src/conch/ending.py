@@ -1,11 +1,46 @@
-"""How a process ends: by SIGTERM or SIGINT, in peace."""
+"""How a process ends: by a signal, or by an error of which its log has one sentence."""
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class StartAgainError(Exception):
+    """The process has to end, and the kubelet starts it again. The message is the reason."""
+
+
+def run(program: str, work: Coroutine[Any, Any, None], *expected: type[Exception]) -> None:
+    """Run a process to its end.
+
+    Args:
+        program: its name, before the sentence that it exits with.
+        work: all that it does.
+        expected: errors that, like StartAgainError, end it with their message; others do so with a traceback.
+    """
+    kinds: tuple[type[Exception], ...] = (StartAgainError, *expected)
+    try:
+        asyncio.run(work)
+    except kinds as error:
+        sys.exit(_last_words(program, error))
+    except BaseExceptionGroup as group:
+        known, others = group.split(kinds)
+        if known is None or others is not None:
+            raise
+        sys.exit(_last_words(program, _leaves(known)[0]))
+
+
+def _last_words(program: str, error: BaseException) -> str:
+    return f"{program}: {error}" + ("; it starts again" if isinstance(error, StartAgainError) else "")
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the exceptions of a group and of the groups in it."""
+    nested = (_leaves(one) if isinstance(one, BaseExceptionGroup) else [one] for one in group.exceptions)
+    return [leaf for part in nested for leaf in part]
 
 
 async def finish(work: Coroutine[Any, Any, T], seconds: float) -> T:
@@ -27,17 +62,17 @@ async def finish(work: Coroutine[Any, Any, T], seconds: float) -> T:
 
 
 def end_by_signal() -> Callable[[], None]:
-    """Cancel the task that calls this when the process is told to end; return what says so again.
+    """Cancel the calling task on SIGTERM or SIGINT; return a function that takes the two signals again.
 
-    Kopf takes both signals for itself when it starts, and knows nothing of what else has to end.
+    Kopf takes both for itself when it starts, and knows nothing of what else has to end.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is None:
         raise RuntimeError("no task calls this")
 
-    def say() -> None:
+    def take() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
 
-    say()
-    return say
+    take()
+    return take

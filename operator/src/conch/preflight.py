@@ -1,15 +1,15 @@
-"""Preflight: a process becomes Ready, and replaces one that works, only when it can list what it watches.
+"""Preflight: a process becomes Ready, and replaces one that works, only when it can list what it watches and can lead.
 
 Kopf retries a list that is forbidden for a minute, and then ends the process with a traceback.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
 
-from conch.api.kinds import LEASE, OPTIONAL, Kind, Ref
+from conch.api.kinds import LEASE, OPTIONAL, Kind
 from conch.telemetry import Health
 from conch.write import CallError, Server
 
@@ -27,7 +27,7 @@ async def check_permissions(
     health: Health,
     *,
     cluster_kinds: Iterable[Kind] = (),
-    lease: tuple[str, str] | None = None,
+    check_lease: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Return when the API server has answered every request; retry those that it has not.
 
@@ -35,9 +35,9 @@ async def check_permissions(
         server: the connection whose permissions count.
         kinds: listed in each of the namespaces.
         namespaces: empty means all.
-        health: not ready while the API server does not answer.
+        health: not ready while a request fails.
         cluster_kinds: listed in the whole cluster.
-        lease: namespace and name of the Lease of the leader election.
+        check_lease: reads and writes the Lease of the leader election; raises CallError.
 
     Raises:
         CallError: a permission or a CustomResourceDefinition is missing. The message names the kinds and the remedy.
@@ -45,10 +45,9 @@ async def check_permissions(
     targets = [(kind, namespace) for kind in kinds for namespace in namespaces or ("",)]
     targets += [(kind, "") for kind in cluster_kinds]
     while True:
-        checks: list[tuple[Kind, Awaitable[CallError | None]]]
-        checks = [(kind, _list_error(server, kind, namespace)) for kind, namespace in targets]
-        if lease is not None:
-            checks.append((LEASE, _lease_error(server, *lease)))
+        checks = [(kind, _error_of(_check_list(server, kind, namespace))) for kind, namespace in targets]
+        if check_lease is not None:
+            checks.append((LEASE, _error_of(check_lease())))
         errors = await asyncio.gather(*(check for _, check in checks))
         failed = [(kind, error) for (kind, _), error in zip(checks, errors, strict=True) if error is not None]
         missing = [(kind, error) for kind, error in failed if _is_missing(kind, error)]
@@ -57,25 +56,23 @@ async def check_permissions(
         if not failed:
             return
         error = failed[0][1]
-        health.hindered(f"the API server does not answer: {error.message}")
-        _log.warning("permissions not checked", error=error.message, retry_seconds=_RETRY_SECONDS)
-        await asyncio.sleep(_RETRY_SECONDS)
+        retry = max(_RETRY_SECONDS, error.retry_after or 0.0)
+        health.hindered(f"waiting for the API server: {error.message}")
+        _log.warning("permissions not checked", code=error.code, error=error.message, retry_seconds=retry)
+        await asyncio.sleep(retry)
 
 
-async def _list_error(server: Server, kind: Kind, namespace: str) -> CallError | None:
-    """Return why a kind cannot be listed; None: it can, or its API is optional and not installed."""
+async def _check_list(server: Server, kind: Kind, namespace: str) -> None:
+    """List a kind unless its API is optional and not installed."""
+    # The API server answers 403 before 404, so a role may lack an API that the cluster lacks too.
+    if kind not in OPTIONAL or await server.serves(kind):
+        await server.check_list(kind, namespace)
+
+
+async def _error_of(check: Awaitable[None]) -> CallError | None:
+    """Return the error of a check; None: it has passed."""
     try:
-        # The API server answers 403 before 404, so a role may lack an API that the cluster lacks too.
-        if kind not in OPTIONAL or await server.serves(kind):
-            await server.check_list(kind, namespace)
-    except CallError as error:
-        return error
-    return None
-
-
-async def _lease_error(server: Server, namespace: str, name: str) -> CallError | None:
-    try:
-        await server.get(namespace, Ref(LEASE, name))
+        await check
     except CallError as error:
         return error
     return None
@@ -97,4 +94,4 @@ def _summary(missing: Sequence[tuple[Kind, CallError]], namespaces: Sequence[str
         remedies.append(_GRANT + (", and remove deleted namespaces from watchNamespaces" if namespaces else ""))
     first = missing[0][1]
     details = "; ".join(messages[kind] for kind in kinds)
-    return CallError(first.code, first.reason, f"cannot read {', '.join(kinds)}: {details}; {'; '.join(remedies)}")
+    return CallError(first.code, first.reason, f"no access to {', '.join(kinds)}: {details}; {'; '.join(remedies)}")

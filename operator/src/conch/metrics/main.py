@@ -10,9 +10,9 @@ import kopf
 import structlog
 from aiohttp import web
 
-from conch import logs
+from conch import ending, logs
 from conch.api.kinds import CONFIG_MAP, POD, Ref
-from conch.ending import end_by_signal
+from conch.ending import StartAgainError, end_by_signal
 from conch.metrics.access import Access, FrontProxy
 from conch.metrics.pods import Pods
 from conch.metrics.registration import Registration
@@ -100,7 +100,7 @@ async def _begin_anew(server: Server, proxy: FrontProxy) -> None:
             _log.warning("cannot tell whether the front proxy has changed", error=error.message)
         else:
             if changed:
-                raise RuntimeError("the API server's front proxy has changed; start again to believe the new one")
+                raise StartAgainError("the certificate authority of the API server's front proxy has changed")
 
 
 async def run(settings: MetricsSettings) -> None:
@@ -115,6 +115,7 @@ async def run(settings: MetricsSettings) -> None:
         try:
             take_signals = end_by_signal()
             await check_permissions(server, [POD], settings.namespaces, health)
+            health.hindered("not registered yet")
             await answer(settings, server, health, take_signals)
         except asyncio.CancelledError:
             _log.info("stopping")
@@ -129,7 +130,4 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"conch-metrics: {error}")
     logs.configure(settings.log_format, settings.log_level)
-    try:
-        asyncio.run(run(settings))
-    except (CallError, ValueError) as error:
-        sys.exit(f"conch-metrics: {error}")
+    ending.run("conch-metrics", run(settings), CallError, ValueError)

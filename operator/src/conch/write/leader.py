@@ -1,23 +1,26 @@
-"""One of the replicas acts: the holder of a Lease.
+"""Leader election: one replica holds a Lease, and only it acts.
 
-The rules are those of client-go's package leaderelection. Clocks of two machines are never compared: a Lease is
-another replica's until it has not been seen to change for its duration. Why not kubernetes_asyncio's election: it
-renews without a timeout, so that two replicas act while one call hangs, and any refused connection ends it.
+The rules are those of client-go's package leaderelection. Clocks of two machines are never compared: a Lease has
+expired when a replica has seen no change of it for its duration. Why not kubernetes_asyncio's election: it renews
+without a timeout, so that two replicas act while one call hangs, and any refused connection ends it.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import structlog
 
 from conch.api.kinds import LEASE, Ref
 from conch.api.names import FIELD_MANAGER
+from conch.ending import StartAgainError
 from conch.write.errors import CallError
 from conch.write.server import Server
 
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
 _log = structlog.get_logger("conch")
 
 
@@ -25,22 +28,22 @@ _log = structlog.get_logger("conch")
 class Terms:
     """How long a Lease lasts, and how often it is renewed; all in seconds.
 
-    Another replica leads at most `duration` and `retry` after the leader died, and `retry` after it left in peace.
+    Another replica leads at most `duration` + `retry` after the leader crashed, and `retry` after it resigned.
     """
 
-    duration: float = 12  # of the Lease, for those who stand by
-    deadline: float = 8  # after which a leader that could not renew acts no more; shorter than `duration`
-    retry: float = 2  # between two tries
-    timeout: float = 3  # of one call
+    duration: float = 12  # after its last renewal a standby replica takes the Lease
+    deadline: float = 8  # after its last renewal the leader stops; shorter than `duration`
+    retry: float = 2  # between two attempts
+    timeout: float = 3  # of one attempt
 
 
-class LeaseLostError(Exception):
-    """This replica leads no more. The message says why."""
+class LeaseLostError(StartAgainError):
+    """This replica is no longer the leader. The message is the reason."""
 
 
 @dataclass
 class Election:
-    """One replica's part in the election. `clock` is monotonic."""
+    """One replica's part in the election. `clock` is monotonic, in seconds."""
 
     server: Server
     namespace: str
@@ -48,16 +51,32 @@ class Election:
     identity: str
     clock: Callable[[], float]
     terms: Terms = field(default_factory=Terms)
-    _lease: Mapping[str, Any] | None = None  # as it was seen last
-    _changed: float = 0.0  # when it was seen to change
-    _renewed: float | None = None  # when the renewal that succeeded last was sent; None: it is not ours
+    _lease: Mapping[str, Any] | None = None  # as last read or written
+    _changed: float = 0.0  # when this replica last saw a change of it
+    _renewed: float | None = None  # when the last successful renewal was sent; None: this replica is not the leader
 
-    def holds(self) -> bool:
-        """Whether this replica may act at this moment, even if it was stopped for a while and has not noticed."""
-        return self._left() > 0
+    def seconds_left(self) -> float:
+        """Return for how long this replica may act if it renews the Lease no more; 0 or less: not at all.
+
+        It is true at this moment, even for a process that was stopped (SIGSTOP, a suspended machine) and goes on.
+        """
+        return 0.0 if self._renewed is None else self._renewed + self.terms.deadline - self.clock()
+
+    async def check(self) -> None:
+        """Read the Lease, and write it in a dry run.
+
+        Raises:
+            CallError: a permission is missing, or the API server does not answer.
+        """
+        lease = await self.server.get(self.namespace, Ref(LEASE, self.name))
+        try:
+            await self._write(lease, self._claim(lease), dry_run=True)
+        except CallError as error:
+            if error.code != _CONFLICT:  # another replica has written it meanwhile
+                raise
 
     async def win(self) -> None:
-        """Stand by until the Lease is ours. An API server that does not answer is asked again."""
+        """Return when this replica holds the Lease. Failed calls are retried."""
         while True:
             try:
                 if await self._try():
@@ -72,34 +91,46 @@ class Election:
         Raises:
             LeaseLostError: another replica holds it, or it could not be renewed in time.
         """
-        problem = ""
         while True:
-            await asyncio.sleep(min(self.terms.retry, self._left()))
+            problem = "this process did not run"
+            await asyncio.sleep(min(self.terms.retry, self.seconds_left()))
             try:
                 if not await self._try():
                     raise LeaseLostError(f"{_holder(self._lease)} holds the Lease")
             except CallError as error:
                 problem = error.message
                 _log.warning("Lease not renewed", lease=self.name, error=problem)
-            if not self.holds():
+            if self.seconds_left() <= 0:
                 raise LeaseLostError(f"the Lease was not renewed for {self.terms.deadline:g} s: {problem}")
 
     async def resign(self) -> None:
-        """Give the Lease up at once, so that no other replica waits for it to run out. If that fails, it runs out."""
-        if not self.holds():
-            return
+        """Release the Lease if this replica holds it. If that fails, it expires."""
         self._renewed = None
         try:
             async with asyncio.timeout(self.terms.timeout):
-                await self._write(self._lease, holderIdentity="", leaseDurationSeconds=1)
+                await self._release()
         except (CallError, TimeoutError) as error:
-            _log.warning("Lease not given up", lease=self.name, error=str(error))
+            _log.warning("Lease not released", lease=self.name, error=str(error))
+
+    async def _release(self) -> None:
+        """Read the Lease and release it; once more if a renewal that was cut off came between the two."""
+        for last in (False, True):
+            lease = await self.server.get(self.namespace, Ref(LEASE, self.name))
+            if _holder(lease) != self.identity:
+                return
+            try:
+                await self._write(lease, {"holderIdentity": "", "leaseDurationSeconds": 1})
+            except CallError as error:
+                if last or error.code != _CONFLICT:
+                    raise
+            else:
+                return
 
     async def _try(self) -> bool:
-        """Take or renew the Lease; whether it is ours now.
+        """Take or renew the Lease; return whether this replica holds it.
 
         Raises:
-            CallError: the API server does not tell.
+            CallError: the API server does not answer, or refuses.
         """
         sent = self.clock()
         try:
@@ -111,34 +142,30 @@ class Election:
         return ours
 
     async def _take(self) -> bool:
-        """Write the Lease unless it is another replica's; look first where it is not known to be ours."""
-        look = self._renewed is None
+        """Write the Lease unless another replica holds it; read it first, except for a renewal."""
+        must_read = self._renewed is None
         for last in (False, True):
-            if look:
-                self._see(await self.server.get(self.namespace, Ref(LEASE, self.name)))
-            if self._is_anothers(self._lease):
+            if must_read:
+                self._note(await self.server.get(self.namespace, Ref(LEASE, self.name)))
+            if self._is_held_by_another(self._lease):
                 return False
             try:
-                self._see(await self._write(self._lease, **self._claim(self._lease)))
+                self._note(await self._write(self._lease, self._claim(self._lease)))
             except CallError as error:
-                if last or error.code not in {404, 409}:
+                if last or error.code not in {_NOT_FOUND, _CONFLICT}:
                     raise
-                look = True  # it was written or deleted since it was seen
+                must_read = True  # it was written or deleted meanwhile
             else:
                 return True
         return False
 
-    def _left(self) -> float:
-        """Seconds for which this replica may act unless it renews the Lease; none or fewer: it may not."""
-        return 0.0 if self._renewed is None else self._renewed + self.terms.deadline - self.clock()
-
-    def _see(self, lease: Mapping[str, Any] | None) -> None:
+    def _note(self, lease: Mapping[str, Any] | None) -> None:
         if (lease or {}).get("spec") != (self._lease or {}).get("spec"):
             self._changed = self.clock()
         self._lease = lease
 
-    def _is_anothers(self, lease: Mapping[str, Any] | None) -> bool:
-        """Whether another replica may act: it has renewed the Lease within the duration that it wrote into it."""
+    def _is_held_by_another(self, lease: Mapping[str, Any] | None) -> bool:
+        """Return whether another replica may act: it has renewed the Lease within the Lease's duration."""
         if _holder(lease) in {"", self.identity}:
             return False
         written = ((lease or {}).get("spec") or {}).get("leaseDurationSeconds")
@@ -158,8 +185,10 @@ class Election:
             "leaseTransitions": (spec.get("leaseTransitions") or 0) + (lease is not None),
         }
 
-    async def _write(self, lease: Mapping[str, Any] | None, **spec: Any) -> dict[str, Any]:
-        """Create the Lease, or replace the one that was seen; 409 if it is not that one any more."""
+    async def _write(
+        self, lease: Mapping[str, Any] | None, spec: Mapping[str, Any], *, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Create the Lease, or replace the one that was read; 409 if that has been written since."""
         if lease is None:
             body = {
                 "apiVersion": LEASE.api_version,
@@ -167,9 +196,9 @@ class Election:
                 "metadata": {"name": self.name, "namespace": self.namespace},
                 "spec": spec,
             }
-            return await self.server.create(LEASE, body)
+            return await self.server.create(LEASE, body, dry_run=dry_run)
         changed = {**lease, "spec": {**(lease.get("spec") or {}), **spec}}
-        return await self.server.replace(LEASE, changed, FIELD_MANAGER)
+        return await self.server.replace(LEASE, changed, FIELD_MANAGER, dry_run=dry_run)
 
 
 def _holder(lease: Mapping[str, Any] | None) -> str:

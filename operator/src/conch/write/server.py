@@ -4,9 +4,10 @@ kubernetes_asyncio carries what is hard (credentials and their renewal, TLS, poo
 models are passed by, because the pure rooms speak plain manifests and server-side apply wants just those.
 """
 
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
@@ -37,11 +38,17 @@ class Server:
     """A connection to the API server, from a pod's service account or the user's kubeconfig."""
 
     def __init__(
-        self, configuration: Configuration, connections: int = 32, may_write: Callable[[], bool] = lambda: True
+        self, configuration: Configuration, connections: int = 32, write_seconds: Callable[[], float] | None = None
     ) -> None:
-        """Connect with so many connections at most; each call that is no GET first asks whether it may be sent."""
+        """Connect.
+
+        Args:
+            configuration: address and credentials.
+            connections: the largest number of connections.
+            write_seconds: how long writes are allowed from now on. At 0 or less no write is sent; None: always allowed.
+        """
         configuration.connection_pool_maxsize = connections
-        self._may_write = may_write
+        self._write_seconds = write_seconds
         try:
             self.client = ApiClient(configuration)
         except (OSError, ValueError) as error:  # an SSLError is an OSError
@@ -49,10 +56,12 @@ class Server:
             raise CallError(0, "NoCluster", f"{told}; correct them in the kubeconfig") from error
         self.host = configuration.host or ""
         self.client.user_agent = f"conch/{version('conch')}"  # audit logs tell who wrote
+        if write_seconds is not None:
+            self.client.rest_client.pool_manager.trace_configs.append(self._fence())
 
     @classmethod
     async def connect(
-        cls, kubeconfig: str | None = None, connections: int = 32, may_write: Callable[[], bool] = lambda: True
+        cls, kubeconfig: str | None = None, connections: int = 32, write_seconds: Callable[[], float] | None = None
     ) -> Self:
         """Connect as the pod that we are in, or else as the kubeconfig says.
 
@@ -64,7 +73,7 @@ class Server:
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except config.ConfigException:
             await load_kubeconfig(configuration, kubeconfig)
-        return cls(configuration, connections, may_write)
+        return cls(configuration, connections, write_seconds)
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,10 +97,11 @@ class Server:
         path = kind.path(meta["namespace"], meta["name"]) + "/status"
         return await self._call("PATCH", "apply", kind, path, query, body, APPLY)
 
-    async def create(self, kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def create(self, kind: Kind, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Create an object; 409 if it is there."""
         path = kind.path(body["metadata"].get("namespace", ""))
-        return await self._call("POST", "create", kind, path, [], body, "application/json")
+        query = [("dryRun", "All")] if dry_run else []
+        return await self._call("POST", "create", kind, path, query, body, "application/json")
 
     async def replace(
         self, kind: Kind, body: Mapping[str, Any], manager: str, *, dry_run: bool = False
@@ -181,6 +191,34 @@ class Server:
             raise
         return any(resource["name"] == kind.plural for resource in answer.get("resources") or ())
 
+    def _seconds_to_write(self) -> float:
+        """Return how long writes are allowed.
+
+        Raises:
+            CallError: they are not.
+        """
+        seconds = math.inf if self._write_seconds is None else self._write_seconds()
+        if seconds <= 0:
+            raise CallError(0, "NotLeading", "not sent: another replica may be the leader")
+        return seconds
+
+    def _fence(self) -> aiohttp.TraceConfig:
+        """Check a write again when it has a connection: meanwhile the process may have been stopped for long."""
+
+        async def begin(_session: object, context: SimpleNamespace, request: aiohttp.TraceRequestStartParams) -> None:
+            context.method = request.method
+
+        async def check(_session: object, context: SimpleNamespace, _parameters: object) -> None:
+            if context.method != "GET":
+                self._seconds_to_write()
+
+        fence = aiohttp.TraceConfig()
+        fence.on_request_start.append(begin)
+        fence.on_connection_reuseconn.append(check)
+        fence.on_connection_create_end.append(check)
+        fence.freeze()
+        return fence
+
     async def _call(  # noqa: PLR0917  one private door, called with all of it
         self,
         method: str,
@@ -192,8 +230,7 @@ class Server:
         content: str,
         accept: str = "application/json",
     ) -> dict[str, Any]:
-        if method != "GET" and not self._may_write():
-            raise CallError(0, "NotLeading", "not sent: another replica may lead by now")
+        timeout = _TIMEOUT if method == "GET" else min(_TIMEOUT, self._seconds_to_write())
         headers = {"Accept": accept} | ({"Content-Type": content} if content else {})
         try:
             answer = await self.client.call_api(
@@ -204,7 +241,7 @@ class Server:
                 body=encode(body) if content == APPLY and body is not None else body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,
-                _request_timeout=_TIMEOUT,
+                _request_timeout=timeout,
             )
             text = await answer.read()
             status = answer.status
