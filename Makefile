@@ -121,7 +121,7 @@ cluster-down: $(READY) ## Take it down
 	$(PY) -m tests.cluster down
 
 .PHONY: images
-images: $(READY) ## Build conch/operator:dev and conch/serving:dev
+images: $(READY) ## Build conch/operator:dev, conch/serving:dev and conch/tools:dev
 	$(PY) -m tests.cluster images
 
 .PHONY: install

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -20,6 +21,7 @@ from tests.cluster import Cluster
 from tests.support.forked import Forked
 from tests.support.kube import Kube, KubectlError, Object
 from tests.support.ports import free_port
+from tests.support.relay import Relay
 from tests.support.wait import until
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
@@ -178,6 +180,18 @@ def kubeconfig_of(cluster: Cluster, kube: Kube, namespace: str, account: str) ->
         "users": [{"name": account, "user": {"token": kube.run("create", "token", account, here).strip()}}],
         "contexts": [{"name": account, "context": context}],
     }
+
+
+def relayed(cluster: Cluster, directory: Path) -> tuple[Relay, Path]:
+    """Return a relay to the API server, which the caller closes, and a kubeconfig that goes through it."""
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    [known] = config["clusters"]
+    address = urlsplit(known["cluster"]["server"])
+    relay = Relay(address.port or 443, host=str(address.hostname))
+    known["cluster"]["server"] = f"https://127.0.0.1:{relay.port}"
+    file = directory / "relayed.kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    return relay, file
 
 
 def isvc(name: str = "magika", uri: str = "s3://models/magika", **predictor: Any) -> dict[str, Any]:

@@ -7,15 +7,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-import yaml
 
 from conch.api.kinds import CONFIG_MAP, LEASE, Ref
 from conch.controller import elected
 from conch.write import CallError, Server
 from conch.write.leader import Election, LeaseLostError, Terms
+from tests.api.operator import relayed
 from tests.cluster import Cluster
 from tests.support.kube import Kube
 from tests.support.relay import Relay
@@ -26,27 +25,26 @@ NEVER = "1970-01-01T00:00:00.000000Z"
 
 
 @pytest.fixture
-def relay(cluster: Cluster) -> Iterator[Relay]:
-    """The first replica's line to the API server."""
-    [known] = yaml.safe_load(cluster.kubeconfig.read_text())["clusters"]
-    address = urlsplit(known["cluster"]["server"])
-    relay = Relay(address.port or 443, host=str(address.hostname))
-    yield relay
+def line(cluster: Cluster, tmp_path: Path) -> Iterator[tuple[Relay, Path]]:
+    """The first replica's line to the API server, and its kubeconfig."""
+    relay, file = relayed(cluster, tmp_path)
+    yield relay, file
     relay.flows.set()
     relay.close()
 
 
 @pytest.fixture
+def relay(line: tuple[Relay, Path]) -> Relay:
+    return line[0]
+
+
+@pytest.fixture
 async def replicas(
-    cluster: Cluster, namespace: str, relay: Relay, tmp_path: Path
+    cluster: Cluster, namespace: str, line: tuple[Relay, Path]
 ) -> AsyncIterator[tuple[Election, Election]]:
     """Two replicas; at no moment may both act."""
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
-    config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{relay.port}"
-    relayed = tmp_path / "relayed"
-    relayed.write_text(yaml.safe_dump(config))
     async with (
-        await Server.connect(str(relayed), connections=1) as first,
+        await Server.connect(str(line[1]), connections=1) as first,
         await Server.connect(str(cluster.kubeconfig), connections=1) as second,
     ):
         both = (

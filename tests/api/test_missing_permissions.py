@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -12,16 +11,17 @@ import yaml
 from conch.api.kinds import (
     AUTOSCALER,
     BACKEND_TRAFFIC_POLICY,
+    CONFIG_MAP,
     DISRUPTION_BUDGET,
     INFERENCE_SERVICE,
     LEASE,
     Kind,
 )
 from conch.write import rbac
-from tests.api.operator import Operator, install_crd, isvc, kubeconfig_of, remove_crd, settled
+from tests.api.metrics_api import MetricsProcess
+from tests.api.operator import Operator, install_crd, isvc, kubeconfig_of, relayed, remove_crd, settled
 from tests.cluster import Cluster
 from tests.support.kube import Kube, KubectlError
-from tests.support.relay import Relay
 from tests.support.wait import until
 
 _GRANT = "grant the permissions of the Helm chart"
@@ -128,6 +128,18 @@ def test_the_lease_must_be_accessible(verb: str, cluster: Cluster, namespace: st
         assert said.endswith(f"; {_GRANT}\n")
 
 
+def test_the_metrics_api_needs_the_front_proxys_authority(
+    cluster: Cluster, kube: Kube, log: Path, account: Account
+) -> None:
+    account.grant(CONFIG_MAP)
+    account.bind()
+    with MetricsProcess(cluster, kube, log, KUBECONFIG=str(account.kubeconfig)) as metrics:
+        assert metrics.process is not None
+        assert metrics.process.wait(20) == 1
+        assert "conch-metrics: no access to configmaps: " in metrics.said()
+        assert metrics.said().endswith(f"; {_GRANT}\n")
+
+
 def test_no_permission_is_needed_for_an_api_that_is_not_installed(
     cluster: Cluster, kube: Kube, namespace: str, log: Path, account: Account
 ) -> None:
@@ -167,14 +179,8 @@ def test_without_the_crd_it_ends_and_names_it(cluster: Cluster, kube: Kube, log:
 def test_an_api_server_that_does_not_answer_yet_is_waited_for(
     cluster: Cluster, kube: Kube, namespace: str, log: Path, tmp_path: Path
 ) -> None:
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
-    [known] = config["clusters"]
-    address = urlsplit(known["cluster"]["server"])
-    relay = Relay(address.port or 443, host=str(address.hostname))
+    relay, file = relayed(cluster, tmp_path)
     relay.refuses = True
-    known["cluster"]["server"] = f"https://127.0.0.1:{relay.port}"
-    file = tmp_path / "kubeconfig"
-    file.write_text(yaml.safe_dump(config))
     with Operator(cluster, log, KUBECONFIG=str(file)) as operator:
         until_it_waits(operator)
         operator.stop()  # SIGTERM ends it while it waits

@@ -14,7 +14,17 @@ import yaml
 
 from conch.api.kinds import DEPLOYMENT, EVENT, INFERENCE_SERVICE, JOB, POD, SERVICE, Ref
 from conch_contract import names
-from tests.api.operator import Audit, Operator, children, condition, essence, is_a_write, isvc, kubeconfig_of, settled
+from tests.api.operator import (
+    Audit,
+    Operator,
+    children,
+    condition,
+    essence,
+    is_a_write,
+    isvc,
+    kubeconfig_of,
+    settled,
+)
 from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -156,15 +166,20 @@ def test_an_operator_that_ends_finishes_what_it_has_begun(
     audit = Audit(cluster)
     with Operator(cluster, log) as operator:
         kube.apply({"apiVersion": "v1", "kind": "List", "items": [isvc(name) for name in services]}, namespace)
-        deadline = time.monotonic() + 60
-        while not any(write.startswith("patch inferenceservices/status") for write in audit.writes(namespace)):
-            assert time.monotonic() < deadline, "no status was written"
-            time.sleep(0.001)
+        until_written(audit, namespace, "patch inferenceservices/status")
         operator.stop()
         operator.start()
         until(settled(kube, namespace, len(services)), "all services are Ready", 90)
     events = [e for e in kube.list(EVENT, namespace) if e["reason"] == "RevisionCreated"]
     assert {event["regarding"]["name"] for event in events} == set(services)
+
+
+def until_written(audit: Audit, namespace: str, write: str) -> None:
+    """Wait, without a pause in which much happens, until the API server has logged a write."""
+    deadline = time.monotonic() + 60
+    while not any(entry.startswith(write) for entry in audit.writes(namespace)):
+        assert time.monotonic() < deadline, f"not written: {write}"
+        time.sleep(0.001)
 
 
 def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
@@ -179,7 +194,7 @@ def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
         settings = {"CONCH_LEASE_NAMESPACE": namespace, "POD_NAME": name, "KUBECONFIG": str(file)}
         replicas[name] = Operator(cluster, tmp_path / f"{name}.log", **settings)
     with replicas["a"] as a:
-        until(lambda: "watching" in a.said(), "it leads", 30)
+        until(lambda: "leading" in a.said(), "it leads", 30)
         with replicas["b"] as b:
             kube.apply(isvc(), namespace)
             until(settled(kube, namespace), "the service is Ready", 60)

@@ -1,4 +1,4 @@
-"""A cluster of values: the pure rooms run against it as they do against the real one.
+"""A cluster of values: the pure packages run against it as they do against the real one.
 
 It is no mock of ours: observe, decide, desire, plan and tell are the real functions; what is simulated
 is the API server's memory (uid, resourceVersion, ownership by server-side apply) and the kubelet's verdict.

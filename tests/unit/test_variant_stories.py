@@ -1,4 +1,4 @@
-"""Stories of variants, told to the pure rooms: A/B by weight and by header, shadows, and rollouts beside each other."""
+"""Stories of variants in the pure packages: A/B by weight and by header, shadows, and rollouts beside each other."""
 
 from typing import Any
 

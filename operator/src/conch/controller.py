@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from conch import ending, logs
-from conch.api.kinds import ADD_ONS, GATEWAYS, INFERENCE_SERVICE, SCALED_OBJECT, WATCHED, Kind, kind_of
+from conch.api.kinds import ADD_ONS, GATEWAYS, INFERENCE_SERVICE, LEASE, SCALED_OBJECT, WATCHED, Kind, kind_of
 from conch.claims import Claims
 from conch.contests import Contests
 from conch.desire import Images
@@ -166,7 +166,7 @@ async def run(settings: Settings) -> None:
                 settings.namespaces,
                 health,
                 cluster_kinds=() if settings.namespaces else GATEWAYS,
-                check_lease=election.check if election else None,
+                calls=[(LEASE, election.check)] if election else (),
             )
             health.good("standing by")
             await (elected(election, leading) if election else leading())

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from conch.api.kinds import LEASE, OPTIONAL, Kind
+from conch.api.kinds import OPTIONAL, Kind
 from conch.telemetry import Health
 from conch.write import CallError, Server
 
@@ -27,7 +27,7 @@ async def check_permissions(
     health: Health,
     *,
     cluster_kinds: Iterable[Kind] = (),
-    check_lease: Callable[[], Awaitable[None]] | None = None,
+    calls: Iterable[tuple[Kind, Callable[[], Awaitable[object]]]] = (),
 ) -> None:
     """Return when the API server has answered every request; retry those that it has not.
 
@@ -37,17 +37,17 @@ async def check_permissions(
         namespaces: empty means all.
         health: not ready while a request fails.
         cluster_kinds: listed in the whole cluster.
-        check_lease: reads and writes the Lease of the leader election; raises CallError.
+        calls: other calls without which the process cannot work, and the kind that each needs; they raise CallError.
 
     Raises:
         CallError: a permission or a CustomResourceDefinition is missing. The message names the kinds and the remedy.
     """
     targets = [(kind, namespace) for kind in kinds for namespace in namespaces or ("",)]
     targets += [(kind, "") for kind in cluster_kinds]
+    calls = tuple(calls)
     while True:
         checks = [(kind, _error_of(_check_list(server, kind, namespace))) for kind, namespace in targets]
-        if check_lease is not None:
-            checks.append((LEASE, _error_of(check_lease())))
+        checks += [(kind, _error_of(call())) for kind, call in calls]
         errors = await asyncio.gather(*(check for _, check in checks))
         failed = [(kind, error) for (kind, _), error in zip(checks, errors, strict=True) if error is not None]
         missing = [(kind, error) for kind, error in failed if _is_missing(kind, error)]
@@ -69,7 +69,7 @@ async def _check_list(server: Server, kind: Kind, namespace: str) -> None:
         await server.check_list(kind, namespace)
 
 
-async def _error_of(check: Awaitable[None]) -> CallError | None:
+async def _error_of(check: Awaitable[object]) -> CallError | None:
     """Return the error of a check; None: it has passed."""
     try:
         await check

@@ -1,6 +1,6 @@
 """The one loop: look, ask, decide, write the difference, tell. Read this file first.
 
-Every room that it calls but `signals` and `write` is a pure function; what is not finished is not
+Every package that it calls but `signals` and `write` is a pure function; what is not finished is not
 waited for here, but planned: a reconcile returns, and an event or the queue's clock brings it back.
 """
 

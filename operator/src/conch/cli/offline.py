@@ -1,4 +1,4 @@
-"""What a manifest would do: the operator's own pure rooms, run over values. No call, no clock.
+"""What a manifest would do: the operator's own pure packages, run over values. No call, no clock.
 
 It is the operator's next look at the service, not a guess of it: observe, decide, desire, plan and tell are the
 functions that the operator runs. Only pods' agents and metrics are not asked. Later looks depend on what pods and
@@ -95,7 +95,7 @@ def foresee(
     now: float,
     capacity: Capacity | None = None,
 ) -> Foresight:
-    """Run the rooms over a service and what there is of it.
+    """Run the packages over a service and what there is of it.
 
     Args:
         bodies: the service as the API server would hand it out, and its children and pods, if there are any.

@@ -102,7 +102,7 @@ def _offline(access: Access, manifest: Mapping[str, Any], installed: Installed) 
 async def _against(
     cluster: Cluster, access: Access, manifests: list[dict[str, Any]], installed: Installed
 ) -> list[Foresight]:
-    """Ask the API server for its verdict, and run the rooms over what it would store."""
+    """Ask the API server for its verdict, and run the packages over what it would store."""
     found = []
     for manifest in manifests:
         namespace = access.namespace or manifest["metadata"].get("namespace") or cluster.namespace

@@ -5,5 +5,5 @@ reconciles never keeps an autoscaler waiting. Nothing is scraped but the pods th
 when it is asked: so the answer is as fresh as can be, the rate is that of the autoscaler, and who asks nothing costs
 nothing.
 
-Read `server.py` first, then `window.py`, which holds the arithmetic. No room of the operator may import this one.
+Read `server.py` first, then `window.py`, which holds the arithmetic. No package of the operator may import this one.
 """

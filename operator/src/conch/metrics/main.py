@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import kopf
@@ -114,7 +115,8 @@ async def run(settings: MetricsSettings) -> None:
     async with await Server.connect() as server:
         try:
             take_signals = end_by_signal()
-            await check_permissions(server, [POD], settings.namespaces, health)
+            calls = [(CONFIG_MAP, partial(front_proxy, server))]
+            await check_permissions(server, [POD], settings.namespaces, health, calls=calls)
             health.hindered("not registered yet")
             await answer(settings, server, health, take_signals)
         except asyncio.CancelledError:

@@ -72,7 +72,7 @@ def _authors(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def trim(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the pure rooms read of an object."""
+    """Return what the pure packages read of an object."""
     meta = {key: body["metadata"][key] for key in _META if key in body["metadata"]}
     if "annotations" in meta:
         meta["annotations"] = {k: v for k, v in meta["annotations"].items() if k not in _NOISE}

@@ -1,4 +1,4 @@
-"""What stands in the way, as a value: the pure rooms answer with it instead of raising."""
+"""What stands in the way, as a value: the pure packages answer with it instead of raising."""
 
 from dataclasses import dataclass
 

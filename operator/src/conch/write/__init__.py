@@ -1,4 +1,4 @@
-"""The one room that talks to the API server. Everything else computes values.
+"""The one package that writes to the API server. Everything else computes values.
 
 May enter: calls, retries of calls, permissions. May not enter: what should be written, and why.
 """

@@ -1,7 +1,7 @@
 """Calls to the API server, raw JSON in and out.
 
 kubernetes_asyncio carries what is hard (credentials and their renewal, TLS, pools); its generated
-models are passed by, because the pure rooms speak plain manifests and server-side apply wants just those.
+models are passed by, because the pure packages speak plain manifests and server-side apply wants just those.
 """
 
 import math
