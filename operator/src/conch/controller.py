@@ -136,7 +136,7 @@ async def run(settings: Settings) -> None:
     """Run the operator until SIGTERM, or until it loses its Lease.
 
     Raises:
-        CallError: there is no kubeconfig, or a permission or the CRD is missing.
+        CallError: there is no kubeconfig, or a permission is missing.
     """
     store, queue, health = Store(), WorkQueue(), Health()
     REGISTRY.register(Phases(store))

@@ -4,7 +4,7 @@ Kopf retries a list that is forbidden for a minute, and then ends the process wi
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -29,7 +29,7 @@ async def check_permissions(
     cluster_kinds: Iterable[Kind] = (),
     calls: Iterable[tuple[Kind, Callable[[], Awaitable[object]]]] = (),
 ) -> None:
-    """Return when the API server has answered every request; retry those that it has not.
+    """Return when every request has succeeded; retry them, except where a permission is missing.
 
     Args:
         server: the connection whose permissions count.
@@ -40,7 +40,7 @@ async def check_permissions(
         calls: other calls without which the process cannot work, and the kind that each needs; they raise CallError.
 
     Raises:
-        CallError: a permission or a CustomResourceDefinition is missing. The message names the kinds and the remedy.
+        CallError: a permission is missing. The message names the kinds and the remedy.
     """
     targets = [(kind, namespace) for kind in kinds for namespace in namespaces or ("",)]
     targets += [(kind, "") for kind in cluster_kinds]
@@ -50,15 +50,14 @@ async def check_permissions(
         checks += [(kind, _error_of(call())) for kind, call in calls]
         errors = await asyncio.gather(*(check for _, check in checks))
         failed = [(kind, error) for (kind, _), error in zip(checks, errors, strict=True) if error is not None]
-        missing = [(kind, error) for kind, error in failed if _is_missing(kind, error)]
-        if missing:
-            raise _summary(missing, namespaces)
         if not failed:
             return
-        error = failed[0][1]
-        retry = max(_RETRY_SECONDS, error.retry_after or 0.0)
-        health.hindered(f"waiting for the API server: {error.message}")
-        _log.warning("permissions not checked", code=error.code, error=error.message, retry_seconds=retry)
+        message = _sentence(failed, namespaces)
+        if forbidden := [error for _, error in failed if error.code == _FORBIDDEN]:
+            raise CallError(_FORBIDDEN, forbidden[0].reason, message)
+        retry = max(_RETRY_SECONDS, *(error.retry_after or 0.0 for _, error in failed))
+        health.hindered(f"waiting: {message}")
+        _log.warning("waiting", error=message, retry_seconds=retry)
         await asyncio.sleep(retry)
 
 
@@ -78,20 +77,11 @@ async def _error_of(check: Awaitable[object]) -> CallError | None:
     return None
 
 
-def _is_missing(kind: Kind, error: CallError) -> bool:
-    """Whether only an administrator can mend it."""
-    return error.code == _FORBIDDEN or (error.gone and kind not in OPTIONAL)
-
-
-def _summary(missing: Sequence[tuple[Kind, CallError]], namespaces: Sequence[str]) -> CallError:
-    """Return one error for all kinds, with the API server's first message about each."""
-    messages: Mapping[str, str] = {kind.plural: error.message.strip() for kind, error in reversed(missing)}
-    kinds = sorted(messages)
-    remedies = []
-    if any(error.gone for _, error in missing):
-        remedies.append(_INSTALL)
-    if any(error.code == _FORBIDDEN for _, error in missing):
-        remedies.append(_GRANT + (", and remove deleted namespaces from watchNamespaces" if namespaces else ""))
-    first = missing[0][1]
-    details = "; ".join(messages[kind] for kind in kinds)
-    return CallError(first.code, first.reason, f"no access to {', '.join(kinds)}: {details}; {'; '.join(remedies)}")
+def _sentence(failed: Sequence[tuple[Kind, CallError]], namespaces: Sequence[str]) -> str:
+    """Return one sentence for all kinds: their names, what the API server or the connection says, the remedy."""
+    parts = list(dict.fromkeys(error.message.strip() for _, error in failed))
+    if any(error.gone for _, error in failed):
+        parts.append(_INSTALL)
+    if any(error.code == _FORBIDDEN for _, error in failed):
+        parts.append(_GRANT + (", and remove deleted namespaces from watchNamespaces" if namespaces else ""))
+    return f"no access to {', '.join(sorted({kind.plural for kind, _ in failed}))}: {'; '.join(parts)}"

@@ -58,7 +58,7 @@ class Election:
     def seconds_left(self) -> float:
         """Return for how long this replica may act if it renews the Lease no more; 0 or less: not at all.
 
-        It is true at this moment, even for a process that was stopped (SIGSTOP, a suspended machine) and goes on.
+        It is true at this moment, even for a process that was stopped (SIGSTOP) and goes on.
         """
         return 0.0 if self._renewed is None else self._renewed + self.terms.deadline - self.clock()
 
