@@ -58,7 +58,7 @@ class Cluster:
         """Names and addresses; raises when the cluster was never brought up."""
         if not self.paths.plan.exists():
             message = f"there is no cluster {self.name!r}"
-            raise ClusterError(message, hint=f"python -m tests.cluster up --name {self.name}")
+            raise ClusterError(message, hint=f".venv/bin/python -m tests.cluster up --name {self.name}")
         return Plan(**json.loads(self.paths.plan.read_text()))
 
     def up(self, nodes: int = 2, *, kwok: bool = False, metrics_server: bool = True, build: Sequence[str] = ()) -> None:

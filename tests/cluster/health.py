@@ -64,5 +64,5 @@ def wait_for(what: str, condition: Callable[[], bool], timeout: float, log: Path
     while not condition():
         if time.monotonic() > deadline:
             message = f"waited {timeout:.0f} s for {what}"
-            raise ClusterError(message, log=log, hint="python -m tests.cluster status shows what is not well")
+            raise ClusterError(message, log=log, hint=".venv/bin/python -m tests.cluster status shows what is not well")
         time.sleep(_POLL)

@@ -85,7 +85,7 @@ class Builder:
         words = ["image", "inspect", "--format={{.Id}}"]
         if self.argv[0] == "buildah":
             words = ["inspect", "--type=image", "--format={{.FromImageID}}"]
-        hint = "python -m tests.cluster images"
+        hint = ".venv/bin/python -m tests.cluster images"
         return run([*self.argv, *words, ref], hint=hint).stdout.strip().removeprefix("sha256:")
 
     def prune(self) -> None:

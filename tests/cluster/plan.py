@@ -148,4 +148,4 @@ def free_slot(taken: Iterable[int]) -> int:
         if slot not in used:
             return slot
     message = f"all {len(SLOTS)} address slots are taken by other clusters"
-    raise ClusterError(message, hint="python -m tests.cluster down --name OLD")
+    raise ClusterError(message, hint=".venv/bin/python -m tests.cluster down --name OLD")

@@ -103,7 +103,7 @@ def _show(service: Service, telling: Telling) -> None:
 
 
 def _next(place: Place, seconds: float) -> str:
-    kubectl = "python -m tests.cluster kubectl" if place.local else "kubectl"
+    kubectl = ".venv/bin/python -m tests.cluster kubectl" if place.local else "kubectl"
     config = f"  export KUBECONFIG={place.local.kubeconfig}\n" if place.local else ""
     end = "  make cluster-down                      # the whole cluster" if place.local else ""
     return f"""
