@@ -121,7 +121,7 @@ async def test_others_may_write_or_delete_the_lease(replicas: Replicas, kube: Ku
     first, second = replicas
     await first.win()
     keeping = asyncio.create_task(first.keep())
-    for words in (("annotate", "lease", NAME, "seen-by=somebody"), ("delete", "lease", NAME)):
+    for words in (("annotate", "lease", NAME, "seen-by=a-user"), ("delete", "lease", NAME)):
         await asyncio.to_thread(kube.run, *words, f"--namespace={namespace}")
         await asyncio.sleep(TERMS.deadline)
         assert first.seconds_left() > 0
@@ -133,7 +133,7 @@ async def test_others_may_write_or_delete_the_lease(replicas: Replicas, kube: Ku
     await first.resign()
     began = time.monotonic()
     await second.win()
-    assert time.monotonic() - began < TERMS.duration, "nobody waits for a Lease that was given up"
+    assert time.monotonic() - began < TERMS.duration, "no replica waits for a Lease that was released"
 
 
 async def test_nothing_acts_any_more_when_the_lease_is_given_up(replicas: Replicas) -> None:

@@ -1,4 +1,4 @@
-"""Stories of progressive delivery, told to the pure packages: shares, capacity, pauses, failures, people's requests."""
+"""Stories of progressive delivery in the pure packages: shares, capacity, pauses, failures, people's requests."""
 
 import copy
 from typing import Any

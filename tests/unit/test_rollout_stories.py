@@ -1,4 +1,4 @@
-"""Stories of one service, told to the pure packages: who serves, what is written, what is said."""
+"""Stories of one service in the pure packages: who serves, what is written, what is said."""
 
 import copy
 from typing import Any

@@ -4,7 +4,6 @@ kubernetes_asyncio carries what is hard (credentials and their renewal, TLS, poo
 models are passed by, because the pure packages speak plain manifests and server-side apply wants just those.
 """
 
-import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from types import SimpleNamespace, TracebackType
@@ -106,7 +105,7 @@ class Server:
     async def replace(
         self, kind: Kind, body: Mapping[str, Any], manager: str, *, dry_run: bool = False
     ) -> dict[str, Any]:
-        """Replace an object as it was read; 409 if anybody wrote it since (its resourceVersion tells)."""
+        """Replace an object as it was read; 409 if it has been written since, by its resourceVersion."""
         meta = body["metadata"]
         path = kind.path(meta["namespace"], meta["name"])
         query = query_of(manager, dry_run=dry_run)
@@ -191,14 +190,14 @@ class Server:
             raise
         return any(resource["name"] == kind.plural for resource in answer.get("resources") or ())
 
-    def _seconds_to_write(self) -> float:
-        """Return how long writes are allowed.
+    def _seconds_to_write(self) -> float | None:
+        """Return how long writes are allowed; None: always.
 
         Raises:
             CallError: they are not.
         """
-        seconds = math.inf if self._write_seconds is None else self._write_seconds()
-        if seconds <= 0:
+        seconds = None if self._write_seconds is None else self._write_seconds()
+        if seconds is not None and seconds <= 0:
             raise CallError(0, "NotLeading", "not sent: another replica may be the leader")
         return seconds
 
@@ -230,7 +229,8 @@ class Server:
         content: str,
         accept: str = "application/json",
     ) -> dict[str, Any]:
-        timeout = _TIMEOUT if method == "GET" else min(_TIMEOUT, self._seconds_to_write())
+        # A write is sent within these seconds or not at all; its answer may come later, as behind a slow webhook.
+        connect = None if method == "GET" else self._seconds_to_write()
         headers = {"Accept": accept} | ({"Content-Type": content} if content else {})
         try:
             answer = await self.client.call_api(
@@ -241,7 +241,7 @@ class Server:
                 body=encode(body) if content == APPLY and body is not None else body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,
-                _request_timeout=timeout,
+                _request_timeout=aiohttp.ClientTimeout(total=_TIMEOUT, connect=connect),
             )
             text = await answer.read()
             status = answer.status

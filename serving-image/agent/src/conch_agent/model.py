@@ -209,7 +209,7 @@ class Model:
         return all(content == self._laid.content for content in contents)
 
     async def _load(self) -> bool:
-        """Ask Triton to load; False if the answer was lost and only Triton's configuration can tell."""
+        """Request the load; return False if the answer was lost: then Triton's configuration shows the result."""
         began = time.monotonic()
         self._log.info("loading")
         try:
