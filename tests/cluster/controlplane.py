@@ -74,6 +74,8 @@ def audit_policy() -> dict[str, object]:
                 "userGroups": ["system:serviceaccounts:kube-system"],
                 "verbs": ["get", "list", "watch"],
             },
+            # Where a lost request went is read from them.
+            {"level": "Request", "resources": [{"group": "discovery.k8s.io", "resources": ["endpointslices"]}]},
             {"level": "Metadata"},
         ],
     }

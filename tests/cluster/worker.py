@@ -223,7 +223,8 @@ def kubelet(paths: ClusterPaths, node: Node) -> Component:
 
 def kube_proxy(paths: ClusterPaths, node: Node) -> Component:
     """Return what makes Services work on a node."""
-    argv = [str(binaries.program("kube-proxy")), *flags(config=paths.node(node.name) / "kube-proxy.yaml", v=1)]
+    logs = flags(v=2)  # each time it has written its rules
+    argv = [str(binaries.program("kube-proxy")), *flags(config=paths.node(node.name) / "kube-proxy.yaml"), *logs]
     return _component(paths, node, "kube-proxy", f"http://{node.address}:10256/healthz", argv)
 
 

@@ -97,7 +97,7 @@ def test_the_last_pod_goes_and_comes_back(
         until(lambda: traffic.sent > traffic.failed, "requests are answered again", 30, seen=lambda: str(traffic))
     figure(str(traffic))
     assert all(tally.latencies for tally in (traffic.tallies["grpc"], traffic.tallies["fresh"])), str(traffic)
-    failures = {text for _, text in traffic.tallies["fresh"].failures}
+    failures = {failure.text for failure in traffic.tallies["fresh"].failures}
     assert not [text for text in failures if "404" in text or "connect error" in text], "a pod that is not ready"
     assert service.status["stable"] == revision
     service.delete()

@@ -4,8 +4,9 @@
 - A test marked `alone` starts when all other workers have ended. A test marked `last` starts after all others.
 - The slowest tests start first, as far as their seconds are known (tests/support/timing.py).
 - A worker holds the test that it runs and one more, so that no slow test waits behind another one.
-- With `--fixture-workers=NAME:COUNT` the tests that use a fixture run in the first COUNT workers, which start with
-  them: an expensive fixture of the session is made at most COUNT times. Tests marked `alone` or `last` do not count.
+- With `--fixture-workers=NAME:COUNT` the tests that use a fixture run in the COUNT workers that are up first, which
+  start with them: an expensive fixture of the session is made at most COUNT times. Tests marked `alone` or `last` do
+  not count.
 """
 
 from __future__ import annotations

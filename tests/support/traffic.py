@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from errno import errorcode
 from types import TracebackType
 from typing import Any, Self
 
@@ -50,12 +51,21 @@ class Mix:
     rate: float = 13.0
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A request without a right answer. Times are in seconds."""
+
+    start: float  # of the request, since the start of the load
+    lasted: float
+    text: str
+
+
 @dataclass
 class Tally:
     """What one kind of client saw. Times are in seconds."""
 
     latencies: list[float] = field(default_factory=list)
-    failures: list[tuple[float, str]] = field(default_factory=list)  # since the start; the text
+    failures: list[Failure] = field(default_factory=list)
 
     @property
     def sent(self) -> int:
@@ -66,14 +76,16 @@ class Tally:
         """Tell the count, the failures by their text, and how long answers took."""
         times = np.array(self.latencies or [0.0]) * 1e3
         took = f"p50 {np.percentile(times, 50):.0f} ms, p99 {np.percentile(times, 99):.0f} ms, max {times.max():.0f} ms"
-        texts = Counter(text for _, text in self.failures)
-        told = "".join(f"; {count} x {text} ({self._moments(text)})" for text, count in texts.most_common(5))
-        return f"{self.sent} sent, {len(self.failures)} failed, {took}{told}"
+        texts = Counter(failure.text for failure in self.failures)
+        counts = "".join(f"; {count} x {text} ({self._moments(text)})" for text, count in texts.most_common(5))
+        return f"{self.sent} sent, {len(self.failures)} failed, {took}{counts}"
 
     def _moments(self, text: str) -> str:
-        """When a failure was first and last seen."""
-        moments = [moment for moment, failure in self.failures if failure == text]
-        return f"{min(moments):.1f} s to {max(moments):.1f} s after the start"
+        """When the requests that failed with a text were sent, and how long they waited for it."""
+        alike = [failure for failure in self.failures if failure.text == text]
+        starts = [failure.start for failure in alike]
+        longest = max(failure.lasted for failure in alike)
+        return f"sent {min(starts):.2f} s to {max(starts):.2f} s after the start, failed within {longest:.2f} s"
 
 
 Send = Callable[[], Awaitable[None]]
@@ -93,7 +105,7 @@ class Traffic:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.tallies = {kind: Tally() for kind in ("grpc", "fresh", "kept")}
-        self.seconds = 0.0
+        self.began, self.seconds = time.time(), 0.0
         self._http, self._grpc, self._question, self._mix = http, grpc, question, mix or Mix()
         self._host = host  # the name to ask a gateway for, where the address is a gateway's
         self._headers = dict(headers or {})  # what each request has besides
@@ -131,7 +143,8 @@ class Traffic:
     def __str__(self) -> str:
         """Tell each kind's count."""
         lines = [f"{kind:6} {tally}" for kind, tally in self.tallies.items() if tally.sent]
-        return "\n".join([f"{self.rate:.0f} requests/s for {self.seconds:.0f} s", *lines])
+        begun = time.strftime("%H:%M:%S", time.gmtime(self.began)) + f".{int(self.began % 1 * 10)}"
+        return "\n".join([f"{self.rate:.0f} requests/s for {self.seconds:.0f} s from {begun}", *lines])
 
     def _run(self) -> None:
         try:
@@ -141,6 +154,7 @@ class Traffic:
 
     async def _send_all(self) -> None:
         mix, began = self._mix, time.monotonic()
+        self.began = time.time()
         single = aiohttp.TCPConnector(force_close=True, limit=0)
         async with (
             aiohttp.ClientSession(connector=single, timeout=aiohttp.ClientTimeout(SECONDS)) as fresh,
@@ -171,8 +185,7 @@ class Traffic:
             try:
                 await send()
             except Exception as error:  # noqa: BLE001  whatever it is, the user has no answer
-                words = (str(error) or "").splitlines()
-                tally.failures.append((start - began, f"{type(error).__name__}: {words[0] if words else ''}"[:200]))
+                tally.failures.append(Failure(start - began, time.monotonic() - start, _text(error)))
             else:
                 tally.latencies.append(time.monotonic() - start)
 
@@ -211,6 +224,13 @@ class Traffic:
     def _check(self, answer: np.ndarray[Any, Any]) -> None:
         if not self._question.right(answer):
             raise WrongError("the answer is wrong")
+
+
+def _text(error: Exception) -> str:
+    """Return the type and the first line of an error, and the code of one of the operating system."""
+    code = f" {errorcode.get(error.errno, error.errno)}" if isinstance(error, OSError) and error.errno else ""
+    first, *_ = [*str(error).splitlines(), ""]
+    return f"{type(error).__name__}{code}: {first}"[:200]
 
 
 class WrongError(Exception):

@@ -108,7 +108,7 @@ def test_workers_share_what_is_made_once_and_stories_that_run_alone_come_after_t
 def test_tests_that_use_a_costly_fixture_run_in_few_workers(tmp_path: Path) -> None:
     _, notes = run(tmp_path, "--numprocesses=3", "--dist=loadgroup", "--fixture-workers=costly:1")
     ran = [note.split()[1:] for note in notes if note.startswith("begin ")]
-    assert {worker for name, worker in ran if name.startswith("costly")} == {"gw0"}
+    assert len({worker for name, worker in ran if name.startswith("costly")}) == 1, "whichever is up first"
     assert len({worker for _, worker in ran}) > 1, "the others run the rest"
     assert len([name for name, _ in ran if name.startswith(("costly", "beside", "of-one-file"))]) == 7, ran
     assert [name for name, _ in ran][-2:] == ["alone", "last"]
