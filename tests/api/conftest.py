@@ -8,14 +8,14 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import pytest
 from kubernetes_asyncio import client, config
 
-from tests.api.operator import install_crd
+from tests.api.operator import install_crd, written
 from tests.api.server import Server
 from tests.cluster import Cluster, clients
 from tests.cluster.paths import state_root
@@ -23,6 +23,7 @@ from tests.support.kube import NAMESPACE, Kube
 from tests.support.place import plain
 from tests.support.wait import recorded
 
+_MOST_WRITES: Final = 300  # of a failed test's
 _PREFIX: Final = f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api"
 
 
@@ -40,6 +41,17 @@ def cluster(request: pytest.FixtureRequest, worker_id: str) -> Iterator[Cluster]
         yield cluster
         if not request.config.getoption("--keep-clusters"):
             cluster.down()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Add the last writes in a failed test's namespace to its report: the audit log goes with the cluster."""
+    report: Any = yield
+    cluster, namespace = (getattr(item, "funcargs", {}).get(name) for name in ("cluster", "namespace"))
+    if report.failed and isinstance(cluster, Cluster) and isinstance(namespace, str):
+        writes = list(written(cluster.audit_log, namespace))
+        report.sections.append(("writes in the namespace", "\n".join(writes[-_MOST_WRITES:])))
+    return report
 
 
 @pytest.hookimpl(trylast=True)

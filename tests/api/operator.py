@@ -119,6 +119,21 @@ class Audit:
         return found
 
 
+def written(audit_log: Path, namespace: str) -> Iterator[str]:
+    """Yield the writes of all clients in a namespace: when, by whom, what, and the status code of the answer."""
+    with audit_log.open("rb") as log:
+        for line in log:
+            if namespace.encode() in line and line.endswith(b"\n"):
+                entry = json.loads(line)
+                ref = entry.get("objectRef", {})
+                if entry["verb"] in WRITES and ref.get("namespace") == namespace:
+                    resource = "/".join(filter(None, (ref.get("resource"), ref.get("subresource"))))
+                    agent = entry.get("userAgent", "").partition(" ")[0]
+                    code = entry.get("responseStatus", {}).get("code")
+                    moment = entry["requestReceivedTimestamp"]
+                    yield f"{moment} {agent} {entry['verb']} {resource} {ref.get('name', '')} {code}"
+
+
 def readiness(probe_port: int) -> tuple[int, str]:
     """Return the status and the text of /readyz; 0: nothing listens."""
     try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 from conch.api.kinds import DEPLOYMENT, EVENT, INFERENCE_SERVICE, JOB, POD, SERVICE, Ref
+from conch.ending import END_SECONDS
 from conch_contract import names
 from tests.api.operator import (
     Audit,
@@ -23,6 +26,7 @@ from tests.api.operator import (
     is_a_write,
     isvc,
     kubeconfig_of,
+    relayed,
     settled,
 )
 from tests.cluster import Cluster
@@ -174,6 +178,25 @@ def test_an_operator_that_ends_finishes_what_it_has_begun(
     assert {event["regarding"]["name"] for event in events} == set(services)
 
 
+def test_a_status_and_its_events_are_written_both_though_the_api_server_is_slow_when_the_operator_ends(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, tmp_path: Path
+) -> None:
+    """What has begun gets some seconds; a status that is written gets some more for its events."""
+    services = [f"s{number}" for number in range(16)]
+    audit = Audit(cluster)
+    relay, kubeconfig = relayed(cluster, tmp_path)
+    with contextlib.closing(relay), Operator(cluster, log, KUBECONFIG=str(kubeconfig)) as operator:
+        kube.apply({"apiVersion": "v1", "kind": "List", "items": [isvc(name) for name in services]}, namespace)
+        until_written(audit, namespace, "patch inferenceservices/status")
+        relay.flows.clear()
+        threading.Timer(END_SECONDS + 1.5, relay.flows.set).start()
+        operator.stop()
+        operator.start()
+        until(settled(kube, namespace, len(services)), "all services are Ready", 90)
+    events = [e for e in kube.list(EVENT, namespace) if e["reason"] == "RevisionCreated"]
+    assert {event["regarding"]["name"] for event in events} == set(services)
+
+
 def until_written(audit: Audit, namespace: str, write: str) -> None:
     """Wait, without a pause in which much happens, until the API server has logged a write."""
     deadline = time.monotonic() + 60
@@ -279,7 +302,7 @@ def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(
     with Operator(cluster, log):
         kube.apply(isvc(), namespace)
         until(settled(kube, namespace), "the service is Ready", 60)
-        kube.apply(isvc(pod={"tolerations": [{"operator": "Sometimes"}]}), namespace)
+        kube.apply(isvc(pod={"tolerations": [{"operator": "Exists", "value": "1"}]}), namespace)
         until(
             lambda: ready(kube, namespace).get("reason") == "Invalid",
             "the refusal is told",

@@ -4,9 +4,16 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+import structlog
+
+# For a reconcile that has begun when the process ends, and as many more for a status that it writes and its events: cut
+# between the two, these would be lost.
+END_SECONDS: Final = 5.0
 
 T = TypeVar("T")
+_log = structlog.get_logger("conch")
 
 
 class StartAgainError(Exception):
@@ -54,7 +61,9 @@ async def finish(work: Coroutine[Any, Any, T], seconds: float) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=seconds)
+        _, late = await asyncio.wait({task}, timeout=seconds)
+        if late:
+            _log.warning("cut off", seconds=seconds)
         raise
     finally:
         task.cancel()

@@ -29,6 +29,7 @@ from conch.decide import (
     to_measure,
 )
 from conch.desire import Images, desire
+from conch.ending import END_SECONDS, finish
 from conch.observe import Gateways, Store, Unreadable, observe
 from conch.observe.compare import fingerprint
 from conch.observe.fields import mapping
@@ -143,6 +144,9 @@ class Reconciler:
         after = self._with_installation(after)
         if after == before or self._status_due_in(key, after):
             return True
+        return await finish(self._write_status(key, uid, before, after), END_SECONDS)
+
+    async def _write_status(self, key: ServiceKey, uid: str, before: Status, after: Status) -> bool:
         ref = Ref(INFERENCE_SERVICE, key.name)
         version = self.store.version(key, ref)
         there = await self.writer.write_status(key, uid, after.to_wire())

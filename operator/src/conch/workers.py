@@ -1,19 +1,16 @@
 """Workers take keys from the queue, reconcile them, and plan when to look again."""
 
 import time
-from typing import Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from conch.api.kinds import ServiceKey
-from conch.ending import finish
+from conch.ending import END_SECONDS, finish
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.write import CallError
 
-# For a reconcile that has begun when the process ends. Cut between a status and its events, it would lose these.
-END_SECONDS: Final = 5.0
 _results = Counter("conch_reconciles", "Reconciles, by result.", ["result"])
 _seconds = Histogram(
     "conch_reconcile_seconds",
