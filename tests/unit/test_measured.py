@@ -6,7 +6,7 @@ import pytest
 
 from conch.observe.measured import MAX_POINTS, History, Totals
 from conch.signals.tally import Tally
-from conch.triton.metrics import DURATION_US, FAILURE, SUCCESS, Scrape, Series, read_metrics
+from conch.triton.metrics import DURATION_US, FAILURE, SUCCESS, Scrape, Series, read_load, read_metrics
 
 # A page of Triton 2.51, shortened; `other` stands for a second model of the same server.
 PAGE = """
@@ -69,6 +69,37 @@ def test_a_model_that_is_not_served_has_no_data() -> None:
 def test_what_is_no_page_is_refused() -> None:
     with pytest.raises(ValueError, match="convert"):
         read_metrics('nv_inference_request_success{model="m"} many\n', "m")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            'nv_inference_request_success{model="m",' + 'a="' + "\\\\" * 2_000_000 + '"} 1\n', id="a line of 4 MB"
+        ),
+        pytest.param('nv_inference_request_success{model="m",version="1"} 1\n' * 80_000, id="80,000 lines"),
+        pytest.param('nv_inference_request_success{model="m",version="1"} NaN\n', id="no number"),
+        pytest.param('nv_inference_request_success{model="m",version="1"} +Inf\n', id="infinite"),
+        pytest.param('nv_inference_request_success{model="m",version="1"} -1\n', id="negative"),
+        pytest.param(f'nv_inference_request_success{{model="m",version="1"}} 1{"0" * 4000}\n', id="4,000 digits"),
+        pytest.param('nv_inference_request_success{model="m",version="1"\n', id="half a line"),
+    ],
+)
+def test_a_page_that_would_keep_the_operator_busy_or_has_impossible_counts_is_refused(page: str) -> None:
+    for read in (read_metrics, read_load):
+        with pytest.raises(ValueError):  # noqa: PT011  the words are the parser's, or ours
+            read(page, "m")
+
+
+def test_a_quantile_that_is_no_time_is_left_out() -> None:
+    for value in ("NaN", "-1", "+Inf", "1" + "0" * 4000):
+        page = f'nv_inference_request_summary_us{{model="m",version="1",quantile="0.99"}} {value}\n'
+        assert read_metrics(page, "m").quantiles == ()
+
+
+def test_a_gauge_that_a_driver_does_not_know_is_left_out() -> None:
+    page = 'nv_gpu_utilization{gpu_uuid="a"} NaN\nnv_gpu_utilization{gpu_uuid="b"} 0.5\n'
+    assert read_load(page, "m").gpus == (0.5,)
 
 
 def test_what_a_pod_counted_before_it_was_first_read_is_nobodys() -> None:

@@ -29,6 +29,11 @@ SENTENCES: list[tuple[str, int, str]] = [
         "the query answers 2 series, not one number; aggregate them",
     ),
     ('{"status":"success","data":{"resultType":"scalar","result":[1700000000.1,"NaN"]}}', 200, "answers NaN"),
+    (
+        '{"status":"success","data":{"resultType":"scalar","result":[1,' + "9" * 4000 + "]}}",
+        200,
+        "not that of a Prometheus",
+    ),
     ('{"status":"success","data":{"resultType":"matrix","result":[]}}', 200, "answers a matrix, not one number"),
     ('{"status":"success","data":{"resultType":"string","result":[1700000000.1,"a"]}}', 200, "answers a string"),
     (

@@ -10,6 +10,7 @@ from prometheus_client import Counter
 
 from conch.metrics.pods import ServingPod
 from conch.metrics.window import Rates, Reading, fresh, rates
+from conch.signals.limiter import FairLimiter
 from conch.signals.page import PageError, page
 from conch.triton.metrics import read_load
 from conch_contract import names
@@ -35,7 +36,7 @@ class Scraper:
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False, connector=connector)
         self._readings: dict[str, tuple[Reading, ...]] = {}
         self._reading: dict[str, asyncio.Task[Reading | None]] = {}
-        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._limiter = FairLimiter(_AT_ONCE)
 
     async def close(self) -> None:
         """Drop the connections."""
@@ -69,7 +70,7 @@ class Scraper:
 
     async def _read(self, pod: ServingPod) -> Reading | None:
         try:
-            async with self._gate:
+            async with self._limiter.turn(pod.namespace):
                 text = await page(self._session, pod.ip, self._port)
             reading = Reading(self._clock(), read_load(text, pod.model))
         except (PageError, ValueError, LookupError) as error:

@@ -5,7 +5,9 @@ not answer tells nothing new: silence is no error.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -13,22 +15,33 @@ import aiohttp
 from conch.api.kinds import ServiceKey
 from conch.api.text import read_json
 from conch.observe import Pod
+from conch.signals.limiter import FairLimiter
 from conch_contract import AgentReport, names
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)  # seconds; an agent answers from memory
 _LIMIT: Final = 1 << 20  # bytes; a report is kilobytes, and the pod is the user's
 _AT_ONCE: Final = 64  # questions under way
+_PERIOD: Final = 1.0  # seconds between two questions to a pod; each new answer makes a reconcile, which asks again
+
+
+@dataclass
+class _Known:
+    """What is known of a pod."""
+
+    asked: float = -math.inf  # last, of the loop's clock
+    report: AgentReport | None = None
 
 
 class Agents:
     """Asks agents over the pod network; calls `changed` when a service's pods tell something new."""
 
-    def __init__(self, changed: Callable[[ServiceKey], None]) -> None:
+    def __init__(self, changed: Callable[[ServiceKey], None], port: int = names.AGENT_PORT) -> None:
         self._changed = changed
+        self._port = port
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
-        self._told: dict[ServiceKey, dict[str, AgentReport]] = {}
+        self._known: dict[ServiceKey, dict[str, _Known]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
-        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._limiter = FairLimiter(_AT_ONCE)
 
     async def close(self) -> None:
         """Drop the questions and the connections."""
@@ -40,29 +53,32 @@ class Agents:
         """Ask these pods anew, and return what is known of them now, by pod uid; of others nothing is kept."""
         asked = list(pods)
         uids = {pod.uid for pod in asked}
-        told = {uid: report for uid, report in self._told.get(key, {}).items() if uid in uids}
-        if told:
-            self._told[key] = told
-        else:
-            self._told.pop(key, None)
+        before = self._known.pop(key, {})
+        known = {uid: before.get(uid) or _Known() for uid in uids}
+        if known:
+            self._known[key] = known
         for pod in asked:
             if pod.uid not in self._asking:
                 self._asking[pod.uid] = asyncio.create_task(self._ask_one(key, pod))
-        return dict(told)
+        return {uid: one.report for uid, one in known.items() if one.report is not None}
 
     async def _ask_one(self, key: ServiceKey, pod: Pod) -> None:
+        loop = asyncio.get_running_loop()
+        known = self._known[key][pod.uid]
         try:
-            async with self._gate:
+            await asyncio.sleep(known.asked + _PERIOD - loop.time())
+            async with self._limiter.turn(key.namespace):
+                known.asked = loop.time()
                 report = await self._answer(pod)
         finally:
             del self._asking[pod.uid]
-        if report is not None and report != self._told.get(key, {}).get(pod.uid):
-            self._told.setdefault(key, {})[pod.uid] = report
+        if report is not None and report != known.report:
+            known.report = report
             self._changed(key)
 
     async def _answer(self, pod: Pod) -> AgentReport | None:
         host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-        url = f"http://{host}:{names.AGENT_PORT}{names.STATUS_PATH}"
+        url = f"http://{host}:{self._port}{names.STATUS_PATH}"
         try:
             async with self._session.get(url, allow_redirects=False) as answer:
                 if answer.status != 200:

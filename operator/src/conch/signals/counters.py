@@ -15,6 +15,7 @@ import aiohttp
 from conch.api.kinds import ServiceKey
 from conch.observe import Pod
 from conch.observe.measured import History
+from conch.signals.limiter import FairLimiter
 from conch.signals.page import NOT_A_PAGE, PageError, page
 from conch.signals.tally import Tally
 from conch.triton.metrics import Scrape, read_metrics
@@ -54,7 +55,7 @@ class Counters:
         self._period = period
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
         self._watches: dict[ServiceKey, _Watch] = {}
-        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._limiter = FairLimiter(_AT_ONCE)
 
     async def close(self) -> None:
         """Stop reading."""
@@ -92,16 +93,18 @@ class Counters:
         """Read a service until nobody asks for it any more."""
         loop = asyncio.get_running_loop()
         while (idle := loop.time() - watch.asked) < _LEASE:
-            if await self._read(watch) or idle > _LEASE / 2:
+            if await self._read(key.namespace, watch) or idle > _LEASE / 2:
                 self._changed(key)
             await asyncio.sleep(self._period)
         if self._watches.get(key) is watch:
             del self._watches[key]
 
-    async def _read(self, watch: _Watch) -> bool:
+    async def _read(self, namespace: str, watch: _Watch) -> bool:
         """Read all pods of a service once; return whether there is news."""
         asked = list(watch.pods.values())
-        told = await asyncio.gather(*(self._scrape(pod, watch.models.get(pod.revision, "")) for pod in asked))
+        told = await asyncio.gather(
+            *(self._scrape(namespace, pod, watch.models.get(pod.revision, "")) for pod in asked)
+        )
         by_revision: dict[str, dict[str, Scrape | str]] = {}
         for pod, answer in zip(asked, told, strict=True):
             by_revision.setdefault(pod.revision, {})[pod.uid] = answer
@@ -124,10 +127,10 @@ class Counters:
             trouble = next(answer for answer in answers.values() if isinstance(answer, str))
             watch.histories[revision] = history.unread(trouble)
 
-    async def _scrape(self, pod: Pod, model: str) -> Scrape | str:
+    async def _scrape(self, namespace: str, pod: Pod, model: str) -> Scrape | str:
         """Return what a pod tells of its model, or why it tells nothing."""
         try:
-            async with self._gate:
+            async with self._limiter.turn(namespace):
                 return read_metrics(await page(self._session, pod.ip, self._port), model)
         except PageError as error:
             return f"pod {pod.name} {error}"

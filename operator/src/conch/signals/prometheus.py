@@ -21,6 +21,7 @@ from yarl import URL
 from conch.api.kinds import ServiceKey
 from conch.api.text import clean, read_json
 from conch.observe.measured import Answer, Question
+from conch.signals.limiter import FairLimiter
 
 _LIMIT: Final = 1 << 20  # bytes; one number is a hundred
 _AT_ONCE: Final = 32  # questions under way
@@ -41,7 +42,7 @@ class Queries:
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         self._told: dict[ServiceKey, dict[Question, Answer]] = {}
         self._asking: dict[tuple[ServiceKey, Question], asyncio.Task[None]] = {}
-        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._limiter = FairLimiter(_AT_ONCE)
 
     async def close(self) -> None:
         """Drop the questions and the connections."""
@@ -77,7 +78,7 @@ class Queries:
 
     async def _ask_one(self, key: ServiceKey, question: Question) -> None:
         try:
-            async with self._gate:
+            async with self._limiter.turn(key.namespace):
                 answer = await self._answer(question)
         finally:
             self._asking.pop((key, question), None)
@@ -133,7 +134,9 @@ def _not_one_number(kind: str, count: int) -> str:
     return f"the query answers {count} series, not one number; aggregate them, such as with sum() or max()"
 
 
-def _number(moment: float, text: str) -> Answer:
+def _number(moment: float, text: object) -> Answer:
+    if not isinstance(text, str):
+        raise TypeError("Prometheus writes numbers as texts")
     value = float(text)
     if math.isnan(value):
         return Answer(moment, error="the query answers NaN, which is no number; most often a division of 0 by 0")

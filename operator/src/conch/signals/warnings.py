@@ -10,6 +10,7 @@ from typing import Final
 
 from conch.api.kinds import ServiceKey
 from conch.observe import Trouble
+from conch.signals.limiter import FairLimiter
 
 PERIOD: Final = 10.0  # seconds between two questions about an object
 _AT_ONCE: Final = 8  # questions under way
@@ -29,7 +30,7 @@ class Warnings:
         self._known: dict[ServiceKey, dict[str, Trouble]] = {}
         self._next: dict[str, float] = {}  # by uid, when it may be asked about again, of the loop's clock
         self._asking: dict[str, asyncio.Task[None]] = {}
-        self._gate = asyncio.Semaphore(_AT_ONCE)
+        self._limiter = FairLimiter(_AT_ONCE)
 
     async def close(self) -> None:
         """Drop the questions."""
@@ -55,7 +56,7 @@ class Warnings:
 
     async def _ask_one(self, key: ServiceKey, uid: str) -> None:
         try:
-            async with self._gate:
+            async with self._limiter.turn(key.namespace):
                 found = await self._look(key.namespace, uid)
         finally:
             del self._asking[uid]

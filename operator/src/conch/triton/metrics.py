@@ -6,7 +6,6 @@ BACKEND, but an error that it answers (`InferenceResponse(error=...)`) is a succ
 does not fit the model's inputs is neither, and durations and quantiles are of successes only.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -32,6 +31,11 @@ _PERCENTILES: Final = {"0.5": 50, "0.9": 90, "0.95": 95, "0.99": 99}
 _COUNTERS: Final = (SUCCESS, FAILURE, DURATION_US, QUEUE_US)
 _GATES: Final = tuple(f"{name}{{" for name in (*_COUNTERS, SUMMARY_US))
 _OF_THE_MODEL: Final = (SUCCESS, FAILURE, DURATION_US)
+# What a page may have of the lines that are read: the parser is quadratic in the length of a line, and all pages are
+# parsed in one thread. Triton writes some 20 lines for a model, of a few hundred characters.
+_MOST_LINES: Final = 2_000
+_LONGEST_LINE: Final = 4_096
+_MOST: Final = 2**64  # what any number of it can be: Triton counts in 64 bits
 _LOAD: Final = tuple(f"{name}{{" for name in (*_COUNTERS, *COMPUTE_US, PENDING, GPU_UTILIZATION))
 
 
@@ -67,7 +71,7 @@ def read_metrics(text: str, model: str) -> Scrape:
     """Return what a metrics page says of a model; nothing where Triton does not serve it.
 
     Raises:
-        ValueError: the page is not in Prometheus' text format.
+        ValueError: the page is not in Prometheus' text format, has too much of it, or has a count that is none.
     """
     counters: dict[Series, float] = {}
     quantiles: dict[int, float] = {}
@@ -78,10 +82,10 @@ def read_metrics(text: str, model: str) -> Scrape:
         if sample.name == SUMMARY_US:
             percentile = _PERCENTILES.get(labels["quantile"])
             # Without a request in the last minute the quantiles are NaN.
-            if percentile is not None and not math.isnan(sample.value):
-                quantiles[percentile] = max(sample.value, quantiles.get(percentile, 0.0))
+            if percentile is not None and _is_amount(sample.value):
+                quantiles[percentile] = max(float(sample.value), quantiles.get(percentile, 0.0))
         else:
-            counters[Series(sample.name, labels.get("version", ""), labels.get("reason", ""))] = sample.value
+            counters[Series(sample.name, labels.get("version", ""), labels.get("reason", ""))] = _count(sample)
     return Scrape(counters, tuple(sorted(quantiles.items())))
 
 
@@ -89,19 +93,22 @@ def read_load(text: str, model: str) -> Load:
     """Return how busy a Triton is; `model` is the one that clients ask for, and where it is empty all are.
 
     Raises:
-        ValueError: the page is not in Prometheus' text format.
+        ValueError: the page is not in Prometheus' text format, has too much of it, or has a count that is none.
     """
     counters: dict[Series, float] = {}
     pending, gpus = 0.0, []
     for sample in _samples(text, _LOAD):
         name, labels, value = sample.name, sample.labels, sample.value
         of = labels.get("model", "")
-        if name == PENDING:
-            pending += value
-        elif name == GPU_UTILIZATION:
-            gpus.append(value)
+        if name in {PENDING, GPU_UTILIZATION}:
+            if not _is_amount(value):  # what a driver does not know
+                continue
+            if name == PENDING:
+                pending += value
+            else:
+                gpus.append(value)
         elif model in {"", of} or name not in _OF_THE_MODEL:
-            counters[Series(name, labels.get("version", ""), labels.get("reason", ""), of)] = value
+            counters[Series(name, labels.get("version", ""), labels.get("reason", ""), of)] = _count(sample)
     return Load(counters, pending, tuple(gpus))
 
 
@@ -119,6 +126,19 @@ def growth(before: Mapping[Series, float], after: Mapping[Series, float]) -> dic
 
 def _samples(text: str, wanted: tuple[str, ...]) -> Iterator[Sample]:
     """Parse only the lines that are wanted: with GPUs and many models a page has thousands."""
-    lines = [line for line in text.splitlines() if line.startswith(wanted)]
+    lines = [line for line in text.split("\n") if line.startswith(wanted)]
+    if len(lines) > _MOST_LINES or any(len(line) > _LONGEST_LINE for line in lines):
+        raise ValueError(f"more than {_MOST_LINES} lines, or one of more than {_LONGEST_LINE} characters")
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         yield from family.samples
+
+
+def _count(sample: Sample) -> float:
+    """Return the value of a counter."""
+    if not _is_amount(sample.value):
+        raise ValueError(f"{sample.name} is {sample.value}")
+    return float(sample.value)
+
+
+def _is_amount(value: float) -> bool:
+    return 0 <= value <= _MOST

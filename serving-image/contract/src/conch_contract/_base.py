@@ -4,14 +4,25 @@ Unknown fields are ignored, not refused: an agent of an older image must read th
 of a newer operator, and the other way round (operator upgrades restart nothing).
 """
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+"""A number of things; the API server stores 64 bits."""
 
 
 class Wire(BaseModel):
     """A frozen value that travels as camelCase JSON."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        allow_inf_nan=False,  # JSON has neither, but Python reads them
+    )
 
     def to_json(self) -> str:
         """Return compact JSON with the wire's names, without what is unset or default."""

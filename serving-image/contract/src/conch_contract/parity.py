@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from conch_contract._base import Wire
+from conch_contract._base import Count, Wire
 
 COMPARED: Final = "Compared"
 # Reasons that another try may cure: nobody answered in time, or the program itself came to grief.
@@ -33,7 +33,7 @@ class Disagreement(Wire):
 
     request: str = ""
     output: str = ""
-    index: int | None = None
+    index: Count | None = None
     stable: str = ""
     candidate: str = ""
     how: str = ""
@@ -48,11 +48,11 @@ class ParityReport(Wire):
     `Compared`, or one CamelCase word for why nothing can be said, with `message` as its sentence.
     """
 
-    requests: int = 0
-    compared: int = 0
-    agreed: int = 0
-    stable_failures: int = 0
-    candidate_failures: int = 0
+    requests: Count = 0
+    compared: Count = 0
+    agreed: Count = 0
+    stable_failures: Count = 0
+    candidate_failures: Count = 0
     worst: Disagreement | None = None
     reason: str = ""
     message: str = ""

@@ -5,7 +5,7 @@ from typing import Final
 
 from pydantic import Field
 
-from conch_contract._base import Wire
+from conch_contract._base import Count, Wire
 from conch_contract.warmup import WarmupReport
 
 # The reasons of a ModelWarning about requests that fail; those of the others are served.
@@ -32,7 +32,7 @@ class ModelState(StrEnum):
 class VersionReport(Wire):
     """One version as Triton's repository index tells it."""
 
-    version: int
+    version: Count
     state: ModelState
     reason: str = ""
 
@@ -65,8 +65,8 @@ class ModelReport(Wire):
     versions: tuple[VersionReport, ...] = ()
     digest: str = ""
     object_versions: dict[str, str] = Field(default_factory=dict)
-    bytes_fetched: int = 0
-    bytes_total: int = 0
+    bytes_fetched: Count = 0
+    bytes_total: Count = 0
     fetch_seconds: float = 0.0
     load_seconds: float = 0.0
     warnings: tuple[ModelWarning, ...] = ()

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from conch_contract._base import Wire
+from conch_contract._base import Count, Wire
 
 WARMED_UP: Final = "WarmedUp"
 NOT_STABLE: Final = "WarmupNotStable"
@@ -52,8 +52,8 @@ class WarmupReport(Wire):
     `WarmupFailed`, `WarmupAnswersWrong`, `WarmupMissing`, `WarmupTimedOut`, `WarmupUnreachable`.
     """
 
-    requests: int = 0
-    failures: int = 0
+    requests: Count = 0
+    failures: Count = 0
     p50_milliseconds: float = 0.0
     p99_milliseconds: float = 0.0
     requests_per_second: float = 0.0

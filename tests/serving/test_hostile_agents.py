@@ -1,0 +1,115 @@
+"""What listens at an agent's port is the user's: whatever it answers, the operator asks it seldom and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from conch.api.kinds import ServiceKey
+from conch.observe import Pod
+from conch.signals import Agents
+from conch_contract import names
+
+KEY = ServiceKey("demo", "m")
+HOST = "127.0.0.1"
+POD = Pod("pod", "uid", "m-new", "", HOST, True, False, {})  # noqa: FBT003
+GOOD = {"ready": True, "models": [{"name": "m", "state": "Ready", "versions": [{"version": 1, "state": "Ready"}]}]}
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def model(**fields: object) -> str:
+    """A report of one model with these fields."""
+    return json.dumps({"models": [{"name": "m", "state": "Ready", **fields}]})
+
+
+HOSTILE = {
+    "nested without end": "[" * 100_000,
+    "a deep field": '{"ready": true, "unheardOf": ' + "[" * 900 + "]" * 900 + "}",
+    "more than a megabyte": json.dumps({"reason": "a" * (1 << 20)}),
+    "4,000 digits": model(bytesTotal=10**3999),
+    "4,000 digits of a version": model(versions=[{"version": 10**3999, "state": "Ready"}]),
+    "a negative number": model(bytesFetched=-1),
+    "no number": model(loadSeconds=float("nan")),
+    "an infinite number": model(fetchSeconds=float("inf")),
+    "1e999": model().replace('"Ready"', '"Ready", "loadSeconds": 1e999'),
+    "another type": json.dumps({"models": {"a": 1}}),
+    "an unknown state": json.dumps({"models": [{"name": "m", "state": "Happy"}]}),
+    "no object": "7",
+    "no JSON": "<html>",
+    "nothing": "",
+}
+
+
+class Listener:
+    """What listens at the agent's port, and who asks it."""
+
+    def __init__(self) -> None:
+        self.answer = ""
+        self.asked = 0
+        self.woken = asyncio.Event()
+        self.agents: Agents
+
+    async def respond(self, _request: web.Request) -> web.Response:
+        """Answer a question."""
+        self.asked += 1
+        return web.Response(text=self.answer)
+
+    async def until_asked(self, count: int) -> None:
+        """Ask, as each reconcile does, until so many questions have come."""
+        async with asyncio.timeout(20):
+            while self.asked < count:
+                self.agents.ask(KEY, [POD])
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    listener = Listener()
+    app = web.Application()
+    app.router.add_get(names.STATUS_PATH, listener.respond)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, HOST, 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    listener.agents = Agents(lambda _: listener.woken.set(), port)
+    yield listener
+    await listener.agents.close()
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE)
+async def test_an_answer_that_is_no_report_tells_nothing_and_the_next_one_counts(
+    listener: Listener, answer: str
+) -> None:
+    listener.answer = answer
+    await listener.until_asked(1)
+    await asyncio.sleep(0.2)
+    assert listener.agents.ask(KEY, [POD]) == {}
+    listener.answer = json.dumps(GOOD)
+    await listener.until_asked(2)
+    await asyncio.wait_for(listener.woken.wait(), 10)
+    assert listener.agents.ask(KEY, [POD])["uid"].ready
+
+
+async def test_a_pod_that_has_something_new_each_time_is_asked_once_a_second(listener: Listener) -> None:
+    """An honest download reports more bytes each time, and each new report is followed by the next question."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while loop.time() < began + 3:
+        listener.answer = model(bytesFetched=listener.asked)
+        listener.agents.ask(KEY, [POD])
+        await asyncio.sleep(0.01)
+    assert 2 <= listener.asked <= 1 + (loop.time() - began)
+
+
+async def test_a_pod_that_is_asked_no_more_is_forgotten(listener: Listener) -> None:
+    listener.answer = json.dumps(GOOD)
+    await listener.until_asked(1)
+    listener.agents.ask(KEY, [])
+    await asyncio.sleep(0.2)
+    assert listener.agents.ask(KEY, []) == {}
