@@ -158,12 +158,12 @@ PASSED = """
 maxReplicas: 3
 autoscaling:
   metrics:
-    - {type: External, external: {metric: {name: queue}, target: {type: Value, value: 30, unheardOf: {a: [1]}}}}
+    - {type: External, external: {metric: {name: queue}, target: {type: Value, value: 30}}}
   behavior: {scaleDown: {policies: [{type: Pods, value: 1, periodSeconds: 60}]}}
 pod:
   nodeSelector: {disk: ssd}
   affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: []}}}
-  tolerations: [{key: nvidia.com/gpu, operator: Exists, unheardOf: 1}]
+  tolerations: [{key: nvidia.com/gpu, operator: Exists}]
   topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]
   imagePullSecrets: [{name: registry}]
   env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]

@@ -62,36 +62,48 @@ def nodes(**term: Any) -> dict[str, Any]:
 
 
 EXPRESSION = {"key": "zone", "operator": "In", "values": ["a"]}
-# Fields that are passed on to Kubernetes, mistyped; and what the condition names: the path, and the value or the key.
-MISTYPED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "env-number": ({**SCALED, **pod(env=[{"name": "DEBUG", "value": 1}])}, ('env[name="DEBUG"].value', "got 1")),
-    "env-true": (pod(env=[{"name": "DEBUG", "value": True}]), ('env[name="DEBUG"].value', "got true")),
-    "env-key": (pod(env=[{"name": "DEBUG", "valeu": "1"}]), ("valeu",)),
+SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+LABELS = {"labelSelector": {"matchLabels": {"a": "b"}}, "topologyKey": "zone"}
+# Fields of Kubernetes' own types that have the right type and a value that Kubernetes refuses, which no schema knows;
+# and what the condition names: the path, and the value or the key.
+MISTAKEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "env-name": (pod(env=[{"name": "A=B", "value": "1"}]), ("env[0].name", '"A=B"')),
     "env-source": (pod(env=[{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "meta.name"}}}]), ("fieldPath",)),
-    "affinity-key": (pod(affinity={"nodeAfinity": {}}), ("nodeAfinity",)),
-    "affinity-list": (pod(affinity={"nodeAffinity": []}), ("nodeAffinity", "got []")),
-    "affinity-operator": (nodes(matchExpressions=[{**EXPRESSION, "operator": "Is"}]), ("operator", '"Is"')),
-    "affinity-value": (nodes(matchExpressions=[{**EXPRESSION, "values": "a"}]), ("values", 'got "a"')),
-    "affinity-number": (nodes(matchExpressions=[{**EXPRESSION, "values": [1]}]), ("values[0]", "got 1")),
-    "toleration-number": (pod(tolerations=[{"key": "a", "value": 1}]), ("tolerations[0].value", "got 1")),
-    "toleration-effect": (pod(tolerations=[{"key": "a", "effect": "Never"}]), ("effect", '"Never"')),
-    "toleration-seconds": (pod(tolerations=[{"key": "a", "tolerationSeconds": "5"}]), ("tolerationSeconds", '"5"')),
-    "volume-key": (pod(volumes=[{"name": "a", "emptydir": {}}]), ("emptydir",)),
-    "volume-size": (pod(volumes=[{"name": "a", "emptyDir": {"sizeLimit": "1 Gi"}}]), ("sizeLimit", '"1 Gi"')),
+    "env-sources": (
+        pod(env=[{"name": "A", "value": "1", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]),
+        ("env[0].valueFrom",),
+    ),
+    "affinity-key": (nodes(matchExpressions=[{**EXPRESSION, "key": "a b"}]), ("key", '"a b"')),
+    "affinity-values": (nodes(matchExpressions=[{**EXPRESSION, "values": []}]), ("values",)),
+    "affinity-weight": (
+        pod(
+            affinity={
+                "podAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 0, "podAffinityTerm": LABELS}]
+                }
+            }
+        ),
+        ("weight", "0"),
+    ),
+    "toleration-both": (pod(tolerations=[{"key": "a", "operator": "Exists", "value": "1"}]), ("tolerations", '"1"')),
+    "toleration-seconds": (
+        pod(tolerations=[{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]),
+        ("tolerations[0].effect",),
+    ),
+    "volume-sources": (pod(volumes=[{"name": "a", "emptyDir": {}, "configMap": {"name": "b"}}]), ("volumes",)),
+    "volume-of-none": (pod(volumeMounts=[{"name": "a", "mountPath": "/a"}]), ("volumeMounts", '"a"')),
     "volume-mode": (
-        pod(volumes=[{"name": "a", "secret": {"secretName": "b", "defaultMode": "0400"}}]),
-        ("defaultMode", '"0400"'),
+        pod(volumes=[{"name": "a", "secret": {"secretName": "b", "defaultMode": 1024}}]),
+        ("defaultMode", "1024"),
     ),
-    "spread-skew": (
-        pod(topologySpreadConstraints=[{"maxSkew": "1", "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule"}]),
-        ("maxSkew", '"1"'),
-    ),
-    "utilization-text": (metric(averageUtilization="80"), ("averageUtilization", '"80"')),
+    "spread-skew": (pod(topologySpreadConstraints=[{**SPREAD, "maxSkew": 0}]), ("maxSkew", "0")),
     "utilization-none": (metric(), ("target",)),
-    "utilization-key": (metric(averageUtilisation=80), ("averageUtilisation",)),
-    "behavior-text": (behavior(stabilizationWindowSeconds="60"), ("stabilizationWindowSeconds", '"60"')),
+    "utilization-zero": (metric(averageUtilization=0), ("averageUtilization", "0")),
+    "utilization-both": (metric(averageUtilization=80, averageValue="1"), ("averageValue",)),
     "behavior-range": (behavior(stabilizationWindowSeconds=-1), ("stabilizationWindowSeconds", "-1")),
-    "behavior-policy": (behavior(policies=[{"type": "Pods", "value": "4"}]), ("value", '"4"')),
+    "behavior-policy": (behavior(policies=[{"type": "Some", "value": 4, "periodSeconds": 60}]), ("type", '"Some"')),
+    "behavior-period": (behavior(policies=[{"type": "Pods", "value": 4, "periodSeconds": 0}]), ("periodSeconds", "0")),
+    "behavior-select": (behavior(selectPolicy="Mean"), ("selectPolicy", '"Mean"')),
 }
 
 
@@ -100,19 +112,19 @@ def ready(kube: Kube, namespace: str, name: str = "magika") -> dict[str, str]:
     return condition(kube.get(INFERENCE_SERVICE, namespace, name) or {}, "Ready")
 
 
-def test_a_mistyped_field_is_a_condition_of_a_new_service_and_of_one_that_serves(
+def test_a_value_that_kubernetes_refuses_is_a_condition_of_a_new_service_and_of_one_that_serves(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     stored: dict[str, dict[str, Any]] = {}
     with Operator(cluster, log) as operator:
-        kube.apply([isvc(f"old-{name}", minReplicas=1) for name in MISTYPED], namespace)
-        until(settled(kube, namespace, len(MISTYPED)), "all are Ready", 90)
-        for name, (predictor, _) in MISTYPED.items():
+        kube.apply([isvc(f"old-{name}", minReplicas=1) for name in MISTAKEN], namespace)
+        until(settled(kube, namespace, len(MISTAKEN)), "all are Ready", 90)
+        for name, (predictor, _) in MISTAKEN.items():
             for age in ("old", "new"):
                 kube.apply(isvc(f"{age}-{name}", **predictor), namespace)
                 stored[f"{age}-{name}"] = predictor
         for service in stored:
-            words = MISTYPED[service.partition("-")[2]][1]
+            words = MISTAKEN[service.partition("-")[2]][1]
 
             def told(service: str = service, words: tuple[str, ...] = words) -> bool:
                 body = kube.get(INFERENCE_SERVICE, namespace, service) or {}

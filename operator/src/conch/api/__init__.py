@@ -4,7 +4,7 @@ Nothing but values may enter: pydantic, the contract and the standard library.
 """
 
 from conch.api import names
-from conch.api._base import Duration, Passed, Quantity, duration_seconds
+from conch.api._base import Duration, Quantity, duration_seconds
 from conch.api.autoscaling import Autoscaling, Behavior, Metric
 from conch.api.model import Format, Model, SecretRef, Storage
 from conch.api.names import ConditionType, Phase, RolloutState, Room
@@ -60,7 +60,6 @@ __all__ = [
     "ModelStatus",
     "ModelWarning",
     "OutputTensor",
-    "Passed",
     "Phase",
     "Pod",
     "Predictor",

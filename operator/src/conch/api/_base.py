@@ -103,17 +103,17 @@ def is_amount(value: str) -> str:
     return f"(!string({value}).matches('[eE].*[0-9]{{3}}') && isQuantity(string({value})))"
 
 
+# The pattern is the one that Kubernetes generates for resource.Quantity, without its sign, and with an exponent of two
+# digits at most.
+QUANTITY: Final[dict[str, Any]] = {
+    "pattern": r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]{1,2}))?$",
+    "maxLength": 32,
+    "x-kubernetes-int-or-string": True,
+}
+
 Quantity = Annotated[
     int | str,
-    Field(
-        json_schema_extra={
-            # The pattern is the one that Kubernetes generates for resource.Quantity, without its sign, and with an
-            # exponent of two digits at most.
-            "pattern": r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]{1,2}))?$",
-            "maxLength": 32,
-            "x-kubernetes-int-or-string": True,
-        }
-    ),
+    Field(json_schema_extra=QUANTITY),
     Rule(
         f"!{is_amount('self')} || quantity(string(self)).isLessThan(quantity('1P'))",
         message="an amount is below 1P (10 to the power of 15), so that Kubernetes can count its thousandths in 64"
@@ -122,8 +122,19 @@ Quantity = Annotated[
 ]
 """An amount as Kubernetes counts it: `2`, `500m`, `64Mi`."""
 
-Passed = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
-"""An object of another API, handed on as it stands and checked where it is used."""
+# A structural schema has no "one of these types". A node of any type still obeys the bounds of lists and of objects.
+_SCALAR: Final[dict[str, Any]] = {"x-kubernetes-preserve-unknown-fields": True, "maxItems": 0, "maxProperties": 0}
+
+Scalars = Annotated[dict[str, Any], Field(max_length=64, json_schema_extra={"additionalProperties": _SCALAR})]
+"""Texts, numbers and booleans by name."""
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Return the schema of scalars in lists that are nested no deeper than `depth`, and in no objects."""
+    node = _SCALAR
+    for _ in range(depth):
+        node = {"x-kubernetes-preserve-unknown-fields": True, "maxProperties": 0, "items": node}
+    return node
 
 
 def keyed_by(key: str) -> Any:

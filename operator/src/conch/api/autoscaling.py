@@ -4,8 +4,16 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, Part, Passed, Quantity, is_amount
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Quantity, is_amount
 from conch.api.cel import Rule, rules
+from conch.api.kubernetes import (
+    ContainerResourceMetricSource,
+    ExternalMetricSource,
+    HPAScalingRules,
+    ObjectMetricSource,
+    PodsMetricSource,
+    ResourceMetricSource,
+)
 from conch.api.numbers import Percent
 
 _SOURCES: Final = {
@@ -34,24 +42,24 @@ class Metric(Part):
 
     type: Literal["Resource", "ContainerResource", "Pods", "Object", "External"]
     """Where the number comes from."""
-    resource: Passed | None = None
+    resource: ResourceMetricSource | None = None
     """CPU or memory of the pods (ResourceMetricSource)."""
-    container_resource: Passed | None = None
+    container_resource: ContainerResourceMetricSource | None = None
     """CPU or memory of one container of the pods (ContainerResourceMetricSource)."""
-    pods: Passed | None = None
+    pods: PodsMetricSource | None = None
     """A custom metric of the pods (PodsMetricSource)."""
-    object: Passed | None = None
+    object: ObjectMetricSource | None = None
     """A metric of another object (ObjectMetricSource)."""
-    external: Passed | None = None
+    external: ExternalMetricSource | None = None
     """A metric from outside the cluster (ExternalMetricSource)."""
 
 
 class Behavior(Part):
     """How fast pods come and go (HorizontalPodAutoscalerBehavior of autoscaling/v2)."""
 
-    scale_up: Passed | None = None
+    scale_up: HPAScalingRules | None = None
     """Upwards (HPAScalingRules)."""
-    scale_down: Passed | None = None
+    scale_down: HPAScalingRules | None = None
     """Downwards (HPAScalingRules)."""
 
 
@@ -59,16 +67,25 @@ SEEN_WITHOUT_PODS: Final = "(has({0}.triggers) && {0}.triggers.exists(t, !(t.typ
 NEEDS_TRIGGERS: Final = "scaling to zero needs KEDA and a trigger that is seen without pods"
 
 
+class AuthenticationRef(Part):
+    """An object of KEDA that holds credentials."""
+
+    name: ObjectName
+    """Its name."""
+    kind: Literal["TriggerAuthentication", "ClusterTriggerAuthentication"] | None = None
+    """Its kind. Absent: TriggerAuthentication."""
+
+
 class Trigger(Part):
-    """A ScaleTrigger of KEDA, handed on as it stands."""
+    """A ScaleTrigger of KEDA."""
 
     type: Annotated[str, Field(min_length=1, max_length=64)]
     """KEDA's scaler, such as prometheus, kafka or cron."""
-    metadata: Passed | None = None
-    """What the scaler is told; its values are text."""
+    metadata: Annotated[dict[str, Annotated[str, Field(max_length=16384)]] | None, Field(max_length=64)] = None
+    """The scaler's settings; their values are text."""
     name: Annotated[str | None, Field(max_length=63)] = None
     """Its name, which no other trigger has."""
-    authentication_ref: Passed | None = None
+    authentication_ref: AuthenticationRef | None = None
     """The TriggerAuthentication with its credentials."""
     metric_type: Literal["AverageValue", "Value", "Utilization"] | None = None
     """How the number is compared. Absent: AverageValue, per pod."""

@@ -1,15 +1,12 @@
-"""What a user may say about the pods.
-
-Objects of core/v1 are handed on, so that the CRD stays small and a field that a newer Kubernetes
-brings works at once; the API server checks them with the Deployment.
-"""
+"""What a user may say about the pods."""
 
 from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Passed, Quantity, is_amount, keyed_by
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Quantity, is_amount, keyed_by
 from conch.api.cel import Rule, rules
+from conch.api.kubernetes import Affinity, Toleration, TopologySpreadConstraint, with_fields_of
 
 # Volumes that the operator adds to a pod begin so: a user's volume can then never collide with them.
 OWN_VOLUME_PREFIX: Final = "conch-"
@@ -100,7 +97,7 @@ class Named(Part):
 class Variable(Part):
     """An environment variable (EnvVar of core/v1)."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=with_fields_of("core.v1.EnvVar"))
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
     """Its name."""
@@ -109,7 +106,7 @@ class Variable(Part):
 class Volume(Part):
     """A volume (Volume of core/v1)."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=with_fields_of("core.v1.Volume"))
 
     name: Annotated[
         str,
@@ -125,7 +122,7 @@ class Volume(Part):
 class VolumeMount(Part):
     """Where a volume is seen (VolumeMount of core/v1)."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=with_fields_of("core.v1.VolumeMount"))
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
     """The volume's name."""
@@ -145,11 +142,11 @@ class Pod(Part):
 
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = Field(default={})
     """Labels that a node must have."""
-    tolerations: Annotated[tuple[Passed, ...], Field(max_length=64)] = ()
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64)] = ()
     """Taints that the pods tolerate (Toleration of core/v1). A lost node: 60 s, if nothing here speaks of it."""
-    affinity: Passed | None = None
+    affinity: Affinity | None = None
     """Where the pods are drawn to or kept from (Affinity of core/v1)."""
-    topology_spread_constraints: Annotated[tuple[Passed, ...], Field(max_length=16)] | None = None
+    topology_spread_constraints: Annotated[tuple[TopologySpreadConstraint, ...], Field(max_length=16)] | None = None
     """How the pods spread over nodes and zones (TopologySpreadConstraint of core/v1). Absent: apart, if possible.
     Empty: as the scheduler does by itself."""
     service_account_name: ObjectName | None = None

@@ -73,15 +73,20 @@ def _fields(path: str, node: Schema, told: dict[str, str]) -> Iterator[tuple[str
 
     Where the same fields were told before, `told` remembers at which path, and they are not told again.
     """
-    for name, child in node.get("properties", {}).items():
+    for name, child in _documented(node).items():
         place = f"{path}.{name}"
         below = child.get("items", child)
         fields = repr(below.get("properties"))
-        same = told.get(fields, "") if "properties" in below else ""
+        same = told.get(fields, "") if _documented(below) else ""
         yield place, child, name in node.get("required", ()), same
         if not same:
             told[fields] = place
             yield from _fields(f"{place}[]" if "items" in child else place, below, told)
+
+
+def _documented(node: Schema) -> Schema:
+    """Return the fields of a node but those of Kubernetes' own types, which Kubernetes documents."""
+    return {name: child for name, child in node.get("properties", {}).items() if "description" in child}
 
 
 def _default(node: Schema) -> str:
@@ -92,12 +97,12 @@ def _default(node: Schema) -> str:
 
 
 def _kind(node: Schema) -> str:
+    if "type" not in node:
+        return "quantity" if node.get("x-kubernetes-int-or-string") else "any"
     if "items" in node:
         return f"list of {_kind(node['items'])}"
     if "additionalProperties" in node:
         return f"map of {_kind(node['additionalProperties'])}"
-    if node.get("x-kubernetes-int-or-string"):
-        return "quantity"
     return str(node["type"])
 
 

@@ -30,6 +30,7 @@ _KEPT: Final = (
     "required",
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
+    "x-kubernetes-map-type",
 )
 
 

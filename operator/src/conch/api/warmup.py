@@ -1,22 +1,22 @@
 """How a model is warmed before users reach it: with which requests, until when, and held to which answers."""
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Passed, duration_seconds
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Scalars, duration_seconds, nested
 from conch.api.cel import Rule, rules
 from conch.api.numbers import Percent
 from conch.api.text import Text
 from conch_contract import WarmupReport
 
+Shape = Annotated[tuple[Annotated[int, Field(ge=0, le=2_147_483_647)], ...], Field(max_length=16)]
+_VALUES: Final = Field(json_schema_extra=nested(16))
 _SOURCES: Final = "[has(self.requests) && self.requests.size() > 0, has(self.configMapRef), has(self.path)]"
 
 
 class InputTensor(Part):
     """An input of a request (KServe v2 JSON): name, datatype, shape, and data: a list of values, nested or flat."""
-
-    model_config = ConfigDict(extra="allow")
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     """The input's name."""
@@ -35,17 +35,25 @@ class InputTensor(Part):
         "BYTES",
     ]
     """Its datatype. FP16 and BF16 have no JSON form in Triton: leave out requests, and one is made."""
-    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2_147_483_647)], ...], Field(max_length=16)]
+    shape: Shape
     """Its shape, with the batch's dimension where the model takes batches."""
+    data: Annotated[Any, _VALUES]
+    """Its values: a list of numbers, booleans or texts, nested like the shape or flat."""
+    parameters: Scalars | None = None
+    """Parameters of the input."""
 
 
 class OutputTensor(Part):
     """An output of an answer: name, data, and shape where it matters."""
 
-    model_config = ConfigDict(extra="allow")
-
     name: Annotated[str, Field(min_length=1, max_length=256)]
     """The output's name."""
+    datatype: Annotated[str | None, Field(max_length=16)] = None
+    """Its datatype; it is not compared."""
+    shape: Shape | None = None
+    """Its shape. Absent: any that has as many values."""
+    data: Annotated[Any, _VALUES] = None
+    """Its values, nested or flat."""
 
 
 class WarmupRequest(Part):
@@ -55,7 +63,7 @@ class WarmupRequest(Part):
     """What messages call it."""
     inputs: Annotated[tuple[InputTensor, ...], Field(min_length=1, max_length=32)]
     """The inputs, as in a request to /v2/models/<model>/infer."""
-    parameters: Passed | None = None
+    parameters: Scalars | None = None
     """Parameters of the request."""
     expected: Annotated[tuple[OutputTensor, ...], Field(max_length=32)] = ()
     """Outputs that the answer must have. Empty: any answer is right."""

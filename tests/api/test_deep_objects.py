@@ -1,0 +1,85 @@
+"""An object that is nested without end is not stored: every client that read it would have to be prepared for it.
+
+Python's parsers give up at a depth of 1,000, and one such object would end each watch of its kind.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import INFERENCE_SERVICE
+from tests.api.server import service
+from tests.support.kube import Kube, KubectlError
+
+DEEP = "the deep value"
+PLACES: dict[str, dict[str, Any]] = {
+    "an object of no field": {"unheardOf": DEEP},
+    "affinity": {"pod": {"affinity": {"nodeAffinity": DEEP}}},
+    "a toleration": {"pod": {"tolerations": [{"key": DEEP}]}},
+    "a volume": {"pod": {"volumes": [{"name": "a", "csi": {"volumeAttributes": DEEP}}]}},
+    "a claim": {"pod": {"volumes": [{"name": "a", "ephemeral": {"volumeClaimTemplate": {"metadata": DEEP}}}]}},
+    "a tensor": {"warmup": {"requests": [{"inputs": [{"name": "a", "datatype": "BOOL", "shape": [1], "data": DEEP}]}]}},
+    "an expected tensor": {
+        "warmup": {
+            "requests": [
+                {
+                    "inputs": [{"name": "a", "datatype": "BOOL", "shape": [1], "data": [True]}],
+                    "expected": [{"name": "b", "data": DEEP}],
+                }
+            ]
+        }
+    },
+    "a parameter": {
+        "warmup": {
+            "requests": [
+                {
+                    "inputs": [{"name": "a", "datatype": "BOOL", "shape": [1], "data": [True]}],
+                    "parameters": {"a": DEEP},
+                }
+            ]
+        }
+    },
+    "a trigger": {"maxReplicas": 2, "autoscaling": {"triggers": [{"type": "cron", "metadata": {"a": DEEP}}]}},
+    "a metric": {
+        "maxReplicas": 2,
+        "autoscaling": {"metrics": [{"type": "External", "external": {"metric": {"selector": DEEP}}}]},
+    },
+}
+
+
+@pytest.mark.parametrize("brackets", ["{}", "[]"], ids=["objects", "lists"])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_an_object_that_is_nested_without_end_is_not_stored(
+    kube: Kube, namespace: str, place: dict[str, Any], brackets: str
+) -> None:
+    opening, closing = ('{"a":', "}") if brackets == "{}" else ("[", "]")
+    body = json.dumps(service({"spec": {"predictor": place}}))
+    body = body.replace(json.dumps(DEEP), f"{opening * 2000}1{closing * 2000}")
+    if refusal := refused(kube, namespace, body):
+        assert "Invalid value" in refusal or "Too many" in refusal, refusal[:1000]
+        return
+    stored = kube.get(INFERENCE_SERVICE, namespace, "magika")
+    assert stored is not None
+    assert depth(stored) < 60
+
+
+def refused(kube: Kube, namespace: str, body: str) -> str:
+    """Create an object; return why it is refused, or nothing.
+
+    kubectl's and the API server's own objection to unknown fields is turned off: they are dropped then.
+    """
+    try:
+        kube.run("create", "--validate=false", f"--namespace={namespace}", "--filename=-", stdin=body)
+    except KubectlError as refusal:
+        return str(refusal)
+    return ""
+
+
+def depth(value: Any) -> int:
+    """How deep a value is nested."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
