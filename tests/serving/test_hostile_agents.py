@@ -107,6 +107,18 @@ async def test_a_pod_that_has_something_new_each_time_is_asked_once_a_second(lis
     assert 2 <= listener.asked <= 1 + (loop.time() - began)
 
 
+async def test_a_pod_that_goes_and_comes_back_while_it_is_asked_is_known_again(listener: Listener) -> None:
+    listener.answer = json.dumps(GOOD)
+    await listener.until_asked(1)
+    await asyncio.wait_for(listener.woken.wait(), 10)
+    listener.agents.ask(KEY, [POD])
+    listener.woken.clear()
+    listener.agents.ask(KEY, [])
+    listener.agents.ask(KEY, [POD])
+    await asyncio.wait_for(listener.woken.wait(), 10)
+    assert listener.agents.ask(KEY, [POD])["uid"].ready
+
+
 async def test_a_pod_that_is_asked_no_more_is_forgotten(listener: Listener) -> None:
     listener.answer = json.dumps(GOOD)
     await listener.until_asked(1)

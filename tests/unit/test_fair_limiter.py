@@ -89,6 +89,22 @@ async def test_a_question_that_is_given_up_makes_way(waits: bool) -> None:
     assert first.under_way == [2], "nothing is lost"
 
 
+async def test_a_question_that_waits_is_given_up_together_with_one_that_is_under_way() -> None:
+    limiter = FairLimiter(4)
+    asker, other = Asker(limiter, "a"), Asker(limiter, "b")
+    for _ in range(10):
+        asker.ask(3)
+        await settle()
+        for task in asker.tasks:
+            task.cancel()
+        await settle()
+    assert not asker.under_way
+    other.ask(1)
+    asker.ask(1)
+    await settle()
+    assert (len(asker.under_way), len(other.under_way)) == (1, 1), "no turn is lost"
+
+
 async def test_a_question_that_is_given_up_in_the_moment_it_is_admitted_makes_way() -> None:
     limiter = FairLimiter(1)
     first, second = Asker(limiter, "a"), Asker(limiter, "b")

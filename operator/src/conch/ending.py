@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-# For a reconcile that has begun when the process ends, and as many more for a status that it writes and its events: cut
-# between the two, these would be lost.
+# What a reconcile that has begun gets when the process ends. A status that it writes, with its events, gets as many
+# seconds more: between the two, a cancellation would lose the events.
 END_SECONDS: Final = 5.0
 
 T = TypeVar("T")
@@ -61,13 +61,12 @@ async def finish(work: Coroutine[Any, Any, T], seconds: float) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        _, late = await asyncio.wait({task}, timeout=seconds)
-        if late:
-            _log.warning("cut off", seconds=seconds)
-        raise
-    finally:
+        await asyncio.wait({task}, timeout=seconds)
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        [end] = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(end, BaseException):
+            _log.warning("not finished at the end of the process", error=repr(end))
+        raise
 
 
 def end_by_signal() -> Callable[[], None]:

@@ -122,19 +122,25 @@ Quantity = Annotated[
 ]
 """An amount as Kubernetes counts it: `2`, `500m`, `64Mi`."""
 
-# A structural schema has no "one of these types". A node of any type still obeys the bounds of lists and of objects.
-_SCALAR: Final[dict[str, Any]] = {"x-kubernetes-preserve-unknown-fields": True, "maxItems": 0, "maxProperties": 0}
+# A structural schema has no "one of these types". A node without a type still obeys the bounds of lists and of objects:
+# with a minimum above the maximum, no list or no object is possible.
+_NO_OBJECT: Final[dict[str, Any]] = {
+    "x-kubernetes-preserve-unknown-fields": True,
+    "minProperties": 1,
+    "maxProperties": 0,
+}
+SCALAR: Final[dict[str, Any]] = {**_NO_OBJECT, "minItems": 1, "maxItems": 0}
 
-Scalars = Annotated[dict[str, Any], Field(max_length=64, json_schema_extra={"additionalProperties": _SCALAR})]
+Scalars = Annotated[dict[str, Any], Field(max_length=64, json_schema_extra={"additionalProperties": SCALAR})]
 """Texts, numbers and booleans by name."""
 
 
 def nested(depth: int) -> dict[str, Any]:
-    """Return the schema of scalars in lists that are nested no deeper than `depth`, and in no objects."""
-    node = _SCALAR
-    for _ in range(depth):
-        node = {"x-kubernetes-preserve-unknown-fields": True, "maxProperties": 0, "items": node}
-    return node
+    """Return the schema of a list of scalars, and of lists of them that are nested no deeper than `depth`."""
+    node = SCALAR
+    for _ in range(depth - 1):
+        node = {**_NO_OBJECT, "items": node}
+    return {"type": "array", "maxItems": 1_000_000, "items": node}  # more than an object of Kubernetes can hold
 
 
 def keyed_by(key: str) -> Any:

@@ -15,13 +15,18 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from conch.api._base import QUANTITY
+from conch.api._base import SCALAR
 
 Node = dict[str, Any]
 
 _REFERENCE: Final = "$ref"
 _QUANTITY: Final = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+# As Kubernetes generates it for resource.Quantity. A number may be a fraction, which int-or-string does not take.
+_QUANTITY_PATTERN: Final = (
+    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+)
 _INT_OR_STRING: Final[Node] = {"x-kubernetes-int-or-string": True}
+_NEEDED: Final = {"string", "array"}
 # The API server holds the numbers of a CRD to 64 bits, whatever their format says.
 _INT32: Final[Node] = {"minimum": -(2**31), "maximum": 2**31 - 1}
 
@@ -68,7 +73,7 @@ def _resolved(node: Mapping[str, Any]) -> Node:
     if _REFERENCE in node:
         name = node[_REFERENCE].rpartition("/")[2]
         if name == _QUANTITY:
-            return dict(QUANTITY)
+            return {**SCALAR, "pattern": _QUANTITY_PATTERN}
         return _resolved(published()[name])
     if node.get("format") == "int-or-string":
         return dict(_INT_OR_STRING)
@@ -78,6 +83,12 @@ def _resolved(node: Mapping[str, Any]) -> Node:
     found |= {key: value for key, value in node.items() if key not in ("allOf", "default", "properties")}
     if "properties" in node:
         found["properties"] = {name: _resolved(child) for name, child in node["properties"].items()}
+    if "enum" in node:
+        found["enum"] = ["", *node["enum"]]  # as absent
+    if "required" in node:
+        # A number or an object that is absent is 0 or empty, which Kubernetes often takes.
+        required = [name for name in found.pop("required") if found["properties"][name].get("type") in _NEEDED]
+        found |= {"required": required} if required else {}
     for key in ("items", "additionalProperties"):
         if isinstance(found.get(key), dict):
             found[key] = _resolved(found[key])

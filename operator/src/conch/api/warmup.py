@@ -52,8 +52,10 @@ class OutputTensor(Part):
     """Its datatype; it is not compared."""
     shape: Shape | None = None
     """Its shape. Absent: any that has as many values."""
-    data: Annotated[Any, _VALUES] = None
+    data: Annotated[Any, _VALUES]
     """Its values, nested or flat."""
+    parameters: Scalars | None = None
+    """Parameters of the output; they are not compared."""
 
 
 class WarmupRequest(Part):

@@ -18,7 +18,7 @@ from conch_contract import names
 # An autoscaler asks for its metrics one after the other: they are all of one reading.
 SAME: Final = 1.0  # seconds
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)  # seconds; Triton answers from memory, and somebody waits
-_AT_ONCE: Final = 128  # pods being read
+_AT_ONCE: Final = 256  # pods being read
 
 _scrapes = Counter("conch_metrics_scrapes", "Readings of serving pods, by result.", ["result"])
 _log = structlog.get_logger("conch.metrics")

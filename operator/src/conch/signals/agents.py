@@ -64,17 +64,23 @@ class Agents:
 
     async def _ask_one(self, key: ServiceKey, pod: Pod) -> None:
         loop = asyncio.get_running_loop()
-        known = self._known[key][pod.uid]
+        report = None
         try:
-            await asyncio.sleep(known.asked + _PERIOD - loop.time())
+            if known := self._find(key, pod):
+                await asyncio.sleep(known.asked + _PERIOD - loop.time())
             async with self._limiter.turn(key.namespace):
-                known.asked = loop.time()
-                report = await self._answer(pod)
+                if known := self._find(key, pod):
+                    known.asked = loop.time()
+                    report = await self._answer(pod)
         finally:
-            del self._asking[pod.uid]
-        if report is not None and report != known.report:
+            self._asking.pop(pod.uid, None)
+        # The pod may have gone and come back meanwhile, with nothing known of it.
+        if report is not None and (known := self._find(key, pod)) and report != known.report:
             known.report = report
             self._changed(key)
+
+    def _find(self, key: ServiceKey, pod: Pod) -> _Known | None:
+        return self._known.get(key, {}).get(pod.uid)
 
     async def _answer(self, pod: Pod) -> AgentReport | None:
         host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip

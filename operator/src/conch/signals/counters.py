@@ -13,6 +13,7 @@ from typing import Final
 import aiohttp
 
 from conch.api.kinds import ServiceKey
+from conch.api.text import clean
 from conch.observe import Pod
 from conch.observe.measured import History
 from conch.signals.limiter import FairLimiter
@@ -25,6 +26,7 @@ PERIOD: Final = 2.0  # seconds between two readings of a service
 _LEASE: Final = 60.0  # seconds that one question keeps a service read; at half of it the asker is woken
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)  # seconds; Triton answers from memory
 _AT_ONCE: Final = 32  # pods being read
+_WORDS: Final = 200  # bytes of the parser's own words
 
 
 @dataclass
@@ -134,8 +136,8 @@ class Counters:
                 return read_metrics(await page(self._session, pod.ip, self._port), model)
         except PageError as error:
             return f"pod {pod.name} {error}"
-        except (ValueError, LookupError):
-            return f"pod {pod.name} {NOT_A_PAGE}"
+        except (ValueError, LookupError) as error:
+            return f"pod {pod.name} {NOT_A_PAGE}: {clean(str(error), _WORDS)}"
 
 
 def _news(before: History | None, after: History) -> bool:

@@ -1,6 +1,6 @@
-"""How many questions are under way at a time, so that one tenant's slow pods or servers do not hold up all others.
+"""Limits concurrent requests, with a maximum for each namespace: slow pods of one do not delay those of another.
 
-Why our own: an asyncio.Semaphore serves in order of arrival, whoever holds it.
+It is our own because an asyncio.Semaphore serves in order of arrival only.
 """
 
 import asyncio
@@ -48,6 +48,8 @@ class FairLimiter:
                 return
             turn = self._waiting[name][0]
             self._forget(name, turn)
+            if turn.cancelled():  # its task has not run since
+                continue
             self._free -= 1
             self._active[name] += 1
             turn.set_result(None)

@@ -6,7 +6,7 @@ import aiohttp
 
 _LIMIT: Final = 4 << 20  # bytes; a page is tens of kilobytes
 
-NOT_A_PAGE: Final = "has metrics that are not in Prometheus' text format"
+NOT_A_PAGE: Final = "has metrics that cannot be read"
 
 
 class PageError(Exception):

@@ -31,11 +31,11 @@ _PERCENTILES: Final = {"0.5": 50, "0.9": 90, "0.95": 95, "0.99": 99}
 _COUNTERS: Final = (SUCCESS, FAILURE, DURATION_US, QUEUE_US)
 _GATES: Final = tuple(f"{name}{{" for name in (*_COUNTERS, SUMMARY_US))
 _OF_THE_MODEL: Final = (SUCCESS, FAILURE, DURATION_US)
-# What a page may have of the lines that are read: the parser is quadratic in the length of a line, and all pages are
-# parsed in one thread. Triton writes some 20 lines for a model, of a few hundred characters.
-_MOST_LINES: Final = 2_000
-_LONGEST_LINE: Final = 4_096
-_MOST: Final = 2**64  # what any number of it can be: Triton counts in 64 bits
+# Characters of the lines that are parsed. All pages are parsed in one thread, and the time that the parser takes grows
+# with the square of a line's length. Triton writes lines of about 100 characters, and some 20 of them for a model.
+_MOST_CHARACTERS: Final = 256 * 1024
+_LONGEST_LINE: Final = 1_024
+_LARGEST: Final = 2**53  # of a counter or a gauge; floats are exact up to here
 _LOAD: Final = tuple(f"{name}{{" for name in (*_COUNTERS, *COMPUTE_US, PENDING, GPU_UTILIZATION))
 
 
@@ -71,11 +71,13 @@ def read_metrics(text: str, model: str) -> Scrape:
     """Return what a metrics page says of a model; nothing where Triton does not serve it.
 
     Raises:
-        ValueError: the page is not in Prometheus' text format, has too much of it, or has a count that is none.
+        ValueError: the page is not in Prometheus' text format, is too long, or has a counter that is negative, infinite
+            or above 2^53.
     """
     counters: dict[Series, float] = {}
     quantiles: dict[int, float] = {}
-    for sample in _samples(text, _GATES):
+    own = "\n".join(line for line in text.split("\n") if f'"{model}"' in line)
+    for sample in _samples(own, _GATES):
         labels = sample.labels
         if labels.get("model") != model:
             continue
@@ -93,7 +95,8 @@ def read_load(text: str, model: str) -> Load:
     """Return how busy a Triton is; `model` is the one that clients ask for, and where it is empty all are.
 
     Raises:
-        ValueError: the page is not in Prometheus' text format, has too much of it, or has a count that is none.
+        ValueError: the page is not in Prometheus' text format, is too long, or has a counter that is negative, infinite
+            or above 2^53.
     """
     counters: dict[Series, float] = {}
     pending, gpus = 0.0, []
@@ -127,10 +130,13 @@ def growth(before: Mapping[Series, float], after: Mapping[Series, float]) -> dic
 def _samples(text: str, wanted: tuple[str, ...]) -> Iterator[Sample]:
     """Parse only the lines that are wanted: with GPUs and many models a page has thousands."""
     lines = [line for line in text.split("\n") if line.startswith(wanted)]
-    if len(lines) > _MOST_LINES or any(len(line) > _LONGEST_LINE for line in lines):
-        raise ValueError(f"more than {_MOST_LINES} lines, or one of more than {_LONGEST_LINE} characters")
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        yield from family.samples
+    if sum(map(len, lines)) > _MOST_CHARACTERS or any(len(line) > _LONGEST_LINE for line in lines):
+        raise ValueError(f"more than {_MOST_CHARACTERS >> 10} KiB, or a line of more than {_LONGEST_LINE} characters")
+    try:
+        for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+            yield from family.samples
+    except ArithmeticError as error:  # a timestamp that no float holds
+        raise ValueError(str(error)) from error
 
 
 def _count(sample: Sample) -> float:
@@ -141,4 +147,4 @@ def _count(sample: Sample) -> float:
 
 
 def _is_amount(value: float) -> bool:
-    return 0 <= value <= _MOST
+    return 0 <= value <= _LARGEST
