@@ -41,3 +41,10 @@ def test_every_make_target_that_pages_name_exists() -> None:
         named = re.findall(r"(?:`|^)make ((?:[a-z0-9-]+ ?)+)", page.read_text(), re.MULTILINE)
         for word in " ".join(named).split():
             assert word in targets, f"{page.name}: make {word}"
+
+
+def test_every_test_that_pages_name_exists() -> None:
+    tests = {name for file in ROOT.glob("tests/**/*.py") for name in re.findall(r"def (test_\w+)", file.read_text())}
+    for page in PAGES:
+        for name in re.findall(r"`(test_\w+)`", page.read_text()):
+            assert name in tests, f"{page.name}: {name}"
