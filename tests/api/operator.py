@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Ref
-from conch.api.names import CRD_NAME
+from conch.api.names import CRD_NAME, GROUP, VERSION
 from conch_contract import names
 from tests.cluster import Cluster
 from tests.support.forked import Forked
@@ -154,6 +154,14 @@ def install_crd(kube: Kube) -> None:
     """Install the CRD of the repository and wait until services can be listed."""
     kube.run("apply", "--server-side", "--force-conflicts", "--filename=crds/")
 
+    def established() -> bool:
+        """Whether it is served for good. `kubectl wait` fails while there are no conditions."""
+        body = json.loads(kube.run("get", "crd", CRD_NAME, "--output=json"))
+        conditions = body.get("status", {}).get("conditions") or ()
+        return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+    until(established, "the CRD is established", 30)
+
     def lists() -> bool:
         """Whether services can be listed: for a moment after its CRD has changed a storage only answers 429."""
         try:
@@ -168,18 +176,12 @@ def install_crd(kube: Kube) -> None:
 def remove_crd(kube: Kube) -> None:
     """Remove the CRD; return when the API server serves its group no more.
 
-    It takes a group away some time after its last CRD, and one that is installed meanwhile goes with it for a moment.
+    It takes the group's APIService away some time after its last CRD, and a CRD that is installed meanwhile is served
+    at first, and then goes with it for a moment.
     """
     kube.run("delete", "crd", CRD_NAME, "--wait=true")
-
-    def gone() -> bool:
-        try:
-            kube.run("get", "--raw", INFERENCE_SERVICE.home)
-        except KubectlError:
-            return True
-        return False
-
-    until(gone, "the API server serves the group no more", 30)
+    registered = ("get", "apiservices", f"{VERSION}.{GROUP}", "--ignore-not-found", "--output=name")
+    until(lambda: not kube.run(*registered), "the API server serves the group no more", 30)
 
 
 def kubeconfig_of(cluster: Cluster, kube: Kube, namespace: str, account: str) -> dict[str, Any]:

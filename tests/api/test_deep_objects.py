@@ -5,14 +5,21 @@ Python's parsers give up at a depth of 1,000, and one such object would end each
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conch.api.kinds import INFERENCE_SERVICE
+from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Kind
+from conch_contract import names
+from tests.api.operator import Operator, isvc, settled
 from tests.api.server import service
-from tests.support.kube import Kube, KubectlError
+from tests.cluster import Cluster
+from tests.support.kube import NAMESPACE, Kube, KubectlError, Object
+from tests.support.wait import until
 
 DEEP = "the deep value"
 PLACES: dict[str, dict[str, Any]] = {
@@ -64,6 +71,61 @@ def test_an_object_that_is_nested_without_end_is_not_stored(
     stored = kube.get(INFERENCE_SERVICE, namespace, "magika")
     assert stored is not None
     assert depth(stored) < 60
+
+
+def test_objects_with_deep_managed_fields_end_no_operator(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
+    """No schema holds them: the API server stores what comes, 10,000 levels deep."""
+    with another_namespace(kube, f"{namespace}-of-another") as place:
+        for kind in (INFERENCE_SERVICE, DEPLOYMENT, SERVICE):
+            create_deep(kube, kind, place, f"before-{kind.plural}")
+        with Operator(cluster, log) as operator:
+            kube.apply(isvc(), namespace)
+            until(settled(kube, namespace), "the service is Ready", 60, seen=operator.said)
+            for kind in (INFERENCE_SERVICE, DEPLOYMENT, SERVICE):
+                create_deep(kube, kind, place, f"after-{kind.plural}")
+            kube.apply(isvc("next"), namespace)
+            until(settled(kube, namespace, 2), "the next one is Ready too", 60, seen=operator.said)
+            assert "Traceback" not in operator.said()
+
+
+@contextlib.contextmanager
+def another_namespace(kube: Kube, name: str) -> Iterator[str]:
+    """A namespace that is gone in the end, with all that is in it: Python's parsers fail on a list that has it."""
+    kube.create(NAMESPACE, {"metadata": {"name": name}})
+    try:
+        yield name
+    finally:
+        kube.run("delete", "namespace", name, "--wait=true", "--timeout=60s")
+
+
+def create_deep(kube: Kube, kind: Kind, namespace: str, name: str) -> None:
+    """Create an object with labels of a child, whose managedFields are as deep as the API server takes them."""
+    specs: dict[Kind, Object] = {
+        INFERENCE_SERVICE: isvc()["spec"],
+        SERVICE: {"ports": [{"port": 80}]},
+        DEPLOYMENT: {
+            "replicas": 0,
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {
+                "metadata": {"labels": {"a": "b"}},
+                "spec": {"containers": [{"name": "a", "image": "registry.k8s.io/pause"}]},
+            },
+        },
+    }
+    fields = {"manager": "theirs", "operation": "Update", "apiVersion": kind.api_version, "fieldsType": "FieldsV1"}
+    labels = {names.LABEL_SERVICE: "before", names.LABEL_REVISION: "before-1"}
+    body = {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "metadata": {"name": name, "labels": labels, "managedFields": [{**fields, "fieldsV1": DEEP}]},
+        "spec": specs[kind],
+    }
+    levels = 9980  # of the 10,000 in all
+    deep = json.dumps(body).replace(json.dumps(DEEP), '{"f:a":' * levels + "{}" + "}" * levels)
+    kube.run("create", f"--raw={kind.path(namespace)}", "--filename=-", stdin=deep)
+    assert len(kube.run("get", f"--raw={kind.path(namespace, name)}")) > levels * 6
 
 
 def refused(kube: Kube, namespace: str, body: str) -> str:

@@ -22,6 +22,7 @@ from conch.claims import Claims
 from conch.contests import Contests
 from conch.desire import Images
 from conch.ending import StartAgainError, end_by_signal
+from conch.nesting import allow_deep_objects
 from conch.observe import Gateways, Store
 from conch.observe.capacity import Capacity
 from conch.preflight import check_permissions
@@ -192,6 +193,7 @@ async def elected(election: Election, leading: Callable[[], Awaitable[None]]) ->
 
 def main() -> None:
     """Entry point of the image."""
+    allow_deep_objects()
     try:
         settings = Settings.read()
     except SettingsError as error:

@@ -10,6 +10,7 @@ from conch.cli.plan import plan
 from conch.cli.rollback import rollback
 from conch.cli.rollout import COMMANDS
 from conch.cli.status import status
+from conch.nesting import allow_deep_objects
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,4 +25,5 @@ for command in (status, history, rollback, *COMMANDS, plan, load):
 
 def main() -> None:
     """Entry point of the console script."""
+    allow_deep_objects()
     cli(prog_name="kubectl conch")

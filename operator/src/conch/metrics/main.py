@@ -20,6 +20,7 @@ from conch.metrics.registration import Registration
 from conch.metrics.scraper import Scraper
 from conch.metrics.server import MetricsApi, tls
 from conch.metrics.settings import MetricsSettings
+from conch.nesting import allow_deep_objects
 from conch.preflight import check_permissions
 from conch.settings import SettingsError
 from conch.telemetry import Health, serve
@@ -127,6 +128,7 @@ async def run(settings: MetricsSettings) -> None:
 
 def main() -> None:
     """Entry point of `conch-metrics`."""
+    allow_deep_objects()
     try:
         settings = MetricsSettings.read()
     except SettingsError as error:
