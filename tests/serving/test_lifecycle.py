@@ -46,7 +46,7 @@ def test_an_agent_killed_in_a_download_goes_on_where_it_was(store: Store, pod: P
     pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
     pod.write_manifest(_python("s3://models/killed"))
     pod.start()
-    until(lambda: pod.model().bytes_fetched > SIZE // 3, "a third is fetched", 20, pod.agent)
+    until(lambda: pod.model().bytes_fetched > SIZE // 2, "half is fetched", 20, pod.agent)
     assert pod.model().state == ModelState.FETCHING
     assert not list(pod.repository.iterdir())
     assert pod.agent
@@ -54,7 +54,7 @@ def test_an_agent_killed_in_a_download_goes_on_where_it_was(store: Store, pod: P
     line.passed, line.rate = 0, 0
     pod.start_agent()
     pod.until_ready()
-    assert line.passed < SIZE * 3 // 4, "what was on disk is not fetched again"
+    assert line.passed < SIZE * 3 // 4, "what was on disk is not fetched again; what was under way is"
     lines = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files))
     assert pod.model().digest == "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
