@@ -1,7 +1,7 @@
 """How deep an object of the API server may be nested.
 
-Whoever may create an object of a kind that we list can nest its managedFields, whatever the schema. Python's parser
-fails beyond its recursion limit, and with one such object the whole list is lost.
+No schema bounds the managedFields of an object, so a user who may create objects of a kind that we list can nest them.
+Python's parser fails beyond its recursion limit, and one such object is enough for the whole list to fail.
 """
 
 import sys

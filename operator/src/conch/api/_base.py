@@ -103,17 +103,17 @@ def is_amount(value: str) -> str:
     return f"(!string({value}).matches('[eE].*[0-9]{{3}}') && isQuantity(string({value})))"
 
 
-# The pattern is the one that Kubernetes generates for resource.Quantity, without its sign, and with an exponent of two
-# digits at most.
-QUANTITY: Final[dict[str, Any]] = {
-    "pattern": r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]{1,2}))?$",
-    "maxLength": 32,
-    "x-kubernetes-int-or-string": True,
-}
-
 Quantity = Annotated[
     int | str,
-    Field(json_schema_extra=QUANTITY),
+    Field(
+        json_schema_extra={
+            # The pattern is the one that Kubernetes generates for resource.Quantity, without its sign, and with an
+            # exponent of two digits at most.
+            "pattern": r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]{1,2}))?$",
+            "maxLength": 32,
+            "x-kubernetes-int-or-string": True,
+        }
+    ),
     Rule(
         f"!{is_amount('self')} || quantity(string(self)).isLessThan(quantity('1P'))",
         message="an amount is below 1P (10 to the power of 15), so that Kubernetes can count its thousandths in 64"

@@ -1,7 +1,7 @@
 """Kubernetes' own types as parts of our schema: what is misspelt or mistyped in them is refused at apply.
 
 `kubernetes.json` holds what an API server publishes of these types (/openapi/v3), without its descriptions.
-tests/api/test_kubernetes_types.py compares it with a running API server, and writes it anew for another version.
+tests/api/test_kubernetes_types.py compares it with a running API server, and rewrites it for another version.
 """
 
 import json
@@ -54,13 +54,10 @@ def with_fields_of(kind: str) -> Callable[[Node], None]:
 
     def add(schema: Node) -> None:
         schema.pop("additionalProperties", None)
-        schema["properties"] = {**schema["properties"], **_others(schema_of(kind), schema["properties"])}
+        own = schema["properties"]
+        schema["properties"] = {**own, **schema_of(kind)["properties"], **own}  # ours come first, and win
 
     return add
-
-
-def _others(schema: Node, declared: Mapping[str, Any]) -> Node:
-    return {name: child for name, child in schema["properties"].items() if name not in declared}
 
 
 def schema_of(kind: str) -> Node:

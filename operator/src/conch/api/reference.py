@@ -68,20 +68,20 @@ def _table(path: str, node: Schema, *, status: bool) -> Iterator[str]:
         yield f"| {' | '.join([*cells, meaning])} |"
 
 
-def _fields(path: str, node: Schema, told: dict[str, str]) -> Iterator[tuple[str, Schema, bool, str]]:
+def _fields(path: str, node: Schema, paths: dict[str, str]) -> Iterator[tuple[str, Schema, bool, str]]:
     """Walk the fields in the order of the types, each with whether its parent requires it.
 
-    Where the same fields were told before, `told` remembers at which path, and they are not told again.
+    `paths` has the path at which fields were documented first; they are not documented again.
     """
     for name, child in _documented(node).items():
         place = f"{path}.{name}"
         below = child.get("items", child)
         fields = repr(below.get("properties"))
-        same = told.get(fields, "") if _documented(below) else ""
+        same = paths.get(fields, "") if _documented(below) else ""
         yield place, child, name in node.get("required", ()), same
         if not same:
-            told[fields] = place
-            yield from _fields(f"{place}[]" if "items" in child else place, below, told)
+            paths[fields] = place
+            yield from _fields(f"{place}[]" if "items" in child else place, below, paths)
 
 
 def _documented(node: Schema) -> Schema:

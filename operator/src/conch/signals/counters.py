@@ -104,11 +104,11 @@ class Counters:
     async def _read(self, namespace: str, watch: _Watch) -> bool:
         """Read all pods of a service once; return whether there is news."""
         asked = list(watch.pods.values())
-        told = await asyncio.gather(
+        scraped = await asyncio.gather(
             *(self._scrape(namespace, pod, watch.models.get(pod.revision, "")) for pod in asked)
         )
         by_revision: dict[str, dict[str, Scrape | str]] = {}
-        for pod, answer in zip(asked, told, strict=True):
+        for pod, answer in zip(asked, scraped, strict=True):
             by_revision.setdefault(pod.revision, {})[pod.uid] = answer
         before = dict(watch.histories)
         for revision, answers in by_revision.items():
