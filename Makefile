@@ -94,7 +94,7 @@ test-unit: $(READY) ## Pure packages, builders, agent: seconds; needs no Go
 .PHONY: test-api
 test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
 	@$(PY) -m tests.cluster build kubernetes kwok
-	$(BIN)/pytest tests/api tests/serving --numprocesses $(API_WORKERS) --dist loadgroup \
+	$(BIN)/pytest tests/api tests/serving -m "not long" --numprocesses $(API_WORKERS) --dist loadgroup \
 	  --fixture-workers cluster:$(CLUSTER_WORKERS) $(PYTEST_ARGS)
 
 .PHONY: test-e2e

@@ -128,6 +128,7 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
         ({"watchNamespaces": ["Not A Name"]}, "/watchNamespaces/0"),
         ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "propertyName 'app.kubernetes.io/name'"),
         ({"resources": {"cpu": 1}}, "'cpu' not allowed"),
+        ({"analysis": {"prometheusServers": ["http://prometheus:9090"]}}, "/analysis/prometheusServers/0"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name must name"),
     ],
 )
@@ -145,6 +146,7 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
             "log": {"format": "console", "level": "debug"},
             "workers": 4,
             "autoscaling": {"metricsApi": "none"},
+            "analysis": {"prometheusServers": ["prometheus.monitoring.svc:9090", "*.example.com:*"]},
         },
         release="other",
     )
@@ -158,6 +160,7 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
     assert settings.lease_name == "other-conch-operator"
     assert settings.identity == "pod-1"
     assert settings.metrics_api == "none"
+    assert settings.prometheus_servers == ("prometheus.monitoring.svc:9090", "*.example.com:*")
 
 
 def test_the_metrics_api_reads_its_settings_from_the_values() -> None:

@@ -12,11 +12,6 @@ import pytest
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE, Kind
 from conch.decide.attention import ASK_LIMIT
-from conch.observe import Gateways, Store
-from conch.observe.gateways import GatewayKey
-from conch.queue import WorkQueue
-from conch.watch import Intake, forget_lost
-from conch.write import Server
 from conch_contract import names
 from tests.api.operator import Operator, condition, isvc, settled
 from tests.cluster import Cluster, binaries
@@ -241,40 +236,6 @@ def test_a_route_that_loses_the_label_of_its_service_has_it_again(
         assert (kube.get(HTTP_ROUTE, namespace, "magika") or {})["metadata"]["uid"] == route["metadata"]["uid"]
 
 
-async def test_an_audit_finds_foreign_routes_that_went_unseen(cluster: Cluster, kube: Kube, namespace: str) -> None:
-    kube.apply(foreign_route("/v2/models"), namespace)
-    accept(kube, namespace, "another")
-    store, queue = Store(), WorkQueue()
-    intake = Intake(store, Gateways(), queue)
-    service = routed()
-    service["metadata"] |= {"namespace": namespace, "uid": "service", "generation": 1}
-    store.put(service)
-    intake.listed.set()
-    there = kube.list(HTTP_ROUTE, namespace)[0]
-    lost = {**there, "metadata": {**there["metadata"], "name": "lost", "uid": "lost"}}
-    for body in (there, lost):
-        store.routes.put({"apiVersion": HTTP_ROUTE.api_version, "kind": HTTP_ROUTE.name, **body})
-    async with await Server.connect(str(cluster.kubeconfig)) as server:
-        await forget_lost(server, intake, ())
-    assert [route.age.route for route in store.routes.at(["magika.example.com"])] == [f"{namespace}/another"]
-    assert len(queue) == 1, "the service may get its requests now"
-
-
-async def test_an_audit_finds_gateways_that_went_unseen(cluster: Cluster, kube: Kube, namespace: str) -> None:
-    kube.apply(gateway("none"), namespace)
-    store, gateways, queue = Store(), Gateways(), WorkQueue()
-    intake = Intake(store, gateways, queue)
-    intake.listed.set()
-    lost = gateway("none")
-    lost["metadata"] = {"name": "lost", "namespace": namespace, "uid": "lost"}
-    for body in (lost, *kube.list(GATEWAY, namespace)):
-        gateways.put({"apiVersion": GATEWAY.api_version, "kind": GATEWAY.name, **body})
-    async with await Server.connect(str(cluster.kubeconfig)) as server:
-        await forget_lost(server, intake, ())
-    there = gateways.look([GatewayKey(namespace, "lost"), GatewayKey(namespace, "public")])
-    assert [seen.present for seen in there.values()] == [False, True]
-
-
 @pytest.fixture
 def no_gateway_api(kube: Kube) -> Iterator[list[str]]:
     """Take the Gateway API away, and bring it back in the end. Return kubectl's arguments that bring it."""
@@ -287,14 +248,15 @@ def no_gateway_api(kube: Kube) -> Iterator[list[str]]:
 def test_a_cluster_without_the_gateway_api_is_served_and_its_coming_is_noticed(
     cluster: Cluster, kube: Kube, namespace: str, log: Path, no_gateway_api: list[str]
 ) -> None:
-    with Operator(cluster, log) as operator:
-        kube.apply(isvc(), namespace)
-        until(settled(kube, namespace), "the service is Ready", 90)
+    with Operator(cluster, log):
+        kube.apply([isvc("without"), routed()], namespace)
+
+        def ready() -> dict[str, str]:
+            return condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
+
+        until(settled(kube, namespace), "the service without a route is Ready", 90)
+        until(lambda: ready().get("reason") == "GatewayApiMissing", "the status says what is missing", 60, seen=ready)
         kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_gateway_api)
-        process = operator.process
-        assert process is not None
-        until(lambda: process.poll() is not None, "it ends, to be started anew", 60)
-        assert "the Gateway API has come to this cluster" in operator.said()
-        operator.start()
-        kube.apply(routed(), namespace)
         says(kube, namespace, "GatewayMissing", 60)
+        kube.apply(gateway("none"), namespace)
+        says(kube, namespace, "GatewayClassMissing", 60)

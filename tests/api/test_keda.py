@@ -33,17 +33,12 @@ def test_a_cluster_without_keda_is_told_of_it_and_its_coming_is_noticed(
         return condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
 
     said = {"requestsPerSecond": 10, "triggers": [TRIGGER], "behavior": {"scaleDown": {"policies": []}}}
-    with Operator(cluster, log, CONCH_METRICS_API="keda", CONCH_PROMETHEUS=PROMETHEUS) as operator:
+    with Operator(cluster, log, CONCH_METRICS_API="keda", CONCH_PROMETHEUS=PROMETHEUS):
         kube.apply(isvc(minReplicas=0, maxReplicas=3, autoscaling=said), namespace)
         until(lambda: ready().get("reason") == "KedaMissing", "the status says what is missing", 60, seen=ready)
         assert "install KEDA" in ready()["message"]
         kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_keda)
         kube.run("wait", "--for=condition=Established", *no_keda, "--timeout=30s")
-        process = operator.process
-        assert process is not None
-        until(lambda: process.poll() is not None, "it ends, to be started anew", 60)
-        assert "KEDA has come to this cluster" in operator.said()
-        operator.start()
         until(settled(kube, namespace), "the service is Ready", 90)
 
         def may_sleep() -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
+import resource
 import socket
 import ssl
 import threading
@@ -19,6 +21,8 @@ import pytest
 
 from conch.api.kinds import API_SERVICE, AUTOSCALER, DEPLOYMENT, POD
 from conch.api.metrics import API_SERVICE_NAME, TritonMetric
+from conch.metrics.access import Access, BusyError
+from conch.write import Server
 from conch_contract import names
 from tests.api.metrics_api import (
     NAME,
@@ -31,6 +35,7 @@ from tests.api.metrics_api import (
     registered,
     start_pod,
 )
+from tests.api.operator import relayed
 from tests.cluster import Cluster
 from tests.serving.slow import MODEL, WITH_GPU, SlowTriton
 from tests.support.kube import Kube, KubectlError
@@ -169,6 +174,25 @@ def test_who_comes_by_another_door_is_checked_too(kube: Kube, pods: str, api: Me
     assert knock(api, path, Authorization=f"Bearer {token}") == 403
     grant(kube, pods, "ServiceAccount", "robot")
     until(lambda: knock(api, path, Authorization=f"Bearer {token}") == 200, "robot may", 30)
+
+
+async def test_invented_tokens_are_reviewed_a_few_at_a_time(cluster: Cluster, kube: Kube, tmp_path: Path) -> None:
+    relay, kubeconfig = relayed(cluster, tmp_path)
+    account = kube.run("create", "token", "default", "--namespace=default").strip()
+    async with await Server.connect(str(kubeconfig)) as server:
+        access = Access(server)
+        user = await access.who(account)
+        assert user is not None
+        assert user.name == "system:serviceaccount:default:default"
+        relay.flows.clear()  # the API server is slow
+        invented = [asyncio.create_task(access.who(f"invented-{number}")) for number in range(50)]
+        busy, waiting = await asyncio.wait(invented, return_when=asyncio.FIRST_COMPLETED)
+        assert (len(busy), len(waiting)) == (42, 8)
+        assert {type(task.exception()) for task in busy} == {BusyError}
+        assert await access.who(account) == user, "a known one needs no review"
+        relay.flows.set()
+        assert await asyncio.gather(*waiting) == [None] * 8
+    relay.close()
 
 
 def knock(api: MetricsProcess, path: str, **headers: str) -> int:
@@ -347,3 +371,33 @@ def test_the_port_speaks_tls_alone(cluster: Cluster, kube: Kube, log: Path) -> N
         with socket.create_connection(("127.0.0.1", process.port), timeout=5) as plain:
             plain.sendall(b"GET /apis HTTP/1.1\r\nHost: x\r\n\r\n")
             assert not plain.recv(64).startswith(b"HTTP/1.1 2")
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Let this process have as many connections as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_idle_connections_keep_no_autoscaler_from_its_metrics(cluster: Cluster, kube: Kube, log: Path) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with contextlib.ExitStack() as stack:
+        api = stack.enter_context(MetricsProcess(cluster, kube, log))
+        api.until_answering()
+        for number in range(1500):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", api.port), 10))
+            if number % 2:
+                with contextlib.suppress(OSError):  # it has made room already
+                    stack.enter_context(context.wrap_socket(connection, server_hostname="a"))
+            if number % 100 == 0:
+                assert ask(kube, "")["resources"]
+        assert ask(kube, "")["resources"]
+        assert api.process is not None
+        status = Path(f"/proc/{api.process.pid}/status").read_text().splitlines()
+        peak = next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:"))
+        assert peak < 256, "MiB, half of what the chart allows"

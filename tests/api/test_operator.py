@@ -97,7 +97,6 @@ def test_killed_at_random_moments_it_ends_at_the_same_objects(
     assert story(random.Random(seed)) == undisturbed, f"seed {seed}"  # noqa: S311  no secret
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_killed_after_each_write_of_a_rollout_it_ends_at_the_same_objects(
     cluster: Cluster, kube: Kube, namespace: str, log: Path, record_property: Callable[[str, object], None]

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Kind, Ref
 from conch.write import Server
+from conch.write.lists import Listing, each
 from conch_contract import names
 from tests.api.operator import Audit, isvc
 from tests.cluster import Cluster
@@ -123,8 +124,8 @@ async def clear(server: Server, namespace: str) -> None:
 
 async def children(server: Server, namespace: str) -> int:
     """Count the children of a namespace."""
-    found = await asyncio.gather(*(server.uids(kind, names.LABEL_SERVICE, namespace) for kind in CHILDREN))
-    return sum(map(len, found))
+    listings = [Listing(kind, namespace, names.LABEL_SERVICE, metadata_only=True) for kind in CHILDREN]
+    return sum([1 for listing in listings async for _ in each(server, listing)])
 
 
 async def measure(who: str, command: list[str], cluster: Cluster, count: int) -> Run:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
+from conch_agent.fetch import Fetch
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.https import HttpsSource
 from conch_contract import ModelSource
+from tests.serving.certificates import issued
 from tests.serving.pod import Pod
 from tests.serving.processes import Process, until
 from tests.support.ports import free_port
@@ -46,3 +53,84 @@ def test_one_file_behind_a_url_is_served(pod: Pod, site: str, magika_onnx: Path)
     pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=f"{site}/detector.onnx"))
     pod.until_ready()
     assert pod.model().bytes_total == magika_onnx.stat().st_size
+
+
+class Site:
+    """A server that declares what it does not send, and redirects to where it should not."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.elsewhere = ""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.paths.append(request.path)
+        match request.path.split("/")[1]:
+            case "more":
+                first = "Range" in request.headers
+                headers = {"ETag": '"a"', "Content-Range": "bytes 0-0/10" if first else "bytes 0-9/10"}
+                response = web.StreamResponse(status=206, headers=headers)
+                response.enable_chunked_encoding()
+                await response.prepare(request)
+                for _ in range(1 if first else 64):
+                    await response.write(b"x" if first else b"x" * 65536)
+                return response
+            case "long":
+                return web.Response(status=206, body=b"x", headers={"Content-Range": f"bytes 0-0/{'9' * 5000}"})
+            case "round":
+                raise web.HTTPFound("/round/model.onnx")
+            case "away":
+                raise web.HTTPTemporaryRedirect(f"{self.elsewhere}/model.onnx")
+            case _:
+                return web.Response(body=b"model")
+
+
+@contextlib.asynccontextmanager
+async def serve(context: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Site, str]]:
+    """Serve a site; yield it with its URL."""
+    site, port, app = Site(), free_port(), web.Application()
+    app.router.add_get("/{path:.*}", site.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
+    yield site, f"{'https' if context else 'http'}://127.0.0.1:{port}"
+    await runner.cleanup()
+
+
+async def fetch(uri: str, folder: Path, authority: Path | None = None) -> bytes:
+    """Fetch a file as the agent does; return what is on the disk."""
+    source = HttpsSource(uri)
+    if authority is not None:
+        source._trust = ssl.create_default_context(cafile=str(authority))
+    fetched = await Fetch(source, folder).run(await source.listing())
+    [file] = fetched.files.iterdir()
+    return file.read_bytes()
+
+
+async def test_a_server_that_sends_more_than_it_declared_fills_no_disk(tmp_path: Path) -> None:
+    async with serve() as (_, url):
+        with pytest.raises(Failure, match=r"declared 10 bytes for model\.onnx, and sends more") as raised:
+            await fetch(f"{url}/more/model.onnx", tmp_path)
+    assert raised.value.reason == Reason.FETCH_FAILED
+    assert sum(path.stat().st_size for path in (tmp_path / "parts").glob("*.part")) == 0
+
+
+async def test_a_size_of_thousands_of_digits_is_none() -> None:
+    async with serve() as (_, url):
+        [item] = (await HttpsSource(f"{url}/long/model.onnx").listing()).items
+    assert item.size is None
+
+
+async def test_redirects_are_followed_a_few_times_and_never_out_of_tls(tmp_path: Path) -> None:
+    certificate, key, authority = issued(tmp_path / "tls")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    async with serve() as (plain, plain_url), serve(context) as (secure, secure_url):
+        plain.elsewhere, secure.elsewhere = secure_url, plain_url
+        assert await fetch(f"{plain_url}/away/model.onnx", tmp_path / "to-tls", authority) == b"model"
+        plain.paths.clear()
+        with pytest.raises(Failure, match="redirects from https to http"):
+            await fetch(f"{secure_url}/away/model.onnx", tmp_path / "from-tls", authority)
+        assert plain.paths == [], "nothing is asked there"
+        with pytest.raises(Failure, match="redirects more than 5 times"):
+            await fetch(f"{plain_url}/round/model.onnx", tmp_path / "round")
+        assert len(plain.paths) == 6

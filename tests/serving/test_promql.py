@@ -158,6 +158,20 @@ async def test_a_name_of_a_link_local_address_is_never_asked() -> None:
     assert (await _Resolver().resolve("127.0.0.1", 80))[0]["host"] == "127.0.0.1"
 
 
+async def test_a_server_that_the_installer_does_not_allow_is_never_asked(server: str) -> None:
+    host = server.removeprefix("http://")
+    for allowed, is_asked in ((["prometheus.monitoring.svc:9090"], False), (["127.0.0.*:*"], True), ([host], True)):
+        woken = asyncio.Event()
+        queries = Queries(lambda _, woken=woken: woken.set(), servers=allowed)  # type: ignore[misc]
+        question = Question(server, "1", 5.0, 10.0)
+        assert queries.ask(KEY, {"gate": question}) == {}
+        await asyncio.wait_for(woken.wait(), 20)
+        answer = queries.ask(KEY, {"gate": question})["gate"]
+        refusal = f"{server} cannot be asked: the installer allows prometheus.monitoring.svc:9090"
+        assert (answer.value, answer.error.startswith(refusal)) == ((1.0, False) if is_asked else (None, True))
+        await queries.close()
+
+
 async def test_what_is_no_url_is_told(asker: Asker) -> None:
     assert "cannot be asked" in (await asker.answer(Question("http://a:b", "1", 5.0, 10.0))).error
 

@@ -8,12 +8,14 @@ one that is late skips no request, it only sends later. A failure is kept with i
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from errno import errorcode
+from errno import EADDRNOTAVAIL, errorcode
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,11 +24,13 @@ import numpy as np
 import tritonclient.grpc as over_grpc
 import tritonclient.grpc.aio as over_grpc_aio
 import tritonclient.http as over_http
+from aiohttp import AddrInfoType
 
 SECONDS = 30.0  # after which a request has failed
 _STOP_SECONDS = 40.0
 # Without it all channels of a process to one address share one connection, and one pod.
 _OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+_OWN_PORTS = range(20_000, 30_000)  # below those that the kernel gives, and those of Services
 _JSON_LENGTH = "Inference-Header-Content-Length"  # Triton's binary tensor extension of KServe's protocol v2
 
 
@@ -89,6 +93,27 @@ class Tally:
 
 
 Send = Callable[[], Awaitable[None]]
+
+
+def with_own_port(address: AddrInfoType) -> socket.socket:
+    """Return a socket for a connection that is kept, with a local port that no later connection gets.
+
+    The kept connections of a pod that ends are reset. For ten seconds more the kernel's connection tracking sends
+    what comes from such a port to the same address to that pod (nf_conntrack_tcp_timeout_close), and gives the port,
+    which is free, to a new connection: the 3,137th after it, as the kernel counts. That one would be refused. Clients
+    in a cluster are many, and have addresses of their own.
+    """
+    family, kind, protocol, *_ = address
+    for port in random.sample(_OWN_PORTS, len(_OWN_PORTS)):
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind(("", port))
+        except OSError:
+            made.close()
+        else:
+            return made
+    raise OSError(EADDRNOTAVAIL, "all ports below those that the kernel gives are taken")
 
 
 class Traffic:
@@ -158,7 +183,9 @@ class Traffic:
         single = aiohttp.TCPConnector(force_close=True, limit=0)
         async with (
             aiohttp.ClientSession(connector=single, timeout=aiohttp.ClientTimeout(SECONDS)) as fresh,
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(SECONDS)) as kept,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(socket_factory=with_own_port), timeout=aiohttp.ClientTimeout(SECONDS)
+            ) as kept,
         ):
             clients: list[tuple[str, Send]] = [("fresh", self._over_http(fresh)) for _ in range(mix.fresh)]
             clients += [("kept", self._over_http(kept)) for _ in range(mix.kept)]

@@ -20,6 +20,7 @@ from conch.api.kinds import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     POD,
+    REPLICA_SET,
     SERVICE,
     Kind,
     Ref,
@@ -98,6 +99,7 @@ class Cluster:
         self.story: list[Event] = []
         self.status_writes = 0
         self._versions = itertools.count(1)
+        self.replica_sets: dict[str, dict[str, Any]] = {}  # by revision
         self._uids = itertools.count(1)
         self._gone: set[str] = set()  # uids: nothing comes back under one
         self.put(service)
@@ -127,7 +129,23 @@ class Cluster:
             self.store.discard(lost)
         else:
             self.store.put(body)
+        if body["kind"] == DEPLOYMENT.name:
+            self._put_replica_set(meta["name"], meta["uid"])
         self._list_pods(body)
+
+    def _put_replica_set(self, revision: str, deployment: str) -> None:
+        """Make or adopt the ReplicaSet of a revision's Deployment, which has this uid."""
+        meta = {
+            "name": f"{revision}-1",
+            "namespace": KEY.namespace,
+            "uid": f"rs-{revision}",
+            "resourceVersion": str(next(self._versions)),
+            "labels": {names.LABEL_SERVICE: KEY.name},
+            "ownerReferences": [{"kind": DEPLOYMENT.name, "uid": deployment, "controller": True}],
+        }
+        body = {"apiVersion": REPLICA_SET.api_version, "kind": REPLICA_SET.name, "metadata": meta}
+        self.replica_sets[revision] = body
+        self.store.put(body)
 
     def remove(self, ref: Ref) -> None:
         """Delete an object and let the store see it."""
@@ -205,7 +223,7 @@ class Cluster:
 
     def remove_all(self, kind: Kind) -> None:
         """Delete all Gateways, or all classes. What they said of the route stays in its status."""
-        self.gateways.evict(kind, self.gateways.uids(kind))
+        self.gateways.retain(kind, frozenset(), next(self._versions))
 
     def _stranger(self, kind: Kind, name: str, spec: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
         meta = {"name": name, "uid": f"uid-{next(self._uids)}", "resourceVersion": str(next(self._versions))}
@@ -358,6 +376,9 @@ class Cluster:
         while uid in self._gone:
             uid += "-anew"
         variant = owner["metadata"].get("labels", {}).get(names.LABEL_VARIANT)
+        if Ref(DEPLOYMENT, revision) not in self.objects:
+            self._put_replica_set(revision, "gone")
+        replica_set = {"kind": "ReplicaSet", "uid": f"rs-{revision}", "controller": True}
         self.put(
             {
                 "apiVersion": "v1",
@@ -372,6 +393,7 @@ class Cluster:
                         names.LABEL_REVISION: revision,
                         **({names.LABEL_VARIANT: variant} if variant else {}),
                     },
+                    "ownerReferences": [replica_set],
                 },
                 "status": {
                     "phase": "Running",

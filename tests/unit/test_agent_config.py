@@ -56,6 +56,24 @@ def test_a_model_of_tritons_own_format_keeps_its_backend() -> None:
     assert merge('backend: "tensorrt"', _source(), "").config.backend == "tensorrt"
 
 
+PROGRAMS = {
+    "model_operations": 'model_operations { op_library_filename: "/conch/models/m/1/ops.so" }',
+    "runtime": 'runtime: "libother.so"',
+    "model_repository_agents": 'model_repository_agents { agents [{ name: "other" }] }',
+    "parameters.EXECUTION_ENV_PATH": 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/a.tar.gz" } }',
+}
+
+
+@pytest.mark.parametrize(("field", "own"), PROGRAMS.items(), ids=PROGRAMS)
+def test_a_model_that_is_data_does_not_become_a_program_by_its_config(field: str, own: str) -> None:
+    with pytest.raises(Failure) as raised:
+        merge(f"max_batch_size: 8 {own}", _source(), "onnxruntime")
+    assert raised.value.reason == Reason.INVALID_CONFIG
+    assert f"config.pbtxt has {field}, which may run a program" in raised.value.message
+    program = _source().model_copy(update={"format": "triton"})
+    assert merge(f'backend: "onnxruntime" {own}', program, "").config.ByteSize() > 0
+
+
 def test_a_file_that_cannot_be_read_is_named_with_the_place() -> None:
     with pytest.raises(Failure) as raised:
         merge("max_batch_size: many", _source(), "")

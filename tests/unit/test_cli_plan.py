@@ -61,7 +61,7 @@ def serving() -> Cluster:
 
 def planned(cluster: Cluster) -> Foresight:
     """What the plan says of a cluster as it is."""
-    return foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now)
+    return foresee(seen(cluster), KEY, Installed(IMAGES), cluster.now)
 
 
 def test_the_plan_of_a_change_names_the_steps_and_is_what_the_operator_writes_next() -> None:
@@ -194,6 +194,11 @@ def test_what_is_being_deleted_has_no_plan() -> None:
         planned(cluster)
 
 
+def seen(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return what kubectl conch lists."""
+    return [*cluster.objects.values(), *cluster.replica_sets.values()]
+
+
 def on_gpus(gpus: int, when_short: str) -> Cluster:
     """A service on two GPUs whose model was just changed, in a cluster that has so many."""
     said = {"whenShort": when_short, "steps": [{"weight": 0}, {"pause": "5m"}]}
@@ -213,7 +218,7 @@ def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(gpus: int
     cluster = on_gpus(gpus, when_short)
     asked = planned(cluster)
     assert asked.asks
-    foresight = foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now, cluster.capacity())
+    foresight = foresee(seen(cluster), KEY, Installed(IMAGES), cluster.now, cluster.capacity())
     is_golden(f"gpus-{golden}.txt", plain(plan_text(foresight)))
     assert plan_value(foresight)["budget"] == foresight.main.budget != ""
     told = [(write.kind, write.name) for write in foresight.writes]
@@ -222,8 +227,6 @@ def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(gpus: int
 
 def test_a_plan_of_somebody_who_may_not_look_says_so_and_goes_on() -> None:
     cluster = on_gpus(3, "Hold")
-    foresight = foresee(
-        cluster.objects.values(), KEY, Installed(IMAGES), cluster.now, Capacity(unknown="nodes is forbidden")
-    )
+    foresight = foresee(seen(cluster), KEY, Installed(IMAGES), cluster.now, Capacity(unknown="nodes is forbidden"))
     assert foresight.main.budget.endswith("; nobody can tell whether they fit: nodes is forbidden.")
     assert "Deployment" in {write.kind for write in foresight.writes if write.action == "create"}

@@ -149,7 +149,8 @@ def test_an_endpoint_without_a_condition_is_ready() -> None:
     head = {"apiVersion": ENDPOINT_SLICE.api_version, "kind": ENDPOINT_SLICE.name}
     noise = {"annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "2030-01-01T00:00:00Z"}}
     kept = trim({**head, "metadata": {"name": "a", **noise}, "addressType": "IPv4", "ports": [], "endpoints": points})
-    assert kept == {**head, "metadata": {"name": "a"}, "pods": ["a", "b"]}
+    meta = {"name": "a", "labels": {}, "annotations": {}, "ownerReferences": []}
+    assert kept == {**head, "metadata": meta, "pods": ["a", "b"]}
 
 
 def test_a_rollback_waits_for_nobody_and_ends_nothing_that_is_listed() -> None:
@@ -414,3 +415,34 @@ def test_a_service_that_is_deleted_while_its_slices_stay_is_nobodys() -> None:
     service.pop("status", None)
     cluster.put(service)
     assert cluster.world().endpoints == {}, "the garbage collector is about to take its Services"
+
+
+@pytest.mark.parametrize(
+    "owners",
+    [
+        [],
+        [{"kind": "Job", "uid": "a-job", "controller": True}],
+        [{"kind": "ReplicaSet", "uid": "another", "controller": True}],
+        [{"kind": "ReplicaSet", "uid": "without the label", "controller": True}],
+    ],
+    ids=["nobody's", "a Job's", "another Deployment's", "an unknown ReplicaSet's"],
+)
+def test_a_pod_that_only_has_the_labels_of_a_revision_is_no_pod_of_it(owners: list[dict[str, Any]]) -> None:
+    cluster = Cluster(manifest(minReplicas=1))
+    cluster.settle()
+    revision = cluster.decision().wanted
+    deployment = {"kind": "Deployment", "uid": "of another", "controller": True}
+    meta: dict[str, Any] = {"name": "another", "namespace": KEY.namespace, "uid": "another", "resourceVersion": "1"}
+    meta |= {"labels": {names.LABEL_SERVICE: KEY.name}, "ownerReferences": [deployment]}
+    cluster.store.put({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": meta})
+    cluster.pod(revision, 0, ready=True)
+    ref = Ref(POD, f"{revision}-0")
+    genuine = cluster.objects[ref]["metadata"]["ownerReferences"]
+    cluster.objects[ref]["metadata"]["ownerReferences"] = owners
+    cluster.put(cluster.objects[ref])
+    cluster.settle()
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    cluster.objects[ref]["metadata"]["ownerReferences"] = genuine
+    cluster.put(cluster.objects[ref])
+    cluster.settle()
+    assert cluster.condition("Ready")[0] != "Unknown"

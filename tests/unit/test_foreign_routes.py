@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
+from conch.events.intake import Intake, listing
 from conch.observe import Gateways, Store, routes
 from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.observe.routes import ForeignRoutes, Route, find_route_conflict, read_route
 from conch.queue import WorkQueue
-from conch.watch import UNSELECTED, Intake, kopf_settings
 from conch_contract import names
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
 
@@ -244,11 +244,13 @@ def test_what_is_kept_follows_the_routes() -> None:
     assert kept.put(body(path("/v2/models"), hostnames=("a.org",), version=4)) == {NAME, "a.org"}
     assert kept.at([NAME]) == []
     assert not kept.put(body(path("/shop"), name="other"))
-    assert kept.uids() == {"uid-shop"}
-    assert not kept.evict(frozenset({"uid-other"}))
+    assert not kept.retain("", frozenset({"uid-shop"}), 9), "it lists the only route that is kept"
+    assert not kept.retain("elsewhere", frozenset(), 9)
+    assert not kept.retain("", frozenset(), 3), "the route is newer than the list"
     assert kept.put(body(path("/v2/models", headers=BETA), hostnames=("a.org",), version=5)) == {"a.org"}
-    assert not kept.uids()
-    assert not kept.discard(body(version=5))
+    assert not kept.discard(body(version=5)), "it was not kept"
+    assert kept.put(body(path("/v2/models"), version=6))
+    assert kept.retain("team-a", frozenset(), 6) == {NAME}
 
 
 def test_a_route_that_a_service_controls_is_not_foreign() -> None:
@@ -256,14 +258,13 @@ def test_a_route_that_a_service_controls_is_not_foreign() -> None:
     kept = ForeignRoutes()
     assert kept.put(body(path("/v2/models")))
     assert kept.put(body(path("/v2/models"), version=2, ownerReferences=[owner])), "a service has adopted it"
-    assert not kept.uids()
+    assert kept.at([NAME]) == []
     assert kept.put(body(path("/v2/models"), version=3)), "its service was deleted, and it was not"
 
 
 def test_routes_are_watched_without_a_label() -> None:
-    selectors = kopf_settings().watching.label_selectors
-    assert not {(kind.group, kind.plural) for kind in UNSELECTED} & set(selectors)
-    assert (DEPLOYMENT.group, DEPLOYMENT.plural) in selectors
+    assert listing(HTTP_ROUTE).labels == ""
+    assert listing(DEPLOYMENT).labels == names.LABEL_SERVICE
 
 
 async def test_a_foreign_route_wakes_who_claims_its_hostname_when_it_changes() -> None:

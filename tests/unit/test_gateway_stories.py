@@ -228,7 +228,7 @@ def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no
     assert cluster.status.rollout.reason == "Paused", "a rollout is not held up"
     assert cluster.store.hostnames.others(ServiceKey("another", "magika")).keys() == {KEY}
 
-    cluster.store.discard({**other, "metadata": other["metadata"]})
+    cluster.store.discard({**other, "metadata": {**other["metadata"], "resourceVersion": "9"}})
     cluster.settle()
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Kind, ServiceKey
+from conch.events.intake import Intake, services_at
 from conch.observe import Gateways, Store, gateways
 from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.queue import WorkQueue
 from conch.traffic import gateway
-from conch.watch import Intake, services_at
 from conch_contract import names
 from tests.unit.simulation import manifest
 
@@ -100,10 +100,10 @@ def test_an_audit_forgets_what_was_deleted_in_the_dark() -> None:
     seen = Gateways()
     seen.put(public())
     seen.put(envoy())
-    assert seen.uids(GATEWAY) == {"uid-public"}
-    assert seen.evict(GATEWAY_CLASS, frozenset()) == frozenset()
-    assert seen.evict(GATEWAY_CLASS, frozenset({"uid-envoy"})) == {PUBLIC}
-    assert seen.evict(GATEWAY, frozenset({"uid-public"})) == {PUBLIC}
+    assert seen.retain(GATEWAY_CLASS, frozenset({"uid-envoy"}), 9) == frozenset()
+    assert seen.retain(GATEWAY_CLASS, frozenset(), 0) == frozenset(), "the class is newer than the list"
+    assert seen.retain(GATEWAY_CLASS, frozenset(), 9) == {PUBLIC}
+    assert seen.retain(GATEWAY, frozenset(), 9) == {PUBLIC}
 
 
 async def test_who_names_a_gateway_is_queued_by_a_change_once_all_is_listed() -> None:

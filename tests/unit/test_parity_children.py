@@ -101,7 +101,7 @@ WARMUP = {**FAILED, "metadata": {"uid": "warm", "labels": {names.LABEL_REVISION:
 def ended(message: str, owner: str = "job", code: int = 0) -> dict[str, Any]:
     """Return the pod of a Job that ended."""
     state = {"terminated": {"exitCode": code, "reason": "Completed", "message": message}}
-    meta = {"name": "p", "labels": {names.LABEL_PARITY: "m-1"}, "ownerReferences": [{"uid": owner}]}
+    meta = {"name": "p", "labels": {names.LABEL_PARITY: "m-1"}, "ownerReferences": [{"uid": owner, "controller": True}]}
     status = {"phase": "Succeeded", "containerStatuses": [{"name": names.PARITY_CONTAINER, "state": state}]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "status": status}
 

@@ -64,7 +64,7 @@ def end(cluster: Cluster, of: Ref, label: str, container: str, message: str) -> 
                 "name": f"{of.name}-x",
                 "namespace": KEY.namespace,
                 "labels": {names.LABEL_SERVICE: KEY.name, label: revision},
-                "ownerReferences": [{"kind": "Job", "name": of.name, "uid": owner["metadata"]["uid"]}],
+                "ownerReferences": [{"kind": "Job", "uid": owner["metadata"]["uid"], "controller": True}],
             },
             "status": {"phase": "Succeeded", "containerStatuses": [{"name": container, "state": state}]},
         }

@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conch.api.kinds import CONFIG_MAP, Ref, ServiceKey
+from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY
+from conch.events.intake import Intake
 from conch.observe import Store
+from conch.queue import WorkQueue
 from conch_contract import names
 
 KEY = ServiceKey("demo", "magika")
@@ -22,7 +25,8 @@ def child(version: int, uid: str = "u1", text: str = "") -> dict[str, Any]:
             "namespace": "demo",
             "uid": uid,
             "resourceVersion": str(version),
-            "labels": {names.LABEL_SERVICE: "magika"},
+            "labels": {names.LABEL_SERVICE: "magika", LABEL_MANAGED_BY: "conch"},
+            "annotations": {ANNOTATION_APPLIED_HASH: "0"},
             "managedFields": [{"manager": "conch"}],
         },
         "data": {"text": text},
@@ -67,12 +71,65 @@ def test_a_late_event_does_not_bring_the_dead_back() -> None:
     assert text(store) == "reborn"
 
 
-def test_an_audit_forgets_what_was_deleted_in_the_dark() -> None:
+def test_a_list_forgets_what_was_deleted_unseen() -> None:
     store = Store()
-    store.put(child(1))
-    assert store.evict(CONFIG_MAP, frozenset()) == set()
-    assert store.evict(CONFIG_MAP, store.uids(CONFIG_MAP)) == {KEY}
+    store.put(child(5))
+    assert store.retain(CONFIG_MAP, "", frozenset({"u1"}), 9) == set()
+    assert store.retain(CONFIG_MAP, "another", frozenset(), 9) == set(), "a list of another namespace has no say"
+    assert store.retain(CONFIG_MAP, "demo", frozenset(), 4) == set(), "the object is newer than the list"
+    assert store.retain(CONFIG_MAP, "demo", frozenset(), 5) == {KEY}
     assert text(store) is None
+    assert store.put(child(5)) is None, "its last event, which came late"
+
+
+def test_of_what_only_has_the_label_the_owner_is_kept_and_nothing_else() -> None:
+    store = Store()
+    body = child(1, text="x" * 1_000_000)
+    body["metadata"] |= {"annotations": {"a": "b" * 200_000}, "labels": {names.LABEL_SERVICE: "magika", "team": "a"}}
+    body["metadata"]["ownerReferences"] = [
+        {"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "1"},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "name": "b", "uid": "2", "controller": True},
+    ]
+    assert store.put(body) == KEY
+    kept = store.get(KEY, REF)
+    assert kept is not None
+    assert "data" not in kept
+    assert [owner["name"] for owner in kept["metadata"]["ownerReferences"]] == ["b"]
+    assert kept["metadata"]["labels"] == {names.LABEL_SERVICE: "magika"}
+    assert kept["metadata"]["annotations"] == {}
+
+
+def large(number: int, mebibytes: float, service: str = "magika", version: int = 1) -> dict[str, Any]:
+    """Return a ConfigMap of a service."""
+    body = labelled(child(version, uid=f"large-{number}", text="x" * round(mebibytes * 2**20)), service, service)
+    body["metadata"]["name"] = f"large-{number}"
+    return body
+
+
+def test_what_is_kept_of_a_namespace_is_bounded_and_each_service_adds_to_it() -> None:
+    store = Store()
+    for number in range(20):
+        store.put(large(number, 1))
+    assert [ref.name for ref in store.cut(KEY)] == ["large-15", "large-16", "large-17", "large-18", "large-19"]
+    kept = store.get(KEY, Ref(CONFIG_MAP, "large-15"))
+    assert kept is not None
+    assert "data" not in kept
+    assert kept["metadata"]["ownerReferences"] == large(15, 0)["metadata"]["ownerReferences"]
+    store.discard(large(0, 1, version=2))
+    assert store.put(large(15, 1)) == KEY, "it is read again, and there is room now"
+    assert Ref(CONFIG_MAP, "large-15") not in store.cut(KEY)
+    assert not store.put(large(15, 1))
+    service = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "spec": {}}
+    for name in ("a", "b"):
+        store.put({**service, "metadata": {"name": name, "namespace": "demo", "uid": name, "resourceVersion": "1"}})
+    store.put(large(16, 1))
+    store.put(large(17, 1))
+    store.put(large(18, 1))
+    assert [ref.name for ref in store.cut(KEY)] == ["large-18", "large-19"]
+    elsewhere = large(20, 1)
+    elsewhere["metadata"]["namespace"] = "elsewhere"
+    store.put(elsewhere)
+    assert not store.cut(ServiceKey("elsewhere", "magika"))
 
 
 @given(st.permutations([1, 2, 3, 4, 5, 5, 3]))
@@ -97,6 +154,33 @@ def test_an_object_that_lost_its_label_and_has_it_again_is_there_again() -> None
     assert store.put(child(2, text="late")) is None
     assert store.put(child(3, text="a")) == KEY
     assert text(store) == "a"
+
+
+def test_an_object_that_has_its_label_again_stays_though_the_loss_is_reported_later() -> None:
+    store = Store()
+    store.put(child(1, text="a"))
+    assert store.put(child(3, text="b")) == KEY  # by the answer to the write that restored the label
+    assert store.discard(child(2, text="a")) is None
+    assert text(store) == "b"
+    assert store.discard(child(4)) == KEY, "and it is deleted like any other"
+
+
+def test_a_late_event_moves_no_object_back() -> None:
+    store, other = Store(), ServiceKey("demo", "other")
+    store.put(labelled(child(3), "magika"))
+    assert store.put(labelled(child(2), "other")) is None
+    assert store.get(other, REF) is None
+    assert store.get(KEY, REF) is not None
+
+
+async def test_both_services_are_queued_when_an_object_comes_to_name_the_other() -> None:
+    store, queue = Store(), WorkQueue()
+    intake = Intake(store, None, queue)
+    intake.take(labelled(child(1), "magika"))
+    assert await queue.get() == KEY
+    queue.done(KEY)
+    intake.take(labelled(child(2), "other"))
+    assert {await queue.get(), await queue.get()} == {KEY, ServiceKey("demo", "other")}
 
 
 def test_an_object_belongs_to_its_controller_whatever_its_label_says() -> None:

@@ -47,7 +47,7 @@ def end(cluster: Cluster, revision: str, report: WarmupReport) -> None:
                 "name": f"left-{revision}-warmup-x",  # not taken with the Deployment
                 "namespace": KEY.namespace,
                 "labels": {names.LABEL_SERVICE: KEY.name, names.LABEL_WARMUP: revision},
-                "ownerReferences": [{"kind": "Job", "name": f"{revision}-warmup", "uid": owner}],
+                "ownerReferences": [{"kind": "Job", "name": f"{revision}-warmup", "uid": owner, "controller": True}],
             },
             "status": {"phase": "Succeeded", "containerStatuses": [{"name": names.WARMUP_CONTAINER, "state": ended}]},
         }

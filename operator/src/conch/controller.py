@@ -1,27 +1,28 @@
-"""Start-up: kopf watches and hands over, a Lease says who acts, workers work.
+"""Start-up: events come in, a Lease says who acts, workers work.
 
-The kopf handlers only feed the stores and add keys to the queue (watch.py). The first event that kopf lets through
-starts the workers: all kinds are listed by then, so no reconcile ever sees half a world.
+Event handlers only feed the stores and add keys to the queue (`events`). Workers start once all kinds are listed, so no
+reconcile ever sees a part of a service.
 """
 
 import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
-import kopf
 import structlog
 from prometheus_client import REGISTRY
 
 from conch import ending, logs
-from conch.api.kinds import ADD_ONS, GATEWAYS, INFERENCE_SERVICE, LEASE, SCALED_OBJECT, WATCHED, Kind, kind_of
+from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, LEASE, SCALED_OBJECT, WATCHED, Kind, kind_of
+from conch.blocking import blocking_reported
 from conch.claims import Claims
 from conch.contests import Contests
 from conch.desire import Images
-from conch.ending import StartAgainError, end_by_signal
+from conch.ending import end_by_signal
+from conch.events.intake import Intake
 from conch.nesting import allow_deep_objects
 from conch.observe import Gateways, Store
 from conch.observe.capacity import Capacity
@@ -30,20 +31,15 @@ from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
 from conch.signals import Agents, Capacities, Gauges, Installations, Warnings
-from conch.telemetry import Health, Phases, serve
-from conch.watch import Intake, audit, run_kopf, watch
+from conch.telemetry import Health, Phases, Tasks, serve
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
 from conch.write.leader import Election
 
-# How often a cluster that lacks an API is asked whether it has come.
-DISCOVERY_SECONDS: Final = 30
 _log = structlog.get_logger("conch")
 
 
-async def act(
-    settings: Settings, server: Server, store: Store, queue: WorkQueue, take_signals: Callable[[], None]
-) -> None:
+async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue) -> None:
     """Watch and work until cancelled."""
 
     def seen(body: Mapping[str, Any]) -> None:
@@ -54,9 +50,10 @@ async def act(
 
     # Where the rights end at namespaces, nobody can tell what Gateways there are.
     gateways = None if settings.namespaces else Gateways()
-    kinds = namespaced_kinds(settings)
-    intake = Intake(store, gateways, queue, kinds)
-    agents, gauges = Agents(queue.add), Gauges(queue.add)
+    kinds = [kind for kind in namespaced_kinds(settings) if kind != INFERENCE_SERVICE]
+    kinds += GATEWAYS if gateways is not None else ()
+    intake = Intake(store, gateways, queue)
+    agents, gauges = Agents(queue.add), Gauges(queue.add, settings.prometheus_servers)
     capacities = Capacities(queue.add, _nobody_looks if settings.namespaces else partial(look_if_it_can, server))
     warnings = Warnings(queue.add, partial(latest_warning, server))
     installations = Installations(queue.add, partial(read_lease, server))
@@ -78,54 +75,29 @@ async def act(
         prometheus=settings.prometheus,
         clock=time.time,
     )
-    registry = kopf.get_default_registry()
-    watch(intake, registry)
-    stop = asyncio.Event()
-    try:
-        # Workers end first: kopf, when it ends, cancels all tasks that are younger than it.
-        async with asyncio.TaskGroup() as watching, asyncio.TaskGroup() as working:
-            for what, late in ADD_ONS.items():  # they ask before kopf does, lest they miss the change
-                if late[0] in kinds:
-                    working.create_task(_begin_anew_with(server, what, late))
-            watching.create_task(run_kopf(registry, settings.namespaces, settings.identity, stop, take_signals))
-            await intake.listed.wait()
+    async with contextlib.AsyncExitStack() as stack:
+        for signal in (agents, gauges, capacities, warnings, installations):
+            stack.push_async_callback(signal.close)
+        stack.callback(queue.close)
+        # Watches stay open: they have connections of their own.
+        watches = await stack.enter_async_context(await Server.connect(connections=0))
+        async with asyncio.TaskGroup() as group:
+            # Services first: how much is kept of their children depends on how many they are.
+            for some in ((INFERENCE_SERVICE,), kinds):
+                informers = intake.informers(watches, some, settings.namespaces)
+                for informer in informers:
+                    group.create_task(informer.run())
+                for informer in informers:
+                    await informer.listed.wait()
+            intake.listed.set()
             _log.info("watching", workers=settings.workers)
             for _ in range(settings.workers):
-                working.create_task(work(queue, reconcile))
-            working.create_task(audit(server, intake, settings.namespaces))
-    finally:
-        stop.set()
-        queue.close()
-        await agents.close()
-        await gauges.close()
-        await capacities.close()
-        await warnings.close()
-        await installations.close()
+                group.create_task(work(queue, reconcile))
 
 
 async def _nobody_looks(namespaces: Iterable[str]) -> Mapping[str, Capacity]:
     """Where the rights end at namespaces, nobody can tell what nodes there are."""
     return dict.fromkeys(namespaces, Capacity(unknown="the operator serves some namespaces only, and lists no nodes"))
-
-
-async def _begin_anew_with(server: Server, what: str, kinds: Sequence[Kind]) -> None:
-    """End the process when an API comes to a cluster that lacked it: kopf learns of kinds at its start.
-
-    Why not kopf's own watch on CRDs: it asks for rights to all of them, and holds megabytes of them.
-    """
-    lacked = False
-    while True:
-        try:
-            served = all([await server.serves(kind) for kind in kinds])
-        except CallError as error:
-            _log.warning("cannot tell whether an API is there", api=what, error=error.message)
-        else:
-            if served and lacked:
-                raise StartAgainError(f"{what} has come to this cluster")
-            if served:
-                return
-            lacked = True
-        await asyncio.sleep(DISCOVERY_SECONDS)
 
 
 def namespaced_kinds(settings: Settings) -> tuple[Kind, ...]:
@@ -141,9 +113,11 @@ async def run(settings: Settings) -> None:
     """
     store, queue, health = Store(), WorkQueue(), Health()
     REGISTRY.register(Phases(store))
+    REGISTRY.register(Tasks(asyncio.get_running_loop()))
     close = await serve(health, settings.probe_port, settings.metrics_port)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(close)
+        stack.enter_context(blocking_reported())
         election = None
         if settings.lease_namespace:
             # A connection of its own: a renewal waits for no other call.
@@ -153,12 +127,12 @@ async def run(settings: Settings) -> None:
             )
         write_seconds = election.seconds_left if election else None
         server = await stack.enter_async_context(await Server.connect(write_seconds=write_seconds))
-        take_signals = end_by_signal()
+        end_by_signal()
 
         async def leading() -> None:
             health.good("leading")
             _log.info("leading", identity=settings.identity)
-            await act(settings, server, store, queue, take_signals)
+            await act(settings, server, store, queue)
 
         try:
             await check_permissions(

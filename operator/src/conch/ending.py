@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -69,18 +69,10 @@ async def finish(work: Coroutine[Any, Any, T], seconds: float) -> T:
         raise
 
 
-def end_by_signal() -> Callable[[], None]:
-    """Cancel the calling task on SIGTERM or SIGINT; return a function that takes the two signals again.
-
-    Kopf takes both for itself when it starts, and knows nothing of what else has to end.
-    """
+def end_by_signal() -> None:
+    """Cancel the calling task on SIGTERM or SIGINT."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is None:
         raise RuntimeError("no task calls this")
-
-    def take() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
-
-    take()
-    return take
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)

@@ -1,4 +1,4 @@
-"""Logs: JSON lines, or colours for a person; ours and kopf's alike, with the service as context."""
+"""Logs: JSON lines, or colours for a person, with the service as context."""
 
 import logging
 import sys
@@ -37,6 +37,4 @@ def configure(form: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # kopf tells of every event that it hands on; ours are told by the reconcile that they cause.
-    for chatty in ("kopf.objects", "kopf._core.reactor", "aiohttp.access"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

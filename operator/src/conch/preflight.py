@@ -1,10 +1,11 @@
 """Preflight: a process becomes Ready, and replaces one that works, only when it can list what it watches and can lead.
 
-Kopf retries a list that is forbidden for a minute, and then ends the process with a traceback.
+A list that is forbidden is tried again and again: a process that replaces one that works would do nothing for good.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -29,7 +30,7 @@ async def check_permissions(
     cluster_kinds: Iterable[Kind] = (),
     calls: Iterable[tuple[Kind, Callable[[], Awaitable[object]]]] = (),
 ) -> None:
-    """Return when every request has succeeded; retry them, except where a permission is missing.
+    """Return when every request has succeeded; retry those that have not, except where a permission is missing.
 
     Args:
         server: the connection whose permissions count.
@@ -42,19 +43,20 @@ async def check_permissions(
     Raises:
         CallError: a permission is missing. The message names the kinds and the remedy.
     """
-    targets = [(kind, namespace) for kind in kinds for namespace in namespaces or ("",)]
-    targets += [(kind, "") for kind in cluster_kinds]
-    calls = tuple(calls)
+    checks: list[tuple[Kind, Callable[[], Awaitable[object]]]] = [
+        (kind, partial(_check_list, server, kind, namespace)) for kind in kinds for namespace in namespaces or ("",)
+    ]
+    checks += [(kind, partial(_check_list, server, kind, "")) for kind in cluster_kinds]
+    checks += calls
     while True:
-        checks = [(kind, _error_of(_check_list(server, kind, namespace))) for kind, namespace in targets]
-        checks += [(kind, _error_of(call())) for kind, call in calls]
-        errors = await asyncio.gather(*(check for _, check in checks))
+        errors = await asyncio.gather(*(_error_of(check()) for _, check in checks))
         failed = [(kind, error) for (kind, _), error in zip(checks, errors, strict=True) if error is not None]
         if not failed:
             return
         message = _sentence(failed, namespaces)
         if forbidden := [error for _, error in failed if error.code == _FORBIDDEN]:
             raise CallError(_FORBIDDEN, forbidden[0].reason, message)
+        checks = [check for check, error in zip(checks, errors, strict=True) if error is not None]
         retry = max(_RETRY_SECONDS, *(error.retry_after or 0.0 for _, error in failed))
         health.hindered(f"waiting: {message}")
         _log.warning("waiting", error=message, retry_seconds=retry)

@@ -1,10 +1,9 @@
 """A work queue of keys: coalescing, fair, delayed, with backoff.
 
-Why our own: kopf hands each event to a handler at once; client-go's workqueue is what every controller
-stands on, and Python has no counterpart. The rules are client-go's (`util/workqueue`): a key is worked
-on by one worker at a time; a key added while it is worked on is worked on once more afterwards; a key
-added twice before that is worked on once. Fairness is ours: namespaces take turns, so that one
-tenant's two thousand services do not stand before another's edit.
+Why our own: client-go's workqueue is what every controller stands on, and Python has no counterpart. The rules are
+client-go's (`util/workqueue`): a key is worked on by one worker at a time; a key added while it is worked on is worked
+on once more afterwards; a key added twice before that is worked on once. Fairness is ours: namespaces take turns, so
+that one tenant's two thousand services do not stand before another's edit.
 
 Nothing here knows Kubernetes, and time comes from the event loop alone.
 """

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from conch.api import Status
 from conch.api.kinds import INFERENCE_SERVICE, Ref, ServiceKey
@@ -37,6 +38,10 @@ from conch.observe.managers import find_managers
 from conch.plan import LASTING, Action, Apply, Change, Refusal, Step, plan, unwritten
 from conch.signals import Agents, Capacities, Gauges, Warnings
 from conch.write import CallError, EventWriter, Writer
+
+# Objects that were not kept for want of space are read again, so many at a time: no event reports that there is space.
+_READ_AGAIN: Final = 20
+_READ_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,7 @@ class Reconciler:
         if world is None:
             return Outcome()
         if isinstance(world, Unreadable):
-            unreadable = tell_unreadable(world, self.clock())
-            there = await self._tell(key, world.uid, Status.lenient(world.status), unreadable)
-            return Outcome(wait=self._status_due_in(key, unreadable) if there else None)
+            return await self._report_unreadable(key, world)
         world = world.told(self.agents.ask(key, pods_to_ask(world)))
         world = world.with_warnings(self.warnings.ask(key, find_stuck_objects(world)))
         world = world.with_measured(self.gauges.ask(key, world.pods, to_measure(world)))
@@ -112,6 +115,16 @@ class Reconciler:
             return Outcome()
         waits = (decision.wait, deferral.wait, self._status_due_in(key, status))
         return Outcome(wait=min((wait for wait in waits if wait is not None), default=None), refusals=tuple(refusals))
+
+    async def _report_unreadable(self, key: ServiceKey, service: Unreadable) -> "Outcome":
+        """Report why a service is not decided on, and read again what was not kept."""
+        status = tell_unreadable(service, self.clock())
+        if not await self._tell(key, service.uid, Status.lenient(service.status), status):
+            return Outcome()
+        for ref in service.cut[:_READ_AGAIN]:
+            await self.writer.read(key, ref)
+        due = self._status_due_in(key, status)
+        return Outcome(wait=_READ_SECONDS if service.cut and due is None else due)
 
     async def _name_managers(self, key: ServiceKey, contest: Contest) -> Contest:
         """Return a contest with the field managers of the other writers, which are read once."""

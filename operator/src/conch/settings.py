@@ -23,6 +23,7 @@ class Settings:
     pull_policy: str  # CONCH_IMAGE_PULL_POLICY of serving pods: IfNotPresent
     metrics_api: MetricsApi  # CONCH_METRICS_API, who tells autoscalers of Triton: builtin
     prometheus: str  # CONCH_PROMETHEUS, the URL at which KEDA asks about Triton: none
+    prometheus_servers: tuple[str, ...]  # CONCH_PROMETHEUS_SERVERS, hosts that gates may name, by commas: any
     namespaces: tuple[str, ...]  # CONCH_NAMESPACES, by commas: all
     log_format: str  # CONCH_LOG_FORMAT: json, or console
     log_level: str  # CONCH_LOG_LEVEL: info
@@ -53,6 +54,7 @@ class Settings:
             pull_policy=choice(environ, "CONCH_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
             metrics_api=choice(environ, "CONCH_METRICS_API", get_args(MetricsApi)),
             prometheus=_url(environ, "CONCH_PROMETHEUS"),
+            prometheus_servers=listed(environ, "CONCH_PROMETHEUS_SERVERS"),
             namespaces=listed(environ, "CONCH_NAMESPACES"),
             log_format=choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
             log_level=choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),

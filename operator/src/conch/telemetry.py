@@ -1,6 +1,7 @@
 """What the operator tells of itself: /healthz and /readyz for the kubelet, /metrics for Prometheus."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -11,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from conch.api.kinds import INFERENCE_SERVICE, Ref
+from conch.listening import Listener
 from conch.observe import Store
 
 
@@ -49,6 +51,17 @@ class Phases(Collector):
         return [family]
 
 
+class Tasks(Collector):
+    """`conch_tasks`: how many asyncio tasks this process has. It follows the work under way, and does not grow."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Count the tasks."""
+        yield GaugeMetricFamily("conch_tasks", "asyncio tasks of this process.", len(asyncio.all_tasks(self._loop)))
+
+
 async def serve(health: Health, probe_port: int, metrics_port: int) -> Callable[[], Awaitable[object]]:
     """Open the probe and metrics ports on all addresses. Return what closes them."""
 
@@ -61,10 +74,7 @@ async def serve(health: Health, probe_port: int, metrics_port: int) -> Callable[
     probes, metrics = web.Application(), web.Application()
     probes.add_routes([web.get("/healthz", alive), web.get("/readyz", ready)])
     metrics.add_routes([web.get("/metrics", make_aiohttp_handler(REGISTRY))])
-    runners = []
-    for app, port in ((probes, probe_port), (metrics, metrics_port)):
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, None, port).start()
-        runners.append(runner)
-    return lambda: asyncio.gather(*(runner.cleanup() for runner in runners))
+    async with contextlib.AsyncExitStack() as stack:
+        for app, port in ((probes, probe_port), (metrics, metrics_port)):
+            await stack.enter_async_context(Listener(app, port))
+        return stack.pop_all().aclose

@@ -47,6 +47,7 @@ BACKEND_TRAFFIC_POLICY: Final = Kind(
 )
 GATEWAY: Final = Kind("gateway.networking.k8s.io", "v1", "Gateway", "gateways")
 GATEWAY_CLASS: Final = Kind("gateway.networking.k8s.io", "v1", "GatewayClass", "gatewayclasses")
+REPLICA_SET: Final = Kind("apps", "v1", "ReplicaSet", "replicasets")
 POD: Final = Kind("", "v1", "Pod", "pods")
 ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
 EVENT: Final = Kind("events.k8s.io", "v1", "Event", "events")
@@ -57,8 +58,8 @@ LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 API_SERVICE: Final = Kind("apiregistration.k8s.io", "v1", "APIService", "apiservices")
 METRIC: Final = Kind("custom.metrics.k8s.io", "v1beta2", "MetricValueList", '"*"')  # whatever the object and metric
 
-# What a service owns. Pods are its own through the Deployment, and EndpointSlices through the Service; Conch only
-# looks at them.
+# What a service owns. ReplicaSets and pods are its own through the Deployment, and EndpointSlices through the Service;
+# Conch only reads them.
 CHILDREN: Final = (
     CONTROLLER_REVISION,
     CONFIG_MAP,
@@ -72,18 +73,14 @@ CHILDREN: Final = (
 )
 # One object for the predictor and all variants together.
 SHARED: Final = frozenset({HTTP_ROUTE, BACKEND_TRAFFIC_POLICY})
-WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, POD, ENDPOINT_SLICE)
+WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, REPLICA_SET, POD, ENDPOINT_SLICE)
+METADATA_ONLY: Final = frozenset({REPLICA_SET})  # of which nothing else is watched
 # A child where KEDA drives the pods, and watched only there. Its name is its autoscaler's, so one follows the other.
 SCALERS: Final = (AUTOSCALER, SCALED_OBJECT)
 # Nobody's children: services name them. A GatewayClass is of the cluster, not of a namespace.
 GATEWAYS: Final = (GATEWAY, GATEWAY_CLASS)
-# APIs that a cluster may lack, because they are installed apart from Conch.
-ADD_ONS: Final[Mapping[str, tuple[Kind, ...]]] = {
-    "the Gateway API": (HTTP_ROUTE, *GATEWAYS),
-    "Envoy Gateway": (BACKEND_TRAFFIC_POLICY,),
-    "KEDA": (SCALED_OBJECT,),
-}
-OPTIONAL: Final = frozenset(kind for kinds in ADD_ONS.values() for kind in kinds)
+# Of APIs that a cluster may lack, because they are installed apart from Conch.
+OPTIONAL: Final = frozenset({HTTP_ROUTE, *GATEWAYS, BACKEND_TRAFFIC_POLICY, SCALED_OBJECT})
 
 _BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, SCALED_OBJECT, *GATEWAYS, EVENT, LEASE)}
 

@@ -73,7 +73,7 @@ def _ready_pods(revisions: Sequence[RevisionStatus]) -> str:
 
 def tell_unreadable(service: Unreadable, now: float) -> Status:
     """Return the status of a service that cannot be read: what served goes on serving, and is told as before."""
-    return stalled(Status.lenient(service.status), service.generation, "SpecUnreadable", service.message, now)
+    return stalled(Status.lenient(service.status), service.generation, service.reason, service.message, now)
 
 
 def stalled(before: Status, generation: int, reason: str, message: str, now: float) -> Status:

@@ -24,7 +24,9 @@ ALLOWED_SECONDS: Final = 60.0
 REFUSED_SECONDS: Final = 10.0
 ANONYMOUS: Final = "system:anonymous"
 AUTHENTICATED: Final = "system:authenticated"
-_REMEMBERED: Final = 4096  # answers
+_REMEMBERED: Final = 4096  # answers of each kind
+# Tokens that are under review at a time: a client may send any number of invented ones.
+_REVIEWS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ class FrontProxy:
             ),
         )
 
+    def is_named(self, common_name: str | None) -> bool:
+        """Whether the certificate by which a peer proved itself is the front proxy's; None: it brought none."""
+        return common_name is not None and (not self.names or common_name in self.names)
+
     def user(self, common_name: str | None, headers: "Headers") -> User | None:
         """Return whom the front proxy speaks for; None if it is not the front proxy, or names nobody.
 
@@ -76,7 +82,7 @@ class FrontProxy:
             common_name: of the certificate by which the peer proved itself to `authority`; None if it did not.
             headers: all values, by name in lower case.
         """
-        if common_name is None or (self.names and common_name not in self.names):
+        if not self.is_named(common_name):
             return None
         name = next((values[0] for header in self.user_headers if (values := headers.get(header.lower()))), "")
         if not name:
@@ -96,6 +102,11 @@ class FrontProxy:
 
 
 Headers = Mapping[str, list[str]]
+_Answers = dict[object, tuple[float, Any]]  # until when an answer holds, and the answer
+
+
+class BusyError(Exception):
+    """As many tokens as may be are under review."""
 
 
 class Access:
@@ -104,16 +115,20 @@ class Access:
     def __init__(self, server: Server, clock: Callable[[], float] = time.monotonic) -> None:
         self._server = server
         self._clock = clock
-        self._known: dict[object, tuple[float, Any]] = {}
+        # Apart: invented tokens take no place from the rights.
+        self._tokens: _Answers = {}
+        self._rights: _Answers = {}
+        self._reviews = 0
 
     async def who(self, token: str) -> User | None:
         """Return whose token it is; None if nobody's.
 
         Raises:
             CallError: the API server does not tell.
+            BusyError: too many tokens are under review.
         """
         known_by = hashlib.sha256(token.encode()).digest()  # a token itself is kept nowhere
-        user: User | None = await self._remember(("token", known_by), lambda: self._who(token))
+        user: User | None = await self._remember(self._tokens, known_by, lambda: self._who(token))
         return user
 
     async def may(self, user: User, attributes: Mapping[str, str], *, path: str = "") -> bool:
@@ -123,23 +138,29 @@ class Access:
             CallError: the API server does not tell.
         """
         about = (user, tuple(sorted(attributes.items())), path)
-        allowed: bool = await self._remember(about, lambda: self._may(user, attributes, path))
+        allowed: bool = await self._remember(self._rights, about, lambda: self._may(user, attributes, path))
         return allowed
 
-    async def _remember(self, about: object, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def _remember(self, known: _Answers, about: object, ask: Callable[[], Awaitable[Any]]) -> Any:
         now = self._clock()
-        until, answer = self._known.get(about, (0.0, None))
+        until, answer = known.get(about, (0.0, None))
         if now < until:
             return answer
         answer = await ask()
-        if len(self._known) >= _REMEMBERED:
-            self._known = {key: one for key, one in self._known.items() if one[0] > now}
-        if len(self._known) < _REMEMBERED:
-            self._known[about] = now + (ALLOWED_SECONDS if answer else REFUSED_SECONDS), answer
+        known.pop(about, None)
+        while len(known) >= _REMEMBERED:
+            del known[next(iter(known))]  # the oldest
+        known[about] = now + (ALLOWED_SECONDS if answer else REFUSED_SECONDS), answer
         return answer
 
     async def _who(self, token: str) -> User | None:
-        status = await self._review(TOKEN_REVIEW, {"token": token})
+        if self._reviews >= _REVIEWS:
+            raise BusyError
+        self._reviews += 1
+        try:
+            status = await self._review(TOKEN_REVIEW, {"token": token})
+        finally:
+            self._reviews -= 1
         if not status.get("authenticated"):
             return None
         told = status["user"]

@@ -3,17 +3,17 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import kopf
 import structlog
-from aiohttp import web
 
 from conch import ending, logs
 from conch.api.kinds import CONFIG_MAP, POD, Ref
+from conch.blocking import blocking_reported
 from conch.ending import StartAgainError, end_by_signal
+from conch.events.informer import Cache, Informer
+from conch.listening import Listener
 from conch.metrics.access import Access, FrontProxy
 from conch.metrics.pods import Pods
 from conch.metrics.registration import Registration
@@ -24,8 +24,8 @@ from conch.nesting import allow_deep_objects
 from conch.preflight import check_permissions
 from conch.settings import SettingsError
 from conch.telemetry import Health, serve
-from conch.watch import AUDIT_SECONDS, alive, run_kopf, watch_kind
 from conch.write import CallError, Server
+from conch.write.lists import Listing
 from conch_contract import names
 
 AUTHENTICATION: Final = ("kube-system", Ref(CONFIG_MAP, "extension-apiserver-authentication"))
@@ -44,34 +44,24 @@ async def front_proxy(server: Server) -> FrontProxy:
     return FrontProxy.parse((there or {}).get("data") or {})
 
 
-async def answer(settings: MetricsSettings, server: Server, health: Health, take_signals: Callable[[], None]) -> None:
-    """Answer autoscalers until cancelled."""
+async def answer(settings: MetricsSettings, server: Server, watches: Server, health: Health) -> None:
+    """Answer autoscalers until cancelled. `watches` is the connection of the watches, which stay open."""
     proxy = await front_proxy(server)
     context = tls(proxy)
     registration = Registration(server, settings.service, settings.namespace, settings.life, context, health)
     certificate = registration.first()
     pods, scraper = Pods(), Scraper(time.monotonic, settings.window)
-    runner = web.AppRunner(MetricsApi(pods, scraper, Access(server), proxy).app(), access_log=None)
-    await runner.setup()
-    stop = asyncio.Event()
+    listener = Listener(MetricsApi(pods, scraper, Access(server), proxy).app(), settings.port, context)
     try:
-        async with asyncio.TaskGroup() as group:
-            listed = asyncio.Event()
-            registry = kopf.get_default_registry()  # it knows how to log in
-
-            def take(body: Mapping[str, Any], *, gone: bool = False) -> None:
-                (pods.discard if gone else pods.put)(body)
-
-            watch_kind(POD, take, listed, registry)
-            group.create_task(run_kopf(registry, settings.namespaces, settings.identity, stop, take_signals))
-            await web.TCPSite(runner, None, settings.port, ssl_context=context).start()
+        async with listener, asyncio.TaskGroup() as group:
+            for namespace in settings.namespaces or ("",):
+                cache = Cache(pods.put, pods.discard, partial(pods.retain, namespace))
+                informer = Informer(watches, Listing(POD, namespace, names.LABEL_SERVICE), cache)
+                group.create_task(informer.run())
             group.create_task(registration.keep(certificate))
             group.create_task(_prune(pods, scraper))
-            group.create_task(_audit(server, pods, settings.namespaces))
             group.create_task(_begin_anew(server, proxy))
     finally:
-        stop.set()
-        await runner.cleanup()
         await scraper.close()
 
 
@@ -80,16 +70,6 @@ async def _prune(pods: Pods, scraper: Scraper) -> None:
     while True:
         await asyncio.sleep(_PRUNE_SECONDS)
         scraper.forget(pods.uids())
-
-
-async def _audit(server: Server, pods: Pods, namespaces: Sequence[str]) -> None:
-    """Now and then, forget pods whose deletion was told while the watch was broken."""
-    while True:
-        await asyncio.sleep(AUDIT_SECONDS)
-        known = pods.uids()  # before the list: what comes while it is under way is not lost
-        there = await alive(server, POD, names.LABEL_SERVICE, namespaces or ("",))
-        if there is not None:
-            pods.keep(pods.uids() - (known - there))
 
 
 async def _begin_anew(server: Server, proxy: FrontProxy) -> None:
@@ -113,13 +93,14 @@ async def run(settings: MetricsSettings) -> None:
     """
     health = Health()
     close = await serve(health, settings.probe_port, settings.metrics_port)
-    async with await Server.connect() as server:
+    async with await Server.connect() as server, await Server.connect(connections=0) as watches:
         try:
-            take_signals = end_by_signal()
+            end_by_signal()
             calls = [(CONFIG_MAP, partial(front_proxy, server))]
             await check_permissions(server, [POD], settings.namespaces, health, calls=calls)
             health.hindered("not registered yet")
-            await answer(settings, server, health, take_signals)
+            with blocking_reported():
+                await answer(settings, server, watches, health)
         except asyncio.CancelledError:
             _log.info("stopping")
         finally:

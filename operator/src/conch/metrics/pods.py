@@ -1,10 +1,11 @@
 """The serving pods of the cluster, as far as a question can be about them. Fed by a watch."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from conch.api.names import ANNOTATION_MODEL
+from conch.observe.fields import number
 from conch_contract import names
 
 
@@ -19,6 +20,7 @@ class ServingPod:
     ip: str
     model: str  # Triton's name of the model that clients ask for
     ready: bool  # one that is not tells nothing that an autoscaler should act on
+    version: int  # resourceVersion
 
     @property
     def service(self) -> str:
@@ -40,6 +42,7 @@ class ServingPod:
             ready=bool(status.get("podIP"))
             and any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
             and "deletionTimestamp" not in meta,
+            version=number(meta.get("resourceVersion")),
         )
 
 
@@ -54,6 +57,8 @@ class Pods:
         pod = ServingPod.parse(body)
         if names.LABEL_REVISION in pod.labels and pod.service:
             self._by_namespace.setdefault(pod.namespace, {})[pod.uid] = pod
+        else:
+            self.discard(body)
 
     def discard(self, body: Mapping[str, Any]) -> None:
         """Forget a pod that is gone."""
@@ -71,11 +76,20 @@ class Pods:
         """Return the namespaces that have serving pods."""
         return sorted(self._by_namespace)
 
-    def keep(self, uids: Collection[str]) -> None:
-        """Forget all pods but these."""
-        for of in self._by_namespace.values():
-            for uid in [uid for uid in of if uid not in uids]:
-                del of[uid]
+    def retain(self, namespace: str, uids: frozenset[str], version: int) -> None:
+        """Forget the pods that a list does not have: of a namespace, or of all if it is empty.
+
+        Args:
+            namespace: of the list.
+            uids: of the pods in the list.
+            version: of the list; what is newer is not in it.
+        """
+        for name in [name for name in self._by_namespace if namespace in {"", name}]:
+            of = self._by_namespace[name]
+            kept = {uid: pod for uid, pod in of.items() if uid in uids or pod.version > version}
+            self._by_namespace |= {name: kept}
+            if not kept:
+                del self._by_namespace[name]
 
     def uids(self) -> frozenset[str]:
         """Return the uids of all pods."""

@@ -11,8 +11,9 @@ import structlog
 from aiohttp import web
 
 from conch.api.metrics import METRICS_GROUP, TritonMetric
+from conch.listening import trust
 from conch.metrics import answers
-from conch.metrics.access import Access, FrontProxy, User
+from conch.metrics.access import Access, BusyError, FrontProxy, User
 from conch.metrics.pods import Pods, ServingPod
 from conch.metrics.question import ALL, NAMESPACES, PODS, ROOT, SERVICES, Question, question
 from conch.metrics.scraper import Scraper
@@ -71,6 +72,8 @@ class MetricsApi:
             return _status(404, "NotFound", f"the metrics API has no {request.path}")
         except web.HTTPMethodNotAllowed:
             return _status(405, "MethodNotAllowed", "metrics can be read and nothing else")
+        except BusyError:
+            return _status(429, "TooManyRequests", "too many unknown tokens are under review; ask again in a second")
         except CallError as error:
             _log.warning("the API server does not tell who may", error=error.message)
             return _status(503, "ServiceUnavailable", f"the API server does not tell who may ask: {error.message}")
@@ -99,7 +102,10 @@ class MetricsApi:
         headers: dict[str, list[str]] = {}
         for name, value in request.headers.items():
             headers.setdefault(name.lower(), []).append(value)
-        if (user := self.proxy.user(_common_name(request), headers)) is not None:
+        common_name = _common_name(request)
+        if self.proxy.is_named(common_name):
+            trust(request)
+        if (user := self.proxy.user(common_name, headers)) is not None:
             return user
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         return await self.access.who(token.strip()) if scheme.lower() == "bearer" and token.strip() else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, GATEWAYS, Kind, kind_of
-from conch.observe.fields import mappings, number, text
+from conch.observe.fields import mapping, mappings, number, text
 
 
 class GatewayKey(NamedTuple):
@@ -76,18 +76,18 @@ class Gateways:
 
     def discard(self, body: Mapping[str, Any]) -> frozenset[GatewayKey]:
         """Forget a deleted object, unless another of its name has taken its place already."""
-        return self.evict(kind_of(body), frozenset({body["metadata"]["uid"]}))
+        kind, key = kind_of(body), _key(body)
+        known = self._seen[kind].get(key)
+        return self._forget(kind, [key]) if known is not None and known.uid == body["metadata"]["uid"] else _NOBODY
 
-    def evict(self, kind: Kind, gone: frozenset[str]) -> frozenset[GatewayKey]:
-        """Forget the objects of a kind that have these uids."""
-        lost = [key for key, entry in self._seen[kind].items() if entry.uid in gone]
-        for key in lost:
-            del self._seen[kind][key]
+    def retain(self, kind: Kind, uids: frozenset[str], version: int) -> frozenset[GatewayKey]:
+        """Forget the objects of a kind that a list of this version does not have; what is newer is not in it."""
+        seen = self._seen[kind].items()
+        return self._forget(kind, [key for key, each in seen if each.uid not in uids and each.version <= version])
+
+    def _forget(self, kind: Kind, keys: Iterable[GatewayKey]) -> frozenset[GatewayKey]:
+        lost = [key for key in keys if self._seen[kind].pop(key, None) is not None]
         return frozenset(concerned for key in lost for concerned in self._concerned(kind, key))
-
-    def uids(self, kind: Kind) -> frozenset[str]:
-        """The uids of the objects of a kind that are known."""
-        return frozenset(entry.uid for entry in self._seen[kind].values())
 
     def look(self, keys: Iterable[GatewayKey]) -> dict[GatewayKey, SeenGateway]:
         """Return what is known of some Gateways, in their order: those that are not there too."""
@@ -121,9 +121,9 @@ def named_gateways(service: Mapping[str, Any]) -> tuple[GatewayKey, ...]:
     >>> [str(key) for key in named_gateways({"metadata": {"namespace": "demo"}, "spec": {"traffic": traffic}})]
     ['infra/public', 'demo/own']
     """
-    own, traffic = service["metadata"]["namespace"], service["spec"].get("traffic") or {}
-    said = traffic.get("gateways") or ()
-    return tuple(GatewayKey(gateway.get("namespace") or own, gateway["name"]) for gateway in said)
+    own, traffic = service["metadata"]["namespace"], mapping(mapping(service.get("spec")).get("traffic"))
+    named = mappings(traffic.get("gateways"))
+    return tuple(GatewayKey(text(gateway.get("namespace")) or own, text(gateway.get("name"))) for gateway in named)
 
 
 def unsupported(gateways: SeenGateways, feature: str) -> GatewayKey | None:

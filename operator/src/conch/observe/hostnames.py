@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from conch.api.kinds import ServiceKey
-from conch.observe.fields import mapping, mappings
+from conch.observe.fields import mapping, mappings, text
 from conch.observe.gateways import GatewayKey
 
 
@@ -76,11 +76,11 @@ def read_claims(service: Mapping[str, Any]) -> Iterator[Claim]:
     >>> list(read_claims({"metadata": {"namespace": "demo"}, "spec": {"traffic": traffic}}))
     [Claim(gateway=GatewayKey(namespace='demo', name='public'), section='', hostname='a.example.com')]
     """
-    own, traffic = service["metadata"]["namespace"], service["spec"].get("traffic") or {}
-    for gateway in traffic.get("gateways") or ():
-        key = GatewayKey(gateway.get("namespace") or own, gateway["name"])
+    own, traffic = service["metadata"]["namespace"], mapping(mapping(service.get("spec")).get("traffic"))
+    for gateway in mappings(traffic.get("gateways")):
+        key = GatewayKey(text(gateway.get("namespace")) or own, text(gateway.get("name")))
         for hostname in traffic.get("hostnames") or ():
-            yield Claim(key, gateway.get("sectionName") or "", hostname)
+            yield Claim(key, text(gateway.get("sectionName")), hostname)
 
 
 def is_accepted(route: Mapping[str, Any], claim: Claim) -> bool:

@@ -77,6 +77,7 @@ class RouteConflict:
 
 
 class _Entry(NamedTuple):
+    namespace: str
     version: int
     route: Route
 
@@ -98,20 +99,28 @@ class ForeignRoutes:
         before = self.discard(body)
         if route is None:
             return before
-        self._entries[uid] = _Entry(version, route)
+        self._entries[uid] = _Entry(text(meta.get("namespace")), version, route)
         return before | route.hostnames if known is None or known.route != route else _NONE
 
     def discard(self, body: Mapping[str, Any]) -> frozenset[str]:
         """Forget a deleted route."""
-        return self.evict(frozenset({body["metadata"]["uid"]}))
+        return self._forget([body["metadata"]["uid"]])
 
-    def evict(self, gone: frozenset[str]) -> frozenset[str]:
-        """Forget the routes that have these uids."""
-        return _NONE.union(*(self._entries.pop(uid).route.hostnames for uid in gone & self._entries.keys()))
+    def retain(self, namespace: str, uids: frozenset[str], version: int) -> frozenset[str]:
+        """Forget the routes that a list does not have: of a namespace, or of all if it is empty.
 
-    def uids(self) -> frozenset[str]:
-        """The uids of the routes that are kept."""
-        return frozenset(self._entries)
+        Args:
+            namespace: of the list.
+            uids: of the routes in the list.
+            version: of the list; what is newer is not in it.
+        """
+        kept = self._entries.items()
+        listed = [(uid, each) for uid, each in kept if namespace in {"", each.namespace} and each.version <= version]
+        return self._forget([uid for uid, _ in listed if uid not in uids])
+
+    def _forget(self, uids: Iterable[str]) -> frozenset[str]:
+        lost = [entry for uid in uids if (entry := self._entries.pop(uid, None)) is not None]
+        return _NONE.union(*(entry.route.hostnames for entry in lost))
 
     def at(self, hostnames: Sequence[str]) -> list[Route]:
         """Return the routes with any of these hostnames, the oldest first."""

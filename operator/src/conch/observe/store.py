@@ -7,25 +7,39 @@ children are then tens of megabytes, not hundreds; one service is unpacked when 
 
 import json
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
-from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref, ServiceKey, kind_of, ref_of
+from conch.api.kinds import ENDPOINT_SLICE, INFERENCE_SERVICE, POD, REPLICA_SET, Kind, Ref, ServiceKey, kind_of, ref_of
+from conch.observe.fields import labels_of
 from conch.observe.hostnames import Hostnames
-from conch.observe.identity import controlling_service
+from conch.observe.identity import controller_uid, controlling_service, is_orphan
 from conch.observe.routes import ForeignRoutes
-from conch.observe.trim import trim
+from conch.observe.trim import stub, trim
 from conch_contract import names
 
 # How long a deletion is remembered, in entries: late events of the dead must not bring them back.
 _TOMBSTONES: Final = 4096
 
 
+# What is kept of the objects of a namespace, as bytes of JSON: so much, and so much more for each of its services. A
+# service with a hundred revisions has about one MiB. Of what comes beyond it, only the metadata is kept.
+_NAMESPACE_BYTES: Final = 16 << 20
+_SERVICE_BYTES: Final = 1 << 20
+# What the controllers of Kubernetes make does not count: little of each object is kept anyway.
+_UNCOUNTED: Final = frozenset({INFERENCE_SERVICE, REPLICA_SET, POD, ENDPOINT_SLICE})
+
+
+Value = TypeVar("Value")
+
+
 class _Entry(NamedTuple):
     uid: str
     version: int
     packed: bytes
+    size: int  # bytes of JSON that count
+    is_cut: bool  # for want of space, only its metadata is kept
 
 
 class Store:
@@ -34,7 +48,11 @@ class Store:
     def __init__(self) -> None:
         self._worlds: dict[ServiceKey, dict[Ref, _Entry]] = defaultdict(dict)
         self._homes: dict[str, ServiceKey] = {}  # the service of each object, by uid
+        self._sizes: Counter[str] = Counter()  # bytes of JSON that count, by namespace
+        self._services: Counter[str] = Counter()  # by namespace
         self._dead: dict[str, int] = {}  # the last version of what was deleted, by uid
+        # The controllers of ReplicaSets that are gone, by uid: their pods go later than they do.
+        self.past_owners: dict[str, str | None] = {}
         self.hostnames = Hostnames()
         self.routes = ForeignRoutes()
 
@@ -51,25 +69,55 @@ class Store:
         meta = body["metadata"]
         ref = ref_of(body)
         version = int(meta.get("resourceVersion") or 0)
-        known = self._worlds[key].get(ref)
+        known = self._worlds.get(key, {}).get(ref)
         if version <= self._dead.get(meta["uid"], -1) or (known is not None and version < known.version):
             return None
-        if known is not None and known.uid == meta["uid"] and version == known.version:
+        if known is not None and known.uid == meta["uid"] and version == known.version and not known.is_cut:
             return None
+        if (
+            elsewhere := self._worlds.get(self._homes.get(meta["uid"], key), {}).get(ref)
+        ) and elsewhere.version > version:
+            return None  # it has moved to another service since
         moved = self._leave(meta["uid"], ref, key)
-        packed = zlib.compress(json.dumps(trim(body), separators=(",", ":")).encode(), 1)
-        changed = known is None or known.packed != packed
-        self._worlds[key][ref] = _Entry(meta["uid"], version, packed)
+        if known is not None and known.uid != meta["uid"]:
+            self._homes.pop(known.uid, None)
+        entry = self._pack(key, ref, body, known.size if known is not None else 0)
+        changed = known is None or known.packed != entry.packed
+        self._drop(key, ref)
+        self._worlds[key][ref] = entry
+        self._sizes[key.namespace] += entry.size
         if ref.kind == INFERENCE_SERVICE:
+            self._services[key.namespace] += 1
             self.hostnames.put(key, body)
         return moved or (key if changed else None)
+
+    def _pack(self, key: ServiceKey, ref: Ref, body: Mapping[str, Any], freed: int) -> _Entry:
+        """Return what is kept of an object, in the place of one whose bytes are freed."""
+        meta, counts = body["metadata"], ref.kind not in _UNCOUNTED
+        text = _to_json(trim(body) if _is_whole(body) else stub(body))
+        most = _NAMESPACE_BYTES + _SERVICE_BYTES * self._services[key.namespace]
+        is_cut = counts and self._sizes[key.namespace] - freed + len(text) > most
+        if is_cut:
+            text = _to_json(stub(body))
+        packed = zlib.compress(text.encode(), 1)
+        return _Entry(meta["uid"], int(meta.get("resourceVersion") or 0), packed, len(text) if counts else 0, is_cut)
+
+    def _drop(self, key: ServiceKey, ref: Ref) -> _Entry | None:
+        """Forget an object; return what was known of it."""
+        entry = self._worlds.get(key, {}).pop(ref, None)
+        if entry is not None:
+            self._sizes[key.namespace] -= entry.size
+            self._services[key.namespace] -= ref.kind == INFERENCE_SERVICE
+            if ref.kind == REPLICA_SET:
+                _remember(self.past_owners, entry.uid, controller_uid(_unpack(entry)))
+        if not self._worlds.get(key):
+            self._worlds.pop(key, None)
+        return entry
 
     def _leave(self, uid: str, ref: Ref, key: ServiceKey) -> ServiceKey | None:
         """Forget an object where it was, when its label names another service; return the service that it left."""
         before, self._homes[uid] = self._homes.get(uid, key), key
-        if before == key or self._worlds[before].pop(ref, None) is None:
-            return None
-        return before
+        return before if before != key and self._drop(before, ref) is not None else None
 
     def discard(self, body: Mapping[str, Any]) -> ServiceKey | None:
         """Forget a deleted object, unless another of its name has taken its place already.
@@ -81,39 +129,44 @@ class Store:
         key = self._homes.pop(uid, None) or owner_key(body)
         if key is None:
             return None
-        self._dead[uid] = int(body["metadata"].get("resourceVersion") or 0)
-        while len(self._dead) > _TOMBSTONES:
-            del self._dead[next(iter(self._dead))]
+        version = int(body["metadata"].get("resourceVersion") or 0)
         ref = ref_of(body)
-        known = self._worlds[key].get(ref)
+        known = self._worlds.get(key, {}).get(ref)
+        if known is not None and known.uid == uid and known.version > version:
+            self._homes[uid] = key
+            return None  # it lost the label, and has it again
+        self._bury(uid, version)
         if known is None or known.uid != uid:
             return None
-        del self._worlds[key][ref]
+        self._drop(key, ref)
         if ref.kind == INFERENCE_SERVICE:
             self.hostnames.discard(key)
-        if not self._worlds[key]:
-            del self._worlds[key]
         return key
 
-    def uids(self, kind: Kind) -> frozenset[str]:
-        """The uids of the objects of a kind that are known."""
-        worlds = self._worlds.values()
-        return frozenset(entry.uid for world in worlds for ref, entry in world.items() if ref.kind == kind)
+    def _bury(self, uid: str, version: int) -> None:
+        """Remember a deletion."""
+        _remember(self._dead, uid, version)
 
-    def evict(self, kind: Kind, gone: frozenset[str]) -> set[ServiceKey]:
-        """Forget the objects of a kind that have these uids; return whose worlds changed.
+    def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int) -> set[ServiceKey]:
+        """Forget the objects of a kind that a list does not have; return the services to which they belonged.
 
-        For after a lost watch: deletions that fell into the gap are never told.
+        Args:
+            kind: of the list.
+            namespace: of the list; empty: all.
+            uids: of the objects in the list.
+            version: of the list; what is newer is not in it.
         """
         changed: set[ServiceKey] = set()
-        for key, world in list(self._worlds.items()):
-            for ref in [r for r, e in world.items() if r.kind == kind and e.uid in gone]:
-                entry = world.pop(ref)
+        for key in [key for key in self._worlds if namespace in {"", key.namespace}]:
+            for ref, entry in list(self._worlds[key].items()):
+                if ref.kind != kind or entry.uid in uids or entry.version > version:
+                    continue
                 self._homes.pop(entry.uid, None)
-                self._dead[entry.uid] = entry.version
+                self._bury(entry.uid, entry.version)
                 changed.add(key)
                 if kind == INFERENCE_SERVICE:
                     self.hostnames.discard(key)
+                self._drop(key, ref)
         return changed
 
     def services(self) -> Iterator[ServiceKey]:
@@ -122,7 +175,11 @@ class Store:
 
     def objects(self, key: ServiceKey) -> dict[Ref, dict[str, Any]]:
         """Unpack all that is known of a service: itself, its children and its pods."""
-        return {ref: json.loads(zlib.decompress(entry.packed)) for ref, entry in self._worlds.get(key, {}).items()}
+        return {ref: _unpack(entry) for ref, entry in self._worlds.get(key, {}).items()}
+
+    def cut(self, key: ServiceKey) -> list[Ref]:
+        """Return the objects of a service of which, for want of space, only the metadata is kept."""
+        return sorted(ref for ref, entry in self._worlds.get(key, {}).items() if entry.is_cut)
 
     def version(self, key: ServiceKey, ref: Ref) -> int:
         """Return the resourceVersion of an object as last seen; 0 if it is not known."""
@@ -132,7 +189,7 @@ class Store:
     def get(self, key: ServiceKey, ref: Ref) -> dict[str, Any] | None:
         """Unpack one object of a service's world."""
         entry = self._worlds.get(key, {}).get(ref)
-        return json.loads(zlib.decompress(entry.packed)) if entry else None
+        return _unpack(entry) if entry else None
 
 
 def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
@@ -146,3 +203,31 @@ def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
         return ServiceKey(meta["namespace"], meta["name"])
     service = controlling_service(body) or labels.get(names.LABEL_SERVICE)
     return ServiceKey(meta["namespace"], service) if service else None
+
+
+def _is_whole(body: Mapping[str, Any]) -> bool:
+    """Whether more than the metadata of an object is read.
+
+    A user may write the label of a service. What the service neither controls nor has left behind is not its own: that
+    an object has the name, and whose it is, is all that a decision depends on.
+    """
+    service = labels_of(body).get(names.LABEL_SERVICE, "")
+    mine = controlling_service(body) is not None or is_orphan(body, service)
+    return kind_of(body) in _UNCOUNTED or mine
+
+
+def _unpack(entry: _Entry) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(zlib.decompress(entry.packed))
+    return body
+
+
+def _remember(known: dict[str, Value], uid: str, value: Value) -> None:
+    """Remember something of an object that is gone; forget it when many more are gone."""
+    known.pop(uid, None)
+    known[uid] = value
+    while len(known) > _TOMBSTONES:
+        del known[next(iter(known))]
+
+
+def _to_json(body: Mapping[str, Any]) -> str:
+    return json.dumps(body, separators=(",", ":"))

@@ -15,11 +15,14 @@ from conch.api.kinds import (
     INFERENCE_SERVICE,
     JOB,
     POD,
+    REPLICA_SET,
     SCALED_OBJECT,
     Kind,
     kind_of,
 )
+from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY, LABEL_SERVICE_NAME
 from conch.observe.fields import mapping, mappings, text
+from conch_contract import names
 
 _META = (
     "name",
@@ -32,6 +35,21 @@ _META = (
     "creationTimestamp",
     "deletionTimestamp",
 )
+_STUB = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp")
+# What is read of objects that are kept as stubs.
+_STUB_LABELS = frozenset(
+    {
+        LABEL_MANAGED_BY,
+        LABEL_SERVICE_NAME,
+        names.LABEL_PARITY,
+        names.LABEL_REVISION,
+        names.LABEL_SERVICE,
+        names.LABEL_VARIANT,
+        names.LABEL_WARMUP,
+    }
+)
+_STUB_ANNOTATIONS = frozenset({ANNOTATION_APPLIED_HASH})
+_LONGEST = 128  # characters of what Conch or Kubernetes writes there; a longer text is another's
 _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"})
 _CONTAINER_STATUS = ("name", "imageID", "ready", "restartCount", "state", "lastState")
 
@@ -66,7 +84,7 @@ def _item(variant: str) -> str:
 
 def _authors(body: Mapping[str, Any]) -> dict[str, str]:
     """Return who last wrote the predictor, and each variant: its own words, or those that it takes from there."""
-    variants = [variant["name"] for variant in (body.get("spec") or {}).get("variants") or ()]
+    variants = [text(variant.get("name")) for variant in mappings(mapping(body.get("spec")).get("variants"))]
     found = {variant: author_of(body, "", variant) for variant in ("", *variants)}
     return {variant: author for variant, author in found.items() if author}
 
@@ -79,16 +97,26 @@ def trim(body: Mapping[str, Any]) -> dict[str, Any]:
     kind = kind_of(body)
     if kind == INFERENCE_SERVICE and (authors := _authors(body)):
         meta[AUTHORS] = authors
-    kept = {key: value for key, value in body.items() if key not in {"metadata", "status"}}
-    if kind == POD:
-        kept.pop("spec", None)
+    kept = {key: value for key, value in body.items() if key not in {"metadata", "status"}} | {"metadata": meta}
+    if kind in {POD, REPLICA_SET}:
+        kept = stub(body)
     if kind == ENDPOINT_SLICE:
-        meta.pop("annotations", None)  # the time of its last change
-        kept = {field: kept[field] for field in ("apiVersion", "kind")} | {"pods": _ready_endpoints(body)}
+        kept = stub(body) | {"pods": _ready_endpoints(body)}
     read = _STATUS.get(kind)
     if read is not None:
         kept["status"] = read(body.get("status") or {})
-    return {**kept, "metadata": meta}
+    return kept
+
+
+def stub(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the name and the owner of an object, and nothing else: little, however large the object."""
+    meta = mapping(body.get("metadata"))
+    kept = {key: meta[key] for key in _STUB if key in meta}
+    for field, read in (("labels", _STUB_LABELS), ("annotations", _STUB_ANNOTATIONS)):
+        there = mapping(meta.get(field))
+        kept[field] = {name: there[name] for name in read & there.keys() if len(text(there[name])) <= _LONGEST}
+    controllers = [owner for owner in mappings(meta.get("ownerReferences")) if owner.get("controller")]
+    return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": kept | {"ownerReferences": controllers}}
 
 
 def _ready_endpoints(body: Mapping[str, Any]) -> list[str]:
@@ -99,7 +127,8 @@ def _ready_endpoints(body: Mapping[str, Any]) -> list[str]:
     endpoints = (
         point for point in mappings(body.get("endpoints")) if mapping(point.get("conditions")).get("ready") is not False
     )
-    return sorted({uid for point in endpoints if (uid := text(mapping(point.get("targetRef")).get("uid")))})
+    uids = {text(mapping(point.get("targetRef")).get("uid")) for point in endpoints}
+    return sorted(uid for uid in uids if 0 < len(uid) <= _LONGEST)
 
 
 def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:

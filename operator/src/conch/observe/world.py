@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Self, TypeGuard
@@ -20,6 +20,7 @@ from conch.api.kinds import (
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     POD,
+    REPLICA_SET,
     SCALED_OBJECT,
     SERVICE,
     SHARED,
@@ -264,14 +265,23 @@ class World:
         return replace(self, pods=tuple(replace(pod, report=reports.get(pod.uid)) for pod in self.pods))
 
 
+_TOO_LARGE: Final = (
+    "The objects in this namespace that name an InferenceService as their controller are larger than Conch reads (16"
+    " MiB, and 1 MiB for each InferenceService). Not read: {objects}. Conch changes nothing of the service until they"
+    " are smaller: delete those that are not Conch's."
+)
+
+
 @dataclass(frozen=True)
 class Unreadable:
-    """A service that says what this operator does not know: its CRD is newer than the operator."""
+    """A service that cannot be decided on: it, or an object of its own, cannot be read. What serves stays as it is."""
 
     uid: str
     generation: int
     status: Body
     message: str
+    reason: str = "SpecUnreadable"  # the CRD is newer than the operator
+    cut: tuple[Ref, ...] = ()  # the objects of which only the metadata is kept
 
 
 def observe(
@@ -302,13 +312,18 @@ def observe(
     except ValidationError as error:
         meta = body["metadata"]
         return Unreadable(meta["uid"], meta["generation"], body.get("status") or {}, _complaint(error))
+    if cut := store.cut(key):
+        return _too_large(body, cut)
     bodies = [objects.pop(ref) for ref in list(objects) if ref.kind == POD]
     slices = [objects.pop(ref) for ref in list(objects) if ref.kind == ENDPOINT_SLICE]
+    replica_sets = [objects.pop(ref) for ref in list(objects) if ref.kind == REPLICA_SET]
     seen = None if gateways is None else gateways.look(named_gateways(body))
     uid = body["metadata"]["uid"]
     ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid or is_orphan(child, key.name)}
     endpoints = _read_endpoints(slices, ours)
-    pods = [Pod.parse(pod, endpoints) for pod in bodies if _JOBS.isdisjoint(labels_of(pod))]
+    owners = store.past_owners | {each["metadata"]["uid"]: controller_uid(each) for each in replica_sets}
+    serving = [pod for pod in bodies if _JOBS.isdisjoint(labels_of(pod)) and _is_of_revision(pod, ours, owners)]
+    pods = [Pod.parse(pod, endpoints) for pod in serving]
     records = (Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION)
     return World(
         service=service,
@@ -328,6 +343,32 @@ def observe(
         parities=parities(bodies, ours.values()),
         idle_jobs=_find_idle_jobs(bodies, ours.values()),
     )
+
+
+def _too_large(service: Body, cut: Sequence[Ref]) -> Unreadable:
+    """Return that some objects of a service are not kept."""
+    meta, more = service["metadata"], f" and {len(cut) - 1} more" if cut[1:] else ""
+    message = _TOO_LARGE.format(objects=f"{cut[0]}{more}")
+    status = service.get("status") or {}
+    return Unreadable(meta["uid"], meta["generation"], status, message, "ObjectsTooLarge", tuple(cut))
+
+
+def _is_of_revision(pod: Body, children: Mapping[Ref, Body], owners: Mapping[str, str | None]) -> bool:
+    """Whether a pod is one of the Deployment of the revision that its label names.
+
+    A ReplicaSet without a controller was left behind, and the Deployment that is made anew adopts it.
+
+    Args:
+        pod: trimmed.
+        children: of the service.
+        owners: the uid of the controller of each ReplicaSet that is or was there, by its uid.
+    """
+    replica_set = controller_uid(pod)
+    if replica_set is None or replica_set not in owners:
+        return False
+    deployment = children.get(Ref(DEPLOYMENT, labels_of(pod).get(names.LABEL_REVISION, "")))
+    owner = owners[replica_set]
+    return owner is None or deployment is None or owner == deployment["metadata"]["uid"]
 
 
 def _read_endpoints(slices: Iterable[Body], children: Mapping[Ref, Body]) -> dict[str, frozenset[str]]:

@@ -1,6 +1,6 @@
 """All that gates look at, from pods and from Prometheus, as one value."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from conch.api.kinds import ServiceKey
 from conch.decide import ToMeasure
@@ -13,9 +13,9 @@ from conch.signals.prometheus import Queries
 class Gauges:
     """Asks what is to be measured, in the background; calls `changed` with the service that has news."""
 
-    def __init__(self, changed: Callable[[ServiceKey], None]) -> None:
+    def __init__(self, changed: Callable[[ServiceKey], None], prometheus_servers: Sequence[str] = ()) -> None:
         self._counters = Counters(changed)
-        self._queries = Queries(changed)
+        self._queries = Queries(changed, servers=prometheus_servers)
 
     async def close(self) -> None:
         """Drop what is under way."""

@@ -9,8 +9,9 @@ import asyncio
 import ipaddress
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -35,8 +36,21 @@ Name = TypeVar("Name")  # what whoever asks calls a question by
 class Queries:
     """Asks questions; calls `changed` with each answer."""
 
-    def __init__(self, changed: Callable[[ServiceKey], None], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        changed: Callable[[ServiceKey], None],
+        clock: Callable[[], float] = time.time,
+        servers: Sequence[str] = (),
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            changed: called with the service whose question has an answer.
+            clock: in seconds since the epoch.
+            servers: those that are allowed, as `host:port` with `*` for any part; none: all.
+        """
         self._changed = changed
+        self._servers = tuple(servers)
         self._clock = clock
         connector = aiohttp.TCPConnector(resolver=_Resolver())
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
@@ -85,11 +99,23 @@ class Queries:
         self._told.setdefault(key, {})[question] = replace(answer, error=clean(answer.error))
         self._changed(key)
 
+    def _check_server(self, url: URL) -> None:
+        """Refuse a server that the installer does not allow.
+
+        Raises:
+            ValueError: it is not among those.
+        """
+        address = f"{url.host}:{url.port}".lower()
+        if self._servers and not any(fnmatchcase(address, server.lower()) for server in self._servers):
+            allowed = ", ".join(self._servers)
+            raise ValueError(f"the installer allows {allowed} (value analysis.prometheusServers of the chart)")
+
     async def _answer(self, question: Question) -> Answer:
         form = {"query": question.query, "timeout": f"{question.timeout:g}s"}
         try:
             base = URL(question.server)
             url = base.with_path(f"{base.path.rstrip('/')}/api/v1/query")
+            self._check_server(base)
             _check_address(base.host or "")
             async with asyncio.timeout(question.timeout + _GRACE):
                 async with self._session.post(url, data=form, allow_redirects=False) as reply:

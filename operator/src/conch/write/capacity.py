@@ -11,6 +11,7 @@ import structlog
 from conch.api.kinds import NODE, POD, RESOURCE_QUOTA
 from conch.observe.capacity import Capacity, Claim
 from conch.write.errors import CallError
+from conch.write.lists import Listing, each
 from conch.write.server import Server
 
 # A pod that is on no node holds none, and one that has ended has let go.
@@ -26,12 +27,11 @@ async def look(server: Server, namespaces: Iterable[str]) -> Mapping[str, Capaci
         CallError: the API server failed; try again later.
     """
     try:
-        nodes = [node async for node in server.each(NODE)]
-        claims = [claim async for pod in server.each(POD, fields=_BOUND) if (claim := Claim.of(pod)) is not None]
-        return {
-            namespace: Capacity.of(nodes, claims, [quota async for quota in server.each(RESOURCE_QUOTA, namespace)])
-            for namespace in namespaces
-        }
+        nodes = [node async for node in each(server, Listing(NODE))]
+        bound = Listing(POD, fields=_BOUND)
+        claims = [claim async for pod in each(server, bound) if (claim := Claim.of(pod)) is not None]
+        quotas = {name: [quota async for quota in each(server, Listing(RESOURCE_QUOTA, name))] for name in namespaces}
+        return {name: Capacity.of(nodes, claims, found) for name, found in quotas.items()}
     except CallError as error:
         if error.code != _FORBIDDEN:
             raise

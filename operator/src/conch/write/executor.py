@@ -88,6 +88,16 @@ class Writer:
             return None
         return found["metadata"] if found else None
 
+    async def read(self, key: ServiceKey, ref: Ref) -> None:
+        """Read an object of a service into the store."""
+        try:
+            found = await self._server.get(key.namespace, ref)
+        except CallError as error:
+            _log.warning("object not read", object=str(ref), error=error.message)
+            return
+        if found is not None:
+            self._seen(found)
+
     async def write_status(self, key: ServiceKey, uid: str, status: Mapping[str, Any]) -> bool:
         """Write a service's whole status, or as much of it as the API server takes.
 

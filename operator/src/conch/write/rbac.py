@@ -1,7 +1,7 @@
 """What the operator may do in the cluster, row by row, with the reason.
 
 `python -m conch.write.rbac` prints the chart's template. A row stands here only while some code makes the
-call. Besides these, kopf reads the discovery endpoints when it starts; every service account may.
+call. Besides these, it reads discovery endpoints, which every service account may.
 """
 
 import sys
@@ -30,6 +30,7 @@ from conch.api.kinds import (
     METRIC,
     NODE,
     POD,
+    REPLICA_SET,
     RESOURCE_QUOTA,
     SCALED_OBJECT,
     SERVICE,
@@ -99,6 +100,7 @@ SERVING: Final[tuple[Grant, ...]] = (
         subresource="finalizers",
     ),
     *(Grant(kind, _CHILD_VERBS, _CHILD_REASONS[kind]) for kind in CHILDREN),
+    Grant(REPLICA_SET, ("list", "watch"), "to which Deployment a pod belongs: a user may write its labels"),
     Grant(POD, ("list", "watch"), "whether a revision's pods are ready, and why not; they are never written"),
     Grant(ENDPOINT_SLICE, ("list", "watch"), "whether requests reach a pod that is ready"),
     Grant(EVENT, ("create",), "the story that `kubectl describe` tells"),

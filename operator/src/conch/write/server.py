@@ -5,6 +5,7 @@ models are passed by, because the pure packages speak plain manifests and server
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from types import SimpleNamespace, TracebackType
 from typing import Any, Final, Self
@@ -28,7 +29,6 @@ MERGE: Final = "application/merge-patch+json"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _TIMEOUT: Final = 30  # seconds, for a call
-_PAGE: Final = 500  # objects, as kubectl asks for
 
 _calls = Counter("conch_api_calls", "Calls to the API server.", ["verb", "resource", "code"])
 
@@ -43,7 +43,7 @@ class Server:
 
         Args:
             configuration: address and credentials.
-            connections: the largest number of connections.
+            connections: the largest number of connections; 0: any number.
             write_seconds: how long writes are allowed from now on. At 0 or less no write is sent; None: always allowed.
         """
         configuration.connection_pool_maxsize = connections
@@ -153,12 +153,6 @@ class Server:
                 return None
             raise
 
-    async def uids(self, kind: Kind, selector: str, namespace: str = "") -> frozenset[str]:
-        """The uids of all objects of a kind, in the cluster or one namespace, by label."""
-        query = [("labelSelector", selector)] if selector else []
-        answer = await self._call("GET", "list", kind, kind.path(namespace), query, None, "", METADATA_LIST)
-        return frozenset(item["metadata"]["uid"] for item in answer.get("items") or ())
-
     async def check_list(self, kind: Kind, namespace: str = "") -> None:
         """List at most one object of a kind.
 
@@ -166,19 +160,6 @@ class Server:
             CallError: 403, the permission is missing; 404, the cluster does not serve the kind; or another one.
         """
         await self._call("GET", "list", kind, kind.path(namespace), [("limit", "1")], None, "", METADATA_LIST)
-
-    async def each(self, kind: Kind, namespace: str = "", fields: str = "") -> AsyncIterator[dict[str, Any]]:
-        """Yield all objects of a kind, in the cluster or one namespace, by fields. A page is in memory at a time."""
-        query = [("limit", str(_PAGE)), *([("fieldSelector", fields)] if fields else [])]
-        page = ""
-        while True:
-            more = [("continue", page)] if page else []
-            answer = await self._call("GET", "list", kind, kind.path(namespace), [*query, *more], None, "")
-            for item in answer.get("items") or ():
-                yield item
-            page = (answer.get("metadata") or {}).get("continue") or ""
-            if not page:
-                return
 
     async def serves(self, kind: Kind) -> bool:
         """Whether the cluster knows a kind: one of a CRD may not be installed."""
@@ -189,6 +170,42 @@ class Server:
                 return False
             raise
         return any(resource["name"] == kind.plural for resource in answer.get("resources") or ())
+
+    @asynccontextmanager
+    async def stream(  # noqa: PLR0917  all of a request
+        self,
+        verb: str,
+        kind: Kind,
+        path: str,
+        query: list[tuple[str, str]],
+        accept: str,
+        limits: aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """Send a GET request; yield the body of its answer, of which nothing has been read.
+
+        Raises:
+            CallError: the API server refuses or does not answer, or the connection breaks while the body is read.
+        """
+        try:
+            answer = await self.client.call_api(
+                path,
+                "GET",
+                query_params=query,
+                header_params={"Accept": accept},
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=limits,
+            )
+            async with answer:
+                _calls.labels(verb, kind.plural, str(answer.status)).inc()
+                if answer.status >= 300:
+                    raise read_error(answer.status, await answer.read())
+                yield answer.content
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            _calls.labels(verb, kind.plural, "none").inc()
+            raise CallError(0, "Unreachable", unanswered(self.host, error)) from error
+        except config.ConfigException as error:  # a credential plugin, when it is time for a new token
+            raise CallError(0, "NoCredentials", f"no credentials for the API server: {clean(str(error))}") from error
 
     def _seconds_to_write(self) -> float | None:
         """Return how long writes are allowed; None: always.

@@ -8,6 +8,7 @@ import structlog
 from conch.api.kinds import EVENT
 from conch.observe import Trouble
 from conch.write.errors import CallError
+from conch.write.lists import Listing, each
 from conch.write.server import Server
 
 _POD: Final = re.compile(r'pods "([^"]*)-[a-z0-9]{5}"')
@@ -18,12 +19,13 @@ _log = structlog.get_logger("conch")
 async def latest_warning(server: Server, namespace: str, uid: str) -> Trouble | None:
     """Return the latest event of an object, if it is a warning; None also where the call failed."""
     try:
-        found = [event async for event in server.each(EVENT, namespace, f"regarding.uid={uid}")]
+        latest: dict[str, Any] = {}
+        async for event in each(server, Listing(EVENT, namespace, fields=f"regarding.uid={uid}")):
+            latest = max(latest, event, key=_time)  # a user may create thousands
     except CallError as error:
         _log.warning("events are not read", namespace=namespace, error=error.message)
         return None
-    latest = max(found, key=_time, default=None)
-    if latest is None or latest.get("type") != "Warning":
+    if latest.get("type") != "Warning":
         return None
     return Trouble(str(latest.get("reason") or ""), without_random_names(str(latest.get("note") or "")))
 

@@ -12,6 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
 from conch_agent.clashes import check_clashes
 from conch_agent.instance_groups import merge_groups
 from conch_agent.overrides import Override, compare
+from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import DynamicBatching, ModelSource, VersionPolicy
 
@@ -53,9 +54,11 @@ def merge(own: str | None, source: ModelSource, backend: str) -> Merged:
         backend: The backend of its format; empty where config.pbtxt chooses.
 
     Raises:
-        Failure: InvalidConfig for a file that cannot be read, ConfigConflict for fields that exclude one another.
+        Failure: InvalidConfig for a file that cannot be read or may run a program; ConfigConflict for fields that
+            exclude one another.
     """
     file = parse(own, source.storage_uri)
+    refuse_programs(file, source.format, source.storage_uri)
     check_clashes(file, source, backend)
     config = ModelConfig()
     config.CopyFrom(file)

@@ -91,6 +91,7 @@ class Fetch:
             if item.size is None or offset < item.size:
                 async with aclosing(self.source.read(item, offset)) as chunks:
                     async for chunk in chunks:
+                        self._refuse_more_than_declared(item, offset + len(chunk))
                         await asyncio.gather(in_thread(part.write, chunk), in_thread(state.update, chunk))
                         offset += len(chunk)
                         self.progress.fetched += len(chunk)
@@ -104,6 +105,18 @@ class Fetch:
         whole = Record(item.tag, item.size, offset, state.hexdigest(), done=True)
         await in_thread(_finish, place, whole)
         return whole.sha256
+
+    def _refuse_more_than_declared(self, item: Item, size: int) -> None:
+        """Refuse a chunk before it is written: the free space was compared with the declared size."""
+        if item.size is not None and size > item.size:
+            message = (
+                f"{self.source.uri}: the server declared {item.size} bytes for {item.path}, and sends more; trying "
+                "again. Read the server's log, or upload the file again."
+            )
+            raise Failure(Reason.FETCH_FAILED, message)
+        if item.size is None and shutil.disk_usage(self.folder).free < _SPARE:
+            message = f"{self.source.uri}: the models volume is full. Give the service more storage."
+            raise Failure(Reason.DISK_FULL, message)
 
     def _refuse_too_large(self, size: int) -> None:
         if self.max_bytes and size > self.max_bytes:

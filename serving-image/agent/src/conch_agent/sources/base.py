@@ -115,6 +115,17 @@ def safe_path(text: str, uri: str) -> PurePosixPath:
     return PurePosixPath(text)
 
 
+def refuse_endless(count: int, uri: str) -> None:
+    """Raise TooLarge while a store still lists: beside a model's files it may have as many that are left out."""
+    if count > 2 * MOST_FILES:
+        raise _too_many(uri)
+
+
+def _too_many(uri: str) -> Failure:
+    message = f"{uri} holds over {MOST_FILES} files: that is no model. Point storageUri at the model's folder."
+    return Failure(Reason.TOO_LARGE, message)
+
+
 def build_listing(found: Iterable[Found], uri: str) -> Listing:
     """Return the listing of what a folder or prefix holds: files only, by safe paths, without excluded names.
 
@@ -141,8 +152,7 @@ def build_listing(found: Iterable[Found], uri: str) -> Listing:
     if not items:
         raise _empty(uri, [each.name for each in everything if each.name and each not in kept])
     if len(items) > MOST_FILES:
-        message = f"{uri} holds over {MOST_FILES} files: that is no model. Point storageUri at the model's folder."
-        raise Failure(Reason.TOO_LARGE, message)
+        raise _too_many(uri)
     return Listing(tuple(sorted(items, key=lambda item: item.path)))
 
 

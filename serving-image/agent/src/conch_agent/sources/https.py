@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer, read_body
@@ -16,9 +17,12 @@ from conch_agent.sources.base import Buffer, Item, Listing, safe_path
 from conch_agent.sources.connection import explain, trust
 
 _CHUNK: Final = 1024 * 1024
+_DIGITS: Final = 18  # of a size that fits 64 bits
 _LONGEST_BODY: Final = 64 * 1024
 _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.zst")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
+_REDIRECTS: Final = 5
+_REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
 _PLAIN: Final = {"Accept-Encoding": "identity"}
 
 
@@ -68,14 +72,34 @@ class HttpsSource:
         try:
             async with (
                 aiohttp.ClientSession(timeout=_TIMEOUT, headers=_PLAIN, auto_decompress=False) as session,
-                session.get(self.uri, headers=headers, ssl=self._trust) as answer,
+                await self._follow(session, headers) as answer,
             ):
                 if answer.status not in {200, 206}:
                     body = (await answer.content.read(_LONGEST_BODY)).decode(errors="replace").strip()
                     raise self._refused(read_body(answer.status, answer.reason or "", body))
                 yield answer
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:  # a ValueError: of an address that is no URL
             raise self._unreachable(error) from error
+
+    async def _follow(self, session: aiohttp.ClientSession, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        """Return the answer at the end of a few redirects, none of which leaves TLS."""
+        url = URL(self.uri)
+        for _ in range(_REDIRECTS + 1):
+            answer = await session.get(url, headers=headers, ssl=self._trust, allow_redirects=False)
+            location = answer.headers.get("Location", "")
+            if answer.status not in _REDIRECTED or not location:
+                return answer
+            answer.release()
+            target = url.join(URL(location))
+            if target.scheme not in {url.scheme, "https"}:
+                message = (
+                    f"{self.uri}: the server redirects from {url.scheme} to {target.scheme} ({target.host}), which is "
+                    "not followed. Correct storageUri, or the server."
+                )
+                raise Failure(Reason.FETCH_FAILED, message)
+            url = target
+        message = f"{self.uri}: the server redirects more than {_REDIRECTS} times. Correct storageUri, or the server."
+        raise Failure(Reason.FETCH_FAILED, message)
 
     def _refused(self, answer: Answer) -> Failure:
         status = f"HTTP {answer.status} {answer.phrase}".strip()
@@ -107,7 +131,7 @@ class HttpsSource:
 def _size(answer: aiohttp.ClientResponse) -> int | None:
     if answer.status == 206:
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-        return int(total) if total.isdecimal() else None
+        return int(total) if total.isascii() and total.isdecimal() and len(total) <= _DIGITS else None
     return answer.content_length
 
 

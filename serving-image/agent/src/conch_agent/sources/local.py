@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, safe_path
+from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, refuse_endless, safe_path
 from conch_agent.sources.exclusions import is_excluded
 from conch_agent.threads import in_thread
 
@@ -71,6 +71,7 @@ class LocalSource:
             folders[:] = [name for name in folders if not is_excluded(name)]  # not even opened
             files += [name for name in folders if (Path(folder) / name).is_symlink()]
             found += [self._entry(Path(folder) / name, root, fence) for name in files if not is_excluded(name)]
+            refuse_endless(len(found), self.uri)
         return build_listing(found, self.uri)
 
     def _entry(self, path: Path, root: Path, fence: Path) -> Found:

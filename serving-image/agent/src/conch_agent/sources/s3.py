@@ -17,7 +17,7 @@ from obstore.exceptions import PreconditionError
 from obstore.store import S3Store
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, safe_path
+from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, refuse_endless, safe_path
 from conch_agent.sources.connection import Problem, find_problem, speaks_tls, trust
 from conch_agent.sources.exclusions import is_excluded_path
 from conch_agent.sources.s3_client import REGION, open_store, read_meta
@@ -133,6 +133,7 @@ class S3Source:
         async with self._client() as store:
             async for chunk in obstore.list(store, self._prefix or None):
                 found += [self._found(meta) for meta in chunk]
+                refuse_endless(len(found), self.uri)
             found = await self._without_markers(store, [each for each in found if each.name])
             if not found and self._prefix and self._single and (item := await self._head(store, self._prefix)):
                 return Listing((item,))

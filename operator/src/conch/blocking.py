@@ -1,0 +1,81 @@
+"""Reports what keeps an event loop from its other work: everything that waits for it waits that long.
+
+asyncio's debug mode reports it too, and makes each callback several times as slow.
+"""
+
+import asyncio
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+LIMIT_SECONDS: Final = 0.05  # between two checks: all that takes twice as long is found
+_FRAMES: Final = 4  # of the stack, the innermost last
+
+_blocked = Counter("conch_event_loop_blocked_seconds", "Time in which the event loop of the process did nothing else.")
+_log = structlog.get_logger("conch")
+
+
+@contextmanager
+def blocking_reported(limit: float = LIMIT_SECONDS) -> Iterator[None]:
+    """Log what blocks the running event loop, and where: all that takes twice `limit` seconds.
+
+    A thread checks every `limit` seconds whether the loop goes on. Where the whole process did not run, as on a node
+    without processor time, `process_ran` is false.
+    """
+    loop, thread = asyncio.get_running_loop(), threading.get_ident()
+    watch = _Watch(loop, thread, limit)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.stop()
+
+
+class _Watch:
+    def __init__(self, loop: asyncio.AbstractEventLoop, thread: int, limit: float) -> None:
+        self._loop = loop
+        self._thread = thread
+        self._limit = limit
+        self._seen = time.monotonic()  # when the loop last showed that it goes on
+        self._processor = time.process_time()  # how much of it the process had used then
+        self._where = ""  # what blocks it
+        self._ended = threading.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._beat()
+        threading.Thread(target=self._check, name="blocking", daemon=True).start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _beat(self) -> None:
+        """Show that the loop goes on, and report what it did instead."""
+        seconds, used = time.monotonic() - self._seen - self._limit, time.process_time() - self._processor
+        if self._where and seconds > self._limit:
+            _blocked.inc(seconds)
+            ran = used > seconds / 2
+            _log.warning("event loop blocked", seconds=round(seconds, 3), at=self._where, process_ran=ran)
+        self._where = ""
+        self._seen, self._processor = time.monotonic(), time.process_time()
+        self._timer = self._loop.call_later(self._limit, self._beat)
+
+    def _check(self) -> None:
+        """Note what the loop's thread does while the loop is late."""
+        while not self._ended.wait(self._limit):
+            if not self._where and time.monotonic() - self._seen > 2 * self._limit:
+                frame = sys._current_frames().get(self._thread)  # noqa: SLF001  documented, in spite of its name
+                stack = traceback.extract_stack(frame)[-_FRAMES:]
+                self._where = " < ".join(
+                    f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in reversed(stack)
+                )

@@ -1,0 +1,132 @@
+"""Takes events in: the stores learn of them, and the services that they concern are queued."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from conch.api.kinds import (
+    ENDPOINT_SLICE,
+    GATEWAYS,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    METADATA_ONLY,
+    Kind,
+    Ref,
+    ServiceKey,
+    kind_of,
+)
+from conch.events.informer import Cache, Informer
+from conch.observe import Gateways, Store, owner_key
+from conch.observe.fields import labels_of
+from conch.observe.gateways import GatewayKey, named_gateways
+from conch.queue import WorkQueue
+from conch.write import Server
+from conch.write.lists import Listing
+from conch_contract import names
+
+# A pod comes into the EndpointSlices of two Services, its revision's and the root Service. One reconcile for both.
+SLICE_SECONDS: Final = 0.05
+# Watched without the label of a service; of routes, those of others may take its requests.
+UNSELECTED: Final = frozenset({INFERENCE_SERVICE, HTTP_ROUTE, *GATEWAYS})
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Where events go. `listed` is set once all kinds have been listed; until then every service is queued anyway."""
+
+    store: Store
+    gateways: Gateways | None  # None: they are not watched
+    queue: WorkQueue
+    listed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
+        """Take in a service, or what belongs to one."""
+        competitors = self._competitors(body)
+        key = self.store.discard(body) if gone else self.store.put(body)
+        if key is not None:
+            for concerned in {key, owner_key(body) or key}:  # two where a label has come to name another service
+                if kind_of(body) == ENDPOINT_SLICE:
+                    self.queue.add_after(concerned, SLICE_SECONDS)
+                else:
+                    self.queue.add(concerned)
+            for competitor in competitors | self._competitors(body):
+                self.queue.add(competitor)
+
+    def _competitors(self, body: Mapping[str, Any]) -> frozenset[ServiceKey]:
+        """Return the services with a hostname of the service of an object, if it is the service or its route."""
+        key = owner_key(body) if self.listed.is_set() and kind_of(body) in {INFERENCE_SERVICE, HTTP_ROUTE} else None
+        return frozenset(self.store.hostnames.others(key)) if key is not None else frozenset()
+
+    def take_route(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
+        """Take in an HTTPRoute: that of a service, or one that may take requests of services.
+
+        Routes are watched without a selector. To the store, one without the label of a service is deleted, as the
+        objects of the other kinds are by their selector.
+        """
+        self.take(body, gone=gone or names.LABEL_SERVICE not in labels_of(body))
+        self.queue_claimants(self.store.routes.discard(body) if gone else self.store.routes.put(body))
+
+    def queue_claimants(self, hostnames: frozenset[str]) -> None:
+        """Queue the services that claim these hostnames."""
+        for key in self.store.hostnames.claimants(hostnames) if self.listed.is_set() else ():
+            self.queue.add(key)
+
+    def queue_all(self) -> None:
+        """Queue all services."""
+        for key in self.store.services() if self.listed.is_set() else ():
+            self.queue.add(key)
+
+    def take_gateway(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
+        """Take in a Gateway or a GatewayClass."""
+        if self.gateways is not None:
+            self.rouse(self.gateways.discard(body) if gone else self.gateways.put(body))
+
+    def rouse(self, changed: frozenset[GatewayKey]) -> None:
+        """Queue the services that name these Gateways."""
+        if changed and self.listed.is_set():
+            for key in services_at(self.store, changed):
+                self.queue.add(key)
+
+    def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int) -> None:
+        """Forget the objects of a kind that a list does not have.
+
+        Args:
+            kind: of the list.
+            namespace: of the list; empty: all.
+            uids: of the objects in the list.
+            version: of the list; what is newer is not in it.
+        """
+        if kind in GATEWAYS:
+            if self.gateways is not None:
+                self.rouse(self.gateways.retain(kind, uids, version))
+            return
+        lost = self.store.retain(kind, namespace, uids, version)
+        for key in lost:
+            self.queue.add(key)
+        if lost and kind in {INFERENCE_SERVICE, HTTP_ROUTE}:
+            self.queue_all()  # other services may get the requests of a hostname now
+        if kind == HTTP_ROUTE:
+            self.queue_claimants(self.store.routes.retain(namespace, uids, version))
+
+    def informers(self, server: Server, kinds: Iterable[Kind], namespaces: Sequence[str]) -> list[Informer]:
+        """Return the informers of some kinds; no namespaces means all. A Gateway may be in any namespace."""
+        where = [(kind, each) for kind in kinds for each in (() if kind in GATEWAYS else namespaces) or ("",)]
+        return [Informer(server, listing(*each), self._cache(*each), installed=self.queue_all) for each in where]
+
+    def _cache(self, kind: Kind, namespace: str) -> Cache:
+        take = {HTTP_ROUTE: self.take_route, **dict.fromkeys(GATEWAYS, self.take_gateway)}.get(kind, self.take)
+        return Cache(take, partial(take, gone=True), partial(self.retain, kind, namespace))
+
+
+def listing(kind: Kind, namespace: str = "") -> Listing:
+    """Return which objects of a kind are watched: those with the label of a service, for most kinds."""
+    labels = "" if kind in UNSELECTED else names.LABEL_SERVICE
+    return Listing(kind, namespace, labels, metadata_only=kind in METADATA_ONLY)
+
+
+def services_at(store: Store, gateways: frozenset[GatewayKey]) -> list[ServiceKey]:
+    """Return the services that name any of these Gateways. Unpacks every service, so ask only after a change."""
+    bodies = ((key, store.get(key, Ref(INFERENCE_SERVICE, key.name))) for key in store.services() if gateways)
+    return [key for key, body in bodies if body is not None and not gateways.isdisjoint(named_gateways(body))]

@@ -1,0 +1,85 @@
+"""Objects as large as the API server stores them: the operator stays within its memory, and the others are served."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conch.api.kinds import CONFIG_MAP, INFERENCE_SERVICE
+from conch_contract import names
+from tests.api.operator import Operator, condition, isvc, settled
+from tests.cluster import Cluster
+from tests.support.kube import NAMESPACE, Kube
+from tests.support.wait import until
+
+SIZE = 940_000  # bytes; the API server takes 1 MiB in a ConfigMap
+MANY = 200
+OVER = 20  # of one service: more than Conch keeps of it
+MOST_MIB = 256  # half of what the chart allows
+SECONDS = 120.0
+
+
+@contextlib.contextmanager
+def another_namespace(kube: Kube, name: str) -> Iterator[str]:
+    """A namespace that is gone in the end."""
+    kube.create(NAMESPACE, {"metadata": {"name": name}})
+    try:
+        yield name
+    finally:
+        kube.run("delete", "namespace", name, "--wait=true", "--timeout=120s")
+
+
+def put(kube: Kube, namespace: str, count: int, **meta: Any) -> None:
+    """Create large ConfigMaps with the label of a service."""
+    for number in range(count):
+        head = {"generateName": "large-", "labels": {names.LABEL_SERVICE: "magika"}, **meta}
+        data = {"data": f"{number}".ljust(SIZE, "x")}
+        kube.create(CONFIG_MAP, {"metadata": head, "data": data}, namespace)
+
+
+def peak_mib(operator: Operator) -> int:
+    """Return the most memory that the process has had."""
+    assert operator.process is not None
+    status = Path(f"/proc/{operator.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:"))
+
+
+@pytest.mark.timeout(600)
+def test_large_objects_of_one_tenant_cost_the_others_nothing(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path, record_property: Callable[[str, object], None]
+) -> None:
+    def scale(replicas: int) -> None:
+        kube.patch(INFERENCE_SERVICE, namespace, "magika", {"spec": {"predictor": {"minReplicas": replicas}}})
+        until(settled(kube, namespace), f"the other tenant has {replicas} pods", SECONDS)
+
+    with another_namespace(kube, f"{namespace}-large") as place:
+
+        def ready() -> dict[str, str]:
+            return condition(kube.get(INFERENCE_SERVICE, place, "magika") or {}, "Ready")
+
+        put(kube, place, MANY)
+        with Operator(cluster, log) as operator:
+            kube.apply(isvc(), namespace)
+            scale(2)
+            assert peak_mib(operator) < MOST_MIB
+            kube.apply(isvc(), place)
+            until(settled(kube, place), "the tenant's own service is Ready too", SECONDS, seen=ready)
+            operator.stop()
+
+            there = kube.get(INFERENCE_SERVICE, place, "magika") or {}
+            owner = {field: there[field] for field in ("apiVersion", "kind")}
+            owner |= {"name": "magika", "uid": there["metadata"]["uid"], "controller": True}
+            put(kube, place, OVER, ownerReferences=[owner])
+            operator.start()
+            until(lambda: ready().get("reason") == "ObjectsTooLarge", "the status says so", SECONDS, seen=ready)
+            assert "ConfigMap/large-" in ready()["message"]
+            scale(3)
+            assert peak_mib(operator) < MOST_MIB
+            record_property("peak_mib", peak_mib(operator))
+            kube.run("delete", "configmaps", f"--selector={names.LABEL_SERVICE}", f"--namespace={place}")
+            until(lambda: ready().get("status") == "True", "it is served again", SECONDS, seen=ready)
+            assert "Traceback" not in operator.said()

@@ -1,0 +1,159 @@
+"""One hour of services that come, change and go: what the operator has of memory, tasks and file descriptors meanwhile.
+
+A leak is a line that climbs. `python -m tests.bench.churn --minutes 60 --picture docs/figures/churn.png`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+
+import click
+from matplotlib.figure import Figure
+
+from conch.api.kinds import INFERENCE_SERVICE, Ref
+from conch.write import Server
+from tests.api.operator import isvc
+from tests.bench.__main__ import NAMESPACE, figures_of
+from tests.cluster import Cluster
+from tests.support.ports import free_port
+
+_ALIVE = 20  # services at a time
+_ROUND_SECONDS = 3.0  # between two rounds: one service comes, one changes, one goes
+_SAMPLE_SECONDS = 10.0
+_TASKS = re.compile(r"^conch_tasks (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the process had at a moment."""
+
+    minutes: float
+    mib: float
+    tasks: int
+    descriptors: int
+    services: int  # that have come so far
+
+
+class Watched:
+    """An operator that is measured."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._metrics_port = free_port()
+        env = {
+            **os.environ,
+            "KUBECONFIG": str(cluster.kubeconfig),
+            "CONCH_SERVING_IMAGE": "conch/serving:test",
+            "CONCH_PROBE_PORT": str(free_port()),
+            "CONCH_METRICS_PORT": str(self._metrics_port),
+        }
+        log = Path("build/churn.log")
+        log.parent.mkdir(exist_ok=True)
+        command = [str(Path(sys.executable).with_name("conch"))]
+        self._process = subprocess.Popen(command, env=env, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+
+    def sample(self, minutes: float, services: int) -> Sample:
+        """Measure."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=10) as answer:
+            found = _TASKS.search(answer.read().decode())
+        descriptors = len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+        tasks = int(float(found[1])) if found else 0
+        return Sample(round(minutes, 2), round(figures_of(self._process.pid).mib, 1), tasks, descriptors, services)
+
+    def end(self) -> None:
+        """End it in peace."""
+        self._process.terminate()
+        self._process.wait(30)
+
+
+async def churn(server: Server, namespace: str, operator: Watched, minutes: float) -> list[Sample]:
+    """Let services come, change and go for some minutes."""
+    alive: deque[str] = deque()
+    samples: list[Sample] = []
+    start = sampled = time.monotonic()
+    for number in count():
+        now = time.monotonic()
+        if now - start > minutes * 60:
+            return samples
+        name = f"s{number}"
+        await _create(server, namespace, isvc(name, minReplicas=1 + number % 2))
+        alive.append(name)
+        changed = {"spec": {"predictor": {"model": {"storageUri": f"s3://models/{number}"}}}}
+        await server.merge(namespace, Ref(INFERENCE_SERVICE, alive[len(alive) // 2]), changed, "churn")
+        if len(alive) > _ALIVE:
+            await server.delete(namespace, Ref(INFERENCE_SERVICE, alive.popleft()))
+        if now - sampled >= _SAMPLE_SECONDS:
+            sampled = now
+            samples.append(await asyncio.to_thread(operator.sample, (now - start) / 60, number))
+            click.echo(f"\r{samples[-1]}", err=True, nl=False)
+        await asyncio.sleep(_ROUND_SECONDS)
+    return samples
+
+
+async def _create(server: Server, namespace: str, body: Mapping[str, object]) -> None:
+    meta = dict(body["metadata"]) if isinstance(body["metadata"], Mapping) else {}
+    await server.create(INFERENCE_SERVICE, {**body, "metadata": {**meta, "namespace": namespace}})
+
+
+def draw(samples: list[Sample], file: Path) -> None:
+    """Draw each figure over the time."""
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True)
+    minutes = [sample.minutes for sample in samples]
+    for place, (field, label) in zip(
+        axes, (("mib", "memory, MiB"), ("tasks", "asyncio tasks"), ("descriptors", "file descriptors")), strict=True
+    ):
+        place.plot(minutes, [getattr(sample, field) for sample in samples])
+        place.set_ylabel(label)
+        place.set_ylim(bottom=0)
+        place.grid(alpha=0.3)
+    axes[-1].set_xlabel("minutes")
+    axes[0].set_title(f"{samples[-1].services} services came, changed and went", fontsize="medium")
+    figure.savefig(file)
+
+
+async def run(cluster: Cluster, minutes: float) -> list[Sample]:
+    """Measure in a namespace of its own, which goes in the end."""
+    namespace = f"churn-{int(time.time())}"
+    async with await Server.connect(str(cluster.kubeconfig)) as server:
+        await server.create(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        operator = Watched(cluster)
+        try:
+            await asyncio.sleep(5)
+            return await churn(server, namespace, operator, minutes)
+        finally:
+            operator.end()
+            await server.delete("", Ref(NAMESPACE, namespace))
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--minutes", default=60.0, show_default=True, help="How long services come and go.")
+@click.option("--output", default="build/churn.json", show_default=True, type=click.Path(path_type=Path))
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the figures into this file too.")
+def main(minutes: float, output: Path, picture: Path | None) -> None:
+    """Let services come, change and go, and show what the operator has meanwhile."""
+    cluster = Cluster("conch-api")
+    cluster.up(nodes=0, kwok=True)
+    kubectl = [sys.executable, "-m", "tests.cluster", "kubectl", "--"]
+    env = {**os.environ, "CONCH_CLUSTER": cluster.name}
+    subprocess.run([*kubectl, "apply", "--server-side", "--force-conflicts", "-f", "crds/"], check=True, env=env)
+    samples = asyncio.run(run(cluster, minutes))
+    output.parent.mkdir(exist_ok=True)
+    output.write_text(json.dumps([asdict(sample) for sample in samples], indent=1) + "\n")
+    if picture is not None:
+        draw(samples, picture)
+
+
+if __name__ == "__main__":
+    main()
