@@ -112,6 +112,7 @@ class Rollouts(RuleBasedStateMachine):
     def begin(self, on_failure: str, far: int, on_gpus: tuple[str | None, int]) -> None:
         """Serve the first model, on GPUs or not, and bring the second one as far as that."""
         self.when_short, gpus = on_gpus
+        self.deleted: set[str] = set()  # Deployments that a person has deleted, and that are not back yet
         rollout = {"steps": STEPS, "onFailure": on_failure, "progressDeadline": "3m", "analysis": GATES}
         pods = dict(self.pods)
         if self.when_short:
@@ -191,6 +192,7 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.settle()
         back = {Ref(DEPLOYMENT, name) for name in {self.stable(), *self.led_to()}}
         assert back <= self.cluster.objects.keys(), ref
+        self.deleted |= {ref.name} if ref.kind == DEPLOYMENT else set()
 
     @rule(data=st.data(), edited=st.sampled_from(EDITED))
     def somebody_edits_a_child(self, data: st.DataObject, edited: tuple[Kind | None, Edit]) -> None:
@@ -342,7 +344,7 @@ class Rollouts(RuleBasedStateMachine):
         self.shares_are_whole_and_lead_somewhere(world)
         self.who_answers_gets_the_requests(world.of_variant(""))
         self.who_answers_gets_the_share_of_a_variant_that_does_not(world)
-        self.what_the_gateway_may_still_reach_has_its_pods()
+        self.what_the_gateway_may_still_reach_has_its_pods(world)
         self.the_stable_revision_keeps_its_capacity(world)
         self.what_is_held_has_no_pods(world)
         self.what_is_not_ready_says_why(world)
@@ -381,8 +383,11 @@ class Rollouts(RuleBasedStateMachine):
             theirs = [name for name in ours if name.startswith("magika-b-")]
             assert not theirs or any(world.ready(name) for name in theirs), ours
 
-    def what_the_gateway_may_still_reach_has_its_pods(self) -> None:
-        for name in self.cluster.accepted:
+    def what_the_gateway_may_still_reach_has_its_pods(self, world: World) -> None:
+        """Where a person has deleted its Deployment and there are no GPUs for it, nothing can bring the pods back."""
+        self.deleted -= {name for name in self.deleted if Ref(DEPLOYMENT, name) in self.cluster.objects}
+        short = {each.revision for each in rollouts_of(world).values() if each is not None and each.room == "Short"}
+        for name in self.cluster.accepted - (self.deleted & short):
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} is reached and has no Deployment"
 
     def the_stable_revision_keeps_its_capacity(self, world: World) -> None:

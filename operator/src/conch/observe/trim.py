@@ -37,18 +37,16 @@ _META = (
 )
 _STUB = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp")
 # What is read of objects that are kept as stubs.
-_STUB_LABELS = frozenset(
-    {
-        LABEL_MANAGED_BY,
-        LABEL_SERVICE_NAME,
-        names.LABEL_PARITY,
-        names.LABEL_REVISION,
-        names.LABEL_SERVICE,
-        names.LABEL_VARIANT,
-        names.LABEL_WARMUP,
-    }
+_STUB_LABELS = (
+    LABEL_MANAGED_BY,
+    LABEL_SERVICE_NAME,
+    names.LABEL_PARITY,
+    names.LABEL_REVISION,
+    names.LABEL_SERVICE,
+    names.LABEL_VARIANT,
+    names.LABEL_WARMUP,
 )
-_STUB_ANNOTATIONS = frozenset({ANNOTATION_APPLIED_HASH})
+_STUB_ANNOTATIONS = (ANNOTATION_APPLIED_HASH,)
 _LONGEST = 128  # characters of what Conch or Kubernetes writes there; a longer text is another's
 _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"})
 _CONTAINER_STATUS = ("name", "imageID", "ready", "restartCount", "state", "lastState")
@@ -114,7 +112,7 @@ def stub(body: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: meta[key] for key in _STUB if key in meta}
     for field, read in (("labels", _STUB_LABELS), ("annotations", _STUB_ANNOTATIONS)):
         there = mapping(meta.get(field))
-        kept[field] = {name: there[name] for name in read & there.keys() if len(text(there[name])) <= _LONGEST}
+        kept[field] = {name: there[name] for name in read if name in there and len(text(there[name])) <= _LONGEST}
     controllers = [owner for owner in mappings(meta.get("ownerReferences")) if owner.get("controller")]
     return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": kept | {"ownerReferences": controllers}}
 
