@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from conch.api.names import CRD_NAME, GROUP, VERSION
 from conch_contract import names
 from tests.cluster import Cluster
 from tests.support.forked import Forked
-from tests.support.kube import Kube, KubectlError, Object
+from tests.support.kube import NAMESPACE, Kube, KubectlError, Object
 from tests.support.ports import free_port
 from tests.support.relay import Relay
 from tests.support.wait import until
@@ -209,6 +210,16 @@ def relayed(cluster: Cluster, directory: Path) -> tuple[Relay, Path]:
     file = directory / "relayed.kubeconfig"
     file.write_text(yaml.safe_dump(config))
     return relay, file
+
+
+@contextlib.contextmanager
+def another_namespace(kube: Kube, name: str) -> Iterator[str]:
+    """A namespace that is gone in the end, with all that is in it: its objects burden every later list."""
+    kube.create(NAMESPACE, {"metadata": {"name": name}})
+    try:
+        yield name
+    finally:
+        kube.run("delete", "namespace", name, "--wait=true", "--timeout=120s")
 
 
 def isvc(name: str = "magika", uri: str = "s3://models/magika", **predictor: Any) -> dict[str, Any]:

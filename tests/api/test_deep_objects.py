@@ -5,9 +5,7 @@ Python's parsers give up at a depth of 1,000, and one such object would end each
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,10 @@ import pytest
 
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Kind
 from conch_contract import names
-from tests.api.operator import Operator, isvc, settled
+from tests.api.operator import Operator, another_namespace, isvc, settled
 from tests.api.server import service
 from tests.cluster import Cluster
-from tests.support.kube import NAMESPACE, Kube, KubectlError, Object
+from tests.support.kube import Kube, KubectlError, Object
 from tests.support.wait import until
 
 DEEP = "the deep value"
@@ -88,16 +86,6 @@ def test_objects_with_deep_managed_fields_end_no_operator(
             kube.apply(isvc("next"), namespace)
             until(settled(kube, namespace, 2), "the next one is Ready too", 60, seen=operator.said)
             assert "Traceback" not in operator.said()
-
-
-@contextlib.contextmanager
-def another_namespace(kube: Kube, name: str) -> Iterator[str]:
-    """A namespace that is gone in the end, with all that is in it: Python's parsers fail on a list that has it."""
-    kube.create(NAMESPACE, {"metadata": {"name": name}})
-    try:
-        yield name
-    finally:
-        kube.run("delete", "namespace", name, "--wait=true", "--timeout=60s")
 
 
 def create_deep(kube: Kube, kind: Kind, namespace: str, name: str) -> None:

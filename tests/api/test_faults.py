@@ -49,7 +49,7 @@ Story = Callable[[Faults | None], dict[Ref, Object]]
 def story(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> Story:
     """Create a service, roll out a change and delete it; return the objects that there were before the end."""
 
-    def tell(faults: Faults | None) -> dict[Ref, Object]:
+    def play(faults: Faults | None) -> dict[Ref, Object]:
         through = {"KUBECONFIG": str(faults.kubeconfig)} if faults is not None else {}
         with Operator(cluster, log, **through) as operator:
             for uri in ("s3://models/one", "s3://models/two"):
@@ -64,7 +64,7 @@ def story(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> Story:
             assert "Traceback" not in operator.said(), operator.said()[-5000:]
         return final
 
-    return tell
+    return play
 
 
 @pytest.fixture

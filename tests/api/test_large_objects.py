@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import pytest
 
 from conch.api.kinds import CONFIG_MAP, INFERENCE_SERVICE
 from conch_contract import names
-from tests.api.operator import Operator, condition, isvc, settled
+from tests.api.operator import Operator, another_namespace, condition, isvc, settled
 from tests.cluster import Cluster
-from tests.support.kube import NAMESPACE, Kube
+from tests.support.kube import Kube
 from tests.support.wait import until
 
 SIZE = 940_000  # bytes; the API server takes 1 MiB in a ConfigMap
@@ -21,16 +20,6 @@ MANY = 200
 OVER = 20  # of one service: more than Conch keeps of it
 MOST_MIB = 256  # half of what the chart allows
 SECONDS = 120.0
-
-
-@contextlib.contextmanager
-def another_namespace(kube: Kube, name: str) -> Iterator[str]:
-    """A namespace that is gone in the end."""
-    kube.create(NAMESPACE, {"metadata": {"name": name}})
-    try:
-        yield name
-    finally:
-        kube.run("delete", "namespace", name, "--wait=true", "--timeout=120s")
 
 
 def put(kube: Kube, namespace: str, count: int, **meta: Any) -> None:

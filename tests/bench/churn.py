@@ -72,7 +72,7 @@ class Watched:
         return Sample(round(minutes, 2), round(figures_of(self._process.pid).mib, 1), tasks, descriptors, services)
 
     def end(self) -> None:
-        """End it in peace."""
+        """End it with SIGTERM."""
         self._process.terminate()
         self._process.wait(30)
 

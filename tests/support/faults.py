@@ -195,34 +195,25 @@ async def reordered(faults: Faults, lines: Lines) -> Lines:
         task.cancel()
 
 
-async def cut(faults: Faults, lines: Lines) -> Lines:
-    """One event in four does not arrive: the connection ends before it."""
-    async for line in lines:
-        if faults.random.random() < 0.25:
-            faults.faults["cut"] += 1
-            return
-        yield line
+def _ending(name: str, last: Callable[[bytes], bytes]) -> Mangle:
+    """Return a fault: in place of one event in four comes something else, if anything, and the watch ends."""
+
+    async def mangle(faults: Faults, lines: Lines) -> Lines:
+        async for line in lines:
+            if faults.random.random() < 0.25:
+                faults.faults[name] += 1
+                if instead := last(line):
+                    yield instead
+                return
+            yield line
+
+    return mangle
 
 
-async def expired(faults: Faults, lines: Lines) -> Lines:
-    """In place of one event in four, the API server says that it has forgotten where the watch began."""
-    async for line in lines:
-        if faults.random.random() < 0.25:
-            faults.faults["expired"] += 1
-            status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410, "reason": "Expired"}
-            yield json.dumps({"type": "ERROR", "object": {**status, "message": "too old resource version"}}).encode()
-            return
-        yield line
-
-
-async def broken(faults: Faults, lines: Lines) -> Lines:
-    """In place of one event in four come half of it, and the next line."""
-    async for line in lines:
-        if faults.random.random() < 0.25:
-            faults.faults["broken"] += 1
-            yield line[: len(line) // 2]
-            return
-        yield line
+_EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+cut = _ending("cut", lambda _: b"")  # the connection ends before the event
+expired = _ending("expired", lambda _: json.dumps({"type": "ERROR", "object": _EXPIRED}).encode())
+broken = _ending("broken", lambda line: line[: len(line) // 2])
 
 
 async def half_open(faults: Faults, lines: Lines) -> Lines:

@@ -425,7 +425,7 @@ def test_a_service_that_is_deleted_while_its_slices_stay_is_nobodys() -> None:
         [{"kind": "ReplicaSet", "uid": "another", "controller": True}],
         [{"kind": "ReplicaSet", "uid": "without the label", "controller": True}],
     ],
-    ids=["nobody's", "a Job's", "another Deployment's", "an unknown ReplicaSet's"],
+    ids=["without a controller", "of a Job", "of another Deployment", "of an unknown ReplicaSet"],
 )
 def test_a_pod_that_only_has_the_labels_of_a_revision_is_no_pod_of_it(owners: list[dict[str, Any]]) -> None:
     cluster = Cluster(manifest(minReplicas=1))

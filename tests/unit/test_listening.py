@@ -20,7 +20,7 @@ def port() -> int:
 
 
 def app() -> web.Application:
-    """An application that trusts whoever asks for /."""
+    """An application that trusts the clients of /."""
 
     async def answer(request: web.Request) -> web.Response:
         trust(request)

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conch.api.kinds import CONFIG_MAP, Ref, ServiceKey
+from conch.api.kinds import CONFIG_MAP, REPLICA_SET, Ref, ServiceKey
 from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY
 from conch.events.intake import Intake
 from conch.observe import Store
@@ -181,6 +181,25 @@ async def test_both_services_are_queued_when_an_object_comes_to_name_the_other()
     queue.done(KEY)
     intake.take(labelled(child(2), "other"))
     assert {await queue.get(), await queue.get()} == {KEY, ServiceKey("demo", "other")}
+
+
+def replica_set(uid: str, version: int) -> dict[str, Any]:
+    """Return a ReplicaSet of the service, as its metadata comes."""
+    owner = {"kind": "Deployment", "uid": f"deployment-of-{uid}", "controller": True}
+    meta = {"name": uid, "namespace": "demo", "uid": uid, "resourceVersion": str(version)}
+    meta |= {"labels": {names.LABEL_SERVICE: "magika"}, "ownerReferences": [owner]}  # type: ignore[dict-item]
+    return {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": meta}
+
+
+def test_the_owner_of_a_replica_set_is_known_as_long_as_its_pods_may_be_there() -> None:
+    store = Store()
+    store.put(replica_set("gone", 1))
+    assert store.discard(replica_set("gone", 2)) == KEY
+    store.put(replica_set("lost", 1))
+    store.retain(REPLICA_SET, "", frozenset(), 9)
+    for version in range(10, 5_000):
+        store.put(replica_set("there", version))
+    assert store.past_owners == {"gone": "deployment-of-gone", "lost": "deployment-of-lost"}
 
 
 def test_an_object_belongs_to_its_controller_whatever_its_label_says() -> None:

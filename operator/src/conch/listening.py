@@ -81,6 +81,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         with listener:
             while True:
+                await asyncio.sleep(0)  # connections that are there already are accepted without a turn of the loop
                 try:
                     connection, _ = await loop.sock_accept(listener)
                 except OSError as error:

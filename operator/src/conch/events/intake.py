@@ -81,9 +81,9 @@ class Intake:
     def take_gateway(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """Take in a Gateway or a GatewayClass."""
         if self.gateways is not None:
-            self.rouse(self.gateways.discard(body) if gone else self.gateways.put(body))
+            self.queue_services_at(self.gateways.discard(body) if gone else self.gateways.put(body))
 
-    def rouse(self, changed: frozenset[GatewayKey]) -> None:
+    def queue_services_at(self, changed: frozenset[GatewayKey]) -> None:
         """Queue the services that name these Gateways."""
         if changed and self.listed.is_set():
             for key in services_at(self.store, changed):
@@ -100,7 +100,7 @@ class Intake:
         """
         if kind in GATEWAYS:
             if self.gateways is not None:
-                self.rouse(self.gateways.retain(kind, uids, version))
+                self.queue_services_at(self.gateways.retain(kind, uids, version))
             return
         lost = self.store.retain(kind, namespace, uids, version)
         for key in lost:

@@ -83,7 +83,7 @@ class Store:
             self._homes.pop(known.uid, None)
         entry = self._pack(key, ref, body, known.size if known is not None else 0)
         changed = known is None or known.packed != entry.packed
-        self._drop(key, ref)
+        self._take_out(key, ref)
         self._worlds[key][ref] = entry
         self._sizes[key.namespace] += entry.size
         if ref.kind == INFERENCE_SERVICE:
@@ -102,14 +102,19 @@ class Store:
         packed = zlib.compress(text.encode(), 1)
         return _Entry(meta["uid"], int(meta.get("resourceVersion") or 0), packed, len(text) if counts else 0, is_cut)
 
-    def _drop(self, key: ServiceKey, ref: Ref) -> _Entry | None:
-        """Forget an object; return what was known of it."""
+    def _take_out(self, key: ServiceKey, ref: Ref) -> _Entry | None:
+        """Take an object out of its service; return what was kept of it."""
         entry = self._worlds.get(key, {}).pop(ref, None)
         if entry is not None:
             self._sizes[key.namespace] -= entry.size
             self._services[key.namespace] -= ref.kind == INFERENCE_SERVICE
-            if ref.kind == REPLICA_SET:
-                _remember(self.past_owners, entry.uid, controller_uid(_unpack(entry)))
+        return entry
+
+    def _drop(self, key: ServiceKey, ref: Ref) -> _Entry | None:
+        """Forget an object that is gone; return what was kept of it."""
+        entry = self._take_out(key, ref)
+        if entry is not None and ref.kind == REPLICA_SET:
+            _remember(self.past_owners, entry.uid, controller_uid(_unpack(entry)))
         if not self._worlds.get(key):
             self._worlds.pop(key, None)
         return entry

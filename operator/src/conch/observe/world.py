@@ -1,26 +1,19 @@
 """The World: all that is known of one service at one moment, as a frozen value.
 
-`observe` reads it from the store; every later room is a function of it.
+`reading` makes it from the stores; every later package is a function of it.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Final, Self, TypeGuard
-
-from pydantic import ValidationError
+from typing import Any, Self, TypeGuard
 
 from conch.api import InferenceService
 from conch.api.kinds import (
     AUTOSCALER,
     CONTROLLER_REVISION,
     DEPLOYMENT,
-    ENDPOINT_SLICE,
-    HTTP_ROUTE,
-    INFERENCE_SERVICE,
-    POD,
-    REPLICA_SET,
     SCALED_OBJECT,
     SERVICE,
     SHARED,
@@ -36,20 +29,15 @@ from conch.api.names import (
     ANNOTATION_OBJECT_VERSIONS,
     ANNOTATION_STABLE,
     ANNOTATION_WARMUP_DIGEST,
-    LABEL_SERVICE_NAME,
 )
 from conch.observe.capacity import Capacity
-from conch.observe.fields import annotations_of, labels_of, mapping, mappings, number
-from conch.observe.gateways import Gateways, SeenGateways, named_gateways
-from conch.observe.hostnames import Claim, is_accepted
-from conch.observe.identity import controller_uid, is_orphan, owner_words, variant_of
+from conch.observe.fields import annotations_of, mapping, mappings, number
+from conch.observe.gateways import SeenGateways
+from conch.observe.hostnames import Claim
+from conch.observe.identity import variant_of
 from conch.observe.measured import Measured
-from conch.observe.parity import parities
-from conch.observe.routes import RouteConflict, find_route_conflict, read_age, read_route
-from conch.observe.store import Store
-from conch.observe.trim import AUTHORS
+from conch.observe.routes import RouteConflict
 from conch.observe.trouble import Trouble
-from conch.observe.warmup import present, warmups
 from conch_contract import AgentReport, ParityReport, WarmupReport, names
 
 Body = Mapping[str, Any]  # a Kubernetes object, as its manifest spells it
@@ -144,9 +132,6 @@ def _is_manifest(value: Any) -> TypeGuard[str]:
         return isinstance(value, str) and isinstance(json.loads(value), dict)
     except (ValueError, RecursionError):
         return False
-
-
-_JOBS: Final = frozenset({names.LABEL_WARMUP, names.LABEL_PARITY})  # on pods that do not serve
 
 
 @dataclass(frozen=True)
@@ -263,166 +248,3 @@ class World:
     def told(self, reports: Mapping[str, AgentReport]) -> "World":
         """The same world with what pods answered (by uid)."""
         return replace(self, pods=tuple(replace(pod, report=reports.get(pod.uid)) for pod in self.pods))
-
-
-_TOO_LARGE: Final = (
-    "The objects in this namespace that name an InferenceService as their controller are larger than Conch reads (16"
-    " MiB, and 1 MiB for each InferenceService). Not read: {objects}. Conch changes nothing of the service until they"
-    " are smaller: delete those that are not Conch's."
-)
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A service that cannot be decided on: it, or an object of its own, cannot be read. What serves stays as it is."""
-
-    uid: str
-    generation: int
-    status: Body
-    message: str
-    reason: str = "SpecUnreadable"  # the CRD is newer than the operator
-    cut: tuple[Ref, ...] = ()  # the objects of which only the metadata is kept
-
-
-def observe(
-    store: Store,
-    key: ServiceKey,
-    now: float,
-    gateways: Gateways | None = None,
-    metrics_api: MetricsApi = "builtin",
-    *,
-    prometheus: str = "",
-) -> World | Unreadable | None:
-    """Read a service's world; None if there is no such service or it is being deleted.
-
-    Args:
-        store: what was seen of services and their children.
-        key: which service.
-        now: seconds since the epoch.
-        gateways: what was seen of Gateways; None where nobody watches them.
-        metrics_api: who tells autoscalers of Triton.
-        prometheus: the URL at which KEDA asks about Triton; empty: none is known.
-    """
-    objects = store.objects(key)
-    body = objects.pop(Ref(INFERENCE_SERVICE, key.name), None)
-    if body is None or "deletionTimestamp" in body["metadata"]:
-        return None
-    try:
-        service = InferenceService.parse(body)
-    except ValidationError as error:
-        meta = body["metadata"]
-        return Unreadable(meta["uid"], meta["generation"], body.get("status") or {}, _complaint(error))
-    if cut := store.cut(key):
-        return _too_large(body, cut)
-    bodies = [objects.pop(ref) for ref in list(objects) if ref.kind == POD]
-    slices = [objects.pop(ref) for ref in list(objects) if ref.kind == ENDPOINT_SLICE]
-    replica_sets = [objects.pop(ref) for ref in list(objects) if ref.kind == REPLICA_SET]
-    seen = None if gateways is None else gateways.look(named_gateways(body))
-    uid = body["metadata"]["uid"]
-    ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid or is_orphan(child, key.name)}
-    endpoints = _read_endpoints(slices, ours)
-    owners = store.past_owners | {each["metadata"]["uid"]: controller_uid(each) for each in replica_sets}
-    serving = [pod for pod in bodies if _JOBS.isdisjoint(labels_of(pod)) and _is_of_revision(pod, ours, owners)]
-    pods = [Pod.parse(pod, endpoints) for pod in serving]
-    records = (Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION)
-    return World(
-        service=service,
-        now=now,
-        children=ours,
-        strangers={ref: owner_words(child) for ref, child in objects.items() if ref not in ours},
-        revisions={record.name: record for record in records if record is not None},
-        authors=body["metadata"].get(AUTHORS, {}),
-        pods=tuple(sorted(pods, key=lambda pod: pod.name)),
-        endpoints=endpoints,
-        metrics_api=metrics_api,
-        prometheus=prometheus,
-        gateways=seen,
-        hostname_conflicts=_find_hostname_conflicts(store, key, ours.get(Ref(HTTP_ROUTE, key.name))),
-        route_conflict=_find_route_conflict(store, service, ours.get(Ref(HTTP_ROUTE, key.name)), seen or {}),
-        warmups=warmups(bodies, ours.values()),
-        parities=parities(bodies, ours.values()),
-        idle_jobs=_find_idle_jobs(bodies, ours.values()),
-    )
-
-
-def _too_large(service: Body, cut: Sequence[Ref]) -> Unreadable:
-    """Return that some objects of a service are not kept."""
-    meta, more = service["metadata"], f" and {len(cut) - 1} more" if cut[1:] else ""
-    message = _TOO_LARGE.format(objects=f"{cut[0]}{more}")
-    status = service.get("status") or {}
-    return Unreadable(meta["uid"], meta["generation"], status, message, "ObjectsTooLarge", tuple(cut))
-
-
-def _is_of_revision(pod: Body, children: Mapping[Ref, Body], owners: Mapping[str, str | None]) -> bool:
-    """Whether a pod is one of the Deployment of the revision that its label names.
-
-    A ReplicaSet without a controller was left behind, and the Deployment that is made anew adopts it.
-
-    Args:
-        pod: trimmed.
-        children: of the service.
-        owners: the uid of the controller of each ReplicaSet that is or was there, by its uid.
-    """
-    replica_set = controller_uid(pod)
-    if replica_set is None or replica_set not in owners:
-        return False
-    deployment = children.get(Ref(DEPLOYMENT, labels_of(pod).get(names.LABEL_REVISION, "")))
-    owner = owners[replica_set]
-    return owner is None or deployment is None or owner == deployment["metadata"]["uid"]
-
-
-def _read_endpoints(slices: Iterable[Body], children: Mapping[Ref, Body]) -> dict[str, frozenset[str]]:
-    """Return the pods that each Service lists as ready.
-
-    A Service has a slice for each address family and each hundred pods. Those of a deleted Service of the same name
-    count for nothing: the EndpointSlice controller removes them.
-    """
-    found: dict[str, set[str]] = {}
-    for each in slices:
-        name = str(labels_of(each).get(LABEL_SERVICE_NAME, ""))
-        service = children.get(Ref(SERVICE, name))
-        if service is not None and controller_uid(each) == service["metadata"]["uid"]:
-            found.setdefault(name, set()).update(each["pods"])
-    return {name: frozenset(uids) for name, uids in found.items()}
-
-
-def _find_idle_jobs(pods: Iterable[Body], children: Iterable[Body]) -> dict[str, Body]:
-    """Return the Jobs that have no pod, by uid."""
-    owners = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ()}
-    return {job["metadata"]["uid"]: job for job in present(children) if job["metadata"]["uid"] not in owners}
-
-
-def _find_hostname_conflicts(store: Store, key: ServiceKey, route: Body | None) -> dict[ServiceKey, Claim]:
-    """Return the services with an older route for a hostname of this one, which gateways prefer; and the hostname."""
-    if route is None:
-        return {}
-    found = store.hostnames.others(key)
-    routes = {other: store.get(other, Ref(HTTP_ROUTE, other.name)) for other in found}
-    return {
-        other: found[other]
-        for other, body in routes.items()
-        if body and read_age(body) < read_age(route) and is_accepted(body, found[other])
-    }
-
-
-def _find_route_conflict(
-    store: Store, service: InferenceService, body: Body | None, gateways: SeenGateways
-) -> RouteConflict | None:
-    """Return how a route that no service controls takes requests of this one."""
-    hostnames = service.spec.traffic.hostnames if service.spec.traffic else ()
-    found = store.routes.at(hostnames) if body is not None else []
-    route = read_route(body) if body is not None and found else None
-    if route is None:
-        return None
-    foreign = (each for each in found if each.age.route != route.age.route)
-    return find_route_conflict(route, foreign, service.model_name, gateways)
-
-
-def _complaint(error: ValidationError) -> str:
-    """Say which field holds what nobody expected, and what to do."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return (
-        f"{where} is {first.get('input')!r}, which this operator cannot read ({first['msg']})."
-        " Upgrade the operator to the version of the CRD, or change the field."
-    )

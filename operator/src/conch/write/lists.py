@@ -120,7 +120,7 @@ async def watch(server: Server, listing: Listing, version: str, seconds: int) ->
         server: the connection.
         listing: which objects.
         version: the resourceVersion of a list, or of the last event.
-        seconds: after which the API server shall end the watch.
+        seconds: after which the API server ends the watch.
 
     Raises:
         CallError: the API server refuses, does not answer, or reports an error; 410: the version is too old.
