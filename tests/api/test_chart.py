@@ -129,6 +129,8 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
         ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "propertyName 'app.kubernetes.io/name'"),
         ({"resources": {"cpu": 1}}, "'cpu' not allowed"),
         ({"analysis": {"prometheusServers": ["http://prometheus:9090"]}}, "/analysis/prometheusServers/0"),
+        ({"models": {"maxModelBytes": "much"}}, "/models/maxModelBytes"),
+        ({"models": {"maxModelBytesByNamespace": {"team-a": "0Gi"}}}, "/models/maxModelBytesByNamespace/team-a"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name must name"),
     ],
 )
@@ -147,6 +149,7 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
             "workers": 4,
             "autoscaling": {"metricsApi": "none"},
             "analysis": {"prometheusServers": ["prometheus.monitoring.svc:9090", "*.example.com:*"]},
+            "models": {"maxModelBytes": "50Gi", "maxModelBytesByNamespace": {"team-a": "200Gi"}},
         },
         release="other",
     )
@@ -161,6 +164,7 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
     assert settings.identity == "pod-1"
     assert settings.metrics_api == "none"
     assert settings.prometheus_servers == ("prometheus.monitoring.svc:9090", "*.example.com:*")
+    assert settings.max_model_bytes == {"": 50 << 30, "team-a": 200 << 30}
 
 
 def test_the_metrics_api_reads_its_settings_from_the_values() -> None:

@@ -136,6 +136,20 @@ async def test_others_may_write_or_delete_the_lease(replicas: Replicas, kube: Ku
     assert time.monotonic() - began < TERMS.duration, "no replica waits for a Lease that was released"
 
 
+async def test_a_lease_that_is_deleted_does_not_end_the_time_of_its_holder(
+    replicas: Replicas, kube: Kube, namespace: str
+) -> None:
+    first, second = replicas
+    await first.win()
+    standby = asyncio.create_task(second.win())
+    await asyncio.sleep(3 * TERMS.retry)  # it has seen who leads
+    began = time.monotonic()
+    await asyncio.to_thread(kube.run, "delete", "lease", NAME, f"--namespace={namespace}")
+    await standby
+    assert first.seconds_left() <= 0, "that not both act is what the fixture looks at"
+    assert time.monotonic() - began > TERMS.deadline / 2
+
+
 async def test_nothing_acts_any_more_when_the_lease_is_given_up(replicas: Replicas) -> None:
     first, second = replicas
     states: list[str] = []

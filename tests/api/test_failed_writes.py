@@ -24,7 +24,7 @@ from conch.api.kinds import (
 )
 from conch.claims import Claims
 from conch.contests import Contests
-from conch.desire import Images
+from conch.desire import PodDefaults
 from conch.observe import Store
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
@@ -344,6 +344,17 @@ def test_a_route_that_somebody_edited_comes_back(cluster: Cluster, kube: Kube, n
         assert "reconcile failed" not in operator.said()
 
 
+def remembered(part: object, key: ServiceKey, path: str = "") -> list[str]:
+    """Return where something is kept of a service, but for the store."""
+    found = []
+    for name, value in vars(part).items():
+        if isinstance(value, dict) and key in value:
+            found.append(f"{path}{name}")
+        elif type(value).__module__.startswith("conch.") and hasattr(value, "__dict__"):
+            found += [] if isinstance(value, Store) else remembered(value, key, f"{path}{name}.")
+    return found
+
+
 async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
     cluster: Cluster, kube: Kube, namespace: str
 ) -> None:
@@ -371,7 +382,7 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
             contests=contests,
             writer=writer,
             event_writer=event_writer,
-            images=broken,
+            defaults=broken,
             metrics_api="builtin",
             prometheus="",
             clock=time.time,
@@ -387,6 +398,10 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
         assert "AttributeError" in conditions["Ready"]["message"]
         await reconcile.agents.close()
         # It is mended, by another version of the operator; what was said goes.
-        mended = replace(reconcile, images=Images("conch/serving:1"))
+        mended = replace(reconcile, defaults=PodDefaults("conch/serving:1"))
         await mended(key)
         assert "ReconcileFailed" not in str(found())
+        # Of a service that is gone, nothing is remembered.
+        store.discard(kube.get(INFERENCE_SERVICE, namespace, "magika") or {})
+        await mended(key)
+        assert remembered(mended, key) == []

@@ -38,12 +38,13 @@ class Known:
     def _delete(self, body: Mapping[str, Any]) -> None:
         del self.objects[body["metadata"]["name"]]
 
-    def _retain(self, uids: frozenset[str], version: int) -> None:
+    def _retain(self, uids: frozenset[str], version: int | None) -> None:
         self.retained.append(len(uids))
         self.objects = {
             name: body
             for name, body in self.objects.items()
-            if body["metadata"]["uid"] in uids or int(body["metadata"]["resourceVersion"]) > version
+            if body["metadata"]["uid"] in uids
+            or (version is not None and int(body["metadata"]["resourceVersion"]) > version)
         }
 
     @property
@@ -125,17 +126,18 @@ async def test_an_object_that_cannot_be_read_hides_no_other(cluster: Cluster, ku
         assert len(known.retained) == 1, "the watch goes on"
 
 
+async def forgets(faults: Faults, lines: Lines) -> Lines:
+    """A watch ends before its first event: the API server no longer has the version from which it began."""
+    async for _ in lines:
+        faults.faults["forgotten"] += 1
+        yield b'{"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}'
+        return
+
+
 async def test_what_was_deleted_between_a_watch_and_the_next_list_is_forgotten(
     cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
 ) -> None:
     """Every watch ends before its first event, and the API server no longer has the version from which it began."""
-
-    async def forgets(faults: Faults, lines: Lines) -> Lines:
-        async for _ in lines:
-            faults.faults["forgotten"] += 1
-            yield b'{"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}'
-            return
-
     await call(kube.apply, [config_map(name) for name in ("one", "two")], namespace)
     with Faults(cluster.kubeconfig, tmp_path) as faults:
         faults.mangle = forgets
@@ -145,6 +147,21 @@ async def test_what_was_deleted_between_a_watch_and_the_next_list_is_forgotten(
             assert faults.faults["forgotten"]
             await call(kube.apply, config_map("three"), namespace)
             await soon(lambda: known.names == ["three", "two"], "what came is known")
+
+
+async def test_a_proxy_that_answers_404_to_everything_makes_nothing_forgotten(
+    cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
+    await call(kube.apply, [config_map(name) for name in ("one", "two")], namespace)
+    with Faults(cluster.kubeconfig, tmp_path) as faults:
+        faults.mangle = forgets
+        async with informed(faults.kubeconfig, Listing(CONFIG_MAP, namespace, "a=b")) as known:
+            faults.codes, faults.share = (404,), 1.0
+            await call(kube.apply, config_map("three"), namespace)
+            await soon(lambda: faults.faults["GET 404"] > 3, "it is asked again and again")
+            assert known.names == ["one", "two"]
+            faults.mangle, faults.share = None, 0.0
+            await soon(lambda: known.names == ["one", "three", "two"], "what came is known")
 
 
 async def test_a_page_that_is_too_large_is_asked_for_in_parts(cluster: Cluster, kube: Kube, namespace: str) -> None:

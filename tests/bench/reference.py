@@ -15,7 +15,7 @@ from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE, kind_of
 from conch.api.names import FIELD_MANAGER
 from conch.decide import decide
-from conch.desire import Images, desire
+from conch.desire import PodDefaults, desire
 from conch.observe import World
 from conch.write import Server
 
@@ -45,7 +45,7 @@ async def work(server: Server, queue: asyncio.Queue[dict[str, Any]]) -> None:
     while True:
         body = await queue.get()
         world = World(service=InferenceService.parse(body), now=0.0)
-        for child in desire(world, decide(world), Images("conch/serving:test")):
+        for child in desire(world, decide(world), PodDefaults("conch/serving:test")):
             await server.apply(kind_of(child), child, FIELD_MANAGER)
         meta = {key: body["metadata"][key] for key in ("name", "namespace")}
         status = {"observedGeneration": body["metadata"]["generation"]}

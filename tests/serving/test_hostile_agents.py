@@ -29,6 +29,8 @@ def model(**fields: object) -> str:
 HOSTILE = {
     "nested without end": "[" * 100_000,
     "a deep field": '{"ready": true, "unheardOf": ' + "[" * 900 + "]" * 900 + "}",
+    "unknown fields without end": json.dumps({**GOOD, **{f"field-{number}": 1 for number in range(30_000)}}),
+    "lists without end": '{"models": [' + "[]," * 300_000 + "[]]}",
     "more than a megabyte": json.dumps({"reason": "a" * (1 << 20)}),
     "4,000 digits": model(bytesTotal=10**3999),
     "4,000 digits of a version": model(versions=[{"version": 10**3999, "state": "Ready"}]),

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from conch.api.kinds import ServiceKey
 from conch.observe.measured import Answer, Question
-from conch.signals.prometheus import Queries, _Resolver
+from conch.signals.prometheus import Queries
+from conch.signals.resolver import Resolver
 from tests.cluster import packages
 from tests.serving.processes import Process, until
 from tests.support.ports import free_port
@@ -149,13 +150,16 @@ async def test_nobody_there(asker: Asker) -> None:
 
 @pytest.mark.parametrize("server", ["http://169.254.169.254", "http://[fe80::1]:9090", "http://[::ffff:169.254.0.1]"])
 async def test_a_link_local_address_is_never_asked(asker: Asker, server: str) -> None:
-    assert "is a link-local address, which is never asked" in (await asker.answer(Question(server, "1", 5, 10))).error
+    assert (
+        "is a link-local address or a cloud's metadata server, which is never asked"
+        in (await asker.answer(Question(server, "1", 5, 10))).error
+    )
 
 
 async def test_a_name_of_a_link_local_address_is_never_asked() -> None:
     with pytest.raises(ValueError, match="link-local"):
-        await _Resolver().resolve("169.254.169.254", 80)
-    assert (await _Resolver().resolve("127.0.0.1", 80))[0]["host"] == "127.0.0.1"
+        await Resolver(4).resolve("169.254.169.254", 80)
+    assert (await Resolver(4).resolve("127.0.0.1", 80))[0]["host"] == "127.0.0.1"
 
 
 async def test_a_server_that_the_installer_does_not_allow_is_never_asked(server: str) -> None:
@@ -215,7 +219,7 @@ async def impostor() -> AsyncIterator[tuple[Impostor, str]]:
     [
         ("page", "the answer (HTTP status 200) is not that of a Prometheus"),
         ("elsewhere", "the answer (HTTP status 307) is not that of a Prometheus"),
-        ("huge", "the answer is above 1 MiB"),
+        ("huge", "the answer is above 256 KiB"),
         ("silent", "did not answer within 0.1 s"),
     ],
 )

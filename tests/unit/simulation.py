@@ -33,7 +33,7 @@ from conch.api.names import LABEL_NAME, LABEL_SERVICE_NAME
 from conch.api.times import format_time
 from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, find_stuck_objects, tell, to_measure
 from conch.decide.request import annotation
-from conch.desire import Images, desire
+from conch.desire import PodDefaults, desire
 from conch.observe import Gateways, Store, World, observe
 from conch.observe.capacity import Capacity, Holder, Node
 from conch.observe.fields import mapping
@@ -43,7 +43,7 @@ from conch.plan import Action, Adopt, Apply, Delete, Release, plan, unwritten
 from conch_contract import AgentReport, ModelReport, ModelState, names
 
 KEY = ServiceKey("demo", "magika")
-IMAGES = Images("conch/serving:1")
+DEFAULTS = PodDefaults("conch/serving:1")
 GPU = "nvidia.com/gpu"
 CLASS = "envoy"  # of all Gateways
 CONTROLLER = "envoy.example.com/controller"  # of that class
@@ -75,14 +75,14 @@ class Cluster:
     def __init__(
         self,
         service: dict[str, Any],
-        images: Images = IMAGES,
+        defaults: PodDefaults = DEFAULTS,
         metrics_api: MetricsApi = "builtin",
         prometheus: str = "",
     ) -> None:
         self.store = Store()
         self.gateways = Gateways()
         self.controller = CONTROLLER
-        self.images = images
+        self.defaults = defaults
         self.metrics_api: MetricsApi = metrics_api
         self.prometheus = prometheus
         self.now = 1_000_000.0
@@ -331,7 +331,7 @@ class Cluster:
         """Run the loop once, as reconcile.py does, and return what it wrote."""
         world = self.world()
         decision = decide(world)
-        steps, refusals = plan(world, decision, desire(world, decision, self.images))
+        steps, refusals = plan(world, decision, desire(world, decision, self.defaults))
         actions = [action for step in steps for action in step]
         for action in actions:
             self._act(action)

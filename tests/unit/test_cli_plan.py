@@ -20,7 +20,7 @@ from conch.cli.plan import plan_text, plan_value
 from conch.cli.printing import age, plain, short
 from conch.observe.capacity import Capacity
 from conch.plan import Apply
-from tests.unit.simulation import GPU, IMAGES, KEY, Cluster, manifest
+from tests.unit.simulation import DEFAULTS, GPU, KEY, Cluster, manifest
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "plan"
@@ -61,7 +61,7 @@ def serving() -> Cluster:
 
 def planned(cluster: Cluster) -> Foresight:
     """What the plan says of a cluster as it is."""
-    return foresee(seen(cluster), KEY, Installed(IMAGES), cluster.now)
+    return foresee(seen(cluster), KEY, Installed(DEFAULTS), cluster.now)
 
 
 def test_the_plan_of_a_change_names_the_steps_and_is_what_the_operator_writes_next() -> None:
@@ -218,7 +218,7 @@ def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(gpus: int
     cluster = on_gpus(gpus, when_short)
     asked = planned(cluster)
     assert asked.asks
-    foresight = foresee(seen(cluster), KEY, Installed(IMAGES), cluster.now, cluster.capacity())
+    foresight = foresee(seen(cluster), KEY, Installed(DEFAULTS), cluster.now, cluster.capacity())
     is_golden(f"gpus-{golden}.txt", plain(plan_text(foresight)))
     assert plan_value(foresight)["budget"] == foresight.main.budget != ""
     told = [(write.kind, write.name) for write in foresight.writes]
@@ -227,6 +227,6 @@ def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(gpus: int
 
 def test_a_plan_of_somebody_who_may_not_look_says_so_and_goes_on() -> None:
     cluster = on_gpus(3, "Hold")
-    foresight = foresee(seen(cluster), KEY, Installed(IMAGES), cluster.now, Capacity(unknown="nodes is forbidden"))
+    foresight = foresee(seen(cluster), KEY, Installed(DEFAULTS), cluster.now, Capacity(unknown="nodes is forbidden"))
     assert foresight.main.budget.endswith("; nobody can tell whether they fit: nodes is forbidden.")
     assert "Deployment" in {write.kind for write in foresight.writes if write.action == "create"}

@@ -15,7 +15,7 @@ from conch.cli.printing import plain
 from conch.cli.status import status_text, status_value
 from conch.cli.track import chosen, requests_of
 from conch.plan import Apply
-from tests.unit.simulation import IMAGES, KEY, Cluster
+from tests.unit.simulation import DEFAULTS, KEY, Cluster
 from tests.unit.test_cli_plan import is_golden
 from tests.unit.test_variant_stories import MATCHED, MIRRORED, WEIGHTED, change, service, up
 
@@ -156,7 +156,7 @@ def test_the_plan_tells_of_each_variant_and_is_what_the_operator_writes_next() -
         up(cluster, name)
     own = {"name": "own", "predictor": {"warmup": {}, "minReplicas": 1}}
     edited(cluster, [{**WEIGHTED, "predictor": NEXT}, MIRRORED, own])
-    foresight = foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now)
+    foresight = foresee(cluster.objects.values(), KEY, Installed(DEFAULTS), cluster.now)
     is_golden("variants.txt", plain(plan_text(foresight)))
     value = plan_value(foresight)
     assert [(each["name"], each["requests"]) for each in value["variants"]] == [

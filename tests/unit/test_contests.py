@@ -228,7 +228,7 @@ class Overwritten:
             contests=Contests(),
             writer=cast("Any", self),
             event_writer=cast("Any", self),
-            images=nothing,
+            defaults=nothing,
             metrics_api="builtin",
             prometheus="",
             clock=lambda: 0.0,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Kind, ServiceKey
-from conch.events.intake import Intake, services_at
+from conch.events.intake import Intake
 from conch.observe import Gateways, Store, gateways
 from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.queue import WorkQueue
@@ -113,9 +113,9 @@ async def test_who_names_a_gateway_is_queued_by_a_change_once_all_is_listed() ->
         service = manifest(traffic=traffic)
         service["metadata"].update(name=name, uid=name)
         store.put(service)
-    assert services_at(store, frozenset({PUBLIC})) == [ServiceKey("demo", "outside")]
-    assert services_at(store, frozenset({GatewayKey("demo", "public")})) == [ServiceKey("demo", "elsewhere")]
-    assert services_at(store, frozenset()) == []
+    assert store.services_at(frozenset({PUBLIC})) == [ServiceKey("demo", "outside")]
+    assert store.services_at(frozenset({GatewayKey("demo", "public")})) == [ServiceKey("demo", "elsewhere")]
+    assert store.services_at(frozenset()) == []
     intake.take_gateway(public(1))
     assert len(queue) == 0, "every service is queued when it is listed"
     intake.listed.set()

@@ -78,6 +78,7 @@ def test_what_is_no_page_is_refused() -> None:
             'nv_inference_request_success{model="m",' + 'a="' + "\\\\" * 2_000_000 + '"} 1\n', id="a line of 4 MB"
         ),
         pytest.param('nv_inference_request_success{model="m",version="1"} 1\n' * 80_000, id="4 MB of lines"),
+        pytest.param("\n" * 1_000_000, id="1 MB of empty lines"),
         pytest.param('nv_inference_request_success{model="m",version="1"} NaN\n', id="no number"),
         pytest.param('nv_inference_request_success{model="m",version="1"} +Inf\n', id="infinite"),
         pytest.param('nv_inference_request_success{model="m",version="1"} -1\n', id="negative"),

@@ -13,7 +13,7 @@ from conch.cli.status import status_text
 from conch.decide import Event
 from conch_contract import AgentReport, ModelReport, ModelState, ModelWarning
 from conch_contract.report import SEQUENCE_STATE_MESSAGE
-from tests.unit.simulation import CONTROLLER, IMAGES, KEY, Cluster, manifest
+from tests.unit.simulation import CONTROLLER, DEFAULTS, KEY, Cluster, manifest
 
 OVERRIDE = ModelWarning(reason="ConfigOverridden", message="max_batch_size is 8 (config.pbtxt: 16).")
 MISSING = ModelWarning(reason="CalleeMissing", message="Model 'magika' calls 'scaler'.")
@@ -83,7 +83,7 @@ def test_kubectl_conch_status_and_plan_show_it() -> None:
     cluster, revision = serving(OVERRIDE, triton={"maxBatchSize": 8, "dynamicBatching": {"maxQueueDelay": "1ms"}})
     text = plain(status_text(cluster.world().service, cluster.now))
     assert f"{revision}   magika   ConfigOverridden   {OVERRIDE.message}" in text
-    foresight = foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now)
+    foresight = foresee(cluster.objects.values(), KEY, Installed(DEFAULTS), cluster.now)
     text = plain(plan_text(foresight))
     assert (
         "triton.maxBatchSize, triton.dynamicBatching.maxQueueDelay win over the same field of config.pbtxt, where the "
@@ -95,11 +95,11 @@ def test_kubectl_conch_status_and_plan_show_it() -> None:
 
 def test_a_plan_names_a_message_without_fields_and_says_nothing_where_nothing_is_typed() -> None:
     cluster, _ = serving(triton={"dynamicBatching": {}, "shmSize": "1Gi"})
-    foresight = foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now)
+    foresight = foresee(cluster.objects.values(), KEY, Installed(DEFAULTS), cluster.now)
     assert foresight.main.configured == ("triton.dynamicBatching",)
     cluster, _ = serving()
     assert "config.pbtxt" not in plain(
-        plan_text(foresee(cluster.objects.values(), KEY, Installed(IMAGES), cluster.now))
+        plan_text(foresee(cluster.objects.values(), KEY, Installed(DEFAULTS), cluster.now))
     )
 
 

@@ -12,7 +12,7 @@ from conch.api.analysis import Gate, GateStatus
 from conch.api.meta import selector
 from conch.decide.naming import revision_name
 from conch.decide.parity import parity_status, parity_waits
-from conch.desire import Images, new_revision
+from conch.desire import PodDefaults, new_revision
 from conch.desire.parity import in_contract, parity_job
 from conch.observe import Revision
 from conch.observe.parity import parities
@@ -32,7 +32,7 @@ def service(parity: dict[str, Any], **predictor: Any) -> InferenceService:
 
 def revision(asked: InferenceService) -> Revision:
     name = revision_name(asked.metadata.name, asked.spec.predictor)
-    return new_revision(asked, name, 1, Images("conch/serving:1"))
+    return new_revision(asked, name, 1, PodDefaults("conch/serving:1"))
 
 
 def gate(parity: dict[str, Any]) -> Gate:

@@ -17,7 +17,7 @@ from conch.api.kinds import (
 )
 from conch.api.names import ANNOTATION_MODEL, ANNOTATION_STABLE
 from conch.decide import pods_to_ask, tell_unreadable
-from conch.desire import Images
+from conch.desire import PodDefaults
 from conch.observe import Unreadable, observe
 from conch.plan import Apply, Delete, Release
 from conch_contract import AgentReport, ModelState, names
@@ -74,8 +74,21 @@ def test_a_service_that_comes_up_tells_its_story_once() -> None:
 
 def test_another_operator_with_another_image_changes_no_pod() -> None:
     cluster = served()
-    cluster.images = Images("conch/serving:2")
+    cluster.defaults = PodDefaults("conch/serving:2", max_model_bytes={"": 5, "demo": 7})
     assert cluster.reconcile() == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "argument"), [({}, []), ({"": 5}, ["--max-bytes=5"]), ({"": 5, "demo": 7}, ["--max-bytes=7"])]
+)
+def test_the_installer_bounds_the_size_of_models_for_all_namespaces_or_for_one(
+    sizes: dict[str, int], argument: list[str]
+) -> None:
+    cluster = Cluster(manifest(), PodDefaults("conch/serving:1", max_model_bytes=sizes))
+    cluster.settle()
+    [deployment] = [body for ref, body in cluster.objects.items() if ref.kind == DEPLOYMENT]
+    agent = deployment["spec"]["template"]["spec"]["initContainers"][0]
+    assert agent["command"] == ["conch-agent", *argument]
 
 
 def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> None:

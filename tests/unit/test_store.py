@@ -82,6 +82,24 @@ def test_a_list_forgets_what_was_deleted_unseen() -> None:
     assert store.put(child(5)) is None, "its last event, which came late"
 
 
+def test_the_answer_to_a_write_that_comes_after_a_list_without_the_object_does_not_bring_it_back() -> None:
+    store = Store()
+    store.put(child(5))
+    store.retain(CONFIG_MAP, "demo", frozenset(), 9)
+    assert store.put(child(7)) is None
+    assert store.put(child(11)) == KEY, "it lost the label, and has it again"
+
+
+def test_what_the_cluster_serves_again_is_known_again_in_the_same_version() -> None:
+    """As after a version of a CRD was not served for a while, or a proxy said so."""
+    store = Store()
+    store.put(child(5))
+    assert store.retain(CONFIG_MAP, "", frozenset(), None) == {KEY}
+    assert text(store) is None
+    assert store.put(child(5)) == KEY
+    assert text(store) == ""
+
+
 def test_of_what_only_has_the_label_the_owner_is_kept_and_nothing_else() -> None:
     store = Store()
     body = child(1, text="x" * 1_000_000)
@@ -97,6 +115,21 @@ def test_of_what_only_has_the_label_the_owner_is_kept_and_nothing_else() -> None
     assert [owner["name"] for owner in kept["metadata"]["ownerReferences"]] == ["b"]
     assert kept["metadata"]["labels"] == {names.LABEL_SERVICE: "magika"}
     assert kept["metadata"]["annotations"] == {}
+
+
+def test_of_what_only_has_the_label_a_thousand_are_kept_and_the_services_own_is_kept_beside_them() -> None:
+    store = Store()
+    for number in range(1500):
+        body = child(number + 1, uid=f"stranger-{number}")
+        body["metadata"] |= {"name": f"stranger-{number}", "labels": {names.LABEL_SERVICE: "magika"}}
+        store.put(body)
+    assert len(store.objects(KEY)) == 1000
+    assert store.put(large(1, 0.1)) == KEY
+    gone = child(2000, uid="stranger-0")
+    gone["metadata"] |= {"name": "stranger-0", "labels": {names.LABEL_SERVICE: "magika"}}
+    assert store.discard(gone) == KEY
+    body["metadata"] |= {"resourceVersion": "3000"}
+    assert store.put(body) == KEY, "there is space again"
 
 
 def large(number: int, mebibytes: float, service: str = "magika", version: int = 1) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 from conch.api import InferenceService, pod
 from conch.api.kinds import DEPLOYMENT, Ref
 from conch.api.pod import LEAST_GRACE_SECONDS
+from conch.desire import PodDefaults
 from conch.desire.pod import pod_template
 from conch.triton import DRAIN_SECONDS, END_SECONDS
 from conch_contract import ModelState
@@ -144,7 +145,7 @@ def test_the_least_grace_that_a_user_may_ask_outlasts_the_drain() -> None:
 )
 def test_the_timers_of_a_request_follow_one_field(said: dict[str, Any], grace: int, ends: int) -> None:
     service = InferenceService.parse(manifest(**said))
-    spec = pod_template(service, "magika-1", "conch/serving:1", "Always")["spec"]
+    spec = pod_template(service, "magika-1", PodDefaults("conch/serving:1", "Always"))["spec"]
     [_, _, script, *_] = spec["containers"][0]["command"]
     assert spec["terminationGracePeriodSeconds"] == grace
     assert f"--exit-timeout-secs={ends} " in script

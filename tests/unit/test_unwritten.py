@@ -92,7 +92,7 @@ def test_what_refers_to_an_object_of_somebody_else_is_not_written() -> None:
     cluster = Cluster(manifest(minReplicas=1, maxReplicas=3))
     world = cluster.world()
     decision = decide(world)
-    desired = desire(world, decision, cluster.images)
+    desired = desire(world, decision, cluster.defaults)
     wanted = decision.main.wanted
 
     def written(kind: Any) -> set[Ref]:
@@ -119,7 +119,7 @@ def test_every_write_stands_behind_what_it_needs() -> None:
     come_up(cluster, cluster.decision().wanted)
     cluster.edit(uri="s3://models/v2")
     world = cluster.world()
-    steps, _ = plan(world, decide(world), desire(world, decide(world), cluster.images))
+    steps, _ = plan(world, decide(world), desire(world, decide(world), cluster.defaults))
     done: set[Ref] = set()
     for step in steps:
         refs = {action.ref for action in step}

@@ -10,7 +10,7 @@ import yaml
 from conch.api import InferenceService
 from conch.api.meta import selector
 from conch.decide.naming import revision_name
-from conch.desire import Images, new_revision
+from conch.desire import PodDefaults, new_revision
 from conch.desire.warmup import warmup_job
 from conch.observe import Revision
 from conch.observe.trim import trim
@@ -34,7 +34,7 @@ def service(warmup: dict[str, Any] | None, **predictor: Any) -> InferenceService
 
 def revision(asked: InferenceService) -> Revision:
     name = revision_name(asked.metadata.name, asked.spec.predictor)
-    return new_revision(asked, name, 1, Images("conch/serving:1"))
+    return new_revision(asked, name, 1, PodDefaults("conch/serving:1"))
 
 
 def job(asked: InferenceService, pods: int = 2) -> dict[str, Any]:

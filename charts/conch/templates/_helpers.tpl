@@ -129,3 +129,12 @@ affinity:
 priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
+
+{{- /* The largest model, such as 50Gi,team-a=200Gi. */}}
+{{- define "conch.maxModelBytes" -}}
+{{- $sizes := without (list .Values.models.maxModelBytes) "" }}
+{{- range $namespace, $size := .Values.models.maxModelBytesByNamespace }}
+{{- $sizes = append $sizes (printf "%s=%s" $namespace $size) }}
+{{- end }}
+{{- join "," $sizes }}
+{{- end }}

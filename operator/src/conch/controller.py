@@ -20,7 +20,7 @@ from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, LEASE, SCALED_OBJECT, W
 from conch.blocking import blocking_reported
 from conch.claims import Claims
 from conch.contests import Contests
-from conch.desire import Images
+from conch.desire import PodDefaults
 from conch.ending import end_by_signal
 from conch.events.intake import Intake
 from conch.nesting import allow_deep_objects
@@ -70,7 +70,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         contests=contests,
         writer=writer,
         event_writer=event_writer,
-        images=Images(settings.serving_image, settings.pull_policy),
+        defaults=PodDefaults(settings.serving_image, settings.pull_policy, settings.max_model_bytes),
         metrics_api=settings.metrics_api,
         prometheus=settings.prometheus,
         clock=time.time,

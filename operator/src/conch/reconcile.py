@@ -19,6 +19,7 @@ from conch.attempts import Attempts
 from conch.claims import Claims
 from conch.contests import Contest, Contests
 from conch.decide import (
+    ToMeasure,
     asks_for_room,
     decide,
     events,
@@ -29,7 +30,7 @@ from conch.decide import (
     tell_unreadable,
     to_measure,
 )
-from conch.desire import Images, desire
+from conch.desire import PodDefaults, desire
 from conch.ending import END_SECONDS, finish
 from conch.observe import Gateways, Store, Unreadable, observe
 from conch.observe.compare import fingerprint
@@ -58,7 +59,7 @@ class Reconciler:
     contests: Contests
     writer: Writer
     event_writer: EventWriter
-    images: Images
+    defaults: PodDefaults
     metrics_api: MetricsApi
     prometheus: str  # where KEDA asks about Triton
     clock: Callable[[], float]
@@ -88,9 +89,10 @@ class Reconciler:
         body = self.store.get(key, Ref(INFERENCE_SERVICE, key.name))
         if body is None or "deletionTimestamp" in body["metadata"]:
             self.claims.forget(key)
-            self.contests.forget(key)
+            self._forget(key)
             return Outcome()  # gone, and the garbage collector takes the children
         if not await self.claims.is_ours(key, body):
+            self._forget(key)
             return Outcome(yields=True)
         world = observe(self.store, key, self.clock(), self.gateways, self.metrics_api, prometheus=self.prometheus)
         if world is None:
@@ -102,7 +104,7 @@ class Reconciler:
         world = world.with_measured(self.gauges.ask(key, world.pods, to_measure(world)))
         world = world.with_capacity(self.capacities.ask(key, waits=asks_for_room(world)))
         decision = decide(world)
-        steps, blocked = plan(world, decision, desire(world, decision, self.images))
+        steps, blocked = plan(world, decision, desire(world, decision, self.defaults))
         uid = world.service.metadata.uid
         deferral = self.contests.defer(key, steps, self.monotonic())
         contested = [await self._name_managers(key, contest) for contest in deferral.contests]
@@ -115,6 +117,16 @@ class Reconciler:
             return Outcome()
         waits = (decision.wait, deferral.wait, self._status_due_in(key, status))
         return Outcome(wait=min((wait for wait in waits if wait is not None), default=None), refusals=tuple(refusals))
+
+    def _forget(self, key: ServiceKey) -> None:
+        """Forget all that is known of a service which is gone, or which another installation serves."""
+        self.contests.forget(key)
+        self.agents.ask(key, ())
+        self.warnings.ask(key, ())
+        self.gauges.ask(key, (), ToMeasure())
+        self.capacities.ask(key, waits=False)
+        self.writer.forget(key)
+        self.writes.failed(key, ())
 
     async def _report_unreadable(self, key: ServiceKey, service: Unreadable) -> "Outcome":
         """Report why a service is not decided on, and read again what was not kept."""

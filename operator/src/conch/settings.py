@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self, TypeVar, get_args
 
 from conch.api.metrics import MetricsApi
+from conch.observe.compare import quantity
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -24,6 +25,7 @@ class Settings:
     metrics_api: MetricsApi  # CONCH_METRICS_API, who tells autoscalers of Triton: builtin
     prometheus: str  # CONCH_PROMETHEUS, the URL at which KEDA asks about Triton: none
     prometheus_servers: tuple[str, ...]  # CONCH_PROMETHEUS_SERVERS, hosts that gates may name, by commas: any
+    max_model_bytes: Mapping[str, int]  # CONCH_MAX_MODEL_BYTES, such as 50Gi,team-a=200Gi: any size
     namespaces: tuple[str, ...]  # CONCH_NAMESPACES, by commas: all
     log_format: str  # CONCH_LOG_FORMAT: json, or console
     log_level: str  # CONCH_LOG_LEVEL: info
@@ -55,6 +57,7 @@ class Settings:
             metrics_api=choice(environ, "CONCH_METRICS_API", get_args(MetricsApi)),
             prometheus=_url(environ, "CONCH_PROMETHEUS"),
             prometheus_servers=listed(environ, "CONCH_PROMETHEUS_SERVERS"),
+            max_model_bytes=_sizes(environ, "CONCH_MAX_MODEL_BYTES"),
             namespaces=listed(environ, "CONCH_NAMESPACES"),
             log_format=choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
             log_level=choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
@@ -96,6 +99,22 @@ def number(environ: Mapping[str, str], name: str, default: int) -> int:
     if not value.isdecimal() or not 0 < int(value) < 65536:
         raise SettingsError(f"{name} is {value!r}; set it to a number from 1 to 65535")
     return int(value)
+
+
+def _sizes(environ: Mapping[str, str], name: str) -> dict[str, int]:
+    """Return sizes in bytes by namespace; "": of the namespaces that are not named.
+
+    >>> _sizes({"A": "1Ki,team-a=2Mi"}, "A")
+    {'': 1024, 'team-a': 2097152}
+    """
+    sizes = {}
+    for part in listed(environ, name):
+        namespace, _, text = part.rpartition("=")
+        amount = quantity(text)
+        if amount is None or amount < 1:
+            raise SettingsError(f"{name} has {part!r}; set it to sizes such as 50Gi, or team-a=200Gi for a namespace")
+        sizes[namespace] = int(amount)
+    return sizes
 
 
 def listed(environ: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
@@ -11,7 +10,6 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from conch.api.kinds import INFERENCE_SERVICE, Ref
 from conch.listening import Listener
 from conch.observe import Store
 
@@ -40,11 +38,7 @@ class Phases(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Count the services of the store."""
-        count: Counter[str] = Counter()
-        for key in self._store.services():
-            body = self._store.get(key, Ref(INFERENCE_SERVICE, key.name)) or {}
-            conditions = (body.get("status") or {}).get("conditions") or ()
-            count[next((c["status"] for c in conditions if c["type"] == "Ready"), "Unknown")] += 1
+        count = self._store.readiness()
         family = GaugeMetricFamily("conch_services", "Services, by their Ready condition.", labels=["ready"])
         for truth in ("True", "False", "Unknown"):
             family.add_metric([truth], count[truth])

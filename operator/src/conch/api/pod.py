@@ -124,11 +124,22 @@ class VolumeMount(Part):
 
     model_config = ConfigDict(extra="allow", json_schema_extra=with_fields_of("core.v1.VolumeMount"))
 
-    name: Annotated[str, Field(min_length=1, max_length=63)]
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=63),
+        Rule(
+            f"!self.startsWith('{OWN_VOLUME_PREFIX}')",
+            message=f"volumes whose name begins with {OWN_VOLUME_PREFIX} are Conch's own; name one of pod.volumes",
+        ),
+    ]
     """The volume's name."""
     mount_path: Annotated[
         str,
         Field(min_length=1, max_length=1024),
+        Rule(
+            "self.startsWith('/') && !self.matches('/[.][.]?(/|$)')",
+            message="mountPath is an absolute path without '.' and '..', such as /data",
+        ),
         Rule(
             "!self.matches('^/+(conch|dev/+shm)(/|$)|^/+tmp/*$')",
             message="/conch, /dev/shm and /tmp are Conch's own; mount it elsewhere",

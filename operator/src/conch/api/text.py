@@ -36,12 +36,20 @@ Text = Annotated[str, AfterValidator(clean)]
 """Foreign text in a status."""
 
 
-def read_json(text: str | bytes) -> Any:
+def read_json(text: str | bytes, most_values: int | None = None) -> Any:
     """Parse JSON that somebody else wrote; all texts in it are clean.
 
+    Args:
+        text: what was written.
+        most_values: of its values, counted by the separators before them; None: any number.
+
     Raises:
-        ValueError: it is not JSON, or nested deeper than anybody writes by hand.
+        ValueError: it is not JSON, has too many values, or is nested deeper than anybody writes by hand.
     """
+    if most_values is not None:
+        coded = text.encode(errors="replace") if isinstance(text, str) else text
+        if sum(coded.count(separator) for separator in (b",", b"[", b"{")) > most_values:
+            raise ValueError(f"JSON of more than {most_values} values")
     try:
         return _clean_all(json.loads(text))
     except RecursionError as error:

@@ -18,7 +18,7 @@ from conch.cli.track import requests_of
 from conch.decide import Decision, asks_for_room, decide, tell
 from conch.decide.living import floor_of
 from conch.decide.steps import get_steps, going
-from conch.desire import Images, desire
+from conch.desire import PodDefaults, desire
 from conch.observe import Store, Unreadable, World, observe
 from conch.observe.capacity import Capacity
 from conch.plan import Action, Adopt, Apply, Delete, Refusal, plan, unwritten
@@ -83,7 +83,7 @@ class Foresight:
 class Installed:
     """How the operator is installed, as far as its writes depend on it."""
 
-    images: Images
+    defaults: PodDefaults
     metrics_api: MetricsApi = "builtin"
     prometheus: str = ""
 
@@ -117,7 +117,7 @@ def foresee(
         raise Refused(world.message)
     world = world.with_capacity(capacity)
     decisions = decide(world)
-    steps, refusals = plan(world, decisions, desire(world, decisions, installed.images))
+    steps, refusals = plan(world, decisions, desire(world, decisions, installed.defaults))
     status = tell(world, decisions, unwritten(world.service, refusals, {}))
     main, *variants = (_course(track, own) for track, own in zip(world.tracks, decisions.tracks, strict=True))
     return Foresight(

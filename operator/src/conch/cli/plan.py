@@ -24,7 +24,7 @@ from conch.cli.manifests import offline_body, services
 from conch.cli.offline import Course, Foresight, Installed, Stage, foresee
 from conch.cli.options import Access, Refused, access
 from conch.cli.printing import Table, Text, show
-from conch.desire import Images
+from conch.desire import PodDefaults
 from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.plan import Refusal
 from conch.plan.actions import taken
@@ -79,7 +79,7 @@ def plan(
     For each InferenceService in it: the revision, and that of each variant, the operator's next writes, the steps of
     a rollout, and what would be refused. Nothing is written.
     """
-    installed = Installed(Images(serving_image), metrics_api, prometheus)
+    installed = Installed(PodDefaults(serving_image), metrics_api, prometheus)
     manifests = services(file)
     if against == "cluster":
         found = ask(access, lambda cluster: _against(cluster, access, manifests, installed))

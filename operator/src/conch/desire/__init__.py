@@ -5,6 +5,7 @@ May not enter: what exists already (that is `plan`), clocks, calls.
 """
 
 from conch.desire.children import desire
-from conch.desire.revision import Images, new_revision
+from conch.desire.defaults import PodDefaults
+from conch.desire.revision import new_revision
 
-__all__ = ["Images", "desire", "new_revision"]
+__all__ = ["PodDefaults", "desire", "new_revision"]

@@ -10,8 +10,9 @@ from conch.api.kinds import DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.decide import Decision, Decisions, Living
 from conch.decide.parity import stable_model
+from conch.desire.defaults import PodDefaults
 from conch.desire.parity import parity_job, parity_job_name
-from conch.desire.revision import Images, asked_for, config_map, controller_revision, new_revision, served
+from conch.desire.revision import asked_for, config_map, controller_revision, new_revision, served
 from conch.desire.scaling import autoscaler, scaled
 from conch.desire.warmup import warmup_job, warmup_job_name
 from conch.observe import Revision, World
@@ -20,19 +21,19 @@ from conch.traffic.service import ports
 from conch_contract import names
 
 
-def desire(world: World, decisions: Decisions, images: Images) -> list[Manifest]:
+def desire(world: World, decisions: Decisions, defaults: PodDefaults) -> list[Manifest]:
     """Return all that should exist, in the order in which it may come to be."""
     tracks = zip(world.tracks, decisions.tracks, strict=True)
-    own = [manifest for track, decision in tracks for manifest in _track(track, decision, images)]
+    own = [manifest for track, decision in tracks for manifest in _track(track, decision, defaults)]
     return [*own, *shared_resources(world, decisions.ways)]
 
 
-def _track(world: World, decision: Decision, images: Images) -> list[Manifest]:
+def _track(world: World, decision: Decision, defaults: PodDefaults) -> list[Manifest]:
     """Return what the predictor or a variant has of its own."""
     service = world.service
     manifests: list[Manifest] = []
     for living in decision.living:
-        revision = _rendered(world, decision, living, images)
+        revision = _rendered(world, decision, living, defaults)
         if revision is None:
             continue  # its record was deleted by hand; its Deployment stays as it is until it is replaced
         manifests += [
@@ -49,12 +50,12 @@ def _track(world: World, decision: Decision, images: Images) -> list[Manifest]:
     return [*manifests, root(Way(service, decision.serving, decision.shares))]
 
 
-def _rendered(world: World, decision: Decision, living: Living, images: Images) -> Revision | None:
+def _rendered(world: World, decision: Decision, living: Living, defaults: PodDefaults) -> Revision | None:
     """The stored revision; a new one is rendered now, and one that returns takes the newest number."""
     revision = world.revisions.get(living.name)
     if living.name == decision.wanted:
         if revision is None:
-            revision = new_revision(world.service, living.name, 0, images)
+            revision = new_revision(world.service, living.name, 0, defaults)
         if revision.number != decision.number:
             revision = asked_for(world, revision, decision.number)
     return served(world, revision) if revision is not None else None

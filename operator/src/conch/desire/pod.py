@@ -11,6 +11,7 @@ from conch.api import InferenceService, Model, Predictor
 from conch.api.meta import Manifest, labels
 from conch.api.names import ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
+from conch.desire.defaults import PodDefaults
 from conch.desire.placement import placement
 from conch.triton import DRAIN_SECONDS, END_SECONDS, server_command
 from conch_contract import names
@@ -32,7 +33,7 @@ _MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _AGENT_TMP, _CLAIM, _WARMUP =
 )
 
 
-def pod_template(service: InferenceService, revision: str, image: str, pull: str) -> Manifest:
+def pod_template(service: InferenceService, revision: str, defaults: PodDefaults) -> Manifest:
     """Return the PodTemplateSpec of a revision."""
     said = service.spec.predictor.pod
     spec: Manifest = {
@@ -46,8 +47,8 @@ def pod_template(service: InferenceService, revision: str, image: str, pull: str
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationGracePeriodSeconds": _grace_seconds(service.spec.predictor),
-        "initContainers": [_agent(service, image, pull)],
-        "containers": [_triton(service, image, pull)],
+        "initContainers": [_agent(service, defaults)],
+        "containers": [_triton(service, defaults)],
         "volumes": [*_volumes(service, revision), *(volume.to_wire() for volume in said.volumes)],
         **placement(service, revision),
     }
@@ -78,8 +79,9 @@ def _grace_seconds(predictor: Predictor) -> int:
     return asked or DRAIN_SECONDS + math.ceil(predictor.longest_request_seconds) + END_SECONDS
 
 
-def _agent(service: InferenceService, image: str, pull: str) -> Manifest:
+def _agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     model, said = service.spec.predictor.model, service.spec.predictor.pod.agent_resources
+    most = defaults.max_bytes(service.metadata.namespace)
     mounts = [
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
         {"name": _MODELS, "mountPath": names.MODELS_DIR},
@@ -96,9 +98,9 @@ def _agent(service: InferenceService, image: str, pull: str) -> Manifest:
         mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
     return {
         "name": names.AGENT_CONTAINER,
-        "image": image,
-        "imagePullPolicy": pull,
-        "command": ["conch-agent"],
+        "image": defaults.image,
+        "imagePullPolicy": defaults.pull_policy,
+        "command": ["conch-agent", *([f"--max-bytes={most}"] if most else [])],
         "restartPolicy": "Always",  # a native sidecar: started before Triton, stopped after it
         "ports": [{"name": "agent", "containerPort": names.AGENT_PORT}],
         "startupProbe": _probe(names.LIVE_PATH, names.AGENT_PORT, period=1, failures=60),
@@ -110,12 +112,12 @@ def _agent(service: InferenceService, image: str, pull: str) -> Manifest:
     }
 
 
-def _triton(service: InferenceService, image: str, pull: str) -> Manifest:
+def _triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
     predictor = service.spec.predictor
     container: Manifest = {
         "name": names.TRITON_CONTAINER,
-        "image": predictor.triton.image or image,
-        "imagePullPolicy": pull,
+        "image": predictor.triton.image or defaults.image,
+        "imagePullPolicy": defaults.pull_policy,
         "command": server_command(predictor.triton.args, _grace_seconds(predictor)),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT},

@@ -5,7 +5,7 @@ So an operator of a later version, with other defaults or another image, changes
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from conch.api import InferenceService
@@ -20,6 +20,7 @@ from conch.api.names import (
     ANNOTATION_WARMUP_DIGEST,
 )
 from conch.api.text import clean
+from conch.desire.defaults import PodDefaults
 from conch.desire.pod import pod_template
 from conch.observe import Revision, World
 from conch.triton import model_config, warmup
@@ -29,22 +30,14 @@ from conch_contract.object_versions import decode_versions, encode_versions
 _NOTE_LENGTH: Final = 1024  # bytes of a note that are kept: it is copied with every write of the record
 
 
-@dataclass(frozen=True)
-class Images:
-    """What new revisions run, as the installer says."""
-
-    serving: str
-    pull_policy: str = "IfNotPresent"
-
-
-def new_revision(service: InferenceService, name: str, number: int, images: Images) -> Revision:
+def new_revision(service: InferenceService, name: str, number: int, defaults: PodDefaults) -> Revision:
     """Render the revision that a service's spec asks for."""
     predictor = service.spec.predictor
     return Revision(
         name=name,
         number=number,
         generation=service.metadata.generation,
-        template=pod_template(service, name, images.serving, images.pull_policy),
+        template=pod_template(service, name, defaults),
         manifest=model_manifest(service).to_json(),
         predictor=predictor.to_wire(),
     )

@@ -10,7 +10,6 @@ not report what was deleted between a watch that broke and the list that follows
 
 import asyncio
 import random
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -34,7 +33,6 @@ _STEADY_SECONDS: Final = 5.0  # a watch that lasted so long has not failed
 _STALE_LISTS: Final = 3  # one after the other, until it is certain that the API server has gone back in time
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
-_ALL: Final = sys.maxsize  # above every resourceVersion
 
 _watch_failures = Counter("conch_watch_failures", "Lists and watches that failed, and are begun anew.", ["resource"])
 _quarantined = Counter(
@@ -50,7 +48,8 @@ class Cache:
     put: Callable[[Body], object]  # an object is there, or has changed
     delete: Callable[[Body], object]
     # After a list: forget the objects that are not among these uids. Those with a version above the list's are newer.
-    retain: Callable[[frozenset[str], int], object]
+    # Without a version: the cluster does not serve the kind.
+    retain: Callable[[frozenset[str], int | None], object]
 
 
 @dataclass
@@ -173,7 +172,7 @@ class Informer:
         if error.code in {_FORBIDDEN, _NOT_FOUND} and await self._is_not_installed():
             self._version = ""
             self._lacked = True
-            self.cache.retain(frozenset(), _ALL)
+            self.cache.retain(frozenset(), None)
             self.listed.set()
             return _NOT_INSTALLED_SECONDS
         delay = max(self._backoff(), error.retry_after or 0.0)

@@ -1,6 +1,7 @@
 """Takes events in: the stores learn of them, and the services that they concern are queued."""
 
 import asyncio
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,14 +14,13 @@ from conch.api.kinds import (
     INFERENCE_SERVICE,
     METADATA_ONLY,
     Kind,
-    Ref,
     ServiceKey,
     kind_of,
 )
 from conch.events.informer import Cache, Informer
 from conch.observe import Gateways, Store, owner_key
 from conch.observe.fields import labels_of
-from conch.observe.gateways import GatewayKey, named_gateways
+from conch.observe.gateways import GatewayKey
 from conch.queue import WorkQueue
 from conch.write import Server
 from conch.write.lists import Listing
@@ -86,21 +86,22 @@ class Intake:
     def queue_services_at(self, changed: frozenset[GatewayKey]) -> None:
         """Queue the services that name these Gateways."""
         if changed and self.listed.is_set():
-            for key in services_at(self.store, changed):
+            for key in self.store.services_at(changed):
                 self.queue.add(key)
 
-    def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int) -> None:
+    def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int | None) -> None:
         """Forget the objects of a kind that a list does not have.
 
         Args:
             kind: of the list.
             namespace: of the list; empty: all.
             uids: of the objects in the list.
-            version: of the list; what is newer is not in it.
+            version: of the list; what is newer is not in it. None: the cluster does not serve the kind.
         """
+        newest = sys.maxsize if version is None else version
         if kind in GATEWAYS:
             if self.gateways is not None:
-                self.queue_services_at(self.gateways.retain(kind, uids, version))
+                self.queue_services_at(self.gateways.retain(kind, uids, newest))
             return
         lost = self.store.retain(kind, namespace, uids, version)
         for key in lost:
@@ -108,7 +109,7 @@ class Intake:
         if lost and kind in {INFERENCE_SERVICE, HTTP_ROUTE}:
             self.queue_all()  # other services may get the requests of a hostname now
         if kind == HTTP_ROUTE:
-            self.queue_claimants(self.store.routes.retain(namespace, uids, version))
+            self.queue_claimants(self.store.routes.retain(namespace, uids, newest))
 
     def informers(self, server: Server, kinds: Iterable[Kind], namespaces: Sequence[str]) -> list[Informer]:
         """Return the informers of some kinds; no namespaces means all. A Gateway may be in any namespace."""
@@ -124,9 +125,3 @@ def listing(kind: Kind, namespace: str = "") -> Listing:
     """Return which objects of a kind are watched: those with the label of a service, for most kinds."""
     labels = "" if kind in UNSELECTED else names.LABEL_SERVICE
     return Listing(kind, namespace, labels, metadata_only=kind in METADATA_ONLY)
-
-
-def services_at(store: Store, gateways: frozenset[GatewayKey]) -> list[ServiceKey]:
-    """Return the services that name any of these Gateways. Unpacks every service, so ask only after a change."""
-    bodies = ((key, store.get(key, Ref(INFERENCE_SERVICE, key.name))) for key in store.services() if gateways)
-    return [key for key, body in bodies if body is not None and not gateways.isdisjoint(named_gateways(body))]

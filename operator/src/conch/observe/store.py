@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
 from conch.api.kinds import ENDPOINT_SLICE, INFERENCE_SERVICE, POD, REPLICA_SET, Kind, Ref, ServiceKey, kind_of, ref_of
-from conch.observe.fields import labels_of
+from conch.observe.fields import labels_of, mapping, mappings, text
+from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.hostnames import Hostnames
 from conch.observe.identity import controller_uid, controlling_service, is_orphan
 from conch.observe.routes import ForeignRoutes
@@ -27,6 +28,9 @@ _TOMBSTONES: Final = 4096
 # service with a hundred revisions has about one MiB. Of what comes beyond it, only the metadata is kept.
 _NAMESPACE_BYTES: Final = 16 << 20
 _SERVICE_BYTES: Final = 1 << 20
+# Objects of a namespace that have the label of a service and are not its own. Beyond it they are not kept: before a
+# name is taken, the API server is asked whose it is.
+_STRANGERS: Final = 1000
 # What the controllers of Kubernetes make does not count: little of each object is kept anyway.
 _UNCOUNTED: Final = frozenset({INFERENCE_SERVICE, REPLICA_SET, POD, ENDPOINT_SLICE})
 
@@ -40,6 +44,14 @@ class _Entry(NamedTuple):
     packed: bytes
     size: int  # bytes of JSON that count
     is_cut: bool  # for want of space, only its metadata is kept
+    is_stranger: bool  # it has the label of a service, and is not its own
+
+
+class _Summary(NamedTuple):
+    """What is read of all services at once: a service is unpacked only for a reconcile."""
+
+    ready: str  # status of the condition Ready
+    gateways: frozenset[GatewayKey]
 
 
 class Store:
@@ -50,9 +62,11 @@ class Store:
         self._homes: dict[str, ServiceKey] = {}  # the service of each object, by uid
         self._sizes: Counter[str] = Counter()  # bytes of JSON that count, by namespace
         self._services: Counter[str] = Counter()  # by namespace
+        self._strangers: Counter[str] = Counter()  # by namespace
         self._dead: dict[str, int] = {}  # the last version of what was deleted, by uid
         # The controllers of ReplicaSets that are gone, by uid: their pods go later than they do.
         self.past_owners: dict[str, str | None] = {}
+        self._summaries: dict[ServiceKey, _Summary] = {}
         self.hostnames = Hostnames()
         self.routes = ForeignRoutes()
 
@@ -74,6 +88,8 @@ class Store:
             return None
         if known is not None and known.uid == meta["uid"] and version == known.version and not known.is_cut:
             return None
+        if known is None and not _is_whole(body) and self._strangers[key.namespace] >= _STRANGERS:
+            return None
         if (
             elsewhere := self._worlds.get(self._homes.get(meta["uid"], key), {}).get(ref)
         ) and elsewhere.version > version:
@@ -86,28 +102,35 @@ class Store:
         self._take_out(key, ref)
         self._worlds[key][ref] = entry
         self._sizes[key.namespace] += entry.size
+        self._strangers[key.namespace] += entry.is_stranger
         if ref.kind == INFERENCE_SERVICE:
             self._services[key.namespace] += 1
+            self._summaries[key] = _summarize(body)
             self.hostnames.put(key, body)
         return moved or (key if changed else None)
 
     def _pack(self, key: ServiceKey, ref: Ref, body: Mapping[str, Any], freed: int) -> _Entry:
         """Return what is kept of an object, in the place of one whose bytes are freed."""
         meta, counts = body["metadata"], ref.kind not in _UNCOUNTED
-        text = _to_json(trim(body) if _is_whole(body) else stub(body))
+        is_whole = _is_whole(body)
+        kept = _to_json(trim(body) if is_whole else stub(body))
         most = _NAMESPACE_BYTES + _SERVICE_BYTES * self._services[key.namespace]
-        is_cut = counts and self._sizes[key.namespace] - freed + len(text) > most
+        is_cut = counts and self._sizes[key.namespace] - freed + len(kept) > most
         if is_cut:
-            text = _to_json(stub(body))
-        packed = zlib.compress(text.encode(), 1)
-        return _Entry(meta["uid"], int(meta.get("resourceVersion") or 0), packed, len(text) if counts else 0, is_cut)
+            kept = _to_json(stub(body))
+        packed = zlib.compress(kept.encode(), 1)
+        size = len(kept) if counts else 0
+        return _Entry(meta["uid"], int(meta.get("resourceVersion") or 0), packed, size, is_cut, not is_whole)
 
     def _take_out(self, key: ServiceKey, ref: Ref) -> _Entry | None:
         """Take an object out of its service; return what was kept of it."""
         entry = self._worlds.get(key, {}).pop(ref, None)
         if entry is not None:
             self._sizes[key.namespace] -= entry.size
-            self._services[key.namespace] -= ref.kind == INFERENCE_SERVICE
+            self._strangers[key.namespace] -= entry.is_stranger
+            if ref.kind == INFERENCE_SERVICE:
+                self._services[key.namespace] -= 1
+                self._summaries.pop(key, None)
         return entry
 
     def _drop(self, key: ServiceKey, ref: Ref) -> _Entry | None:
@@ -152,22 +175,24 @@ class Store:
         """Remember a deletion."""
         _remember(self._dead, uid, version)
 
-    def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int) -> set[ServiceKey]:
+    def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int | None) -> set[ServiceKey]:
         """Forget the objects of a kind that a list does not have; return the services to which they belonged.
 
         Args:
             kind: of the list.
             namespace: of the list; empty: all.
             uids: of the objects in the list.
-            version: of the list; what is newer is not in it.
+            version: of the list; what is newer is not in it. None: there is no list, because the cluster does not
+                serve the kind. When it does again, the same objects may be there, in the same versions.
         """
         changed: set[ServiceKey] = set()
         for key in [key for key in self._worlds if namespace in {"", key.namespace}]:
             for ref, entry in list(self._worlds[key].items()):
-                if ref.kind != kind or entry.uid in uids or entry.version > version:
+                if ref.kind != kind or entry.uid in uids or (version is not None and entry.version > version):
                     continue
                 self._homes.pop(entry.uid, None)
-                self._bury(entry.uid, entry.version)
+                if version is not None:
+                    self._bury(entry.uid, version)
                 changed.add(key)
                 if kind == INFERENCE_SERVICE:
                     self.hostnames.discard(key)
@@ -177,6 +202,14 @@ class Store:
     def services(self) -> Iterator[ServiceKey]:
         """All services that are known, with or without children."""
         return (key for key, world in self._worlds.items() if Ref(INFERENCE_SERVICE, key.name) in world)
+
+    def services_at(self, gateways: frozenset[GatewayKey]) -> list[ServiceKey]:
+        """Return the services that name any of these Gateways."""
+        return [key for key, summary in self._summaries.items() if not gateways.isdisjoint(summary.gateways)]
+
+    def readiness(self) -> Counter[str]:
+        """Return how many services there are, by the status of their Ready condition."""
+        return Counter(summary.ready for summary in self._summaries.values())
 
     def objects(self, key: ServiceKey) -> dict[Ref, dict[str, Any]]:
         """Unpack all that is known of a service: itself, its children and its pods."""
@@ -219,6 +252,12 @@ def _is_whole(body: Mapping[str, Any]) -> bool:
     service = labels_of(body).get(names.LABEL_SERVICE, "")
     mine = controlling_service(body) is not None or is_orphan(body, service)
     return kind_of(body) in _UNCOUNTED or mine
+
+
+def _summarize(service: Mapping[str, Any]) -> _Summary:
+    conditions = mappings(mapping(service.get("status")).get("conditions"))
+    ready = next((text(each.get("status")) for each in conditions if each.get("type") == "Ready"), "Unknown")
+    return _Summary(ready, frozenset(named_gateways(service)))
 
 
 def _unpack(entry: _Entry) -> dict[str, Any]:

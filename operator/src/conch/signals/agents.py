@@ -8,6 +8,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -16,11 +17,15 @@ from conch.api.kinds import ServiceKey
 from conch.api.text import read_json
 from conch.observe import Pod
 from conch.signals.limiter import FairLimiter
+from conch.signals.reader import Reader
 from conch_contract import AgentReport, names
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)  # seconds; an agent answers from memory
 _LIMIT: Final = 1 << 20  # bytes; a report is kilobytes, and the pod is the user's
 _AT_ONCE: Final = 64  # questions under way
+# Values of a report, counted by their separators. Parsing takes about 1.5 µs for each; a file whose object version is
+# reported is one.
+_MOST_VALUES: Final = 20_000
 _PERIOD: Final = 1.0  # seconds between two questions to a pod; each new answer makes a reconcile, which asks again
 
 
@@ -42,6 +47,7 @@ class Agents:
         self._known: dict[ServiceKey, dict[str, _Known]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._limiter = FairLimiter(_AT_ONCE)
+        self._reader = Reader()
 
     async def close(self) -> None:
         """Drop the questions and the connections."""
@@ -71,7 +77,7 @@ class Agents:
             async with self._limiter.turn(key.namespace):
                 if known := self._find(key, pod):
                     known.asked = loop.time()
-                    report = await self._answer(pod)
+                    report = await self._answer(key.namespace, pod)
         finally:
             self._asking.pop(pod.uid, None)
         # The pod may have gone and come back meanwhile, with nothing known of it.
@@ -82,7 +88,7 @@ class Agents:
     def _find(self, key: ServiceKey, pod: Pod) -> _Known | None:
         return self._known.get(key, {}).get(pod.uid)
 
-    async def _answer(self, pod: Pod) -> AgentReport | None:
+    async def _answer(self, namespace: str, pod: Pod) -> AgentReport | None:
         host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
         url = f"http://{host}:{self._port}{names.STATUS_PATH}"
         try:
@@ -94,6 +100,15 @@ class Agents:
                     body += chunk
                     if len(body) > _LIMIT:
                         return None
-                return AgentReport.model_validate(read_json(bytes(body)))
+            return await self._reader.read(namespace, partial(_read_report, bytes(body)))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
+
+
+def _read_report(body: bytes) -> AgentReport:
+    """Return the report in an answer.
+
+    Raises:
+        ValueError: it is no report, or has too many values.
+    """
+    return AgentReport.model_validate(read_json(body, _MOST_VALUES))

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -18,6 +19,7 @@ from conch.observe import Pod
 from conch.observe.measured import History
 from conch.signals.limiter import FairLimiter
 from conch.signals.page import NOT_A_PAGE, PageError, page
+from conch.signals.reader import Reader
 from conch.signals.tally import Tally
 from conch.triton.metrics import Scrape, read_metrics
 from conch_contract import names
@@ -58,6 +60,7 @@ class Counters:
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
         self._watches: dict[ServiceKey, _Watch] = {}
         self._limiter = FairLimiter(_AT_ONCE)
+        self._reader = Reader()
 
     async def close(self) -> None:
         """Stop reading."""
@@ -133,7 +136,8 @@ class Counters:
         """Return what a pod tells of its model, or why it tells nothing."""
         try:
             async with self._limiter.turn(namespace):
-                return read_metrics(await page(self._session, pod.ip, self._port), model)
+                text = await page(self._session, pod.ip, self._port)
+            return await self._reader.read(namespace, partial(read_metrics, text, model))
         except PageError as error:
             return f"pod {pod.name} {error}"
         except (ValueError, LookupError) as error:

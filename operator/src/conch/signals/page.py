@@ -4,7 +4,7 @@ from typing import Final
 
 import aiohttp
 
-_LIMIT: Final = 4 << 20  # bytes; a page is tens of kilobytes
+_LIMIT: Final = 1 << 20  # bytes; a page is tens of kilobytes
 
 NOT_A_PAGE: Final = "has metrics that cannot be read"
 

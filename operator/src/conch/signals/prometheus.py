@@ -6,7 +6,6 @@ not Prometheus' own nothing is repeated.
 """
 
 import asyncio
-import ipaddress
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +14,15 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, TypeVar
 
 import aiohttp
-from aiohttp.abc import ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from conch.api.kinds import ServiceKey
 from conch.api.text import clean, read_json
 from conch.observe.measured import Answer, Question
 from conch.signals.limiter import FairLimiter
+from conch.signals.resolver import Resolver, check_address
 
-_LIMIT: Final = 1 << 20  # bytes; one number is a hundred
+_LIMIT: Final = 256 << 10  # bytes; one number is a hundred
 _AT_ONCE: Final = 32  # questions under way
 _GRACE: Final = 0.5  # seconds beyond its timeout in which a server may say itself that it was too slow
 _WORDS: Final = 500  # bytes of the server's own words
@@ -52,7 +50,8 @@ class Queries:
         self._changed = changed
         self._servers = tuple(servers)
         self._clock = clock
-        connector = aiohttp.TCPConnector(resolver=_Resolver())
+        self._resolver = Resolver(_AT_ONCE)
+        connector = aiohttp.TCPConnector(resolver=self._resolver)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         self._told: dict[ServiceKey, dict[Question, Answer]] = {}
         self._asking: dict[tuple[ServiceKey, Question], asyncio.Task[None]] = {}
@@ -93,6 +92,7 @@ class Queries:
     async def _ask_one(self, key: ServiceKey, question: Question) -> None:
         try:
             async with self._limiter.turn(key.namespace):
+                self._resolver.namespace.set(key.namespace)
                 answer = await self._answer(question)
         finally:
             self._asking.pop((key, question), None)
@@ -116,17 +116,19 @@ class Queries:
             base = URL(question.server)
             url = base.with_path(f"{base.path.rstrip('/')}/api/v1/query")
             self._check_server(base)
-            _check_address(base.host or "")
+            check_address(base.host or "")
             async with asyncio.timeout(question.timeout + _GRACE):
                 async with self._session.post(url, data=form, allow_redirects=False) as reply:
                     body = bytearray()
                     async for chunk in reply.content.iter_chunked(65536):
                         body += chunk
                         if len(body) > _LIMIT:
-                            return Answer(self._clock(), error=f"the answer is above {_LIMIT >> 20} MiB")
+                            return Answer(self._clock(), error=f"the answer is above {_LIMIT >> 10} KiB")
                     return read_answer(self._clock(), reply.status, bytes(body))
         except TimeoutError:
-            return Answer(self._clock(), error=f"{question.server} did not answer within {question.timeout:g} s")
+            return Answer(
+                self._clock(), error=f"{question.server} did not answer within {question.timeout:g} s, DNS included"
+            )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             words = str(error) or type(error).__name__
             return Answer(self._clock(), error=f"{question.server} cannot be asked: {words}")
@@ -167,28 +169,3 @@ def _number(moment: float, text: object) -> Answer:
     if math.isnan(value):
         return Answer(moment, error="the query answers NaN, which is no number; most often a division of 0 by 0")
     return Answer(moment, value=value)
-
-
-class _Resolver(ThreadedResolver):
-    """Resolves names, but not to addresses that no Prometheus has."""
-
-    async def resolve(self, host: str, *args: Any, **kwargs: Any) -> list[ResolveResult]:
-        found = await super().resolve(host, *args, **kwargs)
-        for one in found:
-            _check_address(one["host"])
-        return found
-
-
-def _check_address(host: str) -> None:
-    """Refuse a link-local address.
-
-    Raises:
-        ValueError: it is one.
-    """
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return  # a name; the resolver checks what it stands for
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    if mapped.is_link_local:
-        raise ValueError(f"{host} is a link-local address, which is never asked")

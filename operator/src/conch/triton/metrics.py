@@ -35,6 +35,7 @@ _OF_THE_MODEL: Final = (SUCCESS, FAILURE, DURATION_US)
 # with the square of a line's length. Triton writes lines of about 100 characters, and some 20 of them for a model.
 _MOST_CHARACTERS: Final = 256 * 1024
 _LONGEST_LINE: Final = 1_024
+_MOST_LINES: Final = 20_000  # of a page, read or not
 _LARGEST: Final = 2**53  # of a counter or a gauge; floats are exact up to here
 _LOAD: Final = tuple(f"{name}{{" for name in (*_COUNTERS, *COMPUTE_US, PENDING, GPU_UTILIZATION))
 
@@ -76,8 +77,7 @@ def read_metrics(text: str, model: str) -> Scrape:
     """
     counters: dict[Series, float] = {}
     quantiles: dict[int, float] = {}
-    own = "\n".join(line for line in text.split("\n") if f'"{model}"' in line)
-    for sample in _samples(own, _GATES):
+    for sample in _samples(text, _GATES, f'"{model}"'):
         labels = sample.labels
         if labels.get("model") != model:
             continue
@@ -127,9 +127,11 @@ def growth(before: Mapping[Series, float], after: Mapping[Series, float]) -> dic
     return sums
 
 
-def _samples(text: str, wanted: tuple[str, ...]) -> Iterator[Sample]:
-    """Parse only the lines that are wanted: with GPUs and many models a page has thousands."""
-    lines = [line for line in text.split("\n") if line.startswith(wanted)]
+def _samples(text: str, wanted: tuple[str, ...], part: str = "") -> Iterator[Sample]:
+    """Parse only the lines that are wanted and have this part: with GPUs and many models a page has thousands."""
+    if text.count("\n") > _MOST_LINES:
+        raise ValueError(f"more than {_MOST_LINES} lines")
+    lines = [line for line in text.split("\n") if line.startswith(wanted) and part in line]
     if sum(map(len, lines)) > _MOST_CHARACTERS or any(len(line) > _LONGEST_LINE for line in lines):
         raise ValueError(f"more than {_MOST_CHARACTERS >> 10} KiB, or a line of more than {_LONGEST_LINE} characters")
     try:

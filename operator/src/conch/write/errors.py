@@ -7,10 +7,14 @@ from typing import Any, Final
 import aiohttp
 
 from conch.api.text import clean
+from conch.observe.fields import mapping, mappings
+from conch.observe.fields import text as string
 
 # The reasons of calls that no API server has answered.
 UNANSWERED: Final = frozenset({"Unreachable", "NoCredentials", "NotKubernetes"})
 _WORDS: Final = 1024  # bytes of an error message
+_MOST_READ: Final = 16384  # characters of an answer that may become part of it
+_LONGEST_RETRY: Final = 60  # seconds
 _CHECK: Final = "is the cluster up, and the address right?"
 # How the API server says that the uid of a precondition, or of a manifest, is not that of the object.
 _UID: Final = re.compile(r"\bUID\b|uid mismatch")
@@ -74,22 +78,31 @@ class CallError(Exception):
 def read_error(status: int, text: bytes | str) -> CallError:
     """Read a metav1.Status, or what a proxy said instead of one."""
     try:
-        told = json.loads(text)
-    except ValueError:
-        told = {}
-    if not isinstance(told, dict):
-        told = {}
-    details = told.get("details") or {}
-    causes = frozenset(str(cause.get("reason")) for cause in details.get("causes") or ())
-    message = told.get("message") or (text.decode(errors="replace") if isinstance(text, bytes) else text)
+        body = mapping(json.loads(text))
+    except (ValueError, RecursionError):
+        body = {}
+    details = mapping(body.get("details"))
+    causes = frozenset(str(cause.get("reason")) for cause in mappings(details.get("causes")))
+    words = body.get("message") or (text.decode(errors="replace") if isinstance(text, bytes) else text)
     return CallError(
         status,
-        told.get("reason") or "",
-        clean(_VALUE.sub(r"\1", _TYPED.sub(_SCHEMA, str(message))), _WORDS),
-        details.get("retryAfterSeconds"),
-        details.get("kind") or "",
+        clean(string(body.get("reason")), _WORDS),
+        clean(_VALUE.sub(r"\1", _TYPED.sub(_SCHEMA, str(words)[:_MOST_READ])), _WORDS),
+        _retry_after(details.get("retryAfterSeconds")),
+        string(details.get("kind")),
         causes,
     )
+
+
+def _retry_after(seconds: object) -> float | None:
+    """Return after how many seconds to repeat a request; no answer delays the next attempt for long.
+
+    >>> _retry_after(2), _retry_after(10**400), _retry_after("5"), _retry_after(float("nan")), _retry_after(True)
+    (2.0, 60.0, None, None, None)
+    """
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds >= 0:
+        return None
+    return float(min(seconds, _LONGEST_RETRY))
 
 
 def read_object(host: str, status: int, text: bytes | str) -> dict[str, Any]:

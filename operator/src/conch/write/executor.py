@@ -58,6 +58,10 @@ class Writer:
         self._seen = seen
         self._reduced: dict[ServiceKey, tuple[str, int]] = {}  # statuses that were rejected, and what was taken
 
+    def forget(self, key: ServiceKey) -> None:
+        """Forget a service that is gone."""
+        self._reduced.pop(key, None)
+
     async def carry_out(self, key: ServiceKey, owner_uid: str, steps: Sequence[Step]) -> list[Refusal]:
         """Write the steps in order. What needs an object whose write failed is not written; everything else is.
 

@@ -21,6 +21,7 @@ from conch.write.server import Server
 
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
+_RELEASED: Final = 1  # seconds that a Lease lasts whose holder has resigned, as client-go writes it
 _log = structlog.get_logger("conch")
 
 
@@ -53,6 +54,7 @@ class Election:
     terms: Terms = field(default_factory=Terms)
     _lease: Mapping[str, Any] | None = None  # as last read or written
     _changed: float = 0.0  # when this replica last saw a change of it
+    _others: bool = False  # whether another replica was its last holder
     _renewed: float | None = None  # when the last successful renewal was sent; None: this replica is not the leader
 
     def seconds_left(self) -> float:
@@ -119,7 +121,7 @@ class Election:
             if _holder(lease) != self.identity:
                 return
             try:
-                await self._write(lease, {"holderIdentity": "", "leaseDurationSeconds": 1})
+                await self._write(lease, {"holderIdentity": "", "leaseDurationSeconds": _RELEASED})
             except CallError as error:
                 if last or error.code != _CONFLICT:
                     raise
@@ -163,10 +165,16 @@ class Election:
         if (lease or {}).get("spec") != (self._lease or {}).get("spec"):
             self._changed = self.clock()
         self._lease = lease
+        if holder := _holder(lease):
+            self._others = holder != self.identity
 
     def _is_held_by_another(self, lease: Mapping[str, Any] | None) -> bool:
-        """Return whether another replica may act: it has renewed the Lease within the Lease's duration."""
-        if _holder(lease) in {"", self.identity}:
+        """Return whether another replica may act: it has renewed the Lease within the Lease's duration.
+
+        Its time goes on though the Lease was deleted, or emptied by a writer other than that replica.
+        """
+        holder = _holder(lease)
+        if holder == self.identity or (not holder and (_is_released(lease) or not self._others)):
             return False
         written = ((lease or {}).get("spec") or {}).get("leaseDurationSeconds")
         lasts = min(float(written), 5 * self.terms.duration) if written else self.terms.duration
@@ -203,3 +211,9 @@ class Election:
 
 def _holder(lease: Mapping[str, Any] | None) -> str:
     return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
+
+
+def _is_released(lease: Mapping[str, Any] | None) -> bool:
+    """Return whether its last holder has resigned."""
+    spec = (lease or {}).get("spec") or {}
+    return not _holder(lease) and spec.get("leaseDurationSeconds") == _RELEASED

@@ -18,6 +18,7 @@ from prometheus_client import Counter
 
 from conch.api.kinds import Kind, Ref
 from conch.api.text import clean
+from conch.observe.fields import mappings
 from conch.write.encoding import encode
 from conch.write.errors import CallError, read_error, read_object, unanswered
 from conch.write.kubeconfig import load_kubeconfig
@@ -162,14 +163,23 @@ class Server:
         await self._call("GET", "list", kind, kind.path(namespace), [("limit", "1")], None, "", METADATA_LIST)
 
     async def serves(self, kind: Kind) -> bool:
-        """Whether the cluster knows a kind: one of a CRD may not be installed."""
+        """Whether the cluster knows a kind: one of a CRD may not be installed.
+
+        Raises:
+            CallError: it is not certain. That discovery does not know the kind's API is not enough: a proxy before the
+                API server may answer 404 to everything. The list of all APIs must lack it.
+        """
         try:
             answer = await self._call("GET", "discover", kind, kind.home, [], None, "")
         except CallError as error:
-            if error.gone:
-                return False
-            raise
-        return any(resource["name"] == kind.plural for resource in answer.get("resources") or ())
+            if not error.gone:
+                raise
+            groups = mappings((await self._call("GET", "discover", kind, "/apis", [], None, "")).get("groups"))
+            versions = [version.get("groupVersion") for group in groups for version in mappings(group.get("versions"))]
+            if "/" not in kind.api_version or not versions or kind.api_version in versions:
+                raise
+            return False
+        return any(resource.get("name") == kind.plural for resource in mappings(answer.get("resources")))
 
     @asynccontextmanager
     async def stream(  # noqa: PLR0917  all of a request

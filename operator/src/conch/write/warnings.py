@@ -1,6 +1,7 @@
 """The latest Warning event about an object, as the API server lists it."""
 
 import re
+from contextlib import aclosing
 from typing import Any, Final
 
 import structlog
@@ -11,6 +12,7 @@ from conch.write.errors import CallError
 from conch.write.lists import Listing, each
 from conch.write.server import Server
 
+_MOST: Final = 1000  # events of an object that are read; a user may create any number
 _POD: Final = re.compile(r'pods "([^"]*)-[a-z0-9]{5}"')
 _ID: Final = re.compile(r"[0-9a-f]{32,}")
 _log = structlog.get_logger("conch")
@@ -18,10 +20,14 @@ _log = structlog.get_logger("conch")
 
 async def latest_warning(server: Server, namespace: str, uid: str) -> Trouble | None:
     """Return the latest event of an object, if it is a warning; None also where the call failed."""
+    latest: dict[str, Any] = {}
     try:
-        latest: dict[str, Any] = {}
-        async for event in each(server, Listing(EVENT, namespace, fields=f"regarding.uid={uid}")):
-            latest = max(latest, event, key=_time)  # a user may create thousands
+        async with aclosing(each(server, Listing(EVENT, namespace, fields=f"regarding.uid={uid}"))) as events:
+            left = _MOST
+            async for event in events:
+                latest, left = max(latest, event, key=_time), left - 1
+                if not left:
+                    break
     except CallError as error:
         _log.warning("events are not read", namespace=namespace, error=error.message)
         return None

@@ -1,0 +1,23 @@
+"""What the installer sets of the pods of new revisions. The revisions that there are keep what they were made with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+ANY_NAMESPACE = ""
+
+
+@dataclass(frozen=True)
+class PodDefaults:
+    """What the pods of new revisions run, and the largest model that they fetch."""
+
+    image: str
+    pull_policy: str = "IfNotPresent"
+    max_model_bytes: Mapping[str, int] = field(default_factory=dict)  # by namespace; ANY_NAMESPACE: the others
+
+    def max_bytes(self, namespace: str) -> int:
+        """Return the size in bytes of the largest model that is fetched in a namespace; 0: any.
+
+        >>> PodDefaults("conch/serving:1", max_model_bytes={ANY_NAMESPACE: 5, "team-a": 7}).max_bytes("team-a")
+        7
+        """
+        return self.max_model_bytes.get(namespace, self.max_model_bytes.get(ANY_NAMESPACE, 0))

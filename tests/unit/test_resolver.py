@@ -1,0 +1,67 @@
+"""Host names that users write are resolved in threads, of which a namespace has its share and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from conch.signals.resolver import Resolver, check_address
+
+ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("198.18.0.1", 9090))
+
+
+class Names:
+    """Name servers: those of evil.example do not answer until they are let go."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answers = threading.Event()
+
+    def look_up(self, host: str, *_: Any) -> list[tuple[Any, ...]]:
+        """Answer as socket.getaddrinfo does."""
+        self.asked.append(host)
+        if host.endswith("evil.example"):
+            self.answers.wait(20)
+        return [ADDRESS]
+
+
+async def resolve(resolver: Resolver, namespace: str, host: str) -> str:
+    """Resolve a name for a namespace."""
+    resolver.namespace.set(namespace)
+    return str((await resolver.resolve(host, 9090))[0]["host"])
+
+
+async def test_names_that_nobody_resolves_hold_up_no_other_namespace_though_their_questions_are_given_up() -> None:
+    names = Names()
+    resolver = Resolver(8, names.look_up)  # a namespace has a quarter
+    for _ in range(3):
+        questions = [asyncio.create_task(resolve(resolver, "evil", f"{n}.evil.example")) for n in range(4)]
+        await asyncio.sleep(0.05)
+        for question in questions:
+            question.cancel()
+        await asyncio.gather(*questions, return_exceptions=True)
+    assert len(names.asked) == 2, "a question that is given up does not give its thread back"
+    assert await asyncio.wait_for(resolve(resolver, "good", "prometheus.good"), 10) == "198.18.0.1"
+    names.answers.set()
+    assert await asyncio.wait_for(resolve(resolver, "evil", "a.evil.example"), 10) == "198.18.0.1"
+
+
+async def test_what_cannot_be_resolved_is_an_error_of_the_name() -> None:
+    with pytest.raises(OSError, match="no host name"):
+        await Resolver(4).resolve("a" * 70 + ".example", 9090)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("169.254.169.254", "fe80::1", "fe80::1%eth0", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"),
+        *("2002:a9fe:a9fe::1", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"),
+    ],
+)
+def test_no_metadata_server_of_a_cloud_is_asked(address: str) -> None:
+    with pytest.raises(ValueError, match="never asked"):
+        check_address(address)
