@@ -16,6 +16,7 @@ from conch.metrics.settings import MetricsSettings
 from conch.settings import Settings
 from conch.triton import adapter
 from conch.write import rbac
+from conch_contract import names
 from tests.cluster import clients
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,6 +130,14 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
         ({"podLabels": {"app.kubernetes.io/name": "mine"}}, "propertyName 'app.kubernetes.io/name'"),
         ({"resources": {"cpu": 1}}, "'cpu' not allowed"),
         ({"analysis": {"prometheusServers": ["http://prometheus:9090"]}}, "/analysis/prometheusServers/0"),
+        ({"networkPolicies": {"servingNamespaces": ["Not A Name"]}}, "/networkPolicies/servingNamespaces/0"),
+        ({"networkPolicies": {"clients": [{"pods": {}}]}}, "/networkPolicies/clients/0"),
+        ({"networkPolicies": {"clients": [{"ipBlock": {}, "podSelector": {}}]}}, "/networkPolicies/clients/0"),
+        ({"networkPolicies": {"metricsFrom": [{"podSelector": {}}]}}, "/networkPolicies/metricsFrom/0"),
+        (
+            {"networkPolicies": {"servingNamespaces": ["a"]}, "autoscaling": {"metricsApi": "prometheus-adapter"}},
+            "networkPolicies.metricsFrom is empty",
+        ),
         ({"models": {"maxModelBytes": "much"}}, "/models/maxModelBytes"),
         ({"models": {"maxModelBytesByNamespace": {"team-a": "0Gi"}}}, "/models/maxModelBytesByNamespace/team-a"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name must name"),
@@ -165,6 +174,40 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
     assert settings.metrics_api == "none"
     assert settings.prometheus_servers == ("prometheus.monitoring.svc:9090", "*.example.com:*")
     assert settings.max_model_bytes == {"": 50 << 30, "team-a": 200 << 30}
+
+
+def test_network_policies_leave_open_the_ports_that_somebody_needs(default: list[Manifest]) -> None:
+    policies = {policy["metadata"]["name"]: policy for policy in of_kind(default, "NetworkPolicy")}
+    assert policies.keys() == {OPERATOR, METRICS_API}
+    for name, ports in ((OPERATOR, ["metrics"]), (METRICS_API, ["https", "metrics"])):
+        spec = policies[name]["spec"]
+        selector = one(default, "Deployment", name)["spec"]["selector"]["matchLabels"]
+        assert spec["podSelector"] == {"matchLabels": selector}
+        assert [port["port"] for rule in spec["ingress"] for port in rule["ports"]] == ports
+        assert set(ports) < {port["name"] for port in pod_of(default, name)["containers"][0]["ports"]}
+    assert not of_kind(render({"networkPolicies": {"create": False}}), "NetworkPolicy")
+
+
+def test_serving_pods_of_the_namespaces_that_are_named_get_a_network_policy() -> None:
+    gateway = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
+    prometheus = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "prometheus"}}}
+    values = {"servingNamespaces": ["one", "two"], "clients": [gateway], "metricsFrom": [prometheus]}
+    manifests = render({"networkPolicies": values})
+    policies = [each for each in of_kind(manifests, "NetworkPolicy") if each["metadata"]["name"] == "conch-serving"]
+    assert [policy["metadata"]["namespace"] for policy in policies] == ["one", "two"]
+    label = {"matchExpressions": [{"key": names.LABEL_SERVICE, "operator": "Exists"}]}
+    assert policies[0]["spec"]["podSelector"] == label
+    inference, metrics = policies[0]["spec"]["ingress"]
+    assert [port["port"] for port in inference["ports"]] == [names.HTTP_PORT, names.GRPC_PORT]
+    assert inference["from"] == [{"podSelector": label}, gateway]
+    assert [port["port"] for port in metrics["ports"]] == [names.METRICS_PORT, names.AGENT_PORT]
+    operator, *others = metrics["from"]
+    assert operator["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "conch-system"}
+    [allowed] = operator["podSelector"]["matchExpressions"]
+    for name in (OPERATOR, METRICS_API):
+        pods = one(manifests, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        assert pods[allowed["key"]] in allowed["values"]
+    assert others == [prometheus]
 
 
 def test_the_metrics_api_reads_its_settings_from_the_values() -> None:

@@ -105,6 +105,13 @@ MODULES = {
             version_variables=("github.com/envoyproxy/gateway/internal/cmd/version.envoyGatewayVersion",),
             files=("charts/gateway-helm/charts/crds/crds/generated/*.yaml",),
         ),
+        # It enforces NetworkPolicies, for the test of those that the chart has.
+        Module(
+            name="kube-router",
+            path="github.com/cloudnativelabs/kube-router/v2",
+            programs={"kube-router": "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
+            version_variables=("github.com/cloudnativelabs/kube-router/v2/pkg/version.Version",),
+        ),
         Module(
             name="keda",
             path="github.com/kedacore/keda/v2",

@@ -15,7 +15,7 @@ from conch.api.kinds import CHILDREN, CONTROLLER_REVISION, DEPLOYMENT, POD, SERV
 from conch_contract import names
 from tests.support import clients, examples, filetypes
 from tests.support.kube import Kube
-from tests.support.place import Place
+from tests.support.place import OPERATOR, SYSTEM, Place
 from tests.support.service import Service, is_ready, restarts
 from tests.support.wait import until
 
@@ -120,6 +120,15 @@ def _works(call: Callable[[], Any]) -> bool:
     except InferenceServerException as error:
         return "restricted" not in str(error).lower() and str(error.status()) not in {"403", "401"}
     return True
+
+
+def test_no_program_of_the_images_runs_with_the_rights_of_its_owner(service: Service, kube: Kube) -> None:
+    serving = (service.namespace, service.ready_pods()[0]["metadata"]["name"], names.TRITON_CONTAINER)
+    operator = (SYSTEM, f"deployment/{OPERATOR}", "operator")
+    for namespace, pod, container in (serving, operator):
+        find = "find / -xdev -type f -perm /6000 2> /dev/null; echo searched"
+        where = (pod, f"--container={container}", f"--namespace={namespace}")
+        assert kube.run("exec", *where, "--", "sh", "-c", find).split() == ["searched"]
 
 
 @pytest.mark.parametrize("container", [names.TRITON_CONTAINER, names.AGENT_CONTAINER])

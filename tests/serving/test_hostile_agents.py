@@ -78,7 +78,7 @@ async def listener() -> AsyncIterator[Listener]:
     site = web.TCPSite(runner, HOST, 0)
     await site.start()
     port = runner.addresses[0][1]
-    listener.agents = Agents(lambda _: listener.woken.set(), port)
+    listener.agents = Agents(lambda _: listener.woken.set(), port=port)
     yield listener
     await listener.agents.close()
     await runner.cleanup()

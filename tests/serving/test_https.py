@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +14,9 @@ from aiohttp import web
 
 from conch_agent.fetch import Fetch
 from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.connection import CheckedResolver
 from conch_agent.sources.https import HttpsSource
+from conch_agent.sources.s3 import S3Source
 from conch_contract import ModelSource
 from tests.serving.certificates import issued
 from tests.serving.pod import Pod
@@ -134,3 +137,24 @@ async def test_redirects_are_followed_a_few_times_and_never_out_of_tls(tmp_path:
         with pytest.raises(Failure, match="redirects more than 5 times"):
             await fetch(f"{plain_url}/round/model.onnx", tmp_path / "round")
         assert len(plain.paths) == 6
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"])
+async def test_no_metadata_server_is_asked_for_a_model(host: str) -> None:
+    async with serve() as (site, url):
+        site.elsewhere = f"http://{host}"
+        for uri in (f"http://{host}/model.onnx", f"{url}/away/model.onnx"):
+            with pytest.raises(Failure, match="which is never asked") as raised:
+                await HttpsSource(uri).listing()
+            assert raised.value.reason == Reason.UNREACHABLE
+    with pytest.raises(ValueError, match="which is never asked"):
+        await CheckedResolver().resolve(host.strip("[]"), 80, socket.AF_UNSPEC)
+
+
+async def test_an_endpoint_that_is_a_metadata_server_is_refused() -> None:
+    secret = {"AWS_ENDPOINT_URL": "http://169.254.169.254", "AWS_ALLOW_HTTP": "true"}
+    with pytest.raises(
+        Failure, match=r"AWS_ENDPOINT_URL is http://169\.254\.169\.254, but .* is never asked"
+    ) as raised:
+        await S3Source("s3://models/m", secret).listing()
+    assert raised.value.reason == Reason.UNREACHABLE

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from conch.signals.resolver import Resolver, check_address
+from conch.api.kinds import ServiceKey
+from conch.observe.measured import Question
+from conch.signals.prometheus import Queries
+from conch.signals.resolver import Resolver
+from conch_contract.addresses import check_address
 
-ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("198.18.0.1", 9090))
+ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))  # where nobody listens
 
 
 class Names:
@@ -45,9 +49,26 @@ async def test_names_that_nobody_resolves_hold_up_no_other_namespace_though_thei
             question.cancel()
         await asyncio.gather(*questions, return_exceptions=True)
     assert len(names.asked) == 2, "a question that is given up does not give its thread back"
-    assert await asyncio.wait_for(resolve(resolver, "good", "prometheus.good"), 10) == "198.18.0.1"
+    assert await asyncio.wait_for(resolve(resolver, "good", "prometheus.good"), 10) == "127.0.0.1"
     names.answers.set()
-    assert await asyncio.wait_for(resolve(resolver, "evil", "a.evil.example"), 10) == "198.18.0.1"
+    assert await asyncio.wait_for(resolve(resolver, "evil", "a.evil.example"), 10) == "127.0.0.1"
+
+
+async def test_a_name_that_waits_for_one_namespace_is_resolved_for_another_at_once() -> None:
+    names, woken = Names(), asyncio.Event()
+    queries = Queries(lambda _: woken.set())
+    queries._resolver._look_up = names.look_up
+    slow = {n: Question(f"http://{n}.evil.example", "1", 60, 20) for n in range(16)}
+    shared = Question("http://prometheus.monitoring", "1", 60, 10)
+    queries.ask(ServiceKey("evil", "m"), {**slow, 16: shared})
+    await asyncio.sleep(0.1)
+    for _ in range(100):
+        if answers := queries.ask(ServiceKey("good", "m"), {"a": shared}):
+            break
+        await asyncio.sleep(0.1)
+    assert "cannot be asked" in answers["a"].error, "its name was resolved, and nobody listens there"
+    names.answers.set()
+    await queries.close()
 
 
 async def test_what_cannot_be_resolved_is_an_error_of_the_name() -> None:

@@ -125,6 +125,16 @@ def test_of_what_only_has_the_label_a_thousand_are_kept_and_the_services_own_is_
         store.put(body)
     assert len(store.objects(KEY)) == 1000
     assert store.put(large(1, 0.1)) == KEY
+    moved = large(2, 0.1, service="other")
+    other = ServiceKey("demo", "other")
+    assert store.put(moved) == other
+    left = {
+        **moved,
+        "metadata": {**moved["metadata"], "resourceVersion": "9", "ownerReferences": [], "annotations": {}},
+    }
+    left["metadata"]["labels"] = {names.LABEL_SERVICE: "magika"}
+    assert store.put(left) == other, "it has left its service, which is queued"
+    assert store.objects(other) == {}
     gone = child(2000, uid="stranger-0")
     gone["metadata"] |= {"name": "stranger-0", "labels": {names.LABEL_SERVICE: "magika"}}
     assert store.discard(gone) == KEY

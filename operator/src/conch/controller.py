@@ -31,6 +31,7 @@ from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
 from conch.signals import Agents, Capacities, Gauges, Installations, Warnings
+from conch.signals.reader import Reader
 from conch.telemetry import Health, Phases, Tasks, serve
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
@@ -53,7 +54,8 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
     kinds = [kind for kind in namespaced_kinds(settings) if kind != INFERENCE_SERVICE]
     kinds += GATEWAYS if gateways is not None else ()
     intake = Intake(store, gateways, queue)
-    agents, gauges = Agents(queue.add), Gauges(queue.add, settings.prometheus_servers)
+    reader = Reader()  # one for all: what a namespace's pods and servers answer takes its share of the time together
+    agents, gauges = Agents(queue.add, reader), Gauges(queue.add, reader, settings.prometheus_servers)
     capacities = Capacities(queue.add, _nobody_looks if settings.namespaces else partial(look_if_it_can, server))
     warnings = Warnings(queue.add, partial(latest_warning, server))
     installations = Installations(queue.add, partial(read_lease, server))

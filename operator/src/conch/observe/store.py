@@ -88,13 +88,14 @@ class Store:
             return None
         if known is not None and known.uid == meta["uid"] and version == known.version and not known.is_cut:
             return None
-        if known is None and not _is_whole(body) and self._strangers[key.namespace] >= _STRANGERS:
-            return None
         if (
             elsewhere := self._worlds.get(self._homes.get(meta["uid"], key), {}).get(ref)
         ) and elsewhere.version > version:
             return None  # it has moved to another service since
         moved = self._leave(meta["uid"], ref, key)
+        if known is None and not _is_whole(body) and self._strangers[key.namespace] >= _STRANGERS:
+            del self._homes[meta["uid"]]
+            return moved
         if known is not None and known.uid != meta["uid"]:
             self._homes.pop(known.uid, None)
         entry = self._pack(key, ref, body, known.size if known is not None else 0)

@@ -40,14 +40,16 @@ class _Known:
 class Agents:
     """Asks agents over the pod network; calls `changed` when a service's pods tell something new."""
 
-    def __init__(self, changed: Callable[[ServiceKey], None], port: int = names.AGENT_PORT) -> None:
+    def __init__(
+        self, changed: Callable[[ServiceKey], None], reader: Reader | None = None, port: int = names.AGENT_PORT
+    ) -> None:
         self._changed = changed
         self._port = port
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
         self._known: dict[ServiceKey, dict[str, _Known]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._limiter = FairLimiter(_AT_ONCE)
-        self._reader = Reader()
+        self._reader = reader or Reader()
 
     async def close(self) -> None:
         """Drop the questions and the connections."""

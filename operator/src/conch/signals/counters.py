@@ -49,6 +49,7 @@ class Counters:
     def __init__(
         self,
         changed: Callable[[ServiceKey], None],
+        reader: Reader | None = None,
         clock: Callable[[], float] = time.time,
         port: int = names.METRICS_PORT,
         period: float = PERIOD,
@@ -60,7 +61,7 @@ class Counters:
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
         self._watches: dict[ServiceKey, _Watch] = {}
         self._limiter = FairLimiter(_AT_ONCE)
-        self._reader = Reader()
+        self._reader = reader or Reader()
 
     async def close(self) -> None:
         """Stop reading."""
@@ -137,7 +138,7 @@ class Counters:
         try:
             async with self._limiter.turn(namespace):
                 text = await page(self._session, pod.ip, self._port)
-            return await self._reader.read(namespace, partial(read_metrics, text, model))
+                return await self._reader.read(namespace, partial(read_metrics, text, model))
         except PageError as error:
             return f"pod {pod.name} {error}"
         except (ValueError, LookupError) as error:

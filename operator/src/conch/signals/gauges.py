@@ -8,14 +8,21 @@ from conch.observe import Pod
 from conch.observe.measured import History, Measured
 from conch.signals.counters import Counters
 from conch.signals.prometheus import Queries
+from conch.signals.reader import Reader
 
 
 class Gauges:
     """Asks what is to be measured, in the background; calls `changed` with the service that has news."""
 
-    def __init__(self, changed: Callable[[ServiceKey], None], prometheus_servers: Sequence[str] = ()) -> None:
-        self._counters = Counters(changed)
-        self._queries = Queries(changed, servers=prometheus_servers)
+    def __init__(
+        self,
+        changed: Callable[[ServiceKey], None],
+        reader: Reader | None = None,
+        prometheus_servers: Sequence[str] = (),
+    ) -> None:
+        reader = reader or Reader()
+        self._counters = Counters(changed, reader)
+        self._queries = Queries(changed, reader, servers=prometheus_servers)
 
     async def close(self) -> None:
         """Drop what is under way."""

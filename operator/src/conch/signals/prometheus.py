@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -20,9 +21,12 @@ from conch.api.kinds import ServiceKey
 from conch.api.text import clean, read_json
 from conch.observe.measured import Answer, Question
 from conch.signals.limiter import FairLimiter
-from conch.signals.resolver import Resolver, check_address
+from conch.signals.reader import Reader
+from conch.signals.resolver import Resolver
+from conch_contract.addresses import check_address
 
 _LIMIT: Final = 256 << 10  # bytes; one number is a hundred
+_MOST_VALUES: Final = 10_000  # of an answer, counted by their separators
 _AT_ONCE: Final = 32  # questions under way
 _GRACE: Final = 0.5  # seconds beyond its timeout in which a server may say itself that it was too slow
 _WORDS: Final = 500  # bytes of the server's own words
@@ -37,6 +41,7 @@ class Queries:
     def __init__(
         self,
         changed: Callable[[ServiceKey], None],
+        reader: Reader | None = None,
         clock: Callable[[], float] = time.time,
         servers: Sequence[str] = (),
     ) -> None:
@@ -44,14 +49,17 @@ class Queries:
 
         Args:
             changed: called with the service whose question has an answer.
+            reader: parses the answers; None: one of its own.
             clock: in seconds since the epoch.
             servers: those that are allowed, as `host:port` with `*` for any part; none: all.
         """
         self._changed = changed
         self._servers = tuple(servers)
         self._clock = clock
+        self._reader = reader or Reader()
         self._resolver = Resolver(_AT_ONCE)
-        connector = aiohttp.TCPConnector(resolver=self._resolver)
+        # Without a cache: with it, a question waits for the lookup of the same name that another namespace has begun.
+        connector = aiohttp.TCPConnector(resolver=self._resolver, use_dns_cache=False)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         self._told: dict[ServiceKey, dict[Question, Answer]] = {}
         self._asking: dict[tuple[ServiceKey, Question], asyncio.Task[None]] = {}
@@ -93,9 +101,10 @@ class Queries:
         try:
             async with self._limiter.turn(key.namespace):
                 self._resolver.namespace.set(key.namespace)
-                answer = await self._answer(question)
+                answer = await self._answer(key.namespace, question)
         finally:
-            self._asking.pop((key, question), None)
+            if self._asking.get((key, question)) is asyncio.current_task():  # else it was forgotten, and asked again
+                del self._asking[key, question]
         self._told.setdefault(key, {})[question] = replace(answer, error=clean(answer.error))
         self._changed(key)
 
@@ -110,7 +119,7 @@ class Queries:
             allowed = ", ".join(self._servers)
             raise ValueError(f"the installer allows {allowed} (value analysis.prometheusServers of the chart)")
 
-    async def _answer(self, question: Question) -> Answer:
+    async def _answer(self, namespace: str, question: Question) -> Answer:
         form = {"query": question.query, "timeout": f"{question.timeout:g}s"}
         try:
             base = URL(question.server)
@@ -124,7 +133,7 @@ class Queries:
                         body += chunk
                         if len(body) > _LIMIT:
                             return Answer(self._clock(), error=f"the answer is above {_LIMIT >> 10} KiB")
-                    return read_answer(self._clock(), reply.status, bytes(body))
+            return await self._reader.read(namespace, partial(read_answer, self._clock(), reply.status, bytes(body)))
         except TimeoutError:
             return Answer(
                 self._clock(), error=f"{question.server} did not answer within {question.timeout:g} s, DNS included"
@@ -140,7 +149,7 @@ def read_answer(moment: float, status: int, body: bytes) -> Answer:
     A scalar and a vector of one element are a number; all else is told in a sentence.
     """
     try:
-        told: Any = read_json(body)
+        told: Any = read_json(body, _MOST_VALUES)
         if told["status"] == "error":
             words = clean(f"{told['errorType']}: {told['error']}", _WORDS)
             return Answer(moment, error=f"Prometheus refuses the query: {words}")

@@ -5,7 +5,6 @@ aiohttp's ThreadedResolver shares a handful of threads among all lookups: one na
 """
 
 import asyncio
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable
@@ -17,13 +16,7 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from conch.signals.limiter import FairLimiter
-
-# Metadata servers of clouds with an address that is not link-local: AWS over IPv6, Alibaba, Azure, Oracle.
-_METADATA: Final = frozenset(
-    ipaddress.ip_address(address)
-    for address in ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
-)
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+from conch_contract.addresses import check_address
 
 Infos = list[tuple[Any, ...]]
 
@@ -78,51 +71,23 @@ def _in_thread(call: Callable[[], Infos]) -> "asyncio.Future[Infos]":
     future: asyncio.Future[Infos] = loop.create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is read, whoever waits or not
 
-    def settle(found: Infos | None, error: OSError | UnicodeError | None) -> None:
-        if error is not None:
-            future.set_exception(error if isinstance(error, OSError) else OSError(f"no host name ({error})"))
+    def settle(found: Infos, error: Exception | None) -> None:
+        if error is None:
+            future.set_result(found)
         else:
-            future.set_result(found or [])
+            future.set_exception(error if isinstance(error, OSError) else OSError(f"no host name ({error})"))
 
     def run() -> None:
-        found, problem = None, None
+        found, problem = [], None
         try:
             found = call()
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # noqa: BLE001  it is raised where the answer is awaited
             problem = error
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, found, problem)
 
-    threading.Thread(target=run, name="resolver", daemon=True).start()
-    return future
-
-
-def check_address(host: str) -> None:
-    """Refuse a link-local address, or one of a cloud's metadata server, in whatever way it is embedded.
-
-    Raises:
-        ValueError: it is one.
-
-    >>> check_address("10.0.0.1")
-    >>> check_address("64:ff9b::a9fe:a9fe")
-    Traceback (most recent call last):
-    ValueError: 64:ff9b::a9fe:a9fe is a link-local address or a cloud's metadata server, which is never asked
-    """
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return  # a name; the resolver checks what it stands for
-    if any(each.is_link_local or each in _METADATA for each in _meant(address)):
-        raise ValueError(f"{host} is a link-local address or a cloud's metadata server, which is never asked")
-
-
-def _meant(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Return an address, and those that it embeds: IPv4-mapped, 6to4, NAT64."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return [address]
-    embedded = [address.ipv4_mapped, address.sixtofour]
-    if address in _NAT64:
-        embedded.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [address, *(each for each in embedded if each is not None)]
+        threading.Thread(target=run, name="resolver", daemon=True).start()
+    except RuntimeError as error:  # no more threads
+        settle([], error)
+    return future

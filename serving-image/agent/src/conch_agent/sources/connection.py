@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from aiohttp.abc import ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+from conch_contract.addresses import check_address
 
 TIMEOUT: Final = 5.0  # seconds
 
@@ -44,6 +50,29 @@ def trust(authorities: str | None) -> ssl.SSLContext:
     if authorities:
         context.load_verify_locations(cadata=authorities)
     return context
+
+
+class CheckedResolver(ThreadedResolver):
+    """Resolves names, but not to addresses that are never asked."""
+
+    async def resolve(self, host: str, *args: Any, **kwargs: Any) -> list[ResolveResult]:
+        """Return the addresses of a name; raises ValueError for one that is never asked."""
+        found = await super().resolve(host, *args, **kwargs)
+        for one in found:
+            check_address(one["host"])
+        return found
+
+
+async def check_host(host: str, port: int) -> None:
+    """Check an address, or the addresses of a name. A name that cannot be resolved passes: to connect tells why.
+
+    Raises:
+        ValueError: one of them is never asked.
+    """
+    check_address(host)
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(TIMEOUT):
+            await CheckedResolver().resolve(host, port, socket.AF_UNSPEC)
 
 
 async def find_problem(host: str, port: int, context: ssl.SSLContext | None) -> Problem | None:

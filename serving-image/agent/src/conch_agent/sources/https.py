@@ -14,7 +14,8 @@ from yarl import URL
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer, read_body
 from conch_agent.sources.base import Buffer, Item, Listing, safe_path
-from conch_agent.sources.connection import explain, trust
+from conch_agent.sources.connection import CheckedResolver, explain, trust
+from conch_contract.addresses import check_address
 
 _CHUNK: Final = 1024 * 1024
 _DIGITS: Final = 18  # of a size that fits 64 bits
@@ -71,7 +72,12 @@ class HttpsSource:
     async def _get(self, headers: dict[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         try:
             async with (
-                aiohttp.ClientSession(timeout=_TIMEOUT, headers=_PLAIN, auto_decompress=False) as session,
+                aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(resolver=CheckedResolver()),
+                    timeout=_TIMEOUT,
+                    headers=_PLAIN,
+                    auto_decompress=False,
+                ) as session,
                 await self._follow(session, headers) as answer,
             ):
                 if answer.status not in {200, 206}:
@@ -82,9 +88,14 @@ class HttpsSource:
             raise self._unreachable(error) from error
 
     async def _follow(self, session: aiohttp.ClientSession, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """Return the answer at the end of a few redirects, none of which leaves TLS."""
+        """Return the answer at the end of a few redirects, none of which leaves TLS.
+
+        Raises:
+            ValueError: an address, of the URL or of a redirect, is never asked.
+        """
         url = URL(self.uri)
         for _ in range(_REDIRECTS + 1):
+            check_address(url.host or "")
             answer = await session.get(url, headers=headers, ssl=self._trust, allow_redirects=False)
             location = answer.headers.get("Location", "")
             if answer.status not in _REDIRECTED or not location:

@@ -18,7 +18,7 @@ from obstore.store import S3Store
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, refuse_endless, safe_path
-from conch_agent.sources.connection import Problem, find_problem, speaks_tls, trust
+from conch_agent.sources.connection import Problem, check_host, find_problem, speaks_tls, trust
 from conch_agent.sources.exclusions import is_excluded_path
 from conch_agent.sources.s3_client import REGION, open_store, read_meta
 from conch_agent.sources.s3_errors import (
@@ -116,6 +116,7 @@ class S3Source:
 
     async def _connected(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Do the first work with the store: through the proxy where the client alone refuses the certificate."""
+        await self._check_endpoint()
         try:
             return await work()
         except Failure:
@@ -127,6 +128,15 @@ class S3Source:
                 raise await self._failure(error) from error
         self._relayed = True
         return await self._guarded(work())
+
+    async def _check_endpoint(self) -> None:
+        endpoint = self._settings.endpoint
+        try:
+            if endpoint:
+                await check_host(endpoint.host, endpoint.port)
+        except ValueError as error:
+            message = f"{self.uri}: AWS_ENDPOINT_URL is {endpoint.url if endpoint else ''}, but {error}. Correct it."
+            raise Failure(Reason.UNREACHABLE, message) from None
 
     async def _list(self) -> Listing:
         found: list[Found] = []
