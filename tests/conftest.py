@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import conch  # noqa: F401  before kubernetes_asyncio is imported, which then costs what is used of it
+
+# How long an example takes to generate or to run is the machine's doing: the first text builds tables for a second.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 pytest_plugins = ["tests.support.timing", "tests.support.schedule"]
 
