@@ -61,16 +61,16 @@ def test_a_short_run_through_a_port_forward(
 ) -> None:
     picture = tmp_path / "run.svg"
     running = start("--rate=20", "--duration=10s", "--port-forward", "-o", "json", f"--plot={picture}")
-    said, told = running.communicate(timeout=_SECONDS)
-    value = json.loads(said)
-    assert (value["model"], value["protocol"], value["asked"]) == ("loaded", "grpc", 200), told
+    output, errors = running.communicate(timeout=_SECONDS)
+    value = json.loads(output)
+    assert (value["model"], value["protocol"], value["asked"]) == ("loaded", "grpc", 200), errors
     assert adds_up(value), value
-    assert all_answered(value), said
-    assert running.returncode == (1 if value["late"] else 0), told
+    assert all_answered(value), output
+    assert running.returncode == (1 if value["late"] else 0), errors
     assert value["way"] == f"through the API server, to the ready pods of {service.name}"
     assert value["replicas"] == {name: {"first": 1, "most": 1, "last": 1} for name in ("ready", "desired")}
     assert 0 < value["latencyMilliseconds"]["p50"] <= value["latencyMilliseconds"]["p99"]
-    assert "1 ready of 1 desired replicas" in told
+    assert "1 ready of 1 desired replicas" in errors
     assert picture.read_text().startswith("<?xml")
     latency = value["latencyMilliseconds"]
     figure(f"{value['answeredPerSecond']}/s through the API server, p50 {latency['p50']} ms, p99 {latency['p99']} ms")
@@ -80,13 +80,13 @@ def test_a_short_run_through_a_port_forward(
 def test_an_address_that_can_be_reached(protocol: str, port: int, start: Start, place: Place, service: Service) -> None:
     # The local cluster's Services have routes from here, but no names.
     running = start("--rate=5..30", "--duration=4s", f"--protocol={protocol}", "-o", "yaml")
-    said, told = running.communicate(timeout=_SECONDS)
-    value = yaml.safe_load(said)
+    output, errors = running.communicate(timeout=_SECONDS)
+    value = yaml.safe_load(output)
     with place.reach(service.namespace, service.name, port) as [address]:
-        assert (value["asked"], value["way"]) == (70, f"http://{address}"), told
+        assert (value["asked"], value["way"]) == (70, f"http://{address}"), errors
     assert adds_up(value), value
-    assert all_answered(value), said
-    assert running.returncode == (1 if value["late"] else 0), told
+    assert all_answered(value), output
+    assert running.returncode == (1 if value["late"] else 0), errors
 
 
 def test_ctrl_c_ends_it_early_with_what_was_seen(start: Start, tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ def test_ctrl_c_ends_it_early_with_what_was_seen(start: Start, tmp_path: Path) -
     lines = iter(running.stdout.readline, "")
     assert any(" answered (" in line for line in lines), "it began"
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to kubectl, and to all that it started
-    said, told = running.communicate(timeout=_SECONDS)
-    assert "Ended early: 10 a second were to be asked for 1h" in said, told
-    assert " 0 failed, " in said
-    assert running.returncode == (0 if " 0 late" in said else 1), said
+    output, errors = running.communicate(timeout=_SECONDS)
+    assert "Ended early: 10 a second were to be asked for 1h" in output, errors
+    assert " 0 failed, " in output
+    assert running.returncode == (0 if " 0 late" in output else 1), output
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

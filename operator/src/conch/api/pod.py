@@ -103,6 +103,12 @@ class Variable(Part):
     """Its name."""
 
 
+def _no_own_volume(remedy: str) -> Rule:
+    """Return the rule that a name is not that of a volume which Conch adds."""
+    message = f"volumes whose name begins with {OWN_VOLUME_PREFIX} are Conch's own; {remedy}"
+    return Rule(f"!self.startsWith('{OWN_VOLUME_PREFIX}')", message=message)
+
+
 class Volume(Part):
     """A volume (Volume of core/v1)."""
 
@@ -111,10 +117,7 @@ class Volume(Part):
     name: Annotated[
         str,
         Field(min_length=1, max_length=63),
-        Rule(
-            f"!self.startsWith('{OWN_VOLUME_PREFIX}')",
-            message=f"volumes whose name begins with {OWN_VOLUME_PREFIX} are Conch's own; use another name",
-        ),
+        _no_own_volume("use another name"),
     ]
     """Its name."""
 
@@ -127,10 +130,7 @@ class VolumeMount(Part):
     name: Annotated[
         str,
         Field(min_length=1, max_length=63),
-        Rule(
-            f"!self.startsWith('{OWN_VOLUME_PREFIX}')",
-            message=f"volumes whose name begins with {OWN_VOLUME_PREFIX} are Conch's own; name one of pod.volumes",
-        ),
+        _no_own_volume("name one of pod.volumes"),
     ]
     """The volume's name."""
     mount_path: Annotated[

@@ -44,7 +44,7 @@ def read_json(text: str | bytes, most_values: int | None = None) -> Any:
         most_values: of its values, counted by the separators before them; None: any number.
 
     Raises:
-        ValueError: it is not JSON, has too many values, or is nested deeper than anybody writes by hand.
+        ValueError: it is not JSON, has too many values, or is nested deeper than the parser goes.
     """
     if most_values is not None:
         coded = text.encode(errors="replace") if isinstance(text, str) else text

@@ -69,8 +69,8 @@ def observe(
         store: what was seen of services and their children.
         key: which service.
         now: seconds since the epoch.
-        gateways: what was seen of Gateways; None where nobody watches them.
-        metrics_api: who tells autoscalers of Triton.
+        gateways: what was seen of Gateways; None where they are not watched.
+        metrics_api: what serves Triton's metrics to autoscalers.
         prometheus: the URL at which KEDA asks about Triton; empty: none is known.
     """
     objects = store.objects(key)
@@ -189,7 +189,7 @@ def _find_route_conflict(
 
 
 def _complaint(error: ValidationError) -> str:
-    """Say which field holds what nobody expected, and what to do."""
+    """Return which field has an unexpected value, and what to do."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return (

@@ -149,18 +149,19 @@ def read_answer(moment: float, status: int, body: bytes) -> Answer:
     A scalar and a vector of one element are a number; all else is told in a sentence.
     """
     try:
-        told: Any = read_json(body, _MOST_VALUES)
-        if told["status"] == "error":
-            words = clean(f"{told['errorType']}: {told['error']}", _WORDS)
+        reply: Any = read_json(body, _MOST_VALUES)
+        if reply["status"] == "error":
+            words = clean(f"{reply['errorType']}: {reply['error']}", _WORDS)
             return Answer(moment, error=f"Prometheus refuses the query: {words}")
-        kind, result = told["data"]["resultType"], told["data"]["result"]
+        kind, result = reply["data"]["resultType"], reply["data"]["result"]
         if kind == "scalar":
             return _number(moment, result[1])
         if kind == "vector" and len(result) == 1:
             return _number(moment, result[0]["value"][1])
         return Answer(moment, error=_not_one_number(kind, len(result)))
     except (ValueError, LookupError, TypeError):
-        return Answer(moment, error=f"the answer (HTTP status {status}) is not that of a Prometheus")
+        why = "is not that of a Prometheus, or has too many values"
+        return Answer(moment, error=f"the answer (HTTP status {status}) {why}")
 
 
 def _not_one_number(kind: str, count: int) -> str:

@@ -1,6 +1,6 @@
 """Resolves host names that users write, with a maximum of threads for each namespace, and checks what they stand for.
 
-A lookup cannot be cancelled: with name servers that do not answer it takes half a minute, whoever still waits for it.
+A lookup cannot be cancelled: with name servers that do not answer it takes half a minute, awaited or not.
 aiohttp's ThreadedResolver shares a handful of threads among all lookups: one namespace's would delay the others'.
 """
 
@@ -69,7 +69,9 @@ def _in_thread(call: Callable[[], Infos]) -> "asyncio.Future[Infos]":
     """Return what becomes of a call in a thread of its own, which does not keep the process from its end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Infos] = loop.create_future()
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is read, whoever waits or not
+    future.add_done_callback(
+        lambda done: done.cancelled() or done.exception()
+    )  # else an answer that is awaited no more is logged
 
     def settle(found: Infos, error: Exception | None) -> None:
         if error is None:

@@ -64,7 +64,7 @@ class CheckedResolver(ThreadedResolver):
 
 
 async def check_host(host: str, port: int) -> None:
-    """Check an address, or the addresses of a name. A name that cannot be resolved passes: to connect tells why.
+    """Check an address, or the addresses of a name. What cannot be resolved passes: to connect fails.
 
     Raises:
         ValueError: one of them is never asked.
