@@ -16,7 +16,7 @@ from tests.support.faults import LOST, Faults, Mangle, anything, broken, cut, do
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
 
-SECONDS = 240.0  # a watch without any byte is given up after 150
+SECONDS = 240.0  # a watch without any byte is given up after 90
 pytestmark = pytest.mark.timeout(600)
 WATCHES: dict[str, Mangle] = {
     "events come twice": doubled,
