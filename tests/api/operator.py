@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +38,7 @@ class Operator:
         self._env = env
         self.metrics_port = free_port()
         self.probe_port = free_port()
-        self.process: Forked | None = None
+        self.process: Forked | subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -48,7 +49,12 @@ class Operator:
 
     def start(self) -> None:
         """Start the process; it is up when it watches, or stands by."""
-        env = {
+        self.process = Forked(["conch"], self._log, self.environment)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables of the process."""
+        return {
             **os.environ,
             "KUBECONFIG": str(self._cluster.kubeconfig),
             "CONCH_SERVING_IMAGE": "conch/serving:test",
@@ -57,7 +63,6 @@ class Operator:
             "CONCH_METRICS_PORT": str(self.metrics_port),
             **self._env,
         }
-        self.process = Forked(["conch"], self._log, env)
 
     def stop(self) -> None:
         """End the process in peace."""

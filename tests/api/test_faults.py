@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from sysconfig import get_config_var
 
 import pytest
 
-from conch.api.kinds import DEPLOYMENT, Ref
-from tests.api.operator import Operator, children, essence, isvc, settled
-from tests.cluster import Cluster
+from conch.api.kinds import CONFIG_MAP, DEPLOYMENT, INFERENCE_SERVICE, LEASE, Ref
+from conch.write import Server
+from conch_contract import names
+from tests.api.operator import Audit, Operator, another_namespace, children, essence, is_a_write, isvc, settled
+from tests.cluster import Cluster, packages
 from tests.support.faults import LOST, Faults, Mangle, anything, broken, cut, doubled, expired, half_open, reordered
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -34,37 +45,47 @@ ANSWERS: dict[str, tuple[int, ...]] = {
 }
 
 
-def rollout(uri: str) -> Object:
+def rollout(uri: str, pause: str) -> Object:
     """Return a service whose change passes a step, without a gateway."""
     body = isvc(uri=uri, minReplicas=2)
-    body["spec"]["rollout"] = {"steps": [{"weight": 50}, {"pause": "1s"}]}
+    body["spec"]["rollout"] = {"steps": [{"weight": 50}, {"pause": pause}]}
     body["spec"]["traffic"] = {"split": "Replicas"}
     return body
 
 
-Story = Callable[[Faults | None], dict[Ref, Object]]
+@dataclass
+class Story:
+    """Create a service, roll out a change and delete it."""
+
+    cluster: Cluster
+    kube: Kube
+    namespace: str
+    log: Path
+    pause: str = "1s"  # of the rollout
+    meanwhile: Callable[[], object] = lambda: None  # called when the rollout has just begun
+
+    def operator(self, **env: str) -> Operator:
+        """Return an operator that writes into the log of the story."""
+        return Operator(self.cluster, self.log, **env)
+
+    def play(self, operators: AbstractContextManager[object]) -> dict[Ref, Object]:
+        """Play it beside some operators; return the objects that there were before the end."""
+        with operators:
+            for uri, meanwhile in (("s3://models/one", lambda: None), ("s3://models/two", self.meanwhile)):
+                self.kube.apply(rollout(uri, self.pause), self.namespace)
+                meanwhile()
+                until(settled(self.kube, self.namespace), f"{uri} is Ready", SECONDS, seen=self.log.read_text)
+                until(lambda: len(self.kube.list(DEPLOYMENT, self.namespace)) == 1, "one Deployment is left", SECONDS)
+            final = essence(self.kube, self.namespace)
+            self.kube.run("--namespace", self.namespace, "delete", "isvc", "--all")
+            until(lambda: not children(self.kube, self.namespace), "the children are gone", SECONDS)
+            assert "Traceback" not in self.log.read_text(), self.log.read_text()[-5000:]
+        return final
 
 
 @pytest.fixture
 def story(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> Story:
-    """Create a service, roll out a change and delete it; return the objects that there were before the end."""
-
-    def play(faults: Faults | None) -> dict[Ref, Object]:
-        through = {"KUBECONFIG": str(faults.kubeconfig)} if faults is not None else {}
-        with Operator(cluster, log, **through) as operator:
-            for uri in ("s3://models/one", "s3://models/two"):
-                kube.apply(rollout(uri), namespace)
-                until(settled(kube, namespace), f"{uri} is Ready", SECONDS, seen=operator.said)
-                until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left", SECONDS)
-            final = essence(kube, namespace)
-            kube.run("--namespace", namespace, "delete", "isvc", "--all")
-            until(lambda: not children(kube, namespace), "the children are gone", SECONDS)
-            assert operator.process is not None
-            assert operator.process.poll() is None, operator.said()[-3000:]
-            assert "Traceback" not in operator.said(), operator.said()[-5000:]
-        return final
-
-    return play
+    return Story(cluster, kube, namespace, log)
 
 
 @pytest.fixture
@@ -74,11 +95,21 @@ def faults(cluster: Cluster, tmp_path: Path) -> Iterator[Faults]:
         yield faults
 
 
-def check(story: Story, faults: Faults) -> None:
+def check(story: Story, faults: Faults, operators: AbstractContextManager[object] | None = None) -> None:
     """Compare the story's objects with those without a fault."""
-    disturbed = story(faults)
+    disturbed = story.play(operators or alive(story.operator(KUBECONFIG=str(faults.kubeconfig))))
     assert faults.faults, "nothing went wrong: the test shows nothing"
-    assert disturbed == story(None), f"seed {faults.seed}: {faults.faults}"
+    undisturbed = replace(story, meanwhile=lambda: None).play(alive(story.operator()))
+    assert disturbed == undisturbed, f"seed {faults.seed}: {faults.faults}"
+
+
+@contextmanager
+def alive(operator: Operator) -> Iterator[None]:
+    """An operator that does not end before it is told to."""
+    with operator:
+        yield
+        assert operator.process is not None
+        assert operator.process.poll() is None, operator.said()[-3000:]
 
 
 def test_watches_and_requests_that_fail_change_no_object(story: Story, faults: Faults) -> None:
@@ -105,13 +136,164 @@ def test_a_fifth_of_all_requests_that_fails_changes_no_object(
 @pytest.mark.long
 @pytest.mark.parametrize("seconds", [5, 30, 120])
 def test_an_api_server_that_is_away_for_a_while_changes_no_object(story: Story, faults: Faults, seconds: int) -> None:
-    def leave_and_come_back() -> None:
-        time.sleep(8)  # in the middle of the first rollout
-        faults.leave()
-        time.sleep(seconds)
-        faults.come_back()
-
-    thread = threading.Thread(target=leave_and_come_back)
-    thread.start()
+    faults.absence = seconds
     check(story, faults)
-    thread.join()
+
+
+@pytest.mark.long
+def test_thousands_of_deletions_in_another_namespace_change_no_object(
+    story: Story, faults: Faults, kube: Kube, cluster: Cluster
+) -> None:
+    faults.mangle = reordered
+    with another_namespace(kube, f"{story.namespace}-busy") as busy:
+        story.meanwhile = lambda: asyncio.run(create_and_delete(cluster, busy, 5000))
+        check(story, faults)
+
+
+async def create_and_delete(cluster: Cluster, namespace: str, count: int) -> None:
+    """Create and delete ConfigMaps with the label of a service."""
+    meta = {"namespace": namespace, "labels": {names.LABEL_SERVICE: "magika"}}
+    async with await Server.connect(str(cluster.kubeconfig), connections=16) as server:
+
+        async def one(number: int) -> None:
+            name = f"config-{number}"
+            await server.create(
+                CONFIG_MAP, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**meta, "name": name}}
+            )
+            await server.delete(namespace, Ref(CONFIG_MAP, name))
+
+        for batch in range(0, count, 200):
+            await asyncio.gather(*(one(batch + number) for number in range(200)))
+
+
+@pytest.mark.long
+def test_an_operator_that_is_killed_after_every_write_makes_the_same_objects(story: Story, faults: Faults) -> None:
+    operator = story.operator(KUBECONFIG=str(faults.kubeconfig))
+
+    def kill() -> None:
+        faults.faults["killed"] += 1
+        operator.send_signal(signal.SIGKILL)
+
+    faults.on_write = kill
+    check(story, faults, restarted(operator))
+    assert faults.faults["killed"] > 10, faults.faults
+
+
+@pytest.mark.long
+def test_an_etcd_that_is_stopped_for_a_minute_changes_no_object(story: Story, faults: Faults) -> None:
+    def stop_etcd() -> None:
+        before = faults.writes
+        until(lambda: faults.writes > before + 3, "the operator writes", 30)
+        faults.faults["etcd stopped"] += 1
+        story.cluster.stop_component("etcd", grace=0)
+        time.sleep(60)
+        story.cluster.start_component("etcd")
+        story.cluster.stop_component("kwok")  # it does not watch again after an etcd was away
+        story.cluster.start_component("kwok")
+
+    story.meanwhile = stop_etcd
+    check(story, faults)
+
+
+@pytest.mark.long
+def test_of_two_replicas_that_are_stopped_in_turn_one_writes_at_every_moment(story: Story, tmp_path: Path) -> None:
+    audit, seed = Audit(story.cluster), int(time.time())
+    with (
+        Faults(story.cluster.kubeconfig, tmp_path, seed, "first") as first,
+        Faults(story.cluster.kubeconfig, tmp_path, seed + 1, "second") as second,
+    ):
+        check(story, first, replicas(story, first, second))
+    writes = sorted(
+        (call["requestReceivedTimestamp"], call["userAgent"].split()[-1])
+        for call in audit.calls()
+        if is_a_write(call) and call["objectRef"].get("apiGroup") != "authorization.k8s.io"
+    )
+    turns = [name for name, _ in groupby(name for _, name in writes if name in {"first", "second"})]
+    lease = story.kube.get(LEASE, story.namespace, "conch-operator")
+    assert lease is not None
+    assert 1 < len(turns) <= lease["spec"]["leaseTransitions"] + 1, (turns, lease["spec"])
+
+
+@contextmanager
+def replicas(story: Story, *proxies: Faults) -> Iterator[None]:
+    """Replicas of the operator with one Lease. Each is stopped for 15 s in the middle of every tenth of its writes."""
+
+    def stop(operator: Operator, faults: Faults) -> None:
+        if faults.writes % 10 == 0:
+            faults.faults["stopped"] += 1
+            operator.send_signal(signal.SIGSTOP)
+            threading.Timer(15, operator.send_signal, [signal.SIGCONT]).start()
+
+    with ExitStack() as stack:
+        for faults in proxies:
+            faults.mangle, faults.codes, faults.share = anything, (409, 429, 500, LOST), 0.2
+            terms = {"CONCH_LEASE_NAMESPACE": story.namespace, "POD_NAME": faults.client}
+            operator = story.operator(**terms, KUBECONFIG=str(faults.kubeconfig))
+            faults.on_write = partial(stop, operator, faults)
+            stack.enter_context(restarted(operator))
+        yield
+
+
+@contextmanager
+def restarted(operator: Operator) -> Iterator[None]:
+    """An operator that starts again whenever it ends, as a kubelet starts it."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(0.05):
+            if operator.process is None or operator.process.poll() is not None:
+                operator.start()
+
+    keeper = threading.Thread(target=keep)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+        operator.kill()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", ["+1h", "-1h"])
+def test_a_clock_that_is_set_by_an_hour_changes_no_object(
+    story: Story, faults: Faults, tmp_path: Path, step: str
+) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+
+    def is_paused() -> bool:
+        service = story.kube.get(INFERENCE_SERVICE, story.namespace, "magika") or {}
+        return bool(service["status"].get("rollout", {}).get("reason") == "Paused")
+
+    def set_clock() -> None:
+        until(is_paused, "the rollout pauses", 60)
+        faults.faults[step] += 1
+        clock.write_text(step)
+        time.sleep(15)
+        assert is_paused(), "a pause is as long as the user says"
+
+    story.meanwhile, story.pause = set_clock, "20s"
+    operator = OperatorWithClock(story.cluster, story.log, clock, KUBECONFIG=str(faults.kubeconfig))
+    check(story, faults, alive(operator))
+
+
+class OperatorWithClock(Operator):
+    """An operator with a clock of its own, which a file sets: it has the difference from the machine's."""
+
+    def __init__(self, cluster: Cluster, log: Path, clock: Path, **env: str) -> None:
+        """Prepare it. Only the wall clock is set; no clock of a machine sets the monotonic one."""
+        library = Path("/usr/lib") / get_config_var("MULTIARCH") / "faketime" / "libfaketimeMT.so.1"
+        packages.ensure({str(library): "libfaketime"})
+        faketime = {
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        super().__init__(cluster, log, LD_PRELOAD=str(library), **faketime, **env)
+
+    def start(self) -> None:
+        """Start the process; a library is loaded before a program only where the program is begun anew."""
+        command = [str(Path(sys.executable).with_name("conch"))]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)

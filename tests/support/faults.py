@@ -29,27 +29,33 @@ Mangle = Callable[["Faults", Lines], Lines]
 _HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "host"})
 _CONFLICT: Final = 409
 _FIRST_WATCHES: Final = 16  # about one of each kind
+_WRITES_BEFORE_ABSENCE: Final = 12  # of the 30 or so of a rollout
 LOST: Final = 0  # the request is carried out, and the connection ends without an answer
 
 
 class Faults:
     """The proxy. What goes wrong can be changed at any time; by default nothing does."""
 
-    def __init__(self, kubeconfig: Path, directory: Path, seed: int = 0) -> None:
+    def __init__(self, kubeconfig: Path, directory: Path, seed: int = 0, client: str = "") -> None:
         """Prepare it.
 
         Args:
             kubeconfig: of the API server, with a client certificate.
             directory: for `kubeconfig`, with which a client goes through the proxy.
             seed: of the random choices.
+            client: a word that is added to the user agent of all requests, by which an audit log tells clients apart.
         """
         self.share = 0.0  # of requests, watches apart, that fail
         self.codes: tuple[int, ...] = ()  # with which they fail; 0: they are carried out, and have no answer
         self.mangle: Mangle | None = None  # what becomes of a watch's lines
+        self.absence = 0.0  # seconds without an API server, once, which begin with a write; 0: it is always there
+        self.on_write: Callable[[], object] | None = None  # called when a write is done and has no answer yet
+        self.writes = 0  # that clients have begun, without those of elections and without reviews of rights
         self.faults: Counter[str] = Counter()  # that have happened, by what they are
         self.seed = seed
         self.random = random.Random(seed)  # noqa: S311  a test's choices
-        self.kubeconfig = directory / "faulty.kubeconfig"
+        self.kubeconfig = directory / f"faulty{client}.kubeconfig"
+        self.client = client
         self._config = yaml.safe_load(kubeconfig.read_text())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
@@ -74,19 +80,16 @@ class Faults:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(function)
 
-    def leave(self) -> None:
-        """End all connections, and refuse new ones until `come_back`."""
+    def _leave(self, seconds: float) -> None:
+        """End all connections, and refuse new ones for some seconds."""
         self._away = True
+        for connection in self._connections:
+            connection.abort()
 
-        def end() -> None:
-            for connection in self._connections:
-                connection.abort()
+        def come_back() -> None:
+            self._away = False
 
-        self._call(end)
-
-    def come_back(self) -> None:
-        """Answer again."""
-        self._away = False
+        asyncio.get_running_loop().call_later(seconds, come_back)
 
     def _run(self) -> None:
         asyncio.run(self._serve())
@@ -106,6 +109,10 @@ class Faults:
                     connection.abort()
                     return web.Response()
                 self._connections.add(connection)
+                self.writes += _is_write(request)
+                if self.absence and self.writes == _WRITES_BEFORE_ABSENCE:
+                    seconds, self.absence = self.absence, 0.0
+                    self._leave(seconds)
                 try:
                     return await self._handle(session, request)
                 finally:
@@ -129,6 +136,8 @@ class Faults:
         if code is not None and code != LOST:
             return _failure(code)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
+        if self.client:
+            headers["User-Agent"] = f"{headers.get('User-Agent', '')} {self.client}"
         async with session.request(
             request.method,
             request.rel_url,
@@ -139,6 +148,8 @@ class Faults:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
             if not is_watch or answer.status != 200:
                 body = await answer.read()
+                if self.on_write is not None and _is_write(request):
+                    self.on_write()
                 if code == LOST and request.transport is not None:
                     request.transport.abort()
                 return web.Response(status=answer.status, headers=kept, body=body)
@@ -230,6 +241,11 @@ async def anything(faults: Faults, lines: Lines) -> Lines:
     """Each watch meets one of these faults."""
     async for line in faults.random.choice([doubled, reordered, cut, expired, broken])(faults, lines):
         yield line
+
+
+def _is_write(request: web.BaseRequest) -> bool:
+    """Whether a request changes an object that users look at: no review of rights, no Lease."""
+    return request.method != "GET" and not {"authorization.k8s.io", "leases"} & set(request.path.split("/"))
 
 
 def _failure(code: int) -> web.Response:

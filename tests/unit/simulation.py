@@ -298,6 +298,7 @@ class Cluster:
         """Look at the service."""
         world = observe(self.store, KEY, self.now, self.gateways, self.metrics_api, prometheus=self.prometheus)
         assert isinstance(world, World)
+        world = world.without_future_times()
         measured = {name: self.measured_of.get(name, self.measured) for name in to_measure(world).models}
         world = world.told(self.reports).with_measured(measured)
         warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(world) if uid in self.warnings}
@@ -336,9 +337,9 @@ class Cluster:
         for action in actions:
             self._act(action)
         status = tell(world, decision, unwritten(world.service, refusals, {}))
-        if status != world.service.status:
+        if status != (before := self.status):
             self.status_writes += 1
-            self.story += events(world.service.status, status)
+            self.story += events(before, status)
             body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
             body["status"] = status.to_wire()
             self.put(body)

@@ -89,6 +89,22 @@ def test_a_good_candidate_goes_by_its_steps_and_serves_in_the_end() -> None:
     ]
 
 
+def test_a_clock_that_was_set_back_by_an_hour_begins_a_pause_anew_and_no_more() -> None:
+    cluster, stable = canary()
+    new = change(cluster)
+    come_up(cluster, new)
+    cluster.now -= 3600
+    cluster.settle()
+    assert (waits_for(cluster), cluster.decision().wait) == ("Paused", 300.0)
+    cluster.now += 100
+    cluster.settle()
+    assert cluster.decision().wait == 200.0
+    cluster.now += 200
+    cluster.settle()
+    come_up(cluster, new)
+    assert routed(cluster) == {stable: 50, new: 50}
+
+
 def test_the_old_revision_keeps_its_pods_until_the_gateway_has_left_it() -> None:
     cluster, stable = canary(steps=[])
     new = change(cluster)

@@ -71,6 +71,19 @@ def test_a_late_event_does_not_bring_the_dead_back() -> None:
     assert text(store) == "reborn"
 
 
+def test_thousands_of_deletions_in_a_namespace_bring_nothing_back_in_another() -> None:
+    store = Store()
+    store.put(child(1))
+    assert store.discard(child(2)) == KEY
+    for number in range(10_000):
+        gone = child(3, uid=f"gone-{number}")
+        gone["metadata"]["namespace"] = "busy"
+        store.put(gone)
+        store.discard(gone)
+    assert store.put(child(1)) is None
+    assert text(store) is None
+
+
 def test_a_list_forgets_what_was_deleted_unseen() -> None:
     store = Store()
     store.put(child(5))
@@ -242,7 +255,7 @@ def test_the_owner_of_a_replica_set_is_known_as_long_as_its_pods_may_be_there() 
     store.retain(REPLICA_SET, "", frozenset(), 9)
     for version in range(10, 5_000):
         store.put(replica_set("there", version))
-    assert store.past_owners == {"gone": "deployment-of-gone", "lost": "deployment-of-lost"}
+    assert store.past_owners.of("demo") == {"gone": "deployment-of-gone", "lost": "deployment-of-lost"}
 
 
 def test_an_object_belongs_to_its_controller_whatever_its_label_says() -> None:

@@ -19,6 +19,7 @@ from conch import ending, logs
 from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, LEASE, SCALED_OBJECT, WATCHED, Kind, kind_of
 from conch.blocking import blocking_reported
 from conch.claims import Claims
+from conch.clock import SteadyClock
 from conch.contests import Contests
 from conch.desire import PodDefaults
 from conch.ending import end_by_signal
@@ -54,13 +55,14 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
     kinds = [kind for kind in namespaced_kinds(settings) if kind != INFERENCE_SERVICE]
     kinds += GATEWAYS if gateways is not None else ()
     intake = Intake(store, gateways, queue)
+    clock = SteadyClock()
     reader = Reader()  # one for all: what a namespace's pods and servers answer takes its share of the time together
-    agents, gauges = Agents(queue.add, reader), Gauges(queue.add, reader, settings.prometheus_servers)
+    agents, gauges = Agents(queue.add, reader), Gauges(queue.add, reader, clock, settings.prometheus_servers)
     capacities = Capacities(queue.add, _nobody_looks if settings.namespaces else partial(look_if_it_can, server))
     warnings = Warnings(queue.add, partial(latest_warning, server))
     installations = Installations(queue.add, partial(read_lease, server))
     writer, event_writer, contests = Writer(server, seen), EventWriter(server, settings.identity), Contests()
-    claims = Claims(settings.installation or None, installations, event_writer, time.time)
+    claims = Claims(settings.installation or None, installations, event_writer, clock)
     reconcile = Reconciler(
         store=store,
         gateways=gateways,
@@ -75,7 +77,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         defaults=PodDefaults(settings.serving_image, settings.pull_policy, settings.max_model_bytes),
         metrics_api=settings.metrics_api,
         prometheus=settings.prometheus,
-        clock=time.time,
+        clock=clock,
     )
     async with contextlib.AsyncExitStack() as stack:
         for signal in (agents, gauges, capacities, warnings, installations):

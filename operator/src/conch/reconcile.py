@@ -99,6 +99,8 @@ class Reconciler:
             return Outcome()
         if isinstance(world, Unreadable):
             return await self._report_unreadable(key, world)
+        before = world.service.status
+        world = world.without_future_times()
         world = world.told(self.agents.ask(key, pods_to_ask(world)))
         world = world.with_warnings(self.warnings.ask(key, find_stuck_objects(world)))
         world = world.with_measured(self.gauges.ask(key, world.pods, to_measure(world)))
@@ -113,7 +115,7 @@ class Reconciler:
         # A rollout's deadline, and with it the way back, does not depend on the write of a child.
         found = unwritten(world.service, [*refusals, *(contest.to_refusal() for contest in contested)], attempts)
         status = tell(world, decision, found)
-        if not await self._tell(key, uid, world.service.status, status):
+        if not await self._tell(key, uid, before, status):
             return Outcome()
         waits = (decision.wait, deferral.wait, self._status_due_in(key, status))
         return Outcome(wait=min((wait for wait in waits if wait is not None), default=None), refusals=tuple(refusals))

@@ -5,7 +5,7 @@ CRD, or older than the status, must still read and write it.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -14,7 +14,7 @@ from conch.api.analysis import GateStatus
 from conch.api.names import RolloutState
 from conch.api.rollout import StepInForce
 from conch.api.text import Text
-from conch.api.times import is_time
+from conch.api.times import format_time, is_time, parse_time
 from conch.api.warmup import WarmupStatus
 
 # What status.observedGeneration is before the operator has read a service for the first time.
@@ -237,6 +237,13 @@ class Status(_Track):
                 for field in {str(each["loc"][0]) for each in error.errors() if each["loc"]} or set(parts):
                     parts.pop(field, None)
 
+    def without_future(self, now: float) -> Self:
+        """Return the status with no time that decisions depend on after `now`, in seconds since the epoch.
+
+        There is one when the clock has been set back since, or another replica's runs ahead: waits would last longer.
+        """
+        return _without_future(self, now)
+
     def revision(self, name: str) -> RevisionStatus | None:
         """Return the revision of that name, None when it is not among the living."""
         return next((revision for revision in self.revisions if revision.name == name), None)
@@ -244,6 +251,8 @@ class Status(_Track):
 
 # Times that decisions depend on. A rollout that began at no time is none, unless it has failed: that is remembered.
 _TIMES: Final = ("since", "started", "judged")
+_FIELDS: Final = (*_TIMES, "unavailable_since", "stable_unavailable_since")
+_PartOfStatus = TypeVar("_PartOfStatus", bound=Part)
 
 
 def _dated(value: Any) -> Any:
@@ -255,3 +264,19 @@ def _dated(value: Any) -> Any:
     parts = {key: _dated(item) for key, item in value.items() if key not in _TIMES or is_time(item)}
     is_under_way = "step" in parts and parts.get("state") != RolloutState.FAILED
     return None if is_under_way and "since" not in parts else parts
+
+
+def _without_future(part: _PartOfStatus, now: float) -> _PartOfStatus:
+    """Return a part of a status with no time after `now`; the same one where there is none."""
+    update: dict[str, object] = {}
+    for field in type(part).model_fields:
+        value = getattr(part, field)
+        if field in _FIELDS and value and parse_time(value) > now:
+            update[field] = format_time(now)
+        elif isinstance(value, Part) and (past := _without_future(value, now)) is not value:
+            update[field] = past
+        elif isinstance(value, tuple):
+            items = tuple(_without_future(each, now) if isinstance(each, Part) else each for each in value)
+            if any(new is not old for new, old in zip(items, value, strict=True)):
+                update[field] = items
+    return part.model_copy(update=update) if update else part

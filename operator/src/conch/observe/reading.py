@@ -91,7 +91,8 @@ def observe(
     uid = body["metadata"]["uid"]
     ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid or is_orphan(child, key.name)}
     endpoints = _read_endpoints(slices, ours)
-    owners = ChainMap({each["metadata"]["uid"]: controller_uid(each) for each in replica_sets}, store.past_owners)
+    present_owners = {each["metadata"]["uid"]: controller_uid(each) for each in replica_sets}
+    owners = ChainMap(present_owners, store.past_owners.of(key.namespace))
     serving = [pod for pod in bodies if _JOBS.isdisjoint(labels_of(pod)) and _is_of_revision(pod, ours, owners)]
     pods = [Pod.parse(pod, endpoints) for pod in serving]
     records = (Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION)

@@ -9,7 +9,7 @@ import json
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from conch.api.kinds import ENDPOINT_SLICE, INFERENCE_SERVICE, POD, REPLICA_SET, Kind, Ref, ServiceKey, kind_of, ref_of
 from conch.observe.fields import labels_of, mapping, mappings, text
@@ -17,12 +17,9 @@ from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.hostnames import Hostnames
 from conch.observe.identity import controller_uid, controlling_service, is_orphan
 from conch.observe.routes import ForeignRoutes
+from conch.observe.tombstones import Tombstones
 from conch.observe.trim import stub, trim
 from conch_contract import names
-
-# How long a deletion is remembered, in entries: late events of the dead must not bring them back.
-_TOMBSTONES: Final = 4096
-
 
 # What is kept of the objects of a namespace, as bytes of JSON: so much, and so much more for each of its services. A
 # service with a hundred revisions has about one MiB. Of what comes beyond it, only the metadata is kept.
@@ -33,9 +30,6 @@ _SERVICE_BYTES: Final = 1 << 20
 _STRANGERS: Final = 1000
 # What the controllers of Kubernetes make does not count: little of each object is kept anyway.
 _UNCOUNTED: Final = frozenset({INFERENCE_SERVICE, REPLICA_SET, POD, ENDPOINT_SLICE})
-
-
-Value = TypeVar("Value")
 
 
 class _Entry(NamedTuple):
@@ -63,9 +57,9 @@ class Store:
         self._sizes: Counter[str] = Counter()  # bytes of JSON that count, by namespace
         self._services: Counter[str] = Counter()  # by namespace
         self._strangers: Counter[str] = Counter()  # by namespace
-        self._dead: dict[str, int] = {}  # the last version of what was deleted, by uid
-        # The controllers of ReplicaSets that are gone, by uid: their pods go later than they do.
-        self.past_owners: dict[str, str | None] = {}
+        self._dead = Tombstones[int]()  # the last version of what was deleted
+        # The controllers of ReplicaSets that are gone: their pods go later than they do.
+        self.past_owners = Tombstones[str | None]()
         self._summaries: dict[ServiceKey, _Summary] = {}
         self.hostnames = Hostnames()
         self.routes = ForeignRoutes()
@@ -84,7 +78,8 @@ class Store:
         ref = ref_of(body)
         version = int(meta.get("resourceVersion") or 0)
         known = self._worlds.get(key, {}).get(ref)
-        if version <= self._dead.get(meta["uid"], -1) or (known is not None and version < known.version):
+        died = self._dead.of(key.namespace).get(meta["uid"], -1)
+        if version <= died or (known is not None and version < known.version):
             return None
         if known is not None and known.uid == meta["uid"] and version == known.version and not known.is_cut:
             return None
@@ -138,7 +133,7 @@ class Store:
         """Forget an object that is gone; return what was kept of it."""
         entry = self._take_out(key, ref)
         if entry is not None and ref.kind == REPLICA_SET:
-            _remember(self.past_owners, entry.uid, controller_uid(_unpack(entry)))
+            self.past_owners.put(key.namespace, entry.uid, controller_uid(_unpack(entry)))
         if not self._worlds.get(key):
             self._worlds.pop(key, None)
         return entry
@@ -164,17 +159,13 @@ class Store:
         if known is not None and known.uid == uid and known.version > version:
             self._homes[uid] = key
             return None  # it lost the label, and has it again
-        self._bury(uid, version)
+        self._dead.put(key.namespace, uid, version)
         if known is None or known.uid != uid:
             return None
         self._drop(key, ref)
         if ref.kind == INFERENCE_SERVICE:
             self.hostnames.discard(key)
         return key
-
-    def _bury(self, uid: str, version: int) -> None:
-        """Remember a deletion."""
-        _remember(self._dead, uid, version)
 
     def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int | None) -> set[ServiceKey]:
         """Forget the objects of a kind that a list does not have; return the services to which they belonged.
@@ -193,7 +184,7 @@ class Store:
                     continue
                 self._homes.pop(entry.uid, None)
                 if version is not None:
-                    self._bury(entry.uid, version)
+                    self._dead.put(key.namespace, entry.uid, version)
                 changed.add(key)
                 if kind == INFERENCE_SERVICE:
                     self.hostnames.discard(key)
@@ -264,14 +255,6 @@ def _summarize(service: Mapping[str, Any]) -> _Summary:
 def _unpack(entry: _Entry) -> dict[str, Any]:
     body: dict[str, Any] = json.loads(zlib.decompress(entry.packed))
     return body
-
-
-def _remember(known: dict[str, Value], uid: str, value: Value) -> None:
-    """Remember something of an object that is gone; forget it when many more are gone."""
-    known.pop(uid, None)
-    known[uid] = value
-    while len(known) > _TOMBSTONES:
-        del known[next(iter(known))]
 
 
 def _to_json(body: Mapping[str, Any]) -> str:

@@ -245,6 +245,12 @@ class World:
         """The same world with what GPUs the cluster has."""
         return replace(self, capacity=capacity)
 
+    def without_future_times(self) -> "World":
+        """Return the same world with no time in its service's status after the present."""
+        status = self.service.status.without_future(self.now)
+        service = self.service.model_copy(update={"status": status})
+        return self if status is self.service.status else replace(self, service=service)
+
     def told(self, reports: Mapping[str, AgentReport]) -> "World":
         """The same world with what pods answered (by uid)."""
         return replace(self, pods=tuple(replace(pod, report=reports.get(pod.uid)) for pod in self.pods))

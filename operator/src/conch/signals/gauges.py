@@ -1,5 +1,6 @@
 """All that gates look at, from pods and from Prometheus, as one value."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from conch.api.kinds import ServiceKey
@@ -18,11 +19,12 @@ class Gauges:
         self,
         changed: Callable[[ServiceKey], None],
         reader: Reader | None = None,
+        clock: Callable[[], float] = time.time,
         prometheus_servers: Sequence[str] = (),
     ) -> None:
         reader = reader or Reader()
-        self._counters = Counters(changed, reader)
-        self._queries = Queries(changed, reader, servers=prometheus_servers)
+        self._counters = Counters(changed, reader, clock)
+        self._queries = Queries(changed, reader, clock, servers=prometheus_servers)
 
     async def close(self) -> None:
         """Drop what is under way."""

@@ -1,0 +1,42 @@
+"""What is remembered of deleted objects: late events of the dead must not bring them back."""
+
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Tombstones(Generic[Value]):
+    """A value for each of the objects that were deleted last. It is bounded, and namespaces share it fairly.
+
+    Whoever deletes thousands of objects makes the operator forget their own deletions, not those of others.
+
+    >>> dead = Tombstones[int](most=3)
+    >>> for uid in ("a", "b", "c"):
+    ...     dead.put("busy", uid, 1)
+    >>> dead.put("calm", "d", 1)
+    >>> list(dead.of("busy")), list(dead.of("calm"))
+    (['b', 'c'], ['d'])
+    """
+
+    def __init__(self, most: int = 4096) -> None:
+        """Prepare it for at most so many objects in all."""
+        self._most = most
+        self._count = 0
+        self._namespaces: dict[str, dict[str, Value]] = {}
+
+    def put(self, namespace: str, uid: str, value: Value) -> None:
+        """Remember an object. Beyond the limit, forget the oldest one of the namespace that has the most."""
+        own = self._namespaces.setdefault(namespace, {})
+        self._count += uid not in own
+        own.pop(uid, None)
+        own[uid] = value
+        if self._count > self._most:
+            largest, objects = max(self._namespaces.items(), key=lambda item: len(item[1]))
+            del objects[next(iter(objects))]
+            self._count -= 1
+            if not objects:
+                del self._namespaces[largest]
+
+    def of(self, namespace: str) -> dict[str, Value]:
+        """Return what is remembered of a namespace's objects, by uid, the oldest first."""
+        return self._namespaces.get(namespace, {})
