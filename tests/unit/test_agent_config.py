@@ -81,6 +81,12 @@ def test_a_file_that_cannot_be_read_is_named_with_the_place() -> None:
     assert "1:17" in raised.value.message
 
 
+def test_a_number_that_its_field_cannot_hold_is_refused() -> None:
+    with pytest.raises(Failure) as raised:
+        merge(f"max_batch_size: {10**20}", _source(), "")
+    assert raised.value.reason == Reason.INVALID_CONFIG
+
+
 def test_the_text_is_read_again_as_it_was() -> None:
     config = merge('input [{name: "x" data_type: TYPE_FP32 dims: [-1]}]', _source(), "python").config
     assert merge(to_text(config), _source(), "python").config == config

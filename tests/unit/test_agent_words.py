@@ -14,6 +14,7 @@ from conch_agent.prepare import check_name
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings, from_arguments
 from conch_agent.sources import base, secret
+from conch_agent.sources.answer import read_body
 from conch_agent.sources.s3_errors import classify
 from conch_contract import ModelSource, names
 
@@ -83,3 +84,7 @@ def test_without_arguments_paths_are_the_contracts() -> None:
 @pytest.mark.parametrize("module", [backoff, record, base])
 def test_the_examples_in_the_docstrings(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
+
+
+def test_an_answer_that_is_nested_without_end_is_read_as_text() -> None:
+    assert read_body(500, "no", '{"a":' * 50_000).code == ""

@@ -50,6 +50,10 @@ def requests(tally: Tally) -> tuple[int, int]:
     return totals.requests, totals.failures
 
 
+def test_a_quantile_without_its_label_is_none() -> None:
+    assert read_metrics('nv_inference_request_summary_us{model="m"} 7\n', "m") == Scrape()
+
+
 def test_a_page_is_read_for_one_model_and_all_its_versions() -> None:
     read = read_metrics(PAGE, "m")
     tally = Tally()

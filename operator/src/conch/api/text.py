@@ -5,11 +5,12 @@ cleaned before it is compared, not while it is written: an API server that repla
 every reconcile a write.
 """
 
-import json
 import re
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator
+
+from conch_contract.parsing import parse_json
 
 LIMIT: Final = 4096  # bytes of UTF-8
 # Bytes of one text in somebody's JSON: less, so that the sentence around it fits.
@@ -51,7 +52,7 @@ def read_json(text: str | bytes, most_values: int | None = None) -> Any:
         if sum(coded.count(separator) for separator in (b",", b"[", b"{")) > most_values:
             raise ValueError(f"JSON of more than {most_values} values")
     try:
-        return _clean_all(json.loads(text))
+        return _clean_all(parse_json(text))
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
 

@@ -3,7 +3,6 @@
 `reading` makes it from the stores; every later package is a function of it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -39,6 +38,7 @@ from conch.observe.measured import Measured
 from conch.observe.routes import RouteConflict
 from conch.observe.trouble import Trouble
 from conch_contract import AgentReport, ParityReport, WarmupReport, names
+from conch_contract.parsing import parse_json
 
 Body = Mapping[str, Any]  # a Kubernetes object, as its manifest spells it
 Endpoints = Mapping[str, frozenset[str]]
@@ -129,8 +129,8 @@ def _is_template(value: Any) -> TypeGuard[Body]:
 def _is_manifest(value: Any) -> TypeGuard[str]:
     """Whether a value is a model manifest of any version: a JSON object."""
     try:
-        return isinstance(value, str) and isinstance(json.loads(value), dict)
-    except (ValueError, RecursionError):
+        return isinstance(value, str) and isinstance(parse_json(value), dict)
+    except ValueError:
         return False
 
 

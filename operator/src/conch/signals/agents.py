@@ -102,12 +102,12 @@ class Agents:
                     body += chunk
                     if len(body) > _LIMIT:
                         return None
-            return await self._reader.read(namespace, partial(_read_report, bytes(body)))
+            return await self._reader.read(namespace, partial(read_report, bytes(body)))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
 
-def _read_report(body: bytes) -> AgentReport:
+def read_report(body: bytes) -> AgentReport:
     """Return the report in an answer.
 
     Raises:

@@ -82,7 +82,7 @@ def read_metrics(text: str, model: str) -> Scrape:
         if labels.get("model") != model:
             continue
         if sample.name == SUMMARY_US:
-            percentile = _PERCENTILES.get(labels["quantile"])
+            percentile = _PERCENTILES.get(labels.get("quantile", ""))
             # Without a request in the last minute the quantiles are NaN.
             if percentile is not None and _is_amount(sample.value):
                 quantiles[percentile] = max(float(sample.value), quantiles.get(percentile, 0.0))

@@ -1,6 +1,5 @@
 """Calls that failed, as values with a sentence: what the API server wrote, or why there is no answer of one."""
 
-import json
 import re
 from typing import Any, Final
 
@@ -9,6 +8,7 @@ import aiohttp
 from conch.api.text import clean
 from conch.observe.fields import mapping, mappings
 from conch.observe.fields import text as string
+from conch_contract.parsing import parse_json
 
 # The reasons of calls that no API server has answered.
 UNANSWERED: Final = frozenset({"Unreachable", "NoCredentials", "NotKubernetes"})
@@ -78,8 +78,8 @@ class CallError(Exception):
 def read_error(status: int, text: bytes | str) -> CallError:
     """Read a metav1.Status, or what a proxy said instead of one."""
     try:
-        body = mapping(json.loads(text))
-    except (ValueError, RecursionError):
+        body = mapping(parse_json(text))
+    except ValueError:
         body = {}
     details = mapping(body.get("details"))
     causes = frozenset(str(cause.get("reason")) for cause in mappings(details.get("causes")))
@@ -112,7 +112,7 @@ def read_object(host: str, status: int, text: bytes | str) -> dict[str, Any]:
         CallError: whoever answers at that address is no API server.
     """
     try:
-        parsed = json.loads(text)
+        parsed = parse_json(text)
     except ValueError:
         parsed = None
     if not isinstance(parsed, dict):

@@ -36,7 +36,7 @@ def parse(own: str | None, uri: str) -> ModelConfig:
     if own is not None:
         try:
             text_format.Parse(own, config)
-        except text_format.ParseError as error:
+        except (text_format.ParseError, ValueError, RecursionError) as error:  # ValueError: of a number out of range
             message = f"{uri}: config.pbtxt cannot be read: {error} (line:column)."
             raise Failure(Reason.INVALID_CONFIG, message) from error
     return config

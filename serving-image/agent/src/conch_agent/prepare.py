@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from conch_agent.sources import Source, open_source
 from conch_agent.sources.base import Listing
 from conch_agent.threads import in_thread
 from conch_contract.manifest import ModelSource
+from conch_contract.parsing import parse_json
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _LONGEST_CONFIG: Final = 1024 * 1024
@@ -94,7 +94,7 @@ class Preparation:
     def laid(self) -> Laid | None:
         """Return what an earlier run of the agent laid out for the same wish, or None."""
         try:
-            raw: dict[str, Any] = json.loads((self.target / layout.MARKER).read_text())
+            raw: dict[str, Any] = parse_json((self.target / layout.MARKER).read_text())
             values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in raw.items()}
             found = Laid(**values)
         except (OSError, ValueError, TypeError, AttributeError):

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from conch_contract.parsing import parse_json
+
 _BLOCK: Final = 4 * 1024 * 1024
 
 
@@ -26,7 +28,7 @@ class Record:
 def read_record(file: Path) -> Record | None:
     """Return the record, or None if there is none that can be read."""
     try:
-        return Record(**json.loads(file.read_text()))
+        return Record(**parse_json(file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

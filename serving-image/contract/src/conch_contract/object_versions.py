@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from conch_contract.parsing import parse_json
+
 LONGEST: Final = 32 * 1024  # bytes of the text; all annotations of an object may have 256 KiB
 _VERSION: Final = re.compile(r"[!-~]{1,1024}")  # S3: at most 1,024 bytes, fit for a URL
 
@@ -37,8 +39,8 @@ def decode_versions(text: str) -> dict[str, str]:
     ({'a': '3sL4'}, {}, {}, {})
     """
     try:
-        found = json.loads(text) if len(text) <= LONGEST else None
-    except (ValueError, RecursionError):
+        found = parse_json(text) if len(text) <= LONGEST else None
+    except ValueError:
         return {}
     if not isinstance(found, dict) or not all(isinstance(version, str) for version in found.values()):
         return {}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+from conch_contract.parsing import parse_json
 
 _LONGEST: Final = 300
 _ELEMENT: Final = re.compile(r"<(?:\w+:)?(\w+)(?:\s[^<>]*)?>([^<>]*)</(?:\w+:)?\1\s*>")
@@ -44,7 +45,7 @@ def read_body(status: int, phrase: str, body: str) -> Answer:
     """Return what an answer's body says: XML as S3 stores write it, JSON, the title of an HTML page, or plain text."""
     if body.startswith("{"):
         try:
-            given = {str(name).lower(): value for name, value in json.loads(body).items()}
+            given = {str(name).lower(): value for name, value in parse_json(body).items()}
         except (ValueError, AttributeError):
             given = {}
         code, message = given.get("code", ""), given.get("message", "") or given.get("error", "")

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from conch_contract.parsing import parse_json
+
 _FLOATS: Final = frozenset({"FP16", "BF16", "FP32", "FP64"})
 _TYPES: Final = {
     "BOOL": "?",
@@ -35,7 +37,7 @@ def read(content: bytes, header: int | None) -> dict[str, dict[str, Any]]:
     `header` is the length of the JSON where binary tensors follow it, in the order of the outputs (Triton's
     binary tensor data extension of the v2 protocol). Raises ValueError for what is no such response.
     """
-    answer = json.loads(content[:header])
+    answer = parse_json(content[:header])
     rest = memoryview(content)[header:] if header is not None else memoryview(b"")
     outputs = {}
     for output in answer["outputs"]:

@@ -8,7 +8,6 @@ connection never is.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -17,6 +16,7 @@ import aiohttp
 
 from conch_agent.triton import ConnectionLost, Refused, TritonGone
 from conch_agent.warmup.requests import Request
+from conch_contract.parsing import parse_json
 
 _HEADER: Final = "Inference-Header-Content-Length"
 _LONGEST_WORDS: Final = 2000
@@ -97,7 +97,7 @@ class Endpoint:
 
     async def _look(self, path: str) -> dict[str, Any]:
         answer = await self._ask("GET", path, patience=self._deadline, timeout=_LOOK)
-        found: dict[str, Any] = json.loads(answer.content)
+        found: dict[str, Any] = parse_json(answer.content)
         return found
 
     async def _ask(self, method: str, path: str, patience: float, **options: Any) -> Answer:
@@ -183,7 +183,7 @@ def describe_losses(endpoint: Endpoint) -> str:
 def _words(content: bytes) -> str:
     """Return what Triton said; empty where the answer is not Triton's."""
     try:
-        return str(json.loads(content)["error"]).strip()
+        return str(parse_json(content)["error"]).strip()
     except (ValueError, KeyError, TypeError):
         return ""
 

@@ -20,6 +20,7 @@ from conch_agent.record import digest
 from conch_agent.sources.exclusions import is_excluded_path
 from conch_agent.warmup.answers import Tensor
 from conch_contract import Warmup, WarmupRequest
+from conch_contract.parsing import parse_json
 
 SYNTHESISED: Final = "the request made from the model's metadata"
 _MOST_FILES: Final = 256
@@ -146,7 +147,7 @@ def _parsed(files: list[Path], origin: str) -> list[Request]:
 
 def _request(label: str, file: Path) -> Request:
     try:
-        said = json.loads(file.read_bytes())
+        said = parse_json(file.read_bytes())
     except ValueError as error:
         message = f"Warm-up request {label} is no JSON: {error}. Write it as an inference request (KServe v2)."
         raise Failure(Reason.WARMUP_FAILED, message) from error

@@ -1,0 +1,202 @@
+"""What is fuzzed: each function that reads a text of others, the errors that it may raise, and texts to begin with.
+
+Any other exception, and a text that takes over 20 s, ends the fuzzer: it is a bug.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from conch.api import Status
+from conch.api.kinds import CONTROLLER_REVISION, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE
+from conch.api.text import read_json
+from conch.decide import decide, tell
+from conch.desire import desire
+from conch.observe import World
+from conch.plan import plan, unwritten
+from conch.signals.agents import read_report
+from conch.signals.prometheus import read_answer
+from conch.triton.metrics import read_load, read_metrics
+from conch.write.errors import CallError, read_error, read_object
+from conch_agent.config import merge, parse
+from conch_agent.programs import refuse_programs
+from conch_agent.reasons import Failure
+from conch_agent.sources.answer import read_body
+from conch_agent.sources.base import Found, build_listing
+from conch_agent.sources.s3_errors import classify
+from conch_agent.sources.s3_settings import parse_settings
+from conch_contract import ModelSource, WarmupReport
+from conch_contract.object_versions import decode_versions
+from tests.unit.simulation import DEFAULTS, Cluster, manifest
+
+_EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+_PAGE: Final = b"""# HELP nv_inference_request_success Number of successful inference requests
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{model="m",version="1"} 7.000000
+nv_inference_request_failure{model="m",version="1",reason="OTHER"} 1
+nv_inference_queue_duration_us{model="m",version="1"} 1e3
+nv_inference_request_summary_us{model="m",version="1",quantile="0.99"} Nan
+nv_inference_pending_request_count{model="m",version="1"} 3
+nv_gpu_utilization{gpu_uuid="GPU-1"} 0.5
+"""
+_CONFIG: Final = b"""name: "m"
+backend: "onnxruntime"
+max_batch_size: 8
+input [{ name: "x" data_type: TYPE_FP32 dims: [ -1, 4 ] }]
+instance_group [{ count: 2 kind: KIND_GPU gpus: [0] }]
+dynamic_batching { preferred_batch_size: [4] max_queue_delay_microseconds: 100 }
+version_policy: { latest { num_versions: 2 } }
+parameters: { key: "EXECUTION_ENV_PATH" value: { string_value: "x" } }
+"""
+_S3_ERROR: Final = b"""Server returned non-2xx status code: 403 Forbidden: <?xml version="1.0"?><Error>\
+<Code>AccessDenied</Code><Message>no</Message><Endpoint>a.example</Endpoint></Error>\n\nDebug source:"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A function that reads bytes of others."""
+
+    read: Callable[[bytes], object]
+    seeds: tuple[bytes, ...]
+    errors: tuple[type[Exception], ...] = ()
+    is_json: bool = False  # texts are changed as JSON values, not as bytes
+
+
+def _seeds(*values: Any) -> tuple[bytes, ...]:
+    return tuple(json.dumps(value).encode() for value in values)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+def _json(read: Callable[[Any], object], *seeds: Any, errors: tuple[type[Exception], ...] = ()) -> Target:
+    """A function of a JSON object, as the API server hands it out."""
+
+    def parsed(data: bytes) -> object:
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+        return read(value) if isinstance(value, dict) else None
+
+    return Target(parsed, _seeds(*seeds), errors, is_json=True)
+
+
+def _merge(data: bytes) -> None:
+    text = _text(data)
+    for kind in ("onnx", "python"):
+        source = ModelSource(name="m", format=kind, storage_uri="s3://b/m")
+        refuse_programs(parse(text, source.storage_uri), kind, source.storage_uri)
+        merge(text, source, kind)
+
+
+def _classify(data: bytes) -> None:
+    classify(RuntimeError(_text(data)), "s3://b/m", "b", "")
+
+
+def _secret(value: Mapping[str, Any]) -> None:
+    parse_settings({str(key): str(text) for key, text in value.items()})
+
+
+def _listing(value: Mapping[str, Any]) -> None:
+    build_listing([Found(str(name), 1, "tag", str(name)) for name in value], "s3://b/m")
+
+
+@cache
+def _rollout() -> Cluster:
+    """A service in a rollout behind a Gateway, with a variant."""
+    traffic = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
+    service = manifest(
+        minReplicas=1, maxReplicas=3, rollout={"steps": [{"weight": 50}, {"pause": "1h"}]}, traffic=traffic
+    )
+    service["spec"]["variants"] = [{"name": "beta", "match": [{"headers": [{"name": "x-beta", "value": "1"}]}]}]
+    cluster = Cluster(service)
+    for uri in ("s3://models/one", "s3://models/two"):
+        cluster.edit(uri=uri)
+        cluster.settle()
+        for _ in range(8):
+            for ref in [ref for ref in cluster.objects if ref.kind.name == "Deployment"]:
+                cluster.start_pods(ref.name)
+            cluster.accept_routes()
+            cluster.settle()
+    return cluster
+
+
+# What a user, a gateway or a controller may write without a schema that the API server checks.
+_FREE: Final = {
+    CONTROLLER_REVISION: ("data",),
+    HTTP_ROUTE: ("status",),
+    GATEWAY: ("status",),
+    GATEWAY_CLASS: ("status",),
+}
+
+
+def _free_parts() -> Iterator[tuple[str, Any]]:
+    for ref, body in _rollout().objects.items():
+        for field in ("annotations", "labels"):
+            if field in body["metadata"]:
+                yield f"{ref.kind.name}/{ref.name}/metadata/{field}", body["metadata"][field]
+        for field in (*_FREE.get(ref.kind, ()), *(("status",) if ref.kind == INFERENCE_SERVICE else ())):
+            if field in body:
+                yield f"{ref.kind.name}/{ref.name}/{field}", body[field]
+
+
+def _reconcile(value: Mapping[str, Any]) -> None:
+    """Decide on the service while parts of its objects hold something else."""
+    cluster = copy.deepcopy(_rollout())
+    for ref, known in list(cluster.objects.items()):
+        body = copy.deepcopy(known)
+        for path, part in value.items():
+            kind, _, rest = path.partition("/")
+            name, _, field = rest.partition("/")
+            if (kind, name) == (ref.kind.name, ref.name):
+                if field.startswith("metadata/") and isinstance(part, dict):
+                    body["metadata"][field.removeprefix("metadata/")] = {str(k): str(v) for k, v in part.items()}
+                elif isinstance(part, type(body.get(field))):
+                    body[field] = part
+        cluster.put(body)
+    world = cluster.world()
+    assert isinstance(world, World)
+    decision = decide(world)
+    _, refusals = plan(world, decision, desire(world, decision, DEFAULTS))
+    tell(world, decision, unwritten(world.service, refusals, {})).to_wire()
+
+
+def targets() -> dict[str, Target]:
+    """Return all, by name."""
+    status = _rollout().status.to_wire()
+    vector = {"resultType": "vector", "result": [{"metric": {}, "value": [1, "2.5"]}]}
+    report = {"ready": True, "models": [{"name": "m", "state": "Ready", "digest": "sha256:1"}]}
+    failure = {"kind": "Status", "code": 409, "reason": "Conflict", "message": "m", "details": {"retryAfterSeconds": 1}}
+    secret = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": "https://s.example:9000"}
+    return {
+        "metrics-page": Target(lambda data: read_metrics(_text(data), "m"), (_PAGE,), (ValueError,)),
+        "load-page": Target(lambda data: read_load(_text(data), ""), (_PAGE,), (ValueError,)),
+        "agent-report": Target(read_report, _seeds(report), (ValueError,), is_json=True),
+        "prometheus-answer": Target(
+            lambda data: read_answer(0.0, 200, data),
+            _seeds({"status": "success", "data": vector}, {"status": "error", "errorType": "t", "error": "e"}),
+            is_json=True,
+        ),
+        "api-error": Target(lambda data: read_error(409, data), _seeds(failure), is_json=True),
+        "api-object": Target(lambda data: read_object("host", 200, data), _seeds(failure), (CallError,), is_json=True),
+        "json": Target(lambda data: read_json(data, 20_000), _seeds(status), (ValueError,), is_json=True),
+        "status": _json(Status.lenient, status),
+        "warm-up-report": _json(WarmupReport.model_validate, {"requests": 1}, errors=(ValueError,)),
+        "reconcile": _json(_reconcile, dict(_free_parts())),
+        "config.pbtxt": Target(_merge, (_CONFIG,), (Failure,)),
+        "store-error": Target(_classify, (_S3_ERROR,)),
+        "server-answer": Target(
+            lambda data: read_body(500, "no", _text(data)), (_S3_ERROR, b'{"code":"c","message":"m"}'), is_json=True
+        ),
+        "storage-secret": _json(_secret, secret, errors=(Failure,)),
+        "listing": _json(_listing, {"1/model.onnx": 1, "config.pbtxt": 1}, errors=(Failure,)),
+        "object-versions": Target(lambda data: decode_versions(_text(data)), _seeds({"a": "3sL4"}), is_json=True),
+    }
