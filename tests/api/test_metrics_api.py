@@ -21,7 +21,7 @@ import pytest
 
 from conch.api.kinds import API_SERVICE, AUTOSCALER, DEPLOYMENT, POD
 from conch.api.metrics import API_SERVICE_NAME, TritonMetric
-from conch.metrics.access import Access, BusyError
+from conch.metrics.access import Access, BusyError, User
 from conch.write import Server
 from conch_contract import names
 from tests.api.metrics_api import (
@@ -192,6 +192,22 @@ async def test_invented_tokens_are_reviewed_a_few_at_a_time(cluster: Cluster, ku
         assert await access.who(account) == user, "a known one needs no review"
         relay.flows.set()
         assert await asyncio.gather(*waiting) == [None] * 8
+    relay.close()
+
+
+async def test_a_user_with_many_requests_delays_no_review_of_anothers_rights(cluster: Cluster, tmp_path: Path) -> None:
+    relay, kubeconfig = relayed(cluster, tmp_path)
+    busy, calm = User("busy", (), "", ()), User("calm", (), "", ())
+    async with await Server.connect(str(kubeconfig)) as server:
+        access = Access(server)
+        relay.flows.clear()  # the API server is slow
+        many = [asyncio.create_task(access.may(busy, {"verb": "get", "name": f"n{number}"})) for number in range(200)]
+        await asyncio.sleep(0)
+        one = asyncio.create_task(access.may(calm, {"verb": "get"}))
+        relay.flows.set()
+        assert not await one
+        assert sum(not task.done() for task in many) > 100
+        assert not any(await asyncio.gather(*many))
     relay.close()
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from conch.api.kinds import Kind
+from conch.signals.limiter import FairLimiter
 from conch.write import Server
 
 TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews")
@@ -27,6 +28,7 @@ AUTHENTICATED: Final = "system:authenticated"
 _REMEMBERED: Final = 4096  # answers of each kind
 # Tokens that are under review at a time: a client may send any number of invented ones.
 _REVIEWS: Final = 8
+_RIGHTS: Final = 16  # reviews of rights at a time; a user has a quarter of them
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Access:
         self._tokens: _Answers = {}
         self._rights: _Answers = {}
         self._reviews = 0
+        self._limiter = FairLimiter(_RIGHTS)
 
     async def who(self, token: str) -> User | None:
         """Return whose token it is; None if nobody's.
@@ -179,7 +182,8 @@ class Access:
             "uid": user.uid,
             "extra": {key: list(values) for key, values in user.extra},
         }
-        return bool((await self._review(ACCESS_REVIEW, {**who, **about})).get("allowed"))
+        async with self._limiter.turn(user.name):
+            return bool((await self._review(ACCESS_REVIEW, {**who, **about})).get("allowed"))
 
     async def _review(self, kind: Kind, spec: Mapping[str, Any]) -> Mapping[str, Any]:
         body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {}, "spec": spec}
