@@ -97,15 +97,15 @@ def faults(cluster: Cluster, tmp_path: Path) -> Iterator[Faults]:
 
 def check(story: Story, faults: Faults, operators: AbstractContextManager[object] | None = None) -> None:
     """Compare the story's objects with those without a fault."""
-    disturbed = story.play(operators or alive(story.operator(KUBECONFIG=str(faults.kubeconfig))))
+    disturbed = story.play(operators or running(story.operator(KUBECONFIG=str(faults.kubeconfig))))
     assert faults.faults, "nothing went wrong: the test shows nothing"
-    undisturbed = replace(story, meanwhile=lambda: None).play(alive(story.operator()))
+    undisturbed = replace(story, meanwhile=lambda: None).play(running(story.operator()))
     assert disturbed == undisturbed, f"seed {faults.seed}: {faults.faults}"
 
 
 @contextmanager
-def alive(operator: Operator) -> Iterator[None]:
-    """An operator that does not end before it is told to."""
+def running(operator: Operator) -> Iterator[None]:
+    """An operator that runs until the block ends."""
     with operator:
         yield
         assert operator.process is not None
@@ -171,7 +171,7 @@ def test_an_operator_that_is_killed_after_every_write_makes_the_same_objects(sto
     operator = story.operator(KUBECONFIG=str(faults.kubeconfig))
 
     def kill() -> None:
-        faults.faults["killed"] += 1
+        faults.faults["killed"] += operator.process is not None and operator.process.poll() is None
         operator.send_signal(signal.SIGKILL)
 
     faults.on_write = kill
@@ -186,8 +186,10 @@ def test_an_etcd_that_is_stopped_for_a_minute_changes_no_object(story: Story, fa
         until(lambda: faults.writes > before + 3, "the operator writes", 30)
         faults.faults["etcd stopped"] += 1
         story.cluster.stop_component("etcd", grace=0)
-        time.sleep(60)
-        story.cluster.start_component("etcd")
+        try:
+            time.sleep(60)
+        finally:
+            story.cluster.start_component("etcd")
         story.cluster.stop_component("kwok")  # it does not watch again after an etcd was away
         story.cluster.start_component("kwok")
 
@@ -203,6 +205,7 @@ def test_of_two_replicas_that_are_stopped_in_turn_one_writes_at_every_moment(sto
         Faults(story.cluster.kubeconfig, tmp_path, seed + 1, "second") as second,
     ):
         check(story, first, replicas(story, first, second))
+        assert first.faults["stopped"] + second.faults["stopped"] > 1
     writes = sorted(
         (call["requestReceivedTimestamp"], call["userAgent"].split()[-1])
         for call in audit.calls()
@@ -219,10 +222,13 @@ def replicas(story: Story, *proxies: Faults) -> Iterator[None]:
     """Replicas of the operator with one Lease. Each is stopped for 15 s in the middle of every tenth of its writes."""
 
     def stop(operator: Operator, faults: Faults) -> None:
-        if faults.writes % 10 == 0:
+        faults.faults["written"] += 1
+        if faults.faults["written"] % 10 == 0:
             faults.faults["stopped"] += 1
             operator.send_signal(signal.SIGSTOP)
-            threading.Timer(15, operator.send_signal, [signal.SIGCONT]).start()
+            timer = threading.Timer(15, operator.send_signal, [signal.SIGCONT])
+            timer.daemon = True
+            timer.start()
 
     with ExitStack() as stack:
         for faults in proxies:
@@ -264,18 +270,19 @@ def test_a_clock_that_is_set_by_an_hour_changes_no_object(
 
     def is_paused() -> bool:
         service = story.kube.get(INFERENCE_SERVICE, story.namespace, "magika") or {}
-        return bool(service["status"].get("rollout", {}).get("reason") == "Paused")
+        return bool(service.get("status", {}).get("rollout", {}).get("reason") == "Paused")
 
     def set_clock() -> None:
         until(is_paused, "the rollout pauses", 60)
         faults.faults[step] += 1
         clock.write_text(step)
         time.sleep(15)
-        assert is_paused(), "a pause is as long as the user says"
+        assert is_paused(), "a pause is as long as the spec sets"
+        until(lambda: not is_paused(), "the pause ends", 15)
 
     story.meanwhile, story.pause = set_clock, "20s"
     operator = OperatorWithClock(story.cluster, story.log, clock, KUBECONFIG=str(faults.kubeconfig))
-    check(story, faults, alive(operator))
+    check(story, faults, running(operator))
 
 
 class OperatorWithClock(Operator):

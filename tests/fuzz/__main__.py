@@ -55,7 +55,7 @@ def fuzz(name: str, target: Target, folder: Path, seconds: int) -> Result:
         ended = subprocess.run([*command, str(corpus)], stdout=out, stderr=subprocess.STDOUT, check=False)
     text = log.read_text(errors="replace")
     stats = _STATS.findall(text)
-    texts, places = (int(stats[-1][0]), int(stats[-1][2])) if stats else (0, 0)
+    texts, places = (int(stats[-1][0]), int(stats[-1][1])) if stats else (0, 0)
     failure = re.search(r"Test unit written to (\S+)", text)
     return Result(name, texts, places, failure[1] if failure else "" if ended.returncode == 0 else str(log))
 
@@ -67,6 +67,8 @@ def fuzz(name: str, target: Target, folder: Path, seconds: int) -> Result:
 def main(minutes: float, only: tuple[str, ...], folder: Path) -> None:
     """Fuzz what parses text of others, and show what came of it."""
     chosen = {name: target for name, target in targets().items() if name in only or not only}
+    if not chosen:
+        raise click.UsageError(f"no target is named {', '.join(only)}")
     seconds = max(5, round(minutes * 60 / len(chosen)))
     console, table = Console(), Table("target", "texts", "places", "failed by")
     failures = 0

@@ -1,10 +1,12 @@
-"""Changes JSON values as a fuzzer changes bytes: coverage tells it which changes are worth going on from."""
+"""Changes JSON values as a fuzzer changes bytes; coverage selects the changes to go on from."""
 
 from __future__ import annotations
 
 import json
 import random
 from typing import Any, Final
+
+from conch_contract.parsing import parse_json
 
 _DEEP: Final = 3000
 _ODD: Final[tuple[Any, ...]] = (
@@ -18,8 +20,8 @@ def mutate(data: bytes, seed: int) -> bytes | None:
     """Return the JSON with one to four values changed; None: it is no JSON."""
     chance = random.Random(seed)  # noqa: S311  a fuzzer's choices
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
+        value = parse_json(data)
+    except ValueError:
         return None
     for _ in range(chance.randint(1, 4)):
         value = _change(value, chance)

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 from conch.api import Status
@@ -33,9 +32,9 @@ from conch_agent.sources.s3_errors import classify
 from conch_agent.sources.s3_settings import parse_settings
 from conch_contract import ModelSource, WarmupReport
 from conch_contract.object_versions import decode_versions
+from conch_contract.parsing import parse_json
 from tests.unit.simulation import DEFAULTS, Cluster, manifest
 
-_EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 _PAGE: Final = b"""# HELP nv_inference_request_success Number of successful inference requests
 # TYPE nv_inference_request_success counter
 nv_inference_request_success{model="m",version="1"} 7.000000
@@ -81,8 +80,8 @@ def _json(read: Callable[[Any], object], *seeds: Any, errors: tuple[type[Excepti
 
     def parsed(data: bytes) -> object:
         try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
+            value = parse_json(data)
+        except ValueError:
             return None
         return read(value) if isinstance(value, dict) else None
 
@@ -172,6 +171,7 @@ def _reconcile(value: Mapping[str, Any]) -> None:
 def targets() -> dict[str, Target]:
     """Return all, by name."""
     status = _rollout().status.to_wire()
+    status["rollout"] |= {"unavailableSince": "2026-01-01T00:00:00Z", "stableUnavailableSince": "2026-01-01T00:00:00Z"}
     vector = {"resultType": "vector", "result": [{"metric": {}, "value": [1, "2.5"]}]}
     report = {"ready": True, "models": [{"name": "m", "state": "Ready", "digest": "sha256:1"}]}
     failure = {"kind": "Status", "code": 409, "reason": "Conflict", "message": "m", "details": {"retryAfterSeconds": 1}}
@@ -188,7 +188,7 @@ def targets() -> dict[str, Target]:
         "api-error": Target(lambda data: read_error(409, data), _seeds(failure), is_json=True),
         "api-object": Target(lambda data: read_object("host", 200, data), _seeds(failure), (CallError,), is_json=True),
         "json": Target(lambda data: read_json(data, 20_000), _seeds(status), (ValueError,), is_json=True),
-        "status": _json(Status.lenient, status),
+        "status": _json(lambda value: Status.lenient(value).without_future(0.0), status),
         "warm-up-report": _json(WarmupReport.model_validate, {"requests": 1}, errors=(ValueError,)),
         "reconcile": _json(_reconcile, dict(_free_parts())),
         "config.pbtxt": Target(_merge, (_CONFIG,), (Failure,)),

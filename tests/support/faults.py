@@ -43,7 +43,7 @@ class Faults:
             kubeconfig: of the API server, with a client certificate.
             directory: for `kubeconfig`, with which a client goes through the proxy.
             seed: of the random choices.
-            client: a word that is added to the user agent of all requests, by which an audit log tells clients apart.
+            client: a word that is added to the user agent of all requests, which distinguishes clients in an audit log.
         """
         self.share = 0.0  # of requests, watches apart, that fail
         self.codes: tuple[int, ...] = ()  # with which they fail; 0: they are carried out, and have no answer
@@ -184,9 +184,11 @@ async def reordered(faults: Faults, lines: Lines) -> Lines:
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     async def fill() -> None:
-        async for line in lines:
-            await queue.put(line)
-        await queue.put(None)
+        try:
+            async for line in lines:
+                await queue.put(line)
+        finally:
+            queue.put_nowait(None)
 
     task = asyncio.create_task(fill())
     try:
@@ -244,7 +246,7 @@ async def anything(faults: Faults, lines: Lines) -> Lines:
 
 
 def _is_write(request: web.BaseRequest) -> bool:
-    """Whether a request changes an object that users look at: no review of rights, no Lease."""
+    """Whether a request writes an object other than an access review or a Lease."""
     return request.method != "GET" and not {"authorization.k8s.io", "leases"} & set(request.path.split("/"))
 
 

@@ -27,7 +27,7 @@ class Machine:
         return self.clock() - before
 
 
-def test_it_is_the_systems_clock_as_long_as_nobody_sets_that() -> None:
+def test_it_is_the_systems_clock_while_that_is_not_set() -> None:
     machine = Machine()
     assert machine.run(100) == pytest.approx(100)
     assert machine.clock() == pytest.approx(machine.wall)
@@ -35,7 +35,7 @@ def test_it_is_the_systems_clock_as_long_as_nobody_sets_that() -> None:
 
 @pytest.mark.parametrize("step", [HOUR, -HOUR])
 @pytest.mark.parametrize("every", [0.01, 60.0])
-def test_a_minute_is_nearly_a_minute_whichever_way_the_systems_clock_is_set(step: float, every: float) -> None:
+def test_a_minute_is_nearly_a_minute_when_the_systems_clock_is_set(step: float, every: float) -> None:
     machine = Machine()
     machine.run(10)
     machine.wall += step

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conch.api import Rollout, StepInForce
-from conch.api.kinds import CONTROLLER_REVISION, DEPLOYMENT, HTTP_ROUTE, SERVICE, Ref
+from conch.api.kinds import CONTROLLER_REVISION, DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, SERVICE, Ref
 from conch.api.names import ANNOTATION_STABLE
 from conch.decide.steps import begin, stages, with_steps
 from conch_contract import ModelState, names
@@ -103,6 +103,18 @@ def test_a_clock_that_was_set_back_by_an_hour_begins_a_pause_anew_and_no_more() 
     cluster.settle()
     come_up(cluster, new)
     assert routed(cluster) == {stable: 50, new: 50}
+
+
+@pytest.mark.parametrize("field", ["unavailableSince", "stableUnavailableSince"])
+def test_a_time_in_a_status_that_cannot_be_read_is_none(field: str) -> None:
+    cluster, stable = canary()
+    new = change(cluster)
+    come_up(cluster, new)
+    body = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+    body["status"]["rollout"][field] = "2026-01-01T00:00:00+99:99"
+    cluster.put(body)
+    cluster.settle()
+    assert routed(cluster) == {stable: 95, new: 5}
 
 
 def test_the_old_revision_keeps_its_pods_until_the_gateway_has_left_it() -> None:

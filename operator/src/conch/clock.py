@@ -1,4 +1,4 @@
-"""The clock of decisions: it follows the system's, and does not jump with it."""
+"""The clock of decisions: it follows the system's, and does not jump with it by minutes or hours."""
 
 import time
 from collections.abc import Callable
@@ -9,10 +9,10 @@ _TOO_FAR: Final = 86400.0  # seconds; a system's clock so far away was wrong whe
 
 
 class SteadyClock:
-    """Returns the seconds since the epoch, and never less than before.
+    """Returns the seconds since the epoch.
 
     A machine's clock is set by an hour when a suspended machine wakes, or when its time server comes back. A pause of a
-    rollout would end at once, or last an hour longer, and deadlines would fail what is well. Here a second takes
+    rollout would end at once, or last an hour longer, and deadlines would fail a healthy rollout. Here a second takes
     between 0.9 and 1.1 s instead, until the clocks agree. A difference of more than a day is taken over at once.
 
     >>> wall, monotonic = iter([1000.0, 4601.0, 4602.0]), iter([0.0, 1.0, 2.0])

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
+from pydantic.alias_generators import to_camel
 
 from conch.api._base import Part, keyed_by
 from conch.api.analysis import GateStatus
@@ -250,8 +251,8 @@ class Status(_Track):
 
 
 # Times that decisions depend on. A rollout that began at no time is none, unless it has failed: that is remembered.
-_TIMES: Final = ("since", "started", "judged")
-_FIELDS: Final = (*_TIMES, "unavailable_since", "stable_unavailable_since")
+_TIMES: Final = ("since", "started", "judged", "unavailable_since", "stable_unavailable_since")
+_WIRE_TIMES: Final = frozenset(to_camel(field) for field in _TIMES)
 _PartOfStatus = TypeVar("_PartOfStatus", bound=Part)
 
 
@@ -261,7 +262,7 @@ def _dated(value: Any) -> Any:
         return [_dated(item) for item in value]
     if not isinstance(value, Mapping):
         return value
-    parts = {key: _dated(item) for key, item in value.items() if key not in _TIMES or is_time(item)}
+    parts = {key: _dated(item) for key, item in value.items() if key not in _WIRE_TIMES or is_time(item)}
     is_under_way = "step" in parts and parts.get("state") != RolloutState.FAILED
     return None if is_under_way and "since" not in parts else parts
 
@@ -271,7 +272,7 @@ def _without_future(part: _PartOfStatus, now: float) -> _PartOfStatus:
     update: dict[str, object] = {}
     for field in type(part).model_fields:
         value = getattr(part, field)
-        if field in _FIELDS and value and parse_time(value) > now:
+        if field in _TIMES and value and parse_time(value) > now:
             update[field] = format_time(now)
         elif isinstance(value, Part) and (past := _without_future(value, now)) is not value:
             update[field] = past

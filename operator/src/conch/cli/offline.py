@@ -115,6 +115,7 @@ def foresee(
         raise Refused(f"{key} is being deleted; wait until it is gone, and look again")
     if isinstance(world, Unreadable):
         raise Refused(world.message)
+    world = world.without_future_times()
     world = world.with_capacity(capacity)
     decisions = decide(world)
     steps, refusals = plan(world, decisions, desire(world, decisions, installed.defaults))

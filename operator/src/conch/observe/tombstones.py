@@ -1,5 +1,6 @@
-"""What is remembered of deleted objects: late events of the dead must not bring them back."""
+"""What is remembered of deleted objects: a late event must not bring one back."""
 
+from itertools import islice
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -8,7 +9,7 @@ Value = TypeVar("Value")
 class Tombstones(Generic[Value]):
     """A value for each of the objects that were deleted last. It is bounded, and namespaces share it fairly.
 
-    Whoever deletes thousands of objects makes the operator forget their own deletions, not those of others.
+    Thousands of deletions in one namespace displace its own entries, not those of another.
 
     >>> dead = Tombstones[int](most=3)
     >>> for uid in ("a", "b", "c"):
@@ -25,15 +26,16 @@ class Tombstones(Generic[Value]):
         self._namespaces: dict[str, dict[str, Value]] = {}
 
     def put(self, namespace: str, uid: str, value: Value) -> None:
-        """Remember an object. Beyond the limit, forget the oldest one of the namespace that has the most."""
+        """Remember an object. Beyond the limit, forget the oldest ones of the namespace that has the most."""
         own = self._namespaces.setdefault(namespace, {})
         self._count += uid not in own
         own.pop(uid, None)
         own[uid] = value
         if self._count > self._most:
             largest, objects = max(self._namespaces.items(), key=lambda item: len(item[1]))
-            del objects[next(iter(objects))]
-            self._count -= 1
+            for oldest in list(islice(objects, max(1, len(objects) // 8))):
+                del objects[oldest]
+                self._count -= 1
             if not objects:
                 del self._namespaces[largest]
 

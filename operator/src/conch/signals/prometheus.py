@@ -86,7 +86,7 @@ class Queries:
                 self._asking.pop((other, question)).cancel()
         for question in wanted:
             answer = told.get(question)
-            due = answer is None or now - answer.time >= question.interval
+            due = answer is None or not 0 <= now - answer.time < question.interval
             if due and (key, question) not in self._asking:
                 self._asking[key, question] = asyncio.create_task(self._ask_one(key, question))
         return {name: told[question] for name, question in questions.items() if question in told}

@@ -23,7 +23,7 @@ _OBJECT_BYTES: Final = 32 << 20
 _PAGE_SECONDS: Final = 30
 _CONNECT_SECONDS: Final = 30
 # The API server sends a bookmark about once a minute: a watch without any byte for so long has lost its connection. For
-# a kind that has no objects it may send none; such a watch is begun anew for nothing, which costs one request.
+# a kind that has no objects it may send none; such a watch is restarted without need, which costs one request.
 _SILENCE_SECONDS: Final = 90
 EXPIRED: Final = 410  # the resourceVersion of a watch, or the next page of a list, is too old
 

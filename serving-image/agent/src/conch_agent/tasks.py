@@ -25,6 +25,17 @@ async def run_all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     raise first
 
 
+async def run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
+    """Run the coroutines until one has ended, and cancel the others."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def _run_group(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as group:
         for work in works:

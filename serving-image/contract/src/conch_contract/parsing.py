@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote."""
+"""JSON from other writers."""
 
 import json
 from typing import Any

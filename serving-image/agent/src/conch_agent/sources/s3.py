@@ -31,7 +31,7 @@ from conch_agent.sources.s3_errors import (
     unreachable,
 )
 from conch_agent.sources.s3_settings import Endpoint, parse_settings
-from conch_agent.sources.tls_relay import open_relay, plain_url
+from conch_agent.sources.store_proxy import StoreProxy, plain_url
 from conch_agent.tasks import run_all
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class S3Source:
             )
             raise Failure(Reason.NOT_FOUND, message)
         self._settings = parse_settings(secret)
+        self._refused = ""  # why a connection was not made
         self._relayed = False  # True once OpenSSL is known to accept a certificate that the client refuses
 
     async def listing(self) -> Listing:
@@ -240,12 +241,20 @@ class S3Source:
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[S3Store, None]:
-        endpoint = self._settings.endpoint
-        if endpoint and self._relayed:
-            async with open_relay(endpoint, trust(self._settings.authorities)) as proxy:
-                yield open_store(self._bucket, self._settings, plain_url(endpoint), proxy)
-        else:
-            yield open_store(self._bucket, self._settings, endpoint.url if endpoint else "")
+        settings, store = self._settings, self._endpoint()
+        context = trust(settings.authorities) if self._relayed else None
+        url = plain_url(store) if self._relayed else settings.endpoint.url if settings.endpoint else ""
+        proxy = StoreProxy(store, self._note_refusal, context=context, has_token=bool(settings.session_token))
+        async with proxy.run():
+            yield open_store(self._bucket, settings, url, proxy.url)
+
+    def _note_refusal(self, reason: str) -> None:
+        self._refused = reason
+
+    def _endpoint(self) -> Endpoint:
+        """Return the address of the store, Amazon's where the Secret names none."""
+        host = f"s3.{self._settings.region or REGION}.amazonaws.com"
+        return self._settings.endpoint or Endpoint(f"https://{host}", host, 443)
 
     async def _guarded(self, work: Awaitable[_T]) -> _T:
         """Await the work; a failure of the client becomes the user's."""
@@ -267,17 +276,20 @@ class S3Source:
 
     async def _failure(self, error: Exception) -> Failure:
         """Return the failure; where the store was not reached, after a connection that tells why."""
-        settings = self._settings
-        region = settings.region or REGION
-        endpoint = settings.endpoint or Endpoint("", f"s3.{region}.amazonaws.com", 443)
+        settings, endpoint = self._settings, self._endpoint()
+        if refused := self._refused:
+            self._refused = ""
+            message = f"{self.uri}: {refused}. Correct the store, or AWS_ENDPOINT_URL in the storage Secret."
+            return Failure(Reason.FETCH_FAILED, message)
+        named = settings.endpoint.url if settings.endpoint else ""
         if is_transport(error):
-            context = trust(settings.authorities) if endpoint.secure or not endpoint.url else None
+            context = trust(settings.authorities) if endpoint.secure else None
             if problem := await find_problem(endpoint.host, endpoint.port, context):
-                return unreachable(self.uri, endpoint.url, problem)
+                return unreachable(self.uri, named, problem)
             if context is None and await speaks_tls(endpoint.host, endpoint.port):
                 what = f"{endpoint.host}:{endpoint.port} speaks TLS"
-                return unreachable(self.uri, endpoint.url, Problem(what, "Write AWS_ENDPOINT_URL with https://"))
-        return classify(error, self.uri, self._bucket, endpoint.url, signed=settings.signed, unknown=settings.unknown)
+                return unreachable(self.uri, named, Problem(what, "Write AWS_ENDPOINT_URL with https://"))
+        return classify(error, self.uri, self._bucket, named, signed=settings.signed, unknown=settings.unknown)
 
 
 def _tag(meta: ObjectMeta) -> str:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 REGION: Final = "us-east-1"  # where the Secret names none
 
 
-def open_store(bucket: str, settings: S3Settings, endpoint: str, proxy: str = "") -> S3Store:
+def open_store(bucket: str, settings: S3Settings, endpoint: str, proxy: str) -> S3Store:
     """Return the client of a bucket.
 
     Args:
         bucket: The bucket's name.
         settings: What the storage Secret sets.
         endpoint: The store's URL; empty: Amazon's.
-        proxy: The URL of a proxy on loopback that speaks TLS for the client; empty: none.
+        proxy: The URL of the proxy on loopback for all its connections.
     """
     # Without credentials the client would ask the cloud's metadata address for some.
     config: dict[str, Any] = {"AWS_REGION": settings.region or REGION, "AWS_SKIP_SIGNATURE": not settings.signed}
@@ -32,16 +32,14 @@ def open_store(bucket: str, settings: S3Settings, endpoint: str, proxy: str = ""
         "AWS_SECRET_ACCESS_KEY": settings.secret_access_key,
         "AWS_SESSION_TOKEN": settings.session_token,
         "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ALLOW_HTTP": settings.allow_http or bool(proxy),
+        "AWS_ALLOW_HTTP": settings.allow_http or endpoint.startswith("http://"),
         "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": settings.virtual_hosted,
         "AWS_REQUEST_PAYER": settings.request_payer,
     }
     config |= {key: value for key, value in optional.items() if value}
-    options: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "300s"}
+    options: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "300s", "proxy_url": proxy}
     if settings.authorities:
         options["root_certificate"] = settings.authorities
-    if proxy:
-        options["proxy_url"] = proxy
     return S3Store(
         bucket,
         config=config,  # type: ignore[arg-type]
