@@ -1,4 +1,4 @@
-"""S3 stores that redirect: where the client follows, no credentials go along, and no metadata server is asked."""
+"""S3 stores that redirect: where the client follows, no credentials go along, and no metadata server is reached."""
 
 from __future__ import annotations
 

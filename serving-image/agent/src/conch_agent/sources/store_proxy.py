@@ -92,7 +92,7 @@ class StoreProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection of the client. Whatever fails ends it: the source finds out why by one of its own."""
+        """Serve a connection of the client. A failure ends it, and the source connects by itself to find the reason."""
         try:
             head = await _read_head(reader)
             if head.startswith(b"CONNECT "):
@@ -174,10 +174,10 @@ def _origin_form(head: bytes, method: str, path: str, *, strip: bool) -> bytes:
 
 
 async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> _Streams:
-    """Connect to a host that may be asked.
+    """Connect to a host, unless it is a metadata server.
 
     Raises:
-        RefusedError: it may not.
+        RefusedError: it is one.
         OSError: it cannot be reached.
     """
     try:
@@ -185,7 +185,7 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> _Str
         async with asyncio.timeout(TIMEOUT):
             found = await CheckedResolver().resolve(host, port, socket.AF_UNSPEC)
     except ValueError as error:
-        raise RefusedError(f"the store, or a redirect, leads to {error}") from error
+        raise RefusedError(f"{error}, and the store, or a redirect of it, leads there") from error
     last: Exception = OSError(f"{host} has no address")
     for address in (one["host"] for one in found):
         try:
