@@ -21,6 +21,7 @@ from conch.api.kinds import (
     Ref,
 )
 from conch.api.names import ANNOTATION_ACCEPTED, ANNOTATION_GENERATION
+from conch.observe.world import Revision
 from conch_contract import names
 from tests.unit.simulation import KEY, Cluster, manifest, routed
 
@@ -217,3 +218,14 @@ def test_any_field_of_the_status_may_hold_anything() -> None:
             cluster.accept_routes()
         assert cluster.condition("Serving") == ("True", "Answering"), (path, value)
         assert {stable, candidate} <= {revision.name for revision in cluster.status.revisions}, (path, value)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"models": {}}', '{"models": [1]}', "[" * 100_000, "no JSON"])
+def test_a_record_whose_manifest_has_no_models_is_no_revision(text: str) -> None:
+    cluster, stable, _ = paused()
+    record = copy.deepcopy(cluster.objects[Ref(CONTROLLER_REVISION, stable)])
+    assert Revision.parse(record) is not None
+    record["data"]["manifest"] = text
+    assert Revision.parse(record) is None
+    cluster.put(record)
+    cluster.reconcile()

@@ -127,11 +127,12 @@ def _is_template(value: Any) -> TypeGuard[Body]:
 
 
 def _is_manifest(value: Any) -> TypeGuard[str]:
-    """Whether a value is a model manifest of any version: a JSON object."""
+    """Whether a value is a model manifest of any version: a JSON object with models, each of which is one too."""
     try:
-        return isinstance(value, str) and isinstance(parse_json(value), dict)
+        models = mapping(parse_json(value)).get("models") if isinstance(value, str) else None
     except ValueError:
         return False
+    return isinstance(models, list) and all(isinstance(model, dict) for model in models)
 
 
 @dataclass(frozen=True)
