@@ -322,6 +322,8 @@ def test_the_warm_up_s_own_requests_are_taken_as_they_are() -> None:
     assert mapped[0].inputs[0].tensor.tolist() == [1.0]
     with pytest.raises(Refused, match=r"key one\.json of ConfigMap wake is no inference request"):
         from_config_map("wake", {"one.json": "[]"})
+    with pytest.raises(Refused, match=r"key one\.json of ConfigMap wake is no inference request"):
+        from_config_map("wake", {"one.json": "[" * 100_000})
 
 
 async def test_no_more_than_so_many_are_in_flight_and_the_rest_is_late() -> None:

@@ -5,7 +5,6 @@ too. The arithmetic is written anew because the two share no form: the agent pos
 nobody here, the contract between the two must not depend on numpy, and these are the arrays that tritonclient takes.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,6 +15,7 @@ from tritonclient.utils import triton_to_np_dtype
 
 from conch.api import Warmup
 from conch.cli.options import Refused
+from conch_contract.parsing import parse_json
 
 Tensor = npt.NDArray[Any]
 
@@ -66,7 +66,7 @@ def from_config_map(name: str, data: Mapping[str, str]) -> list[Request]:
     for key, text in sorted(data.items()):
         label = f"key {key} of ConfigMap {name}"
         try:
-            body = json.loads(text)
+            body = parse_json(text)
             found.append(_read(label, body["inputs"], body.get("parameters") or {}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Refused(f"{label} is no inference request (KServe v2 JSON): {error!r}") from error

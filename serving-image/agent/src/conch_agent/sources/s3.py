@@ -117,6 +117,7 @@ class S3Source:
 
     async def _connected(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Do the first work with the store: through the proxy where the client alone refuses the certificate."""
+        self._refused = ""
         await self._check_endpoint()
         try:
             return await work()
