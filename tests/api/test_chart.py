@@ -139,6 +139,7 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
             "networkPolicies.metricsFrom is empty",
         ),
         ({"models": {"maxModelBytes": "much"}}, "/models/maxModelBytes"),
+        ({"models": {"tmpSizeLimit": "10 GB"}}, "/models/tmpSizeLimit"),
         ({"models": {"maxModelBytesByNamespace": {"team-a": "0Gi"}}}, "/models/maxModelBytesByNamespace/team-a"),
         ({"serviceAccount": {"create": False}}, "serviceAccount.name must name"),
     ],
@@ -158,7 +159,11 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
             "workers": 4,
             "autoscaling": {"metricsApi": "none"},
             "analysis": {"prometheusServers": ["prometheus.monitoring.svc:9090", "*.example.com:*"]},
-            "models": {"maxModelBytes": "50Gi", "maxModelBytesByNamespace": {"team-a": "200Gi"}},
+            "models": {
+                "maxModelBytes": "50Gi",
+                "maxModelBytesByNamespace": {"team-a": "200Gi"},
+                "tmpSizeLimit": "10Gi",
+            },
         },
         release="other",
     )
@@ -173,6 +178,7 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
     assert settings.identity == "pod-1"
     assert settings.metrics_api == "none"
     assert settings.prometheus_servers == ("prometheus.monitoring.svc:9090", "*.example.com:*")
+    assert settings.tmp_size_limit == "10Gi"
     assert settings.max_model_bytes == {"": 50 << 30, "team-a": 200 << 30}
 
 

@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 
-from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Kind
-from conch_contract import names
+from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE
 from tests.api.operator import Operator, another_namespace, isvc, settled
 from tests.api.server import service
 from tests.cluster import Cluster
-from tests.support.kube import Kube, KubectlError, Object
+from tests.support.attacks import DEEP, create_deep, refused
+from tests.support.kube import Kube
 from tests.support.wait import until
 
-DEEP = "the deep value"
 PLACES: dict[str, dict[str, Any]] = {
     "an object of no field": {"unheardOf": DEEP},
     "affinity": {"pod": {"affinity": {"nodeAffinity": DEEP}}},
@@ -86,46 +85,6 @@ def test_objects_with_deep_managed_fields_end_no_operator(
             kube.apply(isvc("next"), namespace)
             until(settled(kube, namespace, 2), "the next one is Ready too", 60, seen=operator.said)
             assert "Traceback" not in operator.said()
-
-
-def create_deep(kube: Kube, kind: Kind, namespace: str, name: str) -> None:
-    """Create an object with labels of a child, whose managedFields are as deep as the API server takes them."""
-    specs: dict[Kind, Object] = {
-        INFERENCE_SERVICE: isvc()["spec"],
-        SERVICE: {"ports": [{"port": 80}]},
-        DEPLOYMENT: {
-            "replicas": 0,
-            "selector": {"matchLabels": {"a": "b"}},
-            "template": {
-                "metadata": {"labels": {"a": "b"}},
-                "spec": {"containers": [{"name": "a", "image": "registry.k8s.io/pause"}]},
-            },
-        },
-    }
-    fields = {"manager": "theirs", "operation": "Update", "apiVersion": kind.api_version, "fieldsType": "FieldsV1"}
-    labels = {names.LABEL_SERVICE: "before", names.LABEL_REVISION: "before-1"}
-    body = {
-        "apiVersion": kind.api_version,
-        "kind": kind.name,
-        "metadata": {"name": name, "labels": labels, "managedFields": [{**fields, "fieldsV1": DEEP}]},
-        "spec": specs[kind],
-    }
-    levels = 9980  # of the 10,000 in all
-    deep = json.dumps(body).replace(json.dumps(DEEP), '{"f:a":' * levels + "{}" + "}" * levels)
-    kube.run("create", f"--raw={kind.path(namespace)}", "--filename=-", stdin=deep)
-    assert len(kube.run("get", f"--raw={kind.path(namespace, name)}")) > levels * 6
-
-
-def refused(kube: Kube, namespace: str, body: str) -> str:
-    """Create an object; return why it is refused, or nothing.
-
-    kubectl's and the API server's own objection to unknown fields is turned off: they are dropped then.
-    """
-    try:
-        kube.run("create", "--validate=false", f"--namespace={namespace}", "--filename=-", stdin=body)
-    except KubectlError as refusal:
-        return str(refusal)
-    return ""
 
 
 def depth(value: Any) -> int:

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from conch.api.kinds import CONFIG_MAP, INFERENCE_SERVICE
+from conch.api.kinds import INFERENCE_SERVICE
 from conch_contract import names
 from tests.api.operator import Operator, another_namespace, condition, isvc, settled
 from tests.cluster import Cluster
+from tests.support.attacks import owned_by, put_large
 from tests.support.kube import Kube
 from tests.support.wait import until
 
-SIZE = 940_000  # bytes; the API server takes 1 MiB in a ConfigMap
 MANY = 200
 OVER = 20  # of one service: more than Conch keeps of it
 MOST_MIB = 256  # half of what the chart allows
 SECONDS = 120.0
-
-
-def put(kube: Kube, namespace: str, count: int, **meta: Any) -> None:
-    """Create large ConfigMaps with the label of a service."""
-    for number in range(count):
-        head = {"generateName": "large-", "labels": {names.LABEL_SERVICE: "magika"}, **meta}
-        data = {"data": f"{number}".ljust(SIZE, "x")}
-        kube.create(CONFIG_MAP, {"metadata": head, "data": data}, namespace)
 
 
 def peak_mib(operator: Operator) -> int:
@@ -50,7 +41,7 @@ def test_large_objects_of_one_tenant_cost_the_others_nothing(
         def ready() -> dict[str, str]:
             return condition(kube.get(INFERENCE_SERVICE, place, "magika") or {}, "Ready")
 
-        put(kube, place, MANY)
+        put_large(kube, place, "magika", MANY)
         with Operator(cluster, log) as operator:
             kube.apply(isvc(), namespace)
             scale(2)
@@ -60,9 +51,7 @@ def test_large_objects_of_one_tenant_cost_the_others_nothing(
             operator.stop()
 
             there = kube.get(INFERENCE_SERVICE, place, "magika") or {}
-            owner = {field: there[field] for field in ("apiVersion", "kind")}
-            owner |= {"name": "magika", "uid": there["metadata"]["uid"], "controller": True}
-            put(kube, place, OVER, ownerReferences=[owner])
+            put_large(kube, place, "magika", OVER, ownerReferences=[owned_by(there)])
             operator.start()
             until(lambda: ready().get("reason") == "ObjectsTooLarge", "the status says so", SECONDS, seen=ready)
             assert "ConfigMap/large-" in ready()["message"]

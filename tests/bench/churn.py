@@ -30,7 +30,6 @@ from tests.cluster import Cluster
 from tests.support.ports import free_port
 
 _ALIVE = 20  # services at a time
-_ROUND_SECONDS = 3.0  # between two rounds: one service comes, one changes, one goes
 _SAMPLE_SECONDS = 10.0
 _TASKS = re.compile(r"^conch_tasks (\S+)$", re.MULTILINE)
 
@@ -77,8 +76,8 @@ class Watched:
         self._process.wait(30)
 
 
-async def churn(server: Server, namespace: str, operator: Watched, minutes: float) -> list[Sample]:
-    """Let services come, change and go for some minutes."""
+async def churn(server: Server, namespace: str, operator: Watched, minutes: float, every: float) -> list[Sample]:
+    """Let a service come, one change and one go every some seconds, for some minutes."""
     alive: deque[str] = deque()
     samples: list[Sample] = []
     start = sampled = time.monotonic()
@@ -97,7 +96,7 @@ async def churn(server: Server, namespace: str, operator: Watched, minutes: floa
             sampled = now
             samples.append(await asyncio.to_thread(operator.sample, (now - start) / 60, number))
             click.echo(f"\r{samples[-1]}", err=True, nl=False)
-        await asyncio.sleep(_ROUND_SECONDS)
+        await asyncio.sleep(every)
     return samples
 
 
@@ -123,7 +122,7 @@ def draw(samples: list[Sample], file: Path) -> None:
     figure.savefig(file)
 
 
-async def run(cluster: Cluster, minutes: float) -> list[Sample]:
+async def run(cluster: Cluster, minutes: float, every: float) -> list[Sample]:
     """Measure in a namespace of its own, which goes in the end."""
     namespace = f"churn-{int(time.time())}"
     async with await Server.connect(str(cluster.kubeconfig)) as server:
@@ -131,7 +130,7 @@ async def run(cluster: Cluster, minutes: float) -> list[Sample]:
         operator = Watched(cluster)
         try:
             await asyncio.sleep(5)
-            return await churn(server, namespace, operator, minutes)
+            return await churn(server, namespace, operator, minutes, every)
         finally:
             operator.end()
             await server.delete("", Ref(NAMESPACE, namespace))
@@ -139,16 +138,17 @@ async def run(cluster: Cluster, minutes: float) -> list[Sample]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--minutes", default=60.0, show_default=True, help="How long services come and go.")
+@click.option("--every", default=3.0, show_default=True, help="Seconds between two services.")
 @click.option("--output", default="build/churn.json", show_default=True, type=click.Path(path_type=Path))
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the figures into this file too.")
-def main(minutes: float, output: Path, picture: Path | None) -> None:
+def main(minutes: float, every: float, output: Path, picture: Path | None) -> None:
     """Let services come, change and go, and show what the operator has meanwhile."""
     cluster = Cluster("conch-api")
     cluster.up(nodes=0, kwok=True)
     kubectl = [sys.executable, "-m", "tests.cluster", "kubectl", "--"]
     env = {**os.environ, "CONCH_CLUSTER": cluster.name}
     subprocess.run([*kubectl, "apply", "--server-side", "--force-conflicts", "-f", "crds/"], check=True, env=env)
-    samples = asyncio.run(run(cluster, minutes))
+    samples = asyncio.run(run(cluster, minutes, every))
     output.parent.mkdir(exist_ok=True)
     output.write_text(json.dumps([asdict(sample) for sample in samples], indent=1) + "\n")
     if picture is not None:

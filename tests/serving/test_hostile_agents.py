@@ -13,37 +13,12 @@ from conch.api.kinds import ServiceKey
 from conch.observe import Pod
 from conch.signals import Agents
 from conch_contract import names
+from tests.support.hostile_server import GOOD, REPORTS, model
 
 KEY = ServiceKey("demo", "m")
 HOST = "127.0.0.1"
 POD = Pod("pod", "uid", "m-new", "", HOST, True, False, {})  # noqa: FBT003
-GOOD = {"ready": True, "models": [{"name": "m", "state": "Ready", "versions": [{"version": 1, "state": "Ready"}]}]}
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def model(**fields: object) -> str:
-    """A report of one model with these fields."""
-    return json.dumps({"models": [{"name": "m", "state": "Ready", **fields}]})
-
-
-HOSTILE = {
-    "nested without end": "[" * 100_000,
-    "a deep field": '{"ready": true, "unheardOf": ' + "[" * 900 + "]" * 900 + "}",
-    "unknown fields without end": json.dumps({**GOOD, **{f"field-{number}": 1 for number in range(30_000)}}),
-    "lists without end": '{"models": [' + "[]," * 300_000 + "[]]}",
-    "more than a megabyte": json.dumps({"reason": "a" * (1 << 20)}),
-    "4,000 digits": model(bytesTotal=10**3999),
-    "4,000 digits of a version": model(versions=[{"version": 10**3999, "state": "Ready"}]),
-    "a negative number": model(bytesFetched=-1),
-    "no number": model(loadSeconds=float("nan")),
-    "an infinite number": model(fetchSeconds=float("inf")),
-    "1e999": model().replace('"Ready"', '"Ready", "loadSeconds": 1e999'),
-    "another type": json.dumps({"models": {"a": 1}}),
-    "an unknown state": json.dumps({"models": [{"name": "m", "state": "Happy"}]}),
-    "no object": "7",
-    "no JSON": "<html>",
-    "nothing": "",
-}
 
 
 class Listener:
@@ -84,7 +59,7 @@ async def listener() -> AsyncIterator[Listener]:
     await runner.cleanup()
 
 
-@pytest.mark.parametrize("answer", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("answer", REPORTS.values(), ids=REPORTS)
 async def test_an_answer_that_is_no_report_tells_nothing_and_the_next_one_counts(
     listener: Listener, answer: str
 ) -> None:

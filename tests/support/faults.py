@@ -12,7 +12,7 @@ import random
 import ssl
 import tempfile
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ _HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "conte
 _CONFLICT: Final = 409
 _FIRST_WATCHES: Final = 16  # about one of each kind
 _WRITES_BEFORE_ABSENCE: Final = 12  # of the 30 or so of a rollout
+LATE: Final = 4200  # deletions; the operator remembers 4,096
 LOST: Final = 0  # the request is carried out, and the connection ends without an answer
 
 
@@ -206,6 +207,27 @@ async def reordered(faults: Faults, lines: Lines) -> Lines:
             yield first
     finally:
         task.cancel()
+
+
+async def late(faults: Faults, lines: Lines) -> Lines:
+    """A deleted object comes once more, as it was, after thousands of other deletions."""
+    latest: dict[str, bytes] = {}
+    deleted: deque[tuple[int, str]] = deque()
+    deletions = 0
+    async for line in lines:
+        yield line
+        event = json.loads(line)
+        meta = event["object"].get("metadata", {})
+        if event["type"] != "DELETED":
+            latest[meta.get("uid", "")] = line
+            continue
+        deletions += 1
+        deleted.append((deletions, meta["uid"]))
+        while deleted and deleted[0][0] + LATE <= deletions:
+            again = latest.pop(deleted.popleft()[1], b"")
+            if b'"ownerReferences"' in again:  # a child
+                faults.faults["late"] += 1
+                yield again
 
 
 def _ending(name: str, last: Callable[[bytes], bytes]) -> Mangle:

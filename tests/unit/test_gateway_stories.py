@@ -8,7 +8,7 @@ import pytest
 from conch.api import InferenceService
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, DEPLOYMENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Ref, ServiceKey
 from conch.decide import decide
-from conch.observe import World, observe
+from conch.observe import Store, World, observe
 from conch.observe.gateways import GatewayKey
 from conch.plan import Refusal, unwritten
 from conch.traffic import InForce
@@ -226,9 +226,10 @@ def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no
     come_up(cluster, new)
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "Paused", "a rollout is not held up"
-    assert cluster.store.hostnames.others(ServiceKey("another", "magika")).keys() == {KEY}
+    cluster.store.hostnames.take_affected()
 
     cluster.store.discard({**other, "metadata": {**other["metadata"], "resourceVersion": "9"}})
+    assert cluster.store.hostnames.take_affected() == {KEY}
     cluster.settle()
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
 
@@ -242,7 +243,43 @@ def test_of_two_routes_of_one_second_the_one_whose_namespace_and_name_come_first
         route["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-route"}
         for body in (other, route):
             cluster.store.put(body)
-    assert set(cluster.world().hostname_conflicts) == {ServiceKey("demo-b", "magika")}
+    conflict = cluster.world().hostname_conflict
+    assert conflict is not None
+    assert conflict[0] == ServiceKey("demo-b", "magika")
+
+
+def test_a_change_of_a_service_concerns_only_those_with_its_hostname_and_a_younger_route() -> None:
+    """Of thousands of services with one hostname, an event of one wakes no others."""
+    cluster, _ = serving()
+    accepted = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]
+    store, count = Store(), 2000
+
+    def put(number: int, version: int, *, created: int, label: str = "") -> None:
+        meta = {"namespace": "demo", "name": f"m{number}", "resourceVersion": str(version)}
+        service = manifest(traffic=TRAFFIC)
+        service["metadata"] |= {**meta, "uid": f"service-{number}", "labels": {"label": label}}
+        owner = {"apiVersion": service["apiVersion"], "kind": service["kind"], "name": f"m{number}"}
+        age = {"creationTimestamp": f"2026-01-01T{created // 3600:02}:{created // 60 % 60:02}:{created % 60:02}Z"}
+        body = copy.deepcopy(accepted)
+        body["metadata"] = {
+            **meta,
+            **age,
+            "uid": f"route-{number}",
+            "ownerReferences": [{**owner, "uid": f"service-{number}", "controller": True}],
+        }
+        store.put(service)
+        store.put(body)
+
+    for number in range(count):
+        put(number, 1, created=number + 1)
+        assert not store.hostnames.take_affected(), "the latest one takes requests from none"
+    put(0, 2, created=1, label="changed")
+    assert not store.hostnames.take_affected(), "its route is the same"
+    put(count, 1, created=0)
+    assert len(store.hostnames.take_affected()) == count, "the oldest one gets the requests of all others"
+    conflict = store.hostnames.conflict(ServiceKey("demo", "m5"))
+    assert conflict is not None
+    assert conflict[0] == ServiceKey("demo", f"m{count}")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +294,12 @@ def test_services_that_a_gateway_can_tell_apart_do_not_meet(gateway: dict[str, s
     other = manifest(traffic={"gateways": [gateway], "hostnames": [hostname]})
     other["metadata"] |= {"namespace": "another", "uid": "another-service", "resourceVersion": "1"}
     cluster.store.put(other)
-    assert not cluster.store.hostnames.others(KEY)
+    route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
+    route["metadata"] |= {"namespace": "another", "uid": "another-route", "creationTimestamp": "1970-01-01T00:00:00Z"}
+    for parent in route["status"]["parents"]:
+        parent["parentRef"] |= gateway
+    cluster.store.put(route)
+    assert cluster.world().hostname_conflict is None
 
 
 def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway() -> None:

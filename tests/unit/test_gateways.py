@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Kind, ServiceKey
+from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE, Kind, ServiceKey
 from conch.events.intake import Intake
 from conch.observe import Gateways, Store, gateways
 from conch.observe.gateways import GatewayKey, SeenGateway
@@ -126,21 +126,41 @@ async def test_who_names_a_gateway_is_queued_by_a_change_once_all_is_listed() ->
     assert len(queue) == 0
 
 
-async def test_a_service_that_comes_or_goes_wakes_those_that_claim_its_hostname() -> None:
+def route_of(name: str, created: str, version: int, *, accepted: bool = True) -> dict[str, Any]:
+    """Return the HTTPRoute of a service of the namespace demo."""
+    labels = {names.LABEL_SERVICE: name}
+    owner = {"apiVersion": INFERENCE_SERVICE.api_version, "kind": INFERENCE_SERVICE.name, "name": name, "uid": name}
+    made = body(HTTP_ROUTE, name, version, uid=f"route-{name}", spec={})
+    made["metadata"] |= {"namespace": "demo", "labels": labels, "creationTimestamp": created}
+    made["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
+    conditions = [{"type": "Accepted", "status": str(accepted)}]
+    parents = [{"parentRef": {"name": "public", "namespace": "infra"}, "conditions": conditions}]
+    return {**made, "status": {"parents": parents}}
+
+
+async def test_a_route_that_is_accepted_or_goes_wakes_the_services_whose_requests_it_takes() -> None:
     store, queue = Store(), WorkQueue()
     intake = Intake(store, Gateways(), queue)
     intake.listed.set()
-    ours, other = manifest(traffic=TRAFFIC), manifest(traffic=TRAFFIC)
-    other["metadata"].update(name="other", uid="other")
-    intake.take(ours)
-    assert await queue.get() == ServiceKey("demo", "magika")
-    queue.done(ServiceKey("demo", "magika"))
-    intake.take(other)
-    assert {await queue.get(), await queue.get()} == {ServiceKey("demo", "other")} | {ServiceKey("demo", "magika")}
-    queue.done(ServiceKey("demo", "magika"))
-    queue.done(ServiceKey("demo", "other"))
-    labels = {names.LABEL_SERVICE: "other"}
-    meta = {"name": "other", "namespace": "demo", "uid": "route", "resourceVersion": "1", "labels": labels}
-    route = {"apiVersion": HTTP_ROUTE.api_version, "kind": HTTP_ROUTE.name, "metadata": meta, "spec": {}}
-    intake.take(route, gone=False)
-    assert {await queue.get(), await queue.get()} == {ServiceKey("demo", "other"), ServiceKey("demo", "magika")}
+
+    async def woken() -> set[str]:
+        found = set()
+        while len(queue):
+            key = await queue.get()
+            queue.done(key)
+            found.add(key.name)
+        return found
+
+    for name in ("older", "younger"):
+        service = manifest(traffic=TRAFFIC)
+        service["metadata"].update(name=name, uid=name)
+        intake.take(service)
+    intake.take_route(route_of("older", "2026-01-01T00:00:00Z", 1, accepted=False))
+    intake.take_route(route_of("younger", "2026-01-02T00:00:00Z", 2))
+    assert await woken() == {"older", "younger"}
+    intake.take_route(route_of("older", "2026-01-01T00:00:00Z", 3))
+    assert await woken() == {"older", "younger"}
+    intake.take_route(route_of("younger", "2026-01-02T00:00:00Z", 4, accepted=False))
+    assert await woken() == {"younger"}
+    intake.take_route(route_of("older", "2026-01-01T00:00:00Z", 5), gone=True)
+    assert await woken() == {"older", "younger"}

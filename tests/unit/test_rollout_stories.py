@@ -74,7 +74,7 @@ def test_a_service_that_comes_up_tells_its_story_once() -> None:
 
 def test_another_operator_with_another_image_changes_no_pod() -> None:
     cluster = served()
-    cluster.defaults = PodDefaults("conch/serving:2", max_model_bytes={"": 5, "demo": 7})
+    cluster.defaults = PodDefaults("conch/serving:2", max_model_bytes={"": 5, "demo": 7}, tmp_size_limit="1Gi")
     assert cluster.reconcile() == []
 
 
@@ -89,6 +89,17 @@ def test_the_installer_bounds_the_size_of_models_for_all_namespaces_or_for_one(
     [deployment] = [body for ref, body in cluster.objects.items() if ref.kind == DEPLOYMENT]
     agent = deployment["spec"]["template"]["spec"]["initContainers"][0]
     assert agent["command"] == ["conch-agent", *argument]
+
+
+def test_the_installer_bounds_what_every_container_stores_in_tmp() -> None:
+    cluster = Cluster(manifest(), PodDefaults("conch/serving:1", tmp_size_limit="10Gi"))
+    cluster.settle()
+    [deployment] = [body for ref, body in cluster.objects.items() if ref.kind == DEPLOYMENT]
+    pod = deployment["spec"]["template"]["spec"]
+    mounts = [mount for key in ("initContainers", "containers") for c in pod[key] for mount in c["volumeMounts"]]
+    at_tmp = {mount["name"] for mount in mounts if mount["mountPath"] == "/tmp"}
+    limits = [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] in at_tmp]
+    assert limits == [{"sizeLimit": "10Gi"}] * 2
 
 
 def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> None:

@@ -78,6 +78,47 @@ def test_one_restart_is_no_crash_loop() -> None:
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
 
 
+EVICTED: dict[str, Any] = {
+    "phase": "Failed",
+    "reason": "Evicted",
+    "message": 'Usage of EmptyDir volume "conch-tmp" exceeds the limit "10Gi". ',
+}
+
+
+def test_pods_that_the_kubelet_ends_one_after_the_other_are_reported() -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    revision = cluster.decision().wanted
+    cluster.pod(revision, 0, ready=False, **EVICTED)
+    cluster.pod(revision, 2, ready=False)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    cluster.pod(revision, 1, ready=False, **EVICTED)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "PodsFail")
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert 'EmptyDir volume "conch-tmp" exceeds the limit "10Gi"' in ready.message
+    cluster.now += 601
+    cluster.settle()
+    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+
+
+def test_pods_that_a_node_refuses_are_reported() -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    refused: dict[str, Any] = {
+        "phase": "Failed",
+        "reason": "UnexpectedAdmissionError",
+        "message": "no healthy devices present",
+    }
+    unknown = [{"type": "Ready", "status": "False"}]
+    for number in range(3):
+        cluster.pod(cluster.decision().wanted, number, ready=False, **refused, podIP="", conditions=unknown)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "PodsFail")
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [

@@ -74,7 +74,9 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         contests=contests,
         writer=writer,
         event_writer=event_writer,
-        defaults=PodDefaults(settings.serving_image, settings.pull_policy, settings.max_model_bytes),
+        defaults=PodDefaults(
+            settings.serving_image, settings.pull_policy, settings.max_model_bytes, settings.tmp_size_limit
+        ),
         metrics_api=settings.metrics_api,
         prometheus=settings.prometheus,
         clock=clock,

@@ -26,6 +26,7 @@ class Settings:
     prometheus: str  # CONCH_PROMETHEUS, the URL at which KEDA asks about Triton: none
     prometheus_servers: tuple[str, ...]  # CONCH_PROMETHEUS_SERVERS, hosts that gates may name, by commas: any
     max_model_bytes: Mapping[str, int]  # CONCH_MAX_MODEL_BYTES, such as 50Gi,team-a=200Gi: any size
+    tmp_size_limit: str  # CONCH_TMP_SIZE_LIMIT, of /tmp in each container of a serving pod, such as 10Gi: none
     namespaces: tuple[str, ...]  # CONCH_NAMESPACES, by commas: all
     log_format: str  # CONCH_LOG_FORMAT: json, or console
     log_level: str  # CONCH_LOG_LEVEL: info
@@ -58,6 +59,7 @@ class Settings:
             prometheus=_url(environ, "CONCH_PROMETHEUS"),
             prometheus_servers=listed(environ, "CONCH_PROMETHEUS_SERVERS"),
             max_model_bytes=_sizes(environ, "CONCH_MAX_MODEL_BYTES"),
+            tmp_size_limit=_size(environ, "CONCH_TMP_SIZE_LIMIT"),
             namespaces=listed(environ, "CONCH_NAMESPACES"),
             log_format=choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
             log_level=choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
@@ -99,6 +101,15 @@ def number(environ: Mapping[str, str], name: str, default: int) -> int:
     if not value.isdecimal() or not 0 < int(value) < 65536:
         raise SettingsError(f"{name} is {value!r}; set it to a number from 1 to 65535")
     return int(value)
+
+
+def _size(environ: Mapping[str, str], name: str) -> str:
+    """Return a quantity of bytes; empty where none is set."""
+    value = environ.get(name, "")
+    amount = quantity(value)
+    if value and (amount is None or amount < 1):
+        raise SettingsError(f"{name} is {value!r}; set it to a size such as 10Gi")
+    return value
 
 
 def _sizes(environ: Mapping[str, str], name: str) -> dict[str, int]:

@@ -15,6 +15,10 @@ from conch_contract.remedies import SHARED_MEMORY
 
 # Restarts from which on a container that is not ready counts as crash-looping.
 CRASHES: Final = 2
+# Failed pods within some minutes from which on a revision is reported. A ReplicaSet makes another pod for each that
+# fails, at once, and leaves the failed ones to the garbage collector.
+FAILURES: Final = 2
+FAILED_SECONDS: Final = 600.0
 # 128 and SIGBUS: a process wrote to memory that /dev/shm has no room for.
 BUS_ERROR: Final = 135
 # A pod that is ready is in the EndpointSlices of its Service within a second or two.
@@ -152,6 +156,21 @@ def crash_loop(world: World, revision: str) -> Trouble | None:
     return None
 
 
+def pods_fail(world: World, revision: str) -> Trouble | None:
+    """The kubelet ends whole pods, or refuses them, again and again: it evicts them, or lacks what they request."""
+    failed = [
+        pod
+        for pod in world.pods
+        if pod.revision == revision and pod.failed_at is not None and world.now - pod.failed_at < FAILED_SECONDS
+    ]
+    if len(failed) < FAILURES:
+        return None
+    last = max(failed, key=lambda pod: (pod.failed_at, pod.name))
+    reason, message = (last.status[field] for field in ("reason", "message"))
+    how = ": ".join(part for part in (reason, message) if part) or "no reason is given"
+    return Trouble("PodsFail", f"Pods of {revision} fail one after the other, the last one {last.name}: {how}")
+
+
 def not_answering(world: World, revision: str) -> Trouble:
     """Return the finding for a revision without ready pods, and how its containers ended."""
     ends = (
@@ -168,6 +187,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     not_started,
     model_failed,
     crash_loop,
+    pods_fail,
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from conch.api.meta import Manifest
 from conch.api.pod import OWN_VOLUME_PREFIX
+from conch.desire.pod import AGENT_TMP
 from conch.observe.world import Body
 from conch_contract import ModelManifest, names
 
@@ -22,7 +23,7 @@ _NEVER_READY: Final = {"readinessGates": [{"conditionType": f"{_OWN}serves-reque
 _REFUSED: Final = 1  # the exit status of both programs for what no retry cures
 _SCRATCH: Final = OWN_VOLUME_PREFIX + "scratch"
 _ALWAYS: Final = frozenset({f"{OWN_VOLUME_PREFIX}manifest", f"{OWN_VOLUME_PREFIX}warmup"})
-_LEFT_OUT: Final = frozenset({f"{OWN_VOLUME_PREFIX}{part}" for part in ("models", "control", "agent-tmp")})
+_LEFT_OUT: Final = frozenset({f"{OWN_VOLUME_PREFIX}models", f"{OWN_VOLUME_PREFIX}control", AGENT_TMP})
 # Of the revision's pods: where they go (there the image is), and as whom they run.
 _TAKEN: Final = (
     "nodeSelector",
@@ -96,6 +97,7 @@ def _pod(program: Program, template: Body, *, fetches: bool) -> Manifest:
         if mount["name"] in _ALWAYS or (fetches and mount["name"] not in _LEFT_OUT)
     ]
     used = {mount["name"] for mount in mounts}
+    tmp = next(volume["emptyDir"] for volume in serving["volumes"] if volume["name"] == AGENT_TMP)
     container: Manifest = {
         "name": program.container,
         "image": agent["image"],
@@ -116,7 +118,7 @@ def _pod(program: Program, template: Body, *, fetches: bool) -> Manifest:
         "containers": [container],
         "volumes": [
             *(volume for volume in serving["volumes"] if volume["name"] in used),
-            {"name": _SCRATCH, "emptyDir": {}},
+            {"name": _SCRATCH, "emptyDir": tmp},
         ],
     }
     spec |= {field: serving[field] for field in _TAKEN if field in serving}

@@ -27,9 +27,9 @@ _AGENT_RESOURCES: Final = {
     "requests": {"cpu": "50m", "memory": "128Mi"},
     "limits": {"cpu": "2", "memory": "1Gi"},
 }
-_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _AGENT_TMP, _CLAIM, _WARMUP = (
-    OWN_VOLUME_PREFIX + part
-    for part in ("models", "control", "manifest", "storage", "shm", "tmp", "agent-tmp", "claim", "warmup")
+AGENT_TMP: Final = f"{OWN_VOLUME_PREFIX}agent-tmp"
+_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM, _WARMUP = (
+    OWN_VOLUME_PREFIX + part for part in ("models", "control", "manifest", "storage", "shm", "tmp", "claim", "warmup")
 )
 
 
@@ -49,7 +49,7 @@ def pod_template(service: InferenceService, revision: str, defaults: PodDefaults
         "terminationGracePeriodSeconds": _grace_seconds(service.spec.predictor),
         "initContainers": [_agent(service, defaults)],
         "containers": [_triton(service, defaults)],
-        "volumes": [*_volumes(service, revision), *(volume.to_wire() for volume in said.volumes)],
+        "volumes": [*_volumes(service, revision, defaults), *(volume.to_wire() for volume in said.volumes)],
         **placement(service, revision),
     }
     passed = said.to_wire()
@@ -86,7 +86,7 @@ def _agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
         {"name": _MODELS, "mountPath": names.MODELS_DIR},
         {"name": _CONTROL, "mountPath": names.CONTROL_DIR},
-        {"name": _AGENT_TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
+        {"name": AGENT_TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
     ]
     if _secret(model):
         mounts.append({"name": _SECRET, "mountPath": names.STORAGE_SECRET_DIR, "readOnly": True})
@@ -147,15 +147,15 @@ def _triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
     return container
 
 
-def _volumes(service: InferenceService, revision: str) -> list[Manifest]:
+def _volumes(service: InferenceService, revision: str, defaults: PodDefaults) -> list[Manifest]:
     predictor = service.spec.predictor
     volumes: list[Manifest] = [
         {"name": _MANIFEST, "configMap": {"name": revision}},
         {"name": _MODELS, "emptyDir": {}},
         {"name": _CONTROL, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": _SHM, "emptyDir": {"medium": "Memory", "sizeLimit": predictor.triton.shm_size}},
-        {"name": _TMP, "emptyDir": {}},
-        {"name": _AGENT_TMP, "emptyDir": {}},
+        {"name": _TMP, **defaults.tmp},
+        {"name": AGENT_TMP, **defaults.tmp},
     ]
     if secret := _secret(predictor.model):
         # Optional: a pod that waits for its volume says nothing; an agent without credentials says what lacks.

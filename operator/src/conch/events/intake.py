@@ -34,7 +34,7 @@ UNSELECTED: Final = frozenset({INFERENCE_SERVICE, HTTP_ROUTE, *GATEWAYS})
 
 @dataclass(frozen=True)
 class Intake:
-    """Where events go. `listed` is set once all kinds have been listed; until then every service is queued anyway."""
+    """Where events go. `listed` is set once all kinds have been listed."""
 
     store: Store
     gateways: Gateways | None  # None: they are not watched
@@ -43,7 +43,6 @@ class Intake:
 
     def take(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """Take in a service, or what belongs to one."""
-        competitors = self._competitors(body)
         key = self.store.discard(body) if gone else self.store.put(body)
         if key is not None:
             for concerned in {key, owner_key(body) or key}:  # two where a label has come to name another service
@@ -51,13 +50,7 @@ class Intake:
                     self.queue.add_after(concerned, SLICE_SECONDS)
                 else:
                     self.queue.add(concerned)
-            for competitor in competitors | self._competitors(body):
-                self.queue.add(competitor)
-
-    def _competitors(self, body: Mapping[str, Any]) -> frozenset[ServiceKey]:
-        """Return the services with a hostname of the service of an object, if it is the service or its route."""
-        key = owner_key(body) if self.listed.is_set() and kind_of(body) in {INFERENCE_SERVICE, HTTP_ROUTE} else None
-        return frozenset(self.store.hostnames.others(key)) if key is not None else frozenset()
+        self._queue_listed(self.store.hostnames.take_affected())
 
     def take_route(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """Take in an HTTPRoute: that of a service, or one that may take requests of services.
@@ -66,16 +59,16 @@ class Intake:
         objects of the other kinds are by their selector.
         """
         self.take(body, gone=gone or names.LABEL_SERVICE not in labels_of(body))
-        self.queue_claimants(self.store.routes.discard(body) if gone else self.store.routes.put(body))
-
-    def queue_claimants(self, hostnames: frozenset[str]) -> None:
-        """Queue the services that claim these hostnames."""
-        for key in self.store.hostnames.claimants(hostnames) if self.listed.is_set() else ():
-            self.queue.add(key)
+        hostnames = self.store.routes.discard(body) if gone else self.store.routes.put(body)
+        self._queue_listed(self.store.hostnames.services(hostnames))
 
     def queue_all(self) -> None:
         """Queue all services."""
-        for key in self.store.services() if self.listed.is_set() else ():
+        self._queue_listed(self.store.services())
+
+    def _queue_listed(self, keys: Iterable[ServiceKey]) -> None:
+        """Queue services, once all kinds have been listed; before that, every service is queued anyway."""
+        for key in keys if self.listed.is_set() else ():
             self.queue.add(key)
 
     def take_gateway(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
@@ -85,9 +78,8 @@ class Intake:
 
     def queue_services_at(self, changed: frozenset[GatewayKey]) -> None:
         """Queue the services that name these Gateways."""
-        if changed and self.listed.is_set():
-            for key in self.store.services_at(changed):
-                self.queue.add(key)
+        if changed:
+            self._queue_listed(self.store.services_at(changed))
 
     def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int | None) -> None:
         """Forget the objects of a kind that a list does not have.
@@ -106,10 +98,9 @@ class Intake:
         lost = self.store.retain(kind, namespace, uids, version)
         for key in lost:
             self.queue.add(key)
-        if lost and kind in {INFERENCE_SERVICE, HTTP_ROUTE}:
-            self.queue_all()  # other services may get the requests of a hostname now
+        self._queue_listed(self.store.hostnames.take_affected())
         if kind == HTTP_ROUTE:
-            self.queue_claimants(self.store.routes.retain(namespace, uids, newest))
+            self._queue_listed(self.store.hostnames.services(self.store.routes.retain(namespace, uids, newest)))
 
     def informers(self, server: Server, kinds: Iterable[Kind], namespaces: Sequence[str]) -> list[Informer]:
         """Return the informers of some kinds; no namespaces means all. A Gateway may be in any namespace."""

@@ -24,10 +24,9 @@ from conch.api.metrics import MetricsApi
 from conch.api.names import LABEL_SERVICE_NAME
 from conch.observe.fields import labels_of
 from conch.observe.gateways import Gateways, SeenGateways, named_gateways
-from conch.observe.hostnames import Claim, is_accepted
 from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.observe.parity import parities
-from conch.observe.routes import RouteConflict, find_route_conflict, read_age, read_route
+from conch.observe.routes import RouteConflict, find_route_conflict, read_route
 from conch.observe.store import Store
 from conch.observe.trim import AUTHORS
 from conch.observe.warmup import present, warmups
@@ -108,7 +107,7 @@ def observe(
         metrics_api=metrics_api,
         prometheus=prometheus,
         gateways=seen,
-        hostname_conflicts=_find_hostname_conflicts(store, key, ours.get(Ref(HTTP_ROUTE, key.name))),
+        hostname_conflict=store.hostnames.conflict(key) if Ref(HTTP_ROUTE, key.name) in ours else None,
         route_conflict=_find_route_conflict(store, service, ours.get(Ref(HTTP_ROUTE, key.name)), seen or {}),
         warmups=warmups(bodies, ours.values()),
         parities=parities(bodies, ours.values()),
@@ -161,19 +160,6 @@ def _find_idle_jobs(pods: Iterable[Body], children: Iterable[Body]) -> dict[str,
     """Return the Jobs that have no pod, by uid."""
     owners = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ()}
     return {job["metadata"]["uid"]: job for job in present(children) if job["metadata"]["uid"] not in owners}
-
-
-def _find_hostname_conflicts(store: Store, key: ServiceKey, route: Body | None) -> dict[ServiceKey, Claim]:
-    """Return the services with an older route for a hostname of this one, which gateways prefer; and the hostname."""
-    if route is None:
-        return {}
-    found = store.hostnames.others(key)
-    routes = {other: store.get(other, Ref(HTTP_ROUTE, other.name)) for other in found}
-    return {
-        other: found[other]
-        for other, body in routes.items()
-        if body and read_age(body) < read_age(route) and is_accepted(body, found[other])
-    }
 
 
 def _find_route_conflict(

@@ -11,7 +11,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from conch.api.kinds import ENDPOINT_SLICE, INFERENCE_SERVICE, POD, REPLICA_SET, Kind, Ref, ServiceKey, kind_of, ref_of
+from conch.api.kinds import (
+    ENDPOINT_SLICE,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    POD,
+    REPLICA_SET,
+    Kind,
+    Ref,
+    ServiceKey,
+    kind_of,
+    ref_of,
+)
 from conch.observe.fields import labels_of, mapping, mappings, text
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.hostnames import Hostnames
@@ -103,6 +114,8 @@ class Store:
             self._services[key.namespace] += 1
             self._summaries[key] = _summarize(body)
             self.hostnames.put(key, body)
+        elif ref == Ref(HTTP_ROUTE, key.name) and not entry.is_stranger:
+            self.hostnames.put_route(key, body)
         return moved or (key if changed else None)
 
     def _pack(self, key: ServiceKey, ref: Ref, body: Mapping[str, Any], freed: int) -> _Entry:
@@ -134,6 +147,10 @@ class Store:
         entry = self._take_out(key, ref)
         if entry is not None and ref.kind == REPLICA_SET:
             self.past_owners.put(key.namespace, entry.uid, controller_uid(_unpack(entry)))
+        if ref.kind == INFERENCE_SERVICE:
+            self.hostnames.discard(key)
+        if ref == Ref(HTTP_ROUTE, key.name):
+            self.hostnames.discard_route(key)
         if not self._worlds.get(key):
             self._worlds.pop(key, None)
         return entry
@@ -163,8 +180,6 @@ class Store:
         if known is None or known.uid != uid:
             return None
         self._drop(key, ref)
-        if ref.kind == INFERENCE_SERVICE:
-            self.hostnames.discard(key)
         return key
 
     def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int | None) -> set[ServiceKey]:
@@ -186,8 +201,6 @@ class Store:
                 if version is not None:
                     self._dead.put(key.namespace, entry.uid, version)
                 changed.add(key)
-                if kind == INFERENCE_SERVICE:
-                    self.hostnames.discard(key)
                 self._drop(key, ref)
         return changed
 

@@ -48,6 +48,7 @@ _STUB_LABELS = (
 )
 _STUB_ANNOTATIONS = (ANNOTATION_APPLIED_HASH,)
 _LONGEST = 128  # characters of what Conch or Kubernetes writes there; a longer text is another's
+_LONGEST_MESSAGE = 1024  # characters of why a pod failed
 _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"})
 _CONTAINER_STATUS = ("name", "imageID", "ready", "restartCount", "state", "lastState")
 
@@ -130,11 +131,13 @@ def _ready_endpoints(body: Mapping[str, Any]) -> list[str]:
 
 
 def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return phase, address, conditions without their clocks, and why containers wait or ended."""
+    """Return phase, address, conditions without their clocks, and why containers, or the pod, wait or ended."""
     since = (c.get("lastTransitionTime", "") for c in mappings(status.get("conditions")) if c.get("type") == "Ready")
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return {
         "phase": status.get("phase", ""),
+        "reason": text(status.get("reason")),
+        "message": text(status.get("message"))[:_LONGEST_MESSAGE],
         "podIP": status.get("podIP", ""),
         **_conditions(status, "Ready", "PodScheduled"),
         "readySince": next(since, ""),  # or not ready; it moves with the condition's value alone

@@ -30,7 +30,7 @@ from conch.api.names import (
     ANNOTATION_WARMUP_DIGEST,
 )
 from conch.observe.capacity import Capacity
-from conch.observe.fields import annotations_of, mapping, mappings, number
+from conch.observe.fields import annotations_of, mapping, mappings, moment, number
 from conch.observe.gateways import SeenGateways
 from conch.observe.hostnames import Claim
 from conch.observe.identity import variant_of
@@ -58,6 +58,7 @@ class Pod:
     leaving: bool
     status: Body
     report: AgentReport | None = None
+    failed_at: float | None = None  # seconds since the epoch; None: its phase is not Failed
 
     @classmethod
     def parse(cls, body: Body, endpoints: Endpoints) -> Self:
@@ -70,6 +71,9 @@ class Pod:
         revision = meta.get("labels", {}).get(names.LABEL_REVISION, "")
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
         over = status["phase"] in {"Failed", "Succeeded"}
+        failed_at = (
+            moment(status["readySince"] or meta.get("creationTimestamp")) if status["phase"] == "Failed" else None
+        )
         return cls(
             name=meta["name"],
             uid=meta["uid"],
@@ -79,6 +83,7 @@ class Pod:
             ready=ready and not over and meta["uid"] in endpoints.get(revision, ()),
             leaving=over or "deletionTimestamp" in meta,
             status=status,
+            failed_at=failed_at,
         )
 
 
@@ -150,7 +155,7 @@ class World:
     metrics_api: MetricsApi = "builtin"  # who tells autoscalers of Triton, as the installer says
     prometheus: str = ""  # the URL at which KEDA asks about Triton, as the installer says
     gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
-    hostname_conflicts: Mapping[ServiceKey, Claim] = field(default_factory=dict)  # with services of older routes
+    hostname_conflict: tuple[ServiceKey, Claim] | None = None  # with the service that gets the requests of a hostname
     route_conflict: RouteConflict | None = None  # with a route that no service controls
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended

@@ -48,7 +48,8 @@ def missing(gateways: SeenGateways | None) -> Trouble | None:
 
 def find_hostname_conflict(world: World) -> Trouble | None:
     """Return the finding for a hostname whose requests go to another service, or some of them to a foreign route."""
-    for other, claim in world.hostname_conflicts.items():
+    if world.hostname_conflict is not None:
+        other, claim = world.hostname_conflict
         return Trouble(
             "HostnameTaken",
             f"InferenceService {other} has an older route for the hostname {claim.hostname} at Gateway {claim.gateway},"
