@@ -31,6 +31,7 @@ from tests.support.ports import free_port
 
 _ALIVE = 20  # services at a time
 _SAMPLE_SECONDS = 10.0
+_MALLOC = re.compile(r"\b(MALLOC_\w+)=(\S+)")
 _TASKS = re.compile(r"^conch_tasks (\S+)$", re.MULTILINE)
 
 
@@ -52,6 +53,7 @@ class Watched:
         self._metrics_port = free_port()
         env = {
             **os.environ,
+            **dict(_MALLOC.findall(Path("operator/Dockerfile").read_text())),  # as in the image
             "KUBECONFIG": str(cluster.kubeconfig),
             "CONCH_SERVING_IMAGE": "conch/serving:test",
             "CONCH_PROBE_PORT": str(free_port()),
