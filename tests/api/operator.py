@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Ref
+from conch.api.child_kinds import CHILDREN
+from conch.api.kinds import INFERENCE_SERVICE, Ref
 from conch.api.names import CRD_NAME, GROUP, VERSION
 from conch_contract import names
 from tests.cluster import Cluster

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from conch.api import crd
-from conch.api.kinds import CHILDREN, GATEWAYS, WATCHED
+from conch.api.child_kinds import CHILDREN, WATCHED
+from conch.api.kinds import GATEWAYS
 from conch.api.metrics import API_SERVICE_NAME, TritonMetric
 from conch.metrics.settings import MetricsSettings
 from conch.settings import Settings

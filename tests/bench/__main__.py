@@ -20,7 +20,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from conch.api.kinds import CHILDREN, INFERENCE_SERVICE, Kind, Ref
+from conch.api.child_kinds import CHILDREN
+from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref
 from conch.write import Server
 from conch.write.lists import Listing, each
 from conch_contract import names

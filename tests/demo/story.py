@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from conch.api.kinds import CHILDREN
+from conch.api.child_kinds import CHILDREN
 from conch_contract import names
 from tests.cluster.paths import REPOSITORY
 from tests.demo.progress import follow

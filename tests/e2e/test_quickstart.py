@@ -11,7 +11,8 @@ import tritonclient.grpc as over_grpc
 import tritonclient.http as over_http
 from tritonclient.utils import InferenceServerException
 
-from conch.api.kinds import CHILDREN, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE
+from conch.api.child_kinds import CHILDREN
+from conch.api.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE
 from conch_contract import names
 from tests.support import clients, examples, filetypes
 from tests.support.kube import Kube

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from conch.api.kinds import CHILDREN, CONFIG_MAP, CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
+from conch.api.child_kinds import CHILDREN
+from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
 from conch.api.names import (
     ANNOTATION_AUTHOR,
     ANNOTATION_CHANGE_CAUSE,

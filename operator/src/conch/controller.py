@@ -16,7 +16,8 @@ import structlog
 from prometheus_client import REGISTRY
 
 from conch import ending, logs
-from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, LEASE, SCALED_OBJECT, WATCHED, Kind, kind_of
+from conch.api.child_kinds import watched_kinds
+from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, LEASE, kind_of
 from conch.blocking import blocking_reported
 from conch.claims import Claims
 from conch.clock import SteadyClock
@@ -52,7 +53,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
 
     # Where the rights end at namespaces, nobody can tell what Gateways there are.
     gateways = None if settings.namespaces else Gateways()
-    kinds = [kind for kind in namespaced_kinds(settings) if kind != INFERENCE_SERVICE]
+    kinds = [kind for kind in watched_kinds(with_keda=settings.metrics_api == "keda") if kind != INFERENCE_SERVICE]
     kinds += GATEWAYS if gateways is not None else ()
     intake = Intake(store, gateways, queue)
     clock = SteadyClock()
@@ -106,11 +107,6 @@ async def _nobody_looks(namespaces: Iterable[str]) -> Mapping[str, Capacity]:
     return dict.fromkeys(namespaces, Capacity(unknown="the operator serves some namespaces only, and lists no nodes"))
 
 
-def namespaced_kinds(settings: Settings) -> tuple[Kind, ...]:
-    """Return the kinds that the operator watches in the namespaces that it serves."""
-    return (*WATCHED, SCALED_OBJECT) if settings.metrics_api == "keda" else WATCHED
-
-
 async def run(settings: Settings) -> None:
     """Run the operator until SIGTERM, or until it loses its Lease.
 
@@ -143,7 +139,7 @@ async def run(settings: Settings) -> None:
         try:
             await check_permissions(
                 server,
-                namespaced_kinds(settings),
+                watched_kinds(with_keda=settings.metrics_api == "keda"),
                 settings.namespaces,
                 health,
                 cluster_kinds=() if settings.namespaces else GATEWAYS,

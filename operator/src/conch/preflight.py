@@ -10,7 +10,8 @@ from typing import Final
 
 import structlog
 
-from conch.api.kinds import OPTIONAL, Kind
+from conch.api.child_kinds import OPTIONAL
+from conch.api.kinds import Kind
 from conch.telemetry import Health
 from conch.write import CallError, Server
 

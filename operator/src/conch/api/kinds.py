@@ -1,4 +1,4 @@
-"""The kinds that Conch watches and writes: one row each, used for paths, watches and RBAC alike."""
+"""The kinds that Conch reads and writes, and how an object of one is named."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,31 +58,12 @@ LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 API_SERVICE: Final = Kind("apiregistration.k8s.io", "v1", "APIService", "apiservices")
 METRIC: Final = Kind("custom.metrics.k8s.io", "v1beta2", "MetricValueList", '"*"')  # whatever the object and metric
 
-# What a service owns. ReplicaSets and pods are its own through the Deployment, and EndpointSlices through the Service;
-# Conch only reads them.
-CHILDREN: Final = (
-    CONTROLLER_REVISION,
-    CONFIG_MAP,
-    SERVICE,
-    DEPLOYMENT,
-    AUTOSCALER,
-    DISRUPTION_BUDGET,
-    JOB,
-    HTTP_ROUTE,
-    BACKEND_TRAFFIC_POLICY,
-)
-# One object for the predictor and all variants together.
-SHARED: Final = frozenset({HTTP_ROUTE, BACKEND_TRAFFIC_POLICY})
-WATCHED: Final = (INFERENCE_SERVICE, *CHILDREN, REPLICA_SET, POD, ENDPOINT_SLICE)
-METADATA_ONLY: Final = frozenset({REPLICA_SET})  # of which nothing else is watched
-# A child where KEDA drives the pods, and watched only there. Its name is its autoscaler's, so one follows the other.
+METADATA_ONLY: Final = frozenset({REPLICA_SET})  # nothing but the metadata of these is watched
+# Either scales the Deployment of its own name.
 SCALERS: Final = (AUTOSCALER, SCALED_OBJECT)
-# Nobody's children: services name them. A GatewayClass is of the cluster, not of a namespace.
+# Services name them, and own none. A GatewayClass belongs to the cluster, not to a namespace.
 GATEWAYS: Final = (GATEWAY, GATEWAY_CLASS)
-# Of APIs that a cluster may lack, because they are installed apart from Conch.
-OPTIONAL: Final = frozenset({HTTP_ROUTE, *GATEWAYS, BACKEND_TRAFFIC_POLICY, SCALED_OBJECT})
-
-_BY_NAME: Final = {(k.api_version, k.name): k for k in (*WATCHED, SCALED_OBJECT, *GATEWAYS, EVENT, LEASE)}
+_BY_NAME: Final = {(kind.api_version, kind.name): kind for kind in list(globals().values()) if isinstance(kind, Kind)}
 
 
 def _segment(name: str) -> str:

@@ -7,12 +7,12 @@ from typing import Any, Final, TextIO, get_args
 
 import click
 
+from conch.api.child_kinds import WATCHED
 from conch.api.kinds import (
     BACKEND_TRAFFIC_POLICY,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
     SCALED_OBJECT,
-    WATCHED,
     Kind,
     Ref,
     ServiceKey,

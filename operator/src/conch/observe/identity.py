@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from conch.api.kinds import INFERENCE_SERVICE, POD, SHARED
+from conch.api.child_kinds import SHARED
+from conch.api.kinds import INFERENCE_SERVICE, POD
 from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY
 from conch.observe.fields import annotations_of, labels_of
 from conch_contract import names

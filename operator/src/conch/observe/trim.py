@@ -4,19 +4,15 @@ Why a room of its own: what is trimmed here no decision can be made on. Add a fi
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
+from conch.api.child_kinds import CHILD_KINDS, ChildKind
 from conch.api.kinds import (
-    AUTOSCALER,
-    BACKEND_TRAFFIC_POLICY,
-    DEPLOYMENT,
     ENDPOINT_SLICE,
-    HTTP_ROUTE,
     INFERENCE_SERVICE,
-    JOB,
     POD,
     REPLICA_SET,
-    SCALED_OBJECT,
     Kind,
     kind_of,
 )
@@ -156,19 +152,12 @@ def _conditions(status: Mapping[str, Any], *types: str) -> dict[str, Any]:
     }
 
 
-def _route_status(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what each gateway says of a route, and of which generation of it."""
-    return {
-        "parents": [
-            {"parentRef": mapping(parent.get("parentRef")), **_controller_conditions(parent)}
-            for parent in mappings(status.get("parents"))
-        ]
-    }
-
-
-def _policy_status(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the conditions of a policy by controller."""
-    return {"ancestors": [_controller_conditions(ancestor) for ancestor in mappings(status.get("ancestors"))]}
+def _child_status(child: ChildKind, status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is read of the status of a child: conditions, its own or those of each controller."""
+    if not child.reporters:
+        return _conditions(status, *child.conditions)
+    entries = mappings(status.get(child.reporters))
+    return {child.reporters: [{"parentRef": mapping(e.get("parentRef")), **_controller_conditions(e)} for e in entries]}
 
 
 def _controller_conditions(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,14 +169,9 @@ def _controller_conditions(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# The status of the other kinds is read by nobody: a change of it is no reason to look at a service.
+# A change of the status of any other kind starts no reconcile.
 _STATUS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     INFERENCE_SERVICE: dict,
     POD: _pod_status,
-    DEPLOYMENT: lambda status: _conditions(status, "ReplicaFailure"),
-    HTTP_ROUTE: _route_status,
-    BACKEND_TRAFFIC_POLICY: _policy_status,
-    JOB: lambda status: _conditions(status, "Failed"),
-    AUTOSCALER: lambda status: _conditions(status, "ScalingActive"),
-    SCALED_OBJECT: lambda status: _conditions(status, "Ready", "HPAActive", "Paused"),
+    **{child.kind: partial(_child_status, child) for child in CHILD_KINDS if child.conditions or child.reporters},
 }

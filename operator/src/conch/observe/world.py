@@ -9,16 +9,8 @@ from functools import cached_property
 from typing import Any, Self, TypeGuard
 
 from conch.api import InferenceService
-from conch.api.kinds import (
-    AUTOSCALER,
-    CONTROLLER_REVISION,
-    DEPLOYMENT,
-    SCALED_OBJECT,
-    SERVICE,
-    SHARED,
-    Ref,
-    ServiceKey,
-)
+from conch.api.child_kinds import SHARED
+from conch.api.kinds import AUTOSCALER, CONTROLLER_REVISION, DEPLOYMENT, SCALED_OBJECT, SERVICE, Ref, ServiceKey
 from conch.api.metrics import MetricsApi
 from conch.api.names import (
     ANNOTATION_AUTHOR,

@@ -9,19 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from conch.api.child_kinds import CHILD_KINDS, child_kind
 from conch.api.kinds import (
     AUTOSCALER,
-    BACKEND_TRAFFIC_POLICY,
-    CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
-    DISRUPTION_BUDGET,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
-    JOB,
     SCALERS,
     SERVICE,
-    Kind,
     Ref,
     kind_of,
     ref_of,
@@ -119,13 +115,7 @@ class Refusal:
 
 
 _KEDA_PAUSED: Final = "autoscaling.keda.sh/paused"  # what the annotations begin with by which people pause KEDA
-# What a write waits for: the kinds of a row only refer to kinds above it. Deletion goes the other way.
-_ROWS: Final[tuple[frozenset[Kind], ...]] = (
-    frozenset({CONTROLLER_REVISION, CONFIG_MAP}),
-    frozenset({DEPLOYMENT, DISRUPTION_BUDGET, SERVICE}),
-    frozenset({*SCALERS, JOB, HTTP_ROUTE}),
-    frozenset({BACKEND_TRAFFIC_POLICY}),
-)
+_STEPS: Final = range(1 + max(child.step for child in CHILD_KINDS))
 
 
 def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tuple[list[Step], list[Refusal]]:
@@ -138,7 +128,7 @@ def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tup
     # A service that was deleted and made again: the garbage collector is about to take the old one's children.
     predecessor = f"{INFERENCE_SERVICE.name}/{world.key.name}"
     blocked: set[Ref] = set()
-    for manifest in sorted(desired, key=_row):
+    for manifest in sorted(desired, key=lambda manifest: child_kind(kind_of(manifest)).step):
         ref = ref_of(manifest)
         if ref in world.strangers:
             if world.strangers[ref] != predecessor:
@@ -160,35 +150,22 @@ def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tup
         (*_releases(world, writes, [each for each in desired if ref_of(each) not in blocked]), *adopted)
     ]
     steps += [tuple(first)]
-    steps += [tuple(write for write in writes if write.ref.kind in row) for row in _ROWS]
-    steps += [tuple(delete for delete in doomed if delete.ref.kind in row) for row in reversed(_ROWS)]
+    steps += [tuple(write for write in writes if child_kind(write.ref.kind).step == step) for step in _STEPS]
+    steps += [tuple(each for each in doomed if child_kind(each.ref.kind).step == step) for step in reversed(_STEPS)]
     return [step for step in steps if step], refusals
 
 
 def references(body: Manifest) -> frozenset[Ref]:
     """Return the objects to which a child refers, and without which it would be of no use, or do harm.
 
-    A workload is rendered from its revision's record and mounts its ConfigMap; an autoscaler drives a Deployment; a
-    Job sends requests to a revision's Service; a route leads to Services, and a policy is of a route.
+    They have the name of its revision; those of a shared kind have the name of its service. A route refers to the
+    Services of its rules besides.
     """
-    kind, revision = kind_of(body), revision_of(body)
-    record, manifest = Ref(CONTROLLER_REVISION, revision), Ref(CONFIG_MAP, revision)
-    if kind == DEPLOYMENT:
-        return frozenset({record, manifest})
-    if kind in SCALERS:
-        return frozenset({Ref(DEPLOYMENT, revision)})
-    if kind == JOB:
-        return frozenset({record, manifest, Ref(SERVICE, revision), Ref(DEPLOYMENT, revision)})
-    if kind == HTTP_ROUTE:
-        return frozenset(Ref(SERVICE, name) for rule in observed_rules(body) for name in {*rule.weights, *rule.copies})
-    if kind == BACKEND_TRAFFIC_POLICY:
-        return frozenset({Ref(HTTP_ROUTE, labels_of(body)[names.LABEL_SERVICE])})
-    return frozenset()
-
-
-def _row(manifest: Manifest) -> int:
-    """Which row an object is written in: what it refers to stands in the rows before it, or before it in the same."""
-    return next(number for number, row in enumerate(_ROWS) if kind_of(manifest) in row)
+    kind, labels = kind_of(body), labels_of(body)
+    name = labels[names.LABEL_SERVICE] if child_kind(kind).is_shared else revision_of(body)
+    found = {Ref(each, name) for each in child_kind(kind).refers_to}
+    rules = observed_rules(body) if kind == HTTP_ROUTE else ()
+    return frozenset(found | {Ref(SERVICE, service) for rule in rules for service in {*rule.weights, *rule.copies}})
 
 
 def taken(ref: Ref, owner: str) -> Refusal:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from conch.api import InferenceService
-from conch.api.kinds import BACKEND_TRAFFIC_POLICY, SHARED, Ref
+from conch.api.child_kinds import SHARED
+from conch.api.kinds import BACKEND_TRAFFIC_POLICY, Ref
 from conch.decide import Unwritten
 from conch.plan.actions import Refusal
 from conch.traffic.policy import is_policy_required

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import structlog
 
-from conch.api.kinds import BACKEND_TRAFFIC_POLICY, HTTP_ROUTE, INFERENCE_SERVICE, SCALED_OBJECT, Ref, ServiceKey
+from conch.api.child_kinds import child_kind
+from conch.api.kinds import INFERENCE_SERVICE, Ref, ServiceKey
 from conch.api.names import FIELD_MANAGER
 from conch.api.reduction import reductions
 from conch.api.status import NOT_OBSERVED
@@ -22,24 +23,6 @@ from conch.write.server import Server
 
 _HANDOVER: Final = "conch-handover"  # owns a Deployment's replicas from us to the HPA
 
-_NO_GATEWAY_API: Final = (
-    "The cluster knows no HTTPRoute; install the CRDs of the Gateway API (v1) and a gateway, or remove"
-    " traffic.gateways and traffic.hostnames."
-)
-_NO_KEDA: Final = (
-    "The cluster knows no ScaledObject, and Conch was installed with autoscaling.metricsApi keda; install KEDA 2, or"
-    " install Conch with another metricsApi."
-)
-_NO_ENVOY_GATEWAY: Final = (
-    "The cluster knows no BackendTrafficPolicy, by which traffic.consistentHash is enforced; install Envoy Gateway, or"
-    " remove traffic.consistentHash."
-)
-# What is said of kinds that somebody has to install.
-_MISSING: Final = {
-    HTTP_ROUTE: ("GatewayApiMissing", _NO_GATEWAY_API),
-    SCALED_OBJECT: ("KedaMissing", _NO_KEDA),
-    BACKEND_TRAFFIC_POLICY: ("EnvoyGatewayMissing", _NO_ENVOY_GATEWAY),
-}
 # structured-merge-diff: ".spec.metrics[0].resource.target.value: expected numeric (int or float), got string".
 _TYPE: Final = re.compile(r"((?P<path>\.\S+): expected [^,]+, )got [^\n]*")
 _QUANTITY: Final = "quantities must match the regular expression"
@@ -180,8 +163,8 @@ def refusal_of(action: Action, error: CallError) -> Refusal:
     It is final where the API server does not take the object, however often it is sent.
     """
     ref = action.ref
-    if error.code == 404 and ref.kind in _MISSING:
-        return Refusal(ref, *_MISSING[ref.kind])
+    if error.code == 404 and (not_installed := child_kind(ref.kind).not_installed) is not None:
+        return Refusal(ref, *not_installed)
     if error.code == 403 and "exceeded quota" in error.message:
         reason = "QuotaExceeded"
     elif error.rejected:

@@ -10,30 +10,20 @@ from dataclasses import dataclass
 from textwrap import wrap
 from typing import Final
 
+from conch.api.child_kinds import CHILD_KINDS
 from conch.api.kinds import (
     API_SERVICE,
-    AUTOSCALER,
-    BACKEND_TRAFFIC_POLICY,
-    CHILDREN,
-    CONFIG_MAP,
-    CONTROLLER_REVISION,
-    DEPLOYMENT,
-    DISRUPTION_BUDGET,
     ENDPOINT_SLICE,
     EVENT,
     GATEWAY,
     GATEWAY_CLASS,
-    HTTP_ROUTE,
     INFERENCE_SERVICE,
-    JOB,
     LEASE,
     METRIC,
     NODE,
     POD,
     REPLICA_SET,
     RESOURCE_QUOTA,
-    SCALED_OBJECT,
-    SERVICE,
     Kind,
 )
 from conch.api.metrics import API_SERVICE_NAME
@@ -68,19 +58,12 @@ class Grant:
 
 
 _CHILD_VERBS: Final = ("list", "watch", "get", "create", "patch", "delete")
-_CHILD_REASONS: Final[dict[Kind, str]] = {
-    CONTROLLER_REVISION: "the record of each revision, from which its pods are applied ever after",
-    CONFIG_MAP: "the model manifest that a revision's pods read",
-    SERVICE: "the Service that clients know, and one a revision",
-    DEPLOYMENT: "the pods of a revision",
-    AUTOSCALER: "the number of a revision's pods, where it scales",
-    DISRUPTION_BUDGET: "how many pods a drain may take at once",
-    JOB: "the warm-up of a revision, and the comparison of its answers, where the service asks for them",
-    HTTP_ROUTE: "the way through a gateway, where the service names one; list and watch also find the routes of others"
-    " that take its requests",
-    BACKEND_TRAFFIC_POLICY: "at Gateways of Envoy Gateway: which requests go to the same pod, where the service asks"
-    " for that, and no request to a pod that is not ready, where it may be without pods",
-}
+
+
+def _child_grants(*, needs_keda: bool) -> tuple[Grant, ...]:
+    children = (child for child in CHILD_KINDS if child.needs_keda == needs_keda)
+    return tuple(Grant(child.kind, _CHILD_VERBS, child.why) for child in children)
+
 
 # In the namespaces that the operator watches.
 SERVING: Final[tuple[Grant, ...]] = (
@@ -99,7 +82,7 @@ SERVING: Final[tuple[Grant, ...]] = (
         " Conch sets no finalizer",
         subresource="finalizers",
     ),
-    *(Grant(kind, _CHILD_VERBS, _CHILD_REASONS[kind]) for kind in CHILDREN),
+    *_child_grants(needs_keda=False),
     Grant(REPLICA_SET, ("list", "watch"), "to which Deployment a pod belongs: a user may write its labels"),
     Grant(POD, ("list", "watch"), "whether a revision's pods are ready, and why not; they are never written"),
     Grant(ENDPOINT_SLICE, ("list", "watch"), "whether requests reach a pod that is ready"),
@@ -109,9 +92,7 @@ SERVING: Final[tuple[Grant, ...]] = (
 )
 
 # The same, where KEDA drives the pods.
-KEDA: Final[tuple[Grant, ...]] = (
-    Grant(SCALED_OBJECT, _CHILD_VERBS, "the number of a revision's pods, where it scales and KEDA is to see to it"),
-)
+KEDA: Final = _child_grants(needs_keda=True)
 
 # In the whole cluster, and only where the operator watches all of it.
 CLUSTER: Final[tuple[Grant, ...]] = (
