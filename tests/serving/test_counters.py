@@ -1,4 +1,4 @@
-"""A real Triton's counters: read in the background, added up over restarts, and judged."""
+"""A real Triton's counters: read in the background, added up over restarts, and evaluated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from conch.api.analysis import Gate
 from conch.api.kinds import ServiceKey
-from conch.decide.gates import judge
+from conch.decide.gates import evaluate
 from conch.observe import Pod
 from conch.observe.measured import History, Measured
 from conch.signals.counters import Counters
@@ -137,8 +137,8 @@ async def test_a_slow_model_fails_its_gate(tritons: Pair, reader: Reader) -> Non
     await reader.until(lambda seen: seen.read, "the first reading")
     await tritons[1].ask(0.15, 3)
     measured = Measured(await reader.until(lambda seen: seen.since(0).requests == 3, "all are counted"))
-    assert judge(gate, measured, None, time.time()).verdict == "Failed"
-    assert judge(quick, measured, None, time.time()).verdict == "Passed"
+    assert evaluate(gate, measured, None, time.time()).verdict == "Failed"
+    assert evaluate(quick, measured, None, time.time()).verdict == "Passed"
 
 
 async def test_a_page_that_is_not_tritons_is_no_data(reader: Reader, tritons: Pair) -> None:

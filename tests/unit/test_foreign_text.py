@@ -65,7 +65,9 @@ def _rollout(message: str) -> RolloutStatus:
 
 
 def test_reductions_keep_what_a_rollout_needs() -> None:
-    gate = GateStatus(name="errors", verdict="Inconclusive", failures=2, judged="2026-01-01T00:00:00Z", message="😀")
+    gate = GateStatus(
+        name="errors", verdict="Inconclusive", failures=2, evaluated_at="2026-01-01T00:00:00Z", message="😀"
+    )
     rollout = RolloutStatus(
         revision="magika-b",
         state="Progressing",

@@ -1,4 +1,4 @@
-"""Stories of candidates that are judged: what their gates say decides whether they get more requests."""
+"""Stories of candidates with gates: their verdicts decide whether the candidate gets more requests."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ SUCCESS = {"successRate": {"min": "99%"}}
 LATENCY = {"latency": {"max": "50ms"}}
 
 
-def judged(*gates: dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
+def with_gates(*gates: dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
     """A candidate at its first share; with the names of the stable revision and its own."""
     said = {"steps": STEPS, "analysis": list(gates), "progressDeadline": "5m", **rollout}
     cluster = Cluster(manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
@@ -40,7 +40,7 @@ def rollout(cluster: Cluster) -> RolloutStatus:
 
 
 def test_a_good_candidate_passes_its_analyses() -> None:
-    cluster, _, new = judged(SUCCESS, LATENCY)
+    cluster, _, new = with_gates(SUCCESS, LATENCY)
     measure(cluster, 50, requests=600)
     assert (rollout(cluster).reason, rollout(cluster).weight) == ("Analysis", 10)
     assert [(gate.name, gate.verdict, gate.value) for gate in rollout(cluster).gates] == [
@@ -59,13 +59,17 @@ def test_a_good_candidate_passes_its_analyses() -> None:
 @pytest.mark.parametrize(
     ("gate", "behaviour", "words"),
     [
-        (SUCCESS, {"failures": 60}, "Gate success-rate: 90% of 100 requests succeeded; at least 99% is asked."),
-        (LATENCY, {"latency_ms": 80}, "Gate latency-mean: The mean latency of 100 requests is 80ms"),
+        (
+            SUCCESS,
+            {"failures": 60},
+            "Gate success-rate: Success rate 90% over 100 requests is below the minimum",
+        ),
+        (LATENCY, {"latency_ms": 80}, "Gate latency-mean: Mean latency 80ms over 100 requests"),
     ],
     ids=["errors", "slow"],
 )
 def test_a_bad_candidate_is_given_up_for_its_own_reason(gate: Any, behaviour: Any, words: str) -> None:
-    cluster, stable, _ = judged(gate)
+    cluster, stable, _ = with_gates(gate)
     measure(cluster, 60, requests=600, **behaviour)
     assert routed(cluster) == {stable: 100}
     assert (rollout(cluster).state, rollout(cluster).reason) == ("Failed", "AnalysisFailed")
@@ -74,7 +78,7 @@ def test_a_bad_candidate_is_given_up_for_its_own_reason(gate: Any, behaviour: An
     assert [event.reason for event in cluster.story][-2:] == ["RolledBack", "AnalysisFailed"]
 
 
-def test_without_a_gateway_all_requests_can_be_judged_and_go_back() -> None:
+def test_without_a_gateway_all_requests_can_be_evaluated_and_go_back() -> None:
     steps = [{"weight": 100}, {"analysis": "1m"}]
     said = {"steps": steps, "analysis": [SUCCESS]}
     for failures in (0, 300):
@@ -101,7 +105,7 @@ def selected(cluster: Cluster) -> str:
 
 
 def test_one_that_is_slow_only_at_half_of_the_requests_is_found_there() -> None:
-    cluster, stable, new = judged(LATENCY)
+    cluster, stable, new = with_gates(LATENCY)
     measure(cluster, 60, requests=600)
     come_up(cluster, new)
     assert routed(cluster) == {stable: 50, new: 50}
@@ -110,7 +114,7 @@ def test_one_that_is_slow_only_at_half_of_the_requests_is_found_there() -> None:
 
 
 def test_no_requests_are_inconclusive_hold_the_rollout_and_end_it_in_the_end() -> None:
-    cluster, stable, new = judged(SUCCESS)
+    cluster, stable, new = with_gates(SUCCESS)
     measure(cluster, 120)
     assert (rollout(cluster).reason, rollout(cluster).weight) == ("Inconclusive", 10)
     assert routed(cluster) == {stable: 90, new: 10}
@@ -120,7 +124,7 @@ def test_no_requests_are_inconclusive_hold_the_rollout_and_end_it_in_the_end() -
 
 
 def test_a_failure_that_is_tolerated_only_costs_time() -> None:
-    cluster, _, new = judged({**SUCCESS, "failureLimit": 1})
+    cluster, _, new = with_gates({**SUCCESS, "failureLimit": 1})
     measure(cluster, 10, requests=100, failures=50)
     assert rollout(cluster).gates[0].verdict == "Inconclusive"
     measure(cluster, 60, requests=600)
@@ -130,7 +134,7 @@ def test_a_failure_that_is_tolerated_only_costs_time() -> None:
 
 def test_prometheus_is_asked_of_this_candidate_and_an_error_never_passes() -> None:
     gate = {"prometheus": {"server": "http://prometheus:9090", "query": 'e{r="{{revision}}"}', "max": "0.01"}}
-    cluster, _, new = judged(gate)
+    cluster, _, new = with_gates(gate)
     [question] = to_measure(cluster.world()).questions.values()
     assert question.query == f'e{{r="{new}"}}'
     cluster.measured = Measured(History(), {"prometheus": Answer(cluster.now + 5, error="parse error")})
@@ -144,8 +148,8 @@ def test_prometheus_is_asked_of_this_candidate_and_an_error_never_passes() -> No
     assert rollout(cluster).weight == 50
 
 
-def test_promoting_past_a_gate_that_paused_the_rollout_judges_the_next_step_anew() -> None:
-    cluster, stable, new = judged(SUCCESS, onFailure="Pause")
+def test_promoting_past_a_gate_that_paused_the_rollout_evaluates_the_next_step_anew() -> None:
+    cluster, stable, new = with_gates(SUCCESS, onFailure="Pause")
     measure(cluster, 20, requests=200, failures=100)
     assert (rollout(cluster).state, rollout(cluster).reason) == ("Paused", "PausedOnFailure")
     assert routed(cluster) == {stable: 90, new: 10}

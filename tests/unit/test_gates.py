@@ -1,4 +1,4 @@
-"""What gates say: a table of judgements, and the stories of a gate over time."""
+"""Gates: a table of evaluations, and the stories of a gate over time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from conch.api.analysis import Gate, GateStatus, Verdict, named
 from conch.api.numbers import percent
-from conch.decide.gates import bound_of, filled, judge, judge_all, questions
+from conch.decide.gates import bound_of, build_queries, evaluate, evaluate_all
+from conch.decide.gates.prometheus import fill
 from conch.observe.measured import Answer, History, Measured, Question, Totals
 
 RATE = {"successRate": {"min": "99.9%"}}
@@ -35,32 +36,46 @@ def answered(value: float | None = None, error: str = "", time: float = START + 
     return Measured(answers={"prometheus": Answer(time, value, error)})
 
 
-JUDGEMENTS: list[tuple[str, dict[str, Any], Measured, str, str, str]] = [
-    ("all succeed", RATE, served(20), "Passed", "100%", "100% of 20 requests succeeded"),
-    ("just as many as asked", RATE, served(1000, 1), "Passed", "99.9%", "at least 99.9% is asked"),
-    ("one too many", RATE, served(1000, 2), "Failed", "99.8%", "99.8% of 1000 requests succeeded"),
-    ("just below", RATE, served(999999, 1000), "Failed", "99.8999%", "at least 99.9% is asked"),
-    ("all fail", RATE, served(20, 20), "Failed", "0%", "failure 1, and none is tolerated"),
+EVALUATIONS: list[tuple[str, dict[str, Any], Measured, str, str, str]] = [
+    (
+        "all succeed",
+        RATE,
+        served(20),
+        "Passed",
+        "100%",
+        "Success rate 100% over 20 requests meets the minimum of 99.9%.",
+    ),
+    ("just as many as asked", RATE, served(1000, 1), "Passed", "99.9%", "meets the minimum of 99.9%"),
+    ("one too many", RATE, served(1000, 2), "Failed", "99.8%", "Success rate 99.8% over 1000 requests"),
+    ("just below", RATE, served(999999, 1000), "Failed", "99.8999%", "is below the minimum of 99.9%"),
+    ("all fail", RATE, served(20, 20), "Failed", "0%", "(failures: 1, allowed: 0)."),
     ("too few", RATE, served(19, 19), "Inconclusive", "", "Waits for 20 requests."),
     ("more asked", {**RATE, "minSamples": 100}, served(99), "Inconclusive", "", "Waits for 100 requests."),
-    ("nothing measured", RATE, Measured(), "Inconclusive", "", "none of its pods has been asked yet"),
+    ("nothing measured", RATE, Measured(), "Inconclusive", "", "no pod has answered yet"),
     ("no pod answers", RATE, Measured(History().unread("pod a is silent")), "Inconclusive", "", "pod a is silent."),
-    ("fast", MEAN, served(20, mean_ms=50.0), "Passed", "50ms", "The mean latency of 20 requests is 50ms"),
+    ("fast", MEAN, served(20, mean_ms=50.0), "Passed", "50ms", "Mean latency 50ms over 20 requests"),
     ("fast, inexact in binary", {"latency": {"max": "50.1ms"}}, served(30, mean_ms=50.1), "Passed", "50.1ms", ""),
-    ("slow", MEAN, served(20, mean_ms=50.0001), "Failed", "50.001ms", "at most 50ms is asked"),
+    ("slow", MEAN, served(20, mean_ms=50.0001), "Failed", "50.001ms", "exceeds the maximum of 50ms"),
     ("failures have no latency", MEAN, served(30, 11), "Inconclusive", "", "Waits for 20 requests that succeed."),
-    ("fast on the whole", P99, served(100, mean_ms=90, p99_ms=49), "Passed", "49ms", "percentile 99 of 100 requests"),
-    ("slow for some", P99, served(100, mean_ms=1, p99_ms=51), "Failed", "51ms", "at most 50ms is asked"),
+    (
+        "fast on the whole",
+        P99,
+        served(100, mean_ms=90, p99_ms=49),
+        "Passed",
+        "49ms",
+        "Latency p99 49ms over 100 requests",
+    ),
+    ("slow for some", P99, served(100, mean_ms=1, p99_ms=51), "Failed", "51ms", "exceeds the maximum of 50ms"),
     ("too few for a percentile", P99, served(99, p99_ms=1), "Inconclusive", "", "Waits for 100 requests that succeed."),
     ("fewer asked", {**P99, "minSamples": 9}, served(9, p99_ms=1), "Passed", "1ms", ""),
     ("no percentiles", P99, served(100), "Inconclusive", "", "--metrics-config=summary_latencies=true"),
-    ("below", QUERY, answered(0.25), "Passed", "0.25", "The query answers 0.25; at most 0.5 is asked."),
+    ("below", QUERY, answered(0.25), "Passed", "0.25", "Query result 0.25 is within the bounds: at most 0.5."),
     ("at the bound", QUERY, answered(0.5), "Passed", "0.5", ""),
-    ("above", QUERY, answered(0.75), "Failed", "0.75", "failure 1, and none is tolerated"),
-    ("within", QUERY_TWO, answered(1.5), "Passed", "1.5", "at least -1 and at most 1.5e0 is asked"),
+    ("above", QUERY, answered(0.75), "Failed", "0.75", "(failures: 1, allowed: 0)."),
+    ("within", QUERY_TWO, answered(1.5), "Passed", "1.5", "within the bounds: at least -1 and at most 1.5e0."),
     ("beneath", QUERY_TWO, answered(-1.25), "Failed", "-1.25", ""),
     ("infinite", QUERY_TWO, answered(float("inf")), "Failed", "inf", ""),
-    ("not answered", QUERY, Measured(), "Inconclusive", "", "Waits for Prometheus' answer."),
+    ("not answered", QUERY, Measured(), "Inconclusive", "", "Waits for an answer of Prometheus."),
     (
         "no number",
         QUERY,
@@ -73,15 +88,17 @@ JUDGEMENTS: list[tuple[str, dict[str, Any], Measured, str, str, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("typed", "measured", "verdict", "value", "words"), [row[1:] for row in JUDGEMENTS], ids=[r[0] for r in JUDGEMENTS]
+    ("typed", "measured", "verdict", "value", "words"),
+    [row[1:] for row in EVALUATIONS],
+    ids=[r[0] for r in EVALUATIONS],
 )
-def test_a_judgement(typed: dict[str, Any], measured: Measured, verdict: str, value: str, words: str) -> None:
-    judgement = judge(gate(typed), measured, None, START + 10)
-    assert (judgement.verdict, judgement.status.value) == (verdict, value)
-    assert words in judgement.status.message
-    assert judgement.status.bound == bound_of(gate(typed))
-    assert (judgement.status.judged is None) == (verdict == "Inconclusive")
-    assert judgement.status.to_wire()["name"] == gate(typed).kind
+def test_an_evaluation(typed: dict[str, Any], measured: Measured, verdict: str, value: str, words: str) -> None:
+    evaluation = evaluate(gate(typed), measured, None, START + 10)
+    assert (evaluation.verdict, evaluation.status.value) == (verdict, value)
+    assert words in evaluation.status.message
+    assert evaluation.status.bound == bound_of(gate(typed))
+    assert (evaluation.status.evaluated_at is None) == (verdict == "Inconclusive")
+    assert evaluation.status.to_wire()["name"] == gate(typed).metric.gate_name
 
 
 class Story:
@@ -96,28 +113,28 @@ class Story:
         self.changes = 0
 
     def pass_by(self, seconds: float, requests: int = 0, failures: int = 0) -> Verdict:
-        """Let requests come within some seconds, then judge."""
+        """Let requests come within some seconds, then evaluate."""
         self.now += seconds
         last = self.history.points[-1]
         self.history = self.history.grown(Totals(self.now, last.requests + requests, last.failures + failures))
-        return self.judge()
+        return self.evaluate()
 
-    def judge(self) -> Verdict:
-        judgement = judge(self.gate, Measured(self.history), self.status, self.now, self.since)
-        self.changes += judgement.status != self.status
-        self.status = judgement.status
-        return judgement.verdict
+    def evaluate(self) -> Verdict:
+        evaluation = evaluate(self.gate, Measured(self.history), self.status, self.now, self.since)
+        self.changes += evaluation.status != self.status
+        self.status = evaluation.status
+        return evaluation.verdict
 
 
-def test_a_gate_is_judged_at_most_every_interval_and_on_what_came_since() -> None:
+def test_a_gate_is_evaluated_at_most_every_interval_and_on_what_came_since() -> None:
     story = Story(RATE, interval="30s", minSamples=10)
     assert story.pass_by(2, 10) == "Passed"
-    assert story.pass_by(20, 50, 50) == "Passed", "not judged yet"
+    assert story.pass_by(20, 50, 50) == "Passed", "not evaluated yet"
     assert story.changes == 1
     assert story.pass_by(10, 50) == "Failed"
     assert story.status is not None
     assert (story.status.samples, story.status.value) == (100, "50%")
-    assert story.status.judged == "1970-01-01T00:17:12.000Z"
+    assert story.status.evaluated_at == "1970-01-01T00:17:12.000Z"
 
 
 def test_without_enough_requests_the_time_that_is_looked_at_grows() -> None:
@@ -144,10 +161,10 @@ def test_tolerated_failures_are_no_pass_and_one_more_fails_for_good() -> None:
     assert story.pass_by(10, 20) == "Passed"
     assert story.pass_by(10, 20, 5) == "Inconclusive"
     assert story.status is not None
-    assert "It is failure 2, and 2 are tolerated." in story.status.message
+    assert "(failures: 2, allowed: 2)." in story.status.message
     assert story.pass_by(10, 20, 5) == "Failed"
     assert story.pass_by(10, 20) == "Failed", "nothing mends it"
-    assert judge(story.gate, Measured(story.history), story.status, story.now + 99).wait is None
+    assert evaluate(story.gate, Measured(story.history), story.status, story.now + 99).wait is None
 
 
 def test_a_pass_of_an_earlier_step_says_nothing_of_this_one() -> None:
@@ -168,51 +185,51 @@ def test_pods_that_can_be_read_no_more_take_a_pass_back() -> None:
     assert story.pass_by(10, 20) == "Passed"
     story.history = story.history.unread("pod a does not answer")
     story.now += 25
-    assert story.judge() == "Passed", "for a moment"
+    assert story.evaluate() == "Passed", "for a moment"
     story.now += 10
-    assert story.judge() == "Inconclusive"
+    assert story.evaluate() == "Inconclusive"
     assert story.status is not None
     assert "cannot be read: pod a does not answer." in story.status.message
     assert story.pass_by(1) == "Inconclusive"
     assert story.status.message == "Waits for 20 requests."
 
 
-def test_an_operator_that_restarts_remembers_what_was_judged() -> None:
+def test_an_operator_that_restarts_remembers_what_was_evaluated() -> None:
     story = Story(RATE, failureLimit=1)
     story.pass_by(10, 20, 5)
     assert story.pass_by(10, 20) == "Passed"
     story.history = History()
     story.now += 60
-    assert story.judge() == "Passed"
+    assert story.evaluate() == "Passed"
     story.history = History().grown(Totals(story.now))
     assert story.pass_by(10, 20, 5) == "Failed"
 
 
-def test_an_answer_is_judged_once_and_an_error_takes_a_pass_back() -> None:
+def test_an_answer_is_evaluated_once_and_an_error_takes_a_pass_back() -> None:
     asked = gate(QUERY)
-    first = judge(asked, answered(0.1, time=START), None, START + 0.5)
+    first = evaluate(asked, answered(0.1, time=START), None, START + 0.5)
     assert (first.verdict, first.wait) == ("Passed", 10.0)
-    again = judge(asked, answered(0.1, time=START), first.status, START + 60)
+    again = evaluate(asked, answered(0.1, time=START), first.status, START + 60)
     assert again.status == first.status
-    broken = judge(asked, answered(error="the query answers nothing", time=START + 60.5), first.status, START + 61)
+    broken = evaluate(asked, answered(error="the query answers nothing", time=START + 60.5), first.status, START + 61)
     assert (broken.verdict, broken.status.message) == ("Inconclusive", "The query answers nothing.")
-    mended = judge(asked, answered(0.2, time=START + 71), broken.status, START + 71)
+    mended = evaluate(asked, answered(0.2, time=START + 71), broken.status, START + 71)
     assert (mended.verdict, mended.status.value) == ("Passed", "0.2")
-    assert judge(asked, answered(0.1, time=START), None, START + 5, since=START + 1).verdict == "Inconclusive"
+    assert evaluate(asked, answered(0.1, time=START), None, START + 5, since=START + 1).verdict == "Inconclusive"
 
 
-def test_the_next_window_begins_after_all_that_was_judged() -> None:
+def test_the_next_window_begins_after_all_that_was_evaluated() -> None:
     story = Story(RATE)
     story.pass_by(10.000_4, 20, 20)
     assert story.status is not None
-    assert story.status.judged == "1970-01-01T00:16:50.001Z"
+    assert story.status.evaluated_at == "1970-01-01T00:16:50.001Z"
     assert story.history.since(START + 10.001).requests == 0
 
 
 def test_waiting_ends_when_the_interval_does() -> None:
     story = Story(RATE, interval="30s")
     story.pass_by(10, 20)
-    assert judge(story.gate, Measured(story.history), story.status, story.now + 12).wait == pytest.approx(18)
+    assert evaluate(story.gate, Measured(story.history), story.status, story.now + 12).wait == pytest.approx(18)
 
 
 def test_every_gate_has_a_name_of_its_own() -> None:
@@ -227,22 +244,24 @@ def test_every_gate_has_a_name_of_its_own() -> None:
     ]
 
 
-def test_gates_are_judged_each_with_its_own_memory() -> None:
+def test_gates_are_evaluated_each_with_its_own_memory() -> None:
     gates = (gate(RATE, failureLimit=1), gate(RATE, name="strict"))
-    first = judge_all(gates, served(20, 1), (), START + 10)
+    first = evaluate_all(gates, served(20, 1), (), START + 10)
     assert [(one.status.name, one.verdict) for one in first] == [("success-rate", "Inconclusive"), ("strict", "Failed")]
-    again = judge_all(gates, served(20, 1), [one.status for one in reversed(first)], START + 11)
+    again = evaluate_all(gates, served(20, 1), [one.status for one in reversed(first)], START + 11)
     assert [one.status for one in again] == [one.status for one in first]
 
 
 def test_a_verdict_of_another_operator_is_no_pass() -> None:
-    told = GateStatus(name="success-rate", verdict="Splendid", value="1", judged="1970-01-01T00:16:40Z")
-    assert judge(gate(RATE), Measured(), told, START + 1).verdict == "Inconclusive"
+    told = GateStatus(name="success-rate", verdict="Splendid", value="1", evaluated_at="1970-01-01T00:16:40Z")
+    assert evaluate(gate(RATE), Measured(), told, START + 1).verdict == "Inconclusive"
 
 
 def test_questions_are_filled_in() -> None:
     typed = {"server": "http://p:9090", "query": 'a{r="{{revision}}"} / a{r="{{ stable }}"}', "max": 2}
-    asked = questions([gate(RATE), gate({"prometheus": typed}, interval="1m")], {"revision": "m-1", "stable": "m-0"})
+    asked = build_queries(
+        [gate(RATE), gate({"prometheus": typed}, interval="1m")], {"revision": "m-1", "stable": "m-0"}
+    )
     assert asked == {"prometheus": Question("http://p:9090", 'a{r="m-1"} / a{r="m-0"}', 5.0, 60.0)}
 
 
@@ -257,7 +276,7 @@ def test_questions_are_filled_in() -> None:
     ],
 )
 def test_a_name_cannot_break_out_of_its_quotes(query: str, value: str, expected: str) -> None:
-    assert filled(query, {"service": value, "stable": "x"}) == expected
+    assert fill(query, {"service": value, "stable": "x"}) == expected
 
 
 @pytest.mark.parametrize(("text", "share"), [("99.9%", 999 / 1000), ("0%", 0), ("100%", 1), ("0.0001%", 1e-6)])
@@ -272,7 +291,7 @@ def test_what_is_no_percentage_is_named(text: str) -> None:
 
 
 def test_a_verdict_fits_into_few_words() -> None:
-    status = judge(gate(RATE), served(20, 1), None, START + 10).status
+    status = evaluate(gate(RATE), served(20, 1), None, START + 10).status
     assert GateStatus.model_validate(status.to_wire()) == status
     assert status.to_wire() == {
         "name": "success-rate",
@@ -281,6 +300,6 @@ def test_a_verdict_fits_into_few_words() -> None:
         "bound": "at least 99.9%",
         "samples": 20,
         "failures": 1,
-        "judged": "1970-01-01T00:16:50.000Z",
-        "message": "95% of 20 requests succeeded; at least 99.9% is asked. It is failure 1, and none is tolerated.",
+        "evaluatedAt": "1970-01-01T00:16:50.000Z",
+        "message": "Success rate 95% over 20 requests is below the minimum of 99.9% (failures: 1, allowed: 0).",
     }

@@ -10,8 +10,8 @@ import yaml
 from conch.api import InferenceService, RolloutStatus
 from conch.api.analysis import Gate, GateStatus
 from conch.api.meta import selector
+from conch.decide.gates import evaluate_parity, find_parity_wait
 from conch.decide.naming import revision_name
-from conch.decide.parity import parity_status, parity_waits
 from conch.desire import PodDefaults, new_revision
 from conch.desire.parity import in_contract, parity_job
 from conch.observe import Revision
@@ -142,40 +142,40 @@ WORST = Disagreement(request="requests[0]", stable="an answer", candidate="shape
 @pytest.mark.parametrize(
     ("least", "said", "verdict", "value", "words"),
     [
-        ("99%", report(20, 20), "Passed", "100%", "100% of 20 replayed requests agree; at least 99% is asked."),
-        ("95%", report(20, 19), "Passed", "95%", "95% of 20"),
-        ("95.1%", report(20, 19), "Failed", "95%", "95% of 20"),
+        ("99%", report(20, 20), "Passed", "100%", "Agreement 100% over 20 replayed requests meets the minimum of 99%."),
+        ("95%", report(20, 19), "Passed", "95%", "95% over 20"),
+        ("95.1%", report(20, 19), "Failed", "95%", "95% over 20"),
         ("66.67%", report(3, 2), "Failed", "66.6666%", "17 of 20 were left out"),
-        ("99%", report(20, 0, worst=WORST), "Failed", "0%", "The worst: to requests[0] the stable revision says an"),
+        ("99%", report(20, 0, worst=WORST), "Failed", "0%", "Largest difference: requests[0]: an answer by"),
         ("99%", report(0, 0), "Inconclusive", "", "Compared"),
         ("99%", ParityReport(reason="ParityBroken", message="Why."), "Inconclusive", "", "ParityBroken: Why."),
         ("99%", None, "Inconclusive", "", "Waits for the parity Job"),
     ],
 )
 def test_the_verdict(least: str, said: ParityReport | None, verdict: str, value: str, words: str) -> None:
-    status = parity_status(gate({"minAgreement": least}), said, RolloutStatus(revision="m-1"), NOW)
+    status = evaluate_parity(gate({"minAgreement": least}), said, RolloutStatus(revision="m-1"), NOW)
     assert (status.verdict, status.value) == (verdict, value)
     assert words in status.message
-    assert bool(status.judged) == (said is not None), "what is judged is not asked again"
+    assert bool(status.evaluated_at) == (said is not None), "an evaluation is the last"
 
 
 def test_a_verdict_stays() -> None:
-    known = GateStatus(name="parity", verdict="Failed", judged="2026-01-01T00:00:00Z", message="Once.")
+    known = GateStatus(name="parity", verdict="Failed", evaluated_at="2026-01-01T00:00:00Z", message="Once.")
     memory = RolloutStatus(revision="m-1", gates=(known,))
-    assert parity_status(gate({}), report(20, 20), memory, NOW) == known
-    assert parity_status(gate({}), None, memory, NOW) == known
+    assert evaluate_parity(gate({}), report(20, 20), memory, NOW) == known
+    assert evaluate_parity(gate({}), None, memory, NOW) == known
 
 
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
         (GateStatus(name="parity", message="Waits."), "ComparingAnswers"),
-        (GateStatus(name="parity", judged="2026-01-01T00:00:00Z", message="Nothing."), "Inconclusive"),
+        (GateStatus(name="parity", evaluated_at="2026-01-01T00:00:00Z", message="Nothing."), "Inconclusive"),
         (GateStatus(name="parity", verdict="Passed"), None),
         (GateStatus(name="parity", verdict="Failed"), None),
     ],
 )
 def test_what_a_share_waits_for(said: GateStatus, reason: str | None) -> None:
-    found = parity_waits(gate({}), (said,))
+    found = find_parity_wait(gate({}), (said,))
     assert (found.reason if found else None) == reason
-    assert parity_waits(None, (said,)) is None
+    assert find_parity_wait(None, (said,)) is None

@@ -94,7 +94,7 @@ def test_answers_that_agree_open_the_way_and_the_verdict_outlives_the_job() -> N
     come_up(cluster, new)
     assert routed(cluster) == {stable: 90, new: 10}
     assert (gate_of(cluster).name, gate_of(cluster).verdict, gate_of(cluster).value) == ("parity", "Passed", "100%")
-    judged = gate_of(cluster).judged
+    evaluated_at = gate_of(cluster).evaluated_at
     cluster.remove(job(new))
     cluster.remove(Ref(POD, f"{job(new).name}-x"))
     cluster.settle()
@@ -102,7 +102,7 @@ def test_answers_that_agree_open_the_way_and_the_verdict_outlives_the_job() -> N
     cluster.now += 61
     come_up(cluster, new)
     assert rollout_of(cluster).weight == 50, "the analysis passes: no gate has more to say"
-    assert gate_of(cluster).judged == judged, "it is judged once"
+    assert gate_of(cluster).evaluated_at == evaluated_at, "it is evaluated once"
 
 
 def test_one_that_answers_wrongly_ends_before_a_user_sees_it() -> None:
@@ -111,8 +111,8 @@ def test_one_that_answers_wrongly_ends_before_a_user_sees_it() -> None:
     assert routed(cluster) == {stable: 100}
     assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
     assert rollout_of(cluster).message == (
-        "Gate parity: 15% of 20 replayed requests agree; at least 95% is asked. The worst: to requests[1], output 'y'"
-        " at index 0 the stable revision says 2, the candidate 5 (1.5 apart)."
+        "Gate parity: Agreement 15% over 20 replayed requests is below the minimum of 95%. Largest difference:"
+        " requests[1], output 'y' at index 0: 2 by the stable revision, 5 by the candidate (1.5 apart)."
     )
     assert gate_of(cluster).verdict == "Failed", "the verdict stays to be read"
     assert Ref(DEPLOYMENT, new) not in cluster.objects
@@ -194,7 +194,7 @@ def test_who_promotes_one_step_past_it_goes_on_by_the_steps() -> None:
     come_up(cluster, new)
     assert routed(cluster) == {stable: 50, new: 50}
     assert gate_of(cluster).verdict == "Passed"
-    assert gate_of(cluster).message.startswith("Somebody promoted the candidate past it. 15% of 20")
+    assert gate_of(cluster).message.startswith("A user promoted the candidate past it. Agreement 15%")
 
 
 def test_a_promotion_that_ends_a_pause_says_nothing_of_the_answers() -> None:
@@ -214,7 +214,7 @@ def test_who_does_not_want_to_wait_for_it_promotes_the_candidate() -> None:
     cluster.now += 61
     come_up(cluster, new)
     assert routed(cluster) == {stable: 50, new: 50}
-    assert gate_of(cluster).message.startswith("Somebody promoted the candidate past it. Waits for")
+    assert gate_of(cluster).message.startswith("A user promoted the candidate past it. Waits for")
     told(cluster, new, WRONG)
     assert routed(cluster) == {stable: 50, new: 50}, "it was said once, and by a person"
 
@@ -231,7 +231,7 @@ def test_a_stable_revision_without_pods_is_not_asked() -> None:
     assert job(new) in cluster.objects
 
 
-def test_beside_other_gates_it_is_judged_first_and_they_are_judged_as_ever() -> None:
+def test_beside_other_gates_it_is_evaluated_first_and_they_are_evaluated_as_ever() -> None:
     cluster, stable, new = comparing(analysis=[{"successRate": {"min": "99%"}}, {"parity": {}}])
     assert [gate.name for gate in rollout_of(cluster).gates] == ["parity"]
     told(cluster, new, SAME)
@@ -329,7 +329,7 @@ def test_the_time_that_a_person_holds_a_candidate_does_not_make_the_gate_late() 
         cluster.settle()
         assert gate_of(cluster).verdict == "Inconclusive"
         assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision")
-        assert not gate_of(cluster).judged
+        assert not gate_of(cluster).evaluated_at
         cluster.start_pods(stable)
         cluster.settle()
         told(cluster, new, WRONG)
@@ -347,7 +347,7 @@ def test_a_person_who_lets_a_candidate_go_on_gives_the_gate_its_deadline() -> No
     cluster.ask("")
     cluster.settle()
     assert rollout_of(cluster).reason == "ComparingAnswers"
-    assert not gate_of(cluster).judged
+    assert not gate_of(cluster).evaluated_at
     cluster.now += 901
     cluster.settle()
     assert gate_of(cluster).verdict == "Skipped"
@@ -369,7 +369,7 @@ def test_a_stable_revision_that_is_silent_at_the_deadline_is_waited_for(before: 
     cluster.settle()
     assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
     assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision")
-    assert not gate_of(cluster).judged
+    assert not gate_of(cluster).evaluated_at
     assert routed(cluster) == {stable: 100}
     if before <= 900:
         cluster.start_pods(stable)

@@ -1,6 +1,6 @@
-"""What a candidate must show before it gets more requests: the gates, and what is told of each.
+"""The gates of a rollout, which a candidate has to pass before it gets more requests, and their status.
 
-A gate asks one thing of a revision. Numbers of a status are text: they change when a gate is judged, and never flicker.
+Numbers of a status are text: they change when a gate is evaluated, and at no other time.
 """
 
 from collections.abc import Iterable
@@ -8,9 +8,11 @@ from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from conch.api._base import UNREADABLE, Duration, Part, duration_seconds
 from conch.api.cel import Rule, rules
+from conch.api.gate_metric import GateMetric
 from conch.api.numbers import NUMBER_PATTERN, Number, Percent
 from conch.api.parity import Parity
 from conch.api.text import Text
@@ -33,18 +35,28 @@ def _at_least(field: str, low: str, high: str) -> Rule:
     )
 
 
-class SuccessRate(Part):
+class SuccessRate(GateMetric):
     """The share of requests that Triton answered without an error."""
 
     min: Percent
     """The least share, such as 99.9%."""
 
+    @property
+    def gate_name(self) -> str:
+        """The name of a gate that has none of its own."""
+        return "success-rate"
 
-class Latency(Part):
+    @property
+    def default_samples(self) -> int:
+        """The requests that an evaluation needs where minSamples is absent."""
+        return DEFAULT_SAMPLES
+
+
+class Latency(GateMetric):
     """How long Triton takes for a request, from its arrival to its response; failed requests do not count."""
 
     percentile: Literal[50, 90, 95, 99] | None = None
-    """The percentile that is judged: Triton's own, over the last minute, of the slowest pod. Absent: the mean."""
+    """The percentile that is compared: Triton's own, over the last minute, of the slowest pod. Absent: the mean."""
     max: Annotated[
         Duration,
         Rule(
@@ -54,15 +66,25 @@ class Latency(Part):
     ]
     """The longest time, such as 50ms."""
 
+    @property
+    def gate_name(self) -> str:
+        """The name of a gate that has none of its own."""
+        return f"latency-p{self.percentile}" if self.percentile else "latency-mean"
 
-class Prometheus(Part):
+    @property
+    def default_samples(self) -> int:
+        """The requests that an evaluation needs where minSamples is absent."""
+        return DEFAULT_SAMPLES_P99 if self.percentile == 99 else DEFAULT_SAMPLES
+
+
+class Prometheus(GateMetric):
     """A number from a Prometheus of yours."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 "has(self.min) || has(self.max)",
-                message="a query without a bound judges nothing; set min, max or both",
+                message="a query without a bound passes always; set min, max or both",
             ),
             Rule(
                 f"!has(self.min) || !has(self.max) || !string(self.min).matches('{NUMBER_PATTERN}')"
@@ -95,17 +117,26 @@ class Prometheus(Part):
     timeout: Annotated[Duration, _at_least("timeout", "1s", "1m")] = "5s"
     """How long an answer may take."""
 
+    @property
+    def gate_name(self) -> str:
+        """The name of a gate that has none of its own."""
+        return "prometheus"
+
+
+METRICS: Final = ("success_rate", "latency", "prometheus", "parity")
+"""The fields of a gate of which exactly one is set."""
+_WIRE_METRICS: Final = tuple(map(to_camel, METRICS))
+_ONE_OF_THEM: Final = f"{', '.join(_WIRE_METRICS[:-1])} and {_WIRE_METRICS[-1]}"
+
 
 class Gate(Part):
-    """One thing that a revision must show: exactly one of successRate, latency, prometheus and parity."""
+    """One metric of a revision and its bound: exactly one of successRate, latency, prometheus and parity."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
-                "[has(self.successRate), has(self.latency), has(self.prometheus), has(self.parity)]"
-                ".filter(set, set).size() == 1",
-                message="a gate asks one thing: exactly one of successRate, latency, prometheus and parity;"
-                " make a gate of each",
+                f"[{', '.join(f'has(self.{field})' for field in _WIRE_METRICS)}].filter(set, set).size() == 1",
+                message=f"a gate has one metric: exactly one of {_ONE_OF_THEM}; make a gate of each",
             ),
             Rule(
                 "!has(self.prometheus) || !has(self.minSamples)",
@@ -121,7 +152,7 @@ class Gate(Part):
             ),
             Rule(
                 "!has(self.parity) || !has(self.failureLimit) || self.failureLimit == 0",
-                message="parity is judged once, so there is no failure to tolerate; remove failureLimit, or lower"
+                message="parity is evaluated once, so there is no failure to tolerate; remove failureLimit, or lower"
                 " parity.minAgreement",
                 path=".failureLimit",
             ),
@@ -129,7 +160,7 @@ class Gate(Part):
     )
 
     name: Annotated[str | None, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = None
-    """What status and events call it. Absent: after what it asks, such as success-rate or latency-p99."""
+    """Its name in status and events. Absent: that of its metric, such as success-rate or latency-p99."""
     success_rate: SuccessRate | None = None
     """The share of requests that Triton answered without an error."""
     latency: Latency | None = None
@@ -137,41 +168,31 @@ class Gate(Part):
     prometheus: Prometheus | None = None
     """A number from a Prometheus of yours."""
     parity: Parity | None = None
-    """Whether it answers as the stable revision does, on replayed requests; judged before its first share."""
+    """Whether it answers as the stable revision does, on replayed requests; evaluated before its first share."""
     interval: Annotated[Duration, _at_least("interval", "1s", "10m")] = "10s"
-    """The least time between two judgements."""
+    """The least time between two evaluations."""
     min_samples: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
-    """Requests without which nothing is judged: the time that is looked at grows until there are so many.
+    """Requests that an evaluation needs: the window grows until there are so many.
     Absent: 20, and 100 for percentile 99."""
     failure_limit: Annotated[int, Field(ge=0, le=100)] = 0
-    """How many judgements may go against the revision; with one more the gate fails."""
+    """How many evaluations may have a value outside the bound; with one more the gate fails."""
 
     @property
     def interval_seconds(self) -> float:
-        """The least time between two judgements, in seconds."""
+        """The least time between two evaluations, in seconds."""
         return duration_seconds(self.interval)
 
     @property
+    def metric(self) -> GateMetric:
+        """The metric that is set."""
+        found = (getattr(self, field) for field in METRICS)
+        return next(metric for metric in found if isinstance(metric, GateMetric))
+
+    @property
     def samples(self) -> int:
-        """Requests that a judgement needs; 0 where none are counted."""
-        if not self.counts_requests:
-            return 0
-        p99 = self.latency is not None and self.latency.percentile == 99
-        return self.min_samples or (DEFAULT_SAMPLES_P99 if p99 else DEFAULT_SAMPLES)
-
-    @property
-    def counts_requests(self) -> bool:
-        """Whether only requests to the revision bring it to a verdict."""
-        return self.prometheus is None and self.parity is None
-
-    @property
-    def kind(self) -> str:
-        """What it asks, as a name."""
-        if self.success_rate is not None:
-            return "success-rate"
-        if self.latency is not None:
-            return f"latency-p{self.latency.percentile}" if self.latency.percentile else "latency-mean"
-        return "prometheus" if self.prometheus is not None else "parity"
+        """Requests that an evaluation needs; 0 where the metric counts none."""
+        default = self.metric.default_samples
+        return (self.min_samples or default) if default else 0
 
 
 Gates = Annotated[
@@ -191,7 +212,7 @@ Gates = Annotated[
 
 
 class Verdict(StrEnum):
-    """What a gate says of a revision. Only Passed and Skipped let it go on."""
+    """The result of a gate. Only Passed and Skipped let the rollout go on."""
 
     PASSED = "Passed"
     FAILED = "Failed"
@@ -205,7 +226,7 @@ class Verdict(StrEnum):
 
 
 class GateStatus(Part):
-    """What a gate says, and the memory that its next judgement needs."""
+    """The result of a gate, and what its next evaluation needs."""
 
     name: str
     """The gate's name."""
@@ -213,17 +234,17 @@ class GateStatus(Part):
     """Passed, Failed, Inconclusive or Skipped. Passed lets the rollout go on, and so does Skipped: the stable revision
     has had no ready pod for progressDeadline, so that a parity gate has nothing to compare with."""
     value: str = ""
-    """What was measured at the last judgement."""
+    """The value of the last evaluation."""
     bound: str = ""
-    """What is asked."""
+    """The bound of the value."""
     samples: int | None = None
-    """The requests that the last judgement looked at."""
+    """The requests that the value is of."""
     failures: int = 0
-    """Judgements that went against the revision so far."""
-    judged: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
-    """When it was last judged; the next judgement looks at what came after."""
+    """Evaluations with a value outside the bound so far."""
+    evaluated_at: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
+    """When it was last evaluated; the next evaluation covers what came after."""
     message: Text = ""
-    """All of it in a sentence."""
+    """The result in a sentence."""
 
     @property
     def lets_pass(self) -> bool:
@@ -232,8 +253,8 @@ class GateStatus(Part):
 
     @classmethod
     def of(cls, gate: Gate) -> Self:
-        """What is told of a gate before anything was measured."""
-        return cls(name=gate.name or gate.kind)
+        """Return the status of a gate before its first evaluation."""
+        return cls(name=gate.name or gate.metric.gate_name)
 
 
 def named(gates: Iterable[Gate]) -> tuple[Gate, ...]:
@@ -242,9 +263,9 @@ def named(gates: Iterable[Gate]) -> tuple[Gate, ...]:
     taken = {gate.name for gate in gates if gate.name}
     out: list[Gate] = []
     for gate in gates:
-        name, number = gate.name or gate.kind, 2
+        name, number = gate.name or gate.metric.gate_name, 2
         while not gate.name and name in taken:
-            name, number = f"{gate.kind}-{number}", number + 1
+            name, number = f"{gate.metric.gate_name}-{number}", number + 1
         taken.add(name)
         out.append(gate.model_copy(update={"name": name}))
     return tuple(out)

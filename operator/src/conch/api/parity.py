@@ -1,6 +1,6 @@
 """Parity: a candidate must answer as the stable revision does, on requests that are replayed to both.
 
-A gate like the others (`conch.api.analysis`), but it needs no users: it is judged before the candidate's first share.
+A metric of gates (`conch.api.analysis`) that needs no users: it is evaluated before the candidate's first share.
 """
 
 from typing import Annotated, Literal
@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from conch.api._base import Part
 from conch.api.cel import Rule, rules
+from conch.api.gate_metric import GateMetric
 from conch.api.numbers import NUMBER_PATTERN, Number, Percent
 
 
@@ -48,7 +49,7 @@ class Compare(Part):
     """Write {}: the largest value along the last axis must stand in the same place. For classifiers."""
 
 
-class Parity(Part):
+class Parity(GateMetric):
     """The share of replayed requests to which candidate and stable revision answer alike."""
 
     min_agreement: Percent = "99%"
@@ -59,6 +60,11 @@ class Parity(Part):
     """The outputs that are compared. Empty: all that both answer."""
     requests: Annotated[int, Field(ge=1, le=1000)] = 20
     """How many different requests are made where predictor.warmup holds none; those that it holds are all sent."""
+
+    @property
+    def gate_name(self) -> str:
+        """The name of a gate that has none of its own."""
+        return "parity"
 
     @property
     def way(self) -> Literal["tolerance", "cosine", "argmax"]:

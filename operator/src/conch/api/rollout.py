@@ -1,4 +1,4 @@
-"""How a change of the predictor reaches users: by which steps, judged by what, and what a failure does."""
+"""How a change of the predictor reaches users: its steps, its gates, and what a failure does."""
 
 from typing import Annotated, Final, Literal
 
@@ -86,28 +86,26 @@ class Rollout(Part):
             Rule(
                 "!has(self.analysis) || !has(self.strategy) || self.strategy != 'Recreate'"
                 " || !self.analysis.exists(gate, has(gate.parity))",
-                message="Recreate ends the old pods before the new ones start, so there is nobody to compare with;"
-                " remove the parity gate, or set strategy to Progressive",
+                message="Recreate ends the old pods before the new ones start, so there is no stable revision to"
+                " compare with; remove the parity gate, or set strategy to Progressive",
                 path=".analysis",
             ),
             Rule(
                 "!has(self.analysis) || !has(self.whenShort) || self.whenShort != 'Recreate'"
                 " || !self.analysis.exists(gate, has(gate.parity))",
-                message="where GPUs are short, whenShort: Recreate ends the old pods first, and then there is nobody to"
-                " compare with; remove the parity gate, or set whenShort to Hold",
+                message="where GPUs are short, whenShort: Recreate ends the old pods first, so there is no stable"
+                " revision to compare with; remove the parity gate, or set whenShort to Hold",
                 path=".analysis",
             ),
             Rule(
                 "!has(self.steps) || has(self.analysis) || !self.steps.exists(s, has(s.analysis))",
-                message="a step is an analysis, and there is nothing to judge by; add gates to rollout.analysis, or"
-                " remove the step",
+                message="an analysis step needs gates; add gates to rollout.analysis, or remove the step",
                 path=".steps",
             ),
             Rule(
                 "!has(self.steps) || !self.steps.exists(s, has(s.analysis))"
                 " || (has(self.steps[0].weight) && self.steps[0].weight > 0)",
-                message="a candidate without requests has nothing to be judged by; with an analysis among them, begin"
-                " the steps with a weight above 0",
+                message="an analysis needs requests to the candidate; begin the steps with a weight above 0",
                 path=".steps",
             ),
         )
@@ -123,8 +121,8 @@ class Rollout(Part):
     steps: Annotated[tuple[Step, ...], Field(max_length=32)] = ()
     """By which shares the new revision takes over; all of it follows the last one. Empty: all at once."""
     analysis: Gates = ()
-    """What the new revision must show. From its first request on, a gate that fails ends the rollout; parity is
-    judged before it."""
+    """The gates that the new revision has to pass. From its first request on, a gate that fails ends the rollout;
+    parity is evaluated before it."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
     """What happens to a revision that fails: Rollback sends all requests to the old one and ends the new one;
     Pause keeps the weights until a user promotes or aborts; while no pod of the new one is ready, the old one gets its

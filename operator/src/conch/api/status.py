@@ -251,7 +251,7 @@ class Status(_Track):
 
 
 # Times that decisions depend on. A rollout that began at no time is none, unless it has failed: that is remembered.
-_TIMES: Final = ("since", "started", "judged", "unavailable_since", "stable_unavailable_since")
+_TIMES: Final = ("since", "started", "evaluated_at", "unavailable_since", "stable_unavailable_since")
 _WIRE_TIMES: Final = frozenset(to_camel(field) for field in _TIMES)
 _PartOfStatus = TypeVar("_PartOfStatus", bound=Part)
 

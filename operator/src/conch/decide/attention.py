@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus, Room
 from conch.api.times import parse_time
-from conch.decide.gates import questions
+from conch.decide.gates import build_queries
 from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.sleep import asleep
 from conch.decide.trouble import is_starting
@@ -75,7 +75,7 @@ def _of_candidate(world: World) -> ToMeasure:
         "revision": memory.revision,
         "stable": service.status.stable or "",
     }
-    asked = {(memory.revision, gate): question for gate, question in questions(gates, filled).items()}
+    asked = {(memory.revision, gate): question for gate, question in build_queries(gates, filled).items()}
     return ToMeasure({memory.revision: service.model_name}, asked)
 
 

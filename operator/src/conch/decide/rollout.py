@@ -11,11 +11,16 @@ from conch.api.analysis import GateStatus, named
 from conch.api.times import parse_time
 from conch.decide.attention import age, next_look
 from conch.decide.budget import each_of
-from conch.decide.gates import judge_all
+from conch.decide.gates import (
+    UnreadyStable,
+    evaluate_all,
+    evaluate_parity,
+    find_parity_wait,
+    is_parity_pending,
+)
 from conch.decide.history import forgotten, number_of
 from conch.decide.living import Change, Living, ceiling_of, drains, floor_of, living_of
 from conch.decide.naming import revision_name
-from conch.decide.parity import SilentStable, compares, parity_status, parity_waits
 from conch.decide.request import Request
 from conch.decide.room import awaits, entered, judged
 from conch.decide.sleep import may_rest
@@ -150,7 +155,7 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
     memory = follow_stable(
         memory, world.now, is_silent=_is_silence_awaited(change, memory), is_back=_is_stable_ready(change)
     )
-    gates, parity = _judge(change, memory), service.spec.rollout.parity
+    gates, parity = _evaluate_gates(change, memory), service.spec.rollout.parity
     facts = Facts(
         now=world.now,
         ready=world.ready(wanted),
@@ -164,7 +169,7 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Trouble | None) -> Ro
         down=trouble(world, wanted) or find_unlisted_pod(world, wanted),
         unavailable=not_answering(world, wanted),
         broken=warmup_failed(world, wanted) or (crash_loop(world, wanted) if memory.weight else None),
-        warm=warmup_waits(world, wanted) or _find_parity_wait(world, wanted, parity_waits(parity, gates)),
+        warm=warmup_waits(world, wanted) or _find_parity_wait(world, wanted, find_parity_wait(parity, gates)),
         stable_lacks=_lacks(world, stable, capacity),
         gates=gates,
         once=(parity.name or "") if parity else "",
@@ -195,32 +200,33 @@ def _lacks(world: World, stable: str, capacity: int) -> int:
     return max(0, min(capacity, world.replicas(stable)) - ready) if ready else 0
 
 
-def _judge(change: Change, memory: RolloutStatus) -> tuple[GateStatus, ...]:
-    """Ask the gates; of a candidate without requests only parity has something to say."""
+def _evaluate_gates(change: Change, memory: RolloutStatus) -> tuple[GateStatus, ...]:
+    """Evaluate the gates; of a candidate without requests parity alone."""
     if memory.state == RolloutState.FAILED:
         return ()
     world, since = change.world, parse_time(memory.since)
-    gates, silent = named(change.service.spec.rollout.analysis), _find_silent_stable(change, memory)
+    gates, unready = named(change.service.spec.rollout.analysis), _find_unready_stable(change, memory)
     report = world.parities.get(change.wanted)
-    compared = [parity_status(gate, report, memory, world.now, silent) for gate in gates if gate.parity]
-    asked = [gate for gate in gates if memory.weight and not gate.parity]
-    judged = judge_all(asked, world.measured.get(change.wanted, Measured()), memory.gates, world.now, since)
-    return (*compared, *(judgement.status for judgement in judged))
+    compared = [evaluate_parity(gate, report, memory, world.now, unready) for gate in gates if gate.parity]
+    others = [gate for gate in gates if memory.weight and not gate.parity]
+    measured = world.measured.get(change.wanted, Measured())
+    evaluations = evaluate_all(others, measured, memory.gates, world.now, since)
+    return (*compared, *(evaluation.status for evaluation in evaluations))
 
 
-def _find_silent_stable(change: Change, memory: RolloutStatus) -> SilentStable | None:
+def _find_unready_stable(change: Change, memory: RolloutStatus) -> UnreadyStable | None:
     """Return why the stable revision has no ready pod; None: it has one."""
     world, stable = change.world, change.stable
     if world.ready(stable):
         return None
     why = trouble(world, stable) or not_answering(world, stable)
-    return SilentStable(why.message, is_silence_late(memory, change.service.spec.rollout, world.now))
+    return UnreadyStable(why.message, is_silence_late(memory, change.service.spec.rollout, world.now))
 
 
 def _is_silence_awaited(change: Change, memory: RolloutStatus) -> bool:
     """Whether the parity gate has yet to compare with a stable revision that has no ready pod."""
     is_told = change.wanted in change.world.parities
-    return compares(change.service, memory) and not is_told and not _is_stable_ready(change)
+    return is_parity_pending(change.service, memory) and not is_told and not _is_stable_ready(change)
 
 
 def _is_stable_ready(change: Change) -> bool:
@@ -269,7 +275,7 @@ def _warms_up(change: Change, memory: RolloutStatus | None, needed: int) -> bool
 def _compared(change: Change, memory: RolloutStatus | None, needed: int) -> str | None:
     """The stable revision, while its answers are to be compared with those of a candidate that is warm."""
     world = change.world
-    if memory is None or memory.state == RolloutState.FAILED or not compares(change.service, memory):
+    if memory is None or memory.state == RolloutState.FAILED or not is_parity_pending(change.service, memory):
         return None
     up = world.ready(change.wanted) >= needed and world.ready(change.stable) > 0
     return change.stable if up and warmup_waits(world, change.wanted) is None else None

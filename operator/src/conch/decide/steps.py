@@ -14,7 +14,7 @@ from typing import Final
 from conch.api import Rollout, RolloutState, RolloutStatus, Room, StepInForce
 from conch.api.analysis import GateStatus, Verdict, named
 from conch.api.times import format_time, parse_time
-from conch.decide.parity import COMPARING, overruled
+from conch.decide.gates import COMPARING, override
 from conch.decide.request import PAUSED_BY_HAND, Request
 from conch.decide.waits import ON_FAILURE, get_step, is_late, resumed
 from conch.decide.warm import JOB_REFUSED
@@ -39,7 +39,7 @@ class Facts:
     broken: Trouble | None = None  # why it must not go on, whatever the step
     warm: Trouble | None = None  # what must be over before its first request: its warm-up, the parity gate
     gates: tuple[GateStatus, ...] = ()  # what they say; before the candidate's first request only parity
-    once: str = ""  # the gate among them that is judged once for all steps
+    once: str = ""  # the gate among them that is evaluated once for all steps
     stable_lacks: int = 0  # pods that the stable revision lacks
     room: Trouble | None = None  # why the candidate's pods may not start beside the stable's yet
     request: Request | None = None
@@ -218,8 +218,8 @@ def _analysis(memory: RolloutStatus, step: StepInForce, facts: Facts) -> Trouble
         return Trouble("Analysis", f"Step {memory.step} is an analysis until {format_time(over)}.")
     silent = next((gate for gate in facts.gates if not gate.lets_pass), None)
     if silent is not None:
-        return Trouble("Inconclusive", f"Gate {silent.name} cannot tell yet: {silent.message}")
-    return None if facts.gates else Trouble("Inconclusive", "No gate has looked yet.")
+        return Trouble("Inconclusive", f"Gate {silent.name} is inconclusive: {silent.message}")
+    return None if facts.gates else Trouble("Inconclusive", "No gate has been evaluated yet.")
 
 
 def _gate_failed(gates: tuple[GateStatus, ...]) -> Trouble | None:
@@ -310,7 +310,7 @@ def _past(memory: RolloutStatus, facts: Facts) -> tuple[GateStatus, ...]:
     step = get_step(memory)
     holds = memory.reason == ON_FAILURE or step is None or step.pause is None
     lasting = (gate for gate in facts.gates if gate.name == facts.once)
-    return tuple(overruled(gate, facts.now) if holds else gate for gate in lasting)
+    return tuple(override(gate, facts.now) if holds else gate for gate in lasting)
 
 
 def _waiting(memory: RolloutStatus, why: Trouble, state: RolloutState) -> RolloutStatus:

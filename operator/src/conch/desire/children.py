@@ -9,7 +9,7 @@ from conch.api import InferenceService
 from conch.api.kinds import DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.decide import Decision, Decisions, Living
-from conch.decide.parity import stable_model
+from conch.decide.gates import stable_model
 from conch.desire.defaults import PodDefaults
 from conch.desire.parity import parity_job, parity_job_name
 from conch.desire.revision import asked_for, config_map, controller_revision, new_revision, served

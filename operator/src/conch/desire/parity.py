@@ -1,6 +1,6 @@
 """The parity Job of a candidate: the warm-up's requests to the stable revision and to it, and the answers compared.
 
-Its result is its pod's termination message (`conch.observe.parity` reads it, `conch.decide.parity` judges it).
+Its result is its pod's termination message (`conch.observe.parity` reads it, `conch.decide.gates` evaluates it).
 Its pod belongs to the service, but no Service and no disruption budget of serving pods selects it: as the warm-up's,
 it is named otherwise (LABEL_NAME), and LABEL_PARITY tells whose it is.
 """

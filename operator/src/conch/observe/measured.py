@@ -1,6 +1,6 @@
 """What was measured of revisions: how many requests, how they went, and what Prometheus answered. Values only.
 
-Counters arrive as totals that never fall; what a gate judges is the difference between two moments.
+Counters arrive as totals that never fall; a gate evaluates the difference between two moments.
 Times are seconds since the epoch, latencies microseconds, as Triton counts them.
 """
 

@@ -1,0 +1,17 @@
+"""What the metrics of gates have in common."""
+
+from conch.api._base import Part
+
+
+class GateMetric(Part):
+    """What a gate measures of a candidate, and the bound of it: one field of a gate."""
+
+    @property
+    def gate_name(self) -> str:
+        """The name of a gate that has none of its own."""
+        raise NotImplementedError
+
+    @property
+    def default_samples(self) -> int:
+        """The requests that an evaluation needs where minSamples is absent; 0: it counts no requests."""
+        return 0

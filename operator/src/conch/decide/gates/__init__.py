@@ -1,0 +1,33 @@
+"""The gates of a rollout: what is measured of a candidate, and the verdict on it. One file for each metric of the spec.
+
+To add a metric: a `GateMetric` in `conch.api.analysis`, a `Metric` here, and its row in `registry.METRICS`.
+"""
+
+from conch.decide.gates.evaluation import Evaluation, bound_of, evaluate, evaluate_all
+from conch.decide.gates.parity import (
+    COMPARING,
+    UnreadyStable,
+    evaluate_parity,
+    find_parity_wait,
+    is_parity_pending,
+    override,
+    stable_model,
+)
+from conch.decide.gates.prometheus import build_queries
+from conch.decide.gates.registry import METRICS
+
+__all__ = [
+    "COMPARING",
+    "METRICS",
+    "Evaluation",
+    "UnreadyStable",
+    "bound_of",
+    "build_queries",
+    "evaluate",
+    "evaluate_all",
+    "evaluate_parity",
+    "find_parity_wait",
+    "is_parity_pending",
+    "override",
+    "stable_model",
+]

@@ -1,0 +1,29 @@
+"""The metrics of gates: the class that evaluates each field of the spec."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from conch.api.analysis import Gate, Latency, Prometheus, SuccessRate
+from conch.api.gate_metric import GateMetric
+from conch.api.parity import Parity
+from conch.decide.gates.latency import LatencyMetric
+from conch.decide.gates.metric import Metric
+from conch.decide.gates.parity import ParityMetric
+from conch.decide.gates.prometheus import PrometheusMetric
+from conch.decide.gates.success_rate import SuccessRateMetric
+
+METRICS: Final[Mapping[type[GateMetric], type[Metric[Any]]]] = {
+    SuccessRate: SuccessRateMetric,
+    Latency: LatencyMetric,
+    Prometheus: PrometheusMetric,
+    Parity: ParityMetric,
+}
+
+
+def metric_of(gate: Gate) -> Metric[Any]:
+    """Return the metric of a gate.
+
+    Raises:
+        KeyError: its spec has a metric without a row in `METRICS`.
+    """
+    return METRICS[type(gate.metric)](gate, gate.metric)
