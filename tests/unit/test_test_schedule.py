@@ -101,7 +101,7 @@ def test_workers_share_what_is_made_once_and_stories_that_run_alone_come_after_t
 
     _, notes = run(tmp_path)
     begun = [note.split()[1] for note in notes if note.startswith("begin ")]
-    assert begun[1:3] == ["beside-0", "beside-1"], "the slowest ones come first the next time"
+    assert set(begun[1:3]) == {"beside-0", "beside-1"}, "the slowest ones come first the next time"
     assert begun[-2:] == ["alone", "last"], "without workers too"
 
 
