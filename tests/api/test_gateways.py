@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE, Kind
-from conch.decide.attention import ASK_LIMIT
+from conch.decide.requeue import ASK_LIMIT
 from conch_contract import names
 from tests.api.operator import Operator, condition, isvc, settled
 from tests.cluster import Cluster, binaries

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from conch.api.kinds import CONFIG_MAP
-from conch.ending import StartAgainError
 from conch.events.informer import Cache, Informer
+from conch.shutdown import StartAgainError
 from conch.write import Server
 from conch.write.lists import Listing, each, pages
 from tests.cluster import Cluster

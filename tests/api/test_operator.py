@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from conch.api.kinds import DEPLOYMENT, EVENT, INFERENCE_SERVICE, JOB, POD, SERVICE, Ref
-from conch.ending import END_SECONDS
+from conch.shutdown import END_SECONDS
 from conch_contract import names
 from tests.api.operator import (
     Audit,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conch.cli.loading.driver import CLIENT
+from conch.cli.loadtest.driver import CLIENT
 from conch_contract import names
 from tests.e2e.conftest import manifest
 from tests.support import conch

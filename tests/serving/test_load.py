@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from conch.api import Warmup
-from conch.cli.loading.client import Lanes, Target
-from conch.cli.loading.course import prepared
-from conch.cli.loading.driver import IN_FLIGHT, Driver
-from conch.cli.loading.schedule import Schedule
-from conch.cli.loading.tensors import Request, written
-from conch.cli.loading.wish import Protocol
+from conch.cli.loadtest.client import Lanes, Target
+from conch.cli.loadtest.driver import IN_FLIGHT, Driver
+from conch.cli.loadtest.options import Protocol
+from conch.cli.loadtest.runner import prepared
+from conch.cli.loadtest.schedule import Schedule
+from conch.cli.loadtest.tensors import Request, written
 from conch.cli.options import Refused
 from conch_contract import ModelSource
 from tests.serving.pod import Pod

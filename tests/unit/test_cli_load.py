@@ -17,23 +17,23 @@ from rich.console import Console
 
 from conch.api import InferenceService, Warmup
 from conch.cli.cluster import Cluster
-from conch.cli.loading import driver, extras, plot, schedule, tally, telling
-from conch.cli.loading.course import served
-from conch.cli.loading.driver import CLIENT, IN_FLIGHT, Driver
-from conch.cli.loading.forward import ready_pods
-from conch.cli.loading.replicas import replicas
-from conch.cli.loading.schedule import Schedule
-from conch.cli.loading.tally import Outcome, Seen, series, summary
-from conch.cli.loading.tensors import from_config_map, remedy, synthesised, written
-from conch.cli.loading.way import Way, named, open_way, own
-from conch.cli.loading.wish import Wish
+from conch.cli.loadtest import driver, extras, plot, reporter, results, schedule
+from conch.cli.loadtest.driver import CLIENT, IN_FLIGHT, Driver
+from conch.cli.loadtest.endpoint import Way, named, open_way, own
+from conch.cli.loadtest.forward import ready_pods
+from conch.cli.loadtest.options import Wish
+from conch.cli.loadtest.replicas import replicas
+from conch.cli.loadtest.results import Outcome, Seen, series, summary
+from conch.cli.loadtest.runner import served
+from conch.cli.loadtest.schedule import Schedule
+from conch.cli.loadtest.tensors import from_config_map, remedy, synthesised, written
 from conch.cli.main import cli
 from conch.cli.options import Refused
 from conch.cli.printing import plain
 from tests.unit.simulation import manifest
 
 
-@pytest.mark.parametrize("module", [schedule, tally, driver, telling])
+@pytest.mark.parametrize("module", [schedule, results, driver, reporter])
 def test_the_examples_in_the_docstrings(module: Any) -> None:
     done = doctest.testmod(module)
     assert done.attempted
@@ -129,7 +129,7 @@ def figures(**more: Any) -> dict[str, Any]:
 
 
 def test_a_person_reads_what_was_not_answered_and_why() -> None:
-    assert plain(telling.summary_text(figures())).splitlines() == [
+    assert plain(reporter.summary_text(figures())).splitlines() == [
         "",
         "5 asked in 2.6 s: 3 answered (1.1/s), 1 failed, 1 late",
         "Latency from when a request was due: p50 30.0ms, p90 1200ms, p99 1200ms, max 1200ms",
@@ -143,21 +143,21 @@ def test_a_person_reads_what_was_not_answered_and_why() -> None:
         "1      2.6s    2.6s   as many requests as --concurrency allows were in flight",
         f"Late requests were not sent: they could not be started within 1 s of when they were due; {AT_ITS_LIMIT}.",
     ]
-    told = plain(telling.summary_text(figures(interrupted=True, forwardLost="error: lost", plot="run.svg")))
+    told = plain(reporter.summary_text(figures(interrupted=True, forwardLost="error: lost", plot="run.svg")))
     assert "Ended early: 2 a second were to be asked for 2s" in told
     assert "The port-forward was lost (error: lost)" in told
     assert "Picture: run.svg" in told
     behind = figures(lateBecause=[{"message": CLIENT, "count": 9, "first": 1.0, "last": 2.0}])
-    assert "lower --rate" in plain(telling.summary_text(behind))
+    assert "lower --rate" in plain(reporter.summary_text(behind))
     slow = {**figures(), **summary([Outcome(0.0, 0.4, 0.3)], [], 1.0)}
-    assert "These latencies are this client's rather than the service's" in plain(telling.summary_text(slow))
+    assert "These latencies are this client's rather than the service's" in plain(reporter.summary_text(slow))
 
 
 @pytest.mark.parametrize(("terminal", "words"), [(False, "   5s  10 asked, 3 answered (0.6/s)"), (True, "DESIRED")])
 def test_what_goes_on_is_a_table_on_a_terminal_and_lines_elsewhere(terminal: bool, words: str) -> None:
     console = Console(force_terminal=terminal, width=120, record=True)
-    with telling.Telling(console) as said:
-        said.tell(tally.row(5, 10, OUTCOMES, None), 4)
+    with reporter.Telling(console) as said:
+        said.tell(results.row(5, 10, OUTCOMES, None), 4)
     assert words in console.export_text()
 
 

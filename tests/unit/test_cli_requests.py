@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conch.api import InferenceService
-from conch.cli.asking import Ask, abort, pause, promote, resume, retry
+from conch.cli.actions import Ask, abort, pause, promote, resume, retry
 from conch.cli.options import Refused
 from conch.cli.printing import plain
 from conch.cli.status import status_text, status_value

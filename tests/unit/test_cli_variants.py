@@ -7,7 +7,7 @@ import pytest
 
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE, Ref
-from conch.cli.asking import abort, pause, promote, resume, retry
+from conch.cli.actions import abort, pause, promote, resume, retry
 from conch.cli.offline import Installed, foresee
 from conch.cli.options import Refused
 from conch.cli.plan import plan_text, plan_value

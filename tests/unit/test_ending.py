@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from conch.ending import finish
+from conch.shutdown import finish
 
 
 async def test_work_that_has_begun_is_finished_by_a_caller_that_is_cancelled() -> None:

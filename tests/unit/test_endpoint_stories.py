@@ -9,7 +9,7 @@ import pytest
 from conch.api.kinds import DEPLOYMENT, ENDPOINT_SLICE, INFERENCE_SERVICE, POD, SERVICE, Ref
 from conch.api.names import LABEL_SERVICE_NAME
 from conch.decide import decide
-from conch.observe.trim import trim
+from conch.observe.cache_fields import trim
 from conch_contract import names
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
 from tests.unit.test_keda_stories import awake, scale, sleeping

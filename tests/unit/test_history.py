@@ -15,7 +15,7 @@ from conch.api.names import (
     ANNOTATION_OBJECT_VERSIONS,
     ANNOTATION_WARMUP_DIGEST,
 )
-from conch.observe.trim import author_of, trim
+from conch.observe.cache_fields import author_of, trim
 from conch.plan import Apply
 from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, names, object_versions
 from tests.unit.simulation import KEY, Cluster, manifest

@@ -15,8 +15,8 @@ from conch.decide.naming import revision_name
 from conch.desire import PodDefaults, new_revision
 from conch.desire.parity import in_contract, parity_job
 from conch.observe import Revision
+from conch.observe.cache_fields import trim
 from conch.observe.parity import parities
-from conch.observe.trim import trim
 from conch_contract import Disagreement, Parity, ParityReport, names
 from tests.unit.simulation import manifest
 

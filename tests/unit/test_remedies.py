@@ -6,7 +6,7 @@ import doctest
 
 import pytest
 
-from conch.cli.loading.driver import words
+from conch.cli.loadtest.driver import words
 from conch_contract import remedies
 from conch_contract.remedies import explain, find_remedy
 

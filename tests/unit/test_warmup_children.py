@@ -13,7 +13,7 @@ from conch.decide.naming import revision_name
 from conch.desire import PodDefaults, new_revision
 from conch.desire.warmup import warmup_job
 from conch.observe import Revision
-from conch.observe.trim import trim
+from conch.observe.cache_fields import trim
 from conch.observe.warmup import report_of, warmups
 from conch_contract import ModelManifest, Warmup, WarmupReport, WarmupRequest, names
 from tests.unit.simulation import manifest

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from prometheus_client import REGISTRY
 
-from conch import ending, logs
+from conch import logs, shutdown
 from conch.api.child_kinds import watched_kinds
 from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, LEASE, kind_of
 from conch.blocking import blocking_reported
@@ -23,7 +23,6 @@ from conch.claims import Claims
 from conch.clock import SteadyClock
 from conch.contests import Contests
 from conch.desire import PodDefaults
-from conch.ending import end_by_signal
 from conch.events.intake import Intake
 from conch.nesting import allow_deep_objects
 from conch.observe import Gateways, Store
@@ -32,6 +31,7 @@ from conch.preflight import check_permissions
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
+from conch.shutdown import end_by_signal
 from conch.signals import Agents, Capacities, Gauges, Installations, Warnings
 from conch.signals.reader import Reader
 from conch.telemetry import Health, Phases, Tasks, serve
@@ -175,4 +175,4 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"conch: {error}")
     logs.configure(settings.log_format, settings.log_level)
-    ending.run("conch", run(settings), CallError)
+    shutdown.run("conch", run(settings), CallError)

@@ -31,12 +31,12 @@ from conch.decide import (
     to_measure,
 )
 from conch.desire import PodDefaults, desire
-from conch.ending import END_SECONDS, finish
 from conch.observe import Gateways, Store, Unreadable, observe
 from conch.observe.compare import fingerprint
 from conch.observe.fields import mapping
 from conch.observe.managers import find_managers
 from conch.plan import LASTING, Action, Apply, Change, Refusal, Step, plan, unwritten
+from conch.shutdown import END_SECONDS, finish
 from conch.signals import Agents, Capacities, Gauges, Warnings
 from conch.write import CallError, EventWriter, Writer
 

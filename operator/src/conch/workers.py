@@ -6,9 +6,9 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from conch.api.kinds import ServiceKey
-from conch.ending import END_SECONDS, finish
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
+from conch.shutdown import END_SECONDS, finish
 from conch.write import CallError
 
 _results = Counter("conch_reconciles", "Reconciles, by result.", ["result"])

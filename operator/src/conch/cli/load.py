@@ -8,10 +8,10 @@ import click
 from rich.console import Console
 
 from conch.cli.cluster import Cluster, ask
-from conch.cli.loading import extras
-from conch.cli.loading.schedule import schedule, seconds
-from conch.cli.loading.telling import Telling, summary_text
-from conch.cli.loading.wish import Wish
+from conch.cli.loadtest import extras
+from conch.cli.loadtest.options import Wish
+from conch.cli.loadtest.reporter import Telling, summary_text
+from conch.cli.loadtest.schedule import schedule, seconds
 from conch.cli.options import Access, Refused, access, service_argument
 from conch.cli.printing import show
 from conch.cli.track import variant_option
@@ -83,7 +83,7 @@ def load(access: Access, rate: str, duration: str, **said: Any) -> None:
     """
     wish = Wish(rate=rate, duration=duration, schedule=schedule(rate, duration), **said)
     _prepare(wish)
-    from conch.cli.loading.course import course  # noqa: PLC0415  what it stands on is looked for just before
+    from conch.cli.loadtest.runner import course  # noqa: PLC0415  what it stands on is looked for just before
 
     telling = Telling(Console(highlight=False, stderr=access.output != "text"))
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 from conch.api import Room, StepInForce
 from conch.api.kinds import ServiceKey
 from conch.api.metrics import MetricsApi
-from conch.cli.asking import step_words
+from conch.cli.actions import step_words
 from conch.cli.options import Refused
 from conch.cli.track import requests_of
 from conch.decide import Decision, asks_for_room, decide, tell
-from conch.decide.living import floor_of
+from conch.decide.replicas import floor_of
 from conch.decide.steps import get_steps, going
 from conch.desire import PodDefaults, desire
 from conch.observe import Store, Unreadable, World, observe

@@ -11,11 +11,11 @@ from conch.cli.cluster import MANAGER, Cluster, ask
 from conch.cli.history import Entry, entries, find
 from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import show
-from conch.cli.saying import variant_words
 from conch.cli.track import chosen, noun, subject, variant_option, where
+from conch.cli.variant_patch import variant_words
 from conch.decide.naming import NOT_OF_PODS
 from conch.observe import Revision
-from conch.observe.trim import author_of
+from conch.observe.cache_fields import author_of
 from conch.write import CallError
 
 _TRIES: Final = 10  # against an operator that writes the status meanwhile

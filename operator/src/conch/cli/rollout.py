@@ -12,8 +12,8 @@ import click
 
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE
-from conch.cli import asking
-from conch.cli.asking import Ask
+from conch.cli import actions
+from conch.cli.actions import Ask
 from conch.cli.cluster import MANAGER, Cluster, ask
 from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import show
@@ -54,7 +54,7 @@ def _carry_out(access: Access, name: str, variant: str | None, judge: Callable[[
 @access
 def promote(access: Access, service: str, variant: str | None, *, full: bool) -> None:
     """Pass the step that SERVICE is at."""
-    _carry_out(access, service, variant, lambda seen: asking.promote(seen, time.time(), full=full))
+    _carry_out(access, service, variant, lambda seen: actions.promote(seen, time.time(), full=full))
 
 
 @click.command()
@@ -63,7 +63,7 @@ def promote(access: Access, service: str, variant: str | None, *, full: bool) ->
 @access
 def pause(access: Access, service: str, variant: str | None) -> None:
     """Hold SERVICE at its step."""
-    _carry_out(access, service, variant, lambda seen: asking.pause(seen, time.time()))
+    _carry_out(access, service, variant, lambda seen: actions.pause(seen, time.time()))
 
 
 @click.command()
@@ -72,7 +72,7 @@ def pause(access: Access, service: str, variant: str | None) -> None:
 @access
 def resume(access: Access, service: str, variant: str | None) -> None:
     """Go on after a pause."""
-    _carry_out(access, service, variant, asking.resume)
+    _carry_out(access, service, variant, actions.resume)
 
 
 @click.command()
@@ -84,7 +84,7 @@ def abort(access: Access, service: str, variant: str | None) -> None:
 
     All requests go back to the stable revision.
     """
-    _carry_out(access, service, variant, lambda seen: asking.abort(seen, time.time()))
+    _carry_out(access, service, variant, lambda seen: actions.abort(seen, time.time()))
 
 
 @click.command()
@@ -93,7 +93,7 @@ def abort(access: Access, service: str, variant: str | None) -> None:
 @access
 def retry(access: Access, service: str, variant: str | None) -> None:
     """Try once more what failed."""
-    _carry_out(access, service, variant, lambda seen: asking.retry(seen, time.time()))
+    _carry_out(access, service, variant, lambda seen: actions.retry(seen, time.time()))
 
 
 COMMANDS: Final = (promote, pause, resume, abort, retry)

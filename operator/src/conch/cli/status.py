@@ -9,7 +9,7 @@ import click
 from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutStatus, Variant
 from conch.api.status import NOT_OBSERVED
 from conch.api.times import parse_time
-from conch.cli.asking import PAUSED_BY_HAND, step_words
+from conch.cli.actions import PAUSED_BY_HAND, step_words
 from conch.cli.cluster import Cluster, ask
 from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import Table, Text, age, short, show

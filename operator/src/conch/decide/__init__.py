@@ -3,10 +3,10 @@
 May not enter: manifests (that is `desire`), clocks, calls.
 """
 
-from conch.decide.attention import ToMeasure, find_stuck_objects, pods_to_ask, to_measure
 from conch.decide.events import Event, events
-from conch.decide.living import Living
 from conch.decide.naming import revision_name
+from conch.decide.replicas import Living
+from conch.decide.requeue import ToMeasure, find_stuck_objects, pods_to_ask, to_measure
 from conch.decide.rollout import Decision, asks_for_room
 from conch.decide.service import Decisions, decide
 from conch.decide.status import stalled, tell, tell_unreadable

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Final
 
 from conch.api import ConditionType, RolloutStatus
-from conch.decide.living import floor_of
+from conch.decide.diagnosis import find_changed_content, find_unlisted_pod, trouble
+from conch.decide.replicas import floor_of
 from conch.decide.revisions import find_failing_requests, phase_of
 from conch.decide.rollout import Decision
+from conch.decide.scale_to_zero import NOT_YET, asleep, wakes_up
 from conch.decide.scaling import autoscaling
-from conch.decide.sleep import NOT_YET, asleep, wakes_up
-from conch.decide.trouble import find_changed_content, find_unlisted_pod, trouble
 from conch.decide.verdict import Truth, Unwritten, Verdict
 from conch.decide.waits import GPU_SHORT
 from conch.decide.warm import find_refused_job, warmup_failed

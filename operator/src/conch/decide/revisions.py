@@ -4,10 +4,10 @@ from typing import Final
 
 from conch.api import InferenceService, ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus, Status
 from conch.api.times import format_time
-from conch.decide.living import Living, ceiling_of
+from conch.decide.diagnosis import trouble
+from conch.decide.replicas import Living, ceiling_of
 from conch.decide.rollout import Decision
-from conch.decide.sleep import asleep
-from conch.decide.trouble import trouble
+from conch.decide.scale_to_zero import asleep
 from conch.decide.warm import warmed
 from conch.observe import World
 from conch.traffic import has_session_affinity

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from conch.api import ConditionType, RolloutState, RolloutStatus
 from conch.api.analysis import GateStatus, named
 from conch.api.times import parse_time
-from conch.decide.attention import age, next_look
+from conch.decide.admission import awaits, entered, judged
 from conch.decide.budget import each_of
+from conch.decide.diagnosis import crash_loop, find_unlisted_pod, not_answering, trouble
 from conch.decide.gates import (
     UnreadyStable,
     evaluate_all,
@@ -19,13 +20,12 @@ from conch.decide.gates import (
     is_parity_pending,
 )
 from conch.decide.history import forgotten, number_of
-from conch.decide.living import Change, Living, ceiling_of, drains, floor_of, living_of
 from conch.decide.naming import revision_name
+from conch.decide.replicas import Change, Living, ceiling_of, drains, floor_of, living_of
 from conch.decide.request import Request
-from conch.decide.room import awaits, entered, judged
-from conch.decide.sleep import may_rest
+from conch.decide.requeue import age, next_look
+from conch.decide.scale_to_zero import may_rest
 from conch.decide.steps import LAST, Facts, advance, again, begin
-from conch.decide.trouble import crash_loop, find_unlisted_pod, not_answering, trouble
 from conch.decide.waits import follow_stable, get_step, is_silence_late
 from conch.decide.warm import asks_for_warmup, find_refused_job, warmed, warmup_failed, warmup_waits
 from conch.observe import Trouble, World

@@ -9,10 +9,10 @@ from typing import Final
 
 from conch.api import duration_seconds
 from conch.api._base import is_duration
+from conch.decide.admission import with_promises
 from conch.decide.mirror import MISSING, arrival, no_copies, shadows
 from conch.decide.rollout import Decision, decide_one
-from conch.decide.room import with_promises
-from conch.decide.sleep import may_rest
+from conch.decide.scale_to_zero import may_rest
 from conch.observe import Trouble, World
 from conch.traffic import Way, no_mirror, route_wait, still_reached
 

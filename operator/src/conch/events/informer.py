@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 import structlog
 from prometheus_client import Counter
 
-from conch.ending import StartAgainError
+from conch.shutdown import StartAgainError
 from conch.write import CallError, Server
 from conch.write.lists import EXPIRED, Listing, pages, watch
 

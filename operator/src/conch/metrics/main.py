@@ -8,10 +8,9 @@ from typing import Final
 
 import structlog
 
-from conch import ending, logs
+from conch import logs, shutdown
 from conch.api.kinds import CONFIG_MAP, POD, Ref
 from conch.blocking import blocking_reported
-from conch.ending import StartAgainError, end_by_signal
 from conch.events.informer import Cache, Informer
 from conch.listening import Listener
 from conch.metrics.access import Access, FrontProxy
@@ -23,6 +22,7 @@ from conch.metrics.settings import MetricsSettings
 from conch.nesting import allow_deep_objects
 from conch.preflight import check_permissions
 from conch.settings import SettingsError
+from conch.shutdown import StartAgainError, end_by_signal
 from conch.telemetry import Health, serve
 from conch.write import CallError, Server
 from conch.write.lists import Listing
@@ -115,4 +115,4 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"conch-metrics: {error}")
     logs.configure(settings.log_format, settings.log_level)
-    ending.run("conch-metrics", run(settings), CallError, ValueError)
+    shutdown.run("conch-metrics", run(settings), CallError, ValueError)

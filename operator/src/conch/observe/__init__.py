@@ -3,10 +3,10 @@
 May enter: reading and parsing. May not enter: wishes, clocks, calls.
 """
 
+from conch.observe.finding import Trouble
 from conch.observe.gateways import Gateways
 from conch.observe.reading import Unreadable, observe
 from conch.observe.store import Store, owner_key
-from conch.observe.trouble import Trouble
 from conch.observe.world import Pod, Revision, World
 
 __all__ = ["Gateways", "Pod", "Revision", "Store", "Trouble", "Unreadable", "World", "observe", "owner_key"]

@@ -22,13 +22,13 @@ from conch.api.kinds import (
 )
 from conch.api.metrics import MetricsApi
 from conch.api.names import LABEL_SERVICE_NAME
+from conch.observe.cache_fields import AUTHORS
 from conch.observe.fields import labels_of
 from conch.observe.gateways import Gateways, SeenGateways, named_gateways
 from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.observe.parity import parities
 from conch.observe.routes import RouteConflict, find_route_conflict, read_route
 from conch.observe.store import Store
-from conch.observe.trim import AUTHORS
 from conch.observe.warmup import present, warmups
 from conch.observe.world import Body, Pod, Revision, World
 from conch_contract import names

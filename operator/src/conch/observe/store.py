@@ -23,13 +23,13 @@ from conch.api.kinds import (
     kind_of,
     ref_of,
 )
+from conch.observe.cache_fields import stub, trim
 from conch.observe.fields import labels_of, mapping, mappings, text
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.hostnames import Hostnames
 from conch.observe.identity import controller_uid, controlling_service, is_orphan
 from conch.observe.routes import ForeignRoutes
 from conch.observe.tombstones import Tombstones
-from conch.observe.trim import stub, trim
 from conch_contract import names
 
 # What is kept of the objects of a namespace, as bytes of JSON: so much, and so much more for each of its services. A

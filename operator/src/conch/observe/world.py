@@ -23,12 +23,12 @@ from conch.api.names import (
 )
 from conch.observe.capacity import Capacity
 from conch.observe.fields import annotations_of, mapping, mappings, moment, number
+from conch.observe.finding import Trouble
 from conch.observe.gateways import SeenGateways
 from conch.observe.hostnames import Claim
 from conch.observe.identity import variant_of
 from conch.observe.measured import Measured
 from conch.observe.routes import RouteConflict
-from conch.observe.trouble import Trouble
 from conch_contract import AgentReport, ParityReport, WarmupReport, names
 from conch_contract.parsing import parse_json
 

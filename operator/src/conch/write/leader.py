@@ -15,7 +15,7 @@ import structlog
 
 from conch.api.kinds import LEASE, Ref
 from conch.api.names import FIELD_MANAGER
-from conch.ending import StartAgainError
+from conch.shutdown import StartAgainError
 from conch.write.errors import CallError
 from conch.write.server import Server
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-from conch.cli.loading.tally import Second
+from conch.cli.loadtest.results import Second
 
 _INCHES: Final = (9.0, 8.0)
 _DOTS: Final = 120  # an inch

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from conch.api import InferenceService, RolloutState, RolloutStatus, Room
-from conch.decide.sleep import has_answered, may_rest
+from conch.decide.scale_to_zero import has_answered, may_rest
 from conch.decide.steps import going
 from conch.observe import World
 from conch.traffic import InForce, TrafficRouter, still_reached

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from conch.api import InferenceService
 from conch.cli.cluster import Cluster
-from conch.cli.loading.forward import open_forward
-from conch.cli.loading.wish import Wish
+from conch.cli.loadtest.forward import open_forward
+from conch.cli.loadtest.options import Wish
 from conch.cli.options import Refused
 from conch_contract import names
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from conch.cli.loading.tally import Outcome
+from conch.cli.loadtest.results import Outcome
 from conch_contract.remedies import find_remedy
 
 # A request that could not be started so many seconds after it was due is not sent any more.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from conch.cli.loading.schedule import Schedule
+from conch.cli.loadtest.schedule import Schedule
 
 Protocol = Literal["http", "grpc"]
 

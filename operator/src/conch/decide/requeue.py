@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus, Room
 from conch.api.times import parse_time
+from conch.decide.diagnosis import is_starting
 from conch.decide.gates import build_queries
 from conch.decide.mirror import ARRIVING, shadows
-from conch.decide.sleep import asleep
-from conch.decide.trouble import is_starting
+from conch.decide.scale_to_zero import asleep
 from conch.decide.waits import wait_of
 from conch.decide.warm import warmed
 from conch.observe import Pod, World

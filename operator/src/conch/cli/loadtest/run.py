@@ -5,9 +5,9 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-from conch.cli.loading.driver import Driver
-from conch.cli.loading.tally import Seen, row
-from conch.cli.loading.telling import Telling
+from conch.cli.loadtest.driver import Driver
+from conch.cli.loadtest.reporter import Telling
+from conch.cli.loadtest.results import Seen, row
 
 _LOOK_SECONDS = 1.0
 Look = Callable[[], Awaitable[tuple[int, int] | None]]

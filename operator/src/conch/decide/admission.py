@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from conch.api import RolloutState, RolloutStatus, Room
 from conch.api.kinds import DEPLOYMENT
 from conch.decide.budget import Budget, Holders, Need, budget, each_of
-from conch.decide.living import Change, drains
-from conch.decide.sleep import has_answered, may_rest
+from conch.decide.replicas import Change, drains
+from conch.decide.scale_to_zero import has_answered, may_rest
 from conch.decide.waits import GPU_SHORT, WAITS_FOR_BUDGET
 from conch.observe import Trouble, World
 from conch.observe.capacity import Capacity, Holder, asked_by_pod

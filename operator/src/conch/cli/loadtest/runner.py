@@ -8,15 +8,15 @@ from conch.api import InferenceService
 from conch.api.kinds import AUTOSCALER, CONFIG_MAP, SERVICE, Ref
 from conch.api.names import ConditionType
 from conch.cli.cluster import Cluster
-from conch.cli.loading.client import Lanes, Target, describe, ready
-from conch.cli.loading.driver import Driver, words
-from conch.cli.loading.replicas import replicas
-from conch.cli.loading.run import run
-from conch.cli.loading.tally import Outcome, Seen, series, summary
-from conch.cli.loading.telling import Telling
-from conch.cli.loading.tensors import VARIETY, Request, from_config_map, remedy, synthesised, written
-from conch.cli.loading.way import Way, open_way
-from conch.cli.loading.wish import Wish
+from conch.cli.loadtest.client import Lanes, Target, describe, ready
+from conch.cli.loadtest.driver import Driver, words
+from conch.cli.loadtest.endpoint import Way, open_way
+from conch.cli.loadtest.options import Wish
+from conch.cli.loadtest.replicas import replicas
+from conch.cli.loadtest.reporter import Telling
+from conch.cli.loadtest.results import Outcome, Seen, series, summary
+from conch.cli.loadtest.run import run
+from conch.cli.loadtest.tensors import VARIETY, Request, from_config_map, remedy, synthesised, written
 from conch.cli.options import Refused
 from conch.cli.track import chosen, look, subject
 from conch.write.errors import CallError
@@ -151,7 +151,7 @@ async def _replicas(cluster: Cluster, wish: Wish) -> tuple[int, int] | None:
 
 def _draw(title: str, file: Path, outcomes: list[Outcome], seen: list[Seen], telling: Telling) -> str | None:
     """Return where the picture is; None where it cannot be written, which must not cost the figures."""
-    from conch.cli.loading.plot import figure, save  # noqa: PLC0415  needed by those who want a picture
+    from conch.cli.loadtest.plot import figure, save  # noqa: PLC0415  needed by those who want a picture
 
     try:
         save(figure(title, series(outcomes, seen)), file)

@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from conch.cli.loading.driver import CLIENT, IN_FLIGHT, PATIENCE
-from conch.cli.loading.tally import Second
+from conch.cli.loadtest.driver import CLIENT, IN_FLIGHT, PATIENCE
+from conch.cli.loadtest.results import Second
 from conch.cli.printing import Table, Text
 
 _COLUMNS: Final = ("SECOND", "ASKED", "ANSWERED", "FAILED", "LATE", "P50", "P99", "READY", "DESIRED")

@@ -18,8 +18,8 @@ import tritonclient.grpc.aio as over_grpc_aio
 import tritonclient.http as over_http
 import tritonclient.http.aio as over_http_aio
 
-from conch.cli.loading.tensors import Request
-from conch.cli.loading.wish import Protocol
+from conch.cli.loadtest.options import Protocol
+from conch.cli.loadtest.tensors import Request
 
 _LANES: Final = 16
 _SECONDS: Final = 10.0  # a client's life
