@@ -15,7 +15,7 @@ from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE
 from tests.api.operator import Operator, another_namespace, isvc, settled
 from tests.api.server import service
 from tests.cluster import Cluster
-from tests.support.attacks import DEEP, create_deep, refused
+from tests.support.attacks import DEEP, create_deep, get_refusal
 from tests.support.kube import Kube
 from tests.support.wait import until
 
@@ -62,7 +62,7 @@ def test_an_object_that_is_nested_without_end_is_not_stored(
     opening, closing = ('{"a":', "}") if brackets == "{}" else ("[", "]")
     body = json.dumps(service({"spec": {"predictor": place}}))
     body = body.replace(json.dumps(DEEP), f"{opening * 2000}1{closing * 2000}")
-    if refusal := refused(kube, namespace, body):
+    if refusal := get_refusal(kube, namespace, body):
         assert "Invalid value" in refusal or "Too many" in refusal, refusal[:1000]
         return
     stored = kube.get(INFERENCE_SERVICE, namespace, "magika")

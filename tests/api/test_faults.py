@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from conch_contract import names
 from tests.api.operator import WRITES, Audit, Operator, another_namespace, children, essence, isvc, settled
 from tests.cluster import Cluster, packages
 from tests.support.faults import (
+    LATE,
     LOST,
     Faults,
     Mangle,
@@ -33,8 +35,8 @@ from tests.support.faults import (
     doubled,
     expired,
     half_open,
-    late,
     reordered,
+    repeated_late,
 )
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -156,10 +158,24 @@ def test_an_api_server_that_is_away_for_a_while_changes_no_object(story: Story, 
 def test_thousands_of_deletions_in_another_namespace_change_no_object(
     story: Story, faults: Faults, kube: Kube, cluster: Cluster
 ) -> None:
-    faults.mangle = late
+    """The operator is told of a ConfigMap of the old revision once more, and does not delete it once more."""
+    faults.mangle, audit = repeated_late, Audit(cluster)
+
+    def config_maps() -> set[str]:
+        return {body["metadata"]["name"] for body in kube.list(CONFIG_MAP, story.namespace, names.LABEL_SERVICE)}
+
+    def delete_thousands() -> None:
+        old = config_maps()
+        until(lambda: (there := config_maps()) and there.isdisjoint(old), "the old revision has gone", SECONDS)
+        asyncio.run(create_and_delete(cluster, busy, LATE + 400))
+        until(lambda: faults.faults["repeated late"], "the ConfigMap comes once more", SECONDS)
+
     with another_namespace(kube, f"{story.namespace}-busy") as busy:
-        story.meanwhile = lambda: asyncio.run(create_and_delete(cluster, busy, 6000))
+        story.meanwhile = delete_thousands
         check(story, faults)
+    deletions = Counter(call for call in audit.writes(story.namespace) if call.startswith("delete configmaps"))
+    assert deletions
+    assert max(deletions.values()) <= 2, "one for each of the two times that the story is played"
 
 
 async def create_and_delete(cluster: Cluster, namespace: str, count: int) -> None:

@@ -69,7 +69,7 @@ def create_deep(kube: Kube, kind: Kind, namespace: str, name: str) -> None:
     assert len(kube.run("get", f"--raw={kind.path(namespace, name)}")) > _LEVELS * 6
 
 
-def refused(kube: Kube, namespace: str, body: str) -> str:
+def get_refusal(kube: Kube, namespace: str, body: str) -> str:
     """Create an object; return why it is refused, or nothing.
 
     kubectl's and the API server's own objection to unknown fields is turned off: they are dropped then.
@@ -85,7 +85,8 @@ def replace_pods(service: Service, revision: str, image: str) -> list[str]:
     """Have a revision consist of pods that answer the operator's requests with hostile texts; return their names.
 
     Pods that are ready get the labels of the revision's own. Its ReplicaSet adopts them and deletes its own ones, which
-    are cheaper to delete. Then every second one is made not ready: the operator requests reports of those.
+    are cheaper to delete. Then every second one, the first included, is made not ready: the operator requests the
+    reports of those.
     """
     kube, namespace = service.kube, service.namespace
     there = service.ready_pods(revision)

@@ -209,10 +209,10 @@ async def reordered(faults: Faults, lines: Lines) -> Lines:
         task.cancel()
 
 
-async def late(faults: Faults, lines: Lines) -> Lines:
-    """A deleted object comes once more, as it was, after thousands of other deletions."""
+async def repeated_late(faults: Faults, lines: Lines) -> Lines:
+    """The last event before the deletion of a child comes once more, after thousands of other deletions."""
     latest: dict[str, bytes] = {}
-    deleted: deque[tuple[int, str]] = deque()
+    tombs: deque[tuple[int, str]] = deque()
     deletions = 0
     async for line in lines:
         yield line
@@ -222,12 +222,12 @@ async def late(faults: Faults, lines: Lines) -> Lines:
             latest[meta.get("uid", "")] = line
             continue
         deletions += 1
-        deleted.append((deletions, meta["uid"]))
-        while deleted and deleted[0][0] + LATE <= deletions:
-            again = latest.pop(deleted.popleft()[1], b"")
-            if b'"ownerReferences"' in again:  # a child
-                faults.faults["late"] += 1
-                yield again
+        tombs.append((deletions, meta["uid"]))
+        while tombs and tombs[0][0] + LATE <= deletions:
+            last = latest.pop(tombs.popleft()[1], b"")
+            if b'"ownerReferences"' in last:  # a child
+                faults.faults["repeated late"] += 1
+                yield last
 
 
 def _ending(name: str, last: Callable[[bytes], bytes]) -> Mangle:

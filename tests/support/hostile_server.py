@@ -1,4 +1,4 @@
-"""What listens at a pod's ports when its owner attacks the operator: a program of the standard library alone.
+"""A server that answers with hostile texts, in a pod of a tenant who attacks the operator. Standard library only.
 
 Each answer is of another kind, and none is like the one before it.
 """

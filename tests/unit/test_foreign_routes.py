@@ -271,9 +271,10 @@ async def test_a_foreign_route_wakes_who_claims_its_hostname_when_it_changes() -
     store, queue = Store(), WorkQueue()
     intake = Intake(store, Gateways(), queue)
     for name, hostname in (("same", NAME), ("wildcard", "*.example.com"), ("elsewhere", "a.org")):
-        service = manifest(traffic={**TRAFFIC, "hostnames": [hostname]})
-        service["metadata"].update(name=name, uid=name)
-        store.put(service)
+        owner = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "name": name, "controller": True}
+        route = body(path("/v2/models"), hostnames=(hostname,), ownerReferences=[{**owner, "uid": name}])
+        route["metadata"].update(name=name, uid=name, labels={names.LABEL_SERVICE: name})
+        store.put(route)
     intake.take_route(body(path("/v2/models")))
     assert len(queue) == 0, "every service is queued when it is listed"
     intake.listed.set()

@@ -228,7 +228,7 @@ def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no
     assert cluster.status.rollout.reason == "Paused", "a rollout is not held up"
     cluster.store.hostnames.take_affected()
 
-    cluster.store.discard({**other, "metadata": {**other["metadata"], "resourceVersion": "9"}})
+    cluster.store.discard({**route, "metadata": {**route["metadata"], "resourceVersion": "1000000"}})
     assert cluster.store.hostnames.take_affected() == {KEY}
     cluster.settle()
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
@@ -296,8 +296,9 @@ def test_services_that_a_gateway_can_tell_apart_do_not_meet(gateway: dict[str, s
     cluster.store.put(other)
     route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
     route["metadata"] |= {"namespace": "another", "uid": "another-route", "creationTimestamp": "1970-01-01T00:00:00Z"}
-    for parent in route["status"]["parents"]:
-        parent["parentRef"] |= gateway
+    route["spec"]["hostnames"] = [hostname]
+    for parent in (*route["spec"]["parentRefs"], *(each["parentRef"] for each in route["status"]["parents"])):
+        parent.update(gateway)
     cluster.store.put(route)
     assert cluster.world().hostname_conflict is None
 

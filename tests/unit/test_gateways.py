@@ -130,12 +130,13 @@ def route_of(name: str, created: str, version: int, *, accepted: bool = True) ->
     """Return the HTTPRoute of a service of the namespace demo."""
     labels = {names.LABEL_SERVICE: name}
     owner = {"apiVersion": INFERENCE_SERVICE.api_version, "kind": INFERENCE_SERVICE.name, "name": name, "uid": name}
-    made = body(HTTP_ROUTE, name, version, uid=f"route-{name}", spec={})
+    parent = {"name": "public", "namespace": "infra"}
+    spec = {"parentRefs": [parent], "hostnames": TRAFFIC["hostnames"]}
+    made = body(HTTP_ROUTE, name, version, uid=f"route-{name}", spec=spec)
     made["metadata"] |= {"namespace": "demo", "labels": labels, "creationTimestamp": created}
     made["metadata"]["ownerReferences"] = [{**owner, "controller": True}]
     conditions = [{"type": "Accepted", "status": str(accepted)}]
-    parents = [{"parentRef": {"name": "public", "namespace": "infra"}, "conditions": conditions}]
-    return {**made, "status": {"parents": parents}}
+    return {**made, "status": {"parents": [{"parentRef": parent, "conditions": conditions}]}}
 
 
 async def test_a_route_that_is_accepted_or_goes_wakes_the_services_whose_requests_it_takes() -> None:
@@ -162,5 +163,7 @@ async def test_a_route_that_is_accepted_or_goes_wakes_the_services_whose_request
     assert await woken() == {"older", "younger"}
     intake.take_route(route_of("younger", "2026-01-02T00:00:00Z", 4, accepted=False))
     assert await woken() == {"younger"}
-    intake.take_route(route_of("older", "2026-01-01T00:00:00Z", 5), gone=True)
+    intake.take_route(route_of("younger", "2026-01-02T00:00:00Z", 5))
+    assert await woken() == {"younger"}
+    intake.take_route(route_of("older", "2026-01-01T00:00:00Z", 6), gone=True)
     assert await woken() == {"older", "younger"}

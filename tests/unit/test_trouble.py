@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from conch.api import InferenceService, pod
-from conch.api.kinds import DEPLOYMENT, Ref
+from conch.api.kinds import DEPLOYMENT, POD, Ref
 from conch.api.pod import LEAST_GRACE_SECONDS
+from conch.api.times import format_time
 from conch.desire import PodDefaults
 from conch.desire.pod import pod_template
 from conch.triton import DRAIN_SECONDS, END_SECONDS
 from conch_contract import ModelState
-from tests.unit.simulation import Cluster, manifest, told
+from tests.unit.simulation import KEY, Cluster, manifest, told
 
 
 def waiting(name: str, reason: str, message: str = "") -> dict[str, Any]:
@@ -85,38 +86,101 @@ EVICTED: dict[str, Any] = {
 }
 
 
-def test_pods_that_the_kubelet_ends_one_after_the_other_are_reported() -> None:
+def failed(cluster: Cluster, index: int, *, deleted: bool = False, **status: Any) -> None:
+    """Let a pod of the wanted revision fail; one that is not there yet is created just now."""
+    revision = cluster.decision().wanted
+    known = cluster.objects.get(Ref(POD, f"{revision}-{index}"))
+    cluster.pod(revision, index, ready=False, **{**EVICTED, **status})
+    body = cluster.objects[Ref(POD, f"{revision}-{index}")]
+    if known:
+        body["metadata"]["creationTimestamp"] = known["metadata"]["creationTimestamp"]
+    if deleted:
+        body["metadata"]["deletionTimestamp"] = format_time(cluster.now)
+    cluster.put(body)
+
+
+def is_reported(cluster: Cluster) -> bool:
+    cluster.settle()
+    return cluster.condition("Ready") == ("False", "PodsFail")
+
+
+def test_pods_that_the_kubelet_evicts_one_after_the_other_are_reported_for_ten_minutes() -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    failed(cluster, 0)
+    assert not is_reported(cluster), "one may fail"
+    cluster.now += 300
+    failed(cluster, 1)
+    assert is_reported(cluster)
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert 'Evicted: Usage of EmptyDir volume "conch-tmp" exceeds the limit "10Gi". Store less' in ready.message
+    written = cluster.status_writes
+    for index in range(2, 9):
+        cluster.now += 10
+        failed(cluster, index)
+        assert is_reported(cluster)
+    assert cluster.status_writes == written, "the next one is no news"
+    cluster.now += 601
+    assert not is_reported(cluster)
+
+
+def test_a_pod_that_fails_after_minutes_without_ready_failed_when_its_containers_ended() -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    failed(cluster, 0)
+    cluster.now += 5
+    failed(cluster, 1)
+    cluster.now += 900
+    ended = {"terminated": {"exitCode": 137, "finishedAt": format_time(cluster.now)}}
+    failed(cluster, 1, containerStatuses=[{"name": "triton", "restartCount": 0, "state": ended}])
+    assert is_reported(cluster)
+
+
+def test_pods_of_a_node_that_shuts_down_and_deleted_pods_are_no_finding() -> None:
     cluster = Cluster(manifest())
     cluster.reconcile()
     revision = cluster.decision().wanted
-    cluster.pod(revision, 0, ready=False, **EVICTED)
-    cluster.pod(revision, 2, ready=False)
-    cluster.settle()
-    assert cluster.condition("Ready") == ("Unknown", "Progressing")
-    cluster.pod(revision, 1, ready=False, **EVICTED)
-    cluster.settle()
-    assert cluster.condition("Ready") == ("False", "PodsFail")
-    ready = cluster.status.condition("Ready")
-    assert ready is not None
-    assert 'EmptyDir volume "conch-tmp" exceeds the limit "10Gi"' in ready.message
-    cluster.now += 601
-    cluster.settle()
-    assert cluster.condition("Ready") == ("Unknown", "Progressing")
+    for index in range(2):
+        cluster.pod(revision, index, ready=False)
+    cluster.now += 60
+    shut_down: dict[str, Any] = {
+        "reason": "Terminated",
+        "message": "Pod was terminated in response to imminent node shutdown.",
+    }
+    ready = {"type": "Ready", "status": "False", "lastTransitionTime": format_time(cluster.now)}
+    for index in range(2):
+        failed(cluster, index, **shut_down, conditions=[ready])
+    assert not is_reported(cluster)
+    cluster.now += 60
+    for index in range(2, 5):
+        failed(cluster, index, deleted=True)
+    assert not is_reported(cluster)
 
 
 def test_pods_that_a_node_refuses_are_reported() -> None:
     cluster = Cluster(manifest())
     cluster.reconcile()
-    refused: dict[str, Any] = {
-        "phase": "Failed",
-        "reason": "UnexpectedAdmissionError",
-        "message": "no healthy devices present",
-    }
-    unknown = [{"type": "Ready", "status": "False"}]
-    for number in range(3):
-        cluster.pod(cluster.decision().wanted, number, ready=False, **refused, podIP="", conditions=unknown)
-    cluster.settle()
-    assert cluster.condition("Ready") == ("False", "PodsFail")
+    refused: dict[str, Any] = {"reason": "UnexpectedAdmissionError", "message": "no healthy devices present"}
+    for index in range(3):
+        cluster.now += 1
+        failed(cluster, index, **refused, podIP="", conditions=[{"type": "Ready", "status": "False"}])
+    assert is_reported(cluster)
+
+
+def test_what_a_pod_claims_of_its_end_is_bounded() -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    for index in range(3):
+        cluster.now += 1
+        failed(cluster, index, reason="R" * 1_000_000, message="m" * 1_000_000)
+    assert is_reported(cluster)
+    [body, *_] = (body for ref, body in cluster.store.objects(KEY).items() if ref.kind == POD)
+    assert len(str(body)) < 3000
+    later = {"type": "Ready", "status": "False", "lastTransitionTime": format_time(cluster.now + 1e6)}
+    cluster.now += 601
+    failed(cluster, 9, conditions=[later])
+    assert not is_reported(cluster), "a time in the future is no time"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from conch.contests import Contests
 from conch.desire import PodDefaults
 from conch.events.intake import Intake
 from conch.nesting import allow_deep_objects
-from conch.observe import Gateways, Store
+from conch.observe import Gateways, Store, owner_key
 from conch.observe.capacity import Capacity
 from conch.preflight import check_permissions
 from conch.queue import WorkQueue
@@ -50,6 +50,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         key = store.put(body)
         if key is not None and kind_of(body) != INFERENCE_SERVICE:
             queue.add(key)
+            queue.add(owner_key(body) or key)
 
     # Where the rights end at namespaces, nobody can tell what Gateways there are.
     gateways = None if settings.namespaces else Gateways()

@@ -1,15 +1,19 @@
 """What the installer says: environment variables, read once at start. One table of names and meanings."""
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self, TypeVar, get_args
+from typing import Final, Self, TypeVar, get_args
 
 from conch.api.metrics import MetricsApi
 from conch.observe.compare import quantity
 
 Choice = TypeVar("Choice", bound=str)
+
+
+_SIZE: Final = re.compile("[1-9][0-9]*[MGT]i")  # as in the chart's values.schema.json
 
 
 class SettingsError(Exception):
@@ -106,9 +110,8 @@ def number(environ: Mapping[str, str], name: str, default: int) -> int:
 def _size(environ: Mapping[str, str], name: str) -> str:
     """Return a quantity of bytes; empty where none is set."""
     value = environ.get(name, "")
-    amount = quantity(value)
-    if value and (amount is None or amount < 1):
-        raise SettingsError(f"{name} is {value!r}; set it to a size such as 10Gi")
+    if value and not _SIZE.fullmatch(value):
+        raise SettingsError(f"{name} is {value!r}; set it to a whole number of Mi, Gi or Ti, such as 10Gi")
     return value
 
 

@@ -15,10 +15,11 @@ from conch_contract.remedies import SHARED_MEMORY
 
 # Restarts from which on a container that is not ready counts as crash-looping.
 CRASHES: Final = 2
-# Failed pods within some minutes from which on a revision is reported. A ReplicaSet makes another pod for each that
-# fails, at once, and leaves the failed ones to the garbage collector.
-FAILURES: Final = 2
+# Seconds in which the last failed pod of a revision counts. A ReplicaSet replaces a failed pod at once, and the garbage
+# collector deletes it much later.
 FAILED_SECONDS: Final = 600.0
+# The clock of a node may be ahead by so many seconds.
+SKEW_SECONDS: Final = 60.0
 # 128 and SIGBUS: a process wrote to memory that /dev/shm has no room for.
 BUS_ERROR: Final = 135
 # A pod that is ready is in the EndpointSlices of its Service within a second or two.
@@ -26,6 +27,12 @@ LISTED_SECONDS: Final = 30.0
 CONTENT_CHANGED: Final = "ContentChanged"  # the agent's word
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
+
+# What to do about a pod that failed, by the kubelet's reason.
+_ADVICE: Final = {
+    "Evicted": "Store less, raise the limit that the message names, or request ephemeral-storage and memory.",
+    "UnexpectedAdmissionError": "Check the device plugin of the node.",
+}
 
 # The kubelet's and the attach controller's words, in events.
 _NOT_STARTED: Final = {
@@ -156,19 +163,35 @@ def crash_loop(world: World, revision: str) -> Trouble | None:
     return None
 
 
-def pods_fail(world: World, revision: str) -> Trouble | None:
-    """The kubelet ends whole pods, or refuses them, again and again: it evicts them, or lacks what they request."""
-    failed = [
-        pod
-        for pod in world.pods
-        if pod.revision == revision and pod.failed_at is not None and world.now - pod.failed_at < FAILED_SECONDS
-    ]
-    if len(failed) < FAILURES:
+def find_failing_pods(world: World, revision: str) -> Trouble | None:
+    """Return the finding for a revision of which the kubelet evicts or refuses one pod after the other."""
+    failed = _failed_pods(world, revision)
+    if not failed or failing_seconds(world, revision) is None:
         return None
-    last = max(failed, key=lambda pod: (pod.failed_at, pod.name))
-    reason, message = (last.status[field] for field in ("reason", "message"))
-    how = ": ".join(part for part in (reason, message) if part) or "no reason is given"
-    return Trouble("PodsFail", f"Pods of {revision} fail one after the other, the last one {last.name}: {how}")
+    first, *later = failed
+    if not any(pod.created_at >= (first.failed_at or 0.0) for pod in later):
+        return None  # they failed together, as those of a node that shuts down do
+    reason, message = failed[-1].status["reason"] or "Failed", failed[-1].status["message"].rstrip(". ")
+    advice = _ADVICE.get(reason, f"See: kubectl describe pods -l {names.LABEL_REVISION}={revision}")
+    how = f"{reason}: {message}" if message else reason
+    return Trouble("PodsFail", f"Pods of {revision} fail on their nodes, and so do their replacements. {how}. {advice}")
+
+
+def failing_seconds(world: World, revision: str) -> float | None:
+    """Return for how many more seconds the failed pods of a revision count; None: they do not."""
+    failed = _failed_pods(world, revision)
+    left = FAILED_SECONDS - (world.now - (failed[-1].failed_at or 0.0)) if failed else 0.0
+    return left if left > 0 else None
+
+
+def _failed_pods(world: World, revision: str) -> list[Pod]:
+    """Return the failed pods of a revision, the last one last."""
+    failed = (
+        (pod.failed_at, pod.name, pod)
+        for pod in world.pods
+        if pod.revision == revision and pod.failed_at is not None and pod.failed_at <= world.now + SKEW_SECONDS
+    )
+    return [pod for _, _, pod in sorted(failed, key=lambda each: each[:2])]
 
 
 def not_answering(world: World, revision: str) -> Trouble:
@@ -187,7 +210,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     not_started,
     model_failed,
     crash_loop,
-    pods_fail,
+    find_failing_pods,
 )
 
 

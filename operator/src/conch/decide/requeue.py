@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus, Room
 from conch.api.times import parse_time
-from conch.decide.diagnosis import is_starting
+from conch.decide.diagnosis import failing_seconds, is_starting
 from conch.decide.gates import build_queries
 from conch.decide.mirror import ARRIVING, shadows
 from conch.decide.scale_to_zero import asleep
@@ -99,6 +99,8 @@ def next_look(world: World, memory: RolloutStatus | None, wanted: str) -> float 
 
 
 def _moments(world: World, memory: RolloutStatus | None, wanted: str) -> Iterator[float]:
+    failing = (failing_seconds(world, revision) for revision in {pod.revision for pod in world.pods if pod.failed_at})
+    yield from (seconds for seconds in failing if seconds is not None)
     if memory is not None and memory.room == Room.AWAITED and memory.state != RolloutState.FAILED:
         yield ROOM_LOOK
         return

@@ -97,7 +97,9 @@ def _pod(program: Program, template: Body, *, fetches: bool) -> Manifest:
         if mount["name"] in _ALWAYS or (fetches and mount["name"] not in _LEFT_OUT)
     ]
     used = {mount["name"] for mount in mounts}
-    tmp = next(volume["emptyDir"] for volume in serving["volumes"] if volume["name"] == AGENT_TMP)
+    tmp: Manifest = next(
+        (volume.get("emptyDir", {}) for volume in serving["volumes"] if volume["name"] == AGENT_TMP), {}
+    )
     container: Manifest = {
         "name": program.container,
         "image": agent["image"],

@@ -50,7 +50,7 @@ class Intake:
                     self.queue.add_after(concerned, SLICE_SECONDS)
                 else:
                     self.queue.add(concerned)
-        self._queue_listed(self.store.hostnames.take_affected())
+        self._queue_affected()
 
     def take_route(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """Take in an HTTPRoute: that of a service, or one that may take requests of services.
@@ -66,8 +66,13 @@ class Intake:
         """Queue all services."""
         self._queue_listed(self.store.services())
 
+    def _queue_affected(self) -> None:
+        """Queue the services whose routes take other requests since the last event."""
+        if self.listed.is_set():
+            self._queue_listed(self.store.hostnames.take_affected())
+
     def _queue_listed(self, keys: Iterable[ServiceKey]) -> None:
-        """Queue services, once all kinds have been listed; before that, every service is queued anyway."""
+        """Queue services. Until all kinds have been listed, nothing is queued: the list queues every service."""
         for key in keys if self.listed.is_set() else ():
             self.queue.add(key)
 
@@ -98,7 +103,7 @@ class Intake:
         lost = self.store.retain(kind, namespace, uids, version)
         for key in lost:
             self.queue.add(key)
-        self._queue_listed(self.store.hostnames.take_affected())
+        self._queue_affected()
         if kind == HTTP_ROUTE:
             self._queue_listed(self.store.hostnames.services(self.store.routes.retain(namespace, uids, newest)))
 

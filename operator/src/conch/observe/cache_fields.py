@@ -132,7 +132,7 @@ def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return {
         "phase": status.get("phase", ""),
-        "reason": text(status.get("reason")),
+        "reason": text(status.get("reason"))[:_LONGEST],
         "message": text(status.get("message"))[:_LONGEST_MESSAGE],
         "podIP": status.get("podIP", ""),
         **_conditions(status, "Ready", "PodScheduled"),

@@ -139,7 +139,7 @@ def read_route(body: Mapping[str, Any]) -> Route | None:
     spec = mapping(body.get("spec"))
     names = spec.get("hostnames")
     hostnames = frozenset(text(name).lower() for name in names) - {""} if isinstance(names, list | tuple) else _NONE
-    attachments, matches = frozenset(_read_attachments(body)), tuple(dict.fromkeys(_read_matches(spec)))
+    attachments, matches = frozenset(read_attachments(body)), tuple(dict.fromkeys(_read_matches(spec)))
     return Route(read_age(body), attachments, hostnames, matches) if hostnames and attachments and matches else None
 
 
@@ -179,7 +179,7 @@ def _read_matches(spec: Mapping[str, Any]) -> Iterator[PathMatch]:
                 yield PathMatch(value, kind == "Exact", service_path)
 
 
-def _read_attachments(body: Mapping[str, Any]) -> Iterator[Attachment]:
+def read_attachments(body: Mapping[str, Any]) -> Iterator[Attachment]:
     """Yield the parents of a route that have accepted it. Its status may still list former ones."""
     namespace = text(mapping(body.get("metadata")).get("namespace"))
     accepted = {

@@ -113,9 +113,10 @@ class Store:
         if ref.kind == INFERENCE_SERVICE:
             self._services[key.namespace] += 1
             self._summaries[key] = _summarize(body)
-            self.hostnames.put(key, body)
-        elif ref == Ref(HTTP_ROUTE, key.name) and not entry.is_stranger:
+        elif ref == Ref(HTTP_ROUTE, key.name) and controlling_service(body) is not None:
             self.hostnames.put_route(key, body)
+        elif ref == Ref(HTTP_ROUTE, key.name):  # it belongs to no service any more, or has never
+            self.hostnames.discard_route(key)
         return moved or (key if changed else None)
 
     def _pack(self, key: ServiceKey, ref: Ref, body: Mapping[str, Any], freed: int) -> _Entry:
@@ -147,8 +148,6 @@ class Store:
         entry = self._take_out(key, ref)
         if entry is not None and ref.kind == REPLICA_SET:
             self.past_owners.put(key.namespace, entry.uid, controller_uid(_unpack(entry)))
-        if ref.kind == INFERENCE_SERVICE:
-            self.hostnames.discard(key)
         if ref == Ref(HTTP_ROUTE, key.name):
             self.hostnames.discard_route(key)
         if not self._worlds.get(key):

@@ -22,7 +22,7 @@ from conch.api.names import (
     ANNOTATION_WARMUP_DIGEST,
 )
 from conch.observe.capacity import Capacity
-from conch.observe.fields import annotations_of, mapping, mappings, moment, number
+from conch.observe.fields import annotations_of, mapping, mappings, moment, number, text
 from conch.observe.finding import Trouble
 from conch.observe.gateways import SeenGateways
 from conch.observe.hostnames import Claim
@@ -50,7 +50,8 @@ class Pod:
     leaving: bool
     status: Body
     report: AgentReport | None = None
-    failed_at: float | None = None  # seconds since the epoch; None: its phase is not Failed
+    created_at: float = 0.0  # seconds since the epoch
+    failed_at: float | None = None  # the same; None: its phase is not Failed, or it was deleted
 
     @classmethod
     def parse(cls, body: Body, endpoints: Endpoints) -> Self:
@@ -63,9 +64,7 @@ class Pod:
         revision = meta.get("labels", {}).get(names.LABEL_REVISION, "")
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
         over = status["phase"] in {"Failed", "Succeeded"}
-        failed_at = (
-            moment(status["readySince"] or meta.get("creationTimestamp")) if status["phase"] == "Failed" else None
-        )
+        created_at = moment(meta.get("creationTimestamp")) or 0.0
         return cls(
             name=meta["name"],
             uid=meta["uid"],
@@ -75,8 +74,18 @@ class Pod:
             ready=ready and not over and meta["uid"] in endpoints.get(revision, ()),
             leaving=over or "deletionTimestamp" in meta,
             status=status,
-            failed_at=failed_at,
+            created_at=created_at,
+            failed_at=_failed_at(status, created_at) if "deletionTimestamp" not in meta else None,
         )
+
+
+def _failed_at(status: Body, created_at: float) -> float | None:
+    """Return when a pod failed: the last time that its status has. A kubelet that refuses a pod writes none."""
+    if status["phase"] != "Failed":
+        return None
+    ends = (mapping(mapping(container.get("state")).get("terminated")) for container in status["containers"])
+    times = (moment(text(time)) for time in (status["readySince"], *(end.get("finishedAt") for end in ends)))
+    return max((time for time in times if time is not None), default=created_at)
 
 
 @dataclass(frozen=True)
