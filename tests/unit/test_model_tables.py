@@ -49,11 +49,11 @@ def test_a_scheme_has_a_module_and_a_module_with_a_source_has_a_scheme() -> None
 def test_a_scheme_without_a_module_stops_the_agent() -> None:
     program = (
         "from conch_contract.schemes import SCHEMES, Scheme; "
-        "SCHEMES['tape'] = Scheme('tape', '[0-9]+', ('1',), 'a tape', 'no'); "
+        "SCHEMES['none'] = Scheme('none', '[0-9]+', ('1',), 'no file', 'no'); "
         "import conch_agent.main"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "No module named 'conch_agent.sources.tape'" in done.stderr
+    assert "No module named 'conch_agent.sources.none'" in done.stderr
 
 
 @EACH_SCHEME
@@ -84,7 +84,8 @@ def test_the_agent_mounts_what_its_scheme_needs(scheme: Scheme) -> None:
     template = pod_template(service, "magika-1", PodDefaults("conch/serving:1"))
     mounts = {mount["mountPath"] for mount in template["spec"]["initContainers"][0]["volumeMounts"]}
     assert ("/own" in mounts) == (scheme.mount == Mount.USER_VOLUMES)
-    assert (f"{names.PVC_DIR}/claim" in mounts) == (scheme.mount == Mount.CLAIM)
+    claim = f"{names.PVC_DIR}/{scheme.examples[0]}"
+    assert (claim in mounts) == (scheme.mount == Mount.CLAIM)
     claims = [volume for volume in template["spec"]["volumes"] if "persistentVolumeClaim" in volume]
     assert len(claims) == (scheme.mount == Mount.CLAIM)
 
@@ -112,5 +113,5 @@ def test_a_format_of_the_table_is_a_format_of_the_manifest(row: Format) -> None:
 
 
 def test_a_format_without_a_row_is_refused() -> None:
-    with pytest.raises(ValidationError, match="'onnx', 'python', 'sklearn' or 'triton'"):
-        ModelSource(name="m", format="tape", storage_uri="s3://b/m")
+    with pytest.raises(ValidationError, match="Input should be 'onnx'"):
+        ModelSource(name="m", format="none", storage_uri="s3://b/m")
