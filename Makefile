@@ -142,12 +142,13 @@ install: $(READY) ## Conch into the cluster; CLUSTER=current: into that of your 
 	  --selector app.kubernetes.io/instance=$(RELEASE) deployment
 
 .PHONY: generate
-generate: $(READY) ## Everything that is generated: CRD, RBAC, API reference, the chart's copy
+generate: $(READY) ## Everything that is generated: CRD, RBAC, reference pages, the chart's copy
 	$(PY) -m conch.api.crd > crds/$(CRD)
 	cp crds/$(CRD) $(CHART)/files/$(CRD)
 	$(PY) -m conch.triton.adapter > $(CHART)/files/adapter-rules.yaml
 	$(PY) -m conch.write.rbac > $(CHART)/templates/rbac.yaml
 	$(PY) -m conch.api.reference > docs/reference/inferenceservice.md
+	$(PY) -m conch.api.model_reference > docs/reference/models.md
 
 .PHONY: lint
 lint: $(READY) ## Format, style, types, layers, Dockerfiles; needs no Go
@@ -172,6 +173,7 @@ format: $(READY) ## Let ruff format and mend what it can
 .PHONY: docs
 docs: $(READY) ## The generated pages, and whether the pages' links lead anywhere
 	$(PY) -m conch.api.reference > docs/reference/inferenceservice.md
+	$(PY) -m conch.api.model_reference > docs/reference/models.md
 	$(BIN)/pytest tests/unit/test_docs.py $(PYTEST_ARGS)
 
 .PHONY: lock

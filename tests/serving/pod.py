@@ -32,7 +32,8 @@ class Pod:
         self._backends = root / "backends"
         self._backends.mkdir(parents=True)
         server = tools.triton().server
-        for backend in (server / "backends" / "python", BACKENDS / "onnxruntime", BACKENDS / "sklearn"):
+        own = sorted(file.parent for file in BACKENDS.glob("*/*/model.py"))
+        for backend in (server / "backends" / "python", *own):
             (self._backends / backend.name).symlink_to(backend)
 
     def write_manifest(self, *models: ModelSource) -> None:

@@ -12,10 +12,10 @@ from conch_agent.config import parse
 from conch_agent.layout import MARKER, lay, plan
 from conch_agent.model_files import read_names
 from conch_agent.reasons import Failure, Reason
-from conch_contract.manifest import ModelFormat
+from conch_contract.formats import FormatName
 
 
-def _plan(kind: ModelFormat, *names: str, config: str = "") -> dict[str, str]:
+def _plan(kind: FormatName, *names: str, config: str = "") -> dict[str, str]:
     named = read_names(parse(config, "s3://b/m"), "s3://b/m")
     planned = plan(kind, [PurePosixPath(name) for name in names], "s3://b/m", named)
     return {str(target): str(source) for target, source in planned.files.items()}
@@ -44,7 +44,7 @@ def test_the_examples_in_the_docstrings() -> None:
         ("onnx", [MARKER, "model.onnx"], {"1/model.onnx": "model.onnx"}),
     ],
 )
-def test_what_is_found_is_laid_out(kind: ModelFormat, found: list[str], laid: dict[str, str]) -> None:
+def test_what_is_found_is_laid_out(kind: FormatName, found: list[str], laid: dict[str, str]) -> None:
     assert _plan(kind, *found) == laid
 
 
@@ -63,7 +63,7 @@ def test_what_is_found_is_laid_out(kind: ModelFormat, found: list[str], laid: di
         ("python", ["a/1/model.py", "b/1/model.py"], "such as s3://b/m/a"),
     ],
 )
-def test_what_is_no_model_is_named(kind: ModelFormat, found: list[str], expected: str) -> None:
+def test_what_is_no_model_is_named(kind: FormatName, found: list[str], expected: str) -> None:
     with pytest.raises(Failure) as raised:
         _plan(kind, *found)
     assert raised.value.reason == Reason.NOT_A_MODEL
@@ -117,7 +117,7 @@ BESIDE = ["labels.txt", "env.tar.gz", "warmup/raw", "initial_state/zeros", "asse
 @pytest.mark.parametrize(
     ("kind", "model"), [("onnx", "m.onnx"), ("python", "model.py"), ("sklearn", "model.pkl"), ("triton", "model.plan")]
 )
-def test_files_beside_version_folders_are_carried(kind: ModelFormat, model: str) -> None:
+def test_files_beside_version_folders_are_carried(kind: FormatName, model: str) -> None:
     laid = _plan(kind, "README.md", "config.pbtxt", f"1/{model}", f"2/{model}", "2/vocabulary", *BESIDE)
     assert {name: laid[name] for name in BESIDE} == {name: name for name in BESIDE}
     assert laid["2/vocabulary"] == "2/vocabulary"
@@ -173,7 +173,7 @@ def test_without_version_folders_what_the_configuration_names_lies_beside_too() 
     ],
 )
 def test_the_file_that_the_configuration_names_is_the_model(
-    kind: ModelFormat, config: str, found: list[str], model: dict[str, str]
+    kind: FormatName, config: str, found: list[str], model: dict[str, str]
 ) -> None:
     assert _plan(kind, *found, config=config) == model
 
@@ -189,7 +189,7 @@ def test_the_file_that_the_configuration_names_is_the_model(
     ],
 )
 def test_what_the_configuration_names_and_nobody_uploaded(
-    kind: ModelFormat, config: str, found: list[str], part: str
+    kind: FormatName, config: str, found: list[str], part: str
 ) -> None:
     with pytest.raises(Failure) as raised:
         _plan(kind, *found, config=config)

@@ -9,9 +9,11 @@ import pytest
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
-from conch_agent.sources import open_source, secret
+from conch_agent.sources import open_source
 from conch_agent.sources.s3 import S3Source
 from conch_agent.sources.s3_settings import KEYS, Endpoint, S3Settings, parse_settings
+from conch_agent.sources.storage_secret import read_secret
+from conch_contract.schemes import SCHEMES
 
 PAIR = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}
 WRITE = {
@@ -113,7 +115,7 @@ def test_a_value_of_the_wrong_form(key: str, value: str) -> None:
 def test_a_binary_value(key: str, tmp_path: Path) -> None:
     (tmp_path / key).write_bytes(b"\xff\xfe\x00binary")
     with pytest.raises(Failure) as raised:
-        secret(tmp_path)
+        read_secret(tmp_path, SCHEMES["s3"].secret_keys)
     assert raised.value.reason == Reason.INVALID_SECRET
     assert raised.value.message.startswith(f"{key} in the storage Secret is not text")
     assert "base64" in raised.value.message
@@ -123,7 +125,9 @@ def test_keys_that_set_nothing_may_hold_anything(tmp_path: Path) -> None:
     (tmp_path / "keystore.p12").write_bytes(b"\xff\xfe")
     (tmp_path / "note").write_text("")
     (tmp_path / "AWS_REGION").write_text("eu-west-1\n")
-    assert parse_settings(secret(tmp_path)) == S3Settings(region="eu-west-1", unknown=("note",))
+    assert parse_settings(read_secret(tmp_path, SCHEMES["s3"].secret_keys)) == S3Settings(
+        region="eu-west-1", unknown=("note",)
+    )
 
 
 def test_an_endpoint_without_a_scheme_is_written_out() -> None:

@@ -13,10 +13,12 @@ from conch_agent.control import ensure_key
 from conch_agent.prepare import check_name
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings, from_arguments
-from conch_agent.sources import base, secret
+from conch_agent.sources import base
 from conch_agent.sources.answer import read_body
 from conch_agent.sources.s3_errors import classify
+from conch_agent.sources.storage_secret import read_secret
 from conch_contract import ModelSource, names
+from conch_contract.schemes import SCHEMES
 
 _PREFIX = "Generic S3 error: Error performing GET http://s/b in 2ms - Server returned non-2xx status code: "
 
@@ -62,8 +64,8 @@ def test_a_mounted_secret_is_read_without_kubernetes_own_files(tmp_path: Path) -
     (data / "AWS_REGION").write_text("eu-west-1\n")
     (tmp_path / "..data").symlink_to("..2026")
     (tmp_path / "AWS_REGION").symlink_to("..data/AWS_REGION")
-    assert secret(tmp_path) == {"AWS_REGION": "eu-west-1"}
-    assert secret(tmp_path / "absent") == {}
+    assert read_secret(tmp_path, SCHEMES["s3"].secret_keys) == {"AWS_REGION": "eu-west-1"}
+    assert read_secret(tmp_path / "absent", SCHEMES["s3"].secret_keys) == {}
 
 
 @pytest.mark.parametrize("name", ["../m", "a/b", "", ".hidden", "-flag", "a b"])

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from conch.api import crd, names, reference
+from conch.api import crd, model_reference, names, reference
 from conch.api._base import LONGEST
 from conch.api.cel import VALIDATIONS
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / f"{names.GROUP}_{names.PLURAL}.yaml"
 REFERENCE = ROOT / "docs" / "reference" / "inferenceservice.md"
+MODELS = ROOT / "docs" / "reference" / "models.md"
 
 
 def nodes(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -172,7 +173,9 @@ def test_no_field_takes_a_value_that_is_nested_without_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "text"), [(CRD, crd.to_yaml()), (REFERENCE, reference.markdown())], ids=["crd", "reference"]
+    ("path", "text"),
+    [(CRD, crd.to_yaml()), (REFERENCE, reference.markdown()), (MODELS, model_reference.markdown())],
+    ids=["crd", "reference", "models"],
 )
 def test_a_generated_file_is_what_the_types_say(path: Path, text: str) -> None:
     assert path.read_text() == text, f"{path} is out of date; run make generate"

@@ -6,7 +6,7 @@ Nothing but values may enter: pydantic, the contract and the standard library.
 from conch.api import names
 from conch.api._base import Duration, Quantity, duration_seconds
 from conch.api.autoscaling import Autoscaling, Behavior, Metric
-from conch.api.model import Format, Model, SecretRef, Storage
+from conch.api.model import Model, ModelFormat, SecretRef, Storage
 from conch.api.names import ConditionType, Phase, RolloutState, Room
 from conch.api.pod import Pod, Resources, Variable, Volume, VolumeMount
 from conch.api.rollout import MANUAL, Rollout, Step, StepInForce
@@ -46,7 +46,6 @@ __all__ = [
     "ConfigMapRef",
     "Duration",
     "DynamicBatching",
-    "Format",
     "GatewayRef",
     "Header",
     "InferenceService",
@@ -57,6 +56,7 @@ __all__ = [
     "Metadata",
     "Metric",
     "Model",
+    "ModelFormat",
     "ModelStatus",
     "ModelWarning",
     "OutputTensor",

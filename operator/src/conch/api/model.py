@@ -1,60 +1,63 @@
 """Which model is served, and where its files are."""
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
 from conch.api._base import ObjectName, Part
 from conch.api.cel import Choice, Rule, rules
-from conch_contract.manifest import ModelFormat
+from conch_contract.formats import FORMATS, OTHER_FORMATS, FormatName
+from conch_contract.schemes import REMEDIES, SCHEMES, Scheme, list_names
+from conch_contract.sentences import join_words
 
-_SCHEME: Final = "self.matches('^(s3|https|http|pvc|file)://')"
+_EXAMPLES: Final = join_words((scheme.example for scheme in SCHEMES.values()), "or")
+_UNKNOWN_SCHEME: Final = (
+    f"storageUri needs one of the schemes {join_words(list_names(), 'and')}; write it as {_EXAMPLES}"
+)
+_SECRET_SCHEMES: Final = tuple(scheme for scheme in SCHEMES.values() if scheme.secret_keys)
+_SECRET_NAMES: Final = join_words(list_names(_SECRET_SCHEMES), "and")
 
 
-def _form(scheme: str, pattern: str, form: str) -> Rule:
-    """Return the rule of one scheme: what follows it, and the form to write."""
+def secret_rule(uri_present: str = "") -> Rule:
+    """Return the rule of a model whose scheme takes no Secret.
+
+    Args:
+        uri_present: CEL that is true where storageUri is present; empty: it is required.
+    """
+    absent = ["!has(self.storage)", "!has(self.storage.secretRef)", *([f"!{uri_present}"] if uri_present else [])]
+    taken = [f"self.storageUri.startsWith('{name}://')" for name in list_names(_SECRET_SCHEMES)]
     return Rule(
-        f"!self.startsWith('{scheme}://') || self.matches('^{scheme}://{pattern}$')",
-        message=f"an incomplete {scheme} URI; write {form}",
+        " || ".join((*absent, *taken)),
+        message=f"storage.secretRef is used with {_SECRET_NAMES} only; remove it, or change the scheme of storageUri",
+        path=".storage",
     )
 
 
-# A path of which the last part has no suffix: a folder, as far as a URL tells. A signed URL has a query.
-_FOLDER: Final = "(/([^?#]*/)?[^./?#]*)?"
+def _scheme_rule() -> Rule:
+    """Return the rule of URIs with another scheme; its message names a remedy for the schemes of other tools."""
+    remedies = (f"self.matches('^({names})://') ? {json.dumps(remedy)} : " for names, remedy in REMEDIES.items())
+    return Rule(
+        f"self.matches('^({'|'.join(list_names())})://')",
+        message=_UNKNOWN_SCHEME,
+        expression="".join(remedies) + json.dumps(_UNKNOWN_SCHEME),
+    )
 
 
-_SCHEMES: Final = (
-    "storageUri needs one of the schemes s3, https, http, pvc and file; write it as s3://bucket/prefix,"
-    " https://host/file, pvc://claim/path or file:///path"
-)
-# Schemes of other tools, and what to write in their place.
-_REMEDIES: Final = {
-    "az|azure|abfss?|wasbs?": "storageUri does not take this scheme of Azure Blob Storage; write one file as"
-    " https://account.blob.core.windows.net/container/file, or copy the folder to s3://bucket/prefix or"
-    " pvc://claim/path",
-    "gs|gcs": "storageUri does not take this scheme of Google Cloud Storage; write one file as"
-    " https://storage.googleapis.com/bucket/file, or copy the folder to s3://bucket/prefix or pvc://claim/path",
-    "s3a|s3n|minio": "storageUri does not take this scheme; write s3://bucket/prefix, and for a store other than"
-    " Amazon's AWS_ENDPOINT_URL in the Secret of storage.secretRef",
-    "hf": "storageUri does not take this scheme of Hugging Face; write one file as"
-    " https://huggingface.co/repository/resolve/revision/file, or copy the folder to s3://bucket/prefix or"
-    " pvc://claim/path",
-}
-_SCHEME_REMEDY: Final = "".join(
-    f"self.matches('^({schemes})://') ? {json.dumps(sentence)} : " for schemes, sentence in _REMEDIES.items()
-) + json.dumps(_SCHEMES)
-# The hosts of Azure Blob Storage and Azure Data Lake Storage in each of Azure's clouds.
-_AZURE: Final = (
-    "[^/]*[.](blob|dfs)[.](core[.]windows[.]net|core[.]chinacloudapi[.]cn|core[.]usgovcloudapi[.]net"
-    "|storage[.]azure[.]net)"
-)
+def _form_rules(scheme: Scheme) -> Iterator[Rule]:
+    """Yield the rules of one scheme: what follows each of its names, and the URIs that it refuses."""
+    for name in scheme.names:
+        yield Rule(
+            f"!self.startsWith('{name}://') || self.matches('^{name}://{scheme.pattern}$')",
+            message=f"an incomplete {name} URI; write {scheme.describe_form(name)}",
+        )
+    for refusal in scheme.refusals:
+        yield Rule(" && ".join(f"!self.matches('^{pattern}')" for pattern in refusal.patterns), message=refusal.message)
 
 
-StorageUri = Annotated[
-    str,
-    Field(max_length=2048),
-    Rule(_SCHEME, message=_SCHEMES, expression=_SCHEME_REMEDY),
+_URI_RULES: Final = (
+    _scheme_rule(),
     Rule(
         r"!self.matches('^\\s|\\s$|[\\x00-\\x1f\\x7f]')",
         message="storageUri begins or ends with a blank or holds a control character; remove it",
@@ -63,23 +66,10 @@ StorageUri = Annotated[
         r"!self.matches('/[.][.]?(/|$)')",
         message="storageUri must not hold the folders '.' and '..'; write the path that is meant",
     ),
-    _form("s3", "[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^?#]*)?", "s3://bucket or s3://bucket/prefix"),
-    _form("https", "[^/@?#[:space:]]+/[^[:space:]]+", "https://host/file, without user, password and blanks"),
-    _form("http", "[^/@?#[:space:]]+/[^[:space:]]+", "http://host/file, without user, password and blanks"),
-    Rule(
-        f"!self.matches('^https?://([^/]*[.])?s3([.-][a-z0-9.-]*)?[.]amazonaws[.]com{_FOLDER}$')"
-        " && !self.matches('^https?://([^/]*[.])?console[.]aws[.]amazon[.]com/')",
-        message="https fetches one file, and this is a folder of S3 or its console; write s3://bucket/prefix",
-    ),
-    Rule(
-        f"!self.matches('^https?://({_AZURE}|storage[.]googleapis[.]com){_FOLDER}$')"
-        " && !self.matches('^https?://(portal[.]azure|console[.]cloud[.]google|storage[.]cloud[.]google)[.]com/')",
-        message="https fetches one file, and this is a folder of Azure Blob Storage or Google Cloud Storage, or a"
-        " console; name the file, or copy the folder to s3://bucket/prefix or pvc://claim/path",
-    ),
-    _form("pvc", "[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/?#]+)*/?", "pvc://claim or pvc://claim/path"),
-    _form("file", "(/[^/?#]+)+/?", "file:///path"),
-]
+    *(rule for scheme in SCHEMES.values() for rule in _form_rules(scheme)),
+)
+
+StorageUri = Annotated[str, Field(max_length=2048, json_schema_extra=rules(*_URI_RULES))]
 """Where a model's files are; checked by the API server."""
 
 
@@ -95,22 +85,23 @@ TritonName = Annotated[
 """A model's name in Triton."""
 
 
-FormatName = Annotated[
-    ModelFormat,
-    Choice(
-        message="modelFormat.name is onnx, python, sklearn or triton; write triton for a model of any other format"
-        " (TensorRT, TensorFlow, PyTorch, OpenVINO) in a folder that is laid out for Triton, with version folders and"
-        " config.pbtxt"
-    ),
-]
+def _describe_formats() -> str:
+    described = (f"{row.name} ({row.summary})" if row.summary else row.name for row in FORMATS.values())
+    return f"Their format: {join_words(described, 'or')}."
 
 
-class Format(Part):
+class ModelFormat(Part):
     """How the model's files are to be read."""
 
-    name: FormatName
-    """Their format: onnx, python (a Triton Python model), sklearn (joblib) or triton (a folder of any format that is
-    laid out for Triton: version folders and config.pbtxt)."""
+    name: Annotated[
+        FormatName,
+        Choice(
+            message=f"modelFormat.name is {join_words(FORMATS, 'or')}; write triton for a model of any other format"
+            f" ({', '.join(OTHER_FORMATS)}) in a folder that is laid out for Triton, with version folders and"
+            " config.pbtxt"
+        ),
+        Field(description=_describe_formats()),
+    ]
 
 
 class SecretRef(Part):
@@ -123,28 +114,21 @@ class SecretRef(Part):
 class Storage(Part):
     """How the store is reached."""
 
-    secret_ref: SecretRef | None = None
-    """The Secret with the store's credentials and settings, for s3."""
+    secret_ref: Annotated[
+        SecretRef | None,
+        Field(description=f"The Secret with the store's credentials and settings, for {_SECRET_NAMES}."),
+    ] = None
 
 
 class Model(Part):
     """Which model is served."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            Rule(
-                "!has(self.storage) || !has(self.storage.secretRef) || self.storageUri.startsWith('s3://')",
-                message="storage.secretRef is used with s3 only; remove it, or change the scheme of storageUri",
-                path=".storage",
-            ),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=rules(secret_rule()))
 
     name: TritonName | None = None
     """The model's name in Triton. Absent: the service's name."""
-    model_format: Format
+    model_format: ModelFormat
     """How the model's files are to be read."""
-    storage_uri: StorageUri
-    """Where its files are: s3://bucket/prefix, https://host/file, pvc://claim/path or file:///path."""
+    storage_uri: Annotated[StorageUri, Field(description=f"Where its files are: {_EXAMPLES}.")]
     storage: Storage | None = None
     """How the store is reached."""

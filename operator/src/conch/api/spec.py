@@ -14,7 +14,12 @@ from conch.api.traffic import Traffic
 from conch.api.triton import Triton
 from conch.api.variants import MAX_VARIANTS, Variant
 from conch.api.warmup import Warmup
+from conch_contract.schemes import SCHEMES
 
+# CEL that is true where storageUri may be a folder.
+_HAS_FOLDER: Final = " && ".join(
+    f"!self.model.storageUri.matches('^{scheme.prefix}')" for scheme in SCHEMES.values() if scheme.is_one_file
+)
 LONGEST_REQUEST_SECONDS: Final = 30.0  # where the user says nothing
 
 
@@ -78,7 +83,7 @@ class Predictor(Part):
                 path=".longestRequest",
             ),
             Rule(
-                "!has(self.warmup) || !has(self.warmup.path) || !self.model.storageUri.matches('^https?://')",
+                f"!has(self.warmup) || !has(self.warmup.path) || {_HAS_FOLDER}",
                 message="storageUri names one file, which has no folder for warmup.path; use warmup.requests or"
                 " warmup.configMapRef, or another store",
                 path=".warmup.path",

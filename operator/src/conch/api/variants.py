@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from conch.api._base import Part, keyed_by
 from conch.api.autoscaling import Autoscaling
 from conch.api.cel import Rule, rules
-from conch.api.model import Format, Storage, StorageUri
+from conch.api.model import ModelFormat, Storage, StorageUri, secret_rule
 from conch.api.numbers import Percent
 from conch.api.pod import LongestRequest, Pod, Resources
 from conch.api.traffic import HeaderName
@@ -26,18 +26,9 @@ MERGED: Final = ("model", "pod")
 class VariantModel(Part):
     """Another model, under the same name: clients ask for one model, whichever variant answers."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            Rule(
-                "!has(self.storage) || !has(self.storage.secretRef) || !has(self.storageUri)"
-                " || self.storageUri.startsWith('s3://')",
-                message="storage.secretRef is used with s3 only; remove it, or change the scheme of storageUri",
-                path=".storage",
-            ),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=rules(secret_rule(uri_present="has(self.storageUri)")))
 
-    model_format: Format | None = None
+    model_format: ModelFormat | None = None
     """How its files are to be read."""
     storage_uri: StorageUri | None = None
     """Where its files are."""

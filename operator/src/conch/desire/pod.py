@@ -15,6 +15,7 @@ from conch.desire.defaults import PodDefaults
 from conch.desire.placement import placement
 from conch.triton import DRAIN_SECONDS, END_SECONDS, server_command
 from conch_contract import names
+from conch_contract.schemes import Mount, find_scheme
 
 USER: Final = 1000
 _SECURE: Final = {
@@ -94,7 +95,7 @@ def _agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         mounts.append({"name": _CLAIM, "mountPath": f"{names.PVC_DIR}/{claim}", "readOnly": True})
     if requests := _requests(service):
         mounts.append({"name": _WARMUP, "mountPath": f"{names.WARMUP_DIR}/{requests}", "readOnly": True})
-    if model.storage_uri.startswith("file://"):
+    if _mount(model) == Mount.USER_VOLUMES:
         mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
     return {
         "name": names.AGENT_CONTAINER,
@@ -180,9 +181,14 @@ def _requests(service: InferenceService) -> str | None:
 
 
 def _claim(model: Model) -> str | None:
-    """The name of the volume claim in `pvc://claim/path`."""
-    scheme, _, rest = model.storage_uri.partition("://")
-    return rest.partition("/")[0] if scheme == "pvc" else None
+    """The name of the persistent volume claim in a storageUri whose scheme mounts one."""
+    return model.storage_uri.partition("://")[2].partition("/")[0] if _mount(model) == Mount.CLAIM else None
+
+
+def _mount(model: Model) -> Mount:
+    """What the agent mounts for the scheme of storageUri."""
+    scheme = find_scheme(model.storage_uri)
+    return scheme.mount if scheme else Mount.NONE
 
 
 def _probe(path: str, port: int, period: int, failures: int) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from conch_agent.instance_groups import merge_groups
 from conch_agent.overrides import Override, compare
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure, Reason
+from conch_contract.formats import FORMATS
 from conch_contract.manifest import DynamicBatching, ModelSource, VersionPolicy
 
 CONTENT: Final = "conch.dev/content"
-# Triton's old names of backends, as far as a format has them.
-_PLATFORMS: Final = {"onnxruntime_onnx": "onnxruntime"}
+# Backends by Triton's older names of them.
+_PLATFORMS: Final = {row.platform: row.backend for row in FORMATS.values() if row.platform}
 
 
 @dataclass(frozen=True)

@@ -18,22 +18,10 @@ from typing import Final
 from conch_agent.model_files import NOTHING_NAMED, ModelNames, select_model
 from conch_agent.model_repository import describe_triton_layout, is_version, refuse_several_models
 from conch_agent.reasons import Failure, Reason
-from conch_contract.manifest import ModelFormat
+from conch_contract.formats import FORMATS, Format, FormatName
 
 CONFIG: Final = PurePosixPath("config.pbtxt")
 MARKER: Final = ".conch.json"  # inside the laid folder: it arrives with it, or not at all
-BACKENDS: Final[Mapping[ModelFormat, str]] = {
-    "onnx": "onnxruntime",
-    "python": "python",
-    "sklearn": "sklearn",
-    "triton": "",
-}
-_EXPECTED: Final[Mapping[ModelFormat, str]] = {
-    "onnx": "one .onnx file, or version folders 1/, 2/, ... that hold one each",
-    "python": "model.py (and what it needs beside it), or version folders 1/, 2/, ... that hold one each",
-    "sklearn": "model.joblib or model.pkl, or version folders 1/, 2/, ... that hold one each",
-    "triton": "a Triton model folder: version folders 1/, 2/, ... and, as a rule, config.pbtxt",
-}
 _NUMBER: Final = re.compile(r"\s*[+-]?[1-9]")  # as C's stoll reads it
 _DOCUMENTS: Final = frozenset({".md", ".rst", ".adoc", ".pdf", ".html"})
 _DOCUMENTATION: Final = frozenset(
@@ -50,21 +38,21 @@ class Plan:
     config: PurePosixPath | None
 
 
-def find_config(kind: ModelFormat, paths: Iterable[PurePosixPath]) -> PurePosixPath | None:
+def find_config(format_name: FormatName, paths: Iterable[PurePosixPath]) -> PurePosixPath | None:
     """Return where config.pbtxt is among the source's files."""
     found = tuple(sorted(paths))
-    config = _root(kind, found) / CONFIG
+    config = _root(FORMATS[format_name], found) / CONFIG
     return config if config in found else None
 
 
-def plan(kind: ModelFormat, paths: Iterable[PurePosixPath], uri: str, names: ModelNames = NOTHING_NAMED) -> Plan:
+def plan(format_name: FormatName, paths: Iterable[PurePosixPath], uri: str, names: ModelNames = NOTHING_NAMED) -> Plan:
     """Return how the files become a model folder.
 
     Without version folders the files are version 1. What config.pbtxt finds beside the version folders (label files,
     environments, warmup/, initial_state/) lies there, whether the user keeps version folders or not.
 
     Args:
-        kind: The format.
+        format_name: The format.
         paths: The source's files.
         uri: The storageUri, with which messages begin.
         names: The files that the model's config.pbtxt names.
@@ -72,23 +60,24 @@ def plan(kind: ModelFormat, paths: Iterable[PurePosixPath], uri: str, names: Mod
     Raises:
         Failure: NotAModel; SeveralModels for a model repository of Triton.
     """
+    row = FORMATS[format_name]
     found = tuple(sorted(path for path in paths if path.name != MARKER))
-    root = _root(kind, found)
+    root = _root(row, found)
     inside = tuple(path.relative_to(root) for path in found if path.is_relative_to(root))
     config = root / CONFIG if CONFIG in inside else None
     model = tuple(path for path in inside if path != CONFIG)
     versions = tuple(sorted({int(path.parts[0]) for path in model if is_version(path)}))
-    if kind == "triton":
+    if row.is_triton_folder:
         if not versions and config is None:
-            raise refuse_several_models(found, uri) or _not_a_model(kind, found, uri)
+            raise refuse_several_models(found, uri) or _not_a_model(row, found, uri)
         return Plan({path: root / path for path in model}, versions, config)
     files: dict[PurePosixPath, PurePosixPath] = {}
     for version in versions or (1,):
         folder = PurePosixPath(str(version)) if versions else PurePosixPath()
         own = tuple(path.relative_to(folder) for path in model if path.is_relative_to(folder))
-        laid = select_model(kind, own, names)
+        laid = select_model(row, own, names)
         if isinstance(laid, str):
-            raise _not_a_model(kind, found, uri, f"{f'version {version}' if versions else 'it'} {laid}")
+            raise _not_a_model(row, found, uri, f"{f'version {version}' if versions else 'it'} {laid}")
         for target, source in laid.items():
             files[PurePosixPath(str(version)) / target] = folder / source
     files |= {path: path for path in model if _is_beside(path, versions=bool(versions), names=names)}
@@ -139,8 +128,8 @@ def _check_folders(laid: tuple[PurePosixPath, ...], uri: str) -> None:
             raise Failure(Reason.NOT_A_MODEL, message)
 
 
-def _root(kind: ModelFormat, found: tuple[PurePosixPath, ...]) -> PurePosixPath:
-    return _only_folder(found) if kind == "triton" else PurePosixPath()
+def _root(row: Format, found: tuple[PurePosixPath, ...]) -> PurePosixPath:
+    return _only_folder(found) if row.is_triton_folder else PurePosixPath()
 
 
 def _only_folder(found: tuple[PurePosixPath, ...]) -> PurePosixPath:
@@ -160,9 +149,9 @@ def _is_documentation(path: PurePosixPath) -> bool:
     return path.suffix.lower() in _DOCUMENTS or path.stem.lower() in _DOCUMENTATION
 
 
-def _not_a_model(kind: ModelFormat, found: tuple[PurePosixPath, ...], uri: str, problem: str = "") -> Failure:
+def _not_a_model(row: Format, found: tuple[PurePosixPath, ...], uri: str, problem: str = "") -> Failure:
     names = ", ".join(str(path) for path in found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
     because = f" ({problem})" if problem else ""
-    way = "" if kind == "triton" else describe_triton_layout(found, uri)
-    message = f"{uri} is not a model of format {kind}{because}: it holds {names}; expected {_EXPECTED[kind]}.{way}"
+    remedy = "" if row.is_triton_folder else describe_triton_layout(found, uri)
+    message = f"{uri} is not a model of format {row.name}{because}: it holds {names}; expected {row.expected}.{remedy}"
     return Failure(Reason.NOT_A_MODEL, message)

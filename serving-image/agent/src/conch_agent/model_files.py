@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
@@ -11,16 +11,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import safe_path
-from conch_contract.manifest import ModelFormat
+from conch_contract.formats import Format
+from conch_contract.sentences import join_words
 
 WARMUP: Final = PurePosixPath("warmup")  # Triton's names for the folders of its own data
 INITIAL_STATE: Final = PurePosixPath("initial_state")
 _MODEL_FOLDER: Final = "$$TRITON_MODEL_DIRECTORY/"
-_DEFAULTS: Final[Mapping[ModelFormat, tuple[PurePosixPath, ...]]] = {
-    "onnx": (PurePosixPath("model.onnx"),),
-    "python": (PurePosixPath("model.py"),),
-    "sklearn": (PurePosixPath("model.joblib"), PurePosixPath("model.pkl")),
-}
 
 
 @dataclass(frozen=True)
@@ -76,26 +72,33 @@ def _beside(config: ModelConfig) -> Iterator[tuple[str, str]]:
 
 
 def select_model(
-    kind: ModelFormat, own: tuple[PurePosixPath, ...], names: ModelNames
+    row: Format, own: tuple[PurePosixPath, ...], names: ModelNames
 ) -> dict[PurePosixPath, PurePosixPath] | str:
     """Return a version folder's files by the name that they are laid out under, or why they are no model.
 
-    A single .onnx file gets the name that Triton looks for, unless the configuration names files.
+    A single file with the format's suffix gets the name that Triton expects, unless the configuration names files.
     """
     files = {path: path for path in own}
     if names.default:
         lacks = f"lacks {str(names.default)!r}, which default_model_filename of config.pbtxt names"
-        return files if names.default in files or names.default / "model.onnx" in files else lacks
-    wanted = _DEFAULTS[kind]
-    if any(path in files for path in wanted):
+        return files if _is_model(row, names.default, own) else lacks
+    if any(_is_model(row, PurePosixPath(name), own) for name in row.model_files):
         return files
-    if kind == "onnx":
-        models = [path for path in own if path.suffix == ".onnx" and len(path.parts) == 1]
-        if wanted[0] / "model.onnx" in files or (names.others and names.others <= files.keys()):
+    if row.suffix:
+        if names.others and names.others <= files.keys():
             return files
+        models = [path for path in own if path.suffix == row.suffix and len(path.parts) == 1]
         if len(models) == 1 and not names.others:
-            files[wanted[0]] = files.pop(models[0])
+            files[PurePosixPath(row.model_files[0])] = files.pop(models[0])
             return files
         if len(models) > 1:
-            return "holds several .onnx files; name one in default_model_filename of config.pbtxt, or model.onnx"
-    return f"lacks {' or '.join(map(str, wanted))}"
+            return (
+                f"holds several {row.suffix} files; name one in default_model_filename of config.pbtxt, or "
+                f"{row.model_files[0]}"
+            )
+    return f"lacks {join_words(row.model_files, 'or')}"
+
+
+def _is_model(row: Format, path: PurePosixPath, files: tuple[PurePosixPath, ...]) -> bool:
+    """Return True if a path is a file, or a folder that the format's backend takes in its place."""
+    return path in files or (row.takes_folder and path / row.model_files[0] in files)

@@ -23,11 +23,13 @@ from conch_agent.settings import Settings
 from conch_agent.sources import Source, open_source
 from conch_agent.sources.base import Listing
 from conch_agent.threads import in_thread
+from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
 from conch_contract.parsing import parse_json
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _LONGEST_CONFIG: Final = 1024 * 1024
+_PYTHON: Final = FORMATS["python"]
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -145,7 +147,7 @@ class Preparation:
         own = await self._own_config(source, listing)
         names = read_names(config.parse(own, uri), uri)
         plan = layout.plan(self._source.format, paths, uri, names)
-        merged = config.merge(own, self._source, layout.BACKENDS[self._source.format])
+        merged = config.merge(own, self._source, FORMATS[self._source.format].backend)
         versions = await find_versions(source, listing)
         fetch = Fetch(source, self._folder, self._settings.max_bytes, self.progress)
         fetched = await fetch.run(listing)
@@ -198,9 +200,9 @@ class Preparation:
 
 def _programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:
     """Return the model.py of each version; none where the backend is another than Python."""
-    if config.backend not in {"python", ""}:
+    if config.backend not in {_PYTHON.backend, ""}:
         return []
-    name = config.default_model_filename or "model.py"
+    name = config.default_model_filename or _PYTHON.model_files[0]
     targets = [PurePosixPath(str(version)) / name for version in plan.versions]
     return [files / plan.files[target] for target in targets if target.suffix == ".py" and target in plan.files]
 

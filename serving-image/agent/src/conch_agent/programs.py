@@ -3,7 +3,7 @@
 An ONNX file is data. Its config.pbtxt must not turn it into more: Triton loads the shared libraries
 that `model_operations` names, `runtime` names one in place of the backend's, and a backend in Python unpacks and runs
 the environment of EXECUTION_ENV_PATH. So all but known fields are refused, those of a newer Triton too. Formats that
-are programs (python, sklearn, and triton, which may name any backend) keep all fields.
+are no data (python, sklearn, and triton, which may name any backend) keep all fields.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Final
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.reasons import Failure, Reason
+from conch_contract.formats import FORMATS, FormatName
 
-# Formats whose files are data to their backend.
-DATA: Final = frozenset({"onnx"})
 _PROGRAMS: Final = frozenset({"EXECUTION_ENV_PATH"})  # parameters
 _FIELDS: Final = frozenset(
     {
@@ -44,21 +43,21 @@ _FIELDS: Final = frozenset(
 )
 
 
-def refuse_programs(file: ModelConfig, model_format: str, uri: str) -> None:
+def refuse_programs(file: ModelConfig, format_name: FormatName, uri: str) -> None:
     """Raise InvalidConfig for a field that may run a program.
 
     Args:
         file: The user's config.pbtxt.
-        model_format: The format of the model.
+        format_name: The format of the model.
         uri: Where the model comes from.
     """
-    if model_format not in DATA:
+    if not FORMATS[format_name].is_data:
         return
     fields = {descriptor.name for descriptor, _ in file.ListFields()}
     refused = sorted(fields - _FIELDS) + [f"parameters.{name}" for name in sorted(file.parameters) if name in _PROGRAMS]
     if refused:
         message = (
             f"{uri}: config.pbtxt has {', '.join(refused)}, which may run a program, and a model of the format "
-            f"{model_format} is data. Remove it, or set modelFormat.name to triton, whose models are programs."
+            f"{format_name} is data. Remove it, or set modelFormat.name to triton, whose models are programs."
         )
         raise Failure(Reason.INVALID_CONFIG, message)

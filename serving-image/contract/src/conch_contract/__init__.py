@@ -2,7 +2,8 @@
 
 The operator writes a `ModelManifest` into a ConfigMap; the agent in the pod reads it.
 The agent answers an `AgentReport`; the operator reads it.
-Paths, ports and label names that both sides use stand in `names`.
+Paths, ports and label names that both sides use stand in `names`. The schemes of storageUri and the formats of models
+are the tables of `schemes` and `formats`.
 No dependency but pydantic may enter: both images carry this package.
 """
 

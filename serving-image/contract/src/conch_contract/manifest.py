@@ -5,9 +5,10 @@ from typing import Literal, Self
 from pydantic import Field
 
 from conch_contract._base import Wire
+from conch_contract.formats import FormatName
+from conch_contract.schemes import SCHEMES
+from conch_contract.sentences import join_words
 from conch_contract.warmup import Warmup
-
-ModelFormat = Literal["onnx", "python", "sklearn", "triton"]
 
 
 class InstanceGroup(Wire):
@@ -50,8 +51,8 @@ class ModelSource(Wire):
     """One model: its name in Triton, where its files are, what was typed of its configuration, how it is warmed."""
 
     name: str
-    format: ModelFormat
-    storage_uri: str = Field(description="s3://bucket/prefix, https://host/file, pvc://claim/path or file:///path")
+    format: FormatName
+    storage_uri: str = Field(description=join_words((scheme.example for scheme in SCHEMES.values()), "or"))
     config: TritonConfig = TritonConfig()
     warmup: Warmup | None = None
     digest: str = Field("", description="of the files that the revision serves, sha256:...; empty: not known yet")

@@ -1,47 +1,45 @@
-"""Where model files come from: one class a kind of place, chosen by the URI's scheme."""
+"""Where model files come from: one module a scheme of the contract, named after it.
+
+The module of a scheme has the function `open_source`, which makes a source of a `Location`, and `KEYS` where the scheme
+takes a Secret: the keys that it reads. Without the module of a scheme, this package cannot be imported.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Final
+from urllib.parse import urlsplit
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
-from conch_agent.sources.base import Source, safe_path
-from conch_agent.sources.https import HttpsSource
-from conch_agent.sources.local import LocalSource
-from conch_agent.sources.s3 import S3Source
-from conch_agent.sources.s3_settings import KEYS
+from conch_agent.sources.base import Location, Source
 from conch_agent.sources.storage_secret import read_secret
+from conch_contract.schemes import SCHEMES, find_scheme
+from conch_contract.sentences import join_words
+
+_OPENERS: Final[Mapping[str, Callable[[Location], Source]]] = {
+    name: import_module(f"{__name__}.{name}").open_source for name in SCHEMES
+}
+_BEGINNINGS: Final = join_words((f"{name}://" for name in SCHEMES), "or")
 
 
 def open_source(uri: str, settings: Settings) -> Source:
-    """Return the source that `uri` names; raises Failure (Unsupported, UnsafePath, SecretMissing, InvalidSecret)."""
+    """Return the source of a storageUri.
+
+    Raises:
+        Failure: Unsupported for a URI without a scheme of the contract; SecretMissing or InvalidSecret; and what the
+            scheme's module raises.
+    """
     try:
-        parts = urlsplit(uri)
+        urlsplit(uri)
     except ValueError as error:
-        message = f"{uri} is no URI ({error}): use s3://, https://, pvc:// or file://."
-        raise Failure(Reason.UNSUPPORTED, message) from None
-    match parts.scheme:
-        case "s3":
-            return S3Source(uri, secret(settings.storage))
-        case "https" | "http":
-            return HttpsSource(uri)
-        case "pvc":
-            claim = settings.pvc / safe_path(parts.netloc, uri)
-            path = unquote(parts.path).strip("/")
-            return LocalSource(uri, claim / safe_path(path, uri) if path else claim, claim)
-        case "file":
-            root = Path("/") / safe_path(unquote(parts.path).strip("/"), uri)
-            return LocalSource(uri, root, root)
-        case _:
-            message = f"{uri} has no known scheme: use s3://, https://, pvc:// or file://."
-            raise Failure(Reason.UNSUPPORTED, message)
+        raise Failure(Reason.UNSUPPORTED, f"{uri} is no URI ({error}): use {_BEGINNINGS}.") from None
+    scheme = find_scheme(uri)
+    if scheme is None:
+        raise Failure(Reason.UNSUPPORTED, f"{uri} has no known scheme: use {_BEGINNINGS}.")
+    secret = read_secret(settings.storage, scheme.secret_keys) if scheme.secret_keys else {}
+    return _OPENERS[scheme.name](Location(uri, secret, settings.pvc))
 
 
-def secret(folder: Path) -> dict[str, str]:
-    """Return the text values of the mounted storage Secret; raises Failure (SecretMissing, InvalidSecret)."""
-    return read_secret(folder, KEYS)
-
-
-__all__ = ["Source", "open_source", "secret"]
+__all__ = ["Source", "open_source"]

@@ -18,6 +18,21 @@ Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True)
+class Location:
+    """A storageUri, and what the pod has to reach it.
+
+    Attributes:
+        uri: The storageUri.
+        secret: Values of the storage Secret by key; empty without storage.secretRef.
+        claims: The folder in which persistent volume claims are mounted by name.
+    """
+
+    uri: str
+    secret: Mapping[str, str]
+    claims: Path
+
+
+@dataclass(frozen=True)
 class Item:
     """One file of a source.
 

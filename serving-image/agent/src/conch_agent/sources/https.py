@@ -13,7 +13,7 @@ from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer, read_body
-from conch_agent.sources.base import Buffer, Item, Listing, safe_path
+from conch_agent.sources.base import Buffer, Item, Listing, Location, safe_path
 from conch_agent.sources.connection import CheckedResolver, explain, trust
 from conch_contract.addresses import check_address
 
@@ -25,6 +25,11 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10,
 _REDIRECTS: Final = 5
 _REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
 _PLAIN: Final = {"Accept-Encoding": "identity"}
+
+
+def open_source(location: Location) -> HttpsSource:
+    """Return the file behind the URL; raises Failure (Unsupported) for an archive."""
+    return HttpsSource(location.uri)
 
 
 class HttpsSource:

@@ -1,4 +1,4 @@
-"""Files on a mounted file system: `pvc://claim/path` and `file:///path`."""
+"""Files on a mounted file system."""
 
 from __future__ import annotations
 

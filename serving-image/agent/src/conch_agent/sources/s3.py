@@ -17,7 +17,7 @@ from obstore.exceptions import PreconditionError
 from obstore.store import S3Store
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Found, Item, Listing, build_listing, refuse_endless, safe_path
+from conch_agent.sources.base import Buffer, Found, Item, Listing, Location, build_listing, refuse_endless, safe_path
 from conch_agent.sources.connection import Problem, check_host, find_problem, speaks_tls, trust
 from conch_agent.sources.exclusions import is_excluded_path
 from conch_agent.sources.s3_client import REGION, open_store, read_meta
@@ -30,12 +30,14 @@ from conch_agent.sources.s3_errors import (
     is_transport,
     unreachable,
 )
-from conch_agent.sources.s3_settings import Endpoint, parse_settings
+from conch_agent.sources.s3_settings import KEYS, Endpoint, parse_settings
 from conch_agent.sources.store_proxy import StoreProxy, plain_url
 from conch_agent.tasks import run_all
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
+
+__all__ = ["KEYS", "S3Source", "open_source"]
 
 CHUNK: Final = 4 * 1024 * 1024
 WINDOW: Final = 4  # chunks under way for one file: memory is bounded by CHUNK x WINDOW x files at once
@@ -45,6 +47,11 @@ _HEADS_AT_ONCE: Final = 8
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _T = TypeVar("_T")
+
+
+def open_source(location: Location) -> S3Source:
+    """Return the objects; raises Failure where the bucket or a value of the Secret cannot be right."""
+    return S3Source(location.uri, location.secret)
 
 
 class S3Source:

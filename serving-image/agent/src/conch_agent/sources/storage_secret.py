@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 
 from conch_agent.reasons import Failure, Reason
+from conch_contract.schemes import SecretKey
 
 
-def read_secret(folder: Path, known: Collection[str]) -> dict[str, str]:
+def read_secret(folder: Path, keys: Iterable[SecretKey]) -> dict[str, str]:
     """Return the mounted Secret's values that are text, without leading and trailing blanks.
 
     Without storage.secretRef there is no folder. Where the Secret that it names is missing, the folder is empty.
     Files that begin with a dot are Kubernetes' own.
 
+    Args:
+        folder: Where the Secret is mounted.
+        keys: The keys that the scheme of storageUri takes.
+
     Raises:
-        Failure: SecretMissing (without credentials the public store of that name would be asked), or InvalidSecret
-            where the value of a known key cannot be read. Other keys may hold anything.
+        Failure: SecretMissing (a store of that name may be public, and is not read without the credentials), or
+            InvalidSecret where the value of one of the keys cannot be read. Other keys may hold anything.
     """
+    known = {key.name: key for key in keys}
     if not folder.is_dir():
         return {}
     files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
     if not files:
+        credentials = ", ".join(name for name, key in known.items() if key.is_credential)
         message = (
             "The Secret that storage.secretRef names does not exist, or is empty. Create it in the service's "
-            "namespace, with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what else the store needs."
+            f"namespace, with {credentials} and what else the store needs."
         )
         raise Failure(Reason.SECRET_MISSING, message)
     values: dict[str, str] = {}

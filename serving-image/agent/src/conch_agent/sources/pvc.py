@@ -1,0 +1,16 @@
+"""`pvc://claim/path`: a folder or file of a persistent volume claim that the pod mounts."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from conch_agent.sources.base import Location, safe_path
+from conch_agent.sources.local import LocalSource
+
+
+def open_source(location: Location) -> LocalSource:
+    """Return the files below the claim's mount, which nothing may leave; raises Failure (UnsafePath)."""
+    parts = urlsplit(location.uri)
+    claim = location.claims / safe_path(parts.netloc, location.uri)
+    path = unquote(parts.path).strip("/")
+    return LocalSource(location.uri, claim / safe_path(path, location.uri) if path else claim, claim)

@@ -1,0 +1,103 @@
+"""The formats of models: one row each.
+
+The rules of the CRD, the reference pages, and how the agent lays a model out derive from these rows. A new format is a
+row here, and the folder of its backend in `serving-image/backends` unless Triton brings that backend.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of modelFormat.name.
+
+    Attributes:
+        name: Its value of modelFormat.name.
+        backend: Triton's backend; empty: config.pbtxt names it.
+        expected: Which files a folder of the format holds, for messages.
+        files: The same for the reference page.
+        tensors: Inputs and outputs of a model, for the reference page.
+        summary: What the format is, for the API reference; empty: its name is enough.
+        model_files: Names of the model in a version folder, the first one preferred; empty: config.pbtxt names it.
+        suffix: Suffix by which a single file is the model, whatever its name; empty: model_files alone are models.
+        takes_folder: True if the model may be a folder that holds the first of model_files.
+        platform: Triton's older name of the backend, in config.pbtxt; empty: there is none.
+        is_data: True if a model is no program. Its config.pbtxt then has known fields only, none of which runs one.
+        is_triton_folder: True if the files are laid out for Triton already.
+        is_builtin: True if Triton brings the backend in both images.
+    """
+
+    name: str
+    backend: str
+    expected: str
+    files: str
+    tensors: str
+    summary: str = ""
+    model_files: tuple[str, ...] = ()
+    suffix: str = ""
+    takes_folder: bool = False
+    platform: str = ""
+    is_data: bool = False
+    is_triton_folder: bool = False
+    is_builtin: bool = False
+
+
+_VERSIONS: Final = ", or version folders 1/, 2/, ... that hold one each"
+
+_ROWS: Final = (
+    Format(
+        "onnx",
+        backend="onnxruntime",
+        expected=f"one .onnx file{_VERSIONS}",
+        files="one `.onnx` file of any name (or among several `model.onnx`, or the `default_model_filename` of"
+        " `config.pbtxt`), its external data beside it",
+        tensors="the model's own",
+        model_files=("model.onnx",),
+        suffix=".onnx",
+        takes_folder=True,
+        platform="onnxruntime_onnx",
+        is_data=True,
+    ),
+    Format(
+        "python",
+        backend="python",
+        expected=f"model.py (and what it needs beside it){_VERSIONS}",
+        files="`model.py` with a `TritonPythonModel`, and what it imports",
+        tensors="from `auto_complete_config` or `config.pbtxt`",
+        summary="a Triton Python model",
+        model_files=("model.py",),
+        is_builtin=True,
+    ),
+    Format(
+        "sklearn",
+        backend="sklearn",
+        expected=f"model.joblib or model.pkl{_VERSIONS}",
+        files="`model.joblib` or `model.pkl`",
+        tensors="`input` FP32 [n, features] to `label`, and `probability` where the model has `predict_proba`",
+        summary="joblib",
+        model_files=("model.joblib", "model.pkl"),
+    ),
+    Format(
+        "triton",
+        backend="",
+        expected="a Triton model folder: version folders 1/, 2/, ... and, as a rule, config.pbtxt",
+        files="a Triton model folder, or one folder that is one",
+        tensors="its own",
+        summary="a folder of any format that is laid out for Triton: version folders and config.pbtxt",
+        is_triton_folder=True,
+        is_builtin=True,
+    ),
+)
+
+FORMATS: Final[Mapping[str, Format]] = {row.name: row for row in _ROWS}
+"""The rows by name."""
+
+OTHER_FORMATS: Final = ("TensorRT", "TensorFlow", "PyTorch", "OpenVINO")
+"""Formats without a row, which users serve as `triton`."""
+
+if TYPE_CHECKING:
+    FormatName = str
+else:
+    FormatName = Literal[tuple(FORMATS)]

@@ -1,0 +1,223 @@
+"""The schemes of storageUri: one row each.
+
+The rules of the CRD, the reference pages, the mounts of the pod and the agent's sources derive from these rows. A new
+scheme is a row here, and a module of its name in `conch_agent.sources`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from conch_contract.sentences import join_words
+
+
+class Mount(Enum):
+    """What the agent's container mounts so that the files of a storageUri can be read."""
+
+    NONE = auto()  # the agent fetches the files over the network
+    CLAIM = auto()  # the persistent volume claim that the URI names first, at PVC_DIR/<claim>
+    USER_VOLUMES = auto()  # the volumeMounts of spec.predictor.pod
+
+
+@dataclass(frozen=True)
+class SecretKey:
+    """A key of the storage Secret.
+
+    Attributes:
+        name: The key.
+        meaning: What its value sets, for the reference page.
+        is_credential: True for a key that the message about a missing Secret names.
+    """
+
+    name: str
+    meaning: str
+    is_credential: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """URIs that a scheme's pattern matches and that the API server refuses.
+
+    Attributes:
+        patterns: Regular expressions (RE2) of the beginnings of such URIs.
+        message: What the URI is, and what to write in its place.
+    """
+
+    patterns: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A kind of storage.
+
+    Attributes:
+        name: What stands before `://`.
+        pattern: Regular expression (RE2) of all that stands after `://`.
+        examples: What stands after `://`, from the shortest form to the longest. Messages suggest the last one.
+        files: Which files the URI names, for the reference page.
+        resumption: How a fetch goes on that was interrupted, for the reference page.
+        exclusions: What the URI must not have, for messages; empty: nothing beside the pattern's.
+        has_plaintext: True if the scheme is also accepted without TLS, and then without the `s` at its end.
+        is_one_file: True if the URI names one file, so that there is no folder of warm-up requests beside it.
+        secret_keys: Keys of the Secret of storage.secretRef; empty: the scheme takes no Secret.
+        mount: What the agent's container mounts.
+        refusals: URIs that the API server refuses with sentences of their own.
+    """
+
+    name: str
+    pattern: str
+    examples: tuple[str, ...]
+    files: str
+    resumption: str
+    exclusions: str = ""
+    has_plaintext: bool = False
+    is_one_file: bool = False
+    secret_keys: tuple[SecretKey, ...] = ()
+    mount: Mount = Mount.NONE
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scheme, and the one without TLS."""
+        return (self.name, self.name.removesuffix("s")) if self.has_plaintext else (self.name,)
+
+    @property
+    def prefix(self) -> str:
+        """Regular expression of the beginning of a URI."""
+        return f"{self.name}?://" if self.has_plaintext else f"{self.name}://"
+
+    @property
+    def example(self) -> str:
+        """The URI that messages suggest."""
+        return f"{self.name}://{self.examples[-1]}"
+
+    def describe_form(self, name: str) -> str:
+        """Return how a URI is written with one of the scheme's names.
+
+        >>> SCHEMES["https"].describe_form("http")
+        'http://host/file, without user, password and blanks'
+        """
+        forms = join_words((f"{name}://{example}" for example in self.examples), "or")
+        return f"{forms}, without {self.exclusions}" if self.exclusions else forms
+
+
+# A path whose last part has no suffix: a folder, as far as a URL shows it. A signed URL has a query.
+_FOLDER: Final = "(/([^?#]*/)?[^./?#]*)?"
+# The hosts of Azure Blob Storage and Azure Data Lake Storage in each of Azure's clouds.
+_AZURE: Final = (
+    "[^/]*[.](blob|dfs)[.](core[.]windows[.]net|core[.]chinacloudapi[.]cn|core[.]usgovcloudapi[.]net"
+    "|storage[.]azure[.]net)"
+)
+
+_ROWS: Final = (
+    Scheme(
+        "s3",
+        pattern="[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^?#]*)?",
+        examples=("bucket", "bucket/prefix"),
+        files="all objects below the prefix, or the object of that key",
+        resumption="yes",
+        secret_keys=(
+            SecretKey(
+                "AWS_ACCESS_KEY_ID",
+                "with `AWS_SECRET_ACCESS_KEY`, the credentials; without both, requests are not signed (public buckets)",
+                is_credential=True,
+            ),
+            SecretKey("AWS_SECRET_ACCESS_KEY", "the other half of the credentials", is_credential=True),
+            SecretKey("AWS_SESSION_TOKEN", "the token of temporary credentials"),
+            SecretKey("AWS_ENDPOINT_URL", "for stores other than Amazon's, such as `https://store.example:9000`"),
+            SecretKey("AWS_REGION", "the region; default `us-east-1`"),
+            SecretKey("AWS_DEFAULT_REGION", "the region where `AWS_REGION` is absent"),
+            SecretKey("AWS_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
+            SecretKey("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "`true` puts the bucket into the host name"),
+            SecretKey("AWS_SKIP_SIGNATURE", "`true` sends no credentials"),
+            SecretKey("AWS_REQUEST_PAYER", "`true` agrees to pay for requests to such buckets"),
+            SecretKey(
+                "ca.crt",
+                "PEM certificates to trust for the endpoint: roots, or the server's own as `openssl req -x509` makes"
+                " it",
+            ),
+        ),
+    ),
+    Scheme(
+        "https",
+        pattern="[^/@?#[:space:]]+/[^[:space:]]+",
+        examples=("host/file",),
+        files="one file; archives are refused",
+        resumption="where the server answers ranges",
+        exclusions="user, password and blanks",
+        has_plaintext=True,
+        is_one_file=True,
+        refusals=(
+            Refusal(
+                (
+                    f"https?://([^/]*[.])?s3([.-][a-z0-9.-]*)?[.]amazonaws[.]com{_FOLDER}$",
+                    "https?://([^/]*[.])?console[.]aws[.]amazon[.]com/",
+                ),
+                "https fetches one file, and this is a folder of S3 or its console; write s3://bucket/prefix",
+            ),
+            Refusal(
+                (
+                    f"https?://({_AZURE}|storage[.]googleapis[.]com){_FOLDER}$",
+                    "https?://(portal[.]azure|console[.]cloud[.]google|storage[.]cloud[.]google)[.]com/",
+                ),
+                "https fetches one file, and this is a folder of Azure Blob Storage or Google Cloud Storage, or a"
+                " console; name the file, or copy the folder to s3://bucket/prefix or pvc://claim/path",
+            ),
+        ),
+    ),
+    Scheme(
+        "pvc",
+        pattern="[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^/?#]+)*/?",
+        examples=("claim", "claim/path"),
+        files="a folder or file of a claim, mounted read-only",
+        resumption="hard link or copy",
+        mount=Mount.CLAIM,
+    ),
+    Scheme(
+        "file",
+        pattern="(/[^/?#]+)+/?",
+        examples=("/path",),
+        files="a folder or file in the container, such as one of a volume of `pod.volumes`",
+        resumption="hard link or copy",
+        mount=Mount.USER_VOLUMES,
+    ),
+)
+
+SCHEMES: Final[Mapping[str, Scheme]] = {scheme.name: scheme for scheme in _ROWS}
+"""The rows by name."""
+
+REMEDIES: Final[Mapping[str, str]] = {
+    "az|azure|abfss?|wasbs?": "storageUri does not take this scheme of Azure Blob Storage; write one file as"
+    " https://account.blob.core.windows.net/container/file, or copy the folder to s3://bucket/prefix or"
+    " pvc://claim/path",
+    "gs|gcs": "storageUri does not take this scheme of Google Cloud Storage; write one file as"
+    " https://storage.googleapis.com/bucket/file, or copy the folder to s3://bucket/prefix or pvc://claim/path",
+    "s3a|s3n|minio": "storageUri does not take this scheme; write s3://bucket/prefix, and for a store other than"
+    " Amazon's AWS_ENDPOINT_URL in the Secret of storage.secretRef",
+    "hf": "storageUri does not take this scheme of Hugging Face; write one file as"
+    " https://huggingface.co/repository/resolve/revision/file, or copy the folder to s3://bucket/prefix or"
+    " pvc://claim/path",
+}
+"""What to write in place of the schemes of other tools, by a regular expression (RE2) of their names."""
+
+
+def find_scheme(uri: str) -> Scheme | None:
+    """Return the row of a URI's scheme; None where there is none.
+
+    >>> [scheme and scheme.name for scheme in map(find_scheme, ("http://host/m.onnx", "ftp://host", "models"))]
+    ['https', None, None]
+    """
+    name, colon, _ = uri.partition(":")
+    found = (scheme for scheme in SCHEMES.values() if name.lower() in scheme.names)
+    return next(found, None) if colon else None
+
+
+def list_names(schemes: Iterable[Scheme] = SCHEMES.values()) -> tuple[str, ...]:
+    """Return what may stand before `://`.
+
+    >>> list_names((SCHEMES["s3"], SCHEMES["https"]))
+    ('s3', 'https', 'http')
+    """
+    return tuple(name for scheme in schemes for name in scheme.names)
