@@ -1,6 +1,6 @@
 """The hostnames of services at Gateways: of two services with the same one, one gets all its requests.
 
-The routes of all services have the same paths, so that a gateway tells them apart by the hostname alone.
+The routes of all services have the same paths, so that a gateway distinguishes them by the hostname alone.
 Source: gateway-api.sigs.k8s.io, HTTPRouteRule.matches: of equal matches the oldest route's wins.
 """
 
