@@ -16,7 +16,16 @@ from conch_contract import names
 from tests.e2e.conftest import MakeNamespace, manifest
 from tests.e2e.test_canary import SUCCESS
 from tests.e2e.test_queue_scaling import BY_QUEUE, RESOURCES, SLOW, SOON, load
-from tests.support.attacks import DEEP, create_deep, get_refusal, owned_by, put_large, put_small, replace_pods
+from tests.support.attacks import (
+    DEEP,
+    create_deep,
+    get_refusal,
+    held_by,
+    put_large,
+    put_small,
+    release_all,
+    replace_pods,
+)
 from tests.support.doubling import LIGHT, SHORT, behind, double, times
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube, Object
@@ -76,7 +85,11 @@ def tenants(kube: Kube, make_namespace: MakeNamespace, gateway: Gateway) -> Iter
         for service in (found.attacker, found.owner, found.served, found.autoscaled):
             service.until_ready(120)
         found.autoscaled.until_condition("Autoscaling", "True", 90)
-        yield found
+        try:
+            yield found
+        finally:
+            for namespace in (attacker, owner):
+                release_all(kube, namespace)
 
 
 class Attack:
@@ -137,18 +150,12 @@ class Attack:
     def create_large_objects(self) -> None:
         """Create large objects with the label of a service, and more than is kept of those of another one's own."""
         put_large(self._kube, self._namespace, self._attacker.name, LARGE)
-        put_large(
-            self._kube,
-            self._owner.namespace,
-            self._owner.name,
-            OWNED,
-            ownerReferences=[owned_by(self._owner.body)],
-        )
+        put_large(self._kube, self._owner.namespace, self._owner.name, OWNED, **held_by(self._owner.body))
         self._owner.until_condition("Ready", "False", SECONDS, "ObjectsTooLarge")
 
     def create_small_objects(self) -> None:
         """Create many small objects with a service as their controller."""
-        put_small(self._kube, self._namespace, self._attacker.body, SMALL)
+        put_small(self._kube, self._namespace, self._attacker.name, SMALL, **held_by(self._attacker.body))
 
     def create_many_services(self) -> None:
         """Create many services; the namespace's quota refuses most of their pods."""

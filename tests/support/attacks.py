@@ -16,6 +16,7 @@ from tests.support.wait import until
 DEEP = "the deep value"
 LARGE = 940_000  # bytes; the API server takes 1 MiB in a ConfigMap
 _LEVELS = 9980  # of the 10,000 that the API server stores
+_FINALIZER = "example.com/kept"
 _NOT_READY = "/tmp/not-ready"
 _MODEL: Object = {"modelFormat": {"name": "onnx"}, "storageUri": "s3://models/magika"}
 
@@ -27,13 +28,26 @@ def put_large(kube: Kube, namespace: str, service: str, count: int, **meta: Any)
         kube.create(CONFIG_MAP, {"metadata": head, "data": {"data": f"{number}".ljust(LARGE, "x")}}, namespace)
 
 
-def put_small(kube: Kube, namespace: str, service: Object, count: int) -> None:
-    """Create small ConfigMaps with a service's label and as its children."""
-    owner = owned_by(service)
-    labels = {names.LABEL_SERVICE: owner["name"]}
+def put_small(kube: Kube, namespace: str, service: str, count: int, **meta: Any) -> None:
+    """Create small ConfigMaps with the label of a service."""
     for _ in range(count):
-        head = {"generateName": "small-", "labels": labels, "ownerReferences": [owner]}
+        head = {"generateName": "small-", "labels": {names.LABEL_SERVICE: service}, **meta}
         kube.create(CONFIG_MAP, {"metadata": head}, namespace)
+
+
+def held_by(service: Object) -> Object:
+    """Return the metadata of an object with a service as its controller which no deletion removes.
+
+    Conch deletes what it did not make, and a finalizer keeps it.
+    """
+    return {"ownerReferences": [owned_by(service)], "finalizers": [_FINALIZER]}
+
+
+def release_all(kube: Kube, namespace: str) -> None:
+    """Let the ConfigMaps go that a finalizer keeps."""
+    for body in kube.list(CONFIG_MAP, namespace):
+        if _FINALIZER in (body["metadata"].get("finalizers") or ()):
+            kube.patch(CONFIG_MAP, namespace, body["metadata"]["name"], {"metadata": {"finalizers": None}})
 
 
 def owned_by(service: Object) -> Object:
