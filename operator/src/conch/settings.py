@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self, TypeVar, get_args
 
 from conch.api.metrics import MetricsApi
-from conch.observe.compare import quantity
+from conch.api.quantity import parse_quantity
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -106,7 +106,7 @@ def number(environ: Mapping[str, str], name: str, default: int) -> int:
 def _size(environ: Mapping[str, str], name: str) -> str:
     """Return a quantity of bytes; empty where none is set."""
     value = environ.get(name, "")
-    amount = quantity(value)
+    amount = parse_quantity(value)
     if value and (amount is None or amount < 1):
         raise SettingsError(f"{name} is {value!r}; set it to a size such as 10Gi")
     return value
@@ -121,7 +121,7 @@ def _sizes(environ: Mapping[str, str], name: str) -> dict[str, int]:
     sizes = {}
     for part in listed(environ, name):
         namespace, _, text = part.rpartition("=")
-        amount = quantity(text)
+        amount = parse_quantity(text)
         if amount is None or amount < 1:
             raise SettingsError(f"{name} has {part!r}; set it to sizes such as 50Gi, or team-a=200Gi for a namespace")
         sizes[namespace] = int(amount)
