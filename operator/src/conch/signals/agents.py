@@ -15,6 +15,7 @@ import aiohttp
 
 from conch.api.kinds import ServiceKey
 from conch.api.text import read_json
+from conch.bodies import read_body
 from conch.observe import Pod
 from conch.signals.limiter import FairLimiter
 from conch.signals.reader import Reader
@@ -97,12 +98,8 @@ class Agents:
             async with self._session.get(url, allow_redirects=False) as answer:
                 if answer.status != 200:
                     return None
-                body = bytearray()
-                async for chunk in answer.content.iter_chunked(65536):
-                    body += chunk
-                    if len(body) > _LIMIT:
-                        return None
-            return await self._reader.read(namespace, partial(read_report, bytes(body)))
+                body = await read_body(answer.content, _LIMIT)
+            return await self._reader.read(namespace, partial(read_report, body))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 

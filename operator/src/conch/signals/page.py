@@ -4,6 +4,8 @@ from typing import Final
 
 import aiohttp
 
+from conch.bodies import TooLargeError, read_body
+
 _LIMIT: Final = 1 << 20  # bytes; a page is tens of kilobytes
 
 NOT_A_PAGE: Final = "has metrics that cannot be read"
@@ -24,12 +26,9 @@ async def page(session: aiohttp.ClientSession, ip: str, port: int) -> str:
         async with session.get(f"http://{host}:{port}/metrics", allow_redirects=False) as answer:
             if answer.status != 200:
                 raise PageError(f"answers /metrics with HTTP status {answer.status}")
-            body = bytearray()
-            async for chunk in answer.content.iter_chunked(65536):
-                body += chunk
-                if len(body) > _LIMIT:
-                    raise PageError(f"has more than {_LIMIT >> 20} MiB of metrics")
-            return body.decode()
+            return (await read_body(answer.content, _LIMIT)).decode()
+    except TooLargeError as error:
+        raise PageError(f"has {error} of metrics") from error
     except UnicodeDecodeError as error:
         raise PageError(NOT_A_PAGE) from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -19,6 +19,7 @@ from yarl import URL
 
 from conch.api.kinds import ServiceKey
 from conch.api.text import clean, read_json
+from conch.bodies import TooLargeError, read_body
 from conch.observe.measured import Answer, Question
 from conch.signals.limiter import FairLimiter
 from conch.signals.reader import Reader
@@ -128,12 +129,10 @@ class Queries:
             check_address(base.host or "")
             async with asyncio.timeout(question.timeout + _GRACE):
                 async with self._session.post(url, data=form, allow_redirects=False) as reply:
-                    body = bytearray()
-                    async for chunk in reply.content.iter_chunked(65536):
-                        body += chunk
-                        if len(body) > _LIMIT:
-                            return Answer(self._clock(), error=f"the answer is above {_LIMIT >> 10} KiB")
-            return await self._reader.read(namespace, partial(read_answer, self._clock(), reply.status, bytes(body)))
+                    body = await read_body(reply.content, _LIMIT)
+            return await self._reader.read(namespace, partial(read_answer, self._clock(), reply.status, body))
+        except TooLargeError:
+            return Answer(self._clock(), error=f"the answer is above {_LIMIT >> 10} KiB")
         except TimeoutError:
             return Answer(
                 self._clock(), error=f"{question.server} did not answer within {question.timeout:g} s, DNS included"
