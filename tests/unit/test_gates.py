@@ -8,8 +8,8 @@ import pytest
 
 from conch.api.analysis import Gate, GateStatus, Verdict, named
 from conch.api.numbers import percent
-from conch.decide.gates import bound_of, filled, judge, judge_all, questions
-from conch.observe.measured import Answer, History, Measured, Question, Totals
+from conch.decide.gates import bound_of, build_queries, filled, judge, judge_all
+from conch.observe.measured import Answer, History, Measured, PrometheusQuery, Totals
 
 RATE = {"successRate": {"min": "99.9%"}}
 MEAN = {"latency": {"max": "50ms"}}
@@ -242,8 +242,10 @@ def test_a_verdict_of_another_operator_is_no_pass() -> None:
 
 def test_questions_are_filled_in() -> None:
     typed = {"server": "http://p:9090", "query": 'a{r="{{revision}}"} / a{r="{{ stable }}"}', "max": 2}
-    asked = questions([gate(RATE), gate({"prometheus": typed}, interval="1m")], {"revision": "m-1", "stable": "m-0"})
-    assert asked == {"prometheus": Question("http://p:9090", 'a{r="m-1"} / a{r="m-0"}', 5.0, 60.0)}
+    asked = build_queries(
+        [gate(RATE), gate({"prometheus": typed}, interval="1m")], {"revision": "m-1", "stable": "m-0"}
+    )
+    assert asked == {"prometheus": PrometheusQuery("http://p:9090", 'a{r="m-1"} / a{r="m-0"}', 5.0, 60.0)}
 
 
 @pytest.mark.parametrize(

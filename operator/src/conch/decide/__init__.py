@@ -3,7 +3,7 @@
 May not enter: manifests (that is `desire`), clocks, calls.
 """
 
-from conch.decide.attention import ToMeasure, find_stuck_objects, pods_to_ask, to_measure
+from conch.decide.attention import MeasurementRequest, build_measurement_request, find_stuck_objects, pods_to_ask
 from conch.decide.events import Event, events
 from conch.decide.living import Living
 from conch.decide.naming import revision_name
@@ -18,10 +18,11 @@ __all__ = [
     "Decisions",
     "Event",
     "Living",
-    "ToMeasure",
+    "MeasurementRequest",
     "Trouble",
     "Unwritten",
     "asks_for_room",
+    "build_measurement_request",
     "decide",
     "events",
     "find_stuck_objects",
@@ -30,5 +31,4 @@ __all__ = [
     "stalled",
     "tell",
     "tell_unreadable",
-    "to_measure",
 ]

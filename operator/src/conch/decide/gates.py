@@ -16,7 +16,7 @@ from conch.api import duration_seconds
 from conch.api.analysis import Gate, GateStatus, Verdict, named
 from conch.api.numbers import percent
 from conch.api.times import parse_time
-from conch.observe.measured import Measured, Question, Window
+from conch.observe.measured import Measured, PrometheusQuery, Window
 
 # Counters this old, in seconds, say nothing of now: the pods cannot be read.
 STALE: Final = 30.0
@@ -88,7 +88,7 @@ def judge(gate: Gate, measured: Measured, before: GateStatus | None, now: float,
     return Judgement(_silent(gate, known, reading), wait)
 
 
-def questions(gates: Iterable[Gate], names: Mapping[str, str]) -> dict[str, Question]:
+def build_queries(gates: Iterable[Gate], names: Mapping[str, str]) -> dict[str, PrometheusQuery]:
     """Return what is to be asked of Prometheus, by gate name.
 
     Args:
@@ -97,7 +97,7 @@ def questions(gates: Iterable[Gate], names: Mapping[str, str]) -> dict[str, Ques
     """
     asked = ((gate.name or gate.kind, gate.prometheus, gate.interval_seconds) for gate in named(gates))
     return {
-        name: Question(typed.server, filled(typed.query, names), duration_seconds(typed.timeout), interval)
+        name: PrometheusQuery(typed.server, filled(typed.query, names), duration_seconds(typed.timeout), interval)
         for name, typed, interval in asked
         if typed is not None
     }
