@@ -115,6 +115,20 @@ async def test_a_target_has_one_poll_in_flight_and_rests_afterwards() -> None:
     poller.close()
 
 
+async def test_a_request_while_the_target_rests_starts_no_poll_later_either() -> None:
+    outside = Outside()
+    poller = outside.poller(period=lambda _: 0.05)
+    poller.request(ONE, A)
+    await settle()
+    poller.request(ONE, A)
+    await asyncio.sleep(0.1)
+    assert len(outside.polls) == 1
+    poller.request(ONE, A)
+    await settle()
+    assert len(outside.polls) == 2, "a request after the period starts one"
+    poller.close()
+
+
 async def test_a_poller_that_defers_polls_at_the_end_of_the_period_with_the_target_of_that_time() -> None:
     outside = Outside()
     poller = outside.poller(period=lambda _: 0.05, defers=True)
