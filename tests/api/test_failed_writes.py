@@ -28,7 +28,7 @@ from conch.desire import PodDefaults
 from conch.observe import Store
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
-from conch.signals import Agents, Capacities, Gauges, Installations, Warnings
+from conch.signals import Agents, Capacities, Collector, Installations, Warnings
 from conch.write import EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
 from conch_contract import names
 from tests.api.operator import Operator, children, condition, isvc, settled
@@ -375,7 +375,7 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
             store=store,
             gateways=None,
             agents=Agents(queue.add),
-            gauges=Gauges(queue.add),
+            collector=Collector(queue.add),
             capacities=Capacities(queue.add, partial(look_if_it_can, server)),
             warnings=Warnings(queue.add, partial(latest_warning, server)),
             claims=claims,

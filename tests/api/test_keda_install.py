@@ -6,7 +6,7 @@ import pytest
 
 from conch.api.kinds import SCALED_OBJECT
 from conch.api.metrics import TritonMetric
-from conch.api.numbers import plain
+from conch.api.quantity import to_decimal
 from conch.settings import Settings, SettingsError
 from conch.triton.promql import promql
 from conch.write import rbac
@@ -77,6 +77,6 @@ def test_each_metric_is_a_query(metric: TritonMetric, query: str) -> None:
 def test_a_quantity_is_a_plain_number_to_others() -> None:
     said = ["333333333n", "1u", "50m", "0.5", "4", "1k", "2M", "1Ki", "1e3", "100"]
     numbers = ["0.333333333", "0.000001", "0.05", "0.5", "4", "1000", "2000000", "1024", "1000", "100"]
-    assert [plain(quantity) for quantity in said] == numbers
+    assert [to_decimal(quantity) for quantity in said] == numbers
     with pytest.raises(ValueError, match="'many' is not a quantity"):
-        plain("many")
+        to_decimal("many")

@@ -46,7 +46,7 @@ class Reader:
 
     @property
     def told(self) -> Mapping[str, History]:
-        return self.counters.ask(KEY, self.pods, MODELS)
+        return self.counters.request(KEY, self.pods, MODELS)
 
     @property
     def history(self) -> History:
@@ -151,16 +151,16 @@ async def test_a_page_that_is_not_tritons_is_no_data(reader: Reader, tritons: Pa
 async def test_who_is_not_asked_for_is_forgotten(tritons: Pair, reader: Reader) -> None:
     reader.pods = (pod_of(tritons[0]),)
     await reader.until(lambda seen: seen.read, "the first reading")
-    task = reader.counters._watches[KEY].task
+    task = reader.counters._poller._entries[KEY][KEY].task
     assert task is not None
-    assert reader.counters.ask(KEY, reader.pods, {}) == {}
+    assert reader.counters.request(KEY, reader.pods, {}) == {}
     await asyncio.wait([task], timeout=5)
     assert task.cancelled()
-    assert reader.counters._watches == {}
+    assert reader.counters._poller._entries == {}
     assert reader.history == History()
 
 
 async def test_another_revision_keeps_nothing_of_the_last(tritons: Pair, reader: Reader) -> None:
     reader.pods = (pod_of(tritons[0]),)
     await reader.until(lambda seen: seen.read, "the first reading")
-    assert reader.counters.ask(KEY, (), {"m-newer": "m"}) == {}
+    assert reader.counters.request(KEY, (), {"m-newer": "m"}) == {}

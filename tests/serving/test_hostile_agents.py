@@ -39,7 +39,7 @@ class Listener:
         """Ask, as each reconcile does, until so many questions have come."""
         async with asyncio.timeout(20):
             while self.asked < count:
-                self.agents.ask(KEY, [POD])
+                self.agents.request(KEY, [POD])
                 await asyncio.sleep(0.02)
 
 
@@ -66,11 +66,11 @@ async def test_an_answer_that_is_no_report_tells_nothing_and_the_next_one_counts
     listener.answer = answer
     await listener.until_asked(1)
     await asyncio.sleep(0.2)
-    assert listener.agents.ask(KEY, [POD]) == {}
+    assert listener.agents.request(KEY, [POD]) == {}
     listener.answer = json.dumps(GOOD)
     await listener.until_asked(2)
     await asyncio.wait_for(listener.woken.wait(), 10)
-    assert listener.agents.ask(KEY, [POD])["uid"].ready
+    assert listener.agents.request(KEY, [POD])["uid"].ready
 
 
 async def test_a_pod_that_has_something_new_each_time_is_asked_once_a_second(listener: Listener) -> None:
@@ -79,7 +79,7 @@ async def test_a_pod_that_has_something_new_each_time_is_asked_once_a_second(lis
     began = loop.time()
     while loop.time() < began + 3:
         listener.answer = model(bytesFetched=listener.asked)
-        listener.agents.ask(KEY, [POD])
+        listener.agents.request(KEY, [POD])
         await asyncio.sleep(0.01)
     assert 2 <= listener.asked <= 1 + (loop.time() - began)
 
@@ -88,17 +88,17 @@ async def test_a_pod_that_goes_and_comes_back_while_it_is_asked_is_known_again(l
     listener.answer = json.dumps(GOOD)
     await listener.until_asked(1)
     await asyncio.wait_for(listener.woken.wait(), 10)
-    listener.agents.ask(KEY, [POD])
+    listener.agents.request(KEY, [POD])
     listener.woken.clear()
-    listener.agents.ask(KEY, [])
-    listener.agents.ask(KEY, [POD])
+    listener.agents.request(KEY, [])
+    listener.agents.request(KEY, [POD])
     await asyncio.wait_for(listener.woken.wait(), 10)
-    assert listener.agents.ask(KEY, [POD])["uid"].ready
+    assert listener.agents.request(KEY, [POD])["uid"].ready
 
 
 async def test_a_pod_that_is_asked_no_more_is_forgotten(listener: Listener) -> None:
     listener.answer = json.dumps(GOOD)
     await listener.until_asked(1)
-    listener.agents.ask(KEY, [])
+    listener.agents.request(KEY, [])
     await asyncio.sleep(0.2)
-    assert listener.agents.ask(KEY, []) == {}
+    assert listener.agents.request(KEY, []) == {}

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from conch.api.kinds import ServiceKey
-from conch.observe.measured import Answer, Question
+from conch.observe.measured import Answer, PrometheusQuery
 from conch.signals.prometheus import Queries
 from conch.signals.resolver import Resolver
 from tests.cluster import packages
@@ -64,10 +64,16 @@ class Asker:
         self.woken = asyncio.Event()
         self.queries = Queries(lambda _: self.woken.set())
 
-    async def answer(self, question: Question, seconds: float = 20) -> Answer:
+    @property
+    def in_flight(self) -> int:
+        """Queries that have been sent and not been answered."""
+        entries = [entry for targets in self.queries._poller._entries.values() for entry in targets.values()]
+        return sum(entry.task is not None for entry in entries)
+
+    async def answer(self, query: PrometheusQuery, seconds: float = 20) -> Answer:
         """Ask until there is an answer."""
         deadline = time.monotonic() + seconds
-        while not (told := self.queries.ask(KEY, {"gate": question})):
+        while not (told := self.queries.request(KEY, {"gate": query})):
             self.woken.clear()
             await asyncio.wait_for(self.woken.wait(), deadline - time.monotonic())
         return told["gate"]
@@ -85,7 +91,7 @@ async def asker() -> AsyncIterator[Asker]:
     [("1 + 1", 2.0), ("scalar(up)", 1.0), ('up{job="itself"}', 1.0), ("sum(up) / 4", 0.25), ("vector(1) / 0", None)],
 )
 async def test_a_number(server: str, asker: Asker, query: str, value: float | None) -> None:
-    answer = await asker.answer(Question(server, query, 5.0, 10.0))
+    answer = await asker.answer(PrometheusQuery(server, query, 5.0, 10.0))
     assert answer == Answer(answer.time, float("inf") if value is None else value)
 
 
@@ -102,49 +108,49 @@ async def test_a_number(server: str, asker: Asker, query: str, value: float | No
     ],
 )
 async def test_no_number(server: str, asker: Asker, query: str, words: str) -> None:
-    answer = await asker.answer(Question(server, query, 5.0, 10.0))
+    answer = await asker.answer(PrometheusQuery(server, query, 5.0, 10.0))
     assert answer.value is None
     assert words in answer.error
 
 
 async def test_a_query_that_takes_too_long_is_told(server: str, asker: Asker) -> None:
-    answer = await asker.answer(Question(server, SLOW, 1.0, 10.0))
+    answer = await asker.answer(PrometheusQuery(server, SLOW, 1.0, 10.0))
     # Prometheus says so itself where its engine looks at the clock in time.
     assert "did not answer within 1 s" in answer.error or "timeout: query timed out" in answer.error
 
 
 async def test_a_prefix_and_a_slash_at_the_end_are_kept(server: str, asker: Asker) -> None:
-    assert (await asker.answer(Question(f"{server}/", "1", 5.0, 10.0))).value == 1
-    assert "HTTP status 404" in (await asker.answer(Question(f"{server}/prefix", "1", 5.0, 10.0))).error
+    assert (await asker.answer(PrometheusQuery(f"{server}/", "1", 5.0, 10.0))).value == 1
+    assert "HTTP status 404" in (await asker.answer(PrometheusQuery(f"{server}/prefix", "1", 5.0, 10.0))).error
 
 
 async def test_an_answer_is_kept_for_its_interval_and_then_renewed(server: str, asker: Asker) -> None:
-    often = Question(server, "1", 5.0, 0.2)
+    often = PrometheusQuery(server, "1", 5.0, 0.2)
     first = await asker.answer(often)
     deadline = time.monotonic() + 20
     while (later := await asker.answer(often)) == first:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     assert later.time >= first.time + 0.2
-    seldom = Question(server, "1", 5.0, 3600.0)
+    seldom = PrometheusQuery(server, "1", 5.0, 3600.0)
     kept = await asker.answer(seldom)
-    assert asker.queries.ask(KEY, {"gate": seldom}) == {"gate": kept}
-    assert asker.queries._asking == {}
+    assert asker.queries.request(KEY, {"gate": seldom}) == {"gate": kept}
+    assert asker.in_flight == 0
 
 
 async def test_what_is_asked_no_more_is_forgotten(server: str, asker: Asker) -> None:
-    question = Question(server, SLOW, 30.0, 10.0)
-    assert asker.queries.ask(KEY, {"gate": question}) == {}
-    assert len(asker.queries._asking) == 1
-    assert asker.queries.ask(KEY, {}) == {}
-    assert (asker.queries._asking, asker.queries._told) == ({}, {})
-    await asker.answer(Question(server, "1", 5.0, 10.0))
-    assert asker.queries.ask(KEY, {}) == {}
-    assert asker.queries._told == {}
+    query = PrometheusQuery(server, SLOW, 30.0, 10.0)
+    assert asker.queries.request(KEY, {"gate": query}) == {}
+    assert asker.in_flight == 1
+    assert asker.queries.request(KEY, {}) == {}
+    assert asker.queries._poller._entries == {}
+    await asker.answer(PrometheusQuery(server, "1", 5.0, 10.0))
+    assert asker.queries.request(KEY, {}) == {}
+    assert asker.queries._poller._entries == {}
 
 
 async def test_nobody_there(asker: Asker) -> None:
-    answer = await asker.answer(Question(f"http://127.0.0.1:{free_port()}", "1", 5.0, 10.0))
+    answer = await asker.answer(PrometheusQuery(f"http://127.0.0.1:{free_port()}", "1", 5.0, 10.0))
     assert "cannot be asked: Cannot connect to host" in answer.error
 
 
@@ -152,7 +158,7 @@ async def test_nobody_there(asker: Asker) -> None:
 async def test_a_link_local_address_is_never_asked(asker: Asker, server: str) -> None:
     assert (
         "is a link-local address or a cloud's metadata server, which is never asked"
-        in (await asker.answer(Question(server, "1", 5, 10))).error
+        in (await asker.answer(PrometheusQuery(server, "1", 5, 10))).error
     )
 
 
@@ -167,17 +173,17 @@ async def test_a_server_that_the_installer_does_not_allow_is_never_asked(server:
     for allowed, is_asked in ((["prometheus.monitoring.svc:9090"], False), (["127.0.0.*:*"], True), ([host], True)):
         woken = asyncio.Event()
         queries = Queries(lambda _, woken=woken: woken.set(), servers=allowed)  # type: ignore[misc]
-        question = Question(server, "1", 5.0, 10.0)
-        assert queries.ask(KEY, {"gate": question}) == {}
+        query = PrometheusQuery(server, "1", 5.0, 10.0)
+        assert queries.request(KEY, {"gate": query}) == {}
         await asyncio.wait_for(woken.wait(), 20)
-        answer = queries.ask(KEY, {"gate": question})["gate"]
+        answer = queries.request(KEY, {"gate": query})["gate"]
         refusal = f"{server} cannot be asked: the installer allows prometheus.monitoring.svc:9090"
         assert (answer.value, answer.error.startswith(refusal)) == ((1.0, False) if is_asked else (None, True))
         await queries.close()
 
 
 async def test_what_is_no_url_is_told(asker: Asker) -> None:
-    assert "cannot be asked" in (await asker.answer(Question("http://a:b", "1", 5.0, 10.0))).error
+    assert "cannot be asked" in (await asker.answer(PrometheusQuery("http://a:b", "1", 5.0, 10.0))).error
 
 
 class Impostor:
@@ -227,7 +233,7 @@ async def test_what_is_no_prometheus_is_told_and_not_repeated(
     impostor: tuple[Impostor, str], asker: Asker, path: str, words: str
 ) -> None:
     handler, url = impostor
-    answer = await asker.answer(Question(f"{url}/{path}", "1", 0.1, 10.0))
+    answer = await asker.answer(PrometheusQuery(f"{url}/{path}", "1", 0.1, 10.0))
     assert words in answer.error
     assert "intranet" not in answer.error
     assert handler.paths == [f"/{path}/api/v1/query"], "no redirect is followed"

@@ -31,7 +31,17 @@ from conch.api.meta import SERVING_NAME
 from conch.api.metrics import MetricsApi
 from conch.api.names import LABEL_NAME, LABEL_SERVICE_NAME
 from conch.api.times import format_time
-from conch.decide import Decision, Event, Trouble, asks_for_room, decide, events, find_stuck_objects, tell, to_measure
+from conch.decide import (
+    Decision,
+    Event,
+    Trouble,
+    asks_for_room,
+    build_measurement_request,
+    decide,
+    events,
+    find_stuck_objects,
+    tell,
+)
 from conch.decide.request import annotation
 from conch.desire import PodDefaults, desire
 from conch.observe import Gateways, Store, World, observe
@@ -299,7 +309,7 @@ class Cluster:
         world = observe(self.store, KEY, self.now, self.gateways, self.metrics_api, prometheus=self.prometheus)
         assert isinstance(world, World)
         world = world.without_future_times()
-        measured = {name: self.measured_of.get(name, self.measured) for name in to_measure(world).models}
+        measured = {name: self.measured_of.get(name, self.measured) for name in build_measurement_request(world).models}
         world = world.told(self.reports).with_measured(measured)
         warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(world) if uid in self.warnings}
         world = world.with_warnings(warnings)

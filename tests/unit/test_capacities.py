@@ -69,26 +69,26 @@ async def test_who_asks_is_woken_when_there_is_an_answer(
     cluster: Cluster, capacities: Callable[[float], Capacities]
 ) -> None:
     found = capacities(3600)
-    assert found.ask(ONE, waits=True) is None
+    assert found.request(ONE, waits=True) is None
     assert await woken(cluster) == ONE
-    assert found.ask(ONE, waits=True) == having(1)
-    assert found.ask(ELSEWHERE, waits=True) is None, "a newcomer need not wait for the next period"
+    assert found.request(ONE, waits=True) == having(1)
+    assert found.request(ELSEWHERE, waits=True) is None, "a newcomer need not wait for the next period"
     assert await woken(cluster) == ELSEWHERE
     assert cluster.looks == [{"demo"}, {"demo", "lab"}]
-    assert found.ask(ELSEWHERE, waits=True) == having(1)
+    assert found.request(ELSEWHERE, waits=True) == having(1)
 
 
 async def test_news_wake_who_waits_and_nothing_new_wakes_nobody(
     cluster: Cluster, capacities: Callable[[float], Capacities]
 ) -> None:
     found = capacities(0.001)
-    found.ask(ONE, waits=True)
+    found.request(ONE, waits=True)
     await woken(cluster)
     await looked(cluster, 4)
     assert cluster.woken.empty()
     cluster.gpus = 2
     assert await woken(cluster) == ONE
-    assert found.ask(ONE, waits=True) == having(2)
+    assert found.request(ONE, waits=True) == having(2)
 
 
 async def test_an_answer_is_never_older_than_its_question(
@@ -96,25 +96,25 @@ async def test_an_answer_is_never_older_than_its_question(
 ) -> None:
     found = capacities(3600)
     cluster.gate.clear()
-    found.ask(ONE, waits=True)
+    found.request(ONE, waits=True)
     await looked(cluster, 1)
-    found.ask(OTHER, waits=True)
+    found.request(OTHER, waits=True)
     cluster.gpus = 2
     cluster.gate.set()
     assert await woken(cluster) == ONE
     assert {await woken(cluster), await woken(cluster)} == {ONE, OTHER}
-    assert found.ask(OTHER, waits=True) == having(2)
+    assert found.request(OTHER, waits=True) == having(2)
 
 
 async def test_who_waits_no_more_is_forgotten(cluster: Cluster, capacities: Callable[[float], Capacities]) -> None:
     found = capacities(0.001)
-    found.ask(ONE, waits=True)
+    found.request(ONE, waits=True)
     await woken(cluster)
-    assert found.ask(ONE, waits=False) is None
+    assert found.request(ONE, waits=False) is None
     cluster.gpus = 5
-    assert found.ask(ONE, waits=True) is None, "what was known is not kept"
+    assert found.request(ONE, waits=True) is None, "what was known is not kept"
     await woken(cluster)
-    assert found.ask(ONE, waits=True) == having(5)
+    assert found.request(ONE, waits=True) == having(5)
 
 
 async def test_an_api_server_that_fails_is_asked_again(
@@ -122,8 +122,8 @@ async def test_an_api_server_that_fails_is_asked_again(
 ) -> None:
     found = capacities(0.001)
     cluster.gpus = None
-    found.ask(ONE, waits=True)
+    found.request(ONE, waits=True)
     await looked(cluster, 3)
-    assert found.ask(ONE, waits=True) is None
+    assert found.request(ONE, waits=True) is None
     cluster.gpus = 3
     assert await woken(cluster) == ONE

@@ -58,18 +58,18 @@ async def woken(leases: Leases) -> ServiceKey:
 
 async def test_one_whose_lease_is_renewed_acts(leases: Leases, installations: Callable[..., Installations]) -> None:
     found = installations()
-    assert found.ask(ONE, "a/alive") == Activity.PENDING
+    assert found.request(ONE, "a/alive") == Activity.PENDING
     assert await woken(leases) == ONE
-    assert found.ask(ONE, "a/alive") == Activity.ACTIVE
-    assert found.ask(OTHER, "a/alive") == Activity.ACTIVE
+    assert found.request(ONE, "a/alive") == Activity.ACTIVE
+    assert found.request(OTHER, "a/alive") == Activity.ACTIVE
 
 
 async def test_one_without_a_lease_is_gone(leases: Leases, installations: Callable[..., Installations]) -> None:
     found = installations()
     for name in ("a/none", "nonsense"):
-        assert found.ask(ONE, name) == Activity.PENDING
+        assert found.request(ONE, name) == Activity.PENDING
         assert await woken(leases) == ONE
-        assert found.ask(ONE, name) == Activity.GONE
+        assert found.request(ONE, name) == Activity.GONE
 
 
 async def test_one_whose_lease_is_renewed_no_more_is_gone_after_a_while(
@@ -77,13 +77,13 @@ async def test_one_whose_lease_is_renewed_no_more_is_gone_after_a_while(
 ) -> None:
     leases.records["a/late"] = LeaseRecord(exists=True, content="{}")
     patient = installations()
-    patient.ask(ONE, "a/late")
+    patient.request(ONE, "a/late")
     await asyncio.sleep(0.05)
-    assert patient.ask(ONE, "a/late") == Activity.PENDING
+    assert patient.request(ONE, "a/late") == Activity.PENDING
     hasty = installations(patience=0.05)
-    hasty.ask(OTHER, "a/late")
+    hasty.request(OTHER, "a/late")
     assert await woken(leases) == OTHER
-    assert hasty.ask(OTHER, "a/late") == Activity.GONE
+    assert hasty.request(OTHER, "a/late") == Activity.GONE
 
 
 async def test_one_whose_lease_may_not_be_read_is_never_gone(
@@ -91,13 +91,13 @@ async def test_one_whose_lease_may_not_be_read_is_never_gone(
 ) -> None:
     leases.records["a/secret"] = LeaseRecord(exists=True)
     found = installations(patience=0.001)
-    found.ask(ONE, "a/secret")
+    found.request(ONE, "a/secret")
     assert await woken(leases) == ONE
     await asyncio.sleep(0.05)
-    assert found.ask(ONE, "a/secret") == Activity.UNREADABLE
+    assert found.request(ONE, "a/secret") == Activity.UNREADABLE
     leases.records["a/secret"] = NO_LEASE
     assert await woken(leases) == ONE
-    assert found.ask(ONE, "a/secret") == Activity.GONE
+    assert found.request(ONE, "a/secret") == Activity.GONE
 
 
 async def test_an_api_server_that_fails_tells_nothing(
@@ -105,9 +105,9 @@ async def test_an_api_server_that_fails_tells_nothing(
 ) -> None:
     leases.records["a/failing"] = None
     found = installations(patience=0.001)
-    found.ask(ONE, "a/failing")
+    found.request(ONE, "a/failing")
     await asyncio.sleep(0.05)
-    assert found.ask(ONE, "a/failing") == Activity.PENDING
+    assert found.request(ONE, "a/failing") == Activity.PENDING
 
 
 async def test_one_that_the_api_server_kept_from_renewing_is_not_gone(
@@ -123,23 +123,23 @@ async def test_one_that_the_api_server_kept_from_renewing_is_not_gone(
 
     monkeypatch.setattr(leases, "read", read)
     found = installations(patience=0.05)
-    found.ask(ONE, "a/back")
+    found.request(ONE, "a/back")
     assert await woken(leases) == ONE
-    assert found.ask(ONE, "a/back") == Activity.ACTIVE
+    assert found.request(ONE, "a/back") == Activity.ACTIVE
 
 
 async def test_nobody_looks_when_no_service_has_the_mark(
     leases: Leases, installations: Callable[..., Installations]
 ) -> None:
     found = installations()
-    found.ask(ONE, "a/alive")
+    found.request(ONE, "a/alive")
     await woken(leases)
     found.forget(ONE)
     await asyncio.sleep(0.05)
     before = leases.looks
     await asyncio.sleep(0.05)
     assert leases.looks == before
-    assert found.ask(ONE, "a/alive") == Activity.PENDING, "what was known is not kept"
+    assert found.request(ONE, "a/alive") == Activity.PENDING, "what was known is not kept"
 
 
 def test_an_installation_is_named_by_its_lease() -> None:

@@ -221,7 +221,7 @@ class Overwritten:
             store=self.store,
             gateways=None,
             agents=nothing,
-            gauges=nothing,
+            collector=nothing,
             capacities=nothing,
             warnings=nothing,
             claims=cast("Any", self),

@@ -6,7 +6,7 @@ import pytest
 
 from conch.api import RolloutStatus
 from conch.api.kinds import SERVICE, Ref
-from conch.decide import to_measure
+from conch.decide import build_measurement_request
 from conch.observe.measured import Answer, History, Measured
 from conch_contract import names
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, measure, routed
@@ -27,7 +27,9 @@ def with_gates(*gates: dict[str, Any], **rollout: Any) -> tuple[Cluster, str, st
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
-    assert to_measure(cluster.world()).models == {new: "magika"}, "counters are read before the first request"
+    assert build_measurement_request(cluster.world()).models == {new: "magika"}, (
+        "counters are read before the first request"
+    )
     come_up(cluster, new)
     assert routed(cluster) == {stable: 90, new: 10}
     return cluster, stable, new
@@ -135,8 +137,8 @@ def test_a_failure_that_is_tolerated_only_costs_time() -> None:
 def test_prometheus_is_asked_of_this_candidate_and_an_error_never_passes() -> None:
     gate = {"prometheus": {"server": "http://prometheus:9090", "query": 'e{r="{{revision}}"}', "max": "0.01"}}
     cluster, _, new = with_gates(gate)
-    [question] = to_measure(cluster.world()).questions.values()
-    assert question.query == f'e{{r="{new}"}}'
+    [query] = build_measurement_request(cluster.world()).queries.values()
+    assert query.query == f'e{{r="{new}"}}'
     cluster.measured = Measured(History(), {"prometheus": Answer(cluster.now + 5, error="parse error")})
     cluster.now += 61
     cluster.settle()

@@ -10,7 +10,7 @@ from conch.api.analysis import Gate, GateStatus, Verdict, named
 from conch.api.numbers import percent
 from conch.decide.gates import bound_of, build_queries, evaluate, evaluate_all
 from conch.decide.gates.prometheus import fill
-from conch.observe.measured import Answer, History, Measured, Question, Totals
+from conch.observe.measured import Answer, History, Measured, PrometheusQuery, Totals
 
 RATE = {"successRate": {"min": "99.9%"}}
 MEAN = {"latency": {"max": "50ms"}}
@@ -262,7 +262,7 @@ def test_questions_are_filled_in() -> None:
     asked = build_queries(
         [gate(RATE), gate({"prometheus": typed}, interval="1m")], {"revision": "m-1", "stable": "m-0"}
     )
-    assert asked == {"prometheus": Question("http://p:9090", 'a{r="m-1"} / a{r="m-0"}', 5.0, 60.0)}
+    assert asked == {"prometheus": PrometheusQuery("http://p:9090", 'a{r="m-1"} / a{r="m-0"}', 5.0, 60.0)}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conch.api.kinds import AUTOSCALER, DEPLOYMENT, SCALED_OBJECT, SERVICE, Kind, Ref
-from conch.decide import to_measure
+from conch.decide import build_measurement_request
 from conch.plan import Apply, Delete, Release
 from conch_contract import AgentReport, ModelState, names
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, told
@@ -388,10 +388,10 @@ def test_of_a_shadow_that_sleeps_nobody_asks_where_its_copies_are() -> None:
     main, shadow = cluster.decision().wanted, cluster.decision("b").wanted
     cluster.start_pods(main)
     come_up(cluster, shadow)
-    assert to_measure(cluster.world()).models.keys() == {main, shadow}
+    assert build_measurement_request(cluster.world()).models.keys() == {main, shadow}
     scale(cluster, shadow, 0)
     cluster.settle()
-    assert not to_measure(cluster.world()).models
+    assert not build_measurement_request(cluster.world()).models
     assert cluster.condition("Ready") == ("True", "Served")
 
 

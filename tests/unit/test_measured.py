@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conch.observe.measured import MAX_POINTS, History, Totals
-from conch.signals.tally import Tally
+from conch.signals.accumulator import CounterAccumulator
 from conch.triton.metrics import DURATION_US, FAILURE, SUCCESS, Scrape, Series, read_load, read_metrics
 
 # A page of Triton 2.51, shortened; `other` stands for a second model of the same server.
@@ -45,8 +45,8 @@ def scrape(success: float, failure: float = 0, duration: float = 0, version: str
     )
 
 
-def requests(tally: Tally) -> tuple[int, int]:
-    totals = tally.totals(0.0)
+def requests(accumulator: CounterAccumulator) -> tuple[int, int]:
+    totals = accumulator.totals(0.0)
     return totals.requests, totals.failures
 
 
@@ -56,10 +56,10 @@ def test_a_quantile_without_its_label_is_none() -> None:
 
 def test_a_page_is_read_for_one_model_and_all_its_versions() -> None:
     read = read_metrics(PAGE, "m")
-    tally = Tally()
-    tally.add("a", Scrape())
-    tally.add("a", read)
-    totals = tally.totals(5.0)
+    accumulator = CounterAccumulator()
+    accumulator.add("a", Scrape())
+    accumulator.add("a", read)
+    totals = accumulator.totals(5.0)
     assert (totals.requests, totals.failures) == (46, 4)
     assert (totals.duration_us, totals.queue_us) == (1.5e6, 250)
     assert totals.quantiles == ((50, 1200.0), (99, 8000.0))
@@ -109,40 +109,40 @@ def test_a_gauge_that_a_driver_does_not_know_is_left_out() -> None:
 
 
 def test_what_a_pod_counted_before_it_was_first_read_is_nobodys() -> None:
-    tally = Tally()
-    tally.add("a", scrape(500, 20))
-    assert requests(tally) == (0, 0)
-    tally.add("a", scrape(510, 21))
-    assert requests(tally) == (11, 1)
+    accumulator = CounterAccumulator()
+    accumulator.add("a", scrape(500, 20))
+    assert requests(accumulator) == (0, 0)
+    accumulator.add("a", scrape(510, 21))
+    assert requests(accumulator) == (11, 1)
 
 
 def test_a_triton_that_restarts_counts_on() -> None:
-    tally = Tally()
-    tally.add("a", scrape(100))
-    tally.add("a", scrape(110))
-    tally.add("a", scrape(4, 1))
-    assert requests(tally) == (15, 1)
+    accumulator = CounterAccumulator()
+    accumulator.add("a", scrape(100))
+    accumulator.add("a", scrape(110))
+    accumulator.add("a", scrape(4, 1))
+    assert requests(accumulator) == (15, 1)
 
 
 def test_a_version_that_comes_later_counts_from_its_start() -> None:
-    tally = Tally()
-    tally.add("a", scrape(100))
-    tally.add("a", scrape(7, version="2"))  # version 1 is gone, and takes nothing along
-    assert requests(tally) == (7, 0)
+    accumulator = CounterAccumulator()
+    accumulator.add("a", scrape(100))
+    accumulator.add("a", scrape(7, version="2"))  # version 1 is gone, and takes nothing along
+    assert requests(accumulator) == (7, 0)
 
 
 def test_pods_come_and_go_and_totals_never_fall() -> None:
-    tally = Tally()
-    tally.add("a", scrape(0))
-    tally.add("a", scrape(10, duration=3000))
-    tally.add("b", scrape(1000, duration=50))
-    tally.keep({"b"})
-    assert requests(tally) == (10, 0)
-    tally.add("b", scrape(1005, duration=80))
-    assert requests(tally) == (15, 0)
-    assert tally.totals(0.0).quantiles == ((99, 80),), "a pod that is gone is slow no more"
-    tally.add("a", scrape(12))  # the same pod again: what it did unseen is nobody's
-    assert requests(tally) == (15, 0)
+    accumulator = CounterAccumulator()
+    accumulator.add("a", scrape(0))
+    accumulator.add("a", scrape(10, duration=3000))
+    accumulator.add("b", scrape(1000, duration=50))
+    accumulator.keep({"b"})
+    assert requests(accumulator) == (10, 0)
+    accumulator.add("b", scrape(1005, duration=80))
+    assert requests(accumulator) == (15, 0)
+    assert accumulator.totals(0.0).quantiles == ((99, 80),), "a pod that is gone is slow no more"
+    accumulator.add("a", scrape(12))  # the same pod again: what it did unseen is nobody's
+    assert requests(accumulator) == (15, 0)
 
 
 def grown(*points: tuple[int, int], quantiles: dict[int, float] | None = None) -> History:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from conch.api.metrics import TritonMetric, quantity
+from conch.api.metrics import TritonMetric
+from conch.api.quantity import format_quantity
 from conch.metrics.window import KEPT, Rates, Reading, fresh, rates, told
 from conch.triton.metrics import SUCCESS, Load, read_load
 
@@ -131,4 +132,4 @@ def test_what_is_too_old_to_compare_with_is_forgotten() -> None:
     ("value", "written"), [(0.0, "0"), (7.0, "7"), (0.5, "500m"), (1.25, "1250m"), (2e-6, "2u"), (1e-9, "1n")]
 )
 def test_numbers_are_written_as_quantities(value: float, written: str) -> None:
-    assert quantity(value) == written
+    assert format_quantity(value) == written

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conch.api.kinds import ServiceKey
-from conch.observe.measured import Question
+from conch.observe.measured import PrometheusQuery
 from conch.signals.prometheus import Queries
 from conch.signals.resolver import Resolver
 from conch_contract.addresses import check_address
@@ -58,12 +58,12 @@ async def test_a_name_that_waits_for_one_namespace_is_resolved_for_another_at_on
     names, woken = Names(), asyncio.Event()
     queries = Queries(lambda _: woken.set())
     queries._resolver._look_up = names.look_up
-    slow = {n: Question(f"http://{n}.evil.example", "1", 60, 20) for n in range(16)}
-    shared = Question("http://prometheus.monitoring", "1", 60, 10)
-    queries.ask(ServiceKey("evil", "m"), {**slow, 16: shared})
+    slow = {n: PrometheusQuery(f"http://{n}.evil.example", "1", 60, 20) for n in range(16)}
+    shared = PrometheusQuery("http://prometheus.monitoring", "1", 60, 10)
+    queries.request(ServiceKey("evil", "m"), {**slow, 16: shared})
     await asyncio.sleep(0.1)
     for _ in range(100):
-        if answers := queries.ask(ServiceKey("good", "m"), {"a": shared}):
+        if answers := queries.request(ServiceKey("good", "m"), {"a": shared}):
             break
         await asyncio.sleep(0.1)
     assert "cannot be asked" in answers["a"].error, "its name was resolved, and nobody listens there"

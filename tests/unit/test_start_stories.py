@@ -94,16 +94,16 @@ async def test_each_stuck_object_is_asked_about_once_a_period_and_news_wake_its_
         return MOUNT if uid == "a" else None
 
     warnings = Warnings(woken.put_nowait, look, period=0.05)
-    assert warnings.ask(KEY, ["a", "b"]) == {}
+    assert warnings.request(KEY, ["a", "b"]) == {}
     assert await asyncio.wait_for(woken.get(), 5) == KEY
-    assert warnings.ask(KEY, ["a", "b"]) == {"a": MOUNT}
+    assert warnings.request(KEY, ["a", "b"]) == {"a": MOUNT}
     await asyncio.sleep(0)
     assert looks == [(KEY.namespace, "a"), (KEY.namespace, "b")], "not again so soon"
     await asyncio.sleep(0.06)
-    assert warnings.ask(KEY, ["a"]) == {"a": MOUNT}
+    assert warnings.request(KEY, ["a"]) == {"a": MOUNT}
     await asyncio.sleep(0.01)
     assert looks[2:] == [(KEY.namespace, "a")]
     assert woken.empty(), "the same is no news"
-    assert warnings.ask(KEY, []) == {}
-    assert warnings.ask(KEY, ["a"]) == {}, "what is stuck no more is forgotten"
+    assert warnings.request(KEY, []) == {}
+    assert warnings.request(KEY, ["a"]) == {}, "what is stuck no more is forgotten"
     await warnings.close()

@@ -17,7 +17,7 @@ from conch.api.kinds import (
 from conch.api.kinds import GATEWAY as GATEWAY_KIND
 from conch.api.names import ANNOTATION_ACCEPTED
 from conch.api.variants import MAX_VARIANTS
-from conch.decide import decide, to_measure
+from conch.decide import build_measurement_request, decide
 from conch.observe.gateways import GatewayKey
 from conch.observe.measured import History, Measured, Totals
 from conch.traffic import Way
@@ -421,13 +421,15 @@ def test_a_shadow_waits_for_a_gateway_that_can_copy() -> None:
     follow(cluster)
     assert all("filters" in rule for rule in rules(cluster))
     assert cluster.condition("Ready") == ("True", "Served")
-    assert not to_measure(cluster.world()).models, "the gateway tells what it can do, so nobody has to find out"
+    assert not build_measurement_request(cluster.world()).models, (
+        "the gateway reports what it can do, so there is nothing to find out"
+    )
 
 
 def test_where_a_gateway_does_not_tell_counters_say_whether_copies_arrive() -> None:
     cluster = service(MIRRORED)
     stable, shadow = cluster.decision().wanted, up(cluster, "shadow")
-    assert set(to_measure(cluster.world()).models) == {stable, shadow}
+    assert set(build_measurement_request(cluster.world()).models) == {stable, shadow}
     assert cluster.condition("Ready") == ("True", "Served"), "nobody has asked anything yet"
 
     def count(asked: int, copies: int) -> None:
@@ -448,10 +450,10 @@ def test_where_a_gateway_does_not_tell_counters_say_whether_copies_arrive() -> N
     count(90, 1)
     assert cluster.status.variants[0].mirror == "Arriving"
     assert cluster.condition("Ready") == ("True", "Served")
-    assert not to_measure(cluster.world()).models, "it is known"
+    assert not build_measurement_request(cluster.world()).models, "it is known"
     cluster.measured_of.clear()
     change(cluster, mirror="50%")
-    assert set(to_measure(cluster.world()).models) == {stable, shadow}, "another spec, another question"
+    assert set(build_measurement_request(cluster.world()).models) == {stable, shadow}, "another spec, another question"
 
 
 @pytest.mark.parametrize("way", ["weight", "match", "mirror"])

@@ -32,7 +32,7 @@ class Claims:
         """Return whether this installation may write a service; an event reports if another one serves it."""
         owner = text(mapping(body.get("status")).get("installation"))
         if owner not in {"", self.installation}:
-            activity = self.installations.ask(key, owner)
+            activity = self.installations.request(key, owner)
             if activity != Activity.GONE:
                 await self._report(key, body["metadata"], owner, activity)
                 return False

@@ -32,7 +32,7 @@ from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
 from conch.shutdown import end_by_signal
-from conch.signals import Agents, Capacities, Gauges, Installations, Warnings
+from conch.signals import Agents, Capacities, Collector, Installations, Warnings
 from conch.signals.reader import Reader
 from conch.telemetry import Health, Phases, Tasks, serve
 from conch.workers import work
@@ -59,7 +59,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
     intake = Intake(store, gateways, queue)
     clock = SteadyClock()
     reader = Reader()  # one for all: what a namespace's pods and servers answer takes its share of the time together
-    agents, gauges = Agents(queue.add, reader), Gauges(queue.add, reader, clock, settings.prometheus_servers)
+    agents, collector = Agents(queue.add, reader), Collector(queue.add, reader, clock, settings.prometheus_servers)
     capacities = Capacities(queue.add, _nobody_looks if settings.namespaces else partial(look_if_it_can, server))
     warnings = Warnings(queue.add, partial(latest_warning, server))
     installations = Installations(queue.add, partial(read_lease, server))
@@ -69,7 +69,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         store=store,
         gateways=gateways,
         agents=agents,
-        gauges=gauges,
+        collector=collector,
         capacities=capacities,
         warnings=warnings,
         claims=claims,
@@ -84,7 +84,7 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         clock=clock,
     )
     async with contextlib.AsyncExitStack() as stack:
-        for signal in (agents, gauges, capacities, warnings, installations):
+        for signal in (agents, collector, capacities, warnings, installations):
             stack.push_async_callback(signal.close)
         stack.callback(queue.close)
         # Watches stay open: they have connections of their own.

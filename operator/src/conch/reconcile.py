@@ -19,8 +19,9 @@ from conch.attempts import Attempts
 from conch.claims import Claims
 from conch.contests import Contest, Contests
 from conch.decide import (
-    ToMeasure,
+    MeasurementRequest,
     asks_for_room,
+    build_measurement_request,
     decide,
     events,
     find_stuck_objects,
@@ -28,7 +29,6 @@ from conch.decide import (
     stalled,
     tell,
     tell_unreadable,
-    to_measure,
 )
 from conch.desire import PodDefaults, desire
 from conch.observe import Gateways, Store, Unreadable, observe
@@ -37,7 +37,7 @@ from conch.observe.fields import mapping
 from conch.observe.managers import find_managers
 from conch.plan import LASTING, Action, Apply, Change, Refusal, Step, plan, unwritten
 from conch.shutdown import END_SECONDS, finish
-from conch.signals import Agents, Capacities, Gauges, Warnings
+from conch.signals import Agents, Capacities, Collector, Warnings
 from conch.write import CallError, EventWriter, Writer
 
 # Objects that were not kept for want of space are read again, so many at a time: no event reports that there is space.
@@ -52,7 +52,7 @@ class Reconciler:
     store: Store
     gateways: Gateways | None  # None: nobody watches them
     agents: Agents
-    gauges: Gauges
+    collector: Collector
     capacities: Capacities
     warnings: Warnings
     claims: Claims
@@ -101,10 +101,10 @@ class Reconciler:
             return await self._report_unreadable(key, world)
         before = world.service.status
         world = world.without_future_times()
-        world = world.told(self.agents.ask(key, pods_to_ask(world)))
-        world = world.with_warnings(self.warnings.ask(key, find_stuck_objects(world)))
-        world = world.with_measured(self.gauges.ask(key, world.pods, to_measure(world)))
-        world = world.with_capacity(self.capacities.ask(key, waits=asks_for_room(world)))
+        world = world.told(self.agents.request(key, pods_to_ask(world)))
+        world = world.with_warnings(self.warnings.request(key, find_stuck_objects(world)))
+        world = world.with_measured(self.collector.request(key, world.pods, build_measurement_request(world)))
+        world = world.with_capacity(self.capacities.request(key, waits=asks_for_room(world)))
         decision = decide(world)
         steps, blocked = plan(world, decision, desire(world, decision, self.defaults))
         uid = world.service.metadata.uid
@@ -123,10 +123,10 @@ class Reconciler:
     def _forget(self, key: ServiceKey) -> None:
         """Forget all that is known of a service which is gone, or which another installation serves."""
         self.contests.forget(key)
-        self.agents.ask(key, ())
-        self.warnings.ask(key, ())
-        self.gauges.ask(key, (), ToMeasure())
-        self.capacities.ask(key, waits=False)
+        self.agents.request(key, ())
+        self.warnings.request(key, ())
+        self.collector.request(key, (), MeasurementRequest())
+        self.capacities.request(key, waits=False)
         self.writer.forget(key)
         self.writes.failed(key, ())
 

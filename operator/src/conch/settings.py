@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Self, TypeVar, get_args
 
 from conch.api.metrics import MetricsApi
-from conch.observe.compare import quantity
+from conch.api.quantity import parse_quantity
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -124,7 +124,7 @@ def _sizes(environ: Mapping[str, str], name: str) -> dict[str, int]:
     sizes = {}
     for part in listed(environ, name):
         namespace, _, text = part.rpartition("=")
-        amount = quantity(text)
+        amount = parse_quantity(text)
         if amount is None or amount < 1:
             raise SettingsError(f"{name} has {part!r}; set it to sizes such as 50Gi, or team-a=200Gi for a namespace")
         sizes[namespace] = int(amount)

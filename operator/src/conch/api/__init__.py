@@ -4,11 +4,12 @@ Nothing but values may enter: pydantic, the contract and the standard library.
 """
 
 from conch.api import names
-from conch.api._base import Duration, Quantity, duration_seconds
+from conch.api._base import Duration, duration_seconds
 from conch.api.autoscaling import Autoscaling, Behavior, Metric
 from conch.api.model import Model, ModelFormat, SecretRef, Storage
 from conch.api.names import ConditionType, Phase, RolloutState, Room
 from conch.api.pod import Pod, Resources, Variable, Volume, VolumeMount
+from conch.api.quantity import Quantity
 from conch.api.rollout import MANUAL, Rollout, Step, StepInForce
 from conch.api.service import InferenceService, Metadata
 from conch.api.spec import Predictor, Spec

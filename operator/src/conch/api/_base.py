@@ -94,34 +94,6 @@ Duration = Annotated[
 """A span of time as text. Checked by the API server; read with `duration_seconds`."""
 
 
-def is_amount(value: str) -> str:
-    """Return the CEL that checks whether a value can be read with quantity().
-
-    An exponent of nine digits keeps the API server busy until the request times out (measured, 1.36), and the pattern
-    of the field is no guard: rules are evaluated even where it does not match.
-    """
-    return f"(!string({value}).matches('[eE].*[0-9]{{3}}') && isQuantity(string({value})))"
-
-
-Quantity = Annotated[
-    int | str,
-    Field(
-        json_schema_extra={
-            # The pattern is the one that Kubernetes generates for resource.Quantity, without its sign, and with an
-            # exponent of two digits at most.
-            "pattern": r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]{1,2}))?$",
-            "maxLength": 32,
-            "x-kubernetes-int-or-string": True,
-        }
-    ),
-    Rule(
-        f"!{is_amount('self')} || quantity(string(self)).isLessThan(quantity('1P'))",
-        message="an amount is below 1P (10 to the power of 15), so that Kubernetes can count its thousandths in 64"
-        " bits; write a smaller one",
-    ),
-]
-"""An amount as Kubernetes counts it: `2`, `500m`, `64Mi`."""
-
 # A structural schema has no "one of these types". A node without a type still obeys the bounds of lists and of objects:
 # with a minimum above the maximum, no list or no object is possible.
 _NO_OBJECT: Final[dict[str, Any]] = {

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Quantity, is_amount
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part
 from conch.api.cel import Rule, rules
 from conch.api.kubernetes import (
     ContainerResourceMetricSource,
@@ -15,6 +15,7 @@ from conch.api.kubernetes import (
     ResourceMetricSource,
 )
 from conch.api.numbers import Percent
+from conch.api.quantity import Quantity, cel_is_quantity
 
 _SOURCES: Final = {
     "Resource": "resource",
@@ -96,7 +97,7 @@ class Trigger(Part):
 def _above_zero(field: str, example: str) -> Rule:
     """A target is what numbers are divided by."""
     return Rule(
-        f"!{is_amount('self')} || quantity(string(self)).isGreaterThan(quantity('0'))",
+        f"!{cel_is_quantity('self')} || quantity(string(self)).isGreaterThan(quantity('0'))",
         message=f"{field} must be above 0: it is what each pod shall have at the most; write a larger target, such as"
         f" {example}",
     )

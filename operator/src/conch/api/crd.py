@@ -3,12 +3,11 @@
 import sys
 from typing import Any, Final
 
-import yaml
-
 from conch.api import names
 from conch.api.schema import Schema, structural, without_defaults
 from conch.api.service import InferenceService
 from conch.api.status import NOT_OBSERVED
+from conch.plain_yaml import dump_yaml
 
 _HEADER: Final = "# Generated from operator/src/conch/api by `make generate`. Do not edit.\n"
 
@@ -75,16 +74,9 @@ def crd() -> dict[str, Any]:
     }
 
 
-class _Plain(yaml.SafeDumper):
-    """YAML without anchors: kubectl reads them, people do not."""
-
-    def ignore_aliases(self, _data: Any) -> bool:
-        return True
-
-
 def to_yaml() -> str:
     """Return the file of crds/, byte for byte the same at every call."""
-    return _HEADER + yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=110)
+    return _HEADER + dump_yaml(crd(), width=110)
 
 
 if __name__ == "__main__":

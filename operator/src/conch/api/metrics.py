@@ -13,6 +13,7 @@ from typing import Final, Literal
 from conch.api._base import duration_seconds
 from conch.api.autoscaling import Autoscaling, Metric
 from conch.api.numbers import percent
+from conch.api.quantity import format_quantity
 
 METRICS_GROUP: Final = "custom.metrics.k8s.io"
 METRICS_VERSION: Final = "v1beta2"
@@ -52,9 +53,9 @@ def targets(said: Autoscaling | None) -> Iterator[tuple[TritonMetric, str]]:
     if said.requests_per_second is not None:
         yield TritonMetric.REQUESTS_PER_SECOND, str(said.requests_per_second)
     if said.inference_latency is not None:
-        yield TritonMetric.INFERENCE_LATENCY, quantity(Fraction(duration_seconds(said.inference_latency)))
+        yield TritonMetric.INFERENCE_LATENCY, format_quantity(Fraction(duration_seconds(said.inference_latency)))
     if said.gpu_utilization is not None:
-        yield TritonMetric.GPU_UTILIZATION, quantity(percent(said.gpu_utilization))
+        yield TritonMetric.GPU_UTILIZATION, format_quantity(percent(said.gpu_utilization))
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,3 @@ def of_resource(metric: Metric) -> OfResource | None:
     if source.get("name") not in {"cpu", "memory"} or target.get("type") not in _TARGETS or value is None:
         return None
     return OfResource(source["name"], target["type"], str(value), source.get("container", ""))
-
-
-def quantity(value: Fraction | float) -> str:
-    """Write a number as Kubernetes' resource.Quantity, as exactly as its suffixes allow: to a billionth.
-
-    >>> quantity(3), quantity(0.05), quantity(Fraction(1, 3)), quantity(0)
-    ('3', '50m', '333333333n', '0')
-    """
-    billionths = round(Fraction(value) * 10**9)
-    for suffix, size in (("", 10**9), ("m", 10**6), ("u", 10**3)):
-        if billionths % size == 0:
-            return f"{billionths // size}{suffix}"
-    return f"{billionths}n"

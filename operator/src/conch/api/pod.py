@@ -4,9 +4,10 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Quantity, is_amount, keyed_by
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part, keyed_by
 from conch.api.cel import Rule, rules
 from conch.api.kubernetes import Affinity, Toleration, TopologySpreadConstraint, with_fields_of
+from conch.api.quantity import Quantity, cel_is_quantity
 
 # Volumes that the operator adds to a pod begin so: a user's volume can then never collide with them.
 OWN_VOLUME_PREFIX: Final = "conch-"
@@ -63,7 +64,7 @@ class Resources(Part):
         json_schema_extra=rules(
             Rule(
                 "!has(self.requests) || !has(self.limits) || self.requests.all(r, !(r in self.limits)"
-                f" || !{is_amount('self.requests[r]')} || !{is_amount('self.limits[r]')}"
+                f" || !{cel_is_quantity('self.requests[r]')} || !{cel_is_quantity('self.limits[r]')}"
                 " || quantity(string(self.requests[r])).compareTo(quantity(string(self.limits[r]))) <= 0)",
                 message="a request must not exceed its limit; lower the request or raise the limit",
                 path=".requests",

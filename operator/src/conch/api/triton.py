@@ -7,8 +7,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import Duration, Part, Quantity
+from conch.api._base import Duration, Part
 from conch.api.cel import Rule, rules
+from conch.api.quantity import Quantity
 
 # Triton reads its flags with getopt_long, which takes any unambiguous beginning of a name: so a
 # beginning of one of these is refused as well. model-store is Triton's old name of model-repository;

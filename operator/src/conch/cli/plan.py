@@ -29,11 +29,11 @@ from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.plan import Refusal
 from conch.plan.actions import taken
 from conch.write import CallError, look
+from conch.write.conflicts import CONFLICT, retry_on_conflict
 from conch.write.user import UserServer
 from conch_contract import names
 
 _IMAGE: Final = "conch/serving:dev"
-_TRIES: Final = 10  # against an operator that writes the status meanwhile
 _UNJUDGED: Final = (
     "Nobody asked the cluster what it has and what its rules say; --against cluster does, and writes nothing either."
 )
@@ -139,17 +139,22 @@ async def _tried(server: UserServer, namespace: str, manifest: Mapping[str, Any]
     """Return the service as the API server would store it: its defaults, its rules, its admission. A dry run."""
     name = manifest["metadata"]["name"]
     meta = {**manifest["metadata"], "namespace": namespace}
-    for _ in range(_TRIES):
-        seen = await server.get(namespace, Ref(INFERENCE_SERVICE, name))
+
+    async def read(_: CallError | None = None) -> dict[str, Any] | None:
+        return await server.get(namespace, Ref(INFERENCE_SERVICE, name))
+
+    async def write(seen: dict[str, Any] | None) -> dict[str, Any]:
         if seen is None:
             return await server.try_create(INFERENCE_SERVICE, {**manifest, "metadata": meta}, MANAGER)
         body = {**seen, "metadata": _over(seen["metadata"], meta), "spec": manifest.get("spec")}
-        try:
-            return await server.replace(INFERENCE_SERVICE, body, MANAGER, dry_run=True)
-        except CallError as error:
-            if error.code != 409:
-                raise
-    raise Refused(f"{name} changes all the time; wait until its rollout rests, and ask again")
+        return await server.replace(INFERENCE_SERVICE, body, MANAGER, dry_run=True)
+
+    try:
+        return await retry_on_conflict(write, read, await read())
+    except CallError as error:
+        if error.code != CONFLICT:
+            raise
+        raise Refused(f"{name} changes all the time; wait until its rollout rests, and ask again") from error
 
 
 def _over(seen: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import click
-import yaml
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from conch.cli.options import Format
+from conch.plain_yaml import dump_yaml
 
 _GAP: Final = "   "
 _COLOURS: Final = {
@@ -41,7 +41,7 @@ def show(output: Format, value: Mapping[str, Any], text: Text) -> None:
     if output == "json":
         click.echo(json.dumps(value, indent=2))
     elif output == "yaml":
-        click.echo(yaml.dump(value, Dumper=_Plain, sort_keys=False, width=120), nl=False)
+        click.echo(dump_yaml(value), nl=False)
     elif (console := Console(highlight=False)).is_terminal:
         _on_terminal(console, text)
     else:
@@ -97,10 +97,3 @@ def _on_terminal(console: Console, text: Text) -> None:
         for row in part.rows:
             table.add_row(*(RichText(cell, style=_COLOURS.get(cell, "")) for cell in row))
         console.print(table)
-
-
-class _Plain(yaml.SafeDumper):
-    """YAML without anchors: it is read by people."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  the base class asks
-        return True

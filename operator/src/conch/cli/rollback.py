@@ -1,6 +1,6 @@
 """`kubectl conch rollback`: going back to a revision of the predictor, or of a variant."""
 
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -17,8 +17,7 @@ from conch.decide.naming import NOT_OF_PODS
 from conch.observe import Revision
 from conch.observe.cache_fields import author_of
 from conch.write import CallError
-
-_TRIES: Final = 10  # against an operator that writes the status meanwhile
+from conch.write.conflicts import retry_on_conflict
 
 
 @click.command()
@@ -67,17 +66,17 @@ async def replace(
         Refused: the variant cannot say it.
     """
     meta = body["metadata"]
-    for _ in range(_TRIES):
-        try:
-            return await cluster.server.replace(INFERENCE_SERVICE, rolled_back(body, revision, variant), MANAGER)
-        except CallError as error:
-            if error.code != 409:
-                raise
-            refused = error
-            _, body = await cluster.service(meta["name"])
-        if (body["metadata"]["uid"], body["metadata"]["generation"]) != (meta["uid"], meta["generation"]):
-            break
-    raise refused
+
+    async def write(seen: dict[str, Any]) -> dict[str, Any]:
+        return await cluster.server.replace(INFERENCE_SERVICE, rolled_back(seen, revision, variant), MANAGER)
+
+    async def read(conflict: CallError) -> dict[str, Any]:
+        _, seen = await cluster.service(meta["name"])
+        if (seen["metadata"]["uid"], seen["metadata"]["generation"]) != (meta["uid"], meta["generation"]):
+            raise conflict
+        return seen
+
+    return await retry_on_conflict(write, read, body)
 
 
 def rolled_back(body: dict[str, Any], revision: Revision, variant: str | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ May not enter: manifests (that is `desire`), clocks, calls.
 from conch.decide.events import Event, events
 from conch.decide.naming import revision_name
 from conch.decide.replicas import Living
-from conch.decide.requeue import ToMeasure, find_stuck_objects, pods_to_ask, to_measure
+from conch.decide.requeue import MeasurementRequest, build_measurement_request, find_stuck_objects, pods_to_ask
 from conch.decide.rollout import Decision, asks_for_room
 from conch.decide.service import Decisions, decide
 from conch.decide.status import stalled, tell, tell_unreadable
@@ -18,10 +18,11 @@ __all__ = [
     "Decisions",
     "Event",
     "Living",
-    "ToMeasure",
+    "MeasurementRequest",
     "Trouble",
     "Unwritten",
     "asks_for_room",
+    "build_measurement_request",
     "decide",
     "events",
     "find_stuck_objects",
@@ -30,5 +31,4 @@ __all__ = [
     "stalled",
     "tell",
     "tell_unreadable",
-    "to_measure",
 ]

@@ -13,7 +13,7 @@ from conch.decide.scale_to_zero import asleep
 from conch.decide.waits import wait_of
 from conch.decide.warm import warmed
 from conch.observe import Pod, World
-from conch.observe.measured import Question
+from conch.observe.measured import PrometheusQuery
 from conch.observe.warmup import has_failed
 from conch_contract import ModelState, names
 
@@ -44,39 +44,39 @@ def find_stuck_objects(world: World) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class ToMeasure:
-    """What is to be measured of candidates: nothing, where no gate asks."""
+class MeasurementRequest:
+    """Measurements that the gates of candidates evaluate; empty where there is no gate."""
 
     models: Mapping[str, str] = field(default_factory=dict)  # Triton's name of the model, by revision
-    questions: Mapping[tuple[str, str], Question] = field(default_factory=dict)  # for Prometheus, by revision and gate
+    queries: Mapping[tuple[str, str], PrometheusQuery] = field(default_factory=dict)  # by revision and gate
 
 
-def to_measure(world: World) -> ToMeasure:
-    """Return what the gates of rollouts under way need to know: from before a first request, as a baseline.
+def build_measurement_request(world: World) -> MeasurementRequest:
+    """Return the measurements that rollouts in progress need: from before their first request, as a baseline.
 
-    And what shadows get, until it is known.
+    Also those of shadows, until copies are known to arrive.
     """
     found = [_of_candidate(track) for track in world.tracks]
     models = {revision: model for one in found for revision, model in one.models.items()}
     for shadow in shadows(world):
         if shadow.known != ARRIVING:
             models |= dict.fromkeys((shadow.copied, shadow.revision), world.service.model_name)
-    return ToMeasure(models, {name: question for one in found for name, question in one.questions.items()})
+    return MeasurementRequest(models, {name: query for one in found for name, query in one.queries.items()})
 
 
-def _of_candidate(world: World) -> ToMeasure:
+def _of_candidate(world: World) -> MeasurementRequest:
     service, memory = world.service, world.service.status.rollout
     gates = service.spec.rollout.analysis
     if all(gate.parity is not None for gate in gates) or memory is None or memory.state == RolloutState.FAILED:
-        return ToMeasure()
+        return MeasurementRequest()
     filled = {
         "service": world.key.name,
         "namespace": world.key.namespace,
         "revision": memory.revision,
         "stable": service.status.stable or "",
     }
-    asked = {(memory.revision, gate): question for gate, question in build_queries(gates, filled).items()}
-    return ToMeasure({memory.revision: service.model_name}, asked)
+    asked = {(memory.revision, gate): query for gate, query in build_queries(gates, filled).items()}
+    return MeasurementRequest({memory.revision: service.model_name}, asked)
 
 
 def created_at(job: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from conch.api.autoscaling import Metric
 from conch.api.kinds import DEPLOYMENT, SCALED_OBJECT
 from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, TritonMetric, of_resource, targets
-from conch.api.numbers import plain
+from conch.api.quantity import to_decimal
 from conch.decide import Living
 from conch.observe import World
 from conch.triton.promql import PER_POD, promql
@@ -76,7 +76,7 @@ def _asked(world: World, revision: str, metric: TritonMetric, target: str) -> di
         "metadata": {
             "serverAddress": world.prometheus,
             "query": promql(metric, matchers, model=world.service.model_name),
-            "threshold": plain(target),
+            "threshold": to_decimal(target),
         },
     }
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conch.api.kinds import INFERENCE_SERVICE, POD, Kind
-from conch.api.metrics import METRICS_GROUP, METRICS_VERSION, TritonMetric, quantity
+from conch.api.metrics import METRICS_GROUP, METRICS_VERSION, TritonMetric
+from conch.api.quantity import format_quantity
 from conch.metrics.question import NAMESPACES, PODS, SERVICES
 
 Document = Mapping[str, Any]
@@ -86,7 +87,7 @@ def values(resource: str, namespace: str, metric: TritonMetric, found: Iterable[
                 "metric": {"name": metric.value, "selector": None},
                 "timestamp": moment,
                 "windowSeconds": round(value.seconds),
-                "value": quantity(value.value),
+                "value": format_quantity(value.value),
             }
             for value in found
         ],

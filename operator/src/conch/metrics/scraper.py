@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from conch.metrics.pods import ServingPod
 from conch.metrics.window import Rates, Reading, fresh, rates
 from conch.signals.limiter import FairLimiter
-from conch.signals.page import PageError, page
+from conch.signals.page import PageError, read_page
 from conch.triton.metrics import read_load
 from conch_contract import names
 
@@ -71,7 +71,7 @@ class Scraper:
     async def _read(self, pod: ServingPod) -> Reading | None:
         try:
             async with self._limiter.turn(pod.namespace):
-                text = await page(self._session, pod.ip, self._port)
+                text = await read_page(self._session, pod.ip, self._port)
             reading = Reading(self._clock(), read_load(text, pod.model))
         except (PageError, ValueError, LookupError) as error:
             _scrapes.labels("failed").inc()

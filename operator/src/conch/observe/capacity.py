@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Self
 
-from conch.observe.compare import quantity
+from conch.api.quantity import parse_quantity
 from conch_contract import names
 
 Body = Mapping[str, Any]
@@ -34,7 +34,7 @@ def extended(amounts: Body | None) -> dict[str, int]:
     >>> extended({"cpu": "500m", "nvidia.com/gpu": "2", "amd.com/gpu": 0})
     {'nvidia.com/gpu': 2}
     """
-    read = {name: int(quantity(value) or 0) for name, value in (amounts or {}).items() if is_extended(name)}
+    read = {name: int(parse_quantity(value) or 0) for name, value in (amounts or {}).items() if is_extended(name)}
     return {name: amount for name, amount in read.items() if amount}
 
 
@@ -184,7 +184,7 @@ def _quoted(amounts: Body | None) -> dict[str, int]:
     {'nvidia.com/gpu': 0}
     """
     named = {key.removeprefix(_QUOTED): value for key, value in (amounts or {}).items() if key.startswith(_QUOTED)}
-    return {name: int(quantity(value) or 0) for name, value in named.items() if is_extended(name)}
+    return {name: int(parse_quantity(value) or 0) for name, value in named.items() if is_extended(name)}
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,10 @@ Comparing before writing: an apply that changes nothing still costs the API serv
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any, Final
 
-_QUANTITY: Final = re.compile(r"([+-]?[0-9.]+)([eE][+-]?[0-9]+|[KMGTPE]i|[numkMGTPE]|)")
-_SUFFIX: Final = {
-    "n": Decimal("1e-9"),
-    "u": Decimal("1e-6"),
-    "m": Decimal("1e-3"),
-    "": Decimal(1),
-    **{letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", 1)},
-    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)},
-}
-
+from conch.api.quantity import parse_quantity
 
 _POD: Final = ("spec", "template", "spec")
 _NAME: Final = ("name",)
@@ -71,7 +60,7 @@ def says(observed: Any, desired: Any, path: tuple[str, ...] = ()) -> bool:
         return True  # most of what is compared is equal, and this comparison is the interpreter's own
     if desired is None or isinstance(desired, str | int | float):
         absent = not desired and path[-1:] not in _EMPTY_IS_KEPT
-        return absent if observed is None else quantity(observed) == quantity(desired) is not None
+        return absent if observed is None else parse_quantity(observed) == parse_quantity(desired) is not None
     if isinstance(desired, Mapping):
         return _says_fields(observed, desired, path)
     items = observed if isinstance(observed, Sequence) and not isinstance(observed, str) else ()
@@ -150,17 +139,3 @@ def fingerprint(manifest: Mapping[str, Any]) -> str:
     """Return a short hash of a manifest: it tells a field that is wanted no more from one that never was ours."""
     said = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(said.encode()).hexdigest()[:16]
-
-
-def quantity(value: Any) -> Decimal | None:
-    """Return the amount that a Kubernetes quantity names; None if it is none."""
-    match = _QUANTITY.fullmatch(str(value)) if isinstance(value, str | int | float) else None
-    if match is None:
-        return None
-    number, suffix = match.groups()
-    try:
-        if suffix[:1] in {"e", "E"} and len(suffix) > 1:
-            return Decimal(number + suffix)
-        return Decimal(number) * _SUFFIX[suffix]
-    except (ArithmeticError, KeyError):
-        return None

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from conch.api.quantity import parse_quantity
 from conch.api.times import parse_time
-from conch.observe.compare import quantity
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _DIGITS: Final = 18  # of a number that fits 64 bits
@@ -113,7 +113,7 @@ def unreadable_quantities(body: Any, path: str = "") -> Iterator[tuple[str, Any]
         place = f"{path}.{key}"
         amounts = value if isinstance(value, Mapping) else {"": value}
         if key in _QUANTITIES:
-            bad = {name: amount for name, amount in amounts.items() if quantity(amount) is None}
+            bad = {name: amount for name, amount in amounts.items() if parse_quantity(amount) is None}
             yield from ((f"{place}.{name}" if name else place, amount) for name, amount in bad.items())
         else:
             yield from unreadable_quantities(value, place)

@@ -119,7 +119,7 @@ def worst(many: list[Quantiles]) -> Quantiles:
 
 
 @dataclass(frozen=True)
-class Question:
+class PrometheusQuery:
     """A query to a Prometheus, filled in. It is asked again when its answer is `interval` seconds old."""
 
     server: str

@@ -1,13 +1,6 @@
-"""Asks the agents of pods that are not settled, in the background: no reconcile ever waits for a pod.
+"""Reads the reports of agents in pods that are not settled. A pod that does not answer changes nothing."""
 
-What was told is remembered per service, and a changed answer puts the service on the queue. A pod that does
-not answer tells nothing new: silence is no error.
-"""
-
-import asyncio
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -17,100 +10,53 @@ from conch.api.kinds import ServiceKey
 from conch.api.text import read_json
 from conch.observe import Pod
 from conch.signals.limiter import FairLimiter
+from conch.signals.page import PageError, read_page
+from conch.signals.poller import Poller
 from conch.signals.reader import Reader
 from conch_contract import AgentReport, names
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)  # seconds; an agent answers from memory
-_LIMIT: Final = 1 << 20  # bytes; a report is kilobytes, and the pod is the user's
-_AT_ONCE: Final = 64  # questions under way
+_POLLS: Final = 64  # pods at a time
 # Values of a report, counted by their separators. Parsing takes about 1.5 µs for each; a file whose object version is
 # reported is one.
-_MOST_VALUES: Final = 20_000
-_PERIOD: Final = 1.0  # seconds between two questions to a pod; each new answer makes a reconcile, which asks again
-
-
-@dataclass
-class _Known:
-    """What is known of a pod."""
-
-    asked: float = -math.inf  # last, of the loop's clock
-    report: AgentReport | None = None
+_MAX_VALUES: Final = 20_000
+_PERIOD: Final = 1.0  # seconds between two polls of a pod; each new report makes a reconcile, which requests the next
 
 
 class Agents:
-    """Asks agents over the pod network; calls `changed` when a service's pods tell something new."""
+    """Polls agents over the pod network; calls `enqueue` when a pod of a service has a new report."""
 
     def __init__(
-        self, changed: Callable[[ServiceKey], None], reader: Reader | None = None, port: int = names.AGENT_PORT
+        self, enqueue: Callable[[ServiceKey], None], reader: Reader | None = None, port: int = names.AGENT_PORT
     ) -> None:
-        self._changed = changed
         self._port = port
-        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
-        self._known: dict[ServiceKey, dict[str, _Known]] = {}
-        self._asking: dict[str, asyncio.Task[None]] = {}
-        self._limiter = FairLimiter(_AT_ONCE)
         self._reader = reader or Reader()
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
+        self._poller = Poller[str, Pod, AgentReport](
+            enqueue, self._poll, FairLimiter(_POLLS), period=lambda _: _PERIOD, defers=True
+        )
 
     async def close(self) -> None:
-        """Drop the questions and the connections."""
-        for task in self._asking.values():
-            task.cancel()
+        """Cancel the polls and close the connections."""
+        self._poller.close()
         await self._session.close()
 
-    def ask(self, key: ServiceKey, pods: Iterable[Pod]) -> Mapping[str, AgentReport]:
-        """Ask these pods anew, and return what is known of them now, by pod uid; of others nothing is kept."""
-        asked = list(pods)
-        uids = {pod.uid for pod in asked}
-        before = self._known.pop(key, {})
-        known = {uid: before.get(uid) or _Known() for uid in uids}
-        if known:
-            self._known[key] = known
-        for pod in asked:
-            if pod.uid not in self._asking:
-                self._asking[pod.uid] = asyncio.create_task(self._ask_one(key, pod))
-        return {uid: one.report for uid, one in known.items() if one.report is not None}
+    def request(self, key: ServiceKey, pods: Iterable[Pod]) -> Mapping[str, AgentReport]:
+        """Return the known reports of these pods by uid, and poll the pods; forget all other pods of the service."""
+        return self._poller.request(key, {pod.uid: pod for pod in pods})
 
-    async def _ask_one(self, key: ServiceKey, pod: Pod) -> None:
-        loop = asyncio.get_running_loop()
-        report = None
+    async def _poll(self, key: ServiceKey, pod: Pod, _: AgentReport | None) -> AgentReport | None:
         try:
-            if known := self._find(key, pod):
-                await asyncio.sleep(known.asked + _PERIOD - loop.time())
-            async with self._limiter.turn(key.namespace):
-                if known := self._find(key, pod):
-                    known.asked = loop.time()
-                    report = await self._answer(key.namespace, pod)
-        finally:
-            self._asking.pop(pod.uid, None)
-        # The pod may have gone and come back meanwhile, with nothing known of it.
-        if report is not None and (known := self._find(key, pod)) and report != known.report:
-            known.report = report
-            self._changed(key)
-
-    def _find(self, key: ServiceKey, pod: Pod) -> _Known | None:
-        return self._known.get(key, {}).get(pod.uid)
-
-    async def _answer(self, namespace: str, pod: Pod) -> AgentReport | None:
-        host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
-        url = f"http://{host}:{self._port}{names.STATUS_PATH}"
-        try:
-            async with self._session.get(url, allow_redirects=False) as answer:
-                if answer.status != 200:
-                    return None
-                body = bytearray()
-                async for chunk in answer.content.iter_chunked(65536):
-                    body += chunk
-                    if len(body) > _LIMIT:
-                        return None
-            return await self._reader.read(namespace, partial(read_report, bytes(body)))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            page = await read_page(self._session, pod.ip, self._port, names.STATUS_PATH)
+            return await self._reader.read(key.namespace, partial(read_report, page))
+        except (PageError, ValueError):
             return None
 
 
-def read_report(body: bytes) -> AgentReport:
-    """Return the report in an answer.
+def read_report(body: str | bytes) -> AgentReport:
+    """Return the report in the answer of an agent.
 
     Raises:
-        ValueError: it is no report, or has too many values.
+        ValueError: the answer is no report, or has too many values.
     """
-    return AgentReport.model_validate(read_json(body, _MOST_VALUES))
+    return AgentReport.model_validate(read_json(body, _MAX_VALUES))

@@ -1,7 +1,7 @@
-"""Reads Triton's counters from pods of services with a rollout under way: no reconcile ever waits for a pod.
+"""Reads Triton's counters from pods of services with a rollout in progress, and adds them up by revision.
 
-A service is read every few seconds while somebody asks for it. Whoever asks is woken when there is news, and
-now and then without; who does not ask again is forgotten. A pod that does not answer is no data, not zero.
+A service is read every few seconds under a lease, which each reconcile of the rollout renews. A pod that does not
+answer has no data, which is not zero.
 """
 
 import asyncio
@@ -17,136 +17,117 @@ from conch.api.kinds import ServiceKey
 from conch.api.text import clean
 from conch.observe import Pod
 from conch.observe.measured import History
+from conch.signals.accumulator import CounterAccumulator
 from conch.signals.limiter import FairLimiter
-from conch.signals.page import NOT_A_PAGE, PageError, page
+from conch.signals.page import NOT_A_PAGE, PageError, read_page
+from conch.signals.poller import Poller
 from conch.signals.reader import Reader
-from conch.signals.tally import Tally
 from conch.triton.metrics import Scrape, read_metrics
 from conch_contract import names
 
 PERIOD: Final = 2.0  # seconds between two readings of a service
-_LEASE: Final = 60.0  # seconds that one question keeps a service read; at half of it the asker is woken
+_LEASE: Final = 60.0  # seconds
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=3.0)  # seconds; Triton answers from memory
-_AT_ONCE: Final = 32  # pods being read
+_SERVICES: Final = 32  # at a time
+_PODS: Final = 32  # at a time
 _WORDS: Final = 200  # bytes of the parser's own words
 
 
-@dataclass
-class _Watch:
-    """One service that is read."""
+@dataclass(frozen=True)
+class _Target:
+    """What is read of a service: its pods together, so that its revisions are measured at the same moments."""
 
-    pods: dict[str, Pod] = field(default_factory=dict)
-    models: Mapping[str, str] = field(default_factory=dict)
-    asked: float = 0.0  # of the loop's clock
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    histories: dict[str, History] = field(default_factory=dict)
-    task: asyncio.Task[None] | None = None
+    pods: Mapping[str, Pod]  # by uid
+    models: Mapping[str, str]  # Triton's name of the model, by revision
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Counters of a revision up to the last reading."""
+
+    accumulator: CounterAccumulator
+    history: History = field(default_factory=History)
 
 
 class Counters:
-    """Reads pods' metrics over the pod network; calls `changed` when a revision's totals moved."""
+    """Reads pods' metrics over the pod network; calls `enqueue` when the totals of a revision have changed."""
 
     def __init__(
         self,
-        changed: Callable[[ServiceKey], None],
+        enqueue: Callable[[ServiceKey], None],
         reader: Reader | None = None,
         clock: Callable[[], float] = time.time,
         port: int = names.METRICS_PORT,
         period: float = PERIOD,
     ) -> None:
-        self._changed = changed
         self._clock = clock
         self._port = port
-        self._period = period
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
-        self._watches: dict[ServiceKey, _Watch] = {}
-        self._limiter = FairLimiter(_AT_ONCE)
+        self._limiter = FairLimiter(_PODS)
         self._reader = reader or Reader()
+        self._poller = Poller[ServiceKey, _Target, Mapping[str, _Counts]](
+            enqueue, self._poll, FairLimiter(_SERVICES), lambda _: period, lease=_LEASE, is_news=_is_news
+        )
 
     async def close(self) -> None:
-        """Stop reading."""
-        for key in list(self._watches):
-            self._forget(key)
+        """Cancel the readings and close the connections."""
+        self._poller.close()
         await self._session.close()
 
-    def ask(self, key: ServiceKey, pods: Iterable[Pod], models: Mapping[str, str]) -> Mapping[str, History]:
-        """Have these pods read from now on, and return what is known of their revisions, by name.
+    def request(self, key: ServiceKey, pods: Iterable[Pod], models: Mapping[str, str]) -> Mapping[str, History]:
+        """Return the histories of these revisions by name, and keep reading their pods.
 
         Args:
             key: the service.
-            pods: where to read; those without an address, or of other revisions, are passed over.
-            models: the model's name in Triton, by revision. Of other revisions nothing is kept; empty: of none.
+            pods: of the service; those without an address, or of other revisions, are not read.
+            models: Triton's name of the model, by revision. All other revisions are forgotten.
         """
-        if not models:
-            self._forget(key)
-            return {}
-        asked = {pod.uid: pod for pod in pods if pod.ip and pod.revision in models}
-        watch = self._watches.setdefault(key, _Watch())
-        watch.pods, watch.models, watch.asked = asked, dict(models), asyncio.get_running_loop().time()
-        for revision in [revision for revision in watch.tallies if revision not in models]:
-            del watch.tallies[revision]
-            watch.histories.pop(revision, None)
-        if watch.task is None or watch.task.done():
-            watch.task = asyncio.create_task(self._read_on(key, watch))
-        return dict(watch.histories)
+        read = {pod.uid: pod for pod in pods if pod.ip and pod.revision in models}
+        found = self._poller.request(key, {key: _Target(read, dict(models))} if models else {})
+        return {revision: counts.history for revision, counts in found.get(key, {}).items() if revision in models}
 
-    def _forget(self, key: ServiceKey) -> None:
-        watch = self._watches.pop(key, None)
-        if watch is not None and watch.task is not None:
-            watch.task.cancel()
-
-    async def _read_on(self, key: ServiceKey, watch: _Watch) -> None:
-        """Read a service until nobody asks for it any more."""
-        loop = asyncio.get_running_loop()
-        while (idle := loop.time() - watch.asked) < _LEASE:
-            if await self._read(key.namespace, watch) or idle > _LEASE / 2:
-                self._changed(key)
-            await asyncio.sleep(self._period)
-        if self._watches.get(key) is watch:
-            del self._watches[key]
-
-    async def _read(self, namespace: str, watch: _Watch) -> bool:
-        """Read all pods of a service once; return whether there is news."""
-        asked = list(watch.pods.values())
-        scraped = await asyncio.gather(
-            *(self._scrape(namespace, pod, watch.models.get(pod.revision, "")) for pod in asked)
-        )
+    async def _poll(
+        self, key: ServiceKey, target: _Target, last: Mapping[str, _Counts] | None
+    ) -> Mapping[str, _Counts]:
+        """Read all pods of a service once, and return the counters of its revisions."""
+        pods = target.pods.values()
+        answers = await asyncio.gather(*(self._scrape(key.namespace, pod, target.models[pod.revision]) for pod in pods))
         by_revision: dict[str, dict[str, Scrape | str]] = {}
-        for pod, answer in zip(asked, scraped, strict=True):
+        for pod, answer in zip(pods, answers, strict=True):
             by_revision.setdefault(pod.revision, {})[pod.uid] = answer
-        before = dict(watch.histories)
-        for revision, answers in by_revision.items():
-            if revision in watch.models:  # else it was forgotten meanwhile
-                self._take_in(watch, revision, answers)
-        return any(_news(before.get(revision), history) for revision, history in watch.histories.items())
+        counts = {revision: known for revision, known in (last or {}).items() if revision in target.models}
+        for revision, scraped in by_revision.items():
+            counts[revision] = self._add(counts.get(revision) or _Counts(CounterAccumulator()), target, scraped)
+        return counts
 
-    def _take_in(self, watch: _Watch, revision: str, answers: Mapping[str, Scrape | str]) -> None:
-        tally = watch.tallies.setdefault(revision, Tally())
-        tally.keep(watch.pods.keys())
-        history = watch.histories.get(revision, History())
+    def _add(self, counts: _Counts, target: _Target, answers: Mapping[str, Scrape | str]) -> _Counts:
+        """Return the counters of a revision after the answers of its pods."""
+        accumulator, history = counts.accumulator, counts.history
+        accumulator.keep(target.pods.keys())
         scrapes = {uid: answer for uid, answer in answers.items() if isinstance(answer, Scrape)}
         for uid, scrape in scrapes.items():
-            tally.add(uid, scrape)
+            accumulator.add(uid, scrape)
         if scrapes:
-            watch.histories[revision] = history.grown(tally.totals(self._clock()))
-        else:
-            trouble = next(answer for answer in answers.values() if isinstance(answer, str))
-            watch.histories[revision] = history.unread(trouble)
+            return _Counts(accumulator, history.grown(accumulator.totals(self._clock())))
+        return _Counts(accumulator, history.unread(next(error for error in answers.values() if isinstance(error, str))))
 
     async def _scrape(self, namespace: str, pod: Pod, model: str) -> Scrape | str:
-        """Return what a pod tells of its model, or why it tells nothing."""
+        """Return the counters that a pod has of its model, or the reason why they cannot be read."""
         try:
             async with self._limiter.turn(namespace):
-                text = await page(self._session, pod.ip, self._port)
-                return await self._reader.read(namespace, partial(read_metrics, text, model))
+                page = await read_page(self._session, pod.ip, self._port)
+                return await self._reader.read(namespace, partial(read_metrics, page, model))
         except PageError as error:
             return f"pod {pod.name} {error}"
         except (ValueError, LookupError) as error:
             return f"pod {pod.name} {NOT_A_PAGE}: {clean(str(error), _WORDS)}"
 
 
-def _news(before: History | None, after: History) -> bool:
-    """Whether a gate could see a difference: the first reading, other totals, or a trouble that came or went."""
-    if before is None:
-        return True
-    return (before.points, before.trouble, before.read > 0) != (after.points, after.trouble, after.read > 0)
+def _is_news(last: Mapping[str, _Counts] | None, counts: Mapping[str, _Counts]) -> bool:
+    """Whether a gate could see a difference: a first reading, other totals, or an error that came or went."""
+    before = {revision: _visible(known.history) for revision, known in (last or {}).items()}
+    return any(before.get(revision) != _visible(known.history) for revision, known in counts.items())
+
+
+def _visible(history: History) -> tuple[object, ...]:
+    return history.points, history.trouble, history.read > 0

@@ -1,7 +1,7 @@
 """Whether another installation of Conch acts, while services name it in their status.
 
-Its Lease is read again and again, and only while a service waits to know. A Lease that is renewed has another content
-each time: no clock of another node is compared with ours.
+Its Lease is read periodically, and only while a service names the installation. A Lease that is renewed has another
+content each time: no clock of another node is compared with ours.
 """
 
 import asyncio
@@ -14,13 +14,13 @@ import structlog
 from conch.api.kinds import ServiceKey
 from conch.observe.installation import LeaseRecord
 
-PERIOD: Final = 5.0  # seconds between two looks at a Lease; its holder renews it every 2
+PERIOD: Final = 5.0  # seconds between two reads of a Lease; its holder renews it every 2
 # Seconds without a renewal after which an installation is gone. Long enough for a leader that crashed without another
 # replica to be started again: its services should not change hands and back.
 PATIENCE: Final = 30.0
 
 _log = structlog.get_logger("conch")
-Read = Callable[[str], Awaitable[LeaseRecord | None]]
+ReadLease = Callable[[str], Awaitable[LeaseRecord | None]]
 """Installation -> its Lease; None: the API server failed."""
 
 
@@ -34,16 +34,20 @@ class Activity(StrEnum):
 
 
 class Installations:
-    """Watches the Leases of other installations; calls `changed` with the services of one whose activity changed."""
+    """Reads the Leases of other installations; calls `enqueue` with the services of one whose activity changed.
+
+    It is no `Poller`: one read of a Lease serves all services that name its installation, and the activity follows from
+    a series of reads.
+    """
 
     def __init__(
         self,
-        changed: Callable[[ServiceKey], None],
-        read: Read,
+        enqueue: Callable[[ServiceKey], None],
+        read: ReadLease,
         period: float = PERIOD,
         patience: float = PATIENCE,
     ) -> None:
-        self._changed = changed
+        self._enqueue = enqueue
         self._read = read
         self._period = period
         self._patience = patience
@@ -53,26 +57,26 @@ class Installations:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Cancel the reads."""
         for task in self._tasks.values():
             task.cancel()
 
-    def ask(self, key: ServiceKey, installation: str) -> Activity:
-        """Return whether the installation acts that a service is marked with, and go on looking."""
+    def request(self, key: ServiceKey, installation: str) -> Activity:
+        """Return whether the installation acts that a service names, and keep reading its Lease."""
         if self._owners.get(key) != installation:
             self.forget(key)
         self._owners[key] = installation
         self._services.setdefault(installation, set()).add(key)
         if installation not in self._tasks:
-            self._tasks[installation] = asyncio.create_task(self._look_on(installation))
+            self._tasks[installation] = asyncio.create_task(self._run(installation))
         return self._activities.get(installation, Activity.PENDING)
 
     def forget(self, key: ServiceKey) -> None:
-        """Stop looking on behalf of a service: it is ours, or gone."""
+        """Read no Lease for a service: the service is ours, or gone."""
         self._services.get(self._owners.pop(key, ""), set()).discard(key)
 
-    async def _look_on(self, installation: str) -> None:
-        """Look until no service has the mark any more."""
+    async def _run(self, installation: str) -> None:
+        """Read the Lease of an installation while a service names it."""
         first: LeaseRecord | None = None
         last, unchanged = first, 0.0  # seconds
         try:
@@ -99,7 +103,7 @@ class Installations:
         services = sorted(self._services[installation])
         _log.warning("services of another installation", installation=installation, activity=activity.value)
         for key in services:
-            self._changed(key)
+            self._enqueue(key)
 
 
 def _judge(first: LeaseRecord, record: LeaseRecord, is_overdue: bool) -> Activity:

@@ -8,9 +8,8 @@ the labels `namespace` and `pod`, as a PodMonitor gives them.
 import sys
 from typing import Any, Final
 
-import yaml
-
 from conch.api.metrics import TritonMetric
+from conch.plain_yaml import dump_yaml
 from conch.triton.metrics import DURATION_US, GPU_UTILIZATION, PENDING, QUEUE_US, SUCCESS
 from conch.triton.promql import promql
 
@@ -42,7 +41,7 @@ def rules() -> list[dict[str, Any]]:
 
 def to_yaml() -> str:
     """Return the adapter's configuration, byte for byte the same at every call."""
-    return _HEADER + yaml.safe_dump({"rules": rules()}, sort_keys=False, width=120)
+    return _HEADER + dump_yaml({"rules": rules()})
 
 
 if __name__ == "__main__":

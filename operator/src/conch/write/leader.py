@@ -16,13 +16,16 @@ import structlog
 from conch.api.kinds import LEASE, Ref
 from conch.api.names import FIELD_MANAGER
 from conch.shutdown import StartAgainError
+from conch.write.conflicts import CONFLICT, retry_on_conflict
 from conch.write.errors import CallError
 from conch.write.server import Server
 
 _NOT_FOUND: Final = 404
-_CONFLICT: Final = 409
 _RELEASED: Final = 1  # seconds that a Lease lasts whose holder has resigned, as client-go writes it
 _log = structlog.get_logger("conch")
+
+Lease = Mapping[str, Any] | None
+"""A Lease as read or written; None: there is none."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Election:
     identity: str
     clock: Callable[[], float]
     terms: Terms = field(default_factory=Terms)
-    _lease: Mapping[str, Any] | None = None  # as last read or written
+    _lease: Lease = None  # as last read or written
     _changed: float = 0.0  # when this replica last saw a change of it
     _others: bool = False  # whether another replica was its last holder
     _renewed: float | None = None  # when the last successful renewal was sent; None: this replica is not the leader
@@ -70,11 +73,11 @@ class Election:
         Raises:
             CallError: a permission is missing, or the API server does not answer.
         """
-        lease = await self.server.get(self.namespace, Ref(LEASE, self.name))
+        lease = await self._read()
         try:
             await self._write(lease, self._claim(lease), dry_run=True)
         except CallError as error:
-            if error.code != _CONFLICT:  # another replica has written it meanwhile
+            if error.code != CONFLICT:  # another replica has written it meanwhile
                 raise
 
     async def win(self) -> None:
@@ -116,17 +119,12 @@ class Election:
 
     async def _release(self) -> None:
         """Read the Lease and release it; once more if a renewal that was cut off came between the two."""
-        for last in (False, True):
-            lease = await self.server.get(self.namespace, Ref(LEASE, self.name))
-            if _holder(lease) != self.identity:
-                return
-            try:
+
+        async def release(lease: Lease) -> None:
+            if _holder(lease) == self.identity:
                 await self._write(lease, {"holderIdentity": "", "leaseDurationSeconds": _RELEASED})
-            except CallError as error:
-                if last or error.code != _CONFLICT:
-                    raise
-            else:
-                return
+
+        await retry_on_conflict(release, self._read, await self._read(), tries=2)
 
     async def _try(self) -> bool:
         """Take or renew the Lease; return whether this replica holds it.
@@ -145,30 +143,28 @@ class Election:
 
     async def _take(self) -> bool:
         """Write the Lease unless another replica holds it; read it first, except for a renewal."""
-        must_read = self._renewed is None
-        for last in (False, True):
-            if must_read:
-                self._note(await self.server.get(self.namespace, Ref(LEASE, self.name)))
-            if self._is_held_by_another(self._lease):
-                return False
-            try:
-                self._note(await self._write(self._lease, self._claim(self._lease)))
-            except CallError as error:
-                if last or error.code not in {_NOT_FOUND, _CONFLICT}:
-                    raise
-                must_read = True  # it was written or deleted meanwhile
-            else:
-                return True
-        return False
 
-    def _note(self, lease: Mapping[str, Any] | None) -> None:
+        async def take(lease: Lease) -> bool:
+            self._note(lease)
+            if self._is_held_by_another(lease):
+                return False
+            self._note(await self._write(lease, self._claim(lease)))
+            return True
+
+        lease = await self._read() if self._renewed is None else self._lease
+        return await retry_on_conflict(take, self._read, lease, tries=2, codes=(CONFLICT, _NOT_FOUND))
+
+    async def _read(self, _: CallError | None = None) -> Lease:
+        return await self.server.get(self.namespace, Ref(LEASE, self.name))
+
+    def _note(self, lease: Lease) -> None:
         if (lease or {}).get("spec") != (self._lease or {}).get("spec"):
             self._changed = self.clock()
         self._lease = lease
         if holder := _holder(lease):
             self._others = holder != self.identity
 
-    def _is_held_by_another(self, lease: Mapping[str, Any] | None) -> bool:
+    def _is_held_by_another(self, lease: Lease) -> bool:
         """Return whether another replica may act: it has renewed the Lease within the Lease's duration.
 
         Its time goes on though the Lease was deleted, or emptied by a writer other than that replica.
@@ -180,7 +176,7 @@ class Election:
         lasts = min(float(written), 5 * self.terms.duration) if written else self.terms.duration
         return self.clock() - self._changed < lasts
 
-    def _claim(self, lease: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _claim(self, lease: Lease) -> dict[str, Any]:
         spec, now = (lease or {}).get("spec") or {}, datetime.now(UTC).isoformat(timespec="microseconds")
         now = now.replace("+00:00", "Z")
         if _holder(lease) == self.identity:
@@ -193,9 +189,7 @@ class Election:
             "leaseTransitions": (spec.get("leaseTransitions") or 0) + (lease is not None),
         }
 
-    async def _write(
-        self, lease: Mapping[str, Any] | None, spec: Mapping[str, Any], *, dry_run: bool = False
-    ) -> dict[str, Any]:
+    async def _write(self, lease: Lease, spec: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Create the Lease, or replace the one that was read; 409 if that has been written since."""
         if lease is None:
             body = {
@@ -209,11 +203,11 @@ class Election:
         return await self.server.replace(LEASE, changed, FIELD_MANAGER, dry_run=dry_run)
 
 
-def _holder(lease: Mapping[str, Any] | None) -> str:
+def _holder(lease: Lease) -> str:
     return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
 
 
-def _is_released(lease: Mapping[str, Any] | None) -> bool:
+def _is_released(lease: Lease) -> bool:
     """Return whether its last holder has resigned."""
     spec = (lease or {}).get("spec") or {}
     return not _holder(lease) and spec.get("leaseDurationSeconds") == _RELEASED

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 
 from conch.api.kinds import Kind
+from conch.bodies import TooLargeError, read_body
 from conch.write.errors import CallError, read_error, read_object
 from conch.write.server import METADATA_LIST, METADATA_ONLY, Server
 
@@ -65,10 +66,6 @@ class WatchEvent(NamedTuple):
     body: dict[str, Any]
 
 
-class TooLargeError(Exception):
-    """An answer, or a line of it, has more bytes than are read."""
-
-
 async def each(server: Server, listing: Listing) -> AsyncGenerator[dict[str, Any], None]:
     """Yield all objects of a list.
 
@@ -107,7 +104,7 @@ async def _page(server: Server, listing: Listing, limit: int, token: str) -> Pag
     accept = METADATA_LIST if listing.metadata_only else "application/json"
     limits = aiohttp.ClientTimeout(total=_PAGE_SECONDS)
     async with server.stream("list", listing.kind, listing.path, query, accept, limits) as content:
-        text = await _read(content, _PAGE_BYTES if limit > 1 else _OBJECT_BYTES)
+        text = await read_body(content, _PAGE_BYTES if limit > 1 else _OBJECT_BYTES)
     answer = read_object(server.host, 200, text)
     meta = answer.get("metadata") or {}
     items = [_named(listing.kind, item) for item in answer.get("items") or ()]
@@ -164,20 +161,6 @@ def _named(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
     return body | {"apiVersion": kind.api_version, "kind": kind.name}
 
 
-async def _read(content: aiohttp.StreamReader, most: int) -> bytes:
-    """Return a whole body.
-
-    Raises:
-        TooLargeError: it has more bytes than `most`.
-    """
-    body = bytearray()
-    async for chunk in content.iter_any():
-        body += chunk
-        if len(body) > most:
-            raise TooLargeError(f"more than {most >> 20} MiB")
-    return bytes(body)
-
-
 async def _lines(content: aiohttp.StreamReader, most: int) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a body as they come. A last one that has no end is left out: its connection broke.
 
@@ -194,4 +177,4 @@ async def _lines(content: aiohttp.StreamReader, most: int) -> AsyncGenerator[byt
             begin = end + 1
         line += chunk[begin:]
         if len(line) > most:
-            raise TooLargeError(f"more than {most >> 20} MiB")
+            raise TooLargeError(most)

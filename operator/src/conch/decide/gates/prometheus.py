@@ -9,7 +9,7 @@ from conch.api import duration_seconds
 from conch.api.analysis import Gate, Prometheus, named
 from conch.decide.gates.metric import Measurement, Metric, NoMeasurement
 from conch.decide.gates.numbers import compare_max, compare_min
-from conch.observe.measured import Measured, Question
+from conch.observe.measured import Measured, PrometheusQuery
 
 _PLACE: Final = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "'": r"\'", "\n": r"\n"})
@@ -51,7 +51,7 @@ class PrometheusMetric(Metric[Prometheus]):
         return Measurement(passed=passed, value=value, message=f"Query result {value} {bound}")
 
 
-def build_queries(gates: Iterable[Gate], names: Mapping[str, str]) -> dict[str, Question]:
+def build_queries(gates: Iterable[Gate], names: Mapping[str, str]) -> dict[str, PrometheusQuery]:
     """Return the requests to Prometheus, by gate name.
 
     Args:
@@ -59,7 +59,9 @@ def build_queries(gates: Iterable[Gate], names: Mapping[str, str]) -> dict[str, 
         names: what fills the query's {{service}}, {{namespace}}, {{revision}} and {{stable}}.
     """
     return {
-        name: Question(spec.server, fill(spec.query, names), duration_seconds(spec.timeout), gate.interval_seconds)
+        name: PrometheusQuery(
+            spec.server, fill(spec.query, names), duration_seconds(spec.timeout), gate.interval_seconds
+        )
         for gate in named(gates)
         if (name := gate.name) is not None and (spec := gate.prometheus) is not None
     }

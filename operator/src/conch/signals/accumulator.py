@@ -1,7 +1,7 @@
 """From the counters of pods that come, restart and go to totals of a revision that never fall.
 
 As Prometheus' `increase`: what a series grew since its pod was last read is added; a series below its last
-value began anew at zero. What a pod had counted before it was first read belongs to nobody's window.
+value began anew at zero. What a pod had counted before it was first read belongs to no window.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,7 +10,7 @@ from conch.observe.measured import Quantiles, Totals, worst
 from conch.triton.metrics import DURATION_US, FAILURE, QUEUE_US, SUCCESS, Scrape, Series, growth
 
 
-class Tally:
+class CounterAccumulator:
     """Adds up one revision."""
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class Tally:
         self._sums: dict[str, float] = {}
 
     def add(self, uid: str, scrape: Scrape) -> None:
-        """Take in what a pod told."""
+        """Add the counters of a pod."""
         before = self._seen.get(uid)
         if before is not None:
             for metric, grown in growth(before, scrape.counters).items():
