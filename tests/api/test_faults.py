@@ -38,7 +38,7 @@ from tests.support.faults import (
     reordered,
     repeated_late,
 )
-from tests.support.kube import Kube, Object
+from tests.support.kube import Kube, KubectlError, Object
 from tests.support.wait import until
 
 SECONDS = 240.0  # a watch without any byte is given up after 90
@@ -209,6 +209,12 @@ def test_an_operator_that_is_killed_after_every_write_makes_the_same_objects(sto
 
 @pytest.mark.long
 def test_an_etcd_that_is_stopped_for_a_minute_changes_no_object(story: Story, faults: Faults) -> None:
+    def is_ready() -> bool:
+        try:
+            return story.kube.run("get", "--raw=/readyz") == "ok"
+        except KubectlError:
+            return False
+
     def stop_etcd() -> None:
         before = faults.writes
         until(lambda: faults.writes > before + 3, "the operator writes", 30)
@@ -218,6 +224,7 @@ def test_an_etcd_that_is_stopped_for_a_minute_changes_no_object(story: Story, fa
             time.sleep(60)
         finally:
             story.cluster.start_component("etcd")
+        until(is_ready, "the API server answers again", 60)
         story.cluster.stop_component("kwok")  # it does not watch again after an etcd was away
         story.cluster.start_component("kwok")
 
