@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
 import os
 from pathlib import Path
 
 import pytest
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources import exclusions
 from conch_agent.sources.base import Found, build_listing
 from conch_agent.sources.local import LocalSource
 
@@ -58,10 +56,6 @@ ALWAYS = [
 def _names(*names: str) -> list[str]:
     found = [Found(name, 1, "t", name) for name in names]
     return [str(item.path) for item in build_listing(found, "s3://b/m").items]
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(exclusions).failed == 0
 
 
 @pytest.mark.parametrize("name", NEVER)

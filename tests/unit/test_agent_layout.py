@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from conch_agent import dependencies, layout, model_repository
 from conch_agent.config import parse
 from conch_agent.layout import MARKER, lay, plan
 from conch_agent.model_files import read_names
@@ -19,10 +17,6 @@ def _plan(kind: FormatName, *names: str, config: str = "") -> dict[str, str]:
     named = read_names(parse(config, "s3://b/m"), "s3://b/m")
     planned = plan(kind, [PurePosixPath(name) for name in names], "s3://b/m", named)
     return {str(target): str(source) for target, source in planned.files.items()}
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert [doctest.testmod(module).failed for module in (layout, model_repository, dependencies)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import pytest
 
-from conch_agent import backoff, record
 from conch_agent.backoff import Backoff
 from conch_agent.control import ensure_key
 from conch_agent.prepare import check_name
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings, from_arguments
-from conch_agent.sources import base
 from conch_agent.sources.answer import read_body
 from conch_agent.sources.s3_errors import classify
 from conch_agent.sources.storage_secret import read_secret
@@ -81,11 +78,6 @@ def test_without_arguments_paths_are_the_contracts() -> None:
     assert str(settings.downloads) == names.DOWNLOAD_DIR
     assert str(settings.control_key) == f"{names.CONTROL_DIR}/{names.CONTROL_KEY_FILE}"
     assert str(settings.manifest) == f"{names.MANIFEST_DIR}/{names.MANIFEST_FILE}"
-
-
-@pytest.mark.parametrize("module", [backoff, record, base])
-def test_the_examples_in_the_docstrings(module: object) -> None:
-    assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
 
 def test_an_answer_that_is_nested_without_end_is_read_as_text() -> None:

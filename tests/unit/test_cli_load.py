@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import doctest
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from rich.console import Console
 
 from conch.api import InferenceService, Warmup
 from conch.cli.cluster import Cluster
-from conch.cli.loadtest import driver, extras, plot, reporter, results, schedule
+from conch.cli.loadtest import extras, plot, reporter, results, schedule
 from conch.cli.loadtest.driver import CLIENT, IN_FLIGHT, Driver
 from conch.cli.loadtest.endpoint import Way, named, open_way, own
 from conch.cli.loadtest.forward import ready_pods
@@ -31,13 +30,6 @@ from conch.cli.main import cli
 from conch.cli.options import Refused
 from conch.cli.printing import plain
 from tests.unit.simulation import manifest
-
-
-@pytest.mark.parametrize("module", [schedule, results, driver, reporter])
-def test_the_examples_in_the_docstrings(module: Any) -> None:
-    done = doctest.testmod(module)
-    assert done.attempted
-    assert done.failed == 0
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """The pages: links lead somewhere, and what they quote is what is there."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("serving-image/*/*.md"), *ROOT.glob("operator/*.md")]
+)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"```.*?```|`[^`]*`", re.DOTALL)
 
@@ -48,3 +51,11 @@ def test_every_test_that_pages_name_exists() -> None:
     for page in PAGES:
         for name in re.findall(r"`(test_\w+)`", page.read_text()):
             assert name in tests, f"{page.name}: {name}"
+
+
+def test_the_picture_of_the_packages_is_that_of_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    names = [layer.split(" | ") for layer in layers]
+    picture = " → ".join(f"{{{' '.join(layer)}}}" if len(layer) > 1 else layer[0] for layer in names)
+    assert f"`{picture}`" in (ROOT / "docs" / "architecture.md").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
 from conch.events.intake import Intake, listing
-from conch.observe import Gateways, Store, routes
+from conch.observe import Gateways, Store
 from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.observe.routes import ForeignRoutes, Route, find_route_conflict, read_route
 from conch.queue import WorkQueue
@@ -87,10 +86,6 @@ def conflict(foreign: dict[str, Any], route: Route | None = None, ports: dict[st
     gateways = {} if ports is None else {PUBLIC: SeenGateway(present=True, ports=ports)}
     found = find_route_conflict(route or own(), [known] if known else [], "magika", gateways)
     return found.precedence.name if found else ""
-
-
-def test_examples_in_the_text_hold() -> None:
-    assert doctest.testmod(routes).failed == 0
 
 
 @pytest.mark.parametrize(

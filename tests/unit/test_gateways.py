@@ -1,16 +1,12 @@
 """What is kept of Gateways and their classes, and which changes of them anybody hears of."""
 
-import doctest
 from typing import Any
-
-import pytest
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE, Kind, ServiceKey
 from conch.events.intake import Intake
-from conch.observe import Gateways, Store, gateways
+from conch.observe import Gateways, Store
 from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.queue import WorkQueue
-from conch.traffic import gateway
 from conch_contract import names
 from tests.unit.simulation import manifest
 
@@ -31,11 +27,6 @@ def public(version: int = 1, class_name: str = "envoy", uid: str = "", **parts: 
 
 def envoy(version: int = 1, *features: Any) -> dict[str, Any]:
     return body(GATEWAY_CLASS, "envoy", version, status={"supportedFeatures": list(features)})
-
-
-@pytest.mark.parametrize("module", [gateways, gateway])
-def test_examples_in_the_text_hold(module: Any) -> None:
-    assert doctest.testmod(module).failed == 0
 
 
 def test_a_gateway_looks_as_it_and_its_class_do() -> None:

@@ -1,6 +1,5 @@
 """What a revision remembers: who asked for it, why, and what it served; and what that costs."""
 
-import doctest
 import json
 from typing import Any
 
@@ -17,7 +16,7 @@ from conch.api.names import (
 )
 from conch.observe.cache_fields import author_of, trim
 from conch.plan import Apply
-from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, names, object_versions
+from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, names
 from tests.unit.simulation import KEY, Cluster, manifest
 
 
@@ -207,10 +206,6 @@ def test_an_annotation_that_is_no_object_versions_leaves_the_digest() -> None:
     cluster.settle()
     assert pinned(cluster, name)["digest"] == "sha256:1"
     assert "objectVersions" not in pinned(cluster, name)
-
-
-def test_the_text_of_object_versions() -> None:
-    assert doctest.testmod(object_versions).failed == 0
 
 
 def test_a_note_of_later_changes_no_record_and_a_revision_that_returns_takes_the_newest_one() -> None:

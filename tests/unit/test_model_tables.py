@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
 import re
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -18,7 +16,7 @@ from conch.desire.defaults import PodDefaults
 from conch.desire.pod import pod_template
 from conch_agent import sources
 from conch_agent.settings import Settings
-from conch_contract import ModelSource, formats, names, schemes, sentences
+from conch_contract import ModelSource, formats, names, schemes
 from conch_contract.formats import FORMATS, Format
 from conch_contract.schemes import REMEDIES, SCHEMES, Mount, Scheme, find_scheme, list_names
 from tests.unit.test_api_types import parsed
@@ -26,11 +24,6 @@ from tests.unit.test_api_types import parsed
 BACKENDS = Path(__file__).parents[2] / "serving-image" / "backends"
 EACH_SCHEME = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 EACH_FORMAT = pytest.mark.parametrize("row", FORMATS.values(), ids=FORMATS)
-
-
-@pytest.mark.parametrize("module", [formats, schemes, sentences], ids=lambda module: module.__name__)
-def test_the_examples_in_the_docstrings(module: Any) -> None:
-    assert doctest.testmod(module).failed == 0
 
 
 def test_a_name_has_one_row() -> None:

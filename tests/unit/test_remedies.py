@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
-
 import pytest
 
 from conch.cli.loadtest.driver import words
-from conch_contract import remedies
 from conch_contract.remedies import explain, find_remedy
 
 # As Triton 2.51 answers them.
@@ -25,10 +22,6 @@ CALLING = (
     "Model 'scaler' is not ready.\n\nAt:\n  /conch/models/repository/m/1/model.py(17): execute\n"
 )
 POLLING = "failed to load 'm', failed to poll from model repository"
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(remedies).failed == 0
 
 
 @pytest.mark.parametrize(

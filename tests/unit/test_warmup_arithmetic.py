@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import random
 import struct
@@ -19,10 +18,6 @@ from conch_agent.warmup.job import Job, from_arguments, line, status, write
 from conch_agent.warmup.plan import instances
 from conch_agent.warmup.requests import from_config_map, from_folder, inline, synthesised
 from conch_contract import Warmup, WarmupReport, WarmupRequest, names
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(rounds).failed == 0
 
 
 @pytest.mark.parametrize("pods", [2, 3, 8, 50])

@@ -282,10 +282,9 @@ def _compared(change: Change, memory: RolloutStatus | None, needed: int) -> str 
 
 
 def _carried(world: World, stable: str) -> int:
-    """The pods that carry all requests now, within what the user allows.
+    """The pods that carry all requests now, within the service's floor and ceiling.
 
-    >>> # floor 1, ceiling 8, stable has 5 ready: 5
-    >>> # floor 1, ceiling 3, stable has 5 ready: the ceiling was lowered, 3 will do
+    Of 5 ready pods of the stable revision they are 5 with a ceiling of 8, and 3 after the ceiling was lowered to 3.
     """
     return max(floor_of(world.service), min(world.ready(stable), ceiling_of(world.service)), 1)
 

@@ -10,7 +10,7 @@ from conch.api.quantity import to_decimal
 from conch.settings import Settings, SettingsError
 from conch.triton.promql import promql
 from conch.write import rbac
-from tests.api.test_chart import environment, granted, of_kind, one, render
+from tests.chart.test_chart import environment, granted, of_kind, one, render
 
 KEDA = {"autoscaling": {"metricsApi": "keda", "prometheus": "http://prometheus:9090/"}}
 
