@@ -16,7 +16,7 @@ from conch.api.kinds import INFERENCE_SERVICE, kind_of
 from conch.api.names import FIELD_MANAGER
 from conch.decide import decide
 from conch.desire import PodDefaults, desire
-from conch.observe import World
+from conch.observe import Snapshot
 from conch.write import Server
 
 WORKERS = 16
@@ -44,8 +44,8 @@ async def work(server: Server, queue: asyncio.Queue[dict[str, Any]]) -> None:
     """Apply the children of one service after the other, and one status."""
     while True:
         body = await queue.get()
-        world = World(service=InferenceService.parse(body), now=0.0)
-        for child in desire(world, decide(world), PodDefaults("conch/serving:test")):
+        snapshot = Snapshot(service=InferenceService.parse(body), now=0.0)
+        for child in desire(snapshot, decide(snapshot), PodDefaults("conch/serving:test")):
             await server.apply(kind_of(child), child, FIELD_MANAGER)
         meta = {key: body["metadata"][key] for key in ("name", "namespace")}
         status = {"observedGeneration": body["metadata"]["generation"]}

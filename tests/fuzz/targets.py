@@ -17,7 +17,7 @@ from conch.api.kinds import CONTROLLER_REVISION, GATEWAY, GATEWAY_CLASS, HTTP_RO
 from conch.api.text import read_json
 from conch.decide import decide, tell
 from conch.desire import desire
-from conch.observe import World
+from conch.observe import Snapshot
 from conch.plan import plan, unwritten
 from conch.signals.agents import read_report
 from conch.signals.prometheus import read_answer
@@ -161,11 +161,11 @@ def _reconcile(value: Mapping[str, Any]) -> None:
                 elif isinstance(part, type(body.get(field))):
                     body[field] = part
         cluster.put(body)
-    world = cluster.world()
-    assert isinstance(world, World)
-    decision = decide(world)
-    _, refusals = plan(world, decision, desire(world, decision, DEFAULTS))
-    tell(world, decision, unwritten(world.service, refusals, {})).to_wire()
+    snapshot = cluster.snapshot()
+    assert isinstance(snapshot, Snapshot)
+    decision = decide(snapshot)
+    _, refusals = plan(snapshot, decision, desire(snapshot, decision, DEFAULTS))
+    tell(snapshot, decision, unwritten(snapshot.service, refusals, {})).to_wire()
 
 
 def targets() -> dict[str, Target]:

@@ -34,7 +34,7 @@ from conch.api.times import format_time
 from conch.decide import (
     Decision,
     Event,
-    Trouble,
+    Finding,
     asks_for_room,
     build_measurement_request,
     decide,
@@ -44,7 +44,7 @@ from conch.decide import (
 )
 from conch.decide.request import annotation
 from conch.desire import PodDefaults, desire
-from conch.observe import Gateways, Store, World, observe
+from conch.observe import Gateways, Snapshot, Store, observe
 from conch.observe.capacity import Capacity, Holder, Node
 from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, named_gateways
@@ -101,7 +101,7 @@ class Cluster:
         self.measured = Measured()
         self.measured_of: dict[str, Measured] = {}
         self.gpus: int | None = None  # that its one node has; None: nobody may look
-        self.warnings: dict[str, Trouble] = {}  # by uid, the latest event about an object
+        self.warnings: dict[str, Finding] = {}  # by uid, the latest event about an object
         self.told_gpus = True  # whether anybody has looked yet
         self.lists_pods = True  # whether Services take up the pods that become ready
         self.unlisted: set[str] = set()  # Services whose EndpointSlices stay as they are
@@ -304,16 +304,18 @@ class Cluster:
             self.accepted = frozenset(named(body))
         self.put(body)
 
-    def world(self) -> World:
+    def snapshot(self) -> Snapshot:
         """Look at the service."""
-        world = observe(self.store, KEY, self.now, self.gateways, self.metrics_api, prometheus=self.prometheus)
-        assert isinstance(world, World)
-        world = world.without_future_times()
-        measured = {name: self.measured_of.get(name, self.measured) for name in build_measurement_request(world).models}
-        world = world.told(self.reports).with_measured(measured)
-        warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(world) if uid in self.warnings}
-        world = world.with_warnings(warnings)
-        return world.with_capacity(self.capacity() if self.told_gpus and asks_for_room(world) else None)
+        snapshot = observe(self.store, KEY, self.now, self.gateways, self.metrics_api, prometheus=self.prometheus)
+        assert isinstance(snapshot, Snapshot)
+        snapshot = snapshot.without_future_times()
+        measured = {
+            name: self.measured_of.get(name, self.measured) for name in build_measurement_request(snapshot).models
+        }
+        snapshot = snapshot.with_reports(self.reports).with_measured(measured)
+        warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(snapshot) if uid in self.warnings}
+        snapshot = snapshot.with_warnings(warnings)
+        return snapshot.with_capacity(self.capacity() if self.told_gpus and asks_for_room(snapshot) else None)
 
     def capacity(self) -> Capacity:
         """What GPUs there are: every serving pod that there is holds one."""
@@ -326,8 +328,8 @@ class Cluster:
 
     def decision(self, variant: str = "") -> Decision:
         """What is decided of the predictor, or of a variant."""
-        names = [track.service.variant for track in self.world().tracks]
-        return decide(self.world()).tracks[names.index(variant)]
+        names = [track.service.variant for track in self.snapshot().tracks]
+        return decide(self.snapshot()).tracks[names.index(variant)]
 
     @property
     def status(self) -> Status:
@@ -340,13 +342,13 @@ class Cluster:
 
     def reconcile(self) -> list[Action]:
         """Run the loop once, as reconcile.py does, and return what it wrote."""
-        world = self.world()
-        decision = decide(world)
-        steps, refusals = plan(world, decision, desire(world, decision, self.defaults))
+        snapshot = self.snapshot()
+        decision = decide(snapshot)
+        steps, refusals = plan(snapshot, decision, desire(snapshot, decision, self.defaults))
         actions = [action for step in steps for action in step]
         for action in actions:
             self._act(action)
-        status = tell(world, decision, unwritten(world.service, refusals, {}))
+        status = tell(snapshot, decision, unwritten(snapshot.service, refusals, {}))
         if status != (before := self.status):
             self.status_writes += 1
             self.story += events(before, status)

@@ -16,12 +16,12 @@ from tests.unit.simulation import Cluster, manifest
 
 def test_an_object_of_a_kind_without_a_row_is_an_error() -> None:
     cluster = Cluster(manifest())
-    world = cluster.world()
-    decisions = decide(world)
+    snapshot = cluster.snapshot()
+    decisions = decide(snapshot)
     lease = {"apiVersion": LEASE.api_version, "kind": LEASE.name, "metadata": {"name": "a", "namespace": "demo"}}
-    objects = [*desire(world, decisions, PodDefaults("conch/serving:1")), lease]
+    objects = [*desire(snapshot, decisions, PodDefaults("conch/serving:1")), lease]
     with pytest.raises(KeyError, match=r"Lease has no row in conch\.api\.child_kinds"):
-        plan(world, decisions, objects)
+        plan(snapshot, decisions, objects)
     with pytest.raises(KeyError, match="ReplicaSet has no row"):
         child_kind(REPLICA_SET)
 

@@ -46,24 +46,24 @@ def entries(cluster: Cluster, variant: str = "") -> list[Entry]:
 
 def test_the_history_is_a_table_with_the_newest_first() -> None:
     cluster = changed_twice()
-    text = plain(history_text(cluster.world().service, entries(cluster)))
+    text = plain(history_text(cluster.snapshot().service, entries(cluster)))
     first, second = (entry.revision.name for entry in reversed(entries(cluster)))
     assert [line.split() for line in text.splitlines()] == [
         ["NUMBER", "REVISION", "MADE", "AUTHOR", "DIGEST", "ROLE", "NOTE"],
         ["2", second, "1970-01-12T13:46:40Z", "-", "1", "serves", "the", "first"],
         ["1", first, "1970-01-12T13:46:40Z", "-", "1", "-", "the", "first"],
     ]
-    value = history_value(cluster.world().service, entries(cluster))
+    value = history_value(cluster.snapshot().service, entries(cluster))
     assert [one["predictor"]["model"]["storageUri"] for one in value["revisions"]] == [
         "s3://models/v2",
         "s3://models/magika",
     ]
-    assert plain(history_text(cluster.world().service, [])) == "magika has no revisions yet.\n"
+    assert plain(history_text(cluster.snapshot().service, [])) == "magika has no revisions yet.\n"
 
 
 def test_a_rollback_asks_for_the_pods_of_then_and_the_number_of_now() -> None:
     cluster = changed_twice()
-    entry = find(cluster.world().service, entries(cluster), 1)
+    entry = find(cluster.snapshot().service, entries(cluster), 1)
     before = cluster.objects[SERVICE]
     body = rolled_back(before, entry.revision)
     predictor = body["spec"]["predictor"]
@@ -76,7 +76,7 @@ def test_a_rollback_asks_for_the_pods_of_then_and_the_number_of_now() -> None:
 
 def test_the_note_travels_with_the_revision() -> None:
     cluster = changed_twice()
-    entry = find(cluster.world().service, entries(cluster), 1)
+    entry = find(cluster.snapshot().service, entries(cluster), 1)
     before: dict[str, Any] = cluster.objects[SERVICE]
     before["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] = "the latest"
     annotations = rolled_back(before, entry.revision)["metadata"]["annotations"]
@@ -88,7 +88,7 @@ def test_the_note_travels_with_the_revision() -> None:
 
 def test_a_number_that_is_not_there_and_one_that_is_asked_for_already_are_refused() -> None:
     cluster = changed_twice()
-    service = cluster.world().service
+    service = cluster.snapshot().service
     with pytest.raises(
         Refused, match=r"magika has no revision 7 \(there are: 2, 1\); see: kubectl conch history magika"
     ):
@@ -99,7 +99,7 @@ def test_a_number_that_is_not_there_and_one_that_is_asked_for_already_are_refuse
 
 def test_who_rolls_back_is_told_of_git_and_of_the_steps() -> None:
     cluster = changed_twice()
-    entry = find(cluster.world().service, entries(cluster), 1)
+    entry = find(cluster.snapshot().service, entries(cluster), 1)
     before: dict[str, Any] = {"metadata": {"managedFields": []}}
     after = InferenceService.parse(rolled_back(cluster.objects[SERVICE], entry.revision))
     assert len(rollback_told(before, after, entry)) == 2

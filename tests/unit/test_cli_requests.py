@@ -31,7 +31,7 @@ def under_way() -> Cluster:
 
 
 def seen(cluster: Cluster) -> InferenceService:
-    return cluster.world().service
+    return cluster.snapshot().service
 
 
 def do(cluster: Cluster, ask: Ask) -> str:

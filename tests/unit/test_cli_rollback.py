@@ -134,7 +134,7 @@ def test_a_variants_history_is_its_own_and_going_back_in_it_starts_its_rollout()
     second = up(cluster, "int8")
     cluster.ask("promote 2", "int8")
     up(cluster, "int8")
-    track = cluster.world().service.of_variant("int8")
+    track = cluster.snapshot().service.of_variant("int8")
     found = entries(cluster, "int8")
     rows = [line.split() for line in plain(history_text(track, found)).splitlines()[1:]]
     assert [(row[0], row[1], row[5]) for row in rows] == [("2", second, "serves"), ("1", first, "-")]

@@ -35,7 +35,7 @@ def under_way(*others: dict[str, Any]) -> Cluster:
 
 
 def seen(cluster: Cluster, variant: str | None = None) -> InferenceService:
-    return chosen(cluster.world().service, variant)
+    return chosen(cluster.snapshot().service, variant)
 
 
 def waits(cluster: Cluster, variant: str | None = None) -> str:
@@ -113,7 +113,7 @@ def test_the_status_tells_of_each_variant_and_of_its_rollout() -> None:
     cluster = under_way(MATCHED)
     change(cluster, weight=30)
     up(cluster, "int8")
-    text = plain(status_text(cluster.world().service, cluster.now + 60))
+    text = plain(status_text(cluster.snapshot().service, cluster.now + 60))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     int8, beta = (seen(cluster, name).status for name in ("int8", "beta"))
     assert "VARIANT REQUESTS STABLE CANDIDATE STEP READY WAITS FOR" in lines
@@ -128,7 +128,7 @@ def test_the_status_tells_of_each_variant_and_of_its_rollout() -> None:
     assert "VARIANT NUMBER REVISION ROLE PHASE WEIGHT READY MODEL" in lines
     assert f"- 1 {cluster.status.stable} serves Ready 100 % 2/2 magika 1" in lines
     assert f"int8 2 {int8.candidate} candidate Ready 5 % 1/1 magika 1" in lines
-    value = status_value(cluster.world().service)
+    value = status_value(cluster.snapshot().service)
     assert value["variants"] == [{"name": "int8", "weight": 30}, {"name": "beta", "match": MATCHED["match"]}]
     assert [variant["name"] for variant in value["status"]["variants"]] == ["int8", "beta"]
 
@@ -136,7 +136,7 @@ def test_the_status_tells_of_each_variant_and_of_its_rollout() -> None:
 def test_a_variant_that_is_not_up_says_what_it_waits_for() -> None:
     cluster = service({"name": "own"})
     wanted = cluster.decision("own").wanted
-    text = plain(status_text(cluster.world().service, cluster.now))
+    text = plain(status_text(cluster.snapshot().service, cluster.now))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert f"own own Service only - - - 0/2 Revision {wanted} is coming up: Pending." in lines
 

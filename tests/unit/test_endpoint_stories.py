@@ -66,7 +66,7 @@ def test_ready_waits_for_the_endpoint_slices_and_the_old_pods_stay() -> None:
         " and no others. kube-controller-manager updates them."
     )
     assert Ref(DEPLOYMENT, old) in cluster.objects
-    assert decide(cluster.world()).main.in_force.achieved == {old: 100}
+    assert decide(cluster.snapshot()).main.in_force.achieved == {old: 100}
     let_follow(cluster)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
@@ -414,7 +414,7 @@ def test_a_service_that_is_deleted_while_its_slices_stay_is_nobodys() -> None:
     service["metadata"]["uid"] = "another"
     service.pop("status", None)
     cluster.put(service)
-    assert cluster.world().endpoints == {}, "the garbage collector is about to take its Services"
+    assert cluster.snapshot().endpoints == {}, "the garbage collector is about to take its Services"
 
 
 @pytest.mark.parametrize(

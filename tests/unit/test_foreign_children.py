@@ -21,7 +21,7 @@ from conch.api.kinds import (
     Ref,
 )
 from conch.api.names import ANNOTATION_ACCEPTED, ANNOTATION_GENERATION
-from conch.observe.world import Revision
+from conch.observe.snapshot import Revision
 from conch_contract import names
 from tests.unit.simulation import KEY, Cluster, manifest, routed
 

@@ -377,7 +377,7 @@ def test_its_own_route_without_an_owner_is_not_foreign_to_a_service() -> None:
     orphan = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
     orphan["metadata"] |= {"ownerReferences": [], "creationTimestamp": "1970-01-01T00:00:00Z"}
     cluster.store.routes.put(orphan)
-    assert cluster.world().route_conflict is None
+    assert cluster.snapshot().route_conflict is None
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
 

@@ -14,7 +14,7 @@ from conch.api import Condition, RolloutStatus, Status
 from conch.api.analysis import GateStatus
 from conch.api.reduction import reductions
 from conch.api.text import LIMIT, clean, read_json
-from conch.observe import Trouble
+from conch.observe import Finding
 from conch.write.encoding import encode
 
 # hypothesis leaves surrogates out of text() unless they are asked for.
@@ -52,7 +52,7 @@ def test_json_of_others_is_clean_to_its_last_text() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_reaches_a_status_is_what_is_read_back(text: str) -> None:
     """Else the next status differs from the stored one for good, and every reconcile is a write."""
-    trouble = Trouble("LoadFailed", text)
+    trouble = Finding("LoadFailed", text)
     condition = Condition(
         type="Ready", status="False", reason=text, message=text, last_transition_time="2026-01-01T00:00:00Z"
     )

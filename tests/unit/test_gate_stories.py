@@ -27,7 +27,7 @@ def with_gates(*gates: dict[str, Any], **rollout: Any) -> tuple[Cluster, str, st
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
-    assert build_measurement_request(cluster.world()).models == {new: "magika"}, (
+    assert build_measurement_request(cluster.snapshot()).models == {new: "magika"}, (
         "counters are read before the first request"
     )
     come_up(cluster, new)
@@ -137,7 +137,7 @@ def test_a_failure_that_is_tolerated_only_costs_time() -> None:
 def test_prometheus_is_asked_of_this_candidate_and_an_error_never_passes() -> None:
     gate = {"prometheus": {"server": "http://prometheus:9090", "query": 'e{r="{{revision}}"}', "max": "0.01"}}
     cluster, _, new = with_gates(gate)
-    [query] = build_measurement_request(cluster.world()).queries.values()
+    [query] = build_measurement_request(cluster.snapshot()).queries.values()
     assert query.query == f'e{{r="{new}"}}'
     cluster.measured = Measured(History(), {"prometheus": Answer(cluster.now + 5, error="parse error")})
     cluster.now += 61
@@ -155,7 +155,7 @@ def test_promoting_past_a_gate_that_paused_the_rollout_evaluates_the_next_step_a
     measure(cluster, 20, requests=200, failures=100)
     assert (rollout(cluster).state, rollout(cluster).reason) == ("Paused", "PausedOnFailure")
     assert routed(cluster) == {stable: 90, new: 10}
-    cluster.ask(f"promote {cluster.world().service.metadata.generation}/1")
+    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/1")
     come_up(cluster, new)
     assert rollout(cluster).weight == 50
     assert rollout(cluster).gates[0].verdict != "Failed"

@@ -8,7 +8,7 @@ import pytest
 from conch.api import InferenceService
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, DEPLOYMENT, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, Ref, ServiceKey
 from conch.decide import decide
-from conch.observe import Store, World, observe
+from conch.observe import Snapshot, Store, observe
 from conch.observe.gateways import GatewayKey
 from conch.plan import Refusal, unwritten
 from conch.traffic import InForce
@@ -170,11 +170,11 @@ def test_where_nobody_watches_gateways_the_route_alone_tells() -> None:
     cluster, stable = serving(timeout="30s")
     cluster.put_class([{"name": "HTTPRoute"}])
     cluster.remove_all(GATEWAY)
-    world = observe(cluster.store, KEY, cluster.now)
-    assert isinstance(world, World)
-    assert world.gateways is None
+    snapshot = observe(cluster.store, KEY, cluster.now)
+    assert isinstance(snapshot, Snapshot)
+    assert snapshot.gateways is None
     shares = {stable: 100}
-    assert decide(world).main.in_force == InForce(shares, shares, frozenset(shares))
+    assert decide(snapshot).main.in_force == InForce(shares, shares, frozenset(shares))
 
 
 def test_what_another_controller_once_said_of_the_route_holds_nothing_up() -> None:
@@ -196,9 +196,9 @@ def test_what_another_controller_once_said_of_the_route_holds_nothing_up() -> No
     assert routed(cluster) == {stable: 50, new: 50}
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "Paused"
-    world = observe(cluster.store, KEY, cluster.now)
-    assert isinstance(world, World)
-    assert decide(world).main.in_force.trouble is None, "where nobody watches Gateways, the best word counts"
+    snapshot = observe(cluster.store, KEY, cluster.now)
+    assert isinstance(snapshot, Snapshot)
+    assert decide(snapshot).main.in_force.trouble is None, "where nobody watches Gateways, the best word counts"
 
 
 def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no_requests() -> None:
@@ -243,7 +243,7 @@ def test_of_two_routes_of_one_second_the_one_whose_namespace_and_name_come_first
         route["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-route"}
         for body in (other, route):
             cluster.store.put(body)
-    conflict = cluster.world().hostname_conflict
+    conflict = cluster.snapshot().hostname_conflict
     assert conflict is not None
     assert conflict[0] == ServiceKey("demo-b", "magika")
 
@@ -300,7 +300,7 @@ def test_services_that_a_gateway_can_tell_apart_do_not_meet(gateway: dict[str, s
     for parent in (*route["spec"]["parentRefs"], *(each["parentRef"] for each in route["status"]["parents"])):
         parent.update(gateway)
     cluster.store.put(route)
-    assert cluster.world().hostname_conflict is None
+    assert cluster.snapshot().hostname_conflict is None
 
 
 def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway() -> None:
@@ -326,7 +326,7 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
     assert cluster.condition("Ready") == ("True", "Served"), "it was about another generation"
     answer_policy(cluster, "False", controller="example.com/another")
     assert cluster.condition("Ready") == ("True", "Served"), "it was somebody else"
-    assert cluster.world().left == (), "its name is not that of a variant"
+    assert cluster.snapshot().removed_tracks == (), "its name is not that of a variant"
     answer_policy(cluster, "False")
     assert cluster.condition("Ready") == ("False", "PolicyRefused")
     assert "Conflicted: another policy is older" in message(cluster)
@@ -384,12 +384,12 @@ def test_the_policy_of_a_service_that_may_sleep_stays_while_nobody_knows_the_gat
 
 def test_where_nobody_watches_gateways_who_answers_for_the_route_tells_whether_requests_are_kept_together() -> None:
     cluster, _ = serving(consistentHash={"header": "x-sequence"})
-    world = observe(cluster.store, KEY, cluster.now)
-    assert isinstance(world, World)
-    assert world.gateways is None
-    traffic = world.service.spec.traffic
+    snapshot = observe(cluster.store, KEY, cluster.now)
+    assert isinstance(snapshot, Snapshot)
+    assert snapshot.gateways is None
+    traffic = snapshot.service.spec.traffic
     assert traffic is not None
-    found = find_unsupported_hash(world, traffic)
+    found = find_unsupported_hash(snapshot, traffic)
     assert found is not None
     assert "its controller is envoy.example.com/controller" in found.message
 

@@ -290,7 +290,7 @@ def test_an_autoscaled_service_scales_while_it_is_held() -> None:
     cluster.settle()
     change(cluster)
     assert "needs 2 more pods" in cluster.status.rollout.message  # type: ignore[union-attr]
-    autoscaler = cluster.world().autoscaler(stable)
+    autoscaler = cluster.snapshot().autoscaler(stable)
     assert autoscaler is not None
     assert autoscaler["spec"]["minReplicas"] == 1, "its least is not raised to what it had when the hold began"
 

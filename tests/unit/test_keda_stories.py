@@ -388,10 +388,10 @@ def test_of_a_shadow_that_sleeps_nobody_asks_where_its_copies_are() -> None:
     main, shadow = cluster.decision().wanted, cluster.decision("b").wanted
     cluster.start_pods(main)
     come_up(cluster, shadow)
-    assert build_measurement_request(cluster.world()).models.keys() == {main, shadow}
+    assert build_measurement_request(cluster.snapshot()).models.keys() == {main, shadow}
     scale(cluster, shadow, 0)
     cluster.settle()
-    assert not build_measurement_request(cluster.world()).models
+    assert not build_measurement_request(cluster.snapshot()).models
     assert cluster.condition("Ready") == ("True", "Served")
 
 

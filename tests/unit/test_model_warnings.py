@@ -81,7 +81,7 @@ def test_a_warning_goes_with_its_cause() -> None:
 
 def test_kubectl_conch_status_and_plan_show_it() -> None:
     cluster, revision = serving(OVERRIDE, triton={"maxBatchSize": 8, "dynamicBatching": {"maxQueueDelay": "1ms"}})
-    text = plain(status_text(cluster.world().service, cluster.now))
+    text = plain(status_text(cluster.snapshot().service, cluster.now))
     assert f"{revision}   magika   ConfigOverridden   {OVERRIDE.message}" in text
     foresight = foresee(cluster.objects.values(), KEY, Installed(DEFAULTS), cluster.now)
     text = plain(plan_text(foresight))

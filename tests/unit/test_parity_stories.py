@@ -9,7 +9,7 @@ from conch.api.analysis import GateStatus
 from conch.api.kinds import DEPLOYMENT, JOB, POD, Ref
 from conch.desire.parity import parity_job_name
 from conch.desire.warmup import warmup_job_name
-from conch.observe import Trouble
+from conch.observe import Finding
 from conch_contract import Disagreement, ParityReport, WarmupReport, names
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
 
@@ -148,11 +148,11 @@ def test_a_retry_compares_again_and_does_not_listen_to_the_pod_of_the_last_try()
     told(cluster, new, SILENT)
     left = Ref(POD, f"{job(new).name}-x")
     late = {**cluster.objects[left], "metadata": {**cluster.objects[left]["metadata"], "uid": "late"}}
-    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert job(new) not in cluster.objects
     cluster.put(late)  # the garbage collector takes its time
-    cluster.ask(f"retry {cluster.world().service.metadata.generation} now")
+    cluster.ask(f"retry {cluster.snapshot().service.metadata.generation} now")
     cluster.settle()
     come_up(cluster, new)
     if job(new) not in cluster.objects:  # it is warmed anew first
@@ -170,7 +170,7 @@ def test_who_promotes_a_candidate_past_it_is_not_asked_again() -> None:
     told(cluster, new, WRONG)
     assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
     assert routed(cluster) == {stable: 100}
-    cluster.ask(f"promote {cluster.world().service.metadata.generation}")
+    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}")
     come_up(cluster, new)
     assert routed(cluster) == {new: 100}
     assert cluster.status.rollout is None
@@ -179,7 +179,7 @@ def test_who_promotes_a_candidate_past_it_is_not_asked_again() -> None:
 def test_to_hold_a_candidate_that_failed_changes_nothing() -> None:
     cluster, stable, new = comparing(onFailure="Pause")
     told(cluster, new, WRONG)
-    cluster.ask(f"pause {cluster.world().service.metadata.generation}")
+    cluster.ask(f"pause {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
     assert routed(cluster) == {stable: 100}
@@ -188,7 +188,7 @@ def test_to_hold_a_candidate_that_failed_changes_nothing() -> None:
 def test_who_promotes_one_step_past_it_goes_on_by_the_steps() -> None:
     cluster, stable, new = comparing(onFailure="Pause")
     told(cluster, new, WRONG)
-    cluster.ask(f"promote {cluster.world().service.metadata.generation}/0")
+    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/0")
     cluster.settle()
     cluster.now += 61
     come_up(cluster, new)
@@ -199,7 +199,7 @@ def test_who_promotes_one_step_past_it_goes_on_by_the_steps() -> None:
 
 def test_a_promotion_that_ends_a_pause_says_nothing_of_the_answers() -> None:
     cluster, stable, new = comparing(steps=[{"pause": "Manual"}, {"weight": 10}, {"pause": "Manual"}])
-    cluster.ask(f"promote {cluster.world().service.metadata.generation}/0")
+    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/0")
     come_up(cluster, new)
     assert (rollout_of(cluster).step, rollout_of(cluster).reason) == (1, "ComparingAnswers")
     assert routed(cluster) == {stable: 100}
@@ -209,7 +209,7 @@ def test_a_promotion_that_ends_a_pause_says_nothing_of_the_answers() -> None:
 
 def test_who_does_not_want_to_wait_for_it_promotes_the_candidate() -> None:
     cluster, stable, new = comparing()
-    cluster.ask(f"promote {cluster.world().service.metadata.generation}/0")
+    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/0")
     cluster.settle()
     cluster.now += 61
     come_up(cluster, new)
@@ -256,7 +256,7 @@ def test_the_first_revision_of_all_has_nobody_to_be_compared_with() -> None:
 def test_a_job_whose_pod_the_cluster_refuses_says_so() -> None:
     cluster, stable, new = comparing()
     uid = cluster.objects[job(new)]["metadata"]["uid"]
-    cluster.warnings[uid] = Trouble("FailedCreate", "Error creating: pods is forbidden: exceeded quota: narrow")
+    cluster.warnings[uid] = Finding("FailedCreate", "Error creating: pods is forbidden: exceeded quota: narrow")
     cluster.now += 11
     cluster.settle()
     assert rollout_of(cluster).reason == "JobPodsRefused"

@@ -72,7 +72,7 @@ def test_a_good_candidate_goes_by_its_steps_and_serves_in_the_end() -> None:
     cluster.settle()
     assert routed(cluster) == {stable: 50, new: 50}, "a manual pause has no deadline"
 
-    cluster.ask(f"promote {cluster.world().service.metadata.generation}/3")
+    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/3")
     come_up(cluster, new)
     assert routed(cluster) == {new: 100}
     assert cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION] == new
@@ -223,7 +223,7 @@ def test_a_retry_is_acted_on_once() -> None:
     new = failed(cluster)
     cluster.accept_routes()
     cluster.settle()
-    cluster.ask(f"retry {cluster.world().service.metadata.generation} 10:00")
+    cluster.ask(f"retry {cluster.snapshot().service.metadata.generation} 10:00")
     cluster.settle()
     assert pods(cluster, new) == 1
     cluster.now += 3600
@@ -236,7 +236,7 @@ def test_an_abort_goes_back_at_once_and_is_void_for_the_next_change() -> None:
     cluster, stable = canary()
     new = change(cluster)
     come_up(cluster, new)
-    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
     come_back(cluster)
     assert routed(cluster) == {stable: 100}
     assert waits_for(cluster) == "Aborted"
@@ -279,7 +279,7 @@ def test_a_third_change_replaces_the_candidate_and_begins_anew() -> None:
 def test_a_pause_by_hand_holds_a_step_and_its_time_does_not_count() -> None:
     cluster, stable = canary(progressDeadline="2m")
     new = change(cluster)
-    generation = cluster.world().service.metadata.generation
+    generation = cluster.snapshot().service.metadata.generation
     cluster.ask(f"pause {generation}")
     cluster.settle()
     assert waits_for(cluster) == "PausedByHand"
@@ -295,7 +295,7 @@ def test_a_pause_by_hand_holds_a_step_and_its_time_does_not_count() -> None:
 def test_promoting_in_full_passes_every_pause_but_never_the_pods() -> None:
     cluster, stable = canary()
     new = change(cluster)
-    cluster.ask(f"promote {cluster.world().service.metadata.generation}")
+    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert routed(cluster) == {stable: 100}
     assert pods(cluster, new) == 4
@@ -322,7 +322,7 @@ def test_on_failure_pause_leaves_the_shares_and_asks() -> None:
     assert routed(cluster) == {stable: 95, new: 5}
     assert waits_for(cluster) == "PausedOnFailure"
     assert cluster.settle() == 0
-    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
     come_back(cluster)
     assert routed(cluster) == {stable: 100}
 
@@ -404,7 +404,7 @@ def test_the_stable_revision_of_an_autoscaled_service_is_held_at_what_it_carried
     cluster.settle()
     assert floor(cluster, new) == 3, "half of what the stable one carried"
     assert floor(cluster, stable) == 6
-    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
     come_back(cluster)
     assert floor(cluster, stable) == 1, "the autoscaler has it back"
 
@@ -444,7 +444,7 @@ def test_without_a_gateway_pods_share_the_requests_and_the_share_that_came_of_it
     assert pods(cluster, new) == 3
     cluster.start_pods(new)
     cluster.settle()
-    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION] == stable
     assert pods(cluster, new) == 0
@@ -508,7 +508,7 @@ def at_first_pause(*steps: int | dict[str, Any], **rollout: Any) -> tuple[Cluste
 
 def promote(cluster: Cluster, step: str = "") -> None:
     """Ask for the next step, or, in full, for all of them."""
-    cluster.ask(f"promote {cluster.world().service.metadata.generation}{step} {cluster.now}")
+    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}{step} {cluster.now}")
     cluster.settle()
 
 
@@ -721,7 +721,7 @@ def test_more_replicas_that_are_asked_for_in_a_pause_are_the_stable_revisions_to
 )
 def test_a_request_on_which_nobody_acts_is_answered(text: str, words: str) -> None:
     cluster, _, _ = at_first_pause(5, MANUAL)
-    generation = cluster.world().service.metadata.generation
+    generation = cluster.snapshot().service.metadata.generation
     cluster.ask(text.format(g=generation))
     cluster.settle()
     answer = cluster.status.request
@@ -737,16 +737,16 @@ def test_a_request_on_which_nobody_acts_is_answered(text: str, words: str) -> No
 
 def test_a_request_that_was_acted_on_stays_done_when_the_rollout_is_over() -> None:
     cluster, _, new = at_first_pause(5, MANUAL)
-    cluster.ask(f"pause {cluster.world().service.metadata.generation}")
+    cluster.ask(f"pause {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert cluster.status.request is not None
     assert cluster.status.request.state == "Done"
-    cluster.ask(f"promote {cluster.world().service.metadata.generation} für 🙂")
+    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation} für 🙂")
     come_up(cluster, new)
     assert cluster.status.rollout is None
     assert cluster.status.request is not None
     assert cluster.status.request.state == "Done"
-    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert cluster.status.request.state == "Refused"
     assert "No rollout is under way" in cluster.status.request.message
@@ -781,7 +781,7 @@ def test_an_edit_that_removes_a_wait_that_was_passed_keeps_the_one_under_way(wai
 
 def test_a_refused_request_has_no_effect_later() -> None:
     cluster, _, new = at_first_pause(5, MANUAL, 50, MANUAL)
-    generation = cluster.world().service.metadata.generation
+    generation = cluster.snapshot().service.metadata.generation
     cluster.ask(f"promote {generation}/3")
     come_up(cluster, new)
     promote(cluster, "/1")
@@ -797,7 +797,7 @@ def test_a_refused_request_has_no_effect_later() -> None:
 
 def test_a_request_for_the_next_generation_waits_for_it() -> None:
     cluster, _, new = at_first_pause(5, MANUAL)
-    generation = cluster.world().service.metadata.generation
+    generation = cluster.snapshot().service.metadata.generation
     cluster.ask(f"promote {generation + 1}")
     cluster.settle()
     assert cluster.status.request is not None
@@ -819,7 +819,7 @@ def test_a_rollout_that_a_user_holds_is_not_looked_at_again_and_again(on_failure
         come_up(cluster, new)
         assert waits_for(cluster) == "PausedOnFailure"
     else:
-        cluster.ask(f"pause {cluster.world().service.metadata.generation}")
+        cluster.ask(f"pause {cluster.snapshot().service.metadata.generation}")
         cluster.settle()
         assert waits_for(cluster) == "PausedByHand"
     cluster.now += 4000
@@ -874,7 +874,7 @@ def test_the_route_keeps_the_timeout_of_the_revisions_that_have_requests() -> No
 
 def test_a_route_that_lost_its_labels_leads_where_it_led_until_the_gateway_follows() -> None:
     cluster, stable, new = at_first_pause(5, MANUAL)
-    cluster.ask(f"abort {cluster.world().service.metadata.generation}")
+    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert routed(cluster) == {stable: 100}
     assert cluster.accepted == {stable, new}

@@ -32,7 +32,7 @@ from conch.api.kinds import (
 )
 from conch.api.metrics import MetricsApi
 from conch.api.names import ANNOTATION_STABLE
-from conch.observe import World
+from conch.observe import Snapshot
 from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
 from conch_contract.names import LABEL_SERVICE
@@ -224,7 +224,7 @@ class Rollouts(RuleBasedStateMachine):
     ) -> None:
         """After a drain: for longer than a pod that answered may be silent, and within the progress deadline."""
         rollout = self.cluster.status.rollout
-        answered = rollout is not None and rollout.state != "Failed" and self.cluster.world().ready(rollout.revision)
+        answered = rollout is not None and rollout.state != "Failed" and self.cluster.snapshot().ready(rollout.revision)
         for name in self.revisions():
             for each in range(PODS) if all_of_them else [index]:
                 if (name == self.stable()) is stable and Ref(POD, f"{name}-{each}") in self.cluster.objects:
@@ -340,21 +340,21 @@ class Rollouts(RuleBasedStateMachine):
     @invariant()
     def some_things_are_always_so(self) -> None:
         """All of them hold of one look at the service."""
-        world = self.cluster.world()
-        self.shares_are_whole_and_lead_somewhere(world)
-        self.who_answers_gets_the_requests(world.of_variant(""))
-        self.who_answers_gets_the_share_of_a_variant_that_does_not(world)
-        self.what_the_gateway_may_still_reach_has_its_pods(world)
-        self.the_stable_revision_keeps_its_capacity(world)
-        self.what_is_held_has_no_pods(world)
-        self.what_is_not_ready_says_why(world)
+        snapshot = self.cluster.snapshot()
+        self.shares_are_whole_and_lead_somewhere(snapshot)
+        self.who_answers_gets_the_requests(snapshot.of_variant(""))
+        self.who_answers_gets_the_share_of_a_variant_that_does_not(snapshot)
+        self.what_the_gateway_may_still_reach_has_its_pods(snapshot)
+        self.the_stable_revision_keeps_its_capacity(snapshot)
+        self.what_is_held_has_no_pods(snapshot)
+        self.what_is_not_ready_says_why(snapshot)
 
-    def shares_are_whole_and_lead_somewhere(self, world: World) -> None:
+    def shares_are_whole_and_lead_somewhere(self, snapshot: Snapshot) -> None:
         shares = routed(self.cluster)
         whole = sum(shares.values())
         assert whole in {100, 10_000}, shares
         variant = sum(share for name, share in shares.items() if name.startswith("magika-b-"))
-        asked = world.service.of_variant("b").asked
+        asked = snapshot.service.of_variant("b").asked
         assert variant * 100 in {0, whole * ((asked and asked.weight) or 0)}, (shares, asked)
         for name in named(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)]):
             assert Ref(SERVICE, name) in self.cluster.objects, f"{name} has no Service"
@@ -364,7 +364,7 @@ class Rollouts(RuleBasedStateMachine):
         """The revisions of the predictor that have requests."""
         return [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
 
-    def who_answers_gets_the_requests(self, predictor: World) -> None:
+    def who_answers_gets_the_requests(self, predictor: Snapshot) -> None:
         """Between two revisions of the predictor; one that sleeps or makes room for another is not meant."""
         rollout = predictor.service.status.rollout
         if rollout is None or rollout.state == "Failed" or rollout.room:
@@ -377,28 +377,28 @@ class Rollouts(RuleBasedStateMachine):
         ):
             assert all(predictor.ready(name) for name in ours), (ours, rollout)
 
-    def who_answers_gets_the_share_of_a_variant_that_does_not(self, world: World) -> None:
+    def who_answers_gets_the_share_of_a_variant_that_does_not(self, snapshot: Snapshot) -> None:
         ours = [name for name, share in routed(self.cluster).items() if share]
-        if any(world.ready(name) for name in ours if not name.startswith("magika-b-")):
+        if any(snapshot.ready(name) for name in ours if not name.startswith("magika-b-")):
             theirs = [name for name in ours if name.startswith("magika-b-")]
-            assert not theirs or any(world.ready(name) for name in theirs), ours
+            assert not theirs or any(snapshot.ready(name) for name in theirs), ours
 
-    def what_the_gateway_may_still_reach_has_its_pods(self, world: World) -> None:
+    def what_the_gateway_may_still_reach_has_its_pods(self, snapshot: Snapshot) -> None:
         """Where a person has deleted its Deployment and there are no GPUs for it, nothing can bring the pods back."""
         self.deleted -= {name for name in self.deleted if Ref(DEPLOYMENT, name) in self.cluster.objects}
-        short = {each.revision for each in rollouts_of(world).values() if each is not None and each.room == "Short"}
+        short = {each.revision for each in rollouts_of(snapshot).values() if each is not None and each.room == "Short"}
         for name in self.cluster.accepted - (self.deleted & short):
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} is reached and has no Deployment"
 
-    def the_stable_revision_keeps_its_capacity(self, world: World) -> None:
-        rollout = world.service.status.rollout
+    def the_stable_revision_keeps_its_capacity(self, snapshot: Snapshot) -> None:
+        rollout = snapshot.service.status.rollout
         if rollout is not None and rollout.room == "Short":
             assert self.when_short == "Recreate"
             return
         assert self.cluster.objects[Ref(DEPLOYMENT, self.stable())]["spec"]["replicas"] >= PODS
 
-    def what_is_held_has_no_pods(self, world: World) -> None:
-        for rollout in rollouts_of(world).values():
+    def what_is_held_has_no_pods(self, snapshot: Snapshot) -> None:
+        for rollout in rollouts_of(snapshot).values():
             if rollout is not None and rollout.room == "Awaited" and rollout.reason == "GpuShort":
                 assert not self.sees_pods_of(rollout.revision) or self.reached(rollout.revision)
 
@@ -411,12 +411,12 @@ class Rollouts(RuleBasedStateMachine):
         """Whether a request may still reach a revision: then it keeps its pods, whatever becomes of it."""
         return name in self.cluster.accepted or name in self.led_to()
 
-    def what_is_not_ready_says_why(self, world: World) -> None:
-        ready = world.service.status.condition("Ready")
+    def what_is_not_ready_says_why(self, snapshot: Snapshot) -> None:
+        ready = snapshot.service.status.condition("Ready")
         assert ready is not None
         assert ready.reason
         assert ready.message
-        rollout = world.service.status.rollout
+        rollout = snapshot.service.status.rollout
         if rollout is not None:
             assert rollout.reason, rollout
             assert rollout.message, rollout
@@ -439,8 +439,8 @@ class Rollouts(RuleBasedStateMachine):
             self.take_up()
             self.cluster.settle()
             measure(self.cluster, 70, requests=700)
-            world = self.cluster.world()
-            rollouts = rollouts_of(world)
+            snapshot = self.cluster.snapshot()
+            rollouts = rollouts_of(snapshot)
             if not any(rollouts.values()):
                 if self.cluster.condition("Ready") == ("True", "Served"):
                     return
@@ -450,7 +450,7 @@ class Rollouts(RuleBasedStateMachine):
                 return
             for name, rollout in rollouts.items():
                 if rollout is not None and rollout.reason in {"WaitsForPromotion", "PausedOnFailure"}:
-                    self.cluster.ask(f"promote {world.service.metadata.generation} end{self.cluster.now}", name)
+                    self.cluster.ask(f"promote {snapshot.service.metadata.generation} end{self.cluster.now}", name)
         raise AssertionError(f"stuck: {self.cluster.status.rollout}, {self.cluster.condition('Ready')}")
 
 
@@ -490,14 +490,14 @@ class WithoutGateway(Rollouts):
     @invariant()
     def some_things_are_always_so(self) -> None:
         """The pods of both revisions together are as many as are asked for, and requests reach one that answers."""
-        world = self.cluster.world()
-        rollout = world.service.status.rollout
+        snapshot = self.cluster.snapshot()
+        rollout = snapshot.service.status.rollout
         if rollout is None or rollout.room != "Short":
             replicas = [self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] for name in self.revisions()]
             assert sum(replicas) >= PODS, replicas
-        self.what_is_held_has_no_pods(world)
-        self.what_is_not_ready_says_why(world)
-        answering = [name for name in self.revisions() if world.ready(name)]
+        self.what_is_held_has_no_pods(snapshot)
+        self.what_is_not_ready_says_why(snapshot)
+        answering = [name for name in self.revisions() if snapshot.ready(name)]
         if self.stable() in answering:
             selector = self.cluster.objects[Ref(SERVICE, KEY.name)]["spec"]["selector"]
             assert any(selector.items() <= self.labels(name).items() for name in answering), (selector, answering)
@@ -540,13 +540,13 @@ class DrivenByKeda(Rollouts):
     def steps_and_replicas_are_edited(self) -> None:
         """Their number is KEDA's."""
 
-    def the_stable_revision_keeps_its_capacity(self, world: World) -> None:
+    def the_stable_revision_keeps_its_capacity(self, snapshot: Snapshot) -> None:
         """As many as KEDA says, and it may say none."""
 
-    def who_answers_gets_the_requests(self, predictor: World) -> None:
+    def who_answers_gets_the_requests(self, predictor: Snapshot) -> None:
         """A revision that sleeps has requests too."""
 
-    def who_answers_gets_the_share_of_a_variant_that_does_not(self, world: World) -> None:
+    def who_answers_gets_the_share_of_a_variant_that_does_not(self, snapshot: Snapshot) -> None:
         """A variant that sleeps has requests too."""
 
     def teardown(self) -> None:
@@ -555,10 +555,10 @@ class DrivenByKeda(Rollouts):
         super().teardown()
 
 
-def rollouts_of(world: World) -> dict[str, RolloutStatus | None]:
+def rollouts_of(snapshot: Snapshot) -> dict[str, RolloutStatus | None]:
     """The rollout of the predictor, and of the variant if there is one."""
-    names = ["", *(variant.name for variant in world.service.spec.variants)]
-    return {name: world.service.of_variant(name).status.rollout for name in names}
+    names = ["", *(variant.name for variant in snapshot.service.spec.variants)]
+    return {name: snapshot.service.of_variant(name).status.rollout for name in names}
 
 
 PARTS = 4  # each is a test of its own, so that they run side by side

@@ -335,9 +335,9 @@ def test_a_spec_that_this_operator_cannot_read_is_told_and_what_serves_is_left_a
     body["spec"]["predictor"]["model"]["modelFormat"]["name"] = "hologram"
     body["metadata"]["generation"] += 1
     cluster.put(body)
-    world = observe(cluster.store, KEY, cluster.now)
-    assert isinstance(world, Unreadable)
-    status = tell_unreadable(world, cluster.now)
+    snapshot = observe(cluster.store, KEY, cluster.now)
+    assert isinstance(snapshot, Unreadable)
+    status = tell_unreadable(snapshot, cluster.now)
     ready, serving = status.condition("Ready"), status.condition("Serving")
     assert ready is not None
     assert (ready.status, ready.reason) == ("False", "SpecUnreadable")
@@ -352,15 +352,15 @@ def test_pods_are_asked_until_the_status_knows_what_they_serve_and_then_left_alo
     name = cluster.decision().wanted
     cluster.pod(name, 0, ready=True, report=AgentReport(ready=True))
     cluster.reconcile()
-    assert [pod.name for pod in pods_to_ask(cluster.world())] == [f"{name}-0"]
+    assert [pod.name for pod in pods_to_ask(cluster.snapshot())] == [f"{name}-0"]
     cluster.reports.clear()
     cluster.now += 120
-    assert pods_to_ask(cluster.world()) == (), "silence is taken for an answer in the end"
+    assert pods_to_ask(cluster.snapshot()) == (), "silence is taken for an answer in the end"
     cluster.pod(name, 0, ready=True)
     cluster.settle()
-    assert pods_to_ask(cluster.world()) == ()
+    assert pods_to_ask(cluster.snapshot()) == ()
     cluster.pod(name, 1, ready=False)
-    assert [pod.name for pod in pods_to_ask(cluster.world())] == [f"{name}-1"]
+    assert [pod.name for pod in pods_to_ask(cluster.snapshot())] == [f"{name}-1"]
 
 
 def test_a_stable_revision_without_its_record_serves_until_it_is_replaced() -> None:

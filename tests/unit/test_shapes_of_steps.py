@@ -58,7 +58,7 @@ class Course:
         """Ask for something, as a person does who looks at the status."""
         rollout = self.cluster.status.rollout
         step = f"/{rollout.step}" if rollout and request == "promote" else ""
-        generation = self.cluster.world().service.metadata.generation
+        generation = self.cluster.snapshot().service.metadata.generation
         self.cluster.ask(f"{request.split(maxsplit=1)[0]} {generation}{step} {self.cluster.now}" if request else "")
         self.cluster.settle()
 

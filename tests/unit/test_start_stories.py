@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from conch.api.kinds import JOB, POD, Ref, ServiceKey
-from conch.observe import Trouble
+from conch.observe import Finding
 from conch.signals import Warnings
 from tests.unit.simulation import KEY, Cluster, manifest
 
 SCHEDULED = {"type": "PodScheduled", "status": "True", "reason": "", "message": ""}
-MOUNT = Trouble("FailedMount", 'MountVolume.SetUp failed for volume "rules" : secret "rules" not found')
-QUOTA = Trouble("FailedCreate", 'Error creating: pods "x" is forbidden: exceeded quota: narrow')
+MOUNT = Finding("FailedMount", 'MountVolume.SetUp failed for volume "rules" : secret "rules" not found')
+QUOTA = Finding("FailedCreate", 'Error creating: pods "x" is forbidden: exceeded quota: narrow')
 
 
 def starting(cluster: Cluster, revision: str) -> str:
@@ -25,11 +25,11 @@ def starting(cluster: Cluster, revision: str) -> str:
     ("event", "reason"),
     [
         (MOUNT, "VolumeNotMounted"),
-        (Trouble("FailedAttachVolume", "Multi-Attach error for volume"), "VolumeNotMounted"),
-        (Trouble("FailedCreatePodSandBox", "failed to set up the network"), "PodNotStarted"),
+        (Finding("FailedAttachVolume", "Multi-Attach error for volume"), "VolumeNotMounted"),
+        (Finding("FailedCreatePodSandBox", "failed to set up the network"), "PodNotStarted"),
     ],
 )
-def test_a_pod_that_has_a_node_and_does_not_start_says_why(event: Trouble, reason: str) -> None:
+def test_a_pod_that_has_a_node_and_does_not_start_says_why(event: Finding, reason: str) -> None:
     cluster = Cluster(manifest())
     cluster.settle()
     uid = starting(cluster, cluster.decision().wanted)
@@ -51,7 +51,7 @@ def test_an_old_event_of_another_kind_is_no_reason() -> None:
     cluster = Cluster(manifest())
     cluster.settle()
     uid = starting(cluster, cluster.decision().wanted)
-    cluster.warnings[uid] = Trouble("FailedScheduling", "0/2 nodes are available")
+    cluster.warnings[uid] = Finding("FailedScheduling", "0/2 nodes are available")
     cluster.now += 60
     cluster.settle()
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
@@ -89,7 +89,7 @@ async def test_each_stuck_object_is_asked_about_once_a_period_and_news_wake_its_
     looks: list[tuple[str, str]] = []
     woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
 
-    async def look(namespace: str, uid: str) -> Trouble | None:
+    async def look(namespace: str, uid: str) -> Finding | None:
         looks.append((namespace, uid))
         return MOUNT if uid == "a" else None
 

@@ -44,10 +44,10 @@ def come_up_without_gateway(cluster: Cluster) -> None:
 
 def failing(cluster: Cluster, attempts: int, *, final: bool = False) -> dict[str, tuple[str, str]]:
     """Conditions when the Deployment could not be written so often."""
-    world = cluster.world()
-    refusal = Refusal(Ref(DEPLOYMENT, decide(world).main.wanted), "InternalError", "no way", final=final)
-    found = unwritten(world.service, [refusal], {refusal.ref: attempts})
-    status = tell(world, decide(world), found)
+    snapshot = cluster.snapshot()
+    refusal = Refusal(Ref(DEPLOYMENT, decide(snapshot).main.wanted), "InternalError", "no way", final=final)
+    found = unwritten(snapshot.service, [refusal], {refusal.ref: attempts})
+    status = tell(snapshot, decide(snapshot), found)
     return {one.type: (one.status, one.reason) for one in status.conditions}
 
 
@@ -73,10 +73,10 @@ def test_a_generation_that_was_not_applied_is_never_ready() -> None:
 def test_a_failed_write_speaks_for_its_variant_and_a_lasting_one_comes_first() -> None:
     service = manifest(traffic=TRAFFIC)
     service["spec"]["variants"] = [VARIANT, {"name": "beta-two", "weight": 10}]
-    world = Cluster(service).world()
+    snapshot = Cluster(service).snapshot()
 
     def variants(*refusals: Refusal) -> dict[str, str]:
-        return {name: why.reason for name, why in unwritten(world.service, refusals, {}).items()}
+        return {name: why.reason for name, why in unwritten(snapshot.service, refusals, {}).items()}
 
     beta = Refusal(Ref(SERVICE, "magika-beta"), "NameTaken", "")
     assert variants(beta) == {"beta": "NameTaken"}
@@ -90,14 +90,14 @@ def test_a_failed_write_speaks_for_its_variant_and_a_lasting_one_comes_first() -
 
 def test_what_refers_to_an_object_of_somebody_else_is_not_written() -> None:
     cluster = Cluster(manifest(minReplicas=1, maxReplicas=3))
-    world = cluster.world()
-    decision = decide(world)
-    desired = desire(world, decision, cluster.defaults)
+    snapshot = cluster.snapshot()
+    decision = decide(snapshot)
+    desired = desire(snapshot, decision, cluster.defaults)
     wanted = decision.main.wanted
 
     def written(kind: Any) -> set[Ref]:
         """What is written, although an object of the revision is somebody's."""
-        theirs = replace(world, strangers={Ref(kind, wanted): "Deployment/theirs"})
+        theirs = replace(snapshot, foreign_objects={Ref(kind, wanted): "Deployment/theirs"})
         steps, refusals = plan(theirs, decision, desired)
         assert [refusal.reason for refusal in refusals] == ["NameTaken"]
         return {action.ref for step in steps for action in step}
@@ -118,8 +118,8 @@ def test_every_write_stands_behind_what_it_needs() -> None:
     cluster.reconcile()
     come_up(cluster, cluster.decision().wanted)
     cluster.edit(uri="s3://models/v2")
-    world = cluster.world()
-    steps, _ = plan(world, decide(world), desire(world, decide(world), cluster.defaults))
+    snapshot = cluster.snapshot()
+    steps, _ = plan(snapshot, decide(snapshot), desire(snapshot, decide(snapshot), cluster.defaults))
     done: set[Ref] = set()
     for step in steps:
         refs = {action.ref for action in step}

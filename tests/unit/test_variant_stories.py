@@ -57,7 +57,7 @@ def follow(cluster: Cluster) -> None:
         if Ref(HTTP_ROUTE, KEY.name) in cluster.objects:
             cluster.accept_routes()
         moved = cluster.settle()
-        if (wait := decide(cluster.world()).route_wait) is not None:
+        if (wait := decide(cluster.snapshot()).route_wait) is not None:
             cluster.now += wait
         elif not moved:
             return
@@ -234,7 +234,7 @@ def test_a_new_rule_is_inactive_until_the_gateway_has_surely_applied_it() -> Non
     assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
     assert cluster.condition("Serving") == ("True", "Answering")
     assert cluster.status.variants[0].stable == beta
-    wait = decide(cluster.world()).wait
+    wait = decide(cluster.snapshot()).wait
     assert wait is not None
     assert SETTLE_SECONDS <= wait < SETTLE_SECONDS + 1
     cluster.now += wait - 1
@@ -248,7 +248,7 @@ def test_a_new_rule_is_inactive_until_the_gateway_has_surely_applied_it() -> Non
     cluster.accept_routes()
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
-    assert decide(cluster.world()).wait is None
+    assert decide(cluster.snapshot()).wait is None
 
 
 def test_a_change_of_the_route_begins_the_wait_anew() -> None:
@@ -380,7 +380,7 @@ def test_predictor_and_variant_roll_out_beside_each_other(order: tuple[str, str]
             cluster.edit(uri="s3://models/v2")
         new[variant] = up(cluster, variant)
     assert routed(cluster) == {old[""]: 76, new[""]: 4, old["int8"]: 19, new["int8"]: 1}
-    generation = cluster.world().service.metadata.generation
+    generation = cluster.snapshot().service.metadata.generation
     cluster.ask(f"promote {generation}", "int8")
     up(cluster, "int8")
     assert routed(cluster) == {old[""]: 76, new[""]: 4, new["int8"]: 20}
@@ -421,7 +421,7 @@ def test_a_shadow_waits_for_a_gateway_that_can_copy() -> None:
     follow(cluster)
     assert all("filters" in rule for rule in rules(cluster))
     assert cluster.condition("Ready") == ("True", "Served")
-    assert not build_measurement_request(cluster.world()).models, (
+    assert not build_measurement_request(cluster.snapshot()).models, (
         "the gateway reports what it can do, so there is nothing to find out"
     )
 
@@ -429,7 +429,7 @@ def test_a_shadow_waits_for_a_gateway_that_can_copy() -> None:
 def test_where_a_gateway_does_not_tell_counters_say_whether_copies_arrive() -> None:
     cluster = service(MIRRORED)
     stable, shadow = cluster.decision().wanted, up(cluster, "shadow")
-    assert set(build_measurement_request(cluster.world()).models) == {stable, shadow}
+    assert set(build_measurement_request(cluster.snapshot()).models) == {stable, shadow}
     assert cluster.condition("Ready") == ("True", "Served"), "nobody has asked anything yet"
 
     def count(asked: int, copies: int) -> None:
@@ -450,10 +450,12 @@ def test_where_a_gateway_does_not_tell_counters_say_whether_copies_arrive() -> N
     count(90, 1)
     assert cluster.status.variants[0].mirror == "Arriving"
     assert cluster.condition("Ready") == ("True", "Served")
-    assert not build_measurement_request(cluster.world()).models, "it is known"
+    assert not build_measurement_request(cluster.snapshot()).models, "it is known"
     cluster.measured_of.clear()
     change(cluster, mirror="50%")
-    assert set(build_measurement_request(cluster.world()).models) == {stable, shadow}, "another spec, another question"
+    assert set(build_measurement_request(cluster.snapshot()).models) == {stable, shadow}, (
+        "another spec, another question"
+    )
 
 
 @pytest.mark.parametrize("way", ["weight", "match", "mirror"])

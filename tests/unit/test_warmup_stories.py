@@ -98,7 +98,7 @@ def test_a_retry_warms_up_again() -> None:
     end(cluster, new, WRONG)
     assert job(cluster, new) not in cluster.objects
     # The garbage collector has not taken the Job's pod yet: what it said is of the last try.
-    cluster.ask(f"retry {cluster.world().service.metadata.generation} now")
+    cluster.ask(f"retry {cluster.snapshot().service.metadata.generation} now")
     cluster.settle()
     come_up(cluster, new)
     assert job(cluster, new) in cluster.objects

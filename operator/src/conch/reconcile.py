@@ -94,27 +94,29 @@ class Reconciler:
         if not await self.claims.is_ours(key, body):
             self._forget(key)
             return Outcome(yields=True)
-        world = observe(self.store, key, self.clock(), self.gateways, self.metrics_api, prometheus=self.prometheus)
-        if world is None:
+        snapshot = observe(self.store, key, self.clock(), self.gateways, self.metrics_api, prometheus=self.prometheus)
+        if snapshot is None:
             return Outcome()
-        if isinstance(world, Unreadable):
-            return await self._report_unreadable(key, world)
-        before = world.service.status
-        world = world.without_future_times()
-        world = world.told(self.agents.request(key, pods_to_ask(world)))
-        world = world.with_warnings(self.warnings.request(key, find_stuck_objects(world)))
-        world = world.with_measured(self.collector.request(key, world.pods, build_measurement_request(world)))
-        world = world.with_capacity(self.capacities.request(key, waits=asks_for_room(world)))
-        decision = decide(world)
-        steps, blocked = plan(world, decision, desire(world, decision, self.defaults))
-        uid = world.service.metadata.uid
+        if isinstance(snapshot, Unreadable):
+            return await self._report_unreadable(key, snapshot)
+        before = snapshot.service.status
+        snapshot = snapshot.without_future_times()
+        snapshot = snapshot.with_reports(self.agents.request(key, pods_to_ask(snapshot)))
+        snapshot = snapshot.with_warnings(self.warnings.request(key, find_stuck_objects(snapshot)))
+        snapshot = snapshot.with_measured(
+            self.collector.request(key, snapshot.pods, build_measurement_request(snapshot))
+        )
+        snapshot = snapshot.with_capacity(self.capacities.request(key, waits=asks_for_room(snapshot)))
+        decision = decide(snapshot)
+        steps, blocked = plan(snapshot, decision, desire(snapshot, decision, self.defaults))
+        uid = snapshot.service.metadata.uid
         deferral = self.contests.defer(key, steps, self.monotonic())
         contested = [await self._name_managers(key, contest) for contest in deferral.contests]
         refusals = [*blocked, *await self._carry_out(key, uid, deferral.steps)]
         attempts = self.writes.failed(key, [refusal.ref for refusal in refusals if not refusal.final])
         # A rollout's deadline, and with it the way back, does not depend on the write of a child.
-        found = unwritten(world.service, [*refusals, *(contest.to_refusal() for contest in contested)], attempts)
-        status = tell(world, decision, found)
+        found = unwritten(snapshot.service, [*refusals, *(contest.to_refusal() for contest in contested)], attempts)
+        status = tell(snapshot, decision, found)
         if not await self._tell(key, uid, before, status):
             return Outcome()
         waits = (decision.wait, deferral.wait, self._status_due_in(key, status))

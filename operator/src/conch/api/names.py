@@ -34,7 +34,7 @@ MODELS_PATH: Final = "/v2/models"
 HTTP_PATHS: Final = (MODELS_PATH, "/v2/health")
 GRPC_PATHS: Final = ("/inference.GRPCInferenceService",)
 
-# On children: the hash of what was applied, so that an unchanged world costs no write.
+# On children: the hash of what was applied, so that an unchanged snapshot costs no write.
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 # On a ControllerRevision: the generation of the service that made it.
 ANNOTATION_GENERATION: Final = f"{GROUP}/generation"

@@ -19,7 +19,7 @@ from conch.decide import Decision, asks_for_room, decide, tell
 from conch.decide.replicas import floor_of
 from conch.decide.steps import get_steps, going
 from conch.desire import PodDefaults, desire
-from conch.observe import Store, Unreadable, World, observe
+from conch.observe import Snapshot, Store, Unreadable, observe
 from conch.observe.capacity import Capacity
 from conch.plan import Action, Adopt, Apply, Delete, Refusal, plan, unwritten
 from conch.traffic import router_of
@@ -110,49 +110,49 @@ def foresee(
     store = Store()
     for body in bodies:
         store.put(body)
-    world = observe(store, key, now, None, installed.metrics_api, prometheus=installed.prometheus)
-    if world is None:
+    snapshot = observe(store, key, now, None, installed.metrics_api, prometheus=installed.prometheus)
+    if snapshot is None:
         raise Refused(f"{key} is being deleted; wait until it is gone, and look again")
-    if isinstance(world, Unreadable):
-        raise Refused(world.message)
-    world = world.without_future_times()
-    world = world.with_capacity(capacity)
-    decisions = decide(world)
-    steps, refusals = plan(world, decisions, desire(world, decisions, installed.defaults))
-    status = tell(world, decisions, unwritten(world.service, refusals, {}))
-    main, *variants = (_course(track, own) for track, own in zip(world.tracks, decisions.tracks, strict=True))
+    if isinstance(snapshot, Unreadable):
+        raise Refused(snapshot.message)
+    snapshot = snapshot.without_future_times()
+    snapshot = snapshot.with_capacity(capacity)
+    decisions = decide(snapshot)
+    steps, refusals = plan(snapshot, decisions, desire(snapshot, decisions, installed.defaults))
+    status = tell(snapshot, decisions, unwritten(snapshot.service, refusals, {}))
+    main, *variants = (_course(track, own) for track, own in zip(snapshot.tracks, decisions.tracks, strict=True))
     return Foresight(
         service=key,
         main=main,
         variants=tuple(variants),
-        left=tuple(left.service.variant for left in world.left),
+        left=tuple(left.service.variant for left in snapshot.removed_tracks),
         writes=tuple(_write(row, action) for row, step in enumerate(steps, 1) for action in step),
         refusals=tuple(refusals),
-        asks=asks_for_room(world),
+        asks=asks_for_room(snapshot),
         conditions=tuple((c.type, c.status, c.reason, c.message) for c in status.conditions),
     )
 
 
-def _course(world: World, decision: Decision) -> Course:
-    asked = world.service.asked
+def _course(snapshot: Snapshot, decision: Decision) -> Course:
+    asked = snapshot.service.asked
     return Course(
-        variant=world.service.variant,
+        variant=snapshot.service.variant,
         requests=requests_of(asked) if asked else "",
         revision=decision.wanted,
         number=decision.number,
-        known=decision.wanted in world.revisions,
-        serving=world.routed,
-        message=_message(world, decision),
+        known=decision.wanted in snapshot.revisions,
+        serving=snapshot.routed,
+        message=_message(snapshot, decision),
         budget=decision.budget,
-        stages=_stages(world, decision),
-        configured=list_configured_fields(world.service.spec.predictor.triton),
-        warnings=_warnings(world, decision.wanted),
+        stages=_stages(snapshot, decision),
+        configured=list_configured_fields(snapshot.service.spec.predictor.triton),
+        warnings=_warnings(snapshot, decision.wanted),
     )
 
 
-def _warnings(world: World, revision: str) -> tuple[tuple[str, str], ...]:
+def _warnings(snapshot: Snapshot, revision: str) -> tuple[tuple[str, str], ...]:
     """Return what the models of a revision warn of, as the status has it; nothing of a revision without pods."""
-    status = world.service.status.revision(revision)
+    status = snapshot.service.status.revision(revision)
     models = status.models if status is not None else ()
     return tuple((warning.reason, warning.message) for model in models for warning in model.warnings)
 
@@ -175,28 +175,30 @@ _SHORT: Final[dict[str, str]] = {
 }
 
 
-def _message(world: World, decision: Decision) -> str:
+def _message(snapshot: Snapshot, decision: Decision) -> str:
     """Say what becomes of the revisions."""
     if decision.failed:
         return f"Revision {decision.wanted} failed before and stays refused; {decision.serving} serves on."
     if decision.rollout is not None:
         way = _SHORT.get(decision.rollout.room, "by the steps below.")
         back = (
-            "" if decision.wanted not in world.revisions else " It is in the history: its pods start as they did then."
+            ""
+            if decision.wanted not in snapshot.revisions
+            else " It is in the history: its pods start as they did then."
         )
         return f"Revision {decision.wanted} takes over from {decision.serving} {way}{back}"
     if not decision.admitted:
         pods = "1 of its pods is" if decision.needed == 1 else f"{decision.needed} of its pods are"
-        warm = " and warm" if world.service.spec.predictor.warmup else ""
+        warm = " and warm" if snapshot.service.spec.predictor.warmup else ""
         return f"Revision {decision.wanted} is the first: it gets requests when {pods} ready{warm}."
-    if world.deployment(decision.wanted) is None:
+    if snapshot.deployment(decision.wanted) is None:
         return f"Revision {decision.wanted} is the first: requests reach it as its pods become ready."
     return f"Revision {decision.wanted} stays the one that serves: no pod is restarted."
 
 
-def _stages(world: World, decision: Decision) -> tuple[Stage, ...]:
+def _stages(snapshot: Snapshot, decision: Decision) -> tuple[Stage, ...]:
     """The steps of the rollout; of the next one, where none is under way."""
-    service, memory = world.service, decision.rollout
+    service, memory = snapshot.service, decision.rollout
     router = router_of(service)
     capacity = memory.capacity if memory is not None else floor_of(service)
     at = memory.step if memory is not None and not decision.failed else -1

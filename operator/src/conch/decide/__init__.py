@@ -1,4 +1,4 @@
-"""What shall be, and what is told: functions from World to values. Pure.
+"""What shall be, and what is told: functions from Snapshot to values. Pure.
 
 May not enter: manifests (that is `desire`), clocks, calls.
 """
@@ -11,15 +11,15 @@ from conch.decide.rollout import Decision, asks_for_room
 from conch.decide.service import Decisions, decide
 from conch.decide.status import stalled, tell, tell_unreadable
 from conch.decide.verdict import Unwritten
-from conch.observe import Trouble
+from conch.observe import Finding
 
 __all__ = [
     "Decision",
     "Decisions",
     "Event",
+    "Finding",
     "Living",
     "MeasurementRequest",
-    "Trouble",
     "Unwritten",
     "asks_for_room",
     "build_measurement_request",

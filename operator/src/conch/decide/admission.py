@@ -14,7 +14,7 @@ from conch.decide.budget import Budget, Holders, Need, budget, each_of
 from conch.decide.replicas import Change, drains
 from conch.decide.scale_to_zero import has_answered, may_rest
 from conch.decide.waits import GPU_SHORT, WAITS_FOR_BUDGET
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 from conch.observe.capacity import Capacity, Holder, asked_by_pod
 from conch.traffic import still_reached
 
@@ -29,25 +29,25 @@ def entered(change: Change, memory: RolloutStatus) -> str:
     if not memory.room and service.spec.rollout.when_short == "Recreate" and _drained(change, memory):
         return Room.SHORT  # an earlier candidate took the place of the stable revision's pods, and this one takes its
     # One whose pods had started before there was a budget goes on as it began.
-    return "" if not memory.room and change.world.replicas(change.wanted) else Room.AWAITED.value
+    return "" if not memory.room and change.snapshot.replicas(change.wanted) else Room.AWAITED.value
 
 
-def with_promises(world: World) -> World:
-    """Return the world with GPUs set aside for the service's pods that are wanted and on no node yet.
+def with_promises(snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot with GPUs set aside for the service's pods that are wanted and on no node yet.
 
     So its predictor and variants, which one change may concern all at once, do not each see the same free ones.
     """
-    if world.capacity is None:
-        return world
+    if snapshot.capacity is None:
+        return snapshot
     wanted = {
-        Holder(world.key.namespace, ref.name): {
-            resource: amount * world.replicas(ref.name)
+        Holder(snapshot.key.namespace, ref.name): {
+            resource: amount * snapshot.replicas(ref.name)
             for resource, amount in asked_by_pod(body["spec"]["template"]["spec"]).items()
         }
-        for ref, body in world.children.items()
+        for ref, body in snapshot.children.items()
         if ref.kind == DEPLOYMENT
     }
-    return world.with_capacity(world.capacity.promising(wanted))
+    return snapshot.with_capacity(snapshot.capacity.promising(wanted))
 
 
 def awaits(memory: RolloutStatus) -> bool:
@@ -60,7 +60,7 @@ class Judged:
     """What is decided of a rollout's room, what it still waits for, and the sum in a sentence."""
 
     room: str
-    waits: Trouble | None = None
+    waits: Finding | None = None
     told: str = ""  # empty: there was nothing to judge
 
 
@@ -83,7 +83,7 @@ def judged(change: Change, memory: RolloutStatus, capacity: Capacity | None) -> 
         return _wait(memory.message)  # nothing new is known, such as after a restart of the operator
     if capacity is None:
         told = f"{_needs(need)}; it is being asked what the nodes have left."
-        return Judged(memory.room, Trouble(WAITS_FOR_BUDGET, told), told)
+        return Judged(memory.room, Finding(WAITS_FOR_BUDGET, told), told)
     if capacity.unknown:
         return Judged(Room.UNKNOWN, told=f"{_needs(need)}; nobody can tell whether they fit: {capacity.unknown}.")
     left = budget(need, capacity)
@@ -96,7 +96,7 @@ def _short(change: Change, need: Need, left: Budget, capacity: Capacity) -> Judg
     """Return what comes of a rollout whose pods do not fit beside what there is."""
     told, leaving = f"{_needs(need)}; {left.told}", _leaving(change)
     ended = f"{told}: the pods of {change.stable} end first."
-    if not has_answered(change.world, change.stable):
+    if not has_answered(change.snapshot, change.stable):
         return Judged(Room.SHORT, told=ended)
     if leaving and budget(need, capacity, leaving).fits >= need.pods:
         names = " and ".join(sorted(who.revision for who in leaving))
@@ -112,7 +112,7 @@ def _short(change: Change, need: Need, left: Budget, capacity: Capacity) -> Judg
 
 
 def _wait(told: str) -> Judged:
-    return Judged(Room.AWAITED, Trouble(GPU_SHORT, told), told)
+    return Judged(Room.AWAITED, Finding(GPU_SHORT, told), told)
 
 
 def _needs(need: Need) -> str:
@@ -121,16 +121,16 @@ def _needs(need: Need) -> str:
 
 def _drained(change: Change, memory: RolloutStatus) -> bool:
     """Whether the stable revision has given its place to a candidate that is wanted no more; one may also sleep."""
-    world, stable = change.world, change.stable
-    if world.deployment(stable) is None:
+    snapshot, stable = change.snapshot, change.stable
+    if snapshot.deployment(stable) is None:
         return False  # it was deleted, and is created again
-    return not world.replicas(stable) and not may_rest(world, memory, stable)
+    return not snapshot.replicas(stable) and not may_rest(snapshot, memory, stable)
 
 
 def _leaving(change: Change) -> Holders:
     """The service's revisions whose pods are on their way out, and hold GPUs until they are gone."""
-    stay = {change.stable} | change.in_force.reachable | still_reached(change.world)
-    return frozenset(_holder(change, pod.revision) for pod in change.world.pods if pod.revision not in stay)
+    stay = {change.stable} | change.in_force.reachable | still_reached(change.snapshot)
+    return frozenset(_holder(change, pod.revision) for pod in change.snapshot.pods if pod.revision not in stay)
 
 
 def _holder(change: Change, revision: str) -> Holder:

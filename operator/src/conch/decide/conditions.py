@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from conch.api import ConditionType, RolloutStatus
-from conch.decide.diagnosis import find_changed_content, find_unlisted_pod, trouble
+from conch.decide.diagnosis import diagnose, find_changed_content, find_unlisted_pod
 from conch.decide.replicas import floor_of
 from conch.decide.revisions import find_failing_requests, phase_of
 from conch.decide.rollout import Decision
@@ -17,7 +17,7 @@ from conch.decide.scaling import autoscaling
 from conch.decide.verdict import Truth, Unwritten, Verdict
 from conch.decide.waits import GPU_SHORT
 from conch.decide.warm import find_refused_job, warmup_failed
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 from conch.traffic import find_endpoint_lag, router_of
 
 ASLEEP: Final = "ScaledToZero"
@@ -30,35 +30,44 @@ _PASSING: Final = frozenset({"RouteMissing", "GatewayPending"})
 _PERHAPS: Final = frozenset({"GatewaySilent"})
 
 
-def verdicts_of(world: World, decision: Decision, unwritten: Unwritten | None, *, routed: bool) -> list[Verdict]:
+def verdicts_of(snapshot: Snapshot, decision: Decision, unwritten: Unwritten | None, *, routed: bool) -> list[Verdict]:
     """All conditions that the predictor, or a variant, has at this moment."""
-    refused = Trouble(unwritten.reason, unwritten.message) if unwritten is not None and unwritten.lasts else None
-    found = refused or _held(decision) or trouble(world, decision.wanted) or find_unlisted_pod(world, decision.wanted)
+    refused = Finding(unwritten.reason, unwritten.message) if unwritten is not None and unwritten.lasts else None
+    found = (
+        refused
+        or _held(decision)
+        or diagnose(snapshot, decision.wanted)
+        or find_unlisted_pod(snapshot, decision.wanted)
+    )
     if not decision.admitted:
-        found = found or warmup_failed(world, decision.wanted) or find_refused_job(world, decision.wanted, parity=False)
+        found = (
+            found
+            or warmup_failed(snapshot, decision.wanted)
+            or find_refused_job(snapshot, decision.wanted, parity=False)
+        )
     moved = decision.wanted == decision.serving and decision.admitted
     # The same before and after the write of the selector, so that the status is written once.
-    lag = find_endpoint_lag(world, decision.wanted) if moved else None
-    done = moved and decision.wanted == world.routed
-    sleeps = asleep(world, decision.rollout, decision.wanted)
-    there = done and (sleeps or world.ready(decision.wanted) >= floor_of(world.service))
+    lag = find_endpoint_lag(snapshot, decision.wanted) if moved else None
+    done = moved and decision.wanted == snapshot.routed
+    sleeps = asleep(snapshot, decision.rollout, decision.wanted)
+    there = done and (sleeps or snapshot.ready(decision.wanted) >= floor_of(snapshot.service))
     hinders = _hindered(decision, _PASSING | _PERHAPS) if there else None
-    changed = find_changed_content(world, decision.serving) if there else None
-    in_force = there and _programmed(world, decision, routed=routed) and hinders is None and lag is None
+    changed = find_changed_content(snapshot, decision.serving) if there else None
+    in_force = there and _programmed(snapshot, decision, routed=routed) and hinders is None and lag is None
     up = in_force and changed is None and refused is None
-    pending = unwritten if unwritten is not None and not unwritten.lasts and not _was_ready(world) else None
-    ready = _ready(world, decision, found or hinders, lag, up=up)
+    pending = unwritten if unwritten is not None and not unwritten.lasts and not _was_ready(snapshot) else None
+    ready = _ready(snapshot, decision, found or hinders, lag, up=up)
     if up and pending is not None:
         up, ready = False, Verdict(ConditionType.READY, "Unknown", "Progressing", pending.message)
     verdicts = [
         ready,
-        _serving(world, decision, found),
-        _complete(world, decision, found, lag, done=done),
+        _serving(snapshot, decision, found),
+        _complete(snapshot, decision, found, lag, done=done),
     ]
-    if world.service.spec.predictor.scales:
-        verdicts.append(autoscaling(world, decision.serving))
-    if world.service.spec.traffic is not None:
-        verdicts.append(_traffic(world, decision, lag, routed=routed))
+    if snapshot.service.spec.predictor.scales:
+        verdicts.append(autoscaling(snapshot, decision.serving))
+    if snapshot.service.spec.traffic is not None:
+        verdicts.append(_traffic(snapshot, decision, lag, routed=routed))
     stuck = (decision.in_force.unsupported or changed) if there else None
     stalls = refused if unwritten is not None and unwritten.final else None
     overdue = decision.overdue and lag is None and not up
@@ -72,14 +81,14 @@ def verdicts_of(world: World, decision: Decision, unwritten: Unwritten | None, *
     return verdicts
 
 
-def _was_ready(world: World) -> bool:
+def _was_ready(snapshot: Snapshot) -> bool:
     """Whether the present generation has been served as asked."""
-    ready = world.service.status.condition(ConditionType.READY)
-    seen = world.service.status.observed_generation == world.service.metadata.generation
+    ready = snapshot.service.status.condition(ConditionType.READY)
+    seen = snapshot.service.status.observed_generation == snapshot.service.metadata.generation
     return seen and ready is not None and ready.status == "True"
 
 
-def _held(decision: Decision) -> Trouble | None:
+def _held(decision: Decision) -> Finding | None:
     """Why the candidate has no pods yet.
 
     It is not Stalled: it goes on by itself, so kstatus and Argo CD shall see it in progress, with Ready False and the
@@ -87,28 +96,28 @@ def _held(decision: Decision) -> Trouble | None:
     """
     memory = decision.rollout
     held = memory is not None and memory.reason == GPU_SHORT and not decision.failed
-    return Trouble(memory.reason, memory.message) if memory is not None and held else None
+    return Finding(memory.reason, memory.message) if memory is not None and held else None
 
 
-def _late(found: Trouble | None) -> Trouble:
-    return Trouble("ProgressDeadlineExceeded", found.message if found else "The revision did not become ready in time.")
+def _late(found: Finding | None) -> Finding:
+    return Finding("ProgressDeadlineExceeded", found.message if found else "The revision did not become ready in time.")
 
 
-def _failure(decision: Decision) -> Trouble:
+def _failure(decision: Decision) -> Finding:
     """Why the revision that the spec asks for does not serve, and what a person can do."""
     memory = decision.rollout or RolloutStatus(revision=decision.wanted)
-    return Trouble(
+    return Finding(
         memory.reason,
         f"Revision {memory.revision} failed and {decision.serving} serves on: {memory.message}"
         " It stays so until the predictor changes; kubectl conch retry tries it again.",
     )
 
 
-def _ready(world: World, decision: Decision, found: Trouble | None, lag: Trouble | None, *, up: bool) -> Verdict:
+def _ready(snapshot: Snapshot, decision: Decision, found: Finding | None, lag: Finding | None, *, up: bool) -> Verdict:
     """Whether the latest spec is served as asked."""
     kind = ConditionType.READY
     if up:
-        return Verdict(kind, "True", *_as_asked(world, decision))
+        return Verdict(kind, "True", *_as_asked(snapshot, decision))
     why = _failure(decision) if decision.failed else found
     if why is not None:
         return Verdict(kind, "False", why.reason, why.message)
@@ -118,50 +127,52 @@ def _ready(world: World, decision: Decision, found: Trouble | None, lag: Trouble
         return Verdict(kind, "False", "ProgressDeadlineExceeded", f"Revision {decision.wanted} is not ready in time.")
     if decision.rollout is not None:
         return Verdict(kind, "Unknown", decision.rollout.state, decision.rollout.message)
-    reason = WAKING if wakes_up(world, decision.rollout, decision.wanted) else "Progressing"
-    phase = phase_of(world, decision.wanted)
+    reason = WAKING if wakes_up(snapshot, decision.rollout, decision.wanted) else "Progressing"
+    phase = phase_of(snapshot, decision.wanted)
     return Verdict(kind, "Unknown", reason, f"Revision {decision.wanted} is coming up: {phase.value}.")
 
 
-def _as_asked(world: World, decision: Decision) -> tuple[str, str]:
+def _as_asked(snapshot: Snapshot, decision: Decision) -> tuple[str, str]:
     """The reason and the sentence of a service that is Ready."""
-    if asleep(world, decision.rollout, decision.wanted):
+    if asleep(snapshot, decision.rollout, decision.wanted):
         return ASLEEP, f"Revision {decision.wanted} sleeps as asked: {_WAKES}"
-    return "Served", _with_failing_requests(world, f"Revision {decision.wanted} serves as asked.", [decision.wanted])
+    return "Served", _with_failing_requests(snapshot, f"Revision {decision.wanted} serves as asked.", [decision.wanted])
 
 
-def _with_failing_requests(world: World, message: str, revisions: Sequence[str]) -> str:
+def _with_failing_requests(snapshot: Snapshot, message: str, revisions: Sequence[str]) -> str:
     """Return the message, and why some requests to these revisions fail, if a model of theirs warns of it."""
-    found = (find_failing_requests(world.service.status, name) for name in revisions)
+    found = (find_failing_requests(snapshot.service.status, name) for name in revisions)
     failing = next(filter(None, found), "")
     return f"{message} Some requests fail: {failing}" if failing else message
 
 
-def _serving(world: World, decision: Decision, found: Trouble | None) -> Verdict:
+def _serving(snapshot: Snapshot, decision: Decision, found: Finding | None) -> Verdict:
     """Whether users get answers, from whatever revision."""
     kind = ConditionType.SERVING
     # What the traffic shows; while nobody can tell, the revision that carries the service speaks for it.
-    reached = sorted(decision.in_force.achieved) or [world.routed or ""]
-    answering = [name for name in reached if world.ready(name)]
+    reached = sorted(decision.in_force.achieved) or [snapshot.routed or ""]
+    answering = [name for name in reached if snapshot.ready(name)]
     if answering:
         message = f"Requests go to revision {' and '.join(answering)}."
-        return Verdict(kind, "True", "Answering", _with_failing_requests(world, message, answering))
-    if any(asleep(world, decision.rollout, name) for name in reached):
+        return Verdict(kind, "True", "Answering", _with_failing_requests(snapshot, message, answering))
+    if any(asleep(snapshot, decision.rollout, name) for name in reached):
         return Verdict(kind, "True", ASLEEP, f"No pod answers, as asked: {_WAKES}")
-    before = world.service.status.condition(kind)
-    if found is None and any(wakes_up(world, decision.rollout, name) for name in reached):
+    before = snapshot.service.status.condition(kind)
+    if found is None and any(wakes_up(snapshot, decision.rollout, name) for name in reached):
         return Verdict(kind, "Unknown", WAKING, "A trigger asks for a pod, and it starts.")
     if before is None or (before.status == "Unknown" and before.reason != WAKING):
         return Verdict(kind, "Unknown", NOT_YET, "No pod has been ready yet.")
     return Verdict(kind, "False", "NoReadyPods", found.message if found else "No pod is ready.")
 
 
-def _complete(world: World, decision: Decision, found: Trouble | None, lag: Trouble | None, *, done: bool) -> Verdict:
+def _complete(
+    snapshot: Snapshot, decision: Decision, found: Finding | None, lag: Finding | None, *, done: bool
+) -> Verdict:
     """Whether the revision that the spec asks for is the one that serves."""
     kind = ConditionType.ROLLOUT_COMPLETE
-    before = world.service.status.condition(kind)
-    once = before is not None and before.status == "True" and world.service.status.stable == decision.wanted
-    if done and (once or (lag is None and world.ready(decision.wanted) >= decision.needed)):
+    before = snapshot.service.status.condition(kind)
+    once = before is not None and before.status == "True" and snapshot.service.status.stable == decision.wanted
+    if done and (once or (lag is None and snapshot.ready(decision.wanted) >= decision.needed)):
         return Verdict(kind, "True", "Complete", f"Revision {decision.wanted} serves.")
     if decision.failed:
         why = _failure(decision)
@@ -177,13 +188,13 @@ def _complete(world: World, decision: Decision, found: Trouble | None, lag: Trou
     return Verdict(kind, "False", "Progressing", told)
 
 
-def _traffic(world: World, decision: Decision, lag: Trouble | None, *, routed: bool) -> Verdict:
+def _traffic(snapshot: Snapshot, decision: Decision, lag: Finding | None, *, routed: bool) -> Verdict:
     """Whether what shares requests out has taken up what it was told; `routed`: the route says it."""
     kind = ConditionType.TRAFFIC_PROGRAMMED
     hinders = _hindered(decision, _PASSING)
     if hinders is not None:
         return Verdict(kind, "False", hinders.reason, hinders.message)
-    if _programmed(world, decision, routed=routed):
+    if _programmed(snapshot, decision, routed=routed):
         doubt = decision.in_force.doubt
         if doubt is not None:
             return Verdict(kind, "Unknown", doubt.reason, doubt.message)
@@ -215,12 +226,12 @@ def for_all(variants: Sequence[str], verdicts: Sequence[Sequence[Verdict]]) -> l
     return list(found.values())
 
 
-def _programmed(world: World, decision: Decision, *, routed: bool) -> bool:
+def _programmed(snapshot: Snapshot, decision: Decision, *, routed: bool) -> bool:
     """Whether the traffic goes as it shall, as far as it tells; `routed`: the route says it."""
-    return routed and router_of(world.service).follows(decision.in_force.told, decision.shares)
+    return routed and router_of(snapshot.service).follows(decision.in_force.told, decision.shares)
 
 
-def _hindered(decision: Decision, passing: frozenset[str]) -> Trouble | None:
+def _hindered(decision: Decision, passing: frozenset[str]) -> Finding | None:
     """Return what the network does not do as asked, but for reasons that pass by themselves."""
     trouble = decision.in_force.trouble
     return trouble if trouble is not None and trouble.reason not in passing else decision.in_force.unsupported

@@ -1,6 +1,6 @@
 """Why a revision is not up: a chain of pure checks, the most telling first.
 
-Each check reads one thing of the world and answers with the sentence that the user will read, or with
+Each check reads one thing of the snapshot and answers with the sentence that the user will read, or with
 nothing. (The shape is cert-manager's policy chain: Input -> reason, message, violated.)
 """
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from conch.observe import Pod, Trouble, World
+from conch.observe import Finding, Pod, Snapshot
 from conch.observe.fields import moment
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.remedies import SHARED_MEMORY
@@ -44,7 +44,7 @@ _NOT_STARTED: Final = {
     "NetworkNotReady": "PodNotStarted",
 }
 
-Check = Callable[[World, str], Trouble | None]
+Check = Callable[[Snapshot, str], Finding | None]
 
 # Why a container waits, as the kubelet and the container runtime name it. Any other reason is PodNotStarted.
 _WAITING: Final = {
@@ -62,27 +62,27 @@ _WAITING: Final = {
 _COMING_UP: Final = frozenset({"", "PodInitializing", "ContainerCreating", "CrashLoopBackOff"})
 
 
-def trouble(world: World, revision: str) -> Trouble | None:
+def diagnose(snapshot: Snapshot, revision: str) -> Finding | None:
     """Return why a revision is not up, if something is in its way."""
-    return next((found for check in CHECKS if (found := check(world, revision)) is not None), None)
+    return next((found for check in CHECKS if (found := check(snapshot, revision)) is not None), None)
 
 
-def pods_refused(world: World, revision: str) -> Trouble | None:
+def pods_refused(snapshot: Snapshot, revision: str) -> Finding | None:
     """The ReplicaSet may not make pods: a quota, or Pod Security."""
-    deployment = world.deployment(revision) or {}
+    deployment = snapshot.deployment(revision) or {}
     for condition in (deployment.get("status") or {}).get("conditions") or ():
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
             word = "QuotaExceeded" if "exceeded quota" in condition["message"] else "PodsRefused"
-            return Trouble(word, f"The cluster refuses the pods of {revision}: {condition['message']}")
+            return Finding(word, f"The cluster refuses the pods of {revision}: {condition['message']}")
     return None
 
 
-def unschedulable(world: World, revision: str) -> Trouble | None:
+def unschedulable(snapshot: Snapshot, revision: str) -> Finding | None:
     """No node takes a pod."""
-    for pod in world.pods_of(revision):
+    for pod in snapshot.pods_of(revision):
         for condition in pod.status["conditions"]:
             if condition["type"] == "PodScheduled" and condition["reason"] == "Unschedulable":
-                return Trouble("Unschedulable", f"No node takes a pod of {revision}: {condition['message']}")
+                return Finding("Unschedulable", f"No node takes a pod of {revision}: {condition['message']}")
     return None
 
 
@@ -92,46 +92,46 @@ def is_starting(pod: Pod) -> bool:
     return scheduled and pod.status["phase"] == "Pending"
 
 
-def not_started(world: World, revision: str) -> Trouble | None:
+def not_started(snapshot: Snapshot, revision: str) -> Finding | None:
     """A pod has a node and no container, for a reason that only events contain: a volume, or the network."""
-    for pod in world.pods_of(revision):
-        said = world.warnings.get(pod.uid) if is_starting(pod) else None
+    for pod in snapshot.pods_of(revision):
+        said = snapshot.warnings.get(pod.uid) if is_starting(pod) else None
         word = _NOT_STARTED.get(said.reason) if said else None
         if said and word:
-            return Trouble(word, f"Pod {pod.name} has a node and does not start: {said.message}")
+            return Finding(word, f"Pod {pod.name} has a node and does not start: {said.message}")
     return None
 
 
-def container_waits(world: World, revision: str) -> Trouble | None:
+def container_waits(snapshot: Snapshot, revision: str) -> Finding | None:
     """The kubelet cannot start a container: most often its image."""
-    for container in _containers(world, revision):
+    for container in _containers(snapshot, revision):
         waiting = container.get("state", {}).get("waiting", {})
         reason = waiting.get("reason", "")
         if reason not in _COMING_UP:
             # The kubelet alternates between two messages of the same error.
             message = _BACK_OFF.sub("", waiting.get("message") or reason)
             word = _WAITING.get(reason, "PodNotStarted")
-            return Trouble(word, f"Container {container['name']} of {revision} cannot start: {message}")
+            return Finding(word, f"Container {container['name']} of {revision} cannot start: {message}")
     return None
 
 
-def model_failed(world: World, revision: str) -> Trouble | None:
+def model_failed(snapshot: Snapshot, revision: str) -> Finding | None:
     """An agent could not fetch a model, or Triton would not load it."""
-    for pod in world.pods_of(revision):
+    for pod in snapshot.pods_of(revision):
         for model in pod.report.models if pod.report else ():
             if model.state is ModelState.FAILED:
-                return Trouble(model.reason or "ModelFailed", _sentence(model))
+                return Finding(model.reason or "ModelFailed", _sentence(model))
     return None
 
 
-def find_unlisted_pod(world: World, revision: str) -> Trouble | None:
+def find_unlisted_pod(snapshot: Snapshot, revision: str) -> Finding | None:
     """Return the finding for a pod that has been ready for a while, and that its Service does not list."""
-    for pod in world.pods_of(revision):
+    for pod in snapshot.pods_of(revision):
         since = moment(pod.status["readySince"])
         is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod.status["conditions"])
-        if pod.ready or not is_ready or since is None or world.now - since <= LISTED_SECONDS:
+        if pod.ready or not is_ready or since is None or snapshot.now - since <= LISTED_SECONDS:
             continue
-        return Trouble(
+        return Finding(
             "EndpointsMissing",
             f"Pod {pod.name} is ready since {pod.status['readySince']}, and no EndpointSlice of Service {revision}"
             " lists it. Check that kube-controller-manager runs and may write EndpointSlices.",
@@ -139,34 +139,34 @@ def find_unlisted_pod(world: World, revision: str) -> Trouble | None:
     return None
 
 
-def find_changed_content(world: World, revision: str) -> Trouble | None:
+def find_changed_content(snapshot: Snapshot, revision: str) -> Finding | None:
     """A pod refuses the files at storageUri: until they are restored, no pod can be added or replaced."""
-    for pod in world.pods_of(revision):
+    for pod in snapshot.pods_of(revision):
         for model in pod.report.models if pod.report and not pod.ready else ():
             if model.reason == CONTENT_CHANGED:
-                return Trouble(CONTENT_CHANGED, _sentence(model))
+                return Finding(CONTENT_CHANGED, _sentence(model))
     return None
 
 
-def crash_loop(world: World, revision: str) -> Trouble | None:
+def crash_loop(snapshot: Snapshot, revision: str) -> Finding | None:
     """A container ends again and again. It is so too while it runs for a moment before its next end."""
-    for container in _containers(world, revision):
+    for container in _containers(snapshot, revision):
         last = container.get("lastState", {}).get("terminated")
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
             continue
         name, advice = container["name"], _explain_exit(container, last)
         log = f"kubectl logs -l {names.LABEL_REVISION}={revision} -c {name} --previous"
-        return Trouble(
+        return Finding(
             "CrashLooping",
             f"Container {name} of {revision} ends again and again ({_how(last)}).{advice} See: {log}",
         )
     return None
 
 
-def find_failing_pods(world: World, revision: str) -> Trouble | None:
+def find_failing_pods(snapshot: Snapshot, revision: str) -> Finding | None:
     """Return the finding for a revision of which the kubelet evicts or refuses one pod after the other."""
-    failed = _failed_pods(world, revision)
-    if not failed or failing_seconds(world, revision) is None:
+    failed = _failed_pods(snapshot, revision)
+    if not failed or failing_seconds(snapshot, revision) is None:
         return None
     first, *later = failed
     if not any(pod.created_at >= (first.failed_at or 0.0) for pod in later):
@@ -174,33 +174,33 @@ def find_failing_pods(world: World, revision: str) -> Trouble | None:
     reason, message = failed[-1].status["reason"] or "Failed", failed[-1].status["message"].rstrip(". ")
     advice = _ADVICE.get(reason, f"See: kubectl describe pods -l {names.LABEL_REVISION}={revision}")
     how = f"{reason}: {message}" if message else reason
-    return Trouble("PodsFail", f"Pods of {revision} fail on their nodes, and so do their replacements. {how}. {advice}")
+    return Finding("PodsFail", f"Pods of {revision} fail on their nodes, and so do their replacements. {how}. {advice}")
 
 
-def failing_seconds(world: World, revision: str) -> float | None:
+def failing_seconds(snapshot: Snapshot, revision: str) -> float | None:
     """Return for how many more seconds the failed pods of a revision count; None: they do not."""
-    failed = _failed_pods(world, revision)
-    left = FAILED_SECONDS - (world.now - (failed[-1].failed_at or 0.0)) if failed else 0.0
+    failed = _failed_pods(snapshot, revision)
+    left = FAILED_SECONDS - (snapshot.now - (failed[-1].failed_at or 0.0)) if failed else 0.0
     return left if left > 0 else None
 
 
-def _failed_pods(world: World, revision: str) -> list[Pod]:
+def _failed_pods(snapshot: Snapshot, revision: str) -> list[Pod]:
     """Return the failed pods of a revision, the last one last."""
     failed = (
         (pod.failed_at, pod.name, pod)
-        for pod in world.pods
-        if pod.revision == revision and pod.failed_at is not None and pod.failed_at <= world.now + SKEW_SECONDS
+        for pod in snapshot.pods
+        if pod.revision == revision and pod.failed_at is not None and pod.failed_at <= snapshot.now + SKEW_SECONDS
     )
     return [pod for _, _, pod in sorted(failed, key=lambda each: each[:2])]
 
 
-def not_answering(world: World, revision: str) -> Trouble:
+def not_answering(snapshot: Snapshot, revision: str) -> Finding:
     """Return the finding for a revision without ready pods, and how its containers ended."""
     ends = (
-        (one["name"], one.get(when, {}).get("terminated")) for one in _containers(world, revision) for when in _ENDS
+        (one["name"], one.get(when, {}).get("terminated")) for one in _containers(snapshot, revision) for when in _ENDS
     )
     how = [f" Container {name} ended ({_how(end)})." for name, end in ends if end]
-    return Trouble("NotAnswering", f"No pod of {revision} is ready.{''.join(how[:1])}")
+    return Finding("NotAnswering", f"No pod of {revision} is ready.{''.join(how[:1])}")
 
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -224,8 +224,8 @@ def _how(ended: Mapping[str, Any]) -> str:
     return f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', '?')}"
 
 
-def _containers(world: World, revision: str) -> Iterator[Mapping[str, Any]]:
-    for pod in world.pods_of(revision):
+def _containers(snapshot: Snapshot, revision: str) -> Iterator[Mapping[str, Any]]:
+    for pod in snapshot.pods_of(revision):
         yield from pod.status["containers"]
 
 

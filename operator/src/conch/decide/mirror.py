@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Final
 
 from conch.api.numbers import percent
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 from conch.observe.measured import Measured
 from conch.traffic import mirrors_for_sure
 
@@ -32,34 +32,34 @@ class Shadow:
     known: str | None  # what the status says of it, of this very spec
 
 
-def shadows(world: World) -> Iterator[Shadow]:
+def shadows(snapshot: Snapshot) -> Iterator[Shadow]:
     """Yield the shadows of which it is not certain that copies arrive."""
-    service, status = world.service, world.service.status
-    if status.stable is None or mirrors_for_sure(world):
+    service, status = snapshot.service, snapshot.service.status
+    if status.stable is None or mirrors_for_sure(snapshot):
         return
     for variant in service.spec.variants:
         told = next((one for one in status.variants if one.name == variant.name), None)
         if variant.mirror is None or told is None or told.stable is None:
             continue
-        if not world.replicas(told.stable):
+        if not snapshot.replicas(told.stable):
             continue  # it sleeps, and gets nothing as asked
         known = told.mirror if status.observed_generation == service.metadata.generation else None
         yield Shadow(variant.name, told.stable, status.stable, percent(variant.mirror), known)
 
 
-def arrival(world: World, shadow: Shadow) -> str | None:
+def arrival(snapshot: Snapshot, shadow: Shadow) -> str | None:
     """Say whether copies arrive: Arriving, Missing, or None while nobody knows."""
     if shadow.known == ARRIVING:
         return ARRIVING
-    asked, copies = (_requests(world, revision) for revision in (shadow.copied, shadow.revision))
+    asked, copies = (_requests(snapshot, revision) for revision in (shadow.copied, shadow.revision))
     if copies:
         return ARRIVING
     return MISSING if asked * shadow.share >= ENOUGH else shadow.known
 
 
-def no_copies(shadow: Shadow) -> Trouble:
+def no_copies(shadow: Shadow) -> Finding:
     """What is told of a shadow that gets none."""
-    return Trouble(
+    return Finding(
         "MirrorNotArriving",
         f"The gateway has accepted to copy requests to variant {shadow.name}, and none has arrived while"
         f" {shadow.copied} answered many. If these came through the gateway, and not straight to the Service, it makes"
@@ -67,5 +67,5 @@ def no_copies(shadow: Shadow) -> Trouble:
     )
 
 
-def _requests(world: World, revision: str) -> int:
-    return world.measured.get(revision, Measured()).history.since(0.0).requests
+def _requests(snapshot: Snapshot, revision: str) -> int:
+    return snapshot.measured.get(revision, Measured()).history.since(0.0).requests

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from conch.api import InferenceService, RolloutState, RolloutStatus, Room
 from conch.decide.scale_to_zero import has_answered, may_rest
 from conch.decide.steps import going
-from conch.observe import World
+from conch.observe import Snapshot
 from conch.traffic import InForce, TrafficRouter, still_reached
 
 
@@ -22,7 +22,7 @@ class Living:
 class Change:
     """What every question below is about: a revision that is wanted, where another may still serve."""
 
-    world: World
+    snapshot: Snapshot
     router: TrafficRouter
     in_force: InForce
     wanted: str
@@ -30,16 +30,16 @@ class Change:
 
     @property
     def service(self) -> InferenceService:
-        return self.world.service
+        return self.snapshot.service
 
     def going(self, memory: RolloutStatus) -> "Change":
         """The same, of a service whose spec says how this rollout goes: it may be another way than the user's."""
         spec = self.service.spec
-        goes = going(spec.rollout, memory, alone=not has_answered(self.world, self.stable))
+        goes = going(spec.rollout, memory, alone=not has_answered(self.snapshot, self.stable))
         if goes is spec.rollout:
             return self
         service = self.service.model_copy(update={"spec": spec.model_copy(update={"rollout": goes})})
-        return replace(self, world=replace(self.world, service=service))
+        return replace(self, snapshot=replace(self.snapshot, service=service))
 
 
 def floor_of(service: InferenceService) -> int:
@@ -55,7 +55,7 @@ def ceiling_of(service: InferenceService) -> int:
 
 def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tuple[Living, ...]:
     """The revisions that shall have pods, the wanted one first."""
-    world, floor = change.world, floor_of(change.service)
+    snapshot, floor = change.snapshot, floor_of(change.service)
     if memory is None:
         chosen = {change.wanted: floor}
     elif drains(change.service):
@@ -63,31 +63,31 @@ def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tupl
     elif memory.state == RolloutState.FAILED or memory.room == Room.AWAITED:
         chosen = {change.stable: floor}  # nothing is under way: it follows the spec, and its autoscaler
     else:
-        scales, there = change.service.spec.predictor.scales, world.replicas(change.stable)
+        scales, there = change.service.spec.predictor.scales, snapshot.replicas(change.stable)
         # A higher minReplicas applies to the candidate alone, until the candidate has requests or is paused.
         follows = memory.weight > 0 or memory.state == RolloutState.PAUSED
         kept = max(floor, memory.capacity) if scales else max(there, floor) if follows else there or floor
         chosen = {change.wanted: needed, change.stable: kept}
     # What a request may still reach keeps its pods until the traffic has left it.
-    for name in sorted((change.in_force.reachable | still_reached(world)) - chosen.keys()):
-        if world.is_known(name):
-            chosen[name] = max(world.replicas(name), 1)
-    return tuple(Living(name, pods, may_rest(world, memory, name)) for name, pods in chosen.items())
+    for name in sorted((change.in_force.reachable | still_reached(snapshot)) - chosen.keys()):
+        if snapshot.is_known(name):
+            chosen[name] = max(snapshot.replicas(name), 1)
+    return tuple(Living(name, pods, may_rest(snapshot, memory, name)) for name, pods in chosen.items())
 
 
 def _one_after_the_other(change: Change, memory: RolloutStatus, needed: int) -> dict[str, int]:
     """Recreate: the pods of one revision are gone before those of the other start."""
     stable, wanted = change.stable, change.wanted
     if memory.state == RolloutState.FAILED:
-        return {stable: 0 if _has_pods(change.world, wanted) else floor_of(change.service)}
-    if _has_pods(change.world, stable) and change.world.deployment(wanted) is None:
+        return {stable: 0 if _has_pods(change.snapshot, wanted) else floor_of(change.service)}
+    if _has_pods(change.snapshot, stable) and change.snapshot.deployment(wanted) is None:
         return {stable: 0}
     return {wanted: needed, stable: 0}
 
 
-def _has_pods(world: World, revision: str) -> bool:
+def _has_pods(snapshot: Snapshot, revision: str) -> bool:
     """Whether a revision has pods, those that leave included: they hold what the node has given them."""
-    return any(pod.revision == revision for pod in world.pods)
+    return any(pod.revision == revision for pod in snapshot.pods)
 
 
 def drains(service: InferenceService) -> bool:

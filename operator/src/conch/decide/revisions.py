@@ -4,12 +4,12 @@ from typing import Final
 
 from conch.api import InferenceService, ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus, Status
 from conch.api.times import format_time
-from conch.decide.diagnosis import trouble
+from conch.decide.diagnosis import diagnose
 from conch.decide.replicas import Living, ceiling_of
 from conch.decide.rollout import Decision
 from conch.decide.scale_to_zero import asleep
 from conch.decide.warm import warmed
-from conch.observe import World
+from conch.observe import Snapshot
 from conch.traffic import has_session_affinity
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE, SEQUENCE_STATE_MESSAGE
@@ -25,26 +25,28 @@ _ORDER: Final = (
 )
 
 
-def revision_status(world: World, decision: Decision, living: Living) -> RevisionStatus:
+def revision_status(snapshot: Snapshot, decision: Decision, living: Living) -> RevisionStatus:
     """Return what is told of a revision that has pods."""
     name = living.name
-    before = world.service.status.revision(name)
-    stored = world.revisions.get(name)
-    rests = asleep(world, decision.rollout, name)
-    phase = Phase.ASLEEP if rests else phase_of(world, name)
-    since = before.since if before is not None and before.phase == phase else format_time(world.now)
+    before = snapshot.service.status.revision(name)
+    stored = snapshot.revisions.get(name)
+    rests = asleep(snapshot, decision.rollout, name)
+    phase = Phase.ASLEEP if rests else phase_of(snapshot, name)
+    since = before.since if before is not None and before.phase == phase else format_time(snapshot.now)
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
     return RevisionStatus(
         name=name,
-        variant=world.service.variant or None,
+        variant=snapshot.service.variant or None,
         number=number,
-        generation=stored.generation if stored else world.service.metadata.generation,
+        generation=stored.generation if stored else snapshot.service.metadata.generation,
         phase=phase,
         weight=decision.shares.get(name, 0),
-        replicas=ReplicaStatus(ready=world.ready(name), wanted=0 if rests else world.replicas(name) or living.floor),
-        images=_images(world, name),
-        models=_models(world, name),
-        warmup=warmed(world, name),
+        replicas=ReplicaStatus(
+            ready=snapshot.ready(name), wanted=0 if rests else snapshot.replicas(name) or living.floor
+        ),
+        images=_images(snapshot, name),
+        models=_models(snapshot, name),
+        warmup=warmed(snapshot, name),
         since=since,
     )
 
@@ -56,46 +58,46 @@ def find_failing_requests(status: Status, revision: str) -> str:
     return next((warning.message for warning in warnings if warning.reason in FAILING), "")
 
 
-def phase_of(world: World, name: str) -> Phase:
+def phase_of(snapshot: Snapshot, name: str) -> Phase:
     """The least advanced model of the most advanced pod; a pod that is up outweighs one that starts."""
-    if world.ready(name) > 0:
+    if snapshot.ready(name) > 0:
         return Phase.READY
-    if trouble(world, name) is not None:
+    if diagnose(snapshot, name) is not None:
         return Phase.FAILED
-    states = [model.state for pod in world.pods_of(name) if pod.report for model in pod.report.models]
+    states = [model.state for pod in snapshot.pods_of(name) if pod.report for model in pod.report.models]
     return Phase(max(states, key=_ORDER.index).value) if states else Phase.PENDING
 
 
-def _images(world: World, name: str) -> tuple[str, ...]:
+def _images(snapshot: Snapshot, name: str) -> tuple[str, ...]:
     """Return the images of Triton that ready pods run; a pod that starts is no reason to write the status.
 
     A node reports an image under one of the names by which it was pulled, such as a mirror's; the digest identifies it.
     """
-    running = [c for pod in world.pods_of(name) if pod.ready for c in pod.status["containers"]]
+    running = [c for pod in snapshot.pods_of(name) if pod.ready for c in pod.status["containers"]]
     found = sorted({c["imageID"] for c in running if c["name"] == names.TRITON_CONTAINER and c.get("imageID")})
     by_digest = {image.rpartition("@")[2]: image for image in reversed(found)}
     return tuple(sorted(by_digest.values()))
 
 
-def _models(world: World, name: str) -> tuple[ModelStatus, ...]:
+def _models(snapshot: Snapshot, name: str) -> tuple[ModelStatus, ...]:
     """Return the models as pods report them, the least advanced pod first; those of before while no pod reports."""
-    before = world.service.status.revision(name)
+    before = snapshot.service.status.revision(name)
     models_before = before.models if before else ()
     reports: dict[str, ModelReport] = {}
-    for pod in world.pods_of(name):
+    for pod in snapshot.pods_of(name):
         for model in pod.report.models if pod.report else ():
             known = reports.get(model.name)
             if known is None or _ORDER.index(model.state) < _ORDER.index(known.state):
                 reports[model.name] = model
     by_name = {model.name: model for model in models_before}
-    models = [_build_model(world, name, report, by_name.get(report.name)) for report in reports.values()]
-    is_split = _is_split_over_pods(world, name)
+    models = [_build_model(snapshot, name, report, by_name.get(report.name)) for report in reports.values()]
+    is_split = _is_split_over_pods(snapshot, name)
     return tuple(_with_sequence_warning(model, is_split=is_split) for model in models or models_before)
 
 
-def _build_model(world: World, revision: str, model: ModelReport, before: ModelStatus | None) -> ModelStatus:
+def _build_model(snapshot: Snapshot, revision: str, model: ModelReport, before: ModelStatus | None) -> ModelStatus:
     """Build the status of a model: with the warnings of all pods, or the previous ones until a pod has its content."""
-    reports = [each for pod in world.pods_of(revision) if pod.report for each in pod.report.models]
+    reports = [each for pod in snapshot.pods_of(revision) if pod.report for each in pod.report.models]
     fetched = [each for each in reports if each.name == model.name and each.digest]
     found = {
         warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
@@ -135,10 +137,10 @@ def _with_sequence_warning(model: ModelStatus, *, is_split: bool) -> ModelStatus
     return model.model_copy(update=found)
 
 
-def _is_split_over_pods(world: World, revision: str) -> bool:
+def _is_split_over_pods(snapshot: Snapshot, revision: str) -> bool:
     """Whether requests of one client may reach several pods, of this revision or of another one."""
-    several = max(ceiling_of(world.service), world.replicas(revision)) > 1
-    return _is_shared_out(world.service) or (several and not has_session_affinity(world))
+    several = max(ceiling_of(snapshot.service), snapshot.replicas(revision)) > 1
+    return _is_shared_out(snapshot.service) or (several and not has_session_affinity(snapshot))
 
 
 def _is_shared_out(service: InferenceService) -> bool:

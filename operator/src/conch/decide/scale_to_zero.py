@@ -7,48 +7,48 @@ need it.
 from typing import Final
 
 from conch.api import ConditionType, RolloutState, RolloutStatus
-from conch.observe import World
+from conch.observe import Snapshot
 
 # The reason of the condition Serving before any pod has answered.
 NOT_YET: Final = "Pending"
 
 
-def may_rest(world: World, memory: RolloutStatus | None, revision: str) -> bool:
+def may_rest(snapshot: Snapshot, memory: RolloutStatus | None, revision: str) -> bool:
     """Whether a revision may be without pods.
 
     Args:
-        world: what is.
+        snapshot: what is.
         memory: of the rollout under way, or of the one that failed; None: there is neither.
         revision: which one.
     """
-    if world.metrics_api != "keda" or world.service.spec.predictor.min_replicas:
+    if snapshot.metrics_api != "keda" or snapshot.service.spec.predictor.min_replicas:
         return False
     if memory is None:
-        complete = world.service.status.condition(ConditionType.ROLLOUT_COMPLETE)
-        return world.service.status.stable == revision and complete is not None and complete.status == "True"
+        complete = snapshot.service.status.condition(ConditionType.ROLLOUT_COMPLETE)
+        return snapshot.service.status.stable == revision and complete is not None and complete.status == "True"
     if memory.revision == revision:
         return False
     if memory.state == RolloutState.FAILED:
         return True
     # What sleeps when a rollout begins sleeps on: it protects nobody, but it has to answer for a comparison. And what
     # is drained for the other does not sleep: nothing wakes it.
-    rollout = world.service.spec.rollout
-    return world.replicas(revision) == 0 and rollout.parity is None and rollout.strategy != "Recreate"
+    rollout = snapshot.service.spec.rollout
+    return snapshot.replicas(revision) == 0 and rollout.parity is None and rollout.strategy != "Recreate"
 
 
-def has_answered(world: World, revision: str) -> bool:
+def has_answered(snapshot: Snapshot, revision: str) -> bool:
     """Whether the stable revision has ready pods, or the service had some before."""
-    serving = world.service.status.condition(ConditionType.SERVING)
+    serving = snapshot.service.status.condition(ConditionType.SERVING)
     before = serving is not None and (serving.status, serving.reason) != ("Unknown", NOT_YET)
-    return before or world.ready(revision) > 0
+    return before or snapshot.ready(revision) > 0
 
 
-def asleep(world: World, memory: RolloutStatus | None, revision: str) -> bool:
+def asleep(snapshot: Snapshot, memory: RolloutStatus | None, revision: str) -> bool:
     """Whether a revision has no pods, as asked."""
-    there = world.deployment(revision) is not None
-    return there and world.replicas(revision) == 0 and may_rest(world, memory, revision)
+    there = snapshot.deployment(revision) is not None
+    return there and snapshot.replicas(revision) == 0 and may_rest(snapshot, memory, revision)
 
 
-def wakes_up(world: World, memory: RolloutStatus | None, revision: str) -> bool:
+def wakes_up(snapshot: Snapshot, memory: RolloutStatus | None, revision: str) -> bool:
     """Whether a revision that may sleep has been asked for, and none of its pods answers yet."""
-    return world.replicas(revision) > 0 and not world.ready(revision) and may_rest(world, memory, revision)
+    return snapshot.replicas(revision) > 0 and not snapshot.ready(revision) and may_rest(snapshot, memory, revision)

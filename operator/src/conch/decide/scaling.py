@@ -11,65 +11,65 @@ from conch.api import ConditionType
 from conch.api.autoscaling import Autoscaling
 from conch.api.metrics import of_resource, targets
 from conch.decide.verdict import Truth, Verdict
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 
 _KIND: Final = ConditionType.AUTOSCALING
 _FOLLOWS: Final = "The autoscaler follows its metrics."
 
 
-def autoscaling(world: World, serving: str) -> Verdict:
+def autoscaling(snapshot: Snapshot, serving: str) -> Verdict:
     """Return the condition of a service that scales, of whose revisions one serves."""
-    said = world.service.spec.predictor.autoscaling or Autoscaling()
+    said = snapshot.service.spec.predictor.autoscaling or Autoscaling()
     for check in _CHECKS:
-        unheard = check(world, said)
+        unheard = check(snapshot, said)
         if unheard is not None:
             return Verdict(_KIND, "False", unheard.reason, unheard.message)
-    return next(chain(_scaled_object(world, serving), _horizontal(world, serving)), _PENDING)
+    return next(chain(_scaled_object(snapshot, serving), _horizontal(snapshot, serving)), _PENDING)
 
 
-def _needs_keda(world: World, said: Autoscaling) -> Trouble | None:
+def _needs_keda(snapshot: Snapshot, said: Autoscaling) -> Finding | None:
     """Triggers are KEDA's."""
-    if world.metrics_api == "keda" or not said.triggers:
+    if snapshot.metrics_api == "keda" or not said.triggers:
         return None
-    zero = "" if world.service.spec.predictor.min_replicas else ", and minReplicas 0 counts as 1"
-    return Trouble(
+    zero = "" if snapshot.service.spec.predictor.min_replicas else ", and minReplicas 0 counts as 1"
+    return Finding(
         "NeedsKeda",
         f"Nobody follows predictor.autoscaling.triggers{zero}: Conch was installed with autoscaling.metricsApi"
-        f" {world.metrics_api}. Install it with keda, and KEDA beside it, or remove the triggers.",
+        f" {snapshot.metrics_api}. Install it with keda, and KEDA beside it, or remove the triggers.",
     )
 
 
-def _not_for_keda(world: World, said: Autoscaling) -> Trouble | None:
+def _not_for_keda(snapshot: Snapshot, said: Autoscaling) -> Finding | None:
     """KEDA takes triggers, and no metrics of autoscaling/v2 but those of CPU and memory."""
     others = [metric.type for metric in said.metrics if of_resource(metric) is None]
-    heard = said.triggers or len(others) < len(said.metrics) or (world.prometheus and any(targets(said)))
-    if world.metrics_api != "keda" or not others or not heard:
+    heard = said.triggers or len(others) < len(said.metrics) or (snapshot.prometheus and any(targets(said)))
+    if snapshot.metrics_api != "keda" or not others or not heard:
         return None  # where KEDA has nothing to follow, an autoscaler of Conch's own follows them
-    return Trouble(
+    return Finding(
         "NotForKeda",
         f"KEDA follows no metrics of type {' and '.join(dict.fromkeys(others))} beside its triggers; say the same in"
         " predictor.autoscaling.triggers, such as one of type prometheus, and remove them from metrics.",
     )
 
 
-def _no_metrics_api(world: World, said: Autoscaling) -> Trouble | None:
+def _no_metrics_api(snapshot: Snapshot, said: Autoscaling) -> Finding | None:
     """Somebody has to tell what Triton feels."""
-    unknown = world.metrics_api == "none" or (world.metrics_api == "keda" and not world.prometheus)
+    unknown = snapshot.metrics_api == "none" or (snapshot.metrics_api == "keda" and not snapshot.prometheus)
     asked = [metric.value for metric, _ in targets(said)]
     if not unknown or not asked:
         return None
-    if world.metrics_api == "keda":
+    if snapshot.metrics_api == "keda":
         why = "KEDA asks Prometheus for them, and Conch was installed without autoscaling.prometheus. Set it to its URL"
     else:
         why = "Conch was installed with autoscaling.metricsApi none. Install it with builtin"
-    return Trouble(
+    return Finding(
         "NoMetricsApi",
         f"Nobody tells autoscalers {' and '.join(asked)}: {why},"
         " or say predictor.autoscaling.metrics that the cluster has.",
     )
 
 
-_CHECKS: Final[tuple[Callable[[World, Autoscaling], Trouble | None], ...]] = (
+_CHECKS: Final[tuple[Callable[[Snapshot, Autoscaling], Finding | None], ...]] = (
     _needs_keda,
     _not_for_keda,
     _no_metrics_api,
@@ -77,9 +77,9 @@ _CHECKS: Final[tuple[Callable[[World, Autoscaling], Trouble | None], ...]] = (
 _PENDING: Final = Verdict(_KIND, "Unknown", "Pending", "The autoscaler has not looked yet.")
 
 
-def _scaled_object(world: World, serving: str) -> Iterator[Verdict]:
+def _scaled_object(snapshot: Snapshot, serving: str) -> Iterator[Verdict]:
     """What KEDA says of a revision's ScaledObject: the first of its conditions that is not as it should be."""
-    driven = world.scaled_object(serving)
+    driven = snapshot.scaled_object(serving)
     if driven is None:
         return
     told = {c["type"]: c for c in (driven.get("status") or {}).get("conditions") or ()}
@@ -92,9 +92,9 @@ def _scaled_object(world: World, serving: str) -> Iterator[Verdict]:
     yield Verdict(_KIND, "True", "TriggersFollowed", "KEDA follows its triggers.") if ready else _PENDING
 
 
-def _horizontal(world: World, serving: str) -> Iterator[Verdict]:
+def _horizontal(snapshot: Snapshot, serving: str) -> Iterator[Verdict]:
     """What a revision's HorizontalPodAutoscaler says of itself."""
-    for condition in ((world.autoscaler(serving) or {}).get("status") or {}).get("conditions") or ():
+    for condition in ((snapshot.autoscaler(serving) or {}).get("status") or {}).get("conditions") or ():
         if condition["type"] == "ScalingActive":
             truth: Truth = "True" if condition["status"] == "True" else "False"
             # The message of a healthy HPA names numbers that change all the time.

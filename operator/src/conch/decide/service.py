@@ -1,6 +1,6 @@
 """The service as a whole: a decision for the predictor and one for each variant, and what they share.
 
-A variant is to every other file of this room a service of its own (`World.tracks`); only here it is not.
+A variant is to every other file of this room a service of its own (`Snapshot.tracks`); only here it is not.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from conch.decide.admission import with_promises
 from conch.decide.mirror import MISSING, arrival, no_copies, shadows
 from conch.decide.rollout import Decision, decide_one
 from conch.decide.scale_to_zero import may_rest
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 from conch.traffic import Way, no_mirror, route_wait, still_reached
 
-_NO_READY_PODS: Final = Trouble(
+_NO_READY_PODS: Final = Finding(
     "NoReadyPods", "No pod of the variant is ready; its share goes to the predictor until one is."
 )
 
@@ -25,7 +25,7 @@ _NO_READY_PODS: Final = Trouble(
 class Decisions:
     """What shall be."""
 
-    tracks: tuple[Decision, ...]  # the predictor's, then the variants' in the spec's order; as World.tracks
+    tracks: tuple[Decision, ...]  # the predictor's, then the variants' in the spec's order; as Snapshot.tracks
     ways: tuple[Way, ...]  # which requests go to whom
     kept: frozenset[str]  # revisions that nobody asks for any more, and that a request may still reach
     dropped: frozenset[str]  # revisions of variants that are gone
@@ -54,10 +54,10 @@ class Decisions:
         return min((wait for wait in waits if wait is not None), default=None)
 
 
-def decide(world: World) -> Decisions:
+def decide(snapshot: Snapshot) -> Decisions:
     """Decide what of the service lives, and how the requests are shared out."""
-    tracks, left = with_promises(world).tracks, world.left
-    found = {shadow: said for shadow in shadows(world) if (said := arrival(world, shadow)) is not None}
+    tracks, left = with_promises(snapshot).tracks, snapshot.removed_tracks
+    found = {shadow: said for shadow in shadows(snapshot) if (said := arrival(snapshot, shadow)) is not None}
     missing = {shadow.name: no_copies(shadow) for shadow, said in found.items() if said == MISSING}
     decisions: list[Decision] = []
     for track in tracks:
@@ -82,7 +82,7 @@ def decide(world: World) -> Decisions:
         kept=kept,
         dropped=frozenset(name for gone in left for name in gone.revisions) - kept,
         mirrors={shadow.name: said for shadow, said in found.items()},
-        route_wait=route_wait(world, ways),
+        route_wait=route_wait(snapshot, ways),
     )
 
 
@@ -90,7 +90,7 @@ def _without_share(decision: Decision) -> Decision:
     return replace(decision, in_force=replace(decision.in_force, trouble=_NO_READY_PODS))
 
 
-def _is_silent(track: World, decision: Decision) -> bool:
+def _is_silent(track: Snapshot, decision: Decision) -> bool:
     """Whether this is a weighted variant that takes requests and has no ready pod.
 
     Who chose a variant by a header gets an error, and not the answer of another model.
@@ -101,7 +101,7 @@ def _is_silent(track: World, decision: Decision) -> bool:
     return not any(track.ready(name) or may_rest(track, decision.rollout, name) for name in decision.shares)
 
 
-def _longest_request(track: World, decision: Decision) -> str | None:
+def _longest_request(track: Snapshot, decision: Decision) -> str | None:
     """Return the maximum of longestRequest over the revisions that have requests; None: no revision sets one."""
     predictors = {name: revision.predictor for name, revision in track.revisions.items()}
     predictors.setdefault(decision.wanted, track.service.spec.predictor.to_wire())

@@ -1,4 +1,4 @@
-"""What is told: the status, as a function of the world, the decision and what stood in the way.
+"""What is told: the status, as a function of the snapshot, the decision and what stood in the way.
 
 Nothing that flickers (bytes, percentages) enters: each status write carries a change that a user can see.
 """
@@ -14,21 +14,21 @@ from conch.decide.revisions import revision_status
 from conch.decide.rollout import Decision
 from conch.decide.service import Decisions
 from conch.decide.verdict import Unwritten, Verdict
-from conch.observe import Unreadable, World
+from conch.observe import Snapshot, Unreadable
 from conch.traffic import is_written
 from conch_contract import names
 
 
-def tell(world: World, decisions: Decisions, unwritten: Mapping[str, Unwritten]) -> Status:
+def tell(snapshot: Snapshot, decisions: Decisions, unwritten: Mapping[str, Unwritten]) -> Status:
     """Return the status that the service should have.
 
     Args:
-        world: what is.
+        snapshot: what is.
         decisions: what shall be.
         unwritten: why objects of the predictor ("") or of a variant are not written.
     """
-    routed = is_written(world, decisions.ways)
-    tracks = tuple(zip(world.tracks, decisions.tracks, strict=True))
+    routed = is_written(snapshot, decisions.ways)
+    tracks = tuple(zip(snapshot.tracks, decisions.tracks, strict=True))
     verdicts = [
         verdicts_of(track, decision, unwritten.get(track.service.variant), routed=routed) for track, decision in tracks
     ]
@@ -38,8 +38,8 @@ def tell(world: World, decisions: Decisions, unwritten: Mapping[str, Unwritten])
     main = _fields(*tracks[0], for_all(variants, verdicts))
     return Status(
         **{**main, "ready": _ready_pods(every)},
-        observed_generation=world.service.metadata.generation,
-        model=ServedModel(name=world.service.model_name),
+        observed_generation=snapshot.service.metadata.generation,
+        model=ServedModel(name=snapshot.service.model_name),
         revisions=every,
         variants=tuple(
             VariantStatus(
@@ -53,9 +53,9 @@ def tell(world: World, decisions: Decisions, unwritten: Mapping[str, Unwritten])
     )
 
 
-def _fields(world: World, decision: Decision, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def _fields(snapshot: Snapshot, decision: Decision, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Return what is told alike of the predictor and of a variant."""
-    service, moment = world.service, format_time(world.now)
+    service, moment = snapshot.service, format_time(snapshot.now)
     return {
         "conditions": tuple(_stamped(service.status, found, service.metadata.generation, moment) for found in verdicts),
         "url": f"http://{service.track}.{service.metadata.namespace}.svc:{names.HTTP_PORT}",

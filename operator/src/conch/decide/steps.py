@@ -18,7 +18,7 @@ from conch.decide.gates import COMPARING, override
 from conch.decide.request import PAUSED_BY_HAND, Request
 from conch.decide.waits import ON_FAILURE, get_step, is_late, resumed
 from conch.decide.warm import JOB_REFUSED
-from conch.observe import Trouble
+from conch.observe import Finding
 
 LAST: Final = StepInForce(weight=100)
 
@@ -32,16 +32,16 @@ class Facts:
     pods: Callable[[int], int]  # weight -> pods that it takes
     follows: Callable[[int], bool]  # weight -> whether the traffic gives the candidate just that
     achieved: int  # the candidate's share as far as anybody can tell, in percent
-    traffic: Trouble | None = None  # why the traffic does not follow
+    traffic: Finding | None = None  # why the traffic does not follow
     follower: str = "the gateway shows"  # what shows that the traffic follows, with its verb
-    down: Trouble | None = None  # why the candidate's pods are not up
-    unavailable: Trouble | None = None  # the finding for a candidate without ready pods
-    broken: Trouble | None = None  # why it must not go on, whatever the step
-    warm: Trouble | None = None  # what must be over before its first request: its warm-up, the parity gate
+    down: Finding | None = None  # why the candidate's pods are not up
+    unavailable: Finding | None = None  # the finding for a candidate without ready pods
+    broken: Finding | None = None  # why it must not go on, whatever the step
+    warm: Finding | None = None  # what must be over before its first request: its warm-up, the parity gate
     gates: tuple[GateStatus, ...] = ()  # what they say; before the candidate's first request only parity
     once: str = ""  # the gate among them that is evaluated once for all steps
     stable_lacks: int = 0  # pods that the stable revision lacks
-    room: Trouble | None = None  # why the candidate's pods may not start beside the stable's yet
+    room: Finding | None = None  # why the candidate's pods may not start beside the stable's yet
     request: Request | None = None
 
 
@@ -136,7 +136,7 @@ def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSta
     memory = with_steps(memory, stages(rollout), facts.now)
     request = facts.request if facts.request and facts.request.text != memory.request else None
     if request is not None and request.verb == "abort":
-        return _failed(memory, Trouble("Aborted", "It was aborted by hand."), request.text)
+        return _failed(memory, Finding("Aborted", "It was aborted by hand."), request.text)
     if request is not None and request.verb == "promote":
         memory, facts = _promoted(memory, facts, request)
     was_away = memory.unavailable_since is not None
@@ -167,19 +167,19 @@ def _find_unavailable_since(memory: RolloutStatus, facts: Facts) -> str | None:
 def _wait_until_available(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Wait for a ready pod of the candidate, in a pause too; fail after the progress deadline."""
     away = facts.now - parse_time(memory.unavailable_since or format_time(facts.now))
-    why = facts.down or facts.unavailable or Trouble("NotAnswering", "No pod of it is ready.")
+    why = facts.down or facts.unavailable or Finding("NotAnswering", "No pod of it is ready.")
     ready = f"{facts.ready} of its {facts.pods(memory.weight)} pods for {memory.weight} % are ready"
     told = f"{ready}; the stable revision gets its requests until they are. {why.message}"
     if away <= rollout.progress_deadline_seconds:
-        return _waiting(memory, Trouble(why.reason, told), RolloutState.PROGRESSING)
+        return _waiting(memory, Finding(why.reason, told), RolloutState.PROGRESSING)
     late = f"No pod of the candidate was ready for {rollout.progress_deadline}. {why.message}"
-    return _failure(memory, rollout, Trouble(why.reason, late))
+    return _failure(memory, rollout, Finding(why.reason, late))
 
 
 def _held(memory: RolloutStatus, facts: Facts) -> RolloutStatus | None:
     """Return the memory of a rollout that no step can move: a person holds it, is asked, or there is no room for it."""
     if facts.request is not None and facts.request.verb == "pause":
-        return _waiting(memory, Trouble(PAUSED_BY_HAND, "It is held by hand."), RolloutState.PAUSED)
+        return _waiting(memory, Finding(PAUSED_BY_HAND, "It is held by hand."), RolloutState.PAUSED)
     if memory.room == Room.AWAITED and facts.room is not None:
         return _waiting(memory, facts.room, RolloutState.PROGRESSING)
     return None
@@ -200,34 +200,34 @@ def _walk(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatu
         if waits is not None:
             return _overdue(_waiting(memory, waits, RolloutState.PROGRESSING), rollout, facts)
         memory = memory.model_copy(update={"step": memory.step + 1, "since": format_time(facts.now)})
-    return _waiting(memory, Trouble("Completing", "All requests reach it."), RolloutState.PROGRESSING)
+    return _waiting(memory, Finding("Completing", "All requests reach it."), RolloutState.PROGRESSING)
 
 
-def _pause(memory: RolloutStatus, step: StepInForce, now: float) -> Trouble | None:
+def _pause(memory: RolloutStatus, step: StepInForce, now: float) -> Finding | None:
     """What a pause waits for: its end, or a person."""
     if step.pause_seconds is None:
-        return Trouble("WaitsForPromotion", f"Step {memory.step} is a pause that a person ends: kubectl conch promote")
+        return Finding("WaitsForPromotion", f"Step {memory.step} is a pause that a person ends: kubectl conch promote")
     over = parse_time(memory.since) + step.pause_seconds
-    return Trouble("Paused", f"Step {memory.step} is a pause until {format_time(over)}.") if now < over else None
+    return Finding("Paused", f"Step {memory.step} is a pause until {format_time(over)}.") if now < over else None
 
 
-def _analysis(memory: RolloutStatus, step: StepInForce, facts: Facts) -> Trouble | None:
+def _analysis(memory: RolloutStatus, step: StepInForce, facts: Facts) -> Finding | None:
     """What an analysis waits for: its time, and a word from every gate."""
     over = parse_time(memory.since) + step.analysis_seconds
     if facts.now < over:
-        return Trouble("Analysis", f"Step {memory.step} is an analysis until {format_time(over)}.")
+        return Finding("Analysis", f"Step {memory.step} is an analysis until {format_time(over)}.")
     silent = next((gate for gate in facts.gates if not gate.lets_pass), None)
     if silent is not None:
-        return Trouble("Inconclusive", f"Gate {silent.name} is inconclusive: {silent.message}")
-    return None if facts.gates else Trouble("Inconclusive", "No gate has been evaluated yet.")
+        return Finding("Inconclusive", f"Gate {silent.name} is inconclusive: {silent.message}")
+    return None if facts.gates else Finding("Inconclusive", "No gate has been evaluated yet.")
 
 
-def _gate_failed(gates: tuple[GateStatus, ...]) -> Trouble | None:
+def _gate_failed(gates: tuple[GateStatus, ...]) -> Finding | None:
     failed = next((gate for gate in gates if gate.verdict == Verdict.FAILED), None)
-    return Trouble("AnalysisFailed", f"Gate {failed.name}: {failed.message}") if failed else None
+    return Finding("AnalysisFailed", f"Gate {failed.name}: {failed.message}") if failed else None
 
 
-def _weight(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) -> tuple[RolloutStatus, Trouble | None]:
+def _weight(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) -> tuple[RolloutStatus, Finding | None]:
     """Raise the share when nothing is in its way; wait until the traffic follows."""
     waits = _capacity(memory, weight, rollout, facts) or facts.warm
     if waits is not None:
@@ -237,10 +237,10 @@ def _weight(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) 
     if facts.follows(weight):
         return memory, None
     told = f"{weight} % of the requests are to go to {memory.revision}; {facts.follower} another state."
-    return memory, facts.traffic or Trouble("WaitsForTraffic", told)
+    return memory, facts.traffic or Finding("WaitsForTraffic", told)
 
 
-def _capacity(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) -> Trouble | None:
+def _capacity(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts) -> Finding | None:
     """What pods are missing for a share: the candidate's for what it gets, the stable's for what it may get back.
 
     The latter does not hold a candidate that has pods for all requests, or that a user promoted in full. It holds for
@@ -248,11 +248,11 @@ def _capacity(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts
     """
     needed = facts.pods(weight)
     if facts.ready < needed:
-        return facts.down or Trouble("WaitsForPods", f"{facts.ready} of the {needed} pods for {weight} % are ready.")
+        return facts.down or Finding("WaitsForPods", f"{facts.ready} of the {needed} pods for {weight} % are ready.")
     holds = facts.now - parse_time(memory.since) <= rollout.progress_deadline_seconds
     if facts.stable_lacks and weight > memory.weight and holds and not _needs_no_fallback(memory, facts):
         lacks = f"The stable revision lacks {facts.stable_lacks} of its pods; no share is moved until it has them."
-        return Trouble("StableNotReady", lacks)
+        return Finding("StableNotReady", lacks)
     return None
 
 
@@ -275,7 +275,7 @@ def _overdue(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSt
     late = f"No progress within {rollout.progress_deadline}: {memory.message}"
     named = facts.down is not None or memory.reason in {"Inconclusive", JOB_REFUSED}
     reason = memory.reason if named else "ProgressDeadlineExceeded"
-    return _failure(memory, rollout, Trouble(reason, late))
+    return _failure(memory, rollout, Finding(reason, late))
 
 
 def _promoted(memory: RolloutStatus, facts: Facts, request: Request) -> tuple[RolloutStatus, Facts]:
@@ -313,18 +313,18 @@ def _past(memory: RolloutStatus, facts: Facts) -> tuple[GateStatus, ...]:
     return tuple(override(gate, facts.now) if holds else gate for gate in lasting)
 
 
-def _waiting(memory: RolloutStatus, why: Trouble, state: RolloutState) -> RolloutStatus:
+def _waiting(memory: RolloutStatus, why: Finding, state: RolloutState) -> RolloutStatus:
     return memory.model_copy(update={"state": state, "reason": why.reason, "message": why.message})
 
 
-def _failure(memory: RolloutStatus, rollout: Rollout, why: Trouble) -> RolloutStatus:
+def _failure(memory: RolloutStatus, rollout: Rollout, why: Finding) -> RolloutStatus:
     """Fail, or stop and ask, as the user wants it."""
     if rollout.on_failure == "Rollback":
         return _failed(memory, why, memory.request)
-    asks = Trouble(ON_FAILURE, f"{why.reason}: {why.message} Promote it or abort it: kubectl conch promote | abort")
+    asks = Finding(ON_FAILURE, f"{why.reason}: {why.message} Promote it or abort it: kubectl conch promote | abort")
     return _waiting(memory, asks, RolloutState.PAUSED)
 
 
-def _failed(memory: RolloutStatus, why: Trouble, request: str) -> RolloutStatus:
+def _failed(memory: RolloutStatus, why: Finding, request: str) -> RolloutStatus:
     gone = {"weight": 0, "request": request, "unavailable_since": None, "stable_unavailable_since": None}
     return _waiting(memory, why, RolloutState.FAILED).model_copy(update=gone)

@@ -1,4 +1,4 @@
-"""What should exist: every child, fully formed, as a function of World and Decision. Pure.
+"""What should exist: every child, fully formed, as a function of Snapshot and Decision. Pure.
 
 One builder a kind; `desire` lists them in the order in which they may come to be.
 May not enter: what exists already (that is `plan`), clocks, calls.

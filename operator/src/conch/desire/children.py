@@ -15,25 +15,25 @@ from conch.desire.parity import parity_job, parity_job_name
 from conch.desire.revision import asked_for, config_map, controller_revision, new_revision, served
 from conch.desire.scaling import autoscaler, scaled
 from conch.desire.warmup import warmup_job, warmup_job_name
-from conch.observe import Revision, World
+from conch.observe import Revision, Snapshot
 from conch.traffic import Way, root, shared_resources
 from conch.traffic.service import ports
 from conch_contract import names
 
 
-def desire(world: World, decisions: Decisions, defaults: PodDefaults) -> list[Manifest]:
+def desire(snapshot: Snapshot, decisions: Decisions, defaults: PodDefaults) -> list[Manifest]:
     """Return all that should exist, in the order in which it may come to be."""
-    tracks = zip(world.tracks, decisions.tracks, strict=True)
+    tracks = zip(snapshot.tracks, decisions.tracks, strict=True)
     own = [manifest for track, decision in tracks for manifest in _track(track, decision, defaults)]
-    return [*own, *shared_resources(world, decisions.ways)]
+    return [*own, *shared_resources(snapshot, decisions.ways)]
 
 
-def _track(world: World, decision: Decision, defaults: PodDefaults) -> list[Manifest]:
+def _track(snapshot: Snapshot, decision: Decision, defaults: PodDefaults) -> list[Manifest]:
     """Return what the predictor or a variant has of its own."""
-    service = world.service
+    service = snapshot.service
     manifests: list[Manifest] = []
     for living in decision.living:
-        revision = _rendered(world, decision, living, defaults)
+        revision = _rendered(snapshot, decision, living, defaults)
         if revision is None:
             continue  # its record was deleted by hand; its Deployment stays as it is until it is replaced
         manifests += [
@@ -44,21 +44,21 @@ def _track(world: World, decision: Decision, defaults: PodDefaults) -> list[Mani
             deployment(service, revision, living),
         ]
         if scaled(service, living):
-            manifests.append(autoscaler(world, living))
+            manifests.append(autoscaler(snapshot, living))
         if living.name == decision.wanted:
-            manifests += _jobs(world, decision, revision)
+            manifests += _jobs(snapshot, decision, revision)
     return [*manifests, root(Way(service, decision.serving, decision.shares))]
 
 
-def _rendered(world: World, decision: Decision, living: Living, defaults: PodDefaults) -> Revision | None:
+def _rendered(snapshot: Snapshot, decision: Decision, living: Living, defaults: PodDefaults) -> Revision | None:
     """The stored revision; a new one is rendered now, and one that returns takes the newest number."""
-    revision = world.revisions.get(living.name)
+    revision = snapshot.revisions.get(living.name)
     if living.name == decision.wanted:
         if revision is None:
-            revision = new_revision(world.service, living.name, 0, defaults)
+            revision = new_revision(snapshot.service, living.name, 0, defaults)
         if revision.number != decision.number:
-            revision = asked_for(world, revision, decision.number)
-    return served(world, revision) if revision is not None else None
+            revision = asked_for(snapshot, revision, decision.number)
+    return served(snapshot, revision) if revision is not None else None
 
 
 def deployment(service: InferenceService, revision: Revision, living: Living) -> Manifest:
@@ -74,17 +74,17 @@ def deployment(service: InferenceService, revision: Revision, living: Living) ->
     return {**child(service, DEPLOYMENT, revision.name, revision.name), "spec": spec}
 
 
-def _jobs(world: World, decision: Decision, revision: Revision) -> Iterator[Manifest]:
+def _jobs(snapshot: Snapshot, decision: Decision, revision: Revision) -> Iterator[Manifest]:
     """The Jobs of a candidate that are to begin.
 
     One that is there is left as it is: a Job cannot be changed, and it goes with its revision.
     """
-    service, gate = world.service, world.service.spec.rollout.parity
-    if decision.warmup and Ref(JOB, warmup_job_name(revision.name)) not in world.children:
+    service, gate = snapshot.service, snapshot.service.spec.rollout.parity
+    if decision.warmup and Ref(JOB, warmup_job_name(revision.name)) not in snapshot.children:
         yield warmup_job(service, revision.name, revision.template, revision.manifest, decision.needed)
     stable = decision.compared
-    if stable and gate and gate.parity and Ref(JOB, parity_job_name(revision.name)) not in world.children:
-        yield parity_job(service, revision, stable, stable_model(world, stable), gate.parity)
+    if stable and gate and gate.parity and Ref(JOB, parity_job_name(revision.name)) not in snapshot.children:
+        yield parity_job(service, revision, stable, stable_model(snapshot, stable), gate.parity)
 
 
 def revision_service(service: InferenceService, revision: Revision) -> Manifest:

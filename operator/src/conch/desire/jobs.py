@@ -10,7 +10,7 @@ from typing import Any, Final
 from conch.api.meta import Manifest
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.pod import AGENT_TMP
-from conch.observe.world import Body
+from conch.observe.snapshot import Body
 from conch_contract import ModelManifest, names
 
 # Seconds for what comes before the program: a node, and the image, which the revision's nodes have already.

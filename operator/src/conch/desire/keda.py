@@ -14,17 +14,17 @@ from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, TritonMetric, of_resource, targets
 from conch.api.quantity import to_decimal
 from conch.decide import Living
-from conch.observe import World
+from conch.observe import Snapshot
 from conch.triton.promql import PER_POD, promql
 from conch_contract import names
 
 _CPU_SHARE: Final = "80"
 
 
-def scaled_object(world: World, living: Living) -> Manifest | None:
+def scaled_object(snapshot: Snapshot, living: Living) -> Manifest | None:
     """Build a revision's ScaledObject; None where nothing that the service says can be said to KEDA."""
-    predictor = world.service.spec.predictor
-    found = triggers(world, living.name)
+    predictor = snapshot.service.spec.predictor
+    found = triggers(snapshot, living.name)
     if not found:
         return None
     spec: Manifest = {
@@ -43,39 +43,39 @@ def scaled_object(world: World, living: Living) -> Manifest | None:
         calm = (behavior.scale_down or {}).get("stabilizationWindowSeconds")
         if calm is not None:
             spec["cooldownPeriod"] = calm  # the autoscaler's word for all pods but the last, and the same default
-    return {**child(world.service, SCALED_OBJECT, living.name, living.name), "spec": spec}
+    return {**child(snapshot.service, SCALED_OBJECT, living.name, living.name), "spec": spec}
 
 
-def triggers(world: World, revision: str) -> list[dict[str, Any]]:
+def triggers(snapshot: Snapshot, revision: str) -> list[dict[str, Any]]:
     """Return a revision's ScaleTriggers: the user's own, and those that the other words stand for."""
-    predictor = world.service.spec.predictor
+    predictor = snapshot.service.spec.predictor
     said = predictor.autoscaling
-    named = [_asked(world, revision, metric, target) for metric, target in targets(said) if world.prometheus]
+    named = [_asked(snapshot, revision, metric, target) for metric, target in targets(said) if snapshot.prometheus]
     passed = [trigger for metric in said.metrics if (trigger := _resource(metric))] if said else []
     own = [{"metadata": {}, **trigger.to_wire()} for trigger in said.triggers] if said else []
     if said and (said.triggers or said.metrics or any(targets(said))):
         return [*own, *named, *passed]
-    return _default(world, revision, predictor)
+    return _default(snapshot, revision, predictor)
 
 
-def _default(world: World, revision: str, predictor: Predictor) -> list[dict[str, Any]]:
+def _default(snapshot: Snapshot, revision: str, predictor: Predictor) -> list[dict[str, Any]]:
     """What is followed where the spec says nothing."""
-    ratio = _asked(world, revision, TritonMetric.QUEUE_TO_COMPUTE_RATIO, DEFAULT_RATIO)
+    ratio = _asked(snapshot, revision, TritonMetric.QUEUE_TO_COMPUTE_RATIO, DEFAULT_RATIO)
     by_cpu = predictor.resources.asks_for_cpu and not predictor.resources.has_gpus
     of_cpu = {"containerName": names.TRITON_CONTAINER, "value": _CPU_SHARE}
     cpu = {"type": "cpu", "metricType": "Utilization", "metadata": of_cpu}
-    return [*([ratio] if world.prometheus else []), *([cpu] if by_cpu else [])]
+    return [*([ratio] if snapshot.prometheus else []), *([cpu] if by_cpu else [])]
 
 
-def _asked(world: World, revision: str, metric: TritonMetric, target: str) -> dict[str, Any]:
+def _asked(snapshot: Snapshot, revision: str, metric: TritonMetric, target: str) -> dict[str, Any]:
     """Ask Prometheus about all pods of a revision, by the names that its ReplicaSet gives them."""
-    matchers = f'namespace="{world.key.namespace}",pod=~"{revision}-[a-z0-9]+-[a-z0-9]{{5}}"'
+    matchers = f'namespace="{snapshot.key.namespace}",pod=~"{revision}-[a-z0-9]+-[a-z0-9]{{5}}"'
     return {
         "type": "prometheus",
         "metricType": "AverageValue" if metric in PER_POD else "Value",
         "metadata": {
-            "serverAddress": world.prometheus,
-            "query": promql(metric, matchers, model=world.service.model_name),
+            "serverAddress": snapshot.prometheus,
+            "query": promql(metric, matchers, model=snapshot.service.model_name),
             "threshold": to_decimal(target),
         },
     }

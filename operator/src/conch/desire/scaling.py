@@ -8,7 +8,7 @@ from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, MetricsApi, TritonMetric, targets
 from conch.decide import Living
 from conch.desire.keda import scaled_object
-from conch.observe import World
+from conch.observe import Snapshot
 from conch_contract import names
 
 
@@ -17,14 +17,14 @@ def scaled(service: InferenceService, living: Living) -> bool:
     return service.spec.predictor.scales and living.floor > 0
 
 
-def autoscaler(world: World, living: Living) -> Manifest:
+def autoscaler(snapshot: Snapshot, living: Living) -> Manifest:
     """Build a revision's HorizontalPodAutoscaler, or the ScaledObject of which KEDA makes one."""
-    driven = scaled_object(world, living) if world.metrics_api == "keda" else None
-    return driven or _horizontal(world, living)
+    driven = scaled_object(snapshot, living) if snapshot.metrics_api == "keda" else None
+    return driven or _horizontal(snapshot, living)
 
 
-def _horizontal(world: World, living: Living) -> Manifest:
-    service, predictor = world.service, world.service.spec.predictor
+def _horizontal(snapshot: Snapshot, living: Living) -> Manifest:
+    service, predictor = snapshot.service, snapshot.service.spec.predictor
     spec: Manifest = {
         "scaleTargetRef": {
             "apiVersion": DEPLOYMENT.api_version,
@@ -34,7 +34,7 @@ def _horizontal(world: World, living: Living) -> Manifest:
         "minReplicas": living.floor,
         "maxReplicas": max(predictor.max_replicas or 1, living.floor),
     }
-    if metrics := _metrics(predictor, world.metrics_api):
+    if metrics := _metrics(predictor, snapshot.metrics_api):
         spec["metrics"] = metrics  # none: the API server's own default, 80 % of the CPU that pods ask for
     if predictor.autoscaling and predictor.autoscaling.behavior:
         spec["behavior"] = predictor.autoscaling.behavior.to_wire()

@@ -10,7 +10,7 @@ from conch.api.kinds import JOB
 from conch.api.meta import Manifest, child
 from conch.api.names import LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_NAME
 from conch.desire.jobs import Program, job_spec
-from conch.observe.world import Body
+from conch.observe.snapshot import Body
 from conch_contract import names
 
 

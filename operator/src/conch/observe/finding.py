@@ -6,7 +6,7 @@ from conch.api.text import clean
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Finding:
     """A reason in one CamelCase word, and the sentence that the user reads."""
 
     reason: str

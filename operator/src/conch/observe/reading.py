@@ -1,4 +1,4 @@
-"""Reads a service's World from the stores: what is its own, which pods are a revision's, and what is in its way."""
+"""Reads a service's Snapshot from the stores: what is its own, which pods are a revision's, and what is in its way."""
 
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +28,9 @@ from conch.observe.gateways import Gateways, SeenGateways, named_gateways
 from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.observe.parity import parities
 from conch.observe.routes import RouteConflict, find_route_conflict, read_route
+from conch.observe.snapshot import Body, Pod, Revision, Snapshot
 from conch.observe.store import Store
 from conch.observe.warmup import present, warmups
-from conch.observe.world import Body, Pod, Revision, World
 from conch_contract import names
 
 _JOBS: Final = frozenset({names.LABEL_WARMUP, names.LABEL_PARITY})  # on pods that do not serve
@@ -61,8 +61,8 @@ def observe(
     metrics_api: MetricsApi = "builtin",
     *,
     prometheus: str = "",
-) -> World | Unreadable | None:
-    """Read a service's world; None if there is no such service or it is being deleted.
+) -> Snapshot | Unreadable | None:
+    """Read a service's snapshot; None if there is no such service or it is being deleted.
 
     Args:
         store: what was seen of services and their children.
@@ -95,11 +95,11 @@ def observe(
     serving = [pod for pod in bodies if _JOBS.isdisjoint(labels_of(pod)) and _is_of_revision(pod, ours, owners)]
     pods = [Pod.parse(pod, endpoints) for pod in serving]
     records = (Revision.parse(child) for ref, child in ours.items() if ref.kind == CONTROLLER_REVISION)
-    return World(
+    return Snapshot(
         service=service,
         now=now,
         children=ours,
-        strangers={ref: owner_words(child) for ref, child in objects.items() if ref not in ours},
+        foreign_objects={ref: owner_words(child) for ref, child in objects.items() if ref not in ours},
         revisions={record.name: record for record in records if record is not None},
         authors=body["metadata"].get(AUTHORS, {}),
         pods=tuple(sorted(pods, key=lambda pod: pod.name)),

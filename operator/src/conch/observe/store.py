@@ -1,6 +1,6 @@
 """The store: the last seen state of every service and child, fed by watch events and by our own writes.
 
-Why: a reconcile must see its whole world without asking the API server. What may not enter: decisions.
+Why: a reconcile must see its whole snapshot without asking the API server. What may not enter: decisions.
 Bodies are kept as compressed JSON, trimmed of what nobody reads: two thousand services with all their
 children are then tens of megabytes, not hundreds; one service is unpacked when it is looked at.
 """
@@ -38,7 +38,7 @@ _NAMESPACE_BYTES: Final = 16 << 20
 _SERVICE_BYTES: Final = 1 << 20
 # Objects of a namespace that have the label of a service and are not its own. Beyond it they are not kept: before a
 # name is taken, the API server is asked whose it is.
-_STRANGERS: Final = 1000
+_FOREIGN_OBJECTS: Final = 1000
 # What the controllers of Kubernetes make does not count: little of each object is kept anyway.
 _UNCOUNTED: Final = frozenset({INFERENCE_SERVICE, REPLICA_SET, POD, ENDPOINT_SLICE})
 
@@ -49,7 +49,7 @@ class _Entry(NamedTuple):
     packed: bytes
     size: int  # bytes of JSON that count
     is_cut: bool  # for want of space, only its metadata is kept
-    is_stranger: bool  # it has the label of a service, and is not its own
+    is_foreign: bool  # it has the label of a service, and is not its own
 
 
 class _Summary(NamedTuple):
@@ -60,14 +60,14 @@ class _Summary(NamedTuple):
 
 
 class Store:
-    """Last seen objects, by service. `put` and `discard` answer whose world changed, if anybody's."""
+    """Last seen objects, by service. `put` and `discard` answer whose snapshot changed, if anybody's."""
 
     def __init__(self) -> None:
-        self._worlds: dict[ServiceKey, dict[Ref, _Entry]] = defaultdict(dict)
+        self._objects: dict[ServiceKey, dict[Ref, _Entry]] = defaultdict(dict)
         self._homes: dict[str, ServiceKey] = {}  # the service of each object, by uid
         self._sizes: Counter[str] = Counter()  # bytes of JSON that count, by namespace
         self._services: Counter[str] = Counter()  # by namespace
-        self._strangers: Counter[str] = Counter()  # by namespace
+        self._foreign: Counter[str] = Counter()  # by namespace
         self._dead = Tombstones[int]()  # the last version of what was deleted
         # The controllers of ReplicaSets that are gone: their pods go later than they do.
         self.past_owners = Tombstones[str | None]()
@@ -88,18 +88,18 @@ class Store:
         meta = body["metadata"]
         ref = ref_of(body)
         version = int(meta.get("resourceVersion") or 0)
-        known = self._worlds.get(key, {}).get(ref)
+        known = self._objects.get(key, {}).get(ref)
         died = self._dead.of(key.namespace).get(meta["uid"], -1)
         if version <= died or (known is not None and version < known.version):
             return None
         if known is not None and known.uid == meta["uid"] and version == known.version and not known.is_cut:
             return None
         if (
-            elsewhere := self._worlds.get(self._homes.get(meta["uid"], key), {}).get(ref)
+            elsewhere := self._objects.get(self._homes.get(meta["uid"], key), {}).get(ref)
         ) and elsewhere.version > version:
             return None  # it has moved to another service since
         moved = self._leave(meta["uid"], ref, key)
-        if known is None and not _is_whole(body) and self._strangers[key.namespace] >= _STRANGERS:
+        if known is None and not _is_whole(body) and self._foreign[key.namespace] >= _FOREIGN_OBJECTS:
             del self._homes[meta["uid"]]
             return moved
         if known is not None and known.uid != meta["uid"]:
@@ -107,9 +107,9 @@ class Store:
         entry = self._pack(key, ref, body, known.size if known is not None else 0)
         changed = known is None or known.packed != entry.packed
         self._take_out(key, ref)
-        self._worlds[key][ref] = entry
+        self._objects[key][ref] = entry
         self._sizes[key.namespace] += entry.size
-        self._strangers[key.namespace] += entry.is_stranger
+        self._foreign[key.namespace] += entry.is_foreign
         if ref.kind == INFERENCE_SERVICE:
             self._services[key.namespace] += 1
             self._summaries[key] = _summarize(body)
@@ -134,10 +134,10 @@ class Store:
 
     def _take_out(self, key: ServiceKey, ref: Ref) -> _Entry | None:
         """Take an object out of its service; return what was kept of it."""
-        entry = self._worlds.get(key, {}).pop(ref, None)
+        entry = self._objects.get(key, {}).pop(ref, None)
         if entry is not None:
             self._sizes[key.namespace] -= entry.size
-            self._strangers[key.namespace] -= entry.is_stranger
+            self._foreign[key.namespace] -= entry.is_foreign
             if ref.kind == INFERENCE_SERVICE:
                 self._services[key.namespace] -= 1
                 self._summaries.pop(key, None)
@@ -150,8 +150,8 @@ class Store:
             self.past_owners.put(key.namespace, entry.uid, controller_uid(_unpack(entry)))
         if ref == Ref(HTTP_ROUTE, key.name):
             self.hostnames.discard_route(key)
-        if not self._worlds.get(key):
-            self._worlds.pop(key, None)
+        if not self._objects.get(key):
+            self._objects.pop(key, None)
         return entry
 
     def _leave(self, uid: str, ref: Ref, key: ServiceKey) -> ServiceKey | None:
@@ -171,7 +171,7 @@ class Store:
             return None
         version = int(body["metadata"].get("resourceVersion") or 0)
         ref = ref_of(body)
-        known = self._worlds.get(key, {}).get(ref)
+        known = self._objects.get(key, {}).get(ref)
         if known is not None and known.uid == uid and known.version > version:
             self._homes[uid] = key
             return None  # it lost the label, and has it again
@@ -192,8 +192,8 @@ class Store:
                 serve the kind. When it does again, the same objects may be there, in the same versions.
         """
         changed: set[ServiceKey] = set()
-        for key in [key for key in self._worlds if namespace in {"", key.namespace}]:
-            for ref, entry in list(self._worlds[key].items()):
+        for key in [key for key in self._objects if namespace in {"", key.namespace}]:
+            for ref, entry in list(self._objects[key].items()):
                 if ref.kind != kind or entry.uid in uids or (version is not None and entry.version > version):
                     continue
                 self._homes.pop(entry.uid, None)
@@ -205,7 +205,7 @@ class Store:
 
     def services(self) -> Iterator[ServiceKey]:
         """All services that are known, with or without children."""
-        return (key for key, world in self._worlds.items() if Ref(INFERENCE_SERVICE, key.name) in world)
+        return (key for key, snapshot in self._objects.items() if Ref(INFERENCE_SERVICE, key.name) in snapshot)
 
     def services_at(self, gateways: frozenset[GatewayKey]) -> list[ServiceKey]:
         """Return the services that name any of these Gateways."""
@@ -217,25 +217,25 @@ class Store:
 
     def objects(self, key: ServiceKey) -> dict[Ref, dict[str, Any]]:
         """Unpack all that is known of a service: itself, its children and its pods."""
-        return {ref: _unpack(entry) for ref, entry in self._worlds.get(key, {}).items()}
+        return {ref: _unpack(entry) for ref, entry in self._objects.get(key, {}).items()}
 
     def cut(self, key: ServiceKey) -> list[Ref]:
         """Return the objects of a service of which, for want of space, only the metadata is kept."""
-        return sorted(ref for ref, entry in self._worlds.get(key, {}).items() if entry.is_cut)
+        return sorted(ref for ref, entry in self._objects.get(key, {}).items() if entry.is_cut)
 
     def version(self, key: ServiceKey, ref: Ref) -> int:
         """Return the resourceVersion of an object as last seen; 0 if it is not known."""
-        entry = self._worlds.get(key, {}).get(ref)
+        entry = self._objects.get(key, {}).get(ref)
         return entry.version if entry else 0
 
     def get(self, key: ServiceKey, ref: Ref) -> dict[str, Any] | None:
-        """Unpack one object of a service's world."""
-        entry = self._worlds.get(key, {}).get(ref)
+        """Unpack one object of a service's snapshot."""
+        entry = self._objects.get(key, {}).get(ref)
         return _unpack(entry) if entry else None
 
 
 def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
-    """Return the service to whose world an object belongs; None: nobody's.
+    """Return the service to whose snapshot an object belongs; None: nobody's.
 
     It is the service itself, its controller, or for what others make of its children the service that the label names.
     """

@@ -1,4 +1,4 @@
-"""The plan: an ordered list of writes, empty when the world is as it should be.
+"""The plan: an ordered list of writes, empty when the snapshot is as it should be.
 
 Order is a rule: what is referred to is written before what refers to it, and goes after it.
 Steps are waited for one after the other; the actions of one step do not depend on each other. What depends on an
@@ -24,7 +24,7 @@ from conch.api.kinds import (
 )
 from conch.api.names import ANNOTATION_APPLIED_HASH
 from conch.decide import Decisions
-from conch.observe import World
+from conch.observe import Snapshot
 from conch.observe.compare import Place, find_differences, fingerprint, says
 from conch.observe.fields import annotations_of, labels_of
 from conch.observe.identity import controller_uid, revision_of
@@ -118,36 +118,36 @@ _KEDA_PAUSED: Final = "autoscaling.keda.sh/paused"  # what the annotations begin
 _STEPS: Final = range(1 + max(child.step for child in CHILD_KINDS))
 
 
-def plan(world: World, decisions: Decisions, desired: Sequence[Manifest]) -> tuple[list[Step], list[Refusal]]:
-    """Return the writes that make the world as desired, and what stands in the way.
+def plan(snapshot: Snapshot, decisions: Decisions, desired: Sequence[Manifest]) -> tuple[list[Step], list[Refusal]]:
+    """Return the writes that make the snapshot as desired, and what stands in the way.
 
     What refers to an object of somebody else, or to an object that waits for one, is not written.
     """
     refusals: list[Refusal] = []
     writes: list[Apply] = []
     # A service that was deleted and made again: the garbage collector is about to take the old one's children.
-    predecessor = f"{INFERENCE_SERVICE.name}/{world.key.name}"
+    predecessor = f"{INFERENCE_SERVICE.name}/{snapshot.key.name}"
     blocked: set[Ref] = set()
     for manifest in sorted(desired, key=lambda manifest: child_kind(kind_of(manifest)).step):
         ref = ref_of(manifest)
-        if ref in world.strangers:
-            if world.strangers[ref] != predecessor:
-                refusals.append(taken(ref, world.strangers[ref]))
+        if ref in snapshot.foreign_objects:
+            if snapshot.foreign_objects[ref] != predecessor:
+                refusals.append(taken(ref, snapshot.foreign_objects[ref]))
                 blocked.add(ref)
         elif not blocked.isdisjoint(references(manifest)):
             blocked.add(ref)
-        elif (write := _apply(world, ref, manifest)) is not None:
+        elif (write := _apply(snapshot, ref, manifest)) is not None:
             writes.append(write)
     refs = {ref_of(manifest) for manifest in desired}
-    doomed = _doomed(world, decisions, refs)
+    doomed = _doomed(snapshot, decisions, refs)
     # KEDA refuses a ScaledObject where an autoscaler has its Deployment already; pods stay as they are in between.
     replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _others(write.ref)}
     first = [delete for delete in doomed if delete.ref in replaced]
-    first += [Delete(write.ref, uid) for write in writes if (uid := _unreadable(world, write.ref))]
+    first += [Delete(write.ref, uid) for write in writes if (uid := _unreadable(snapshot, write.ref))]
     doomed = [delete for delete in doomed if delete.ref not in replaced]
-    adopted = _adopted(world, refs | {delete.ref for delete in doomed} | replaced)
+    adopted = _adopted(snapshot, refs | {delete.ref for delete in doomed} | replaced)
     steps: list[Step] = [
-        (*_releases(world, writes, [each for each in desired if ref_of(each) not in blocked]), *adopted)
+        (*_releases(snapshot, writes, [each for each in desired if ref_of(each) not in blocked]), *adopted)
     ]
     steps += [tuple(first)]
     steps += [tuple(write for write in writes if child_kind(write.ref.kind).step == step) for step in _STEPS]
@@ -178,17 +178,17 @@ def taken(ref: Ref, owner: str) -> Refusal:
     )
 
 
-def _apply(world: World, ref: Ref, manifest: Manifest) -> Apply | None:
+def _apply(snapshot: Snapshot, ref: Ref, manifest: Manifest) -> Apply | None:
     """The write that makes one object as desired; None if it is so already."""
     stamp = fingerprint(manifest)
-    seen = world.children.get(ref)
+    seen = snapshot.children.get(ref)
     if seen is not None and annotations_of(seen).get(ANNOTATION_APPLIED_HASH) == stamp and says(seen, manifest):
         return None
     meta = manifest["metadata"]
     stamped = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED_HASH: stamp}
     applied = {**manifest, "metadata": {**meta, "annotations": stamped}}
     needs = references(manifest) | {ref} | (_others(ref) if ref.kind in SCALERS else set())
-    new = seen is None or bool(_unreadable(world, ref))
+    new = seen is None or bool(_unreadable(snapshot, ref))
     return Apply(ref, applied, new, needs, (((), PRESENT),) if new else _changes(seen, manifest, stamp))
 
 
@@ -198,62 +198,64 @@ def _changes(seen: Manifest | None, manifest: Manifest, stamp: str) -> tuple[Cha
     return found or ((("f:metadata", "f:annotations", f"f:{ANNOTATION_APPLIED_HASH}"), stamp),)
 
 
-def _unreadable(world: World, ref: Ref) -> str:
+def _unreadable(snapshot: Snapshot, ref: Ref) -> str:
     """The uid of a record that cannot be read: the API server takes no change of its data, so it is replaced."""
-    seen = world.children.get(ref)
-    if ref.kind != CONTROLLER_REVISION or seen is None or ref.name in world.revisions:
+    seen = snapshot.children.get(ref)
+    if ref.kind != CONTROLLER_REVISION or seen is None or ref.name in snapshot.revisions:
         return ""
     return str(seen["metadata"]["uid"])
 
 
-def _adopted(world: World, settled: set[Ref]) -> list[Adopt]:
+def _adopted(snapshot: Snapshot, settled: set[Ref]) -> list[Adopt]:
     """The orphans that stay and that no apply writes: records of the past, Jobs that have run."""
-    owner = world.service.owner_reference()
+    owner = snapshot.service.owner_reference()
     return [
         Adopt(ref, child["metadata"]["uid"], owner)
-        for ref, child in world.children.items()
+        for ref, child in snapshot.children.items()
         if ref not in settled and controller_uid(child) is None and "deletionTimestamp" not in child["metadata"]
     ]
 
 
-def _releases(world: World, writes: Sequence[Apply], desired: Sequence[Manifest]) -> list[Release]:
+def _releases(snapshot: Snapshot, writes: Sequence[Apply], desired: Sequence[Manifest]) -> list[Release]:
     """The Deployments whose replicas change hands, or that an autoscaler would leave without pods.
 
     An autoscaler does nothing for a Deployment of no replicas, whoever made it so: its floor is restored.
     """
-    found = {write.ref.name: max(world.replicas(write.ref.name), 1) for write in writes if _hands_over(world, write)}
+    found = {
+        write.ref.name: max(snapshot.replicas(write.ref.name), 1) for write in writes if _hands_over(snapshot, write)
+    }
     for manifest in desired:
-        if kind_of(manifest) in SCALERS and not world.replicas(name := revision_of(manifest)):
-            floor = _floor(world, manifest)
+        if kind_of(manifest) in SCALERS and not snapshot.replicas(name := revision_of(manifest)):
+            floor = _floor(snapshot, manifest)
             found |= {name: floor} if floor else {}
-    return [release for name, replicas in found.items() if (release := _release(world, name, replicas)) is not None]
+    return [release for name, replicas in found.items() if (release := _release(snapshot, name, replicas)) is not None]
 
 
-def _floor(world: World, manifest: Manifest) -> int:
+def _floor(snapshot: Snapshot, manifest: Manifest) -> int:
     """The least replicas that an autoscaler keeps; 0 where there may be none, or a person has paused it."""
     if kind_of(manifest) == AUTOSCALER:
         return int(manifest["spec"]["minReplicas"])
-    seen = world.children.get(ref_of(manifest)) or {}
+    seen = snapshot.children.get(ref_of(manifest)) or {}
     paused = any(name.startswith(_KEDA_PAUSED) for name in annotations_of(seen))
     return 0 if paused else int(manifest["spec"]["minReplicaCount"])
 
 
-def _release(world: World, name: str, replicas: int) -> Release | None:
+def _release(snapshot: Snapshot, name: str, replicas: int) -> Release | None:
     """Set a Deployment's replicas as another field manager; None where there is no Deployment."""
-    seen = world.deployment(name)
+    seen = snapshot.deployment(name)
     if seen is None:
         return None
-    meta = {"name": name, "namespace": world.key.namespace}
+    meta = {"name": name, "namespace": snapshot.key.namespace}
     meta["uid"] = seen["metadata"]["uid"]  # a Deployment that was deleted meanwhile is not created from this
     head = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name}
     return Release(Ref(DEPLOYMENT, name), {**head, "metadata": meta, "spec": {"replicas": replicas}})
 
 
-def _hands_over(world: World, write: Apply) -> bool:
+def _hands_over(snapshot: Snapshot, write: Apply) -> bool:
     """Whether a write drops the replicas of a Deployment, which an autoscaler owns from now on."""
     if write.ref.kind != DEPLOYMENT or "replicas" in write.manifest["spec"]:
         return False
-    return not any(Ref(kind, write.ref.name) in world.children for kind in SCALERS)
+    return not any(Ref(kind, write.ref.name) in snapshot.children for kind in SCALERS)
 
 
 def _others(ref: Ref) -> set[Ref]:
@@ -261,10 +263,10 @@ def _others(ref: Ref) -> set[Ref]:
     return {Ref(kind, ref.name) for kind in SCALERS if kind != ref.kind}
 
 
-def _doomed(world: World, decisions: Decisions, desired: set[Ref]) -> list[Delete]:
+def _doomed(snapshot: Snapshot, decisions: Decisions, desired: set[Ref]) -> list[Delete]:
     """The children that should be no more: of revisions that live no longer, or of features turned off."""
     doomed = []
-    for ref, child in world.children.items():
+    for ref, child in snapshot.children.items():
         revision = revision_of(child)
         if ref in desired or "deletionTimestamp" in child["metadata"]:
             continue
@@ -272,17 +274,17 @@ def _doomed(world: World, decisions: Decisions, desired: set[Ref]) -> list[Delet
             keep = revision not in decisions.forgotten
         else:
             # Of a revision without a record nothing is desired, and what it has stays.
-            keep = revision in decisions.living and (ref.kind not in SCALERS or revision not in world.revisions)
+            keep = revision in decisions.living and (ref.kind not in SCALERS or revision not in snapshot.revisions)
         if not keep:
-            doomed.append(Delete(ref, child["metadata"]["uid"], _users(world, ref)))
+            doomed.append(Delete(ref, child["metadata"]["uid"], _users(snapshot, ref)))
     return doomed
 
 
-def _users(world: World, ref: Ref) -> frozenset[Ref]:
+def _users(snapshot: Snapshot, ref: Ref) -> frozenset[Ref]:
     """The children that refer to an object; a record goes after all else of its revision."""
     users = {
         other
-        for other, child in world.children.items()
+        for other, child in snapshot.children.items()
         if ref in references(child) or (ref.kind == CONTROLLER_REVISION and revision_of(child) == ref.name)
     }
     return frozenset(users - {ref})

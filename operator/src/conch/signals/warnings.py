@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from conch.api.kinds import ServiceKey
-from conch.observe import Trouble
+from conch.observe import Finding
 from conch.signals.limiter import FairLimiter
 from conch.signals.poller import Poller
 
@@ -18,7 +18,7 @@ PERIOD: Final = 9.0
 _LISTS: Final = 8  # list calls at a time
 _MAX_OBJECTS: Final = 4  # of a service: pods of one revision are stuck for one reason
 
-ReadWarning = Callable[[str, str], Awaitable[Trouble | None]]
+ReadWarning = Callable[[str, str], Awaitable[Finding | None]]
 """Namespace, uid -> the latest warning of that object; None: there is none, or the call failed."""
 
 
@@ -26,15 +26,15 @@ class Warnings:
     """Lists events while objects are stuck; calls `enqueue` with a service that has a new warning."""
 
     def __init__(self, enqueue: Callable[[ServiceKey], None], read: ReadWarning, period: float = PERIOD) -> None:
-        async def poll(key: ServiceKey, uid: str, _: Trouble | None) -> Trouble | None:
+        async def poll(key: ServiceKey, uid: str, _: Finding | None) -> Finding | None:
             return await read(key.namespace, uid)
 
-        self._poller = Poller[str, str, Trouble](enqueue, poll, FairLimiter(_LISTS), period=lambda _: period)
+        self._poller = Poller[str, str, Finding](enqueue, poll, FairLimiter(_LISTS), period=lambda _: period)
 
     async def close(self) -> None:
         """Cancel the list calls."""
         self._poller.close()
 
-    def request(self, key: ServiceKey, uids: Iterable[str]) -> Mapping[str, Trouble]:
+    def request(self, key: ServiceKey, uids: Iterable[str]) -> Mapping[str, Finding]:
         """Return the known warnings of these objects by uid, and list their events again; forget all other objects."""
         return self._poller.request(key, {uid: uid for uid in list(uids)[:_MAX_OBJECTS]})

@@ -1,12 +1,12 @@
 """How requests reach revisions: one interface, and the ways to enforce it. Pure.
 
-A router says what carries a split, and reads from the world what of it is in force.
+A router says what carries a split, and reads from the snapshot what of it is in force.
 May not enter: which split is wanted (that is `decide`), calls.
 """
 
 from conch.api import InferenceService
 from conch.api.meta import Manifest
-from conch.observe import World
+from conch.observe import Snapshot
 from conch.traffic.features import has_session_affinity, mirrors_for_sure, no_mirror
 from conch.traffic.gateway import GatewayRouter, MirrorRouter
 from conch.traffic.router import InForce, Shares, TrafficRouter, Way
@@ -52,13 +52,13 @@ def router_of(service: InferenceService) -> TrafficRouter:
     return MirrorRouter(service, traffic) if asked and asked.mirror else GatewayRouter(service, traffic)
 
 
-def still_reached(world: World) -> frozenset[str]:
+def still_reached(snapshot: Snapshot) -> frozenset[str]:
     """Return which revisions with pods the route may still lead to, however requests shall go from now on."""
-    traffic = world.service.spec.traffic
+    traffic = snapshot.service.spec.traffic
     if traffic is None or not traffic.gateways:
         return frozenset()
-    reachable = GatewayRouter(world.service, traffic).in_force(world).reachable
-    return frozenset(name for name in reachable if world.deployment(name) is not None)
+    reachable = GatewayRouter(snapshot.service, traffic).in_force(snapshot).reachable
+    return frozenset(name for name in reachable if snapshot.deployment(name) is not None)
 
 
 def root(way: Way) -> Manifest:

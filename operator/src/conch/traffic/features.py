@@ -10,7 +10,7 @@ from conch.api import Traffic
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, HTTP_ROUTE, Ref
 from conch.api.numbers import percent
 from conch.api.text import clean
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 from conch.observe.gateways import GatewayKey, SeenGateways, unsupported
 from conch.traffic.policy import policy_name
 
@@ -21,7 +21,7 @@ _ENVOY_GATEWAY: Final = "gateway.envoyproxy.io/"  # prefix of its controllerName
 _PATH: Final = 120  # bytes of a path of a foreign route in a sentence
 
 
-def missing(gateways: SeenGateways | None) -> Trouble | None:
+def missing(gateways: SeenGateways | None) -> Finding | None:
     """Which of a service's Gateways is known not to be there, or is of a class that is not.
 
     >>> from conch.observe.gateways import GatewayKey, SeenGateway
@@ -33,12 +33,12 @@ def missing(gateways: SeenGateways | None) -> Trouble | None:
     """
     for key, seen in (gateways or {}).items():
         if not seen.present:
-            return Trouble(
+            return Finding(
                 "GatewayMissing",
                 f"traffic.gateways names Gateway {key}, which does not exist; create it, or name another",
             )
         if not seen.class_present:
-            return Trouble(
+            return Finding(
                 "GatewayClassMissing",
                 f"traffic.gateways names Gateway {key}, whose GatewayClass {seen.class_name} does not exist; install"
                 " the controller that brings the class, or name another Gateway",
@@ -46,20 +46,20 @@ def missing(gateways: SeenGateways | None) -> Trouble | None:
     return None
 
 
-def find_hostname_conflict(world: World) -> Trouble | None:
+def find_hostname_conflict(snapshot: Snapshot) -> Finding | None:
     """Return the finding for a hostname whose requests go to another service, or some of them to a foreign route."""
-    if world.hostname_conflict is not None:
-        other, claim = world.hostname_conflict
-        return Trouble(
+    if snapshot.hostname_conflict is not None:
+        other, claim = snapshot.hostname_conflict
+        return Finding(
             "HostnameTaken",
             f"InferenceService {other} has an older route for the hostname {claim.hostname} at Gateway {claim.gateway},"
             " which gets all requests; write another name in traffic.hostnames, or remove it there",
         )
-    conflict = world.route_conflict
+    conflict = snapshot.route_conflict
     if conflict is None:
         return None
     path = f"{'path' if conflict.match.is_exact else 'path prefix'} {clean(conflict.match.path, _PATH)}"
-    return Trouble(
+    return Finding(
         "HostnameTaken",
         f"HTTPRoute {conflict.route} gets requests of this service for the hostname {conflict.hostname} at Gateway"
         f" {conflict.gateway}: those with the {path}, because {conflict.precedence.value}; write another name in"
@@ -67,36 +67,36 @@ def find_hostname_conflict(world: World) -> Trouble | None:
     )
 
 
-def no_timeout(world: World, traffic: Traffic) -> Trouble | None:
+def no_timeout(snapshot: Snapshot, traffic: Traffic) -> Finding | None:
     """What is to be said of a timeout that a gateway does not enforce. The route says it all the same: it may learn."""
-    found = _lacking(world, _TIMEOUT) if traffic.timeout else None
+    found = _lacking(snapshot, _TIMEOUT) if traffic.timeout else None
     if found is None:
         return None
-    return Trouble(
+    return Finding(
         "TimeoutNotSupported",
         f"traffic.timeout is {traffic.timeout}, and {found}; remove the timeout, or name a Gateway of another class in"
         " traffic.gateways",
     )
 
 
-def has_envoy_gateway(world: World) -> bool:
+def has_envoy_gateway(snapshot: Snapshot) -> bool:
     """Whether a Gateway of the service is of Envoy Gateway; without a known controller: whether a policy exists."""
-    controllers = _controllers(world)
+    controllers = _controllers(snapshot)
     if not controllers:
-        return _policy(world) is not None
+        return _policy(snapshot) is not None
     return any(controller.startswith(_ENVOY_GATEWAY) for controller in controllers.values())
 
 
-def _controllers(world: World) -> dict[GatewayKey, str]:
+def _controllers(snapshot: Snapshot) -> dict[GatewayKey, str]:
     """Return the known controllerNames of the service's Gateways.
 
     Source: the GatewayClasses; without a watch on Gateways, the parents in the route's status.
     """
-    if world.gateways is not None:
-        return {key: seen.controller for key, seen in world.gateways.items() if seen.controller}
-    traffic, own = world.service.spec.traffic, world.key.namespace
+    if snapshot.gateways is not None:
+        return {key: seen.controller for key, seen in snapshot.gateways.items() if seen.controller}
+    traffic, own = snapshot.service.spec.traffic, snapshot.key.namespace
     named = {GatewayKey(each.namespace or own, each.name) for each in (traffic.gateways if traffic else ())}
-    route = world.children.get(Ref(HTTP_ROUTE, world.key.name))
+    route = snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name))
     answers = route["status"]["parents"] if route else ()
     found = {
         GatewayKey(answer["parentRef"].get("namespace") or own, answer["parentRef"].get("name", "")): answer
@@ -105,11 +105,11 @@ def _controllers(world: World) -> dict[GatewayKey, str]:
     return {key: answer["controllerName"] for key, answer in found.items() if key in named}
 
 
-def find_unsupported_hash(world: World, traffic: Traffic) -> Trouble | None:
+def find_unsupported_hash(snapshot: Snapshot, traffic: Traffic) -> Finding | None:
     """Return the finding for a Gateway that cannot enforce traffic.consistentHash."""
-    for key, controller in _controllers(world).items() if traffic.consistent_hash else ():
+    for key, controller in _controllers(snapshot).items() if traffic.consistent_hash else ():
         if not controller.startswith(_ENVOY_GATEWAY):
-            return Trouble(
+            return Finding(
                 "ConsistentHashNotSupported",
                 f"traffic.consistentHash is set, and Gateway {key} is not of Envoy Gateway: its controller is"
                 f" {clean(controller, _PATH)}; remove consistentHash, or name only Gateways of Envoy Gateway in"
@@ -118,34 +118,34 @@ def find_unsupported_hash(world: World, traffic: Traffic) -> Trouble | None:
     return None
 
 
-def find_policy_refusal(world: World, traffic: Traffic) -> Trouble | None:
+def find_policy_refusal(snapshot: Snapshot, traffic: Traffic) -> Finding | None:
     """Return the finding for traffic.consistentHash without effect, because Envoy Gateway rejects the policy."""
-    for condition in _accepted_conditions(world) if traffic.consistent_hash else ():
+    for condition in _accepted_conditions(snapshot) if traffic.consistent_hash else ():
         if condition["status"] == "False":
-            return Trouble(
+            return Finding(
                 "PolicyRefused",
-                f"Envoy Gateway refuses BackendTrafficPolicy {policy_name(world.key.name)}, by which"
+                f"Envoy Gateway refuses BackendTrafficPolicy {policy_name(snapshot.key.name)}, by which"
                 f" traffic.consistentHash is enforced: {condition['reason']}: {condition['message']}",
             )
     return None
 
 
-def has_session_affinity(world: World) -> bool:
+def has_session_affinity(snapshot: Snapshot) -> bool:
     """Whether all Gateways have accepted that requests with the same header go to the same pod."""
-    traffic = world.service.spec.traffic
-    if traffic is None or traffic.consistent_hash is None or find_unsupported_hash(world, traffic) is not None:
+    traffic = snapshot.service.spec.traffic
+    if traffic is None or traffic.consistent_hash is None or find_unsupported_hash(snapshot, traffic) is not None:
         return False
-    conditions = _accepted_conditions(world)
+    conditions = _accepted_conditions(snapshot)
     return bool(conditions) and all(condition["status"] == "True" for condition in conditions)
 
 
-def _policy(world: World) -> Mapping[str, Any] | None:
-    return world.children.get(Ref(BACKEND_TRAFFIC_POLICY, policy_name(world.key.name)))
+def _policy(snapshot: Snapshot) -> Mapping[str, Any] | None:
+    return snapshot.children.get(Ref(BACKEND_TRAFFIC_POLICY, policy_name(snapshot.key.name)))
 
 
-def _accepted_conditions(world: World) -> list[Mapping[str, Any]]:
+def _accepted_conditions(snapshot: Snapshot) -> list[Mapping[str, Any]]:
     """Return Envoy Gateway's conditions Accepted of the policy's present generation."""
-    policy = _policy(world)
+    policy = _policy(snapshot)
     if policy is None:
         return []
     return [
@@ -158,30 +158,30 @@ def _accepted_conditions(world: World) -> list[Mapping[str, Any]]:
     ]
 
 
-def no_mirror(world: World) -> Trouble | None:
+def no_mirror(snapshot: Snapshot) -> Finding | None:
     """Why no copies may be asked for: a gateway that cannot make them may fail every request of the rule."""
-    asked = world.service.asked
+    asked = snapshot.service.asked
     if asked is None or not asked.mirror:
         return None
-    found = _lacking(world, _MIRROR)
+    found = _lacking(snapshot, _MIRROR)
     if found is not None:
         remedy = "remove the variant's mirror, or name a Gateway of another class in traffic.gateways"
     else:
-        found = _lacking(world, _PERCENTAGE) if percent(asked.mirror) < 1 else None
+        found = _lacking(snapshot, _PERCENTAGE) if percent(asked.mirror) < 1 else None
         remedy = "set mirror to 100%, or name a Gateway of another class in traffic.gateways"
     if found is None:
         return None
-    return Trouble("MirrorNotSupported", f"The mirror is {asked.mirror}, and {found}, so nothing is copied; {remedy}")
+    return Finding("MirrorNotSupported", f"The mirror is {asked.mirror}, and {found}, so nothing is copied; {remedy}")
 
 
-def mirrors_for_sure(world: World) -> bool:
+def mirrors_for_sure(snapshot: Snapshot) -> bool:
     """Whether all gateways tell what they can do; where one does not, its own word for a mirror proves nothing."""
-    return all(seen.features is not None for seen in (world.gateways or {}).values()) and bool(world.gateways)
+    return all(seen.features is not None for seen in (snapshot.gateways or {}).values()) and bool(snapshot.gateways)
 
 
-def _lacking(world: World, feature: str) -> str | None:
+def _lacking(snapshot: Snapshot, feature: str) -> str | None:
     """Say which gateway is known not to have a feature."""
-    gateways = world.gateways or {}
+    gateways = snapshot.gateways or {}
     key = unsupported(gateways, feature)
     if key is None:
         return None

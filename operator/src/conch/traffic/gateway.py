@@ -10,7 +10,7 @@ from typing import Any, Final
 from conch.api import InferenceService, Traffic
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 from conch.observe.gateways import GatewayKey, SeenGateway, SeenGateways
 from conch.traffic.features import (
     find_hostname_conflict,
@@ -25,7 +25,7 @@ from conch.traffic.router import InForce, Shares, Way, largest
 from conch.traffic.service import listed_revisions
 from conch.traffic.slots import Slot, read_slots
 
-_INACTIVE: Final = Trouble(
+_INACTIVE: Final = Finding(
     "GatewayPending",
     "The variant's rule is inactive until every gateway has had the time to apply its backends.",
 )
@@ -44,41 +44,41 @@ class GatewayRouter:
         """Clients in the cluster stay with the revision that carries the service."""
         return way.serving
 
-    def in_force(self, world: World) -> InForce:
+    def in_force(self, snapshot: Snapshot) -> InForce:
         """The shares that the route names, once every gateway has accepted just this route.
 
         What a gateway that is gone once said of the route still stands in its status, and counts for nothing.
         """
-        found = self._in_route(world)
+        found = self._in_route(snapshot)
         # Clients in the cluster reach the root Service without the gateway.
-        return replace(found, reachable=found.reachable | listed_revisions(world).keys())
+        return replace(found, reachable=found.reachable | listed_revisions(snapshot).keys())
 
-    def _in_route(self, world: World) -> InForce:
+    def _in_route(self, snapshot: Snapshot) -> InForce:
         """What the route says, and the gateways of it."""
-        route = world.children.get(Ref(HTTP_ROUTE, world.key.name))
-        every = frozenset(ref.name for ref in world.children if ref.kind == DEPLOYMENT)
+        route = snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name))
+        every = frozenset(ref.name for ref in snapshot.children if ref.kind == DEPLOYMENT)
         if route is None:
             # Also a route that lost our label is not seen, and leads where it led until it is written again.
-            return InForce(reachable=every, trouble=Trouble("RouteMissing", "The route is not there yet."))
+            return InForce(reachable=every, trouble=Finding("RouteMissing", "The route is not there yet."))
         shares = shared_out(route, self._service.track)
-        trouble = self.obstacle(world, route)
+        trouble = self.obstacle(snapshot, route)
         lacks = (
-            find_hostname_conflict(world)
-            or no_timeout(world, self._traffic)
-            or find_unsupported_hash(world, self._traffic)
-            or find_policy_refusal(world, self._traffic)
+            find_hostname_conflict(snapshot)
+            or no_timeout(snapshot, self._traffic)
+            or find_unsupported_hash(snapshot, self._traffic)
+            or find_policy_refusal(snapshot, self._traffic)
         )
         if trouble is None:
-            if Slot(self._service.track) in read_slots(route, world.key.name):
+            if Slot(self._service.track) in read_slots(route, snapshot.key.name):
                 return InForce(reachable=frozenset(shares), trouble=_INACTIVE, unsupported=lacks)
             return InForce(shares, shares, frozenset(shares), unsupported=lacks)
         # Until a change is accepted, requests may take the way that was in force before it.
         reachable = every if route["status"]["parents"] else frozenset(shares)
         return InForce(reachable=reachable, trouble=trouble, unsupported=lacks)
 
-    def obstacle(self, world: World, route: Mapping[str, Any]) -> Trouble | None:
+    def obstacle(self, snapshot: Snapshot, route: Mapping[str, Any]) -> Finding | None:
         """Return why a gateway does not apply the route as it is; None: every gateway has accepted it."""
-        return missing(world.gateways) or self._refused(route, world.gateways or {})
+        return missing(snapshot.gateways) or self._refused(route, snapshot.gateways or {})
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether the accepted routes name just these shares."""
@@ -93,7 +93,7 @@ class GatewayRouter:
         """
         return max(1, -(-capacity * weight // 100))
 
-    def _refused(self, route: Mapping[str, Any], gateways: SeenGateways) -> Trouble | None:
+    def _refused(self, route: Mapping[str, Any], gateways: SeenGateways) -> Finding | None:
         """Why a gateway does not send requests as the route says, if any does not.
 
         Only the controller of the Gateway's class speaks for it: another may have left its word in the status. Where
@@ -108,7 +108,7 @@ class GatewayRouter:
             ]
             where = f"Gateway {parent['namespace']}/{parent['name']}"
             if not told:
-                return Trouble(
+                return Finding(
                     "GatewaySilent",
                     f"{where} has not answered to {route['kind']} {route['metadata']['name']}; if it stays so, see"
                     " that the Gateway exists, that its controller runs, and traffic.gateways names it rightly",
@@ -122,9 +122,9 @@ class GatewayRouter:
 class MirrorRouter(GatewayRouter):
     """Copies of requests: all of a shadow's go to one revision, for no user waits for its answers."""
 
-    def in_force(self, world: World) -> InForce:
+    def in_force(self, snapshot: Snapshot) -> InForce:
         """The revision that gets copies, where the gateways can make them."""
-        cannot, found = no_mirror(world), super().in_force(world)
+        cannot, found = no_mirror(snapshot), super().in_force(snapshot)
         return InForce(reachable=found.reachable, trouble=cannot) if cannot else found
 
     def follows(self, told: Shares, shares: Shares) -> bool:
@@ -136,15 +136,15 @@ class MirrorRouter(GatewayRouter):
         return capacity if weight else 1
 
 
-def _refusal(route: Mapping[str, Any], answer: Mapping[str, Any], where: str) -> Trouble | None:
+def _refusal(route: Mapping[str, Any], answer: Mapping[str, Any], where: str) -> Finding | None:
     """What a gateway's conditions have against the route's present generation."""
     for kind in ("Accepted", "ResolvedRefs"):
         condition = next((c for c in answer["conditions"] if c["type"] == kind), None)
         if condition is None or condition["observedGeneration"] != route["metadata"]["generation"]:
-            return Trouble("GatewayPending", f"{where} has not taken up the last change of {route['kind']} yet.")
+            return Finding("GatewayPending", f"{where} has not taken up the last change of {route['kind']} yet.")
         if condition["status"] != "True":
             said = f"{condition['reason']}: {condition['message']}"
-            return Trouble("RouteRefused", f"{where} refuses {route['kind']} {route['metadata']['name']}: {said}")
+            return Finding("RouteRefused", f"{where} refuses {route['kind']} {route['metadata']['name']}: {said}")
     return None
 
 

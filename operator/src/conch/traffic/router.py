@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from conch.api import InferenceService
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 
 Shares = Mapping[str, int]
 """Percent of the requests by revision; they add up to 100, and a revision without requests is absent."""
@@ -28,14 +28,14 @@ class Way:
 
 @dataclass(frozen=True)
 class InForce:
-    """What the network does, as far as the world shows."""
+    """What the network does, as far as the snapshot shows."""
 
     told: Shares = field(default_factory=dict)  # the split that it was told and has taken up; empty: none
     achieved: Shares = field(default_factory=dict)  # what that comes to
     reachable: frozenset[str] = frozenset()  # revisions that a request may still reach: their pods must stay
-    trouble: Trouble | None = None  # what keeps the network from doing as it is told
-    unsupported: Trouble | None = None  # what else the service asks and the network cannot do; the split is not held up
-    doubt: Trouble | None = None  # what may be otherwise than asked, as far as anybody can tell; it holds nothing up
+    trouble: Finding | None = None  # what keeps the network from doing as it is told
+    unsupported: Finding | None = None  # what else the service asks and the network cannot do; the split is not held up
+    doubt: Finding | None = None  # what may be otherwise than asked, as far as anybody can tell; it holds nothing up
 
 
 class TrafficRouter(Protocol):
@@ -47,7 +47,7 @@ class TrafficRouter(Protocol):
     def selected(self, way: Way) -> str | None:
         """Return the revision that the root Service selects; None: it selects all."""
 
-    def in_force(self, world: World) -> InForce:
+    def in_force(self, snapshot: Snapshot) -> InForce:
         """Return what of it has come about."""
 
     def follows(self, told: Shares, shares: Shares) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 from conch.api.kinds import SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_STABLE
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 from conch.observe.compare import fingerprint
 from conch.observe.fields import annotations_of, mapping, text
 from conch.traffic.router import InForce, Shares, Way, largest
@@ -40,44 +40,44 @@ def root_service(way: Way, selected: str | None) -> Manifest:
     }
 
 
-def selected_revision(world: World) -> str | None:
+def selected_revision(snapshot: Snapshot) -> str | None:
     """The one revision that the root Service selects; None if it selects all, or is not there."""
-    root = world.children.get(Ref(SERVICE, world.service.track)) or {}
+    root = snapshot.children.get(Ref(SERVICE, snapshot.service.track)) or {}
     return text(mapping(mapping(root.get("spec")).get("selector")).get(names.LABEL_REVISION)) or None
 
 
-def wrote_stable(world: World) -> bool:
+def wrote_stable(snapshot: Snapshot) -> bool:
     """Whether ANNOTATION_STABLE of the root Service is as Conch wrote it.
 
     The hash of what was applied covers it. An operator whose manifest of the Service differs cannot know.
     """
-    root = world.children.get(Ref(SERVICE, world.service.track))
-    if root is None or world.routed is None:
+    root = snapshot.children.get(Ref(SERVICE, snapshot.service.track))
+    if root is None or snapshot.routed is None:
         return False
-    manifest = root_service(Way(world.service, world.routed, {}), selected_revision(world))
+    manifest = root_service(Way(snapshot.service, snapshot.routed, {}), selected_revision(snapshot))
     return annotations_of(root).get(ANNOTATION_APPLIED_HASH) == fingerprint(manifest)
 
 
-def listed_revisions(world: World) -> Counter[str]:
+def listed_revisions(snapshot: Snapshot) -> Counter[str]:
     """Return how many pods of each revision the EndpointSlices of the root Service list as ready."""
-    return Counter(pod.revision for pod in world.listed_pods)
+    return Counter(pod.revision for pod in snapshot.listed_pods)
 
 
-def find_endpoint_lag(world: World, revision: str) -> Trouble | None:
+def find_endpoint_lag(snapshot: Snapshot, revision: str) -> Finding | None:
     """Return the finding for a root Service that leads to another revision yet, or not to this one; None: it does.
 
     The EndpointSlices of a service that scales lag behind by a pod or two for a moment. So no more pods have to be
     listed than the user allows as the least. A change of the selector replaces all pods in one write, or in several of
     which the last ones remove the old pods.
     """
-    others = listed_revisions(world).keys() - {revision}
-    counted = sum(pod.ready and pod.revision == revision for pod in world.listed_pods)
-    floor = max(world.service.spec.predictor.min_replicas, 1)
-    if not others and counted >= min(world.ready(revision), floor, world.replicas(revision)):
+    others = listed_revisions(snapshot).keys() - {revision}
+    counted = sum(pod.ready and pod.revision == revision for pod in snapshot.listed_pods)
+    floor = max(snapshot.service.spec.predictor.min_replicas, 1)
+    if not others and counted >= min(snapshot.ready(revision), floor, snapshot.replicas(revision)):
         return None
-    return Trouble(
+    return Finding(
         ENDPOINTS_PENDING,
-        f"Requests to Service {world.service.track} go to revision {revision} when its EndpointSlices list the ready"
+        f"Requests to Service {snapshot.service.track} go to revision {revision} when its EndpointSlices list the ready"
         " pods of that revision, and no others. kube-controller-manager updates them.",
     )
 
@@ -92,11 +92,11 @@ def percentages(counts: Mapping[str, int]) -> dict[str, int]:
     return {name: round(100 * counts[name] / total) for name in sorted(counts) if counts[name]}
 
 
-def selected_alone(world: World, revision: str) -> InForce:
+def selected_alone(snapshot: Snapshot, revision: str) -> InForce:
     """Return what is in force when the root Service selects one revision."""
-    if find_endpoint_lag(world, revision) is None:
+    if find_endpoint_lag(snapshot, revision) is None:
         return InForce({revision: 100}, {revision: 100}, frozenset({revision}))
-    listed = listed_revisions(world)
+    listed = listed_revisions(snapshot)
     return InForce(achieved=percentages(listed), reachable=frozenset({revision, *listed}))
 
 
@@ -109,10 +109,10 @@ class ServiceRouter:
         """The revision with the larger share."""
         return largest(way.shares)
 
-    def in_force(self, world: World) -> InForce:
+    def in_force(self, snapshot: Snapshot) -> InForce:
         """What the Service selects, once its EndpointSlices list just that."""
-        name = selected_revision(world)
-        return selected_alone(world, name) if name else InForce()
+        name = selected_revision(snapshot)
+        return selected_alone(snapshot, name) if name else InForce()
 
     def follows(self, told: Shares, shares: Shares) -> bool:
         """Whether the revision with the larger share gets all."""
@@ -132,17 +132,17 @@ class ReplicaRouter:
         """One revision, or every pod while there is a split."""
         return next(iter(way.shares)) if len(way.shares) == 1 else None
 
-    def in_force(self, world: World) -> InForce:
+    def in_force(self, snapshot: Snapshot) -> InForce:
         """Return the share that the pods in the Service's EndpointSlices come to."""
-        only = selected_revision(world)
+        only = selected_revision(snapshot)
         if only:
-            return selected_alone(world, only)
-        if Ref(SERVICE, world.service.track) not in world.children:
+            return selected_alone(snapshot, only)
+        if Ref(SERVICE, snapshot.service.track) not in snapshot.children:
             return InForce()
-        split = percentages(listed_revisions(world))
-        reachable = frozenset({*split, *(pod.revision for pod in world.pods if not pod.leaving)})
+        split = percentages(listed_revisions(snapshot))
+        reachable = frozenset({*split, *(pod.revision for pod in snapshot.pods if not pod.leaving)})
         if not split:
-            trouble = Trouble("NoReadyPods", "No pod is ready to share requests.")
+            trouble = Finding("NoReadyPods", "No pod is ready to share requests.")
             return InForce(reachable=reachable, trouble=trouble)
         return InForce(split, split, reachable)
 

@@ -10,7 +10,7 @@ from conch.api.kinds import HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
 from conch.api.names import ANNOTATION_ACCEPTED
 from conch.api.times import format_time
-from conch.observe import World
+from conch.observe import Snapshot
 from conch.observe.compare import says
 from conch.observe.fields import annotations_of, moment
 from conch.traffic.features import find_unsupported_hash, has_envoy_gateway
@@ -33,47 +33,47 @@ class _Next:
     wait: float | None = None
 
 
-def shared_resources(world: World, ways: Sequence[Way]) -> list[Manifest]:
+def shared_resources(snapshot: Snapshot, ways: Sequence[Way]) -> list[Manifest]:
     """Return the objects that the predictor and all variants share: with Gateways, the route and perhaps its policy."""
-    following, traffic = _next(world, ways), world.service.spec.traffic
+    following, traffic = _next(snapshot, ways), snapshot.service.spec.traffic
     if following is None or traffic is None:
         return []
-    consistent_hash = None if find_unsupported_hash(world, traffic) else traffic.consistent_hash
+    consistent_hash = None if find_unsupported_hash(snapshot, traffic) else traffic.consistent_hash
     may_scale_to_zero = any(not way.service.spec.predictor.min_replicas for way in ways)
-    if consistent_hash is None and not (may_scale_to_zero and has_envoy_gateway(world)):
+    if consistent_hash is None and not (may_scale_to_zero and has_envoy_gateway(snapshot)):
         return [following.route]
-    return [following.route, backend_traffic_policy(world.service, consistent_hash)]
+    return [following.route, backend_traffic_policy(snapshot.service, consistent_hash)]
 
 
-def is_written(world: World, ways: Sequence[Way]) -> bool:
+def is_written(snapshot: Snapshot, ways: Sequence[Way]) -> bool:
     """Whether the API server has the route as it should be now."""
-    following, seen = _next(world, ways), world.children.get(Ref(HTTP_ROUTE, world.key.name)) or {}
+    following, seen = _next(snapshot, ways), snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name)) or {}
     return following is None or says(seen.get("spec"), following.route["spec"])
 
 
-def route_wait(world: World, ways: Sequence[Way]) -> float | None:
+def route_wait(snapshot: Snapshot, ways: Sequence[Way]) -> float | None:
     """Return the seconds until the route should be written again, though nothing happens; None: not before an event."""
-    following = _next(world, ways)
+    following = _next(snapshot, ways)
     return following.wait if following else None
 
 
-def _next(world: World, ways: Sequence[Way]) -> _Next | None:
-    traffic = world.service.spec.traffic
+def _next(snapshot: Snapshot, ways: Sequence[Way]) -> _Next | None:
+    traffic = snapshot.service.spec.traffic
     if traffic is None or not traffic.gateways:
         return None
     wanted = matches(ways)
-    seen = world.children.get(Ref(HTTP_ROUTE, world.key.name))
+    seen = snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name))
     if seen is None:
-        return _Next(http_route(world.service, traffic, ways, active_slots(wanted)))
-    accepted = _accepted(world, traffic, seen)
-    left = _settles_in(seen, accepted, world.now)
-    slots = next_slots(read_slots(seen, world.key.name), wanted, settled=left == 0)
-    route = http_route(world.service, traffic, ways, slots, "" if all(slot.active for slot in slots) else accepted)
+        return _Next(http_route(snapshot.service, traffic, ways, active_slots(wanted)))
+    accepted = _accepted(snapshot, traffic, seen)
+    left = _settles_in(seen, accepted, snapshot.now)
+    slots = next_slots(read_slots(seen, snapshot.key.name), wanted, settled=left == 0)
+    route = http_route(snapshot.service, traffic, ways, slots, "" if all(slot.active for slot in slots) else accepted)
     is_last = {slot.track for slot in slots if slot.active} >= wanted.keys() and slots[-1:] != (VACANT,)
     return _Next(route, None if is_last else left or None)
 
 
-def _accepted(world: World, traffic: Traffic, route: Mapping[str, Any]) -> str:
+def _accepted(snapshot: Snapshot, traffic: Traffic, route: Mapping[str, Any]) -> str:
     """Return the value of ANNOTATION_ACCEPTED that the route should have.
 
     One of another generation stays as it is, without a write, until the present one is accepted.
@@ -83,12 +83,12 @@ def _accepted(world: World, traffic: Traffic, route: Mapping[str, Any]) -> str:
     of, _, since = before.partition(" ")
     accepted_at = moment(since)
     # A time that nobody knows, or that is still to come, is not Conch's.
-    if accepted_at is None or accepted_at > world.now + SETTLE_SECONDS:
+    if accepted_at is None or accepted_at > snapshot.now + SETTLE_SECONDS:
         before = ""
     is_present = bool(before) and of == generation
-    if GatewayRouter(world.service, traffic).obstacle(world, route) is not None:
+    if GatewayRouter(snapshot.service, traffic).obstacle(snapshot, route) is not None:
         return "" if is_present else before
-    return before if is_present else f"{generation} {format_time(math.ceil(world.now))}"
+    return before if is_present else f"{generation} {format_time(math.ceil(snapshot.now))}"
 
 
 def _settles_in(route: Mapping[str, Any], accepted: str, now: float) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import structlog
 
 from conch.api.kinds import EVENT
-from conch.observe import Trouble
+from conch.observe import Finding
 from conch.write.errors import CallError
 from conch.write.lists import Listing, each
 from conch.write.server import Server
@@ -18,7 +18,7 @@ _ID: Final = re.compile(r"[0-9a-f]{32,}")
 _log = structlog.get_logger("conch")
 
 
-async def latest_warning(server: Server, namespace: str, uid: str) -> Trouble | None:
+async def latest_warning(server: Server, namespace: str, uid: str) -> Finding | None:
     """Return the latest event of an object, if it is a warning; None also where the call failed."""
     latest: dict[str, Any] = {}
     try:
@@ -33,7 +33,7 @@ async def latest_warning(server: Server, namespace: str, uid: str) -> Trouble | 
         return None
     if latest.get("type") != "Warning":
         return None
-    return Trouble(str(latest.get("reason") or ""), without_random_names(str(latest.get("note") or "")))
+    return Finding(str(latest.get("reason") or ""), without_random_names(str(latest.get("note") or "")))
 
 
 def without_random_names(note: str) -> str:

@@ -14,7 +14,7 @@ from conch.api.numbers import percent
 from conch.api.parity import Parity
 from conch.decide.gates.metric import Measurement, Metric, NoMeasurement
 from conch.decide.gates.numbers import compare_min, format_moment, format_share
-from conch.observe import Trouble, World
+from conch.observe import Finding, Snapshot
 from conch.observe.measured import Measured
 from conch_contract import Disagreement, ParityReport
 from conch_contract.parity import COMPARED
@@ -92,7 +92,7 @@ def override(status: GateStatus, now: float) -> GateStatus:
     return status.model_copy(update=changes)
 
 
-def find_parity_wait(gate: Gate | None, statuses: tuple[GateStatus, ...]) -> Trouble | None:
+def find_parity_wait(gate: Gate | None, statuses: tuple[GateStatus, ...]) -> Finding | None:
     """Return why the candidate gets no first share yet."""
     if gate is None:
         return None
@@ -100,8 +100,8 @@ def find_parity_wait(gate: Gate | None, statuses: tuple[GateStatus, ...]) -> Tro
     if status.lets_pass or status.verdict == Verdict.FAILED:
         return None  # a failure ends the rollout
     if status.evaluated_at:
-        return Trouble("Inconclusive", f"Gate {status.name} is inconclusive: {status.message}")
-    return Trouble(COMPARING, f"Gate {status.name}: {status.message}")
+        return Finding("Inconclusive", f"Gate {status.name} is inconclusive: {status.message}")
+    return Finding(COMPARING, f"Gate {status.name}: {status.message}")
 
 
 def is_parity_pending(service: InferenceService, memory: RolloutStatus) -> bool:
@@ -110,11 +110,11 @@ def is_parity_pending(service: InferenceService, memory: RolloutStatus) -> bool:
     return gate is not None and not any(s.name == gate.name and s.evaluated_at for s in memory.gates)
 
 
-def stable_model(world: World, stable: str) -> str:
+def stable_model(snapshot: Snapshot, stable: str) -> str:
     """Return the model's name in the stable revision's Triton; empty where its record is gone."""
-    revision = world.revisions.get(stable)
+    revision = snapshot.revisions.get(stable)
     name = (revision.predictor.get("model") or {}).get("name") if revision else None
-    return str(name or world.key.name) if revision else ""
+    return str(name or snapshot.key.name) if revision else ""
 
 
 def _without_stable(gate: Gate, unready: UnreadyStable, now: float) -> GateStatus:

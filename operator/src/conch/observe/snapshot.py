@@ -1,4 +1,4 @@
-"""The World: all that is known of one service at one moment, as a frozen value.
+"""The Snapshot: all that is known of one service at one moment, as a frozen value.
 
 `reading` makes it from the stores; every later package is a function of it.
 """
@@ -23,7 +23,7 @@ from conch.api.names import (
 )
 from conch.observe.capacity import Capacity
 from conch.observe.fields import annotations_of, mapping, mappings, moment, number, text
-from conch.observe.finding import Trouble
+from conch.observe.finding import Finding
 from conch.observe.gateways import SeenGateways
 from conch.observe.hostnames import Claim
 from conch.observe.identity import variant_of
@@ -142,13 +142,13 @@ def _is_manifest(value: Any) -> TypeGuard[str]:
 
 
 @dataclass(frozen=True)
-class World:
+class Snapshot:
     """One service and all that is its own."""
 
     service: InferenceService
     now: float  # seconds since the epoch
     children: Mapping[Ref, Body] = field(default_factory=dict)  # controlled by this very service, or by nobody any more
-    strangers: Mapping[Ref, str] = field(default_factory=dict)  # labelled as ours, but somebody else's: whose
+    foreign_objects: Mapping[Ref, str] = field(default_factory=dict)  # labelled as ours, but somebody else's: whose
     revisions: Mapping[str, Revision] = field(default_factory=dict)
     authors: Mapping[str, str] = field(default_factory=dict)  # field managers that last wrote a variant; "": predictor
     pods: tuple[Pod, ...] = ()
@@ -163,7 +163,7 @@ class World:
     measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates look at it
     capacity: Capacity | None = None  # what GPUs there are, where a rollout asks; None: nobody has told yet
     idle_jobs: Mapping[str, Body] = field(default_factory=dict)  # by uid, the Jobs that have no pod
-    warnings: Mapping[str, Trouble] = field(default_factory=dict)  # by uid, the latest Warning event of stuck objects
+    warnings: Mapping[str, Finding] = field(default_factory=dict)  # by uid, the latest Warning event of stuck objects
 
     @property
     def key(self) -> ServiceKey:
@@ -217,18 +217,18 @@ class World:
         return number(mapping(deployment.get("spec")).get("replicas")) if deployment else 0
 
     @cached_property  # asked for several times in a reconcile
-    def tracks(self) -> tuple["World", ...]:
-        """The world as the predictor sees it, then as each variant does: a service of its own."""
+    def tracks(self) -> tuple["Snapshot", ...]:
+        """The snapshot as the predictor sees it, then as each variant does: a service of its own."""
         return tuple(self.of_variant(name) for name in ("", *(variant.name for variant in self.service.spec.variants)))
 
     @property
-    def left(self) -> tuple["World", ...]:
+    def removed_tracks(self) -> tuple["Snapshot", ...]:
         """What variants left behind that are asked for no more."""
         asked = {"", *(variant.name for variant in self.service.spec.variants)}
         return tuple(self.of_variant(name) for name in sorted({variant_of(c) for c in self.children.values()} - asked))
 
-    def of_variant(self, name: str) -> "World":
-        """One variant's part of this world, and the shared objects; an empty name means the predictor."""
+    def of_variant(self, name: str) -> "Snapshot":
+        """One variant's part of this snapshot, and the shared objects; an empty name means the predictor."""
         children = {r: c for r, c in self.children.items() if r.kind in SHARED or variant_of(c) == name}
         return replace(
             self,
@@ -240,24 +240,24 @@ class World:
             pods=tuple(pod for pod in self.pods if pod.variant == name),
         )
 
-    def with_measured(self, measured: Mapping[str, Measured]) -> "World":
-        """The same world with what was measured of its candidates."""
+    def with_measured(self, measured: Mapping[str, Measured]) -> "Snapshot":
+        """The same snapshot with what was measured of its candidates."""
         return replace(self, measured=measured)
 
-    def with_warnings(self, warnings: Mapping[str, Trouble]) -> "World":
-        """Return the same world with the latest Warning events of stuck objects, by uid."""
+    def with_warnings(self, warnings: Mapping[str, Finding]) -> "Snapshot":
+        """Return the same snapshot with the latest Warning events of stuck objects, by uid."""
         return replace(self, warnings=warnings)
 
-    def with_capacity(self, capacity: Capacity | None) -> "World":
-        """The same world with what GPUs the cluster has."""
+    def with_capacity(self, capacity: Capacity | None) -> "Snapshot":
+        """The same snapshot with what GPUs the cluster has."""
         return replace(self, capacity=capacity)
 
-    def without_future_times(self) -> "World":
-        """Return the same world with no time in its service's status after the present."""
+    def without_future_times(self) -> "Snapshot":
+        """Return the same snapshot with no time in its service's status after the present."""
         status = self.service.status.without_future(self.now)
         service = self.service.model_copy(update={"status": status})
         return self if status is self.service.status else replace(self, service=service)
 
-    def told(self, reports: Mapping[str, AgentReport]) -> "World":
-        """The same world with what pods answered (by uid)."""
+    def with_reports(self, reports: Mapping[str, AgentReport]) -> "Snapshot":
+        """The same snapshot with what pods answered (by uid)."""
         return replace(self, pods=tuple(replace(pod, report=reports.get(pod.uid)) for pod in self.pods))
