@@ -26,7 +26,8 @@ _FIGURE = "figure"  # the name of a report's property: pytest-xdist carries it t
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Count a story's time from its own beginning, not from that of the cluster."""
     for item in items:
-        item.add_marker(pytest.mark.timeout(_SECONDS, func_only=True))
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_SECONDS, func_only=True))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
