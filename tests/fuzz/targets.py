@@ -15,7 +15,7 @@ from typing import Any, Final
 from conch.api import Status
 from conch.api.kinds import CONTROLLER_REVISION, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE
 from conch.api.text import read_json
-from conch.decide import decide, tell
+from conch.decide import build_status, decide
 from conch.desire import desire
 from conch.observe import Snapshot
 from conch.plan import plan, unwritten
@@ -165,7 +165,7 @@ def _reconcile(value: Mapping[str, Any]) -> None:
     assert isinstance(snapshot, Snapshot)
     decision = decide(snapshot)
     _, refusals = plan(snapshot, decision, desire(snapshot, decision, DEFAULTS))
-    tell(snapshot, decision, unwritten(snapshot.service, refusals, {})).to_wire()
+    build_status(snapshot, decision, unwritten(snapshot.service, refusals, {})).to_wire()
 
 
 def targets() -> dict[str, Target]:

@@ -1,6 +1,6 @@
 """A cluster of values: the pure packages run against it as they do against the real one.
 
-It is no mock of ours: observe, decide, desire, plan and tell are the real functions; what is simulated
+It is no mock of ours: observe, decide, desire, plan and build_status are the real functions; what is simulated
 is the API server's memory (uid, resourceVersion, ownership by server-side apply) and the kubelet's verdict.
 """
 
@@ -37,10 +37,10 @@ from conch.decide import (
     Finding,
     asks_for_room,
     build_measurement_request,
+    build_status,
     decide,
     events,
     find_stuck_objects,
-    tell,
 )
 from conch.decide.request import annotation
 from conch.desire import PodDefaults, desire
@@ -348,7 +348,7 @@ class Cluster:
         actions = [action for step in steps for action in step]
         for action in actions:
             self._act(action)
-        status = tell(snapshot, decision, unwritten(snapshot.service, refusals, {}))
+        status = build_status(snapshot, decision, unwritten(snapshot.service, refusals, {}))
         if status != (before := self.status):
             self.status_writes += 1
             self.story += events(before, status)

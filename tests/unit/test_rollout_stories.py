@@ -16,7 +16,7 @@ from conch.api.kinds import (
     Ref,
 )
 from conch.api.names import ANNOTATION_MODEL, ANNOTATION_STABLE
-from conch.decide import pods_to_ask, tell_unreadable
+from conch.decide import build_unreadable_status, pods_to_ask
 from conch.desire import PodDefaults
 from conch.observe import Unreadable, observe
 from conch.plan import Apply, Delete, Release
@@ -337,7 +337,7 @@ def test_a_spec_that_this_operator_cannot_read_is_told_and_what_serves_is_left_a
     cluster.put(body)
     snapshot = observe(cluster.store, KEY, cluster.now)
     assert isinstance(snapshot, Unreadable)
-    status = tell_unreadable(snapshot, cluster.now)
+    status = build_unreadable_status(snapshot, cluster.now)
     ready, serving = status.condition("Ready"), status.condition("Serving")
     assert ready is not None
     assert (ready.status, ready.reason) == ("False", "SpecUnreadable")

@@ -17,7 +17,7 @@ from conch.api.kinds import (
     ref_of,
 )
 from conch.attempts import Attempts
-from conch.decide import decide, tell
+from conch.decide import build_status, decide
 from conch.desire import desire
 from conch.plan import LASTING, Apply, Refusal, plan, unwritten
 from conch.plan.actions import references
@@ -47,7 +47,7 @@ def failing(cluster: Cluster, attempts: int, *, final: bool = False) -> dict[str
     snapshot = cluster.snapshot()
     refusal = Refusal(Ref(DEPLOYMENT, decide(snapshot).main.wanted), "InternalError", "no way", final=final)
     found = unwritten(snapshot.service, [refusal], {refusal.ref: attempts})
-    status = tell(snapshot, decide(snapshot), found)
+    status = build_status(snapshot, decide(snapshot), found)
     return {one.type: (one.status, one.reason) for one in status.conditions}
 
 

@@ -22,13 +22,13 @@ from conch.decide import (
     MeasurementRequest,
     asks_for_room,
     build_measurement_request,
+    build_status,
+    build_unreadable_status,
     decide,
     events,
     find_stuck_objects,
     pods_to_ask,
     stalled,
-    tell,
-    tell_unreadable,
 )
 from conch.desire import PodDefaults, desire
 from conch.observe import Gateways, Store, Unreadable, observe
@@ -116,7 +116,7 @@ class Reconciler:
         attempts = self.writes.failed(key, [refusal.ref for refusal in refusals if not refusal.final])
         # A rollout's deadline, and with it the way back, does not depend on the write of a child.
         found = unwritten(snapshot.service, [*refusals, *(contest.to_refusal() for contest in contested)], attempts)
-        status = tell(snapshot, decision, found)
+        status = build_status(snapshot, decision, found)
         if not await self._tell(key, uid, before, status):
             return Outcome()
         waits = (decision.wait, deferral.wait, self._status_due_in(key, status))
@@ -134,7 +134,7 @@ class Reconciler:
 
     async def _report_unreadable(self, key: ServiceKey, service: Unreadable) -> "Outcome":
         """Report why a service is not decided on, and read again what was not kept."""
-        status = tell_unreadable(service, self.clock())
+        status = build_unreadable_status(service, self.clock())
         if not await self._tell(key, service.uid, Status.lenient(service.status), status):
             return Outcome()
         for ref in service.cut[:_READ_AGAIN]:

@@ -1,6 +1,6 @@
 """What a manifest would do: the operator's own pure packages, run over values. No call, no clock.
 
-It is the operator's next look at the service, not a guess of it: observe, decide, desire, plan and tell are the
+It is the operator's next look at the service, not a guess of it: observe, decide, desire, plan and build_status are the
 functions that the operator runs. Only pods' agents and metrics are not asked. Later looks depend on what pods and
 traffic will do; of these the steps are told.
 """
@@ -15,7 +15,7 @@ from conch.api.metrics import MetricsApi
 from conch.cli.actions import step_words
 from conch.cli.options import Refused
 from conch.cli.track import requests_of
-from conch.decide import Decision, asks_for_room, decide, tell
+from conch.decide import Decision, asks_for_room, build_status, decide
 from conch.decide.replicas import floor_of
 from conch.decide.steps import get_steps, going
 from conch.desire import PodDefaults, desire
@@ -119,7 +119,7 @@ def foresee(
     snapshot = snapshot.with_capacity(capacity)
     decisions = decide(snapshot)
     steps, refusals = plan(snapshot, decisions, desire(snapshot, decisions, installed.defaults))
-    status = tell(snapshot, decisions, unwritten(snapshot.service, refusals, {}))
+    status = build_status(snapshot, decisions, unwritten(snapshot.service, refusals, {}))
     main, *variants = (_course(track, own) for track, own in zip(snapshot.tracks, decisions.tracks, strict=True))
     return Foresight(
         service=key,

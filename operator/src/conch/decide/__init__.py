@@ -9,7 +9,7 @@ from conch.decide.replicas import Living
 from conch.decide.requeue import MeasurementRequest, build_measurement_request, find_stuck_objects, pods_to_ask
 from conch.decide.rollout import Decision, asks_for_room
 from conch.decide.service import Decisions, decide
-from conch.decide.status import stalled, tell, tell_unreadable
+from conch.decide.status import build_status, build_unreadable_status, stalled
 from conch.decide.verdict import Unwritten
 from conch.observe import Finding
 
@@ -23,12 +23,12 @@ __all__ = [
     "Unwritten",
     "asks_for_room",
     "build_measurement_request",
+    "build_status",
+    "build_unreadable_status",
     "decide",
     "events",
     "find_stuck_objects",
     "pods_to_ask",
     "revision_name",
     "stalled",
-    "tell",
-    "tell_unreadable",
 ]

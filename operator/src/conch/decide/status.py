@@ -19,7 +19,7 @@ from conch.traffic import is_written
 from conch_contract import names
 
 
-def tell(snapshot: Snapshot, decisions: Decisions, unwritten: Mapping[str, Unwritten]) -> Status:
+def build_status(snapshot: Snapshot, decisions: Decisions, unwritten: Mapping[str, Unwritten]) -> Status:
     """Return the status that the service should have.
 
     Args:
@@ -71,7 +71,7 @@ def _ready_pods(revisions: Sequence[RevisionStatus]) -> str:
     return f"{sum(r.replicas.ready for r in revisions)}/{sum(r.replicas.wanted for r in revisions)}"
 
 
-def tell_unreadable(service: Unreadable, now: float) -> Status:
+def build_unreadable_status(service: Unreadable, now: float) -> Status:
     """Return the status of a service that cannot be read: what served goes on serving, and is told as before."""
     return stalled(Status.lenient(service.status), service.generation, service.reason, service.message, now)
 
