@@ -93,7 +93,7 @@ async def test_what_triton_counts_is_what_an_autoscaler_is_told(
     began = time.monotonic()
     first = await asyncio.to_thread(ask, kube, path)
     assert set(numbers(first)) == {"busy", "idle"}, "who does not answer is left out: it is not idle"
-    await tritons[BUSY].ask(0.05, times=40)
+    await tritons[BUSY].send(0.05, times=40)
     await asyncio.sleep(1.1)  # a reading is good for a second
     told = await asyncio.to_thread(ask, kube, path)
     assert numbers(told)["idle"] == "0"
@@ -248,7 +248,7 @@ async def test_an_autoscaler_follows_the_queue(kube: Kube, namespace: str, trito
 
     held = functools.partial(active, truth="False", reason="FailedGetContainerResourceMetric")
     await asyncio.to_thread(until, held, "it says which metric it lacks", 60, seen=told)
-    asking = [asyncio.create_task(tritons[BUSY].ask(0.3, times=60)) for _ in range(4)]
+    asking = [asyncio.create_task(tritons[BUSY].send(0.3, times=60)) for _ in range(4)]
     try:
         await asyncio.to_thread(
             until, lambda: wanted(kube, namespace) > 1, "more pods are wanted", 60, seen=lambda: wanted(kube, namespace)

@@ -23,11 +23,11 @@ from conch.signals.agents import read_report
 from conch.signals.prometheus import read_answer
 from conch.triton.metrics import read_load, read_metrics
 from conch.write.errors import CallError, read_error, read_object
-from conch_agent.config import merge, parse
+from conch_agent.config import merge_config, parse_config
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure
 from conch_agent.sources.answer import read_body
-from conch_agent.sources.base import Found, build_listing
+from conch_agent.sources.base import Entry, build_listing
 from conch_agent.sources.s3_errors import classify
 from conch_agent.sources.s3_settings import parse_settings
 from conch_contract import ModelSource, WarmupReport
@@ -92,8 +92,8 @@ def _merge(data: bytes) -> None:
     text = _text(data)
     for kind in ("onnx", "python"):
         source = ModelSource(name="m", format=kind, storage_uri="s3://b/m")
-        refuse_programs(parse(text, source.storage_uri), kind, source.storage_uri)
-        merge(text, source, kind)
+        refuse_programs(parse_config(text, source.storage_uri), kind, source.storage_uri)
+        merge_config(text, source, kind)
 
 
 def _classify(data: bytes) -> None:
@@ -105,7 +105,7 @@ def _secret(value: Mapping[str, Any]) -> None:
 
 
 def _listing(value: Mapping[str, Any]) -> None:
-    build_listing([Found(str(name), 1, "tag", str(name)) for name in value], "s3://b/m")
+    build_listing([Entry(str(name), 1, "tag", str(name)) for name in value], "s3://b/m")
 
 
 @cache

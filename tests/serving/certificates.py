@@ -1,4 +1,4 @@
-"""Certificates of servers: as OpenSSL's own commands make them, and broken in one way each."""
+"""Certificates of servers: those of OpenSSL's commands, and one for each kind of error."""
 
 from __future__ import annotations
 

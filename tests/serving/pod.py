@@ -16,7 +16,7 @@ from tests.serving.processes import Process, until, with_own_shared_memory
 from tests.support.ports import free_port, listens
 
 BACKENDS = tools.REPOSITORY / "serving-image" / "backends"
-RESTRICTION = ",".join(names.RESTRICTED) + f":{names.CONTROL_HEADER}"
+RESTRICTION = ",".join(names.RESTRICTED_APIS) + f":{names.CONTROL_HEADER}"
 
 
 class Pod:
@@ -46,7 +46,7 @@ class Pod:
             self._write("storage", key, value)
 
     def write_config_map(self, name: str, data: Mapping[str, str]) -> None:
-        """Mount a ConfigMap of warm-up requests; without data it is one that does not exist."""
+        """Mount a ConfigMap of warm-up requests; without data, the empty folder of a missing one."""
         (self.root / "warmup" / name).mkdir(parents=True, exist_ok=True)
         for key, value in data.items():
             self._write(f"warmup/{name}", key, value)
@@ -111,7 +111,7 @@ class Pod:
         self.triton = Process(with_own_shared_memory(command, shm_size), self.root / "triton.log", environment)
 
     def stop(self) -> None:
-        """End what runs, Triton first, as in a pod."""
+        """Stop the processes, Triton first, as in a pod."""
         for process in (self.triton, self.agent):
             if process and process.running:
                 process.kill()
@@ -121,7 +121,7 @@ class Pod:
         return AgentReport.model_validate_json(self._get("/status")[1])
 
     def model(self, name: str = "m") -> ModelReport:
-        """Return what the agent says of one model."""
+        """Return the report of a model."""
         found = [model for model in self.report.models if model.name == name]
         return found[0] if found else ModelReport(name=name, state=ModelState.PENDING)
 
@@ -134,16 +134,16 @@ class Pod:
 
     def until_reason(self, reason: str, name: str = "m", seconds: float = 15) -> ModelReport:
         """Wait for a model's reason; return its report."""
-        until(lambda: self.model(name).reason == reason, f"{name} says {reason}", seconds, self.agent)
+        until(lambda: self.model(name).reason == reason, f"{name} has the reason {reason}", seconds, self.agent)
         return self.model(name)
 
-    def until_told(self, name: str = "m", seconds: float = 15) -> ModelReport:
-        """Wait until a model's report says Ready too: that follows when the agent has seen whose content it is."""
+    def until_reported(self, name: str = "m", seconds: float = 15) -> ModelReport:
+        """Wait until the report of a model is Ready, which follows when the agent has verified its content."""
         until(lambda: self.model(name).state == ModelState.READY, f"{name} is reported ready", seconds, self.agent)
         return self.model(name)
 
     def infer(self, model: str, inputs: list[dict[str, Any]], version: str = "") -> dict[str, list[Any]]:
-        """Ask over HTTP, as a user without a client library; return the outputs' data by name."""
+        """Send a request over HTTP, like a user without a client library; return the data of the outputs by name."""
         path = f"/v2/models/{model}" + (f"/versions/{version}" if version else "") + "/infer"
         body = json.dumps({"inputs": inputs}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", body)
@@ -151,8 +151,8 @@ class Pod:
             return {output["name"]: output["data"] for output in json.load(answer)["outputs"]}
 
     def triton_config(self, model: str) -> dict[str, Any]:
-        """Return the configuration that Triton ended up with."""
-        return self._ask_triton(f"/v2/models/{model}/config")
+        """Return the configuration that Triton uses."""
+        return self._read_triton(f"/v2/models/{model}/config")
 
     def statistics(self, model: str) -> dict[str, Any]:
         """Return Triton's statistics of a model's version."""
@@ -160,10 +160,10 @@ class Pod:
 
     def all_statistics(self, model: str) -> list[dict[str, Any]]:
         """Return Triton's statistics of each version of a model."""
-        found: list[dict[str, Any]] = self._ask_triton(f"/v2/models/{model}/stats")["model_stats"]
+        found: list[dict[str, Any]] = self._read_triton(f"/v2/models/{model}/stats")["model_stats"]
         return found
 
-    def _ask_triton(self, path: str) -> dict[str, Any]:
+    def _read_triton(self, path: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=20) as answer:
             found: dict[str, Any] = json.load(answer)
             return found

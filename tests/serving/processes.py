@@ -45,15 +45,15 @@ class Process:
         self._signal(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Let it do nothing until `resume`."""
+        """Stop the process until `resume`."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue the process."""
         self._signal(signal.SIGCONT)
 
     def stop(self, patience: float = 20) -> int:
-        """Ask it to end and return its exit status; insist after `patience` seconds."""
+        """Send SIGTERM and return the exit status; send SIGKILL after `patience` seconds."""
         self._signal(signal.SIGTERM, group=False)
         try:
             status = self._process.wait(patience)
@@ -75,7 +75,7 @@ class Process:
 
 
 def with_own_shared_memory(command: Sequence[str], size: str = "") -> list[str]:
-    """Return a command that runs with a /dev/shm of its own, as a container does.
+    """Return a command with its own /dev/shm, like that of a container.
 
     Triton's Python backend leaves its files there when it is killed; these go with the last of its processes.
 

@@ -1,4 +1,4 @@
-"""A real Triton whose one model takes as long as it is asked to."""
+"""A real Triton with a model that takes the seconds of its input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.serving import tools
 from tests.serving.processes import Process, until, with_own_shared_memory
 from tests.support.ports import free_port
 
-# Asked with x seconds it takes so long; asked with -1 it raises, with -2 it answers an error.
+# It takes x seconds; it raises for -1, and answers with an error for -2.
 MODEL = """
 import time
 import triton_python_backend_utils as pb_utils
@@ -41,7 +41,7 @@ class TritonPythonModel:
 """
 
 
-# As if it had a GPU: a Triton that has one tells the same by the same name (docs/metrics.md of the server).
+# Like a Triton with a GPU, which has the same metric under the same name (docs/metrics.md of the server).
 WITH_GPU = MODEL.replace(
     "class TritonPythonModel:",
     """class TritonPythonModel:
@@ -55,7 +55,7 @@ WITH_GPU = MODEL.replace(
 
 
 class SlowTriton:
-    """Triton with one model, on an address of its own and the metrics port that all have."""
+    """Triton with one model, on its own address and the common metrics port."""
 
     def __init__(self, root: Path, address: str, metrics: int, model: str = MODEL) -> None:
         self.root, self.address, self.metrics = root, address, metrics
@@ -92,12 +92,12 @@ class SlowTriton:
         except OSError:
             return False
 
-    async def ask(self, seconds: float, times: int = 1) -> None:
-        """Send requests one after another, whatever becomes of them."""
+    async def send(self, seconds: float, times: int = 1) -> None:
+        """Send requests one after another. Their errors are ignored."""
         for _ in range(times):
-            await asyncio.to_thread(self._ask, seconds)
+            await asyncio.to_thread(self._send, seconds)
 
-    def _ask(self, seconds: float) -> None:
+    def _send(self, seconds: float) -> None:
         tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [seconds]}
         body = json.dumps({"inputs": [tensor]}).encode()
         try:
@@ -109,6 +109,6 @@ class SlowTriton:
 
 
 def metrics_flags() -> list[str]:
-    """What the operator tells Triton about metrics, but for the port."""
+    """Return the metrics flags that the operator sets, without the port."""
     flags = shlex.split(server_command(())[2])
     return [flag for flag in flags if flag.startswith("--metrics-config")]

@@ -81,7 +81,7 @@ class Store:
         self._request("DELETE", f"{VERSIONED}/{quote(key)}?versionId={quote(version)}")
 
     def deny_versions(self, prefix: str) -> None:
-        """Let nobody name a version of what is below a prefix of VERSIONED; the present content may be read."""
+        """Refuse versions of objects below a prefix of VERSIONED; the current content may be read."""
         statement = {
             "Effect": "Deny",
             "Principal": "*",

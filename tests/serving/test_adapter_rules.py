@@ -1,4 +1,4 @@
-"""The rules for prometheus-adapter, as that adapter fills them in, asked of a real Prometheus about real Tritons."""
+"""The rules for prometheus-adapter, filled in like the adapter, in a real Prometheus that scrapes real Tritons."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Watched:
     tritons: Mapping[str, SlowTriton]
     url: str
 
-    def ask(self, query: str) -> dict[str, float]:
+    def query(self, promql: str) -> dict[str, float]:
         """Return an instant vector, by pod."""
-        form = urllib.parse.urlencode({"query": query}).encode()
+        form = urllib.parse.urlencode({"query": promql}).encode()
         with urllib.request.urlopen(f"{self.url}/api/v1/query", form, timeout=10) as answer:  # noqa: S310
             found = json.load(answer)["data"]["result"]
         return {one["metric"].get("pod", ""): float(one["value"][1]) for one in found}
@@ -74,7 +74,7 @@ def _start(root: Path, config: object, port: int) -> Process:
 
 def _answers(watched: Watched) -> bool:
     try:
-        return len(watched.ask("nv_inference_pending_request_count")) == len(PODS)
+        return len(watched.query("nv_inference_pending_request_count")) == len(PODS)
     except OSError:
         return False
 
@@ -91,19 +91,19 @@ def filled(metric: TritonMetric, *pods: str) -> str:
 def test_the_series_by_which_a_metric_is_known_is_there(watched: Watched, metric: TritonMetric) -> None:
     (rule,) = [rule for rule in rules() if rule["name"]["as"] == metric]
     has_gpu = {"busy"} if metric == TritonMetric.GPU_UTILIZATION else set(PODS)
-    assert set(watched.ask(rule["seriesQuery"])) == has_gpu
+    assert set(watched.query(rule["seriesQuery"])) == has_gpu
 
 
-async def test_each_pod_is_told_of_by_itself(watched: Watched) -> None:
-    await watched.tritons["busy"].ask(0.05, times=60)
+async def test_each_pod_has_its_own_series(watched: Watched) -> None:
+    await watched.tritons["busy"].send(0.05, times=60)
     rps = TritonMetric.REQUESTS_PER_SECOND
-    until(lambda: watched.ask(filled(rps, *PODS)).get("busy", 0) > 0, "the requests were read", 20)
-    assert watched.ask(filled(rps, *PODS))["idle"] == 0
-    assert set(watched.ask(filled(rps, "idle"))) == {"idle"}
-    latency = watched.ask(filled(TritonMetric.INFERENCE_LATENCY, *PODS))
+    until(lambda: watched.query(filled(rps, *PODS)).get("busy", 0) > 0, "the requests were read", 20)
+    assert watched.query(filled(rps, *PODS))["idle"] == 0
+    assert set(watched.query(filled(rps, "idle"))) == {"idle"}
+    latency = watched.query(filled(TritonMetric.INFERENCE_LATENCY, *PODS))
     assert 0.05 <= latency["busy"] < 0.2
     assert latency["idle"] == 0
-    ratio = watched.ask(filled(TritonMetric.QUEUE_TO_COMPUTE_RATIO, *PODS))
+    ratio = watched.query(filled(TritonMetric.QUEUE_TO_COMPUTE_RATIO, *PODS))
     assert 0 <= ratio["busy"] < 1, "one after the other: none waits long"
-    assert watched.ask(filled(TritonMetric.PENDING_REQUESTS, *PODS)) == {"busy": 0, "idle": 0}
-    assert watched.ask(filled(TritonMetric.GPU_UTILIZATION, *PODS)) == {"busy": 0.75}
+    assert watched.query(filled(TritonMetric.PENDING_REQUESTS, *PODS)) == {"busy": 0, "idle": 0}
+    assert watched.query(filled(TritonMetric.GPU_UTILIZATION, *PODS)) == {"busy": 0.75}

@@ -104,7 +104,7 @@ def test_a_typed_field_keeps_what_the_file_has_beside_it(store: Store, pod: Pod)
     )
     pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=uri, config=typed))
     pod.start()
-    report = pod.until_told()
+    report = pod.until_reported()
     served = pod.triton_config("m")
     batching = served["dynamic_batching"]
     assert (int(batching["max_queue_delay_microseconds"]), int(batching["priority_levels"])) == (1000, 2)
@@ -119,7 +119,7 @@ def test_a_typed_field_keeps_what_the_file_has_beside_it(store: Store, pod: Pod)
     assert pod.agent
     pod.agent.kill()
     pod.start_agent()
-    assert pod.until_told().warnings == report.warnings
+    assert pod.until_reported().warnings == report.warnings
 
 
 def test_two_schedulers_are_refused_and_the_remedy_is_enough(store: Store, pod: Pod) -> None:
@@ -134,7 +134,7 @@ def test_two_schedulers_are_refused_and_the_remedy_is_enough(store: Store, pod: 
     pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=uri))
     pod.until_ready()
     assert "sequence_batching" in pod.triton_config("m")
-    assert "Set traffic.consistentHash" in _warning(pod.until_told(), "SequenceState")
+    assert "Set traffic.consistentHash" in _warning(pod.until_reported(), "SequenceState")
 
 
 def test_an_ensemble_without_its_steps_names_them_and_the_way_out(store: Store, pod: Pod) -> None:
@@ -150,7 +150,7 @@ def test_a_model_that_calls_another_is_served_with_a_warning(store: Store, pod: 
     uri = _put(store, pod, "caller", {"model.py": CALLER})
     pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri))
     pod.start()
-    warning = _warning(pod.until_told(), "CalleeMissing")
+    warning = _warning(pod.until_reported(), "CalleeMissing")
     for part in ("Model 'm' calls 'scaler'", "Requests that need them fail", "InferenceService of its own"):
         assert part in warning
 
@@ -177,8 +177,13 @@ def test_a_full_shared_memory_names_the_field_to_raise(store: Store, pod: Pod, w
     reason = "LoadFailed" if when == "load" else "WarmupFailed"
     triton = pod.triton
     assert triton
-    until(lambda: pod.model().reason == reason or not triton.running, f"m says {reason}, or Triton ends", 40, pod.agent)
-    if when == "warm-up" and not triton.running:  # it wrote; tests/unit/test_trouble.py has what the operator says
+    until(
+        lambda: pod.model().reason == reason or not triton.running,
+        f"m has the reason {reason}, or Triton ends",
+        40,
+        pod.agent,
+    )
+    if when == "warm-up" and not triton.running:  # tests/unit/test_trouble.py has the operator's message
         assert triton.status in {-signal.SIGBUS, -signal.SIGSEGV}
         return
     message = pod.model().message

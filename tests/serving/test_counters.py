@@ -75,8 +75,8 @@ async def test_requests_failures_and_latencies_are_read(tritons: Pair, reader: R
     history = await reader.until(lambda seen: seen.read, "the first reading")
     assert history.since(0).requests == 0
     reader.woken.clear()
-    await tritons[0].ask(0.05, 10)
-    await tritons[0].ask(-1, 3)
+    await tritons[0].send(0.05, 10)
+    await tritons[0].send(-1, 3)
     await asyncio.wait_for(reader.woken.wait(), 20)
     history = await reader.until(lambda seen: seen.since(0).requests == 13, "all requests are counted")
     window = history.since(0)
@@ -91,7 +91,7 @@ async def test_an_error_that_a_python_model_answers_is_a_success_to_triton(trito
     # docs/analysis.md warns of it. Only what is raised, rejected or cancelled counts as a failure.
     reader.pods = (pod_of(tritons[0]),)
     await reader.until(lambda seen: seen.read, "the first reading")
-    await tritons[0].ask(-2, 2)
+    await tritons[0].send(-2, 2)
     history = await reader.until(lambda seen: seen.since(0).requests == 2, "all requests are counted")
     assert history.since(0).failures == 0
 
@@ -100,16 +100,16 @@ async def test_a_revision_is_the_sum_of_its_pods(tritons: Pair, reader: Reader) 
     first, second = tritons
     reader.pods = (pod_of(first),)
     await reader.until(lambda seen: seen.read, "the first reading")
-    await first.ask(0, 4)
-    await second.ask(0, 50)
+    await first.send(0, 4)
+    await second.send(0, 50)
     await reader.until(lambda seen: seen.since(0).requests == 4, "the first pod")
     reader.pods = (pod_of(first), pod_of(second))
     before = reader.history.read
     await reader.until(lambda seen: seen.read > before + 0.4, "the second pod's first reading")
-    await second.ask(0, 3)
+    await second.send(0, 3)
     await reader.until(lambda seen: seen.since(0).requests == 7, "what the second did before was not ours")
     reader.pods = (pod_of(second),)
-    await second.ask(-1, 2)
+    await second.send(-1, 2)
     history = await reader.until(lambda seen: seen.since(0).requests == 9, "what the first did stays")
     assert history.since(0).failures == 2
 
@@ -118,14 +118,14 @@ async def test_a_triton_that_restarts_is_no_data_and_then_goes_on(tritons: Pair,
     triton = tritons[0]
     reader.pods = (pod_of(triton),)
     await reader.until(lambda seen: seen.read, "the first reading")
-    await triton.ask(0, 5)
+    await triton.send(0, 5)
     await reader.until(lambda seen: seen.since(0).requests == 5, "before")
     triton.process.kill()
     history = await reader.until(lambda seen: seen.trouble, "the loss is told")
     assert f"does not answer at port {triton.metrics}" in history.trouble
     assert history.since(0).requests == 5
     await asyncio.to_thread(triton.start)
-    await triton.ask(0, 2)
+    await triton.send(0, 2)
     history = await reader.until(lambda seen: seen.since(0).requests == 7, "after")
     assert history.trouble == ""
 
@@ -135,7 +135,7 @@ async def test_a_slow_model_fails_its_gate(tritons: Pair, reader: Reader) -> Non
     quick = Gate.model_validate({"latency": {"percentile": 99, "max": "20s"}, "minSamples": 3})
     reader.pods = (pod_of(tritons[1]),)
     await reader.until(lambda seen: seen.read, "the first reading")
-    await tritons[1].ask(0.15, 3)
+    await tritons[1].send(0.15, 3)
     measured = Measured(await reader.until(lambda seen: seen.since(0).requests == 3, "all are counted"))
     assert evaluate(gate, measured, None, time.time()).verdict == "Failed"
     assert evaluate(quick, measured, None, time.time()).verdict == "Passed"

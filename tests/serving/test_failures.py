@@ -77,7 +77,7 @@ def test_a_load_that_fails_is_tried_again_when_the_model_is_replaced(store: Stor
     [
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "Unreachable", "http://127.0.0.1:1"),
         ({"AWS_ALLOW_HTTP": "false"}, "InsecureEndpoint", "AWS_ALLOW_HTTP=true"),
-        ({"AWS_ACCESS_KEY_ID": "nobody"}, "AccessDenied", "InvalidAccessKeyId"),
+        ({"AWS_ACCESS_KEY_ID": "unknown"}, "AccessDenied", "InvalidAccessKeyId"),
         ({"AWS_ENDPOINT_URL": "store:8333"}, "InvalidSecret", "Write https://store:8333"),
         ({"AWS_REGION": " "}, "InvalidSecret", "AWS_REGION in the storage Secret is empty"),
     ],

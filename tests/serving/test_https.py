@@ -103,8 +103,8 @@ async def fetch(uri: str, folder: Path, authority: Path | None = None) -> bytes:
     """Fetch a file as the agent does; return what is on the disk."""
     source = HttpsSource(uri)
     if authority is not None:
-        source._trust = ssl.create_default_context(cafile=str(authority))
-    fetched = await Fetch(source, folder).run(await source.listing())
+        source._context = ssl.create_default_context(cafile=str(authority))
+    fetched = await Fetch(source, folder).run(await source.list_files())
     [file] = fetched.files.iterdir()
     return file.read_bytes()
 
@@ -119,7 +119,7 @@ async def test_a_server_that_sends_more_than_it_declared_fills_no_disk(tmp_path:
 
 async def test_a_size_of_thousands_of_digits_is_none() -> None:
     async with serve() as (_, url):
-        [item] = (await HttpsSource(f"{url}/long/model.onnx").listing()).items
+        [item] = (await HttpsSource(f"{url}/long/model.onnx").list_files()).items
     assert item.size is None
 
 
@@ -133,28 +133,28 @@ async def test_redirects_are_followed_a_few_times_and_never_out_of_tls(tmp_path:
         plain.paths.clear()
         with pytest.raises(Failure, match="redirects from https to http"):
             await fetch(f"{secure_url}/away/model.onnx", tmp_path / "from-tls", authority)
-        assert plain.paths == [], "nothing is asked there"
+        assert plain.paths == [], "no request is sent there"
         with pytest.raises(Failure, match="redirects more than 5 times"):
             await fetch(f"{plain_url}/round/model.onnx", tmp_path / "round")
         assert len(plain.paths) == 6
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"])
-async def test_no_metadata_server_is_asked_for_a_model(host: str) -> None:
+async def test_no_model_is_fetched_from_a_metadata_server(host: str) -> None:
     async with serve() as (site, url):
         site.elsewhere = f"http://{host}"
         for uri in (f"http://{host}/model.onnx", f"{url}/away/model.onnx"):
-            with pytest.raises(Failure, match="which is never asked") as raised:
-                await HttpsSource(uri).listing()
+            with pytest.raises(Failure, match="which Conch never contacts") as raised:
+                await HttpsSource(uri).list_files()
             assert raised.value.reason == Reason.UNREACHABLE
-    with pytest.raises(ValueError, match="which is never asked"):
+    with pytest.raises(ValueError, match="which Conch never contacts"):
         await CheckedResolver().resolve(host.strip("[]"), 80, socket.AF_UNSPEC)
 
 
 async def test_an_endpoint_that_is_a_metadata_server_is_refused() -> None:
     secret = {"AWS_ENDPOINT_URL": "http://169.254.169.254", "AWS_ALLOW_HTTP": "true"}
     with pytest.raises(
-        Failure, match=r"AWS_ENDPOINT_URL is http://169\.254\.169\.254, but .* is never asked"
+        Failure, match=r"AWS_ENDPOINT_URL is http://169\.254\.169\.254, but .* which Conch never contacts"
     ) as raised:
-        await S3Source("s3://models/m", secret).listing()
+        await S3Source("s3://models/m", secret).list_files()
     assert raised.value.reason == Reason.UNREACHABLE

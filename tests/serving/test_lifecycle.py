@@ -1,4 +1,4 @@
-"""Processes die at the worst moment; what is served stays whole, and nothing is fetched twice."""
+"""Processes that are killed during a fetch or a load: the served model stays complete, and no file is fetched twice."""
 
 from __future__ import annotations
 
@@ -119,21 +119,21 @@ def test_a_new_content_replaces_the_old_without_a_failed_request(store: Store, p
     faults: list[str] = []
     stop = threading.Event()
 
-    def ask() -> None:
+    def send() -> None:
         while not stop.is_set():
             try:
                 seen.append(pod.infer("m", X)["y"][0])
             except OSError as error:
                 faults.append(str(error))
 
-    asking = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in asking:
+    threads = [threading.Thread(target=send) for _ in range(3)]
+    for thread in threads:
         thread.start()
     pod.write_manifest(_python("s3://models/swap-b"))
     until(lambda: seen and seen[-1] == 4.5, "the new content answers", 20, pod.agent)
     until(lambda: pod.model().state == ModelState.READY and pod.ready, "settled", 10, pod.agent)
     stop.set()
-    for thread in asking:
+    for thread in threads:
         thread.join(10)
     assert not faults
     assert set(seen) == {3.0, 4.5}
@@ -155,7 +155,7 @@ def test_a_load_that_outlives_its_connection_is_no_failure(store: Store, pod: Po
     assert "LoadFailed" not in (pod.agent.log.read_text() if pod.agent else "")
 
 
-def test_a_load_that_never_reached_triton_is_asked_for_again_at_once(store: Store, pod: Pod) -> None:
+def test_a_load_that_never_reached_triton_is_sent_again_at_once(store: Store, pod: Pod) -> None:
     store.put("models", _double("never-reached", 2))
     pod.write_secret(store.secret)
     pod.write_manifest(ModelSource(name="never-reached", format="python", storage_uri="s3://models/never-reached"))
@@ -168,15 +168,15 @@ def test_a_load_that_never_reached_triton_is_asked_for_again_at_once(store: Stor
     assert pod.agent.log.read_text().count("the load's answer was lost") == 1
 
 
-def test_a_connection_that_ends_while_triton_is_asked_leaves_the_pod_ready(store: Store, pod: Pod) -> None:
-    store.put("models", _double("asked", 2))
+def test_a_connection_that_ends_during_a_read_leaves_the_pod_ready(store: Store, pod: Pod) -> None:
+    store.put("models", _double("read", 2))
     pod.write_secret(store.secret)
-    pod.write_manifest(_python("s3://models/asked"))
+    pod.write_manifest(_python("s3://models/read"))
     relay = Relay(pod.grpc)
     pod.start_agent(f"--triton-grpc-port={relay.port}")
     pod.start_triton(age=600_000)
     pod.until_ready()
-    pod.until_told()
+    pod.until_reported()
     for _ in range(5):
         relay.breaks_at = b"\0\0"  # any frame of HTTP/2: the next request is lost with its connection
         until(lambda: not relay.breaks_at, "a request is lost", 10)
@@ -201,7 +201,7 @@ def test_the_age_of_a_connection_is_the_users_where_given(
 
 
 def is_closed(port: int, within: float) -> bool:
-    """Whether the server ends an HTTP/2 connection on which nothing is asked."""
+    """Return True if the server ends an HTTP/2 connection without requests."""
     preface, settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\x04\0\0\0\0\0"
     acknowledged, ping = b"\0\0\0\x04\x01\0\0\0\0", 6
     deadline = time.monotonic() + within
@@ -223,7 +223,7 @@ def is_closed(port: int, within: float) -> bool:
 
 
 def test_an_open_triton_that_takes_over_unseen_is_not_used_either(store: Store, pod: Pod) -> None:
-    """Nothing is loaded yet when it takes over, so that nothing is forgotten by which a restart is known."""
+    """The new Triton starts before any model is loaded, so the index does not show the restart."""
     store.put("models", _double("seen", 2))  # the bucket is there, and the model is not
     pod.write_secret(store.secret)
     pod.write_manifest(_python("s3://models/unseen"))
@@ -295,14 +295,14 @@ def test_sigterm_ends_the_agent_cleanly(store: Store, pod: Pod) -> None:
 
 
 def test_a_pod_serves_the_content_of_its_revision_or_none(store: Store, pod: Pod) -> None:
-    """The source is overwritten: a pod that serves goes on with what it has, and a new one refuses what is new."""
+    """The source is overwritten: a serving pod keeps its content, and a new pod refuses the new content."""
     store.put("models", _double("pinned", 2))
     pod.write_secret(store.secret)
     source = _python("s3://models/pinned")
     pod.write_manifest(source)
     pod.start()
     pod.until_ready()
-    pod.until_told()
+    pod.until_reported()
     digest = pod.model().digest
     store.put("models", _double("pinned", 3))
     pod.write_manifest(source.model_copy(update={"digest": digest}))

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from conch_agent.fetch import Fetch
 from conch_agent.object_versions import find_versions, list_files
-from conch_agent.prepare import Laid, Preparation
+from conch_agent.prepare import Preparation, RepositoryModel
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources.base import Item, Listing
@@ -39,7 +39,7 @@ def _source(name: str, bucket: str = VERSIONED) -> ModelSource:
     return ModelSource(name="m", format="python", storage_uri=f"s3://{bucket}/{name}")
 
 
-def _pinned(source: ModelSource, served: ModelReport | Laid) -> ModelSource:
+def _pinned(source: ModelSource, served: ModelReport | RepositoryModel) -> ModelSource:
     """Return the manifest of later pods."""
     return source.model_copy(update={"digest": served.digest, "object_versions": served.object_versions})
 
@@ -54,9 +54,9 @@ def _settings(store: Store, root: Path) -> Settings:
     return settings
 
 
-async def _lay(store: Store, root: Path, source: ModelSource) -> Laid:
+async def _lay(store: Store, root: Path, source: ModelSource) -> RepositoryModel:
     """Fetch and lay out as a new pod does."""
-    return await Preparation(source, _settings(store, root)).fresh(None)
+    return await Preparation(source, _settings(store, root)).prepare(None)
 
 
 async def _refusal(store: Store, root: Path, source: ModelSource) -> Failure:
@@ -79,7 +79,7 @@ def test_a_later_pod_serves_what_the_first_one_serves_after_it_was_overwritten(
     pod.write_manifest(source)
     pod.start()
     pod.until_ready()
-    first = pod.until_told()
+    first = pod.until_reported()
     assert sorted(first.object_versions) == ["factor.py", "model.py"]
 
     versioned.put(VERSIONED, _double("live", 3) | {"live/added.txt": b"later"})
@@ -91,7 +91,7 @@ def test_a_later_pod_serves_what_the_first_one_serves_after_it_was_overwritten(
         later.start()
         later.until_ready()
         assert later.infer("m", X)["y"] == [3.0, 4.0]
-        report = later.until_told()
+        report = later.until_reported()
         assert report.digest == first.digest
         assert report.object_versions == {}, "the manifest has them"
 
@@ -124,10 +124,10 @@ async def test_a_pod_that_fetched_later_content_comes_to_serve_what_its_revision
     versioned.put(VERSIONED, _double("race", 3))
     settings = _settings(versioned, tmp_path / "second")
     preparation = Preparation(source, settings)
-    second = await preparation.fresh(None)
+    second = await preparation.prepare(None)
     assert second.digest != first.digest
     preparation.pin(_pinned(source, first))
-    assert (await preparation.fresh(second)).digest == first.digest
+    assert (await preparation.prepare(second)).digest == first.digest
     assert (settings.repository / "m" / "1" / "factor.py").read_bytes() == b"FACTOR = 2"
 
 
@@ -153,7 +153,7 @@ async def test_versions_are_those_of_the_files_and_none_without_versioning(versi
     version = obstore.put(versioned.bucket(VERSIONED), key, b"first")["version"]
     obstore.put(versioned.bucket(VERSIONED), key, b"second")
     source = S3Source(f"s3://{VERSIONED}/{key}", versioned.secret)
-    now = await source.listing()
+    now = await source.list_files()
     assert list(await find_versions(source, now)) == [""], "storageUri is the object itself"
     listing, unread = await list_files(source, {"": str(version)})
     fetched = await Fetch(source, tmp_path / "one").run(listing)
@@ -181,7 +181,7 @@ async def test_what_was_there_before_versioning_has_a_version_too(store: Store, 
     assert failure.reason == Reason.CONTENT_CHANGED, "the digest decides: without versioning null is overwritten"
 
 
-async def test_a_version_that_is_gone_is_named_and_the_present_files_are_judged(
+async def test_a_version_that_is_gone_is_named_and_the_current_files_are_compared(
     versioned: Store, tmp_path: Path
 ) -> None:
     versioned.put(VERSIONED, _double("gone", 2))
@@ -263,8 +263,8 @@ async def test_a_store_that_refuses_the_question_for_versions_keeps_no_model_fro
     await runner.cleanup()
 
 
-async def test_no_version_is_asked_for_where_none_can_be_recorded() -> None:
-    """The store is not there, so that a request would fail."""
+async def test_no_version_is_read_where_none_can_be_recorded() -> None:
+    """There is no store, so that a request would fail."""
     source = S3Source("s3://gone/m", {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ALLOW_HTTP": "true"})
     paths = [PurePosixPath(f"{number:01000}") for number in range(33)]  # over 32 KiB of paths
     many = Listing(tuple(Item(path, 1, '"1"', f"m/{path}") for path in paths))

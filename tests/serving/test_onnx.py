@@ -38,7 +38,7 @@ def test_a_model_in_s3_is_served(store: Store, pod: Pod, magika_onnx: Path) -> N
     rows = _bytes(1)
     answer = np.array(pod.infer("magika", _input(rows))["target_label"]).reshape(1, -1)
     np.testing.assert_allclose(answer, _expected(magika_onnx, rows), rtol=1e-4, atol=1e-6)
-    report = pod.until_told("magika")
+    report = pod.until_reported("magika")
     assert report.bytes_fetched == report.bytes_total == magika_onnx.stat().st_size
     assert report.digest.startswith("sha256:")
     assert [(version.version, version.state) for version in report.versions] == [(1, ModelState.READY)]

@@ -1,4 +1,4 @@
-"""A config.pbtxt means on the CPU image what it means to NVIDIA's ONNX backend, or the load says what does not hold."""
+"""A config.pbtxt has the same meaning in the CPU image as with NVIDIA's ONNX backend, or the load fails."""
 
 from __future__ import annotations
 

@@ -31,10 +31,10 @@ FACTOR = Factor()
 
 
 class Ended:
-    """A run of conch-parity, in a root of its own, as the Job's pod mounts it."""
+    """A run of conch-parity in its own root, with the mounts of the Job's pod."""
 
     def __init__(
-        self, folder: Path, stable: int, candidate: int, asked: Parity | None = None, warmup: Warmup | None = None
+        self, folder: Path, stable: int, candidate: int, parity: Parity | None = None, warmup: Warmup | None = None
     ) -> None:
         root, message = Pod(Path(tempfile.mkdtemp(dir=folder))), folder / "termination-log"
         root.write_manifest(_source(warmup or Warmup(timeout_seconds=30)))
@@ -43,7 +43,7 @@ class Ended:
             f"--stable=127.0.0.1:{stable}",
             "--stable-model=m",
             f"--candidate=127.0.0.1:{candidate}",
-            f"--asked={(asked or Parity()).to_json()}",
+            f"--asked={(parity or Parity()).to_json()}",
             f"--root={root.root}",
             f"--scratch={folder / 'scratch'}",
             f"--message={message}",
@@ -126,7 +126,7 @@ def test_a_candidate_that_fails_disagrees_and_a_stable_revision_that_fails_is_le
     assert "the weights are gone" in turned.report.message
 
 
-def test_nobody_answers(stable: Pod, tmp_path: Path) -> None:
+def test_no_server_answers(stable: Pod, tmp_path: Path) -> None:
     ended = Ended(tmp_path, stable.http, free_port(), warmup=Warmup(timeout_seconds=1))
     assert (ended.status, ended.report.reason) == (2, "ParityUnreachable")
     assert "the candidate" in ended.report.message
@@ -166,7 +166,7 @@ def test_a_revision_that_is_away_for_a_moment(stable: Pod, tmp_path: Path) -> No
 def test_a_candidates_pod_that_ends_and_one_that_takes_over(
     store: Store, stable: Pod, pod: Pod, tmp_path: Path
 ) -> None:
-    """The pod ends under a request; the Service goes on sending connections to it for two seconds."""
+    """The pod ends during a request; the Service sends connections to it for two more seconds."""
     _start(store, pod, "parity-ends", "FACTOR = 2")
     service = Service(pod)
     pairs = tuple(WarmupRequest(body={"inputs": [{**X[0], "data": [index, 1]}]}) for index in range(400))

@@ -157,7 +157,7 @@ async def test_nobody_there(asker: Asker) -> None:
 @pytest.mark.parametrize("server", ["http://169.254.169.254", "http://[fe80::1]:9090", "http://[::ffff:169.254.0.1]"])
 async def test_a_link_local_address_is_never_asked(asker: Asker, server: str) -> None:
     assert (
-        "is a link-local address or a cloud's metadata server, which is never asked"
+        "is a link-local address or a cloud's metadata server, which Conch never contacts"
         in (await asker.answer(PrometheusQuery(server, "1", 5, 10))).error
     )
 

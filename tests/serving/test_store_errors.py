@@ -51,7 +51,7 @@ async def _server(
 
 async def _failure(source: Source) -> Failure:
     with pytest.raises(Failure) as raised:
-        await source.listing()
+        await source.list_files()
     return raised.value
 
 
@@ -136,7 +136,7 @@ async def test_a_real_stores_words(store: Store) -> None:
     assert "NoSuchBucket: The specified bucket does not exist" in failure.message
 
 
-async def test_a_secret_without_the_keys_of_credentials_is_told_so(store: Store) -> None:
+async def test_a_secret_without_the_keys_of_credentials_is_reported(store: Store) -> None:
     secret = {"accessKey": "x", "secretKey": "y", "AWS_ENDPOINT_URL": store.endpoint, "AWS_ALLOW_HTTP": "true"}
     store.put("closed", {"m/model.onnx": b"x"})
     failure = await _failure(S3Source("s3://closed/m", secret))
@@ -233,12 +233,12 @@ async def test_a_certificate_that_openssl_made_is_trusted_as_curl_does(
     failure = await _failure(S3Source("s3://safe/m", secret))
     assert "unknown issuer" in failure.message
     source = S3Source("s3://safe/m", {**secret, "ca.crt": certificate.read_text()})
-    listing = await source.listing()
+    listing = await source.list_files()
     fetched = await Fetch(source, tmp_path / "to").run(listing)
     assert (fetched.files / "a model+1.onnx").read_bytes() == content
     assert (fetched.files / "sub" / "x").read_bytes() == b"x"
     pinned = S3Source("s3://safe/m", {**secret, "ca.crt": certificate.read_text()})
-    assert await pinned.list_versions({"sub/x": "null"}), "so is it where object versions are asked for first"
+    assert await pinned.list_versions({"sub/x": "null"}), "also where object versions are listed first"
     other, _ = certificates.openssl(tmp_path / "other", "-subj", "/CN=localhost")
     failure = await _failure(S3Source("s3://safe/m", {**secret, "ca.crt": other.read_text()}))
     assert "unknown issuer" in failure.message

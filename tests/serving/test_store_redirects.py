@@ -54,7 +54,7 @@ def secret(endpoint: str, *, token: bool = True, authorities: str = "") -> dict[
 async def test_another_host_gets_no_credentials() -> None:
     async with serve() as (store, port), serve() as (other, other_port):
         store.elsewhere = f"http://localhost:{other_port}"
-        listing = await S3Source("s3://models/m", secret(f"http://127.0.0.1:{port}")).listing()
+        listing = await S3Source("s3://models/m", secret(f"http://127.0.0.1:{port}")).list_files()
         assert [str(item.path) for item in listing.items] == ["model.onnx"]
         assert store.headers[0] >= _SECRETS
         assert other.headers
@@ -65,8 +65,8 @@ async def test_another_host_gets_no_credentials() -> None:
 async def test_a_redirect_to_a_metadata_server_is_not_followed(host: str) -> None:
     async with serve() as (store, port):
         store.elsewhere = f"http://{host}"
-        with pytest.raises(Failure, match="which is never asked"):
-            await S3Source("s3://models/m", secret(f"http://127.0.0.1:{port}")).listing()
+        with pytest.raises(Failure, match="which Conch never contacts"):
+            await S3Source("s3://models/m", secret(f"http://127.0.0.1:{port}")).list_files()
 
 
 async def test_through_tls_a_redirect_to_another_host_is_followed_without_a_session_token_only(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ async def test_through_tls_a_redirect_to_another_host_is_followed_without_a_sess
         store.elsewhere = f"https://localhost:{other_port}"
         endpoint = f"https://127.0.0.1:{port}"
         with pytest.raises(Failure, match="to which the session token would be sent"):
-            await S3Source("s3://models/m", secret(endpoint, authorities=authorities)).listing()
+            await S3Source("s3://models/m", secret(endpoint, authorities=authorities)).list_files()
         assert not other.headers
-        await S3Source("s3://models/m", secret(endpoint, token=False, authorities=authorities)).listing()
+        await S3Source("s3://models/m", secret(endpoint, token=False, authorities=authorities)).list_files()
         assert not set.union(*other.headers) & _SECRETS

@@ -1,4 +1,4 @@
-"""No pod is ready before its model is warm, and whatever is wrong with a warm-up is told in words that help."""
+"""No pod is ready before its model is warm, and a failed warm-up is reported with its remedy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _serve(store: Store, pod: Pod, name: str, warmup: Warmup, config: TritonConf
     pod.start()
 
 
-def _asked(pod: Pod, model: str = "m") -> int:
+def _count_requests(pod: Pod, model: str = "m") -> int:
     return int(pod.statistics(model)["inference_stats"]["success"]["count"])
 
 
@@ -68,10 +68,10 @@ def test_a_pod_is_ready_once_its_model_is_warm(store: Store, pod: Pod, magika_on
     assert ModelState.WARMING in seen
     report = _warmed(pod, "magika")
     assert (report.reason, report.failures) == ("WarmedUp", 0)
-    assert report.requests == _asked(pod, "magika") >= 101
+    assert report.requests == _count_requests(pod, "magika") >= 101
     assert 0 < report.p50_milliseconds <= report.p99_milliseconds
     assert report.requests_per_second > 0
-    pod.until_told("magika")
+    pod.until_reported("magika")
 
 
 def test_the_requests_of_the_manifest_and_their_answers(store: Store, pod: Pod) -> None:
@@ -80,7 +80,7 @@ def test_the_requests_of_the_manifest_and_their_answers(store: Store, pod: Pod) 
     _serve(store, pod, "right", Warmup(requests=(request,), round_size=20, within=1.0))
     pod.until_ready()
     assert _warmed(pod).failures == 0
-    assert _asked(pod) == _warmed(pod).requests
+    assert _count_requests(pod) == _warmed(pod).requests
 
 
 def test_a_wrong_answer_is_shown_until_it_is_right(store: Store, pod: Pod) -> None:
@@ -104,7 +104,7 @@ def test_a_wrong_answer_is_shown_until_it_is_right(store: Store, pod: Pod) -> No
     assert pod.triton.log.read_text().count('"loading: m:1"') == 1, "another warm-up loads nothing anew"
 
 
-def test_a_body_that_the_model_refuses_is_told_in_tritons_words(store: Store, pod: Pod) -> None:
+def test_a_body_that_the_model_refuses_is_reported_with_tritons_message(store: Store, pod: Pod) -> None:
     _double(store, "refused")
     bad = {"inputs": [{"name": "z", "datatype": "FP32", "shape": [2], "data": [1.5, 2.0]}]}
     _serve(store, pod, "refused", Warmup(requests=(WarmupRequest(body=BODY), WarmupRequest(body=bad))))
@@ -129,7 +129,7 @@ def test_requests_in_a_config_map_that_comes_late(store: Store, pod: Pod) -> Non
 
 
 def test_a_config_map_that_has_changed_since_the_revisions_first_pod_is_named(store: Store, pod: Pod) -> None:
-    """The pod's Triton restarts, so that it is warmed anew, as a pod is that comes later."""
+    """The pod's Triton restarts and is warmed again, like that of a later pod."""
     right, wrong = json.dumps({**BODY, "expected": [Y]}), json.dumps({**BODY, "expected": [{**Y, "data": [0, 0]}]})
     _double(store, "edited")
     pod.write_config_map("wake", {"a.json": right})
@@ -138,7 +138,7 @@ def test_a_config_map_that_has_changed_since_the_revisions_first_pod_is_named(st
     pod.write_manifest(source)
     pod.start()
     pod.until_ready()
-    first = pod.until_told()
+    first = pod.until_reported()
     pod.write_manifest(source.model_copy(update={"digest": first.digest, "warmup_digest": first.warmup_digest}))
     pod.write_config_map("wake", {"a.json": wrong})
     assert pod.triton
@@ -149,7 +149,7 @@ def test_a_config_map_that_has_changed_since_the_revisions_first_pod_is_named(st
     assert "The ConfigMap 'wake' has changed since a pod of this revision was first ready" in failed.message
     pod.write_config_map("wake", {"a.json": right, "b.json": json.dumps(BODY)})
     pod.until_ready(40)
-    report = pod.until_told()
+    report = pod.until_reported()
     assert [(warning.reason, warning.message[:20]) for warning in report.warnings] == [
         ("WarmupChanged", "The ConfigMap 'wake'")
     ]
@@ -173,7 +173,7 @@ def test_a_folder_that_is_not_there_is_named(store: Store, pod: Pod) -> None:
     assert "s3://models/nothing has no file warmup/*.json" in pod.until_reason("WarmupMissing").message
 
 
-def test_a_latency_that_never_settles_is_told_and_no_failure(store: Store, pod: Pod) -> None:
+def test_a_latency_that_never_settles_is_reported_and_no_failure(store: Store, pod: Pod) -> None:
     _double(store, "tiring", **{"model.py": TIRING})
     _serve(store, pod, "tiring", Warmup(timeout_seconds=4, round_size=4, percentile=50))
     pod.until_ready()
@@ -233,7 +233,7 @@ def test_a_connection_that_ends_under_a_request_ends_no_warm_up(store: Store, po
     line.close()
 
 
-def test_connections_that_end_under_each_request_are_told(store: Store, pod: Pod) -> None:
+def test_connections_that_end_under_each_request_are_reported(store: Store, pod: Pod) -> None:
     line = _serve_over_relay(store, pod, "dead-line", 1000)
     report = pod.until_reason("WarmupUnreachable", seconds=30)
     assert "to version 1 of m, has no answer: its connection ended 5 times in" in report.message
@@ -265,7 +265,7 @@ def test_a_triton_that_died_is_warmed_again(store: Store, pod: Pod) -> None:
     until(lambda: not pod.ready, "not ready without Triton", 5, pod.agent)
     pod.start_triton()
     pod.until_ready()
-    assert _asked(pod) == _warmed(pod).requests
+    assert _count_requests(pod) == _warmed(pod).requests
 
 
 def test_a_swap_is_warmed_while_the_pod_stays_ready(store: Store, pod: Pod) -> None:

@@ -35,7 +35,7 @@ class Service(Relay):
 
 
 class Ended:
-    """A run of conch-warmup, in a root of its own: the pod's agent does not see what the Job is told."""
+    """A run of conch-warmup in its own root: the pod's agent does not read the Job's manifest."""
 
     def __init__(self, folder: Path, port: int, source: ModelSource, *options: str, store: Store | None = None) -> None:
         root, message = Pod(Path(tempfile.mkdtemp(dir=folder))), folder / "termination-log"
@@ -68,7 +68,7 @@ def served(store: Store, pod: Pod) -> Pod:
 
 @pytest.fixture
 def line(served: Pod) -> Iterator[Relay]:
-    """The way to the pod's HTTP port."""
+    """The path of requests to the pod's HTTP port."""
     relay = Relay(served.http)
     yield relay
     relay.close()
@@ -88,7 +88,7 @@ def _source(warmup: Warmup | None, name: str = "job") -> ModelSource:
     return ModelSource(name="m", format="python", storage_uri=f"s3://models/{name}", warmup=warmup)
 
 
-def test_it_warms_measures_and_tells(served: Pod, tmp_path: Path) -> None:
+def test_it_warms_measures_and_reports(served: Pod, tmp_path: Path) -> None:
     ended = Ended(tmp_path, served.http, _source(WARMUP), "--pods=2")
     report = ended.report
     assert (ended.status, report.reason, report.stable) == (0, "WarmedUp", True), report
@@ -128,7 +128,7 @@ def test_it_fetches_the_folder_of_requests_and_nothing_else(store: Store, served
     assert fetched == ["a.json"]
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
+def test_no_server_answers(tmp_path: Path) -> None:
     ended = Ended(tmp_path, free_port(), _source(WARMUP.model_copy(update={"timeout_seconds": 1.0})))
     assert (ended.status, ended.report.reason) == (2, "WarmupUnreachable")
     assert "127.0.0.1" in ended.report.message
@@ -163,7 +163,7 @@ def test_pods_that_are_away_for_a_moment(line: Relay, tmp_path: Path) -> None:
     assert (ended.status, ended.report.reason) == (0, "WarmedUp"), ended.report
 
 
-def test_a_pod_that_ends_while_it_is_asked_and_one_that_takes_over(store: Store, served: Pod, tmp_path: Path) -> None:
+def test_a_pod_that_ends_during_a_warm_up_and_one_that_takes_over(store: Store, served: Pod, tmp_path: Path) -> None:
     second = Pod(tmp_path / "second")
     service = Service(served)
     try:
@@ -186,7 +186,7 @@ def test_a_pod_that_ends_while_it_is_asked_and_one_that_takes_over(store: Store,
         second.stop()
 
 
-def test_a_triton_that_restarts_while_it_is_asked(served: Pod, tmp_path: Path) -> None:
+def test_a_triton_that_restarts_during_a_warm_up(served: Pod, tmp_path: Path) -> None:
     """It refuses connections for a while, and then has not loaded the model yet."""
 
     def restart() -> None:
@@ -202,7 +202,7 @@ def test_a_triton_that_restarts_while_it_is_asked(served: Pod, tmp_path: Path) -
     assert served.statistics("m")["inference_stats"]["success"]["count"] > 0
 
 
-def test_a_triton_that_restarts_before_it_is_asked(served: Pod, tmp_path: Path) -> None:
+def test_a_triton_that_restarts_before_a_warm_up(served: Pod, tmp_path: Path) -> None:
     """The first answer of all is that the model is not loaded."""
     assert served.triton
     served.triton.kill()
@@ -219,7 +219,7 @@ def test_another_model_than_the_pods_serve(served: Pod, tmp_path: Path) -> None:
     assert "other" in ended.report.message
 
 
-def test_a_manifest_that_asks_for_nothing(served: Pod, tmp_path: Path) -> None:
+def test_a_manifest_without_a_warm_up(served: Pod, tmp_path: Path) -> None:
     ended = Ended(tmp_path, served.http, _source(None))
     assert (ended.status, ended.report.requests) == (0, 0)
 

@@ -80,7 +80,7 @@ def _unpack(requirement: str, home: Path) -> None:
 
 @contextmanager
 def _once(home: Path) -> Iterator[bool]:
-    """Yield True to the one who has to fill `home`; others wait. What was left half-filled is begun anew."""
+    """Yield True to the process that has to fill `home`; others wait. An incomplete folder is filled again."""
     CACHE.mkdir(parents=True, exist_ok=True)
     done = home.with_name(f"{home.name}.done")
     with home.with_name(f"{home.name}.lock").open("w") as lock:

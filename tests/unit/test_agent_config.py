@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from conch_agent.config import CONTENT, Merged, merge, set_content, to_text, wanted_versions
+from conch_agent.config import CONTENT_PARAMETER, MergedConfig, merge_config, select_versions, set_content, to_text
 from conch_agent.overrides import compare
 from conch_agent.reasons import Failure, Reason
 from conch_contract import DynamicBatching, InstanceGroup, ModelSource, TritonConfig, VersionPolicy
@@ -17,10 +17,10 @@ def _source(config: TritonConfig | None = None) -> ModelSource:
 
 
 def test_without_anything_typed_only_the_name_the_backend_and_the_content_are_written() -> None:
-    config = merge(None, _source(), "onnxruntime").config
+    config = merge_config(None, _source(), "onnxruntime").config
     set_content(config, "c0ffee")
     expected = ModelConfig(name="m", backend="onnxruntime")
-    expected.parameters[CONTENT].string_value = "c0ffee"
+    expected.parameters[CONTENT_PARAMETER].string_value = "c0ffee"
     assert config == expected
 
 
@@ -38,7 +38,7 @@ def test_what_is_typed_wins_over_the_file() -> None:
         dynamic_batching=DynamicBatching(max_queue_delay_microseconds=100),
         version_policy=VersionPolicy(latest=2),
     )
-    config = merge(own, _source(typed), "onnxruntime").config
+    config = merge_config(own, _source(typed), "onnxruntime").config
     assert (config.name, config.backend, config.platform, config.max_batch_size) == ("m", "onnxruntime", "", 32)
     assert config.response_cache.enable
     assert len(config.instance_group) == 1
@@ -50,7 +50,7 @@ def test_what_is_typed_wins_over_the_file() -> None:
 
 
 def test_a_model_of_tritons_own_format_keeps_its_backend() -> None:
-    assert merge('backend: "tensorrt"', _source(), "").config.backend == "tensorrt"
+    assert merge_config('backend: "tensorrt"', _source(), "").config.backend == "tensorrt"
 
 
 PROGRAMS = {
@@ -64,29 +64,29 @@ PROGRAMS = {
 @pytest.mark.parametrize(("field", "own"), PROGRAMS.items(), ids=PROGRAMS)
 def test_a_model_that_is_data_does_not_become_a_program_by_its_config(field: str, own: str) -> None:
     with pytest.raises(Failure) as raised:
-        merge(f"max_batch_size: 8 {own}", _source(), "onnxruntime")
+        merge_config(f"max_batch_size: 8 {own}", _source(), "onnxruntime")
     assert raised.value.reason == Reason.INVALID_CONFIG
     assert f"config.pbtxt has {field}, which may run a program" in raised.value.message
     program = _source().model_copy(update={"format": "triton"})
-    assert merge(f'backend: "onnxruntime" {own}', program, "").config.ByteSize() > 0
+    assert merge_config(f'backend: "onnxruntime" {own}', program, "").config.ByteSize() > 0
 
 
 def test_a_file_that_cannot_be_read_is_named_with_the_place() -> None:
     with pytest.raises(Failure) as raised:
-        merge("max_batch_size: many", _source(), "")
+        merge_config("max_batch_size: many", _source(), "")
     assert raised.value.reason == Reason.INVALID_CONFIG
     assert "1:17" in raised.value.message
 
 
 def test_a_number_that_its_field_cannot_hold_is_refused() -> None:
     with pytest.raises(Failure) as raised:
-        merge(f"max_batch_size: {10**20}", _source(), "")
+        merge_config(f"max_batch_size: {10**20}", _source(), "")
     assert raised.value.reason == Reason.INVALID_CONFIG
 
 
 def test_the_text_is_read_again_as_it_was() -> None:
-    config = merge('input [{name: "x" data_type: TYPE_FP32 dims: [-1]}]', _source(), "python").config
-    assert merge(to_text(config), _source(), "python").config == config
+    config = merge_config('input [{name: "x" data_type: TYPE_FP32 dims: [-1]}]', _source(), "python").config
+    assert merge_config(to_text(config), _source(), "python").config == config
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_the_text_is_read_again_as_it_was() -> None:
     ],
 )
 def test_wanted_versions(policy: VersionPolicy | None, wanted: tuple[int, ...]) -> None:
-    config = merge(None, _source(TritonConfig(version_policy=policy)), "").config
-    assert wanted_versions(config, [2, 1, 3]) == wanted
+    config = merge_config(None, _source(TritonConfig(version_policy=policy)), "").config
+    assert select_versions(config, [2, 1, 3]) == wanted
 
 
 PRIORITIES = """
@@ -121,9 +121,9 @@ GROUPS = """
 """
 
 
-def _merge(own: str, config: TritonConfig, kind: str = "triton", backend: str = "") -> Merged:
+def _merge(own: str, config: TritonConfig, kind: str = "triton", backend: str = "") -> MergedConfig:
     source = ModelSource.model_validate({"name": "m", "format": kind, "storage_uri": "s3://b/m", "config": config})
-    return merge(own, source, backend)
+    return merge_config(own, source, backend)
 
 
 def test_a_typed_field_leaves_the_fields_beside_it_in_dynamic_batching() -> None:

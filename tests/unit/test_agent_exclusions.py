@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Found, build_listing
+from conch_agent.sources.base import Entry, build_listing
 from conch_agent.sources.local import LocalSource
 
 NEVER = [
@@ -54,7 +54,7 @@ ALWAYS = [
 
 
 def _names(*names: str) -> list[str]:
-    found = [Found(name, 1, "t", name) for name in names]
+    found = [Entry(name, 1, "t", name) for name in names]
     return [str(item.path) for item in build_listing(found, "s3://b/m").items]
 
 
@@ -83,21 +83,21 @@ def test_a_mounted_folder_is_read_without_it(tmp_path: Path) -> None:
 
 
 def test_folder_markers_are_no_files() -> None:
-    markers = [Found(name, 0, "t", name) for name in ("", "1", "1/", "1/assets", "empty/")]
-    files = [Found(name, 1, "t", name) for name in ("1/assets/x", "1/model.onnx")]
-    empty = Found("1/__init__.py", 0, "t", "k")
+    markers = [Entry(name, 0, "t", name) for name in ("", "1", "1/", "1/assets", "empty/")]
+    files = [Entry(name, 1, "t", name) for name in ("1/assets/x", "1/model.onnx")]
+    empty = Entry("1/__init__.py", 0, "t", "k")
     listing = build_listing([*markers, *files, empty], "s3://b/m")
     assert [str(item.path) for item in listing.items] == ["1/__init__.py", "1/assets/x", "1/model.onnx"]
 
 
 def test_a_marker_of_a_folder_of_excluded_files_is_no_file() -> None:
-    found = [Found("1", 0, "t", "1"), Found("1/.keep", 0, "t", "1/.keep"), Found("model.onnx", 1, "t", "m")]
+    found = [Entry("1", 0, "t", "1"), Entry("1/.keep", 0, "t", "1/.keep"), Entry("model.onnx", 1, "t", "m")]
     assert [str(item.path) for item in build_listing(found, "s3://b/m").items] == ["model.onnx"]
 
 
 def test_a_name_that_is_a_file_and_a_folder_is_refused() -> None:
     with pytest.raises(Failure) as raised:
-        build_listing([Found("a", 3, "t", "a"), Found("a/b", 1, "t", "a/b")], "s3://b/m")
+        build_listing([Entry("a", 3, "t", "a"), Entry("a/b", 1, "t", "a/b")], "s3://b/m")
     assert raised.value.reason == Reason.UNSAFE_PATH
     assert "'a' of 3 bytes" in raised.value.message
 

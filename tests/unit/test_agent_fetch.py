@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from conch_agent.fetch import Fetch, Fetched
+from conch_agent.fetch import Fetch, FetchResult
 from conch_agent.reasons import Failure, Reason
-from conch_agent.record import digest
+from conch_agent.record import compute_digest
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
-from conch_agent.sources.base import Buffer, Item, Listing, safe_path
+from conch_agent.sources.base import Buffer, Item, Listing, parse_path
 from conch_agent.sources.local import LocalSource
 
 
@@ -26,7 +26,7 @@ class Copied(LocalSource):
         super().__init__(f"file://{folder}", folder, folder)
         self.read_from: dict[str, int] = {}
 
-    def local(self, item: Item) -> Path | None:
+    def find_local(self, item: Item) -> Path | None:
         del item
         return None
 
@@ -45,13 +45,13 @@ def origin(tmp_path: Path) -> Path:
     return folder
 
 
-async def _run(source: LocalSource, folder: Path) -> Fetched:
-    return await Fetch(source, folder).run(await source.listing())
+async def _run(source: LocalSource, folder: Path) -> FetchResult:
+    return await Fetch(source, folder).run(await source.list_files())
 
 
 def _digest(origin: Path) -> str:
     files = [path for path in origin.rglob("*") if path.is_file()]
-    return digest(
+    return compute_digest(
         {path.relative_to(origin).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     )
 
@@ -94,7 +94,7 @@ async def test_a_part_goes_on_only_where_it_can_be_trusted(
     origin: Path, tmp_path: Path, change: str, start: int
 ) -> None:
     source = Copied(origin)
-    item = next(item for item in (await source.listing()).items if item.path.name == "weights")
+    item = next(item for item in (await source.list_files()).items if item.path.name == "weights")
     stem = hashlib.sha256(b"1/weights").hexdigest()[:32]
     parts = tmp_path / "to" / "parts"
     parts.mkdir(parents=True)
@@ -127,7 +127,7 @@ async def test_what_the_source_no_longer_has_goes(origin: Path, tmp_path: Path) 
 
 async def test_a_file_that_changes_while_it_is_read_is_refused(origin: Path, tmp_path: Path) -> None:
     source = Copied(origin)
-    listing = await source.listing()
+    listing = await source.list_files()
     (origin / "1" / "weights").write_bytes(b"another")
     with pytest.raises(Failure) as raised:
         await Fetch(source, tmp_path / "to").run(listing)
@@ -146,26 +146,26 @@ async def test_more_than_the_disk_holds_is_refused_before_it_begins(origin: Path
 @pytest.mark.parametrize("name", ["../x", "/x", "a//b", "a/../b", "a/./b", "", "a\\b", "a\nb", "a\0b", "x" * 2000])
 def test_unsafe_names(name: str) -> None:
     with pytest.raises(Failure) as raised:
-        safe_path(name, "s3://b/m")
+        parse_path(name, "s3://b/m")
     assert raised.value.reason == Reason.UNSAFE_PATH
 
 
 async def test_links_stay_inside(origin: Path, tmp_path: Path) -> None:
     (origin / "inside").symlink_to("1/weights")
     source = LocalSource("file:///x", origin, origin)
-    assert "inside" in {str(item.path) for item in (await source.listing()).items}
+    assert "inside" in {str(item.path) for item in (await source.list_files()).items}
     (tmp_path / "secret").write_text("s")
     for target in ("../secret", str(tmp_path), "/etc/passwd", "nothing", "1"):
         (origin / "link").unlink(missing_ok=True)
         (origin / "link").symlink_to(target)
         with pytest.raises(Failure):
-            await source.listing()
+            await source.list_files()
 
 
 async def test_what_is_no_regular_file_is_refused(origin: Path) -> None:
     os.mkfifo(origin / "pipe")
     with pytest.raises(Failure) as raised:
-        await LocalSource("file:///x", origin, origin).listing()
+        await LocalSource("file:///x", origin, origin).list_files()
     assert raised.value.reason == Reason.UNSAFE_PATH
 
 

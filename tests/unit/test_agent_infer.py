@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from conch_agent.triton import ConnectionLost, Refused, TritonGone
+from conch_agent.triton import ConnectionLostError, TritonError, TritonUnavailableError
 from conch_agent.warmup import infer
 from conch_agent.warmup.infer import Endpoint, describe_losses
 from conch_agent.warmup.requests import Request
@@ -38,7 +38,7 @@ async def serving(*answers: tuple[int, object]) -> AsyncIterator[str]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(infer, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(infer, "_FIRST_DELAY", 0.001)
 
 
 async def test_an_error_of_a_proxy_is_a_lost_connection() -> None:
@@ -47,13 +47,15 @@ async def test_an_error_of_a_proxy_is_a_lost_connection() -> None:
         assert (endpoint.sent, len(endpoint.losses)) == (3, 2)
         assert describe_losses(endpoint).startswith("2 connections ended under requests, at last: HTTP status 503 up")
     async with serving(PROXY) as root, Endpoint(root, "m") as endpoint:
-        with pytest.raises(ConnectionLost, match="its connection ended 5 times in 0 s, at last: HTTP status 503 upst"):
+        with pytest.raises(
+            ConnectionLostError, match="its connection ended 5 times in 0 s, at last: HTTP status 503 upst"
+        ):
             await endpoint.infer(None, REQUEST)
 
 
 async def test_an_error_of_triton_is_an_answer() -> None:
     async with serving(FULL, GOOD) as root, Endpoint(root, "m") as endpoint:
-        with pytest.raises(Refused, match="Exceeds maximum queue size"):
+        with pytest.raises(TritonError, match="Exceeds maximum queue size"):
             await endpoint.infer(None, REQUEST)
         assert (endpoint.sent, endpoint.losses) == (1, [])
 
@@ -62,8 +64,8 @@ async def test_an_error_of_triton_is_an_answer() -> None:
     ("waits", "answers", "expected"),
     [
         (True, [NOT_LOADED, NOT_LOADED, GOOD], None),
-        (False, [PROXY, NOT_LOADED, GOOD], TritonGone),
-        (False, [NOT_LOADED, GOOD], Refused),
+        (False, [PROXY, NOT_LOADED, GOOD], TritonUnavailableError),
+        (False, [NOT_LOADED, GOOD], TritonError),
     ],
     ids=["another pod", "a Triton that restarts", "a Triton that never had it"],
 )
@@ -74,7 +76,7 @@ async def test_a_triton_that_has_not_loaded_the_model(
     async with serving(*answers) as root, Endpoint(root, "m", deadline=deadline) as endpoint:
         if expected is None:
             await endpoint.infer(None, REQUEST)
-            assert (endpoint.away, endpoint.losses) == ("", [])
+            assert (endpoint.outage, endpoint.losses) == ("", [])
             return
         with pytest.raises(expected, match="unknown model: 'm'"):
             await endpoint.infer(None, REQUEST)
@@ -94,10 +96,10 @@ async def test_a_model_that_its_triton_loads_at_the_first_look_is_waited_for(
     monkeypatch.setattr(infer, "_GRACE", grace)
     async with serving(answer, GOOD) as root, Endpoint(root, "m", deadline=time.monotonic() + 20) as endpoint:
         if waits:
-            assert await endpoint.metadata() == {"outputs": []}
+            assert await endpoint.read_metadata() == {"outputs": []}
         else:
-            with pytest.raises(Refused, match="unknown model"):
-                await endpoint.metadata()
+            with pytest.raises(TritonError, match="unknown model"):
+                await endpoint.read_metadata()
     async with serving(answer, GOOD) as root, Endpoint(root, "m") as endpoint:
-        with pytest.raises(Refused, match="unknown model"):
-            await endpoint.metadata()
+        with pytest.raises(TritonError, match="unknown model"):
+            await endpoint.read_metadata()

@@ -6,16 +6,16 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from conch_agent.config import parse
-from conch_agent.layout import MARKER, lay, plan
+from conch_agent.config import parse_config
+from conch_agent.layout import MARKER, build_folder, plan_layout
 from conch_agent.model_files import read_names
 from conch_agent.reasons import Failure, Reason
 from conch_contract.formats import FormatName
 
 
 def _plan(kind: FormatName, *names: str, config: str = "") -> dict[str, str]:
-    named = read_names(parse(config, "s3://b/m"), "s3://b/m")
-    planned = plan(kind, [PurePosixPath(name) for name in names], "s3://b/m", named)
+    named = read_names(parse_config(config, "s3://b/m"), "s3://b/m")
+    planned = plan_layout(kind, [PurePosixPath(name) for name in names], "s3://b/m", named)
     return {str(target): str(source) for target, source in planned.files.items()}
 
 
@@ -83,7 +83,7 @@ def test_a_model_repository_is_named_with_its_models_and_the_way_out(found: list
 
 
 def test_versions_are_found() -> None:
-    planned = plan("triton", [PurePosixPath(name) for name in ("1/x", "10/x", "2/x", "notes/x")], "s3://b/m")
+    planned = plan_layout("triton", [PurePosixPath(name) for name in ("1/x", "10/x", "2/x", "notes/x")], "s3://b/m")
     assert planned.versions == (1, 2, 10)
 
 
@@ -94,9 +94,9 @@ def test_a_folder_is_replaced_whole_and_the_old_files_stay_as_they_were(tmp_path
     for round_ in ("old", "new"):
         (source / "model.onnx").unlink(missing_ok=True)
         (source / "model.onnx").write_text(round_)
-        planned = plan("onnx", [PurePosixPath("model.onnx")], "s3://b/m")
+        planned = plan_layout("onnx", [PurePosixPath("model.onnx")], "s3://b/m")
         held = (target / "1" / "model.onnx").open() if target.exists() else None
-        lay(planned, source, tmp_path / "laid", target, config=f"name: {round_}", marker={})
+        build_folder(planned, source, tmp_path / "laid", target, config=f"name: {round_}", marker={})
     assert held
     assert held.read() == "old"
     held.close()
@@ -204,6 +204,6 @@ def test_what_the_configuration_names_and_nobody_uploaded(
 )
 def test_a_configuration_names_files_of_its_own_model_only(config: str) -> None:
     with pytest.raises(Failure) as raised:
-        read_names(parse(config, "s3://b/m"), "s3://b/m")
+        read_names(parse_config(config, "s3://b/m"), "s3://b/m")
     assert raised.value.reason == Reason.INVALID_CONFIG
     assert "relative" in raised.value.message

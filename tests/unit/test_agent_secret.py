@@ -90,7 +90,7 @@ def test_every_key_has_its_row() -> None:
 def test_an_absent_key_is_no_failure(key: str) -> None:
     del key
     assert parse_settings({}) == S3Settings()
-    assert not parse_settings({}).signed
+    assert not parse_settings({}).is_signed
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n", "\t \n"])

@@ -10,7 +10,7 @@ from conch_agent.backoff import Backoff
 from conch_agent.control import ensure_key
 from conch_agent.prepare import check_name
 from conch_agent.reasons import Failure, Reason
-from conch_agent.settings import Settings, from_arguments
+from conch_agent.settings import Settings, parse_arguments
 from conch_agent.sources.answer import read_body
 from conch_agent.sources.s3_errors import classify
 from conch_agent.sources.storage_secret import read_secret
@@ -23,7 +23,7 @@ _PREFIX = "Generic S3 error: Error performing GET http://s/b in 2ms - Server ret
 @pytest.mark.parametrize(
     ("text", "reason", "part"),
     [
-        (f"{_PREFIX}404 Not Found: <Error><Code>NoSuchBucket</Code></Error>", Reason.BUCKET_NOT_FOUND, "'b'"),
+        (f"{_PREFIX}404 Not Entry: <Error><Code>NoSuchBucket</Code></Error>", Reason.BUCKET_NOT_FOUND, "'b'"),
         (f"{_PREFIX}403 Forbidden: <Error><Code>InvalidAccessKeyId</Code></Error>", Reason.ACCESS_DENIED, "Secret"),
         (f"{_PREFIX}403 Forbidden: ", Reason.ACCESS_DENIED, "AWS_SECRET_ACCESS_KEY"),
         ("Generic S3 error: Error performing GET x - HTTP error: error sending request", Reason.UNREACHABLE, "DNS"),
@@ -40,7 +40,7 @@ def test_the_stores_errors(text: str, reason: Reason, part: str) -> None:
 
 def test_waits_grow_to_the_longest_and_are_never_in_step() -> None:
     waits = [Backoff(first=1, longest=60) for _ in range(2)]
-    series = [[each.next() for _ in range(12)] for each in waits]
+    series = [[each.draw_delay() for _ in range(12)] for each in waits]
     assert series[0] != series[1]
     for wait, full in zip(series[0], [1, 2, 4, 8, 16, 32, 60, 60], strict=False):
         assert full / 2 <= wait <= full
@@ -72,7 +72,7 @@ def test_names_that_cannot_be_folders(name: str) -> None:
 
 
 def test_without_arguments_paths_are_the_contracts() -> None:
-    settings = from_arguments([])
+    settings = parse_arguments([])
     assert settings == Settings()
     assert str(settings.repository) == names.REPOSITORY_DIR
     assert str(settings.downloads) == names.DOWNLOAD_DIR

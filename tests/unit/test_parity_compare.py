@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from conch_agent.parity.compare import Difference, Incomparable, compare
-from conch_agent.parity.job import from_arguments, line, made, status
+from conch_agent.parity.job import format_report, get_exit_status, make_requests, parse_arguments
 from conch_agent.reasons import Failure
-from conch_agent.warmup.job import write
+from conch_agent.warmup.job import write_report
 from conch_contract import Disagreement, Parity, ParityReport
 
 NAN, INF = math.nan, math.inf
@@ -72,8 +72,8 @@ def test_two_outputs(case: str) -> None:
         assert found is None
         return
     assert isinstance(found, Difference)
-    assert (found.where.index, found.where.stable, found.where.candidate) == differ
-    assert found.where.output == "y"
+    assert (found.disagreement.index, found.disagreement.stable, found.disagreement.candidate) == differ
+    assert found.disagreement.output == "y"
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_an_output_that_only_one_answers() -> None:
     named = TOLERANCE.model_copy(update={"outputs": ("more",)})
     missing = compare(named, both, one)
     assert isinstance(missing, Difference)
-    assert missing.where.candidate == "none of that name"
+    assert missing.disagreement.candidate == "none of that name"
     nothing = compare(named, one, both)
     assert isinstance(nothing, Incomparable)
-    assert "'more', but y (FP32 [1])" in nothing.why
+    assert "'more', but y (FP32 [1])" in nothing.message
     assert isinstance(compare(TOLERANCE, one, {"z": tensor([1.0])}), Difference), "nothing in common is no agreement"
 
 
@@ -116,12 +116,12 @@ def test_what_cannot_disagree_is_no_agreement() -> None:
     lone = {"y": tensor([0.3], [1, 1]), "n": tensor([1, 2], datatype="INT32")}
     found = compare(ARGMAX, lone, lone)
     assert isinstance(found, Incomparable)
-    assert "at least two along its last axis" in found.why
+    assert "at least two along its last axis" in found.message
 
 
 def test_requests_that_are_made_differ_and_are_the_same_each_time() -> None:
     metadata = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
-    one, other = made(metadata, {}, 20), made(metadata, {}, 20)
+    one, other = make_requests(metadata, {}, 20), make_requests(metadata, {}, 20)
     assert [request.content for request in one] == [request.content for request in other]
     assert len({request.content for request in one}) == 20
 
@@ -130,20 +130,20 @@ def test_requests_that_are_made_differ_and_are_the_same_each_time() -> None:
 def test_whole_numbers_allow_one_request_and_that_is_said(datatype: str, enough: bool) -> None:
     metadata = {"inputs": [{"name": "x", "datatype": datatype, "shape": [4]}]}
     if enough:
-        assert len(made(metadata, {}, 5)) == 5
+        assert len(make_requests(metadata, {}, 5)) == 5
         return
     with pytest.raises(Failure, match="Only 1 different requests can be made") as raised:
-        made(metadata, {}, 5)
+        make_requests(metadata, {}, 5)
     assert raised.value.reason == "ParityTooFewRequests"
-    assert len(made(metadata, {}, 1)) == 1
+    assert len(make_requests(metadata, {}, 1)) == 1
 
 
 def test_the_command_line_of_the_job(tmp_path: Path) -> None:
     asked = Parity(way="argmax", outputs=("logits",), requests=7)
-    job = from_arguments(
+    job = parse_arguments(
         ["--stable=old.demo.svc", "--candidate=localhost:81", f"--asked={asked.to_json()}", f"--root={tmp_path}"]
     )
-    assert (job.stable, job.candidate, job.asked) == ("old.demo.svc:8000", "localhost:81", asked)
+    assert (job.stable, job.candidate, job.parity) == ("old.demo.svc:8000", "localhost:81", asked)
     assert job.settings.manifest.is_relative_to(tmp_path)
 
 
@@ -160,17 +160,17 @@ def test_the_command_line_of_the_job(tmp_path: Path) -> None:
     ],
 )
 def test_the_exit_status_tells_whether_a_retry_may_help(reason: str, code: int) -> None:
-    assert status(ParityReport(reason=reason)) == code
+    assert get_exit_status(ParityReport(reason=reason)) == code
 
 
 def test_a_report_fits_into_a_termination_message(tmp_path: Path) -> None:
     worst = Disagreement(request="requests[0]", output="y", index=3, stable="1", candidate="2")
     report = ParityReport(requests=2, compared=2, agreed=1, worst=worst, reason="Compared", message="é" * 5000)
-    write(report, tmp_path / "message")
+    write_report(report, tmp_path / "message")
     text = (tmp_path / "message").read_bytes()
     assert len(text) <= 4096
     read = ParityReport.model_validate_json(text)
     assert (read.agreed, read.worst) == (1, worst)
     assert json.loads(text)["worst"]["candidate"] == "2"
     shown = worst.model_dump_json(exclude_defaults=True)
-    assert line(report).endswith(f"2 requests, 2 compared, 1 agree; worst: {shown}")
+    assert format_report(report).endswith(f"2 requests, 2 compared, 1 agree; worst: {shown}")

@@ -83,6 +83,6 @@ async def test_what_cannot_be_resolved_is_an_error_of_the_name() -> None:
         *("2002:a9fe:a9fe::1", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"),
     ],
 )
-def test_no_metadata_server_of_a_cloud_is_asked(address: str) -> None:
-    with pytest.raises(ValueError, match="never asked"):
+def test_no_metadata_server_of_a_cloud_is_contacted(address: str) -> None:
+    with pytest.raises(ValueError, match="which Conch never contacts"):
         check_address(address)

@@ -13,10 +13,10 @@ import pytest
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.warmup import rounds
-from conch_agent.warmup.answers import complaint, read
-from conch_agent.warmup.job import Job, from_arguments, line, status, write
-from conch_agent.warmup.plan import instances
-from conch_agent.warmup.requests import from_config_map, from_folder, inline, synthesised
+from conch_agent.warmup.answers import describe_mismatch, read_outputs
+from conch_agent.warmup.job import Job, format_report, get_exit_status, parse_arguments, write_report
+from conch_agent.warmup.plan import count_instances
+from conch_agent.warmup.requests import build_inline_requests, read_config_map, read_folder, synthesise
 from conch_contract import Warmup, WarmupReport, WarmupRequest, names
 
 
@@ -24,7 +24,9 @@ from conch_contract import Warmup, WarmupReport, WarmupRequest, names
 def test_so_many_connections_reach_every_pod(pods: int) -> None:
     chance = random.Random(pods)  # noqa: S311  a trial, not a secret
     trials = 2000
-    missed = sum(len({chance.randrange(pods) for _ in range(rounds.connections(pods))}) < pods for _ in range(trials))
+    missed = sum(
+        len({chance.randrange(pods) for _ in range(rounds.count_connections(pods))}) < pods for _ in range(trials)
+    )
     assert missed <= 10  # 2 are expected; over 10 has a chance of less than 1 in 100,000
 
 
@@ -50,17 +52,17 @@ LABEL = {"name": "label", "datatype": "BYTES", "shape": [1], "data": ["cat"]}
 )
 def test_an_answer_is_held_to_what_was_expected(expected: list[dict[str, Any]], says: str) -> None:
     content = json.dumps({"outputs": [Y, LABEL]}).encode()
-    assert complaint(expected, read(content, None), tolerance=0.001) == says
+    assert describe_mismatch(expected, read_outputs(content, None), tolerance=0.001) == says
 
 
 def test_not_a_number_is_no_expected_number() -> None:
     got = {"y": {"name": "y", "datatype": "FP32", "data": [float("nan")]}}
-    assert "expected 1.0, got NaN" in complaint([{"name": "y", "data": [1.0]}], got, 0.001)
+    assert "expected 1.0, got NaN" in describe_mismatch([{"name": "y", "data": [1.0]}], got, 0.001)
 
 
 def test_whole_numbers_are_compared_as_they_are() -> None:
     got = {"y": {"name": "y", "datatype": "INT64", "data": [1_000_000]}}
-    assert "expected 1000001" in complaint([{"name": "y", "data": [1_000_001]}], got, 0.001)
+    assert "expected 1000001" in describe_mismatch([{"name": "y", "data": [1_000_001]}], got, 0.001)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_binary_outputs_are_read(datatype: str, raw: bytes, values: list[Any]) -
         return {"name": name, "datatype": datatype, "shape": [len(values)], "parameters": parameters}
 
     head = json.dumps({"outputs": [output("a", len(raw)), output("b", len(raw))]}).encode()
-    found = read(head + raw + raw, len(head))
+    found = read_outputs(head + raw + raw, len(head))
     assert found["a"]["data"] == values
     assert found["b"]["data"] == values
 
@@ -89,13 +91,13 @@ def tensors(content: bytes, header: int | None) -> dict[str, dict[str, Any]]:
     """Return the inputs of a request, as they would be read of an answer."""
     assert header is not None
     head = json.dumps({"outputs": json.loads(content[:header])["inputs"]}).encode()
-    return read(head + content[header:], len(head))
+    return read_outputs(head + content[header:], len(head))
 
 
 def test_a_request_is_made_from_the_metadata() -> None:
     kinds = ["BOOL", "UINT8", "INT32", "INT64", "FP16", "FP32", "FP64", "BF16", "BYTES"]
     metadata = {"inputs": [{"name": kind, "datatype": kind, "shape": ["-1", "2", -1]} for kind in kinds]}
-    made = synthesised(metadata, {"max_batch_size": 8})
+    made = synthesise(metadata, {"max_batch_size": 8})
     inputs = tensors(made.content, made.header)
     assert {tuple(tensor["shape"]) for tensor in inputs.values()} == {(1, 2, 1)}
     for kind, tensor in inputs.items():
@@ -104,13 +106,13 @@ def test_a_request_is_made_from_the_metadata() -> None:
             assert all(0 < value < 1 for value in tensor["data"]), kind
         else:
             assert set(tensor["data"]) == ({"warm-up"} if kind == "BYTES" else {0}), kind
-    assert made == synthesised(metadata, {"max_batch_size": 8})
+    assert made == synthesise(metadata, {"max_batch_size": 8})
 
 
 def test_what_is_optional_is_left_out_and_a_sequence_is_begun_and_ended() -> None:
     metadata = {"inputs": [{"name": name, "datatype": "INT8", "shape": [1]} for name in ("a", "b")]}
     config = {"input": [{"name": "a"}, {"name": "b", "optional": True}], "sequence_batching": {}}
-    made = synthesised(metadata, config)
+    made = synthesise(metadata, config)
     body = json.loads(made.content[: made.header])
     assert [tensor["name"] for tensor in body["inputs"]] == ["a"]
     assert body["parameters"]["sequence_start"] is True
@@ -122,12 +124,12 @@ def test_what_is_optional_is_left_out_and_a_sequence_is_begun_and_ended() -> Non
     [([], 1), ([{"count": 3}], 3), ([{"count": 2, "gpus": [0, 1]}], 4), ([{"count": 1}, {"count": 2}], 3)],
 )
 def test_a_request_for_each_instance(groups: list[dict[str, Any]], count: int) -> None:
-    assert instances({"instance_group": groups}) == count
+    assert count_instances({"instance_group": groups}) == count
 
 
 def test_inline_requests_are_posted_as_they_are_written() -> None:
     body = {"id": "7", "inputs": [{"name": "x"}], "parameters": {"priority": 1}}
-    [first, second] = inline([WarmupRequest(body=body), WarmupRequest(name="b", body={"inputs": []})])
+    [first, second] = build_inline_requests([WarmupRequest(body=body), WarmupRequest(name="b", body={"inputs": []})])
     assert (first.label, second.label) == ("requests[0]", "requests[1] (b)")
     assert json.loads(first.content) == {**body, "parameters": {"priority": 1, "binary_data_output": True}}
 
@@ -139,7 +141,7 @@ def test_a_config_map_has_a_request_a_key(tmp_path: Path) -> None:
     (folder / "..data").symlink_to("..2026")
     (folder / "b.json").symlink_to("..data/b.json")
     (folder / "a").write_text('{"inputs": [], "expected": [{"name": "y", "data": [1]}]}')
-    requests = from_config_map(Warmup(config_map="wake"), tmp_path)
+    requests = read_config_map(Warmup(config_map="wake"), tmp_path)
     assert [request.label for request in requests] == ["ConfigMap wake, key a", "ConfigMap wake, key b.json"]
     assert requests[0].expected == ({"name": "y", "data": [1]},)
     assert "expected" not in json.loads(requests[0].content)
@@ -147,7 +149,7 @@ def test_a_config_map_has_a_request_a_key(tmp_path: Path) -> None:
 
 def test_a_missing_config_map_is_named(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="'wake'") as failure:
-        from_config_map(Warmup(config_map="wake"), tmp_path)
+        read_config_map(Warmup(config_map="wake"), tmp_path)
     assert failure.value.reason == Reason.WARMUP_MISSING
 
 
@@ -155,7 +157,7 @@ def test_a_folder_without_requests_is_named(tmp_path: Path) -> None:
     (tmp_path / "warmup").mkdir()
     (tmp_path / "warmup" / "raw_data").write_bytes(b"1")
     with pytest.raises(Failure, match=r"s3://b/m has no file warmup/\*\.json") as failure:
-        from_folder(Warmup(path="warmup"), "s3://b/m", tmp_path)
+        read_folder(Warmup(path="warmup"), "s3://b/m", tmp_path)
     assert failure.value.reason == Reason.WARMUP_MISSING
 
 
@@ -166,12 +168,12 @@ def test_a_file_that_is_no_request_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "warmup").mkdir()
     (tmp_path / "warmup" / "bad.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(Failure, match=r"Warm-up request warmup/bad.json is no") as failure:
-        from_folder(Warmup(path="warmup"), "s3://b/m", tmp_path)
+        read_folder(Warmup(path="warmup"), "s3://b/m", tmp_path)
     assert failure.value.reason == Reason.WARMUP_FAILED
 
 
 def test_a_job_finds_everything_where_the_contract_says() -> None:
-    job = from_arguments(["--host", "m-1.demo.svc", "--pods", "3"])
+    job = parse_arguments(["--host", "m-1.demo.svc", "--pods", "3"])
     assert isinstance(job, Job)
     assert job.root == "http://m-1.demo.svc:8000"
     assert job.pods == 3
@@ -184,7 +186,7 @@ def test_a_job_finds_everything_where_the_contract_says() -> None:
 def test_a_termination_message_is_never_cut_by_the_kubelet(tmp_path: Path, letter: str) -> None:
     report = WarmupReport(requests=3, failures=1, reason="WarmupFailed", message="Request a: " + letter * 5000)
     file = tmp_path / "termination-log"
-    write(report, file)
+    write_report(report, file)
     assert len(file.read_bytes()) <= 4096
     read_back = WarmupReport.model_validate_json(file.read_text())
     assert read_back.message.startswith("Request a: ")
@@ -207,11 +209,11 @@ def test_a_termination_message_is_never_cut_by_the_kubelet(tmp_path: Path, lette
     ],
 )
 def test_the_exit_status_tells_whether_a_retry_helps(reason: str, code: int) -> None:
-    assert status(WarmupReport(reason=reason)) == code
+    assert get_exit_status(WarmupReport(reason=reason)) == code
 
 
 def test_the_line_is_for_people() -> None:
-    told = line(
+    told = format_report(
         WarmupReport(
             requests=250,
             p50_milliseconds=4.06,

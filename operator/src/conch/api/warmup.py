@@ -173,4 +173,4 @@ class WarmupStatus(Part):
     @property
     def failed(self) -> bool:
         """Whether the revision must get no request. An unstable latency is no failure."""
-        return WarmupReport(reason=self.reason).failed
+        return WarmupReport(reason=self.reason).has_failed

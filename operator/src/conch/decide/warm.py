@@ -19,7 +19,7 @@ def warmed(snapshot: Snapshot, revision: str) -> WarmupStatus | None:
     """Return what the warm-up of a revision saw, if it went well; None: there was none yet."""
     report = snapshot.warmups.get(revision)
     if report is not None:
-        return None if report.failed else WarmupStatus.of(report)
+        return None if report.has_failed else WarmupStatus.of(report)
     known = snapshot.service.status.revision(revision)
     return known.warmup if known else None
 
@@ -27,7 +27,7 @@ def warmed(snapshot: Snapshot, revision: str) -> WarmupStatus | None:
 def warmup_failed(snapshot: Snapshot, revision: str) -> Finding | None:
     """Return why the warm-up of a revision failed, if it did."""
     report = snapshot.warmups.get(revision)
-    if report is None or not report.failed:
+    if report is None or not report.has_failed:
         return None
     return find_refused_job(snapshot, revision, parity=False) or Finding(report.reason, report.message)
 

@@ -21,9 +21,9 @@ def parities(pods: Iterable[Mapping[str, Any]], children: Iterable[Mapping[str, 
         if not revision or ended is None:
             continue
         report = _report(ended)
-        if report.passing and revision not in found:
+        if report.is_retryable and revision not in found:
             continue  # the Job tries again: the last word is the next pod's, or the Job's
-        if revision not in found or found[revision].passing:
+        if revision not in found or found[revision].is_retryable:
             found[revision] = report
     return found
 

@@ -19,9 +19,9 @@ def warmups(pods: Iterable[Mapping[str, Any]], children: Iterable[Mapping[str, A
     for pod in pods_of(jobs, pods):
         report = report_of(pod)
         revision = (pod["metadata"].get("labels") or {}).get(names.LABEL_WARMUP, "")
-        if report is None or (report.passing and revision not in found):
+        if report is None or (report.is_retryable and revision not in found):
             continue  # the Job tries again: the last word is the next pod's, or the Job's
-        if revision not in found or found[revision].failed:
+        if revision not in found or found[revision].has_failed:
             found[revision] = report
     return found
 

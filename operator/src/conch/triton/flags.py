@@ -20,7 +20,7 @@ DRAIN_SECONDS: Final = 10
 # After the requests, Triton unloads its models and ends within this time.
 END_SECONDS: Final = 5
 
-_RESTRICTED: Final = f"{','.join(names.RESTRICTED)}:{names.CONTROL_HEADER}"
+_RESTRICTED: Final = f"{','.join(names.RESTRICTED_APIS)}:{names.CONTROL_HEADER}"
 
 
 def server_command(args: Sequence[str], grace: float = 45.0) -> list[str]:

@@ -1,4 +1,4 @@
-"""Waiting that grows: retries for ever, never in step with other pods."""
+"""Exponential backoff with jitter, so that pods do not retry at the same time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Backoff:
-    """Seconds to wait before the next try: doubles from `first` to `longest`, then half to full of it.
+    """Delays in seconds that double from `first` to `longest`. The jitter takes up to half of a delay.
 
     >>> waits = Backoff(first=1, longest=4, _random=lambda: 1.0)
-    >>> [waits.next() for _ in range(4)]
+    >>> [waits.draw_delay() for _ in range(4)]
     [1.0, 2.0, 4.0, 4.0]
     """
 
@@ -20,13 +20,13 @@ class Backoff:
     tries: int = 0
     _random: object = field(default=random.random, repr=False)
 
-    def next(self) -> float:
-        """Return the next wait in seconds."""
+    def draw_delay(self) -> float:
+        """Return the next delay in seconds."""
         full = min(self.longest, self.first * 2.0 ** min(self.tries, 30))
         self.tries += 1
         share = self._random() if callable(self._random) else 1.0
         return full * (0.5 + 0.5 * share)
 
     def reset(self) -> None:
-        """Start again from `first`, after a success."""
+        """Set the next delay to `first`, after a success."""
         self.tries = 0

@@ -1,8 +1,8 @@
 """Fields of the manifest and of config.pbtxt that exclude one another.
 
 Triton 2.51 refuses each combination, most of them with "failed to poll from model repository" and no reason. A message
-here names both sides and what to remove. What Triton accepts is no clash: maxBatchSize 0 with dynamic_batching, or
-preserveOrdering with a DELAY that has no timeout.
+here names both fields and the one to remove. Triton accepts maxBatchSize 0 with dynamic_batching, and preserveOrdering
+with a DELAY that has no timeout: these are no clashes.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelQueuePolicy
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import ModelSource, TritonConfig
 
-_TYPED: Final = "spec.predictor.triton."
+_SPEC: Final = "spec.predictor.triton."
 _ENSEMBLE: Final = "ensemble_scheduling"
 
 
 def check_clashes(file: ModelConfig, source: ModelSource, backend: str) -> None:
-    """Raise ConfigConflict if the manifest sets a field that config.pbtxt excludes.
+    """Refuse a manifest that sets a field which config.pbtxt excludes.
 
     Args:
         file: The user's config.pbtxt.
-        source: The model as the manifest has it.
-        backend: The backend of its format; empty where config.pbtxt chooses.
+        source: The model in the manifest.
+        backend: The backend of its format; empty: config.pbtxt names it.
+
+    Raises:
+        Failure: ConfigConflict.
     """
     if backend and file.WhichOneof("scheduling_choice") == _ENSEMBLE:
         problem = (
@@ -33,59 +36,59 @@ def check_clashes(file: ModelConfig, source: ModelSource, backend: str) -> None:
             f"modelFormat.name to triton, or remove {_ENSEMBLE} from config.pbtxt"
         )
     else:
-        problem = next(_clashes(file, source.config), "")
+        problem = next(_find_clashes(file, source.config), "")
     if problem:
         raise Failure(Reason.CONFIG_CONFLICT, f"{source.storage_uri}: {problem}.")
 
 
-def _clashes(file: ModelConfig, typed: TritonConfig) -> Iterator[str]:
-    yield from _scheduling(file, typed)
-    yield from _batch_sizes(file, typed)
-    yield from _ordering(file, typed)
+def _find_clashes(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
+    yield from _check_scheduling(file, settings)
+    yield from _check_batch_sizes(file, settings)
+    yield from _check_ordering(file, settings)
 
 
-def _scheduling(file: ModelConfig, typed: TritonConfig) -> Iterator[str]:
-    """The scheduler of a model is one of three, and an ensemble has no instances of its own."""
+def _check_scheduling(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
+    """Yield clashes of the scheduler: a model has one of three, and an ensemble has no instances of its own."""
     scheduler = file.WhichOneof("scheduling_choice")
-    if typed.dynamic_batching is not None and scheduler in {"sequence_batching", _ENSEMBLE}:
+    if settings.dynamic_batching is not None and scheduler in {"sequence_batching", _ENSEMBLE}:
         yield (
-            f"{_TYPED}dynamicBatching is set, and config.pbtxt has {scheduler}; a model has one of them. Remove "
+            f"{_SPEC}dynamicBatching is set, and config.pbtxt has {scheduler}; a model has one of them. Remove "
             f"dynamicBatching from the InferenceService, or {scheduler} from config.pbtxt"
         )
-    if typed.instance_groups and scheduler == _ENSEMBLE:
+    if settings.instance_groups and scheduler == _ENSEMBLE:
         yield (
-            f"{_TYPED}instanceGroups is set, and config.pbtxt has {_ENSEMBLE}: an ensemble has no instances "
+            f"{_SPEC}instanceGroups is set, and config.pbtxt has {_ENSEMBLE}: an ensemble has no instances "
             "of its own. Remove instanceGroups from the InferenceService"
         )
 
 
-def _batch_sizes(file: ModelConfig, typed: TritonConfig) -> Iterator[str]:
-    """The largest batch bounds the preferred ones; one side may be the manifest's, the other the file's."""
-    batching = typed.dynamic_batching
+def _check_batch_sizes(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
+    """Yield clashes of batch sizes: max_batch_size is the upper bound of the preferred sizes."""
+    batching = settings.dynamic_batching
     sizes = batching.preferred_batch_size if batching else None
-    largest = typed.max_batch_size
+    largest = settings.max_batch_size
     oldest = file.sequence_batching.oldest.preferred_batch_size
     if largest is not None and max(oldest, default=0) > largest:
         yield (
-            f"{_TYPED}maxBatchSize is {largest}, and preferred_batch_size of sequence_batching in config.pbtxt has "
+            f"{_SPEC}maxBatchSize is {largest}, and preferred_batch_size of sequence_batching in config.pbtxt has "
             f"{max(oldest)}. Raise maxBatchSize, or lower preferred_batch_size in config.pbtxt"
         )
     preferred = max(file.dynamic_batching.preferred_batch_size, default=0)
     if largest is not None and sizes is None and preferred > largest:
         yield (
-            f"{_TYPED}maxBatchSize is {largest}, and preferred_batch_size in config.pbtxt has {preferred}. Raise "
+            f"{_SPEC}maxBatchSize is {largest}, and preferred_batch_size in config.pbtxt has {preferred}. Raise "
             "maxBatchSize, or set dynamicBatching.preferredBatchSize to sizes up to it"
         )
     elif largest is None and sizes and 0 < file.max_batch_size < max(sizes):
         yield (
-            f"{_TYPED}dynamicBatching.preferredBatchSize has {max(sizes)}, and max_batch_size in config.pbtxt is "
+            f"{_SPEC}dynamicBatching.preferredBatchSize has {max(sizes)}, and max_batch_size in config.pbtxt is "
             f"{file.max_batch_size}. Set maxBatchSize to at least {max(sizes)}, or lower preferredBatchSize"
         )
 
 
-def _ordering(file: ModelConfig, typed: TritonConfig) -> Iterator[str]:
-    """Ordered responses exclude priorities and delayed requests (Triton's ModelDynamicBatching)."""
-    if not (typed.dynamic_batching and typed.dynamic_batching.preserve_ordering):
+def _check_ordering(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
+    """Yield clashes of ordered responses with priorities and delayed requests (Triton's ModelDynamicBatching)."""
+    if not (settings.dynamic_batching and settings.dynamic_batching.preserve_ordering):
         return
     batching = file.dynamic_batching
     policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
@@ -98,6 +101,6 @@ def _ordering(file: ModelConfig, typed: TritonConfig) -> Iterator[str]:
     else:
         return
     yield (
-        f"{_TYPED}dynamicBatching.preserveOrdering is true, and config.pbtxt has {obstacle}; ordered responses exclude "
+        f"{_SPEC}dynamicBatching.preserveOrdering is true, and config.pbtxt has {obstacle}; ordered responses exclude "
         f"it. Remove preserveOrdering from the InferenceService, or {obstacle.partition(':')[0]} from config.pbtxt"
     )

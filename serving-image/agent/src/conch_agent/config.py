@@ -1,4 +1,4 @@
-"""Triton's model configuration: the user's config.pbtxt, the fields that the manifest sets in it, and the name."""
+"""Triton's model configuration: the user's config.pbtxt, with the fields of the manifest and the model's name."""
 
 from __future__ import annotations
 
@@ -17,48 +17,62 @@ from conch_agent.reasons import Failure, Reason
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import DynamicBatching, ModelSource, VersionPolicy
 
-CONTENT: Final = "conch.dev/content"
-# Backends by Triton's older names of them.
+CONTENT_PARAMETER: Final = "conch.dev/content"
+# Backends by Triton's older name, the platform.
 _PLATFORMS: Final = {row.platform: row.backend for row in FORMATS.values() if row.platform}
 
 
 @dataclass(frozen=True)
-class Merged:
-    """The configuration that Triton gets, where it differs from config.pbtxt, and another name that stands there."""
+class MergedConfig:
+    """The configuration for Triton.
+
+    Attributes:
+        config: The configuration.
+        overrides: Its differences from config.pbtxt.
+        file_name: The model's name in config.pbtxt, if it is another one; else empty.
+    """
 
     config: ModelConfig
     overrides: tuple[Override, ...]
     file_name: str = ""
 
 
-def parse(own: str | None, uri: str) -> ModelConfig:
-    """Return the user's config.pbtxt, empty where there is none; raises InvalidConfig with line and column."""
+def parse_config(text: str | None, uri: str) -> ModelConfig:
+    """Return the user's config.pbtxt; an empty message where there is none.
+
+    Args:
+        text: The text of config.pbtxt, or None.
+        uri: The storageUri, with which messages begin.
+
+    Raises:
+        Failure: InvalidConfig, with line and column.
+    """
     config = ModelConfig()
-    if own is not None:
+    if text is not None:
         try:
-            text_format.Parse(own, config)
+            text_format.Parse(text, config)
         except (text_format.ParseError, ValueError, RecursionError) as error:  # ValueError: of a number out of range
             message = f"{uri}: config.pbtxt cannot be read: {error} (line:column)."
             raise Failure(Reason.INVALID_CONFIG, message) from error
     return config
 
 
-def merge(own: str | None, source: ModelSource, backend: str) -> Merged:
+def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedConfig:
     """Merge the fields of the manifest into the user's config.pbtxt.
 
-    A field that the manifest sets wins over the file's; every other field of the file stays, those beside it in the
-    same message included. What neither sets is left out, for Triton's auto-completion.
+    A field of the manifest overrides the same field of the file. All other fields of the file stay, also those in the
+    same message. Fields that neither sets stay unset, for Triton's auto-completion.
 
     Args:
-        own: The text of config.pbtxt, or None.
-        source: The model as the manifest has it.
-        backend: The backend of its format; empty where config.pbtxt chooses.
+        text: The text of config.pbtxt, or None.
+        source: The model in the manifest.
+        backend: The backend of its format; empty: config.pbtxt names it.
 
     Raises:
         Failure: InvalidConfig for a file that cannot be read or may run a program; ConfigConflict for fields that
             exclude one another.
     """
-    file = parse(own, source.storage_uri)
+    file = parse_config(text, source.storage_uri)
     refuse_programs(file, source.format, source.storage_uri)
     check_clashes(file, source, backend)
     config = ModelConfig()
@@ -67,26 +81,30 @@ def merge(own: str | None, source: ModelSource, backend: str) -> Merged:
     if backend:
         config.backend = backend
         config.platform = ""
-    typed = source.config
-    if typed.max_batch_size is not None:
-        config.max_batch_size = typed.max_batch_size
-    if typed.instance_groups:
-        groups = merge_groups(tuple(file.instance_group), typed.instance_groups, source.storage_uri)
+    settings = source.config
+    if settings.max_batch_size is not None:
+        config.max_batch_size = settings.max_batch_size
+    if settings.instance_groups:
+        groups = merge_groups(tuple(file.instance_group), settings.instance_groups, source.storage_uri)
         del config.instance_group[:]
         config.instance_group.extend(groups)
-    if typed.dynamic_batching is not None:
-        _merge_batching(config, typed.dynamic_batching)
-    if typed.version_policy is not None:
-        config.version_policy.CopyFrom(_policy(typed.version_policy))
-    return Merged(config, tuple(_overrides(file, config)), file.name if file.name != source.name else "")
+    if settings.dynamic_batching is not None:
+        _merge_batching(config, settings.dynamic_batching)
+    if settings.version_policy is not None:
+        config.version_policy.CopyFrom(_build_policy(settings.version_policy))
+    return MergedConfig(config, tuple(_find_overrides(file, config)), file.name if file.name != source.name else "")
 
 
 def set_content(config: ModelConfig, content: str) -> None:
-    """Write an identifier of the content into the parameters.
+    """Set an identifier of the content in the parameters.
 
-    Triton returns it with the configuration that it serves, which is the only sure way to know whether a swap is done.
+    Triton returns it with the configuration of a served version. It is the only proof that a reload is complete.
+
+    Args:
+        config: The configuration.
+        content: The identifier.
     """
-    config.parameters[CONTENT].string_value = content
+    config.parameters[CONTENT_PARAMETER].string_value = content
 
 
 def to_text(config: ModelConfig) -> str:
@@ -94,8 +112,13 @@ def to_text(config: ModelConfig) -> str:
     return str(text_format.MessageToString(config))
 
 
-def wanted_versions(config: ModelConfig, versions: Iterable[int]) -> tuple[int, ...]:
-    """Return the version folders that Triton serves; the default of its policy is the latest one."""
+def select_versions(config: ModelConfig, versions: Iterable[int]) -> tuple[int, ...]:
+    """Return the version folders that Triton serves; by default the latest one.
+
+    Args:
+        config: The configuration, with its version policy.
+        versions: The versions that have a folder.
+    """
     present = sorted(versions)
     policy = config.version_policy
     match policy.WhichOneof("policy_choice"):
@@ -109,8 +132,8 @@ def wanted_versions(config: ModelConfig, versions: Iterable[int]) -> tuple[int, 
             return tuple(present[-1:])
 
 
-def _overrides(file: ModelConfig, config: ModelConfig) -> Iterator[Override]:
-    """Yield the differences of what is served; the name is none of them, nor are two spellings of one backend."""
+def _find_overrides(file: ModelConfig, config: ModelConfig) -> Iterator[Override]:
+    """Yield the differences from config.pbtxt, without the name and without two spellings of one backend."""
     written = file.backend or _PLATFORMS.get(file.platform, file.platform)
     for override in compare(file, config):
         if override.field not in {"backend", "platform", "name"}:
@@ -119,18 +142,18 @@ def _overrides(file: ModelConfig, config: ModelConfig) -> Iterator[Override]:
             yield Override(override.field, override.file, f'"{config.backend}"')
 
 
-def _merge_batching(config: ModelConfig, typed: DynamicBatching) -> None:
+def _merge_batching(config: ModelConfig, settings: DynamicBatching) -> None:
     batching = config.dynamic_batching
     batching.SetInParent()
-    if typed.max_queue_delay_microseconds is not None:
-        batching.max_queue_delay_microseconds = typed.max_queue_delay_microseconds
-    if typed.preferred_batch_size is not None:
-        batching.preferred_batch_size[:] = typed.preferred_batch_size
-    if typed.preserve_ordering is not None:
-        batching.preserve_ordering = typed.preserve_ordering
+    if settings.max_queue_delay_microseconds is not None:
+        batching.max_queue_delay_microseconds = settings.max_queue_delay_microseconds
+    if settings.preferred_batch_size is not None:
+        batching.preferred_batch_size[:] = settings.preferred_batch_size
+    if settings.preserve_ordering is not None:
+        batching.preserve_ordering = settings.preserve_ordering
 
 
-def _policy(policy: VersionPolicy) -> ModelVersionPolicy:
+def _build_policy(policy: VersionPolicy) -> ModelVersionPolicy:
     if policy.all:
         return ModelVersionPolicy(all=ModelVersionPolicy.All())
     if policy.specific:

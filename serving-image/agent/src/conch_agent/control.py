@@ -1,4 +1,4 @@
-"""The key of Triton's control endpoints: made once per pod, known to agent and Triton only."""
+"""The control key of the pod, which only the agent and Triton have."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ _MODE: Final = 0o440
 
 
 def ensure_key(file: Path) -> str:
-    """Return the pod's control key; write it first if there is none.
+    """Return the pod's control key, and create it if the file does not exist.
 
-    A key that is there stays: Triton may have started with it before this agent was restarted.
-    The file appears whole or not at all (written beside, then renamed).
+    An existing key stays, because Triton may have started with it before a restart of the agent. The file is written
+    atomically: under a temporary name, then renamed.
+
+    Args:
+        file: The file of the key.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists():
         return file.read_text().strip()
     key = secrets.token_hex(_BYTES)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
     with os.fdopen(handle, "w") as stream:
         stream.write(key)
-    beside.rename(file)
+    temporary.rename(file)
     return key

@@ -1,8 +1,8 @@
-"""Bring a source's files to disk: in parallel, hashed as they pass, continued where a killed agent stopped.
+"""The fetch of a source's files to disk: parallel, with digests, and resumed after a restart of the agent.
 
-Below the model's download folder, `files/` holds whole files under their own names, `parts/` holds
-unfinished ones and a record for each. A file enters `files/` by rename, never in place: what Triton serves
-is a hard link to an older one and stays as it is.
+In the model's download folder, `files/` has complete files under their own names, and `parts/` has incomplete files
+and a record for each file. A file enters `files/` by a rename and is never overwritten: Triton's model folder has hard
+links to older files, whose content must not change.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.record import Record, digest, hash_prefix, read_record, write_record
+from conch_agent.record import Record, compute_digest, hash_prefix, read_record, write_record
 from conch_agent.sources.base import Item, Listing, Source
 from conch_agent.tasks import run_all
-from conch_agent.threads import in_thread
+from conch_agent.threads import run_in_thread
 
-FILES_AT_ONCE: Final = 4
-_SPARE: Final = 16 * 1024 * 1024  # bytes that stay free for records and folders
+MAX_PARALLEL_FILES: Final = 4
+_RESERVE: Final = 16 * 1024 * 1024  # bytes that stay free for records and folders
 
 
 @dataclass
 class Progress:
-    """Bytes that are on disk and verified, of how many."""
+    """Bytes on disk, of the total of the listing."""
 
     fetched: int = 0
     total: int = 0
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """The folder that holds the files, and what they are."""
+class FetchResult:
+    """The folder of the fetched files, and their digest."""
 
     files: Path
     digest: str
@@ -46,109 +46,117 @@ class Fetched:
 
 @dataclass
 class Fetch:
-    """One source's way into one folder. `run` may be called again after a failure and goes on from there."""
+    """Fetches the files of a source into a folder. After a failure, `run` resumes."""
 
     source: Source
     folder: Path
     max_bytes: int = 0
     progress: Progress = field(default_factory=Progress)
 
-    async def run(self, listing: Listing) -> Fetched:
-        """Fetch what is missing and return the whole; raises Failure."""
+    async def run(self, listing: Listing) -> FetchResult:
+        """Fetch the missing files.
+
+        Args:
+            listing: The files of the source.
+
+        Raises:
+            Failure: The files cannot be read or stored.
+        """
         self.progress.fetched, self.progress.total = 0, listing.total
-        self._refuse_too_large(listing.total)
-        with self._disk_errors():
-            await in_thread(self._prepare, listing)
-            gate = asyncio.Semaphore(FILES_AT_ONCE)
-            sums: dict[str, str] = {}
+        self._check_max_bytes(listing.total)
+        with self._translate_disk_errors():
+            await run_in_thread(self._prepare, listing)
+            semaphore = asyncio.Semaphore(MAX_PARALLEL_FILES)
+            digests: dict[str, str] = {}
 
-            async def one(item: Item) -> None:
-                async with gate:
-                    sums[str(item.path)] = await self._file(item)
+            async def fetch_one(item: Item) -> None:
+                async with semaphore:
+                    digests[str(item.path)] = await self._fetch_file(item)
 
-            await run_all(one(item) for item in listing.items)
-        return Fetched(self.folder / "files", digest(sums))
+            await run_all(fetch_one(item) for item in listing.items)
+        return FetchResult(self.folder / "files", compute_digest(digests))
 
-    async def _file(self, item: Item) -> str:
-        place = _Place(self.folder, item)
-        record = await in_thread(read_record, place.record)
+    async def _fetch_file(self, item: Item) -> str:
+        paths = _FilePaths(self.folder, item)
+        record = await run_in_thread(read_record, paths.record)
         if record and (record.tag, record.size) != (item.tag, item.size):
-            record = None  # another content: nothing of it may be mixed in
-        if record and record.done and await in_thread(_is, place.file, record):
+            record = None  # the record of another content
+        if record and record.done and await run_in_thread(_is_intact, paths.file, record):
             self.progress.fetched += record.offset
             return record.sha256
-        if (local := self.source.local(item)) and (linked := await in_thread(_link, local, item, place)):
+        if (local := self.source.find_local(item)) and (linked := await run_in_thread(_link, local, item, paths)):
             self.progress.fetched += linked.offset
             return linked.sha256
-        return await self._stream(item, place, record)
+        return await self._download(item, paths, record)
 
-    async def _stream(self, item: Item, place: _Place, record: Record | None) -> str:
-        state = await in_thread(_resume, place, record)
+    async def _download(self, item: Item, paths: _FilePaths, record: Record | None) -> str:
+        state = await run_in_thread(_resume, paths, record)
         offset = record.offset if record and state else 0
         state = state or hashlib.sha256()
         self.progress.fetched += offset
-        with await in_thread(_open_part, place.part, offset) as part:
+        with await run_in_thread(_open_part, paths.part, offset) as part:
             if item.size is None or offset < item.size:
                 async with aclosing(self.source.read(item, offset)) as chunks:
                     async for chunk in chunks:
-                        self._refuse_more_than_declared(item, offset + len(chunk))
-                        await asyncio.gather(in_thread(part.write, chunk), in_thread(state.update, chunk))
+                        self._check_declared_size(item, offset + len(chunk))
+                        await asyncio.gather(run_in_thread(part.write, chunk), run_in_thread(state.update, chunk))
                         offset += len(chunk)
                         self.progress.fetched += len(chunk)
-                        self._refuse_too_large(self.progress.fetched)
+                        self._check_max_bytes(self.progress.fetched)
                         progress = Record(item.tag, item.size, offset, state.hexdigest())
-                        await in_thread(write_record, place.record, progress)
+                        await run_in_thread(write_record, paths.record, progress)
         if item.size is not None and offset != item.size:
-            await in_thread(place.record.unlink, missing_ok=True)
-            message = f"{self.source.uri}: {item.path} ended after {offset} of {item.size} bytes; trying again."
+            await run_in_thread(paths.record.unlink, missing_ok=True)
+            message = f"{self.source.uri}: {item.path} ended after {offset} of {item.size} bytes; the agent retries."
             raise Failure(Reason.FETCH_FAILED, message)
-        whole = Record(item.tag, item.size, offset, state.hexdigest(), done=True)
-        await in_thread(_finish, place, whole)
-        return whole.sha256
+        result = Record(item.tag, item.size, offset, state.hexdigest(), done=True)
+        await run_in_thread(_finish, paths, result)
+        return result.sha256
 
-    def _refuse_more_than_declared(self, item: Item, size: int) -> None:
-        """Refuse a chunk before it is written: the free space was compared with the declared size."""
+    def _check_declared_size(self, item: Item, size: int) -> None:
+        """Refuse more bytes than declared before they are written: only the declared size fits on the disk."""
         if item.size is not None and size > item.size:
             message = (
-                f"{self.source.uri}: the server declared {item.size} bytes for {item.path}, and sends more; trying "
-                "again. Read the server's log, or upload the file again."
+                f"{self.source.uri}: the server declared {item.size} bytes for {item.path}, and sends more; the agent "
+                "retries. Read the server's log, or upload the file again."
             )
             raise Failure(Reason.FETCH_FAILED, message)
-        if item.size is None and shutil.disk_usage(self.folder).free < _SPARE:
+        if item.size is None and shutil.disk_usage(self.folder).free < _RESERVE:
             message = f"{self.source.uri}: the models volume is full. Give the service more storage."
             raise Failure(Reason.DISK_FULL, message)
 
-    def _refuse_too_large(self, size: int) -> None:
+    def _check_max_bytes(self, size: int) -> None:
         if self.max_bytes and size > self.max_bytes:
             message = f"{self.source.uri} has {size} bytes; this installation takes models up to {self.max_bytes}."
             raise Failure(Reason.TOO_LARGE, message)
 
     def _prepare(self, listing: Listing) -> None:
-        """Make the folders, drop what the source no longer has, and look for room."""
+        """Make the folders, delete files that the source no longer has, and check the free space."""
         files, parts = self.folder / "files", self.folder / "parts"
         for folder in (files, parts):
             folder.mkdir(parents=True, exist_ok=True)
-        wanted = {files / item.path for item in listing.items}
-        for path in [path for path in files.rglob("*") if not path.is_dir() and path not in wanted]:
+        expected = {files / item.path for item in listing.items}
+        for path in [path for path in files.rglob("*") if not path.is_dir() and path not in expected]:
             path.unlink()
-        records = {_Place(self.folder, item).part.stem for item in listing.items}
+        records = {_FilePaths(self.folder, item).part.stem for item in listing.items}
         for path in [path for path in parts.iterdir() if path.stem not in records]:
             path.unlink()
-        here = sum(path.stat().st_size for path in [*files.rglob("*"), *parts.glob("*.part")] if path.is_file())
+        size_on_disk = sum(path.stat().st_size for path in [*files.rglob("*"), *parts.glob("*.part")] if path.is_file())
         free = shutil.disk_usage(self.folder).free
-        if listing.total - here > free - _SPARE and not self._linkable(listing):
+        missing = listing.total - size_on_disk
+        if missing > free - _RESERVE and not self._is_linkable(listing):
             message = (
-                f"{self.source.uri} needs {listing.total - here} more bytes and the models volume has {free} free. "
+                f"{self.source.uri} needs {missing} more bytes and the models volume has {free} free. "
                 "Give the service more storage, or serve a smaller model."
             )
             raise Failure(Reason.DISK_FULL, message)
 
-    def _linkable(self, listing: Listing) -> bool:
-        local = self.source.local(listing.items[0])
+    def _is_linkable(self, listing: Listing) -> bool:
+        local = self.source.find_local(listing.items[0])
         return local is not None and local.stat().st_dev == self.folder.stat().st_dev
 
     @contextmanager
-    def _disk_errors(self) -> Iterator[None]:
+    def _translate_disk_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -159,8 +167,8 @@ class Fetch:
             raise Failure(Reason.FETCH_FAILED, message) from error
 
 
-class _Place:
-    """The three names of one file: whole, unfinished, and what is known of it."""
+class _FilePaths:
+    """Paths of a file: complete, incomplete, and its record."""
 
     def __init__(self, folder: Path, item: Item) -> None:
         stem = hashlib.sha256(str(item.path).encode()).hexdigest()[:32]
@@ -169,17 +177,17 @@ class _Place:
         self.record = folder / "parts" / f"{stem}.json"
 
 
-def _is(file: Path, record: Record) -> bool:
-    """Tell whether the file is still what was fetched: a machine may have lost power since."""
+def _is_intact(file: Path, record: Record) -> bool:
+    """Return True if the file has the content of its record. A power loss may have damaged it."""
     state = hash_prefix(file, record.offset)
     return state is not None and state.hexdigest() == record.sha256 and file.stat().st_size == record.offset
 
 
-def _resume(place: _Place, record: Record | None) -> Any | None:
-    """Return the hash state of the part that can be trusted, or None: begin anew."""
+def _resume(paths: _FilePaths, record: Record | None) -> Any | None:
+    """Return the hash state of an intact incomplete file; None: fetch from the beginning."""
     if not record:
         return None
-    state = hash_prefix(place.part, record.offset)
+    state = hash_prefix(paths.part, record.offset)
     return state if state and state.hexdigest() == record.sha256 else None
 
 
@@ -190,23 +198,23 @@ def _open_part(part: Path, offset: int) -> BinaryIO:
     return os.fdopen(handle, "wb", buffering=0)
 
 
-def _finish(place: _Place, record: Record) -> None:
-    place.file.parent.mkdir(parents=True, exist_ok=True)
-    place.part.replace(place.file)
-    write_record(place.record, record)
+def _finish(paths: _FilePaths, record: Record) -> None:
+    paths.file.parent.mkdir(parents=True, exist_ok=True)
+    paths.part.replace(paths.file)
+    write_record(paths.record, record)
 
 
-def _link(local: Path, item: Item, place: _Place) -> Record | None:
-    """Hard-link a local file into place and hash it; None where that cannot be (another file system)."""
-    place.part.unlink(missing_ok=True)
+def _link(local: Path, item: Item, paths: _FilePaths) -> Record | None:
+    """Hard-link a local file and hash it; return None where links are impossible (another file system)."""
+    paths.part.unlink(missing_ok=True)
     try:
-        os.link(local, place.part)
+        os.link(local, paths.part)
     except OSError:
         return None
-    size = place.part.stat().st_size
-    state = hash_prefix(place.part, size)
+    size = paths.part.stat().st_size
+    state = hash_prefix(paths.part, size)
     if state is None or size != item.size:
-        raise Failure(Reason.CHANGED, f"{local} changed while it was read; starting over.")
+        raise Failure(Reason.CHANGED, f"{local} changed while it was read; the agent reads it again.")
     record = Record(item.tag, item.size, size, state.hexdigest(), done=True)
-    _finish(place, record)
+    _finish(paths, record)
     return record

@@ -1,7 +1,7 @@
-"""The proof that Triton's control endpoints are closed to whoever lacks the key.
+"""Verification that Triton's control endpoints are closed to requests without the control key.
 
-A flag that was forgotten, misspelt or dropped by a newer Triton would open load, unload, shared memory,
-trace and logging to everyone who reaches the Service. So nothing is loaded before they were seen to refuse.
+A flag that is missing, misspelt or dropped by a newer Triton would open load, unload, shared memory, trace and logging
+to all clients of the Service. So no model is loaded before Triton has refused a request of each kind.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Final
 import aiohttp
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.triton import Triton, TritonGone
+from conch_agent.triton import Triton, TritonUnavailableError
 from conch_contract import names
 
-# One harmless call a kind; an open load answers an error about a model that does not exist.
-_HTTP: Final = (
+# A harmless request of each kind; if load is open, it fails because there is no such model.
+_REQUESTS: Final = (
     ("repository index", "POST", "/v2/repository/index"),
     ("model load", "POST", "/v2/repository/models/conch-guard/load"),
     ("shared memory", "GET", "/v2/systemsharedmemory/status"),
@@ -23,37 +23,44 @@ _HTTP: Final = (
     ("logging", "GET", "/v2/logging"),
 )
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=5)
-_REFUSED: Final = frozenset({401, 403})
+_REFUSAL_STATUSES: Final = frozenset({401, 403})
 
 
-async def prove_closed(grpc_address: str, http_root: str) -> None:
-    """Return when every kind of control is refused without the key, over gRPC and HTTP.
+async def verify_control_closed(grpc_address: str, http_root: str) -> None:
+    """Verify that Triton refuses each kind of control without the key, over gRPC and HTTP.
 
-    Raises Failure(ControlOpen) where one is not, TritonGone where Triton cannot be asked.
+    Args:
+        grpc_address: Address of Triton's gRPC API.
+        http_root: Root of Triton's HTTP API.
+
+    Raises:
+        Failure: ControlOpen, if Triton allows a kind of control.
+        TritonUnavailableError: Triton does not answer.
     """
-    stranger = Triton(grpc_address, None)
+    client = Triton(grpc_address, None)
     try:
-        allowed = [f"{kind} over gRPC" for kind in await stranger.probe()]
+        kinds = [f"{kind} over gRPC" for kind in await client.probe()]
     finally:
-        await stranger.close()
-    allowed += [f"{kind} over HTTP" for kind in await _over_http(http_root)]
-    if allowed:
+        await client.close()
+    kinds += [f"{kind} over HTTP" for kind in await _probe_http(http_root)]
+    if kinds:
         message = (
-            f"Triton's control is open to everyone ({', '.join(allowed)}); nothing is loaded. Start it with "
-            f"--http-restricted-api and --grpc-restricted-protocol={','.join(names.RESTRICTED)}:"
+            f"Triton's control is open to everyone ({', '.join(kinds)}); nothing is loaded. Start it with "
+            f"--http-restricted-api and --grpc-restricted-protocol={','.join(names.RESTRICTED_APIS)}:"
             f"{names.CONTROL_HEADER}=KEY."
         )
         raise Failure(Reason.CONTROL_OPEN, message)
 
 
-async def _over_http(root: str) -> list[str]:
-    allowed = []
+async def _probe_http(root: str) -> list[str]:
+    """Return the kinds of control that Triton allows without the key over HTTP."""
+    kinds = []
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            for kind, method, path in _HTTP:
+            for kind, method, path in _REQUESTS:
                 async with session.request(method, root + path) as answer:
-                    if answer.status not in _REFUSED:
-                        allowed.append(kind)
+                    if answer.status not in _REFUSAL_STATUSES:
+                        kinds.append(kind)
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise TritonGone(str(error)) from error
-    return allowed
+        raise TritonUnavailableError(str(error)) from error
+    return kinds

@@ -1,7 +1,7 @@
-"""Instance groups of the manifest, merged into those of config.pbtxt.
+"""The merge of the manifest's instance groups into those of config.pbtxt.
 
-The manifest has three fields of a group; Triton has more (rate_limiter, host_policy, profile, ...), which a group of
-the manifest takes from the group of config.pbtxt that it changes.
+The manifest has three fields of a group. Triton has more (rate_limiter, host_policy, profile, ...): a group of the
+manifest takes them from the group of config.pbtxt that it changes.
 """
 
 from __future__ import annotations
@@ -14,49 +14,54 @@ from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import InstanceGroup
 
-_TYPED: Final = frozenset({"kind", "count", "gpus"})
+_SPEC_FIELDS: Final = frozenset({"kind", "count", "gpus"})
 
 
 def merge_groups(
-    file: Sequence[ModelInstanceGroup], typed: Sequence[InstanceGroup], uri: str
+    file: Sequence[ModelInstanceGroup], settings: Sequence[InstanceGroup], uri: str
 ) -> list[ModelInstanceGroup]:
     """Return the manifest's groups, each with the fields of its group in config.pbtxt.
 
-    Groups belong together by their place. A single group of the file is the base of every group of the manifest.
+    Groups with the same index belong together. A single group of the file is the base of all groups of the manifest.
+
+    Args:
+        file: The groups of config.pbtxt.
+        settings: The groups of the manifest.
+        uri: The storageUri, with which messages begin.
 
     Raises:
-        Failure: ConfigConflict, where the numbers of groups differ and a field of the file would be lost.
+        Failure: ConfigConflict, if the numbers of groups differ and a field of the file would be lost.
     """
-    if len(file) == len(typed):
-        return [_merge(group, base) for group, base in zip(typed, file, strict=True)]
+    if len(file) == len(settings):
+        return [_merge_group(group, base) for group, base in zip(settings, file, strict=True)]
     if len(file) == 1:
-        groups = [_merge(group, file[0]) for group in typed]
+        groups = [_merge_group(group, file[0]) for group in settings]
         for group in groups[1:]:
-            group.name = ""  # Triton names groups without a name, each by another
+            group.name = ""  # Triton gives each group without a name its own name
         return groups
-    lost = sorted({field.name for group in file for field, _ in group.ListFields()} - _TYPED - {"name"})
+    lost = sorted({field.name for group in file for field, _ in group.ListFields()} - _SPEC_FIELDS - {"name"})
     if lost:
         message = (
             f"{uri}: instance_group in config.pbtxt has {len(file)} groups with {', '.join(lost)}, and "
-            f"spec.predictor.triton.instanceGroups has {len(typed)}: which of them take these fields is undefined. "
+            f"spec.predictor.triton.instanceGroups has {len(settings)}: which of them take these fields is undefined. "
             f"Write {len(file)} groups in instanceGroups, or remove it and set kind, count and gpus in config.pbtxt."
         )
         raise Failure(Reason.CONFIG_CONFLICT, message)
-    return [_merge(group, None) for group in typed]
+    return [_merge_group(group, None) for group in settings]
 
 
-def _merge(typed: InstanceGroup, base: ModelInstanceGroup | None) -> ModelInstanceGroup:
+def _merge_group(settings: InstanceGroup, base: ModelInstanceGroup | None) -> ModelInstanceGroup:
     group = ModelInstanceGroup()
     if base is None:
         group.count = 1
     else:
         group.CopyFrom(base)
-    if typed.kind is not None:
-        group.kind = ModelInstanceGroup.Kind.Value(f"KIND_{typed.kind}")
-        if typed.kind == "CPU":
+    if settings.kind is not None:
+        group.kind = ModelInstanceGroup.Kind.Value(f"KIND_{settings.kind}")
+        if settings.kind == "CPU":
             del group.gpus[:]  # Triton refuses a CPU group with GPUs
-    if typed.count is not None:
-        group.count = typed.count
-    if typed.gpus is not None:
-        group.gpus[:] = typed.gpus
+    if settings.count is not None:
+        group.count = settings.count
+    if settings.gpus is not None:
+        group.gpus[:] = settings.gpus
     return group

@@ -1,7 +1,7 @@
-"""From the files as the user keeps them to the folders that Triton reads.
+"""The layout of a model's files in Triton's model repository.
 
-Planning is pure: names in, names out, or a Failure with what was found and what was expected.
-Laying builds the whole folder beside the repository and renames it in: Triton never sees half of it.
+The plan is computed from paths only; a Failure has the present and the expected files. The model folder is built
+outside the repository and renamed into it, so that Triton never reads an incomplete folder.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from conch_agent.model_files import NOTHING_NAMED, ModelNames, select_model
+from conch_agent.model_files import NO_NAMES, ModelNames, select_model
 from conch_agent.model_repository import describe_triton_layout, is_version, refuse_several_models
 from conch_agent.reasons import Failure, Reason
 from conch_contract.formats import FORMATS, Format, FormatName
 
 CONFIG: Final = PurePosixPath("config.pbtxt")
-MARKER: Final = ".conch.json"  # inside the laid folder: it arrives with it, or not at all
+MARKER: Final = ".conch.json"  # in the model folder, which is renamed into the repository as a whole
 _NUMBER: Final = re.compile(r"\s*[+-]?[1-9]")  # as C's stoll reads it
 _DOCUMENTS: Final = frozenset({".md", ".rst", ".adoc", ".pdf", ".html"})
 _DOCUMENTATION: Final = frozenset(
@@ -31,7 +31,13 @@ _DOCUMENTATION: Final = frozenset(
 
 @dataclass(frozen=True)
 class Plan:
-    """`files` maps paths in Triton's model folder to paths in the source; config.pbtxt is not among them."""
+    """The plan of a model folder.
+
+    Attributes:
+        files: Paths in the source by path in Triton's model folder, without config.pbtxt.
+        versions: The version folders.
+        config: Path of config.pbtxt in the source; None: there is none.
+    """
 
     files: Mapping[PurePosixPath, PurePosixPath]
     versions: tuple[int, ...]
@@ -39,17 +45,24 @@ class Plan:
 
 
 def find_config(format_name: FormatName, paths: Iterable[PurePosixPath]) -> PurePosixPath | None:
-    """Return where config.pbtxt is among the source's files."""
-    found = tuple(sorted(paths))
-    config = _root(FORMATS[format_name], found) / CONFIG
-    return config if config in found else None
+    """Return the path of config.pbtxt among the source's files; None where there is none.
+
+    Args:
+        format_name: The format.
+        paths: The source's files.
+    """
+    all_files = tuple(sorted(paths))
+    config = _find_root(FORMATS[format_name], all_files) / CONFIG
+    return config if config in all_files else None
 
 
-def plan(format_name: FormatName, paths: Iterable[PurePosixPath], uri: str, names: ModelNames = NOTHING_NAMED) -> Plan:
-    """Return how the files become a model folder.
+def plan_layout(
+    format_name: FormatName, paths: Iterable[PurePosixPath], uri: str, names: ModelNames = NO_NAMES
+) -> Plan:
+    """Return the plan of a model folder.
 
-    Without version folders the files are version 1. What config.pbtxt finds beside the version folders (label files,
-    environments, warmup/, initial_state/) lies there, whether the user keeps version folders or not.
+    Without version folders the files are version 1. Files that config.pbtxt expects beside the version folders (label
+    files, environments, warmup/, initial_state/) are there with and without version folders of the user.
 
     Args:
         format_name: The format.
@@ -61,24 +74,24 @@ def plan(format_name: FormatName, paths: Iterable[PurePosixPath], uri: str, name
         Failure: NotAModel; SeveralModels for a model repository of Triton.
     """
     row = FORMATS[format_name]
-    found = tuple(sorted(path for path in paths if path.name != MARKER))
-    root = _root(row, found)
-    inside = tuple(path.relative_to(root) for path in found if path.is_relative_to(root))
+    all_files = tuple(sorted(path for path in paths if path.name != MARKER))
+    root = _find_root(row, all_files)
+    inside = tuple(path.relative_to(root) for path in all_files if path.is_relative_to(root))
     config = root / CONFIG if CONFIG in inside else None
     model = tuple(path for path in inside if path != CONFIG)
     versions = tuple(sorted({int(path.parts[0]) for path in model if is_version(path)}))
     if row.is_triton_folder:
         if not versions and config is None:
-            raise refuse_several_models(found, uri) or _not_a_model(row, found, uri)
+            raise refuse_several_models(all_files, uri) or _build_not_a_model(row, all_files, uri)
         return Plan({path: root / path for path in model}, versions, config)
     files: dict[PurePosixPath, PurePosixPath] = {}
     for version in versions or (1,):
         folder = PurePosixPath(str(version)) if versions else PurePosixPath()
-        own = tuple(path.relative_to(folder) for path in model if path.is_relative_to(folder))
-        laid = select_model(row, own, names)
-        if isinstance(laid, str):
-            raise _not_a_model(row, found, uri, f"{f'version {version}' if versions else 'it'} {laid}")
-        for target, source in laid.items():
+        version_files = tuple(path.relative_to(folder) for path in model if path.is_relative_to(folder))
+        selection = select_model(row, version_files, names)
+        if isinstance(selection, str):
+            raise _build_not_a_model(row, all_files, uri, f"{f'version {version}' if versions else 'it'} {selection}")
+        for target, source in selection.items():
             files[PurePosixPath(str(version)) / target] = folder / source
     files |= {path: path for path in model if _is_beside(path, versions=bool(versions), names=names)}
     if versions:
@@ -86,40 +99,57 @@ def plan(format_name: FormatName, paths: Iterable[PurePosixPath], uri: str, name
     return Plan(files, versions or (1,), config)
 
 
-def lay(plan: Plan, source: Path, beside: Path, target: Path, *, config: str, marker: object) -> None:
-    """Build the model folder at `beside` with hard links and rename it to `target`, in place of what is there."""
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+def build_folder(plan: Plan, source: Path, staging: Path, target: Path, *, config: str, marker: object) -> None:
+    """Build a model folder with hard links, and rename it to its target.
+
+    Args:
+        plan: The plan of the folder.
+        source: The folder of the fetched files.
+        staging: The folder in which the model folder is built.
+        target: The model folder in the repository. An existing one is replaced.
+        config: The text of config.pbtxt.
+        marker: The content of MARKER.
+    """
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
     for name, origin in plan.files.items():
-        place = beside / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.link(source / origin, place)
+        path = staging / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source / origin, path)
     for version in plan.versions:
-        (beside / str(version)).mkdir(exist_ok=True)
-    (beside / CONFIG).write_text(config)
-    (beside / MARKER).write_text(json.dumps(marker))
-    remove(target, beside.with_name(f"{beside.name}.old"))
-    beside.rename(target)
+        (staging / str(version)).mkdir(exist_ok=True)
+    (staging / CONFIG).write_text(config)
+    (staging / MARKER).write_text(json.dumps(marker))
+    remove_folder(target, staging.with_name(f"{staging.name}.old"))
+    staging.rename(target)
 
 
-def remove(folder: Path, aside: Path) -> None:
-    """Take a model folder out of the repository in one step, then delete it."""
-    shutil.rmtree(aside, ignore_errors=True)
+def remove_folder(folder: Path, trash: Path) -> None:
+    """Delete a model folder, which leaves the repository in one step.
+
+    Args:
+        folder: The model folder in the repository.
+        trash: The name to which it is renamed before it is deleted, on the same file system.
+    """
+    shutil.rmtree(trash, ignore_errors=True)
     if folder.exists():
-        folder.rename(aside)
-        shutil.rmtree(aside)
+        folder.rename(trash)
+        shutil.rmtree(trash)
 
 
 def _is_beside(path: PurePosixPath, *, versions: bool, names: ModelNames) -> bool:
-    """Return True for a file that lies beside the version folders: all but documentation, or what is named."""
+    """Return True for a file that has its path beside the version folders.
+
+    With version folders these are all files but documentation, else the files that config.pbtxt names.
+    """
     if versions:
         return not is_version(path) and not (len(path.parts) == 1 and _is_documentation(path))
     return any(path.is_relative_to(beside) for beside in names.beside)
 
 
-def _check_folders(laid: tuple[PurePosixPath, ...], uri: str) -> None:
-    """Refuse folders that Triton takes for versions: it reads the number that a folder's name begins with."""
-    for path in laid:
+def _check_folders(paths: tuple[PurePosixPath, ...], uri: str) -> None:
+    """Refuse folders that Triton reads as versions because their names begin with a number."""
+    for path in paths:
         if len(path.parts) > 1 and not is_version(path) and _NUMBER.match(path.parts[0]):
             message = (
                 f"{uri} has the folder {path.parts[0]!r} beside its version folders. Triton takes a folder whose name "
@@ -128,20 +158,20 @@ def _check_folders(laid: tuple[PurePosixPath, ...], uri: str) -> None:
             raise Failure(Reason.NOT_A_MODEL, message)
 
 
-def _root(row: Format, found: tuple[PurePosixPath, ...]) -> PurePosixPath:
-    return _only_folder(found) if row.is_triton_folder else PurePosixPath()
+def _find_root(row: Format, all_files: tuple[PurePosixPath, ...]) -> PurePosixPath:
+    return _find_only_folder(all_files) if row.is_triton_folder else PurePosixPath()
 
 
-def _only_folder(found: tuple[PurePosixPath, ...]) -> PurePosixPath:
-    """Return the one folder that holds everything but documentation and is no version, or the root."""
-    tops = {path.parts[0] for path in found if len(path.parts) > 1}
-    loose = [path for path in found if len(path.parts) == 1]
-    nested = len(tops) == 1 and all(map(_is_documentation, loose)) and not any(map(is_version, found))
+def _find_only_folder(all_files: tuple[PurePosixPath, ...]) -> PurePosixPath:
+    """Return the single folder of all files but documentation, if it is no version; else the root."""
+    tops = {path.parts[0] for path in all_files if len(path.parts) > 1}
+    loose = [path for path in all_files if len(path.parts) == 1]
+    nested = len(tops) == 1 and all(map(_is_documentation, loose)) and not any(map(is_version, all_files))
     return PurePosixPath(tops.pop()) if nested else PurePosixPath()
 
 
 def _is_documentation(path: PurePosixPath) -> bool:
-    """Return True for a file that people read and no backend does.
+    """Return True for a file of documentation, which no backend reads.
 
     >>> [name for name in ("README", "LICENSE.txt", "card.md", "labels.txt") if _is_documentation(PurePosixPath(name))]
     ['README', 'LICENSE.txt', 'card.md']
@@ -149,9 +179,11 @@ def _is_documentation(path: PurePosixPath) -> bool:
     return path.suffix.lower() in _DOCUMENTS or path.stem.lower() in _DOCUMENTATION
 
 
-def _not_a_model(row: Format, found: tuple[PurePosixPath, ...], uri: str, problem: str = "") -> Failure:
-    names = ", ".join(str(path) for path in found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
-    because = f" ({problem})" if problem else ""
-    remedy = "" if row.is_triton_folder else describe_triton_layout(found, uri)
-    message = f"{uri} is not a model of format {row.name}{because}: it holds {names}; expected {row.expected}.{remedy}"
+def _build_not_a_model(row: Format, all_files: tuple[PurePosixPath, ...], uri: str, problem: str = "") -> Failure:
+    names = ", ".join(str(path) for path in all_files[:8]) + (
+        f" and {len(all_files) - 8} more" if len(all_files) > 8 else ""
+    )
+    detail = f" ({problem})" if problem else ""
+    remedy = "" if row.is_triton_folder else describe_triton_layout(all_files, uri)
+    message = f"{uri} is not a model of format {row.name}{detail}: it holds {names}; expected {row.expected}.{remedy}"
     return Failure(Reason.NOT_A_MODEL, message)

@@ -1,4 +1,4 @@
-"""The agent's loop: the manifest says which models there are, each gets a task, Triton is looked at for all."""
+"""The agent's loop: it reads the manifest, runs a task for each model, and refreshes the monitor of Triton."""
 
 from __future__ import annotations
 
@@ -12,75 +12,76 @@ from pydantic import ValidationError
 
 from conch_agent import layout
 from conch_agent.model import Model
+from conch_agent.monitor import READY_INTERVAL, STARTUP_INTERVAL, TritonMonitor
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
-from conch_agent.threads import in_thread
-from conch_agent.triton import Refused, Triton, TritonGone
-from conch_agent.watch import EAGER, SETTLED, Watch
+from conch_agent.threads import run_in_thread
+from conch_agent.triton import Triton, TritonError, TritonUnavailableError
 from conch_contract import AgentReport, ModelManifest, ModelSource
 
-_FRESH: Final = 15.0  # seconds without a beat after which the event loop is stuck
-_REREAD: Final = 1.0  # seconds between looks at the manifest's file
+_HEARTBEAT_TIMEOUT: Final = 15.0  # seconds without a heartbeat after which the event loop is stuck
+_MANIFEST_INTERVAL: Final = 1.0  # seconds between two reads of the manifest's file
 
 
 class Agent:
-    """Everything that one pod's agent does but answering HTTP."""
+    """The agent of a pod, without its HTTP endpoints."""
 
     def __init__(self, settings: Settings, triton: Triton) -> None:
         self._settings = settings
         self._triton = triton
-        self._watch = Watch(settings, triton)
+        self._monitor = TritonMonitor(settings, triton)
         self._models: dict[str, tuple[Model, asyncio.Task[None]]] = {}
         self._manifest = b""
-        self._manifest_read = 0.0
+        self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
-        self._beat = time.monotonic()
+        self._heartbeat = time.monotonic()
         self._log = structlog.get_logger()
 
     @property
-    def alive(self) -> bool:
-        """Tell whether the loop turns."""
-        return time.monotonic() - self._beat < _FRESH
+    def is_running(self) -> bool:
+        """True if the event loop is not stuck."""
+        return time.monotonic() - self._heartbeat < _HEARTBEAT_TIMEOUT
 
     @property
     def report(self) -> AgentReport:
-        """What the pod serves, and why not."""
+        """The report of the pod."""
         models = tuple(model.report for model, _ in self._models.values())
-        ready = bool(models) and all(model.serving for model, _ in self._models.values())
+        is_ready = bool(models) and all(model.is_serving for model, _ in self._models.values())
         return AgentReport(
-            ready=ready,
+            ready=is_ready,
             models=models,
             reason=self._failure.reason if self._failure else "",
             message=self._failure.message if self._failure else "",
         )
 
     async def run(self) -> None:
-        """Turn until cancelled; then stop the models' tasks (Triton keeps what it has)."""
-        heart = asyncio.create_task(self._heart())
+        """Run until cancelled, then stop the models' tasks. Triton keeps its models."""
+        heartbeats = asyncio.create_task(self._record_heartbeats())
         try:
             while True:
-                await self._follow_manifest()
-                await self._watch.look()
-                await asyncio.sleep(SETTLED if self.report.ready else EAGER)
+                await self._read_manifest()
+                await self._monitor.refresh()
+                await asyncio.sleep(READY_INTERVAL if self.report.ready else STARTUP_INTERVAL)
         finally:
-            tasks = [heart, *(task for _, task in self._models.values())]
+            tasks = [heartbeats, *(task for _, task in self._models.values())]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _heart(self) -> None:
-        """Show that nothing blocks the event loop."""
+    async def _record_heartbeats(self) -> None:
+        """Record that nothing blocks the event loop."""
         while True:
-            self._beat = time.monotonic()
+            self._heartbeat = time.monotonic()
             await asyncio.sleep(1)
 
-    async def _follow_manifest(self) -> None:
-        if time.monotonic() - self._manifest_read < _REREAD:
+    async def _read_manifest(self) -> None:
+        """Read the manifest, and apply it if it has changed."""
+        if time.monotonic() - self._manifest_time < _MANIFEST_INTERVAL:
             return
-        self._manifest_read = time.monotonic()
+        self._manifest_time = time.monotonic()
         file = self._settings.manifest
         try:
-            content = await in_thread(file.read_bytes)
+            content = await run_in_thread(file.read_bytes)
         except OSError:
             if not self._models:
                 self._failure = Failure(Reason.MANIFEST_MISSING, f"There is no manifest at {file} yet.")
@@ -98,19 +99,19 @@ class Agent:
         await self._apply(manifest)
 
     async def _apply(self, manifest: ModelManifest) -> None:
-        wanted = {source.name: source for source in manifest.models}
-        served = {name for name, (model, _) in self._models.items() if model.serving}
-        self._log.info("manifest", models=sorted(wanted))
+        sources = {source.name: source for source in manifest.models}
+        serving_names = {name for name, (model, _) in self._models.items() if model.is_serving}
+        self._log.info("manifest", models=sorted(sources))
         for name, (model, _) in list(self._models.items()):
-            source = wanted.get(name)
-            if source and source.unpinned == model.source.unpinned:
+            source = sources.get(name)
+            if source and source.without_pins() == model.source.without_pins():
                 model.pin(source)
             else:
                 await self._stop(name)
-        await self._remove_others(wanted)
-        for name, source in wanted.items():
+        await self._remove_others(sources)
+        for name, source in sources.items():
             if name not in self._models:
-                model = Model(source, self._settings, self._triton, self._watch, warm=name in served)
+                model = Model(source, self._settings, self._triton, self._monitor, is_warm=name in serving_names)
                 self._models[name] = (model, asyncio.create_task(model.run(), name=name))
 
     async def _stop(self, name: str) -> None:
@@ -118,14 +119,14 @@ class Agent:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    async def _remove_others(self, wanted: dict[str, ModelSource]) -> None:
-        """Unload and delete what is in the repository and no longer in the manifest."""
+    async def _remove_others(self, sources: dict[str, ModelSource]) -> None:
+        """Unload and delete models in the repository that the manifest does not have."""
         repository, downloads = self._settings.repository, self._settings.downloads
-        for folder in [path for path in repository.iterdir() if path.name not in wanted]:
+        for folder in [path for path in repository.iterdir() if path.name not in sources]:
             try:
                 await self._triton.unload(folder.name)
-            except (TritonGone, Refused) as error:
+            except (TritonUnavailableError, TritonError) as error:
                 self._log.info("not unloaded", model=folder.name, detail=str(error))
-            await in_thread(layout.remove, folder, downloads / f"{folder.name}.removed")
-        for folder in [path for path in downloads.iterdir() if path.name not in wanted]:
-            await in_thread(shutil.rmtree, folder, ignore_errors=True)
+            await run_in_thread(layout.remove_folder, folder, downloads / f"{folder.name}.removed")
+        for folder in [path for path in downloads.iterdir() if path.name not in sources]:
+            await run_in_thread(shutil.rmtree, folder, ignore_errors=True)

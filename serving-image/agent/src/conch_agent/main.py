@@ -1,4 +1,4 @@
-"""Start-up and the end: folders, the control key, the endpoints, the loop; SIGTERM stops them in turn."""
+"""The agent's program: it creates the folders and the control key, starts endpoints and loop, and ends on SIGTERM."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from aiohttp import web
 from conch_agent.control import ensure_key
 from conch_agent.loop import Agent
 from conch_agent.server import make_app
-from conch_agent.settings import Settings, from_arguments
+from conch_agent.settings import Settings, parse_arguments
 from conch_agent.triton import Triton
 
 
 def main() -> None:
     """Run the agent of this pod."""
     _configure_logs()
-    asyncio.run(_run(from_arguments()))
+    asyncio.run(_run(parse_arguments()))
 
 
 async def _run(settings: Settings) -> None:
@@ -32,7 +32,7 @@ async def _run(settings: Settings) -> None:
     agent = Agent(settings, triton)
     runner = web.AppRunner(make_app(agent), access_log=None)
     await runner.setup()
-    # The key is written: /live tells the kubelet that Triton may start.
+    # After the control key: the kubelet starts Triton when /live answers.
     await web.TCPSite(runner, settings.host, settings.port).start()
     structlog.get_logger().info("started", port=settings.port, root=str(settings.root))
     loop = asyncio.create_task(agent.run())

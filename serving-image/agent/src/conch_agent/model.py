@@ -1,4 +1,4 @@
-"""One model of the manifest, from Pending to Ready and back: only this room knows the order of things."""
+"""The state machine of a model in the manifest, from Pending to Ready and back."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import structlog
 from conch_agent.backoff import Backoff
 from conch_agent.dependencies import describe_missing_models
 from conch_agent.model_warnings import build_warnings, describe_changed_warmup, describe_overrides
-from conch_agent.prepare import Laid, Preparation
+from conch_agent.monitor import TritonMonitor
+from conch_agent.prepare import Preparation, RepositoryModel
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
-from conch_agent.threads import in_thread
-from conch_agent.triton import Refused, Triton, TritonGone, Version, View
-from conch_agent.warmup.pod import warm_pod
+from conch_agent.threads import run_in_thread
+from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnavailableError, Version
+from conch_agent.warmup.pod import warm_up_pod
 from conch_agent.warmup.requests import digest_config_map
-from conch_agent.watch import Watch
 from conch_contract import ModelReport, ModelSource, ModelState, VersionReport, WarmupReport
 from conch_contract.remedies import explain
 
-_LONGEST_WORDS: Final = 2000
+_LONGEST: Final = 2000  # characters of Triton's messages
 _STATES: Final = {"READY": ModelState.READY, "LOADING": ModelState.LOADING, "UNAVAILABLE": ModelState.FAILED}
 
-# Tried again seldom: each try costs Triton a load, or requests.
+# Failures with longer delays before a retry, because each retry is a load, or requests, to Triton.
 _COSTLY: Final = frozenset(
     {
         Reason.LOAD_FAILED,
@@ -40,67 +40,78 @@ _COSTLY: Final = frozenset(
 
 
 class Model:
-    """Runs until cancelled; `report` is what the operator reads, `serving` whether users may be sent here.
-
-    `warm` says that the pod serves the model already, in the content that this source is about to replace.
-    """
+    """A model that is fetched, loaded, warmed and monitored until its task is cancelled."""
 
     def __init__(
-        self, source: ModelSource, settings: Settings, triton: Triton, watch: Watch, *, warm: bool = False
+        self, source: ModelSource, settings: Settings, triton: Triton, monitor: TritonMonitor, *, is_warm: bool = False
     ) -> None:
+        """Create the model.
+
+        Args:
+            source: The model in the manifest.
+            settings: The agent's settings.
+            triton: The client of Triton.
+            monitor: The monitor of Triton.
+            is_warm: True if the pod already serves the model with the content that this source replaces.
+        """
         self.source = source
         self._settings = settings
         self._triton = triton
-        self._watch = watch
+        self._monitor = monitor
         self._state = ModelState.PENDING
         self._failure: Failure | None = None
-        self._laid: Laid | None = None
+        self._model: RepositoryModel | None = None
         self._preparation: Preparation | None = None
         self._load_seconds = 0.0
-        self._missing: tuple[str, ...] = ()  # models that this one calls, absent from Triton when it was loaded
-        self._warm = warm or source.warmup is None
+        self._missing_models: tuple[str, ...] = ()  # callees that Triton lacked when this model became ready
+        self._is_warm = is_warm or source.warmup is None
         self._warmup: WarmupReport | None = None
-        self._warmup_digest = ""  # of the requests in the ConfigMap with which it was last warmed
+        self._warmup_digest = ""  # of the requests in the ConfigMap of the last warm-up
         self._fetch_began = 0.0
         self._log = structlog.get_logger().bind(model=source.name)
 
     @property
-    def serving(self) -> bool:
-        """Tell whether the wanted versions answer, and have been warmed where that is asked for."""
-        return self._warm and self._loaded and not self._is_other
+    def is_serving(self) -> bool:
+        """True if Triton serves all desired versions, and they are warm where the manifest has a warm-up."""
+        return self._is_warm and self._is_loaded and not self._has_other_content
 
     @property
-    def _is_other(self) -> bool:
-        """Whether the files that are laid out are not those of the revision."""
-        return bool(self._laid and self.source.digest and self._laid.digest != self.source.digest)
+    def _has_other_content(self) -> bool:
+        """True if the files in the repository are not those of the revision."""
+        return bool(self._model and self.source.digest and self._model.digest != self.source.digest)
 
     @property
     def _changed_warmup(self) -> str:
-        """The ConfigMap of warm-up requests, where the revision's first pod was warmed with others; else empty."""
-        first = self.source.warmup_digest
-        is_other = bool(self.source.warmup and first and self._warmup_digest and self._warmup_digest != first)
-        return self.source.warmup.config_map if self.source.warmup and is_other else ""
+        """Name of the ConfigMap of warm-up requests, if the revision's first pod had other requests; else empty."""
+        digest = self.source.warmup_digest
+        has_changed = bool(self.source.warmup and digest and self._warmup_digest and self._warmup_digest != digest)
+        return self.source.warmup.config_map if self.source.warmup and has_changed else ""
 
     def pin(self, source: ModelSource) -> None:
-        """Set what the revision's first pod served and was warmed with; the rest of the source is unchanged."""
+        """Set digests and object versions of the revision's first pod.
+
+        Args:
+            source: The source, whose other fields are unchanged.
+        """
         self.source = source
         if self._preparation:
             self._preparation.pin(source)
 
     @property
-    def _loaded(self) -> bool:
-        """Tell whether Triton has the wanted versions READY, if only in the content that a newer one replaces."""
-        wanted = self._laid.versions if self._laid else ()
-        ready = {version.version for version in self._versions() if version.state == "READY"}
-        return bool(ready) and (ready >= set(wanted) if wanted else True)
+    def _is_loaded(self) -> bool:
+        """True if the desired versions are READY in Triton, also with the content of before a reload."""
+        desired = self._model.versions if self._model else ()
+        ready = {version.version for version in self._read_versions() if version.state == "READY"}
+        return bool(ready) and (ready >= set(desired) if desired else True)
 
     @property
     def report(self) -> ModelReport:
-        """The state of this moment."""
+        """The current state of the model."""
+        model = self._model
         progress = self._preparation.progress if self._preparation else None
         state, failure = self._state, self._failure
-        if self._watch.view is None and state not in {ModelState.FETCHING, ModelState.PENDING}:
-            failure = self._watch.failure if self._laid else failure
+        if self._monitor.index is None and state not in {ModelState.FETCHING, ModelState.PENDING}:
+            failure = self._monitor.failure if model else failure
             state = ModelState.FAILED if failure and failure.reason == Reason.CONTROL_OPEN else state
             state = ModelState.LOADING if state == ModelState.READY else state
         return ModelReport(
@@ -112,175 +123,181 @@ class Model:
                 VersionReport(
                     version=version.version,
                     state=_STATES.get(version.state, ModelState.PENDING),
-                    reason=version.reason[:_LONGEST_WORDS],
+                    reason=version.reason[:_LONGEST],
                 )
-                for version in self._versions()
+                for version in self._read_versions()
                 if version.state and version.version
             ),
-            digest=self._laid.digest if self._laid else "",
-            object_versions=self._laid.object_versions if self._laid and not self.source.object_versions else {},
+            digest=model.digest if model else "",
+            object_versions=model.object_versions if model and not self.source.object_versions else {},
             bytes_fetched=progress.fetched if progress else 0,
             bytes_total=progress.total if progress else 0,
-            fetch_seconds=self._fetch_seconds(),
+            fetch_seconds=self._compute_fetch_seconds(),
             load_seconds=round(self._load_seconds, 3),
-            warnings=build_warnings(self.source.name, self._laid, self._missing, self._changed_warmup)
-            if self._laid
+            warnings=build_warnings(self.source.name, model, self._missing_models, self._changed_warmup)
+            if model
             else (),
             warmup=self._warmup,
             warmup_digest=self._warmup_digest,
         )
 
     async def run(self) -> None:
-        """Fetch, lay out, load, watch; for ever."""
-        fetching, loading = Backoff(first=1, longest=60), Backoff(first=10, longest=60)
+        """Fetch, lay out, load and monitor the model until cancelled."""
+        backoff, costly_backoff = Backoff(first=1, longest=60), Backoff(first=10, longest=60)
         while True:
             try:
                 await self._prepare()
-                fetching.reset()
-                await self._serve(loading)
+                backoff.reset()
+                await self._serve(costly_backoff)
                 continue
             except Failure as failure:
-                self._fail(failure)
-                wait = (loading if failure.reason in _COSTLY else fetching).next()
-            except Exception as error:  # noqa: BLE001  one model's surprise must not end the others
+                self._set_failure(failure)
+                delay = (costly_backoff if failure.reason in _COSTLY else backoff).draw_delay()
+            except Exception as error:  # noqa: BLE001  an unexpected failure of one model must not end the others
                 self._log.exception("unexpected")
-                self._fail(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
-                wait = fetching.next()
-            await asyncio.sleep(wait)
+                self._set_failure(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
+                delay = backoff.draw_delay()
+            await asyncio.sleep(delay)
 
     async def _prepare(self) -> None:
-        """Bring the repository's folder to what is wanted; a retry after a failed load asks the source first."""
+        """Prepare the model folder in the repository. A retry after a failed load reads the source first."""
         if self._preparation is None:
             self._preparation = Preparation(self.source, self._settings)
-            self._laid = await in_thread(self._preparation.laid)
-            if self._laid:
-                self._log.info("laid out already", digest=self._laid.digest)
+            self._model = await run_in_thread(self._preparation.find_existing)
+            if self._model:
+                self._log.info("laid out already", digest=self._model.digest)
                 return
-        kept = self._laid
-        laid = await self._preparation.fresh(kept, self._fetching)
-        if laid is not kept:
-            self._log.info("laid out", digest=laid.digest, bytes=laid.size, seconds=laid.seconds)
-        self._laid = laid
+        current = self._model
+        model = await self._preparation.prepare(current, self._start_fetch)
+        if model is not current:
+            self._log.info("laid out", digest=model.digest, bytes=model.size, seconds=model.seconds)
+        self._model = model
 
-    def _fetching(self) -> None:
-        self._state, self._failure = ModelState.FETCHING, None  # the store has answered: what it said before is over
+    def _start_fetch(self) -> None:
+        self._state, self._failure = ModelState.FETCHING, None  # the store has answered: its last failure is over
         self._fetch_began = time.monotonic()
 
     async def _serve(self, backoff: Backoff) -> None:
-        """Load where Triton lacks it, warm, and look on; leaves by Failure, or where other content is wanted."""
+        """Load and warm the model when Triton lacks it. Return when the revision has other content.
+
+        Raises:
+            Failure: The model cannot be loaded or warmed.
+        """
         if self._state != ModelState.READY:
             self._state = ModelState.LOADING
-        confirmed = warmed = False
-        again = 0.0  # not before: a load whose answer was lost may go on in Triton
-        first = Backoff(first=2, longest=60)  # the index says LOADING of a first load; until then it may have been lost
-        reload = Backoff(first=30, longest=600)  # and of a reload it says READY all along
+        is_current = is_warm = False
+        retry_time = 0.0  # a load whose answer was lost may still run in Triton until then
+        first_backoff = Backoff(first=2, longest=60)  # the index has LOADING during a first load, if it was not lost
+        reload_backoff = Backoff(first=30, longest=600)  # the index has READY during a reload
         while True:
-            states = {version.state for version in self._versions()}
-            if self._is_other:
-                return  # the source is asked again
-            if not self._loaded:
-                confirmed = False
-            if self._watch.view is None:
-                again = 0.0
-            elif self._loaded and (confirmed := confirmed or await self._is_current()):
-                if warmed := warmed or await self._warm_up():
-                    self._ready()
+            states = {version.state for version in self._read_versions()}
+            if self._has_other_content:
+                return
+            if not self._is_loaded:
+                is_current = False
+            if self._monitor.index is None:
+                retry_time = 0.0
+            elif self._is_loaded and (is_current := is_current or await self._has_current_content()):
+                if is_warm := is_warm or await self._warm_up():
+                    self._set_ready()
                     backoff.reset()
             else:
-                warmed = False
-                self._warm = (self._warm and self._loaded) or self.source.warmup is None  # a new Triton is cold
+                is_warm = False
+                # A Triton that has restarted is not warm.
+                self._is_warm = (self._is_warm and self._is_loaded) or self.source.warmup is None
                 self._state = ModelState.LOADING
-                if again and "UNAVAILABLE" in states and "LOADING" not in states:
-                    raise self._load_failure("")
-                due = "LOADING" not in states and time.monotonic() >= again
-                # A Triton that has loaded nothing yet may have been replaced by another one between two views.
-                if due and await self._watch.look(prove=True) is not None:
-                    patience = reload if "READY" in states else first
-                    again = 0.0 if await self._load() else time.monotonic() + patience.next()
-            await self._watch.next()
+                if retry_time and "UNAVAILABLE" in states and "LOADING" not in states:
+                    raise self._build_load_failure("")
+                is_due = "LOADING" not in states and time.monotonic() >= retry_time
+                # The monitor cannot detect the restart of a Triton that has loaded nothing, so control is verified.
+                if is_due and await self._monitor.refresh(verify=True) is not None:
+                    load_backoff = reload_backoff if "READY" in states else first_backoff
+                    retry_time = 0.0 if await self._load() else time.monotonic() + load_backoff.draw_delay()
+            await self._monitor.wait_for_update()
 
-    async def _is_current(self) -> bool:
-        """Tell whether every version that Triton serves is of the content that is laid out."""
-        assert self._laid  # noqa: S101  set by _prepare
+    async def _has_current_content(self) -> bool:
+        """Return True if all versions in Triton have the content of the repository."""
+        assert self._model  # noqa: S101  set by _prepare
         try:
-            contents = [await self._triton.content(self.source.name, version) for version in self._laid.versions]
-        except TritonGone:
+            contents = [await self._triton.read_content(self.source.name, version) for version in self._model.versions]
+        except TritonUnavailableError:
             return False
-        return all(content == self._laid.content for content in contents)
+        return all(content == self._model.content for content in contents)
 
     async def _load(self) -> bool:
-        """Request the load; return False if the answer was lost: then Triton's configuration shows the result."""
+        """Load the model; return False if the answer was lost: Triton's configuration then shows the result."""
         began = time.monotonic()
         self._log.info("loading")
         try:
             await self._triton.load(self.source.name)
-        except TritonGone as gone:
-            self._log.warning("the load's answer was lost", detail=str(gone))
+        except TritonUnavailableError as error:
+            self._log.warning("the load's answer was lost", detail=str(error))
             return False
-        except Refused as refusal:
-            await self._watch.next()
-            raise self._load_failure(str(refusal)) from refusal
+        except TritonError as error:
+            await self._monitor.wait_for_update()
+            raise self._build_load_failure(str(error)) from error
         self._load_seconds = time.monotonic() - began
         return True
 
     async def _warm_up(self) -> bool:
-        """Warm what Triton has newly loaded; False if Triton went away meanwhile."""
+        """Warm the model after a load; return False if Triton became unavailable."""
         if self.source.warmup is None:
             return True
-        assert self._laid  # noqa: S101  set by _prepare
+        assert self._model  # noqa: S101  set by _prepare
         self._state = ModelState.WARMING
         self._log.info("warming up")
-        self._warmup_digest = await in_thread(digest_config_map, self.source.warmup, self._settings.warmup)
+        self._warmup_digest = await run_in_thread(digest_config_map, self.source.warmup, self._settings.warmup)
         try:
-            self._warmup = await warm_pod(self.source, self._laid.versions, self._settings)
-        except TritonGone as gone:
-            self._log.warning("the warm-up lost Triton", detail=str(gone))
+            self._warmup = await warm_up_pod(self.source, self._model.versions, self._settings)
+        except TritonUnavailableError as error:
+            self._log.warning("the warm-up lost Triton", detail=str(error))
             return False
-        self._warm = not self._warmup.failed
-        if not self._warm:
+        self._is_warm = not self._warmup.has_failed
+        if not self._is_warm:
             changed = describe_changed_warmup(self._changed_warmup)
             raise Failure(Reason(self._warmup.reason), " ".join(filter(None, (self._warmup.message, changed))))
         self._log.info("warmed up", **self._warmup.model_dump(exclude_defaults=True))
         return True
 
-    def _ready(self) -> None:
-        self._missing = self._missing_callees()
+    def _set_ready(self) -> None:
+        self._missing_models = self._find_missing_models()
         if self._state != ModelState.READY or self._failure:
             self._log.info("ready", load_seconds=round(self._load_seconds, 3))
         self._state, self._failure = ModelState.READY, None
 
-    def _fail(self, failure: Failure) -> None:
+    def _set_failure(self, failure: Failure) -> None:
         if not self._failure or self._failure.message != failure.message:
             self._log.warning("failed", reason=failure.reason, message=failure.message)
         self._state, self._failure = ModelState.FAILED, failure
 
-    def _load_failure(self, answer: str) -> Failure:
-        """Return why the load failed: what the user can do, then Triton's words."""
-        words = self._words(answer)
-        missing = self._missing_callees()
+    def _build_load_failure(self, answer: str) -> Failure:
+        """Return the failure of a load: the remedy, then Triton's messages."""
+        words = self._join_messages(answer)
+        missing = self._find_missing_models()
         if any(name in words for name in missing):
             sentence = describe_missing_models(self.source.name, missing)
             return Failure(Reason.MODEL_MISSING, f"{sentence} Triton's words: {words}")
-        overrides = describe_overrides(self._laid) if self._laid else ""
+        overrides = describe_overrides(self._model) if self._model else ""
         return Failure(Reason.LOAD_FAILED, " ".join(filter(None, (explain(words), overrides))))
 
-    def _missing_callees(self) -> tuple[str, ...]:
+    def _find_missing_models(self) -> tuple[str, ...]:
         """Return the models that this one calls and that Triton does not serve."""
-        view: View = self._watch.view or {}
-        served = {name for name, versions in view.items() if any(version.state == "READY" for version in versions)}
-        return tuple(name for name in (self._laid.callees if self._laid else ()) if name not in served)
+        index: RepositoryIndex = self._monitor.index or {}
+        ready = {name for name, versions in index.items() if any(version.state == "READY" for version in versions)}
+        return tuple(name for name in (self._model.callees if self._model else ()) if name not in ready)
 
-    def _words(self, answer: str) -> str:
-        """Return Triton's words on a failed load: the index has them by version, the answer in general."""
-        reasons = [version.reason for version in self._versions() if version.state == "UNAVAILABLE" and version.reason]
-        told = [reason for reason in reasons if reason != "unloaded" and reason not in answer]
-        return "; ".join([answer, *told]).strip()[:_LONGEST_WORDS]
+    def _join_messages(self, answer: str) -> str:
+        """Return Triton's messages about a failed load: that of the answer, and those of the versions in the index."""
+        versions = self._read_versions()
+        reasons = [version.reason for version in versions if version.state == "UNAVAILABLE" and version.reason]
+        others = [reason for reason in reasons if reason != "unloaded" and reason not in answer]
+        return "; ".join([answer, *others]).strip()[:_LONGEST]
 
-    def _versions(self) -> tuple[Version, ...]:
-        view: View = self._watch.view or {}
-        return view.get(self.source.name, ())
+    def _read_versions(self) -> tuple[Version, ...]:
+        index: RepositoryIndex = self._monitor.index or {}
+        return index.get(self.source.name, ())
 
-    def _fetch_seconds(self) -> float:
+    def _compute_fetch_seconds(self) -> float:
         if self._state == ModelState.FETCHING:
             return round(time.monotonic() - self._fetch_began, 3)
-        return self._laid.seconds if self._laid else 0.0
+        return self._model.seconds if self._model else 0.0

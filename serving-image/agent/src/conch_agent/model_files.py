@@ -1,4 +1,4 @@
-"""Which file of a version folder is the model, and which files a configuration names beside it."""
+"""The model's file in a version folder, and the other files that a configuration names."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import safe_path
+from conch_agent.sources.base import parse_path
 from conch_contract.formats import Format
 from conch_contract.sentences import join_words
 
-WARMUP: Final = PurePosixPath("warmup")  # Triton's names for the folders of its own data
+WARMUP: Final = PurePosixPath("warmup")  # Triton's names of the folders of its own data
 INITIAL_STATE: Final = PurePosixPath("initial_state")
 _MODEL_FOLDER: Final = "$$TRITON_MODEL_DIRECTORY/"
 
@@ -23,8 +23,10 @@ _MODEL_FOLDER: Final = "$$TRITON_MODEL_DIRECTORY/"
 class ModelNames:
     """The files that a config.pbtxt names.
 
-    `default` is default_model_filename and `others` those of cc_model_filenames, in a version folder; `beside` are
-    files and folders beside the version folders.
+    Attributes:
+        default: default_model_filename, in a version folder.
+        others: The files of cc_model_filenames, in a version folder.
+        beside: Files and folders beside the version folders.
     """
 
     default: PurePosixPath | None = None
@@ -32,15 +34,23 @@ class ModelNames:
     beside: frozenset[PurePosixPath] = frozenset()
 
 
-NOTHING_NAMED: Final = ModelNames()
+NO_NAMES: Final = ModelNames()
 
 
 def read_names(config: ModelConfig, uri: str) -> ModelNames:
-    """Return the files that a configuration names; raises Failure (InvalidConfig) for a path that leaves its folder."""
+    """Return the files that a configuration names.
 
-    def path(field: str, text: str) -> PurePosixPath:
+    Args:
+        config: The configuration.
+        uri: The storageUri, with which messages begin.
+
+    Raises:
+        Failure: InvalidConfig for a path that leaves its folder.
+    """
+
+    def parse(field: str, text: str) -> PurePosixPath:
         try:
-            return safe_path(text, uri)
+            return parse_path(text, uri)
         except Failure:
             message = (
                 f"{uri}: {field} of config.pbtxt is {text[:200]!r}. Write a file's path in its folder, relative and "
@@ -50,13 +60,13 @@ def read_names(config: ModelConfig, uri: str) -> ModelNames:
 
     default = config.default_model_filename
     return ModelNames(
-        default=path("default_model_filename", default) if default else None,
-        others=frozenset(path("cc_model_filenames", text) for text in config.cc_model_filenames.values()),
-        beside=frozenset(path(field, text) for field, text in _beside(config) if text),
+        default=parse("default_model_filename", default) if default else None,
+        others=frozenset(parse("cc_model_filenames", text) for text in config.cc_model_filenames.values()),
+        beside=frozenset(parse(field, text) for field, text in _find_files_beside(config) if text),
     )
 
 
-def _beside(config: ModelConfig) -> Iterator[tuple[str, str]]:
+def _find_files_beside(config: ModelConfig) -> Iterator[tuple[str, str]]:
     """Yield each field that may name a file beside the version folders, and its text."""
     for output in config.output:
         yield "label_filename", output.label_filename
@@ -72,22 +82,27 @@ def _beside(config: ModelConfig) -> Iterator[tuple[str, str]]:
 
 
 def select_model(
-    row: Format, own: tuple[PurePosixPath, ...], names: ModelNames
+    row: Format, paths: tuple[PurePosixPath, ...], names: ModelNames
 ) -> dict[PurePosixPath, PurePosixPath] | str:
-    """Return a version folder's files by the name that they are laid out under, or why they are no model.
+    """Return a version folder's files by their name in Triton's folder, or a message if they are no model.
 
     A single file with the format's suffix gets the name that Triton expects, unless the configuration names files.
+
+    Args:
+        row: The format.
+        paths: The files of the version folder.
+        names: The files that config.pbtxt names.
     """
-    files = {path: path for path in own}
+    files = {path: path for path in paths}
     if names.default:
-        lacks = f"lacks {str(names.default)!r}, which default_model_filename of config.pbtxt names"
-        return files if _is_model(row, names.default, own) else lacks
-    if any(_is_model(row, PurePosixPath(name), own) for name in row.model_files):
+        problem = f"lacks {str(names.default)!r}, which default_model_filename of config.pbtxt names"
+        return files if _is_model(row, names.default, paths) else problem
+    if any(_is_model(row, PurePosixPath(name), paths) for name in row.model_files):
         return files
     if row.suffix:
         if names.others and names.others <= files.keys():
             return files
-        models = [path for path in own if path.suffix == row.suffix and len(path.parts) == 1]
+        models = [path for path in paths if path.suffix == row.suffix and len(path.parts) == 1]
         if len(models) == 1 and not names.others:
             files[PurePosixPath(row.model_files[0])] = files.pop(models[0])
             return files
@@ -100,5 +115,5 @@ def select_model(
 
 
 def _is_model(row: Format, path: PurePosixPath, files: tuple[PurePosixPath, ...]) -> bool:
-    """Return True if a path is a file, or a folder that the format's backend takes in its place."""
+    """Return True if a path is a file, or a folder that the format's backend accepts as the model."""
     return path in files or (row.takes_folder and path / row.model_files[0] in files)

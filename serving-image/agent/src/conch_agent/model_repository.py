@@ -1,4 +1,4 @@
-"""Models below a folder that is none itself: what a Triton model repository looks like, and which part to name."""
+"""Detection of a Triton model repository where a model folder is expected, and the folder to write instead."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Final
 from conch_agent.reasons import Failure, Reason
 
 _CONFIG: Final = "config.pbtxt"
-_MODEL: Final = "model."  # how Triton's default names of model files begin: model.onnx, model.plan, model.savedmodel
-_MOST: Final = 8  # models that a message names
+_MODEL: Final = "model."  # prefix of Triton's default names of model files: model.onnx, model.plan, model.savedmodel
+_MAX_NAMES: Final = 8  # in a message
 
 
 def is_version(path: PurePosixPath) -> bool:
     """Return True for a file in a version folder.
+
+    Args:
+        path: The file's path below the model folder.
 
     >>> [is_version(PurePosixPath(path)) for path in ("1/model.onnx", "01/model.onnx", "1")]
     [True, False, False]
@@ -24,17 +27,20 @@ def is_version(path: PurePosixPath) -> bool:
 
 
 def find_models(paths: Iterable[PurePosixPath]) -> tuple[PurePosixPath, ...]:
-    """Return the folders that are laid out for Triton: a config.pbtxt, or a file of Triton's name in a version folder.
+    """Return the folders with Triton's layout: a config.pbtxt, or a file of Triton's name in a version folder.
+
+    Args:
+        paths: The files of a source.
 
     >>> [str(model) for model in find_models(map(PurePosixPath, ("a/config.pbtxt", "b/1/model.plan", "c/2023/x.csv")))]
     ['a', 'b']
     """
-    folders = {folder for path in paths if (folder := _model_folder(path))}
+    folders = {folder for path in paths if (folder := _find_model_folder(path))}
     return tuple(sorted(folder for folder in folders if not any(parent in folders for parent in folder.parents)))
 
 
-def _model_folder(path: PurePosixPath) -> PurePosixPath | None:
-    """Return the model folder that a file of its own shows; None where it shows none."""
+def _find_model_folder(path: PurePosixPath) -> PurePosixPath | None:
+    """Return the folder that a file proves to be a model folder; None for other files."""
     if path.name == _CONFIG and len(path.parts) > 1:
         return path.parent
     for depth in range(1, len(path.parts) - 1):
@@ -45,17 +51,23 @@ def _model_folder(path: PurePosixPath) -> PurePosixPath | None:
 
 
 def refuse_several_models(paths: Iterable[PurePosixPath], uri: str) -> Failure | None:
-    """Return the failure of a storageUri that has its models in folders below; None where there is none."""
-    found = tuple(paths)
-    models = find_models(found)
+    """Return the failure of a storageUri with models in folders below it; None where there are none.
+
+    Args:
+        paths: The files of the source.
+        uri: The storageUri.
+    """
+    files = tuple(paths)
+    models = find_models(files)
     if not models:
         return None
     if len(models) == 1:
-        beside = sorted(str(path) for path in found if not path.is_relative_to(models[0]))
-        holds = f" It holds {', '.join(beside[:_MOST])} beside that." if beside else ""
-        message = f"{uri} is not a Triton model folder, {models[0]} in it is one.{holds} {_suggest(models[0], uri)}"
+        others = sorted(str(path) for path in files if not path.is_relative_to(models[0]))
+        rest = f" It holds {', '.join(others[:_MAX_NAMES])} beside that." if others else ""
+        message = f"{uri} is not a Triton model folder, {models[0]} in it is one.{rest} {_suggest(models[0], uri)}"
         return Failure(Reason.NOT_A_MODEL, message)
-    names = ", ".join(map(str, models[:_MOST])) + (f" and {len(models) - _MOST} more" if len(models) > _MOST else "")
+    more = len(models) - _MAX_NAMES
+    names = ", ".join(map(str, models[:_MAX_NAMES])) + (f" and {more} more" if more > 0 else "")
     message = (
         f"{uri} is a Triton model repository of {len(models)} models ({names}), and an InferenceService serves one. "
         f"{_suggest(models[0], uri)} Serve each of the others as an InferenceService of its own. Models that call one "
@@ -65,7 +77,12 @@ def refuse_several_models(paths: Iterable[PurePosixPath], uri: str) -> Failure |
 
 
 def describe_triton_layout(paths: Iterable[PurePosixPath], uri: str) -> str:
-    """Return what to write where a folder of another format is laid out for Triton; empty where it is not."""
+    """Return the remedy for files of another format that have Triton's layout; empty where they have not.
+
+    Args:
+        paths: The files of the source.
+        uri: The storageUri.
+    """
     models = find_models(paths)
     if not models:
         return ""

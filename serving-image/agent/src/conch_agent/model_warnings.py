@@ -1,4 +1,4 @@
-"""What a user may not expect of a model that is served: overridden configuration, another name, missing callees."""
+"""Warnings about a model that is served: overridden configuration, another name, missing callees."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from conch_agent.dependencies import describe_missing_models
-from conch_agent.prepare import Laid
+from conch_agent.prepare import RepositoryModel
 from conch_agent.reasons import WarningReason
 from conch_contract import ModelWarning
 from conch_contract.report import SEQUENCE_STATE_MESSAGE
@@ -14,22 +14,24 @@ from conch_contract.report import SEQUENCE_STATE_MESSAGE
 _LONGEST: Final = 1000  # characters of a message
 
 
-def build_warnings(name: str, laid: Laid, missing: Sequence[str], changed_warmup: str = "") -> tuple[ModelWarning, ...]:
+def build_warnings(
+    name: str, model: RepositoryModel, missing: Sequence[str], changed_warmup: str = ""
+) -> tuple[ModelWarning, ...]:
     """Return the warnings of a model.
 
     Args:
         name: The model's name in Triton.
-        laid: The model as it is laid out.
+        model: The model in the repository.
         missing: Models that it calls and that its Triton does not serve.
-        changed_warmup: The ConfigMap of warm-up requests, where it has others than those of the revision's first pod.
+        changed_warmup: Name of the ConfigMap of warm-up requests, if the revision's first pod had other requests.
     """
     sentences = {
-        WarningReason.CONFIG_OVERRIDDEN: describe_overrides(laid),
-        WarningReason.MODEL_RENAMED: _renamed(name, laid.file_name),
+        WarningReason.CONFIG_OVERRIDDEN: describe_overrides(model),
+        WarningReason.MODEL_RENAMED: _describe_renaming(name, model.file_name),
         WarningReason.CALLEE_MISSING: f"{describe_missing_models(name, missing)} Requests that need them fail."
         if missing
         else "",
-        WarningReason.SEQUENCE_STATE: SEQUENCE_STATE_MESSAGE if laid.sequences else "",
+        WarningReason.SEQUENCE_STATE: SEQUENCE_STATE_MESSAGE if model.sequences else "",
         WarningReason.WARMUP_CHANGED: describe_changed_warmup(changed_warmup),
     }
     return tuple(
@@ -37,13 +39,21 @@ def build_warnings(name: str, laid: Laid, missing: Sequence[str], changed_warmup
     )
 
 
-def describe_overrides(laid: Laid) -> str:
-    """Return the sentence about fields of config.pbtxt that the manifest overrides; empty where there are none."""
-    return f"The InferenceService overrides config.pbtxt: {'; '.join(laid.overrides)}." if laid.overrides else ""
+def describe_overrides(model: RepositoryModel) -> str:
+    """Return the message about fields of config.pbtxt that the manifest overrides; empty where there are none.
+
+    Args:
+        model: The model in the repository.
+    """
+    return f"The InferenceService overrides config.pbtxt: {'; '.join(model.overrides)}." if model.overrides else ""
 
 
 def describe_changed_warmup(config_map: str) -> str:
-    """Return the sentence about a ConfigMap of warm-up requests that has changed; empty for an empty name."""
+    """Return the message about a ConfigMap of warm-up requests that has changed; empty for an empty name.
+
+    Args:
+        config_map: Name of the ConfigMap.
+    """
     if not config_map:
         return ""
     return (
@@ -52,7 +62,7 @@ def describe_changed_warmup(config_map: str) -> str:
     )
 
 
-def _renamed(name: str, file_name: str) -> str:
+def _describe_renaming(name: str, file_name: str) -> str:
     if not file_name:
         return ""
     return (

@@ -1,6 +1,7 @@
-"""Which versions of a model's objects are fetched: those that the revision serves, where the bucket still has them.
+"""The object versions to fetch: those of the revision, if the bucket still has them.
 
-In a bucket without versioning, and in other sources, the present files are fetched; the digest decides in every case.
+In a bucket without versioning, and in other sources, the current files are fetched. The digest is verified in all
+cases.
 """
 
 from __future__ import annotations
@@ -14,48 +15,56 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Listing, Source, VersionedSource
 from conch_contract.object_versions import encode_versions
 
-# What ends the reading of versions and not the fetch: the present files may be the revision's too.
+# Failures of the listing of versions after which the current files are fetched: they may be the revision's too.
 _UNREADABLE: Final = frozenset({Reason.NOT_FOUND, Reason.ACCESS_DENIED})
 _NO_FILES: Final = frozenset({Reason.NOT_FOUND, Reason.EMPTY})
 
 
 async def list_files(source: Source, versions: Mapping[str, str]) -> tuple[Listing, str]:
-    """Return the files in these versions, or else the present ones and the sentence that says why.
+    """Return the files in these versions; or the current files, and the reason why the versions cannot be read.
+
+    Args:
+        source: The source.
+        versions: Object versions by path; empty: none are recorded.
 
     Raises:
-        Failure: as `Source.listing`.
+        Failure: As `Source.list_files`.
     """
     if not versions or not isinstance(source, VersionedSource):
-        return await source.listing(), ""
+        return await source.list_files(), ""
     try:
         return await source.list_versions(versions), ""
     except Failure as failure:
         if failure.reason not in _UNREADABLE:
             raise
-        unread = failure.message
-    structlog.get_logger().warning("object versions cannot be read", source=source.uri, message=unread)
+        problem = failure.message
+    structlog.get_logger().warning("object versions cannot be read", source=source.uri, message=problem)
     try:
-        return await source.listing(), unread
+        return await source.list_files(), problem
     except Failure as failure:
         if failure.reason in _NO_FILES:
-            raise Failure(failure.reason, f"{failure.message} {unread}") from failure
+            raise Failure(failure.reason, f"{failure.message} {problem}") from failure
         raise
 
 
 async def find_versions(source: Source, listing: Listing) -> dict[str, str]:
-    """Return the version of each file, by path below the source's root; none where they cannot be had or recorded.
+    """Return the version of each file, by path below the source's root; empty where they cannot be read or recorded.
+
+    Args:
+        source: The source.
+        listing: The files.
 
     Raises:
-        Failure: SourceChanged, or Unreachable. A store that only refuses to tell versions keeps no model from serving.
+        Failure: SourceChanged, or Unreachable. A store that only refuses to return versions is no failure.
     """
-    at_least = encode_versions({str(item.path): "-" for item in listing.items})
-    if not at_least or not isinstance(source, VersionedSource):
+    shortest_text = encode_versions({str(item.path): "-" for item in listing.items})
+    if not shortest_text or not isinstance(source, VersionedSource):
         return {}
     try:
-        found = await source.find_versions(listing)
+        versions = await source.find_versions(listing)
     except Failure as failure:
         if failure.reason in {Reason.CHANGED, Reason.UNREACHABLE}:
             raise
         structlog.get_logger().warning("object versions are not known", source=source.uri, message=failure.message)
         return {}
-    return found if encode_versions(found) else {}
+    return versions if encode_versions(versions) else {}

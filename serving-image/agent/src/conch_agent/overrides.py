@@ -1,6 +1,6 @@
-"""Where a model's configuration differs from the user's config.pbtxt: a comparison of the two, field by field.
+"""The differences of a model's configuration from the user's config.pbtxt.
 
-It compares results, not steps of the merge: whatever the merge changes or drops is found, without a list of fields.
+The result of the merge is compared, not its steps: all changed or dropped fields are found without a list of fields.
 """
 
 from __future__ import annotations
@@ -19,14 +19,20 @@ _WHOLE: Final = "version_policy"
 
 @dataclass(frozen=True)
 class Override:
-    """One field: its path in config.pbtxt, its value there, and the value that Triton gets."""
+    """An overridden field.
+
+    Attributes:
+        field: Its path in config.pbtxt.
+        file: Its value in config.pbtxt.
+        used: Its value in Triton.
+    """
 
     field: str
     file: str
     used: str
 
     def __str__(self) -> str:
-        """Return the difference for a user.
+        """Return the override as text for a message.
 
         >>> str(Override("max_batch_size", "16", "8"))
         'max_batch_size is 8 (config.pbtxt: 16)'
@@ -35,12 +41,12 @@ class Override:
 
 
 def compare(file: Any, used: Any, path: str = "") -> Iterator[Override]:
-    """Yield each field that a message sets and that has another value, or none, in the message that is used.
+    """Yield the fields of a message that have another value, or none, in the message for Triton.
 
     Args:
         file: A message of config.pbtxt.
-        used: The message of the same type that Triton gets.
-        path: The path of the messages, with a dot behind it.
+        used: The message of the same type for Triton.
+        path: The path of the messages, with a dot at its end.
     """
     for field, value in file.ListFields():
         name = path + field.name
@@ -54,32 +60,32 @@ def compare(file: Any, used: Any, path: str = "") -> Iterator[Override]:
         elif field.message_type and field.name != _WHOLE:
             yield from _compare_items(name, value, other if used.HasField(field.name) else None)
         elif value != other:
-            yield Override(name, _text(field, value), _text(field, other))
+            yield Override(name, _format_value(field, value), _format_value(field, other))
 
 
 def _compare_items(path: str, file: Any, used: Any) -> Iterator[Override]:
     if used is None:
-        yield Override(path, _short(file), _NO_VALUE)
+        yield Override(path, _shorten(file), _NO_VALUE)
     elif hasattr(file, "ListFields"):
         yield from compare(file, used, f"{path}.")
     elif file != used:
-        yield Override(path, _short(file), _short(used))
+        yield Override(path, _shorten(file), _shorten(used))
 
 
 def _is_map(field: Any) -> bool:
     return bool(field.message_type and field.message_type.GetOptions().map_entry)
 
 
-def _text(field: Any, value: Any) -> str:
-    """Return a value as config.pbtxt spells it."""
+def _format_value(field: Any, value: Any) -> str:
+    """Return a value in the spelling of config.pbtxt."""
     if field.enum_type:
         return str(field.enum_type.values_by_number[value].name)
     if field.is_repeated:
-        return f"[{', '.join(_short(item) for item in value)}]"
-    return _short(value)
+        return f"[{', '.join(_shorten(item) for item in value)}]"
+    return _shorten(value)
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     if hasattr(value, "ListFields"):
         text = text_format.MessageToString(value, as_one_line=True).strip() or "{}"
     elif isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""From a model's source to a model folder in Triton's repository; or from what is laid out already."""
+"""The preparation of a model: from its source to its folder in Triton's model repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import Source, open_source
 from conch_agent.sources.base import Listing
-from conch_agent.threads import in_thread
+from conch_agent.threads import run_in_thread
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
 from conch_contract.parsing import parse_json
@@ -30,22 +30,29 @@ from conch_contract.parsing import parse_json
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _LONGEST_CONFIG: Final = 1024 * 1024
 _PYTHON: Final = FORMATS["python"]
-_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
-class Laid:
-    """The marker of a laid-out model.
+class RepositoryModel:
+    """A model in Triton's repository, which is also the marker file of its folder.
 
-    `want` is a hash of what the manifest asks, `identity` of the source's listing, `boot` the machine's
-    start: after a lost machine the files are hashed again before they are believed. `object_versions` are those of the
-    files in their bucket, by path below storageUri.
-    `overrides` are the fields of config.pbtxt that have another value in Triton, a sentence each; `file_name` is the
-    model's name in config.pbtxt where it is another; `callees` are the models that this one calls; `sequences`: it has
-    sequence_batching, so that all requests of a sequence need the same Triton.
+    Attributes:
+        source_hash: Hash of the model's source in the manifest.
+        identity: Hash of the source's listing.
+        digest: Digest of the files.
+        size: Size of the files in bytes.
+        versions: The versions that Triton serves.
+        seconds: Duration of the preparation.
+        boot: Id of the node's boot. After another boot the files are hashed again, since a crash may damage them.
+        overrides: The fields of config.pbtxt that have another value in Triton, as text.
+        file_name: The model's name in config.pbtxt, if it is another one; else empty.
+        callees: The models that this one calls.
+        sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
+        object_versions: Versions of the files in their bucket, by path below storageUri.
     """
 
-    want: str
+    source_hash: str
     identity: str
     digest: str
     size: int
@@ -60,12 +67,12 @@ class Laid:
 
     @property
     def content(self) -> str:
-        """What Triton has to reload for when it changes."""
-        return _content(self.want, self.digest)
+        """Identifier of configuration and files. After its change Triton has to reload the model."""
+        return _compute_content(self.source_hash, self.digest)
 
 
 class Preparation:
-    """Fetches and lays out one model."""
+    """Fetches and lays out a model."""
 
     def __init__(self, source: ModelSource, settings: Settings) -> None:
         self.progress = Progress()
@@ -73,19 +80,23 @@ class Preparation:
         self._settings = settings
         self._name = check_name(source)
         self._folder = settings.downloads / source.name
-        self._unread = ""  # why the object versions that the revision serves could not be read, a sentence
-        # How a model is warmed is no part of what is served: another warm-up loads nothing anew. Nor are digest and
-        # object versions, which the operator knows only when a pod has told them.
-        served = source.unpinned.model_copy(update={"warmup": None})
-        self._want = hashlib.sha256(served.to_json().encode()).hexdigest()
+        self._version_problem = ""  # the reason why the revision's object versions cannot be read, as a sentence
+        # Not hashed: the warm-up, whose change requires no reload, and digest and object versions, which the operator
+        # has only after the report of a pod.
+        served = source.without_pins().model_copy(update={"warmup": None})
+        self._source_hash = hashlib.sha256(served.to_json().encode()).hexdigest()
 
     @property
     def digest(self) -> str:
-        """The digest of the content that the revision serves; empty: any content will do."""
+        """The digest of the revision's content; empty: any content is accepted."""
         return self._source.digest
 
     def pin(self, source: ModelSource) -> None:
-        """Set digest and object versions of the revision's files; the rest of the source is unchanged."""
+        """Set digest and object versions of the revision's files.
+
+        Args:
+            source: The source, whose other fields are unchanged.
+        """
         self._source = source
 
     @property
@@ -93,93 +104,103 @@ class Preparation:
         """The model folder in the repository."""
         return self._settings.repository / self._name
 
-    def laid(self) -> Laid | None:
-        """Return what an earlier run of the agent laid out for the same wish, or None."""
+    def find_existing(self) -> RepositoryModel | None:
+        """Return the model that an earlier run of the agent laid out from the same source; None where there is none."""
         try:
             raw: dict[str, Any] = parse_json((self.target / layout.MARKER).read_text())
             values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in raw.items()}
-            found = Laid(**values)
+            model = RepositoryModel(**values)
         except (OSError, ValueError, TypeError, AttributeError):
             return None
-        if found.want != self._want or found.boot != _boot() or (self.digest and found.digest != self.digest):
+        is_same = model.source_hash == self._source_hash and model.boot == _read_boot_id()
+        if not is_same or (self.digest and model.digest != self.digest):
             return None
-        self.progress.fetched = self.progress.total = found.size
-        return found
+        self.progress.fetched = self.progress.total = model.size
+        return model
 
-    async def fresh(self, kept: Laid | None, fetching: Callable[[], None] | None = None) -> Laid:
-        """Fetch and lay out; or return `kept` where the source is still the same, or has other content than allowed.
+    async def prepare(
+        self, current: RepositoryModel | None, on_fetch: Callable[[], None] | None = None
+    ) -> RepositoryModel:
+        """Fetch the model and lay it out, unless the current one has the same content.
+
+        Args:
+            current: The model in the repository.
+            on_fetch: Called before a fetch.
+
+        Returns:
+            The model in the repository: the current one, if its source is unchanged or not readable.
 
         Raises:
-            Failure: also where all that can be had is other content than the revision serves.
+            Failure: The model cannot be prepared. ContentChanged: the source has other content than the revision.
         """
-        if kept and self.digest and kept.digest == self.digest:
-            return kept
-        laid = await self._fetched(kept, fetching)
-        self._refuse_other(laid.digest)
-        return laid
+        if current and self.digest and current.digest == self.digest:
+            return current
+        model = await self._fetch(current, on_fetch)
+        self._check_digest(model.digest)
+        return model
 
-    def _refuse_other(self, digest: str) -> None:
-        """Raise ContentChanged for files that are not those of the revision."""
+    def _check_digest(self, digest: str) -> None:
+        """Refuse files that are not those of the revision with ContentChanged."""
         if not self.digest or digest == self.digest:
             return
-        unread = f" {self._unread}" if self._unread else ""
+        detail = f" {self._version_problem}" if self._version_problem else ""
         message = (
             f"{self._source.storage_uri} has changed: this revision serves {self.digest}, and there is {digest} now."
-            f"{unread} Write each content under a path of its own; to serve this one, change the predictor, such as an"
+            f"{detail} Write each content under a path of its own; to serve this one, change the predictor, such as an"
             " annotation in pod.annotations, so that it becomes a new revision."
         )
         raise Failure(Reason.CONTENT_CHANGED, message)
 
-    async def _fetched(self, kept: Laid | None, fetching: Callable[[], None] | None) -> Laid:
+    async def _fetch(self, current: RepositoryModel | None, on_fetch: Callable[[], None] | None) -> RepositoryModel:
         began = time.monotonic()
         try:
             source = open_source(self._source.storage_uri, self._settings)
-            listing, self._unread = await list_files(source, self._source.object_versions)
+            listing, self._version_problem = await list_files(source, self._source.object_versions)
         except Failure:
-            if kept:
-                return kept  # what is laid out can be loaded, whatever the source says now
+            if current:
+                return current  # Triton can load it without the source
             raise
-        if kept and kept.identity == listing.identity:
-            return kept
-        if fetching:
-            fetching()
+        if current and current.identity == listing.identity:
+            return current
+        if on_fetch:
+            on_fetch()
         uri, paths = self._source.storage_uri, [item.path for item in listing.items]
-        own = await self._own_config(source, listing)
-        names = read_names(config.parse(own, uri), uri)
-        plan = layout.plan(self._source.format, paths, uri, names)
-        merged = config.merge(own, self._source, FORMATS[self._source.format].backend)
+        text = await self._read_config(source, listing)
+        names = read_names(config.parse_config(text, uri), uri)
+        plan = layout.plan_layout(self._source.format, paths, uri, names)
+        merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
         versions = await find_versions(source, listing)
         fetch = Fetch(source, self._folder, self._settings.max_bytes, self.progress)
-        fetched = await fetch.run(listing)
-        self._refuse_other(fetched.digest)
-        config.set_content(merged.config, _content(self._want, fetched.digest))
-        marker = Laid(
-            want=self._want,
+        result = await fetch.run(listing)
+        self._check_digest(result.digest)
+        config.set_content(merged.config, _compute_content(self._source_hash, result.digest))
+        model = RepositoryModel(
+            source_hash=self._source_hash,
             identity=listing.identity,
-            digest=fetched.digest,
+            digest=result.digest,
             size=self.progress.fetched,
-            versions=config.wanted_versions(merged.config, plan.versions),
+            versions=config.select_versions(merged.config, plan.versions),
             seconds=round(time.monotonic() - began, 3),
-            boot=_boot(),
+            boot=_read_boot_id(),
             overrides=tuple(str(override) for override in merged.overrides),
             file_name=merged.file_name,
             sequences=merged.config.WhichOneof("scheduling_choice") == "sequence_batching",
-            callees=await in_thread(find_callees, merged.config, _programs(plan, merged.config, fetched.files)),
+            callees=await run_in_thread(find_callees, merged.config, _find_programs(plan, merged.config, result.files)),
             object_versions=versions,
         )
-        await in_thread(
-            layout.lay,
+        await run_in_thread(
+            layout.build_folder,
             plan,
-            fetched.files,
+            result.files,
             self._folder / "laid",
             self.target,
             config=config.to_text(merged.config),
-            marker=asdict(marker),
+            marker=asdict(model),
         )
-        return marker
+        return model
 
-    async def _own_config(self, source: Source, listing: Listing) -> str | None:
-        """Return config.pbtxt before the fetch: it names files, and what is wrong with it costs no download."""
+    async def _read_config(self, source: Source, listing: Listing) -> str | None:
+        """Return config.pbtxt before the fetch: it names files, and an invalid one requires no download."""
         path = layout.find_config(self._source.format, [item.path for item in listing.items])
         if path is None:
             return None
@@ -198,8 +219,8 @@ class Preparation:
             raise Failure(Reason.INVALID_CONFIG, message) from None
 
 
-def _programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:
-    """Return the model.py of each version; none where the backend is another than Python."""
+def _find_programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:
+    """Return the model.py of each version; none for backends other than Python."""
     if config.backend not in {_PYTHON.backend, ""}:
         return []
     name = config.default_model_filename or _PYTHON.model_files[0]
@@ -207,20 +228,27 @@ def _programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]
     return [files / plan.files[target] for target in targets if target.suffix == ".py" and target in plan.files]
 
 
-def _content(want: str, digest: str) -> str:
-    return hashlib.sha256(f"{want} {digest}".encode()).hexdigest()
+def _compute_content(source_hash: str, digest: str) -> str:
+    return hashlib.sha256(f"{source_hash} {digest}".encode()).hexdigest()
 
 
 def check_name(source: ModelSource) -> str:
-    """Return the model's name if it can be a folder's."""
+    """Return the model's name, if it can be the name of a folder.
+
+    Args:
+        source: The model in the manifest.
+
+    Raises:
+        Failure: UnsafePath.
+    """
     if not _NAME.fullmatch(source.name):
         message = f"The model name {source.name[:200]!r} cannot be a folder: use letters, digits, '.', '_' and '-'."
         raise Failure(Reason.UNSAFE_PATH, message)
     return source.name
 
 
-def _boot() -> str:
+def _read_boot_id() -> str:
     try:
-        return _BOOT.read_text().strip()
+        return _BOOT_ID.read_text().strip()
     except OSError:
         return ""

@@ -1,9 +1,9 @@
-"""Fields of config.pbtxt by which a model of a format that is data would run a program.
+"""Fields of config.pbtxt with which a model whose format is data would run a program.
 
-An ONNX file is data. Its config.pbtxt must not turn it into more: Triton loads the shared libraries
-that `model_operations` names, `runtime` names one in place of the backend's, and a backend in Python unpacks and runs
-the environment of EXECUTION_ENV_PATH. So all but known fields are refused, those of a newer Triton too. Formats that
-are no data (python, sklearn, and triton, which may name any backend) keep all fields.
+An ONNX file is data, and its config.pbtxt must not run a program: Triton loads the shared libraries of
+`model_operations` and `runtime`, and a backend in Python unpacks and runs the environment of EXECUTION_ENV_PATH. So
+only known fields are accepted, and fields of a newer Triton are refused. Formats that are programs (python, sklearn,
+and triton, which may name any backend) accept all fields.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FIELDS: Final = frozenset(
         "cc_model_filenames",
         "default_model_filename",
         "dynamic_batching",
-        "ensemble_scheduling",  # refused with reasons of its own
+        "ensemble_scheduling",  # refused with a message of its own
         "input",
         "instance_group",
         "max_batch_size",
@@ -44,12 +44,15 @@ _FIELDS: Final = frozenset(
 
 
 def refuse_programs(file: ModelConfig, format_name: FormatName, uri: str) -> None:
-    """Raise InvalidConfig for a field that may run a program.
+    """Refuse fields that may run a program.
 
     Args:
         file: The user's config.pbtxt.
         format_name: The format of the model.
-        uri: Where the model comes from.
+        uri: The storageUri, with which messages begin.
+
+    Raises:
+        Failure: InvalidConfig.
     """
     if not FORMATS[format_name].is_data:
         return

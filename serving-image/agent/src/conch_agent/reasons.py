@@ -1,7 +1,7 @@
-"""Why a model is not ready: the short word for machines, the sentence for the user.
+"""The reasons of failures and warnings, and the exception that has a reason and a message.
 
-Every failure that a user can cause or cure is one of these words; `docs/serving-image.md` lists them.
-A `Failure` is raised where it is understood and caught where it is reported, nowhere between.
+`docs/serving-image.md` lists the failures that a user can cause or cure. A `Failure` is raised where its cause is known
+and caught only where it is reported.
 """
 
 from enum import StrEnum
@@ -14,8 +14,8 @@ class Reason(StrEnum):
 
     BUCKET_NOT_FOUND = "BucketNotFound"
     ACCESS_DENIED = "AccessDenied"
-    SECRET_MISSING = "SecretMissing"  # noqa: S105  a word, not a secret
-    INVALID_SECRET = "InvalidSecret"  # noqa: S105  as above
+    SECRET_MISSING = "SecretMissing"  # noqa: S105  a reason, not a secret
+    INVALID_SECRET = "InvalidSecret"  # noqa: S105  a reason, not a secret
     EMPTY = "Empty"
     NOT_FOUND = "NotFound"
     UNREACHABLE = "Unreachable"
@@ -47,7 +47,7 @@ class Reason(StrEnum):
 
 
 class WarningReason(StrEnum):
-    """The `reason` of a ModelWarning: the model is served, and its user may not expect how."""
+    """The `reason` of a ModelWarning about a model that is served."""
 
     CONFIG_OVERRIDDEN = "ConfigOverridden"
     MODEL_RENAMED = "ModelRenamed"
@@ -56,8 +56,8 @@ class WarningReason(StrEnum):
     WARMUP_CHANGED = "WarmupChanged"
 
 
-class Failure(Exception):  # noqa: N818  a value that travels, not an error type of a library
-    """A reason and the sentence that names the thing, what was expected and what to do."""
+class Failure(Exception):  # noqa: N818  a reported state, not a programming error
+    """A reason, and a message: what happened, what was expected, what to do."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -65,5 +65,5 @@ class Failure(Exception):  # noqa: N818  a value that travels, not an error type
         self.message = message
 
     def __str__(self) -> str:
-        """Return both parts, as a log line reads them."""
+        """Return reason and message for a log."""
         return f"{self.reason}: {self.message}"

@@ -1,4 +1,4 @@
-"""What is known of a file on disk, in a small JSON beside it: so that a killed agent goes on where it was."""
+"""Records of fetched files, JSON files with which a fetch resumes after a restart of the agent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ _BLOCK: Final = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Record:
-    """The first `offset` bytes of a file are on disk and have this SHA-256; `tag` is the source's for the whole."""
+    """State of a file on disk.
+
+    Attributes:
+        tag: The source's tag of the whole file.
+        size: Size of the whole file in bytes; None: unknown.
+        offset: Number of bytes on disk.
+        sha256: Digest of these bytes.
+        done: True if the file is complete.
+    """
 
     tag: str
     size: int | None
@@ -26,7 +34,11 @@ class Record:
 
 
 def read_record(file: Path) -> Record | None:
-    """Return the record, or None if there is none that can be read."""
+    """Return the record; None where there is none, or none that can be read.
+
+    Args:
+        file: The file of the record.
+    """
     try:
         return Record(**parse_json(file.read_text()))
     except (OSError, ValueError, TypeError):
@@ -34,14 +46,24 @@ def read_record(file: Path) -> Record | None:
 
 
 def write_record(file: Path, record: Record) -> None:
-    """Write a record whole or not at all."""
-    beside = file.with_name(f"{file.name}.new")
-    beside.write_text(json.dumps(asdict(record)))
-    beside.replace(file)
+    """Write a record atomically.
+
+    Args:
+        file: The file of the record.
+        record: The record.
+    """
+    temporary = file.with_name(f"{file.name}.new")
+    temporary.write_text(json.dumps(asdict(record)))
+    temporary.replace(file)
 
 
 def hash_prefix(file: Path, length: int) -> hashlib._Hash | None:
-    """Return the SHA-256 over the file's first `length` bytes, or None if it is shorter or gone."""
+    """Return the SHA-256 over a file's first bytes; None if the file is shorter or missing.
+
+    Args:
+        file: The file.
+        length: Number of bytes.
+    """
     state = hashlib.sha256()
     try:
         with file.open("rb", buffering=0) as stream:
@@ -55,12 +77,15 @@ def hash_prefix(file: Path, length: int) -> hashlib._Hash | None:
     return state if not length else None
 
 
-def digest(files: dict[str, str]) -> str:
+def compute_digest(files: dict[str, str]) -> str:
     r"""Return `sha256:` over the sorted (path, sha256) pairs, a line each: `<sha256>  <path>`.
 
-    It is what `sha256sum` prints for the files in sorted order, so a user can compute it:
+    A user can compute it: `sha256sum` prints these lines for the files in sorted order.
 
-    >>> digest({"b": "22", "a": "11"}) == "sha256:" + hashlib.sha256(b"11  a\n22  b\n").hexdigest()
+    Args:
+        files: Digests by path.
+
+    >>> compute_digest({"b": "22", "a": "11"}) == "sha256:" + hashlib.sha256(b"11  a\n22  b\n").hexdigest()
     True
     """
     lines = "".join(f"{files[path]}  {path}\n" for path in sorted(files))

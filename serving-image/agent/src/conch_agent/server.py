@@ -1,4 +1,4 @@
-"""What a pod tells: three read-only answers over HTTP. Nothing here can change anything."""
+"""The agent's HTTP endpoints: status, readiness and liveness, all of them read-only."""
 
 from __future__ import annotations
 
@@ -9,30 +9,40 @@ from conch_contract import AgentReport, names
 
 
 def make_app(agent: Agent) -> web.Application:
-    """Return the endpoints of the contract."""
+    """Return the application with the endpoints of the contract.
 
-    async def status(_: web.Request) -> web.Response:
+    Args:
+        agent: The agent whose state the endpoints serve.
+    """
+
+    async def serve_status(_: web.Request) -> web.Response:
         return web.Response(text=agent.report.to_json(), content_type="application/json")
 
-    async def ready(_: web.Request) -> web.Response:
+    async def serve_ready(_: web.Request) -> web.Response:
         report = agent.report
-        return web.Response(text=_why(report), status=200 if report.ready else 503)
+        return web.Response(text=_describe_report(report), status=200 if report.ready else 503)
 
-    async def live(_: web.Request) -> web.Response:
-        return web.Response(text="turning\n" if agent.alive else "stuck\n", status=200 if agent.alive else 503)
+    async def serve_live(_: web.Request) -> web.Response:
+        is_running = agent.is_running
+        return web.Response(text="running\n" if is_running else "stuck\n", status=200 if is_running else 503)
 
     app = web.Application()
     app.add_routes(
-        [web.get(names.STATUS_PATH, status), web.get(names.READY_PATH, ready), web.get(names.LIVE_PATH, live)]
+        [
+            web.get(names.STATUS_PATH, serve_status),
+            web.get(names.READY_PATH, serve_ready),
+            web.get(names.LIVE_PATH, serve_live),
+        ]
     )
     return app
 
 
-def _why(report: AgentReport) -> str:
+def _describe_report(report: AgentReport) -> str:
+    """Return the report as text, a line for each model."""
     if report.ready:
         return "ready\n"
     lines = [f"{report.reason}: {report.message}"] if report.reason else []
     for model in report.models:
-        why = f" {model.reason}: {model.message}" if model.reason else ""
-        lines.append(f"{model.name}: {model.state}{why}")
+        failure = f" {model.reason}: {model.message}" if model.reason else ""
+        lines.append(f"{model.name}: {model.state}{failure}")
     return "\n".join(lines) + "\n"

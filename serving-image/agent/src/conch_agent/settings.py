@@ -1,4 +1,4 @@
-"""Where the agent finds and puts things: in a pod the contract's paths and ports, in tests others."""
+"""Paths and addresses of the agent: in a pod those of the contract, in tests those of the command line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ POD_ROOT: Final = Path("/conch")
 
 @dataclass(frozen=True)
 class Settings:
-    """Paths and addresses of one agent.
+    """Paths and addresses of an agent.
 
-    `max_bytes` refuses models that are larger (0: no limit but the disk).
+    Attributes:
+        root: Parent of the contract's folders.
+        host: Address of the agent's endpoints; None: all addresses.
+        port: Port of the agent's endpoints.
+        triton_host: Triton's address.
+        triton_grpc_port: Port of Triton's gRPC API.
+        triton_http_port: Port of Triton's HTTP API.
+        max_bytes: Size of the largest model that is accepted; 0: the disk is the limit.
     """
 
     root: Path = POD_ROOT
@@ -28,43 +35,43 @@ class Settings:
     triton_http_port: int = names.HTTP_PORT
     max_bytes: int = 0
 
-    def _at(self, contract_path: str) -> Path:
+    def _resolve(self, contract_path: str) -> Path:
         return self.root / Path(contract_path).relative_to(POD_ROOT)
 
     @property
     def manifest(self) -> Path:
         """The manifest's file."""
-        return self._at(names.MANIFEST_DIR) / names.MANIFEST_FILE
+        return self._resolve(names.MANIFEST_DIR) / names.MANIFEST_FILE
 
     @property
     def storage(self) -> Path:
         """The folder of storage credentials, one file a key; absent for public storage."""
-        return self._at(names.STORAGE_SECRET_DIR)
+        return self._resolve(names.STORAGE_SECRET_DIR)
 
     @property
     def warmup(self) -> Path:
         """The folder in which ConfigMaps of warm-up requests are mounted by name."""
-        return self._at(names.WARMUP_DIR)
+        return self._resolve(names.WARMUP_DIR)
 
     @property
     def pvc(self) -> Path:
         """The folder in which claims are mounted by name."""
-        return self._at(names.PVC_DIR)
+        return self._resolve(names.PVC_DIR)
 
     @property
     def repository(self) -> Path:
         """Triton's model repository."""
-        return self._at(names.REPOSITORY_DIR)
+        return self._resolve(names.REPOSITORY_DIR)
 
     @property
     def downloads(self) -> Path:
-        """Where files arrive, on the repository's file system."""
-        return self._at(names.DOWNLOAD_DIR)
+        """The folder of fetched files, on the repository's file system."""
+        return self._resolve(names.DOWNLOAD_DIR)
 
     @property
     def control_key(self) -> Path:
-        """The file of the key that opens Triton's control endpoints."""
-        return self._at(names.CONTROL_DIR) / names.CONTROL_KEY_FILE
+        """The file of the control key."""
+        return self._resolve(names.CONTROL_DIR) / names.CONTROL_KEY_FILE
 
     @property
     def triton_grpc(self) -> str:
@@ -77,22 +84,26 @@ class Settings:
         return f"http://{self.triton_host}:{self.triton_http_port}"
 
 
-def from_arguments(arguments: Sequence[str] | None = None) -> Settings:
-    """Read the command line; without arguments it is a pod's."""
-    own = Settings()
+def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
+    """Return the settings of a command line. Without options they are those of a pod.
+
+    Args:
+        arguments: The command line; None: that of the process.
+    """
+    defaults = Settings()
     parser = argparse.ArgumentParser(prog="conch-agent", description=__doc__)
-    parser.add_argument("--root", type=Path, default=own.root, help="parent of manifest, models, control, ...")
-    parser.add_argument("--host", default=own.host, help="address to answer on (default: all)")
-    parser.add_argument("--port", type=int, default=own.port, help="port of /status, /ready and /live")
-    parser.add_argument("--triton-grpc-port", type=int, default=own.triton_grpc_port)
-    parser.add_argument("--triton-http-port", type=int, default=own.triton_http_port)
-    parser.add_argument("--max-bytes", type=int, default=own.max_bytes, help="refuse larger models (0: any)")
-    given = parser.parse_args(arguments)
+    parser.add_argument("--root", type=Path, default=defaults.root, help="parent of manifest, models, control, ...")
+    parser.add_argument("--host", default=defaults.host, help="address to answer on (default: all)")
+    parser.add_argument("--port", type=int, default=defaults.port, help="port of /status, /ready and /live")
+    parser.add_argument("--triton-grpc-port", type=int, default=defaults.triton_grpc_port)
+    parser.add_argument("--triton-http-port", type=int, default=defaults.triton_http_port)
+    parser.add_argument("--max-bytes", type=int, default=defaults.max_bytes, help="refuse larger models (0: any)")
+    options = parser.parse_args(arguments)
     return Settings(
-        root=given.root,
-        host=given.host,
-        port=given.port,
-        triton_grpc_port=given.triton_grpc_port,
-        triton_http_port=given.triton_http_port,
-        max_bytes=given.max_bytes,
+        root=options.root,
+        host=options.host,
+        port=options.port,
+        triton_grpc_port=options.triton_grpc_port,
+        triton_http_port=options.triton_http_port,
+        max_bytes=options.max_bytes,
     )

@@ -1,4 +1,4 @@
-"""Coroutines that run at the same time and fail as one of them failed, on every Python that an image ships."""
+"""Concurrent coroutines whose first exception is raised itself, on all versions of Python in the images."""
 
 from __future__ import annotations
 
@@ -7,27 +7,34 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 
 
-async def run_all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def run_all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run the coroutines until all have ended.
 
-    The first exception cancels the others and is raised itself, outside of any group: `asyncio.TaskGroup` raises a
-    group, and an exception raised inside `except*` is wrapped into another group by Python before 3.11.4, which
-    Debian bookworm and so the images have.
+    The first exception cancels the others and is raised without a group: `asyncio.TaskGroup` raises a group, and Python
+    before 3.11.4, which Debian bookworm and so the images have, wraps an exception raised inside `except*` into another
+    group.
+
+    Args:
+        coroutines: The coroutines.
     """
     try:
-        # In a task of its own: before Python 3.12.3 a group whose task fails leaves a request to cancel on the task
-        # that waits for it, and a timeout around both then ends as a cancellation (python/cpython#116720).
-        await asyncio.create_task(_run_group(works))
-    except BaseExceptionGroup as several:
-        first = _first(several)
+        # In a task of its own: before Python 3.12.3 a group with a failed task leaves a cancellation request on the
+        # waiting task, and a timeout around both then ends as a cancellation (python/cpython#116720).
+        await asyncio.create_task(_run_group(coroutines))
+    except BaseExceptionGroup as group:
+        first = _find_first(group)
     else:
         return
     raise first
 
 
-async def run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
-    """Run the coroutines until one has ended, and cancel the others."""
-    tasks = [asyncio.create_task(work) for work in works]
+async def run_until_one_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run the coroutines until one has ended, and cancel the others.
+
+    Args:
+        *coroutines: The coroutines.
+    """
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -36,12 +43,12 @@ async def run_until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _run_group(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _run_group(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
     async with asyncio.TaskGroup() as group:
-        for work in works:
-            group.create_task(work)
+        for coroutine in coroutines:
+            group.create_task(coroutine)
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+def _find_first(group: BaseExceptionGroup[Any]) -> BaseException:
     first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+    return _find_first(first) if isinstance(first, BaseExceptionGroup) else first

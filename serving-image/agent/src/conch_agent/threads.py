@@ -1,4 +1,4 @@
-"""Blocking work off the event loop, and never left behind: a cancelled task ends only when its thread has."""
+"""Blocking functions in threads, outside the event loop. A cancelled task ends only after its thread."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Run `work` in a thread. Whoever cancels waits for it, so that no late write meets a successor's files."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **options))
+async def run_in_thread(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Run a function in a thread and return its result.
+
+    A cancellation waits for the thread, so that no late write changes the files of a successor.
+
+    Args:
+        function: The blocking function.
+        *arguments: Its positional arguments.
+        **options: Its keyword arguments.
+    """
+    thread = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **options))
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:

@@ -1,7 +1,7 @@
-"""Triton's control protocol, over gRPC and with the key.
+"""The client of Triton's control protocol, over gRPC and with the control key.
 
-Never over HTTP: its load call occupies an event thread of the front end until the model is up, and every
-connection that shares the thread stalls for the whole load.
+HTTP is not used: a load over HTTP occupies an event thread of the front end until the model is ready, and all
+connections of that thread stall for the whole load.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any, Final
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from conch_agent.config import CONTENT
+from conch_agent.config import CONTENT_PARAMETER
 from conch_contract import names
 
 HEADER: Final = f"triton-grpc-protocol-{names.CONTROL_HEADER}"
-_LOOK_TIMEOUT: Final = 5.0
+_READ_TIMEOUT: Final = 5.0
 _LOAD_TIMEOUT: Final = 3600.0
-# Triton ends each connection for its age, every few seconds. A question that is under way then is asked again: for a
-# moment without an answer the pod would leave the endpoints. Not a load: it may have begun. (gRPC proposal A6.)
-_QUESTIONS: Final = ("RepositoryIndex", "ModelConfig")
+# Triton closes connections by age, every few seconds. A read that loses its connection is sent again, since the pod
+# would otherwise leave the endpoints for a moment. A load is not: it may have begun. (gRPC proposal A6.)
+_RETRYABLE_METHODS: Final = ("RepositoryIndex", "ModelConfig")
 _RETRIES: Final = {
     "methodConfig": [
         {
-            "name": [{"service": "inference.GRPCInferenceService", "method": method} for method in _QUESTIONS],
+            "name": [{"service": "inference.GRPCInferenceService", "method": method} for method in _RETRYABLE_METHODS],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.05s",
@@ -45,29 +45,32 @@ _CHANNEL: Final = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.enable_http_proxy", 0),
 )
-# What the transport says, as opposed to what Triton says about a model.
+# Statuses of the transport. All others are Triton's.
 _TRANSPORT: Final = ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "StatusCode.DEADLINE_EXCEEDED")
 _RESTRICTED: Final = "is restricted"
 
 
-class TritonGone(Exception):  # noqa: N818  a state of the world, told to whoever asked
-    """Triton does not answer: not started yet, restarting, or the connection was closed for its age."""
+class TritonUnavailableError(Exception):
+    """Triton does not answer: it has not started yet, it restarts, or it closed the connection by age."""
 
 
-class ConnectionLost(TritonGone):
-    """A connection ended under a request, each time that the request was sent."""
+class ConnectionLostError(TritonUnavailableError):
+    """The connection of a request ended, each time that the request was sent."""
 
 
-class Refused(Exception):  # noqa: N818  as above
-    """Triton answered, and said no; the text is its own."""
+class TritonError(Exception):
+    """Triton answered with an error; the text is Triton's message."""
 
 
 @dataclass(frozen=True)
 class Version:
     """A version in the repository index.
 
-    `state` is READY, LOADING, UNLOADING, UNAVAILABLE, or empty: never loaded by this process. A READY version
-    that is loaded anew stays READY until the new one has taken over.
+    Attributes:
+        version: Number of the version.
+        state: READY, LOADING, UNLOADING, UNAVAILABLE, or empty: this process has never loaded it. During a reload a
+            READY version stays READY until the new one replaces it.
+        reason: Triton's message about the state.
     """
 
     version: int
@@ -75,7 +78,8 @@ class Version:
     reason: str
 
 
-View = Mapping[str, tuple[Version, ...]]
+RepositoryIndex = Mapping[str, tuple[Version, ...]]
+"""The versions of each model."""
 
 
 class Triton:
@@ -85,61 +89,79 @@ class Triton:
         self._client: Any = InferenceServerClient(address, channel_args=list(_CHANNEL))
         self._headers = {HEADER: key} if key else None
 
-    async def index(self) -> View:
-        """Return every model of the repository with its versions."""
-        answer = await self._ask(self._client.get_model_repository_index, client_timeout=_LOOK_TIMEOUT)
-        view: dict[str, tuple[Version, ...]] = {}
+    async def read_index(self) -> RepositoryIndex:
+        """Return the models of the repository with their versions."""
+        answer = await self._call(self._client.get_model_repository_index, client_timeout=_READ_TIMEOUT)
+        index: dict[str, tuple[Version, ...]] = {}
         for entry in answer.models:
             version = Version(int(entry.version or 0), entry.state, entry.reason)
-            view[entry.name] = (*view.get(entry.name, ()), version)
-        return view
+            index[entry.name] = (*index.get(entry.name, ()), version)
+        return index
 
     async def load(self, name: str) -> None:
-        """Load or reload; returns when it is up, raises Refused with Triton's words when it is not."""
-        await self._ask(self._client.load_model, name, client_timeout=_LOAD_TIMEOUT)
+        """Load or reload a model, and wait until it is ready.
+
+        Args:
+            name: The model's name.
+
+        Raises:
+            TritonError: The load failed.
+            TritonUnavailableError: The answer is lost.
+        """
+        await self._call(self._client.load_model, name, client_timeout=_LOAD_TIMEOUT)
 
     async def unload(self, name: str) -> None:
-        """Unload; returns when that has begun."""
-        await self._ask(self._client.unload_model, name, client_timeout=_LOOK_TIMEOUT)
+        """Start to unload a model.
 
-    async def content(self, name: str, version: int) -> str:
-        """Return what the configuration that a version serves by says of its content; empty if nothing."""
+        Args:
+            name: The model's name.
+        """
+        await self._call(self._client.unload_model, name, client_timeout=_READ_TIMEOUT)
+
+    async def read_content(self, name: str, version: int) -> str:
+        """Return the content identifier in the configuration of a served version; empty where there is none.
+
+        Args:
+            name: The model's name.
+            version: The version.
+        """
         try:
-            answer = await self._ask(self._client.get_model_config, name, str(version), client_timeout=_LOOK_TIMEOUT)
-        except Refused:
+            answer = await self._call(self._client.get_model_config, name, str(version), client_timeout=_READ_TIMEOUT)
+        except TritonError:
             return ""
-        return str(answer.config.parameters[CONTENT].string_value)
+        return str(answer.config.parameters[CONTENT_PARAMETER].string_value)
 
     async def probe(self) -> list[str]:
-        """Return which kinds of control this connection may use; asked without a key, it shall be none."""
-        asked = {
-            "repository index": lambda: self._client.get_model_repository_index(client_timeout=_LOOK_TIMEOUT),
-            "model load": lambda: self._client.load_model("conch-guard", client_timeout=_LOOK_TIMEOUT),
-            "shared memory": lambda: self._client.get_system_shared_memory_status(client_timeout=_LOOK_TIMEOUT),
-            "trace": lambda: self._client.get_trace_settings(client_timeout=_LOOK_TIMEOUT),
-            "logging": lambda: self._client.get_log_settings(client_timeout=_LOOK_TIMEOUT),
+        """Return the kinds of control that Triton allows to this connection; without a key it must be none."""
+        calls = {
+            "repository index": lambda: self._client.get_model_repository_index(client_timeout=_READ_TIMEOUT),
+            "model load": lambda: self._client.load_model("conch-guard", client_timeout=_READ_TIMEOUT),
+            "shared memory": lambda: self._client.get_system_shared_memory_status(client_timeout=_READ_TIMEOUT),
+            "trace": lambda: self._client.get_trace_settings(client_timeout=_READ_TIMEOUT),
+            "logging": lambda: self._client.get_log_settings(client_timeout=_READ_TIMEOUT),
         }
-        allowed = []
-        for kind, ask in asked.items():
+        kinds = []
+        for kind, call in calls.items():
             try:
-                await self._ask(ask)
-            except Refused as refusal:
-                if _RESTRICTED in str(refusal):
+                await self._call(call)
+            except TritonError as error:
+                if _RESTRICTED in str(error):
                     continue
-            allowed.append(kind)
-        return allowed
+            kinds.append(kind)
+        return kinds
 
     async def close(self) -> None:
         """Close the connection."""
         await self._client.close()
 
-    async def _ask(self, call: Any, *arguments: Any, **options: Any) -> Any:
+    async def _call(self, method: Any, *arguments: Any, **options: Any) -> Any:
+        """Call a method of Triton's client with the control key, and translate its exceptions."""
         if self._headers:
             options["headers"] = self._headers
         try:
-            return await call(*arguments, **options)
+            return await method(*arguments, **options)
         except InferenceServerException as error:
             message = error.message() or str(error)
             if _RESTRICTED not in message and str(error.status()) in _TRANSPORT:
-                raise TritonGone(message) from error
-            raise Refused(message) from error
+                raise TritonUnavailableError(message) from error
+            raise TritonError(message) from error

@@ -1,7 +1,7 @@
-"""ONNX models on Triton's python backend, under the name of NVIDIA's native one: one configuration serves both.
+"""The backend of ONNX models in the CPU image. It has the name and the configuration of NVIDIA's native backend.
 
-Triton loads this file by path, in an interpreter of its own that has numpy and onnxruntime. `native_config` beside it
-reads the configuration as NVIDIA's backend does.
+Triton's python backend loads this file by path, in its own interpreter with numpy and onnxruntime. `native_config`
+interprets the configuration like NVIDIA's backend.
 """
 
 from __future__ import annotations
@@ -20,32 +20,40 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """One instance of one version of a model: a session of its own."""
+    """An instance of a version of a model, with its own session."""
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """Fill in what the model itself knows: names, types, shapes, and whether it can be batched."""
+        """Complete the configuration with the model's names, types and shapes, and its batch size.
+
+        Args:
+            config: Triton's pb_utils.ModelConfig.
+        """
         known = config.as_dict()
         if not (known["input"] and known["output"]):
-            with _refusals():
+            with _translate_refusals():
                 native_config.refuse_unsupported(known)
-                folder = native_config.version_folder(known, Path(pb_utils.get_model_dir()))
-                native_config.complete(config, _session(known, folder, threads=1))
+                folder = native_config.find_version_folder(known, Path(pb_utils.get_model_dir()))
+                native_config.complete(config, _open_session(known, folder, threads=1))
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the session; raises with ONNX Runtime's words, or what the configuration asks in vain."""
+        """Open the session. Triton forwards the message of ONNX Runtime's exceptions and of a refused configuration.
+
+        Args:
+            args: Triton's arguments.
+        """
         config = json.loads(args["model_config"])
-        instances = _instances(config)
+        instances = _count_instances(config)
         folder = Path(args["model_repository"]) / args["model_version"]
-        with _refusals():
+        with _translate_refusals():
             native_config.refuse_unsupported(config)
             if native_config.shares_sessions(config) and instances > 1:
                 pb_utils.Logger.log_warn(f"{instances} instances have a session each: here each is a process")
-            self._session = _session(config, folder, threads=max(1, _cores() // instances))
+            self._session = _open_session(config, folder, threads=max(1, _count_cores() // instances))
             native_config.check_tensors(config, self._session)
-            self._options = native_config.run_options(config)
-        self._batched = config["max_batch_size"] > 0
+            self._options = native_config.build_run_options(config)
+        self._is_batched = config["max_batch_size"] > 0
         required = [tensor.name for tensor in self._session.get_inputs()]
         optional = {tensor["name"] for tensor in config["input"] if tensor.get("optional")}
         given = [tensor["name"] for tensor in config["input"]]
@@ -55,18 +63,22 @@ class TritonPythonModel:
         self._outputs = [tensor["name"] for tensor in config["output"]]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer the requests of one batch by one run; if that fails, one by one, so that each gets its own error."""
-        if len(requests) == 1:  # what is raised is a failure to Triton; an error that is answered is a success
-            return [self._response(requests[0], self._run(self._feed(requests[0])))]
-        if not self._batched:
-            return [self._alone(request) for request in requests]
-        try:
-            return self._together(requests)
-        except Exception:  # noqa: BLE001  the runs one by one say whose fault it was
-            return [self._alone(request) for request in requests]
+        """Answer the requests of a batch with one run; if that fails, with a run, and so an error, for each request.
 
-    def _together(self, requests: list[Any]) -> list[Any]:
-        feeds = [self._feed(request) for request in requests]
+        Args:
+            requests: The requests.
+        """
+        if len(requests) == 1:  # Triton counts an exception as a failure, and an error response as a success
+            return [self._build_response(requests[0], self._run(self._build_feed(requests[0])))]
+        if not self._is_batched:
+            return [self._run_one(request) for request in requests]
+        try:
+            return self._run_batch(requests)
+        except Exception:  # noqa: BLE001  the single runs show which request is the cause
+            return [self._run_one(request) for request in requests]
+
+    def _run_batch(self, requests: list[Any]) -> list[Any]:
+        feeds = [self._build_feed(request) for request in requests]
         sizes = [next(iter(feed.values())).shape[0] for feed in feeds]
         whole = {name: np.concatenate([feed[name] for feed in feeds]) for name in self._inputs}
         results = self._run(whole)
@@ -75,18 +87,18 @@ class TritonPythonModel:
             raise ValueError(message)
         cuts = np.cumsum(sizes)[:-1]
         parts = zip(*(np.split(result, cuts) for result in results), strict=True)
-        return [self._response(request, part) for request, part in zip(requests, parts, strict=True)]
+        return [self._build_response(request, part) for request, part in zip(requests, parts, strict=True)]
 
     def _run(self, feed: dict[str, np.ndarray]) -> list[Any]:
         return list(self._session.run(self._outputs, feed, self._options))
 
-    def _alone(self, request: Any) -> Any:
+    def _run_one(self, request: Any) -> Any:
         try:
-            return self._response(request, self._run(self._feed(request)))
-        except Exception as error:  # noqa: BLE001  an error is this request's answer
+            return self._build_response(request, self._run(self._build_feed(request)))
+        except Exception as error:  # noqa: BLE001  the error is the answer to this request
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
 
-    def _feed(self, request: Any) -> dict[str, np.ndarray]:
+    def _build_feed(self, request: Any) -> dict[str, np.ndarray]:
         feed = {}
         for name, optional in self._inputs.items():
             tensor = pb_utils.get_input_tensor_by_name(request, name)
@@ -100,37 +112,37 @@ class TritonPythonModel:
             feed[name] = np.char.decode(value.astype(np.bytes_), "utf-8") if value.dtype == np.object_ else value
         return feed
 
-    def _response(self, request: Any, results: Any) -> Any:
-        wanted = set(request.requested_output_names())
+    def _build_response(self, request: Any, results: Any) -> Any:
+        names = set(request.requested_output_names())
         tensors = [
             pb_utils.Tensor(name, np.atleast_1d(np.asarray(result)))
             for name, result in zip(self._outputs, results, strict=True)
-            if name in wanted
+            if name in names
         ]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Hand a refusal to Triton in the words of its message alone."""
+def _translate_refusals() -> Iterator[None]:
+    """Raise a refused configuration as Triton's exception, with its message only."""
     try:
         yield
     except native_config.ConfigError as error:
         raise pb_utils.TritonModelException(str(error)) from None
 
 
-def _session(config: Any, folder: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = native_config.session_options(config, threads)
-    file = native_config.model_file(config, folder)
+def _open_session(config: Any, folder: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = native_config.build_session_options(config, threads)
+    file = native_config.find_model_file(config, folder)
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
-def _instances(config: Any) -> int:
+def _count_instances(config: Any) -> int:
     return sum(int(group.get("count") or 1) for group in config.get("instance_group") or ()) or 1
 
 
-def _cores() -> int:
-    """Return the processors that this container may use: its CPU quota, rounded up, or those it may run on."""
+def _count_cores() -> int:
+    """Return the number of processors of this container: its CPU quota, rounded up, or its CPU affinity."""
     allowed = len(os.sched_getaffinity(0))
     quotas = []
     try:

@@ -1,8 +1,8 @@
-"""A model's configuration, read as NVIDIA's ONNX Runtime backend reads it: completed, checked and obeyed alike.
+"""The interpretation of a model's configuration, which is that of NVIDIA's ONNX Runtime backend.
 
-Field by field after https://github.com/triton-inference-server/onnxruntime_backend (README and src/onnxruntime.cc).
-What this backend cannot do is refused when the model loads; docs/serving-image.md has the table. No field that the
-native backend obeys on a CPU is ignored.
+Each field follows https://github.com/triton-inference-server/onnxruntime_backend (README and src/onnxruntime.cc).
+Fields that this backend does not support are refused when the model loads; docs/serving-image.md has the table. No
+field that the native backend uses on a CPU is ignored.
 """
 
 from __future__ import annotations
@@ -43,35 +43,59 @@ Config = Mapping[str, Any]
 
 
 class ConfigError(ValueError):
-    """What the configuration asks and the model or this backend does not give: field, value and what to do."""
+    """A configuration that the model or this backend does not support: field, value and remedy."""
 
 
-def model_file(config: Config, version: Path) -> Path:
-    """Return the model's file: default_model_filename or model.onnx, or model.onnx in a folder of that name."""
+def find_model_file(config: Config, version: Path) -> Path:
+    """Return the model's file: default_model_filename or model.onnx, or model.onnx in a folder of that name.
+
+    Args:
+        config: The configuration.
+        version: The version's folder.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
     name = config.get("default_model_filename") or DEFAULT_MODEL
     path = version / name
     path = path / DEFAULT_MODEL if path.is_dir() else path
     if not path.is_file():
         field = "default_model_filename" if config.get("default_model_filename") else "the default"
-        found = ", ".join(sorted(each.name for each in version.iterdir())[:8]) or "nothing"
+        found = ", ".join(sorted(file.name for file in version.iterdir())[:8]) or "nothing"
         message = f"version {version.name} has no {name!r} ({field}); it holds {found}. Correct default_model_filename."
         raise ConfigError(message)
     return path
 
 
-def version_folder(config: Config, model_dir: Path) -> Path:
-    """Return the version's folder: Triton hands out the one that default_model_filename lies in."""
+def find_version_folder(config: Config, model_dir: Path) -> Path:
+    """Return the version's folder.
+
+    Args:
+        config: The configuration.
+        model_dir: Triton's model folder, which is the folder of default_model_filename.
+    """
     name = Path(config.get("default_model_filename") or DEFAULT_MODEL)
     return model_dir.joinpath(*[".."] * (len(name.parts) - 1)).resolve()
 
 
 def shares_sessions(config: Config) -> bool:
-    """Return True if instances are to share a session, which spares memory and changes no answer."""
-    return _switch(config, "share_session_between_instances")
+    """Return True if instances share a session, which saves memory and changes no answer.
+
+    Args:
+        config: The configuration.
+    """
+    return _read_switch(config, "share_session_between_instances")
 
 
 def refuse_unsupported(config: Config) -> None:
-    """Refuse what the native backend does and this one cannot; raises ConfigError."""
+    """Refuse fields of the native backend that this one does not support.
+
+    Args:
+        config: The configuration.
+
+    Raises:
+        ConfigError: The configuration has such a field.
+    """
     sequence = config.get("sequence_batching") or {}
     ragged = [tensor["name"] for tensor in config.get("input", ()) if tensor.get("allow_ragged_batch")]
     accelerators = ((config.get("optimization") or {}).get("execution_accelerators") or {}).get(
@@ -86,56 +110,71 @@ def refuse_unsupported(config: Config) -> None:
         "model_transaction_policy.decoupled": bool((config.get("model_transaction_policy") or {}).get("decoupled")),
         f"the CPU execution accelerator {', '.join(map(str, names))}": bool(names),
     }
-    for field, asked in problems.items():
-        if asked:
+    for field, is_set in problems.items():
+        if is_set:
             message = (
-                f"config.pbtxt asks for {field}, which the CPU image's ONNX backend does not have. Remove it, or serve "
+                f"config.pbtxt sets {field}, which the CPU image's ONNX backend does not support. Remove it, or serve "
                 "the model from NVIDIA's image."
             )
             raise ConfigError(message)
 
 
-def session_options(config: Config, threads: int) -> onnxruntime.SessionOptions:
-    """Return the session's options; `threads` is used where intra_op_thread_count is 0 or absent."""
+def build_session_options(config: Config, threads: int) -> onnxruntime.SessionOptions:
+    """Return the session's options.
+
+    Args:
+        config: The configuration.
+        threads: Number of threads if intra_op_thread_count is 0 or absent.
+
+    Raises:
+        ConfigError: A parameter has an invalid value.
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     level = int((((config.get("optimization") or {}).get("graph")) or {}).get("level") or 0)
     options.graph_optimization_level = _LEVELS.get(level, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
-    mode = _number(config, "execution_mode")
+    mode = _read_number(config, "execution_mode")
     if mode not in {0, 1}:
         message = f"parameters.execution_mode of config.pbtxt is {mode}. Write 0 (sequential) or 1 (parallel)."
         raise ConfigError(message)
     options.execution_mode = (
         onnxruntime.ExecutionMode.ORT_PARALLEL if mode else onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     )
-    options.intra_op_num_threads = max(0, _number(config, "intra_op_thread_count")) or threads
-    options.inter_op_num_threads = max(0, _number(config, "inter_op_thread_count")) or (threads if mode else 1)
-    options.enable_cpu_mem_arena = _switch(config, "enable_mem_arena", default=True)
-    options.enable_mem_pattern = _switch(config, "enable_mem_pattern", default=True)
-    if text := _text(config, _ALLOCATOR):
+    options.intra_op_num_threads = max(0, _read_number(config, "intra_op_thread_count")) or threads
+    options.inter_op_num_threads = max(0, _read_number(config, "inter_op_thread_count")) or (threads if mode else 1)
+    options.enable_cpu_mem_arena = _read_switch(config, "enable_mem_arena", default=True)
+    options.enable_mem_pattern = _read_switch(config, "enable_mem_pattern", default=True)
+    if text := _read_text(config, _ALLOCATOR):
         options.add_session_config_entry(_ALLOCATOR, text)
     for library in (config.get("model_operations") or {}).get("op_library_filename", ()):
         options.register_custom_ops_library(library)
     return options
 
 
-def run_options(config: Config) -> onnxruntime.RunOptions:
-    """Return the options of every run."""
+def build_run_options(config: Config) -> onnxruntime.RunOptions:
+    """Return the options of all runs.
+
+    Args:
+        config: The configuration.
+    """
     options = onnxruntime.RunOptions()
-    if text := _text(config, _SHRINKAGE):
+    if text := _read_text(config, _SHRINKAGE):
         options.add_run_config_entry(_SHRINKAGE, text)
     return options
 
 
 def complete(config: Any, session: onnxruntime.InferenceSession) -> None:
-    """Complete the configuration as the native backend does.
+    """Complete the configuration like the native backend.
 
-    Nothing, where inputs and outputs are given. Otherwise: a batch size of 4 if every tensor's first dimension is
-    free, dynamic batching with it, and the list of inputs or outputs that is missing.
+    With inputs and outputs it is unchanged. Otherwise it gets a batch size of 4 and dynamic batching if the first
+    dimension of all tensors is free, and the missing list of inputs or outputs.
 
     Args:
         config: Triton's pb_utils.ModelConfig.
-        session: The model's.
+        session: The model's session.
+
+    Raises:
+        ConfigError: The model cannot be batched, or has a tensor of an unsupported type.
     """
     known = config.as_dict()
     if known["input"] and known["output"]:
@@ -155,15 +194,23 @@ def complete(config: Any, session: onnxruntime.InferenceSession) -> None:
         config.set_max_batch_size(batch)
     if batch > 1 and "dynamic_batching" not in known and "sequence_batching" not in known:
         config.set_dynamic_batching()
-    # as_dict() is the configuration itself: add_input() knows no reshape, which a tensor of the batch alone needs.
+    # as_dict() is the configuration itself. add_input() has no reshape, which a tensor of only the batch needs.
     if not known["input"]:
-        known["input"] = [_completed(tensor, batched=batch > 0) for tensor in inputs]
+        known["input"] = [_describe_tensor(tensor, batched=batch > 0) for tensor in inputs]
     if not known["output"]:
-        known["output"] = [_completed(tensor, batched=batch > 0) for tensor in outputs]
+        known["output"] = [_describe_tensor(tensor, batched=batch > 0) for tensor in outputs]
 
 
 def check_tensors(config: Config, session: onnxruntime.InferenceSession) -> None:
-    """Compare the configuration's inputs and outputs with the model's; raises ConfigError for what differs."""
+    """Compare the configuration's inputs and outputs with the model's.
+
+    Args:
+        config: The configuration.
+        session: The model's session.
+
+    Raises:
+        ConfigError: They differ.
+    """
     batched = config["max_batch_size"] > 0
     required = {tensor.name: tensor for tensor in session.get_inputs()}
     inputs = required | {tensor.name: tensor for tensor in session.get_overridable_initializers()}
@@ -176,8 +223,8 @@ def check_tensors(config: Config, session: onnxruntime.InferenceSession) -> None
             has, write = ("no default", "false") if tensor["name"] in required else ("a default", "true")
             message = f"the input {tensor['name']!r} has {has} in the model. Write optional: {write} in config.pbtxt."
             raise ConfigError(message)
-    named = {tensor["name"] for tensor in config["input"]} | set(_controls(config))
-    unknown = sorted(set(_controls(config)) - set(inputs))
+    named = {tensor["name"] for tensor in config["input"]} | set(_list_controls(config))
+    unknown = sorted(set(_list_controls(config)) - set(inputs))
     if unknown:
         message = f"config.pbtxt names the sequence controls {unknown}; the model has the inputs {sorted(inputs)}."
         raise ConfigError(message)
@@ -201,7 +248,7 @@ def _check_tensor(kind: str, tensor: Mapping[str, Any], offered: Mapping[str, An
         message = f"the input {name!r} is optional, which a model with a max_batch_size cannot have. Set it to 0."
         raise ConfigError(message)
     dims = [int(size) for size in (tensor["reshape"]["shape"] if tensor.get("reshape") else tensor["dims"])]
-    shape = _shape(model)
+    shape = _read_shape(model)
     if not shape and not batched:
         fits = all(size == 1 for size in dims)
     else:
@@ -215,32 +262,32 @@ def _check_tensor(kind: str, tensor: Mapping[str, Any], offered: Mapping[str, An
         raise ConfigError(message)
 
 
-def _controls(config: Config) -> list[str]:
+def _list_controls(config: Config) -> list[str]:
     return [control["name"] for control in (config.get("sequence_batching") or {}).get("control_input", ())]
 
 
-def _completed(tensor: Any, *, batched: bool) -> dict[str, Any]:
+def _describe_tensor(tensor: Any, *, batched: bool) -> dict[str, Any]:
     kind = TYPES.get(tensor.type)
     if kind is None:
         message = f"{tensor.name!r} is of type {tensor.type}, for which the CPU image has no tensor. Convert the model."
         raise ConfigError(message)
-    dims = _shape(tensor)[1:] if batched else _shape(tensor)
+    dims = _read_shape(tensor)[1:] if batched else _read_shape(tensor)
     if dims:
         return {"name": tensor.name, "data_type": kind, "dims": dims}
     reshape = {"reshape": {"shape": []}} if batched else {}
     return {"name": tensor.name, "data_type": kind, "dims": [1], **reshape}
 
 
-def _shape(tensor: Any) -> list[int]:
+def _read_shape(tensor: Any) -> list[int]:
     return [size if isinstance(size, int) else -1 for size in tensor.shape]
 
 
-def _text(config: Config, name: str) -> str:
+def _read_text(config: Config, name: str) -> str:
     return str(((config.get("parameters") or {}).get(name) or {}).get("string_value", "")).strip()
 
 
-def _number(config: Config, name: str) -> int:
-    text = _text(config, name) or "0"
+def _read_number(config: Config, name: str) -> int:
+    text = _read_text(config, name) or "0"
     try:
         return int(text)
     except ValueError:
@@ -248,8 +295,8 @@ def _number(config: Config, name: str) -> int:
         raise ConfigError(message) from None
 
 
-def _switch(config: Config, name: str, *, default: bool = False) -> bool:
-    text = _text(config, name).lower()
+def _read_switch(config: Config, name: str, *, default: bool = False) -> bool:
+    text = _read_text(config, name).lower()
     if text and text not in _TRUE | _FALSE:
         message = f"parameters.{name} of config.pbtxt is {text!r}. Write 1 or 0."
         raise ConfigError(message)

@@ -1,10 +1,10 @@
-"""What the operator and the serving image agree on, and nothing else.
+"""The types and names that the operator and the serving image share.
 
 The operator writes a `ModelManifest` into a ConfigMap; the agent in the pod reads it.
-The agent answers an `AgentReport`; the operator reads it.
-Paths, ports and label names that both sides use stand in `names`. The schemes of storageUri and the formats of models
-are the tables of `schemes` and `formats`.
-No dependency but pydantic may enter: both images carry this package.
+The agent serves an `AgentReport`; the operator reads it.
+`names` has the paths, ports and labels that both use. `schemes` and `formats` are the tables of the schemes of
+storageUri and of the model formats.
+pydantic is the only dependency, because both images contain this package.
 """
 
 from conch_contract import names

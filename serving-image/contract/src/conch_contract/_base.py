@@ -1,7 +1,7 @@
-"""The one model configuration of the contract: frozen values, camelCase on the wire.
+"""The base model of the contract: frozen values, camelCase on the wire.
 
 Unknown fields are ignored, not refused: an agent of an older image must read the manifest
-of a newer operator, and the other way round (operator upgrades restart nothing).
+of a newer operator, and a newer agent that of an older operator (operator upgrades restart nothing).
 """
 
 from typing import Annotated
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-"""A number of things; the API server stores 64 bits."""
+"""A non-negative number that fits into the 64 bits of an integer of the API server."""
 
 
 class Wire(BaseModel):
@@ -25,5 +25,5 @@ class Wire(BaseModel):
     )
 
     def to_json(self) -> str:
-        """Return compact JSON with the wire's names, without what is unset or default."""
+        """Return compact JSON with the wire's names, without fields that have their default."""
         return self.model_dump_json(by_alias=True, exclude_defaults=True)

@@ -1,4 +1,4 @@
-"""Addresses that are never asked on a user's behalf: a cloud's metadata server has credentials of the node."""
+"""Addresses to which Conch never connects for a user: a cloud's metadata server has credentials of the node."""
 
 import ipaddress
 from typing import Final
@@ -12,31 +12,34 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 
 def check_address(host: str) -> None:
-    """Refuse a link-local address, or one of a cloud's metadata server, in whatever way it is embedded.
+    """Refuse a link-local address, or one of a cloud's metadata server, also embedded in an IPv6 address.
+
+    Args:
+        host: An address, or a name. A name passes: the resolver checks its addresses.
 
     Raises:
-        ValueError: it is one.
+        ValueError: The address is refused.
 
     >>> check_address("10.0.0.1")
     >>> check_address("64:ff9b::a9fe:a9fe")
     Traceback (most recent call last):
-    ValueError: 64:ff9b::a9fe:a9fe is a link-local address or a cloud's metadata server, which is never asked
+    ValueError: 64:ff9b::a9fe:a9fe is a link-local address or a cloud's metadata server, which Conch never contacts
     """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return  # a name; the resolver checks what it stands for
-    if any(each.is_link_local or each in _METADATA for each in _meant(address)):
-        raise ValueError(f"{host} is a link-local address or a cloud's metadata server, which is never asked")
+        return
+    if any(variant.is_link_local or variant in _METADATA for variant in _with_embedded(address)):
+        raise ValueError(f"{host} is a link-local address or a cloud's metadata server, which Conch never contacts")
 
 
-def _meant(
+def _with_embedded(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Return an address, and those that it embeds: IPv4-mapped, 6to4, NAT64."""
+    """Return an address and the IPv4 addresses that it embeds: IPv4-mapped, 6to4, NAT64."""
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     embedded = [address.ipv4_mapped, address.sixtofour]
     if address in _NAT64:
         embedded.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [address, *(each for each in embedded if each is not None)]
+    return [address, *(inner for inner in embedded if inner is not None)]

@@ -1,7 +1,7 @@
-"""The formats of models: one row each.
+"""The table of model formats, one row each.
 
-The rules of the CRD, the reference pages, and how the agent lays a model out derive from these rows. A new format is a
-row here, and the folder of its backend in `serving-image/backends` unless Triton brings that backend.
+The rules of the CRD, the reference pages and the agent's layout of a model derive from these rows. A new format needs a
+row here, and the folder of its backend in `serving-image/backends` unless Triton has that backend.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ class Format:
     """A format of modelFormat.name.
 
     Attributes:
-        name: Its value of modelFormat.name.
+        name: Value of modelFormat.name.
         backend: Triton's backend; empty: config.pbtxt names it.
-        expected: Which files a folder of the format holds, for messages.
-        files: The same for the reference page.
+        expected: The files of a folder of the format, for messages.
+        files: The files of a folder of the format, for the reference page.
         tensors: Inputs and outputs of a model, for the reference page.
-        summary: What the format is, for the API reference; empty: its name is enough.
+        summary: Description of the format for the API reference; empty: its name is enough.
         model_files: Names of the model in a version folder, the first one preferred; empty: config.pbtxt names it.
         suffix: Suffix by which a single file is the model, whatever its name; empty: model_files alone are models.
         takes_folder: True if the model may be a folder that holds the first of model_files.
         platform: Triton's older name of the backend, in config.pbtxt; empty: there is none.
-        is_data: True if a model is no program. Its config.pbtxt then has known fields only, none of which runs one.
-        is_triton_folder: True if the files are laid out for Triton already.
-        is_builtin: True if Triton brings the backend in both images.
+        is_data: True if a model is data and no program. Its config.pbtxt may then have only fields that run no program.
+        is_triton_folder: True if the files already have Triton's layout.
+        is_builtin: True if Triton has the backend in both images.
     """
 
     name: str
@@ -92,7 +92,7 @@ _ROWS: Final = (
 )
 
 FORMATS: Final[Mapping[str, Format]] = {row.name: row for row in _ROWS}
-"""The rows by name."""
+"""The rows by modelFormat.name."""
 
 OTHER_FORMATS: Final = ("TensorRT", "TensorFlow", "PyTorch", "OpenVINO")
 """Formats without a row, which users serve as `triton`."""

@@ -1,4 +1,4 @@
-"""The model manifest: what a pod of a revision shall serve. Operator to agent."""
+"""The model manifest: the models that a pod of a revision serves. From operator to agent."""
 
 from typing import Literal, Self
 
@@ -12,7 +12,7 @@ from conch_contract.warmup import Warmup
 
 
 class InstanceGroup(Wire):
-    """Copies of a model on a kind of device: fields of Triton's ModelInstanceGroup. None: unset."""
+    """Instances of a model on a kind of device: fields of Triton's ModelInstanceGroup. None: unset."""
 
     kind: Literal["CPU", "GPU", "AUTO"] | None = None
     count: int | None = None
@@ -20,7 +20,7 @@ class InstanceGroup(Wire):
 
 
 class DynamicBatching(Wire):
-    """Fields of Triton's ModelDynamicBatching; the delay is in microseconds, as Triton counts it. None: unset."""
+    """Fields of Triton's ModelDynamicBatching. None: unset."""
 
     max_queue_delay_microseconds: int | None = None
     preferred_batch_size: tuple[int, ...] | None = None
@@ -28,7 +28,7 @@ class DynamicBatching(Wire):
 
 
 class VersionPolicy(Wire):
-    """Which version folders Triton serves: exactly one of the three (Triton's ModelVersionPolicy)."""
+    """The version folders that Triton serves: exactly one of the three fields is set (Triton's ModelVersionPolicy)."""
 
     latest: int | None = None
     all: bool = False
@@ -36,9 +36,9 @@ class VersionPolicy(Wire):
 
 
 class TritonConfig(Wire):
-    """What the user typed of Triton's ModelConfig.
+    """The fields of Triton's ModelConfig that the InferenceService sets.
 
-    What is unset is left to the model's own config.pbtxt and to Triton's auto-completion.
+    Unset fields have the value of the model's own config.pbtxt, or of Triton's auto-completion.
     """
 
     max_batch_size: int | None = None
@@ -48,7 +48,7 @@ class TritonConfig(Wire):
 
 
 class ModelSource(Wire):
-    """One model: its name in Triton, where its files are, what was typed of its configuration, how it is warmed."""
+    """A model: its name in Triton, the storage of its files, its configuration and its warm-up."""
 
     name: str
     format: FormatName
@@ -61,13 +61,12 @@ class ModelSource(Wire):
     )
     warmup_digest: str = Field("", description="of the requests in the warm-up's ConfigMap when a pod was first ready")
 
-    @property
-    def unpinned(self) -> Self:
-        """The source without what the operator adds once a pod has served it: digests and object versions."""
+    def without_pins(self) -> Self:
+        """Return the source without digests and object versions, which the operator adds after a pod has served it."""
         return self.model_copy(update={"digest": "", "object_versions": {}, "warmup_digest": ""})
 
 
 class ModelManifest(Wire):
-    """All that a pod shall serve."""
+    """The models of a pod."""
 
     models: tuple[ModelSource, ...]

@@ -1,17 +1,17 @@
-"""Every path, port, label and file name that operator and image share. They live nowhere else."""
+"""The paths, ports, labels and file names that operator and serving image share."""
 
 from typing import Final
 
 GROUP: Final = "conch.dev"
 
-# Labels on pods, and on every child.
+# Labels of pods and of all children.
 LABEL_SERVICE: Final = "conch.dev/service"
 LABEL_REVISION: Final = "conch.dev/revision"
 LABEL_VARIANT: Final = "conch.dev/variant"  # absent: of the predictor itself
-# On the pod of a revision's warm-up Job, in place of the two above: no Service and no disruption budget may take it
-# for a pod that serves.
+# On the pod of a revision's warm-up Job, in place of the two labels above: no Service and no PodDisruptionBudget may
+# select it as a serving pod.
 LABEL_WARMUP: Final = "conch.dev/warmup"
-# The same for the Job that compares a revision's answers with those of the stable one.
+# The same for the pod of a revision's parity Job.
 LABEL_PARITY: Final = "conch.dev/parity"
 
 # Containers of a serving pod.
@@ -22,7 +22,7 @@ WARMUP_CONTAINER: Final = "warmup"
 # The one container of a parity Job's pod; its termination message is a ParityReport as JSON.
 PARITY_CONTAINER: Final = "parity"
 
-# Ports. Triton's are its defaults, so that every client and dashboard finds them.
+# Ports. Triton has its default ports, which clients and dashboards expect.
 HTTP_PORT: Final = 8000
 GRPC_PORT: Final = 8001
 METRICS_PORT: Final = 8002
@@ -30,10 +30,10 @@ AGENT_PORT: Final = 8090
 
 # The agent's endpoints on AGENT_PORT.
 STATUS_PATH: Final = "/status"  # an AgentReport, always 200
-READY_PATH: Final = "/ready"  # 200 when every wanted version is READY in Triton, else 503 with the reason
-LIVE_PATH: Final = "/live"  # 200 while the agent's loop turns
+READY_PATH: Final = "/ready"  # 200 when all desired versions are READY in Triton, else 503 with the reason
+LIVE_PATH: Final = "/live"  # 200 while the agent's event loop runs
 
-# The pod's file system. The root file system is read-only; these are volumes.
+# Folders of the pod, which are volumes: the root file system is read-only.
 MANIFEST_DIR: Final = "/conch/manifest"  # the revision's ConfigMap
 MANIFEST_FILE: Final = "manifest.json"
 STORAGE_SECRET_DIR: Final = "/conch/storage"  # noqa: S105  the Secret of storage.secretRef: one file a key
@@ -43,8 +43,8 @@ MODELS_DIR: Final = "/conch/models"  # emptyDir: the agent writes, Triton reads
 REPOSITORY_DIR: Final = "/conch/models/repository"  # --model-repository
 DOWNLOAD_DIR: Final = "/conch/models/downloads"  # same file system, so that a rename is atomic
 CONTROL_DIR: Final = "/conch/control"  # memory emptyDir: the agent writes, Triton reads
-CONTROL_KEY_FILE: Final = "key"  # a random key per pod; Triton's control endpoints ask for it
+CONTROL_KEY_FILE: Final = "key"  # the pod's random control key, which Triton's control endpoints require
 
-# Triton's restricted endpoints: the header's name and what it guards.
+# Triton's restricted APIs, and the header that has to hold the control key.
 CONTROL_HEADER: Final = "conch-control-key"  # HTTP header; over gRPC: triton-grpc-protocol-<this>
-RESTRICTED: Final = ("model-repository", "shared-memory", "trace", "logging")
+RESTRICTED_APIS: Final = ("model-repository", "shared-memory", "trace", "logging")

@@ -1,7 +1,7 @@
-"""Versions of a model's objects in a bucket with versioning, as a text that fits into an annotation.
+"""Object versions of a model's files in a bucket with versioning, as text for an annotation.
 
-A revision's first pod reports them, and its later pods read those versions, whatever has been uploaded since. They
-only say where the content is: the digest decides what is served.
+A revision's first pod reports them. Its later pods read these versions, also after an upload under the same keys. They
+are only the location of the content: the digest decides which content is served.
 """
 
 import json
@@ -18,8 +18,11 @@ _VERSION: Final = re.compile(r"[!-~]{1,1024}")  # S3: at most 1,024 bytes, fit f
 def encode_versions(versions: Mapping[str, str]) -> str:
     """Return object versions, by path below storageUri, as compact JSON; empty where they cannot be recorded.
 
-    They cannot where there are none, where one is no version's name, or where the text would be too long: then the
-    revision has its digest alone.
+    They cannot be recorded where there are none, where one is no valid version id, or where the text is longer than
+    LONGEST. The revision then has its digest only.
+
+    Args:
+        versions: Version ids by path.
 
     >>> encode_versions({"model.onnx": "3sL4", "1/a": "null"})
     '{"1/a":"null","model.onnx":"3sL4"}'
@@ -33,7 +36,10 @@ def encode_versions(versions: Mapping[str, str]) -> str:
 
 
 def decode_versions(text: str) -> dict[str, str]:
-    """Return what `encode_versions` made a text of; nothing where it did not make this text.
+    """Return the versions of a text of `encode_versions`; empty for any other text.
+
+    Args:
+        text: The value of the annotation, which may come from another writer.
 
     >>> decode_versions('{"a":"3sL4"}'), decode_versions('{"a":1}'), decode_versions("[]"), decode_versions("")
     ({'a': '3sL4'}, {}, {}, {})

@@ -1,22 +1,24 @@
-"""Parity: whether a candidate answers as the stable revision does. What is asked of the Job, and what came of it."""
+"""Parity: the settings of the parity Job, and its report."""
 
 from typing import Final, Literal
 
 from conch_contract._base import Count, Wire
 
 COMPARED: Final = "Compared"
-# Reasons that another try may cure: nobody answered in time, or the program itself came to grief.
-_PASSING: Final = frozenset({"ParityUnreachable", "ParityTimedOut", "ParityBroken", "Unreachable", "InternalError"})
+# Reasons of failures that a retry may cure: no answer in time, or a failure of the program itself.
+_RETRYABLE: Final = frozenset({"ParityUnreachable", "ParityTimedOut", "ParityBroken", "Unreachable", "InternalError"})
 
 
 class Parity(Wire):
-    """How answers are compared.
+    """The method of a comparison of answers.
 
-    `way` and `bound`: `tolerance`, how far a floating-point value may be from the stable revision's
-    (|candidate - stable| is at most bound * max(1, |stable|), everything else must be equal); `cosine`, the least
-    cosine between the two vectors along the last axis; `argmax`, the same index of the largest value along the last
-    axis (no bound). `outputs` are compared, all that both answers have where none is named. `requests` are made
-    where the warm-up's are made from the model's metadata; requests that the user wrote are all sent once.
+    Attributes:
+        way: `tolerance`: |candidate - stable| of a floating-point value is at most bound * max(1, |stable|), and all
+            other values are equal. `cosine`: the cosine between the two vectors along the last axis is at least bound.
+            `argmax`: the largest value along the last axis has the same index; bound has no meaning.
+        bound: The bound of the method.
+        outputs: Names of the outputs to compare; empty: all that both answers have.
+        requests: Number of requests made from the model's metadata. Requests of the user are all sent once.
     """
 
     way: Literal["tolerance", "cosine", "argmax"] = "tolerance"
@@ -26,9 +28,15 @@ class Parity(Wire):
 
 
 class Disagreement(Wire):
-    """Where two answers to one request differ most. `index` counts in row-major order; None: all of the output.
+    """The largest difference of two answers to one request.
 
-    `stable` and `candidate` are the two values, or what stands in their place (a shape, Triton's refusal), as text.
+    Attributes:
+        request: Label of the request.
+        output: Name of the output.
+        index: Position of the value in row-major order; None: the whole output.
+        stable: The stable revision's value as text, or a shape or refusal in its place.
+        candidate: The same of the candidate.
+        how: The difference and its bound, as text.
     """
 
     request: str = ""
@@ -40,12 +48,17 @@ class Disagreement(Wire):
 
 
 class ParityReport(Wire):
-    """What a comparison saw: the termination message of the parity Job.
+    """Result of a comparison: the termination message of the parity Job.
 
-    Of `requests` different ones `compared` were answered by the stable revision and could be compared, and `agreed`
-    of these agree. What the candidate refuses (`candidate_failures`) disagrees; what the stable revision refuses
-    (`stable_failures`) is left out. A lost connection is neither. `worst` is the farthest disagreement. `reason` is
-    `Compared`, or one CamelCase word for why nothing can be said, with `message` as its sentence.
+    Attributes:
+        requests: Number of different requests that were sent.
+        compared: Number of requests whose answers could be compared: the stable revision answered them.
+        agreed: Number of compared requests to which both revisions answer alike.
+        stable_failures: Number of requests that the stable revision refused. They are not compared.
+        candidate_failures: Number of compared requests that the candidate refused. They disagree.
+        worst: The largest disagreement.
+        reason: `Compared`, or the CamelCase reason why there is no result.
+        message: The sentence to the reason.
     """
 
     requests: Count = 0
@@ -58,6 +71,6 @@ class ParityReport(Wire):
     message: str = ""
 
     @property
-    def passing(self) -> bool:
-        """Whether the Job tries again (exit status 2): it then has the last word."""
-        return self.reason in _PASSING
+    def is_retryable(self) -> bool:
+        """True if the Job retries after this report (exit status 2)."""
+        return self.reason in _RETRYABLE

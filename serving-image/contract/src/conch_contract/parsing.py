@@ -1,4 +1,4 @@
-"""JSON from other writers."""
+"""Parsing of JSON from other writers."""
 
 import json
 from typing import Any
@@ -7,8 +7,11 @@ from typing import Any
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
+    Args:
+        text: The text.
+
     Raises:
-        ValueError: it is no JSON, or nested deeper than the parser goes.
+        ValueError: The text is no JSON, or nested deeper than the parser goes.
 
     >>> parse_json("[" * 100_000)
     Traceback (most recent call last):

@@ -1,6 +1,7 @@
-"""Triton's messages whose remedy is a field of the InferenceService, or that have none: what a user of Conch can do.
+"""Remedies of Triton's errors for a user of Conch, such as a field of the InferenceService.
 
-Triton writes for people who start it themselves (docker's --shm-size). Its own words always stay behind the remedy.
+Triton's messages are for people who start Triton themselves (docker's --shm-size). Triton's message always follows the
+remedy.
 """
 
 import re
@@ -56,7 +57,10 @@ _REMEDIES: Final = (
 
 
 def find_remedy(words: str) -> str:
-    """Return what a user can do about an error of Triton; empty where Triton's own words are enough.
+    """Return the remedy of an error of Triton; empty where there is none.
+
+    Args:
+        words: Triton's error message.
 
     >>> find_remedy("Model m_0: use '--shm-size' flag")[:36]
     'Shared memory (/dev/shm) is full: Py'
@@ -70,7 +74,10 @@ def find_remedy(words: str) -> str:
 
 
 def explain(words: str) -> str:
-    """Return an error of Triton for a user: the remedy, if there is one, and Triton's own words.
+    """Return an error of Triton for a user: the remedy, if there is one, and Triton's message.
+
+    Args:
+        words: Triton's error message.
 
     >>> explain("unexpected shape for input 'x'")
     "unexpected shape for input 'x'"

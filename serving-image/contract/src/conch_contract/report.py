@@ -1,4 +1,4 @@
-"""The agent's report: what a pod serves, and why not. Agent to operator."""
+"""The agent's report of the models of a pod. From agent to operator."""
 
 from enum import StrEnum
 from typing import Final
@@ -8,9 +8,9 @@ from pydantic import Field
 from conch_contract._base import Count, Wire
 from conch_contract.warmup import WarmupReport
 
-# The reasons of a ModelWarning about requests that fail; those of the others are served.
+# Reasons of the warnings after which requests fail. With the other warnings all requests are served.
 CALLEE_MISSING: Final = "CalleeMissing"
-SEQUENCE_STATE: Final = "SequenceState"  # where the requests of a sequence may reach more than one pod
+SEQUENCE_STATE: Final = "SequenceState"  # the requests of a sequence may reach more than one pod
 SEQUENCE_STATE_MESSAGE: Final = (
     "The model has sequence_batching, and Triton keeps the state of a sequence in one pod. With more than one pod, "
     "requests of a sequence reach different pods and fail. Set traffic.consistentHash at a Gateway of Envoy Gateway, "
@@ -19,7 +19,7 @@ SEQUENCE_STATE_MESSAGE: Final = (
 
 
 class ModelState(StrEnum):
-    """Where a model (or one version of it) stands in this pod."""
+    """State of a model, or of one version of it, in a pod."""
 
     PENDING = "Pending"
     FETCHING = "Fetching"
@@ -30,7 +30,7 @@ class ModelState(StrEnum):
 
 
 class VersionReport(Wire):
-    """One version as Triton's repository index tells it."""
+    """A version of a model in Triton's repository index."""
 
     version: Count
     state: ModelState
@@ -38,24 +38,32 @@ class VersionReport(Wire):
 
 
 class ModelWarning(Wire):
-    """A fact about a model that does not stop it: a CamelCase reason, and a sentence for the user."""
+    """A warning about a model that is served: a CamelCase reason, and a sentence for the user."""
 
     reason: str
     message: str
 
 
 class ModelReport(Wire):
-    """One model of the manifest in this pod.
+    """A model of the manifest in this pod.
 
-    `reason` is a short CamelCase word (`BucketNotFound`, `AccessDenied`, `Empty`, `LoadFailed`, ...);
-    `message` is the sentence a user reads, Triton's own words where Triton spoke.
-    `digest` is `sha256:` over the sorted (path, sha256) pairs of what was fetched.
-    `object_versions` are the versions in which the bucket has these files, by path below storageUri (empty: storageUri
-    is the object itself). They are absent where the bucket has no versioning, and once the manifest has them.
-    `warmup_digest` is over (key, sha256) of the warm-up's ConfigMap; absent where there is none.
-    `warnings` are known once the model's files are laid out (that about the warm-up's ConfigMap: once it warms up), and
-    stay the same for the same content.
-    `warmup` is the last warm-up in this pod, absent where none was asked for or none has ended yet.
+    Attributes:
+        name: Name of the model in Triton.
+        state: State of the model.
+        reason: CamelCase reason of a failure (`BucketNotFound`, `AccessDenied`, `Empty`, `LoadFailed`, ...).
+        message: The sentence to the reason, with Triton's message where Triton failed.
+        versions: The versions in Triton's repository index.
+        digest: `sha256:` over the sorted (path, sha256) pairs of the fetched files.
+        object_versions: The files' versions in their bucket, by path below storageUri (empty path: storageUri is the
+            object itself). Empty where the bucket has no versioning, or the manifest has the versions.
+        bytes_fetched: Bytes of the model's files on disk.
+        bytes_total: Bytes of the model's files in storage.
+        fetch_seconds: Duration of the fetch.
+        load_seconds: Duration of the load in Triton.
+        warnings: Warnings about the laid-out model; the same for the same content. The one about the warm-up's
+            ConfigMap follows when the warm-up starts.
+        warmup: Result of the last warm-up in this pod; None without a warm-up, or before the first one has ended.
+        warmup_digest: Digest over (key, sha256) of the warm-up's ConfigMap; empty without a ConfigMap.
     """
 
     name: str
@@ -75,9 +83,13 @@ class ModelReport(Wire):
 
 
 class AgentReport(Wire):
-    """All models of one pod.
+    """The models of a pod.
 
-    `reason` and `message` are of the pod as a whole: a manifest that is missing or cannot be read.
+    Attributes:
+        ready: True if all models are served.
+        reason: Reason of a failure of the whole pod, such as a manifest that is missing or cannot be read.
+        message: The sentence to the reason.
+        models: The models of the manifest.
     """
 
     ready: bool = False

@@ -1,7 +1,7 @@
-"""The schemes of storageUri: one row each.
+"""The table of schemes of storageUri, one row each.
 
 The rules of the CRD, the reference pages, the mounts of the pod and the agent's sources derive from these rows. A new
-scheme is a row here, and a module of its name in `conch_agent.sources`.
+scheme needs a row here, and a module of its name in `conch_agent.sources`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from conch_contract.sentences import join_words
 
 
 class Mount(Enum):
-    """What the agent's container mounts so that the files of a storageUri can be read."""
+    """Volumes that the agent's container mounts for the files of a storageUri."""
 
     NONE = auto()  # the agent fetches the files over the network
     CLAIM = auto()  # the persistent volume claim that the URI names first, at PVC_DIR/<claim>
@@ -26,8 +26,8 @@ class SecretKey:
 
     Attributes:
         name: The key.
-        meaning: What its value sets, for the reference page.
-        is_credential: True for a key that the message about a missing Secret names.
+        meaning: The setting of the key, for the reference page.
+        is_credential: True for a key that the message about a missing Secret lists.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Refusal:
 
     Attributes:
         patterns: Regular expressions (RE2) of the beginnings of such URIs.
-        message: What the URI is, and what to write in its place.
+        message: The kind of URI, and what to write in its place.
     """
 
     patterns: tuple[str, ...]
@@ -53,17 +53,17 @@ class Scheme:
     """A kind of storage.
 
     Attributes:
-        name: What stands before `://`.
-        pattern: Regular expression (RE2) of all that stands after `://`.
-        examples: What stands after `://`, from the shortest form to the longest. Messages suggest the last one.
-        files: Which files the URI names, for the reference page.
-        resumption: How a fetch goes on that was interrupted, for the reference page.
-        exclusions: What the URI must not have, for messages; empty: nothing beside the pattern's.
+        name: The part of the URI before `://`.
+        pattern: Regular expression (RE2) of the part after `://`.
+        examples: Examples of the part after `://`, from the shortest form to the longest. Messages suggest the last.
+        files: The files of the URI, for the reference page.
+        resumption: The resumption of an interrupted fetch, for the reference page.
+        exclusions: Parts that the URI must not have, for messages; empty: only those of the pattern.
         has_plaintext: True if the scheme is also accepted without TLS, and then without the `s` at its end.
         is_one_file: True if the URI names one file, so that there is no folder of warm-up requests beside it.
         secret_keys: Keys of the Secret of storage.secretRef; empty: the scheme takes no Secret.
-        mount: What the agent's container mounts.
-        refusals: URIs that the API server refuses with sentences of their own.
+        mount: Volumes that the agent's container mounts.
+        refusals: URIs that the API server refuses with messages of their own.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Scheme:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The scheme, and the one without TLS."""
+        """The scheme and its variant without TLS."""
         return (self.name, self.name.removesuffix("s")) if self.has_plaintext else (self.name,)
 
     @property
@@ -94,7 +94,10 @@ class Scheme:
         return f"{self.name}://{self.examples[-1]}"
 
     def describe_form(self, name: str) -> str:
-        """Return how a URI is written with one of the scheme's names.
+        """Return the form of a URI with one of the scheme's names.
+
+        Args:
+            name: One of `names`.
 
         >>> SCHEMES["https"].describe_form("http")
         'http://host/file, without user, password and blanks'
@@ -206,6 +209,9 @@ REMEDIES: Final[Mapping[str, str]] = {
 def find_scheme(uri: str) -> Scheme | None:
     """Return the row of a URI's scheme; None where there is none.
 
+    Args:
+        uri: A storageUri.
+
     >>> [scheme and scheme.name for scheme in map(find_scheme, ("http://host/m.onnx", "ftp://host", "models"))]
     ['https', None, None]
     """
@@ -215,7 +221,10 @@ def find_scheme(uri: str) -> Scheme | None:
 
 
 def list_names(schemes: Iterable[Scheme] = SCHEMES.values()) -> tuple[str, ...]:
-    """Return what may stand before `://`.
+    """Return the names of schemes, those without TLS included.
+
+    Args:
+        schemes: The rows.
 
     >>> list_names((SCHEMES["s3"], SCHEMES["https"]))
     ('s3', 'https', 'http')

@@ -1,4 +1,4 @@
-"""The warm-up: what a model is asked before users reach it, and what came of it. Both directions."""
+"""The warm-up: its settings in the manifest, and its report."""
 
 from typing import Any, Final
 
@@ -6,15 +6,18 @@ from conch_contract._base import Count, Wire
 
 WARMED_UP: Final = "WarmedUp"
 NOT_STABLE: Final = "WarmupNotStable"
-# Reasons of the Job that another try may cure: nobody answered, or the program itself came to grief.
-_PASSING: Final = frozenset({"WarmupUnreachable", "WarmupTimedOut", "WarmupBroken", "Unreachable", "InternalError"})
+# Reasons of failures that a retry of the Job may cure: no answer, or a failure of the program itself.
+_RETRYABLE: Final = frozenset({"WarmupUnreachable", "WarmupTimedOut", "WarmupBroken", "Unreachable", "InternalError"})
 
 
 class WarmupRequest(Wire):
-    """One request, as its sender would post it to `/v2/models/<model>/infer` (KServe's Open Inference Protocol v2).
+    """A request to `/v2/models/<model>/infer` (KServe's Open Inference Protocol v2).
 
-    `body` is the JSON body as it stands. `expected` holds output tensors, each with `name` and `data`, and where
-    the shape matters `shape`, as an answer has them; without them any answer is right.
+    Attributes:
+        name: Name of the request, for messages.
+        body: The JSON body.
+        expected: Output tensors of the expected answer, each with `name` and `data`, and `shape` where it matters;
+            empty: any answer is right.
     """
 
     name: str = ""
@@ -23,14 +26,20 @@ class WarmupRequest(Wire):
 
 
 class Warmup(Wire):
-    """How a model is warmed. Without requests, config_map and path a request is made from the model's metadata.
+    """Settings of a warm-up. Without requests, config_map and path, a request is made from the model's metadata.
 
-    `config_map` names the ConfigMap that is mounted at WARMUP_DIR/<its name>: one request a key. `path` is a folder
-    inside the model's storage: one request a `.json` file. Such a request may hold `expected` beside its body.
-    `tolerance` is how far a floating-point output may be from the expected one: |got - expected| is at most
-    tolerance * max(1, |expected|). Rounds of `round_size` requests follow each other until the latency's
-    `percentile` (1 to 100) of a round differs from the round before by at most `within` (a fraction of it), or
-    until `timeout_seconds` are over.
+    The warm-up sends rounds of requests until the latency of two rounds differs by at most `within`.
+
+    Attributes:
+        requests: The requests.
+        config_map: Name of the ConfigMap that is mounted at WARMUP_DIR/<name>, with one request a key. Such a request
+            may have `expected` beside its body.
+        path: Folder in the model's storage, with one request a `.json` file, in the form of those in a ConfigMap.
+        tolerance: Bound of a floating-point output: |output - expected| is at most tolerance * max(1, |expected|).
+        percentile: Percentile of a round's latencies that is compared, 1 to 100.
+        within: Largest difference of two rounds, as a fraction of the latency of the first one.
+        timeout_seconds: Duration after which the warm-up ends in any case.
+        round_size: Number of requests of a round.
     """
 
     requests: tuple[WarmupRequest, ...] = ()
@@ -44,12 +53,22 @@ class Warmup(Wire):
 
 
 class WarmupReport(Wire):
-    """What a warm-up saw: in the agent's report of a pod, and as the termination message of the warm-up Job.
+    """Result of a warm-up: in the agent's report of a pod, and as the termination message of the warm-up Job.
 
-    `requests` were sent, `failures` of them were refused, wrong or not answered. The latencies and the throughput
-    are those of the last rounds, the ones that were judged. `reason` is one CamelCase word: `WarmedUp`,
-    `WarmupNotStable` (answers came, but the latency did not settle in time; no failure), or why it failed:
-    `WarmupFailed`, `WarmupAnswersWrong`, `WarmupMissing`, `WarmupTimedOut`, `WarmupUnreachable`.
+    Latencies and throughput are those of the last rounds, which were compared.
+
+    Attributes:
+        requests: Number of requests that were sent.
+        failures: Number of requests that were refused, or that had a wrong answer or none.
+        p50_milliseconds: Median latency.
+        p99_milliseconds: 99th percentile of the latencies.
+        requests_per_second: Throughput.
+        seconds: Duration of the warm-up.
+        stable: True if the latency became stable.
+        reason: `WarmedUp`; `WarmupNotStable`, which is no failure: the requests were answered, but the latency did not
+            become stable in time; or the reason of a failure: `WarmupFailed`, `WarmupAnswersWrong`, `WarmupMissing`,
+            `WarmupTimedOut`, `WarmupUnreachable`.
+        message: The sentence to the reason.
     """
 
     requests: Count = 0
@@ -63,11 +82,11 @@ class WarmupReport(Wire):
     message: str = ""
 
     @property
-    def failed(self) -> bool:
-        """Whether users must not reach what was warmed. A latency that is not stable is no failure."""
+    def has_failed(self) -> bool:
+        """True if the model must not get requests of users. A latency that is not stable is no failure."""
         return self.reason not in {WARMED_UP, NOT_STABLE}
 
     @property
-    def passing(self) -> bool:
-        """Whether it failed in a way that the Job tries again (exit status 2): the Job then has the last word."""
-        return self.reason in _PASSING
+    def is_retryable(self) -> bool:
+        """True if the Job retries after this report (exit status 2)."""
+        return self.reason in _RETRYABLE

@@ -1,5 +1,5 @@
-"""Whether two revisions answer alike: the same requests to both, and their outputs side by side.
+"""The comparison of two revisions: the same requests to both, and a comparison of their outputs.
 
-The requests are the warm-up's, so are the connections and the reading of answers (`conch_agent.warmup`). What is
-compared, and how, is `compare`: pure. Nothing here speaks to the API server; the verdict is the operator's.
+Requests, connections and the parser of answers are those of the warm-up (`conch_agent.warmup`). `compare` is the
+arithmetic, without I/O. This package has no connection to the API server; the operator evaluates the report.
 """

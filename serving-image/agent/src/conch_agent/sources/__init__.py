@@ -1,7 +1,7 @@
-"""Where model files come from: one module a scheme of the contract, named after it.
+"""The sources of model files: a module for each scheme of the contract, with the scheme's name.
 
-The module of a scheme has the function `open_source`, which makes a source of a `Location`, and `KEYS` where the scheme
-takes a Secret: the keys that it reads. Without the module of a scheme, this package cannot be imported.
+The module of a scheme has the function `open_source`, which returns the source of a `Location`, and `KEYS`, the keys of
+the Secret, if the scheme takes one. Without the module of a scheme, this package cannot be imported.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ _BEGINNINGS: Final = join_words((f"{name}://" for name in SCHEMES), "or")
 def open_source(uri: str, settings: Settings) -> Source:
     """Return the source of a storageUri.
 
+    Args:
+        uri: The storageUri.
+        settings: Paths of the container.
+
     Raises:
-        Failure: Unsupported for a URI without a scheme of the contract; SecretMissing or InvalidSecret; and what the
-            scheme's module raises.
+        Failure: Unsupported for a URI without a scheme of the contract; SecretMissing or InvalidSecret; and the
+            failures of the scheme's module.
     """
     try:
         urlsplit(uri)

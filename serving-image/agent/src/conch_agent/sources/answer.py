@@ -1,4 +1,4 @@
-"""What a server answers beside success, in its own words: the code, the message and the elements that help."""
+"""Error answers of servers: the code, the message and the useful elements of their bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conch_contract.parsing import parse_json
 _LONGEST: Final = 300
 _ELEMENT: Final = re.compile(r"<(?:\w+:)?(\w+)(?:\s[^<>]*)?>([^<>]*)</(?:\w+:)?\1\s*>")
 _TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
-# Elements of an error's body that tell what to change, in the order of their use.
+# Elements of an error's body that help to correct it, the most useful ones first.
 _USEFUL: Final = (
     *("Endpoint", "Region", "ExpectedRegion", "BucketName", "Bucket", "Key", "Resource", "AWSAccessKeyId"),
     *("ArgumentName", "ArgumentValue", "HeaderName", "ServerTime", "RequestTime", "Condition"),
@@ -24,7 +24,7 @@ _MOST_ELEMENTS: Final = 4
 
 @dataclass(frozen=True)
 class Answer:
-    """A store's answer other than success: HTTP status and phrase, and what the body says."""
+    """An error answer of a store: HTTP status and phrase, and code, message and elements of the body."""
 
     status: int = 0
     phrase: str = ""
@@ -35,32 +35,42 @@ class Answer:
     @property
     def words(self) -> str:
         """Code, message and useful elements in one line."""
-        told = f"{self.code}: {self.message}" if self.code and self.message else self.code or self.message
+        summary = f"{self.code}: {self.message}" if self.code and self.message else self.code or self.message
         useful = [f"{name} {self.elements[name]}" for name in _USEFUL if self.elements.get(name)][:_MOST_ELEMENTS]
-        line = told.rstrip(".") + (f" ({', '.join(useful)})" if useful else "")
+        line = summary.rstrip(".") + (f" ({', '.join(useful)})" if useful else "")
         return line or f"HTTP {self.status} {self.phrase}".strip()
 
 
 def read_body(status: int, phrase: str, body: str) -> Answer:
-    """Return what an answer's body says: XML as S3 stores write it, JSON, the title of an HTML page, or plain text."""
+    """Return an error answer. Its body may be XML of an S3 store, JSON, an HTML page with a title, or plain text.
+
+    Args:
+        status: The HTTP status.
+        phrase: The phrase of the status.
+        body: The body.
+    """
     if body.startswith("{"):
         try:
-            given = {str(name).lower(): value for name, value in parse_json(body).items()}
+            fields = {str(name).lower(): value for name, value in parse_json(body).items()}
         except (ValueError, AttributeError):
-            given = {}
-        code, message = given.get("code", ""), given.get("message", "") or given.get("error", "")
+            fields = {}
+        code, message = fields.get("code", ""), fields.get("message", "") or fields.get("error", "")
         if code or message:
-            return Answer(status, phrase, one_line(str(code)), one_line(str(message)))
+            return Answer(status, phrase, to_one_line(str(code)), to_one_line(str(message)))
     if title := _TITLE.search(body):
-        return Answer(status, phrase, "", one_line(title.group(1)))
-    elements = {name: one_line(value) for name, value in _ELEMENT.findall(body) if value.strip()}
+        return Answer(status, phrase, "", to_one_line(title.group(1)))
+    elements = {name: to_one_line(value) for name, value in _ELEMENT.findall(body) if value.strip()}
     if elements:
         return Answer(status, phrase, elements.get("Code", ""), elements.get("Message", ""), elements)
-    return Answer(status, phrase, "", one_line(re.sub(r"<[^>]*>", " ", body)))
+    return Answer(status, phrase, "", to_one_line(re.sub(r"<[^>]*>", " ", body)))
 
 
-def one_line(text: str) -> str:
-    """Return a foreign text as one line of bounded length."""
+def to_one_line(text: str) -> str:
+    """Return a foreign text as one line of bounded length.
+
+    Args:
+        text: The text.
+    """
     line = " ".join(html.unescape(text).split())
     printable = "".join(letter if letter.isprintable() else "?" for letter in line)
     return printable if len(printable) <= _LONGEST else f"{printable[:_LONGEST]}..."

@@ -1,4 +1,4 @@
-"""What a source of model files is: a listing, and bytes in order. Nothing here writes."""
+"""The interface of sources of model files: a listing, and the bytes of each file. Sources are read-only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True)
 class Location:
-    """A storageUri, and what the pod has to reach it.
+    """A storageUri, and the Secret and volumes of the pod for it.
 
     Attributes:
         uri: The storageUri.
@@ -34,11 +34,14 @@ class Location:
 
 @dataclass(frozen=True)
 class Item:
-    """One file of a source.
+    """A file of a source.
 
-    `path` is relative to the source's root and safe; `tag` changes whenever the content does (an ETag);
-    `size` is None where the server does not tell before it sends; `key` is the source's own name for it; `version` is
-    the object version to read, empty for the present content.
+    Attributes:
+        path: Its path below the source's root, which is safe.
+        size: Its size in bytes; None: the server does not declare it.
+        tag: A tag that changes with the content (an ETag).
+        key: Its name in the source.
+        version: The object version to read; empty: the current content.
     """
 
     path: PurePosixPath
@@ -49,8 +52,8 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Found:
-    """One entry of a source as the source names it: `name` is relative to the root, and nothing is checked yet."""
+class Entry:
+    """An entry of a source that is not checked yet. `name` is relative to the root; the other fields are as in Item."""
 
     name: str
     size: int | None
@@ -61,35 +64,51 @@ class Found:
 
 @dataclass(frozen=True)
 class Listing:
-    """All files of a source at one moment."""
+    """The files of a source at the time of the listing."""
 
     items: tuple[Item, ...]
 
     @property
     def identity(self) -> str:
-        """A hash that is equal for equal paths, sizes and tags: nothing to fetch when it has not changed."""
+        """A hash over paths, sizes and tags. While it is the same, no fetch is needed."""
         lines = sorted(f"{item.path}\0{item.size}\0{item.tag}\n" for item in self.items)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
     def total(self) -> int:
-        """The bytes of all files whose size is known."""
+        """The size of all files whose size is known, in bytes."""
         return sum(item.size or 0 for item in self.items)
 
 
 class Source(Protocol):
-    """A place that holds model files."""
+    """A source of model files."""
 
     uri: str
 
-    async def listing(self) -> Listing:
-        """Return all files; raises Failure (Empty, NotFound, AccessDenied, ...)."""
+    async def list_files(self) -> Listing:
+        """Return the files.
+
+        Raises:
+            Failure: Empty, NotFound, AccessDenied, ...
+        """
 
     def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
-        """Yield the file's bytes from `offset` on, in order; raises Failure, also when its tag changed."""
+        """Yield the bytes of a file in order.
 
-    def local(self, item: Item) -> Path | None:
-        """Return the file itself where it is on a mounted file system, for a link instead of a read."""
+        Args:
+            item: The file.
+            offset: Number of bytes to skip.
+
+        Raises:
+            Failure: The file cannot be read, or its tag has changed.
+        """
+
+    def find_local(self, item: Item) -> Path | None:
+        """Return the path of a file on a mounted file system, for a hard link; None for all others.
+
+        Args:
+            item: The file.
+        """
 
 
 @runtime_checkable
@@ -97,20 +116,38 @@ class VersionedSource(Source, Protocol):
     """A source that may keep versions of its files, by path below its root (empty: the root itself is the file)."""
 
     async def find_versions(self, listing: Listing) -> dict[str, str]:
-        """Return the version of each file of a listing; none where one of them has none. Raises Failure."""
+        """Return the version of each file of a listing; empty if a file has no version.
 
-    async def list_versions(self, versions: Mapping[str, str]) -> Listing:
-        """Return these files in these versions.
+        Args:
+            listing: The files.
 
         Raises:
-            Failure: NotFound where a version is gone, AccessDenied where it may not be read, and as `listing` does.
+            Failure: The versions cannot be read.
+        """
+
+    async def list_versions(self, versions: Mapping[str, str]) -> Listing:
+        """Return the files in the given versions.
+
+        Args:
+            versions: Versions by path.
+
+        Raises:
+            Failure: NotFound for a version that does not exist, AccessDenied for one that may not be read, and the
+                failures of `list_files`.
         """
 
 
-def safe_path(text: str, uri: str) -> PurePosixPath:
-    """Return `text` as a relative path that stays below its root, or raise UnsafePath.
+def parse_path(text: str, uri: str) -> PurePosixPath:
+    """Return a text as a relative path that stays below its root.
 
-    >>> safe_path("1/model.onnx", "s3://b/m")
+    Args:
+        text: The text.
+        uri: The storageUri, with which messages begin.
+
+    Raises:
+        Failure: UnsafePath.
+
+    >>> parse_path("1/model.onnx", "s3://b/m")
     PurePosixPath('1/model.onnx')
     """
     parts = text.split("/")
@@ -131,47 +168,59 @@ def safe_path(text: str, uri: str) -> PurePosixPath:
 
 
 def refuse_endless(count: int, uri: str) -> None:
-    """Raise TooLarge while a store still lists: beside a model's files it may have as many that are left out."""
+    """Refuse a source with too many files during its listing, which may also have as many excluded files.
+
+    Args:
+        count: Number of files so far.
+        uri: The storageUri, with which messages begin.
+
+    Raises:
+        Failure: TooLarge.
+    """
     if count > 2 * MOST_FILES:
-        raise _too_many(uri)
+        raise _build_too_large(uri)
 
 
-def _too_many(uri: str) -> Failure:
+def _build_too_large(uri: str) -> Failure:
     message = f"{uri} holds over {MOST_FILES} files: that is no model. Point storageUri at the model's folder."
     return Failure(Reason.TOO_LARGE, message)
 
 
-def build_listing(found: Iterable[Found], uri: str) -> Listing:
-    """Return the listing of what a folder or prefix holds: files only, by safe paths, without excluded names.
+def build_listing(entries: Iterable[Entry], uri: str) -> Listing:
+    """Return the listing of a folder or prefix: files with safe paths, without excluded names.
 
     An object store has no folders. Consoles and other tools write empty objects in their place: keys that end in a
     slash, or that are the folder of another key. These are left out.
 
+    Args:
+        entries: The entries of the folder or prefix.
+        uri: The storageUri, with which messages begin.
+
     Raises:
-        Failure: Empty, TooLarge, or UnsafePath where one name is both a file and a folder.
+        Failure: Empty, TooLarge, or UnsafePath for a name that is both a file and a folder.
     """
-    everything = list(found)
-    kept = [each for each in everything if not is_excluded_path(each.name)]
-    named = [(safe_path(each.name, uri), each) for each in kept if each.name and not each.name.endswith("/")]
-    folders = {parent for each in everything for parent in PurePosixPath(each.name).parents}
+    entries = list(entries)
+    included = [entry for entry in entries if not is_excluded_path(entry.name)]
+    files = [(parse_path(entry.name, uri), entry) for entry in included if entry.name and not entry.name.endswith("/")]
+    folders = {parent for entry in entries for parent in PurePosixPath(entry.name).parents}
     items = []
-    for path, each in named:
+    for path, entry in files:
         if path not in folders:
-            items.append(Item(path, each.size, each.tag, each.key, each.version))
-        elif each.size:
+            items.append(Item(path, entry.size, entry.tag, entry.key, entry.version))
+        elif entry.size:
             message = (
-                f"{uri} holds both a file {str(path)!r} of {each.size} bytes and files below a folder of that name, "
+                f"{uri} holds both a file {str(path)!r} of {entry.size} bytes and files below a folder of that name, "
                 "which no file system can hold. Rename or remove one of them."
             )
             raise Failure(Reason.UNSAFE_PATH, message)
     if not items:
-        raise _empty(uri, [each.name for each in everything if each.name and each not in kept])
+        raise _build_empty(uri, [entry.name for entry in entries if entry.name and entry not in included])
     if len(items) > MOST_FILES:
-        raise _too_many(uri)
+        raise _build_too_large(uri)
     return Listing(tuple(sorted(items, key=lambda item: item.path)))
 
 
-def _empty(uri: str, excluded: list[str]) -> Failure:
+def _build_empty(uri: str, excluded: list[str]) -> Failure:
     if excluded:
         names = ", ".join(sorted(excluded)[:8])
         message = f"{uri} holds only files that are never part of a model ({names}). Upload the model there."

@@ -1,4 +1,4 @@
-"""Connections to stores: the certificates that are trusted, and what a failed connection means for the user."""
+"""Connections to stores: the trusted certificates, and the causes and remedies of failed connections."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ _PLAIN_TEXT: Final = frozenset(
 
 @dataclass(frozen=True)
 class Problem:
-    """Why there is no connection: what happened and what to do, two sentences without their full stops.
+    """The cause of a failed connection.
 
-    `untrusted` is True where another authority's certificate would help.
+    Attributes:
+        cause: The cause, a sentence without its full stop.
+        remedy: The remedy, a sentence without its full stop.
+        is_untrusted: True if the certificate of the issuer is the remedy.
     """
 
-    what: str
+    cause: str
     remedy: str
-    untrusted: bool = False
+    is_untrusted: bool = False
 
 
-def trust(authorities: str | None) -> ssl.SSLContext:
-    """Return the client's context: the machine's authorities, and `authorities` (PEM) beside them.
+def build_context(authorities: str | None) -> ssl.SSLContext:
+    """Return a client's context, which trusts the authorities of the image and the given certificates.
 
-    A certificate in `authorities` is trusted by itself, whether it is a root or not, as curl trusts it.
+    Args:
+        authorities: PEM certificates. Like curl, the context trusts each of them, roots and others.
     """
     context = ssl.create_default_context()
     context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT  # on by default from Python 3.13
@@ -53,21 +57,34 @@ def trust(authorities: str | None) -> ssl.SSLContext:
 
 
 class CheckedResolver(ThreadedResolver):
-    """Resolves names, but not to addresses that are never asked."""
+    """Resolves names, and refuses addresses to which Conch never connects."""
 
     async def resolve(self, host: str, *args: Any, **kwargs: Any) -> list[ResolveResult]:
-        """Return the addresses of a name; raises ValueError for one that is never asked."""
-        found = await super().resolve(host, *args, **kwargs)
-        for one in found:
-            check_address(one["host"])
-        return found
+        """Return the addresses of a name.
+
+        Args:
+            host: The name.
+            *args: As in ThreadedResolver.
+            **kwargs: As in ThreadedResolver.
+
+        Raises:
+            ValueError: Conch never connects to an address of the name.
+        """
+        addresses = await super().resolve(host, *args, **kwargs)
+        for address in addresses:
+            check_address(address["host"])
+        return addresses
 
 
 async def check_host(host: str, port: int) -> None:
-    """Check an address, or the addresses of a name. What cannot be resolved passes: to connect fails.
+    """Check an address, or the addresses of a name. A name without addresses passes, and its connection fails.
+
+    Args:
+        host: The address or name.
+        port: The port.
 
     Raises:
-        ValueError: one of them is never asked.
+        ValueError: Conch never connects to the address.
     """
     check_address(host)
     with contextlib.suppress(OSError, TimeoutError):
@@ -76,7 +93,13 @@ async def check_host(host: str, port: int) -> None:
 
 
 async def find_problem(host: str, port: int, context: ssl.SSLContext | None) -> Problem | None:
-    """Connect once, with TLS if there is a context, and return why that fails; None if it does not."""
+    """Connect once, and return the cause if that fails; None if it does not.
+
+    Args:
+        host: The address or name.
+        port: The port.
+        context: The TLS context; None: without TLS.
+    """
     try:
         async with asyncio.timeout(TIMEOUT):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
@@ -86,8 +109,13 @@ async def find_problem(host: str, port: int, context: ssl.SSLContext | None) -> 
     return None
 
 
-async def speaks_tls(host: str, port: int) -> bool:
-    """Return True if a server answers a TLS handshake, whatever its certificate."""
+async def has_tls(host: str, port: int) -> bool:
+    """Return True if a server answers a TLS handshake, with any certificate.
+
+    Args:
+        host: The address or name.
+        port: The port.
+    """
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -95,7 +123,13 @@ async def speaks_tls(host: str, port: int) -> bool:
 
 
 def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR0911  a table: one row, one kind of error
-    """Return what an error of a connection to `host` means; aiohttp's errors hold it."""
+    """Return the cause of a failed connection.
+
+    Args:
+        error: The error, or aiohttp's error that has it as an attribute.
+        host: The address or name.
+        port: The port.
+    """
     error = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
     if isinstance(error, ssl.SSLCertVerificationError):
         return _explain_certificate(error, host, port)
@@ -106,13 +140,13 @@ def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR
         reason = (error.reason or str(error)).replace("_", " ").lower()
         return Problem(f"the TLS handshake with {where} failed ({reason})", "Read the server's log")
     if isinstance(error, socket.gaierror):
-        what = f"the host name {host!r} cannot be resolved ({error.strerror})"
-        return Problem(what, "Correct the host name, or the DNS of the cluster")
+        cause = f"the host name {host!r} cannot be resolved ({error.strerror})"
+        return Problem(cause, "Correct the host name, or the DNS of the cluster")
     if isinstance(error, ConnectionRefusedError):
         return Problem(f"nothing listens at {where} (connection refused)", "Correct the port, or start the server")
     if isinstance(error, TimeoutError):
-        what = f"{where} does not answer within {TIMEOUT:.0f} s"
-        return Problem(what, "Look for a network policy or firewall between the pod and it")
+        cause = f"{where} does not answer within {TIMEOUT:.0f} s"
+        return Problem(cause, "Check network policies and firewalls between the pod and it")
     if isinstance(error, ConnectionError):
         return Problem(f"{where} closed the connection", "Read the server's log; does the port expect TLS, or none?")
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -120,19 +154,19 @@ def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, host: str, port: int) -> Problem:
-    whose = f"the certificate of {host}:{port}"
+    certificate = f"the certificate of {host}:{port}"
     match error.verify_code:
         case code if code == _EXPIRED:
-            return Problem(f"{whose} has expired", "Renew it, or correct the clock of the node")
+            return Problem(f"{certificate} has expired", "Renew it, or correct the clock of the node")
         case code if code == _NOT_YET_VALID:
-            return Problem(f"{whose} is not valid yet", "Correct the clock of the node, or of whoever issued it")
+            return Problem(f"{certificate} is not valid yet", "Correct the clock of the node, or of the issuer")
         case code if code == _REVOKED:
-            return Problem(f"{whose} is revoked", "Renew it")
+            return Problem(f"{certificate} is revoked", "Renew it")
         case code if code in _WRONG_HOST:
-            what = f"{whose} is for another host, not for {host!r}"
-            return Problem(what, "Write a host name that the certificate has, or issue one for this host")
+            cause = f"{certificate} is for another host, not for {host!r}"
+            return Problem(cause, "Write a host name that the certificate has, or issue one for this host")
         case code if code in _UNKNOWN_ISSUER:
-            what = f"{whose} has an unknown issuer ({error.verify_message})"
-            return Problem(what, "Trust the issuer", untrusted=True)
+            cause = f"{certificate} has an unknown issuer ({error.verify_message})"
+            return Problem(cause, "Trust the issuer", is_untrusted=True)
         case _:
-            return Problem(f"{whose} is not valid ({error.verify_message})", "Replace it")
+            return Problem(f"{certificate} is not valid ({error.verify_message})", "Replace it")

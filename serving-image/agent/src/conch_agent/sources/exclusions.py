@@ -1,7 +1,6 @@
-"""Names that are never part of a model: what file managers, file systems, stores and version control leave in folders.
+"""Names that are never part of a model: files of file managers, file systems, stores and version control.
 
-Every source applies this list to names below its root, and to nothing else: the path in storageUri itself may hold
-any of them.
+All sources apply this list to names below their root. The path in storageUri itself may have any of these names.
 """
 
 from __future__ import annotations
@@ -39,6 +38,9 @@ _PATTERNS: Final = re.compile(r".*_\$folder\$|.*~|~\$.*", re.DOTALL)  # Hadoop's
 def is_excluded(name: str) -> bool:
     """Return True if a file or folder of this name is never part of a model.
 
+    Args:
+        name: The name.
+
     >>> [name for name in ("model.onnx", ".DS_Store", "..data", "lost+found", "1_$folder$") if not is_excluded(name)]
     ['model.onnx']
     """
@@ -46,7 +48,10 @@ def is_excluded(name: str) -> bool:
 
 
 def is_excluded_path(path: str) -> bool:
-    """Return True if any part of a relative path is excluded; `.` and `..` are not names and are left to safe_path.
+    """Return True if any part of a relative path is excluded. parse_path refuses `.` and `..`.
+
+    Args:
+        path: The path.
 
     >>> is_excluded_path("1/.ipynb_checkpoints/model.py"), is_excluded_path("1/model.py"), is_excluded_path("../x")
     (True, False, False)

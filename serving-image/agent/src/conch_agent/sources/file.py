@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from conch_agent.sources.base import Location, safe_path
+from conch_agent.sources.base import Location, parse_path
 from conch_agent.sources.local import LocalSource
 
 
 def open_source(location: Location) -> LocalSource:
-    """Return the files below the path, which nothing may leave; raises Failure (UnsafePath)."""
-    root = Path("/") / safe_path(unquote(urlsplit(location.uri).path).strip("/"), location.uri)
+    """Return the source of a path. Links that leave it are refused.
+
+    Args:
+        location: The location.
+
+    Raises:
+        Failure: UnsafePath.
+    """
+    root = Path("/") / parse_path(unquote(urlsplit(location.uri).path).strip("/"), location.uri)
     return LocalSource(location.uri, root, root)

@@ -1,4 +1,4 @@
-"""One file behind a URL. Read in one stream; continued by a range where the server can."""
+"""A file at a URL, which is read as one stream. A fetch resumes if the server supports ranges."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer, read_body
-from conch_agent.sources.base import Buffer, Item, Listing, Location, safe_path
-from conch_agent.sources.connection import CheckedResolver, explain, trust
+from conch_agent.sources.base import Buffer, Item, Listing, Location, parse_path
+from conch_agent.sources.connection import CheckedResolver, build_context, explain
 from conch_contract.addresses import check_address
 
 _CHUNK: Final = 1024 * 1024
@@ -24,11 +24,18 @@ _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.zst")
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
 _REDIRECTS: Final = 5
 _REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
-_PLAIN: Final = {"Accept-Encoding": "identity"}
+_HEADERS: Final = {"Accept-Encoding": "identity"}
 
 
 def open_source(location: Location) -> HttpsSource:
-    """Return the file behind the URL; raises Failure (Unsupported) for an archive."""
+    """Return the source of a URL.
+
+    Args:
+        location: The location.
+
+    Raises:
+        Failure: Unsupported for an archive.
+    """
     return HttpsSource(location.uri)
 
 
@@ -37,7 +44,7 @@ class HttpsSource:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._trust = trust(None)
+        self._context = build_context(None)
         path = unquote(urlsplit(uri).path)
         self._name = PurePosixPath(path).name
         if self._name.endswith(_ARCHIVES):
@@ -47,21 +54,21 @@ class HttpsSource:
             )
             raise Failure(Reason.UNSUPPORTED, message)
 
-    async def listing(self) -> Listing:
-        """Ask for the first byte only, and learn size and tag (HEAD is refused by many signed URLs)."""
+    async def list_files(self) -> Listing:
+        """Return the file. Size and tag are those of a request for its first byte: many signed URLs refuse HEAD."""
         async with self._get({"Range": "bytes=0-0"}) as answer:
-            size = _size(answer)
-            item = Item(safe_path(self._name, self.uri), size, _tag(answer, size), self.uri)
+            size = _read_size(answer)
+            item = Item(parse_path(self._name, self.uri), size, _read_tag(answer, size), self.uri)
         return Listing((item,))
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
-        """Yield the rest of the file; a server without ranges sends the beginning again, which is skipped."""
+        """Yield the rest of the file, as in Source. The bytes that a server without ranges repeats are skipped."""
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         async with self._get(headers) as answer:
-            if item.tag and _tag(answer, _size(answer)) != item.tag:
+            if item.tag and _read_tag(answer, _read_size(answer)) != item.tag:
                 raise Failure(
                     Reason.CHANGED,
-                    f"{self.uri} changed while it was fetched; starting over with the new one.",
+                    f"{self.uri} changed while it was fetched; the agent fetches the new one.",
                 )
             skip = offset if answer.status == 200 else 0
             async for chunk in answer.content.iter_chunked(_CHUNK):
@@ -69,8 +76,8 @@ class HttpsSource:
                     yield chunk[skip:]
                 skip = max(0, skip - len(chunk))
 
-    def local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
-        """Never local."""
+    def find_local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
+        """Return None, as in Source: the file is not local."""
         return None
 
     @asynccontextmanager
@@ -80,28 +87,28 @@ class HttpsSource:
                 aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(resolver=CheckedResolver()),
                     timeout=_TIMEOUT,
-                    headers=_PLAIN,
+                    headers=_HEADERS,
                     auto_decompress=False,
                 ) as session,
                 await self._follow(session, headers) as answer,
             ):
                 if answer.status not in {200, 206}:
                     body = (await answer.content.read(_LONGEST_BODY)).decode(errors="replace").strip()
-                    raise self._refused(read_body(answer.status, answer.reason or "", body))
+                    raise self._build_refusal(read_body(answer.status, answer.reason or "", body))
                 yield answer
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:  # a ValueError: of an address that is no URL
-            raise self._unreachable(error) from error
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:  # ValueError: the address is no URL
+            raise self._build_unreachable(error) from error
 
     async def _follow(self, session: aiohttp.ClientSession, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """Return the answer at the end of a few redirects, none of which leaves TLS.
+        """Return the answer after a few redirects, none of which leaves TLS.
 
         Raises:
-            ValueError: an address, of the URL or of a redirect, is never asked.
+            ValueError: Conch never connects to the address of the URL or of a redirect.
         """
         url = URL(self.uri)
         for _ in range(_REDIRECTS + 1):
             check_address(url.host or "")
-            answer = await session.get(url, headers=headers, ssl=self._trust, allow_redirects=False)
+            answer = await session.get(url, headers=headers, ssl=self._context, allow_redirects=False)
             location = answer.headers.get("Location", "")
             if answer.status not in _REDIRECTED or not location:
                 return answer
@@ -117,7 +124,7 @@ class HttpsSource:
         message = f"{self.uri}: the server redirects more than {_REDIRECTS} times. Correct storageUri, or the server."
         raise Failure(Reason.FETCH_FAILED, message)
 
-    def _refused(self, answer: Answer) -> Failure:
+    def _build_refusal(self, answer: Answer) -> Failure:
         status = f"HTTP {answer.status} {answer.phrase}".strip()
         words = status if answer.words == status else f"{status}: {answer.words}"
         if answer.status in {401, 403}:
@@ -128,7 +135,7 @@ class HttpsSource:
         message = f"{self.uri}: the server answered {words}. Read the server's log, or correct storageUri."
         return Failure(Reason.FETCH_FAILED, message)
 
-    def _unreachable(self, error: Exception) -> Failure:
+    def _build_unreachable(self, error: Exception) -> Failure:
         try:
             parts = urlsplit(self.uri)
             port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -138,18 +145,18 @@ class HttpsSource:
         remedy = (
             "The agent trusts the image's authorities: serve the file with a certificate of one, or from a store with "
             "ca.crt in its Secret"
-            if problem.untrusted
+            if problem.is_untrusted
             else problem.remedy
         )
-        return Failure(Reason.UNREACHABLE, f"{self.uri} cannot be reached: {problem.what}. {remedy}.")
+        return Failure(Reason.UNREACHABLE, f"{self.uri} cannot be reached: {problem.cause}. {remedy}.")
 
 
-def _size(answer: aiohttp.ClientResponse) -> int | None:
+def _read_size(answer: aiohttp.ClientResponse) -> int | None:
     if answer.status == 206:
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
         return int(total) if total.isascii() and total.isdecimal() and len(total) <= _DIGITS else None
     return answer.content_length
 
 
-def _tag(answer: aiohttp.ClientResponse, size: int | None) -> str:
+def _read_tag(answer: aiohttp.ClientResponse, size: int | None) -> str:
     return answer.headers.get("ETag") or f"{answer.headers.get('Last-Modified', '')}-{size}"

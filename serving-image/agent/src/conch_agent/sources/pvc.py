@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from urllib.parse import unquote, urlsplit
 
-from conch_agent.sources.base import Location, safe_path
+from conch_agent.sources.base import Location, parse_path
 from conch_agent.sources.local import LocalSource
 
 
 def open_source(location: Location) -> LocalSource:
-    """Return the files below the claim's mount, which nothing may leave; raises Failure (UnsafePath)."""
+    """Return the source of a claim. Links that leave its mount are refused.
+
+    Args:
+        location: The location.
+
+    Raises:
+        Failure: UnsafePath.
+    """
     parts = urlsplit(location.uri)
-    claim = location.claims / safe_path(parts.netloc, location.uri)
+    claim = location.claims / parse_path(parts.netloc, location.uri)
     path = unquote(parts.path).strip("/")
-    return LocalSource(location.uri, claim / safe_path(path, location.uri) if path else claim, claim)
+    return LocalSource(location.uri, claim / parse_path(path, location.uri) if path else claim, claim)

@@ -1,4 +1,4 @@
-"""The client of an S3 store, as the storage Secret sets it."""
+"""The client of an S3 store, with the settings of the storage Secret."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conch_agent.sources.s3_settings import S3Settings
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
 
-REGION: Final = "us-east-1"  # where the Secret names none
+REGION: Final = "us-east-1"  # if the Secret has no region
 
 
 def open_store(bucket: str, settings: S3Settings, endpoint: str, proxy: str) -> S3Store:
@@ -21,12 +21,12 @@ def open_store(bucket: str, settings: S3Settings, endpoint: str, proxy: str) -> 
 
     Args:
         bucket: The bucket's name.
-        settings: What the storage Secret sets.
+        settings: The settings of the storage Secret.
         endpoint: The store's URL; empty: Amazon's.
         proxy: The URL of the proxy on loopback for all its connections.
     """
-    # Without credentials the client would ask the cloud's metadata address for some.
-    config: dict[str, Any] = {"AWS_REGION": settings.region or REGION, "AWS_SKIP_SIGNATURE": not settings.signed}
+    # Without credentials and AWS_SKIP_SIGNATURE the client would request them from the cloud's metadata server.
+    config: dict[str, Any] = {"AWS_REGION": settings.region or REGION, "AWS_SKIP_SIGNATURE": not settings.is_signed}
     optional = {
         "AWS_ACCESS_KEY_ID": settings.access_key_id,
         "AWS_SECRET_ACCESS_KEY": settings.secret_access_key,
@@ -57,7 +57,13 @@ def open_store(bucket: str, settings: S3Settings, endpoint: str, proxy: str) -> 
 
 
 async def read_meta(store: S3Store, key: str, version: str = "") -> ObjectMeta:
-    """Return what the store knows of an object, or of one version of it. A list has no versions, a head has them."""
+    """Return the metadata of an object, with its version, which a list request does not return.
+
+    Args:
+        store: The client.
+        key: The key of the object.
+        version: The version; empty: the current one.
+    """
     options: GetOptions = {"head": True}
     if version:
         options["version"] = version

@@ -1,4 +1,4 @@
-"""The storage Secret as the kubelet mounts it: one file a key. Values are text here, and get their types elsewhere."""
+"""The storage Secret, which the kubelet mounts with one file a key. Its values are text; s3_settings parses them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from conch_contract.schemes import SecretKey
 def read_secret(folder: Path, keys: Iterable[SecretKey]) -> dict[str, str]:
     """Return the mounted Secret's values that are text, without leading and trailing blanks.
 
-    Without storage.secretRef there is no folder. Where the Secret that it names is missing, the folder is empty.
-    Files that begin with a dot are Kubernetes' own.
+    Without storage.secretRef there is no folder. If its Secret is missing, the folder is empty. Files that begin with a
+    dot are those of Kubernetes.
 
     Args:
-        folder: Where the Secret is mounted.
+        folder: The folder in which the Secret is mounted.
         keys: The keys that the scheme of storageUri takes.
 
     Raises:
-        Failure: SecretMissing (a store of that name may be public, and is not read without the credentials), or
-            InvalidSecret where the value of one of the keys cannot be read. Other keys may hold anything.
+        Failure: SecretMissing: without the credentials also a public store is not read. InvalidSecret: the value of one
+            of the keys cannot be read. Other keys may have any value.
     """
     known = {key.name: key for key in keys}
     if not folder.is_dir():
@@ -40,19 +40,25 @@ def read_secret(folder: Path, keys: Iterable[SecretKey]) -> dict[str, str]:
             values[file.name] = file.read_bytes().decode().strip()
         except UnicodeDecodeError as error:
             if file.name in known:
-                raise invalid(
+                raise build_invalid_secret(
                     file.name,
                     f"is not text: byte {error.start} is not UTF-8",
                     "Write the value as text under stringData, or once in base64 under data",
                 ) from None
         except OSError as error:
             if file.name in known:
-                raise invalid(
+                raise build_invalid_secret(
                     file.name, f"cannot be read: {error.strerror}", "Make it readable for uid 1000"
                 ) from error
     return values
 
 
-def invalid(key: str, what: str, remedy: str) -> Failure:
-    """Return the failure of one key: what is wrong with its value, and what to write."""
+def build_invalid_secret(key: str, what: str, remedy: str) -> Failure:
+    """Return the failure of a key.
+
+    Args:
+        key: The key.
+        what: The problem, which continues a sentence that begins with the key.
+        remedy: The remedy, a sentence without its full stop.
+    """
     return Failure(Reason.INVALID_SECRET, f"{key} in the storage Secret {what}. {remedy}.")

@@ -1,12 +1,12 @@
-"""A proxy on loopback, through which the S3 client makes all its connections.
+"""A proxy on loopback for all connections of the S3 client.
 
-The client resolves names and follows redirects itself. Here the address of each connection is checked, a redirect to
-another host gets no credentials, and a certificate that the client refuses is checked by OpenSSL: the client's TLS
-library (rustls) refuses one that is an authority and a server's at once, which is what `openssl req -x509` makes, and
-one without alternative names. OpenSSL, and so curl, accepts both.
+The client resolves names and follows redirects itself. The proxy checks the address of each connection, removes the
+credentials of a request to another host, and checks with OpenSSL a certificate that the client refuses: the client's
+TLS library (rustls) refuses a server's certificate that is also an authority, which `openssl req -x509` makes, and one
+without alternative names. OpenSSL, and so curl, accepts both.
 
-For an https:// endpoint the client's TLS goes through as it is (CONNECT). Where OpenSSL is needed, the client gets an
-http:// endpoint, and its requests leave the pod over TLS only.
+For an https:// endpoint the proxy forwards the client's TLS (CONNECT). If OpenSSL is needed, the client has an http://
+endpoint, and the proxy sends its requests over TLS only.
 """
 
 from __future__ import annotations
@@ -33,11 +33,14 @@ _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class RefusedError(Exception):
-    """A connection is not made. The message is a sentence without its full stop."""
+    """The proxy refuses a connection. The message is a sentence without its full stop."""
 
 
 def plain_url(endpoint: Endpoint) -> str:
     """Return the endpoint's URL as http://, with its port.
+
+    Args:
+        endpoint: The endpoint.
 
     >>> plain_url(Endpoint("https://store/s3", "store", 443))
     'http://store:443/s3'
@@ -48,26 +51,26 @@ def plain_url(endpoint: Endpoint) -> str:
 
 
 class StoreProxy:
-    """The proxy, while `run` runs."""
+    """The proxy, which listens while `run` is active."""
 
     def __init__(
         self,
         endpoint: Endpoint,
-        refused: Callable[[str], None],
+        on_refusal: Callable[[str], None],
         *,
         context: ssl.SSLContext | None = None,
         has_token: bool = False,
     ) -> None:
-        """Prepare it.
+        """Create the proxy.
 
         Args:
-            endpoint: of the store.
-            refused: called with the reason why a connection is not made, a sentence without its full stop.
-            context: with which OpenSSL checks the store; None: the client does, or there is no TLS.
-            has_token: whether requests have a session token, which the client sends to wherever it is redirected.
+            endpoint: Endpoint of the store.
+            on_refusal: Called with the reason of a refused connection, a sentence without its full stop.
+            context: Context with which OpenSSL checks the store; None: the client checks it, or there is no TLS.
+            has_token: True if requests have a session token, which the client also sends after a redirect.
         """
         self.url = ""
-        self._refused = refused
+        self._on_refusal = on_refusal
         self._endpoint = endpoint
         self._context = context
         self._has_token = has_token
@@ -75,7 +78,7 @@ class StoreProxy:
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[StoreProxy, None]:
-        """Serve while the block runs."""
+        """Listen while the block runs."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_BLOCK)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
@@ -92,7 +95,7 @@ class StoreProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection of the client. A failure ends it, and the source connects by itself to find the reason."""
+        """Serve a connection of the client. After a failure the source connects itself to find the cause."""
         try:
             head = await _read_head(reader)
             if head.startswith(b"CONNECT "):
@@ -100,14 +103,14 @@ class StoreProxy:
             else:
                 await self._forward(head, reader, writer)
         except RefusedError as error:
-            self._refused(str(error))
+            self._on_refusal(str(error))
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
             pass
         finally:
             writer.close()
 
     async def _tunnel(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Hand TLS on as it is."""
+        """Forward the client's TLS connection."""
         parts = urlsplit(f"//{head.split()[1].decode()}")
         host, port = parts.hostname or "", parts.port or 443
         if self._has_token and not self._is_store(host, port):
@@ -115,15 +118,15 @@ class StoreProxy:
         upstream = await _connect(host, port, None)
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         try:
-            await run_until_one_ends(_pump(reader, upstream[1]), _pump(upstream[0], writer))
+            await run_until_one_ends(_copy(reader, upstream[1]), _copy(upstream[0], writer))
         finally:
             upstream[1].transport.abort()
 
     async def _forward(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Hand requests on, one after the other; the client sends none before it has the last answer."""
+        """Forward requests one after the other. The client waits for an answer before it sends the next request."""
         upstream: _Streams | None = None
         answers: asyncio.Task[None] | None = None
-        at = ("", 0)
+        address = ("", 0)
         try:
             while head:
                 method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
@@ -133,14 +136,14 @@ class StoreProxy:
                     raise RefusedError(f"the client sends a {method} request, which reads nothing")
                 if self._context is not None and not self._is_store(host, port):
                     raise RefusedError(f"the store redirects to {host} without TLS")
-                if upstream is None or at != (host, port):
+                if upstream is None or address != (host, port):
                     if upstream is not None and answers is not None:
                         answers.cancel()
                         upstream[1].transport.abort()
-                    upstream, at = await _connect(host, port, self._context), (host, port)
-                    answers = asyncio.create_task(_pump_and_close(upstream[0], writer))
+                    upstream, address = await _connect(host, port, self._context), (host, port)
+                    answers = asyncio.create_task(_copy_and_close(upstream[0], writer))
                 path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-                upstream[1].write(_origin_form(head, method, path, strip=not self._is_store(host, port)))
+                upstream[1].write(_rewrite_head(head, method, path, strip=not self._is_store(host, port)))
                 await upstream[1].drain()
                 head = await _read_head(reader)
         finally:
@@ -164,21 +167,21 @@ async def _read_head(reader: asyncio.StreamReader) -> bytes:
     return head
 
 
-def _origin_form(head: bytes, method: str, path: str, *, strip: bool) -> bytes:
-    """Return a request as a server gets it; without credentials if `strip`."""
+def _rewrite_head(head: bytes, method: str, path: str, *, strip: bool) -> bytes:
+    """Return the head of a request for the server; without credentials if `strip`."""
     lines = head.split(b"\r\n")[1:]
-    kept = [line for line in lines if not line.lower().startswith(b"proxy-")]
+    headers = [line for line in lines if not line.lower().startswith(b"proxy-")]
     if strip:
-        kept = [line for line in kept if line.partition(b":")[0].strip().lower().decode() not in _CREDENTIALS]
-    return b"\r\n".join([f"{method} {path} HTTP/1.1".encode(), *kept])
+        headers = [line for line in headers if line.partition(b":")[0].strip().lower().decode() not in _CREDENTIALS]
+    return b"\r\n".join([f"{method} {path} HTTP/1.1".encode(), *headers])
 
 
 async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> _Streams:
-    """Connect to a host, unless it is a metadata server.
+    """Connect to a host that is no metadata server.
 
     Raises:
-        RefusedError: it is one.
-        OSError: it cannot be reached.
+        RefusedError: The host is a metadata server.
+        OSError: The host cannot be reached.
     """
     try:
         check_address(host)
@@ -186,7 +189,7 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> _Str
             found = await CheckedResolver().resolve(host, port, socket.AF_UNSPEC)
     except ValueError as error:
         raise RefusedError(f"{error}, and the store, or a redirect of it, leads there") from error
-    last: Exception = OSError(f"{host} has no address")
+    last_error: Exception = OSError(f"{host} has no address")
     for address in (one["host"] for one in found):
         try:
             async with asyncio.timeout(TIMEOUT):
@@ -194,18 +197,18 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> _Str
                     address, port, limit=_BLOCK, ssl=context, server_hostname=host if context else None
                 )
         except (OSError, TimeoutError) as error:
-            last = error
-    raise last
+            last_error = error
+    raise last_error
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Hand on what comes until it ends."""
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy a stream until it ends."""
     with contextlib.suppress(OSError):
         while block := await reader.read(_BLOCK):
             writer.write(block)
             await writer.drain()
 
 
-async def _pump_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await _pump(reader, writer)
+async def _copy_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await _copy(reader, writer)
     writer.close()

@@ -1,7 +1,7 @@
-"""Warming a model: asking it until its latency is stable, and looking at what it answers.
+"""The warm-up of a model: requests until its latency is stable, and a check of its answers.
 
-One program with two uses: in each pod before it reports ready (`pod`), and as a Job of a revision through
-the revision's Service before it gets its first share of the requests (`job`).
-Requests are posted as JSON over HTTP: the user's body reaches Triton as it was written, so that a refusal is
-Triton's own word on those very bytes. (Control goes over gRPC, for the reason told in `conch_agent.triton`.)
+It runs in each pod before the pod reports ready (`pod`), and as a Job through the revision's Service before the
+revision gets its first requests of users (`job`).
+Requests are JSON over HTTP, so that a user's body reaches Triton unchanged and Triton's errors are about these bytes.
+(Control is over gRPC; `conch_agent.triton` has the reason.)
 """

@@ -1,4 +1,4 @@
-"""Answers as values: what an inference response says, and whether it is what was expected. Pure."""
+"""Inference responses as values, and their comparison with expected outputs, without I/O."""
 
 from __future__ import annotations
 
@@ -31,11 +31,16 @@ _TYPES: Final = {
 Tensor = Mapping[str, Any]
 
 
-def read(content: bytes, header: int | None) -> dict[str, dict[str, Any]]:
+def read_outputs(content: bytes, header: int | None) -> dict[str, dict[str, Any]]:
     """Return the outputs of a response by name, each with a flat list as `data`.
 
-    `header` is the length of the JSON where binary tensors follow it, in the order of the outputs (Triton's
-    binary tensor data extension of the v2 protocol). Raises ValueError for what is no such response.
+    Args:
+        content: The body of the response.
+        header: Length of the JSON if binary tensors follow it, in the order of the outputs (Triton's binary tensor data
+            extension of the v2 protocol).
+
+    Raises:
+        ValueError: The body is no such response; also KeyError and TypeError.
     """
     answer = parse_json(content[:header])
     rest = memoryview(content)[header:] if header is not None else memoryview(b"")
@@ -43,17 +48,20 @@ def read(content: bytes, header: int | None) -> dict[str, dict[str, Any]]:
     for output in answer["outputs"]:
         size = output.get("parameters", {}).get("binary_data_size")
         if size is None:
-            data = list(_flat(output["data"]))
+            data = list(_flatten(output["data"]))
         else:
             data, rest = _unpack(output["datatype"], rest[:size]), rest[size:]
         outputs[output["name"]] = {**output, "data": data}
     return outputs
 
 
-def complaint(expected: Sequence[Tensor], got: Mapping[str, Tensor], tolerance: float) -> str:
-    """Return the first difference in a sentence that names output, index, expected and got; empty if there is none.
+def describe_mismatch(expected: Sequence[Tensor], got: Mapping[str, Tensor], tolerance: float) -> str:
+    """Return the first difference from the expected outputs, with output, index and values; empty if there is none.
 
-    A floating-point value may differ by tolerance * max(1, |expected|); all others are compared as they are.
+    Args:
+        expected: The expected outputs.
+        got: The outputs of the answer by name.
+        tolerance: A floating-point value may differ by tolerance * max(1, |expected|). All other values are equal.
     """
     for tensor in expected:
         name = tensor.get("name")
@@ -62,47 +70,47 @@ def complaint(expected: Sequence[Tensor], got: Mapping[str, Tensor], tolerance: 
             return f"there is no output {name!r}; the answer has {', '.join(sorted(got)) or 'none'}"
         if "shape" in tensor and list(tensor["shape"]) != list(output.get("shape", ())):
             return f"output {name!r} has the shape {output.get('shape')}, expected {list(tensor['shape'])}"
-        wanted = list(_flat(tensor.get("data", [])))
-        if len(wanted) != len(output["data"]):
-            return f"output {name!r} has {len(output['data'])} values, expected {len(wanted)}"
+        values = list(_flatten(tensor.get("data", [])))
+        if len(values) != len(output["data"]):
+            return f"output {name!r} has {len(output['data'])} values, expected {len(values)}"
         floats = output.get("datatype") in _FLOATS
-        for index, (want, have) in enumerate(zip(wanted, output["data"], strict=True)):
-            if not _alike(want, have, tolerance if floats else 0.0):
-                return f"output {name!r} at index {index}: expected {_short(want)}, got {_short(have)}"
+        for index, (expected_value, value) in enumerate(zip(values, output["data"], strict=True)):
+            if not _is_alike(expected_value, value, tolerance if floats else 0.0):
+                return f"output {name!r} at index {index}: expected {_shorten(expected_value)}, got {_shorten(value)}"
     return ""
 
 
-def _alike(want: Any, have: Any, tolerance: float) -> bool:
-    if tolerance and isinstance(want, int | float) and isinstance(have, int | float):
-        return math.isclose(want, have, rel_tol=0.0, abs_tol=tolerance * max(1.0, abs(want)))
-    return bool(want == have)
+def _is_alike(expected_value: Any, value: Any, tolerance: float) -> bool:
+    if tolerance and isinstance(expected_value, int | float) and isinstance(value, int | float):
+        return math.isclose(expected_value, value, rel_tol=0.0, abs_tol=tolerance * max(1.0, abs(expected_value)))
+    return bool(expected_value == value)
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 100 else text[:99] + "…"
 
 
-def _flat(data: Any) -> Iterator[Any]:
-    """Yield the values of a list of lists in row-major order: the protocol allows both forms."""
+def _flatten(data: Any) -> Iterator[Any]:
+    """Yield the values of nested lists in row-major order. The protocol allows nested and flat lists."""
     if isinstance(data, list | tuple):
         for item in data:
-            yield from _flat(item)
+            yield from _flatten(item)
     else:
         yield data
 
 
 def _unpack(datatype: str, raw: memoryview) -> list[Any]:
     if datatype == "BYTES":
-        return list(_texts(raw))
+        return list(_unpack_texts(raw))
     if datatype == "BF16":  # the upper half of an FP32
         wide = np.frombuffer(raw, "<u2").astype("<u4") << np.uint32(16)
         return list(wide.view("<f4").tolist())
     return list(np.frombuffer(raw, _TYPES[datatype]).tolist())
 
 
-def _texts(raw: memoryview) -> Iterator[str]:
-    """Yield strings, each behind its length in four bytes, little-endian."""
+def _unpack_texts(raw: memoryview) -> Iterator[str]:
+    """Yield strings. Each follows its length in four bytes, little-endian."""
     while raw:
         (size,) = struct.unpack_from("<I", raw)
         yield bytes(raw[4 : 4 + size]).decode(errors="replace")

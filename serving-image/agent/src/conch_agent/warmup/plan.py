@@ -1,4 +1,4 @@
-"""What a warm-up asks: the user's requests, or one made for each version, and how many of them at once."""
+"""The plan of a warm-up: the user's requests, or one made for each version, and their concurrency."""
 
 from __future__ import annotations
 
@@ -7,44 +7,69 @@ from pathlib import Path
 from typing import Any, Final
 
 from conch_agent.settings import Settings
-from conch_agent.threads import in_thread
-from conch_agent.warmup.course import Call
+from conch_agent.threads import run_in_thread
 from conch_agent.warmup.infer import Endpoint
-from conch_agent.warmup.requests import Request, from_config_map, from_folder, inline, synthesised
+from conch_agent.warmup.requests import Request, build_inline_requests, read_config_map, read_folder, synthesise
+from conch_agent.warmup.run import Call
 from conch_contract import ModelSource, Warmup
 
-_MOST_AT_ONCE: Final = 16
+_MAX_CONCURRENCY: Final = 16
 
 
-async def plan(
+async def plan_calls(
     source: ModelSource, versions: Sequence[int], endpoint: Endpoint, settings: Settings, files: Path
 ) -> tuple[list[Call], int]:
-    """Return the calls of one turn, and how many requests are in flight: one for each instance of the model.
+    """Return the calls of a turn, and the number of requests in flight: one for each instance of the model.
 
-    `files` is where the model's files from storage lie. Only the newest version is held to the expected outputs:
-    it is the one that clients get who name none. Raises Failure, Refused, TritonGone.
+    Only the answers of the newest version are compared with the expected outputs: requests without a version reach it.
+
+    Args:
+        source: The model in the manifest.
+        versions: The versions that Triton serves.
+        endpoint: The endpoint of the model.
+        settings: Paths of the container.
+        files: The folder of the model's files.
+
+    Raises:
+        Failure: The user's requests are missing or invalid.
+        TritonError: Triton does not describe the model.
+        TritonUnavailableError: Triton does not answer.
     """
-    configs = {version: await endpoint.config(version) for version in versions}
-    said = await in_thread(written_by_user, source, source.warmup or Warmup(), settings, files)
+    configs = {version: await endpoint.read_config(version) for version in versions}
+    user_requests = await run_in_thread(read_user_requests, source, source.warmup or Warmup(), settings, files)
     calls: list[Call] = []
     for version, config in configs.items():
-        requests = said or [synthesised(await endpoint.metadata(version), config)]
-        calls += [Call(request, version, checked=version == max(versions)) for request in requests]
-    return calls, min(_MOST_AT_ONCE, max(instances(config) for config in configs.values()))
+        requests = user_requests or [synthesise(await endpoint.read_metadata(version), config)]
+        calls += [Call(request, version, is_checked=version == max(versions)) for request in requests]
+    return calls, min(_MAX_CONCURRENCY, max(count_instances(config) for config in configs.values()))
 
 
-def instances(config: Mapping[str, Any]) -> int:
-    """Return how many instances of the model Triton runs by this configuration."""
+def count_instances(config: Mapping[str, Any]) -> int:
+    """Return the number of instances of a model.
+
+    Args:
+        config: Triton's configuration of the model.
+    """
     groups = config.get("instance_group") or ()
     return max(1, sum(int(group.get("count", 1)) * max(1, len(group.get("gpus") or ())) for group in groups))
 
 
-def written_by_user(source: ModelSource, warmup: Warmup, settings: Settings, files: Path) -> list[Request]:
-    """Return the requests that the user wrote; none where they are to be made."""
+def read_user_requests(source: ModelSource, warmup: Warmup, settings: Settings, files: Path) -> list[Request]:
+    """Return the requests of the user; none where the warm-up has none.
+
+    Args:
+        source: The model in the manifest.
+        warmup: The settings of the warm-up.
+        settings: Paths of the container.
+        files: The folder of the model's files.
+
+    Raises:
+        Failure: The requests are missing or invalid.
+    """
     if warmup.requests:
-        return inline(warmup.requests)
+        return build_inline_requests(warmup.requests)
     if warmup.config_map:
-        return from_config_map(warmup, settings.warmup)
+        return read_config_map(warmup, settings.warmup)
     if warmup.path:
-        return from_folder(warmup, source.storage_uri, files)
+        return read_folder(warmup, source.storage_uri, files)
     return []

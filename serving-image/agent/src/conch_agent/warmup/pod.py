@@ -1,4 +1,4 @@
-"""The warm-up of one model in one pod, before the pod reports ready."""
+"""The warm-up of a model in a pod, before the pod reports ready."""
 
 from __future__ import annotations
 
@@ -6,25 +6,38 @@ from collections.abc import Sequence
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
-from conch_agent.triton import ConnectionLost, Refused
-from conch_agent.warmup.course import Course
+from conch_agent.triton import ConnectionLostError, TritonError
 from conch_agent.warmup.infer import Endpoint
-from conch_agent.warmup.plan import plan
+from conch_agent.warmup.plan import plan_calls
+from conch_agent.warmup.run import WarmupRun
 from conch_contract import ModelSource, Warmup, WarmupReport
 
 
-async def warm_pod(source: ModelSource, versions: Sequence[int], settings: Settings) -> WarmupReport:
-    """Warm every version on this pod's Triton. Raises TritonGone where no connection to it can be opened."""
+async def warm_up_pod(source: ModelSource, versions: Sequence[int], settings: Settings) -> WarmupReport:
+    """Warm all versions of a model in this pod's Triton.
+
+    Args:
+        source: The model in the manifest.
+        versions: The versions that Triton serves.
+        settings: The agent's settings.
+
+    Returns:
+        The report, also of a failure.
+
+    Raises:
+        TritonUnavailableError: No connection to Triton can be opened.
+    """
     warmup = source.warmup or Warmup()
     files = settings.downloads / source.name / "files"
     try:
         async with Endpoint(settings.triton_http, source.name) as endpoint:
-            calls, at_once = await plan(source, versions, endpoint, settings, files)
+            calls, concurrency = await plan_calls(source, versions, endpoint, settings, files)
     except Failure as failure:
         return WarmupReport(reason=failure.reason, message=failure.message)
-    except ConnectionLost as lost:
-        return WarmupReport(reason=Reason.WARMUP_UNREACHABLE, message=f"Triton does not describe {source.name}: {lost}")
-    except Refused as refusal:
-        return WarmupReport(reason=Reason.WARMUP_FAILED, message=f"Triton does not describe {source.name}: {refusal}")
-    endpoint = Endpoint(settings.triton_http, source.name, at_once)
-    return await Course(warmup, source.name, endpoint, at_once=at_once).run(calls, warmup.timeout_seconds)
+    except ConnectionLostError as error:
+        message = f"Triton does not describe {source.name}: {error}"
+        return WarmupReport(reason=Reason.WARMUP_UNREACHABLE, message=message)
+    except TritonError as error:
+        return WarmupReport(reason=Reason.WARMUP_FAILED, message=f"Triton does not describe {source.name}: {error}")
+    endpoint = Endpoint(settings.triton_http, source.name, concurrency)
+    return await WarmupRun(warmup, source.name, endpoint, concurrency=concurrency).run(calls, warmup.timeout_seconds)

@@ -1,0 +1,98 @@
+"""The monitor of Triton: its repository index, its restarts, and the proof that its control endpoints are closed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from conch_agent.guard import verify_control_closed
+from conch_agent.reasons import Failure, Reason
+from conch_agent.settings import Settings
+from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnavailableError
+
+READY_INTERVAL: Final = 1.0  # seconds between two reads of the index while all models are ready
+STARTUP_INTERVAL: Final = 0.2  # seconds between two reads of the index while a model is not ready
+
+
+class TritonMonitor:
+    """Reads Triton's repository index for all models of the pod.
+
+    The index of a Triton is published only after its control endpoints were verified to be closed. A restart of Triton
+    requires a new verification.
+
+    Attributes:
+        index: The last index; None: Triton cannot serve models now.
+        failure: The reason why `index` is None.
+    """
+
+    def __init__(self, settings: Settings, triton: Triton) -> None:
+        self.index: RepositoryIndex | None = None
+        self.failure = _build_waiting_failure(settings, "no request sent yet")
+        self._settings = settings
+        self._triton = triton
+        self._is_verified = False
+        self._lock = asyncio.Lock()
+        self._updates = asyncio.Condition()
+        self._log = structlog.get_logger()
+
+    async def refresh(self, *, verify: bool = False) -> RepositoryIndex | None:
+        """Read Triton's index, publish it as `index` and return it.
+
+        Args:
+            verify: True to verify that control is closed even if Triton seems not to have restarted.
+        """
+        async with self._lock:
+            index = await self._read_index(verify=verify)
+        async with self._updates:
+            self.index = index
+            self._updates.notify_all()
+        return index
+
+    async def _read_index(self, *, verify: bool) -> RepositoryIndex | None:
+        """Return Triton's index; None: `failure` is the reason."""
+        try:
+            index = await self._triton.read_index()
+            if self._has_restarted(index):
+                self._log.warning("triton restarted")
+                self._is_verified = False
+            if verify or not self._is_verified:
+                was_verified, self._is_verified = self._is_verified, False
+                await verify_control_closed(self._settings.triton_grpc, self._settings.triton_http)
+                self._is_verified = True
+                if not was_verified:
+                    self._log.info("control is closed", proof="gRPC and HTTP refuse without the key")
+        except TritonUnavailableError as error:
+            self._is_verified = False
+            self.failure = _build_waiting_failure(self._settings, str(error))
+        except TritonError as error:
+            self._is_verified = False
+            message = (
+                f"Triton refuses the control key of the pod: {error}. Start Triton with the key in the control volume."
+            )
+            self.failure = Failure(Reason.TRITON_UNREACHABLE, message)
+        except Failure as failure:
+            if failure.message != self.failure.message:
+                self._log.error("control is open", message=failure.message)
+            self.failure = failure
+        else:
+            return index
+        return None
+
+    async def wait_for_update(self) -> RepositoryIndex | None:
+        """Wait until the index is read again, and return it."""
+        async with self._updates:
+            await self._updates.wait()
+            return self.index
+
+    def _has_restarted(self, index: RepositoryIndex) -> bool:
+        """Return True if a model has lost its state. A model keeps a state from its first load until Triton ends."""
+        models = {name for name, versions in (self.index or {}).items() if any(version.state for version in versions)}
+        return any(name in index and not any(version.state for version in index[name]) for name in models)
+
+
+def _build_waiting_failure(settings: Settings, detail: str) -> Failure:
+    cause = detail.splitlines()[0][:200] if detail else "no answer"
+    message = f"Waiting for Triton at {settings.triton_grpc} ({cause})."
+    return Failure(Reason.TRITON_UNREACHABLE, message)
