@@ -1,6 +1,7 @@
 """What blocks the event loop is named."""
 
 import asyncio
+import linecache
 import time
 
 from prometheus_client import REGISTRY
@@ -23,6 +24,7 @@ def counted() -> float:
 
 async def test_what_blocks_the_loop_is_named_with_its_place() -> None:
     before = counted()
+    linecache.clearcache()
     with capture_logs() as logs, blocking_reported(0.05):
         await asyncio.sleep(0.2)
         hold_up(1.0)
@@ -31,6 +33,7 @@ async def test_what_blocks_the_loop_is_named_with_its_place() -> None:
     places = [entry["at"] for entry in logs]
     assert any("hold_up < test_blocking.py" in place for place in places), places
     assert counted() > before
+    assert not linecache.cache, "source files stay in memory"
 
 
 async def test_a_loop_that_waits_is_not_blocked() -> None:

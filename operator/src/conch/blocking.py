@@ -10,7 +10,9 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import structlog
@@ -75,7 +77,10 @@ class _Watch:
         while not self._ended.wait(self._limit):
             if not self._where and time.monotonic() - self._seen > 2 * self._limit:
                 frame = sys._current_frames().get(self._thread)  # noqa: SLF001  documented, in spite of its name
-                stack = traceback.extract_stack(frame)[-_FRAMES:]
-                self._where = " < ".join(
-                    f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in reversed(stack)
-                )
+                self._where = " < ".join(_places(frame)) if frame is not None else ""
+
+
+def _places(frame: FrameType) -> Iterator[str]:
+    """Yield the innermost places of a stack. Unlike `traceback.extract_stack`, this keeps no source files in memory."""
+    for each, line in islice(traceback.walk_stack(frame), _FRAMES):
+        yield f"{Path(each.f_code.co_filename).name}:{line} {each.f_code.co_name}"
