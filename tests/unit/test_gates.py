@@ -303,3 +303,11 @@ def test_a_verdict_fits_into_few_words() -> None:
         "evaluatedAt": "1970-01-01T00:16:50.000Z",
         "message": "Success rate 95% over 20 requests is below the minimum of 99.9% (failures: 1, allowed: 0).",
     }
+
+
+def test_a_metric_of_a_newer_crd_never_passes_and_ends_nothing() -> None:
+    newer = Gate.model_construct(name=None)
+    assert named([newer])[0].name == "unknown"
+    result = evaluate(named([newer])[0], served(1000), None, START + 10)
+    assert result.verdict == "Inconclusive"
+    assert "upgrade Conch" in result.status.message

@@ -179,3 +179,10 @@ def test_what_a_share_waits_for(said: GateStatus, reason: str | None) -> None:
     found = find_parity_wait(gate({}), (said,))
     assert (found.reason if found else None) == reason
     assert find_parity_wait(None, (said,)) is None
+
+
+@pytest.mark.parametrize("verdict", ["Passed", "Skipped", "Failed"])
+def test_a_result_of_an_earlier_version_which_kept_its_time_elsewhere_is_final(verdict: str) -> None:
+    known = GateStatus(name="parity", verdict=verdict, message="Once.")
+    memory = RolloutStatus(revision="m-1", gates=(known,))
+    assert evaluate_parity(gate({}), report(20, 0), memory, NOW) == known

@@ -145,7 +145,7 @@ def test_pods_of_a_node_that_shuts_down_and_deleted_pods_are_no_finding() -> Non
         cluster.pod(revision, index, ready=False)
     cluster.now += 60
     shut_down: dict[str, Any] = {
-        "reason": "Terminated",
+        "reason": "Lost",
         "message": "Pod was terminated in response to imminent node shutdown.",
     }
     ready = {"type": "Ready", "status": "False", "lastTransitionTime": format_time(cluster.now)}
@@ -155,6 +155,19 @@ def test_pods_of_a_node_that_shuts_down_and_deleted_pods_are_no_finding() -> Non
     cluster.now += 60
     for index in range(2, 5):
         failed(cluster, index, deleted=True)
+    assert not is_reported(cluster)
+
+
+def test_failures_that_are_hours_apart_and_shutdowns_of_nodes_are_no_finding() -> None:
+    cluster = Cluster(manifest())
+    cluster.reconcile()
+    failed(cluster, 0)
+    cluster.now += 5 * 3600
+    failed(cluster, 1)
+    assert not is_reported(cluster)
+    for index in range(2, 5):
+        cluster.now += 60
+        failed(cluster, index, reason="Terminated", message="Pod was terminated: imminent node shutdown.")
     assert not is_reported(cluster)
 
 

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from conch.api._base import UNREADABLE, Duration, Part, duration_seconds
 from conch.api.cel import Rule, rules
-from conch.api.gate_metric import GateMetric
+from conch.api.gate_metric import GateMetric, UnknownMetric
 from conch.api.numbers import NUMBER_PATTERN, Number, Percent
 from conch.api.parity import Parity
 from conch.api.text import Text
@@ -84,7 +84,7 @@ class Prometheus(GateMetric):
         json_schema_extra=rules(
             Rule(
                 "has(self.min) || has(self.max)",
-                message="a query without a bound passes always; set min, max or both",
+                message="a query without a bound would always pass; set min, max or both",
             ),
             Rule(
                 f"!has(self.min) || !has(self.max) || !string(self.min).matches('{NUMBER_PATTERN}')"
@@ -184,9 +184,9 @@ class Gate(Part):
 
     @property
     def metric(self) -> GateMetric:
-        """The metric that is set."""
+        """The metric that is set; UnknownMetric where a newer version of the CRD has let in one that is not known."""
         found = (getattr(self, field) for field in METRICS)
-        return next(metric for metric in found if isinstance(metric, GateMetric))
+        return next((metric for metric in found if isinstance(metric, GateMetric)), UnknownMetric())
 
     @property
     def samples(self) -> int:

@@ -18,6 +18,10 @@ CRASHES: Final = 2
 # Seconds in which the last failed pod of a revision counts. A ReplicaSet replaces a failed pod at once, and the garbage
 # collector deletes it much later.
 FAILED_SECONDS: Final = 600.0
+# Failures that are further apart than this have nothing to do with each other.
+RELATED_SECONDS: Final = 3600.0
+# The kubelet's reasons for the pods of a node that shuts down.
+_NODE_SHUTDOWN: Final = frozenset({"Terminated", "NodeShutdown"})
 # The clock of a node may be ahead by so many seconds.
 SKEW_SECONDS: Final = 60.0
 # 128 and SIGBUS: a process wrote to memory that /dev/shm has no room for.
@@ -185,13 +189,15 @@ def failing_seconds(snapshot: Snapshot, revision: str) -> float | None:
 
 
 def _failed_pods(snapshot: Snapshot, revision: str) -> list[Pod]:
-    """Return the failed pods of a revision, the last one last."""
+    """Return the failed pods of a revision within an hour before the last one, which is last."""
     failed = (
         (pod.failed_at, pod.name, pod)
         for pod in snapshot.pods
         if pod.revision == revision and pod.failed_at is not None and pod.failed_at <= snapshot.now + SKEW_SECONDS
+        if pod.status["reason"] not in _NODE_SHUTDOWN
     )
-    return [pod for _, _, pod in sorted(failed, key=lambda each: each[:2])]
+    ordered = sorted(failed, key=lambda each: each[:2])
+    return [pod for failed_at, _, pod in ordered if ordered[-1][0] - failed_at <= RELATED_SECONDS]
 
 
 def not_answering(snapshot: Snapshot, revision: str) -> Finding:

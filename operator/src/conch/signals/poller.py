@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import structlog
+
 from conch.api.kinds import ServiceKey
 from conch.signals.limiter import FairLimiter
 
+_log = structlog.get_logger("conch")
 Name = TypeVar("Name")
 Target = TypeVar("Target")
 Value = TypeVar("Value")
@@ -103,6 +106,9 @@ class Poller(Generic[Name, Target, Value]):
         try:
             async with self.limiter.turn(key.namespace):
                 value = await self.poll(key, entry.target, entry.value)
+        except Exception:  # noqa: BLE001  an error of one poll ends no other; without an answer, the last value stays
+            _log.exception("poll failed", service=str(key))
+            value = None
         finally:
             entry.due = asyncio.get_running_loop().time() + self.period(entry.target)
         last, entry.value = entry.value, entry.value if value is None else value

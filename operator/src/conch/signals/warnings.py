@@ -37,4 +37,4 @@ class Warnings:
 
     def request(self, key: ServiceKey, uids: Iterable[str]) -> Mapping[str, Finding]:
         """Return the known warnings of these objects by uid, and list their events again; forget all other objects."""
-        return self._poller.request(key, {uid: uid for uid in list(uids)[:_MAX_OBJECTS]})
+        return self._poller.request(key, {uid: uid for uid in sorted(uids)[:_MAX_OBJECTS]})

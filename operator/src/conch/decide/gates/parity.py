@@ -76,7 +76,7 @@ def evaluate_parity(
         unready: why the stable revision has no ready pod; None: it has one.
     """
     before = next((status for status in memory.gates if status.name == gate.name), None)
-    if before is not None and before.evaluated_at:
+    if before is not None and _is_final(before):
         return before
     if unready is not None and report is None:
         return _without_stable(gate, unready, now)
@@ -107,7 +107,7 @@ def find_parity_wait(gate: Gate | None, statuses: tuple[GateStatus, ...]) -> Fin
 def is_parity_pending(service: InferenceService, memory: RolloutStatus) -> bool:
     """Whether the gate has no result yet."""
     gate = service.spec.rollout.parity
-    return gate is not None and not any(s.name == gate.name and s.evaluated_at for s in memory.gates)
+    return gate is not None and not any(s.name == gate.name and _is_final(s) for s in memory.gates)
 
 
 def stable_model(snapshot: Snapshot, stable: str) -> str:
@@ -149,6 +149,11 @@ def _status(
         evaluated_at=evaluated_at,
         message=message,
     )
+
+
+def _is_final(status: GateStatus) -> bool:
+    """Whether a gate has been evaluated. Earlier versions of Conch kept the time of it under another name."""
+    return bool(status.evaluated_at) or status.verdict in {Verdict.PASSED, Verdict.FAILED, Verdict.SKIPPED}
 
 
 def _metric(gate: Gate) -> ParityMetric:

@@ -4,19 +4,21 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from conch.api.analysis import Gate, Latency, Prometheus, SuccessRate
-from conch.api.gate_metric import GateMetric
+from conch.api.gate_metric import GateMetric, UnknownMetric
 from conch.api.parity import Parity
 from conch.decide.gates.latency import LatencyMetric
 from conch.decide.gates.metric import Metric
 from conch.decide.gates.parity import ParityMetric
 from conch.decide.gates.prometheus import PrometheusMetric
 from conch.decide.gates.success_rate import SuccessRateMetric
+from conch.decide.gates.unknown import UnknownGateMetric
 
 METRICS: Final[Mapping[type[GateMetric], type[Metric[Any]]]] = {
     SuccessRate: SuccessRateMetric,
     Latency: LatencyMetric,
     Prometheus: PrometheusMetric,
     Parity: ParityMetric,
+    UnknownMetric: UnknownGateMetric,
 }
 
 
