@@ -138,7 +138,7 @@ BAD = {
     "wrong-but-fast": Bad(
         {"pod": environment(FACTOR=5)},
         "AnalysisFailed",
-        "Gate parity: 0% of 20 replayed requests agree",
+        "Gate parity: Agreement 0% over 20 replayed requests is below the minimum",
         rollout={"analysis": [{"parity": {}}, *GATES], "progressDeadline": "2m"},
         warmup={"stable": {"percentile": 50, "within": "100%"}, "timeout": "20s"},
     ),
