@@ -191,7 +191,7 @@ def test_an_attack_of_one_tenant_keeps_no_other_from_being_served_and_scaled(
         until(lambda: len(tenants.autoscaled.ready_pods()) >= 2, "the autoscaler adds pods", SECONDS)
         run = get_figures()
         tenants.served.patch({"predictor": double(3)})
-        tenants.served.settle(SECONDS)
+        tenants.served.settle(3 * SECONDS)
         attack.until_answered()
         check_operators(kube, figure)
         assert get_transitions(kube) == before, "the leader has changed"
