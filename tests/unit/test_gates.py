@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from conch.api import analysis
 from conch.api.analysis import Gate, GateStatus, Verdict, named
+from conch.api.gate_metric import GateMetric, UnknownMetric
 from conch.api.numbers import percent
-from conch.decide.gates import bound_of, build_queries, evaluate, evaluate_all
+from conch.decide.gates import METRICS, bound_of, build_queries, evaluate, evaluate_all
 from conch.decide.gates.prometheus import fill
 from conch.observe.measured import Answer, History, Measured, PrometheusQuery, Totals
 
@@ -311,3 +313,12 @@ def test_a_metric_of_a_newer_crd_never_passes_and_ends_nothing() -> None:
     result = evaluate(named([newer])[0], served(1000), None, START + 10)
     assert result.verdict == "Inconclusive"
     assert "upgrade Conch" in result.status.message
+
+
+def test_each_metric_of_the_spec_has_a_row_and_each_row_a_field_of_the_spec() -> None:
+    fields = {name: set(get_args(field.annotation)) for name, field in Gate.model_fields.items()}
+    specs = {name: found.pop() for name, types in fields.items() if (found := types & METRICS.keys())}
+    assert tuple(specs) == analysis.METRICS
+    assert set(specs.values()) == METRICS.keys() - {UnknownMetric}
+    others = {each for types in fields.values() for each in types if isinstance(each, type)} - METRICS.keys()
+    assert not any(issubclass(each, GateMetric) for each in others), "a metric without a row"

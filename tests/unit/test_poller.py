@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from conch.api.kinds import ServiceKey
 from conch.signals.limiter import FairLimiter
@@ -189,16 +190,29 @@ async def test_a_lease_keeps_a_target_polled_and_wakes_its_service_before_it_exp
     poller.close()
 
 
-async def test_a_poll_that_raises_leaves_the_target_to_the_next_request() -> None:
+async def test_a_poll_that_raises_is_logged_and_leaves_the_target_to_the_next_request() -> None:
     outside = Outside()
     outside.error = RuntimeError("a mistake in a poll")
     poller = outside.poller(period=lambda _: 0.0)
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    poller.request(ONE, A)
-    await settle()
+    with capture_logs() as logs:
+        poller.request(ONE, A)
+        await settle()
+    assert [(entry["event"], entry["service"]) for entry in logs] == [("poll failed", str(ONE))]
     outside.error = None
     assert poller.request(ONE, A) == {}
     await settle()
+    assert poller.request(ONE, A) == {"a": 1}
+    poller.close()
+
+
+async def test_a_poll_that_raises_ends_no_lease() -> None:
+    outside = Outside()
+    outside.error = RuntimeError("a mistake in a poll")
+    poller = outside.poller(period=lambda _: 0.001, lease=LONG)
+    poller.request(ONE, A)
+    await until(lambda: len(outside.polls) > 2)
+    outside.error = None
+    await until(lambda: outside.enqueued)
     assert poller.request(ONE, A) == {"a": 1}
     poller.close()
 

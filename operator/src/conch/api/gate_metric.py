@@ -1,15 +1,17 @@
 """What the metrics of gates have in common."""
 
+from abc import ABC, abstractmethod
+
 from conch.api._base import Part
 
 
-class GateMetric(Part):
+class GateMetric(Part, ABC):
     """What a gate measures of a candidate, and the bound of it: one field of a gate."""
 
     @property
+    @abstractmethod
     def gate_name(self) -> str:
         """The name of a gate that has none of its own."""
-        raise NotImplementedError
 
     @property
     def default_samples(self) -> int:

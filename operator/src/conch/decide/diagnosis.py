@@ -169,13 +169,11 @@ def crash_loop(snapshot: Snapshot, revision: str) -> Finding | None:
 
 def find_failing_pods(snapshot: Snapshot, revision: str) -> Finding | None:
     """Return the finding for a revision of which the kubelet evicts or refuses one pod after the other."""
-    failed = _failed_pods(snapshot, revision)
-    if not failed or failing_seconds(snapshot, revision) is None:
-        return None
-    first, *later = failed
-    if not any(pod.created_at >= (first.failed_at or 0.0) for pod in later):
-        return None  # they failed together, as those of a node that shuts down do
-    reason, message = failed[-1].status["reason"] or "Failed", failed[-1].status["message"].rstrip(". ")
+    failures = _list_failures(snapshot, revision)
+    if not any(pod.created_at >= failures[0][0] for _, pod in failures[1:]):
+        return None  # there is one failure at most, or they failed together, as those of a lost node do
+    status = failures[-1][1].status
+    reason, message = status["reason"] or "Failed", status["message"].rstrip(". ")
     advice = _ADVICE.get(reason, f"See: kubectl describe pods -l {names.LABEL_REVISION}={revision}")
     how = f"{reason}: {message}" if message else reason
     return Finding("PodsFail", f"Pods of {revision} fail on their nodes, and so do their replacements. {how}. {advice}")
@@ -183,21 +181,24 @@ def find_failing_pods(snapshot: Snapshot, revision: str) -> Finding | None:
 
 def failing_seconds(snapshot: Snapshot, revision: str) -> float | None:
     """Return for how many more seconds the failed pods of a revision count; None: they do not."""
-    failed = _failed_pods(snapshot, revision)
-    left = FAILED_SECONDS - (snapshot.now - (failed[-1].failed_at or 0.0)) if failed else 0.0
-    return left if left > 0 else None
+    failures = _list_failures(snapshot, revision)
+    return failures[-1][0] + FAILED_SECONDS - snapshot.now if failures else None
 
 
-def _failed_pods(snapshot: Snapshot, revision: str) -> list[Pod]:
-    """Return the failed pods of a revision within an hour before the last one, which is last."""
-    failed = (
-        (pod.failed_at, pod.name, pod)
-        for pod in snapshot.pods
-        if pod.revision == revision and pod.failed_at is not None and pod.failed_at <= snapshot.now + SKEW_SECONDS
-        if pod.status["reason"] not in _NODE_SHUTDOWN
+def _list_failures(snapshot: Snapshot, revision: str) -> list[tuple[float, Pod]]:
+    """Return the failed pods of a revision that count, by the time of their failure, the last one last."""
+    failures = sorted(
+        (
+            (pod.failed_at, pod)
+            for pod in snapshot.pods
+            if pod.revision == revision and pod.failed_at is not None and pod.failed_at <= snapshot.now + SKEW_SECONDS
+            if pod.status["reason"] not in _NODE_SHUTDOWN
+        ),
+        key=lambda failure: (failure[0], failure[1].name),
     )
-    ordered = sorted(failed, key=lambda each: each[:2])
-    return [pod for failed_at, _, pod in ordered if ordered[-1][0] - failed_at <= RELATED_SECONDS]
+    if not failures or snapshot.now - failures[-1][0] >= FAILED_SECONDS:
+        return []
+    return [failure for failure in failures if failures[-1][0] - failure[0] <= RELATED_SECONDS]
 
 
 def not_answering(snapshot: Snapshot, revision: str) -> Finding:
