@@ -121,7 +121,7 @@ def test_people_steer_a_rollout_while_git_applies_the_same_every_second(
         assert "has not failed" in conch("retry", "magika", code=1)
 
         assert "stays at step 1" in conch("pause", "magika")
-        until_waiting(kube, namespace, 1, "PausedByHand")
+        until_waiting(kube, namespace, 1, "PausedByUser")
         assert "is held already" in conch("pause", "magika", code=1)
         request = service(kube, namespace)["metadata"]["annotations"][ANNOTATION_REQUEST]
         nothing_fights(cluster, kube, namespace, git)
@@ -229,7 +229,7 @@ def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
         assert "its variants have: int8 (Paused); say which one you mean" in conch("promote", "magika", code=1)
         assert "has no variant 'int4' (there are: int8)" in conch("promote", "magika", "--variant", "int4", code=1)
         conch("pause", "magika", *told)
-        until_held("PausedByHand")
+        until_held("PausedByUser")
         conch("resume", "magika", *told)
         until_held("WaitsForPromotion")
         assert "own Service only" in conch("status", "magika")

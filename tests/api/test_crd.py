@@ -149,7 +149,7 @@ async def test_defaults_are_filled_in_by_the_server(server: Server) -> None:
             "onFailure": "Rollback",
             "progressDeadline": "15m",
             "historyLimit": 10,
-            "whenShort": "Hold",
+            "onInsufficientCapacity": "Hold",
         },
     }
 

@@ -129,7 +129,7 @@ def test_the_status_follows_gateways_and_classes_as_they_come_and_go(
         kube.apply(gateway(namespace), namespace)
         says(kube, namespace, "GatewayClassMissing")
         kube.apply(gateway_class)
-        says(kube, namespace, "GatewaySilent")
+        says(kube, namespace, "GatewayNotResponding")
         accept(kube, namespace)
         until(settled(kube, namespace), "the service is Ready", 90)
 
@@ -183,7 +183,7 @@ def test_an_operator_of_some_namespaces_asks_nothing_of_gateways(
 ) -> None:
     with Operator(cluster, log, CONCH_NAMESPACES=namespace):
         kube.apply(routed(), namespace)
-        says(kube, namespace, "GatewaySilent", 60)
+        says(kube, namespace, "GatewayNotResponding", 60)
         accept(kube, namespace)
         until(settled(kube, namespace), "the service is Ready", 90)
 

@@ -51,7 +51,7 @@ def status(message: str) -> dict[str, Any]:
         "conditions": [{**ready, "lastTransitionTime": moment}],
         "rollout": {
             "revision": "magika-b",
-            "state": "Progressing",
+            "phase": "Progressing",
             "step": 1,
             "since": moment,
             "weight": 50,
@@ -216,7 +216,7 @@ def test_a_rollout_keeps_its_deadline_whatever_texts_it_meets(
         kube.apply(service("s3://models/one"), namespace)
         until(settled(kube, namespace), "the service is Ready", 60)
         kube.apply(service("s3://models/two"), namespace)
-        until(lambda: rollout().get("state") == "Failed", "the candidate is given up at its deadline", 60)
+        until(lambda: rollout().get("phase") == "Failed", "the candidate is given up at its deadline", 60)
         until(lambda: len([r for r in children(kube, namespace) if r.kind == DEPLOYMENT]) == 1, "its pods go", 60)
         gate = rollout()["gates"][0]["message"]
         assert HOSTILE["emoji"] in gate

@@ -191,7 +191,7 @@ def paused(service: Service, number: int) -> dict[str, Any]:
 
     def look() -> dict[str, Any] | None:
         rollout: dict[str, Any] = service.status.get("rollout") or {}
-        return rollout if rollout.get("step") == 2 * number + 1 and rollout["state"] == "Paused" else None
+        return rollout if rollout.get("step") == 2 * number + 1 and rollout["phase"] == "Paused" else None
 
     return until(look, f"the pause behind share {number}", 90, seen=lambda: service.status.get("rollout"))
 

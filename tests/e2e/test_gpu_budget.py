@@ -84,20 +84,20 @@ def test_a_change_waits_for_a_gpu_and_goes_by_itself_when_there_is_one(
     ):
         planned = _plan(place, service, **double(3), **ON_A_GPU)
         service.patch({"predictor": double(3)})
-        ready = service.until_condition("Ready", "False", 30, "GpuShort")
+        ready = service.until_condition("Ready", "False", 30, "InsufficientGPU")
         new = service.status["candidate"]
         assert ready["message"] == (
             f"Revision {new} needs 1 more pod of 1 {GPU}; nodes that take them have 1 of 1 {GPU} in use, so 0 fit:"
-            " free 1, lower replicas, or set rollout.whenShort to Recreate."
+            " free 1, lower replicas, or set rollout.onInsufficientCapacity to Recreate."
         )
         assert f"GPUs:\n  {ready['message']}\n\nThe operator would write nothing." in planned
         assert service.condition("Serving")["status"] == "True"
         assert service.condition("Reconciling")["status"] == "True"
         assert not service.condition("Stalled")
-        assert service.status["rollout"]["room"] == "Awaited"
+        assert service.status["rollout"]["admission"] == "Pending"
         assert not service.pods(new)
         assert len(service.ready_pods(stable)) == 1
-        service.until_event("GpuShort", "free 1")
+        service.until_event("InsufficientGPU", "free 1")
         gpus.are(2)
         assert service.settle(120)["stable"] == new
         until(lambda: _answer(grpc) == (3 * NUMBERS).tolist(), "the new revision answers a new channel", 30)
@@ -125,11 +125,11 @@ def test_with_recreate_the_old_pod_gives_its_gpu_to_the_new_one(serve: Callable[
     del gpus  # there is one
     service = serve("double", **double(2), **ON_A_GPU)
     stable = service.until_ready()["stable"]
-    service.patch({"predictor": double(3), "rollout": {"whenShort": "Recreate"}})
+    service.patch({"predictor": double(3), "rollout": {"onInsufficientCapacity": "Recreate"}})
     new = service.settle(150)["stable"]
     assert new != stable
     assert [pod["spec"]["containers"][0]["resources"]["limits"][GPU] for pod in service.ready_pods(new)] == ["1"]
-    service.until_event("GpuShort", "these end first")
+    service.until_event("InsufficientGPU", "these end first")
     service.until_event("Promoted", stable)
 
 
@@ -147,7 +147,7 @@ def test_a_quota_of_the_namespace_counts_too(kube: Kube, serve: Callable[..., Se
     path = f"/api/v1/namespaces/{service.namespace}/resourcequotas/gpus"
     until(lambda: "used" in ((kube.read(path) or {}).get("status") or {}), "the quota has been counted", 20)
     service.patch({"predictor": double(3)})
-    held = service.until_condition("Ready", "False", 30, "GpuShort")
+    held = service.until_condition("Ready", "False", 30, "InsufficientGPU")
     assert (
         f"ResourceQuota gpus has 1 of 1 requests.{GPU} in use, so 0 fit: free 1 or raise the quota" in held["message"]
     )

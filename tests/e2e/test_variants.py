@@ -121,7 +121,7 @@ def test_shares_of_a_variant_and_of_a_rollout_beside_it(
     with Traffic(gateway.address, gateway.address, times(2, 3, 5), LIGHT, host_of(service)) as traffic:
         shares(gateway, service, {2: 80, 3: 20}, figure)
         service.patch({"predictor": {"pod": environment(FACTOR=5)}})
-        until(lambda: (service.status.get("rollout") or {}).get("state") == "Paused", "the pause at half", 60)
+        until(lambda: (service.status.get("rollout") or {}).get("phase") == "Paused", "the pause at half", 60)
         follow(gateway, service, {5: 40})
         shares(gateway, service, {2: 40, 3: 20, 5: 40}, figure)
     figure(str(traffic))

@@ -121,7 +121,7 @@ def test_defaults_stand_in_the_spec_only() -> None:
         ".spec.rollout": {},
         ".spec.rollout.progressDeadline": "15m",
         ".spec.rollout.historyLimit": 10,
-        ".spec.rollout.whenShort": "Hold",
+        ".spec.rollout.onInsufficientCapacity": "Hold",
     }
 
 

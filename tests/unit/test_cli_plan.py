@@ -199,9 +199,9 @@ def seen(cluster: Cluster) -> list[dict[str, Any]]:
     return [*cluster.objects.values(), *cluster.replica_sets.values()]
 
 
-def on_gpus(gpus: int, when_short: str) -> Cluster:
+def on_gpus(gpus: int, on_insufficient_capacity: str) -> Cluster:
     """A service on two GPUs whose model was just changed, in a cluster that has so many."""
-    said = {"whenShort": when_short, "steps": [{"weight": 0}, {"pause": "5m"}]}
+    said = {"onInsufficientCapacity": on_insufficient_capacity, "steps": [{"weight": 0}, {"pause": "5m"}]}
     cluster = Cluster(manifest(minReplicas=2, rollout=said, resources={"limits": {GPU: 1}}))
     cluster.gpus = gpus
     cluster.reconcile()
@@ -212,10 +212,13 @@ def on_gpus(gpus: int, when_short: str) -> Cluster:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "when_short", "golden"), [(3, "Hold", "held"), (3, "Recreate", "short"), (4, "Recreate", "fits")]
+    ("gpus", "on_insufficient_capacity", "golden"),
+    [(3, "Hold", "held"), (3, "Recreate", "short"), (4, "Recreate", "fits")],
 )
-def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(gpus: int, when_short: str, golden: str) -> None:
-    cluster = on_gpus(gpus, when_short)
+def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(
+    gpus: int, on_insufficient_capacity: str, golden: str
+) -> None:
+    cluster = on_gpus(gpus, on_insufficient_capacity)
     asked = planned(cluster)
     assert asked.asks
     foresight = foresee(seen(cluster), KEY, Installed(DEFAULTS), cluster.now, cluster.capacity())

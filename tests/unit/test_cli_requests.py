@@ -62,7 +62,7 @@ def test_every_request_is_one_that_the_operator_reads() -> None:
 
 def test_pause_and_resume_leave_the_rollout_where_it_was() -> None:
     cluster = under_way()
-    assert do(cluster, pause(seen(cluster), NOW)) == "PausedByHand"
+    assert do(cluster, pause(seen(cluster), NOW)) == "PausedByUser"
     with pytest.raises(Refused, match="is held already; go on with: kubectl conch resume magika -n demo"):
         pause(seen(cluster), NOW)
     ask = resume(seen(cluster))
@@ -78,7 +78,7 @@ def test_what_was_aborted_can_be_retried_and_nothing_else() -> None:
             Refused, match=r"failed \(Aborted\) and .* serves on; try it again with: kubectl conch retry"
         ):
             refused(seen(cluster), NOW)
-    assert do(cluster, retry(seen(cluster), NOW)) == "WaitsForPods", "its pods were gone"
+    assert do(cluster, retry(seen(cluster), NOW)) == "MinimumReplicasUnavailable", "its pods were gone"
     with pytest.raises(Refused, match="has not failed"):
         retry(seen(cluster), NOW)
 
@@ -160,7 +160,7 @@ def test_what_waits_for_gpus_can_be_promoted_past_the_sum_and_then_by_its_steps(
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     text = plain(status_text(seen(cluster), cluster.now))
-    assert "GpuShort: Revision magika-" in text
+    assert "InsufficientGPU: Revision magika-" in text
     assert "promote it, and its pods start all the same, or abort it: kubectl conch promote magika" in text
     request = promote(seen(cluster), NOW, full=False)
     assert "starts its pods all the same" in request.told

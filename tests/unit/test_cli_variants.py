@@ -52,7 +52,7 @@ def test_a_request_names_the_variant_and_the_operator_acts_on_that_one_alone() -
     assert ask.told.endswith("Go on with: kubectl conch resume magika -n demo --variant int8")
     cluster.ask(ask.request or "", "int8")
     up(cluster, "int8")
-    assert (waits(cluster, "int8"), waits(cluster)) == ("PausedByHand", "WaitsForPromotion")
+    assert (waits(cluster, "int8"), waits(cluster)) == ("PausedByUser", "WaitsForPromotion")
     assert resume(seen(cluster, "int8")).told.startswith("variant int8 of magika is held no more")
     with pytest.raises(Refused, match="is not held by hand"):
         resume(seen(cluster))

@@ -197,7 +197,7 @@ def test_a_share_of_all_requests_is_reached_when_the_endpoint_slices_show_it() -
     assert selected(cluster) == new
     rollout = cluster.status.rollout
     assert rollout is not None
-    assert (rollout.step, rollout.weight, rollout.programmed) == (0, 100, 0)
+    assert (rollout.step, rollout.weight, rollout.observed_weight) == (0, 100, 0)
     assert (rollout.reason, rollout.message) == (
         "WaitsForTraffic",
         f"100 % of the requests are to go to {new}; the EndpointSlices of Service magika show another state.",
@@ -229,7 +229,7 @@ def test_a_split_by_pods_is_reached_when_the_endpoint_slices_list_both() -> None
     cluster.settle()
     assert waits_for(cluster) == "Paused"
     assert cluster.status.rollout is not None
-    assert cluster.status.rollout.programmed == 50
+    assert cluster.status.rollout.observed_weight == 50
     cluster.unlisted = {KEY.name}
     cluster.now += 61
     cluster.settle()

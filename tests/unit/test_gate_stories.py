@@ -74,7 +74,7 @@ def test_a_bad_candidate_is_given_up_for_its_own_reason(gate: Any, behaviour: An
     cluster, stable, _ = with_gates(gate)
     measure(cluster, 60, requests=600, **behaviour)
     assert routed(cluster) == {stable: 100}
-    assert (rollout(cluster).state, rollout(cluster).reason) == ("Failed", "AnalysisFailed")
+    assert (rollout(cluster).phase, rollout(cluster).reason) == ("Failed", "AnalysisFailed")
     assert words in rollout(cluster).message
     assert rollout(cluster).gates[0].verdict == "Failed", "the verdict stays to be read"
     assert [event.reason for event in cluster.story][-2:] == ["RolledBack", "AnalysisFailed"]
@@ -121,7 +121,7 @@ def test_no_requests_are_inconclusive_hold_the_rollout_and_end_it_in_the_end() -
     assert (rollout(cluster).reason, rollout(cluster).weight) == ("Inconclusive", 10)
     assert routed(cluster) == {stable: 90, new: 10}
     measure(cluster, 300)
-    assert (rollout(cluster).state, rollout(cluster).reason) == ("Failed", "Inconclusive")
+    assert (rollout(cluster).phase, rollout(cluster).reason) == ("Failed", "Inconclusive")
     assert "Waits for 20 requests" in rollout(cluster).message
 
 
@@ -153,7 +153,7 @@ def test_prometheus_is_asked_of_this_candidate_and_an_error_never_passes() -> No
 def test_promoting_past_a_gate_that_paused_the_rollout_evaluates_the_next_step_anew() -> None:
     cluster, stable, new = with_gates(SUCCESS, onFailure="Pause")
     measure(cluster, 20, requests=200, failures=100)
-    assert (rollout(cluster).state, rollout(cluster).reason) == ("Paused", "PausedOnFailure")
+    assert (rollout(cluster).phase, rollout(cluster).reason) == ("Paused", "PausedOnFailure")
     assert routed(cluster) == {stable: 90, new: 10}
     cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/1")
     come_up(cluster, new)

@@ -111,7 +111,7 @@ def test_a_gateway_that_stays_away_costs_the_rollout_and_not_the_service() -> No
     assert routed(cluster) == {stable: 100}
     rollout = cluster.status.rollout
     assert rollout is not None
-    assert rollout.state == "Failed"
+    assert rollout.phase == "Failed"
     assert "Gateway infra/public, which does not exist" in rollout.message
     assert cluster.objects[Ref(DEPLOYMENT, stable)]["spec"]["replicas"] == 2
     assert cluster.condition("Serving") == ("True", "Answering")

@@ -11,9 +11,15 @@ from tests.unit.simulation import GPU, KEY, Cluster, manifest
 ON_A_GPU: dict[str, Any] = {"resources": {"limits": {GPU: 1}}}
 
 
-def on_gpus(gpus: int | None, when_short: str = "Hold", rollout: dict[str, Any] | None = None) -> tuple[Cluster, str]:
+def on_gpus(
+    gpus: int | None, on_insufficient_capacity: str = "Hold", rollout: dict[str, Any] | None = None
+) -> tuple[Cluster, str]:
     """A service of two pods that serves on a node with so many GPUs; with the revision that serves."""
-    cluster = Cluster(manifest(rollout={"whenShort": when_short, **(rollout or {})}, minReplicas=2, **ON_A_GPU))
+    cluster = Cluster(
+        manifest(
+            rollout={"onInsufficientCapacity": on_insufficient_capacity, **(rollout or {})}, minReplicas=2, **ON_A_GPU
+        )
+    )
     cluster.gpus = gpus
     cluster.reconcile()
     stable = cluster.decision().wanted
@@ -45,7 +51,7 @@ def replicas(cluster: Cluster, revision: str) -> int:
 def rollout(cluster: Cluster) -> tuple[str, str]:
     """What became of the room, and what the rollout waits for."""
     found = cluster.status.rollout
-    return (found.room, found.reason) if found else ("", "")
+    return (found.admission, found.reason) if found else ("", "")
 
 
 def serves(cluster: Cluster) -> str:
@@ -56,7 +62,7 @@ def serves(cluster: Cluster) -> str:
 def test_where_there_is_room_a_rollout_goes_as_ever() -> None:
     cluster, _ = on_gpus(4)
     new = change(cluster)
-    assert rollout(cluster) == ("Enough", "WaitsForPods")
+    assert rollout(cluster) == ("Admitted", "MinimumReplicasUnavailable")
     start(cluster, new)
     assert serves(cluster) == new
     assert cluster.condition("Ready") == ("True", "Served")
@@ -65,14 +71,14 @@ def test_where_there_is_room_a_rollout_goes_as_ever() -> None:
 def test_where_there_is_none_it_is_held_with_the_sum_and_goes_when_there_is() -> None:
     cluster, stable = on_gpus(2)
     new = change(cluster)
-    assert rollout(cluster) == ("Awaited", "GpuShort")
+    assert rollout(cluster) == ("Pending", "InsufficientGPU")
     assert (replicas(cluster, stable), replicas(cluster, new)) == (2, 0)
     ready = cluster.status.condition("Ready")
     assert ready is not None
-    assert (ready.status, ready.reason) == ("False", "GpuShort")
+    assert (ready.status, ready.reason) == ("False", "InsufficientGPU")
     assert ready.message == (
         f"Revision {new} needs 2 more pods of 1 {GPU}; nodes that take them have 2 of 2 {GPU} in use, so 0 fit:"
-        " free 2, lower replicas, or set rollout.whenShort to Recreate."
+        " free 2, lower replicas, or set rollout.onInsufficientCapacity to Recreate."
     )
     complete = cluster.status.condition("RolloutComplete")
     assert complete is not None
@@ -80,17 +86,19 @@ def test_where_there_is_none_it_is_held_with_the_sum_and_goes_when_there_is() ->
     assert cluster.condition("Serving")[0] == "True"
     assert cluster.condition("Reconciling")[0] == "True"
     assert cluster.condition("Stalled") == ("", "")
-    assert [event.reason for event in cluster.story].count("GpuShort") == 1
+    assert [event.reason for event in cluster.story].count("InsufficientGPU") == 1
 
     cluster.now += 24 * 3600
     assert cluster.settle() == 0, "a hold has no deadline, and costs nothing"
     cluster.gpus = 4
     cluster.settle()
-    assert rollout(cluster) == ("Enough", "WaitsForPods")
+    assert rollout(cluster) == ("Admitted", "MinimumReplicasUnavailable")
     assert replicas(cluster, new) == 2
     cluster.now += 14 * 60
     cluster.settle()
-    assert rollout(cluster) == ("Enough", "WaitsForPods"), "the deadline counts from the end of the hold"
+    assert rollout(cluster) == ("Admitted", "MinimumReplicasUnavailable"), (
+        "the deadline counts from the end of the hold"
+    )
     start(cluster, new)
     assert serves(cluster) == new
     assert cluster.condition("Ready") == ("True", "Served")
@@ -100,12 +108,12 @@ def test_nothing_starts_before_the_answer_is_there() -> None:
     cluster, _ = on_gpus(4)
     cluster.told_gpus = False
     new = change(cluster)
-    assert rollout(cluster) == ("Awaited", "WaitsForBudget")
+    assert rollout(cluster) == ("Pending", "CheckingCapacity")
     assert replicas(cluster, new) == 0
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
     cluster.told_gpus = True
     cluster.settle()
-    assert rollout(cluster)[0] == "Enough"
+    assert rollout(cluster)[0] == "Admitted"
 
 
 def test_a_room_for_some_is_not_enough() -> None:
@@ -118,21 +126,21 @@ def test_a_room_for_some_is_not_enough() -> None:
 def test_whoever_may_not_look_goes_as_before() -> None:
     cluster, _ = on_gpus(None)
     new = change(cluster)
-    assert rollout(cluster) == ("Unknown", "WaitsForPods")
+    assert rollout(cluster) == ("Unknown", "MinimumReplicasUnavailable")
     assert replicas(cluster, new) == 2
 
 
 def test_a_surge_and_pods_without_gpus_ask_nobody() -> None:
     cluster, _ = on_gpus(2, "Surge")
     new = change(cluster)
-    assert rollout(cluster) == ("", "WaitsForPods")
+    assert rollout(cluster) == ("", "MinimumReplicasUnavailable")
     assert replicas(cluster, new) == 2
     plain = Cluster(manifest())
     plain.reconcile()
     plain.start_pods(plain.decision().wanted)
     plain.settle()
     change(plain)
-    assert rollout(plain) == ("", "WaitsForPods")
+    assert rollout(plain) == ("", "MinimumReplicasUnavailable")
 
 
 def test_recreate_where_it_is_short_ends_the_old_pods_first_and_remembers_it() -> None:
@@ -140,14 +148,14 @@ def test_recreate_where_it_is_short_ends_the_old_pods_first_and_remembers_it() -
     cluster, stable = on_gpus(2, "Recreate", steps)
     new = change(cluster)
     assert (replicas(cluster, stable), replicas(cluster, new)) == (0, 0)
-    assert [(e.type, e.action) for e in cluster.story if e.reason == "GpuShort"] == [("Warning", "Recreate")]
+    assert [(e.type, e.action) for e in cluster.story if e.reason == "InsufficientGPU"] == [("Warning", "Recreate")]
     cluster.gpus = 20
     cluster.settle()
     assert replicas(cluster, stable) == 0, "decided once"
     cluster.end_pods()
     cluster.settle()
     assert (replicas(cluster, stable), replicas(cluster, new)) == (0, 2)
-    assert rollout(cluster) == ("Short", "WaitsForPods")
+    assert rollout(cluster) == ("Insufficient", "MinimumReplicasUnavailable")
     start(cluster, new)
     assert serves(cluster) == new, "there is nobody to share with, so no step is waited for"
     assert cluster.condition("Ready") == ("True", "Served")
@@ -158,7 +166,7 @@ def test_recreate_where_there_is_room_goes_by_its_steps() -> None:
     new = change(cluster)
     cluster.start_pods(new)
     cluster.settle()
-    assert rollout(cluster) == ("Enough", "WaitsForPromotion")
+    assert rollout(cluster) == ("Admitted", "WaitsForPromotion")
     assert replicas(cluster, stable) == 2
 
 
@@ -180,10 +188,10 @@ def test_nothing_is_ended_for_pods_that_would_not_fit_even_then() -> None:
     cluster.edit(uri="s3://models/v2", resources={"limits": {GPU: 2}})
     cluster.settle()
     assert replicas(cluster, stable) == 2
-    assert rollout(cluster) == ("Awaited", "GpuShort")
+    assert rollout(cluster) == ("Pending", "InsufficientGPU")
     message = cluster.status.rollout.message  # type: ignore[union-attr]
     assert f"so 0 fit, and 1 when the pods of {stable} have ended: free 2 {GPU} on one node for each of 2" in message
-    assert "whenShort" not in message
+    assert "onInsufficientCapacity" not in message
 
 
 @pytest.mark.parametrize("request_", ["promote 2", "promote 2/0"])
@@ -192,7 +200,7 @@ def test_a_person_may_overrule_the_sum(request_: str) -> None:
     new = change(cluster)
     cluster.ask(request_)
     cluster.settle()
-    assert rollout(cluster) == ("Overruled", "WaitsForPods")
+    assert rollout(cluster) == ("Overridden", "MinimumReplicasUnavailable")
     assert (replicas(cluster, stable), replicas(cluster, new)) == (2, 2)
 
 
@@ -208,7 +216,7 @@ def test_a_held_rollout_is_aborted_and_tried_again_by_hand() -> None:
     cluster.gpus = 2
     cluster.ask("retry 2")
     cluster.settle()
-    assert rollout(cluster) == ("Awaited", "GpuShort")
+    assert rollout(cluster) == ("Pending", "InsufficientGPU")
     assert (replicas(cluster, stable), replicas(cluster, new)) == (2, 0)
 
 
@@ -217,11 +225,11 @@ def test_a_held_rollout_can_be_paused_and_is_still_held_afterwards() -> None:
     new = change(cluster)
     cluster.ask("pause 2")
     cluster.settle()
-    assert rollout(cluster) == ("Awaited", "PausedByHand")
+    assert rollout(cluster) == ("Pending", "PausedByUser")
     assert replicas(cluster, new) == 0
     cluster.ask("")
     cluster.settle()
-    assert rollout(cluster) == ("Awaited", "GpuShort")
+    assert rollout(cluster) == ("Pending", "InsufficientGPU")
 
 
 def test_lower_replicas_let_a_held_rollout_go() -> None:
@@ -232,7 +240,7 @@ def test_lower_replicas_let_a_held_rollout_go() -> None:
     assert replicas(cluster, stable) == 1, "while it is held, the service follows its spec"
     cluster.end_pods()
     cluster.settle()
-    assert rollout(cluster)[0] == "Enough"
+    assert rollout(cluster)[0] == "Admitted"
     assert replicas(cluster, new) == 1
 
 
@@ -246,7 +254,7 @@ def test_a_candidate_that_is_replaced_makes_room_for_the_next() -> None:
         cluster.pod(second, index, ready=True)  # its Deployment is gone; they take a while to go
     cluster.settle()
     third = cluster.decision().wanted
-    assert rollout(cluster) == ("Awaited", "GpuShort")
+    assert rollout(cluster) == ("Pending", "InsufficientGPU")
     assert f"The pods of {second} are on their way out" in cluster.status.rollout.message  # type: ignore[union-attr]
     assert replicas(cluster, stable) == 2, "room is coming: the stable revision is not ended for it"
     cluster.kill_pods(second)
@@ -262,7 +270,7 @@ def test_the_fix_of_a_first_revision_that_never_came_up_takes_its_gpus() -> None
     cluster.start_pods(broken, ready=False)
     cluster.settle()
     fixed = change(cluster)
-    assert rollout(cluster)[0] == "Short", "whatever whenShort says, there is nothing to lose"
+    assert rollout(cluster)[0] == "Insufficient", "whatever onInsufficientCapacity says, there is nothing to lose"
     cluster.end_pods()
     cluster.settle()
     start(cluster, fixed)
@@ -273,11 +281,11 @@ def test_a_rollout_that_began_before_there_was_a_budget_goes_on() -> None:
     cluster, _ = on_gpus(4)
     new = change(cluster)
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
-    del body["status"]["rollout"]["room"]
+    del body["status"]["rollout"]["admission"]
     cluster.put(body)
     cluster.gpus = 2
     cluster.settle()
-    assert rollout(cluster) == ("", "WaitsForPods")
+    assert rollout(cluster) == ("", "MinimumReplicasUnavailable")
     assert replicas(cluster, new) == 2
 
 
@@ -305,7 +313,7 @@ def test_a_variant_is_held_by_itself() -> None:
     cluster.settle()
     [variant] = cluster.status.variants
     assert variant.rollout is not None
-    assert (variant.rollout.room, variant.rollout.reason) == ("Awaited", "GpuShort")
+    assert (variant.rollout.admission, variant.rollout.reason) == ("Pending", "InsufficientGPU")
     assert cluster.status.rollout is None
     assert "Variant b: Revision" in str(cluster.status.condition("Ready"))
 
@@ -338,21 +346,21 @@ def test_a_restart_of_the_operator_tells_nothing_anew() -> None:
     change(cluster)
     cluster.told_gpus = False
     assert cluster.settle() == 0
-    assert rollout(cluster) == ("Awaited", "GpuShort")
+    assert rollout(cluster) == ("Pending", "InsufficientGPU")
 
 
-@pytest.mark.parametrize("when_short", ["Recreate", "Hold"])
-def test_a_change_of_mind_while_the_old_pods_have_ended(when_short: str) -> None:
+@pytest.mark.parametrize("on_insufficient_capacity", ["Recreate", "Hold"])
+def test_a_change_of_mind_while_the_old_pods_have_ended(on_insufficient_capacity: str) -> None:
     cluster, stable = on_gpus(2, "Recreate")
     change(cluster)
     cluster.end_pods()
     cluster.settle()
-    cluster.edit_rollout(whenShort=when_short)
+    cluster.edit_rollout(onInsufficientCapacity=on_insufficient_capacity)
     third = change(cluster, "s3://models/v3")
     cluster.settle()
-    if when_short == "Recreate":
-        assert rollout(cluster)[0] == "Short"
+    if on_insufficient_capacity == "Recreate":
+        assert rollout(cluster)[0] == "Insufficient"
         assert (replicas(cluster, stable), replicas(cluster, third)) == (0, 2)
     else:
-        assert rollout(cluster) == ("Awaited", "GpuShort"), "what is promised to the old pods is not free"
+        assert rollout(cluster) == ("Pending", "InsufficientGPU"), "what is promised to the old pods is not free"
         assert (replicas(cluster, stable), replicas(cluster, third)) == (2, 0)

@@ -160,7 +160,7 @@ def test_a_service_that_sleeps_is_as_asked_and_costs_nothing() -> None:
     assert cluster.condition("RolloutComplete") == ("True", "Complete")
     assert cluster.condition("Reconciling") == cluster.condition("Stalled") == ("", "")
     [revision] = cluster.status.revisions
-    assert (revision.phase, revision.replicas.ready, revision.replicas.wanted) == ("Asleep", 0, 0)
+    assert (revision.phase, revision.replicas.ready, revision.replicas.wanted) == ("ScaledToZero", 0, 0)
     assert cluster.status.ready == "0/0"
     cluster.now += 10_000
     assert cluster.reconcile() == []
@@ -395,11 +395,11 @@ def test_of_a_shadow_that_sleeps_nobody_asks_where_its_copies_are() -> None:
     assert cluster.condition("Ready") == ("True", "Served")
 
 
-@pytest.mark.parametrize("when_short", ["Hold", "Recreate"])
-def test_a_change_while_it_sleeps_finds_the_gpu_that_it_left(when_short: str) -> None:
+@pytest.mark.parametrize("on_insufficient_capacity", ["Hold", "Recreate"])
+def test_a_change_while_it_sleeps_finds_the_gpu_that_it_left(on_insufficient_capacity: str) -> None:
     """A revision that sleeps has no pods, and still nobody took its place: nothing has to come back first."""
     cluster = sleeping(**ON_A_GPU)
-    cluster.edit_rollout(whenShort=when_short)
+    cluster.edit_rollout(onInsufficientCapacity=on_insufficient_capacity)
     cluster.settle()
     old = selected(cluster)
     cluster.gpus = 0
@@ -407,7 +407,7 @@ def test_a_change_while_it_sleeps_finds_the_gpu_that_it_left(when_short: str) ->
     cluster.settle()
     held = cluster.status.rollout
     assert held is not None
-    assert (held.room, held.reason) == ("Awaited", "GpuShort")
+    assert (held.admission, held.reason) == ("Pending", "InsufficientGPU")
     cluster.gpus = 1
     cluster.now += 60
     cluster.settle()

@@ -109,7 +109,7 @@ def test_one_that_answers_wrongly_ends_before_a_user_sees_it() -> None:
     cluster, stable, new = comparing()
     told(cluster, new, WRONG)
     assert routed(cluster) == {stable: 100}
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
     assert rollout_of(cluster).message == (
         "Gate parity: Agreement 15% over 20 replayed requests is below the minimum of 95%. Largest difference:"
         " requests[1], output 'y' at index 0: 2 by the stable revision, 5 by the candidate (1.5 apart)."
@@ -128,7 +128,7 @@ def test_nothing_that_can_be_compared_promotes_nobody() -> None:
     assert routed(cluster) == {stable: 100}
     cluster.now += 301
     cluster.settle()
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "Inconclusive")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "Inconclusive")
 
 
 def test_a_job_that_was_given_up_is_inconclusive() -> None:
@@ -158,7 +158,7 @@ def test_a_retry_compares_again_and_does_not_listen_to_the_pod_of_the_last_try()
     if job(new) not in cluster.objects:  # it is warmed anew first
         end(cluster, Ref(JOB, warmup_job_name(new)), names.LABEL_WARMUP, names.WARMUP_CONTAINER, WARM.to_json())
     assert job(new) in cluster.objects
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
     cluster.remove(left)
     told(cluster, new, SAME)
     come_up(cluster, new)
@@ -168,7 +168,7 @@ def test_a_retry_compares_again_and_does_not_listen_to_the_pod_of_the_last_try()
 def test_who_promotes_a_candidate_past_it_is_not_asked_again() -> None:
     cluster, stable, new = comparing(onFailure="Pause")
     told(cluster, new, WRONG)
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
     assert routed(cluster) == {stable: 100}
     cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}")
     come_up(cluster, new)
@@ -181,7 +181,7 @@ def test_to_hold_a_candidate_that_failed_changes_nothing() -> None:
     told(cluster, new, WRONG)
     cluster.ask(f"pause {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
     assert routed(cluster) == {stable: 100}
 
 
@@ -204,7 +204,7 @@ def test_a_promotion_that_ends_a_pause_says_nothing_of_the_answers() -> None:
     assert (rollout_of(cluster).step, rollout_of(cluster).reason) == (1, "ComparingAnswers")
     assert routed(cluster) == {stable: 100}
     told(cluster, new, WRONG)
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
 
 
 def test_who_does_not_want_to_wait_for_it_promotes_the_candidate() -> None:
@@ -313,7 +313,7 @@ def test_a_stable_revision_that_is_back_in_time_is_compared_with() -> None:
     cluster.settle()
     assert job(new) in cluster.objects
     told(cluster, new, WRONG)
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
 
 
 def test_the_time_that_a_person_holds_a_candidate_does_not_make_the_gate_late() -> None:
@@ -333,7 +333,7 @@ def test_the_time_that_a_person_holds_a_candidate_does_not_make_the_gate_late() 
         cluster.start_pods(stable)
         cluster.settle()
         told(cluster, new, WRONG)
-        assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+        assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
 
 
 def test_a_person_who_lets_a_candidate_go_on_gives_the_gate_its_deadline() -> None:
@@ -367,7 +367,7 @@ def test_a_stable_revision_that_is_silent_at_the_deadline_is_waited_for(before: 
     assert 0 < wait <= 900
     cluster.now += 899
     cluster.settle()
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
     assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision")
     assert not gate_of(cluster).evaluated_at
     assert routed(cluster) == {stable: 100}
@@ -377,7 +377,7 @@ def test_a_stable_revision_that_is_silent_at_the_deadline_is_waited_for(before: 
         assert rollout_of(cluster).stable_unavailable_since is None
         assert job(new) in cluster.objects
         told(cluster, new, WRONG)
-        assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+        assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
     else:
         cluster.now += 2
         cluster.settle()
@@ -396,8 +396,8 @@ def test_the_time_that_the_stable_revision_is_silent_does_not_count() -> None:
     cluster.settle()
     cluster.now += 299
     cluster.settle()
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
     cluster.now += 2
     cluster.settle()
-    assert (rollout_of(cluster).state, rollout_of(cluster).reason) == ("Failed", "ProgressDeadlineExceeded")
+    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "ProgressDeadlineExceeded")
     assert routed(cluster) == {stable: 100}

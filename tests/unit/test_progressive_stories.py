@@ -53,7 +53,7 @@ def test_a_good_candidate_goes_by_its_steps_and_serves_in_the_end() -> None:
     cluster, stable = canary()
     new = change(cluster)
     assert routed(cluster) == {stable: 100}
-    assert (waits_for(cluster), pods(cluster, new)) == ("WaitsForPods", 1)
+    assert (waits_for(cluster), pods(cluster, new)) == ("MinimumReplicasUnavailable", 1)
     come_up(cluster, new)
     assert routed(cluster) == {stable: 95, new: 5}
     assert (waits_for(cluster), cluster.decision().wait) == ("Paused", 300.0)
@@ -198,7 +198,7 @@ def test_while_no_pod_of_a_candidate_answers_its_share_goes_to_the_stable_revisi
     assert routed(cluster) == {stable: 100}
     rollout = cluster.status.rollout
     assert rollout is not None
-    assert (rollout.state, rollout.reason) == ("Failed", "NotAnswering")
+    assert (rollout.phase, rollout.reason) == ("Failed", "NotAnswering")
     assert "Container triton ended (OOMKilled, exit code 137)." in rollout.message
 
 
@@ -282,12 +282,12 @@ def test_a_pause_by_hand_holds_a_step_and_its_time_does_not_count() -> None:
     generation = cluster.snapshot().service.metadata.generation
     cluster.ask(f"pause {generation}")
     cluster.settle()
-    assert waits_for(cluster) == "PausedByHand"
+    assert waits_for(cluster) == "PausedByUser"
     cluster.now += 3600
     cluster.settle()
     cluster.ask("")
     cluster.settle()
-    assert waits_for(cluster) == "WaitsForPods"
+    assert waits_for(cluster) == "MinimumReplicasUnavailable"
     come_up(cluster, new)
     assert routed(cluster) == {stable: 95, new: 5}
 
@@ -382,7 +382,7 @@ def test_a_service_behind_a_gateway_that_says_nothing_says_so_and_serves_in_the_
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
     assert cluster.condition("Serving") == ("True", "Answering")
-    assert cluster.condition("TrafficProgrammed") == ("False", "GatewaySilent")
+    assert cluster.condition("TrafficProgrammed") == ("False", "GatewayNotResponding")
     assert cluster.condition("Ready")[0] != "True"
 
 
@@ -438,7 +438,7 @@ def test_without_a_gateway_pods_share_the_requests_and_the_share_that_came_of_it
     assert names.LABEL_REVISION not in cluster.objects[ROOT]["spec"]["selector"]
     rollout = cluster.status.rollout
     assert rollout is not None
-    assert (rollout.weight, rollout.programmed) == (5, 25)
+    assert (rollout.weight, rollout.observed_weight) == (5, 25)
     cluster.now += 300
     cluster.settle()
     assert pods(cluster, new) == 3
@@ -483,7 +483,7 @@ def test_a_pod_that_its_service_does_not_know_yet_gets_no_share() -> None:
     new = change(cluster)
     cluster.lists_pods = False
     come_up(cluster, new)
-    assert (routed(cluster), waits_for(cluster)) == ({stable: 100}, "WaitsForPods")
+    assert (routed(cluster), waits_for(cluster)) == ({stable: 100}, "MinimumReplicasUnavailable")
     cluster.lists_pods = True
     come_up(cluster, new)
     assert routed(cluster) == {stable: 95, new: 5}
@@ -521,15 +521,15 @@ def at_step(cluster: Cluster) -> int:
 @pytest.mark.parametrize(
     ("edited", "step", "reason"),
     [
-        (weights(), 0, "WaitsForPods"),
-        (weights(5), 1, "WaitsForPods"),
-        (weights(5, 100), 1, "WaitsForPods"),
-        (weights(5, 50, MANUAL), 1, "WaitsForPods"),
+        (weights(), 0, "MinimumReplicasUnavailable"),
+        (weights(5), 1, "MinimumReplicasUnavailable"),
+        (weights(5, 100), 1, "MinimumReplicasUnavailable"),
+        (weights(5, 50, MANUAL), 1, "MinimumReplicasUnavailable"),
         (weights(5, MANUAL, 70), 1, "WaitsForPromotion"),
         (weights(MANUAL, 5, 50), 0, "WaitsForPromotion"),
         (weights(1, 2, 3, 4, MANUAL), 4, "WaitsForPromotion"),
         (weights(3, {"pause": "1m"}, 50), 1, "Paused"),
-        (weights(40, MANUAL), 0, "WaitsForPods"),
+        (weights(40, MANUAL), 0, "MinimumReplicasUnavailable"),
     ],
     ids=str,
 )
@@ -667,7 +667,7 @@ def test_a_candidate_whose_pod_finds_no_node_in_a_pause_fails_after_the_progress
     cluster.settle()
     rollout = cluster.status.rollout
     assert rollout is not None
-    assert (rollout.state, rollout.reason) == ("Failed", "Unschedulable")
+    assert (rollout.phase, rollout.reason) == ("Failed", "Unschedulable")
     assert cluster.condition("Stalled") == ("True", "Unschedulable")
 
 
@@ -821,7 +821,7 @@ def test_a_rollout_that_a_user_holds_is_not_looked_at_again_and_again(on_failure
     else:
         cluster.ask(f"pause {cluster.snapshot().service.metadata.generation}")
         cluster.settle()
-        assert waits_for(cluster) == "PausedByHand"
+        assert waits_for(cluster) == "PausedByUser"
     cluster.now += 4000
     cluster.settle()
     assert cluster.decision().wait is None

@@ -111,12 +111,12 @@ class Rollouts(RuleBasedStateMachine):
     )
     def begin(self, on_failure: str, far: int, on_gpus: tuple[str | None, int]) -> None:
         """Serve the first model, on GPUs or not, and bring the second one as far as that."""
-        self.when_short, gpus = on_gpus
+        self.on_insufficient_capacity, gpus = on_gpus
         self.deleted: set[str] = set()  # Deployments that a person has deleted, and that are not back yet
         rollout = {"steps": STEPS, "onFailure": on_failure, "progressDeadline": "3m", "analysis": GATES}
         pods = dict(self.pods)
-        if self.when_short:
-            rollout["whenShort"] = self.when_short
+        if self.on_insufficient_capacity:
+            rollout["onInsufficientCapacity"] = self.on_insufficient_capacity
             pods["resources"] = {"limits": {GPU: 1}}
         body = manifest(MODELS[0], rollout=rollout, traffic=dict(self.split), **pods)
         self.cluster = Cluster(body, metrics_api=self.metrics_api)
@@ -224,7 +224,7 @@ class Rollouts(RuleBasedStateMachine):
     ) -> None:
         """After a drain: for longer than a pod that answered may be silent, and within the progress deadline."""
         rollout = self.cluster.status.rollout
-        answered = rollout is not None and rollout.state != "Failed" and self.cluster.snapshot().ready(rollout.revision)
+        answered = rollout is not None and rollout.phase != "Failed" and self.cluster.snapshot().ready(rollout.revision)
         for name in self.revisions():
             for each in range(PODS) if all_of_them else [index]:
                 if (name == self.stable()) is stable and Ref(POD, f"{name}-{each}") in self.cluster.objects:
@@ -234,7 +234,7 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.now += seconds
         self.cluster.settle()
         rollout = self.cluster.status.rollout
-        assert not (answered and rollout and rollout.state == "Failed" and rollout.reason == "NotAnswering"), rollout
+        assert not (answered and rollout and rollout.phase == "Failed" and rollout.reason == "NotAnswering"), rollout
 
     @rule()
     def all_pods_of_the_candidate_are_lost(self) -> None:
@@ -367,7 +367,7 @@ class Rollouts(RuleBasedStateMachine):
     def who_answers_gets_the_requests(self, predictor: Snapshot) -> None:
         """Between two revisions of the predictor; one that sleeps or makes room for another is not meant."""
         rollout = predictor.service.status.rollout
-        if rollout is None or rollout.state == "Failed" or rollout.room:
+        if rollout is None or rollout.phase == "Failed" or rollout.admission:
             return
         ours = self.ours()
         if any(
@@ -386,20 +386,24 @@ class Rollouts(RuleBasedStateMachine):
     def what_the_gateway_may_still_reach_has_its_pods(self, snapshot: Snapshot) -> None:
         """Where a person has deleted its Deployment and there are no GPUs for it, nothing can bring the pods back."""
         self.deleted -= {name for name in self.deleted if Ref(DEPLOYMENT, name) in self.cluster.objects}
-        short = {each.revision for each in rollouts_of(snapshot).values() if each is not None and each.room == "Short"}
+        short = {
+            each.revision
+            for each in rollouts_of(snapshot).values()
+            if each is not None and each.admission == "Insufficient"
+        }
         for name in self.cluster.accepted - (self.deleted & short):
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} is reached and has no Deployment"
 
     def the_stable_revision_keeps_its_capacity(self, snapshot: Snapshot) -> None:
         rollout = snapshot.service.status.rollout
-        if rollout is not None and rollout.room == "Short":
-            assert self.when_short == "Recreate"
+        if rollout is not None and rollout.admission == "Insufficient":
+            assert self.on_insufficient_capacity == "Recreate"
             return
         assert self.cluster.objects[Ref(DEPLOYMENT, self.stable())]["spec"]["replicas"] >= PODS
 
     def what_is_held_has_no_pods(self, snapshot: Snapshot) -> None:
         for rollout in rollouts_of(snapshot).values():
-            if rollout is not None and rollout.room == "Awaited" and rollout.reason == "GpuShort":
+            if rollout is not None and rollout.admission == "Pending" and rollout.reason == "InsufficientGPU":
                 assert not self.sees_pods_of(rollout.revision) or self.reached(rollout.revision)
 
     def sees_pods_of(self, name: str) -> bool:
@@ -444,7 +448,7 @@ class Rollouts(RuleBasedStateMachine):
             if not any(rollouts.values()):
                 if self.cluster.condition("Ready") == ("True", "Served"):
                     return
-            elif all(rollout is None or rollout.state == "Failed" for rollout in rollouts.values()):
+            elif all(rollout is None or rollout.phase == "Failed" for rollout in rollouts.values()):
                 assert self.cluster.condition("Stalled")[0] == "True"
                 assert len(self.ours()) == 1
                 return
@@ -492,7 +496,7 @@ class WithoutGateway(Rollouts):
         """The pods of both revisions together are as many as are asked for, and requests reach one that answers."""
         snapshot = self.cluster.snapshot()
         rollout = snapshot.service.status.rollout
-        if rollout is None or rollout.room != "Short":
+        if rollout is None or rollout.admission != "Insufficient":
             replicas = [self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] for name in self.revisions()]
             assert sum(replicas) >= PODS, replicas
         self.what_is_held_has_no_pods(snapshot)

@@ -82,7 +82,7 @@ def test_a_good_candidate_gets_all_requests_in_the_end(split: str, data: st.Data
         if course.is_over():
             return
         rollout = course.cluster.status.rollout
-        failed = rollout is not None and rollout.state == "Failed"
+        failed = rollout is not None and rollout.phase == "Failed"
         course.ask("retry" if failed else "promote")
         course.goes_well()
     raise AssertionError(f"stuck: {course.cluster.status.rollout}, {course.cluster.condition('Ready')}")

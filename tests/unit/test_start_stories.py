@@ -76,7 +76,7 @@ def test_a_job_whose_pod_the_cluster_refuses_says_so_and_fails_for_that_reason()
     cluster.settle()
     rollout = cluster.status.rollout
     assert rollout is not None
-    assert (rollout.state, rollout.reason) == ("Progressing", "JobPodsRefused")
+    assert (rollout.phase, rollout.reason) == ("Progressing", "JobPodsRefused")
     assert f"Job {new}-warmup: Error creating" in rollout.message
     cluster.now += 301
     cluster.settle()

@@ -327,13 +327,13 @@ def test_a_candidate_waits_with_the_rule_of_its_variant() -> None:
     cluster.settle()
     rollout = cluster.status.variants[0].rollout
     assert rollout is not None
-    assert (rollout.step, rollout.reason, rollout.programmed) == (0, "GatewayPending", 0)
+    assert (rollout.step, rollout.reason, rollout.observed_weight) == (0, "GatewayPending", 0)
     assert headers(cluster) == [INACTIVE_HEADER] * 2
     follow(cluster)
     assert headers(cluster) == ["beta"] * 2
     rollout = cluster.status.variants[0].rollout
     assert rollout is not None
-    assert (rollout.step, rollout.reason, rollout.programmed) == (1, "Paused", 50)
+    assert (rollout.step, rollout.reason, rollout.observed_weight) == (1, "Paused", 50)
 
 
 def test_a_route_that_is_made_anew_has_all_rules_at_once() -> None:
@@ -543,7 +543,7 @@ def test_a_bad_change_of_a_variant_is_rolled_back_alone() -> None:
     assert cluster.condition("Stalled") == ("True", "ProgressDeadlineExceeded")
     [variant] = cluster.status.variants
     assert variant.rollout is not None
-    assert (variant.rollout.state, variant.stable) == ("Failed", old)
+    assert (variant.rollout.phase, variant.stable) == ("Failed", old)
     assert "Variant int8: Revision" in next(event.note for event in cluster.story if event.reason == "RolledBack")
 
 

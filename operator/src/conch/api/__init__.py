@@ -7,7 +7,7 @@ from conch.api import names
 from conch.api._base import Duration, duration_seconds
 from conch.api.autoscaling import Autoscaling, Behavior, Metric
 from conch.api.model import Model, ModelFormat, SecretRef, Storage
-from conch.api.names import ConditionType, Phase, RolloutState, Room
+from conch.api.names import Admission, ConditionType, Phase, RolloutPhase
 from conch.api.pod import Pod, Resources, Variable, Volume, VolumeMount
 from conch.api.quantity import Quantity
 from conch.api.rollout import MANUAL, Rollout, Step, StepInForce
@@ -39,6 +39,7 @@ from conch.api.warmup import ConfigMapRef, InputTensor, OutputTensor, Stable, Wa
 
 __all__ = [
     "MANUAL",
+    "Admission",
     "AllVersions",
     "Autoscaling",
     "Behavior",
@@ -69,9 +70,8 @@ __all__ = [
     "Resources",
     "RevisionStatus",
     "Rollout",
-    "RolloutState",
+    "RolloutPhase",
     "RolloutStatus",
-    "Room",
     "SecretRef",
     "ServedModel",
     "Spec",

@@ -77,7 +77,7 @@ class ConditionType(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a revision stands: the state of the models in its pods; Asleep is one without pods, as asked."""
+    """Phase of a revision: the state of the models in its pods, or ScaledToZero if it has no pods by request."""
 
     PENDING = "Pending"
     FETCHING = "Fetching"
@@ -85,22 +85,22 @@ class Phase(StrEnum):
     WARMING = "Warming"
     READY = "Ready"
     FAILED = "Failed"
-    ASLEEP = "Asleep"
+    SCALED_TO_ZERO = "ScaledToZero"
 
 
-class RolloutState(StrEnum):
-    """Where a rollout stands. One that succeeded is told no more."""
+class RolloutPhase(StrEnum):
+    """Phase of a rollout. A rollout that succeeded has no status."""
 
     PROGRESSING = "Progressing"
     PAUSED = "Paused"
     FAILED = "Failed"
 
 
-class Room(StrEnum):
-    """Whether there were GPUs for the pods of a rollout beside those that serve. It is decided once a rollout."""
+class Admission(StrEnum):
+    """Whether GPUs are free for the pods of a rollout beside those of the stable revision. Decided once a rollout."""
 
-    AWAITED = "Awaited"  # the candidate has no pods yet
-    ENOUGH = "Enough"
-    SHORT = "Short"  # the rollout goes as Recreate does
-    UNKNOWN = "Unknown"  # the operator may not look
-    OVERRULED = "Overruled"  # somebody promoted the candidate all the same
+    PENDING = "Pending"  # the candidate has no pods yet
+    ADMITTED = "Admitted"
+    INSUFFICIENT = "Insufficient"  # the rollout has the strategy Recreate
+    UNKNOWN = "Unknown"  # the operator may not read nodes
+    OVERRIDDEN = "Overridden"  # a user promoted the candidate without it

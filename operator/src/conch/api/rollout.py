@@ -91,10 +91,10 @@ class Rollout(Part):
                 path=".analysis",
             ),
             Rule(
-                "!has(self.analysis) || !has(self.whenShort) || self.whenShort != 'Recreate'"
+                "!has(self.analysis) || !has(self.onInsufficientCapacity) || self.onInsufficientCapacity != 'Recreate'"
                 " || !self.analysis.exists(gate, has(gate.parity))",
-                message="where GPUs are short, whenShort: Recreate ends the old pods first, so there is no stable"
-                " revision to compare with; remove the parity gate, or set whenShort to Hold",
+                message="onInsufficientCapacity: Recreate ends the old pods first where GPUs are short, so the"
+                " parity gate has no stable revision to compare with; remove the gate, or set onInsufficientCapacity to Hold",
                 path=".analysis",
             ),
             Rule(
@@ -114,7 +114,7 @@ class Rollout(Part):
     strategy: Literal["Progressive", "Recreate"] = "Progressive"
     """Progressive: the new revision comes up beside the old one. Recreate: the old pods end first, and requests
     fail in between; for when there is no room for both."""
-    when_short: Literal["Hold", "Recreate", "Surge"] = "Hold"
+    on_insufficient_capacity: Literal["Hold", "Recreate", "Surge"] = "Hold"
     """What a Progressive rollout does where the GPUs that are free do not suffice for its pods beside the old ones.
     Hold: it waits without pods until they do, and the old revision serves on. Recreate: it goes as that strategy does,
     without steps. Surge: it starts its pods all the same, for clusters that add nodes for pods that find none."""

@@ -12,7 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from conch.api._base import Part, keyed_by
 from conch.api.analysis import GateStatus
-from conch.api.names import RolloutState
+from conch.api.names import RolloutPhase
 from conch.api.rollout import StepInForce
 from conch.api.text import Text
 from conch.api.times import format_time, is_time, parse_time
@@ -97,7 +97,7 @@ class RevisionStatus(Part):
     generation: int = 0
     """The generation of the service that made it."""
     phase: str = ""
-    """Pending, Fetching, Loading, Warming, Ready, Failed, or Asleep: without pods, as asked."""
+    """Pending, Fetching, Loading, Warming, Ready, Failed or ScaledToZero."""
     weight: int = 0
     """Its share of the requests, in percent."""
     replicas: ReplicaStatus = ReplicaStatus()
@@ -118,7 +118,7 @@ class RolloutStatus(Part):
 
     revision: str
     """The candidate; or the revision that the spec asks for and that failed."""
-    state: str = ""
+    phase: str = ""
     """Progressing, Paused or Failed."""
     steps: tuple[StepInForce, ...] = ()
     """The steps in force: those of spec.rollout.steps, then weight 100."""
@@ -129,9 +129,9 @@ class RolloutStatus(Part):
     started: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""
     """When the rollout began."""
     weight: int = 0
-    """The share of the requests that the candidate shall have now, in percent."""
-    programmed: int = 0
-    """The share that it has, as far as the traffic's own report shows, in percent."""
+    """The candidate's desired share of the requests, in percent."""
+    observed_weight: int = 0
+    """The candidate's share of the requests in percent, as the route or the EndpointSlices show it."""
     unavailable_since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
     """Since when no pod of the candidate is ready, though it has a weight. The stable revision gets its requests until
     the candidate has its pods again. Absent otherwise."""
@@ -140,9 +140,9 @@ class RolloutStatus(Part):
     Absent otherwise."""
     capacity: int = 0
     """The ready pods that carried the service when the rollout began, and that are kept until it ends."""
-    room: str = ""
-    """Whether there were GPUs for its pods beside those that serve, decided once: Awaited, Enough, Short (it goes as
-    Recreate does), Unknown or Overruled. Absent where its pods ask for none."""
+    admission: str = ""
+    """Whether GPUs are free for its pods beside those of the stable revision, decided once: Pending, Admitted,
+    Insufficient (the strategy is Recreate), Unknown or Overridden. Absent where its pods request none."""
     reason: Text = ""
     """What it waits for, or why it failed, in one CamelCase word."""
     message: Text = ""
@@ -263,7 +263,7 @@ def _dated(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     parts = {key: _dated(item) for key, item in value.items() if key not in _WIRE_TIMES or is_time(item)}
-    is_under_way = "step" in parts and parts.get("state") != RolloutState.FAILED
+    is_under_way = "step" in parts and parts.get("phase") != RolloutPhase.FAILED
     return None if is_under_way and "since" not in parts else parts
 
 

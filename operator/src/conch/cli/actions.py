@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from conch.api import InferenceService, RolloutState, RolloutStatus, Room, StepInForce
+from conch.api import Admission, InferenceService, RolloutPhase, RolloutStatus, StepInForce
 from conch.cli.options import Refused
 from conch.cli.track import look, noun, subject, where
 from conch.decide.request import Request, Verb
 from conch.decide.steps import get_steps
 
-PAUSED_BY_HAND: Final = "PausedByHand"
+PAUSED_BY_USER: Final = "PausedByUser"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def promote(service: InferenceService, now: float, *, full: bool) -> Ask:
             " passed over."
         )
         return Ask(_text("promote", service, now), told)
-    if rollout.room == Room.AWAITED:
+    if rollout.admission == Admission.PENDING:
         told = f"{rollout.revision} starts its pods all the same; those that find no GPU wait for a node."
         return Ask(_text("promote", service, now, rollout.step), told)
     told = f"{rollout.revision} goes on from step {rollout.step} ({step_words(steps[rollout.step])})."
@@ -99,7 +99,7 @@ def retry(service: InferenceService, now: float) -> Ask:
         Refused: none has failed.
     """
     rollout = _shown(service)
-    if rollout.state != RolloutState.FAILED:
+    if rollout.phase != RolloutPhase.FAILED:
         raise Refused(f"{rollout.revision} has not failed, so there is nothing to retry; {look(service)}")
     return Ask(_text("retry", service, now), f"{rollout.revision} is tried once more, from the first step on.")
 
@@ -112,7 +112,7 @@ def step_words(step: StepInForce) -> str:
 def _going(service: InferenceService) -> RolloutStatus:
     """The rollout under way."""
     rollout = _shown(service)
-    if rollout.state == RolloutState.FAILED:
+    if rollout.phase == RolloutPhase.FAILED:
         raise Refused(
             f"{rollout.revision} failed ({rollout.reason}) and {service.status.stable} serves on; try it again with:"
             f" kubectl conch retry{where(service)}, or change {noun(service)}"
@@ -129,7 +129,7 @@ def _shown(service: InferenceService) -> RolloutStatus:
             f" yet; try again in a moment, and if that lasts, see whether the operator runs"
         )
     if status.rollout is None:
-        others = [f"{variant.name} ({variant.rollout.state})" for variant in status.variants if variant.rollout]
+        others = [f"{variant.name} ({variant.rollout.phase})" for variant in status.variants if variant.rollout]
         if others:
             raise Refused(
                 f"the predictor of {name} has no rollout, but its variants have: {', '.join(others)}; say which one you"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from conch.api import Room, StepInForce
+from conch.api import Admission, StepInForce
 from conch.api.kinds import ServiceKey
 from conch.api.metrics import MetricsApi
 from conch.cli.actions import step_words
@@ -170,8 +170,8 @@ def _write(row: int, action: Action) -> Write:
 
 
 _SHORT: Final[dict[str, str]] = {
-    Room.AWAITED: "when there are GPUs for its pods, by the steps below; until then they do not start.",
-    Room.SHORT: "after its pods have ended, for there are no GPUs for both: requests fail in between.",
+    Admission.PENDING: "when there are GPUs for its pods, by the steps below; until then they do not start.",
+    Admission.INSUFFICIENT: "after its pods have ended, for there are no GPUs for both: requests fail in between.",
 }
 
 
@@ -180,7 +180,7 @@ def _message(snapshot: Snapshot, decision: Decision) -> str:
     if decision.failed:
         return f"Revision {decision.wanted} failed before and stays refused; {decision.serving} serves on."
     if decision.rollout is not None:
-        way = _SHORT.get(decision.rollout.room, "by the steps below.")
+        way = _SHORT.get(decision.rollout.admission, "by the steps below.")
         back = (
             ""
             if decision.wanted not in snapshot.revisions

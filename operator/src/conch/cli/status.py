@@ -6,27 +6,27 @@ from typing import Any, Final
 
 import click
 
-from conch.api import InferenceService, RevisionStatus, RolloutState, RolloutStatus, Variant
+from conch.api import InferenceService, RevisionStatus, RolloutPhase, RolloutStatus, Variant
 from conch.api.status import NOT_OBSERVED
 from conch.api.times import parse_time
-from conch.cli.actions import PAUSED_BY_HAND, step_words
+from conch.cli.actions import PAUSED_BY_USER, step_words
 from conch.cli.cluster import Cluster, ask
 from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import Table, Text, age, short, show
 from conch.cli.track import noun, requests_of, where
 from conch.decide.request import annotation
 from conch.decide.steps import get_steps
-from conch.decide.waits import GPU_SHORT
+from conch.decide.waits import INSUFFICIENT_GPU
 
 _PROMOTE: Final = "promote it, or abort it"
 _VARIANT: Final = ("VARIANT", "REQUESTS", "STABLE", "CANDIDATE", "STEP", "READY", "WAITS FOR")
 _REVISION: Final = ("NUMBER", "REVISION", "ROLE", "PHASE", "WEIGHT", "READY", "MODEL")
 # What a person can do about a wait.
 _WAYS: Final = {
-    PAUSED_BY_HAND: "resume it, promote it, or abort it",
+    PAUSED_BY_USER: "resume it, promote it, or abort it",
     "WaitsForPromotion": _PROMOTE,
     "PausedOnFailure": _PROMOTE,
-    GPU_SHORT: "promote it, and its pods start all the same, or abort it",
+    INSUFFICIENT_GPU: "promote it, and its pods start all the same, or abort it",
 }
 
 
@@ -133,10 +133,10 @@ def _rollout(service: InferenceService, rollout: RolloutStatus, now: float) -> l
     )
     since = f" since {age(now - parse_time(rollout.since))}" if rollout.since else ""
     share = f"{rollout.weight} % of the requests{f' of {noun(service)}' if service.variant else ''}"
-    if rollout.programmed != rollout.weight:
-        share += f" ({rollout.programmed} % as far as the traffic tells)"
+    if rollout.observed_weight != rollout.weight:
+        share += f" ({rollout.observed_weight} % as far as the traffic tells)"
     lines: list[str | Table] = [
-        f"Rollout of {rollout.revision}: {rollout.state}, {at}{since}, {share}",
+        f"Rollout of {rollout.revision}: {rollout.phase}, {at}{since}, {share}",
         f"  {rollout.reason}: {rollout.message}",
     ]
     if way := _way(service, rollout):
@@ -148,7 +148,7 @@ def _rollout(service: InferenceService, rollout: RolloutStatus, now: float) -> l
 
 
 def _way(service: InferenceService, rollout: RolloutStatus) -> str:
-    failed = rollout.state == RolloutState.FAILED
+    failed = rollout.phase == RolloutPhase.FAILED
     way = f"retry it, or change {noun(service)}" if failed else _WAYS.get(rollout.reason)
     if way is None:
         return ""
@@ -185,5 +185,5 @@ def role(service: InferenceService, revision: str) -> str:
         return "serves"
     if revision == status.candidate:
         return "candidate"
-    failed = status.rollout is not None and status.rollout.state == RolloutState.FAILED
+    failed = status.rollout is not None and status.rollout.phase == RolloutPhase.FAILED
     return "failed" if failed and status.rollout is not None and revision == status.rollout.revision else ""

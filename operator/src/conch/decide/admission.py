@@ -8,12 +8,12 @@ that comes free at night shall not find that it was given up in the evening. The
 
 from dataclasses import dataclass
 
-from conch.api import RolloutState, RolloutStatus, Room
+from conch.api import Admission, RolloutPhase, RolloutStatus
 from conch.api.kinds import DEPLOYMENT
 from conch.decide.budget import Budget, Holders, Need, budget, each_of
 from conch.decide.replicas import Change, drains
 from conch.decide.scale_to_zero import has_answered, may_rest
-from conch.decide.waits import GPU_SHORT, WAITS_FOR_BUDGET
+from conch.decide.waits import CHECKING_CAPACITY, INSUFFICIENT_GPU
 from conch.observe import Finding, Snapshot
 from conch.observe.capacity import Capacity, Holder, asked_by_pod
 from conch.traffic import still_reached
@@ -22,14 +22,20 @@ from conch.traffic import still_reached
 def entered(change: Change, memory: RolloutStatus) -> str:
     """Return where a rollout stands with its GPUs before anybody looks; empty: it has nothing to ask."""
     service = change.service
-    if memory.state == RolloutState.FAILED or memory.room not in {"", Room.AWAITED}:
-        return memory.room
-    if service.spec.rollout.when_short == "Surge" or drains(service) or not each_of(service):
+    if memory.phase == RolloutPhase.FAILED or memory.admission not in {"", Admission.PENDING}:
+        return memory.admission
+    if service.spec.rollout.on_insufficient_capacity == "Surge" or drains(service) or not each_of(service):
         return ""
-    if not memory.room and service.spec.rollout.when_short == "Recreate" and _drained(change, memory):
-        return Room.SHORT  # an earlier candidate took the place of the stable revision's pods, and this one takes its
+    if (
+        not memory.admission
+        and service.spec.rollout.on_insufficient_capacity == "Recreate"
+        and _drained(change, memory)
+    ):
+        return (
+            Admission.INSUFFICIENT
+        )  # an earlier candidate took the place of the stable revision's pods, and this one takes its
     # One whose pods had started before there was a budget goes on as it began.
-    return "" if not memory.room and change.snapshot.replicas(change.wanted) else Room.AWAITED.value
+    return "" if not memory.admission and change.snapshot.replicas(change.wanted) else Admission.PENDING.value
 
 
 def with_promises(snapshot: Snapshot) -> Snapshot:
@@ -52,14 +58,14 @@ def with_promises(snapshot: Snapshot) -> Snapshot:
 
 def awaits(memory: RolloutStatus) -> bool:
     """Whether a rollout has no pods before it is known that they fit."""
-    return memory.room == Room.AWAITED and memory.state != RolloutState.FAILED
+    return memory.admission == Admission.PENDING and memory.phase != RolloutPhase.FAILED
 
 
 @dataclass(frozen=True)
 class Judged:
     """What is decided of a rollout's room, what it still waits for, and the sum in a sentence."""
 
-    room: str
+    admission: str
     waits: Finding | None = None
     told: str = ""  # empty: there was nothing to judge
 
@@ -73,22 +79,22 @@ def judged(change: Change, memory: RolloutStatus, capacity: Capacity | None) -> 
         capacity: what the cluster has left; None: nobody has told yet.
     """
     if not awaits(memory):
-        return Judged(memory.room)
+        return Judged(memory.admission)
     service = change.service
     pods = change.router.pods(100, memory.capacity)
     need = Need(change.wanted, pods, each_of(service), service.spec.predictor.pod)
     if _drained(change, memory):
         capacity = None  # its pods come back first, and then it is seen what is left
-    if capacity is None and memory.reason == GPU_SHORT:
+    if capacity is None and memory.reason == INSUFFICIENT_GPU:
         return _wait(memory.message)  # nothing new is known, such as after a restart of the operator
     if capacity is None:
         told = f"{_needs(need)}; it is being asked what the nodes have left."
-        return Judged(memory.room, Finding(WAITS_FOR_BUDGET, told), told)
+        return Judged(memory.admission, Finding(CHECKING_CAPACITY, told), told)
     if capacity.unknown:
-        return Judged(Room.UNKNOWN, told=f"{_needs(need)}; nobody can tell whether they fit: {capacity.unknown}.")
+        return Judged(Admission.UNKNOWN, told=f"{_needs(need)}; nobody can tell whether they fit: {capacity.unknown}.")
     left = budget(need, capacity)
     if left.fits >= need.pods:
-        return Judged(Room.ENOUGH, told=f"{_needs(need)}; {left.told}.")
+        return Judged(Admission.ADMITTED, told=f"{_needs(need)}; {left.told}.")
     return _short(change, need, left, capacity)
 
 
@@ -97,7 +103,7 @@ def _short(change: Change, need: Need, left: Budget, capacity: Capacity) -> Judg
     told, leaving = f"{_needs(need)}; {left.told}", _leaving(change)
     ended = f"{told}: the pods of {change.stable} end first."
     if not has_answered(change.snapshot, change.stable):
-        return Judged(Room.SHORT, told=ended)
+        return Judged(Admission.INSUFFICIENT, told=ended)
     if leaving and budget(need, capacity, leaving).fits >= need.pods:
         names = " and ".join(sorted(who.revision for who in leaving))
         return _wait(f"{told}. The pods of {names} are on their way out, which makes room.")
@@ -106,13 +112,13 @@ def _short(change: Change, need: Need, left: Budget, capacity: Capacity) -> Judg
         return _wait(
             f"{told}, and {alone} when the pods of {change.stable} have ended: {left.remedy} or lower replicas."
         )
-    if change.service.spec.rollout.when_short == "Recreate":
-        return Judged(Room.SHORT, told=ended)
-    return _wait(f"{told}: {left.remedy}, lower replicas, or set rollout.whenShort to Recreate.")
+    if change.service.spec.rollout.on_insufficient_capacity == "Recreate":
+        return Judged(Admission.INSUFFICIENT, told=ended)
+    return _wait(f"{told}: {left.remedy}, lower replicas, or set rollout.onInsufficientCapacity to Recreate.")
 
 
 def _wait(told: str) -> Judged:
-    return Judged(Room.AWAITED, Finding(GPU_SHORT, told), told)
+    return Judged(Admission.PENDING, Finding(INSUFFICIENT_GPU, told), told)
 
 
 def _needs(need: Need) -> str:

@@ -15,7 +15,7 @@ from conch.decide.rollout import Decision
 from conch.decide.scale_to_zero import NOT_YET, asleep, wakes_up
 from conch.decide.scaling import autoscaling
 from conch.decide.verdict import Truth, Unwritten, Verdict
-from conch.decide.waits import GPU_SHORT
+from conch.decide.waits import INSUFFICIENT_GPU
 from conch.decide.warm import find_refused_job, warmup_failed
 from conch.observe import Finding, Snapshot
 from conch.traffic import find_endpoint_lag, router_of
@@ -27,7 +27,7 @@ _WAKES: Final = "KEDA starts a pod when a trigger is active."
 # What every change of a route brings with it for a moment.
 _PASSING: Final = frozenset({"RouteMissing", "GatewayPending"})
 # What the first write of a route brings with it too; only time tells whether it is more.
-_PERHAPS: Final = frozenset({"GatewaySilent"})
+_PERHAPS: Final = frozenset({"GatewayNotResponding"})
 
 
 def verdicts_of(snapshot: Snapshot, decision: Decision, unwritten: Unwritten | None, *, routed: bool) -> list[Verdict]:
@@ -95,7 +95,7 @@ def _held(decision: Decision) -> Finding | None:
     reason, and `kubectl wait` shall wait.
     """
     memory = decision.rollout
-    held = memory is not None and memory.reason == GPU_SHORT and not decision.failed
+    held = memory is not None and memory.reason == INSUFFICIENT_GPU and not decision.failed
     return Finding(memory.reason, memory.message) if memory is not None and held else None
 
 
@@ -126,7 +126,7 @@ def _ready(snapshot: Snapshot, decision: Decision, found: Finding | None, lag: F
     if decision.overdue:
         return Verdict(kind, "False", "ProgressDeadlineExceeded", f"Revision {decision.wanted} is not ready in time.")
     if decision.rollout is not None:
-        return Verdict(kind, "Unknown", decision.rollout.state, decision.rollout.message)
+        return Verdict(kind, "Unknown", decision.rollout.phase, decision.rollout.message)
     reason = WAKING if wakes_up(snapshot, decision.rollout, decision.wanted) else "Progressing"
     phase = phase_of(snapshot, decision.wanted)
     return Verdict(kind, "Unknown", reason, f"Revision {decision.wanted} is coming up: {phase.value}.")
@@ -183,7 +183,7 @@ def _complete(
         why = _late(found)
         return Verdict(kind, "False", why.reason, f"Revision {decision.wanted}: {why.message}")
     if decision.rollout is not None:
-        return Verdict(kind, "False", decision.rollout.state, decision.rollout.message)
+        return Verdict(kind, "False", decision.rollout.phase, decision.rollout.message)
     told = f"Revision {decision.wanted} takes over when {decision.needed} of its pods are ready."
     return Verdict(kind, "False", "Progressing", told)
 

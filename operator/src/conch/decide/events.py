@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from conch.api import ConditionType, ModelWarning, RolloutState, Room, Status
+from conch.api import Admission, ConditionType, ModelWarning, RolloutPhase, Status
 from conch.api.analysis import Verdict
 from conch.decide.request import REFUSED
 from conch.decide.revisions import FAILING
-from conch.decide.waits import GPU_SHORT
+from conch.decide.waits import INSUFFICIENT_GPU
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,11 @@ def _rollout(before: Status, after: Status) -> list[Event]:
     story = []
     if now.weight > weight:
         story.append(Event("Normal", "WeightChanged", "Shift", f"{now.weight} % of the requests go to {now.revision}."))
-    if now.room == Room.SHORT and not (was is not None and same and was.room == Room.SHORT):
+    if now.admission == Admission.INSUFFICIENT and not (
+        was is not None and same and was.admission == Admission.INSUFFICIENT
+    ):
         note = f"There are no GPUs for {now.revision} beside the pods that serve: these end first, then it starts."
-        story.append(Event("Warning", GPU_SHORT, "Recreate", note))
+        story.append(Event("Warning", INSUFFICIENT_GPU, "Recreate", note))
     skipped = (
         {gate.name for gate in was.gates if gate.verdict == Verdict.SKIPPED} if was is not None and same else set()
     )
@@ -120,11 +122,11 @@ def _rollout(before: Status, after: Status) -> list[Event]:
         for gate in now.gates
         if gate.verdict == Verdict.SKIPPED and gate.name not in skipped
     ]
-    if was is not None and same and was.state == now.state and was.reason == now.reason:
+    if was is not None and same and was.phase == now.phase and was.reason == now.reason:
         return story
-    if now.state == RolloutState.PAUSED:
+    if now.phase == RolloutPhase.PAUSED:
         story.append(Event("Normal", now.reason, "Pause", f"Revision {now.revision}: {now.message}"))
-    elif now.state == RolloutState.FAILED:
+    elif now.phase == RolloutPhase.FAILED:
         note = f"Revision {now.revision} is given up ({now.reason}): {now.message}"
         story.append(Event("Warning", "RolledBack", "RollBack", note))
     return story

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from conch.api import InferenceService, RolloutState, RolloutStatus, Room
+from conch.api import Admission, InferenceService, RolloutPhase, RolloutStatus
 from conch.decide.scale_to_zero import has_answered, may_rest
 from conch.decide.steps import going
 from conch.observe import Snapshot
@@ -60,12 +60,12 @@ def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tupl
         chosen = {change.wanted: floor}
     elif drains(change.service):
         chosen = _one_after_the_other(change, memory, needed)
-    elif memory.state == RolloutState.FAILED or memory.room == Room.AWAITED:
+    elif memory.phase == RolloutPhase.FAILED or memory.admission == Admission.PENDING:
         chosen = {change.stable: floor}  # nothing is under way: it follows the spec, and its autoscaler
     else:
         scales, there = change.service.spec.predictor.scales, snapshot.replicas(change.stable)
         # A higher minReplicas applies to the candidate alone, until the candidate has requests or is paused.
-        follows = memory.weight > 0 or memory.state == RolloutState.PAUSED
+        follows = memory.weight > 0 or memory.phase == RolloutPhase.PAUSED
         kept = max(floor, memory.capacity) if scales else max(there, floor) if follows else there or floor
         chosen = {change.wanted: needed, change.stable: kept}
     # What a request may still reach keeps its pods until the traffic has left it.
@@ -78,7 +78,7 @@ def living_of(change: Change, memory: RolloutStatus | None, needed: int) -> tupl
 def _one_after_the_other(change: Change, memory: RolloutStatus, needed: int) -> dict[str, int]:
     """Recreate: the pods of one revision are gone before those of the other start."""
     stable, wanted = change.stable, change.wanted
-    if memory.state == RolloutState.FAILED:
+    if memory.phase == RolloutPhase.FAILED:
         return {stable: 0 if _has_pods(change.snapshot, wanted) else floor_of(change.service)}
     if _has_pods(change.snapshot, stable) and change.snapshot.deployment(wanted) is None:
         return {stable: 0}

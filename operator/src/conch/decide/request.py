@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
-from conch.api import InferenceService, RolloutState, RolloutStatus
+from conch.api import InferenceService, RolloutPhase, RolloutStatus
 from conch.api.names import ANNOTATION_REQUEST
 from conch.api.status import RequestStatus
 from conch.api.text import clean
@@ -28,7 +28,7 @@ from conch.decide.naming import revision_name
 DONE: Final = "Done"
 REFUSED: Final = "Refused"
 PENDING: Final = "Pending"
-PAUSED_BY_HAND: Final = "PausedByHand"  # the reason of a rollout that a request holds
+PAUSED_BY_USER: Final = "PausedByUser"  # the reason of a rollout that a request holds
 
 Verb = Literal["promote", "pause", "abort", "retry"]
 _FORM: Final = re.compile(r"(promote|pause|abort|retry) ([0-9]{1,18})(?:/([0-9]{1,4}))?(?: [^\n]{1,64})?")
@@ -80,7 +80,7 @@ def build_request_status(service: InferenceService, rollout: RolloutStatus | Non
         return before if text else None
     request = Request.of(service)
     # Also a candidate without ready pods is held: its pause begins when it has them.
-    held = rollout is not None and (rollout.reason == PAUSED_BY_HAND or rollout.unavailable_since is not None)
+    held = rollout is not None and (rollout.reason == PAUSED_BY_USER or rollout.unavailable_since is not None)
     if rollout is not None and request is not None and (rollout.request == said or (request.verb == "pause" and held)):
         return RequestStatus(text=text, state=DONE)
     if request is not None and request.verb == "promote" and rollout is None and _has_taken_over(service):
@@ -109,7 +109,7 @@ def _has_taken_over(service: InferenceService) -> bool:
     """Whether the status has a rollout under way that is over: the status write of its last step failed."""
     before = service.status.rollout
     wanted = revision_name(service.track, service.spec.predictor)
-    return before is not None and before.revision == wanted and before.state != RolloutState.FAILED
+    return before is not None and before.revision == wanted and before.phase != RolloutPhase.FAILED
 
 
 def _explain_refusal(
@@ -132,7 +132,7 @@ def _explain_no_effect(request: Request, rollout: RolloutStatus | None, generati
     """Return why a request for the present generation has no effect."""
     if rollout is None:
         return f"No rollout is under way, so there is nothing to {request.verb}"
-    if rollout.state == RolloutState.FAILED:
+    if rollout.phase == RolloutPhase.FAILED:
         return (
             f"Revision {rollout.revision} has failed ({rollout.reason}); write 'retry {generation}', or change the spec"
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from conch.api import Phase, RevisionStatus, RolloutState, RolloutStatus, Room
+from conch.api import Admission, Phase, RevisionStatus, RolloutPhase, RolloutStatus
 from conch.api.times import parse_time
 from conch.decide.diagnosis import failing_seconds, is_starting
 from conch.decide.gates import build_queries
@@ -69,7 +69,7 @@ def build_measurement_request(snapshot: Snapshot) -> MeasurementRequest:
 def _of_candidate(snapshot: Snapshot) -> MeasurementRequest:
     service, memory = snapshot.service, snapshot.service.status.rollout
     gates = service.spec.rollout.analysis
-    if all(gate.parity is not None for gate in gates) or memory is None or memory.state == RolloutState.FAILED:
+    if all(gate.parity is not None for gate in gates) or memory is None or memory.phase == RolloutPhase.FAILED:
         return MeasurementRequest()
     filled = {
         "service": snapshot.key.name,
@@ -105,12 +105,12 @@ def _moments(snapshot: Snapshot, memory: RolloutStatus | None, wanted: str) -> I
         failing_seconds(snapshot, revision) for revision in {pod.revision for pod in snapshot.pods if pod.failed_at}
     )
     yield from (seconds for seconds in failing if seconds is not None)
-    if memory is not None and memory.room == Room.AWAITED and memory.state != RolloutState.FAILED:
+    if memory is not None and memory.admission == Admission.PENDING and memory.phase != RolloutPhase.FAILED:
         yield ROOM_LOOK
         return
     if _waits_for_job(snapshot, memory, wanted):
         yield START_PATIENCE
-    if memory is None or memory.state != RolloutState.FAILED:
+    if memory is None or memory.phase != RolloutPhase.FAILED:
         up = _all_up(snapshot, wanted) or asleep(snapshot, memory, wanted)
         said = snapshot.service.status.revision(wanted)
         if not up:
@@ -121,7 +121,7 @@ def _moments(snapshot: Snapshot, memory: RolloutStatus | None, wanted: str) -> I
         rollout = snapshot.service.spec.rollout
         if (clock := wait_of(memory, rollout, snapshot.now)) is not None:
             yield clock
-        if memory.gates and memory.state != RolloutState.FAILED:
+        if memory.gates and memory.phase != RolloutPhase.FAILED:
             yield from (gate.interval_seconds for gate in rollout.analysis if not gate.parity)
 
 

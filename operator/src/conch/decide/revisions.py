@@ -31,7 +31,7 @@ def revision_status(snapshot: Snapshot, decision: Decision, living: Living) -> R
     before = snapshot.service.status.revision(name)
     stored = snapshot.revisions.get(name)
     rests = asleep(snapshot, decision.rollout, name)
-    phase = Phase.ASLEEP if rests else phase_of(snapshot, name)
+    phase = Phase.SCALED_TO_ZERO if rests else phase_of(snapshot, name)
     since = before.since if before is not None and before.phase == phase else format_time(snapshot.now)
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
     return RevisionStatus(

@@ -6,7 +6,7 @@ A revision keeps its pods as long as a request may reach it.
 
 from dataclasses import dataclass
 
-from conch.api import ConditionType, RolloutState, RolloutStatus
+from conch.api import ConditionType, RolloutPhase, RolloutStatus
 from conch.api.analysis import GateStatus, named
 from conch.api.times import parse_time
 from conch.decide.admission import awaits, entered, judged
@@ -66,7 +66,7 @@ class Decision:
     @property
     def failed(self) -> bool:
         """Whether the revision that the spec asks for is refused, because it failed."""
-        return self.rollout is not None and self.rollout.state == RolloutState.FAILED
+        return self.rollout is not None and self.rollout.phase == RolloutPhase.FAILED
 
 
 def decide_one(snapshot: Snapshot) -> Decision:
@@ -75,7 +75,7 @@ def decide_one(snapshot: Snapshot) -> Decision:
     memory, told = _begun(change), ""
     if memory is not None:
         judgement = judged(change, memory, snapshot.capacity)
-        memory, told = memory.model_copy(update={"room": judgement.room}), judgement.told
+        memory, told = memory.model_copy(update={"admission": judgement.admission}), judgement.told
         change = change.going(memory)
         memory = _moved_on(change, memory, judgement.waits)
     snapshot, service, wanted = change.snapshot, change.service, change.wanted
@@ -146,7 +146,7 @@ def _begun(change: Change) -> RolloutStatus | None:
     memory = again(memory, Request.of(service), snapshot.now)
     kept = memory.weight > 0 or drains(change.going(memory).service)
     capacity = max(memory.capacity, carried) if kept else carried
-    return memory.model_copy(update={"capacity": capacity, "room": entered(change, memory)})
+    return memory.model_copy(update={"capacity": capacity, "admission": entered(change, memory)})
 
 
 def _moved_on(change: Change, memory: RolloutStatus, room: Finding | None) -> RolloutStatus:
@@ -174,7 +174,7 @@ def _moved_on(change: Change, memory: RolloutStatus, room: Finding | None) -> Ro
         stable_lacks=_lacks(snapshot, stable, capacity),
         gates=gates,
         once=(parity.name or "") if parity else "",
-        room=room,
+        admission=room,
         request=Request.of(service),
     )
     return advance(memory, service.spec.rollout, facts)
@@ -203,7 +203,7 @@ def _lacks(snapshot: Snapshot, stable: str, capacity: int) -> int:
 
 def _evaluate_gates(change: Change, memory: RolloutStatus) -> tuple[GateStatus, ...]:
     """Evaluate the gates; of a candidate without requests parity alone."""
-    if memory.state == RolloutState.FAILED:
+    if memory.phase == RolloutPhase.FAILED:
         return ()
     snapshot, since = change.snapshot, parse_time(memory.since)
     gates, unready = named(change.service.spec.rollout.analysis), _find_unready_stable(change, memory)
@@ -248,7 +248,7 @@ def _split(change: Change, memory: RolloutStatus | None) -> tuple[Shares, str]:
     if memory is None:
         return {change.wanted: 100}, change.wanted
     left = memory.steps[memory.step :]
-    over = not left and memory.state != RolloutState.FAILED
+    over = not left and memory.phase != RolloutPhase.FAILED
     # Where one write moves all requests, a last step of weight is over with it; an analysis behind it is not.
     if over or (memory.weight == 100 and left == (LAST,) and change.router.atomic):
         return {change.wanted: 100}, change.wanted
@@ -268,7 +268,7 @@ def _warms_up(change: Change, memory: RolloutStatus | None, needed: int) -> bool
     """Whether the candidate has the pods for its first share, and nobody has warmed them yet."""
     if memory is None and _served_before(change.snapshot):
         return False
-    if (memory and memory.state == RolloutState.FAILED) or change.snapshot.ready(change.wanted) < needed:
+    if (memory and memory.phase == RolloutPhase.FAILED) or change.snapshot.ready(change.wanted) < needed:
         return False
     return asks_for_warmup(change.snapshot) and warmed(change.snapshot, change.wanted) is None
 
@@ -276,7 +276,7 @@ def _warms_up(change: Change, memory: RolloutStatus | None, needed: int) -> bool
 def _compared(change: Change, memory: RolloutStatus | None, needed: int) -> str | None:
     """The stable revision, while its answers are to be compared with those of a candidate that is warm."""
     snapshot = change.snapshot
-    if memory is None or memory.state == RolloutState.FAILED or not is_parity_pending(change.service, memory):
+    if memory is None or memory.phase == RolloutPhase.FAILED or not is_parity_pending(change.service, memory):
         return None
     up = snapshot.ready(change.wanted) >= needed and snapshot.ready(change.stable) > 0
     return change.stable if up and warmup_waits(snapshot, change.wanted) is None else None

@@ -6,7 +6,7 @@ need it.
 
 from typing import Final
 
-from conch.api import ConditionType, RolloutState, RolloutStatus
+from conch.api import ConditionType, RolloutPhase, RolloutStatus
 from conch.observe import Snapshot
 
 # The reason of the condition Serving before any pod has answered.
@@ -28,7 +28,7 @@ def may_rest(snapshot: Snapshot, memory: RolloutStatus | None, revision: str) ->
         return snapshot.service.status.stable == revision and complete is not None and complete.status == "True"
     if memory.revision == revision:
         return False
-    if memory.state == RolloutState.FAILED:
+    if memory.phase == RolloutPhase.FAILED:
         return True
     # What sleeps when a rollout begins sleeps on: it protects nobody, but it has to answer for a comparison. And what
     # is drained for the other does not sleep: nothing wakes it.

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from conch.api import Rollout, RolloutState, RolloutStatus, Room, StepInForce
+from conch.api import Admission, Rollout, RolloutPhase, RolloutStatus, StepInForce
 from conch.api.analysis import GateStatus, Verdict, named
 from conch.api.times import format_time, parse_time
 from conch.decide.gates import COMPARING, override
-from conch.decide.request import PAUSED_BY_HAND, Request
+from conch.decide.request import PAUSED_BY_USER, Request
 from conch.decide.waits import ON_FAILURE, get_step, is_late, resumed
 from conch.decide.warm import JOB_REFUSED
 from conch.observe import Finding
@@ -41,7 +41,7 @@ class Facts:
     gates: tuple[GateStatus, ...] = ()  # what they say; before the candidate's first request only parity
     once: str = ""  # the gate among them that is evaluated once for all steps
     stable_lacks: int = 0  # pods that the stable revision lacks
-    room: Finding | None = None  # why the candidate's pods may not start beside the stable's yet
+    admission: Finding | None = None  # why the candidate's pods may not start beside the stable's yet
     request: Request | None = None
 
 
@@ -55,7 +55,7 @@ def going(rollout: Rollout, memory: RolloutStatus | None, *, alone: bool = False
         memory: of the rollout; None: none is under way.
         alone: the stable revision has never been ready, so that the candidate replaces nothing.
     """
-    short = memory is not None and memory.room == Room.SHORT
+    short = memory is not None and memory.admission == Admission.INSUFFICIENT
     if not short and not alone:
         return rollout
     gates = tuple(gate for gate in named(rollout.analysis) if gate.parity is None)
@@ -82,13 +82,13 @@ def begin(revision: str, capacity: int, now: float) -> RolloutStatus:
     """Return the memory of a rollout that begins."""
     moment = format_time(now)
     return RolloutStatus(
-        revision=revision, state=RolloutState.PROGRESSING, since=moment, started=moment, capacity=capacity
+        revision=revision, phase=RolloutPhase.PROGRESSING, since=moment, started=moment, capacity=capacity
     )
 
 
 def again(memory: RolloutStatus, request: Request | None, now: float) -> RolloutStatus:
     """Return the memory of a rollout that failed and is begun once more, where a person asks for that."""
-    if memory.state != RolloutState.FAILED or request is None or request.verb != "retry":
+    if memory.phase != RolloutPhase.FAILED or request is None or request.verb != "retry":
         return memory
     if request.text == memory.request:
         return memory
@@ -131,7 +131,7 @@ def with_steps(memory: RolloutStatus, steps: tuple[StepInForce, ...], now: float
 
 def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Return what is remembered after looking at the facts."""
-    if memory.state == RolloutState.FAILED:
+    if memory.phase == RolloutPhase.FAILED:
         return memory
     memory = with_steps(memory, stages(rollout), facts.now)
     request = facts.request if facts.request and facts.request.text != memory.request else None
@@ -141,7 +141,7 @@ def advance(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutSta
         memory, facts = _promoted(memory, facts, request)
     was_away = memory.unavailable_since is not None
     away = _find_unavailable_since(memory, facts)
-    update = {"programmed": facts.achieved, "gates": facts.gates, "unavailable_since": away}
+    update = {"observed_weight": facts.achieved, "gates": facts.gates, "unavailable_since": away}
     memory = memory.model_copy(update=update)
     if memory.reason == ON_FAILURE:
         return memory  # a person decides, and to hold it is no decision: it is held
@@ -171,7 +171,7 @@ def _wait_until_available(memory: RolloutStatus, rollout: Rollout, facts: Facts)
     ready = f"{facts.ready} of its {facts.pods(memory.weight)} pods for {memory.weight} % are ready"
     told = f"{ready}; the stable revision gets its requests until they are. {why.message}"
     if away <= rollout.progress_deadline_seconds:
-        return _waiting(memory, Finding(why.reason, told), RolloutState.PROGRESSING)
+        return _waiting(memory, Finding(why.reason, told), RolloutPhase.PROGRESSING)
     late = f"No pod of the candidate was ready for {rollout.progress_deadline}. {why.message}"
     return _failure(memory, rollout, Finding(why.reason, late))
 
@@ -179,28 +179,28 @@ def _wait_until_available(memory: RolloutStatus, rollout: Rollout, facts: Facts)
 def _held(memory: RolloutStatus, facts: Facts) -> RolloutStatus | None:
     """Return the memory of a rollout that no step can move: a person holds it, is asked, or there is no room for it."""
     if facts.request is not None and facts.request.verb == "pause":
-        return _waiting(memory, Finding(PAUSED_BY_HAND, "It is held by hand."), RolloutState.PAUSED)
-    if memory.room == Room.AWAITED and facts.room is not None:
-        return _waiting(memory, facts.room, RolloutState.PROGRESSING)
+        return _waiting(memory, Finding(PAUSED_BY_USER, "It is held by hand."), RolloutPhase.PAUSED)
+    if memory.admission == Admission.PENDING and facts.admission is not None:
+        return _waiting(memory, facts.admission, RolloutPhase.PROGRESSING)
     return None
 
 
 def _walk(memory: RolloutStatus, rollout: Rollout, facts: Facts) -> RolloutStatus:
     """Pass every step that nothing holds, and say what holds the next."""
-    memory = memory.model_copy(update={"state": RolloutState.PROGRESSING})
+    memory = memory.model_copy(update={"phase": RolloutPhase.PROGRESSING})
     while (step := get_step(memory)) is not None:
         if step.pause is not None:
             waits = _pause(memory, step, facts.now)
             if waits is not None:
-                return _waiting(memory, waits, RolloutState.PAUSED)
+                return _waiting(memory, waits, RolloutPhase.PAUSED)
         elif step.analysis is not None:
             waits = _analysis(memory, step, facts)
         else:
             memory, waits = _weight(memory, max(step.weight or 0, memory.weight), rollout, facts)
         if waits is not None:
-            return _overdue(_waiting(memory, waits, RolloutState.PROGRESSING), rollout, facts)
+            return _overdue(_waiting(memory, waits, RolloutPhase.PROGRESSING), rollout, facts)
         memory = memory.model_copy(update={"step": memory.step + 1, "since": format_time(facts.now)})
-    return _waiting(memory, Finding("Completing", "All requests reach it."), RolloutState.PROGRESSING)
+    return _waiting(memory, Finding("Completing", "All requests reach it."), RolloutPhase.PROGRESSING)
 
 
 def _pause(memory: RolloutStatus, step: StepInForce, now: float) -> Finding | None:
@@ -248,7 +248,9 @@ def _capacity(memory: RolloutStatus, weight: int, rollout: Rollout, facts: Facts
     """
     needed = facts.pods(weight)
     if facts.ready < needed:
-        return facts.down or Finding("WaitsForPods", f"{facts.ready} of the {needed} pods for {weight} % are ready.")
+        return facts.down or Finding(
+            "MinimumReplicasUnavailable", f"{facts.ready} of the {needed} pods for {weight} % are ready."
+        )
     holds = facts.now - parse_time(memory.since) <= rollout.progress_deadline_seconds
     if facts.stable_lacks and weight > memory.weight and holds and not _needs_no_fallback(memory, facts):
         lacks = f"The stable revision lacks {facts.stable_lacks} of its pods; no share is moved until it has them."
@@ -283,8 +285,8 @@ def _promoted(memory: RolloutStatus, facts: Facts, request: Request) -> tuple[Ro
     last = len(memory.steps) - 1
     if request.step is not None and request.step != memory.step:
         return memory, facts
-    if memory.room == Room.AWAITED:
-        memory = memory.model_copy(update={"room": Room.OVERRULED.value})
+    if memory.admission == Admission.PENDING:
+        memory = memory.model_copy(update={"admission": Admission.OVERRIDDEN.value})
         if request.step is not None:
             return memory.model_copy(update={"request": request.text}), facts
     step = last if request.step is None else min(memory.step + 1, last)
@@ -292,7 +294,7 @@ def _promoted(memory: RolloutStatus, facts: Facts, request: Request) -> tuple[Ro
         update={
             "step": max(step, memory.step),
             "since": format_time(facts.now),
-            "state": RolloutState.PROGRESSING,
+            "phase": RolloutPhase.PROGRESSING,
             "reason": "",
             "gates": (),
             "unavailable_since": None,  # its pods get the progress deadline once more
@@ -313,8 +315,8 @@ def _past(memory: RolloutStatus, facts: Facts) -> tuple[GateStatus, ...]:
     return tuple(override(gate, facts.now) if holds else gate for gate in lasting)
 
 
-def _waiting(memory: RolloutStatus, why: Finding, state: RolloutState) -> RolloutStatus:
-    return memory.model_copy(update={"state": state, "reason": why.reason, "message": why.message})
+def _waiting(memory: RolloutStatus, why: Finding, state: RolloutPhase) -> RolloutStatus:
+    return memory.model_copy(update={"phase": state, "reason": why.reason, "message": why.message})
 
 
 def _failure(memory: RolloutStatus, rollout: Rollout, why: Finding) -> RolloutStatus:
@@ -322,9 +324,9 @@ def _failure(memory: RolloutStatus, rollout: Rollout, why: Finding) -> RolloutSt
     if rollout.on_failure == "Rollback":
         return _failed(memory, why, memory.request)
     asks = Finding(ON_FAILURE, f"{why.reason}: {why.message} Promote it or abort it: kubectl conch promote | abort")
-    return _waiting(memory, asks, RolloutState.PAUSED)
+    return _waiting(memory, asks, RolloutPhase.PAUSED)
 
 
 def _failed(memory: RolloutStatus, why: Finding, request: str) -> RolloutStatus:
     gone = {"weight": 0, "request": request, "unavailable_since": None, "stable_unavailable_since": None}
-    return _waiting(memory, why, RolloutState.FAILED).model_copy(update=gone)
+    return _waiting(memory, why, RolloutPhase.FAILED).model_copy(update=gone)

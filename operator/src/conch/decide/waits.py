@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from conch.api import Rollout, RolloutState, RolloutStatus, Room, StepInForce
+from conch.api import Admission, Rollout, RolloutPhase, RolloutStatus, StepInForce
 from conch.api.times import format_time, parse_time
-from conch.decide.request import PAUSED_BY_HAND
+from conch.decide.request import PAUSED_BY_USER
 
 # What a candidate without pods waits for: GPUs, or a word on how many there are.
-GPU_SHORT: Final = "GpuShort"
-WAITS_FOR_BUDGET: Final = "WaitsForBudget"
+INSUFFICIENT_GPU: Final = "InsufficientGPU"
+CHECKING_CAPACITY: Final = "CheckingCapacity"
 ON_FAILURE: Final = "PausedOnFailure"
 
 
@@ -20,8 +20,8 @@ def get_step(memory: RolloutStatus) -> StepInForce | None:
 def resumed(memory: RolloutStatus, now: float) -> RolloutStatus:
     """Begin a step anew that could not go on: the time that it was held does not count."""
     step = get_step(memory)
-    by_hand = memory.reason == PAUSED_BY_HAND and step is not None and step.pause is None
-    if by_hand or memory.reason in {GPU_SHORT, WAITS_FOR_BUDGET}:
+    by_hand = memory.reason == PAUSED_BY_USER and step is not None and step.pause is None
+    if by_hand or memory.reason in {INSUFFICIENT_GPU, CHECKING_CAPACITY}:
         return memory.model_copy(update={"since": format_time(now)})
     return memory
 
@@ -32,7 +32,7 @@ def is_late(memory: RolloutStatus, rollout: Rollout, now: float) -> bool:
     A pause has none. The time that a user, or a lack of GPUs, held the rollout does not count.
     """
     step = get_step(memory)
-    if memory.room == Room.AWAITED or (step is not None and step.pause is not None):
+    if memory.admission == Admission.PENDING or (step is not None and step.pause is not None):
         return False
     length = step.analysis_seconds if step else 0.0
     return now - parse_time(resumed(memory, now).since) > length + rollout.progress_deadline_seconds
@@ -49,7 +49,7 @@ def follow_stable(memory: RolloutStatus, now: float, *, is_silent: bool, is_back
         is_silent: whether the gate waits for a ready pod.
         is_back: whether the stable revision has one.
     """
-    if memory.state == RolloutState.FAILED:
+    if memory.phase == RolloutPhase.FAILED:
         return memory
     if is_silent:
         since = memory.stable_unavailable_since or format_time(now)
@@ -74,15 +74,15 @@ def is_silence_late(memory: RolloutStatus, rollout: Rollout, now: float) -> bool
 
 def wait_of(memory: RolloutStatus, rollout: Rollout, now: float) -> float | None:
     """Return the seconds until the clock alone will move this rollout; None if it never will."""
-    if memory.state == RolloutState.FAILED or memory.room == Room.AWAITED or memory.reason == ON_FAILURE:
+    if memory.phase == RolloutPhase.FAILED or memory.admission == Admission.PENDING or memory.reason == ON_FAILURE:
         return None
     if memory.unavailable_since is not None:
         return max(0.0, parse_time(memory.unavailable_since) + rollout.progress_deadline_seconds - now)
     step = get_step(memory)
     passed = now - parse_time(memory.since)
-    if step is not None and step.pause_seconds is not None and memory.reason != PAUSED_BY_HAND:
+    if step is not None and step.pause_seconds is not None and memory.reason != PAUSED_BY_USER:
         return max(0.0, step.pause_seconds - passed)
-    if memory.state == RolloutState.PAUSED:
+    if memory.phase == RolloutPhase.PAUSED:
         return None
     length = step.analysis_seconds if step else 0.0
     if passed < length:

@@ -109,7 +109,7 @@ class GatewayRouter:
             where = f"Gateway {parent['namespace']}/{parent['name']}"
             if not told:
                 return Finding(
-                    "GatewaySilent",
+                    "GatewayNotResponding",
                     f"{where} has not answered to {route['kind']} {route['metadata']['name']}; if it stays so, see"
                     " that the Gateway exists, that its controller runs, and traffic.gateways names it rightly",
                 )
