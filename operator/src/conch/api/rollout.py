@@ -93,8 +93,8 @@ class Rollout(Part):
             Rule(
                 "!has(self.analysis) || !has(self.onInsufficientCapacity) || self.onInsufficientCapacity != 'Recreate'"
                 " || !self.analysis.exists(gate, has(gate.parity))",
-                message="onInsufficientCapacity: Recreate ends the old pods first where GPUs are short, so the"
-                " parity gate has no stable revision to compare with; remove the gate, or set onInsufficientCapacity to Hold",
+                message="onInsufficientCapacity: Recreate ends the old pods first where GPUs are short, so the parity"
+                " gate has no stable revision to compare with; remove the gate, or set onInsufficientCapacity to Hold",
                 path=".analysis",
             ),
             Rule(
