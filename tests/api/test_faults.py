@@ -171,7 +171,7 @@ def test_thousands_of_deletions_in_another_namespace_change_no_object(
         until(lambda: faults.faults["repeated late"], "the ConfigMap comes once more", SECONDS)
 
     with another_namespace(kube, f"{story.namespace}-busy") as busy:
-        story.meanwhile = delete_thousands
+        story.meanwhile, story.pause = delete_thousands, "10s"  # the old revision is there when it begins
         check(story, faults)
     deletions = Counter(call for call in audit.writes(story.namespace) if call.startswith("delete configmaps"))
     assert deletions

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE, Kind
-from conch.decide.requeue import ASK_LIMIT
+from conch.decide.requeue import MAX_REPORT_SECONDS
 from conch_contract import names
 from tests.api.operator import Operator, condition, isvc, settled
 from tests.cluster import Cluster, binaries
@@ -116,7 +116,7 @@ def reconciles(operator: Operator) -> float:
 def rests(operator: Operator) -> bool:
     """Whether the operator looks at nothing for longer than it ever waits between two looks at a service that is up."""
     before = reconciles(operator)
-    time.sleep(ASK_LIMIT + 1)
+    time.sleep(MAX_REPORT_SECONDS + 1)
     return reconciles(operator) == before
 
 

@@ -218,7 +218,8 @@ def controller_manager(plan: Plan, paths: ClusterPaths) -> Component:
         use_service_account_credentials=True,
         leader_elect=False,
         horizontal_pod_autoscaler_sync_period="5s",
-        node_monitor_grace_period="24s",
+        # A node that is late has its pods marked not ready; a kubelet marks them ready again, and kwok does not.
+        node_monitor_grace_period="24s" if plan.nodes_count else "10m",
         cluster_name=plan.name,
         profiling=False,
     )

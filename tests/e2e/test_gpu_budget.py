@@ -87,8 +87,8 @@ def test_a_change_waits_for_a_gpu_and_goes_by_itself_when_there_is_one(
         ready = service.until_condition("Ready", "False", 30, "InsufficientGPU")
         new = service.status["candidate"]
         assert ready["message"] == (
-            f"Revision {new} needs 1 more pod of 1 {GPU}; nodes that take them have 1 of 1 {GPU} in use, so 0 fit:"
-            " free 1, lower replicas, or set rollout.onInsufficientCapacity to Recreate."
+            f"Revision {new} needs 1 more pod with 1 {GPU}; 0 fit: 1 of 1 {GPU} on eligible nodes are allocated."
+            " To go on: free 1, lower replicas, or set rollout.onInsufficientCapacity to Recreate."
         )
         assert f"GPUs:\n  {ready['message']}\n\nThe operator would write nothing." in planned
         assert service.condition("Serving")["status"] == "True"
@@ -149,7 +149,8 @@ def test_a_quota_of_the_namespace_counts_too(kube: Kube, serve: Callable[..., Se
     service.patch({"predictor": double(3)})
     held = service.until_condition("Ready", "False", 30, "InsufficientGPU")
     assert (
-        f"ResourceQuota gpus has 1 of 1 requests.{GPU} in use, so 0 fit: free 1 or raise the quota" in held["message"]
+        f"0 fit: 1 of 1 requests.{GPU} of ResourceQuota gpus are used. To go on: free 1 or raise the quota"
+        in held["message"]
     )
     quota["spec"] = {"hard": {f"requests.{GPU}": "2"}}
     kube.apply(quota, service.namespace)

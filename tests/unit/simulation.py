@@ -35,17 +35,17 @@ from conch.decide import (
     Decision,
     Event,
     Finding,
-    asks_for_room,
+    build_events,
     build_measurement_request,
     build_status,
     decide,
-    events,
     find_stuck_objects,
+    needs_capacity,
 )
-from conch.decide.request import annotation
+from conch.decide.rollout import annotation
 from conch.desire import PodDefaults, desire
 from conch.observe import Gateways, Snapshot, Store, observe
-from conch.observe.capacity import Capacity, Holder, Node
+from conch.observe.capacity import Capacity, Node, Owner
 from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.measured import Measured, Totals
@@ -315,16 +315,16 @@ class Cluster:
         snapshot = snapshot.with_reports(self.reports).with_measured(measured)
         warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(snapshot) if uid in self.warnings}
         snapshot = snapshot.with_warnings(warnings)
-        return snapshot.with_capacity(self.capacity() if self.told_gpus and asks_for_room(snapshot) else None)
+        return snapshot.with_capacity(self.capacity() if self.told_gpus and needs_capacity(snapshot) else None)
 
     def capacity(self) -> Capacity:
         """What GPUs there are: every serving pod that there is holds one."""
         if self.gpus is None:
             return Capacity(unknown="nodes is forbidden")
         labels = [body["metadata"]["labels"] for ref, body in self.objects.items() if ref.kind == POD]
-        holders = (Holder(KEY.namespace, each[names.LABEL_REVISION]) for each in labels if names.LABEL_REVISION in each)
-        held = {holder: {GPU: count} for holder, count in Counter(holders).items()}
-        return Capacity((Node("node", allocatable={GPU: self.gpus}, held=held),))
+        holders = (Owner(KEY.namespace, each[names.LABEL_REVISION]) for each in labels if names.LABEL_REVISION in each)
+        held = {owner: {GPU: count} for owner, count in Counter(holders).items()}
+        return Capacity((Node("node", allocatable={GPU: self.gpus}, allocated=held),))
 
     def decision(self, variant: str = "") -> Decision:
         """What is decided of the predictor, or of a variant."""
@@ -351,7 +351,7 @@ class Cluster:
         status = build_status(snapshot, decision, unwritten(snapshot.service, refusals, {}))
         if status != (before := self.status):
             self.status_writes += 1
-            self.story += events(before, status)
+            self.story += build_events(before, status)
             body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
             body["status"] = status.to_wire()
             self.put(body)

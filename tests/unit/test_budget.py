@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 
 from conch.api import Pod
-from conch.decide.budget import Budget, Need, budget
-from conch.decide.placement import takes
-from conch.observe.capacity import NOBODY, Capacity, Claim, Holder, Node, Quota, Scope, Taint, asked_by_pod
+from conch.decide.admission.budget import Budget, Need, budget
+from conch.decide.admission.placement import is_eligible
+from conch.observe.capacity import NO_OWNER, Allocation, Capacity, Node, Owner, Quota, Scope, Taint, requested_by_pod
 
 GPU, MIG = "nvidia.com/gpu", "nvidia.com/mig-1g.5gb"
-STABLE = Holder("demo", "magika-a")
+STABLE = Owner("demo", "magika-a")
 
 
-def node(name: str, gpus: int, used: int = 0, holder: Holder = NOBODY, **more: Any) -> Node:
-    return Node(name, allocatable={GPU: gpus}, held={holder: {GPU: used}} if used else {}, **more)
+def node(name: str, gpus: int, used: int = 0, owner: Owner = NO_OWNER, **more: Any) -> Node:
+    return Node(name, allocatable={GPU: gpus}, allocated={owner: {GPU: used}} if used else {}, **more)
 
 
 def need(pods: int, each: int = 1, **pod: Any) -> Need:
@@ -61,7 +61,7 @@ NO_GPU_PODS = Taint("dedicated", "training", "NoSchedule")
     ],
 )
 def test_a_node_is_drawn_by_its_labels(pod: dict[str, Any], *, taken: bool) -> None:
-    assert takes(node("n1", 1, labels=A100), Pod.model_validate(pod), [GPU]) is taken
+    assert is_eligible(node("n1", 1, labels=A100), Pod.model_validate(pod), [GPU]) is taken
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_node_is_drawn_by_its_labels(pod: dict[str, Any], *, taken: bool) -> N
 )
 def test_a_taint_keeps_those_away_who_do_not_tolerate_it(taint: Taint, tolerations: list[Any], *, taken: bool) -> None:
     pod = Pod().model_copy(update={"tolerations": tuple(tolerations)})
-    assert takes(node("n1", 1, taints=(taint,)), pod, [GPU]) is taken
+    assert is_eligible(node("n1", 1, taints=(taint,)), pod, [GPU]) is taken
 
 
 def test_a_node_that_is_not_open_takes_nothing() -> None:
@@ -91,28 +91,34 @@ def test_a_node_that_is_not_open_takes_nothing() -> None:
         return Node.parse({"metadata": {"name": "n1"}, "spec": spec, "status": status})
 
     assert read({}, "True") == node("n1", 4)
-    assert takes(read({}, "True"), Pod(), [GPU])
-    assert not takes(read({"unschedulable": True}, "True"), Pod(), [GPU])
-    assert not takes(read({}, "Unknown"), Pod(), [GPU])
+    assert is_eligible(read({}, "True"), Pod(), [GPU])
+    assert not is_eligible(read({"unschedulable": True}, "True"), Pod(), [GPU])
+    assert not is_eligible(read({}, "Unknown"), Pod(), [GPU])
 
 
 @pytest.mark.parametrize(
     ("wanted", "nodes", "fits", "told", "remedy"),
     [
-        (need(1), [node("a", 4, 1)], 3, f"nodes that take them have 1 of 4 {GPU} in use, so 3 fit", ""),
-        (need(2), [node("a", 1), node("b", 1, 1)], 1, f"have 1 of 2 {GPU} in use, so 1 fits", "free 1"),
+        (need(1), [node("a", 4, 1)], 3, f"3 fit: 1 of 4 {GPU} on eligible nodes are allocated", ""),
+        (
+            need(2),
+            [node("a", 1), node("b", 1, 1)],
+            1,
+            f"1 fits: 1 of 2 {GPU} on eligible nodes are allocated",
+            "free 1",
+        ),
         (need(1, 4), [node("a", 8, 6), node("b", 8, 5)], 0, f"11 of 16 {GPU}", f"free 4 {GPU} on one node"),
         (need(3, 2), [node("a", 2)], 1, f"0 of 2 {GPU}", f"free 2 {GPU} on one node for each of 2 pods"),
-        (need(1), [node("a", 2, 3)], 0, f"3 of 2 {GPU} in use, so 0 fit", "free 1"),
+        (need(1), [node("a", 2, 3)], 0, f"0 fit: 3 of 2 {GPU} on eligible nodes are allocated", "free 1"),
         (need(1), [], 0, f"no node has {GPU}", "add such a node"),
         (need(1), [Node("a", allocatable={MIG: 7})], 0, f"no node has {GPU}", "add such a node"),
-        (need(1), [node("a", 4, open=False)], 0, f"none of the 1 nodes with {GPU} takes them", "see that such a node"),
+        (need(1), [node("a", 4, open=False)], 0, f"none of the 1 nodes with {GPU} is eligible", "see that such a node"),
     ],
 )
 def test_whole_pods_fit_on_nodes(wanted: Need, nodes: list[Node], fits: int, told: str, remedy: str) -> None:
     found = budget(wanted, Capacity(tuple(nodes)))
     assert found.fits == fits
-    assert told in found.told
+    assert told in found.count
     assert found.remedy.startswith(remedy)
     assert bool(found.remedy) is bool(remedy)
 
@@ -122,7 +128,7 @@ def test_pods_of_two_resources_need_both_on_one_node() -> None:
     nodes = (Node("a", allocatable={GPU: 8, "rdma/hca": 1}), Node("b", allocatable={GPU: 8}))
     found = budget(both, Capacity(nodes))
     assert (found.fits, found.remedy) == (1, f"free 1 {GPU} and 1 rdma/hca on one node")
-    assert found.told == f"nodes that take them have 0 of 8 {GPU} and 0 of 1 rdma/hca in use, so 1 fits"
+    assert found.count == f"1 fits: 0 of 8 {GPU} and 0 of 1 rdma/hca on eligible nodes are allocated"
 
 
 @pytest.mark.parametrize(
@@ -142,16 +148,16 @@ def test_pods_of_two_resources_need_both_on_one_node() -> None:
 def test_the_tighter_of_nodes_and_quotas_counts(quota: Quota, fits: int) -> None:
     found = budget(need(9, priorityClassName="high"), Capacity((node("a", 9),), (quota,)))
     assert found.fits == fits
-    assert ("ResourceQuota q has" in found.told) is (fits < 9)
+    assert ("of ResourceQuota q are used" in found.count) is (fits < 9)
 
 
 def test_what_is_promised_is_not_free_but_to_those_that_it_is_promised_to() -> None:
-    there = Capacity((node("a", 6, 1, STABLE),)).promising({STABLE: {GPU: 3}, Holder("demo", "magika-c"): {GPU: 1}})
-    assert there.promised == {STABLE: {GPU: 2}, Holder("demo", "magika-c"): {GPU: 1}}
+    there = Capacity((node("a", 6, 1, STABLE),)).reserving({STABLE: {GPU: 3}, Owner("demo", "magika-c"): {GPU: 1}})
+    assert there.reserved == {STABLE: {GPU: 2}, Owner("demo", "magika-c"): {GPU: 1}}
     found = budget(need(2), there)
     assert (found.fits, found.remedy) == (2, "")
     assert (
-        found.told == f"nodes that take them have 1 of 6 {GPU} in use and 3 {GPU} promised to pods that start, so 2 fit"
+        found.count == f"2 fit: 1 of 6 {GPU} on eligible nodes are allocated, and 3 {GPU} reserved for pods that start"
     )
     assert budget(need(2), there, frozenset({STABLE})).fits == 5
     assert budget(need(1, 4), there).fits == 0, "a pod of four does not start on what three others leave"
@@ -161,7 +167,7 @@ def test_who_is_gone_is_counted_neither_on_nodes_nor_in_a_quota() -> None:
     there = Capacity((node("a", 2, 2, STABLE),), (Quota("q", {GPU: 2}, {GPU: 2}),))
     assert budget(need(2), there).fits == 0
     assert budget(need(2), there, frozenset({STABLE})) == Budget(
-        2, f"nodes that take them have 0 of 2 {GPU} in use, so 2 fit", ""
+        2, f"2 fit: 0 of 2 {GPU} on eligible nodes are allocated", ""
     )
 
 
@@ -196,18 +202,18 @@ def test_what_pods_hold_is_summed_by_node_and_by_whose_they_are() -> None:
         pod({**asks, "nodeName": "n1"}, "Succeeded"),
         pod({"containers": [{}], "nodeName": "n1"}),
     ]
-    claims = [claim for each in pods if (claim := Claim.of(each)) is not None]
+    allocations = [allocation for each in pods if (allocation := Allocation.of(each)) is not None]
     status = {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {GPU: "8"}}
-    [read] = Capacity.of([{"metadata": {"name": "n1"}, "status": status}], claims, []).nodes
-    assert read.held == {STABLE: {GPU: 2}, NOBODY: {GPU: 1}}
+    [read] = Capacity.of([{"metadata": {"name": "n1"}, "status": status}], allocations, []).nodes
+    assert read.allocated == {STABLE: {GPU: 2}, NO_OWNER: {GPU: 1}}
     assert (read.used(GPU), read.used(GPU, frozenset({STABLE}))) == (3, 1)
 
 
 def test_a_sidecar_counts_with_the_containers_and_an_init_container_at_its_own_time() -> None:
     one = {"resources": {"limits": {GPU: 1}}}
     sidecar = {**one, "restartPolicy": "Always"}
-    assert asked_by_pod({"initContainers": [one, sidecar], "containers": [one, one]}) == {GPU: 3}
-    assert asked_by_pod({"initContainers": [sidecar, {"resources": {"limits": {GPU: 4}}}], "containers": [one]}) == {
-        GPU: 5
-    }
-    assert asked_by_pod({"containers": [{"resources": {"limits": {"cpu": 1}}}]}) == {}
+    assert requested_by_pod({"initContainers": [one, sidecar], "containers": [one, one]}) == {GPU: 3}
+    assert requested_by_pod(
+        {"initContainers": [sidecar, {"resources": {"limits": {GPU: 4}}}], "containers": [one]}
+    ) == {GPU: 5}
+    assert requested_by_pod({"containers": [{"resources": {"limits": {"cpu": 1}}}]}) == {}

@@ -18,7 +18,7 @@ from conch.api import InferenceService, Warmup
 from conch.cli.cluster import Cluster
 from conch.cli.loadtest import extras, plot, reporter, results, schedule
 from conch.cli.loadtest.driver import CLIENT, IN_FLIGHT, Driver
-from conch.cli.loadtest.endpoint import Way, named, open_way, own
+from conch.cli.loadtest.endpoint import TrackRoute, named, open_way, own
 from conch.cli.loadtest.forward import ready_pods
 from conch.cli.loadtest.options import Wish
 from conch.cli.loadtest.replicas import replicas
@@ -228,7 +228,7 @@ def wish(url: str | None = None) -> Wish:
 async def test_what_is_named_is_asked_and_else_the_first_address_that_answers() -> None:
     tried = []
 
-    async def answers(way: Way) -> bool:
+    async def answers(way: TrackRoute) -> bool:
         tried.append(way.address)
         return way.address in reachable
 

@@ -231,5 +231,5 @@ def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(
 def test_a_plan_of_somebody_who_may_not_look_says_so_and_goes_on() -> None:
     cluster = on_gpus(3, "Hold")
     foresight = foresee(seen(cluster), KEY, Installed(DEFAULTS), cluster.now, Capacity(unknown="nodes is forbidden"))
-    assert foresight.main.budget.endswith("; nobody can tell whether they fit: nodes is forbidden.")
+    assert foresight.main.budget.endswith("; whether they fit is not known: nodes is forbidden.")
     assert "Deployment" in {write.kind for write in foresight.writes if write.action == "create"}

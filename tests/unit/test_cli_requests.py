@@ -10,7 +10,7 @@ from conch.cli.actions import Ask, abort, pause, promote, resume, retry
 from conch.cli.options import Refused
 from conch.cli.printing import plain
 from conch.cli.status import status_text, status_value
-from conch.decide.request import Request
+from conch.decide.rollout import Request
 from tests.unit.simulation import GPU, Cluster, manifest
 
 STEPS = [{"weight": 0}, {"pause": "Manual"}, {"weight": 50}, {"pause": "5m"}, {"weight": 100}]

@@ -66,7 +66,7 @@ def test_ready_waits_for_the_endpoint_slices_and_the_old_pods_stay() -> None:
         " and no others. kube-controller-manager updates them."
     )
     assert Ref(DEPLOYMENT, old) in cluster.objects
-    assert decide(cluster.snapshot()).main.in_force.achieved == {old: 100}
+    assert decide(cluster.snapshot()).main.traffic.observed_weights == {old: 100}
     let_follow(cluster)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED

@@ -11,7 +11,7 @@ from conch.decide import decide
 from conch.observe import Snapshot, Store, observe
 from conch.observe.gateways import GatewayKey
 from conch.plan import Refusal, unwritten
-from conch.traffic import InForce
+from conch.traffic import ObservedTraffic
 from conch.traffic.features import find_unsupported_hash
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
 
@@ -174,7 +174,7 @@ def test_where_nobody_watches_gateways_the_route_alone_tells() -> None:
     assert isinstance(snapshot, Snapshot)
     assert snapshot.gateways is None
     shares = {stable: 100}
-    assert decide(snapshot).main.in_force == InForce(shares, shares, frozenset(shares))
+    assert decide(snapshot).main.traffic == ObservedTraffic(shares, shares, frozenset(shares))
 
 
 def test_what_another_controller_once_said_of_the_route_holds_nothing_up() -> None:
@@ -198,7 +198,7 @@ def test_what_another_controller_once_said_of_the_route_holds_nothing_up() -> No
     assert cluster.status.rollout.reason == "Paused"
     snapshot = observe(cluster.store, KEY, cluster.now)
     assert isinstance(snapshot, Snapshot)
-    assert decide(snapshot).main.in_force.trouble is None, "where nobody watches Gateways, the best word counts"
+    assert decide(snapshot).main.traffic.obstacle is None, "where nobody watches Gateways, the best word counts"
 
 
 def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no_requests() -> None:

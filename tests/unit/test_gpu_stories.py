@@ -77,8 +77,8 @@ def test_where_there_is_none_it_is_held_with_the_sum_and_goes_when_there_is() ->
     assert ready is not None
     assert (ready.status, ready.reason) == ("False", "InsufficientGPU")
     assert ready.message == (
-        f"Revision {new} needs 2 more pods of 1 {GPU}; nodes that take them have 2 of 2 {GPU} in use, so 0 fit:"
-        " free 2, lower replicas, or set rollout.onInsufficientCapacity to Recreate."
+        f"Revision {new} needs 2 more pods with 1 {GPU} each; 0 fit: 2 of 2 {GPU} on eligible nodes are allocated."
+        " To go on: free 2, lower replicas, or set rollout.onInsufficientCapacity to Recreate."
     )
     complete = cluster.status.condition("RolloutComplete")
     assert complete is not None
@@ -120,7 +120,9 @@ def test_a_room_for_some_is_not_enough() -> None:
     cluster, _ = on_gpus(3)
     new = change(cluster)
     assert replicas(cluster, new) == 0
-    assert "have 2 of 3 nvidia.com/gpu in use, so 1 fits: free 1," in cluster.status.rollout.message  # type: ignore[union-attr]
+    assert cluster.status.rollout is not None
+    count = "; 1 fits: 2 of 3 nvidia.com/gpu on eligible nodes are allocated. To go on: free 1,"
+    assert count in cluster.status.rollout.message
 
 
 def test_whoever_may_not_look_goes_as_before() -> None:
@@ -190,7 +192,7 @@ def test_nothing_is_ended_for_pods_that_would_not_fit_even_then() -> None:
     assert replicas(cluster, stable) == 2
     assert rollout(cluster) == ("Pending", "InsufficientGPU")
     message = cluster.status.rollout.message  # type: ignore[union-attr]
-    assert f"so 0 fit, and 1 when the pods of {stable} have ended: free 2 {GPU} on one node for each of 2" in message
+    assert f"Without the pods of {stable}, 1 would fit. To go on: free 2 {GPU} on one node for each of 2" in message
     assert "onInsufficientCapacity" not in message
 
 
@@ -255,7 +257,7 @@ def test_a_candidate_that_is_replaced_makes_room_for_the_next() -> None:
     cluster.settle()
     third = cluster.decision().wanted
     assert rollout(cluster) == ("Pending", "InsufficientGPU")
-    assert f"The pods of {second} are on their way out" in cluster.status.rollout.message  # type: ignore[union-attr]
+    assert f"The pods of {second} are terminating" in cluster.status.rollout.message  # type: ignore[union-attr]
     assert replicas(cluster, stable) == 2, "room is coming: the stable revision is not ended for it"
     cluster.kill_pods(second)
     cluster.settle()
@@ -332,7 +334,10 @@ def test_one_change_of_predictor_and_variant_takes_the_free_gpus_once() -> None:
     assert (replicas(cluster, new), replicas(cluster, other)) == (2, 0), "the variant's would have been the third"
     [variant] = cluster.status.variants
     assert variant.rollout is not None
-    assert f"have 3 of 5 {GPU} in use and 2 {GPU} promised to pods that start, so 0 fit" in variant.rollout.message
+    assert (
+        f"0 fit: 3 of 5 {GPU} on eligible nodes are allocated, and 2 {GPU} reserved for pods that start"
+        in variant.rollout.message
+    )
     start(cluster, new)
     assert serves(cluster) == new
     cluster.end_pods()
@@ -362,5 +367,5 @@ def test_a_change_of_mind_while_the_old_pods_have_ended(on_insufficient_capacity
         assert rollout(cluster)[0] == "Insufficient"
         assert (replicas(cluster, stable), replicas(cluster, third)) == (0, 2)
     else:
-        assert rollout(cluster) == ("Pending", "InsufficientGPU"), "what is promised to the old pods is not free"
+        assert rollout(cluster) == ("Pending", "InsufficientGPU"), "what is reserved for the old pods is not free"
         assert (replicas(cluster, stable), replicas(cluster, third)) == (2, 0)

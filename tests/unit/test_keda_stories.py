@@ -416,3 +416,22 @@ def test_a_change_while_it_sleeps_finds_the_gpu_that_it_left(on_insufficient_cap
     cluster.start_pods(new)
     cluster.settle()
     assert selected(cluster) == new
+
+
+def test_a_revision_that_is_drained_for_a_candidate_is_not_reported_as_scaled_to_zero() -> None:
+    """No trigger starts its pods, so requests have no answer until the candidate has its pods."""
+    cluster = driven(**AWAY, **ON_A_GPU)
+    cluster.edit_rollout(onInsufficientCapacity="Recreate")
+    cluster.gpus = 1
+    cluster.settle()
+    old = selected(cluster)
+    cluster.edit(uri="s3://models/v2")
+    cluster.settle()
+    assert cluster.status.rollout is not None
+    assert (cluster.status.rollout.strategy, cluster.status.rollout.admission) == ("Recreate", "Insufficient")
+    cluster.kill_pods(old)
+    cluster.settle()
+    assert cluster.snapshot().replicas(old) == 0
+    revision = cluster.status.revision(old)
+    assert revision is None or revision.phase != "ScaledToZero"
+    assert cluster.condition("Serving") == ("False", "NoReadyPods")

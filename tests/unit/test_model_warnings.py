@@ -52,7 +52,7 @@ def test_a_warning_stands_in_the_status_and_is_one_event() -> None:
     assert cluster.condition("Ready") == ("True", "Served")
     ready = cluster.status.condition("Ready")
     assert ready is not None
-    assert ready.message == f"Revision {revision} serves as asked. Some requests fail: {MISSING.message}"
+    assert ready.message == f"Revision {revision} serves the latest spec. Some requests fail: {MISSING.message}"
     note = f"Model magika of {revision}: "
     assert loading_events(cluster) == [
         Event("Warning", "CalleeMissing", "Load", note + MISSING.message),

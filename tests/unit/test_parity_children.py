@@ -1,17 +1,19 @@
 """The parity Job, word for word; what is read of its end; and what the gate makes of it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from conch.api import InferenceService, RolloutStatus
+from conch.api import InferenceService
 from conch.api.analysis import Gate, GateStatus
 from conch.api.meta import selector
 from conch.decide.gates import evaluate_parity, find_parity_wait
 from conch.decide.naming import revision_name
+from conch.decide.state import RolloutState
 from conch.desire import PodDefaults, new_revision
 from conch.desire.parity import in_contract, parity_job
 from conch.observe import Revision
@@ -153,7 +155,7 @@ WORST = Disagreement(request="requests[0]", stable="an answer", candidate="shape
     ],
 )
 def test_the_verdict(least: str, said: ParityReport | None, verdict: str, value: str, words: str) -> None:
-    status = evaluate_parity(gate({"minAgreement": least}), said, RolloutStatus(revision="m-1"), NOW)
+    status = evaluate_parity(gate({"minAgreement": least}), said, RolloutState.begin("m-1", 1, NOW), NOW)
     assert (status.verdict, status.value) == (verdict, value)
     assert words in status.message
     assert bool(status.evaluated_at) == (said is not None), "an evaluation is the last"
@@ -161,9 +163,9 @@ def test_the_verdict(least: str, said: ParityReport | None, verdict: str, value:
 
 def test_a_verdict_stays() -> None:
     known = GateStatus(name="parity", verdict="Failed", evaluated_at="2026-01-01T00:00:00Z", message="Once.")
-    memory = RolloutStatus(revision="m-1", gates=(known,))
-    assert evaluate_parity(gate({}), report(20, 20), memory, NOW) == known
-    assert evaluate_parity(gate({}), None, memory, NOW) == known
+    state = replace(RolloutState.begin("m-1", 1, NOW), gates=(known,))
+    assert evaluate_parity(gate({}), report(20, 20), state, NOW) == known
+    assert evaluate_parity(gate({}), None, state, NOW) == known
 
 
 @pytest.mark.parametrize(
@@ -184,5 +186,5 @@ def test_what_a_share_waits_for(said: GateStatus, reason: str | None) -> None:
 @pytest.mark.parametrize("verdict", ["Passed", "Skipped", "Failed"])
 def test_a_result_of_an_earlier_version_which_kept_its_time_elsewhere_is_final(verdict: str) -> None:
     known = GateStatus(name="parity", verdict=verdict, message="Once.")
-    memory = RolloutStatus(revision="m-1", gates=(known,))
-    assert evaluate_parity(gate({}), report(20, 0), memory, NOW) == known
+    state = replace(RolloutState.begin("m-1", 1, NOW), gates=(known,))
+    assert evaluate_parity(gate({}), report(20, 0), state, NOW) == known

@@ -1,6 +1,7 @@
 """Stories of progressive delivery in the pure packages: shares, capacity, pauses, failures, people's requests."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from conch.api import Rollout, StepInForce
 from conch.api.kinds import CONTROLLER_REVISION, DEPLOYMENT, HTTP_ROUTE, INFERENCE_SERVICE, SERVICE, Ref
 from conch.api.names import ANNOTATION_STABLE
-from conch.decide.steps import begin, stages, with_steps
+from conch.decide.rollout.steps import with_steps
+from conch.decide.state import RolloutState
+from conch.decide.strategies import choose_strategy
 from conch_contract import ModelState, names
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed, told
 
@@ -771,9 +774,10 @@ def test_the_fix_of_a_stable_revision_without_pods_goes_through_its_steps_and_se
 @pytest.mark.parametrize("wait", [MANUAL, {"analysis": "5m"}], ids=["pause", "analysis"])
 def test_an_edit_that_removes_a_wait_that_was_passed_keeps_the_one_under_way(wait: dict[str, Any]) -> None:
     def steps(*items: int | dict[str, Any]) -> tuple[StepInForce, ...]:
-        return stages(Rollout.model_validate({"steps": weights(*items)}))
+        rollout = Rollout.model_validate({"steps": weights(*items)})
+        return choose_strategy(rollout).steps(rollout)
 
-    before = begin("new", 4, 0.0).model_copy(update={"steps": steps(5, wait, 50, wait), "step": 3, "weight": 50})
+    before = replace(RolloutState.begin("new", 4, 0.0), steps=steps(5, wait, 50, wait), step=3, weight=50)
     after = with_steps(before, steps(5, 50, wait), 1.0)
     assert (after.step, after.steps[after.step].to_wire()) == (2, wait)
     assert after.since == before.since

@@ -354,7 +354,7 @@ class Rollouts(RuleBasedStateMachine):
         whole = sum(shares.values())
         assert whole in {100, 10_000}, shares
         variant = sum(share for name, share in shares.items() if name.startswith("magika-b-"))
-        asked = snapshot.service.of_variant("b").asked
+        asked = snapshot.service.of_variant("b").variant_spec
         assert variant * 100 in {0, whole * ((asked and asked.weight) or 0)}, (shares, asked)
         for name in named(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)]):
             assert Ref(SERVICE, name) in self.cluster.objects, f"{name} has no Service"

@@ -16,7 +16,7 @@ from conch.api.kinds import (
     Ref,
 )
 from conch.api.names import ANNOTATION_MODEL, ANNOTATION_STABLE
-from conch.decide import build_unreadable_status, pods_to_ask
+from conch.decide import build_unreadable_status, find_unreported_pods
 from conch.desire import PodDefaults
 from conch.observe import Unreadable, observe
 from conch.plan import Apply, Delete, Release
@@ -352,15 +352,15 @@ def test_pods_are_asked_until_the_status_knows_what_they_serve_and_then_left_alo
     name = cluster.decision().wanted
     cluster.pod(name, 0, ready=True, report=AgentReport(ready=True))
     cluster.reconcile()
-    assert [pod.name for pod in pods_to_ask(cluster.snapshot())] == [f"{name}-0"]
+    assert [pod.name for pod in find_unreported_pods(cluster.snapshot())] == [f"{name}-0"]
     cluster.reports.clear()
     cluster.now += 120
-    assert pods_to_ask(cluster.snapshot()) == (), "silence is taken for an answer in the end"
+    assert find_unreported_pods(cluster.snapshot()) == (), "silence is taken for an answer in the end"
     cluster.pod(name, 0, ready=True)
     cluster.settle()
-    assert pods_to_ask(cluster.snapshot()) == ()
+    assert find_unreported_pods(cluster.snapshot()) == ()
     cluster.pod(name, 1, ready=False)
-    assert [pod.name for pod in pods_to_ask(cluster.snapshot())] == [f"{name}-1"]
+    assert [pod.name for pod in find_unreported_pods(cluster.snapshot())] == [f"{name}-1"]
 
 
 def test_a_stable_revision_without_its_record_serves_until_it_is_replaced() -> None:

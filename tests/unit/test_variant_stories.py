@@ -20,7 +20,7 @@ from conch.api.variants import MAX_VARIANTS
 from conch.decide import build_measurement_request, decide
 from conch.observe.gateways import GatewayKey
 from conch.observe.measured import History, Measured, Totals
-from conch.traffic import Way
+from conch.traffic import TrackRoute
 from conch.traffic.route import http_route, matches
 from conch.traffic.shared import SETTLE_SECONDS
 from conch.traffic.slots import INACTIVE_HEADER, active_slots
@@ -470,7 +470,7 @@ def test_the_most_variants_fit_into_one_route(way: str) -> None:
     asked = InferenceService.parse(body)
     assert asked.spec.traffic is not None
     tracks = [asked.of_variant(name) for name in ("", *(variant.name for variant in asked.spec.variants))]
-    ways = [Way(track, f"{track.track}-a", {f"{track.track}-a": 50, f"{track.track}-b": 50}) for track in tracks]
+    ways = [TrackRoute(track, f"{track.track}-a", {f"{track.track}-a": 50, f"{track.track}-b": 50}) for track in tracks]
     found = http_route(asked, asked.spec.traffic, ways, active_slots(matches(ways)))["spec"]["rules"]
     assert len(found) == (16 if way == "match" else 2)
     assert sum(len(rule["matches"]) for rule in found) < 128

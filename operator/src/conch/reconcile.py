@@ -20,15 +20,15 @@ from conch.claims import Claims
 from conch.contests import Contest, Contests
 from conch.decide import (
     MeasurementRequest,
-    asks_for_room,
+    build_events,
     build_measurement_request,
+    build_stalled_status,
     build_status,
     build_unreadable_status,
     decide,
-    events,
     find_stuck_objects,
-    pods_to_ask,
-    stalled,
+    find_unreported_pods,
+    needs_capacity,
 )
 from conch.desire import PodDefaults, desire
 from conch.observe import Gateways, Store, Unreadable, observe
@@ -101,12 +101,12 @@ class Reconciler:
             return await self._report_unreadable(key, snapshot)
         before = snapshot.service.status
         snapshot = snapshot.without_future_times()
-        snapshot = snapshot.with_reports(self.agents.request(key, pods_to_ask(snapshot)))
+        snapshot = snapshot.with_reports(self.agents.request(key, find_unreported_pods(snapshot)))
         snapshot = snapshot.with_warnings(self.warnings.request(key, find_stuck_objects(snapshot)))
         snapshot = snapshot.with_measured(
             self.collector.request(key, snapshot.pods, build_measurement_request(snapshot))
         )
-        snapshot = snapshot.with_capacity(self.capacities.request(key, waits=asks_for_room(snapshot)))
+        snapshot = snapshot.with_capacity(self.capacities.request(key, waits=needs_capacity(snapshot)))
         decision = decide(snapshot)
         steps, blocked = plan(snapshot, decision, desire(snapshot, decision, self.defaults))
         uid = snapshot.service.metadata.uid
@@ -182,7 +182,7 @@ class Reconciler:
         if self.store.version(key, ref) != version:
             self.contests.record_changes(key, ref, [_status_change(after)], self.monotonic())
         if there:
-            await self.event_writer.tell(key, uid, events(before, after), self.clock())
+            await self.event_writer.tell(key, uid, build_events(before, after), self.clock())
         return there
 
     def _status_due_in(self, key: ServiceKey, status: Status) -> float | None:
@@ -205,7 +205,7 @@ class Reconciler:
             return
         before = Status.lenient(mapping(body.get("status")))
         meta, (reason, message) = body["metadata"], failure_words(error)
-        after = stalled(before, meta["generation"], reason, message, self.clock())
+        after = build_stalled_status(before, meta["generation"], reason, message, self.clock())
         await self._tell(key, meta["uid"], before, after)
 
 

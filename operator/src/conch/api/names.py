@@ -96,6 +96,14 @@ class RolloutPhase(StrEnum):
     FAILED = "Failed"
 
 
+class StrategyName(StrEnum):
+    """How the candidate of a rollout takes over from the stable revision."""
+
+    PROGRESSIVE = "Progressive"  # beside it, by the steps of the spec
+    REPLACE = "Replace"  # at once, since the stable revision has never had a ready pod
+    RECREATE = "Recreate"  # after its pods have ended
+
+
 class Admission(StrEnum):
     """Whether GPUs are free for the pods of a rollout beside those of the stable revision. Decided once a rollout."""
 

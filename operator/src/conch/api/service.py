@@ -88,7 +88,7 @@ class InferenceService(Part):
         return f"{self.metadata.name}-{self.variant}" if self.variant else self.metadata.name
 
     @property
-    def asked(self) -> Variant | None:
+    def variant_spec(self) -> Variant | None:
         """What the spec says of the variant; None of the predictor, and of a variant that is asked for no more."""
         return next((variant for variant in self.spec.variants if variant.name == self.variant), None)
 
@@ -99,11 +99,11 @@ class InferenceService(Part):
         """
         service = self.model_copy(update={"status": self.status.of_variant(name)})
         service._variant = name  # noqa: SLF001  our own
-        if service.asked is None:
+        if service.variant_spec is None:
             return service
         main = self.spec.predictor.to_wire()
         main["model"]["name"] = self.model_name
-        predictor = Predictor.model_validate(merge(main, service.asked.predictor.to_wire()))
+        predictor = Predictor.model_validate(merge(main, service.variant_spec.predictor.to_wire()))
         return service.model_copy(update={"spec": self.spec.model_copy(update={"predictor": predictor})})
 
     @classmethod

@@ -118,10 +118,13 @@ class RolloutStatus(Part):
 
     revision: str
     """The candidate; or the revision that the spec asks for and that failed."""
+    strategy: str = ""
+    """The strategy in force: Progressive; Recreate, also where GPUs are insufficient for the pods of both revisions; or
+    Replace, where the stable revision has never had a ready pod, so that there are no steps."""
     phase: str = ""
     """Progressing, Paused or Failed."""
     steps: tuple[StepInForce, ...] = ()
-    """The steps in force: those of spec.rollout.steps, then weight 100."""
+    """The steps in force: under Progressive those of spec.rollout.steps, and weight 100 at the end."""
     step: int = 0
     """The step under way, counted from 0 in `steps`; the number of steps when all are done."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""

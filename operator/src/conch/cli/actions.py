@@ -12,8 +12,8 @@ from typing import Final
 from conch.api import Admission, InferenceService, RolloutPhase, RolloutStatus, StepInForce
 from conch.cli.options import Refused
 from conch.cli.track import look, noun, subject, where
-from conch.decide.request import Request, Verb
-from conch.decide.steps import get_steps
+from conch.decide.rollout.request import Request, Verb
+from conch.decide.strategies import get_steps
 
 PAUSED_BY_USER: Final = "PausedByUser"
 

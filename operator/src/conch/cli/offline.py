@@ -15,9 +15,9 @@ from conch.api.metrics import MetricsApi
 from conch.cli.actions import step_words
 from conch.cli.options import Refused
 from conch.cli.track import requests_of
-from conch.decide import Decision, asks_for_room, build_status, decide
-from conch.decide.replicas import floor_of
-from conch.decide.steps import get_steps, going
+from conch.decide import Decision, build_status, decide, needs_capacity
+from conch.decide.context import least_replicas
+from conch.decide.strategies import find_parity_gate, strategy_of
 from conch.desire import PodDefaults, desire
 from conch.observe import Snapshot, Store, Unreadable, observe
 from conch.observe.capacity import Capacity
@@ -120,7 +120,7 @@ def foresee(
     decisions = decide(snapshot)
     steps, refusals = plan(snapshot, decisions, desire(snapshot, decisions, installed.defaults))
     status = build_status(snapshot, decisions, unwritten(snapshot.service, refusals, {}))
-    main, *variants = (_course(track, own) for track, own in zip(snapshot.tracks, decisions.tracks, strict=True))
+    main, *variants = map(_course, decisions.tracks)
     return Foresight(
         service=key,
         main=main,
@@ -128,13 +128,14 @@ def foresee(
         left=tuple(left.service.variant for left in snapshot.removed_tracks),
         writes=tuple(_write(row, action) for row, step in enumerate(steps, 1) for action in step),
         refusals=tuple(refusals),
-        asks=asks_for_room(snapshot),
+        asks=needs_capacity(snapshot),
         conditions=tuple((c.type, c.status, c.reason, c.message) for c in status.conditions),
     )
 
 
-def _course(snapshot: Snapshot, decision: Decision) -> Course:
-    asked = snapshot.service.asked
+def _course(decision: Decision) -> Course:
+    snapshot = decision.track
+    asked = snapshot.service.variant_spec
     return Course(
         variant=snapshot.service.variant,
         requests=requests_of(asked) if asked else "",
@@ -169,7 +170,7 @@ def _write(row: int, action: Action) -> Write:
             return Write(row, "hand over", action.ref.kind.name, action.ref.name, action.manifest)
 
 
-_SHORT: Final[dict[str, str]] = {
+_SHORT: Final[dict[Admission | None, str]] = {
     Admission.PENDING: "when there are GPUs for its pods, by the steps below; until then they do not start.",
     Admission.INSUFFICIENT: "after its pods have ended, for there are no GPUs for both: requests fail in between.",
 }
@@ -198,17 +199,21 @@ def _message(snapshot: Snapshot, decision: Decision) -> str:
 
 def _stages(snapshot: Snapshot, decision: Decision) -> tuple[Stage, ...]:
     """The steps of the rollout; of the next one, where none is under way."""
-    service, memory = snapshot.service, decision.rollout
+    service, state = snapshot.service, decision.rollout
     router = router_of(service)
-    capacity = memory.capacity if memory is not None else floor_of(service)
-    at = memory.step if memory is not None and not decision.failed else -1
+    capacity = state.capacity if state is not None else least_replicas(service)
+    at = state.step if state is not None and not decision.failed else -1
     warms = service.spec.predictor.warmup is not None
-    compares = going(service.spec.rollout, memory).parity is not None
+    strategy = strategy_of(state, service.spec.rollout)
+    compares = find_parity_gate(strategy.gates(service.spec.rollout)) is not None
+    steps = state.steps if state is not None else ()
     found = []
-    for number, step in enumerate(get_steps(service.spec.rollout, memory)):
+    for number, step in enumerate(steps or strategy.steps(service.spec.rollout)):
         pods = router.pods(step.weight, capacity) if step.weight is not None else None
-        state = "passed" if number < at else "now" if number == at else ""
-        found.append(Stage(number, step_words(step), pods, _waits(step, pods, warms=warms, compares=compares), state))
+        progress = "passed" if number < at else "now" if number == at else ""
+        found.append(
+            Stage(number, step_words(step), pods, _waits(step, pods, warms=warms, compares=compares), progress)
+        )
         if pods is not None:  # before the first share, and once
             warms = compares = False
     return tuple(found)

@@ -18,7 +18,7 @@ from conch.cli.cluster import MANAGER, Cluster, ask
 from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import show
 from conch.cli.track import chosen, variant_option
-from conch.decide.request import annotation
+from conch.decide.rollout import annotation
 
 
 def _carry_out(access: Access, name: str, variant: str | None, judge: Callable[[InferenceService], Ask]) -> None:

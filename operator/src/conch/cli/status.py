@@ -14,9 +14,8 @@ from conch.cli.cluster import Cluster, ask
 from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import Table, Text, age, short, show
 from conch.cli.track import noun, requests_of, where
-from conch.decide.request import annotation
-from conch.decide.steps import get_steps
-from conch.decide.waits import INSUFFICIENT_GPU
+from conch.decide.rollout import INSUFFICIENT_GPU, annotation
+from conch.decide.strategies import get_steps
 
 _PROMOTE: Final = "promote it, or abort it"
 _VARIANT: Final = ("VARIANT", "REQUESTS", "STABLE", "CANDIDATE", "STEP", "READY", "WAITS FOR")
@@ -102,7 +101,7 @@ def _variant(track: InferenceService) -> tuple[str, ...]:
     waits = rollout.reason if rollout else ready.message if ready and ready.status != "True" else ""
     return (
         track.variant,
-        requests_of(track.asked) if track.asked else "",
+        requests_of(track.variant_spec) if track.variant_spec else "",
         status.stable or "-",
         status.candidate or "-",
         f"{rollout.step} of {of}" if rollout else "-",

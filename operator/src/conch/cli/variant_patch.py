@@ -11,7 +11,7 @@ from conch.api import InferenceService, Predictor, VariantPredictor
 from conch.api.variants import MERGED
 from conch.cli.options import Refused
 from conch.cli.track import subject, where
-from conch.decide.naming import NOT_OF_PODS, pod_words, revision_name
+from conch.decide.naming import NOT_OF_PODS, pod_fields, revision_name
 from conch.observe import Revision
 
 
@@ -21,7 +21,7 @@ def variant_words(service: InferenceService, variant: str, revision: Revision) -
     Raises:
         Refused: spec.predictor says what the revision did not have, and a variant cannot take that back.
     """
-    then = pod_words(Predictor.model_validate(revision.predictor))
+    then = pod_fields(Predictor.model_validate(revision.predictor))
     words = _difference(_of_pods(service.spec.predictor.to_wire()), then)
     said = VariantPredictor.model_validate(words)
     variants = tuple(
@@ -31,7 +31,7 @@ def variant_words(service: InferenceService, variant: str, revision: Revision) -
     track = asked.of_variant(variant)
     if revision_name(track.track, track.spec.predictor) == revision.name:
         return words
-    fields = ", ".join(_apart(pod_words(track.spec.predictor), then))
+    fields = ", ".join(_apart(pod_fields(track.spec.predictor), then))
     raise Refused(
         f"revision {revision.number} of {subject(track)} had other words for {fields} than spec.predictor has now, or"
         " none, and a variant cannot say that; change these in spec.predictor by hand, which is a change of the"

@@ -1,34 +1,45 @@
-"""What shall be, and what is told: functions from Snapshot to values. Pure.
+"""Decisions and status of a service: functions from Snapshot to values. Pure.
 
-May not enter: manifests (that is `desire`), clocks, calls.
+`service` is the entry: it decides track by track (`track`), with the packages `strategies`, `gates`, `admission` and
+`rollout`; `status` makes the status of it. Not here: manifests (`desire`), clocks, calls.
 """
 
-from conch.decide.events import Event, events
 from conch.decide.naming import revision_name
-from conch.decide.replicas import Living
-from conch.decide.requeue import MeasurementRequest, build_measurement_request, find_stuck_objects, pods_to_ask
-from conch.decide.rollout import Decision, asks_for_room
+from conch.decide.replicas import RevisionReplicas
+from conch.decide.requeue import (
+    MeasurementRequest,
+    build_measurement_request,
+    find_stuck_objects,
+    find_unreported_pods,
+)
 from conch.decide.service import Decisions, decide
-from conch.decide.status import build_status, build_unreadable_status, stalled
-from conch.decide.verdict import Unwritten
+from conch.decide.status import (
+    Event,
+    FailedWrite,
+    build_events,
+    build_stalled_status,
+    build_status,
+    build_unreadable_status,
+)
+from conch.decide.track import Decision, needs_capacity
 from conch.observe import Finding
 
 __all__ = [
     "Decision",
     "Decisions",
     "Event",
+    "FailedWrite",
     "Finding",
-    "Living",
     "MeasurementRequest",
-    "Unwritten",
-    "asks_for_room",
+    "RevisionReplicas",
+    "build_events",
     "build_measurement_request",
+    "build_stalled_status",
     "build_status",
     "build_unreadable_status",
     "decide",
-    "events",
     "find_stuck_objects",
-    "pods_to_ask",
+    "find_unreported_pods",
+    "needs_capacity",
     "revision_name",
-    "stalled",
 ]

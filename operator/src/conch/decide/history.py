@@ -1,19 +1,19 @@
-"""The history: which number a revision has in it, and which ones the limit forgets."""
+"""The history: the number of a revision, and which revisions the limit drops."""
 
 from conch.observe import Snapshot
 
 
 def number_of(snapshot: Snapshot, wanted: str) -> int:
-    """The wanted revision's place in the history: the newest, also when it returns from the past."""
+    """Return the wanted revision's number: the newest, also of a revision that returns."""
     newest = max((revision.number for revision in snapshot.revisions.values()), default=0)
     known = snapshot.revisions.get(wanted)
     return newest if known is not None and known.number == newest else newest + 1
 
 
-def forgotten(snapshot: Snapshot, living: frozenset[str], limit: int) -> frozenset[str]:
-    """Revisions past the history limit, oldest first; the living do not count."""
+def forgotten(snapshot: Snapshot, active: frozenset[str], limit: int) -> frozenset[str]:
+    """Return the revisions past the history limit; active ones do not count."""
     past = sorted(
-        (r for r in snapshot.revisions.values() if r.name not in living),
+        (r for r in snapshot.revisions.values() if r.name not in active),
         key=lambda r: r.number,
         reverse=True,
     )

@@ -1,8 +1,8 @@
-"""Whether copies of requests arrive at a shadow, where the gateway does not tell what it can do.
+"""Whether copies of requests arrive at a shadow, where the gateway's class does not list its features.
 
-A gateway may accept a mirror and make no copies. Triton's counters of both revisions tell; once they have, nobody
-asks again until the spec changes. They count what comes past the gateway too, to the Services: so copies that do not
-arrive are a doubt and no certainty, and a shadow that is asked at its own Service looks as if they did.
+A gateway may accept a mirror and make no copies. Triton's counters of both revisions show it; once they have, they
+are not read again until the spec changes. They also count requests that reach the Services without the gateway: so
+missing copies are uncertain, and a shadow that gets requests at its own Service seems to get copies.
 """
 
 from collections.abc import Iterator
@@ -23,13 +23,13 @@ ENOUGH: Final = 20
 
 @dataclass(frozen=True)
 class Shadow:
-    """A variant that gets copies, and the revisions whose counters tell of it."""
+    """A variant that gets copies, and the revisions whose counters show it."""
 
     name: str
     revision: str
     copied: str  # the revision whose requests are copied
     share: Fraction
-    known: str | None  # what the status says of it, of this very spec
+    known: str | None  # the result in the status for this generation of the spec
 
 
 def shadows(snapshot: Snapshot) -> Iterator[Shadow]:
@@ -38,32 +38,32 @@ def shadows(snapshot: Snapshot) -> Iterator[Shadow]:
     if status.stable is None or mirrors_for_sure(snapshot):
         return
     for variant in service.spec.variants:
-        told = next((one for one in status.variants if one.name == variant.name), None)
-        if variant.mirror is None or told is None or told.stable is None:
+        known = next((one for one in status.variants if one.name == variant.name), None)
+        if variant.mirror is None or known is None or known.stable is None:
             continue
-        if not snapshot.replicas(told.stable):
-            continue  # it sleeps, and gets nothing as asked
-        known = told.mirror if status.observed_generation == service.metadata.generation else None
-        yield Shadow(variant.name, told.stable, status.stable, percent(variant.mirror), known)
+        if not snapshot.replicas(known.stable):
+            continue  # it is scaled to zero, and gets no copies
+        result = known.mirror if status.observed_generation == service.metadata.generation else None
+        yield Shadow(variant.name, known.stable, status.stable, percent(variant.mirror), result)
 
 
 def arrival(snapshot: Snapshot, shadow: Shadow) -> str | None:
-    """Say whether copies arrive: Arriving, Missing, or None while nobody knows."""
+    """Return whether copies arrive: Arriving, Missing, or None while it is not known."""
     if shadow.known == ARRIVING:
         return ARRIVING
-    asked, copies = (_requests(snapshot, revision) for revision in (shadow.copied, shadow.revision))
+    requests, copies = (_requests(snapshot, revision) for revision in (shadow.copied, shadow.revision))
     if copies:
         return ARRIVING
-    return MISSING if asked * shadow.share >= ENOUGH else shadow.known
+    return MISSING if requests * shadow.share >= ENOUGH else shadow.known
 
 
 def no_copies(shadow: Shadow) -> Finding:
-    """What is told of a shadow that gets none."""
+    """Return the finding for a shadow that gets no copies."""
     return Finding(
         "MirrorNotArriving",
-        f"The gateway has accepted to copy requests to variant {shadow.name}, and none has arrived while"
-        f" {shadow.copied} answered many. If these came through the gateway, and not straight to the Service, it makes"
-        " no copies: name one that supports mirroring in traffic.gateways, or remove mirror",
+        f"The gateway has accepted the mirror to variant {shadow.name}, and no copy has arrived while"
+        f" {shadow.copied} answered many requests. If these came through the gateway, and not straight to the Service,"
+        " it makes no copies: name one that supports mirroring in traffic.gateways, or remove mirror",
     )
 
 

@@ -13,19 +13,19 @@ _LENGTH: Final = 10
 NOT_OF_PODS: Final = frozenset({"minReplicas", "maxReplicas", "autoscaling"})
 
 
-def pod_words(predictor: Predictor) -> dict[str, Any]:
-    """Return what the user said that changes pods, without defaults.
+def pod_fields(predictor: Predictor) -> dict[str, Any]:
+    """Return the fields of a predictor that change pods, without defaults.
 
     Without defaults, because a field that a newer CRD brings, defaulted, must not rename the revisions
-    of services that never heard of it: that would restart every model with an operator upgrade.
+    of services that do not set it: an operator upgrade would restart every model.
     """
     return {key: value for key, value in predictor.to_wire().items() if key not in NOT_OF_PODS}
 
 
 def revision_name(service: str, predictor: Predictor) -> str:
     """Return `<service>-<hash>`, the name of the revision that serves this predictor."""
-    said = json.dumps(pod_words(predictor), sort_keys=True, separators=(",", ":"))
-    number = int.from_bytes(hashlib.sha256(said.encode()).digest())
+    content = json.dumps(pod_fields(predictor), sort_keys=True, separators=(",", ":"))
+    number = int.from_bytes(hashlib.sha256(content.encode()).digest())
     letters = []
     for _ in range(_LENGTH):
         number, index = divmod(number, len(_ALPHABET))

@@ -1,40 +1,45 @@
-"""Whom to ask, what to measure, and when to look again though nothing happens. A settled service asks for nothing."""
+"""What the next reconcile needs: reports of pods, measurements, events, and when it is due without an event.
+
+A settled service needs nothing.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from conch.api import Admission, Phase, RevisionStatus, RolloutPhase, RolloutStatus
+from conch.api import Phase, RevisionStatus, RolloutPhase
 from conch.api.times import parse_time
 from conch.decide.diagnosis import failing_seconds, is_starting
 from conch.decide.gates import build_queries
 from conch.decide.mirror import ARRIVING, shadows
-from conch.decide.scale_to_zero import asleep
-from conch.decide.waits import wait_of
-from conch.decide.warm import warmed
+from conch.decide.rollout.waits import seconds_to_wait
+from conch.decide.scale_to_zero import is_scaled_to_zero
+from conch.decide.state import RolloutState
+from conch.decide.strategies import strategy_of
+from conch.decide.warmup import warmed
 from conch.observe import Pod, Snapshot
 from conch.observe.measured import PrometheusQuery
 from conch.observe.warmup import has_failed
 from conch_contract import ModelState, names
 
-# How often pods that are not ready yet are asked, in seconds: first, and at the most.
-ASK_FIRST: Final = 1.0
-ASK_LIMIT: Final = 8.0
-# How often a rollout that waits for GPUs says that it still does; news of them wake it.
-ROOM_LOOK: Final = 20.0
+# Seconds between two requests for the report of a pod that is not ready yet: at first, and at most.
+MIN_REPORT_SECONDS: Final = 1.0
+MAX_REPORT_SECONDS: Final = 8.0
+# Seconds between two reconciles of a rollout that waits for GPUs; an event of nodes or pods comes before.
+ADMISSION_SECONDS: Final = 20.0
 # Seconds from a pod's node to its first container, and from a Job to its first pod, before their events are listed.
 START_PATIENCE: Final = 10.0
-# How long pods that are ready are asked what they serve, when a network policy lets nobody ask.
-ASK_PATIENCE: Final = 60.0
+# Seconds for which reports of pods that are ready are requested, where a network policy prevents them.
+REPORT_PATIENCE: Final = 60.0
 
 
-def pods_to_ask(snapshot: Snapshot) -> tuple[Pod, ...]:
-    """Return the pods whose agents know something that the status does not: a settled fleet is left alone."""
-    told = {revision.name: _told(snapshot, revision) for revision in snapshot.service.status.revisions}
+def find_unreported_pods(snapshot: Snapshot) -> tuple[Pod, ...]:
+    """Return the pods whose reports the status does not have yet; none of a settled fleet."""
+    reported = {revision.name: _is_reported(snapshot, revision) for revision in snapshot.service.status.revisions}
     return tuple(
         pod
         for pod in snapshot.pods
-        if pod.ip and not pod.leaving and (not pod.ready or not told.get(pod.revision, False))
+        if pod.ip and not pod.leaving and (not pod.ready or not reported.get(pod.revision, False))
     )
 
 
@@ -67,18 +72,18 @@ def build_measurement_request(snapshot: Snapshot) -> MeasurementRequest:
 
 
 def _of_candidate(snapshot: Snapshot) -> MeasurementRequest:
-    service, memory = snapshot.service, snapshot.service.status.rollout
+    service, rollout = snapshot.service, snapshot.service.status.rollout
     gates = service.spec.rollout.analysis
-    if all(gate.parity is not None for gate in gates) or memory is None or memory.phase == RolloutPhase.FAILED:
+    if all(gate.parity is not None for gate in gates) or rollout is None or rollout.phase == RolloutPhase.FAILED:
         return MeasurementRequest()
     filled = {
         "service": snapshot.key.name,
         "namespace": snapshot.key.namespace,
-        "revision": memory.revision,
+        "revision": rollout.revision,
         "stable": service.status.stable or "",
     }
-    asked = {(memory.revision, gate): query for gate, query in build_queries(gates, filled).items()}
-    return MeasurementRequest({memory.revision: service.model_name}, asked)
+    queries = {(rollout.revision, gate): query for gate, query in build_queries(gates, filled).items()}
+    return MeasurementRequest({rollout.revision: service.model_name}, queries)
 
 
 def created_at(job: Mapping[str, Any]) -> str:
@@ -86,60 +91,60 @@ def created_at(job: Mapping[str, Any]) -> str:
     return str(job["metadata"].get("creationTimestamp") or "")
 
 
-def _waits_for_job(snapshot: Snapshot, memory: RolloutStatus | None, wanted: str) -> bool:
+def _waits_for_job(snapshot: Snapshot, state: RolloutState | None, wanted: str) -> bool:
     """Whether a Job of the wanted revision has no pod, and its result is needed."""
     for job in snapshot.idle_jobs.values():
         labels = job["metadata"].get("labels") or {}
         if labels.get(names.LABEL_REVISION) == wanted and not has_failed(job):
-            return memory is not None if names.LABEL_PARITY in labels else warmed(snapshot, wanted) is None
+            return state is not None if names.LABEL_PARITY in labels else warmed(snapshot, wanted) is None
     return False
 
 
-def next_look(snapshot: Snapshot, memory: RolloutStatus | None, wanted: str) -> float | None:
-    """Return the seconds until the service wants to be looked at again; None: events alone are awaited."""
-    return min(_moments(snapshot, memory, wanted), default=None)
+def seconds_to_requeue(snapshot: Snapshot, state: RolloutState | None, wanted: str) -> float | None:
+    """Return the seconds until the next reconcile without an event; None: an event is awaited."""
+    return min(_waits(snapshot, state, wanted), default=None)
 
 
-def _moments(snapshot: Snapshot, memory: RolloutStatus | None, wanted: str) -> Iterator[float]:
+def _waits(snapshot: Snapshot, state: RolloutState | None, wanted: str) -> Iterator[float]:
     failing = (
         failing_seconds(snapshot, revision) for revision in {pod.revision for pod in snapshot.pods if pod.failed_at}
     )
     yield from (seconds for seconds in failing if seconds is not None)
-    if memory is not None and memory.admission == Admission.PENDING and memory.phase != RolloutPhase.FAILED:
-        yield ROOM_LOOK
+    if state is not None and state.awaits_admission:
+        yield ADMISSION_SECONDS
         return
-    if _waits_for_job(snapshot, memory, wanted):
+    if _waits_for_job(snapshot, state, wanted):
         yield START_PATIENCE
-    if memory is None or memory.phase != RolloutPhase.FAILED:
-        up = _all_up(snapshot, wanted) or asleep(snapshot, memory, wanted)
-        said = snapshot.service.status.revision(wanted)
-        if not up:
-            yield min(max(ASK_FIRST, age(snapshot, wanted) / 10), ASK_LIMIT)
-        elif said is None or not _told(snapshot, said):
-            yield ASK_LIMIT
-    if memory is not None:
+    if state is None or not state.has_failed:
+        revision = snapshot.service.status.revision(wanted)
+        if not _are_all_ready(snapshot, wanted) and not is_scaled_to_zero(snapshot, state, wanted):
+            yield min(max(MIN_REPORT_SECONDS, age(snapshot, wanted) / 10), MAX_REPORT_SECONDS)
+        elif revision is None or not _is_reported(snapshot, revision):
+            yield MAX_REPORT_SECONDS
+    if state is not None:
         rollout = snapshot.service.spec.rollout
-        if (clock := wait_of(memory, rollout, snapshot.now)) is not None:
-            yield clock
-        if memory.gates and memory.phase != RolloutPhase.FAILED:
-            yield from (gate.interval_seconds for gate in rollout.analysis if not gate.parity)
+        if (wait := seconds_to_wait(state, rollout, snapshot.now)) is not None:
+            yield wait
+        if state.gates and not state.has_failed:
+            gates = strategy_of(state, rollout).gates(rollout)
+            yield from (gate.interval_seconds for gate in gates if not gate.parity)
 
 
 def age(snapshot: Snapshot, name: str) -> float:
-    """Seconds since a revision's Deployment was made; 0 before that."""
+    """Return the seconds since a revision's Deployment was created; 0 before that."""
     deployment = snapshot.deployment(name)
     return max(0.0, snapshot.now - parse_time(deployment["metadata"]["creationTimestamp"])) if deployment else 0.0
 
 
-def _all_up(snapshot: Snapshot, name: str) -> bool:
-    """Whether a revision has all the pods that its Deployment wants, and all are ready."""
+def _are_all_ready(snapshot: Snapshot, name: str) -> bool:
+    """Whether a revision has all the pods of its Deployment's replicas, and all are ready."""
     pods = snapshot.pods_of(name)
     return len(pods) >= snapshot.replicas(name) > 0 and all(pod.ready for pod in pods)
 
 
-def _told(snapshot: Snapshot, revision: RevisionStatus) -> bool:
-    """Whether the status says of every model what was fetched and that it is up; silence counts in the end."""
+def _is_reported(snapshot: Snapshot, revision: RevisionStatus) -> bool:
+    """Whether the status has every model's digest and state Ready. After a minute without reports it counts as such."""
     if revision.models and all(model.digest and model.state == ModelState.READY for model in revision.models):
         return True
-    up = revision.phase == Phase.READY and revision.since is not None
-    return up and snapshot.now - parse_time(revision.since or "") > ASK_PATIENCE
+    is_up = revision.phase == Phase.READY and revision.since is not None
+    return is_up and snapshot.now - parse_time(revision.since or "") > REPORT_PATIENCE

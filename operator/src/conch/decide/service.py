@@ -1,6 +1,6 @@
-"""The service as a whole: a decision for the predictor and one for each variant, and what they share.
+"""The service as a whole: a decision for each track, and what the tracks share.
 
-A variant is to every other file of this room a service of its own (`Snapshot.tracks`); only here it is not.
+To every other module of this package a variant is a service of its own (`Snapshot.tracks`); only here it is not.
 """
 
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from typing import Final
 
 from conch.api import duration_seconds
 from conch.api._base import is_duration
-from conch.decide.admission import with_promises
+from conch.decide.admission import reserve_own_pods
 from conch.decide.mirror import MISSING, arrival, no_copies, shadows
-from conch.decide.rollout import Decision, decide_one
-from conch.decide.scale_to_zero import may_rest
+from conch.decide.scale_to_zero import may_scale_to_zero
+from conch.decide.track import Decision, decide_track
 from conch.observe import Finding, Snapshot
-from conch.traffic import Way, no_mirror, route_wait, still_reached
+from conch.traffic import TrackRoute, no_mirror, route_wait, still_reached
 
 _NO_READY_PODS: Final = Finding(
     "NoReadyPods", "No pod of the variant is ready; its share goes to the predictor until one is."
@@ -23,14 +23,14 @@ _NO_READY_PODS: Final = Finding(
 
 @dataclass(frozen=True)
 class Decisions:
-    """What shall be."""
+    """The decisions for all tracks, and for the objects that they share."""
 
-    tracks: tuple[Decision, ...]  # the predictor's, then the variants' in the spec's order; as Snapshot.tracks
-    ways: tuple[Way, ...]  # which requests go to whom
-    kept: frozenset[str]  # revisions that nobody asks for any more, and that a request may still reach
-    dropped: frozenset[str]  # revisions of variants that are gone
-    mirrors: Mapping[str, str]  # by shadow, whether copies arrive, where only counters can tell
-    route_wait: float | None  # seconds until the route should be written again, though nothing happens
+    tracks: tuple[Decision, ...]  # the predictor's, then the variants' in the spec's order
+    track_routes: tuple[TrackRoute, ...]  # of the tracks that get requests
+    kept: frozenset[str]  # revisions of removed variants that a request may still reach
+    dropped: frozenset[str]  # the other revisions of removed variants
+    mirrors: Mapping[str, str]  # by shadow, whether copies arrive, where only counters show it
+    route_wait: float | None  # seconds until the route is written again without an event
 
     @property
     def main(self) -> Decision:
@@ -38,9 +38,9 @@ class Decisions:
         return self.tracks[0]
 
     @property
-    def living(self) -> frozenset[str]:
+    def active_revisions(self) -> frozenset[str]:
         """The revisions whose objects stay."""
-        return self.kept.union(one.name for decision in self.tracks for one in decision.living)
+        return self.kept.union(one.name for decision in self.tracks for one in decision.replicas)
 
     @property
     def forgotten(self) -> frozenset[str]:
@@ -49,61 +49,60 @@ class Decisions:
 
     @property
     def wait(self) -> float | None:
-        """Seconds after which to look again, if nothing happens; None: events alone are awaited."""
+        """Seconds until the next reconcile without an event; None: an event is awaited."""
         waits = (self.route_wait, *(decision.wait for decision in self.tracks))
         return min((wait for wait in waits if wait is not None), default=None)
 
 
 def decide(snapshot: Snapshot) -> Decisions:
-    """Decide what of the service lives, and how the requests are shared out."""
-    tracks, left = with_promises(snapshot).tracks, snapshot.removed_tracks
-    found = {shadow: said for shadow in shadows(snapshot) if (said := arrival(snapshot, shadow)) is not None}
-    missing = {shadow.name: no_copies(shadow) for shadow, said in found.items() if said == MISSING}
+    """Decide which revisions have pods, and how the requests are shared out."""
+    removed = snapshot.removed_tracks
+    found = {shadow: result for shadow in shadows(snapshot) if (result := arrival(snapshot, shadow)) is not None}
+    missing = {shadow.name: no_copies(shadow) for shadow, result in found.items() if result == MISSING}
     decisions: list[Decision] = []
-    for track in tracks:
-        # Once one has taken its GPUs, what is left is for the next look to tell.
-        known = None if any(decision.takes_gpus for decision in decisions) else track.capacity
-        decision, trouble = decide_one(track.with_capacity(known)), missing.get(track.service.variant)
-        decisions.append(replace(decision, in_force=replace(decision.in_force, doubt=trouble)))
-    kept = frozenset(name for gone in left for name in still_reached(gone))
-    falls_back = any(map(tracks[0].ready, decisions[0].shares))
-    silent = {t.service.variant for t, d in zip(tracks, decisions, strict=True) if falls_back and _is_silent(t, d)}
-    ways = tuple(
-        Way(track.service, decision.serving, decision.shares, _longest_request(track, decision))
-        for track, decision in zip(tracks, decisions, strict=True)
-        if decision.admitted and no_mirror(track) is None and track.service.variant not in silent
+    for track in reserve_own_pods(snapshot).tracks:
+        # Once a track has taken its GPUs, the next reconcile counts what is left.
+        capacity = None if any(decision.takes_gpus for decision in decisions) else track.capacity
+        decision = decide_track(track.with_capacity(capacity))
+        traffic = replace(decision.traffic, uncertainty=missing.get(track.service.variant))
+        decisions.append(replace(decision, traffic=traffic))
+    kept = frozenset(name for gone in removed for name in still_reached(gone))
+    has_fallback = any(map(decisions[0].track.ready, decisions[0].shares))
+    unready = {each.track.service.variant for each in decisions if has_fallback and _is_unready(each)}
+    track_routes = tuple(
+        TrackRoute(each.track.service, each.serving, each.shares, _longest_request(each))
+        for each in decisions
+        if each.admitted and no_mirror(each.track) is None and each.track.service.variant not in unready
     )
     return Decisions(
-        tracks=tuple(
-            _without_share(decision) if track.service.variant in silent else decision
-            for track, decision in zip(tracks, decisions, strict=True)
-        ),
-        ways=ways,
+        tracks=tuple(_without_share(each) if each.track.service.variant in unready else each for each in decisions),
+        track_routes=track_routes,
         kept=kept,
-        dropped=frozenset(name for gone in left for name in gone.revisions) - kept,
-        mirrors={shadow.name: said for shadow, said in found.items()},
-        route_wait=route_wait(snapshot, ways),
+        dropped=frozenset(name for gone in removed for name in gone.revisions) - kept,
+        mirrors={shadow.name: result for shadow, result in found.items()},
+        route_wait=route_wait(snapshot, track_routes),
     )
 
 
 def _without_share(decision: Decision) -> Decision:
-    return replace(decision, in_force=replace(decision.in_force, trouble=_NO_READY_PODS))
+    return replace(decision, traffic=replace(decision.traffic, obstacle=_NO_READY_PODS))
 
 
-def _is_silent(track: Snapshot, decision: Decision) -> bool:
+def _is_unready(decision: Decision) -> bool:
     """Whether this is a weighted variant that takes requests and has no ready pod.
 
-    Who chose a variant by a header gets an error, and not the answer of another model.
+    A client that selects a variant by a header gets an error, and not the answer of another model.
     """
-    asked = track.service.asked
-    if asked is None or not asked.weight or not decision.admitted:
+    track = decision.track
+    variant = track.service.variant_spec
+    if variant is None or not variant.weight or not decision.admitted:
         return False
-    return not any(track.ready(name) or may_rest(track, decision.rollout, name) for name in decision.shares)
+    return not any(track.ready(name) or may_scale_to_zero(track, decision.rollout, name) for name in decision.shares)
 
 
-def _longest_request(track: Snapshot, decision: Decision) -> str | None:
+def _longest_request(decision: Decision) -> str | None:
     """Return the maximum of longestRequest over the revisions that have requests; None: no revision sets one."""
-    predictors = {name: revision.predictor for name, revision in track.revisions.items()}
-    predictors.setdefault(decision.wanted, track.service.spec.predictor.to_wire())
+    predictors = {name: revision.predictor for name, revision in decision.track.revisions.items()}
+    predictors.setdefault(decision.wanted, decision.track.service.spec.predictor.to_wire())
     durations = [str(predictors[name].get("longestRequest") or "") for name in decision.shares if name in predictors]
     return max(filter(is_duration, durations), key=duration_seconds, default=None)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from conch.api import InferenceService
 from conch.api.kinds import DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
-from conch.decide import Decision, Decisions, Living
+from conch.decide import Decision, Decisions, RevisionReplicas
 from conch.decide.gates import stable_model
 from conch.desire.defaults import PodDefaults
 from conch.desire.parity import parity_job, parity_job_name
@@ -16,24 +16,23 @@ from conch.desire.revision import asked_for, config_map, controller_revision, ne
 from conch.desire.scaling import autoscaler, scaled
 from conch.desire.warmup import warmup_job, warmup_job_name
 from conch.observe import Revision, Snapshot
-from conch.traffic import Way, root, shared_resources
+from conch.traffic import TrackRoute, root_service, shared_resources
 from conch.traffic.service import ports
 from conch_contract import names
 
 
 def desire(snapshot: Snapshot, decisions: Decisions, defaults: PodDefaults) -> list[Manifest]:
-    """Return all that should exist, in the order in which it may come to be."""
-    tracks = zip(snapshot.tracks, decisions.tracks, strict=True)
-    own = [manifest for track, decision in tracks for manifest in _track(track, decision, defaults)]
-    return [*own, *shared_resources(snapshot, decisions.ways)]
+    """Return all objects that should exist, in an order in which they can be created."""
+    own = [manifest for decision in decisions.tracks for manifest in _track(decision, defaults)]
+    return [*own, *shared_resources(snapshot, decisions.track_routes)]
 
 
-def _track(snapshot: Snapshot, decision: Decision, defaults: PodDefaults) -> list[Manifest]:
-    """Return what the predictor or a variant has of its own."""
-    service = snapshot.service
+def _track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
+    """Return the objects of the predictor or a variant alone."""
+    snapshot, service = decision.track, decision.track.service
     manifests: list[Manifest] = []
-    for living in decision.living:
-        revision = _rendered(snapshot, decision, living, defaults)
+    for replicas in decision.replicas:
+        revision = _render(decision, replicas, defaults)
         if revision is None:
             continue  # its record was deleted by hand; its Deployment stays as it is until it is replaced
         manifests += [
@@ -41,27 +40,28 @@ def _track(snapshot: Snapshot, decision: Decision, defaults: PodDefaults) -> lis
             config_map(service, revision),
             revision_service(service, revision),
             disruption_budget(service, revision),
-            deployment(service, revision, living),
+            deployment(service, revision, replicas),
         ]
-        if scaled(service, living):
-            manifests.append(autoscaler(snapshot, living))
-        if living.name == decision.wanted:
-            manifests += _jobs(snapshot, decision, revision)
-    return [*manifests, root(Way(service, decision.serving, decision.shares))]
+        if scaled(service, replicas):
+            manifests.append(autoscaler(snapshot, replicas))
+        if replicas.name == decision.wanted:
+            manifests += _jobs(decision, revision)
+    return [*manifests, root_service(TrackRoute(service, decision.serving, decision.shares))]
 
 
-def _rendered(snapshot: Snapshot, decision: Decision, living: Living, defaults: PodDefaults) -> Revision | None:
-    """The stored revision; a new one is rendered now, and one that returns takes the newest number."""
-    revision = snapshot.revisions.get(living.name)
-    if living.name == decision.wanted:
+def _render(decision: Decision, replicas: RevisionReplicas, defaults: PodDefaults) -> Revision | None:
+    """Return the stored revision; a new one is rendered now, and one that returns gets the newest number."""
+    snapshot = decision.track
+    revision = snapshot.revisions.get(replicas.name)
+    if replicas.name == decision.wanted:
         if revision is None:
-            revision = new_revision(snapshot.service, living.name, 0, defaults)
+            revision = new_revision(snapshot.service, replicas.name, 0, defaults)
         if revision.number != decision.number:
             revision = asked_for(snapshot, revision, decision.number)
     return served(snapshot, revision) if revision is not None else None
 
 
-def deployment(service: InferenceService, revision: Revision, living: Living) -> Manifest:
+def deployment(service: InferenceService, revision: Revision, replicas: RevisionReplicas) -> Manifest:
     """Build a revision's Deployment. Where an HPA exists, the replicas are the HPA's."""
     spec: Manifest = {
         "selector": {"matchLabels": selector(service, revision.name)},
@@ -69,17 +69,18 @@ def deployment(service: InferenceService, revision: Revision, living: Living) ->
         "revisionHistoryLimit": 0,  # a revision is a Deployment of its own; there is nothing to go back to in it
         "progressDeadlineSeconds": max(1, round(service.spec.rollout.progress_deadline_seconds)),
     }
-    if not scaled(service, living):
-        spec["replicas"] = living.floor
+    if not scaled(service, replicas):
+        spec["replicas"] = replicas.minimum
     return {**child(service, DEPLOYMENT, revision.name, revision.name), "spec": spec}
 
 
-def _jobs(snapshot: Snapshot, decision: Decision, revision: Revision) -> Iterator[Manifest]:
+def _jobs(decision: Decision, revision: Revision) -> Iterator[Manifest]:
     """The Jobs of a candidate that are to begin.
 
     One that is there is left as it is: a Job cannot be changed, and it goes with its revision.
     """
-    service, gate = snapshot.service, snapshot.service.spec.rollout.parity
+    snapshot, service = decision.track, decision.track.service
+    gate = service.spec.rollout.parity
     if decision.warmup and Ref(JOB, warmup_job_name(revision.name)) not in snapshot.children:
         yield warmup_job(service, revision.name, revision.template, revision.manifest, decision.needed)
     stable = decision.compared

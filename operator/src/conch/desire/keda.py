@@ -13,7 +13,7 @@ from conch.api.kinds import DEPLOYMENT, SCALED_OBJECT
 from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, TritonMetric, of_resource, targets
 from conch.api.quantity import to_decimal
-from conch.decide import Living
+from conch.decide import RevisionReplicas
 from conch.observe import Snapshot
 from conch.triton.promql import PER_POD, promql
 from conch_contract import names
@@ -21,20 +21,20 @@ from conch_contract import names
 _CPU_SHARE: Final = "80"
 
 
-def scaled_object(snapshot: Snapshot, living: Living) -> Manifest | None:
+def scaled_object(snapshot: Snapshot, replicas: RevisionReplicas) -> Manifest | None:
     """Build a revision's ScaledObject; None where nothing that the service says can be said to KEDA."""
     predictor = snapshot.service.spec.predictor
-    found = triggers(snapshot, living.name)
+    found = triggers(snapshot, replicas.name)
     if not found:
         return None
     spec: Manifest = {
         "scaleTargetRef": {
             "apiVersion": DEPLOYMENT.api_version,
             "kind": DEPLOYMENT.name,
-            "name": living.name,
+            "name": replicas.name,
         },
-        "minReplicaCount": 0 if living.rests else living.floor,
-        "maxReplicaCount": max(predictor.max_replicas or 1, living.floor),
+        "minReplicaCount": 0 if replicas.may_scale_to_zero else replicas.minimum,
+        "maxReplicaCount": max(predictor.max_replicas or 1, replicas.minimum),
         "triggers": found,
     }
     behavior = predictor.autoscaling.behavior if predictor.autoscaling else None
@@ -43,7 +43,7 @@ def scaled_object(snapshot: Snapshot, living: Living) -> Manifest | None:
         calm = (behavior.scale_down or {}).get("stabilizationWindowSeconds")
         if calm is not None:
             spec["cooldownPeriod"] = calm  # the autoscaler's word for all pods but the last, and the same default
-    return {**child(snapshot.service, SCALED_OBJECT, living.name, living.name), "spec": spec}
+    return {**child(snapshot.service, SCALED_OBJECT, replicas.name, replicas.name), "spec": spec}
 
 
 def triggers(snapshot: Snapshot, revision: str) -> list[dict[str, Any]]:

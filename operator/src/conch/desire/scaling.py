@@ -6,39 +6,39 @@ from conch.api import InferenceService, Predictor
 from conch.api.kinds import AUTOSCALER, DEPLOYMENT
 from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, MetricsApi, TritonMetric, targets
-from conch.decide import Living
+from conch.decide import RevisionReplicas
 from conch.desire.keda import scaled_object
 from conch.observe import Snapshot
 from conch_contract import names
 
 
-def scaled(service: InferenceService, living: Living) -> bool:
+def scaled(service: InferenceService, replicas: RevisionReplicas) -> bool:
     """Whether an autoscaler owns a revision's replicas; one that is drained has none: it shall have no pod."""
-    return service.spec.predictor.scales and living.floor > 0
+    return service.spec.predictor.scales and replicas.minimum > 0
 
 
-def autoscaler(snapshot: Snapshot, living: Living) -> Manifest:
+def autoscaler(snapshot: Snapshot, replicas: RevisionReplicas) -> Manifest:
     """Build a revision's HorizontalPodAutoscaler, or the ScaledObject of which KEDA makes one."""
-    driven = scaled_object(snapshot, living) if snapshot.metrics_api == "keda" else None
-    return driven or _horizontal(snapshot, living)
+    driven = scaled_object(snapshot, replicas) if snapshot.metrics_api == "keda" else None
+    return driven or _horizontal(snapshot, replicas)
 
 
-def _horizontal(snapshot: Snapshot, living: Living) -> Manifest:
+def _horizontal(snapshot: Snapshot, replicas: RevisionReplicas) -> Manifest:
     service, predictor = snapshot.service, snapshot.service.spec.predictor
     spec: Manifest = {
         "scaleTargetRef": {
             "apiVersion": DEPLOYMENT.api_version,
             "kind": DEPLOYMENT.name,
-            "name": living.name,
+            "name": replicas.name,
         },
-        "minReplicas": living.floor,
-        "maxReplicas": max(predictor.max_replicas or 1, living.floor),
+        "minReplicas": replicas.minimum,
+        "maxReplicas": max(predictor.max_replicas or 1, replicas.minimum),
     }
     if metrics := _metrics(predictor, snapshot.metrics_api):
         spec["metrics"] = metrics  # none: the API server's own default, 80 % of the CPU that pods ask for
     if predictor.autoscaling and predictor.autoscaling.behavior:
         spec["behavior"] = predictor.autoscaling.behavior.to_wire()
-    return {**child(service, AUTOSCALER, living.name, living.name), "spec": spec}
+    return {**child(service, AUTOSCALER, replicas.name, replicas.name), "spec": spec}
 
 
 def _metrics(predictor: Predictor, metrics_api: MetricsApi) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What GPUs the cluster has, who holds them, and what the namespace may ask for. Values, and how manifests are read.
+"""The GPUs of the cluster, their allocation to pods, and the quotas of the namespace, as they are read from objects.
 
 A GPU is any extended resource, as Kubernetes calls what a device plugin adds to a node: a resource whose name has a
 domain of its own, such as nvidia.com/gpu, nvidia.com/mig-1g.5gb or amd.com/gpu.
@@ -16,7 +16,7 @@ from conch_contract import names
 
 Body = Mapping[str, Any]
 Amounts = Mapping[str, int]  # by extended resource; what is 0 may be absent
-_QUOTED: Final = "requests."  # how a ResourceQuota spells that it counts requests of a resource
+_QUOTED: Final = "requests."  # the prefix of a ResourceQuota's key for requests of a resource
 
 
 def is_extended(resource: str) -> bool:
@@ -38,72 +38,73 @@ def extended(amounts: Body | None) -> dict[str, int]:
     return {name: amount for name, amount in read.items() if amount}
 
 
-def asked(resources: Body | None) -> dict[str, int]:
-    """Return what a container asks of the extended resources: its requests, and where it has none its limits.
+def requested_by_container(resources: Body | None) -> dict[str, int]:
+    """Return the extended resources that a container requests; its limits where it has no requests.
 
-    >>> asked({"limits": {"nvidia.com/gpu": 1}})
+    >>> requested_by_container({"limits": {"nvidia.com/gpu": 1}})
     {'nvidia.com/gpu': 1}
     """
-    said = resources or {}
-    return extended({**(said.get("limits") or {}), **(said.get("requests") or {})})
+    found = resources or {}
+    return extended({**(found.get("limits") or {}), **(found.get("requests") or {})})
 
 
-def asked_by_pod(spec: Body) -> dict[str, int]:
-    """Return what a pod asks: all its containers and sidecars, or an init container that asks for more at its time.
+def requested_by_pod(spec: Body) -> dict[str, int]:
+    """Return what a pod requests: its containers and sidecars, or an init container that requests more.
 
     >>> gpus = lambda count, **more: {"resources": {"limits": {"nvidia.com/gpu": count}}, **more}
-    >>> asked_by_pod({"containers": [gpus(1), gpus(1)], "initContainers": [gpus(1, restartPolicy="Always"), gpus(4)]})
+    >>> two, sidecar = [gpus(1), gpus(1)], gpus(1, restartPolicy="Always")
+    >>> requested_by_pod({"containers": two, "initContainers": [sidecar, gpus(4)]})
     {'nvidia.com/gpu': 5}
-    >>> asked_by_pod({"containers": [gpus(1), gpus(1)], "initContainers": [gpus(1, restartPolicy="Always"), gpus(1)]})
+    >>> requested_by_pod({"containers": two, "initContainers": [sidecar, gpus(1)]})
     {'nvidia.com/gpu': 3}
     """
     sidecars: Counter[str] = Counter()
     most: Counter[str] = Counter()
     for container in spec.get("initContainers") or ():
-        own = Counter(asked(container.get("resources")))
+        own = Counter(requested_by_container(container.get("resources")))
         if container.get("restartPolicy") == "Always":
             sidecars += own
             own = Counter()
         most |= sidecars + own
     running = sidecars + Counter()
     for container in spec.get("containers") or ():
-        running += Counter(asked(container.get("resources")))
+        running += Counter(requested_by_container(container.get("resources")))
     return dict(most | running)
 
 
-class Holder(NamedTuple):
-    """Whose a pod is: a revision of a service. All others are of nobody."""
+class Owner(NamedTuple):
+    """The owner of a pod: a revision of a service. All other pods have NO_OWNER."""
 
     namespace: str
     revision: str
 
 
-NOBODY: Final = Holder("", "")
+NO_OWNER: Final = Owner("", "")
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What one pod holds of its node."""
+class Allocation:
+    """The extended resources of a node that one pod has."""
 
     node: str
-    holder: Holder
+    owner: Owner
     amounts: Amounts
 
     @classmethod
     def of(cls, pod: Body) -> Self | None:
-        """Read a pod; None: it holds nothing, for it is on no node, is over, or asks for no extended resource."""
+        """Read a pod; None: it is on no node, has ended, or requests no extended resource."""
         meta, spec = pod["metadata"], pod["spec"]
         if not spec.get("nodeName") or (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
             return None
-        amounts = asked_by_pod(spec)
+        amounts = requested_by_pod(spec)
         revision = (meta.get("labels") or {}).get(names.LABEL_REVISION)
-        holder = Holder(meta["namespace"], revision) if revision else NOBODY
-        return cls(spec["nodeName"], holder, amounts) if amounts else None
+        owner = Owner(meta["namespace"], revision) if revision else NO_OWNER
+        return cls(spec["nodeName"], owner, amounts) if amounts else None
 
 
 @dataclass(frozen=True)
 class Taint:
-    """What keeps pods from a node that do not tolerate it."""
+    """A taint of a node: pods that do not tolerate it are not placed there."""
 
     key: str
     value: str
@@ -112,35 +113,35 @@ class Taint:
 
 @dataclass(frozen=True)
 class Node:
-    """One node: what it has, and who holds it."""
+    """One node: its allocatable resources, and their allocation."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     open: bool = True  # Ready, and not cordoned
     allocatable: Amounts = field(default_factory=dict)
-    held: Mapping[Holder, Amounts] = field(default_factory=dict)
+    allocated: Mapping[Owner, Amounts] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, body: Body, claims: Iterable[Claim] = ()) -> Self:
-        """Read a node, with the claims on it."""
+    def parse(cls, body: Body, allocations: Iterable[Allocation] = ()) -> Self:
+        """Read a node, with the allocations on it."""
         spec, status = body.get("spec") or {}, body.get("status") or {}
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
-        held: dict[Holder, Counter[str]] = {}
-        for claim in claims:
-            held.setdefault(claim.holder, Counter()).update(claim.amounts)
+        allocated: dict[Owner, Counter[str]] = {}
+        for allocation in allocations:
+            allocated.setdefault(allocation.owner, Counter()).update(allocation.amounts)
         return cls(
             name=body["metadata"]["name"],
             labels=dict(body["metadata"].get("labels") or {}),
             taints=tuple(Taint(t["key"], t.get("value", ""), t["effect"]) for t in spec.get("taints") or ()),
             open=ready and not spec.get("unschedulable"),
             allocatable=extended(status.get("allocatable")),
-            held=held,
+            allocated=allocated,
         )
 
-    def used(self, resource: str, gone: frozenset[Holder] = frozenset()) -> int:
-        """How much of a resource is held, leaving some holders out."""
-        return sum(amounts.get(resource, 0) for who, amounts in self.held.items() if who not in gone)
+    def used(self, resource: str, gone: frozenset[Owner] = frozenset()) -> int:
+        """Return how much of a resource is allocated, without that of some owners."""
+        return sum(amounts.get(resource, 0) for who, amounts in self.allocated.items() if who not in gone)
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class Quota:
 
 
 def _quoted(amounts: Body | None) -> dict[str, int]:
-    """Return what a quota says of extended resources; of a limit, a zero counts too.
+    """Return a quota's extended resources; a zero counts too.
 
     >>> _quoted({"requests.nvidia.com/gpu": "0", "requests.cpu": "4", "pods": "9"})
     {'nvidia.com/gpu': 0}
@@ -189,27 +190,27 @@ def _quoted(amounts: Body | None) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the cluster's nodes and the namespace's quotas leave."""
+    """The nodes of the cluster, and the quotas of the namespace."""
 
     nodes: tuple[Node, ...] = ()
     quotas: tuple[Quota, ...] = ()
-    unknown: str = ""  # why nobody can tell; empty: it is known
-    promised: Mapping[Holder, Amounts] = field(default_factory=dict)  # to pods that are on no node yet, as far as known
+    unknown: str = ""  # why it is not known; empty: it is known
+    reserved: Mapping[Owner, Amounts] = field(default_factory=dict)  # to pods that are on no node yet, as far as known
 
-    def promising(self, wanted: Mapping[Holder, Amounts]) -> Self:
-        """The same, with what holders shall have: what they do not hold yet is promised to them."""
-        promised = {}
-        for who, amounts in wanted.items():
-            held = {r: sum(node.held.get(who, {}).get(r, 0) for node in self.nodes) for r in amounts}
-            promised[who] = {r: amount - held[r] for r, amount in amounts.items() if amount > held[r]}
-        return replace(self, promised={who: amounts for who, amounts in promised.items() if amounts})
+    def reserving(self, desired: Mapping[Owner, Amounts]) -> Self:
+        """Return the same with resources reserved for owners: the part that they do not have yet."""
+        reserved = {}
+        for who, amounts in desired.items():
+            allocated = {r: sum(node.allocated.get(who, {}).get(r, 0) for node in self.nodes) for r in amounts}
+            reserved[who] = {r: amount - allocated[r] for r, amount in amounts.items() if amount > allocated[r]}
+        return replace(self, reserved={who: amounts for who, amounts in reserved.items() if amounts})
 
     @classmethod
-    def of(cls, nodes: Sequence[Body], claims: Iterable[Claim], quotas: Iterable[Body]) -> Self:
-        """Read nodes and quotas, with the claims of pods on the nodes."""
-        on: dict[str, list[Claim]] = {}
-        for claim in claims:
-            on.setdefault(claim.node, []).append(claim)
+    def of(cls, nodes: Sequence[Body], allocations: Iterable[Allocation], quotas: Iterable[Body]) -> Self:
+        """Read nodes and quotas, with the allocations of pods on the nodes."""
+        on: dict[str, list[Allocation]] = {}
+        for allocation in allocations:
+            on.setdefault(allocation.node, []).append(allocation)
         read = (Quota.parse(body) for body in quotas)
         return cls(
             nodes=tuple(Node.parse(body, on.get(body["metadata"]["name"], ())) for body in nodes),

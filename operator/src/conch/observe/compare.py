@@ -46,8 +46,8 @@ _EMPTY_IS_KEPT: Final = frozenset({("automountServiceAccountToken",), ("allowPri
 _KEY_DEFAULTS: Final = {"protocol": "TCP"}
 
 
-def says(observed: Any, desired: Any, path: tuple[str, ...] = ()) -> bool:
-    """Whether everything that `desired` says is so in `observed`. What only `observed` says is others' business.
+def is_subset(observed: Any, desired: Any, path: tuple[str, ...] = ()) -> bool:
+    """Whether `observed` has every field of `desired` with its value. Fields that only `observed` has belong to others.
 
     The API server leaves out empty values and rewrites quantities (`0.5` becomes `500m`): these are equal.
 
@@ -62,14 +62,14 @@ def says(observed: Any, desired: Any, path: tuple[str, ...] = ()) -> bool:
         absent = not desired and path[-1:] not in _EMPTY_IS_KEPT
         return absent if observed is None else parse_quantity(observed) == parse_quantity(desired) is not None
     if isinstance(desired, Mapping):
-        return _says_fields(observed, desired, path)
+        return _has_fields(observed, desired, path)
     items = observed if isinstance(observed, Sequence) and not isinstance(observed, str) else ()
     if path in KEYED and desired:
-        return _says_by_key(items, desired, path)
-    return len(items) == len(desired) and all(says(*pair, path) for pair in zip(items, desired, strict=True))
+        return _has_items(items, desired, path)
+    return len(items) == len(desired) and all(is_subset(*pair, path) for pair in zip(items, desired, strict=True))
 
 
-def _says_fields(observed: Any, desired: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+def _has_fields(observed: Any, desired: Mapping[str, Any], path: tuple[str, ...]) -> bool:
     """Whether a mapping holds the desired fields, and none that an apply would remove."""
     if observed is None:
         observed = {} if desired or path[-1:] not in _EMPTY_IS_KEPT else None
@@ -77,10 +77,10 @@ def _says_fields(observed: Any, desired: Mapping[str, Any], path: tuple[str, ...
         return False
     if any(observed.get(field) and field not in desired for field in _OURS_ALONE.get(path, ())):
         return False
-    return all(says(observed.get(key), value, (*path, key)) for key, value in desired.items())
+    return all(is_subset(observed.get(key), value, (*path, key)) for key, value in desired.items())
 
 
-def _says_by_key(observed: Sequence[Any], desired: Sequence[Any], path: tuple[str, ...]) -> bool:
+def _has_items(observed: Sequence[Any], desired: Sequence[Any], path: tuple[str, ...]) -> bool:
     """Whether a list holds the desired items in their order, whatever others have added between them.
 
     An apply cannot remove an item that others own: to write because of it would be to write for good.
@@ -88,7 +88,7 @@ def _says_by_key(observed: Sequence[Any], desired: Sequence[Any], path: tuple[st
     wanted = {_key(item, path): item for item in desired}
     ours = [item for item in observed if _key(item, path) in wanted]
     return len(ours) == len(desired) and all(
-        _key(item, path) == key and says(item, value, path)
+        _key(item, path) == key and is_subset(item, value, path)
         for item, (key, value) in zip(ours, wanted.items(), strict=False)
     )
 
@@ -112,7 +112,7 @@ def find_differences(
     >>> list(find_differences({"spec": {"minReplicas": 3, "maxReplicas": 4}}, {"spec": {"minReplicas": 1}}))
     [(('f:spec', 'f:minReplicas'), 1)]
     """
-    if says(observed, desired, path):
+    if is_subset(observed, desired, path):
         return
     if isinstance(desired, Mapping) and isinstance(observed, Mapping):
         for key, value in desired.items():

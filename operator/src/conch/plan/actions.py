@@ -25,7 +25,7 @@ from conch.api.kinds import (
 from conch.api.names import ANNOTATION_APPLIED_HASH
 from conch.decide import Decisions
 from conch.observe import Snapshot
-from conch.observe.compare import Place, find_differences, fingerprint, says
+from conch.observe.compare import Place, find_differences, fingerprint, is_subset
 from conch.observe.fields import annotations_of, labels_of
 from conch.observe.identity import controller_uid, revision_of
 from conch.traffic.observed import observed_rules
@@ -182,7 +182,7 @@ def _apply(snapshot: Snapshot, ref: Ref, manifest: Manifest) -> Apply | None:
     """The write that makes one object as desired; None if it is so already."""
     stamp = fingerprint(manifest)
     seen = snapshot.children.get(ref)
-    if seen is not None and annotations_of(seen).get(ANNOTATION_APPLIED_HASH) == stamp and says(seen, manifest):
+    if seen is not None and annotations_of(seen).get(ANNOTATION_APPLIED_HASH) == stamp and is_subset(seen, manifest):
         return None
     meta = manifest["metadata"]
     stamped = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED_HASH: stamp}
@@ -274,7 +274,9 @@ def _doomed(snapshot: Snapshot, decisions: Decisions, desired: set[Ref]) -> list
             keep = revision not in decisions.forgotten
         else:
             # Of a revision without a record nothing is desired, and what it has stays.
-            keep = revision in decisions.living and (ref.kind not in SCALERS or revision not in snapshot.revisions)
+            keep = revision in decisions.active_revisions and (
+                ref.kind not in SCALERS or revision not in snapshot.revisions
+            )
         if not keep:
             doomed.append(Delete(ref, child["metadata"]["uid"], _users(snapshot, ref)))
     return doomed

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from conch.api import InferenceService
 from conch.api.child_kinds import SHARED
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, Ref
-from conch.decide import Unwritten
+from conch.decide import FailedWrite
 from conch.plan.actions import Refusal
 from conch.traffic.policy import is_policy_required
 
@@ -15,7 +15,7 @@ LASTING: int = 3
 
 def unwritten(
     service: InferenceService, refusals: Sequence[Refusal], attempts: Mapping[Ref, int]
-) -> dict[str, Unwritten]:
+) -> dict[str, FailedWrite]:
     """Return why objects of the predictor ("") and of each variant are not written; who lacks none is absent.
 
     The first refusal speaks for all of a variant: mending it brings the next to light.
@@ -26,12 +26,12 @@ def unwritten(
         attempts: how often in a row the write of an object has failed in a way that may pass.
     """
     variants = ["", *(variant.name for variant in service.spec.variants)]
-    found: dict[str, Unwritten] = {}
+    found: dict[str, FailedWrite] = {}
     for refusal in refusals:
         if refusal.ref.kind == BACKEND_TRAFFIC_POLICY and not is_policy_required(service):
             continue
         lasts = refusal.final or refusal.lasts or attempts.get(refusal.ref, 0) >= LASTING
-        why = Unwritten(refusal.reason, refusal.message, lasts=lasts, final=refusal.final)
+        why = FailedWrite(refusal.reason, refusal.message, lasts=lasts, final=refusal.final)
         for variant in variants if refusal.ref.kind in SHARED else [_variant(service, variants, refusal.ref)]:
             known = found.get(variant)
             if known is None or (lasts and not known.lasts):

@@ -1,4 +1,6 @@
-"""What gateways can do, as far as their classes tell: what they cannot is told, and never asked where it would hurt.
+"""The features of gateways, as their classes list them.
+
+An unsupported one is reported, and not used where requests would fail.
 
 Source: gateway-api.sigs.k8s.io, GEP-2162 (supportedFeatures).
 """
@@ -22,7 +24,7 @@ _PATH: Final = 120  # bytes of a path of a foreign route in a sentence
 
 
 def missing(gateways: SeenGateways | None) -> Finding | None:
-    """Which of a service's Gateways is known not to be there, or is of a class that is not.
+    """Return the finding for a Gateway of the service that does not exist, or whose class does not.
 
     >>> from conch.observe.gateways import GatewayKey, SeenGateway
     >>> key = GatewayKey("infra", "public")
@@ -68,7 +70,7 @@ def find_hostname_conflict(snapshot: Snapshot) -> Finding | None:
 
 
 def no_timeout(snapshot: Snapshot, traffic: Traffic) -> Finding | None:
-    """What is to be said of a timeout that a gateway does not enforce. The route says it all the same: it may learn."""
+    """Return the finding for a timeout that a gateway does not enforce. The route has it all the same."""
     found = _lacking(snapshot, _TIMEOUT) if traffic.timeout else None
     if found is None:
         return None
@@ -159,28 +161,28 @@ def _accepted_conditions(snapshot: Snapshot) -> list[Mapping[str, Any]]:
 
 
 def no_mirror(snapshot: Snapshot) -> Finding | None:
-    """Why no copies may be asked for: a gateway that cannot make them may fail every request of the rule."""
-    asked = snapshot.service.asked
-    if asked is None or not asked.mirror:
+    """Return why the route has no mirror: a gateway that cannot make copies may fail every request of the rule."""
+    variant = snapshot.service.variant_spec
+    if variant is None or not variant.mirror:
         return None
     found = _lacking(snapshot, _MIRROR)
     if found is not None:
         remedy = "remove the variant's mirror, or name a Gateway of another class in traffic.gateways"
     else:
-        found = _lacking(snapshot, _PERCENTAGE) if percent(asked.mirror) < 1 else None
+        found = _lacking(snapshot, _PERCENTAGE) if percent(variant.mirror) < 1 else None
         remedy = "set mirror to 100%, or name a Gateway of another class in traffic.gateways"
     if found is None:
         return None
-    return Finding("MirrorNotSupported", f"The mirror is {asked.mirror}, and {found}, so nothing is copied; {remedy}")
+    return Finding("MirrorNotSupported", f"The mirror is {variant.mirror}, and {found}, so nothing is copied; {remedy}")
 
 
 def mirrors_for_sure(snapshot: Snapshot) -> bool:
-    """Whether all gateways tell what they can do; where one does not, its own word for a mirror proves nothing."""
+    """Whether the classes of all gateways list their features; without that, an accepted mirror proves nothing."""
     return all(seen.features is not None for seen in (snapshot.gateways or {}).values()) and bool(snapshot.gateways)
 
 
 def _lacking(snapshot: Snapshot, feature: str) -> str | None:
-    """Say which gateway is known not to have a feature."""
+    """Return which gateway is known not to have a feature."""
     gateways = snapshot.gateways or {}
     key = unsupported(gateways, feature)
     if key is None:

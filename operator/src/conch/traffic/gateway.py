@@ -1,4 +1,4 @@
-"""With a gateway: an HTTPRoute shares requests out exactly, and its status tells when it does.
+"""With a gateway: an HTTPRoute shares requests out exactly, and its status shows since when.
 
 Source: gateway-api.sigs.k8s.io, GEP-1364 (route status).
 """
@@ -21,7 +21,7 @@ from conch.traffic.features import (
     no_timeout,
 )
 from conch.traffic.route import GATEWAY, parents, shared_out
-from conch.traffic.router import InForce, Shares, Way, largest
+from conch.traffic.router import ObservedTraffic, Shares, TrackRoute, largest
 from conch.traffic.service import listed_revisions
 from conch.traffic.slots import Slot, read_slots
 
@@ -34,55 +34,55 @@ _INACTIVE: Final = Finding(
 class GatewayRouter:
     """The Gateway API. The root Service stays with the revision that carries the service."""
 
-    atomic = False  # a route is written at once, and followed when a gateway gets to it
+    atomic = False  # a route is written at once, and gateways apply it later
 
     def __init__(self, service: InferenceService, traffic: Traffic) -> None:
         self._service = service
         self._traffic = traffic
 
-    def selected(self, way: Way) -> str | None:
-        """Clients in the cluster stay with the revision that carries the service."""
-        return way.serving
+    def select(self, track_route: TrackRoute) -> str | None:
+        """Return the revision that carries the service: clients in the cluster stay with it."""
+        return track_route.serving
 
-    def in_force(self, snapshot: Snapshot) -> InForce:
-        """The shares that the route names, once every gateway has accepted just this route.
+    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
+        """Return the shares that the route has, once every gateway has accepted just this route.
 
-        What a gateway that is gone once said of the route still stands in its status, and counts for nothing.
+        The conditions of a gateway that no longer exists stay in the route's status, and are ignored.
         """
         found = self._in_route(snapshot)
         # Clients in the cluster reach the root Service without the gateway.
         return replace(found, reachable=found.reachable | listed_revisions(snapshot).keys())
 
-    def _in_route(self, snapshot: Snapshot) -> InForce:
-        """What the route says, and the gateways of it."""
+    def _in_route(self, snapshot: Snapshot) -> ObservedTraffic:
+        """Return the traffic of the route, and of what the gateways report of it."""
         route = snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name))
         every = frozenset(ref.name for ref in snapshot.children if ref.kind == DEPLOYMENT)
         if route is None:
             # Also a route that lost our label is not seen, and leads where it led until it is written again.
-            return InForce(reachable=every, trouble=Finding("RouteMissing", "The route is not there yet."))
+            return ObservedTraffic(reachable=every, obstacle=Finding("RouteMissing", "The route is not there yet."))
         shares = shared_out(route, self._service.track)
-        trouble = self.obstacle(snapshot, route)
+        obstacle = self.obstacle(snapshot, route)
         lacks = (
             find_hostname_conflict(snapshot)
             or no_timeout(snapshot, self._traffic)
             or find_unsupported_hash(snapshot, self._traffic)
             or find_policy_refusal(snapshot, self._traffic)
         )
-        if trouble is None:
+        if obstacle is None:
             if Slot(self._service.track) in read_slots(route, snapshot.key.name):
-                return InForce(reachable=frozenset(shares), trouble=_INACTIVE, unsupported=lacks)
-            return InForce(shares, shares, frozenset(shares), unsupported=lacks)
-        # Until a change is accepted, requests may take the way that was in force before it.
+                return ObservedTraffic(reachable=frozenset(shares), obstacle=_INACTIVE, unsupported=lacks)
+            return ObservedTraffic(shares, shares, frozenset(shares), unsupported=lacks)
+        # Until a change is accepted, requests may go as before it.
         reachable = every if route["status"]["parents"] else frozenset(shares)
-        return InForce(reachable=reachable, trouble=trouble, unsupported=lacks)
+        return ObservedTraffic(reachable=reachable, obstacle=obstacle, unsupported=lacks)
 
     def obstacle(self, snapshot: Snapshot, route: Mapping[str, Any]) -> Finding | None:
         """Return why a gateway does not apply the route as it is; None: every gateway has accepted it."""
         return missing(snapshot.gateways) or self._refused(route, snapshot.gateways or {})
 
-    def follows(self, told: Shares, shares: Shares) -> bool:
-        """Whether the accepted routes name just these shares."""
-        return told == shares
+    def verify_weights(self, observed: Shares, desired: Shares) -> bool:
+        """Whether the accepted route has just these shares."""
+        return observed == desired
 
     def pods(self, weight: int, capacity: int) -> int:
         """Return a share of the capacity, rounded up; one pod can answer at all.
@@ -94,61 +94,61 @@ class GatewayRouter:
         return max(1, -(-capacity * weight // 100))
 
     def _refused(self, route: Mapping[str, Any], gateways: SeenGateways) -> Finding | None:
-        """Why a gateway does not send requests as the route says, if any does not.
+        """Return why a gateway does not apply the route; None: every gateway does.
 
-        Only the controller of the Gateway's class speaks for it: another may have left its word in the status. Where
-        nobody watches Gateways, the best of what is said counts.
+        Only the conditions of the controller of the Gateway's class count: other controllers may have left some. Where
+        the operator does not watch Gateways, one good answer is enough.
         """
         for parent in parents(self._service, self._traffic):
             seen = gateways.get(GatewayKey(parent["namespace"], parent["name"]), SeenGateway())
-            told = [
+            answers = [
                 answer
                 for answer in route["status"]["parents"]
-                if _same(answer["parentRef"], parent) and seen.controller in {"", answer["controllerName"]}
+                if _is_same(answer["parentRef"], parent) and seen.controller in {"", answer["controllerName"]}
             ]
             where = f"Gateway {parent['namespace']}/{parent['name']}"
-            if not told:
+            if not answers:
                 return Finding(
                     "GatewayNotResponding",
                     f"{where} has not answered to {route['kind']} {route['metadata']['name']}; if it stays so, see"
                     " that the Gateway exists, that its controller runs, and traffic.gateways names it rightly",
                 )
-            found = [_refusal(route, answer, where) for answer in told]
+            found = [_refusal(route, answer, where) for answer in answers]
             if all(found):
                 return found[0]
         return None
 
 
 class MirrorRouter(GatewayRouter):
-    """Copies of requests: all of a shadow's go to one revision, for no user waits for its answers."""
+    """Copies of requests: all of a shadow's go to one revision, since no user waits for its answers."""
 
-    def in_force(self, snapshot: Snapshot) -> InForce:
-        """The revision that gets copies, where the gateways can make them."""
-        cannot, found = no_mirror(snapshot), super().in_force(snapshot)
-        return InForce(reachable=found.reachable, trouble=cannot) if cannot else found
+    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
+        """Return the revision that gets copies, where the gateways can make them."""
+        cannot, found = no_mirror(snapshot), super().observe(snapshot)
+        return ObservedTraffic(reachable=found.reachable, obstacle=cannot) if cannot else found
 
-    def follows(self, told: Shares, shares: Shares) -> bool:
+    def verify_weights(self, observed: Shares, desired: Shares) -> bool:
         """Whether the revision with the larger share gets all copies."""
-        return told == {largest(shares): 100}
+        return observed == {largest(desired): 100}
 
     def pods(self, weight: int, capacity: int) -> int:
-        """All or nothing, as for a Service."""
+        """Return the capacity: a revision gets all copies or none."""
         return capacity if weight else 1
 
 
 def _refusal(route: Mapping[str, Any], answer: Mapping[str, Any], where: str) -> Finding | None:
-    """What a gateway's conditions have against the route's present generation."""
+    """Return why a gateway does not accept the route's present generation."""
     for kind in ("Accepted", "ResolvedRefs"):
         condition = next((c for c in answer["conditions"] if c["type"] == kind), None)
         if condition is None or condition["observedGeneration"] != route["metadata"]["generation"]:
             return Finding("GatewayPending", f"{where} has not taken up the last change of {route['kind']} yet.")
         if condition["status"] != "True":
-            said = f"{condition['reason']}: {condition['message']}"
-            return Finding("RouteRefused", f"{where} refuses {route['kind']} {route['metadata']['name']}: {said}")
+            why = f"{condition['reason']}: {condition['message']}"
+            return Finding("RouteRefused", f"{where} refuses {route['kind']} {route['metadata']['name']}: {why}")
     return None
 
 
-def _same(told: Mapping[str, Any], parent: Manifest) -> bool:
-    """Whether a gateway answers to this reference; some controllers leave the defaults out."""
+def _is_same(reference: Mapping[str, Any], parent: Manifest) -> bool:
+    """Whether a status has this parent reference; some controllers leave the defaults out."""
     fields = ("group", "kind", "namespace", "name", "sectionName")
-    return all(told.get(field, GATEWAY.get(field)) == parent.get(field) for field in fields)
+    return all(reference.get(field, GATEWAY.get(field)) == parent.get(field) for field in fields)

@@ -1,4 +1,4 @@
-"""The rules of an HTTPRoute as the API server has them: Conch's own, or what somebody else made of them. Pure."""
+"""The rules of an HTTPRoute as the API server has them: Conch's own, or as another writer changed them. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

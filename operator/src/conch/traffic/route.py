@@ -1,8 +1,8 @@
-"""The HTTPRoute of a service: which requests go to whom, and who gets copies.
+"""The HTTPRoute of a service: which requests go to which revision, and which revisions get copies.
 
 One route for both protocols, gRPC by its path: all requests are then shared out by one write, and a GRPCRoute
-beside it would ask for the same host names at the same listener, which gateways may refuse (Traefik does:
-HostnameConflict). The Service's port says that its pods speak HTTP/2 (appProtocol, GEP-1911).
+beside it would claim the same host names at the same listener, which gateways may refuse (Traefik does:
+HostnameConflict). The Service's port states that its pods speak HTTP/2 (appProtocol, GEP-1911).
 Source: gateway-api.sigs.k8s.io, the HTTPRoute page; of two rules with the same path the one with headers wins.
 """
 
@@ -15,7 +15,7 @@ from conch.api.meta import Manifest, child
 from conch.api.names import ANNOTATION_ACCEPTED, GRPC_PATHS, HTTP_PATHS
 from conch.api.numbers import percent
 from conch.traffic.observed import observed_rules
-from conch.traffic.router import Way, largest
+from conch.traffic.router import TrackRoute, largest
 from conch.traffic.slots import INACTIVE_HEADER, Slot
 from conch_contract import names
 
@@ -23,7 +23,11 @@ GATEWAY: Final = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
 
 
 def http_route(
-    service: InferenceService, traffic: Traffic, ways: Sequence[Way], slots: Sequence[Slot], accepted: str = ""
+    service: InferenceService,
+    traffic: Traffic,
+    track_routes: Sequence[TrackRoute],
+    slots: Sequence[Slot],
+    accepted: str = "",
 ) -> Manifest:
     """Build the route.
 
@@ -33,18 +37,18 @@ def http_route(
     Args:
         service: the service as a whole.
         traffic: its spec.traffic.
-        ways: those of the predictor, and of the variants that should have requests now.
+        track_routes: those of the predictor, and of the variants that should have requests now.
         slots: the rules of variants with a match.
         accepted: the value of ANNOTATION_ACCEPTED; empty: the route has none.
     """
-    asked = [(way, said) for way in ways if (said := way.service.asked) is not None]
-    mirrors = [(way, said.mirror) for way, said in asked if said.mirror]
-    matched = {way.service.track: (way, said.match) for way, said in asked}
-    longest = _longest(ways)
-    rules = [*_rules(traffic, weights(ways), (), mirrors, longest)]
+    variants = [(each, spec) for each in track_routes if (spec := each.service.variant_spec) is not None]
+    mirrors = [(each, spec.mirror) for each, spec in variants if spec.mirror]
+    matched = {each.service.track: (each, spec.match) for each, spec in variants}
+    longest = _longest(track_routes)
+    rules = [*_rules(traffic, weights(track_routes), (), mirrors, longest)]
     for index, slot in enumerate(slots):
-        way, match = matched.get(slot.track, (None, ()))
-        backends = way.shares if way else weights(ways)
+        track_route, match = matched.get(slot.track, (None, ()))
+        backends = track_route.shares if track_route else weights(track_routes)
         rules += _rules(traffic, backends, match if slot.active else (_inactive(index),), (), longest)
     annotations = {ANNOTATION_ACCEPTED: accepted} if accepted else None
     head = child(service, HTTP_ROUTE, service.metadata.name, annotations=annotations)
@@ -54,26 +58,34 @@ def http_route(
     }
 
 
-def _longest(ways: Sequence[Way]) -> str | None:
+def _longest(track_routes: Sequence[TrackRoute]) -> str | None:
     """Return the maximum of longestRequest over the revisions with shares; None: no revision sets one."""
-    return max((way.longest_request for way in ways if way.longest_request), key=duration_seconds, default=None)
+    return max(
+        (track_route.longest_request for track_route in track_routes if track_route.longest_request),
+        key=duration_seconds,
+        default=None,
+    )
 
 
-def matches(ways: Sequence[Way]) -> dict[str, Sequence[Match]]:
+def matches(track_routes: Sequence[TrackRoute]) -> dict[str, Sequence[Match]]:
     """Return the matches of variants, by track, in the order of the spec."""
-    return {way.service.track: said.match for way in ways if (said := way.service.asked) is not None and said.match}
+    return {
+        each.service.track: spec.match for each in track_routes if (spec := each.service.variant_spec) and spec.match
+    }
 
 
-def weights(ways: Sequence[Way]) -> dict[str, int]:
+def weights(track_routes: Sequence[TrackRoute]) -> dict[str, int]:
     """Return the weights of the revisions that share the requests which no match claims.
 
-    A variant's share is shared out among its revisions, and the predictor has the rest: in percent where that
+    A variant's share is split among its revisions, and the predictor has the rest: in percent where that
     comes to whole numbers, else in hundredths of a percent.
     """
-    asked = [(way, way.service.asked.weight or 0) for way in ways if way.service.asked]
-    rest = 100 - sum(weight for _, weight in asked)
-    main = [(way, rest) for way in ways if not way.service.asked]
-    parts = {name: whole * share for way, whole in (*main, *asked) for name, share in way.shares.items() if whole}
+    variants = [(each, spec.weight or 0) for each in track_routes if (spec := each.service.variant_spec)]
+    rest = 100 - sum(weight for _, weight in variants)
+    predictor = [(each, rest) for each in track_routes if not each.service.variant]
+    parts = {
+        name: whole * share for each, whole in (*predictor, *variants) for name, share in each.shares.items() if whole
+    }
     exact = all(part % 100 == 0 for part in parts.values())
     return {name: part // 100 if exact else part for name, part in parts.items()}
 
@@ -81,7 +93,7 @@ def weights(ways: Sequence[Way]) -> dict[str, int]:
 def shared_out(route: Mapping[str, Any], track: str) -> dict[str, int]:
     """Return how a route shares requests out among the revisions of a variant, in percent.
 
-    Who gets copies gets all of its share. Empty where no request reaches the variant.
+    A revision that gets copies gets all of its share. Empty where no request reaches the variant.
     """
     found: dict[str, int] = {}
     for rule in observed_rules(route):
@@ -117,7 +129,7 @@ def _rules(
     traffic: Traffic,
     backends: Mapping[str, int],
     matches: Sequence[Match],
-    mirrors: Sequence[tuple[Way, str]],
+    mirrors: Sequence[tuple[TrackRoute, str]],
     longest: str | None,
 ) -> Iterator[Manifest]:
     """Yield the two rules, for HTTP and for gRPC, that share some requests out; `longest`: a request may take."""
@@ -127,7 +139,7 @@ def _rules(
             "backendRefs": [{**_backend(name, port), "weight": weight} for name, weight in backends.items()],
         }
         if mirrors:
-            rule["filters"] = [_mirror(largest(way.shares), port, share) for way, share in mirrors]
+            rule["filters"] = [_mirror(largest(track_route.shares), port, share) for track_route, share in mirrors]
         timeout = traffic.timeout if traffic.timeout and port == names.HTTP_PORT else longest
         if timeout:
             rule["timeouts"] = {"request": gateway_duration(timeout)}
@@ -144,9 +156,9 @@ def _inactive(index: int) -> Match:
     return Match(headers=(Header(name=INACTIVE_HEADER, value=str(index)),))
 
 
-def _mirror(revision: str, port: int, said: str) -> Manifest:
+def _mirror(revision: str, port: int, mirror: str) -> Manifest:
     """Return the filter that copies a share of the requests; all of them need no number."""
-    share = percent(said)
+    share = percent(mirror)
     fraction = {"fraction": {"numerator": share.numerator, "denominator": share.denominator}} if share < 1 else {}
     return {"type": "RequestMirror", "requestMirror": {"backendRef": _backend(revision, port), **fraction}}
 

@@ -1,4 +1,4 @@
-"""The interface of the room: what a way of splitting requests must answer."""
+"""The interface of a router, which shares the requests of a track out among its revisions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ Shares = Mapping[str, int]
 
 
 def largest(shares: Shares) -> str:
-    """Return the revision that gets all where a share is none or all."""
+    """Return the revision that gets all requests where a share is none or all."""
     return max(shares, key=lambda name: shares[name])
 
 
 @dataclass(frozen=True)
-class Way:
+class TrackRoute:
     """The predictor or a variant, with its requests shared out among its revisions."""
 
     service: InferenceService  # as that variant
@@ -27,31 +27,31 @@ class Way:
 
 
 @dataclass(frozen=True)
-class InForce:
-    """What the network does, as far as the snapshot shows."""
+class ObservedTraffic:
+    """The traffic as the snapshot shows it."""
 
-    told: Shares = field(default_factory=dict)  # the split that it was told and has taken up; empty: none
-    achieved: Shares = field(default_factory=dict)  # what that comes to
+    shares: Shares = field(default_factory=dict)  # the split that the network has accepted; empty: none
+    observed_weights: Shares = field(default_factory=dict)  # percent of the requests that it comes to
     reachable: frozenset[str] = frozenset()  # revisions that a request may still reach: their pods must stay
-    trouble: Finding | None = None  # what keeps the network from doing as it is told
-    unsupported: Finding | None = None  # what else the service asks and the network cannot do; the split is not held up
-    doubt: Finding | None = None  # what may be otherwise than asked, as far as anybody can tell; it holds nothing up
+    obstacle: Finding | None = None  # why the network has not accepted the desired split
+    unsupported: Finding | None = None  # what else of the spec the network cannot do; the split does not depend on it
+    uncertainty: Finding | None = None  # what may differ from the spec, and no component reports; it holds nothing up
 
 
 class TrafficRouter(Protocol):
-    """A way to share requests out among the revisions of one service."""
+    """A mechanism that shares requests out among the revisions of one track."""
 
     atomic: bool
     """Whether one write moves all requests from one revision to another: the write of the root Service."""
 
-    def selected(self, way: Way) -> str | None:
+    def select(self, track_route: TrackRoute) -> str | None:
         """Return the revision that the root Service selects; None: it selects all."""
 
-    def in_force(self, snapshot: Snapshot) -> InForce:
-        """Return what of it has come about."""
+    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
+        """Return the traffic as the snapshot shows it."""
 
-    def follows(self, told: Shares, shares: Shares) -> bool:
-        """Whether a split that is in force is as near to `shares` as this way can come."""
+    def verify_weights(self, observed: Shares, desired: Shares) -> bool:
+        """Whether the observed split is as near to the desired one as this mechanism can come."""
 
     def pods(self, weight: int, capacity: int) -> int:
         """Return the ready pods that a revision needs before it may get `weight` percent of the requests.

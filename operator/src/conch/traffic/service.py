@@ -14,7 +14,7 @@ from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_STABLE
 from conch.observe import Finding, Snapshot
 from conch.observe.compare import fingerprint
 from conch.observe.fields import annotations_of, mapping, text
-from conch.traffic.router import InForce, Shares, Way, largest
+from conch.traffic.router import ObservedTraffic, Shares, TrackRoute, largest
 from conch_contract import names
 
 ENDPOINTS_PENDING: Final = "EndpointsPending"
@@ -29,19 +29,20 @@ def ports(numbers: Mapping[str, int]) -> list[Manifest]:
     ]
 
 
-def root_service(way: Way, selected: str | None) -> Manifest:
-    """Build the Service that clients in the cluster know; `selected` None: all pods of the service answer."""
+def build_root_service(track_route: TrackRoute, selected: str | None) -> Manifest:
+    """Build the Service that clients in the cluster use; `selected` None: all pods of the service answer."""
+    service = track_route.service
     return {
-        **child(way.service, SERVICE, way.service.track, annotations={ANNOTATION_STABLE: way.serving}),
+        **child(service, SERVICE, service.track, annotations={ANNOTATION_STABLE: track_route.serving}),
         "spec": {
-            "selector": selector(way.service, selected),
+            "selector": selector(service, selected),
             "ports": ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT}),
         },
     }
 
 
 def selected_revision(snapshot: Snapshot) -> str | None:
-    """The one revision that the root Service selects; None if it selects all, or is not there."""
+    """Return the one revision that the root Service selects; None if it selects all, or does not exist."""
     root = snapshot.children.get(Ref(SERVICE, snapshot.service.track)) or {}
     return text(mapping(mapping(root.get("spec")).get("selector")).get(names.LABEL_REVISION)) or None
 
@@ -49,12 +50,12 @@ def selected_revision(snapshot: Snapshot) -> str | None:
 def wrote_stable(snapshot: Snapshot) -> bool:
     """Whether ANNOTATION_STABLE of the root Service is as Conch wrote it.
 
-    The hash of what was applied covers it. An operator whose manifest of the Service differs cannot know.
+    The hash of the applied manifest covers it. For an operator whose manifest of the Service differs it is unknown.
     """
     root = snapshot.children.get(Ref(SERVICE, snapshot.service.track))
     if root is None or snapshot.routed is None:
         return False
-    manifest = root_service(Way(snapshot.service, snapshot.routed, {}), selected_revision(snapshot))
+    manifest = build_root_service(TrackRoute(snapshot.service, snapshot.routed, {}), selected_revision(snapshot))
     return annotations_of(root).get(ANNOTATION_APPLIED_HASH) == fingerprint(manifest)
 
 
@@ -92,12 +93,12 @@ def percentages(counts: Mapping[str, int]) -> dict[str, int]:
     return {name: round(100 * counts[name] / total) for name in sorted(counts) if counts[name]}
 
 
-def selected_alone(snapshot: Snapshot, revision: str) -> InForce:
-    """Return what is in force when the root Service selects one revision."""
+def _observe_one(snapshot: Snapshot, revision: str) -> ObservedTraffic:
+    """Return the observed traffic when the root Service selects one revision."""
     if find_endpoint_lag(snapshot, revision) is None:
-        return InForce({revision: 100}, {revision: 100}, frozenset({revision}))
+        return ObservedTraffic({revision: 100}, {revision: 100}, frozenset({revision}))
     listed = listed_revisions(snapshot)
-    return InForce(achieved=percentages(listed), reachable=frozenset({revision, *listed}))
+    return ObservedTraffic(observed_weights=percentages(listed), reachable=frozenset({revision, *listed}))
 
 
 class ServiceRouter:
@@ -105,50 +106,50 @@ class ServiceRouter:
 
     atomic = True
 
-    def selected(self, way: Way) -> str | None:
-        """The revision with the larger share."""
-        return largest(way.shares)
+    def select(self, track_route: TrackRoute) -> str | None:
+        """Return the revision with the larger share."""
+        return largest(track_route.shares)
 
-    def in_force(self, snapshot: Snapshot) -> InForce:
-        """What the Service selects, once its EndpointSlices list just that."""
+    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
+        """Return the revision that the Service selects, once its EndpointSlices list just its pods."""
         name = selected_revision(snapshot)
-        return selected_alone(snapshot, name) if name else InForce()
+        return _observe_one(snapshot, name) if name else ObservedTraffic()
 
-    def follows(self, told: Shares, shares: Shares) -> bool:
+    def verify_weights(self, observed: Shares, desired: Shares) -> bool:
         """Whether the revision with the larger share gets all."""
-        return told == {largest(shares): 100}
+        return observed == {largest(desired): 100}
 
     def pods(self, weight: int, capacity: int) -> int:
-        """All or nothing: whoever gets requests gets all of them."""
+        """The capacity: a revision gets all requests or none."""
         return capacity if weight else 1
 
 
 class ReplicaRouter:
-    """Requests are shared out by the number of ready pods: asked for by `traffic.split: Replicas`."""
+    """Requests are shared out by the number of ready pods: `traffic.split: Replicas`."""
 
     atomic = True
 
-    def selected(self, way: Way) -> str | None:
-        """One revision, or every pod while there is a split."""
-        return next(iter(way.shares)) if len(way.shares) == 1 else None
+    def select(self, track_route: TrackRoute) -> str | None:
+        """Return the only revision with a share, or None: all pods while there is a split."""
+        return next(iter(track_route.shares)) if len(track_route.shares) == 1 else None
 
-    def in_force(self, snapshot: Snapshot) -> InForce:
+    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
         """Return the share that the pods in the Service's EndpointSlices come to."""
         only = selected_revision(snapshot)
         if only:
-            return selected_alone(snapshot, only)
+            return _observe_one(snapshot, only)
         if Ref(SERVICE, snapshot.service.track) not in snapshot.children:
-            return InForce()
+            return ObservedTraffic()
         split = percentages(listed_revisions(snapshot))
         reachable = frozenset({*split, *(pod.revision for pod in snapshot.pods if not pod.leaving)})
         if not split:
-            trouble = Finding("NoReadyPods", "No pod is ready to share requests.")
-            return InForce(reachable=reachable, trouble=trouble)
-        return InForce(split, split, reachable)
+            obstacle = Finding("NoReadyPods", "No pod is ready to share requests.")
+            return ObservedTraffic(reachable=reachable, obstacle=obstacle)
+        return ObservedTraffic(split, split, reachable)
 
-    def follows(self, told: Shares, shares: Shares) -> bool:
-        """Whether one revision gets all, or several share: more the number of pods cannot say."""
-        return told == shares if len(shares) == 1 else set(told) == set(shares)
+    def verify_weights(self, observed: Shares, desired: Shares) -> bool:
+        """Whether one revision gets all requests, or several share them: a number of pods shows no more."""
+        return observed == desired if len(desired) == 1 else set(observed) == set(desired)
 
     def pods(self, weight: int, capacity: int) -> int:
         """Return the pods whose ratio to `capacity` others comes nearest to the weight, at least one.

@@ -11,13 +11,13 @@ from conch.api.meta import Manifest
 from conch.api.names import ANNOTATION_ACCEPTED
 from conch.api.times import format_time
 from conch.observe import Snapshot
-from conch.observe.compare import says
+from conch.observe.compare import is_subset
 from conch.observe.fields import annotations_of, moment
 from conch.traffic.features import find_unsupported_hash, has_envoy_gateway
 from conch.traffic.gateway import GatewayRouter
 from conch.traffic.policy import backend_traffic_policy
 from conch.traffic.route import http_route, matches
-from conch.traffic.router import Way
+from conch.traffic.router import TrackRoute
 from conch.traffic.slots import VACANT, active_slots, next_slots, read_slots
 
 # A gateway's controller accepts a route before its proxies apply it, and no API reports when they have. Envoy mostly
@@ -33,43 +33,45 @@ class _Next:
     wait: float | None = None
 
 
-def shared_resources(snapshot: Snapshot, ways: Sequence[Way]) -> list[Manifest]:
+def shared_resources(snapshot: Snapshot, track_routes: Sequence[TrackRoute]) -> list[Manifest]:
     """Return the objects that the predictor and all variants share: with Gateways, the route and perhaps its policy."""
-    following, traffic = _next(snapshot, ways), snapshot.service.spec.traffic
+    following, traffic = _next(snapshot, track_routes), snapshot.service.spec.traffic
     if following is None or traffic is None:
         return []
     consistent_hash = None if find_unsupported_hash(snapshot, traffic) else traffic.consistent_hash
-    may_scale_to_zero = any(not way.service.spec.predictor.min_replicas for way in ways)
+    may_scale_to_zero = any(not track_route.service.spec.predictor.min_replicas for track_route in track_routes)
     if consistent_hash is None and not (may_scale_to_zero and has_envoy_gateway(snapshot)):
         return [following.route]
     return [following.route, backend_traffic_policy(snapshot.service, consistent_hash)]
 
 
-def is_written(snapshot: Snapshot, ways: Sequence[Way]) -> bool:
+def is_written(snapshot: Snapshot, track_routes: Sequence[TrackRoute]) -> bool:
     """Whether the API server has the route as it should be now."""
-    following, seen = _next(snapshot, ways), snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name)) or {}
-    return following is None or says(seen.get("spec"), following.route["spec"])
+    following, seen = _next(snapshot, track_routes), snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name)) or {}
+    return following is None or is_subset(seen.get("spec"), following.route["spec"])
 
 
-def route_wait(snapshot: Snapshot, ways: Sequence[Way]) -> float | None:
+def route_wait(snapshot: Snapshot, track_routes: Sequence[TrackRoute]) -> float | None:
     """Return the seconds until the route should be written again, though nothing happens; None: not before an event."""
-    following = _next(snapshot, ways)
+    following = _next(snapshot, track_routes)
     return following.wait if following else None
 
 
-def _next(snapshot: Snapshot, ways: Sequence[Way]) -> _Next | None:
+def _next(snapshot: Snapshot, track_routes: Sequence[TrackRoute]) -> _Next | None:
     traffic = snapshot.service.spec.traffic
     if traffic is None or not traffic.gateways:
         return None
-    wanted = matches(ways)
+    desired = matches(track_routes)
     seen = snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name))
     if seen is None:
-        return _Next(http_route(snapshot.service, traffic, ways, active_slots(wanted)))
+        return _Next(http_route(snapshot.service, traffic, track_routes, active_slots(desired)))
     accepted = _accepted(snapshot, traffic, seen)
     left = _settles_in(seen, accepted, snapshot.now)
-    slots = next_slots(read_slots(seen, snapshot.key.name), wanted, settled=left == 0)
-    route = http_route(snapshot.service, traffic, ways, slots, "" if all(slot.active for slot in slots) else accepted)
-    is_last = {slot.track for slot in slots if slot.active} >= wanted.keys() and slots[-1:] != (VACANT,)
+    slots = next_slots(read_slots(seen, snapshot.key.name), desired, settled=left == 0)
+    route = http_route(
+        snapshot.service, traffic, track_routes, slots, "" if all(slot.active for slot in slots) else accepted
+    )
+    is_last = {slot.track for slot in slots if slot.active} >= desired.keys() and slots[-1:] != (VACANT,)
     return _Next(route, None if is_last else left or None)
 
 
@@ -82,7 +84,7 @@ def _accepted(snapshot: Snapshot, traffic: Traffic, route: Mapping[str, Any]) ->
     before = annotations_of(route).get(ANNOTATION_ACCEPTED, "")
     of, _, since = before.partition(" ")
     accepted_at = moment(since)
-    # A time that nobody knows, or that is still to come, is not Conch's.
+    # A time that cannot be read, or in the future, is not Conch's.
     if accepted_at is None or accepted_at > snapshot.now + SETTLE_SECONDS:
         before = ""
     is_present = bool(before) and of == generation

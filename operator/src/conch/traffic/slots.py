@@ -46,7 +46,7 @@ def read_slots(route: Mapping[str, Any], service: str) -> tuple[Slot, ...]:
     """
     rules = observed_rules(route)[_RULES:]
     while rules and not any(_track(name, service) for name in rules[-1].weights):
-        rules = rules[:-1]  # somebody else's
+        rules = rules[:-1]  # of another writer
     return tuple(_read(rules[index : index + _RULES], service) for index in range(0, len(rules), _RULES))
 
 
@@ -83,7 +83,7 @@ def next_slots(seen: Sequence[Slot], matches: Mapping[str, Sequence[Match]], *, 
 
 
 def active_slots(tracks: Iterable[str]) -> tuple[Slot, ...]:
-    """Return the slots of a route that did not exist before: no request can be on its way through it."""
+    """Return the slots of a route that did not exist before: no request can have its old form."""
     return tuple(Slot(track, active=True) for track in tracks)
 
 

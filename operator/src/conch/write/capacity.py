@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from conch.api.kinds import NODE, POD, RESOURCE_QUOTA
-from conch.observe.capacity import Capacity, Claim
+from conch.observe.capacity import Allocation, Capacity
 from conch.write.errors import CallError
 from conch.write.lists import Listing, each
 from conch.write.server import Server
@@ -29,9 +29,11 @@ async def look(server: Server, namespaces: Iterable[str]) -> Mapping[str, Capaci
     try:
         nodes = [node async for node in each(server, Listing(NODE))]
         bound = Listing(POD, fields=_BOUND)
-        claims = [claim async for pod in each(server, bound) if (claim := Claim.of(pod)) is not None]
+        allocations = [
+            allocation async for pod in each(server, bound) if (allocation := Allocation.of(pod)) is not None
+        ]
         quotas = {name: [quota async for quota in each(server, Listing(RESOURCE_QUOTA, name))] for name in namespaces}
-        return {name: Capacity.of(nodes, claims, found) for name, found in quotas.items()}
+        return {name: Capacity.of(nodes, allocations, found) for name, found in quotas.items()}
     except CallError as error:
         if error.code != _FORBIDDEN:
             raise

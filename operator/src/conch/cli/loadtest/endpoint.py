@@ -21,7 +21,7 @@ PORTS: Final = {"http": names.HTTP_PORT, "grpc": names.GRPC_PORT}
 
 
 @dataclass(frozen=True)
-class Way:
+class TrackRoute:
     """host:port (over HTTP perhaps with a path), and what to say of it."""
 
     address: str
@@ -30,7 +30,7 @@ class Way:
     lost: Callable[[], str] = str  # why it leads nowhere any more; empty while it does
 
 
-def named(url: str) -> Way:
+def named(url: str) -> TrackRoute:
     """Read `--url`: http or https (for gRPC too: without and with TLS), or just host:port.
 
     Raises:
@@ -45,10 +45,10 @@ def named(url: str) -> Way:
         raise Refused(f"--url {url}: expected http://host:port or https://host:port, or just host:port")
     tls = parts.scheme == "https"
     shown = f"[{host}]" if ":" in host else host
-    return Way(f"{shown}:{port or (443 if tls else 80)}{parts.path.rstrip('/')}", tls, url)
+    return TrackRoute(f"{shown}:{port or (443 if tls else 80)}{parts.path.rstrip('/')}", tls, url)
 
 
-def own(service: InferenceService, protocol: str, cluster_ip: str) -> list[Way]:
+def own(service: InferenceService, protocol: str, cluster_ip: str) -> list[TrackRoute]:
     """Return the addresses that the service has by itself: its names at gateways, then those within the cluster.
 
     A gateway shares requests out among predictor and variants; a variant alone has but its own Service.
@@ -67,8 +67,8 @@ async def open_way(
     service: InferenceService,
     wish: Wish,
     cluster_ip: str,
-    answers: Callable[[Way], Awaitable[bool]],
-) -> AsyncIterator[Way]:
+    answers: Callable[[TrackRoute], Awaitable[bool]],
+) -> AsyncIterator[TrackRoute]:
     """Yield the first way on which the model answers; a port-forward lives as long as it is used.
 
     Raises:
@@ -87,4 +87,4 @@ async def open_way(
             return
     async with open_forward(cluster, service.track, PORTS[wish.protocol]) as (address, forward):
         description = f"through the API server, to the ready pods of {service.track}"
-        yield Way(address, told=description, lost=lambda: forward.error)
+        yield TrackRoute(address, told=description, lost=lambda: forward.error)

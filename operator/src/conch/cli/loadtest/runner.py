@@ -10,7 +10,7 @@ from conch.api.names import ConditionType
 from conch.cli.cluster import Cluster
 from conch.cli.loadtest.client import Lanes, Target, describe, ready
 from conch.cli.loadtest.driver import Driver, words
-from conch.cli.loadtest.endpoint import Way, open_way
+from conch.cli.loadtest.endpoint import TrackRoute, open_way
 from conch.cli.loadtest.options import Wish
 from conch.cli.loadtest.replicas import replicas
 from conch.cli.loadtest.reporter import Telling
@@ -34,10 +34,10 @@ async def course(cluster: Cluster, wish: Wish, telling: Telling) -> dict[str, An
     service = served(chosen((await cluster.service(wish.service))[0], wish.variant))
     model = service.status.model.name if service.status.model else service.model_name
 
-    def target(way: Way, seconds: float) -> Target:
+    def target(way: TrackRoute, seconds: float) -> Target:
         return Target(wish.protocol, way.address, model, way.tls, wish.headers, seconds)
 
-    async def answers(way: Way) -> bool:
+    async def answers(way: TrackRoute) -> bool:
         try:
             return await ready(target(way, _PROBE_SECONDS))
         except Exception:  # noqa: BLE001  whatever it is, that is no way

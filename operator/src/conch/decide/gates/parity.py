@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from conch.api import InferenceService, RolloutStatus
 from conch.api.analysis import Gate, GateStatus, Verdict
 from conch.api.numbers import percent
 from conch.api.parity import Parity
 from conch.decide.gates.metric import Measurement, Metric, NoMeasurement
 from conch.decide.gates.numbers import compare_min, format_moment, format_share
+from conch.decide.state import RolloutState
 from conch.observe import Finding, Snapshot
 from conch.observe.measured import Measured
 from conch_contract import Disagreement, ParityReport
@@ -61,7 +61,7 @@ class ParityMetric(Metric[Parity]):
 
 
 def evaluate_parity(
-    gate: Gate, report: ParityReport | None, memory: RolloutStatus, now: float, unready: UnreadyStable | None = None
+    gate: Gate, report: ParityReport | None, state: RolloutState, now: float, unready: UnreadyStable | None = None
 ) -> GateStatus:
     """Return the status of the gate.
 
@@ -71,11 +71,11 @@ def evaluate_parity(
     Args:
         gate: the parity gate, with its name.
         report: of the Job; None while there is none.
-        memory: of the rollout; with the gate's status before.
+        state: of the rollout; with the gate's status before.
         now: seconds since the epoch.
         unready: why the stable revision has no ready pod; None: it has one.
     """
-    before = next((status for status in memory.gates if status.name == gate.name), None)
+    before = next((status for status in state.gates if status.name == gate.name), None)
     if before is not None and _is_final(before):
         return before
     if unready is not None and report is None:
@@ -104,10 +104,9 @@ def find_parity_wait(gate: Gate | None, statuses: tuple[GateStatus, ...]) -> Fin
     return Finding(COMPARING, f"Gate {status.name}: {status.message}")
 
 
-def is_parity_pending(service: InferenceService, memory: RolloutStatus) -> bool:
-    """Whether the gate has no result yet."""
-    gate = service.spec.rollout.parity
-    return gate is not None and not any(s.name == gate.name and _is_final(s) for s in memory.gates)
+def is_parity_pending(gate: Gate | None, state: RolloutState) -> bool:
+    """Whether there is a parity gate in force, without a result yet."""
+    return gate is not None and not any(s.name == gate.name and _is_final(s) for s in state.gates)
 
 
 def stable_model(snapshot: Snapshot, stable: str) -> str:

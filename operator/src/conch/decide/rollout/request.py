@@ -19,11 +19,12 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
-from conch.api import InferenceService, RolloutPhase, RolloutStatus
+from conch.api import InferenceService, RolloutPhase
 from conch.api.names import ANNOTATION_REQUEST
 from conch.api.status import RequestStatus
 from conch.api.text import clean
 from conch.decide.naming import revision_name
+from conch.decide.state import RolloutState
 
 DONE: Final = "Done"
 REFUSED: Final = "Refused"
@@ -65,7 +66,7 @@ class Request:
         return cls(text, verb, int(match[3]) if match[3] else None)
 
 
-def build_request_status(service: InferenceService, rollout: RolloutStatus | None) -> RequestStatus | None:
+def build_request_status(service: InferenceService, rollout: RolloutState | None) -> RequestStatus | None:
     """Return the status of the request in the annotation; None: there is none.
 
     Args:
@@ -113,7 +114,7 @@ def _has_taken_over(service: InferenceService) -> bool:
 
 
 def _explain_refusal(
-    service: InferenceService, text: str, request: Request | None, rollout: RolloutStatus | None
+    service: InferenceService, text: str, request: Request | None, rollout: RolloutState | None
 ) -> str:
     """Return why a request is refused, and what to write instead."""
     generation, match = service.metadata.generation, _FORM.fullmatch(text)
@@ -128,11 +129,11 @@ def _explain_refusal(
     return _explain_no_effect(request, rollout, generation)
 
 
-def _explain_no_effect(request: Request, rollout: RolloutStatus | None, generation: int) -> str:
+def _explain_no_effect(request: Request, rollout: RolloutState | None, generation: int) -> str:
     """Return why a request for the present generation has no effect."""
     if rollout is None:
         return f"No rollout is under way, so there is nothing to {request.verb}"
-    if rollout.phase == RolloutPhase.FAILED:
+    if rollout.has_failed:
         return (
             f"Revision {rollout.revision} has failed ({rollout.reason}); write 'retry {generation}', or change the spec"
         )

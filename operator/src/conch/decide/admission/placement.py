@@ -1,8 +1,8 @@
-"""Which nodes a pod may land on: the scheduler's filters that a user can see coming, as pure checks.
+"""Which nodes are eligible for a pod: the scheduler's filters that follow from the pod's spec, as pure checks.
 
 Source: kubernetes.io, "Assigning Pods to Nodes" and "Taints and Tolerations". What only the scheduler knows (CPU and
-memory, affinity to other pods, spread, volumes, extenders) is left to it: a pod that it refuses stays Pending, and says
-so itself.
+memory, affinity to other pods, spread, volumes, extenders) is left to it: a pod that it rejects stays Pending, and its
+status has the reason.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,18 +11,18 @@ from typing import Any, Final
 from conch.api import Pod
 from conch.observe.capacity import Node, Taint
 
-# Affinity and tolerations are handed on as they are written: what makes no sense the API server refuses, in its words.
+# Affinity and tolerations are handed on as they are written: the API server rejects invalid ones.
 _UNREADABLE: Final = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _REPELS: Final = frozenset({"NoSchedule", "NoExecute"})
 
 
-def takes(node: Node, pod: Pod, resources: Iterable[str]) -> bool:
-    """Whether a node is open to such pods, which ask for `resources`."""
-    return node.open and _drawn(node, pod) and all(_welcome(pod, taint, resources) for taint in node.taints)
+def is_eligible(node: Node, pod: Pod, resources: Iterable[str]) -> bool:
+    """Whether the scheduler may place such pods, which request `resources`, on a node."""
+    return node.open and _has_labels(node, pod) and all(_is_tolerated(pod, taint, resources) for taint in node.taints)
 
 
-def _drawn(node: Node, pod: Pod) -> bool:
-    """Whether a node has the labels that the pods ask of it."""
+def _has_labels(node: Node, pod: Pod) -> bool:
+    """Whether a node has the labels that the pods require."""
     if any(node.labels.get(key) != value for key, value in pod.node_selector.items()):
         return False
     try:
@@ -33,7 +33,7 @@ def _drawn(node: Node, pod: Pod) -> bool:
         return True
 
 
-def _welcome(pod: Pod, taint: Taint, resources: Iterable[str]) -> bool:
+def _is_tolerated(pod: Pod, taint: Taint, resources: Iterable[str]) -> bool:
     try:
         return tolerates(pod.tolerations, taint, resources)
     except _UNREADABLE:
@@ -41,21 +41,21 @@ def _welcome(pod: Pod, taint: Taint, resources: Iterable[str]) -> bool:
 
 
 def _term(term: Mapping[str, Any], node: Node) -> bool:
-    """Whether a node has all that a NodeSelectorTerm asks; an empty one is met by none."""
+    """Whether a node meets a NodeSelectorTerm; no node meets an empty one."""
     labels, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
     return bool(labels or fields) and (
-        all(met(each, node.labels) for each in labels)
-        and all(met(each, {"metadata.name": node.name}) for each in fields)
+        all(is_met(each, node.labels) for each in labels)
+        and all(is_met(each, {"metadata.name": node.name}) for each in fields)
     )
 
 
-def met(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether labels meet a NodeSelectorRequirement; one that cannot be read is met by none.
+def is_met(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether labels meet a NodeSelectorRequirement; none meet one that cannot be read.
 
     >>> zone = lambda operator, *values: {"key": "zone", "operator": operator, "values": list(values)}
-    >>> [met(zone("In", "a"), {"zone": "a"}), met(zone("NotIn", "a"), {}), met(zone("Exists"), {"zone": ""})]
+    >>> [is_met(zone("In", "a"), {"zone": "a"}), is_met(zone("NotIn", "a"), {}), is_met(zone("Exists"), {"zone": ""})]
     [True, True, True]
-    >>> [met(zone("In", "a"), {}), met(zone("Gt", "3"), {"zone": "4"}), met(zone("Lt", "3"), {"zone": "a"})]
+    >>> [is_met(zone("In", "a"), {}), is_met(zone("Gt", "3"), {"zone": "4"}), is_met(zone("Lt", "3"), {"zone": "a"})]
     [False, True, False]
     """
     check = _OPERATORS.get(requirement.get("operator", ""))
@@ -77,9 +77,9 @@ def _is_number(value: str | None) -> bool:
 
 
 def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Taint, resources: Iterable[str]) -> bool:
-    """Whether pods with these tolerations may land in spite of a taint.
+    """Whether pods with these tolerations may run in spite of a taint.
 
-    A taint named like a resource that they ask for counts as tolerated: the admission plugin
+    A taint named like a resource that they request counts as tolerated: the admission plugin
     ExtendedResourceToleration, where it is on, adds just that toleration, and no pod template shows it.
 
     >>> gpu = Taint("nvidia.com/gpu", "present", "NoSchedule")
@@ -90,10 +90,10 @@ def tolerates(tolerations: Iterable[Mapping[str, Any]], taint: Taint, resources:
     """
     if taint.effect not in _REPELS or taint.key in resources:
         return True
-    return any(_tolerated(each, taint) for each in tolerations)
+    return any(_matches(each, taint) for each in tolerations)
 
 
-def _tolerated(toleration: Mapping[str, Any], taint: Taint) -> bool:
+def _matches(toleration: Mapping[str, Any], taint: Taint) -> bool:
     if (toleration.get("effect") or taint.effect) != taint.effect:
         return False
     if toleration.get("operator") == "Exists":

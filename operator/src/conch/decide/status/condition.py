@@ -1,4 +1,4 @@
-"""A condition before the status stamps it with a time."""
+"""A condition before it has a lastTransitionTime."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,10 +9,10 @@ Truth = Literal["True", "False", "Unknown"]
 
 
 @dataclass(frozen=True)
-class Unwritten:
-    """Why an object of the predictor, or of a variant, is not written: a reason, and the sentence that the user reads.
+class FailedWrite:
+    """Why an object of the predictor, or of a variant, is not written.
 
-    One that may pass is no condition before it lasts. Meanwhile the condition Ready does not become True.
+    A failure that may pass is no condition before it lasts. Meanwhile the condition Ready does not become True.
     """
 
     reason: str
@@ -22,8 +22,8 @@ class Unwritten:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A condition without its clock."""
+class PendingCondition:
+    """A condition without its times."""
 
     type: ConditionType
     status: Truth

@@ -1,4 +1,4 @@
-"""Whether a candidate is warm: what its warm-up Job tells, remembered in the status when the Job is gone."""
+"""Whether a candidate is warm: the report of its warm-up Job, which the status keeps when the Job is gone."""
 
 from typing import Final
 
@@ -10,13 +10,13 @@ JOB_REFUSED: Final = "JobPodsRefused"
 _FAILED_CREATE: Final = "FailedCreate"  # the reason of the Job controller's event
 
 
-def asks_for_warmup(snapshot: Snapshot) -> bool:
-    """Whether the service wants its revisions warmed."""
+def has_warmup(snapshot: Snapshot) -> bool:
+    """Whether the service's revisions are warmed up."""
     return snapshot.service.spec.predictor.warmup is not None
 
 
 def warmed(snapshot: Snapshot, revision: str) -> WarmupStatus | None:
-    """Return what the warm-up of a revision saw, if it went well; None: there was none yet."""
+    """Return the result of a revision's warm-up, if it succeeded; None: not yet."""
     report = snapshot.warmups.get(revision)
     if report is not None:
         return None if report.has_failed else WarmupStatus.of(report)
@@ -33,19 +33,21 @@ def warmup_failed(snapshot: Snapshot, revision: str) -> Finding | None:
 
 
 def warmup_waits(snapshot: Snapshot, revision: str) -> Finding | None:
-    """Return what a share of the requests still waits for."""
-    if not asks_for_warmup(snapshot) or warmed(snapshot, revision) is not None:
+    """Return the finding for a warm-up that has not ended; None: the revision is warm."""
+    if not has_warmup(snapshot) or warmed(snapshot, revision) is not None:
         return None
     return find_refused_job(snapshot, revision, parity=False) or Finding(
-        "WarmingUp", f"The warm-up Job asks revision {revision}, and has not ended yet."
+        "WarmingUp", f"The warm-up Job of revision {revision} has not ended yet."
     )
 
 
 def find_refused_job(snapshot: Snapshot, revision: str, *, parity: bool) -> Finding | None:
     """Return why the API server refuses the pod of a revision's warm-up Job, or of its parity Job."""
     for uid, job in snapshot.idle_jobs.items():
-        labels, said = job["metadata"].get("labels") or {}, snapshot.warnings.get(uid)
+        labels, warning = job["metadata"].get("labels") or {}, snapshot.warnings.get(uid)
         ours = labels.get(names.LABEL_REVISION) == revision and (names.LABEL_PARITY in labels) == parity
-        if ours and said is not None and said.reason == _FAILED_CREATE:
-            return Finding(JOB_REFUSED, f"The cluster refuses the pod of Job {job['metadata']['name']}: {said.message}")
+        if ours and warning is not None and warning.reason == _FAILED_CREATE:
+            return Finding(
+                JOB_REFUSED, f"The cluster refuses the pod of Job {job['metadata']['name']}: {warning.message}"
+            )
     return None

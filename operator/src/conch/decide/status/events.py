@@ -1,4 +1,4 @@
-"""The story that a person would tell: what changed between two statuses, one event of a kind per change."""
+"""The events of a status write: what changed between two statuses, one event of a kind for each change."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -6,9 +6,9 @@ from typing import Literal
 
 from conch.api import Admission, ConditionType, ModelWarning, RolloutPhase, Status
 from conch.api.analysis import Verdict
-from conch.decide.request import REFUSED
-from conch.decide.revisions import FAILING
-from conch.decide.waits import INSUFFICIENT_GPU
+from conch.decide.rollout import INSUFFICIENT_GPU
+from conch.decide.rollout.request import REFUSED
+from conch.decide.status.revisions import FAILING
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,20 @@ class Event:
     note: str
 
 
-def events(before: Status, after: Status) -> tuple[Event, ...]:
+def build_events(before: Status, after: Status) -> tuple[Event, ...]:
     """Return what happened between two statuses, in the order in which it did."""
     variants = [variant.name for variant in after.variants]
-    stories = [(name, _story(before.of_variant(name), after.of_variant(name))) for name in variants]
+    by_variant = [(name, _of_track(before.of_variant(name), after.of_variant(name))) for name in variants]
     return (
-        *_story(before.of_variant(""), after.of_variant("")),
-        *(replace(event, note=f"Variant {name}: {event.note}") for name, story in stories for event in story),
-        *_troubles(before, after),
-        *_arrival(before, after),
+        *_of_track(before.of_variant(""), after.of_variant("")),
+        *(replace(event, note=f"Variant {name}: {event.note}") for name, own in by_variant for event in own),
+        *_warnings(before, after),
+        *_became_ready(before, after),
     )
 
 
-def _story(before: Status, after: Status) -> list[Event]:
-    """What happened to the predictor, or to a variant."""
+def _of_track(before: Status, after: Status) -> list[Event]:
+    """Return the events of the predictor, or of a variant."""
     return [
         *_revisions(before, after),
         *_images(before, after),
@@ -55,15 +55,15 @@ def _request(before: Status, after: Status) -> list[Event]:
 
 def _revisions(before: Status, after: Status) -> list[Event]:
     known = {revision.name for revision in before.revisions}
-    story = [
+    found = [
         Event("Normal", "RevisionCreated", "Create", f"Revision {r.number} is {r.name}.")
         for r in after.revisions
         if r.name not in known
     ]
     if before.stable and after.stable and before.stable != after.stable:
         note = f"Requests go to revision {after.stable}; {before.stable} drains and retires."
-        story.append(Event("Normal", "Promoted", "Promote", note))
-    return story
+        found.append(Event("Normal", "Promoted", "Promote", note))
+    return found
 
 
 def _images(before: Status, after: Status) -> list[Event]:
@@ -106,34 +106,34 @@ def _rollout(before: Status, after: Status) -> list[Event]:
         return []
     same = was is not None and was.revision == now.revision
     weight = was.weight if was is not None and same else 0
-    story = []
+    found = []
     if now.weight > weight:
-        story.append(Event("Normal", "WeightChanged", "Shift", f"{now.weight} % of the requests go to {now.revision}."))
+        found.append(Event("Normal", "WeightChanged", "Shift", f"{now.weight} % of the requests go to {now.revision}."))
     if now.admission == Admission.INSUFFICIENT and not (
         was is not None and same and was.admission == Admission.INSUFFICIENT
     ):
         note = f"There are no GPUs for {now.revision} beside the pods that serve: these end first, then it starts."
-        story.append(Event("Warning", INSUFFICIENT_GPU, "Recreate", note))
+        found.append(Event("Warning", INSUFFICIENT_GPU, "Recreate", note))
     skipped = (
         {gate.name for gate in was.gates if gate.verdict == Verdict.SKIPPED} if was is not None and same else set()
     )
-    story += [
-        Event("Warning", "GateSkipped", "Judge", f"Gate {gate.name} of {now.revision}: {gate.message}")
+    found += [
+        Event("Warning", "GateSkipped", "Evaluate", f"Gate {gate.name} of {now.revision}: {gate.message}")
         for gate in now.gates
         if gate.verdict == Verdict.SKIPPED and gate.name not in skipped
     ]
     if was is not None and same and was.phase == now.phase and was.reason == now.reason:
-        return story
+        return found
     if now.phase == RolloutPhase.PAUSED:
-        story.append(Event("Normal", now.reason, "Pause", f"Revision {now.revision}: {now.message}"))
+        found.append(Event("Normal", now.reason, "Pause", f"Revision {now.revision}: {now.message}"))
     elif now.phase == RolloutPhase.FAILED:
-        note = f"Revision {now.revision} is given up ({now.reason}): {now.message}"
-        story.append(Event("Warning", "RolledBack", "RollBack", note))
-    return story
+        note = f"Revision {now.revision} failed and is rolled back ({now.reason}): {now.message}"
+        found.append(Event("Warning", "RolledBack", "RollBack", note))
+    return found
 
 
-def _troubles(before: Status, after: Status) -> Iterable[Event]:
-    """What went wrong; where the traffic is all that keeps a service from being Ready, it is told once."""
+def _warnings(before: Status, after: Status) -> Iterable[Event]:
+    """Return the events of conditions that became False; one for Ready and TrafficProgrammed with the same reason."""
     found = (
         *_turned_false(before, after, ConditionType.READY, "Serve"),
         *_turned_false(before, after, ConditionType.TRAFFIC_PROGRAMMED, "Route"),
@@ -151,7 +151,7 @@ def _turned_false(before: Status, after: Status, kind: ConditionType, action: st
     return [Event("Warning", now.reason, action, now.message)]
 
 
-def _arrival(before: Status, after: Status) -> list[Event]:
+def _became_ready(before: Status, after: Status) -> list[Event]:
     was, now = before.condition(ConditionType.READY), after.condition(ConditionType.READY)
     if now is None or now.status != "True" or (was is not None and was.status == "True"):
         return []

@@ -1,14 +1,15 @@
-"""What is told of one revision: its phase, its pods, and the models as its pods report them."""
+"""The status of one revision: its phase, its pods, and the models as its pods report them."""
 
 from typing import Final
 
 from conch.api import InferenceService, ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus, Status
 from conch.api.times import format_time
+from conch.decide.context import most_replicas
 from conch.decide.diagnosis import diagnose
-from conch.decide.replicas import Living, ceiling_of
-from conch.decide.rollout import Decision
-from conch.decide.scale_to_zero import asleep
-from conch.decide.warm import warmed
+from conch.decide.replicas import RevisionReplicas
+from conch.decide.scale_to_zero import is_scaled_to_zero
+from conch.decide.track import Decision
+from conch.decide.warmup import warmed
 from conch.observe import Snapshot
 from conch.traffic import has_session_affinity
 from conch_contract import ModelReport, ModelState, names
@@ -25,13 +26,13 @@ _ORDER: Final = (
 )
 
 
-def revision_status(snapshot: Snapshot, decision: Decision, living: Living) -> RevisionStatus:
-    """Return what is told of a revision that has pods."""
-    name = living.name
+def build_revision_status(decision: Decision, replicas: RevisionReplicas) -> RevisionStatus:
+    """Return the status of a revision that has pods."""
+    snapshot, name = decision.track, replicas.name
     before = snapshot.service.status.revision(name)
     stored = snapshot.revisions.get(name)
-    rests = asleep(snapshot, decision.rollout, name)
-    phase = Phase.SCALED_TO_ZERO if rests else phase_of(snapshot, name)
+    is_zero = is_scaled_to_zero(snapshot, decision.rollout, name)
+    phase = Phase.SCALED_TO_ZERO if is_zero else phase_of(snapshot, name)
     since = before.since if before is not None and before.phase == phase else format_time(snapshot.now)
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
     return RevisionStatus(
@@ -42,7 +43,7 @@ def revision_status(snapshot: Snapshot, decision: Decision, living: Living) -> R
         phase=phase,
         weight=decision.shares.get(name, 0),
         replicas=ReplicaStatus(
-            ready=snapshot.ready(name), wanted=0 if rests else snapshot.replicas(name) or living.floor
+            ready=snapshot.ready(name), wanted=0 if is_zero else snapshot.replicas(name) or replicas.minimum
         ),
         images=_images(snapshot, name),
         models=_models(snapshot, name),
@@ -53,13 +54,13 @@ def revision_status(snapshot: Snapshot, decision: Decision, living: Living) -> R
 
 def find_failing_requests(status: Status, revision: str) -> str:
     """Return why some requests to a revision fail although it serves, as the status has it; empty: nothing is known."""
-    said = status.revision(revision)
-    warnings = (warning for model in (said.models if said else ()) for warning in model.warnings)
+    known = status.revision(revision)
+    warnings = (warning for model in (known.models if known else ()) for warning in model.warnings)
     return next((warning.message for warning in warnings if warning.reason in FAILING), "")
 
 
 def phase_of(snapshot: Snapshot, name: str) -> Phase:
-    """The least advanced model of the most advanced pod; a pod that is up outweighs one that starts."""
+    """Return the phase of the least advanced model of the most advanced pod; a ready pod comes first."""
     if snapshot.ready(name) > 0:
         return Phase.READY
     if diagnose(snapshot, name) is not None:
@@ -139,7 +140,7 @@ def _with_sequence_warning(model: ModelStatus, *, is_split: bool) -> ModelStatus
 
 def _is_split_over_pods(snapshot: Snapshot, revision: str) -> bool:
     """Whether requests of one client may reach several pods, of this revision or of another one."""
-    several = max(ceiling_of(snapshot.service), snapshot.replicas(revision)) > 1
+    several = max(most_replicas(snapshot.service), snapshot.replicas(revision)) > 1
     return _is_shared_out(snapshot.service) or (several and not has_session_affinity(snapshot))
 
 

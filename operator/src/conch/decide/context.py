@@ -1,0 +1,34 @@
+"""The context of a rollout: the two revisions of a track, and what is known of them."""
+
+from dataclasses import dataclass
+
+from conch.api import InferenceService
+from conch.observe import Snapshot
+from conch.traffic import ObservedTraffic, TrafficRouter
+
+
+@dataclass(frozen=True)
+class RolloutContext:
+    """A revision that the spec requests, and the one that carries the service; where they are the same, no rollout."""
+
+    snapshot: Snapshot
+    router: TrafficRouter
+    traffic: ObservedTraffic
+    wanted: str
+    stable: str
+
+    @property
+    def service(self) -> InferenceService:
+        """The service as the predictor, or as a variant."""
+        return self.snapshot.service
+
+
+def least_replicas(service: InferenceService) -> int:
+    """Return the minimum of replicas of a revision that is not scaled to zero."""
+    return max(service.spec.predictor.min_replicas, 1)
+
+
+def most_replicas(service: InferenceService) -> int:
+    """Return the maximum of replicas; without maxReplicas it is minReplicas."""
+    predictor = service.spec.predictor
+    return predictor.max_replicas or predictor.min_replicas

@@ -1,0 +1,18 @@
+"""The rollout of one candidate: its steps, its waits, and what users request of it."""
+
+from conch.decide.rollout.request import Request, annotation, build_request_status
+from conch.decide.rollout.steps import Observation, advance, restart_failed
+from conch.decide.rollout.waits import INSUFFICIENT_GPU, is_stable_late, seconds_to_wait, track_stable
+
+__all__ = [
+    "INSUFFICIENT_GPU",
+    "Observation",
+    "Request",
+    "advance",
+    "annotation",
+    "build_request_status",
+    "is_stable_late",
+    "restart_failed",
+    "seconds_to_wait",
+    "track_stable",
+]

@@ -1,0 +1,55 @@
+"""The strategies of a rollout, one file each: its steps, its gates, and which revision has how many pods when.
+
+To add a strategy: a name in `conch.api.names.StrategyName`, a file here, a row of `STRATEGIES`, and a case of
+`choose_strategy`.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from conch.api import Admission, Rollout, RolloutStatus, StepInForce
+from conch.api.analysis import Gate
+from conch.api.names import StrategyName
+from conch.decide.state import RolloutState
+from conch.decide.strategies.progressive import Progressive
+from conch.decide.strategies.recreate import Recreate
+from conch.decide.strategies.replace import Replace
+from conch.decide.strategies.strategy import LAST, Strategy
+
+__all__ = ["LAST", "STRATEGIES", "Strategy", "choose_strategy", "find_parity_gate", "get_steps", "strategy_of"]
+
+_ALL: Final[tuple[Strategy, ...]] = (Progressive(), Replace(), Recreate())
+STRATEGIES: Final[Mapping[StrategyName, Strategy]] = {strategy.name: strategy for strategy in _ALL}
+
+
+def choose_strategy(rollout: Rollout, admission: Admission | None = None, *, has_answered: bool = True) -> Strategy:
+    """Return the strategy of a rollout.
+
+    Args:
+        rollout: of the spec.
+        admission: whether GPUs are free for the candidate's pods beside those of the stable revision.
+        has_answered: whether the stable revision has had a ready pod.
+
+    >>> choose_strategy(Rollout()).name.value, choose_strategy(Rollout(), Admission.INSUFFICIENT).name.value
+    ('Progressive', 'Recreate')
+    >>> choose_strategy(Rollout(), has_answered=False).name.value
+    'Replace'
+    """
+    if rollout.strategy == "Recreate" or admission == Admission.INSUFFICIENT:
+        return STRATEGIES[StrategyName.RECREATE]
+    return STRATEGIES[StrategyName.PROGRESSIVE if has_answered else StrategyName.REPLACE]
+
+
+def strategy_of(state: RolloutState | None, rollout: Rollout) -> Strategy:
+    """Return the strategy in force; without a rollout, that of the spec."""
+    return STRATEGIES[state.strategy] if state is not None else choose_strategy(rollout)
+
+
+def get_steps(rollout: Rollout, status: RolloutStatus | None) -> tuple[StepInForce, ...]:
+    """Return the steps in force: those of the status; before a rollout has any, those of the spec."""
+    return status.steps if status is not None and status.steps else choose_strategy(rollout).steps(rollout)
+
+
+def find_parity_gate(gates: tuple[Gate, ...]) -> Gate | None:
+    """Return the gate that compares the answers of both revisions; None: there is none."""
+    return next((gate for gate in gates if gate.parity is not None), None)

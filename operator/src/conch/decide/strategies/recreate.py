@@ -1,0 +1,41 @@
+"""Recreate: the pods of the stable revision end before those of the candidate start. Requests fail in between."""
+
+from collections.abc import Mapping
+
+from conch.api import Rollout, StepInForce
+from conch.api.analysis import Gate, named
+from conch.api.names import StrategyName
+from conch.decide.context import RolloutContext, least_replicas
+from conch.decide.state import RolloutState
+from conch.decide.strategies.strategy import LAST
+from conch.observe import Snapshot
+
+
+class Recreate:
+    """No steps, and no parity gate: only one revision has pods."""
+
+    name = StrategyName.RECREATE
+    serves_both = False
+
+    def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
+        """Return the last step alone."""
+        del rollout
+        return (LAST,)
+
+    def gates(self, rollout: Rollout) -> tuple[Gate, ...]:
+        """Return the gates of the spec that need no stable revision."""
+        return tuple(gate for gate in named(rollout.analysis) if gate.parity is None)
+
+    def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
+        """Return 0 for one revision until the pods of the other have ended."""
+        stable, wanted = context.stable, context.wanted
+        if state.has_failed:
+            return {stable: 0 if _has_pods(context.snapshot, wanted) else least_replicas(context.service)}
+        if _has_pods(context.snapshot, stable) and context.snapshot.deployment(wanted) is None:
+            return {stable: 0}
+        return {wanted: needed, stable: 0}
+
+
+def _has_pods(snapshot: Snapshot, revision: str) -> bool:
+    """Whether a revision has pods. Those that terminate count: they hold the node's resources until they are gone."""
+    return any(pod.revision == revision for pod in snapshot.pods)

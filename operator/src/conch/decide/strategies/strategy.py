@@ -1,0 +1,35 @@
+"""A strategy: how a candidate takes over from the stable revision."""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from conch.api import Rollout, StepInForce
+from conch.api.analysis import Gate
+from conch.api.names import StrategyName
+from conch.decide.context import RolloutContext
+from conch.decide.state import RolloutState
+
+LAST: Final = StepInForce(weight=100)
+
+
+class Strategy(Protocol):
+    """One strategy: a file of this package, and a row of `STRATEGIES`."""
+
+    name: StrategyName
+    serves_both: bool
+    """Whether both revisions have pods at the same time."""
+
+    def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
+        """Return the steps in force; the last one has the weight 100."""
+
+    def gates(self, rollout: Rollout) -> tuple[Gate, ...]:
+        """Return the gates in force, each with its name."""
+
+    def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
+        """Return the minimum of replicas by revision, of those that a rollout under way or failed needs.
+
+        Args:
+            context: the two revisions.
+            state: of the rollout.
+            needed: ready pods that the candidate needs for its current or next weight.
+        """

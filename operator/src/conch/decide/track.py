@@ -1,0 +1,316 @@
+"""The decision for one track, which is the predictor or a variant: its revisions, their pods and their weights."""
+
+from dataclasses import dataclass, replace
+
+from conch.api import ConditionType
+from conch.api.analysis import Gate, GateStatus
+from conch.decide.admission import admit, initial_admission, resources_per_pod
+from conch.decide.context import RolloutContext, least_replicas, most_replicas
+from conch.decide.diagnosis import crash_loop, diagnose, find_unlisted_pod, not_answering
+from conch.decide.gates import (
+    UnreadyStable,
+    evaluate_all,
+    evaluate_parity,
+    find_parity_wait,
+    is_parity_pending,
+)
+from conch.decide.history import forgotten, number_of
+from conch.decide.naming import revision_name
+from conch.decide.replicas import RevisionReplicas, replicas_of
+from conch.decide.requeue import age, seconds_to_requeue
+from conch.decide.rollout import Observation, Request, advance, is_stable_late, restart_failed, track_stable
+from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
+from conch.decide.state import RolloutState
+from conch.decide.strategies import LAST, choose_strategy, find_parity_gate, strategy_of
+from conch.decide.warmup import find_refused_job, has_warmup, warmed, warmup_failed, warmup_waits
+from conch.observe import Finding, Snapshot
+from conch.observe.measured import Measured
+from conch.traffic import ObservedTraffic, Shares, router_of, wrote_stable
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The decision for one track."""
+
+    track: Snapshot  # as the predictor or the variant
+    wanted: str  # the revision that the spec requests
+    serving: str  # the revision that carries the service
+    shares: Shares  # percent of the requests, by revision
+    traffic: ObservedTraffic
+    replicas: tuple[RevisionReplicas, ...]  # of the revisions that have pods
+    rollout: RolloutState | None  # under way, or failed
+    needed: int  # ready pods that `wanted` needs at this moment
+    budget: str  # whether its GPUs are free beside the stable revision's, in a sentence; empty: nothing was checked
+    warmup: bool  # whether the warm-up Job of `wanted` is due
+    compared: str | None  # the stable revision with which the parity Job of `wanted` is due
+    number: int  # of `wanted` in the history
+    forgotten: frozenset[str]  # revisions that the history limit drops
+    overdue: bool  # the first revision of all has not come up within the progress deadline
+    admitted: bool  # whether requests may reach the track at all: a new variant's wait until it can answer them
+    wait: float | None  # seconds until the next reconcile without an event; None: an event is awaited
+
+    @property
+    def candidate(self) -> str | None:
+        """The wanted revision, while another one serves."""
+        return None if self.failed or self.wanted == self.serving else self.wanted
+
+    @property
+    def takes_gpus(self) -> bool:
+        """Whether the candidate's pods may start from now on, and the capacity that was read does not have them yet."""
+        return bool(self.budget) and self.rollout is not None and not self.rollout.awaits_admission
+
+    @property
+    def failed(self) -> bool:
+        """Whether the wanted revision was rolled back."""
+        return self.rollout is not None and self.rollout.has_failed
+
+
+def decide_track(track: Snapshot) -> Decision:
+    """Decide, for the predictor or one variant, which revisions have pods and how its requests are shared out."""
+    context = _context(track)
+    state, budget = _begin(context), ""
+    if state is not None:
+        result = admit(context, state, track.capacity)
+        state, budget = replace(state, admission=result.admission), result.message
+        state = _advance(context, _with_strategy(context, state), result.wait)
+    wanted = context.wanted
+    shares, serving = _split(context, state)
+    needed = _count_needed(context, state)
+    replicas = replicas_of(context, state, needed)
+    kept = frozenset(one.name for one in replicas) | {wanted}
+    return Decision(
+        track=track,
+        wanted=wanted,
+        serving=serving,
+        shares=shares,
+        traffic=context.traffic,
+        replicas=replicas,
+        rollout=state,
+        needed=needed,
+        budget=budget,
+        warmup=_is_warmup_due(context, state, needed),
+        compared=_find_compared(context, state, needed),
+        number=number_of(track, wanted),
+        forgotten=forgotten(track, kept, context.service.spec.rollout.history_limit),
+        overdue=state is None and _is_overdue(track, wanted),
+        admitted=_has_served(track) or (track.ready(wanted) >= needed and warmup_waits(track, wanted) is None),
+        wait=seconds_to_requeue(track, state, wanted),
+    )
+
+
+def needs_capacity(snapshot: Snapshot) -> bool:
+    """Whether the admission of a rollout needs the cluster's capacity: only if its pods request GPUs."""
+    tracks = (track for track in snapshot.tracks if resources_per_pod(track.service))
+    return any(state is not None and state.awaits_admission for state in map(_begin, map(_context, tracks)))
+
+
+def _context(track: Snapshot) -> RolloutContext:
+    service = track.service
+    wanted = revision_name(service.track, service.spec.predictor)
+    router = router_of(service)
+    return RolloutContext(track, router, router.observe(track), wanted, _find_stable(track, wanted))
+
+
+def _find_stable(track: Snapshot, wanted: str) -> str:
+    """Return the revision that carries the service: the one of the root Service, or else of the status.
+
+    The root Service is written before the status, so it comes first, unless its annotation was edited.
+    """
+    if not _has_served(track):
+        return wanted
+    named_by = (track.routed, track.service.status.stable)
+    for name in named_by if wrote_stable(track) else reversed(named_by):
+        if name and track.is_known(name):
+            return name
+    return wanted
+
+
+def _has_served(track: Snapshot) -> bool:
+    """Whether requests had an answer before: for a variant this is not known until its first revision is up."""
+    return not track.service.variant or bool(track.service.status.stable)
+
+
+def _begin(context: RolloutContext) -> RolloutState | None:
+    """Return the state of the rollout, begun if need be; None: there is nothing to roll out."""
+    track, service, wanted = context.snapshot, context.service, context.wanted
+    if context.stable == wanted:
+        return None
+    status, carried = service.status.rollout, _count_carrying(track, context.stable)
+    if status is None or status.revision != wanted:
+        state = RolloutState.begin(wanted, carried, track.now)
+    else:
+        state = RolloutState.parse(status)
+    state = _with_strategy(context, restart_failed(state, Request.of(service), track.now))
+    keeps_capacity = state.weight > 0 or not strategy_of(state, service.spec.rollout).serves_both
+    state = replace(state, capacity=max(state.capacity, carried) if keeps_capacity else carried)
+    return replace(state, admission=initial_admission(context, state))
+
+
+def _with_strategy(context: RolloutContext, state: RolloutState) -> RolloutState:
+    answered = has_answered(context.snapshot, context.stable)
+    strategy = choose_strategy(context.service.spec.rollout, state.admission, has_answered=answered)
+    return replace(state, strategy=strategy.name)
+
+
+def _advance(context: RolloutContext, state: RolloutState, admission: Finding | None) -> RolloutState:
+    """Return the state of the rollout after this snapshot; `admission`: why its pods may not start yet."""
+    track, service, stable, wanted = context.snapshot, context.service, context.stable, context.wanted
+    gates = strategy_of(state, service.spec.rollout).gates(service.spec.rollout)
+    parity = find_parity_gate(gates)
+    state = track_stable(
+        state,
+        track.now,
+        is_awaited=_is_stable_awaited(context, state, parity),
+        is_ready=_is_stable_ready(context),
+    )
+    results, capacity = _evaluate_gates(context, state, gates), state.capacity
+    observation = Observation(
+        now=track.now,
+        ready=track.ready(wanted),
+        pods=lambda weight: context.router.pods(weight, capacity),
+        verify_weight=lambda weight: context.router.verify_weights(
+            context.traffic.shares, split(stable, wanted, _effective_weight(context, state, weight))
+        ),
+        observed_weight=context.traffic.observed_weights.get(wanted, 0),
+        traffic=context.traffic.obstacle,
+        traffic_source=_find_traffic_source(context),
+        not_ready=diagnose(track, wanted) or find_unlisted_pod(track, wanted),
+        not_answering=not_answering(track, wanted),
+        broken=warmup_failed(track, wanted) or (crash_loop(track, wanted) if state.weight else None),
+        before_first_share=warmup_waits(track, wanted)
+        or _find_parity_wait(track, wanted, find_parity_wait(parity, results)),
+        missing_stable_pods=_count_missing(track, stable, capacity),
+        gates=results,
+        once=(parity.name or "") if parity else "",
+        admission=admission,
+        request=Request.of(service),
+    )
+    return advance(state, service.spec.rollout, observation)
+
+
+def _find_traffic_source(context: RolloutContext) -> str:
+    """Return what shows that a change of the shares is in force."""
+    track = context.service.track
+    return f"the EndpointSlices of Service {track} show" if context.router.atomic else "the gateway shows"
+
+
+def _find_parity_wait(track: Snapshot, wanted: str, wait: Finding | None) -> Finding | None:
+    """Return why the parity gate waits: a refused pod of its Job comes first."""
+    return (find_refused_job(track, wanted, parity=True) or wait) if wait else None
+
+
+def _count_missing(track: Snapshot, stable: str, capacity: int) -> int:
+    """Return how many of its pods the stable revision has lost.
+
+    One without any is no fallback: the candidate may be what mends it. And pods that never existed are not lost: a
+    change that requests more pods requests them of the candidate.
+    """
+    ready = track.ready(stable)
+    return max(0, min(capacity, track.replicas(stable)) - ready) if ready else 0
+
+
+def _evaluate_gates(context: RolloutContext, state: RolloutState, gates: tuple[Gate, ...]) -> tuple[GateStatus, ...]:
+    """Evaluate the gates; of a candidate without requests parity alone."""
+    if state.has_failed:
+        return ()
+    track, unready = context.snapshot, _find_unready_stable(context, state)
+    report = track.parities.get(context.wanted)
+    compared = [evaluate_parity(gate, report, state, track.now, unready) for gate in gates if gate.parity]
+    others = [gate for gate in gates if state.weight and not gate.parity]
+    measured = track.measured.get(context.wanted, Measured())
+    evaluations = evaluate_all(others, measured, state.gates, track.now, state.since)
+    return (*compared, *(evaluation.status for evaluation in evaluations))
+
+
+def _find_unready_stable(context: RolloutContext, state: RolloutState) -> UnreadyStable | None:
+    """Return why the stable revision has no ready pod; None: it has one."""
+    track, stable = context.snapshot, context.stable
+    if track.ready(stable):
+        return None
+    why = diagnose(track, stable) or not_answering(track, stable)
+    return UnreadyStable(why.message, is_stable_late(state, context.service.spec.rollout, track.now))
+
+
+def _is_stable_awaited(context: RolloutContext, state: RolloutState, parity: Gate | None) -> bool:
+    """Whether the parity gate has yet to compare with a stable revision that has no ready pod."""
+    has_report = context.wanted in context.snapshot.parities
+    return is_parity_pending(parity, state) and not has_report and not _is_stable_ready(context)
+
+
+def _is_stable_ready(context: RolloutContext) -> bool:
+    return context.snapshot.ready(context.stable) > 0
+
+
+def split(stable: str, candidate: str, weight: int) -> dict[str, int]:
+    """Return the shares when the candidate gets `weight` percent.
+
+    >>> split("a", "b", 25), split("a", "b", 0), split("a", "b", 100)
+    ({'a': 75, 'b': 25}, {'a': 100}, {'b': 100})
+    """
+    return {name: share for name, share in ((stable, 100 - weight), (candidate, weight)) if share}
+
+
+def _split(context: RolloutContext, state: RolloutState | None) -> tuple[Shares, str]:
+    """Return the shares, and the revision that carries the service."""
+    if state is None:
+        return {context.wanted: 100}, context.wanted
+    left = state.steps[state.step :]
+    is_complete = not left and not state.has_failed
+    # Where one write moves all requests, a last step of weight is over with it; an analysis after it is not.
+    if is_complete or (state.weight == 100 and left == (LAST,) and context.router.atomic):
+        return {context.wanted: 100}, context.wanted
+    return split(context.stable, context.wanted, _effective_weight(context, state, state.weight)), context.stable
+
+
+def _effective_weight(context: RolloutContext, state: RolloutState, weight: int) -> int:
+    """Return the candidate's weight; where only one of the two revisions has ready pods, all requests go to it."""
+    track, stable = context.snapshot, context.stable
+    has_lost = not track.ready(stable) and not may_scale_to_zero(track, state, stable)
+    if weight and has_lost and track.ready(context.wanted):
+        return 100
+    return 0 if state.unavailable_since is not None and not has_lost else weight
+
+
+def _is_warmup_due(context: RolloutContext, state: RolloutState | None, needed: int) -> bool:
+    """Whether the candidate has the pods for its first share, and no warm-up has succeeded yet."""
+    track, wanted = context.snapshot, context.wanted
+    if state is None and _has_served(track):
+        return False
+    if (state is not None and state.has_failed) or track.ready(wanted) < needed:
+        return False
+    return has_warmup(track) and warmed(track, wanted) is None
+
+
+def _find_compared(context: RolloutContext, state: RolloutState | None, needed: int) -> str | None:
+    """Return the stable revision, if its answers are to be compared now with those of a candidate that is warm."""
+    track, rollout = context.snapshot, context.service.spec.rollout
+    if state is None or state.has_failed:
+        return None
+    if not is_parity_pending(find_parity_gate(strategy_of(state, rollout).gates(rollout)), state):
+        return None
+    are_up = track.ready(context.wanted) >= needed and track.ready(context.stable) > 0
+    return context.stable if are_up and warmup_waits(track, context.wanted) is None else None
+
+
+def _count_carrying(track: Snapshot, stable: str) -> int:
+    """Return the pods that carry all requests now, within the service's minimum and maximum.
+
+    Of 5 ready pods of the stable revision they are 5 with a maximum of 8, and 3 after the maximum was lowered to 3.
+    """
+    return max(least_replicas(track.service), min(track.ready(stable), most_replicas(track.service)), 1)
+
+
+def _count_needed(context: RolloutContext, state: RolloutState | None) -> int:
+    """Return the ready pods that the wanted revision needs at this moment."""
+    if state is None:
+        return least_replicas(context.service)
+    step = state.current_step
+    return context.router.pods(max(state.weight, (step.weight if step else None) or 0), state.capacity)
+
+
+def _is_overdue(track: Snapshot, wanted: str) -> bool:
+    """Whether a revision that replaces none is late; one that has served before only lost its pods."""
+    status = track.service.status
+    complete = status.condition(ConditionType.ROLLOUT_COMPLETE)
+    has_completed = status.stable == wanted and complete is not None and complete.status == "True"
+    return not has_completed and age(track, wanted) > track.service.spec.rollout.progress_deadline_seconds
