@@ -32,7 +32,7 @@ from conch.api.kinds import (
 )
 from conch.api.metrics import MetricsApi
 from conch.api.names import ANNOTATION_STABLE
-from conch.observe import Snapshot
+from conch.observe import Snapshot, Track
 from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
 from conch_contract.names import LABEL_SERVICE
@@ -342,7 +342,7 @@ class Rollouts(RuleBasedStateMachine):
         """All of them hold of one look at the service."""
         snapshot = self.cluster.snapshot()
         self.shares_are_whole_and_lead_somewhere(snapshot)
-        self.who_answers_gets_the_requests(snapshot.of_variant(""))
+        self.who_answers_gets_the_requests(snapshot.tracks[0])
         self.who_answers_gets_the_share_of_a_variant_that_does_not(snapshot)
         self.what_the_gateway_may_still_reach_has_its_pods(snapshot)
         self.the_stable_revision_keeps_its_capacity(snapshot)
@@ -364,7 +364,7 @@ class Rollouts(RuleBasedStateMachine):
         """The revisions of the predictor that have requests."""
         return [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
 
-    def who_answers_gets_the_requests(self, predictor: Snapshot) -> None:
+    def who_answers_gets_the_requests(self, predictor: Track) -> None:
         """Between two revisions of the predictor; one that sleeps or makes room for another is not meant."""
         rollout = predictor.service.status.rollout
         if rollout is None or rollout.phase == "Failed" or rollout.admission:
@@ -547,7 +547,7 @@ class DrivenByKeda(Rollouts):
     def the_stable_revision_keeps_its_capacity(self, snapshot: Snapshot) -> None:
         """As many as KEDA says, and it may say none."""
 
-    def who_answers_gets_the_requests(self, predictor: Snapshot) -> None:
+    def who_answers_gets_the_requests(self, predictor: Track) -> None:
         """A revision that sleeps has requests too."""
 
     def who_answers_gets_the_share_of_a_variant_that_does_not(self, snapshot: Snapshot) -> None:

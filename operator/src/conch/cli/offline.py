@@ -19,7 +19,7 @@ from conch.decide import Decision, build_status, decide, needs_capacity
 from conch.decide.context import least_replicas
 from conch.decide.strategies import find_parity_gate, strategy_of
 from conch.desire import PodDefaults, desire
-from conch.observe import Snapshot, Store, Unreadable, observe
+from conch.observe import Store, Track, Unreadable, observe
 from conch.observe.capacity import Capacity
 from conch.plan import Action, Adopt, Apply, Delete, Refusal, plan, unwritten
 from conch.traffic import router_of
@@ -134,26 +134,26 @@ def foresee(
 
 
 def _course(decision: Decision) -> Course:
-    snapshot = decision.track
-    asked = snapshot.service.variant_spec
+    track = decision.track
+    asked = track.service.variant_spec
     return Course(
-        variant=snapshot.service.variant,
+        variant=track.service.variant,
         requests=requests_of(asked) if asked else "",
         revision=decision.wanted,
         number=decision.number,
-        known=decision.wanted in snapshot.revisions,
-        serving=snapshot.routed,
-        message=_message(snapshot, decision),
+        known=decision.wanted in track.revisions,
+        serving=track.routed,
+        message=_message(track, decision),
         budget=decision.budget,
-        stages=_stages(snapshot, decision),
-        configured=list_configured_fields(snapshot.service.spec.predictor.triton),
-        warnings=_warnings(snapshot, decision.wanted),
+        stages=_stages(track, decision),
+        configured=list_configured_fields(track.service.spec.predictor.triton),
+        warnings=_warnings(track, decision.wanted),
     )
 
 
-def _warnings(snapshot: Snapshot, revision: str) -> tuple[tuple[str, str], ...]:
+def _warnings(track: Track, revision: str) -> tuple[tuple[str, str], ...]:
     """Return what the models of a revision warn of, as the status has it; nothing of a revision without pods."""
-    status = snapshot.service.status.revision(revision)
+    status = track.service.status.revision(revision)
     models = status.models if status is not None else ()
     return tuple((warning.reason, warning.message) for model in models for warning in model.warnings)
 
@@ -176,30 +176,28 @@ _SHORT: Final[dict[Admission | None, str]] = {
 }
 
 
-def _message(snapshot: Snapshot, decision: Decision) -> str:
+def _message(track: Track, decision: Decision) -> str:
     """Say what becomes of the revisions."""
     if decision.failed:
         return f"Revision {decision.wanted} failed before and stays refused; {decision.serving} serves on."
     if decision.rollout is not None:
         way = _SHORT.get(decision.rollout.admission, "by the steps below.")
         back = (
-            ""
-            if decision.wanted not in snapshot.revisions
-            else " It is in the history: its pods start as they did then."
+            "" if decision.wanted not in track.revisions else " It is in the history: its pods start as they did then."
         )
         return f"Revision {decision.wanted} takes over from {decision.serving} {way}{back}"
     if not decision.admitted:
         pods = "1 of its pods is" if decision.needed == 1 else f"{decision.needed} of its pods are"
-        warm = " and warm" if snapshot.service.spec.predictor.warmup else ""
+        warm = " and warm" if track.service.spec.predictor.warmup else ""
         return f"Revision {decision.wanted} is the first: it gets requests when {pods} ready{warm}."
-    if snapshot.deployment(decision.wanted) is None:
+    if track.deployment(decision.wanted) is None:
         return f"Revision {decision.wanted} is the first: requests reach it as its pods become ready."
     return f"Revision {decision.wanted} stays the one that serves: no pod is restarted."
 
 
-def _stages(snapshot: Snapshot, decision: Decision) -> tuple[Stage, ...]:
+def _stages(track: Track, decision: Decision) -> tuple[Stage, ...]:
     """The steps of the rollout; of the next one, where none is under way."""
-    service, state = snapshot.service, decision.rollout
+    service, state = track.service, decision.rollout
     router = router_of(service)
     capacity = state.capacity if state is not None else least_replicas(service)
     at = state.step if state is not None and not decision.failed else -1

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from conch.api import InferenceService
-from conch.observe import Snapshot
+from conch.observe import Track
 from conch.traffic import ObservedTraffic, TrafficRouter
 
 
@@ -11,7 +11,7 @@ from conch.traffic import ObservedTraffic, TrafficRouter
 class RolloutContext:
     """A revision that the spec requests, and the one that carries the service; where they are the same, no rollout."""
 
-    snapshot: Snapshot
+    track: Track
     router: TrafficRouter
     traffic: ObservedTraffic
     wanted: str
@@ -20,7 +20,7 @@ class RolloutContext:
     @property
     def service(self) -> InferenceService:
         """The service as the predictor, or as a variant."""
-        return self.snapshot.service
+        return self.track.service
 
 
 def least_replicas(service: InferenceService) -> int:

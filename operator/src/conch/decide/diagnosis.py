@@ -1,6 +1,6 @@
 """Why a revision is not up: a chain of pure checks, the most telling first.
 
-Each check reads one thing of the snapshot and answers with the sentence that the user will read, or with
+Each check reads one thing of the track and answers with the sentence that the user will read, or with
 nothing. (The shape is cert-manager's policy chain: Input -> reason, message, violated.)
 """
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from conch.observe import Finding, Pod, Snapshot
+from conch.observe import Finding, Pod, Track
 from conch.observe.fields import moment
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.remedies import SHARED_MEMORY
@@ -48,7 +48,7 @@ _NOT_STARTED: Final = {
     "NetworkNotReady": "PodNotStarted",
 }
 
-Check = Callable[[Snapshot, str], Finding | None]
+Check = Callable[[Track, str], Finding | None]
 
 # Why a container waits, as the kubelet and the container runtime name it. Any other reason is PodNotStarted.
 _WAITING: Final = {
@@ -66,14 +66,14 @@ _WAITING: Final = {
 _COMING_UP: Final = frozenset({"", "PodInitializing", "ContainerCreating", "CrashLoopBackOff"})
 
 
-def diagnose(snapshot: Snapshot, revision: str) -> Finding | None:
+def diagnose(track: Track, revision: str) -> Finding | None:
     """Return why a revision is not up, if something is in its way."""
-    return next((found for check in CHECKS if (found := check(snapshot, revision)) is not None), None)
+    return next((found for check in CHECKS if (found := check(track, revision)) is not None), None)
 
 
-def pods_refused(snapshot: Snapshot, revision: str) -> Finding | None:
+def pods_refused(track: Track, revision: str) -> Finding | None:
     """The ReplicaSet may not make pods: a quota, or Pod Security."""
-    deployment = snapshot.deployment(revision) or {}
+    deployment = track.deployment(revision) or {}
     for condition in (deployment.get("status") or {}).get("conditions") or ():
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
             word = "QuotaExceeded" if "exceeded quota" in condition["message"] else "PodsRefused"
@@ -81,9 +81,9 @@ def pods_refused(snapshot: Snapshot, revision: str) -> Finding | None:
     return None
 
 
-def unschedulable(snapshot: Snapshot, revision: str) -> Finding | None:
+def unschedulable(track: Track, revision: str) -> Finding | None:
     """No node takes a pod."""
-    for pod in snapshot.pods_of(revision):
+    for pod in track.pods_of(revision):
         for condition in pod.status["conditions"]:
             if condition["type"] == "PodScheduled" and condition["reason"] == "Unschedulable":
                 return Finding("Unschedulable", f"No node takes a pod of {revision}: {condition['message']}")
@@ -96,19 +96,19 @@ def is_starting(pod: Pod) -> bool:
     return scheduled and pod.status["phase"] == "Pending"
 
 
-def not_started(snapshot: Snapshot, revision: str) -> Finding | None:
+def not_started(track: Track, revision: str) -> Finding | None:
     """A pod has a node and no container, for a reason that only events contain: a volume, or the network."""
-    for pod in snapshot.pods_of(revision):
-        said = snapshot.warnings.get(pod.uid) if is_starting(pod) else None
+    for pod in track.pods_of(revision):
+        said = track.warnings.get(pod.uid) if is_starting(pod) else None
         word = _NOT_STARTED.get(said.reason) if said else None
         if said and word:
             return Finding(word, f"Pod {pod.name} has a node and does not start: {said.message}")
     return None
 
 
-def container_waits(snapshot: Snapshot, revision: str) -> Finding | None:
+def container_waits(track: Track, revision: str) -> Finding | None:
     """The kubelet cannot start a container: most often its image."""
-    for container in _containers(snapshot, revision):
+    for container in _containers(track, revision):
         waiting = container.get("state", {}).get("waiting", {})
         reason = waiting.get("reason", "")
         if reason not in _COMING_UP:
@@ -119,21 +119,21 @@ def container_waits(snapshot: Snapshot, revision: str) -> Finding | None:
     return None
 
 
-def model_failed(snapshot: Snapshot, revision: str) -> Finding | None:
+def model_failed(track: Track, revision: str) -> Finding | None:
     """An agent could not fetch a model, or Triton would not load it."""
-    for pod in snapshot.pods_of(revision):
+    for pod in track.pods_of(revision):
         for model in pod.report.models if pod.report else ():
             if model.state is ModelState.FAILED:
                 return Finding(model.reason or "ModelFailed", _sentence(model))
     return None
 
 
-def find_unlisted_pod(snapshot: Snapshot, revision: str) -> Finding | None:
+def find_unlisted_pod(track: Track, revision: str) -> Finding | None:
     """Return the finding for a pod that has been ready for a while, and that its Service does not list."""
-    for pod in snapshot.pods_of(revision):
+    for pod in track.pods_of(revision):
         since = moment(pod.status["readySince"])
         is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod.status["conditions"])
-        if pod.ready or not is_ready or since is None or snapshot.now - since <= LISTED_SECONDS:
+        if pod.ready or not is_ready or since is None or track.now - since <= LISTED_SECONDS:
             continue
         return Finding(
             "EndpointsMissing",
@@ -143,18 +143,18 @@ def find_unlisted_pod(snapshot: Snapshot, revision: str) -> Finding | None:
     return None
 
 
-def find_changed_content(snapshot: Snapshot, revision: str) -> Finding | None:
+def find_changed_content(track: Track, revision: str) -> Finding | None:
     """A pod refuses the files at storageUri: until they are restored, no pod can be added or replaced."""
-    for pod in snapshot.pods_of(revision):
+    for pod in track.pods_of(revision):
         for model in pod.report.models if pod.report and not pod.ready else ():
             if model.reason == CONTENT_CHANGED:
                 return Finding(CONTENT_CHANGED, _sentence(model))
     return None
 
 
-def crash_loop(snapshot: Snapshot, revision: str) -> Finding | None:
+def crash_loop(track: Track, revision: str) -> Finding | None:
     """A container ends again and again. It is so too while it runs for a moment before its next end."""
-    for container in _containers(snapshot, revision):
+    for container in _containers(track, revision):
         last = container.get("lastState", {}).get("terminated")
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
             continue
@@ -167,9 +167,9 @@ def crash_loop(snapshot: Snapshot, revision: str) -> Finding | None:
     return None
 
 
-def find_failing_pods(snapshot: Snapshot, revision: str) -> Finding | None:
+def find_failing_pods(track: Track, revision: str) -> Finding | None:
     """Return the finding for a revision of which the kubelet evicts or refuses one pod after the other."""
-    failures = _list_failures(snapshot, revision)
+    failures = _list_failures(track, revision)
     if not any(pod.created_at >= failures[0][0] for _, pod in failures[1:]):
         return None  # there is one failure at most, or they failed together, as those of a lost node do
     status = failures[-1][1].status
@@ -179,32 +179,32 @@ def find_failing_pods(snapshot: Snapshot, revision: str) -> Finding | None:
     return Finding("PodsFail", f"Pods of {revision} fail on their nodes, and so do their replacements. {how}. {advice}")
 
 
-def failing_seconds(snapshot: Snapshot, revision: str) -> float | None:
+def failing_seconds(track: Track, revision: str) -> float | None:
     """Return for how many more seconds the failed pods of a revision count; None: they do not."""
-    failures = _list_failures(snapshot, revision)
-    return failures[-1][0] + FAILED_SECONDS - snapshot.now if failures else None
+    failures = _list_failures(track, revision)
+    return failures[-1][0] + FAILED_SECONDS - track.now if failures else None
 
 
-def _list_failures(snapshot: Snapshot, revision: str) -> list[tuple[float, Pod]]:
+def _list_failures(track: Track, revision: str) -> list[tuple[float, Pod]]:
     """Return the failed pods of a revision that count, by the time of their failure, the last one last."""
     failures = sorted(
         (
             (pod.failed_at, pod)
-            for pod in snapshot.pods
-            if pod.revision == revision and pod.failed_at is not None and pod.failed_at <= snapshot.now + SKEW_SECONDS
+            for pod in track.pods
+            if pod.revision == revision and pod.failed_at is not None and pod.failed_at <= track.now + SKEW_SECONDS
             if pod.status["reason"] not in _NODE_SHUTDOWN
         ),
         key=lambda failure: (failure[0], failure[1].name),
     )
-    if not failures or snapshot.now - failures[-1][0] >= FAILED_SECONDS:
+    if not failures or track.now - failures[-1][0] >= FAILED_SECONDS:
         return []
     return [failure for failure in failures if failures[-1][0] - failure[0] <= RELATED_SECONDS]
 
 
-def not_answering(snapshot: Snapshot, revision: str) -> Finding:
+def not_answering(track: Track, revision: str) -> Finding:
     """Return the finding for a revision without ready pods, and how its containers ended."""
     ends = (
-        (one["name"], one.get(when, {}).get("terminated")) for one in _containers(snapshot, revision) for when in _ENDS
+        (one["name"], one.get(when, {}).get("terminated")) for one in _containers(track, revision) for when in _ENDS
     )
     how = [f" Container {name} ended ({_how(end)})." for name, end in ends if end]
     return Finding("NotAnswering", f"No pod of {revision} is ready.{''.join(how[:1])}")
@@ -231,8 +231,8 @@ def _how(ended: Mapping[str, Any]) -> str:
     return f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', '?')}"
 
 
-def _containers(snapshot: Snapshot, revision: str) -> Iterator[Mapping[str, Any]]:
-    for pod in snapshot.pods_of(revision):
+def _containers(track: Track, revision: str) -> Iterator[Mapping[str, Any]]:
+    for pod in track.pods_of(revision):
         yield from pod.status["containers"]
 
 

@@ -26,15 +26,15 @@ def replicas_of(context: RolloutContext, state: RolloutState | None, needed: int
         state: of the rollout; None: there is none.
         needed: ready pods that the wanted revision needs now.
     """
-    snapshot = context.snapshot
+    track = context.track
     if state is None:
         minimums = {context.wanted: least_replicas(context.service)}
     else:
         minimums = dict(strategy_of(state, context.service.spec.rollout).replicas(context, state, needed))
     # A revision that a request may still reach keeps its pods until the traffic has left it.
-    for name in sorted((context.traffic.reachable | still_reached(snapshot)) - minimums.keys()):
-        if snapshot.is_known(name):
-            minimums[name] = max(snapshot.replicas(name), 1)
+    for name in sorted((context.traffic.reachable | still_reached(track)) - minimums.keys()):
+        if track.is_known(name):
+            minimums[name] = max(track.replicas(name), 1)
     return tuple(
-        RevisionReplicas(name, minimum, may_scale_to_zero(snapshot, state, name)) for name, minimum in minimums.items()
+        RevisionReplicas(name, minimum, may_scale_to_zero(track, state, name)) for name, minimum in minimums.items()
     )

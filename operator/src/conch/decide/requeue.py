@@ -17,7 +17,7 @@ from conch.decide.scale_to_zero import is_scaled_to_zero
 from conch.decide.state import RolloutState
 from conch.decide.strategies import strategy_of
 from conch.decide.warmup import warmed
-from conch.observe import Pod, Snapshot
+from conch.observe import Pod, Snapshot, Track
 from conch.observe.measured import PrometheusQuery
 from conch.observe.warmup import has_failed
 from conch_contract import ModelState, names
@@ -35,7 +35,7 @@ REPORT_PATIENCE: Final = 60.0
 
 def find_unreported_pods(snapshot: Snapshot) -> tuple[Pod, ...]:
     """Return the pods whose reports the status does not have yet; none of a settled fleet."""
-    reported = {revision.name: _is_reported(snapshot, revision) for revision in snapshot.service.status.revisions}
+    reported = {revision.name: _is_reported(snapshot.now, revision) for revision in snapshot.service.status.revisions}
     return tuple(
         pod
         for pod in snapshot.pods
@@ -71,14 +71,14 @@ def build_measurement_request(snapshot: Snapshot) -> MeasurementRequest:
     return MeasurementRequest(models, {name: query for one in found for name, query in one.queries.items()})
 
 
-def _of_candidate(snapshot: Snapshot) -> MeasurementRequest:
-    service, rollout = snapshot.service, snapshot.service.status.rollout
+def _of_candidate(track: Track) -> MeasurementRequest:
+    service, rollout = track.service, track.service.status.rollout
     gates = service.spec.rollout.analysis
     if all(gate.parity is not None for gate in gates) or rollout is None or rollout.phase == RolloutPhase.FAILED:
         return MeasurementRequest()
     filled = {
-        "service": snapshot.key.name,
-        "namespace": snapshot.key.namespace,
+        "service": track.key.name,
+        "namespace": track.key.namespace,
         "revision": rollout.revision,
         "stable": service.status.stable or "",
     }
@@ -91,60 +91,58 @@ def created_at(job: Mapping[str, Any]) -> str:
     return str(job["metadata"].get("creationTimestamp") or "")
 
 
-def _waits_for_job(snapshot: Snapshot, state: RolloutState | None, wanted: str) -> bool:
+def _waits_for_job(track: Track, state: RolloutState | None, wanted: str) -> bool:
     """Whether a Job of the wanted revision has no pod, and its result is needed."""
-    for job in snapshot.idle_jobs.values():
+    for job in track.idle_jobs.values():
         labels = job["metadata"].get("labels") or {}
         if labels.get(names.LABEL_REVISION) == wanted and not has_failed(job):
-            return state is not None if names.LABEL_PARITY in labels else warmed(snapshot, wanted) is None
+            return state is not None if names.LABEL_PARITY in labels else warmed(track, wanted) is None
     return False
 
 
-def seconds_to_requeue(snapshot: Snapshot, state: RolloutState | None, wanted: str) -> float | None:
+def seconds_to_requeue(track: Track, state: RolloutState | None, wanted: str) -> float | None:
     """Return the seconds until the next reconcile without an event; None: an event is awaited."""
-    return min(_waits(snapshot, state, wanted), default=None)
+    return min(_waits(track, state, wanted), default=None)
 
 
-def _waits(snapshot: Snapshot, state: RolloutState | None, wanted: str) -> Iterator[float]:
-    failing = (
-        failing_seconds(snapshot, revision) for revision in {pod.revision for pod in snapshot.pods if pod.failed_at}
-    )
+def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[float]:
+    failing = (failing_seconds(track, revision) for revision in {pod.revision for pod in track.pods if pod.failed_at})
     yield from (seconds for seconds in failing if seconds is not None)
     if state is not None and state.awaits_admission:
         yield ADMISSION_SECONDS
         return
-    if _waits_for_job(snapshot, state, wanted):
+    if _waits_for_job(track, state, wanted):
         yield START_PATIENCE
     if state is None or not state.has_failed:
-        revision = snapshot.service.status.revision(wanted)
-        if not _are_all_ready(snapshot, wanted) and not is_scaled_to_zero(snapshot, state, wanted):
-            yield min(max(MIN_REPORT_SECONDS, age(snapshot, wanted) / 10), MAX_REPORT_SECONDS)
-        elif revision is None or not _is_reported(snapshot, revision):
+        revision = track.service.status.revision(wanted)
+        if not _are_all_ready(track, wanted) and not is_scaled_to_zero(track, state, wanted):
+            yield min(max(MIN_REPORT_SECONDS, age(track, wanted) / 10), MAX_REPORT_SECONDS)
+        elif revision is None or not _is_reported(track.now, revision):
             yield MAX_REPORT_SECONDS
     if state is not None:
-        rollout = snapshot.service.spec.rollout
-        if (wait := seconds_to_wait(state, rollout, snapshot.now)) is not None:
+        rollout = track.service.spec.rollout
+        if (wait := seconds_to_wait(state, rollout, track.now)) is not None:
             yield wait
         if state.gates and not state.has_failed:
             gates = strategy_of(state, rollout).gates(rollout)
             yield from (gate.interval_seconds for gate in gates if not gate.parity)
 
 
-def age(snapshot: Snapshot, name: str) -> float:
+def age(track: Track, name: str) -> float:
     """Return the seconds since a revision's Deployment was created; 0 before that."""
-    deployment = snapshot.deployment(name)
-    return max(0.0, snapshot.now - parse_time(deployment["metadata"]["creationTimestamp"])) if deployment else 0.0
+    deployment = track.deployment(name)
+    return max(0.0, track.now - parse_time(deployment["metadata"]["creationTimestamp"])) if deployment else 0.0
 
 
-def _are_all_ready(snapshot: Snapshot, name: str) -> bool:
+def _are_all_ready(track: Track, name: str) -> bool:
     """Whether a revision has all the pods of its Deployment's replicas, and all are ready."""
-    pods = snapshot.pods_of(name)
-    return len(pods) >= snapshot.replicas(name) > 0 and all(pod.ready for pod in pods)
+    pods = track.pods_of(name)
+    return len(pods) >= track.replicas(name) > 0 and all(pod.ready for pod in pods)
 
 
-def _is_reported(snapshot: Snapshot, revision: RevisionStatus) -> bool:
+def _is_reported(now: float, revision: RevisionStatus) -> bool:
     """Whether the status has every model's digest and state Ready. After a minute without reports it counts as such."""
     if revision.models and all(model.digest and model.state == ModelState.READY for model in revision.models):
         return True
     is_up = revision.phase == Phase.READY and revision.since is not None
-    return is_up and snapshot.now - parse_time(revision.since or "") > REPORT_PATIENCE
+    return is_up and now - parse_time(revision.since or "") > REPORT_PATIENCE

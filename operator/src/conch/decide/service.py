@@ -63,7 +63,7 @@ def decide(snapshot: Snapshot) -> Decisions:
     for track in reserve_own_pods(snapshot).tracks:
         # Once a track has taken its GPUs, the next reconcile counts what is left.
         capacity = None if any(decision.takes_gpus for decision in decisions) else track.capacity
-        decision = decide_track(track.with_capacity(capacity))
+        decision = decide_track(replace(track, capacity=capacity))
         traffic = replace(decision.traffic, uncertainty=missing.get(track.service.variant))
         decisions.append(replace(decision, traffic=traffic))
     kept = frozenset(name for gone in removed for name in still_reached(gone))

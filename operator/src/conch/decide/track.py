@@ -23,7 +23,7 @@ from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
 from conch.decide.state import RolloutState
 from conch.decide.strategies import LAST, choose_strategy, find_parity_gate, strategy_of
 from conch.decide.warmup import find_refused_job, has_warmup, warmed, warmup_failed, warmup_waits
-from conch.observe import Finding, Snapshot
+from conch.observe import Finding, Snapshot, Track
 from conch.observe.measured import Measured
 from conch.traffic import ObservedTraffic, Shares, router_of, wrote_stable
 
@@ -32,7 +32,7 @@ from conch.traffic import ObservedTraffic, Shares, router_of, wrote_stable
 class Decision:
     """The decision for one track."""
 
-    track: Snapshot  # as the predictor or the variant
+    track: Track
     wanted: str  # the revision that the spec requests
     serving: str  # the revision that carries the service
     shares: Shares  # percent of the requests, by revision
@@ -65,7 +65,7 @@ class Decision:
         return self.rollout is not None and self.rollout.has_failed
 
 
-def decide_track(track: Snapshot) -> Decision:
+def decide_track(track: Track) -> Decision:
     """Decide, for the predictor or one variant, which revisions have pods and how its requests are shared out."""
     context = _context(track)
     state, budget = _begin(context), ""
@@ -104,14 +104,14 @@ def needs_capacity(snapshot: Snapshot) -> bool:
     return any(state is not None and state.awaits_admission for state in map(_begin, map(_context, tracks)))
 
 
-def _context(track: Snapshot) -> RolloutContext:
+def _context(track: Track) -> RolloutContext:
     service = track.service
     wanted = revision_name(service.track, service.spec.predictor)
     router = router_of(service)
     return RolloutContext(track, router, router.observe(track), wanted, _find_stable(track, wanted))
 
 
-def _find_stable(track: Snapshot, wanted: str) -> str:
+def _find_stable(track: Track, wanted: str) -> str:
     """Return the revision that carries the service: the one of the root Service, or else of the status.
 
     The root Service is written before the status, so it comes first, unless its annotation was edited.
@@ -125,14 +125,14 @@ def _find_stable(track: Snapshot, wanted: str) -> str:
     return wanted
 
 
-def _has_served(track: Snapshot) -> bool:
+def _has_served(track: Track) -> bool:
     """Whether requests had an answer before: for a variant this is not known until its first revision is up."""
     return not track.service.variant or bool(track.service.status.stable)
 
 
 def _begin(context: RolloutContext) -> RolloutState | None:
     """Return the state of the rollout, begun if need be; None: there is nothing to roll out."""
-    track, service, wanted = context.snapshot, context.service, context.wanted
+    track, service, wanted = context.track, context.service, context.wanted
     if context.stable == wanted:
         return None
     status, carried = service.status.rollout, _count_carrying(track, context.stable)
@@ -147,14 +147,14 @@ def _begin(context: RolloutContext) -> RolloutState | None:
 
 
 def _with_strategy(context: RolloutContext, state: RolloutState) -> RolloutState:
-    answered = has_answered(context.snapshot, context.stable)
+    answered = has_answered(context.track, context.stable)
     strategy = choose_strategy(context.service.spec.rollout, state.admission, has_answered=answered)
     return replace(state, strategy=strategy.name)
 
 
 def _advance(context: RolloutContext, state: RolloutState, admission: Finding | None) -> RolloutState:
     """Return the state of the rollout after this snapshot; `admission`: why its pods may not start yet."""
-    track, service, stable, wanted = context.snapshot, context.service, context.stable, context.wanted
+    track, service, stable, wanted = context.track, context.service, context.stable, context.wanted
     gates = strategy_of(state, service.spec.rollout).gates(service.spec.rollout)
     parity = find_parity_gate(gates)
     state = track_stable(
@@ -194,12 +194,12 @@ def _find_traffic_source(context: RolloutContext) -> str:
     return f"the EndpointSlices of Service {track} show" if context.router.atomic else "the gateway shows"
 
 
-def _find_parity_wait(track: Snapshot, wanted: str, wait: Finding | None) -> Finding | None:
+def _find_parity_wait(track: Track, wanted: str, wait: Finding | None) -> Finding | None:
     """Return why the parity gate waits: a refused pod of its Job comes first."""
     return (find_refused_job(track, wanted, parity=True) or wait) if wait else None
 
 
-def _count_missing(track: Snapshot, stable: str, capacity: int) -> int:
+def _count_missing(track: Track, stable: str, capacity: int) -> int:
     """Return how many of its pods the stable revision has lost.
 
     One without any is no fallback: the candidate may be what mends it. And pods that never existed are not lost: a
@@ -213,7 +213,7 @@ def _evaluate_gates(context: RolloutContext, state: RolloutState, gates: tuple[G
     """Evaluate the gates; of a candidate without requests parity alone."""
     if state.has_failed:
         return ()
-    track, unready = context.snapshot, _find_unready_stable(context, state)
+    track, unready = context.track, _find_unready_stable(context, state)
     report = track.parities.get(context.wanted)
     compared = [evaluate_parity(gate, report, state, track.now, unready) for gate in gates if gate.parity]
     others = [gate for gate in gates if state.weight and not gate.parity]
@@ -224,7 +224,7 @@ def _evaluate_gates(context: RolloutContext, state: RolloutState, gates: tuple[G
 
 def _find_unready_stable(context: RolloutContext, state: RolloutState) -> UnreadyStable | None:
     """Return why the stable revision has no ready pod; None: it has one."""
-    track, stable = context.snapshot, context.stable
+    track, stable = context.track, context.stable
     if track.ready(stable):
         return None
     why = diagnose(track, stable) or not_answering(track, stable)
@@ -233,12 +233,12 @@ def _find_unready_stable(context: RolloutContext, state: RolloutState) -> Unread
 
 def _is_stable_awaited(context: RolloutContext, state: RolloutState, parity: Gate | None) -> bool:
     """Whether the parity gate has yet to compare with a stable revision that has no ready pod."""
-    has_report = context.wanted in context.snapshot.parities
+    has_report = context.wanted in context.track.parities
     return is_parity_pending(parity, state) and not has_report and not _is_stable_ready(context)
 
 
 def _is_stable_ready(context: RolloutContext) -> bool:
-    return context.snapshot.ready(context.stable) > 0
+    return context.track.ready(context.stable) > 0
 
 
 def split(stable: str, candidate: str, weight: int) -> dict[str, int]:
@@ -264,7 +264,7 @@ def _split(context: RolloutContext, state: RolloutState | None) -> tuple[Shares,
 
 def _effective_weight(context: RolloutContext, state: RolloutState, weight: int) -> int:
     """Return the candidate's weight; where only one of the two revisions has ready pods, all requests go to it."""
-    track, stable = context.snapshot, context.stable
+    track, stable = context.track, context.stable
     has_lost = not track.ready(stable) and not may_scale_to_zero(track, state, stable)
     if weight and has_lost and track.ready(context.wanted):
         return 100
@@ -273,7 +273,7 @@ def _effective_weight(context: RolloutContext, state: RolloutState, weight: int)
 
 def _is_warmup_due(context: RolloutContext, state: RolloutState | None, needed: int) -> bool:
     """Whether the candidate has the pods for its first share, and no warm-up has succeeded yet."""
-    track, wanted = context.snapshot, context.wanted
+    track, wanted = context.track, context.wanted
     if state is None and _has_served(track):
         return False
     if (state is not None and state.has_failed) or track.ready(wanted) < needed:
@@ -283,7 +283,7 @@ def _is_warmup_due(context: RolloutContext, state: RolloutState | None, needed: 
 
 def _find_compared(context: RolloutContext, state: RolloutState | None, needed: int) -> str | None:
     """Return the stable revision, if its answers are to be compared now with those of a candidate that is warm."""
-    track, rollout = context.snapshot, context.service.spec.rollout
+    track, rollout = context.track, context.service.spec.rollout
     if state is None or state.has_failed:
         return None
     if not is_parity_pending(find_parity_gate(strategy_of(state, rollout).gates(rollout)), state):
@@ -292,7 +292,7 @@ def _find_compared(context: RolloutContext, state: RolloutState | None, needed: 
     return context.stable if are_up and warmup_waits(track, context.wanted) is None else None
 
 
-def _count_carrying(track: Snapshot, stable: str) -> int:
+def _count_carrying(track: Track, stable: str) -> int:
     """Return the pods that carry all requests now, within the service's minimum and maximum.
 
     Of 5 ready pods of the stable revision they are 5 with a maximum of 8, and 3 after the maximum was lowered to 3.
@@ -308,7 +308,7 @@ def _count_needed(context: RolloutContext, state: RolloutState | None) -> int:
     return context.router.pods(max(state.weight, (step.weight if step else None) or 0), state.capacity)
 
 
-def _is_overdue(track: Snapshot, wanted: str) -> bool:
+def _is_overdue(track: Track, wanted: str) -> bool:
     """Whether a revision that replaces none is late; one that has served before only lost its pods."""
     status = track.service.status
     complete = status.condition(ConditionType.ROLLOUT_COMPLETE)

@@ -3,48 +3,48 @@
 from typing import Final
 
 from conch.api import WarmupStatus
-from conch.observe import Finding, Snapshot
+from conch.observe import Finding, Track
 from conch_contract import names
 
 JOB_REFUSED: Final = "JobPodsRefused"
 _FAILED_CREATE: Final = "FailedCreate"  # the reason of the Job controller's event
 
 
-def has_warmup(snapshot: Snapshot) -> bool:
+def has_warmup(track: Track) -> bool:
     """Whether the service's revisions are warmed up."""
-    return snapshot.service.spec.predictor.warmup is not None
+    return track.service.spec.predictor.warmup is not None
 
 
-def warmed(snapshot: Snapshot, revision: str) -> WarmupStatus | None:
+def warmed(track: Track, revision: str) -> WarmupStatus | None:
     """Return the result of a revision's warm-up, if it succeeded; None: not yet."""
-    report = snapshot.warmups.get(revision)
+    report = track.warmups.get(revision)
     if report is not None:
         return None if report.has_failed else WarmupStatus.of(report)
-    known = snapshot.service.status.revision(revision)
+    known = track.service.status.revision(revision)
     return known.warmup if known else None
 
 
-def warmup_failed(snapshot: Snapshot, revision: str) -> Finding | None:
+def warmup_failed(track: Track, revision: str) -> Finding | None:
     """Return why the warm-up of a revision failed, if it did."""
-    report = snapshot.warmups.get(revision)
+    report = track.warmups.get(revision)
     if report is None or not report.has_failed:
         return None
-    return find_refused_job(snapshot, revision, parity=False) or Finding(report.reason, report.message)
+    return find_refused_job(track, revision, parity=False) or Finding(report.reason, report.message)
 
 
-def warmup_waits(snapshot: Snapshot, revision: str) -> Finding | None:
+def warmup_waits(track: Track, revision: str) -> Finding | None:
     """Return the finding for a warm-up that has not ended; None: the revision is warm."""
-    if not has_warmup(snapshot) or warmed(snapshot, revision) is not None:
+    if not has_warmup(track) or warmed(track, revision) is not None:
         return None
-    return find_refused_job(snapshot, revision, parity=False) or Finding(
+    return find_refused_job(track, revision, parity=False) or Finding(
         "WarmingUp", f"The warm-up Job of revision {revision} has not ended yet."
     )
 
 
-def find_refused_job(snapshot: Snapshot, revision: str, *, parity: bool) -> Finding | None:
+def find_refused_job(track: Track, revision: str, *, parity: bool) -> Finding | None:
     """Return why the API server refuses the pod of a revision's warm-up Job, or of its parity Job."""
-    for uid, job in snapshot.idle_jobs.items():
-        labels, warning = job["metadata"].get("labels") or {}, snapshot.warnings.get(uid)
+    for uid, job in track.idle_jobs.items():
+        labels, warning = job["metadata"].get("labels") or {}, track.warnings.get(uid)
         ours = labels.get(names.LABEL_REVISION) == revision and (names.LABEL_PARITY in labels) == parity
         if ours and warning is not None and warning.reason == _FAILED_CREATE:
             return Finding(

@@ -29,7 +29,7 @@ def desire(snapshot: Snapshot, decisions: Decisions, defaults: PodDefaults) -> l
 
 def _track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
     """Return the objects of the predictor or a variant alone."""
-    snapshot, service = decision.track, decision.track.service
+    track, service = decision.track, decision.track.service
     manifests: list[Manifest] = []
     for replicas in decision.replicas:
         revision = _render(decision, replicas, defaults)
@@ -43,7 +43,7 @@ def _track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
             deployment(service, revision, replicas),
         ]
         if scaled(service, replicas):
-            manifests.append(autoscaler(snapshot, replicas))
+            manifests.append(autoscaler(track, replicas))
         if replicas.name == decision.wanted:
             manifests += _jobs(decision, revision)
     return [*manifests, root_service(TrackRoute(service, decision.serving, decision.shares))]
@@ -51,14 +51,14 @@ def _track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
 
 def _render(decision: Decision, replicas: RevisionReplicas, defaults: PodDefaults) -> Revision | None:
     """Return the stored revision; a new one is rendered now, and one that returns gets the newest number."""
-    snapshot = decision.track
-    revision = snapshot.revisions.get(replicas.name)
+    track = decision.track
+    revision = track.revisions.get(replicas.name)
     if replicas.name == decision.wanted:
         if revision is None:
-            revision = new_revision(snapshot.service, replicas.name, 0, defaults)
+            revision = new_revision(track.service, replicas.name, 0, defaults)
         if revision.number != decision.number:
-            revision = asked_for(snapshot, revision, decision.number)
-    return served(snapshot, revision) if revision is not None else None
+            revision = asked_for(track, revision, decision.number)
+    return served(track, revision) if revision is not None else None
 
 
 def deployment(service: InferenceService, revision: Revision, replicas: RevisionReplicas) -> Manifest:
@@ -79,13 +79,13 @@ def _jobs(decision: Decision, revision: Revision) -> Iterator[Manifest]:
 
     One that is there is left as it is: a Job cannot be changed, and it goes with its revision.
     """
-    snapshot, service = decision.track, decision.track.service
+    track, service = decision.track, decision.track.service
     gate = service.spec.rollout.parity
-    if decision.warmup and Ref(JOB, warmup_job_name(revision.name)) not in snapshot.children:
+    if decision.warmup and Ref(JOB, warmup_job_name(revision.name)) not in track.children:
         yield warmup_job(service, revision.name, revision.template, revision.manifest, decision.needed)
     stable = decision.compared
-    if stable and gate and gate.parity and Ref(JOB, parity_job_name(revision.name)) not in snapshot.children:
-        yield parity_job(service, revision, stable, stable_model(snapshot, stable), gate.parity)
+    if stable and gate and gate.parity and Ref(JOB, parity_job_name(revision.name)) not in track.children:
+        yield parity_job(service, revision, stable, stable_model(track, stable), gate.parity)
 
 
 def revision_service(service: InferenceService, revision: Revision) -> Manifest:

@@ -14,17 +14,17 @@ from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, TritonMetric, of_resource, targets
 from conch.api.quantity import to_decimal
 from conch.decide import RevisionReplicas
-from conch.observe import Snapshot
+from conch.observe import Track
 from conch.triton.promql import PER_POD, promql
 from conch_contract import names
 
 _CPU_SHARE: Final = "80"
 
 
-def scaled_object(snapshot: Snapshot, replicas: RevisionReplicas) -> Manifest | None:
+def scaled_object(track: Track, replicas: RevisionReplicas) -> Manifest | None:
     """Build a revision's ScaledObject; None where nothing that the service says can be said to KEDA."""
-    predictor = snapshot.service.spec.predictor
-    found = triggers(snapshot, replicas.name)
+    predictor = track.service.spec.predictor
+    found = triggers(track, replicas.name)
     if not found:
         return None
     spec: Manifest = {
@@ -43,39 +43,39 @@ def scaled_object(snapshot: Snapshot, replicas: RevisionReplicas) -> Manifest | 
         calm = (behavior.scale_down or {}).get("stabilizationWindowSeconds")
         if calm is not None:
             spec["cooldownPeriod"] = calm  # the autoscaler's word for all pods but the last, and the same default
-    return {**child(snapshot.service, SCALED_OBJECT, replicas.name, replicas.name), "spec": spec}
+    return {**child(track.service, SCALED_OBJECT, replicas.name, replicas.name), "spec": spec}
 
 
-def triggers(snapshot: Snapshot, revision: str) -> list[dict[str, Any]]:
+def triggers(track: Track, revision: str) -> list[dict[str, Any]]:
     """Return a revision's ScaleTriggers: the user's own, and those that the other words stand for."""
-    predictor = snapshot.service.spec.predictor
+    predictor = track.service.spec.predictor
     said = predictor.autoscaling
-    named = [_asked(snapshot, revision, metric, target) for metric, target in targets(said) if snapshot.prometheus]
+    named = [_asked(track, revision, metric, target) for metric, target in targets(said) if track.prometheus]
     passed = [trigger for metric in said.metrics if (trigger := _resource(metric))] if said else []
     own = [{"metadata": {}, **trigger.to_wire()} for trigger in said.triggers] if said else []
     if said and (said.triggers or said.metrics or any(targets(said))):
         return [*own, *named, *passed]
-    return _default(snapshot, revision, predictor)
+    return _default(track, revision, predictor)
 
 
-def _default(snapshot: Snapshot, revision: str, predictor: Predictor) -> list[dict[str, Any]]:
+def _default(track: Track, revision: str, predictor: Predictor) -> list[dict[str, Any]]:
     """What is followed where the spec says nothing."""
-    ratio = _asked(snapshot, revision, TritonMetric.QUEUE_TO_COMPUTE_RATIO, DEFAULT_RATIO)
+    ratio = _asked(track, revision, TritonMetric.QUEUE_TO_COMPUTE_RATIO, DEFAULT_RATIO)
     by_cpu = predictor.resources.asks_for_cpu and not predictor.resources.has_gpus
     of_cpu = {"containerName": names.TRITON_CONTAINER, "value": _CPU_SHARE}
     cpu = {"type": "cpu", "metricType": "Utilization", "metadata": of_cpu}
-    return [*([ratio] if snapshot.prometheus else []), *([cpu] if by_cpu else [])]
+    return [*([ratio] if track.prometheus else []), *([cpu] if by_cpu else [])]
 
 
-def _asked(snapshot: Snapshot, revision: str, metric: TritonMetric, target: str) -> dict[str, Any]:
+def _asked(track: Track, revision: str, metric: TritonMetric, target: str) -> dict[str, Any]:
     """Ask Prometheus about all pods of a revision, by the names that its ReplicaSet gives them."""
-    matchers = f'namespace="{snapshot.key.namespace}",pod=~"{revision}-[a-z0-9]+-[a-z0-9]{{5}}"'
+    matchers = f'namespace="{track.key.namespace}",pod=~"{revision}-[a-z0-9]+-[a-z0-9]{{5}}"'
     return {
         "type": "prometheus",
         "metricType": "AverageValue" if metric in PER_POD else "Value",
         "metadata": {
-            "serverAddress": snapshot.prometheus,
-            "query": promql(metric, matchers, model=snapshot.service.model_name),
+            "serverAddress": track.prometheus,
+            "query": promql(metric, matchers, model=track.service.model_name),
             "threshold": to_decimal(target),
         },
     }

@@ -22,7 +22,7 @@ from conch.api.names import (
 from conch.api.text import clean
 from conch.desire.defaults import PodDefaults
 from conch.desire.pod import pod_template
-from conch.observe import Revision, Snapshot
+from conch.observe import Revision, Track
 from conch.triton import model_config, warmup
 from conch_contract import ModelManifest, ModelSource, ModelState, names
 from conch_contract.object_versions import decode_versions, encode_versions
@@ -43,22 +43,22 @@ def new_revision(service: InferenceService, name: str, number: int, defaults: Po
     )
 
 
-def asked_for(snapshot: Snapshot, revision: Revision, number: int) -> Revision:
+def asked_for(track: Track, revision: Revision, number: int) -> Revision:
     """Return a revision as it enters the history, for the first time or again: by whom, and why."""
-    note = snapshot.service.metadata.annotations.get(ANNOTATION_CHANGE_CAUSE, "")
-    return replace(revision, number=number, author=snapshot.author, note=clean(note, _NOTE_LENGTH))
+    note = track.service.metadata.annotations.get(ANNOTATION_CHANGE_CAUSE, "")
+    return replace(revision, number=number, author=track.author, note=clean(note, _NOTE_LENGTH))
 
 
-def served(snapshot: Snapshot, revision: Revision) -> Revision:
+def served(track: Track, revision: Revision) -> Revision:
     """Return a revision with the content that its first ready pod reports: all its pods serve that ever after.
 
     The content is a digest and, where the bucket has versioning, the object versions of a pod that serves that digest.
     Beside it is the digest of the ConfigMap with which a ready pod was first warmed.
     """
-    if not snapshot.ready(revision.name):
+    if not track.ready(revision.name):
         return revision
-    status = snapshot.service.status.revision(revision.name)
-    reports = [pod.report for pod in snapshot.pods_of(revision.name) if pod.ready and pod.report]
+    status = track.service.status.revision(revision.name)
+    reports = [pod.report for pod in track.pods_of(revision.name) if pod.ready and pod.report]
     models = [model for report in reports for model in report.models]
     digests = [model.digest for model in models]
     digests += [model.digest for model in status.models if model.state == ModelState.READY] if status else []

@@ -8,7 +8,7 @@ from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, MetricsApi, TritonMetric, targets
 from conch.decide import RevisionReplicas
 from conch.desire.keda import scaled_object
-from conch.observe import Snapshot
+from conch.observe import Track
 from conch_contract import names
 
 
@@ -17,14 +17,14 @@ def scaled(service: InferenceService, replicas: RevisionReplicas) -> bool:
     return service.spec.predictor.scales and replicas.minimum > 0
 
 
-def autoscaler(snapshot: Snapshot, replicas: RevisionReplicas) -> Manifest:
+def autoscaler(track: Track, replicas: RevisionReplicas) -> Manifest:
     """Build a revision's HorizontalPodAutoscaler, or the ScaledObject of which KEDA makes one."""
-    driven = scaled_object(snapshot, replicas) if snapshot.metrics_api == "keda" else None
-    return driven or _horizontal(snapshot, replicas)
+    driven = scaled_object(track, replicas) if track.metrics_api == "keda" else None
+    return driven or _horizontal(track, replicas)
 
 
-def _horizontal(snapshot: Snapshot, replicas: RevisionReplicas) -> Manifest:
-    service, predictor = snapshot.service, snapshot.service.spec.predictor
+def _horizontal(track: Track, replicas: RevisionReplicas) -> Manifest:
+    service, predictor = track.service, track.service.spec.predictor
     spec: Manifest = {
         "scaleTargetRef": {
             "apiVersion": DEPLOYMENT.api_version,
@@ -34,7 +34,7 @@ def _horizontal(snapshot: Snapshot, replicas: RevisionReplicas) -> Manifest:
         "minReplicas": replicas.minimum,
         "maxReplicas": max(predictor.max_replicas or 1, replicas.minimum),
     }
-    if metrics := _metrics(predictor, snapshot.metrics_api):
+    if metrics := _metrics(predictor, track.metrics_api):
         spec["metrics"] = metrics  # none: the API server's own default, 80 % of the CPU that pods ask for
     if predictor.autoscaling and predictor.autoscaling.behavior:
         spec["behavior"] = predictor.autoscaling.behavior.to_wire()

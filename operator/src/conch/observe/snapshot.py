@@ -1,10 +1,10 @@
-"""The Snapshot: all that is known of one service at one moment, as a frozen value.
+"""The Snapshot: one service at one moment, as a frozen value, and its tracks.
 
 `reading` makes it from the stores; every later package is a function of it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Self, TypeGuard
 
@@ -142,27 +142,25 @@ def _is_manifest(value: Any) -> TypeGuard[str]:
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """One service and all that is its own."""
+class ObservedService:
+    """What is observed of a service: the fields that a snapshot and its tracks have in common."""
 
     service: InferenceService
     now: float  # seconds since the epoch
-    children: Mapping[Ref, Body] = field(default_factory=dict)  # controlled by this very service, or by nobody any more
-    foreign_objects: Mapping[Ref, str] = field(default_factory=dict)  # labelled as ours, but somebody else's: whose
+    children: Mapping[Ref, Body] = field(default_factory=dict)  # controlled by this service, or without a controller
     revisions: Mapping[str, Revision] = field(default_factory=dict)
-    authors: Mapping[str, str] = field(default_factory=dict)  # field managers that last wrote a variant; "": predictor
     pods: tuple[Pod, ...] = ()
     endpoints: Endpoints = field(default_factory=dict)
-    metrics_api: MetricsApi = "builtin"  # who tells autoscalers of Triton, as the installer says
-    prometheus: str = ""  # the URL at which KEDA asks about Triton, as the installer says
-    gateways: SeenGateways | None = None  # that the service names, in its order; None: nobody watches Gateways
+    metrics_api: MetricsApi = "builtin"  # serves Triton's metrics to autoscalers; a setting of the installation
+    prometheus: str = ""  # the URL from which KEDA reads Triton's metrics; a setting of the installation
+    gateways: SeenGateways | None = None  # of the service, in its order; None: Gateways are not watched
     hostname_conflict: tuple[ServiceKey, Claim] | None = None  # with the service that gets the requests of a hostname
     route_conflict: RouteConflict | None = None  # with a route that no service controls
     warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
     parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
-    measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates look at it
-    capacity: Capacity | None = None  # what GPUs there are, where a rollout asks; None: nobody has told yet
-    idle_jobs: Mapping[str, Body] = field(default_factory=dict)  # by uid, the Jobs that have no pod
+    measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates evaluate it
+    capacity: Capacity | None = None  # where a rollout needs admission; None: not read yet
+    idle_jobs: Mapping[str, Body] = field(default_factory=dict)  # by uid, the Jobs without a pod
     warnings: Mapping[str, Finding] = field(default_factory=dict)  # by uid, the latest Warning event of stuck objects
 
     @property
@@ -170,19 +168,8 @@ class Snapshot:
         """The service's name in the cluster."""
         return ServiceKey(self.service.metadata.namespace, self.service.metadata.name)
 
-    @property
-    def author(self) -> str:
-        """The field manager that last wrote the predictor, or the variant as which the service is looked at."""
-        return self.authors.get(self.service.variant, "")
-
-    @property
-    def routed(self) -> str | None:
-        """The revision that carries the service, as the root Service last said."""
-        root = self.children.get(Ref(SERVICE, self.service.track))
-        return annotations_of(root).get(ANNOTATION_STABLE) or None if root else None
-
     def deployment(self, revision: str) -> Body | None:
-        """A revision's Deployment, if there is one."""
+        """Return a revision's Deployment, if there is one."""
         return self.children.get(Ref(DEPLOYMENT, revision))
 
     def is_known(self, revision: str) -> bool:
@@ -190,74 +177,107 @@ class Snapshot:
         return self.deployment(revision) is not None or revision in self.revisions
 
     def autoscaler(self, revision: str) -> Body | None:
-        """A revision's HorizontalPodAutoscaler, if there is one."""
+        """Return a revision's HorizontalPodAutoscaler, if there is one."""
         return self.children.get(Ref(AUTOSCALER, revision))
 
     def scaled_object(self, revision: str) -> Body | None:
-        """A revision's ScaledObject, if there is one."""
+        """Return a revision's ScaledObject, if there is one."""
         return self.children.get(Ref(SCALED_OBJECT, revision))
 
     def pods_of(self, revision: str) -> tuple[Pod, ...]:
-        """The pods of a revision that are not leaving."""
+        """Return the pods of a revision that do not terminate."""
         return tuple(pod for pod in self.pods if pod.revision == revision and not pod.leaving)
 
     def ready(self, revision: str) -> int:
-        """How many pods of a revision answer requests."""
+        """Return how many pods of a revision answer requests."""
         return sum(pod.ready for pod in self.pods_of(revision))
 
-    @property
-    def listed_pods(self) -> tuple[Pod, ...]:
-        """The pods that the EndpointSlices of the root Service list as ready, those that leave included."""
-        listed = self.endpoints.get(self.service.track, frozenset())
-        return tuple(pod for pod in self.pods if pod.uid in listed)
-
     def replicas(self, revision: str) -> int:
-        """How many pods a revision's Deployment wants at this moment; 0 if there is none."""
+        """Return the replicas of a revision's Deployment; 0 if there is none."""
         deployment = self.deployment(revision)
         return number(mapping(deployment.get("spec")).get("replicas")) if deployment else 0
 
-    @cached_property  # asked for several times in a reconcile
-    def tracks(self) -> tuple["Snapshot", ...]:
-        """The snapshot as the predictor sees it, then as each variant does: a service of its own."""
-        return tuple(self.of_variant(name) for name in ("", *(variant.name for variant in self.service.spec.variants)))
+
+@dataclass(frozen=True)
+class Track(ObservedService):
+    """The predictor or one variant, as a service of its own: its spec, status, children, revisions and pods.
+
+    Objects that all tracks share, such as the HTTPRoute, are children of each.
+    """
+
+    author: str = ""  # the field manager that last wrote its spec
 
     @property
-    def removed_tracks(self) -> tuple["Snapshot", ...]:
-        """What variants left behind that are asked for no more."""
-        asked = {"", *(variant.name for variant in self.service.spec.variants)}
-        return tuple(self.of_variant(name) for name in sorted({variant_of(c) for c in self.children.values()} - asked))
+    def routed(self) -> str | None:
+        """The revision that carries the track, by the annotation of its root Service."""
+        root = self.children.get(Ref(SERVICE, self.service.track))
+        return annotations_of(root).get(ANNOTATION_STABLE) or None if root else None
 
-    def of_variant(self, name: str) -> "Snapshot":
-        """One variant's part of this snapshot, and the shared objects; an empty name means the predictor."""
-        children = {r: c for r, c in self.children.items() if r.kind in SHARED or variant_of(c) == name}
-        return replace(
-            self,
-            service=self.service.of_variant(name),
-            children=children,
-            revisions={
-                each: known for each, known in self.revisions.items() if Ref(CONTROLLER_REVISION, each) in children
-            },
-            pods=tuple(pod for pod in self.pods if pod.variant == name),
-        )
+    @property
+    def listed_pods(self) -> tuple[Pod, ...]:
+        """The pods that the EndpointSlices of the root Service list as ready, terminating ones included."""
+        listed = self.endpoints.get(self.service.track, frozenset())
+        return tuple(pod for pod in self.pods if pod.uid in listed)
 
-    def with_measured(self, measured: Mapping[str, Measured]) -> "Snapshot":
-        """The same snapshot with what was measured of its candidates."""
-        return replace(self, measured=measured)
 
-    def with_warnings(self, warnings: Mapping[str, Finding]) -> "Snapshot":
+@dataclass(frozen=True)
+class Snapshot(ObservedService):
+    """One service at one moment, with all tracks."""
+
+    foreign_objects: Mapping[Ref, str] = field(default_factory=dict)  # with the service's label, and another owner
+    authors: Mapping[str, str] = field(default_factory=dict)  # field managers that last wrote a variant; "": predictor
+
+    @cached_property
+    def tracks(self) -> tuple[Track, ...]:
+        """The predictor, then the variants in the spec's order."""
+        return tuple(map(self._track, ("", *(variant.name for variant in self.service.spec.variants))))
+
+    @cached_property
+    def removed_tracks(self) -> tuple[Track, ...]:
+        """The variants that the spec has no more, and that have children."""
+        present = {"", *(variant.name for variant in self.service.spec.variants)}
+        return tuple(map(self._track, sorted({variant_of(child) for child in self.children.values()} - present)))
+
+    def _track(self, variant: str) -> Track:
+        """Return a variant's part of the snapshot; an empty name means the predictor."""
+        children = {r: c for r, c in self.children.items() if r.kind in SHARED or variant_of(c) == variant}
+        revisions = {name: each for name, each in self.revisions.items() if Ref(CONTROLLER_REVISION, name) in children}
+        shared = {each.name: getattr(self, each.name) for each in fields(ObservedService)}
+        own = {
+            "service": self.service.of_variant(variant),
+            "children": children,
+            "revisions": revisions,
+            "pods": tuple(pod for pod in self.pods if pod.variant == variant),
+            "author": self.authors.get(variant, ""),
+        }
+        return Track(**{**shared, **own})
+
+    def with_measured(self, measured: Mapping[str, Measured]) -> Self:
+        """Return the same snapshot with the measurements of its candidates."""
+        return self._with(measured=measured)
+
+    def with_warnings(self, warnings: Mapping[str, Finding]) -> Self:
         """Return the same snapshot with the latest Warning events of stuck objects, by uid."""
-        return replace(self, warnings=warnings)
+        return self._with(warnings=warnings)
 
-    def with_capacity(self, capacity: Capacity | None) -> "Snapshot":
-        """The same snapshot with what GPUs the cluster has."""
-        return replace(self, capacity=capacity)
+    def with_capacity(self, capacity: Capacity | None) -> Self:
+        """Return the same snapshot with the capacity of the cluster."""
+        return self._with(capacity=capacity)
 
-    def without_future_times(self) -> "Snapshot":
+    def _with(self, **changes: Any) -> Self:
+        """Return the same snapshot with fields that it shares with its tracks. Tracks that are made are kept."""
+        changed = replace(self, **changes)
+        for name in ("tracks", "removed_tracks"):
+            if name in vars(self):
+                vars(changed)[name] = tuple(replace(track, **changes) for track in vars(self)[name])
+        return changed
+
+    def without_future_times(self) -> Self:
         """Return the same snapshot with no time in its service's status after the present."""
         status = self.service.status.without_future(self.now)
         service = self.service.model_copy(update={"status": status})
         return self if status is self.service.status else replace(self, service=service)
 
-    def with_reports(self, reports: Mapping[str, AgentReport]) -> "Snapshot":
-        """The same snapshot with what pods answered (by uid)."""
+    def with_reports(self, reports: Mapping[str, AgentReport]) -> Self:
+        """Return the same snapshot with the reports of pods, by uid."""
         return replace(self, pods=tuple(replace(pod, report=reports.get(pod.uid)) for pod in self.pods))

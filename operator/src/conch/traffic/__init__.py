@@ -6,7 +6,7 @@ Not here: the choice of the split (`decide`), calls.
 
 from conch.api import InferenceService
 from conch.api.meta import Manifest
-from conch.observe import Snapshot
+from conch.observe import Track
 from conch.traffic.features import has_session_affinity, mirrors_for_sure, no_mirror
 from conch.traffic.gateway import GatewayRouter, MirrorRouter
 from conch.traffic.router import ObservedTraffic, Shares, TrackRoute, TrafficRouter
@@ -52,13 +52,13 @@ def router_of(service: InferenceService) -> TrafficRouter:
     return MirrorRouter(service, traffic) if variant and variant.mirror else GatewayRouter(service, traffic)
 
 
-def still_reached(snapshot: Snapshot) -> frozenset[str]:
+def still_reached(track: Track) -> frozenset[str]:
     """Return which revisions with pods the route may still lead to, whatever the desired split is."""
-    traffic = snapshot.service.spec.traffic
+    traffic = track.service.spec.traffic
     if traffic is None or not traffic.gateways:
         return frozenset()
-    reachable = GatewayRouter(snapshot.service, traffic).observe(snapshot).reachable
-    return frozenset(name for name in reachable if snapshot.deployment(name) is not None)
+    reachable = GatewayRouter(track.service, traffic).observe(track).reachable
+    return frozenset(name for name in reachable if track.deployment(name) is not None)
 
 
 def root_service(track_route: TrackRoute) -> Manifest:

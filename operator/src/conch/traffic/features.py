@@ -12,7 +12,7 @@ from conch.api import Traffic
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, HTTP_ROUTE, Ref
 from conch.api.numbers import percent
 from conch.api.text import clean
-from conch.observe import Finding, Snapshot
+from conch.observe import Finding, ObservedService
 from conch.observe.gateways import GatewayKey, SeenGateways, unsupported
 from conch.traffic.policy import policy_name
 
@@ -48,16 +48,16 @@ def missing(gateways: SeenGateways | None) -> Finding | None:
     return None
 
 
-def find_hostname_conflict(snapshot: Snapshot) -> Finding | None:
+def find_hostname_conflict(observed: ObservedService) -> Finding | None:
     """Return the finding for a hostname whose requests go to another service, or some of them to a foreign route."""
-    if snapshot.hostname_conflict is not None:
-        other, claim = snapshot.hostname_conflict
+    if observed.hostname_conflict is not None:
+        other, claim = observed.hostname_conflict
         return Finding(
             "HostnameTaken",
             f"InferenceService {other} has an older route for the hostname {claim.hostname} at Gateway {claim.gateway},"
             " which gets all requests; write another name in traffic.hostnames, or remove it there",
         )
-    conflict = snapshot.route_conflict
+    conflict = observed.route_conflict
     if conflict is None:
         return None
     path = f"{'path' if conflict.match.is_exact else 'path prefix'} {clean(conflict.match.path, _PATH)}"
@@ -69,9 +69,9 @@ def find_hostname_conflict(snapshot: Snapshot) -> Finding | None:
     )
 
 
-def no_timeout(snapshot: Snapshot, traffic: Traffic) -> Finding | None:
+def no_timeout(observed: ObservedService, traffic: Traffic) -> Finding | None:
     """Return the finding for a timeout that a gateway does not enforce. The route has it all the same."""
-    found = _lacking(snapshot, _TIMEOUT) if traffic.timeout else None
+    found = _lacking(observed, _TIMEOUT) if traffic.timeout else None
     if found is None:
         return None
     return Finding(
@@ -81,24 +81,24 @@ def no_timeout(snapshot: Snapshot, traffic: Traffic) -> Finding | None:
     )
 
 
-def has_envoy_gateway(snapshot: Snapshot) -> bool:
+def has_envoy_gateway(observed: ObservedService) -> bool:
     """Whether a Gateway of the service is of Envoy Gateway; without a known controller: whether a policy exists."""
-    controllers = _controllers(snapshot)
+    controllers = _controllers(observed)
     if not controllers:
-        return _policy(snapshot) is not None
+        return _policy(observed) is not None
     return any(controller.startswith(_ENVOY_GATEWAY) for controller in controllers.values())
 
 
-def _controllers(snapshot: Snapshot) -> dict[GatewayKey, str]:
+def _controllers(observed: ObservedService) -> dict[GatewayKey, str]:
     """Return the known controllerNames of the service's Gateways.
 
     Source: the GatewayClasses; without a watch on Gateways, the parents in the route's status.
     """
-    if snapshot.gateways is not None:
-        return {key: seen.controller for key, seen in snapshot.gateways.items() if seen.controller}
-    traffic, own = snapshot.service.spec.traffic, snapshot.key.namespace
+    if observed.gateways is not None:
+        return {key: seen.controller for key, seen in observed.gateways.items() if seen.controller}
+    traffic, own = observed.service.spec.traffic, observed.key.namespace
     named = {GatewayKey(each.namespace or own, each.name) for each in (traffic.gateways if traffic else ())}
-    route = snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name))
+    route = observed.children.get(Ref(HTTP_ROUTE, observed.key.name))
     answers = route["status"]["parents"] if route else ()
     found = {
         GatewayKey(answer["parentRef"].get("namespace") or own, answer["parentRef"].get("name", "")): answer
@@ -107,9 +107,9 @@ def _controllers(snapshot: Snapshot) -> dict[GatewayKey, str]:
     return {key: answer["controllerName"] for key, answer in found.items() if key in named}
 
 
-def find_unsupported_hash(snapshot: Snapshot, traffic: Traffic) -> Finding | None:
+def find_unsupported_hash(observed: ObservedService, traffic: Traffic) -> Finding | None:
     """Return the finding for a Gateway that cannot enforce traffic.consistentHash."""
-    for key, controller in _controllers(snapshot).items() if traffic.consistent_hash else ():
+    for key, controller in _controllers(observed).items() if traffic.consistent_hash else ():
         if not controller.startswith(_ENVOY_GATEWAY):
             return Finding(
                 "ConsistentHashNotSupported",
@@ -120,34 +120,34 @@ def find_unsupported_hash(snapshot: Snapshot, traffic: Traffic) -> Finding | Non
     return None
 
 
-def find_policy_refusal(snapshot: Snapshot, traffic: Traffic) -> Finding | None:
+def find_policy_refusal(observed: ObservedService, traffic: Traffic) -> Finding | None:
     """Return the finding for traffic.consistentHash without effect, because Envoy Gateway rejects the policy."""
-    for condition in _accepted_conditions(snapshot) if traffic.consistent_hash else ():
+    for condition in _accepted_conditions(observed) if traffic.consistent_hash else ():
         if condition["status"] == "False":
             return Finding(
                 "PolicyRefused",
-                f"Envoy Gateway refuses BackendTrafficPolicy {policy_name(snapshot.key.name)}, by which"
+                f"Envoy Gateway refuses BackendTrafficPolicy {policy_name(observed.key.name)}, by which"
                 f" traffic.consistentHash is enforced: {condition['reason']}: {condition['message']}",
             )
     return None
 
 
-def has_session_affinity(snapshot: Snapshot) -> bool:
+def has_session_affinity(observed: ObservedService) -> bool:
     """Whether all Gateways have accepted that requests with the same header go to the same pod."""
-    traffic = snapshot.service.spec.traffic
-    if traffic is None or traffic.consistent_hash is None or find_unsupported_hash(snapshot, traffic) is not None:
+    traffic = observed.service.spec.traffic
+    if traffic is None or traffic.consistent_hash is None or find_unsupported_hash(observed, traffic) is not None:
         return False
-    conditions = _accepted_conditions(snapshot)
+    conditions = _accepted_conditions(observed)
     return bool(conditions) and all(condition["status"] == "True" for condition in conditions)
 
 
-def _policy(snapshot: Snapshot) -> Mapping[str, Any] | None:
-    return snapshot.children.get(Ref(BACKEND_TRAFFIC_POLICY, policy_name(snapshot.key.name)))
+def _policy(observed: ObservedService) -> Mapping[str, Any] | None:
+    return observed.children.get(Ref(BACKEND_TRAFFIC_POLICY, policy_name(observed.key.name)))
 
 
-def _accepted_conditions(snapshot: Snapshot) -> list[Mapping[str, Any]]:
+def _accepted_conditions(observed: ObservedService) -> list[Mapping[str, Any]]:
     """Return Envoy Gateway's conditions Accepted of the policy's present generation."""
-    policy = _policy(snapshot)
+    policy = _policy(observed)
     if policy is None:
         return []
     return [
@@ -160,30 +160,30 @@ def _accepted_conditions(snapshot: Snapshot) -> list[Mapping[str, Any]]:
     ]
 
 
-def no_mirror(snapshot: Snapshot) -> Finding | None:
+def no_mirror(observed: ObservedService) -> Finding | None:
     """Return why the route has no mirror: a gateway that cannot make copies may fail every request of the rule."""
-    variant = snapshot.service.variant_spec
+    variant = observed.service.variant_spec
     if variant is None or not variant.mirror:
         return None
-    found = _lacking(snapshot, _MIRROR)
+    found = _lacking(observed, _MIRROR)
     if found is not None:
         remedy = "remove the variant's mirror, or name a Gateway of another class in traffic.gateways"
     else:
-        found = _lacking(snapshot, _PERCENTAGE) if percent(variant.mirror) < 1 else None
+        found = _lacking(observed, _PERCENTAGE) if percent(variant.mirror) < 1 else None
         remedy = "set mirror to 100%, or name a Gateway of another class in traffic.gateways"
     if found is None:
         return None
     return Finding("MirrorNotSupported", f"The mirror is {variant.mirror}, and {found}, so nothing is copied; {remedy}")
 
 
-def mirrors_for_sure(snapshot: Snapshot) -> bool:
+def mirrors_for_sure(observed: ObservedService) -> bool:
     """Whether the classes of all gateways list their features; without that, an accepted mirror proves nothing."""
-    return all(seen.features is not None for seen in (snapshot.gateways or {}).values()) and bool(snapshot.gateways)
+    return all(seen.features is not None for seen in (observed.gateways or {}).values()) and bool(observed.gateways)
 
 
-def _lacking(snapshot: Snapshot, feature: str) -> str | None:
+def _lacking(observed: ObservedService, feature: str) -> str | None:
     """Return which gateway is known not to have a feature."""
-    gateways = snapshot.gateways or {}
+    gateways = observed.gateways or {}
     key = unsupported(gateways, feature)
     if key is None:
         return None

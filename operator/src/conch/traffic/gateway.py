@@ -10,7 +10,7 @@ from typing import Any, Final
 from conch.api import InferenceService, Traffic
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
-from conch.observe import Finding, Snapshot
+from conch.observe import Finding, ObservedService, Track
 from conch.observe.gateways import GatewayKey, SeenGateway, SeenGateways
 from conch.traffic.features import (
     find_hostname_conflict,
@@ -44,41 +44,41 @@ class GatewayRouter:
         """Return the revision that carries the service: clients in the cluster stay with it."""
         return track_route.serving
 
-    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
+    def observe(self, track: Track) -> ObservedTraffic:
         """Return the shares that the route has, once every gateway has accepted just this route.
 
         The conditions of a gateway that no longer exists stay in the route's status, and are ignored.
         """
-        found = self._in_route(snapshot)
+        found = self._in_route(track)
         # Clients in the cluster reach the root Service without the gateway.
-        return replace(found, reachable=found.reachable | listed_revisions(snapshot).keys())
+        return replace(found, reachable=found.reachable | listed_revisions(track).keys())
 
-    def _in_route(self, snapshot: Snapshot) -> ObservedTraffic:
+    def _in_route(self, track: Track) -> ObservedTraffic:
         """Return the traffic of the route, and of what the gateways report of it."""
-        route = snapshot.children.get(Ref(HTTP_ROUTE, snapshot.key.name))
-        every = frozenset(ref.name for ref in snapshot.children if ref.kind == DEPLOYMENT)
+        route = track.children.get(Ref(HTTP_ROUTE, track.key.name))
+        every = frozenset(ref.name for ref in track.children if ref.kind == DEPLOYMENT)
         if route is None:
             # Also a route that lost our label is not seen, and leads where it led until it is written again.
             return ObservedTraffic(reachable=every, obstacle=Finding("RouteMissing", "The route is not there yet."))
         shares = shared_out(route, self._service.track)
-        obstacle = self.obstacle(snapshot, route)
+        obstacle = self.obstacle(track, route)
         lacks = (
-            find_hostname_conflict(snapshot)
-            or no_timeout(snapshot, self._traffic)
-            or find_unsupported_hash(snapshot, self._traffic)
-            or find_policy_refusal(snapshot, self._traffic)
+            find_hostname_conflict(track)
+            or no_timeout(track, self._traffic)
+            or find_unsupported_hash(track, self._traffic)
+            or find_policy_refusal(track, self._traffic)
         )
         if obstacle is None:
-            if Slot(self._service.track) in read_slots(route, snapshot.key.name):
+            if Slot(self._service.track) in read_slots(route, track.key.name):
                 return ObservedTraffic(reachable=frozenset(shares), obstacle=_INACTIVE, unsupported=lacks)
             return ObservedTraffic(shares, shares, frozenset(shares), unsupported=lacks)
         # Until a change is accepted, requests may go as before it.
         reachable = every if route["status"]["parents"] else frozenset(shares)
         return ObservedTraffic(reachable=reachable, obstacle=obstacle, unsupported=lacks)
 
-    def obstacle(self, snapshot: Snapshot, route: Mapping[str, Any]) -> Finding | None:
+    def obstacle(self, observed: ObservedService, route: Mapping[str, Any]) -> Finding | None:
         """Return why a gateway does not apply the route as it is; None: every gateway has accepted it."""
-        return missing(snapshot.gateways) or self._refused(route, snapshot.gateways or {})
+        return missing(observed.gateways) or self._refused(route, observed.gateways or {})
 
     def verify_weights(self, observed: Shares, desired: Shares) -> bool:
         """Whether the accepted route has just these shares."""
@@ -122,9 +122,9 @@ class GatewayRouter:
 class MirrorRouter(GatewayRouter):
     """Copies of requests: all of a shadow's go to one revision, since no user waits for its answers."""
 
-    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
+    def observe(self, track: Track) -> ObservedTraffic:
         """Return the revision that gets copies, where the gateways can make them."""
-        cannot, found = no_mirror(snapshot), super().observe(snapshot)
+        cannot, found = no_mirror(track), super().observe(track)
         return ObservedTraffic(reachable=found.reachable, obstacle=cannot) if cannot else found
 
     def verify_weights(self, observed: Shares, desired: Shares) -> bool:

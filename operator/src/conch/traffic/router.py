@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from conch.api import InferenceService
-from conch.observe import Finding, Snapshot
+from conch.observe import Finding, Track
 
 Shares = Mapping[str, int]
 """Percent of the requests by revision; they add up to 100, and a revision without requests is absent."""
@@ -28,7 +28,7 @@ class TrackRoute:
 
 @dataclass(frozen=True)
 class ObservedTraffic:
-    """The traffic as the snapshot shows it."""
+    """The traffic as the track shows it."""
 
     shares: Shares = field(default_factory=dict)  # the split that the network has accepted; empty: none
     observed_weights: Shares = field(default_factory=dict)  # percent of the requests that it comes to
@@ -47,8 +47,8 @@ class TrafficRouter(Protocol):
     def select(self, track_route: TrackRoute) -> str | None:
         """Return the revision that the root Service selects; None: it selects all."""
 
-    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
-        """Return the traffic as the snapshot shows it."""
+    def observe(self, track: Track) -> ObservedTraffic:
+        """Return the traffic as the track shows it."""
 
     def verify_weights(self, observed: Shares, desired: Shares) -> bool:
         """Whether the observed split is as near to the desired one as this mechanism can come."""

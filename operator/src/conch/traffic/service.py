@@ -11,7 +11,7 @@ from typing import Final
 from conch.api.kinds import SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_STABLE
-from conch.observe import Finding, Snapshot
+from conch.observe import Finding, Track
 from conch.observe.compare import fingerprint
 from conch.observe.fields import annotations_of, mapping, text
 from conch.traffic.router import ObservedTraffic, Shares, TrackRoute, largest
@@ -41,44 +41,44 @@ def build_root_service(track_route: TrackRoute, selected: str | None) -> Manifes
     }
 
 
-def selected_revision(snapshot: Snapshot) -> str | None:
+def selected_revision(track: Track) -> str | None:
     """Return the one revision that the root Service selects; None if it selects all, or does not exist."""
-    root = snapshot.children.get(Ref(SERVICE, snapshot.service.track)) or {}
+    root = track.children.get(Ref(SERVICE, track.service.track)) or {}
     return text(mapping(mapping(root.get("spec")).get("selector")).get(names.LABEL_REVISION)) or None
 
 
-def wrote_stable(snapshot: Snapshot) -> bool:
+def wrote_stable(track: Track) -> bool:
     """Whether ANNOTATION_STABLE of the root Service is as Conch wrote it.
 
     The hash of the applied manifest covers it. For an operator whose manifest of the Service differs it is unknown.
     """
-    root = snapshot.children.get(Ref(SERVICE, snapshot.service.track))
-    if root is None or snapshot.routed is None:
+    root = track.children.get(Ref(SERVICE, track.service.track))
+    if root is None or track.routed is None:
         return False
-    manifest = build_root_service(TrackRoute(snapshot.service, snapshot.routed, {}), selected_revision(snapshot))
+    manifest = build_root_service(TrackRoute(track.service, track.routed, {}), selected_revision(track))
     return annotations_of(root).get(ANNOTATION_APPLIED_HASH) == fingerprint(manifest)
 
 
-def listed_revisions(snapshot: Snapshot) -> Counter[str]:
+def listed_revisions(track: Track) -> Counter[str]:
     """Return how many pods of each revision the EndpointSlices of the root Service list as ready."""
-    return Counter(pod.revision for pod in snapshot.listed_pods)
+    return Counter(pod.revision for pod in track.listed_pods)
 
 
-def find_endpoint_lag(snapshot: Snapshot, revision: str) -> Finding | None:
+def find_endpoint_lag(track: Track, revision: str) -> Finding | None:
     """Return the finding for a root Service that leads to another revision yet, or not to this one; None: it does.
 
     The EndpointSlices of a service that scales lag behind by a pod or two for a moment. So no more pods have to be
     listed than the user allows as the least. A change of the selector replaces all pods in one write, or in several of
     which the last ones remove the old pods.
     """
-    others = listed_revisions(snapshot).keys() - {revision}
-    counted = sum(pod.ready and pod.revision == revision for pod in snapshot.listed_pods)
-    floor = max(snapshot.service.spec.predictor.min_replicas, 1)
-    if not others and counted >= min(snapshot.ready(revision), floor, snapshot.replicas(revision)):
+    others = listed_revisions(track).keys() - {revision}
+    counted = sum(pod.ready and pod.revision == revision for pod in track.listed_pods)
+    floor = max(track.service.spec.predictor.min_replicas, 1)
+    if not others and counted >= min(track.ready(revision), floor, track.replicas(revision)):
         return None
     return Finding(
         ENDPOINTS_PENDING,
-        f"Requests to Service {snapshot.service.track} go to revision {revision} when its EndpointSlices list the ready"
+        f"Requests to Service {track.service.track} go to revision {revision} when its EndpointSlices list the ready"
         " pods of that revision, and no others. kube-controller-manager updates them.",
     )
 
@@ -93,11 +93,11 @@ def percentages(counts: Mapping[str, int]) -> dict[str, int]:
     return {name: round(100 * counts[name] / total) for name in sorted(counts) if counts[name]}
 
 
-def _observe_one(snapshot: Snapshot, revision: str) -> ObservedTraffic:
+def _observe_one(track: Track, revision: str) -> ObservedTraffic:
     """Return the observed traffic when the root Service selects one revision."""
-    if find_endpoint_lag(snapshot, revision) is None:
+    if find_endpoint_lag(track, revision) is None:
         return ObservedTraffic({revision: 100}, {revision: 100}, frozenset({revision}))
-    listed = listed_revisions(snapshot)
+    listed = listed_revisions(track)
     return ObservedTraffic(observed_weights=percentages(listed), reachable=frozenset({revision, *listed}))
 
 
@@ -110,10 +110,10 @@ class ServiceRouter:
         """Return the revision with the larger share."""
         return largest(track_route.shares)
 
-    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
+    def observe(self, track: Track) -> ObservedTraffic:
         """Return the revision that the Service selects, once its EndpointSlices list just its pods."""
-        name = selected_revision(snapshot)
-        return _observe_one(snapshot, name) if name else ObservedTraffic()
+        name = selected_revision(track)
+        return _observe_one(track, name) if name else ObservedTraffic()
 
     def verify_weights(self, observed: Shares, desired: Shares) -> bool:
         """Whether the revision with the larger share gets all."""
@@ -133,15 +133,15 @@ class ReplicaRouter:
         """Return the only revision with a share, or None: all pods while there is a split."""
         return next(iter(track_route.shares)) if len(track_route.shares) == 1 else None
 
-    def observe(self, snapshot: Snapshot) -> ObservedTraffic:
+    def observe(self, track: Track) -> ObservedTraffic:
         """Return the share that the pods in the Service's EndpointSlices come to."""
-        only = selected_revision(snapshot)
+        only = selected_revision(track)
         if only:
-            return _observe_one(snapshot, only)
-        if Ref(SERVICE, snapshot.service.track) not in snapshot.children:
+            return _observe_one(track, only)
+        if Ref(SERVICE, track.service.track) not in track.children:
             return ObservedTraffic()
-        split = percentages(listed_revisions(snapshot))
-        reachable = frozenset({*split, *(pod.revision for pod in snapshot.pods if not pod.leaving)})
+        split = percentages(listed_revisions(track))
+        reachable = frozenset({*split, *(pod.revision for pod in track.pods if not pod.leaving)})
         if not split:
             obstacle = Finding("NoReadyPods", "No pod is ready to share requests.")
             return ObservedTraffic(reachable=reachable, obstacle=obstacle)

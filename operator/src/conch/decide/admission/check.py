@@ -40,7 +40,7 @@ def initial_admission(context: RolloutContext, state: RolloutState) -> Admission
     if state.admission is None and rollout.on_insufficient_capacity == "Recreate" and _is_drained(context, state):
         return Admission.INSUFFICIENT  # an earlier candidate replaced the stable revision's pods, and this one its
     # A candidate whose pods had started before there was a budget goes on as it began.
-    has_started = state.admission is None and context.snapshot.replicas(context.wanted) > 0
+    has_started = state.admission is None and context.track.replicas(context.wanted) > 0
     return None if has_started else Admission.PENDING
 
 
@@ -97,7 +97,7 @@ def _handle_shortage(context: RolloutContext, need: Need, left: Budget, capacity
     insufficient = AdmissionResult(
         Admission.INSUFFICIENT, message=f"{message}. The pods of {context.stable} end first."
     )
-    if not has_answered(context.snapshot, context.stable):
+    if not has_answered(context.track, context.stable):
         return insufficient
     if leaving and budget(need, capacity, leaving).fits >= need.pods:
         revisions = " and ".join(sorted(owner.revision for owner in leaving))
@@ -125,16 +125,16 @@ def _describe(need: Need) -> str:
 
 def _is_drained(context: RolloutContext, state: RolloutState) -> bool:
     """Whether the stable revision's pods ended for a candidate that is no longer requested."""
-    snapshot, stable = context.snapshot, context.stable
-    if snapshot.deployment(stable) is None:
+    track, stable = context.track, context.stable
+    if track.deployment(stable) is None:
         return False  # it was deleted, and is created again
-    return not snapshot.replicas(stable) and not may_scale_to_zero(snapshot, state, stable)
+    return not track.replicas(stable) and not may_scale_to_zero(track, state, stable)
 
 
 def _find_leaving(context: RolloutContext) -> Owners:
     """Return the service's revisions whose pods are terminating, and hold GPUs until they are gone."""
-    stay = {context.stable} | context.traffic.reachable | still_reached(context.snapshot)
-    return frozenset(_owner(context, pod.revision) for pod in context.snapshot.pods if pod.revision not in stay)
+    stay = {context.stable} | context.traffic.reachable | still_reached(context.track)
+    return frozenset(_owner(context, pod.revision) for pod in context.track.pods if pod.revision not in stay)
 
 
 def _owner(context: RolloutContext, revision: str) -> Owner:

@@ -14,7 +14,7 @@ from conch.api.parity import Parity
 from conch.decide.gates.metric import Measurement, Metric, NoMeasurement
 from conch.decide.gates.numbers import compare_min, format_moment, format_share
 from conch.decide.state import RolloutState
-from conch.observe import Finding, Snapshot
+from conch.observe import Finding, Track
 from conch.observe.measured import Measured
 from conch_contract import Disagreement, ParityReport
 from conch_contract.parity import COMPARED
@@ -109,11 +109,11 @@ def is_parity_pending(gate: Gate | None, state: RolloutState) -> bool:
     return gate is not None and not any(s.name == gate.name and _is_final(s) for s in state.gates)
 
 
-def stable_model(snapshot: Snapshot, stable: str) -> str:
+def stable_model(track: Track, stable: str) -> str:
     """Return the model's name in the stable revision's Triton; empty where its record is gone."""
-    revision = snapshot.revisions.get(stable)
+    revision = track.revisions.get(stable)
     name = (revision.predictor.get("model") or {}).get("name") if revision else None
-    return str(name or snapshot.key.name) if revision else ""
+    return str(name or track.key.name) if revision else ""
 
 
 def _without_stable(gate: Gate, unready: UnreadyStable, now: float) -> GateStatus:

@@ -11,39 +11,39 @@ from conch.api import ConditionType
 from conch.api.autoscaling import Autoscaling
 from conch.api.metrics import of_resource, targets
 from conch.decide.status.condition import PendingCondition, Truth
-from conch.observe import Finding, Snapshot
+from conch.observe import Finding, Track
 
 _KIND: Final = ConditionType.AUTOSCALING
 _FOLLOWS: Final = "The autoscaler follows its metrics."
 
 
-def build_autoscaling_condition(snapshot: Snapshot, serving: str) -> PendingCondition:
+def build_autoscaling_condition(track: Track, serving: str) -> PendingCondition:
     """Return the condition of a service that scales, of whose revisions one serves."""
-    spec = snapshot.service.spec.predictor.autoscaling or Autoscaling()
+    spec = track.service.spec.predictor.autoscaling or Autoscaling()
     for check in _CHECKS:
-        found = check(snapshot, spec)
+        found = check(track, spec)
         if found is not None:
             return PendingCondition(_KIND, "False", found.reason, found.message)
-    return next(chain(_scaled_object(snapshot, serving), _horizontal(snapshot, serving)), _PENDING)
+    return next(chain(_scaled_object(track, serving), _horizontal(track, serving)), _PENDING)
 
 
-def _needs_keda(snapshot: Snapshot, spec: Autoscaling) -> Finding | None:
+def _needs_keda(track: Track, spec: Autoscaling) -> Finding | None:
     """Return the finding for triggers without KEDA."""
-    if snapshot.metrics_api == "keda" or not spec.triggers:
+    if track.metrics_api == "keda" or not spec.triggers:
         return None
-    zero = "" if snapshot.service.spec.predictor.min_replicas else ", and minReplicas 0 counts as 1"
+    zero = "" if track.service.spec.predictor.min_replicas else ", and minReplicas 0 counts as 1"
     return Finding(
         "NeedsKeda",
         f"predictor.autoscaling.triggers has no effect{zero}: Conch was installed with autoscaling.metricsApi"
-        f" {snapshot.metrics_api}. Install it with keda, and KEDA beside it, or remove the triggers.",
+        f" {track.metrics_api}. Install it with keda, and KEDA beside it, or remove the triggers.",
     )
 
 
-def _not_for_keda(snapshot: Snapshot, spec: Autoscaling) -> Finding | None:
+def _not_for_keda(track: Track, spec: Autoscaling) -> Finding | None:
     """Return the finding for metrics of autoscaling/v2 that KEDA does not take: all but CPU and memory."""
     others = [metric.type for metric in spec.metrics if of_resource(metric) is None]
-    has_triggers = spec.triggers or len(others) < len(spec.metrics) or (snapshot.prometheus and any(targets(spec)))
-    if snapshot.metrics_api != "keda" or not others or not has_triggers:
+    has_triggers = spec.triggers or len(others) < len(spec.metrics) or (track.prometheus and any(targets(spec)))
+    if track.metrics_api != "keda" or not others or not has_triggers:
         return None  # without a trigger for KEDA, an autoscaler of Conch's own has them
     return Finding(
         "NotForKeda",
@@ -52,13 +52,13 @@ def _not_for_keda(snapshot: Snapshot, spec: Autoscaling) -> Finding | None:
     )
 
 
-def _no_metrics_api(snapshot: Snapshot, spec: Autoscaling) -> Finding | None:
+def _no_metrics_api(track: Track, spec: Autoscaling) -> Finding | None:
     """Return the finding for targets of Triton's metrics that no API serves."""
-    unknown = snapshot.metrics_api == "none" or (snapshot.metrics_api == "keda" and not snapshot.prometheus)
+    unknown = track.metrics_api == "none" or (track.metrics_api == "keda" and not track.prometheus)
     metrics = [metric.value for metric, _ in targets(spec)]
     if not unknown or not metrics:
         return None
-    if snapshot.metrics_api == "keda":
+    if track.metrics_api == "keda":
         why = (
             "KEDA reads them from Prometheus, and Conch was installed without autoscaling.prometheus. Set it to its URL"
         )
@@ -71,7 +71,7 @@ def _no_metrics_api(snapshot: Snapshot, spec: Autoscaling) -> Finding | None:
     )
 
 
-_CHECKS: Final[tuple[Callable[[Snapshot, Autoscaling], Finding | None], ...]] = (
+_CHECKS: Final[tuple[Callable[[Track, Autoscaling], Finding | None], ...]] = (
     _needs_keda,
     _not_for_keda,
     _no_metrics_api,
@@ -79,9 +79,9 @@ _CHECKS: Final[tuple[Callable[[Snapshot, Autoscaling], Finding | None], ...]] = 
 _PENDING: Final = PendingCondition(_KIND, "Unknown", "Pending", "The autoscaler has not read its metrics yet.")
 
 
-def _scaled_object(snapshot: Snapshot, serving: str) -> Iterator[PendingCondition]:
+def _scaled_object(track: Track, serving: str) -> Iterator[PendingCondition]:
     """Yield the condition of a revision's ScaledObject: the first of its own that is not good."""
-    driven = snapshot.scaled_object(serving)
+    driven = track.scaled_object(serving)
     if driven is None:
         return
     conditions = {c["type"]: c for c in (driven.get("status") or {}).get("conditions") or ()}
@@ -94,9 +94,9 @@ def _scaled_object(snapshot: Snapshot, serving: str) -> Iterator[PendingConditio
     yield PendingCondition(_KIND, "True", "TriggersFollowed", "KEDA follows its triggers.") if ready else _PENDING
 
 
-def _horizontal(snapshot: Snapshot, serving: str) -> Iterator[PendingCondition]:
+def _horizontal(track: Track, serving: str) -> Iterator[PendingCondition]:
     """Yield the condition of a revision's HorizontalPodAutoscaler."""
-    for condition in ((snapshot.autoscaler(serving) or {}).get("status") or {}).get("conditions") or ():
+    for condition in ((track.autoscaler(serving) or {}).get("status") or {}).get("conditions") or ():
         if condition["type"] == "ScalingActive":
             truth: Truth = "True" if condition["status"] == "True" else "False"
             # The message of a healthy HPA names numbers that change all the time.

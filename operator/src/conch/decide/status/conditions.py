@@ -18,7 +18,7 @@ from conch.decide.status.condition import FailedWrite, PendingCondition, Truth
 from conch.decide.status.revisions import find_failing_requests, phase_of
 from conch.decide.track import Decision
 from conch.decide.warmup import find_refused_job, warmup_failed
-from conch.observe import Finding, Snapshot
+from conch.observe import Finding, Track
 from conch.traffic import find_endpoint_lag, router_of
 
 SCALED_TO_ZERO: Final = "ScaledToZero"
@@ -66,7 +66,7 @@ class _Facts:
     is_routed: bool
 
     @property
-    def track(self) -> Snapshot:
+    def track(self) -> Track:
         return self.decision.track
 
     @property

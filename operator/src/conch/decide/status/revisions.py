@@ -10,7 +10,7 @@ from conch.decide.replicas import RevisionReplicas
 from conch.decide.scale_to_zero import is_scaled_to_zero
 from conch.decide.track import Decision
 from conch.decide.warmup import warmed
-from conch.observe import Snapshot
+from conch.observe import Track
 from conch.traffic import has_session_affinity
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE, SEQUENCE_STATE_MESSAGE
@@ -28,26 +28,26 @@ _ORDER: Final = (
 
 def build_revision_status(decision: Decision, replicas: RevisionReplicas) -> RevisionStatus:
     """Return the status of a revision that has pods."""
-    snapshot, name = decision.track, replicas.name
-    before = snapshot.service.status.revision(name)
-    stored = snapshot.revisions.get(name)
-    is_zero = is_scaled_to_zero(snapshot, decision.rollout, name)
-    phase = Phase.SCALED_TO_ZERO if is_zero else phase_of(snapshot, name)
-    since = before.since if before is not None and before.phase == phase else format_time(snapshot.now)
+    track, name = decision.track, replicas.name
+    before = track.service.status.revision(name)
+    stored = track.revisions.get(name)
+    is_zero = is_scaled_to_zero(track, decision.rollout, name)
+    phase = Phase.SCALED_TO_ZERO if is_zero else phase_of(track, name)
+    since = before.since if before is not None and before.phase == phase else format_time(track.now)
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
     return RevisionStatus(
         name=name,
-        variant=snapshot.service.variant or None,
+        variant=track.service.variant or None,
         number=number,
-        generation=stored.generation if stored else snapshot.service.metadata.generation,
+        generation=stored.generation if stored else track.service.metadata.generation,
         phase=phase,
         weight=decision.shares.get(name, 0),
         replicas=ReplicaStatus(
-            ready=snapshot.ready(name), wanted=0 if is_zero else snapshot.replicas(name) or replicas.minimum
+            ready=track.ready(name), wanted=0 if is_zero else track.replicas(name) or replicas.minimum
         ),
-        images=_images(snapshot, name),
-        models=_models(snapshot, name),
-        warmup=warmed(snapshot, name),
+        images=_images(track, name),
+        models=_models(track, name),
+        warmup=warmed(track, name),
         since=since,
     )
 
@@ -59,46 +59,46 @@ def find_failing_requests(status: Status, revision: str) -> str:
     return next((warning.message for warning in warnings if warning.reason in FAILING), "")
 
 
-def phase_of(snapshot: Snapshot, name: str) -> Phase:
+def phase_of(track: Track, name: str) -> Phase:
     """Return the phase of the least advanced model of the most advanced pod; a ready pod comes first."""
-    if snapshot.ready(name) > 0:
+    if track.ready(name) > 0:
         return Phase.READY
-    if diagnose(snapshot, name) is not None:
+    if diagnose(track, name) is not None:
         return Phase.FAILED
-    states = [model.state for pod in snapshot.pods_of(name) if pod.report for model in pod.report.models]
+    states = [model.state for pod in track.pods_of(name) if pod.report for model in pod.report.models]
     return Phase(max(states, key=_ORDER.index).value) if states else Phase.PENDING
 
 
-def _images(snapshot: Snapshot, name: str) -> tuple[str, ...]:
+def _images(track: Track, name: str) -> tuple[str, ...]:
     """Return the images of Triton that ready pods run; a pod that starts is no reason to write the status.
 
     A node reports an image under one of the names by which it was pulled, such as a mirror's; the digest identifies it.
     """
-    running = [c for pod in snapshot.pods_of(name) if pod.ready for c in pod.status["containers"]]
+    running = [c for pod in track.pods_of(name) if pod.ready for c in pod.status["containers"]]
     found = sorted({c["imageID"] for c in running if c["name"] == names.TRITON_CONTAINER and c.get("imageID")})
     by_digest = {image.rpartition("@")[2]: image for image in reversed(found)}
     return tuple(sorted(by_digest.values()))
 
 
-def _models(snapshot: Snapshot, name: str) -> tuple[ModelStatus, ...]:
+def _models(track: Track, name: str) -> tuple[ModelStatus, ...]:
     """Return the models as pods report them, the least advanced pod first; those of before while no pod reports."""
-    before = snapshot.service.status.revision(name)
+    before = track.service.status.revision(name)
     models_before = before.models if before else ()
     reports: dict[str, ModelReport] = {}
-    for pod in snapshot.pods_of(name):
+    for pod in track.pods_of(name):
         for model in pod.report.models if pod.report else ():
             known = reports.get(model.name)
             if known is None or _ORDER.index(model.state) < _ORDER.index(known.state):
                 reports[model.name] = model
     by_name = {model.name: model for model in models_before}
-    models = [_build_model(snapshot, name, report, by_name.get(report.name)) for report in reports.values()]
-    is_split = _is_split_over_pods(snapshot, name)
+    models = [_build_model(track, name, report, by_name.get(report.name)) for report in reports.values()]
+    is_split = _is_split_over_pods(track, name)
     return tuple(_with_sequence_warning(model, is_split=is_split) for model in models or models_before)
 
 
-def _build_model(snapshot: Snapshot, revision: str, model: ModelReport, before: ModelStatus | None) -> ModelStatus:
+def _build_model(track: Track, revision: str, model: ModelReport, before: ModelStatus | None) -> ModelStatus:
     """Build the status of a model: with the warnings of all pods, or the previous ones until a pod has its content."""
-    reports = [each for pod in snapshot.pods_of(revision) if pod.report for each in pod.report.models]
+    reports = [each for pod in track.pods_of(revision) if pod.report for each in pod.report.models]
     fetched = [each for each in reports if each.name == model.name and each.digest]
     found = {
         warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
@@ -138,10 +138,10 @@ def _with_sequence_warning(model: ModelStatus, *, is_split: bool) -> ModelStatus
     return model.model_copy(update=found)
 
 
-def _is_split_over_pods(snapshot: Snapshot, revision: str) -> bool:
+def _is_split_over_pods(track: Track, revision: str) -> bool:
     """Whether requests of one client may reach several pods, of this revision or of another one."""
-    several = max(most_replicas(snapshot.service), snapshot.replicas(revision)) > 1
-    return _is_shared_out(snapshot.service) or (several and not has_session_affinity(snapshot))
+    several = max(most_replicas(track.service), track.replicas(revision)) > 1
+    return _is_shared_out(track.service) or (several and not has_session_affinity(track))
 
 
 def _is_shared_out(service: InferenceService) -> bool:

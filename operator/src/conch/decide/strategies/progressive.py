@@ -38,7 +38,7 @@ class Progressive:
         service, least = context.service, least_replicas(context.service)
         if state.has_failed or state.awaits_admission:
             return {context.stable: least}  # the stable revision follows the spec, and its autoscaler
-        current = context.snapshot.replicas(context.stable)
+        current = context.track.replicas(context.stable)
         if service.spec.predictor.scales:
             kept = max(least, state.capacity)
         elif state.weight > 0 or state.phase == RolloutPhase.PAUSED:

@@ -8,7 +8,7 @@ from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
 from conch.decide.strategies.strategy import LAST
-from conch.observe import Snapshot
+from conch.observe import Track
 
 
 class Recreate:
@@ -30,12 +30,12 @@ class Recreate:
         """Return 0 for one revision until the pods of the other have ended."""
         stable, wanted = context.stable, context.wanted
         if state.has_failed:
-            return {stable: 0 if _has_pods(context.snapshot, wanted) else least_replicas(context.service)}
-        if _has_pods(context.snapshot, stable) and context.snapshot.deployment(wanted) is None:
+            return {stable: 0 if _has_pods(context.track, wanted) else least_replicas(context.service)}
+        if _has_pods(context.track, stable) and context.track.deployment(wanted) is None:
             return {stable: 0}
         return {wanted: needed, stable: 0}
 
 
-def _has_pods(snapshot: Snapshot, revision: str) -> bool:
+def _has_pods(track: Track, revision: str) -> bool:
     """Whether a revision has pods. Those that terminate count: they hold the node's resources until they are gone."""
-    return any(pod.revision == revision for pod in snapshot.pods)
+    return any(pod.revision == revision for pod in track.pods)
