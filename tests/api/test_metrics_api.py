@@ -122,7 +122,7 @@ async def test_what_triton_counts_is_what_an_autoscaler_is_told(
 def test_what_there_is_not_is_said(kube: Kube, pods: str) -> None:
     with pytest.raises(KubectlError, match="there is no metric queue_length of pods; there are triton_queue_to"):
         ask(kube, f"/namespaces/{pods}/pods/*/queue_length")
-    with pytest.raises(KubectlError, match="tells no triton_pending_requests at this moment"):
+    with pytest.raises(KubectlError, match="has no value of triton_pending_requests at this moment"):
         ask(kube, f"/namespaces/{pods}/pods/silent/triton_pending_requests")
     with pytest.raises(KubectlError, match=r"has no /apis/custom\.metrics"):
         ask(kube, f"/namespaces/{pods}/services/m/triton_pending_requests")
@@ -181,15 +181,15 @@ async def test_invented_tokens_are_reviewed_a_few_at_a_time(cluster: Cluster, ku
     account = kube.run("create", "token", "default", "--namespace=default").strip()
     async with await Server.connect(str(kubeconfig)) as server:
         access = Access(server)
-        user = await access.who(account)
+        user = await access.authenticate(account)
         assert user is not None
         assert user.name == "system:serviceaccount:default:default"
         relay.flows.clear()  # the API server is slow
-        invented = [asyncio.create_task(access.who(f"invented-{number}")) for number in range(50)]
+        invented = [asyncio.create_task(access.authenticate(f"invented-{number}")) for number in range(50)]
         busy, waiting = await asyncio.wait(invented, return_when=asyncio.FIRST_COMPLETED)
         assert (len(busy), len(waiting)) == (42, 8)
         assert {type(task.exception()) for task in busy} == {BusyError}
-        assert await access.who(account) == user, "a known one needs no review"
+        assert await access.authenticate(account) == user, "a known one needs no review"
         relay.flows.set()
         assert await asyncio.gather(*waiting) == [None] * 8
     relay.close()
@@ -201,9 +201,11 @@ async def test_a_user_with_many_requests_delays_no_review_of_anothers_rights(clu
     async with await Server.connect(str(kubeconfig)) as server:
         access = Access(server)
         relay.flows.clear()  # the API server is slow
-        many = [asyncio.create_task(access.may(busy, {"verb": "get", "name": f"n{number}"})) for number in range(200)]
+        many = [
+            asyncio.create_task(access.is_allowed(busy, {"verb": "get", "name": f"n{number}"})) for number in range(200)
+        ]
         await asyncio.sleep(0)
-        one = asyncio.create_task(access.may(calm, {"verb": "get"}))
+        one = asyncio.create_task(access.is_allowed(calm, {"verb": "get"}))
         relay.flows.set()
         assert not await one
         assert sum(not task.done() for task in many) > 100
@@ -356,7 +358,7 @@ def test_what_is_somebody_elses_is_left_alone(cluster: Cluster, kube: Kube, log:
         assert before["service"]["namespace"] == "monitoring"
         code, told = until(lambda: hindered(process), "the metrics API says whose it is", 40, seen=process.said)
         assert code == 503
-        assert f"leads to monitoring/prometheus-adapter, not to {NAMESPACE}/{NAME}" in told
+        assert f"names monitoring/prometheus-adapter instead of {NAMESPACE}/{NAME}" in told
         after = kube.get(API_SERVICE, "", API_SERVICE_NAME)
         assert after is not None
         assert after["spec"] == before

@@ -8,7 +8,7 @@ import pytest
 
 from conch.api.metrics import TritonMetric
 from conch.api.quantity import format_quantity
-from conch.metrics.window import KEPT, Rates, Reading, fresh, rates, told
+from conch.metrics.window import KEPT, Rates, Reading, append_reading, calculate_metrics, calculate_rates
 from conch.triton.metrics import SUCCESS, Load, read_load
 
 RATIO, PENDING, RPS, LATENCY, GPU = (
@@ -46,8 +46,8 @@ def reading(time: float, *args: Any, **kwargs: Any) -> Reading:
 
 
 def say(*readings: Reading, window: float = 15.0) -> dict[TritonMetric, float]:
-    done = rates(readings, window)
-    return {} if done is None else dict(told(done))
+    done = calculate_rates(readings, window)
+    return {} if done is None else dict(calculate_metrics(done))
 
 
 def test_of_a_pod_that_does_not_say_its_model_all_are_counted() -> None:
@@ -73,7 +73,7 @@ def test_the_window_is_that_of_the_autoscaler_though_it_asks_a_little_early() ->
 
 def test_who_asks_more_often_is_told_of_the_whole_window() -> None:
     readings = [reading(5.0 * step, 10 * step, pending=step) for step in range(5)]
-    done = rates(readings, 15.0)
+    done = calculate_rates(readings, 15.0)
     assert done is not None
     assert done.seconds == 15.0
     assert done.pending == 3.0, "the mean of the readings in the window"
@@ -104,15 +104,15 @@ def test_a_model_slower_than_the_window_is_unknown_and_not_idle() -> None:
 
 
 def test_pods_together_share_what_they_wait_and_compute() -> None:
-    one = rates([reading(0, 0), reading(10, 100, busy=8, queued=8)])
-    other = rates([reading(0, 0), reading(20, 20, busy=2, queued=0)])
+    one = calculate_rates([reading(0, 0), reading(10, 100, busy=8, queued=8)])
+    other = calculate_rates([reading(0, 0), reading(20, 20, busy=2, queued=0)])
     assert one is not None
     assert other is not None
-    both = Rates.together([one, other])
+    both = Rates.combine([one, other])
     assert both is not None
-    assert told(both)[RPS] == pytest.approx(11.0)
-    assert told(both)[RATIO] == pytest.approx(0.8 / 0.9)
-    assert Rates.together([]) is None
+    assert calculate_metrics(both)[RPS] == pytest.approx(11.0)
+    assert calculate_metrics(both)[RATIO] == pytest.approx(0.8 / 0.9)
+    assert Rates.combine([]) is None
 
 
 def test_gpus_are_told_where_there_are_any() -> None:
@@ -124,7 +124,7 @@ def test_gpus_are_told_where_there_are_any() -> None:
 def test_what_is_too_old_to_compare_with_is_forgotten() -> None:
     kept: tuple[Reading, ...] = ()
     for moment in (0.0, 15.0, 30.0, 30.0 + KEPT):
-        kept = fresh(kept, reading(moment, 0))
+        kept = append_reading(kept, reading(moment, 0))
     assert [each.time for each in kept] == [30.0, 30.0 + KEPT]
 
 

@@ -34,7 +34,7 @@ from conch.settings import Settings, SettingsError
 from conch.shutdown import end_by_signal
 from conch.signals import Agents, Capacities, Collector, Installations, Warnings
 from conch.signals.reader import Reader
-from conch.telemetry import Health, Phases, Tasks, serve
+from conch.telemetry import Health, Readiness, Tasks, serve
 from conch.workers import work
 from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
 from conch.write.leader import Election
@@ -115,7 +115,7 @@ async def run(settings: Settings) -> None:
         CallError: there is no kubeconfig, or a permission is missing.
     """
     store, queue, health = Store(), WorkQueue(), Health()
-    REGISTRY.register(Phases(store))
+    REGISTRY.register(Readiness(store))
     REGISTRY.register(Tasks(asyncio.get_running_loop()))
     close = await serve(health, settings.probe_port, settings.metrics_port)
     async with contextlib.AsyncExitStack() as stack:
@@ -133,7 +133,7 @@ async def run(settings: Settings) -> None:
         end_by_signal()
 
         async def leading() -> None:
-            health.good("leading")
+            health.set_ready("leading")
             _log.info("leading", identity=settings.identity)
             await act(settings, server, store, queue)
 
@@ -146,7 +146,7 @@ async def run(settings: Settings) -> None:
                 cluster_kinds=() if settings.namespaces else GATEWAYS,
                 calls=[(LEASE, election.check)] if election else (),
             )
-            health.good("standing by")
+            health.set_ready("standing by")
             await (elected(election, leading) if election else leading())
         except asyncio.CancelledError:
             _log.info("stopping")

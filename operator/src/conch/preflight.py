@@ -59,7 +59,7 @@ async def check_permissions(
             raise CallError(_FORBIDDEN, forbidden[0].reason, message)
         checks = [check for check, error in zip(checks, errors, strict=True) if error is not None]
         retry = max(_RETRY_SECONDS, *(error.retry_after or 0.0 for _, error in failed))
-        health.hindered(f"waiting: {message}")
+        health.set_not_ready(f"waiting: {message}")
         _log.warning("waiting", error=message, retry_seconds=retry)
         await asyncio.sleep(retry)
 
@@ -81,7 +81,7 @@ async def _error_of(check: Awaitable[object]) -> CallError | None:
 
 
 def _sentence(failed: Sequence[tuple[Kind, CallError]], namespaces: Sequence[str]) -> str:
-    """Return one sentence for all kinds: their names, what the API server or the connection says, the remedy."""
+    """Return one sentence for all kinds: their names, the API server's or the connection's error, the remedy."""
     parts = list(dict.fromkeys(error.message.strip() for _, error in failed))
     if any(error.gone for _, error in failed):
         parts.append(_INSTALL)

@@ -1,4 +1,4 @@
-"""What the operator tells of itself: /healthz and /readyz for the kubelet, /metrics for Prometheus."""
+"""Probes and metrics of a process: /healthz and /readyz for the kubelet, /metrics for Prometheus."""
 
 import asyncio
 import contextlib
@@ -15,23 +15,23 @@ from conch.observe import Store
 
 
 class Health:
-    """What the probes look at. Ready: this process does its work, or stands by to do it."""
+    """State of the probes. Ready: this process works, or stands by to lead."""
 
-    def __init__(self, told: str = "starting") -> None:
+    def __init__(self, message: str = "starting") -> None:
         self.ready = False
-        self.told = told
+        self.message = message
 
-    def good(self, told: str) -> None:
-        """From now on it is ready."""
-        self.ready, self.told = True, told
+    def set_ready(self, message: str) -> None:
+        """Set the process ready."""
+        self.ready, self.message = True, message
 
-    def hindered(self, why: str) -> None:
-        """From now on it is not ready."""
-        self.ready, self.told = False, why
+    def set_not_ready(self, message: str) -> None:
+        """Set the process not ready, with the reason."""
+        self.ready, self.message = False, message
 
 
-class Phases(Collector):
-    """`conch_services{ready}`: how many services there are, by their Ready condition."""
+class Readiness(Collector):
+    """`conch_services{ready}`: services by their Ready condition."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -46,7 +46,7 @@ class Phases(Collector):
 
 
 class Tasks(Collector):
-    """`conch_tasks`: how many asyncio tasks this process has. It follows the work under way, and does not grow."""
+    """`conch_tasks`: asyncio tasks of this process: their number follows the work in progress, and does not grow."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -57,16 +57,16 @@ class Tasks(Collector):
 
 
 async def serve(health: Health, probe_port: int, metrics_port: int) -> Callable[[], Awaitable[object]]:
-    """Open the probe and metrics ports on all addresses. Return what closes them."""
+    """Open the probe and metrics ports on all addresses; return the function that closes them."""
 
-    async def alive(_: web.Request) -> web.Response:
+    async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def ready(_: web.Request) -> web.Response:
-        return web.Response(text=f"{health.told}\n", status=200 if health.ready else 503)
+    async def readyz(_: web.Request) -> web.Response:
+        return web.Response(text=f"{health.message}\n", status=200 if health.ready else 503)
 
     probes, metrics = web.Application(), web.Application()
-    probes.add_routes([web.get("/healthz", alive), web.get("/readyz", ready)])
+    probes.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
     metrics.add_routes([web.get("/metrics", make_aiohttp_handler(REGISTRY))])
     async with contextlib.AsyncExitStack() as stack:
         for app, port in ((probes, probe_port), (metrics, metrics_port)):

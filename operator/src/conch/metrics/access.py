@@ -1,8 +1,8 @@
-"""Who asks, and whether they may: delegated to the API server, as every aggregated API does.
+"""Authentication and authorization of requests: delegated to the API server, as in every aggregated API.
 
 Requests come through the API server, which names the user in headers and proves itself by the certificate of its front
-proxy; or straight from somebody with a token, which the API server is asked about (TokenReview). Whether that user may
-is asked too (SubjectAccessReview). https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
+proxy; or directly from a client with a token, which the API server reviews (TokenReview). It reviews the user's right
+too (SubjectAccessReview). https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
 """
 
 import hashlib
@@ -19,13 +19,13 @@ from conch.write import Server
 TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews")
 ACCESS_REVIEW: Final = Kind("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews")
 
-# A right that was taken away holds for so long, one that was given is refused for so long: k8s.io/apiserver's own
-# delegating options have 10 seconds for both, and an autoscaler that asks every 15 would never profit from that.
+# For so long a revoked right still holds, and a granted right is still refused. k8s.io/apiserver's delegating options
+# have 10 seconds for both; an autoscaler sends a request every 15 seconds and would never find a cached review.
 ALLOWED_SECONDS: Final = 60.0
 REFUSED_SECONDS: Final = 10.0
 ANONYMOUS: Final = "system:anonymous"
 AUTHENTICATED: Final = "system:authenticated"
-_REMEMBERED: Final = 4096  # answers of each kind
+_CACHED: Final = 4096  # reviews of each kind
 # Tokens that are under review at a time: a client may send any number of invented ones.
 _REVIEWS: Final = 8
 _RIGHTS: Final = 16  # reviews of rights at a time; a user has a quarter of them
@@ -33,7 +33,7 @@ _RIGHTS: Final = 16  # reviews of rights at a time; a user has a quarter of them
 
 @dataclass(frozen=True)
 class User:
-    """Somebody, as the API server knows them."""
+    """A user, as the API server identifies it."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -43,9 +43,9 @@ class User:
 
 @dataclass(frozen=True)
 class FrontProxy:
-    """How the API server introduces users: the ConfigMap kube-system/extension-apiserver-authentication."""
+    """How the API server forwards users: ConfigMap kube-system/extension-apiserver-authentication."""
 
-    authority: str  # PEM: who signs the proxy's certificate
+    authority: str  # PEM: the CA of the proxy's certificate
     names: tuple[str, ...]  # the common names that it may have; empty: any
     user_headers: tuple[str, ...]
     group_headers: tuple[str, ...]
@@ -74,14 +74,14 @@ class FrontProxy:
         )
 
     def is_named(self, common_name: str | None) -> bool:
-        """Whether the certificate by which a peer proved itself is the front proxy's; None: it brought none."""
+        """Whether a verified client certificate is the front proxy's; None: the client has none."""
         return common_name is not None and (not self.names or common_name in self.names)
 
     def user(self, common_name: str | None, headers: "Headers") -> User | None:
-        """Return whom the front proxy speaks for; None if it is not the front proxy, or names nobody.
+        """Return the user whom the front proxy names; None if the client is another one, or names no user.
 
         Args:
-            common_name: of the certificate by which the peer proved itself to `authority`; None if it did not.
+            common_name: of the client certificate, which `authority` has signed; None without one.
             headers: all values, by name in lower case.
         """
         if not self.is_named(common_name):
@@ -90,7 +90,7 @@ class FrontProxy:
         if not name:
             return None
         groups = tuple(group for header in self.group_headers for group in headers.get(header.lower(), ()))
-        # As k8s.io/apiserver does: the API server itself asks for discovery as a user of no group.
+        # As k8s.io/apiserver does: the API server itself requests discovery as a user of no group.
         if name != ANONYMOUS and AUTHENTICATED not in groups:
             groups = (*groups, AUTHENTICATED)
         uid = next((values[0] for header in self.uid_headers if (values := headers.get(header.lower()))), "")
@@ -104,59 +104,59 @@ class FrontProxy:
 
 
 Headers = Mapping[str, list[str]]
-_Answers = dict[object, tuple[float, Any]]  # until when an answer holds, and the answer
+_Reviews = dict[object, tuple[float, Any]]  # when a review expires, and its result
 
 
 class BusyError(Exception):
-    """As many tokens as may be are under review."""
+    """The maximum number of tokens is under review."""
 
 
 class Access:
-    """Asks the API server about tokens and rights, and remembers the answers for a while."""
+    """Sends reviews of tokens and rights to the API server, and caches their results for some seconds."""
 
     def __init__(self, server: Server, clock: Callable[[], float] = time.monotonic) -> None:
         self._server = server
         self._clock = clock
-        # Apart: invented tokens take no place from the rights.
-        self._tokens: _Answers = {}
-        self._rights: _Answers = {}
+        # Separate caches: invented tokens evict no rights.
+        self._tokens: _Reviews = {}
+        self._rights: _Reviews = {}
         self._reviews = 0
         self._limiter = FairLimiter(_RIGHTS)
 
-    async def who(self, token: str) -> User | None:
-        """Return whose token it is; None if nobody's.
+    async def authenticate(self, token: str) -> User | None:
+        """Return the user of a token; None if the token is invalid.
 
         Raises:
-            CallError: the API server does not tell.
+            CallError: the API server did not review it.
             BusyError: too many tokens are under review.
         """
-        known_by = hashlib.sha256(token.encode()).digest()  # a token itself is kept nowhere
-        user: User | None = await self._remember(self._tokens, known_by, lambda: self._who(token))
+        token_hash = hashlib.sha256(token.encode()).digest()  # the token itself is never stored
+        user: User | None = await self._cache(self._tokens, token_hash, lambda: self._review_token(token))
         return user
 
-    async def may(self, user: User, attributes: Mapping[str, str], *, path: str = "") -> bool:
-        """Whether a user may do something to a resource, or get a path that is no resource.
+    async def is_allowed(self, user: User, attributes: Mapping[str, str], *, path: str = "") -> bool:
+        """Whether a user may access a resource, or get a path that is no resource.
 
         Raises:
-            CallError: the API server does not tell.
+            CallError: the API server did not review it.
         """
-        about = (user, tuple(sorted(attributes.items())), path)
-        allowed: bool = await self._remember(self._rights, about, lambda: self._may(user, attributes, path))
+        right = (user, tuple(sorted(attributes.items())), path)
+        allowed: bool = await self._cache(self._rights, right, lambda: self._review_access(user, attributes, path))
         return allowed
 
-    async def _remember(self, known: _Answers, about: object, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def _cache(self, cache: _Reviews, subject: object, review: Callable[[], Awaitable[Any]]) -> Any:
         now = self._clock()
-        until, answer = known.get(about, (0.0, None))
-        if now < until:
-            return answer
-        answer = await ask()
-        known.pop(about, None)
-        while len(known) >= _REMEMBERED:
-            del known[next(iter(known))]  # the oldest
-        known[about] = now + (ALLOWED_SECONDS if answer else REFUSED_SECONDS), answer
-        return answer
+        expiry, result = cache.get(subject, (0.0, None))
+        if now < expiry:
+            return result
+        result = await review()
+        cache.pop(subject, None)
+        while len(cache) >= _CACHED:
+            del cache[next(iter(cache))]  # the oldest
+        cache[subject] = now + (ALLOWED_SECONDS if result else REFUSED_SECONDS), result
+        return result
 
-    async def _who(self, token: str) -> User | None:
+    async def _review_token(self, token: str) -> User | None:
         if self._reviews >= _REVIEWS:
             raise BusyError
         self._reviews += 1
@@ -166,24 +166,24 @@ class Access:
             self._reviews -= 1
         if not status.get("authenticated"):
             return None
-        told = status["user"]
-        extra = tuple((key, tuple(values)) for key, values in sorted((told.get("extra") or {}).items()))
-        return User(told["username"], tuple(told.get("groups") or ()), told.get("uid", ""), extra)
+        user = status["user"]
+        extra = tuple((key, tuple(values)) for key, values in sorted((user.get("extra") or {}).items()))
+        return User(user["username"], tuple(user.get("groups") or ()), user.get("uid", ""), extra)
 
-    async def _may(self, user: User, attributes: Mapping[str, str], path: str) -> bool:
-        about = (
+    async def _review_access(self, user: User, attributes: Mapping[str, str], path: str) -> bool:
+        right = (
             {"nonResourceAttributes": {"path": path, "verb": "get"}}
             if path
             else {"resourceAttributes": dict(attributes)}
         )
-        who = {
+        subject = {
             "user": user.name,
             "groups": list(user.groups),
             "uid": user.uid,
             "extra": {key: list(values) for key, values in user.extra},
         }
         async with self._limiter.turn(user.name):
-            return bool((await self._review(ACCESS_REVIEW, {**who, **about})).get("allowed"))
+            return bool((await self._review(ACCESS_REVIEW, {**subject, **right})).get("allowed"))
 
     async def _review(self, kind: Kind, spec: Mapping[str, Any]) -> Mapping[str, Any]:
         body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": {}, "spec": spec}

@@ -1,4 +1,4 @@
-"""The documents that the metrics API answers with. Pure; fields as in `k8s.io/metrics` and `meta/v1`."""
+"""The documents that the metrics API returns. Pure; fields as in `k8s.io/metrics` and `meta/v1`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from conch.api.kinds import INFERENCE_SERVICE, POD, Kind
 from conch.api.metrics import METRICS_GROUP, METRICS_VERSION, TritonMetric
 from conch.api.quantity import format_quantity
-from conch.metrics.question import NAMESPACES, PODS, SERVICES
+from conch.metrics.query import NAMESPACES, PODS, SERVICES
 
 Document = Mapping[str, Any]
 
@@ -25,8 +25,8 @@ class Value:
     seconds: float  # of the window
 
 
-def group() -> Document:
-    """Return the APIGroup: its one version is the one that clients prefer."""
+def build_group() -> Document:
+    """Return the APIGroup with its only version."""
     version = {"groupVersion": f"{METRICS_GROUP}/{METRICS_VERSION}", "version": METRICS_VERSION}
     return {
         "kind": "APIGroup",
@@ -37,8 +37,8 @@ def group() -> Document:
     }
 
 
-def resources() -> Document:
-    """Return the APIResourceList: each metric, of each kind of object."""
+def build_resources() -> Document:
+    """Return the APIResourceList: each metric of each kind of object."""
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -57,17 +57,17 @@ def resources() -> Document:
     }
 
 
-def openapi() -> Document:
-    """Return an OpenAPI document that describes nothing: an API server that finds none asks again for ever."""
+def build_openapi() -> Document:
+    """Return an OpenAPI document without paths: an API server that gets none repeats its request for ever."""
     return {"swagger": "2.0", "info": {"title": METRICS_GROUP, "version": METRICS_VERSION}, "paths": {}}
 
 
-def openapi_paths() -> Document:
-    """Return the index of OpenAPI 3 documents, which is empty for the same reason."""
+def build_openapi_index() -> Document:
+    """Return the index of OpenAPI 3 documents, empty for the same reason."""
     return {"paths": {}}
 
 
-def values(resource: str, namespace: str, metric: TritonMetric, found: Iterable[Value], now: float) -> Document:
+def build_values(resource: str, namespace: str, metric: TritonMetric, found: Iterable[Value], now: float) -> Document:
     """Return a MetricValueList; `now` in seconds since the epoch."""
     kind = _KINDS[resource]
     where = {} if resource == NAMESPACES else {"namespace": namespace}
@@ -94,7 +94,7 @@ def values(resource: str, namespace: str, metric: TritonMetric, found: Iterable[
     }
 
 
-def failure(code: int, reason: str, message: str) -> Document:
+def build_failure(code: int, reason: str, message: str) -> Document:
     """Return a metav1.Status, which clients show to people."""
     return {
         "kind": "Status",

@@ -1,7 +1,7 @@
-"""The serving certificate: made here, kept in memory, believed because the APIService names it.
+"""The serving certificate: generated in this process, kept in memory, trusted through the APIService.
 
-There is no Secret and no authority: a private key that is never written cannot be read by anybody, and a certificate
-that signs itself is believed by the API server alone, for the one name that it asks for.
+There is no Secret and no certificate authority: a private key that is never written cannot be read from anywhere, and
+only the API server trusts the self-signed certificate, for one host name.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 # Clocks of nodes differ.
 _BEFORE: Final = timedelta(minutes=5)
-# Of all replicas that ran within a certificate's life; a crash loop must not make the bundle grow for ever.
+# Certificates in the bundle: those of all replicas within a certificate's life. A crash loop must not grow it for ever.
 _BUNDLE: Final = 8
 
 
@@ -31,12 +31,12 @@ class Certificate:
     key: bytes
 
     @property
-    def ends(self) -> datetime:
-        """When it is no longer valid."""
+    def expiry(self) -> datetime:
+        """The time from which it is no longer valid."""
         return x509.load_pem_x509_certificate(self.pem).not_valid_after_utc
 
     def serve(self, context: SSLContext) -> None:
-        """Have a TLS context show this certificate to all who connect from now on."""
+        """Set this certificate in a TLS context, for all new connections."""
         with tempfile.TemporaryDirectory() as folder:  # the ssl module reads files alone
             path = Path(folder) / "tls.pem"
             path.touch(mode=0o600)
@@ -45,7 +45,7 @@ class Certificate:
 
 
 def issue(host: str, now: datetime, life: timedelta) -> Certificate:
-    """Make a certificate for a host name."""
+    """Return a new self-signed certificate for a host name."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
     certificate = (
@@ -87,5 +87,5 @@ def _certificates(pem: bytes) -> list[x509.Certificate]:
 
 
 def now() -> datetime:
-    """The wall clock, which certificates live by."""
+    """Return the time of the system's clock, in UTC."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Start-up of the metrics API: pods are watched, the certificate is kept, questions are answered."""
+"""Start-up of the metrics API: watches of pods, the certificate, and the server."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ from conch.metrics.access import Access, FrontProxy
 from conch.metrics.pods import Pods
 from conch.metrics.registration import Registration
 from conch.metrics.scraper import Scraper
-from conch.metrics.server import MetricsApi, tls
+from conch.metrics.server import MetricsApi, build_tls_context
 from conch.metrics.settings import MetricsSettings
 from conch.nesting import allow_deep_objects
 from conch.preflight import check_permissions
@@ -33,8 +33,8 @@ _PRUNE_SECONDS: Final = 60
 _log = structlog.get_logger("conch.metrics")
 
 
-async def front_proxy(server: Server) -> FrontProxy:
-    """Read how the API server introduces users.
+async def read_front_proxy(server: Server) -> FrontProxy:
+    """Return the front proxy of the API server.
 
     Raises:
         CallError: it cannot be read.
@@ -44,12 +44,12 @@ async def front_proxy(server: Server) -> FrontProxy:
     return FrontProxy.parse((there or {}).get("data") or {})
 
 
-async def answer(settings: MetricsSettings, server: Server, watches: Server, health: Health) -> None:
-    """Answer autoscalers until cancelled. `watches` is the connection of the watches, which stay open."""
-    proxy = await front_proxy(server)
-    context = tls(proxy)
+async def serve_metrics(settings: MetricsSettings, server: Server, watches: Server, health: Health) -> None:
+    """Serve the metrics API until cancelled. `watches` is the connection of the watches, which stay open."""
+    proxy = await read_front_proxy(server)
+    context = build_tls_context(proxy)
     registration = Registration(server, settings.service, settings.namespace, settings.life, context, health)
-    certificate = registration.first()
+    certificate = registration.issue_first()
     pods, scraper = Pods(), Scraper(time.monotonic, settings.window)
     listener = Listener(MetricsApi(pods, scraper, Access(server), proxy).app(), settings.port, context)
     try:
@@ -60,7 +60,7 @@ async def answer(settings: MetricsSettings, server: Server, watches: Server, hea
                 group.create_task(informer.run())
             group.create_task(registration.keep(certificate))
             group.create_task(_prune(pods, scraper))
-            group.create_task(_begin_anew(server, proxy))
+            group.create_task(_restart_on_change(server, proxy))
     finally:
         await scraper.close()
 
@@ -72,14 +72,14 @@ async def _prune(pods: Pods, scraper: Scraper) -> None:
         scraper.forget(pods.uids())
 
 
-async def _begin_anew(server: Server, proxy: FrontProxy) -> None:
-    """End the process when the API server's front proxy has changed: a TLS context forgets no authority."""
+async def _restart_on_change(server: Server, proxy: FrontProxy) -> None:
+    """End the process when the API server's front proxy has changed: a TLS context cannot drop a CA."""
     while True:
         await asyncio.sleep(_PRUNE_SECONDS)
         try:
-            changed = await front_proxy(server) != proxy
+            changed = await read_front_proxy(server) != proxy
         except CallError as error:
-            _log.warning("cannot tell whether the front proxy has changed", error=error.message)
+            _log.warning("front proxy not read", error=error.message)
         else:
             if changed:
                 raise StartAgainError("the certificate authority of the API server's front proxy has changed")
@@ -96,11 +96,11 @@ async def run(settings: MetricsSettings) -> None:
     async with await Server.connect() as server, await Server.connect(connections=0) as watches:
         try:
             end_by_signal()
-            calls = [(CONFIG_MAP, partial(front_proxy, server))]
+            calls = [(CONFIG_MAP, partial(read_front_proxy, server))]
             await check_permissions(server, [POD], settings.namespaces, health, calls=calls)
-            health.hindered("not registered yet")
+            health.set_not_ready("not registered yet")
             with blocking_reported():
-                await answer(settings, server, watches, health)
+                await serve_metrics(settings, server, watches, health)
         except asyncio.CancelledError:
             _log.info("stopping")
         finally:

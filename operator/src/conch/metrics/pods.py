@@ -1,4 +1,4 @@
-"""The serving pods of the cluster, as far as a question can be about them. Fed by a watch."""
+"""The serving pods of the cluster, as far as the metrics API needs them. Filled by a watch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class ServingPod:
     uid: str
     labels: Mapping[str, str]
     ip: str
-    model: str  # Triton's name of the model that clients ask for
-    ready: bool  # one that is not tells nothing that an autoscaler should act on
+    model: str  # Triton's name of the model that clients request
+    ready: bool  # the metrics of other pods are not reported
     version: int  # resourceVersion
 
     @property
@@ -29,7 +29,7 @@ class ServingPod:
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
-        """Read a pod as the API server tells it."""
+        """Return the pod of a Kubernetes object."""
         meta, status = body["metadata"], body.get("status") or {}
         conditions = status.get("conditions") or ()
         return cls(
@@ -47,13 +47,13 @@ class ServingPod:
 
 
 class Pods:
-    """All serving pods. The pods of Jobs are not among them: no autoscaler owns their number."""
+    """All serving pods. Pods of Jobs are left out: no autoscaler scales them."""
 
     def __init__(self) -> None:
         self._by_namespace: dict[str, dict[str, ServingPod]] = {}
 
     def put(self, body: Mapping[str, Any]) -> None:
-        """Take in a pod that came or changed."""
+        """Add or replace a pod."""
         pod = ServingPod.parse(body)
         if names.LABEL_REVISION in pod.labels and pod.service:
             self._by_namespace.setdefault(pod.namespace, {})[pod.uid] = pod
@@ -61,23 +61,23 @@ class Pods:
             self.discard(body)
 
     def discard(self, body: Mapping[str, Any]) -> None:
-        """Forget a pod that is gone."""
+        """Remove a pod."""
         meta = body["metadata"]
-        of = self._by_namespace.get(meta["namespace"], {})
-        of.pop(meta["uid"], None)
-        if not of:
+        pods = self._by_namespace.get(meta["namespace"], {})
+        pods.pop(meta["uid"], None)
+        if not pods:
             self._by_namespace.pop(meta["namespace"], None)
 
-    def find(self, namespace: str, wanted: Callable[[ServingPod], bool]) -> list[ServingPod]:
-        """Return the pods of a namespace that are wanted, by name."""
-        return sorted(filter(wanted, self._by_namespace.get(namespace, {}).values()), key=lambda pod: pod.name)
+    def find(self, namespace: str, is_selected: Callable[[ServingPod], bool]) -> list[ServingPod]:
+        """Return the pods of a namespace that are selected, sorted by name."""
+        return sorted(filter(is_selected, self._by_namespace.get(namespace, {}).values()), key=lambda pod: pod.name)
 
     def namespaces(self) -> list[str]:
         """Return the namespaces that have serving pods."""
         return sorted(self._by_namespace)
 
     def retain(self, namespace: str, uids: frozenset[str], version: int) -> None:
-        """Forget the pods that a list does not have: of a namespace, or of all if it is empty.
+        """Remove the pods that a list does not have: of a namespace, or of all if it is empty.
 
         Args:
             namespace: of the list.
@@ -85,12 +85,12 @@ class Pods:
             version: of the list; what is newer is not in it.
         """
         for name in [name for name in self._by_namespace if namespace in {"", name}]:
-            of = self._by_namespace[name]
-            kept = {uid: pod for uid, pod in of.items() if uid in uids or pod.version > version}
-            self._by_namespace |= {name: kept}
-            if not kept:
+            pods = self._by_namespace[name]
+            retained = {uid: pod for uid, pod in pods.items() if uid in uids or pod.version > version}
+            self._by_namespace |= {name: retained}
+            if not retained:
                 del self._by_namespace[name]
 
     def uids(self) -> frozenset[str]:
         """Return the uids of all pods."""
-        return frozenset(uid for of in self._by_namespace.values() for uid in of)
+        return frozenset(uid for pods in self._by_namespace.values() for uid in pods)

@@ -1,7 +1,7 @@
-"""Keeps the APIService believing our certificate, and changes the certificate in time.
+"""Keeps the certificate in the APIService's CA bundle, and renews the certificate before it expires.
 
-The chart makes the APIService and takes it away; all that is written here is `spec.caBundle`. One that leads to
-somebody else's Service is never touched.
+The chart creates and deletes the APIService; this process writes only `spec.caBundle`. An APIService that names
+another Service is never written.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from conch.telemetry import Health
 from conch.write import CallError, Server
 
 FIELD_MANAGER: Final = "conch-metrics"
-# Seconds that every API server is given to take a changed bundle up, before a certificate is used that only it names.
-TAKEN_UP: Final = 5.0
-# Seconds between two looks at whether the bundle still names ours: somebody may apply an APIService without it.
-_LOOK: Final = 15.0
-_RETRY: Final = 1.0  # seconds after a call that failed
+# Seconds in which every API server reads a changed bundle, before a certificate that only this bundle has is served.
+PROPAGATION_SECONDS: Final = 5.0
+# Between two checks that the bundle still has the certificate: an apply of the APIService may remove it.
+_CHECK_SECONDS: Final = 15.0
+_RETRY_SECONDS: Final = 1.0  # after a call that failed
 _log = structlog.get_logger("conch.metrics")
 
 
 @dataclass(frozen=True)
 class Registration:
-    """Our place in the cluster's API."""
+    """The registration of this process in the cluster's API."""
 
     server: Server
     service: str
@@ -42,52 +42,52 @@ class Registration:
 
     @property
     def host(self) -> str:
-        """The name by which API servers call us, whatever address they use."""
+        """The host name that API servers verify, whatever address they connect to."""
         return f"{self.service}.{self.namespace}.svc"
 
-    def first(self) -> Certificate:
-        """Make a certificate and serve it, so that there is a server; nobody believes it yet."""
+    def issue_first(self) -> Certificate:
+        """Return the first certificate, and serve it. The API server trusts it once `keep` has published it."""
         certificate = issue(self.host, now(), self.life)
         certificate.serve(self.context)
         return certificate
 
     async def keep(self, certificate: Certificate) -> None:
-        """Keep the APIService and the certificate as they shall be, until cancelled."""
-        coming: Certificate | None = None
+        """Publish the certificate in the APIService and renew it, until cancelled."""
+        next_certificate: Certificate | None = None
         while True:
-            if coming is None and now() >= _renewal(certificate, self.life):
-                coming = issue(self.host, now(), self.life)
+            if next_certificate is None and now() >= _renewal(certificate, self.life):
+                next_certificate = issue(self.host, now(), self.life)
             try:
-                hindered = await self._publish([certificate, *([coming] if coming else [])])
+                problem = await self._publish([certificate, *([next_certificate] if next_certificate else [])])
             except CallError as error:
-                # Who is believed stays so while the API server has other worries; it asks nobody then.
-                _log.warning("the APIService cannot be kept", error=error.message, retry_seconds=_RETRY)
-                await asyncio.sleep(_RETRY)
+                # The published certificates stay trusted while the API server does not answer.
+                _log.warning("the APIService cannot be kept", error=error.message, retry_seconds=_RETRY_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            if hindered is None:
-                await asyncio.sleep(TAKEN_UP)
-                if coming is not None:
-                    coming.serve(self.context)
-                    _log.info("a new certificate is served", ends=coming.ends.isoformat())
-                    certificate, coming = coming, None
-                self.health.good("answering")
+            if problem is None:
+                await asyncio.sleep(PROPAGATION_SECONDS)
+                if next_certificate is not None:
+                    next_certificate.serve(self.context)
+                    _log.info("a new certificate is served", ends=next_certificate.expiry.isoformat())
+                    certificate, next_certificate = next_certificate, None
+                self.health.set_ready("answering")
             else:
-                _log.error("the metrics API is not ours", why=hindered)
-                self.health.hindered(hindered)
+                _log.error("the APIService is not written", why=problem)
+                self.health.set_not_ready(problem)
             left = (_renewal(certificate, self.life) - now()).total_seconds()
-            await asyncio.sleep(min(max(left, 1.0), _LOOK))
+            await asyncio.sleep(min(max(left, 1.0), _CHECK_SECONDS))
 
     async def _publish(self, certificates: list[Certificate]) -> str | None:
-        """Write our certificates into the bundle, unless they are there; return what hinders us.
+        """Write these certificates into the bundle unless it has them; return the reason if it cannot be done.
 
         Raises:
-            CallError: the API server failed, or somebody else wrote meanwhile.
+            CallError: the API server failed, or another client wrote the APIService meanwhile.
         """
         there = await self.server.get("", Ref(API_SERVICE, NAME))
         if there is None:
             return f"there is no APIService {NAME}; install the chart with autoscaling.metricsApi builtin"
-        if (stranger := owned_by(there, self.namespace, self.service)) is not None:
-            return stranger
+        if (problem := check_target(there, self.namespace, self.service)) is not None:
+            return problem
         known = base64.b64decode(there["spec"].get("caBundle") or "")
         if all(certificate.pem in known for certificate in certificates):
             return None
@@ -99,18 +99,18 @@ class Registration:
         return None
 
 
-def owned_by(there: Mapping[str, Any], namespace: str, service: str) -> str | None:
-    """Say whose an APIService is, and what to do, if it is not ours."""
+def check_target(there: Mapping[str, Any], namespace: str, service: str) -> str | None:
+    """Return a message if an APIService names another Service; None if it names this one."""
     at = there["spec"].get("service") or {}
     if (at.get("namespace"), at.get("name")) == (namespace, service):
         return None
-    owner = f"{at['namespace']}/{at['name']}" if at else "the API server itself"
+    target = f"{at['namespace']}/{at['name']}" if at else "the API server itself"
     return (
-        f"APIService {NAME} leads to {owner}, not to {namespace}/{service}, and is left alone; install Conch with"
+        f"APIService {NAME} names {target} instead of {namespace}/{service}, and is not written; install Conch with"
         " autoscaling.metricsApi prometheus-adapter or none, or remove that APIService"
     )
 
 
 def _renewal(certificate: Certificate, life: timedelta) -> datetime:
-    """Two thirds of its life."""
-    return certificate.ends - life / 3
+    """Return the time to renew a certificate: after two thirds of its life."""
+    return certificate.expiry - life / 3

@@ -18,11 +18,11 @@ _TERM: Final = re.compile(
 )
 
 
-def parse(text: str) -> Selector:
-    """Return what a selector selects; an empty one selects everything.
+def parse_selector(text: str) -> Selector:
+    """Return a label selector as a predicate of labels; an empty one selects everything.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a label selector.
     """
     terms, at = [], 0
     if text.rstrip().endswith(","):
@@ -30,14 +30,14 @@ def parse(text: str) -> Selector:
     while at < len(text.rstrip()):
         match = _TERM.match(text, at)
         if match is None:
-            raise ValueError(f"{text!r} is not a label selector; write such as app=a,tier in (x, y)")
+            raise ValueError(f"{text!r} is not a label selector; expected one such as app=a,tier in (x, y)")
         terms.append(_term(match.groupdict()))
         at = match.end()
     return lambda labels: all(term(labels) for term in terms)
 
 
-def _term(said: Mapping[str, str | None]) -> Selector:
-    text = {name: value or "" for name, value in said.items()}
+def _term(groups: Mapping[str, str | None]) -> Selector:
+    text = {name: value or "" for name, value in groups.items()}
     if key := text["key"]:
         return lambda labels: (labels.get(key) == text["value"]) is (text["op"] != "!=")
     if of := text["of"]:

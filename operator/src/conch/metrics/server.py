@@ -1,4 +1,4 @@
-"""The API itself: who asks, may they, what do they ask, what do the pods say."""
+"""The HTTP server of the metrics API: authentication, authorization, queries and their values."""
 
 import asyncio
 import ssl
@@ -15,31 +15,31 @@ from conch.listening import trust
 from conch.metrics import answers
 from conch.metrics.access import Access, BusyError, FrontProxy, User
 from conch.metrics.pods import Pods, ServingPod
-from conch.metrics.question import ALL, NAMESPACES, PODS, ROOT, SERVICES, Question, question
+from conch.metrics.query import ALL, NAMESPACES, PODS, ROOT, SERVICES, MetricQuery, parse_query
 from conch.metrics.scraper import Scraper
-from conch.metrics.selector import Selector, parse
-from conch.metrics.window import Rates, told
+from conch.metrics.selector import Selector, parse_selector
+from conch.metrics.window import Rates, calculate_metrics
 from conch.write import CallError
 
-# Seconds between the two looks that the first question about a pod takes: else an autoscaler that begins would be told
-# nothing until it asks again.
-SECOND_LOOK: Final = 1.0
+# Seconds between the two readings that the first request for a pod takes: otherwise a new autoscaler would get no value
+# until its next request.
+SECOND_READING: Final = 1.0
 _log = structlog.get_logger("conch.metrics")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class RefusedError(Exception):
-    """A question that has no answer: the code, the reason and the sentence of a metav1.Status."""
+class StatusError(Exception):
+    """A request without a value: the code, reason and message of a metav1.Status."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(message)
-        self.status = answers.failure(code, reason, message)
+        self.status = answers.build_failure(code, reason, message)
         self.code = code
 
 
 @dataclass(frozen=True)
 class MetricsApi:
-    """What the API answers from."""
+    """The metrics API: pods, their readings, and access reviews."""
 
     pods: Pods
     scraper: Scraper
@@ -51,10 +51,10 @@ class MetricsApi:
         app = web.Application(middlewares=[self._guard])
         app.add_routes(
             [
-                web.get(f"/apis/{METRICS_GROUP}", _told(answers.group())),
-                web.get(ROOT, _told(answers.resources())),
-                web.get("/openapi/v2", _told(answers.openapi())),
-                web.get("/openapi/v3", _told(answers.openapi_paths())),
+                web.get(f"/apis/{METRICS_GROUP}", _handler(answers.build_group())),
+                web.get(ROOT, _handler(answers.build_resources())),
+                web.get("/openapi/v2", _handler(answers.build_openapi())),
+                web.get("/openapi/v3", _handler(answers.build_openapi_index())),
                 web.get(ROOT + "/{path:.+}", self._answer),
             ]
         )
@@ -62,41 +62,42 @@ class MetricsApi:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Let in who may, and turn what goes wrong into a Status."""
+        """Authorize a request, and return errors as a Status."""
         try:
-            await self._admit(request)
+            await self._authorize(request)
             return await handler(request)
-        except RefusedError as refused:
-            return web.json_response(refused.status, status=refused.code)
+        except StatusError as error:
+            return web.json_response(error.status, status=error.code)
         except web.HTTPNotFound:
             return _status(404, "NotFound", f"the metrics API has no {request.path}")
         except web.HTTPMethodNotAllowed:
             return _status(405, "MethodNotAllowed", "metrics can be read and nothing else")
         except BusyError:
-            return _status(429, "TooManyRequests", "too many unknown tokens are under review; ask again in a second")
+            return _status(429, "TooManyRequests", "too many unknown tokens are under review; retry in a second")
         except CallError as error:
-            _log.warning("the API server does not tell who may", error=error.message)
-            return _status(503, "ServiceUnavailable", f"the API server does not tell who may ask: {error.message}")
+            _log.warning("request not reviewed", error=error.message)
+            return _status(503, "ServiceUnavailable", f"the API server did not review this request: {error.message}")
 
-    async def _admit(self, request: web.Request) -> None:
-        """Refuse who is unknown, or may not.
+    async def _authorize(self, request: web.Request) -> None:
+        """Check the user of a request and its right.
 
         Raises:
-            RefusedError: who asks is unknown, or has no right to.
-            CallError: the API server does not tell.
+            StatusError: the user is unknown, or has no right.
+            CallError: the API server did not review it.
         """
         user = await self._user(request)
         if user is None:
-            raise RefusedError(401, "Unauthorized", "Unauthorized: ask through the API server, or bring a token")
-        asked = question(request.path.removeprefix(ROOT)) if request.path.startswith(f"{ROOT}/") else None
+            message = "Unauthorized: send the request through the API server, or with a bearer token"
+            raise StatusError(401, "Unauthorized", message)
+        query = parse_query(request.path.removeprefix(ROOT)) if request.path.startswith(f"{ROOT}/") else None
         allowed = (
-            await self.access.may(user, asked.attributes)
-            if asked
-            else await self.access.may(user, {}, path=request.path)
+            await self.access.is_allowed(user, query.attributes)
+            if query
+            else await self.access.is_allowed(user, {}, path=request.path)
         )
         if not allowed:
-            what = f"get {asked.metric} of {asked.resource} in namespace {asked.namespace}" if asked else request.path
-            raise RefusedError(403, "Forbidden", f"{user.name} may not {what} ({METRICS_GROUP})")
+            what = f"get {query.metric} of {query.resource} in namespace {query.namespace}" if query else request.path
+            raise StatusError(403, "Forbidden", f"{user.name} may not {what} ({METRICS_GROUP})")
 
     async def _user(self, request: web.Request) -> User | None:
         headers: dict[str, list[str]] = {}
@@ -108,88 +109,88 @@ class MetricsApi:
         if (user := self.proxy.user(common_name, headers)) is not None:
             return user
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        return await self.access.who(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
+        return await self.access.authenticate(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
 
     async def _answer(self, request: web.Request) -> web.Response:
-        asked = question(request.path.removeprefix(ROOT))
-        if asked is None:
-            raise RefusedError(404, "NotFound", f"the metrics API has no {request.path}; see {ROOT}")
-        metric = _metric(asked)
-        selected = _selector(request, "labelSelector")
-        # Our metrics have no labels of their own.
-        found = [] if not _selector(request, "metricLabelSelector")({}) else await self._values(asked, metric, selected)
-        if not found and asked.resource == PODS and asked.name != ALL:
-            message = f"pod {asked.namespace}/{asked.name} tells no {metric.value} at this moment"
-            raise RefusedError(404, "NotFound", message)
-        return web.json_response(answers.values(asked.resource, asked.namespace, metric, found, time.time()))
+        query = parse_query(request.path.removeprefix(ROOT))
+        if query is None:
+            raise StatusError(404, "NotFound", f"the metrics API has no {request.path}; see {ROOT}")
+        metric = _metric(query)
+        selector = _selector(request, "labelSelector")
+        # The metrics have no labels of their own.
+        found = [] if not _selector(request, "metricLabelSelector")({}) else await self._values(query, metric, selector)
+        if not found and query.resource == PODS and query.name != ALL:
+            message = f"pod {query.namespace}/{query.name} has no value of {metric.value} at this moment"
+            raise StatusError(404, "NotFound", message)
+        return web.json_response(answers.build_values(query.resource, query.namespace, metric, found, time.time()))
 
-    async def _values(self, asked: Question, metric: TritonMetric, selected: Selector) -> list[answers.Value]:
-        pods = self._pods(asked, selected)
-        done = await self._look(pods)
+    async def _values(self, query: MetricQuery, metric: TritonMetric, selector: Selector) -> list[answers.Value]:
+        pods = self._pods(query, selector)
+        rates_by_uid = await self._scrape(pods)
         parts: dict[str, list[Rates]] = {}
         for pod in pods:
-            if pod.uid in done:
-                parts.setdefault(_object(asked, pod), []).append(done[pod.uid])
+            if pod.uid in rates_by_uid:
+                parts.setdefault(_object(query, pod), []).append(rates_by_uid[pod.uid])
         found = []
         for name, several in sorted(parts.items()):
-            rates = Rates.together(several)
-            value = told(rates).get(metric) if rates else None
+            rates = Rates.combine(several)
+            value = calculate_metrics(rates).get(metric) if rates else None
             if rates and value is not None:
                 found.append(answers.Value(name, value, rates.seconds))
         return found
 
-    def _pods(self, asked: Question, selected: Selector) -> list[ServingPod]:
-        """The pods from which a question is answered."""
-        if asked.resource == NAMESPACES:
-            names = self.pods.namespaces() if asked.namespace == ALL else [asked.namespace]
-            return [pod for name in names for pod in self.pods.find(name, lambda pod: selected(pod.labels))]
+    def _pods(self, query: MetricQuery, selector: Selector) -> list[ServingPod]:
+        """Return the pods that a query is about."""
+        if query.resource == NAMESPACES:
+            names = self.pods.namespaces() if query.namespace == ALL else [query.namespace]
+            return [pod for name in names for pod in self.pods.find(name, lambda pod: selector(pod.labels))]
         return self.pods.find(
-            asked.namespace,
-            lambda pod: asked.name in {ALL, _object(asked, pod)} and selected(pod.labels),
+            query.namespace,
+            lambda pod: query.name in {ALL, _object(query, pod)} and selector(pod.labels),
         )
 
-    async def _look(self, pods: Sequence[ServingPod]) -> dict[str, Rates]:
-        done = await self.scraper.look(pods)
-        if not done and any(pod.ready for pod in pods):
-            await asyncio.sleep(SECOND_LOOK)
-            done = await self.scraper.look(pods)
-        return dict(done)
+    async def _scrape(self, pods: Sequence[ServingPod]) -> dict[str, Rates]:
+        found = await self.scraper.scrape(pods)
+        if not found and any(pod.ready for pod in pods):
+            await asyncio.sleep(SECOND_READING)
+            found = await self.scraper.scrape(pods)
+        return dict(found)
 
 
-def _object(asked: Question, pod: ServingPod) -> str:
-    """The name of the object that a pod's numbers are told of."""
-    return {PODS: pod.name, SERVICES: pod.service, NAMESPACES: pod.namespace}[asked.resource]
+def _object(query: MetricQuery, pod: ServingPod) -> str:
+    """Return the name of the object to which a query adds a pod's values."""
+    return {PODS: pod.name, SERVICES: pod.service, NAMESPACES: pod.namespace}[query.resource]
 
 
-def _metric(asked: Question) -> TritonMetric:
+def _metric(query: MetricQuery) -> TritonMetric:
     try:
-        return TritonMetric(asked.metric)
+        return TritonMetric(query.metric)
     except ValueError:
         known = ", ".join(metric.value for metric in TritonMetric)
-        message = f"there is no metric {asked.metric} of {asked.resource}; there are {known}"
-        raise RefusedError(404, "NotFound", message) from None
+        message = f"there is no metric {query.metric} of {query.resource}; there are {known}"
+        raise StatusError(404, "NotFound", message) from None
 
 
 def _selector(request: web.Request, name: str) -> Selector:
     try:
-        return parse(request.query.get(name, ""))
+        return parse_selector(request.query.get(name, ""))
     except ValueError as error:
-        raise RefusedError(400, "BadRequest", f"{name}: {error}") from error
+        raise StatusError(400, "BadRequest", f"{name}: {error}") from error
 
 
-def _told(document: answers.Document) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def tell(_: web.Request) -> web.Response:
+def _handler(document: answers.Document) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(_: web.Request) -> web.Response:
         return web.json_response(document)
 
-    return tell
+    return handle
 
 
 def _status(code: int, reason: str, message: str) -> web.Response:
-    return web.json_response(answers.failure(code, reason, message), status=code)
+    return web.json_response(answers.build_failure(code, reason, message), status=code)
 
 
 def _common_name(request: web.Request) -> str | None:
-    """The common name of the certificate by which the peer proved itself; None if it brought none."""
+    """Return the common name of the client certificate; None if there is none."""
     tls: Any = request.transport.get_extra_info("ssl_object") if request.transport else None
     certificate = tls.getpeercert() if tls else None
     for part in (certificate or {}).get("subject", ()):
@@ -199,8 +200,8 @@ def _common_name(request: web.Request) -> str | None:
     return "" if certificate else None
 
 
-def tls(proxy: FrontProxy) -> ssl.SSLContext:
-    """Return a TLS context that asks clients for the front proxy's certificate, and takes those who have none."""
+def build_tls_context(proxy: FrontProxy) -> ssl.SSLContext:
+    """Return a TLS context that requests the front proxy's certificate, and accepts clients without one."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=proxy.authority)
     context.verify_mode = ssl.CERT_OPTIONAL
     return context

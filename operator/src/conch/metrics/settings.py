@@ -1,4 +1,4 @@
-"""What the chart says to the metrics API: environment variables, read once at start."""
+"""Settings of the metrics API: environment variables, set by the chart and read once at start."""
 
 import os
 import socket
@@ -14,11 +14,11 @@ from conch.settings import SettingsError, choice, listed, number
 
 @dataclass(frozen=True)
 class MetricsSettings:
-    """The settings, with what each means when it is absent."""
+    """The settings; each comment ends with the default."""
 
-    service: str  # CONCH_SERVICE, the Service that the APIService leads to: conch-metrics
-    namespace: str  # CONCH_NAMESPACE, where it is: conch-system
-    namespaces: tuple[str, ...]  # CONCH_NAMESPACES, whose pods are known, by commas: all
+    service: str  # CONCH_SERVICE, the Service that the APIService names: conch-metrics
+    namespace: str  # CONCH_NAMESPACE, of that Service: conch-system
+    namespaces: tuple[str, ...]  # CONCH_NAMESPACES, whose pods are watched, separated by commas: all
     port: int  # CONCH_API_PORT, the API: 6443
     probe_port: int  # CONCH_PROBE_PORT, /healthz and /readyz: 8080
     metrics_port: int  # CONCH_METRICS_PORT, this process' own /metrics: 9090

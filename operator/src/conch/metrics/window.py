@@ -1,8 +1,8 @@
-"""From readings of counters to what an autoscaler is told. Pure; the clock is that of the readings.
+"""Metrics for autoscalers, calculated from readings of counters. Pure; the clock is that of the readings.
 
-Rates are taken between two readings of one pod. What cannot be told is left out: an autoscaler treats a pod without a
-number with caution (it counts as idle when more pods are asked for, and as busy when fewer are), and a zero that is
-no zero as the truth. https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#algorithm-details
+A rate is of two readings of one pod. An unknown value is left out: an autoscaler treats a pod without a value with
+caution (as idle before it scales up, as busy before it scales down), but takes a false zero as true.
+https://kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale/#algorithm-details
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,16 +12,16 @@ from typing import Final, Self
 from conch.api.metrics import TritonMetric
 from conch.triton.metrics import COMPUTE_US, DURATION_US, FAILURE, QUEUE_US, SUCCESS, Load, growth
 
-WINDOW: Final = 15.0  # seconds; the period at which autoscalers ask, unless the cluster says otherwise
+WINDOW: Final = 15.0  # seconds; the sync period of autoscalers, unless the cluster sets another one
 KEPT: Final = 60.0  # seconds after which a reading is too old to compare with
-# Who asks every 15 seconds does so after 14.9 too, and shall not be told of 30 seconds then.
+# An autoscaler with a period of 15 s also sends a request after 14.9 s; its window is not 30 s then.
 _SLACK: Final = 0.8
 _MICRO: Final = 1e-6
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a pod told at one moment."""
+    """The counters and gauges of a pod at one moment."""
 
     time: float  # seconds, of a clock that never jumps
     load: Load
@@ -29,21 +29,21 @@ class Reading:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a pod did between two readings, or several pods together. All but gauges are a second."""
+    """Rates of one pod between two readings, or sums over several pods. All but gauges are a second."""
 
     seconds: float  # between the readings; of several pods the longest
-    requests: float  # that were answered, failed ones included
+    requests: float  # answered, failed ones included
     successes: float
     latency: float  # seconds that successful requests took
     queue: float  # seconds that requests waited
-    compute: float  # seconds that were computed
+    compute: float  # seconds of computing
     pending: float  # requests in queues, on average over the readings
     idle: bool  # no request waits at this moment
     gpus: tuple[float, ...]
 
     @classmethod
-    def together(cls, several: Iterable["Rates"]) -> Self | None:
-        """Return what several pods did; None where nobody told anything."""
+    def combine(cls, several: Iterable["Rates"]) -> Self | None:
+        """Return the rates of several pods together; None without any."""
         rates = list(several)
         if not rates:
             return None
@@ -60,8 +60,8 @@ class Rates:
         )
 
 
-def rates(readings: Sequence[Reading], window: float = WINDOW) -> Rates | None:
-    """Return what a pod did in the last seconds; None if there is but one reading.
+def calculate_rates(readings: Sequence[Reading], window: float = WINDOW) -> Rates | None:
+    """Return the rates of a pod over the window; None without two readings.
 
     Args:
         readings: oldest first.
@@ -91,27 +91,27 @@ def rates(readings: Sequence[Reading], window: float = WINDOW) -> Rates | None:
     )
 
 
-def told(done: Rates) -> Mapping[TritonMetric, float]:
-    """Return what can be told of a pod, or of several.
+def calculate_metrics(rates: Rates) -> Mapping[TritonMetric, float]:
+    """Return the known metrics of a pod, or of several.
 
-    A quotient of nothing by nothing is 0 where nobody waits, and unknown where requests wait and none was answered: a
-    model that takes longer than the window.
+    A quotient of 0 by 0 is 0 where no request waits. Where requests wait and none was answered, as with a model that
+    takes longer than the window, it is unknown.
     """
     found = {
-        TritonMetric.REQUESTS_PER_SECOND: done.requests,
-        TritonMetric.PENDING_REQUESTS: done.pending,
+        TritonMetric.REQUESTS_PER_SECOND: rates.requests,
+        TritonMetric.PENDING_REQUESTS: rates.pending,
     }
-    if done.compute or done.idle:
-        found[TritonMetric.QUEUE_TO_COMPUTE_RATIO] = _quotient(done.queue, done.compute)
-    if done.successes or done.idle:
-        found[TritonMetric.INFERENCE_LATENCY] = _quotient(done.latency, done.successes)
-    if done.gpus:
-        found[TritonMetric.GPU_UTILIZATION] = _mean(done.gpus)
+    if rates.compute or rates.idle:
+        found[TritonMetric.QUEUE_TO_COMPUTE_RATIO] = _quotient(rates.queue, rates.compute)
+    if rates.successes or rates.idle:
+        found[TritonMetric.INFERENCE_LATENCY] = _quotient(rates.latency, rates.successes)
+    if rates.gpus:
+        found[TritonMetric.GPU_UTILIZATION] = _mean(rates.gpus)
     return found
 
 
-def fresh(readings: Sequence[Reading], reading: Reading) -> tuple[Reading, ...]:
-    """Return the readings with a new one, and without those that are too old to compare it with."""
+def append_reading(readings: Sequence[Reading], reading: Reading) -> tuple[Reading, ...]:
+    """Return the readings with a new one, without those that are too old for a comparison."""
     return (*(each for each in readings if reading.time - each.time <= KEPT), reading)
 
 

@@ -1,4 +1,4 @@
-"""What a path of the metrics API asks for. Pure.
+"""Paths of the metrics API as queries. Pure.
 
 The paths are those of `k8s.io/metrics` and of the reference adapter (kubernetes-sigs/custom-metrics-apiserver):
 `namespaces/NS/RESOURCE/NAME/METRIC` of an object, or with `*` for NAME of all that a label selector selects, and
@@ -19,18 +19,18 @@ ALL: Final = "*"
 
 
 @dataclass(frozen=True)
-class Question:
-    """One metric of one or more objects of a namespace."""
+class MetricQuery:
+    """One metric of one or more objects in a namespace."""
 
     resource: str  # PODS, SERVICES, or NAMESPACES
     namespace: str  # ALL only where the resource is NAMESPACES
-    name: str  # ALL: what the selector selects
+    name: str  # ALL: all objects that the label selector selects
     metric: str
 
     @property
     def attributes(self) -> dict[str, str]:
-        """What a SubjectAccessReview is asked about: the same words as the API server's own check of the path."""
-        whole = self.resource == NAMESPACES
+        """The attributes for a SubjectAccessReview: those of the API server's own check of the path."""
+        is_namespace = self.resource == NAMESPACES
         return {
             "group": METRICS_GROUP,
             "version": METRICS_VERSION,
@@ -38,26 +38,26 @@ class Question:
             "namespace": self.namespace,
             **(
                 {"resource": "metrics", "name": self.metric}
-                if whole
+                if is_namespace
                 else {"resource": self.resource, "subresource": self.metric, "name": self.name}
             ),
         }
 
 
-def question(path: str) -> Question | None:
-    """Return what a path below ROOT asks; None if it asks nothing that is known here.
+def parse_query(path: str) -> MetricQuery | None:
+    """Return the query of a path below ROOT; None if the path is not one of these.
 
-    >>> question("namespaces/ml/pods/*/triton_pending_requests")
-    Question(resource='pods', namespace='ml', name='*', metric='triton_pending_requests')
-    >>> question("namespaces/ml/metrics/triton_pending_requests")
-    Question(resource='namespaces', namespace='ml', name='ml', metric='triton_pending_requests')
-    >>> question("nodes/n/triton_pending_requests") is None
+    >>> parse_query("namespaces/ml/pods/*/triton_pending_requests")
+    MetricQuery(resource='pods', namespace='ml', name='*', metric='triton_pending_requests')
+    >>> parse_query("namespaces/ml/metrics/triton_pending_requests")
+    MetricQuery(resource='namespaces', namespace='ml', name='ml', metric='triton_pending_requests')
+    >>> parse_query("nodes/n/triton_pending_requests") is None
     True
     """
     match path.strip("/").split("/"):
         case ["namespaces", namespace, "metrics", metric]:
-            return Question(NAMESPACES, namespace, namespace, metric)
+            return MetricQuery(NAMESPACES, namespace, namespace, metric)
         case ["namespaces", namespace, (("pods" | "inferenceservices.conch.dev") as resource), name, metric]:
-            return Question(resource, namespace, name, metric)
+            return MetricQuery(resource, namespace, name, metric)
         case _:
             return None

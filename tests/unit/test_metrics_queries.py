@@ -10,11 +10,11 @@ import pytest
 
 from conch.api.metrics import TritonMetric
 from conch.metrics.access import FrontProxy, User
-from conch.metrics.answers import Value, resources, values
+from conch.metrics.answers import Value, build_resources, build_values
 from conch.metrics.certificate import bundle, issue
-from conch.metrics.question import PODS, question
-from conch.metrics.registration import owned_by
-from conch.metrics.selector import parse
+from conch.metrics.query import PODS, parse_query
+from conch.metrics.registration import check_target
+from conch.metrics.selector import parse_selector
 from conch.metrics.settings import MetricsSettings
 from conch.settings import SettingsError
 
@@ -43,18 +43,18 @@ DAY = timedelta(days=1)
     ],
 )
 def test_selectors_select_as_the_api_server_does(selector: str, selects: bool) -> None:
-    assert parse(selector)(LABELS) is selects
+    assert parse_selector(selector)(LABELS) is selects
 
 
 @pytest.mark.parametrize("selector", ["=x", "app=magika,", "app in magika", "app in (a b)", "a b", "app=!x", ",a"])
 def test_what_is_no_selector_is_refused(selector: str) -> None:
     with pytest.raises(ValueError, match="not a"):
-        parse(selector)
+        parse_selector(selector)
 
 
 def test_a_question_is_checked_by_the_words_of_its_path() -> None:
     """The API server asks itself about `pods/METRIC` before it lets a request through; so do we."""
-    asked = question("namespaces/ml/pods/*/triton_pending_requests")
+    asked = parse_query("namespaces/ml/pods/*/triton_pending_requests")
     assert asked is not None
     assert asked.attributes == {
         "group": "custom.metrics.k8s.io",
@@ -65,16 +65,16 @@ def test_a_question_is_checked_by_the_words_of_its_path() -> None:
         "subresource": "triton_pending_requests",
         "name": "*",
     }
-    whole = question("namespaces/ml/metrics/triton_pending_requests")
+    whole = parse_query("namespaces/ml/metrics/triton_pending_requests")
     assert whole is not None
     assert whole.attributes["resource"] == "metrics"
     assert whole.attributes["name"] == "triton_pending_requests"
-    assert question("namespaces/ml/services/a/b") is None
-    assert question("pods/a/b") is None
+    assert parse_query("namespaces/ml/services/a/b") is None
+    assert parse_query("pods/a/b") is None
 
 
 def test_each_metric_is_listed_for_each_kind_of_object() -> None:
-    listed = {resource["name"]: resource["namespaced"] for resource in resources()["resources"]}
+    listed = {resource["name"]: resource["namespaced"] for resource in build_resources()["resources"]}
     for metric in TritonMetric:
         assert listed[f"pods/{metric}"]
         assert listed[f"inferenceservices.conch.dev/{metric}"]
@@ -82,7 +82,7 @@ def test_each_metric_is_listed_for_each_kind_of_object() -> None:
 
 
 def test_an_answer_names_object_metric_moment_and_window() -> None:
-    answer = values(PODS, "ml", TritonMetric.PENDING_REQUESTS, [Value("m-1", 0.25, 14.6)], 0.0)
+    answer = build_values(PODS, "ml", TritonMetric.PENDING_REQUESTS, [Value("m-1", 0.25, 14.6)], 0.0)
     assert answer["items"] == [
         {
             "describedObject": {"kind": "Pod", "namespace": "ml", "name": "m-1", "apiVersion": "v1"},
@@ -124,7 +124,7 @@ def test_a_cluster_without_aggregation_is_told_so() -> None:
 def test_a_certificate_is_believed_for_its_name_by_whoever_has_it() -> None:
     now = datetime.now(UTC)
     certificate = issue("m.ns.svc", now, DAY)
-    assert certificate.ends == (now + DAY).replace(microsecond=0)
+    assert certificate.expiry == (now + DAY).replace(microsecond=0)
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     certificate.serve(server)
     client.load_verify_locations(cadata=certificate.pem.decode())
@@ -170,10 +170,10 @@ def test_a_bundle_does_not_grow_for_ever() -> None:
 
 def test_the_api_service_of_somebody_else_is_theirs() -> None:
     theirs = {"spec": {"service": {"namespace": "monitoring", "name": "prometheus-adapter"}}}
-    assert owned_by(theirs, "monitoring", "prometheus-adapter") is None
-    told = owned_by(theirs, "conch-system", "conch-metrics-api")
+    assert check_target(theirs, "monitoring", "prometheus-adapter") is None
+    told = check_target(theirs, "conch-system", "conch-metrics-api")
     assert told is not None
-    assert "leads to monitoring/prometheus-adapter" in told
+    assert "names monitoring/prometheus-adapter" in told
     assert "autoscaling.metricsApi" in told
 
 
