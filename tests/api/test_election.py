@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conch.api.kinds import CONFIG_MAP, LEASE, Ref
-from conch.controller import elected
+from conch.controller import lead
 from conch.write import CallError, Server
 from conch.write.leader import Election, LeaseLostError, Terms
 from tests.api.operator import relayed
@@ -70,22 +70,22 @@ Replicas = tuple[Election, Election]
 
 async def test_one_who_falls_silent_is_followed(replicas: Replicas) -> None:
     first, second = replicas
-    await first.win()
+    await first.acquire()
     began = time.monotonic()
-    await second.win()
+    await second.acquire()
     assert TERMS.duration <= time.monotonic() - began
     with pytest.raises(LeaseLostError, match="b holds the Lease"):
-        await first.keep()
+        await first.renew()
 
 
 async def test_a_call_that_hangs_ends_the_leader_before_another_leads(replicas: Replicas, relay: Relay) -> None:
     first, second = replicas
-    await first.win()
-    keeping = asyncio.create_task(first.keep())
+    await first.acquire()
+    keeping = asyncio.create_task(first.renew())
     await asyncio.sleep(TERMS.deadline + 1)
     assert first.seconds_left() > 0, "it is renewed"
     relay.flows.clear()
-    await second.win()
+    await second.acquire()
     assert keeping.done(), "the first one knows that it leads no more"
     with pytest.raises(LeaseLostError, match="the Lease was not renewed for 4 s: no answer for 1 s"):
         await keeping
@@ -93,8 +93,8 @@ async def test_a_call_that_hangs_ends_the_leader_before_another_leads(replicas: 
 
 async def test_an_api_server_that_is_away_for_a_moment_ends_nobody(replicas: Replicas, relay: Relay) -> None:
     first, second = replicas
-    await first.win()
-    keeping, standing = asyncio.create_task(first.keep()), asyncio.create_task(second.win())
+    await first.acquire()
+    keeping, standing = asyncio.create_task(first.renew()), asyncio.create_task(second.acquire())
     for away in (relay.flows.clear, lambda: setattr(relay, "refuses", True)):
         away()
         await asyncio.sleep(TERMS.deadline / 2)
@@ -110,7 +110,7 @@ async def test_an_api_server_that_is_away_for_a_moment_ends_nobody(replicas: Rep
 async def test_who_stands_by_waits_for_an_api_server_that_is_away(replicas: Replicas, relay: Relay) -> None:
     first, _ = replicas
     relay.refuses = True
-    standing = asyncio.create_task(first.win())
+    standing = asyncio.create_task(first.acquire())
     await asyncio.sleep(2 * TERMS.timeout)
     assert not standing.done()
     relay.refuses = False
@@ -119,8 +119,8 @@ async def test_who_stands_by_waits_for_an_api_server_that_is_away(replicas: Repl
 
 async def test_others_may_write_or_delete_the_lease(replicas: Replicas, kube: Kube, namespace: str) -> None:
     first, second = replicas
-    await first.win()
-    keeping = asyncio.create_task(first.keep())
+    await first.acquire()
+    keeping = asyncio.create_task(first.renew())
     for words in (("annotate", "lease", NAME, "seen-by=a-user"), ("delete", "lease", NAME)):
         await asyncio.to_thread(kube.run, *words, f"--namespace={namespace}")
         await asyncio.sleep(TERMS.deadline)
@@ -130,9 +130,9 @@ async def test_others_may_write_or_delete_the_lease(replicas: Replicas, kube: Ku
     assert spec["holderIdentity"] == "a"
     assert {"acquireTime", "renewTime", "leaseTransitions", "leaseDurationSeconds"} <= set(spec)
     await stop(keeping)
-    await first.resign()
+    await first.release()
     began = time.monotonic()
-    await second.win()
+    await second.acquire()
     assert time.monotonic() - began < TERMS.duration, "no replica waits for a Lease that was released"
 
 
@@ -140,8 +140,8 @@ async def test_a_lease_that_is_deleted_does_not_end_the_time_of_its_holder(
     replicas: Replicas, kube: Kube, namespace: str
 ) -> None:
     first, second = replicas
-    await first.win()
-    standby = asyncio.create_task(second.win())
+    await first.acquire()
+    standby = asyncio.create_task(second.acquire())
     await asyncio.sleep(3 * TERMS.retry)  # it has seen who leads
     began = time.monotonic()
     await asyncio.to_thread(kube.run, "delete", "lease", NAME, f"--namespace={namespace}")
@@ -164,11 +164,11 @@ async def test_nothing_acts_any_more_when_the_lease_is_given_up(replicas: Replic
             held = await second.server.get(second.namespace, Ref(LEASE, NAME))
             states.append(f"has ended under the Lease of {held and held['spec']['holderIdentity']}")
 
-    acting = asyncio.create_task(elected(first, leading))
+    acting = asyncio.create_task(lead(first, leading))
     await began.wait()
     await stop(acting)
     assert states == ["has ended under the Lease of a"]
-    await asyncio.wait_for(second.win(), TERMS.duration)
+    await asyncio.wait_for(second.acquire(), TERMS.duration)
 
 
 async def test_what_acts_ends_when_the_lease_is_lost(replicas: Replicas, relay: Relay) -> None:
@@ -184,22 +184,22 @@ async def test_what_acts_ends_when_the_lease_is_lost(replicas: Replicas, relay: 
             ended.set()
 
     with pytest.raises(ExceptionGroup) as caught:
-        await elected(first, leading)
+        await lead(first, leading)
     assert ended.is_set()
     assert caught.group_contains(LeaseLostError, match="was not renewed for 4 s")
 
 
 async def test_a_renewal_that_was_cut_off_does_not_keep_the_lease(replicas: Replicas) -> None:
     first, second = replicas
-    await first.win()
-    renewal = asyncio.create_task(first.keep())
+    await first.acquire()
+    renewal = asyncio.create_task(first.renew())
     lease = await first.server.get(first.namespace, Ref(LEASE, NAME))
     assert lease is not None
     await first.server.replace(LEASE, {**lease, "spec": {**lease["spec"], "renewTime": NEVER}}, "conch")  # unanswered
     await stop(renewal)
-    await first.resign()
+    await first.release()
     began = time.monotonic()
-    await second.win()
+    await second.acquire()
     assert time.monotonic() - began < TERMS.duration, "no replica waits for a Lease that was released"
 
 

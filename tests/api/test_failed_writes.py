@@ -29,7 +29,7 @@ from conch.observe import Store
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.signals import Agents, Capacities, Collector, Installations, Warnings
-from conch.write import EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
+from conch.write import EventWriter, Server, Writer, latest_warning, read_lease, try_read_capacities
 from conch_contract import names
 from tests.api.operator import Operator, children, condition, isvc, settled
 from tests.cluster import Cluster
@@ -376,7 +376,7 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
             gateways=None,
             agents=Agents(queue.add),
             collector=Collector(queue.add),
-            capacities=Capacities(queue.add, partial(look_if_it_can, server)),
+            capacities=Capacities(queue.add, partial(try_read_capacities, server)),
             warnings=Warnings(queue.add, partial(latest_warning, server)),
             claims=claims,
             contests=contests,

@@ -12,9 +12,9 @@ import pytest
 
 from conch.api.kinds import CONFIG_MAP
 from conch.events.informer import Cache, Informer
-from conch.shutdown import StartAgainError
+from conch.shutdown import RestartError
 from conch.write import Server
-from conch.write.lists import Listing, each, pages
+from conch.write.lists import Listing, list_objects, list_pages
 from tests.cluster import Cluster
 from tests.support.faults import Faults, Lines
 from tests.support.kube import Kube, Object
@@ -170,11 +170,11 @@ async def test_a_page_that_is_too_large_is_asked_for_in_parts(cluster: Cluster, 
         await call(kube.create, CONFIG_MAP, config_map(f"c{number}", text=large), namespace)
     listing = Listing(CONFIG_MAP, namespace, "a=b")
     async with await Server.connect(str(cluster.kubeconfig)) as server:
-        found = [page async for page in pages(server, listing)]
+        found = [page async for page in list_pages(server, listing)]
         assert max(len(page.items) for page in found) <= 2, "no more than 2 MiB at a time"
         assert sorted(item["metadata"]["name"] for page in found for item in page.items) == [f"c{n}" for n in range(7)]
         assert len({page.version for page in found}) == 1
-        assert len([item async for item in each(server, listing)]) == 7
+        assert len([item async for item in list_objects(server, listing)]) == 7
 
 
 async def test_an_old_list_is_not_believed(cluster: Cluster, kube: Kube, namespace: str) -> None:
@@ -183,7 +183,7 @@ async def test_an_old_list_is_not_believed(cluster: Cluster, kube: Kube, namespa
     known = Known()
     async with await Server.connect(str(cluster.kubeconfig), connections=0) as server:
         informer = Informer(server, Listing(CONFIG_MAP, namespace, "a=b"), known.cache, _newest=2**62)
-        with pytest.raises(StartAgainError, match="restored from a backup"):
+        with pytest.raises(RestartError, match="restored from a backup"):
             async with asyncio.timeout(SECONDS):
                 await informer.run()
     assert known.retained == [], "nothing was forgotten because of it"

@@ -150,24 +150,24 @@ async def test_what_is_written_to_a_service_that_is_gone_is_done(
 
     # Its children, and those of a namespace that is gone.
     ref = Ref(DEPLOYMENT, "magika-a")
-    assert await writer.carry_out(key, gone, [(Delete(ref, "another-uid"),)]) == []
+    assert await writer.execute(key, gone, [(Delete(ref, "another-uid"),)]) == []
     scale = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "magika-a", "namespace": namespace, "uid": "another-uid"},
         "spec": {"replicas": 2},
     }
-    assert await writer.carry_out(key, gone, [(Release(ref, scale),)]) == []
+    assert await writer.execute(key, gone, [(Release(ref, scale),)]) == []
     nowhere = ServiceKey(f"{namespace}-gone", "magika")
     assert not await writer.write_status(nowhere, gone, status("late"))
-    await EventWriter(connection, "test").tell(nowhere, gone, [Event("Normal", "Served", "Serve", "é" * 2000)], 0.0)
+    await EventWriter(connection, "test").record(nowhere, gone, [Event("Normal", "Served", "Serve", "é" * 2000)], 0.0)
 
 
 async def test_an_event_of_a_long_text_is_stored(kube: Kube, namespace: str, connection: Server) -> None:
     body = created(kube, namespace)
     note = HOSTILE["emoji"] + HOSTILE["surrogate"] + HOSTILE["long"]
     event = Event("Warning", "LoadFailed" * 20, "Serve", note)
-    await EventWriter(connection, "test").tell(ServiceKey(namespace, "magika"), body["metadata"]["uid"], [event], 0.0)
+    await EventWriter(connection, "test").record(ServiceKey(namespace, "magika"), body["metadata"]["uid"], [event], 0.0)
     stored = json.loads(kube.run("--namespace", namespace, "get", "events.events.k8s.io", "--output=json"))["items"]
     assert [each["note"][:15] for each in stored] == ["the model fails"]
 

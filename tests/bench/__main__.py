@@ -23,7 +23,7 @@ from rich.table import Table
 from conch.api.child_kinds import CHILDREN
 from conch.api.kinds import INFERENCE_SERVICE, Kind, Ref
 from conch.write import Server
-from conch.write.lists import Listing, each
+from conch.write.lists import Listing, list_objects
 from conch_contract import names
 from tests.api.operator import Audit, isvc
 from tests.cluster import Cluster
@@ -126,7 +126,7 @@ async def clear(server: Server, namespace: str) -> None:
 async def children(server: Server, namespace: str) -> int:
     """Count the children of a namespace."""
     listings = [Listing(kind, namespace, names.LABEL_SERVICE, metadata_only=True) for kind in CHILDREN]
-    return sum([1 for listing in listings async for _ in each(server, listing)])
+    return sum([1 for listing in listings async for _ in list_objects(server, listing)])
 
 
 async def measure(who: str, command: list[str], cluster: Cluster, count: int) -> Run:

@@ -8,7 +8,7 @@ from conch.api.kinds import SCALED_OBJECT
 from conch.api.metrics import TritonMetric
 from conch.api.quantity import to_decimal
 from conch.settings import Settings, SettingsError
-from conch.triton.promql import promql
+from conch.triton.promql import build_promql
 from conch.write import rbac
 from tests.chart.test_chart import environment, granted, of_kind, one, render
 
@@ -71,7 +71,7 @@ def test_an_address_that_is_no_url_is_refused() -> None:
     ],
 )
 def test_each_metric_is_a_query(metric: TritonMetric, query: str) -> None:
-    assert promql(metric, 'job="a"', "2m", model="m", by="pod") == query
+    assert build_promql(metric, 'job="a"', "2m", model="m", by="pod") == query
 
 
 def test_a_quantity_is_a_plain_number_to_others() -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from conch.api.kinds import AUTOSCALER, POD, SCALED_OBJECT
 from conch.api.metrics import TritonMetric
-from conch.triton.promql import promql
+from conch.triton.promql import build_promql
 from conch_contract import names
 from tests.support import examples, filetypes, keda, prometheus
 from tests.support.audit import Account, granted, used
@@ -119,7 +119,9 @@ def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
         until(lambda: len(service.ready_pods()) == 2, "two pods are ready", 120, seen=lambda: service.status)
         with place.reach(MONITORING, "prometheus", prometheus.PORT) as [monitoring]:
             pods = f'namespace="{service.namespace}",pod=~"{revision}-.*"'
-            found = {metric: read_number(monitoring, promql(metric, pods, model="rated")) for metric in TritonMetric}
+            found = {
+                metric: read_number(monitoring, build_promql(metric, pods, model="rated")) for metric in TritonMetric
+            }
     figure(", ".join(f"{metric}: {answer}" for metric, answer in found.items()))
     assert found.pop(TritonMetric.GPU_UTILIZATION) is None, "the machine has a GPU"
     assert (found[TritonMetric.REQUESTS_PER_SECOND] or 0) > 8

@@ -18,7 +18,7 @@ from conch.api.text import read_json
 from conch.decide import build_status, decide
 from conch.desire import desire
 from conch.observe import Snapshot
-from conch.plan import plan, unwritten
+from conch.plan import find_unwritten, plan
 from conch.signals.agents import read_report
 from conch.signals.prometheus import read_answer
 from conch.triton.metrics import read_load, read_metrics
@@ -164,8 +164,8 @@ def _reconcile(value: Mapping[str, Any]) -> None:
     snapshot = cluster.snapshot()
     assert isinstance(snapshot, Snapshot)
     decision = decide(snapshot)
-    _, refusals = plan(snapshot, decision, desire(snapshot, decision, DEFAULTS))
-    build_status(snapshot, decision, unwritten(snapshot.service, refusals, {})).to_wire()
+    _, rejections = plan(snapshot, decision, desire(snapshot, decision, DEFAULTS))
+    build_status(snapshot, decision, find_unwritten(snapshot.service, rejections, {})).to_wire()
 
 
 def targets() -> dict[str, Target]:

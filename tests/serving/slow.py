@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from conch.triton import server_command
+from conch.triton import build_server_command
 from tests.serving import tools
 from tests.serving.processes import Process, until, with_own_shared_memory
 from tests.support.ports import free_port
@@ -110,5 +110,5 @@ class SlowTriton:
 
 def metrics_flags() -> list[str]:
     """Return the metrics flags that the operator sets, without the port."""
-    flags = shlex.split(server_command(())[2])
+    flags = shlex.split(build_server_command(())[2])
     return [flag for flag in flags if flag.startswith("--metrics-config")]

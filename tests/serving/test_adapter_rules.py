@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conch.api.metrics import TritonMetric
-from conch.triton.adapter import rules
+from conch.triton.adapter import build_rules
 from tests.cluster import packages
 from tests.serving.processes import Process, until
 from tests.serving.slow import MODEL, WITH_GPU, SlowTriton
@@ -81,7 +81,7 @@ def _answers(watched: Watched) -> bool:
 
 def filled(metric: TritonMetric, *pods: str) -> str:
     """Return a rule's query as the adapter fills it in for some pods (its docs/config.md, "Metrics Query")."""
-    (rule,) = [rule for rule in rules() if rule["name"]["as"] == metric]
+    (rule,) = [rule for rule in build_rules() if rule["name"]["as"] == metric]
     matchers = f'namespace="demo",pod=~"{"|".join(pods)}"'
     query: str = rule["metricsQuery"]
     return query.replace("<<.LabelMatchers>>", matchers).replace("<<.GroupBy>>", "pod")
@@ -89,7 +89,7 @@ def filled(metric: TritonMetric, *pods: str) -> str:
 
 @pytest.mark.parametrize("metric", TritonMetric)
 def test_the_series_by_which_a_metric_is_known_is_there(watched: Watched, metric: TritonMetric) -> None:
-    (rule,) = [rule for rule in rules() if rule["name"]["as"] == metric]
+    (rule,) = [rule for rule in build_rules() if rule["name"]["as"] == metric]
     has_gpu = {"busy"} if metric == TritonMetric.GPU_UTILIZATION else set(PODS)
     assert set(watched.query(rule["seriesQuery"])) == has_gpu
 

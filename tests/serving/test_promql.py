@@ -151,7 +151,7 @@ async def test_what_is_asked_no_more_is_forgotten(server: str, asker: Asker) -> 
 
 async def test_nobody_there(asker: Asker) -> None:
     answer = await asker.answer(PrometheusQuery(f"http://127.0.0.1:{free_port()}", "1", 5.0, 10.0))
-    assert "cannot be asked: Cannot connect to host" in answer.error
+    assert "cannot be queried: Cannot connect to host" in answer.error
 
 
 @pytest.mark.parametrize("server", ["http://169.254.169.254", "http://[fe80::1]:9090", "http://[::ffff:169.254.0.1]"])
@@ -177,13 +177,13 @@ async def test_a_server_that_the_installer_does_not_allow_is_never_asked(server:
         assert queries.request(KEY, {"gate": query}) == {}
         await asyncio.wait_for(woken.wait(), 20)
         answer = queries.request(KEY, {"gate": query})["gate"]
-        refusal = f"{server} cannot be asked: the installer allows prometheus.monitoring.svc:9090"
+        refusal = f"{server} cannot be queried: the installer allows prometheus.monitoring.svc:9090"
         assert (answer.value, answer.error.startswith(refusal)) == ((1.0, False) if is_asked else (None, True))
         await queries.close()
 
 
 async def test_what_is_no_url_is_told(asker: Asker) -> None:
-    assert "cannot be asked" in (await asker.answer(PrometheusQuery("http://a:b", "1", 5.0, 10.0))).error
+    assert "cannot be queried" in (await asker.answer(PrometheusQuery("http://a:b", "1", 5.0, 10.0))).error
 
 
 class Impostor:

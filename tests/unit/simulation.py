@@ -49,7 +49,7 @@ from conch.observe.capacity import Capacity, Node, Owner
 from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.measured import Measured, Totals
-from conch.plan import Action, Adopt, Apply, Delete, Release, plan, unwritten
+from conch.plan import Action, Adopt, Apply, Delete, Release, find_unwritten, plan
 from conch_contract import AgentReport, ModelReport, ModelState, names
 
 KEY = ServiceKey("demo", "magika")
@@ -344,11 +344,11 @@ class Cluster:
         """Run the loop once, as reconcile.py does, and return what it wrote."""
         snapshot = self.snapshot()
         decision = decide(snapshot)
-        steps, refusals = plan(snapshot, decision, desire(snapshot, decision, self.defaults))
+        steps, rejections = plan(snapshot, decision, desire(snapshot, decision, self.defaults))
         actions = [action for step in steps for action in step]
         for action in actions:
             self._act(action)
-        status = build_status(snapshot, decision, unwritten(snapshot.service, refusals, {}))
+        status = build_status(snapshot, decision, find_unwritten(snapshot.service, rejections, {}))
         if status != (before := self.status):
             self.status_writes += 1
             self.story += build_events(before, status)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from conch.api import Condition, InferenceService, ReplicaStatus, RevisionStatus, Status, duration_seconds
-from conch.triton import model_config
+from conch.triton import build_model_config
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
@@ -110,7 +110,7 @@ def test_a_field_that_config_pbtxt_may_have_is_unset_until_it_is_typed() -> None
         "instanceGroups": [{"count": 2}, {"kind": "AUTO", "gpus": []}],
         "dynamicBatching": {"maxQueueDelay": "1ms", "preferredBatchSize": []},
     }
-    config = model_config(parsed({"triton": triton}).spec.predictor.triton)
+    config = build_model_config(parsed({"triton": triton}).spec.predictor.triton)
     assert json.loads(config.to_json()) == {
         "instanceGroups": [{"count": 2}, {"kind": "AUTO", "gpus": []}],
         "dynamicBatching": {"maxQueueDelayMicroseconds": 1000, "preferredBatchSize": []},

@@ -7,7 +7,7 @@ import time
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from conch.blocking import blocking_reported
+from conch.blocking import report_blocking
 
 
 def hold_up(seconds: float) -> None:
@@ -25,7 +25,7 @@ def counted() -> float:
 async def test_what_blocks_the_loop_is_named_with_its_place() -> None:
     before = counted()
     linecache.clearcache()
-    with capture_logs() as logs, blocking_reported(0.05):
+    with capture_logs() as logs, report_blocking(0.05):
         await asyncio.sleep(0.2)
         hold_up(1.0)
         while not logs:  # noqa: ASYNC110  what is waited for is a log line
@@ -37,6 +37,6 @@ async def test_what_blocks_the_loop_is_named_with_its_place() -> None:
 
 
 async def test_a_loop_that_waits_is_not_blocked() -> None:
-    with capture_logs() as logs, blocking_reported(5.0):
+    with capture_logs() as logs, report_blocking(5.0):
         await asyncio.sleep(0.3)
     assert logs == []

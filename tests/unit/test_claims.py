@@ -157,7 +157,7 @@ async def test_a_user_who_edits_a_service_of_another_installation_is_told_each_t
     notes: list[str] = []
 
     class Writer:
-        async def tell(self, _key: ServiceKey, _uid: str, story: list[Event], _moment: float) -> None:
+        async def record(self, _key: ServiceKey, _uid: str, story: list[Event], _moment: float) -> None:
             notes.extend(event.reason for event in story)
 
     claims = Claims("a/ours", installations(), cast("EventWriter", Writer()), lambda: 0.0)

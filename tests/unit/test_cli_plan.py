@@ -77,7 +77,7 @@ def test_the_plan_of_a_change_names_the_steps_and_is_what_the_operator_writes_ne
 def test_the_plan_of_what_is_there_already_writes_nothing() -> None:
     cluster = serving()
     foresight = planned(cluster)
-    assert (foresight.writes, foresight.refusals) == ((), ())
+    assert (foresight.writes, foresight.rejections) == ((), ())
     assert "stays the one that serves: no pod is restarted" in foresight.main.message
     assert "The operator would write nothing." in plan_text(foresight)
 
@@ -99,10 +99,10 @@ def test_a_name_that_is_taken_is_a_refusal() -> None:
     meta = {"name": "magika", "namespace": "demo", "labels": {"conch.dev/service": "magika"}}
     cluster.put({"apiVersion": "v1", "kind": "Service", "metadata": meta})
     foresight = planned(cluster)
-    assert [refusal.reason for refusal in foresight.refusals] == ["NameTaken"]
+    assert [rejection.reason for rejection in foresight.rejections] == ["NameTaken"]
     text = plain(plan_text(foresight))
     assert "Refused:\n  NameTaken: Service/magika exists and belongs to nobody that Conch knows" in text
-    assert plan_value(foresight)["refusals"][0]["object"] == "Service/magika"
+    assert plan_value(foresight)["rejections"][0]["object"] == "Service/magika"
 
 
 def test_as_a_value_it_holds_the_manifests() -> None:

@@ -44,7 +44,7 @@ def test_a_conflict_is_repeated_over_what_is_there_now() -> None:
 def test_the_last_conflict_is_raised() -> None:
     there = Object(writes_of_others=9)
     with pytest.raises(CallError, match="version 2 is not 3"):
-        asyncio.run(retry_on_conflict(there.write, there.read, 1, tries=2))
+        asyncio.run(retry_on_conflict(there.write, there.read, 1, attempts=2))
     assert there.reads == 1
 
 

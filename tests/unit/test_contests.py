@@ -129,7 +129,7 @@ def test_messages_name_the_object_the_field_and_the_other_writer() -> None:
             ["gitops"],
             "Field manager gitops changes .spec.minReplicas each time Conch restores",
         ),
-        (repair(minReplicas="1"), ["conch"], "look for an admission webhook, or for another installation of Conch"),
+        (repair(minReplicas="1"), ["conch"], "check for an admission webhook, or for another installation of Conch"),
         (Delete(AUTOSCALED, "uid"), ["argo"], "Field manager argo creates it again each time Conch deletes it"),
         (Apply(AUTOSCALED, {}, new=True), [], "Another writer deletes it each time Conch creates it"),
         (Apply(AUTOSCALED, {}, new=True), [], "audit log records who deletes it. Let only"),
@@ -138,10 +138,10 @@ def test_messages_name_the_object_the_field_and_the_other_writer() -> None:
         operator.fight(action, 20)
         operator.contests.note_managers(KEY, AUTOSCALED, managers)
         [contest] = operator.contests.defer(KEY, [(action,)], operator.now).contests
-        refusal = contest.to_refusal()
-        assert refusal.message.startswith("HorizontalPodAutoscaler/magika-1: ")
-        assert words in refusal.message
-        assert (refusal.final, refusal.lasts) == (False, True)
+        rejection = contest.to_rejection()
+        assert rejection.message.startswith("HorizontalPodAutoscaler/magika-1: ")
+        assert words in rejection.message
+        assert (rejection.final, rejection.lasts) == (False, True)
     assert ABSENT in dict(Delete(AUTOSCALED, "uid").changes).values()
 
 
@@ -194,14 +194,14 @@ async def test_who_creates_again_what_conch_deletes_is_read_from_the_whole_objec
     managed = Managed({"manager": "gitops", "fieldsV1": spec}, status)
     contest = await managed.name(Delete(AUTOSCALED, "uid"))
     assert contest.managers == ("gitops",)
-    assert "Field manager gitops creates it again" in contest.to_refusal().message
+    assert "Field manager gitops creates it again" in contest.to_rejection().message
 
 
 async def test_field_managers_that_could_not_be_read_are_read_again() -> None:
     managed = Managed(fails=True)
     contest = await managed.name(repair(minReplicas="1"))
-    assert "Another writer changes .spec.minReplicas" in contest.to_refusal().message
-    assert "records no other" not in contest.to_refusal().message, "nobody has seen its records"
+    assert "Another writer changes .spec.minReplicas" in contest.to_rejection().message
+    assert "records no other" not in contest.to_rejection().message, "nobody has seen its records"
     assert not managed.contests._managers
 
 
@@ -241,7 +241,7 @@ class Overwritten:
     async def is_ours(self, _key: ServiceKey, _body: object) -> bool:
         return True
 
-    async def tell(self, *_args: object) -> None:
+    async def record(self, *_args: object) -> None:
         return None
 
     async def write_status(self, _key: ServiceKey, _uid: str, status: dict[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
-from conch.events.intake import Intake, listing
+from conch.events.handlers import EventHandlers, build_listing
 from conch.observe import Gateways, Store
 from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.observe.routes import ForeignRoutes, Route, find_route_conflict, read_route
@@ -258,22 +258,22 @@ def test_a_route_that_a_service_controls_is_not_foreign() -> None:
 
 
 def test_routes_are_watched_without_a_label() -> None:
-    assert listing(HTTP_ROUTE).labels == ""
-    assert listing(DEPLOYMENT).labels == names.LABEL_SERVICE
+    assert build_listing(HTTP_ROUTE).labels == ""
+    assert build_listing(DEPLOYMENT).labels == names.LABEL_SERVICE
 
 
 async def test_a_foreign_route_wakes_who_claims_its_hostname_when_it_changes() -> None:
     store, queue = Store(), WorkQueue()
-    intake = Intake(store, Gateways(), queue)
+    handlers = EventHandlers(store, Gateways(), queue)
     for name, hostname in (("same", NAME), ("wildcard", "*.example.com"), ("elsewhere", "a.org")):
         owner = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "name": name, "controller": True}
         route = body(path("/v2/models"), hostnames=(hostname,), ownerReferences=[{**owner, "uid": name}])
         route["metadata"].update(name=name, uid=name, labels={names.LABEL_SERVICE: name})
         store.put(route)
-    intake.take_route(body(path("/v2/models")))
+    handlers.handle_route(body(path("/v2/models")))
     assert len(queue) == 0, "every service is queued when it is listed"
-    intake.listed.set()
-    intake.take_route(body(path("/v2/models"), version=2, labels={"a": "b"}))
+    handlers.listed.set()
+    handlers.handle_route(body(path("/v2/models"), version=2, labels={"a": "b"}))
     assert len(queue) == 0
 
     async def queued() -> set[str]:
@@ -282,32 +282,32 @@ async def test_a_foreign_route_wakes_who_claims_its_hostname_when_it_changes() -
             queue.done(key)
         return {key.name for key in keys}
 
-    intake.take_route(body(path("/v2/models"), path("/v2/health"), version=3))
+    handlers.handle_route(body(path("/v2/models"), path("/v2/health"), version=3))
     assert await queued() == {"same"}
-    intake.take_route(body(version=4), gone=True)
+    handlers.handle_route(body(version=4), is_deleted=True)
     assert await queued() == {"same"}
-    intake.take_route(body(version=4), gone=True)
+    handlers.handle_route(body(version=4), is_deleted=True)
     assert len(queue) == 0
 
 
 async def test_a_services_route_without_its_label_is_lost_to_the_store_and_comes_back_with_it() -> None:
     store, queue = Store(), WorkQueue()
-    intake = Intake(store, Gateways(), queue)
-    intake.listed.set()
+    handlers = EventHandlers(store, Gateways(), queue)
+    handlers.listed.set()
     labels = {names.LABEL_SERVICE: KEY.name}
     route = body(path("/v2/models"), name=KEY.name, namespace=KEY.namespace, labels=labels)
     ref = Ref(HTTP_ROUTE, KEY.name)
-    intake.take_route(route)
+    handlers.handle_route(route)
     assert store.get(KEY, ref) is not None
     assert await queue.get() == KEY
     queue.done(KEY)
     lost = body(path("/v2/models"), name=KEY.name, namespace=KEY.namespace, version=2)
-    intake.take_route(lost)
+    handlers.handle_route(lost)
     assert store.get(KEY, ref) is None
     assert await queue.get() == KEY, "it has to be written anew"
     queue.done(KEY)
     route["metadata"]["resourceVersion"] = "3"
-    intake.take_route(route)
+    handlers.handle_route(route)
     assert store.get(KEY, ref) is not None
 
 

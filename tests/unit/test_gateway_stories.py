@@ -10,7 +10,7 @@ from conch.api.kinds import BACKEND_TRAFFIC_POLICY, DEPLOYMENT, GATEWAY, GATEWAY
 from conch.decide import decide
 from conch.observe import Snapshot, Store, observe
 from conch.observe.gateways import GatewayKey
-from conch.plan import Refusal, unwritten
+from conch.plan import ApplyRejected, find_unwritten
 from conch.traffic import ObservedTraffic
 from conch.traffic.features import find_unsupported_hash
 from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
@@ -395,8 +395,8 @@ def test_where_nobody_watches_gateways_who_answers_for_the_route_tells_whether_r
 
 
 def test_a_policy_that_nobody_asked_for_hinders_nothing() -> None:
-    refusal = Refusal(POLICY, "NameTaken", "it belongs to somebody else")
+    rejection = ApplyRejected(POLICY, "NameTaken", "it belongs to somebody else")
     plain = InferenceService.parse(manifest(traffic=TRAFFIC))
     asks = InferenceService.parse(manifest(traffic={**TRAFFIC, "consistentHash": {"header": "x-sequence"}}))
-    assert unwritten(plain, [refusal], {}) == {}
-    assert unwritten(asks, [refusal], {})[""].reason == "NameTaken"
+    assert find_unwritten(plain, [rejection], {}) == {}
+    assert find_unwritten(asks, [rejection], {})[""].reason == "NameTaken"

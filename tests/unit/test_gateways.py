@@ -3,7 +3,7 @@
 from typing import Any
 
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE, Kind, ServiceKey
-from conch.events.intake import Intake
+from conch.events.handlers import EventHandlers
 from conch.observe import Gateways, Store
 from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.queue import WorkQueue
@@ -99,7 +99,7 @@ def test_an_audit_forgets_what_was_deleted_in_the_dark() -> None:
 
 async def test_who_names_a_gateway_is_queued_by_a_change_once_all_is_listed() -> None:
     store, queue = Store(), WorkQueue()
-    intake = Intake(store, Gateways(), queue)
+    handlers = EventHandlers(store, Gateways(), queue)
     for name, traffic in (("outside", TRAFFIC), ("inside", None), ("elsewhere", {"gateways": [{"name": "public"}]})):
         service = manifest(traffic=traffic)
         service["metadata"].update(name=name, uid=name)
@@ -107,12 +107,12 @@ async def test_who_names_a_gateway_is_queued_by_a_change_once_all_is_listed() ->
     assert store.services_at(frozenset({PUBLIC})) == [ServiceKey("demo", "outside")]
     assert store.services_at(frozenset({GatewayKey("demo", "public")})) == [ServiceKey("demo", "elsewhere")]
     assert store.services_at(frozenset()) == []
-    intake.take_gateway(public(1))
+    handlers.handle_gateway(public(1))
     assert len(queue) == 0, "every service is queued when it is listed"
-    intake.listed.set()
-    intake.take_gateway(public(2, status={"listeners": []}))
+    handlers.listed.set()
+    handlers.handle_gateway(public(2, status={"listeners": []}))
     assert len(queue) == 0
-    intake.take_gateway(public(3), gone=True)
+    handlers.handle_gateway(public(3), is_deleted=True)
     assert await queue.get() == ServiceKey("demo", "outside")
     assert len(queue) == 0
 
@@ -132,8 +132,8 @@ def route_of(name: str, created: str, version: int, *, accepted: bool = True) ->
 
 async def test_a_route_that_is_accepted_or_goes_wakes_the_services_whose_requests_it_takes() -> None:
     store, queue = Store(), WorkQueue()
-    intake = Intake(store, Gateways(), queue)
-    intake.listed.set()
+    handlers = EventHandlers(store, Gateways(), queue)
+    handlers.listed.set()
 
     async def woken() -> set[str]:
         found = set()
@@ -146,15 +146,15 @@ async def test_a_route_that_is_accepted_or_goes_wakes_the_services_whose_request
     for name in ("older", "younger"):
         service = manifest(traffic=TRAFFIC)
         service["metadata"].update(name=name, uid=name)
-        intake.take(service)
-    intake.take_route(route_of("older", "2026-01-01T00:00:00Z", 1, accepted=False))
-    intake.take_route(route_of("younger", "2026-01-02T00:00:00Z", 2))
+        handlers.handle(service)
+    handlers.handle_route(route_of("older", "2026-01-01T00:00:00Z", 1, accepted=False))
+    handlers.handle_route(route_of("younger", "2026-01-02T00:00:00Z", 2))
     assert await woken() == {"older", "younger"}
-    intake.take_route(route_of("older", "2026-01-01T00:00:00Z", 3))
+    handlers.handle_route(route_of("older", "2026-01-01T00:00:00Z", 3))
     assert await woken() == {"older", "younger"}
-    intake.take_route(route_of("younger", "2026-01-02T00:00:00Z", 4, accepted=False))
+    handlers.handle_route(route_of("younger", "2026-01-02T00:00:00Z", 4, accepted=False))
     assert await woken() == {"younger"}
-    intake.take_route(route_of("younger", "2026-01-02T00:00:00Z", 5))
+    handlers.handle_route(route_of("younger", "2026-01-02T00:00:00Z", 5))
     assert await woken() == {"younger"}
-    intake.take_route(route_of("older", "2026-01-01T00:00:00Z", 6), gone=True)
+    handlers.handle_route(route_of("older", "2026-01-01T00:00:00Z", 6), is_deleted=True)
     assert await woken() == {"older", "younger"}

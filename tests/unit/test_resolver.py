@@ -66,7 +66,7 @@ async def test_a_name_that_waits_for_one_namespace_is_resolved_for_another_at_on
         if answers := queries.request(ServiceKey("good", "m"), {"a": shared}):
             break
         await asyncio.sleep(0.1)
-    assert "cannot be asked" in answers["a"].error, "its name was resolved, and nobody listens there"
+    assert "cannot be queried" in answers["a"].error, "its name was resolved, and nobody listens there"
     names.answers.set()
     await queries.close()
 

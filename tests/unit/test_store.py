@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from conch.api.kinds import CONFIG_MAP, REPLICA_SET, Ref, ServiceKey
 from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY
-from conch.events.intake import Intake
+from conch.events.handlers import EventHandlers
 from conch.observe import Store
 from conch.queue import WorkQueue
 from conch_contract import names
@@ -231,11 +231,11 @@ def test_a_late_event_moves_no_object_back() -> None:
 
 async def test_both_services_are_queued_when_an_object_comes_to_name_the_other() -> None:
     store, queue = Store(), WorkQueue()
-    intake = Intake(store, None, queue)
-    intake.take(labelled(child(1), "magika"))
+    handlers = EventHandlers(store, None, queue)
+    handlers.handle(labelled(child(1), "magika"))
     assert await queue.get() == KEY
     queue.done(KEY)
-    intake.take(labelled(child(2), "other"))
+    handlers.handle(labelled(child(2), "other"))
     assert {await queue.get(), await queue.get()} == {KEY, ServiceKey("demo", "other")}
 
 

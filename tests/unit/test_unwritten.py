@@ -19,9 +19,9 @@ from conch.api.kinds import (
 from conch.attempts import Attempts
 from conch.decide import build_status, decide
 from conch.desire import desire
-from conch.plan import LASTING, Apply, Refusal, plan, unwritten
+from conch.plan import LASTING, Apply, ApplyRejected, find_unwritten, plan
 from conch.plan.actions import references
-from conch.reconcile import failure_words
+from conch.reconcile import describe_error
 from conch.write.errors import CallError
 from tests.unit.simulation import KEY, Cluster, come_up, manifest
 
@@ -45,8 +45,8 @@ def come_up_without_gateway(cluster: Cluster) -> None:
 def failing(cluster: Cluster, attempts: int, *, final: bool = False) -> dict[str, tuple[str, str]]:
     """Conditions when the Deployment could not be written so often."""
     snapshot = cluster.snapshot()
-    refusal = Refusal(Ref(DEPLOYMENT, decide(snapshot).main.wanted), "InternalError", "no way", final=final)
-    found = unwritten(snapshot.service, [refusal], {refusal.ref: attempts})
+    rejection = ApplyRejected(Ref(DEPLOYMENT, decide(snapshot).main.wanted), "InternalError", "no way", final=final)
+    found = find_unwritten(snapshot.service, [rejection], {rejection.ref: attempts})
     status = build_status(snapshot, decide(snapshot), found)
     return {one.type: (one.status, one.reason) for one in status.conditions}
 
@@ -75,15 +75,15 @@ def test_a_failed_write_speaks_for_its_variant_and_a_lasting_one_comes_first() -
     service["spec"]["variants"] = [VARIANT, {"name": "beta-two", "weight": 10}]
     snapshot = Cluster(service).snapshot()
 
-    def variants(*refusals: Refusal) -> dict[str, str]:
-        return {name: why.reason for name, why in unwritten(snapshot.service, refusals, {}).items()}
+    def variants(*rejections: ApplyRejected) -> dict[str, str]:
+        return {name: why.reason for name, why in find_unwritten(snapshot.service, rejections, {}).items()}
 
-    beta = Refusal(Ref(SERVICE, "magika-beta"), "NameTaken", "")
+    beta = ApplyRejected(Ref(SERVICE, "magika-beta"), "NameTaken", "")
     assert variants(beta) == {"beta": "NameTaken"}
-    assert variants(Refusal(Ref(SERVICE, "magika-beta-two"), "NameTaken", "")) == {"beta-two": "NameTaken"}
-    assert variants(Refusal(Ref(DEPLOYMENT, "magika-bcdfghjklm"), "Invalid", "")) == {"": "Invalid"}
-    assert variants(Refusal(Ref(SERVICE, "magika-gone"), "Invalid", "")) == {"": "Invalid"}
-    assert variants(Refusal(Ref(HTTP_ROUTE, "magika"), "Invalid", "")).keys() == {"", "beta", "beta-two"}
+    assert variants(ApplyRejected(Ref(SERVICE, "magika-beta-two"), "NameTaken", "")) == {"beta-two": "NameTaken"}
+    assert variants(ApplyRejected(Ref(DEPLOYMENT, "magika-bcdfghjklm"), "Invalid", "")) == {"": "Invalid"}
+    assert variants(ApplyRejected(Ref(SERVICE, "magika-gone"), "Invalid", "")) == {"": "Invalid"}
+    assert variants(ApplyRejected(Ref(HTTP_ROUTE, "magika"), "Invalid", "")).keys() == {"", "beta", "beta-two"}
     passing = replace(beta, ref=Ref(DEPLOYMENT, "magika-beta-bcdfghjklm"), reason="Timeout", final=False)
     assert variants(passing, beta) == variants(beta, passing) == {"beta": "NameTaken"}
 
@@ -98,8 +98,8 @@ def test_what_refers_to_an_object_of_somebody_else_is_not_written() -> None:
     def written(kind: Any) -> set[Ref]:
         """What is written, although an object of the revision is somebody's."""
         theirs = replace(snapshot, foreign_objects={Ref(kind, wanted): "Deployment/theirs"})
-        steps, refusals = plan(theirs, decision, desired)
-        assert [refusal.reason for refusal in refusals] == ["NameTaken"]
+        steps, rejections = plan(theirs, decision, desired)
+        assert [rejection.reason for rejection in rejections] == ["NameTaken"]
         return {action.ref for step in steps for action in step}
 
     everything = {ref_of(each) for each in desired}
@@ -190,16 +190,16 @@ def test_an_object_with_labels_of_ours_that_conch_never_wrote_is_somebody_elses(
 def test_attempts_are_counted_in_a_row() -> None:
     attempts: Attempts[str] = Attempts()
     key, other = ServiceKey("a", "b"), ServiceKey("a", "c")
-    assert attempts.failed(key, ["x"]) == {"x": 1}
-    assert attempts.failed(key, ["x", "y"]) == {"x": 2, "y": 1}
-    assert attempts.failed(other, ["x"]) == {"x": 1}
-    assert attempts.failed(key, ["y"]) == {"y": 2}
-    assert attempts.failed(key, ["x"]) == {"x": 1}
-    assert attempts.failed(key, []) == {}
+    assert attempts.count(key, ["x"]) == {"x": 1}
+    assert attempts.count(key, ["x", "y"]) == {"x": 2, "y": 1}
+    assert attempts.count(other, ["x"]) == {"x": 1}
+    assert attempts.count(key, ["y"]) == {"y": 2}
+    assert attempts.count(key, ["x"]) == {"x": 1}
+    assert attempts.count(key, []) == {}
 
 
 def test_a_call_that_raises_is_told_in_the_words_of_the_api_server() -> None:
-    reason, message = failure_words(CallError(500, "InternalError", "etcd leader changed"))
+    reason, message = describe_error(CallError(500, "InternalError", "etcd leader changed"))
     assert reason == "InternalError"
     assert "etcd leader changed" in message
-    assert failure_words(CallError(0, "", "x"))[0] == "CallFailed"
+    assert describe_error(CallError(0, "", "x"))[0] == "CallFailed"

@@ -1,23 +1,23 @@
-"""How often in a row something has failed, by service. In memory: after a restart it is counted anew."""
+"""Counts of consecutive failures, by service. In memory: a restart resets them."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 from conch.api.kinds import ServiceKey
 
-What = TypeVar("What", bound=Hashable)
+Name = TypeVar("Name", bound=Hashable)
 
 
-class Attempts(Generic[What]):
-    """Failed attempts in a row, by service and by what was attempted."""
+class Attempts(Generic[Name]):
+    """Consecutive failed attempts, by service and by name."""
 
     def __init__(self) -> None:
-        self._failed: dict[ServiceKey, dict[What, int]] = {}
+        self._counts: dict[ServiceKey, dict[Name, int]] = {}
 
-    def failed(self, key: ServiceKey, what: Iterable[What]) -> Mapping[What, int]:
-        """Count what has failed this time, and forget the rest; return how often each has failed in a row."""
-        before = self._failed.pop(key, {})
-        counts = {each: before.get(each, 0) + 1 for each in what}
+    def count(self, key: ServiceKey, names: Iterable[Name]) -> Mapping[Name, int]:
+        """Count one more failure of each of these names, reset all others, and return the counts."""
+        before = self._counts.pop(key, {})
+        counts = {each: before.get(each, 0) + 1 for each in names}
         if counts:
-            self._failed[key] = counts
+            self._counts[key] = counts
         return counts

@@ -1,4 +1,4 @@
-"""Reports what keeps an event loop from its other work: everything that waits for it waits that long.
+"""Reports calls that block the event loop: everything else in the process waits for them.
 
 asyncio's debug mode reports it too, and makes each callback several times as slow.
 """
@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 from prometheus_client import Counter
 
-LIMIT_SECONDS: Final = 0.05  # between two checks: all that takes twice as long is found
+LIMIT_SECONDS: Final = 0.05  # between two checks: every call that takes twice as long is found
 _FRAMES: Final = 4  # of the stack, the innermost last
 
 _blocked = Counter("conch_event_loop_blocked_seconds", "Time in which the event loop of the process did nothing else.")
@@ -26,8 +26,8 @@ _log = structlog.get_logger("conch")
 
 
 @contextmanager
-def blocking_reported(limit: float = LIMIT_SECONDS) -> Iterator[None]:
-    """Log what blocks the running event loop, and where: all that takes twice `limit` seconds.
+def report_blocking(limit: float = LIMIT_SECONDS) -> Iterator[None]:
+    """Log each call that blocks the running event loop for twice `limit` seconds, and its place in the code.
 
     A thread checks every `limit` seconds whether the loop goes on. Where the whole process did not run, as on a node
     without processor time, `process_ran` is false.
@@ -48,7 +48,7 @@ class _Watch:
         self._limit = limit
         self._seen = time.monotonic()  # when the loop last showed that it goes on
         self._processor = time.process_time()  # how much of it the process had used then
-        self._where = ""  # what blocks it
+        self._where = ""  # the place in the code that blocks it
         self._ended = threading.Event()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -62,7 +62,7 @@ class _Watch:
             self._timer.cancel()
 
     def _beat(self) -> None:
-        """Show that the loop goes on, and report what it did instead."""
+        """Note that the loop runs, and report the call that blocked it."""
         seconds, used = time.monotonic() - self._seen - self._limit, time.process_time() - self._processor
         if self._where and seconds > self._limit:
             _blocked.inc(seconds)
@@ -73,7 +73,7 @@ class _Watch:
         self._timer = self._loop.call_later(self._limit, self._beat)
 
     def _check(self) -> None:
-        """Note what the loop's thread does while the loop is late."""
+        """Note the stack of the loop's thread while the loop is late."""
         while not self._ended.wait(self._limit):
             if not self._where and time.monotonic() - self._seen > 2 * self._limit:
                 frame = sys._current_frames().get(self._thread)  # noqa: SLF001  documented, in spite of its name

@@ -1,4 +1,4 @@
-"""Reads bodies of HTTP answers up to a maximum size: what answers may be a pod or a server of a user."""
+"""Reads bodies of HTTP responses up to a maximum size: the server may be a user's pod."""
 
 import aiohttp
 

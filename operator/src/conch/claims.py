@@ -1,7 +1,7 @@
-"""Which installation of Conch serves a service: the one that its status names, while that one acts.
+"""Claims of installations: a service belongs to the installation of Conch that its status names, while that is active.
 
-Two operators that both write a service undo each other's writes. So each names itself in the status that it writes
-anyway, and leaves alone what another one serves. Two that meet at a new service may both write it once: of their
+Two operators that both write a service undo each other's writes. So each names itself in the status, and does not
+write a service that names another one. Two that meet at a new service may both write it once: of their
 statuses one comes last, and the other operator yields. No change of the name reaches a pod.
 """
 
@@ -19,14 +19,14 @@ from conch.write import EventWriter
 
 @dataclass(frozen=True)
 class Claims:
-    """Knows which services are those of this installation."""
+    """The services of this installation, and those that belong to another one."""
 
-    installation: str | None  # None: no Lease elects the operator, and it names itself nowhere
+    installation: str | None  # None: the operator has no Lease, and its statuses name no installation
     installations: Installations
     event_writer: EventWriter
     clock: Callable[[], float]
-    yielded: dict[ServiceKey, tuple[str, int]] = field(default_factory=dict)
-    """To which installation, at which generation of the spec, as an event has reported."""
+    reports: dict[ServiceKey, tuple[str, int]] = field(default_factory=dict)
+    """The installation and the generation of the spec that an event has reported, by service."""
 
     async def is_ours(self, key: ServiceKey, body: Mapping[str, Any]) -> bool:
         """Return whether this installation may write a service; an event reports if another one serves it."""
@@ -42,7 +42,7 @@ class Claims:
     def forget(self, key: ServiceKey) -> None:
         """Forget a service that is gone, or that no other installation serves."""
         self.installations.forget(key)
-        self.yielded.pop(key, None)
+        self.reports.pop(key, None)
 
     async def _report(self, key: ServiceKey, meta: Mapping[str, Any], owner: str, activity: Activity) -> None:
         """Report in an event that another installation serves a service: the status is that one's to write.
@@ -50,9 +50,9 @@ class Claims:
         Once, and again after each edit of the spec: events expire, and a user who edits has to see why nothing happens.
         """
         known = (owner, meta["generation"])
-        if activity == Activity.PENDING or self.yielded.get(key) == known:
+        if activity == Activity.PENDING or self.reports.get(key) == known:
             return
-        self.yielded[key] = known
+        self.reports[key] = known
         name = f"Installation {self.installation}" if self.installation else "An operator without a Lease"
         if activity == Activity.ACTIVE:
             why = (
@@ -66,4 +66,4 @@ class Claims:
                 f' {key.namespace} --subresource status --type merge --patch \'{{"status":{{"installation":null}}}}\''
             )
         event = Event("Warning", "OtherInstallation", "Yield", f"{name} does not write this service: {why}")
-        await self.event_writer.tell(key, meta["uid"], [event], self.clock())
+        await self.event_writer.record(key, meta["uid"], [event], self.clock())

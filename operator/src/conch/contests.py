@@ -19,27 +19,27 @@ from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SERVICE, Ref, Service
 from conch.api.names import FIELD_MANAGER
 from conch.observe.compare import Place
 from conch.observe.managers import spell
-from conch.plan import ABSENT, Action, Apply, Change, Delete, Refusal, Release, Step
+from conch.plan import ABSENT, Action, Apply, ApplyRejected, Change, Delete, Release, Step
 
 WINDOW: Final = 60.0  # seconds in which the writes of a field are counted
-WRITES: Final = 6  # of the same value, one after the other, in that time: one and five repairs; then it is contested
+WRITES: Final = 6  # of the same value in that time, one write and five repairs; then the field is contested
 QUIET: Final = 30.0  # seconds that a repair has to hold before a contest is over
 FIRST_DELAY: Final = 1.0  # seconds
 LONGEST_DELAY: Final = 300.0  # seconds
-# The same where users' requests depend on it: on a route, on a Service, on the memory of a rollout (the status), and
+# The same where users' requests depend on the object: a route, a Service, the state of a rollout (the status), and
 # where an object is missing. A request that goes to the wrong revision is worse than a write every few seconds. It is
 # also how long anything else of an object with a contested field waits at most: another field, or a new value of the
 # contested one.
 SHORT_DELAY: Final = 5.0
 _URGENT: Final = frozenset({HTTP_ROUTE, SERVICE, INFERENCE_SERVICE})
-_SOONEST: Final = 0.1  # seconds until the next look
+_SOONEST: Final = 0.1  # seconds until the next reconcile, at least
 _SHOWN: Final = 3  # fields in a message
 _log = structlog.get_logger("conch.reconcile")
 
 
 @dataclass(slots=True)
 class _Field:
-    """What was written to a field lately."""
+    """The recent writes of a field."""
 
     value: str  # the fingerprint of the value that was written last
     times: list[float] = field(default_factory=list)  # at which it was written, without another value in between
@@ -65,8 +65,8 @@ class Contest:
         """Whether the other writer deletes the object: then no field manager of it is recorded."""
         return () in self.places and not self.deleted
 
-    def to_refusal(self) -> Refusal:
-        """Return what the user reads."""
+    def to_rejection(self) -> ApplyRejected:
+        """Return the message for the status."""
         names = [name for name in self.managers or () if not name.startswith(FIELD_MANAGER)]
         writer = f"Field manager {' and '.join(names)}" if names else "Another writer"
         hint = ""
@@ -80,9 +80,9 @@ class Contest:
             more = f" and {len(fields) - _SHOWN} more fields" if len(fields) > _SHOWN else ""
             done, undone = f"changes {', '.join(fields[:_SHOWN])}{more}", "restores"
         if not self.is_missing and self.managers is not None and not names:
-            hint = " The API server records no other field manager: look for an admission webhook, or for"
+            hint = " The API server records no other field manager: check for an admission webhook, or for"
             hint += " another installation of Conch."
-        return Refusal(
+        return ApplyRejected(
             self.ref,
             "FieldContested",
             f"{self.ref}: {writer} {done} each time Conch {undone} it, so Conch {undone} it less and less often."
@@ -94,10 +94,10 @@ class Contest:
 
 @dataclass(frozen=True)
 class Deferral:
-    """A plan without the writes that are put off."""
+    """A plan without the deferred writes."""
 
     steps: tuple[Step, ...]
-    contests: tuple[Contest, ...] = ()  # those whose write is not put off at this moment too
+    contests: tuple[Contest, ...] = ()  # those to report
     wait: float | None = None  # seconds until a write is due, or a contest may be over
 
 
@@ -110,19 +110,19 @@ class Contests:
         self._touched: dict[ServiceKey, float] = {}  # when something of a service was written, the latest last
 
     def defer(self, key: ServiceKey, steps: Sequence[Step], now: float) -> Deferral:
-        """Return the steps that are to be written now. What must not be done before a write that is put off is not.
+        """Return the steps to write now, without those that depend on a deferred write.
 
         Args:
             key: the service.
             steps: its plan.
-            now: seconds of a clock that never goes back.
+            now: seconds of a monotonic clock.
         """
         planned: dict[Ref, dict[Place, str]] = {}
         for action in (action for step in steps for action in step):
             planned.setdefault(action.ref, {}).update(action.changes)
         self._forget_old(key, planned, now)
         objects = self._known.get(key, {})
-        kept: list[Step] = []
+        remaining: list[Step] = []
         deferred: set[Ref] = set()
         missing: set[Ref] = set()
         waits: list[float] = []
@@ -139,12 +139,12 @@ class Contests:
                 deferred.add(action.ref)
                 if blocked or isinstance(action, Release) or () in dict(action.changes):
                     missing.add(action.ref)
-            kept.append(tuple(due))
+            remaining.append(tuple(due))
         for ref, fields in objects.items():
             contested = [known for known in fields.values() if known.delay and ref not in deferred]
             waits += [max(known.written + QUIET - now, known.delay if ref in planned else 0.0) for known in contested]
-        next_look = max(_SOONEST, min(waits)) if waits else None
-        return Deferral(tuple(step for step in kept if step), tuple(self._contests(key, planned)), next_look)
+        next_reconcile = max(_SOONEST, min(waits)) if waits else None
+        return Deferral(tuple(step for step in remaining if step), tuple(self._contests(key, planned)), next_reconcile)
 
     def record(self, key: ServiceKey, actions: Sequence[Action], now: float) -> None:
         """Count writes that have changed an object."""

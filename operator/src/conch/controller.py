@@ -1,7 +1,7 @@
-"""Start-up: events come in, a Lease says who acts, workers work.
+"""Start-up of the operator: permissions, leader election, watches and workers.
 
-Event handlers only feed the stores and add keys to the queue (`events`). Workers start once all kinds are listed, so no
-reconcile ever sees a part of a service.
+Event handlers only fill the stores and add keys to the queue (`events`). Workers start once all kinds are listed, so no
+reconcile sees a part of a service.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from prometheus_client import REGISTRY
 from conch import logs, shutdown
 from conch.api.child_kinds import watched_kinds
 from conch.api.kinds import GATEWAYS, INFERENCE_SERVICE, LEASE, kind_of
-from conch.blocking import blocking_reported
+from conch.blocking import report_blocking
 from conch.claims import Claims
 from conch.clock import SteadyClock
 from conch.contests import Contests
 from conch.desire import PodDefaults
-from conch.events.intake import Intake
+from conch.events.handlers import EventHandlers
 from conch.nesting import allow_deep_objects
 from conch.observe import Gateways, Store, owner_key
 from conch.observe.capacity import Capacity
@@ -31,39 +31,41 @@ from conch.preflight import check_permissions
 from conch.queue import WorkQueue
 from conch.reconcile import Reconciler
 from conch.settings import Settings, SettingsError
-from conch.shutdown import end_by_signal
+from conch.shutdown import cancel_on_signal
 from conch.signals import Agents, Capacities, Collector, Installations, Warnings
 from conch.signals.reader import Reader
 from conch.telemetry import Health, Readiness, Tasks, serve
-from conch.workers import work
-from conch.write import CallError, EventWriter, Server, Writer, latest_warning, look_if_it_can, read_lease
+from conch.workers import run_worker
+from conch.write import CallError, EventWriter, Server, Writer, latest_warning, read_lease, try_read_capacities
 from conch.write.leader import Election
 
 _log = structlog.get_logger("conch")
 
 
-async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue) -> None:
-    """Watch and work until cancelled."""
+async def watch_and_reconcile(settings: Settings, server: Server, store: Store, queue: WorkQueue) -> None:
+    """Watch all kinds and reconcile services until cancelled."""
 
-    def seen(body: Mapping[str, Any]) -> None:
-        """Take in what a write brought. A changed child is looked at again: its watch event will be no news."""
+    def store_written(body: Mapping[str, Any]) -> None:
+        """Store the response of a write. A changed child queues its service: the watch event will be no change."""
         key = store.put(body)
         if key is not None and kind_of(body) != INFERENCE_SERVICE:
             queue.add(key)
             queue.add(owner_key(body) or key)
 
-    # Where the rights end at namespaces, nobody can tell what Gateways there are.
+    # An operator with permissions in some namespaces only cannot watch Gateways, which may be in any namespace.
     gateways = None if settings.namespaces else Gateways()
     kinds = [kind for kind in watched_kinds(with_keda=settings.metrics_api == "keda") if kind != INFERENCE_SERVICE]
     kinds += GATEWAYS if gateways is not None else ()
-    intake = Intake(store, gateways, queue)
+    handlers = EventHandlers(store, gateways, queue)
     clock = SteadyClock()
-    reader = Reader()  # one for all: what a namespace's pods and servers answer takes its share of the time together
+    reader = Reader()  # one for all collectors: the answers of a namespace share its part of the time
     agents, collector = Agents(queue.add, reader), Collector(queue.add, reader, clock, settings.prometheus_servers)
-    capacities = Capacities(queue.add, _nobody_looks if settings.namespaces else partial(look_if_it_can, server))
+    capacities = Capacities(
+        queue.add, _unknown_capacities if settings.namespaces else partial(try_read_capacities, server)
+    )
     warnings = Warnings(queue.add, partial(latest_warning, server))
     installations = Installations(queue.add, partial(read_lease, server))
-    writer, event_writer, contests = Writer(server, seen), EventWriter(server, settings.identity), Contests()
+    writer, event_writer, contests = Writer(server, store_written), EventWriter(server, settings.identity), Contests()
     claims = Claims(settings.installation or None, installations, event_writer, clock)
     reconcile = Reconciler(
         store=store,
@@ -87,24 +89,24 @@ async def act(settings: Settings, server: Server, store: Store, queue: WorkQueue
         for signal in (agents, collector, capacities, warnings, installations):
             stack.push_async_callback(signal.close)
         stack.callback(queue.close)
-        # Watches stay open: they have connections of their own.
+        # Watches stay open: they have their own connections.
         watches = await stack.enter_async_context(await Server.connect(connections=0))
         async with asyncio.TaskGroup() as group:
-            # Services first: how much is kept of their children depends on how many they are.
+            # Services first: the memory for their children depends on their number.
             for some in ((INFERENCE_SERVICE,), kinds):
-                informers = intake.informers(watches, some, settings.namespaces)
+                informers = handlers.build_informers(watches, some, settings.namespaces)
                 for informer in informers:
                     group.create_task(informer.run())
                 for informer in informers:
                     await informer.listed.wait()
-            intake.listed.set()
+            handlers.listed.set()
             _log.info("watching", workers=settings.workers)
             for _ in range(settings.workers):
-                group.create_task(work(queue, reconcile))
+                group.create_task(run_worker(queue, reconcile))
 
 
-async def _nobody_looks(namespaces: Iterable[str]) -> Mapping[str, Capacity]:
-    """Where the rights end at namespaces, nobody can tell what nodes there are."""
+async def _unknown_capacities(namespaces: Iterable[str]) -> Mapping[str, Capacity]:
+    """Return unknown capacities: an operator with permissions in some namespaces only cannot list nodes."""
     return dict.fromkeys(namespaces, Capacity(unknown="the operator serves some namespaces only, and lists no nodes"))
 
 
@@ -120,22 +122,22 @@ async def run(settings: Settings) -> None:
     close = await serve(health, settings.probe_port, settings.metrics_port)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(close)
-        stack.enter_context(blocking_reported())
+        stack.enter_context(report_blocking())
         election = None
         if settings.lease_namespace:
-            # A connection of its own: a renewal waits for no other call.
+            # Its own connection: a renewal waits for no other call.
             elector = await stack.enter_async_context(await Server.connect(connections=1))
             election = Election(
                 elector, settings.lease_namespace, settings.lease_name, settings.identity, clock=time.monotonic
             )
         write_seconds = election.seconds_left if election else None
         server = await stack.enter_async_context(await Server.connect(write_seconds=write_seconds))
-        end_by_signal()
+        cancel_on_signal()
 
-        async def leading() -> None:
+        async def work() -> None:
             health.set_ready("leading")
             _log.info("leading", identity=settings.identity)
-            await act(settings, server, store, queue)
+            await watch_and_reconcile(settings, server, store, queue)
 
         try:
             await check_permissions(
@@ -147,25 +149,25 @@ async def run(settings: Settings) -> None:
                 calls=[(LEASE, election.check)] if election else (),
             )
             health.set_ready("standing by")
-            await (elected(election, leading) if election else leading())
+            await (lead(election, work) if election else work())
         except asyncio.CancelledError:
             _log.info("stopping")
 
 
-async def elected(election: Election, leading: Callable[[], Awaitable[None]]) -> None:
-    """Run `leading` while this replica holds the Lease; release it after `leading` has ended.
+async def lead(election: Election, work: Callable[[], Awaitable[None]]) -> None:
+    """Run `work` while this replica holds the Lease; release the Lease after `work` has ended.
 
     Raises:
-        ExceptionGroup: LeaseLostError, or the errors of `leading`.
+        ExceptionGroup: LeaseLostError, or the errors of `work`.
     """
     try:
-        await election.win()
+        await election.acquire()
         async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(election.keep())
-            await leading()
+            keeper = group.create_task(election.renew())
+            await work()
             keeper.cancel()
     finally:
-        await election.resign()
+        await election.release()
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""kubernetes_asyncio at the price of what is used of it.
+"""Lazy imports of kubernetes_asyncio's generated modules.
 
 Three of its packages import all generated modules, 1,700 of them: 2.4 s of processor time in each process that starts,
-and most of its memory, where Conch uses a dozen. Here a name of these packages is imported when it is asked for.
+and most of its memory, where Conch uses a dozen. Here a name of these packages is imported at its first use.
 Python 3.15 has a statement for this (PEP 810, lazy imports).
 """
 
@@ -37,7 +37,7 @@ class _Finder(MetaPathFinder):
 
 
 class _OnDemand(SourceFileLoader):
-    """Runs a package without its `from module import name`; such a name is imported when it is asked for (PEP 562)."""
+    """Runs a package without its `from module import name`; such a name is imported at its first use (PEP 562)."""
 
     def exec_module(self, module: ModuleType) -> None:
         tree = ast.parse(self.get_data(self.path), self.path)

@@ -1,4 +1,4 @@
-"""Serves HTTP on a port: the number of connections is bounded, and how long one may be silent.
+"""Serves HTTP on a port, with a bound on the connections and on the time until their first request.
 
 aiohttp has neither bound, and a TLS connection of asyncio's holds 256 KiB from its first byte on.
 """
@@ -24,13 +24,13 @@ _ACCEPT_RETRY_SECONDS: Final = 1.0  # when the process has no file descriptor le
 _BACKLOG: Final = 128
 
 _ended = Counter(
-    "conch_connections_ended", "Connections that were ended for a new one or for want of a request.", ["port"]
+    "conch_connections_ended", "Connections that were closed for a new one or without a request.", ["port"]
 )
 _log = structlog.get_logger("conch")
 
 
 class Listener:
-    """One port. Where all connections are taken, a new one takes the place of the oldest that is not trusted."""
+    """One port. At the maximum of connections, a new one replaces the oldest that is not trusted."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Listener:
         """Prepare it.
 
         Args:
-            app: what answers. It calls `trust` with the requests of those who keep their connections.
+            app: the application. It calls `trust` with requests whose connections have to be kept.
             port: on all addresses.
             context: of TLS; None: plain HTTP.
             connections: the largest number of open connections.
-            first_seconds: after which a connection ends that has brought no whole request.
+            first_seconds: after which a connection without a whole request is closed.
         """
         app.middlewares.insert(0, _note_request)
         self._runner = web.AppRunner(
@@ -126,7 +126,7 @@ class Listener:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._first_seconds):
                     await served.ended.wait()
-            if served.has_asked:
+            if served.has_request:
                 await served.ended.wait()
         finally:
             if not served.ended.is_set():
@@ -147,7 +147,7 @@ def trust(request: web.Request) -> None:
 async def _note_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Note that a connection has brought a request."""
     if (connection := _connection_of(request)) is not None:
-        connection.has_asked = True
+        connection.has_request = True
     return await handler(request)
 
 
@@ -164,7 +164,7 @@ class _Connection(asyncio.Protocol):
             raise RuntimeError("the runner is not set up")
         self.handler = runner.server()
         self.ended = asyncio.Event()
-        self.has_asked = False
+        self.has_request = False
         self.is_trusted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -1,4 +1,4 @@
-"""How deep an object of the API server may be nested.
+"""The maximum nesting of objects that this process can parse.
 
 No schema bounds the managedFields of an object, so a user who may create objects of a kind that we list can nest them.
 Python's parser fails beyond its recursion limit, and one such object is enough for the whole list to fail.

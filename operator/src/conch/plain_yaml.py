@@ -1,4 +1,4 @@
-"""Writes YAML that people read: without anchors, which kubectl understands and people do not."""
+"""Writes YAML for people: without anchors and aliases."""
 
 from typing import Any
 

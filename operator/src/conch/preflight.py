@@ -1,6 +1,6 @@
-"""Preflight: a process becomes Ready, and replaces one that works, only when it can list what it watches and can lead.
+"""Preflight: a process becomes Ready only when it can list the kinds that it watches, and write its Lease.
 
-A list that is forbidden is tried again and again: a process that replaces one that works would do nothing for good.
+Without it, a rolling update could replace a working operator by one that has no permissions.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ async def _error_of(check: Awaitable[object]) -> CallError | None:
 def _sentence(failed: Sequence[tuple[Kind, CallError]], namespaces: Sequence[str]) -> str:
     """Return one sentence for all kinds: their names, the API server's or the connection's error, the remedy."""
     parts = list(dict.fromkeys(error.message.strip() for _, error in failed))
-    if any(error.gone for _, error in failed):
+    if any(error.is_not_found for _, error in failed):
         parts.append(_INSTALL)
     if any(error.code == _FORBIDDEN for _, error in failed):
         parts.append(_GRANT + (", and remove deleted namespaces from watchNamespaces" if namespaces else ""))

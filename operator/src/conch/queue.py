@@ -1,11 +1,11 @@
 """A work queue of keys: coalescing, fair, delayed, with backoff.
 
-Why our own: client-go's workqueue is what every controller stands on, and Python has no counterpart. The rules are
+It is our own because Python has no counterpart of client-go's workqueue. The rules are
 client-go's (`util/workqueue`): a key is worked on by one worker at a time; a key added while it is worked on is worked
 on once more afterwards; a key added twice before that is worked on once. Fairness is ours: namespaces take turns, so
-that one tenant's two thousand services do not stand before another's edit.
+that an edit of one tenant does not wait for two thousand services of another.
 
-Nothing here knows Kubernetes, and time comes from the event loop alone.
+It knows nothing of Kubernetes, and its clock is the event loop's.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ BACKOFF_JITTER: Final = 0.25  # of the delay, either way
 
 
 class WorkQueue:
-    """Keys to work on. One event loop, many workers: `get`, work, then `done`."""
+    """Keys to reconcile. One event loop, many workers: `get`, reconcile, then `done`."""
 
     def __init__(self, seed: int | None = None) -> None:
         self._lanes: OrderedDict[str, deque[ServiceKey]] = OrderedDict()
         self._queued: set[ServiceKey] = set()
         self._active: set[ServiceKey] = set()
-        self._again: set[ServiceKey] = set()
+        self._dirty: set[ServiceKey] = set()
         self._timers: dict[ServiceKey, asyncio.TimerHandle] = {}
         self._failures: dict[ServiceKey, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -38,7 +38,7 @@ class WorkQueue:
 
     @property
     def active(self) -> int:
-        """How many keys are being worked on."""
+        """Number of keys that are being worked on."""
         return len(self._active)
 
     @property
@@ -47,18 +47,18 @@ class WorkQueue:
         return not self._queued and not self._active
 
     def add(self, key: ServiceKey) -> None:
-        """Ask that a key be worked on, soon. What was planned for later is brought forward."""
+        """Queue a key now. A delayed addition of the key is dropped."""
         self._cancel_timer(key)
         if key in self._active:
-            self._again.add(key)
+            self._dirty.add(key)
         elif key not in self._queued:
             self._queued.add(key)
             self._lanes.setdefault(key.namespace, deque()).append(key)
             self._wake_one()
 
     def add_after(self, key: ServiceKey, seconds: float) -> None:
-        """Ask that a key be worked on after some seconds, if not sooner for another reason."""
-        if key in self._queued or key in self._again:
+        """Queue a key after some seconds, if nothing queues it before."""
+        if key in self._queued or key in self._dirty:
             return
         loop = asyncio.get_running_loop()
         planned = self._timers.get(key)
@@ -68,7 +68,7 @@ class WorkQueue:
         self._timers[key] = loop.call_later(seconds, self._timer_due, key)
 
     def retry(self, key: ServiceKey, at_least: float = 0.0) -> float:
-        """Plan a key again after a failure: exponential, jittered, bounded. Return the delay in seconds.
+        """Queue a key again after a failure; return the delay in seconds: exponential, with jitter and a maximum.
 
         Call it before `done`: a key that was added meanwhile is worked on at once all the same.
         """
@@ -81,11 +81,11 @@ class WorkQueue:
         return delay
 
     def forget(self, key: ServiceKey) -> None:
-        """A key went well: its next failure starts from the first backoff again."""
+        """Reset the backoff of a key after a success."""
         self._failures.pop(key, None)
 
     async def get(self) -> ServiceKey:
-        """Wait for the next key. The caller must call `done` with it, whatever comes."""
+        """Return the next key when there is one. The caller must call `done` with it, also after an error."""
         while not self._lanes:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -106,14 +106,14 @@ class WorkQueue:
         return key
 
     def done(self, key: ServiceKey) -> None:
-        """A worker is through with a key; if it was added meanwhile, it is queued again."""
+        """Mark a key as processed; queue it again if it was added meanwhile."""
         self._active.discard(key)
-        if key in self._again:
-            self._again.discard(key)
+        if key in self._dirty:
+            self._dirty.discard(key)
             self.add(key)
 
     def close(self) -> None:
-        """Drop all plans for later."""
+        """Cancel all delayed additions."""
         for key in list(self._timers):
             self._cancel_timer(key)
 

@@ -1,7 +1,7 @@
-"""The one loop: look, ask, decide, write the difference, tell. Read this file first.
+"""The reconcile loop: observe, collect signals, decide, write the difference, update the status. Read this file first.
 
-Every package that it calls but `signals` and `write` is a pure function; what is not finished is not
-waited for here, but planned: a reconcile returns, and an event or the queue's clock brings it back.
+All packages that it calls, but `signals` and `write`, are pure functions. A reconcile never waits for pods or traffic:
+it returns, and an event or a delay queues the service again.
 """
 
 import time
@@ -35,22 +35,22 @@ from conch.observe import Gateways, Store, Unreadable, observe
 from conch.observe.compare import fingerprint
 from conch.observe.fields import mapping
 from conch.observe.managers import find_managers
-from conch.plan import LASTING, Action, Apply, Change, Refusal, Step, plan, unwritten
+from conch.plan import LASTING, Action, Apply, ApplyRejected, Change, Step, find_unwritten, plan
 from conch.shutdown import END_SECONDS, finish
 from conch.signals import Agents, Capacities, Collector, Warnings
 from conch.write import CallError, EventWriter, Writer
 
-# Objects that were not kept for want of space are read again, so many at a time: no event reports that there is space.
-_READ_AGAIN: Final = 20
-_READ_SECONDS: Final = 60.0
+# Objects that were not kept for lack of space are read again, so many at a time: no event reports free space.
+_REREADS: Final = 20
+_REREAD_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True)
 class Reconciler:
-    """What a reconcile needs of the outside: stores, ears, mouths, a clock."""
+    """Collaborators of a reconcile: caches, collectors, writers and a clock."""
 
     store: Store
-    gateways: Gateways | None  # None: nobody watches them
+    gateways: Gateways | None  # None: they are not watched
     agents: Agents
     collector: Collector
     capacities: Capacities
@@ -61,28 +61,28 @@ class Reconciler:
     event_writer: EventWriter
     defaults: PodDefaults
     metrics_api: MetricsApi
-    prometheus: str  # where KEDA asks about Triton
+    prometheus: str  # URL of the Prometheus that KEDA queries
     clock: Callable[[], float]
-    writes: Attempts[Ref] = field(default_factory=Attempts)  # of objects, that failed in a way that may pass
-    reconciles: Attempts[None] = field(default_factory=Attempts)  # that raised
+    writes: Attempts[Ref] = field(default_factory=Attempts)  # failed writes of objects, with errors that may pass
+    reconciles: Attempts[None] = field(default_factory=Attempts)  # reconciles that raised
     monotonic: Callable[[], float] = time.monotonic
 
     async def __call__(self, key: ServiceKey) -> "Outcome":
-        """Bring one service nearer to what its spec asks.
+        """Reconcile one service.
 
         Raises:
-            CallError: the status cannot be written; try again later.
+            CallError: the status cannot be written; retry later.
             Exception: an error of Conch's own. Once it lasts, the status reports it.
         """
         try:
             outcome = await self._reconcile(key)
         except Exception as error:
-            attempts = self.reconciles.failed(key, [None])
+            attempts = self.reconciles.count(key, [None])
             if attempts[None] >= LASTING:
                 with suppress(CallError):
                     await self._report(key, error)
             raise
-        self.reconciles.failed(key, [])
+        self.reconciles.count(key, [])
         return outcome
 
     async def _reconcile(self, key: ServiceKey) -> "Outcome":
@@ -90,7 +90,7 @@ class Reconciler:
         if body is None or "deletionTimestamp" in body["metadata"]:
             self.claims.forget(key)
             self._forget(key)
-            return Outcome()  # gone, and the garbage collector takes the children
+            return Outcome()  # gone; the garbage collector deletes the children
         if not await self.claims.is_ours(key, body):
             self._forget(key)
             return Outcome(yields=True)
@@ -112,35 +112,39 @@ class Reconciler:
         uid = snapshot.service.metadata.uid
         deferral = self.contests.defer(key, steps, self.monotonic())
         contested = [await self._name_managers(key, contest) for contest in deferral.contests]
-        refusals = [*blocked, *await self._carry_out(key, uid, deferral.steps)]
-        attempts = self.writes.failed(key, [refusal.ref for refusal in refusals if not refusal.final])
+        rejections = [*blocked, *await self._execute(key, uid, deferral.steps)]
+        attempts = self.writes.count(key, [rejection.ref for rejection in rejections if not rejection.final])
         # A rollout's deadline, and with it the way back, does not depend on the write of a child.
-        found = unwritten(snapshot.service, [*refusals, *(contest.to_refusal() for contest in contested)], attempts)
+        found = find_unwritten(
+            snapshot.service, [*rejections, *(contest.to_rejection() for contest in contested)], attempts
+        )
         status = build_status(snapshot, decision, found)
-        if not await self._tell(key, uid, before, status):
+        if not await self._update_status(key, uid, before, status):
             return Outcome()
         waits = (decision.wait, deferral.wait, self._status_due_in(key, status))
-        return Outcome(wait=min((wait for wait in waits if wait is not None), default=None), refusals=tuple(refusals))
+        return Outcome(
+            wait=min((wait for wait in waits if wait is not None), default=None), rejections=tuple(rejections)
+        )
 
     def _forget(self, key: ServiceKey) -> None:
-        """Forget all that is known of a service which is gone, or which another installation serves."""
+        """Drop all state of a service that is gone, or that another installation serves."""
         self.contests.forget(key)
         self.agents.request(key, ())
         self.warnings.request(key, ())
         self.collector.request(key, (), MeasurementRequest())
         self.capacities.request(key, waits=False)
         self.writer.forget(key)
-        self.writes.failed(key, ())
+        self.writes.count(key, ())
 
     async def _report_unreadable(self, key: ServiceKey, service: Unreadable) -> "Outcome":
-        """Report why a service is not decided on, and read again what was not kept."""
+        """Report why a service is not reconciled, and read again the objects that were not kept."""
         status = build_unreadable_status(service, self.clock())
-        if not await self._tell(key, service.uid, Status.lenient(service.status), status):
+        if not await self._update_status(key, service.uid, Status.lenient(service.status), status):
             return Outcome()
-        for ref in service.cut[:_READ_AGAIN]:
+        for ref in service.cut[:_REREADS]:
             await self.writer.read(key, ref)
         due = self._status_due_in(key, status)
-        return Outcome(wait=_READ_SECONDS if service.cut and due is None else due)
+        return Outcome(wait=_REREAD_SECONDS if service.cut and due is None else due)
 
     async def _name_managers(self, key: ServiceKey, contest: Contest) -> Contest:
         """Return a contest with the field managers of the other writers, which are read once."""
@@ -153,12 +157,12 @@ class Reconciler:
         self.contests.note_managers(key, contest.ref, managers)
         return replace(contest, managers=tuple(managers))
 
-    async def _carry_out(self, key: ServiceKey, uid: str, steps: Sequence[Step]) -> list[Refusal]:
+    async def _execute(self, key: ServiceKey, uid: str, steps: Sequence[Step]) -> list[ApplyRejected]:
         """Write the steps, and count what they changed; return the writes that failed."""
         actions = [action for step in steps for action in step]
         versions = {action.ref: self.store.version(key, action.ref) for action in actions}
-        refusals = await self.writer.carry_out(key, uid, steps)
-        failed = {refusal.ref for refusal in refusals}
+        rejections = await self.writer.execute(key, uid, steps)
+        failed = {rejection.ref for rejection in rejections}
 
         def is_written(action: Action) -> bool:
             # An apply that changes nothing is no move in a contest.
@@ -166,9 +170,9 @@ class Reconciler:
             return changed and action.ref not in failed
 
         self.contests.record(key, [action for action in actions if is_written(action)], self.monotonic())
-        return refusals
+        return rejections
 
-    async def _tell(self, key: ServiceKey, uid: str, before: Status, after: Status) -> bool:
+    async def _update_status(self, key: ServiceKey, uid: str, before: Status, after: Status) -> bool:
         """Write the status and its events, if they are new; return whether the service is still there."""
         after = self._with_installation(after)
         if after == before or self._status_due_in(key, after):
@@ -182,7 +186,7 @@ class Reconciler:
         if self.store.version(key, ref) != version:
             self.contests.record_changes(key, ref, [_status_change(after)], self.monotonic())
         if there:
-            await self.event_writer.tell(key, uid, build_events(before, after), self.clock())
+            await self.event_writer.record(key, uid, build_events(before, after), self.clock())
         return there
 
     def _status_due_in(self, key: ServiceKey, status: Status) -> float | None:
@@ -199,42 +203,42 @@ class Reconciler:
         return status.model_copy(update={"installation": self.claims.installation})
 
     async def _report(self, key: ServiceKey, error: Exception) -> None:
-        """Report in the status that the service cannot be reconciled. What serves is left as it is."""
+        """Report in the status that the service cannot be reconciled. Its pods keep serving."""
         body = self.store.get(key, Ref(INFERENCE_SERVICE, key.name))
         if body is None:
             return
         before = Status.lenient(mapping(body.get("status")))
-        meta, (reason, message) = body["metadata"], failure_words(error)
+        meta, (reason, message) = body["metadata"], describe_error(error)
         after = build_stalled_status(before, meta["generation"], reason, message, self.clock())
-        await self._tell(key, meta["uid"], before, after)
+        await self._update_status(key, meta["uid"], before, after)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """When to look again, in seconds, if nothing happens; and the writes that failed."""
+    """Result of a reconcile: the seconds until the next one, if no event comes first, and the failed writes."""
 
     wait: float | None = None
-    refusals: tuple[Refusal, ...] = ()
-    yields: bool = False  # another installation serves it, or may do so
+    rejections: tuple[ApplyRejected, ...] = ()
+    yields: bool = False  # another installation serves it, or may serve it
 
 
 def _status_change(status: Status) -> Change:
-    """Return what two writers of a status contest: all but the times, which move with each write."""
+    """Return the part of a status that two writers contest: all but the times, which change with each write."""
     return ("f:status",), fingerprint(status.without_future(0.0).to_wire())
 
 
-def failure_words(error: Exception) -> tuple[str, str]:
-    """Return the reason, and the sentence that the user reads, of a reconcile that raised.
+def describe_error(error: Exception) -> tuple[str, str]:
+    """Return the reason and the message for the status of a reconcile that raised.
 
-    >>> failure_words(ValueError("no such thing"))
-    ('ReconcileFailed', 'The operator cannot reconcile the service: ValueError: no such thing. What serves is left as \
-it is, and the operator tries again. This is an error of Conch; report it with the log of the operator.')
+    >>> describe_error(ValueError("no such thing"))
+    ('ReconcileFailed', 'The operator cannot reconcile the service: ValueError: no such thing. The existing pods \
+keep serving, and the operator retries. This is a bug of Conch; report it with the log of the operator.')
     """
     if isinstance(error, CallError):
-        return error.reason or "CallFailed", f"A call to the API server fails, and is tried again: {error.message}"
+        return error.reason or "CallFailed", f"A call to the API server failed and is retried: {error.message}"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return "ReconcileFailed", (
-        f"The operator cannot reconcile the service: {type(error).__name__}: {error}{place}. What serves is left as"
-        " it is, and the operator tries again. This is an error of Conch; report it with the log of the operator."
+        f"The operator cannot reconcile the service: {type(error).__name__}: {error}{place}. The existing pods"
+        " keep serving, and the operator retries. This is a bug of Conch; report it with the log of the operator."
     )

@@ -1,4 +1,4 @@
-"""What the installer says: environment variables, read once at start. One table of names and meanings."""
+"""Settings of the operator: environment variables, set by the chart and read once at start."""
 
 import os
 import re
@@ -17,29 +17,29 @@ _SIZE: Final = re.compile("[1-9][0-9]*[MGT]i")  # as in the chart's values.schem
 
 
 class SettingsError(Exception):
-    """An environment variable holds what it must not."""
+    """An environment variable has an invalid value."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The operator's settings, with what each means when it is absent."""
+    """The operator's settings; each comment ends with the default."""
 
     serving_image: str  # CONCH_SERVING_IMAGE: what new revisions run; required
     pull_policy: str  # CONCH_IMAGE_PULL_POLICY of serving pods: IfNotPresent
-    metrics_api: MetricsApi  # CONCH_METRICS_API, who tells autoscalers of Triton: builtin
-    prometheus: str  # CONCH_PROMETHEUS, the URL at which KEDA asks about Triton: none
-    prometheus_servers: tuple[str, ...]  # CONCH_PROMETHEUS_SERVERS, hosts that gates may name, by commas: any
+    metrics_api: MetricsApi  # CONCH_METRICS_API, the source of Triton's metrics for autoscalers: builtin
+    prometheus: str  # CONCH_PROMETHEUS, the URL of the Prometheus that KEDA queries: none
+    prometheus_servers: tuple[str, ...]  # CONCH_PROMETHEUS_SERVERS, hosts that gates may name, separated by commas: any
     max_model_bytes: Mapping[str, int]  # CONCH_MAX_MODEL_BYTES, such as 50Gi,team-a=200Gi: any size
     tmp_size_limit: str  # CONCH_TMP_SIZE_LIMIT, of /tmp in each container of a serving pod, such as 10Gi: none
-    namespaces: tuple[str, ...]  # CONCH_NAMESPACES, by commas: all
+    namespaces: tuple[str, ...]  # CONCH_NAMESPACES, separated by commas: all
     log_format: str  # CONCH_LOG_FORMAT: json, or console
     log_level: str  # CONCH_LOG_LEVEL: info
     probe_port: int  # CONCH_PROBE_PORT, /healthz and /readyz: 8080
     metrics_port: int  # CONCH_METRICS_PORT, /metrics: 9090
-    lease_namespace: str  # CONCH_LEASE_NAMESPACE: none, so that nobody is elected and this process acts
+    lease_namespace: str  # CONCH_LEASE_NAMESPACE: none, without leader election
     lease_name: str  # CONCH_LEASE_NAME: conch-operator
     identity: str  # POD_NAME: host and process
-    workers: int  # CONCH_WORKERS, services worked on at a time: 16
+    workers: int  # CONCH_WORKERS, services that are reconciled at a time: 16
 
     @property
     def installation(self) -> str:
@@ -51,36 +51,36 @@ class Settings:
         """Read the environment.
 
         Raises:
-            SettingsError: with the variable's name, its value, and what it should be.
+            SettingsError: a variable is invalid. The message has its name, its value and what was expected.
         """
         image = environ.get("CONCH_SERVING_IMAGE", "")
         if not image:
             raise SettingsError("CONCH_SERVING_IMAGE is empty; set it to the serving image, such as conch/serving:1.0")
         return cls(
             serving_image=image,
-            pull_policy=choice(environ, "CONCH_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
-            metrics_api=choice(environ, "CONCH_METRICS_API", get_args(MetricsApi)),
+            pull_policy=read_choice(environ, "CONCH_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
+            metrics_api=read_choice(environ, "CONCH_METRICS_API", get_args(MetricsApi)),
             prometheus=_url(environ, "CONCH_PROMETHEUS"),
-            prometheus_servers=listed(environ, "CONCH_PROMETHEUS_SERVERS"),
+            prometheus_servers=read_list(environ, "CONCH_PROMETHEUS_SERVERS"),
             max_model_bytes=_sizes(environ, "CONCH_MAX_MODEL_BYTES"),
             tmp_size_limit=_size(environ, "CONCH_TMP_SIZE_LIMIT"),
-            namespaces=listed(environ, "CONCH_NAMESPACES"),
-            log_format=choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
-            log_level=choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
-            probe_port=number(environ, "CONCH_PROBE_PORT", 8080),
-            metrics_port=number(environ, "CONCH_METRICS_PORT", 9090),
+            namespaces=read_list(environ, "CONCH_NAMESPACES"),
+            log_format=read_choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
+            log_level=read_choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
+            probe_port=read_number(environ, "CONCH_PROBE_PORT", 8080),
+            metrics_port=read_number(environ, "CONCH_METRICS_PORT", 9090),
             lease_namespace=environ.get("CONCH_LEASE_NAMESPACE", ""),
             lease_name=environ.get("CONCH_LEASE_NAME") or "conch-operator",
             identity=environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
-            workers=number(environ, "CONCH_WORKERS", 16),
+            workers=read_number(environ, "CONCH_WORKERS", 16),
         )
 
 
-def choice(environ: Mapping[str, str], name: str, choices: tuple[Choice, ...]) -> Choice:
-    """Return one of some words; the first one where none is said.
+def read_choice(environ: Mapping[str, str], name: str, choices: tuple[Choice, ...]) -> Choice:
+    """Return one of the choices; the first one where the variable is not set.
 
     Raises:
-        SettingsError: it is another word.
+        SettingsError: it is another value.
     """
     value = environ.get(name) or choices[0]
     if value not in choices:
@@ -95,11 +95,11 @@ def _url(environ: Mapping[str, str], name: str) -> str:
     return value
 
 
-def number(environ: Mapping[str, str], name: str, default: int) -> int:
-    """Return a port, or a count of that size.
+def read_number(environ: Mapping[str, str], name: str, default: int) -> int:
+    """Return a port, or another number up to 65535.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is no such number.
     """
     value = environ.get(name) or str(default)
     if not value.isdecimal() or not 0 < int(value) < 65536:
@@ -122,7 +122,7 @@ def _sizes(environ: Mapping[str, str], name: str) -> dict[str, int]:
     {'': 1024, 'team-a': 2097152}
     """
     sizes = {}
-    for part in listed(environ, name):
+    for part in read_list(environ, name):
         namespace, _, text = part.rpartition("=")
         amount = parse_quantity(text)
         if amount is None or amount < 1:
@@ -131,6 +131,6 @@ def _sizes(environ: Mapping[str, str], name: str) -> dict[str, int]:
     return sizes
 
 
-def listed(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Return what stands between commas."""
+def read_list(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Return the parts between commas."""
     return tuple(part for part in environ.get(name, "").replace(" ", "").split(",") if part)

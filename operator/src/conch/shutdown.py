@@ -1,4 +1,4 @@
-"""How a process ends: by a signal, or by an error of which its log has one sentence."""
+"""The end of a process: by a signal, or by an error with a message of one sentence."""
 
 import asyncio
 import signal
@@ -8,16 +8,16 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-# What a reconcile that has begun gets when the process ends. A status that it writes, with its events, gets as many
-# seconds more: between the two, a cancellation would lose the events.
+# The time that a reconcile in progress gets when the process ends. A status that it writes, with its events, gets as
+# many seconds more: a cancellation between the two would lose the events.
 END_SECONDS: Final = 5.0
 
 T = TypeVar("T")
 _log = structlog.get_logger("conch")
 
 
-class StartAgainError(Exception):
-    """The process has to end, and the kubelet starts it again. The message is the reason."""
+class RestartError(Exception):
+    """The process has to end, and the kubelet restarts it. The message is the reason."""
 
 
 def run(program: str, work: Coroutine[Any, Any, None], *expected: type[Exception]) -> None:
@@ -25,23 +25,23 @@ def run(program: str, work: Coroutine[Any, Any, None], *expected: type[Exception
 
     Args:
         program: its name, before the sentence that it exits with.
-        work: all that it does.
-        expected: errors that, like StartAgainError, end it with their message; others do so with a traceback.
+        work: its work.
+        expected: errors that, like RestartError, end it with their message; others do so with a traceback.
     """
-    kinds: tuple[type[Exception], ...] = (StartAgainError, *expected)
+    kinds: tuple[type[Exception], ...] = (RestartError, *expected)
     try:
         asyncio.run(work)
     except kinds as error:
-        sys.exit(_last_words(program, error))
+        sys.exit(_exit_message(program, error))
     except BaseExceptionGroup as group:
         known, others = group.split(kinds)
         if known is None or others is not None:
             raise
-        sys.exit(_last_words(program, _leaves(known)[0]))
+        sys.exit(_exit_message(program, _leaves(known)[0]))
 
 
-def _last_words(program: str, error: BaseException) -> str:
-    return f"{program}: {error}" + ("; it starts again" if isinstance(error, StartAgainError) else "")
+def _exit_message(program: str, error: BaseException) -> str:
+    return f"{program}: {error}" + ("; it starts again" if isinstance(error, RestartError) else "")
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -69,7 +69,7 @@ async def finish(work: Coroutine[Any, Any, T], seconds: float) -> T:
         raise
 
 
-def end_by_signal() -> None:
+def cancel_on_signal() -> None:
     """Cancel the calling task on SIGTERM or SIGINT."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is None:

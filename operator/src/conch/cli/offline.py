@@ -21,7 +21,7 @@ from conch.decide.strategies import find_parity_gate, strategy_of
 from conch.desire import PodDefaults, desire
 from conch.observe import Store, Track, Unreadable, observe
 from conch.observe.capacity import Capacity
-from conch.plan import Action, Adopt, Apply, Delete, Refusal, plan, unwritten
+from conch.plan import Action, Adopt, Apply, ApplyRejected, Delete, find_unwritten, plan
 from conch.traffic import router_of
 from conch.triton import list_configured_fields
 
@@ -74,7 +74,7 @@ class Foresight:
     variants: tuple[Course, ...]  # in the spec's order
     left: tuple[str, ...]  # variants that are asked for no more, and of which something is left
     writes: tuple[Write, ...]
-    refusals: tuple[Refusal, ...]
+    rejections: tuple[ApplyRejected, ...]
     asks: bool  # whether a rollout depends on what GPUs there are
     conditions: tuple[tuple[str, str, str, str], ...]  # type, status, reason, message: the status that follows
 
@@ -118,8 +118,8 @@ def foresee(
     snapshot = snapshot.without_future_times()
     snapshot = snapshot.with_capacity(capacity)
     decisions = decide(snapshot)
-    steps, refusals = plan(snapshot, decisions, desire(snapshot, decisions, installed.defaults))
-    status = build_status(snapshot, decisions, unwritten(snapshot.service, refusals, {}))
+    steps, rejections = plan(snapshot, decisions, desire(snapshot, decisions, installed.defaults))
+    status = build_status(snapshot, decisions, find_unwritten(snapshot.service, rejections, {}))
     main, *variants = map(_course, decisions.tracks)
     return Foresight(
         service=key,
@@ -127,7 +127,7 @@ def foresee(
         variants=tuple(variants),
         left=tuple(left.service.variant for left in snapshot.removed_tracks),
         writes=tuple(_write(row, action) for row, step in enumerate(steps, 1) for action in step),
-        refusals=tuple(refusals),
+        rejections=tuple(rejections),
         asks=needs_capacity(snapshot),
         conditions=tuple((c.type, c.status, c.reason, c.message) for c in status.conditions),
     )

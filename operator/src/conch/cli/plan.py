@@ -26,9 +26,9 @@ from conch.cli.options import Access, Refused, access
 from conch.cli.printing import Table, Text, show
 from conch.desire import PodDefaults
 from conch.observe.identity import controller_uid, is_orphan, owner_words
-from conch.plan import Refusal
-from conch.plan.actions import taken
-from conch.write import CallError, look
+from conch.plan import ApplyRejected
+from conch.plan.actions import reject_taken_name
+from conch.write import CallError, read_capacities
 from conch.write.conflicts import CONFLICT, retry_on_conflict
 from conch.write.user import UserServer
 from conch_contract import names
@@ -114,7 +114,7 @@ async def _against(
         bodies = [body, *(one for many in lists for one in many)]
         foresight = foresee(bodies, key, installed, time.time())
         if foresight.asks:  # what the operator would ask too; with the rights of whoever types
-            there = await look(cluster.server, [namespace])
+            there = await read_capacities(cluster.server, [namespace])
             foresight = foresee(bodies, key, installed, time.time(), there[namespace])
         found.append(await _with_strangers(cluster.server, body["metadata"]["uid"], foresight))
     return found
@@ -145,7 +145,7 @@ async def _tried(server: UserServer, namespace: str, manifest: Mapping[str, Any]
 
     async def write(seen: dict[str, Any] | None) -> dict[str, Any]:
         if seen is None:
-            return await server.try_create(INFERENCE_SERVICE, {**manifest, "metadata": meta}, MANAGER)
+            return await server.dry_run_create(INFERENCE_SERVICE, {**manifest, "metadata": meta}, MANAGER)
         body = {**seen, "metadata": _over(seen["metadata"], meta), "spec": manifest.get("spec")}
         return await server.replace(INFERENCE_SERVICE, body, MANAGER, dry_run=True)
 
@@ -164,16 +164,16 @@ def _over(seen: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def _with_strangers(server: UserServer, uid: str, foresight: Foresight) -> Foresight:
-    """Add the refusals for names that somebody else's objects have: the operator asks before it takes a name."""
-    refusals = list(foresight.refusals)
+    """Add the rejections for names that somebody else's objects have: the operator asks before it takes a name."""
+    rejections = list(foresight.rejections)
     for write in foresight.writes:
         if write.action != "create" or write.manifest is None:
             continue
         ref = ref_of(write.manifest)
         there = await server.metadata(foresight.service.namespace, ref)
         if there is not None and controller_uid(there) != uid and not is_orphan(there, foresight.service.name):
-            refusals.append(taken(ref, owner_words(there)))
-    return Foresight(**{**vars(foresight), "refusals": tuple(refusals)})
+            rejections.append(reject_taken_name(ref, owner_words(there)))
+    return Foresight(**{**vars(foresight), "rejections": tuple(rejections)})
 
 
 def plan_value(foresight: Foresight) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def plan_value(foresight: Foresight) -> dict[str, Any]:
             {"name": course.variant, "requests": course.requests, **_course(course)} for course in foresight.variants
         ],
         "left": list(foresight.left),
-        "refusals": [_refusal(refusal) for refusal in foresight.refusals],
+        "rejections": [_refusal(rejection) for rejection in foresight.rejections],
         "writes": [
             {
                 "row": write.row,
@@ -230,8 +230,8 @@ def plan_text(foresight: Foresight) -> Text:
         f"Variant {variant} is asked for no more: its pods go when no request can reach them."
         for variant in foresight.left
     ]
-    if foresight.refusals:
-        text += ["", "Refused:", *(f"  {refusal.reason}: {refusal.message}" for refusal in foresight.refusals)]
+    if foresight.rejections:
+        text += ["", "Refused:", *(f"  {rejection.reason}: {rejection.message}" for rejection in foresight.rejections)]
     if foresight.writes:
         rows = tuple((str(write.row), write.action, write.kind, write.name) for write in foresight.writes)
         text += ["", "The operator's next writes, row after row:", Table(("ROW", "ACTION", "KIND", "NAME"), rows)]
@@ -272,5 +272,5 @@ def _steps(stages: Sequence[Stage], whose: str) -> Text:
     return [f"The steps of this rollout{whose}:", Table(("STEP", "SAYS", "PODS", "WAITS", "STATE"), told)]
 
 
-def _refusal(refusal: Refusal) -> dict[str, str]:
-    return {"object": str(refusal.ref), "reason": refusal.reason, "message": refusal.message}
+def _refusal(rejection: ApplyRejected) -> dict[str, str]:
+    return {"object": str(rejection.ref), "reason": rejection.reason, "message": rejection.message}

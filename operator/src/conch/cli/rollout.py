@@ -29,7 +29,7 @@ def _carry_out(access: Access, name: str, variant: str | None, judge: Callable[[
         service, body = await cluster.service(name)
         asked = judge(chosen(service, variant))
         if asked.request is None:
-            await cluster.server.unannotate(INFERENCE_SERVICE, body, said, MANAGER)
+            await cluster.server.remove_annotation(INFERENCE_SERVICE, body, said, MANAGER)
         else:
             await cluster.server.annotate(INFERENCE_SERVICE, body, said, asked.request, MANAGER)
         return service, asked

@@ -15,7 +15,7 @@ from conch.api.metrics import DEFAULT_RATIO, TritonMetric, of_resource, targets
 from conch.api.quantity import to_decimal
 from conch.decide import RevisionReplicas
 from conch.observe import Track
-from conch.triton.promql import PER_POD, promql
+from conch.triton.promql import PER_POD, build_promql
 from conch_contract import names
 
 _CPU_SHARE: Final = "80"
@@ -75,7 +75,7 @@ def _asked(track: Track, revision: str, metric: TritonMetric, target: str) -> di
         "metricType": "AverageValue" if metric in PER_POD else "Value",
         "metadata": {
             "serverAddress": track.prometheus,
-            "query": promql(metric, matchers, model=track.service.model_name),
+            "query": build_promql(metric, matchers, model=track.service.model_name),
             "threshold": to_decimal(target),
         },
     }

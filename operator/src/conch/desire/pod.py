@@ -13,7 +13,7 @@ from conch.api.names import ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.defaults import PodDefaults
 from conch.desire.placement import placement
-from conch.triton import DRAIN_SECONDS, END_SECONDS, server_command
+from conch.triton import DRAIN_SECONDS, END_SECONDS, build_server_command
 from conch_contract import names
 from conch_contract.schemes import Mount, find_scheme
 
@@ -119,7 +119,7 @@ def _triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
         "name": names.TRITON_CONTAINER,
         "image": predictor.triton.image or defaults.image,
         "imagePullPolicy": defaults.pull_policy,
-        "command": server_command(predictor.triton.args, _grace_seconds(predictor)),
+        "command": build_server_command(predictor.triton.args, _grace_seconds(predictor)),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT},
             {"name": "grpc", "containerPort": names.GRPC_PORT},

@@ -23,7 +23,7 @@ from conch.api.text import clean
 from conch.desire.defaults import PodDefaults
 from conch.desire.pod import pod_template
 from conch.observe import Revision, Track
-from conch.triton import model_config, warmup
+from conch.triton import build_model_config, build_warmup
 from conch_contract import ModelManifest, ModelSource, ModelState, names
 from conch_contract.object_versions import decode_versions, encode_versions
 
@@ -84,8 +84,8 @@ def model_manifest(service: InferenceService) -> ModelManifest:
         name=service.model_name,
         format=predictor.model.model_format.name,
         storage_uri=predictor.model.storage_uri,
-        config=model_config(predictor.triton),
-        warmup=warmup(predictor.warmup),
+        config=build_model_config(predictor.triton),
+        warmup=build_warmup(predictor.warmup),
     )
     return ModelManifest(models=(source,))
 

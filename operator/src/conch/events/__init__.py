@@ -1,4 +1,4 @@
-"""Where events come from and where they go: informers list and watch, the stores learn, services are queued.
+"""Watch events: informers list and watch, handlers update the caches and queue the affected services.
 
-May enter: watches, lists, which services an event concerns. May not enter: what is to be done because of it.
+In this package: lists, watches, and which services an event affects. Not in it: decisions about these services.
 """

@@ -1,4 +1,4 @@
-"""Keeps a cache like the API server: lists the objects of one kind, then watches for every change of them.
+"""Informer: fills a cache with the objects of one kind by a list, and keeps it current by a watch.
 
 The rules are those of client-go's package cache (reflector.go): a watch goes on from the last resourceVersion that it
 has seen, and where the API server no longer has that one (410), the objects are listed anew.
@@ -18,15 +18,15 @@ from typing import Any, Final, NoReturn
 import structlog
 from prometheus_client import Counter
 
-from conch.shutdown import StartAgainError
+from conch.shutdown import RestartError
 from conch.write import CallError, Server
-from conch.write.lists import EXPIRED, Listing, pages, watch
+from conch.write.lists import EXPIRED, Listing, list_pages, watch
 
 Body = Mapping[str, Any]
 
-# After which the API server ends a watch, or up to twice as long: as client-go has it, so that not all end at once.
+# The API server ends a watch after one to two times so long, as in client-go: watches do not all end at once.
 WATCH_SECONDS: Final = 300
-_NOT_INSTALLED_SECONDS: Final = 30.0  # until an API that is not installed is looked for again
+_NOT_INSTALLED_SECONDS: Final = 30.0  # until the next discovery of an API that is not installed
 _BACKOFF_FIRST: Final = 0.5  # seconds, after a failure
 _BACKOFF_LIMIT: Final = 30.0
 _STEADY_SECONDS: Final = 5.0  # a watch that lasted so long has not failed
@@ -34,7 +34,7 @@ _STALE_LISTS: Final = 3  # one after the other, until it is certain that the API
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 
-_watch_failures = Counter("conch_watch_failures", "Lists and watches that failed, and are begun anew.", ["resource"])
+_watch_failures = Counter("conch_watch_failures", "Lists and watches that failed and were restarted.", ["resource"])
 _quarantined = Counter(
     "conch_quarantined_objects", "Objects of which the operator could not read a version.", ["resource"]
 )
@@ -43,9 +43,9 @@ _log = structlog.get_logger("conch")
 
 @dataclass(frozen=True)
 class Cache:
-    """Takes in the objects that an informer finds."""
+    """Callbacks for the objects that an informer finds."""
 
-    put: Callable[[Body], object]  # an object is there, or has changed
+    put: Callable[[Body], object]  # an object exists, or has changed
     delete: Callable[[Body], object]
     # After a list: forget the objects that are not among these uids. Those with a version above the list's are newer.
     # Without a version: the cluster does not serve the kind.
@@ -59,7 +59,7 @@ class Informer:
     server: Server
     listing: Listing
     cache: Cache
-    installed: Callable[[], object] = lambda: None  # called when an API comes that the cluster lacked
+    installed: Callable[[], object] = lambda: None  # called when a missing API has been installed
     listed: asyncio.Event = field(default_factory=asyncio.Event)  # the cache has all objects, or there is no such API
     _version: str = ""  # from which a watch goes on; empty: list first
     _newest: int = 0  # the newest resourceVersion seen
@@ -68,10 +68,10 @@ class Informer:
     _failures: int = 0
 
     async def run(self) -> NoReturn:
-        """List and watch until cancelled. Whatever fails is tried again; the cache keeps what it has meanwhile.
+        """List and watch until cancelled. Failures are retried; the cache keeps its objects meanwhile.
 
         Raises:
-            StartAgainError: the API server has older objects than the cache, which a new process can take in.
+            RestartError: the API server has older objects than the cache, which a new process can take in.
         """
         while True:
             delay = 0.0
@@ -80,7 +80,7 @@ class Informer:
                     await self._follow()
                 except CallError as error:
                     delay = await self._recover(error)
-            except StartAgainError:
+            except RestartError:
                 raise
             except Exception:  # noqa: BLE001  the error of one kind does not end the watches of the others
                 self._version = ""
@@ -97,8 +97,8 @@ class Informer:
         try:
             async with aclosing(watch(self.server, self.listing, self._version, seconds)) as events:
                 async for event in events:
-                    self._take(event.type, event.body)
-                    await asyncio.sleep(0)  # others have their turn between two events
+                    self._handle(event.type, event.body)
+                    await asyncio.sleep(0)  # other tasks run between two events
         finally:
             lasted = asyncio.get_running_loop().time() - began
             self._failures = 0 if lasted > _STEADY_SECONDS else self._failures
@@ -106,10 +106,10 @@ class Informer:
             raise CallError(0, "ShortWatch", "the API server ended the watch at once")
 
     async def _list(self) -> str:
-        """Take in all objects, forget those that are gone, and return the resourceVersion of the list."""
+        """Store all objects, drop those that are gone, and return the resourceVersion of the list."""
         uids: set[str] = set()
         version = ""
-        async with aclosing(pages(self.server, self.listing)) as found:
+        async with aclosing(list_pages(self.server, self.listing)) as found:
             async for page in found:
                 version = page.version
                 self._check_age(int(version))
@@ -130,7 +130,7 @@ class Informer:
 
         Raises:
             CallError: this one is: it comes from a cache, or the API server's database was restored from a backup.
-            StartAgainError: several were, one after the other.
+            RestartError: several were, one after the other.
         """
         if version >= self._newest:
             self._newest, self._stale = version, 0
@@ -138,11 +138,11 @@ class Informer:
         self._stale += 1
         message = f"the list of {self.listing.kind.plural} is older ({version}) than the newest object ({self._newest})"
         if self._stale >= _STALE_LISTS:
-            raise StartAgainError(f"{message}: the database of the API server may have been restored from a backup")
+            raise RestartError(f"{message}: the database of the API server may have been restored from a backup")
         raise CallError(0, "StaleList", message)
 
-    def _take(self, event: str, body: Body) -> None:
-        """Take in an event, and remember its version."""
+    def _handle(self, event: str, body: Body) -> None:
+        """Handle an event, and note its resourceVersion."""
         if event in {"ADDED", "MODIFIED"}:
             self._put(body)
         elif event == "DELETED":
@@ -157,11 +157,11 @@ class Informer:
     def _put(self, body: Body) -> None:
         self._guard(self.cache.put, body)
 
-    def _guard(self, take: Callable[[Body], object], body: Body) -> None:
-        """Hand an object over. One that cannot be read is left out, and the others are taken in."""
+    def _guard(self, callback: Callable[[Body], object], body: Body) -> None:
+        """Call back with an object. An object that cannot be read is skipped."""
         try:
-            take(body)
-        except Exception:  # noqa: BLE001  users may write objects that were not thought of
+            callback(body)
+        except Exception:  # noqa: BLE001  users may write unexpected objects
             _quarantine(self.listing.kind.plural, body)
 
     async def _recover(self, error: CallError) -> float:

@@ -10,7 +10,7 @@ import structlog
 
 from conch import logs, shutdown
 from conch.api.kinds import CONFIG_MAP, POD, Ref
-from conch.blocking import blocking_reported
+from conch.blocking import report_blocking
 from conch.events.informer import Cache, Informer
 from conch.listening import Listener
 from conch.metrics.access import Access, FrontProxy
@@ -22,7 +22,7 @@ from conch.metrics.settings import MetricsSettings
 from conch.nesting import allow_deep_objects
 from conch.preflight import check_permissions
 from conch.settings import SettingsError
-from conch.shutdown import StartAgainError, end_by_signal
+from conch.shutdown import RestartError, cancel_on_signal
 from conch.telemetry import Health, serve
 from conch.write import CallError, Server
 from conch.write.lists import Listing
@@ -82,7 +82,7 @@ async def _restart_on_change(server: Server, proxy: FrontProxy) -> None:
             _log.warning("front proxy not read", error=error.message)
         else:
             if changed:
-                raise StartAgainError("the certificate authority of the API server's front proxy has changed")
+                raise RestartError("the certificate authority of the API server's front proxy has changed")
 
 
 async def run(settings: MetricsSettings) -> None:
@@ -95,11 +95,11 @@ async def run(settings: MetricsSettings) -> None:
     close = await serve(health, settings.probe_port, settings.metrics_port)
     async with await Server.connect() as server, await Server.connect(connections=0) as watches:
         try:
-            end_by_signal()
+            cancel_on_signal()
             calls = [(CONFIG_MAP, partial(read_front_proxy, server))]
             await check_permissions(server, [POD], settings.namespaces, health, calls=calls)
             health.set_not_ready("not registered yet")
-            with blocking_reported():
+            with report_blocking():
                 await serve_metrics(settings, server, watches, health)
         except asyncio.CancelledError:
             _log.info("stopping")

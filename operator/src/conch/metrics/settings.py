@@ -9,7 +9,7 @@ from typing import Self
 
 from conch.api._base import duration_seconds
 from conch.metrics.window import WINDOW
-from conch.settings import SettingsError, choice, listed, number
+from conch.settings import SettingsError, read_choice, read_list, read_number
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class MetricsSettings:
         """Read the environment.
 
         Raises:
-            SettingsError: with the variable's name, its value, and what it should be.
+            SettingsError: a variable is invalid. The message has its name, its value and what was expected.
         """
         return cls(
             service=environ.get("CONCH_SERVICE") or "conch-metrics",
             namespace=environ.get("CONCH_NAMESPACE") or "conch-system",
-            namespaces=listed(environ, "CONCH_NAMESPACES"),
-            port=number(environ, "CONCH_API_PORT", 6443),
-            probe_port=number(environ, "CONCH_PROBE_PORT", 8080),
-            metrics_port=number(environ, "CONCH_METRICS_PORT", 9090),
+            namespaces=read_list(environ, "CONCH_NAMESPACES"),
+            port=read_number(environ, "CONCH_API_PORT", 6443),
+            probe_port=read_number(environ, "CONCH_PROBE_PORT", 8080),
+            metrics_port=read_number(environ, "CONCH_METRICS_PORT", 9090),
             window=_duration(environ, "CONCH_WINDOW", f"{WINDOW:g}s"),
             life=timedelta(seconds=_duration(environ, "CONCH_CERTIFICATE_LIFE", "24h")),
-            log_format=choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
-            log_level=choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
+            log_format=read_choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
+            log_level=read_choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
             identity=environ.get("POD_NAME") or socket.gethostname(),
         )
 

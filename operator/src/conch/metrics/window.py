@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from conch.api.metrics import TritonMetric
-from conch.triton.metrics import COMPUTE_US, DURATION_US, FAILURE, QUEUE_US, SUCCESS, Load, growth
+from conch.triton.metrics import COMPUTE_US, DURATION_US, FAILURE, QUEUE_US, SUCCESS, Load, compute_growth
 
 WINDOW: Final = 15.0  # seconds; the sync period of autoscalers, unless the cluster sets another one
 KEPT: Final = 60.0  # seconds after which a reading is too old to compare with
@@ -76,7 +76,7 @@ def calculate_rates(readings: Sequence[Reading], window: float = WINDOW) -> Rate
     if seconds <= 0:
         return None
     recent = [reading.load for reading in readings if reading.time > first.time]
-    grown = growth(first.load.counters, last.load.counters)
+    grown = compute_growth(first.load.counters, last.load.counters)
     successes = grown.get(SUCCESS, 0.0)
     return Rates(
         seconds=seconds,

@@ -1,10 +1,10 @@
-"""What to write: the difference between what should exist and what does, in the right order. Pure.
+"""The plan: the ordered writes from the existing to the desired objects. Pure.
 
-May enter: comparison. May not enter: what should exist (that is `desire`), calls.
+In this package: comparison and order. Not in it: the desired objects (`desire`), calls (`write`).
 """
 
-from conch.plan.actions import ABSENT, Action, Adopt, Apply, Change, Delete, Refusal, Release, Step, plan
-from conch.plan.failures import LASTING, unwritten
+from conch.plan.actions import ABSENT, Action, Adopt, Apply, ApplyRejected, Change, Delete, Release, Step, plan
+from conch.plan.failures import LASTING, find_unwritten
 
 __all__ = [
     "ABSENT",
@@ -12,11 +12,11 @@ __all__ = [
     "Action",
     "Adopt",
     "Apply",
+    "ApplyRejected",
     "Change",
     "Delete",
-    "Refusal",
     "Release",
     "Step",
+    "find_unwritten",
     "plan",
-    "unwritten",
 ]

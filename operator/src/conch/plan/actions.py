@@ -1,8 +1,7 @@
-"""The plan: an ordered list of writes, empty when the snapshot is as it should be.
+"""The plan: an ordered list of writes, empty when the snapshot matches the desired objects.
 
-Order is a rule: what is referred to is written before what refers to it, and goes after it.
-Steps are waited for one after the other; the actions of one step do not depend on each other. What depends on an
-action that fails is not done (`needs`); everything else is.
+An object is written before the objects that refer to it, and deleted after them. Steps follow each other; the actions
+of one step do not depend on each other. An action that depends on a failed one is left out (`needs`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +41,7 @@ ABSENT: Final = "absent"
 
 @dataclass(frozen=True)
 class Apply:
-    """Write an object. `new`: none is known, so check first that nobody else has one of the name."""
+    """Write an object. `new`: none is known, so the writer first checks that the name is free."""
 
     ref: Ref
     manifest: Manifest
@@ -103,27 +102,29 @@ Step = tuple[Action, ...]
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A write that is not done, and the sentence that the user reads."""
+class ApplyRejected:
+    """A write that was not done, with the reason and the message for the status."""
 
     ref: Ref
     reason: str
     message: str
-    final: bool = True  # another attempt alone does not mend it
-    retry_after: float = 0.0  # seconds that the API server asks for before another attempt
-    lasts: bool = False  # it is reported at once, whether it is final or not
+    final: bool = True  # another attempt alone does not fix it
+    retry_after: float = 0.0  # seconds until another attempt, from the API server
+    lasts: bool = False  # it is reported at once, also if it is not final
 
 
-_KEDA_PAUSED: Final = "autoscaling.keda.sh/paused"  # what the annotations begin with by which people pause KEDA
+_KEDA_PAUSED: Final = "autoscaling.keda.sh/paused"  # prefix of the annotations that pause KEDA
 _STEPS: Final = range(1 + max(child.step for child in CHILD_KINDS))
 
 
-def plan(snapshot: Snapshot, decisions: Decisions, desired: Sequence[Manifest]) -> tuple[list[Step], list[Refusal]]:
-    """Return the writes that make the snapshot as desired, and what stands in the way.
+def plan(
+    snapshot: Snapshot, decisions: Decisions, desired: Sequence[Manifest]
+) -> tuple[list[Step], list[ApplyRejected]]:
+    """Return the writes that bring the snapshot to the desired objects, and the writes that are blocked.
 
-    What refers to an object of somebody else, or to an object that waits for one, is not written.
+    An object that refers to a foreign object, or to a blocked one, is not written.
     """
-    refusals: list[Refusal] = []
+    rejections: list[ApplyRejected] = []
     writes: list[Apply] = []
     # A service that was deleted and made again: the garbage collector is about to take the old one's children.
     predecessor = f"{INFERENCE_SERVICE.name}/{snapshot.key.name}"
@@ -132,27 +133,27 @@ def plan(snapshot: Snapshot, decisions: Decisions, desired: Sequence[Manifest]) 
         ref = ref_of(manifest)
         if ref in snapshot.foreign_objects:
             if snapshot.foreign_objects[ref] != predecessor:
-                refusals.append(taken(ref, snapshot.foreign_objects[ref]))
+                rejections.append(reject_taken_name(ref, snapshot.foreign_objects[ref]))
                 blocked.add(ref)
         elif not blocked.isdisjoint(references(manifest)):
             blocked.add(ref)
         elif (write := _apply(snapshot, ref, manifest)) is not None:
             writes.append(write)
     refs = {ref_of(manifest) for manifest in desired}
-    doomed = _doomed(snapshot, decisions, refs)
+    obsolete = _find_obsolete(snapshot, decisions, refs)
     # KEDA refuses a ScaledObject where an autoscaler has its Deployment already; pods stay as they are in between.
-    replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _others(write.ref)}
-    first = [delete for delete in doomed if delete.ref in replaced]
+    replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _rival_scalers(write.ref)}
+    first = [delete for delete in obsolete if delete.ref in replaced]
     first += [Delete(write.ref, uid) for write in writes if (uid := _unreadable(snapshot, write.ref))]
-    doomed = [delete for delete in doomed if delete.ref not in replaced]
-    adopted = _adopted(snapshot, refs | {delete.ref for delete in doomed} | replaced)
+    obsolete = [delete for delete in obsolete if delete.ref not in replaced]
+    orphans = _find_orphans(snapshot, refs | {delete.ref for delete in obsolete} | replaced)
     steps: list[Step] = [
-        (*_releases(snapshot, writes, [each for each in desired if ref_of(each) not in blocked]), *adopted)
+        (*_release_replicas(snapshot, writes, [each for each in desired if ref_of(each) not in blocked]), *orphans)
     ]
     steps += [tuple(first)]
     steps += [tuple(write for write in writes if child_kind(write.ref.kind).step == step) for step in _STEPS]
-    steps += [tuple(each for each in doomed if child_kind(each.ref.kind).step == step) for step in reversed(_STEPS)]
-    return [step for step in steps if step], refusals
+    steps += [tuple(each for each in obsolete if child_kind(each.ref.kind).step == step) for step in reversed(_STEPS)]
+    return [step for step in steps if step], rejections
 
 
 def references(body: Manifest) -> frozenset[Ref]:
@@ -168,18 +169,18 @@ def references(body: Manifest) -> frozenset[Ref]:
     return frozenset(found | {Ref(SERVICE, service) for rule in rules for service in {*rule.weights, *rule.copies}})
 
 
-def taken(ref: Ref, owner: str) -> Refusal:
-    """Say that an object of a name that we need belongs to somebody else."""
-    return Refusal(
+def reject_taken_name(ref: Ref, owner: str) -> ApplyRejected:
+    """Return the rejection of an object whose name another owner's object has."""
+    return ApplyRejected(
         ref,
         "NameTaken",
-        f"{ref} exists and belongs to {owner}; Conch leaves it alone. Rename the InferenceService,"
+        f"{ref} exists and belongs to {owner}; Conch does not change it. Rename the InferenceService,"
         f" or delete the {ref.kind.name}.",
     )
 
 
 def _apply(snapshot: Snapshot, ref: Ref, manifest: Manifest) -> Apply | None:
-    """The write that makes one object as desired; None if it is so already."""
+    """Return the write of one object; None if the cluster has it already."""
     stamp = fingerprint(manifest)
     seen = snapshot.children.get(ref)
     if seen is not None and annotations_of(seen).get(ANNOTATION_APPLIED_HASH) == stamp and is_subset(seen, manifest):
@@ -187,7 +188,7 @@ def _apply(snapshot: Snapshot, ref: Ref, manifest: Manifest) -> Apply | None:
     meta = manifest["metadata"]
     stamped = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED_HASH: stamp}
     applied = {**manifest, "metadata": {**meta, "annotations": stamped}}
-    needs = references(manifest) | {ref} | (_others(ref) if ref.kind in SCALERS else set())
+    needs = references(manifest) | {ref} | (_rival_scalers(ref) if ref.kind in SCALERS else set())
     new = seen is None or bool(_unreadable(snapshot, ref))
     return Apply(ref, applied, new, needs, (((), PRESENT),) if new else _changes(seen, manifest, stamp))
 
@@ -199,15 +200,15 @@ def _changes(seen: Manifest | None, manifest: Manifest, stamp: str) -> tuple[Cha
 
 
 def _unreadable(snapshot: Snapshot, ref: Ref) -> str:
-    """The uid of a record that cannot be read: the API server takes no change of its data, so it is replaced."""
+    """Return the uid of an unreadable ControllerRevision: its data is immutable, so it is replaced. Empty: none."""
     seen = snapshot.children.get(ref)
     if ref.kind != CONTROLLER_REVISION or seen is None or ref.name in snapshot.revisions:
         return ""
     return str(seen["metadata"]["uid"])
 
 
-def _adopted(snapshot: Snapshot, settled: set[Ref]) -> list[Adopt]:
-    """The orphans that stay and that no apply writes: records of the past, Jobs that have run."""
+def _find_orphans(snapshot: Snapshot, settled: set[Ref]) -> list[Adopt]:
+    """Return the orphans that stay and that no apply writes: past ControllerRevisions, completed Jobs."""
     owner = snapshot.service.owner_reference()
     return [
         Adopt(ref, child["metadata"]["uid"], owner)
@@ -216,23 +217,23 @@ def _adopted(snapshot: Snapshot, settled: set[Ref]) -> list[Adopt]:
     ]
 
 
-def _releases(snapshot: Snapshot, writes: Sequence[Apply], desired: Sequence[Manifest]) -> list[Release]:
-    """The Deployments whose replicas change hands, or that an autoscaler would leave without pods.
+def _release_replicas(snapshot: Snapshot, writes: Sequence[Apply], desired: Sequence[Manifest]) -> list[Release]:
+    """Return the handovers of replicas: to a new autoscaler, or where an autoscaler would leave 0 replicas.
 
-    An autoscaler does nothing for a Deployment of no replicas, whoever made it so: its floor is restored.
+    An autoscaler does nothing for a Deployment of no replicas, whatever set them to 0: its minimum is restored.
     """
     found = {
         write.ref.name: max(snapshot.replicas(write.ref.name), 1) for write in writes if _hands_over(snapshot, write)
     }
     for manifest in desired:
         if kind_of(manifest) in SCALERS and not snapshot.replicas(name := revision_of(manifest)):
-            floor = _floor(snapshot, manifest)
-            found |= {name: floor} if floor else {}
+            minimum = _min_replicas(snapshot, manifest)
+            found |= {name: minimum} if minimum else {}
     return [release for name, replicas in found.items() if (release := _release(snapshot, name, replicas)) is not None]
 
 
-def _floor(snapshot: Snapshot, manifest: Manifest) -> int:
-    """The least replicas that an autoscaler keeps; 0 where there may be none, or a person has paused it."""
+def _min_replicas(snapshot: Snapshot, manifest: Manifest) -> int:
+    """Return the minimum replicas of an autoscaler; 0 where it may scale to zero, or a person has paused it."""
     if kind_of(manifest) == AUTOSCALER:
         return int(manifest["spec"]["minReplicas"])
     seen = snapshot.children.get(ref_of(manifest)) or {}
@@ -258,14 +259,14 @@ def _hands_over(snapshot: Snapshot, write: Apply) -> bool:
     return not any(Ref(kind, write.ref.name) in snapshot.children for kind in SCALERS)
 
 
-def _others(ref: Ref) -> set[Ref]:
-    """What else may drive the pods that this scaler drives."""
+def _rival_scalers(ref: Ref) -> set[Ref]:
+    """Return the other autoscalers of the same pods."""
     return {Ref(kind, ref.name) for kind in SCALERS if kind != ref.kind}
 
 
-def _doomed(snapshot: Snapshot, decisions: Decisions, desired: set[Ref]) -> list[Delete]:
-    """The children that should be no more: of revisions that live no longer, or of features turned off."""
-    doomed = []
+def _find_obsolete(snapshot: Snapshot, decisions: Decisions, desired: set[Ref]) -> list[Delete]:
+    """Return the deletions of children: of past revisions, or of features that the spec no longer has."""
+    obsolete = []
     for ref, child in snapshot.children.items():
         revision = revision_of(child)
         if ref in desired or "deletionTimestamp" in child["metadata"]:
@@ -278,12 +279,12 @@ def _doomed(snapshot: Snapshot, decisions: Decisions, desired: set[Ref]) -> list
                 ref.kind not in SCALERS or revision not in snapshot.revisions
             )
         if not keep:
-            doomed.append(Delete(ref, child["metadata"]["uid"], _users(snapshot, ref)))
-    return doomed
+            obsolete.append(Delete(ref, child["metadata"]["uid"], _users(snapshot, ref)))
+    return obsolete
 
 
 def _users(snapshot: Snapshot, ref: Ref) -> frozenset[Ref]:
-    """The children that refer to an object; a record goes after all else of its revision."""
+    """Return the children that refer to an object; a ControllerRevision is deleted after all else of its revision."""
     users = {
         other
         for other, child in snapshot.children.items()

@@ -1,4 +1,4 @@
-"""What failed writes mean for the service: why its predictor or a variant is not as the spec asks."""
+"""Failed writes, as reasons why the predictor or a variant does not match the spec."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,33 +6,33 @@ from conch.api import InferenceService
 from conch.api.child_kinds import SHARED
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, Ref
 from conch.decide import FailedWrite
-from conch.plan.actions import Refusal
+from conch.plan.actions import ApplyRejected
 from conch.traffic.policy import is_policy_required
 
 # Failed attempts in a row from which on an error that may pass is reported.
 LASTING: int = 3
 
 
-def unwritten(
-    service: InferenceService, refusals: Sequence[Refusal], attempts: Mapping[Ref, int]
+def find_unwritten(
+    service: InferenceService, rejections: Sequence[ApplyRejected], attempts: Mapping[Ref, int]
 ) -> dict[str, FailedWrite]:
-    """Return why objects of the predictor ("") and of each variant are not written; who lacks none is absent.
+    """Return why objects of the predictor ("") and of each variant are not written; absent where all are written.
 
-    The first refusal speaks for all of a variant: mending it brings the next to light.
+    Only the first rejection of a variant is returned: the others appear when it is fixed.
 
     Args:
         service: the service.
-        refusals: writes that failed, in the order of the plan.
-        attempts: how often in a row the write of an object has failed in a way that may pass.
+        rejections: writes that failed, in the order of the plan.
+        attempts: consecutive failed writes of an object, with errors that may pass.
     """
     variants = ["", *(variant.name for variant in service.spec.variants)]
     found: dict[str, FailedWrite] = {}
-    for refusal in refusals:
-        if refusal.ref.kind == BACKEND_TRAFFIC_POLICY and not is_policy_required(service):
+    for rejection in rejections:
+        if rejection.ref.kind == BACKEND_TRAFFIC_POLICY and not is_policy_required(service):
             continue
-        lasts = refusal.final or refusal.lasts or attempts.get(refusal.ref, 0) >= LASTING
-        why = FailedWrite(refusal.reason, refusal.message, lasts=lasts, final=refusal.final)
-        for variant in variants if refusal.ref.kind in SHARED else [_variant(service, variants, refusal.ref)]:
+        lasts = rejection.final or rejection.lasts or attempts.get(rejection.ref, 0) >= LASTING
+        why = FailedWrite(rejection.reason, rejection.message, lasts=lasts, final=rejection.final)
+        for variant in variants if rejection.ref.kind in SHARED else [_variant(service, variants, rejection.ref)]:
             known = found.get(variant)
             if known is None or (lasts and not known.lasts):
                 found[variant] = why

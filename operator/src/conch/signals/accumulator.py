@@ -7,7 +7,7 @@ value began anew at zero. What a pod had counted before it was first read belong
 from collections.abc import Collection, Mapping
 
 from conch.observe.measured import Quantiles, Totals, worst
-from conch.triton.metrics import DURATION_US, FAILURE, QUEUE_US, SUCCESS, Scrape, Series, growth
+from conch.triton.metrics import DURATION_US, FAILURE, QUEUE_US, SUCCESS, Scrape, Series, compute_growth
 
 
 class CounterAccumulator:
@@ -22,7 +22,7 @@ class CounterAccumulator:
         """Add the counters of a pod."""
         before = self._seen.get(uid)
         if before is not None:
-            for metric, grown in growth(before, scrape.counters).items():
+            for metric, grown in compute_growth(before, scrape.counters).items():
                 self._sums[metric] = self._sums.get(metric, 0.0) + grown
         self._seen[uid] = scrape.counters
         self._quantiles[uid] = scrape.quantiles

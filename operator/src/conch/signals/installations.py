@@ -1,4 +1,4 @@
-"""Whether another installation of Conch acts, while services name it in their status.
+"""Activity of other installations of Conch that services name in their status.
 
 Its Lease is read periodically, and only while a service names the installation. A Lease that is renewed has another
 content each time: no clock of another node is compared with ours.
@@ -25,7 +25,7 @@ ReadLease = Callable[[str], Awaitable[LeaseRecord | None]]
 
 
 class Activity(StrEnum):
-    """Whether an installation acts."""
+    """Activity of an installation."""
 
     PENDING = "Pending"  # not known yet
     ACTIVE = "Active"
@@ -88,7 +88,7 @@ class Installations:
                     first = first or record
                     unchanged = unchanged + self._period if record == last else 0.0
                     last = record
-                    self._set(installation, _judge(first, record, unchanged >= self._patience))
+                    self._set(installation, _evaluate(first, record, unchanged >= self._patience))
                 await asyncio.sleep(self._period)
         finally:
             self._tasks.pop(installation, None)
@@ -98,7 +98,7 @@ class Installations:
     def _set(self, installation: str, activity: Activity) -> None:
         before = self._activities.get(installation, Activity.PENDING)
         if activity in {before, Activity.PENDING}:
-            return  # one that has been seen at work stays so until its Lease has not been renewed for a while
+            return  # one that has been active stays so until its Lease has not been renewed for a while
         self._activities[installation] = activity
         services = sorted(self._services[installation])
         _log.warning("services of another installation", installation=installation, activity=activity.value)
@@ -106,7 +106,7 @@ class Installations:
             self._enqueue(key)
 
 
-def _judge(first: LeaseRecord, record: LeaseRecord, is_overdue: bool) -> Activity:
+def _evaluate(first: LeaseRecord, record: LeaseRecord, is_overdue: bool) -> Activity:
     """Return the activity of an installation by two records of its Lease."""
     if record.exists and not record.content:
         return Activity.UNREADABLE

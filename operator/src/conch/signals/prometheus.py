@@ -113,7 +113,7 @@ class Queries:
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             words = str(error) or type(error).__name__
-            return Answer(self._clock(), error=f"{query.server} cannot be asked: {words}")
+            return Answer(self._clock(), error=f"{query.server} cannot be queried: {words}")
 
 
 def read_answer(moment: float, status: int, body: bytes) -> Answer:

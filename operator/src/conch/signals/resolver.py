@@ -22,7 +22,7 @@ Infos = list[tuple[Any, ...]]
 
 
 class Resolver(AbstractResolver):
-    """Resolves names, but not to addresses that no user's server has. A lookup holds its turn until its thread ends."""
+    """Resolves names, except to forbidden addresses. A lookup holds its turn until its thread ends."""
 
     def __init__(self, limit: int, look_up: Callable[..., Infos] = socket.getaddrinfo) -> None:
         """Prepare it; `limit` is of threads, `look_up` has the arguments of socket.getaddrinfo."""
@@ -38,7 +38,7 @@ class Resolver(AbstractResolver):
 
         Raises:
             OSError: there are none.
-            ValueError: one of them is never asked.
+            ValueError: one of them is a forbidden address.
         """
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._limiter.turn(self.namespace.get()))
@@ -66,7 +66,7 @@ _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
 def _in_thread(call: Callable[[], Infos]) -> "asyncio.Future[Infos]":
-    """Return what becomes of a call in a thread of its own, which does not keep the process from its end."""
+    """Return the future of a call in its own daemon thread, which does not delay the end of the process."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Infos] = loop.create_future()
     future.add_done_callback(

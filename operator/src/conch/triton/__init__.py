@@ -1,7 +1,14 @@
-"""Triton's own language: server flags and model configuration, as pure functions of what the user typed."""
+"""Triton's server flags, model configuration and metrics, as pure functions of the spec."""
 
-from conch.triton.config import list_configured_fields, model_config
-from conch.triton.flags import DRAIN_SECONDS, END_SECONDS, server_command
-from conch.triton.warmup import warmup
+from conch.triton.config import build_model_config, list_configured_fields
+from conch.triton.flags import DRAIN_SECONDS, END_SECONDS, build_server_command
+from conch.triton.warmup import build_warmup
 
-__all__ = ["DRAIN_SECONDS", "END_SECONDS", "list_configured_fields", "model_config", "server_command", "warmup"]
+__all__ = [
+    "DRAIN_SECONDS",
+    "END_SECONDS",
+    "build_model_config",
+    "build_server_command",
+    "build_warmup",
+    "list_configured_fields",
+]

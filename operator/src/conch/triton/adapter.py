@@ -1,4 +1,4 @@
-"""The rules by which prometheus-adapter tells autoscalers the same as Conch's own metrics API, under the same names.
+"""Rules for prometheus-adapter: the metrics of Conch's own metrics API, under the same names.
 
 `python -m conch.triton.adapter` prints them; the chart has them as a file. Their form is that of the adapter's
 configuration (kubernetes-sigs/prometheus-adapter, docs/config.md). They need a Prometheus whose series of Triton carry
@@ -11,7 +11,7 @@ from typing import Any, Final
 from conch.api.metrics import TritonMetric
 from conch.plain_yaml import dump_yaml
 from conch.triton.metrics import DURATION_US, GPU_UTILIZATION, PENDING, QUEUE_US, SUCCESS
-from conch.triton.promql import promql
+from conch.triton.promql import build_promql
 
 # The series by which the adapter finds out which pods have a metric.
 _KNOWN_BY: Final = {
@@ -24,8 +24,8 @@ _KNOWN_BY: Final = {
 _HEADER: Final = "# Generated from operator/src/conch/triton/adapter.py by `make generate`. Do not edit.\n"
 
 
-def rules() -> list[dict[str, Any]]:
-    """Return a rule a metric, of pods and, all pods together, of namespaces."""
+def build_rules() -> list[dict[str, Any]]:
+    """Return one rule for each metric, for pods and for namespaces."""
     return [
         {
             "seriesQuery": f'{_KNOWN_BY[metric]}{{namespace!="",pod!=""}}',
@@ -33,7 +33,7 @@ def rules() -> list[dict[str, Any]]:
                 "overrides": {"namespace": {"resource": "namespace"}, "pod": {"resource": "pod"}},
             },
             "name": {"as": metric.value},
-            "metricsQuery": promql(metric, "<<.LabelMatchers>>", by="<<.GroupBy>>"),
+            "metricsQuery": build_promql(metric, "<<.LabelMatchers>>", by="<<.GroupBy>>"),
         }
         for metric in TritonMetric
     ]
@@ -41,7 +41,7 @@ def rules() -> list[dict[str, Any]]:
 
 def to_yaml() -> str:
     """Return the adapter's configuration, byte for byte the same at every call."""
-    return _HEADER + dump_yaml({"rules": rules()})
+    return _HEADER + dump_yaml({"rules": build_rules()})
 
 
 if __name__ == "__main__":

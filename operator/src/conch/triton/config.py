@@ -9,7 +9,7 @@ from conch_contract import DynamicBatching, InstanceGroup, TritonConfig, Version
 _MODEL_CONFIG: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy")
 
 
-def model_config(typed: api.Triton) -> TritonConfig:
+def build_model_config(typed: api.Triton) -> TritonConfig:
     """Return the typed fields in Triton's units. An unset field stays unset: config.pbtxt or Triton decides it."""
     return TritonConfig(
         max_batch_size=typed.max_batch_size,

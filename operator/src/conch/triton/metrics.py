@@ -1,8 +1,8 @@
-"""Triton's metrics page: for gates the counters and quantiles of one model, for autoscalers how busy the server is.
+"""Triton's metrics page: for gates the counters and quantiles of one model, for autoscalers the load of the server.
 
 Names and units: the page "Metrics" of Triton's user guide. Failures carry a `reason`, and each counts, CANCELED
-too: a client that gives up on a slow model is what a gate must see. Seen on 2.51: what a python model raises is
-BACKEND, but an error that it answers (`InferenceResponse(error=...)`) is a success to Triton; a request that
+too: a gate must count clients that give up on a slow model. On 2.51, an exception of a python model is
+BACKEND, but an error that it returns (`InferenceResponse(error=...)`) is a success to Triton; a request that
 does not fit the model's inputs is neither, and durations and quantiles are of successes only.
 """
 
@@ -26,7 +26,7 @@ SUMMARY_US: Final = "nv_inference_request_summary_us"
 PENDING: Final = "nv_inference_pending_request_count"
 GPU_UTILIZATION: Final = "nv_gpu_utilization"
 
-# Those that gates may ask for; Triton tells 0.999 as well.
+# The percentiles of gates; Triton also reports 0.999.
 _PERCENTILES: Final = {"0.5": 50, "0.9": 90, "0.95": 95, "0.99": 99}
 _COUNTERS: Final = (SUCCESS, FAILURE, DURATION_US, QUEUE_US)
 _GATES: Final = tuple(f"{name}{{" for name in (*_COUNTERS, SUMMARY_US))
@@ -51,7 +51,7 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Scrape:
-    """What a Triton tells of a model at one moment."""
+    """Counters and quantiles of a model at one moment."""
 
     counters: Mapping[Series, float] = field(default_factory=dict)
     quantiles: tuple[tuple[int, float], ...] = ()  # percentile and microseconds; the slowest version's
@@ -59,17 +59,17 @@ class Scrape:
 
 @dataclass(frozen=True)
 class Load:
-    """How busy a Triton is at one moment."""
+    """Load of a Triton at one moment."""
 
-    # Requests and their durations are of the model that clients ask for. Queues and computing are of all: an ensemble
+    # Requests and their durations are of the model that clients request. Queues and computing are of all: an ensemble
     # waits where its slowest part does.
     counters: Mapping[Series, float] = field(default_factory=dict)
     pending: float = 0.0  # requests in the queues of all models
-    gpus: tuple[float, ...] = ()  # how busy each of the pod's GPUs is, from 0 to 1
+    gpus: tuple[float, ...] = ()  # utilization of each of the pod's GPUs, from 0 to 1
 
 
 def read_metrics(text: str, model: str) -> Scrape:
-    """Return what a metrics page says of a model; nothing where Triton does not serve it.
+    """Return the counters and quantiles of a model on a metrics page; empty where Triton does not serve the model.
 
     Raises:
         ValueError: the page is not in Prometheus' text format, is too long, or has a counter that is negative, infinite
@@ -92,7 +92,7 @@ def read_metrics(text: str, model: str) -> Scrape:
 
 
 def read_load(text: str, model: str) -> Load:
-    """Return how busy a Triton is; `model` is the one that clients ask for, and where it is empty all are.
+    """Return the load of a Triton; `model` is the one that clients request; empty: all models.
 
     Raises:
         ValueError: the page is not in Prometheus' text format, is too long, or has a counter that is negative, infinite
@@ -104,7 +104,7 @@ def read_load(text: str, model: str) -> Load:
         name, labels, value = sample.name, sample.labels, sample.value
         of = labels.get("model", "")
         if name in {PENDING, GPU_UTILIZATION}:
-            if not _is_amount(value):  # what a driver does not know
+            if not _is_amount(value):  # unknown to the driver
                 continue
             if name == PENDING:
                 pending += value
@@ -115,8 +115,8 @@ def read_load(text: str, model: str) -> Load:
     return Load(counters, pending, tuple(gpus))
 
 
-def growth(before: Mapping[Series, float], after: Mapping[Series, float]) -> dict[str, float]:
-    """Return by how much counters grew between two readings, by metric.
+def compute_growth(before: Mapping[Series, float], after: Mapping[Series, float]) -> dict[str, float]:
+    """Return the growth of counters between two readings, by metric.
 
     As Prometheus' `increase`: a series below its last value began anew at zero.
     """
@@ -127,11 +127,11 @@ def growth(before: Mapping[Series, float], after: Mapping[Series, float]) -> dic
     return sums
 
 
-def _samples(text: str, wanted: tuple[str, ...], part: str = "") -> Iterator[Sample]:
-    """Parse only the lines that are wanted and have this part: with GPUs and many models a page has thousands."""
+def _samples(text: str, prefixes: tuple[str, ...], part: str = "") -> Iterator[Sample]:
+    """Yield the samples of the lines that begin with one of `prefixes` and contain `part`, out of thousands."""
     if text.count("\n") > _MOST_LINES:
         raise ValueError(f"more than {_MOST_LINES} lines")
-    lines = [line for line in text.split("\n") if line.startswith(wanted) and part in line]
+    lines = [line for line in text.split("\n") if line.startswith(prefixes) and part in line]
     if sum(map(len, lines)) > _MOST_CHARACTERS or any(len(line) > _LONGEST_LINE for line in lines):
         raise ValueError(f"more than {_MOST_CHARACTERS >> 10} KiB, or a line of more than {_LONGEST_LINE} characters")
     try:

@@ -1,7 +1,7 @@
-"""What autoscalers are told, as PromQL over Triton's own series: for KEDA's triggers, and prometheus-adapter's rules.
+"""Metrics of autoscalers, as PromQL over Triton's own series: for KEDA's triggers and prometheus-adapter's rules.
 
-One place, so that a target means the same whoever answers. Source of names and units: the page "Metrics" of
-Triton's user guide; durations are microseconds. Pure text: who asks whom stands elsewhere.
+They are in one module, so that a target means the same with each metrics API. Source of names and units: the page
+"Metrics" of Triton's user guide; durations are microseconds.
 """
 
 from typing import Final
@@ -10,24 +10,24 @@ from conch.api.metrics import TritonMetric
 from conch.triton.metrics import COMPUTE_US, DURATION_US, FAILURE, GPU_UTILIZATION, PENDING, QUEUE_US, SUCCESS
 
 WINDOW: Final = "1m"  # rates need two scrapes, and most Prometheus servers read every 15 or 30 seconds
-# Nothing over nothing is nothing: a service at rest asks for no pod, and NaN would say nothing at all.
+# 0 divided by 0 is 0 here: an idle service needs no pod, and NaN is no value for an autoscaler.
 _LEAST: Final = "0.001"
 
 PER_POD: Final = frozenset({TritonMetric.PENDING_REQUESTS, TritonMetric.REQUESTS_PER_SECOND})
-"""What adds up over pods, and is wanted of each of them; the rest is the same for one pod as for all."""
+"""Metrics that add up over pods, with a target for each pod; the others are the same for one pod as for all."""
 
 
-def promql(metric: TritonMetric, matchers: str, window: str = WINDOW, model: str = "", by: str = "") -> str:
+def build_promql(metric: TritonMetric, matchers: str, window: str = WINDOW, model: str = "", by: str = "") -> str:
     """Return the query of a metric, over all pods that the matchers select.
 
     Args:
-        metric: what is asked.
+        metric: the metric.
         matchers: label matchers without braces, such as `namespace="demo",pod=~"magika-.*"`.
         window: of rates, as PromQL spells a time.
-        model: the model that clients ask for, where requests of the parts of an ensemble shall not count.
-        by: labels by which the answer is grouped, by commas; none: one number.
+        model: the model that clients request, where requests of the parts of an ensemble do not count.
+        by: labels to group by, separated by commas; empty: one number.
 
-    >>> promql(TritonMetric.PENDING_REQUESTS, 'pod="a"', by="pod")
+    >>> build_promql(TritonMetric.PENDING_REQUESTS, 'pod="a"', by="pod")
     'sum by (pod) (nv_inference_pending_request_count{pod="a"})'
     """
     sum_ = f"sum by ({by}) " if by else "sum"

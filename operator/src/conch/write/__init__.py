@@ -1,9 +1,9 @@
-"""The one package that writes to the API server. Everything else computes values.
+"""The only package that writes to the API server. All others compute values.
 
-May enter: calls, retries of calls, permissions. May not enter: what should be written, and why.
+In this package: calls, their retries, permissions. Not in it: decisions about what to write.
 """
 
-from conch.write.capacity import look, look_if_it_can
+from conch.write.capacity import read_capacities, try_read_capacities
 from conch.write.errors import CallError
 from conch.write.events import EventWriter
 from conch.write.executor import Writer
@@ -11,4 +11,13 @@ from conch.write.leases import read_lease
 from conch.write.server import Server
 from conch.write.warnings import latest_warning
 
-__all__ = ["CallError", "EventWriter", "Server", "Writer", "latest_warning", "look", "look_if_it_can", "read_lease"]
+__all__ = [
+    "CallError",
+    "EventWriter",
+    "Server",
+    "Writer",
+    "latest_warning",
+    "read_capacities",
+    "read_lease",
+    "try_read_capacities",
+]

@@ -1,6 +1,6 @@
-"""Reads what GPUs the cluster has: nodes, all pods that hold some, and quotas of namespaces. Nothing is written.
+"""Reads the GPU capacity of the cluster: nodes, all pods with GPUs, and quotas of namespaces.
 
-Pods come page by page, and of each only what it holds is kept: a cluster may have a hundred thousand of them.
+Pods are read page by page, and only their GPUs are kept: a cluster may have a hundred thousand pods.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,28 +11,28 @@ import structlog
 from conch.api.kinds import NODE, POD, RESOURCE_QUOTA
 from conch.observe.capacity import Allocation, Capacity
 from conch.write.errors import CallError
-from conch.write.lists import Listing, each
+from conch.write.lists import Listing, list_objects
 from conch.write.server import Server
 
-# A pod that is on no node holds none, and one that has ended has let go.
+# Pods without a node, and completed pods, have no GPUs.
 _BOUND: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 _FORBIDDEN: Final = 403
 _log = structlog.get_logger("conch")
 
 
-async def look(server: Server, namespaces: Iterable[str]) -> Mapping[str, Capacity]:
-    """Return what there is for each of these namespaces; a right that is not there makes it unknown.
+async def read_capacities(server: Server, namespaces: Iterable[str]) -> Mapping[str, Capacity]:
+    """Return the capacity for each of these namespaces; unknown where a permission is missing.
 
     Raises:
-        CallError: the API server failed; try again later.
+        CallError: the API server failed; retry later.
     """
     try:
-        nodes = [node async for node in each(server, Listing(NODE))]
+        nodes = [node async for node in list_objects(server, Listing(NODE))]
         bound = Listing(POD, fields=_BOUND)
-        allocations = [
-            allocation async for pod in each(server, bound) if (allocation := Allocation.of(pod)) is not None
-        ]
-        quotas = {name: [quota async for quota in each(server, Listing(RESOURCE_QUOTA, name))] for name in namespaces}
+        allocations = [found async for pod in list_objects(server, bound) if (found := Allocation.of(pod)) is not None]
+        quotas = {
+            name: [quota async for quota in list_objects(server, Listing(RESOURCE_QUOTA, name))] for name in namespaces
+        }
         return {name: Capacity.of(nodes, allocations, found) for name, found in quotas.items()}
     except CallError as error:
         if error.code != _FORBIDDEN:
@@ -40,10 +40,10 @@ async def look(server: Server, namespaces: Iterable[str]) -> Mapping[str, Capaci
         return dict.fromkeys(namespaces, Capacity(unknown=error.message))
 
 
-async def look_if_it_can(server: Server, namespaces: Iterable[str]) -> Mapping[str, Capacity]:
-    """Return the same; nothing where the API server fails, so that whoever waits is told at the next look."""
+async def try_read_capacities(server: Server, namespaces: Iterable[str]) -> Mapping[str, Capacity]:
+    """Return the capacities of `read_capacities`; an empty mapping where the API server fails."""
     try:
-        return await look(server, namespaces)
+        return await read_capacities(server, namespaces)
     except CallError as error:
-        _log.warning("cannot tell what GPUs there are", error=error.message)
+        _log.warning("GPU capacity not read", error=error.message)
         return {}

@@ -1,4 +1,4 @@
-"""Repeats a write that met a write of another client: both had read the same version of the object."""
+"""Repeats a write after a conflict: another client has written the object since it was read."""
 
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeVar
@@ -15,24 +15,24 @@ async def retry_on_conflict(
     write: Callable[[Object], Awaitable[Result]],
     read: Callable[[CallError], Awaitable[Object]],
     seen: Object,
-    tries: int = 10,
+    attempts: int = 10,
     codes: Collection[int] = (CONFLICT,),
 ) -> Result:
     """Return what `write` returns for an object as it was last read.
 
-    As client-go's retry.RetryOnConflict, without its waits: each try reads the object first, which takes time enough.
+    As client-go's RetryOnConflict, without its waits: each attempt reads the object first, which takes enough time.
 
     Args:
         write: writes the object over the one that was read.
-        read: reads the object again after a conflict, which it may raise to try no more.
-        seen: the object as read for the first try.
-        tries: at most, the first one included.
+        read: reads the object again after a conflict; it may raise the conflict to end the attempts.
+        seen: the object as read for the first attempt.
+        attempts: at most, the first one included.
         codes: HTTP status codes that are a conflict.
 
     Raises:
-        CallError: the conflict of the last try, or any other error.
+        CallError: the conflict of the last attempt, or any other error.
     """
-    for _ in range(tries - 1):
+    for _ in range(attempts - 1):
         try:
             return await write(seen)
         except CallError as error:

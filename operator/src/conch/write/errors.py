@@ -1,4 +1,4 @@
-"""Calls that failed, as values with a sentence: what the API server wrote, or why there is no answer of one."""
+"""Failed calls: the error that the API server returned, or the reason why it did not answer."""
 
 import re
 from typing import Any, Final
@@ -10,15 +10,15 @@ from conch.observe.fields import mapping, mappings
 from conch.observe.fields import text as string
 from conch_contract.parsing import parse_json
 
-# The reasons of calls that no API server has answered.
+# Reasons of calls without an answer of an API server.
 UNANSWERED: Final = frozenset({"Unreachable", "NoCredentials", "NotKubernetes"})
 _WORDS: Final = 1024  # bytes of an error message
 _MOST_READ: Final = 16384  # characters of an answer that may become part of it
 _LONGEST_RETRY: Final = 60  # seconds
 _CHECK: Final = "is the cluster up, and the address right?"
-# How the API server says that the uid of a precondition, or of a manifest, is not that of the object.
+# The API server's message where the uid of a precondition, or of a manifest, is not that of the object.
 _UID: Final = re.compile(r"\bUID\b|uid mismatch")
-# What the API server answers with 500 to a body that it will not take the next time either: it is too large, or a
+# Messages with status 500 for a body that the API server never accepts: it is too large, or a
 # field is not of the type that its schema has (structured-merge-diff, typed), or of no form that the type reads.
 _SCHEMA: Final = "the object does not fit its schema: "
 _UNFIT: Final = re.compile(f"request is too large|{_SCHEMA}|to proper version: unable to convert")
@@ -51,23 +51,23 @@ class CallError(Exception):
         self.retry_after = retry_after
 
     @property
-    def gone(self) -> bool:
-        """Whether the object was not there."""
+    def is_not_found(self) -> bool:
+        """Whether the object does not exist."""
         return self.code == 404
 
     @property
-    def replaced(self) -> bool:
-        """Whether the object of the uid that was named is gone; another one may have its name."""
+    def is_replaced(self) -> bool:
+        """Whether the object of the requested uid is gone; another one may have its name."""
         return self.code == 409 and _UID.search(self.message) is not None
 
     @property
-    def namespace_gone(self) -> bool:
-        """Whether the namespace is deleted, or about to be: nothing can be created in it any more."""
-        return (self.gone and self.kind == "namespaces") or "NamespaceTerminating" in self.causes
+    def is_namespace_gone(self) -> bool:
+        """Whether the namespace is deleted or terminating: nothing can be created in it."""
+        return (self.is_not_found and self.kind == "namespaces") or "NamespaceTerminating" in self.causes
 
     @property
-    def rejected(self) -> bool:
-        """Whether the API server, or an admission policy, does not take this body, however often it is sent."""
+    def is_rejected(self) -> bool:
+        """Whether the API server or an admission policy rejects this body at every attempt."""
         return (
             self.code in {400, 413, 422}
             or (self.code == 403 and "denied the request" in self.message)
@@ -76,7 +76,7 @@ class CallError(Exception):
 
 
 def read_error(status: int, text: bytes | str) -> CallError:
-    """Read a metav1.Status, or what a proxy said instead of one."""
+    """Return the error of a response: of a metav1.Status, or of a proxy's body."""
     try:
         body = mapping(parse_json(text))
     except ValueError:
@@ -95,7 +95,7 @@ def read_error(status: int, text: bytes | str) -> CallError:
 
 
 def _retry_after(seconds: object) -> float | None:
-    """Return after how many seconds to repeat a request; no answer delays the next attempt for long.
+    """Return the seconds until the next attempt, at most a minute.
 
     >>> _retry_after(2), _retry_after(10**400), _retry_after("5"), _retry_after(float("nan")), _retry_after(True)
     (2.0, 60.0, None, None, None)
@@ -106,10 +106,10 @@ def _retry_after(seconds: object) -> float | None:
 
 
 def read_object(host: str, status: int, text: bytes | str) -> dict[str, Any]:
-    """Return the object that the API server answered with.
+    """Return the object in a response of the API server.
 
     Raises:
-        CallError: whoever answers at that address is no API server.
+        CallError: the server at that address is no API server.
     """
     try:
         parsed = parse_json(text)
@@ -120,10 +120,10 @@ def read_object(host: str, status: int, text: bytes | str) -> dict[str, Any]:
     return parsed
 
 
-def unanswered(host: str, error: Exception) -> str:
-    """Return why there is no answer, without the names of classes that nobody has heard of.
+def describe_no_answer(host: str, error: Exception) -> str:
+    """Return a message for a call without an answer, without names of Python classes.
 
-    >>> unanswered("https://10.0.0.1:6443", TimeoutError())
+    >>> describe_no_answer("https://10.0.0.1:6443", TimeoutError())
     'the API server at https://10.0.0.1:6443 does not answer in time; is the cluster up, and the address right?'
     """
     if isinstance(error, aiohttp.ClientConnectorCertificateError):

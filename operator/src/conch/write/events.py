@@ -1,4 +1,4 @@
-"""Events on the service: what `kubectl describe` tells. Losing one loses nothing but the telling."""
+"""Events of the service, for `kubectl describe`. A lost event has no effect: the status has the same."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ _log = structlog.get_logger()
 
 
 class EventWriter:
-    """Writes events in the name of one operator process."""
+    """Writes the events of one operator process."""
 
     def __init__(self, server: Server, instance: str) -> None:
         self._server = server
         self._instance = instance
 
-    async def tell(self, key: ServiceKey, uid: str, story: Sequence[Event], moment: float) -> None:
-        """Write events. A failure is logged and forgotten: the status has told the same."""
-        for event in story:
+    async def record(self, key: ServiceKey, uid: str, events: Sequence[Event], moment: float) -> None:
+        """Write events. A failure is only logged."""
+        for event in events:
             stamp = datetime.fromtimestamp(moment, UTC)
-            mark = hashlib.sha256(f"{uid}{event}{moment}".encode()).hexdigest()[:16]
+            suffix = hashlib.sha256(f"{uid}{event}{moment}".encode()).hexdigest()[:16]
             body = {
                 "apiVersion": EVENT.api_version,
                 "kind": EVENT.name,
-                "metadata": {"name": f"{key.name}.{mark}", "namespace": key.namespace},
+                "metadata": {"name": f"{key.name}.{suffix}", "namespace": key.namespace},
                 "eventTime": stamp.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
                 "reportingController": CONTROLLER,
                 "reportingInstance": clean(self._instance, _WORD_LIMIT),
@@ -54,6 +54,6 @@ class EventWriter:
             try:
                 await self._server.create(EVENT, body)
             except CallError as error:
-                if error.namespace_gone:
+                if error.is_namespace_gone:
                     return
                 _log.warning("event not written", reason=event.reason, error=str(error))

@@ -1,4 +1,4 @@
-"""Carries a plan out: step by step, the actions of a step together."""
+"""Executes a plan: its steps in order, the actions of a step concurrently."""
 
 import asyncio
 import json
@@ -16,12 +16,12 @@ from conch.api.status import NOT_OBSERVED
 from conch.observe.compare import fingerprint
 from conch.observe.fields import unreadable_quantities, value_at
 from conch.observe.identity import controller_uid, is_orphan, owner_words
-from conch.plan import Action, Adopt, Apply, Delete, Refusal, Release, Step
-from conch.plan.actions import taken
+from conch.plan import Action, Adopt, Apply, ApplyRejected, Delete, Release, Step
+from conch.plan.actions import reject_taken_name
 from conch.write.errors import UNANSWERED, CallError
 from conch.write.server import Server
 
-_HANDOVER: Final = "conch-handover"  # owns a Deployment's replicas from us to the HPA
+_HANDOVER: Final = "conch-handover"  # owns a Deployment's replicas between Conch and the autoscaler
 
 # structured-merge-diff: ".spec.metrics[0].resource.target.value: expected numeric (int or float), got string".
 _TYPE: Final = re.compile(r"((?P<path>\.\S+): expected [^,]+, )got [^\n]*")
@@ -30,28 +30,30 @@ _SHOWN: Final = 100  # characters of a value
 
 _log = structlog.get_logger("conch.reconcile")
 
-Seen = Callable[[Mapping[str, Any]], object]
+Store = Callable[[Mapping[str, Any]], object]
 
 
 class Writer:
-    """Writes plans and statuses; tells `seen` what the API server answered, so that the store is never behind."""
+    """Writes plans and statuses; calls `store` with each object that the API server returns, before its watch event."""
 
-    def __init__(self, server: Server, seen: Seen) -> None:
+    def __init__(self, server: Server, store: Store) -> None:
         self._server = server
-        self._seen = seen
-        self._reduced: dict[ServiceKey, tuple[str, int]] = {}  # statuses that were rejected, and what was taken
+        self._store = store
+        self._reduced: dict[
+            ServiceKey, tuple[str, int]
+        ] = {}  # rejected statuses: fingerprint, and the index of the reduction that was accepted
 
     def forget(self, key: ServiceKey) -> None:
-        """Forget a service that is gone."""
+        """Drop the state of a service that is gone."""
         self._reduced.pop(key, None)
 
-    async def carry_out(self, key: ServiceKey, owner_uid: str, steps: Sequence[Step]) -> list[Refusal]:
-        """Write the steps in order. What needs an object whose write failed is not written; everything else is.
+    async def execute(self, key: ServiceKey, owner_uid: str, steps: Sequence[Step]) -> list[ApplyRejected]:
+        """Execute the steps in order. An action that needs an object whose write failed is left out.
 
         Returns:
             The writes that failed, in the order of the plan.
         """
-        failures: list[Refusal] = []
+        failures: list[ApplyRejected] = []
         missing: set[Ref] = set()
         for step in steps:
             due = [action for action in step if missing.isdisjoint(action.needs)]
@@ -60,10 +62,10 @@ class Writer:
             answers = await asyncio.gather(*acts, return_exceptions=True)
             if broken := next((answer for answer in answers if isinstance(answer, BaseException)), None):
                 raise broken
-            failures += [answer for answer in answers if isinstance(answer, Refusal)]
+            failures += [answer for answer in answers if isinstance(answer, ApplyRejected)]
             missing |= {failure.ref for failure in failures}
             if any(failure.reason in UNANSWERED for failure in failures):
-                break  # no call has an answer now, and each may take its whole time
+                break  # the API server does not answer, and each call may take its whole timeout
         return failures
 
     async def metadata(self, key: ServiceKey, ref: Ref) -> Mapping[str, Any] | None:
@@ -83,16 +85,16 @@ class Writer:
             _log.warning("object not read", object=str(ref), error=error.message)
             return
         if found is not None:
-            self._seen(found)
+            self._store(found)
 
     async def write_status(self, key: ServiceKey, uid: str, status: Mapping[str, Any]) -> bool:
-        """Write a service's whole status, or as much of it as the API server takes.
+        """Write a service's status, reduced until the API server accepts it.
 
         Returns:
             Whether the service is still there.
 
         Raises:
-            CallError: the API server takes nothing of it, or could not be asked.
+            CallError: the API server rejects all of it, or does not answer.
         """
         attempts = [status, *reductions(status)]
         stamp = fingerprint(status)
@@ -103,9 +105,9 @@ class Writer:
                 written = await self._apply_status(key, attempts[size])
                 break
             except CallError as error:
-                if error.gone:
+                if error.is_not_found:
                     return False
-                if not error.rejected or size + 1 == len(attempts):
+                if not error.is_rejected or size + 1 == len(attempts):
                     raise
                 size += 1
                 _log.warning("status rejected, less of it is written", code=error.code, error=error.message)
@@ -114,10 +116,10 @@ class Writer:
         else:
             self._reduced.pop(key, None)
         if written["metadata"]["uid"] == uid:
-            self._seen(written)
+            self._store(written)
             return True
         # Deleted and created again meanwhile: an apply of a status ignores the uid. The new service starts unseen.
-        self._seen(await self._apply_status(key, {"observedGeneration": NOT_OBSERVED}))
+        self._store(await self._apply_status(key, {"observedGeneration": NOT_OBSERVED}))
         return False
 
     async def _apply_status(self, key: ServiceKey, status: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class Writer:
         }
         return await self._server.apply_status(INFERENCE_SERVICE, body, FIELD_MANAGER)
 
-    async def _act(self, key: ServiceKey, owner_uid: str, action: Action) -> Refusal | None:
+    async def _act(self, key: ServiceKey, owner_uid: str, action: Action) -> ApplyRejected | None:
         try:
             match action:
                 case Delete(ref=ref, uid=uid):
@@ -137,59 +139,59 @@ class Writer:
                 case Release(ref=ref, manifest=manifest):
                     await self._server.apply(ref.kind, manifest, _HANDOVER)
                 case Apply(ref=ref, manifest=manifest, new=new):
-                    if new and (refusal := await self._stranger(key, owner_uid, action)):
-                        return refusal
-                    self._seen(await self._server.apply(ref.kind, manifest, FIELD_MANAGER))
+                    if new and (rejection := await self._check_name(key, owner_uid, action)):
+                        return rejection
+                    self._store(await self._server.apply(ref.kind, manifest, FIELD_MANAGER))
                 case Adopt(ref=ref, uid=uid, owner=owner):
                     body = {"metadata": {"uid": uid, "ownerReferences": [owner]}}
-                    self._seen(await self._server.merge(key.namespace, ref, body, FIELD_MANAGER))
+                    self._store(await self._server.merge(key.namespace, ref, body, FIELD_MANAGER))
         except CallError as error:
-            if error.namespace_gone or (error.replaced and isinstance(action, Release | Adopt)):
+            if error.is_namespace_gone or (error.is_replaced and isinstance(action, Release | Adopt)):
                 return None  # there is nothing left to write to
-            return refusal_of(action, error)
+            return to_rejection(action, error)
         return None
 
-    async def _stranger(self, key: ServiceKey, owner_uid: str, action: Apply) -> Refusal | None:
-        """Whether a name that we need is taken: a forced apply would take the object from its owner."""
+    async def _check_name(self, key: ServiceKey, owner_uid: str, action: Apply) -> ApplyRejected | None:
+        """Return a rejection if another owner has an object of that name, which a forced apply would overwrite."""
         there = await self._server.metadata(key.namespace, action.ref)
         if there is None or controller_uid(there) == owner_uid or is_orphan(there, key.name):
             return None
-        return taken(action.ref, owner_words(there))
+        return reject_taken_name(action.ref, owner_words(there))
 
 
-def refusal_of(action: Action, error: CallError) -> Refusal:
-    """Return why an action is not done, in the API server's words.
+def to_rejection(action: Action, error: CallError) -> ApplyRejected:
+    """Return the rejection of an action, with the API server's message.
 
-    It is final where the API server does not take the object, however often it is sent.
+    It is final where the API server rejects the object at every attempt.
     """
     ref = action.ref
     if error.code == 404 and (not_installed := child_kind(ref.kind).not_installed) is not None:
-        return Refusal(ref, *not_installed)
+        return ApplyRejected(ref, *not_installed)
     if error.code == 403 and "exceeded quota" in error.message:
         reason = "QuotaExceeded"
-    elif error.rejected:
+    elif error.is_rejected:
         reason = "Invalid" if error.code != 403 else "Forbidden"
     else:
         reason = {403: "Forbidden", 404: "KindUnknown"}.get(error.code, error.reason or "CallFailed")
-    final = (error.rejected or error.code in {403, 404}) and not isinstance(action, Delete)
+    final = (error.is_rejected or error.code in {403, 404}) and not isinstance(action, Delete)
     if final:
         message = f"The API server refused {ref}: {_words(action, error.message)}"
     else:
         verb = {Delete: "delete", Adopt: "adopt"}.get(type(action), "write")
         code = f"HTTP status {error.code}: " if error.code else ""
         message = f"Conch cannot {verb} {ref}, and tries again: {code}{error.message}"
-    return Refusal(ref, reason, message, final, error.retry_after or 0.0)
+    return ApplyRejected(ref, reason, message, final, error.retry_after or 0.0)
 
 
 def _words(action: Action, message: str) -> str:
-    """Return the API server's words with what the manifest holds where they name a type alone, or no field at all."""
+    """Return the API server's message, with the values of the manifest where it names only a type, or no field."""
     manifest = action.manifest if isinstance(action, Apply) else None
     if manifest is None:
         return message
-    told = _TYPE.sub(lambda found: f"{found[1]}got {_shown(value_at(manifest, found['path']))}", message)
+    detailed = _TYPE.sub(lambda found: f"{found[1]}got {_shown(value_at(manifest, found['path']))}", message)
     if _QUANTITY in message:
-        told += "".join(f"; {path} is {_shown(value)}" for path, value in unreadable_quantities(manifest))
-    return told
+        detailed += "".join(f"; {path} is {_shown(value)}" for path, value in unreadable_quantities(manifest))
+    return detailed
 
 
 def _shown(value: Any) -> str:

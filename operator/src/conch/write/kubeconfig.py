@@ -1,4 +1,4 @@
-"""Kubeconfig files: written by people and tools, so everything that can be wrong with one ends as a sentence."""
+"""Kubeconfig files. Whatever is invalid in one is reported in a sentence."""
 
 import os
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ _HOME: Final = "~/.kube/config"
 
 
 async def load_kubeconfig(configuration: Configuration, named: str | None = None, context: str | None = None) -> str:
-    """Take a cluster and its credentials from a kubeconfig; return the namespace of its context.
+    """Read a cluster and its credentials from a kubeconfig; return the namespace of its context.
 
     Args:
-        configuration: what is filled in.
+        configuration: to fill in.
         named: one file, or several joined as in KUBECONFIG. None: KUBECONFIG, or the file in the home directory.
         context: a context of it. None: its current one.
 
@@ -33,9 +33,9 @@ async def load_kubeconfig(configuration: Configuration, named: str | None = None
         loader = await config.load_kube_config(paths, context, configuration, persist_config=False)
         found = (loader.current_context or {}).get("context") or {}
     except Exception as error:  # the loader indexes into whatever the file holds
-        raise _refused(f"the kubeconfig {paths} cannot be used: {_words(error)}") from error
+        raise _error(f"the kubeconfig {paths} cannot be used: {_words(error)}") from error
     if not configuration.host:
-        raise _refused(f"the kubeconfig {paths} names no server in the cluster of its context")
+        raise _error(f"the kubeconfig {paths} names no server in the cluster of its context")
     return str(found.get("namespace") or "default")
 
 
@@ -43,13 +43,13 @@ def _check_all(paths: str) -> None:
     files = [Path(path).expanduser() for path in paths.split(os.pathsep) if path]
     there = [file for file in files if file.exists()]
     if not there:
-        raise _refused(f"there is no kubeconfig {paths}")
+        raise _error(f"there is no kubeconfig {paths}")
     for file in there:
         _check(file)
 
 
 def _check(file: Path) -> None:
-    """Refuse a file that the loader would stumble over.
+    """Check a file for errors that the loader does not handle.
 
     Raises:
         CallError: it holds no clusters, contexts and users.
@@ -57,20 +57,20 @@ def _check(file: Path) -> None:
     try:
         read: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _refused(f"the kubeconfig {file} cannot be read: {error.strerror}") from error
+        raise _error(f"the kubeconfig {file} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _refused(f"the kubeconfig {file} is not YAML: {_words(error)}") from error
+        raise _error(f"the kubeconfig {file} is not YAML: {_words(error)}") from error
     if read is None:
-        raise _refused(f"the kubeconfig {file} is empty")
+        raise _error(f"the kubeconfig {file} is empty")
     if not isinstance(read, Mapping):
-        raise _refused(f"the kubeconfig {file} is not a kubeconfig: expected clusters, contexts and users")
+        raise _error(f"the kubeconfig {file} is not a kubeconfig: expected clusters, contexts and users")
     for field in ("clusters", "contexts", "users"):
         entries = read.get(field) or []
         if not isinstance(entries, list) or not all(isinstance(one, Mapping) and "name" in one for one in entries):
-            raise _refused(f"{field} of the kubeconfig {file} is not a list of entries with a name")
+            raise _error(f"{field} of the kubeconfig {file} is not a list of entries with a name")
 
 
-def _refused(what: str) -> CallError:
+def _error(what: str) -> CallError:
     return CallError(0, "NoCluster", f"{what}; {_REMEDY}")
 
 

@@ -1,4 +1,4 @@
-"""Leader election: one replica holds a Lease, and only it acts.
+"""Leader election: one replica holds a Lease, and only it reconciles.
 
 The rules are those of client-go's package leaderelection. Clocks of two machines are never compared: a Lease has
 expired when a replica has seen no change of it for its duration. Why not kubernetes_asyncio's election: it renews
@@ -15,7 +15,7 @@ import structlog
 
 from conch.api.kinds import LEASE, Ref
 from conch.api.names import FIELD_MANAGER
-from conch.shutdown import StartAgainError
+from conch.shutdown import RestartError
 from conch.write.conflicts import CONFLICT, retry_on_conflict
 from conch.write.errors import CallError
 from conch.write.server import Server
@@ -41,7 +41,7 @@ class Terms:
     timeout: float = 3  # of one attempt
 
 
-class LeaseLostError(StartAgainError):
+class LeaseLostError(RestartError):
     """This replica is no longer the leader. The message is the reason."""
 
 
@@ -80,17 +80,17 @@ class Election:
             if error.code != CONFLICT:  # another replica has written it meanwhile
                 raise
 
-    async def win(self) -> None:
+    async def acquire(self) -> None:
         """Return when this replica holds the Lease. Failed calls are retried."""
         while True:
             try:
-                if await self._try():
+                if await self._acquire_or_renew():
                     return
             except CallError as error:
                 _log.warning("Lease not read or written", lease=self.name, error=error.message)
             await asyncio.sleep(self.terms.retry)
 
-    async def keep(self) -> NoReturn:
+    async def renew(self) -> NoReturn:
         """Renew the Lease again and again.
 
         Raises:
@@ -100,7 +100,7 @@ class Election:
             problem = "this process did not run"
             await asyncio.sleep(min(self.terms.retry, self.seconds_left()))
             try:
-                if not await self._try():
+                if not await self._acquire_or_renew():
                     raise LeaseLostError(f"{_holder(self._lease)} holds the Lease")
             except CallError as error:
                 problem = error.message
@@ -108,25 +108,25 @@ class Election:
             if self.seconds_left() <= 0:
                 raise LeaseLostError(f"the Lease was not renewed for {self.terms.deadline:g} s: {problem}")
 
-    async def resign(self) -> None:
+    async def release(self) -> None:
         """Release the Lease if this replica holds it. If that fails, it expires."""
         self._renewed = None
         try:
             async with asyncio.timeout(self.terms.timeout):
-                await self._release()
+                await self._write_release()
         except (CallError, TimeoutError) as error:
             _log.warning("Lease not released", lease=self.name, error=str(error))
 
-    async def _release(self) -> None:
+    async def _write_release(self) -> None:
         """Read the Lease and release it; once more if a renewal that was cut off came between the two."""
 
         async def release(lease: Lease) -> None:
             if _holder(lease) == self.identity:
                 await self._write(lease, {"holderIdentity": "", "leaseDurationSeconds": _RELEASED})
 
-        await retry_on_conflict(release, self._read, await self._read(), tries=2)
+        await retry_on_conflict(release, self._read, await self._read(), attempts=2)
 
-    async def _try(self) -> bool:
+    async def _acquire_or_renew(self) -> bool:
         """Take or renew the Lease; return whether this replica holds it.
 
         Raises:
@@ -152,7 +152,7 @@ class Election:
             return True
 
         lease = await self._read() if self._renewed is None else self._lease
-        return await retry_on_conflict(take, self._read, lease, tries=2, codes=(CONFLICT, _NOT_FOUND))
+        return await retry_on_conflict(take, self._read, lease, attempts=2, codes=(CONFLICT, _NOT_FOUND))
 
     async def _read(self, _: CallError | None = None) -> Lease:
         return await self.server.get(self.namespace, Ref(LEASE, self.name))

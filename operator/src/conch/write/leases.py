@@ -1,4 +1,4 @@
-"""Reads the Lease of another installation of Conch, which tells whether it acts."""
+"""Reads the Lease of another installation of Conch, which shows whether it is active."""
 
 import json
 

@@ -1,6 +1,6 @@
 """Lists and watches of one kind. What is in memory at a time is bounded by bytes, however large the objects are.
 
-Why our own: the clients for Python read a list, or a page of so many objects, as a whole, and each object may have
+It is our own because Python's clients read a list, or a page of so many objects, as a whole, and each object may have
 1.5 MiB.
 """
 
@@ -17,7 +17,7 @@ from conch.bodies import TooLargeError, read_body
 from conch.write.errors import CallError, read_error, read_object
 from conch.write.server import METADATA_LIST, METADATA_ONLY, Server
 
-_PAGE_OBJECTS: Final = 500  # as kubectl asks for
+_PAGE_OBJECTS: Final = 500  # as kubectl requests
 _PAGE_BYTES: Final = 2 << 20  # of a page; parsing it takes some 20 ms
 # Of one object, or one event: etcd takes 1.5 MiB, and JSON writes a control character with six.
 _OBJECT_BYTES: Final = 32 << 20
@@ -66,23 +66,23 @@ class WatchEvent(NamedTuple):
     body: dict[str, Any]
 
 
-async def each(server: Server, listing: Listing) -> AsyncGenerator[dict[str, Any], None]:
+async def list_objects(server: Server, listing: Listing) -> AsyncGenerator[dict[str, Any], None]:
     """Yield all objects of a list.
 
     Raises:
         CallError: the API server refuses or does not answer; 410: the list has changed too much meanwhile, begin anew.
     """
-    async with aclosing(pages(server, listing)) as found:
+    async with aclosing(list_pages(server, listing)) as found:
         async for page in found:
             for item in page.items:
                 yield item
 
 
-async def pages(server: Server, listing: Listing) -> AsyncGenerator[Page, None]:
+async def list_pages(server: Server, listing: Listing) -> AsyncGenerator[Page, None]:
     """Yield a list page by page. A page that is too large is requested again with a quarter of its objects.
 
     Raises:
-        CallError: as for `each`.
+        CallError: as for `list_objects`.
     """
     limit, token = _PAGE_OBJECTS, ""
     while True:

@@ -1,7 +1,7 @@
-"""What the operator may do in the cluster, row by row, with the reason.
+"""Permissions of the operator in the cluster, one row each, with the reason.
 
-`python -m conch.write.rbac` prints the chart's template. A row stands here only while some code makes the
-call. Besides these, it reads discovery endpoints, which every service account may.
+`python -m conch.write.rbac` prints the chart's template. Each row has a call in the code. The
+operator also reads discovery endpoints, which every service account may do.
 """
 
 import sys
@@ -30,8 +30,8 @@ from conch.api.metrics import API_SERVICE_NAME
 
 _HEADER: Final = "# Generated from operator/src/conch/write/rbac.py by `make generate`. Do not edit.\n"
 _CHILD_NOTE: Final = (
-    "On children: list and watch keep the store; get asks, before a name is taken, whose it is;"
-    " a server-side apply that creates an object asks for create and patch; delete is for what is wanted no more."
+    "Children: list and watch fill the cache; get reads the owner of an object before its name is used; a"
+    " server-side apply that creates an object requires create and patch; delete removes obsolete objects."
 )
 _OPERATOR: Final = '{{ include "conch.operator" $ }}'
 _LEADER: Final = f"{_OPERATOR}-leader"
@@ -43,7 +43,7 @@ _EDITOR: Final = '{{ include "conch.fullname" $ }}-edit'
 
 @dataclass(frozen=True)
 class Grant:
-    """Verbs on one resource, and which call of the operator needs them."""
+    """Verbs on one resource, and the reason."""
 
     kind: Kind
     verbs: tuple[str, ...]
@@ -67,18 +67,18 @@ def _child_grants(*, needs_keda: bool) -> tuple[Grant, ...]:
 
 # In the namespaces that the operator watches.
 SERVING: Final[tuple[Grant, ...]] = (
-    Grant(INFERENCE_SERVICE, ("list", "watch"), "what users ask for; the operator never writes it"),
+    Grant(INFERENCE_SERVICE, ("list", "watch"), "the services; the operator never writes their spec"),
     Grant(
         INFERENCE_SERVICE,
         ("patch",),
-        "what came of it: a server-side apply of the status",
+        "a server-side apply of the status",
         subresource="status",
     ),
     Grant(
         INFERENCE_SERVICE,
         ("update",),
         "children name their service as an owner that waits for them (blockOwnerDeletion), and the admission"
-        " plugin OwnerReferencesPermissionEnforcement, on in OpenShift, asks for this verb then."
+        " plugin OwnerReferencesPermissionEnforcement, on in OpenShift, requires this verb then."
         " Conch sets no finalizer",
         subresource="finalizers",
     ),
@@ -86,9 +86,9 @@ SERVING: Final[tuple[Grant, ...]] = (
     Grant(REPLICA_SET, ("list", "watch"), "to which Deployment a pod belongs: a user may write its labels"),
     Grant(POD, ("list", "watch"), "whether a revision's pods are ready, and why not; they are never written"),
     Grant(ENDPOINT_SLICE, ("list", "watch"), "whether requests reach a pod that is ready"),
-    Grant(EVENT, ("create",), "the story that `kubectl describe` tells"),
-    Grant(EVENT, ("list",), "why a pod does not start or a Job has none, where no status says it"),
-    Grant(LEASE, ("get",), "whether another installation of Conch acts, where services are marked as its own"),
+    Grant(EVENT, ("create",), "the events that `kubectl describe` shows"),
+    Grant(EVENT, ("list",), "why a pod does not start or a Job has none, where no status has the reason"),
+    Grant(LEASE, ("get",), "whether another installation of Conch is active, where the status of services names it"),
 )
 
 # The same, where KEDA drives the pods.
@@ -101,15 +101,15 @@ CLUSTER: Final[tuple[Grant, ...]] = (
     Grant(
         NODE,
         ("list",),
-        "what GPUs there are, before a rollout of pods that ask for some; who holds them is told by the pods, which the"
-        " operator lists in the whole cluster anyway",
+        "the allocatable GPUs, before a rollout of pods with GPUs; the allocated ones are those of all pods, which the"
+        " operator lists in the whole cluster",
     ),
-    Grant(RESOURCE_QUOTA, ("list",), "what GPUs the service's namespace may ask for"),
+    Grant(RESOURCE_QUOTA, ("list",), "the quota of GPUs of the service's namespace"),
 )
 
 # The metrics API's, in the namespaces that the operator watches.
 METRICS: Final[tuple[Grant, ...]] = (
-    Grant(POD, ("list", "watch"), "which pods a question of an autoscaler is about, and where they are"),
+    Grant(POD, ("list", "watch"), "the pods that an autoscaler's request concerns, and their addresses"),
 )
 # And in the whole cluster: an APIService belongs to no namespace.
 REGISTRATION: Final[tuple[Grant, ...]] = (
@@ -120,16 +120,16 @@ REGISTRATION: Final[tuple[Grant, ...]] = (
 OWN: Final[tuple[Grant, ...]] = (
     Grant(LEASE, ("create",), "leader election; no name can bind a creation"),
     Grant(LEASE, ("update",), "leader election, on its own Lease only", names=(_OPERATOR,)),
-    Grant(LEASE, ("get",), "leader election, and whether an earlier installation in this namespace still acts"),
+    Grant(LEASE, ("get",), "leader election, and whether an earlier installation in this namespace is still active"),
 )
 
-# For people: joined to Kubernetes' own roles view, edit and admin.
+# For users: aggregated into Kubernetes' own roles view, edit and admin.
 VIEW: Final[tuple[Grant, ...]] = (
     Grant(INFERENCE_SERVICE, ("get", "list", "watch"), "read services"),
     Grant(INFERENCE_SERVICE, ("get",), "read their status alone", subresource="status"),
 )
-# What an autoscaler is told, told to people.
-VIEW_METRICS: Final[tuple[Grant, ...]] = (Grant(METRIC, ("get",), "read what autoscalers are told"),)
+# The metrics of autoscalers, for users.
+VIEW_METRICS: Final[tuple[Grant, ...]] = (Grant(METRIC, ("get",), "read the metrics of autoscalers"),)
 EDIT: Final[tuple[Grant, ...]] = (
     Grant(
         INFERENCE_SERVICE,

@@ -1,7 +1,7 @@
-"""Calls to the API server, raw JSON in and out.
+"""Calls to the API server, with JSON objects in and out.
 
-kubernetes_asyncio carries what is hard (credentials and their renewal, TLS, pools); its generated
-models are passed by, because the pure packages speak plain manifests and server-side apply wants just those.
+kubernetes_asyncio handles credentials and their renewal, TLS and connection pools. Its generated models are not used:
+the pure packages and server-side apply work with plain manifests.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,7 +20,7 @@ from conch.api.kinds import Kind, Ref
 from conch.api.text import clean
 from conch.observe.fields import mappings
 from conch.write.encoding import encode
-from conch.write.errors import CallError, read_error, read_object, unanswered
+from conch.write.errors import CallError, describe_no_answer, read_error, read_object
 from conch.write.kubeconfig import load_kubeconfig
 
 # The charset is the default. With it kubernetes_asyncio sends the bytes of `encode` as they are; without it, it makes
@@ -52,10 +52,10 @@ class Server:
         try:
             self.client = ApiClient(configuration)
         except (OSError, ValueError) as error:  # an SSLError is an OSError
-            told = f"the certificates or the key for {configuration.host} cannot be used: {error}"
-            raise CallError(0, "NoCluster", f"{told}; correct them in the kubeconfig") from error
+            problem = f"the certificates or the key for {configuration.host} cannot be used: {error}"
+            raise CallError(0, "NoCluster", f"{problem}; correct them in the kubeconfig") from error
         self.host = configuration.host or ""
-        self.client.user_agent = f"conch/{version('conch')}"  # audit logs tell who wrote
+        self.client.user_agent = f"conch/{version('conch')}"  # for audit logs
         if write_seconds is not None:
             self.client.rest_client.pool_manager.trace_configs.append(self._fence())
 
@@ -63,7 +63,7 @@ class Server:
     async def connect(
         cls, kubeconfig: str | None = None, connections: int = 32, write_seconds: Callable[[], float] | None = None
     ) -> Self:
-        """Connect as the pod that we are in, or else as the kubeconfig says.
+        """Connect with the pod's service account, or else with the kubeconfig.
 
         Raises:
             CallError: there is neither.
@@ -84,14 +84,14 @@ class Server:
         await self.client.close()
 
     async def apply(self, kind: Kind, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
-        """Server-side apply of a whole object (force: what we say of our fields, holds)."""
+        """Apply a whole object, server-side. `force`: its fields are taken over from other managers."""
         meta = body["metadata"]
         query = [("fieldManager", manager), ("force", "true")]
         path = kind.path(meta["namespace"], meta["name"])
         return await self._call("PATCH", "apply", kind, path, query, body, APPLY)
 
     async def apply_status(self, kind: Kind, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
-        """Server-side apply of an object's status subresource."""
+        """Apply an object's status subresource, server-side."""
         meta = body["metadata"]
         query = [("fieldManager", manager), ("force", "true")]
         path = kind.path(meta["namespace"], meta["name"]) + "/status"
@@ -109,11 +109,11 @@ class Server:
         """Replace an object as it was read; 409 if it has been written since, by its resourceVersion."""
         meta = body["metadata"]
         path = kind.path(meta["namespace"], meta["name"])
-        query = query_of(manager, dry_run=dry_run)
+        query = build_query(manager, dry_run=dry_run)
         return await self._call("PUT", "update", kind, path, query, body, "application/json")
 
     async def delete(self, namespace: str, ref: Ref, uid: str | None = None) -> None:
-        """Delete an object, of this uid if one is named. One that is gone already, or replaced, is fine.
+        """Delete an object, of this uid if one is given. An object that is gone already, or replaced, is no error.
 
         Background propagation: its dependants follow by the garbage collector.
         """
@@ -127,15 +127,15 @@ class Server:
         try:
             await self._call("DELETE", "delete", ref.kind, path, [], body, "application/json")
         except CallError as error:
-            if not (error.gone or error.replaced):
+            if not (error.is_not_found or error.is_replaced):
                 raise
 
     async def get(self, namespace: str, ref: Ref) -> dict[str, Any] | None:
-        """An object, or None if there is none; an unknown kind is an error (404 without a reason)."""
+        """Return an object; None if there is none. An unknown kind is an error (404 without a reason)."""
         try:
             return await self._call("GET", "get", ref.kind, ref.kind.path(namespace, ref.name), [], None, "")
         except CallError as error:
-            if error.gone and error.reason == "NotFound":
+            if error.is_not_found and error.reason == "NotFound":
                 return None
             raise
 
@@ -150,7 +150,7 @@ class Server:
         try:
             return await self._call("GET", "get", ref.kind, path, [], None, "", METADATA_ONLY)
         except CallError as error:
-            if error.gone:
+            if error.is_not_found:
                 return None
             raise
 
@@ -163,7 +163,7 @@ class Server:
         await self._call("GET", "list", kind, kind.path(namespace), [("limit", "1")], None, "", METADATA_LIST)
 
     async def serves(self, kind: Kind) -> bool:
-        """Whether the cluster knows a kind: one of a CRD may not be installed.
+        """Return whether the cluster serves a kind: a CRD may not be installed.
 
         Raises:
             CallError: it is not certain. That discovery does not know the kind's API is not enough: a proxy before the
@@ -172,7 +172,7 @@ class Server:
         try:
             answer = await self._call("GET", "discover", kind, kind.home, [], None, "")
         except CallError as error:
-            if not error.gone:
+            if not error.is_not_found:
                 raise
             groups = mappings((await self._call("GET", "discover", kind, "/apis", [], None, "")).get("groups"))
             versions = [version.get("groupVersion") for group in groups for version in mappings(group.get("versions"))]
@@ -213,7 +213,7 @@ class Server:
                 yield answer.content
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             _calls.labels(verb, kind.plural, "none").inc()
-            raise CallError(0, "Unreachable", unanswered(self.host, error)) from error
+            raise CallError(0, "Unreachable", describe_no_answer(self.host, error)) from error
         except config.ConfigException as error:  # a credential plugin, when it is time for a new token
             raise CallError(0, "NoCredentials", f"no credentials for the API server: {clean(str(error))}") from error
 
@@ -221,7 +221,7 @@ class Server:
         """Return how long writes are allowed; None: always.
 
         Raises:
-            CallError: they are not.
+            CallError: they are not allowed.
         """
         seconds = None if self._write_seconds is None else self._write_seconds()
         if seconds is not None and seconds <= 0:
@@ -229,7 +229,7 @@ class Server:
         return seconds
 
     def _fence(self) -> aiohttp.TraceConfig:
-        """Check a write again when it has a connection: meanwhile the process may have been stopped for long."""
+        """Return a trace that checks each write again once it has a connection: the process may have been stopped."""
 
         async def begin(_session: object, context: SimpleNamespace, request: aiohttp.TraceRequestStartParams) -> None:
             context.method = request.method
@@ -245,7 +245,7 @@ class Server:
         fence.freeze()
         return fence
 
-    async def _call(  # noqa: PLR0917  one private door, called with all of it
+    async def _call(  # noqa: PLR0917  all of a request
         self,
         method: str,
         verb: str,
@@ -276,7 +276,7 @@ class Server:
             text, status = error.body or b"", int(error.status or 0)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             _calls.labels(verb, kind.plural, "none").inc()
-            raise CallError(0, "Unreachable", unanswered(self.host, error)) from error
+            raise CallError(0, "Unreachable", describe_no_answer(self.host, error)) from error
         except config.ConfigException as error:  # a credential plugin, when it is time for a new token
             raise CallError(0, "NoCredentials", f"no credentials for the API server: {clean(str(error))}") from error
         _calls.labels(verb, kind.plural, str(status)).inc()
@@ -285,7 +285,7 @@ class Server:
         return read_object(self.host, status, text)
 
 
-def query_of(manager: str, *, dry_run: bool = False) -> list[tuple[str, str]]:
+def build_query(manager: str, *, dry_run: bool = False) -> list[tuple[str, str]]:
     """Return the parameters of a write that is no apply; a dry run is as strict as that of `kubectl apply`."""
     strict = [("dryRun", "All"), ("fieldValidation", "Strict")]
     return [("fieldManager", manager), *(strict if dry_run else [])]

@@ -9,7 +9,7 @@ import structlog
 from conch.api.kinds import EVENT
 from conch.observe import Finding
 from conch.write.errors import CallError
-from conch.write.lists import Listing, each
+from conch.write.lists import Listing, list_objects
 from conch.write.server import Server
 
 _MOST: Final = 1000  # events of an object that are read; a user may create any number
@@ -22,7 +22,7 @@ async def latest_warning(server: Server, namespace: str, uid: str) -> Finding | 
     """Return the latest event of an object, if it is a warning; None also where the call failed."""
     latest: dict[str, Any] = {}
     try:
-        async with aclosing(each(server, Listing(EVENT, namespace, fields=f"regarding.uid={uid}"))) as events:
+        async with aclosing(list_objects(server, Listing(EVENT, namespace, fields=f"regarding.uid={uid}"))) as events:
             left = _MOST
             async for event in events:
                 latest, left = max(latest, event, key=_time), left - 1
@@ -37,7 +37,7 @@ async def latest_warning(server: Server, namespace: str, uid: str) -> Finding | 
 
 
 def without_random_names(note: str) -> str:
-    """Return the text of an event without what changes at each attempt: names of pods and ids of sandboxes.
+    """Return the text of an event without names of pods and ids of sandboxes, which change at each attempt.
 
     >>> without_random_names('Error creating: pods "m-warmup-x7k2p" is forbidden: exceeded quota')
     'Error creating: pods "m-warmup-…" is forbidden: exceeded quota'
@@ -46,6 +46,6 @@ def without_random_names(note: str) -> str:
 
 
 def _time(event: dict[str, Any]) -> str:
-    """When an event was last seen; components of before events.k8s.io/v1 write the deprecated field."""
+    """Return when an event was last seen; components of before events.k8s.io/v1 write the deprecated field."""
     series = event.get("series") or {}
     return str(series.get("lastObservedTime") or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")

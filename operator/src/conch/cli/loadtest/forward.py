@@ -67,7 +67,7 @@ class Forward:
             try:
                 found = await self._cluster.server.connect_to_pod(self._cluster.namespace, pod, self._port)
             except CallError as error:
-                last = None if error.gone else error
+                last = None if error.is_not_found else error
                 if error.code in _FOR_ALL_PODS:
                     break
             else:

@@ -1,4 +1,4 @@
-"""Takes events in: the stores learn of them, and the services that they concern are queued."""
+"""Handlers of watch events: they update the caches and queue the affected services."""
 
 import asyncio
 import sys
@@ -28,38 +28,38 @@ from conch_contract import names
 
 # A pod comes into the EndpointSlices of two Services, its revision's and the root Service. One reconcile for both.
 SLICE_SECONDS: Final = 0.05
-# Watched without the label of a service; of routes, those of others may take its requests.
+# Watched without the label of a service: routes of other owners may match its requests.
 UNSELECTED: Final = frozenset({INFERENCE_SERVICE, HTTP_ROUTE, *GATEWAYS})
 
 
 @dataclass(frozen=True)
-class Intake:
-    """Where events go. `listed` is set once all kinds have been listed."""
+class EventHandlers:
+    """Handlers of watch events. `listed` is set once all kinds have been listed."""
 
     store: Store
     gateways: Gateways | None  # None: they are not watched
     queue: WorkQueue
     listed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def take(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
-        """Take in a service, or what belongs to one."""
-        key = self.store.discard(body) if gone else self.store.put(body)
+    def handle(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
+        """Handle an event of a service, or of one of its objects."""
+        key = self.store.discard(body) if is_deleted else self.store.put(body)
         if key is not None:
-            for concerned in {key, owner_key(body) or key}:  # two where a label has come to name another service
+            for affected in {key, owner_key(body) or key}:  # two where a label has come to name another service
                 if kind_of(body) == ENDPOINT_SLICE:
-                    self.queue.add_after(concerned, SLICE_SECONDS)
+                    self.queue.add_after(affected, SLICE_SECONDS)
                 else:
-                    self.queue.add(concerned)
+                    self.queue.add(affected)
         self._queue_affected()
 
-    def take_route(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
-        """Take in an HTTPRoute: that of a service, or one that may take requests of services.
+    def handle_route(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
+        """Handle an event of an HTTPRoute: that of a service, or one that may match requests of services.
 
         Routes are watched without a selector. To the store, one without the label of a service is deleted, as the
         objects of the other kinds are by their selector.
         """
-        self.take(body, gone=gone or names.LABEL_SERVICE not in labels_of(body))
-        hostnames = self.store.routes.discard(body) if gone else self.store.routes.put(body)
+        self.handle(body, is_deleted=is_deleted or names.LABEL_SERVICE not in labels_of(body))
+        hostnames = self.store.routes.discard(body) if is_deleted else self.store.routes.put(body)
         self._queue_listed(self.store.hostnames.services(hostnames))
 
     def queue_all(self) -> None:
@@ -76,10 +76,10 @@ class Intake:
         for key in keys if self.listed.is_set() else ():
             self.queue.add(key)
 
-    def take_gateway(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
-        """Take in a Gateway or a GatewayClass."""
+    def handle_gateway(self, body: Mapping[str, Any], *, is_deleted: bool = False) -> None:
+        """Handle an event of a Gateway or a GatewayClass."""
         if self.gateways is not None:
-            self.queue_services_at(self.gateways.discard(body) if gone else self.gateways.put(body))
+            self.queue_services_at(self.gateways.discard(body) if is_deleted else self.gateways.put(body))
 
     def queue_services_at(self, changed: frozenset[GatewayKey]) -> None:
         """Queue the services that name these Gateways."""
@@ -87,7 +87,7 @@ class Intake:
             self._queue_listed(self.store.services_at(changed))
 
     def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int | None) -> None:
-        """Forget the objects of a kind that a list does not have.
+        """Drop the objects of a kind that a list does not have.
 
         Args:
             kind: of the list.
@@ -107,17 +107,17 @@ class Intake:
         if kind == HTTP_ROUTE:
             self._queue_listed(self.store.hostnames.services(self.store.routes.retain(namespace, uids, newest)))
 
-    def informers(self, server: Server, kinds: Iterable[Kind], namespaces: Sequence[str]) -> list[Informer]:
+    def build_informers(self, server: Server, kinds: Iterable[Kind], namespaces: Sequence[str]) -> list[Informer]:
         """Return the informers of some kinds; no namespaces means all. A Gateway may be in any namespace."""
         where = [(kind, each) for kind in kinds for each in (() if kind in GATEWAYS else namespaces) or ("",)]
-        return [Informer(server, listing(*each), self._cache(*each), installed=self.queue_all) for each in where]
+        return [Informer(server, build_listing(*each), self._cache(*each), installed=self.queue_all) for each in where]
 
     def _cache(self, kind: Kind, namespace: str) -> Cache:
-        take = {HTTP_ROUTE: self.take_route, **dict.fromkeys(GATEWAYS, self.take_gateway)}.get(kind, self.take)
-        return Cache(take, partial(take, gone=True), partial(self.retain, kind, namespace))
+        handle = {HTTP_ROUTE: self.handle_route, **dict.fromkeys(GATEWAYS, self.handle_gateway)}.get(kind, self.handle)
+        return Cache(handle, partial(handle, is_deleted=True), partial(self.retain, kind, namespace))
 
 
-def listing(kind: Kind, namespace: str = "") -> Listing:
+def build_listing(kind: Kind, namespace: str = "") -> Listing:
     """Return which objects of a kind are watched: those with the label of a service, for most kinds."""
     labels = "" if kind in UNSELECTED else names.LABEL_SERVICE
     return Listing(kind, namespace, labels, metadata_only=kind in METADATA_ONLY)
