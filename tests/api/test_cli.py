@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from conch.api.kinds import ENDPOINT_SLICE, INFERENCE_SERVICE, Kind, Ref
 from conch.api.names import ANNOTATION_CHANGE_CAUSE, ANNOTATION_REQUEST
 from conch.cli import cluster as conch_cluster
-from conch.cli.cluster import sentence
+from conch.cli.cluster import describe_error
 from conch.cli.main import cli
-from conch.cli.rollback import replace
+from conch.cli.rollback import write_rollback
 from conch.observe import Revision
 from conch.observe.compare import is_subset
 from conch.write import CallError
@@ -112,17 +112,17 @@ def test_people_steer_a_rollout_while_git_applies_the_same_every_second(
     with Git(kube, namespace, stepped(ONE, "the first")) as git, operator:
         until(settled(kube, namespace), "the first revision serves", 90)
         first = service(kube, namespace)["status"]["stable"]
-        assert "no rollout of magika is under way" in conch("promote", "magika", code=1)
+        assert "no rollout of magika is in progress" in conch("promote", "magika", code=1)
 
         git.manifest = stepped(TWO, "a better one")
         until_waiting(kube, namespace, 1, "WaitsForPromotion")
         assert "WaitsForPromotion: Step 1 is a pause that a person ends" in conch("status", "magika")
-        assert "is not held by hand" in conch("resume", "magika", code=1)
+        assert "is not paused by a user" in conch("resume", "magika", code=1)
         assert "has not failed" in conch("retry", "magika", code=1)
 
         assert "stays at step 1" in conch("pause", "magika")
         until_waiting(kube, namespace, 1, "PausedByUser")
-        assert "is held already" in conch("pause", "magika", code=1)
+        assert "is paused already" in conch("pause", "magika", code=1)
         request = service(kube, namespace)["metadata"]["annotations"][ANNOTATION_REQUEST]
         nothing_fights(cluster, kube, namespace, git)
         assert service(kube, namespace)["metadata"]["annotations"][ANNOTATION_REQUEST] == request
@@ -134,7 +134,7 @@ def test_people_steer_a_rollout_while_git_applies_the_same_every_second(
         until_waiting(kube, namespace, 3, "WaitsForPromotion")
         nothing_fights(cluster, kube, namespace, git)
 
-        assert f"all requests go back to {first}" in conch("abort", "magika")
+        assert f"all requests return to {first}" in conch("abort", "magika")
         until(lambda: waiting(kube, namespace)[1] == "Aborted", "it is given up", 60)
         assert "failed (Aborted)" in conch("promote", "magika", code=1)
         until(lambda: len(service(kube, namespace)["status"]["revisions"]) == 1, "the candidate has left", 60)
@@ -174,7 +174,7 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
             until(settled(kube, namespace), "all is as asked", 90)
             generation = service(kube, namespace)["metadata"]["generation"]
             told = conch("rollback", "magika", "--to", "1")
-            assert f"asks for revision 1 ({first}) again, as generation {generation + 1}" in told
+            assert f"has revision 1 ({first}) again, as generation {generation + 1}" in told
             assert "gitops wrote the predictor before" in told
             assert "unless Git changes too" in told
             until(
@@ -195,8 +195,8 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
         assert body["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the first"
         newest = json.loads(conch("history", "magika", "-o", "json"))["revisions"][0]
         assert (newest["name"], newest["author"], newest["note"]) == (first, "kubectl-conch", "the first")
-        assert newest["role"] == "serves"
-        assert f"asks for revision {newest['number']} already" in conch(
+        assert newest["role"] == "stable"
+        assert f"has revision {newest['number']} already" in conch(
             "rollback", "magika", "--to", str(newest["number"]), code=1
         )
         assert "has no revision 99" in conch("rollback", "magika", "--to", "99", code=1)
@@ -226,7 +226,7 @@ def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
         body["spec"]["variants"][0]["predictor"]["model"]["storageUri"] = "s3://models/three"
         kube.apply(body, namespace)
         until_held("WaitsForPromotion")
-        assert "its variants have: int8 (Paused); say which one you mean" in conch("promote", "magika", code=1)
+        assert "its variants have: int8 (Paused); select one" in conch("promote", "magika", code=1)
         assert "has no variant 'int4' (there are: int8)" in conch("promote", "magika", "--variant", "int4", code=1)
         conch("pause", "magika", *told)
         until_held("PausedByUser")
@@ -237,7 +237,7 @@ def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
         until(settled(kube, namespace), "the change serves", 90)
         assert of("stable") != first
 
-        assert f"asks for revision 1 ({first}) again" in conch("rollback", "magika", "--to", "1", *told)
+        assert f"has revision 1 ({first}) again" in conch("rollback", "magika", "--to", "1", *told)
         until_held("WaitsForPromotion")
         assert of("candidate") == first
         conch("promote", "magika", "--full", *told)
@@ -255,7 +255,7 @@ def test_a_rollback_is_refused_if_somebody_changed_the_spec_meanwhile_and_only_t
 
     async def roll_back_over(seen: Object) -> Object:
         async with await UserServer.as_user(str(cluster.kubeconfig)) as server:
-            return await replace(conch_cluster.Cluster(server, namespace), seen, first)
+            return await write_rollback(conch_cluster.Cluster(server, namespace), seen, first)
 
     kube.apply(isvc(uri=TWO), namespace)
     seen = service(kube, namespace)
@@ -326,7 +326,7 @@ def test_kubectl_finds_it_and_errors_are_sentences(cluster: Cluster, kube: Kube,
     text = kube_plugin(cluster, path, "conch", "history", "magika", "-n", namespace)
     assert text == "magika has no revisions yet.\n"
     text = kube_plugin(cluster, path, "conch", "status", "magika", "-n", namespace)
-    assert "the operator has not looked at it yet" in text
+    assert "not observed by the operator yet" in text
     missing = conch("status", "yolo", code=1)
     assert missing.startswith("Error: there is no InferenceService yolo in namespace")
     assert "kubectl get inferenceservices" in missing
@@ -354,10 +354,10 @@ def test_it_has_the_rights_of_who_types(cluster: Cluster, kube: Kube, namespace:
     code, told = typed("plan", "-f", str(manifest), "--against", "cluster")
     assert code == 1
     assert 'cannot update resource "inferenceservices"' in told
-    assert told.strip().endswith("ask whoever runs the cluster for that right")
+    assert told.strip().endswith("request that permission from the administrator of the cluster")
 
     load = ("load", "magika", "--rate=1", "--duration=1s", "--port-forward")
-    assert "serves nothing yet" in typed(*load)[1]
+    assert "does not serve yet" in typed(*load)[1]
     serves = {"type": "Serving", "status": "True", "reason": "Answering", "message": "It answers."}
     status = {"url": "http://magika", "conditions": [{**serves, "lastTransitionTime": "2030-01-01T00:00:00Z"}]}
     answer(kube, INFERENCE_SERVICE, namespace, "magika", status)
@@ -371,7 +371,7 @@ def test_it_has_the_rights_of_who_types(cluster: Cluster, kube: Kube, namespace:
     code, told = typed(*load)
     assert code == 1
     assert "port 8001 of pod magika-0 is refused with HTTP status 403" in told
-    assert "it takes get and create on pods/portforward" in told
+    assert "it requires get and create on pods/portforward" in told
 
 
 def test_a_cluster_without_the_kind_is_not_one_without_the_object(cluster: Cluster) -> None:
@@ -382,7 +382,7 @@ def test_a_cluster_without_the_kind_is_not_one_without_the_object(cluster: Clust
     assert asyncio.run(get(INFERENCE_SERVICE)) is None
     with pytest.raises(CallError) as caught:
         asyncio.run(get(Kind("nobody.dev", "v1", "Nothing", "nothings")))
-    assert sentence(caught.value).endswith("; is Conch's CustomResourceDefinition installed in this cluster?")
+    assert describe_error(caught.value).endswith("; is Conch's CustomResourceDefinition installed in this cluster?")
 
 
 def kube_plugin(cluster: Cluster, path: str, *words: str) -> str:

@@ -45,15 +45,15 @@ def start(place: Place, service: Service) -> Start:
 
 def adds_up(value: dict[str, Any]) -> bool:
     """Whether each request has become something, in the whole and second by second."""
-    whole = value["asked"] == value["answered"] + value["failed"] + value["late"]
-    each = [sum(second[name] for second in value["series"]) for name in ("asked", "answered", "failed", "late")]
-    return whole and each == [value[name] for name in ("asked", "answered", "failed", "late")]
+    whole = value["scheduled"] == value["answered"] + value["failed"] + value["late"]
+    each = [sum(second[name] for second in value["series"]) for name in ("scheduled", "answered", "failed", "late")]
+    return whole and each == [value[name] for name in ("scheduled", "answered", "failed", "late")]
 
 
 def all_answered(value: dict[str, Any]) -> bool:
     """Whether the service answered all that was sent: what this client was too slow to send is the machine's doing."""
-    sent = value["asked"] - value["late"]
-    return value["answered"] == sent > 0 and {entry["message"] for entry in value["lateBecause"]} <= {CLIENT}
+    sent = value["scheduled"] - value["late"]
+    return value["answered"] == sent > 0 and {entry["message"] for entry in value["lateReasons"]} <= {CLIENT}
 
 
 def test_a_short_run_through_a_port_forward(
@@ -63,11 +63,11 @@ def test_a_short_run_through_a_port_forward(
     running = start("--rate=20", "--duration=10s", "--port-forward", "-o", "json", f"--plot={picture}")
     output, errors = running.communicate(timeout=_SECONDS)
     value = json.loads(output)
-    assert (value["model"], value["protocol"], value["asked"]) == ("loaded", "grpc", 200), errors
+    assert (value["model"], value["protocol"], value["scheduled"]) == ("loaded", "grpc", 200), errors
     assert adds_up(value), value
     assert all_answered(value), output
     assert running.returncode == (1 if value["late"] else 0), errors
-    assert value["way"] == f"through the API server, to the ready pods of {service.name}"
+    assert value["endpoint"] == f"through the API server, to the ready pods of {service.name}"
     assert value["replicas"] == {name: {"first": 1, "most": 1, "last": 1} for name in ("ready", "desired")}
     assert 0 < value["latencyMilliseconds"]["p50"] <= value["latencyMilliseconds"]["p99"]
     assert "1 ready of 1 desired replicas" in errors
@@ -83,7 +83,7 @@ def test_an_address_that_can_be_reached(protocol: str, port: int, start: Start, 
     output, errors = running.communicate(timeout=_SECONDS)
     value = yaml.safe_load(output)
     with place.reach(service.namespace, service.name, port) as [address]:
-        assert (value["asked"], value["way"]) == (70, f"http://{address}"), errors
+        assert (value["scheduled"], value["endpoint"]) == (70, f"http://{address}"), errors
     assert adds_up(value), value
     assert all_answered(value), output
     assert running.returncode == (1 if value["late"] else 0), errors
@@ -97,7 +97,7 @@ def test_ctrl_c_ends_it_early_with_what_was_seen(start: Start, tmp_path: Path) -
     assert any(" answered (" in line for line in lines), "it began"
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to kubectl, and to all that it started
     output, errors = running.communicate(timeout=_SECONDS)
-    assert "Ended early: 10 a second were to be asked for 1h" in output, errors
+    assert "Ended early: 10 requests a second were scheduled for 1h" in output, errors
     assert " 0 failed, " in output
     assert running.returncode == (0 if " 0 late" in output else 1), output
     assert picture.read_bytes().startswith(b"\x89PNG")

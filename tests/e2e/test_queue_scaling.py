@@ -106,7 +106,7 @@ class Loaded:
 
     @property
     def asked(self) -> int:
-        return sum(run["asked"] for run in self.runs)
+        return sum(run["scheduled"] for run in self.runs)
 
 
 def moment(run: dict[str, Any]) -> float:
@@ -164,7 +164,7 @@ def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figu
     most = max(desired for _, desired, _ in by_queue.watcher.seen)
     assert most > 1, "it never wanted more pods"
     assert max(ready for _, _, ready in by_queue.watcher.seen) == most, "those that it wanted came"
-    assert by_queue.failed == 0, [(run["failures"], run["lateBecause"]) for run in by_queue.runs]
+    assert by_queue.failed == 0, [(run["failures"], run["lateReasons"]) for run in by_queue.runs]
     assert courses[0].worst < courses[1].worst
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from conch.api import Warmup
-from conch.cli.loadtest.client import Lanes, Target
+from conch.cli.loadtest.client import ClientPool, Target
 from conch.cli.loadtest.driver import IN_FLIGHT, Driver
 from conch.cli.loadtest.options import Protocol
-from conch.cli.loadtest.runner import prepared
+from conch.cli.loadtest.runner import prepare_requests
 from conch.cli.loadtest.schedule import Schedule
-from conch.cli.loadtest.tensors import Request, written
-from conch.cli.options import Refused
+from conch.cli.loadtest.tensors import Request, read_manifest_requests
+from conch.cli.options import CommandError
 from conch_contract import ModelSource
 from tests.serving.pod import Pod
 from tests.serving.processes import until
@@ -106,7 +106,7 @@ def target(pod: Pod, protocol: Protocol, model: str) -> Target:
 def numbers(first: float, second: float) -> list[Request]:
     """The request of a warm-up, in the manifest's words."""
     tensor = {"name": "x", "datatype": "FP32", "shape": [2], "data": [first, second]}
-    return written(Warmup.model_validate({"requests": [{"name": "two numbers", "inputs": [tensor]}]}))
+    return read_manifest_requests(Warmup.model_validate({"requests": [{"name": "two numbers", "inputs": [tensor]}]}))
 
 
 def asked_of(pod: Pod, model: str) -> int:
@@ -114,9 +114,9 @@ def asked_of(pod: Pod, model: str) -> int:
 
 
 async def drive(target: Target, said: list[Request], schedule: Schedule, concurrency: int = 512) -> Driver:
-    requests, sequences = await prepared(target, said)
-    async with Lanes(target, requests, sequences=sequences) as lanes:
-        driver = Driver(lanes.send, concurrency)
+    requests, sequences = await prepare_requests(target, said)
+    async with ClientPool(target, requests, sequences=sequences) as pool:
+        driver = Driver(pool.send, concurrency)
         await driver.run(schedule.dues(), asyncio.Event())
     return driver
 
@@ -126,8 +126,8 @@ async def drive(target: Target, said: list[Request], schedule: Schedule, concurr
 async def test_requests_made_from_the_metadata_are_answered(protocol: Protocol, model: str, serving: Pod) -> None:
     before = asked_of(serving, model)
     driver = await drive(target(serving, protocol, model), [], Schedule(5, 25, 2))
-    assert [outcome.words for outcome in driver.outcomes if outcome.verdict != "answered"] == []
-    assert len(driver.outcomes) == driver.asked == 30
+    assert [outcome.reason for outcome in driver.outcomes if outcome.verdict != "answered"] == []
+    assert len(driver.outcomes) == driver.scheduled == 30
     assert sorted(outcome.due for outcome in driver.outcomes) == list(Schedule(5, 25, 2).dues())
     # Each was sent once, and each kind of them once before. Triton counts a moment after it has answered.
     until(lambda: asked_of(serving, model) == before + 30 + 8, "Triton has counted as many", 10, serving.triton)
@@ -137,7 +137,7 @@ async def test_requests_made_from_the_metadata_are_answered(protocol: Protocol, 
 async def test_a_slow_server_does_not_slow_the_question(protocol: Protocol, serving: Pod) -> None:
     # 20 requests within half a second, to one instance that takes 0.1 s for each: the last waits for all before it.
     driver = await drive(target(serving, protocol, "pair"), numbers(0.1, 1), Schedule(40, 40, 0.5))
-    assert [outcome.words for outcome in driver.outcomes if outcome.verdict != "answered"] == []
+    assert [outcome.reason for outcome in driver.outcomes if outcome.verdict != "answered"] == []
     assert max(outcome.latency for outcome in driver.outcomes) > 20 * 0.1 - 0.5
 
 
@@ -145,18 +145,18 @@ async def test_what_cannot_be_started_in_time_is_counted(serving: Pod) -> None:
     # One at a time, 0.5 s each: two or three begin in time, however slow this machine is.
     driver = await drive(target(serving, "http", "pair"), numbers(0.5, 1), Schedule(20, 20, 1), concurrency=1)
     late = [outcome for outcome in driver.outcomes if outcome.verdict == "late"]
-    assert {outcome.words for outcome in late} == {IN_FLIGHT}
+    assert {outcome.reason for outcome in late} == {IN_FLIGHT}
     assert 1 <= len(driver.outcomes) - len(late) <= 5
-    assert len(driver.outcomes) == driver.asked == 20
+    assert len(driver.outcomes) == driver.scheduled == 20
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_failure_is_counted_in_tritons_words(protocol: Protocol, serving: Pod) -> None:
-    requests, sequences = await prepared(target(serving, protocol, "pair"), numbers(0, 1))
-    async with Lanes(target(serving, protocol, "pair"), requests + numbers(0, -1), sequences=sequences) as lanes:
-        driver = Driver(lanes.send, 512)
+    requests, sequences = await prepare_requests(target(serving, protocol, "pair"), numbers(0, 1))
+    async with ClientPool(target(serving, protocol, "pair"), requests + numbers(0, -1), sequences=sequences) as pool:
+        driver = Driver(pool.send, 512)
         await driver.run(Schedule(20, 20, 1).dues(), asyncio.Event())
-    failed = [outcome.words for outcome in driver.outcomes if outcome.verdict == "failed"]
+    failed = [outcome.reason for outcome in driver.outcomes if outcome.verdict == "failed"]
     assert (len(failed), len(driver.outcomes)) == (10, 20)
     assert all("less than nothing" in words for words in failed), failed[0]
 
@@ -164,27 +164,27 @@ async def test_a_failure_is_counted_in_tritons_words(protocol: Protocol, serving
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_server_that_is_gone_fails_each_request(protocol: Protocol) -> None:
     nobody = Target(protocol, f"127.0.0.1:{free_port()}", "pair", seconds=5)
-    async with Lanes(nobody, numbers(0, 1), sequences=False) as lanes:
-        driver = Driver(lanes.send, 512)
+    async with ClientPool(nobody, numbers(0, 1), sequences=False) as pool:
+        driver = Driver(pool.send, 512)
         await driver.run(Schedule(20, 20, 0.5).dues(), asyncio.Event())
     assert [outcome.verdict for outcome in driver.outcomes] == ["failed"] * 10
-    with pytest.raises(Refused, match=r"127\.0\.0\.1:\d+ does not describe the model pair: .*--url"):
-        await prepared(nobody, [])
+    with pytest.raises(CommandError, match=r"127\.0\.0\.1:\d+ does not describe the model pair: .*--url"):
+        await prepare_requests(nobody, [])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_model_that_refuses_what_was_made_for_it_is_told_with_the_way_out(
     protocol: Protocol, serving: Pod
 ) -> None:
-    with pytest.raises(Refused) as refused:
-        await prepared(target(serving, protocol, "pair"), [])
+    with pytest.raises(CommandError) as refused:
+        await prepare_requests(target(serving, protocol, "pair"), [])
     message = refused.value.message
-    assert message.startswith("pair does not answer the request made from the model's metadata: ")
-    assert "dimensions open, which were taken as 1: x [-1]" in message
+    assert message.startswith("pair does not answer the request generated from the model's metadata: ")
+    assert "dimensions open, for which 1 was used: x [-1]" in message
     assert "spec.predictor.warmup.requests" in message
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_model_that_is_not_there_is_told(protocol: Protocol, serving: Pod) -> None:
-    with pytest.raises(Refused, match=r"does not describe the model nothing: .*unknown model"):
-        await prepared(target(serving, protocol, "nothing"), [])
+    with pytest.raises(CommandError, match=r"does not describe the model nothing: .*unknown model"):
+        await prepare_requests(target(serving, protocol, "nothing"), [])

@@ -139,10 +139,10 @@ NAMES = ["..", ".", "a/b", "a%2f", "a b", "Magika", "magika?x=1", "magika#", "",
 def test_a_name_that_no_object_has_reaches_no_server(command: str, name: str) -> None:
     code, told = run(command, "--kubeconfig", "/no/config", "--", name)
     assert code == 2
-    assert "is no name" in told
+    assert "is not a name" in told
     code, told = run(command, "magika", "--kubeconfig", "/no/config", "--namespace", name)
     assert code == 2
-    assert "is no name" in told
+    assert "is not a name" in told
 
 
 def test_a_path_holds_nothing_but_names() -> None:
@@ -182,13 +182,13 @@ MANIFESTS = {
     "binary": ("!!binary aGVsbG8=", "is not a manifest"),
     "no number": (yaml.dump({**SERVICE, "spec": float("nan")}), "is not a manifest"),
     "deep": ("[" * 5000, "is not a manifest"),
-    "an empty list": ("kind: List\nitems: []", "holds no InferenceService"),
-    "a list of words": ("kind: List\nitems: [a, 1, null]", "holds no InferenceService"),
-    "a list without items": ("kind: List", "holds no InferenceService"),
-    "empty": ("", "holds no InferenceService"),
-    "a name that climbs": (yaml.dump({**SERVICE, "metadata": {"name": "../a"}}), "is no name"),
-    "a name that is a number": (yaml.dump({**SERVICE, "metadata": {"name": 1}}), "is no name"),
-    "a namespace that climbs": (yaml.dump({**SERVICE, "metadata": {"name": "a", "namespace": ".."}}), "is no name"),
+    "an empty list": ("kind: List\nitems: []", "has no InferenceService"),
+    "a list of words": ("kind: List\nitems: [a, 1, null]", "has no InferenceService"),
+    "a list without items": ("kind: List", "has no InferenceService"),
+    "empty": ("", "has no InferenceService"),
+    "a name that climbs": (yaml.dump({**SERVICE, "metadata": {"name": "../a"}}), "is not a name"),
+    "a name that is a number": (yaml.dump({**SERVICE, "metadata": {"name": 1}}), "is not a name"),
+    "a namespace that climbs": (yaml.dump({**SERVICE, "metadata": {"name": "a", "namespace": ".."}}), "is not a name"),
     "a spec that is a word": (yaml.dump({**SERVICE, "spec": "a"}), "spec"),
     "annotations that are a list": (yaml.dump({**SERVICE, "metadata": {"name": "a", "annotations": [1]}}), "annot"),
 }

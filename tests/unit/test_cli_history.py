@@ -7,10 +7,10 @@ import pytest
 from conch.api import InferenceService, Predictor
 from conch.api.kinds import CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
 from conch.api.names import ANNOTATION_CHANGE_CAUSE
-from conch.cli.history import Entry, find, history_text, history_value
-from conch.cli.options import Refused
-from conch.cli.printing import plain
-from conch.cli.rollback import rollback_told, rolled_back
+from conch.cli.history import Entry, build_history_text, build_history_value, find_revision
+from conch.cli.options import CommandError
+from conch.cli.printing import format_plain
+from conch.cli.rollback import build_rollback_text, restore_revision
 from conch.decide import revision_name
 from conch.observe import Revision
 from conch.observe.identity import variant_of
@@ -46,26 +46,26 @@ def entries(cluster: Cluster, variant: str = "") -> list[Entry]:
 
 def test_the_history_is_a_table_with_the_newest_first() -> None:
     cluster = changed_twice()
-    text = plain(history_text(cluster.snapshot().service, entries(cluster)))
+    text = format_plain(build_history_text(cluster.snapshot().service, entries(cluster)))
     first, second = (entry.revision.name for entry in reversed(entries(cluster)))
     assert [line.split() for line in text.splitlines()] == [
-        ["NUMBER", "REVISION", "MADE", "AUTHOR", "DIGEST", "ROLE", "NOTE"],
-        ["2", second, "1970-01-12T13:46:40Z", "-", "1", "serves", "the", "first"],
+        ["NUMBER", "REVISION", "CREATED", "AUTHOR", "DIGEST", "ROLE", "NOTE"],
+        ["2", second, "1970-01-12T13:46:40Z", "-", "1", "stable", "the", "first"],
         ["1", first, "1970-01-12T13:46:40Z", "-", "1", "-", "the", "first"],
     ]
-    value = history_value(cluster.snapshot().service, entries(cluster))
+    value = build_history_value(cluster.snapshot().service, entries(cluster))
     assert [one["predictor"]["model"]["storageUri"] for one in value["revisions"]] == [
         "s3://models/v2",
         "s3://models/magika",
     ]
-    assert plain(history_text(cluster.snapshot().service, [])) == "magika has no revisions yet.\n"
+    assert format_plain(build_history_text(cluster.snapshot().service, [])) == "magika has no revisions yet.\n"
 
 
 def test_a_rollback_asks_for_the_pods_of_then_and_the_number_of_now() -> None:
     cluster = changed_twice()
-    entry = find(cluster.snapshot().service, entries(cluster), 1)
+    entry = find_revision(cluster.snapshot().service, entries(cluster), 1)
     before = cluster.objects[SERVICE]
-    body = rolled_back(before, entry.revision)
+    body = restore_revision(before, entry.revision)
     predictor = body["spec"]["predictor"]
     assert revision_name(KEY.name, Predictor.model_validate(predictor)) == entry.revision.name
     assert (predictor["minReplicas"], predictor["maxReplicas"]) == (5, 9)
@@ -76,13 +76,13 @@ def test_a_rollback_asks_for_the_pods_of_then_and_the_number_of_now() -> None:
 
 def test_the_note_travels_with_the_revision() -> None:
     cluster = changed_twice()
-    entry = find(cluster.snapshot().service, entries(cluster), 1)
+    entry = find_revision(cluster.snapshot().service, entries(cluster), 1)
     before: dict[str, Any] = cluster.objects[SERVICE]
     before["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] = "the latest"
-    annotations = rolled_back(before, entry.revision)["metadata"]["annotations"]
+    annotations = restore_revision(before, entry.revision)["metadata"]["annotations"]
     assert annotations == {ANNOTATION_CHANGE_CAUSE: "the first", "team": "search"}
     unsaid = Revision(**{**vars(entry.revision), "note": ""})
-    assert rolled_back(before, unsaid)["metadata"]["annotations"] == {"team": "search"}
+    assert restore_revision(before, unsaid)["metadata"]["annotations"] == {"team": "search"}
     assert before["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the latest", "what was read stays as it was"
 
 
@@ -90,26 +90,26 @@ def test_a_number_that_is_not_there_and_one_that_is_asked_for_already_are_refuse
     cluster = changed_twice()
     service = cluster.snapshot().service
     with pytest.raises(
-        Refused, match=r"magika has no revision 7 \(there are: 2, 1\); see: kubectl conch history magika"
+        CommandError, match=r"magika has no revision 7 \(there are: 2, 1\); see: kubectl conch history magika"
     ):
-        find(service, entries(cluster), 7)
-    with pytest.raises(Refused, match="asks for revision 2 already"):
-        find(service, entries(cluster), 2)
+        find_revision(service, entries(cluster), 7)
+    with pytest.raises(CommandError, match="has revision 2 already"):
+        find_revision(service, entries(cluster), 2)
 
 
 def test_who_rolls_back_is_told_of_git_and_of_the_steps() -> None:
     cluster = changed_twice()
-    entry = find(cluster.snapshot().service, entries(cluster), 1)
+    entry = find_revision(cluster.snapshot().service, entries(cluster), 1)
     before: dict[str, Any] = {"metadata": {"managedFields": []}}
-    after = InferenceService.parse(rolled_back(cluster.objects[SERVICE], entry.revision))
-    assert len(rollback_told(before, after, entry)) == 2
+    after = InferenceService.parse(restore_revision(cluster.objects[SERVICE], entry.revision))
+    assert len(build_rollback_text(before, after, entry)) == 2
     fields: dict[str, Any] = {"f:spec": {"f:predictor": {}}}
     before = {"metadata": {"managedFields": [{"manager": "argocd-controller", "time": "t", "fieldsV1": fields}]}}
-    told = " ".join(rollback_told(before, after, entry))
+    told = " ".join(build_rollback_text(before, after, entry))
     assert "argocd-controller wrote the predictor before." in told
-    assert "it puts Git's version back unless Git changes too" in told
+    assert "it restores Git's version unless Git changes too" in told
     stepped = after.model_copy(update={"spec": after.spec.model_copy(update={"rollout": _steps()})})
-    assert "kubectl conch promote magika -n demo --full" in " ".join(rollback_told(before, stepped, entry))
+    assert "kubectl conch promote magika -n demo --full" in " ".join(build_rollback_text(before, stepped, entry))
 
 
 def _steps() -> Any:

@@ -18,17 +18,17 @@ from conch.api import InferenceService, Warmup
 from conch.cli.cluster import Cluster
 from conch.cli.loadtest import extras, plot, reporter, results, schedule
 from conch.cli.loadtest.driver import CLIENT, IN_FLIGHT, Driver
-from conch.cli.loadtest.endpoint import TrackRoute, named, open_way, own
+from conch.cli.loadtest.endpoint import Endpoint, list_endpoints, open_endpoint, parse_url
 from conch.cli.loadtest.forward import ready_pods
-from conch.cli.loadtest.options import Wish
-from conch.cli.loadtest.replicas import replicas
-from conch.cli.loadtest.results import Outcome, Seen, series, summary
-from conch.cli.loadtest.runner import served
+from conch.cli.loadtest.options import LoadOptions
+from conch.cli.loadtest.replicas import count_replicas
+from conch.cli.loadtest.results import Outcome, ReplicaSample, build_series, build_summary
+from conch.cli.loadtest.runner import require_serving
 from conch.cli.loadtest.schedule import Schedule
-from conch.cli.loadtest.tensors import from_config_map, remedy, synthesised, written
+from conch.cli.loadtest.tensors import build_remedy, generate_request, parse_config_map, read_manifest_requests
 from conch.cli.main import cli
-from conch.cli.options import Refused
-from conch.cli.printing import plain
+from conch.cli.options import CommandError
+from conch.cli.printing import format_plain
 from tests.unit.simulation import manifest
 
 
@@ -41,25 +41,25 @@ from tests.unit.simulation import manifest
     ],
 )
 def test_a_rate_is_constant_or_a_ramp(rate: str, duration: str, asked: Schedule) -> None:
-    assert schedule.schedule(rate, duration) == asked
+    assert schedule.parse_schedule(rate, duration) == asked
 
 
 @pytest.mark.parametrize(
     ("rate", "duration", "words"),
     [
-        ("0", "30s", "--rate 0 asks nothing"),
-        ("0..0", "30s", "--rate 0..0 asks nothing"),
+        ("0", "30s", "--rate 0 has no requests"),
+        ("0..0", "30s", "--rate 0..0 has no requests"),
         ("-5", "30s", "--rate -5: expected requests a second"),
         ("5..", "30s", "--rate 5..: expected requests a second"),
         ("fast", "30s", "--rate fast: expected requests a second"),
         ("50", "30", "--duration '30' is not a duration"),
-        ("50", "0s", "--duration 0s is no time at all"),
+        ("50", "0s", "--duration 0s is 0"),
         ("100000", "1h", "is 360000000 requests, and each is kept until the end; at most 5000000"),
     ],
 )
 def test_what_is_no_schedule_is_refused_in_a_sentence(rate: str, duration: str, words: str) -> None:
-    with pytest.raises(Refused) as refused:
-        schedule.schedule(rate, duration)
+    with pytest.raises(CommandError) as refused:
+        schedule.parse_schedule(rate, duration)
     assert words in refused.value.message
 
 
@@ -87,69 +87,71 @@ OUTCOMES = [
 
 
 def test_each_second_tells_what_was_due_and_what_ended_in_it() -> None:
-    seen = [Seen(0.0, 1, 1), Seen(0.99, 1, 2), Seen(2.01, 2, 2)]
-    first, second, third = series(OUTCOMES, seen)
-    assert (first.asked, first.answered, first.p50, first.p99) == (3, 2, 10.0, 30.0)
+    seen = [ReplicaSample(0.0, 1, 1), ReplicaSample(0.99, 1, 2), ReplicaSample(2.01, 2, 2)]
+    first, second, third = build_series(OUTCOMES, seen)
+    assert (first.scheduled, first.answered, first.p50, first.p99) == (3, 2, 10.0, 30.0)
     assert (first.ready, first.desired) == (1, 2), "the last look of the second"
-    assert (second.asked, second.answered, second.failed, second.p50) == (2, 0, 1, None)
+    assert (second.scheduled, second.answered, second.failed, second.p50) == (2, 0, 1, None)
     assert (second.ready, second.desired) == (1, 2), "nobody looked: as before"
-    assert (third.asked, third.answered, third.late, third.p99, third.ready) == (0, 1, 1, 1200.0, 2)
-    assert series([], []) == []
+    assert (third.scheduled, third.answered, third.late, third.p99, third.ready) == (0, 1, 1, 1200.0, 2)
+    assert build_series([], []) == []
 
 
 def test_the_summary_adds_up() -> None:
-    value = summary(OUTCOMES, [Seen(0.0, 1, 1), Seen(1.0, 3, 3), Seen(2.0, 2, 3)], 2.0)
-    assert value["asked"] == value["answered"] + value["failed"] + value["late"] == 5
+    value = build_summary(OUTCOMES, [ReplicaSample(0.0, 1, 1), ReplicaSample(1.0, 3, 3), ReplicaSample(2.0, 2, 3)], 2.0)
+    assert value["scheduled"] == value["answered"] + value["failed"] + value["late"] == 5
     assert value["seconds"] == 2.6, "as long as its answers took"
     assert value["answeredPerSecond"] == 1.15
     assert value["latencyMilliseconds"] == {"p50": 30.0, "p90": 1200.0, "p99": 1200.0, "max": 1200.0}
-    assert value["clientBehindMilliseconds"]["max"] == 1.0
+    assert value["clientDelayMilliseconds"]["max"] == 1.0
     assert value["failures"] == [{"message": "[500] no", "count": 1, "first": 1.2, "last": 1.2}]
-    assert value["lateBecause"][0]["message"] == IN_FLIGHT
+    assert value["lateReasons"][0]["message"] == IN_FLIGHT
     assert value["replicas"]["ready"] == {"first": 1, "most": 3, "last": 2}
     assert len(value["series"]) == 3
-    nothing = summary([], [], 0.0)
-    assert (nothing["asked"], nothing["replicas"], nothing["latencyMilliseconds"]["p99"]) == (0, None, None)
+    nothing = build_summary([], [], 0.0)
+    assert (nothing["scheduled"], nothing["replicas"], nothing["latencyMilliseconds"]["p99"]) == (0, None, None)
 
 
-AT_ITS_LIMIT = "the service answers more slowly than it is asked: it is at its limit, or raise --concurrency"
+AT_ITS_LIMIT = "the service is slower than the rate of requests: it is at its limit, or --concurrency is too low"
 
 
 def figures(**more: Any) -> dict[str, Any]:
-    rest = {"rate": "2", "duration": "2s", "interrupted": False, "forwardLost": None, "plot": None}
-    return {**rest, **summary(OUTCOMES, [Seen(0.0, 1, 2)], 2.0), **more}
+    rest = {"rate": "2", "duration": "2s", "interrupted": False, "forwardError": None, "plot": None}
+    return {**rest, **build_summary(OUTCOMES, [ReplicaSample(0.0, 1, 2)], 2.0), **more}
 
 
 def test_a_person_reads_what_was_not_answered_and_why() -> None:
-    assert plain(reporter.summary_text(figures())).splitlines() == [
+    assert format_plain(reporter.build_summary_text(figures())).splitlines() == [
         "",
-        "5 asked in 2.6 s: 3 answered (1.1/s), 1 failed, 1 late",
-        "Latency from when a request was due: p50 30.0ms, p90 1200ms, p99 1200ms, max 1200ms",
-        "Of it, this client's own delay: p50 0ms, p90 1.00ms, p99 1.00ms, max 1.00ms",
+        "5 scheduled in 2.6 s: 3 answered (1.1/s), 1 failed, 1 late",
+        "Latency from the time when a request was due: p50 30.0ms, p90 1200ms, p99 1200ms, max 1200ms",
+        "Of this, the client's own delay: p50 0ms, p90 1.00ms, p99 1.00ms, max 1.00ms",
         "Replicas: ready 1 at first, 1 at most, 1 at the end; desired 2 at first, 2 at most, 2 at the end",
         "",
-        "FAILED   FIRST   LAST   BECAUSE",
+        "FAILED   FIRST   LAST   REASON",
         "1        1.2s    1.2s   [500] no",
         "",
-        "LATE   FIRST   LAST   BECAUSE",
+        "LATE   FIRST   LAST   REASON",
         "1      2.6s    2.6s   as many requests as --concurrency allows were in flight",
         f"Late requests were not sent: they could not be started within 1 s of when they were due; {AT_ITS_LIMIT}.",
     ]
-    told = plain(reporter.summary_text(figures(interrupted=True, forwardLost="error: lost", plot="run.svg")))
-    assert "Ended early: 2 a second were to be asked for 2s" in told
-    assert "The port-forward was lost (error: lost)" in told
-    assert "Picture: run.svg" in told
-    behind = figures(lateBecause=[{"message": CLIENT, "count": 9, "first": 1.0, "last": 2.0}])
-    assert "lower --rate" in plain(reporter.summary_text(behind))
-    slow = {**figures(), **summary([Outcome(0.0, 0.4, 0.3)], [], 1.0)}
-    assert "These latencies are this client's rather than the service's" in plain(reporter.summary_text(slow))
+    told = format_plain(
+        reporter.build_summary_text(figures(interrupted=True, forwardError="error: lost", plot="run.svg"))
+    )
+    assert "Ended early: 2 requests a second were scheduled for 2s" in told
+    assert "The port-forward failed (error: lost)" in told
+    assert "Plot: run.svg" in told
+    behind = figures(lateReasons=[{"message": CLIENT, "count": 9, "first": 1.0, "last": 2.0}])
+    assert "lower --rate" in format_plain(reporter.build_summary_text(behind))
+    slow = {**figures(), **build_summary([Outcome(0.0, 0.4, 0.3)], [], 1.0)}
+    assert "Most of the latency is this client's, not the service's" in format_plain(reporter.build_summary_text(slow))
 
 
-@pytest.mark.parametrize(("terminal", "words"), [(False, "   5s  10 asked, 3 answered (0.6/s)"), (True, "DESIRED")])
+@pytest.mark.parametrize(("terminal", "words"), [(False, "   5s  10 scheduled, 3 answered (0.6/s)"), (True, "DESIRED")])
 def test_what_goes_on_is_a_table_on_a_terminal_and_lines_elsewhere(terminal: bool, words: str) -> None:
     console = Console(force_terminal=terminal, width=120, record=True)
-    with reporter.Telling(console) as said:
-        said.tell(results.row(5, 10, OUTCOMES, None), 4)
+    with reporter.Reporter(console) as said:
+        said.report(results.build_second(5, 10, OUTCOMES, None), 4)
     assert words in console.export_text()
 
 
@@ -169,29 +171,35 @@ def test_an_autoscaler_says_how_many_are_desired_before_the_status_does() -> Non
             {"name": "two", "replicas": {"ready": 2, "wanted": 3}},
         ]
     )
-    assert replicas(found, []) == (3, 4)
-    assert replicas(found, [scaler("one", 5), scaler("gone", 9)]) == (3, 8)
-    assert replicas(found, [scaler("two", None)]) == (3, 4), "it has not looked yet"
+    assert count_replicas(found, []) == (3, 4)
+    assert count_replicas(found, [scaler("one", 5), scaler("gone", 9)]) == (3, 8)
+    assert count_replicas(found, [scaler("two", None)]) == (3, 4), "it has not looked yet"
 
 
 def test_who_serves_nothing_is_not_asked() -> None:
     since = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
     waits = {"type": "Serving", "status": "False", "reason": "Loading", "message": "the model is loaded", **since}
     for status in ({}, {"url": "http://magika.demo.svc:8000"}, {"url": "http://x:8000", "conditions": [waits]}):
-        with pytest.raises(Refused, match=r"serves nothing yet.*kubectl conch status"):
-            served(service(**status))
+        with pytest.raises(CommandError, match=r"does not serve yet.*kubectl conch status"):
+            require_serving(service(**status))
     answers = {**waits, "status": "True", "reason": "Serving"}
-    assert served(service(url="http://x:8000", conditions=[answers])).status.url == "http://x:8000"
+    assert require_serving(service(url="http://x:8000", conditions=[answers])).status.url == "http://x:8000"
 
 
 def test_the_service_s_own_addresses() -> None:
     plain_one = service(url="http://magika.demo.svc:8000")
-    assert [way.address for way in own(plain_one, "http", "")] == ["magika.demo.svc:8000"]
-    assert [way.address for way in own(plain_one, "grpc", "10.96.0.7")] == ["magika.demo.svc:8001", "10.96.0.7:8001"]
-    assert own(plain_one, "grpc", "fd00::7")[1].address == "[fd00::7]:8001"
+    assert [way.address for way in list_endpoints(plain_one, "http", "")] == ["magika.demo.svc:8000"]
+    assert [way.address for way in list_endpoints(plain_one, "grpc", "10.96.0.7")] == [
+        "magika.demo.svc:8001",
+        "10.96.0.7:8001",
+    ]
+    assert list_endpoints(plain_one, "grpc", "fd00::7")[1].address == "[fd00::7]:8001"
     traffic = {"gateways": [{"name": "edge"}], "hostnames": ["*.example.com", "magika.example.com"]}
     routed = InferenceService.parse({**manifest(traffic=traffic), "status": {"url": "http://magika.demo.svc:8000"}})
-    assert [way.address for way in own(routed, "http", "")] == ["magika.example.com:80", "magika.demo.svc:8000"]
+    assert [way.address for way in list_endpoints(routed, "http", "")] == [
+        "magika.example.com:80",
+        "magika.demo.svc:8000",
+    ]
 
 
 def test_a_port_forward_leads_to_the_pods_that_are_ready() -> None:
@@ -207,9 +215,9 @@ def test_a_port_forward_leads_to_the_pods_that_are_ready() -> None:
     assert ready_pods([]) == []
 
 
-def wish(url: str | None = None) -> Wish:
+def wish(url: str | None = None) -> LoadOptions:
     asked = Schedule(1, 1, 1)
-    return Wish(
+    return LoadOptions(
         "magika",
         None,
         "1",
@@ -228,19 +236,19 @@ def wish(url: str | None = None) -> Wish:
 async def test_what_is_named_is_asked_and_else_the_first_address_that_answers() -> None:
     tried = []
 
-    async def answers(way: TrackRoute) -> bool:
+    async def answers(way: Endpoint) -> bool:
         tried.append(way.address)
         return way.address in reachable
 
     cluster = cast("Cluster", None)  # it is asked for a port-forward only
     found, reachable = service(url="http://magika.demo.svc:8000"), {"10.96.0.7:8001"}
-    async with open_way(cluster, found, wish(), "10.96.0.7", answers) as way:
+    async with open_endpoint(cluster, found, wish(), "10.96.0.7", answers) as way:
         assert way.address == "10.96.0.7:8001"
-    async with open_way(cluster, found, wish(url="http://10.0.0.1:8001"), "", answers) as way:
-        assert (way.address, way.lost()) == ("10.0.0.1:8001", "")
+    async with open_endpoint(cluster, found, wish(url="http://10.0.0.1:8001"), "", answers) as way:
+        assert (way.address, way.read_error()) == ("10.0.0.1:8001", "")
     assert tried == ["magika.demo.svc:8001", "10.96.0.7:8001"], "what is named is not tried out"
-    with pytest.raises(Refused, match=r"--url http://10\.0\.0\.1/triton: gRPC knows no paths"):
-        async with open_way(cluster, found, wish(url="http://10.0.0.1/triton"), "", answers):
+    with pytest.raises(CommandError, match=r"--url http://10\.0\.0\.1/triton: gRPC has no paths"):
+        async with open_endpoint(cluster, found, wish(url="http://10.0.0.1/triton"), "", answers):
             pass
 
 
@@ -254,13 +262,13 @@ async def test_what_is_named_is_asked_and_else_the_first_address_that_answers() 
     ],
 )
 def test_a_url_is_read(url: str, address: str, tls: bool) -> None:
-    assert (named(url).address, named(url).tls) == (address, tls)
+    assert (parse_url(url).address, parse_url(url).tls) == (address, tls)
 
 
 @pytest.mark.parametrize("url", ["", "ftp://host", "http://", "http://host:none", "http://me@host", "http://host?x=1"])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(Refused, match=r"--url .*expected http://host:port"):
-        named(url)
+    with pytest.raises(CommandError, match=r"--url .*expected http://host:port"):
+        parse_url(url)
 
 
 METADATA = {
@@ -276,7 +284,7 @@ METADATA = {
 
 
 def test_requests_are_made_as_the_warm_up_makes_them() -> None:
-    made = {each.name: each.tensor for each in synthesised(METADATA, {}).inputs}
+    made = {each.name: each.tensor for each in generate_request(METADATA, {}).inputs}
     assert {name: list(tensor.shape) for name, tensor in made.items()} == {
         "image": [1, 3, 1],
         "index": [1, 2],
@@ -286,15 +294,15 @@ def test_requests_are_made_as_the_warm_up_makes_them() -> None:
     }
     assert not made["index"].any()
     assert not made["mask"].any()
-    assert (made["image"] != synthesised(METADATA, {}, 1).inputs[0].tensor).all(), "users do not all ask the same"
-    fewer = synthesised(METADATA, {"input": [{"name": "text", "optional": True}]}).inputs
+    assert (made["image"] != generate_request(METADATA, {}, 1).inputs[0].tensor).all(), "users do not all ask the same"
+    fewer = generate_request(METADATA, {"input": [{"name": "text", "optional": True}]}).inputs
     assert [each.name for each in fewer] == ["image", "index", "half", "mask"]
-    assert "image [-1, 3, -1], index [-1, 2]" in remedy(METADATA, {})
-    assert "image [-1, 3, -1]; write" in remedy(METADATA, {"max_batch_size": 8}), "the batch's is always open"
-    with pytest.raises(Refused, match=r"tells of no input .*spec\.predictor\.warmup\.requests"):
-        synthesised({"name": "m"}, {})
-    with pytest.raises(Refused, match="input x is of datatype FP4"):
-        synthesised({"inputs": [{"name": "x", "datatype": "FP4", "shape": [1]}]}, {})
+    assert "image [-1, 3, -1], index [-1, 2]" in build_remedy(METADATA, {})
+    assert "image [-1, 3, -1]; write" in build_remedy(METADATA, {"max_batch_size": 8}), "the batch's is always open"
+    with pytest.raises(CommandError, match=r"has no required input .*spec\.predictor\.warmup\.requests"):
+        generate_request({"name": "m"}, {})
+    with pytest.raises(CommandError, match="input x is of datatype FP4"):
+        generate_request({"inputs": [{"name": "x", "datatype": "FP4", "shape": [1]}]}, {})
 
 
 def test_the_warm_up_s_own_requests_are_taken_as_they_are() -> None:
@@ -302,20 +310,22 @@ def test_the_warm_up_s_own_requests_are_taken_as_they_are() -> None:
         {"name": "x", "datatype": "INT32", "shape": [2, 2], "data": [[1, 2], [3, 4]]},
         {"name": "t", "datatype": "BYTES", "shape": [2], "data": ["one", "two"]},
     ]
-    [request] = written(Warmup.model_validate({"requests": [{"inputs": tensors, "parameters": {"priority": 1}}]}))
+    [request] = read_manifest_requests(
+        Warmup.model_validate({"requests": [{"inputs": tensors, "parameters": {"priority": 1}}]})
+    )
     assert [each.tensor.tolist() for each in request.inputs] == [[[1, 2], [3, 4]], [b"one", b"two"]]
     assert request.parameters == {"priority": 1}
     wrong = {"inputs": [{**tensors[0], "shape": [3]}]}
-    with pytest.raises(Refused, match=r"requests\[0\] of the warm-up: input x has 4 values, but the shape \[3\]"):
-        written(Warmup.model_validate({"requests": [wrong]}))
-    mapped = from_config_map(
+    with pytest.raises(CommandError, match=r"requests\[0\] of the warm-up: input x has 4 values, but the shape \[3\]"):
+        read_manifest_requests(Warmup.model_validate({"requests": [wrong]}))
+    mapped = parse_config_map(
         "wake", {"one.json": '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}]}'}
     )
     assert mapped[0].inputs[0].tensor.tolist() == [1.0]
-    with pytest.raises(Refused, match=r"key one\.json of ConfigMap wake is no inference request"):
-        from_config_map("wake", {"one.json": "[]"})
-    with pytest.raises(Refused, match=r"key one\.json of ConfigMap wake is no inference request"):
-        from_config_map("wake", {"one.json": "[" * 100_000})
+    with pytest.raises(CommandError, match=r"key one\.json of ConfigMap wake is not an inference request"):
+        parse_config_map("wake", {"one.json": "[]"})
+    with pytest.raises(CommandError, match=r"key one\.json of ConfigMap wake is not an inference request"):
+        parse_config_map("wake", {"one.json": "[" * 100_000})
 
 
 async def test_no_more_than_so_many_are_in_flight_and_the_rest_is_late() -> None:
@@ -330,11 +340,11 @@ async def test_no_more_than_so_many_are_in_flight_and_the_rest_is_late() -> None
     running = asyncio.create_task(loop.run([0.0] * 5, asyncio.Event()))
     while len(loop.outcomes) < 3:  # noqa: ASYNC110  the loop's own clock brings it about
         await asyncio.sleep(0.01)
-    assert (sent, loop.asked, loop.in_flight) == (2, 5, 2)
+    assert (sent, loop.scheduled, loop.in_flight) == (2, 5, 2)
     release.set()
     await running
     assert [outcome.verdict for outcome in loop.outcomes] == ["late"] * 3 + ["answered"] * 2
-    assert {outcome.words for outcome in loop.outcomes if outcome.verdict == "late"} == {IN_FLIGHT}
+    assert {outcome.reason for outcome in loop.outcomes if outcome.verdict == "late"} == {IN_FLIGHT}
 
 
 async def test_a_client_that_is_behind_says_so_itself() -> None:
@@ -344,9 +354,9 @@ async def test_a_client_that_is_behind_says_so_itself() -> None:
     loop = Driver(send, 512)
     await loop.run([0.0] * 100, asyncio.Event())
     late = [outcome for outcome in loop.outcomes if outcome.verdict == "late"]
-    assert {outcome.words for outcome in late} == {CLIENT}
-    assert len(loop.outcomes) == loop.asked == 100
-    assert max(outcome.behind for outcome in loop.outcomes) > 1
+    assert {outcome.reason for outcome in late} == {CLIENT}
+    assert len(loop.outcomes) == loop.scheduled == 100
+    assert max(outcome.delay for outcome in loop.outcomes) > 1
 
 
 async def test_a_stop_ends_the_question_and_waits_for_the_answers() -> None:
@@ -359,17 +369,17 @@ async def test_a_stop_ends_the_question_and_waits_for_the_answers() -> None:
     loop = Driver(send, 2)
     await loop.run([0.0, 3600.0], stop)
     assert [outcome.verdict for outcome in loop.outcomes] == ["answered"]
-    assert loop.asked == 1
+    assert loop.scheduled == 1
 
 
 @pytest.mark.parametrize(("suffix", "begins"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
 def test_the_picture_is_what_its_suffix_says(suffix: str, begins: bytes, tmp_path: Path) -> None:
     file = tmp_path / f"run{suffix}"
-    drawn = plot.figure("magika", series(OUTCOMES, [Seen(1.5, 1, 2)]))
-    plot.save(drawn, file)
+    drawn = plot.draw_figure("magika", build_series(OUTCOMES, [ReplicaSample(1.5, 1, 2)]))
+    plot.save_figure(drawn, file)
     assert file.read_bytes().startswith(begins)
     requests, latency, replicas_axes = drawn.axes
-    assert [line.get_label() for line in requests.lines] == ["asked", "answered", "failed", "late"]
+    assert [line.get_label() for line in requests.lines] == ["scheduled", "answered", "failed", "late"]
     assert np.asarray(requests.lines[0].get_ydata()).tolist() == [3, 2, 0]
     assert [line.get_label() for line in latency.lines] == ["p50", "p99"]
     assert [line.get_label() for line in replicas_axes.lines] == ["desired", "ready"]
@@ -377,15 +387,17 @@ def test_the_picture_is_what_its_suffix_says(suffix: str, begins: bytes, tmp_pat
 
 
 def test_a_run_without_an_answer_has_a_picture_too(tmp_path: Path) -> None:
-    plot.save(plot.figure("nothing", series([], [])), tmp_path / "nothing.png")
-    plot.save(plot.figure("nobody", series([Outcome(0, 1, 0, "failed", "no")], [])), tmp_path / "nobody.png")
+    plot.save_figure(plot.draw_figure("nothing", build_series([], [])), tmp_path / "nothing.png")
+    plot.save_figure(
+        plot.draw_figure("nobody", build_series([Outcome(0, 1, 0, "failed", "no")], [])), tmp_path / "nobody.png"
+    )
     assert (tmp_path / "nobody.png").stat().st_size > 0
 
 
 def test_what_is_missing_is_named_as_pip_knows_it() -> None:
-    extras.need({**extras.CLIENT, **extras.PICTURE})
-    with pytest.raises(Refused) as refused:
-        extras.need({"numpy": "numpy", "conch_no_such_module.aio": "no-such-module[grpc]"})
+    extras.import_extras({**extras.CLIENT, **extras.PLOT})
+    with pytest.raises(CommandError) as refused:
+        extras.import_extras({"numpy": "numpy", "conch_no_such_module.aio": "no-such-module[grpc]"})
     assert "pip install 'no-such-module[grpc]'" in refused.value.message
 
 
@@ -400,11 +412,11 @@ def test_the_other_commands_do_without_them() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--rate", "0"), "--rate 0 asks nothing"),
+        (("--rate", "0"), "--rate 0 has no requests"),
         (("--rate", "5", "--plot", "run.gif"), "--plot run.gif: expected a file that ends with .png, .svg, .pdf"),
         (("--rate", "5", "--plot", "no/such/folder/run.png"), "there is no folder"),
         (("--rate", "5", "--timeout", "10"), "--timeout '10' is not a duration"),
-        (("--rate", "5", "--port-forward", "--url", "here:1"), "--url and --port-forward are two ways"),
+        (("--rate", "5", "--port-forward", "--url", "here:1"), "--url and --port-forward exclude each other"),
         (("--rate", "5", "--header", "beta"), "--header beta: expected NAME: VALUE"),
         (("--rate", "5", "--concurrency", "0"), "--concurrency"),
         ((), "--rate"),

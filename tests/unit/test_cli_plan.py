@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from conch.api.kinds import INFERENCE_SERVICE, Ref
 from conch.api.times import format_time
 from conch.cli.main import cli
-from conch.cli.offline import Foresight, Installed, foresee
-from conch.cli.plan import plan_text, plan_value
-from conch.cli.printing import age, plain, short
+from conch.cli.plan import build_plan_text, build_plan_value
+from conch.cli.preview import OperatorSettings, Preview, build_preview
+from conch.cli.printing import format_age, format_plain, shorten_digest
 from conch.observe.capacity import Capacity
 from conch.plan import Apply
 from tests.unit.simulation import DEFAULTS, GPU, KEY, Cluster, manifest
@@ -59,27 +59,27 @@ def serving() -> Cluster:
     return cluster
 
 
-def planned(cluster: Cluster) -> Foresight:
+def planned(cluster: Cluster) -> Preview:
     """What the plan says of a cluster as it is."""
-    return foresee(seen(cluster), KEY, Installed(DEFAULTS), cluster.now)
+    return build_preview(seen(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now)
 
 
 def test_the_plan_of_a_change_names_the_steps_and_is_what_the_operator_writes_next() -> None:
     cluster = serving()
     cluster.edit(uri="s3://models/v2")
-    foresight = planned(cluster)
-    is_golden("change.txt", plain(plan_text(foresight)))
+    preview = planned(cluster)
+    is_golden("change.txt", format_plain(build_plan_text(preview)))
     actions = cluster.reconcile()
-    told = [(write.kind, write.name, write.manifest) for write in foresight.writes]
+    told = [(write.kind, write.name, write.manifest) for write in preview.writes]
     assert told == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]
 
 
 def test_the_plan_of_what_is_there_already_writes_nothing() -> None:
     cluster = serving()
-    foresight = planned(cluster)
-    assert (foresight.writes, foresight.rejections) == ((), ())
-    assert "stays the one that serves: no pod is restarted" in foresight.main.message
-    assert "The operator would write nothing." in plan_text(foresight)
+    preview = planned(cluster)
+    assert (preview.writes, preview.rejections) == ((), ())
+    assert "stays the stable revision: no pod is restarted" in preview.main.message
+    assert "The operator would write nothing." in build_plan_text(preview)
 
 
 def test_under_way_the_plan_shows_which_step_it_is() -> None:
@@ -90,7 +90,7 @@ def test_under_way_the_plan_shows_which_step_it_is() -> None:
         cluster.start_pods(cluster.decision().wanted)
         cluster.accept_routes()
     cluster.settle()
-    states = [stage.state for stage in planned(cluster).main.stages]
+    states = [stage.state for stage in planned(cluster).main.steps]
     assert states == ["passed", "now", "", "", "", ""]
 
 
@@ -98,11 +98,11 @@ def test_a_name_that_is_taken_is_a_refusal() -> None:
     cluster = Cluster(manifest())
     meta = {"name": "magika", "namespace": "demo", "labels": {"conch.dev/service": "magika"}}
     cluster.put({"apiVersion": "v1", "kind": "Service", "metadata": meta})
-    foresight = planned(cluster)
-    assert [rejection.reason for rejection in foresight.rejections] == ["NameTaken"]
-    text = plain(plan_text(foresight))
-    assert "Refused:\n  NameTaken: Service/magika exists and belongs to nobody that Conch knows" in text
-    assert plan_value(foresight)["rejections"][0]["object"] == "Service/magika"
+    preview = planned(cluster)
+    assert [rejection.reason for rejection in preview.rejections] == ["NameTaken"]
+    text = format_plain(build_plan_text(preview))
+    assert "Rejected:\n  NameTaken: Service/magika exists and belongs to nobody that Conch knows" in text
+    assert build_plan_value(preview)["rejections"][0]["object"] == "Service/magika"
 
 
 def test_as_a_value_it_holds_the_manifests() -> None:
@@ -147,7 +147,7 @@ def _with(change: dict[str, Any]) -> str:
     ("text", "words"),
     [
         ("a: [", "is not YAML"),
-        ("kind: Secret", "holds no InferenceService"),
+        ("kind: Secret", "has no InferenceService"),
         ("kind: InferenceService", "has no metadata.name"),
         (_with({"minReplica": 2}), "magika: unknown field spec.predictor.minReplica; see: kubectl explain"),
         (_with({"minReplicas": "many"}), "magika: spec.predictor.minReplicas is 'many'"),
@@ -181,9 +181,9 @@ def test_every_command_has_help() -> None:
 
 
 def test_spans_and_digests_are_short() -> None:
-    assert [age(seconds) for seconds in (-1, 0, 59, 60, 7_200, 200_000)] == ["0s", "0s", "59s", "1m", "2h", "2d"]
-    assert short("sha256:0123456789abcdef") == "0123456789ab"
-    assert short("") == ""
+    assert [format_age(seconds) for seconds in (-1, 0, 59, 60, 7_200, 200_000)] == ["0s", "0s", "59s", "1m", "2h", "2d"]
+    assert shorten_digest("sha256:0123456789abcdef") == "0123456789ab"
+    assert shorten_digest("") == ""
 
 
 def test_what_is_being_deleted_has_no_plan() -> None:
@@ -220,16 +220,18 @@ def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(
 ) -> None:
     cluster = on_gpus(gpus, on_insufficient_capacity)
     asked = planned(cluster)
-    assert asked.asks
-    foresight = foresee(seen(cluster), KEY, Installed(DEFAULTS), cluster.now, cluster.capacity())
-    is_golden(f"gpus-{golden}.txt", plain(plan_text(foresight)))
-    assert plan_value(foresight)["budget"] == foresight.main.budget != ""
-    told = [(write.kind, write.name) for write in foresight.writes]
+    assert asked.needs_capacity
+    preview = build_preview(seen(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now, cluster.capacity())
+    is_golden(f"gpus-{golden}.txt", format_plain(build_plan_text(preview)))
+    assert build_plan_value(preview)["budget"] == preview.main.budget != ""
+    told = [(write.kind, write.name) for write in preview.writes]
     assert told == [(action.ref.kind.name, action.ref.name) for action in cluster.reconcile()]
 
 
 def test_a_plan_of_somebody_who_may_not_look_says_so_and_goes_on() -> None:
     cluster = on_gpus(3, "Hold")
-    foresight = foresee(seen(cluster), KEY, Installed(DEFAULTS), cluster.now, Capacity(unknown="nodes is forbidden"))
-    assert foresight.main.budget.endswith("; whether they fit is not known: nodes is forbidden.")
-    assert "Deployment" in {write.kind for write in foresight.writes if write.action == "create"}
+    preview = build_preview(
+        seen(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now, Capacity(unknown="nodes is forbidden")
+    )
+    assert preview.main.budget.endswith("; whether they fit is not known: nodes is forbidden.")
+    assert "Deployment" in {write.kind for write in preview.writes if write.action == "create"}

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from conch.api import InferenceService
-from conch.cli.actions import Ask, abort, pause, promote, resume, retry
-from conch.cli.options import Refused
-from conch.cli.printing import plain
-from conch.cli.status import status_text, status_value
+from conch.cli.actions import RequestUpdate, abort, pause, promote, resume, retry
+from conch.cli.options import CommandError
+from conch.cli.printing import format_plain
+from conch.cli.status import build_status_text, build_status_value
 from conch.decide.rollout import Request
 from tests.unit.simulation import GPU, Cluster, manifest
 
@@ -34,7 +34,7 @@ def seen(cluster: Cluster) -> InferenceService:
     return cluster.snapshot().service
 
 
-def do(cluster: Cluster, ask: Ask) -> str:
+def do(cluster: Cluster, ask: RequestUpdate) -> str:
     """Write the annotation as the command does, and let the operator look. Return what it waits for then."""
     cluster.ask(ask.request or "")
     cluster.settle()
@@ -46,7 +46,7 @@ def test_promote_names_the_step_that_the_person_saw() -> None:
     cluster = under_way()
     ask = promote(seen(cluster), NOW, full=False)
     assert ask.request == "promote 2/1 1970-01-12T13:46:40.250000Z"
-    assert "goes on from step 1 (pause: Manual)" in ask.told
+    assert "continues from step 1 (pause: Manual)" in ask.message
     assert do(cluster, ask) == "Paused"
     assert promote(seen(cluster), NOW, full=True).request == "promote 2 1970-01-12T13:46:40.250000Z"
 
@@ -63,7 +63,7 @@ def test_every_request_is_one_that_the_operator_reads() -> None:
 def test_pause_and_resume_leave_the_rollout_where_it_was() -> None:
     cluster = under_way()
     assert do(cluster, pause(seen(cluster), NOW)) == "PausedByUser"
-    with pytest.raises(Refused, match="is held already; go on with: kubectl conch resume magika -n demo"):
+    with pytest.raises(CommandError, match="is paused already; continue with: kubectl conch resume magika -n demo"):
         pause(seen(cluster), NOW)
     ask = resume(seen(cluster))
     assert ask.request is None
@@ -75,15 +75,15 @@ def test_what_was_aborted_can_be_retried_and_nothing_else() -> None:
     assert do(cluster, abort(seen(cluster), NOW)) == "Aborted"
     for refused in (abort, pause):
         with pytest.raises(
-            Refused, match=r"failed \(Aborted\) and .* serves on; try it again with: kubectl conch retry"
+            CommandError, match=r"failed \(Aborted\), and .* keeps serving; retry it with: kubectl conch retry"
         ):
             refused(seen(cluster), NOW)
     assert do(cluster, retry(seen(cluster), NOW)) == "MinimumReplicasUnavailable", "its pods were gone"
-    with pytest.raises(Refused, match="has not failed"):
+    with pytest.raises(CommandError, match="has not failed"):
         retry(seen(cluster), NOW)
 
 
-COMMANDS: list[Callable[[InferenceService], Ask]] = [
+COMMANDS: list[Callable[[InferenceService], RequestUpdate]] = [
     lambda service: promote(service, NOW, full=False),
     lambda service: pause(service, NOW),
     resume,
@@ -93,29 +93,31 @@ COMMANDS: list[Callable[[InferenceService], Ask]] = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_without_a_rollout_each_refuses(command: Callable[[InferenceService], Ask]) -> None:
+def test_without_a_rollout_each_refuses(command: Callable[[InferenceService], RequestUpdate]) -> None:
     cluster = Cluster(manifest())
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
     with pytest.raises(
-        Refused, match=r"no rollout of magika is under way: magika-\w+ serves; see: kubectl conch status"
+        CommandError, match=r"no rollout of magika is in progress: magika-\w+ serves; see: kubectl conch status"
     ):
         command(seen(cluster))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_status_of_an_earlier_generation_is_no_ground_for_a_request(
-    command: Callable[[InferenceService], Ask],
+    command: Callable[[InferenceService], RequestUpdate],
 ) -> None:
     cluster = under_way()
     cluster.edit(minReplicas=2)
-    with pytest.raises(Refused, match=r"has not looked at the latest change of magika \(generation 3\) yet"):
+    with pytest.raises(CommandError, match=r"has not observed the latest change of magika \(generation 3\) yet"):
         command(seen(cluster))
 
 
 def test_resume_of_what_nobody_holds_names_the_way_on() -> None:
-    with pytest.raises(Refused, match=r"is not held by hand: it waits for WaitsForPromotion; .* kubectl conch promote"):
+    with pytest.raises(
+        CommandError, match=r"is not paused by a user: it waits for WaitsForPromotion; .* kubectl conch promote"
+    ):
         resume(seen(under_way()))
 
 
@@ -127,28 +129,28 @@ def test_a_request_can_be_repeated() -> None:
 
 def test_the_status_tells_the_step_the_wait_and_the_way_on() -> None:
     cluster = under_way()
-    text = plain(status_text(seen(cluster), cluster.now + 125))
+    text = format_plain(build_status_text(seen(cluster), cluster.now + 125))
     stable, candidate = cluster.status.stable, cluster.status.candidate
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "demo/magika, generation 2: Paused"
     assert f"Rollout of {candidate}: Paused, step 1 of 5 (pause: Manual) since 2m, 0 % of the requests" in lines
     assert any(line.startswith("WaitsForPromotion: Step 1 is a pause that a person ends") for line in lines)
-    assert "What you can do: promote it, or abort it: kubectl conch promote magika -n demo" in lines
-    assert f"1 {stable} serves Ready 100 % 1/1 magika 1" in lines
+    assert "Actions: promote it, or abort it: kubectl conch promote magika -n demo" in lines
+    assert f"1 {stable} stable Ready 100 % 1/1 magika 1" in lines
     assert f"2 {candidate} candidate Ready 0 % 1/1 magika 1" in lines
 
 
 def test_the_status_as_a_value_is_the_status_and_what_to_read_it_with() -> None:
     cluster = under_way()
-    value: dict[str, Any] = status_value(seen(cluster))
+    value: dict[str, Any] = build_status_value(seen(cluster))
     assert value["status"] == cluster.status.to_wire()
     assert value["steps"] == STEPS
     assert (value["generation"], value["request"]) == (2, None)
 
 
 def test_a_service_that_nobody_has_looked_at_says_so() -> None:
-    text = plain(status_text(InferenceService.parse(manifest()), NOW))
-    assert text == "demo/magika, generation 1: the operator has not looked at it yet\n"
+    text = format_plain(build_status_text(InferenceService.parse(manifest()), NOW))
+    assert text == "demo/magika, generation 1: not observed by the operator yet\n"
 
 
 def test_what_waits_for_gpus_can_be_promoted_past_the_sum_and_then_by_its_steps() -> None:
@@ -159,10 +161,10 @@ def test_what_waits_for_gpus_can_be_promoted_past_the_sum_and_then_by_its_steps(
     cluster.settle()
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
-    text = plain(status_text(seen(cluster), cluster.now))
+    text = format_plain(build_status_text(seen(cluster), cluster.now))
     assert "InsufficientGPU: Revision magika-" in text
-    assert "promote it, and its pods start all the same, or abort it: kubectl conch promote magika" in text
+    assert "promote it, which starts its pods anyway, or abort it: kubectl conch promote magika" in text
     request = promote(seen(cluster), NOW, full=False)
-    assert "starts its pods all the same" in request.told
+    assert "starts its pods although the GPUs do not suffice" in request.message
     assert do(cluster, request) == "WaitsForPromotion"
-    assert "goes on from step 0 (pause: Manual)" in promote(seen(cluster), NOW, full=False).told
+    assert "continues from step 0 (pause: Manual)" in promote(seen(cluster), NOW, full=False).message

@@ -7,10 +7,10 @@ import pytest
 
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE, Ref
-from conch.cli.history import find, history_text, history_value
-from conch.cli.options import Refused
-from conch.cli.printing import plain
-from conch.cli.rollback import rollback_told, rolled_back
+from conch.cli.history import build_history_text, build_history_value, find_revision
+from conch.cli.options import CommandError
+from conch.cli.printing import format_plain
+from conch.cli.rollback import build_rollback_text, restore_revision
 from conch.decide import revision_name
 from conch.observe import Revision
 from tests.unit.simulation import KEY
@@ -99,7 +99,7 @@ def test_the_words_come_to_the_very_revision(
     revision = recorded(isvc(then, said))
     before = isvc(now, {"resources": {"limits": {"cpu": 9}}, "maxReplicas": 9, "autoscaling": {}})
     kept = copy.deepcopy(before)
-    after = rolled_back(before, revision, "b")
+    after = restore_revision(before, revision, "b")
     assert recorded(after).name == revision.name
     assert after["spec"] == kept["spec"] | {
         "variants": [
@@ -122,9 +122,9 @@ UNSAYABLE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 def test_what_a_variant_cannot_say_is_refused_with_the_field(
     then: dict[str, Any], now: dict[str, Any], field: str
 ) -> None:
-    told = rf"revision 1 of variant b of magika had other words for {field} than spec.predictor has now, or none,"
-    with pytest.raises(Refused, match=told):
-        rolled_back(isvc(now, {}), recorded(isvc(then, {})), "b")
+    told = rf"revision 1 of variant b of magika had other values of {field} than spec.predictor has now, or none,"
+    with pytest.raises(CommandError, match=told):
+        restore_revision(isvc(now, {}), recorded(isvc(then, {})), "b")
 
 
 def test_a_variants_history_is_its_own_and_going_back_in_it_starts_its_rollout() -> None:
@@ -136,27 +136,27 @@ def test_a_variants_history_is_its_own_and_going_back_in_it_starts_its_rollout()
     up(cluster, "int8")
     track = cluster.snapshot().service.of_variant("int8")
     found = entries(cluster, "int8")
-    rows = [line.split() for line in plain(history_text(track, found)).splitlines()[1:]]
-    assert [(row[0], row[1], row[5]) for row in rows] == [("2", second, "serves"), ("1", first, "-")]
-    assert history_value(track, found)["variant"] == "int8"
-    assert plain(history_text(track, [])) == "variant int8 of magika has no revisions yet.\n"
-    with pytest.raises(Refused, match="variant int8 of magika asks for revision 2 already"):
-        find(track, found, 2)
+    rows = [line.split() for line in format_plain(build_history_text(track, found)).splitlines()[1:]]
+    assert [(row[0], row[1], row[5]) for row in rows] == [("2", second, "stable"), ("1", first, "-")]
+    assert build_history_value(track, found)["variant"] == "int8"
+    assert format_plain(build_history_text(track, [])) == "variant int8 of magika has no revisions yet.\n"
+    with pytest.raises(CommandError, match="variant int8 of magika has revision 2 already"):
+        find_revision(track, found, 2)
     with pytest.raises(
-        Refused,
+        CommandError,
         match=r"variant int8 of magika has no revision 7 \(there are: 2, 1\); see: kubectl conch history magika -n demo"
         " --variant int8",
     ):
-        find(track, found, 7)
-    entry = find(track, found, 1)
+        find_revision(track, found, 7)
+    entry = find_revision(track, found, 1)
     before = cluster.objects[SERVICE]
     fields: dict[str, Any] = {"f:spec": {"f:variants": {'k:{"name":"int8"}': {"f:predictor": {}}}}}
     before["metadata"]["managedFields"] = [{"manager": "argocd-controller", "time": "t", "fieldsV1": fields}]
-    body = rolled_back(before, entry.revision, "int8")
+    body = restore_revision(before, entry.revision, "int8")
     body["metadata"]["generation"] += 1
-    told = " ".join(rollback_told(before, InferenceService.parse(body).of_variant("int8"), entry))
-    assert f"variant int8 of magika asks for revision 1 ({first}) again, as generation 3." in told
-    assert "to pass them: kubectl conch promote magika -n demo --variant int8 --full" in told
+    told = " ".join(build_rollback_text(before, InferenceService.parse(body).of_variant("int8"), entry))
+    assert f"The spec of variant int8 of magika has revision 1 ({first}) again, as generation 3." in told
+    assert "to skip them: kubectl conch promote magika -n demo --variant int8 --full" in told
     assert "argocd-controller wrote variant int8 before." in told
     cluster.put(body)
     assert up(cluster, "int8") == first

@@ -8,12 +8,12 @@ import pytest
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE, Ref
 from conch.cli.actions import abort, pause, promote, resume, retry
-from conch.cli.offline import Installed, foresee
-from conch.cli.options import Refused
-from conch.cli.plan import plan_text, plan_value
-from conch.cli.printing import plain
-from conch.cli.status import status_text, status_value
-from conch.cli.track import chosen, requests_of
+from conch.cli.options import CommandError
+from conch.cli.plan import build_plan_text, build_plan_value
+from conch.cli.preview import OperatorSettings, build_preview
+from conch.cli.printing import format_plain
+from conch.cli.status import build_status_text, build_status_value
+from conch.cli.track import describe_requests, select_track
 from conch.plan import Apply
 from tests.unit.simulation import DEFAULTS, KEY, Cluster
 from tests.unit.test_cli_plan import is_golden
@@ -35,7 +35,7 @@ def under_way(*others: dict[str, Any]) -> Cluster:
 
 
 def seen(cluster: Cluster, variant: str | None = None) -> InferenceService:
-    return chosen(cluster.snapshot().service, variant)
+    return select_track(cluster.snapshot().service, variant)
 
 
 def waits(cluster: Cluster, variant: str | None = None) -> str:
@@ -49,12 +49,12 @@ def test_a_request_names_the_variant_and_the_operator_acts_on_that_one_alone() -
     up(cluster)
     ask = pause(seen(cluster, "int8"), NOW)
     assert ask.request == "pause 3 1970-01-12T13:46:40.250000Z"
-    assert ask.told.endswith("Go on with: kubectl conch resume magika -n demo --variant int8")
+    assert ask.message.endswith("Continue with: kubectl conch resume magika -n demo --variant int8")
     cluster.ask(ask.request or "", "int8")
     up(cluster, "int8")
     assert (waits(cluster, "int8"), waits(cluster)) == ("PausedByUser", "WaitsForPromotion")
-    assert resume(seen(cluster, "int8")).told.startswith("variant int8 of magika is held no more")
-    with pytest.raises(Refused, match="is not held by hand"):
+    assert resume(seen(cluster, "int8")).message.startswith("variant int8 of magika is resumed")
+    with pytest.raises(CommandError, match="is not paused by a user"):
         resume(seen(cluster))
     ask = promote(seen(cluster, "int8"), NOW, full=False)
     assert ask.request == "promote 3/1 1970-01-12T13:46:40.250000Z"
@@ -66,13 +66,13 @@ def test_a_request_names_the_variant_and_the_operator_acts_on_that_one_alone() -
 def test_what_was_aborted_of_a_variant_can_be_retried() -> None:
     cluster = under_way()
     stable = seen(cluster, "int8").status.stable
-    assert "gets all requests of variant int8 as soon" in promote(seen(cluster, "int8"), NOW, full=True).told
+    assert "gets all requests of variant int8 once" in promote(seen(cluster, "int8"), NOW, full=True).message
     ask = abort(seen(cluster, "int8"), NOW)
-    assert f"all requests of variant int8 go back to {stable}." in ask.told
-    assert "kubectl conch retry magika -n demo --variant int8" in ask.told
+    assert f"all requests of variant int8 return to {stable}." in ask.message
+    assert "kubectl conch retry magika -n demo --variant int8" in ask.message
     cluster.ask(ask.request or "", "int8")
     cluster.settle()
-    with pytest.raises(Refused, match=r"retry magika -n demo --variant int8, or change variant int8"):
+    with pytest.raises(CommandError, match=r"retry magika -n demo --variant int8, or change variant int8"):
         promote(seen(cluster, "int8"), NOW, full=False)
     cluster.ask(retry(seen(cluster, "int8"), NOW).request or "", "int8")
     up(cluster, "int8")
@@ -80,28 +80,32 @@ def test_what_was_aborted_of_a_variant_can_be_retried() -> None:
 
 
 def test_a_name_that_is_no_variants_is_told_with_those_there_are() -> None:
-    with pytest.raises(Refused, match=r"magika has no variant 'int4' \(there are: int8, beta\); see: kubectl conch st"):
+    with pytest.raises(
+        CommandError, match=r"magika has no variant 'int4' \(there are: int8, beta\); see: kubectl conch st"
+    ):
         seen(under_way(MATCHED), "int4")
-    with pytest.raises(Refused, match=r"magika has no variant 'int8' \(it has none; leave out --variant\)"):
+    with pytest.raises(CommandError, match=r"magika has no variant 'int8' \(it has none; leave out --variant\)"):
         seen(service(), "int8")
 
 
 def test_without_a_name_and_a_rollout_of_the_predictor_those_that_have_one_are_named() -> None:
     cluster = under_way(MATCHED)
     told = (
-        "the predictor of magika has no rollout, but its variants have: int8 (Paused); say which one you mean, such as"
+        "the predictor of magika has no rollout, but its variants have: int8 (Paused); select one, such as"
         " --variant int8"
     )
-    with pytest.raises(Refused, match=re.escape(told)):
+    with pytest.raises(CommandError, match=re.escape(told)):
         promote(seen(cluster), NOW, full=False)
-    with pytest.raises(Refused, match=r"no rollout of variant beta of magika is under way: magika-beta-\w+ serves"):
+    with pytest.raises(
+        CommandError, match=r"no rollout of variant beta of magika is in progress: magika-beta-\w+ serves"
+    ):
         promote(seen(cluster, "beta"), NOW, full=False)
 
 
 def test_which_requests_a_variant_gets_is_told_in_words() -> None:
     two = {"headers": [{"name": "x-variant", "value": "b"}, {"name": "x-team", "value": "search"}]}
     body = seen(service(WEIGHTED, {**MATCHED, "match": [*MATCHED["match"], two]}, MIRRORED, {"name": "own"}))
-    assert [requests_of(variant) for variant in body.spec.variants] == [
+    assert [describe_requests(variant) for variant in body.spec.variants] == [
         "weight 20 %",
         "match x-variant: beta, or x-variant: b and x-team: search",
         "mirror 25 %",
@@ -113,7 +117,7 @@ def test_the_status_tells_of_each_variant_and_of_its_rollout() -> None:
     cluster = under_way(MATCHED)
     change(cluster, weight=30)
     up(cluster, "int8")
-    text = plain(status_text(cluster.snapshot().service, cluster.now + 60))
+    text = format_plain(build_status_text(cluster.snapshot().service, cluster.now + 60))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     int8, beta = (seen(cluster, name).status for name in ("int8", "beta"))
     assert "VARIANT REQUESTS STABLE CANDIDATE STEP READY WAITS FOR" in lines
@@ -124,11 +128,11 @@ def test_the_status_tells_of_each_variant_and_of_its_rollout() -> None:
         and line.endswith("5 % of the requests of variant int8")
         for line in lines
     )
-    assert "What you can do: promote it, or abort it: kubectl conch promote magika -n demo --variant int8" in lines
+    assert "Actions: promote it, or abort it: kubectl conch promote magika -n demo --variant int8" in lines
     assert "VARIANT NUMBER REVISION ROLE PHASE WEIGHT READY MODEL" in lines
-    assert f"- 1 {cluster.status.stable} serves Ready 100 % 2/2 magika 1" in lines
+    assert f"- 1 {cluster.status.stable} stable Ready 100 % 2/2 magika 1" in lines
     assert f"int8 2 {int8.candidate} candidate Ready 5 % 1/1 magika 1" in lines
-    value = status_value(cluster.snapshot().service)
+    value = build_status_value(cluster.snapshot().service)
     assert value["variants"] == [{"name": "int8", "weight": 30}, {"name": "beta", "match": MATCHED["match"]}]
     assert [variant["name"] for variant in value["status"]["variants"]] == ["int8", "beta"]
 
@@ -136,7 +140,7 @@ def test_the_status_tells_of_each_variant_and_of_its_rollout() -> None:
 def test_a_variant_that_is_not_up_says_what_it_waits_for() -> None:
     cluster = service({"name": "own"})
     wanted = cluster.decision("own").wanted
-    text = plain(status_text(cluster.snapshot().service, cluster.now))
+    text = format_plain(build_status_text(cluster.snapshot().service, cluster.now))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert f"own own Service only - - - 0/2 Revision {wanted} is coming up: Pending." in lines
 
@@ -156,9 +160,9 @@ def test_the_plan_tells_of_each_variant_and_is_what_the_operator_writes_next() -
         up(cluster, name)
     own = {"name": "own", "predictor": {"warmup": {}, "minReplicas": 1}}
     edited(cluster, [{**WEIGHTED, "predictor": NEXT}, MIRRORED, own])
-    foresight = foresee(cluster.objects.values(), KEY, Installed(DEFAULTS), cluster.now)
-    is_golden("variants.txt", plain(plan_text(foresight)))
-    value = plan_value(foresight)
+    preview = build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now)
+    is_golden("variants.txt", format_plain(build_plan_text(preview)))
+    value = build_plan_value(preview)
     assert [(each["name"], each["requests"]) for each in value["variants"]] == [
         ("int8", "weight 20 %"),
         ("shadow", "mirror 25 %"),
@@ -168,7 +172,7 @@ def test_the_plan_tells_of_each_variant_and_is_what_the_operator_writes_next() -
     assert int8["revision"] == {"name": cluster.decision("int8").wanted, "number": 2, "known": False}
     assert int8["serving"] == seen(cluster, "int8").status.stable
     assert [step["state"] for step in int8["steps"]] == ["now", "", ""]
-    assert value["left"] == ["beta"]
-    told = [(write.kind, write.name, write.manifest) for write in foresight.writes]
+    assert value["removedVariants"] == ["beta"]
+    told = [(write.kind, write.name, write.manifest) for write in preview.writes]
     actions = cluster.reconcile()
     assert told == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]

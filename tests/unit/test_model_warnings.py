@@ -6,10 +6,10 @@ import copy
 from typing import Any
 
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, INFERENCE_SERVICE, Ref
-from conch.cli.offline import Installed, foresee
-from conch.cli.plan import plan_text, plan_value
-from conch.cli.printing import plain
-from conch.cli.status import status_text
+from conch.cli.plan import build_plan_text, build_plan_value
+from conch.cli.preview import OperatorSettings, build_preview
+from conch.cli.printing import format_plain
+from conch.cli.status import build_status_text
 from conch.decide import Event
 from conch_contract import AgentReport, ModelReport, ModelState, ModelWarning
 from conch_contract.report import SEQUENCE_STATE_MESSAGE
@@ -81,25 +81,25 @@ def test_a_warning_goes_with_its_cause() -> None:
 
 def test_kubectl_conch_status_and_plan_show_it() -> None:
     cluster, revision = serving(OVERRIDE, triton={"maxBatchSize": 8, "dynamicBatching": {"maxQueueDelay": "1ms"}})
-    text = plain(status_text(cluster.snapshot().service, cluster.now))
+    text = format_plain(build_status_text(cluster.snapshot().service, cluster.now))
     assert f"{revision}   magika   ConfigOverridden   {OVERRIDE.message}" in text
-    foresight = foresee(cluster.objects.values(), KEY, Installed(DEFAULTS), cluster.now)
-    text = plain(plan_text(foresight))
+    preview = build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now)
+    text = format_plain(build_plan_text(preview))
     assert (
-        "triton.maxBatchSize, triton.dynamicBatching.maxQueueDelay win over the same field of config.pbtxt, where the "
-        "model has one.\n" in text
+        "triton.maxBatchSize, triton.dynamicBatching.maxQueueDelay override the same field of the model's "
+        "config.pbtxt.\n" in text
     )
     assert f"ConfigOverridden: {OVERRIDE.message}\n" in text
-    assert plan_value(foresight)["warnings"] == [{"reason": OVERRIDE.reason, "message": OVERRIDE.message}]
+    assert build_plan_value(preview)["warnings"] == [{"reason": OVERRIDE.reason, "message": OVERRIDE.message}]
 
 
 def test_a_plan_names_a_message_without_fields_and_says_nothing_where_nothing_is_typed() -> None:
     cluster, _ = serving(triton={"dynamicBatching": {}, "shmSize": "1Gi"})
-    foresight = foresee(cluster.objects.values(), KEY, Installed(DEFAULTS), cluster.now)
-    assert foresight.main.configured == ("triton.dynamicBatching",)
+    preview = build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now)
+    assert preview.main.configured == ("triton.dynamicBatching",)
     cluster, _ = serving()
-    assert "config.pbtxt" not in plain(
-        plan_text(foresee(cluster.objects.values(), KEY, Installed(DEFAULTS), cluster.now))
+    assert "config.pbtxt" not in format_plain(
+        build_plan_text(build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now))
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from conch.cli.loadtest.driver import words
+from conch.cli.loadtest.driver import describe_failure
 from conch_contract.remedies import explain, find_remedy
 
 # As Triton 2.51 answers them.
@@ -50,6 +50,6 @@ def test_a_known_error_begins_with_the_remedy_and_ends_with_tritons_words(error:
 
 
 def test_kubectl_conch_load_names_the_remedy_of_a_request_that_fails() -> None:
-    assert words(ValueError(GROWING)).startswith("Shared memory (/dev/shm) is full")
-    assert "Triton's words: Failed to process the request(s)" in words(ValueError(GROWING))
-    assert "\n" not in words(ValueError(CALLING))
+    assert describe_failure(ValueError(GROWING)).startswith("Shared memory (/dev/shm) is full")
+    assert "Triton's words: Failed to process the request(s)" in describe_failure(ValueError(GROWING))
+    assert "\n" not in describe_failure(ValueError(CALLING))

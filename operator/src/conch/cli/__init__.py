@@ -1,6 +1,6 @@
-"""`kubectl conch`: what people ask of services, with their own rights and from their own machine.
+"""`kubectl conch`: the commands for users of services, with their own permissions.
 
-It may use every package. What may not be in it: a rule of its own about rollouts. What a manifest would do, and what a
-request means, is asked of the same pure functions that the operator runs. Computing stands apart from printing:
-each command makes one value, which `-o yaml` dumps and text renders.
+It may import every package, and has no rollout rules of its own: previews and requests use the pure functions that the
+operator runs. Computing is separate from printing: each command builds one value, which `-o yaml` dumps and text
+renders.
 """

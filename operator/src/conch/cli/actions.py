@@ -1,8 +1,8 @@
-"""What people may ask of a rollout now, as the value of the annotation that asks it. Pure.
+"""Requests to a rollout, as values of the request annotation. Pure.
 
-The grammar is the operator's (`conch.decide.request`). A request that nobody would act on is refused here,
-because an annotation that does nothing answers nobody. A service stands for its predictor, or for the variant as
-which it is looked at.
+The grammar is the operator's (`conch.decide.request`). A request without effect is an error here, because an annotation
+without effect gives the user no feedback. A service stands for its predictor, or for the variant that it was
+reduced to.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from conch.api import Admission, InferenceService, RolloutPhase, RolloutStatus, StepInForce
-from conch.cli.options import Refused
-from conch.cli.track import look, noun, subject, where
+from conch.cli.options import CommandError
+from conch.cli.track import describe_subject, describe_track, format_arguments, format_status_hint
 from conch.decide.rollout.request import Request, Verb
 from conch.decide.strategies import get_steps
 
@@ -19,133 +19,146 @@ PAUSED_BY_USER: Final = "PausedByUser"
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What the annotation shall say (None: nothing any more), and what the person reads."""
+class RequestUpdate:
+    """A new value of the request annotation (None: it is removed), and the message for the user."""
 
     request: str | None
-    told: str
+    message: str
 
 
-def promote(service: InferenceService, now: float, *, full: bool) -> Ask:
-    """Go on from the step that the status shows, or to the end.
+def promote(service: InferenceService, now: float, *, full: bool) -> RequestUpdate:
+    """Return the request that passes the current step, or with `full` all remaining steps.
 
     Raises:
-        Refused: there is nothing to promote.
+        CommandError: there is nothing to promote.
     """
-    rollout = _going(service)
+    rollout = _get_active_rollout(service)
     steps = get_steps(service.spec.rollout, rollout)
     if rollout.step >= len(steps):
-        raise Refused(f"all steps of {rollout.revision} are passed, and nothing is left to promote; {look(service)}")
-    if full:
-        told = (
-            f"{rollout.revision} gets all requests{_of(service)} as soon as its pods for them are ready; pauses are"
-            " passed over."
+        raise CommandError(
+            f"all steps of {rollout.revision} are passed, and nothing is left to promote; {format_status_hint(service)}"
         )
-        return Ask(_text("promote", service, now), told)
+    if full:
+        message = (
+            f"{rollout.revision} gets all requests{_format_variant(service)} once its pods are ready;"
+            " pauses and analyses are skipped."
+        )
+        return RequestUpdate(_build_request("promote", service, now), message)
     if rollout.admission == Admission.PENDING:
-        told = f"{rollout.revision} starts its pods all the same; those that find no GPU wait for a node."
-        return Ask(_text("promote", service, now, rollout.step), told)
-    told = f"{rollout.revision} goes on from step {rollout.step} ({step_words(steps[rollout.step])})."
-    return Ask(_text("promote", service, now, rollout.step), told)
+        message = (
+            f"{rollout.revision} starts its pods although the GPUs do not suffice; pods without a GPU stay Pending."
+        )
+        return RequestUpdate(_build_request("promote", service, now, rollout.step), message)
+    message = f"{rollout.revision} continues from step {rollout.step} ({format_step(steps[rollout.step])})."
+    return RequestUpdate(_build_request("promote", service, now, rollout.step), message)
 
 
-def pause(service: InferenceService, now: float) -> Ask:
-    """Stay at this step.
-
-    Raises:
-        Refused: there is nothing to hold, or it is held already.
-    """
-    rollout = _going(service)
-    asked = Request.of(service)
-    if asked is not None and asked.verb == "pause":
-        raise Refused(f"{rollout.revision} is held already; go on with: kubectl conch resume{where(service)}")
-    told = f"{rollout.revision} stays at step {rollout.step}. Go on with: kubectl conch resume{where(service)}"
-    return Ask(_text("pause", service, now), told)
-
-
-def resume(service: InferenceService) -> Ask:
-    """End a pause by hand.
+def pause(service: InferenceService, now: float) -> RequestUpdate:
+    """Return the request that pauses the rollout at its current step.
 
     Raises:
-        Refused: nobody has paused it by hand.
+        CommandError: no rollout is in progress, or it is paused already.
     """
-    asked = Request.of(service)
-    if asked is None or asked.verb != "pause":
-        rollout = _going(service)
-        waits = f": it waits for {rollout.reason}" if rollout.reason else ""
-        told = f"{rollout.revision} is not held by hand{waits}"
-        raise Refused(f"{told}; to pass the step it is at: kubectl conch promote{where(service)}")
-    return Ask(None, f"{subject(service)} is held no more; its rollout goes on where it was.")
-
-
-def abort(service: InferenceService, now: float) -> Ask:
-    """Give the candidate up.
-
-    Raises:
-        Refused: there is none.
-    """
-    rollout = _going(service)
-    told = (
-        f"{rollout.revision} is given up, and all requests{_of(service)} go back to {service.status.stable}. The spec"
-        f" still asks for it: change it back too, or try again with: kubectl conch retry{where(service)}"
+    rollout = _get_active_rollout(service)
+    request = Request.of(service)
+    if request is not None and request.verb == "pause":
+        raise CommandError(
+            f"{rollout.revision} is paused already; continue with: kubectl conch resume{format_arguments(service)}"
+        )
+    message = (
+        f"{rollout.revision} stays at step {rollout.step}. Continue with: kubectl conch"
+        f" resume{format_arguments(service)}"
     )
-    return Ask(_text("abort", service, now), told)
+    return RequestUpdate(_build_request("pause", service, now), message)
 
 
-def retry(service: InferenceService, now: float) -> Ask:
-    """Try a candidate that failed once more.
+def resume(service: InferenceService) -> RequestUpdate:
+    """Return the update that removes a pause.
 
     Raises:
-        Refused: none has failed.
+        CommandError: no user has paused it.
     """
-    rollout = _shown(service)
+    request = Request.of(service)
+    if request is None or request.verb != "pause":
+        rollout = _get_active_rollout(service)
+        waits = f": it waits for {rollout.reason}" if rollout.reason else ""
+        message = f"{rollout.revision} is not paused by a user{waits}"
+        raise CommandError(f"{message}; to pass its current step: kubectl conch promote{format_arguments(service)}")
+    return RequestUpdate(None, f"{describe_subject(service)} is resumed: its rollout continues at the same step.")
+
+
+def abort(service: InferenceService, now: float) -> RequestUpdate:
+    """Return the request that aborts the rollout.
+
+    Raises:
+        CommandError: no rollout is in progress.
+    """
+    rollout = _get_active_rollout(service)
+    message = (
+        f"{rollout.revision} is aborted: all requests{_format_variant(service)} return to {service.status.stable}."
+        f" The spec still has it: revert the spec too, or retry with: kubectl conch retry{format_arguments(service)}"
+    )
+    return RequestUpdate(_build_request("abort", service, now), message)
+
+
+def retry(service: InferenceService, now: float) -> RequestUpdate:
+    """Return the request that retries a failed revision.
+
+    Raises:
+        CommandError: no revision has failed.
+    """
+    rollout = _get_observed_rollout(service)
     if rollout.phase != RolloutPhase.FAILED:
-        raise Refused(f"{rollout.revision} has not failed, so there is nothing to retry; {look(service)}")
-    return Ask(_text("retry", service, now), f"{rollout.revision} is tried once more, from the first step on.")
+        raise CommandError(
+            f"{rollout.revision} has not failed, so there is nothing to retry; {format_status_hint(service)}"
+        )
+    return RequestUpdate(_build_request("retry", service, now), f"{rollout.revision} is retried from the first step.")
 
 
-def step_words(step: StepInForce) -> str:
+def format_step(step: StepInForce) -> str:
     """Return a step as the manifest spells it, such as `weight: 5`."""
     return ", ".join(f"{word}: {value}" for word, value in step.model_dump(by_alias=True, exclude_none=True).items())
 
 
-def _going(service: InferenceService) -> RolloutStatus:
-    """The rollout under way."""
-    rollout = _shown(service)
+def _get_active_rollout(service: InferenceService) -> RolloutStatus:
+    """Return the rollout in progress."""
+    rollout = _get_observed_rollout(service)
     if rollout.phase == RolloutPhase.FAILED:
-        raise Refused(
-            f"{rollout.revision} failed ({rollout.reason}) and {service.status.stable} serves on; try it again with:"
-            f" kubectl conch retry{where(service)}, or change {noun(service)}"
+        raise CommandError(
+            f"{rollout.revision} failed ({rollout.reason}), and {service.status.stable} keeps serving; retry it with:"
+            f" kubectl conch retry{format_arguments(service)}, or change {describe_track(service)}"
         )
     return rollout
 
 
-def _shown(service: InferenceService) -> RolloutStatus:
-    """The rollout that the status shows, if it speaks of the latest spec."""
+def _get_observed_rollout(service: InferenceService) -> RolloutStatus:
+    """Return the rollout in the status, if the status is of the latest spec."""
     name, status = service.metadata.name, service.status
     if status.observed_generation != service.metadata.generation:
-        raise Refused(
-            f"the operator has not looked at the latest change of {name} (generation {service.metadata.generation})"
-            f" yet; try again in a moment, and if that lasts, see whether the operator runs"
+        raise CommandError(
+            f"the operator has not observed the latest change of {name} (generation {service.metadata.generation})"
+            f" yet; retry in a moment, and if that lasts, check that the operator runs"
         )
     if status.rollout is None:
         others = [f"{variant.name} ({variant.rollout.phase})" for variant in status.variants if variant.rollout]
         if others:
-            raise Refused(
-                f"the predictor of {name} has no rollout, but its variants have: {', '.join(others)}; say which one you"
-                f" mean, such as --variant {others[0].split()[0]}"
+            raise CommandError(
+                f"the predictor of {name} has no rollout, but its variants have: {', '.join(others)}; select"
+                f" one, such as --variant {others[0].split()[0]}"
             )
-        serves = f"{status.stable} serves" if status.stable else "nothing serves yet"
-        raise Refused(f"no rollout of {subject(service)} is under way: {serves}; {look(service)}")
+        serves = f"{status.stable} serves" if status.stable else "no revision serves yet"
+        raise CommandError(
+            f"no rollout of {describe_subject(service)} is in progress: {serves}; {format_status_hint(service)}"
+        )
     return status.rollout
 
 
-def _text(verb: Verb, service: InferenceService, now: float, step: int | None = None) -> str:
-    """The request; the moment behind it makes it another one than the last, so that it is acted on."""
+def _build_request(verb: Verb, service: InferenceService, now: float, step: int | None = None) -> str:
+    """Return the value of the annotation; its time makes it a new request, also if verb and generation are the same."""
     generation = service.metadata.generation
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return f"{verb} {generation}{'' if step is None else f'/{step}'} {moment}"
 
 
-def _of(service: InferenceService) -> str:
+def _format_variant(service: InferenceService) -> str:
     return f" of variant {service.variant}" if service.variant else ""

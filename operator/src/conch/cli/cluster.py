@@ -1,4 +1,4 @@
-"""The way to the cluster: one connection for a command, and errors as sentences."""
+"""The connection of a command to the cluster, and the errors of its calls."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,33 +9,33 @@ from pydantic import ValidationError
 
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE, Ref
-from conch.cli.options import Access, Refused
+from conch.cli.options import Access, CommandError
 from conch.write.errors import CallError
 from conch.write.user import UserServer
 
-# Who the API server says has written what these commands write.
+# Field manager of all writes of these commands.
 MANAGER: Final = "kubectl-conch"
 
 T = TypeVar("T")
-Question = Callable[["Cluster"], Awaitable[T]]
+ClusterCall = Callable[["Cluster"], Awaitable[T]]
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """An open connection, and the namespace that is meant."""
+    """An open connection, and the namespace of the command."""
 
     server: UserServer
     namespace: str
 
-    async def service(self, name: str) -> tuple[InferenceService, dict[str, Any]]:
-        """Read a service, parsed and as it came.
+    async def get_service(self, name: str) -> tuple[InferenceService, dict[str, Any]]:
+        """Return a service, parsed and as a JSON object.
 
         Raises:
-            Refused: there is none, or it says what this version does not know.
+            CommandError: there is none, or this version cannot parse it.
         """
         body = await self.server.get(self.namespace, Ref(INFERENCE_SERVICE, name))
         if body is None:
-            raise Refused(
+            raise CommandError(
                 f"there is no InferenceService {name} in namespace {self.namespace};"
                 f" see: kubectl get inferenceservices --all-namespaces"
             )
@@ -43,34 +43,34 @@ class Cluster:
             return InferenceService.parse(body), body
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            told = f"this kubectl-conch cannot read {where} of {name}; take the version that the operator has"
-            raise Refused(told) from error
+            message = f"this kubectl-conch cannot read {where} of {name}; install the version of the operator"
+            raise CommandError(message) from error
 
 
-def ask(access: Access, question: Question[T]) -> T:
-    """Connect, ask, and hang up.
+def run_with_cluster(access: Access, call: ClusterCall[T]) -> T:
+    """Return the result of a call with a connection to the cluster.
 
     Raises:
-        Refused: the cluster cannot be reached, or says no.
+        CommandError: the cluster cannot be reached, or rejects a request.
     """
-    return asyncio.run(_ask(access, question))
+    return asyncio.run(_run(access, call))
 
 
-async def _ask(access: Access, question: Question[T]) -> T:
+async def _run(access: Access, call: ClusterCall[T]) -> T:
     try:
         async with await UserServer.as_user(access.kubeconfig, access.context) as server:
-            return await question(Cluster(server, access.namespace or server.namespace))
+            return await call(Cluster(server, access.namespace or server.namespace))
     except CallError as error:
-        raise Refused(sentence(error)) from error
+        raise CommandError(describe_error(error)) from error
 
 
-def sentence(error: CallError) -> str:
-    """Say what a call failed for, and what to do."""
+def describe_error(error: CallError) -> str:
+    """Return the message of a failed call, and what to do."""
     remedy = {
-        0: "",  # says it already
+        0: "",  # the message has it
         401: "; log in to the cluster again",
         404: "; is Conch's CustomResourceDefinition installed in this cluster?",
-        403: "; ask whoever runs the cluster for that right",
-        409: "; somebody changed it meanwhile: look again, and repeat",
+        403: "; request that permission from the administrator of the cluster",
+        409: "; another client changed it meanwhile: check it, and repeat the command",
     }.get(error.code, "")
     return f"{error.message}{remedy}"

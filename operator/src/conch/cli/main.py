@@ -16,7 +16,7 @@ from conch.nesting import allow_deep_objects
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("conch"), prog_name="kubectl conch")
 def cli() -> None:
-    """Models on NVIDIA Triton: see, steer and take back what their rollouts do."""
+    """Inspect and control rollouts of models on NVIDIA Triton."""
 
 
 for command in (status, history, rollback, *COMMANDS, plan, load):

@@ -1,4 +1,4 @@
-"""Manifests as people write them, read without a cluster: what is in a file, and fields that nobody knows."""
+"""Manifests of users, read without a cluster: the services of a file, and their unknown fields."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,32 +10,32 @@ from pydantic import ValidationError
 from conch.api import InferenceService
 from conch.api.crd import crd
 from conch.api.names import KIND
-from conch.cli.options import Refused, is_object_name
+from conch.cli.options import CommandError, is_object_name
 
 
-def services(file: TextIO) -> list[dict[str, Any]]:
-    """Return the InferenceServices of a file; other documents are passed over.
+def read_services(file: TextIO) -> list[dict[str, Any]]:
+    """Return the InferenceServices of a file; other documents are skipped.
 
     Raises:
-        Refused: it is no YAML, or there is no InferenceService in it.
+        CommandError: it is not YAML, or has no InferenceService.
     """
     try:
         documents = _documents(file.read())
     except yaml.YAMLError as error:
-        raise Refused(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
+        raise CommandError(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise Refused(f"{file.name} is not a manifest: {' '.join(str(error).split())}") from error
+        raise CommandError(f"{file.name} is not a manifest: {' '.join(str(error).split())}") from error
     found = [one for document in documents for one in _items(document) if one.get("kind") == KIND]
     if not found:
-        raise Refused(f"{file.name} holds no InferenceService; name a manifest of one with --filename")
+        raise CommandError(f"{file.name} has no InferenceService; name a manifest of one with --filename")
     for document in found:
         meta = document.get("metadata")
         if not isinstance(meta, dict) or not meta.get("name"):
-            raise Refused(f"an InferenceService of {file.name} has no metadata.name; give it one")
+            raise CommandError(f"an InferenceService of {file.name} has no metadata.name; give it one")
         for field in ("name", "namespace"):
             if meta.get(field) is not None and not is_object_name(meta[field]):
-                raise Refused(
-                    f"metadata.{field} {meta[field]!r} of {file.name} is no name: expected one such as magika"
+                raise CommandError(
+                    f"metadata.{field} {meta[field]!r} of {file.name} is not a name: expected one such as magika"
                 )
     return found
 
@@ -56,15 +56,15 @@ def _documents(text: str) -> list[Any]:
     A file of JSON is read as such, as kubectl does: YAML knows no surrogate pairs.
 
     Raises:
-        yaml.YAMLError, ValueError, TypeError, RecursionError: it is neither, or says what JSON cannot.
+        yaml.YAMLError, ValueError, TypeError, RecursionError: it is neither, or has values that JSON cannot express.
     """
     try:
         documents = [json.loads(text)]
     except ValueError:
         documents = list(yaml.load_all(text, _Loader))
     # No object of Kubernetes holds a date, NaN or half of a surrogate pair.
-    said: list[Any] = json.loads(json.dumps(documents, ensure_ascii=False, allow_nan=False).encode())
-    return said
+    values: list[Any] = json.loads(json.dumps(documents, ensure_ascii=False, allow_nan=False).encode())
+    return values
 
 
 def _items(document: Any) -> Iterator[dict[str, Any]]:
@@ -78,16 +78,16 @@ def _items(document: Any) -> Iterator[dict[str, Any]]:
         yield document
 
 
-def offline_body(manifest: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
-    """Return a manifest as a new object of the API server would look.
+def build_offline_body(manifest: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
+    """Return a manifest as a new object of the API server.
 
     Raises:
-        Refused: it says what the resource does not know. (Its CEL rules are the API server's to judge.)
+        CommandError: it has fields that the resource does not have. (Only the API server evaluates the CEL rules.)
     """
     name = manifest["metadata"]["name"]
     unknown = sorted(_unknown(manifest.get("spec"), _schema()["properties"]["spec"], "spec"))
     if unknown:
-        raise Refused(f"{name}: unknown field {', '.join(unknown)}; see: kubectl explain inferenceservice.spec")
+        raise CommandError(f"{name}: unknown field {', '.join(unknown)}; see: kubectl explain inferenceservice.spec")
     meta = {
         **manifest["metadata"],
         "namespace": namespace or manifest["metadata"].get("namespace") or "default",
@@ -101,8 +101,10 @@ def offline_body(manifest: Mapping[str, Any], namespace: str | None) -> dict[str
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        said = "" if first["type"] == "missing" else f" is {first.get('input')!r}"
-        raise Refused(f"{name}: {where}{said}: {first['msg']}; see: kubectl explain inferenceservice.spec") from error
+        value = "" if first["type"] == "missing" else f" is {first.get('input')!r}"
+        raise CommandError(
+            f"{name}: {where}{value}: {first['msg']}; see: kubectl explain inferenceservice.spec"
+        ) from error
     return body
 
 

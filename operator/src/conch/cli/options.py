@@ -1,4 +1,4 @@
-"""The options that all commands share: kubectl's own, by kubectl's names."""
+"""The options that all commands share, with kubectl's names."""
 
 import re
 from collections.abc import Callable
@@ -13,13 +13,13 @@ _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[
 FORMATS: Final = ("text", "json", "yaml")
 
 
-class Refused(click.ClickException):
-    """What cannot be done, and the way out, in a sentence. Ends the command with 1."""
+class CommandError(click.ClickException):
+    """An error of a command: what happened, what was expected, what to do. Ends the command with 1."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Which cluster, which namespace, and how to answer."""
+    """Cluster, namespace and output format of a command."""
 
     namespace: str | None = None
     context: str | None = None
@@ -33,10 +33,10 @@ class ObjectName(click.ParamType[str]):
     name = "NAME"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name, or fail with what was expected."""
+        """Return the name. An invalid one is an error with what was expected."""
         if not is_object_name(value):
             self.fail(
-                f"{value!r} is no name: expected at most 253 of a-z, 0-9, '-' and '.', such as magika", param, ctx
+                f"{value!r} is not a name: expected at most 253 of a-z, 0-9, '-' and '.', such as magika", param, ctx
             )
         return value
 
@@ -47,18 +47,18 @@ def is_object_name(value: object) -> bool:
 
 
 def service_argument(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the argument SERVICE."""
+    """Add the argument SERVICE to a command."""
     return click.argument("service", type=ObjectName())(command)
 
 
 def access(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the shared options, as its first argument `access`."""
+    """Add the shared options to a command, as its first argument `access`."""
 
     @click.option("-n", "--namespace", metavar="NAME", type=ObjectName(), help="The namespace; default: the context's.")
     @click.option("--context", metavar="NAME", help="A context of the kubeconfig; default: its current one.")
     @click.option("--kubeconfig", metavar="FILE", type=click.Path(dir_okay=False), help="Default: as for kubectl.")
     @click.option(
-        "-o", "--output", type=click.Choice(FORMATS), default="text", show_default=True, help="How to answer."
+        "-o", "--output", type=click.Choice(FORMATS), default="text", show_default=True, help="Output format."
     )
     @wraps(command)
     def with_access(

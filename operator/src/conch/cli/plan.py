@@ -1,4 +1,4 @@
-"""`kubectl conch plan`: what a manifest would do, before anybody applies it."""
+"""`kubectl conch plan`: preview of a manifest before it is applied."""
 
 import asyncio
 import time
@@ -19,11 +19,11 @@ from conch.api.kinds import (
     ref_of,
 )
 from conch.api.metrics import MetricsApi
-from conch.cli.cluster import MANAGER, Cluster, ask
-from conch.cli.manifests import offline_body, services
-from conch.cli.offline import Course, Foresight, Installed, Stage, foresee
-from conch.cli.options import Access, Refused, access
-from conch.cli.printing import Table, Text, show
+from conch.cli.cluster import MANAGER, Cluster, run_with_cluster
+from conch.cli.manifests import build_offline_body, read_services
+from conch.cli.options import Access, CommandError, access
+from conch.cli.preview import OperatorSettings, Preview, PreviewStep, TrackPreview, build_preview
+from conch.cli.printing import Table, Text, print_value
 from conch.desire import PodDefaults
 from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.plan import ApplyRejected
@@ -34,26 +34,26 @@ from conch.write.user import UserServer
 from conch_contract import names
 
 _IMAGE: Final = "conch/serving:dev"
-_UNJUDGED: Final = (
-    "Nobody asked the cluster what it has and what its rules say; --against cluster does, and writes nothing either."
-)
+_OFFLINE: Final = "Computed offline. --against cluster includes existing objects and server-side validation (dry run)."
 
 
 @click.command()
-@click.option("-f", "--filename", "file", type=click.File(), required=True, help="The manifest; - reads the input.")
+@click.option(
+    "-f", "--filename", "file", type=click.File(), required=True, help="The manifest; - reads standard input."
+)
 @click.option(
     "--against",
     type=click.Choice(["nothing", "cluster"]),
     default="nothing",
     show_default=True,
-    help="What there is already: nothing, so that no cluster is asked; or what the cluster has, with its verdict.",
+    help="Existing objects: nothing (offline), or those of the cluster, with server-side validation (dry run).",
 )
 @click.option(
     "--serving-image",
     default=_IMAGE,
     show_default=True,
     envvar="CONCH_SERVING_IMAGE",
-    help="What new revisions run, as the operator is installed. No name depends on it.",
+    help="Serving image of the operator's installation. No name depends on it.",
 )
 @click.option(
     "--metrics-api",
@@ -61,67 +61,67 @@ _UNJUDGED: Final = (
     default="builtin",
     show_default=True,
     envvar="CONCH_METRICS_API",
-    help="Who tells autoscalers of Triton, as the operator is installed (autoscaling.metricsApi).",
+    help="Metrics API of the operator's installation (autoscaling.metricsApi).",
 )
 @click.option(
     "--prometheus",
     default="",
     metavar="URL",
     envvar="CONCH_PROMETHEUS",
-    help="Where KEDA asks about Triton, as the operator is installed (autoscaling.prometheus).",
+    help="Prometheus of the operator's installation that KEDA queries (autoscaling.prometheus).",
 )
 @access
 def plan(
     access: Access, file: TextIO, *, against: str, serving_image: str, metrics_api: MetricsApi, prometheus: str
 ) -> None:
-    """Show what a manifest would do.
+    """Preview a manifest before it is applied.
 
     For each InferenceService in it: the revision, and that of each variant, the operator's next writes, the steps of
-    a rollout, and what would be refused. Nothing is written.
+    a rollout, and writes that would be rejected. Nothing is written.
     """
-    installed = Installed(PodDefaults(serving_image), metrics_api, prometheus)
-    manifests = services(file)
+    settings = OperatorSettings(PodDefaults(serving_image), metrics_api, prometheus)
+    manifests = read_services(file)
     if against == "cluster":
-        found = ask(access, lambda cluster: _against(cluster, access, manifests, installed))
-        remark = []
+        found = run_with_cluster(access, lambda cluster: _preview_in_cluster(cluster, access, manifests, settings))
+        note = []
     else:
-        found = [_offline(access, manifest, installed) for manifest in manifests]
-        remark = ["", _UNJUDGED]
+        found = [_preview_offline(access, manifest, settings) for manifest in manifests]
+        note = ["", _OFFLINE]
     text: list[str | Table] = []
-    for foresight in found:
-        text += [*([""] if text else []), *plan_text(foresight)]
-    show(access.output, {"services": [plan_value(foresight) for foresight in found]}, [*text, *remark])
+    for preview in found:
+        text += [*([""] if text else []), *build_plan_text(preview)]
+    print_value(access.output, {"services": [build_plan_value(preview) for preview in found]}, [*text, *note])
 
 
-def _offline(access: Access, manifest: Mapping[str, Any], installed: Installed) -> Foresight:
-    body = offline_body(manifest, access.namespace)
+def _preview_offline(access: Access, manifest: Mapping[str, Any], settings: OperatorSettings) -> Preview:
+    body = build_offline_body(manifest, access.namespace)
     meta = body["metadata"]
-    return foresee([body], ServiceKey(meta["namespace"], meta["name"]), installed, time.time())
+    return build_preview([body], ServiceKey(meta["namespace"], meta["name"]), settings, time.time())
 
 
-async def _against(
-    cluster: Cluster, access: Access, manifests: list[dict[str, Any]], installed: Installed
-) -> list[Foresight]:
-    """Ask the API server for its verdict, and run the packages over what it would store."""
+async def _preview_in_cluster(
+    cluster: Cluster, access: Access, manifests: list[dict[str, Any]], settings: OperatorSettings
+) -> list[Preview]:
+    """Return the previews of manifests as the API server would store them, with the existing objects."""
     found = []
     for manifest in manifests:
         namespace = access.namespace or manifest["metadata"].get("namespace") or cluster.namespace
-        body = await _tried(cluster.server, namespace, manifest)
+        body = await _dry_run(cluster.server, namespace, manifest)
         key = ServiceKey(namespace, body["metadata"]["name"])
         kinds = [kind for kind in WATCHED if kind != INFERENCE_SERVICE]
-        kinds += [SCALED_OBJECT] if installed.metrics_api == "keda" else []
+        kinds += [SCALED_OBJECT] if settings.metrics_api == "keda" else []
         lists = await asyncio.gather(*(_children(cluster.server, kind, key, body) for kind in kinds))
         bodies = [body, *(one for many in lists for one in many)]
-        foresight = foresee(bodies, key, installed, time.time())
-        if foresight.asks:  # what the operator would ask too; with the rights of whoever types
-            there = await read_capacities(cluster.server, [namespace])
-            foresight = foresee(bodies, key, installed, time.time(), there[namespace])
-        found.append(await _with_strangers(cluster.server, body["metadata"]["uid"], foresight))
+        preview = build_preview(bodies, key, settings, time.time())
+        if preview.needs_capacity:  # the operator reads it too; here with the user's permissions
+            capacities = await read_capacities(cluster.server, [namespace])
+            preview = build_preview(bodies, key, settings, time.time(), capacities[namespace])
+        found.append(await _add_taken_names(cluster.server, body["metadata"]["uid"], preview))
     return found
 
 
 async def _children(server: UserServer, kind: Kind, key: ServiceKey, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List a service's objects of a kind; empty without the right to it, if the spec requires none.
+    """Return a service's objects of a kind; empty without the permission, if the spec requires none of them.
 
     Kubernetes' own roles (view, edit) include neither routes nor policies.
     """
@@ -135,8 +135,8 @@ async def _children(server: UserServer, kind: Kind, key: ServiceKey, body: Mappi
         raise
 
 
-async def _tried(server: UserServer, namespace: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the service as the API server would store it: its defaults, its rules, its admission. A dry run."""
+async def _dry_run(server: UserServer, namespace: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the service as the API server would store it, with defaults, rules and admission: a dry run."""
     name = manifest["metadata"]["name"]
     meta = {**manifest["metadata"], "namespace": namespace}
 
@@ -146,7 +146,7 @@ async def _tried(server: UserServer, namespace: str, manifest: Mapping[str, Any]
     async def write(seen: dict[str, Any] | None) -> dict[str, Any]:
         if seen is None:
             return await server.dry_run_create(INFERENCE_SERVICE, {**manifest, "metadata": meta}, MANAGER)
-        body = {**seen, "metadata": _over(seen["metadata"], meta), "spec": manifest.get("spec")}
+        body = {**seen, "metadata": _merge_metadata(seen["metadata"], meta), "spec": manifest.get("spec")}
         return await server.replace(INFERENCE_SERVICE, body, MANAGER, dry_run=True)
 
     try:
@@ -154,39 +154,42 @@ async def _tried(server: UserServer, namespace: str, manifest: Mapping[str, Any]
     except CallError as error:
         if error.code != CONFLICT:
             raise
-        raise Refused(f"{name} changes all the time; wait until its rollout rests, and ask again") from error
+        raise CommandError(
+            f"{name} is written all the time; wait until its rollout pauses, and repeat the command"
+        ) from error
 
 
-def _over(seen: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_metadata(seen: Mapping[str, Any], applied: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of an object when a manifest is applied over it."""
     words = ("labels", "annotations")
-    return {**seen, **{word: {**(seen.get(word) or {}), **(said.get(word) or {})} for word in words}}
+    return {**seen, **{word: {**(seen.get(word) or {}), **(applied.get(word) or {})} for word in words}}
 
 
-async def _with_strangers(server: UserServer, uid: str, foresight: Foresight) -> Foresight:
-    """Add the rejections for names that somebody else's objects have: the operator asks before it takes a name."""
-    rejections = list(foresight.rejections)
-    for write in foresight.writes:
+async def _add_taken_names(server: UserServer, uid: str, preview: Preview) -> Preview:
+    """Add the rejections of names that foreign objects have: the operator checks a name before it creates an object."""
+    rejections = list(preview.rejections)
+    for write in preview.writes:
         if write.action != "create" or write.manifest is None:
             continue
         ref = ref_of(write.manifest)
-        there = await server.metadata(foresight.service.namespace, ref)
-        if there is not None and controller_uid(there) != uid and not is_orphan(there, foresight.service.name):
+        there = await server.metadata(preview.service.namespace, ref)
+        if there is not None and controller_uid(there) != uid and not is_orphan(there, preview.service.name):
             rejections.append(reject_taken_name(ref, owner_words(there)))
-    return Foresight(**{**vars(foresight), "rejections": tuple(rejections)})
+    return Preview(**{**vars(preview), "rejections": tuple(rejections)})
 
 
-def plan_value(foresight: Foresight) -> dict[str, Any]:
-    """Return all of it, the manifests included."""
+def build_plan_value(preview: Preview) -> dict[str, Any]:
+    """Return the value for -o json and yaml, with the manifests."""
     return {
-        "name": foresight.service.name,
-        "namespace": foresight.service.namespace,
-        **_course(foresight.main),
+        "name": preview.service.name,
+        "namespace": preview.service.namespace,
+        **_build_track_value(preview.main),
         "variants": [
-            {"name": course.variant, "requests": course.requests, **_course(course)} for course in foresight.variants
+            {"name": track.variant, "requests": track.requests, **_build_track_value(track)}
+            for track in preview.variants
         ],
-        "left": list(foresight.left),
-        "rejections": [_refusal(rejection) for rejection in foresight.rejections],
+        "removedVariants": list(preview.removed_variants),
+        "rejections": [_build_rejection_value(rejection) for rejection in preview.rejections],
         "writes": [
             {
                 "row": write.row,
@@ -195,82 +198,82 @@ def plan_value(foresight: Foresight) -> dict[str, Any]:
                 "name": write.name,
                 "manifest": write.manifest,
             }
-            for write in foresight.writes
+            for write in preview.writes
         ],
         "conditions": [
             dict(zip(("type", "status", "reason", "message"), condition, strict=True))
-            for condition in foresight.conditions
+            for condition in preview.conditions
         ],
     }
 
 
-def _course(course: Course) -> dict[str, Any]:
+def _build_track_value(track: TrackPreview) -> dict[str, Any]:
     return {
-        "revision": {"name": course.revision, "number": course.number, "known": course.known},
-        "serving": course.serving,
-        "message": course.message,
-        "budget": course.budget,
-        "configured": list(course.configured),
-        "warnings": [{"reason": reason, "message": message} for reason, message in course.warnings],
+        "revision": {"name": track.revision, "number": track.number, "known": track.known},
+        "serving": track.serving,
+        "message": track.message,
+        "budget": track.budget,
+        "configured": list(track.configured),
+        "warnings": [{"reason": reason, "message": message} for reason, message in track.warnings],
         "steps": [
-            {"step": stage.number, "says": stage.said, "pods": stage.pods, "waits": stage.waits, "state": stage.state}
-            for stage in course.stages
+            {"number": step.number, "step": step.step, "pods": step.pods, "waits": step.waits, "state": step.state}
+            for step in track.steps
         ],
     }
 
 
-def plan_text(foresight: Foresight) -> Text:
-    """Return what a person reads."""
-    text: list[str | Table] = [f"{foresight.service}: {foresight.main.message}"]
-    text += [f"Variant {course.variant} ({course.requests}): {course.message}" for course in foresight.variants]
-    budgets = [course.budget for course in (foresight.main, *foresight.variants) if course.budget]
-    text += ["", "GPUs:", *(f"  {told}" for told in budgets)] if budgets else []
-    text += _configuration((foresight.main, *foresight.variants))
+def build_plan_text(preview: Preview) -> Text:
+    """Return the text."""
+    text: list[str | Table] = [f"{preview.service}: {preview.main.message}"]
+    text += [f"Variant {track.variant} ({track.requests}): {track.message}" for track in preview.variants]
+    budgets = [track.budget for track in (preview.main, *preview.variants) if track.budget]
+    text += ["", "GPUs:", *(f"  {budget}" for budget in budgets)] if budgets else []
+    text += _configuration((preview.main, *preview.variants))
     text += [
-        f"Variant {variant} is asked for no more: its pods go when no request can reach them."
-        for variant in foresight.left
+        f"Variant {variant} is not in the spec any more: its pods are deleted once no request can reach them."
+        for variant in preview.removed_variants
     ]
-    if foresight.rejections:
-        text += ["", "Refused:", *(f"  {rejection.reason}: {rejection.message}" for rejection in foresight.rejections)]
-    if foresight.writes:
-        rows = tuple((str(write.row), write.action, write.kind, write.name) for write in foresight.writes)
+    if preview.rejections:
+        text += ["", "Rejected:", *(f"  {rejection.reason}: {rejection.message}" for rejection in preview.rejections)]
+    if preview.writes:
+        rows = tuple((str(write.row), write.action, write.kind, write.name) for write in preview.writes)
         text += ["", "The operator's next writes, row after row:", Table(("ROW", "ACTION", "KIND", "NAME"), rows)]
     else:
         text += ["", "The operator would write nothing."]
-    courses = (foresight.main, *foresight.variants)
-    # Predictor and variants go by the same steps, and mostly with as many pods: said once.
-    for stages in dict.fromkeys(course.stages for course in courses):
-        whose = [_whose(course) for course in courses if course.stages == stages]
-        text += ["", *_steps(stages, f" ({', '.join(whose)})" if foresight.variants else "")]
+    tracks = (preview.main, *preview.variants)
+    # Predictor and variants follow the same steps, mostly with as many pods: equal steps are printed once.
+    for steps in dict.fromkeys(track.steps for track in tracks):
+        owners = [_describe_track(track) for track in tracks if track.steps == steps]
+        text += ["", *_build_steps_text(steps, f" ({', '.join(owners)})" if preview.variants else "")]
     return text
 
 
-def _configuration(courses: Sequence[Course]) -> list[str]:
-    """Return the lines about config.pbtxt: the fields that win over it, and what pods reported of it."""
+def _configuration(tracks: Sequence[TrackPreview]) -> list[str]:
+    """Return the lines about config.pbtxt: the fields that override it, and the warnings of pods."""
     lines = []
-    for course in courses:
-        whose = f"Variant {course.variant}: " if course.variant else ""
-        if course.configured:
-            verb = "wins" if len(course.configured) == 1 else "win"
-            fields = ", ".join(course.configured)
-            lines.append(f"{whose}{fields} {verb} over the same field of config.pbtxt, where the model has one.")
-        lines += [f"{whose}{reason}: {message}" for reason, message in course.warnings]
+    for track in tracks:
+        prefix = f"Variant {track.variant}: " if track.variant else ""
+        if track.configured:
+            verb = "overrides" if len(track.configured) == 1 else "override"
+            fields = ", ".join(track.configured)
+            lines.append(f"{prefix}{fields} {verb} the same field of the model's config.pbtxt.")
+        lines += [f"{prefix}{reason}: {message}" for reason, message in track.warnings]
     return lines
 
 
-def _whose(course: Course) -> str:
-    return f"variant {course.variant}" if course.variant else "predictor"
+def _describe_track(track: TrackPreview) -> str:
+    return f"variant {track.variant}" if track.variant else "predictor"
 
 
-def _steps(stages: Sequence[Stage], whose: str) -> Text:
+def _build_steps_text(steps: Sequence[PreviewStep], suffix: str) -> Text:
     rows = tuple(
-        (str(stage.number), stage.said, "" if stage.pods is None else str(stage.pods), stage.waits) for stage in stages
+        (str(step.number), step.step, "" if step.pods is None else str(step.pods), step.waits) for step in steps
     )
-    if not any(stage.state for stage in stages):
-        return [f"The steps of later changes{whose}:", Table(("STEP", "SAYS", "PODS", "WAITS"), rows)]
-    told = tuple((*row, stage.state) for row, stage in zip(rows, stages, strict=True))
-    return [f"The steps of this rollout{whose}:", Table(("STEP", "SAYS", "PODS", "WAITS", "STATE"), told)]
+    if not any(step.state for step in steps):
+        return [f"The steps of later changes{suffix}:", Table(("NUMBER", "STEP", "PODS", "WAITS"), rows)]
+    with_states = tuple((*row, step.state) for row, step in zip(rows, steps, strict=True))
+    return [f"The steps of this rollout{suffix}:", Table(("NUMBER", "STEP", "PODS", "WAITS", "STATE"), with_states)]
 
 
-def _refusal(rejection: ApplyRejected) -> dict[str, str]:
+def _build_rejection_value(rejection: ApplyRejected) -> dict[str, str]:
     return {"object": str(rejection.ref), "reason": rejection.reason, "message": rejection.message}

@@ -1,7 +1,4 @@
-"""How a command's value reaches people and programs. Computes nothing.
-
-Tables and colours are for a terminal; a pipe gets plain columns, `-o json|yaml` the value itself.
-"""
+"""Prints the value of a command: as text for a terminal or a pipe, or as JSON or YAML."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +15,7 @@ from conch.plain_yaml import dump_yaml
 
 _GAP: Final = "   "
 _COLOURS: Final = {
-    **dict.fromkeys(("True", "Ready", "Passed", "serves", "create"), "green"),
+    **dict.fromkeys(("True", "Ready", "Passed", "stable", "create"), "green"),
     **dict.fromkeys(("False", "Failed", "delete"), "red"),
     **dict.fromkeys(("Unknown", "Paused", "Progressing", "Inconclusive", "candidate", "change"), "yellow"),
 }
@@ -26,18 +23,18 @@ _COLOURS: Final = {
 
 @dataclass(frozen=True)
 class Table:
-    """Headers and rows of words."""
+    """A table: headers, and rows of cells."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 Text = Sequence[str | Table]
-"""What a person reads: sentences and tables."""
+"""Text for a user: sentences and tables."""
 
 
-def show(output: Format, value: Mapping[str, Any], text: Text) -> None:
-    """Print a value in the form that was asked for."""
+def print_value(output: Format, value: Mapping[str, Any], text: Text) -> None:
+    """Print a value in the requested format."""
     if output == "json":
         click.echo(json.dumps(value, indent=2))
     elif output == "yaml":
@@ -45,13 +42,13 @@ def show(output: Format, value: Mapping[str, Any], text: Text) -> None:
     elif (console := Console(highlight=False)).is_terminal:
         _on_terminal(console, text)
     else:
-        click.echo(plain(text), nl=False)
+        click.echo(format_plain(text), nl=False)
 
 
-def plain(text: Text) -> str:
-    """Return what a pipe gets.
+def format_plain(text: Text) -> str:
+    """Return a text with plain columns, for a pipe.
 
-    >>> print(plain([Table(("NAME", "SHARE"), (("magika", "5 %"), ("yolo", "95 %")))]), end="")
+    >>> print(format_plain([Table(("NAME", "SHARE"), (("magika", "5 %"), ("yolo", "95 %")))]), end="")
     NAME     SHARE
     magika   5 %
     yolo     95 %
@@ -59,10 +56,10 @@ def plain(text: Text) -> str:
     return "".join(f"{line}\n" for part in text for line in (_columns(part) if isinstance(part, Table) else [part]))
 
 
-def age(seconds: float) -> str:
-    """Return a span as kubectl writes it, in its largest unit.
+def format_age(seconds: float) -> str:
+    """Return a duration of seconds as kubectl writes it, in its largest unit.
 
-    >>> [age(moment) for moment in (5, 119, 3600, 90_000)]
+    >>> [format_age(moment) for moment in (5, 119, 3600, 90_000)]
     ['5s', '1m', '1h', '1d']
     """
     for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
@@ -71,10 +68,10 @@ def age(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
-def short(digest: str) -> str:
-    """Return the beginning of a digest, enough to tell it from others.
+def shorten_digest(digest: str) -> str:
+    """Return the first 12 digits of a digest.
 
-    >>> short("sha256:0123456789abcdef")
+    >>> shorten_digest("sha256:0123456789abcdef")
     '0123456789ab'
     """
     return digest.removeprefix("sha256:")[:12]

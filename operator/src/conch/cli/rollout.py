@@ -1,7 +1,7 @@
-"""promote, pause, resume, abort, retry: requests to a rollout under way.
+"""promote, pause, resume, abort, retry: requests to a rollout.
 
-They are an annotation, by server-side apply with a field manager of their own. The spec, and all that Git says,
-stay as they are, so a GitOps controller has nothing to put back.
+A request is an annotation, written by server-side apply with its own field manager. The spec and all fields in Git stay
+as they are, so a GitOps controller has nothing to restore.
 """
 
 import time
@@ -13,48 +13,48 @@ import click
 from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE
 from conch.cli import actions
-from conch.cli.actions import Ask
-from conch.cli.cluster import MANAGER, Cluster, ask
+from conch.cli.actions import RequestUpdate
+from conch.cli.cluster import MANAGER, Cluster, run_with_cluster
 from conch.cli.options import Access, access, service_argument
-from conch.cli.printing import show
-from conch.cli.track import chosen, variant_option
+from conch.cli.printing import print_value
+from conch.cli.track import select_track, variant_option
 from conch.decide.rollout import annotation
 
 
-def _carry_out(access: Access, name: str, variant: str | None, judge: Callable[[InferenceService], Ask]) -> None:
-    """Judge the service, or its variant, as it is, write the request, and tell."""
-    said = annotation(variant or "")
+def _send(access: Access, name: str, variant: str | None, build: Callable[[InferenceService], RequestUpdate]) -> None:
+    """Build the request for the service, or its variant, write it, and print the message."""
+    key = annotation(variant or "")
 
-    async def question(cluster: Cluster) -> tuple[InferenceService, Ask]:
-        service, body = await cluster.service(name)
-        asked = judge(chosen(service, variant))
-        if asked.request is None:
-            await cluster.server.remove_annotation(INFERENCE_SERVICE, body, said, MANAGER)
+    async def call(cluster: Cluster) -> tuple[InferenceService, RequestUpdate]:
+        service, body = await cluster.get_service(name)
+        update = build(select_track(service, variant))
+        if update.request is None:
+            await cluster.server.remove_annotation(INFERENCE_SERVICE, body, key, MANAGER)
         else:
-            await cluster.server.annotate(INFERENCE_SERVICE, body, said, asked.request, MANAGER)
-        return service, asked
+            await cluster.server.annotate(INFERENCE_SERVICE, body, key, update.request, MANAGER)
+        return service, update
 
-    service, asked = ask(access, question)
+    service, update = run_with_cluster(access, call)
     namespace = service.metadata.namespace
     value: dict[str, Any] = {
         "service": name,
         "namespace": namespace,
         "variant": variant,
-        "annotation": said,
-        "request": asked.request,
-        "message": asked.told,
+        "annotation": key,
+        "request": update.request,
+        "message": update.message,
     }
-    show(access.output, value, [asked.told, f"What comes of it: kubectl conch status {name} -n {namespace}"])
+    print_value(access.output, value, [update.message, f"To follow it: kubectl conch status {name} -n {namespace}"])
 
 
 @click.command()
 @service_argument
-@click.option("--full", is_flag=True, help="Pass all pauses and analyses that are left, not only this step.")
+@click.option("--full", is_flag=True, help="Pass all remaining pauses and analyses, not only the current step.")
 @variant_option
 @access
 def promote(access: Access, service: str, variant: str | None, *, full: bool) -> None:
-    """Pass the step that SERVICE is at."""
-    _carry_out(access, service, variant, lambda seen: actions.promote(seen, time.time(), full=full))
+    """Pass the current step of SERVICE."""
+    _send(access, service, variant, lambda seen: actions.promote(seen, time.time(), full=full))
 
 
 @click.command()
@@ -62,8 +62,8 @@ def promote(access: Access, service: str, variant: str | None, *, full: bool) ->
 @variant_option
 @access
 def pause(access: Access, service: str, variant: str | None) -> None:
-    """Hold SERVICE at its step."""
-    _carry_out(access, service, variant, lambda seen: actions.pause(seen, time.time()))
+    """Pause SERVICE at its current step."""
+    _send(access, service, variant, lambda seen: actions.pause(seen, time.time()))
 
 
 @click.command()
@@ -71,8 +71,8 @@ def pause(access: Access, service: str, variant: str | None) -> None:
 @variant_option
 @access
 def resume(access: Access, service: str, variant: str | None) -> None:
-    """Go on after a pause."""
-    _carry_out(access, service, variant, actions.resume)
+    """Continue a paused rollout of SERVICE."""
+    _send(access, service, variant, actions.resume)
 
 
 @click.command()
@@ -80,11 +80,11 @@ def resume(access: Access, service: str, variant: str | None) -> None:
 @variant_option
 @access
 def abort(access: Access, service: str, variant: str | None) -> None:
-    """Give the candidate of SERVICE up.
+    """Abort the rollout of SERVICE.
 
-    All requests go back to the stable revision.
+    All requests return to the stable revision.
     """
-    _carry_out(access, service, variant, lambda seen: actions.abort(seen, time.time()))
+    _send(access, service, variant, lambda seen: actions.abort(seen, time.time()))
 
 
 @click.command()
@@ -92,8 +92,8 @@ def abort(access: Access, service: str, variant: str | None) -> None:
 @variant_option
 @access
 def retry(access: Access, service: str, variant: str | None) -> None:
-    """Try once more what failed."""
-    _carry_out(access, service, variant, lambda seen: actions.retry(seen, time.time()))
+    """Retry a failed or aborted rollout."""
+    _send(access, service, variant, lambda seen: actions.retry(seen, time.time()))
 
 
 COMMANDS: Final = (promote, pause, resume, abort, retry)

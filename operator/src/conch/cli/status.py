@@ -1,4 +1,4 @@
-"""`kubectl conch status`: what a service does, what its rollout waits for, and what can be done about it."""
+"""`kubectl conch status`: conditions, revisions and rollouts of a service, and the available actions."""
 
 import time
 from collections.abc import Iterable
@@ -9,23 +9,23 @@ import click
 from conch.api import InferenceService, RevisionStatus, RolloutPhase, RolloutStatus, Variant
 from conch.api.status import NOT_OBSERVED
 from conch.api.times import parse_time
-from conch.cli.actions import PAUSED_BY_USER, step_words
-from conch.cli.cluster import Cluster, ask
+from conch.cli.actions import PAUSED_BY_USER, format_step
+from conch.cli.cluster import Cluster, run_with_cluster
 from conch.cli.options import Access, access, service_argument
-from conch.cli.printing import Table, Text, age, short, show
-from conch.cli.track import noun, requests_of, where
+from conch.cli.printing import Table, Text, format_age, print_value, shorten_digest
+from conch.cli.track import describe_requests, describe_track, format_arguments
 from conch.decide.rollout import INSUFFICIENT_GPU, annotation
 from conch.decide.strategies import get_steps
 
 _PROMOTE: Final = "promote it, or abort it"
 _VARIANT: Final = ("VARIANT", "REQUESTS", "STABLE", "CANDIDATE", "STEP", "READY", "WAITS FOR")
 _REVISION: Final = ("NUMBER", "REVISION", "ROLE", "PHASE", "WEIGHT", "READY", "MODEL")
-# What a person can do about a wait.
-_WAYS: Final = {
+# Actions of a user, by the reason of a wait.
+_ACTIONS: Final = {
     PAUSED_BY_USER: "resume it, promote it, or abort it",
     "WaitsForPromotion": _PROMOTE,
     "PausedOnFailure": _PROMOTE,
-    INSUFFICIENT_GPU: "promote it, and its pods start all the same, or abort it",
+    INSUFFICIENT_GPU: "promote it, which starts its pods anyway, or abort it",
 }
 
 
@@ -33,17 +33,20 @@ _WAYS: Final = {
 @service_argument
 @access
 def status(access: Access, service: str) -> None:
-    """Show what SERVICE does and waits for."""
+    """Show the status of SERVICE.
 
-    async def question(cluster: Cluster) -> InferenceService:
-        return (await cluster.service(service))[0]
+    It has conditions, revisions, variants, each rollout with what it waits for, and the available actions.
+    """
 
-    seen = ask(access, question)
-    show(access.output, status_value(seen), status_text(seen, time.time()))
+    async def call(cluster: Cluster) -> InferenceService:
+        return (await cluster.get_service(service))[0]
+
+    seen = run_with_cluster(access, call)
+    print_value(access.output, build_status_value(seen), build_status_text(seen, time.time()))
 
 
-def status_value(service: InferenceService) -> dict[str, Any]:
-    """Return the status as it stands, and what it has to be read with."""
+def build_status_value(service: InferenceService) -> dict[str, Any]:
+    """Return the value for -o json and yaml: the status, and the fields that it refers to."""
     meta = service.metadata
     return {
         "name": meta.name,
@@ -56,8 +59,8 @@ def status_value(service: InferenceService) -> dict[str, Any]:
     }
 
 
-def status_text(service: InferenceService, now: float) -> Text:
-    """Return what a person reads."""
+def build_status_text(service: InferenceService, now: float) -> Text:
+    """Return the text."""
     meta, status = service.metadata, service.status
     variants = [service.of_variant(variant.name) for variant in service.spec.variants]
     text: list[str | Table] = [f"{meta.namespace}/{meta.name}, generation {meta.generation}: {_headline(service)}"]
@@ -69,18 +72,18 @@ def status_text(service: InferenceService, now: float) -> Text:
         if track.status.rollout is not None:
             text += ["", *_rollout(track, track.status.rollout, now)]
     conditions = tuple(
-        (c.type, c.status, c.reason, age(now - parse_time(c.last_transition_time)), c.message)
+        (c.type, c.status, c.reason, format_age(now - parse_time(c.last_transition_time)), c.message)
         for c in status.conditions
     )
     if conditions:
         text += ["", Table(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), conditions)]
     if status.revisions:
-        text += ["", _revisions(service), *model_warnings(status.revisions)]
+        text += ["", _revisions(service), *build_model_warnings(status.revisions)]
     return text
 
 
-def model_warnings(revisions: Iterable[RevisionStatus]) -> list[str | Table]:
-    """Return the table of what models warn of, empty where they warn of nothing."""
+def build_model_warnings(revisions: Iterable[RevisionStatus]) -> list[str | Table]:
+    """Return the table of the warnings of models; empty without any."""
     rows = tuple(
         (revision.name, model.name, warning.reason, warning.message)
         for revision in revisions
@@ -91,7 +94,7 @@ def model_warnings(revisions: Iterable[RevisionStatus]) -> list[str | Table]:
 
 
 def _requests_value(variant: Variant) -> dict[str, Any]:
-    """Return which requests a variant gets, as the manifest spells it."""
+    """Return the fields of a variant that select its requests."""
     return {word: value for word, value in variant.to_wire().items() if word != "predictor"}
 
 
@@ -101,7 +104,7 @@ def _variant(track: InferenceService) -> tuple[str, ...]:
     waits = rollout.reason if rollout else ready.message if ready and ready.status != "True" else ""
     return (
         track.variant,
-        requests_of(track.variant_spec) if track.variant_spec else "",
+        describe_requests(track.variant_spec) if track.variant_spec else "",
         status.stable or "-",
         status.candidate or "-",
         f"{rollout.step} of {of}" if rollout else "-",
@@ -113,55 +116,55 @@ def _variant(track: InferenceService) -> tuple[str, ...]:
 def _headline(service: InferenceService) -> str:
     status = service.status
     if status.observed_generation in {None, NOT_OBSERVED}:
-        return "the operator has not looked at it yet"
+        return "not observed by the operator yet"
     if status.observed_generation != service.metadata.generation:
-        return f"the operator has not looked at it yet; below is generation {status.observed_generation}"
+        return f"not observed by the operator yet; the status is of generation {status.observed_generation}"
     ready = status.condition("Ready")
     if ready is not None and ready.status == "True":
-        return "served as asked"
-    return ready.reason if ready is not None else "nothing is told"
+        return "Ready"
+    return ready.reason if ready is not None else "Unknown"
 
 
 def _rollout(service: InferenceService, rollout: RolloutStatus, now: float) -> list[str | Table]:
-    """The rollout: where it is, what it waits for, what its gates say, what a person can do."""
+    """Return a rollout: its step, what it waits for, its actions and its gates."""
     steps = get_steps(service.spec.rollout, rollout)
     at = (
-        f"step {rollout.step} of {len(steps)} ({step_words(steps[rollout.step])})"
+        f"step {rollout.step} of {len(steps)} ({format_step(steps[rollout.step])})"
         if rollout.step < len(steps)
         else "all steps are passed"
     )
-    since = f" since {age(now - parse_time(rollout.since))}" if rollout.since else ""
-    share = f"{rollout.weight} % of the requests{f' of {noun(service)}' if service.variant else ''}"
+    since = f" since {format_age(now - parse_time(rollout.since))}" if rollout.since else ""
+    share = f"{rollout.weight} % of the requests{f' of {describe_track(service)}' if service.variant else ''}"
     if rollout.observed_weight != rollout.weight:
-        share += f" ({rollout.observed_weight} % as far as the traffic tells)"
+        share += f" (observed: {rollout.observed_weight} %)"
     lines: list[str | Table] = [
         f"Rollout of {rollout.revision}: {rollout.phase}, {at}{since}, {share}",
         f"  {rollout.reason}: {rollout.message}",
     ]
-    if way := _way(service, rollout):
-        lines.append(f"  What you can do: {way}")
+    if action := _describe_action(service, rollout):
+        lines.append(f"  Actions: {action}")
     if rollout.gates:
         rows = tuple((g.name, g.verdict, g.value, g.bound, g.message) for g in rollout.gates)
         lines.append(Table(("GATE", "VERDICT", "VALUE", "BOUND", "MESSAGE"), rows))
     return lines
 
 
-def _way(service: InferenceService, rollout: RolloutStatus) -> str:
+def _describe_action(service: InferenceService, rollout: RolloutStatus) -> str:
     failed = rollout.phase == RolloutPhase.FAILED
-    way = f"retry it, or change {noun(service)}" if failed else _WAYS.get(rollout.reason)
-    if way is None:
+    action = f"retry it, or change {describe_track(service)}" if failed else _ACTIONS.get(rollout.reason)
+    if action is None:
         return ""
-    return f"{way}: kubectl conch {way.split()[0]}{where(service)}"
+    return f"{action}: kubectl conch {action.split()[0]}{format_arguments(service)}"
 
 
 def _revisions(service: InferenceService) -> Table:
-    """The living revisions; where some are of variants, with a column that says of which."""
+    """Return the table of the revisions with pods; with a column for the variant if one has any."""
     found = service.status.revisions
     rows = tuple(_revision(service.of_variant(revision.variant or ""), revision) for revision in found)
     if not any(revision.variant for revision in found):
         return Table(_REVISION, rows)
-    told = tuple((revision.variant or "-", *row) for revision, row in zip(found, rows, strict=True))
-    return Table(("VARIANT", *_REVISION), told)
+    with_variants = tuple((revision.variant or "-", *row) for revision, row in zip(found, rows, strict=True))
+    return Table(("VARIANT", *_REVISION), with_variants)
 
 
 def _revision(service: InferenceService, revision: RevisionStatus) -> tuple[str, ...]:
@@ -169,19 +172,19 @@ def _revision(service: InferenceService, revision: RevisionStatus) -> tuple[str,
     return (
         str(revision.number),
         revision.name,
-        role(service, revision.name),
+        find_role(service, revision.name),
         revision.phase,
         f"{revision.weight} %",
         f"{replicas.ready}/{replicas.wanted}",
-        ", ".join(" ".join(filter(None, (model.name, short(model.digest)))) for model in revision.models),
+        ", ".join(" ".join(filter(None, (model.name, shorten_digest(model.digest)))) for model in revision.models),
     )
 
 
-def role(service: InferenceService, revision: str) -> str:
-    """Return what a revision is to its service at this moment; empty: it is past."""
+def find_role(service: InferenceService, revision: str) -> str:
+    """Return the role of a revision: stable, candidate or failed; empty: it is past."""
     status = service.status
     if revision == status.stable:
-        return "serves"
+        return "stable"
     if revision == status.candidate:
         return "candidate"
     failed = status.rollout is not None and status.rollout.phase == RolloutPhase.FAILED

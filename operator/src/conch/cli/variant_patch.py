@@ -1,7 +1,7 @@
-"""What a variant must say to be a revision of its past again. Pure.
+"""The predictor of a variant that restores one of its revisions. Pure.
 
-A revision keeps the merged predictor, since that is what its pods were. A variant can add and replace, but not take
-back what the predictor says; so whether its words come to that revision is asked of the functions that merge and name.
+A revision has the merged predictor. A variant can add and replace fields of `spec.predictor`, but not remove them. So
+the result is checked with the functions that merge the variant and name its revision.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,34 +9,35 @@ from typing import Any
 
 from conch.api import InferenceService, Predictor, VariantPredictor
 from conch.api.variants import MERGED
-from conch.cli.options import Refused
-from conch.cli.track import subject, where
+from conch.cli.options import CommandError
+from conch.cli.track import describe_subject, format_arguments
 from conch.decide.naming import NOT_OF_PODS, pod_fields, revision_name
 from conch.observe import Revision
 
 
-def variant_words(service: InferenceService, variant: str, revision: Revision) -> dict[str, Any]:
-    """Return what a variant's predictor must say of its pods, to be asked for as this revision.
+def build_variant_predictor(service: InferenceService, variant: str, revision: Revision) -> dict[str, Any]:
+    """Return the fields of a variant's predictor that restore a revision, without those of the number of pods.
 
     Raises:
-        Refused: spec.predictor says what the revision did not have, and a variant cannot take that back.
+        CommandError: spec.predictor has a field that the revision did not have, and a variant cannot remove it.
     """
     then = pod_fields(Predictor.model_validate(revision.predictor))
-    words = _difference(_of_pods(service.spec.predictor.to_wire()), then)
-    said = VariantPredictor.model_validate(words)
+    fields = _difference(_of_pods(service.spec.predictor.to_wire()), then)
+    predictor = VariantPredictor.model_validate(fields)
     variants = tuple(
-        each.model_copy(update={"predictor": said}) if each.name == variant else each for each in service.spec.variants
+        each.model_copy(update={"predictor": predictor}) if each.name == variant else each
+        for each in service.spec.variants
     )
-    asked = service.model_copy(update={"spec": service.spec.model_copy(update={"variants": variants})})
-    track = asked.of_variant(variant)
+    restored = service.model_copy(update={"spec": service.spec.model_copy(update={"variants": variants})})
+    track = restored.of_variant(variant)
     if revision_name(track.track, track.spec.predictor) == revision.name:
-        return words
-    fields = ", ".join(_apart(pod_fields(track.spec.predictor), then))
-    raise Refused(
-        f"revision {revision.number} of {subject(track)} had other words for {fields} than spec.predictor has now, or"
-        " none, and a variant cannot say that; change these in spec.predictor by hand, which is a change of the"
-        f" predictor too, or see what the revision had and say what is near to it: kubectl conch history{where(track)}"
-        " -o yaml"
+        return fields
+    differing = ", ".join(_list_differences(pod_fields(track.spec.predictor), then))
+    raise CommandError(
+        f"revision {revision.number} of {describe_subject(track)} had other values of {differing} than spec.predictor"
+        " has now, or none, and a variant cannot remove a field; change these fields in spec.predictor, which changes"
+        f" the predictor too, or set similar values by the fields of the revision: kubectl conch"
+        f" history{format_arguments(track)} -o yaml"
     )
 
 
@@ -45,27 +46,27 @@ def _of_pods(predictor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _difference(predictor: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `then` has otherwise than the predictor; both as on the wire, without what sets the number of pods.
+    """Return the fields in which `then` differs from the predictor; both as JSON, without those of the number of pods.
 
-    A field that is not merged and that `then` lacks was at its defaults, which {} says.
+    A field that is not merged and that `then` lacks had its defaults, which {} restores.
 
     >>> _difference({"model": {"storageUri": "a"}, "triton": {"shmSize": "1Gi"}}, {"model": {"storageUri": "b"}})
     {'model': {'storageUri': 'b'}, 'triton': {}}
     """
-    words: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for field in {**then, **predictor}:
-        said, wanted = predictor.get(field), then.get(field)
+        now, before = predictor.get(field), then.get(field)
         if field in MERGED:
-            said, wanted = said or {}, wanted or {}
-            wanted = {key: value for key, value in wanted.items() if key != "name" and value != said.get(key)}
-            if wanted:
-                words[field] = wanted
-        elif wanted != said:
-            words[field] = {} if wanted is None else wanted
-    return words
+            now, before = now or {}, before or {}
+            before = {key: value for key, value in before.items() if key != "name" and value != now.get(key)}
+            if before:
+                fields[field] = before
+        elif before != now:
+            fields[field] = {} if before is None else before
+    return fields
 
 
-def _apart(now: Mapping[str, Any], then: Mapping[str, Any]) -> Iterator[str]:
+def _list_differences(now: Mapping[str, Any], then: Mapping[str, Any]) -> Iterator[str]:
     """Yield the fields in which two predictors differ."""
     for field in sorted({*now, *then}):
         one, other = now.get(field), then.get(field)

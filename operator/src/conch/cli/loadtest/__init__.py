@@ -1,5 +1,5 @@
-"""Load on a service that people can watch: asked by the clock, counted to the last request, drawn.
+"""Load test of a service: requests at a scheduled rate, their results, and a plot.
 
-`schedule`, `tally` and `replicas` are functions of values. `tensors`, `client` and `plot` stand on packages that only
-this command needs (the extra `load`), so they are imported when it runs and not before; see `extras`.
+`schedule`, `results` and `replicas` are functions of values. `tensors`, `client` and `plot` need packages that only
+this command needs (the extra `load`), so they are imported when it runs; see `extras`.
 """

@@ -1,8 +1,7 @@
-"""Triton's own client, over gRPC or HTTP: a few connections in turn, each for a while.
+"""Pool of Triton's own clients, over gRPC or HTTP, with their own connections.
 
-A Service shares out connections, not requests: one connection for a whole run would load one pod, and a pod that
-joins later would never be asked. So the requests go by several clients in turn, and each is replaced after some
-seconds.
+A Service balances connections, not requests: one connection for a whole run would load one pod, and a new pod would get
+no requests. So several clients send the requests in turn, and each is replaced after some seconds.
 """
 
 import itertools
@@ -21,27 +20,27 @@ import tritonclient.http.aio as over_http_aio
 from conch.cli.loadtest.options import Protocol
 from conch.cli.loadtest.tensors import Request
 
-_LANES: Final = 16
-_SECONDS: Final = 10.0  # a client's life
+_CLIENTS: Final = 16
+_SECONDS: Final = 10.0  # lifetime of a client
 _LARGEST: Final = 2**31 - 1
-# Of a request's parameters, those that tritonclient has names of its own for.
-_NAMED: Final = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout"}
-_DECIDED: Final = {"binary_data_output"}  # the client asks for binary outputs anyway
+# The parameters of a request for which tritonclient has arguments.
+_ARGUMENTS: Final = {"sequence_id", "sequence_start", "sequence_end", "priority", "timeout"}
+_IGNORED: Final = {"binary_data_output"}  # the client always requests binary outputs
 
 
 @dataclass(frozen=True)
 class Target:
-    """A model, and the way to it."""
+    """A model, and its address."""
 
     protocol: Protocol
     address: str  # host:port, with HTTP perhaps a path
     model: str
     tls: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
-    seconds: float = 10.0  # after which a request has failed
+    seconds: float = 10.0  # timeout of a request
 
-    def client(self) -> Any:
-        """Return a client with connections of its own."""
+    def create_client(self) -> Any:
+        """Return a client with its own connections."""
         if self.protocol == "http":
             return over_http_aio.InferenceServerClient(
                 self.address, conn_limit=0, conn_timeout=self.seconds, ssl=self.tls
@@ -49,7 +48,7 @@ class Target:
         options: list[tuple[str, Any]] = [
             # Without it all channels of a process to one address share one connection.
             ("grpc.use_local_subchannel_pool", 1),
-            # The service itself is to be measured; HTTP goes by no proxy either.
+            # The service itself is measured; HTTP uses no proxy either.
             ("grpc.enable_http_proxy", 0),
             ("grpc.max_send_message_length", _LARGEST),
             ("grpc.max_receive_message_length", _LARGEST),
@@ -59,16 +58,16 @@ class Target:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The headers of each call; gRPC has another place for the host's name."""
+        """The headers of each call; gRPC has the host name elsewhere."""
         return {
             name: value for name, value in self.headers.items() if self.protocol == "http" or name.lower() != "host"
         }
 
 
-async def describe(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
+async def read_model(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the model's metadata and its configuration. Raises what tritonclient raises."""
-    async with target.client() as client:
-        # tritonclient's names differ: over gRPC a message, or JSON where it is asked for.
+    async with target.create_client() as client:
+        # Over gRPC tritonclient returns a message, or JSON on request.
         as_json: dict[str, Any] = (
             {"as_json": True, "client_timeout": target.seconds} if target.protocol == "grpc" else {}
         )
@@ -77,24 +76,24 @@ async def describe(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
         return metadata, config.get("config", config)
 
 
-async def ready(target: Target) -> bool:
-    """Tell whether the model answers at that address. Raises what tritonclient raises where nobody answers."""
-    async with target.client() as client:
+async def is_ready(target: Target) -> bool:
+    """Return whether the model is ready at that address. Raises what tritonclient raises without an answer."""
+    async with target.create_client() as client:
         timeout: dict[str, Any] = {"client_timeout": target.seconds} if target.protocol == "grpc" else {}
         return bool(await client.is_model_ready(target.model, headers=target.metadata, **timeout))
 
 
-class Lanes:
-    """Several clients, and the requests in turn."""
+class ClientPool:
+    """Several clients that send the requests in turn."""
 
-    def __init__(self, target: Target, requests: Sequence[Request], *, sequences: bool, lanes: int = _LANES) -> None:
-        """With `sequences`, each request is a sequence of its own: a model that batches sequences takes no other."""
+    def __init__(self, target: Target, requests: Sequence[Request], *, sequences: bool, size: int = _CLIENTS) -> None:
+        """With `sequences`, each request is a sequence of its own: a model with sequence batching requires it."""
         library = over_http if target.protocol == "http" else over_grpc
         self._target = target
         self._requests = itertools.cycle([(_inputs(library, each), _options(each.parameters)) for each in requests])
         self._sequence = itertools.count(1) if sequences else None
-        self._lanes = [_Lane(target.client(), _SECONDS * (place + 1) / lanes) for place in range(lanes)]
-        self._turn = itertools.cycle(range(lanes))
+        self._clients = [_Client(target.create_client(), _SECONDS * (place + 1) / size) for place in range(size)]
+        self._turn = itertools.cycle(range(size))
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,8 +101,8 @@ class Lanes:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for lane in self._lanes:
-            await lane.client.close()
+        for entry in self._clients:
+            await entry.client.close()
 
     async def send(self) -> None:
         """Send the next request. Raises what tritonclient raises where it is not answered."""
@@ -118,16 +117,16 @@ class Lanes:
     @asynccontextmanager
     async def _next(self) -> AsyncIterator[Any]:
         place = next(self._turn)
-        lane = self._lanes[place]
-        if lane.until <= time.monotonic():
-            self._lanes[place] = fresh = _Lane(self._target.client(), _SECONDS)
-            await lane.retire()
-            lane = fresh
-        async with lane.use() as client:
+        entry = self._clients[place]
+        if entry.until <= time.monotonic():
+            self._clients[place] = new = _Client(self._target.create_client(), _SECONDS)
+            await entry.retire()
+            entry = new
+        async with entry.use() as client:
             yield client
 
 
-class _Lane:
+class _Client:
     """One client, closed when it is retired and its last request has ended."""
 
     def __init__(self, client: Any, seconds: float) -> None:
@@ -163,6 +162,6 @@ def _inputs(library: Any, request: Request) -> list[Any]:
 
 def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return a request's parameters as tritonclient takes them."""
-    named = {name: value for name, value in parameters.items() if name in _NAMED}
-    others = {name: value for name, value in parameters.items() if name not in _NAMED | _DECIDED}
+    named = {name: value for name, value in parameters.items() if name in _ARGUMENTS}
+    others = {name: value for name, value in parameters.items() if name not in _ARGUMENTS | _IGNORED}
     return {**named, **({"parameters": others} if others else {})}

@@ -1,36 +1,36 @@
-"""The packages that only this command needs: on a person's machine, never in the operator's image."""
+"""The packages that only `kubectl conch load` needs: on a user's machine, never in the operator's image."""
 
 import importlib
 from collections.abc import Mapping
 from typing import Final
 
-from conch.cli.options import Refused
+from conch.cli.options import CommandError
 
-# What is imported, and what pip calls it.
+# Modules, and their packages for pip.
 CLIENT: Final = {
     "numpy": "numpy",
     "tritonclient.http.aio": "tritonclient[grpc,http]",
     "tritonclient.grpc.aio": "tritonclient[grpc,http]",
 }
-PICTURE: Final = {"matplotlib.figure": "matplotlib"}
+PLOT: Final = {"matplotlib.figure": "matplotlib"}
 
 
-def need(modules: Mapping[str, str]) -> None:
-    """Import modules.
+def import_extras(modules: Mapping[str, str]) -> None:
+    """Import modules of extra packages.
 
     Raises:
-        Refused: some are not installed; it says how to install them.
+        CommandError: some are not installed. The message has the command that installs them.
     """
-    missing = list(dict.fromkeys(package for module, package in modules.items() if not _there(module)))
+    missing = list(dict.fromkeys(package for module, package in modules.items() if not _is_installed(module)))
     if missing:
-        named = " ".join(f"'{package}'" for package in missing)
-        raise Refused(
-            f"kubectl conch load needs packages that are not installed beside it: {', '.join(missing)}; install them"
-            f" into its Python: pip install {named} (all of them are the extra conch[load])"
+        packages = " ".join(f"'{package}'" for package in missing)
+        raise CommandError(
+            f"kubectl conch load needs packages that are not installed: {', '.join(missing)}; install them"
+            f" into its Python: pip install {packages} (all of them are the extra conch[load])"
         )
 
 
-def _there(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     try:
         importlib.import_module(module)
     except ImportError:

@@ -16,7 +16,7 @@ import aiohttp
 from conch.api.kinds import ENDPOINT_SLICE
 from conch.api.names import LABEL_SERVICE_NAME
 from conch.cli.cluster import Cluster
-from conch.cli.options import Refused
+from conch.cli.options import CommandError
 from conch.write.errors import CallError
 
 _REFRESH_SECONDS: Final = 1.0
@@ -104,13 +104,13 @@ async def open_forward(cluster: Cluster, service: str, port: int) -> AsyncIterat
 
     Raises:
         CallError: the API server refuses the forward, or does not return the EndpointSlices.
-        Refused: no pod is ready.
+        CommandError: no pod is ready.
     """
     forward = Forward(cluster, service, port)
     await forward.refresh()
     stream = await forward.connect()  # reports a missing right before the first request
     if stream is None:
-        raise Refused(f"no EndpointSlice of Service {service} lists a ready pod")
+        raise CommandError(f"no EndpointSlice of Service {service} lists a ready pod")
     await stream.close()
     server = await asyncio.start_server(forward.serve, _HERE, 0)
     refreshing = asyncio.create_task(forward.keep_fresh())

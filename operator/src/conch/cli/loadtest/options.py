@@ -1,4 +1,4 @@
-"""What was typed after `kubectl conch load`."""
+"""The options of `kubectl conch load`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ Protocol = Literal["http", "grpc"]
 
 
 @dataclass(frozen=True)
-class Wish:
-    """Whom to ask, how often, how long, by which way."""
+class LoadOptions:
+    """Service, schedule, endpoint and limits of a load test."""
 
     service: str
     variant: str | None

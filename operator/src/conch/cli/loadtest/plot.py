@@ -1,4 +1,4 @@
-"""The picture of a run: throughput, latency and replicas over time."""
+"""The plot of a run: throughput, latency and replicas over time."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from conch.cli.loadtest.results import Second
 
 _INCHES: Final = (9.0, 8.0)
 _DOTS: Final = 120  # an inch
-# Okabe and Ito's colours, told apart by the colour-blind too.
+# Okabe and Ito's colours, which colour-blind people can distinguish.
 _BLUE, _GREEN, _RED, _ORANGE = "#0072B2", "#009E73", "#D55E00", "#E69F00"
 
 
-def figure(title: str, seconds: Sequence[Second]) -> Figure:
-    """Draw a run."""
+def draw_figure(title: str, seconds: Sequence[Second]) -> Figure:
+    """Return the figure of a run."""
     drawn = Figure(figsize=_INCHES, layout="constrained")
     requests, latency, replicas = drawn.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     drawn.suptitle(title)
@@ -30,14 +30,14 @@ def figure(title: str, seconds: Sequence[Second]) -> Figure:
     return drawn
 
 
-def save(drawn: Figure, file: Path) -> None:
-    """Write the picture, in the format that the file's suffix names. Raises OSError where it cannot be written."""
+def save_figure(drawn: Figure, file: Path) -> None:
+    """Write the figure in the format of the file's suffix. Raises OSError where it cannot be written."""
     drawn.savefig(file, dpi=_DOTS)
 
 
 def _requests(axes: Axes, seconds: Sequence[Second]) -> None:
     at = [second.second for second in seconds]
-    axes.step(at, [s.asked for s in seconds], where="mid", color="grey", linestyle="--", label="asked")
+    axes.step(at, [s.scheduled for s in seconds], where="mid", color="grey", linestyle="--", label="scheduled")
     axes.step(at, [s.answered for s in seconds], where="mid", color=_GREEN, label="answered")
     for label, colour, values in (
         ("failed", _RED, [s.failed for s in seconds]),
@@ -80,7 +80,7 @@ def _line(
     label: str,
     **style: str,
 ) -> None:
-    """Draw a line with a gap where nothing is known."""
+    """Draw a line with gaps for unknown values."""
     known = [math.nan if value is None else value for value in values]
     axes.plot(at, known, color=colour, label=label, **style)  # type: ignore[arg-type]
 

@@ -1,6 +1,6 @@
-"""What became of the requests, counted and measured. Pure.
+"""Results of a load test: counts and latencies. Pure.
 
-Latency runs from the moment a request was due, whenever it was started: see `schedule`.
+Latency counts from the time at which a request was due, whenever it was started: see `schedule`.
 """
 
 import math
@@ -11,40 +11,40 @@ from typing import Any, Final, Literal
 
 Verdict = Literal["answered", "failed", "late"]
 _SHARES: Final = (50, 90, 99)
-_MOST_WORDS: Final = 5
+_MOST_REASONS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One request. Moments are in seconds from the beginning of the run; a late one was never started."""
+    """Outcome of one request. Times are seconds since the beginning of the run; a late request was never sent."""
 
     due: float
     ended: float
-    behind: float = 0.0  # seconds by which this client itself was late, by no slowness of the service
+    delay: float = 0.0  # seconds of delay by this client itself
     verdict: Verdict = "answered"
-    words: str = ""  # why not answered
+    reason: str = ""  # why it was not answered
 
     @property
     def latency(self) -> float:
-        """Seconds from when it was due to its end."""
+        """Seconds from the time when it was due to its end."""
         return self.ended - self.due
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The replicas at a moment, in seconds from the beginning of the run."""
+class ReplicaSample:
+    """Replicas at a time, in seconds since the beginning of the run."""
 
-    at: float
+    time: float
     ready: int
     desired: int
 
 
 @dataclass(frozen=True)
 class Second:
-    """One second of the run: what was due in it, what ended in it, and the replicas that were last seen."""
+    """One second of the run: the requests that were due, those that ended, and the last sample of the replicas."""
 
     second: int
-    asked: int
+    scheduled: int
     answered: int
     failed: int
     late: int
@@ -65,57 +65,57 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     return sorted(values)[max(1, math.ceil(len(values) * share / 100)) - 1]
 
 
-def row(second: int, asked: int, ended: Sequence[Outcome], seen: Seen | None) -> Second:
-    """Return one second's figures."""
+def build_second(second: int, scheduled: int, ended: Sequence[Outcome], sample: ReplicaSample | None) -> Second:
+    """Return the figures of one second."""
     count = Counter(outcome.verdict for outcome in ended)
     latencies = _milliseconds(ended)
     return Second(
         second=second,
-        asked=asked,
+        scheduled=scheduled,
         answered=count["answered"],
         failed=count["failed"],
         late=count["late"],
         p50=_rounded(percentile(latencies, 50)),
         p99=_rounded(percentile(latencies, 99)),
-        ready=seen.ready if seen else None,
-        desired=seen.desired if seen else None,
+        ready=sample.ready if sample else None,
+        desired=sample.desired if sample else None,
     )
 
 
-def series(outcomes: Iterable[Outcome], seen: Iterable[Seen]) -> list[Second]:
-    """Return each second from the first to the last in which something was due or ended."""
+def build_series(outcomes: Iterable[Outcome], samples: Iterable[ReplicaSample]) -> list[Second]:
+    """Return all seconds up to the last one in which a request was due or ended."""
     due: Counter[int] = Counter()
     ended: defaultdict[int, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         due[int(outcome.due)] += 1
         ended[int(outcome.ended)].append(outcome)
-    replicas = {int(look.at): look for look in seen}
+    replicas = {int(sample.time): sample for sample in samples}
     rows, last = [], None
     for second in range(max((*due, *ended), default=-1) + 1):
         last = replicas.get(second, last)
-        rows.append(row(second, due[second], ended[second], last))
+        rows.append(build_second(second, due[second], ended[second], last))
     return rows
 
 
-def summary(outcomes: Sequence[Outcome], seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
-    """Return the figures of the whole run, of `seconds` or as long as its answers took, and each second's."""
+def build_summary(outcomes: Sequence[Outcome], samples: Sequence[ReplicaSample], seconds: float) -> dict[str, Any]:
+    """Return the figures of the run and of each second. The run took `seconds`, or until its last answer."""
     count = Counter(outcome.verdict for outcome in outcomes)
     latencies = _milliseconds(outcomes)
-    behind = [outcome.behind * 1000 for outcome in outcomes]
+    delays = [outcome.delay * 1000 for outcome in outcomes]
     lasted = max(seconds, *(outcome.ended for outcome in outcomes), 1e-9)
     return {
-        "asked": len(outcomes),
+        "scheduled": len(outcomes),
         "answered": count["answered"],
         "failed": count["failed"],
         "late": count["late"],
         "seconds": round(lasted, 3),
         "answeredPerSecond": round(count["answered"] / lasted, 2),
         "latencyMilliseconds": _spread(latencies),
-        "clientBehindMilliseconds": _spread(behind),
-        "failures": _words(outcomes, "failed"),
-        "lateBecause": _words(outcomes, "late"),
-        "replicas": _replicas(seen),
-        "series": [asdict(second) for second in series(outcomes, seen)],
+        "clientDelayMilliseconds": _spread(delays),
+        "failures": _count_reasons(outcomes, "failed"),
+        "lateReasons": _count_reasons(outcomes, "late"),
+        "replicas": _replicas(samples),
+        "series": [asdict(second) for second in build_series(outcomes, samples)],
     }
 
 
@@ -132,23 +132,23 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _words(outcomes: Iterable[Outcome], verdict: Verdict) -> list[dict[str, Any]]:
-    """Return the most frequent reasons, with the seconds in which they were first and last seen."""
-    moments: defaultdict[str, list[float]] = defaultdict(list)
+def _count_reasons(outcomes: Iterable[Outcome], verdict: Verdict) -> list[dict[str, Any]]:
+    """Return the most frequent reasons, with the times of their first and last request."""
+    times_by_reason: defaultdict[str, list[float]] = defaultdict(list)
     for outcome in outcomes:
         if outcome.verdict == verdict:
-            moments[outcome.words].append(outcome.ended)
-    most = sorted(moments.items(), key=lambda item: -len(item[1]))[:_MOST_WORDS]
+            times_by_reason[outcome.reason].append(outcome.ended)
+    most = sorted(times_by_reason.items(), key=lambda item: -len(item[1]))[:_MOST_REASONS]
     return [
-        {"message": words, "count": len(at), "first": round(min(at), 3), "last": round(max(at), 3)}
-        for words, at in most
+        {"message": reason, "count": len(times), "first": round(min(times), 3), "last": round(max(times), 3)}
+        for reason, times in most
     ]
 
 
-def _replicas(seen: Sequence[Seen]) -> dict[str, dict[str, int]] | None:
-    if not seen:
+def _replicas(samples: Sequence[ReplicaSample]) -> dict[str, dict[str, int]] | None:
+    if not samples:
         return None
-    ready, desired = [look.ready for look in seen], [look.desired for look in seen]
+    ready, desired = [sample.ready for sample in samples], [sample.desired for sample in samples]
     return {
         name: {"first": values[0], "most": max(values), "last": values[-1]}
         for name, values in (("ready", ready), ("desired", desired))

@@ -1,4 +1,4 @@
-"""One run: the driver, the looks at the replicas beside it, and what is told meanwhile."""
+"""One run: the driver, the samples of the replicas, and the progress reports."""
 
 import asyncio
 import contextlib
@@ -6,61 +6,69 @@ import signal
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from conch.cli.loadtest.driver import Driver
-from conch.cli.loadtest.reporter import Telling
-from conch.cli.loadtest.results import Seen, row
+from conch.cli.loadtest.reporter import Reporter
+from conch.cli.loadtest.results import ReplicaSample, build_second
 
-_LOOK_SECONDS = 1.0
-Look = Callable[[], Awaitable[tuple[int, int] | None]]
+_SAMPLE_SECONDS = 1.0
+ReadReplicas = Callable[[], Awaitable[tuple[int, int] | None]]
 
 
-async def run(driver: Driver, dues: Iterable[float], look: Look, telling: Telling) -> tuple[list[Seen], bool]:
-    """Drive to the end, or until Ctrl-C; return the replicas that were seen, and whether it was cut short."""
-    seen: list[Seen] = []
-    with _stopped_by_hand() as stop:
-        beside = [asyncio.create_task(_watch(driver, look, seen)), asyncio.create_task(_tell(driver, seen, telling))]
+async def run_driver(
+    driver: Driver, dues: Iterable[float], read: ReadReplicas, reporter: Reporter
+) -> tuple[list[ReplicaSample], bool]:
+    """Run the driver until its end or Ctrl-C; return the samples of the replicas, and whether it was interrupted."""
+    samples: list[ReplicaSample] = []
+    with _stop_on_signal() as stop:
+        helpers = [
+            asyncio.create_task(_sample(driver, read, samples)),
+            asyncio.create_task(_report(driver, samples, reporter)),
+        ]
         try:
             await driver.run(dues, stop)
         finally:
-            for task in beside:
+            for task in helpers:
                 task.cancel()
-            await asyncio.wait(beside)
-        for task in beside:
+            await asyncio.wait(helpers)
+        for task in helpers:
             if not task.cancelled():
-                task.result()  # it never ends by itself, but by an error
-        return seen, stop.is_set()
+                task.result()  # it only ends by an error
+        return samples, stop.is_set()
 
 
-async def _watch(driver: Driver, look: Look, seen: list[Seen]) -> None:
-    """Look at the replicas each second; a look that fails leaves a gap."""
+async def _sample(driver: Driver, read: ReadReplicas, samples: list[ReplicaSample]) -> None:
+    """Sample the replicas each second; a failed read leaves a gap."""
     while True:
         began = driver.now
-        found = await look()
+        found = await read()
         if found is not None:
-            seen.append(Seen(driver.now, *found))
-        await asyncio.sleep(max(0.0, _LOOK_SECONDS - (driver.now - began)))
+            samples.append(ReplicaSample(driver.now, *found))
+        await asyncio.sleep(max(0.0, _SAMPLE_SECONDS - (driver.now - began)))
 
 
-async def _tell(driver: Driver, seen: list[Seen], telling: Telling) -> None:
-    asked, ended, moment = 0, 0, 0.0
+async def _report(driver: Driver, samples: list[ReplicaSample], reporter: Reporter) -> None:
+    scheduled, ended, moment = 0, 0, 0.0
     while True:
-        moment += telling.every
+        moment += reporter.period
         await asyncio.sleep(max(0.0, moment - driver.now))
         news = driver.outcomes[ended:]
-        telling.tell(row(round(moment), driver.asked - asked, news, seen[-1] if seen else None), driver.in_flight)
-        asked, ended = driver.asked, ended + len(news)
+        reporter.report(
+            build_second(round(moment), driver.scheduled - scheduled, news, samples[-1] if samples else None),
+            driver.in_flight,
+        )
+        scheduled, ended = driver.scheduled, ended + len(news)
 
 
 @contextlib.contextmanager
-def _stopped_by_hand() -> Iterator[asyncio.Event]:
-    """Yield what the first Ctrl-C sets; a second one ends the program as usual."""
+def _stop_on_signal() -> Iterator[asyncio.Event]:
+    """Yield an event that the first Ctrl-C sets; a second one ends the program as usual."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
-    def once() -> None:
+    def interrupt() -> None:
         stop.set()
         loop.remove_signal_handler(signal.SIGINT)
 
     try:
-        loop.add_signal_handler(signal.SIGINT, once)
+        loop.add_signal_handler(signal.SIGINT, interrupt)
         loop.add_signal_handler(signal.SIGTERM, stop.set)
     except (NotImplementedError, RuntimeError, ValueError):  # not on this system, or not in its main thread
         yield stop

@@ -1,4 +1,4 @@
-"""From a wish to its figures: the way to the service, its requests, the run, and the picture."""
+"""Runs a load test: it finds the endpoint, prepares the requests, runs the driver, and draws the plot."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,89 +8,96 @@ from conch.api import InferenceService
 from conch.api.kinds import AUTOSCALER, CONFIG_MAP, SERVICE, Ref
 from conch.api.names import ConditionType
 from conch.cli.cluster import Cluster
-from conch.cli.loadtest.client import Lanes, Target, describe, ready
-from conch.cli.loadtest.driver import Driver, words
-from conch.cli.loadtest.endpoint import TrackRoute, open_way
-from conch.cli.loadtest.options import Wish
-from conch.cli.loadtest.replicas import replicas
-from conch.cli.loadtest.reporter import Telling
-from conch.cli.loadtest.results import Outcome, Seen, series, summary
-from conch.cli.loadtest.run import run
-from conch.cli.loadtest.tensors import VARIETY, Request, from_config_map, remedy, synthesised, written
-from conch.cli.options import Refused
-from conch.cli.track import chosen, look, subject
+from conch.cli.loadtest.client import ClientPool, Target, is_ready, read_model
+from conch.cli.loadtest.driver import Driver, describe_failure
+from conch.cli.loadtest.endpoint import Endpoint, open_endpoint
+from conch.cli.loadtest.options import LoadOptions
+from conch.cli.loadtest.replicas import count_replicas
+from conch.cli.loadtest.reporter import Reporter
+from conch.cli.loadtest.results import Outcome, ReplicaSample, build_series, build_summary
+from conch.cli.loadtest.run import run_driver
+from conch.cli.loadtest.tensors import (
+    VARIETY,
+    Request,
+    build_remedy,
+    generate_request,
+    parse_config_map,
+    read_manifest_requests,
+)
+from conch.cli.options import CommandError
+from conch.cli.track import describe_subject, format_status_hint, select_track
 from conch.write.errors import CallError
 from conch_contract import names
 
-_PROBE_SECONDS: Final = 2.0  # for an address that may lead nowhere from here
+_PROBE_SECONDS: Final = 2.0  # for an address that may be unreachable
 
 
-async def course(cluster: Cluster, wish: Wish, telling: Telling) -> dict[str, Any]:
-    """Run, tell, draw, and return the figures.
+async def run_load_test(cluster: Cluster, options: LoadOptions, reporter: Reporter) -> dict[str, Any]:
+    """Run a load test with reports and a plot, and return its figures.
 
     Raises:
-        Refused: the service cannot be asked, or not so.
+        CommandError: the service does not serve, or not with these options.
     """
-    service = served(chosen((await cluster.service(wish.service))[0], wish.variant))
+    service = require_serving(select_track((await cluster.get_service(options.service))[0], options.variant))
     model = service.status.model.name if service.status.model else service.model_name
 
-    def target(way: TrackRoute, seconds: float) -> Target:
-        return Target(wish.protocol, way.address, model, way.tls, wish.headers, seconds)
+    def target(endpoint: Endpoint, seconds: float) -> Target:
+        return Target(options.protocol, endpoint.address, model, endpoint.tls, options.headers, seconds)
 
-    async def answers(way: TrackRoute) -> bool:
+    async def is_reachable(endpoint: Endpoint) -> bool:
         try:
-            return await ready(target(way, _PROBE_SECONDS))
-        except Exception:  # noqa: BLE001  whatever it is, that is no way
+            return await is_ready(target(endpoint, _PROBE_SECONDS))
+        except Exception:  # noqa: BLE001  any error: the model is not ready there
             return False
 
-    async def replicas_now() -> tuple[int, int] | None:
-        return await _replicas(cluster, wish)
+    async def read_replicas() -> tuple[int, int] | None:
+        return await _read_replicas(cluster, options)
 
-    async with open_way(cluster, service, wish, await _cluster_ip(cluster, service), answers) as way:
-        aim = target(way, wish.timeout)
-        said = await requests_of_warmup(cluster, service)
-        requests, sequences = await prepared(aim, said)
-        telling.say(f"{subject(service)} is asked over {wish.protocol}: {way.told}")
-        async with Lanes(aim, requests, sequences=sequences) as lanes:
-            driver = Driver(lanes.send, wish.concurrency)
-            with telling:
+    async with open_endpoint(cluster, service, options, await _cluster_ip(cluster, service), is_reachable) as endpoint:
+        model_target = target(endpoint, options.timeout)
+        configured = await read_warmup_requests(cluster, service)
+        requests, sequences = await prepare_requests(model_target, configured)
+        reporter.print_line(f"Load on {describe_subject(service)} over {options.protocol}: {endpoint.description}")
+        async with ClientPool(model_target, requests, sequences=sequences) as pool:
+            driver = Driver(pool.send, options.concurrency)
+            with reporter:
                 started = datetime.now(UTC)
-                seen, interrupted = await run(driver, wish.schedule.dues(), replicas_now, telling)
-        lost = way.lost()
-    title = f"{subject(service)}: {wish.rate} requests a second"
+                samples, interrupted = await run_driver(driver, options.schedule.dues(), read_replicas, reporter)
+        forward_error = endpoint.read_error()
+    title = f"{describe_subject(service)}: {options.rate} requests a second"
     return {
-        "name": wish.service,
+        "name": options.service,
         "namespace": cluster.namespace,
-        "variant": wish.variant,
+        "variant": options.variant,
         "model": model,
-        "protocol": wish.protocol,
-        "way": way.told,
-        "rate": wish.rate,
-        "duration": wish.duration,
+        "protocol": options.protocol,
+        "endpoint": endpoint.description,
+        "rate": options.rate,
+        "duration": options.duration,
         "started": started.isoformat(timespec="milliseconds"),
         "interrupted": interrupted,
-        "forwardLost": lost or None,
-        "plot": _draw(title, wish.plot, driver.outcomes, seen, telling) if wish.plot else None,
-        **summary(driver.outcomes, seen, 0.0 if interrupted else wish.schedule.seconds),
+        "forwardError": forward_error or None,
+        "plot": _draw(title, options.plot, driver.outcomes, samples, reporter) if options.plot else None,
+        **build_summary(driver.outcomes, samples, 0.0 if interrupted else options.schedule.seconds),
     }
 
 
-def served(service: InferenceService) -> InferenceService:
-    """Return the service, if there is somebody to ask.
+def require_serving(service: InferenceService) -> InferenceService:
+    """Return the service if it serves.
 
     Raises:
-        Refused: there is not.
+        CommandError: it does not serve.
     """
     status = service.status
-    told = status.condition(ConditionType.SERVING)
-    if status.url is None or told is None or told.status != "True":
-        why = f": {told.reason}, {told.message}" if told else ""
-        raise Refused(f"{subject(service)} serves nothing yet{why}; {look(service)}")
+    condition = status.condition(ConditionType.SERVING)
+    if status.url is None or condition is None or condition.status != "True":
+        why = f": {condition.reason}, {condition.message}" if condition else ""
+        raise CommandError(f"{describe_subject(service)} does not serve yet{why}; {format_status_hint(service)}")
     return service
 
 
 async def _cluster_ip(cluster: Cluster, service: InferenceService) -> str:
-    """Return the address of its Service; empty where it has none, or we may not know it."""
+    """Return the cluster IP of its Service; empty where there is none, or without the permission to read it."""
     try:
         found = await cluster.server.get(cluster.namespace, Ref(SERVICE, service.track))
     except CallError:
@@ -99,63 +106,67 @@ async def _cluster_ip(cluster: Cluster, service: InferenceService) -> str:
     return "" if address == "None" else address
 
 
-async def requests_of_warmup(cluster: Cluster, service: InferenceService) -> list[Request]:
-    """Return what the user wrote for the warm-up, where it can be read from here; files in the storage cannot."""
+async def read_warmup_requests(cluster: Cluster, service: InferenceService) -> list[Request]:
+    """Return the requests of the warm-up in the spec or its ConfigMap; not those of files in the storage."""
     warmup = service.spec.predictor.warmup
     if warmup is None:
         return []
     if warmup.config_map_ref is None:
-        return written(warmup)
+        return read_manifest_requests(warmup)
     name = warmup.config_map_ref.name
     found = await cluster.server.get(cluster.namespace, Ref(CONFIG_MAP, name))
-    return from_config_map(name, (found or {}).get("data") or {})
+    return parse_config_map(name, (found or {}).get("data") or {})
 
 
-async def prepared(target: Target, said: list[Request]) -> tuple[list[Request], bool]:
-    """Return the requests, each of which the model has answered once, and whether each has to be a sequence.
+async def prepare_requests(target: Target, configured: list[Request]) -> tuple[list[Request], bool]:
+    """Return the requests, each of which the model has answered once, and whether each must be a sequence.
 
     Raises:
-        Refused: the model is not there, or does not take them.
+        CommandError: the model is not there, or rejects a request.
     """
     try:
-        metadata, config = await describe(target)
+        metadata, config = await read_model(target)
     except Exception as error:
-        told = f"{target.address} does not describe the model {target.model}: {words(error)}"
-        raise Refused(f"{told}; are --url, --protocol and --header right?") from error
+        message = f"{target.address} does not describe the model {target.model}: {describe_failure(error)}"
+        raise CommandError(f"{message}; are --url, --protocol and --header right?") from error
     if (config.get("model_transaction_policy") or {}).get("decoupled"):
-        raise Refused(f"{target.model} is decoupled: it answers by a stream, which this command does not ask for")
-    requests = said or [synthesised(metadata, config, seed) for seed in range(VARIETY)]
+        raise CommandError(f"{target.model} is decoupled: it answers by a stream, which this command does not support")
+    requests = configured or [generate_request(metadata, config, seed) for seed in range(VARIETY)]
     sequences = "sequence_batching" in config
-    async with Lanes(target, requests, sequences=sequences, lanes=1) as lanes:
+    async with ClientPool(target, requests, sequences=sequences, size=1) as pool:
         for request in requests:
             try:
-                await lanes.send()
+                await pool.send()
             except Exception as error:
-                way = "correct it in spec.predictor.warmup" if said else remedy(metadata, config)
-                raise Refused(f"{target.model} does not answer {request.label}: {words(error)}; {way}") from error
+                hint = "correct it in spec.predictor.warmup" if configured else build_remedy(metadata, config)
+                raise CommandError(
+                    f"{target.model} does not answer {request.label}: {describe_failure(error)}; {hint}"
+                ) from error
     return requests, sequences
 
 
-async def _replicas(cluster: Cluster, wish: Wish) -> tuple[int, int] | None:
-    """Return how many replicas are ready and desired; None where it cannot be told at this moment."""
+async def _read_replicas(cluster: Cluster, options: LoadOptions) -> tuple[int, int] | None:
+    """Return the ready and the desired replicas; None where they cannot be read at this moment."""
     try:
-        service = chosen((await cluster.service(wish.service))[0], wish.variant)
-    except (CallError, Refused):
+        service = select_track((await cluster.get_service(options.service))[0], options.variant)
+    except (CallError, CommandError):
         return None
     try:
-        scalers = await cluster.server.list(AUTOSCALER, cluster.namespace, f"{names.LABEL_SERVICE}={wish.service}")
-    except CallError:  # no right to it, perhaps; the status tells it too, a moment later
+        scalers = await cluster.server.list(AUTOSCALER, cluster.namespace, f"{names.LABEL_SERVICE}={options.service}")
+    except CallError:  # perhaps without the permission; the status has it too, a moment later
         scalers = []
-    return replicas(service, scalers)
+    return count_replicas(service, scalers)
 
 
-def _draw(title: str, file: Path, outcomes: list[Outcome], seen: list[Seen], telling: Telling) -> str | None:
-    """Return where the picture is; None where it cannot be written, which must not cost the figures."""
-    from conch.cli.loadtest.plot import figure, save  # noqa: PLC0415  needed by those who want a picture
+def _draw(
+    title: str, file: Path, outcomes: list[Outcome], samples: list[ReplicaSample], reporter: Reporter
+) -> str | None:
+    """Return the file of the plot; None where it cannot be written, which does not end the command."""
+    from conch.cli.loadtest.plot import draw_figure, save_figure  # noqa: PLC0415  needed for --plot only
 
     try:
-        save(figure(title, series(outcomes, seen)), file)
+        save_figure(draw_figure(title, build_series(outcomes, samples)), file)
     except OSError as error:
-        telling.say(f"There is no picture: {file}: {error.strerror or error}")
+        reporter.print_line(f"The plot is not written: {file}: {error.strerror or error}")
         return None
     return str(file)

@@ -1,7 +1,7 @@
-"""When each request is due: fixed before the first is sent, from a rate and a duration. Pure.
+"""The schedule of a load test: when each request is due, from a rate and a duration. Pure.
 
-An open loop, as users are: they do not wait for one another's answers. A loop that sends the next request when the
-last is answered asks less the slower the server is, and so leaves out the very moments that it is there to measure
+It is an open loop: users do not wait for each other's answers. A loop that sends the next request after the last answer
+sends fewer requests the slower the server is, and so omits the moments that it has to measure
 ("coordinated omission": Gil Tene, How NOT to Measure Latency, and his wrk2; what a closed loop hides otherwise:
 Schroeder, Wierman and Harchol-Balter, Open Versus Closed: A Cautionary Tale, NSDI 2006).
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from conch.api._base import duration_seconds
-from conch.cli.options import Refused
+from conch.cli.options import CommandError
 
 _NUMBER: Final = r"[0-9]{1,9}(?:\.[0-9]{1,6})?"
 _RATE: Final = re.compile(rf"({_NUMBER})(?:\.\.({_NUMBER}))?")
@@ -31,7 +31,7 @@ class Schedule:
 
     @property
     def count(self) -> int:
-        """How many requests there are: the area under the rate, and a last one for what is left of it.
+        """Number of requests: the area under the rate, rounded up.
 
         >>> Schedule(20, 20, 10).count, Schedule(0, 100, 2).count, Schedule(0.1, 0.1, 1).count
         (200, 100, 1)
@@ -39,7 +39,7 @@ class Schedule:
         return math.ceil((self.first + self.last) / 2 * self.seconds)
 
     def dues(self) -> Iterator[float]:
-        """Yield the moment of each request, in seconds from the beginning.
+        """Yield when each request is due, in seconds since the beginning.
 
         Request k is due when the area under the rate, a t + (b - a) t^2 / 2 s, has grown to k. Solved for t in the
         form that also holds where a = b.
@@ -55,39 +55,39 @@ class Schedule:
             yield 2 * number / (self.first + math.sqrt(max(0.0, self.first**2 + 2 * slope * number)))
 
 
-def schedule(rate: str, duration: str) -> Schedule:
-    """Read `--rate` and `--duration`.
+def parse_schedule(rate: str, duration: str) -> Schedule:
+    """Return the schedule of `--rate` and `--duration`.
 
     Raises:
-        Refused: one of them is not what it should be.
+        CommandError: one of them is invalid.
     """
-    lasts = seconds("--duration", duration)
+    length = parse_seconds("--duration", duration)
     found = _RATE.fullmatch(rate)
     if found is None:
-        raise Refused(f"--rate {rate}: expected requests a second, such as 50, or from..to such as 5..100")
+        raise CommandError(f"--rate {rate}: expected requests a second, such as 50, or from..to such as 5..100")
     first = float(found[1])
     last = first if found[2] is None else float(found[2])
     if first == last == 0:
-        raise Refused(f"--rate {rate} asks nothing; write a number above 0, such as 50, or a ramp such as 0..50")
-    asked = Schedule(first, last, lasts)
-    if asked.count > _MOST:
-        raise Refused(
-            f"--rate {rate} for {duration} is {asked.count} requests, and each is kept until the end; at most {_MOST}"
-            " are possible: lower --rate or --duration"
+        raise CommandError(f"--rate {rate} has no requests; set a number above 0, such as 50, or a ramp such as 0..50")
+    schedule = Schedule(first, last, length)
+    if schedule.count > _MOST:
+        raise CommandError(
+            f"--rate {rate} for {duration} is {schedule.count} requests, and each is kept until the end; at most"
+            f" {_MOST} are possible: lower --rate or --duration"
         )
-    return asked
+    return schedule
 
 
-def seconds(option: str, text: str) -> float:
-    """Read a span of time that an option says, in seconds.
+def parse_seconds(option: str, text: str) -> float:
+    """Return the duration in an option, in seconds.
 
     Raises:
-        Refused: it is none, or nothing.
+        CommandError: it is not a duration, or 0.
     """
     try:
         found = duration_seconds(text)
     except ValueError as error:
-        raise Refused(f"{option} {error}") from error
+        raise CommandError(f"{option} {error}") from error
     if found == 0:
-        raise Refused(f"{option} {text} is no time at all; write one such as 30s or 2m")
+        raise CommandError(f"{option} {text} is 0; set a duration such as 30s or 2m")
     return found

@@ -1,0 +1,229 @@
+"""Preview of a manifest: the operator's pure packages, applied to values. No calls, no clock.
+
+It is the operator's next reconcile: observe, decide, desire, plan and build_status are the functions that the operator
+runs, but without reports of agents and without metrics. Later reconciles depend on pods and traffic; the preview has
+the steps of the rollout instead.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from conch.api import Admission, StepInForce
+from conch.api.kinds import ServiceKey
+from conch.api.metrics import MetricsApi
+from conch.cli.actions import format_step
+from conch.cli.options import CommandError
+from conch.cli.track import describe_requests
+from conch.decide import Decision, build_status, decide, needs_capacity
+from conch.decide.context import least_replicas
+from conch.decide.strategies import find_parity_gate, strategy_of
+from conch.desire import PodDefaults, desire
+from conch.observe import Store, Track, Unreadable, observe
+from conch.observe.capacity import Capacity
+from conch.plan import Action, Adopt, Apply, ApplyRejected, Delete, find_unwritten, plan
+from conch.traffic import router_of
+from conch.triton import list_configured_fields
+
+
+@dataclass(frozen=True)
+class PreviewWrite:
+    """One write of the operator. It depends on the rows before its own only."""
+
+    row: int
+    action: str  # create, change, delete, adopt (an orphan), or hand over (a Deployment's replicas to its autoscaler)
+    kind: str
+    name: str
+    manifest: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class PreviewStep:
+    """One step of a rollout, the ready pods that it requires, and what it waits for."""
+
+    number: int
+    step: str  # as in the manifest
+    pods: int | None  # ready pods that it requires; None: as many as the step before
+    waits: str
+    state: str  # passed, now, or empty: to come
+
+
+@dataclass(frozen=True)
+class TrackPreview:
+    """Preview of the predictor, or of one variant."""
+
+    variant: str  # empty: the predictor
+    requests: str  # description of the requests that a variant gets
+    revision: str
+    number: int
+    known: bool  # whether the history has it
+    serving: str | None  # the revision that serves now
+    message: str
+    budget: str  # the GPUs that its pods need, and whether they suffice; empty: it needs none
+    steps: tuple[PreviewStep, ...]
+    configured: tuple[str, ...] = ()  # fields of the manifest that win over the same fields of config.pbtxt
+    warnings: tuple[tuple[str, str], ...] = ()  # reason and message, as pods of the revision reported them
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Preview of a service."""
+
+    service: ServiceKey
+    main: TrackPreview
+    variants: tuple[TrackPreview, ...]  # in the spec's order
+    removed_variants: tuple[str, ...]  # not in the spec any more, but some of their objects exist
+    writes: tuple[PreviewWrite, ...]
+    rejections: tuple[ApplyRejected, ...]
+    needs_capacity: bool  # whether a rollout depends on the GPU capacity of the cluster
+    conditions: tuple[tuple[str, str, str, str], ...]  # type, status, reason, message: of the next status
+
+
+@dataclass(frozen=True)
+class OperatorSettings:
+    """The settings of the operator on which its writes depend."""
+
+    defaults: PodDefaults
+    metrics_api: MetricsApi = "builtin"
+    prometheus: str = ""
+
+
+def build_preview(
+    bodies: Iterable[Mapping[str, Any]],
+    key: ServiceKey,
+    settings: OperatorSettings,
+    now: float,
+    capacity: Capacity | None = None,
+) -> Preview:
+    """Return the preview of a service and its existing objects.
+
+    Args:
+        bodies: the service as the API server would return it, and its existing children and pods.
+        key: the service.
+        settings: of the operator.
+        now: seconds since the epoch.
+        capacity: the GPU capacity of the cluster; None: not known.
+
+    Raises:
+        CommandError: the service cannot be read.
+    """
+    store = Store()
+    for body in bodies:
+        store.put(body)
+    snapshot = observe(store, key, now, None, settings.metrics_api, prometheus=settings.prometheus)
+    if snapshot is None:
+        raise CommandError(f"{key} is being deleted; wait until it is gone, and repeat the command")
+    if isinstance(snapshot, Unreadable):
+        raise CommandError(snapshot.message)
+    snapshot = snapshot.without_future_times()
+    snapshot = snapshot.with_capacity(capacity)
+    decisions = decide(snapshot)
+    steps, rejections = plan(snapshot, decisions, desire(snapshot, decisions, settings.defaults))
+    status = build_status(snapshot, decisions, find_unwritten(snapshot.service, rejections, {}))
+    main, *variants = map(_preview_track, decisions.tracks)
+    return Preview(
+        service=key,
+        main=main,
+        variants=tuple(variants),
+        removed_variants=tuple(track.service.variant for track in snapshot.removed_tracks),
+        writes=tuple(_write(row, action) for row, step in enumerate(steps, 1) for action in step),
+        rejections=tuple(rejections),
+        needs_capacity=needs_capacity(snapshot),
+        conditions=tuple((c.type, c.status, c.reason, c.message) for c in status.conditions),
+    )
+
+
+def _preview_track(decision: Decision) -> TrackPreview:
+    track = decision.track
+    variant = track.service.variant_spec
+    return TrackPreview(
+        variant=track.service.variant,
+        requests=describe_requests(variant) if variant else "",
+        revision=decision.wanted,
+        number=decision.number,
+        known=decision.wanted in track.revisions,
+        serving=track.routed,
+        message=_message(track, decision),
+        budget=decision.budget,
+        steps=_preview_steps(track, decision),
+        configured=list_configured_fields(track.service.spec.predictor.triton),
+        warnings=_warnings(track, decision.wanted),
+    )
+
+
+def _warnings(track: Track, revision: str) -> tuple[tuple[str, str], ...]:
+    """Return the warnings of a revision's models in the status; none of a revision without pods."""
+    status = track.service.status.revision(revision)
+    models = status.models if status is not None else ()
+    return tuple((warning.reason, warning.message) for model in models for warning in model.warnings)
+
+
+def _write(row: int, action: Action) -> PreviewWrite:
+    match action:
+        case Apply(ref, manifest, new):
+            return PreviewWrite(row, "create" if new else "change", ref.kind.name, ref.name, manifest)
+        case Delete(ref):
+            return PreviewWrite(row, "delete", ref.kind.name, ref.name, None)
+        case Adopt(ref):
+            return PreviewWrite(row, "adopt", ref.kind.name, ref.name, None)
+        case _:
+            return PreviewWrite(row, "hand over", action.ref.kind.name, action.ref.name, action.manifest)
+
+
+_ADMISSIONS: Final[dict[Admission | None, str]] = {
+    Admission.PENDING: "when the GPUs suffice for its pods, by the steps below; until then they do not start.",
+    Admission.INSUFFICIENT: (
+        "after its pods have terminated: the GPUs do not suffice for both, and requests fail meanwhile."
+    ),
+}
+
+
+def _message(track: Track, decision: Decision) -> str:
+    """Return the sentence about the revision."""
+    if decision.failed:
+        return f"Revision {decision.wanted} has failed before and is not retried; {decision.serving} keeps serving."
+    if decision.rollout is not None:
+        how = _ADMISSIONS.get(decision.rollout.admission, "by the steps below.")
+        back = "" if decision.wanted not in track.revisions else " It is in the history: its pods are the same as then."
+        return f"Revision {decision.wanted} takes over from {decision.serving} {how}{back}"
+    if not decision.admitted:
+        pods = "1 of its pods is" if decision.needed == 1 else f"{decision.needed} of its pods are"
+        warm = " and warm" if track.service.spec.predictor.warmup else ""
+        return f"Revision {decision.wanted} is the first: it gets requests when {pods} ready{warm}."
+    if track.deployment(decision.wanted) is None:
+        return f"Revision {decision.wanted} is the first: requests reach it as its pods become ready."
+    return f"Revision {decision.wanted} stays the stable revision: no pod is restarted."
+
+
+def _preview_steps(track: Track, decision: Decision) -> tuple[PreviewStep, ...]:
+    """Return the steps of the rollout; of the next one if none is in progress."""
+    service, state = track.service, decision.rollout
+    router = router_of(service)
+    capacity = state.capacity if state is not None else least_replicas(service)
+    at = state.step if state is not None and not decision.failed else -1
+    warms = service.spec.predictor.warmup is not None
+    strategy = strategy_of(state, service.spec.rollout)
+    compares = find_parity_gate(strategy.gates(service.spec.rollout)) is not None
+    steps = state.steps if state is not None else ()
+    found = []
+    for number, step in enumerate(steps or strategy.steps(service.spec.rollout)):
+        pods = router.pods(step.weight, capacity) if step.weight is not None else None
+        position = "passed" if number < at else "now" if number == at else ""
+        found.append(
+            PreviewStep(number, format_step(step), pods, _waits(step, pods, warms=warms, compares=compares), position)
+        )
+        if pods is not None:  # only before the first weight
+            warms = compares = False
+    return tuple(found)
+
+
+def _waits(step: StepInForce, pods: int | None, *, warms: bool, compares: bool) -> str:
+    """Return what a step waits for."""
+    if step.pause is not None:
+        return "until a user promotes it" if step.pause_seconds is None else f"for {step.pause}"
+    if pods is None:
+        return f"for {step.analysis}, and until every gate has passed"
+    warm = ", its warm-up has completed" if warms else ""
+    warm += ", its answers agree with the stable revision's" if compares else ""
+    ready = "1 pod is ready" if pods == 1 else f"{pods} pods are ready"
+    return f"until {ready}{warm}, and the traffic is updated"
