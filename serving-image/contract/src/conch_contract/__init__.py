@@ -2,12 +2,14 @@
 
 The operator writes a `ModelManifest` into a ConfigMap; the agent in the pod reads it.
 The agent serves an `AgentReport`; the operator reads it.
-`names` has the paths, ports and labels that both use. `schemes` and `formats` are the tables of the schemes of
-storageUri and of the model formats.
+The pod of a revision Job leaves a `JobReport` as its termination message; the operator reads it.
+`names` has the paths, ports and labels that both use. `schemes`, `formats` and `revision_jobs` are the tables of the
+schemes of storageUri, of the model formats and of the revision Jobs.
 pydantic is the only dependency, because both images contain this package.
 """
 
 from conch_contract import names
+from conch_contract.job_report import JobReport
 from conch_contract.manifest import (
     DynamicBatching,
     InstanceGroup,
@@ -25,6 +27,7 @@ __all__ = [
     "Disagreement",
     "DynamicBatching",
     "InstanceGroup",
+    "JobReport",
     "ModelManifest",
     "ModelReport",
     "ModelSource",

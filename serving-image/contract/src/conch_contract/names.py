@@ -8,19 +8,10 @@ GROUP: Final = "conch.dev"
 LABEL_SERVICE: Final = "conch.dev/service"
 LABEL_REVISION: Final = "conch.dev/revision"
 LABEL_VARIANT: Final = "conch.dev/variant"  # absent: of the predictor itself
-# On the pod of a revision's warm-up Job, in place of the two labels above: no Service and no PodDisruptionBudget may
-# select it as a serving pod.
-LABEL_WARMUP: Final = "conch.dev/warmup"
-# The same for the pod of a revision's parity Job.
-LABEL_PARITY: Final = "conch.dev/parity"
 
 # Containers of a serving pod.
 AGENT_CONTAINER: Final = "agent"
 TRITON_CONTAINER: Final = "triton"
-# The one container of a warm-up Job's pod; its termination message is a WarmupReport as JSON.
-WARMUP_CONTAINER: Final = "warmup"
-# The one container of a parity Job's pod; its termination message is a ParityReport as JSON.
-PARITY_CONTAINER: Final = "parity"
 
 # Ports. Triton has its default ports, which clients and dashboards expect.
 HTTP_PORT: Final = 8000

@@ -1,12 +1,11 @@
 """Parity: the settings of the parity Job, and its report."""
 
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from conch_contract._base import Count, Wire
+from conch_contract.job_report import JobReport
 
 COMPARED: Final = "Compared"
-# Reasons of failures that a retry may cure: no answer in time, or a failure of the program itself.
-_RETRYABLE: Final = frozenset({"ParityUnreachable", "ParityTimedOut", "ParityBroken", "Unreachable", "InternalError"})
 
 
 class Parity(Wire):
@@ -47,7 +46,7 @@ class Disagreement(Wire):
     how: str = ""
 
 
-class ParityReport(Wire):
+class ParityReport(JobReport):
     """Result of a comparison: the termination message of the parity Job.
 
     Attributes:
@@ -61,16 +60,14 @@ class ParityReport(Wire):
         message: The sentence to the reason.
     """
 
+    successes: ClassVar = frozenset({COMPARED})
+    retryable: ClassVar = frozenset(
+        {"ParityUnreachable", "ParityTimedOut", "ParityBroken", "Unreachable", "InternalError"}
+    )
+
     requests: Count = 0
     compared: Count = 0
     agreed: Count = 0
     stable_failures: Count = 0
     candidate_failures: Count = 0
     worst: Disagreement | None = None
-    reason: str = ""
-    message: str = ""
-
-    @property
-    def is_retryable(self) -> bool:
-        """True if the Job retries after this report (exit status 2)."""
-        return self.reason in _RETRYABLE

@@ -1,13 +1,12 @@
 """The warm-up: its settings in the manifest, and its report."""
 
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from conch_contract._base import Count, Wire
+from conch_contract.job_report import JobReport
 
 WARMED_UP: Final = "WarmedUp"
 NOT_STABLE: Final = "WarmupNotStable"
-# Reasons of failures that a retry of the Job may cure: no answer, or a failure of the program itself.
-_RETRYABLE: Final = frozenset({"WarmupUnreachable", "WarmupTimedOut", "WarmupBroken", "Unreachable", "InternalError"})
 
 
 class WarmupRequest(Wire):
@@ -52,7 +51,7 @@ class Warmup(Wire):
     round_size: int = 50
 
 
-class WarmupReport(Wire):
+class WarmupReport(JobReport):
     """Result of a warm-up: in the agent's report of a pod, and as the termination message of the warm-up Job.
 
     Latencies and throughput are those of the last rounds, which were compared.
@@ -71,6 +70,11 @@ class WarmupReport(Wire):
         message: The sentence to the reason.
     """
 
+    successes: ClassVar = frozenset({WARMED_UP, NOT_STABLE})
+    retryable: ClassVar = frozenset(
+        {"WarmupUnreachable", "WarmupTimedOut", "WarmupBroken", "Unreachable", "InternalError"}
+    )
+
     requests: Count = 0
     failures: Count = 0
     p50_milliseconds: float = 0.0
@@ -78,15 +82,3 @@ class WarmupReport(Wire):
     requests_per_second: float = 0.0
     seconds: float = 0.0
     stable: bool = False
-    reason: str = ""
-    message: str = ""
-
-    @property
-    def has_failed(self) -> bool:
-        """True if the model must not get requests of users. A latency that is not stable is no failure."""
-        return self.reason not in {WARMED_UP, NOT_STABLE}
-
-    @property
-    def is_retryable(self) -> bool:
-        """True if the Job retries after this report (exit status 2)."""
-        return self.reason in _RETRYABLE
