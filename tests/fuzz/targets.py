@@ -30,9 +30,10 @@ from conch_agent.sources.answer import read_body
 from conch_agent.sources.base import Entry, build_listing
 from conch_agent.sources.s3_errors import classify
 from conch_agent.sources.s3_settings import parse_settings
-from conch_contract import ModelSource, WarmupReport
+from conch_contract import ModelSource
 from conch_contract.object_versions import decode_versions
 from conch_contract.parsing import parse_json
+from conch_contract.revision_jobs import REVISION_JOBS
 from tests.unit.simulation import DEFAULTS, Cluster, manifest
 
 _PAGE: Final = b"""# HELP nv_inference_request_success Number of successful inference requests
@@ -189,7 +190,10 @@ def targets() -> dict[str, Target]:
         "api-object": Target(lambda data: read_object("host", 200, data), _seeds(failure), (CallError,), is_json=True),
         "json": Target(lambda data: read_json(data, 20_000), _seeds(status), (ValueError,), is_json=True),
         "status": _json(lambda value: Status.lenient(value).without_future(0.0), status),
-        "warm-up-report": _json(WarmupReport.model_validate, {"requests": 1}, errors=(ValueError,)),
+        **{
+            f"{row.name}-report": _json(row.report.model_validate, {"requests": 1}, errors=(ValueError,))
+            for row in REVISION_JOBS
+        },
         "reconcile": _json(_reconcile, dict(_free_parts())),
         "config.pbtxt": Target(_merge, (_CONFIG,), (Failure,)),
         "store-error": Target(_classify, (_S3_ERROR,)),

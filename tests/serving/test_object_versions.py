@@ -18,7 +18,7 @@ from conch_agent.settings import Settings
 from conch_agent.sources.base import Item, Listing
 from conch_agent.sources.https import HttpsSource
 from conch_agent.sources.s3 import S3Source
-from conch_agent.warmup.job import fetch_requests
+from conch_agent.warmup.folder import fetch_requests
 from conch_contract import ModelReport, ModelSource, Warmup
 from tests.serving.pod import Pod
 from tests.serving.store import VERSIONED, Store

@@ -19,6 +19,7 @@ from conch.api.kinds import (
     GATEWAY_CLASS,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
+    JOB,
     POD,
     REPLICA_SET,
     SERVICE,
@@ -50,7 +51,8 @@ from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, named_gateways
 from conch.observe.measured import Measured, Totals
 from conch.plan import Action, Adopt, Apply, Delete, Release, find_unwritten, plan
-from conch_contract import AgentReport, ModelReport, ModelState, names
+from conch_contract import AgentReport, JobReport, ModelReport, ModelState, names
+from conch_contract.revision_jobs import RevisionJob
 
 KEY = ServiceKey("demo", "magika")
 DEFAULTS = PodDefaults("conch/serving:1")
@@ -514,6 +516,27 @@ def told(state: ModelState, reason: str = "", message: str = "") -> AgentReport:
     """Return what an agent would answer of magika."""
     model = ModelReport(name="magika", state=state, reason=reason, message=message, digest="sha256:1")
     return AgentReport(ready=state is ModelState.READY, models=(model,))
+
+
+def end_job(cluster: Cluster, job: RevisionJob[JobReport], revision: str, report: JobReport) -> None:
+    """Let the pod of a Job end with a report."""
+    name = job.format_name(revision)
+    owner = {"kind": "Job", "name": name, "uid": cluster.objects[Ref(JOB, name)]["metadata"]["uid"], "controller": True}
+    ended = {"terminated": {"exitCode": 0, "reason": "Completed", "message": report.to_json()}}
+    cluster.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"left-{name}-x",  # not deleted with the Deployment
+                "namespace": KEY.namespace,
+                "labels": {names.LABEL_SERVICE: KEY.name, job.label: revision},
+                "ownerReferences": [owner],
+            },
+            "status": {"phase": "Succeeded", "containerStatuses": [{"name": job.name, "state": ended}]},
+        }
+    )
+    cluster.settle()
 
 
 def _merged(seen: dict[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str, Any]:

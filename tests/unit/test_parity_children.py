@@ -1,4 +1,4 @@
-"""The parity Job, word for word; what is read of its end; and what the gate makes of it."""
+"""The parity Job, word for word, and what the gate makes of its report."""
 
 import os
 from dataclasses import replace
@@ -10,16 +10,15 @@ import yaml
 
 from conch.api import InferenceService
 from conch.api.analysis import Gate, GateStatus
-from conch.api.meta import selector
 from conch.decide.gates import evaluate_parity, find_parity_wait
 from conch.decide.naming import revision_name
 from conch.decide.state import RolloutState
 from conch.desire import PodDefaults, new_revision
-from conch.desire.parity import in_contract, parity_job
+from conch.desire.jobs import revision_job
+from conch.desire.parity import build_program, to_contract
 from conch.observe import Revision
-from conch.observe.cache_fields import trim
-from conch.observe.parity import parities
-from conch_contract import Disagreement, Parity, ParityReport, names
+from conch_contract import Disagreement, Parity, ParityReport
+from conch_contract.revision_jobs import PARITY
 from tests.unit.simulation import manifest
 
 GOLDEN = Path(__file__).parent / "golden" / "jobs"
@@ -46,7 +45,8 @@ def gate(parity: dict[str, Any]) -> Gate:
 def job(parity: dict[str, Any], **predictor: Any) -> dict[str, Any]:
     asked, wanted = service(parity, **predictor), gate(parity).parity
     assert wanted is not None
-    return parity_job(asked, revision(asked), "magika-stable", "magika", wanted)
+    made = revision(asked)
+    return revision_job(PARITY, asked, made, build_program(asked, made, "magika-stable", "magika", wanted))
 
 
 @pytest.mark.parametrize("place", ["made", "config-map"])
@@ -57,15 +57,6 @@ def test_the_job_word_for_word(place: str) -> None:
     if os.environ.get("GOLDEN") == "write":
         golden.write_text(text)
     assert text == golden.read_text()
-
-
-def test_nothing_that_selects_serving_pods_selects_the_jobs() -> None:
-    asked = service({})
-    labels = job({})["spec"]["template"]["metadata"]["labels"]
-    for chosen in (selector(asked), selector(asked, revision(asked).name)):
-        assert not chosen.items() <= labels.items()
-    assert not {names.LABEL_REVISION, names.LABEL_WARMUP} & labels.keys()
-    assert labels[names.LABEL_PARITY] == revision(asked).name
 
 
 def test_kubernetes_expands_nothing_in_an_outputs_name() -> None:
@@ -85,53 +76,13 @@ def test_kubernetes_expands_nothing_in_an_outputs_name() -> None:
 def test_the_users_words_become_the_contracts(said: dict[str, Any], contract: Parity) -> None:
     parity = gate(said).parity
     assert parity is not None
-    assert in_contract(parity) == contract
+    assert to_contract(parity) == contract
 
 
 def test_argmax_has_no_bound() -> None:
     parity = gate({"compare": {"argmax": {}}}).parity
     assert parity is not None
-    assert in_contract(parity).way == "argmax"
-
-
-JOB = {"kind": "Job", "metadata": {"uid": "job", "labels": {names.LABEL_REVISION: "m-1", names.LABEL_PARITY: "m-1"}}}
-FAILED = {**JOB, "status": {"conditions": [{"type": "Failed", "status": "True", "message": "Job was too long"}]}}
-GOING: dict[str, Any] = {**JOB, "metadata": {**JOB["metadata"], "deletionTimestamp": "now"}}  # type: ignore[dict-item]
-WARMUP = {**FAILED, "metadata": {"uid": "warm", "labels": {names.LABEL_REVISION: "m-1"}}}
-
-
-def ended(message: str, owner: str = "job", code: int = 0) -> dict[str, Any]:
-    """Return the pod of a Job that ended."""
-    state = {"terminated": {"exitCode": code, "reason": "Completed", "message": message}}
-    meta = {"name": "p", "labels": {names.LABEL_PARITY: "m-1"}, "ownerReferences": [{"uid": owner, "controller": True}]}
-    status = {"phase": "Succeeded", "containerStatuses": [{"name": names.PARITY_CONTAINER, "state": state}]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "status": status}
-
-
-@pytest.mark.parametrize(
-    ("reasons", "jobs", "says"),
-    [
-        (["Compared"], [JOB], "Compared"),
-        (["ParityUnreachable"], [JOB], None),
-        (["ParityUnreachable", "Compared"], [JOB], "Compared"),
-        (["ParityUnreachable"], [FAILED], "ParityUnreachable"),
-        ([], [FAILED], "ParityBroken"),
-        ([], [JOB, WARMUP], None),
-        (["Compared"], [GOING], None),
-        (["Compared"], [], None),
-    ],
-)
-def test_what_is_read_of_jobs_and_their_pods(reasons: list[str], jobs: list[dict[str, Any]], says: str | None) -> None:
-    pods = [ended(ParityReport(reason=reason, compared=1).to_json()) for reason in reasons]
-    told = parities(pods, jobs)
-    assert told == parities([trim(pod) for pod in pods], jobs)
-    assert (told["m-1"].reason if told else None) == says
-
-
-def test_an_end_without_a_report_says_how_it_ended() -> None:
-    told = parities([ended("Traceback: no", code=137)], [FAILED])
-    assert told["m-1"].reason == "ParityBroken"
-    assert "exit code 137). The end of its log: Traceback: no" in told["m-1"].message
+    assert to_contract(parity).way == "argmax"
 
 
 def report(compared: int, agreed: int, **more: Any) -> ParityReport:

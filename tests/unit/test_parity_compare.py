@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from conch_agent.job import write_report
 from conch_agent.parity.compare import Difference, Incomparable, compare
-from conch_agent.parity.job import format_report, get_exit_status, make_requests, parse_arguments
+from conch_agent.parity.job import ParityJob, make_requests
 from conch_agent.reasons import Failure
-from conch_agent.warmup.job import write_report
 from conch_contract import Disagreement, Parity, ParityReport
 
 NAN, INF = math.nan, math.inf
@@ -140,7 +140,7 @@ def test_whole_numbers_allow_one_request_and_that_is_said(datatype: str, enough:
 
 def test_the_command_line_of_the_job(tmp_path: Path) -> None:
     asked = Parity(way="argmax", outputs=("logits",), requests=7)
-    job = parse_arguments(
+    job = ParityJob.parse(
         ["--stable=old.demo.svc", "--candidate=localhost:81", f"--asked={asked.to_json()}", f"--root={tmp_path}"]
     )
     assert (job.stable, job.candidate, job.parity) == ("old.demo.svc:8000", "localhost:81", asked)
@@ -160,7 +160,7 @@ def test_the_command_line_of_the_job(tmp_path: Path) -> None:
     ],
 )
 def test_the_exit_status_tells_whether_a_retry_may_help(reason: str, code: int) -> None:
-    assert get_exit_status(ParityReport(reason=reason)) == code
+    assert ParityReport(reason=reason).exit_status == code
 
 
 def test_a_report_fits_into_a_termination_message(tmp_path: Path) -> None:
@@ -173,4 +173,5 @@ def test_a_report_fits_into_a_termination_message(tmp_path: Path) -> None:
     assert (read.agreed, read.worst) == (1, worst)
     assert json.loads(text)["worst"]["candidate"] == "2"
     shown = worst.model_dump_json(exclude_defaults=True)
-    assert format_report(report).endswith(f"2 requests, 2 compared, 1 agree; worst: {shown}")
+    job = ParityJob.parse(["--stable=a", "--candidate=b"])
+    assert job.format_report(report).endswith(f"2 requests, 2 compared, 1 agree; worst: {shown}")

@@ -7,11 +7,10 @@ import pytest
 from conch.api import RolloutStatus
 from conch.api.analysis import GateStatus
 from conch.api.kinds import DEPLOYMENT, JOB, POD, Ref
-from conch.desire.parity import parity_job_name
-from conch.desire.warmup import warmup_job_name
 from conch.observe import Finding
-from conch_contract import Disagreement, ParityReport, WarmupReport, names
-from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+from conch_contract import Disagreement, ParityReport, WarmupReport
+from conch_contract.revision_jobs import PARITY, WARMUP
+from tests.unit.simulation import Cluster, come_up, end_job, manifest, routed
 
 GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS = [{"weight": 10}, {"analysis": "1m"}, {"weight": 50}, {"pause": "Manual"}]
@@ -39,7 +38,7 @@ def comparing(**rollout: Any) -> tuple[Cluster, str, str]:
     new = cluster.decision().wanted
     come_up(cluster, new)
     assert job(new) not in cluster.objects, "it is not warm yet, so it would answer late"
-    end(cluster, Ref(JOB, warmup_job_name(new)), names.LABEL_WARMUP, names.WARMUP_CONTAINER, WARM.to_json())
+    end_job(cluster, WARMUP, new, WARM)
     assert job(new) in cluster.objects
     assert routed(cluster) == {stable: 100}
     paused = "pause" in said["steps"][0]
@@ -48,33 +47,12 @@ def comparing(**rollout: Any) -> tuple[Cluster, str, str]:
 
 
 def job(revision: str) -> Ref:
-    return Ref(JOB, parity_job_name(revision))
-
-
-def end(cluster: Cluster, of: Ref, label: str, container: str, message: str) -> None:
-    """Let a Job's pod end with a message."""
-    owner = cluster.objects[of]
-    revision = owner["metadata"]["labels"][names.LABEL_REVISION]
-    state = {"terminated": {"exitCode": 0, "reason": "Completed", "message": message}}
-    cluster.put(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": f"{of.name}-x",
-                "namespace": KEY.namespace,
-                "labels": {names.LABEL_SERVICE: KEY.name, label: revision},
-                "ownerReferences": [{"kind": "Job", "uid": owner["metadata"]["uid"], "controller": True}],
-            },
-            "status": {"phase": "Succeeded", "containerStatuses": [{"name": container, "state": state}]},
-        }
-    )
-    cluster.settle()
+    return Ref(JOB, PARITY.format_name(revision))
 
 
 def told(cluster: Cluster, revision: str, report: ParityReport) -> None:
     """Let the parity Job end."""
-    end(cluster, job(revision), names.LABEL_PARITY, names.PARITY_CONTAINER, report.to_json())
+    end_job(cluster, PARITY, revision, report)
 
 
 def rollout_of(cluster: Cluster) -> RolloutStatus:
@@ -96,7 +74,7 @@ def test_answers_that_agree_open_the_way_and_the_verdict_outlives_the_job() -> N
     assert (gate_of(cluster).name, gate_of(cluster).verdict, gate_of(cluster).value) == ("parity", "Passed", "100%")
     evaluated_at = gate_of(cluster).evaluated_at
     cluster.remove(job(new))
-    cluster.remove(Ref(POD, f"{job(new).name}-x"))
+    cluster.remove(Ref(POD, f"left-{job(new).name}-x"))
     cluster.settle()
     assert job(new) not in cluster.objects, "it is not made again"
     cluster.now += 61
@@ -146,7 +124,7 @@ def test_a_job_that_was_given_up_is_inconclusive() -> None:
 def test_a_retry_compares_again_and_does_not_listen_to_the_pod_of_the_last_try() -> None:
     cluster, stable, new = comparing()
     told(cluster, new, SILENT)
-    left = Ref(POD, f"{job(new).name}-x")
+    left = Ref(POD, f"left-{job(new).name}-x")
     late = {**cluster.objects[left], "metadata": {**cluster.objects[left]["metadata"], "uid": "late"}}
     cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
@@ -156,7 +134,7 @@ def test_a_retry_compares_again_and_does_not_listen_to_the_pod_of_the_last_try()
     cluster.settle()
     come_up(cluster, new)
     if job(new) not in cluster.objects:  # it is warmed anew first
-        end(cluster, Ref(JOB, warmup_job_name(new)), names.LABEL_WARMUP, names.WARMUP_CONTAINER, WARM.to_json())
+        end_job(cluster, WARMUP, new, WARM)
     assert job(new) in cluster.objects
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
     cluster.remove(left)

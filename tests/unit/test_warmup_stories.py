@@ -1,9 +1,9 @@
 """Stories of candidates that are warmed: no share of the requests before the warm-up Job has ended well."""
 
 from conch.api.kinds import DEPLOYMENT, JOB, Ref
-from conch.desire.warmup import warmup_job_name
-from conch_contract import WarmupReport, names
-from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+from conch_contract import WarmupReport
+from conch_contract.revision_jobs import WARMUP
+from tests.unit.simulation import Cluster, come_up, end_job, manifest, routed
 
 GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 GOOD = WarmupReport(requests=150, p50_milliseconds=4.2, p99_milliseconds=9.1, stable=True, reason="WarmedUp")
@@ -32,32 +32,12 @@ def warming() -> tuple[Cluster, str, str]:
 
 def job(cluster: Cluster, revision: str) -> Ref:
     del cluster
-    return Ref(JOB, warmup_job_name(revision))
-
-
-def end(cluster: Cluster, revision: str, report: WarmupReport) -> None:
-    """Let the Job's pod end with a report."""
-    ended = {"terminated": {"exitCode": 0, "reason": "Completed", "message": report.to_json()}}
-    owner = cluster.objects[job(cluster, revision)]["metadata"]["uid"]
-    cluster.put(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": f"left-{revision}-warmup-x",  # not taken with the Deployment
-                "namespace": KEY.namespace,
-                "labels": {names.LABEL_SERVICE: KEY.name, names.LABEL_WARMUP: revision},
-                "ownerReferences": [{"kind": "Job", "name": f"{revision}-warmup", "uid": owner, "controller": True}],
-            },
-            "status": {"phase": "Succeeded", "containerStatuses": [{"name": names.WARMUP_CONTAINER, "state": ended}]},
-        }
-    )
-    cluster.settle()
+    return Ref(JOB, WARMUP.format_name(revision))
 
 
 def test_a_candidate_gets_requests_after_its_warm_up_and_the_result_outlives_the_job() -> None:
     cluster, stable, new = warming()
-    end(cluster, new, GOOD)
+    end_job(cluster, WARMUP, new, GOOD)
     assert routed(cluster) == {stable: 50, new: 50}
     cluster.remove(job(cluster, new))
     for ref in [ref for ref in cluster.objects if ref.name.endswith("-warmup-x")]:
@@ -72,7 +52,7 @@ def test_a_candidate_gets_requests_after_its_warm_up_and_the_result_outlives_the
 
 def test_wrong_answers_end_the_rollout_before_a_user_sees_one() -> None:
     cluster, stable, new = warming()
-    end(cluster, new, WRONG)
+    end_job(cluster, WARMUP, new, WRONG)
     assert routed(cluster) == {stable: 100}
     assert Ref(DEPLOYMENT, new) not in cluster.objects
     assert job(cluster, new) not in cluster.objects
@@ -95,7 +75,7 @@ def test_a_job_that_was_given_up_ends_the_rollout() -> None:
 
 def test_a_retry_warms_up_again() -> None:
     cluster, stable, new = warming()
-    end(cluster, new, WRONG)
+    end_job(cluster, WARMUP, new, WRONG)
     assert job(cluster, new) not in cluster.objects
     # The garbage collector has not taken the Job's pod yet: what it said is of the last try.
     cluster.ask(f"retry {cluster.snapshot().service.metadata.generation} now")

@@ -18,9 +18,10 @@ from conch.decide.state import RolloutState
 from conch.decide.strategies import strategy_of
 from conch.decide.warmup import warmed
 from conch.observe import Pod, Snapshot, Track
+from conch.observe.jobs import has_failed
 from conch.observe.measured import PrometheusQuery
-from conch.observe.warmup import has_failed
-from conch_contract import ModelState, names
+from conch_contract import ModelState
+from conch_contract.revision_jobs import REVISION_JOBS, WARMUP
 
 # Seconds between two requests for the report of a pod that is not ready yet: at first, and at most.
 MIN_REPORT_SECONDS: Final = 1.0
@@ -93,11 +94,9 @@ def created_at(job: Mapping[str, Any]) -> str:
 
 def _waits_for_job(track: Track, state: RolloutState | None, wanted: str) -> bool:
     """Whether a Job of the wanted revision has no pod, and its result is needed."""
-    for job in track.idle_jobs.values():
-        labels = job["metadata"].get("labels") or {}
-        if labels.get(names.LABEL_REVISION) == wanted and not has_failed(job):
-            return state is not None if names.LABEL_PARITY in labels else warmed(track, wanted) is None
-    return False
+    idle = {job["metadata"]["name"] for job in track.idle_jobs.values() if not has_failed(job)}
+    needed = dict.fromkeys(REVISION_JOBS, state is not None) | {WARMUP: warmed(track, wanted) is None}
+    return any(needed[job] and job.format_name(wanted) in idle for job in REVISION_JOBS)
 
 
 def seconds_to_requeue(track: Track, state: RolloutState | None, wanted: str) -> float | None:

@@ -26,6 +26,7 @@ from conch.decide.warmup import find_refused_job, has_warmup, warmed, warmup_fai
 from conch.observe import Finding, Snapshot, Track
 from conch.observe.measured import Measured
 from conch.traffic import ObservedTraffic, Shares, router_of, wrote_stable
+from conch_contract.revision_jobs import PARITY
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _find_traffic_source(context: RolloutContext) -> str:
 
 def _find_parity_wait(track: Track, wanted: str, wait: Finding | None) -> Finding | None:
     """Return why the parity gate waits: a refused pod of its Job comes first."""
-    return (find_refused_job(track, wanted, parity=True) or wait) if wait else None
+    return (find_refused_job(track, wanted, PARITY) or wait) if wait else None
 
 
 def _count_missing(track: Track, stable: str, capacity: int) -> int:
@@ -214,7 +215,7 @@ def _evaluate_gates(context: RolloutContext, state: RolloutState, gates: tuple[G
     if state.has_failed:
         return ()
     track, unready = context.track, _find_unready_stable(context, state)
-    report = track.parities.get(context.wanted)
+    report = track.find_report(PARITY, context.wanted)
     compared = [evaluate_parity(gate, report, state, track.now, unready) for gate in gates if gate.parity]
     others = [gate for gate in gates if state.weight and not gate.parity]
     measured = track.measured.get(context.wanted, Measured())
@@ -233,7 +234,7 @@ def _find_unready_stable(context: RolloutContext, state: RolloutState) -> Unread
 
 def _is_stable_awaited(context: RolloutContext, state: RolloutState, parity: Gate | None) -> bool:
     """Whether the parity gate has yet to compare with a stable revision that has no ready pod."""
-    has_report = context.wanted in context.track.parities
+    has_report = context.track.find_report(PARITY, context.wanted) is not None
     return is_parity_pending(parity, state) and not has_report and not _is_stable_ready(context)
 
 

@@ -4,7 +4,8 @@ from typing import Final
 
 from conch.api import WarmupStatus
 from conch.observe import Finding, Track
-from conch_contract import names
+from conch_contract import JobReport
+from conch_contract.revision_jobs import WARMUP, RevisionJob
 
 JOB_REFUSED: Final = "JobPodsRefused"
 _FAILED_CREATE: Final = "FailedCreate"  # the reason of the Job controller's event
@@ -17,7 +18,7 @@ def has_warmup(track: Track) -> bool:
 
 def warmed(track: Track, revision: str) -> WarmupStatus | None:
     """Return the result of a revision's warm-up, if it succeeded; None: not yet."""
-    report = track.warmups.get(revision)
+    report = track.find_report(WARMUP, revision)
     if report is not None:
         return None if report.has_failed else WarmupStatus.of(report)
     known = track.service.status.revision(revision)
@@ -26,28 +27,26 @@ def warmed(track: Track, revision: str) -> WarmupStatus | None:
 
 def warmup_failed(track: Track, revision: str) -> Finding | None:
     """Return why the warm-up of a revision failed, if it did."""
-    report = track.warmups.get(revision)
+    report = track.find_report(WARMUP, revision)
     if report is None or not report.has_failed:
         return None
-    return find_refused_job(track, revision, parity=False) or Finding(report.reason, report.message)
+    return find_refused_job(track, revision, WARMUP) or Finding(report.reason, report.message)
 
 
 def warmup_waits(track: Track, revision: str) -> Finding | None:
     """Return the finding for a warm-up that has not ended; None: the revision is warm."""
     if not has_warmup(track) or warmed(track, revision) is not None:
         return None
-    return find_refused_job(track, revision, parity=False) or Finding(
+    return find_refused_job(track, revision, WARMUP) or Finding(
         "WarmingUp", f"The warm-up Job of revision {revision} has not ended yet."
     )
 
 
-def find_refused_job(track: Track, revision: str, *, parity: bool) -> Finding | None:
-    """Return why the API server refuses the pod of a revision's warm-up Job, or of its parity Job."""
-    for uid, job in track.idle_jobs.items():
-        labels, warning = job["metadata"].get("labels") or {}, track.warnings.get(uid)
-        ours = labels.get(names.LABEL_REVISION) == revision and (names.LABEL_PARITY in labels) == parity
-        if ours and warning is not None and warning.reason == _FAILED_CREATE:
-            return Finding(
-                JOB_REFUSED, f"The cluster refuses the pod of Job {job['metadata']['name']}: {warning.message}"
-            )
+def find_refused_job(track: Track, revision: str, job: RevisionJob[JobReport]) -> Finding | None:
+    """Return why the API server refuses the pod of a revision's Job."""
+    name = job.format_name(revision)
+    for uid, body in track.idle_jobs.items():
+        warning = track.warnings.get(uid)
+        if body["metadata"]["name"] == name and warning is not None and warning.reason == _FAILED_CREATE:
+            return Finding(JOB_REFUSED, f"The cluster refuses the pod of Job {name}: {warning.message}")
     return None

@@ -3,22 +3,29 @@
 Order: what is referred to stands before what refers to it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 from conch.api import InferenceService
 from conch.api.kinds import DEPLOYMENT, DISRUPTION_BUDGET, JOB, SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.decide import Decision, Decisions, RevisionReplicas
-from conch.decide.gates import stable_model
+from conch.desire import parity, warmup
 from conch.desire.defaults import PodDefaults
-from conch.desire.parity import parity_job, parity_job_name
+from conch.desire.jobs import Program, revision_job
 from conch.desire.revision import asked_for, config_map, controller_revision, new_revision, served
 from conch.desire.scaling import autoscaler, scaled
-from conch.desire.warmup import warmup_job, warmup_job_name
 from conch.observe import Revision, Snapshot
 from conch.traffic import TrackRoute, root_service, shared_resources
 from conch.traffic.service import ports
-from conch_contract import names
+from conch_contract import JobReport, names
+from conch_contract.revision_jobs import PARITY, REVISION_JOBS, WARMUP, RevisionJob
+
+PROGRAMS: Final[Mapping[RevisionJob[JobReport], Callable[[Decision, Revision], Program | None]]] = {
+    WARMUP: warmup.find_program,
+    PARITY: parity.find_program,
+}
+"""By row, the function that returns the program of a Job that begins."""
 
 
 def desire(snapshot: Snapshot, decisions: Decisions, defaults: PodDefaults) -> list[Manifest]:
@@ -75,17 +82,14 @@ def deployment(service: InferenceService, revision: Revision, replicas: Revision
 
 
 def _jobs(decision: Decision, revision: Revision) -> Iterator[Manifest]:
-    """The Jobs of a candidate that are to begin.
+    """Yield the Jobs of a candidate that begin.
 
-    One that is there is left as it is: a Job cannot be changed, and it goes with its revision.
+    A Job that exists stays as it is: a Job cannot be changed, and it is deleted with its revision.
     """
-    track, service = decision.track, decision.track.service
-    gate = service.spec.rollout.parity
-    if decision.warmup and Ref(JOB, warmup_job_name(revision.name)) not in track.children:
-        yield warmup_job(service, revision.name, revision.template, revision.manifest, decision.needed)
-    stable = decision.compared
-    if stable and gate and gate.parity and Ref(JOB, parity_job_name(revision.name)) not in track.children:
-        yield parity_job(service, revision, stable, stable_model(track, stable), gate.parity)
+    for job in REVISION_JOBS:
+        program = PROGRAMS[job](decision, revision)
+        if program is not None and Ref(JOB, job.format_name(revision.name)) not in decision.track.children:
+            yield revision_job(job, decision.track.service, revision, program)
 
 
 def revision_service(service: InferenceService, revision: Revision) -> Manifest:

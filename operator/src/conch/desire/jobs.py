@@ -1,30 +1,38 @@
-"""What the Jobs of a rollout have in common: they send a model's warm-up requests to revisions, and tell what came.
+"""The builder of revision Jobs: programs that send a model's warm-up requests to revisions.
 
-They are made from the stored pod template of the revision, so they run the image that its agents run, whatever the
-operator has become since. Their pods have no API credentials: the result is a termination message.
+A Job is built from the stored pod template of the revision, so it runs the image that the revision's agents run, also
+after an upgrade of the operator. Its pod has no API credentials: the result is a termination message, which
+`conch.observe.jobs` reads. No Service and no disruption budget of serving pods selects the pod: it has another
+LABEL_NAME, and the label of the Job in place of LABEL_REVISION.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from conch.api.meta import Manifest
+from conch.api import InferenceService
+from conch.api.kinds import JOB
+from conch.api.meta import Manifest, child
+from conch.api.names import LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_NAME
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.pod import AGENT_TMP
+from conch.observe import Revision
 from conch.observe.snapshot import Body
-from conch_contract import ModelManifest, names
+from conch_contract import JobReport, ModelManifest, names
+from conch_contract.job_report import EXIT_FINAL
+from conch_contract.revision_jobs import RevisionJob
 
-# Seconds for what comes before the program: a node, and the image, which the revision's nodes have already.
+# Seconds before the program starts: a node, and the image, which the revision's nodes have already.
 START_SECONDS: Final = 300
-# The result lives on in the service's status; the Job is kept for whoever wants to read its log.
+# The result stays in the service's status; the Job stays for a reader of its log.
 KEPT_SECONDS: Final = 3600
+_RETRIES: Final = 2
 _OWN: Final = "conch.dev/"  # the prefix of Conch's labels and annotations
 # A pod with it is never Ready, so that no Service of the user's own, which selects the user's labels, sends requests.
 _NEVER_READY: Final = {"readinessGates": [{"conditionType": f"{_OWN}serves-requests"}]}
-_REFUSED: Final = 1  # the exit status of both programs for what no retry cures
 _SCRATCH: Final = OWN_VOLUME_PREFIX + "scratch"
 _ALWAYS: Final = frozenset({f"{OWN_VOLUME_PREFIX}manifest", f"{OWN_VOLUME_PREFIX}warmup"})
 _LEFT_OUT: Final = frozenset({f"{OWN_VOLUME_PREFIX}models", f"{OWN_VOLUME_PREFIX}control", AGENT_TMP})
-# Of the revision's pods: where they go (there the image is), and as whom they run.
+# Fields of the revision's pods that the Job's pod has too: its nodes, which have the image, and its user.
 _TAKEN: Final = (
     "nodeSelector",
     "tolerations",
@@ -38,76 +46,120 @@ _TAKEN: Final = (
 
 @dataclass(frozen=True)
 class Program:
-    """What a Job runs, and how its pod is labelled."""
+    """A run of a revision Job's program.
 
-    container: str
-    command: tuple[str, ...]
-    labels: dict[str, str]
+    Attributes:
+        arguments: The command line after the program.
+        seconds: Timeout of one run. The Job has it for each retry.
+        fetches: True if the program reads files of the model's storage.
+    """
+
+    arguments: tuple[str, ...]
+    seconds: float
+    fetches: bool = False
+
+    @classmethod
+    def of_warmup(cls, revision: Revision, *arguments: str) -> Self:
+        """Return a program that sends the requests of a revision's warm-up, within the warm-up's timeout.
+
+        Args:
+            revision: The revision, whose manifest has a warm-up.
+            arguments: The command line after the program.
+        """
+        models = ModelManifest.model_validate_json(revision.manifest).models
+        warmups = [model.warmup for model in models if model.warmup]
+        seconds = sum(warmup.timeout_seconds for warmup in warmups)
+        return cls(arguments, seconds, fetches=any(warmup.path for warmup in warmups))
 
 
-def job_spec(program: Program, template: Body, manifest: str) -> Manifest:
-    """Return the spec of a Job; `template` and `manifest` are the revision's, and ask for a warm-up."""
-    asked = [model.warmup for model in ModelManifest.model_validate_json(manifest).models if model.warmup]
-    seconds = round(sum(warmup.timeout_seconds for warmup in asked))
+def format_host(service: InferenceService, revision: str) -> str:
+    """Return the hostname of a revision's Service.
+
+    Args:
+        service: The service.
+        revision: Name of the revision.
+    """
+    return f"{revision}.{service.metadata.namespace}.svc"
+
+
+def revision_job(
+    job: RevisionJob[JobReport], service: InferenceService, revision: Revision, program: Program
+) -> Manifest:
+    """Build a Job of a revision.
+
+    Args:
+        job: The row of the Job.
+        service: The service.
+        revision: The revision, whose stored pod template the Job's pod follows.
+        program: The run of the Job's program.
+    """
+    head = child(service, JOB, job.format_name(revision.name), revision.name)
+    head["metadata"]["labels"] |= {job.label: revision.name}
+    # A disruption, such as the drain of a node, is no failure of the program.
+    disruption = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    final = {"containerName": job.name, "operator": "In", "values": [EXIT_FINAL]}
     return {
-        "backoffLimit": 2,
-        "activeDeadlineSeconds": 3 * seconds + START_SECONDS,
-        "ttlSecondsAfterFinished": KEPT_SECONDS,
-        "podFailurePolicy": {
-            "rules": [
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {"containerName": program.container, "operator": "In", "values": [_REFUSED]},
-                },
-                # A drained node is nobody's fault.
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            ]
-        },
-        "template": {
-            "metadata": _metadata(program, template),
-            "spec": _pod(program, template, fetches=any(warmup.path for warmup in asked)),
+        **head,
+        "spec": {
+            "backoffLimit": _RETRIES,
+            "activeDeadlineSeconds": (_RETRIES + 1) * round(program.seconds) + START_SECONDS,
+            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": final}, disruption]},
+            "template": {
+                "metadata": _metadata(job, service, revision),
+                "spec": _pod(job, revision.template, program),
+            },
         },
     }
 
 
-def _metadata(program: Program, template: Body) -> Manifest:
+def _metadata(job: RevisionJob[JobReport], service: InferenceService, revision: Revision) -> Manifest:
     """Return the pod's labels and annotations: the user's, which policies may require, and the Job's own."""
-    meta = template["metadata"]
-    labels = {**_user_entries(meta.get("labels")), **program.labels}
+    meta = revision.template["metadata"]
+    labels = {
+        **_user_entries(meta.get("labels")),
+        LABEL_NAME: job.program,
+        LABEL_INSTANCE: service.metadata.name,
+        LABEL_MANAGED_BY: "conch",
+        names.LABEL_SERVICE: service.metadata.name,
+        job.label: revision.name,
+    }
     annotations = _user_entries(meta.get("annotations"))
     return {"labels": labels, **({"annotations": annotations} if annotations else {})}
 
 
-def _user_entries(said: Body | None) -> dict[str, str]:
+def _user_entries(entries: Body | None) -> dict[str, str]:
     """Return the labels or annotations of a serving pod that are not Conch's."""
-    return {key: str(value) for key, value in (said or {}).items() if not key.startswith(_OWN)}
+    return {key: str(value) for key, value in (entries or {}).items() if not key.startswith(_OWN)}
 
 
-def _pod(program: Program, template: Body, *, fetches: bool) -> Manifest:
-    """Return the pod: the agent's image and mounts, less what only a serving pod needs.
+def _pod(job: RevisionJob[JobReport], template: Body, program: Program) -> Manifest:
+    """Return the pod: the agent's image and mounts, without those that only a serving pod needs.
 
-    What storage needs (its Secret, a claim) is mounted only where requests are fetched from there: a claim that
-    one node may use would hold the Job back.
+    The mounts of the storage (its Secret, a claim) are there only if the program reads files of it: a claim that one
+    node at a time may mount would delay the Job.
     """
     serving: Any = template["spec"]
     [agent] = (each for each in serving["initContainers"] if each["name"] == names.AGENT_CONTAINER)
     mounts = [
         mount
         for mount in agent["volumeMounts"]
-        if mount["name"] in _ALWAYS or (fetches and mount["name"] not in _LEFT_OUT)
+        if mount["name"] in _ALWAYS or (program.fetches and mount["name"] not in _LEFT_OUT)
     ]
     used = {mount["name"] for mount in mounts}
     tmp: Manifest = next(
         (volume.get("emptyDir", {}) for volume in serving["volumes"] if volume["name"] == AGENT_TMP), {}
     )
+    # Kubernetes expands $(NAME) in commands.
+    command = [job.program, *(argument.replace("$", "$$") for argument in program.arguments)]
     container: Manifest = {
-        "name": program.container,
+        "name": job.name,
         "image": agent["image"],
         "imagePullPolicy": agent["imagePullPolicy"],
-        "command": list(program.command),
+        "command": command,
         "resources": agent["resources"],
         "securityContext": agent["securityContext"],
-        # Without a report (killed for memory, say) the end of the log is the next best.
+        # The end of the log, if the program is killed before it writes its report.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*mounts, {"name": _SCRATCH, "mountPath": "/tmp"}],  # noqa: S108  an emptyDir
     }

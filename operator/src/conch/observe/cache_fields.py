@@ -19,6 +19,7 @@ from conch.api.kinds import (
 from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY, LABEL_SERVICE_NAME
 from conch.observe.fields import mapping, mappings, text
 from conch_contract import names
+from conch_contract.revision_jobs import REVISION_JOBS
 
 _META = (
     "name",
@@ -36,11 +37,10 @@ _STUB = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletio
 _STUB_LABELS = (
     LABEL_MANAGED_BY,
     LABEL_SERVICE_NAME,
-    names.LABEL_PARITY,
     names.LABEL_REVISION,
     names.LABEL_SERVICE,
     names.LABEL_VARIANT,
-    names.LABEL_WARMUP,
+    *(job.label for job in REVISION_JOBS),
 )
 _STUB_ANNOTATIONS = (ANNOTATION_APPLIED_HASH,)
 _LONGEST = 128  # characters of what Conch or Kubernetes writes there; a longer text is another's

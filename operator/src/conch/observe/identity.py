@@ -12,9 +12,11 @@ from conch.api.kinds import INFERENCE_SERVICE, POD
 from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY
 from conch.observe.fields import annotations_of, labels_of
 from conch_contract import names
+from conch_contract.revision_jobs import REVISION_JOBS
 
 # <track>-<hash>, as decide/naming.py makes them, and its Jobs.
-_REVISION: Final = re.compile(r"(?P<track>.+)-[bcdfghjklmnpqrstvwxz2456789]{10}(?P<job>-warmup|-parity)?")
+_JOBS: Final = "|".join(job.format_name("") for job in REVISION_JOBS)
+_REVISION: Final = re.compile(rf"(?P<track>.+)-[bcdfghjklmnpqrstvwxz2456789]{{10}}(?P<job>{_JOBS})?")
 
 _SHARED: Final = frozenset(kind.name for kind in SHARED)
 

@@ -26,14 +26,14 @@ from conch.observe.cache_fields import AUTHORS
 from conch.observe.fields import labels_of
 from conch.observe.gateways import Gateways, SeenGateways, named_gateways
 from conch.observe.identity import controller_uid, is_orphan, owner_words
-from conch.observe.parity import parities
+from conch.observe.jobs import find_idle_jobs, read_reports
 from conch.observe.routes import RouteConflict, find_route_conflict, read_route
 from conch.observe.snapshot import Body, Pod, Revision, Snapshot
 from conch.observe.store import Store
-from conch.observe.warmup import present, warmups
 from conch_contract import names
+from conch_contract.revision_jobs import REVISION_JOBS
 
-_JOBS: Final = frozenset({names.LABEL_WARMUP, names.LABEL_PARITY})  # on pods that do not serve
+_JOBS: Final = frozenset(job.label for job in REVISION_JOBS)  # on pods that do not serve
 _TOO_LARGE: Final = (
     "The objects in this namespace that name an InferenceService as their controller are larger than Conch reads (16"
     " MiB, and 1 MiB for each InferenceService). Not read: {objects}. Conch changes nothing of the service until they"
@@ -109,9 +109,8 @@ def observe(
         gateways=seen,
         hostname_conflict=store.hostnames.conflict(key) if Ref(HTTP_ROUTE, key.name) in ours else None,
         route_conflict=_find_route_conflict(store, service, ours.get(Ref(HTTP_ROUTE, key.name)), seen or {}),
-        warmups=warmups(bodies, ours.values()),
-        parities=parities(bodies, ours.values()),
-        idle_jobs=_find_idle_jobs(bodies, ours.values()),
+        job_reports=read_reports(bodies, ours.values()),
+        idle_jobs=find_idle_jobs(bodies, ours.values()),
     )
 
 
@@ -154,12 +153,6 @@ def _read_endpoints(slices: Iterable[Body], children: Mapping[Ref, Body]) -> dic
         if service is not None and controller_uid(each) == service["metadata"]["uid"]:
             found.setdefault(name, set()).update(each["pods"])
     return {name: frozenset(uids) for name, uids in found.items()}
-
-
-def _find_idle_jobs(pods: Iterable[Body], children: Iterable[Body]) -> dict[str, Body]:
-    """Return the Jobs that have no pod, by uid."""
-    owners = {owner["uid"] for pod in pods for owner in pod["metadata"].get("ownerReferences") or ()}
-    return {job["metadata"]["uid"]: job for job in present(children) if job["metadata"]["uid"] not in owners}
 
 
 def _find_route_conflict(

@@ -29,8 +29,9 @@ from conch.observe.hostnames import Claim
 from conch.observe.identity import variant_of
 from conch.observe.measured import Measured
 from conch.observe.routes import RouteConflict
-from conch_contract import AgentReport, ParityReport, WarmupReport, names
+from conch_contract import AgentReport, JobReport, names
 from conch_contract.parsing import parse_json
+from conch_contract.revision_jobs import Report_co, RevisionJob
 
 Body = Mapping[str, Any]  # a Kubernetes object, as its manifest spells it
 Endpoints = Mapping[str, frozenset[str]]
@@ -156,8 +157,7 @@ class ObservedService:
     gateways: SeenGateways | None = None  # of the service, in its order; None: Gateways are not watched
     hostname_conflict: tuple[ServiceKey, Claim] | None = None  # with the service that gets the requests of a hostname
     route_conflict: RouteConflict | None = None  # with a route that no service controls
-    warmups: Mapping[str, WarmupReport] = field(default_factory=dict)  # by revision, of warm-up Jobs that ended
-    parities: Mapping[str, ParityReport] = field(default_factory=dict)  # by candidate, of parity Jobs that ended
+    job_reports: Mapping[str, JobReport] = field(default_factory=dict)  # by name of the Job; see `find_report`
     measured: Mapping[str, Measured] = field(default_factory=dict)  # by candidate, where gates evaluate it
     capacity: Capacity | None = None  # where a rollout needs admission; None: not read yet
     idle_jobs: Mapping[str, Body] = field(default_factory=dict)  # by uid, the Jobs without a pod
@@ -191,6 +191,11 @@ class ObservedService:
     def ready(self, revision: str) -> int:
         """Return how many pods of a revision answer requests."""
         return sum(pod.ready for pod in self.pods_of(revision))
+
+    def find_report(self, job: RevisionJob[Report_co], revision: str) -> Report_co | None:
+        """Return the report of a revision's Job; None while there is none."""
+        report = self.job_reports.get(job.format_name(revision))
+        return report if isinstance(report, job.report) else None
 
     def replicas(self, revision: str) -> int:
         """Return the replicas of a revision's Deployment; 0 if there is none."""

@@ -8,18 +8,18 @@ its arguments in `conch.desire`, and its program in `conch_agent`.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from conch_contract.job_report import JobReport
 from conch_contract.names import GROUP
 from conch_contract.parity import ParityReport
 from conch_contract.warmup import WarmupReport
 
-Report = TypeVar("Report", bound=JobReport)
+Report_co = TypeVar("Report_co", bound=JobReport, covariant=True)
 
 
 @dataclass(frozen=True)
-class RevisionJob(Generic[Report]):
+class RevisionJob(Generic[Report_co]):
     """A kind of revision Job.
 
     Attributes:
@@ -33,7 +33,7 @@ class RevisionJob(Generic[Report]):
     name: str
     title: str
     activity: str
-    report: type[Report]
+    report: type[Report_co]
     broken: str
 
     @property
@@ -61,11 +61,11 @@ class RevisionJob(Generic[Report]):
 WARMUP: Final = RevisionJob("warmup", "warm-up", "warm-up", WarmupReport, broken="WarmupBroken")
 PARITY: Final = RevisionJob("parity", "parity", "comparison", ParityReport, broken="ParityBroken")
 
-REVISION_JOBS: Final[tuple[RevisionJob[Any], ...]] = (WARMUP, PARITY)
+REVISION_JOBS: Final[tuple[RevisionJob[JobReport], ...]] = (WARMUP, PARITY)
 """The rows, in the order in which they run."""
 
 
-def find_job(name: str) -> RevisionJob[Any] | None:
+def find_job(name: str) -> RevisionJob[JobReport] | None:
     """Return the row of a Job of the cluster; None where the name is of none.
 
     Args:

@@ -20,6 +20,7 @@ from conch.decide.track import Decision
 from conch.decide.warmup import find_refused_job, warmup_failed
 from conch.observe import Finding, Track
 from conch.traffic import find_endpoint_lag, router_of
+from conch_contract.revision_jobs import WARMUP
 
 SCALED_TO_ZERO: Final = "ScaledToZero"
 WAKING_UP: Final = "WakingUp"
@@ -96,7 +97,7 @@ class _Facts:
         found = self.rejected or _find_insufficient_gpu(self.decision)
         found = found or diagnose(track, wanted) or find_unlisted_pod(track, wanted)
         if not self.decision.admitted:
-            found = found or warmup_failed(track, wanted) or find_refused_job(track, wanted, parity=False)
+            found = found or warmup_failed(track, wanted) or find_refused_job(track, wanted, WARMUP)
         return found
 
     @property
