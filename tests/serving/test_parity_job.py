@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from conch_contract import ModelSource, Parity, ParityReport, Warmup, WarmupRequest
+from conch_contract.revision_jobs import PARITY
+from tests.serving.job_run import JobRun
 from tests.serving.pod import Pod
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
@@ -30,30 +28,19 @@ FACTOR = Factor()
 """
 
 
-class Ended:
-    """A run of conch-parity in its own root, with the mounts of the Job's pod."""
+class ParityRun(JobRun[ParityReport]):
+    """A run of conch-parity."""
 
     def __init__(
         self, folder: Path, stable: int, candidate: int, parity: Parity | None = None, warmup: Warmup | None = None
     ) -> None:
-        root, message = Pod(Path(tempfile.mkdtemp(dir=folder))), folder / "termination-log"
-        root.write_manifest(_source(warmup or Warmup(timeout_seconds=30)))
-        command = [
-            *(sys.executable, "-m", "conch_agent.parity"),
+        options = (
             f"--stable=127.0.0.1:{stable}",
             "--stable-model=m",
             f"--candidate=127.0.0.1:{candidate}",
             f"--asked={(parity or Parity()).to_json()}",
-            f"--root={root.root}",
-            f"--scratch={folder / 'scratch'}",
-            f"--message={message}",
-        ]
-        environment = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-        run = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment)
-        self.status, self.line = run.returncode, run.stdout
-        assert message.exists(), run.stderr
-        assert message.stat().st_size <= 4096
-        self.report = ParityReport.model_validate_json(message.read_text())
+        )
+        super().__init__(PARITY, folder, _source(warmup or Warmup(timeout_seconds=30)), *options)
 
 
 def _source(warmup: Warmup | None) -> ModelSource:
@@ -81,7 +68,7 @@ def stable(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 def test_the_same_answers(store: Store, stable: Pod, pod: Pod, tmp_path: Path) -> None:
     _start(store, pod, "parity-same", "FACTOR = 2")
-    ended = Ended(tmp_path, stable.http, pod.http)
+    ended = ParityRun(tmp_path, stable.http, pod.http)
     report = ended.report
     assert (ended.status, report.reason, report.requests, report.agreed) == (0, "Compared", 20, 20), report
     assert report.worst is None
@@ -91,24 +78,24 @@ def test_the_same_answers(store: Store, stable: Pod, pod: Pod, tmp_path: Path) -
 def test_slightly_other_answers(store: Store, stable: Pod, pod: Pod, tmp_path: Path) -> None:
     _start(store, pod, "parity-near", "FACTOR = 2.001")
     two = Warmup(timeout_seconds=30, requests=(WarmupRequest(name="pair", body={"inputs": X}),))
-    assert Ended(tmp_path, stable.http, pod.http, warmup=two).report.agreed == 1
-    exact = Ended(tmp_path, stable.http, pod.http, Parity(bound=0.0), two).report
+    assert ParityRun(tmp_path, stable.http, pod.http, warmup=two).report.agreed == 1
+    exact = ParityRun(tmp_path, stable.http, pod.http, Parity(bound=0.0), two).report
     assert (exact.compared, exact.agreed) == (1, 0)
     assert exact.worst is not None
     assert (exact.worst.request, exact.worst.output) == ("requests[0] (pair)", "y")
-    assert Ended(tmp_path, stable.http, pod.http, Parity(way="argmax"), two).report.agreed == 1
+    assert ParityRun(tmp_path, stable.http, pod.http, Parity(way="argmax"), two).report.agreed == 1
 
 
 def test_wrong_answers(store: Store, stable: Pod, pod: Pod, tmp_path: Path) -> None:
     _start(store, pod, "parity-wrong", "FACTOR = 5")
     pair = Warmup(timeout_seconds=30, requests=(WarmupRequest(body={"inputs": X}),))
-    wrong = Ended(tmp_path, stable.http, pod.http, Parity(outputs=("y",)), pair)
+    wrong = ParityRun(tmp_path, stable.http, pod.http, Parity(outputs=("y",)), pair)
     assert (wrong.status, wrong.report.compared, wrong.report.agreed) == (0, 1, 0), "the verdict is the operator's"
     worst = wrong.report.worst
     assert worst is not None
     assert (worst.output, worst.index, worst.stable, worst.candidate) == ("y", 0, "3", "7.5")
-    assert Ended(tmp_path, stable.http, pod.http, Parity(way="cosine", bound=0.999), pair).report.agreed == 1
-    nothing = Ended(tmp_path, stable.http, pod.http, Parity(outputs=("z",)), pair)
+    assert ParityRun(tmp_path, stable.http, pod.http, Parity(way="cosine", bound=0.999), pair).report.agreed == 1
+    nothing = ParityRun(tmp_path, stable.http, pod.http, Parity(outputs=("z",)), pair)
     assert (nothing.status, nothing.report.reason) == (1, "ParityNothingCompared")
     assert "no output 'z', but y (FP32 [2])" in nothing.report.message
 
@@ -117,17 +104,17 @@ def test_a_candidate_that_fails_disagrees_and_a_stable_revision_that_fails_is_le
     store: Store, stable: Pod, pod: Pod, tmp_path: Path
 ) -> None:
     _start(store, pod, "parity-raises", RAISES)
-    report = Ended(tmp_path, stable.http, pod.http).report
+    report = ParityRun(tmp_path, stable.http, pod.http).report
     assert (report.compared, report.agreed, report.candidate_failures) == (20, 0, 20)
     assert report.worst is not None
     assert "the weights are gone" in report.worst.candidate
-    turned = Ended(tmp_path, pod.http, stable.http)
+    turned = ParityRun(tmp_path, pod.http, stable.http)
     assert (turned.status, turned.report.reason, turned.report.stable_failures) == (1, "ParityNothingCompared", 20)
     assert "the weights are gone" in turned.report.message
 
 
 def test_no_server_answers(stable: Pod, tmp_path: Path) -> None:
-    ended = Ended(tmp_path, stable.http, free_port(), warmup=Warmup(timeout_seconds=1))
+    ended = ParityRun(tmp_path, stable.http, free_port(), warmup=Warmup(timeout_seconds=1))
     assert (ended.status, ended.report.reason) == (2, "ParityUnreachable")
     assert "the candidate" in ended.report.message
 
@@ -138,12 +125,12 @@ def test_a_lost_connection_is_no_answer(stable: Pod, tmp_path: Path, side: str) 
     line = Relay(stable.http, breaks_at=b"/infer", breaks=3)
     ports = (line.port, stable.http) if side == "stable" else (stable.http, line.port)
     try:
-        report = Ended(tmp_path, *ports).report
+        report = ParityRun(tmp_path, *ports).report
         assert not line.breaks_at
         assert (report.reason, report.compared, report.agreed) == ("Compared", 20, 20), report
         pair = Warmup(timeout_seconds=30, requests=(WarmupRequest(name="pair", body={"inputs": X}),))
         line.breaks_at, line.breaks = b"/infer", 1000
-        ended = Ended(tmp_path, *ports, warmup=pair)
+        ended = ParityRun(tmp_path, *ports, warmup=pair)
         assert (ended.status, ended.report.reason) == (2, "ParityUnreachable"), ended.report
         who = "stable revision" if side == "stable" else "candidate"
         assert f"The {who} has no answer to requests[0] (pair): its connection ended 5 times in" in ended.line
@@ -157,7 +144,7 @@ def test_a_revision_that_is_away_for_a_moment(stable: Pod, tmp_path: Path) -> No
     try:
         line.refuses = True
         threading.Timer(4, lambda: setattr(line, "refuses", False)).start()
-        report = Ended(tmp_path, stable.http, line.port).report
+        report = ParityRun(tmp_path, stable.http, line.port).report
         assert (report.reason, report.agreed) == ("Compared", 20), report
     finally:
         line.close()
@@ -179,12 +166,14 @@ def test_a_candidates_pod_that_ends_and_one_that_takes_over(
 
     try:
         threading.Timer(3, replace).start()
-        report = Ended(tmp_path, stable.http, service.port, warmup=Warmup(timeout_seconds=60, requests=pairs)).report
+        report = ParityRun(
+            tmp_path, stable.http, service.port, warmup=Warmup(timeout_seconds=60, requests=pairs)
+        ).report
         assert (report.reason, report.compared, report.agreed) == ("Compared", 400, 400), report
     finally:
         service.close()
 
 
 def test_a_request_that_cannot_be_read(stable: Pod, tmp_path: Path) -> None:
-    ended = Ended(tmp_path, stable.http, stable.http, warmup=Warmup(config_map="none"))
+    ended = ParityRun(tmp_path, stable.http, stable.http, warmup=Warmup(config_map="none"))
     assert (ended.status, ended.report.reason) == (1, "WarmupMissing")

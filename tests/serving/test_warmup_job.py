@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from conch_contract import ModelSource, Warmup, WarmupReport, WarmupRequest
+from conch_contract import ModelSource, Warmup, WarmupReport, WarmupRequest, revision_jobs
+from tests.serving.job_run import JobRun
 from tests.serving.pod import Pod
 from tests.serving.store import Store
 from tests.serving.test_formats import DOUBLE, X
@@ -34,29 +32,13 @@ class Service(Relay):
         return random.choice(self.pods).http  # noqa: S311  chance, no secret
 
 
-class Ended:
-    """A run of conch-warmup in its own root: the pod's agent does not read the Job's manifest."""
+class WarmupRun(JobRun[WarmupReport]):
+    """A run of conch-warmup."""
 
     def __init__(self, folder: Path, port: int, source: ModelSource, *options: str, store: Store | None = None) -> None:
-        root, message = Pod(Path(tempfile.mkdtemp(dir=folder))), folder / "termination-log"
-        root.write_manifest(source)
-        root.write_config_map("empty", {})
-        if store:
-            root.write_secret(store.secret)
-        command = [
-            str(Path(sys.executable).with_name("conch-warmup")),
-            "--host=127.0.0.1",
-            f"--port={port}",
-            f"--root={root.root}",
-            f"--scratch={folder / 'scratch'}",
-            f"--message={message}",
-            *options,
-        ]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env={})
-        self.status, self.line = run.returncode, run.stdout
-        assert message.exists(), run.stderr
-        assert message.stat().st_size <= 4096
-        self.report = WarmupReport.model_validate_json(message.read_text())
+        super().__init__(
+            revision_jobs.WARMUP, folder, source, "--host=127.0.0.1", f"--port={port}", *options, store=store
+        )
 
 
 @pytest.fixture
@@ -89,7 +71,7 @@ def _source(warmup: Warmup | None, name: str = "job") -> ModelSource:
 
 
 def test_it_warms_measures_and_reports(served: Pod, tmp_path: Path) -> None:
-    ended = Ended(tmp_path, served.http, _source(WARMUP), "--pods=2")
+    ended = WarmupRun(tmp_path, served.http, _source(WARMUP), "--pods=2")
     report = ended.report
     assert (ended.status, report.reason, report.stable) == (0, "WarmedUp", True), report
     assert report.requests >= 161, "16 connections of 10 requests reach two pods, whatever the chance"
@@ -102,7 +84,7 @@ def test_it_warms_measures_and_reports(served: Pod, tmp_path: Path) -> None:
 
 def test_an_answer_that_is_wrong(served: Pod, tmp_path: Path) -> None:
     wrong = WarmupRequest(body={"inputs": X}, expected=({"name": "y", "data": [0, 0]},))
-    ended = Ended(tmp_path, served.http, _source(Warmup(requests=(wrong,))))
+    ended = WarmupRun(tmp_path, served.http, _source(Warmup(requests=(wrong,))))
     assert (ended.status, ended.report.reason) == (1, "WarmupAnswersWrong")
     assert "output 'y' at index 0: expected 0, got 3.0" in ended.report.message
     assert ended.report.message in ended.line
@@ -110,26 +92,26 @@ def test_an_answer_that_is_wrong(served: Pod, tmp_path: Path) -> None:
 
 def test_a_body_that_the_model_refuses(served: Pod, tmp_path: Path) -> None:
     bad = WarmupRequest(name="no input", body={"inputs": []})
-    ended = Ended(tmp_path, served.http, _source(Warmup(requests=(bad,))))
+    ended = WarmupRun(tmp_path, served.http, _source(Warmup(requests=(bad,))))
     assert (ended.status, ended.report.reason) == (1, "WarmupFailed")
     assert "requests[0] (no input), to version 1 of m, is refused:" in ended.report.message
 
 
 def test_a_config_map_that_is_not_there(served: Pod, tmp_path: Path) -> None:
-    ended = Ended(tmp_path, served.http, _source(Warmup(config_map="empty")))
+    ended = WarmupRun(tmp_path, served.http, _source(Warmup(config_map="empty")))
     assert (ended.status, ended.report.reason) == (1, "WarmupMissing")
 
 
 def test_it_fetches_the_folder_of_requests_and_nothing_else(store: Store, served: Pod, tmp_path: Path) -> None:
     folder = WARMUP.model_copy(update={"requests": (), "path": "warmup"})
-    ended = Ended(tmp_path, served.http, _source(folder), store=store)
+    ended = WarmupRun(tmp_path, served.http, _source(folder), store=store)
     assert (ended.status, ended.report.reason) == (0, "WarmedUp"), ended.report
     fetched = [path.name for path in (tmp_path / "scratch").rglob("files/**/*") if path.is_file()]
     assert fetched == ["a.json"]
 
 
 def test_no_server_answers(tmp_path: Path) -> None:
-    ended = Ended(tmp_path, free_port(), _source(WARMUP.model_copy(update={"timeout_seconds": 1.0})))
+    ended = WarmupRun(tmp_path, free_port(), _source(WARMUP.model_copy(update={"timeout_seconds": 1.0})))
     assert (ended.status, ended.report.reason) == (2, "WarmupUnreachable")
     assert "127.0.0.1" in ended.report.message
 
@@ -139,7 +121,7 @@ def test_a_connection_that_ends_under_a_request(line: Relay, tmp_path: Path) -> 
     line.breaks_at, line.breaks = b"/infer", 3
     line.cuts = 2
     expected = WarmupRequest(body={"inputs": X}, expected=({"name": "y", "data": [3, 4]},))
-    ended = Ended(tmp_path, line.port, _source(WARMUP.model_copy(update={"requests": (expected,)})))
+    ended = WarmupRun(tmp_path, line.port, _source(WARMUP.model_copy(update={"requests": (expected,)})))
     assert (ended.status, ended.report.reason) == (0, "WarmedUp"), ended.report
     assert not line.breaks_at
     assert ended.report.failures >= 3
@@ -150,7 +132,7 @@ def test_a_request_under_which_each_connection_ends(line: Relay, tmp_path: Path)
     """The other request has answers, so it is not Triton that is away."""
     line.breaks_at, line.breaks = b"1337", 1000
     unlucky = WarmupRequest(name="unlucky", body={"inputs": [{**X[0], "data": [1337, 0]}]})
-    ended = Ended(tmp_path, line.port, _source(WARMUP.model_copy(update={"requests": (*WARMUP.requests, unlucky)})))
+    ended = WarmupRun(tmp_path, line.port, _source(WARMUP.model_copy(update={"requests": (*WARMUP.requests, unlucky)})))
     assert (ended.status, ended.report.reason) == (2, "WarmupUnreachable"), ended.report
     assert "requests[1] (unlucky), to version 1 of m, has no answer: its connection ended 5 times in" in ended.line
     assert (ended.report.requests, ended.report.failures) == (6, 5)
@@ -159,7 +141,7 @@ def test_a_request_under_which_each_connection_ends(line: Relay, tmp_path: Path)
 def test_pods_that_are_away_for_a_moment(line: Relay, tmp_path: Path) -> None:
     line.refuses = True
     threading.Timer(4, lambda: setattr(line, "refuses", False)).start()
-    ended = Ended(tmp_path, line.port, _source(WARMUP))
+    ended = WarmupRun(tmp_path, line.port, _source(WARMUP))
     assert (ended.status, ended.report.reason) == (0, "WarmedUp"), ended.report
 
 
@@ -177,7 +159,7 @@ def test_a_pod_that_ends_during_a_warm_up_and_one_that_takes_over(store: Store, 
 
         threading.Timer(3, replace).start()
         warmup = WARMUP.model_copy(update={"within": 0.0, "timeout_seconds": 12.0})
-        ended = Ended(tmp_path, service.port, _source(warmup))
+        ended = WarmupRun(tmp_path, service.port, _source(warmup))
         assert (ended.status, ended.report.reason) == (0, "WarmupNotStable"), ended.report
         counts = second.statistics("m")["inference_stats"]["success"]["count"]
         assert counts > 0
@@ -197,7 +179,7 @@ def test_a_triton_that_restarts_during_a_warm_up(served: Pod, tmp_path: Path) ->
 
     threading.Timer(3, restart).start()
     warmup = WARMUP.model_copy(update={"within": 0.0, "timeout_seconds": 20.0})
-    ended = Ended(tmp_path, served.http, _source(warmup))
+    ended = WarmupRun(tmp_path, served.http, _source(warmup))
     assert (ended.status, ended.report.reason) == (0, "WarmupNotStable"), ended.report
     assert served.statistics("m")["inference_stats"]["success"]["count"] > 0
 
@@ -208,19 +190,19 @@ def test_a_triton_that_restarts_before_a_warm_up(served: Pod, tmp_path: Path) ->
     served.triton.kill()
     threading.Timer(3, served.start_triton).start()
     warmup = WARMUP.model_copy(update={"within": 0.0, "timeout_seconds": 20.0})
-    ended = Ended(tmp_path, served.http, _source(warmup))
+    ended = WarmupRun(tmp_path, served.http, _source(warmup))
     assert (ended.status, ended.report.reason) == (0, "WarmupNotStable"), ended.report
 
 
 def test_another_model_than_the_pods_serve(served: Pod, tmp_path: Path) -> None:
     other = ModelSource(name="other", format="python", storage_uri="s3://models/job", warmup=WARMUP)
-    ended = Ended(tmp_path, served.http, other)
+    ended = WarmupRun(tmp_path, served.http, other)
     assert (ended.status, ended.report.reason) == (1, "WarmupFailed")
     assert "other" in ended.report.message
 
 
 def test_a_manifest_without_a_warm_up(served: Pod, tmp_path: Path) -> None:
-    ended = Ended(tmp_path, served.http, _source(None))
+    ended = WarmupRun(tmp_path, served.http, _source(None))
     assert (ended.status, ended.report.requests) == (0, 0)
 
 
@@ -229,14 +211,14 @@ def test_one_pod_of_two_that_answers_otherwise_is_found(store: Store, served: Po
     service = Service(served, second)
     try:
         _start(store, second, "other-job", 3)
-        ended = Ended(tmp_path, service.port, _source(WARMUP), "--pods=2")
+        ended = WarmupRun(tmp_path, service.port, _source(WARMUP), "--pods=2")
         assert ended.status == 0, ended.report
         counts = [pod.statistics("m")["inference_stats"]["success"]["count"] for pod in (served, second)]
         assert min(counts) > 0
         assert sum(counts) == ended.report.requests
         right = WarmupRequest(body={"inputs": X}, expected=({"name": "y", "data": [3, 4]},))
         held = _source(WARMUP.model_copy(update={"requests": (right,)}))
-        ended = Ended(tmp_path, service.port, held, "--pods=2")
+        ended = WarmupRun(tmp_path, service.port, held, "--pods=2")
         assert (ended.status, ended.report.reason) == (1, "WarmupAnswersWrong"), ended.report
         assert "expected 3, got 4.5" in ended.report.message
     finally:
