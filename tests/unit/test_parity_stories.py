@@ -7,6 +7,7 @@ import pytest
 from conch.api import RolloutStatus
 from conch.api.analysis import GateStatus
 from conch.api.kinds import DEPLOYMENT, JOB, POD, Ref
+from conch.decide.requeue import START_PATIENCE
 from conch.observe import Finding
 from conch_contract import Disagreement, ParityReport, WarmupReport
 from conch_contract.revision_jobs import PARITY, WARMUP
@@ -119,6 +120,14 @@ def test_a_job_that_was_given_up_is_inconclusive() -> None:
     assert rollout_of(cluster).reason == "Inconclusive"
     assert "ParityBroken: The parity Job failed: Job was active too long" in gate_of(cluster).message
     assert routed(cluster) == {stable: 100}
+
+
+def test_the_events_of_a_job_without_a_pod_are_listed_whatever_became_of_the_warm_ups_pod() -> None:
+    cluster, _, new = comparing()
+    assert cluster.decision().wait == START_PATIENCE
+    cluster.remove(Ref(POD, f"left-{WARMUP.format_name(new)}-x"))
+    cluster.settle()
+    assert cluster.decision().wait == START_PATIENCE
 
 
 def test_a_retry_compares_again_and_does_not_listen_to_the_pod_of_the_last_try() -> None:

@@ -22,7 +22,7 @@ from conch.observe.jobs import find_idle_jobs, has_failed, read_reports
 from conch_agent.job import Job, write_report
 from conch_agent.settings import Settings
 from conch_contract import JobReport
-from conch_contract.revision_jobs import PARITY, REVISION_JOBS, WARMUP, RevisionJob, find_job
+from conch_contract.revision_jobs import REVISION_JOBS, WARMUP, RevisionJob, find_job
 from tests.unit.simulation import manifest
 
 EACH_JOB = pytest.mark.parametrize("row", REVISION_JOBS, ids=lambda row: row.name)
@@ -104,7 +104,7 @@ def test_each_row_has_a_program_in_the_image_that_leaves_its_report(
     program = program_of(row)
     assert program.row is row
     message = tmp_path / "message"
-    required = {WARMUP: ["--host=m"], PARITY: ["--stable=m", "--candidate=m"]}[row]
+    required = [f"{action.option_strings[0]}=m" for action in program.build_parser()._actions if action.required]
     monkeypatch.setattr("sys.argv", [row.program, f"--root={tmp_path}", f"--message={message}", *required])
     with pytest.raises(SystemExit) as ended:
         program.main()

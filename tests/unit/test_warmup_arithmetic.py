@@ -35,7 +35,7 @@ LABEL = {"name": "label", "datatype": "BYTES", "shape": [1], "data": ["cat"]}
 
 
 @pytest.mark.parametrize(
-    ("expected", "says"),
+    ("expected", "mismatch"),
     [
         ([{"name": "y", "data": [1.0009, 2001.9]}], ""),
         ([{"name": "y", "data": [[1], [2000]]}], ""),
@@ -50,9 +50,9 @@ LABEL = {"name": "label", "datatype": "BYTES", "shape": [1], "data": ["cat"]}
         ([], ""),
     ],
 )
-def test_an_answer_is_held_to_what_was_expected(expected: list[dict[str, Any]], says: str) -> None:
+def test_an_answer_is_held_to_what_was_expected(expected: list[dict[str, Any]], mismatch: str) -> None:
     content = json.dumps({"outputs": [Y, LABEL]}).encode()
-    assert describe_mismatch(expected, read_outputs(content, None), tolerance=0.001) == says
+    assert describe_mismatch(expected, read_outputs(content, None), tolerance=0.001) == mismatch
 
 
 def test_not_a_number_is_no_expected_number() -> None:
@@ -172,7 +172,7 @@ def test_a_file_that_is_no_request_is_named(tmp_path: Path, text: str) -> None:
     assert failure.value.reason == Reason.WARMUP_FAILED
 
 
-def test_a_job_finds_everything_where_the_contract_says() -> None:
+def test_a_job_finds_everything_at_the_paths_of_the_contract() -> None:
     job = WarmupJob.parse(["--host", "m-1.demo.svc", "--pods", "3"])
     assert job.root == "http://m-1.demo.svc:8000"
     assert job.pods == 3
@@ -195,12 +195,12 @@ def test_a_job_finds_everything_where_the_contract_says() -> None:
         ("InternalError", 2),
     ],
 )
-def test_the_exit_status_tells_whether_a_retry_helps(reason: str, code: int) -> None:
+def test_the_exit_status_depends_on_whether_a_retry_helps(reason: str, code: int) -> None:
     assert WarmupReport(reason=reason).exit_status == code
 
 
 def test_the_line_is_for_people() -> None:
-    told = WarmupJob.parse(["--host=m"]).format_report(
+    line = WarmupJob.parse(["--host=m"]).format_report(
         WarmupReport(
             requests=250,
             p50_milliseconds=4.06,
@@ -211,4 +211,4 @@ def test_the_line_is_for_people() -> None:
             reason="WarmedUp",
         )
     )
-    assert told == "WarmedUp: 250 requests, 0 failed, p50 4.1 ms, p99 7.9 ms, 212.3 requests/s, 1.9 s"
+    assert line == "WarmedUp: 250 requests, 0 failed, p50 4.1 ms, p99 7.9 ms, 212.3 requests/s, 1.9 s"

@@ -27,18 +27,18 @@ PLACES: dict[str, dict[str, Any]] = {
 
 
 def service(warmup: dict[str, Any] | None, **predictor: Any) -> InferenceService:
-    said = predictor if warmup is None else {**predictor, "warmup": warmup}
-    return InferenceService.parse(manifest("s3://models/magika", **said))
+    fields = predictor if warmup is None else {**predictor, "warmup": warmup}
+    return InferenceService.parse(manifest("s3://models/magika", **fields))
 
 
-def revision(asked: InferenceService) -> Revision:
-    name = revision_name(asked.metadata.name, asked.spec.predictor)
-    return new_revision(asked, name, 1, PodDefaults("conch/serving:1"))
+def revision(of: InferenceService) -> Revision:
+    name = revision_name(of.metadata.name, of.spec.predictor)
+    return new_revision(of, name, 1, PodDefaults("conch/serving:1"))
 
 
-def job(asked: InferenceService, pods: int = 2) -> dict[str, Any]:
-    made = revision(asked)
-    return revision_job(WARMUP, asked, made, build_program(asked, made, pods))
+def job(of: InferenceService, pods: int = 2) -> dict[str, Any]:
+    made = revision(of)
+    return revision_job(WARMUP, of, made, build_program(of, made, pods))
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -62,8 +62,8 @@ def test_a_claim_is_mounted_only_where_requests_are_read_from_it() -> None:
 def test_the_job_goes_where_the_pods_go_but_keeps_away_from_none() -> None:
     nodes: dict[str, Any] = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}
     apart: dict[str, Any] = {"requiredDuringSchedulingIgnoredDuringExecution": []}
-    asked = service({}, pod={"affinity": {"nodeAffinity": nodes, "podAntiAffinity": apart}})
-    assert job(asked)["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": nodes}
+    made = service({}, pod={"affinity": {"nodeAffinity": nodes, "podAntiAffinity": apart}})
+    assert job(made)["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": nodes}
 
 
 def test_the_name_of_a_revision_knows_of_a_warmup_only_where_there_is_one() -> None:
@@ -74,7 +74,7 @@ def test_the_name_of_a_revision_knows_of_a_warmup_only_where_there_is_one() -> N
 
 
 def test_the_users_words_become_the_contracts() -> None:
-    asked = service(
+    made = service(
         {
             "requests": [
                 {
@@ -89,7 +89,7 @@ def test_the_users_words_become_the_contracts() -> None:
             "timeout": "90s",
         }
     )
-    [model] = ModelManifest.model_validate_json(revision(asked).manifest).models
+    [model] = ModelManifest.model_validate_json(revision(made).manifest).models
     x = {"name": "x", "datatype": "FP32", "shape": [2], "data": [[1.5], [2]]}
     assert model.warmup == Warmup(
         requests=(

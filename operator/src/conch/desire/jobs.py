@@ -59,8 +59,8 @@ class Program:
     fetches: bool = False
 
     @classmethod
-    def of_warmup(cls, revision: Revision, *arguments: str) -> Self:
-        """Return a program that sends the requests of a revision's warm-up, within the warm-up's timeout.
+    def build(cls, revision: Revision, *arguments: str) -> Self:
+        """Return a run that sends the requests of a revision's warm-up, within the warm-up's timeout.
 
         Args:
             revision: The revision, whose manifest has a warm-up.

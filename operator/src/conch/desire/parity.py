@@ -31,7 +31,7 @@ def build_program(
         stable_model: Name of the model in the stable revision's Triton; empty: that of the candidate's model.
         parity: Method of the comparison.
     """
-    return Program.of_warmup(
+    return Program.build(
         candidate,
         f"--stable={format_host(service, stable)}",
         *([f"--stable-model={stable_model}"] if stable_model else []),

@@ -19,4 +19,4 @@ def build_program(service: InferenceService, revision: Revision, pods: int) -> P
         revision: The revision, whose manifest has a warm-up.
         pods: Number of pods to reach.
     """
-    return Program.of_warmup(revision, f"--host={format_host(service, revision.name)}", f"--pods={pods}")
+    return Program.build(revision, f"--host={format_host(service, revision.name)}", f"--pods={pods}")

@@ -22,7 +22,7 @@ def read_reports(pods: Iterable[Body], children: Iterable[Body]) -> dict[str, Jo
     """
     pods_by_owner = _group_by_owner(pods)
     found: dict[str, JobReport] = {}
-    for body in list_jobs(children):
+    for body in _list_jobs(children):
         name, uid = str(body["metadata"]["name"]), body["metadata"]["uid"]
         row = find_job(name)
         if row is None:
@@ -42,15 +42,11 @@ def find_idle_jobs(pods: Iterable[Body], children: Iterable[Body]) -> dict[str, 
         children: Children of the service.
     """
     pods_by_owner = _group_by_owner(pods)
-    return {uid: body for body in list_jobs(children) if (uid := body["metadata"]["uid"]) not in pods_by_owner}
+    return {uid: body for body in _list_jobs(children) if (uid := body["metadata"]["uid"]) not in pods_by_owner}
 
 
-def list_jobs(children: Iterable[Body]) -> list[Body]:
-    """Return the Jobs that are not being deleted.
-
-    Args:
-        children: Children of the service.
-    """
+def _list_jobs(children: Iterable[Body]) -> list[Body]:
+    """Return the Jobs that are not being deleted."""
     return [child for child in children if child["kind"] == JOB.name and "deletionTimestamp" not in child["metadata"]]
 
 

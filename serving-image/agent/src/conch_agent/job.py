@@ -92,6 +92,12 @@ class Job(ABC, Generic[Report]):
         Args:
             arguments: The command line without the program.
         """
+        options = vars(cls.build_parser().parse_args(arguments))
+        return cls(settings=Settings(root=options.pop("root")), **options)
+
+    @classmethod
+    def build_parser(cls) -> argparse.ArgumentParser:
+        """Return the parser of the command line."""
         description = sys.modules[cls.__module__].__doc__
         parser = argparse.ArgumentParser(prog=cls.row.program, description=description, epilog=_EXIT_STATUS)
         cls.add_options(parser)
@@ -99,8 +105,7 @@ class Job(ABC, Generic[Report]):
         scratch = Path("/tmp") / cls.row.program  # noqa: S108  an emptyDir
         parser.add_argument("--scratch", type=Path, default=scratch, help="folder of fetched files")
         parser.add_argument("--message", type=Path, default=Path("/dev/termination-log"), help="file of the report")
-        options = vars(parser.parse_args(arguments))
-        return cls(settings=Settings(root=options.pop("root")), **options)
+        return parser
 
     async def run(self) -> Report:
         """Return the report, also of a failure and of a defect of the program."""

@@ -28,7 +28,7 @@ class JobReport(Wire):
 
     @property
     def has_failed(self) -> bool:
-        """True if the Job has no result."""
+        """True if the Job has not succeeded."""
         return self.reason not in self.successes
 
     @property

@@ -3,8 +3,9 @@
 A revision Job measures a revision before its first requests of users. Its pod has no API credentials: the result is the
 termination message of its one container, a JobReport as JSON.
 
-The Job's names, the operator's reader and the programs of the image derive from these rows. A new Job needs a row here,
-its arguments in `conch.desire`, and its program in `conch_agent`.
+The names of the Job, of its container and of its label, and the operator's reader derive from these rows. A new Job
+needs a row here; a row in `conch.desire.children.PROGRAMS`, for its arguments; and a subclass of `conch_agent.job.Job`
+with a script in the agent's pyproject.toml.
 """
 
 from dataclasses import dataclass
