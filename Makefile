@@ -176,6 +176,7 @@ generate: version $(READY) ## Everything that is generated: CRD, RBAC, API refer
 	$(PY) -m conch.write.rbac > $(CHART)/templates/rbac.yaml
 	$(PY) -m conch.api.reference > docs/reference/inferenceservice.md
 	$(PY) -m conch.api.model_reference > docs/reference/models.md
+	$(PY) -m conch.api.reasons > docs/reference/reasons.md
 	for package in $(PACKAGES); do cp LICENSE $$package/LICENSE; done
 
 .PHONY: lint
@@ -206,6 +207,7 @@ format: $(READY) ## Let ruff format and mend what it can
 docs: $(READY) ## The generated pages, and whether the pages' links lead anywhere
 	$(PY) -m conch.api.reference > docs/reference/inferenceservice.md
 	$(PY) -m conch.api.model_reference > docs/reference/models.md
+	$(PY) -m conch.api.reasons > docs/reference/reasons.md
 	$(BIN)/pytest tests/unit/test_docs.py $(PYTEST_ARGS)
 
 .PHONY: lock

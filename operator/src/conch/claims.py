@@ -11,6 +11,7 @@ from typing import Any
 
 from conch.api.kinds import ServiceKey
 from conch.api.names import PLURAL
+from conch.api.reasons import Reason
 from conch.decide import Event
 from conch.observe.fields import mapping, text
 from conch.signals import Activity, Installations
@@ -65,5 +66,5 @@ class Claims:
                 f" installation is gone, remove the name: kubectl patch {PLURAL}.conch.dev {key.name} --namespace"
                 f' {key.namespace} --subresource status --type merge --patch \'{{"status":{{"installation":null}}}}\''
             )
-        event = Event("Warning", "OtherInstallation", "Yield", f"{name} does not write this service: {why}")
+        event = Event("Warning", Reason.OTHER_INSTALLATION, "Yield", f"{name} does not write this service: {why}")
         await self.event_writer.record(key, meta["uid"], [event], self.clock())

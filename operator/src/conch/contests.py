@@ -17,6 +17,7 @@ import structlog
 
 from conch.api.kinds import HTTP_ROUTE, INFERENCE_SERVICE, SERVICE, Ref, ServiceKey
 from conch.api.names import FIELD_MANAGER
+from conch.api.reasons import Reason
 from conch.observe.compare import Place
 from conch.observe.managers import spell
 from conch.plan import ABSENT, Action, Apply, ApplyRejected, Change, Delete, Release, Step
@@ -84,7 +85,7 @@ class Contest:
             hint += " another installation of Conch."
         return ApplyRejected(
             self.ref,
-            "FieldContested",
+            Reason.FIELD_CONTESTED,
             f"{self.ref}: {writer} {done} each time Conch {undone} it, so Conch {undone} it less and less often."
             f"{hint} Let only one of them write the object.",
             final=False,

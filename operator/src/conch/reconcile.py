@@ -15,6 +15,7 @@ from typing import Final
 from conch.api import Status
 from conch.api.kinds import INFERENCE_SERVICE, Ref, ServiceKey
 from conch.api.metrics import MetricsApi
+from conch.api.reasons import Reason
 from conch.attempts import Attempts
 from conch.claims import Claims
 from conch.contests import Contest, Contests
@@ -235,10 +236,10 @@ def describe_error(error: Exception) -> tuple[str, str]:
 keep serving, and the operator retries. This is a bug of Conch; report it with the log of the operator.')
     """
     if isinstance(error, CallError):
-        return error.reason or "CallFailed", f"A call to the API server failed and is retried: {error.message}"
+        return error.reason or Reason.CALL_FAILED, f"A call to the API server failed and is retried: {error.message}"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return "ReconcileFailed", (
+    return Reason.RECONCILE_FAILED, (
         f"The operator cannot reconcile the service: {type(error).__name__}: {error}{place}. The existing pods"
         " keep serving, and the operator retries. This is a bug of Conch; report it with the log of the operator."
     )

@@ -25,6 +25,7 @@ from conch.api.kinds import (
     SERVICE,
     Kind,
 )
+from conch.api.reasons import Reason
 
 
 class NotInstalled(NamedTuple):
@@ -98,7 +99,7 @@ CHILD_KINDS: Final = (
         " that take its requests",
         reporters="parents",
         not_installed=NotInstalled(
-            "GatewayApiMissing",
+            Reason.GATEWAY_API_MISSING,
             "The cluster knows no HTTPRoute; install the CRDs of the Gateway API (v1) and a gateway, or remove"
             " traffic.gateways and traffic.hostnames.",
         ),
@@ -112,7 +113,7 @@ CHILD_KINDS: Final = (
         refers_to=(HTTP_ROUTE,),
         reporters="ancestors",
         not_installed=NotInstalled(
-            "EnvoyGatewayMissing",
+            Reason.ENVOY_GATEWAY_MISSING,
             "The cluster knows no BackendTrafficPolicy, by which traffic.consistentHash is enforced; install Envoy"
             " Gateway, or remove traffic.consistentHash.",
         ),
@@ -125,7 +126,7 @@ CHILD_KINDS: Final = (
         refers_to=(DEPLOYMENT,),
         conditions=("Ready", "HPAActive", "Paused"),
         not_installed=NotInstalled(
-            "KedaMissing",
+            Reason.KEDA_MISSING,
             "The cluster knows no ScaledObject, and Conch was installed with autoscaling.metricsApi keda; install"
             " KEDA 2, or install Conch with another metricsApi.",
         ),

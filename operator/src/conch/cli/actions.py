@@ -7,15 +7,12 @@ reduced to.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
 
 from conch.api import Admission, InferenceService, RolloutPhase, RolloutStatus, StepInForce
 from conch.cli.options import CommandError
 from conch.cli.track import describe_subject, describe_track, format_arguments, format_status_hint
 from conch.decide.rollout.request import Request, Verb
 from conch.decide.strategies import get_steps
-
-PAUSED_BY_USER: Final = "PausedByUser"
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,32 @@
 """`kubectl conch status`: conditions, revisions and rollouts of a service, and the available actions."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import click
 
 from conch.api import InferenceService, RevisionStatus, RolloutPhase, RolloutStatus, Variant
+from conch.api.reasons import Reason
 from conch.api.status import NOT_OBSERVED
 from conch.api.times import parse_time
-from conch.cli.actions import PAUSED_BY_USER, format_step
+from conch.cli.actions import format_step
 from conch.cli.cluster import Cluster, run_with_cluster
 from conch.cli.options import Access, access, service_argument
 from conch.cli.printing import Table, Text, format_age, print_value, shorten_digest
 from conch.cli.track import describe_requests, describe_track, format_arguments
-from conch.decide.rollout import INSUFFICIENT_GPU, annotation
+from conch.decide.rollout import annotation
 from conch.decide.strategies import get_steps
 
 _PROMOTE: Final = "promote it, or abort it"
 _VARIANT: Final = ("VARIANT", "REQUESTS", "STABLE", "CANDIDATE", "STEP", "READY", "WAITS FOR")
 _REVISION: Final = ("NUMBER", "REVISION", "ROLE", "PHASE", "WEIGHT", "READY", "MODEL")
 # Actions of a user, by the reason of a wait.
-_ACTIONS: Final = {
-    PAUSED_BY_USER: "resume it, promote it, or abort it",
-    "WaitsForPromotion": _PROMOTE,
-    "PausedOnFailure": _PROMOTE,
-    INSUFFICIENT_GPU: "promote it, which starts its pods anyway, or abort it",
+_ACTIONS: Final[Mapping[str, str]] = {
+    Reason.PAUSED_BY_USER: "resume it, promote it, or abort it",
+    Reason.WAITS_FOR_PROMOTION: _PROMOTE,
+    Reason.PAUSED_ON_FAILURE: _PROMOTE,
+    Reason.INSUFFICIENT_GPU: "promote it, which starts its pods anyway, or abort it",
 }
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from conch.api.reasons import Reason
 from conch.observe import Finding, Pod, Track
 from conch.observe.fields import moment
 from conch_contract import ModelReport, ModelState, names
@@ -28,7 +29,6 @@ SKEW_SECONDS: Final = 60.0
 BUS_ERROR: Final = 135
 # A pod that is ready is in the EndpointSlices of its Service within a second or two.
 LISTED_SECONDS: Final = 30.0
-CONTENT_CHANGED: Final = "ContentChanged"  # the agent's word
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 
@@ -40,28 +40,28 @@ _ADVICE: Final = {
 
 # The kubelet's and the attach controller's words, in events.
 _NOT_STARTED: Final = {
-    "FailedMount": "VolumeNotMounted",
-    "FailedMapVolume": "VolumeNotMounted",
-    "FailedAttachVolume": "VolumeNotMounted",
-    "FailedCreatePodSandBox": "PodNotStarted",
-    "FailedPodSandBoxStatus": "PodNotStarted",
-    "NetworkNotReady": "PodNotStarted",
+    "FailedMount": Reason.VOLUME_NOT_MOUNTED,
+    "FailedMapVolume": Reason.VOLUME_NOT_MOUNTED,
+    "FailedAttachVolume": Reason.VOLUME_NOT_MOUNTED,
+    "FailedCreatePodSandBox": Reason.POD_NOT_STARTED,
+    "FailedPodSandBoxStatus": Reason.POD_NOT_STARTED,
+    "NetworkNotReady": Reason.POD_NOT_STARTED,
 }
 
 Check = Callable[[Track, str], Finding | None]
 
 # Why a container waits, as the kubelet and the container runtime name it. Any other reason is PodNotStarted.
 _WAITING: Final = {
-    "ErrImagePull": "ImagePullFailed",
-    "ImagePullBackOff": "ImagePullFailed",
-    "ErrImageNeverPull": "ImagePullFailed",
-    "ImageInspectError": "ImagePullFailed",
-    "InvalidImageName": "ImagePullFailed",
-    "RegistryUnavailable": "ImagePullFailed",
-    "SignatureValidationFailed": "ImagePullFailed",
-    "CreateContainerConfigError": "ContainerConfigInvalid",
-    "CreateContainerError": "ContainerConfigInvalid",
-    "RunContainerError": "ContainerConfigInvalid",
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "ImageInspectError": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "RegistryUnavailable": Reason.IMAGE_PULL_FAILED,
+    "SignatureValidationFailed": Reason.IMAGE_PULL_FAILED,
+    "CreateContainerConfigError": Reason.CONTAINER_CONFIG_INVALID,
+    "CreateContainerError": Reason.CONTAINER_CONFIG_INVALID,
+    "RunContainerError": Reason.CONTAINER_CONFIG_INVALID,
 }
 _COMING_UP: Final = frozenset({"", "PodInitializing", "ContainerCreating", "CrashLoopBackOff"})
 
@@ -76,7 +76,7 @@ def pods_refused(track: Track, revision: str) -> Finding | None:
     deployment = track.deployment(revision) or {}
     for condition in (deployment.get("status") or {}).get("conditions") or ():
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            word = "QuotaExceeded" if "exceeded quota" in condition["message"] else "PodsRefused"
+            word = Reason.QUOTA_EXCEEDED if "exceeded quota" in condition["message"] else Reason.PODS_REFUSED
             return Finding(word, f"The cluster refuses the pods of {revision}: {condition['message']}")
     return None
 
@@ -86,7 +86,7 @@ def unschedulable(track: Track, revision: str) -> Finding | None:
     for pod in track.pods_of(revision):
         for condition in pod.status["conditions"]:
             if condition["type"] == "PodScheduled" and condition["reason"] == "Unschedulable":
-                return Finding("Unschedulable", f"No node takes a pod of {revision}: {condition['message']}")
+                return Finding(Reason.UNSCHEDULABLE, f"No node takes a pod of {revision}: {condition['message']}")
     return None
 
 
@@ -114,7 +114,7 @@ def container_waits(track: Track, revision: str) -> Finding | None:
         if reason not in _COMING_UP:
             # The kubelet alternates between two messages of the same error.
             message = _BACK_OFF.sub("", waiting.get("message") or reason)
-            word = _WAITING.get(reason, "PodNotStarted")
+            word = _WAITING.get(reason, Reason.POD_NOT_STARTED)
             return Finding(word, f"Container {container['name']} of {revision} cannot start: {message}")
     return None
 
@@ -124,7 +124,7 @@ def model_failed(track: Track, revision: str) -> Finding | None:
     for pod in track.pods_of(revision):
         for model in pod.report.models if pod.report else ():
             if model.state is ModelState.FAILED:
-                return Finding(model.reason or "ModelFailed", _sentence(model))
+                return Finding(model.reason or Reason.MODEL_FAILED, _sentence(model))
     return None
 
 
@@ -136,7 +136,7 @@ def find_unlisted_pod(track: Track, revision: str) -> Finding | None:
         if pod.ready or not is_ready or since is None or track.now - since <= LISTED_SECONDS:
             continue
         return Finding(
-            "EndpointsMissing",
+            Reason.ENDPOINTS_MISSING,
             f"Pod {pod.name} is ready since {pod.status['readySince']}, and no EndpointSlice of Service {revision}"
             " lists it. Check that kube-controller-manager runs and may write EndpointSlices.",
         )
@@ -147,8 +147,8 @@ def find_changed_content(track: Track, revision: str) -> Finding | None:
     """A pod refuses the files at storageUri: until they are restored, no pod can be added or replaced."""
     for pod in track.pods_of(revision):
         for model in pod.report.models if pod.report and not pod.ready else ():
-            if model.reason == CONTENT_CHANGED:
-                return Finding(CONTENT_CHANGED, _sentence(model))
+            if model.reason == Reason.CONTENT_CHANGED:
+                return Finding(Reason.CONTENT_CHANGED, _sentence(model))
     return None
 
 
@@ -161,7 +161,7 @@ def crash_loop(track: Track, revision: str) -> Finding | None:
         name, advice = container["name"], _explain_exit(container, last)
         log = f"kubectl logs -l {names.LABEL_REVISION}={revision} -c {name} --previous"
         return Finding(
-            "CrashLooping",
+            Reason.CRASH_LOOPING,
             f"Container {name} of {revision} ends again and again ({_how(last)}).{advice} See: {log}",
         )
     return None
@@ -176,7 +176,9 @@ def find_failing_pods(track: Track, revision: str) -> Finding | None:
     reason, message = status["reason"] or "Failed", status["message"].rstrip(". ")
     advice = _ADVICE.get(reason, f"See: kubectl describe pods -l {names.LABEL_REVISION}={revision}")
     how = f"{reason}: {message}" if message else reason
-    return Finding("PodsFail", f"Pods of {revision} fail on their nodes, and so do their replacements. {how}. {advice}")
+    return Finding(
+        Reason.PODS_FAIL, f"Pods of {revision} fail on their nodes, and so do their replacements. {how}. {advice}"
+    )
 
 
 def failing_seconds(track: Track, revision: str) -> float | None:
@@ -207,7 +209,7 @@ def not_answering(track: Track, revision: str) -> Finding:
         (one["name"], one.get(when, {}).get("terminated")) for one in _containers(track, revision) for when in _ENDS
     )
     how = [f" Container {name} ended ({_how(end)})." for name, end in ends if end]
-    return Finding("NotAnswering", f"No pod of {revision} is ready.{''.join(how[:1])}")
+    return Finding(Reason.NOT_ANSWERING, f"No pod of {revision} is ready.{''.join(how[:1])}")
 
 
 CHECKS: Final[tuple[Check, ...]] = (

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Final
 
 from conch.api.numbers import percent
+from conch.api.reasons import Reason
 from conch.observe import Finding, Snapshot
 from conch.observe.measured import Measured
 from conch.traffic import mirrors_for_sure
@@ -60,7 +61,7 @@ def arrival(snapshot: Snapshot, shadow: Shadow) -> str | None:
 def no_copies(shadow: Shadow) -> Finding:
     """Return the finding for a shadow that gets no copies."""
     return Finding(
-        "MirrorNotArriving",
+        Reason.MIRROR_NOT_ARRIVING,
         f"The gateway has accepted the mirror to variant {shadow.name}, and no copy has arrived while"
         f" {shadow.copied} answered many requests. If these came through the gateway, and not straight to the Service,"
         " it makes no copies: name one that supports mirroring in traffic.gateways, or remove mirror",

@@ -4,15 +4,11 @@ Only a revision that has served may be scaled to zero: it proves itself with a p
 rollout may need it.
 """
 
-from typing import Final
-
 from conch.api import ConditionType
+from conch.api.reasons import Reason
 from conch.decide.state import RolloutState
 from conch.decide.strategies import find_parity_gate, strategy_of
 from conch.observe import Track
-
-# The reason of the condition Serving before any pod has answered.
-NOT_YET: Final = "Pending"
 
 
 def may_scale_to_zero(track: Track, state: RolloutState | None, revision: str) -> bool:
@@ -42,7 +38,7 @@ def may_scale_to_zero(track: Track, state: RolloutState | None, revision: str) -
 def has_answered(track: Track, revision: str) -> bool:
     """Whether the stable revision has ready pods, or the service had some before."""
     serving = track.service.status.condition(ConditionType.SERVING)
-    before = serving is not None and (serving.status, serving.reason) != ("Unknown", NOT_YET)
+    before = serving is not None and (serving.status, serving.reason) != ("Unknown", Reason.PENDING)
     return before or track.ready(revision) > 0
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from conch.api import duration_seconds
 from conch.api._base import is_duration
+from conch.api.reasons import Reason
 from conch.decide.admission import reserve_own_pods
 from conch.decide.mirror import MISSING, arrival, no_copies, shadows
 from conch.decide.scale_to_zero import may_scale_to_zero
@@ -17,7 +18,7 @@ from conch.observe import Finding, Snapshot
 from conch.traffic import TrackRoute, no_mirror, route_wait, still_reached
 
 _NO_READY_PODS: Final = Finding(
-    "NoReadyPods", "No pod of the variant is ready; its share goes to the predictor until one is."
+    Reason.NO_READY_PODS, "No pod of the variant is ready; its share goes to the predictor until one is."
 )
 
 

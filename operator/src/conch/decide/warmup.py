@@ -3,11 +3,11 @@
 from typing import Final
 
 from conch.api import WarmupStatus
+from conch.api.reasons import Reason
 from conch.observe import Finding, Track
 from conch_contract import JobReport
 from conch_contract.revision_jobs import WARMUP, RevisionJob
 
-JOB_REFUSED: Final = "JobPodsRefused"
 _FAILED_CREATE: Final = "FailedCreate"  # the reason of the Job controller's event
 
 
@@ -38,7 +38,7 @@ def warmup_waits(track: Track, revision: str) -> Finding | None:
     if not has_warmup(track) or warmed(track, revision) is not None:
         return None
     return find_refused_job(track, revision, WARMUP) or Finding(
-        "WarmingUp", f"The warm-up Job of revision {revision} has not ended yet."
+        Reason.WARMING_UP, f"The warm-up Job of revision {revision} has not ended yet."
     )
 
 
@@ -48,5 +48,5 @@ def find_refused_job(track: Track, revision: str, job: RevisionJob[JobReport]) -
     for uid, body in track.idle_jobs.items():
         warning = track.warnings.get(uid)
         if body["metadata"]["name"] == name and warning is not None and warning.reason == _FAILED_CREATE:
-            return Finding(JOB_REFUSED, f"The cluster refuses the pod of Job {name}: {warning.message}")
+            return Finding(Reason.JOB_PODS_REFUSED, f"The cluster refuses the pod of Job {name}: {warning.message}")
     return None

@@ -22,6 +22,7 @@ from conch.api.kinds import (
 )
 from conch.api.metrics import MetricsApi
 from conch.api.names import LABEL_SERVICE_NAME
+from conch.api.reasons import Reason
 from conch.observe.cache_fields import AUTHORS
 from conch.observe.fields import labels_of
 from conch.observe.gateways import Gateways, SeenGateways, named_gateways
@@ -49,7 +50,7 @@ class Unreadable:
     generation: int
     status: Body
     message: str
-    reason: str = "SpecUnreadable"  # the CRD is newer than the operator
+    reason: str = Reason.SPEC_UNREADABLE  # the CRD is newer than the operator
     cut: tuple[Ref, ...] = ()  # the objects of which only the metadata is kept
 
 
@@ -119,7 +120,7 @@ def _too_large(service: Body, cut: Sequence[Ref]) -> Unreadable:
     meta, more = service["metadata"], f" and {len(cut) - 1} more" if cut[1:] else ""
     message = _TOO_LARGE.format(objects=f"{cut[0]}{more}")
     status = service.get("status") or {}
-    return Unreadable(meta["uid"], meta["generation"], status, message, "ObjectsTooLarge", tuple(cut))
+    return Unreadable(meta["uid"], meta["generation"], status, message, Reason.OBJECTS_TOO_LARGE, tuple(cut))
 
 
 def _is_of_revision(pod: Body, children: Mapping[Ref, Body], owners: Mapping[str, str | None]) -> bool:

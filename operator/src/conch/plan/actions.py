@@ -22,6 +22,7 @@ from conch.api.kinds import (
     ref_of,
 )
 from conch.api.names import ANNOTATION_APPLIED_HASH
+from conch.api.reasons import Reason
 from conch.decide import Decisions
 from conch.observe import Snapshot
 from conch.observe.compare import Place, find_differences, fingerprint, is_subset
@@ -173,7 +174,7 @@ def reject_taken_name(ref: Ref, owner: str) -> ApplyRejected:
     """Return the rejection of an object whose name another owner's object has."""
     return ApplyRejected(
         ref,
-        "NameTaken",
+        Reason.NAME_TAKEN,
         f"{ref} exists and belongs to {owner}; Conch does not change it. Rename the InferenceService,"
         f" or delete the {ref.kind.name}.",
     )

@@ -11,6 +11,7 @@ from typing import Any, Final
 from conch.api import Traffic
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, HTTP_ROUTE, Ref
 from conch.api.numbers import percent
+from conch.api.reasons import Reason
 from conch.api.text import clean
 from conch.observe import Finding, ObservedService
 from conch.observe.gateways import GatewayKey, SeenGateways, unsupported
@@ -36,12 +37,12 @@ def missing(gateways: SeenGateways | None) -> Finding | None:
     for key, seen in (gateways or {}).items():
         if not seen.present:
             return Finding(
-                "GatewayMissing",
+                Reason.GATEWAY_MISSING,
                 f"traffic.gateways names Gateway {key}, which does not exist; create it, or name another",
             )
         if not seen.class_present:
             return Finding(
-                "GatewayClassMissing",
+                Reason.GATEWAY_CLASS_MISSING,
                 f"traffic.gateways names Gateway {key}, whose GatewayClass {seen.class_name} does not exist; install"
                 " the controller that brings the class, or name another Gateway",
             )
@@ -53,7 +54,7 @@ def find_hostname_conflict(observed: ObservedService) -> Finding | None:
     if observed.hostname_conflict is not None:
         other, claim = observed.hostname_conflict
         return Finding(
-            "HostnameTaken",
+            Reason.HOSTNAME_TAKEN,
             f"InferenceService {other} has an older route for the hostname {claim.hostname} at Gateway {claim.gateway},"
             " which gets all requests; write another name in traffic.hostnames, or remove it there",
         )
@@ -62,7 +63,7 @@ def find_hostname_conflict(observed: ObservedService) -> Finding | None:
         return None
     path = f"{'path' if conflict.match.is_exact else 'path prefix'} {clean(conflict.match.path, _PATH)}"
     return Finding(
-        "HostnameTaken",
+        Reason.HOSTNAME_TAKEN,
         f"HTTPRoute {conflict.route} gets requests of this service for the hostname {conflict.hostname} at Gateway"
         f" {conflict.gateway}: those with the {path}, because {conflict.precedence.value}; write another name in"
         " traffic.hostnames, or remove the match from that route",
@@ -75,7 +76,7 @@ def no_timeout(observed: ObservedService, traffic: Traffic) -> Finding | None:
     if found is None:
         return None
     return Finding(
-        "TimeoutNotSupported",
+        Reason.TIMEOUT_NOT_SUPPORTED,
         f"traffic.timeout is {traffic.timeout}, and {found}; remove the timeout, or name a Gateway of another class in"
         " traffic.gateways",
     )
@@ -112,7 +113,7 @@ def find_unsupported_hash(observed: ObservedService, traffic: Traffic) -> Findin
     for key, controller in _controllers(observed).items() if traffic.consistent_hash else ():
         if not controller.startswith(_ENVOY_GATEWAY):
             return Finding(
-                "ConsistentHashNotSupported",
+                Reason.CONSISTENT_HASH_NOT_SUPPORTED,
                 f"traffic.consistentHash is set, and Gateway {key} is not of Envoy Gateway: its controller is"
                 f" {clean(controller, _PATH)}; remove consistentHash, or name only Gateways of Envoy Gateway in"
                 " traffic.gateways",
@@ -125,7 +126,7 @@ def find_policy_refusal(observed: ObservedService, traffic: Traffic) -> Finding 
     for condition in _accepted_conditions(observed) if traffic.consistent_hash else ():
         if condition["status"] == "False":
             return Finding(
-                "PolicyRefused",
+                Reason.POLICY_REFUSED,
                 f"Envoy Gateway refuses BackendTrafficPolicy {policy_name(observed.key.name)}, by which"
                 f" traffic.consistentHash is enforced: {condition['reason']}: {condition['message']}",
             )
@@ -173,7 +174,9 @@ def no_mirror(observed: ObservedService) -> Finding | None:
         remedy = "set mirror to 100%, or name a Gateway of another class in traffic.gateways"
     if found is None:
         return None
-    return Finding("MirrorNotSupported", f"The mirror is {variant.mirror}, and {found}, so nothing is copied; {remedy}")
+    return Finding(
+        Reason.MIRROR_NOT_SUPPORTED, f"The mirror is {variant.mirror}, and {found}, so nothing is copied; {remedy}"
+    )
 
 
 def mirrors_for_sure(observed: ObservedService) -> bool:

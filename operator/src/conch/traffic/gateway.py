@@ -10,6 +10,7 @@ from typing import Any, Final
 from conch.api import InferenceService, Traffic
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
+from conch.api.reasons import Reason
 from conch.observe import Finding, ObservedService, Track
 from conch.observe.gateways import GatewayKey, SeenGateway, SeenGateways
 from conch.traffic.features import (
@@ -26,7 +27,7 @@ from conch.traffic.service import listed_revisions
 from conch.traffic.slots import Slot, read_slots
 
 _INACTIVE: Final = Finding(
-    "GatewayPending",
+    Reason.GATEWAY_PENDING,
     "The variant's rule is inactive until every gateway has had the time to apply its backends.",
 )
 
@@ -59,7 +60,9 @@ class GatewayRouter:
         every = frozenset(ref.name for ref in track.children if ref.kind == DEPLOYMENT)
         if route is None:
             # Also a route that lost our label is not seen, and leads where it led until it is written again.
-            return ObservedTraffic(reachable=every, obstacle=Finding("RouteMissing", "The route is not there yet."))
+            return ObservedTraffic(
+                reachable=every, obstacle=Finding(Reason.ROUTE_MISSING, "The route is not there yet.")
+            )
         shares = shared_out(route, self._service.track)
         obstacle = self.obstacle(track, route)
         lacks = (
@@ -109,7 +112,7 @@ class GatewayRouter:
             where = f"Gateway {parent['namespace']}/{parent['name']}"
             if not answers:
                 return Finding(
-                    "GatewayNotResponding",
+                    Reason.GATEWAY_NOT_RESPONDING,
                     f"{where} has not answered to {route['kind']} {route['metadata']['name']}; if it stays so, see"
                     " that the Gateway exists, that its controller runs, and traffic.gateways names it rightly",
                 )
@@ -141,10 +144,10 @@ def _refusal(route: Mapping[str, Any], answer: Mapping[str, Any], where: str) ->
     for kind in ("Accepted", "ResolvedRefs"):
         condition = next((c for c in answer["conditions"] if c["type"] == kind), None)
         if condition is None or condition["observedGeneration"] != route["metadata"]["generation"]:
-            return Finding("GatewayPending", f"{where} has not taken up the last change of {route['kind']} yet.")
+            return Finding(Reason.GATEWAY_PENDING, f"{where} has not taken up the last change of {route['kind']} yet.")
         if condition["status"] != "True":
             why = f"{condition['reason']}: {condition['message']}"
-            return Finding("RouteRefused", f"{where} refuses {route['kind']} {route['metadata']['name']}: {why}")
+            return Finding(Reason.ROUTE_REFUSED, f"{where} refuses {route['kind']} {route['metadata']['name']}: {why}")
     return None
 
 

@@ -6,18 +6,17 @@ other. What kube-proxy has made of them no API reports.
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final
 
 from conch.api.kinds import SERVICE, Ref
 from conch.api.meta import Manifest, child, selector
 from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_STABLE
+from conch.api.reasons import Reason
 from conch.observe import Finding, Track
 from conch.observe.compare import fingerprint
 from conch.observe.fields import annotations_of, mapping, text
 from conch.traffic.router import ObservedTraffic, Shares, TrackRoute, largest
 from conch_contract import names
 
-ENDPOINTS_PENDING: Final = "EndpointsPending"
 _PROTOCOLS: Mapping[str, str] = {"http": "http", "grpc": "kubernetes.io/h2c", "metrics": "http"}
 
 
@@ -77,7 +76,7 @@ def find_endpoint_lag(track: Track, revision: str) -> Finding | None:
     if not others and counted >= min(track.ready(revision), floor, track.replicas(revision)):
         return None
     return Finding(
-        ENDPOINTS_PENDING,
+        Reason.ENDPOINTS_PENDING,
         f"Requests to Service {track.service.track} go to revision {revision} when its EndpointSlices list the ready"
         " pods of that revision, and no others. kube-controller-manager updates them.",
     )
@@ -143,7 +142,7 @@ class ReplicaRouter:
         split = percentages(listed_revisions(track))
         reachable = frozenset({*split, *(pod.revision for pod in track.pods if not pod.leaving)})
         if not split:
-            obstacle = Finding("NoReadyPods", "No pod is ready to share requests.")
+            obstacle = Finding(Reason.NO_READY_PODS, "No pod is ready to share requests.")
             return ObservedTraffic(reachable=reachable, obstacle=obstacle)
         return ObservedTraffic(split, split, reachable)
 

@@ -11,6 +11,7 @@ import structlog
 from conch.api.child_kinds import child_kind
 from conch.api.kinds import INFERENCE_SERVICE, Ref, ServiceKey
 from conch.api.names import FIELD_MANAGER
+from conch.api.reasons import Reason
 from conch.api.reduction import reductions
 from conch.api.status import NOT_OBSERVED
 from conch.observe.compare import fingerprint
@@ -159,6 +160,10 @@ class Writer:
         return reject_taken_name(action.ref, owner_words(there))
 
 
+# Reasons by the code of an answer.
+_REASONS: Final[Mapping[int, str]] = {403: Reason.FORBIDDEN, 404: Reason.KIND_UNKNOWN}
+
+
 def to_rejection(action: Action, error: CallError) -> ApplyRejected:
     """Return the rejection of an action, with the API server's message.
 
@@ -168,11 +173,12 @@ def to_rejection(action: Action, error: CallError) -> ApplyRejected:
     if error.code == 404 and (not_installed := child_kind(ref.kind).not_installed) is not None:
         return ApplyRejected(ref, *not_installed)
     if error.code == 403 and "exceeded quota" in error.message:
-        reason = "QuotaExceeded"
+        reason: str = Reason.QUOTA_EXCEEDED
     elif error.is_rejected:
-        reason = "Invalid" if error.code != 403 else "Forbidden"
+        reason = Reason.INVALID if error.code != 403 else Reason.FORBIDDEN
     else:
-        reason = {403: "Forbidden", 404: "KindUnknown"}.get(error.code, error.reason or "CallFailed")
+        unanswered = error.reason or Reason.CALL_FAILED
+        reason = _REASONS.get(error.code, unanswered)
     final = (error.is_rejected or error.code in {403, 404}) and not isinstance(action, Delete)
     if final:
         message = f"The API server refused {ref}: {_words(action, error.message)}"

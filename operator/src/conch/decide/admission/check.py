@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from conch.api import Admission
 from conch.api.kinds import DEPLOYMENT
+from conch.api.reasons import Reason
 from conch.decide.admission.budget import Budget, Need, Owners, budget, resources_per_pod
 from conch.decide.context import RolloutContext
-from conch.decide.rollout.waits import CHECKING_CAPACITY, INSUFFICIENT_GPU
 from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
 from conch.decide.state import RolloutState
 from conch.decide.strategies import choose_strategy
@@ -77,11 +77,11 @@ def admit(context: RolloutContext, state: RolloutState, capacity: Capacity | Non
     need = Need(context.wanted, pods, resources_per_pod(service), service.spec.predictor.pod)
     if _is_drained(context, state):
         capacity = None  # the stable revision's pods come back first; then the capacity counts
-    if capacity is None and state.reason == INSUFFICIENT_GPU:
+    if capacity is None and state.reason == Reason.INSUFFICIENT_GPU:
         return _wait(state.message)  # nothing new is known, such as after a restart of the operator
     if capacity is None:
         message = f"{_describe(need)}; the capacity of the nodes is being read."
-        return AdmissionResult(state.admission, Finding(CHECKING_CAPACITY, message), message)
+        return AdmissionResult(state.admission, Finding(Reason.CHECKING_CAPACITY, message), message)
     if capacity.unknown:
         message = f"{_describe(need)}; whether they fit is not known: {capacity.unknown}."
         return AdmissionResult(Admission.UNKNOWN, message=message)
@@ -116,7 +116,7 @@ def _handle_shortage(context: RolloutContext, need: Need, left: Budget, capacity
 
 
 def _wait(message: str) -> AdmissionResult:
-    return AdmissionResult(Admission.PENDING, Finding(INSUFFICIENT_GPU, message), message)
+    return AdmissionResult(Admission.PENDING, Finding(Reason.INSUFFICIENT_GPU, message), message)
 
 
 def _describe(need: Need) -> str:

@@ -5,7 +5,6 @@ To add a metric: a `GateMetric` in `conch.api.analysis`, a `Metric` here, and it
 
 from conch.decide.gates.evaluation import Evaluation, bound_of, evaluate, evaluate_all
 from conch.decide.gates.parity import (
-    COMPARING,
     UnreadyStable,
     evaluate_parity,
     find_parity_wait,
@@ -17,7 +16,6 @@ from conch.decide.gates.prometheus import build_queries
 from conch.decide.gates.registry import METRICS
 
 __all__ = [
-    "COMPARING",
     "METRICS",
     "Evaluation",
     "UnreadyStable",

@@ -6,11 +6,11 @@ Job is gone. A user who promotes a candidate past the gate passes it: another ev
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
 
 from conch.api.analysis import Gate, GateStatus, Verdict
 from conch.api.numbers import percent
 from conch.api.parity import Parity
+from conch.api.reasons import Reason
 from conch.decide.gates.metric import Measurement, Metric, NoMeasurement
 from conch.decide.gates.numbers import compare_min, format_moment, format_share
 from conch.decide.state import RolloutState
@@ -18,8 +18,6 @@ from conch.observe import Finding, Track
 from conch.observe.measured import Measured
 from conch_contract import Disagreement, ParityReport
 from conch_contract.parity import COMPARED
-
-COMPARING: Final = "ComparingAnswers"
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,8 @@ def find_parity_wait(gate: Gate | None, statuses: tuple[GateStatus, ...]) -> Fin
     if status.lets_pass or status.verdict == Verdict.FAILED:
         return None  # a failure ends the rollout
     if status.evaluated_at:
-        return Finding("Inconclusive", f"Gate {status.name} is inconclusive: {status.message}")
-    return Finding(COMPARING, f"Gate {status.name}: {status.message}")
+        return Finding(Reason.INCONCLUSIVE, f"Gate {status.name} is inconclusive: {status.message}")
+    return Finding(Reason.COMPARING_ANSWERS, f"Gate {status.name}: {status.message}")
 
 
 def is_parity_pending(gate: Gate | None, state: RolloutState) -> bool:

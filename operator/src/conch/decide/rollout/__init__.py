@@ -2,10 +2,9 @@
 
 from conch.decide.rollout.request import Request, annotation, build_request_status
 from conch.decide.rollout.steps import Observation, advance, restart_failed
-from conch.decide.rollout.waits import INSUFFICIENT_GPU, is_stable_late, seconds_to_wait, track_stable
+from conch.decide.rollout.waits import is_stable_late, seconds_to_wait, track_stable
 
 __all__ = [
-    "INSUFFICIENT_GPU",
     "Observation",
     "Request",
     "advance",

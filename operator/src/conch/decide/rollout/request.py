@@ -21,6 +21,7 @@ from typing import Final, Literal, Self
 
 from conch.api import InferenceService, RolloutPhase
 from conch.api.names import ANNOTATION_REQUEST
+from conch.api.reasons import Reason
 from conch.api.status import RequestStatus
 from conch.api.text import clean
 from conch.decide.naming import revision_name
@@ -29,7 +30,6 @@ from conch.decide.state import RolloutState
 DONE: Final = "Done"
 REFUSED: Final = "Refused"
 PENDING: Final = "Pending"
-PAUSED_BY_USER: Final = "PausedByUser"  # the reason of a rollout that a request holds
 
 Verb = Literal["promote", "pause", "abort", "retry"]
 _FORM: Final = re.compile(r"(promote|pause|abort|retry) ([0-9]{1,18})(?:/([0-9]{1,4}))?(?: [^\n]{1,64})?")
@@ -81,7 +81,7 @@ def build_request_status(service: InferenceService, rollout: RolloutState | None
         return before if text else None
     request = Request.of(service)
     # Also a candidate without ready pods is held: its pause begins when it has them.
-    held = rollout is not None and (rollout.reason == PAUSED_BY_USER or rollout.unavailable_since is not None)
+    held = rollout is not None and (rollout.reason == Reason.PAUSED_BY_USER or rollout.unavailable_since is not None)
     if rollout is not None and request is not None and (rollout.request == said or (request.verb == "pause" and held)):
         return RequestStatus(text=text, state=DONE)
     if request is not None and request.verb == "promote" and rollout is None and _has_taken_over(service):

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 from conch.api import Admission, Rollout, RolloutPhase, StepInForce
 from conch.api.analysis import GateStatus, Verdict
+from conch.api.reasons import Reason
 from conch.api.times import format_time
-from conch.decide.gates import COMPARING, override
-from conch.decide.rollout.request import PAUSED_BY_USER, Request
-from conch.decide.rollout.waits import PAUSED_ON_FAILURE, is_late, restart_step
+from conch.decide.gates import override
+from conch.decide.rollout.request import Request
+from conch.decide.rollout.waits import is_late, restart_step
 from conch.decide.state import RolloutState, whole
 from conch.decide.strategies import STRATEGIES
-from conch.decide.warmup import JOB_REFUSED
 from conch.observe import Finding
 
 
@@ -101,7 +101,7 @@ def advance(state: RolloutState, rollout: Rollout, observation: Observation) -> 
     if request is not None and request.text == state.request:
         request = None
     if request is not None and request.verb == "abort":
-        return _fail(state, Finding("Aborted", "It was aborted by hand."), request.text)
+        return _fail(state, Finding(Reason.ABORTED, "It was aborted by hand."), request.text)
     if request is not None and request.verb == "promote":
         state, observation = _promote(state, observation, request)
     was_unavailable = state.unavailable_since is not None
@@ -111,7 +111,7 @@ def advance(state: RolloutState, rollout: Rollout, observation: Observation) -> 
         gates=observation.gates,
         unavailable_since=_find_unavailable_since(state, observation),
     )
-    if state.reason == PAUSED_ON_FAILURE:
+    if state.reason == Reason.PAUSED_ON_FAILURE:
         return state  # it waits for promote or abort; a request to pause changes nothing
     broken = observation.broken or _find_failed_gate(observation.gates)
     if broken is not None:
@@ -137,7 +137,7 @@ def _wait_until_available(
     state: RolloutState, since: float, rollout: Rollout, observation: Observation
 ) -> RolloutState:
     """Wait for a ready pod of the candidate, in a pause too; fail after the progress deadline."""
-    why = observation.not_ready or observation.not_answering or Finding("NotAnswering", "No pod of it is ready.")
+    why = observation.not_ready or observation.not_answering or Finding(Reason.NOT_ANSWERING, "No pod of it is ready.")
     if observation.now - since <= rollout.progress_deadline_seconds:
         ready = f"{observation.ready} of its {observation.pods(state.weight)} pods for {state.weight} % are ready"
         message = f"{ready}; the stable revision gets its requests until they are. {why.message}"
@@ -149,7 +149,7 @@ def _wait_until_available(
 def _hold(state: RolloutState, observation: Observation) -> RolloutState | None:
     """Return the state of a rollout that no step can move: a user paused it, or it is not admitted."""
     if observation.request is not None and observation.request.verb == "pause":
-        return _wait(state, Finding(PAUSED_BY_USER, "It is held by hand."), RolloutPhase.PAUSED)
+        return _wait(state, Finding(Reason.PAUSED_BY_USER, "It is held by hand."), RolloutPhase.PAUSED)
     if state.awaits_admission and observation.admission is not None:
         return _wait(state, observation.admission)
     return None
@@ -170,31 +170,33 @@ def _pass_steps(state: RolloutState, rollout: Rollout, observation: Observation)
         if wait is not None:
             return _check_deadline(_wait(state, wait), rollout, observation)
         state = state.at_step(state.step + 1, observation.now)
-    return _wait(state, Finding("Completing", "All requests reach it."))
+    return _wait(state, Finding(Reason.COMPLETING, "All requests reach it."))
 
 
 def _pause(state: RolloutState, step: StepInForce, now: float) -> Finding | None:
     """Return what a pause waits for: its end, or a user."""
     if step.pause_seconds is None:
-        return Finding("WaitsForPromotion", f"Step {state.step} is a pause that a person ends: kubectl conch promote")
+        return Finding(
+            Reason.WAITS_FOR_PROMOTION, f"Step {state.step} is a pause that a person ends: kubectl conch promote"
+        )
     end = state.since + step.pause_seconds
-    return Finding("Paused", f"Step {state.step} is a pause until {format_time(end)}.") if now < end else None
+    return Finding(Reason.PAUSED, f"Step {state.step} is a pause until {format_time(end)}.") if now < end else None
 
 
 def _analysis(state: RolloutState, step: StepInForce, observation: Observation) -> Finding | None:
     """Return what an analysis waits for: its time, and a result of every gate."""
     end = state.since + step.analysis_seconds
     if observation.now < end:
-        return Finding("Analysis", f"Step {state.step} is an analysis until {format_time(end)}.")
+        return Finding(Reason.ANALYSIS, f"Step {state.step} is an analysis until {format_time(end)}.")
     inconclusive = next((gate for gate in observation.gates if not gate.lets_pass), None)
     if inconclusive is not None:
-        return Finding("Inconclusive", f"Gate {inconclusive.name} is inconclusive: {inconclusive.message}")
-    return None if observation.gates else Finding("Inconclusive", "No gate has been evaluated yet.")
+        return Finding(Reason.INCONCLUSIVE, f"Gate {inconclusive.name} is inconclusive: {inconclusive.message}")
+    return None if observation.gates else Finding(Reason.INCONCLUSIVE, "No gate has been evaluated yet.")
 
 
 def _find_failed_gate(gates: tuple[GateStatus, ...]) -> Finding | None:
     failed = next((gate for gate in gates if gate.verdict == Verdict.FAILED), None)
-    return Finding("AnalysisFailed", f"Gate {failed.name}: {failed.message}") if failed else None
+    return Finding(Reason.ANALYSIS_FAILED, f"Gate {failed.name}: {failed.message}") if failed else None
 
 
 def _weight(
@@ -209,7 +211,7 @@ def _weight(
     if observation.verify_weight(weight):
         return state, None
     message = f"{weight} % of the requests are to go to {state.revision}; {observation.traffic_source} another state."
-    return state, observation.traffic or Finding("WaitsForTraffic", message)
+    return state, observation.traffic or Finding(Reason.WAITS_FOR_TRAFFIC, message)
 
 
 def _find_missing_pods(state: RolloutState, weight: int, rollout: Rollout, observation: Observation) -> Finding | None:
@@ -221,11 +223,11 @@ def _find_missing_pods(state: RolloutState, weight: int, rollout: Rollout, obser
     needed, lacks = observation.pods(weight), observation.missing_stable_pods
     if observation.ready < needed:
         message = f"{observation.ready} of the {needed} pods for {weight} % are ready."
-        return observation.not_ready or Finding("MinimumReplicasUnavailable", message)
+        return observation.not_ready or Finding(Reason.MINIMUM_REPLICAS_UNAVAILABLE, message)
     holds = observation.now - state.since <= rollout.progress_deadline_seconds
     if lacks and weight > state.weight and holds and not _needs_no_fallback(state, observation):
         message = f"The stable revision lacks {lacks} of its pods; no share is moved until it has them."
-        return Finding("StableNotReady", message)
+        return Finding(Reason.STABLE_NOT_READY, message)
     return None
 
 
@@ -244,11 +246,11 @@ def _check_deadline(state: RolloutState, rollout: Rollout, observation: Observat
     """
     if not is_late(state, rollout, observation.now):
         return state
-    if state.stable_unavailable_since is not None and state.reason == COMPARING:
+    if state.stable_unavailable_since is not None and state.reason == Reason.COMPARING_ANSWERS:
         return state
     message = f"No progress within {rollout.progress_deadline}: {state.message}"
-    has_reason = observation.not_ready is not None or state.reason in {"Inconclusive", JOB_REFUSED}
-    reason = state.reason if has_reason else "ProgressDeadlineExceeded"
+    has_reason = observation.not_ready is not None or state.reason in {Reason.INCONCLUSIVE, Reason.JOB_PODS_REFUSED}
+    reason = state.reason if has_reason else Reason.PROGRESS_DEADLINE_EXCEEDED
     return _handle_failure(state, rollout, Finding(reason, message))
 
 
@@ -279,7 +281,7 @@ def _keep_gates(state: RolloutState, observation: Observation) -> tuple[GateStat
     A gate that is evaluated once keeps its result, which is overridden where it held the rollout: a pause waits only
     for its own end.
     """
-    holds = state.reason == PAUSED_ON_FAILURE or not state.is_at_pause
+    holds = state.reason == Reason.PAUSED_ON_FAILURE or not state.is_at_pause
     kept = (gate for gate in observation.gates if gate.name == observation.once)
     return tuple(override(gate, observation.now) if holds else gate for gate in kept)
 
@@ -293,7 +295,7 @@ def _handle_failure(state: RolloutState, rollout: Rollout, why: Finding) -> Roll
     if rollout.on_failure == "Rollback":
         return _fail(state, why, state.request)
     message = f"{why.reason}: {why.message} Promote it or abort it: kubectl conch promote | abort"
-    return _wait(state, Finding(PAUSED_ON_FAILURE, message), RolloutPhase.PAUSED)
+    return _wait(state, Finding(Reason.PAUSED_ON_FAILURE, message), RolloutPhase.PAUSED)
 
 
 def _fail(state: RolloutState, why: Finding, request: str) -> RolloutState:

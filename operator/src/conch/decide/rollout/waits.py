@@ -1,22 +1,18 @@
 """The waits of a rollout: their reasons, when they began, and when their deadlines are over. Pure."""
 
 from dataclasses import replace
-from typing import Final
 
 from conch.api import Rollout, RolloutPhase
-from conch.decide.rollout.request import PAUSED_BY_USER
+from conch.api.reasons import Reason
 from conch.decide.state import RolloutState, whole
-
-# A candidate has no pods: GPUs are missing, or it is not known yet how many are free.
-INSUFFICIENT_GPU: Final = "InsufficientGPU"
-CHECKING_CAPACITY: Final = "CheckingCapacity"
-PAUSED_ON_FAILURE: Final = "PausedOnFailure"
 
 
 def restart_step(state: RolloutState, now: float) -> RolloutState:
     """Return the state with the current step begun anew if the rollout was held: that time does not count."""
-    is_paused_by_user = state.reason == PAUSED_BY_USER and state.current_step is not None and not state.is_at_pause
-    if is_paused_by_user or state.reason in {INSUFFICIENT_GPU, CHECKING_CAPACITY}:
+    is_paused_by_user = (
+        state.reason == Reason.PAUSED_BY_USER and state.current_step is not None and not state.is_at_pause
+    )
+    if is_paused_by_user or state.reason in {Reason.INSUFFICIENT_GPU, Reason.CHECKING_CAPACITY}:
         return replace(state, since=whole(now))
     return state
 
@@ -67,12 +63,12 @@ def is_stable_late(state: RolloutState, rollout: Rollout, now: float) -> bool:
 def seconds_to_wait(state: RolloutState, rollout: Rollout, now: float) -> float | None:
     """Return the seconds until time alone moves this rollout; None if it never does."""
     deadline = rollout.progress_deadline_seconds
-    if state.has_failed or state.awaits_admission or state.reason == PAUSED_ON_FAILURE:
+    if state.has_failed or state.awaits_admission or state.reason == Reason.PAUSED_ON_FAILURE:
         return None
     if state.unavailable_since is not None:
         return max(0.0, state.unavailable_since + deadline - now)
     step, passed = state.current_step, now - state.since
-    if step is not None and step.pause_seconds is not None and state.reason != PAUSED_BY_USER:
+    if step is not None and step.pause_seconds is not None and state.reason != Reason.PAUSED_BY_USER:
         return max(0.0, step.pause_seconds - passed)
     if state.phase == RolloutPhase.PAUSED:
         return None

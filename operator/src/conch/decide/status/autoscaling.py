@@ -10,6 +10,7 @@ from typing import Final
 from conch.api import ConditionType
 from conch.api.autoscaling import Autoscaling
 from conch.api.metrics import of_resource, targets
+from conch.api.reasons import Reason
 from conch.decide.status.condition import PendingCondition, Truth
 from conch.observe import Finding, Track
 
@@ -33,7 +34,7 @@ def _needs_keda(track: Track, spec: Autoscaling) -> Finding | None:
         return None
     zero = "" if track.service.spec.predictor.min_replicas else ", and minReplicas 0 counts as 1"
     return Finding(
-        "NeedsKeda",
+        Reason.NEEDS_KEDA,
         f"predictor.autoscaling.triggers has no effect{zero}: Conch was installed with autoscaling.metricsApi"
         f" {track.metrics_api}. Install it with keda, and KEDA beside it, or remove the triggers.",
     )
@@ -46,7 +47,7 @@ def _not_for_keda(track: Track, spec: Autoscaling) -> Finding | None:
     if track.metrics_api != "keda" or not others or not has_triggers:
         return None  # without a trigger for KEDA, an autoscaler of Conch's own has them
     return Finding(
-        "NotForKeda",
+        Reason.NOT_FOR_KEDA,
         f"KEDA follows no metrics of type {' and '.join(dict.fromkeys(others))} beside its triggers; write"
         " them as predictor.autoscaling.triggers, such as one of type prometheus, and remove them from metrics.",
     )
@@ -65,7 +66,7 @@ def _no_metrics_api(track: Track, spec: Autoscaling) -> Finding | None:
     else:
         why = "Conch was installed with autoscaling.metricsApi none. Install it with builtin"
     return Finding(
-        "NoMetricsApi",
+        Reason.NO_METRICS_API,
         f"Autoscalers get no {' and '.join(metrics)}: {why},"
         " or write predictor.autoscaling.metrics that the cluster has.",
     )
@@ -76,7 +77,7 @@ _CHECKS: Final[tuple[Callable[[Track, Autoscaling], Finding | None], ...]] = (
     _not_for_keda,
     _no_metrics_api,
 )
-_PENDING: Final = PendingCondition(_KIND, "Unknown", "Pending", "The autoscaler has not read its metrics yet.")
+_PENDING: Final = PendingCondition(_KIND, "Unknown", Reason.PENDING, "The autoscaler has not read its metrics yet.")
 
 
 def _scaled_object(track: Track, serving: str) -> Iterator[PendingCondition]:
@@ -91,7 +92,7 @@ def _scaled_object(track: Track, serving: str) -> Iterator[PendingCondition]:
             reason = condition.get("reason") or kind
             yield PendingCondition(_KIND, "False", reason, f"KEDA: {condition.get('message') or reason}")
     ready = conditions.get("Ready", {}).get("status") == "True"
-    yield PendingCondition(_KIND, "True", "TriggersFollowed", "KEDA follows its triggers.") if ready else _PENDING
+    yield PendingCondition(_KIND, "True", Reason.TRIGGERS_FOLLOWED, "KEDA follows its triggers.") if ready else _PENDING
 
 
 def _horizontal(track: Track, serving: str) -> Iterator[PendingCondition]:

@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Final
 
 from conch.api import ConditionType, InferenceService
+from conch.api.reasons import Reason
 from conch.decide.context import least_replicas
 from conch.decide.diagnosis import diagnose, find_changed_content, find_unlisted_pod
-from conch.decide.rollout import INSUFFICIENT_GPU
-from conch.decide.scale_to_zero import NOT_YET, is_scaled_to_zero, is_waking_up
+from conch.decide.scale_to_zero import is_scaled_to_zero, is_waking_up
 from conch.decide.status.autoscaling import build_autoscaling_condition
 from conch.decide.status.condition import FailedWrite, PendingCondition, Truth
 from conch.decide.status.revisions import find_failing_requests, phase_of
@@ -22,16 +22,14 @@ from conch.observe import Finding, Track
 from conch.traffic import find_endpoint_lag, router_of
 from conch_contract.revision_jobs import WARMUP
 
-SCALED_TO_ZERO: Final = "ScaledToZero"
-WAKING_UP: Final = "WakingUp"
 _WAKES: Final = "KEDA starts a pod when a trigger is active."
 _READY, _SERVING = ConditionType.READY, ConditionType.SERVING
 _COMPLETE, _TRAFFIC = ConditionType.ROLLOUT_COMPLETE, ConditionType.TRAFFIC_PROGRAMMED
 
 # Reasons that every change of a route has for a moment.
-_TRANSIENT: Final = frozenset({"RouteMissing", "GatewayPending"})
+_TRANSIENT: Final = frozenset({Reason.ROUTE_MISSING, Reason.GATEWAY_PENDING})
 # A reason that the first write of a route has for a moment too; only time shows whether it lasts.
-_PERHAPS_TRANSIENT: Final = frozenset({"GatewayNotResponding"})
+_PERHAPS_TRANSIENT: Final = frozenset({Reason.GATEWAY_NOT_RESPONDING})
 
 
 def build_conditions(
@@ -166,14 +164,14 @@ def _find_insufficient_gpu(decision: Decision) -> Finding | None:
     reason, and `kubectl wait` waits.
     """
     state = decision.rollout
-    if state is None or state.has_failed or state.reason != INSUFFICIENT_GPU:
+    if state is None or state.has_failed or state.reason != Reason.INSUFFICIENT_GPU:
         return None
     return Finding(state.reason, state.message)
 
 
 def _late(finding: Finding | None) -> Finding:
     message = finding.message if finding else "The revision did not become ready in time."
-    return Finding("ProgressDeadlineExceeded", message)
+    return Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, message)
 
 
 def _find_failure(decision: Decision) -> Finding | None:
@@ -200,10 +198,10 @@ def _ready(facts: _Facts) -> PendingCondition:
         return PendingCondition(_READY, "Unknown", facts.lag.reason, facts.lag.message)
     if decision.overdue:
         message = f"Revision {facts.wanted} is not ready in time."
-        return PendingCondition(_READY, "False", "ProgressDeadlineExceeded", message)
+        return PendingCondition(_READY, "False", Reason.PROGRESS_DEADLINE_EXCEEDED, message)
     if decision.rollout is not None:
         return PendingCondition(_READY, "Unknown", decision.rollout.phase.value, decision.rollout.message)
-    reason = WAKING_UP if is_waking_up(facts.track, decision.rollout, facts.wanted) else "Progressing"
+    reason = Reason.WAKING_UP if is_waking_up(facts.track, decision.rollout, facts.wanted) else Reason.PROGRESSING
     phase = phase_of(facts.track, facts.wanted)
     return PendingCondition(_READY, "Unknown", reason, f"Revision {facts.wanted} is coming up: {phase.value}.")
 
@@ -212,11 +210,11 @@ def _served(facts: _Facts) -> PendingCondition:
     """Return the condition of a service whose latest spec is served."""
     wanted = facts.wanted
     if facts.pending is not None:
-        return PendingCondition(_READY, "Unknown", "Progressing", facts.pending.message)
+        return PendingCondition(_READY, "Unknown", Reason.PROGRESSING, facts.pending.message)
     if is_scaled_to_zero(facts.track, facts.decision.rollout, wanted):
-        return PendingCondition(_READY, "True", SCALED_TO_ZERO, f"Revision {wanted} is scaled to zero: {_WAKES}")
+        return PendingCondition(_READY, "True", Reason.SCALED_TO_ZERO, f"Revision {wanted} is scaled to zero: {_WAKES}")
     message = _with_failing_requests(facts.service, f"Revision {wanted} serves the latest spec.", [wanted])
-    return PendingCondition(_READY, "True", "Served", message)
+    return PendingCondition(_READY, "True", Reason.SERVED, message)
 
 
 def _with_failing_requests(service: InferenceService, message: str, revisions: Sequence[str]) -> str:
@@ -235,17 +233,17 @@ def _serving(facts: _Facts) -> PendingCondition:
     if answering:
         message = f"Requests go to revision {' and '.join(answering)}."
         return PendingCondition(
-            _SERVING, "True", "Answering", _with_failing_requests(facts.service, message, answering)
+            _SERVING, "True", Reason.ANSWERING, _with_failing_requests(facts.service, message, answering)
         )
     if any(is_scaled_to_zero(track, state, name) for name in reached):
-        return PendingCondition(_SERVING, "True", SCALED_TO_ZERO, f"There is no pod: {_WAKES}")
+        return PendingCondition(_SERVING, "True", Reason.SCALED_TO_ZERO, f"There is no pod: {_WAKES}")
     before = facts.service.status.condition(_SERVING)
     if facts.finding is None and any(is_waking_up(track, state, name) for name in reached):
-        return PendingCondition(_SERVING, "Unknown", WAKING_UP, "A trigger is active, and a pod starts.")
-    if before is None or (before.status == "Unknown" and before.reason != WAKING_UP):
-        return PendingCondition(_SERVING, "Unknown", NOT_YET, "No pod has been ready yet.")
+        return PendingCondition(_SERVING, "Unknown", Reason.WAKING_UP, "A trigger is active, and a pod starts.")
+    if before is None or (before.status == "Unknown" and before.reason != Reason.WAKING_UP):
+        return PendingCondition(_SERVING, "Unknown", Reason.PENDING, "No pod has been ready yet.")
     message = facts.finding.message if facts.finding else "No pod is ready."
-    return PendingCondition(_SERVING, "False", "NoReadyPods", message)
+    return PendingCondition(_SERVING, "False", Reason.NO_READY_PODS, message)
 
 
 def _rollout_complete(facts: _Facts) -> PendingCondition:
@@ -255,7 +253,7 @@ def _rollout_complete(facts: _Facts) -> PendingCondition:
     was_complete = before is not None and before.status == "True" and facts.service.status.stable == wanted
     has_taken_over = facts.lag is None and facts.track.ready(wanted) >= decision.needed
     if facts.is_complete and (was_complete or has_taken_over):
-        return PendingCondition(_COMPLETE, "True", "Complete", f"Revision {wanted} serves.")
+        return PendingCondition(_COMPLETE, "True", Reason.COMPLETE, f"Revision {wanted} serves.")
     why = _find_failure(decision) or facts.lag
     if why is not None:
         return PendingCondition(_COMPLETE, "False", why.reason, why.message)
@@ -265,7 +263,7 @@ def _rollout_complete(facts: _Facts) -> PendingCondition:
     if decision.rollout is not None:
         return PendingCondition(_COMPLETE, "False", decision.rollout.phase.value, decision.rollout.message)
     message = f"Revision {wanted} takes over when {decision.needed} of its pods are ready."
-    return PendingCondition(_COMPLETE, "False", "Progressing", message)
+    return PendingCondition(_COMPLETE, "False", Reason.PROGRESSING, message)
 
 
 def _traffic_programmed(facts: _Facts) -> PendingCondition:
@@ -276,10 +274,10 @@ def _traffic_programmed(facts: _Facts) -> PendingCondition:
     if not facts.is_programmed:
         wait = traffic.obstacle or facts.lag
         message = wait.message if wait else "The traffic does not have the last change yet."
-        return PendingCondition(_TRAFFIC, "Unknown", "Pending", message)
+        return PendingCondition(_TRAFFIC, "Unknown", Reason.PENDING, message)
     if traffic.uncertainty is not None:
         return PendingCondition(_TRAFFIC, "Unknown", traffic.uncertainty.reason, traffic.uncertainty.message)
-    return PendingCondition(_TRAFFIC, "True", "Programmed", "Requests are split by the desired weights.")
+    return PendingCondition(_TRAFFIC, "True", Reason.PROGRAMMED, "Requests are split by the desired weights.")
 
 
 def _stalled(facts: _Facts) -> PendingCondition | None:
@@ -299,7 +297,7 @@ def _find_stuck(facts: _Facts) -> Finding | None:
 def _reconciling(facts: _Facts) -> PendingCondition:
     wait = facts.rejected or facts.lag or facts.decision.rollout or facts.obstacle or facts.pending
     message = wait.message if wait else f"Revision {facts.wanted} is coming up."
-    return PendingCondition(ConditionType.RECONCILING, "True", "Progressing", message)
+    return PendingCondition(ConditionType.RECONCILING, "True", Reason.PROGRESSING, message)
 
 
 # Conditions of the service that depend on variants too, and the statuses of them that a variant's replaces.

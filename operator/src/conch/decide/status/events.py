@@ -6,7 +6,7 @@ from typing import Literal
 
 from conch.api import Admission, ConditionType, ModelWarning, RolloutPhase, Status
 from conch.api.analysis import Verdict
-from conch.decide.rollout import INSUFFICIENT_GPU
+from conch.api.reasons import Reason
 from conch.decide.rollout.request import REFUSED
 from conch.decide.status.revisions import FAILING
 
@@ -50,19 +50,19 @@ def _request(before: Status, after: Status) -> list[Event]:
     was = before.request
     if now is None or now.state != REFUSED or (was is not None and (was.text, was.state) == (now.text, now.state)):
         return []
-    return [Event("Warning", "RequestRefused", "Request", f"The request {now.text!r} is refused. {now.message}.")]
+    return [Event("Warning", Reason.REQUEST_REFUSED, "Request", f"The request {now.text!r} is refused. {now.message}.")]
 
 
 def _revisions(before: Status, after: Status) -> list[Event]:
     known = {revision.name for revision in before.revisions}
     found = [
-        Event("Normal", "RevisionCreated", "Create", f"Revision {r.number} is {r.name}.")
+        Event("Normal", Reason.REVISION_CREATED, "Create", f"Revision {r.number} is {r.name}.")
         for r in after.revisions
         if r.name not in known
     ]
     if before.stable and after.stable and before.stable != after.stable:
         note = f"Requests go to revision {after.stable}; {before.stable} drains and retires."
-        found.append(Event("Normal", "Promoted", "Promote", note))
+        found.append(Event("Normal", Reason.PROMOTED, "Promote", note))
     return found
 
 
@@ -71,7 +71,7 @@ def _images(before: Status, after: Status) -> list[Event]:
     return [
         Event(
             "Warning",
-            "ImagesDiffer",
+            Reason.IMAGES_DIFFER,
             "Start",
             f"Pods of {revision.name} run different images: {', '.join(revision.images)}. The tag of the image has been"
             " moved. Name the image by its digest, or delete the pods of the older image.",
@@ -108,17 +108,19 @@ def _rollout(before: Status, after: Status) -> list[Event]:
     weight = was.weight if was is not None and same else 0
     found = []
     if now.weight > weight:
-        found.append(Event("Normal", "WeightChanged", "Shift", f"{now.weight} % of the requests go to {now.revision}."))
+        found.append(
+            Event("Normal", Reason.WEIGHT_CHANGED, "Shift", f"{now.weight} % of the requests go to {now.revision}.")
+        )
     if now.admission == Admission.INSUFFICIENT and not (
         was is not None and same and was.admission == Admission.INSUFFICIENT
     ):
         note = f"There are no GPUs for {now.revision} beside the pods that serve: these end first, then it starts."
-        found.append(Event("Warning", INSUFFICIENT_GPU, "Recreate", note))
+        found.append(Event("Warning", Reason.INSUFFICIENT_GPU, "Recreate", note))
     skipped = (
         {gate.name for gate in was.gates if gate.verdict == Verdict.SKIPPED} if was is not None and same else set()
     )
     found += [
-        Event("Warning", "GateSkipped", "Evaluate", f"Gate {gate.name} of {now.revision}: {gate.message}")
+        Event("Warning", Reason.GATE_SKIPPED, "Evaluate", f"Gate {gate.name} of {now.revision}: {gate.message}")
         for gate in now.gates
         if gate.verdict == Verdict.SKIPPED and gate.name not in skipped
     ]
@@ -128,7 +130,7 @@ def _rollout(before: Status, after: Status) -> list[Event]:
         found.append(Event("Normal", now.reason, "Pause", f"Revision {now.revision}: {now.message}"))
     elif now.phase == RolloutPhase.FAILED:
         note = f"Revision {now.revision} failed and is rolled back ({now.reason}): {now.message}"
-        found.append(Event("Warning", "RolledBack", "RollBack", note))
+        found.append(Event("Warning", Reason.ROLLED_BACK, "RollBack", note))
     return found
 
 
@@ -155,4 +157,4 @@ def _became_ready(before: Status, after: Status) -> list[Event]:
     was, now = before.condition(ConditionType.READY), after.condition(ConditionType.READY)
     if now is None or now.status != "True" or (was is not None and was.status == "True"):
         return []
-    return [Event("Normal", "Served", "Serve", now.message)]
+    return [Event("Normal", Reason.SERVED, "Serve", now.message)]
