@@ -9,7 +9,7 @@ from conch.api.kinds import LEASE, REPLICA_SET
 from conch.decide import decide
 from conch.desire import PodDefaults, desire
 from conch.plan import plan
-from conch.plan.actions import references
+from conch.plan.actions import list_references
 from conch_contract import names
 from tests.unit.simulation import Cluster, manifest
 
@@ -35,4 +35,4 @@ def test_a_child_refers_to_children_of_lower_steps_alone(child: ChildKind) -> No
         "metadata": {"name": "m", "labels": {names.LABEL_SERVICE: "m", names.LABEL_REVISION: "m-new"}},
         "spec": {"rules": [{"matches": [{"path": {"value": "/v2"}}], "backendRefs": [backend]}]},
     }
-    assert all(child_kind(ref.kind).step < child.step for ref in references(body))
+    assert all(child_kind(ref.kind).step < child.step for ref in list_references(body))

@@ -11,7 +11,7 @@ import pytest
 from conch.api.metrics import TritonMetric
 from conch.metrics.access import FrontProxy, User
 from conch.metrics.answers import Value, build_resources, build_values
-from conch.metrics.certificate import bundle, issue
+from conch.metrics.certificate import build_bundle, issue
 from conch.metrics.query import PODS, parse_query
 from conch.metrics.registration import check_target
 from conch.metrics.selector import parse_selector
@@ -154,17 +154,17 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> boo
 
 def test_a_bundle_keeps_what_others_still_need() -> None:
     old, other, ours = (issue("m.ns.svc", NOW + shift, DAY) for shift in (-2 * DAY, -DAY / 2, timedelta()))
-    found = bundle(old.pem + other.pem, [ours], NOW)
+    found = build_bundle(old.pem + other.pem, [ours], NOW)
     assert old.pem not in found, "it has ended"
     assert found == other.pem + ours.pem
-    assert bundle(found, [ours], NOW) == found
-    assert bundle(b"no certificate", [ours], NOW) == ours.pem
+    assert build_bundle(found, [ours], NOW) == found
+    assert build_bundle(b"no certificate", [ours], NOW) == ours.pem
 
 
 def test_a_bundle_does_not_grow_for_ever() -> None:
     known = b""
     for minute in range(20):
-        known = bundle(known, [issue("m.ns.svc", NOW + timedelta(minutes=minute), DAY)], NOW)
+        known = build_bundle(known, [issue("m.ns.svc", NOW + timedelta(minutes=minute), DAY)], NOW)
     assert known.count(b"BEGIN CERTIFICATE") == 8
 
 

@@ -20,7 +20,7 @@ from conch.attempts import Attempts
 from conch.decide import build_status, decide
 from conch.desire import desire
 from conch.plan import LASTING, Apply, ApplyRejected, find_unwritten, plan
-from conch.plan.actions import references
+from conch.plan.actions import list_references
 from conch.reconcile import describe_error
 from conch.write.errors import CallError
 from tests.unit.simulation import KEY, Cluster, come_up, manifest
@@ -125,7 +125,7 @@ def test_every_write_stands_behind_what_it_needs() -> None:
         refs = {action.ref for action in step}
         for action in step:
             if isinstance(action, Apply):
-                assert not (references(action.manifest) & refs), "no two of a step depend on each other"
+                assert not (list_references(action.manifest) & refs), "no two of a step depend on each other"
         done |= refs
     assert done
 

@@ -29,7 +29,7 @@ _log = structlog.get_logger("conch")
 def report_blocking(limit: float = LIMIT_SECONDS) -> Iterator[None]:
     """Log each call that blocks the running event loop for twice `limit` seconds, and its place in the code.
 
-    A thread checks every `limit` seconds whether the loop goes on. Where the whole process did not run, as on a node
+    A thread checks every `limit` seconds whether the loop runs. Where the whole process did not run, as on a node
     without processor time, `process_ran` is false.
     """
     loop, thread = asyncio.get_running_loop(), threading.get_ident()
@@ -46,7 +46,7 @@ class _Watch:
         self._loop = loop
         self._thread = thread
         self._limit = limit
-        self._seen = time.monotonic()  # when the loop last showed that it goes on
+        self._seen = time.monotonic()  # when the loop last ran
         self._processor = time.process_time()  # how much of it the process had used then
         self._where = ""  # the place in the code that blocks it
         self._ended = threading.Event()
@@ -77,10 +77,10 @@ class _Watch:
         while not self._ended.wait(self._limit):
             if not self._where and time.monotonic() - self._seen > 2 * self._limit:
                 frame = sys._current_frames().get(self._thread)  # noqa: SLF001  documented, in spite of its name
-                self._where = " < ".join(_places(frame)) if frame is not None else ""
+                self._where = " < ".join(_list_places(frame)) if frame is not None else ""
 
 
-def _places(frame: FrameType) -> Iterator[str]:
+def _list_places(frame: FrameType) -> Iterator[str]:
     """Yield the innermost places of a stack. Unlike `traceback.extract_stack`, this keeps no source files in memory."""
     for each, line in islice(traceback.walk_stack(frame), _FRAMES):
         yield f"{Path(each.f_code.co_filename).name}:{line} {each.f_code.co_name}"

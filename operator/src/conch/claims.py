@@ -2,7 +2,7 @@
 
 Two operators that both write a service undo each other's writes. So each names itself in the status, and does not
 write a service that names another one. Two that meet at a new service may both write it once: of their
-statuses one comes last, and the other operator yields. No change of the name reaches a pod.
+statuses the last one counts, and the other operator yields. No change of the name reaches a pod.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ class Claims:
     async def _report(self, key: ServiceKey, meta: Mapping[str, Any], owner: str, activity: Activity) -> None:
         """Report in an event that another installation serves a service: the status is that one's to write.
 
-        Once, and again after each edit of the spec: events expire, and a user who edits has to see why nothing happens.
+        Once, and again after each change of the spec: events expire, and the user has to see why nothing happens.
         """
         known = (owner, meta["generation"])
         if activity == Activity.PENDING or self.reports.get(key) == known:

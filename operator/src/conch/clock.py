@@ -1,10 +1,10 @@
-"""The clock of decisions: it follows the system's, and does not jump with it by minutes or hours."""
+"""The clock of decisions: it follows the system's clock without its jumps of minutes or hours."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
-_RATE: Final = 0.1  # seconds by which it comes nearer to the system's clock in a second
+_RATE: Final = 0.1  # seconds by which it approaches the system's clock in a second
 _TOO_FAR: Final = 86400.0  # seconds; a system's clock so far away was wrong when the process began, or is wrong now
 
 

@@ -2,8 +2,8 @@
 
 A single edit is undone at once. A field to which the same value is written too often in a short time is contested: its
 repairs are put off, each for twice as long as the one before, until one has held for a while. Why by field: an edit of
-any other field must not wait for a contest that goes on for hours. Why by value: what Conch itself moves to and fro
-(the weights of revisions whose pods come and go) is no contest.
+any other field must not wait for a contest that lasts for hours. Why by value: a value that Conch itself changes often
+(the weights of revisions with unstable pods) is no contest.
 
 In memory only, and a function of the plan, the store's versions and the time; after a restart it is counted anew.
 """
@@ -194,7 +194,7 @@ class Contests:
         for other, _ in list(itertools.takewhile(lambda item: now - item[1] >= WINDOW, self._touched.items())):
             contested = any(known.delay for fields in self._known.get(other, {}).values() for known in fields.values())
             if contested:
-                del self._touched[other]  # it comes back with its next write, and `defer` ends the contest
+                del self._touched[other]  # its next write adds it again, and `defer` ends the contest
             else:
                 self.forget(other)
 
@@ -212,7 +212,7 @@ class Contests:
                 yield Contest(ref, places, deleted, managers)
 
     def _forget_old(self, key: ServiceKey, planned: Mapping[Ref, Mapping[Place, str]], now: float) -> None:
-        """Forget contests that are over, and writes that count no more."""
+        """Drop contests that are over, and writes outside the window."""
         objects = self._known.get(key, {})
         for ref, fields in list(objects.items()):
             differing = planned.get(ref, {})

@@ -138,7 +138,7 @@ class Listener:
 
 
 def trust(request: web.Request) -> None:
-    """Keep the connection of a request, however many others come."""
+    """Keep the connection of a request, also at the maximum of connections."""
     if (connection := _connection_of(request)) is not None:
         connection.is_trusted = True
 

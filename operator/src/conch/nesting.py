@@ -12,5 +12,5 @@ _LEVELS: Final = 12_000
 
 
 def allow_deep_objects() -> None:
-    """Let this process parse whatever the API server stores."""
+    """Set the recursion limit so that this process can parse all objects of the API server."""
     sys.setrecursionlimit(_LEVELS)

@@ -50,11 +50,11 @@ async def check_permissions(
     checks += [(kind, partial(_check_list, server, kind, "")) for kind in cluster_kinds]
     checks += calls
     while True:
-        errors = await asyncio.gather(*(_error_of(check()) for _, check in checks))
+        errors = await asyncio.gather(*(_catch_error(check()) for _, check in checks))
         failed = [(kind, error) for (kind, _), error in zip(checks, errors, strict=True) if error is not None]
         if not failed:
             return
-        message = _sentence(failed, namespaces)
+        message = _build_message(failed, namespaces)
         if forbidden := [error for _, error in failed if error.code == _FORBIDDEN]:
             raise CallError(_FORBIDDEN, forbidden[0].reason, message)
         checks = [check for check, error in zip(checks, errors, strict=True) if error is not None]
@@ -71,7 +71,7 @@ async def _check_list(server: Server, kind: Kind, namespace: str) -> None:
         await server.check_list(kind, namespace)
 
 
-async def _error_of(check: Awaitable[object]) -> CallError | None:
+async def _catch_error(check: Awaitable[object]) -> CallError | None:
     """Return the error of a check; None: it has passed."""
     try:
         await check
@@ -80,7 +80,7 @@ async def _error_of(check: Awaitable[object]) -> CallError | None:
     return None
 
 
-def _sentence(failed: Sequence[tuple[Kind, CallError]], namespaces: Sequence[str]) -> str:
+def _build_message(failed: Sequence[tuple[Kind, CallError]], namespaces: Sequence[str]) -> str:
     """Return one sentence for all kinds: their names, the API server's or the connection's error, the remedy."""
     parts = list(dict.fromkeys(error.message.strip() for _, error in failed))
     if any(error.is_not_found for _, error in failed):

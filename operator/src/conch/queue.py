@@ -2,7 +2,7 @@
 
 It is our own because Python has no counterpart of client-go's workqueue. The rules are
 client-go's (`util/workqueue`): a key is worked on by one worker at a time; a key added while it is worked on is worked
-on once more afterwards; a key added twice before that is worked on once. Fairness is ours: namespaces take turns, so
+on once more afterwards; a key added twice before that is worked on once. In addition namespaces take turns, so
 that an edit of one tenant does not wait for two thousand services of another.
 
 It knows nothing of Kubernetes, and its clock is the event loop's.
@@ -93,7 +93,7 @@ class WorkQueue:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self._wake_one()  # it was woken and goes away: pass the turn on
+                    self._wake_one()  # cancelled after it was woken: wake the next one
                 raise
         namespace, lane = next(iter(self._lanes.items()))
         key = lane.popleft()

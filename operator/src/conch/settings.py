@@ -60,10 +60,10 @@ class Settings:
             serving_image=image,
             pull_policy=read_choice(environ, "CONCH_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never")),
             metrics_api=read_choice(environ, "CONCH_METRICS_API", get_args(MetricsApi)),
-            prometheus=_url(environ, "CONCH_PROMETHEUS"),
+            prometheus=_read_url(environ, "CONCH_PROMETHEUS"),
             prometheus_servers=read_list(environ, "CONCH_PROMETHEUS_SERVERS"),
-            max_model_bytes=_sizes(environ, "CONCH_MAX_MODEL_BYTES"),
-            tmp_size_limit=_size(environ, "CONCH_TMP_SIZE_LIMIT"),
+            max_model_bytes=_read_sizes(environ, "CONCH_MAX_MODEL_BYTES"),
+            tmp_size_limit=_read_size(environ, "CONCH_TMP_SIZE_LIMIT"),
             namespaces=read_list(environ, "CONCH_NAMESPACES"),
             log_format=read_choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
             log_level=read_choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
@@ -88,7 +88,7 @@ def read_choice(environ: Mapping[str, str], name: str, choices: tuple[Choice, ..
     return value
 
 
-def _url(environ: Mapping[str, str], name: str) -> str:
+def _read_url(environ: Mapping[str, str], name: str) -> str:
     value = environ.get(name, "").rstrip("/")
     if value and not value.startswith(("http://", "https://")):
         raise SettingsError(f"{name} is {value!r}; set it to a URL such as http://prometheus.monitoring.svc:9090")
@@ -107,7 +107,7 @@ def read_number(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(value)
 
 
-def _size(environ: Mapping[str, str], name: str) -> str:
+def _read_size(environ: Mapping[str, str], name: str) -> str:
     """Return a quantity of bytes; empty where none is set."""
     value = environ.get(name, "")
     if value and not _SIZE.fullmatch(value):
@@ -115,10 +115,10 @@ def _size(environ: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _sizes(environ: Mapping[str, str], name: str) -> dict[str, int]:
+def _read_sizes(environ: Mapping[str, str], name: str) -> dict[str, int]:
     """Return sizes in bytes by namespace; "": of the namespaces that are not named.
 
-    >>> _sizes({"A": "1Ki,team-a=2Mi"}, "A")
+    >>> _read_sizes({"A": "1Ki,team-a=2Mi"}, "A")
     {'': 1024, 'team-a': 2097152}
     """
     sizes = {}

@@ -32,21 +32,21 @@ def run(program: str, work: Coroutine[Any, Any, None], *expected: type[Exception
     try:
         asyncio.run(work)
     except kinds as error:
-        sys.exit(_exit_message(program, error))
+        sys.exit(_build_exit_message(program, error))
     except BaseExceptionGroup as group:
         known, others = group.split(kinds)
         if known is None or others is not None:
             raise
-        sys.exit(_exit_message(program, _leaves(known)[0]))
+        sys.exit(_build_exit_message(program, _flatten(known)[0]))
 
 
-def _exit_message(program: str, error: BaseException) -> str:
+def _build_exit_message(program: str, error: BaseException) -> str:
     return f"{program}: {error}" + ("; it starts again" if isinstance(error, RestartError) else "")
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+def _flatten(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     """Return the exceptions of a group and of the groups in it."""
-    nested = (_leaves(one) if isinstance(one, BaseExceptionGroup) else [one] for one in group.exceptions)
+    nested = (_flatten(one) if isinstance(one, BaseExceptionGroup) else [one] for one in group.exceptions)
     return [leaf for part in nested for leaf in part]
 
 

@@ -20,12 +20,12 @@ def read_services(file: TextIO) -> list[dict[str, Any]]:
         CommandError: it is not YAML, or has no InferenceService.
     """
     try:
-        documents = _documents(file.read())
+        documents = _parse_documents(file.read())
     except yaml.YAMLError as error:
         raise CommandError(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise CommandError(f"{file.name} is not a manifest: {' '.join(str(error).split())}") from error
-    found = [one for document in documents for one in _items(document) if one.get("kind") == KIND]
+    found = [one for document in documents for one in _list_items(document) if one.get("kind") == KIND]
     if not found:
         raise CommandError(f"{file.name} has no InferenceService; name a manifest of one with --filename")
     for document in found:
@@ -50,7 +50,7 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def _documents(text: str) -> list[Any]:
+def _parse_documents(text: str) -> list[Any]:
     """Return the documents of a file as JSON has them.
 
     A file of JSON is read as such, as kubectl does: YAML knows no surrogate pairs.
@@ -67,13 +67,13 @@ def _documents(text: str) -> list[Any]:
     return values
 
 
-def _items(document: Any) -> Iterator[dict[str, Any]]:
+def _list_items(document: Any) -> Iterator[dict[str, Any]]:
     """Yield the objects of a document: itself, or the items of a List."""
     if not isinstance(document, dict):
         return
     if str(document.get("kind")).endswith("List") and isinstance(document.get("items"), list):
         for item in document["items"]:
-            yield from _items(item)
+            yield from _list_items(item)
     else:
         yield document
 
@@ -85,7 +85,7 @@ def build_offline_body(manifest: Mapping[str, Any], namespace: str | None) -> di
         CommandError: it has fields that the resource does not have. (Only the API server evaluates the CEL rules.)
     """
     name = manifest["metadata"]["name"]
-    unknown = sorted(_unknown(manifest.get("spec"), _schema()["properties"]["spec"], "spec"))
+    unknown = sorted(_list_unknown_fields(manifest.get("spec"), _get_schema()["properties"]["spec"], "spec"))
     if unknown:
         raise CommandError(f"{name}: unknown field {', '.join(unknown)}; see: kubectl explain inferenceservice.spec")
     meta = {
@@ -108,23 +108,23 @@ def build_offline_body(manifest: Mapping[str, Any], namespace: str | None) -> di
     return body
 
 
-def _schema() -> Mapping[str, Any]:
+def _get_schema() -> Mapping[str, Any]:
     schema: Mapping[str, Any] = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema
 
 
-def _unknown(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
+def _list_unknown_fields(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
     """Yield the fields that the schema does not have: the API server would drop them, and kubectl refuses them."""
     if isinstance(value, Mapping) and "properties" in schema:
         for key, item in value.items():
             known = schema["properties"].get(key)
             if known is not None:
-                yield from _unknown(item, known, f"{path}.{key}")
+                yield from _list_unknown_fields(item, known, f"{path}.{key}")
             elif not schema.get("x-kubernetes-preserve-unknown-fields"):
                 yield f"{path}.{key}"
     elif isinstance(value, Mapping) and isinstance(schema.get("additionalProperties"), Mapping):
         for key, item in value.items():
-            yield from _unknown(item, schema["additionalProperties"], f"{path}.{key}")
+            yield from _list_unknown_fields(item, schema["additionalProperties"], f"{path}.{key}")
     elif isinstance(value, list) and "items" in schema:
         for index, item in enumerate(value):
-            yield from _unknown(item, schema["items"], f"{path}[{index}]")
+            yield from _list_unknown_fields(item, schema["items"], f"{path}[{index}]")

@@ -110,7 +110,7 @@ async def _preview_in_cluster(
         key = ServiceKey(namespace, body["metadata"]["name"])
         kinds = [kind for kind in WATCHED if kind != INFERENCE_SERVICE]
         kinds += [SCALED_OBJECT] if settings.metrics_api == "keda" else []
-        lists = await asyncio.gather(*(_children(cluster.server, kind, key, body) for kind in kinds))
+        lists = await asyncio.gather(*(_list_children(cluster.server, kind, key, body) for kind in kinds))
         bodies = [body, *(one for many in lists for one in many)]
         preview = build_preview(bodies, key, settings, time.time())
         if preview.needs_capacity:  # the operator reads it too; here with the user's permissions
@@ -120,7 +120,9 @@ async def _preview_in_cluster(
     return found
 
 
-async def _children(server: UserServer, kind: Kind, key: ServiceKey, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+async def _list_children(
+    server: UserServer, kind: Kind, key: ServiceKey, body: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Return a service's objects of a kind; empty without the permission, if the spec requires none of them.
 
     Kubernetes' own roles (view, edit) include neither routes nor policies.
@@ -161,8 +163,8 @@ async def _dry_run(server: UserServer, namespace: str, manifest: Mapping[str, An
 
 def _merge_metadata(seen: Mapping[str, Any], applied: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata of an object when a manifest is applied over it."""
-    words = ("labels", "annotations")
-    return {**seen, **{word: {**(seen.get(word) or {}), **(applied.get(word) or {})} for word in words}}
+    fields = ("labels", "annotations")
+    return {**seen, **{field: {**(seen.get(field) or {}), **(applied.get(field) or {})} for field in fields}}
 
 
 async def _add_taken_names(server: UserServer, uid: str, preview: Preview) -> Preview:
@@ -228,7 +230,7 @@ def build_plan_text(preview: Preview) -> Text:
     text += [f"Variant {track.variant} ({track.requests}): {track.message}" for track in preview.variants]
     budgets = [track.budget for track in (preview.main, *preview.variants) if track.budget]
     text += ["", "GPUs:", *(f"  {budget}" for budget in budgets)] if budgets else []
-    text += _configuration((preview.main, *preview.variants))
+    text += _build_configuration_text((preview.main, *preview.variants))
     text += [
         f"Variant {variant} is not in the spec any more: its pods are deleted once no request can reach them."
         for variant in preview.removed_variants
@@ -248,7 +250,7 @@ def build_plan_text(preview: Preview) -> Text:
     return text
 
 
-def _configuration(tracks: Sequence[TrackPreview]) -> list[str]:
+def _build_configuration_text(tracks: Sequence[TrackPreview]) -> list[str]:
     """Return the lines about config.pbtxt: the fields that override it, and the warnings of pods."""
     lines = []
     for track in tracks:

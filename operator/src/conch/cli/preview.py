@@ -126,7 +126,7 @@ def build_preview(
         main=main,
         variants=tuple(variants),
         removed_variants=tuple(track.service.variant for track in snapshot.removed_tracks),
-        writes=tuple(_write(row, action) for row, step in enumerate(steps, 1) for action in step),
+        writes=tuple(_preview_write(row, action) for row, step in enumerate(steps, 1) for action in step),
         rejections=tuple(rejections),
         needs_capacity=needs_capacity(snapshot),
         conditions=tuple((c.type, c.status, c.reason, c.message) for c in status.conditions),
@@ -143,22 +143,22 @@ def _preview_track(decision: Decision) -> TrackPreview:
         number=decision.number,
         known=decision.wanted in track.revisions,
         serving=track.routed,
-        message=_message(track, decision),
+        message=_build_message(track, decision),
         budget=decision.budget,
         steps=_preview_steps(track, decision),
         configured=list_configured_fields(track.service.spec.predictor.triton),
-        warnings=_warnings(track, decision.wanted),
+        warnings=_list_warnings(track, decision.wanted),
     )
 
 
-def _warnings(track: Track, revision: str) -> tuple[tuple[str, str], ...]:
+def _list_warnings(track: Track, revision: str) -> tuple[tuple[str, str], ...]:
     """Return the warnings of a revision's models in the status; none of a revision without pods."""
     status = track.service.status.revision(revision)
     models = status.models if status is not None else ()
     return tuple((warning.reason, warning.message) for model in models for warning in model.warnings)
 
 
-def _write(row: int, action: Action) -> PreviewWrite:
+def _preview_write(row: int, action: Action) -> PreviewWrite:
     match action:
         case Apply(ref, manifest, new):
             return PreviewWrite(row, "create" if new else "change", ref.kind.name, ref.name, manifest)
@@ -178,7 +178,7 @@ _ADMISSIONS: Final[dict[Admission | None, str]] = {
 }
 
 
-def _message(track: Track, decision: Decision) -> str:
+def _build_message(track: Track, decision: Decision) -> str:
     """Return the sentence about the revision."""
     if decision.failed:
         return f"Revision {decision.wanted} has failed before and is not retried; {decision.serving} keeps serving."
@@ -210,14 +210,16 @@ def _preview_steps(track: Track, decision: Decision) -> tuple[PreviewStep, ...]:
         pods = router.pods(step.weight, capacity) if step.weight is not None else None
         position = "passed" if number < at else "now" if number == at else ""
         found.append(
-            PreviewStep(number, format_step(step), pods, _waits(step, pods, warms=warms, compares=compares), position)
+            PreviewStep(
+                number, format_step(step), pods, _describe_wait(step, pods, warms=warms, compares=compares), position
+            )
         )
         if pods is not None:  # only before the first weight
             warms = compares = False
     return tuple(found)
 
 
-def _waits(step: StepInForce, pods: int | None, *, warms: bool, compares: bool) -> str:
+def _describe_wait(step: StepInForce, pods: int | None, *, warms: bool, compares: bool) -> str:
     """Return what a step waits for."""
     if step.pause is not None:
         return "until a user promotes it" if step.pause_seconds is None else f"for {step.pause}"

@@ -40,7 +40,7 @@ def print_value(output: Format, value: Mapping[str, Any], text: Text) -> None:
     elif output == "yaml":
         click.echo(dump_yaml(value), nl=False)
     elif (console := Console(highlight=False)).is_terminal:
-        _on_terminal(console, text)
+        _print_on_terminal(console, text)
     else:
         click.echo(format_plain(text), nl=False)
 
@@ -53,7 +53,9 @@ def format_plain(text: Text) -> str:
     magika   5 %
     yolo     95 %
     """
-    return "".join(f"{line}\n" for part in text for line in (_columns(part) if isinstance(part, Table) else [part]))
+    return "".join(
+        f"{line}\n" for part in text for line in (_format_columns(part) if isinstance(part, Table) else [part])
+    )
 
 
 def format_age(seconds: float) -> str:
@@ -77,13 +79,13 @@ def shorten_digest(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def _columns(table: Table) -> list[str]:
+def _format_columns(table: Table) -> list[str]:
     rows = [table.headers, *table.rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(table.headers))]
     return [_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _on_terminal(console: Console, text: Text) -> None:
+def _print_on_terminal(console: Console, text: Text) -> None:
     for part in text:
         if isinstance(part, str):
             console.print(RichText(part))

@@ -55,7 +55,7 @@ def build_status_value(service: InferenceService) -> dict[str, Any]:
         "generation": meta.generation,
         "request": meta.annotations.get(annotation()),
         "steps": [step.to_wire() for step in get_steps(service.spec.rollout, service.status.rollout)],
-        "variants": [_requests_value(variant) for variant in service.spec.variants],
+        "variants": [_build_requests_value(variant) for variant in service.spec.variants],
         "status": service.status.to_wire(),
     }
 
@@ -64,14 +64,16 @@ def build_status_text(service: InferenceService, now: float) -> Text:
     """Return the text."""
     meta, status = service.metadata, service.status
     variants = [service.of_variant(variant.name) for variant in service.spec.variants]
-    text: list[str | Table] = [f"{meta.namespace}/{meta.name}, generation {meta.generation}: {_headline(service)}"]
+    text: list[str | Table] = [
+        f"{meta.namespace}/{meta.name}, generation {meta.generation}: {_build_headline(service)}"
+    ]
     if status.url:
         text.append(f"Requests: {status.url}")
     if variants:
-        text += ["", Table(_VARIANT, tuple(_variant(variant) for variant in variants))]
+        text += ["", Table(_VARIANT, tuple(_build_variant_row(variant) for variant in variants))]
     for track in (service, *variants):
         if track.status.rollout is not None:
-            text += ["", *_rollout(track, track.status.rollout, now)]
+            text += ["", *_build_rollout_text(track, track.status.rollout, now)]
     conditions = tuple(
         (c.type, c.status, c.reason, format_age(now - parse_time(c.last_transition_time)), c.message)
         for c in status.conditions
@@ -79,7 +81,7 @@ def build_status_text(service: InferenceService, now: float) -> Text:
     if conditions:
         text += ["", Table(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), conditions)]
     if status.revisions:
-        text += ["", _revisions(service), *build_model_warnings(status.revisions)]
+        text += ["", _build_revision_table(service), *build_model_warnings(status.revisions)]
     return text
 
 
@@ -94,12 +96,12 @@ def build_model_warnings(revisions: Iterable[RevisionStatus]) -> list[str | Tabl
     return ["", Table(("REVISION", "MODEL", "WARNING", "MESSAGE"), rows)] if rows else []
 
 
-def _requests_value(variant: Variant) -> dict[str, Any]:
+def _build_requests_value(variant: Variant) -> dict[str, Any]:
     """Return the fields of a variant that select its requests."""
     return {word: value for word, value in variant.to_wire().items() if word != "predictor"}
 
 
-def _variant(track: InferenceService) -> tuple[str, ...]:
+def _build_variant_row(track: InferenceService) -> tuple[str, ...]:
     status, rollout, ready = track.status, track.status.rollout, track.status.condition("Ready")
     of = len(get_steps(track.spec.rollout, rollout))
     waits = rollout.reason if rollout else ready.message if ready and ready.status != "True" else ""
@@ -114,7 +116,7 @@ def _variant(track: InferenceService) -> tuple[str, ...]:
     )
 
 
-def _headline(service: InferenceService) -> str:
+def _build_headline(service: InferenceService) -> str:
     status = service.status
     if status.observed_generation in {None, NOT_OBSERVED}:
         return "not observed by the operator yet"
@@ -126,7 +128,7 @@ def _headline(service: InferenceService) -> str:
     return ready.reason if ready is not None else "Unknown"
 
 
-def _rollout(service: InferenceService, rollout: RolloutStatus, now: float) -> list[str | Table]:
+def _build_rollout_text(service: InferenceService, rollout: RolloutStatus, now: float) -> list[str | Table]:
     """Return a rollout: its step, what it waits for, its actions and its gates."""
     steps = get_steps(service.spec.rollout, rollout)
     at = (
@@ -158,17 +160,17 @@ def _describe_action(service: InferenceService, rollout: RolloutStatus) -> str:
     return f"{action}: kubectl conch {action.split()[0]}{format_arguments(service)}"
 
 
-def _revisions(service: InferenceService) -> Table:
+def _build_revision_table(service: InferenceService) -> Table:
     """Return the table of the revisions with pods; with a column for the variant if one has any."""
     found = service.status.revisions
-    rows = tuple(_revision(service.of_variant(revision.variant or ""), revision) for revision in found)
+    rows = tuple(_build_revision_row(service.of_variant(revision.variant or ""), revision) for revision in found)
     if not any(revision.variant for revision in found):
         return Table(_REVISION, rows)
     with_variants = tuple((revision.variant or "-", *row) for revision, row in zip(found, rows, strict=True))
     return Table(("VARIANT", *_REVISION), with_variants)
 
 
-def _revision(service: InferenceService, revision: RevisionStatus) -> tuple[str, ...]:
+def _build_revision_row(service: InferenceService, revision: RevisionStatus) -> tuple[str, ...]:
     replicas = revision.replicas
     return (
         str(revision.number),

@@ -22,7 +22,7 @@ def build_variant_predictor(service: InferenceService, variant: str, revision: R
         CommandError: spec.predictor has a field that the revision did not have, and a variant cannot remove it.
     """
     then = pod_fields(Predictor.model_validate(revision.predictor))
-    fields = _difference(_of_pods(service.spec.predictor.to_wire()), then)
+    fields = _compute_difference(_select_pod_fields(service.spec.predictor.to_wire()), then)
     predictor = VariantPredictor.model_validate(fields)
     variants = tuple(
         each.model_copy(update={"predictor": predictor}) if each.name == variant else each
@@ -41,16 +41,17 @@ def build_variant_predictor(service: InferenceService, variant: str, revision: R
     )
 
 
-def _of_pods(predictor: Mapping[str, Any]) -> dict[str, Any]:
+def _select_pod_fields(predictor: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in predictor.items() if field not in NOT_OF_PODS}
 
 
-def _difference(predictor: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+def _compute_difference(predictor: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields in which `then` differs from the predictor; both as JSON, without those of the number of pods.
 
     A field that is not merged and that `then` lacks had its defaults, which {} restores.
 
-    >>> _difference({"model": {"storageUri": "a"}, "triton": {"shmSize": "1Gi"}}, {"model": {"storageUri": "b"}})
+    >>> now = {"model": {"storageUri": "a"}, "triton": {"shmSize": "1Gi"}}
+    >>> _compute_difference(now, {"model": {"storageUri": "b"}})
     {'model': {'storageUri': 'b'}, 'triton': {}}
     """
     fields: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from conch.write import Server
 from conch.write.lists import Listing
 from conch_contract import names
 
-# A pod comes into the EndpointSlices of two Services, its revision's and the root Service. One reconcile for both.
+# A pod is added to the EndpointSlices of two Services, its revision's and the root Service. One reconcile for both.
 SLICE_SECONDS: Final = 0.05
 # Watched without the label of a service: routes of other owners may match its requests.
 UNSELECTED: Final = frozenset({INFERENCE_SERVICE, HTTP_ROUTE, *GATEWAYS})
@@ -45,7 +45,7 @@ class EventHandlers:
         """Handle an event of a service, or of one of its objects."""
         key = self.store.discard(body) if is_deleted else self.store.put(body)
         if key is not None:
-            for affected in {key, owner_key(body) or key}:  # two where a label has come to name another service
+            for affected in {key, owner_key(body) or key}:  # two if the label names another service now
                 if kind_of(body) == ENDPOINT_SLICE:
                     self.queue.add_after(affected, SLICE_SECONDS)
                 else:
@@ -67,7 +67,7 @@ class EventHandlers:
         self._queue_listed(self.store.services())
 
     def _queue_affected(self) -> None:
-        """Queue the services whose routes take other requests since the last event."""
+        """Queue the services whose routes match other requests since the last event."""
         if self.listed.is_set():
             self._queue_listed(self.store.hostnames.take_affected())
 
@@ -100,8 +100,8 @@ class EventHandlers:
             if self.gateways is not None:
                 self.queue_services_at(self.gateways.retain(kind, uids, newest))
             return
-        lost = self.store.retain(kind, namespace, uids, version)
-        for key in lost:
+        affected = self.store.retain(kind, namespace, uids, version)
+        for key in affected:
             self.queue.add(key)
         self._queue_affected()
         if kind == HTTP_ROUTE:

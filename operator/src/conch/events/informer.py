@@ -1,7 +1,7 @@
 """Informer: fills a cache with the objects of one kind by a list, and keeps it current by a watch.
 
-The rules are those of client-go's package cache (reflector.go): a watch goes on from the last resourceVersion that it
-has seen, and where the API server no longer has that one (410), the objects are listed anew.
+The rules are those of client-go's package cache (reflector.go): a watch continues from the last resourceVersion that it
+has seen; if the API server no longer has that one (410), the objects are listed again.
 
 Why not kopf: it holds all objects until the last one is listed, and a task and a queue for each from then on; it does
 not report what was deleted between a watch that broke and the list that follows; the first error of a watch that is not
@@ -30,7 +30,7 @@ _NOT_INSTALLED_SECONDS: Final = 30.0  # until the next discovery of an API that 
 _BACKOFF_FIRST: Final = 0.5  # seconds, after a failure
 _BACKOFF_LIMIT: Final = 30.0
 _STEADY_SECONDS: Final = 5.0  # a watch that lasted so long has not failed
-_STALE_LISTS: Final = 3  # one after the other, until it is certain that the API server has gone back in time
+_STALE_LISTS: Final = 3  # one after the other, until the API server's database counts as restored from a backup
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 
@@ -61,7 +61,7 @@ class Informer:
     cache: Cache
     installed: Callable[[], object] = lambda: None  # called when a missing API has been installed
     listed: asyncio.Event = field(default_factory=asyncio.Event)  # the cache has all objects, or there is no such API
-    _version: str = ""  # from which a watch goes on; empty: list first
+    _version: str = ""  # from which a watch continues; empty: list first
     _newest: int = 0  # the newest resourceVersion seen
     _stale: int = 0  # lists that were older, one after the other
     _lacked: bool = False
@@ -89,7 +89,7 @@ class Informer:
             await asyncio.sleep(delay)
 
     async def _follow(self) -> None:
-        """List if there is no version to go on from, and watch once."""
+        """List if there is no version to continue from, and watch once."""
         if not self._version:
             self._version = await self._list()
         began = asyncio.get_running_loop().time()
@@ -129,7 +129,7 @@ class Informer:
         """Note the version of a list. A list without a version in its request is never older than what was seen before.
 
         Raises:
-            CallError: this one is: it comes from a cache, or the API server's database was restored from a backup.
+            CallError: this list is older: it comes from a cache, or from a database that was restored from a backup.
             RestartError: several were, one after the other.
         """
         if version >= self._newest:

@@ -1,7 +1,7 @@
 """Authentication and authorization of requests: delegated to the API server, as in every aggregated API.
 
-Requests come through the API server, which names the user in headers and proves itself by the certificate of its front
-proxy; or directly from a client with a token, which the API server reviews (TokenReview). It reviews the user's right
+Requests come through the API server, which sends the user in headers and the client certificate of its front proxy;
+or directly from a client with a token, which the API server reviews (TokenReview). It reviews the user's right
 too (SubjectAccessReview). https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
 """
 

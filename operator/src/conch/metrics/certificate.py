@@ -67,19 +67,19 @@ def issue(host: str, now: datetime, life: timedelta) -> Certificate:
     )
 
 
-def bundle(known: bytes, ours: Iterable[Certificate], now: datetime) -> bytes:
-    """Return a bundle with our certificates in it, and those of others that are still valid, newest last.
+def build_bundle(known: bytes, own: Iterable[Certificate], now: datetime) -> bytes:
+    """Return a CA bundle of own certificates and the valid ones of other replicas, the newest last.
 
-    What is no certificate is left out: the bundle is ours, and the API server refuses what it cannot read.
+    Invalid parts of the known bundle are dropped: the API server rejects a bundle that it cannot parse.
     """
-    mine = [x509.load_pem_x509_certificate(certificate.pem) for certificate in ours]
-    others = [one for one in _certificates(known) if one.not_valid_after_utc > now and one not in mine]
+    parsed = [x509.load_pem_x509_certificate(certificate.pem) for certificate in own]
+    others = [one for one in _parse_certificates(known) if one.not_valid_after_utc > now and one not in parsed]
     others.sort(key=lambda one: one.not_valid_before_utc)
-    kept = [*others[-(_BUNDLE - len(mine)) :], *mine]
-    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in kept)
+    retained = [*others[-(_BUNDLE - len(parsed)) :], *parsed]
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in retained)
 
 
-def _certificates(pem: bytes) -> list[x509.Certificate]:
+def _parse_certificates(pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem) if pem else []
     except ValueError:

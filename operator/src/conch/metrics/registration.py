@@ -16,7 +16,7 @@ import structlog
 
 from conch.api.kinds import API_SERVICE, Ref
 from conch.api.metrics import API_SERVICE_NAME as NAME
-from conch.metrics.certificate import Certificate, bundle, issue, now
+from conch.metrics.certificate import Certificate, build_bundle, issue, now
 from conch.telemetry import Health
 from conch.write import CallError, Server
 
@@ -55,7 +55,7 @@ class Registration:
         """Publish the certificate in the APIService and renew it, until cancelled."""
         next_certificate: Certificate | None = None
         while True:
-            if next_certificate is None and now() >= _renewal(certificate, self.life):
+            if next_certificate is None and now() >= _compute_renewal(certificate, self.life):
                 next_certificate = issue(self.host, now(), self.life)
             try:
                 problem = await self._publish([certificate, *([next_certificate] if next_certificate else [])])
@@ -74,7 +74,7 @@ class Registration:
             else:
                 _log.error("the APIService is not written", why=problem)
                 self.health.set_not_ready(problem)
-            left = (_renewal(certificate, self.life) - now()).total_seconds()
+            left = (_compute_renewal(certificate, self.life) - now()).total_seconds()
             await asyncio.sleep(min(max(left, 1.0), _CHECK_SECONDS))
 
     async def _publish(self, certificates: list[Certificate]) -> str | None:
@@ -91,7 +91,7 @@ class Registration:
         known = base64.b64decode(there["spec"].get("caBundle") or "")
         if all(certificate.pem in known for certificate in certificates):
             return None
-        wanted = base64.b64encode(bundle(known, certificates, now())).decode()
+        wanted = base64.b64encode(build_bundle(known, certificates, now())).decode()
         # With the version that was read: another replica may be writing its own into it.
         version = {"resourceVersion": there["metadata"]["resourceVersion"]}
         body = {"metadata": version, "spec": {"caBundle": wanted}}
@@ -111,6 +111,6 @@ def check_target(there: Mapping[str, Any], namespace: str, service: str) -> str 
     )
 
 
-def _renewal(certificate: Certificate, life: timedelta) -> datetime:
+def _compute_renewal(certificate: Certificate, life: timedelta) -> datetime:
     """Return the time to renew a certificate: after two thirds of its life."""
     return certificate.expiry - life / 3

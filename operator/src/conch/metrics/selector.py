@@ -31,12 +31,12 @@ def parse_selector(text: str) -> Selector:
         match = _TERM.match(text, at)
         if match is None:
             raise ValueError(f"{text!r} is not a label selector; expected one such as app=a,tier in (x, y)")
-        terms.append(_term(match.groupdict()))
+        terms.append(_parse_term(match.groupdict()))
         at = match.end()
     return lambda labels: all(term(labels) for term in terms)
 
 
-def _term(groups: Mapping[str, str | None]) -> Selector:
+def _parse_term(groups: Mapping[str, str | None]) -> Selector:
     text = {name: value or "" for name, value in groups.items()}
     if key := text["key"]:
         return lambda labels: (labels.get(key) == text["value"]) is (text["op"] != "!=")

@@ -51,10 +51,10 @@ class MetricsApi:
         app = web.Application(middlewares=[self._guard])
         app.add_routes(
             [
-                web.get(f"/apis/{METRICS_GROUP}", _handler(answers.build_group())),
-                web.get(ROOT, _handler(answers.build_resources())),
-                web.get("/openapi/v2", _handler(answers.build_openapi())),
-                web.get("/openapi/v3", _handler(answers.build_openapi_index())),
+                web.get(f"/apis/{METRICS_GROUP}", _build_handler(answers.build_group())),
+                web.get(ROOT, _build_handler(answers.build_resources())),
+                web.get("/openapi/v2", _build_handler(answers.build_openapi())),
+                web.get("/openapi/v3", _build_handler(answers.build_openapi_index())),
                 web.get(ROOT + "/{path:.+}", self._answer),
             ]
         )
@@ -69,14 +69,18 @@ class MetricsApi:
         except StatusError as error:
             return web.json_response(error.status, status=error.code)
         except web.HTTPNotFound:
-            return _status(404, "NotFound", f"the metrics API has no {request.path}")
+            return _build_error_response(404, "NotFound", f"the metrics API has no {request.path}")
         except web.HTTPMethodNotAllowed:
-            return _status(405, "MethodNotAllowed", "metrics can be read and nothing else")
+            return _build_error_response(405, "MethodNotAllowed", "metrics can be read and nothing else")
         except BusyError:
-            return _status(429, "TooManyRequests", "too many unknown tokens are under review; retry in a second")
+            return _build_error_response(
+                429, "TooManyRequests", "too many unknown tokens are under review; retry in a second"
+            )
         except CallError as error:
             _log.warning("request not reviewed", error=error.message)
-            return _status(503, "ServiceUnavailable", f"the API server did not review this request: {error.message}")
+            return _build_error_response(
+                503, "ServiceUnavailable", f"the API server did not review this request: {error.message}"
+            )
 
     async def _authorize(self, request: web.Request) -> None:
         """Check the user of a request and its right.
@@ -85,7 +89,7 @@ class MetricsApi:
             StatusError: the user is unknown, or has no right.
             CallError: the API server did not review it.
         """
-        user = await self._user(request)
+        user = await self._authenticate(request)
         if user is None:
             message = "Unauthorized: send the request through the API server, or with a bearer token"
             raise StatusError(401, "Unauthorized", message)
@@ -99,11 +103,11 @@ class MetricsApi:
             what = f"get {query.metric} of {query.resource} in namespace {query.namespace}" if query else request.path
             raise StatusError(403, "Forbidden", f"{user.name} may not {what} ({METRICS_GROUP})")
 
-    async def _user(self, request: web.Request) -> User | None:
+    async def _authenticate(self, request: web.Request) -> User | None:
         headers: dict[str, list[str]] = {}
         for name, value in request.headers.items():
             headers.setdefault(name.lower(), []).append(value)
-        common_name = _common_name(request)
+        common_name = _get_common_name(request)
         if self.proxy.is_named(common_name):
             trust(request)
         if (user := self.proxy.user(common_name, headers)) is not None:
@@ -115,22 +119,28 @@ class MetricsApi:
         query = parse_query(request.path.removeprefix(ROOT))
         if query is None:
             raise StatusError(404, "NotFound", f"the metrics API has no {request.path}; see {ROOT}")
-        metric = _metric(query)
-        selector = _selector(request, "labelSelector")
+        metric = _parse_metric(query)
+        selector = _parse_selector(request, "labelSelector")
         # The metrics have no labels of their own.
-        found = [] if not _selector(request, "metricLabelSelector")({}) else await self._values(query, metric, selector)
+        found = (
+            []
+            if not _parse_selector(request, "metricLabelSelector")({})
+            else await self._calculate_values(query, metric, selector)
+        )
         if not found and query.resource == PODS and query.name != ALL:
             message = f"pod {query.namespace}/{query.name} has no value of {metric.value} at this moment"
             raise StatusError(404, "NotFound", message)
         return web.json_response(answers.build_values(query.resource, query.namespace, metric, found, time.time()))
 
-    async def _values(self, query: MetricQuery, metric: TritonMetric, selector: Selector) -> list[answers.Value]:
-        pods = self._pods(query, selector)
+    async def _calculate_values(
+        self, query: MetricQuery, metric: TritonMetric, selector: Selector
+    ) -> list[answers.Value]:
+        pods = self._find_pods(query, selector)
         rates_by_uid = await self._scrape(pods)
         parts: dict[str, list[Rates]] = {}
         for pod in pods:
             if pod.uid in rates_by_uid:
-                parts.setdefault(_object(query, pod), []).append(rates_by_uid[pod.uid])
+                parts.setdefault(_get_object_name(query, pod), []).append(rates_by_uid[pod.uid])
         found = []
         for name, several in sorted(parts.items()):
             rates = Rates.combine(several)
@@ -139,14 +149,14 @@ class MetricsApi:
                 found.append(answers.Value(name, value, rates.seconds))
         return found
 
-    def _pods(self, query: MetricQuery, selector: Selector) -> list[ServingPod]:
+    def _find_pods(self, query: MetricQuery, selector: Selector) -> list[ServingPod]:
         """Return the pods that a query is about."""
         if query.resource == NAMESPACES:
             names = self.pods.namespaces() if query.namespace == ALL else [query.namespace]
             return [pod for name in names for pod in self.pods.find(name, lambda pod: selector(pod.labels))]
         return self.pods.find(
             query.namespace,
-            lambda pod: query.name in {ALL, _object(query, pod)} and selector(pod.labels),
+            lambda pod: query.name in {ALL, _get_object_name(query, pod)} and selector(pod.labels),
         )
 
     async def _scrape(self, pods: Sequence[ServingPod]) -> dict[str, Rates]:
@@ -157,12 +167,12 @@ class MetricsApi:
         return dict(found)
 
 
-def _object(query: MetricQuery, pod: ServingPod) -> str:
+def _get_object_name(query: MetricQuery, pod: ServingPod) -> str:
     """Return the name of the object to which a query adds a pod's values."""
     return {PODS: pod.name, SERVICES: pod.service, NAMESPACES: pod.namespace}[query.resource]
 
 
-def _metric(query: MetricQuery) -> TritonMetric:
+def _parse_metric(query: MetricQuery) -> TritonMetric:
     try:
         return TritonMetric(query.metric)
     except ValueError:
@@ -171,25 +181,25 @@ def _metric(query: MetricQuery) -> TritonMetric:
         raise StatusError(404, "NotFound", message) from None
 
 
-def _selector(request: web.Request, name: str) -> Selector:
+def _parse_selector(request: web.Request, name: str) -> Selector:
     try:
         return parse_selector(request.query.get(name, ""))
     except ValueError as error:
         raise StatusError(400, "BadRequest", f"{name}: {error}") from error
 
 
-def _handler(document: answers.Document) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _build_handler(document: answers.Document) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(_: web.Request) -> web.Response:
         return web.json_response(document)
 
     return handle
 
 
-def _status(code: int, reason: str, message: str) -> web.Response:
+def _build_error_response(code: int, reason: str, message: str) -> web.Response:
     return web.json_response(answers.build_failure(code, reason, message), status=code)
 
 
-def _common_name(request: web.Request) -> str | None:
+def _get_common_name(request: web.Request) -> str | None:
     """Return the common name of the client certificate; None if there is none."""
     tls: Any = request.transport.get_extra_info("ssl_object") if request.transport else None
     certificate = tls.getpeercert() if tls else None

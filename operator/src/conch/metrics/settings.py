@@ -42,15 +42,15 @@ class MetricsSettings:
             port=read_number(environ, "CONCH_API_PORT", 6443),
             probe_port=read_number(environ, "CONCH_PROBE_PORT", 8080),
             metrics_port=read_number(environ, "CONCH_METRICS_PORT", 9090),
-            window=_duration(environ, "CONCH_WINDOW", f"{WINDOW:g}s"),
-            life=timedelta(seconds=_duration(environ, "CONCH_CERTIFICATE_LIFE", "24h")),
+            window=_read_duration(environ, "CONCH_WINDOW", f"{WINDOW:g}s"),
+            life=timedelta(seconds=_read_duration(environ, "CONCH_CERTIFICATE_LIFE", "24h")),
             log_format=read_choice(environ, "CONCH_LOG_FORMAT", ("json", "console")),
             log_level=read_choice(environ, "CONCH_LOG_LEVEL", ("info", "debug", "warning", "error")),
             identity=environ.get("POD_NAME") or socket.gethostname(),
         )
 
 
-def _duration(environ: Mapping[str, str], name: str, default: str) -> float:
+def _read_duration(environ: Mapping[str, str], name: str, default: str) -> float:
     text = environ.get(name) or default
     try:
         seconds = duration_seconds(text)

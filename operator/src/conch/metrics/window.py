@@ -85,9 +85,9 @@ def calculate_rates(readings: Sequence[Reading], window: float = WINDOW) -> Rate
         latency=grown.get(DURATION_US, 0.0) * _MICRO / seconds,
         queue=grown.get(QUEUE_US, 0.0) * _MICRO / seconds,
         compute=sum(grown.get(metric, 0.0) for metric in COMPUTE_US) * _MICRO / seconds,
-        pending=_mean([load.pending for load in recent]),
+        pending=_average([load.pending for load in recent]),
         idle=last.load.pending == 0,
-        gpus=(_mean([gpu for load in recent for gpu in load.gpus]),) if last.load.gpus else (),
+        gpus=(_average([gpu for load in recent for gpu in load.gpus]),) if last.load.gpus else (),
     )
 
 
@@ -102,11 +102,11 @@ def calculate_metrics(rates: Rates) -> Mapping[TritonMetric, float]:
         TritonMetric.PENDING_REQUESTS: rates.pending,
     }
     if rates.compute or rates.idle:
-        found[TritonMetric.QUEUE_TO_COMPUTE_RATIO] = _quotient(rates.queue, rates.compute)
+        found[TritonMetric.QUEUE_TO_COMPUTE_RATIO] = _divide(rates.queue, rates.compute)
     if rates.successes or rates.idle:
-        found[TritonMetric.INFERENCE_LATENCY] = _quotient(rates.latency, rates.successes)
+        found[TritonMetric.INFERENCE_LATENCY] = _divide(rates.latency, rates.successes)
     if rates.gpus:
-        found[TritonMetric.GPU_UTILIZATION] = _mean(rates.gpus)
+        found[TritonMetric.GPU_UTILIZATION] = _average(rates.gpus)
     return found
 
 
@@ -115,9 +115,9 @@ def append_reading(readings: Sequence[Reading], reading: Reading) -> tuple[Readi
     return (*(each for each in readings if reading.time - each.time <= KEPT), reading)
 
 
-def _quotient(part: float, whole: float) -> float:
+def _divide(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _mean(values: Sequence[float]) -> float:
+def _average(values: Sequence[float]) -> float:
     return sum(values) / len(values)

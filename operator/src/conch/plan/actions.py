@@ -136,16 +136,16 @@ def plan(
             if snapshot.foreign_objects[ref] != predecessor:
                 rejections.append(reject_taken_name(ref, snapshot.foreign_objects[ref]))
                 blocked.add(ref)
-        elif not blocked.isdisjoint(references(manifest)):
+        elif not blocked.isdisjoint(list_references(manifest)):
             blocked.add(ref)
-        elif (write := _apply(snapshot, ref, manifest)) is not None:
+        elif (write := _build_apply(snapshot, ref, manifest)) is not None:
             writes.append(write)
     refs = {ref_of(manifest) for manifest in desired}
     obsolete = _find_obsolete(snapshot, decisions, refs)
     # KEDA refuses a ScaledObject where an autoscaler has its Deployment already; pods stay as they are in between.
-    replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _rival_scalers(write.ref)}
+    replaced = {ref for write in writes if write.ref.kind in SCALERS for ref in _list_rival_scalers(write.ref)}
     first = [delete for delete in obsolete if delete.ref in replaced]
-    first += [Delete(write.ref, uid) for write in writes if (uid := _unreadable(snapshot, write.ref))]
+    first += [Delete(write.ref, uid) for write in writes if (uid := _get_unreadable_uid(snapshot, write.ref))]
     obsolete = [delete for delete in obsolete if delete.ref not in replaced]
     orphans = _find_orphans(snapshot, refs | {delete.ref for delete in obsolete} | replaced)
     steps: list[Step] = [
@@ -157,7 +157,7 @@ def plan(
     return [step for step in steps if step], rejections
 
 
-def references(body: Manifest) -> frozenset[Ref]:
+def list_references(body: Manifest) -> frozenset[Ref]:
     """Return the objects to which a child refers, and without which it would be of no use, or do harm.
 
     They have the name of its revision; those of a shared kind have the name of its service. A route refers to the
@@ -180,7 +180,7 @@ def reject_taken_name(ref: Ref, owner: str) -> ApplyRejected:
     )
 
 
-def _apply(snapshot: Snapshot, ref: Ref, manifest: Manifest) -> Apply | None:
+def _build_apply(snapshot: Snapshot, ref: Ref, manifest: Manifest) -> Apply | None:
     """Return the write of one object; None if the cluster has it already."""
     stamp = fingerprint(manifest)
     seen = snapshot.children.get(ref)
@@ -189,18 +189,18 @@ def _apply(snapshot: Snapshot, ref: Ref, manifest: Manifest) -> Apply | None:
     meta = manifest["metadata"]
     stamped = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED_HASH: stamp}
     applied = {**manifest, "metadata": {**meta, "annotations": stamped}}
-    needs = references(manifest) | {ref} | (_rival_scalers(ref) if ref.kind in SCALERS else set())
-    new = seen is None or bool(_unreadable(snapshot, ref))
-    return Apply(ref, applied, new, needs, (((), PRESENT),) if new else _changes(seen, manifest, stamp))
+    needs = list_references(manifest) | {ref} | (_list_rival_scalers(ref) if ref.kind in SCALERS else set())
+    new = seen is None or bool(_get_unreadable_uid(snapshot, ref))
+    return Apply(ref, applied, new, needs, (((), PRESENT),) if new else _list_changes(seen, manifest, stamp))
 
 
-def _changes(seen: Manifest | None, manifest: Manifest, stamp: str) -> tuple[Change, ...]:
+def _list_changes(seen: Manifest | None, manifest: Manifest, stamp: str) -> tuple[Change, ...]:
     """Return the fields of a child that an apply changes. Where it only removes some, it is its stamp that changes."""
     found = tuple((place, fingerprint({"": value})) for place, value in find_differences(seen, manifest))
     return found or ((("f:metadata", "f:annotations", f"f:{ANNOTATION_APPLIED_HASH}"), stamp),)
 
 
-def _unreadable(snapshot: Snapshot, ref: Ref) -> str:
+def _get_unreadable_uid(snapshot: Snapshot, ref: Ref) -> str:
     """Return the uid of an unreadable ControllerRevision: its data is immutable, so it is replaced. Empty: none."""
     seen = snapshot.children.get(ref)
     if ref.kind != CONTROLLER_REVISION or seen is None or ref.name in snapshot.revisions:
@@ -228,12 +228,14 @@ def _release_replicas(snapshot: Snapshot, writes: Sequence[Apply], desired: Sequ
     }
     for manifest in desired:
         if kind_of(manifest) in SCALERS and not snapshot.replicas(name := revision_of(manifest)):
-            minimum = _min_replicas(snapshot, manifest)
+            minimum = _get_min_replicas(snapshot, manifest)
             found |= {name: minimum} if minimum else {}
-    return [release for name, replicas in found.items() if (release := _release(snapshot, name, replicas)) is not None]
+    return [
+        release for name, replicas in found.items() if (release := _build_release(snapshot, name, replicas)) is not None
+    ]
 
 
-def _min_replicas(snapshot: Snapshot, manifest: Manifest) -> int:
+def _get_min_replicas(snapshot: Snapshot, manifest: Manifest) -> int:
     """Return the minimum replicas of an autoscaler; 0 where it may scale to zero, or a person has paused it."""
     if kind_of(manifest) == AUTOSCALER:
         return int(manifest["spec"]["minReplicas"])
@@ -242,7 +244,7 @@ def _min_replicas(snapshot: Snapshot, manifest: Manifest) -> int:
     return 0 if paused else int(manifest["spec"]["minReplicaCount"])
 
 
-def _release(snapshot: Snapshot, name: str, replicas: int) -> Release | None:
+def _build_release(snapshot: Snapshot, name: str, replicas: int) -> Release | None:
     """Set a Deployment's replicas as another field manager; None where there is no Deployment."""
     seen = snapshot.deployment(name)
     if seen is None:
@@ -260,7 +262,7 @@ def _hands_over(snapshot: Snapshot, write: Apply) -> bool:
     return not any(Ref(kind, write.ref.name) in snapshot.children for kind in SCALERS)
 
 
-def _rival_scalers(ref: Ref) -> set[Ref]:
+def _list_rival_scalers(ref: Ref) -> set[Ref]:
     """Return the other autoscalers of the same pods."""
     return {Ref(kind, ref.name) for kind in SCALERS if kind != ref.kind}
 
@@ -280,15 +282,15 @@ def _find_obsolete(snapshot: Snapshot, decisions: Decisions, desired: set[Ref]) 
                 ref.kind not in SCALERS or revision not in snapshot.revisions
             )
         if not keep:
-            obsolete.append(Delete(ref, child["metadata"]["uid"], _users(snapshot, ref)))
+            obsolete.append(Delete(ref, child["metadata"]["uid"], _list_referrers(snapshot, ref)))
     return obsolete
 
 
-def _users(snapshot: Snapshot, ref: Ref) -> frozenset[Ref]:
+def _list_referrers(snapshot: Snapshot, ref: Ref) -> frozenset[Ref]:
     """Return the children that refer to an object; a ControllerRevision is deleted after all else of its revision."""
     users = {
         other
         for other, child in snapshot.children.items()
-        if ref in references(child) or (ref.kind == CONTROLLER_REVISION and revision_of(child) == ref.name)
+        if ref in list_references(child) or (ref.kind == CONTROLLER_REVISION and revision_of(child) == ref.name)
     }
     return frozenset(users - {ref})

@@ -32,14 +32,14 @@ def find_unwritten(
             continue
         lasts = rejection.final or rejection.lasts or attempts.get(rejection.ref, 0) >= LASTING
         why = FailedWrite(rejection.reason, rejection.message, lasts=lasts, final=rejection.final)
-        for variant in variants if rejection.ref.kind in SHARED else [_variant(service, variants, rejection.ref)]:
+        for variant in variants if rejection.ref.kind in SHARED else [_find_variant(service, variants, rejection.ref)]:
             known = found.get(variant)
             if known is None or (lasts and not known.lasts):
                 found[variant] = why
     return found
 
 
-def _variant(service: InferenceService, variants: Sequence[str], ref: Ref) -> str:
+def _find_variant(service: InferenceService, variants: Sequence[str], ref: Ref) -> str:
     """The variant of an object, by its name; the predictor's, and what variants left behind that are gone, is ""."""
     tracks = {service.of_variant(variant).track: variant for variant in variants if variant}
     owners = [track for track in tracks if ref.name == track or ref.name.startswith(f"{track}-")]

@@ -124,7 +124,7 @@ class Counters:
 
 
 def _is_news(last: Mapping[str, _Counts] | None, counts: Mapping[str, _Counts]) -> bool:
-    """Whether a gate could see a difference: a first reading, other totals, or an error that came or went."""
+    """Whether a gate's evaluation could change: a first reading, other totals, a new error, or one that is over."""
     before = {revision: _visible(known.history) for revision, known in (last or {}).items()}
     return any(before.get(revision) != _visible(known.history) for revision, known in counts.items())
 

@@ -1,7 +1,7 @@
 """Activity of other installations of Conch that services name in their status.
 
 Its Lease is read periodically, and only while a service names the installation. A Lease that is renewed has another
-content each time: no clock of another node is compared with ours.
+content each time: clocks of different nodes are not compared.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from conch.observe.installation import LeaseRecord
 
 PERIOD: Final = 5.0  # seconds between two reads of a Lease; its holder renews it every 2
 # Seconds without a renewal after which an installation is gone. Long enough for a leader that crashed without another
-# replica to be started again: its services should not change hands and back.
+# replica to be started again: its services should not change their installation twice.
 PATIENCE: Final = 30.0
 
 _log = structlog.get_logger("conch")
@@ -72,7 +72,7 @@ class Installations:
         return self._activities.get(installation, Activity.PENDING)
 
     def forget(self, key: ServiceKey) -> None:
-        """Read no Lease for a service: the service is ours, or gone."""
+        """Read no Lease for a service: this installation serves it, or it is gone."""
         self._services.get(self._owners.pop(key, ""), set()).discard(key)
 
     async def _run(self, installation: str) -> None:

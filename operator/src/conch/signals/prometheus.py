@@ -128,16 +128,16 @@ def read_answer(moment: float, status: int, body: bytes) -> Answer:
             return Answer(moment, error=f"Prometheus refuses the query: {words}")
         kind, result = reply["data"]["resultType"], reply["data"]["result"]
         if kind == "scalar":
-            return _number(moment, result[1])
+            return _read_number(moment, result[1])
         if kind == "vector" and len(result) == 1:
-            return _number(moment, result[0]["value"][1])
-        return Answer(moment, error=_not_one_number(kind, len(result)))
+            return _read_number(moment, result[0]["value"][1])
+        return Answer(moment, error=_describe_result(kind, len(result)))
     except (ValueError, LookupError, TypeError):
         why = "is not that of a Prometheus, or has too many values"
         return Answer(moment, error=f"the answer (HTTP status {status}) {why}")
 
 
-def _not_one_number(kind: str, count: int) -> str:
+def _describe_result(kind: str, count: int) -> str:
     if kind != "vector":
         return f"the query answers a {kind}, not one number; make it an instant vector"
     if count == 0:
@@ -145,7 +145,7 @@ def _not_one_number(kind: str, count: int) -> str:
     return f"the query answers {count} series, not one number; aggregate them, such as with sum() or max()"
 
 
-def _number(moment: float, text: object) -> Answer:
+def _read_number(moment: float, text: object) -> Answer:
     if not isinstance(text, str):
         raise TypeError("Prometheus writes numbers as texts")
     value = float(text)

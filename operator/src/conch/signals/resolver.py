@@ -71,7 +71,7 @@ def _in_thread(call: Callable[[], Infos]) -> "asyncio.Future[Infos]":
     future: asyncio.Future[Infos] = loop.create_future()
     future.add_done_callback(
         lambda done: done.cancelled() or done.exception()
-    )  # else an answer that is awaited no more is logged
+    )  # otherwise asyncio logs an error that is not awaited any more
 
     def settle(found: Infos, error: Exception | None) -> None:
         if error is None:

@@ -16,8 +16,8 @@ def build_model_config(typed: api.Triton) -> TritonConfig:
         instance_groups=tuple(
             InstanceGroup(kind=group.kind, count=group.count, gpus=group.gpus) for group in typed.instance_groups
         ),
-        dynamic_batching=_batching(typed.dynamic_batching),
-        version_policy=_versions(typed.version_policy),
+        dynamic_batching=_convert_batching(typed.dynamic_batching),
+        version_policy=_convert_version_policy(typed.version_policy),
     )
 
 
@@ -32,7 +32,7 @@ def list_configured_fields(typed: api.Triton) -> tuple[str, ...]:
     )
 
 
-def _batching(typed: api.DynamicBatching | None) -> DynamicBatching | None:
+def _convert_batching(typed: api.DynamicBatching | None) -> DynamicBatching | None:
     if typed is None:
         return None
     delay = typed.max_queue_delay
@@ -43,7 +43,7 @@ def _batching(typed: api.DynamicBatching | None) -> DynamicBatching | None:
     )
 
 
-def _versions(typed: api.VersionPolicy | None) -> VersionPolicy | None:
+def _convert_version_policy(typed: api.VersionPolicy | None) -> VersionPolicy | None:
     if typed is None:
         return None
     if typed.specific is not None:

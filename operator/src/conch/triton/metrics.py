@@ -77,7 +77,7 @@ def read_metrics(text: str, model: str) -> Scrape:
     """
     counters: dict[Series, float] = {}
     quantiles: dict[int, float] = {}
-    for sample in _samples(text, _GATES, f'"{model}"'):
+    for sample in _parse_samples(text, _GATES, f'"{model}"'):
         labels = sample.labels
         if labels.get("model") != model:
             continue
@@ -87,7 +87,7 @@ def read_metrics(text: str, model: str) -> Scrape:
             if percentile is not None and _is_amount(sample.value):
                 quantiles[percentile] = max(float(sample.value), quantiles.get(percentile, 0.0))
         else:
-            counters[Series(sample.name, labels.get("version", ""), labels.get("reason", ""))] = _count(sample)
+            counters[Series(sample.name, labels.get("version", ""), labels.get("reason", ""))] = _read_counter(sample)
     return Scrape(counters, tuple(sorted(quantiles.items())))
 
 
@@ -100,7 +100,7 @@ def read_load(text: str, model: str) -> Load:
     """
     counters: dict[Series, float] = {}
     pending, gpus = 0.0, []
-    for sample in _samples(text, _LOAD):
+    for sample in _parse_samples(text, _LOAD):
         name, labels, value = sample.name, sample.labels, sample.value
         of = labels.get("model", "")
         if name in {PENDING, GPU_UTILIZATION}:
@@ -111,7 +111,7 @@ def read_load(text: str, model: str) -> Load:
             else:
                 gpus.append(value)
         elif model in {"", of} or name not in _OF_THE_MODEL:
-            counters[Series(name, labels.get("version", ""), labels.get("reason", ""), of)] = _count(sample)
+            counters[Series(name, labels.get("version", ""), labels.get("reason", ""), of)] = _read_counter(sample)
     return Load(counters, pending, tuple(gpus))
 
 
@@ -127,7 +127,7 @@ def compute_growth(before: Mapping[Series, float], after: Mapping[Series, float]
     return sums
 
 
-def _samples(text: str, prefixes: tuple[str, ...], part: str = "") -> Iterator[Sample]:
+def _parse_samples(text: str, prefixes: tuple[str, ...], part: str = "") -> Iterator[Sample]:
     """Yield the samples of the lines that begin with one of `prefixes` and contain `part`, out of thousands."""
     if text.count("\n") > _MOST_LINES:
         raise ValueError(f"more than {_MOST_LINES} lines")
@@ -141,7 +141,7 @@ def _samples(text: str, prefixes: tuple[str, ...], part: str = "") -> Iterator[S
         raise ValueError(str(error)) from error
 
 
-def _count(sample: Sample) -> float:
+def _read_counter(sample: Sample) -> float:
     """Return the value of a counter."""
     if not _is_amount(sample.value):
         raise ValueError(f"{sample.name} is {sample.value}")

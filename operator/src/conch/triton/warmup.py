@@ -12,7 +12,7 @@ def build_warmup(spec: api.Warmup | None) -> Warmup | None:
     if spec is None:
         return None
     return Warmup(
-        requests=tuple(_request(request) for request in spec.requests),
+        requests=tuple(_convert_request(request) for request in spec.requests),
         config_map=spec.config_map_ref.name if spec.config_map_ref else "",
         path=spec.path or "",
         tolerance=float(percent(spec.tolerance)),
@@ -22,7 +22,7 @@ def build_warmup(spec: api.Warmup | None) -> Warmup | None:
     )
 
 
-def _request(request: api.WarmupRequest) -> WarmupRequest:
+def _convert_request(request: api.WarmupRequest) -> WarmupRequest:
     body: dict[str, Any] = {"inputs": [tensor.to_wire() for tensor in request.inputs]}
     if request.parameters is not None:
         body["parameters"] = request.parameters

@@ -14,7 +14,7 @@ _ESCAPED: Final = re.compile("[\x7f-\uffff]")
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
-    r"""Return a body as JSON that is YAML too, whatever its texts hold. A lone surrogate becomes U+FFFD, as in Go.
+    r"""Return a body as JSON that is also valid YAML, for any texts. A lone surrogate becomes U+FFFD, as in Go.
 
     >>> encode({"é": "😀", "\x85": "\ud83d"}).decode()
     '{"\\u00e9": "😀", "\\u0085": "\\ufffd"}'

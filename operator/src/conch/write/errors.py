@@ -88,17 +88,17 @@ def read_error(status: int, text: bytes | str) -> CallError:
         status,
         clean(string(body.get("reason")), _WORDS),
         clean(_VALUE.sub(r"\1", _TYPED.sub(_SCHEMA, str(words)[:_MOST_READ])), _WORDS),
-        _retry_after(details.get("retryAfterSeconds")),
+        _read_retry_after(details.get("retryAfterSeconds")),
         string(details.get("kind")),
         causes,
     )
 
 
-def _retry_after(seconds: object) -> float | None:
+def _read_retry_after(seconds: object) -> float | None:
     """Return the seconds until the next attempt, at most a minute.
 
-    >>> _retry_after(2), _retry_after(10**400), _retry_after("5"), _retry_after(float("nan")), _retry_after(True)
-    (2.0, 60.0, None, None, None)
+    >>> [_read_retry_after(seconds) for seconds in (2, 10**400, "5", float("nan"), True)]
+    [2.0, 60.0, None, None, None]
     """
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds >= 0:
         return None

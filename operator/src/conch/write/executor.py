@@ -59,7 +59,7 @@ class Writer:
         for step in steps:
             due = [action for action in step if missing.isdisjoint(action.needs)]
             missing |= {action.ref for action in step if not missing.isdisjoint(action.needs)}
-            acts = (self._act(key, owner_uid, action) for action in due)
+            acts = (self._execute_action(key, owner_uid, action) for action in due)
             answers = await asyncio.gather(*acts, return_exceptions=True)
             if broken := next((answer for answer in answers if isinstance(answer, BaseException)), None):
                 raise broken
@@ -132,7 +132,7 @@ class Writer:
         }
         return await self._server.apply_status(INFERENCE_SERVICE, body, FIELD_MANAGER)
 
-    async def _act(self, key: ServiceKey, owner_uid: str, action: Action) -> ApplyRejected | None:
+    async def _execute_action(self, key: ServiceKey, owner_uid: str, action: Action) -> ApplyRejected | None:
         try:
             match action:
                 case Delete(ref=ref, uid=uid):
@@ -181,7 +181,7 @@ def to_rejection(action: Action, error: CallError) -> ApplyRejected:
         reason = _REASONS.get(error.code, unanswered)
     final = (error.is_rejected or error.code in {403, 404}) and not isinstance(action, Delete)
     if final:
-        message = f"The API server refused {ref}: {_words(action, error.message)}"
+        message = f"The API server refused {ref}: {_add_values(action, error.message)}"
     else:
         verb = {Delete: "delete", Adopt: "adopt"}.get(type(action), "write")
         code = f"HTTP status {error.code}: " if error.code else ""
@@ -189,16 +189,16 @@ def to_rejection(action: Action, error: CallError) -> ApplyRejected:
     return ApplyRejected(ref, reason, message, final, error.retry_after or 0.0)
 
 
-def _words(action: Action, message: str) -> str:
+def _add_values(action: Action, message: str) -> str:
     """Return the API server's message, with the values of the manifest where it names only a type, or no field."""
     manifest = action.manifest if isinstance(action, Apply) else None
     if manifest is None:
         return message
-    detailed = _TYPE.sub(lambda found: f"{found[1]}got {_shown(value_at(manifest, found['path']))}", message)
+    detailed = _TYPE.sub(lambda found: f"{found[1]}got {_format_value(value_at(manifest, found['path']))}", message)
     if _QUANTITY in message:
-        detailed += "".join(f"; {path} is {_shown(value)}" for path, value in unreadable_quantities(manifest))
+        detailed += "".join(f"; {path} is {_format_value(value)}" for path, value in unreadable_quantities(manifest))
     return detailed
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return json.dumps(value)[:_SHOWN]

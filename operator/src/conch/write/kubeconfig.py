@@ -1,4 +1,4 @@
-"""Kubeconfig files. Whatever is invalid in one is reported in a sentence."""
+"""Kubeconfig files. An invalid file is reported in a sentence."""
 
 import os
 from collections.abc import Mapping
@@ -32,10 +32,10 @@ async def load_kubeconfig(configuration: Configuration, named: str | None = None
     try:
         loader = await config.load_kube_config(paths, context, configuration, persist_config=False)
         found = (loader.current_context or {}).get("context") or {}
-    except Exception as error:  # the loader indexes into whatever the file holds
-        raise _error(f"the kubeconfig {paths} cannot be used: {_words(error)}") from error
+    except Exception as error:  # the loader does not validate the file
+        raise _build_error(f"the kubeconfig {paths} cannot be used: {_describe_error(error)}") from error
     if not configuration.host:
-        raise _error(f"the kubeconfig {paths} names no server in the cluster of its context")
+        raise _build_error(f"the kubeconfig {paths} names no server in the cluster of its context")
     return str(found.get("namespace") or "default")
 
 
@@ -43,7 +43,7 @@ def _check_all(paths: str) -> None:
     files = [Path(path).expanduser() for path in paths.split(os.pathsep) if path]
     there = [file for file in files if file.exists()]
     if not there:
-        raise _error(f"there is no kubeconfig {paths}")
+        raise _build_error(f"there is no kubeconfig {paths}")
     for file in there:
         _check(file)
 
@@ -57,25 +57,25 @@ def _check(file: Path) -> None:
     try:
         read: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _error(f"the kubeconfig {file} cannot be read: {error.strerror}") from error
+        raise _build_error(f"the kubeconfig {file} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _error(f"the kubeconfig {file} is not YAML: {_words(error)}") from error
+        raise _build_error(f"the kubeconfig {file} is not YAML: {_describe_error(error)}") from error
     if read is None:
-        raise _error(f"the kubeconfig {file} is empty")
+        raise _build_error(f"the kubeconfig {file} is empty")
     if not isinstance(read, Mapping):
-        raise _error(f"the kubeconfig {file} is not a kubeconfig: expected clusters, contexts and users")
+        raise _build_error(f"the kubeconfig {file} is not a kubeconfig: expected clusters, contexts and users")
     for field in ("clusters", "contexts", "users"):
         entries = read.get(field) or []
         if not isinstance(entries, list) or not all(isinstance(one, Mapping) and "name" in one for one in entries):
-            raise _error(f"{field} of the kubeconfig {file} is not a list of entries with a name")
+            raise _build_error(f"{field} of the kubeconfig {file} is not a list of entries with a name")
 
 
-def _error(what: str) -> CallError:
+def _build_error(what: str) -> CallError:
     return CallError(0, "NoCluster", f"{what}; {_REMEDY}")
 
 
-def _words(error: Exception) -> str:
-    """Return an error of a library on one line, with its type where it has no other words."""
+def _describe_error(error: Exception) -> str:
+    """Return an error of a library on one line, with its type where it has no message."""
     words = clean(" ".join(str(error).split()), 300)
     plain = isinstance(error, (config.ConfigException, yaml.YAMLError, OSError, ValueError))
     return words if words and plain else f"{type(error).__name__} {words}".strip()

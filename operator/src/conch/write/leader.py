@@ -61,9 +61,9 @@ class Election:
     _renewed: float | None = None  # when the last successful renewal was sent; None: this replica is not the leader
 
     def seconds_left(self) -> float:
-        """Return for how long this replica may act if it renews the Lease no more; 0 or less: not at all.
+        """Return the seconds for which this replica may act without another renewal; 0 or less: not at all.
 
-        It is true at this moment, even for a process that was stopped (SIGSTOP) and goes on.
+        It also holds for a process that was stopped (SIGSTOP) and continued.
         """
         return 0.0 if self._renewed is None else self._renewed + self.terms.deadline - self.clock()
 
@@ -75,7 +75,7 @@ class Election:
         """
         lease = await self._read()
         try:
-            await self._write(lease, self._claim(lease), dry_run=True)
+            await self._write(lease, self._build_claim(lease), dry_run=True)
         except CallError as error:
             if error.code != CONFLICT:  # another replica has written it meanwhile
                 raise
@@ -91,7 +91,7 @@ class Election:
             await asyncio.sleep(self.terms.retry)
 
     async def renew(self) -> NoReturn:
-        """Renew the Lease again and again.
+        """Renew the Lease periodically.
 
         Raises:
             LeaseLostError: another replica holds it, or it could not be renewed in time.
@@ -101,7 +101,7 @@ class Election:
             await asyncio.sleep(min(self.terms.retry, self.seconds_left()))
             try:
                 if not await self._acquire_or_renew():
-                    raise LeaseLostError(f"{_holder(self._lease)} holds the Lease")
+                    raise LeaseLostError(f"{_get_holder(self._lease)} holds the Lease")
             except CallError as error:
                 problem = error.message
                 _log.warning("Lease not renewed", lease=self.name, error=problem)
@@ -118,10 +118,10 @@ class Election:
             _log.warning("Lease not released", lease=self.name, error=str(error))
 
     async def _write_release(self) -> None:
-        """Read the Lease and release it; once more if a renewal that was cut off came between the two."""
+        """Read the Lease and release it; retry once if a cancelled renewal came between the two."""
 
         async def release(lease: Lease) -> None:
-            if _holder(lease) == self.identity:
+            if _get_holder(lease) == self.identity:
                 await self._write(lease, {"holderIdentity": "", "leaseDurationSeconds": _RELEASED})
 
         await retry_on_conflict(release, self._read, await self._read(), attempts=2)
@@ -135,11 +135,11 @@ class Election:
         sent = self.clock()
         try:
             async with asyncio.timeout(self.terms.timeout):
-                ours = await self._take()
+                is_ours = await self._take()
         except TimeoutError:
             raise CallError(0, "Timeout", f"no answer for {self.terms.timeout:g} s") from None
-        self._renewed = sent if ours else None
-        return ours
+        self._renewed = sent if is_ours else None
+        return is_ours
 
     async def _take(self) -> bool:
         """Write the Lease unless another replica holds it; read it first, except for a renewal."""
@@ -148,7 +148,7 @@ class Election:
             self._note(lease)
             if self._is_held_by_another(lease):
                 return False
-            self._note(await self._write(lease, self._claim(lease)))
+            self._note(await self._write(lease, self._build_claim(lease)))
             return True
 
         lease = await self._read() if self._renewed is None else self._lease
@@ -161,25 +161,25 @@ class Election:
         if (lease or {}).get("spec") != (self._lease or {}).get("spec"):
             self._changed = self.clock()
         self._lease = lease
-        if holder := _holder(lease):
+        if holder := _get_holder(lease):
             self._others = holder != self.identity
 
     def _is_held_by_another(self, lease: Lease) -> bool:
         """Return whether another replica may act: it has renewed the Lease within the Lease's duration.
 
-        Its time goes on though the Lease was deleted, or emptied by a writer other than that replica.
+        Its time also runs after the Lease was deleted, or emptied by another writer.
         """
-        holder = _holder(lease)
+        holder = _get_holder(lease)
         if holder == self.identity or (not holder and (_is_released(lease) or not self._others)):
             return False
         written = ((lease or {}).get("spec") or {}).get("leaseDurationSeconds")
         lasts = min(float(written), 5 * self.terms.duration) if written else self.terms.duration
         return self.clock() - self._changed < lasts
 
-    def _claim(self, lease: Lease) -> dict[str, Any]:
+    def _build_claim(self, lease: Lease) -> dict[str, Any]:
         spec, now = (lease or {}).get("spec") or {}, datetime.now(UTC).isoformat(timespec="microseconds")
         now = now.replace("+00:00", "Z")
-        if _holder(lease) == self.identity:
+        if _get_holder(lease) == self.identity:
             return {"renewTime": now, "leaseDurationSeconds": round(self.terms.duration)}
         return {
             "holderIdentity": self.identity,
@@ -203,11 +203,11 @@ class Election:
         return await self.server.replace(LEASE, changed, FIELD_MANAGER, dry_run=dry_run)
 
 
-def _holder(lease: Lease) -> str:
+def _get_holder(lease: Lease) -> str:
     return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "")
 
 
 def _is_released(lease: Lease) -> bool:
     """Return whether its last holder has resigned."""
     spec = (lease or {}).get("spec") or {}
-    return not _holder(lease) and spec.get("leaseDurationSeconds") == _RELEASED
+    return not _get_holder(lease) and spec.get("leaseDurationSeconds") == _RELEASED

@@ -1,4 +1,4 @@
-"""Lists and watches of one kind. What is in memory at a time is bounded by bytes, however large the objects are.
+"""Lists and watches of one kind. Memory is bounded in bytes, for objects of any size.
 
 It is our own because Python's clients read a list, or a page of so many objects, as a whole, and each object may have
 1.5 MiB.
@@ -87,7 +87,7 @@ async def list_pages(server: Server, listing: Listing) -> AsyncGenerator[Page, N
     limit, token = _PAGE_OBJECTS, ""
     while True:
         try:
-            page = await _page(server, listing, limit, token)
+            page = await _read_page(server, listing, limit, token)
         except TooLargeError as error:
             if limit == 1:
                 raise CallError(0, "TooLarge", f"an object of {listing.kind.plural} has {error}") from error
@@ -99,7 +99,7 @@ async def list_pages(server: Server, listing: Listing) -> AsyncGenerator[Page, N
         token, limit = page.more, min(2 * limit, _PAGE_OBJECTS)
 
 
-async def _page(server: Server, listing: Listing, limit: int, token: str) -> Page:
+async def _read_page(server: Server, listing: Listing, limit: int, token: str) -> Page:
     query = [("limit", str(limit)), *([("continue", token)] if token else []), *listing.selectors]
     accept = METADATA_LIST if listing.metadata_only else "application/json"
     limits = aiohttp.ClientTimeout(total=_PAGE_SECONDS)
@@ -107,7 +107,7 @@ async def _page(server: Server, listing: Listing, limit: int, token: str) -> Pag
         text = await read_body(content, _PAGE_BYTES if limit > 1 else _OBJECT_BYTES)
     answer = read_object(server.host, 200, text)
     meta = answer.get("metadata") or {}
-    items = [_named(listing.kind, item) for item in answer.get("items") or ()]
+    items = [_add_kind(listing.kind, item) for item in answer.get("items") or ()]
     return Page(items, str(meta.get("resourceVersion") or ""), str(meta.get("continue") or ""))
 
 
@@ -134,14 +134,14 @@ async def watch(server: Server, listing: Listing, version: str, seconds: int) ->
     limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
     async with server.stream("watch", listing.kind, listing.path, query, accept, limits) as content:
         try:
-            async with aclosing(_lines(content, _OBJECT_BYTES)) as lines:
+            async with aclosing(_read_lines(content, _OBJECT_BYTES)) as lines:
                 async for line in lines:
-                    yield _event(server.host, listing.kind, line)
+                    yield _parse_event(server.host, listing.kind, line)
         except TooLargeError as error:
             raise CallError(0, "TooLarge", f"an event of {listing.kind.plural} has {error}") from error
 
 
-def _event(host: str, kind: Kind, line: bytes) -> WatchEvent:
+def _parse_event(host: str, kind: Kind, line: bytes) -> WatchEvent:
     """Read a line of a watch.
 
     Raises:
@@ -153,15 +153,15 @@ def _event(host: str, kind: Kind, line: bytes) -> WatchEvent:
         raise CallError(0, "NotKubernetes", f"{host} sends a line in a watch of {kind.plural} that is no event")
     if event == "ERROR":
         raise read_error(int(body.get("code") or 0), json.dumps(body))
-    return WatchEvent(event, _named(kind, body))
+    return WatchEvent(event, _add_kind(kind, body))
 
 
-def _named(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
+def _add_kind(kind: Kind, body: dict[str, Any]) -> dict[str, Any]:
     """Return an object with its kind: items of a list do not name it, and metadata alone is of a kind of its own."""
     return body | {"apiVersion": kind.api_version, "kind": kind.name}
 
 
-async def _lines(content: aiohttp.StreamReader, most: int) -> AsyncGenerator[bytes, None]:
+async def _read_lines(content: aiohttp.StreamReader, most: int) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a body as they come. A last one that has no end is left out: its connection broke.
 
     Raises:

@@ -60,7 +60,7 @@ class Grant:
 _CHILD_VERBS: Final = ("list", "watch", "get", "create", "patch", "delete")
 
 
-def _child_grants(*, needs_keda: bool) -> tuple[Grant, ...]:
+def _build_child_grants(*, needs_keda: bool) -> tuple[Grant, ...]:
     children = (child for child in CHILD_KINDS if child.needs_keda == needs_keda)
     return tuple(Grant(child.kind, _CHILD_VERBS, child.why) for child in children)
 
@@ -82,7 +82,7 @@ SERVING: Final[tuple[Grant, ...]] = (
         " Conch sets no finalizer",
         subresource="finalizers",
     ),
-    *_child_grants(needs_keda=False),
+    *_build_child_grants(needs_keda=False),
     Grant(REPLICA_SET, ("list", "watch"), "to which Deployment a pod belongs: a user may write its labels"),
     Grant(POD, ("list", "watch"), "whether a revision's pods are ready, and why not; they are never written"),
     Grant(ENDPOINT_SLICE, ("list", "watch"), "whether requests reach a pod that is ready"),
@@ -92,7 +92,7 @@ SERVING: Final[tuple[Grant, ...]] = (
 )
 
 # The same, where KEDA drives the pods.
-KEDA: Final = _child_grants(needs_keda=True)
+KEDA: Final = _build_child_grants(needs_keda=True)
 
 # In the whole cluster, and only where the operator watches all of it.
 CLUSTER: Final[tuple[Grant, ...]] = (
@@ -144,30 +144,34 @@ def to_yaml() -> str:
     lines = [
         _HEADER.rstrip(),
         '{{- define "conch.rules" }}',
-        *_comment(_CHILD_NOTE),
-        *_rules(SERVING),
+        *_render_comment(_CHILD_NOTE),
+        *_render_rules(SERVING),
         '{{- if eq .Values.autoscaling.metricsApi "keda" }}',
-        *_rules(KEDA),
+        *_render_rules(KEDA),
         "{{- end }}",
         "{{- end }}",
         "{{- if .Values.rbac.create }}",
         "{{- range .Values.watchNamespaces }}",
-        *_granted("Role", _OPERATOR, ['  {{- include "conch.rules" $ }}'], namespace="{{ . }}"),
+        *_render_role_and_binding("Role", _OPERATOR, ['  {{- include "conch.rules" $ }}'], namespace="{{ . }}"),
         "{{- else }}",
-        *_granted("ClusterRole", _OPERATOR, ['  {{- include "conch.rules" $ }}', *_rules(CLUSTER)]),
+        *_render_role_and_binding(
+            "ClusterRole", _OPERATOR, ['  {{- include "conch.rules" $ }}', *_render_rules(CLUSTER)]
+        ),
         "{{- end }}",
-        *_granted("Role", _LEADER, _rules(OWN), namespace="{{ .Release.Namespace }}"),
+        *_render_role_and_binding("Role", _LEADER, _render_rules(OWN), namespace="{{ .Release.Namespace }}"),
         "{{- end }}",
         '{{- if and .Values.rbac.create (eq .Values.autoscaling.metricsApi "builtin") }}',
         "{{- range .Values.watchNamespaces }}",
-        *_granted("Role", _METRICS, _rules(METRICS), namespace="{{ . }}", account=_METRICS),
+        *_render_role_and_binding("Role", _METRICS, _render_rules(METRICS), namespace="{{ . }}", account=_METRICS),
         "{{- else }}",
-        *_granted("ClusterRole", _METRICS, _rules(METRICS), account=_METRICS),
+        *_render_role_and_binding("ClusterRole", _METRICS, _render_rules(METRICS), account=_METRICS),
         "{{- end }}",
-        *_granted("ClusterRole", f"{_METRICS}-registration", _rules(REGISTRATION), account=_METRICS),
+        *_render_role_and_binding(
+            "ClusterRole", f"{_METRICS}-registration", _render_rules(REGISTRATION), account=_METRICS
+        ),
         # Kubernetes' own roles for aggregated APIs.
-        *_bound("ClusterRole", f"{_METRICS}-delegator", "system:auth-delegator", account=_METRICS),
-        *_bound(
+        *_render_binding("ClusterRole", f"{_METRICS}-delegator", "system:auth-delegator", account=_METRICS),
+        *_render_binding(
             "Role",
             _METRICS,
             "extension-apiserver-authentication-reader",
@@ -176,25 +180,27 @@ def to_yaml() -> str:
         ),
         "{{- end }}",
         "{{- if .Values.rbac.userRoles }}",
-        *_role("ClusterRole", _VIEWER, _rules(VIEW), joins=("view", "edit", "admin")),
-        *_role("ClusterRole", _EDITOR, _rules(EDIT), joins=("edit", "admin")),
+        *_render_role("ClusterRole", _VIEWER, _render_rules(VIEW), joins=("view", "edit", "admin")),
+        *_render_role("ClusterRole", _EDITOR, _render_rules(EDIT), joins=("edit", "admin")),
         '{{- if eq .Values.autoscaling.metricsApi "builtin" }}',
-        *_role("ClusterRole", f"{_METRICS}-view", _rules(VIEW_METRICS), joins=("view", "edit", "admin")),
+        *_render_role("ClusterRole", f"{_METRICS}-view", _render_rules(VIEW_METRICS), joins=("view", "edit", "admin")),
         "{{- end }}",
         "{{- end }}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _granted(kind: str, name: str, rules: Iterable[str], namespace: str = "", account: str = _ACCOUNT) -> Iterator[str]:
-    """Yield a role, and its binding to a service account of ours."""
-    yield from _role(kind, name, rules, namespace)
-    yield from _bound(kind, name, name, namespace, account)
+def _render_role_and_binding(
+    kind: str, name: str, rules: Iterable[str], namespace: str = "", account: str = _ACCOUNT
+) -> Iterator[str]:
+    """Yield a role, and its binding to a service account of Conch."""
+    yield from _render_role(kind, name, rules, namespace)
+    yield from _render_binding(kind, name, name, namespace, account)
 
 
-def _bound(kind: str, name: str, role: str, namespace: str = "", account: str = _ACCOUNT) -> Iterator[str]:
-    """Yield the binding of a role to a service account of ours."""
-    yield from _head(f"{kind}Binding", name, namespace)
+def _render_binding(kind: str, name: str, role: str, namespace: str = "", account: str = _ACCOUNT) -> Iterator[str]:
+    """Yield the binding of a role to a service account of Conch."""
+    yield from _render_head(f"{kind}Binding", name, namespace)
     yield "roleRef:"
     yield "  apiGroup: rbac.authorization.k8s.io"
     yield f"  kind: {kind}"
@@ -205,15 +211,17 @@ def _bound(kind: str, name: str, role: str, namespace: str = "", account: str = 
     yield "    namespace: {{ $.Release.Namespace }}"
 
 
-def _role(kind: str, name: str, rules: Iterable[str], namespace: str = "", joins: Iterable[str] = ()) -> Iterator[str]:
-    yield from _head(kind, name, namespace)
+def _render_role(
+    kind: str, name: str, rules: Iterable[str], namespace: str = "", joins: Iterable[str] = ()
+) -> Iterator[str]:
+    yield from _render_head(kind, name, namespace)
     for role in joins:
         yield f'    rbac.authorization.k8s.io/aggregate-to-{role}: "true"'
     yield "rules:"
     yield from rules
 
 
-def _head(kind: str, name: str, namespace: str) -> Iterator[str]:
+def _render_head(kind: str, name: str, namespace: str) -> Iterator[str]:
     yield "---"
     yield "apiVersion: rbac.authorization.k8s.io/v1"
     yield f"kind: {kind}"
@@ -225,9 +233,9 @@ def _head(kind: str, name: str, namespace: str) -> Iterator[str]:
     yield '    {{- include "conch.labels" $ | nindent 4 }}'
 
 
-def _rules(grants: Iterable[Grant]) -> Iterator[str]:
+def _render_rules(grants: Iterable[Grant]) -> Iterator[str]:
     for grant in grants:
-        yield from _comment(f"{grant.why[0].upper()}{grant.why[1:]}.")
+        yield from _render_comment(f"{grant.why[0].upper()}{grant.why[1:]}.")
         yield f'  - apiGroups: ["{grant.kind.group}"]'
         yield f"    resources: [{grant.resource}]"
         if grant.names:
@@ -235,7 +243,7 @@ def _rules(grants: Iterable[Grant]) -> Iterator[str]:
         yield f"    verbs: [{', '.join(grant.verbs)}]"
 
 
-def _comment(text: str) -> list[str]:
+def _render_comment(text: str) -> list[str]:
     return wrap(text, 108, initial_indent="  # ", subsequent_indent="  # ")
 
 

@@ -25,7 +25,7 @@ async def latest_warning(server: Server, namespace: str, uid: str) -> Finding | 
         async with aclosing(list_objects(server, Listing(EVENT, namespace, fields=f"regarding.uid={uid}"))) as events:
             left = _MOST
             async for event in events:
-                latest, left = max(latest, event, key=_time), left - 1
+                latest, left = max(latest, event, key=_get_time), left - 1
                 if not left:
                     break
     except CallError as error:
@@ -33,19 +33,19 @@ async def latest_warning(server: Server, namespace: str, uid: str) -> Finding | 
         return None
     if latest.get("type") != "Warning":
         return None
-    return Finding(str(latest.get("reason") or ""), without_random_names(str(latest.get("note") or "")))
+    return Finding(str(latest.get("reason") or ""), remove_random_names(str(latest.get("note") or "")))
 
 
-def without_random_names(note: str) -> str:
+def remove_random_names(note: str) -> str:
     """Return the text of an event without names of pods and ids of sandboxes, which change at each attempt.
 
-    >>> without_random_names('Error creating: pods "m-warmup-x7k2p" is forbidden: exceeded quota')
+    >>> remove_random_names('Error creating: pods "m-warmup-x7k2p" is forbidden: exceeded quota')
     'Error creating: pods "m-warmup-…" is forbidden: exceeded quota'
     """
     return _ID.sub("…", _POD.sub(r'pods "\1-…"', note))
 
 
-def _time(event: dict[str, Any]) -> str:
+def _get_time(event: dict[str, Any]) -> str:
     """Return when an event was last seen; components of before events.k8s.io/v1 write the deprecated field."""
     series = event.get("series") or {}
     return str(series.get("lastObservedTime") or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")

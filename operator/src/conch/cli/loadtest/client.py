@@ -90,7 +90,9 @@ class ClientPool:
         """With `sequences`, each request is a sequence of its own: a model with sequence batching requires it."""
         library = over_http if target.protocol == "http" else over_grpc
         self._target = target
-        self._requests = itertools.cycle([(_inputs(library, each), _options(each.parameters)) for each in requests])
+        self._requests = itertools.cycle(
+            [(_build_inputs(library, each), _build_options(each.parameters)) for each in requests]
+        )
         self._sequence = itertools.count(1) if sequences else None
         self._clients = [_Client(target.create_client(), _SECONDS * (place + 1) / size) for place in range(size)]
         self._turn = itertools.cycle(range(size))
@@ -151,7 +153,7 @@ class _Client:
             await self.client.close()
 
 
-def _inputs(library: Any, request: Request) -> list[Any]:
+def _build_inputs(library: Any, request: Request) -> list[Any]:
     found = []
     for each in request.inputs:
         value = library.InferInput(each.name, list(each.tensor.shape), each.datatype)
@@ -160,7 +162,7 @@ def _inputs(library: Any, request: Request) -> list[Any]:
     return found
 
 
-def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _build_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return a request's parameters as tritonclient takes them."""
     named = {name: value for name, value in parameters.items() if name in _ARGUMENTS}
     others = {name: value for name, value in parameters.items() if name not in _ARGUMENTS | _IGNORED}

@@ -59,7 +59,7 @@ class Reporter:
             self.print_line(format_line(row, self.period, in_flight))
             return
         self._rows.append(row)
-        self._live.update(_table(self._rows), refresh=True)
+        self._live.update(_build_table(self._rows), refresh=True)
 
 
 def format_line(row: Second, seconds: float, in_flight: int) -> str:
@@ -88,9 +88,9 @@ def build_summary_text(value: Mapping[str, Any]) -> Text:
     latency, behind = value["latencyMilliseconds"], value["clientDelayMilliseconds"]
     text: list[str | Table] = [
         "",
-        _counts(value),
-        f"Latency from the time when a request was due: {_spread(latency)}",
-        f"Of this, the client's own delay: {_spread(behind)}",
+        _format_counts(value),
+        f"Latency from the time when a request was due: {_format_percentiles(latency)}",
+        f"Of this, the client's own delay: {_format_percentiles(behind)}",
     ]
     if (behind["p99"] or 0) > _SLOW_CLIENT * (latency["p99"] or 0):
         text.append(f"Most of the latency is this client's, not the service's: {_REMEDIES[CLIENT]}.")
@@ -100,9 +100,9 @@ def build_summary_text(value: Mapping[str, Any]) -> Text:
         )
     if value["interrupted"]:
         text.append(f"Ended early: {value['rate']} requests a second were scheduled for {value['duration']}")
-    text += _reasons("FAILED", value["failures"])
+    text += _build_reason_table("FAILED", value["failures"])
     if value["lateReasons"]:
-        text += [*_reasons("LATE", value["lateReasons"]), _late(value["lateReasons"])]
+        text += [*_build_reason_table("LATE", value["lateReasons"]), _explain_late(value["lateReasons"])]
     if value["forwardError"]:
         text.append(
             f"The port-forward failed ({value['forwardError']}): later failures are not the service's."
@@ -113,14 +113,14 @@ def build_summary_text(value: Mapping[str, Any]) -> Text:
     return text
 
 
-def _counts(value: Mapping[str, Any]) -> str:
+def _format_counts(value: Mapping[str, Any]) -> str:
     return (
         f"{value['scheduled']} scheduled in {value['seconds']:.1f} s: {value['answered']} answered"
         f" ({value['answeredPerSecond']:.1f}/s), {value['failed']} failed, {value['late']} late"
     )
 
 
-def _spread(figures: Mapping[str, float | None]) -> str:
+def _format_percentiles(figures: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name} {format_milliseconds(figure)}" for name, figure in figures.items())
 
 
@@ -129,14 +129,14 @@ def _format_range(replicas: Mapping[str, Mapping[str, int]], name: str) -> str:
     return f"{name} {counts['first']} at first, {counts['most']} at most, {counts['last']} at the end"
 
 
-def _reasons(head: str, reasons: Sequence[Mapping[str, Any]]) -> list[str | Table]:
+def _build_reason_table(head: str, reasons: Sequence[Mapping[str, Any]]) -> list[str | Table]:
     if not reasons:
         return []
     rows = tuple((str(why["count"]), f"{why['first']:.1f}s", f"{why['last']:.1f}s", why["message"]) for why in reasons)
     return ["", Table((head, "FIRST", "LAST", "REASON"), rows)]
 
 
-def _late(reasons: Sequence[Mapping[str, Any]]) -> str:
+def _explain_late(reasons: Sequence[Mapping[str, Any]]) -> str:
     """Return the explanation of late requests, with a remedy."""
     remedies = "; ".join(_REMEDIES[why["message"]] for why in reasons)
     return (
@@ -145,7 +145,7 @@ def _late(reasons: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _table(rows: Sequence[Second] | deque[Second]) -> RichTable:
+def _build_table(rows: Sequence[Second] | deque[Second]) -> RichTable:
     table = RichTable(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
     for column in _COLUMNS:
         table.add_column(column, justify="right")

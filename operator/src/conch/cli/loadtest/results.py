@@ -54,10 +54,10 @@ class Second:
     desired: int | None
 
 
-def percentile(values: Sequence[float], share: float) -> float | None:
+def compute_percentile(values: Sequence[float], share: float) -> float | None:
     """Return the smallest value that `share` percent of the values do not exceed (nearest rank); None of nothing.
 
-    >>> [percentile([4, 1, 3, 2], share) for share in (1, 50, 51, 99)], percentile([], 50)
+    >>> [compute_percentile([4, 1, 3, 2], share) for share in (1, 50, 51, 99)], compute_percentile([], 50)
     ([1, 2, 3, 4], None)
     """
     if not values:
@@ -68,15 +68,15 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 def build_second(second: int, scheduled: int, ended: Sequence[Outcome], sample: ReplicaSample | None) -> Second:
     """Return the figures of one second."""
     count = Counter(outcome.verdict for outcome in ended)
-    latencies = _milliseconds(ended)
+    latencies = _list_latencies(ended)
     return Second(
         second=second,
         scheduled=scheduled,
         answered=count["answered"],
         failed=count["failed"],
         late=count["late"],
-        p50=_rounded(percentile(latencies, 50)),
-        p99=_rounded(percentile(latencies, 99)),
+        p50=_round(compute_percentile(latencies, 50)),
+        p99=_round(compute_percentile(latencies, 99)),
         ready=sample.ready if sample else None,
         desired=sample.desired if sample else None,
     )
@@ -100,7 +100,7 @@ def build_series(outcomes: Iterable[Outcome], samples: Iterable[ReplicaSample]) 
 def build_summary(outcomes: Sequence[Outcome], samples: Sequence[ReplicaSample], seconds: float) -> dict[str, Any]:
     """Return the figures of the run and of each second. The run took `seconds`, or until its last answer."""
     count = Counter(outcome.verdict for outcome in outcomes)
-    latencies = _milliseconds(outcomes)
+    latencies = _list_latencies(outcomes)
     delays = [outcome.delay * 1000 for outcome in outcomes]
     lasted = max(seconds, *(outcome.ended for outcome in outcomes), 1e-9)
     return {
@@ -110,25 +110,25 @@ def build_summary(outcomes: Sequence[Outcome], samples: Sequence[ReplicaSample],
         "late": count["late"],
         "seconds": round(lasted, 3),
         "answeredPerSecond": round(count["answered"] / lasted, 2),
-        "latencyMilliseconds": _spread(latencies),
-        "clientDelayMilliseconds": _spread(delays),
+        "latencyMilliseconds": _compute_percentiles(latencies),
+        "clientDelayMilliseconds": _compute_percentiles(delays),
         "failures": _count_reasons(outcomes, "failed"),
         "lateReasons": _count_reasons(outcomes, "late"),
-        "replicas": _replicas(samples),
+        "replicas": _summarize_replicas(samples),
         "series": [asdict(second) for second in build_series(outcomes, samples)],
     }
 
 
-def _milliseconds(outcomes: Iterable[Outcome]) -> list[float]:
+def _list_latencies(outcomes: Iterable[Outcome]) -> list[float]:
     return [outcome.latency * 1000 for outcome in outcomes if outcome.verdict == "answered"]
 
 
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
-    found = {f"p{share}": _rounded(percentile(values, share)) for share in _SHARES}
-    return {**found, "max": _rounded(max(values, default=None))}
+def _compute_percentiles(values: Sequence[float]) -> dict[str, float | None]:
+    found = {f"p{share}": _round(compute_percentile(values, share)) for share in _SHARES}
+    return {**found, "max": _round(max(values, default=None))}
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
@@ -145,7 +145,7 @@ def _count_reasons(outcomes: Iterable[Outcome], verdict: Verdict) -> list[dict[s
     ]
 
 
-def _replicas(samples: Sequence[ReplicaSample]) -> dict[str, dict[str, int]] | None:
+def _summarize_replicas(samples: Sequence[ReplicaSample]) -> dict[str, dict[str, int]] | None:
     if not samples:
         return None
     ready, desired = [sample.ready for sample in samples], [sample.desired for sample in samples]

@@ -53,7 +53,9 @@ async def run_load_test(cluster: Cluster, options: LoadOptions, reporter: Report
     async def read_replicas() -> tuple[int, int] | None:
         return await _read_replicas(cluster, options)
 
-    async with open_endpoint(cluster, service, options, await _cluster_ip(cluster, service), is_reachable) as endpoint:
+    async with open_endpoint(
+        cluster, service, options, await _read_cluster_ip(cluster, service), is_reachable
+    ) as endpoint:
         model_target = target(endpoint, options.timeout)
         configured = await read_warmup_requests(cluster, service)
         requests, sequences = await prepare_requests(model_target, configured)
@@ -96,7 +98,7 @@ def require_serving(service: InferenceService) -> InferenceService:
     return service
 
 
-async def _cluster_ip(cluster: Cluster, service: InferenceService) -> str:
+async def _read_cluster_ip(cluster: Cluster, service: InferenceService) -> str:
     """Return the cluster IP of its Service; empty where there is none, or without the permission to read it."""
     try:
         found = await cluster.server.get(cluster.namespace, Ref(SERVICE, service.track))

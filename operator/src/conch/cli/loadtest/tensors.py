@@ -47,7 +47,7 @@ class Request:
 def read_manifest_requests(warmup: Warmup) -> list[Request]:
     """Return the requests of the warm-up in the manifest, if there are any."""
     return [
-        _read(
+        _parse_request(
             f"requests[{number}] of the warm-up" + (f" ({request.name})" if request.name else ""),
             [tensor.to_wire() for tensor in request.inputs],
             request.parameters or {},
@@ -67,7 +67,7 @@ def parse_config_map(name: str, data: Mapping[str, str]) -> list[Request]:
         label = f"key {key} of ConfigMap {name}"
         try:
             body = parse_json(text)
-            found.append(_read(label, body["inputs"], body.get("parameters") or {}))
+            found.append(_parse_request(label, body["inputs"], body.get("parameters") or {}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CommandError(f"{label} is not an inference request (KServe v2 JSON): {error!r}") from error
     return found
@@ -88,7 +88,7 @@ def generate_request(metadata: Mapping[str, Any], config: Mapping[str, Any], see
     random = np.random.default_rng(seed)
     return Request(
         "the request generated from the model's metadata",
-        tuple(Input(each["name"], each["datatype"], _tensor(each, random)) for each in tensors),
+        tuple(Input(each["name"], each["datatype"], _generate_tensor(each, random)) for each in tensors),
     )
 
 
@@ -106,38 +106,38 @@ def build_remedy(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return f"{why}{_REMEDY}"
 
 
-def _tensor(spec: Mapping[str, Any], random: np.random.Generator) -> Tensor:
+def _generate_tensor(spec: Mapping[str, Any], random: np.random.Generator) -> Tensor:
     shape, datatype = [max(1, int(size)) for size in spec["shape"]], spec["datatype"]
     if datatype == "BYTES":
         return np.full(shape, _TEXT, dtype=np.object_)
     if datatype in _REALS:
-        return random.random(shape).astype(_dtype(spec["name"], datatype))
-    return np.zeros(shape, dtype=_dtype(spec["name"], datatype))
+        return random.random(shape).astype(_find_dtype(spec["name"], datatype))
+    return np.zeros(shape, dtype=_find_dtype(spec["name"], datatype))
 
 
-def _read(label: str, tensors: Iterable[Mapping[str, Any]], parameters: Mapping[str, Any]) -> Request:
+def _parse_request(label: str, tensors: Iterable[Mapping[str, Any]], parameters: Mapping[str, Any]) -> Request:
     """Read a request as JSON spells it. Its data may be nested or flat."""
     inputs = []
     for tensor in tensors:
         name, datatype, shape = tensor["name"], tensor["datatype"], tensor["shape"]
-        values = np.array(list(_flat(tensor["data"])), dtype=_dtype(name, datatype))
+        values = np.array(list(_flatten(tensor["data"])), dtype=_find_dtype(name, datatype))
         if values.size != int(np.prod(shape, dtype=np.int64)):
             raise CommandError(f"{label}: input {name} has {values.size} values, but the shape {list(shape)}")
         inputs.append(Input(name, datatype, values.reshape(shape)))
     return Request(label, tuple(inputs), parameters)
 
 
-def _dtype(name: str, datatype: str) -> Any:
+def _find_dtype(name: str, datatype: str) -> Any:
     found = triton_to_np_dtype(datatype)
     if found is None:
         raise CommandError(f"input {name} is of datatype {datatype}, which this kubectl-conch cannot send")
     return found
 
 
-def _flat(data: Any) -> Iterable[Any]:
+def _flatten(data: Any) -> Iterable[Any]:
     """Yield the numbers and texts of a list, nested or not; texts as bytes, as Triton has them."""
     if isinstance(data, Sequence) and not isinstance(data, str):
         for each in data:
-            yield from _flat(each)
+            yield from _flatten(each)
     else:
         yield data.encode() if isinstance(data, str) else data
