@@ -47,7 +47,7 @@ class _Field:
     delay: float = 0.0  # seconds from the last write to the next repair; 0: it is not contested
 
     @property
-    def written(self) -> float:
+    def last_write(self) -> float:
         """When it was written last."""
         return self.times[-1]
 
@@ -143,7 +143,9 @@ class Contests:
             remaining.append(tuple(due))
         for ref, fields in objects.items():
             contested = [known for known in fields.values() if known.delay and ref not in deferred]
-            waits += [max(known.written + QUIET - now, known.delay if ref in planned else 0.0) for known in contested]
+            waits += [
+                max(known.last_write + QUIET - now, known.delay if ref in planned else 0.0) for known in contested
+            ]
         next_reconcile = max(_SOONEST, min(waits)) if waits else None
         return Deferral(tuple(step for step in remaining if step), tuple(self._contests(key, planned)), next_reconcile)
 
@@ -165,7 +167,7 @@ class Contests:
             if known is None or known.value != value:
                 fields[place] = _Field(value, [now], known.delay if known else 0.0)
                 continue
-            is_due = now >= known.written + known.delay
+            is_due = now >= known.last_write + known.delay
             known.times = [*known.times, now][-WRITES:]
             if known.delay and is_due:
                 known.delay = min(2 * known.delay, longest)
@@ -218,7 +220,7 @@ class Contests:
             differing = planned.get(ref, {})
             for place, known in list(fields.items()):
                 if known.delay:
-                    over = place not in differing and now - known.written >= QUIET
+                    over = place not in differing and now - known.last_write >= QUIET
                 else:
                     known.times = [time for time in known.times if now - time < WINDOW]
                     over = not known.times
@@ -239,9 +241,9 @@ def _due_in(fields: Mapping[Place, _Field], changes: Iterable[Change], now: floa
     for place, value in changes:
         known = fields.get(place)
         if known is not None and known.delay and known.value == value:
-            waits.append(known.written + known.delay - now)
+            waits.append(known.last_write + known.delay - now)
         else:
             has_news = True
     if has_news:
-        waits.append(max(known.written for known in fields.values()) + SHORT_DELAY - now)
+        waits.append(max(known.last_write for known in fields.values()) + SHORT_DELAY - now)
     return min(waits, default=0.0)
