@@ -1,1 +1,1 @@
-"""How fast, how small: figures for reading, told as ratios."""
+"""How fast, how small: figures for reading, as ratios."""

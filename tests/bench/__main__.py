@@ -194,9 +194,9 @@ def main(services: int, rounds: int, output: str) -> None:
             click.echo(f"round {number + 1} of {rounds}: {who}, {services} services", err=True)
             runs.append(asyncio.run(measure(who, command, cluster, services)))
     show(runs)
-    told: list[dict[str, Any]] = [asdict(run) for run in runs]
+    records: list[dict[str, Any]] = [asdict(run) for run in runs]
     Path(output).parent.mkdir(exist_ok=True)
-    Path(output).write_text(json.dumps(told, indent=2) + "\n")
+    Path(output).write_text(json.dumps(records, indent=2) + "\n")
 
 
 if __name__ == "__main__":

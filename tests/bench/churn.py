@@ -29,7 +29,7 @@ from tests.bench.__main__ import NAMESPACE, figures_of
 from tests.cluster import Cluster
 from tests.support.ports import free_port
 
-_ALIVE = 20  # services at a time
+_SERVICES = 20  # services at a time
 _SAMPLE_SECONDS = 10.0
 _MALLOC = re.compile(r"\b(MALLOC_\w+)=(\S+)")
 _TASKS = re.compile(r"^conch_tasks (\S+)$", re.MULTILINE)
@@ -80,7 +80,7 @@ class Watched:
 
 async def churn(server: Server, namespace: str, operator: Watched, minutes: float, every: float) -> list[Sample]:
     """Let a service come, one change and one go every some seconds, for some minutes."""
-    alive: deque[str] = deque()
+    services: deque[str] = deque()
     samples: list[Sample] = []
     start = sampled = time.monotonic()
     for number in count():
@@ -89,11 +89,11 @@ async def churn(server: Server, namespace: str, operator: Watched, minutes: floa
             return samples
         name = f"s{number}"
         await _create(server, namespace, isvc(name, minReplicas=1 + number % 2))
-        alive.append(name)
+        services.append(name)
         changed = {"spec": {"predictor": {"model": {"storageUri": f"s3://models/{number}"}}}}
-        await server.merge(namespace, Ref(INFERENCE_SERVICE, alive[len(alive) // 2]), changed, "churn")
-        if len(alive) > _ALIVE:
-            await server.delete(namespace, Ref(INFERENCE_SERVICE, alive.popleft()))
+        await server.merge(namespace, Ref(INFERENCE_SERVICE, services[len(services) // 2]), changed, "churn")
+        if len(services) > _SERVICES:
+            await server.delete(namespace, Ref(INFERENCE_SERVICE, services.popleft()))
         if now - sampled >= _SAMPLE_SECONDS:
             sampled = now
             samples.append(await asyncio.to_thread(operator.sample, (now - start) / 60, number))

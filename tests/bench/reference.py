@@ -1,4 +1,4 @@
-"""R: the least that an asyncio controller can be. Conch's speed is told as a ratio to it, in one run.
+"""R: the least that an asyncio controller can be. Conch's speed is a ratio to it, in one run.
 
 It watches services, takes each once, and applies the same children as Conch. It checks nothing, keeps
 nothing, reports nothing and mends nothing. Run as `python -m tests.bench.reference`.
@@ -49,8 +49,8 @@ async def work(server: Server, queue: asyncio.Queue[dict[str, Any]]) -> None:
             await server.apply(kind_of(child), child, FIELD_MANAGER)
         meta = {key: body["metadata"][key] for key in ("name", "namespace")}
         status = {"observedGeneration": body["metadata"]["generation"]}
-        told = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": meta, "status": status}
-        await server.apply_status(INFERENCE_SERVICE, told, FIELD_MANAGER)
+        with_status = {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": meta, "status": status}
+        await server.apply_status(INFERENCE_SERVICE, with_status, FIELD_MANAGER)
 
 
 async def main() -> None:

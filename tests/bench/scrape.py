@@ -1,6 +1,6 @@
-"""What it costs to tell autoscalers of a thousand pods: CPU, memory, and how long an autoscaler waits.
+"""What it costs to serve autoscalers the metrics of a thousand pods: CPU, memory, and how long an autoscaler waits.
 
-The pods are kwok's on a real API server, all at the address of one real Triton; the questions go through the API
+The pods are kwok's on a real API server, all at the address of one real Triton; the requests go through the API
 server's aggregation, as a HorizontalPodAutoscaler's do, in its period of 15 seconds.
 """
 
@@ -35,7 +35,7 @@ ADDRESS = "127.0.0.81"
 
 @dataclass(frozen=True)
 class Cost:
-    """Some minutes of questions."""
+    """Some minutes of requests."""
 
     pods: int
     autoscalers: int
@@ -45,11 +45,11 @@ class Cost:
     full_mib: float
     answer_p50: float  # seconds
     answer_p99: float
-    missing: int  # pods that no answer told of
+    missing: int  # pods that an answer lacks
 
 
 async def make(server: Server, namespace: str, pods: int, services: int) -> None:
-    """Make pods, spread evenly over services, which kwok pretends to run; then say that all are at one address."""
+    """Make pods, spread evenly over services, which kwok pretends to run; then set one address in the status of all."""
     gate = asyncio.Semaphore(16)
 
     async def bind(number: int) -> None:
@@ -61,9 +61,9 @@ async def make(server: Server, namespace: str, pods: int, services: int) -> None
             await server.create(POD, body)
 
     async def place(number: int) -> None:
-        said = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"p{number}", "namespace": namespace}}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"p{number}", "namespace": namespace}}
         async with gate:
-            await server.apply_status(POD, said | json.loads(status(ADDRESS)), "kubelet")
+            await server.apply_status(POD, body | json.loads(status(ADDRESS)), "kubelet")
 
     await asyncio.gather(*(bind(number) for number in range(pods)))
     running = [("fieldSelector", "status.phase=Running")]
@@ -79,7 +79,7 @@ async def make(server: Server, namespace: str, pods: int, services: int) -> None
 async def follow(
     server: Server, namespace: str, service: int, services: int, seconds: float
 ) -> list[tuple[float, int]]:
-    """Be an autoscaler: ask once a period; return how long each answer took, and of how many pods it told."""
+    """Be an autoscaler: send a request once a period; return the seconds and the number of pods of each answer."""
     path = f"{ROOT}/namespaces/{namespace}/pods/*/triton_queue_to_compute_ratio"
     query = [("labelSelector", f"{names.LABEL_REVISION}=s{service}")]
     await asyncio.sleep(PERIOD * service / services)
@@ -94,7 +94,7 @@ async def follow(
 
 
 async def measure(kube: Kube, cluster: Cluster, pods: int, services: int, seconds: float) -> Cost:
-    """Measure one process through some minutes of questions."""
+    """Measure one process through some minutes of requests."""
     namespace = f"bench-scrape-{time.time_ns() // 1_000_000}"
     folder = Path(tempfile.mkdtemp(prefix="conch-bench-"))
     triton = SlowTriton(folder, ADDRESS, names.METRICS_PORT)
@@ -106,7 +106,7 @@ async def measure(kube: Kube, cluster: Cluster, pods: int, services: int, second
                 assert process.process is not None
                 idle = figures_of(process.process.pid)
                 await make(server, namespace, pods, services)
-                await asyncio.sleep(PERIOD)  # the watch has told of all of them
+                await asyncio.sleep(PERIOD)  # the watch has delivered all of them
                 before, began = figures_of(process.process.pid), time.monotonic()
                 answers = await asyncio.gather(
                     *(follow(server, namespace, each, services, seconds) for each in range(services))
@@ -125,7 +125,7 @@ async def measure(kube: Kube, cluster: Cluster, pods: int, services: int, second
         full_mib=round(after.mib, 1),
         answer_p50=round(statistics.median(waits), 4),
         answer_p99=round(waits[int(0.99 * (len(waits) - 1))], 4),
-        missing=sum(pods // services - told for each in answers for _, told in each),
+        missing=sum(pods // services - listed for each in answers for _, listed in each),
     )
 
 

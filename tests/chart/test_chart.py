@@ -183,7 +183,7 @@ def test_the_operator_reads_its_settings_from_the_values() -> None:
     assert settings.max_model_bytes == {"": 50 << 30, "team-a": 200 << 30}
 
 
-def test_network_policies_leave_open_the_ports_that_somebody_needs(default: list[Manifest]) -> None:
+def test_network_policies_leave_open_the_ports_that_clients_need(default: list[Manifest]) -> None:
     policies = {policy["metadata"]["name"]: policy for policy in of_kind(default, "NetworkPolicy")}
     assert policies.keys() == {OPERATOR, METRICS_API}
     for name, ports in ((OPERATOR, ["metrics"]), (METRICS_API, ["https", "metrics"])):
@@ -282,7 +282,7 @@ def test_one_replica_has_no_disruption_budget() -> None:
 
 
 def test_pods_are_restricted(default: list[Manifest]) -> None:
-    """Pod Security `restricted`, in its own words; the e2e tests have a real API server judge it."""
+    """Pod Security `restricted`, in its own words; the e2e tests have a real API server check it."""
     specs = [pod_of(default, name) for name in (OPERATOR, METRICS_API)]
     for spec in specs:
         assert spec["securityContext"]["runAsNonRoot"]
@@ -340,7 +340,7 @@ def test_watched_namespaces_get_roles_and_the_cluster_none(default: list[Manifes
         return [m for m in of_kind(manifests, kind) if m["metadata"]["name"].startswith(name)]
 
     assert not of(OPERATOR, "ClusterRoleBinding")
-    # Of the cluster the metrics API has its own APIService, and may ask who somebody is and what they may.
+    # Of the cluster the metrics API has its own APIService, and may create TokenReviews and SubjectAccessReviews.
     bindings = {m["roleRef"]["name"] for m in of(METRICS_API, "ClusterRoleBinding")}
     assert bindings == {"conch-metrics-api-registration", "system:auth-delegator"}
     pods = {m["metadata"]["namespace"]: m["rules"] for m in of(METRICS_API, "Role")}
@@ -348,9 +348,9 @@ def test_watched_namespaces_get_roles_and_the_cluster_none(default: list[Manifes
     roles = {r["metadata"]["namespace"]: r for r in of(OPERATOR, "Role")}
     assert set(roles) == {"one", "two", "conch-system"}
     whole = one(default, "ClusterRole", "conch-operator")["rules"]
-    strangers = {grant.kind.plural for grant in rbac.CLUSTER}  # of other namespaces, and of none
-    within = [rule for rule in whole if strangers.isdisjoint(rule["resources"])]
-    assert len(whole) - len(within) == len(strangers)
+    cluster_wide = {grant.kind.plural for grant in rbac.CLUSTER}  # of other namespaces, and without one
+    within = [rule for rule in whole if cluster_wide.isdisjoint(rule["resources"])]
+    assert len(whole) - len(within) == len(cluster_wide)
     assert roles["one"]["rules"] == roles["two"]["rules"] == within
     for account in (OPERATOR, METRICS_API):
         assert one(manifests, "ServiceAccount", account)

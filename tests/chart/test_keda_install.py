@@ -1,4 +1,4 @@
-"""What the installer says of KEDA, and what the operator may and asks then."""
+"""The chart's values for KEDA: the settings and the permissions of the operator, and its queries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.chart.test_chart import environment, granted, of_kind, one, render
 KEDA = {"autoscaling": {"metricsApi": "keda", "prometheus": "http://prometheus:9090/"}}
 
 
-def test_with_keda_the_operator_is_told_so_and_may_write_scaled_objects() -> None:
+def test_with_keda_the_operator_has_its_settings_and_may_write_scaled_objects() -> None:
     manifests = render(KEDA)
     settings = Settings.read(environment(manifests))
     assert (settings.metrics_api, settings.prometheus) == ("keda", "http://prometheus:9090")
@@ -26,7 +26,7 @@ def test_with_keda_the_operator_is_told_so_and_may_write_scaled_objects() -> Non
     assert all(grant.why for grant in rbac.KEDA)
 
 
-def test_without_keda_nobody_may_write_scaled_objects() -> None:
+def test_without_keda_the_operator_may_not_write_scaled_objects() -> None:
     manifests = render()
     settings = Settings.read(environment(manifests))
     assert (settings.metrics_api, settings.prometheus) == ("builtin", "")
@@ -75,8 +75,8 @@ def test_each_metric_is_a_query(metric: TritonMetric, query: str) -> None:
 
 
 def test_a_quantity_is_a_plain_number_to_others() -> None:
-    said = ["333333333n", "1u", "50m", "0.5", "4", "1k", "2M", "1Ki", "1e3", "100"]
+    quantities = ["333333333n", "1u", "50m", "0.5", "4", "1k", "2M", "1Ki", "1e3", "100"]
     numbers = ["0.333333333", "0.000001", "0.05", "0.5", "4", "1000", "2000000", "1024", "1000", "100"]
-    assert [to_decimal(quantity) for quantity in said] == numbers
+    assert [to_decimal(quantity) for quantity in quantities] == numbers
     with pytest.raises(ValueError, match="'many' is not a quantity"):
         to_decimal("many")

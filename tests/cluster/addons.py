@@ -120,7 +120,7 @@ def _volume(name: str, node: str, path: Path) -> Object:
 
 
 def fake_node(index: int) -> Object:
-    """Return a node that only kwok attends to: pods bound to it are said to run and be ready."""
+    """Return a node that only kwok attends to: pods bound to it are reported as running and ready."""
     name = f"fake-{index}"
     resources = {"cpu": "64", "memory": "512Gi", "pods": "1000", "nvidia.com/gpu": "8"}
     return {

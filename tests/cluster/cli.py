@@ -15,7 +15,7 @@ from rich.table import Table
 from tests.cluster import binaries, clients, images, preparation
 from tests.cluster.cluster import DEFAULT_NAME, Cluster
 from tests.cluster.errors import ClusterError
-from tests.cluster.progress import console, say
+from tests.cluster.progress import console, print_line
 
 _PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
 _name = click.option("--name", default=DEFAULT_NAME, envvar="CONCH_CLUSTER", show_default=True, help="Which cluster.")
@@ -27,7 +27,7 @@ def main() -> None:
         cli()
     except ClusterError as error:
         console.print("[red bold]failed[/]", end=" ")
-        say(str(error))
+        print_line(str(error))
         sys.exit(1)
 
 
@@ -66,7 +66,7 @@ def status(name: str, output: str) -> None:
 
 
 def is_well(data: dict[str, Any]) -> bool:
-    """Say whether everything in a status is up."""
+    """Whether everything in a status is up."""
     parts = [part["healthy"] for part in data.get("components", {}).values()]
     return bool(data["up"] and all(parts) and all(node["ready"] for node in data.get("nodes", [])))
 

@@ -29,14 +29,14 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.paths import ClusterPaths, state_root
 from tests.cluster.plan import Node, Plan, free_slot
 from tests.cluster.processes import Component, Identity, Records
-from tests.cluster.progress import say, step
+from tests.cluster.progress import print_line, step
 
 DEFAULT_NAME = "conch"
 _START_TIMEOUT = 60.0
 
 
 class Cluster:
-    """A local Kubernetes cluster, told from others by its name."""
+    """A local Kubernetes cluster, identified by its name."""
 
     def __init__(self, name: str = DEFAULT_NAME) -> None:
         self.name = name
@@ -86,7 +86,7 @@ class Cluster:
                 bringup.bring_up_control_plane(plan, self.paths, self)
                 runtimes.result()
                 bringup.bring_up_nodes(plan, self.paths, self, metrics_server=metrics_server)
-        say(f"cluster {self.name} is up after {time.monotonic() - started:.1f} s; KUBECONFIG={self.kubeconfig}")
+        print_line(f"cluster {self.name} is up after {time.monotonic() - started:.1f} s; KUBECONFIG={self.kubeconfig}")
 
     def down(self) -> None:
         """Take the cluster down and leave nothing of it."""
@@ -159,7 +159,7 @@ class Cluster:
         with ThreadPoolExecutor() as pool:
             loaded = list(pool.map(lambda node: self._load_onto(node, names), self.plan.nodes))
         if not any(loaded):
-            say(f"on every node already: {', '.join(names)}")
+            print_line(f"on every node already: {', '.join(names)}")
 
     def _load_onto(self, node: Node, names: Sequence[str]) -> bool:
         """Bring built images onto a node; return whether it lacked one."""
@@ -231,9 +231,8 @@ class Cluster:
             plan = Plan(self.name, free_slot(others), nodes, kwok)
             self.paths.root.mkdir(parents=True, exist_ok=True)
             self.paths.plan.write_text(json.dumps(plan.record()))
-        network.remove(
-            plan
-        )  # somebody may have deleted the folder of an earlier cluster, whose pods have addresses here
+        # The folder of an earlier cluster may be deleted while its pods still have addresses here.
+        network.remove(plan)
         return plan
 
     def _remove(self, plan: Plan) -> None:

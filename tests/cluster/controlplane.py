@@ -53,7 +53,7 @@ def _word(value: object) -> str:
 def audit_policy() -> dict[str, object]:
     """Return the audit policy: every request of users and operators, none of the cluster's own chatter.
 
-    The controllers' writes stay (a test may ask who deleted a pod); their reads, leases and events do not.
+    The controllers' writes stay (a test may check who deleted a pod); their reads, leases and events do not.
     """
     own = [user for name, (user, _) in USERS.items() if name not in ("admin", "controller-manager")]
     return {
@@ -152,7 +152,7 @@ def etcd(plan: Plan, paths: ClusterPaths) -> Component:
         initial_cluster=f"{plan.name}={peer}",
         listen_metrics_urls=f"http://{plan.control}:2381",
         unsafe_no_fsync=True,
-        heartbeat_interval=1000,  # ms; a member alone has nobody to send a heartbeat to
+        heartbeat_interval=1000,  # ms; a single member sends no heartbeat
         election_timeout=10000,
         log_level="warn",
     )

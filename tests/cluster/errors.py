@@ -1,4 +1,4 @@
-"""The one exception of this room: what went wrong, and what to do about it."""
+"""The one exception of this package: what went wrong, and what to do about it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tail(path: Path, lines: int = 20) -> str:
     if not path.exists():
         return "(no log was written)"
     with path.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - 64 * 1024))
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 64 * 1024))
         text = file.read().decode(errors="replace")
     return "\n".join(text.splitlines()[-lines:])

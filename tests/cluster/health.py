@@ -1,4 +1,4 @@
-"""Asking components how they are, and waiting until they are well: on a condition, with a deadline."""
+"""Health checks of components, and waiting until they are healthy: on a condition, with a deadline."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POLL = 0.1
 
 @functools.cache
 def _opener() -> urllib.request.OpenerDirector:
-    """Return what asks, by no proxy; it takes any certificate: some components make their own."""
+    """Return an opener without a proxy; it accepts any certificate: some components make their own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the machine's authorities would be read for nothing
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -30,7 +30,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def is_healthy(health: str) -> bool:
-    """Ask a component; ``health`` is a URL that answers 200, a unix socket's path, or empty (always well)."""
+    """Whether a component is healthy; ``health`` is a URL that answers 200, a unix socket's path, or empty (always)."""
     if not health:
         return True
     try:
@@ -49,9 +49,9 @@ def wait_component(component: Component, identity: Identity, timeout: float) -> 
     """Wait until a component that was just started is well; raises at once when its process ended."""
     deadline = time.monotonic() + timeout
     while not is_healthy(component.health):
-        if not processes.is_alive(identity):
+        if not processes.is_running(identity):
             message = f"{component.name} ended right after it was started"
-            raise ClusterError(message, log=Path(component.log), hint="the log's last lines say why")
+            raise ClusterError(message, log=Path(component.log), hint="the log's last lines have the cause")
         if time.monotonic() > deadline:
             message = f"{component.name} was not healthy after {timeout:.0f} s ({component.health})"
             raise ClusterError(message, log=Path(component.log), hint="a slow machine? run up again: it goes on")

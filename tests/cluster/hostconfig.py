@@ -24,7 +24,7 @@ Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };
 """
-"""What Debian's own image tells apt: without it each layer has caches of 80 MB. A build sees these settings only here,
+"""The settings of apt in Debian's own image: without them each layer has caches of 80 MB. A build sees them only here,
 because the machine's are mounted over them."""
 
 _APT = Path("/etc/apt")
@@ -94,7 +94,7 @@ def mirror(sources: list[Source]) -> str:
 
 
 def apt_options(dump: str, certificates: str) -> str:
-    """Return those of the machine's apt options that say how to reach its sources."""
+    """Return those of the machine's apt options that set how to reach its sources."""
     lines = [line for line in dump.splitlines() if _APT_OPTION.match(line)]
     return "\n".join([*lines, f'Acquire::https::CAInfo "{certificates}";']) + "\n"
 

@@ -36,7 +36,7 @@ IMAGES = {
 """Name and Dockerfile of every image; the build context is always the repository's root."""
 
 DEFAULT = ("operator", "serving", "tools")
-"""What is built when no name is given. The others are for the tests that ask for them; some take minutes to compile."""
+"""What is built when no name is given. The others are for the tests that name them; some take minutes to compile."""
 
 _BUILDS = 2
 _KEPT = "24h"  # images that no tag leads to: the cache of builds, which the next change may need
@@ -155,7 +155,7 @@ def build(names: Iterable[str] = ()) -> None:
 
 
 def _build(engine: Builder, name: str, options: list[str]) -> bool:
-    """Build an image, unless the engine has the one that was built of the same inputs; tell whether it was built."""
+    """Build an image, unless the engine has the one that was built of the same inputs; return whether it was built."""
     programs, dockerfile = _programs(name), REPOSITORY / IMAGES[name]
     inputs = fingerprint(dockerfile, REPOSITORY, [_BASE_VERSION, *programs])
     record = cache_dir() / "images" / "built" / f"{name}.json"

@@ -1,7 +1,7 @@
 """Removing what a cluster leaves behind, also when it was killed half-way.
 
-What is ours is told by where it is: mounts below the cluster's folder, container shims that name one of its
-sockets, cgroups below its cgroup. Components are told by their records (see ``processes``), never by name.
+What is ours is known by where it is: mounts below the cluster's folder, container shims that name one of its
+sockets, cgroups below its cgroup. Components are known by their records (see ``processes``), never by name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def mounts_below(folder: Path, mountinfo: str) -> list[Path]:
 
 
 def is_shim(command_line: list[str], address: str) -> bool:
-    """Say whether a command line is that of a container shim of the containerd that listens on ``address``."""
+    """Whether a command line is that of a container shim of the containerd that listens on ``address``."""
     return bool(command_line) and Path(command_line[0]).name.startswith(_SHIM) and address in command_line
 
 

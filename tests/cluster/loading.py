@@ -20,7 +20,7 @@ def ctr(paths: ClusterPaths, node: Node, *arguments: str | Path) -> str:
 
 
 def is_loaded(paths: ClusterPaths, node: Node, image: Exported) -> bool:
-    """Say whether a node has that very image: importing changes digests, so its id is kept as a label."""
+    """Whether a node has that very image: importing changes digests, so its id is kept as a label."""
     return f"{_LABEL}={image.identity}" in ctr(paths, node, "images", "ls", f"name=={image.reference}")
 
 

@@ -1,7 +1,7 @@
 """Network namespaces and the cables between them.
 
 One Ethernet segment joins host, control plane and nodes: a bridge inside the control plane's namespace. Every
-side has one route per node's pods and one for the Services; nobody has a default route, so whatever a test
+side has one route per node's pods and one for the Services; neither side has a default route, so whatever a test
 sends ends inside.
 """
 
@@ -23,7 +23,7 @@ def inside(netns: str, *argv: str) -> list[str]:
 
 
 def exists(netns: str) -> bool:
-    """Say whether a namespace of that name is there."""
+    """Whether a namespace of that name exists."""
     return (_NETNS / netns).exists()
 
 

@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def pods(self) -> IPv4Network:
-        """The network of all pods, apart from the link: kube-proxy must tell pods from what comes from outside."""
+        """The network of all pods, apart from the link: kube-proxy must know pods from sources outside."""
         return list(self.network.subnets(new_prefix=21))[1]
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.cluster import binaries, clients, images, packages
-from tests.cluster.progress import say
+from tests.cluster.progress import print_line
 
 
 def cluster_modules(nodes: int, *, kwok: bool = False, metrics_server: bool = True) -> list[str]:
@@ -43,7 +43,7 @@ def compile_programs(modules: Iterable[str]) -> None:
     clients.program("kubectl")
     missing = [name for name in dict.fromkeys(modules) if not binaries.is_built(binaries.MODULES[name])]
     if missing:
-        say(f"compiling what is not cached, while packages and images are made: {', '.join(missing)}")
+        print_line(f"compiling what is not cached, while packages and images are made: {', '.join(missing)}")
         binaries.ensure_all(binaries.MODULES[name] for name in missing)
 
 

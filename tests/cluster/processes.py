@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them, found again later beyond doubt.
+"""Processes that outlive the command that started them, found again later with certainty.
 
 A pid alone proves nothing: after a kill or a reboot another program may have it. A record holds the pid, the
 kernel's start time of that process and the boot it belongs to; only when all three fit is it ours to end.
@@ -32,9 +32,9 @@ class Identity:
 
 @dataclass(frozen=True)
 class Component:
-    """How a component is started, and how to ask it whether it is well.
+    """How a component is started, and where its health is checked.
 
-    ``health`` is a URL, or a unix socket's path, or empty for a component that cannot be asked.
+    ``health`` is a URL, or a unix socket's path, or empty for a component without a health check.
     """
 
     name: str
@@ -68,8 +68,8 @@ def identify(pid: int) -> Identity | None:
     return None if state in "ZX" else Identity(pid, start_time, boot_id())
 
 
-def is_alive(identity: Identity) -> bool:
-    """Say whether that very process still runs."""
+def is_running(identity: Identity) -> bool:
+    """Whether that very process still runs."""
     return identify(identity.pid) == identity
 
 
@@ -91,7 +91,7 @@ def start(component: Component) -> Identity:
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", **component.env},
             start_new_session=True,
         )
-    # Nobody waits for it here: this keeps Popen from warning that it is abandoned.
+    # Nothing waits for it here: this keeps Popen from warning that it is abandoned.
     process.returncode = 0
     identity = identify(process.pid)
     # A process that died at once has no identity any more; one that can match nothing stands for it.
@@ -100,22 +100,22 @@ def start(component: Component) -> Identity:
 
 def stop(identities: Iterable[Identity], *, grace: float = 10.0) -> None:
     """End these processes: SIGTERM, then SIGKILL for what is left after ``grace`` seconds."""
-    alive = [identity for identity in identities if is_alive(identity)]
+    running = [identity for identity in identities if is_running(identity)]
     for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
-        for identity in alive:
+        for identity in running:
             _signal(identity, number)
         deadline = time.monotonic() + patience
-        while alive and time.monotonic() < deadline:
-            _reap(alive)
-            alive = [identity for identity in alive if is_alive(identity)]
-            if alive:
+        while running and time.monotonic() < deadline:
+            _reap(running)
+            running = [identity for identity in running if is_running(identity)]
+            if running:
                 time.sleep(0.02)
-        if not alive:
+        if not running:
             return
 
 
 def _signal(identity: Identity, number: signal.Signals) -> None:
-    if is_alive(identity):
+    if is_running(identity):
         try:
             os.kill(identity.pid, number)
         except ProcessLookupError:
@@ -154,7 +154,7 @@ class Records:
 
     def running(self) -> dict[str, Identity]:
         """Return the components whose recorded process still runs."""
-        return {name: i for name, (_, i) in self.load().items() if i is not None and is_alive(i)}
+        return {name: i for name, (_, i) in self.load().items() if i is not None and is_running(i)}
 
 
 def _parse(data: dict[str, Any]) -> tuple[Component, Identity | None]:

@@ -16,7 +16,7 @@ _LINE_INTERVAL = 30.0
 """Seconds between two lines of one long step, where there is no terminal."""
 
 
-def say(message: str) -> None:
+def print_line(message: str) -> None:
     """Print one line about what is being done."""
     console.print(escape(message))
 

@@ -30,7 +30,7 @@ def parse(text: str) -> tuple[int, ...]:
 
 
 def required() -> tuple[int, ...]:
-    """Return the newest Go version that one of our modules asks for."""
+    """Return the newest Go version that one of our modules requires."""
     return max(parse(path.read_text()[path.read_text().index("\ngo ") :]) for path in HERE.glob("go/*/go.mod"))
 
 

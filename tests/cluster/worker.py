@@ -49,7 +49,7 @@ def cni_config(plan: Plan, node: Node, data: Path) -> dict[str, Any]:
     """Return the pods' network: a routed pair per pod.
 
     Routed, not bridged: between two pods on one bridge an answer does not pass the node's address translation,
-    so a pod that calls a Service which leads to its neighbour would get an answer from a stranger.
+    so a pod that calls a Service which leads to its neighbour would get an answer from an unknown address.
     """
     ipam = {"type": "host-local", "dataDir": str(data), "ranges": [[{"subnet": str(node.pods)}]]}
     return {
@@ -132,7 +132,7 @@ def kubelet_config(plan: Plan, paths: ClusterPaths, node: Node) -> dict[str, Any
         "syncFrequency": "30s",
         "fileCheckFrequency": "0s",
         "shutdownGracePeriod": "0s",
-        # Little work at rest: nobody reads the sizes of volumes, and logs are small.
+        # Little work at rest: nothing reads the sizes of volumes, and logs are small.
         "volumeStatsAggPeriod": "-1s",
         "containerLogMonitorInterval": "1m",
         "nodeStatusUpdateFrequency": "20s",
@@ -180,7 +180,7 @@ def configure(plan: Plan, paths: ClusterPaths, node: Node) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a file unless it says so already: kube-proxy ends when its own is written, changed or not."""
+    """Write a file unless it has that text already: kube-proxy ends when its own is written, changed or not."""
     if not file.exists() or file.read_text() != text:
         file.write_text(text)
 

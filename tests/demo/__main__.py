@@ -6,8 +6,8 @@ import os
 import sys
 
 from tests.cluster import ClusterError
+from tests.demo.reporter import Reporter
 from tests.demo.story import NAMESPACE, play
-from tests.demo.telling import Telling
 from tests.support.evidence import waiting_containers
 from tests.support.kube import KubectlError
 from tests.support.place import SYSTEM, open_place
@@ -16,18 +16,18 @@ from tests.support.wait import TooLateError
 
 def main() -> None:
     """Play the demo; a failure is a sentence, not a traceback."""
-    telling = Telling()
+    reporter = Reporter()
     current = os.environ.get("CLUSTER") == "current"
     waiting: list[str] = []
     try:
         with open_place(current=current, metrics_server=False) as place:
             try:
-                play(place, telling)
+                play(place, reporter)
             except (KubectlError, TooLateError):
                 waiting = waiting_containers(place.kube, SYSTEM, NAMESPACE)
                 raise
     except (ClusterError, KubectlError, TooLateError) as error:
-        telling.failed("\n".join([str(error), *waiting]))
+        reporter.print_failure("\n".join([str(error), *waiting]))
         sys.exit(1)
 
 

@@ -1,21 +1,21 @@
-"""Follows a service to Ready and tells each change once: phases of revisions, conditions, events."""
+"""Follows a service to Ready and prints each change once: phases of revisions, conditions, events."""
 
 from __future__ import annotations
 
 import time
 
-from tests.demo.telling import Telling
+from tests.demo.reporter import Reporter
 from tests.support.service import Service
 from tests.support.wait import EVERY, TooLateError
 
 
-def follow(service: Service, telling: Telling, told: set[str], seconds: float = 120) -> None:
-    """Tell what happens until the service is Ready.
+def follow(service: Service, reporter: Reporter, printed: set[str], seconds: float = 120) -> None:
+    """Print each change until the service is Ready.
 
     Args:
         service: whose story.
-        telling: who tells it.
-        told: what was told already; grows.
+        reporter: prints the lines.
+        printed: the lines that are printed already; grows.
         seconds: the deadline.
 
     Raises:
@@ -29,21 +29,21 @@ def follow(service: Service, telling: Telling, told: set[str], seconds: float = 
         if time.monotonic() > deadline and not done:
             raise TooLateError(f"{service.name} is not Ready within {seconds:g} s: {ready.get('message')}")
         time.sleep(EVERY)  # also before the last look: events are written after the status
-        for subject, value, words in _news(service):
+        for subject, value, words in _lines(service):
             mark = f"{subject}|{value}|{words}"
-            if mark not in told:
-                told.add(mark)
-                telling.line(subject, value, words)
+            if mark not in printed:
+                printed.add(mark)
+                reporter.line(subject, value, words)
 
 
-def _news(service: Service) -> list[tuple[str, str, str]]:
-    """What can be told now: subject, value, words."""
+def _lines(service: Service) -> list[tuple[str, str, str]]:
+    """Return the present state as lines: subject, value, words."""
     status = service.status
-    news = [(f"event {e['reason']}", e["type"], e.get("note", "")) for e in service.events()]
+    lines = [(f"event {e['reason']}", e["type"], e.get("note", "")) for e in service.events()]
     for revision in status.get("revisions", ()):
         models = [f"{m['name']}: {m['state']}" for m in revision.get("models", ())]
         replicas = revision["replicas"]
         words = f"{replicas['ready']}/{replicas['wanted']} pods ready" + "".join(f", {model}" for model in models)
-        news.append((f"revision {revision['name']}", revision["phase"], words))
-    news += [(f"condition {c['type']}", c["status"], c.get("message", "")) for c in status.get("conditions", ())]
-    return news
+        lines.append((f"revision {revision['name']}", revision["phase"], words))
+    lines += [(f"condition {c['type']}", c["status"], c.get("message", "")) for c in status.get("conditions", ())]
+    return lines

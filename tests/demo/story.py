@@ -9,7 +9,7 @@ from conch.api.child_kinds import CHILDREN
 from conch_contract import names
 from tests.cluster.paths import REPOSITORY
 from tests.demo.progress import follow
-from tests.demo.telling import Telling
+from tests.demo.reporter import Reporter
 from tests.support import clients, filetypes, store
 from tests.support.place import Place
 from tests.support.service import Service, is_ready
@@ -20,34 +20,34 @@ EXAMPLE: Final = REPOSITORY / "examples" / "quickstart.yaml"
 _NAME: Final = "magika"
 
 
-def play(place: Place, telling: Telling) -> None:
-    """Install Conch, serve a model, ask it, and show what was made."""
-    with telling.chapter("Conch: images, and the Helm chart in conch-system"):
+def play(place: Place, reporter: Reporter) -> None:
+    """Install Conch, serve a model, send it requests, and show what was made."""
+    with reporter.chapter("Conch: images, and the Helm chart in conch-system"):
         place.prepare()
         place.install()
-    with telling.chapter(f"A model in an S3 store (SeaweedFS, namespace {NAMESPACE})"):
-        _upload(place, telling)
-    service, told = Service(place.kube, NAMESPACE, _NAME), set[str]()
-    with telling.chapter(f"kubectl apply -f {EXAMPLE.relative_to(REPOSITORY)}"):
+    with reporter.chapter(f"A model in an S3 store (SeaweedFS, namespace {NAMESPACE})"):
+        _upload(place, reporter)
+    service, printed = Service(place.kube, NAMESPACE, _NAME), set[str]()
+    with reporter.chapter(f"kubectl apply -f {EXAMPLE.relative_to(REPOSITORY)}"):
         if service.body:
-            telling.text("  (an earlier demo's service is deleted first)")
+            reporter.text("  (an earlier demo's service is deleted first)")
             service.delete()
             service.until_gone()
-        telling.text(EXAMPLE.read_text())
+        reporter.text(EXAMPLE.read_text())
         place.kube.apply(EXAMPLE, NAMESPACE)
-        follow(service, telling, told)
-        telling.text(place.kube.run("get", "isvc", _NAME, f"--namespace={NAMESPACE}").rstrip())
-    with telling.chapter("Three files, over HTTP and gRPC, through the Service"):
-        _ask(place, telling)
+        follow(service, reporter, printed)
+        reporter.text(place.kube.run("get", "isvc", _NAME, f"--namespace={NAMESPACE}").rstrip())
+    with reporter.chapter("Three files, over HTTP and gRPC, through the Service"):
+        _infer(place, reporter)
     load = ", while requests keep coming" if place.local else ""
-    with telling.chapter(f"kubectl patch: another model{load}"):
-        _change(place, service, telling, told)
-    with telling.chapter("What was made for the service"):
-        _show(service, telling)
-    telling.text(_next(place, telling.seconds))
+    with reporter.chapter(f"kubectl patch: another model{load}"):
+        _change(place, service, reporter, printed)
+    with reporter.chapter("What was made for the service"):
+        _show(service, reporter)
+    reporter.text(_next(place, reporter.seconds))
 
 
-def _upload(place: Place, telling: Telling) -> None:
+def _upload(place: Place, reporter: Reporter) -> None:
     place.namespace(NAMESPACE)
     store.deploy(place.kube, NAMESPACE)
     with place.reach(NAMESPACE, "store", store.PORT) as [address]:
@@ -56,40 +56,40 @@ def _upload(place: Place, telling: Telling) -> None:
             bucket.upload(f"s3://models/{folder}", {"model.onnx": filetypes.MODEL})
     place.kube.apply(bucket.secret(), NAMESPACE)
     size = filetypes.MODEL.stat().st_size
-    telling.text(f"  s3://models/magika/model.onnx: magika, Google's file-type detector, {size / 1e6:.1f} MB")
+    reporter.text(f"  s3://models/magika/model.onnx: magika, Google's file-type detector, {size / 1e6:.1f} MB")
 
 
-def _ask(place: Place, telling: Telling) -> None:
+def _infer(place: Place, reporter: Reporter) -> None:
     rows = []
     with place.reach(NAMESPACE, _NAME, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
         for name, content in filetypes.samples().items():
             inputs = {filetypes.INPUT: filetypes.features(content)}
-            answers = [clients.ask_http(http, _NAME, inputs), clients.ask_grpc(grpc, _NAME, inputs)]
-            told = [filetypes.label(answer[filetypes.OUTPUT]) for answer in answers]
-            rows.append([name, *(f"{label} ({score:.4f})" for label, score in told), filetypes.expected(content)])
-    telling.table(["file", "over HTTP", "over gRPC", "magika on this machine"], rows)
+            answers = [clients.infer_http(http, _NAME, inputs), clients.infer_grpc(grpc, _NAME, inputs)]
+            labels = [filetypes.label(answer[filetypes.OUTPUT]) for answer in answers]
+            rows.append([name, *(f"{label} ({score:.4f})" for label, score in labels), filetypes.expected(content)])
+    reporter.table(["file", "over HTTP", "over gRPC", "magika on this machine"], rows)
 
 
-def _change(place: Place, service: Service, telling: Telling, told: set[str]) -> None:
+def _change(place: Place, service: Service, reporter: Reporter, printed: set[str]) -> None:
     """Change the model; where every pod can be reached, under load."""
     change = {"predictor": {"model": {"storageUri": "s3://models/magika-v2"}}}
-    telling.text(f"  {json.dumps({'spec': change})}")
+    reporter.text(f"  {json.dumps({'spec': change})}")
     if place.local is None:  # a forwarded port leads to one pod, and ends with it
         service.patch(change)
-        follow(service, telling, told)
+        follow(service, reporter, printed)
         return
     with (
         place.reach(NAMESPACE, _NAME, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, filetypes.question(_NAME), Mix(grpc=4, fresh=4, kept=0, rate=4)) as traffic,
+        Traffic(http, grpc, filetypes.picture_request(_NAME), Mix(grpc=4, fresh=4, kept=0, rate=4)) as traffic,
     ):
         service.patch(change)
-        follow(service, telling, told)
+        follow(service, reporter, printed)
         service.settle()
     for kind, words in (("grpc", "over 4 long-lived gRPC channels"), ("fresh", "over HTTP, a connection each")):
-        telling.text(f"  {traffic.tallies[kind]}, {words}")
+        reporter.text(f"  {traffic.tallies[kind]}, {words}")
 
 
-def _show(service: Service, telling: Telling) -> None:
+def _show(service: Service, reporter: Reporter) -> None:
     branches: dict[str, list[str]] = {
         f"{kind.name}/{child['metadata']['name']}": [] for kind in CHILDREN for child in service.children(kind)
     }
@@ -99,7 +99,7 @@ def _show(service: Service, telling: Telling) -> None:
         branches[f"Pod/{pod['metadata']['name']} ({state}, on {node})"] = [
             c["name"] for c in (*pod["spec"]["initContainers"], *pod["spec"]["containers"])
         ]
-    telling.tree(f"InferenceService/{service.name}", branches)
+    reporter.tree(f"InferenceService/{service.name}", branches)
 
 
 def _next(place: Place, seconds: float) -> str:

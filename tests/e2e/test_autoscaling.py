@@ -35,7 +35,7 @@ def test_it_scales_under_load_and_nobody_fights(place: Place, kube: Kube, serve:
     with (
         Numbers(kube, service.namespace, revision, ".spec.replicas") as replicas,
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, filetypes.question("scaled"), Mix(grpc=2, fresh=2, kept=0, rate=10)),
+        Traffic(http, grpc, filetypes.picture_request("scaled"), Mix(grpc=2, fresh=2, kept=0, rate=10)),
     ):
         service.until_condition("Autoscaling", "True", 90)
         until(lambda: len(service.ready_pods()) == 2, "two pods are ready", 120, seen=lambda: replicas.seen)

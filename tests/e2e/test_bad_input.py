@@ -229,10 +229,10 @@ def _ask(place: Place, case: Case, service: Service) -> None:
     with place.reach(service.namespace, service.name, names.HTTP_PORT) as [http]:
         if case.onnx:
             inputs = {filetypes.INPUT: filetypes.features(filetypes.samples()["dot.png"])}
-            answer: np.ndarray[Any, Any] = clients.ask_http(http, service.name, inputs)[filetypes.OUTPUT]
+            answer: np.ndarray[Any, Any] = clients.infer_http(http, service.name, inputs)[filetypes.OUTPUT]
             assert filetypes.label(answer)[0] == "png"
         else:
-            assert clients.ask_http(http, "double", {"x": NUMBERS})["y"].tolist() == (2 * NUMBERS).tolist()
+            assert clients.infer_http(http, "double", {"x": NUMBERS})["y"].tolist() == (2 * NUMBERS).tolist()
 
 
 @pytest.fixture(scope="module")

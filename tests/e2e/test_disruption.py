@@ -79,7 +79,7 @@ def test_the_only_pod_of_a_service_can_be_drained(
 
 
 @pytest.mark.alone
-@pytest.mark.long  # minutes: a lost node says nothing, and everything waits for times to run out
+@pytest.mark.long  # minutes: a lost node reports nothing, and everything waits for times to run out
 def test_a_node_is_lost_and_comes_back(
     place: Place, kube: Kube, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:
@@ -96,8 +96,8 @@ def test_a_node_is_lost_and_comes_back(
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
         Patient(http, grpc) as clients,
     ):
-        talking = [told for kind in ("http", "grpc") for told in clients.told[kind]]
-        until(lambda: all(told.quiet(3) for told in talking), "every client is answered", 30)
+        records = [record for kind in ("http", "grpc") for record in clients.records[kind]]
+        until(lambda: all(record.quiet(3) for record in records), "every client is answered", 30)
         began = time.monotonic()
         with lost(place, goes):
             until(lambda: leads_on(kube) == stays, "the operator's other replica leads", 60)
@@ -106,7 +106,7 @@ def test_a_node_is_lost_and_comes_back(
             until(lambda: not is_well(kube, goes), "the node is NotReady", 90)
             figure(f"the node was NotReady {time.monotonic() - began:.0f} s after the loss")
             until(
-                lambda: all(told.quiet(QUIET_SECONDS) for told in talking),
+                lambda: all(record.quiet(QUIET_SECONDS) for record in records),
                 "no attempt of an HTTP client, or a gRPC client that pings, has failed for a while",
                 60,
                 seen=lambda: clients.summary(began),
@@ -116,7 +116,7 @@ def test_a_node_is_lost_and_comes_back(
             assert set(by_node(service)) == {stays}
             service.until_ready(30)
         until(lambda: len(all_pods(service)) == 2, "the node that is back has let the lost pod go", 60)
-    figure(f"clients who wait {SECONDS:.0f} s for an answer, and ask again:\n{clients.summary(began)}")
+    figure(f"clients that wait {SECONDS:.0f} s for an answer, and retry:\n{clients.summary(began)}")
 
 
 def by_node(service: Service) -> Counter[str]:
@@ -141,7 +141,7 @@ def repaired(service: Service) -> None:
 
 
 def leads_on(kube: Kube) -> str:
-    """The node on which the operator's leader runs; empty when nobody leads."""
+    """The node on which the operator's leader runs; empty when no pod leads."""
     holder = ((kube.get(LEASE, SYSTEM, OPERATOR) or {}).get("spec") or {}).get("holderIdentity")
     pod = kube.get(POD, SYSTEM, holder) if holder else None
     return str(pod["spec"].get("nodeName", "")) if pod and "deletionTimestamp" not in pod["metadata"] else ""

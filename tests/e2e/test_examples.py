@@ -35,8 +35,8 @@ def test_an_example_answers(example: Example, place: Place, applied: str) -> Non
     for name in example.services:
         with place.reach(applied, name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
             for answer in (
-                clients.ask_http(http, example.model, example.inputs),
-                clients.ask_grpc(grpc, example.model, example.inputs),
+                clients.infer_http(http, example.model, example.inputs),
+                clients.infer_grpc(grpc, example.model, example.inputs),
             ):
                 assert example.right(answer), answer
 
@@ -47,7 +47,7 @@ def test_two_versions_answer_side_by_side(place: Place, applied: str) -> None:
     [model] = until(lambda: service.status["revisions"][0].get("models"), "the models are told", 15)
     assert sorted(model["versions"]) == [2, 3]
     with place.reach(applied, example.name, names.GRPC_PORT) as [grpc]:
-        told = [clients.ask_grpc(grpc, "add-sub", example.inputs, version=str(v))["version"].tolist() for v in (2, 3)]
+        told = [clients.infer_grpc(grpc, "add-sub", example.inputs, version=str(v))["version"].tolist() for v in (2, 3)]
     assert told == [[2], [3]]
 
 

@@ -47,7 +47,7 @@ def test_nobody_fights(kube: Kube, namespace: str, gateway: Gateway, figure: Cal
             git.manifest = second
             until(lambda: waits_for(service) == "WaitsForPromotion", "the rollout waits", 90)
             quiet(git, service)
-            service.ask("promote")
+            service.request("promote")
             settled = service.settle(120)["stable"]
             assert settled != stable
             quiet(git, service)
@@ -61,7 +61,7 @@ def test_nobody_fights(kube: Kube, namespace: str, gateway: Gateway, figure: Cal
             assert service.status["stable"] == settled
             git.manifest = first
             until(lambda: waits_for(service) == "WaitsForPromotion", "the way back waits", 90)
-            service.ask("promote")
+            service.request("promote")
             assert service.settle(120)["stable"] == stable
             quiet(git, service)
         figure(f"{git.applied} applies of three manifests\n{traffic}")

@@ -117,7 +117,7 @@ def _plan(place: Place, service: Service, **predictor: Any) -> str:
 
 
 def _answer(grpc: str) -> list[float]:
-    found: list[float] = clients.ask_grpc(grpc, "double", {"x": NUMBERS})["y"].tolist()
+    found: list[float] = clients.infer_grpc(grpc, "double", {"x": NUMBERS})["y"].tolist()
     return found
 
 

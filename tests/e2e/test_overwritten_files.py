@@ -40,7 +40,7 @@ def test_a_later_pod_serves_what_the_first_one_serves_or_takes_no_requests(
     assert places["lost"] in told["message"]
     for service in services.values():
         with place.reach(service.namespace, service.name, names.HTTP_PORT) as [http]:
-            answers = {clients.ask_http(http, "double", {"x": NUMBERS})["y"].tolist()[0] for _ in range(REQUESTS)}
+            answers = {clients.infer_http(http, "double", {"x": NUMBERS})["y"].tolist()[0] for _ in range(REQUESTS)}
         assert answers == {2 * NUMBERS[0]}, "nobody is answered by what was uploaded later"
     assert len(lost.ready_pods()) == 1
 

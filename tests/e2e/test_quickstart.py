@@ -44,8 +44,8 @@ def test_it_answers_over_http_and_grpc_what_the_model_answers_elsewhere(sample: 
     content = filetypes.samples()[sample]
     inputs = {filetypes.INPUT: filetypes.features(content)}
     for answer in (
-        clients.ask_http(addresses[0], "magika", inputs),
-        clients.ask_grpc(addresses[1], "magika", inputs),
+        clients.infer_http(addresses[0], "magika", inputs),
+        clients.infer_grpc(addresses[1], "magika", inputs),
     ):
         label, score = filetypes.label(answer[filetypes.OUTPUT])
         assert label == filetypes.expected(content)
@@ -96,8 +96,8 @@ def test_nobody_controls_triton_through_the_service(addresses: list[str]) -> Non
     ]
     assert not allowed
     inputs = {filetypes.INPUT: filetypes.features(b"import os\n\nprint(os.name)\n" * 10)}
-    assert filetypes.label(clients.ask_http(addresses[0], "magika", inputs)[filetypes.OUTPUT])[0] == "python"
-    assert filetypes.label(clients.ask_grpc(addresses[1], "magika", inputs)[filetypes.OUTPUT])[0] == "python"
+    assert filetypes.label(clients.infer_http(addresses[0], "magika", inputs)[filetypes.OUTPUT])[0] == "python"
+    assert filetypes.label(clients.infer_grpc(addresses[1], "magika", inputs)[filetypes.OUTPUT])[0] == "python"
 
 
 def _controls(client: Any) -> dict[str, Callable[[], Any]]:
@@ -148,7 +148,7 @@ def test_a_container_that_dies_comes_back_with_its_model(container: str, service
     found = until(back, f"{victim} is ready again", 60, seen=lambda: pod().get("status"))
     assert sum(restarts(found).values()) <= 2, "the other container was dragged along more than once"
     inputs = {filetypes.INPUT: filetypes.features(filetypes.samples()["dot.png"])}
-    answer = clients.ask_http(f"{found['status']['podIP']}:{names.HTTP_PORT}", "magika", inputs)
+    answer = clients.infer_http(f"{found['status']['podIP']}:{names.HTTP_PORT}", "magika", inputs)
     assert filetypes.label(answer[filetypes.OUTPUT])[0] == "png"
     service.until_ready(30)
 

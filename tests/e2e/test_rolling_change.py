@@ -46,7 +46,7 @@ def test_a_change_of_the_model_fails_no_request(
         until(lambda: _drained(service, old), "the old pods are gone", 90)
         figure(f"the last old pod was gone {time.monotonic() - changed:.1f} s after the change")
         until(lambda: time.monotonic() - began > LOAD_SECONDS, "the load has lasted", LOAD_SECONDS)
-        answer = clients.ask_grpc(grpc, "double", {"x": NUMBERS})["y"]
+        answer = clients.infer_grpc(grpc, "double", {"x": NUMBERS})["y"]
     figure(str(traffic))
     assert answer.tolist() == (3 * NUMBERS).tolist()
     assert new != old
@@ -75,7 +75,7 @@ def test_requests_of_almost_a_minute_outlive_a_change(
     with place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
         with ThreadPoolExecutor() as pool:
             began = time.monotonic()
-            asks = ((clients.ask_http, http), (clients.ask_grpc, grpc))
+            asks = ((clients.infer_http, http), (clients.infer_grpc, grpc))
             asked = [pool.submit(ask, at, "double", {"x": NUMBERS}, seconds=80) for ask, at in asks]
             service.patch({"predictor": double(3)})
             new = service.settle(120)["stable"]
@@ -97,7 +97,7 @@ def test_a_stream_of_a_minute_is_answered_to_its_end(
         ways = {"the Service": (direct, ""), "the gateway": (gateway.address, host_of(streaming))}
         began = time.monotonic()
         streams = {
-            way: pool.submit(clients.ask_stream, address, "double", ticks, host=host, seconds=100)
+            way: pool.submit(clients.infer_stream, address, "double", ticks, host=host, seconds=100)
             for way, (address, host) in ways.items()
         }
         for way, stream in streams.items():

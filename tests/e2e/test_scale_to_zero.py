@@ -92,7 +92,7 @@ def test_the_last_pod_goes_and_comes_back(
     # One that drains answers what still comes.
     until(lambda: not kube.list(POD, namespace, selector), "the last pod is gone", 90)
 
-    with Traffic(gateway.address, gateway.address, filetypes.question(example.model), FEW, HOST) as traffic:
+    with Traffic(gateway.address, gateway.address, filetypes.picture_request(example.model), FEW, HOST) as traffic:
         service.until_condition("Ready", "True", 120, reason="Served")
         until(lambda: traffic.sent > traffic.failed, "requests are answered again", 30, seen=lambda: str(traffic))
     figure(str(traffic))
@@ -113,7 +113,7 @@ def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
     assert [autoscaler["metadata"]["name"] for autoscaler in hers] == [f"keda-hpa-{revision}"], "and Conch has not"
     with (
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, filetypes.question("rated"), Mix(grpc=2, fresh=2, kept=0, rate=10)),
+        Traffic(http, grpc, filetypes.picture_request("rated"), Mix(grpc=2, fresh=2, kept=0, rate=10)),
     ):
         service.until_condition("Autoscaling", "True", 60)
         until(lambda: len(service.ready_pods()) == 2, "two pods are ready", 120, seen=lambda: service.status)

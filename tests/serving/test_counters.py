@@ -37,7 +37,7 @@ def tritons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 class Reader:
-    """Somebody who asks for the counters, as a reconcile does."""
+    """A reader of the counters, as a reconcile is."""
 
     def __init__(self, port: int) -> None:
         self.woken = asyncio.Event()
@@ -45,12 +45,12 @@ class Reader:
         self.pods: tuple[Pod, ...] = ()
 
     @property
-    def told(self) -> Mapping[str, History]:
+    def histories(self) -> Mapping[str, History]:
         return self.counters.request(KEY, self.pods, MODELS)
 
     @property
     def history(self) -> History:
-        return self.told.get("m-new", History())
+        return self.histories.get("m-new", History())
 
     async def until(self, condition: Callable[[History], object], what: str, seconds: float = 20) -> History:
         """Look when there is news, and now and then, until a history is as expected."""
@@ -58,7 +58,7 @@ class Reader:
         while not condition(self.history):
             assert time.monotonic() < deadline, f"not within {seconds} s: {what}; last seen: {self.history}"
             self.woken.clear()
-            with contextlib.suppress(TimeoutError):  # a reading without news wakes nobody
+            with contextlib.suppress(TimeoutError):  # a reading without a change sets no event
                 await asyncio.wait_for(self.woken.wait(), 0.5)
         return self.history
 
@@ -121,7 +121,7 @@ async def test_a_triton_that_restarts_is_no_data_and_then_goes_on(tritons: Pair,
     await triton.send(0, 5)
     await reader.until(lambda seen: seen.since(0).requests == 5, "before")
     triton.process.kill()
-    history = await reader.until(lambda seen: seen.trouble, "the loss is told")
+    history = await reader.until(lambda seen: seen.trouble, "the loss is reported")
     assert f"does not answer at port {triton.metrics}" in history.trouble
     assert history.since(0).requests == 5
     await asyncio.to_thread(triton.start)
@@ -148,7 +148,7 @@ async def test_a_page_that_is_not_tritons_is_no_data(reader: Reader, tritons: Pa
     assert "HTTP status 404" in history.trouble or "HTTP status 400" in history.trouble
 
 
-async def test_who_is_not_asked_for_is_forgotten(tritons: Pair, reader: Reader) -> None:
+async def test_a_revision_that_is_no_longer_requested_is_forgotten(tritons: Pair, reader: Reader) -> None:
     reader.pods = (pod_of(tritons[0]),)
     await reader.until(lambda seen: seen.read, "the first reading")
     task = reader.counters._poller._entries[KEY][KEY].task

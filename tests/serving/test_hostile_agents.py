@@ -1,4 +1,4 @@
-"""What listens at an agent's port is the user's: whatever it answers, the operator asks it seldom and goes on."""
+"""What listens at an agent's port is the user's: whatever it answers, the operator polls it seldom and goes on."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Listener:
-    """What listens at the agent's port, and who asks it."""
+    """What listens at the agent's port, and the poller that reads it."""
 
     def __init__(self) -> None:
         self.answer = ""
-        self.asked = 0
+        self.requests = 0
         self.woken = asyncio.Event()
         self.agents: Agents
 
     async def respond(self, _request: web.Request) -> web.Response:
-        """Answer a question."""
-        self.asked += 1
+        """Answer a request."""
+        self.requests += 1
         return web.Response(text=self.answer)
 
-    async def until_asked(self, count: int) -> None:
-        """Ask, as each reconcile does, until so many questions have come."""
+    async def until_requests(self, count: int) -> None:
+        """Request reports, as each reconcile does, until so many HTTP requests have come."""
         async with asyncio.timeout(20):
-            while self.asked < count:
+            while self.requests < count:
                 self.agents.request(KEY, [POD])
                 await asyncio.sleep(0.02)
 
@@ -60,33 +60,31 @@ async def listener() -> AsyncIterator[Listener]:
 
 
 @pytest.mark.parametrize("answer", REPORTS.values(), ids=REPORTS)
-async def test_an_answer_that_is_no_report_tells_nothing_and_the_next_one_counts(
-    listener: Listener, answer: str
-) -> None:
+async def test_an_answer_that_is_no_report_is_dropped_and_the_next_one_counts(listener: Listener, answer: str) -> None:
     listener.answer = answer
-    await listener.until_asked(1)
+    await listener.until_requests(1)
     await asyncio.sleep(0.2)
     assert listener.agents.request(KEY, [POD]) == {}
     listener.answer = json.dumps(GOOD)
-    await listener.until_asked(2)
+    await listener.until_requests(2)
     await asyncio.wait_for(listener.woken.wait(), 10)
     assert listener.agents.request(KEY, [POD])["uid"].ready
 
 
-async def test_a_pod_that_has_something_new_each_time_is_asked_once_a_second(listener: Listener) -> None:
-    """An honest download reports more bytes each time, and each new report is followed by the next question."""
+async def test_a_pod_that_has_something_new_each_time_is_polled_once_a_second(listener: Listener) -> None:
+    """An honest download reports more bytes each time, and each new report is followed by the next request."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     while loop.time() < began + 3:
-        listener.answer = model(bytesFetched=listener.asked)
+        listener.answer = model(bytesFetched=listener.requests)
         listener.agents.request(KEY, [POD])
         await asyncio.sleep(0.01)
-    assert 2 <= listener.asked <= 1 + (loop.time() - began)
+    assert 2 <= listener.requests <= 1 + (loop.time() - began)
 
 
-async def test_a_pod_that_goes_and_comes_back_while_it_is_asked_is_known_again(listener: Listener) -> None:
+async def test_a_pod_that_goes_and_comes_back_while_it_is_polled_is_known_again(listener: Listener) -> None:
     listener.answer = json.dumps(GOOD)
-    await listener.until_asked(1)
+    await listener.until_requests(1)
     await asyncio.wait_for(listener.woken.wait(), 10)
     listener.agents.request(KEY, [POD])
     listener.woken.clear()
@@ -96,9 +94,9 @@ async def test_a_pod_that_goes_and_comes_back_while_it_is_asked_is_known_again(l
     assert listener.agents.request(KEY, [POD])["uid"].ready
 
 
-async def test_a_pod_that_is_asked_no_more_is_forgotten(listener: Listener) -> None:
+async def test_a_pod_that_is_no_longer_polled_is_forgotten(listener: Listener) -> None:
     listener.answer = json.dumps(GOOD)
-    await listener.until_asked(1)
+    await listener.until_requests(1)
     listener.agents.request(KEY, [])
     await asyncio.sleep(0.2)
     assert listener.agents.request(KEY, []) == {}

@@ -1,4 +1,4 @@
-"""`kubectl conch load` against a real Triton: valid requests, the clock's pace, and what is told of failures."""
+"""`kubectl conch load` against a real Triton: valid requests, the clock's pace, and the messages of failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.serving.processes import until
 from tests.serving.store import Store
 from tests.support.ports import free_port
 
-# One instance, 0.1 s a request. It takes two numbers, though its metadata says: any; -1 makes it raise.
+# One instance, 0.1 s a request. It takes two numbers, though its metadata allows any number; -1 makes it raise.
 PAIR = """
 import time
 import triton_python_backend_utils as pb_utils
@@ -45,7 +45,7 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError("less than nothing"))
         return pb_utils.InferenceResponse([pb_utils.Tensor("y", x.as_numpy())])
 """
-# A model that counts each sequence's requests, of texts; without an answer it is told that a sequence did not begin.
+# A model that counts each sequence's requests, of texts; without START it answers with an error.
 SEQUENCES = """
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -109,12 +109,12 @@ def numbers(first: float, second: float) -> list[Request]:
     return read_manifest_requests(Warmup.model_validate({"requests": [{"name": "two numbers", "inputs": [tensor]}]}))
 
 
-def asked_of(pod: Pod, model: str) -> int:
+def count_of(pod: Pod, model: str) -> int:
     return int(pod.statistics(model)["inference_stats"]["success"]["count"])
 
 
-async def drive(target: Target, said: list[Request], schedule: Schedule, concurrency: int = 512) -> Driver:
-    requests, sequences = await prepare_requests(target, said)
+async def drive(target: Target, written_requests: list[Request], schedule: Schedule, concurrency: int = 512) -> Driver:
+    requests, sequences = await prepare_requests(target, written_requests)
     async with ClientPool(target, requests, sequences=sequences) as pool:
         driver = Driver(pool.send, concurrency)
         await driver.run(schedule.dues(), asyncio.Event())
@@ -124,17 +124,17 @@ async def drive(target: Target, said: list[Request], schedule: Schedule, concurr
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("model", ["magika", "sequences"])
 async def test_requests_made_from_the_metadata_are_answered(protocol: Protocol, model: str, serving: Pod) -> None:
-    before = asked_of(serving, model)
+    before = count_of(serving, model)
     driver = await drive(target(serving, protocol, model), [], Schedule(5, 25, 2))
     assert [outcome.reason for outcome in driver.outcomes if outcome.verdict != "answered"] == []
     assert len(driver.outcomes) == driver.scheduled == 30
     assert sorted(outcome.due for outcome in driver.outcomes) == list(Schedule(5, 25, 2).dues())
     # Each was sent once, and each kind of them once before. Triton counts a moment after it has answered.
-    until(lambda: asked_of(serving, model) == before + 30 + 8, "Triton has counted as many", 10, serving.triton)
+    until(lambda: count_of(serving, model) == before + 30 + 8, "Triton has counted as many", 10, serving.triton)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-async def test_a_slow_server_does_not_slow_the_question(protocol: Protocol, serving: Pod) -> None:
+async def test_a_slow_server_does_not_slow_the_requests(protocol: Protocol, serving: Pod) -> None:
     # 20 requests within half a second, to one instance that takes 0.1 s for each: the last waits for all before it.
     driver = await drive(target(serving, protocol, "pair"), numbers(0.1, 1), Schedule(40, 40, 0.5))
     assert [outcome.reason for outcome in driver.outcomes if outcome.verdict != "answered"] == []
@@ -163,17 +163,17 @@ async def test_a_failure_is_counted_in_tritons_words(protocol: Protocol, serving
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_a_server_that_is_gone_fails_each_request(protocol: Protocol) -> None:
-    nobody = Target(protocol, f"127.0.0.1:{free_port()}", "pair", seconds=5)
-    async with ClientPool(nobody, numbers(0, 1), sequences=False) as pool:
+    absent = Target(protocol, f"127.0.0.1:{free_port()}", "pair", seconds=5)
+    async with ClientPool(absent, numbers(0, 1), sequences=False) as pool:
         driver = Driver(pool.send, 512)
         await driver.run(Schedule(20, 20, 0.5).dues(), asyncio.Event())
     assert [outcome.verdict for outcome in driver.outcomes] == ["failed"] * 10
     with pytest.raises(CommandError, match=r"127\.0\.0\.1:\d+ does not describe the model pair: .*--url"):
-        await prepare_requests(nobody, [])
+        await prepare_requests(absent, [])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-async def test_a_model_that_refuses_what_was_made_for_it_is_told_with_the_way_out(
+async def test_a_model_that_refuses_the_made_request_is_reported_with_the_remedy(
     protocol: Protocol, serving: Pod
 ) -> None:
     with pytest.raises(CommandError) as refused:
@@ -185,6 +185,6 @@ async def test_a_model_that_refuses_what_was_made_for_it_is_told_with_the_way_ou
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-async def test_a_model_that_is_not_there_is_told(protocol: Protocol, serving: Pod) -> None:
+async def test_a_model_that_is_missing_is_reported(protocol: Protocol, serving: Pod) -> None:
     with pytest.raises(CommandError, match=r"does not describe the model nothing: .*unknown model"):
         await prepare_requests(target(serving, protocol, "nothing"), [])

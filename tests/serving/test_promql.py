@@ -57,8 +57,8 @@ def _series(url: str) -> int:
         return 0
 
 
-class Asker:
-    """Somebody who asks and is woken, as a reconcile is."""
+class QueryClient:
+    """A client of the queries that is woken, as a reconcile is."""
 
     def __init__(self) -> None:
         self.woken = asyncio.Event()
@@ -71,27 +71,27 @@ class Asker:
         return sum(entry.task is not None for entry in entries)
 
     async def answer(self, query: PrometheusQuery, seconds: float = 20) -> Answer:
-        """Ask until there is an answer."""
+        """Request until there is an answer."""
         deadline = time.monotonic() + seconds
-        while not (told := self.queries.request(KEY, {"gate": query})):
+        while not (answers := self.queries.request(KEY, {"gate": query})):
             self.woken.clear()
             await asyncio.wait_for(self.woken.wait(), deadline - time.monotonic())
-        return told["gate"]
+        return answers["gate"]
 
 
 @pytest.fixture
-async def asker() -> AsyncIterator[Asker]:
-    asker = Asker()
-    yield asker
-    await asker.queries.close()
+async def client() -> AsyncIterator[QueryClient]:
+    client = QueryClient()
+    yield client
+    await client.queries.close()
 
 
 @pytest.mark.parametrize(
     ("query", "value"),
     [("1 + 1", 2.0), ("scalar(up)", 1.0), ('up{job="itself"}', 1.0), ("sum(up) / 4", 0.25), ("vector(1) / 0", None)],
 )
-async def test_a_number(server: str, asker: Asker, query: str, value: float | None) -> None:
-    answer = await asker.answer(PrometheusQuery(server, query, 5.0, 10.0))
+async def test_a_number(server: str, client: QueryClient, query: str, value: float | None) -> None:
+    answer = await client.answer(PrometheusQuery(server, query, 5.0, 10.0))
     assert answer == Answer(answer.time, float("inf") if value is None else value)
 
 
@@ -107,70 +107,70 @@ async def test_a_number(server: str, asker: Asker, query: str, value: float | No
         ('up{job="{{other}}"', "parse error"),
     ],
 )
-async def test_no_number(server: str, asker: Asker, query: str, words: str) -> None:
-    answer = await asker.answer(PrometheusQuery(server, query, 5.0, 10.0))
+async def test_no_number(server: str, client: QueryClient, query: str, words: str) -> None:
+    answer = await client.answer(PrometheusQuery(server, query, 5.0, 10.0))
     assert answer.value is None
     assert words in answer.error
 
 
-async def test_a_query_that_takes_too_long_is_told(server: str, asker: Asker) -> None:
-    answer = await asker.answer(PrometheusQuery(server, SLOW, 1.0, 10.0))
-    # Prometheus says so itself where its engine looks at the clock in time.
+async def test_a_query_that_takes_too_long_is_reported(server: str, client: QueryClient) -> None:
+    answer = await client.answer(PrometheusQuery(server, SLOW, 1.0, 10.0))
+    # Prometheus reports it itself where its engine reads the clock in time.
     assert "did not answer within 1 s" in answer.error or "timeout: query timed out" in answer.error
 
 
-async def test_a_prefix_and_a_slash_at_the_end_are_kept(server: str, asker: Asker) -> None:
-    assert (await asker.answer(PrometheusQuery(f"{server}/", "1", 5.0, 10.0))).value == 1
-    assert "HTTP status 404" in (await asker.answer(PrometheusQuery(f"{server}/prefix", "1", 5.0, 10.0))).error
+async def test_a_prefix_and_a_slash_at_the_end_are_kept(server: str, client: QueryClient) -> None:
+    assert (await client.answer(PrometheusQuery(f"{server}/", "1", 5.0, 10.0))).value == 1
+    assert "HTTP status 404" in (await client.answer(PrometheusQuery(f"{server}/prefix", "1", 5.0, 10.0))).error
 
 
-async def test_an_answer_is_kept_for_its_interval_and_then_renewed(server: str, asker: Asker) -> None:
+async def test_an_answer_is_kept_for_its_interval_and_then_renewed(server: str, client: QueryClient) -> None:
     often = PrometheusQuery(server, "1", 5.0, 0.2)
-    first = await asker.answer(often)
+    first = await client.answer(often)
     deadline = time.monotonic() + 20
-    while (later := await asker.answer(often)) == first:
+    while (later := await client.answer(often)) == first:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     assert later.time >= first.time + 0.2
     seldom = PrometheusQuery(server, "1", 5.0, 3600.0)
-    kept = await asker.answer(seldom)
-    assert asker.queries.request(KEY, {"gate": seldom}) == {"gate": kept}
-    assert asker.in_flight == 0
+    kept = await client.answer(seldom)
+    assert client.queries.request(KEY, {"gate": seldom}) == {"gate": kept}
+    assert client.in_flight == 0
 
 
-async def test_what_is_asked_no_more_is_forgotten(server: str, asker: Asker) -> None:
+async def test_a_query_that_is_no_longer_requested_is_forgotten(server: str, client: QueryClient) -> None:
     query = PrometheusQuery(server, SLOW, 30.0, 10.0)
-    assert asker.queries.request(KEY, {"gate": query}) == {}
-    assert asker.in_flight == 1
-    assert asker.queries.request(KEY, {}) == {}
-    assert asker.queries._poller._entries == {}
-    await asker.answer(PrometheusQuery(server, "1", 5.0, 10.0))
-    assert asker.queries.request(KEY, {}) == {}
-    assert asker.queries._poller._entries == {}
+    assert client.queries.request(KEY, {"gate": query}) == {}
+    assert client.in_flight == 1
+    assert client.queries.request(KEY, {}) == {}
+    assert client.queries._poller._entries == {}
+    await client.answer(PrometheusQuery(server, "1", 5.0, 10.0))
+    assert client.queries.request(KEY, {}) == {}
+    assert client.queries._poller._entries == {}
 
 
-async def test_nobody_there(asker: Asker) -> None:
-    answer = await asker.answer(PrometheusQuery(f"http://127.0.0.1:{free_port()}", "1", 5.0, 10.0))
+async def test_a_port_without_a_listener_is_reported(client: QueryClient) -> None:
+    answer = await client.answer(PrometheusQuery(f"http://127.0.0.1:{free_port()}", "1", 5.0, 10.0))
     assert "cannot be queried: Cannot connect to host" in answer.error
 
 
 @pytest.mark.parametrize("server", ["http://169.254.169.254", "http://[fe80::1]:9090", "http://[::ffff:169.254.0.1]"])
-async def test_a_link_local_address_is_never_asked(asker: Asker, server: str) -> None:
+async def test_a_link_local_address_is_never_contacted(client: QueryClient, server: str) -> None:
     assert (
         "is a link-local address or a cloud's metadata server, which Conch never contacts"
-        in (await asker.answer(PrometheusQuery(server, "1", 5, 10))).error
+        in (await client.answer(PrometheusQuery(server, "1", 5, 10))).error
     )
 
 
-async def test_a_name_of_a_link_local_address_is_never_asked() -> None:
+async def test_a_name_of_a_link_local_address_is_never_contacted() -> None:
     with pytest.raises(ValueError, match="link-local"):
         await Resolver(4).resolve("169.254.169.254", 80)
     assert (await Resolver(4).resolve("127.0.0.1", 80))[0]["host"] == "127.0.0.1"
 
 
-async def test_a_server_that_the_installer_does_not_allow_is_never_asked(server: str) -> None:
+async def test_a_server_that_the_installer_does_not_allow_is_never_contacted(server: str) -> None:
     host = server.removeprefix("http://")
-    for allowed, is_asked in ((["prometheus.monitoring.svc:9090"], False), (["127.0.0.*:*"], True), ([host], True)):
+    for allowed, is_contacted in ((["prometheus.monitoring.svc:9090"], False), (["127.0.0.*:*"], True), ([host], True)):
         woken = asyncio.Event()
         queries = Queries(lambda _, woken=woken: woken.set(), servers=allowed)  # type: ignore[misc]
         query = PrometheusQuery(server, "1", 5.0, 10.0)
@@ -178,16 +178,16 @@ async def test_a_server_that_the_installer_does_not_allow_is_never_asked(server:
         await asyncio.wait_for(woken.wait(), 20)
         answer = queries.request(KEY, {"gate": query})["gate"]
         refusal = f"{server} cannot be queried: the installer allows prometheus.monitoring.svc:9090"
-        assert (answer.value, answer.error.startswith(refusal)) == ((1.0, False) if is_asked else (None, True))
+        assert (answer.value, answer.error.startswith(refusal)) == ((1.0, False) if is_contacted else (None, True))
         await queries.close()
 
 
-async def test_what_is_no_url_is_told(asker: Asker) -> None:
-    assert "cannot be queried" in (await asker.answer(PrometheusQuery("http://a:b", "1", 5.0, 10.0))).error
+async def test_a_server_that_is_no_url_is_reported(client: QueryClient) -> None:
+    assert "cannot be queried" in (await client.answer(PrometheusQuery("http://a:b", "1", 5.0, 10.0))).error
 
 
 class Impostor:
-    """Something else that listens where a Prometheus is said to be."""
+    """Another program that listens at the address of a Prometheus."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -229,11 +229,11 @@ async def impostor() -> AsyncIterator[tuple[Impostor, str]]:
         ("silent", "did not answer within 0.1 s"),
     ],
 )
-async def test_what_is_no_prometheus_is_told_and_not_repeated(
-    impostor: tuple[Impostor, str], asker: Asker, path: str, words: str
+async def test_a_server_that_is_no_prometheus_is_reported_without_its_answer(
+    impostor: tuple[Impostor, str], client: QueryClient, path: str, words: str
 ) -> None:
     handler, url = impostor
-    answer = await asker.answer(PrometheusQuery(f"{url}/{path}", "1", 0.1, 10.0))
+    answer = await client.answer(PrometheusQuery(f"{url}/{path}", "1", 0.1, 10.0))
     assert words in answer.error
     assert "intranet" not in answer.error
     assert handler.paths == [f"/{path}/api/v1/query"], "no redirect is followed"

@@ -59,7 +59,7 @@ def granted(kube: Kube, account: Account) -> set[Use]:
 def used(log: Path, account: Account) -> set[Use]:
     """Return all that the account was seen to do and was let.
 
-    An apply that created its object was asked for two verbs; the log names one, and the answer tells.
+    An apply that created its object needs two verbs; the log names one, and the status code shows which case it is.
     """
     found: set[Use] = set()
     for entry in _entries(log, account, 0):
@@ -73,10 +73,10 @@ def used(log: Path, account: Account) -> set[Use]:
 
 def refused(log: Path, account: Account, since: int) -> list[str]:
     """Return what RBAC did not let the account do, in what was logged behind an offset."""
-    told = (
+    rejections = (
         f"{_use(e)}: {e['responseStatus'].get('message', '')}" for e in _entries(log, account, since) if _forbidden(e)
     )
-    return sorted(set(told))
+    return sorted(set(rejections))
 
 
 def _entries(log: Path, account: Account, since: int) -> Iterator[Object]:
@@ -91,7 +91,7 @@ def _entries(log: Path, account: Account, since: int) -> Iterator[Object]:
 
 
 def _forbidden(entry: Object) -> bool:
-    """Whether RBAC said no; a quota's or an admission plugin's no has the same code."""
+    """Whether RBAC forbids the request; a quota and an admission plugin answer with the same code."""
     return bool(entry.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid")
 
 

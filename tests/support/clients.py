@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 _SECONDS = 30.0
 
 
-def ask_http(
+def infer_http(
     address: str, model: str, inputs: Mapping[str, Tensor], *, version: str = "", seconds: float = _SECONDS
 ) -> Tensors:
     """Send one request over HTTP to host:port; return all outputs."""
@@ -26,7 +26,7 @@ def ask_http(
         return {output["name"]: answer.as_numpy(output["name"]) for output in answer.get_response()["outputs"]}
 
 
-def ask_grpc(
+def infer_grpc(
     address: str, model: str, inputs: Mapping[str, Tensor], *, version: str = "", seconds: float = _SECONDS
 ) -> Tensors:
     """Send one request over gRPC to host:port; return all outputs."""
@@ -35,7 +35,7 @@ def ask_grpc(
         return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
 
-def ask_stream(
+def infer_stream(
     address: str, model: str, inputs: Mapping[str, Tensor], *, host: str = "", seconds: float = _SECONDS
 ) -> list[Tensors]:
     """Send one request over a gRPC stream to host:port; return the answers of a decoupled model, in their order.
@@ -43,13 +43,13 @@ def ask_stream(
     `host` is the name by which a gateway knows the service.
     """
     authority = [("grpc.default_authority", host)] if host else None
-    told: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
+    results: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
     answers: list[Tensors] = []
     with over_grpc.InferenceServerClient(address, channel_args=authority) as client:
-        client.start_stream(lambda result, error: told.put((result, error)), stream_timeout=seconds)
+        client.start_stream(lambda result, error: results.put((result, error)), stream_timeout=seconds)
         client.async_stream_infer(model, _inputs(over_grpc, inputs), enable_empty_final_response=True)
         while True:
-            answer, error = told.get(timeout=seconds)
+            answer, error = results.get(timeout=seconds)
             if error is not None:
                 raise error
             response = answer.get_response()

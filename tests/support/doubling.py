@@ -1,6 +1,6 @@
-"""The model of models/double behind a gateway: services of it, what it is asked, and by which revision it answered.
+"""The model of models/double behind a gateway: services of it, requests to it, and the revision that answers each.
 
-Revisions differ in the factor by which they multiply, so that each answer tells who gave it.
+Revisions differ in the factor by which they multiply, so that each answer shows its revision.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tritonclient.grpc.aio as over_grpc_aio
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube
 from tests.support.service import Service
-from tests.support.traffic import Mix, Question
+from tests.support.traffic import Mix, RepeatedRequest
 from tests.support.wait import until
 
 NUMBERS: Final = np.array([1.5, 2.0], dtype=np.float32)
@@ -32,13 +32,13 @@ _MODEL: Final = "double"
 _CLIENTS: Final = 8
 
 
-def times(*factors: int) -> Question:
-    """Ask the model again and again: an answer by any of these factors is right."""
+def times(*factors: int) -> RepeatedRequest:
+    """Return a request to repeat: an answer by any of these factors is right."""
 
     def right(answer: np.ndarray[Any, Any]) -> bool:
         return answer.tolist() in [(factor * NUMBERS).tolist() for factor in factors]
 
-    return Question(_MODEL, "x", NUMBERS, "y", right)
+    return RepeatedRequest(_MODEL, "x", NUMBERS, "y", right)
 
 
 def double(factor: int) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def double(factor: int) -> dict[str, Any]:
 
 
 def environment(**values: object) -> dict[str, Any]:
-    """Return the part of a predictor that says how the model behaves (models/double/model.py)."""
+    """Return the part of a predictor that sets how the model behaves (models/double/model.py)."""
     return {"env": [{"name": name, "value": str(value)} for name, value in values.items()]}
 
 
@@ -92,7 +92,7 @@ def near(seen: Counter[int], shares: Mapping[int, float]) -> bool:
 def follow(
     gateway: Gateway, service: Service, shares: Mapping[int, float], headers: Mapping[str, str] | None = None
 ) -> None:
-    """Wait until the gateway shares out as it said: Traefik follows up to two seconds after it has accepted."""
+    """Wait until the gateway's shares are those of its route. Traefik applies it up to two seconds after Accepted."""
     what = f"answers by factor, in percent, are {dict(shares)}"
     until(lambda: near(seen(gateway, service, 200, headers), shares), what, 10)
 
@@ -105,7 +105,7 @@ def seen(
     *,
     over: Protocol = "http",
 ) -> Counter[int]:
-    """Ask as fast as a few clients can; count the answers by the factor that they show, 0 for none."""
+    """Send as fast as a few clients can; count the answers by the factor that they show, 0 for none."""
     send = {"http": _over_http, "grpc": _over_grpc}[over]
     return asyncio.run(send(gateway.address, host_of(service), dict(headers or {}), count))
 
@@ -115,11 +115,11 @@ async def _over_http(address: str, host: str, headers: dict[str, str], count: in
     url = f"http://{address}/v2/models/{_MODEL}/infer"
     async with aiohttp.ClientSession(headers={"Host": host, **headers}) as session:
 
-        async def ask() -> int:
+        async def send() -> int:
             async with session.post(url, json=body) as answer:
                 return int((await answer.json())["outputs"][0]["data"][0]) if answer.status == 200 else 0
 
-        return await _counted(ask, count)
+        return await _counted(send, count)
 
 
 async def _over_grpc(address: str, host: str, headers: dict[str, str], count: int) -> Counter[int]:
@@ -128,24 +128,24 @@ async def _over_grpc(address: str, host: str, headers: dict[str, str], count: in
     authority = [("grpc.default_authority", host)]
     async with over_grpc_aio.InferenceServerClient(address, channel_args=authority) as client:
 
-        async def ask() -> int:
+        async def send() -> int:
             try:
                 answer = await client.infer(_MODEL, [x], headers=headers)
             except over_grpc.InferenceServerException:
                 return 0
             return int(answer.as_numpy("y")[0])
 
-        return await _counted(ask, count)
+        return await _counted(send, count)
 
 
-async def _counted(ask: Callable[[], Awaitable[int]], count: int) -> Counter[int]:
-    """Ask so often, by a few clients side by side."""
-    told: Counter[int] = Counter()
+async def _counted(send: Callable[[], Awaitable[int]], count: int) -> Counter[int]:
+    """Count the factors of so many requests, sent by a few clients side by side."""
+    factors_seen: Counter[int] = Counter()
     left = iter(range(count))
 
     async def client() -> None:
         for _ in left:
-            told[await ask()] += 1
+            factors_seen[await send()] += 1
 
     await asyncio.gather(*(client() for _ in range(_CLIENTS)))
-    return told
+    return factors_seen

@@ -1,4 +1,4 @@
-"""What a person would look at first when a service does not do what it should."""
+"""Evidence of a service that fails: objects, events and logs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def collect(kube: Kube, namespaces: Iterable[str]) -> list[tuple[str, str]]:
 def _of_namespace(kube: Kube, namespace: str) -> list[tuple[str, str]]:
     here = f"--namespace={namespace}"
     shown = [
-        (f"InferenceServices of {namespace}", _told(kube, "get", "isvc", here, "--output=yaml")),
-        ("events", _told(kube, "get", "events", here, "--sort-by=.lastTimestamp")),
-        ("children", _told(kube, "get", "deploy,rs,svc,hpa,pods,cm,controllerrevisions", here, "--output=wide")),
+        (f"InferenceServices of {namespace}", _output(kube, "get", "isvc", here, "--output=yaml")),
+        ("events", _output(kube, "get", "events", here, "--sort-by=.lastTimestamp")),
+        ("children", _output(kube, "get", "deploy,rs,svc,hpa,pods,cm,controllerrevisions", here, "--output=wide")),
     ]
-    pods = _told(kube, "get", "pods", here, "--output=name").split()
+    pods = _output(kube, "get", "pods", here, "--output=name").split()
     logs = (kube_logs(kube, namespace, pod) for pod in pods if pod.startswith("pod/"))
     return [*shown, *((f"log of {pod}", text) for pod, text in zip(pods, logs, strict=False))]
 
@@ -48,18 +48,18 @@ def waiting_containers(kube: Kube, *namespaces: str) -> list[str]:
 
 def kube_logs(kube: Kube, namespace: str, pod: str) -> str:
     """Return the last lines of all containers of a pod."""
-    return _told(kube, "logs", pod, f"--namespace={namespace}", "--all-containers", "--prefix", _TAIL)
+    return _output(kube, "logs", pod, f"--namespace={namespace}", "--all-containers", "--prefix", _TAIL)
 
 
 def operator_log(kube: Kube, lines: int) -> str:
     """Return the last lines of each of the operator's pods."""
     selector = "app.kubernetes.io/instance=conch"
-    return _told(kube, "logs", f"--selector={selector}", f"--namespace={SYSTEM}", f"--tail={lines}", "--prefix") or (
+    return _output(kube, "logs", f"--selector={selector}", f"--namespace={SYSTEM}", f"--tail={lines}", "--prefix") or (
         f"deployment/{OPERATOR} has no pods"
     )
 
 
-def _told(kube: Kube, *arguments: str) -> str:
+def _output(kube: Kube, *arguments: str) -> str:
     try:
         return kube.run(*arguments)
     except KubectlError as error:

@@ -36,9 +36,9 @@ class Example:
 
     @property
     def model(self) -> str:
-        """The model's name in Triton, as the manifest says it."""
-        said = yaml.safe_load(self.file.read_text())["spec"]["predictor"]["model"]
-        return str(said.get("name", self.name))
+        """The model's name in Triton, from the manifest."""
+        model = yaml.safe_load(self.file.read_text())["spec"]["predictor"]["model"]
+        return str(model.get("name", self.name))
 
     @property
     def services(self) -> list[str]:
@@ -51,7 +51,7 @@ def all_examples() -> list[Example]:
     """Return one for each file of the folder.
 
     Raises:
-        KeyError: a file was added, and nobody said here what its model answers.
+        KeyError: a file has no entry here for what its model answers.
     """
     picture = filetypes.samples()["dot.png"]
     magika = (

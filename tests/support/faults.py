@@ -25,7 +25,7 @@ from aiohttp import web
 Lines = AsyncIterator[bytes]
 Mangle = Callable[["Faults", Lines], Lines]
 
-# Of one hop, or for the proxy to say: RFC 9110, 7.6.1.
+# Headers of one hop, or set by the proxy itself: RFC 9110, 7.6.1.
 _HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "host"})
 _CONFLICT: Final = 409
 _FIRST_WATCHES: Final = 16  # about one of each kind

@@ -1,6 +1,6 @@
 """The real model of tests and demo: magika, Google's file-type detector, as its wheel carries it.
 
-The model looks at the first and the last 1,024 bytes of a file, without white space at the ends, and gives a
+The model reads the first and the last 1,024 bytes of a file, without white space at the ends, and gives a
 score to each of 214 types. What comes before the model is done here, by the algorithm that magika documents
 (src/magika.py, features extraction v2), because Triton's clients send tensors, not files.
 """
@@ -19,7 +19,7 @@ import magika
 import numpy as np
 import numpy.typing as npt
 
-from tests.support.traffic import Question
+from tests.support.traffic import RepeatedRequest
 
 MODEL = Path(magika.__file__).parent / "models" / "standard_v3_3" / "model.onnx"
 INPUT, OUTPUT = "bytes", "target_label"
@@ -40,8 +40,8 @@ def features(content: bytes) -> Features:
     >>> features(b"  hello  ")[0, :6].tolist()
     [104, 101, 108, 108, 111, 32]
     """
-    said = config()
-    size, block, padding = said["beg_size"], said["block_size"], said["padding_token"]
+    settings = config()
+    size, block, padding = settings["beg_size"], settings["block_size"], settings["padding_token"]
     begin = content[:block].lstrip()[:size]
     end = content[-block:].rstrip()[-size:]
     row = np.full(2 * size, padding, dtype=np.int32)
@@ -62,13 +62,13 @@ def expected(content: bytes) -> str:
     return str(magika.Magika().identify_bytes(content).dl.label)
 
 
-def question(model: str) -> Question:
-    """Return what traffic asks: the type of a picture, some milliseconds of work for the model."""
+def picture_request(model: str) -> RepeatedRequest:
+    """Return the request of traffic: the type of a picture, some milliseconds of work for the model."""
 
     def right(scores: npt.NDArray[Any]) -> bool:
         return label(scores)[0] == "png"
 
-    return Question(model, INPUT, features(samples()["dot.png"]), OUTPUT, right)
+    return RepeatedRequest(model, INPUT, features(samples()["dot.png"]), OUTPUT, right)
 
 
 def samples() -> dict[str, bytes]:

@@ -34,7 +34,7 @@ class Forked:
     """One process, with the methods of `subprocess.Popen` that tests use. It ends with the process that made it."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-        """Start a program by its name, as the leader of a process group; what it says is added to `log`."""
+        """Start a program by its name, as the leader of a process group; its output is appended to `log`."""
         log.touch()  # it can be read at once
         arguments = (list(command), str(log), dict(environment))
         self._process = _server.Process(target=_run, args=arguments, daemon=True)

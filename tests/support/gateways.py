@@ -100,7 +100,7 @@ def manifest(implementation: Implementation) -> Object:
 
 
 def is_programmed(gateway: Object | None) -> bool:
-    """Whether an implementation says that it serves the Gateway as it is now, not as it was."""
+    """Whether the status is of the Gateway's present generation, and the implementation serves it."""
     if gateway is None:
         return False
     generation = gateway["metadata"]["generation"]
@@ -113,7 +113,7 @@ def is_programmed(gateway: Object | None) -> bool:
 
 
 def features(kube: Kube, implementation: Implementation) -> list[str]:
-    """Return the names in `status.supportedFeatures` of a GatewayClass; an empty list says nothing."""
+    """Return the names in `status.supportedFeatures` of a GatewayClass; an empty list means unknown."""
     found = kube.get(GATEWAY_CLASS, "", implementation) or {}
     return [str(feature["name"]) for feature in found.get("status", {}).get("supportedFeatures", [])]
 

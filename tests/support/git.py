@@ -51,7 +51,7 @@ class Git:
         while not self._stop.wait(self._period):
             try:
                 self._apply("apply")
-            except Exception as error:  # noqa: BLE001  told by the thread that waits
+            except Exception as error:  # noqa: BLE001  reported by the thread that waits
                 self.errors.append(str(error))
                 return
             self.applied += 1

@@ -24,7 +24,7 @@ _API: Final = "v1beta1.external.metrics.k8s.io"
 
 @contextlib.contextmanager
 def deployed(place: Place) -> Iterator[None]:
-    """Bring KEDA up on the local cluster; take it away afterwards, lest it answers for nobody.
+    """Bring KEDA up on the local cluster; take it away afterwards, lest its APIService stays without a server.
 
     Its CRDs stay. The image is built on first use: for it KEDA is compiled, 7 to 11 minutes once.
 
@@ -52,7 +52,7 @@ def deployed(place: Place) -> Iterator[None]:
 
 
 def _registration() -> list[Object]:
-    """The certificates of both programs, and where the API server finds the one that it asks."""
+    """The certificates of both programs, and where the API server finds the one that it calls."""
     ca = authority("keda")
     hosts = [f"{name}.{NAMESPACE}.{end}" for name in (_OPERATOR, _METRICS) for end in ("svc", "svc.cluster.local")]
     pair = issue(ca, _OPERATOR, names=hosts)

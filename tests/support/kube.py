@@ -176,9 +176,9 @@ class Kube:
     ) -> None:
         """Send a request that changes something; `accepted` is a status that is fine too."""
         with recorded(f"{method} {path.partition('?')[0]}"):
-            answer, told = self._send(method, path, json.dumps(body), {"Content-Type": content_type})
+            answer, content = self._send(method, path, json.dumps(body), {"Content-Type": content_type})
         if answer.status >= http.client.BAD_REQUEST and answer.status != accepted:
-            raise KubectlError(f"{method} {path}: {_message(told)}")
+            raise KubectlError(f"{method} {path}: {_message(content)}")
 
     def _send(
         self, method: str, path: str, content: str | None = None, headers: Mapping[str, str] | None = None
@@ -228,7 +228,7 @@ def _with_certificate(kubeconfig: Path) -> Connect | None:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket: nobody else on the machine can use the proxy."""
+    """HTTP over a unix socket: no other user of the machine can use the proxy."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=_SECONDS)

@@ -22,9 +22,9 @@ _STORIES = "e2e-"  # how the namespaces of stories begin: what is in them may be
 def drained(kube: Kube, service: Service, node: str) -> Iterator[float]:
     """Drain a node of the pods of one service, and of no others; yield the seconds that it took."""
     began = time.monotonic()
-    said = ("--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={_DRAIN_SECONDS}s")
+    options = ("--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={_DRAIN_SECONDS}s")
     try:
-        kube.run("drain", node, *said, f"--pod-selector={names.LABEL_SERVICE}={service.name}")
+        kube.run("drain", node, *options, f"--pod-selector={names.LABEL_SERVICE}={service.name}")
         yield time.monotonic() - began
     finally:
         kube.run("uncordon", node)

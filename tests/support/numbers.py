@@ -12,7 +12,7 @@ from tests.support.wait import until
 
 
 class Numbers:
-    """The values of one field (`.spec.replicas`, say), watched from entering to leaving; an absent one is 0."""
+    """The values of one field (`.spec.replicas`, for example), watched from entering to leaving; an absent one is 0."""
 
     def __init__(self, kube: Kube, namespace: str, name: str, field: str) -> None:
         self.seen: list[int] = []

@@ -1,4 +1,4 @@
-"""Clients who give an answer a second, and ask again when none came: what the loss of a node is to a user.
+"""Clients that wait a second for an answer, and retry when none came: what the loss of a node is to a user.
 
 A request counts as answered when one of its attempts was; how many it took, and how long, is what is measured.
 """
@@ -21,17 +21,17 @@ SECONDS: Final = 1.0  # that an attempt may take
 _REST: Final = 0.4  # seconds between an answer and the next request
 _STOP_SECONDS: Final = 10.0
 _INPUT: Final = np.ones(1, dtype=np.float32)
-# Pings find out that nobody is at the other end of a channel; without them a channel waits for TCP to give up.
+# Pings find out that the other end of a channel is gone; without them a channel waits for TCP to give up.
 _PINGS: Final = {"grpc.keepalive_time_ms": 5_000, "grpc.keepalive_timeout_ms": 2_000}
 # Without it all channels of a process to one address share one connection, and one pod.
 _OWN_CONNECTION: Final = {"grpc.use_local_subchannel_pool": 1}
 
 
 @dataclass
-class Told:
+class ClientRecord:
     """What one client saw; moments are those of `time.monotonic`."""
 
-    answers: list[tuple[float, float]] = field(default_factory=list)  # when it came; seconds since it was first asked
+    answers: list[tuple[float, float]] = field(default_factory=list)  # when it came; seconds since the first attempt
     failures: list[float] = field(default_factory=list)  # attempts: when they were given up
 
     @property
@@ -52,17 +52,17 @@ class Patient:
     """
 
     def __init__(self, http: str, grpc: str, *, count: int = 3) -> None:
-        self.told = {kind: [Told() for _ in range(count)] for kind in ("http", "grpc", "silent")}
+        self.records = {kind: [ClientRecord() for _ in range(count)] for kind in ("http", "grpc", "silent")}
         self._stop = threading.Event()
-        asks: dict[str, Callable[[], Callable[[], None]]] = {
+        senders: dict[str, Callable[[], Callable[[], None]]] = {
             "http": lambda: _over_http(http),
             "grpc": lambda: _over_grpc(grpc, _PINGS),
             "silent": lambda: _over_grpc(grpc, {}),
         }
         self._threads = [
-            threading.Thread(target=self._ask, args=(asks[kind](), told), daemon=True)
-            for kind, clients in self.told.items()
-            for told in clients
+            threading.Thread(target=self._send_requests, args=(senders[kind](), record), daemon=True)
+            for kind, clients in self.records.items()
+            for record in clients
         ]
 
     def __enter__(self) -> Self:
@@ -78,28 +78,28 @@ class Patient:
             thread.join(_STOP_SECONDS)
 
     def summary(self, since: float) -> str:
-        """Tell, for each kind, how it went after a moment."""
-        return "\n".join(f"{kind}: {_summary(clients, since)}" for kind, clients in self.told.items())
+        """Return a line for each kind: its answers and failures after a moment."""
+        return "\n".join(f"{kind}: {_summary(clients, since)}" for kind, clients in self.records.items())
 
-    def _ask(self, send: Callable[[], None], told: Told) -> None:
+    def _send_requests(self, send: Callable[[], None], record: ClientRecord) -> None:
         while not self._stop.wait(_REST):
             began = time.monotonic()
             while not self._stop.is_set():
                 try:
                     send()
                 except (OSError, http.client.HTTPException, over_grpc.InferenceServerException):
-                    told.failures.append(time.monotonic())
+                    record.failures.append(time.monotonic())
                     self._stop.wait(0.1)
                 else:
-                    told.answers.append((time.monotonic(), time.monotonic() - began))
+                    record.answers.append((time.monotonic(), time.monotonic() - began))
                     break
 
 
-def _summary(clients: list[Told], since: float) -> str:
-    answers = [took for told in clients for moment, took in told.answers if moment > since]
-    failures = [moment for told in clients for moment in told.failures if moment > since]
+def _summary(clients: list[ClientRecord], since: float) -> str:
+    answers = [took for record in clients for moment, took in record.answers if moment > since]
+    failures = [moment for record in clients for moment in record.failures if moment > since]
     last = f", the last {max(failures) - since:.1f} s after the loss" if failures else ""
-    hit = sum(any(moment > since for moment in told.failures) for told in clients)
+    hit = sum(any(moment > since for moment in record.failures) for record in clients)
     return (
         f"{len(answers)} requests answered, the slowest after {max(answers, default=0.0):.1f} s;"
         f" {len(failures)} attempts of {hit} of {len(clients)} clients failed{last}"
@@ -125,8 +125,8 @@ def _over_http(address: str) -> Callable[[], None]:
 
 
 def _over_grpc(address: str, options: Mapping[str, int]) -> Callable[[], None]:
-    said = {**_OWN_CONNECTION, **options}
-    client = over_grpc.InferenceServerClient(address, channel_args=list(said.items()))
+    channel_options = {**_OWN_CONNECTION, **options}
+    client = over_grpc.InferenceServerClient(address, channel_args=list(channel_options.items()))
     value = over_grpc.InferInput("x", [1], "FP32")
     value.set_data_from_numpy(_INPUT)
 

@@ -31,7 +31,7 @@ _IMAGES = ("operator", "serving", "tools")
 
 @dataclass(frozen=True)
 class Place:
-    """A cluster and the way to it. `local` is None where it is somebody else's."""
+    """A cluster and the way to it. `local` is None where it is not a cluster of these tests."""
 
     kube: Kube
     local: Cluster | None
@@ -49,9 +49,10 @@ class Place:
         if self.local is None and self._installed():
             return
         self.namespace(SYSTEM)
-        said = [f"--set-string=autoscaling.{name}={value}" for name, value in values.items()]
-        said += [f"--set-string=podAnnotations.image-id={images.exported('operator').identity}"] if self.local else []
-        self.helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", *said)
+        options = [f"--set-string=autoscaling.{name}={value}" for name, value in values.items()]
+        if self.local:
+            options.append(f"--set-string=podAnnotations.image-id={images.exported('operator').identity}")
+        self.helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", *options)
         builtin = values.get("metricsApi", "builtin") == "builtin"
         for deployment in (OPERATOR, METRICS_API) if builtin else (OPERATOR,):
             self.kube.run("rollout", "status", f"deployment/{deployment}", f"--namespace={SYSTEM}", "--timeout=120s")

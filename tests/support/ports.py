@@ -1,6 +1,6 @@
 """Ports of the loopback for the processes that tests start.
 
-A port that the kernel picked, and that was given back, is soon somebody else's: of a connection that goes out, or of
+A port that the kernel picked, and that was given back, is soon in use again: by a connection that goes out, or by
 another test. So ours lie below those that the kernel gives out, and each worker has a range of its own.
 """
 
@@ -31,7 +31,7 @@ _mine: Final = _ports()
 
 
 def free_port() -> int:
-    """Return a port of the loopback on which nobody listens, and that no other test is given."""
+    """Return a port of the loopback on which no process listens, and that no other test is given."""
     for port in itertools.islice(_mine, _COUNT):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended there does not matter

@@ -1,4 +1,4 @@
-"""Tell Prometheus which pods to read: Debian's Prometheus is built without the discovery of Kubernetes.
+"""Write the list of pods for Prometheus to read: Debian's Prometheus is built without the discovery of Kubernetes.
 
 Runs beside the server, in the same pod, and keeps a file of targets (Prometheus' file_sd_config) up to date:
 every pod that runs and has a port named `metrics`, with its labels, its namespace and its name.

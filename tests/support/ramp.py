@@ -29,7 +29,7 @@ class Course:
         return sum(ready * (after - at) for (at, _, ready), (after, _, _) in pairs if at >= 0)
 
     def __str__(self) -> str:
-        """Say it."""
+        """The title, the worst p99 and the cost, in one line."""
         most = max(ready for _, _, ready in self.replicas)
         cost = f"{self.replica_seconds:.0f} replica-seconds, up to {most} pods"
         return f"{self.title}: worst p99 {self.worst:.0f} ms, {cost}"

@@ -50,7 +50,7 @@ class Service:
         return until(look, what, seconds, seen=lambda: self.status.get("conditions"))
 
     def until_ready(self, seconds: float = 90) -> Object:
-        """Wait until the latest spec is served as asked; return the status."""
+        """Wait until the latest spec is served; return the status."""
         self.until_condition("Ready", "True", seconds)
         return self.status
 
@@ -62,8 +62,8 @@ class Service:
         """Change the spec, as `kubectl patch` does."""
         self.kube.patch(INFERENCE_SERVICE, self.namespace, self.name, {"spec": spec})
 
-    def ask(self, verb: str) -> None:
-        """Ask something of the rollout of the present generation, as a person does."""
+    def request(self, verb: str) -> None:
+        """Annotate the service with a request to the rollout of the present generation, as a user does."""
         request = f"{ANNOTATION_REQUEST}={verb} {self.body['metadata']['generation']}"
         self.kube.run("annotate", "--overwrite", "isvc", self.name, f"--namespace={self.namespace}", request)
 
@@ -72,7 +72,7 @@ class Service:
         self.kube.delete(INFERENCE_SERVICE, self.namespace, self.name)
 
     def events(self) -> list[Object]:
-        """The events of this very object that the operator told, in the order of time."""
+        """The operator's events of this very object, in the order of time."""
         uid = self.body.get("metadata", {}).get("uid")
         found = [e for e in self.kube.list(EVENT, self.namespace) if e.get("regarding", {}).get("uid") == uid]
         return sorted(found, key=lambda e: e.get("eventTime") or "")
@@ -120,7 +120,7 @@ class Service:
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether a pod's own condition says so."""
+    """Whether a pod's Ready condition is True."""
     conditions = pod.get("status", {}).get("conditions") or ()
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 

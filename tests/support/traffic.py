@@ -1,7 +1,7 @@
 """Continuous requests, light enough to share two cores with the cluster that they load.
 
 Three kinds of client, each with its own count: gRPC channels that live as long as the load, HTTP with a
-connection for each request, and HTTP connections that are kept alive. Each client sends at a fixed rate;
+connection for each request, and HTTP connections that are kept open. Each client sends at a fixed rate;
 one that is late skips no request, it only sends later. A failure is kept with its text and its moment.
 """
 
@@ -35,8 +35,8 @@ _JSON_LENGTH = "Inference-Header-Content-Length"  # Triton's binary tensor exten
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked over and over, and what a right answer is."""
+class RepeatedRequest:
+    """A request that clients repeat, and the check of its answer."""
 
     model: str
     input: str
@@ -77,7 +77,7 @@ class Tally:
         return len(self.latencies) + len(self.failures)
 
     def __str__(self) -> str:
-        """Tell the count, the failures by their text, and how long answers took."""
+        """The count, the failures by their text, and how long answers took."""
         times = np.array(self.latencies or [0.0]) * 1e3
         took = f"p50 {np.percentile(times, 50):.0f} ms, p99 {np.percentile(times, 99):.0f} ms, max {times.max():.0f} ms"
         texts = Counter(failure.text for failure in self.failures)
@@ -123,7 +123,7 @@ class Traffic:
         self,
         http: str,
         grpc: str,
-        question: Question,
+        request: RepeatedRequest,
         mix: Mix | None = None,
         host: str = "",
         *,
@@ -131,8 +131,8 @@ class Traffic:
     ) -> None:
         self.tallies = {kind: Tally() for kind in ("grpc", "fresh", "kept")}
         self.began, self.seconds = time.time(), 0.0
-        self._http, self._grpc, self._question, self._mix = http, grpc, question, mix or Mix()
-        self._host = host  # the name to ask a gateway for, where the address is a gateway's
+        self._http, self._grpc, self._request, self._mix = http, grpc, request, mix or Mix()
+        self._host = host  # the Host header, where the address is a gateway's
         self._headers = dict(headers or {})  # what each request has besides
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -166,7 +166,7 @@ class Traffic:
         return sum(len(tally.failures) for tally in self.tallies.values())
 
     def __str__(self) -> str:
-        """Tell each kind's count."""
+        """The count of each kind."""
         lines = [f"{kind:6} {tally}" for kind, tally in self.tallies.items() if tally.sent]
         begun = time.strftime("%H:%M:%S", time.gmtime(self.began)) + f".{int(self.began % 1 * 10)}"
         return "\n".join([f"{self.rate:.0f} requests/s for {self.seconds:.0f} s from {begun}", *lines])
@@ -174,7 +174,7 @@ class Traffic:
     def _run(self) -> None:
         try:
             asyncio.run(self._send_all())
-        except BaseException as error:  # noqa: BLE001  told to whoever leaves the `with`
+        except BaseException as error:  # noqa: BLE001  raised where the `with` ends
             self._error = error
 
     async def _send_all(self) -> None:
@@ -202,7 +202,7 @@ class Traffic:
                 await channel.close()
 
     async def _client(self, kind: str, send: Send, began: float, place: int) -> None:
-        """Send at the client's rate until told to stop; the clients' beats are spread over the period."""
+        """Send at the client's rate until the stop event is set; the clients' beats are spread over the period."""
         tally, period = self.tallies[kind], 1 / self._mix.rate
         due = began + period * (place % 10) / 10
         while not self._stop.is_set():
@@ -218,9 +218,9 @@ class Traffic:
 
     def _over_http(self, session: aiohttp.ClientSession) -> Send:
         body, length = over_http.InferenceServerClient.generate_request_body(
-            [self._tensor(over_http)], outputs=[over_http.InferRequestedOutput(self._question.output, binary_data=True)]
+            [self._tensor(over_http)], outputs=[over_http.InferRequestedOutput(self._request.output, binary_data=True)]
         )
-        url = f"http://{self._http}/v2/models/{self._question.model}/infer"
+        url = f"http://{self._http}/v2/models/{self._request.model}/infer"
         headers = {_JSON_LENGTH: str(length), **self._headers} | ({"Host": self._host} if self._host else {})
 
         async def send() -> None:
@@ -236,20 +236,20 @@ class Traffic:
         inputs = [self._tensor(over_grpc)]
 
         async def send() -> None:
-            answer = await channel.infer(self._question.model, inputs, headers=self._headers, client_timeout=SECONDS)
-            self._check(answer.as_numpy(self._question.output))
+            answer = await channel.infer(self._request.model, inputs, headers=self._headers, client_timeout=SECONDS)
+            self._check(answer.as_numpy(self._request.output))
 
         return send
 
     def _tensor(self, library: Any) -> Any:
-        tensor = self._question.tensor
+        tensor = self._request.tensor
         kind = {"int32": "INT32", "float32": "FP32"}[str(tensor.dtype)]
-        value = library.InferInput(self._question.input, list(tensor.shape), kind)
+        value = library.InferInput(self._request.input, list(tensor.shape), kind)
         value.set_data_from_numpy(tensor)
         return value
 
     def _check(self, answer: np.ndarray[Any, Any]) -> None:
-        if not self._question.right(answer):
+        if not self._request.right(answer):
             raise WrongError("the answer is wrong")
 
 

@@ -14,14 +14,14 @@ _waits: list[tuple[str, float]] = []
 
 
 class TooLateError(AssertionError):
-    """What was waited for did not come; the text says what, how long, and what was seen instead."""
+    """A condition was not met in time; the text has the condition, the deadline, and what was seen instead."""
 
 
 def until(look: Callable[[], T | None], what: str, seconds: float, *, seen: Callable[[], object] | None = None) -> T:
     """Return the first true value of `look`.
 
     Args:
-        look: asked every 0.2 s; an answer that is not true means: not yet. What it raises ends the wait.
+        look: called every 0.2 s; a value that is not true means: not yet. What it raises ends the wait.
         what: the rest of the sentence "not within 30 s: ...".
         seconds: the deadline.
         seen: what to show at the end instead of the last answer.

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.cluster.processes import Component, Identity, Records, identify, is_alive, parse_stat, stop
+from tests.cluster.processes import Component, Identity, Records, identify, is_running, parse_stat, stop
 
 STAT = "42 (a (weird) name) S 1 42 42 0 -1 4194560 1 0 0 0 3 1 0 0 20 0 1 0 987654 1000 10 18446744073709551615"
 
@@ -19,17 +19,17 @@ def test_the_start_time_is_found_behind_any_name() -> None:
     assert parse_stat(STAT) == ("S", 987654)
 
 
-def test_this_process_is_alive() -> None:
+def test_the_present_process_is_running() -> None:
     me = identify(os.getpid())
     assert me is not None
-    assert is_alive(me)
+    assert is_running(me)
 
 
 def test_a_pid_that_was_given_to_another_process_is_not_ours() -> None:
     me = identify(os.getpid())
     assert me is not None
-    assert not is_alive(replace(me, start_time=me.start_time - 1))
-    assert not is_alive(replace(me, boot="another boot"))
+    assert not is_running(replace(me, start_time=me.start_time - 1))
+    assert not is_running(replace(me, boot="another boot"))
 
 
 def test_a_zombie_is_dead() -> None:
@@ -47,8 +47,8 @@ def test_stop_ends_ours_and_spares_the_reused_pid() -> None:
     assert identity is not None
     assert reused is not None
     stop([identity, replace(reused, start_time=1)])
-    assert not is_alive(identity)
-    assert is_alive(reused)
+    assert not is_running(identity)
+    assert is_running(reused)
     foreign.kill()
     foreign.wait()
     ours.wait()
@@ -61,7 +61,7 @@ def test_stop_kills_what_ignores_sigterm() -> None:
     identity = identify(child.pid)
     assert identity is not None
     stop([identity], grace=0.2)
-    assert not is_alive(identity)
+    assert not is_running(identity)
     child.stdout.close()
     child.wait()
 

@@ -1,4 +1,4 @@
-"""A Triton Python model: every number times FACTOR, which its pod's environment says.
+"""A Triton Python model: every number times FACTOR, which its pod's environment sets.
 
 For candidates that are bad: FAILS is the share of requests that end in an error, SLEEPS what each takes, in seconds,
 and DIES after how many seconds of its life a request takes Triton down.
@@ -21,14 +21,14 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """Tell Triton the tensors, so that no config.pbtxt is needed."""
+        """Declare the tensors to Triton, so that no config.pbtxt is needed."""
         config.set_max_batch_size(0)
         config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [-1]})
         config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [-1]})
         return config
 
     def initialize(self, _args: dict[str, str]) -> None:
-        """Read what the environment says."""
+        """Read the environment."""
         self._factor = np.float32(os.environ["FACTOR"])
         self._fails = float(os.environ.get("FAILS", "0"))
         self._sleeps = float(os.environ.get("SLEEPS", "0"))

@@ -1,4 +1,4 @@
-"""A Triton Python model that answers a request as often as it asks, once a second: a stream."""
+"""A Triton Python model that answers a request as often as its input requests, once a second: a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo says: colours and a clock on a terminal, plain lines elsewhere."""
+"""The demo's output: colours and a clock on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _COLOURS = {
 }
 
 
-class Telling:
-    """The storyteller; every line carries the seconds since the start."""
+class Reporter:
+    """Prints the demo's lines; each has the seconds since the start."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
@@ -35,14 +35,14 @@ class Telling:
 
     @contextmanager
     def chapter(self, title: str) -> Iterator[None]:
-        """Head what follows, and say how long it took."""
+        """Print a heading, and at the end how long the chapter took."""
         self._console.print(f"\n[bold]{escape(title)}[/]")
         began = time.monotonic()
         yield
         self._console.print(f"  [dim]({time.monotonic() - began:.1f} s)[/]")
 
     def line(self, subject: str, value: str, words: str = "") -> None:
-        """Tell one thing: of what, its value, and why."""
+        """Print one line: subject, value and reason."""
         colour = _COLOURS.get(value, "white")
         clock = f"[dim]{self.seconds:6.1f} s[/]"
         self._console.print(f"  {clock}  {escape(subject):<28} [{colour}]{escape(value):<9}[/] {escape(words)}")
@@ -67,6 +67,6 @@ class Telling:
                 branch.add(f"[dim]{escape(leaf)}[/]")
         self._console.print(tree)
 
-    def failed(self, message: str) -> None:
-        """Tell the end that nobody wants."""
+    def print_failure(self, message: str) -> None:
+        """Print the failure that ends the demo."""
         self._console.print(f"\n[red bold]failed[/] after {self.seconds:.1f} s: {escape(message)}")
