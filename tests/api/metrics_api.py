@@ -71,11 +71,11 @@ class MetricsProcess:
 
     def until_answering(self) -> None:
         """Wait until the API server believes it."""
-        until(lambda: self.probe()[0] == 200, "the metrics API is ready", 40, seen=self.said)
-        until(lambda: available(self._kube), "the API server has taken it up", 40, seen=self.said)
+        until(lambda: self.probe()[0] == 200, "the metrics API is ready", 40, seen=self.log)
+        until(lambda: available(self._kube), "the API server has taken it up", 40, seen=self.log)
 
-    def said(self) -> str:
-        """What it logged so far."""
+    def log(self) -> str:
+        """Return the end of the log file."""
         return self._log.read_text()[-3000:]
 
     def _ways(self) -> list[Object]:
@@ -118,16 +118,16 @@ def registered(namespace: str, service: str) -> Object:
 
 
 def available(kube: Kube) -> bool:
-    """Whether the API server says that the metrics API is available."""
+    """Whether the APIService of the metrics API is Available."""
     there = kube.get(API_SERVICE, "", API_SERVICE_NAME) or {}
     conditions = there.get("status", {}).get("conditions", ())
     return any(c["type"] == "Available" and c["status"] == "True" for c in conditions)
 
 
-def ask(kube: Kube, path: str, **query: str) -> Any:
+def get_metrics(kube: Kube, path: str, **query: str) -> Any:
     """`kubectl get --raw` of a path of the metrics API."""
-    asked = "&".join(f"{name}={urllib.parse.quote(value)}" for name, value in query.items())
-    return json.loads(kube.run("get", f"--raw={ROOT}{path}{'?' + asked if asked else ''}"))
+    parameters = "&".join(f"{name}={urllib.parse.quote(value)}" for name, value in query.items())
+    return json.loads(kube.run("get", f"--raw={ROOT}{path}{'?' + parameters if parameters else ''}"))
 
 
 def numbers(answer: Mapping[str, Any]) -> dict[str, str]:
@@ -136,13 +136,13 @@ def numbers(answer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def pod(name: str, revision: str, service: str, model: str = "m") -> Object:
-    """Return a serving pod's manifest; nobody runs it."""
+    """Return a serving pod's manifest; no scheduler binds it."""
     labels = {names.LABEL_SERVICE: service, names.LABEL_REVISION: revision, LABEL_NAME: "triton"}
     return {
         "apiVersion": "v1",
         "kind": POD.name,
         "metadata": {"name": name, "labels": labels, "annotations": {ANNOTATION_MODEL: model}},
-        "spec": {"containers": [{"name": "triton", "image": "none"}], "schedulerName": "nobody"},
+        "spec": {"containers": [{"name": "triton", "image": "none"}], "schedulerName": "none"},
     }
 
 
@@ -153,7 +153,7 @@ def status(ip: str, *, ready: bool = True) -> str:
 
 
 def start_pod(kube: Kube, namespace: str, name: str, ip: str, *, ready: bool = True) -> None:
-    """Have a pod run at an address, as a kubelet would say."""
+    """Set a pod's status to running at an address, as a kubelet does."""
     kube.run(
         "patch", "pod", name, f"--namespace={namespace}", "--subresource=status", "--type=merge",
         f"--patch={status(ip, ready=ready)}",

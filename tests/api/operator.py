@@ -71,7 +71,7 @@ class Operator:
             self.process.send_signal(signal.SIGTERM)
             self.process.send_signal(signal.SIGCONT)  # a test may have stopped it
             # One that has only begun to start knows no better than to end at once.
-            assert self.process.wait(30) in {0, -signal.SIGTERM}, self.said()[-3000:]
+            assert self.process.wait(30) in {0, -signal.SIGTERM}, self.log()[-3000:]
 
     def wait(self, seconds: float) -> int:
         """Wait for the process to end by itself; return its exit status."""
@@ -93,8 +93,8 @@ class Operator:
         """Return the status and the text of /readyz; 0: nothing listens."""
         return readiness(self.probe_port)
 
-    def said(self) -> str:
-        """What it logged so far."""
+    def log(self) -> str:
+        """Return the text of the log file so far."""
         return self._log.read_text()
 
 
@@ -273,11 +273,11 @@ def children(kube: Kube, namespace: str, service: str = "") -> dict[Ref, Object]
 
 
 def essence(kube: Kube, namespace: str) -> dict[Ref, Object]:
-    """Return what our children say, without what differs from one run to the next."""
+    """Return the content of our children, without what differs from one run to the next."""
     found = {}
     for ref, body in children(kube, namespace).items():
-        said = {key: value for key, value in body.items() if key in {"spec", "data", "revision"}}
+        content = {key: value for key, value in body.items() if key in {"spec", "data", "revision"}}
         for transient in ("clusterIP", "clusterIPs"):
-            said.get("spec", {}).pop(transient, None)
-        found[ref] = {"labels": body["metadata"]["labels"], **said}
+            content.get("spec", {}).pop(transient, None)
+        found[ref] = {"labels": body["metadata"]["labels"], **content}
     return found

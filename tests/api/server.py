@@ -1,4 +1,4 @@
-"""What the tests ask the API server: would you take this service, and what do you make of it?"""
+"""The API server's validation of a service, and the object that it stores."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Server:
         self._objects: Any = client.CustomObjectsApi(connection)
 
     async def install(self) -> None:
-        """Apply the CRD that the types make, and wait until the server judges by it.
+        """Apply the CRD that the types make, and wait until the server validates by it.
 
-        The server takes up a changed CRD a moment after it has stored it, and nothing tells when. So a
+        The server takes up a changed CRD a moment after it has stored it, and reports no moment. So a
         rule is added that refuses one name, made of the CRD's hash: once it is refused, the CRD is in force.
         """
         wanted = crd()

@@ -79,8 +79,8 @@ async def test_a_text_in_any_field_is_refused_by_the_fields_name_or_read(
             return [each["metadata"]["name"] for each in found if not is_read(each)]
 
         until(lambda: not unread(), "every service is read", 120, seen=lambda: [accepted[name] for name in unread()])
-        assert "Traceback" not in operator.said()
-        assert "status rejected" not in operator.said()
+        assert "Traceback" not in operator.log()
+        assert "status rejected" not in operator.log()
 
 
 def is_read(body: Object) -> bool:

@@ -95,8 +95,8 @@ def rests(cluster: Cluster, namespace: str, git: Git) -> bool:
 
 
 def nothing_fights(cluster: Cluster, kube: Kube, namespace: str, git: Git) -> None:
-    """Assert that all that Git says is so, and that nobody writes anything while Git applies it again."""
-    until(lambda: rests(cluster, namespace, git), "the last change is told to its end", 60)
+    """Assert that the spec is that of Git, and that the operator writes nothing while Git applies it again."""
+    until(lambda: rests(cluster, namespace, git), "the operator has written the last change", 60)
     before, audit = service(kube, namespace), Audit(cluster)
     git.rounds()
     after = service(kube, namespace)
@@ -154,8 +154,8 @@ def test_people_steer_a_rollout_while_git_applies_the_same_every_second(
         assert [(row[0], row[3]) for row in rows[1:]] == [("2", "gitops"), ("1", "gitops")]
         assert text.splitlines()[1].endswith("a better one")
         assert text.splitlines()[2].endswith("the first")
-        told = [write for write in audit.writes(namespace) if "inferenceservices/status" in write]
-        assert len(told) < 60, "each status write carries a change that somebody can see"
+        status_writes = [write for write in audit.writes(namespace) if "inferenceservices/status" in write]
+        assert len(status_writes) < 60, "each status write carries a visible change"
 
 
 def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
@@ -171,12 +171,12 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
             until(lambda: service(kube, namespace)["status"]["stable"] != first, "the second revision serves", 90)
             git.manifest = more
             git.rounds(1)
-            until(settled(kube, namespace), "all is as asked", 90)
+            until(settled(kube, namespace), "the service is settled", 90)
             generation = service(kube, namespace)["metadata"]["generation"]
-            told = conch("rollback", "magika", "--to", "1")
-            assert f"has revision 1 ({first}) again, as generation {generation + 1}" in told
-            assert "gitops wrote the predictor before" in told
-            assert "unless Git changes too" in told
+            output = conch("rollback", "magika", "--to", "1")
+            assert f"has revision 1 ({first}) again, as generation {generation + 1}" in output
+            assert "gitops wrote the predictor before" in output
+            assert "unless Git changes too" in output
             until(
                 lambda: service(kube, namespace)["spec"]["predictor"]["model"]["storageUri"] == TWO,
                 "Git has put its version back",
@@ -189,7 +189,7 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
         until(lambda: numbers() == [4, 3], "what comes back takes the newest number", 30, seen=numbers)
         conch("rollback", "magika", "--to", "3")
         until(lambda: service(kube, namespace)["status"]["stable"] == first, "the first revision serves again", 90)
-        until(settled(kube, namespace), "all is as asked", 90)
+        until(settled(kube, namespace), "the service is settled", 90)
         body = service(kube, namespace)
         assert body["spec"]["predictor"]["minReplicas"] == 3, "how many pods there are is a matter of today"
         assert body["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the first"
@@ -210,7 +210,7 @@ def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
         "rollout": {"steps": [{"weight": 0}, {"pause": "Manual"}, {"weight": 100}]},
         "variants": [{"name": "int8", "predictor": {"model": {"storageUri": TWO}}}],
     }
-    told = ("--variant", "int8")
+    options = ("--variant", "int8")
 
     def of(field: str) -> Any:
         status = service(kube, namespace)["status"]
@@ -228,27 +228,27 @@ def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
         until_held("WaitsForPromotion")
         assert "its variants have: int8 (Paused); select one" in conch("promote", "magika", code=1)
         assert "has no variant 'int4' (there are: int8)" in conch("promote", "magika", "--variant", "int4", code=1)
-        conch("pause", "magika", *told)
+        conch("pause", "magika", *options)
         until_held("PausedByUser")
-        conch("resume", "magika", *told)
+        conch("resume", "magika", *options)
         until_held("WaitsForPromotion")
         assert "own Service only" in conch("status", "magika")
-        conch("promote", "magika", *told)
+        conch("promote", "magika", *options)
         until(settled(kube, namespace), "the change serves", 90)
         assert of("stable") != first
 
-        assert f"has revision 1 ({first}) again" in conch("rollback", "magika", "--to", "1", *told)
+        assert f"has revision 1 ({first}) again" in conch("rollback", "magika", "--to", "1", *options)
         until_held("WaitsForPromotion")
         assert of("candidate") == first
-        conch("promote", "magika", "--full", *told)
+        conch("promote", "magika", "--full", *options)
         until(settled(kube, namespace), "the first revision serves again", 90)
         assert (of("stable"), service(kube, namespace)["status"]["stable"]) == (first, stable)
-        newest = json.loads(conch("history", "magika", *told, "-o", "json"))["revisions"][0]
+        newest = json.loads(conch("history", "magika", *options, "-o", "json"))["revisions"][0]
         assert (newest["name"], newest["number"], newest["author"]) == (first, 3, "kubectl-conch")
         assert [row.split()[1] for row in conch("history", "magika").splitlines()[1:]] == [stable]
 
 
-def test_a_rollback_is_refused_if_somebody_changed_the_spec_meanwhile_and_only_then(
+def test_a_rollback_is_refused_only_if_another_writer_changed_the_spec_meanwhile(
     cluster: Cluster, kube: Kube, namespace: str
 ) -> None:
     first = Revision("magika-1", 1, 1, {}, "", isvc(uri=ONE)["spec"]["predictor"])
@@ -303,7 +303,7 @@ def test_a_plan_against_the_cluster_is_what_then_happens(
         assert service(kube, namespace)["status"]["candidate"] == foreseen["revision"]["name"]
 
 
-def test_a_plan_tells_what_would_be_refused(kube: Kube, namespace: str, conch: Conch, tmp_path: Path) -> None:
+def test_a_plan_reports_what_would_be_refused(kube: Kube, namespace: str, conch: Conch, tmp_path: Path) -> None:
     file = tmp_path / "isvc.yaml"
     unsplit = stepped(ONE)
     del unsplit["spec"]["traffic"]
@@ -351,27 +351,27 @@ def test_it_has_the_rights_of_who_types(cluster: Cluster, kube: Kube, namespace:
     assert typed("history", "magika") == (0, "magika has no revisions yet.\n"), "in the context's namespace"
     manifest = tmp_path / "isvc.yaml"
     manifest.write_text(yaml.safe_dump(isvc(uri=TWO)))
-    code, told = typed("plan", "-f", str(manifest), "--against", "cluster")
+    code, output = typed("plan", "-f", str(manifest), "--against", "cluster")
     assert code == 1
-    assert 'cannot update resource "inferenceservices"' in told
-    assert told.strip().endswith("request that permission from the administrator of the cluster")
+    assert 'cannot update resource "inferenceservices"' in output
+    assert output.strip().endswith("request that permission from the administrator of the cluster")
 
     load = ("load", "magika", "--rate=1", "--duration=1s", "--port-forward")
     assert "does not serve yet" in typed(*load)[1]
     serves = {"type": "Serving", "status": "True", "reason": "Answering", "message": "It answers."}
     status = {"url": "http://magika", "conditions": [{**serves, "lastTransitionTime": "2030-01-01T00:00:00Z"}]}
     answer(kube, INFERENCE_SERVICE, namespace, "magika", status)
-    code, told = typed(*load)
+    code, output = typed(*load)
     assert code == 1
-    assert "no EndpointSlice of Service magika lists a ready pod" in told
+    assert "no EndpointSlice of Service magika lists a ready pod" in output
     endpoint = {"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "magika-0", "namespace": namespace}}
     meta = {"name": "magika", "labels": {"kubernetes.io/service-name": "magika"}}
     kind = {"apiVersion": ENDPOINT_SLICE.api_version, "kind": ENDPOINT_SLICE.name}
     kube.apply({**kind, "metadata": meta, "addressType": "IPv4", "endpoints": [endpoint], "ports": []}, namespace)
-    code, told = typed(*load)
+    code, output = typed(*load)
     assert code == 1
-    assert "port 8001 of pod magika-0 is refused with HTTP status 403" in told
-    assert "it requires get and create on pods/portforward" in told
+    assert "port 8001 of pod magika-0 is refused with HTTP status 403" in output
+    assert "it requires get and create on pods/portforward" in output
 
 
 def test_a_cluster_without_the_kind_is_not_one_without_the_object(cluster: Cluster) -> None:
@@ -381,7 +381,7 @@ def test_a_cluster_without_the_kind_is_not_one_without_the_object(cluster: Clust
 
     assert asyncio.run(get(INFERENCE_SERVICE)) is None
     with pytest.raises(CallError) as caught:
-        asyncio.run(get(Kind("nobody.dev", "v1", "Nothing", "nothings")))
+        asyncio.run(get(Kind("absent.dev", "v1", "Nothing", "nothings")))
     assert describe_error(caught.value).endswith("; is Conch's CustomResourceDefinition installed in this cluster?")
 
 

@@ -68,7 +68,7 @@ OWNED = [
 async def test_constraint(server: Server, case: dict[str, Any]) -> None:
     assert await server.refusal(service(at(case["at"], case["taken"]))) == ""
     refusal = await server.refusal(service(at(case["at"], case["refused"])))
-    assert case["says"] in refusal, refusal
+    assert case["message"] in refusal, refusal
 
 
 def at(path: str, value: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def at(path: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-async def test_the_most_that_variants_can_say_can_still_be_judged(server: Server) -> None:
+async def test_variants_of_the_largest_size_are_still_validated(server: Server) -> None:
     """A rule has a budget at run time as well, and the rule on equal matches compares every pair."""
     variants = [
         {
@@ -114,10 +114,10 @@ async def test_other_flags_are_taken(server: Server) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    said = [case["says"] for case in CASES] + ["remove it"]  # the latter is said of flags, above
+    messages = [case["message"] for case in CASES] + ["remove it"]  # the latter is the remedy of flags, above
     # A sentence that is made of the value ends as the plain one does: with the remedy.
     remedies = [rule["message"].rpartition(";")[2].strip() for rule in rules(schema())]
-    assert [remedy for remedy in remedies if not any(remedy in sentence for sentence in said)] == []
+    assert [remedy for remedy in remedies if not any(remedy in sentence for sentence in messages)] == []
 
 
 def rules(node: dict[str, Any]) -> list[dict[str, str]]:
@@ -173,12 +173,12 @@ pod:
 
 
 async def test_objects_of_other_apis_pass_unchanged(server: Server) -> None:
-    asked = yaml.safe_load(PASSED)
-    stored = await server.create(service(at("spec.predictor", asked)))
+    predictor_fields = yaml.safe_load(PASSED)
+    stored = await server.create(service(at("spec.predictor", predictor_fields)))
     read = InferenceService.parse(stored).to_wire()
     for seen in (stored, read):
         predictor = seen["spec"]["predictor"]
-        assert {name: predictor[name] for name in asked} == asked
+        assert {name: predictor[name] for name in predictor_fields} == predictor_fields
 
 
 async def test_the_status_is_stored_as_the_types_write_it(server: Server) -> None:

@@ -79,12 +79,12 @@ def test_objects_with_deep_managed_fields_end_no_operator(
             create_deep(kube, kind, place, f"before-{kind.plural}")
         with Operator(cluster, log) as operator:
             kube.apply(isvc(), namespace)
-            until(settled(kube, namespace), "the service is Ready", 60, seen=operator.said)
+            until(settled(kube, namespace), "the service is Ready", 60, seen=operator.log)
             for kind in (INFERENCE_SERVICE, DEPLOYMENT, SERVICE):
                 create_deep(kube, kind, place, f"after-{kind.plural}")
             kube.apply(isvc("next"), namespace)
-            until(settled(kube, namespace, 2), "the next one is Ready too", 60, seen=operator.said)
-            assert "Traceback" not in operator.said()
+            until(settled(kube, namespace, 2), "the next one is Ready too", 60, seen=operator.log)
+            assert "Traceback" not in operator.log()
 
 
 def depth(value: Any) -> int:

@@ -91,7 +91,7 @@ async def test_a_call_that_hangs_ends_the_leader_before_another_leads(replicas: 
         await keeping
 
 
-async def test_an_api_server_that_is_away_for_a_moment_ends_nobody(replicas: Replicas, relay: Relay) -> None:
+async def test_an_api_server_that_is_away_for_a_moment_ends_no_replica(replicas: Replicas, relay: Relay) -> None:
     first, second = replicas
     await first.acquire()
     keeping, standing = asyncio.create_task(first.renew()), asyncio.create_task(second.acquire())
@@ -146,7 +146,7 @@ async def test_a_lease_that_is_deleted_does_not_end_the_time_of_its_holder(
     began = time.monotonic()
     await asyncio.to_thread(kube.run, "delete", "lease", NAME, f"--namespace={namespace}")
     await standby
-    assert first.seconds_left() <= 0, "that not both act is what the fixture looks at"
+    assert first.seconds_left() <= 0, "the fixture checks that not both act"
     assert time.monotonic() - began > TERMS.deadline / 2
 
 

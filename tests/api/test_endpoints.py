@@ -74,7 +74,7 @@ def at_the_pause(kube: Kube, namespace: str) -> tuple[str, str]:
     return old, until(waits, "the candidate's pods are ready", 60)
 
 
-def ask(kube: Kube, namespace: str, verb: str) -> None:
+def request(kube: Kube, namespace: str, verb: str) -> None:
     generation = service(kube, namespace)["metadata"]["generation"]
     kube.run(
         "--namespace", namespace, "annotate", "--overwrite", "isvc/magika", f"conch.dev/rollout={verb} {generation}"
@@ -89,11 +89,11 @@ def test_a_switch_is_ready_when_the_endpoint_slices_list_the_new_pods_alone(
         old, new = at_the_pause(kube, namespace)
         with no_controllers(cluster):
             audit = Audit(cluster)
-            ask(kube, namespace, "promote")
+            request(kube, namespace, "promote")
             until(lambda: selected(kube, namespace) == new, "the root Service selects the new revision", 30)
             until(
                 lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"),
-                "the status says what it waits for",
+                "the status has what it waits for",
                 10,
             )
             message = condition(service(kube, namespace), "Ready")["message"]
@@ -108,7 +108,7 @@ def test_a_switch_is_ready_when_the_endpoint_slices_list_the_new_pods_alone(
 
             operator.kill()  # what it waits for it reads from the cluster again
             operator.start()
-            until(lambda: operator.said().count("watching") == 2, "it watches again", 60)
+            until(lambda: operator.log().count("watching") == 2, "it watches again", 60)
             time.sleep(3)
             assert audit.writes(namespace) == writes
         until(settled(kube, namespace), "the service is Ready", 60)
@@ -125,19 +125,19 @@ def test_the_way_back_does_not_wait_for_endpoint_slices(
     with Operator(cluster, log):
         old, new = at_the_pause(kube, namespace)
         with no_controllers(cluster):
-            ask(kube, namespace, "promote")
+            request(kube, namespace, "promote")
             until(lambda: ready(kube, namespace)[1] == "EndpointsPending", "the switch waits", 30)
             body = isvc()
             body["spec"]["rollout"] = {"steps": []}
             kube.apply(body, namespace)
             until(lambda: selected(kube, namespace) == old, "the root Service selects the old revision again", 30)
-            until(lambda: ready(kube, namespace)[0] == "True", "the EndpointSlices list it as asked", 30)
+            until(lambda: ready(kube, namespace)[0] == "True", "the EndpointSlices list it", 30)
             until(lambda: kube.get(DEPLOYMENT, namespace, new) is None, "the other Deployment is gone", 30)
         until(settled(kube, namespace), "the service is Ready", 60)
         assert listed(kube, namespace) == {old}
 
 
-def test_a_service_that_scales_and_loses_slices_says_what_is_so(
+def test_a_service_that_scales_and_loses_slices_has_the_matching_conditions(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     """Scaling is no reason not to be Ready; a Service without EndpointSlices is one."""
@@ -159,6 +159,6 @@ def test_a_service_that_scales_and_loses_slices_says_what_is_so(
         with no_controllers(cluster):
             kube.run("--namespace", namespace, "delete", "service/magika")
             until(lambda: selected(kube, namespace) == name, "the Service is back", 30)
-            until(lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"), "it is told", 30)
+            until(lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"), "the status reports it", 30)
             assert kube.get(DEPLOYMENT, namespace, name)
         until(settled(kube, namespace), "the service is Ready", 60)

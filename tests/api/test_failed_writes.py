@@ -1,4 +1,4 @@
-"""Writes that the API server does not take, and children that somebody else has made or edited: what users read."""
+"""Writes that the API server rejects, and children that another writer made or edited: what users read."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_value_that_kubernetes_refuses_is_a_condition_of_a_new_service_and_of_
         for service in stored:
             words = MISTAKEN[service.partition("-")[2]][1]
 
-            def told(service: str = service, words: tuple[str, ...] = words) -> bool:
+            def is_reported(service: str = service, words: tuple[str, ...] = words) -> bool:
                 body = kube.get(INFERENCE_SERVICE, namespace, service) or {}
                 found = condition(body, "Ready")
                 return (
@@ -138,14 +138,14 @@ def test_a_value_that_kubernetes_refuses_is_a_condition_of_a_new_service_and_of_
             def seen(service: str = service) -> Any:
                 return (kube.get(INFERENCE_SERVICE, namespace, service) or {}).get("status", {}).get("conditions")
 
-            until(told, f"{service} is not Ready, and says why", 20, seen=seen)
+            until(is_reported, f"{service} is not Ready, and has the reason", 20, seen=seen)
             assert ready(kube, namespace, service)["reason"] == "Invalid"
         scaled = {each["metadata"]["name"] for each in kube.list(AUTOSCALER, namespace)}
         assert scaled <= {each["metadata"]["name"] for each in kube.list(DEPLOYMENT, namespace)}, "it would wait"
-        assert "Traceback" not in operator.said()
+        assert "Traceback" not in operator.log()
 
 
-def taken_by_somebody(name: str) -> Object:
+def foreign_service(name: str) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -164,7 +164,7 @@ def test_only_what_depends_on_a_refused_object_waits(cluster: Cluster, kube: Kub
         found = kube.list(DEPLOYMENT, namespace, names.LABEL_SERVICE)
         return [each["metadata"]["name"] for each in found if not each["metadata"]["name"].startswith("magika-beta")]
 
-    kube.apply(taken_by_somebody("magika-beta"), namespace)
+    kube.apply(foreign_service("magika-beta"), namespace)
     with Operator(cluster, log):
         kube.apply(service("s3://models/one"), namespace)
         until(lambda: ready(kube, namespace).get("reason") == "NameTaken", "the status names it", 60)
@@ -187,10 +187,10 @@ def test_only_what_depends_on_a_refused_object_waits(cluster: Cluster, kube: Kub
         until(settled(kube, namespace), "the service is Ready", 90)
 
 
-def test_what_an_admission_policy_refuses_for_a_while_is_told_and_passes(
+def test_an_object_that_an_admission_policy_refuses_for_a_while_is_reported_and_then_written(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
-    """A webhook that nobody answers: the API server says 500, and takes the object when the webhook is gone."""
+    """A webhook without a server: the API server answers 500, and accepts the object when the webhook is gone."""
     name = f"{namespace}.conch.test"
     rule = {"apiGroups": ["policy"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["poddisruptionbudgets"]}
     webhook = {
@@ -214,7 +214,11 @@ def test_what_an_admission_policy_refuses_for_a_while_is_told_and_passes(
     try:
         with Operator(cluster, log):
             kube.apply(isvc(), namespace)
-            until(lambda: "failed calling webhook" in ready(kube, namespace).get("message", ""), "it is told", 60)
+            until(
+                lambda: "failed calling webhook" in ready(kube, namespace).get("message", ""),
+                "the status reports it",
+                60,
+            )
             until(lambda: ready(kube, namespace)["status"] == "False", "it has lasted", 60)
             assert "PodDisruptionBudget/magika-" in ready(kube, namespace)["message"]
             assert kube.list(SERVICE, namespace, names.LABEL_SERVICE), "the rest is written"
@@ -231,7 +235,7 @@ def test_children_that_their_service_left_behind_are_adopted(
     with Operator(cluster, log):
         before = _served_twice(kube, namespace)
         kube.run("--namespace", namespace, "delete", "inferenceservice/magika", "--cascade=orphan")
-        until(lambda: not _owners(kube, namespace, before), "nobody owns them", 30)
+        until(lambda: not _owners(kube, namespace, before), "they have no owner", 30)
         _adopts(kube, namespace, before)
         after = children(kube, namespace)
         assert _uids(after) == _uids(before), "none was made anew, so no pod went"
@@ -305,7 +309,7 @@ def test_a_deployment_without_pods_gets_its_floor_back(cluster: Cluster, kube: K
         assert replicas() == 3
 
 
-def test_a_route_that_somebody_edited_comes_back(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+def test_a_route_that_a_user_edited_is_restored(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     body = isvc()
     body["spec"]["traffic"] = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 
@@ -321,7 +325,7 @@ def test_a_route_that_somebody_edited_comes_back(cluster: Cluster, kube: Kube, n
             for backend in rule["backendRefs"]:
                 backend["weight"] = 0
         filtered = json.loads(json.dumps(ours))
-        header = {"name": "x-from", "value": "somebody"}
+        header = {"name": "x-from", "value": "another"}
         filtered[0]["filters"] = [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"add": [header]}}]
         for edit in (none, filtered, [*ours, {"matches": [{"path": {"type": "Exact", "value": "/"}}]}], ours[:1]):
             kube.patch(HTTP_ROUTE, namespace, "magika", {"spec": {"rules": edit}})
@@ -341,7 +345,7 @@ def test_a_route_that_somebody_edited_comes_back(cluster: Cluster, kube: Kube, n
         until(lambda: kube.list(DEPLOYMENT, namespace, names.LABEL_SERVICE), "the label is back", 10)
         kube.run("--namespace", namespace, "label", "service/magika", f"{names.LABEL_SERVICE}=other", "--overwrite")
         until(lambda: kube.list(SERVICE, namespace, f"{names.LABEL_SERVICE}=magika")[1:], "the label is back", 10)
-        assert "reconcile failed" not in operator.said()
+        assert "reconcile failed" not in operator.log()
 
 
 def remembered(part: object, key: ServiceKey, path: str = "") -> list[str]:
@@ -387,17 +391,17 @@ async def test_a_reconcile_that_raises_is_a_condition_after_the_third_time(
             prometheus="",
             clock=time.time,
         )
-        for told in (-1, -1, 1, 1):
+        for generation in (-1, -1, 1, 1):
             with pytest.raises(AttributeError):
                 await reconcile(key)
-            assert found()["observedGeneration"] == told
+            assert found()["observedGeneration"] == generation
         conditions = {one["type"]: one for one in found()["conditions"]}
         assert conditions.keys() == {"Ready", "Stalled"}
         assert conditions["Ready"]["status"] == "False"
         assert conditions["Ready"]["reason"] == "ReconcileFailed"
         assert "AttributeError" in conditions["Ready"]["message"]
         await reconcile.agents.close()
-        # It is mended, by another version of the operator; what was said goes.
+        # Another version of the operator repairs it, and the condition is removed.
         mended = replace(reconcile, defaults=PodDefaults("conch/serving:1"))
         await mended(key)
         assert "ReconcileFailed" not in str(found())

@@ -123,7 +123,7 @@ def running(operator: Operator) -> Iterator[None]:
     with operator:
         yield
         assert operator.process is not None
-        assert operator.process.poll() is None, operator.said()[-3000:]
+        assert operator.process.poll() is None, operator.log()[-3000:]
 
 
 def test_watches_and_requests_that_fail_change_no_object(story: Story, faults: Faults) -> None:
@@ -158,7 +158,7 @@ def test_an_api_server_that_is_away_for_a_while_changes_no_object(story: Story, 
 def test_thousands_of_deletions_in_another_namespace_change_no_object(
     story: Story, faults: Faults, kube: Kube, cluster: Cluster
 ) -> None:
-    """The operator is told of a ConfigMap of the old revision once more, and does not delete it once more."""
+    """The watch repeats a ConfigMap of the old revision, and the operator does not delete it once more."""
     faults.mangle, audit = repeated_late, Audit(cluster)
 
     def config_maps() -> set[str]:

@@ -40,7 +40,7 @@ def no_node(_: Object, text: str) -> Object:
 
 def route_refused(route: Object, text: str) -> Object:
     """A gateway that does not take the route."""
-    told = {
+    accepted = {
         "type": "Accepted",
         "status": "False",
         "reason": "Refused",
@@ -48,12 +48,16 @@ def route_refused(route: Object, text: str) -> Object:
         "observedGeneration": route["metadata"]["generation"],
         "lastTransitionTime": "2030-01-01T00:00:00Z",
     }
-    parent = {"parentRef": route["spec"]["parentRefs"][0], "controllerName": "conch.test/nobody", "conditions": [told]}
+    parent = {
+        "parentRef": route["spec"]["parentRefs"][0],
+        "controllerName": "conch.test/example",
+        "conditions": [accepted],
+    }
     return {"parents": [parent]}
 
 
 def cannot_scale(_: Object, text: str) -> Object:
-    """An autoscaler that has no figures. Kubernetes asks nothing of the form of its reason."""
+    """An autoscaler that has no figures. Kubernetes validates no form of its reason."""
     found = {"type": "ScalingActive", "status": "False", "reason": text, "message": text}
     return {"desiredReplicas": 1, "currentReplicas": 1, "conditions": [found]}
 
@@ -94,19 +98,19 @@ def test_what_another_controller_writes_is_read_by_the_user(
         for name, text in TEXTS.items():
             beginning = clean(text).strip()[:BEGINNING]
 
-            def told(name: str = name, text: str = text) -> dict[str, str]:
+            def write(name: str = name, text: str = text) -> dict[str, str]:
                 """Write it again, for the kind's own controller may have written since; return what the user reads."""
                 for found in kube.list(foreign.kind, namespace, f"{names.LABEL_SERVICE}={name}"):
                     answer(kube, foreign.kind, namespace, found["metadata"]["name"], foreign.writes(found, text))
                 return condition(kube.get(INFERENCE_SERVICE, namespace, name) or {}, foreign.reported)
 
-            def read(beginning: str = beginning, told: Callable[[], dict[str, str]] = told) -> bool:
-                found = told()
+            def read(beginning: str = beginning, write: Callable[[], dict[str, str]] = write) -> bool:
+                found = write()
                 return found["status"] != "True" and beginning in found["message"]
 
-            until(read, f"{foreign.reported} of {name} has the text", SECONDS, seen=told)
+            until(read, f"{foreign.reported} of {name} has the text", SECONDS, seen=write)
             status = (kube.get(INFERENCE_SERVICE, namespace, name) or {})["status"]
-            said = "".join(each["message"] for each in status["conditions"])
-            assert not [one for one in said if unicodedata.category(one) in {"Cc", "Cs"} and one not in "\t\n"]
-        assert "Traceback" not in operator.said()
-        assert "status rejected" not in operator.said()
+            messages = "".join(each["message"] for each in status["conditions"])
+            assert not [one for one in messages if unicodedata.category(one) in {"Cc", "Cs"} and one not in "\t\n"]
+        assert "Traceback" not in operator.log()
+        assert "status rejected" not in operator.log()

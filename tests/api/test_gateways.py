@@ -24,7 +24,7 @@ SECONDS = 10  # for the status to follow; all but the gateway's word is there
 @pytest.fixture
 def gateway_class(kube: Kube, namespace: str) -> Iterator[Object]:
     """A class of a name of its own: it is of the whole cluster. Not created yet, and removed in the end."""
-    spec = {"controllerName": "conch.test/nobody"}
+    spec = {"controllerName": "conch.test/example"}
     yield {
         "apiVersion": GATEWAY_CLASS.api_version,
         "kind": GATEWAY_CLASS.name,
@@ -73,7 +73,7 @@ def accept(kube: Kube, namespace: str, name: str = "magika") -> None:
         for type_ in ("Accepted", "ResolvedRefs")
     ]
     parents = [
-        {"parentRef": parent, "controllerName": "conch.test/nobody", "conditions": conditions}
+        {"parentRef": parent, "controllerName": "conch.test/example", "conditions": conditions}
         for parent in route["spec"]["parentRefs"]
     ]
     answer(kube, HTTP_ROUTE, namespace, name, {"parents": parents})
@@ -97,24 +97,24 @@ def supports(kube: Kube, name: str, *features: str) -> None:
     answer(kube, GATEWAY_CLASS, "", name, {"supportedFeatures": [{"name": feature} for feature in features]})
 
 
-def says(kube: Kube, namespace: str, reason: str, seconds: float = SECONDS) -> None:
-    """Wait until the service's traffic says so."""
+def wait_for_reason(kube: Kube, namespace: str, reason: str, seconds: float = SECONDS) -> None:
+    """Wait until the condition TrafficProgrammed has that reason."""
 
-    def told() -> dict[str, str]:
+    def traffic() -> dict[str, str]:
         return condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "TrafficProgrammed")
 
-    until(lambda: told().get("reason") == reason, f"the status says {reason}", seconds, seen=told)
+    until(lambda: traffic().get("reason") == reason, f"the status has the reason {reason}", seconds, seen=traffic)
 
 
 def reconciles(operator: Operator) -> float:
-    """How often the operator has looked at services so far."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{operator.metrics_port}/metrics", timeout=10) as said:
-        lines = said.read().decode().splitlines()
+    """Return how often the operator has reconciled so far."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{operator.metrics_port}/metrics", timeout=10) as response:
+        lines = response.read().decode().splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("conch_reconciles_total"))
 
 
-def rests(operator: Operator) -> bool:
-    """Whether the operator looks at nothing for longer than it ever waits between two looks at a service that is up."""
+def is_idle(operator: Operator) -> bool:
+    """Whether no reconcile runs for longer than the longest wait between two reconciles of a service that is up."""
     before = reconciles(operator)
     time.sleep(MAX_REPORT_SECONDS + 1)
     return reconciles(operator) == before
@@ -125,38 +125,38 @@ def test_the_status_follows_gateways_and_classes_as_they_come_and_go(
 ) -> None:
     with Operator(cluster, log) as operator:
         kube.apply(routed(timeout="30s"), namespace)
-        says(kube, namespace, "GatewayMissing", 60)
+        wait_for_reason(kube, namespace, "GatewayMissing", 60)
         kube.apply(gateway(namespace), namespace)
-        says(kube, namespace, "GatewayClassMissing")
+        wait_for_reason(kube, namespace, "GatewayClassMissing")
         kube.apply(gateway_class)
-        says(kube, namespace, "GatewayNotResponding")
+        wait_for_reason(kube, namespace, "GatewayNotResponding")
         accept(kube, namespace)
         until(settled(kube, namespace), "the service is Ready", 90)
 
         supports(kube, namespace, "Gateway", "HTTPRoute")
-        says(kube, namespace, "TimeoutNotSupported")
+        wait_for_reason(kube, namespace, "TimeoutNotSupported")
         ready = condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
         assert (ready["status"], ready["reason"]) == ("False", "TimeoutNotSupported")
         supports(kube, namespace, "Gateway", "HTTPRoute", "HTTPRouteRequestTimeout")
         until(settled(kube, namespace), "the service is Ready", SECONDS)
 
-        until(lambda: rests(operator), "nobody asks the pods any more", 120)
+        until(lambda: is_idle(operator), "the operator polls no pod any more", 120)
         before = reconciles(operator)
         for routes in range(5):
             listener = {"name": "http", "attachedRoutes": routes, "supportedKinds": [], "conditions": []}
             answer(kube, GATEWAY, namespace, "public", {"listeners": [listener]})
         time.sleep(2)
-        assert reconciles(operator) == before, "what nobody reads of a Gateway wakes nobody"
+        assert reconciles(operator) == before, "unused fields of a Gateway cause no reconcile"
 
         kube.delete(GATEWAY, namespace, "public")
-        says(kube, namespace, "GatewayMissing")
+        wait_for_reason(kube, namespace, "GatewayMissing")
         service = kube.get(INFERENCE_SERVICE, namespace, "magika") or {}
         assert condition(service, "Serving")["status"] == "True"
         assert (kube.get(HTTP_ROUTE, namespace, "magika") or {})["status"]["parents"], "the old word stands"
         kube.apply(gateway(namespace), namespace)
         until(settled(kube, namespace), "the service is Ready", SECONDS)
         kube.delete(GATEWAY_CLASS, "", namespace)
-        says(kube, namespace, "GatewayClassMissing")
+        wait_for_reason(kube, namespace, "GatewayClassMissing")
 
 
 def test_a_restarted_operator_knows_at_its_first_look_what_gateways_there_are(
@@ -171,19 +171,19 @@ def test_a_restarted_operator_knows_at_its_first_look_what_gateways_there_are(
         version = (kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["metadata"]["resourceVersion"]
         operator.stop()
         operator.start()
-        until(lambda: operator.said().count("watching") == 2, "it watches again", 60)
+        until(lambda: operator.log().count("watching") == 2, "it watches again", 60)
         until(lambda: reconciles(operator) > 0, "it has looked", 30)
         time.sleep(3)
         service = kube.get(INFERENCE_SERVICE, namespace, "magika") or {}
         assert service["metadata"]["resourceVersion"] == version, "it never took the Gateway for missing"
 
 
-def test_an_operator_of_some_namespaces_asks_nothing_of_gateways(
+def test_an_operator_of_some_namespaces_requires_nothing_of_gateways(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     with Operator(cluster, log, CONCH_NAMESPACES=namespace):
         kube.apply(routed(), namespace)
-        says(kube, namespace, "GatewayNotResponding", 60)
+        wait_for_reason(kube, namespace, "GatewayNotResponding", 60)
         accept(kube, namespace)
         until(settled(kube, namespace), "the service is Ready", 90)
 
@@ -198,7 +198,7 @@ def test_a_foreign_route_that_takes_requests_is_named_until_it_takes_none(
     with Operator(cluster, log) as operator:
         kube.apply(routed(), namespace)
         accept(kube, namespace)
-        says(kube, namespace, "HostnameTaken", 90)
+        wait_for_reason(kube, namespace, "HostnameTaken", 90)
         ready = condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
         assert (ready["status"], ready["reason"]) == ("False", "HostnameTaken")
         assert ready["message"].startswith(
@@ -209,13 +209,13 @@ def test_a_foreign_route_that_takes_requests_is_named_until_it_takes_none(
         kube.apply(foreign_route("/"), namespace)
         until(settled(kube, namespace), "the service is Ready", SECONDS)
         kube.apply(foreign_route("/v2/models/magika/infer"), namespace)
-        says(kube, namespace, "HostnameTaken")
+        wait_for_reason(kube, namespace, "HostnameTaken")
 
-        until(lambda: rests(operator), "nobody asks the pods any more", 120)
+        until(lambda: is_idle(operator), "the operator polls no pod any more", 120)
         before = reconciles(operator)
         kube.patch(HTTP_ROUTE, namespace, "another", {"metadata": {"labels": {"team": "a"}}})
         time.sleep(2)
-        assert reconciles(operator) == before, "what nobody reads of a foreign route wakes nobody"
+        assert reconciles(operator) == before, "unused fields of a foreign route cause no reconcile"
         kube.delete(HTTP_ROUTE, namespace, "another")
         until(settled(kube, namespace), "the service is Ready", SECONDS)
 
@@ -255,8 +255,8 @@ def test_a_cluster_without_the_gateway_api_is_served_and_its_coming_is_noticed(
             return condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
 
         until(settled(kube, namespace), "the service without a route is Ready", 90)
-        until(lambda: ready().get("reason") == "GatewayApiMissing", "the status says what is missing", 60, seen=ready)
+        until(lambda: ready().get("reason") == "GatewayApiMissing", "the status has what is missing", 60, seen=ready)
         kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_gateway_api)
-        says(kube, namespace, "GatewayMissing", 60)
+        wait_for_reason(kube, namespace, "GatewayMissing", 60)
         kube.apply(gateway("none"), namespace)
-        says(kube, namespace, "GatewayClassMissing", 60)
+        wait_for_reason(kube, namespace, "GatewayClassMissing", 60)

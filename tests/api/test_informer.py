@@ -76,7 +76,7 @@ async def soon(look: Callable[[], object], what: str) -> None:
     """Wait until something is so."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SECONDS):
-            while not look():  # noqa: ASYNC110  what is looked at has no event
+            while not look():  # noqa: ASYNC110  the condition has no event
                 await asyncio.sleep(0.05)
     assert look(), what
 
@@ -158,13 +158,13 @@ async def test_a_proxy_that_answers_404_to_everything_makes_nothing_forgotten(
         async with informed(faults.kubeconfig, Listing(CONFIG_MAP, namespace, "a=b")) as known:
             faults.codes, faults.share = (404,), 1.0
             await call(kube.apply, config_map("three"), namespace)
-            await soon(lambda: faults.faults["GET 404"] > 3, "it is asked again and again")
+            await soon(lambda: faults.faults["GET 404"] > 3, "the list is requested repeatedly")
             assert known.names == ["one", "two"]
             faults.mangle, faults.share = None, 0.0
             await soon(lambda: known.names == ["one", "three", "two"], "what came is known")
 
 
-async def test_a_page_that_is_too_large_is_asked_for_in_parts(cluster: Cluster, kube: Kube, namespace: str) -> None:
+async def test_a_page_that_is_too_large_is_requested_in_parts(cluster: Cluster, kube: Kube, namespace: str) -> None:
     large = "x" * 900_000
     for number in range(7):
         await call(kube.create, CONFIG_MAP, config_map(f"c{number}", text=large), namespace)
@@ -178,7 +178,7 @@ async def test_a_page_that_is_too_large_is_asked_for_in_parts(cluster: Cluster, 
 
 
 async def test_an_old_list_is_not_believed(cluster: Cluster, kube: Kube, namespace: str) -> None:
-    """A list that asks for no version is never older than what was seen; one that is comes from a broken API server."""
+    """A list without a version is never older than what was seen; one that is comes from a broken API server."""
     await call(kube.apply, config_map("one"), namespace)
     known = Known()
     async with await Server.connect(str(cluster.kubeconfig), connections=0) as server:

@@ -54,7 +54,7 @@ def test_of_two_installations_one_writes_a_service_until_it_is_gone(
     first = installation(cluster, tmp_path, namespace, "first")
     second = installation(cluster, tmp_path, namespace, "second", CONCH_METRICS_API="none")
     with first, second:  # both lead; they want different autoscalers
-        until(lambda: "leading" in first.said() and "leading" in second.said(), "both lead", 30)
+        until(lambda: "leading" in first.log() and "leading" in second.log(), "both lead", 30)
         kube.apply(isvc(**SCALED), namespace)
         until(settled(kube, namespace), "the service is Ready", 60)
         until(lambda: notes(kube, namespace, "OtherInstallation"), "an event reports the two", 30)
@@ -63,7 +63,7 @@ def test_of_two_installations_one_writes_a_service_until_it_is_gone(
         [note] = notes(kube, namespace, "OtherInstallation")
         assert note.startswith(f"Installation {names[other]} does not write this service: {names[acting]}, another")
         assert "watchNamespaces" in note
-        time.sleep(10)  # the HPA looks a first time, and the status tells what it said
+        time.sleep(10)  # the first sync of the HPA, and its result in the status
         before, audit = pods(kube, namespace), Audit(cluster)
         time.sleep(10)
         assert audit.writes(namespace) == []
@@ -176,7 +176,7 @@ def test_a_field_that_another_controller_sets_again_and_again_is_restored_less_a
             time.sleep(10)
             writes = [w for w in audit.writes(namespace) if w == f"patch horizontalpodautoscalers {ref.name}"]
             assert 5 <= len(writes) <= 15, (len(writes), rival.writes)
-            # And a change that the service asks for is written.
+            # A change of the service is still written.
             kube.apply(isvc(uri="s3://models/two", **SCALED), namespace)
             until(lambda: kube.list(DEPLOYMENT, namespace)[1:], "the new Deployment is there", 5)
         until(lambda: ready().get("status") == "True", "the contest is over, and the service Ready", 90, seen=ready)
@@ -200,7 +200,7 @@ def test_a_single_edit_of_each_child_is_restored_at_once(
 
 
 def install(cluster: Cluster, namespace: str, release: str, *values: str) -> str:
-    """Ask Helm to install the chart, without doing so; return its complaint, empty where it has none."""
+    """Install the chart with a dry run of Helm; return its error, empty where it has none."""
     arguments = ["--dry-run=server", "--set=autoscaling.metricsApi=none", *(f"--set={value}" for value in values)]
     done = subprocess.run(
         [clients.program("helm"), "install", release, CHART, f"--namespace={namespace}", *arguments],
@@ -214,7 +214,7 @@ def install(cluster: Cluster, namespace: str, release: str, *values: str) -> str
 
 @pytest.fixture
 def installed(kube: Kube, namespace: str) -> Iterator[str]:
-    """What a release of the chart leaves in the cluster, as far as another one looks at it; its namespace."""
+    """Create what another release reads of a release of the chart; yield its namespace."""
     notes = {"meta.helm.sh/release-name": "conch", "meta.helm.sh/release-namespace": namespace}
     labels = {"app.kubernetes.io/name": "conch"}
     meta = {"name": f"{namespace}-operator", "labels": labels, "annotations": notes}

@@ -26,16 +26,16 @@ def no_keda(kube: Kube) -> Iterator[list[str]]:
     kube.run("delete", "--ignore-not-found", *files)
 
 
-def test_a_cluster_without_keda_is_told_of_it_and_its_coming_is_noticed(
+def test_a_service_in_a_cluster_without_keda_reports_it_and_recovers_when_keda_is_installed(
     cluster: Cluster, kube: Kube, namespace: str, log: Path, no_keda: list[str]
 ) -> None:
     def ready() -> dict[str, str]:
         return condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
 
-    said = {"requestsPerSecond": 10, "triggers": [TRIGGER], "behavior": {"scaleDown": {"policies": []}}}
+    autoscaling = {"requestsPerSecond": 10, "triggers": [TRIGGER], "behavior": {"scaleDown": {"policies": []}}}
     with Operator(cluster, log, CONCH_METRICS_API="keda", CONCH_PROMETHEUS=PROMETHEUS):
-        kube.apply(isvc(minReplicas=0, maxReplicas=3, autoscaling=said), namespace)
-        until(lambda: ready().get("reason") == "KedaMissing", "the status says what is missing", 60, seen=ready)
+        kube.apply(isvc(minReplicas=0, maxReplicas=3, autoscaling=autoscaling), namespace)
+        until(lambda: ready().get("reason") == "KedaMissing", "the status has what is missing", 60, seen=ready)
         assert "install KEDA" in ready()["message"]
         kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_keda)
         kube.run("wait", "--for=condition=Established", *no_keda, "--timeout=30s")
@@ -57,6 +57,6 @@ def test_a_cluster_without_keda_is_told_of_it_and_its_coming_is_noticed(
         def asleep() -> bool:
             return ready().get("reason") == "ScaledToZero"
 
-        until(asleep, "the status says that it sleeps", 30, seen=ready)
+        until(asleep, "the status has ScaledToZero", 30, seen=ready)
         assert (kube.get(DEPLOYMENT, namespace, revision) or {})["spec"]["replicas"] == 0
         assert {write.split()[1] for write in audit.writes(namespace)} <= {"inferenceservices/status", "events"}

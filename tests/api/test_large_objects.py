@@ -53,11 +53,11 @@ def test_large_objects_of_one_tenant_cost_the_others_nothing(
             there = kube.get(INFERENCE_SERVICE, place, "magika") or {}
             put_large(kube, place, "magika", OVER, ownerReferences=[owned_by(there)])
             operator.start()
-            until(lambda: ready().get("reason") == "ObjectsTooLarge", "the status says so", SECONDS, seen=ready)
+            until(lambda: ready().get("reason") == "ObjectsTooLarge", "the status has the reason", SECONDS, seen=ready)
             assert "ConfigMap/large-" in ready()["message"]
             scale(3)
             assert peak_mib(operator) < MOST_MIB
             record_property("peak_mib", peak_mib(operator))
             kube.run("delete", "configmaps", f"--selector={names.LABEL_SERVICE}", f"--namespace={place}")
             until(lambda: ready().get("status") == "True", "it is served again", SECONDS, seen=ready)
-            assert "Traceback" not in operator.said()
+            assert "Traceback" not in operator.log()

@@ -29,7 +29,7 @@ from tests.api.metrics_api import (
     NAMESPACE,
     ROOT,
     MetricsProcess,
-    ask,
+    get_metrics,
     numbers,
     pod,
     registered,
@@ -41,8 +41,8 @@ from tests.serving.slow import MODEL, WITH_GPU, SlowTriton
 from tests.support.kube import Kube, KubectlError
 from tests.support.wait import until
 
-BUSY, IDLE, NOBODY = "127.0.0.71", "127.0.0.72", "127.0.0.73"
-PODS = {"busy": BUSY, "idle": IDLE, "silent": NOBODY}
+BUSY, IDLE, SILENT = "127.0.0.71", "127.0.0.72", "127.0.0.73"
+PODS = {"busy": BUSY, "idle": IDLE, "silent": SILENT}
 
 
 @pytest.fixture(scope="module")
@@ -79,55 +79,57 @@ def pods(kube: Kube, namespace: str, tritons: dict[str, SlowTriton]) -> Iterator
 def test_clients_find_what_there_is(kube: Kube) -> None:
     group = json.loads(kube.run("get", "--raw=/apis/custom.metrics.k8s.io"))
     assert group["preferredVersion"]["groupVersion"] == "custom.metrics.k8s.io/v1beta2"
-    listed = {resource["name"] for resource in ask(kube, "")["resources"]}
+    listed = {resource["name"] for resource in get_metrics(kube, "")["resources"]}
     for metric in TritonMetric:
         assert {f"pods/{metric}", f"inferenceservices.conch.dev/{metric}", f"namespaces/{metric}"} <= listed
 
 
 @pytest.mark.usefixtures("api")
-async def test_what_triton_counts_is_what_an_autoscaler_is_told(
+async def test_the_metrics_that_an_autoscaler_reads_are_the_counters_of_triton(
     kube: Kube, pods: str, tritons: dict[str, SlowTriton]
 ) -> None:
     rps = "triton_requests_per_second"
     path = f"/namespaces/{pods}/pods/*/{rps}"
     began = time.monotonic()
-    first = await asyncio.to_thread(ask, kube, path)
+    first = await asyncio.to_thread(get_metrics, kube, path)
     assert set(numbers(first)) == {"busy", "idle"}, "who does not answer is left out: it is not idle"
     await tritons[BUSY].send(0.05, times=40)
     await asyncio.sleep(1.1)  # a reading is good for a second
-    told = await asyncio.to_thread(ask, kube, path)
-    assert numbers(told)["idle"] == "0"
-    assert 40 / (time.monotonic() - began + 1) <= milli(numbers(told)["busy"]) <= 40 / 1.0
-    item = next(item for item in told["items"] if item["describedObject"]["name"] == "busy")
+    second = await asyncio.to_thread(get_metrics, kube, path)
+    assert numbers(second)["idle"] == "0"
+    assert 40 / (time.monotonic() - began + 1) <= milli(numbers(second)["busy"]) <= 40 / 1.0
+    item = next(item for item in second["items"] if item["describedObject"]["name"] == "busy")
     assert item["describedObject"]["namespace"] == pods
     assert 0 < item["windowSeconds"] <= 30
-    latency = await asyncio.to_thread(ask, kube, f"/namespaces/{pods}/pods/busy/triton_inference_latency_seconds")
+    latency = await asyncio.to_thread(
+        get_metrics, kube, f"/namespaces/{pods}/pods/busy/triton_inference_latency_seconds"
+    )
     assert 0.05 <= milli(numbers(latency)["busy"]) < 0.2
 
-    def told_of(path: str, **query: str) -> dict[str, str]:
-        return numbers(ask(kube, path, **query))
+    def values_of(path: str, **query: str) -> dict[str, str]:
+        return numbers(get_metrics(kube, path, **query))
 
-    gpus = told_of(f"/namespaces/{pods}/pods/*/triton_gpu_utilization")
-    assert gpus == {"busy": "750m"}, "a pod without a GPU tells of none"
-    assert set(told_of(path, labelSelector=f"{names.LABEL_REVISION}=m-1")) == {"busy"}
-    assert set(told_of(path, labelSelector=f"{names.LABEL_REVISION} in (m-2),!absent")) == {"idle"}
-    assert told_of(path, labelSelector="app=other") == {}
-    assert told_of(path, metricLabelSelector="model=m") == {}, "our metrics have no labels"
-    service = told_of(f"/namespaces/{pods}/inferenceservices.conch.dev/m/{rps}")
-    assert milli(service["m"]) == pytest.approx(milli(numbers(told)["busy"]), rel=0.5)
-    assert set(told_of(f"/namespaces/{pods}/metrics/{rps}")) == {pods}
+    gpus = values_of(f"/namespaces/{pods}/pods/*/triton_gpu_utilization")
+    assert gpus == {"busy": "750m"}, "a pod without a GPU has no value"
+    assert set(values_of(path, labelSelector=f"{names.LABEL_REVISION}=m-1")) == {"busy"}
+    assert set(values_of(path, labelSelector=f"{names.LABEL_REVISION} in (m-2),!absent")) == {"idle"}
+    assert values_of(path, labelSelector="app=other") == {}
+    assert values_of(path, metricLabelSelector="model=m") == {}, "our metrics have no labels"
+    service = values_of(f"/namespaces/{pods}/inferenceservices.conch.dev/m/{rps}")
+    assert milli(service["m"]) == pytest.approx(milli(numbers(second)["busy"]), rel=0.5)
+    assert set(values_of(f"/namespaces/{pods}/metrics/{rps}")) == {pods}
 
 
 @pytest.mark.usefixtures("api")
-def test_what_there_is_not_is_said(kube: Kube, pods: str) -> None:
+def test_a_metric_that_is_missing_is_an_error_with_the_reason(kube: Kube, pods: str) -> None:
     with pytest.raises(KubectlError, match="there is no metric queue_length of pods; there are triton_queue_to"):
-        ask(kube, f"/namespaces/{pods}/pods/*/queue_length")
+        get_metrics(kube, f"/namespaces/{pods}/pods/*/queue_length")
     with pytest.raises(KubectlError, match="has no value of triton_pending_requests at this moment"):
-        ask(kube, f"/namespaces/{pods}/pods/silent/triton_pending_requests")
+        get_metrics(kube, f"/namespaces/{pods}/pods/silent/triton_pending_requests")
     with pytest.raises(KubectlError, match=r"has no /apis/custom\.metrics"):
-        ask(kube, f"/namespaces/{pods}/services/m/triton_pending_requests")
+        get_metrics(kube, f"/namespaces/{pods}/services/m/triton_pending_requests")
     with pytest.raises(KubectlError, match="is not a label selector"):
-        ask(kube, f"/namespaces/{pods}/pods/*/triton_pending_requests", labelSelector="a in b")
+        get_metrics(kube, f"/namespaces/{pods}/pods/*/triton_pending_requests", labelSelector="a in b")
 
 
 @pytest.mark.usefixtures("api")
@@ -150,7 +152,7 @@ def may(kube: Kube, path: str) -> bool:
 
 
 def grant(kube: Kube, namespace: str, kind: str, name: str) -> None:
-    """Let somebody read what autoscalers are told, as the chart's role for viewers does."""
+    """Allow a user to read the metrics of autoscalers, as the chart's role for viewers does."""
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
@@ -163,7 +165,7 @@ def grant(kube: Kube, namespace: str, kind: str, name: str) -> None:
 
 
 def test_who_comes_by_another_door_is_checked_too(kube: Kube, pods: str, api: MetricsProcess) -> None:
-    """Straight to the pod, past the API server: headers are not believed, tokens are asked about, rights too."""
+    """Straight to the pod, past the API server: headers are ignored, tokens and permissions are reviewed."""
     path = f"{ROOT}/namespaces/{pods}/pods/*/triton_pending_requests"
     assert knock(api, path) == 401
     forged = {"X-Remote-User": "system:admin", "X-Remote-Group": "system:masters"}
@@ -214,7 +216,7 @@ async def test_a_user_with_many_requests_delays_no_review_of_anothers_rights(clu
 
 
 def knock(api: MetricsProcess, path: str, **headers: str) -> int:
-    """Ask the process itself, and return the code."""
+    """Send a request to the process itself, and return the code."""
     context = ssl.create_default_context(cadata=shown(api.port))
     context.check_hostname = False  # it is called by its Service's name, and this is another
     request = urllib.request.Request(f"https://127.0.0.1:{api.port}{path}", headers=headers)
@@ -242,25 +244,25 @@ async def test_an_autoscaler_follows_the_queue(kube: Kube, namespace: str, trito
 
     def active(*, truth: str = "True", reason: str = "") -> bool:
         there = kube.get(AUTOSCALER, namespace, "scaled") or {}
-        told = (c for c in there.get("status", {}).get("conditions", ()) if c["type"] == "ScalingActive")
-        return any(c["status"] == truth and reason in {"", c["reason"]} for c in told)
+        conditions = (c for c in there.get("status", {}).get("conditions", ()) if c["type"] == "ScalingActive")
+        return any(c["status"] == truth and reason in {"", c["reason"]} for c in conditions)
 
-    def told() -> object:
+    def status_of_autoscaler() -> object:
         return (kube.get(AUTOSCALER, namespace, "scaled") or {}).get("status")
 
     held = functools.partial(active, truth="False", reason="FailedGetContainerResourceMetric")
-    await asyncio.to_thread(until, held, "it says which metric it lacks", 60, seen=told)
-    asking = [asyncio.create_task(tritons[BUSY].send(0.3, times=60)) for _ in range(4)]
+    await asyncio.to_thread(until, held, "the status has the metric that is missing", 60, seen=status_of_autoscaler)
+    requests = [asyncio.create_task(tritons[BUSY].send(0.3, times=60)) for _ in range(4)]
     try:
         await asyncio.to_thread(
             until, lambda: wanted(kube, namespace) > 1, "more pods are wanted", 60, seen=lambda: wanted(kube, namespace)
         )
-        await asyncio.to_thread(until, active, "it follows the metric that it has", 30, seen=told)
+        await asyncio.to_thread(until, active, "it follows the metric that it has", 30, seen=status_of_autoscaler)
     finally:
-        for task in asking:
+        for task in requests:
             task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-    await asyncio.to_thread(until, held, "it says why it takes no pod away", 60, seen=told)
+        await asyncio.gather(*requests, return_exceptions=True)
+    await asyncio.to_thread(until, held, "the status has why no pod is removed", 60, seen=status_of_autoscaler)
     assert wanted(kube, namespace) > 1
 
 
@@ -270,7 +272,7 @@ def wanted(kube: Kube, namespace: str) -> int:
 
 
 def deployment() -> dict[str, object]:
-    """A Deployment whose pods nobody runs."""
+    """A Deployment whose pods no node runs."""
     made = pod("", "scaled", "scaled")
     template = {"metadata": {key: made["metadata"][key] for key in ("labels", "annotations")}, "spec": made["spec"]}
     return {
@@ -304,14 +306,14 @@ def milli(value: str) -> float:
     return float(value[:-1]) * sizes[value[-1]] if value[-1] in sizes else float(value)
 
 
-class Asker:
-    """Asks for a metric again and again, and counts what fails. A context manager."""
+class MetricReader:
+    """Reads a metric repeatedly, and counts the failures. A context manager."""
 
     def __init__(self, kube: Kube, path: str) -> None:
         self._kube, self._path = kube, path
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
-        self.asked, self.failures = 0, list[str]()
+        self._thread = threading.Thread(target=self._read)
+        self.reads, self.failures = 0, list[str]()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -321,9 +323,9 @@ class Asker:
         self._stop.set()
         self._thread.join(30)
 
-    def _ask(self) -> None:
+    def _read(self) -> None:
         while not self._stop.is_set():
-            self.asked += 1
+            self.reads += 1
             try:
                 found = self._kube.read(self._path)
                 if found is None:
@@ -334,31 +336,31 @@ class Asker:
 
 
 def test_a_certificate_is_changed_without_a_gap(cluster: Cluster, kube: Kube, api: MetricsProcess, log: Path) -> None:
-    """Its life is short here: another one is shown, and nobody who asks notices."""
+    """Its lifetime is short here: another one is served, and no client notices."""
     api.stop()
     with MetricsProcess(cluster, kube, log, CONCH_CERTIFICATE_LIFE="24s") as short:
         short.until_answering()
         seen = {shown(short.port)}
-        with Asker(kube, f"{ROOT}/namespaces/default/pods/*/triton_pending_requests") as asker:
+        with MetricReader(kube, f"{ROOT}/namespaces/default/pods/*/triton_pending_requests") as reader:
 
             def changed() -> bool:
                 seen.add(shown(short.port))
                 return len(seen) >= 2
 
-            until(changed, "it was changed", 90, seen=short.said)
-        assert asker.failures == []
-        assert asker.asked > 100
+            until(changed, "it was changed", 90, seen=short.log)
+        assert reader.failures == []
+        assert reader.reads > 100
 
 
-def test_what_is_somebody_elses_is_left_alone(cluster: Cluster, kube: Kube, log: Path) -> None:
+def test_the_api_service_of_another_adapter_is_left_alone(cluster: Cluster, kube: Kube, log: Path) -> None:
     with MetricsProcess(cluster, kube, log) as process:
         process.until_answering()
         kube.apply(registered("monitoring", "prometheus-adapter"))
         before = until(lambda: kube.get(API_SERVICE, "", API_SERVICE_NAME), "it is registered", 10)["spec"]
         assert before["service"]["namespace"] == "monitoring"
-        code, told = until(lambda: hindered(process), "the metrics API says whose it is", 40, seen=process.said)
+        code, text = until(lambda: hindered(process), "the metrics API reports whose it is", 40, seen=process.log)
         assert code == 503
-        assert f"names monitoring/prometheus-adapter instead of {NAMESPACE}/{NAME}" in told
+        assert f"names monitoring/prometheus-adapter instead of {NAMESPACE}/{NAME}" in text
         after = kube.get(API_SERVICE, "", API_SERVICE_NAME)
         assert after is not None
         assert after["spec"] == before
@@ -369,7 +371,7 @@ def hindered(process: MetricsProcess) -> tuple[int, str] | None:
     return found if found[0] == 503 else None
 
 
-def test_a_bundle_that_somebody_took_away_comes_back(cluster: Cluster, kube: Kube, log: Path) -> None:
+def test_a_bundle_that_a_user_removed_is_restored(cluster: Cluster, kube: Kube, log: Path) -> None:
     """A GitOps controller may apply the APIService as the chart has it, without what we wrote."""
     with MetricsProcess(cluster, kube, log) as process:
         process.until_answering()
@@ -379,7 +381,7 @@ def test_a_bundle_that_somebody_took_away_comes_back(cluster: Cluster, kube: Kub
             there = kube.get(API_SERVICE, "", API_SERVICE_NAME) or {}
             return bool(there["spec"].get("caBundle"))
 
-        until(back, "the bundle is back", 40, seen=process.said)
+        until(back, "the bundle is back", 40, seen=process.log)
         process.until_answering()
 
 
@@ -410,11 +412,11 @@ def test_idle_connections_keep_no_autoscaler_from_its_metrics(cluster: Cluster, 
         for number in range(1500):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", api.port), 10))
             if number % 2:
-                with contextlib.suppress(OSError):  # it has made room already
+                with contextlib.suppress(OSError):  # the server has closed it already
                     stack.enter_context(context.wrap_socket(connection, server_hostname="a"))
             if number % 100 == 0:
-                assert ask(kube, "")["resources"]
-        assert ask(kube, "")["resources"]
+                assert get_metrics(kube, "")["resources"]
+        assert get_metrics(kube, "")["resources"]
         assert api.process is not None
         status = Path(f"/proc/{api.process.pid}/status").read_text().splitlines()
         peak = next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:"))

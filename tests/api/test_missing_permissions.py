@@ -28,7 +28,7 @@ _GRANT = "grant the permissions of the Helm chart"
 
 
 class Account:
-    """A service account for the operator, with a role that lacks what a test says."""
+    """A service account for the operator, with a role that lacks the kinds of a test."""
 
     def __init__(self, kube: Kube, namespace: str, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
@@ -101,11 +101,11 @@ def test_missing_permissions_end_it_with_the_kinds(
     account.bind()
     with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig)) as operator:
         assert operator.wait(20) == 1
-        said = operator.said()
-        assert "conch: no access to horizontalpodautoscalers, poddisruptionbudgets: " in said, said
-        assert 'cannot list resource "poddisruptionbudgets" in API group "policy"' in said
-        assert said.endswith(f"; {_GRANT}\n")
-        assert "Traceback" not in said
+        output = operator.log()
+        assert "conch: no access to horizontalpodautoscalers, poddisruptionbudgets: " in output, output
+        assert 'cannot list resource "poddisruptionbudgets" in API group "policy"' in output
+        assert output.endswith(f"; {_GRANT}\n")
+        assert "Traceback" not in output
 
         account.grant()
         account.wait_until_it_lists(DISRUPTION_BUDGET)
@@ -122,10 +122,10 @@ def test_the_lease_must_be_accessible(verb: str, cluster: Cluster, namespace: st
     account.grant_lease({"get", "create", "update"} - {verb}, exists=verb == "update")
     with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig), CONCH_LEASE_NAMESPACE=namespace) as operator:
         assert operator.wait(20) == 1
-        said = operator.said()
-        assert f"conch: no access to {LEASE.plural}: " in said, said
-        assert f"cannot {verb} resource" in said
-        assert said.endswith(f"; {_GRANT}\n")
+        output = operator.log()
+        assert f"conch: no access to {LEASE.plural}: " in output, output
+        assert f"cannot {verb} resource" in output
+        assert output.endswith(f"; {_GRANT}\n")
 
 
 def test_the_metrics_api_needs_the_front_proxys_authority(
@@ -136,8 +136,8 @@ def test_the_metrics_api_needs_the_front_proxys_authority(
     with MetricsProcess(cluster, kube, log, KUBECONFIG=str(account.kubeconfig)) as metrics:
         assert metrics.process is not None
         assert metrics.process.wait(20) == 1
-        assert "conch-metrics: no access to configmaps: " in metrics.said()
-        assert metrics.said().endswith(f"; {_GRANT}\n")
+        assert "conch-metrics: no access to configmaps: " in metrics.log()
+        assert metrics.log().endswith(f"; {_GRANT}\n")
 
 
 def test_no_permission_is_needed_for_an_api_that_is_not_installed(
@@ -158,10 +158,10 @@ def test_a_namespace_without_permissions_is_named(
     env = {"KUBECONFIG": str(account.kubeconfig), "CONCH_NAMESPACES": f"{namespace},team-b"}
     with Operator(cluster, log, **env) as operator:
         assert operator.wait(20) == 1
-        said = operator.said()
-        assert 'in the namespace "team-b"' in said, said
-        assert f'in the namespace "{namespace}"' not in said
-        assert said.endswith(f"; {_GRANT}, and remove deleted namespaces from watchNamespaces\n")
+        output = operator.log()
+        assert 'in the namespace "team-b"' in output, output
+        assert f'in the namespace "{namespace}"' not in output
+        assert output.endswith(f"; {_GRANT}, and remove deleted namespaces from watchNamespaces\n")
 
 
 def test_a_crd_that_is_missing_is_waited_for(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:

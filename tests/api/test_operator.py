@@ -53,7 +53,7 @@ def test_a_new_service_costs_a_write_a_child_and_one_status(
         assert first_status == len(ours), f"children first, each once, then the status: {writes}"
         assert [w for w in writes[: len(ours)] if not w.startswith("patch ")] == []
 
-        time.sleep(10)  # the HPA looks a first time, and the status tells what it said
+        time.sleep(10)  # the first sync of the HPA, and its result in the status
         audit = Audit(cluster)
         time.sleep(REST_SECONDS)
         assert audit.writes(namespace) == [], "a service at rest costs nothing"
@@ -67,7 +67,7 @@ def test_a_restart_with_many_services_writes_nothing(cluster: Cluster, kube: Kub
         operator.stop()
         audit = Audit(cluster)
         operator.start()
-        until(lambda: operator.said().count("watching") == 2, "it watches again", 60)
+        until(lambda: operator.log().count("watching") == 2, "it watches again", 60)
         time.sleep(15)
         assert audit.writes() == []
 
@@ -115,7 +115,7 @@ def test_killed_after_each_write_of_a_rollout_it_ends_at_the_same_objects(
             kube.apply(service("s3://models/two"), namespace)
             deadline = time.monotonic() + 400
             while not (settled(kube, namespace)() and len(kube.list(DEPLOYMENT, namespace)) == 1):
-                assert time.monotonic() < deadline, operator.said()[-2000:]
+                assert time.monotonic() < deadline, operator.log()[-2000:]
                 written = len(audit.writes(namespace))
                 if killed and written > kills:
                     operator.kill()
@@ -142,22 +142,22 @@ def test_of_two_operators_one_acts_and_the_other_takes_over(
         Operator(cluster, tmp_path / "a.log", POD_NAME="a", **lease) as first,
         Operator(cluster, tmp_path / "b.log", POD_NAME="b", **lease) as second,
     ):
-        until(lambda: "leading" in first.said() + second.said(), "one leads", 30)
-        acting, other = (first, second) if "leading" in first.said() else (second, first)
+        until(lambda: "leading" in first.log() + second.log(), "one leads", 30)
+        acting, other = (first, second) if "leading" in first.log() else (second, first)
         kube.apply(isvc(), namespace)
         until(settled(kube, namespace), "the service is Ready", 60)
-        assert "leading" not in other.said()
+        assert "leading" not in other.log()
         acting.kill()
         began = time.monotonic()
-        until(lambda: "leading" in other.said(), "the other leads", 30)
+        until(lambda: "leading" in other.log(), "the other leads", 30)
         record_property("failover_after_SIGKILL_seconds", round(time.monotonic() - began, 1))
         acting.start()
         kube.apply(isvc(uri="s3://models/two"), namespace)
         until(settled(kube, namespace), "the change is served", 60)
-        assert acting.said().count("leading") == 1, "who was killed stands by now"
+        assert acting.log().count("leading") == 1, "who was killed stands by now"
         other.stop()
         began = time.monotonic()
-        until(lambda: acting.said().count("leading") == 2, "it leads again", 30)
+        until(lambda: acting.log().count("leading") == 2, "it leads again", 30)
         record_property("failover_after_SIGTERM_seconds", round(time.monotonic() - began, 1))
 
 
@@ -216,19 +216,19 @@ def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
         settings = {"CONCH_LEASE_NAMESPACE": namespace, "POD_NAME": name, "KUBECONFIG": str(file)}
         replicas[name] = Operator(cluster, tmp_path / f"{name}.log", **settings)
     with replicas["a"] as a:
-        until(lambda: "leading" in a.said(), "it leads", 30)
+        until(lambda: "leading" in a.log(), "it leads", 30)
         with replicas["b"] as b:
             kube.apply(isvc(), namespace)
             until(settled(kube, namespace), "the service is Ready", 60)
             a.send_signal(signal.SIGSTOP)
             kube.apply(isvc(uri="s3://models/two"), namespace)
-            until(lambda: "leading" in b.said(), "the other one leads", 30)
+            until(lambda: "leading" in b.log(), "the other one leads", 30)
             audit = Audit(cluster)
             a.send_signal(signal.SIGCONT)
             kube.apply(isvc(uri="s3://models/three"), namespace)
             assert a.wait(30) == 1
             last_words = "conch: (b holds the Lease|the Lease was not renewed for 8 s: .*); it starts again"
-            assert re.search(last_words, a.said())
+            assert re.search(last_words, a.log())
             until(settled(kube, namespace), "the last change is served", 60)
             writers = {call["user"]["username"].rpartition(":")[2] for call in audit.calls() if is_a_write(call)}
             assert writers == {"b"}
@@ -259,7 +259,9 @@ def events(kube: Kube, namespace: str, reason: str) -> list[Object]:
     return [event for event in kube.list(EVENT, namespace) if event["reason"] == reason]
 
 
-def test_a_strangers_service_is_never_taken(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+def test_a_foreign_service_of_the_same_name_is_never_taken(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
     theirs = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -295,7 +297,7 @@ def test_a_strangers_service_is_never_taken(cluster: Cluster, kube: Kube, namesp
         assert ready(kube, namespace)["status"] == "True"
 
 
-def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(
+def test_a_pod_that_the_api_server_refuses_is_reported_in_its_words(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     with Operator(cluster, log):
@@ -304,7 +306,7 @@ def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(
         kube.apply(isvc(pod={"tolerations": [{"operator": "Exists", "value": "1"}]}), namespace)
         until(
             lambda: ready(kube, namespace).get("reason") == "Invalid",
-            "the refusal is told",
+            "the status has the refusal",
             60,
         )
         body = kube.list(INFERENCE_SERVICE, namespace)[0]
@@ -314,7 +316,7 @@ def test_a_pod_that_the_api_server_refuses_is_told_in_its_words(
         until(settled(kube, namespace), "the mended service is Ready", 60)
 
 
-def test_pods_that_a_limit_range_refuses_are_told_and_agent_resources_are_the_way_out(
+def test_pods_that_a_limit_range_refuses_are_reported_and_agent_resources_are_the_remedy(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     limits = {"kind": "LimitRange", "apiVersion": "v1", "metadata": {"name": "small"}}
@@ -331,7 +333,7 @@ def test_pods_that_a_limit_range_refuses_are_told_and_agent_resources_are_the_wa
         until(settled(kube, namespace), "the service with a smaller agent is Ready", 60)
 
 
-def test_a_warm_up_job_whose_pod_a_quota_refuses_is_told_in_the_quotas_words(
+def test_a_warm_up_job_whose_pod_a_quota_refuses_is_reported_in_the_quotas_words(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     with Operator(cluster, log):
@@ -348,7 +350,7 @@ def test_a_warm_up_job_whose_pod_a_quota_refuses_is_told_in_the_quotas_words(
             [body] = kube.list(INFERENCE_SERVICE, namespace)
             return body["status"].get("rollout") or {}
 
-        until(lambda: rollout().get("reason") == "JobPodsRefused", "the refusal is told", 60, seen=rollout)
+        until(lambda: rollout().get("reason") == "JobPodsRefused", "the status has the refusal", 60, seen=rollout)
         assert "exceeded quota: narrow" in rollout()["message"]
         [job] = kube.list(JOB, namespace)
         template = job["spec"]["template"]

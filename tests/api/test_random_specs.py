@@ -89,7 +89,7 @@ def test_what_is_accepted_is_made_or_the_status_reports_why(
             observed = sum(body.get("status", {}).get("observedGeneration") == 1 for body in bodies)
             return bool(observed == len(accepted))
 
-        until(are_observed, "all services have a status", 300, seen=operator.said)
+        until(are_observed, "all services have a status", 300, seen=operator.log)
         deployed = {body["metadata"]["labels"][names.LABEL_SERVICE] for body in kube.list(DEPLOYMENT, namespace)}
         wrong = [
             (body["metadata"]["name"], body["spec"], condition(body, "Ready"))
@@ -97,7 +97,7 @@ def test_what_is_accepted_is_made_or_the_status_reports_why(
             if not _is_answered(body, deployed)
         ]
         assert not wrong, f"seed {seed}, {len(accepted)} accepted: {wrong[:5]}"
-        assert "Traceback" not in operator.said(), operator.said()[-5000:]
+        assert "Traceback" not in operator.log(), operator.log()[-5000:]
     kube.run("--namespace", namespace, "delete", "isvc", "--all", "--timeout=120s")
 
 

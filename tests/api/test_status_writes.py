@@ -185,7 +185,7 @@ def prometheus() -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -223,4 +223,4 @@ def test_a_rollout_keeps_its_deadline_whatever_texts_it_meets(
         assert condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Serving")["status"] == "True"
         kube.run("--namespace", namespace, "delete", "inferenceservice/magika")
         until(lambda: not children(kube, namespace), "the children are gone", 60)
-        assert "call failed" not in operator.said()
+        assert "call failed" not in operator.log()

@@ -73,13 +73,15 @@ async def test_a_text_is_served_as_it_is_or_refused_by_the_name_of_its_field(
             def final(name: str = name) -> dict[str, str] | None:
                 return reported(name)
 
-            ready = until(final, f"{name} is served or refused", 60, seen=operator.said)
+            ready = until(final, f"{name} is served or refused", 60, seen=operator.log)
             if ready["status"] == "True":
                 [deployment] = kube.list(DEPLOYMENT, namespace, f"conch.dev/service={name}")
                 template = deployment["spec"]["template"]
                 pod = value_at(body, ".spec.predictor.pod") or {}
-                said = {env["name"]: env.get("value", "") for env in template["spec"]["containers"][0].get("env", ())}
-                assert all(said[env["name"]] == env["value"] for env in pod.get("env", ()))
+                environment = {
+                    env["name"]: env.get("value", "") for env in template["spec"]["containers"][0].get("env", ())
+                }
+                assert all(environment[env["name"]] == env["value"] for env in pod.get("env", ()))
                 assert pod.get("annotations", {}).items() <= template["metadata"]["annotations"].items()
                 assert pod.get("labels", {}).items() <= template["metadata"]["labels"].items()
             else:
@@ -87,6 +89,6 @@ async def test_a_text_is_served_as_it_is_or_refused_by_the_name_of_its_field(
         audit = Audit(cluster)
         kube.run("--namespace", namespace, "annotate", "isvc", "--all", "touched=1")
         await asyncio.sleep(3)
-        assert "Traceback" not in operator.said()
-        assert "status rejected" not in operator.said()
+        assert "Traceback" not in operator.log()
+        assert "status rejected" not in operator.log()
         assert [write for write in audit.writes(namespace) if "status" in write] == [], json.dumps(list(accepted))

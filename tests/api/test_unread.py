@@ -11,7 +11,9 @@ from tests.support.kube import Kube
 from tests.support.wait import until
 
 
-def test_a_service_that_nobody_has_read_is_not_current(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+def test_a_service_that_no_operator_has_read_is_not_current(
+    cluster: Cluster, kube: Kube, namespace: str, log: Path
+) -> None:
     """kstatus: an observedGeneration other than metadata.generation means InProgress; an absent one means Current."""
     kube.apply(isvc(), namespace)
     [listed] = kube.list(INFERENCE_SERVICE, namespace)

@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Show what a person would look at when a story goes wrong, while it is still there to be seen."""
+    """Show the evidence of a story that fails, while its objects still exist."""
     report: Any = yield
     if report.failed and report.when in {"setup", "call"}:
         values = getattr(item, "funcargs", {})
@@ -131,7 +131,7 @@ def _fill_store(place: Place) -> str:
 
 @pytest.fixture(scope="session")
 def gateway(place: Place, request: pytest.FixtureRequest) -> Gateway:
-    """A Gateway that admits routes from everywhere: Envoy Gateway's, unless a story asks for another."""
+    """A Gateway that admits routes from everywhere: Envoy Gateway's, unless a story names another."""
     name: Implementation = getattr(request, "param", "envoy")
     return Gateway(name, once(f"the gateway {name}", lambda: gateways.deploy(place, name).address))
 
@@ -174,7 +174,7 @@ def shared_namespace(request: pytest.FixtureRequest, make_namespace: MakeNamespa
 
 @pytest.fixture
 def serve(kube: Kube, namespace: str) -> Callable[..., Service]:
-    """Make a service of magika (or what the predictor says) in the test's namespace."""
+    """Make a service of magika (or of the predictor's fields) in the test's namespace."""
 
     def make(name: str, **predictor: Any) -> Service:
         kube.apply(manifest(name, **predictor), namespace)
@@ -190,10 +190,10 @@ def manifest(name: str, **predictor: Any) -> dict[str, Any]:
         "storageUri": "s3://models/magika",
         "storage": {"secretRef": {"name": "s3"}},
     }
-    said = {"model": model, **predictor}
+    fields = {"model": model, **predictor}
     return {
         "apiVersion": "conch.dev/v1alpha1",
         "kind": "InferenceService",
         "metadata": {"name": name},
-        "spec": {"predictor": said},
+        "spec": {"predictor": fields},
     }

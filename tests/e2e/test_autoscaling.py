@@ -1,4 +1,4 @@
-"""The autoscaler owns the number of pods: it scales, nobody fights it, and turning it on or off loses no pod."""
+"""The autoscaler alone owns the number of pods: it scales, and turning it on or off loses no pod."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ METRICS = [
 QUIET = {"scaleDown": {"stabilizationWindowSeconds": 300}}
 
 
-def test_it_scales_under_load_and_nobody_fights(place: Place, kube: Kube, serve: Callable[..., Service]) -> None:
+def test_a_service_scales_under_load_and_no_writer_fights_the_autoscaler(
+    place: Place, kube: Kube, serve: Callable[..., Service]
+) -> None:
     service = serve("scaled", resources=CPU, maxReplicas=2, autoscaling={"metrics": METRICS, "behavior": QUIET})
     revision = service.until_ready()["stable"]
     with (
@@ -41,7 +43,7 @@ def test_it_scales_under_load_and_nobody_fights(place: Place, kube: Kube, serve:
         until(lambda: len(service.ready_pods()) == 2, "two pods are ready", 120, seen=lambda: replicas.seen)
         service.until_ready(30)
     assert set(replicas.seen) == {1, 2}
-    assert replicas.seen == sorted(replicas.seen), "somebody took the new pod back"
+    assert replicas.seen == sorted(replicas.seen), "another writer removed the new pod"
     owners = [
         entry["manager"]
         for entry in service.deployment(revision)["metadata"]["managedFields"]

@@ -1,6 +1,6 @@
 """Whatever a user gets wrong is named in a condition and an event, what served before goes on, and mending suffices.
 
-All services are made, then broken, then mended together: each test looks at one of them.
+All services are made, then broken, then mended together: each test checks one of them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tests.support.wait import until
 _RUN = f"{int(time.time()):x}"  # the store outlives a run, and what was mended in it stays so
 NOWHERE, EMPTY = f"nowhere-{_RUN}", f"s3://models/empty-{_RUN}"
 GARBAGE = b"these are not the bytes of a model"
-TOLD_SECONDS = 10  # from the failure in the pod to Triton's words in the status
+REPORT_SECONDS = 10  # from the failure in the pod to Triton's words in the status
 
 
 @dataclass(frozen=True)
 class Case:
-    """One mistake. `change` is merged over a predictor that serves; `reason` and `words` must be told."""
+    """One mistake. `change` is merged over a predictor that serves; `reason` and `words` must be in the condition."""
 
     name: str
     change: Mapping[str, Any]
@@ -175,7 +175,7 @@ def test_a_mistake_is_named_and_what_served_goes_on(
 ) -> None:
     case, (service, stable) = _case(name), broken[name]
     if name == "garbage":
-        figure(_told_in_time(service, stable))
+        figure(_wait_for_report(service, stable))
     condition = service.until_condition("Ready", "False", 60, case.reason)
     for words in case.words:
         assert words in condition["message"], condition
@@ -189,10 +189,10 @@ def test_a_mistake_is_named_and_what_served_goes_on(
         models = next(r for r in status["revisions"] if r["name"] == status["candidate"])["models"]
         assert (models[0]["state"], models[0]["reason"]) == ("Failed", case.reason)
         assert case.words[0] in models[0]["message"]
-    _ask(place, case, service)
+    _infer(place, case, service)
 
 
-def _told_in_time(service: Service, stable: str) -> str:
+def _wait_for_report(service: Service, stable: str) -> str:
     """Triton's words are in the status soon after the agent has them."""
     pod = until(
         lambda: next((p for p in service.pods() if _revision(p) != stable and p["status"].get("podIP")), None),
@@ -209,14 +209,14 @@ def _told_in_time(service: Service, stable: str) -> str:
         report = AgentReport.model_validate_json(answer.data)
         return next((model.message for model in report.models if model.reason == "LoadFailed"), "")
 
-    words = until(failed, "the agent tells the failure", 60)
+    words = until(failed, "the agent reports the failure", 60)
     began = time.monotonic()
 
-    def told() -> bool:
+    def is_reported() -> bool:
         models = [m for r in service.status.get("revisions", ()) for m in r.get("models", ())]
         return any(model["message"] == words for model in models)
 
-    until(told, f"the status says: {words}", TOLD_SECONDS)
+    until(is_reported, f"the status has: {words}", REPORT_SECONDS)
     seconds, line = time.monotonic() - began, words.splitlines()[0]
     return f"Triton's words were in the status {seconds:.1f} s after the agent had them: {line}"
 
@@ -225,7 +225,7 @@ def _revision(pod: Object) -> str:
     return str(pod["metadata"]["labels"][names.LABEL_REVISION])
 
 
-def _ask(place: Place, case: Case, service: Service) -> None:
+def _infer(place: Place, case: Case, service: Service) -> None:
     with place.reach(service.namespace, service.name, names.HTTP_PORT) as [http]:
         if case.onnx:
             inputs = {filetypes.INPUT: filetypes.features(filetypes.samples()["dot.png"])}
@@ -251,4 +251,4 @@ def test_mending_the_mistake_is_enough(
     began = time.monotonic()
     service.settle(150)
     figure(f"settled after {time.monotonic() - began:.0f} s of looking")
-    _ask(place, _case(name), service)
+    _infer(place, _case(name), service)

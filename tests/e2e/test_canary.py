@@ -27,8 +27,8 @@ def canary(kube: Kube, namespace: str, gateway: Gateway) -> Canary:
     """Make a service behind the gateway that doubles numbers; return it and its host name."""
 
     def make(steps: list[dict[str, Any]], *, rollout: Any = None, **predictor: Any) -> tuple[Service, str]:
-        said = {"minReplicas": PODS, **predictor}
-        service = behind(kube, namespace, gateway, said, rollout={"steps": steps, **(rollout or {})})
+        fields = {"minReplicas": PODS, **predictor}
+        service = behind(kube, namespace, gateway, fields, rollout={"steps": steps, **(rollout or {})})
         service.until_ready(120)
         follow(gateway, service, {2: 100})
         return service, host_of(service)
@@ -50,16 +50,17 @@ def test_a_good_candidate_goes_by_its_shares_and_fails_no_request(
         for number, share in enumerate(shares):
             rollout = paused(service, number)
             follow(gateway, service, {3: share})
-            told = seen(gateway, service, count)
+            factors = seen(gateway, service, count)
             figure(
-                f"asked {share} %, got {100 * told[3] / count:.2f} % of {count} requests ({told[2] + told[3]} right)"
+                f"desired {share} %, observed {100 * factors[3] / count:.2f} % of {count} requests"
+                f" ({factors[2] + factors[3]} right)"
             )
-            assert told[2] + told[3] == count, told
-            assert near(told, {3: share}), told
+            assert factors[2] + factors[3] == count, factors
+            assert near(factors, {3: share}), factors
             if number == 0:
                 first = uids(service, rollout["revision"])
             assert len(service.ready_pods(stable)) == PODS
-            ask(service, f"promote {service.body['metadata']['generation']}/{rollout['step']}")
+            request_action(service, f"promote {service.body['metadata']['generation']}/{rollout['step']}")
         status = service.settle(120)
     figure(str(traffic))
     assert status["stable"] == rollout["revision"]
@@ -74,8 +75,8 @@ SUCCESS: dict[str, Any] = {"successRate": {"min": "95%"}, "interval": "5s"}
 GATES: list[dict[str, Any]] = [SUCCESS, {"latency": {"max": "100ms"}, "interval": "5s"}]
 
 
-def judged_by(*gates: dict[str, Any]) -> dict[str, Any]:
-    """Return a rollout that these gates judge, beside a deadline that is soon."""
+def gated_by(*gates: dict[str, Any]) -> dict[str, Any]:
+    """Return a rollout that these gates evaluate, with a short deadline."""
     return {"analysis": list(gates), "progressDeadline": "30s"}
 
 
@@ -86,14 +87,14 @@ RIGHT = {"name": "y", "data": [value * 2 for value in NUMBERS.tolist()]}
 
 @dataclass(frozen=True)
 class Bad:
-    """A candidate that must not get far: what it says, and why it is given up."""
+    """A candidate that must not get far: its predictor, and the reason for its rollback."""
 
     predictor: dict[str, Any]
     reason: str
     words: str
     share: float = 0.0  # of the requests that may fail
     steps: tuple[dict[str, Any], ...] = tuple(STEPS)
-    rollout: dict[str, Any] = field(default_factory=lambda: judged_by(*GATES))
+    rollout: dict[str, Any] = field(default_factory=lambda: gated_by(*GATES))
     warmup: dict[str, Any] | None = None
     reached: int = 0  # percent of the requests that it had
     alone: bool = False  # it would be slow at a twentieth too, on a machine that does other work
@@ -105,7 +106,7 @@ BAD = {
         "AnalysisFailed",
         "Gate success-rate",
         share=0.2,
-        rollout=judged_by(SUCCESS),
+        rollout=gated_by(SUCCESS),
         reached=20,
     ),
     "slow": Bad({"pod": environment(FACTOR=3, SLEEPS=0.15)}, "AnalysisFailed", "Gate latency-mean", reached=20),
@@ -124,7 +125,7 @@ BAD = {
         "CrashLooping",
         "Container triton of double-",
         share=0.2,
-        rollout=judged_by(SUCCESS),
+        rollout=gated_by(SUCCESS),
         reached=20,
     ),
     "wrong": Bad(
@@ -133,8 +134,8 @@ BAD = {
         "y",
         warmup={"requests": [{"inputs": [INPUT], "expected": [RIGHT]}]},
     ),
-    # Found before its first request, without an answer that anybody has written down. Its requests are made ones;
-    # nodes that are shared are never quiet, and how fast it is is not the question.
+    # Found before its first request, without an expected answer in the spec. Its requests are generated;
+    # nodes that are shared are never quiet, and its speed is not under test.
     "wrong-but-fast": Bad(
         {"pod": environment(FACTOR=5)},
         "AnalysisFailed",
@@ -171,23 +172,23 @@ def test_a_bad_candidate_is_rolled_back_for_its_own_reason(
             return found.get("state") == "Failed"
 
         until(over, "the candidate is given up", 150, seen=lambda: service.status.get("rollout"))
-        told = service.status["rollout"]
+        rollout = service.status["rollout"]
         until(lambda: len(service.children(DEPLOYMENT)) == 1, "the candidate is gone", 60)
-    figure(f"{told['message']}\n{traffic}")
-    assert told["reason"] == bad.reason
-    assert bad.words in told["message"]
+    figure(f"{rollout['message']}\n{traffic}")
+    assert rollout["reason"] == bad.reason
+    assert bad.words in rollout["message"]
     assert reached == bad.reached
     assert lowest == PODS, "the stable revision keeps its capacity"
     spread = 3 * math.sqrt(bad.share * (1 - bad.share) * traffic.sent)
     assert traffic.failed <= bad.share * traffic.sent + spread, traffic
     assert routed(service) == {stable: 100}
-    service.until_event("RolledBack", told["revision"])
+    service.until_event("RolledBack", rollout["revision"])
     assert service.condition("Serving")["status"] == "True"
     assert service.condition("Ready")["status"] == "False"
 
 
 def paused(service: Service, number: int) -> dict[str, Any]:
-    """Wait for the pause behind a share; return what the status tells of the rollout."""
+    """Wait for the pause behind a share; return the rollout's status."""
 
     def look() -> dict[str, Any] | None:
         rollout: dict[str, Any] = service.status.get("rollout") or {}
@@ -196,8 +197,8 @@ def paused(service: Service, number: int) -> dict[str, Any]:
     return until(look, f"the pause behind share {number}", 90, seen=lambda: service.status.get("rollout"))
 
 
-def ask(service: Service, request: str) -> None:
-    """Ask something of the rollout, as a person does."""
+def request_action(service: Service, request: str) -> None:
+    """Annotate the service with a request to its rollout, as a user does."""
     annotation = f"{ANNOTATION_REQUEST}={request}"
     service.kube.run("annotate", "--overwrite", "isvc", service.name, f"--namespace={service.namespace}", annotation)
 
@@ -207,6 +208,6 @@ def uids(service: Service, revision: str) -> set[str]:
 
 
 def routed(service: Service) -> dict[str, int]:
-    """What the HTTPRoute says."""
+    """Return the weights of the HTTPRoute, by Service."""
     [route] = service.children(HTTP_ROUTE)
     return {ref["name"]: ref["weight"] for rule in route["spec"]["rules"] for ref in rule["backendRefs"]}

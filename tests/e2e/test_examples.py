@@ -44,11 +44,13 @@ def test_an_example_answers(example: Example, place: Place, applied: str) -> Non
 def test_two_versions_answer_side_by_side(place: Place, applied: str) -> None:
     [example] = (one for one in EXAMPLES if one.file.stem == "triton-repository")
     service = Service(place.kube, applied, example.name)
-    [model] = until(lambda: service.status["revisions"][0].get("models"), "the models are told", 15)
+    [model] = until(lambda: service.status["revisions"][0].get("models"), "the status has the models", 15)
     assert sorted(model["versions"]) == [2, 3]
     with place.reach(applied, example.name, names.GRPC_PORT) as [grpc]:
-        told = [clients.infer_grpc(grpc, "add-sub", example.inputs, version=str(v))["version"].tolist() for v in (2, 3)]
-    assert told == [[2], [3]]
+        versions = [
+            clients.infer_grpc(grpc, "add-sub", example.inputs, version=str(v))["version"].tolist() for v in (2, 3)
+        ]
+    assert versions == [[2], [3]]
 
 
 def test_the_autoscaler_has_the_words_of_the_example(place: Place, applied: str) -> None:

@@ -34,7 +34,9 @@ def manifest(host: str, gateway: Gateway, predictor: dict[str, Any]) -> Object:
     }
 
 
-def test_nobody_fights(kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]) -> None:
+def test_git_and_a_rollout_do_not_fight(
+    kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
+) -> None:
     host = f"{namespace}.example.com"
     first, second = (manifest(host, gateway, double(factor)) for factor in (2, 3))
     broken = {**double(3), "pod": environment(FACTOR=3, FAILS=1.0)}

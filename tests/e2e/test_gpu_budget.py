@@ -1,6 +1,6 @@
-"""All GPUs are taken by the revision that serves, and a change comes: nothing deadlocks, and nobody is cut off unasked.
+"""The revision that serves has all GPUs, and a change comes: nothing deadlocks, and no pod that serves is removed.
 
-The GPUs are pretended: a node says that it has some, so that the real scheduler counts them; Triton runs on its CPU.
+The GPUs are pretended: a node's status has some, so that the real scheduler counts them; Triton runs on its CPU.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Pretended:
     node: str
 
     def are(self, count: int) -> None:
-        """Let there be so many, as a device plugin would say it."""
+        """Set the number of GPUs in the node's status, as a device plugin does."""
         amounts = {GPU: str(count)}
         change = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
         self.kube.run("patch", "node", self.node, "--subresource=status", "--type=merge", f"--patch={change}")
@@ -107,7 +107,7 @@ def test_a_change_waits_for_a_gpu_and_goes_by_itself_when_there_is_one(
 
 
 def _plan(place: Place, service: Service, **predictor: Any) -> str:
-    """What `kubectl conch plan` says of a change before it is applied."""
+    """Return the output of `kubectl conch plan` for a change before it is applied."""
     assert place.local is not None
     words = ["plan", "--filename=-", "--against=cluster", f"--namespace={service.namespace}"]
     text = json.dumps(manifest(service.name, **predictor))

@@ -1,4 +1,4 @@
-"""`kubectl conch load` as a person types it, from outside the cluster: it asks, tells, draws, and can be cut short."""
+"""`kubectl conch load` as a user types it, from outside the cluster: it sends, reports, draws, and is interrupted."""
 
 from __future__ import annotations
 
@@ -104,14 +104,14 @@ def test_ctrl_c_ends_it_early_with_what_was_seen(start: Start, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "error"),
     [
         (("--url=127.0.0.1:9",), "127.0.0.1:9 does not describe the model loaded: "),
         (("--variant=int8",), "loaded has no variant 'int8'"),
     ],
 )
-def test_what_cannot_be_asked_is_said(start: Start, words: tuple[str, ...], told: str) -> None:
+def test_a_target_that_cannot_be_reached_is_reported(start: Start, words: tuple[str, ...], error: str) -> None:
     running = start("--rate=5", *words)
-    _, said = running.communicate(timeout=_SECONDS)
+    _, errors = running.communicate(timeout=_SECONDS)
     assert running.returncode == 1
-    assert told in said
+    assert error in errors

@@ -83,7 +83,7 @@ def test_other_pods_get_inference_and_nothing_else_while_conch_sees_what_it_need
         60,
     )
     assert all(answers(place, guarded, host, 9090, "/metrics") for host in hosts), "where no peers are named"
-    # The operator asks the agent of each new revision, and the metrics API asks Triton.
+    # The operator reads the agent of each new revision, and the metrics API reads Triton.
     service.patch({"predictor": {"triton": {"instanceGroups": [{"count": 2}]}}})
     service.until_ready(120)
     path = f"/apis/custom.metrics.k8s.io/v1beta2/namespaces/{guarded}/pods/*/triton_pending_requests"

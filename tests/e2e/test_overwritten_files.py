@@ -1,4 +1,4 @@
-"""Somebody overwrites the files of a model that is served: a revision stays what it was."""
+"""Files of a model that is served are overwritten: a revision stays what it was."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def test_a_later_pod_serves_what_the_first_one_serves_or_takes_no_requests(
     kept, lost = services["kept"], services["lost"]
     assert kept.until_ready(90)["stable"] == served["kept"]
     assert len(kept.ready_pods()) == 2
-    told = lost.until_condition("Ready", "False", 60, reason="ContentChanged")
-    figure(told["message"])
-    assert places["lost"] in told["message"]
+    ready = lost.until_condition("Ready", "False", 60, reason="ContentChanged")
+    figure(ready["message"])
+    assert places["lost"] in ready["message"]
     for service in services.values():
         with place.reach(service.namespace, service.name, names.HTTP_PORT) as [http]:
             answers = {clients.infer_http(http, "double", {"x": NUMBERS})["y"].tolist()[0] for _ in range(REQUESTS)}
-        assert answers == {2 * NUMBERS[0]}, "nobody is answered by what was uploaded later"
+        assert answers == {2 * NUMBERS[0]}, "no answer comes from the later upload"
     assert len(lost.ready_pods()) == 1
 
     bucket.upload(places["lost"], multiply_by(2))
@@ -50,7 +50,7 @@ def test_a_later_pod_serves_what_the_first_one_serves_or_takes_no_requests(
 
 
 def multiply_by(factor: int) -> dict[str, bytes]:
-    """Return the files of a model that asks nobody for its factor."""
+    """Return the files of a model with its factor in the source."""
     program = (MODELS / "double" / "model.py").read_text()
     return {"model.py": program.replace('os.environ["FACTOR"]', repr(str(factor))).encode()}
 

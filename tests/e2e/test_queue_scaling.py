@@ -1,4 +1,4 @@
-"""What a queue does that CPU does not see: pods come while requests wait, go when nobody does, and fail no request."""
+"""What a queue does that CPU does not see: pods come while requests wait, go when none waits, and fail no request."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BY_CPU = {
 BY_QUEUE = {"queueToComputeRatio": 1}
 Serve = Callable[..., Service]
 
-pytestmark = pytest.mark.xdist_group("metrics API")  # it is taken away; no other story scales by what it tells
+pytestmark = pytest.mark.xdist_group("metrics API")  # it is taken away; no other story scales by its values
 
 
 class Watcher:
@@ -105,7 +105,7 @@ class Loaded:
         return sum(run["failed"] + run["late"] for run in self.runs)
 
     @property
-    def asked(self) -> int:
+    def sent(self) -> int:
         return sum(run["scheduled"] for run in self.runs)
 
 
@@ -115,16 +115,16 @@ def moment(run: dict[str, Any]) -> float:
 
 
 def load(place: Place, service: Service, rate: str, duration: str) -> Callable[[], dict[str, Any]]:
-    """Begin to ask a service by its cluster address; return what waits for the figures."""
+    """Start a load on a service's cluster address; return a function that waits for its figures."""
     running = conch.start(
         place, "load", service.name, f"--namespace={service.namespace}", f"--rate={rate}", f"--duration={duration}",
         "--timeout=60s", "--concurrency=4096", "-o", "json",
     )  # fmt: skip
 
     def figures() -> dict[str, Any]:
-        said, told = running.communicate(timeout=180)
-        assert said, told
-        found: dict[str, Any] = json.loads(said)
+        output, errors = running.communicate(timeout=180)
+        assert output, errors
+        found: dict[str, Any] = json.loads(output)
         return found
 
     return figures
@@ -156,9 +156,7 @@ def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figu
     courses = [by_queue.course("by queueToComputeRatio 1"), by_cpu.course("by 80 % of the CPU request")]
     for course, each in zip(courses, both, strict=True):
         ramp = each.runs[1]["latencyMilliseconds"]
-        figure(
-            f"{course}; p50 {ramp['p50']} ms, p99 {ramp['p99']} ms in the ramp; {each.failed} of {each.asked} failed"
-        )
+        figure(f"{course}; p50 {ramp['p50']} ms, p99 {ramp['p99']} ms in the ramp; {each.failed} of {each.sent} failed")
     Path("build").mkdir(exist_ok=True)
     draw(courses, Path("build/autoscaling.png"))
     most = max(desired for _, desired, _ in by_queue.watcher.seen)
@@ -172,8 +170,8 @@ def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figu
 def scaled(kube: Kube, shared_namespace: str) -> Service:
     """A slow model on one to three pods, by its queue; it goes back to one as soon as it may."""
     at_once = {"scaleDown": {"stabilizationWindowSeconds": 0}}
-    said = {**SLOW, "resources": RESOURCES, "maxReplicas": 3, "autoscaling": {**BY_QUEUE, "behavior": at_once}}
-    kube.apply(manifest("scaled", **said), shared_namespace)
+    predictor = {**SLOW, "resources": RESOURCES, "maxReplicas": 3, "autoscaling": {**BY_QUEUE, "behavior": at_once}}
+    kube.apply(manifest("scaled", **predictor), shared_namespace)
     service = Service(kube, shared_namespace, "scaled")
     service.until_ready(120)
     service.until_condition("Autoscaling", "True", 90)
@@ -189,7 +187,7 @@ def test_what_waits_is_known_within_a_period(place: Place, scaled: Service, figu
     figure(f"more pods are wanted {wanted - moment(run):.1f} s after the first request of a burst")
 
 
-def test_while_nobody_tells_the_autoscaler_holds(place: Place, kube: Kube, scaled: Service) -> None:
+def test_the_autoscaler_holds_while_the_metrics_api_is_away(place: Place, kube: Kube, scaled: Service) -> None:
     """The metrics API is taken away under a service of several pods, and comes back."""
     revision = scaled.status["stable"]
     figures = load(place, scaled, "20", "15s")
@@ -197,8 +195,8 @@ def test_while_nobody_tells_the_autoscaler_holds(place: Place, kube: Kube, scale
     scale = ("scale", "deployment", METRICS_API, f"--namespace={SYSTEM}")
     kube.run(*scale, "--replicas=0")
     try:
-        told = scaled.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
-        assert "custom metrics API" in told["message"]
+        condition = scaled.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
+        assert "custom metrics API" in condition["message"]
         held = scaled.deployment(revision)["spec"]["replicas"]
         figures()
         assert scaled.condition("Ready")["status"] == "True", "what serves goes on serving"
@@ -209,7 +207,7 @@ def test_while_nobody_tells_the_autoscaler_holds(place: Place, kube: Kube, scale
     until(lambda: scaled.deployment(revision)["spec"]["replicas"] == 1, "the autoscaler acts again", 60)
 
 
-def test_an_autoscaler_of_somebody_else_is_named(kube: Kube, scaled: Service) -> None:
+def test_a_foreign_autoscaler_is_named(kube: Kube, scaled: Service) -> None:
     target = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.name, "name": scaled.status["stable"]}
     theirs = {
         "apiVersion": AUTOSCALER.api_version,
@@ -218,8 +216,8 @@ def test_an_autoscaler_of_somebody_else_is_named(kube: Kube, scaled: Service) ->
         "spec": {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3},
     }
     kube.apply(theirs, scaled.namespace)
-    told = scaled.until_condition("Autoscaling", "False", 60, "AmbiguousSelector")
-    assert "mine-too" in told["message"]
+    condition = scaled.until_condition("Autoscaling", "False", 60, "AmbiguousSelector")
+    assert "mine-too" in condition["message"]
     kube.delete(AUTOSCALER, scaled.namespace, "mine-too")
     scaled.until_condition("Autoscaling", "True", 90)
 
@@ -228,15 +226,15 @@ def test_a_metric_that_does_not_exist_is_named(scaled: Service) -> None:
     metric = {"metric": {"name": "queue_length"}, "target": {"type": "AverageValue", "averageValue": "1"}}
     misspelt = [{"type": "Pods", "pods": metric}]
     scaled.patch({"predictor": {"autoscaling": {"queueToComputeRatio": None, "metrics": misspelt}}})
-    told = scaled.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
-    assert "there is no metric queue_length" in told["message"]
-    assert "triton_queue_to_compute_ratio" in told["message"]
+    condition = scaled.until_condition("Autoscaling", "False", 60, "FailedGetPodsMetric")
+    assert "there is no metric queue_length" in condition["message"]
+    assert "triton_queue_to_compute_ratio" in condition["message"]
     scaled.patch({"predictor": {"autoscaling": {**BY_QUEUE, "metrics": None}}})
     scaled.until_condition("Autoscaling", "True", 60)
 
 
 def test_another_metrics_api_is_not_taken(place: Place, kube: Kube) -> None:
-    """An older version of the same API belongs to an adapter: Helm says so, and changes nothing."""
+    """An older version of the same API belongs to an adapter: Helm reports it, and changes nothing."""
     name = "v1beta1.custom.metrics.k8s.io"
     theirs = {
         "apiVersion": API_SERVICE.api_version,
@@ -263,7 +261,7 @@ def test_another_metrics_api_is_not_taken(place: Place, kube: Kube) -> None:
     assert "Set autoscaling.metricsApi to prometheus-adapter" in str(refusal.value)
 
 
-def test_viewers_may_read_what_autoscalers_are_told(kube: Kube, scaled: Service) -> None:
+def test_viewers_may_read_the_metrics_of_autoscalers(kube: Kube, scaled: Service) -> None:
     path = f"/apis/custom.metrics.k8s.io/v1beta2/namespaces/{scaled.namespace}/pods/*/triton_requests_per_second"
     with pytest.raises(KubectlError, match=r"(?i)forbidden"):
         kube.run("get", f"--raw={path}", "--as=ann")

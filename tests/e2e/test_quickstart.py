@@ -1,4 +1,4 @@
-"""The first example, from apply to delete: what its user sees, and what nobody can do to it."""
+"""The first example, from apply to delete: what its user sees, and what no client can do to it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_it_answers_over_http_and_grpc_what_the_model_answers_elsewhere(sample: 
         assert score > 0.9
 
 
-def test_the_status_tells_what_is_served(service: Service) -> None:
+def test_the_status_has_what_is_served(service: Service) -> None:
     status = service.status
     assert status["url"] == f"http://magika.{service.namespace}.svc:8000"
     assert status["model"] == {"name": "magika"}
@@ -62,8 +62,8 @@ def test_the_status_tells_what_is_served(service: Service) -> None:
     [revision] = status["revisions"]
     assert (revision["name"], revision["phase"], revision["weight"]) == (status["stable"], "Ready", 100)
     assert revision["replicas"] == {"ready": 2, "wanted": 2}
-    # The status may be a moment behind the pods: they were ready before they were asked what they serve.
-    [model] = until(lambda: _served(service), "the status says what is served", 15, seen=lambda: service.status)
+    # The status may be a moment behind the pods: they were ready before their first report.
+    [model] = until(lambda: _served(service), "the status has what is served", 15, seen=lambda: service.status)
     assert (model["name"], model["versions"]) == ("magika", [1])
     assert model["digest"].startswith("sha256:")
 
@@ -80,13 +80,13 @@ def test_kubectl_get_shows_it_in_one_line(service: Service, kube: Kube) -> None:
     assert line.split()[5] == "2/2"
 
 
-def test_the_events_tell_the_story_once(service: Service) -> None:
+def test_the_operator_writes_each_event_once(service: Service) -> None:
     service.until_event("Served")
-    told = Counter(event["reason"] for event in service.events())
-    assert told == {"RevisionCreated": 1, "Served": 1}
+    reasons = Counter(event["reason"] for event in service.events())
+    assert reasons == {"RevisionCreated": 1, "Served": 1}
 
 
-def test_nobody_controls_triton_through_the_service(addresses: list[str]) -> None:
+def test_no_client_controls_triton_through_the_service(addresses: list[str]) -> None:
     http, grpc = (over_http.InferenceServerClient(addresses[0]), over_grpc.InferenceServerClient(addresses[1]))
     allowed = [
         f"{name} over {protocol}"

@@ -12,14 +12,14 @@ from tests.support.place import METRICS_API, OPERATOR, SYSTEM, Place
 # What is granted and stays unused here, and why it is granted all the same.
 KEPT_FOR_A_REASON = {
     Use("conch.dev", "inferenceservices/finalizers", "update"): (
-        "asked for by the admission plugin OwnerReferencesPermissionEnforcement, which this cluster has off"
+        "required by the admission plugin OwnerReferencesPermissionEnforcement, which this cluster has off"
     ),
     **{
         Use("", "configmaps", verb): "of Kubernetes' own role extension-apiserver-authentication-reader, for one name"
         for verb in ("list", "watch")
     },
     Use("authentication.k8s.io", "tokenreviews", "create"): (
-        "for who asks the metrics API past the API server; tests/api does"
+        "for clients that call the metrics API past the API server; tests/api does"
     ),
 }
 

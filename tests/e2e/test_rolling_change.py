@@ -75,12 +75,12 @@ def test_requests_of_almost_a_minute_outlive_a_change(
     with place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
         with ThreadPoolExecutor() as pool:
             began = time.monotonic()
-            asks = ((clients.infer_http, http), (clients.infer_grpc, grpc))
-            asked = [pool.submit(ask, at, "double", {"x": NUMBERS}, seconds=80) for ask, at in asks]
+            calls = ((clients.infer_http, http), (clients.infer_grpc, grpc))
+            futures = [pool.submit(call, at, "double", {"x": NUMBERS}, seconds=80) for call, at in calls]
             service.patch({"predictor": double(3)})
             new = service.settle(120)["stable"]
-            answers = [future.result()["y"].tolist() for future in asked]
-        figure(f"both were answered {time.monotonic() - began:.0f} s after they were asked")
+            answers = [future.result()["y"].tolist() for future in futures]
+        figure(f"both were answered {time.monotonic() - began:.0f} s after they were sent")
         assert answers == [(2 * NUMBERS).tolist()] * 2
         assert new != old
         until(lambda: _drained(service, old), "the old pod is gone", 90)
@@ -91,7 +91,7 @@ def test_requests_of_almost_a_minute_outlive_a_change(
 def test_a_stream_of_a_minute_is_answered_to_its_end(
     place: Place, streaming: Service, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
-    """Its connection is 15 times as old as one that Triton asks to reconnect."""
+    """Its connection is 15 times as old as one that Triton closes with GOAWAY."""
     ticks = {"count": np.array([STREAM_SECONDS], dtype=np.int32)}
     with place.reach(streaming.namespace, streaming.name, names.GRPC_PORT) as [direct], ThreadPoolExecutor() as pool:
         ways = {"the Service": (direct, ""), "the gateway": (gateway.address, host_of(streaming))}

@@ -1,4 +1,4 @@
-"""KEDA drives the pods: the last one goes when nobody asks, and comes back when somebody does.
+"""KEDA drives the pods: the last one goes without requests, and comes back with the first request.
 
 Conch is installed with KEDA for this file, and as before afterwards: a cluster has one Conch.
 """
@@ -65,10 +65,10 @@ def test_the_last_pod_goes_and_comes_back(
     place: Place, kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     [example] = (one for one in examples.all_examples() if one.file.stem == "keda")
-    said = yaml.safe_load(example.file.read_text())["spec"]["predictor"]["autoscaling"]["triggers"]
+    triggers = yaml.safe_load(example.file.read_text())["spec"]["predictor"]["autoscaling"]["triggers"]
     with place.reach(MONITORING, "prometheus", prometheus.PORT) as [monitoring]:
-        # What another story asked of the gateway would keep the pod for as long as the example says.
-        query = said[0]["metadata"]["query"]
+        # Requests of another story to the gateway would keep the pod for the time that the example sets.
+        query = triggers[0]["metadata"]["query"]
         # KEDA evaluates its query at the beginning of the present second.
         until(
             lambda: read_number(monitoring, query, ago=2) == 0,

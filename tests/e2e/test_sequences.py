@@ -65,8 +65,8 @@ def test_the_gateway_sends_a_sequence_to_one_pod(
 
     def accepted() -> bool:
         [policy] = service.children(BACKEND_TRAFFIC_POLICY)
-        told = [one for each in policy.get("status", {}).get("ancestors", ()) for one in each["conditions"]]
-        return any(one["type"] == "Accepted" and one["status"] == "True" for one in told)
+        conditions = [one for each in policy.get("status", {}).get("ancestors", ()) for one in each["conditions"]]
+        return any(one["type"] == "Accepted" and one["status"] == "True" for one in conditions)
 
     until(accepted, "Envoy Gateway has accepted the policy", 30)
     until(lambda: answers(gateway, 1000), "the gateway leads to the pods", 30)
@@ -86,7 +86,7 @@ def test_the_gateway_sends_a_sequence_to_one_pod(
         send_without_header(gateway.address)
 
     service.patch({"traffic": {"consistentHash": None}})
-    until(lambda: warned(service), "the status says what becomes of sequences", 30)
+    until(lambda: warned(service), "the status has what becomes of sequences", 30)
     until(lambda: not service.children(BACKEND_TRAFFIC_POLICY), "the policy goes", 30)
 
 

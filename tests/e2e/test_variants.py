@@ -37,9 +37,9 @@ MANY: Final = Mix(grpc=4, fresh=2, kept=4, rate=20)
 OBJECTS: Final = (DEPLOYMENT, POD, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, CONTROLLER_REVISION)
 
 
-def variant(name: str, factor: int, **said: Any) -> dict[str, Any]:
+def variant(name: str, factor: int, **fields: Any) -> dict[str, Any]:
     """Return a variant that multiplies by another factor than the predictor."""
-    return {"name": name, "predictor": {"model": OTHER, "pod": environment(FACTOR=factor)}, **said}
+    return {"name": name, "predictor": {"model": OTHER, "pod": environment(FACTOR=factor)}, **fields}
 
 
 @pytest.mark.parametrize("gateway", ["envoy", "traefik"], indirect=True)
@@ -126,11 +126,11 @@ def test_shares_of_a_variant_and_of_a_rollout_beside_it(
         shares(gateway, service, {2: 40, 3: 20, 5: 40}, figure)
     figure(str(traffic))
     assert not traffic.failed, traffic
-    [told] = service.status["variants"]
-    assert "candidate" not in told, "the variant says all that has changed in the predictor"
+    [status] = service.status["variants"]
+    assert "candidate" not in status, "the variant overrides all that has changed in the predictor"
 
 
-def test_a_shadow_that_fails_and_one_that_is_slow_hurt_nobody(
+def test_a_shadow_that_fails_and_one_that_is_slow_fail_no_request(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     broken = variant("broken", 3, mirror="50%")
@@ -146,7 +146,7 @@ def test_a_shadow_that_fails_and_one_that_is_slow_hurt_nobody(
         service.until_ready(60)
         [shadow] = pods_of(service, "broken")
         until(lambda: failed(shadow, "double") > 20, "copies arrive", 20)
-        until(lambda: arriving(service, "broken"), "the status says that they do: Envoy Gateway does not tell", 20)
+        until(lambda: arriving(service, "broken"), "the status has Arriving, which Envoy Gateway does not report", 20)
     before, count = failed(shadow, "double"), 400
     assert seen(gateway, service, count) == {2: count}
     copies = until(lambda: enough(failed(shadow, "double") - before, count), "half of the requests were copied", 10)
@@ -161,7 +161,7 @@ def test_a_shadow_that_fails_and_one_that_is_slow_hurt_nobody(
 
 
 @pytest.mark.parametrize("gateway", ["traefik"], indirect=True)
-def test_a_gateway_that_cannot_mirror_is_not_told_to(
+def test_a_gateway_that_cannot_mirror_gets_no_mirror(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     """Traefik takes a route with a mirror, and answers 500 to every request of it."""
@@ -182,10 +182,10 @@ def test_a_gateway_that_cannot_mirror_is_not_told_to(
 
 def shares(gateway: Gateway, service: Service, wanted: dict[int, int], figure: Callable[[str], None]) -> None:
     """See that a thousand answers are shared out like this, in percent."""
-    told = seen(gateway, service, 1000)
-    figure(f"asked for {wanted}, got {dict(told)} of 1000")
-    assert set(told) == set(wanted)
-    assert near(told, wanted), told
+    observed = seen(gateway, service, 1000)
+    figure(f"desired {wanted}, observed {dict(observed)} of 1000")
+    assert set(observed) == set(wanted)
+    assert near(observed, wanted), observed
 
 
 def rules(service: Service) -> list[Object]:
@@ -204,8 +204,10 @@ def of_variant(service: Service, variant: str) -> list[str]:
 
 
 def arriving(service: Service, name: str) -> bool:
-    """Whether the status says that a shadow's copies arrive."""
-    return any(told["name"] == name and told.get("mirror") == "Arriving" for told in service.status["variants"])
+    """Whether the status reports that a shadow's copies arrive."""
+    return any(
+        variant["name"] == name and variant.get("mirror") == "Arriving" for variant in service.status["variants"]
+    )
 
 
 def pods_of(service: Service, variant: str) -> list[Object]:
