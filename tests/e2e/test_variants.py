@@ -205,9 +205,7 @@ def of_variant(service: Service, variant: str) -> list[str]:
 
 def arriving(service: Service, name: str) -> bool:
     """Whether the status reports that a shadow's copies arrive."""
-    return any(
-        variant["name"] == name and variant.get("mirror") == "Arriving" for variant in service.status["variants"]
-    )
+    return any(shadow["name"] == name and shadow.get("mirror") == "Arriving" for shadow in service.status["variants"])
 
 
 def pods_of(service: Service, variant: str) -> list[Object]:

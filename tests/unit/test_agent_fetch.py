@@ -20,7 +20,7 @@ from conch_agent.sources.local import LocalSource
 
 
 class Copied(LocalSource):
-    """A folder on another file system: nothing can be linked. `read_from` tells where each file was read from."""
+    """A folder on another file system: nothing can be linked. `read_from` has where each file was read from."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"file://{folder}", folder, folder)

@@ -182,7 +182,7 @@ def test_the_file_that_the_configuration_names_is_the_model(
         ("python", "", ["1/model.py", "3d-assets/x"], "takes a folder whose name begins with a number for a version"),
     ],
 )
-def test_what_the_configuration_names_and_nobody_uploaded(
+def test_a_file_that_the_configuration_names_and_the_store_lacks_is_reported(
     kind: FormatName, config: str, found: list[str], part: str
 ) -> None:
     with pytest.raises(Failure) as raised:

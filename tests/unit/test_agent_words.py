@@ -1,4 +1,4 @@
-"""What a store says, in the words and the reason that the user reads; and the pod's small certainties."""
+"""Errors of a store as the reason and the message that the user reads; and details of the agent's pod."""
 
 from __future__ import annotations
 

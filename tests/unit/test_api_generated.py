@@ -1,4 +1,4 @@
-"""The generated files: what Kubernetes asks of them, and that they are what the types say."""
+"""The generated files: what Kubernetes requires of them, and that they match the types."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def test_defaults_stand_in_the_spec_only() -> None:
     variants = ".spec.variants[].predictor."
     own = {path: value for path, value in defaults.items() if not path.startswith(variants)}
     for path in defaults.keys() - own.keys():
-        assert path.removeprefix(variants).count("."), f"{path}: a default would stand over what the predictor says"
+        assert path.removeprefix(variants).count("."), f"{path}: a default would stand over the predictor's field"
         assert defaults[path] == own[path.replace(variants, ".spec.predictor.")]
-    # And one where nobody has written a status yet.
+    # And one for a status that no operator has written yet.
     assert own.pop(".status") == {"observedGeneration": -1}
     assert own == {
         ".spec.predictor.minReplicas": 1,
@@ -126,7 +126,7 @@ def test_defaults_stand_in_the_spec_only() -> None:
 
 
 def test_every_number_of_the_spec_has_bounds() -> None:
-    """Else one that leaves the range of the field that it ends in is stored, and fails where nobody looks."""
+    """Else one outside the range of the child's field is stored, and fails where no user sees it."""
     spec = {path: node for path, node in NODES.items() if path.startswith(".spec")}
     numbers = {path: node for path, node in spec.items() if node.get("type") in {"integer", "number"}}
     foreign = [node for path, node in ALL.items() if path not in NODES and node.get("type") in {"integer", "number"}]
@@ -177,7 +177,7 @@ def test_no_field_takes_a_value_that_is_nested_without_end() -> None:
     [(CRD, crd.to_yaml()), (REFERENCE, reference.markdown()), (MODELS, model_reference.markdown())],
     ids=["crd", "reference", "models"],
 )
-def test_a_generated_file_is_what_the_types_say(path: Path, text: str) -> None:
+def test_a_generated_file_matches_the_types(path: Path, text: str) -> None:
     assert path.read_text() == text, f"{path} is out of date; run make generate"
 
 

@@ -82,7 +82,7 @@ def test_a_model_may_have_a_name_of_its_own() -> None:
         ({"maxReplicas": 2}, True),
     ],
 )
-def test_an_autoscaler_is_there_only_with_room_to_scale(replicas: dict[str, int], *, scales: bool) -> None:
+def test_an_autoscaler_exists_only_where_replicas_may_change(replicas: dict[str, int], *, scales: bool) -> None:
     assert parsed(replicas).spec.predictor.scales is scales
 
 
@@ -105,7 +105,7 @@ def test_defaults_that_the_server_filled_in_are_left_out_again() -> None:
 
 
 def test_a_field_that_config_pbtxt_may_have_is_unset_until_it_is_typed() -> None:
-    """Else the server's default would stand over the user's config.pbtxt, and nobody typed it."""
+    """Else the server's default would stand over the user's config.pbtxt, and the user has not set it."""
     triton = {
         "instanceGroups": [{"count": 2}, {"kind": "AUTO", "gpus": []}],
         "dynamicBatching": {"maxQueueDelay": "1ms", "preferredBatchSize": []},
@@ -119,9 +119,9 @@ def test_a_field_that_config_pbtxt_may_have_is_unset_until_it_is_typed() -> None
     assert typed == triton
 
 
-def test_an_empty_object_that_says_something_is_kept() -> None:
-    asked: dict[str, Any] = {"triton": {"dynamicBatching": {}, "versionPolicy": {"all": {}}}}
-    assert parsed(asked).to_wire()["spec"]["predictor"]["triton"] == asked["triton"]
+def test_an_empty_object_that_has_a_meaning_is_kept() -> None:
+    predictor: dict[str, Any] = {"triton": {"dynamicBatching": {}, "versionPolicy": {"all": {}}}}
+    assert parsed(predictor).to_wire()["spec"]["predictor"]["triton"] == predictor["triton"]
 
 
 def test_objects_of_other_apis_are_handed_on_unchanged() -> None:
@@ -145,7 +145,7 @@ def test_null_is_absent_and_what_is_unknown_is_ignored() -> None:
     assert service == parsed({})
 
 
-def test_a_service_without_a_model_says_what_is_missing() -> None:
+def test_a_service_without_a_model_is_rejected_with_the_missing_field() -> None:
     with pytest.raises(ValidationError, match=r"spec\.predictor\.model"):
         InferenceService.parse({"metadata": {"name": "m"}, "spec": {"predictor": {}}})
 

@@ -1,4 +1,4 @@
-"""An answer that is no success is an error with a sentence, whoever wrote it and whatever is in it."""
+"""An answer that is no success is an error with a sentence, for every server and every content."""
 
 from __future__ import annotations
 

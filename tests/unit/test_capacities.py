@@ -1,4 +1,4 @@
-"""Who waits is told what GPUs there are: soon, never an answer older than the question, and nobody asks for ever."""
+"""A service that waits gets the GPUs of the cluster: soon, never older than its request, and polling ends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -19,10 +19,10 @@ def having(gpus: int) -> Capacity:
 
 
 class Cluster:
-    """What is looked at: it has so many GPUs, and a look is under way while the gate is shut."""
+    """A cluster with so many GPUs; a read of it lasts while the gate is shut."""
 
     def __init__(self) -> None:
-        self.gpus: int | None = 1  # None: the API server does not tell
+        self.gpus: int | None = 1  # None: the API server does not answer
         self.looks: list[frozenset[str]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -65,7 +65,7 @@ async def looked(cluster: Cluster, times: int) -> None:
         await asyncio.wait_for(cluster.begun.get(), WHOLE_TEST)
 
 
-async def test_who_asks_is_woken_when_there_is_an_answer(
+async def test_a_service_that_requests_capacity_is_woken_when_there_is_an_answer(
     cluster: Cluster, capacities: Callable[[float], Capacities]
 ) -> None:
     found = capacities(3600)
@@ -78,7 +78,7 @@ async def test_who_asks_is_woken_when_there_is_an_answer(
     assert found.request(ELSEWHERE, waits=True) == having(1)
 
 
-async def test_news_wake_who_waits_and_nothing_new_wakes_nobody(
+async def test_a_change_wakes_a_service_that_waits_and_an_equal_answer_wakes_none(
     cluster: Cluster, capacities: Callable[[float], Capacities]
 ) -> None:
     found = capacities(0.001)
@@ -91,7 +91,7 @@ async def test_news_wake_who_waits_and_nothing_new_wakes_nobody(
     assert found.request(ONE, waits=True) == having(2)
 
 
-async def test_an_answer_is_never_older_than_its_question(
+async def test_an_answer_is_never_older_than_its_request(
     cluster: Cluster, capacities: Callable[[float], Capacities]
 ) -> None:
     found = capacities(3600)
@@ -117,7 +117,7 @@ async def test_who_waits_no_more_is_forgotten(cluster: Cluster, capacities: Call
     assert found.request(ONE, waits=True) == having(5)
 
 
-async def test_an_api_server_that_fails_is_asked_again(
+async def test_an_api_server_that_fails_is_read_again(
     cluster: Cluster, capacities: Callable[[float], Capacities]
 ) -> None:
     found = capacities(0.001)

@@ -1,4 +1,4 @@
-"""Which installation serves a service: the Lease of the other one tells whether it acts."""
+"""Which installation serves a service: the Lease of the other one shows whether it acts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,17 +19,17 @@ WHOLE_TEST = 20  # seconds
 
 
 class Leases:
-    """The Leases that are read: of one that is alive, each look finds another content."""
+    """The Leases that are read: one that is renewed has another content at each read."""
 
     def __init__(self) -> None:
-        self.alive: set[str] = {"a/alive"}
+        self.renewed: set[str] = {"a/renewed"}
         self.records: dict[str, LeaseRecord | None] = {}
         self.looks = 0
         self.woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
 
     async def read(self, installation: str) -> LeaseRecord | None:
         self.looks += 1
-        if installation in self.alive:
+        if installation in self.renewed:
             return LeaseRecord(exists=True, content=str(self.looks))
         return self.records.get(installation, NO_LEASE)
 
@@ -58,10 +58,10 @@ async def woken(leases: Leases) -> ServiceKey:
 
 async def test_one_whose_lease_is_renewed_acts(leases: Leases, installations: Callable[..., Installations]) -> None:
     found = installations()
-    assert found.request(ONE, "a/alive") == Activity.PENDING
+    assert found.request(ONE, "a/renewed") == Activity.PENDING
     assert await woken(leases) == ONE
-    assert found.request(ONE, "a/alive") == Activity.ACTIVE
-    assert found.request(OTHER, "a/alive") == Activity.ACTIVE
+    assert found.request(ONE, "a/renewed") == Activity.ACTIVE
+    assert found.request(OTHER, "a/renewed") == Activity.ACTIVE
 
 
 async def test_one_without_a_lease_is_gone(leases: Leases, installations: Callable[..., Installations]) -> None:
@@ -100,7 +100,7 @@ async def test_one_whose_lease_may_not_be_read_is_never_gone(
     assert found.request(ONE, "a/secret") == Activity.GONE
 
 
-async def test_an_api_server_that_fails_tells_nothing(
+async def test_a_failure_of_the_api_server_leaves_the_activity_pending(
     leases: Leases, installations: Callable[..., Installations]
 ) -> None:
     leases.records["a/failing"] = None
@@ -128,18 +128,18 @@ async def test_one_that_the_api_server_kept_from_renewing_is_not_gone(
     assert found.request(ONE, "a/back") == Activity.ACTIVE
 
 
-async def test_nobody_looks_when_no_service_has_the_mark(
+async def test_the_lease_is_not_read_when_no_service_has_the_mark(
     leases: Leases, installations: Callable[..., Installations]
 ) -> None:
     found = installations()
-    found.request(ONE, "a/alive")
+    found.request(ONE, "a/renewed")
     await woken(leases)
     found.forget(ONE)
     await asyncio.sleep(0.05)
     before = leases.looks
     await asyncio.sleep(0.05)
     assert leases.looks == before
-    assert found.request(ONE, "a/alive") == Activity.PENDING, "what was known is not kept"
+    assert found.request(ONE, "a/renewed") == Activity.PENDING, "what was known is not kept"
 
 
 def test_an_installation_is_named_by_its_lease() -> None:
@@ -150,7 +150,7 @@ def test_an_installation_is_named_by_its_lease() -> None:
     )
 
 
-async def test_a_user_who_edits_a_service_of_another_installation_is_told_each_time(
+async def test_each_edit_of_a_service_of_another_installation_writes_an_event(
     leases: Leases, installations: Callable[..., Installations]
 ) -> None:
     """Events expire after an hour, and the status is the other installation's."""
@@ -161,7 +161,7 @@ async def test_a_user_who_edits_a_service_of_another_installation_is_told_each_t
             notes.extend(event.reason for event in story)
 
     claims = Claims("a/ours", installations(), cast("EventWriter", Writer()), lambda: 0.0)
-    body = {"metadata": {"uid": "1", "generation": 1}, "status": {"installation": "a/alive"}}
+    body = {"metadata": {"uid": "1", "generation": 1}, "status": {"installation": "a/renewed"}}
     assert not await claims.is_ours(ONE, body)
     await woken(leases)
     for generation, events in ((1, 1), (1, 1), (2, 2), (2, 2)):

@@ -78,7 +78,7 @@ def test_two_kubelets_share_nothing() -> None:
     assert all(config["failCgroupV1"] is False for config in configs)
 
 
-def test_kube_proxy_tells_pods_from_the_host() -> None:
+def test_kube_proxy_distinguishes_pods_from_the_host() -> None:
     config = worker.proxy_config(PLAN, PATHS, PLAN.nodes[0])
     assert PLAN.host not in ip_network(config["clusterCIDR"])
     assert config["conntrack"]["maxPerCore"] == 0

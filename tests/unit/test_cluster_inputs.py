@@ -112,7 +112,7 @@ def test_old_apt_lines_are_read_too() -> None:
     ]
 
 
-def test_a_machine_without_the_release_is_told_so(tmp_path: Path) -> None:
+def test_a_machine_without_the_release_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="bookworm"):
         hostconfig.debian_sources(tmp_path)
 
@@ -128,7 +128,7 @@ def test_pip_settings_reach_the_build_and_the_environment_wins() -> None:
     assert all(line for line in lines)
 
 
-def test_apt_options_say_only_how_to_reach_the_sources() -> None:
+def test_apt_options_set_only_how_to_reach_the_sources() -> None:
     dump = 'APT "";\nAcquire::Check-Valid-Until "false";\nAcquire::cdrom "";\nAcquire::http::Proxy "http://p.example";'
     text = hostconfig.apt_options(dump, "/mnt/ca.crt")
     assert "Check-Valid-Until" in text

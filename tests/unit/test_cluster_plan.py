@@ -1,4 +1,4 @@
-"""The address plan: clusters never meet, and pods can be told from everything else."""
+"""The address plan: clusters never meet, and pods are distinct from everything else."""
 
 from itertools import combinations
 
@@ -46,7 +46,7 @@ def test_addresses_of_the_first_slot() -> None:
     assert str(plan.dns_service) == "198.18.4.10"
 
 
-def test_nobody_has_a_default_route_and_a_node_none_to_itself() -> None:
+def test_no_namespace_has_a_default_route_and_no_node_a_route_to_itself() -> None:
     plan = Plan("conch", 0, 2)
     first, second = plan.nodes
     assert routes(plan, first) == [(second.pods, second.address)]

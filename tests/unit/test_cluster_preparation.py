@@ -64,7 +64,7 @@ def _wheel(folder: Path, programs: dict[str, bytes]) -> Path:
             archive.writestr(name, content)
     with tarfile.open(fileobj=package, mode="w:gz") as tar:
         member = tarfile.TarInfo("package/lib/layer.zip")
-        member.size = layer.tell()
+        member.size = len(layer.getvalue())
         tar.addfile(member, io.BytesIO(layer.getvalue()))
     with zipfile.ZipFile(folder / "clients.whl", "w") as wheel:
         wheel.writestr("aws_cdk/_jsii/layer@2.jsii.tgz", package.getvalue())

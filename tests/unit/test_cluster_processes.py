@@ -66,7 +66,7 @@ def test_stop_kills_what_ignores_sigterm() -> None:
     child.wait()
 
 
-def test_records_survive_and_tell_the_dead(tmp_path: Path) -> None:
+def test_records_survive_and_list_only_running_components(tmp_path: Path) -> None:
     records = Records(tmp_path / "components")
     me = identify(os.getpid())
     component = Component("etcd", ["etcd", "--x"], "ns", str(tmp_path / "etcd.log"), "http://x/health")

@@ -1,4 +1,4 @@
-"""Children that somebody else has edited: whatever they hold, they are read, and what is Conch's comes back."""
+"""Children that another writer has edited: whatever they hold, they are read, and Conch's fields are restored."""
 
 import copy
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ TRAFFIC: Final = {"gateways": [{"name": "public", "namespace": "infra"}], "hostn
 STEPS: Final = [{"weight": 50}, {"pause": "1h"}]
 MATCH: Final = {"name": "beta", "match": [{"headers": [{"name": "x-beta", "value": "1"}]}]}
 COPY: Final = {"name": "shadow", "mirror": "100%"}
-# The API server keeps these as they are, whoever writes; and a Service, Deployment or autoscaler always has them.
+# The API server keeps these as they are, for every writer; and a Service, Deployment or autoscaler always has them.
 FIXED: Final = frozenset(
     {"apiVersion", "kind", "name", "namespace", "uid", "resourceVersion", "creationTimestamp", "status", "generation"}
 )
@@ -69,7 +69,7 @@ def _everybody_up(cluster: Cluster) -> None:
 
 
 def children(cluster: Cluster) -> dict[Ref, Any]:
-    """What the children say, but for what each write changes."""
+    """The content of the children, without what each write changes."""
     found = copy.deepcopy(
         {ref: body for ref, body in cluster.objects.items() if ref.kind not in {INFERENCE_SERVICE, POD}}
     )
@@ -162,8 +162,8 @@ def test_a_route_that_was_accepted_at_no_time_is_waited_for(accepted: str) -> No
 @pytest.mark.parametrize(
     "data", [None, {}, {"template": "x"}, {"template": {}, "manifest": "{}", "predictor": {}}, "x"]
 )
-def test_a_record_that_nobody_can_read_is_written_anew_and_no_pod_goes(data: Any) -> None:
-    """The API server takes no change of a record's data: it was deleted, and made by somebody else."""
+def test_a_record_that_cannot_be_read_is_written_anew_and_no_pod_goes(data: Any) -> None:
+    """The API server takes no change of a record's data: it was deleted, and made by another writer."""
     good, stable, candidate = paused()
     before = children(good)
     for name in (candidate, stable):
@@ -173,7 +173,7 @@ def test_a_record_that_nobody_can_read_is_written_anew_and_no_pod_goes(data: Any
         now = children(cluster)
         for found in (now, before):  # the generation of the candidate is now that of the spec
             found[Ref(CONTROLLER_REVISION, candidate)].pop("metadata", None)
-        if name == stable:  # nobody knows it any more; what it has stays
+        if name == stable:  # no record knows it any more; what it has stays
             del now[Ref(CONTROLLER_REVISION, name)], before[Ref(CONTROLLER_REVISION, name)]
         assert now == before
         assert routed(cluster) == {stable: 50, candidate: 50}

@@ -1,4 +1,4 @@
-"""HTTPRoutes that somebody else wrote: which of them take requests of a service, and what is kept of them."""
+"""HTTPRoutes of another writer: which of them take requests of a service, and what is kept of them."""
 
 from __future__ import annotations
 

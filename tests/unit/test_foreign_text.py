@@ -17,7 +17,7 @@ from conch.api.text import LIMIT, clean, read_json
 from conch.observe import Finding
 from conch.write.encoding import encode
 
-# hypothesis leaves surrogates out of text() unless they are asked for.
+# hypothesis leaves surrogates out of text() unless they are included.
 ANY = st.text(st.characters(exclude_categories=()), max_size=40)
 HOSTILE = ["😀", "\ud83d", "\x00", "\x1b[31m", "\x7f\x85\u2028\ufeff\uffff", "\U0010ffff", "é" * 5000]
 

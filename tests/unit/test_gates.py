@@ -47,12 +47,12 @@ EVALUATIONS: list[tuple[str, dict[str, Any], Measured, str, str, str]] = [
         "100%",
         "Success rate 100% over 20 requests meets the minimum of 99.9%.",
     ),
-    ("just as many as asked", RATE, served(1000, 1), "Passed", "99.9%", "meets the minimum of 99.9%"),
+    ("exactly the minimum of samples", RATE, served(1000, 1), "Passed", "99.9%", "meets the minimum of 99.9%"),
     ("one too many", RATE, served(1000, 2), "Failed", "99.8%", "Success rate 99.8% over 1000 requests"),
     ("just below", RATE, served(999999, 1000), "Failed", "99.8999%", "is below the minimum of 99.9%"),
     ("all fail", RATE, served(20, 20), "Failed", "0%", "(failures: 1, allowed: 0)."),
     ("too few", RATE, served(19, 19), "Inconclusive", "", "Waits for 20 requests."),
-    ("more asked", {**RATE, "minSamples": 100}, served(99), "Inconclusive", "", "Waits for 100 requests."),
+    ("a larger minimum", {**RATE, "minSamples": 100}, served(99), "Inconclusive", "", "Waits for 100 requests."),
     ("nothing measured", RATE, Measured(), "Inconclusive", "", "no pod has answered yet"),
     ("no pod answers", RATE, Measured(History().unread("pod a is silent")), "Inconclusive", "", "pod a is silent."),
     ("fast", MEAN, served(20, mean_ms=50.0), "Passed", "50ms", "Mean latency 50ms over 20 requests"),
@@ -69,7 +69,7 @@ EVALUATIONS: list[tuple[str, dict[str, Any], Measured, str, str, str]] = [
     ),
     ("slow for some", P99, served(100, mean_ms=1, p99_ms=51), "Failed", "51ms", "exceeds the maximum of 50ms"),
     ("too few for a percentile", P99, served(99, p99_ms=1), "Inconclusive", "", "Waits for 100 requests that succeed."),
-    ("fewer asked", {**P99, "minSamples": 9}, served(9, p99_ms=1), "Passed", "1ms", ""),
+    ("a smaller minimum", {**P99, "minSamples": 9}, served(9, p99_ms=1), "Passed", "1ms", ""),
     ("no percentiles", P99, served(100), "Inconclusive", "", "--metrics-config=summary_latencies=true"),
     ("below", QUERY, answered(0.25), "Passed", "0.25", "Query result 0.25 is within the bounds: at most 0.5."),
     ("at the bound", QUERY, answered(0.5), "Passed", "0.5", ""),
@@ -139,11 +139,11 @@ def test_a_gate_is_evaluated_at_most_every_interval_and_on_what_came_since() -> 
     assert story.status.evaluated_at == "1970-01-01T00:17:12.000Z"
 
 
-def test_without_enough_requests_the_time_that_is_looked_at_grows() -> None:
+def test_without_enough_requests_the_time_that_is_evaluated_grows() -> None:
     story = Story(RATE)
     for _ in range(6):
         assert story.pass_by(60, 3) == "Inconclusive"
-    assert story.changes == 1, "waiting is told once"
+    assert story.changes == 1, "the status changes once while it waits"
     assert story.pass_by(60, 2) == "Passed"
     assert story.status is not None
     assert story.status.samples == 20
@@ -169,7 +169,7 @@ def test_tolerated_failures_are_no_pass_and_one_more_fails_for_good() -> None:
     assert evaluate(story.gate, Measured(story.history), story.status, story.now + 99).wait is None
 
 
-def test_a_pass_of_an_earlier_step_says_nothing_of_this_one() -> None:
+def test_a_pass_of_an_earlier_step_is_no_pass_of_this_one() -> None:
     story = Story(RATE, failureLimit=1)
     story.pass_by(10, 20)
     assert story.pass_by(10, 20, 1) == "Inconclusive"
@@ -208,16 +208,18 @@ def test_an_operator_that_restarts_remembers_what_was_evaluated() -> None:
 
 
 def test_an_answer_is_evaluated_once_and_an_error_takes_a_pass_back() -> None:
-    asked = gate(QUERY)
-    first = evaluate(asked, answered(0.1, time=START), None, START + 0.5)
+    query_gate = gate(QUERY)
+    first = evaluate(query_gate, answered(0.1, time=START), None, START + 0.5)
     assert (first.verdict, first.wait) == ("Passed", 10.0)
-    again = evaluate(asked, answered(0.1, time=START), first.status, START + 60)
+    again = evaluate(query_gate, answered(0.1, time=START), first.status, START + 60)
     assert again.status == first.status
-    broken = evaluate(asked, answered(error="the query answers nothing", time=START + 60.5), first.status, START + 61)
+    broken = evaluate(
+        query_gate, answered(error="the query answers nothing", time=START + 60.5), first.status, START + 61
+    )
     assert (broken.verdict, broken.status.message) == ("Inconclusive", "The query answers nothing.")
-    mended = evaluate(asked, answered(0.2, time=START + 71), broken.status, START + 71)
+    mended = evaluate(query_gate, answered(0.2, time=START + 71), broken.status, START + 71)
     assert (mended.verdict, mended.status.value) == ("Passed", "0.2")
-    assert evaluate(asked, answered(0.1, time=START), None, START + 5, since=START + 1).verdict == "Inconclusive"
+    assert evaluate(query_gate, answered(0.1, time=START), None, START + 5, since=START + 1).verdict == "Inconclusive"
 
 
 def test_the_next_window_begins_after_all_that_was_evaluated() -> None:
@@ -255,16 +257,16 @@ def test_gates_are_evaluated_each_with_its_own_memory() -> None:
 
 
 def test_a_verdict_of_another_operator_is_no_pass() -> None:
-    told = GateStatus(name="success-rate", verdict="Splendid", value="1", evaluated_at="1970-01-01T00:16:40Z")
-    assert evaluate(gate(RATE), Measured(), told, START + 1).verdict == "Inconclusive"
+    status = GateStatus(name="success-rate", verdict="Splendid", value="1", evaluated_at="1970-01-01T00:16:40Z")
+    assert evaluate(gate(RATE), Measured(), status, START + 1).verdict == "Inconclusive"
 
 
-def test_questions_are_filled_in() -> None:
+def test_queries_are_filled_in() -> None:
     typed = {"server": "http://p:9090", "query": 'a{r="{{revision}}"} / a{r="{{ stable }}"}', "max": 2}
-    asked = build_queries(
+    queries = build_queries(
         [gate(RATE), gate({"prometheus": typed}, interval="1m")], {"revision": "m-1", "stable": "m-0"}
     )
-    assert asked == {"prometheus": PrometheusQuery("http://p:9090", 'a{r="m-1"} / a{r="m-0"}', 5.0, 60.0)}
+    assert queries == {"prometheus": PrometheusQuery("http://p:9090", 'a{r="m-1"} / a{r="m-0"}', 5.0, 60.0)}
 
 
 @pytest.mark.parametrize(

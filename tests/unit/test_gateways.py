@@ -1,4 +1,4 @@
-"""What is kept of Gateways and their classes, and which changes of them anybody hears of."""
+"""The store of Gateways and their classes, and which of their changes wake a service."""
 
 from typing import Any
 
@@ -35,13 +35,13 @@ def test_a_gateway_looks_as_it_and_its_class_do() -> None:
     seen.put(public())
     assert seen.look([PUBLIC]) == {PUBLIC: SeenGateway(present=True, class_name="envoy")}
     seen.put(envoy(1, {"name": "HTTPRoute"}, "Gateway"))
-    told = SeenGateway(
+    expected = SeenGateway(
         present=True, class_name="envoy", class_present=True, features=frozenset({"HTTPRoute", "Gateway"})
     )
-    assert seen.look([PUBLIC]) == {PUBLIC: told}
+    assert seen.look([PUBLIC]) == {PUBLIC: expected}
 
 
-def test_only_what_is_read_wakes_anybody() -> None:
+def test_only_fields_that_are_read_wake_a_service() -> None:
     seen = Gateways()
     assert seen.put(public(1)) == {PUBLIC}
     assert not seen.put(public(2, status={"listeners": [{"name": "http", "attachedRoutes": 7}]}))

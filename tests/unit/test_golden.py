@@ -34,11 +34,11 @@ def test_an_example_becomes_just_these_children(path: Path) -> None:
     rendered = []
     for service in services(path):
         service["metadata"] |= {"namespace": "demo", "uid": "service-uid", "generation": 1}
-        # The name that the simulation looks for: stories are told of one service.
+        # The name that the simulation reads: stories have one service.
         service["metadata"]["name"] = "magika"
         metrics_api: MetricsApi = "keda" if path.stem == "keda" else "builtin"
         actions = Cluster(service, metrics_api=metrics_api, prometheus="http://prometheus:9090").reconcile()
-        # The ControllerRevision repeats what the others say; its own part is short.
+        # The ControllerRevision repeats the content of the others; its own part is short.
         rendered += [_short(a.manifest) for a in actions if isinstance(a, Apply)]
     text = dump_yaml(*rendered, sort_keys=True)
     golden = GOLDEN / path.name

@@ -1,4 +1,4 @@
-"""What a revision remembers: who asked for it, why, and what it served; and what that costs."""
+"""The record of a revision: its author, its note, and what it served; and the cost of it."""
 
 import json
 from typing import Any
@@ -38,8 +38,8 @@ WRITERS = [
 ]
 
 
-def told_by(writers: list[dict[str, Any]], note: str = "") -> Cluster:
-    """A service that these writers have made."""
+def cluster_of(writers: list[dict[str, Any]], note: str = "") -> Cluster:
+    """Return a cluster with a service that these writers have made."""
     body = manifest()
     body["metadata"]["managedFields"] = writers
     if note:
@@ -70,8 +70,8 @@ def test_the_author_of_a_variant_is_who_last_wrote_it_or_what_it_takes_from_the_
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
-    said = {name: record(cluster, cluster.decision(name).wanted)[ANNOTATION_AUTHOR] for name in ("", "int8", "beta")}
-    assert said == {"": argo, "int8": "kubectl-edit", "beta": argo}
+    authors = {name: record(cluster, cluster.decision(name).wanted)[ANNOTATION_AUTHOR] for name in ("", "int8", "beta")}
+    assert authors == {"": argo, "int8": "kubectl-edit", "beta": argo}
 
 
 def test_of_managed_fields_one_word_is_kept() -> None:
@@ -81,23 +81,26 @@ def test_of_managed_fields_one_word_is_kept() -> None:
     assert "managedFields" not in kept
     assert kept["authors"] == {"": "argocd-controller"}
     body["metadata"]["managedFields"] = [{**WRITERS[1], "time": "2026-11-02T11:00:00Z"}]
-    assert trim(body)["metadata"] == kept, "a clock that ticks wakes nobody"
+    assert trim(body)["metadata"] == kept, "a newer time wakes no service"
 
 
 def test_a_new_revision_carries_author_and_note_and_costs_no_more_writes_for_it() -> None:
-    cluster = told_by(WRITERS, "a better model")
+    cluster = cluster_of(WRITERS, "a better model")
     actions = cluster.reconcile()
     name = cluster.decision().wanted
-    said = record(cluster, name)
-    assert (said[ANNOTATION_AUTHOR], said[ANNOTATION_CHANGE_CAUSE]) == ("argocd-controller", "a better model")
-    assert ANNOTATION_DIGEST not in said
+    annotations = record(cluster, name)
+    assert (annotations[ANNOTATION_AUTHOR], annotations[ANNOTATION_CHANGE_CAUSE]) == (
+        "argocd-controller",
+        "a better model",
+    )
+    assert ANNOTATION_DIGEST not in annotations
     children = [ref for ref in cluster.objects if ref.kind in CHILDREN]
     assert len([action for action in actions if isinstance(action, Apply)]) == len(children)
     assert cluster.settle() == 0, "nothing more before the pods are up"
 
 
 def test_the_digest_follows_with_one_write_when_the_revision_serves() -> None:
-    cluster = told_by(WRITERS)
+    cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.start_pods(name)
@@ -130,7 +133,7 @@ def pinned(cluster: Cluster, name: str) -> dict[str, Any]:
 
 
 def test_the_object_versions_of_a_bucket_follow_with_the_digest_in_the_same_write() -> None:
-    cluster = told_by(WRITERS)
+    cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.pod(name, 0, ready=True, report=served_in(VERSIONS))
@@ -154,7 +157,7 @@ def test_the_object_versions_of_a_bucket_follow_with_the_digest_in_the_same_writ
 
 
 def test_object_versions_of_a_digest_that_is_known_are_added() -> None:
-    cluster = told_by(WRITERS)
+    cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.pod(name, 0, ready=True, report=served_in({}))
@@ -173,7 +176,7 @@ def test_object_versions_of_a_digest_that_is_known_are_added() -> None:
     [{"a": "two words"}, {"a": ""}, {"a": "b", "c": "\x1b[31m"}, {f"{number:0300}": "x" * 32 for number in range(100)}],
 )
 def test_of_object_versions_that_are_none_or_too_many_only_the_digest_is_recorded(versions: dict[str, str]) -> None:
-    cluster = told_by(WRITERS)
+    cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.pod(name, 0, ready=True, report=served_in(versions))
@@ -184,7 +187,7 @@ def test_of_object_versions_that_are_none_or_too_many_only_the_digest_is_recorde
 
 
 def test_the_requests_that_the_first_ready_pod_was_warmed_with_are_recorded() -> None:
-    cluster = told_by(WRITERS)
+    cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     for index, digest in enumerate(("sha256:a", "sha256:b")):
@@ -196,7 +199,7 @@ def test_the_requests_that_the_first_ready_pod_was_warmed_with_are_recorded() ->
 
 
 def test_an_annotation_that_is_no_object_versions_leaves_the_digest() -> None:
-    cluster = told_by(WRITERS)
+    cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.start_pods(name)
@@ -209,12 +212,12 @@ def test_an_annotation_that_is_no_object_versions_leaves_the_digest() -> None:
 
 
 def test_a_note_of_later_changes_no_record_and_a_revision_that_returns_takes_the_newest_one() -> None:
-    cluster = told_by(WRITERS, "first")
+    cluster = cluster_of(WRITERS, "first")
     cluster.reconcile()
     first = cluster.decision().wanted
     cluster.start_pods(first)
     cluster.settle()
-    say(cluster, "second", "kubectl-edit")
+    annotate(cluster, "second", "kubectl-edit")
     assert cluster.settle() == 0
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
@@ -223,16 +226,16 @@ def test_a_note_of_later_changes_no_record_and_a_revision_that_returns_takes_the
     cluster.settle()
     assert record(cluster, first)[ANNOTATION_CHANGE_CAUSE] == "first"
     assert record(cluster, second)[ANNOTATION_CHANGE_CAUSE] == "second"
-    say(cluster, "back again", "kubectl-conch")
+    annotate(cluster, "back again", "kubectl-conch")
     cluster.edit(uri="s3://models/magika")
     cluster.settle()
-    said = record(cluster, first)
-    assert (said[ANNOTATION_AUTHOR], said[ANNOTATION_CHANGE_CAUSE]) == ("kubectl-conch", "back again")
-    assert said[ANNOTATION_DIGEST] == "sha256:1"
+    annotations = record(cluster, first)
+    assert (annotations[ANNOTATION_AUTHOR], annotations[ANNOTATION_CHANGE_CAUSE]) == ("kubectl-conch", "back again")
+    assert annotations[ANNOTATION_DIGEST] == "sha256:1"
     assert cluster.objects[Ref(CONTROLLER_REVISION, first)]["revision"] == 3
 
 
-def say(cluster: Cluster, note: str, manager: str) -> None:
+def annotate(cluster: Cluster, note: str, manager: str) -> None:
     """Annotate the service with a note, and be the one who writes the predictor next."""
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     body["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: note}
@@ -241,6 +244,6 @@ def say(cluster: Cluster, note: str, manager: str) -> None:
 
 
 def test_a_long_note_is_cut() -> None:
-    cluster = told_by(WRITERS, "long" * 1000)
+    cluster = cluster_of(WRITERS, "long" * 1000)
     cluster.reconcile()
     assert len(record(cluster, cluster.decision().wanted)[ANNOTATION_CHANGE_CAUSE].encode()) == 1024

@@ -1,4 +1,4 @@
-"""A port that many connect to: the oldest connections make room for new ones, but for those that are trusted."""
+"""A port that many connect to: the oldest connections are closed for new ones, but for those that are trusted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,14 +26,14 @@ def app() -> web.Application:
         trust(request)
         return web.Response(text="ok")
 
-    async def answer_anybody(_: web.Request) -> web.Response:
+    async def answer_public(_: web.Request) -> web.Response:
         return web.Response(text="ok")
 
     async def refuse(_: web.Request) -> web.Response:
         return web.Response(status=401)
 
     made = web.Application()
-    made.add_routes([web.get("/", answer), web.get("/public", answer_anybody), web.get("/secret", refuse)])
+    made.add_routes([web.get("/", answer), web.get("/public", answer_public), web.get("/secret", refuse)])
     return made
 
 
@@ -48,7 +48,7 @@ async def connect(port: int) -> Connection:
     return await asyncio.open_connection("127.0.0.1", port)
 
 
-async def ask(connection: Connection, path: str = "/") -> bytes:
+async def get_line(connection: Connection, path: str = "/") -> bytes:
     """Send a request; return the first line of the answer, which is empty where the connection has ended."""
     reader, writer = connection
     async with asyncio.timeout(SECONDS):
@@ -75,12 +75,12 @@ async def ended(connection: Connection) -> bool:
 
 @pytest.mark.usefixtures("listener")
 @pytest.mark.parametrize("path", ["", "/public", "/secret"], ids=["silent", "answered", "refused"])
-async def test_connections_make_room_for_new_ones(port: int, path: str) -> None:
+async def test_old_connections_are_closed_for_new_ones(port: int, path: str) -> None:
     there = [await connect(port) for _ in range(3)]
     for connection in there if path else ():
-        assert (await ask(connection, path)).startswith(b"HTTP/1.1")
+        assert (await get_line(connection, path)).startswith(b"HTTP/1.1")
     for number in range(2):
-        assert (await ask(await connect(port))).startswith(b"HTTP/1.1 200")
+        assert (await get_line(await connect(port))).startswith(b"HTTP/1.1 200")
         assert await ended(there[number]), "the oldest one ends first"
 
 
@@ -88,17 +88,17 @@ async def test_connections_make_room_for_new_ones(port: int, path: str) -> None:
 async def test_who_is_trusted_stays_and_who_comes_when_all_are_does_not(port: int) -> None:
     known = [await connect(port) for _ in range(3)]
     for connection in known:
-        assert (await ask(connection)).startswith(b"HTTP/1.1 200")
-    assert await ask(await connect(port)) == b""
+        assert (await get_line(connection)).startswith(b"HTTP/1.1 200")
+    assert await get_line(await connect(port)) == b""
     for connection in known:
-        assert (await ask(connection)).startswith(b"HTTP/1.1 200")
+        assert (await get_line(connection)).startswith(b"HTTP/1.1 200")
 
 
 async def test_a_connection_without_a_whole_request_ends(port: int) -> None:
     async with Listener(app(), port, first_seconds=0.3):
         known, silent, slow = [await connect(port) for _ in range(3)]
-        assert (await ask(known, "/public")).startswith(b"HTTP/1.1 200")
+        assert (await get_line(known, "/public")).startswith(b"HTTP/1.1 200")
         slow[1].write(b"GET / HTTP/1.1\r\nHost: a\r\n")
         assert await ended(silent)
         assert await ended(slow)
-        assert (await ask(known, "/public")).startswith(b"HTTP/1.1 200")
+        assert (await get_line(known, "/public")).startswith(b"HTTP/1.1 200")

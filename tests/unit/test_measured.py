@@ -141,15 +141,15 @@ def test_pods_come_and_go_and_totals_never_fall() -> None:
     accumulator.add("b", scrape(1005, duration=80))
     assert requests(accumulator) == (15, 0)
     assert accumulator.totals(0.0).quantiles == ((99, 80),), "a pod that is gone is slow no more"
-    accumulator.add("a", scrape(12))  # the same pod again: what it did unseen is nobody's
+    accumulator.add("a", scrape(12))  # the same pod again: what it did unseen is not counted
     assert requests(accumulator) == (15, 0)
 
 
 def grown(*points: tuple[int, int], quantiles: dict[int, float] | None = None) -> History:
     history = History()
     for time, count in points:
-        told = (quantiles or {}).get(time)
-        history = history.grown(Totals(time, count, quantiles=((99, told),) if told else ()))
+        quantile = (quantiles or {}).get(time)
+        history = history.grown(Totals(time, count, quantiles=((99, quantile),) if quantile else ()))
     return history
 
 
@@ -175,7 +175,7 @@ def test_without_a_reading_nothing_happened() -> None:
     assert grown((10, 0), (12, 5)).unread("no route").since(0).requests == 5
 
 
-def test_standing_still_takes_no_room() -> None:
+def test_equal_readings_take_no_space() -> None:
     history = grown(*((time, 7) for time in range(10, 100)))
     assert len(history.points) == 1
     assert history.read == 99
@@ -199,6 +199,6 @@ def test_percentiles_of_a_short_window_are_those_of_its_end() -> None:
 
 
 def test_percentiles_of_a_long_window_are_the_worst_of_its_minutes() -> None:
-    told = {30: 7000.0, 60: 900.0, 120: 300.0}
-    history = grown((0, 0), (30, 5), (60, 9), (120, 11), quantiles=told)
+    quantiles = {30: 7000.0, 60: 900.0, 120: 300.0}
+    history = grown((0, 0), (30, 5), (60, 9), (120, 11), quantiles=quantiles)
     assert history.since(0).latency_us(99) == 900.0, "the point of second 30 speaks of a time before the window, too"

@@ -93,7 +93,7 @@ def test_kubectl_conch_status_and_plan_show_it() -> None:
     assert build_plan_value(preview)["warnings"] == [{"reason": OVERRIDE.reason, "message": OVERRIDE.message}]
 
 
-def test_a_plan_names_a_message_without_fields_and_says_nothing_where_nothing_is_typed() -> None:
+def test_a_plan_names_a_message_without_fields_and_has_no_line_where_no_field_is_set() -> None:
     cluster, _ = serving(triton={"dynamicBatching": {}, "shmSize": "1Gi"})
     preview = build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now)
     assert preview.main.configured == ("triton.dynamicBatching",)
@@ -137,7 +137,7 @@ def test_a_model_with_sequences_does_not_warn_where_the_gateway_keeps_them_toget
     traffic = {"gateways": [{"name": "public"}], "hostnames": ["m.example.com"], "consistentHash": {"header": "x-id"}}
     steps = {"steps": [{"weight": 50}, {"pause": "Manual"}]}
     cluster = Cluster(manifest(minReplicas=2, rollout=steps, traffic=traffic))
-    for controller, told in (
+    for controller, warnings in (
         ("gateway.envoyproxy.io/gatewayclass-controller", []),
         (CONTROLLER, [("SequenceState", warning.message)]),
         ("gateway.envoyproxy.io/gatewayclass-controller", []),
@@ -151,7 +151,7 @@ def test_a_model_with_sequences_does_not_warn_where_the_gateway_keeps_them_toget
         cluster.accept_routes()
         cluster.settle()
         accept_policy(cluster)
-        assert found(cluster) == told
+        assert found(cluster) == warnings
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     for number in range(2):
@@ -162,10 +162,10 @@ def test_a_model_with_sequences_does_not_warn_where_the_gateway_keeps_them_toget
     assert found(cluster) == [("SequenceState", warning.message)] * 2, "each request may go to either revision"
 
 
-def test_a_model_with_sequences_warns_when_more_pods_are_allowed_though_no_pod_is_asked_again() -> None:
+def test_a_model_with_sequences_warns_when_more_pods_are_allowed_though_no_pod_is_polled_again() -> None:
     cluster, _ = serving(ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE))
     assert found(cluster) == []
-    cluster.reports.clear()  # a settled service asks nobody
+    cluster.reports.clear()  # a settled service polls no pod
     cluster.edit(maxReplicas=3)
     cluster.settle()
     assert found(cluster) == [("SequenceState", SEQUENCE_STATE_MESSAGE)]
@@ -191,8 +191,8 @@ def accept_policy(cluster: Cluster) -> None:
     ref = Ref(BACKEND_TRAFFIC_POLICY, f"{KEY.name}-traffic")
     if ref in cluster.objects:
         body = copy.deepcopy(cluster.objects[ref])
-        told = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}
-        told["observedGeneration"] = body["metadata"]["generation"]
-        body["status"] = {"ancestors": [{"controllerName": cluster.controller, "conditions": [told]}]}
+        condition = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}
+        condition["observedGeneration"] = body["metadata"]["generation"]
+        body["status"] = {"ancestors": [{"controllerName": cluster.controller, "conditions": [condition]}]}
         cluster.put(body)
         cluster.settle()

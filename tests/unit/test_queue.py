@@ -118,9 +118,9 @@ async def test_nothing_is_lost_and_no_key_has_two_workers_in_a_storm() -> None:
         if turn % 5 == 0:
             await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        while not queue.idle:  # noqa: ASYNC110  the queue tells nobody that it is idle
+        while not queue.idle:  # noqa: ASYNC110  the queue has no event for being idle
             await asyncio.sleep(0)
-    assert seen == added, "each key was looked at after its last addition"
+    assert seen == added, "each key was taken after its last addition"
     for task in workers:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

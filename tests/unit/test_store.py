@@ -1,4 +1,4 @@
-"""The store survives what watches do: repeats, delays, disorder, and deletions that nobody told."""
+"""The store survives what watches do: repeats, delays, disorder, and missed deletions."""
 
 from typing import Any
 
@@ -44,13 +44,13 @@ def test_an_object_belongs_to_the_service_that_its_label_names() -> None:
     assert store.put({**child(2), "metadata": {**child(2)["metadata"], "labels": {}}}) is None
 
 
-def test_what_nobody_reads_is_not_kept_and_changes_nothing() -> None:
+def test_fields_that_are_not_read_are_not_kept_and_change_nothing() -> None:
     store = Store()
     store.put(child(1, text="a"))
     body = store.get(KEY, REF)
     assert body is not None
     assert "managedFields" not in body["metadata"]
-    assert store.put(child(2, text="a")) is None, "only the version changed: nobody needs to look"
+    assert store.put(child(2, text="a")) is None, "only the version changed: no reconcile is needed"
 
 
 def test_an_older_version_never_overwrites_a_newer_one() -> None:
@@ -67,7 +67,7 @@ def test_a_late_event_does_not_bring_the_dead_back() -> None:
     assert store.put(child(1)) is None
     assert text(store) is None
     assert store.put(child(5, uid="u2", text="reborn")) == KEY
-    assert store.discard(child(2)) is None, "the old one's deletion, told twice, does not touch the new one"
+    assert store.discard(child(2)) is None, "the old one's deletion, repeated, does not touch the new one"
     assert text(store) == "reborn"
 
 
@@ -88,7 +88,7 @@ def test_a_list_forgets_what_was_deleted_unseen() -> None:
     store = Store()
     store.put(child(5))
     assert store.retain(CONFIG_MAP, "", frozenset({"u1"}), 9) == set()
-    assert store.retain(CONFIG_MAP, "another", frozenset(), 9) == set(), "a list of another namespace has no say"
+    assert store.retain(CONFIG_MAP, "another", frozenset(), 9) == set(), "a list of another namespace has no effect"
     assert store.retain(CONFIG_MAP, "demo", frozenset(), 4) == set(), "the object is newer than the list"
     assert store.retain(CONFIG_MAP, "demo", frozenset(), 5) == {KEY}
     assert text(store) is None
@@ -104,7 +104,7 @@ def test_the_answer_to_a_write_that_comes_after_a_list_without_the_object_does_n
 
 
 def test_what_the_cluster_serves_again_is_known_again_in_the_same_version() -> None:
-    """As after a version of a CRD was not served for a while, or a proxy said so."""
+    """As after a version of a CRD was not served for a while, or a proxy answered so."""
     store = Store()
     store.put(child(5))
     assert store.retain(CONFIG_MAP, "", frozenset(), None) == {KEY}
@@ -133,8 +133,8 @@ def test_of_what_only_has_the_label_the_owner_is_kept_and_nothing_else() -> None
 def test_of_what_only_has_the_label_a_thousand_are_kept_and_the_services_own_is_kept_beside_them() -> None:
     store = Store()
     for number in range(1500):
-        body = child(number + 1, uid=f"stranger-{number}")
-        body["metadata"] |= {"name": f"stranger-{number}", "labels": {names.LABEL_SERVICE: "magika"}}
+        body = child(number + 1, uid=f"foreign-{number}")
+        body["metadata"] |= {"name": f"foreign-{number}", "labels": {names.LABEL_SERVICE: "magika"}}
         store.put(body)
     assert len(store.objects(KEY)) == 1000
     assert store.put(large(1, 0.1)) == KEY
@@ -148,8 +148,8 @@ def test_of_what_only_has_the_label_a_thousand_are_kept_and_the_services_own_is_
     left["metadata"]["labels"] = {names.LABEL_SERVICE: "magika"}
     assert store.put(left) == other, "it has left its service, which is queued"
     assert store.objects(other) == {}
-    gone = child(2000, uid="stranger-0")
-    gone["metadata"] |= {"name": "stranger-0", "labels": {names.LABEL_SERVICE: "magika"}}
+    gone = child(2000, uid="foreign-0")
+    gone["metadata"] |= {"name": "foreign-0", "labels": {names.LABEL_SERVICE: "magika"}}
     assert store.discard(gone) == KEY
     body["metadata"] |= {"resourceVersion": "3000"}
     assert store.put(body) == KEY, "there is space again"
@@ -172,7 +172,7 @@ def test_what_is_kept_of_a_namespace_is_bounded_and_each_service_adds_to_it() ->
     assert "data" not in kept
     assert kept["metadata"]["ownerReferences"] == large(15, 0)["metadata"]["ownerReferences"]
     store.discard(large(0, 1, version=2))
-    assert store.put(large(15, 1)) == KEY, "it is read again, and there is room now"
+    assert store.put(large(15, 1)) == KEY, "it is read again, and there is space now"
     assert Ref(CONFIG_MAP, "large-15") not in store.cut(KEY)
     assert not store.put(large(15, 1))
     service = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "spec": {}}
@@ -258,7 +258,7 @@ def test_the_owner_of_a_replica_set_is_known_as_long_as_its_pods_may_be_there() 
     assert store.past_owners.of("demo") == {"gone": "deployment-of-gone", "lost": "deployment-of-lost"}
 
 
-def test_an_object_belongs_to_its_controller_whatever_its_label_says() -> None:
+def test_an_object_belongs_to_its_controller_whatever_its_label_is() -> None:
     store = Store()
     assert store.put(labelled(child(1), "other", controller="magika")) == KEY
     assert store.get(KEY, REF) is not None

@@ -21,7 +21,7 @@ def objects(path: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-def test_pods_ask_for_little_and_use_images_that_are_built_here(path: Path) -> None:
+def test_pods_request_little_and_use_images_that_are_built_here(path: Path) -> None:
     for deployment in objects(path, "Deployment"):
         for container in deployment["spec"]["template"]["spec"]["containers"]:
             assert f"docker.io/{container['image']}" in {images.reference(name) for name in images.IMAGES}

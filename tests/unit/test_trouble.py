@@ -59,7 +59,7 @@ POD_STATUSES: list[tuple[str, dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(
     ("status", "reason", "words"), [row[1:] for row in POD_STATUSES], ids=[r[0] for r in POD_STATUSES]
 )
-def test_a_pod_that_does_not_come_up_says_why(status: dict[str, Any], reason: str, words: str) -> None:
+def test_a_pod_that_does_not_start_is_reported_with_its_reason(status: dict[str, Any], reason: str, words: str) -> None:
     cluster = Cluster(manifest())
     cluster.reconcile()
     cluster.pod(cluster.decision().wanted, 0, ready=False, report=told(ModelState.PENDING), **status)
@@ -203,7 +203,7 @@ def test_what_a_pod_claims_of_its_end_is_bounded() -> None:
         ('pods "a" is forbidden: violates PodSecurity "restricted:latest"', "PodsRefused"),
     ],
 )
-def test_pods_that_the_cluster_refuses_are_told(message: str, reason: str) -> None:
+def test_pods_that_the_cluster_refuses_are_reported(message: str, reason: str) -> None:
     cluster = Cluster(manifest())
     cluster.reconcile()
     ref = Ref(DEPLOYMENT, cluster.decision().wanted)
@@ -214,7 +214,7 @@ def test_pods_that_the_cluster_refuses_are_told(message: str, reason: str) -> No
     assert cluster.condition("Ready") == ("False", reason)
 
 
-def test_an_autoscaler_that_cannot_see_is_told_and_its_numbers_are_not() -> None:
+def test_an_autoscaler_without_metrics_is_reported_and_its_numbers_are_not() -> None:
     cluster = Cluster(manifest(minReplicas=1, maxReplicas=3))
     cluster.reconcile()
     name = cluster.decision().wanted
@@ -237,20 +237,20 @@ def test_an_autoscaler_that_cannot_see_is_told_and_its_numbers_are_not() -> None
         cluster.put(body)
         cluster.settle()
     assert cluster.condition("Autoscaling") == ("False", "FailedGetResourceMetric")
-    told_before = cluster.status_writes
+    writes_before = cluster.status_writes
     body["status"]["currentReplicas"] = 7
     cluster.put(body)
     cluster.settle()
-    assert cluster.status_writes == told_before
+    assert cluster.status_writes == writes_before
 
 
-def test_the_least_grace_that_a_user_may_ask_outlasts_the_drain() -> None:
+def test_the_least_grace_period_that_a_user_may_set_outlasts_the_drain() -> None:
     assert LEAST_GRACE_SECONDS > DRAIN_SECONDS
     assert DRAIN_SECONDS + END_SECONDS == pod.END_SECONDS
 
 
 @pytest.mark.parametrize(
-    ("said", "grace", "ends"),
+    ("predictor", "grace", "ends"),
     [
         ({}, 45, 30),
         ({"longestRequest": "2m"}, 135, 120),
@@ -261,8 +261,8 @@ def test_the_least_grace_that_a_user_may_ask_outlasts_the_drain() -> None:
         ({"pod": {"terminationGracePeriodSeconds": 20}}, 20, 5),
     ],
 )
-def test_the_timers_of_a_request_follow_one_field(said: dict[str, Any], grace: int, ends: int) -> None:
-    service = InferenceService.parse(manifest(**said))
+def test_the_timers_of_a_request_follow_one_field(predictor: dict[str, Any], grace: int, ends: int) -> None:
+    service = InferenceService.parse(manifest(**predictor))
     spec = pod_template(service, "magika-1", PodDefaults("conch/serving:1", "Always"))["spec"]
     [_, _, script, *_] = spec["containers"][0]["command"]
     assert spec["terminationGracePeriodSeconds"] == grace
