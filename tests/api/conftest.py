@@ -15,13 +15,13 @@ from typing import IO, Any, Final
 import pytest
 from kubernetes_asyncio import client, config
 
-from tests.api.operator import install_crd, written
+from tests.api.operator import install_crd, read_writes
 from tests.api.server import Server
 from tests.cluster import Cluster, clients
 from tests.cluster.paths import state_root
 from tests.support.kube import NAMESPACE, Kube
-from tests.support.place import plain
-from tests.support.wait import recorded
+from tests.support.place import build_name
+from tests.support.wait import record_wait
 
 _MOST_WRITES: Final = 300  # of a failed test's
 _PREFIX: Final = f"{os.environ.get('CONCH_CLUSTER', 'conch')}-api"
@@ -36,7 +36,7 @@ def cluster(request: pytest.FixtureRequest, worker_id: str) -> Iterator[Cluster]
     cluster = Cluster(_PREFIX if worker_id == "master" else f"{_PREFIX}-{worker_id}")
     with _lock(cluster) as lock:  # another run may have it
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with recorded("the API server is up"):
+        with record_wait("the API server is up"):
             cluster.up(nodes=0, kwok=True)
         yield cluster
         if not request.config.getoption("--keep-clusters"):
@@ -49,7 +49,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report: Any = yield
     cluster, namespace = (getattr(item, "funcargs", {}).get(name) for name in ("cluster", "namespace"))
     if report.failed and isinstance(cluster, Cluster) and isinstance(namespace, str):
-        writes = list(written(cluster.audit_log, namespace))
+        writes = list(read_writes(cluster.audit_log, namespace))
         report.sections.append(("writes in the namespace", "\n".join(writes[-_MOST_WRITES:])))
     return report
 
@@ -93,7 +93,7 @@ async def _configuration(kubeconfig: Path) -> client.Configuration:
 
 @pytest.fixture
 def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
-    name = f"{plain(request.node.name)[:50]}-{int(time.time()) % 100000}"
+    name = f"{build_name(request.node.name)[:50]}-{int(time.time()) % 100000}"
     kube.create(NAMESPACE, {"metadata": {"name": name}})
     yield name
     kube.delete(NAMESPACE, "", name)

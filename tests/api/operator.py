@@ -126,7 +126,7 @@ class Audit:
         return found
 
 
-def written(audit_log: Path, namespace: str) -> Iterator[str]:
+def read_writes(audit_log: Path, namespace: str) -> Iterator[str]:
     """Yield the writes of all clients in a namespace: when, by whom, what, and the status code of the answer."""
     with audit_log.open("rb") as log:
         for line in log:
@@ -245,7 +245,7 @@ def condition(body: dict[str, Any], kind: str) -> dict[str, str]:
     return next((c for c in conditions if c["type"] == kind), {})
 
 
-def settled(kube: Kube, namespace: str, count: int = 1) -> Callable[[], bool]:
+def are_ready(kube: Kube, namespace: str, count: int = 1) -> Callable[[], bool]:
     """Return a look: whether so many services are Ready at their latest generation."""
 
     def look() -> bool:

@@ -25,7 +25,7 @@ from conch.observe import Revision
 from conch.observe.compare import is_subset
 from conch.write import CallError
 from conch.write.user import UserServer
-from tests.api.operator import Audit, Operator, children, isvc, kubeconfig_of, settled
+from tests.api.operator import Audit, Operator, are_ready, children, isvc, kubeconfig_of
 from tests.api.test_gateways import answer
 from tests.cluster import Cluster, clients
 from tests.support.git import Git
@@ -87,7 +87,7 @@ def until_waiting(kube: Kube, namespace: str, step: int, reason: str) -> None:
     )
 
 
-def rests(cluster: Cluster, namespace: str, git: Git) -> bool:
+def is_idle(cluster: Cluster, namespace: str, git: Git) -> bool:
     """Whether the operator writes nothing while Git applies once: its last event follows its last status."""
     audit = Audit(cluster)
     git.rounds(1)
@@ -96,7 +96,7 @@ def rests(cluster: Cluster, namespace: str, git: Git) -> bool:
 
 def nothing_fights(cluster: Cluster, kube: Kube, namespace: str, git: Git) -> None:
     """Assert that the spec is that of Git, and that the operator writes nothing while Git applies it again."""
-    until(lambda: rests(cluster, namespace, git), "the operator has written the last change", 60)
+    until(lambda: is_idle(cluster, namespace, git), "the operator has written the last change", 60)
     before, audit = service(kube, namespace), Audit(cluster)
     git.rounds()
     after = service(kube, namespace)
@@ -110,7 +110,7 @@ def test_people_steer_a_rollout_while_git_applies_the_same_every_second(
 ) -> None:
     audit = Audit(cluster)
     with Git(kube, namespace, stepped(ONE, "the first")) as git, operator:
-        until(settled(kube, namespace), "the first revision serves", 90)
+        until(are_ready(kube, namespace), "the first revision serves", 90)
         first = service(kube, namespace)["status"]["stable"]
         assert "no rollout of magika is in progress" in conch("promote", "magika", code=1)
 
@@ -144,7 +144,7 @@ def test_people_steer_a_rollout_while_git_applies_the_same_every_second(
         conch("retry", "magika")
         until_waiting(kube, namespace, 1, "WaitsForPromotion")
         conch("promote", "magika", "--full")
-        until(settled(kube, namespace), "the second revision serves", 90)
+        until(are_ready(kube, namespace), "the second revision serves", 90)
         assert service(kube, namespace)["status"]["stable"] != first
         until(lambda: len(service(kube, namespace)["status"]["revisions"]) == 1, "the first one has left", 60)
         nothing_fights(cluster, kube, namespace, git)
@@ -165,13 +165,13 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
     one["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: "the first"}
     with operator:
         with Git(kube, namespace, one) as git:
-            until(settled(kube, namespace), "the first revision serves", 90)
+            until(are_ready(kube, namespace), "the first revision serves", 90)
             first = service(kube, namespace)["status"]["stable"]
             git.manifest = two
             until(lambda: service(kube, namespace)["status"]["stable"] != first, "the second revision serves", 90)
             git.manifest = more
             git.rounds(1)
-            until(settled(kube, namespace), "the service is settled", 90)
+            until(are_ready(kube, namespace), "the service is settled", 90)
             generation = service(kube, namespace)["metadata"]["generation"]
             output = conch("rollback", "magika", "--to", "1")
             assert f"has revision 1 ({first}) again, as generation {generation + 1}" in output
@@ -189,7 +189,7 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
         until(lambda: numbers() == [4, 3], "what comes back takes the newest number", 30, seen=numbers)
         conch("rollback", "magika", "--to", "3")
         until(lambda: service(kube, namespace)["status"]["stable"] == first, "the first revision serves again", 90)
-        until(settled(kube, namespace), "the service is settled", 90)
+        until(are_ready(kube, namespace), "the service is settled", 90)
         body = service(kube, namespace)
         assert body["spec"]["predictor"]["minReplicas"] == 3, "how many pods there are is a matter of today"
         assert body["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the first"
@@ -221,7 +221,7 @@ def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
 
     with operator:
         kube.apply(body, namespace)
-        until(settled(kube, namespace), "predictor and variant serve", 90)
+        until(are_ready(kube, namespace), "predictor and variant serve", 90)
         stable, first = service(kube, namespace)["status"]["stable"], of("stable")
         body["spec"]["variants"][0]["predictor"]["model"]["storageUri"] = "s3://models/three"
         kube.apply(body, namespace)
@@ -234,14 +234,14 @@ def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
         until_held("WaitsForPromotion")
         assert "own Service only" in conch("status", "magika")
         conch("promote", "magika", *options)
-        until(settled(kube, namespace), "the change serves", 90)
+        until(are_ready(kube, namespace), "the change serves", 90)
         assert of("stable") != first
 
         assert f"has revision 1 ({first}) again" in conch("rollback", "magika", "--to", "1", *options)
         until_held("WaitsForPromotion")
         assert of("candidate") == first
         conch("promote", "magika", "--full", *options)
-        until(settled(kube, namespace), "the first revision serves again", 90)
+        until(are_ready(kube, namespace), "the first revision serves again", 90)
         assert (of("stable"), service(kube, namespace)["status"]["stable"]) == (first, stable)
         newest = json.loads(conch("history", "magika", *options, "-o", "json"))["revisions"][0]
         assert (newest["name"], newest["number"], newest["author"]) == (first, 3, "kubectl-conch")
@@ -287,7 +287,7 @@ def test_a_plan_against_the_cluster_is_what_then_happens(
     assert not service(kube, namespace), "a plan writes nothing"
     with operator:
         kube.apply(stepped(ONE), namespace)
-        until(settled(kube, namespace), "the first revision serves", 90)
+        until(are_ready(kube, namespace), "the first revision serves", 90)
         before = made()
         assert before == planned(foreseen, "create")
 
@@ -335,7 +335,9 @@ def test_kubectl_finds_it_and_errors_are_sentences(cluster: Cluster, kube: Kube,
     assert nowhere.output.startswith("Error: there is no kubeconfig /nowhere; name a working one with --kubeconfig")
 
 
-def test_it_has_the_rights_of_who_types(cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path) -> None:
+def test_the_plugin_has_the_permissions_of_its_user(
+    cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
+) -> None:
     kube.apply(isvc(), namespace)
     here = f"--namespace={namespace}"
     file = tmp_path / "kubeconfig"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE
-from tests.api.operator import Operator, another_namespace, isvc, settled
+from tests.api.operator import Operator, another_namespace, are_ready, isvc
 from tests.api.server import service
 from tests.cluster import Cluster
 from tests.support.attacks import DEEP, create_deep, get_refusal
@@ -79,11 +79,11 @@ def test_objects_with_deep_managed_fields_end_no_operator(
             create_deep(kube, kind, place, f"before-{kind.plural}")
         with Operator(cluster, log) as operator:
             kube.apply(isvc(), namespace)
-            until(settled(kube, namespace), "the service is Ready", 60, seen=operator.log)
+            until(are_ready(kube, namespace), "the service is Ready", 60, seen=operator.log)
             for kind in (INFERENCE_SERVICE, DEPLOYMENT, SERVICE):
                 create_deep(kube, kind, place, f"after-{kind.plural}")
             kube.apply(isvc("next"), namespace)
-            until(settled(kube, namespace, 2), "the next one is Ready too", 60, seen=operator.log)
+            until(are_ready(kube, namespace, 2), "the next one is Ready too", 60, seen=operator.log)
             assert "Traceback" not in operator.log()
 
 

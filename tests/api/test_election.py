@@ -68,7 +68,7 @@ async def replicas(
 Replicas = tuple[Election, Election]
 
 
-async def test_one_who_falls_silent_is_followed(replicas: Replicas) -> None:
+async def test_a_replica_takes_over_from_a_leader_that_falls_silent(replicas: Replicas) -> None:
     first, second = replicas
     await first.acquire()
     began = time.monotonic()
@@ -107,7 +107,7 @@ async def test_an_api_server_that_is_away_for_a_moment_ends_no_replica(replicas:
     await stop(keeping, standing)
 
 
-async def test_who_stands_by_waits_for_an_api_server_that_is_away(replicas: Replicas, relay: Relay) -> None:
+async def test_a_standby_replica_waits_for_an_api_server_that_is_away(replicas: Replicas, relay: Relay) -> None:
     first, _ = replicas
     relay.refuses = True
     standing = asyncio.create_task(first.acquire())
@@ -150,7 +150,7 @@ async def test_a_lease_that_is_deleted_does_not_end_the_time_of_its_holder(
     assert time.monotonic() - began > TERMS.deadline / 2
 
 
-async def test_nothing_acts_any_more_when_the_lease_is_given_up(replicas: Replicas) -> None:
+async def test_no_task_acts_any_more_when_the_lease_is_released(replicas: Replicas) -> None:
     first, second = replicas
     states: list[str] = []
     began = asyncio.Event()
@@ -171,7 +171,7 @@ async def test_nothing_acts_any_more_when_the_lease_is_given_up(replicas: Replic
     await asyncio.wait_for(second.acquire(), TERMS.duration)
 
 
-async def test_what_acts_ends_when_the_lease_is_lost(replicas: Replicas, relay: Relay) -> None:
+async def test_the_leaders_task_ends_when_the_lease_is_lost(replicas: Replicas, relay: Relay) -> None:
     first, _ = replicas
     ended = asyncio.Event()
 

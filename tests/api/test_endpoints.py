@@ -11,7 +11,7 @@ import pytest
 
 from conch.api.kinds import DEPLOYMENT, ENDPOINT_SLICE, INFERENCE_SERVICE, POD, SERVICE
 from conch_contract import names
-from tests.api.operator import Audit, Operator, condition, isvc, settled
+from tests.api.operator import Audit, Operator, are_ready, condition, isvc
 from tests.cluster import Cluster
 from tests.cluster.controlplane import CONTROLLERS
 from tests.support.kube import Kube, Object
@@ -59,7 +59,7 @@ def at_the_pause(kube: Kube, namespace: str) -> tuple[str, str]:
     body = isvc()
     body["spec"]["rollout"] = {"steps": STEPS}
     kube.apply(body, namespace)
-    until(settled(kube, namespace), "the service is Ready", 60)
+    until(are_ready(kube, namespace), "the service is Ready", 60)
     old = selected(kube, namespace)
     body = isvc(uri="s3://models/two")
     body["spec"]["rollout"] = {"steps": STEPS}
@@ -111,7 +111,7 @@ def test_a_switch_is_ready_when_the_endpoint_slices_list_the_new_pods_alone(
             until(lambda: operator.log().count("watching") == 2, "it watches again", 60)
             time.sleep(3)
             assert audit.writes(namespace) == writes
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         assert listed(kube, namespace) == {new}
         until(lambda: kube.get(DEPLOYMENT, namespace, old) is None, "the old Deployment is gone", 30)
         statuses = [write for write in audit.writes(namespace) if "inferenceservices/status" in write]
@@ -119,7 +119,7 @@ def test_a_switch_is_ready_when_the_endpoint_slices_list_the_new_pods_alone(
 
 
 @pytest.mark.timeout(400)
-def test_the_way_back_does_not_wait_for_endpoint_slices(
+def test_a_return_to_the_old_revision_does_not_wait_for_endpoint_slices(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     with Operator(cluster, log):
@@ -133,7 +133,7 @@ def test_the_way_back_does_not_wait_for_endpoint_slices(
             until(lambda: selected(kube, namespace) == old, "the root Service selects the old revision again", 30)
             until(lambda: ready(kube, namespace)[0] == "True", "the EndpointSlices list it", 30)
             until(lambda: kube.get(DEPLOYMENT, namespace, new) is None, "the other Deployment is gone", 30)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         assert listed(kube, namespace) == {old}
 
 
@@ -143,7 +143,7 @@ def test_a_service_that_scales_and_loses_slices_has_the_matching_conditions(
     """Scaling is no reason not to be Ready; a Service without EndpointSlices is one."""
     with Operator(cluster, log):
         kube.apply(isvc(minReplicas=1, maxReplicas=4), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         since = condition(service(kube, namespace), "Ready")["lastTransitionTime"]
         name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
         for count in (4, 1, 3):
@@ -161,4 +161,4 @@ def test_a_service_that_scales_and_loses_slices_has_the_matching_conditions(
             until(lambda: selected(kube, namespace) == name, "the Service is back", 30)
             until(lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"), "the status reports it", 30)
             assert kube.get(DEPLOYMENT, namespace, name)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)

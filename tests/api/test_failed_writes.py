@@ -31,7 +31,7 @@ from conch.reconcile import Reconciler
 from conch.signals import Agents, Capacities, Collector, Installations, Warnings
 from conch.write import EventWriter, Server, Writer, latest_warning, read_lease, try_read_capacities
 from conch_contract import names
-from tests.api.operator import Operator, children, condition, isvc, settled
+from tests.api.operator import Operator, are_ready, children, condition, isvc
 from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -118,7 +118,7 @@ def test_a_value_that_kubernetes_refuses_is_a_condition_of_a_new_service_and_of_
     stored: dict[str, dict[str, Any]] = {}
     with Operator(cluster, log) as operator:
         kube.apply([isvc(f"old-{name}", minReplicas=1) for name in MISTAKEN], namespace)
-        until(settled(kube, namespace, len(MISTAKEN)), "all are Ready", 90)
+        until(are_ready(kube, namespace, len(MISTAKEN)), "all are Ready", 90)
         for name, (predictor, _) in MISTAKEN.items():
             for age in ("old", "new"):
                 kube.apply(isvc(f"{age}-{name}", **predictor), namespace)
@@ -184,7 +184,7 @@ def test_only_what_depends_on_a_refused_object_waits(cluster: Cluster, kube: Kub
         until(lambda: ready(kube, namespace)["reason"] == "NameTaken", "the name is still taken", 30)
         # What depends on it waits: a revision whose Deployment is not written has no autoscaler.
         kube.run("--namespace", namespace, "delete", "service/magika-beta")
-        until(settled(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready", 90)
 
 
 def test_an_object_that_an_admission_policy_refuses_for_a_while_is_reported_and_then_written(
@@ -223,7 +223,7 @@ def test_an_object_that_an_admission_policy_refuses_for_a_while_is_reported_and_
             assert "PodDisruptionBudget/magika-" in ready(kube, namespace)["message"]
             assert kube.list(SERVICE, namespace, names.LABEL_SERVICE), "the rest is written"
             kube.run("delete", "validatingwebhookconfiguration", name)
-            until(settled(kube, namespace), "the service is Ready", 90)
+            until(are_ready(kube, namespace), "the service is Ready", 90)
             assert kube.list(DISRUPTION_BUDGET, namespace)
     finally:
         kube.run("delete", "validatingwebhookconfiguration", name, "--ignore-not-found")
@@ -256,7 +256,7 @@ def _served_twice(kube: Kube, namespace: str) -> dict[Ref, Object]:
     """Serve a model, then another one. Return the children: those of one revision, and two records."""
     for uri in ("s3://models/one", "s3://models/two"):
         kube.apply(isvc(uri=uri, minReplicas=1, maxReplicas=3), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left", 60)
     return children(kube, namespace)
 
@@ -264,7 +264,7 @@ def _served_twice(kube: Kube, namespace: str) -> dict[Ref, Object]:
 def _adopts(kube: Kube, namespace: str, before: dict[Ref, Object]) -> None:
     """Make the service again, and see that all is its own: records of the past too, and in the end all go with it."""
     kube.apply(isvc(uri="s3://models/two", minReplicas=1, maxReplicas=3), namespace)
-    until(settled(kube, namespace), "the service is Ready", 60)
+    until(are_ready(kube, namespace), "the service is Ready", 60)
     uid = (kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["metadata"]["uid"]
     until(lambda: _owners(kube, namespace, before) == [uid] * len(before), "all are the new service's", 30)
     kube.run("--namespace", namespace, "annotate", "inferenceservice/magika", "touched=1")
@@ -295,7 +295,7 @@ def _restore(kube: Kube, namespace: str, found: dict[Ref, Object]) -> None:
 def test_a_deployment_without_pods_gets_its_floor_back(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     with Operator(cluster, log):
         kube.apply(isvc(minReplicas=2, maxReplicas=4), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
 
         def replicas() -> int:
@@ -305,7 +305,7 @@ def test_a_deployment_without_pods_gets_its_floor_back(cluster: Cluster, kube: K
         until(lambda: replicas() == 2, "the floor is back", 15)
         # The autoscaler owns the number again.
         kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=3")
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         assert replicas() == 3
 
 

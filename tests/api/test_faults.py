@@ -22,7 +22,7 @@ import pytest
 from conch.api.kinds import CONFIG_MAP, DEPLOYMENT, INFERENCE_SERVICE, Ref
 from conch.write import Server
 from conch_contract import names
-from tests.api.operator import WRITES, Audit, Operator, another_namespace, children, essence, isvc, settled
+from tests.api.operator import WRITES, Audit, Operator, another_namespace, are_ready, children, essence, isvc
 from tests.cluster import Cluster, packages
 from tests.support.faults import (
     LATE,
@@ -88,7 +88,7 @@ class Story:
             for uri, meanwhile in (("s3://models/one", lambda: None), ("s3://models/two", self.meanwhile)):
                 self.kube.apply(rollout(uri, self.pause), self.namespace)
                 meanwhile()
-                until(settled(self.kube, self.namespace), f"{uri} is Ready", SECONDS, seen=self.log.read_text)
+                until(are_ready(self.kube, self.namespace), f"{uri} is Ready", SECONDS, seen=self.log.read_text)
                 until(lambda: len(self.kube.list(DEPLOYMENT, self.namespace)) == 1, "one Deployment is left", SECONDS)
             final = essence(self.kube, self.namespace)
             self.kube.run("--namespace", self.namespace, "delete", "isvc", "--all")
@@ -233,7 +233,7 @@ def test_an_etcd_that_is_stopped_for_a_minute_changes_no_object(story: Story, fa
 
 
 @pytest.mark.long
-def test_of_two_replicas_that_are_stopped_in_turn_one_writes_at_every_moment(story: Story, tmp_path: Path) -> None:
+def test_one_of_two_replicas_that_are_stopped_in_turn_writes_at_every_moment(story: Story, tmp_path: Path) -> None:
     audit, seed = Audit(story.cluster), int(time.time())
     with (
         Faults(story.cluster.kubeconfig, tmp_path, seed, "first") as first,

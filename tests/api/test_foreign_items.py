@@ -10,7 +10,7 @@ import yaml
 
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE
 from conch.observe.compare import KEYED
-from tests.api.operator import Audit, Operator, isvc, settled
+from tests.api.operator import Audit, Operator, are_ready, isvc
 from tests.cluster import Cluster
 from tests.support.kube import Kube
 from tests.support.wait import until
@@ -29,7 +29,7 @@ def test_a_foreign_item_costs_no_write_and_a_foreign_value_is_undone(
 
     with Operator(cluster, log):
         kube.apply(isvc(pod={"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         revision = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
         ours = ports()
 
@@ -41,7 +41,7 @@ def test_a_foreign_item_costs_no_write_and_a_foreign_value_is_undone(
         for number in range(10):
             kube.patch(INFERENCE_SERVICE, namespace, "magika", {"metadata": {"annotations": {"touched": str(number)}}})
             time.sleep(0.5)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         # The foreign variable brings a new pod, of which the status and an event may speak.
         assert [w for w in audit.writes(namespace) if "status" not in w and not w.startswith("create events")] == []
         assert names() == ["admin", *(port["name"] for port in ours)]

@@ -12,7 +12,7 @@ import pytest
 from conch.api.kinds import AUTOSCALER, HTTP_ROUTE, INFERENCE_SERVICE, POD, Kind
 from conch.api.text import clean
 from conch_contract import names
-from tests.api.operator import Operator, condition, settled
+from tests.api.operator import Operator, are_ready, condition
 from tests.api.test_gateways import accept, answer, gateway, gateway_class, routed
 from tests.api.test_text import TEXTS
 from tests.cluster import Cluster
@@ -80,7 +80,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("writer", FOREIGN)
-def test_what_another_controller_writes_is_read_by_the_user(
+def test_a_text_that_another_controller_writes_reaches_the_user(
     writer: str, cluster: Cluster, kube: Kube, log: Path, gateway_class: Object
 ) -> None:
     foreign, namespace = FOREIGN[writer], gateway_class["metadata"]["name"]
@@ -94,7 +94,7 @@ def test_what_another_controller_writes_is_read_by_the_user(
             kube.apply(body, namespace)
         for name in TEXTS:
             accept(kube, namespace, name)
-        until(settled(kube, namespace, len(TEXTS)), "the services are Ready", 90)
+        until(are_ready(kube, namespace, len(TEXTS)), "the services are Ready", 90)
         for name, text in TEXTS.items():
             beginning = clean(text).strip()[:BEGINNING]
 

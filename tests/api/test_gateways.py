@@ -13,7 +13,7 @@ import pytest
 from conch.api.kinds import GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE, Kind
 from conch.decide.requeue import MAX_REPORT_SECONDS
 from conch_contract import names
-from tests.api.operator import Operator, condition, isvc, settled
+from tests.api.operator import Operator, are_ready, condition, isvc
 from tests.cluster import Cluster, binaries
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -131,14 +131,14 @@ def test_the_status_follows_gateways_and_classes_as_they_come_and_go(
         kube.apply(gateway_class)
         wait_for_reason(kube, namespace, "GatewayNotResponding")
         accept(kube, namespace)
-        until(settled(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready", 90)
 
         supports(kube, namespace, "Gateway", "HTTPRoute")
         wait_for_reason(kube, namespace, "TimeoutNotSupported")
         ready = condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
         assert (ready["status"], ready["reason"]) == ("False", "TimeoutNotSupported")
         supports(kube, namespace, "Gateway", "HTTPRoute", "HTTPRouteRequestTimeout")
-        until(settled(kube, namespace), "the service is Ready", SECONDS)
+        until(are_ready(kube, namespace), "the service is Ready", SECONDS)
 
         until(lambda: is_idle(operator), "the operator polls no pod any more", 120)
         before = reconciles(operator)
@@ -154,7 +154,7 @@ def test_the_status_follows_gateways_and_classes_as_they_come_and_go(
         assert condition(service, "Serving")["status"] == "True"
         assert (kube.get(HTTP_ROUTE, namespace, "magika") or {})["status"]["parents"], "the old word stands"
         kube.apply(gateway(namespace), namespace)
-        until(settled(kube, namespace), "the service is Ready", SECONDS)
+        until(are_ready(kube, namespace), "the service is Ready", SECONDS)
         kube.delete(GATEWAY_CLASS, "", namespace)
         wait_for_reason(kube, namespace, "GatewayClassMissing")
 
@@ -167,7 +167,7 @@ def test_a_restarted_operator_knows_at_its_first_look_what_gateways_there_are(
     with Operator(cluster, log) as operator:
         kube.apply(routed(), namespace)
         accept(kube, namespace)
-        until(settled(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready", 90)
         version = (kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["metadata"]["resourceVersion"]
         operator.stop()
         operator.start()
@@ -185,7 +185,7 @@ def test_an_operator_of_some_namespaces_requires_nothing_of_gateways(
         kube.apply(routed(), namespace)
         wait_for_reason(kube, namespace, "GatewayNotResponding", 60)
         accept(kube, namespace)
-        until(settled(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready", 90)
 
 
 def test_a_foreign_route_that_takes_requests_is_named_until_it_takes_none(
@@ -207,7 +207,7 @@ def test_a_foreign_route_that_takes_requests_is_named_until_it_takes_none(
         )
 
         kube.apply(foreign_route("/"), namespace)
-        until(settled(kube, namespace), "the service is Ready", SECONDS)
+        until(are_ready(kube, namespace), "the service is Ready", SECONDS)
         kube.apply(foreign_route("/v2/models/magika/infer"), namespace)
         wait_for_reason(kube, namespace, "HostnameTaken")
 
@@ -217,7 +217,7 @@ def test_a_foreign_route_that_takes_requests_is_named_until_it_takes_none(
         time.sleep(2)
         assert reconciles(operator) == before, "unused fields of a foreign route cause no reconcile"
         kube.delete(HTTP_ROUTE, namespace, "another")
-        until(settled(kube, namespace), "the service is Ready", SECONDS)
+        until(are_ready(kube, namespace), "the service is Ready", SECONDS)
 
 
 def test_a_route_that_loses_the_label_of_its_service_has_it_again(
@@ -254,7 +254,7 @@ def test_a_cluster_without_the_gateway_api_is_served_and_its_coming_is_noticed(
         def ready() -> dict[str, str]:
             return condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
 
-        until(settled(kube, namespace), "the service without a route is Ready", 90)
+        until(are_ready(kube, namespace), "the service without a route is Ready", 90)
         until(lambda: ready().get("reason") == "GatewayApiMissing", "the status has what is missing", 60, seen=ready)
         kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_gateway_api)
         wait_for_reason(kube, namespace, "GatewayMissing", 60)

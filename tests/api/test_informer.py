@@ -91,7 +91,7 @@ async def call(function: Callable[..., object], *arguments: object) -> None:
     await asyncio.get_running_loop().run_in_executor(None, lambda: function(*arguments))
 
 
-async def test_what_is_there_and_what_comes_changes_and_goes_is_known(
+async def test_an_informer_knows_objects_that_exist_and_that_come_change_and_go(
     cluster: Cluster, kube: Kube, namespace: str
 ) -> None:
     await call(kube.apply, [config_map(name) for name in ("one", "two")], namespace)
@@ -134,7 +134,7 @@ async def forgets(faults: Faults, lines: Lines) -> Lines:
         return
 
 
-async def test_what_was_deleted_between_a_watch_and_the_next_list_is_forgotten(
+async def test_an_object_that_was_deleted_between_a_watch_and_the_next_list_is_forgotten(
     cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
 ) -> None:
     """Every watch ends before its first event, and the API server no longer has the version from which it began."""

@@ -17,7 +17,7 @@ import pytest
 from conch.api.kinds import AUTOSCALER, DEPLOYMENT, DISRUPTION_BUDGET, EVENT, INFERENCE_SERVICE, POD, Kind, Ref
 from conch.observe.fields import value_at
 from conch.write import Server
-from tests.api.operator import Audit, Operator, condition, isvc, settled
+from tests.api.operator import Audit, Operator, are_ready, condition, isvc
 from tests.cluster import Cluster, clients
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
@@ -48,7 +48,7 @@ def pods(kube: Kube, namespace: str) -> set[str]:
     return {pod["metadata"]["uid"] for pod in kube.list(POD, namespace)}
 
 
-def test_of_two_installations_one_writes_a_service_until_it_is_gone(
+def test_one_of_two_installations_writes_a_service_until_it_is_gone(
     cluster: Cluster, kube: Kube, namespace: str, tmp_path: Path
 ) -> None:
     first = installation(cluster, tmp_path, namespace, "first")
@@ -56,7 +56,7 @@ def test_of_two_installations_one_writes_a_service_until_it_is_gone(
     with first, second:  # both lead; they want different autoscalers
         until(lambda: "leading" in first.log() and "leading" in second.log(), "both lead", 30)
         kube.apply(isvc(**SCALED), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         until(lambda: notes(kube, namespace, "OtherInstallation"), "an event reports the two", 30)
         acting, other = (first, second) if owner(kube, namespace).endswith("first") else (second, first)
         names = {first: f"{namespace}/first", second: f"{namespace}/second"}
@@ -70,7 +70,7 @@ def test_of_two_installations_one_writes_a_service_until_it_is_gone(
 
         acting.kill()  # its Lease stays, and is renewed no more
         until(lambda: owner(kube, namespace) == names[other], "the other takes over", 60)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         acting.start()
         until(lambda: len(notes(kube, namespace, "OtherInstallation")) == 2, "who is back leaves it alone", 60)
         other.stop()
@@ -78,7 +78,7 @@ def test_of_two_installations_one_writes_a_service_until_it_is_gone(
         until(lambda: owner(kube, namespace) == names[acting], "without a Lease it is given up at once", 20)
         assert pods(kube, namespace) == before, "no pod ended for a change of the installation"
         kube.apply(isvc(uri="s3://models/two", **SCALED), namespace)
-        until(settled(kube, namespace), "the change is served", 60)
+        until(are_ready(kube, namespace), "the change is served", 60)
 
 
 def test_operators_without_a_lease_do_not_write_without_end(
@@ -149,7 +149,7 @@ def test_a_field_that_another_controller_sets_again_and_again_is_restored_less_a
 
     with Operator(cluster, log):
         kube.apply(isvc(**SCALED), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         ref = Ref(AUTOSCALER, only(kube, AUTOSCALER, namespace))
         rival = Rival(cluster, namespace, ref, ".spec.maxReplicas", {"spec": {"maxReplicas": 7}})
         with rival.at_work():
@@ -187,7 +187,7 @@ def test_a_single_edit_of_each_child_is_restored_at_once(
 ) -> None:
     with Operator(cluster, log):
         kube.apply(isvc(**SCALED), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         name = only(kube, AUTOSCALER, namespace)
         for maximum in (5, 6, 7):
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SCALED_OBJECT
-from tests.api.operator import Audit, Operator, condition, isvc, settled
+from tests.api.operator import Audit, Operator, are_ready, condition, isvc
 from tests.cluster import Cluster, binaries
 from tests.support.kube import Kube
 from tests.support.wait import until
@@ -39,7 +39,7 @@ def test_a_service_in_a_cluster_without_keda_reports_it_and_recovers_when_keda_i
         assert "install KEDA" in ready()["message"]
         kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_keda)
         kube.run("wait", "--for=condition=Established", *no_keda, "--timeout=30s")
-        until(settled(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready", 90)
 
         def may_sleep() -> bool:
             [driven] = kube.list(SCALED_OBJECT, namespace)

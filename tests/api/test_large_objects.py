@@ -9,7 +9,7 @@ import pytest
 
 from conch.api.kinds import INFERENCE_SERVICE
 from conch_contract import names
-from tests.api.operator import Operator, another_namespace, condition, isvc, settled
+from tests.api.operator import Operator, another_namespace, are_ready, condition, isvc
 from tests.cluster import Cluster
 from tests.support.attacks import owned_by, put_large
 from tests.support.kube import Kube
@@ -34,7 +34,7 @@ def test_large_objects_of_one_tenant_cost_the_others_nothing(
 ) -> None:
     def scale(replicas: int) -> None:
         kube.patch(INFERENCE_SERVICE, namespace, "magika", {"spec": {"predictor": {"minReplicas": replicas}}})
-        until(settled(kube, namespace), f"the other tenant has {replicas} pods", SECONDS)
+        until(are_ready(kube, namespace), f"the other tenant has {replicas} pods", SECONDS)
 
     with another_namespace(kube, f"{namespace}-large") as place:
 
@@ -47,7 +47,7 @@ def test_large_objects_of_one_tenant_cost_the_others_nothing(
             scale(2)
             assert peak_mib(operator) < MOST_MIB
             kube.apply(isvc(), place)
-            until(settled(kube, place), "the tenant's own service is Ready too", SECONDS, seen=ready)
+            until(are_ready(kube, place), "the tenant's own service is Ready too", SECONDS, seen=ready)
             operator.stop()
 
             there = kube.get(INFERENCE_SERVICE, place, "magika") or {}

@@ -164,7 +164,7 @@ def grant(kube: Kube, namespace: str, kind: str, name: str) -> None:
     kube.run("create", "rolebinding", f"metrics-{name}", f"--namespace={namespace}", "--role=metrics", subject)
 
 
-def test_who_comes_by_another_door_is_checked_too(kube: Kube, pods: str, api: MetricsProcess) -> None:
+def test_a_client_that_calls_the_pod_directly_is_checked_too(kube: Kube, pods: str, api: MetricsProcess) -> None:
     """Straight to the pod, past the API server: headers are ignored, tokens and permissions are reviewed."""
     path = f"{ROOT}/namespaces/{pods}/pods/*/triton_pending_requests"
     assert knock(api, path) == 401

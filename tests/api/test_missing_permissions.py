@@ -19,7 +19,7 @@ from conch.api.kinds import (
 )
 from conch.write import rbac
 from tests.api.metrics_api import MetricsProcess
-from tests.api.operator import Operator, install_crd, isvc, kubeconfig_of, relayed, remove_crd, settled
+from tests.api.operator import Operator, are_ready, install_crd, isvc, kubeconfig_of, relayed, remove_crd
 from tests.cluster import Cluster
 from tests.support.kube import Kube, KubectlError
 from tests.support.wait import until
@@ -111,7 +111,7 @@ def test_missing_permissions_end_it_with_the_kinds(
         account.wait_until_it_lists(DISRUPTION_BUDGET)
         operator.start()
         kube.apply(isvc(), namespace)
-        until(settled(kube, namespace), "with the whole role it works", 60)
+        until(are_ready(kube, namespace), "with the whole role it works", 60)
 
 
 @pytest.mark.parametrize("verb", ["get", "create", "update"])
@@ -147,7 +147,7 @@ def test_no_permission_is_needed_for_an_api_that_is_not_installed(
     account.bind()
     with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig)):
         kube.apply(isvc(), namespace)
-        until(settled(kube, namespace), "it works without Envoy Gateway and a permission for its kind", 60)
+        until(are_ready(kube, namespace), "it works without Envoy Gateway and a permission for its kind", 60)
 
 
 def test_a_namespace_without_permissions_is_named(
@@ -173,7 +173,7 @@ def test_a_crd_that_is_missing_is_waited_for(cluster: Cluster, kube: Kube, names
             assert text.strip().endswith("; install the CustomResourceDefinitions of the folder crds")
             install_crd(kube)
             kube.apply(isvc(), namespace)
-            until(settled(kube, namespace), "it works when the CRD is there", 60)
+            until(are_ready(kube, namespace), "it works when the CRD is there", 60)
     finally:
         install_crd(kube)
 
@@ -191,7 +191,7 @@ def test_an_api_server_that_does_not_answer_yet_is_waited_for(
         relay.refuses = False
         until(lambda: operator.readiness()[0] == 200, "it is ready", 30, seen=operator.readiness)
         kube.apply(isvc(), namespace)
-        until(settled(kube, namespace), "it works", 60)
+        until(are_ready(kube, namespace), "it works", 60)
     relay.close()
 
 

@@ -20,6 +20,7 @@ from conch_contract import names
 from tests.api.operator import (
     Audit,
     Operator,
+    are_ready,
     children,
     condition,
     essence,
@@ -27,7 +28,6 @@ from tests.api.operator import (
     isvc,
     kubeconfig_of,
     relayed,
-    settled,
 )
 from tests.cluster import Cluster
 from tests.support.kube import Kube, Object
@@ -42,10 +42,10 @@ def test_a_new_service_costs_a_write_a_child_and_one_status(
 ) -> None:
     with Operator(cluster, log):
         kube.apply(isvc("first"), namespace)
-        until(settled(kube, namespace), "the operator works", 60)
+        until(are_ready(kube, namespace), "the operator works", 60)
         audit = Audit(cluster)
         kube.apply(isvc(minReplicas=1, maxReplicas=3), namespace)
-        until(settled(kube, namespace, 2), "both services are Ready", 60)
+        until(are_ready(kube, namespace, 2), "both services are Ready", 60)
         writes = [write for write in audit.writes(namespace) if " magika" in write]
         ours = children(kube, namespace, "magika")
         assert len(ours) == 7
@@ -62,7 +62,7 @@ def test_a_new_service_costs_a_write_a_child_and_one_status(
 def test_a_restart_with_many_services_writes_nothing(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     with Operator(cluster, log) as operator:
         kube.apply([isvc(f"s{number}") for number in range(MANY)], namespace)
-        until(settled(kube, namespace, MANY), "all are Ready", 180)
+        until(are_ready(kube, namespace, MANY), "all are Ready", 180)
         until(lambda: len(kube.list(INFERENCE_SERVICE)) == MANY, "the services of earlier tests are deleted", 120)
         operator.stop()
         audit = Audit(cluster)
@@ -72,7 +72,7 @@ def test_a_restart_with_many_services_writes_nothing(cluster: Cluster, kube: Kub
         assert audit.writes() == []
 
 
-def test_killed_at_random_moments_it_ends_at_the_same_objects(
+def test_an_operator_that_is_killed_at_random_moments_ends_at_the_same_objects(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     def story(chance: random.Random | None) -> dict[Ref, Object]:
@@ -85,7 +85,7 @@ def test_killed_at_random_moments_it_ends_at_the_same_objects(
                     time.sleep(chance.uniform(0.0, 2.5))
                     operator.kill()
                     operator.start()
-                until(settled(kube, namespace), f"{uri} is Ready", 120)
+                until(are_ready(kube, namespace), f"{uri} is Ready", 120)
                 until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left", 60)
             final = essence(kube, namespace)
             kube.run("--namespace", namespace, "delete", "isvc", "--all")
@@ -98,7 +98,7 @@ def test_killed_at_random_moments_it_ends_at_the_same_objects(
 
 
 @pytest.mark.timeout(600)
-def test_killed_after_each_write_of_a_rollout_it_ends_at_the_same_objects(
+def test_an_operator_that_is_killed_after_each_write_of_a_rollout_ends_at_the_same_objects(
     cluster: Cluster, kube: Kube, namespace: str, log: Path, record_property: Callable[[str, object], None]
 ) -> None:
     def service(uri: str) -> Object:
@@ -110,11 +110,11 @@ def test_killed_after_each_write_of_a_rollout_it_ends_at_the_same_objects(
     def story(*, killed: bool) -> dict[Ref, Object]:
         with Operator(cluster, log) as operator:
             kube.apply(service("s3://models/one"), namespace)
-            until(settled(kube, namespace), "the service is Ready", 60)
+            until(are_ready(kube, namespace), "the service is Ready", 60)
             audit, kills = Audit(cluster), 0
             kube.apply(service("s3://models/two"), namespace)
             deadline = time.monotonic() + 400
-            while not (settled(kube, namespace)() and len(kube.list(DEPLOYMENT, namespace)) == 1):
+            while not (are_ready(kube, namespace)() and len(kube.list(DEPLOYMENT, namespace)) == 1):
                 assert time.monotonic() < deadline, operator.log()[-2000:]
                 written = len(audit.writes(namespace))
                 if killed and written > kills:
@@ -130,7 +130,7 @@ def test_killed_after_each_write_of_a_rollout_it_ends_at_the_same_objects(
     assert story(killed=True) == story(killed=False)
 
 
-def test_of_two_operators_one_acts_and_the_other_takes_over(
+def test_one_of_two_operators_acts_and_the_other_takes_over(
     cluster: Cluster,
     kube: Kube,
     namespace: str,
@@ -145,7 +145,7 @@ def test_of_two_operators_one_acts_and_the_other_takes_over(
         until(lambda: "leading" in first.log() + second.log(), "one leads", 30)
         acting, other = (first, second) if "leading" in first.log() else (second, first)
         kube.apply(isvc(), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         assert "leading" not in other.log()
         acting.kill()
         began = time.monotonic()
@@ -153,7 +153,7 @@ def test_of_two_operators_one_acts_and_the_other_takes_over(
         record_property("failover_after_SIGKILL_seconds", round(time.monotonic() - began, 1))
         acting.start()
         kube.apply(isvc(uri="s3://models/two"), namespace)
-        until(settled(kube, namespace), "the change is served", 60)
+        until(are_ready(kube, namespace), "the change is served", 60)
         assert acting.log().count("leading") == 1, "who was killed stands by now"
         other.stop()
         began = time.monotonic()
@@ -172,7 +172,7 @@ def test_an_operator_that_ends_finishes_what_it_has_begun(
         until_written(audit, namespace, "patch inferenceservices/status")
         operator.stop()
         operator.start()
-        until(settled(kube, namespace, len(services)), "all services are Ready", 90)
+        until(are_ready(kube, namespace, len(services)), "all services are Ready", 90)
     events = [e for e in kube.list(EVENT, namespace) if e["reason"] == "RevisionCreated"]
     assert {event["regarding"]["name"] for event in events} == set(services)
 
@@ -191,7 +191,7 @@ def test_a_status_and_its_events_are_written_both_though_the_api_server_is_slow_
         threading.Timer(END_SECONDS + 1.5, relay.flows.set).start()
         operator.stop()
         operator.start()
-        until(settled(kube, namespace, len(services)), "all services are Ready", 90)
+        until(are_ready(kube, namespace, len(services)), "all services are Ready", 90)
     events = [e for e in kube.list(EVENT, namespace) if e["reason"] == "RevisionCreated"]
     assert {event["regarding"]["name"] for event in events} == set(services)
 
@@ -219,7 +219,7 @@ def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
         until(lambda: "leading" in a.log(), "it leads", 30)
         with replicas["b"] as b:
             kube.apply(isvc(), namespace)
-            until(settled(kube, namespace), "the service is Ready", 60)
+            until(are_ready(kube, namespace), "the service is Ready", 60)
             a.send_signal(signal.SIGSTOP)
             kube.apply(isvc(uri="s3://models/two"), namespace)
             until(lambda: "leading" in b.log(), "the other one leads", 30)
@@ -229,7 +229,7 @@ def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
             assert a.wait(30) == 1
             last_words = "conch: (b holds the Lease|the Lease was not renewed for 8 s: .*); it starts again"
             assert re.search(last_words, a.log())
-            until(settled(kube, namespace), "the last change is served", 60)
+            until(are_ready(kube, namespace), "the last change is served", 60)
             writers = {call["user"]["username"].rpartition(":")[2] for call in audit.calls() if is_a_write(call)}
             assert writers == {"b"}
     kube.run("delete", "clusterrolebinding", namespace)
@@ -238,7 +238,7 @@ def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
 def test_hands_that_change_children_are_undone(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     with Operator(cluster, log):
         kube.apply(isvc(minReplicas=2), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
         kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=5")
         until(lambda: kube.list(DEPLOYMENT, namespace)[0]["spec"]["replicas"] == 2, "the replicas are back", 5)
@@ -246,7 +246,7 @@ def test_hands_that_change_children_are_undone(cluster: Cluster, kube: Kube, nam
         until(lambda: kube.list(SERVICE, namespace, names.LABEL_SERVICE)[1:], "the Service is back", 5)
         kube.run("--namespace", namespace, "delete", f"deployment/{name}")
         until(lambda: kube.list(DEPLOYMENT, namespace), "the Deployment is back", 5)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
 
 
 def ready(kube: Kube, namespace: str, name: str = "magika") -> dict[str, str]:
@@ -285,7 +285,7 @@ def test_a_foreign_service_of_the_same_name_is_never_taken(
         after = next(s for s in kube.list(SERVICE, namespace) if s["metadata"]["name"] == "magika")
         assert after == before
         kube.run("--namespace", namespace, "delete", "service/magika")
-        until(settled(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready", 90)
 
         revision = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
         kube.apply(isvc(revision), namespace)  # its Service would be the other one's revision Service
@@ -302,7 +302,7 @@ def test_a_pod_that_the_api_server_refuses_is_reported_in_its_words(
 ) -> None:
     with Operator(cluster, log):
         kube.apply(isvc(), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         kube.apply(isvc(pod={"tolerations": [{"operator": "Exists", "value": "1"}]}), namespace)
         until(
             lambda: ready(kube, namespace).get("reason") == "Invalid",
@@ -313,7 +313,7 @@ def test_a_pod_that_the_api_server_refuses_is_reported_in_its_words(
         assert "tolerations" in condition(body, "Ready")["message"]
         assert condition(body, "Serving")["status"] == "True"
         kube.apply(isvc(pod={"tolerations": [{"operator": "Exists"}]}), namespace)
-        until(settled(kube, namespace), "the mended service is Ready", 60)
+        until(are_ready(kube, namespace), "the mended service is Ready", 60)
 
 
 def test_pods_that_a_limit_range_refuses_are_reported_and_agent_resources_are_the_remedy(
@@ -330,7 +330,7 @@ def test_pods_that_a_limit_range_refuses_are_reported_and_agent_resources_are_th
             seen=lambda: ready(kube, namespace),
         )
         kube.apply(isvc(pod={"agentResources": {"limits": {"cpu": "500m", "memory": "256Mi"}}}), namespace)
-        until(settled(kube, namespace), "the service with a smaller agent is Ready", 60)
+        until(are_ready(kube, namespace), "the service with a smaller agent is Ready", 60)
 
 
 def test_a_warm_up_job_whose_pod_a_quota_refuses_is_reported_in_the_quotas_words(
@@ -341,7 +341,7 @@ def test_a_warm_up_job_whose_pod_a_quota_refuses_is_reported_in_the_quotas_words
         resources = {"limits": {"cpu": "500m", "memory": "256Mi"}}
         pod = {"labels": labels, "annotations": annotations, "agentResources": resources}
         kube.apply(isvc(pod=pod), namespace)
-        until(settled(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready", 60)
         quota = {"kind": "ResourceQuota", "apiVersion": "v1", "metadata": {"name": "narrow"}}
         kube.apply({**quota, "spec": {"hard": {"pods": "2"}}}, namespace)
         kube.apply(isvc(uri="s3://models/two", pod=pod, warmup={}), namespace)

@@ -76,7 +76,7 @@ async def create(cluster: Cluster, namespace: str, bodies: list[dict[str, Any]])
     return accepted
 
 
-def test_what_is_accepted_is_made_or_the_status_reports_why(
+def test_an_accepted_spec_is_served_or_the_status_has_the_reason(
     cluster: Cluster, kube: Kube, namespace: str, log: Path
 ) -> None:
     seed = int(time.time())

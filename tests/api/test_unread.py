@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conch.api.kinds import INFERENCE_SERVICE
-from tests.api.operator import Operator, isvc, settled
+from tests.api.operator import Operator, are_ready, isvc
 from tests.cluster import Cluster
 from tests.support.kube import Kube
 from tests.support.wait import until
@@ -26,4 +26,4 @@ def test_a_service_that_no_operator_has_read_is_not_current(
     other = kube.get(INFERENCE_SERVICE, namespace, "other") or {}
     assert other["status"] == {"observedGeneration": -1}
     with Operator(cluster, log):
-        until(settled(kube, namespace, 2), "both are Ready at their generation", 60)
+        until(are_ready(kube, namespace, 2), "both are Ready at their generation", 60)

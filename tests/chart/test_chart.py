@@ -379,7 +379,7 @@ def test_users_roles_join_kubernetes_own(default: list[Manifest]) -> None:
     assert "inferenceservices/status" not in granted(edit)
 
 
-def test_what_answers_autoscalers_leaves_a_lost_node_soon(default: list[Manifest]) -> None:
+def test_the_metrics_api_leaves_a_lost_node_soon(default: list[Manifest]) -> None:
     """It is one process; the operator has another replica, and Kubernetes' own patience."""
     patience = {taint["key"]: taint["tolerationSeconds"] for taint in pod_of(default, METRICS_API)["tolerations"]}
     assert patience == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}

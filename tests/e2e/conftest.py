@@ -12,9 +12,9 @@ from tests.cluster.images import IMAGES
 from tests.support import evidence, examples, gateways, store
 from tests.support.gateways import Gateway, Implementation
 from tests.support.kube import NAMESPACE, SECRET, Kube
-from tests.support.place import Place, attach_place, open_place, plain
+from tests.support.place import Place, attach_place, build_name, open_place
 from tests.support.service import Service
-from tests.support.shared import once
+from tests.support.shared import run_once
 from tests.support.store import Store
 from tests.support.wait import until
 
@@ -85,7 +85,7 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
 @pytest.fixture(scope="session")
 def place() -> Iterator[Place]:
     """The cluster, with Conch installed by its chart."""
-    once("the cluster with Conch", _install)
+    run_once("the cluster with Conch", _install)
     with attach_place() as place:
         yield place
 
@@ -106,14 +106,14 @@ def audit_from(place: Place) -> int:
     """Where the audit log stood when the first story of the run began, in bytes."""
     assert place.local is not None
     log = place.local.audit_log
-    return once("the start of the audit log", lambda: log.stat().st_size)
+    return run_once("the start of the audit log", lambda: log.stat().st_size)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def bucket(place: Place, audit_from: int) -> Store:
     """The store with the models that the examples name, and others to change to."""
     del audit_from  # first of all
-    return Store(STORE, once("the store", lambda: _fill_store(place)))
+    return Store(STORE, run_once("the store", lambda: _fill_store(place)))
 
 
 def _fill_store(place: Place) -> str:
@@ -133,7 +133,7 @@ def _fill_store(place: Place) -> str:
 def gateway(place: Place, request: pytest.FixtureRequest) -> Gateway:
     """A Gateway that admits routes from everywhere: Envoy Gateway's, unless a story names another."""
     name: Implementation = getattr(request, "param", "envoy")
-    return Gateway(name, once(f"the gateway {name}", lambda: gateways.deploy(place, name).address))
+    return Gateway(name, run_once(f"the gateway {name}", lambda: gateways.deploy(place, name).address))
 
 
 MakeNamespace = Callable[[str], "contextlib.AbstractContextManager[str]"]
@@ -161,14 +161,14 @@ def make_namespace(place: Place, bucket: Store) -> MakeNamespace:
 @pytest.fixture
 def namespace(request: pytest.FixtureRequest, make_namespace: MakeNamespace) -> Iterator[str]:
     """A namespace of the test's own."""
-    with make_namespace(plain(f"e2e-{request.node.name.removeprefix('test_')}")) as name:
+    with make_namespace(build_name(f"e2e-{request.node.name.removeprefix('test_')}")) as name:
         yield name
 
 
 @pytest.fixture(scope="module")
 def shared_namespace(request: pytest.FixtureRequest, make_namespace: MakeNamespace) -> Iterator[str]:
     """A namespace that the tests of a file share."""
-    with make_namespace(plain(f"e2e-{request.node.path.stem.removeprefix('test_')}")) as name:
+    with make_namespace(build_name(f"e2e-{request.node.path.stem.removeprefix('test_')}")) as name:
         yield name
 
 

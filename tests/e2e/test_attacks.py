@@ -26,7 +26,7 @@ from tests.support.attacks import (
     release_all,
     replace_pods,
 )
-from tests.support.doubling import LIGHT, SHORT, behind, double, times
+from tests.support.doubling import LIGHT, SHORT, apply_behind_gateway, build_predictor, build_request
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube, Object
 from tests.support.place import CHART, OPERATOR, SYSTEM, Place
@@ -76,9 +76,9 @@ def tenants(kube: Kube, make_namespace: MakeNamespace, gateway: Gateway) -> Iter
         kube.apply({**head, "spec": {"hard": {"pods": "12"}}}, attacker)
         steps = [{"weight": 90}, {"analysis": "30m"}]
         rollout = {"steps": steps, "analysis": [SUCCESS], "progressDeadline": "1h"}
-        behind(kube, attacker, gateway, {"minReplicas": PODS, **SHORT}, rollout=rollout)
+        apply_behind_gateway(kube, attacker, gateway, {"minReplicas": PODS, **SHORT}, rollout=rollout)
         for namespace in (owner, served):
-            kube.apply(manifest("double", **double(2), **SHORT), namespace)
+            kube.apply(manifest("double", **build_predictor(2), **SHORT), namespace)
         slow = {**SLOW, "resources": RESOURCES, "maxReplicas": 3, "autoscaling": {**BY_QUEUE, "behavior": SOON}}
         kube.apply(manifest("double", **slow), autoscaled)
         found = Tenants(*(Service(kube, each, "double") for each in (attacker, owner, served, autoscaled)))
@@ -114,7 +114,7 @@ class Attack:
     def replace_pods_of_a_canary(self) -> None:
         """Have all pods of a canary answer with hostile texts, both the agent's reports and Triton's metrics."""
         image = yaml.safe_load((CHART / "values.yaml").read_text())["servingImage"]
-        self._attacker.patch({"predictor": double(3)})
+        self._attacker.patch({"predictor": build_predictor(3)})
         rollout = until(self._get_analysis, "the analysis has begun", 120, seen=lambda: self._attacker.status)
         self._pods = replace_pods(self._attacker, rollout["revision"], f"{image['repository']}:{image['tag']}")
         self.until_answered()
@@ -179,7 +179,7 @@ def test_an_attack_of_one_tenant_keeps_no_other_from_being_served_and_scaled(
     before = get_transitions(kube)
     with (
         place.reach(tenants.served.namespace, "double", names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, times(2, 3), LIGHT) as traffic,
+        Traffic(http, grpc, build_request(2, 3), LIGHT) as traffic,
     ):
         figure(f"before the attack: {scale(tenants.served, 2)}")
         for number, part in enumerate(attack.parts()):
@@ -190,7 +190,7 @@ def test_an_attack_of_one_tenant_keeps_no_other_from_being_served_and_scaled(
         get_figures = load(place, tenants.autoscaled, "20", "20s")
         until(lambda: len(tenants.autoscaled.ready_pods()) >= 2, "the autoscaler adds pods", SECONDS)
         run = get_figures()
-        tenants.served.patch({"predictor": double(3)})
+        tenants.served.patch({"predictor": build_predictor(3)})
         tenants.served.settle(3 * SECONDS)
         attack.until_answered()
         check_operators(kube, figure)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from conch.api.kinds import AUTOSCALER
 from conch_contract import names
 from tests.support import filetypes
-from tests.support.doubling import double
+from tests.support.doubling import build_predictor
 from tests.support.kube import Kube
 from tests.support.numbers import Numbers
 from tests.support.place import Place
@@ -53,7 +53,7 @@ def test_a_service_scales_under_load_and_no_writer_fights_the_autoscaler(
 
 
 def test_turning_it_on_and_off_loses_no_pod(kube: Kube, serve: Callable[..., Service]) -> None:
-    service = serve("switched", **double(2), minReplicas=2, resources=CPU)
+    service = serve("switched", **build_predictor(2), minReplicas=2, resources=CPU)
     revision = service.until_ready()["stable"]
     with Numbers(kube, service.namespace, revision, ".spec.replicas") as replicas:
         service.patch({"predictor": {"maxReplicas": 3, "autoscaling": {"metrics": METRICS}}})

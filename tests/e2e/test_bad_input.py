@@ -1,6 +1,6 @@
 """Whatever a user gets wrong is named in a condition and an event, what served before goes on, and mending suffices.
 
-All services are made, then broken, then mended together: each test checks one of them.
+All services are made, then broken, then corrected together: each test checks one of them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import urllib3
 from conch_contract import AgentReport, names
 from tests.e2e.conftest import MakeNamespace, manifest
 from tests.support import clients, examples, filetypes
-from tests.support.doubling import NUMBERS, double
+from tests.support.doubling import NUMBERS, build_predictor
 from tests.support.kube import Kube, Object
 from tests.support.place import Place
 from tests.support.service import Service
 from tests.support.store import Store
 from tests.support.wait import until
 
-_RUN = f"{int(time.time()):x}"  # the store outlives a run, and what was mended in it stays so
+_RUN = f"{int(time.time()):x}"  # the store outlives a run, and what was corrected in it stays so
 NOWHERE, EMPTY = f"nowhere-{_RUN}", f"s3://models/empty-{_RUN}"
 GARBAGE = b"these are not the bytes of a model"
 REPORT_SECONDS = 10  # from the failure in the pod to Triton's words in the status
@@ -150,14 +150,14 @@ def spaces(make_namespace: MakeNamespace, kube: Kube) -> Iterator[dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def broken(spaces: dict[str, str], kube: Kube, bucket: Store) -> dict[str, tuple[Service, str]]:
+def broken_services(spaces: dict[str, str], kube: Kube, bucket: Store) -> dict[str, tuple[Service, str]]:
     """Every case's service, after it served and was then changed for the worse; and the revision that served."""
     bucket.upload("s3://models/garbage", {"model.onnx": GARBAGE})
     services = {}
     for case in CASES:
         for name, password in case.secret.items():
             kube.apply(bucket.secret(name=name, password=password), spaces[case.name])
-        kube.apply(manifest(case.name, **({} if case.onnx else double(2))), spaces[case.name])
+        kube.apply(manifest(case.name, **({} if case.onnx else build_predictor(2))), spaces[case.name])
         services[case.name] = Service(kube, spaces[case.name], case.name)
     stable = {name: service.until_ready(180)["stable"] for name, service in services.items()}
     for case in CASES:
@@ -171,9 +171,9 @@ def _case(name: str) -> Case:
 
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_a_mistake_is_named_and_what_served_goes_on(
-    name: str, broken: dict[str, tuple[Service, str]], place: Place, figure: Callable[[str], None]
+    name: str, broken_services: dict[str, tuple[Service, str]], place: Place, figure: Callable[[str], None]
 ) -> None:
-    case, (service, stable) = _case(name), broken[name]
+    case, (service, stable) = _case(name), broken_services[name]
     if name == "garbage":
         figure(_wait_for_report(service, stable))
     condition = service.until_condition("Ready", "False", 60, case.reason)
@@ -236,18 +236,20 @@ def _infer(place: Place, case: Case, service: Service) -> None:
 
 
 @pytest.fixture(scope="module")
-def mended(broken: dict[str, tuple[Service, str]], bucket: Store) -> dict[str, tuple[Service, str]]:
+def corrected_services(
+    broken_services: dict[str, tuple[Service, str]], bucket: Store
+) -> dict[str, tuple[Service, str]]:
     """Every case's service, after its mistake was put right."""
     for case in CASES:
-        case.mend(bucket, broken[case.name][0])
-    return broken
+        case.mend(bucket, broken_services[case.name][0])
+    return broken_services
 
 
 @pytest.mark.parametrize("name", [case.name for case in CASES])
-def test_mending_the_mistake_is_enough(
-    name: str, mended: dict[str, tuple[Service, str]], place: Place, figure: Callable[[str], None]
+def test_a_service_recovers_when_its_mistake_is_corrected(
+    name: str, corrected_services: dict[str, tuple[Service, str]], place: Place, figure: Callable[[str], None]
 ) -> None:
-    service, _ = mended[name]
+    service, _ = corrected_services[name]
     began = time.monotonic()
     service.settle(150)
     figure(f"settled after {time.monotonic() - began:.0f} s of looking")

@@ -11,7 +11,18 @@ import pytest
 
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE
 from conch.api.names import ANNOTATION_REQUEST
-from tests.support.doubling import LIGHT, NUMBERS, behind, double, environment, follow, host_of, near, seen, times
+from tests.support.doubling import (
+    LIGHT,
+    NUMBERS,
+    apply_behind_gateway,
+    build_predictor,
+    build_request,
+    count_factors,
+    environment,
+    host_of,
+    near,
+    wait_for_shares,
+)
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube
 from tests.support.service import Service
@@ -28,9 +39,9 @@ def canary(kube: Kube, namespace: str, gateway: Gateway) -> Canary:
 
     def make(steps: list[dict[str, Any]], *, rollout: Any = None, **predictor: Any) -> tuple[Service, str]:
         fields = {"minReplicas": PODS, **predictor}
-        service = behind(kube, namespace, gateway, fields, rollout={"steps": steps, **(rollout or {})})
+        service = apply_behind_gateway(kube, namespace, gateway, fields, rollout={"steps": steps, **(rollout or {})})
         service.until_ready(120)
-        follow(gateway, service, {2: 100})
+        wait_for_shares(gateway, service, {2: 100})
         return service, host_of(service)
 
     return make
@@ -45,12 +56,12 @@ def test_a_good_candidate_goes_by_its_shares_and_fails_no_request(
     steps = [step for share in shares for step in ({"weight": share}, {"pause": "Manual"})]
     service, host = canary(steps)
     stable = service.status["stable"]
-    with Traffic(gateway.address, gateway.address, times(2, 3), LIGHT, host) as traffic:
-        service.patch({"predictor": double(3)})
+    with Traffic(gateway.address, gateway.address, build_request(2, 3), LIGHT, host) as traffic:
+        service.patch({"predictor": build_predictor(3)})
         for number, share in enumerate(shares):
             rollout = paused(service, number)
-            follow(gateway, service, {3: share})
-            factors = seen(gateway, service, count)
+            wait_for_shares(gateway, service, {3: share})
+            factors = count_factors(gateway, service, count)
             figure(
                 f"desired {share} %, observed {100 * factors[3] / count:.2f} % of {count} requests"
                 f" ({factors[2] + factors[3]} right)"
@@ -144,7 +155,7 @@ BAD = {
         warmup={"stable": {"percentile": 50, "within": "100%"}, "timeout": "20s"},
     ),
     "never-loads": Bad(
-        {"model": {**double(2)["model"], "storageUri": "s3://models/nothing-here"}},
+        {"model": {**build_predictor(2)["model"], "storageUri": "s3://models/nothing-here"}},
         "Empty",
         "s3://models/nothing-here",
     ),
@@ -161,7 +172,7 @@ def test_a_bad_candidate_is_rolled_back_for_its_own_reason(
     service, host = canary(list(bad.steps), rollout=bad.rollout, **({"warmup": bad.warmup} if bad.warmup else {}))
     stable = service.status["stable"]
     lowest, reached = PODS, 0
-    with Traffic(gateway.address, gateway.address, times(2, 3), LIGHT, host) as traffic:
+    with Traffic(gateway.address, gateway.address, build_request(2, 3), LIGHT, host) as traffic:
         service.patch({"predictor": bad.predictor})
 
         def over() -> bool:

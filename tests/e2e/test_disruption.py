@@ -11,10 +11,18 @@ import pytest
 from conch.api.kinds import DISRUPTION_BUDGET, LEASE, POD
 from conch_contract import names
 from tests.support import gateways
-from tests.support.doubling import LIGHT, SHORT, behind, double, follow, host_of, times
+from tests.support.doubling import (
+    LIGHT,
+    SHORT,
+    apply_behind_gateway,
+    build_predictor,
+    build_request,
+    host_of,
+    wait_for_shares,
+)
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube
-from tests.support.nodes import cleared, drained, is_well, lost
+from tests.support.nodes import clear, cut_power, drain, is_well
 from tests.support.numbers import Numbers
 from tests.support.patient import SECONDS, Patient
 from tests.support.place import OPERATOR, SYSTEM, Place
@@ -29,22 +37,22 @@ QUIET_SECONDS = 10
 def test_pods_spread_and_a_drain_takes_one_at_a_time(
     place: Place, kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
-    service = behind(kube, namespace, gateway, {"minReplicas": 2, **SHORT})
+    service = apply_behind_gateway(kube, namespace, gateway, {"minReplicas": 2, **SHORT})
     revision = service.until_ready(120)["stable"]
     assert sorted(by_node(service).values()) == [1, 1]
     service.patch({"predictor": {"minReplicas": 4}})
     until(lambda: len(service.ready_pods()) == 4, "four pods are ready", 90)
     service.until_ready(30)
     assert sorted(by_node(service).values()) == [2, 2]
-    follow(gateway, service, {2: 100})
+    wait_for_shares(gateway, service, {2: 100})
     node = max(by_node(service))
     with (
         Numbers(kube, namespace, revision, ".status.readyReplicas") as ready,
         place.reach(namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, times(2), LIGHT) as direct,
-        Traffic(gateway.address, gateway.address, times(2), LIGHT, host_of(service)) as through,
+        Traffic(http, grpc, build_request(2), LIGHT) as direct,
+        Traffic(gateway.address, gateway.address, build_request(2), LIGHT, host_of(service)) as through,
     ):
-        with drained(kube, service, node) as took:
+        with drain(kube, service, node) as took:
             until(lambda: len(service.ready_pods()) == 4, "four pods are ready again", 90)
             assert node not in by_node(service)
             until(lambda: len(all_pods(service)) == 4, "the pods that went are gone", 60)
@@ -63,13 +71,13 @@ def test_pods_spread_and_a_drain_takes_one_at_a_time(
 def test_the_only_pod_of_a_service_can_be_drained(
     place: Place, kube: Kube, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:
-    service = serve("single", **double(2), **SHORT)
+    service = serve("single", **build_predictor(2), **SHORT)
     service.until_ready()
     [node] = by_node(service)
     with (
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, times(2), LIGHT) as traffic,
-        drained(kube, service, node) as took,
+        Traffic(http, grpc, build_request(2), LIGHT) as traffic,
+        drain(kube, service, node) as took,
     ):
         until(service.ready_pods, "another pod is ready", 60)
         service.until_ready(30)
@@ -87,8 +95,8 @@ def test_a_node_is_lost_and_comes_back(
     # The machine reaches Services through the first node, and the store is there. Gateways are moved there in peace:
     # an Envoy that starts together with its controller may wait for it in vain.
     stays, goes = (node.name for node in place.local.plan.nodes)
-    cleared(kube, goes, gateways.NAMESPACE)
-    service = serve("double", **double(2), minReplicas=2)
+    clear(kube, goes, gateways.NAMESPACE)
+    service = serve("double", **build_predictor(2), minReplicas=2)
     service.until_ready()
     assert sorted(by_node(service)) == [stays, goes]
     lead_from(kube, goes)
@@ -99,7 +107,7 @@ def test_a_node_is_lost_and_comes_back(
         records = [record for kind in ("http", "grpc") for record in clients.records[kind]]
         until(lambda: all(record.quiet(3) for record in records), "every client is answered", 30)
         began = time.monotonic()
-        with lost(place, goes):
+        with cut_power(place, goes):
             until(lambda: leads_on(kube) == stays, "the operator's other replica leads", 60)
             figure(f"the operator on the other node led {time.monotonic() - began:.0f} s after the loss")
             repaired(service)

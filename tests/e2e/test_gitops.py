@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE
-from tests.support.doubling import double, environment, follow, times
+from tests.support.doubling import build_predictor, build_request, environment, wait_for_shares
 from tests.support.gateways import Gateway
 from tests.support.git import MANAGER, Git
 from tests.support.kube import Kube, Object
@@ -38,14 +38,14 @@ def test_git_and_a_rollout_do_not_fight(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     host = f"{namespace}.example.com"
-    first, second = (manifest(host, gateway, double(factor)) for factor in (2, 3))
-    broken = {**double(3), "pod": environment(FACTOR=3, FAILS=1.0)}
+    first, second = (manifest(host, gateway, build_predictor(factor)) for factor in (2, 3))
+    broken = {**build_predictor(3), "pod": environment(FACTOR=3, FAILS=1.0)}
     service = Service(kube, namespace, "double")
     with Git(kube, namespace, first, PERIOD) as git:
         until(lambda: git.applied, "Git has applied it", 30)
         stable = service.until_ready(120)["stable"]
-        follow(gateway, service, {2: 100})
-        with Traffic(gateway.address, gateway.address, times(2, 3), LIGHT, host) as traffic:
+        wait_for_shares(gateway, service, {2: 100})
+        with Traffic(gateway.address, gateway.address, build_request(2, 3), LIGHT, host) as traffic:
             git.manifest = second
             until(lambda: waits_for(service) == "WaitsForPromotion", "the rollout waits", 90)
             quiet(git, service)
@@ -54,7 +54,7 @@ def test_git_and_a_rollout_do_not_fight(
             assert settled != stable
             quiet(git, service)
         assert not traffic.failed, traffic
-        with Traffic(gateway.address, gateway.address, times(2, 3), LIGHT, host) as traffic:
+        with Traffic(gateway.address, gateway.address, build_request(2, 3), LIGHT, host) as traffic:
             git.manifest = manifest(host, gateway, broken)
             until(lambda: waits_for(service) == "AnalysisFailed", "the bad change is given up", 90)
             until(lambda: len(service.children(DEPLOYMENT)) == 1, "its pods are gone", 60)

@@ -18,7 +18,7 @@ from conch.cli.main import cli
 from conch_contract import names
 from tests.e2e.conftest import manifest
 from tests.support import clients
-from tests.support.doubling import LIGHT, NUMBERS, double, times
+from tests.support.doubling import LIGHT, NUMBERS, build_predictor, build_request
 from tests.support.kube import Kube, KubectlError
 from tests.support.place import Place
 from tests.support.service import Service
@@ -76,14 +76,14 @@ def gpus(kube: Kube) -> Iterator[Pretended]:
 def test_a_change_waits_for_a_gpu_and_goes_by_itself_when_there_is_one(
     place: Place, serve: Callable[..., Service], gpus: Pretended, figure: Callable[[str], None]
 ) -> None:
-    service = serve("double", **double(2), **ON_A_GPU)
+    service = serve("double", **build_predictor(2), **ON_A_GPU)
     stable = service.until_ready()["stable"]
     with (
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, times(2, 3), LIGHT) as traffic,
+        Traffic(http, grpc, build_request(2, 3), LIGHT) as traffic,
     ):
-        planned = _plan(place, service, **double(3), **ON_A_GPU)
-        service.patch({"predictor": double(3)})
+        planned = _plan(place, service, **build_predictor(3), **ON_A_GPU)
+        service.patch({"predictor": build_predictor(3)})
         ready = service.until_condition("Ready", "False", 30, "InsufficientGPU")
         new = service.status["candidate"]
         assert ready["message"] == (
@@ -123,9 +123,9 @@ def _answer(grpc: str) -> list[float]:
 
 def test_with_recreate_the_old_pod_gives_its_gpu_to_the_new_one(serve: Callable[..., Service], gpus: Pretended) -> None:
     del gpus  # there is one
-    service = serve("double", **double(2), **ON_A_GPU)
+    service = serve("double", **build_predictor(2), **ON_A_GPU)
     stable = service.until_ready()["stable"]
-    service.patch({"predictor": double(3), "rollout": {"onInsufficientCapacity": "Recreate"}})
+    service.patch({"predictor": build_predictor(3), "rollout": {"onInsufficientCapacity": "Recreate"}})
     new = service.settle(150)["stable"]
     assert new != stable
     assert [pod["spec"]["containers"][0]["resources"]["limits"][GPU] for pod in service.ready_pods(new)] == ["1"]
@@ -135,7 +135,7 @@ def test_with_recreate_the_old_pod_gives_its_gpu_to_the_new_one(serve: Callable[
 
 def test_a_quota_of_the_namespace_counts_too(kube: Kube, serve: Callable[..., Service], gpus: Pretended) -> None:
     gpus.are(4)
-    service = serve("double", **double(2), **ON_A_GPU)
+    service = serve("double", **build_predictor(2), **ON_A_GPU)
     service.until_ready()
     quota = {
         "apiVersion": "v1",
@@ -146,7 +146,7 @@ def test_a_quota_of_the_namespace_counts_too(kube: Kube, serve: Callable[..., Se
     kube.apply(quota, service.namespace)
     path = f"/api/v1/namespaces/{service.namespace}/resourcequotas/gpus"
     until(lambda: "used" in ((kube.read(path) or {}).get("status") or {}), "the quota has been counted", 20)
-    service.patch({"predictor": double(3)})
+    service.patch({"predictor": build_predictor(3)})
     held = service.until_condition("Ready", "False", 30, "InsufficientGPU")
     assert (
         f"0 fit: 1 of 1 requests.{GPU} of ResourceQuota gpus are used. To go on: free 1 or raise the quota"

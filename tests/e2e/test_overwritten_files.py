@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from conch_contract import names
 from tests.support import clients
-from tests.support.doubling import NUMBERS, double
+from tests.support.doubling import NUMBERS, build_predictor
 from tests.support.examples import MODELS
 from tests.support.place import Place
 from tests.support.service import Service
@@ -56,5 +56,5 @@ def multiply_by(factor: int) -> dict[str, bytes]:
 
 
 def predictor(uri: str) -> dict[str, object]:
-    predictor = double(2)
+    predictor = build_predictor(2)
     return {**predictor, "model": {**predictor["model"], "storageUri": uri}}

@@ -18,7 +18,7 @@ from conch.api.kinds import API_SERVICE, AUTOSCALER, DEPLOYMENT
 from conch_contract import names
 from tests.e2e.conftest import manifest
 from tests.support import conch
-from tests.support.doubling import double, environment
+from tests.support.doubling import build_predictor, environment
 from tests.support.kube import Kube, KubectlError
 from tests.support.place import CHART, METRICS_API, RELEASE, SYSTEM, Place
 from tests.support.ramp import Course, draw
@@ -26,7 +26,7 @@ from tests.support.service import Service
 from tests.support.wait import until
 
 # As a model on a GPU: it takes its time, and no CPU. A pod answers ten requests a second.
-SLOW = {**double(2), "pod": environment(FACTOR=2, SLEEPS=0.1)}
+SLOW = {**build_predictor(2), "pod": environment(FACTOR=2, SLEEPS=0.1)}
 RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}
 SOON = {"scaleDown": {"stabilizationWindowSeconds": 15, "policies": [{"type": "Pods", "value": 4, "periodSeconds": 5}]}}
 MOST = 4
@@ -178,7 +178,9 @@ def scaled(kube: Kube, shared_namespace: str) -> Service:
     return service
 
 
-def test_what_waits_is_known_within_a_period(place: Place, scaled: Service, figure: Callable[[str], None]) -> None:
+def test_the_autoscaler_knows_waiting_requests_within_a_period(
+    place: Place, scaled: Service, figure: Callable[[str], None]
+) -> None:
     """From the first request of a burst to the autoscaler that wants more pods; its period is 5 s here."""
     revision = scaled.status["stable"]
     with Watcher(scaled, revision) as watcher:
@@ -233,7 +235,7 @@ def test_a_metric_that_does_not_exist_is_named(scaled: Service) -> None:
     scaled.until_condition("Autoscaling", "True", 60)
 
 
-def test_another_metrics_api_is_not_taken(place: Place, kube: Kube) -> None:
+def test_a_foreign_metrics_api_is_not_replaced(place: Place, kube: Kube) -> None:
     """An older version of the same API belongs to an adapter: Helm reports it, and changes nothing."""
     name = "v1beta1.custom.metrics.k8s.io"
     theirs = {

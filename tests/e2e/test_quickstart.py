@@ -40,7 +40,7 @@ def addresses(place: Place, service: Service) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("sample", filetypes.samples())
-def test_it_answers_over_http_and_grpc_what_the_model_answers_elsewhere(sample: str, addresses: list[str]) -> None:
+def test_the_service_answers_over_http_and_grpc_as_the_model_does_elsewhere(sample: str, addresses: list[str]) -> None:
     content = filetypes.samples()[sample]
     inputs = {filetypes.INPUT: filetypes.features(content)}
     for answer in (

@@ -26,7 +26,7 @@ KEPT_FOR_A_REASON = {
 
 @pytest.mark.last
 @pytest.mark.parametrize("name", [OPERATOR, METRICS_API])
-def test_what_is_granted_is_what_is_used(
+def test_the_permissions_of_a_component_are_those_in_use(
     place: Place, audit_from: int, figure: Callable[[str], None], name: str
 ) -> None:
     assert place.local is not None

@@ -12,7 +12,7 @@ import pytest
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE
 from conch_contract import names
 from tests.support import clients
-from tests.support.doubling import NUMBERS, behind, double, host_of, times
+from tests.support.doubling import NUMBERS, apply_behind_gateway, build_predictor, build_request, host_of
 from tests.support.examples import MODELS
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube
@@ -31,15 +31,15 @@ LEAST_RATE = 100  # requests a second, all clients together
 def test_a_change_of_the_model_fails_no_request(
     place: Place, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:
-    service = serve("double", **double(2), minReplicas=2)
+    service = serve("double", **build_predictor(2), minReplicas=2)
     old = service.until_ready()["stable"]
     with (
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, times(2, 3)) as traffic,
+        Traffic(http, grpc, build_request(2, 3)) as traffic,
     ):
         began = time.monotonic()
         until(lambda: time.monotonic() - began > LOAD_SECONDS / 6, "the load is steady", LOAD_SECONDS)
-        service.patch({"predictor": double(3)})
+        service.patch({"predictor": build_predictor(3)})
         changed = time.monotonic()
         new = service.settle(120)["stable"]
         figure(f"the new revision served alone {time.monotonic() - changed:.1f} s after the change")
@@ -68,7 +68,7 @@ def test_requests_of_almost_a_minute_outlive_a_change(
     place: Place, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:
     """Triton's own exit timeout and the connection's grace are 30 s without `longestRequest`."""
-    slow = double(2)
+    slow = build_predictor(2)
     slow["pod"]["env"].append({"name": "SLEEPS", "value": "50"})
     service = serve("double", **slow, longestRequest="1m", triton={"instanceGroups": [{"count": 2}]})
     old = service.until_ready()["stable"]
@@ -77,7 +77,7 @@ def test_requests_of_almost_a_minute_outlive_a_change(
             began = time.monotonic()
             calls = ((clients.infer_http, http), (clients.infer_grpc, grpc))
             futures = [pool.submit(call, at, "double", {"x": NUMBERS}, seconds=80) for call, at in calls]
-            service.patch({"predictor": double(3)})
+            service.patch({"predictor": build_predictor(3)})
             new = service.settle(120)["stable"]
             answers = [future.result()["y"].tolist() for future in futures]
         figure(f"both were answered {time.monotonic() - began:.0f} s after they were sent")
@@ -112,7 +112,7 @@ def streaming(kube: Kube, namespace: str, gateway: Gateway, bucket: Store) -> Se
     uri = "s3://models/ticks"
     bucket.upload(uri, {path.name: path for path in (MODELS / "ticks").iterdir() if path.is_file()})
     model = {"storageUri": uri, "modelFormat": {"name": "python"}, "storage": {"secretRef": {"name": "s3"}}}
-    service = behind(kube, namespace, gateway, {"model": {"name": "double", **model}})
+    service = apply_behind_gateway(kube, namespace, gateway, {"model": {"name": "double", **model}})
     service.until_ready(120)
     return service
 
@@ -126,11 +126,11 @@ def _drained(service: Service, revision: str) -> bool:
 def test_a_pod_that_comes_later_gets_its_share_of_long_lived_channels(
     place: Place, serve: Callable[..., Service], figure: Callable[[str], None]
 ) -> None:
-    service = serve("double", **double(2))
+    service = serve("double", **build_predictor(2))
     service.until_ready()
     with (
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
-        Traffic(http, grpc, times(2, 3), Mix(grpc=10, fresh=0, kept=0, rate=6)) as traffic,
+        Traffic(http, grpc, build_request(2, 3), Mix(grpc=10, fresh=0, kept=0, rate=6)) as traffic,
     ):
         [first] = service.ready_pods()
         until(lambda: answered(first, "double") > 100, "the first pod answers all", 30)

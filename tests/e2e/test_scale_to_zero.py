@@ -40,7 +40,7 @@ def driven(place: Place) -> Iterator[None]:
     """Conch with KEDA and Prometheus. All ScaledObjects go before KEDA does, for it holds them by a finalizer."""
     place.namespace(MONITORING)
     url = prometheus.deploy(place, MONITORING)
-    with keda.deployed(place):
+    with keda.deploy(place):
         place.install(metricsApi="keda", prometheus=url)
         try:
             yield
@@ -133,7 +133,7 @@ def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
 
 
 @_KEDA
-def test_what_is_granted_for_keda_is_what_is_used(place: Place) -> None:
+def test_the_permissions_for_keda_are_those_in_use(place: Place) -> None:
     assert place.local is not None
     account = Account(SYSTEM, OPERATOR)
     may = {use for use in granted(place.kube, account) if use.group == SCALED_OBJECT.group}

@@ -13,14 +13,14 @@ from tests.support.doubling import (
     LIGHT,
     PROTOCOLS,
     SHORT,
-    behind,
-    double,
+    apply_behind_gateway,
+    build_predictor,
+    build_request,
+    count_factors,
     environment,
-    follow,
     host_of,
     near,
-    seen,
-    times,
+    wait_for_shares,
 )
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube, Object
@@ -31,7 +31,7 @@ from tests.support.wait import until
 
 TO_BETA: Final = {"x-variant": "beta"}
 MATCH: Final = [{"headers": [{"name": name, "value": value} for name, value in TO_BETA.items()]}]
-OTHER: Final = {"storageUri": double(3)["model"]["storageUri"]}
+OTHER: Final = {"storageUri": build_predictor(3)["model"]["storageUri"]}
 CHANGES: Final = 50
 MANY: Final = Mix(grpc=4, fresh=2, kept=4, rate=20)
 OBJECTS: Final = (DEPLOYMENT, POD, SERVICE, CONFIG_MAP, DISRUPTION_BUDGET, CONTROLLER_REVISION)
@@ -46,33 +46,33 @@ def variant(name: str, factor: int, **fields: Any) -> dict[str, Any]:
 def test_a_header_leads_to_the_variant(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
-    service = behind(kube, namespace, gateway, SHORT)
+    service = apply_behind_gateway(kube, namespace, gateway, SHORT)
     service.until_ready(120)
     stable = service.status["stable"]
-    follow(gateway, service, {2: 100})
+    wait_for_shares(gateway, service, {2: 100})
     address, host = gateway.address, host_of(service)
     with (
-        Traffic(address, address, times(2), LIGHT, host) as without,
-        Traffic(address, address, times(2, 3, 5), LIGHT, host, headers=TO_BETA) as by_header,
+        Traffic(address, address, build_request(2), LIGHT, host) as without,
+        Traffic(address, address, build_request(2, 3, 5), LIGHT, host, headers=TO_BETA) as by_header,
     ):
         service.patch({"variants": [variant("beta", 3, match=MATCH)]})
         service.until_ready(60)
-        follow(gateway, service, {3: 100}, TO_BETA)
+        wait_for_shares(gateway, service, {3: 100}, TO_BETA)
         for over in PROTOCOLS:
-            assert seen(gateway, service, 300, TO_BETA, over=over) == {3: 300}
-            assert seen(gateway, service, 300, over=over) == {2: 300}
+            assert count_factors(gateway, service, 300, TO_BETA, over=over) == {3: 300}
+            assert count_factors(gateway, service, 300, over=over) == {2: 300}
         service.patch({"variants": [variant("beta", 5, match=MATCH)]})
         service.until_ready(60)
-        follow(gateway, service, {5: 100}, TO_BETA)
-        assert seen(gateway, service, 100, TO_BETA, over="grpc") == {5: 100}
+        wait_for_shares(gateway, service, {5: 100}, TO_BETA)
+        assert count_factors(gateway, service, 100, TO_BETA, over="grpc") == {5: 100}
         assert service.status["stable"] == stable
     with (
-        Traffic(address, address, times(2), LIGHT, host) as without_later,
-        Traffic(address, address, times(2, 5), LIGHT, host, headers=TO_BETA) as going,
+        Traffic(address, address, build_request(2), LIGHT, host) as without_later,
+        Traffic(address, address, build_request(2, 5), LIGHT, host, headers=TO_BETA) as going,
     ):
         service.patch({"variants": None})
         until(lambda: not of_variant(service, "beta"), "nothing is left of the variant", 60)
-        follow(gateway, service, {2: 100}, TO_BETA)
+        wait_for_shares(gateway, service, {2: 100}, TO_BETA)
     figure(f"without the header: {without}\nwith it: {by_header}\nwith it while the variant goes: {going}")
     for traffic in (without, without_later, by_header, going):
         assert not traffic.failed, traffic
@@ -89,13 +89,13 @@ def test_requests_that_come_to_a_variant_and_leave_it_again_and_again(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None], way: dict[str, Any]
 ) -> None:
     """The pods stay, so that each change is one of the route alone."""
-    service = behind(kube, namespace, gateway, {}, variants=[variant("beta", 3)])
+    service = apply_behind_gateway(kube, namespace, gateway, {}, variants=[variant("beta", 3)])
     service.until_ready(120)
-    follow(gateway, service, {2: 100})
+    wait_for_shares(gateway, service, {2: 100})
     address, host = gateway.address, host_of(service)
     with (
-        Traffic(address, address, times(2, 3), LIGHT, host) as without,
-        Traffic(address, address, times(2, 3), MANY, host, headers=TO_BETA) as by_header,
+        Traffic(address, address, build_request(2, 3), LIGHT, host) as without,
+        Traffic(address, address, build_request(2, 3), MANY, host, headers=TO_BETA) as by_header,
     ):
         for number in range(CHANGES):
             service.patch({"variants": [variant("beta", 3, **way)]})
@@ -113,16 +113,16 @@ def test_shares_of_a_variant_and_of_a_rollout_beside_it(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     beta = variant("beta", 3, weight=20)
-    service = behind(
+    service = apply_behind_gateway(
         kube, namespace, gateway, {}, variants=[beta], rollout={"steps": [{"weight": 50}, {"pause": "Manual"}]}
     )
     service.until_ready(120)
-    follow(gateway, service, {3: 20})
-    with Traffic(gateway.address, gateway.address, times(2, 3, 5), LIGHT, host_of(service)) as traffic:
+    wait_for_shares(gateway, service, {3: 20})
+    with Traffic(gateway.address, gateway.address, build_request(2, 3, 5), LIGHT, host_of(service)) as traffic:
         shares(gateway, service, {2: 80, 3: 20}, figure)
         service.patch({"predictor": {"pod": environment(FACTOR=5)}})
         until(lambda: (service.status.get("rollout") or {}).get("phase") == "Paused", "the pause at half", 60)
-        follow(gateway, service, {5: 40})
+        wait_for_shares(gateway, service, {5: 40})
         shares(gateway, service, {2: 40, 3: 20, 5: 40}, figure)
     figure(str(traffic))
     assert not traffic.failed, traffic
@@ -137,20 +137,20 @@ def test_a_shadow_that_fails_and_one_that_is_slow_fail_no_request(
     broken["predictor"]["pod"] = environment(FACTOR=3, FAILS=1.0)
     slow = variant("slow", 3, mirror="5%")
     slow["predictor"]["pod"] = environment(FACTOR=3, SLEEPS=2 * SECONDS)  # who waited for a copy would have failed
-    service = behind(kube, namespace, gateway, {})
+    service = apply_behind_gateway(kube, namespace, gateway, {})
     service.until_ready(120)
-    follow(gateway, service, {2: 100})
+    wait_for_shares(gateway, service, {2: 100})
     address, host = gateway.address, host_of(service)
-    with Traffic(address, address, times(2), LIGHT, host) as coming:
+    with Traffic(address, address, build_request(2), LIGHT, host) as coming:
         service.patch({"variants": [broken, slow]})
         service.until_ready(60)
         [shadow] = pods_of(service, "broken")
         until(lambda: failed(shadow, "double") > 20, "copies arrive", 20)
         until(lambda: arriving(service, "broken"), "the status has Arriving, which Envoy Gateway does not report", 20)
     before, count = failed(shadow, "double"), 400
-    assert seen(gateway, service, count) == {2: count}
+    assert count_factors(gateway, service, count) == {2: count}
     copies = until(lambda: enough(failed(shadow, "double") - before, count), "half of the requests were copied", 10)
-    with Traffic(address, address, times(2), LIGHT, host) as going:
+    with Traffic(address, address, build_request(2), LIGHT, host) as going:
         [late] = pods_of(service, "slow")
         until(lambda: waiting(late, "double") > 0, "the slow one gets copies too", 20)
         service.patch({"variants": None})
@@ -165,16 +165,16 @@ def test_a_gateway_that_cannot_mirror_gets_no_mirror(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     """Traefik takes a route with a mirror, and answers 500 to every request of it."""
-    service = behind(kube, namespace, gateway, {})
+    service = apply_behind_gateway(kube, namespace, gateway, {})
     service.until_ready(120)
-    follow(gateway, service, {2: 100})
-    with Traffic(gateway.address, gateway.address, times(2), LIGHT, host_of(service)) as traffic:
+    wait_for_shares(gateway, service, {2: 100})
+    with Traffic(gateway.address, gateway.address, build_request(2), LIGHT, host_of(service)) as traffic:
         service.patch({"variants": [variant("shadow", 3, mirror="100%")]})
         until(lambda: pods_of(service, "shadow"), "the shadow is ready", 60)
         service.until_condition("TrafficProgrammed", "False", 20, "MirrorNotSupported")
         [route] = service.children(HTTP_ROUTE)
         assert not [rule for rule in route["spec"]["rules"] if "filters" in rule]
-        assert seen(gateway, service, 200) == {2: 200}
+        assert count_factors(gateway, service, 200) == {2: 200}
     figure(str(traffic))
     assert not traffic.failed, traffic
     assert service.condition("Serving")["status"] == "True"
@@ -182,7 +182,7 @@ def test_a_gateway_that_cannot_mirror_gets_no_mirror(
 
 def shares(gateway: Gateway, service: Service, wanted: dict[int, int], figure: Callable[[str], None]) -> None:
     """See that a thousand answers are shared out like this, in percent."""
-    observed = seen(gateway, service, 1000)
+    observed = count_factors(gateway, service, 1000)
     figure(f"desired {wanted}, observed {dict(observed)} of 1000")
     assert set(observed) == set(wanted)
     assert near(observed, wanted), observed

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.support.forked import Forked
-from tests.support.wait import recorded
+from tests.support.wait import record_wait
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ def with_own_shared_memory(command: Sequence[str], size: str = "") -> list[str]:
 def until(condition: Callable[[], T | None], what: str, seconds: float = 30, process: Process | None = None) -> T:
     """Return the first true value of `condition`; fail after the deadline, or when the process it needs has ended."""
     deadline = time.monotonic() + seconds
-    with recorded(what):
+    with record_wait(what):
         while True:
             value = condition()
             if value:

@@ -141,7 +141,7 @@ async def test_a_slow_server_does_not_slow_the_requests(protocol: Protocol, serv
     assert max(outcome.latency for outcome in driver.outcomes) > 20 * 0.1 - 0.5
 
 
-async def test_what_cannot_be_started_in_time_is_counted(serving: Pod) -> None:
+async def test_requests_that_cannot_start_in_time_are_counted(serving: Pod) -> None:
     # One at a time, 0.5 s each: two or three begin in time, however slow this machine is.
     driver = await drive(target(serving, "http", "pair"), numbers(0.5, 1), Schedule(20, 20, 1), concurrency=1)
     late = [outcome for outcome in driver.outcomes if outcome.verdict == "late"]

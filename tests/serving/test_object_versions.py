@@ -166,7 +166,7 @@ async def test_versions_are_those_of_the_files_and_none_without_versioning(versi
     assert raised.value.reason == Reason.CHANGED, "not the version of another content than that which was listed"
 
 
-async def test_what_was_there_before_versioning_has_a_version_too(store: Store, tmp_path: Path) -> None:
+async def test_an_object_from_before_versioning_has_a_version_too(store: Store, tmp_path: Path) -> None:
     store.set_versioning("Suspended")
     store.put(VERSIONED, _double("before", 2))
     source = _source("before")

@@ -83,7 +83,7 @@ def test_without_a_typed_batch_the_size_is_that_of_the_native_backend(
     assert [version.version for version in pod.model("m").versions if version.state == ModelState.READY] == [2]
 
 
-def test_what_is_no_onnx_model_fails_in_the_words_of_the_runtime(store: Store, pod: Pod) -> None:
+def test_a_file_that_is_no_onnx_model_fails_in_the_words_of_the_runtime(store: Store, pod: Pod) -> None:
     store.put("models", {"broken/model.onnx": b"these are not the bytes of a model"})
     pod.write_secret(store.secret)
     pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri="s3://models/broken"))

@@ -116,7 +116,9 @@ def test_tensors_without_dimensions(
         ("max_batch_size: 1", False, 1),
     ],
 )
-def test_what_is_completed(onnx: Serve, config: str, batch: int, *, scheduler: bool) -> None:
+def test_fields_that_the_configuration_lacks_are_completed(
+    onnx: Serve, config: str, batch: int, *, scheduler: bool
+) -> None:
     pod = onnx(config, {"model.onnx": multiply(2)})
     pod.until_ready()
     found = pod.triton_config("m")
@@ -161,7 +163,9 @@ STATE = 'state [{input_name: "s" output_name: "t" data_type: TYPE_FP32 dims: [2]
         ),
     ],
 )
-def test_what_does_not_hold_is_refused(onnx: Serve, config: str, shape: tuple[int | str, ...], part: str) -> None:
+def test_a_configuration_that_the_model_contradicts_is_refused(
+    onnx: Serve, config: str, shape: tuple[int | str, ...], part: str
+) -> None:
     pod = onnx(config, {"model.onnx": multiply(2, shape)})
     report = pod.until_reason("LoadFailed", seconds=20)
     assert report.state == ModelState.FAILED

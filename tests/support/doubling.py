@@ -32,7 +32,7 @@ _MODEL: Final = "double"
 _CLIENTS: Final = 8
 
 
-def times(*factors: int) -> RepeatedRequest:
+def build_request(*factors: int) -> RepeatedRequest:
     """Return a request to repeat: an answer by any of these factors is right."""
 
     def right(answer: np.ndarray[Any, Any]) -> bool:
@@ -41,7 +41,7 @@ def times(*factors: int) -> RepeatedRequest:
     return RepeatedRequest(_MODEL, "x", NUMBERS, "y", right)
 
 
-def double(factor: int) -> dict[str, Any]:
+def build_predictor(factor: int) -> dict[str, Any]:
     """Return the part of a predictor that changes: where its files are, and by what it multiplies."""
     model = {
         "name": _MODEL,
@@ -57,7 +57,9 @@ def environment(**values: object) -> dict[str, Any]:
     return {"env": [{"name": name, "value": str(value)} for name, value in values.items()]}
 
 
-def behind(kube: Kube, namespace: str, gateway: Gateway, predictor: Mapping[str, Any], **spec: Any) -> Service:
+def apply_behind_gateway(
+    kube: Kube, namespace: str, gateway: Gateway, predictor: Mapping[str, Any], **spec: Any
+) -> Service:
     """Make a service that doubles numbers behind a gateway, at `host_of` it."""
     if gateway.name == "traefik":  # docs/rollouts.md, "gRPC through Traefik"
         predictor = {"triton": {"args": ["--grpc-max-connection-age=600000"]}, **predictor}
@@ -66,7 +68,7 @@ def behind(kube: Kube, namespace: str, gateway: Gateway, predictor: Mapping[str,
         "kind": "InferenceService",
         "metadata": {"name": _MODEL},
         "spec": {
-            "predictor": {**double(2), **predictor},
+            "predictor": {**build_predictor(2), **predictor},
             "traffic": {"gateways": [gateway.parent], "hostnames": [f"{namespace}.example.com"]},
             **spec,
         },
@@ -89,15 +91,15 @@ def near(seen: Counter[int], shares: Mapping[int, float]) -> bool:
     )
 
 
-def follow(
+def wait_for_shares(
     gateway: Gateway, service: Service, shares: Mapping[int, float], headers: Mapping[str, str] | None = None
 ) -> None:
     """Wait until the gateway's shares are those of its route. Traefik applies it up to two seconds after Accepted."""
     what = f"answers by factor, in percent, are {dict(shares)}"
-    until(lambda: near(seen(gateway, service, 200, headers), shares), what, 10)
+    until(lambda: near(count_factors(gateway, service, 200, headers), shares), what, 10)
 
 
-def seen(
+def count_factors(
     gateway: Gateway,
     service: Service,
     count: int,

@@ -23,7 +23,7 @@ _API: Final = "v1beta1.external.metrics.k8s.io"
 
 
 @contextlib.contextmanager
-def deployed(place: Place) -> Iterator[None]:
+def deploy(place: Place) -> Iterator[None]:
     """Bring KEDA up on the local cluster; take it away afterwards, lest its APIService stays without a server.
 
     Its CRDs stay. The image is built on first use: for it KEDA is compiled, 7 to 11 minutes once.

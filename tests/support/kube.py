@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 import yaml
 
 from conch.api.kinds import Kind
-from tests.support.wait import recorded
+from tests.support.wait import record_wait
 
 Object = dict[str, Any]
 Manifest = Path | Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -86,7 +86,7 @@ class Kube:
         Raises:
             KubectlError: it failed; the message is its standard error, or its output where that is empty.
         """
-        with recorded(f"kubectl {' '.join(arguments[: 2 if arguments[0] in _WITH_A_NOUN else 1])}"):
+        with record_wait(f"kubectl {' '.join(arguments[: 2 if arguments[0] in _WITH_A_NOUN else 1])}"):
             done = subprocess.run(
                 [*self._argv, *arguments],
                 input=stdin,
@@ -175,7 +175,7 @@ class Kube:
         accepted: int = http.client.OK,
     ) -> None:
         """Send a request that changes something; `accepted` is a status that is fine too."""
-        with recorded(f"{method} {path.partition('?')[0]}"):
+        with record_wait(f"{method} {path.partition('?')[0]}"):
             answer, content = self._send(method, path, json.dumps(body), {"Content-Type": content_type})
         if answer.status >= http.client.BAD_REQUEST and answer.status != accepted:
             raise KubectlError(f"{method} {path}: {_message(content)}")

@@ -19,7 +19,7 @@ _STORIES = "e2e-"  # how the namespaces of stories begin: what is in them may be
 
 
 @contextlib.contextmanager
-def drained(kube: Kube, service: Service, node: str) -> Iterator[float]:
+def drain(kube: Kube, service: Service, node: str) -> Iterator[float]:
     """Drain a node of the pods of one service, and of no others; yield the seconds that it took."""
     began = time.monotonic()
     options = ("--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={_DRAIN_SECONDS}s")
@@ -31,7 +31,7 @@ def drained(kube: Kube, service: Service, node: str) -> Iterator[float]:
 
 
 @contextlib.contextmanager
-def lost(place: Place, node: str) -> Iterator[None]:
+def cut_power(place: Place, node: str) -> Iterator[None]:
     """Cut a node's power, and give it back; whatever is not a story's runs again before the next one."""
     assert place.local is not None
     try:
@@ -48,7 +48,7 @@ def is_well(kube: Kube, node: str) -> bool:
     return is_ready(kube.get(NODE, "", node) or {})
 
 
-def cleared(kube: Kube, node: str, namespace: str) -> None:
+def clear(kube: Kube, node: str, namespace: str) -> None:
     """Move the pods of a namespace to other nodes, one after the other, the oldest first: others depend on it."""
 
     def running() -> list[Object]:

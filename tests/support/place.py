@@ -144,7 +144,7 @@ def _own(program: str) -> Path:
     return Path(found) if found else clients.program(program)
 
 
-def plain(text: str) -> str:
+def build_name(text: str) -> str:
     """Return a name that Kubernetes takes, from any text: at most 40 of a-z, 0-9 and '-'.
 
     Of two long texts that begin alike the names differ: a story would wait for the end of the other's namespace.

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tests.support.schedule import run_folder
-from tests.support.wait import recorded
+from tests.support.wait import record_wait
 
 T = TypeVar("T")
 
 
-def once(name: str, make: Callable[[], T]) -> T:
+def run_once(name: str, make: Callable[[], T]) -> T:
     """Return what `make` returned in the first worker of this run that called it; the others wait for it.
 
     Args:
@@ -21,7 +21,7 @@ def once(name: str, make: Callable[[], T]) -> T:
         make: called once in a run, and again if it raised. Its value must be plain JSON.
     """
     record = run_folder() / f"{name}.json"
-    with record.with_suffix(".lock").open("w") as lock, recorded(f"{name} is there"):
+    with record.with_suffix(".lock").open("w") as lock, record_wait(f"{name} is there"):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not record.exists():
             made = make()

@@ -30,7 +30,7 @@ def until(look: Callable[[], T | None], what: str, seconds: float, *, seen: Call
         TooLateError: the deadline has passed.
     """
     deadline = time.monotonic() + seconds
-    with recorded(what):
+    with record_wait(what):
         while True:
             value = look()
             if value:
@@ -41,7 +41,7 @@ def until(look: Callable[[], T | None], what: str, seconds: float, *, seen: Call
 
 
 @contextlib.contextmanager
-def recorded(what: str) -> Iterator[None]:
+def record_wait(what: str) -> Iterator[None]:
     """Record how long the block takes, for the list of the slowest tests (tests/support/timing.py)."""
     began = time.monotonic()
     try:

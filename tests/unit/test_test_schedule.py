@@ -18,7 +18,7 @@ STORY = """
 import os, time
 from pathlib import Path
 import pytest
-from tests.support.shared import once
+from tests.support.shared import run_once
 from tests.support.wait import until
 
 FOLDER = Path(__file__).parent
@@ -35,7 +35,7 @@ def shared():
     def make():
         note("making")
         return 7
-    assert once("the shared thing", make) == 7
+    assert run_once("the shared thing", make) == 7
 
 @pytest.fixture(scope="module")
 def together():
