@@ -24,7 +24,7 @@ def test_without_anything_typed_only_the_name_the_backend_and_the_content_are_wr
     assert config == expected
 
 
-def test_what_is_typed_wins_over_the_file() -> None:
+def test_a_field_of_the_spec_wins_over_the_file() -> None:
     own = """
         name: "other" max_batch_size: 1 platform: "onnxruntime_onnx"
         instance_group [{count: 3}]
@@ -246,7 +246,7 @@ def test_a_clash_names_both_sides_and_the_remedy(
         (PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching(preserve_ordering=False))),
     ],
 )
-def test_what_fits_together_is_no_clash(own: str, typed: TritonConfig) -> None:
+def test_settings_that_fit_together_are_no_clash(own: str, typed: TritonConfig) -> None:
     assert _merge(own, typed).config.WhichOneof("scheduling_choice")
 
 
@@ -264,7 +264,7 @@ def test_what_fits_together_is_no_clash(own: str, typed: TritonConfig) -> None:
         ),
     ],
 )
-def test_what_the_manifest_overrides_is_listed(own: str, typed: TritonConfig, overrides: list[str]) -> None:
+def test_fields_that_the_manifest_overrides_are_listed(own: str, typed: TritonConfig, overrides: list[str]) -> None:
     assert [str(override) for override in _merge(own, typed, "onnx", "onnxruntime").overrides] == overrides
 
 

@@ -59,12 +59,12 @@ def _names(*names: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NEVER)
-def test_what_is_never_part_of_a_model(name: str) -> None:
+def test_a_file_of_a_tool_is_no_part_of_a_model(name: str) -> None:
     assert _names("model.onnx", name) == ["model.onnx"]
 
 
 @pytest.mark.parametrize("name", ALWAYS)
-def test_what_may_be_part_of_a_model(name: str) -> None:
+def test_every_other_file_is_part_of_a_model(name: str) -> None:
     assert name in _names("weights", name)
 
 

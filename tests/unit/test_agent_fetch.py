@@ -76,7 +76,7 @@ async def test_a_second_run_reads_nothing(origin: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flipped", "shorter"])
-async def test_what_was_damaged_on_disk_is_fetched_again(origin: Path, tmp_path: Path, damage: str) -> None:
+async def test_a_file_that_was_damaged_on_disk_is_fetched_again(origin: Path, tmp_path: Path, damage: str) -> None:
     fetched = await _run(Copied(origin), tmp_path / "to")
     weights = fetched.files / "1" / "weights"
     content = bytearray(weights.read_bytes())
@@ -117,7 +117,7 @@ async def test_a_part_goes_on_only_where_it_can_be_trusted(
     assert source.read_from["1/weights"] == start
 
 
-async def test_what_the_source_no_longer_has_goes(origin: Path, tmp_path: Path) -> None:
+async def test_a_file_that_the_source_no_longer_has_is_removed(origin: Path, tmp_path: Path) -> None:
     await _run(Copied(origin), tmp_path / "to")
     (origin / "config.pbtxt").unlink()
     fetched = await _run(Copied(origin), tmp_path / "to")
@@ -162,7 +162,7 @@ async def test_links_stay_inside(origin: Path, tmp_path: Path) -> None:
             await source.list_files()
 
 
-async def test_what_is_no_regular_file_is_refused(origin: Path) -> None:
+async def test_a_path_that_is_no_regular_file_is_refused(origin: Path) -> None:
     os.mkfifo(origin / "pipe")
     with pytest.raises(Failure) as raised:
         await LocalSource("file:///x", origin, origin).list_files()

@@ -38,7 +38,7 @@ def _plan(kind: FormatName, *names: str, config: str = "") -> dict[str, str]:
         ("onnx", [MARKER, "model.onnx"], {"1/model.onnx": "model.onnx"}),
     ],
 )
-def test_what_is_found_is_laid_out(kind: FormatName, found: list[str], laid: dict[str, str]) -> None:
+def test_the_files_of_a_model_are_laid_out(kind: FormatName, found: list[str], laid: dict[str, str]) -> None:
     assert _plan(kind, *found) == laid
 
 
@@ -57,7 +57,9 @@ def test_what_is_found_is_laid_out(kind: FormatName, found: list[str], laid: dic
         ("python", ["a/1/model.py", "b/1/model.py"], "such as s3://b/m/a"),
     ],
 )
-def test_what_is_no_model_is_named(kind: FormatName, found: list[str], expected: str) -> None:
+def test_a_folder_that_is_no_model_is_an_error_with_what_is_expected(
+    kind: FormatName, found: list[str], expected: str
+) -> None:
     with pytest.raises(Failure) as raised:
         _plan(kind, *found)
     assert raised.value.reason == Reason.NOT_A_MODEL

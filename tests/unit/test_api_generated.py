@@ -66,7 +66,7 @@ def test_every_field_is_described_in_plain_sentences() -> None:
             assert "\n" not in description, path
 
 
-def test_what_a_rule_reads_has_a_bound() -> None:
+def test_each_field_that_a_rule_reads_has_a_bound() -> None:
     # The API server reckons the cost of a rule by the longest input that the schema allows.
     for path, node in NODES.items():
         if not path.startswith(".spec") or node.get(PRESERVE):

@@ -42,7 +42,7 @@ def test_a_duration_is_read_in_seconds(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2", "ms", "2 ms", "2ns", "-1s", "1d", "1s ", "1.s", "s1"])
-def test_what_is_no_duration_is_named(text: str) -> None:
+def test_a_text_that_is_no_duration_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration; write a number and a unit"):
         duration_seconds(text)
 
@@ -55,7 +55,7 @@ def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> Non
     assert duration_seconds(text) == pytest.approx(sum(duration_seconds(f"{number}{unit}") for number, unit in parts))
 
 
-def test_what_is_left_out_has_its_default() -> None:
+def test_a_field_that_is_left_out_has_its_default() -> None:
     service = parsed({})
     predictor = service.spec.predictor
     assert service.model_name == "magika"

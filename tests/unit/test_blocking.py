@@ -22,7 +22,7 @@ def counted() -> float:
     return REGISTRY.get_sample_value("conch_event_loop_blocked_seconds_total") or 0.0
 
 
-async def test_what_blocks_the_loop_is_named_with_its_place() -> None:
+async def test_a_call_that_blocks_the_loop_is_named_with_its_place() -> None:
     before = counted()
     linecache.clearcache()
     with capture_logs() as logs, report_blocking(0.05):

@@ -106,7 +106,9 @@ async def test_an_answer_is_never_older_than_its_request(
     assert found.request(OTHER, waits=True) == having(2)
 
 
-async def test_who_waits_no_more_is_forgotten(cluster: Cluster, capacities: Callable[[float], Capacities]) -> None:
+async def test_a_service_that_no_longer_waits_is_forgotten(
+    cluster: Cluster, capacities: Callable[[float], Capacities]
+) -> None:
     found = capacities(0.001)
     found.request(ONE, waits=True)
     await woken(cluster)

@@ -27,7 +27,7 @@ class Machine:
         return self.clock() - before
 
 
-def test_it_is_the_systems_clock_while_that_is_not_set() -> None:
+def test_the_clock_is_that_of_the_system_while_that_is_not_set() -> None:
     machine = Machine()
     assert machine.run(100) == pytest.approx(100)
     assert machine.clock() == pytest.approx(machine.wall)

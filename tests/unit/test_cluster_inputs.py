@@ -75,7 +75,7 @@ def test_kubernetes_knows_its_version() -> None:
     assert "-X k8s.io/client-go/pkg/version.gitMinor=35" in given
 
 
-def test_what_modules_with_manifests_keep() -> None:
+def test_only_modules_with_manifests_keep_files() -> None:
     assert {name for name, module in binaries.MODULES.items() if module.files} == {
         "gateway-api",
         "kwok",

@@ -108,12 +108,12 @@ def test_a_difference_that_must_be_written(observed: Any, desired: Any) -> None:
 
 
 @pytest.mark.parametrize(("observed", "desired"), SAME)
-def test_what_is_the_same_differs_in_no_field(observed: Any, desired: Any) -> None:
+def test_equal_objects_differ_in_no_field(observed: Any, desired: Any) -> None:
     assert not list(find_differences(observed, desired))
 
 
 @pytest.mark.parametrize(("observed", "desired"), DIFFERENT)
-def test_what_must_be_written_differs_in_some_field(observed: Any, desired: Any) -> None:
+def test_an_object_that_must_be_written_differs_in_some_field(observed: Any, desired: Any) -> None:
     assert list(find_differences(observed, desired))
 
 

@@ -188,7 +188,7 @@ class Managed:
         return await Reconciler._name_managers(cast("Reconciler", self), KEY, contest)
 
 
-async def test_who_creates_again_what_conch_deletes_is_read_from_the_whole_object() -> None:
+async def test_the_writer_that_recreates_a_deleted_object_is_read_from_the_whole_object() -> None:
     spec: dict[str, Any] = {"f:spec": {"f:minReplicas": {}}}
     status = {"manager": "kube-controller-manager", "subresource": "status", "fieldsV1": {"f:status": {}}}
     managed = Managed({"manager": "gitops", "fieldsV1": spec}, status)

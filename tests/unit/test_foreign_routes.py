@@ -226,7 +226,7 @@ def test_whatever_stands_in_a_route_is_read(spec: Any, status: Any) -> None:
     assert conflict({**body(), "spec": spec, "status": status}) == ""
 
 
-def test_what_is_kept_follows_the_routes() -> None:
+def test_the_store_of_foreign_routes_follows_the_routes() -> None:
     kept = ForeignRoutes()
     assert kept.put(body(path("/v2/models"), version=2)) == {NAME}
     assert kept.put(body(path("/v2/models"), name="older", created="2025-01-01T00:00:00Z")) == {NAME}

@@ -50,7 +50,7 @@ def test_json_of_others_is_clean_to_its_last_text() -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_reaches_a_status_is_what_is_read_back(text: str) -> None:
+def test_a_text_in_a_status_is_read_back_unchanged(text: str) -> None:
     """Else the next status differs from the stored one for good, and every reconcile is a write."""
     trouble = Finding("LoadFailed", text)
     condition = Condition(

@@ -289,7 +289,7 @@ def test_a_percentage_is_read_exactly(text: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["99", "", "%", "a%"])
-def test_what_is_no_percentage_is_named(text: str) -> None:
+def test_a_text_that_is_no_percentage_is_named(text: str) -> None:
     with pytest.raises(ValueError, match=r"percentage|Fraction"):
         percent(text)
 

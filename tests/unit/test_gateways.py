@@ -97,7 +97,7 @@ def test_an_audit_forgets_what_was_deleted_in_the_dark() -> None:
     assert seen.retain(GATEWAY, frozenset(), 9) == {PUBLIC}
 
 
-async def test_who_names_a_gateway_is_queued_by_a_change_once_all_is_listed() -> None:
+async def test_a_service_that_names_a_gateway_is_queued_by_a_change_once_all_is_listed() -> None:
     store, queue = Store(), WorkQueue()
     handlers = EventHandlers(store, Gateways(), queue)
     for name, traffic in (("outside", TRAFFIC), ("inside", None), ("elsewhere", {"gateways": [{"name": "public"}]})):

@@ -39,6 +39,6 @@ def test_every_name_of_the_library_is_there_when_it_is_read() -> None:
     assert unknown == "False"
 
 
-def test_what_is_imported_already_stays() -> None:
+def test_a_class_that_is_imported_already_stays_the_same() -> None:
     program = "from kubernetes_asyncio import client; pod = client.V1Pod; import conch; print(client.V1Pod is pod)"
     assert run_program(program).strip() == "True"

@@ -85,7 +85,7 @@ async def test_old_connections_are_closed_for_new_ones(port: int, path: str) -> 
 
 
 @pytest.mark.usefixtures("listener")
-async def test_who_is_trusted_stays_and_who_comes_when_all_are_does_not(port: int) -> None:
+async def test_a_trusted_connection_stays_and_a_new_one_is_closed_when_all_are_trusted(port: int) -> None:
     known = [await connect(port) for _ in range(3)]
     for connection in known:
         assert (await get_line(connection)).startswith(b"HTTP/1.1 200")

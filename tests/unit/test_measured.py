@@ -70,7 +70,7 @@ def test_a_model_that_is_not_served_has_no_data() -> None:
     assert read_metrics("", "m") == Scrape()
 
 
-def test_what_is_no_page_is_refused() -> None:
+def test_a_text_that_is_no_page_is_refused() -> None:
     with pytest.raises(ValueError, match="convert"):
         read_metrics('nv_inference_request_success{model="m"} many\n', "m")
 
@@ -108,7 +108,7 @@ def test_a_gauge_that_a_driver_does_not_know_is_left_out() -> None:
     assert read_load(page, "m").gpus == (0.5,)
 
 
-def test_what_a_pod_counted_before_it_was_first_read_is_nobodys() -> None:
+def test_requests_of_a_pod_before_its_first_reading_are_not_counted() -> None:
     accumulator = CounterAccumulator()
     accumulator.add("a", scrape(500, 20))
     assert requests(accumulator) == (0, 0)

@@ -47,7 +47,7 @@ def test_selectors_select_as_the_api_server_does(selector: str, selects: bool) -
 
 
 @pytest.mark.parametrize("selector", ["=x", "app=magika,", "app in magika", "app in (a b)", "a b", "app=!x", ",a"])
-def test_what_is_no_selector_is_refused(selector: str) -> None:
+def test_a_text_that_is_no_selector_is_refused(selector: str) -> None:
     with pytest.raises(ValueError, match="not a"):
         parse_selector(selector)
 

@@ -121,7 +121,7 @@ def test_gpus_are_told_where_there_are_any() -> None:
     assert say(Reading(0, half), Reading(15, full))[GPU] == pytest.approx(0.9)
 
 
-def test_what_is_too_old_to_compare_with_is_forgotten() -> None:
+def test_a_reading_that_is_too_old_to_compare_with_is_forgotten() -> None:
     kept: tuple[Reading, ...] = ()
     for moment in (0.0, 15.0, 30.0, 30.0 + KEPT):
         kept = append_reading(kept, reading(moment, 0))

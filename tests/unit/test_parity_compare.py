@@ -112,7 +112,7 @@ def test_an_output_that_only_one_answers() -> None:
     assert isinstance(compare(TOLERANCE, one, {"z": tensor([1.0])}), Difference), "nothing in common is no agreement"
 
 
-def test_what_cannot_disagree_is_no_agreement() -> None:
+def test_outputs_that_cannot_disagree_are_no_agreement() -> None:
     lone = {"y": tensor([0.3], [1, 1]), "n": tensor([1, 2], datatype="INT32")}
     found = compare(ARGMAX, lone, lone)
     assert isinstance(found, Incomparable)

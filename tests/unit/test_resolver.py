@@ -71,7 +71,7 @@ async def test_a_name_that_waits_for_one_namespace_is_resolved_for_another_at_on
     await queries.close()
 
 
-async def test_what_cannot_be_resolved_is_an_error_of_the_name() -> None:
+async def test_a_name_that_cannot_be_resolved_is_an_error_with_the_name() -> None:
     with pytest.raises(OSError, match="no host name"):
         await Resolver(4).resolve("a" * 70 + ".example", 9090)
 

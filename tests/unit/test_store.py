@@ -103,7 +103,7 @@ def test_the_answer_to_a_write_that_comes_after_a_list_without_the_object_does_n
     assert store.put(child(11)) == KEY, "it lost the label, and has it again"
 
 
-def test_what_the_cluster_serves_again_is_known_again_in_the_same_version() -> None:
+def test_an_object_that_the_cluster_serves_again_is_stored_again_in_the_same_version() -> None:
     """As after a version of a CRD was not served for a while, or a proxy answered so."""
     store = Store()
     store.put(child(5))
@@ -162,7 +162,7 @@ def large(number: int, mebibytes: float, service: str = "magika", version: int =
     return body
 
 
-def test_what_is_kept_of_a_namespace_is_bounded_and_each_service_adds_to_it() -> None:
+def test_the_store_of_a_namespace_is_bounded_and_each_service_raises_the_bound() -> None:
     store = Store()
     for number in range(20):
         store.put(large(number, 1))

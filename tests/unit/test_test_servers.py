@@ -56,7 +56,7 @@ def test_a_gateway_is_programmed_when_its_own_generation_is(seen: dict[str, Any]
     assert gateways.is_programmed(seen) is expected
 
 
-def test_what_only_some_tests_need_is_not_built_by_default() -> None:
+def test_an_image_that_only_some_tests_need_is_not_built_by_default() -> None:
     assert set(images.DEFAULT) < set(images.IMAGES)
     assert "gateways" not in images.DEFAULT
 

@@ -181,7 +181,7 @@ def test_pods_that_a_node_refuses_are_reported() -> None:
     assert is_reported(cluster)
 
 
-def test_what_a_pod_claims_of_its_end_is_bounded() -> None:
+def test_the_termination_message_of_a_pod_is_bounded() -> None:
     cluster = Cluster(manifest())
     cluster.reconcile()
     for index in range(3):

@@ -109,7 +109,7 @@ def test_a_request_is_made_from_the_metadata() -> None:
     assert made == synthesise(metadata, {"max_batch_size": 8})
 
 
-def test_what_is_optional_is_left_out_and_a_sequence_is_begun_and_ended() -> None:
+def test_an_optional_input_is_left_out_and_a_sequence_is_begun_and_ended() -> None:
     metadata = {"inputs": [{"name": name, "datatype": "INT8", "shape": [1]} for name in ("a", "b")]}
     config = {"input": [{"name": "a"}, {"name": "b", "optional": True}], "sequence_batching": {}}
     made = synthesise(metadata, config)
