@@ -177,7 +177,7 @@ def test_orphans_of_the_service_are_its_children_again() -> None:
     assert cluster.condition("Ready") == ("True", "Served")
 
 
-def test_an_object_with_labels_of_ours_that_conch_never_wrote_is_somebody_elses() -> None:
+def test_an_object_with_labels_of_ours_that_conch_never_wrote_is_foreign() -> None:
     cluster = serving()
     ref = Ref(SERVICE, KEY.name)
     body = cluster.objects[ref]
