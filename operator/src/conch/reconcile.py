@@ -236,7 +236,10 @@ def describe_error(error: Exception) -> tuple[str, str]:
 keep serving, and the operator retries. This is a bug of Conch; report it with the log of the operator.')
     """
     if isinstance(error, CallError):
-        return error.reason or Reason.CALL_FAILED.value, f"A call to the API server failed and is retried: {error.message}"
+        return (
+            error.reason or Reason.CALL_FAILED.value,
+            f"A call to the API server failed and is retried: {error.message}",
+        )
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return Reason.RECONCILE_FAILED.value, (
