@@ -38,7 +38,7 @@ class ParityRun(JobRun[ParityReport]):
             f"--stable=127.0.0.1:{stable}",
             "--stable-model=m",
             f"--candidate=127.0.0.1:{candidate}",
-            f"--asked={(parity or Parity()).to_json()}",
+            f"--comparison={(parity or Parity()).to_json()}",
         )
         super().__init__(PARITY, folder, _source(warmup or Warmup(timeout_seconds=30)), *options)
 

@@ -66,8 +66,8 @@ TABLE: dict[str, tuple[Parity, dict[str, Any], dict[str, Any], tuple[int | None,
 
 @pytest.mark.parametrize("case", TABLE)
 def test_two_outputs(case: str) -> None:
-    asked, stable, candidate, differ = TABLE[case]
-    found = compare(asked, {"y": stable}, {"y": candidate})
+    parity, stable, candidate, differ = TABLE[case]
+    found = compare(parity, {"y": stable}, {"y": candidate})
     if differ is None:
         assert found is None
         return
@@ -77,7 +77,7 @@ def test_two_outputs(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "names"),
+    ("parity", "names"),
     [
         (TOLERANCE, {"label", "y"}),
         (COSINE, {"y"}),
@@ -87,13 +87,13 @@ def test_two_outputs(case: str) -> None:
     ],
     ids=["tolerance", "cosine", "argmax", "tolerance of one", "argmax of one"],
 )
-def test_which_outputs_are_compared(asked: Parity, names: set[str]) -> None:
+def test_which_outputs_are_compared(parity: Parity, names: set[str]) -> None:
     stable = {"y": tensor([0.1, 0.9]), "label": tensor(["cat"], datatype="BYTES")}
     other = {"y": tensor([0.9, -0.1]), "label": tensor(["dog"], datatype="BYTES")}
     if "ids" in names:
         stable["ids"], other["ids"] = (tensor(ids, datatype="INT32") for ids in ([1, 2], [2, 1]))
     for name in stable:
-        found = compare(asked, stable, {**stable, name: other[name]})
+        found = compare(parity, stable, {**stable, name: other[name]})
         assert isinstance(found, Difference) == (name in names)
 
 
@@ -139,11 +139,11 @@ def test_whole_numbers_allow_one_request_and_that_is_said(datatype: str, enough:
 
 
 def test_the_command_line_of_the_job(tmp_path: Path) -> None:
-    asked = Parity(way="argmax", outputs=("logits",), requests=7)
+    parity = Parity(way="argmax", outputs=("logits",), requests=7)
     job = ParityJob.parse(
-        ["--stable=old.demo.svc", "--candidate=localhost:81", f"--asked={asked.to_json()}", f"--root={tmp_path}"]
+        ["--stable=old.demo.svc", "--candidate=localhost:81", f"--comparison={parity.to_json()}", f"--root={tmp_path}"]
     )
-    assert (job.stable, job.candidate, job.parity) == ("old.demo.svc:8000", "localhost:81", asked)
+    assert (job.stable, job.candidate, job.parity) == ("old.demo.svc:8000", "localhost:81", parity)
     assert job.settings.manifest.is_relative_to(tmp_path)
 
 

@@ -36,7 +36,7 @@ def build_program(
         f"--stable={format_host(service, stable)}",
         *([f"--stable-model={stable_model}"] if stable_model else []),
         f"--candidate={format_host(service, candidate.name)}",
-        f"--asked={to_contract(parity).to_json()}",
+        f"--comparison={to_contract(parity).to_json()}",
     )
 
 

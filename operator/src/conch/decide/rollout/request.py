@@ -1,12 +1,11 @@
-"""What people ask of a rollout, by an annotation on the service.
+"""Requests of users to a rollout, by an annotation on the service.
 
     conch.dev/rollout: <verb> <generation>[/<step>]
     conch.dev/rollout.<variant>: the same for the rollout of a variant, so that no request takes another's place
 
-Why an annotation: a GitOps controller applies what stands in Git and leaves alone what it never said, and the
-verb is not a wish for a state that Git should hold. Why the generation: a request speaks of one change of the
-spec; when the spec changes again it is void, so nobody has to clean it up. A request is acted on once; to ask
-the same again, say it with another word behind it (the CLI adds the time).
+An annotation, because a GitOps controller leaves annotations alone that Git does not have, and a verb is no state that
+Git should hold. The generation, because a request is for one change of the spec: with the next change it is void, and
+does not have to be removed. A request has its effect once; to repeat it, append another word (the CLI appends the time).
 
     promote 7      all requests to the candidate of generation 7, without further pauses
     promote 7/2    go on from step 2 (counted from 0)
@@ -36,7 +35,7 @@ _FORM: Final = re.compile(r"(promote|pause|abort|retry) ([0-9]{1,18})(?:/([0-9]{
 
 
 def annotation(variant: str = "") -> str:
-    """Return the name of the annotation that asks the predictor's rollout, or a variant's.
+    """Return the name of the annotation for the predictor's rollout, or for that of a variant.
 
     >>> annotation(), annotation("int8")
     ('conch.dev/rollout', 'conch.dev/rollout.int8')
@@ -46,7 +45,7 @@ def annotation(variant: str = "") -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """One request, as it was said."""
+    """One request."""
 
     text: str
     verb: Verb
@@ -54,7 +53,7 @@ class Request:
 
     @classmethod
     def of(cls, service: InferenceService) -> Self | None:
-        """Return what is asked of the service's present generation, if anything."""
+        """Return the request for the service's present generation, if there is one."""
         text = service.metadata.annotations.get(annotation(service.variant), "")
         match = _FORM.fullmatch(text)
         if match is None or int(match[2]) != service.metadata.generation:
@@ -73,8 +72,8 @@ def build_request_status(service: InferenceService, rollout: RolloutState | None
         service: as the predictor or a variant.
         rollout: its state after the request was handled; None: no rollout is under way.
     """
-    said = service.metadata.annotations.get(annotation(service.variant), "")
-    text, before = clean(said), service.status.request
+    value = service.metadata.annotations.get(annotation(service.variant), "")
+    text, before = clean(value), service.status.request
     if not text and not service.variant:
         return _refuse_unknown_variant(service)
     if not text or (before is not None and before.text == text and before.state in {DONE, REFUSED}):
@@ -82,27 +81,27 @@ def build_request_status(service: InferenceService, rollout: RolloutState | None
     request = Request.of(service)
     # Also a candidate without ready pods is held: its pause begins when it has them.
     held = rollout is not None and (rollout.reason == Reason.PAUSED_BY_USER or rollout.unavailable_since is not None)
-    if rollout is not None and request is not None and (rollout.request == said or (request.verb == "pause" and held)):
+    if rollout is not None and request is not None and (rollout.request == value or (request.verb == "pause" and held)):
         return RequestStatus(text=text, state=DONE)
     if request is not None and request.verb == "promote" and rollout is None and _has_taken_over(service):
         return RequestStatus(text=text, state=DONE)
-    match = _FORM.fullmatch(said)
+    match = _FORM.fullmatch(value)
     if match is not None and int(match[2]) > service.metadata.generation:
         return RequestStatus(text=text, state=PENDING, message=f"It is for generation {match[2]} of the spec")
-    return RequestStatus(text=text, state=REFUSED, message=_explain_refusal(service, said, request, rollout))
+    return RequestStatus(text=text, state=REFUSED, message=_explain_refusal(service, value, request, rollout))
 
 
 def _refuse_unknown_variant(service: InferenceService) -> RequestStatus | None:
     """Return the answer to a request of the present generation for a variant that the service has not."""
     known = [variant.name for variant in service.spec.variants]
-    for name, said in sorted(service.metadata.annotations.items()):
+    for name, value in sorted(service.metadata.annotations.items()):
         variant = name.removeprefix(annotation()).removeprefix(".")
-        match = _FORM.fullmatch(said)
+        match = _FORM.fullmatch(value)
         is_request = name == annotation(variant) and match is not None and int(match[2]) == service.metadata.generation
         if variant and is_request and variant not in known:
             present = f"the variants are {', '.join(known)}" if known else "the service has no variants"
             message = f"The annotation {name} is for the variant {variant!r}, which is not there: {present}"
-            return RequestStatus(text=clean(said), state=REFUSED, message=message)
+            return RequestStatus(text=clean(value), state=REFUSED, message=message)
     return None
 
 

@@ -50,7 +50,7 @@ class ParityJob(Job[ParityReport]):
         parser.add_argument("--stable-model", default="", help="the model's name there, if it is another")
         parser.add_argument("--candidate", type=add_port, required=True, help=f"the candidate's {service}")
         parser.add_argument(
-            "--asked",
+            "--comparison",
             dest="parity",
             type=Parity.model_validate_json,
             default=Parity(),
