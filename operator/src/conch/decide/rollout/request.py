@@ -5,7 +5,7 @@
 
 An annotation, because a GitOps controller leaves annotations alone that Git does not have, and a verb is no state that
 Git should hold. The generation, because a request is for one change of the spec: with the next change it is void, and
-does not have to be removed. A request has its effect once; to repeat it, append another word (the CLI appends the time).
+does not have to be removed. A request has effect once; to repeat it, append another word (the CLI appends the time).
 
     promote 7      all requests to the candidate of generation 7, without further pauses
     promote 7/2    go on from step 2 (counted from 0)
