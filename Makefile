@@ -229,7 +229,11 @@ lock: $(READY) ## Pin and hash the requirements anew; UPGRADE=1 takes newer vers
 changelog: $(READY) ## What the next release says; VERSION=1.2.3 writes it down
 	$(BIN)/towncrier build $(if $(VERSION),--version $(VERSION) --yes,--draft --version next)
 
+.PHONY: release
+release: $(READY) ## Artifacts of VERSION=1.2.3 into dist/; REGISTRY=host/path: the images pushed to it
+	@$(PY) -m tests.release --version "$(if $(filter command,$(origin VERSION)),$(VERSION))" --registry "$(REGISTRY)"
+
 .PHONY: clean
 clean: ## Remove the environment and every tool's cache (clusters: make cluster-down)
-	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -122,6 +122,13 @@ MODULES = {
             version_variables=("github.com/kedacore/keda/v2/version.Version",),
             files=("config/crd/bases/*.yaml",),
         ),
+        # It pushes the images of a release, and its `registry serve` is the registry of the test.
+        Module(
+            name="crane",
+            path="github.com/google/go-containerregistry",
+            programs={"crane": "github.com/google/go-containerregistry/cmd/crane"},
+            version_variables=("github.com/google/go-containerregistry/cmd/crane/cmd.Version",),
+        ),
     )
 }
 PROGRAMS = {program: module for module in MODULES.values() for program in module.programs}

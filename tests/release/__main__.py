@@ -1,0 +1,5 @@
+"""Entry point of ``python -m tests.release``."""
+
+from tests.release.cli import main
+
+main()
