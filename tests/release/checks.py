@@ -19,10 +19,7 @@ _TIMEOUT: Final = 10.0  # seconds
 
 
 def check_version(version: str) -> None:
-    """Raise unless a version is 1.2.3 or 1.2.3-rc.1 (alpha, beta, rc: those that a wheel's version has too).
-
-    >>> check_version("1.2.3-rc.1")
-    """
+    """Raise unless a version is 1.2.3 or 1.2.3-rc.1 (alpha, beta, rc: those that a wheel's version has too)."""
     if not _VERSION.fullmatch(version):
         raise ClusterError(
             f"VERSION is {version!r}; expected a semantic version such as 1.2.3 or 1.2.3-rc.1.",
