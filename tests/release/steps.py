@@ -143,7 +143,7 @@ def summary(version: str, registry: str, made: Iterable[Artifact], pinned: Mappi
         "To do:",
         "  git add --all && git commit --message 'Release " + version + "'",
         f"  git tag --annotate v{version} --message 'Conch {version}' && git push --follow-tags",
-        "  .venv/bin/uv publish dist/*.whl",
+        f"  .venv/bin/uv publish {' '.join(f'dist/{each.name}' for each in made if each.kind == 'wheel')}",
         f"  helm push dist/conch-{version}.tgz oci://{registry or '<registry>'}",
     ]
     if not registry:
