@@ -78,7 +78,7 @@ def at(path: str, value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-async def test_variants_of_the_largest_size_are_still_validated(server: Server) -> None:
+async def test_variants_of_maximum_size_are_within_the_budget_of_the_rules(server: Server) -> None:
     """A rule has a budget at run time as well, and the rule on equal matches compares every pair."""
     variants = [
         {
@@ -103,8 +103,8 @@ async def test_variants_of_the_largest_size_are_still_validated(server: Server) 
 async def test_a_flag_that_conch_sets_is_refused_by_name(server: Server, flag: str) -> None:
     refusal = await server.refusal(service(at("spec.predictor.triton.args", ["--id=a", f"{flag}=1"])))
     assert (
-        f'spec.predictor.triton.args[1]: Invalid value: "{flag}=1": {flag} is set by Conch, which needs it to load,'
-        " probe and drain the model; remove it from args"
+        f'spec.predictor.triton.args[1]: Invalid value: "{flag}=1": {flag} is set by Conch to load, probe and'
+        " drain the model; remove it from args"
     ) in refusal
 
 
@@ -114,8 +114,8 @@ async def test_other_flags_are_taken(server: Server) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    messages = [case["message"] for case in CASES] + ["remove it"]  # the latter is the remedy of flags, above
-    # A sentence that is made of the value ends as the plain one does: with the remedy.
+    messages = [case["message"] for case in CASES] + ["remove it"]  # the last one is that of flags, above
+    # A message with the value ends with the same remedy as the plain one.
     remedies = [rule["message"].rpartition(";")[2].strip() for rule in rules(schema())]
     assert [remedy for remedy in remedies if not any(remedy in sentence for sentence in messages)] == []
 
@@ -173,12 +173,12 @@ pod:
 
 
 async def test_objects_of_other_apis_pass_unchanged(server: Server) -> None:
-    predictor_fields = yaml.safe_load(PASSED)
-    stored = await server.create(service(at("spec.predictor", predictor_fields)))
+    predictor = yaml.safe_load(PASSED)
+    stored = await server.create(service(at("spec.predictor", predictor)))
     read = InferenceService.parse(stored).to_wire()
     for seen in (stored, read):
-        predictor = seen["spec"]["predictor"]
-        assert {name: predictor[name] for name in predictor_fields} == predictor_fields
+        fields = seen["spec"]["predictor"]
+        assert {name: fields[name] for name in predictor} == predictor
 
 
 async def test_the_status_is_stored_as_the_types_write_it(server: Server) -> None:

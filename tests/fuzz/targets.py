@@ -189,7 +189,7 @@ def targets() -> dict[str, Target]:
         "api-error": Target(lambda data: read_error(409, data), _seeds(failure), is_json=True),
         "api-object": Target(lambda data: read_object("host", 200, data), _seeds(failure), (CallError,), is_json=True),
         "json": Target(lambda data: read_json(data, 20_000), _seeds(status), (ValueError,), is_json=True),
-        "status": _json(lambda value: Status.lenient(value).without_future(0.0), status),
+        "status": _json(lambda value: Status.lenient(value).limit_times(0.0), status),
         **{
             f"{row.name}-report": _json(row.report.model_validate, {"requests": 1}, errors=(ValueError,))
             for row in REVISION_JOBS

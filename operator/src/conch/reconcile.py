@@ -225,7 +225,7 @@ class Outcome:
 
 def _status_change(status: Status) -> Change:
     """Return the part of a status that two writers contest: all but the times, which change with each write."""
-    return ("f:status",), fingerprint(status.without_future(0.0).to_wire())
+    return ("f:status",), fingerprint(status.limit_times(0.0).to_wire())
 
 
 def describe_error(error: Exception) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """The InferenceService: its types, its names, and the CRD that is generated from them.
 
-Nothing but values may enter: pydantic, the contract and the standard library.
+Values only; it imports pydantic, the contract and the standard library.
 """
 
 from conch.api import names

@@ -1,7 +1,7 @@
-"""What every type of the resource shares: frozen, camelCase on the wire, tolerant when read.
+"""Base class and common field types of the resource: frozen, camelCase on the wire, tolerant of unknown fields.
 
-Unknown fields are ignored here, because the API server has already pruned or refused them and an
-older operator must read what a newer CRD let in. What a manifest may say is the schema's to refuse.
+Unknown fields are ignored here, because the API server has already pruned or refused them, and an older operator must
+read objects of a newer CRD. The CRD's schema validates manifests.
 """
 
 import re
@@ -37,7 +37,7 @@ class Part(BaseModel):
         return value
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what the user would have typed: camelCase, without what is unset or default."""
+        """Return the part in camelCase, without fields that are unset or have their default."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
@@ -47,7 +47,7 @@ def duration_seconds(text: str) -> float:
     The grammar is Go's time.ParseDuration without sign and nanoseconds, so that CEL's duration() agrees.
 
     Raises:
-        ValueError: `text` is no such duration.
+        ValueError: `text` is not a duration.
     """
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
@@ -56,7 +56,7 @@ def duration_seconds(text: str) -> float:
 
 
 def is_duration(text: str) -> bool:
-    """Whether `duration_seconds` can read a text.
+    """Return whether `duration_seconds` can parse a text.
 
     >>> is_duration("2m"), is_duration(""), is_duration("soon")
     (True, False, False)
@@ -71,9 +71,9 @@ def is_duration(text: str) -> bool:
 DURATION_PATTERN: Final = r"^([0-9]{1,6}([.][0-9]{1,3})?(h|ms|m|us|s)){1,4}$"
 
 # CEL's duration() counts nanoseconds in 64 bits and fails beyond: four parts of 99999 hours fit. A rule on a duration
-# passes over a text that it cannot read; the rules of the type refuse that.
+# ignores a text that duration() cannot parse; the rules of the type refuse that text.
 UNREADABLE: Final = f"(!self.matches('{DURATION_PATTERN}') || self.matches('[0-9]{{6}}[.0-9]*h'))"
-# Durations end in fields of 32 bits of seconds (progressDeadlineSeconds, activeDeadlineSeconds), which hold 68 years.
+# Durations become fields of 32 bits of seconds (progressDeadlineSeconds, activeDeadlineSeconds), which hold 68 years.
 LONGEST: Final = "8760h"
 
 
@@ -91,7 +91,7 @@ Duration = Annotated[
     ),
     NOT_LONGER,
 ]
-"""A span of time as text. Checked by the API server; read with `duration_seconds`."""
+"""A duration as text, such as 30s. The API server validates it; `duration_seconds` parses it."""
 
 
 # A structural schema has no "one of these types". A node without a type still obeys the bounds of lists and of objects:
@@ -104,19 +104,19 @@ _NO_OBJECT: Final[dict[str, Any]] = {
 SCALAR: Final[dict[str, Any]] = {**_NO_OBJECT, "minItems": 1, "maxItems": 0}
 
 Scalars = Annotated[dict[str, Any], Field(max_length=64, json_schema_extra={"additionalProperties": SCALAR})]
-"""Texts, numbers and booleans by name."""
+"""Strings, numbers and booleans by name."""
 
 
-def nested(depth: int) -> dict[str, Any]:
-    """Return the schema of a list of scalars, and of lists of them that are nested no deeper than `depth`."""
+def list_schema(depth: int) -> dict[str, Any]:
+    """Return the schema of a list of scalars that may be nested up to `depth` levels."""
     node = SCALAR
     for _ in range(depth - 1):
         node = {**_NO_OBJECT, "items": node}
     return {"type": "array", "maxItems": 1_000_000, "items": node}  # more than an object of Kubernetes can hold
 
 
-def keyed_by(key: str) -> Any:
-    """Make a list a map by that field: items are unique by it, and server-side apply merges by it."""
+def list_map_key(key: str) -> Any:
+    """Return the field of a list with a key: items are unique by the key, and server-side apply merges by it."""
     return Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]})
 
 

@@ -1,6 +1,6 @@
-"""The gates of a rollout, which a candidate has to pass before it gets more requests, and their status.
+"""Gates of a rollout, which a candidate has to pass before it gets more requests, and their status.
 
-Numbers of a status are text: they change when a gate is evaluated, and at no other time.
+Numbers in the status are text. They change only when a gate is evaluated.
 """
 
 from collections.abc import Iterable
@@ -17,16 +17,16 @@ from conch.api.numbers import NUMBER_PATTERN, Number, Percent
 from conch.api.parity import Parity
 from conch.api.text import Text
 
-# What gates that count requests ask for where minSamples is absent: of 20 requests, one failure is 5 %.
+# Default of minSamples of gates that count requests: of 20 requests, one failure is 5 %.
 DEFAULT_SAMPLES: Final = 20
-# Below a hundred requests Triton's percentile 99 passes over the slowest one (measured, 2.51).
+# Below a hundred requests Triton's percentile 99 leaves out the slowest one (measured, 2.51).
 DEFAULT_SAMPLES_P99: Final = 100
 
 _URL: Final = "^https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?$"
 
 
-def _at_least(field: str, low: str, high: str) -> Rule:
-    """A duration within bounds; one that is none is told by its own rule."""
+def _duration_bounds(field: str, low: str, high: str) -> Rule:
+    """Return the rule that a duration is within bounds. Another rule refuses a text that is not a duration."""
     return Rule(
         f"{UNREADABLE} || (duration(self) >= duration('{low}') && duration(self) <= duration('{high}'))",
         message=f"{field} must be between {low} and {high}; write one such as {'30s' if field == 'interval' else '5s'}",
@@ -36,63 +36,64 @@ def _at_least(field: str, low: str, high: str) -> Rule:
 
 
 class SuccessRate(GateMetric):
-    """The share of requests that Triton answered without an error."""
+    """Share of requests that Triton answered without an error."""
 
     min: Percent
-    """The least share, such as 99.9%."""
+    """Minimum success rate in percent, such as 99.9%."""
 
     @property
     def gate_name(self) -> str:
-        """The name of a gate that has none of its own."""
+        """Default name of the gate."""
         return "success-rate"
 
     @property
     def default_samples(self) -> int:
-        """The requests that an evaluation needs where minSamples is absent."""
+        """Default of minSamples."""
         return DEFAULT_SAMPLES
 
 
 class Latency(GateMetric):
-    """How long Triton takes for a request, from its arrival to its response; failed requests do not count."""
+    """Latency of successful requests in Triton, from arrival to response."""
 
     percentile: Literal[50, 90, 95, 99] | None = None
-    """The percentile that is compared: Triton's own, over the last minute, of the slowest pod. Absent: the mean."""
+    """Percentile of the latency: 50, 90, 95 or 99, as Triton computes it over the last minute, of the slowest pod.
+    Absent: the mean latency."""
     max: Annotated[
         Duration,
         Rule(
             f"{UNREADABLE} || duration(self) > duration('0s')",
-            message="no request takes no time: max must be above 0s; raise it, such as to 50ms",
+            message="max must be above 0s; write a longer time, such as 50ms",
         ),
     ]
-    """The longest time, such as 50ms."""
+    """Maximum latency, a duration such as 50ms."""
 
     @property
     def gate_name(self) -> str:
-        """The name of a gate that has none of its own."""
+        """Default name of the gate."""
         return f"latency-p{self.percentile}" if self.percentile else "latency-mean"
 
     @property
     def default_samples(self) -> int:
-        """The requests that an evaluation needs where minSamples is absent."""
+        """Default of minSamples."""
         return DEFAULT_SAMPLES_P99 if self.percentile == 99 else DEFAULT_SAMPLES
 
 
 class Prometheus(GateMetric):
-    """A number from a Prometheus of yours."""
+    """Result of a PromQL query to a Prometheus server."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 "has(self.min) || has(self.max)",
-                message="a query without a bound would always pass; set min, max or both",
+                message="a prometheus gate needs a bound; set min, max or both",
             ),
             Rule(
                 f"!has(self.min) || !has(self.max) || !string(self.min).matches('{NUMBER_PATTERN}')"
                 f" || !string(self.max).matches('{NUMBER_PATTERN}')"
                 " || double(string(self.min)) <= double(string(self.max))",
-                message="no number is at least min and at most max here; lower min or raise max",
+                message="min must not be above max; lower min or raise max",
                 expression="'min ' + string(self.min) + ' is above max ' + string(self.max)"
-                " + ', so no number would pass; lower min or raise max'",
+                " + '; lower min or raise max'",
                 path=".max",
             ),
         )
@@ -107,19 +108,20 @@ class Prometheus(GateMetric):
             " without user, query and fragment",
         ),
     ]
-    """Where it is, as the operator reaches it: http://prometheus.monitoring:9090."""
+    """URL of the Prometheus server, as the operator reaches it, such as http://prometheus.monitoring:9090."""
     query: Annotated[str, Field(min_length=1, max_length=4096)]
-    """PromQL with one number as its answer; {{service}}, {{namespace}}, {{revision}} and {{stable}} are filled in."""
+    """PromQL query that returns one number. {{service}}, {{namespace}}, {{revision}} (the candidate) and {{stable}} are
+    replaced with names."""
     min: Number | None = None
-    """The least number that passes."""
+    """Minimum value that passes. Absent: no minimum."""
     max: Number | None = None
-    """The largest number that passes."""
-    timeout: Annotated[Duration, _at_least("timeout", "1s", "1m")] = "5s"
-    """How long an answer may take."""
+    """Maximum value that passes. Absent: no maximum."""
+    timeout: Annotated[Duration, _duration_bounds("timeout", "1s", "1m")] = "5s"
+    """Timeout of the query, between 1s and 1m."""
 
     @property
     def gate_name(self) -> str:
-        """The name of a gate that has none of its own."""
+        """Default name of the gate."""
         return "prometheus"
 
 
@@ -136,23 +138,23 @@ class Gate(Part):
         json_schema_extra=rules(
             Rule(
                 f"[{', '.join(f'has(self.{field})' for field in _WIRE_METRICS)}].filter(set, set).size() == 1",
-                message=f"a gate has one metric: exactly one of {_ONE_OF_THEM}; make a gate of each",
+                message=f"a gate has exactly one of {_ONE_OF_THEM}; write one gate for each metric",
             ),
             Rule(
                 "!has(self.prometheus) || !has(self.minSamples)",
-                message="a query counts no requests, so minSamples means nothing to it; remove minSamples,"
-                " or let the query answer nothing until it has seen enough",
+                message="minSamples does not apply to a prometheus gate, which counts no requests; remove minSamples,"
+                " or write a query that returns no result until it has enough data",
                 path=".minSamples",
             ),
             Rule(
                 "!has(self.parity) || !has(self.minSamples)",
-                message="parity replays each request once, so minSamples means nothing to it; remove minSamples, or set"
-                " parity.requests",
+                message="minSamples does not apply to a parity gate, which replays each request once; remove"
+                " minSamples, or set parity.requests",
                 path=".minSamples",
             ),
             Rule(
                 "!has(self.parity) || !has(self.failureLimit) || self.failureLimit == 0",
-                message="parity is evaluated once, so there is no failure to tolerate; remove failureLimit, or lower"
+                message="a parity gate is evaluated once, so failureLimit must be 0; remove failureLimit, or lower"
                 " parity.minAgreement",
                 path=".failureLimit",
             ),
@@ -160,37 +162,38 @@ class Gate(Part):
     )
 
     name: Annotated[str | None, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = None
-    """Its name in status and events. Absent: that of its metric, such as success-rate or latency-p99."""
+    """Name of the gate in status and events. Absent: the name of its metric, such as success-rate or latency-p99."""
     success_rate: SuccessRate | None = None
-    """The share of requests that Triton answered without an error."""
+    """Minimum success rate: the share of requests that Triton answered without an error."""
     latency: Latency | None = None
-    """How long requests take in Triton."""
+    """Maximum latency of requests in Triton."""
     prometheus: Prometheus | None = None
-    """A number from a Prometheus of yours."""
+    """Bounds of the result of a query to a Prometheus server."""
     parity: Parity | None = None
-    """Whether it answers as the stable revision does, on replayed requests; evaluated before its first share."""
-    interval: Annotated[Duration, _at_least("interval", "1s", "10m")] = "10s"
-    """The least time between two evaluations."""
+    """Minimum share of replayed requests to which candidate and stable revision answer alike. It is evaluated once,
+    before the candidate gets requests of clients."""
+    interval: Annotated[Duration, _duration_bounds("interval", "1s", "10m")] = "10s"
+    """Minimum time between two evaluations, between 1s and 10m."""
     min_samples: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
-    """Requests that an evaluation needs: the window grows until there are so many.
-    Absent: 20, and 100 for percentile 99."""
+    """Minimum number of requests of an evaluation. The window grows until it has them. Absent: 20, and 100 for
+    percentile 99."""
     failure_limit: Annotated[int, Field(ge=0, le=100)] = 0
-    """How many evaluations may have a value outside the bound; with one more the gate fails."""
+    """Number of evaluations that may be outside the bound. The gate fails with one more."""
 
     @property
     def interval_seconds(self) -> float:
-        """The least time between two evaluations, in seconds."""
+        """Minimum time between two evaluations in seconds."""
         return duration_seconds(self.interval)
 
     @property
     def metric(self) -> GateMetric:
-        """The metric that is set; UnknownMetric where a newer version of the CRD has let in one that is not known."""
+        """The metric that is set; UnknownMetric for a metric of a newer version of the CRD."""
         found = (getattr(self, field) for field in METRICS)
         return next((metric for metric in found if isinstance(metric, GateMetric)), UnknownMetric())
 
     @property
     def samples(self) -> int:
-        """Requests that an evaluation needs; 0 where the metric counts none."""
+        """Minimum number of requests of an evaluation; 0: the metric counts no requests."""
         default = self.metric.default_samples
         return (self.min_samples or default) if default else 0
 
@@ -204,15 +207,14 @@ Gates = Annotated[
     ),
     Rule(
         "self.filter(gate, has(gate.parity)).size() <= 1",
-        message="requests are replayed once, so one gate asks for parity; name all outputs in it, or keep the"
-        " strictest",
+        message="a rollout has at most one parity gate; name all outputs in one gate, or keep the strictest",
     ),
 ]
 """The gates of a rollout."""
 
 
 class Verdict(StrEnum):
-    """The result of a gate. Only Passed and Skipped let the rollout go on."""
+    """The result of a gate. The rollout continues after Passed and Skipped."""
 
     PASSED = "Passed"
     FAILED = "Failed"
@@ -221,34 +223,34 @@ class Verdict(StrEnum):
 
     @property
     def lets_pass(self) -> bool:
-        """Whether the rollout goes on."""
+        """True if the rollout continues."""
         return self in {Verdict.PASSED, Verdict.SKIPPED}
 
 
 class GateStatus(Part):
-    """The result of a gate, and what its next evaluation needs."""
+    """The result of a gate, and the state that its next evaluation needs."""
 
     name: str
-    """The gate's name."""
+    """Name of the gate."""
     verdict: str = Verdict.INCONCLUSIVE.value
-    """Passed, Failed, Inconclusive or Skipped. Passed lets the rollout go on, and so does Skipped: the stable revision
-    has had no ready pod for progressDeadline, so that a parity gate has nothing to compare with."""
+    """Passed, Failed, Inconclusive or Skipped. The rollout continues after Passed and Skipped. Skipped: the stable
+    revision had no ready pod for progressDeadline, so that a parity gate could not compare."""
     value: str = ""
-    """The value of the last evaluation."""
+    """Value at the last evaluation, with its unit."""
     bound: str = ""
-    """The bound of the value."""
+    """Bound of the value, with its unit."""
     samples: int | None = None
-    """The requests that the value is of."""
+    """Number of requests that the value is computed from."""
     failures: int = 0
-    """Evaluations with a value outside the bound so far."""
+    """Number of evaluations outside the bound."""
     evaluated_at: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
-    """When it was last evaluated; the next evaluation covers what came after."""
+    """Time of the last evaluation. The next one covers the requests after it."""
     message: Text = ""
-    """The result in a sentence."""
+    """Result of the gate in a sentence."""
 
     @property
     def lets_pass(self) -> bool:
-        """Whether the rollout goes on; a verdict of another version of Conch does not let it."""
+        """True if the rollout continues; a verdict that this version of Conch does not know stops it."""
         return self.verdict in set(Verdict) and Verdict(self.verdict).lets_pass
 
     @classmethod
@@ -258,7 +260,7 @@ class GateStatus(Part):
 
 
 def named(gates: Iterable[Gate]) -> tuple[Gate, ...]:
-    """Return the gates with every name filled in, each of its own: latency-p99, latency-p99-2."""
+    """Return the gates, each with a unique name, such as latency-p99 and latency-p99-2."""
     gates = tuple(gates)
     taken = {gate.name for gate in gates if gate.name}
     out: list[Gate] = []

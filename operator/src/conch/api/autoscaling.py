@@ -1,4 +1,4 @@
-"""How many pods there are: autoscaling/v2's and KEDA's own words, and words for what Triton feels."""
+"""Autoscaling of pods: metrics of Triton, metrics of autoscaling/v2, and triggers of KEDA."""
 
 from typing import Annotated, Final, Literal
 
@@ -29,93 +29,93 @@ _MATCH: Final = " || ".join(f"(self.type == '{kind}' && has(self.{field}))" for 
 
 
 class Metric(Part):
-    """A MetricSpec of autoscaling/v2: a type, and the field of that name."""
+    """A MetricSpec of autoscaling/v2: a type, and the field with the name of the type."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 f"{_FIELDS}.filter(set, set).size() == 1 && ({_MATCH})",
-                message="a metric has, beside type, exactly the one field that is named after it: resource,"
-                " containerResource, pods, object or external; add it, remove the others, or change type",
+                message="a metric has type and the one field of that type: resource, containerResource, pods, object or"
+                " external; add that field, remove the others, or change type",
             ),
         )
     )
 
     type: Literal["Resource", "ContainerResource", "Pods", "Object", "External"]
-    """Where the number comes from."""
+    """Source of the metric: Resource, ContainerResource, Pods, Object or External."""
     resource: ResourceMetricSource | None = None
-    """CPU or memory of the pods (ResourceMetricSource)."""
+    """CPU or memory of the pods (ResourceMetricSource), with type Resource."""
     container_resource: ContainerResourceMetricSource | None = None
-    """CPU or memory of one container of the pods (ContainerResourceMetricSource)."""
+    """CPU or memory of one container of the pods (ContainerResourceMetricSource), with type ContainerResource."""
     pods: PodsMetricSource | None = None
-    """A custom metric of the pods (PodsMetricSource)."""
+    """Custom metric of the pods (PodsMetricSource), with type Pods."""
     object: ObjectMetricSource | None = None
-    """A metric of another object (ObjectMetricSource)."""
+    """Metric of another object (ObjectMetricSource), with type Object."""
     external: ExternalMetricSource | None = None
-    """A metric from outside the cluster (ExternalMetricSource)."""
+    """Metric from outside the cluster (ExternalMetricSource), with type External."""
 
 
 class Behavior(Part):
-    """How fast pods come and go (HorizontalPodAutoscalerBehavior of autoscaling/v2)."""
+    """Scaling behavior (HorizontalPodAutoscalerBehavior of autoscaling/v2)."""
 
     scale_up: HPAScalingRules | None = None
-    """Upwards (HPAScalingRules)."""
+    """Policies for adding pods (HPAScalingRules)."""
     scale_down: HPAScalingRules | None = None
-    """Downwards (HPAScalingRules)."""
+    """Policies for removing pods (HPAScalingRules)."""
 
 
 SEEN_WITHOUT_PODS: Final = "(has({0}.triggers) && {0}.triggers.exists(t, !(t.type in ['cpu', 'memory'])))"
-NEEDS_TRIGGERS: Final = "scaling to zero needs KEDA and a trigger that is seen without pods"
+NEEDS_TRIGGERS: Final = "scaling to zero needs KEDA and a trigger other than cpu and memory"
 
 
 class AuthenticationRef(Part):
-    """An object of KEDA that holds credentials."""
+    """Reference to a KEDA object with credentials."""
 
     name: ObjectName
-    """Its name."""
+    """Name of the TriggerAuthentication or ClusterTriggerAuthentication."""
     kind: Literal["TriggerAuthentication", "ClusterTriggerAuthentication"] | None = None
-    """Its kind. Absent: TriggerAuthentication."""
+    """TriggerAuthentication or ClusterTriggerAuthentication. Absent: TriggerAuthentication."""
 
 
 class Trigger(Part):
     """A ScaleTrigger of KEDA."""
 
     type: Annotated[str, Field(min_length=1, max_length=64)]
-    """KEDA's scaler, such as prometheus, kafka or cron."""
+    """Type of KEDA's scaler, such as prometheus, kafka or cron."""
     metadata: Annotated[dict[str, Annotated[str, Field(max_length=16384)]] | None, Field(max_length=64)] = None
-    """The scaler's settings; their values are text."""
+    """Settings of the scaler. All values are strings."""
     name: Annotated[str | None, Field(max_length=63)] = None
-    """Its name, which no other trigger has."""
+    """Name of the trigger, unique among the triggers of the list."""
     authentication_ref: AuthenticationRef | None = None
-    """The TriggerAuthentication with its credentials."""
+    """Reference to the KEDA object with the credentials of the trigger."""
     metric_type: Literal["AverageValue", "Value", "Utilization"] | None = None
-    """How the number is compared. Absent: AverageValue, per pod."""
+    """How KEDA compares the metric with its target: AverageValue (for each pod), Value or Utilization. Absent:
+    AverageValue."""
     use_cached_metrics: bool | None = None
-    """Whether KEDA asks at its polling interval alone."""
+    """True: KEDA reads the metric at its polling interval only. Absent: false."""
 
 
 def _above_zero(field: str, example: str) -> Rule:
-    """A target is what numbers are divided by."""
+    """Return the rule that a target, by which the autoscaler divides, is above 0."""
     return Rule(
         f"!{cel_is_quantity('self')} || quantity(string(self)).isGreaterThan(quantity('0'))",
-        message=f"{field} must be above 0: it is what each pod shall have at the most; write a larger target, such as"
-        f" {example}",
+        message=f"{field} must be above 0, since it is the target for each pod; write a larger one, such as {example}",
     )
 
 
 class Autoscaling(Part):
-    """What the HorizontalPodAutoscaler looks at, and how fast it acts.
+    """Metrics and behavior of the HorizontalPodAutoscaler.
 
-    The targets below are what each pod shall have on average; the largest answer of all wins.
+    Targets are averages of all pods of a revision. The metric that needs the most pods decides.
     """
 
     queue_to_compute_ratio: Annotated[Quantity | None, _above_zero("queueToComputeRatio", "1")] = None
-    """How long requests wait in Triton's queues for each second that is computed. 1 is a model that is busy for two
-    thirds of its time."""
+    """Target of the ratio of queue time to compute time in Triton, as a quantity. 1: requests wait in the queue for as
+    long as Triton computes them."""
     pending_requests: Annotated[Quantity | None, _above_zero("pendingRequests", "4")] = None
-    """Requests that wait in Triton's queues."""
+    """Target of the number of requests in Triton's queues, for each pod."""
     requests_per_second: Annotated[Quantity | None, _above_zero("requestsPerSecond", "100")] = None
-    """Requests that are answered in a second, those that fail included."""
+    """Target of the number of requests per second, failed ones included, for each pod."""
     inference_latency: Annotated[
         Duration | None,
         Rule(
@@ -123,18 +123,18 @@ class Autoscaling(Part):
             message="inferenceLatency must be above 0; write a longer time, such as 50ms",
         ),
     ] = None
-    """How long a request takes in Triton, its wait in the queue included."""
+    """Target of the mean latency of requests in Triton, queue time included, such as 50ms."""
     gpu_utilization: Annotated[
         Percent | None,
         Rule("self.matches('[1-9]')", message="gpuUtilization must be above 0%; write a larger share, such as 70%"),
     ] = None
-    """The share of the time in which the pod's GPUs are busy."""
+    """Target of the GPU utilization in percent, such as 70%. The pods need a GPU."""
     metrics: Annotated[tuple[Metric, ...], Field(max_length=16)] = ()
-    """MetricSpecs of autoscaling/v2. With nothing said here, above or in triggers: a queueToComputeRatio of 1, and
-    where pods have no GPU and ask for CPU, 80 % of that."""
+    """Metrics of autoscaling/v2 (MetricSpec). Without any metric and trigger: queueToComputeRatio 1, and 80 % CPU
+    utilization if the pods request CPU and have no GPU."""
     triggers: Annotated[tuple[Trigger, ...], Field(min_length=1, max_length=16)] = ()
-    """ScaleTriggers of KEDA, where Conch is installed with it. With one that is seen without pods, minReplicas may
-    be 0."""
+    """Triggers of KEDA (ScaleTrigger), if Conch is installed with KEDA. minReplicas may be 0 if one of them is neither
+    of type cpu nor of type memory."""
     behavior: Behavior | None = None
-    """How fast pods come and go. Absent: Kubernetes' defaults. With KEDA, scaleDown.stabilizationWindowSeconds is
-    also how long the last pod stays when no trigger is active."""
+    """Scaling behavior. Absent: the defaults of Kubernetes. With KEDA, scaleDown.stabilizationWindowSeconds is also the
+    time after which the last pod ends if no trigger is active."""

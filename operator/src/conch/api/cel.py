@@ -1,7 +1,7 @@
-"""CEL rules as annotations: a rule stands beside the field it guards and travels into the CRD.
+"""CEL rules as annotations of fields, from which the CRD is generated.
 
-The API server evaluates them, so a bad manifest is refused even while the operator is down; Python
-never does. Nothing but the rule's text and the sentence of its refusal may enter.
+The API server evaluates the rules, so it refuses a bad manifest even while the operator is down. The operator does not
+evaluate them.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,11 @@ VALIDATIONS: Final = "x-kubernetes-validations"
 class Rule:
     """One entry of x-kubernetes-validations.
 
-    `message` is the sentence as it stands. `expression` is CEL that makes the sentence out of the
-    value; where it fails, the API server falls back to `message`. `path` moves the blame to a child field.
+    Attributes:
+        rule: CEL that is true if the value is valid.
+        message: The error message.
+        expression: CEL that returns an error message with the value. If it fails, the API server returns `message`.
+        path: The child field that the error names; None: the field that has the rule.
     """
 
     rule: str
@@ -45,9 +48,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Choice:
-    """A rule in place of an enum, for a sentence of its own.
+    """A rule in place of an enum, with a message of its own.
 
-    The API server answers an enum with its values alone, and then evaluates no rule of the object.
+    For an enum the API server returns the allowed values only, and then evaluates no rule of the object.
     """
 
     message: str
@@ -62,5 +65,5 @@ class Choice:
 
 
 def rules(*guards: Rule) -> dict[str, Any]:
-    """Return what a model puts in `json_schema_extra` for rules that relate its fields."""
+    """Return the `json_schema_extra` of a model with rules that relate its fields."""
     return {VALIDATIONS: [guard.entry() for guard in guards]}

@@ -65,11 +65,9 @@ class ChildKind:
 
 
 CHILD_KINDS: Final = (
-    ChildKind(
-        CONTROLLER_REVISION, step=0, why="the record of each revision, from which its pods are applied ever after"
-    ),
+    ChildKind(CONTROLLER_REVISION, step=0, why="the stored state of each revision, from which its pods are applied"),
     ChildKind(CONFIG_MAP, step=0, why="the model manifest that a revision's pods read"),
-    ChildKind(SERVICE, step=1, why="the Service that clients know, and one a revision"),
+    ChildKind(SERVICE, step=1, why="the root Service, and one Service for each revision"),
     ChildKind(
         DEPLOYMENT,
         step=1,
@@ -80,11 +78,11 @@ CHILD_KINDS: Final = (
     ChildKind(
         AUTOSCALER,
         step=2,
-        why="the number of a revision's pods, where it scales",
+        why="the number of a revision's pods, if the service scales",
         refers_to=(DEPLOYMENT,),
         conditions=("ScalingActive",),
     ),
-    ChildKind(DISRUPTION_BUDGET, step=1, why="how many pods a drain may take at once"),
+    ChildKind(DISRUPTION_BUDGET, step=1, why="the number of pods that a drain may evict at once"),
     ChildKind(
         JOB,
         step=2,
@@ -100,7 +98,7 @@ CHILD_KINDS: Final = (
         reporters="parents",
         not_installed=NotInstalled(
             Reason.GATEWAY_API_MISSING,
-            "The cluster knows no HTTPRoute; install the CRDs of the Gateway API (v1) and a gateway, or remove"
+            "The cluster has no HTTPRoute API; install the CRDs of the Gateway API (v1) and a gateway, or remove"
             " traffic.gateways and traffic.hostnames.",
         ),
         is_shared=True,
@@ -114,7 +112,7 @@ CHILD_KINDS: Final = (
         reporters="ancestors",
         not_installed=NotInstalled(
             Reason.ENVOY_GATEWAY_MISSING,
-            "The cluster knows no BackendTrafficPolicy, by which traffic.consistentHash is enforced; install Envoy"
+            "The cluster has no BackendTrafficPolicy API, which traffic.consistentHash needs; install Envoy"
             " Gateway, or remove traffic.consistentHash.",
         ),
         is_shared=True,
@@ -122,12 +120,12 @@ CHILD_KINDS: Final = (
     ChildKind(
         SCALED_OBJECT,
         step=2,
-        why="the number of a revision's pods, where KEDA scales it",
+        why="the number of a revision's pods, if KEDA scales it",
         refers_to=(DEPLOYMENT,),
         conditions=("Ready", "HPAActive", "Paused"),
         not_installed=NotInstalled(
             Reason.KEDA_MISSING,
-            "The cluster knows no ScaledObject, and Conch was installed with autoscaling.metricsApi keda; install"
+            "The cluster has no ScaledObject API, and Conch was installed with autoscaling.metricsApi keda; install"
             " KEDA 2, or install Conch with another metricsApi.",
         ),
         needs_keda=True,

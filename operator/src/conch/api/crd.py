@@ -4,7 +4,7 @@ import sys
 from typing import Any, Final
 
 from conch.api import names
-from conch.api.schema import Schema, structural, without_defaults
+from conch.api.schema import Schema, build_structural_schema, remove_defaults
 from conch.api.service import InferenceService
 from conch.api.status import NOT_OBSERVED
 from conch.plain_yaml import dump_yaml
@@ -26,18 +26,18 @@ COLUMNS: Final[tuple[dict[str, Any], ...]] = (
 def schema() -> Schema:
     """Return the structural schema of the resource."""
     raw = InferenceService.model_json_schema(by_alias=True, mode="validation")
-    root = structural(raw, raw["$defs"])
+    root = build_structural_schema(raw, raw["$defs"])
     fields = root["properties"]
-    # The API server owns these three; a CRD may only name their types.
+    # The API server validates these three; a CRD may only have their types.
     root["properties"] = {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},
-        # The bound is Kubernetes' own; said here, it keeps the cost of the rule on the name in its budget.
+        # The bound is Kubernetes' own. The API server computes the cost of the rule on the name from it.
         "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
         "spec": fields["spec"],
         # A client that waits for a status (kstatus, Flux, Argo CD) takes an object without one for current. The API
         # server drops the status of a new object, but fills in this default whenever it reads one without a status.
-        "status": without_defaults(fields["status"]) | {"default": {"observedGeneration": NOT_OBSERVED}},
+        "status": remove_defaults(fields["status"]) | {"default": {"observedGeneration": NOT_OBSERVED}},
     }
     root["required"] = ["spec"]
     return root
@@ -75,7 +75,7 @@ def crd() -> dict[str, Any]:
 
 
 def to_yaml() -> str:
-    """Return the file of crds/, byte for byte the same at every call."""
+    """Return the CRD as YAML, byte for byte the same at every call."""
     return _HEADER + dump_yaml(crd(), width=110)
 
 

@@ -1,4 +1,4 @@
-"""What the metrics of gates have in common."""
+"""Base class of the metrics of gates."""
 
 from abc import ABC, abstractmethod
 
@@ -6,16 +6,16 @@ from conch.api._base import Part
 
 
 class GateMetric(Part, ABC):
-    """What a gate measures of a candidate, and the bound of it: one field of a gate."""
+    """A metric of a candidate and its bound: one field of a gate."""
 
     @property
     @abstractmethod
     def gate_name(self) -> str:
-        """The name of a gate that has none of its own."""
+        """Default name of the gate."""
 
     @property
     def default_samples(self) -> int:
-        """The requests that an evaluation needs where minSamples is absent; 0: it counts no requests."""
+        """Default of minSamples; 0: the metric counts no requests."""
         return 0
 
 
@@ -24,5 +24,5 @@ class UnknownMetric(GateMetric):
 
     @property
     def gate_name(self) -> str:
-        """The name of a gate that has none of its own."""
+        """Default name of the gate."""
         return "unknown"

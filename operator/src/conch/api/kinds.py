@@ -1,4 +1,4 @@
-"""The kinds that Conch reads and writes, and how an object of one is named."""
+"""Kinds that Conch reads and writes, and references to objects of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 @dataclass(frozen=True)
 class Kind:
-    """A Kubernetes kind and where the API server keeps it."""
+    """A Kubernetes kind and its URL paths at the API server."""
 
     group: str  # "" is the core group
     version: str
@@ -17,7 +17,7 @@ class Kind:
 
     @property
     def api_version(self) -> str:
-        """`group/version` as manifests spell it."""
+        """`group/version`, as in manifests."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
@@ -26,7 +26,7 @@ class Kind:
         return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
 
     def path(self, namespace: str = "", name: str = "") -> str:
-        """The URL path of the collection (in a namespace, or in all), or of one object in it."""
+        """Return the URL path of the collection (of a namespace, or of all), or of one object in it."""
         scope = f"/namespaces/{_segment(namespace)}" if namespace else ""
         path = f"{self.home}{scope}/{self.plural}"
         return f"{path}/{_segment(name)}" if name else path
@@ -58,10 +58,10 @@ LEASE: Final = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 API_SERVICE: Final = Kind("apiregistration.k8s.io", "v1", "APIService", "apiservices")
 METRIC: Final = Kind("custom.metrics.k8s.io", "v1beta2", "MetricValueList", '"*"')  # whatever the object and metric
 
-METADATA_ONLY: Final = frozenset({REPLICA_SET})  # nothing but the metadata of these is watched
-# Either scales the Deployment of its own name.
+METADATA_ONLY: Final = frozenset({REPLICA_SET})  # watched as PartialObjectMetadata
+# Each scales the Deployment with the same name.
 SCALERS: Final = (AUTOSCALER, SCALED_OBJECT)
-# Services name them, and own none. A GatewayClass belongs to the cluster, not to a namespace.
+# Services refer to them, and do not own them. A GatewayClass belongs to the cluster, not to a namespace.
 GATEWAYS: Final = (GATEWAY, GATEWAY_CLASS)
 _BY_NAME: Final = {(kind.api_version, kind.name): kind for kind in list(globals().values()) if isinstance(kind, Kind)}
 
@@ -70,7 +70,7 @@ def _segment(name: str) -> str:
     """Return a name as a part of a URL's path.
 
     Raises:
-        ValueError: Kubernetes has no such names (apimachinery, IsValidPathSegmentName): they lead elsewhere.
+        ValueError: the name is not valid (apimachinery, IsValidPathSegmentName); the path would lead elsewhere.
     """
     if name in {".", ".."} or "/" in name or "%" in name:
         raise ValueError(f"{name!r} is no name of an object: expected neither '.', '..', '/' nor '%'")
@@ -78,7 +78,7 @@ def _segment(name: str) -> str:
 
 
 class Ref(NamedTuple):
-    """Names one object of a namespace."""
+    """A reference to an object within a namespace."""
 
     kind: Kind
     name: str
@@ -88,7 +88,7 @@ class Ref(NamedTuple):
 
 
 class ServiceKey(NamedTuple):
-    """Names one InferenceService of the cluster; what the work queue carries."""
+    """A reference to an InferenceService: an item of the work queue."""
 
     namespace: str
     name: str
@@ -98,14 +98,14 @@ class ServiceKey(NamedTuple):
 
 
 def kind_of(body: Mapping[str, Any]) -> Kind:
-    """Return the row of an object's kind.
+    """Return the kind of an object.
 
     Raises:
-        KeyError: the object is of a kind that Conch does not know.
+        KeyError: Conch does not know the kind.
     """
     return _BY_NAME[body["apiVersion"], body["kind"]]
 
 
 def ref_of(body: Mapping[str, Any]) -> Ref:
-    """Return the name of an object within its namespace."""
+    """Return the reference to an object within its namespace."""
     return Ref(kind_of(body), body["metadata"]["name"])

@@ -1,6 +1,6 @@
-"""Kubernetes' own types as parts of our schema: what is misspelt or mistyped in them is refused at apply.
+"""Types of Kubernetes as parts of the CRD's schema, so that the API server refuses unknown and mistyped fields.
 
-`kubernetes.json` holds what an API server publishes of these types (/openapi/v3), without its descriptions.
+`kubernetes.json` holds the schemas of these types as an API server publishes them (/openapi/v3), without descriptions.
 tests/api/test_kubernetes_types.py compares it with a running API server, and rewrites it for another version.
 """
 
@@ -27,20 +27,20 @@ _QUANTITY_PATTERN: Final = (
 )
 _INT_OR_STRING: Final[Node] = {"x-kubernetes-int-or-string": True}
 _NEEDED: Final = {"string", "array"}
-# The API server holds the numbers of a CRD to 64 bits, whatever their format says.
+# The API server holds the numbers of a CRD to 64 bits, whatever their format.
 _INT32: Final[Node] = {"minimum": -(2**31), "maximum": 2**31 - 1}
 
 
 @cache
-def published() -> Mapping[str, Node]:
-    """Return the types by the names under which the API server publishes them."""
+def load_types() -> Mapping[str, Node]:
+    """Return the schemas of Kubernetes' types by their names at the API server."""
     types: Mapping[str, Node] = json.loads((files("conch.api") / "kubernetes.json").read_text())
     return types
 
 
 @dataclass(frozen=True)
-class OfKubernetes:
-    """Give the value that it annotates the schema of a type of Kubernetes, such as core.v1.Affinity."""
+class KubernetesType:
+    """An annotation: the field has the schema of a type of Kubernetes, such as core.v1.Affinity."""
 
     type: str
 
@@ -50,7 +50,7 @@ class OfKubernetes:
 
 
 def with_fields_of(kind: str) -> Callable[[Node], None]:
-    """Return what a model puts in `json_schema_extra` for the fields of a type besides those that it declares."""
+    """Return the `json_schema_extra` of a model that has the fields of a type besides those that it declares."""
 
     def add(schema: Node) -> None:
         schema.pop("additionalProperties", None)
@@ -62,42 +62,44 @@ def with_fields_of(kind: str) -> Callable[[Node], None]:
 
 def schema_of(kind: str) -> Node:
     """Return the schema of a type, without references: `core.v1.EnvVar` is io.k8s.api.core.v1.EnvVar."""
-    return _resolved({_REFERENCE: f"io.k8s.api.{kind}"})
+    return _resolve({_REFERENCE: f"io.k8s.api.{kind}"})
 
 
-def _resolved(node: Mapping[str, Any]) -> Node:
-    """Follow all references. Defaults go: what a user reads back is what the user wrote."""
+def _resolve(node: Mapping[str, Any]) -> Node:
+    """Replace all references by their types and remove defaults, so that users read back what they wrote."""
     if _REFERENCE in node:
         name = node[_REFERENCE].rpartition("/")[2]
         if name == _QUANTITY:
             return {**SCALAR, "pattern": _QUANTITY_PATTERN}
-        return _resolved(published()[name])
+        return _resolve(load_types()[name])
     if node.get("format") == "int-or-string":
         return dict(_INT_OR_STRING)
     found: Node = dict(_INT32) if node.get("format") == "int32" else {}
     for part in node.get("allOf", ()):
-        found |= _resolved(part)
+        found |= _resolve(part)
     found |= {key: value for key, value in node.items() if key not in ("allOf", "default", "properties")}
     if "properties" in node:
-        found["properties"] = {name: _resolved(child) for name, child in node["properties"].items()}
+        found["properties"] = {name: _resolve(child) for name, child in node["properties"].items()}
     if "enum" in node:
-        found["enum"] = ["", *node["enum"]]  # as absent
+        found["enum"] = ["", *node["enum"]]  # empty: the same as absent
     if "required" in node:
-        # A number or an object that is absent is 0 or empty, which Kubernetes often takes.
+        # Kubernetes treats an absent number as 0 and an absent object as empty, and often accepts that.
         required = [name for name in found.pop("required") if found["properties"][name].get("type") in _NEEDED]
         found |= {"required": required} if required else {}
     for key in ("items", "additionalProperties"):
         if isinstance(found.get(key), dict):
-            found[key] = _resolved(found[key])
+            found[key] = _resolve(found[key])
     return found
 
 
-Affinity = Annotated[dict[str, Any], OfKubernetes("core.v1.Affinity")]
-Toleration = Annotated[dict[str, Any], OfKubernetes("core.v1.Toleration")]
-TopologySpreadConstraint = Annotated[dict[str, Any], OfKubernetes("core.v1.TopologySpreadConstraint")]
-ResourceMetricSource = Annotated[dict[str, Any], OfKubernetes("autoscaling.v2.ResourceMetricSource")]
-ContainerResourceMetricSource = Annotated[dict[str, Any], OfKubernetes("autoscaling.v2.ContainerResourceMetricSource")]
-PodsMetricSource = Annotated[dict[str, Any], OfKubernetes("autoscaling.v2.PodsMetricSource")]
-ObjectMetricSource = Annotated[dict[str, Any], OfKubernetes("autoscaling.v2.ObjectMetricSource")]
-ExternalMetricSource = Annotated[dict[str, Any], OfKubernetes("autoscaling.v2.ExternalMetricSource")]
-HPAScalingRules = Annotated[dict[str, Any], OfKubernetes("autoscaling.v2.HPAScalingRules")]
+Affinity = Annotated[dict[str, Any], KubernetesType("core.v1.Affinity")]
+Toleration = Annotated[dict[str, Any], KubernetesType("core.v1.Toleration")]
+TopologySpreadConstraint = Annotated[dict[str, Any], KubernetesType("core.v1.TopologySpreadConstraint")]
+ResourceMetricSource = Annotated[dict[str, Any], KubernetesType("autoscaling.v2.ResourceMetricSource")]
+ContainerResourceMetricSource = Annotated[
+    dict[str, Any], KubernetesType("autoscaling.v2.ContainerResourceMetricSource")
+]
+PodsMetricSource = Annotated[dict[str, Any], KubernetesType("autoscaling.v2.PodsMetricSource")]
+ObjectMetricSource = Annotated[dict[str, Any], KubernetesType("autoscaling.v2.ObjectMetricSource")]
+ExternalMetricSource = Annotated[dict[str, Any], KubernetesType("autoscaling.v2.ExternalMetricSource")]
+HPAScalingRules = Annotated[dict[str, Any], KubernetesType("autoscaling.v2.HPAScalingRules")]

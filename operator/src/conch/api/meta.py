@@ -1,4 +1,4 @@
-"""The metadata that every child carries: whose it is, and how it is found."""
+"""Metadata of children: owner reference, labels and selectors."""
 
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from conch_contract import names
 
 Manifest = dict[str, Any]
 
-SERVING_NAME: Final = "triton"  # what serving pods are called by LABEL_NAME; a warm-up's pod is no serving pod
+SERVING_NAME: Final = "triton"  # the LABEL_NAME of serving pods; the pods of revision Jobs have another
 
 
 def child(
@@ -19,7 +19,7 @@ def child(
     revision: str | None = None,
     annotations: dict[str, str] | None = None,
 ) -> Manifest:
-    """Return the head of a child's manifest: the garbage collector's reference and the labels."""
+    """Return apiVersion, kind and metadata of a child, with owner reference and labels."""
     meta: Manifest = {
         "name": name,
         "namespace": service.metadata.namespace,
@@ -32,14 +32,14 @@ def child(
 
 
 def labels(service: InferenceService, revision: str | None = None) -> dict[str, str]:
-    """Return the labels of a child, or of a pod."""
+    """Return the labels of a child or of a pod."""
     common = {LABEL_NAME: SERVING_NAME, LABEL_INSTANCE: service.metadata.name, LABEL_MANAGED_BY: "conch"}
     variant = {names.LABEL_VARIANT: service.variant} if service.variant else {}
     return {**common, **selector(service, revision), **variant}
 
 
 def selector(service: InferenceService, revision: str | None = None) -> dict[str, str]:
-    """Return what selects the serving pods of a service, variants included, or of one of its revisions."""
+    """Return the selector of the serving pods of a service, variants included, or of one revision."""
     if revision:
         return {names.LABEL_SERVICE: service.metadata.name, names.LABEL_REVISION: revision}
     return {names.LABEL_SERVICE: service.metadata.name, LABEL_NAME: SERVING_NAME}

@@ -1,4 +1,4 @@
-"""Which model is served, and where its files are."""
+"""The model of a predictor: its name, format and storage."""
 
 import json
 from collections.abc import Iterator
@@ -60,17 +60,17 @@ _URI_RULES: Final = (
     _scheme_rule(),
     Rule(
         r"!self.matches('^\\s|\\s$|[\\x00-\\x1f\\x7f]')",
-        message="storageUri begins or ends with a blank or holds a control character; remove it",
+        message="storageUri begins or ends with a blank or has a control character; remove it",
     ),
     Rule(
         r"!self.matches('/[.][.]?(/|$)')",
-        message="storageUri must not hold the folders '.' and '..'; write the path that is meant",
+        message="storageUri must not have the folders '.' and '..'; write the path without them",
     ),
     *(rule for scheme in SCHEMES.values() for rule in _form_rules(scheme)),
 )
 
 StorageUri = Annotated[str, Field(max_length=2048, json_schema_extra=rules(*_URI_RULES))]
-"""Where a model's files are; checked by the API server."""
+"""URI of a model's files. The API server validates it."""
 
 
 TritonName = Annotated[
@@ -78,20 +78,20 @@ TritonName = Annotated[
     Field(max_length=128),
     Rule(
         "self.matches('^[A-Za-z0-9][A-Za-z0-9._-]*$')",
-        message="a model's name is a folder's name and part of its URL: it begins with a letter or a digit and goes"
-        " on with letters, digits, '.', '_' and '-'; choose such a name",
+        message="a model's name begins with a letter or a digit and has only letters, digits, '.', '_' and '-', because"
+        " it is part of a path and of a URL; choose such a name",
     ),
 ]
-"""A model's name in Triton."""
+"""Name of a model in Triton."""
 
 
 def _describe_formats() -> str:
     described = (f"{row.name} ({row.summary})" if row.summary else row.name for row in FORMATS.values())
-    return f"Their format: {join_words(described, 'or')}."
+    return f"Format of the model's files: {join_words(described, 'or')}."
 
 
 class ModelFormat(Part):
-    """How the model's files are to be read."""
+    """Format of a model's files."""
 
     name: Annotated[
         FormatName,
@@ -105,30 +105,30 @@ class ModelFormat(Part):
 
 
 class SecretRef(Part):
-    """A Secret of the service's namespace."""
+    """Reference to a Secret in the namespace of the InferenceService."""
 
     name: ObjectName
-    """The Secret's name."""
+    """Name of the Secret."""
 
 
 class Storage(Part):
-    """How the store is reached."""
+    """Access to the storage."""
 
     secret_ref: Annotated[
         SecretRef | None,
-        Field(description=f"The Secret with the store's credentials and settings, for {_SECRET_NAMES}."),
+        Field(description=f"Secret with credentials and settings of the storage, for {_SECRET_NAMES}."),
     ] = None
 
 
 class Model(Part):
-    """Which model is served."""
+    """The model, its format and its storage."""
 
     model_config = ConfigDict(json_schema_extra=rules(secret_rule()))
 
     name: TritonName | None = None
-    """The model's name in Triton. Absent: the service's name."""
+    """Name of the model in Triton. Absent: the name of the InferenceService."""
     model_format: ModelFormat
-    """How the model's files are to be read."""
-    storage_uri: Annotated[StorageUri, Field(description=f"Where its files are: {_EXAMPLES}.")]
+    """Format of the model's files."""
+    storage_uri: Annotated[StorageUri, Field(description=f"URI of the model's files: {_EXAMPLES}.")]
     storage: Storage | None = None
-    """How the store is reached."""
+    """Access to the storage. Absent: without credentials."""

@@ -1,4 +1,4 @@
-"""Names that only the operator uses. What the serving image shares stands in `conch_contract.names`."""
+"""Names that only the operator uses. Those that the serving image shares are in `conch_contract.names`."""
 
 from enum import StrEnum
 from typing import Final
@@ -13,7 +13,7 @@ LIST_KIND: Final = "InferenceServiceList"
 SINGULAR: Final = "inferenceservice"
 PLURAL: Final = "inferenceservices"
 SHORT_NAME: Final = "isvc"
-# KServe has the short name isvc too; this one is Conch's alone.
+# KServe has the short name isvc too; this one is unique to Conch.
 OWN_SHORT_NAME: Final = "cisvc"
 CATEGORY: Final = "conch"
 CRD_NAME: Final = f"{PLURAL}.{GROUP}"
@@ -28,26 +28,25 @@ LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
 # Kubernetes' own, on an EndpointSlice: its Service.
 LABEL_SERVICE_NAME: Final = "kubernetes.io/service-name"
 
-# The paths of the HTTPRoute. Of both protocols only what answers inference: Triton's other endpoints are not for the
-# outside.
+# The paths of the HTTPRoute: the inference endpoints of both protocols. Triton's other endpoints stay internal.
 MODELS_PATH: Final = "/v2/models"
 HTTP_PATHS: Final = (MODELS_PATH, "/v2/health")
 GRPC_PATHS: Final = ("/inference.GRPCInferenceService",)
 
-# On children: the hash of what was applied, so that an unchanged snapshot costs no write.
+# On children: the hash of the applied manifest, so that an unchanged child is not written.
 ANNOTATION_APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 # On a ControllerRevision: the generation of the service that made it.
 ANNOTATION_GENERATION: Final = f"{GROUP}/generation"
-# On a service, by people: why it changes. A ControllerRevision keeps what the service said when it was made,
+# On a service, by users: why it changes. A ControllerRevision keeps the value of the time when it was made,
 ANNOTATION_CHANGE_CAUSE: Final = f"{GROUP}/change-cause"
-# who made it (the field manager of spec.predictor), the digest of the model that it served first, in which versions a
-# bucket with versioning has the files of that model, and the digest of the ConfigMap that it was first warmed with.
+# its author (the field manager of spec.predictor), the digest of the model that it served first, the object versions of
+# that model's files in a bucket with versioning, and the digest of the ConfigMap of its first warm-up.
 ANNOTATION_AUTHOR: Final = f"{GROUP}/author"
 ANNOTATION_DIGEST: Final = f"{GROUP}/digest"
 ANNOTATION_OBJECT_VERSIONS: Final = f"{GROUP}/object-versions"
 ANNOTATION_WARMUP_DIGEST: Final = f"{GROUP}/warmup-digest"
 
-# On a serving pod: Triton's name of the model that clients ask for, one among others in an ensemble.
+# On a serving pod: Triton's name of the model that clients send requests to, one of several in an ensemble.
 ANNOTATION_MODEL: Final = f"{GROUP}/model"
 
 # On the root Service: the revision that carries the service; its selector may be wider than that.
@@ -55,17 +54,18 @@ ANNOTATION_STABLE: Final = f"{GROUP}/stable"
 # On an HTTPRoute with inactive rules (see traffic/slots.py): its generation, and the time since when every gateway has
 # accepted it.
 ANNOTATION_ACCEPTED: Final = f"{GROUP}/accepted"
-# On a service, by people: what its rollout shall do (see decide/request.py).
+# On a service, by users: a request to its rollout (see decide/rollout/request.py).
 ANNOTATION_REQUEST: Final = f"{GROUP}/rollout"
 
-# The suffix of children is `-<variant>-<hash>`; 40 leaves room for it in a label value and a DNS label (63).
+# The suffix of children is `-<variant>-<hash>`; with 40, names fit into a label value and a DNS label (63).
 MAX_NAME_LENGTH: Final = 40
-# A Job's name is <service>-<variant>-<hash>-warmup: 63 in all, and what a variant adds to the shortest names.
-VARIANT_ROOM: Final = 4
+# Characters that the names of a service and its variant may have beyond MAX_NAME_LENGTH: the name of a Job,
+# <service>-<variant>-<hash>-warmup, has at most 63.
+VARIANT_ALLOWANCE: Final = 4
 
 
 class ConditionType(StrEnum):
-    """Positive conditions, and kstatus's two that are present only while true."""
+    """Types of conditions. Reconciling and Stalled (kstatus) are present only while true."""
 
     READY = "Ready"
     SERVING = "Serving"

@@ -1,4 +1,4 @@
-"""Numbers of a spec as text: Kubernetes' API conventions keep floats out, and a Quantity has no sign."""
+"""Numbers of a spec as text: Kubernetes' API conventions exclude floats, and a Quantity has no sign."""
 
 from fractions import Fraction
 from typing import Annotated, Final
@@ -19,7 +19,7 @@ Percent = Annotated[
         expression="'\"' + self + '\" is not a percentage; write a number from 0 to 100 with a % sign, such as 99.9%'",
     ),
 ]
-"""A share as text, so that 99.9 % is exactly that. Read with `percent`."""
+"""A percentage as text, so that it is exact. `percent` parses it."""
 
 Number = Annotated[
     int | str,
@@ -33,13 +33,13 @@ Number = Annotated[
 
 
 def percent(text: str) -> Fraction:
-    """Return a percentage as an exact share.
+    """Return a percentage as an exact fraction.
 
     >>> percent("99.9%")
     Fraction(999, 1000)
 
     Raises:
-        ValueError: `text` is no such percentage.
+        ValueError: `text` is not a percentage.
     """
     if not text.endswith("%"):
         raise ValueError(f"{text!r} is not a percentage; write a number and a % sign, such as 99.9%")

@@ -1,6 +1,6 @@
-"""Parity: a candidate must answer as the stable revision does, on requests that are replayed to both.
+"""Parity: the metric of gates that compares the answers of candidate and stable revision to replayed requests.
 
-A metric of gates (`conch.api.analysis`) that needs no users: it is evaluated before the candidate's first share.
+It is evaluated once, before the candidate gets requests of clients.
 """
 
 from typing import Annotated, Literal
@@ -14,61 +14,62 @@ from conch.api.numbers import NUMBER_PATTERN, Number, Percent
 
 
 class ArgMax(Part):
-    """The index of the largest value along the last axis must be the same: the class that the model chooses."""
+    """Answers agree if the index of the largest value along the last axis is the same: the class of a classifier."""
 
 
 class Compare(Part):
-    """When two answers agree: exactly one of tolerance, cosine and argmax."""
+    """Comparison of two answers: exactly one of tolerance, cosine and argmax."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 "[has(self.tolerance), has(self.cosine), has(self.argmax)].filter(set, set).size() == 1",
-                message="answers are compared in one way: exactly one of tolerance, cosine and argmax; keep one, or"
-                " remove compare for a tolerance of 0.1%",
+                message="compare has exactly one of tolerance, cosine and argmax; keep one, or remove compare for a"
+                " tolerance of 0.1%",
             ),
         )
     )
 
     tolerance: Percent | None = None
-    """How far a floating-point value may be from the stable revision's: a share of it, at least of 1. All other
-    values must be equal."""
+    """Maximum difference of floating-point values, in percent of the stable revision's value, or of 1 if that is
+    smaller. Values of other types must be equal."""
     cosine: (
         Annotated[
             Number,
             Rule(
                 f"!string(self).matches('{NUMBER_PATTERN}')"
                 " || (double(string(self)) > 0.0 && double(string(self)) <= 1.0)",
-                message="a cosine is above 0 and at most 1; write one such as '0.999'",
+                message="cosine must be above 0 and at most 1; write a number such as '0.999'",
             ),
         ]
         | None
     ) = None
-    """The least cosine between two vectors along the last axis, such as '0.999': for embeddings."""
+    """Minimum cosine similarity of the vectors along the last axis, such as '0.999'. For embeddings."""
     argmax: ArgMax | None = None
-    """Write {}: the largest value along the last axis must stand in the same place. For classifiers."""
+    """Written as {}: the index of the largest value along the last axis must be equal. For classifiers."""
 
 
 class Parity(GateMetric):
-    """The share of replayed requests to which candidate and stable revision answer alike."""
+    """Share of replayed requests to which candidate and stable revision answer alike."""
 
     min_agreement: Percent = "99%"
-    """The least share of the requests that must agree."""
+    """Minimum share of requests with answers that agree, in percent."""
     compare: Compare | None = None
-    """When two answers agree. Absent: within a tolerance of 0.1%."""
+    """Comparison of two answers. Absent: with a tolerance of 0.1%."""
     outputs: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(max_length=32)] = ()
-    """The outputs that are compared. Empty: all that both answer."""
+    """Names of the outputs that are compared. Empty: all outputs that both revisions return."""
     requests: Annotated[int, Field(ge=1, le=1000)] = 20
-    """How many different requests are made where predictor.warmup holds none; those that it holds are all sent."""
+    """Number of generated requests, each with different values, if predictor.warmup has none. All requests that it has
+    are sent."""
 
     @property
     def gate_name(self) -> str:
-        """The name of a gate that has none of its own."""
+        """Default name of the gate."""
         return "parity"
 
     @property
-    def way(self) -> Literal["tolerance", "cosine", "argmax"]:
-        """How answers are compared."""
+    def comparison(self) -> Literal["tolerance", "cosine", "argmax"]:
+        """The comparison of answers."""
         if self.compare is None or self.compare.tolerance is not None:
             return "tolerance"
         return "cosine" if self.compare.cosine is not None else "argmax"

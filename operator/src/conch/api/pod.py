@@ -1,18 +1,18 @@
-"""What a user may say about the pods."""
+"""Settings of the pods of a predictor."""
 
 from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part, keyed_by
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part, list_map_key
 from conch.api.cel import Rule, rules
 from conch.api.kubernetes import Affinity, Toleration, TopologySpreadConstraint, with_fields_of
 from conch.api.quantity import Quantity, cel_is_quantity
 
-# Volumes that the operator adds to a pod begin so: a user's volume can then never collide with them.
+# Prefix of the volumes that the operator adds to a pod, so that they differ from the user's.
 OWN_VOLUME_PREFIX: Final = "conch-"
 
-# Longer than the drain (conch.triton.DRAIN_SECONDS), which Kubernetes refuses to exceed the grace period.
+# Longer than the drain (conch.triton.DRAIN_SECONDS), since Kubernetes refuses a drain beyond the grace period.
 LEAST_GRACE_SECONDS: Final = 20
 
 Labels = Annotated[
@@ -35,14 +35,14 @@ NodeLabels = Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(ma
 Amounts = Annotated[dict[str, Quantity], Field(max_length=32)]
 
 
-# What a pod that goes needs besides its requests (conch.triton: DRAIN_SECONDS and END_SECONDS).
+# Seconds that a terminating pod needs besides its requests (conch.triton: DRAIN_SECONDS and END_SECONDS).
 END_SECONDS: Final = 15
 
 LongestRequest = Annotated[
     Duration,
     Rule(
         f"{UNREADABLE} || (duration(self) >= duration('1s') && duration(self) <= duration('12h'))",
-        message="longestRequest is between 1s and 12h, such as 2m",
+        message="longestRequest must be between 1s and 12h, such as 2m",
     ),
 ]
 
@@ -51,8 +51,8 @@ Grace = Annotated[
     Field(le=86400),
     Rule(
         f"self >= {LEAST_GRACE_SECONDS}",
-        message=f"terminationGracePeriodSeconds must be at least {LEAST_GRACE_SECONDS}: a pod that goes first waits"
-        " until nobody sends to it any more, then finishes its requests; raise or remove it",
+        message=f"terminationGracePeriodSeconds must be at least {LEAST_GRACE_SECONDS}, because a terminating pod"
+        " drains before Triton ends; raise or remove it",
     ),
 ]
 
@@ -73,26 +73,26 @@ class Resources(Part):
     )
 
     limits: Amounts = Field(default={})
-    """The most it may use, by resource: cpu, memory, nvidia.com/gpu, ..."""
+    """Maximum amounts by resource: cpu, memory, nvidia.com/gpu and others."""
     requests: Amounts = Field(default={})
-    """What the scheduler keeps for it. A resource that only has a limit requests its limit."""
+    """Amounts by resource that the scheduler reserves. Absent for a resource: its limit."""
 
     @property
-    def asks_for_cpu(self) -> bool:
-        """Whether the node keeps CPU for it: else nobody can tell which share of it is used."""
+    def has_cpu_request(self) -> bool:
+        """True if the container requests CPU, without which there is no CPU utilization."""
         return "cpu" in {*self.requests, *self.limits}
 
     @property
     def has_gpus(self) -> bool:
-        """Whether a device of the node is the container's own, such as nvidia.com/gpu."""
+        """True if the container has a device of the node, such as nvidia.com/gpu."""
         return any("/" in name for name in self.limits)
 
 
-class Named(Part):
-    """A reference to an object of the service's namespace."""
+class LocalObjectReference(Part):
+    """Reference to an object in the namespace of the InferenceService."""
 
     name: ObjectName
-    """Its name."""
+    """Name of the object."""
 
 
 class Variable(Part):
@@ -101,11 +101,11 @@ class Variable(Part):
     model_config = ConfigDict(extra="allow", json_schema_extra=with_fields_of("core.v1.EnvVar"))
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
-    """Its name."""
+    """Name of the environment variable."""
 
 
 def _no_own_volume(remedy: str) -> Rule:
-    """Return the rule that a name is not that of a volume which Conch adds."""
+    """Return the rule that a name does not have the prefix of Conch's volumes."""
     message = f"volumes whose name begins with {OWN_VOLUME_PREFIX} are Conch's own; {remedy}"
     return Rule(f"!self.startsWith('{OWN_VOLUME_PREFIX}')", message=message)
 
@@ -120,11 +120,11 @@ class Volume(Part):
         Field(min_length=1, max_length=63),
         _no_own_volume("use another name"),
     ]
-    """Its name."""
+    """Name of the volume."""
 
 
 class VolumeMount(Part):
-    """Where a volume is seen (VolumeMount of core/v1)."""
+    """The mount of a volume in Triton's container (VolumeMount of core/v1)."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra=with_fields_of("core.v1.VolumeMount"))
 
@@ -133,56 +133,58 @@ class VolumeMount(Part):
         Field(min_length=1, max_length=63),
         _no_own_volume("name one of pod.volumes"),
     ]
-    """The volume's name."""
+    """Name of one of pod.volumes."""
     mount_path: Annotated[
         str,
         Field(min_length=1, max_length=1024),
         Rule(
             "self.startsWith('/') && !self.matches('/[.][.]?(/|$)')",
-            message="mountPath is an absolute path without '.' and '..', such as /data",
+            message="mountPath must be an absolute path without '.' and '..', such as /data",
         ),
         Rule(
             "!self.matches('^/+(conch|dev/+shm)(/|$)|^/+tmp/*$')",
             message="/conch, /dev/shm and /tmp are Conch's own; mount it elsewhere",
         ),
     ]
-    """The path in the container."""
+    """Absolute path in the container, such as /data."""
 
 
 class Pod(Part):
-    """What goes into the pods besides the model."""
+    """Settings of the pods: scheduling, environment, volumes and metadata."""
 
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = Field(default={})
-    """Labels that a node must have."""
+    """Labels that a node must have for the pods."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64)] = ()
-    """Taints that the pods tolerate (Toleration of core/v1). A lost node: 60 s, if nothing here speaks of it."""
+    """Tolerations of the pods (Toleration of core/v1). Pods on a node that is not ready or not reachable are evicted
+    after 60 s, unless a toleration here is for its taint."""
     affinity: Affinity | None = None
-    """Where the pods are drawn to or kept from (Affinity of core/v1)."""
+    """Affinity of the pods (Affinity of core/v1)."""
     topology_spread_constraints: Annotated[tuple[TopologySpreadConstraint, ...], Field(max_length=16)] | None = None
-    """How the pods spread over nodes and zones (TopologySpreadConstraint of core/v1). Absent: apart, if possible.
-    Empty: as the scheduler does by itself."""
+    """Spread of the pods over nodes and zones (TopologySpreadConstraint of core/v1). Absent: over nodes and zones on a
+    best-effort basis. Empty: the defaults of the scheduler."""
     service_account_name: ObjectName | None = None
-    """The service account of the pods; its token is not mounted."""
-    image_pull_secrets: Annotated[tuple[Named, ...], Field(max_length=16), keyed_by("name")] = ()
-    """Secrets for the registries of the pods' images."""
-    env: Annotated[tuple[Variable, ...], Field(max_length=256), keyed_by("name")] = ()
-    """Environment of Triton's container (EnvVar of core/v1)."""
+    """Name of the ServiceAccount of the pods. Its token is not mounted. Absent: default."""
+    image_pull_secrets: Annotated[tuple[LocalObjectReference, ...], Field(max_length=16), list_map_key("name")] = ()
+    """Secrets with the credentials of the images' registries."""
+    env: Annotated[tuple[Variable, ...], Field(max_length=256), list_map_key("name")] = ()
+    """Environment variables of Triton's container (EnvVar of core/v1)."""
     priority_class_name: ObjectName | None = None
-    """The priority class of the pods."""
+    """Name of the PriorityClass of the pods."""
     runtime_class_name: ObjectName | None = None
-    """The runtime class of the pods, such as nvidia."""
+    """Name of the RuntimeClass of the pods, such as nvidia."""
     scheduler_name: Annotated[str | None, Field(min_length=1, max_length=253)] = None
-    """The scheduler that places the pods."""
-    volumes: Annotated[tuple[Volume, ...], Field(max_length=64), keyed_by("name")] = ()
-    """More volumes (Volume of core/v1)."""
-    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=64), keyed_by("mountPath")] = ()
-    """Where Triton's container sees them (VolumeMount of core/v1)."""
+    """Name of the scheduler of the pods. Absent: the cluster's default scheduler."""
+    volumes: Annotated[tuple[Volume, ...], Field(max_length=64), list_map_key("name")] = ()
+    """Additional volumes of the pods (Volume of core/v1)."""
+    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=64), list_map_key("mountPath")] = ()
+    """Mounts of these volumes in Triton's container (VolumeMount of core/v1)."""
     labels: Labels = Field(default={})
-    """More labels on the pods."""
+    """Additional labels of the pods."""
     annotations: Annotations = Field(default={})
-    """More annotations on the pods."""
+    """Additional annotations of the pods."""
     agent_resources: Resources | None = None
     """Resources of the agent's container, and of the pods of warm-up and parity Jobs. Absent: requests of 50m CPU and
     128Mi, limits of 2 CPU and 1Gi."""
     termination_grace_period_seconds: Grace | None = None
-    """Seconds that a pod may take to finish its requests. Absent: the operator's default."""
+    """Maximum seconds from the start of a pod's termination to its end. Absent: longestRequest and the time of the
+    drain."""

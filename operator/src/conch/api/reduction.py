@@ -1,7 +1,7 @@
-"""A status with less in it, for an API server that does not take all of it.
+"""Reduced forms of a status, for an API server that refuses the whole one.
 
-The status is the memory of a rollout. A text in it, of whatever origin, must not keep that memory from being stored:
-a rollout without memory has no deadline, so it would stay at its weight for good.
+The status has the state of a rollout. A text in it, of any origin, must not prevent the write of that state: a rollout
+without state has no deadline and would stay at its weight.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,19 +9,19 @@ from typing import Any, Final
 
 _BRIEF: Final = 256  # characters of a message in the first reduction
 _MESSAGES: Final = frozenset({"message"})
-# What people read, and no decision depends on.
+# Fields for users, on which no decision depends.
 _DETAILS: Final = _MESSAGES | {"models", "url", "value", "bound", "p50", "p99", "requestsPerSecond"}
 
 
 def reductions(status: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a status as it is written with less and less in it: brief messages, none, and what decisions need."""
+    """Yield reduced forms of a status: with short messages, without messages, and with the fields of decisions only."""
     yield _reduce(status, frozenset())
     yield _reduce(status, _MESSAGES)
     yield _reduce(status, _DETAILS)
 
 
 def _reduce(value: Any, dropped: frozenset[str]) -> Any:
-    """Return the value without the dropped fields; the messages that stay are brief and plain ASCII."""
+    """Return the value without the dropped fields and with short messages in ASCII."""
     if isinstance(value, Mapping):
         return {
             key: _brief(item) if key == "message" else _reduce(item, dropped)

@@ -32,8 +32,8 @@ def markdown() -> str:
             f"Short names `{names.SHORT_NAME}` and `{names.OWN_SHORT_NAME}`, category `{names.CATEGORY}`.",
             f"`kubectl get {names.SHORT_NAME}` shows {', '.join(column['name'] for column in COLUMNS)};",
             "",
-            "A manifest that breaks a rule below is refused by the API server with the rule's sentence,",
-            "whether the operator runs or not.",
+            "The API server refuses a manifest that breaks a rule below, with the message of the rule,",
+            "also while the operator is down.",
             "",
             "## metadata",
             "",
@@ -69,9 +69,9 @@ def _table(path: str, node: Schema, *, status: bool) -> Iterator[str]:
 
 
 def _fields(path: str, node: Schema, paths: dict[str, str]) -> Iterator[tuple[str, Schema, bool, str]]:
-    """Walk the fields in the order of the types, each with whether its parent requires it.
+    """Yield path, schema, required and reference of each field, in the order of the types.
 
-    `paths` has the path at which fields were documented first; they are not documented again.
+    `paths` has the path at which fields were documented first; a second path has a reference to it.
     """
     for name, child in _documented(node).items():
         place = f"{path}.{name}"
@@ -85,7 +85,7 @@ def _fields(path: str, node: Schema, paths: dict[str, str]) -> Iterator[tuple[st
 
 
 def _documented(node: Schema) -> Schema:
-    """Return the fields of a node but those of Kubernetes' own types, which Kubernetes documents."""
+    """Return the fields of a node without those of Kubernetes' types, which Kubernetes documents."""
     return {name: child for name, child in node.get("properties", {}).items() if "description" in child}
 
 
@@ -107,7 +107,7 @@ def _kind(node: Schema) -> str:
 
 
 def _meaning(node: Schema) -> str:
-    """Return the description, then what the schema refuses."""
+    """Return the description, the bounds and the rules of a field."""
     item = node.get("items", {})
     sentences = [node.get("description", "")]
     if "enum" in node:

@@ -1,4 +1,4 @@
-"""How a change of the predictor reaches users: its steps, its gates, and what a failure does."""
+"""Rollout of a new revision: strategy, steps, gates and the reaction to a failure."""
 
 from typing import Annotated, Final, Literal
 
@@ -8,92 +8,94 @@ from conch.api._base import DURATION_PATTERN, NOT_LONGER, UNREADABLE, Duration, 
 from conch.api.analysis import Gate, Gates, named
 from conch.api.cel import Rule, rules
 
-MANUAL: Final = "Manual"  # a pause that a person ends
+MANUAL: Final = "Manual"  # a pause that a user ends
 
 
 class StepInForce(Part):
     """A step in force: one of the spec, or the last one, with weight 100."""
 
     weight: int | None = None
-    """The candidate's share of the requests from this step on, in percent."""
+    """Weight of the candidate from this step on, in percent."""
     pause: str | None = None
-    """How long to stay: a duration, or Manual."""
+    """Duration of the pause, or Manual."""
     analysis: str | None = None
-    """How long the gates look at the candidate."""
+    """Duration of the analysis."""
 
     @property
     def pause_seconds(self) -> float | None:
-        """The length of a pause in seconds; None if only a person ends it, or if it is no pause."""
+        """Duration of the pause in seconds; None: a manual pause, or no pause."""
         return None if self.pause in {None, MANUAL} else duration_seconds(self.pause or "")
 
     @property
     def analysis_seconds(self) -> float:
-        """The least length of an analysis in seconds; 0 if it is none."""
+        """Minimum duration of the analysis in seconds; 0: no analysis."""
         return duration_seconds(self.analysis) if self.analysis else 0.0
 
 
 class Step(Part):
-    """One step of a rollout: a share of the requests, or a wait."""
+    """A step of a rollout: exactly one of weight, pause and analysis."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
-                "[has(self.weight), has(self.pause), has(self.analysis)].filter(said, said).size() == 1",
-                message="a step is exactly one of weight, pause and analysis; split it, or remove what is too much",
+                "[has(self.weight), has(self.pause), has(self.analysis)].filter(set, set).size() == 1",
+                message="a step has exactly one of weight, pause and analysis; split it, or remove the others",
             ),
         )
     )
 
     weight: Annotated[int | None, Field(ge=0, le=100)] = None
-    """The candidate's share of the requests from now on, in percent. The step is over when the traffic follows."""
+    """Weight of the candidate from this step on, in percent, from 0 to 100. The step ends when the traffic has that
+    weight."""
     pause: Annotated[
         str | None,
         Field(max_length=32),
         Rule(
             f"self == '{MANUAL}' || self.matches('{DURATION_PATTERN}')",
-            message=f"a pause is a duration, such as 30s or 10m, or the word {MANUAL}; write one of them",
+            message=f"a pause must be a duration, such as 30s or 10m, or {MANUAL}; write one of them",
         ),
         NOT_LONGER,
     ] = None
-    """How long to stay: a duration, or Manual: until somebody promotes the candidate."""
-
+    """Pause at the current weight: a duration, such as 10m, or Manual. A manual pause ends when a user promotes the
+    candidate."""
     analysis: Annotated[
         Duration | None,
         Rule(
             f"{UNREADABLE} || duration(self) >= duration('1s')",
-            message="an analysis takes at least 1s; write a longer time, such as 5m",
+            message="an analysis must be at least 1s; write a longer duration, such as 5m",
         ),
     ] = None
-    """How long the gates of rollout.analysis look at the candidate. All must pass; while one cannot tell, it waits."""
+    """Minimum duration for which the gates of rollout.analysis evaluate the candidate at the current weight. The step
+    ends when all gates have passed, and waits while one is inconclusive."""
 
 
 class Rollout(Part):
-    """How a change of the predictor reaches users."""
+    """Rollout of a new revision."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 "!has(self.steps) || self.steps.filter(s, has(s.weight)).map(s, s.weight).isSorted()",
-                message="the weights of the steps go down; sort them so that each is at least the one before",
+                message="the weights of the steps must not decrease; sort them in ascending order",
                 path=".steps",
             ),
             Rule(
                 "!has(self.steps) || !has(self.strategy) || self.strategy != 'Recreate'",
-                message="Recreate ends the old pods before the new ones start, so there is nothing to share out;"
-                " remove steps, or set strategy to Progressive",
+                message="strategy Recreate ends the old pods before the new ones start, so it has no steps; remove"
+                " steps, or set strategy to Progressive",
                 path=".steps",
             ),
             Rule(
                 "!has(self.analysis) || !has(self.strategy) || self.strategy != 'Recreate'"
                 " || !self.analysis.exists(gate, has(gate.parity))",
-                message="Recreate ends the old pods before the new ones start, so there is no stable revision to"
-                " compare with; remove the parity gate, or set strategy to Progressive",
+                message="strategy Recreate ends the old pods before the new ones start, so a parity gate has no stable"
+                " revision to compare with; remove the parity gate, or set strategy to Progressive",
                 path=".analysis",
             ),
             Rule(
                 "!has(self.analysis) || !has(self.onInsufficientCapacity) || self.onInsufficientCapacity != 'Recreate'"
                 " || !self.analysis.exists(gate, has(gate.parity))",
-                message="onInsufficientCapacity: Recreate ends the old pods first where GPUs are short, so the parity"
+                message="onInsufficientCapacity Recreate ends the old pods first if GPUs are insufficient, so a parity"
                 " gate has no stable revision to compare with; remove the gate, or set onInsufficientCapacity to Hold",
                 path=".analysis",
             ),
@@ -112,21 +114,24 @@ class Rollout(Part):
     )
 
     strategy: Literal["Progressive", "Recreate"] = "Progressive"
-    """Progressive: the new revision comes up beside the old one. Recreate: the old pods end first, and requests
-    fail in between; for when there is no room for both."""
+    """Progressive: the candidate starts beside the stable revision and takes over by steps. Recreate: the pods of the
+    stable revision end before those of the candidate start; requests fail in between. For nodes without capacity for
+    both."""
     on_insufficient_capacity: Literal["Hold", "Recreate", "Surge"] = "Hold"
-    """What a Progressive rollout does where the GPUs that are free do not suffice for its pods beside the old ones.
-    Hold: it waits without pods until they do, and the old revision serves on. Recreate: it goes as that strategy does,
-    without steps. Surge: it starts its pods all the same, for clusters that add nodes for pods that find none."""
+    """Reaction of a Progressive rollout to insufficient free GPUs for the candidate's pods beside the stable ones.
+    Hold: the rollout waits for GPUs without pods, and the stable revision serves. Recreate: the rollout follows the
+    strategy Recreate, without steps. Surge: the pods are created and wait for nodes, for clusters with node
+    autoscaling."""
     steps: Annotated[tuple[Step, ...], Field(max_length=32)] = ()
-    """By which shares the new revision takes over; all of it follows the last one. Empty: all at once."""
+    """Steps by which the candidate takes over, in order. After the last one its weight is 100. Empty: weight 100 as
+    soon as it is ready."""
     analysis: Gates = ()
-    """The gates that the new revision has to pass. From its first request on, a gate that fails ends the rollout;
-    parity is evaluated before it."""
+    """Gates that the candidate has to pass. A gate that fails ends the rollout at any step with a weight above 0; a
+    parity gate is evaluated before the first request of a client."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
-    """What happens to a revision that fails: Rollback sends all requests to the old one and ends the new one;
-    Pause keeps the weights until a user promotes or aborts; while no pod of the new one is ready, the old one gets its
-    requests."""
+    """Reaction to a candidate that fails. Rollback: the stable revision gets all requests, and the candidate ends.
+    Pause: the weights stay until a user promotes or aborts; while no pod of the candidate is ready, the stable revision
+    gets its requests."""
     progress_deadline: Annotated[
         Duration,
         Rule(
@@ -134,13 +139,13 @@ class Rollout(Part):
             message="progressDeadline must be at least 1s, such as 15m",
         ),
     ] = "15m"
-    """How long a new revision may take without progress before it counts as failed. Pauses do not count."""
+    """Maximum time without progress, such as 15m, after which the candidate fails. Pauses do not count."""
     history_limit: Annotated[int, Field(ge=0, le=100)] = 10
-    """How many retired revisions are kept to go back to."""
+    """Number of retired revisions that are kept for a rollback."""
 
     @property
     def parity(self) -> Gate | None:
-        """The gate that compares answers, with its name."""
+        """The parity gate with its name; None: there is none."""
         return next((gate for gate in named(self.analysis) if gate.parity is not None), None)
 
     @property

@@ -1,4 +1,4 @@
-"""From pydantic's JSON schema to the structural OpenAPI v3 schema that a CRD wants.
+"""Conversion of pydantic's JSON schema to the structural OpenAPI v3 schema of a CRD.
 
 Structural means: one type per node, no references, no null, and no type below anyOf
 (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/).
@@ -13,7 +13,7 @@ Schema = dict[str, Any]
 
 _INT_OR_STRING: Final = "x-kubernetes-int-or-string"
 _PRESERVE: Final = "x-kubernetes-preserve-unknown-fields"
-_KEPT: Final = (
+_FIELDS: Final = (
     "description",
     "type",
     "format",
@@ -34,10 +34,10 @@ _KEPT: Final = (
 )
 
 
-def structural(node: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Schema:
-    """Return the structural form of a node; `definitions` is what its references point into."""
-    node = _flat(node, definitions)
-    schema: Schema = {key: node[key] for key in _KEPT if key in node}
+def build_structural_schema(node: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Schema:
+    """Return the structural schema of a node. `definitions` has the targets of its references by name."""
+    node = _flatten(node, definitions)
+    schema: Schema = {key: node[key] for key in _FIELDS if key in node}
     if "const" in node:
         schema["enum"] = [node["const"]]
     if "description" in schema:
@@ -48,29 +48,31 @@ def structural(node: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Sc
     if _is_open(node):
         schema[_PRESERVE] = True
     elif isinstance(node.get("additionalProperties"), dict):
-        schema["additionalProperties"] = structural(node["additionalProperties"], definitions)
+        schema["additionalProperties"] = build_structural_schema(node["additionalProperties"], definitions)
     if node.get("properties"):
-        schema["properties"] = {name: structural(child, definitions) for name, child in node["properties"].items()}
+        schema["properties"] = {
+            name: build_structural_schema(child, definitions) for name, child in node["properties"].items()
+        }
     if "items" in node:
-        schema["items"] = structural(node["items"], definitions)
+        schema["items"] = build_structural_schema(node["items"], definitions)
     _default(schema, node)
     if node.get(VALIDATIONS):
         schema[VALIDATIONS] = node[VALIDATIONS]
     return schema
 
 
-def without_defaults(schema: Schema) -> Schema:
-    """Return the schema without its defaults: a status says what was seen, not what could be."""
+def remove_defaults(schema: Schema) -> Schema:
+    """Return the schema without its defaults, for a status."""
     bare = {key: value for key, value in schema.items() if key != "default"}
     if "properties" in bare:
-        bare["properties"] = {name: without_defaults(child) for name, child in bare["properties"].items()}
+        bare["properties"] = {name: remove_defaults(child) for name, child in bare["properties"].items()}
     if "items" in bare:
-        bare["items"] = without_defaults(bare["items"])
+        bare["items"] = remove_defaults(bare["items"])
     return bare
 
 
-def _flat(node: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Schema:
-    """Follow the reference and drop the null of an optional field; what stands at the field wins."""
+def _flatten(node: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Schema:
+    """Replace the reference of a field by its type, with the field's own values; remove null from optional fields."""
     flat = dict(node)
     rules = list(flat.pop(VALIDATIONS, []))
     choices = [choice for choice in flat.pop("anyOf", []) if choice != {"type": "null"}]
@@ -80,7 +82,7 @@ def _flat(node: Mapping[str, Any], definitions: Mapping[str, Schema]) -> Schema:
         below = definitions[flat.pop("$ref").rpartition("/")[2]]
     if not below:
         return flat | {VALIDATIONS: rules}
-    inner = _flat(below, definitions)
+    inner = _flatten(below, definitions)
     rules = [*inner.pop(VALIDATIONS, []), *rules]
     return inner | flat | {VALIDATIONS: rules}
 
@@ -90,10 +92,10 @@ def _is_open(node: Mapping[str, Any]) -> bool:
 
 
 def _default(schema: Schema, node: Mapping[str, Any]) -> None:
-    """Set the default where it says something.
+    """Set the default of a field, unless it is empty.
 
-    An object whose fields have defaults gets {}, so that the API server fills those in; empty lists, maps
-    and strings are the same as absent and would only clutter what the user reads back.
+    An object whose fields have defaults gets {}, so that the API server sets those. Empty lists, maps and strings are
+    the same as absent, and would clutter the object that the user reads back.
     """
     default = node.get("default")
     if isinstance(default, dict):

@@ -1,4 +1,4 @@
-"""The resource as a whole: what the API server hands out, and what the operator reads of it."""
+"""The InferenceService: metadata, spec and status, and the service as one of its variants."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal, Self
@@ -14,32 +14,31 @@ from conch.api.variants import Variant, merge
 
 _NAME_RULE: Final = (
     f"must begin with a letter, hold only a-z, 0-9 and -, and be at most {names.MAX_NAME_LENGTH} characters"
-    " long, because the objects made for the service add a suffix to it and some must be DNS labels;"
-    " choose a shorter or plainer name"
+    " long, because the names of its objects add a suffix and some must be DNS labels; choose a shorter or simpler name"
 )
 
 
 class Metadata(Part):
-    """What the operator reads of ObjectMeta."""
+    """The fields of ObjectMeta that the operator reads."""
 
     name: str
-    """The service's name."""
+    """Name of the InferenceService."""
     namespace: str = ""
-    """Its namespace; empty in a manifest that leaves it to kubectl."""
+    """Namespace; empty in a manifest without one."""
     uid: str = ""
-    """What its children's ownerReferences carry."""
+    """UID, which the ownerReferences of children have."""
     generation: int = 0
-    """Raised by the API server at every change of the spec."""
+    """Generation; the API server increments it at each change of the spec."""
     resource_version: str = ""
-    """Raised at every write."""
+    """Resource version; it changes at each write."""
     creation_timestamp: str | None = None
-    """When it was created."""
+    """Time of the creation."""
     deletion_timestamp: str | None = None
-    """When its deletion was asked for; absent while it lives."""
+    """Time of the deletion request; absent before it."""
     labels: dict[str, str] = Field(default={})
-    """Its labels."""
+    """Labels."""
     annotations: dict[str, str] = Field(default={})
-    """Its annotations."""
+    """Annotations."""
 
 
 class InferenceService(Part):
@@ -55,47 +54,47 @@ class InferenceService(Part):
             ),
             Rule(
                 "!has(self.spec.variants) || self.spec.variants.all(v,"
-                f" self.metadata.name.size() + v.name.size() <= {names.MAX_NAME_LENGTH + names.VARIANT_ROOM})",
-                message="metadata.name and the name of a variant are together longer than"
-                f" {names.MAX_NAME_LENGTH + names.VARIANT_ROOM} characters, and the names of the variant's objects hold"
-                " both; shorten one",
+                f" self.metadata.name.size() + v.name.size() <= {names.MAX_NAME_LENGTH + names.VARIANT_ALLOWANCE})",
+                message="metadata.name and the name of a variant have together more than"
+                f" {names.MAX_NAME_LENGTH + names.VARIANT_ALLOWANCE} characters, and the names of the variant's objects"
+                " have both; shorten one",
                 path=".spec.variants",
             ),
         )
     )
 
     api_version: Literal["conch.dev/v1alpha1"] = "conch.dev/v1alpha1"
-    """The version of the API."""
+    """API version: conch.dev/v1alpha1."""
     kind: Literal["InferenceService"] = "InferenceService"
-    """The kind of the object."""
+    """Kind: InferenceService."""
     metadata: Metadata
-    """The object's metadata."""
+    """Metadata of the object."""
     spec: Spec
-    """What is asked for."""
+    """Desired state of the InferenceService."""
     status: Status = Status()
-    """What the operator last saw and did."""
+    """Observed state of the InferenceService. Only the operator writes it."""
 
     _variant: str = PrivateAttr(default="")
 
     @property
     def variant(self) -> str:
-        """The variant as which the service is looked at; empty: the predictor."""
+        """The name of the variant that this value is of; empty: the predictor."""
         return self._variant
 
     @property
     def track(self) -> str:
-        """What the objects of this variant are called: `<service>-<variant>`, and the predictor's `<service>`."""
+        """The name of the track: `<service>-<variant>`, or `<service>` for the predictor."""
         return f"{self.metadata.name}-{self.variant}" if self.variant else self.metadata.name
 
     @property
     def variant_spec(self) -> Variant | None:
-        """What the spec says of the variant; None of the predictor, and of a variant that is asked for no more."""
+        """The variant in the spec; None for the predictor, and for a variant that was removed."""
         return next((variant for variant in self.spec.variants if variant.name == self.variant), None)
 
     def of_variant(self, name: str) -> Self:
-        """Return the service as one of its variants: the same in all but predictor and status.
+        """Return the service as one of its variants: with the predictor and the status of the variant.
 
-        Every room then treats a variant as a service of its own; only what clients and garbage collector see is shared.
+        All packages then treat a variant as a service of its own. Only root Service, route and owner are shared.
         """
         service = self.model_copy(update={"status": self.status.of_variant(name)})
         service._variant = name  # noqa: SLF001  our own
@@ -108,27 +107,27 @@ class InferenceService(Part):
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
-        """Read the object as the API server hands it out. Of its status, which others may write, what can be read.
+        """Return the InferenceService of an object of the API server, without parts of the status that cannot be read.
 
         Raises:
-            pydantic.ValidationError: the object is not one that the CRD accepts.
+            pydantic.ValidationError: the object is not valid by the CRD.
         """
         status = body.get("status")
         read = {"status": Status.lenient(status)} if isinstance(status, Mapping) else {}
         return cls.model_validate({**body, **read})
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the manifest: what the user would have typed, with apiVersion and kind."""
+        """Return the manifest, without fields that are unset or have their default."""
         wire = super().to_wire() | {"apiVersion": self.api_version, "kind": self.kind}
         return wire | ({"status": self.status.to_wire()} if "status" in wire else {})
 
     @property
     def model_name(self) -> str:
-        """The model's name in Triton."""
+        """Name of the model in Triton."""
         return self.spec.predictor.model.name or self.metadata.name
 
     def owner_reference(self) -> dict[str, Any]:
-        """Return what a child's metadata.ownerReferences holds, so that it is collected with the service."""
+        """Return the owner reference of a child, by which Kubernetes deletes the child with the service."""
         return {
             "apiVersion": names.API_VERSION,
             "kind": names.KIND,

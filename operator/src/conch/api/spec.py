@@ -1,10 +1,10 @@
-"""What the user asks for. The operator never writes it; defaults stand here and in the CRD's schema."""
+"""The spec of an InferenceService. The operator never writes it; defaults are here and in the CRD's schema."""
 
 from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import DURATION_PATTERN, Part, duration_seconds, keyed_by
+from conch.api._base import DURATION_PATTERN, Part, duration_seconds, list_map_key
 from conch.api.autoscaling import NEEDS_TRIGGERS, SEEN_WITHOUT_PODS, Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Model
@@ -20,11 +20,11 @@ from conch_contract.schemes import SCHEMES
 _HAS_FOLDER: Final = " && ".join(
     f"!self.model.storageUri.matches('^{scheme.prefix}')" for scheme in SCHEMES.values() if scheme.is_one_file
 )
-LONGEST_REQUEST_SECONDS: Final = 30.0  # where the user says nothing
+LONGEST_REQUEST_SECONDS: Final = 30.0  # the default of longestRequest
 
 
 class Predictor(Part):
-    """The model, how Triton serves it, and on how many pods of which kind."""
+    """The model, its configuration in Triton, and its pods."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -37,8 +37,7 @@ class Predictor(Part):
             ),
             Rule(
                 "!has(self.autoscaling) || (has(self.maxReplicas) && self.maxReplicas > self.minReplicas)",
-                message="there is nothing to scale: autoscaling needs maxReplicas above minReplicas;"
-                " set maxReplicas or remove autoscaling",
+                message="autoscaling needs maxReplicas above minReplicas; set maxReplicas or remove autoscaling",
                 path=".autoscaling",
             ),
             Rule(
@@ -50,8 +49,8 @@ class Predictor(Part):
                 "!has(self.autoscaling) || !has(self.autoscaling.gpuUtilization)"
                 " || (has(self.resources) && has(self.resources.limits)"
                 " && self.resources.limits.exists(r, r.startsWith('nvidia.com/')))",
-                message="pods without a GPU have no gpuUtilization; set resources.limits['nvidia.com/gpu'], or"
-                " scale by another metric, such as queueToComputeRatio",
+                message="gpuUtilization needs pods with a GPU; set resources.limits['nvidia.com/gpu'], or scale by"
+                " another metric, such as queueToComputeRatio",
                 path=".autoscaling.gpuUtilization",
             ),
             Rule(
@@ -69,8 +68,8 @@ class Predictor(Part):
                 " has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(r,"
                 " r.startsWith('nvidia.com/') && string(self.resources.limits[r]).matches('^[0-9]{1,4}$')"
                 " && int(self.resources.limits[r]) > gpu)))",
-                message="gpus counts the container's GPUs from 0, so each must be below"
-                " resources.limits['nvidia.com/gpu']; lower it or raise the limit",
+                message="gpus are counted from 0, so each must be below resources.limits['nvidia.com/gpu']; lower it or"
+                " raise the limit",
                 path=".triton.instanceGroups",
             ),
             Rule(
@@ -78,93 +77,93 @@ class Predictor(Part):
                 f" || !self.longestRequest.matches('{DURATION_PATTERN}')"
                 f" || duration(self.longestRequest).getSeconds() + {END_SECONDS}"
                 " <= self.pod.terminationGracePeriodSeconds",
-                message="a pod that goes must have the time for longestRequest: pod.terminationGracePeriodSeconds is at"
-                f" least {END_SECONDS} s more; raise it or remove it",
+                message="pod.terminationGracePeriodSeconds must be at least longestRequest plus"
+                f" {END_SECONDS} s; raise it or remove it",
                 path=".longestRequest",
             ),
             Rule(
                 f"!has(self.warmup) || !has(self.warmup.path) || {_HAS_FOLDER}",
-                message="storageUri names one file, which has no folder for warmup.path; use warmup.requests or"
-                " warmup.configMapRef, or another store",
+                message="warmup.path needs a storageUri that is a folder, and this one is a file; use warmup.requests"
+                " or warmup.configMapRef, or the storageUri of a folder",
                 path=".warmup.path",
             ),
         )
     )
 
     model: Model
-    """Which model is served, and where its files are."""
+    """The model, its format and its storage."""
     triton: Triton = Triton()
-    """How Triton serves it."""
+    """Configuration of the model in Triton, and flags of Triton."""
     resources: Resources = Resources()
-    """What Triton's container asks of the node."""
+    """Resource requests and limits of Triton's container."""
     min_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
-    """The number of pods, and with autoscaling the smallest one. 0 with autoscaling.triggers only: KEDA then takes
-    the last pod of a revision that has served, and starts one when a trigger asks for it."""
+    """Number of pods of a revision; with autoscaling their minimum. 0 needs autoscaling.triggers: KEDA removes the last
+    pod of a revision that has served, and starts one when a trigger becomes active."""
     max_replicas: Annotated[int | None, Field(ge=1, le=10_000)] = None
-    """The largest number of pods. Absent: minReplicas, so that nothing is scaled."""
+    """Maximum number of pods of a revision. Absent: minReplicas, without autoscaling."""
     autoscaling: Autoscaling | None = None
-    """What the number of pods follows."""
+    """Metrics and behavior of the autoscaling between minReplicas and maxReplicas."""
     warmup: Warmup | None = None
-    """How the model is warmed before users reach it; {} suits most. Absent: not at all."""
+    """Warm-up of the model before its first request of a client. {}: with generated requests. Absent: no warm-up."""
     longest_request: LongestRequest | None = None
-    """Duration for which a terminating pod answers what it has begun: that of the longest request or gRPC stream. The
-    timeout of the HTTPRoute follows it. Absent: 30s, and the HTTPRoute has no timeout for it."""
+    """Maximum duration of a request or gRPC stream, between 1s and 12h. A terminating pod completes its requests within
+    it, and it sets the timeout of the HTTPRoute. Absent: 30s, and no timeout of the HTTPRoute."""
     pod: Pod = Pod()
-    """What goes into the pods besides the model."""
+    """Settings of the pods: scheduling, environment, volumes and metadata."""
 
     @property
     def longest_request_seconds(self) -> float:
-        """How long a request may take, in seconds."""
+        """Maximum duration of a request in seconds."""
         return duration_seconds(self.longest_request) if self.longest_request else LONGEST_REQUEST_SECONDS
 
     @property
     def scales(self) -> bool:
-        """Whether an autoscaler owns the number of pods."""
+        """True if an autoscaler sets the number of pods."""
         return self.max_replicas is not None and self.max_replicas > self.min_replicas
 
 
 class Spec(Part):
-    """What the user asks for."""
+    """Desired state of an InferenceService."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 "has(self.traffic) || !has(self.rollout) || !has(self.rollout.steps)"
                 " || self.rollout.steps.all(s, !has(s.weight) || s.weight == 0 || s.weight == 100)",
-                message="nothing enforces a weight between 0 and 100; name a gateway in traffic.gateways, set"
-                " traffic.split to Replicas, or remove the step",
+                message="a weight between 0 and 100 needs a gateway or a split by replicas; set traffic.gateways or"
+                " traffic.split, or remove the step",
                 path=".rollout.steps",
             ),
             Rule(
                 "!has(self.rollout) || !has(self.rollout.analysis)"
                 " || !self.rollout.analysis.exists(gate, has(gate.parity)) || has(self.predictor.warmup)",
-                message="a parity gate replays the requests of predictor.warmup, and there is none; set"
-                " predictor.warmup ({} makes requests from the model's metadata), or remove the gate",
+                message="a parity gate needs predictor.warmup, whose requests it replays; set predictor.warmup ({}"
+                " generates requests from the model's metadata), or remove the gate",
                 path=".rollout.analysis",
             ),
             Rule(
                 "!has(self.variants) || self.variants.map(v, has(v.weight) ? v.weight : 0).sum() < 100",
-                message="the weights of the variants come to 100 % or more, and the predictor needs its share; lower"
+                message="the sum of the variants' weights must be below 100, since the predictor has the rest; lower"
                 " them",
                 path=".variants",
             ),
             Rule(
                 "!has(self.variants) || (has(self.traffic) && has(self.traffic.gateways))"
                 " || !self.variants.exists(v, has(v.weight) || has(v.match) || has(v.mirror))",
-                message="nothing enforces a variant's weight, match or mirror; name a gateway in traffic.gateways, or"
-                " remove them and ask for the variant at its own Service",
+                message="weight, match and mirror of a variant need a gateway; set traffic.gateways, or remove them and"
+                " send requests to the variant's own Service",
                 path=".variants",
             ),
             Rule(
                 "!has(self.variants) || !has(self.traffic) || !has(self.traffic.split)",
-                message="a split by replicas sends requests to all pods of the service, whichever variant they are of;"
-                " name a gateway in traffic.gateways in place of traffic.split, or remove variants",
+                message="traffic.split sends requests to all pods, those of variants included; set traffic.gateways in"
+                " place of traffic.split, or remove variants",
                 path=".variants",
             ),
             Rule(
                 "!has(self.variants) || self.variants.all(v, !has(v.match) || v.match.all(m, self.variants.all(w,"
                 " w.name == v.name || !has(w.match) || !(m in w.match))))",
-                message="two variants have the same match, and a request can go to one of them only; change one",
+                message="two variants have the same match; change or remove one",
                 path=".variants",
             ),
             Rule(
@@ -173,7 +172,7 @@ class Spec(Part):
                 " || (!has(v.predictor.maxReplicas) && !has(self.predictor.maxReplicas))"
                 " || (has(v.predictor.maxReplicas) ? v.predictor.maxReplicas : self.predictor.maxReplicas)"
                 " >= (has(v.predictor.minReplicas) ? v.predictor.minReplicas : self.predictor.minReplicas))",
-                message="with what a variant takes from the predictor, its maxReplicas is below its minReplicas; say"
+                message="a variant has maxReplicas below minReplicas, one of which it takes from the predictor; set"
                 " both in the variant",
                 path=".variants",
             ),
@@ -185,7 +184,7 @@ class Spec(Part):
                 f" ? {SEEN_WITHOUT_PODS.format('v.predictor.autoscaling')}"
                 " : has(self.predictor.autoscaling)"
                 f" && {SEEN_WITHOUT_PODS.format('self.predictor.autoscaling')}))",
-                message=f"{NEEDS_TRIGGERS}, which a variant that has minReplicas 0 lacks; add"
+                message=f"{NEEDS_TRIGGERS}, which a variant with minReplicas 0 lacks; add"
                 " predictor.autoscaling.triggers to it, or set its minReplicas to 1 or more",
                 path=".variants",
             ),
@@ -193,10 +192,10 @@ class Spec(Part):
     )
 
     predictor: Predictor
-    """The model, how Triton serves it, and on how many pods of which kind."""
+    """The model, its configuration in Triton, and its pods."""
     rollout: Rollout = Rollout()
-    """How a change of the predictor reaches users."""
-    variants: Annotated[tuple[Variant, ...], Field(max_length=MAX_VARIANTS), keyed_by("name")] = ()
-    """Long-lived variants of the predictor beside it, each with revisions and a rollout of its own."""
+    """Rollout of a new revision after a change of the predictor."""
+    variants: Annotated[tuple[Variant, ...], Field(max_length=MAX_VARIANTS), list_map_key("name")] = ()
+    """Variants of the predictor that serve beside it, each with revisions and a rollout of its own."""
     traffic: Traffic | None = None
-    """The way from clients to pods. Absent: a Service of the service's name, and nothing else."""
+    """Routes of requests from clients to pods. Absent: the root Service only, without weights."""

@@ -1,7 +1,7 @@
-"""What the operator tells of a service. Only the operator writes it, through the status subresource.
+"""The status of an InferenceService. Only the operator writes it, through the status subresource.
 
-Every field is optional and no enumeration stands in its schema: an operator that is newer than the
-CRD, or older than the status, must still read and write it.
+Fields are optional and without enumerations in the schema, so that an operator that is newer than the CRD, or older
+than the status, reads and writes it.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from pydantic import Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from conch.api._base import Part, keyed_by
+from conch.api._base import Part, list_map_key
 from conch.api.analysis import GateStatus
 from conch.api.names import RolloutPhase
 from conch.api.rollout import StepInForce
@@ -18,7 +18,7 @@ from conch.api.text import Text
 from conch.api.times import format_time, is_time, parse_time
 from conch.api.warmup import WarmupStatus
 
-# What status.observedGeneration is before the operator has read a service for the first time.
+# The value of status.observedGeneration before the operator has read the service.
 NOT_OBSERVED: Final = -1
 
 
@@ -26,214 +26,217 @@ class Condition(Part):
     """One aspect of the service's state (metav1.Condition)."""
 
     type: str
-    """What is told: Ready, Serving, RolloutComplete, Autoscaling, Reconciling or Stalled."""
+    """Type of the condition: Ready, Serving, RolloutComplete, Autoscaling, TrafficProgrammed, Reconciling or
+    Stalled."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it is so."""
+    """True, False or Unknown."""
     reason: Text
-    """Why, in one CamelCase word."""
+    """Reason of the status, one CamelCase word."""
     message: Text = ""
-    """Why, in a sentence."""
+    """Details of the reason, for users."""
     last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    """When `status` last changed."""
+    """Time of the last change of `status`."""
     observed_generation: int | None = None
-    """The generation of the service that this speaks of."""
+    """Generation of the InferenceService that the condition is computed from."""
 
 
 class ServedModel(Part):
-    """The model as a client names it."""
+    """The model as clients name it."""
 
     name: str
-    """The name in Triton: the <model> of /v2/models/<model>/infer."""
+    """Name of the model in Triton: <model> in /v2/models/<model>/infer."""
 
 
 class ModelWarning(Part):
-    """A fact about a model that does not stop it."""
+    """A warning about a model, which serves all the same."""
 
     reason: Text
     """ConfigOverridden, ModelRenamed, CalleeMissing, SequenceState or WarmupChanged."""
     message: Text = ""
-    """What differs, and what to do about it."""
+    """Cause of the warning, and the remedy."""
 
 
 class ModelStatus(Part):
-    """One model of a revision, as its pods report it."""
+    """A model of a revision, as its pods report it."""
 
     name: str
-    """The name in Triton."""
+    """Name of the model in Triton."""
     versions: tuple[int, ...] = ()
-    """The versions that Triton serves."""
+    """Versions of the model that Triton serves."""
     state: str = ""
-    """Pending, Fetching, Loading, Warming, Ready or Failed: the least advanced pod speaks."""
+    """State of the model in the least advanced pod: Pending, Fetching, Loading, Warming, Ready or Failed."""
     reason: Text = ""
-    """Why it is not ready, in one CamelCase word."""
+    """Reason why the model is not ready, one CamelCase word. Empty: it is ready."""
     message: Text = ""
-    """Why it is not ready, in Triton's or the store's own words."""
+    """Error message of Triton or of the storage. Empty: the model is ready."""
     digest: str = ""
-    """The digest of the files that were fetched: sha256:..."""
+    """Digest of the fetched files, sha256:<hex>."""
     sequences: bool = False
-    """Whether it has sequence_batching: Triton keeps the state of a sequence in one pod."""
-    warnings: Annotated[tuple[ModelWarning, ...], keyed_by("reason")] = ()
-    """Where the spec overrides the model's config.pbtxt, and what the model calls that is not served."""
+    """True if the model has sequence_batching, whose state is in one pod."""
+    warnings: Annotated[tuple[ModelWarning, ...], list_map_key("reason")] = ()
+    """Warnings, such as values of config.pbtxt that the spec overrides, and called models that are not served."""
 
 
 class ReplicaStatus(Part):
-    """The pods of a revision."""
+    """Numbers of pods of a revision."""
 
     ready: int = 0
-    """Pods that answer requests."""
+    """Number of ready pods."""
     wanted: int = 0
-    """Pods that there should be."""
+    """Desired number of pods."""
 
 
 class RevisionStatus(Part):
-    """One living revision of the service."""
+    """A revision with pods, or scaled to zero."""
 
     name: str
-    """The name of its Deployment and of its ControllerRevision."""
+    """Name of the revision, of its Deployment and of its ControllerRevision."""
     variant: str | None = None
-    """The variant that it is of; absent: the predictor."""
+    """Name of its variant. Absent: it is a revision of the predictor."""
     number: int = 0
-    """Its place among the revisions of the service, counted from 1."""
+    """Revision number, counted from 1."""
     generation: int = 0
-    """The generation of the service that made it."""
+    """Generation of the InferenceService that created the revision."""
     phase: str = ""
-    """Pending, Fetching, Loading, Warming, Ready, Failed or ScaledToZero."""
+    """Phase of the revision: Pending, Fetching, Loading, Warming, Ready, Failed or ScaledToZero."""
     weight: int = 0
-    """Its share of the requests, in percent."""
+    """Weight of the revision in percent."""
     replicas: ReplicaStatus = ReplicaStatus()
-    """Its pods, ready and wanted."""
+    """Numbers of ready and desired pods."""
     images: tuple[str, ...] = ()
-    """The images of Triton that its ready pods run, by digest, as their nodes report them. Several: the tag has been
-    moved to another image."""
+    """Images of Triton in the ready pods, with digest, as the nodes report them. More than one: the tag was moved to
+    another image."""
     models: tuple[ModelStatus, ...] = ()
-    """Its models, as its pods report them."""
+    """Models of the revision, as its pods report them."""
     warmup: WarmupStatus | None = None
-    """What the warm-up before its first share of the requests saw; absent where there was none."""
+    """Result of the warm-up through its Service, before its first request of a client. Absent: there was none."""
     since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
-    """When it entered its phase."""
+    """Time of the last change of the phase."""
 
 
 class RolloutStatus(Part):
-    """The rollout of one revision: what it waits for, or why it failed. This is the operator's memory of it."""
+    """The rollout of a candidate, also after it has failed. It is the operator's only record of the rollout."""
 
     revision: str
-    """The candidate; or the revision that the spec asks for and that failed."""
+    """Name of the candidate, also after it has failed."""
     strategy: str = ""
-    """The strategy in force: Progressive; Recreate, also where GPUs are insufficient for the pods of both revisions; or
-    Replace, where the stable revision has never had a ready pod, so that there are no steps."""
+    """Strategy in force: Progressive, Recreate or Replace. Recreate is also the strategy of
+    onInsufficientCapacity Recreate. Replace is that of a stable revision that never had a ready pod: without steps."""
     phase: str = ""
-    """Progressing, Paused or Failed."""
+    """Phase of the rollout: Progressing, Paused or Failed."""
     steps: tuple[StepInForce, ...] = ()
-    """The steps in force: under Progressive those of spec.rollout.steps, and weight 100 at the end."""
+    """Steps in force: those of spec.rollout.steps with strategy Progressive, and weight 100 as the last one."""
     step: int = 0
-    """The step under way, counted from 0 in `steps`; the number of steps when all are done."""
+    """Index of the current step in `steps`, from 0. The number of steps if all have ended."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""
-    """When that step began."""
+    """Start time of the current step."""
     started: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""
-    """When the rollout began."""
+    """Start time of the rollout."""
     weight: int = 0
-    """The candidate's desired share of the requests, in percent."""
+    """Desired weight of the candidate in percent."""
     observed_weight: int = 0
-    """The candidate's share of the requests in percent, as the route or the EndpointSlices show it."""
+    """Observed weight of the candidate in percent, as the HTTPRoute or the EndpointSlices have it."""
     unavailable_since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
-    """Since when no pod of the candidate is ready, though it has a weight. The stable revision gets its requests until
-    the candidate has its pods again. Absent otherwise."""
+    """Time since when a candidate with a weight has no ready pod. The stable revision gets its requests meanwhile.
+    Absent: it has ready pods, or no weight."""
     stable_unavailable_since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
-    """Since when no pod of the stable revision is ready, while the parity gate has to compare the candidate with it.
-    Absent otherwise."""
+    """Time since when the stable revision has no ready pod for the comparison of a parity gate. Absent: it has ready
+    pods, or no comparison is due."""
     capacity: int = 0
-    """The ready pods that carried the service when the rollout began, and that are kept until it ends."""
+    """Number of ready pods of the stable revision when the rollout began. They are kept until it ends."""
     admission: str = ""
-    """Whether GPUs are free for its pods beside those of the stable revision, decided once: Pending, Admitted,
-    Insufficient (the strategy is Recreate), Unknown or Overridden. Absent where its pods request none."""
+    """Result of the check for free GPUs for the candidate's pods beside the stable ones, decided once: Pending,
+    Admitted, Insufficient (the strategy is Recreate), Unknown or Overridden. Empty: the pods request no GPU."""
     reason: Text = ""
-    """What it waits for, or why it failed, in one CamelCase word."""
+    """Reason why the rollout waits or failed, one CamelCase word."""
     message: Text = ""
-    """The same in a sentence."""
-    gates: Annotated[tuple[GateStatus, ...], keyed_by("name")] = ()
-    """What each gate of rollout.analysis says of the candidate."""
+    """Details of the reason, for users."""
+    gates: Annotated[tuple[GateStatus, ...], list_map_key("name")] = ()
+    """Results of the gates of rollout.analysis."""
     request: str = ""
-    """The last request of a person (annotation conch.dev/rollout) that was acted on."""
+    """Value of the annotation conch.dev/rollout that was last carried out."""
 
 
 class RequestStatus(Part):
     """A request in the annotation conch.dev/rollout, and its result."""
 
     text: Text
-    """The annotation's value."""
+    """Value of the annotation."""
     state: str = ""
-    """Done, Refused, or Pending: it is for a later generation of the spec."""
+    """Done, Refused, or Pending (for a later generation of the spec)."""
     message: Text = ""
-    """Why it was refused, and what to write instead."""
+    """Cause of the refusal, and the remedy."""
 
 
 class _Track(Part):
-    """What is told of the predictor, and of each variant."""
+    """Status of a track: of the predictor, or of a variant."""
 
-    conditions: Annotated[tuple[Condition, ...], keyed_by("type")] = ()
-    """Ready, Serving, RolloutComplete, Autoscaling, TrafficProgrammed; Reconciling and Stalled only while true."""
+    conditions: Annotated[tuple[Condition, ...], list_map_key("type")] = ()
+    """Conditions: Ready, Serving, RolloutComplete, Autoscaling and TrafficProgrammed; Reconciling and Stalled only
+    while true."""
     url: str | None = None
-    """Where clients in the cluster send requests (HTTP; gRPC is on port 8001 of the same host)."""
+    """URL for clients in the cluster (HTTP). The gRPC endpoint is port 8001 of the same host."""
     stable: str | None = None
-    """The revision that serves."""
+    """Name of the stable revision."""
     candidate: str | None = None
-    """The revision that is about to replace the stable one; absent when the rollout is over."""
+    """Name of the candidate. Absent: there is no rollout."""
     weight: int | None = None
-    """The candidate's share of the requests, in percent; absent when there is none."""
+    """Weight of the candidate in percent. Absent: there is no rollout."""
     rollout: RolloutStatus | None = None
-    """The rollout under way, or the one that failed."""
+    """The current rollout, or the failed one. Absent: the last rollout succeeded."""
     request: RequestStatus | None = None
-    """The request in the annotation conch.dev/rollout, and its result."""
+    """Request in the annotation conch.dev/rollout, and its result."""
     ready: str | None = None
-    """Pods ready of pods wanted, over all revisions: 2/3."""
+    """Numbers of ready and desired pods of all revisions, such as 2/3."""
 
     def condition(self, kind: str) -> Condition | None:
-        """Return the condition of that type, None when it is absent."""
+        """Return the condition of a type; None: it is absent."""
         return next((condition for condition in self.conditions if condition.type == kind), None)
 
 
 class VariantStatus(_Track):
-    """What is told of a variant. Its Ready says no more than that; the service's speaks for all."""
+    """Status of a variant. Its conditions cover the variant only; those of the InferenceService cover all."""
 
     name: str
-    """Its name."""
+    """Name of the variant."""
     mirror: str | None = None
-    """Whether copies of requests arrive, as Triton's counters tell where the gateway does not: Arriving or Missing."""
+    """Arriving: Triton's counters show that the variant gets the copies of requests. Missing: they do not. Absent: not
+    known, or the gateway reports support for mirrors."""
 
 
 class Status(_Track):
-    """What the operator last saw and did."""
+    """Observed state of an InferenceService."""
 
     observed_generation: int | None = None
-    """The service's generation that the conditions speak of. -1: the operator has not read the service yet."""
+    """Generation of the InferenceService that the status is computed from. -1: the operator has not read it yet."""
     installation: Text | None = None
-    """The installation of Conch that serves it: namespace and name of its Lease. No other one writes the service while
-    that Lease is renewed."""
+    """Installation of Conch that serves the InferenceService: namespace and name of its Lease. Other installations do
+    not write it while that Lease is renewed."""
     model: ServedModel | None = None
     """The model as clients name it."""
-    revisions: Annotated[tuple[RevisionStatus, ...], keyed_by("name")] = ()
-    """The living revisions, newest first; the predictor's before those of variants."""
-    variants: Annotated[tuple[VariantStatus, ...], keyed_by("name")] = ()
-    """The variants, in the spec's order."""
+    revisions: Annotated[tuple[RevisionStatus, ...], list_map_key("name")] = ()
+    """Revisions with a Deployment, newest first, those of the predictor before those of variants."""
+    variants: Annotated[tuple[VariantStatus, ...], list_map_key("name")] = ()
+    """Variants, in the order of the spec."""
 
     def of_variant(self, name: str) -> Self:
-        """Return what is told of one variant as if it were a service; an empty name means the predictor."""
+        """Return the status of a variant in the form of that of a service; an empty name is the predictor."""
         revisions = tuple(revision for revision in self.revisions if (revision.variant or "") == name)
         if not name:
             return self.model_copy(update={"revisions": revisions, "variants": ()})
-        told = next((variant for variant in self.variants if variant.name == name), VariantStatus(name=name))
-        fields = {field: getattr(told, field) for field in _Track.model_fields}
+        variant = next((each for each in self.variants if each.name == name), VariantStatus(name=name))
+        fields = {field: getattr(variant, field) for field in _Track.model_fields}
         return self.model_copy(update={**fields, "revisions": revisions, "variants": ()})
 
     def to_wire(self) -> dict[str, Any]:
-        """Return what is written: a zero is news here (no pod is ready), what is absent or an empty list stays out."""
+        """Return the written status, with zeros (such as no ready pods), and without absent fields and empty lists."""
         wire = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         return {field: value for field, value in wire.items() if value != []}
 
     @classmethod
     def lenient(cls, body: Mapping[str, Any]) -> Self:
-        """Read a status of any writer; a part that cannot be parsed is read as absent."""
-        parts = {field: _dated(value) for field, value in body.items()}
+        """Return the status of an object, without the parts that cannot be parsed."""
+        parts = {field: _drop_undated(value) for field, value in body.items()}
         while True:
             try:
                 return cls.model_validate(parts)
@@ -241,46 +244,46 @@ class Status(_Track):
                 for field in {str(each["loc"][0]) for each in error.errors() if each["loc"]} or set(parts):
                     parts.pop(field, None)
 
-    def without_future(self, now: float) -> Self:
-        """Return the status with no time that decisions depend on after `now`, in seconds since the epoch.
+    def limit_times(self, now: float) -> Self:
+        """Return the status with `now` (seconds since the epoch) in place of each later time that decisions depend on.
 
-        There is one when the clock has been set back since, or another replica's runs ahead: waits would last longer.
+        A time is later if the clock has been set back, or if that of another replica is ahead. Waits would be longer.
         """
-        return _without_future(self, now)
+        return _limit_times(self, now)
 
     def revision(self, name: str) -> RevisionStatus | None:
-        """Return the revision of that name, None when it is not among the living."""
+        """Return the revision of a name; None: it has no Deployment."""
         return next((revision for revision in self.revisions if revision.name == name), None)
 
 
-# Times that decisions depend on. A rollout that began at no time is none, unless it has failed: that is remembered.
+# Times that decisions depend on. A rollout without a start time is dropped, unless it has failed.
 _TIMES: Final = ("since", "started", "evaluated_at", "unavailable_since", "stable_unavailable_since")
 _WIRE_TIMES: Final = frozenset(to_camel(field) for field in _TIMES)
 _PartOfStatus = TypeVar("_PartOfStatus", bound=Part)
 
 
-def _dated(value: Any) -> Any:
-    """Return a part of a status without times that are none, and without rollouts that began at none."""
+def _drop_undated(value: Any) -> Any:
+    """Return a part of a status without values that are not times, and without rollouts that lack a start time."""
     if isinstance(value, list):
-        return [_dated(item) for item in value]
+        return [_drop_undated(item) for item in value]
     if not isinstance(value, Mapping):
         return value
-    parts = {key: _dated(item) for key, item in value.items() if key not in _WIRE_TIMES or is_time(item)}
+    parts = {key: _drop_undated(item) for key, item in value.items() if key not in _WIRE_TIMES or is_time(item)}
     is_under_way = "step" in parts and parts.get("phase") != RolloutPhase.FAILED
     return None if is_under_way and "since" not in parts else parts
 
 
-def _without_future(part: _PartOfStatus, now: float) -> _PartOfStatus:
-    """Return a part of a status with no time after `now`; the same one where there is none."""
+def _limit_times(part: _PartOfStatus, now: float) -> _PartOfStatus:
+    """Return a part of a status without times after `now`; the same object if it has none."""
     update: dict[str, object] = {}
     for field in type(part).model_fields:
         value = getattr(part, field)
         if field in _TIMES and value and parse_time(value) > now:
             update[field] = format_time(now)
-        elif isinstance(value, Part) and (past := _without_future(value, now)) is not value:
+        elif isinstance(value, Part) and (past := _limit_times(value, now)) is not value:
             update[field] = past
         elif isinstance(value, tuple):
-            items = tuple(_without_future(each, now) if isinstance(each, Part) else each for each in value)
+            items = tuple(_limit_times(each, now) if isinstance(each, Part) else each for each in value)
             if any(new is not old for new, old in zip(items, value, strict=True)):
                 update[field] = items
     return part.model_copy(update=update) if update else part

@@ -1,8 +1,7 @@
-"""Foreign text: what pods, Prometheus, gateways and API servers write, made storable where it enters.
+"""Cleaning of foreign text: of pods, Prometheus, gateways and API servers.
 
-A status must not depend on such a text. What is stored is what is compared with the next status, so the text is
-cleaned before it is compared, not while it is written: an API server that replaces a character would otherwise make
-every reconcile a write.
+The operator compares the stored status with the next one, so a text is cleaned when it is read, not when it is written:
+otherwise an API server that replaces a character would cause a write at each reconcile.
 """
 
 import re
@@ -13,7 +12,7 @@ from pydantic import AfterValidator
 from conch_contract.parsing import parse_json
 
 LIMIT: Final = 4096  # bytes of UTF-8
-# Bytes of one text in somebody's JSON: less, so that the sentence around it fits.
+# Bytes of a text in foreign JSON: less, so that it fits into a message.
 _FOREIGN: Final = 3072
 _CUT: Final = "…"
 # Lone surrogates have no UTF-8. Control characters but tab and newline move a terminal's cursor or end its text.
@@ -21,7 +20,7 @@ _UNFIT: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean(text: str, limit: int = LIMIT) -> str:
-    r"""Return a text that every API server stores as it stands, of at most `limit` bytes of UTF-8.
+    r"""Return a text that every API server stores unchanged, of at most `limit` bytes of UTF-8.
 
     >>> clean("caf\u00e9 \ud800 \x1b[31m"), clean("caf\u00e9", limit=4)
     ('café � �[31m', 'c…')
@@ -38,14 +37,14 @@ Text = Annotated[str, AfterValidator(clean)]
 
 
 def read_json(text: str | bytes, most_values: int | None = None) -> Any:
-    """Parse JSON that somebody else wrote; all texts in it are clean.
+    """Return the value of foreign JSON, with clean texts.
 
     Args:
-        text: what was written.
-        most_values: of its values, counted by the separators before them; None: any number.
+        text: the JSON.
+        most_values: the maximum number of its values, counted by the separators before them; None: any number.
 
     Raises:
-        ValueError: it is not JSON, has too many values, or is nested deeper than the parser goes.
+        ValueError: the text is not JSON, has too many values, or is nested deeper than the parser goes.
     """
     if most_values is not None:
         coded = text.encode(errors="replace") if isinstance(text, str) else text

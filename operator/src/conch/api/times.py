@@ -1,4 +1,4 @@
-"""Kubernetes' timestamps, both ways. No clock here: a moment is an argument."""
+"""Parsing and formatting of Kubernetes' timestamps. No clock: times are arguments."""
 
 from datetime import UTC, datetime
 
@@ -9,7 +9,7 @@ def parse_time(text: str) -> float:
 
 
 def is_time(text: object) -> bool:
-    """Whether a value is an RFC 3339 time that `parse_time` reads.
+    """Return whether a value is an RFC 3339 time that `parse_time` parses.
 
     >>> is_time("2026-01-01T00:00:00Z"), is_time("yesterday"), is_time(None)
     (True, False, False)

@@ -1,4 +1,4 @@
-"""How requests from outside reach the service, and what enforces a split of them."""
+"""Traffic of a service: its Gateways, or a split by replicas."""
 
 from typing import Annotated, Final, Literal
 
@@ -12,14 +12,14 @@ Hostname = Annotated[
     Field(max_length=253),
     Rule(
         "self.matches('^([*][.])?[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
-        message="not a host name; write it in lower case without scheme and port, such as magika.example.com",
+        message="not a hostname; write it in lower case without scheme and port, such as magika.example.com",
     ),
 ]
-"""A DNS name, its first part perhaps `*`."""
+"""A DNS name, whose first label may be `*`."""
 
 
-# RFC 9110, section 5.6.2. In lower case, as HTTP/2 sends them: names that differ in case alone are then not two.
-_TOKEN: Final = r"^[a-z0-9!#$%&'*+.^_`|~-]+$"  # noqa: S105  the RFC says token
+# RFC 9110, section 5.6.2. In lower case, as HTTP/2 sends them: names that differ in case only are then the same.
+_TOKEN: Final = r"^[a-z0-9!#$%&'*+.^_`|~-]+$"  # noqa: S105  token is the term of the RFC
 HeaderName = Annotated[
     str,
     Field(min_length=1, max_length=128),
@@ -28,61 +28,61 @@ HeaderName = Annotated[
         message="not a header name in lower case; write letters, digits and dashes, such as x-variant",
     ),
 ]
-"""The name of an HTTP header, or of an entry of a gRPC call's metadata, in lower case."""
+"""Name of an HTTP header, or of an entry of gRPC metadata, in lower case."""
 
 
 class ConsistentHash(Part):
-    """Which requests go to the same pod."""
+    """Session affinity by a header."""
 
     header: HeaderName
-    """The header by whose value a pod is chosen, such as one with the sequence's id. Requests that lack it go to any
-    pod."""
+    """Name of the header whose value selects the pod, such as the header with the id of a sequence. Requests without it
+    go to any pod."""
 
 
 class GatewayRef(Part):
-    """A Gateway that admits routes from the service's namespace."""
+    """Reference to a Gateway that accepts routes from the namespace of the InferenceService."""
 
     name: ObjectName
-    """Its name."""
+    """Name of the Gateway."""
     namespace: Annotated[str | None, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = None
-    """Its namespace. Absent: the service's own."""
+    """Namespace of the Gateway. Absent: that of the InferenceService."""
     section_name: Annotated[str | None, Field(min_length=1, max_length=253)] = None
-    """One of its listeners. Absent: all that admit the routes."""
+    """Name of a listener of the Gateway. Absent: all listeners that accept the route."""
 
 
 class Traffic(Part):
-    """The way from clients to pods."""
+    """Routes of requests from clients to pods: by Gateways, or by the number of pods."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 "has(self.gateways) != has(self.split)",
-                message="traffic is either gateways, which split requests exactly, or split, which splits them by"
-                " the number of pods; say one of the two, or remove traffic",
+                message="traffic has exactly one of gateways (exact weights) and split (weights by the number of pods);"
+                " set one, or remove traffic",
             ),
             Rule(
                 "has(self.gateways) == has(self.hostnames)",
-                message="gateways and hostnames go together: the name is what tells one service of a gateway from"
-                " another; add the missing one, or remove both",
+                message="gateways and hostnames need each other, since a gateway distinguishes services by hostname;"
+                " add the missing one, or remove both",
                 path=".hostnames",
             ),
             Rule(
                 "!has(self.timeout) || has(self.gateways)",
-                message="timeout is enforced by a gateway; add gateways and hostnames, or remove timeout",
+                message="timeout needs a gateway; add gateways and hostnames, or remove timeout",
                 path=".timeout",
             ),
             Rule(
                 "!has(self.consistentHash) || has(self.gateways)",
-                message="consistentHash is enforced by a gateway; add gateways and hostnames, or remove consistentHash",
+                message="consistentHash needs a gateway; add gateways and hostnames, or remove consistentHash",
                 path=".consistentHash",
             ),
         )
     )
 
     gateways: Annotated[tuple[GatewayRef, ...], Field(min_length=1, max_length=8)] = ()
-    """The Gateways (Gateway API) to which an HTTPRoute for HTTP and gRPC is attached."""
+    """Gateways (Gateway API) to which the HTTPRoute for HTTP and gRPC is attached."""
     hostnames: Annotated[tuple[Hostname, ...], Field(min_length=1, max_length=16)] = ()
-    """The names under which clients ask for the service at the gateways."""
+    """Hostnames of the service at the Gateways, such as magika.example.com."""
     timeout: Annotated[
         Duration | None,
         Rule(
@@ -90,10 +90,10 @@ class Traffic(Part):
             message="timeout must be at least 1ms, such as 30s",
         ),
     ] = None
-    """How long the gateway waits for the answer to an HTTP request. Absent: as the gateway is set up."""
+    """Timeout of HTTP requests at the gateway, such as 30s. Absent: the default of the gateway."""
     consistent_hash: ConsistentHash | None = None
-    """Send requests with the same value of a header to the same pod of a revision, as long as its pods stay. All
-    Gateways must be of Envoy Gateway, for which a BackendTrafficPolicy is written."""
+    """Session affinity: requests with the same value of a header go to the same pod of a revision, while its pods do
+    not change. It needs Gateways of Envoy Gateway, for which Conch writes a BackendTrafficPolicy."""
     split: Literal["Replicas"] | None = None
-    """Without a gateway: share requests out by the number of pods. The share that this comes to is in the status;
-    one pod of three is 33 %, whatever was asked."""
+    """Replicas: without a gateway, weights follow the numbers of pods. The observed weight is in the status: with one
+    pod of three it is 33 %, whatever the desired weight."""

@@ -1,6 +1,6 @@
-"""How Triton serves the model: what is typed of its ModelConfig and of its server flags.
+"""Configuration of Triton: fields of its ModelConfig, and flags of tritonserver.
 
-Triton's own words, and refused here where Triton would refuse them at load.
+Names and values are Triton's. The API server refuses values that Triton would refuse at load.
 """
 
 from typing import Annotated, Final, Literal
@@ -11,10 +11,9 @@ from conch.api._base import Duration, Part
 from conch.api.cel import Rule, rules
 from conch.api.quantity import Quantity
 
-# Triton reads its flags with getopt_long, which takes any unambiguous beginning of a name: so a
-# beginning of one of these is refused as well. model-store is Triton's old name of model-repository;
-# the SSL flags are here because the agent speaks plain gRPC to its Triton; SageMaker's and Vertex AI's
-# front ends are here because they let models be unloaded without the key that guards Triton's own.
+# Triton parses its flags with getopt_long, which accepts any unambiguous prefix of a name, so prefixes of these are
+# refused as well. model-store is Triton's old name of model-repository. The agent uses gRPC without TLS, so it excludes
+# the SSL flags. The front ends of SageMaker and Vertex AI can unload models without the control key.
 OWNED_FLAGS: Final = (
     "model-repository",
     "model-store",
@@ -50,17 +49,16 @@ Argument = Annotated[
     ),
     Rule(
         f"!self.startsWith('--') || self.split('=')[0].size() < 3"
-        # The list of one gives the flag's name a name, so that it is cut out only once.
+        # The list of one item binds the flag's name to a variable, so that it is split once.
         f" || ![self.split('=')[0]].exists(flag, {_OWNED}.exists(own, own.startsWith(flag)))",
-        message="this flag is set by Conch, which needs it to load, probe and drain the model; remove it",
-        expression="self.split('=')[0]"
-        " + ' is set by Conch, which needs it to load, probe and drain the model; remove it from args'",
+        message="Conch sets this flag to load, probe and drain the model; remove it",
+        expression="self.split('=')[0] + ' is set by Conch to load, probe and drain the model; remove it from args'",
     ),
-    # A beginning of it that is longer than model-con, which is one of model-control-mode too.
+    # A prefix of it that is longer than model-con, which is a prefix of model-control-mode too.
     Rule(
         "!self.startsWith('--model-conf')",
-        message="--model-config-name makes Triton read another file than the config.pbtxt into which Conch merges"
-        " spec.predictor.triton; keep that configuration as config.pbtxt and remove the flag",
+        message="--model-config-name selects another file than config.pbtxt, into which Conch merges"
+        " spec.predictor.triton; name that file config.pbtxt and remove the flag",
     ),
 ]
 
@@ -70,15 +68,16 @@ Image = Annotated[
     Field(max_length=512),
     Rule(
         "self.matches('^[^[:space:]]+$')",
-        message="an image's name is not empty and holds no blank; write it as registry/name:tag or name@sha256:digest",
+        message="an image must not be empty and must not have blanks; write it as registry/name:tag or"
+        " name@sha256:digest",
     ),
 ]
 
 
 class InstanceGroup(Part):
-    """Copies of the model on a kind of device (Triton's ModelInstanceGroup).
+    """A group of instances of the model on a kind of device (Triton's ModelInstanceGroup).
 
-    An unset field is that of the group in config.pbtxt, if there is one.
+    An unset field has the value of the group in config.pbtxt, if there is one.
     """
 
     model_config = ConfigDict(
@@ -92,38 +91,38 @@ class InstanceGroup(Part):
     )
 
     kind: Literal["CPU", "GPU", "AUTO"] | None = None
-    """Where the copies run. AUTO is GPU where the container has one and the backend can use it, else CPU. Absent: the
-    kind in config.pbtxt, or AUTO."""
+    """Device of the instances: CPU, GPU or AUTO. AUTO: GPU if the container has one and the backend supports it, else
+    CPU. Absent: the kind in config.pbtxt, or AUTO."""
     count: Annotated[int | None, Field(ge=1, le=1024)] = None
-    """Copies of the model; with kind GPU, on each of the GPUs. Absent: the count in config.pbtxt, or 1."""
+    """Number of instances; with kind GPU, on each of the GPUs. Absent: the count in config.pbtxt, or 1."""
     gpus: Annotated[tuple[Annotated[int, Field(ge=0, le=1023)], ...], Field(max_length=64)] | None = None
-    """The GPUs of the container, counted from 0. Empty: all of them. Absent: those in config.pbtxt, or all of them."""
+    """Indexes of the container's GPUs, from 0. Empty: all GPUs. Absent: those in config.pbtxt, or all GPUs."""
 
 
 class DynamicBatching(Part):
-    """Triton joins requests into batches (Triton's ModelDynamicBatching). An unset field is that of config.pbtxt."""
+    """Dynamic batching of requests (Triton's ModelDynamicBatching). An unset field has the value of config.pbtxt."""
 
     max_queue_delay: Duration | None = None
-    """How long a request may wait for others to join its batch, such as 500us or 2ms. Absent: the delay in
+    """Maximum delay of a request in the queue for a larger batch, such as 500us or 2ms. Absent: the delay in
     config.pbtxt, or 0."""
     preferred_batch_size: (
         Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=32)] | None
     ) = None
-    """Batch sizes that are sent at once when reached, without waiting for more. Empty: none. Absent: those in
+    """Batch sizes that Triton runs at once when they are reached, without delay. Empty: none. Absent: those in
     config.pbtxt."""
     preserve_ordering: bool | None = None
-    """Whether responses leave in the order of their requests. Absent: as in config.pbtxt, or false."""
+    """True: responses are sent in the order of their requests. Absent: the value in config.pbtxt, or false."""
 
 
 class LatestVersions(Part):
     """The newest versions."""
 
     num_versions: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How many of them."""
+    """Number of the newest versions to serve."""
 
 
 class AllVersions(Part):
-    """Every version; written as {}."""
+    """All versions. Written as {}."""
 
 
 # Triton reads a version as an integer of 64 bits. A timestamp in nanoseconds is one.
@@ -134,27 +133,27 @@ class SpecificVersions(Part):
     """Versions by number."""
 
     versions: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_VERSION)], ...], Field(min_length=1, max_length=64)]
-    """The numbers of the version folders."""
+    """Numbers of the version folders to serve."""
 
 
 class VersionPolicy(Part):
-    """Which version folders of the model Triton serves: exactly one of the three."""
+    """Versions of the model that Triton serves: exactly one of latest, all and specific."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 "[has(self.latest), has(self.all), has(self.specific)].filter(set, set).size() == 1",
-                message="versionPolicy takes exactly one of latest, all and specific; keep one of them",
+                message="versionPolicy has exactly one of latest, all and specific; keep one of them",
             ),
         )
     )
 
     latest: LatestVersions | None = None
-    """Serve the newest versions."""
+    """The newest versions by number."""
     all: AllVersions | None = None
-    """Serve every version."""
+    """All versions. Written as {}."""
     specific: SpecificVersions | None = None
-    """Serve these versions."""
+    """Selected versions by number."""
 
 
 class Triton(Part):
@@ -168,36 +167,35 @@ class Triton(Part):
         json_schema_extra=rules(
             Rule(
                 "!has(self.dynamicBatching) || !has(self.maxBatchSize) || self.maxBatchSize > 0",
-                message="maxBatchSize 0 means that the model takes no batches, so dynamicBatching cannot be;"
-                " set maxBatchSize to at least 1 or remove dynamicBatching",
+                message="dynamicBatching needs maxBatchSize above 0; set maxBatchSize to at least 1 or remove"
+                " dynamicBatching",
                 path=".dynamicBatching",
             ),
             Rule(
                 "!has(self.dynamicBatching) || !has(self.dynamicBatching.preferredBatchSize)"
                 " || !has(self.maxBatchSize) || self.maxBatchSize == 0"
                 " || self.dynamicBatching.preferredBatchSize.all(size, size <= self.maxBatchSize)",
-                message="preferredBatchSize must not exceed maxBatchSize; lower the one or raise the other",
-                expression="'preferredBatchSize %s must not exceed maxBatchSize %d; lower the one or raise"
-                " the other'.format([self.dynamicBatching.preferredBatchSize, self.maxBatchSize])",
+                message="preferredBatchSize must not exceed maxBatchSize; lower it or raise maxBatchSize",
+                expression="'preferredBatchSize %s must not exceed maxBatchSize %d; lower it or raise"
+                " maxBatchSize'.format([self.dynamicBatching.preferredBatchSize, self.maxBatchSize])",
                 path=".dynamicBatching.preferredBatchSize",
             ),
         )
     )
 
     instance_groups: Annotated[tuple[InstanceGroup, ...], Field(max_length=16)] = ()
-    """Copies of the model, and where they run. Each is merged into the group at the same place in config.pbtxt. A
-    single group there is the base of all. Empty: the groups of config.pbtxt, or Triton's (one a GPU, or one on the
-    CPU)."""
+    """Instance groups of the model. Each is merged into the group with the same index in config.pbtxt, or into its only
+    group. Empty: the groups of config.pbtxt, or Triton's default (one instance on each GPU, or one on the CPU)."""
     max_batch_size: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
-    """The largest batch; 0 for a model whose inputs have no batch dimension. Absent: that of config.pbtxt."""
+    """Maximum batch size; 0 for a model without batch dimension. Absent: the value in config.pbtxt."""
     dynamic_batching: DynamicBatching | None = None
-    """Join requests into batches; {} takes what config.pbtxt sets, and Triton's defaults. Absent: as in config.pbtxt,
-    where each request goes alone if it does not set it."""
+    """Dynamic batching of requests. {}: with the values of config.pbtxt and Triton's defaults. Absent: as in
+    config.pbtxt, or no batching."""
     version_policy: VersionPolicy | None = None
-    """Which version folders are served. Absent: as in config.pbtxt, or the newest one."""
+    """Versions of the model that Triton serves. Absent: as in config.pbtxt, or the newest one."""
     shm_size: Quantity = "64Mi"
-    """The size of /dev/shm, which Python models use for their tensors. It counts against the memory limit."""
+    """Size limit of /dev/shm, which Python models use for tensors. It counts against the memory limit."""
     args: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()
-    """More flags for tritonserver, each as --name=value. Flags that Conch sets are refused."""
+    """Additional flags of tritonserver, each as --name=value. Flags that Conch sets are refused."""
     image: Image | None = None
-    """The image that Triton runs from. Absent: the serving image that the operator came with."""
+    """Image of Triton's container. Absent: the serving image of the installation."""

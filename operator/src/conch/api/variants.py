@@ -1,13 +1,13 @@
-"""Long-lived variants of the predictor: for A/B tests, and shadows that answer nobody.
+"""Variants of the predictor, for A/B tests and shadows.
 
-A variant says what it has otherwise than the predictor; the rest it takes from there.
+A variant has the fields in which it differs from the predictor. It takes the others from there.
 """
 
 from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import Part, keyed_by
+from conch.api._base import Part, list_map_key
 from conch.api.autoscaling import Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import ModelFormat, Storage, StorageUri, secret_rule
@@ -19,71 +19,71 @@ from conch.api.warmup import Warmup
 
 # An HTTPRoute has at most 16 rules and 16 backends in a rule: two for each variant, and two for the predictor.
 MAX_VARIANTS: Final = 7
-# What of a predictor is merged field by field; a variant that says another field replaces it.
+# Fields of a predictor that are merged field by field; all others are replaced as a whole.
 MERGED: Final = ("model", "pod")
 
 
 class VariantModel(Part):
-    """Another model, under the same name: clients ask for one model, whichever variant answers."""
+    """The model of a variant. It has the same name as that of the predictor."""
 
     model_config = ConfigDict(json_schema_extra=rules(secret_rule(uri_present="has(self.storageUri)")))
 
     model_format: ModelFormat | None = None
-    """How its files are to be read."""
+    """Format of the model's files. Absent: that of the predictor."""
     storage_uri: StorageUri | None = None
-    """Where its files are."""
+    """URI of the model's files. Absent: that of the predictor."""
     storage: Storage | None = None
-    """How the store is reached. Absent: as the predictor reaches it, if storageUri has the same scheme."""
+    """Access to the storage. Absent: that of the predictor, if storageUri has the same scheme."""
 
 
 class VariantPredictor(Part):
-    """What a variant has otherwise: model and pod field by field, any other field as a whole."""
+    """Differences of a variant from the predictor. model and pod are merged by field; other fields replace it."""
 
     model: VariantModel | None = None
-    """Which model is served, and where its files are."""
+    """Differences of the model."""
     triton: Triton | None = None
-    """How Triton serves it."""
+    """Configuration of the model in Triton, and flags of Triton. Absent: that of the predictor."""
     resources: Resources | None = None
-    """What Triton's container asks of the node."""
+    """Resource requests and limits of Triton's container. Absent: those of the predictor."""
     min_replicas: Annotated[int | None, Field(ge=0, le=10_000)] = None
-    """The number of pods, and with autoscaling the smallest one."""
+    """Number of pods of a revision; with autoscaling their minimum. Absent: that of the predictor."""
     max_replicas: Annotated[int | None, Field(ge=1, le=10_000)] = None
-    """The largest number of pods."""
+    """Maximum number of pods of a revision. Absent: that of the predictor."""
     autoscaling: Autoscaling | None = None
-    """What the number of pods follows."""
+    """Metrics and behavior of the autoscaling. Absent: those of the predictor."""
     warmup: Warmup | None = None
-    """How the model is warmed before users reach it."""
+    """Warm-up of the model before its first request of a client. Absent: that of the predictor."""
     longest_request: LongestRequest | None = None
-    """Duration for which a terminating pod answers what it has begun."""
+    """Maximum duration of a request or gRPC stream, between 1s and 12h. Absent: that of the predictor."""
     pod: Pod | None = None
-    """What goes into the pods besides the model."""
+    """Settings of the pods, merged by field with those of the predictor."""
 
 
 class Header(Part):
-    """A header of a request, or an entry of a gRPC call's metadata."""
+    """A header of a request, or an entry of gRPC metadata."""
 
     name: HeaderName
-    """Its name, in lower case; a request may write it in upper case as well."""
+    """Name of the header in lower case. Requests may have it in any case."""
     value: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Its value, exactly."""
+    """Value of the header, compared exactly."""
 
 
 class Match(Part):
-    """What a request must have."""
+    """Headers that a request must have."""
 
-    headers: Annotated[tuple[Header, ...], Field(min_length=1, max_length=8), keyed_by("name")]
-    """Headers that it must have, all of them."""
+    headers: Annotated[tuple[Header, ...], Field(min_length=1, max_length=8), list_map_key("name")]
+    """Headers that a request must have, all of them."""
 
 
 class Variant(Part):
-    """One variant, and which requests it gets. Without weight, match and mirror: those to its own Service alone."""
+    """A variant and its requests. Without weight, match and mirror it gets those to its own Service only."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
-                "[has(self.weight), has(self.match), has(self.mirror)].filter(said, said).size() <= 1",
-                message="a variant gets its requests by weight, by match or by mirror; say one of them, and make a"
-                " second variant for the other",
+                "[has(self.weight), has(self.match), has(self.mirror)].filter(set, set).size() <= 1",
+                message="a variant has at most one of weight, match and mirror; keep one, and add a second variant for"
+                " the other",
             ),
         )
     )
@@ -93,44 +93,49 @@ class Variant(Part):
         Field(min_length=1, max_length=20),
         Rule(
             "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
-            message="a variant's name holds only a-z, 0-9 and -, and neither begins nor ends with -; choose a"
-            " plainer one, such as int8",
+            message="a variant's name has only a-z, 0-9 and -, and neither begins nor ends with -; choose a simpler"
+            " one, such as int8",
         ),
     ]
-    """Its name. Its objects are called <service>-<name>, and so is the Service that reaches it alone."""
+    """Name of the variant. Its own Service is <service>-<name>."""
     weight: Annotated[
         int | None,
         Field(le=99),
-        Rule("self >= 1", message="weight must be at least 1; remove the variant, or its weight, to send it nothing"),
+        Rule("self >= 1", message="weight must be at least 1; to send no requests, remove the variant or its weight"),
     ] = None
-    """Its share of the requests that no variant's match claims, in percent. The predictor has the rest."""
+    """Weight of the variant in percent, from 1 to 99, of the requests that no match selects. The predictor has the
+    rest."""
     match: Annotated[tuple[Match, ...], Field(min_length=1, max_length=4)] = ()
-    """It gets the requests that have the headers of any of these, and no others."""
+    """Matches by header. The variant gets the requests of any of them, and no others."""
     mirror: Annotated[
         Percent | None,
-        Rule("self.matches('[1-9]')", message="mirror must be above 0%; remove the variant, or its mirror"),
+        Rule(
+            "self.matches('[1-9]')",
+            message="mirror must be above 0%; to send no copies, remove the variant or its mirror",
+        ),
     ] = None
-    """It gets a copy of this share of the requests that no variant's match claims. Its answers reach nobody."""
+    """Share in percent, such as 10%, of the requests that no match selects, of which the variant gets copies. Its
+    answers are dropped."""
     predictor: VariantPredictor = VariantPredictor()
-    """What it has otherwise than spec.predictor."""
+    """Differences from spec.predictor."""
 
     @property
     def routed(self) -> bool:
-        """Whether requests reach it by the service's own way."""
+        """True if the route of the service sends requests or copies to the variant."""
         return bool(self.weight or self.match or self.mirror)
 
 
-def merge(predictor: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """Lay what a variant says over the predictor; both as on the wire.
+def merge(predictor: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the predictor of a variant from the main predictor and the variant's changes, in camelCase.
 
-    >>> merge({"model": {"storageUri": "s3://m/a", "name": "m"}, "minReplicas": 2}, {"model": {"storageUri": "s3://m/b"}})
-    {'model': {'storageUri': 's3://m/b', 'name': 'm'}, 'minReplicas': 2}
+    >>> merge({"model": {"storageUri": "s3://m/a", "name": "m"}, "minReplicas": 2}, {"model": {"storageUri":
+    "s3://m/b"}}) {'model': {'storageUri': 's3://m/b', 'name': 'm'}, 'minReplicas': 2}
     """
-    merged = {**predictor, **said}
+    merged = {**predictor, **changes}
     for field in MERGED:
-        if field in predictor and field in said:
-            merged[field] = {**predictor[field], **said[field]}
-    model, other = predictor.get("model") or {}, said.get("model") or {}
+        if field in predictor and field in changes:
+            merged[field] = {**predictor[field], **changes[field]}
+    model, other = predictor.get("model") or {}, changes.get("model") or {}
     if "storageUri" in other and "storage" not in other and _scheme(other) != _scheme(model):
         merged["model"] = {key: value for key, value in merged["model"].items() if key != "storage"}
     return merged

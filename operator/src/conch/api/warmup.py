@@ -1,25 +1,25 @@
-"""How a model is warmed before users reach it: with which requests, until when, and held to which answers."""
+"""Warm-up of a model before its first request of a client: requests, expected answers and stable latency."""
 
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Scalars, duration_seconds, nested
+from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Scalars, duration_seconds, list_schema
 from conch.api.cel import Rule, rules
 from conch.api.numbers import Percent
 from conch.api.text import Text
 from conch_contract import WarmupReport
 
 Shape = Annotated[tuple[Annotated[int, Field(ge=0, le=2_147_483_647)], ...], Field(max_length=16)]
-_VALUES: Final = Field(json_schema_extra=nested(16))
+_VALUES: Final = Field(json_schema_extra=list_schema(16))
 _SOURCES: Final = "[has(self.requests) && self.requests.size() > 0, has(self.configMapRef), has(self.path)]"
 
 
 class InputTensor(Part):
-    """An input of a request (KServe v2 JSON): name, datatype, shape, and data: a list of values, nested or flat."""
+    """An input of a request (KServe v2 JSON)."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
-    """The input's name."""
+    """Name of the input."""
     datatype: Literal[
         "BOOL",
         "UINT8",
@@ -34,93 +34,92 @@ class InputTensor(Part):
         "FP64",
         "BYTES",
     ]
-    """Its datatype. FP16 and BF16 have no JSON form in Triton: leave out requests, and one is made."""
+    """Datatype of the input. FP16 and BF16 have no JSON form in Triton: remove requests, and one is generated."""
     shape: Shape
-    """Its shape, with the batch's dimension where the model takes batches."""
+    """Shape of the input, with the batch dimension if the model has one."""
     data: Annotated[Any, _VALUES]
-    """Its values: a list of numbers, booleans or texts, nested like the shape or flat."""
+    """Values of the input: a list of numbers, booleans or strings, nested like the shape, or flat."""
     parameters: Scalars | None = None
     """Parameters of the input."""
 
 
 class OutputTensor(Part):
-    """An output of an answer: name, data, and shape where it matters."""
+    """An expected output of an answer."""
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
-    """The output's name."""
+    """Name of the output."""
     datatype: Annotated[str | None, Field(max_length=16)] = None
-    """Its datatype; it is not compared."""
+    """Datatype of the output. It is not compared."""
     shape: Shape | None = None
-    """Its shape. Absent: any that has as many values."""
+    """Shape of the output. Absent: any shape with as many values."""
     data: Annotated[Any, _VALUES]
-    """Its values, nested or flat."""
+    """Values of the output: a list of numbers, booleans or strings, nested like the shape, or flat."""
     parameters: Scalars | None = None
-    """Parameters of the output; they are not compared."""
+    """Parameters of the output. They are not compared."""
 
 
 class WarmupRequest(Part):
-    """One request, as a client would post it, and the answer that is expected, if it is to be checked."""
+    """A request as clients send it, and its expected answer."""
 
     name: Annotated[str | None, Field(min_length=1, max_length=63)] = None
-    """What messages call it."""
+    """Name of the request in messages."""
     inputs: Annotated[tuple[InputTensor, ...], Field(min_length=1, max_length=32)]
-    """The inputs, as in a request to /v2/models/<model>/infer."""
+    """Inputs, as in a request to /v2/models/<model>/infer."""
     parameters: Scalars | None = None
     """Parameters of the request."""
     expected: Annotated[tuple[OutputTensor, ...], Field(max_length=32)] = ()
-    """Outputs that the answer must have. Empty: any answer is right."""
+    """Expected outputs of the answer. Empty: the answer is not compared."""
 
 
 class ConfigMapRef(Part):
-    """A ConfigMap of the service's namespace."""
+    """Reference to a ConfigMap in the namespace of the InferenceService."""
 
     name: ObjectName
-    """The ConfigMap's name."""
+    """Name of the ConfigMap."""
 
 
 class Stable(Part):
-    """When the latency is stable: a percentile of one round of requests is near that of the round before."""
+    """Criterion of a stable latency: a percentile of one round of requests is near that of the previous round."""
 
     percentile: Literal[50, 90, 95, 99] = 99
-    """The percentile of the latency."""
+    """Percentile of the latency: 50, 90, 95 or 99."""
     within: Percent = "20%"
-    """How far it may be from that of the round before."""
+    """Maximum difference from the previous round in percent, such as 20%."""
 
 
 class Warmup(Part):
-    """How the model is warmed before users reach it.
+    """Warm-up of the model before its first request of a client.
 
-    In each pod before it is ready, and through its Service before a new revision's first share of the requests.
-    Without requests, configMapRef and path a request is made from the model's own metadata.
+    It runs in each pod before the pod is ready, and through the Service of a new revision before its first weight.
+    Without requests, configMapRef and path a request is generated from the model's metadata.
     """
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
                 f"{_SOURCES}.filter(set, set).size() <= 1",
-                message="warmup takes its requests from one place; keep one of requests, configMapRef and path, or"
-                " none of them",
+                message="warmup has at most one of requests, configMapRef and path; keep one of them",
             ),
         )
     )
 
     requests: Annotated[tuple[WarmupRequest, ...], Field(max_length=16)] = ()
-    """The requests themselves."""
+    """Requests of the warm-up."""
     config_map_ref: ConfigMapRef | None = None
-    """A ConfigMap that holds one request a key: a JSON body, and beside its inputs, expected, if it is checked."""
+    """ConfigMap with one request in each key: JSON with inputs, and with expected if the answer is compared."""
     path: Annotated[
         str | None,
         Field(max_length=256),
         Rule(
             "self.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$')",
-            message="path is a folder inside storageUri, relative and without '.' and '..'; write it such as warmup",
+            message="path must be a relative path of a folder inside storageUri, without '.' and '..', such as warmup",
         ),
     ] = None
-    """A folder inside storageUri that holds one request a file: JSON as in a ConfigMap, named *.json."""
+    """Folder inside storageUri with one request in each file *.json: JSON as in a ConfigMap."""
     tolerance: Percent = "0.1%"
-    """How far a floating-point output may be from the expected one: a share of it, at least of 1."""
+    """Maximum difference of floating-point outputs, in percent of the expected value, or of 1 if that is smaller."""
     stable: Stable = Stable()
-    """When the model counts as warm."""
+    """Criterion of a stable latency, at which the warm-up ends."""
     timeout: Annotated[
         Duration,
         Rule(
@@ -128,7 +127,8 @@ class Warmup(Part):
             message="timeout must be from 1s to 1h, such as 5m",
         ),
     ] = "5m"
-    """How long a warm-up may take. A model that answers but is not stable by then is taken as it is, and told."""
+    """Maximum duration of a warm-up, between 1s and 1h. A model that answers but whose latency is not stable by then
+    becomes ready, with the reason WarmupNotStable."""
 
     @property
     def timeout_seconds(self) -> float:
@@ -137,28 +137,28 @@ class Warmup(Part):
 
 
 class WarmupStatus(Part):
-    """What the warm-up of a revision saw."""
+    """Result of the warm-up of a revision."""
 
     requests: int = 0
-    """Requests sent."""
+    """Number of requests sent."""
     failures: int = 0
-    """How many of them were refused, answered wrongly or not at all."""
+    """Number of requests that failed or had an unexpected answer."""
     p50: str = ""
-    """The median of the latency, such as 4.1ms."""
+    """Percentile 50 of the latency, such as 4.1ms."""
     p99: str = ""
-    """Its 99th percentile."""
+    """Percentile 99 of the latency, such as 9.8ms."""
     requests_per_second: str = ""
-    """The throughput, with one request at a time for each instance of the model."""
+    """Throughput in requests per second, with one concurrent request for each instance of the model."""
     stable: bool = False
-    """Whether the latency settled before the timeout."""
+    """True if the latency was stable before the timeout."""
     reason: Text = ""
-    """WarmedUp, WarmupNotStable, or why it failed, in one CamelCase word."""
+    """WarmedUp, WarmupNotStable, or the reason of the failure, one CamelCase word."""
     message: Text = ""
-    """Why it failed or did not settle, in a sentence."""
+    """Details of the reason, for users."""
 
     @classmethod
     def of(cls, report: WarmupReport) -> Self:
-        """Return what of a report a status shows; the numbers are text, as the API's conventions ask."""
+        """Return the status of a report. Fractions are text, as the API conventions require."""
         return cls(
             requests=report.requests,
             failures=report.failures,
@@ -171,6 +171,6 @@ class WarmupStatus(Part):
         )
 
     @property
-    def failed(self) -> bool:
-        """Whether the revision must get no request. An unstable latency is no failure."""
+    def has_failed(self) -> bool:
+        """True if the revision must not get requests. An unstable latency is not a failure."""
         return WarmupReport(reason=self.reason).has_failed

@@ -61,7 +61,7 @@ def triggers(track: Track, revision: str) -> list[dict[str, Any]]:
 def _default(track: Track, revision: str, predictor: Predictor) -> list[dict[str, Any]]:
     """What is followed where the spec says nothing."""
     ratio = _asked(track, revision, TritonMetric.QUEUE_TO_COMPUTE_RATIO, DEFAULT_RATIO)
-    by_cpu = predictor.resources.asks_for_cpu and not predictor.resources.has_gpus
+    by_cpu = predictor.resources.has_cpu_request and not predictor.resources.has_gpus
     of_cpu = {"containerName": names.TRITON_CONTAINER, "value": _CPU_SHARE}
     cpu = {"type": "cpu", "metricType": "Utilization", "metadata": of_cpu}
     return [*([ratio] if track.prometheus else []), *([cpu] if by_cpu else [])]

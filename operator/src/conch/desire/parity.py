@@ -48,4 +48,4 @@ def to_contract(parity: Parity) -> wire.Parity:
         bound = float(percent(compare.tolerance))
     elif compare is not None and compare.cosine is not None:
         bound = float(compare.cosine)
-    return wire.Parity(way=parity.way, bound=bound, outputs=parity.outputs, requests=parity.requests)
+    return wire.Parity(way=parity.comparison, bound=bound, outputs=parity.outputs, requests=parity.requests)

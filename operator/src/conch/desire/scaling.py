@@ -50,7 +50,7 @@ def _metrics(predictor: Predictor, metrics_api: MetricsApi) -> list[dict[str, An
     if named or passed:
         return [*named, *passed]
     default = [_of_pods(TritonMetric.QUEUE_TO_COMPUTE_RATIO, DEFAULT_RATIO)] if answered else []
-    by_cpu = predictor.resources.asks_for_cpu and not predictor.resources.has_gpus
+    by_cpu = predictor.resources.has_cpu_request and not predictor.resources.has_gpus
     return [*default, *([_CPU] if by_cpu else [])]
 
 

@@ -279,7 +279,7 @@ class Snapshot(ObservedService):
 
     def without_future_times(self) -> Self:
         """Return the same snapshot with no time in its service's status after the present."""
-        status = self.service.status.without_future(self.now)
+        status = self.service.status.limit_times(self.now)
         service = self.service.model_copy(update={"status": status})
         return self if status is self.service.status else replace(self, service=service)
 
