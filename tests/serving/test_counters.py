@@ -121,13 +121,13 @@ async def test_a_triton_that_restarts_is_no_data_and_then_goes_on(tritons: Pair,
     await triton.send(0, 5)
     await reader.until(lambda seen: seen.since(0).requests == 5, "before")
     triton.process.kill()
-    history = await reader.until(lambda seen: seen.trouble, "the loss is reported")
-    assert f"does not answer at port {triton.metrics}" in history.trouble
+    history = await reader.until(lambda seen: seen.error, "the loss is reported")
+    assert f"does not answer at port {triton.metrics}" in history.error
     assert history.since(0).requests == 5
     await asyncio.to_thread(triton.start)
     await triton.send(0, 2)
     history = await reader.until(lambda seen: seen.since(0).requests == 7, "after")
-    assert history.trouble == ""
+    assert history.error == ""
 
 
 async def test_a_slow_model_fails_its_gate(tritons: Pair, reader: Reader) -> None:
@@ -144,8 +144,8 @@ async def test_a_slow_model_fails_its_gate(tritons: Pair, reader: Reader) -> Non
 async def test_a_page_that_is_not_tritons_is_no_data(reader: Reader, tritons: Pair) -> None:
     reader.counters._port = tritons[0].http
     reader.pods = (pod_of(tritons[0]),)
-    history = await reader.until(lambda seen: seen.trouble, "the trouble")
-    assert "HTTP status 404" in history.trouble or "HTTP status 400" in history.trouble
+    history = await reader.until(lambda seen: seen.error, "the trouble")
+    assert "HTTP status 404" in history.error or "HTTP status 400" in history.error
 
 
 async def test_a_revision_that_is_no_longer_requested_is_forgotten(tritons: Pair, reader: Reader) -> None:

@@ -48,7 +48,7 @@ from conch.desire import PodDefaults, desire
 from conch.observe import Gateways, Snapshot, Store, observe
 from conch.observe.capacity import Capacity, Node, Owner
 from conch.observe.fields import mapping
-from conch.observe.gateways import GatewayKey, named_gateways
+from conch.observe.gateways import GatewayKey, list_gateways
 from conch.observe.measured import Measured, Totals
 from conch.plan import Action, Adopt, Apply, Delete, Release, find_unwritten, plan
 from conch_contract import AgentReport, JobReport, ModelReport, ModelState, names
@@ -116,7 +116,7 @@ class Cluster:
         self._gone: set[str] = set()  # uids: nothing comes back under one
         self.put(service)
         self.put_class()
-        for key in named_gateways(service):
+        for key in list_gateways(service):
             self.put_gateway(key)
 
     def put(self, body: dict[str, Any]) -> None:
@@ -495,12 +495,12 @@ def measure(cluster: Cluster, seconds: int, requests: int = 0, failures: int = 0
     """Let time pass in which every revision has these requests, evenly."""
     history = cluster.measured.history
     if not history.points:
-        history = history.grown(Totals(cluster.now))
+        history = history.with_totals(Totals(cluster.now))
     for _ in range(seconds // 10):
         cluster.now += 10
         last, share = history.points[-1], 10 / seconds
         answered = (requests - failures) * share
-        history = history.grown(
+        history = history.with_totals(
             Totals(
                 time=cluster.now,
                 requests=last.requests + round(requests * share),

@@ -101,7 +101,7 @@ def test_a_name_that_is_taken_is_a_refusal() -> None:
     preview = planned(cluster)
     assert [rejection.reason for rejection in preview.rejections] == ["NameTaken"]
     text = format_plain(build_plan_text(preview))
-    assert "Rejected:\n  NameTaken: Service/magika exists and belongs to nobody that Conch knows" in text
+    assert "Rejected:\n  NameTaken: Service/magika exists and belongs to no controller" in text
     assert build_plan_value(preview)["rejections"][0]["object"] == "Service/magika"
 
 

@@ -31,7 +31,7 @@ def served(requests: int, failures: int = 0, mean_ms: float = 1.0, p99_ms: float
     duration = (requests - failures) * mean_ms * 1000
     quantiles = ((99, p99_ms * 1000),) if p99_ms is not None else ()
     totals = Totals(START + 10, requests, failures, duration, 0.0, quantiles)
-    return Measured(History().grown(Totals(START)).grown(totals))
+    return Measured(History().with_totals(Totals(START)).with_totals(totals))
 
 
 def answered(value: float | None = None, error: str = "", time: float = START + 9) -> Measured:
@@ -54,7 +54,7 @@ EVALUATIONS: list[tuple[str, dict[str, Any], Measured, str, str, str]] = [
     ("too few", RATE, served(19, 19), "Inconclusive", "", "Waits for 20 requests."),
     ("a larger minimum", {**RATE, "minSamples": 100}, served(99), "Inconclusive", "", "Waits for 100 requests."),
     ("nothing measured", RATE, Measured(), "Inconclusive", "", "no pod has answered yet"),
-    ("no pod answers", RATE, Measured(History().unread("pod a is silent")), "Inconclusive", "", "pod a is silent."),
+    ("no pod answers", RATE, Measured(History().with_error("pod a is silent")), "Inconclusive", "", "pod a is silent."),
     ("fast", MEAN, served(20, mean_ms=50.0), "Passed", "50ms", "Mean latency 50ms over 20 requests"),
     ("fast, inexact in binary", {"latency": {"max": "50.1ms"}}, served(30, mean_ms=50.1), "Passed", "50.1ms", ""),
     ("slow", MEAN, served(20, mean_ms=50.0001), "Failed", "50.001ms", "exceeds the maximum of 50ms"),
@@ -108,7 +108,7 @@ class Story:
 
     def __init__(self, typed: dict[str, Any], **more: Any) -> None:
         self.gate = gate(typed, **more)
-        self.history = History().grown(Totals(START))
+        self.history = History().with_totals(Totals(START))
         self.status: GateStatus | None = None
         self.now = START
         self.since = START
@@ -118,7 +118,7 @@ class Story:
         """Let requests come within some seconds, then evaluate."""
         self.now += seconds
         last = self.history.points[-1]
-        self.history = self.history.grown(Totals(self.now, last.requests + requests, last.failures + failures))
+        self.history = self.history.with_totals(Totals(self.now, last.requests + requests, last.failures + failures))
         return self.evaluate()
 
     def evaluate(self) -> Verdict:
@@ -185,7 +185,7 @@ def test_a_pass_of_an_earlier_step_is_no_pass_of_this_one() -> None:
 def test_pods_that_can_be_read_no_more_take_a_pass_back() -> None:
     story = Story(RATE)
     assert story.pass_by(10, 20) == "Passed"
-    story.history = story.history.unread("pod a does not answer")
+    story.history = story.history.with_error("pod a does not answer")
     story.now += 25
     assert story.evaluate() == "Passed", "for a moment"
     story.now += 10
@@ -203,7 +203,7 @@ def test_an_operator_that_restarts_remembers_what_was_evaluated() -> None:
     story.history = History()
     story.now += 60
     assert story.evaluate() == "Passed"
-    story.history = History().grown(Totals(story.now))
+    story.history = History().with_totals(Totals(story.now))
     assert story.pass_by(10, 20, 5) == "Failed"
 
 

@@ -31,14 +31,14 @@ def envoy(version: int = 1, *features: Any) -> dict[str, Any]:
 
 def test_a_gateway_looks_as_it_and_its_class_do() -> None:
     seen = Gateways()
-    assert seen.look([PUBLIC]) == {PUBLIC: SeenGateway()}
+    assert seen.find([PUBLIC]) == {PUBLIC: SeenGateway()}
     seen.put(public())
-    assert seen.look([PUBLIC]) == {PUBLIC: SeenGateway(present=True, class_name="envoy")}
+    assert seen.find([PUBLIC]) == {PUBLIC: SeenGateway(present=True, class_name="envoy")}
     seen.put(envoy(1, {"name": "HTTPRoute"}, "Gateway"))
     expected = SeenGateway(
         present=True, class_name="envoy", class_present=True, features=frozenset({"HTTPRoute", "Gateway"})
     )
-    assert seen.look([PUBLIC]) == {PUBLIC: expected}
+    assert seen.find([PUBLIC]) == {PUBLIC: expected}
 
 
 def test_only_fields_that_are_read_wake_a_service() -> None:
@@ -61,12 +61,12 @@ def test_a_gateway_on_its_way_out_is_gone_and_a_class_serves_as_long_as_it_is_he
     leaving = public(2)
     leaving["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
     assert seen.put(leaving) == {PUBLIC}
-    assert not seen.look([PUBLIC])[PUBLIC].present
+    assert not seen.find([PUBLIC])[PUBLIC].present
     held = envoy(3)
     held["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
     seen.put(public(4))
     seen.put(held)
-    assert seen.look([PUBLIC])[PUBLIC].class_present
+    assert seen.find([PUBLIC])[PUBLIC].class_present
 
 
 def test_the_ports_of_listeners_are_kept() -> None:
@@ -75,7 +75,7 @@ def test_the_ports_of_listeners_are_kept() -> None:
     made = public(1)
     made["spec"]["listeners"] = listeners
     assert seen.put(made) == {PUBLIC}
-    assert seen.look([PUBLIC])[PUBLIC].ports == {"http": 80, "odd": 0}
+    assert seen.find([PUBLIC])[PUBLIC].ports == {"http": 80, "odd": 0}
     assert not seen.put({**made, "metadata": {**made["metadata"], "resourceVersion": "2"}})
 
 
@@ -84,7 +84,7 @@ def test_late_events_change_nothing() -> None:
     seen.put(public(5, uid="second"))
     assert not seen.put(public(2, class_name="old", uid="first"))
     assert not seen.discard(public(3, uid="first")), "its successor is there"
-    assert seen.look([PUBLIC])[PUBLIC] == SeenGateway(present=True, class_name="envoy")
+    assert seen.find([PUBLIC])[PUBLIC] == SeenGateway(present=True, class_name="envoy")
 
 
 def test_an_audit_forgets_what_was_deleted_in_the_dark() -> None:

@@ -149,7 +149,7 @@ def grown(*points: tuple[int, int], quantiles: dict[int, float] | None = None) -
     history = History()
     for time, count in points:
         quantile = (quantiles or {}).get(time)
-        history = history.grown(Totals(time, count, quantiles=((99, quantile),) if quantile else ()))
+        history = history.with_totals(Totals(time, count, quantiles=((99, quantile),) if quantile else ()))
     return history
 
 
@@ -171,8 +171,8 @@ def test_a_window_that_begins_before_all_readings_begins_with_the_first() -> Non
 
 def test_without_a_reading_nothing_happened() -> None:
     assert History().since(5).requests == 0
-    assert History().unread("no route").since(5).successes == 0
-    assert grown((10, 0), (12, 5)).unread("no route").since(0).requests == 5
+    assert History().with_error("no route").since(5).successes == 0
+    assert grown((10, 0), (12, 5)).with_error("no route").since(0).requests == 5
 
 
 def test_equal_readings_take_no_space() -> None:
@@ -187,7 +187,7 @@ def test_time_never_runs_backwards() -> None:
 
 
 def test_the_mean_is_of_the_requests_that_succeeded() -> None:
-    history = History().grown(Totals(1)).grown(Totals(3, requests=12, failures=2, duration_us=5000))
+    history = History().with_totals(Totals(1)).with_totals(Totals(3, requests=12, failures=2, duration_us=5000))
     assert history.since(0).latency_us(None) == 500
     assert History().since(0).latency_us(None) is None
     assert history.since(0).latency_us(99) is None

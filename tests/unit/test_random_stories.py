@@ -296,7 +296,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule()
     def the_gateway_follows(self) -> None:
-        if self.cluster.gateways.look([PUBLIC])[PUBLIC].present:
+        if self.cluster.gateways.find([PUBLIC])[PUBLIC].present:
             self.take_up()
         self.cluster.settle()
 

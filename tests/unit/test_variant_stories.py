@@ -435,11 +435,11 @@ def test_where_a_gateway_does_not_tell_counters_say_whether_copies_arrive() -> N
     def count(asked: int, copies: int) -> None:
         cluster.now += 10
         for revision, number in ((stable, asked), (shadow, copies)):
-            history = counted[revision] = counted[revision].grown(Totals(cluster.now, requests=number))
+            history = counted[revision] = counted[revision].with_totals(Totals(cluster.now, requests=number))
             cluster.measured_of[revision] = Measured(history)
         cluster.settle()
 
-    counted = dict.fromkeys((stable, shadow), History().grown(Totals(cluster.now)))
+    counted = dict.fromkeys((stable, shadow), History().with_totals(Totals(cluster.now)))
     count(79, 0)
     assert cluster.status.variants[0].mirror is None
     count(80, 0)

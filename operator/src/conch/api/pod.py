@@ -186,5 +186,5 @@ class Pod(Part):
     """Resources of the agent's container, and of the pods of warm-up and parity Jobs. Absent: requests of 50m CPU and
     128Mi, limits of 2 CPU and 1Gi."""
     termination_grace_period_seconds: Grace | None = None
-    """Maximum seconds from the start of a pod's termination to its end. Absent: longestRequest and the time of the
-    drain."""
+    """Maximum seconds from the start of a pod's termination to its end. Absent: longestRequest plus
+    15 s."""

@@ -30,7 +30,7 @@ def markdown() -> str:
             "",
             f"`{names.API_VERSION}`, namespaced.",
             f"Short names `{names.SHORT_NAME}` and `{names.OWN_SHORT_NAME}`, category `{names.CATEGORY}`.",
-            f"`kubectl get {names.SHORT_NAME}` shows {', '.join(column['name'] for column in COLUMNS)};",
+            f"`kubectl get {names.SHORT_NAME}` shows {', '.join(column['name'] for column in COLUMNS)}.",
             "",
             "The API server refuses a manifest that breaks a rule below, with the message of the rule,",
             "also while the operator is down.",

@@ -1,6 +1,6 @@
-"""The stores that watch events feed, and the Snapshot, the frozen picture of one service.
+"""The stores of watched objects, and the Snapshot, the frozen state of one service.
 
-Here: reading and parsing. Not here: decisions, clocks, calls.
+It reads and parses. It has no decisions, clocks and calls.
 """
 
 from conch.observe.finding import Finding

@@ -1,6 +1,6 @@
-"""What of an object is worth keeping: the parts that some pure room reads.
+"""The fields of objects that the cache keeps: those that the pure packages read.
 
-Why a room of its own: what is trimmed here no decision can be made on. Add a field when a room reads it.
+No decision can depend on other fields. Add a field here when a package reads it.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ _META = (
     "deletionTimestamp",
 )
 _STUB = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp")
-# What is read of objects that are kept as stubs.
+# Labels and annotations of objects that are kept as stubs.
 _STUB_LABELS = (
     LABEL_MANAGED_BY,
     LABEL_SERVICE_NAME,
@@ -43,49 +43,51 @@ _STUB_LABELS = (
     *(job.label for job in REVISION_JOBS),
 )
 _STUB_ANNOTATIONS = (ANNOTATION_APPLIED_HASH,)
-_LONGEST = 128  # characters of what Conch or Kubernetes writes there; a longer text is another's
-_LONGEST_MESSAGE = 1024  # characters of why a pod failed
+_LONGEST = 128  # characters of values that Conch or Kubernetes writes; a longer value is foreign
+_LONGEST_MESSAGE = 1024  # characters of the message of a failed pod
 _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"})
 _CONTAINER_STATUS = ("name", "imageID", "ready", "restartCount", "state", "lastState")
 
 
-# In the trimmed metadata of a service: who last wrote what its predictor, under "", and each variant is made of; all
-# that is kept of managedFields.
+# In the trimmed metadata of a service: the field manager that last wrote each track, by variant; "" is the predictor.
+# Nothing else is kept of managedFields.
 AUTHORS: Final = "authors"
 
 
 def author_of(body: Mapping[str, Any], *variants: str) -> str:
-    """Return the field manager that last wrote something of a predictor; empty if the API server does not tell.
+    """Return the field manager that last wrote a part of a predictor; empty: managedFields has none.
 
-    Which one: that of the variant that is named, or the latest of several; "", and no name at all, is spec.predictor.
+    The time of an entry is that of its manager's last change of any field. When the predictor has just changed, the
+    latest manager with a part of it is the one that changed it.
 
-    The time of an entry is that of its manager's last change, whichever of its fields it was: so at the moment
-    when the predictor has changed, the latest of those who own a part of it is the one who changed it.
+    Args:
+        body: the InferenceService.
+        variants: the names of variants; "", and no name, is spec.predictor. With several, the latest manager counts.
     """
     latest, author = "", ""
     for entry in body["metadata"].get("managedFields") or ():
         spec = (entry.get("fieldsV1") or {}).get("f:spec") or {}
-        said = (spec.get("f:variants") or {}) | {_item(""): spec}
-        wrote = any("f:predictor" in (said.get(_item(variant)) or {}) for variant in variants or ("",))
+        predictors = (spec.get("f:variants") or {}) | {_item(""): spec}
+        wrote = any("f:predictor" in (predictors.get(_item(variant)) or {}) for variant in variants or ("",))
         if wrote and (time := entry.get("time") or "") >= latest:
             latest, author = time, entry.get("manager") or ""
     return author
 
 
 def _item(variant: str) -> str:
-    """How managedFields names an item of spec.variants (structured-merge-diff, field paths)."""
+    """Return the name of an item of spec.variants in managedFields (structured-merge-diff, field paths)."""
     return f'k:{{"name":"{variant}"}}'
 
 
 def _authors(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return who last wrote the predictor, and each variant: its own words, or those that it takes from there."""
+    """Return the field managers that last wrote the predictor, and each variant with what it takes from there."""
     variants = [text(variant.get("name")) for variant in mappings(mapping(body.get("spec")).get("variants"))]
     found = {variant: author_of(body, "", variant) for variant in ("", *variants)}
     return {variant: author for variant, author in found.items() if author}
 
 
 def trim(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the pure packages read of an object."""
+    """Return the fields of an object that the pure packages read."""
     meta = {key: body["metadata"][key] for key in _META if key in body["metadata"]}
     if "annotations" in meta:
         meta["annotations"] = {k: v for k, v in meta["annotations"].items() if k not in _NOISE}
@@ -104,20 +106,20 @@ def trim(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stub(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the name and the owner of an object, and nothing else: little, however large the object."""
+    """Return the name and the owner of an object only, so that a large object needs little memory."""
     meta = mapping(body.get("metadata"))
     kept = {key: meta[key] for key in _STUB if key in meta}
     for field, read in (("labels", _STUB_LABELS), ("annotations", _STUB_ANNOTATIONS)):
-        there = mapping(meta.get(field))
-        kept[field] = {name: there[name] for name in read if name in there and len(text(there[name])) <= _LONGEST}
+        values = mapping(meta.get(field))
+        kept[field] = {name: values[name] for name in read if name in values and len(text(values[name])) <= _LONGEST}
     controllers = [owner for owner in mappings(meta.get("ownerReferences")) if owner.get("controller")]
     return {"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": kept | {"ownerReferences": controllers}}
 
 
 def _ready_endpoints(body: Mapping[str, Any]) -> list[str]:
-    """Return the uids of the pods that an EndpointSlice lists as ready; a condition that is absent means ready.
+    """Return the uids of the pods that an EndpointSlice lists as ready; an absent condition means ready.
 
-    Source: kubernetes.io, the EndpointSlice page ("Conditions"). A pod that ends is not ready there.
+    Source: kubernetes.io, the EndpointSlice page ("Conditions"). A terminating pod is not ready there.
     """
     endpoints = (
         point for point in mappings(body.get("endpoints")) if mapping(point.get("conditions")).get("ready") is not False
@@ -127,7 +129,7 @@ def _ready_endpoints(body: Mapping[str, Any]) -> list[str]:
 
 
 def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return phase, address, conditions without their clocks, and why containers, or the pod, wait or ended."""
+    """Return phase, address, conditions without times, and the states of the pod and of its containers."""
     since = (c.get("lastTransitionTime", "") for c in mappings(status.get("conditions")) if c.get("type") == "Ready")
     containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
     return {
@@ -136,13 +138,13 @@ def _pod_status(status: Mapping[str, Any]) -> dict[str, Any]:
         "message": text(status.get("message"))[:_LONGEST_MESSAGE],
         "podIP": status.get("podIP", ""),
         **_conditions(status, "Ready", "PodScheduled"),
-        "readySince": next(since, ""),  # or not ready; it moves with the condition's value alone
+        "readySince": next(since, ""),  # or not ready; it changes with the condition's status only
         "containers": [{k: c[k] for k in _CONTAINER_STATUS if k in c} for c in containers],
     }
 
 
 def _conditions(status: Mapping[str, Any], *types: str) -> dict[str, Any]:
-    """Return conditions of some types without their clocks: numbers that tick must wake nobody."""
+    """Return conditions of some types without times, so that a new time starts no reconcile."""
     return {
         "conditions": [
             {key: condition.get(key, "") for key in ("type", "status", "reason", "message")}
@@ -153,7 +155,7 @@ def _conditions(status: Mapping[str, Any], *types: str) -> dict[str, Any]:
 
 
 def _child_status(child: ChildKind, status: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is read of the status of a child: conditions, its own or those of each controller."""
+    """Return the conditions of a child: its own, or those of each controller."""
     if not child.reporters:
         return _conditions(status, *child.conditions)
     entries = mappings(status.get(child.reporters))
@@ -161,7 +163,7 @@ def _child_status(child: ChildKind, status: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _controller_conditions(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one controller's conditions of an object of the Gateway API, with the generation that they are of."""
+    """Return the conditions of one controller of an object of the Gateway API, with their generations."""
     fields = ("type", "status", "reason", "message", "observedGeneration")
     return {
         "controllerName": text(entry.get("controllerName")),

@@ -1,7 +1,7 @@
-"""Reads parts of objects that others can write. A part of another type than expected is read as absent.
+"""Readers of fields that other field managers can write. A value of an unexpected type is read as absent.
 
-The API server validates an object by its kind's schema. It does not know what Conch writes into it: a route of
-another shape, a record without data and an annotation of any text are all valid.
+The API server validates an object by the schema of its kind, not by what Conch writes: a route of another shape, a
+ControllerRevision without data and an annotation with any text are valid.
 """
 
 import re
@@ -19,7 +19,7 @@ _KEY: Final = re.compile(r'(\w+)=("[^"]*"|[^,]+)')
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Return a mapping; empty where the value is none.
+    """Return the mapping; empty: the value is not a mapping.
 
     >>> mapping({"a": 1}), mapping(None), mapping(["a"])
     ({'a': 1}, {}, {})
@@ -37,7 +37,7 @@ def mappings(value: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def text(value: Any) -> str:
-    """Return a text; empty where the value is none.
+    """Return the text; empty: the value is not a text.
 
     >>> text("a"), text(None), text(["a"])
     ('a', '', '')
@@ -46,7 +46,7 @@ def text(value: Any) -> str:
 
 
 def number(value: Any, default: int = 0) -> int:
-    """Return a whole number of a field, or of an annotation, that is not negative; the default where it is none.
+    """Return the number of a field or an annotation, an integer from 0 up; the default for any other value.
 
     >>> number(3), number("3"), number("three"), number(None, 1), number(True), number(-1)
     (3, 3, 0, 1, 0, 0)
@@ -57,7 +57,7 @@ def number(value: Any, default: int = 0) -> int:
 
 
 def moment(value: Any) -> float | None:
-    """Return the seconds since the epoch of an RFC 3339 time; None where the value is none.
+    """Return the seconds since the epoch of an RFC 3339 time; None: the value is not a time.
 
     >>> moment("1970-01-01T00:00:07Z"), moment("yesterday"), moment(None)
     (7.0, None, None)
@@ -79,7 +79,7 @@ def annotations_of(body: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def value_at(body: Any, path: str) -> Any:
-    """Return what an object holds at a path as the API server spells it; None where it holds nothing there.
+    """Return the value of an object at a path in the API server's notation; None: it has none.
 
     >>> value_at({"spec": {"env": [{"name": "A", "value": 1}]}}, '.spec.env[name="A"].value')
     1

@@ -1,4 +1,4 @@
-"""What stands in the way, as a value: the pure packages answer with it instead of raising."""
+"""Findings: problems as values, which the pure packages return instead of raising."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from conch.api.text import clean
 
 @dataclass(frozen=True)
 class Finding:
-    """A reason in one CamelCase word, and the sentence that the user reads."""
+    """A problem of a service: a reason in one CamelCase word, and a message for the user."""
 
     reason: str
     message: str
 
     def __post_init__(self) -> None:
-        """Clean what may be foreign: all that is in the way of a service reaches its status as one of these."""
+        """Clean foreign text, since findings become conditions of the status."""
         object.__setattr__(self, "reason", clean(self.reason))
         object.__setattr__(self, "message", clean(self.message))

@@ -1,8 +1,8 @@
-"""The Gateways that services name, and their classes, as they were last seen.
+"""Cache of the Gateways that services refer to, and of their classes.
 
-Why apart from the store: they are nobody's children, and their status changes with every route that comes or goes.
-Only what some room reads is kept, so that nobody is woken for the rest.
-Sources: gateway-api.sigs.k8s.io, the pages of Gateway and GatewayClass, and GEP-2162 (supportedFeatures).
+It is apart from the store, since no service owns them and their status changes with each route. It keeps the fields
+that some package reads, so that other changes start no reconcile. Sources: gateway-api.sigs.k8s.io, the pages of
+Gateway and GatewayClass, and GEP-2162 (supportedFeatures).
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from conch.observe.fields import mapping, mappings, number, text
 
 
 class GatewayKey(NamedTuple):
-    """Names one Gateway of the cluster."""
+    """Namespace and name of a Gateway."""
 
     namespace: str
     name: str
@@ -25,28 +25,28 @@ class GatewayKey(NamedTuple):
 
 @dataclass(frozen=True)
 class SeenGateway:
-    """What is known of a Gateway that a service names."""
+    """The state of a Gateway that a service refers to."""
 
-    present: bool = False  # it is there, and not on its way out
+    present: bool = False  # it exists and is not terminating
     class_name: str = ""
     class_present: bool = False
-    features: frozenset[str] | None = None  # that its class says it supports; None: it does not tell
-    controller: str = ""  # spec.controllerName of its class: who answers for it in a route's status
+    features: frozenset[str] | None = None  # that its class supports; None: the class lists none
+    controller: str = ""  # spec.controllerName of its class, which is in the status of routes
     ports: Mapping[str, int] = field(default_factory=dict)  # by listener
 
 
 SeenGateways = Mapping[GatewayKey, SeenGateway]
 
 _ABSENT: Final = SeenGateway()
-_NOBODY: Final[frozenset[GatewayKey]] = frozenset()
+_NONE: Final[frozenset[GatewayKey]] = frozenset()
 
 
 class _Read(NamedTuple):
-    """What is read of a Gateway or of a GatewayClass; each lacks what the other has."""
+    """The fields of a Gateway or of a GatewayClass; those of the other kind are empty."""
 
     class_name: str
     controller: str
-    leaving: bool
+    is_terminating: bool
     features: frozenset[str] | None
     ports: Mapping[str, int]
 
@@ -58,27 +58,27 @@ class _Entry(NamedTuple):
 
 
 class Gateways:
-    """Last seen Gateways and GatewayClasses. What takes in a change answers which Gateways look different by it."""
+    """Last seen Gateways and GatewayClasses. Methods that take a change return the Gateways whose state changed."""
 
     def __init__(self) -> None:
-        # A class is of no namespace; otherwise the two kinds are kept alike.
+        # A class has no namespace; otherwise the two kinds are kept alike.
         self._seen: dict[Kind, dict[GatewayKey, _Entry]] = {kind: {} for kind in GATEWAYS}
 
     def put(self, body: Mapping[str, Any]) -> frozenset[GatewayKey]:
-        """Take in an object from a watch event; older versions than the known one are passed over."""
+        """Add or replace an object of a watch event; versions older than the known one are ignored."""
         kind, key = kind_of(body), _key(body)
         meta, known = body["metadata"], self._seen[kind].get(key)
         entry = _Entry(meta["uid"], int(meta.get("resourceVersion") or 0), _read(body))
         if known is not None and entry.version < known.version:
-            return _NOBODY
+            return _NONE
         self._seen[kind][key] = entry
-        return self._concerned(kind, key) if known is None or known.read != entry.read else _NOBODY
+        return self._concerned(kind, key) if known is None or known.read != entry.read else _NONE
 
     def discard(self, body: Mapping[str, Any]) -> frozenset[GatewayKey]:
-        """Forget a deleted object, unless another of its name has taken its place already."""
+        """Remove a deleted object, unless a new one with its name exists."""
         kind, key = kind_of(body), _key(body)
         known = self._seen[kind].get(key)
-        return self._forget(kind, [key]) if known is not None and known.uid == body["metadata"]["uid"] else _NOBODY
+        return self._forget(kind, [key]) if known is not None and known.uid == body["metadata"]["uid"] else _NONE
 
     def retain(self, kind: Kind, uids: frozenset[str], version: int) -> frozenset[GatewayKey]:
         """Forget the objects of a kind that a list of this version does not have; what is newer is not in it."""
@@ -89,13 +89,13 @@ class Gateways:
         lost = [key for key in keys if self._seen[kind].pop(key, None) is not None]
         return frozenset(concerned for key in lost for concerned in self._concerned(kind, key))
 
-    def look(self, keys: Iterable[GatewayKey]) -> dict[GatewayKey, SeenGateway]:
-        """Return what is known of some Gateways, in their order: those that are not there too."""
-        return {key: self._look(key) for key in keys}
+    def find(self, keys: Iterable[GatewayKey]) -> dict[GatewayKey, SeenGateway]:
+        """Return the states of Gateways in the order of `keys`, absent ones included."""
+        return {key: self._find(key) for key in keys}
 
-    def _look(self, key: GatewayKey) -> SeenGateway:
+    def _find(self, key: GatewayKey) -> SeenGateway:
         gateway = self._seen[GATEWAY].get(key)
-        if gateway is None or gateway.read.leaving:
+        if gateway is None or gateway.read.is_terminating:
             return _ABSENT
         found = self._seen[GATEWAY_CLASS].get(GatewayKey("", gateway.read.class_name))
         return SeenGateway(
@@ -108,33 +108,33 @@ class Gateways:
         )
 
     def _concerned(self, kind: Kind, key: GatewayKey) -> frozenset[GatewayKey]:
-        """The Gateways that look different when this object does."""
+        """Return the Gateways whose state depends on an object."""
         if kind == GATEWAY:
             return frozenset({key})
         return frozenset(each for each, entry in self._seen[GATEWAY].items() if entry.read.class_name == key.name)
 
 
-def named_gateways(service: Mapping[str, Any]) -> tuple[GatewayKey, ...]:
-    """Return the Gateways that an InferenceService names, as its manifest is spelled.
+def list_gateways(service: Mapping[str, Any]) -> tuple[GatewayKey, ...]:
+    """Return the Gateways that the manifest of an InferenceService refers to.
 
     >>> traffic = {"gateways": [{"name": "public", "namespace": "infra"}, {"name": "own"}]}
-    >>> [str(key) for key in named_gateways({"metadata": {"namespace": "demo"}, "spec": {"traffic": traffic}})]
+    >>> [str(key) for key in list_gateways({"metadata": {"namespace": "demo"}, "spec": {"traffic": traffic}})]
     ['infra/public', 'demo/own']
     """
     own, traffic = service["metadata"]["namespace"], mapping(mapping(service.get("spec")).get("traffic"))
-    named = mappings(traffic.get("gateways"))
-    return tuple(GatewayKey(text(gateway.get("namespace")) or own, text(gateway.get("name"))) for gateway in named)
+    references = mappings(traffic.get("gateways"))
+    return tuple(GatewayKey(text(gateway.get("namespace")) or own, text(gateway.get("name"))) for gateway in references)
 
 
 def unsupported(gateways: SeenGateways, feature: str) -> GatewayKey | None:
-    """Return the first Gateway that is known not to support a feature of the Gateway API; None if there is none.
+    """Return the first Gateway whose class lists features without a feature of the Gateway API; None: no such Gateway.
 
     >>> public, inner = GatewayKey("infra", "public"), GatewayKey("demo", "inner")
-    >>> tells = SeenGateway(True, "a", True, frozenset({"HTTPRouteRequestTimeout"}))
-    >>> silent = SeenGateway(True, "b", True, None)
-    >>> str(unsupported({inner: silent, public: tells}, "HTTPRouteRequestMirror"))
+    >>> listed = SeenGateway(True, "a", True, frozenset({"HTTPRouteRequestTimeout"}))
+    >>> unlisted = SeenGateway(True, "b", True, None)
+    >>> str(unsupported({inner: unlisted, public: listed}, "HTTPRouteRequestMirror"))
     'infra/public'
-    >>> unsupported({inner: silent, public: tells}, "HTTPRouteRequestTimeout")
+    >>> unsupported({inner: unlisted, public: listed}, "HTTPRouteRequestTimeout")
     """
     for key, gateway in gateways.items():
         if gateway.features is not None and feature not in gateway.features:
@@ -143,17 +143,17 @@ def unsupported(gateways: SeenGateways, feature: str) -> GatewayKey | None:
 
 
 def features_of(status: Mapping[str, Any]) -> frozenset[str] | None:
-    """Return what a GatewayClass says that it supports; None if it says nothing, for an empty list tells nothing.
+    """Return the supported features of a GatewayClass; None: it lists none.
 
     >>> sorted(features_of({"supportedFeatures": [{"name": "Gateway"}, {"name": "HTTPRoute"}]}))
     ['Gateway', 'HTTPRoute']
-    >>> sorted(features_of({"supportedFeatures": ["HTTPRoute"]}))  # as Gateway API 1.0 and 1.1 spelled it
+    >>> sorted(features_of({"supportedFeatures": ["HTTPRoute"]}))  # the form of Gateway API 1.0 and 1.1
     ['HTTPRoute']
     >>> features_of({"supportedFeatures": []})
     >>> features_of({})
     """
-    said = status.get("supportedFeatures") or ()
-    return frozenset(one if isinstance(one, str) else one["name"] for one in said) or None
+    features = status.get("supportedFeatures") or ()
+    return frozenset(one if isinstance(one, str) else one["name"] for one in features) or None
 
 
 def _key(body: Mapping[str, Any]) -> GatewayKey:
@@ -162,8 +162,8 @@ def _key(body: Mapping[str, Any]) -> GatewayKey:
 
 
 def _read(body: Mapping[str, Any]) -> _Read:
-    """Return what is worth keeping of a Gateway, or of a GatewayClass."""
-    leaving = "deletionTimestamp" in body["metadata"]
+    """Return the kept fields of a Gateway or of a GatewayClass."""
+    is_terminating = "deletionTimestamp" in body["metadata"]
     spec, features = body["spec"], features_of(body.get("status") or {})
     ports = {text(each.get("name")): number(each.get("port")) for each in mappings(spec.get("listeners"))}
-    return _Read(spec.get("gatewayClassName", ""), spec.get("controllerName", ""), leaving, features, ports)
+    return _Read(spec.get("gatewayClassName", ""), spec.get("controllerName", ""), is_terminating, features, ports)

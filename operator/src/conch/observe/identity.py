@@ -1,6 +1,6 @@
-"""To which service, variant and revision a child belongs, and whose it is.
+"""Service, variant, revision and owner of a child.
 
-A name cannot be changed, a label can: where the two disagree, the name counts.
+A name is immutable, a label is not: if they differ, the name counts.
 """
 
 import re
@@ -22,7 +22,7 @@ _SHARED: Final = frozenset(kind.name for kind in SHARED)
 
 
 def revision_of(body: Mapping[str, Any]) -> str:
-    """Return the revision of a child; empty where it is of none, as the root Service and the route are.
+    """Return the revision of a child; empty: it has none, such as the root Service and the route.
 
     >>> revision_of({"metadata": {"name": "magika-bcdfghjklm-warmup"}}), revision_of({"metadata": {"name": "magika"}})
     ('magika-bcdfghjklm', '')
@@ -35,7 +35,7 @@ def revision_of(body: Mapping[str, Any]) -> str:
 
 
 def variant_of(body: Mapping[str, Any]) -> str:
-    """Return the variant of a child or of a pod; empty: it is of the predictor, or of the service as a whole.
+    """Return the variant of a child or of a pod; empty: it belongs to the predictor, or to all tracks.
 
     >>> labels = {"conch.dev/service": "magika"}
     >>> variant_of({"kind": "Service", "metadata": {"name": "magika-beta", "labels": labels}})
@@ -54,7 +54,7 @@ def variant_of(body: Mapping[str, Any]) -> str:
 
 
 def controller_uid(body: Mapping[str, Any]) -> str | None:
-    """The uid of an object's controller, if it has one."""
+    """Return the uid of an object's controller, if it has one."""
     for owner in body["metadata"].get("ownerReferences") or ():
         if owner.get("controller"):
             return str(owner["uid"])
@@ -62,7 +62,7 @@ def controller_uid(body: Mapping[str, Any]) -> str | None:
 
 
 def controlling_service(body: Mapping[str, Any]) -> str | None:
-    """Return the name of the service that controls an object, if one does: a label may say otherwise."""
+    """Return the name of the service that controls an object, if one does. A label may have another name."""
     for owner in body["metadata"].get("ownerReferences") or ():
         kind = owner.get("apiVersion"), owner.get("kind")
         if owner.get("controller") and kind == (INFERENCE_SERVICE.api_version, INFERENCE_SERVICE.name):
@@ -71,9 +71,9 @@ def controlling_service(body: Mapping[str, Any]) -> str | None:
 
 
 def is_orphan(body: Mapping[str, Any], service: str) -> bool:
-    """Whether an object is a service's child without a controller: Conch wrote it, and its service was deleted since.
+    """Whether an object is a child that Conch wrote and that has no controller any more.
 
-    Children stay without a controller after `kubectl delete --cascade=orphan`, and come so from a backup.
+    Children have no controller after `kubectl delete --cascade=orphan`, and after a restore from a backup.
     """
     labels = labels_of(body)
     return (
@@ -85,8 +85,8 @@ def is_orphan(body: Mapping[str, Any], service: str) -> bool:
 
 
 def owner_words(body: Mapping[str, Any]) -> str:
-    """Say in a word or two whose an object is."""
+    """Return the owner of an object for a message, such as Deployment/web."""
     for owner in body["metadata"].get("ownerReferences") or ():
         if owner.get("controller"):
             return f"{owner['kind']}/{owner['name']}"
-    return "nobody that Conch knows"
+    return "no controller"

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class LeaseRecord(NamedTuple):
-    """What one look at a Lease found."""
+    """The result of a read of a Lease."""
 
     exists: bool
     content: str = ""  # changes with each renewal; empty: the operator may not read it

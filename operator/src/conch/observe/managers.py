@@ -1,4 +1,4 @@
-"""Who owns a field of an object: server-side apply's field managers, as metadata.managedFields records them."""
+"""Field managers of server-side apply, as metadata.managedFields records them."""
 
 import json
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def _owns(owned: Any, place: Place) -> bool:
 
 
 def spell(place: Place) -> str:
-    """Return a field as the API server's messages spell it.
+    """Return a field in the notation of the API server's messages.
 
     >>> spell(("f:spec", "f:ports", 'k:{"port":80,"protocol":"TCP"}', "f:name"))
     '.spec.ports[port=80,protocol="TCP"].name'

@@ -1,7 +1,7 @@
-"""What was measured of revisions: how many requests, how they went, and what Prometheus answered. Values only.
+"""Measurements of revisions: requests, failures, latencies, and results of Prometheus queries. Values only.
 
-Counters arrive as totals that never fall; a gate evaluates the difference between two moments.
-Times are seconds since the epoch, latencies microseconds, as Triton counts them.
+Counters are totals that never decrease. A gate evaluates the difference between two times.
+Times are seconds since the epoch, and latencies microseconds, as in Triton's counters.
 """
 
 from bisect import bisect_right
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-# 15 minutes of points where totals move at every reading; hours where requests are rare.
+# 15 minutes of points if totals change at each reading; hours if requests are rare.
 MAX_POINTS: Final = 450
 # Triton's quantiles slide over the last 60 s (prometheus-cpp's Summary; its flags cannot change it).
 QUANTILE_SECONDS: Final = 60.0
@@ -20,23 +20,23 @@ Quantiles = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the pods of a revision did from when they were first read until `time`. Nothing of it ever falls."""
+    """Counters of the pods of a revision, from their first reading until `time`. They never decrease."""
 
     time: float
     requests: int = 0
     failures: int = 0
-    duration_us: float = 0.0  # of the requests that succeeded, queue included
+    duration_us: float = 0.0  # of the successful requests, queue time included
     queue_us: float = 0.0
-    quantiles: Quantiles = ()  # the slowest pod's, over the minute before `time`
+    quantiles: Quantiles = ()  # of the slowest pod, over the minute before `time`
 
     def counts(self) -> tuple[float, ...]:
-        """All but the clock and what slides with it."""
+        """Return the counters without the time and the quantiles, which change without requests."""
         return self.requests, self.failures, self.duration_us, self.queue_us
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What happened between two readings."""
+    """The requests between two readings."""
 
     start: float
     end: float
@@ -48,11 +48,11 @@ class Window:
 
     @property
     def successes(self) -> int:
-        """Requests that were answered without an error."""
+        """Number of requests without an error."""
         return self.requests - self.failures
 
     def latency_us(self, percentile: int | None) -> float | None:
-        """A percentile of the latency, or its mean; None where nothing is known of it."""
+        """Return a percentile of the latency, or its mean, in microseconds; None: there is no measurement."""
         if percentile is not None:
             return dict(self.quantiles).get(percentile)
         return self.duration_us / self.successes if self.successes else None
@@ -60,30 +60,30 @@ class Window:
 
 @dataclass(frozen=True)
 class History:
-    """A revision's totals over time, oldest first, with a point wherever they changed."""
+    """Totals of a revision over time, oldest first, with a point for each change."""
 
     points: tuple[Totals, ...] = ()
-    read: float = 0.0  # when a pod of it was last read; 0: never
-    trouble: str = ""  # why none could be read at the last try
+    read: float = 0.0  # time of the last reading of a pod; 0: never
+    error: str = ""  # of the last reading; empty: it succeeded
 
-    def grown(self, totals: Totals) -> "History":
-        """The history with one more reading. Time never runs backwards in it, whatever the clock does."""
+    def with_totals(self, totals: Totals) -> "History":
+        """Return the history with one more reading. Its times never decrease, also if the clock is set back."""
         totals = replace(totals, time=max(totals.time, self.read))
         if self.points and self.points[-1].counts() == totals.counts():
             return History(self.points, totals.time)
         return History((*self.points, totals)[-MAX_POINTS:], totals.time)
 
-    def unread(self, trouble: str) -> "History":
-        """The history after a try that brought nothing: no data, which is not the same as zero."""
-        return replace(self, trouble=trouble)
+    def with_error(self, error: str) -> "History":
+        """Return the history after a reading that failed: without new data, which differs from zero requests."""
+        return replace(self, error=error)
 
     def since(self, moment: float) -> Window:
-        """What happened after the last reading that is not later than `moment`; at most what is remembered."""
+        """Return the requests after the last reading that is not later than `moment`, in seconds since the epoch."""
         if not self.points:
             return Window(moment, moment, 0, 0, 0.0, 0.0, ())
         index = max(bisect_right(self.points, moment, key=lambda point: point.time) - 1, 0)
         first, last = self.points[index], self.points[-1]
-        # Totals stood still from a point to the next, so the window begins where it was asked to.
+        # Totals do not change between two points, so the window begins at `moment`.
         start = max(first.time, moment)
         return Window(
             start=start,
@@ -92,25 +92,24 @@ class History:
             failures=last.failures - first.failures,
             duration_us=last.duration_us - first.duration_us,
             queue_us=last.queue_us - first.queue_us,
-            quantiles=_worst(self.points[index + 1 :], start),
+            quantiles=_window_quantiles(self.points[index + 1 :], start),
         )
 
 
-def _worst(points: tuple[Totals, ...], start: float) -> Quantiles:
-    """The worst quantiles of a window: of the points whose minute lies wholly in it, else of the last point.
+def _window_quantiles(points: tuple[Totals, ...], start: float) -> Quantiles:
+    """Return the largest quantiles of a window: of the points whose minute is inside it, else of the last point.
 
-    A percentile of all requests is never above the largest of its parts' percentiles, parts being pods
-    or minutes: so the largest is on the safe side, as far as Triton's own estimate goes (it leans to the
-    low side where requests are few).
+    A percentile of all requests is never above the largest one of pods or minutes, so the largest is an upper bound, as
+    far as Triton's estimate is right (it is low for few requests).
     """
     whole = [point.quantiles for point in points if point.time >= start + QUANTILE_SECONDS and point.quantiles]
     if not whole:
         whole = [point.quantiles for point in points[-1:]]
-    return worst(whole)
+    return max_quantiles(whole)
 
 
-def worst(many: list[Quantiles]) -> Quantiles:
-    """The largest value of each percentile."""
+def max_quantiles(many: list[Quantiles]) -> Quantiles:
+    """Return the largest value of each percentile."""
     found: dict[int, float] = {}
     for quantiles in many:
         for percentile, value in quantiles:
@@ -120,7 +119,7 @@ def worst(many: list[Quantiles]) -> Quantiles:
 
 @dataclass(frozen=True)
 class PrometheusQuery:
-    """A query to a Prometheus, filled in. It is asked again when its answer is `interval` seconds old."""
+    """A query to a Prometheus server, without placeholders. It is repeated every `interval` seconds."""
 
     server: str
     query: str
@@ -130,16 +129,16 @@ class PrometheusQuery:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a Prometheus said: a number, or in a sentence why there is none."""
+    """The result of a Prometheus query: a number, or an error message."""
 
-    time: float  # when it came
+    time: float  # of the result
     value: float | None = None
     error: str = ""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All that gates look at, of one revision."""
+    """All measurements of a revision that gates evaluate."""
 
     history: History = field(default_factory=History)
     answers: Mapping[str, Answer] = field(default_factory=dict)  # by the gate's name

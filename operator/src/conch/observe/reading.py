@@ -1,4 +1,4 @@
-"""Reads a service's Snapshot from the stores: what is its own, which pods are a revision's, and what is in its way."""
+"""Reader of a service's Snapshot from the stores: its children, the pods of its revisions, and its conflicts."""
 
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ from conch.api.names import LABEL_SERVICE_NAME
 from conch.api.reasons import Reason
 from conch.observe.cache_fields import AUTHORS
 from conch.observe.fields import labels_of
-from conch.observe.gateways import Gateways, SeenGateways, named_gateways
+from conch.observe.gateways import Gateways, SeenGateways, list_gateways
 from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.observe.jobs import find_idle_jobs, read_reports
 from conch.observe.routes import RouteConflict, find_route_conflict, read_route
@@ -34,7 +34,7 @@ from conch.observe.store import Store
 from conch_contract import names
 from conch_contract.revision_jobs import REVISION_JOBS
 
-_JOBS: Final = frozenset(job.label for job in REVISION_JOBS)  # on pods that do not serve
+_JOBS: Final = frozenset(job.label for job in REVISION_JOBS)  # labels of pods that do not serve
 _TOO_LARGE: Final = (
     "The objects in this namespace that name an InferenceService as their controller are larger than Conch reads (16"
     " MiB, and 1 MiB for each InferenceService). Not read: {objects}. Conch changes nothing of the service until they"
@@ -44,14 +44,14 @@ _TOO_LARGE: Final = (
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A service that cannot be decided on: it, or an object of its own, cannot be read. What serves stays as it is."""
+    """A service in quarantine: it, or one of its objects, cannot be read. Its objects stay as they are."""
 
     uid: str
     generation: int
     status: Body
     message: str
     reason: str = Reason.SPEC_UNREADABLE  # the CRD is newer than the operator
-    cut: tuple[Ref, ...] = ()  # the objects of which only the metadata is kept
+    cut: tuple[Ref, ...] = ()  # the objects of which the store keeps only the metadata
 
 
 def observe(
@@ -63,15 +63,15 @@ def observe(
     *,
     prometheus: str = "",
 ) -> Snapshot | Unreadable | None:
-    """Read a service's snapshot; None if there is no such service or it is being deleted.
+    """Return the snapshot of a service; None: it does not exist or is being deleted.
 
     Args:
-        store: what was seen of services and their children.
-        key: which service.
+        store: the last seen services and children.
+        key: the service.
         now: seconds since the epoch.
-        gateways: what was seen of Gateways; None where they are not watched.
-        metrics_api: what serves Triton's metrics to autoscalers.
-        prometheus: the URL at which KEDA asks about Triton; empty: none is known.
+        gateways: the last seen Gateways; None: they are not watched.
+        metrics_api: the server of Triton's metrics for autoscalers.
+        prometheus: the URL from which KEDA reads Triton's metrics; empty: there is none.
     """
     objects = store.objects(key)
     body = objects.pop(Ref(INFERENCE_SERVICE, key.name), None)
@@ -87,7 +87,7 @@ def observe(
     bodies = [objects.pop(ref) for ref in list(objects) if ref.kind == POD]
     slices = [objects.pop(ref) for ref in list(objects) if ref.kind == ENDPOINT_SLICE]
     replica_sets = [objects.pop(ref) for ref in list(objects) if ref.kind == REPLICA_SET]
-    seen = None if gateways is None else gateways.look(named_gateways(body))
+    seen = None if gateways is None else gateways.find(list_gateways(body))
     uid = body["metadata"]["uid"]
     ours = {ref: child for ref, child in objects.items() if controller_uid(child) == uid or is_orphan(child, key.name)}
     endpoints = _read_endpoints(slices, ours)
@@ -116,7 +116,7 @@ def observe(
 
 
 def _too_large(service: Body, cut: Sequence[Ref]) -> Unreadable:
-    """Return that some objects of a service are not kept."""
+    """Return the quarantine of a service of which the store keeps some objects only in part."""
     meta, more = service["metadata"], f" and {len(cut) - 1} more" if cut[1:] else ""
     message = _TOO_LARGE.format(objects=f"{cut[0]}{more}")
     status = service.get("status") or {}
@@ -126,12 +126,12 @@ def _too_large(service: Body, cut: Sequence[Ref]) -> Unreadable:
 def _is_of_revision(pod: Body, children: Mapping[Ref, Body], owners: Mapping[str, str | None]) -> bool:
     """Whether a pod is one of the Deployment of the revision that its label names.
 
-    A ReplicaSet without a controller was left behind, and the Deployment that is made anew adopts it.
+    A ReplicaSet without a controller is an orphan, which the new Deployment adopts.
 
     Args:
         pod: trimmed.
         children: of the service.
-        owners: the uid of the controller of each ReplicaSet that is or was there, by its uid.
+        owners: the uid of the controller of each present or deleted ReplicaSet, by its uid.
     """
     replica_set = controller_uid(pod)
     if replica_set is None or replica_set not in owners:
@@ -142,10 +142,10 @@ def _is_of_revision(pod: Body, children: Mapping[Ref, Body], owners: Mapping[str
 
 
 def _read_endpoints(slices: Iterable[Body], children: Mapping[Ref, Body]) -> dict[str, frozenset[str]]:
-    """Return the pods that each Service lists as ready.
+    """Return the uids of the pods that the EndpointSlices of each Service list as ready.
 
-    A Service has a slice for each address family and each hundred pods. Those of a deleted Service of the same name
-    count for nothing: the EndpointSlice controller removes them.
+    A Service has a slice for each address family and each hundred pods. Those of a deleted Service with the same
+    name are ignored: the EndpointSlice controller removes them.
     """
     found: dict[str, set[str]] = {}
     for each in slices:
@@ -159,7 +159,7 @@ def _read_endpoints(slices: Iterable[Body], children: Mapping[Ref, Body]) -> dic
 def _find_route_conflict(
     store: Store, service: InferenceService, body: Body | None, gateways: SeenGateways
 ) -> RouteConflict | None:
-    """Return how a route that no service controls takes requests of this one."""
+    """Return the conflict with a route that no service controls; None: there is none."""
     hostnames = service.spec.traffic.hostnames if service.spec.traffic else ()
     found = store.routes.at(hostnames) if body is not None else []
     route = read_route(body) if body is not None and found else None
@@ -170,7 +170,7 @@ def _find_route_conflict(
 
 
 def _complaint(error: ValidationError) -> str:
-    """Return which field has an unexpected value, and what to do."""
+    """Return the message for a field with an unexpected value."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return (

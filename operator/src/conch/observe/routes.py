@@ -48,7 +48,7 @@ class Age(NamedTuple):
 
 @dataclass(frozen=True)
 class Route:
-    """An HTTPRoute, as far as it decides who gets a request."""
+    """The parts of an HTTPRoute that decide on the backend of a request."""
 
     age: Age
     attachments: frozenset[Attachment]
@@ -57,7 +57,7 @@ class Route:
 
 
 class Precedence(StrEnum):
-    """Why a match wins: the first of these in which two matches differ. The value ends the sentence of a condition."""
+    """The criterion by which a match wins: the first one in which two matches differ. Messages end with the value."""
 
     EXACT = "its path is exact"
     PATH = "its path is longer"
@@ -83,13 +83,13 @@ class _Entry(NamedTuple):
 
 
 class ForeignRoutes:
-    """Last seen routes that no InferenceService controls. What takes in a change returns the hostnames concerned."""
+    """Last seen routes that no InferenceService controls. Methods that take a change return its hostnames."""
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}  # by uid; few, for few routes have a path of a service
 
     def put(self, body: Mapping[str, Any]) -> frozenset[str]:
-        """Take in a route from a watch event; older versions than the known one are passed over."""
+        """Add or replace a route of a watch event; versions older than the known one are ignored."""
         meta = body["metadata"]
         uid, version = meta["uid"], number(meta.get("resourceVersion"))
         known = self._entries.get(uid)
@@ -103,11 +103,11 @@ class ForeignRoutes:
         return before | route.hostnames if known is None or known.route != route else _NONE
 
     def discard(self, body: Mapping[str, Any]) -> frozenset[str]:
-        """Forget a deleted route."""
+        """Remove a deleted route."""
         return self._forget([body["metadata"]["uid"]])
 
     def retain(self, namespace: str, uids: frozenset[str], version: int) -> frozenset[str]:
-        """Forget the routes that a list does not have: of a namespace, or of all if it is empty.
+        """Remove the routes that a list does not have: of a namespace, or of all if it is empty.
 
         Args:
             namespace: of the list.
@@ -194,7 +194,7 @@ def read_attachments(body: Mapping[str, Any]) -> Iterator[Attachment]:
 
 
 def _read_attachment(ref: Mapping[str, Any], namespace: str) -> Attachment | None:
-    """Return what a reference names; None: no Gateway. Some controllers leave the defaults out."""
+    """Return the Gateway of a reference; None: it is of another kind. Some controllers omit the defaults."""
     if (ref.get("group") or GATEWAY.group, ref.get("kind") or GATEWAY.name) != (GATEWAY.group, GATEWAY.name):
         return None
     key = GatewayKey(text(ref.get("namespace")) or namespace, text(ref.get("name")))
@@ -212,7 +212,7 @@ def _share_listener(one: Attachment, other: Attachment, gateways: Mapping[Gatewa
 
 
 def _find_precedence(match: PathMatch, foreign: Age, own: Age, model: str) -> Precedence | None:
-    """Return why a match of a foreign route takes requests of the service; None: it takes none."""
+    """Return the criterion by which a match of a foreign route takes requests of the service; None: it takes none."""
     requested = match.service_path if match.service_path != MODELS_PATH else f"{MODELS_PATH}/{model}"
     is_wider = not match.is_exact and _is_under(requested, match.path.rstrip("/"))
     if not is_wider and not _is_under(match.path, requested):

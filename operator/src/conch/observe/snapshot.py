@@ -1,6 +1,6 @@
-"""The Snapshot: one service at one moment, as a frozen value, and its tracks.
+"""The Snapshot: the state of one service at one time, as a frozen value, and its tracks.
 
-`reading` makes it from the stores; every later package is a function of it.
+`reading` builds it from the stores; all later packages are functions of it.
 """
 
 from collections.abc import Mapping
@@ -33,14 +33,14 @@ from conch_contract import AgentReport, JobReport, names
 from conch_contract.parsing import parse_json
 from conch_contract.revision_jobs import Report_co, RevisionJob
 
-Body = Mapping[str, Any]  # a Kubernetes object, as its manifest spells it
+Body = Mapping[str, Any]  # a Kubernetes object, as in its manifest
 Endpoints = Mapping[str, frozenset[str]]
-"""By Service of the service, the uids of the pods that its EndpointSlices list as ready."""
+"""The uids of the pods that EndpointSlices list as ready, by name of the Service."""
 
 
 @dataclass(frozen=True)
 class Pod:
-    """One serving pod, as far as a decision can depend on it."""
+    """A serving pod: the fields on which decisions depend."""
 
     name: str
     uid: str
@@ -56,10 +56,10 @@ class Pod:
 
     @classmethod
     def parse(cls, body: Body, endpoints: Endpoints) -> Self:
-        """Read a trimmed pod.
+        """Return the pod of a trimmed object.
 
-        A pod's own condition comes first, its place in the EndpointSlices a moment later, and a gateway that is
-        told in between finds nobody behind the Service (measured on Traefik: 503 for a second or two).
+        A pod is ready when the EndpointSlices list it, which is a moment after its condition Ready: before that, a
+        gateway has no endpoint for its Service (measured on Traefik: 503 for a second or two).
         """
         meta, status = body["metadata"], body["status"]
         revision = meta.get("labels", {}).get(names.LABEL_REVISION, "")
@@ -81,7 +81,7 @@ class Pod:
 
 
 def _failed_at(status: Body, created_at: float) -> float | None:
-    """Return when a pod failed: the last time that its status has. A kubelet that refuses a pod writes none."""
+    """Return the time when a pod failed: the last one of its status, or its creation if the kubelet refused it."""
     if status["phase"] != "Failed":
         return None
     ends = (mapping(mapping(container.get("state")).get("terminated")) for container in status["containers"])
@@ -91,23 +91,23 @@ def _failed_at(status: Body, created_at: float) -> float | None:
 
 @dataclass(frozen=True)
 class Revision:
-    """One revision as its ControllerRevision keeps it: rendered once, applied from there ever after."""
+    """A revision, as its ControllerRevision stores it: rendered once, and applied from there."""
 
     name: str
     number: int
     generation: int
     template: Body  # a PodTemplateSpec
     manifest: str  # the model manifest, JSON
-    predictor: Body  # the user's words that made it
-    author: str = ""  # the field manager that asked for it
-    note: str = ""  # why, in that person's words
+    predictor: Body  # the predictor of the spec
+    author: str = ""  # the field manager that wrote the predictor
+    note: str = ""  # the change cause, an annotation of the service
     digest: str = ""  # of the model's files, once it has served
-    object_versions: str = ""  # in which its bucket has these files, as encode_versions writes them; empty: none
-    warmup_digest: str = ""  # of the ConfigMap with which its first ready pod was warmed; empty: none
+    object_versions: str = ""  # of these files in their bucket, as encode_versions writes them; empty: none
+    warmup_digest: str = ""  # of the ConfigMap of its first ready pod's warm-up; empty: none
 
     @classmethod
     def parse(cls, body: Body) -> Self | None:
-        """Read a ControllerRevision; None where its data is not that of a revision."""
+        """Return the revision of a ControllerRevision; None: its data is not that of a revision."""
         meta, data, annotations = body["metadata"], mapping(body.get("data")), annotations_of(body)
         template, manifest, predictor = (data.get(field) for field in ("template", "manifest", "predictor"))
         if not (_is_template(template) and _is_manifest(manifest) and isinstance(predictor, Mapping)):
@@ -134,7 +134,7 @@ def _is_template(value: Any) -> TypeGuard[Body]:
 
 
 def _is_manifest(value: Any) -> TypeGuard[str]:
-    """Whether a value is a model manifest of any version: a JSON object with models, each of which is one too."""
+    """Whether a value is a model manifest of any version: JSON with a list of models, which are objects."""
     try:
         models = mapping(parse_json(value)).get("models") if isinstance(value, str) else None
     except ValueError:
@@ -165,7 +165,7 @@ class ObservedService:
 
     @property
     def key(self) -> ServiceKey:
-        """The service's name in the cluster."""
+        """Namespace and name of the service."""
         return ServiceKey(self.service.metadata.namespace, self.service.metadata.name)
 
     def deployment(self, revision: str) -> Body | None:
@@ -189,7 +189,7 @@ class ObservedService:
         return tuple(pod for pod in self.pods if pod.revision == revision and not pod.leaving)
 
     def ready(self, revision: str) -> int:
-        """Return how many pods of a revision answer requests."""
+        """Return the number of ready pods of a revision."""
         return sum(pod.ready for pod in self.pods_of(revision))
 
     def find_report(self, job: RevisionJob[Report_co], revision: str) -> Report_co | None:
@@ -214,7 +214,7 @@ class Track(ObservedService):
 
     @property
     def routed(self) -> str | None:
-        """The revision that carries the track, by the annotation of its root Service."""
+        """The revision that serves the track, by the annotation of its root Service."""
         root = self.children.get(Ref(SERVICE, self.service.track))
         return annotations_of(root).get(ANNOTATION_STABLE) or None if root else None
 
@@ -227,7 +227,7 @@ class Track(ObservedService):
 
 @dataclass(frozen=True)
 class Snapshot(ObservedService):
-    """One service at one moment, with all tracks."""
+    """The state of one service at one time, with all tracks."""
 
     foreign_objects: Mapping[Ref, str] = field(default_factory=dict)  # with the service's label, and another owner
     authors: Mapping[str, str] = field(default_factory=dict)  # field managers that last wrote a variant; "": predictor
@@ -239,12 +239,12 @@ class Snapshot(ObservedService):
 
     @cached_property
     def removed_tracks(self) -> tuple[Track, ...]:
-        """The variants that the spec has no more, and that have children."""
+        """Variants that were removed from the spec and still have children."""
         present = {"", *(variant.name for variant in self.service.spec.variants)}
         return tuple(map(self._track, sorted({variant_of(child) for child in self.children.values()} - present)))
 
     def _track(self, variant: str) -> Track:
-        """Return a variant's part of the snapshot; an empty name means the predictor."""
+        """Return the track of a variant; an empty name is the predictor."""
         children = {r: c for r, c in self.children.items() if r.kind in SHARED or variant_of(c) == variant}
         revisions = {name: each for name, each in self.revisions.items() if Ref(CONTROLLER_REVISION, name) in children}
         shared = {each.name: getattr(self, each.name) for each in fields(ObservedService)}
@@ -270,7 +270,7 @@ class Snapshot(ObservedService):
         return self._with(capacity=capacity)
 
     def _with(self, **changes: Any) -> Self:
-        """Return the same snapshot with fields that it shares with its tracks. Tracks that are made are kept."""
+        """Return the snapshot with changed fields, which it shares with its tracks."""
         changed = replace(self, **changes)
         for name in ("tracks", "removed_tracks"):
             if name in vars(self):
@@ -278,7 +278,7 @@ class Snapshot(ObservedService):
         return changed
 
     def without_future_times(self) -> Self:
-        """Return the same snapshot with no time in its service's status after the present."""
+        """Return the snapshot without times after `now` in the status of its service."""
         status = self.service.status.limit_times(self.now)
         service = self.service.model_copy(update={"status": status})
         return self if status is self.service.status else replace(self, service=service)

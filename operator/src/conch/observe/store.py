@@ -1,8 +1,8 @@
-"""The store: the last seen state of every service and child, fed by watch events and by our own writes.
+"""The store: the last seen state of all services and children, from watch events and from the operator's writes.
 
-Why: a reconcile must see its whole snapshot without asking the API server. What may not enter: decisions.
-Bodies are kept as compressed JSON, trimmed of what nobody reads: two thousand services with all their
-children are then tens of megabytes, not hundreds; one service is unpacked when it is looked at.
+A reconcile reads its snapshot here, without calls to the API server. The store has no decisions.
+It keeps objects as compressed JSON of the fields that some package reads: two thousand services with their children
+need tens of megabytes, not hundreds. A reconcile unpacks the objects of its service.
 """
 
 import json
@@ -25,21 +25,21 @@ from conch.api.kinds import (
 )
 from conch.observe.cache_fields import stub, trim
 from conch.observe.fields import labels_of, mapping, mappings, text
-from conch.observe.gateways import GatewayKey, named_gateways
+from conch.observe.gateways import GatewayKey, list_gateways
 from conch.observe.hostnames import Hostnames
 from conch.observe.identity import controller_uid, controlling_service, is_orphan
 from conch.observe.routes import ForeignRoutes
 from conch.observe.tombstones import Tombstones
 from conch_contract import names
 
-# What is kept of the objects of a namespace, as bytes of JSON: so much, and so much more for each of its services. A
-# service with a hundred revisions has about one MiB. Of what comes beyond it, only the metadata is kept.
+# Limit of the kept objects of a namespace in bytes of JSON: a part for the namespace, and one for each of its services.
+# A service with a hundred revisions has about one MiB. Of objects beyond it only the metadata is kept.
 _NAMESPACE_BYTES: Final = 16 << 20
 _SERVICE_BYTES: Final = 1 << 20
-# Objects of a namespace that have the label of a service and are not its own. Beyond it they are not kept: before a
-# name is taken, the API server is asked whose it is.
+# Limit of the foreign objects of a namespace: those with the label of a service that does not own them. Others are not
+# kept: before the operator creates an object, it reads the owner of that name from the API server.
 _FOREIGN_OBJECTS: Final = 1000
-# What the controllers of Kubernetes make does not count: little of each object is kept anyway.
+# Objects of Kubernetes' controllers do not count: little of each one is kept.
 _UNCOUNTED: Final = frozenset({INFERENCE_SERVICE, REPLICA_SET, POD, ENDPOINT_SLICE})
 
 
@@ -48,19 +48,19 @@ class _Entry(NamedTuple):
     version: int
     packed: bytes
     size: int  # bytes of JSON that count
-    is_cut: bool  # for want of space, only its metadata is kept
-    is_foreign: bool  # it has the label of a service, and is not its own
+    is_cut: bool  # it is beyond the limit, so only its metadata is kept
+    is_foreign: bool  # it has the label of a service that does not own it
 
 
 class _Summary(NamedTuple):
-    """What is read of all services at once: a service is unpacked only for a reconcile."""
+    """Fields that are read of all services at once, without unpacking."""
 
     ready: str  # status of the condition Ready
     gateways: frozenset[GatewayKey]
 
 
 class Store:
-    """Last seen objects, by service. `put` and `discard` answer whose snapshot changed, if anybody's."""
+    """Last seen objects, by service. `put` and `discard` return the service whose snapshot changed, if one did."""
 
     def __init__(self) -> None:
         self._objects: dict[ServiceKey, dict[Ref, _Entry]] = defaultdict(dict)
@@ -68,19 +68,18 @@ class Store:
         self._sizes: Counter[str] = Counter()  # bytes of JSON that count, by namespace
         self._services: Counter[str] = Counter()  # by namespace
         self._foreign: Counter[str] = Counter()  # by namespace
-        self._dead = Tombstones[int]()  # the last version of what was deleted
-        # The controllers of ReplicaSets that are gone: their pods go later than they do.
+        self._dead = Tombstones[int]()  # the last versions of deleted objects
+        # The controllers of deleted ReplicaSets, whose pods end later.
         self.past_owners = Tombstones[str | None]()
         self._summaries: dict[ServiceKey, _Summary] = {}
         self.hostnames = Hostnames()
         self.routes = ForeignRoutes()
 
     def put(self, body: Mapping[str, Any]) -> ServiceKey | None:
-        """Take in an object, from a watch event or from the answer to a write.
+        """Add or replace an object, of a watch event or of the response to a write.
 
-        Older versions than the known one, and objects known to be deleted, are passed over:
-        events may come late, twice or out of order. (`resourceVersion` is an integer that grows:
-        KEP-5504, and true of every API server on etcd before it.)
+        Versions older than the known one and deleted objects are ignored, since events may come late, twice or out of
+        order. (`resourceVersion` is an integer that grows: KEP-5504, and all earlier API servers on etcd.)
         """
         key = owner_key(body)
         if key is None:
@@ -115,12 +114,12 @@ class Store:
             self._summaries[key] = _summarize(body)
         elif ref == Ref(HTTP_ROUTE, key.name) and controlling_service(body) is not None:
             self.hostnames.put_route(key, body)
-        elif ref == Ref(HTTP_ROUTE, key.name):  # it belongs to no service any more, or has never
+        elif ref == Ref(HTTP_ROUTE, key.name):  # no service owns it
             self.hostnames.discard_route(key)
         return moved or (key if changed else None)
 
     def _pack(self, key: ServiceKey, ref: Ref, body: Mapping[str, Any], freed: int) -> _Entry:
-        """Return what is kept of an object, in the place of one whose bytes are freed."""
+        """Return the entry of an object that replaces one of `freed` bytes."""
         meta, counts = body["metadata"], ref.kind not in _UNCOUNTED
         is_whole = _is_whole(body)
         kept = _to_json(trim(body) if is_whole else stub(body))
@@ -133,7 +132,7 @@ class Store:
         return _Entry(meta["uid"], int(meta.get("resourceVersion") or 0), packed, size, is_cut, not is_whole)
 
     def _take_out(self, key: ServiceKey, ref: Ref) -> _Entry | None:
-        """Take an object out of its service; return what was kept of it."""
+        """Remove an object from its service, and return its entry."""
         entry = self._objects.get(key, {}).pop(ref, None)
         if entry is not None:
             self._sizes[key.namespace] -= entry.size
@@ -144,7 +143,7 @@ class Store:
         return entry
 
     def _drop(self, key: ServiceKey, ref: Ref) -> _Entry | None:
-        """Forget an object that is gone; return what was kept of it."""
+        """Remove a deleted object, and return its entry."""
         entry = self._take_out(key, ref)
         if entry is not None and ref.kind == REPLICA_SET:
             self.past_owners.put(key.namespace, entry.uid, controller_uid(_unpack(entry)))
@@ -155,15 +154,15 @@ class Store:
         return entry
 
     def _leave(self, uid: str, ref: Ref, key: ServiceKey) -> ServiceKey | None:
-        """Forget an object where it was, when its label names another service; return the service that it left."""
+        """Remove an object from its former service, if its label has another one, and return the former service."""
         before, self._homes[uid] = self._homes.get(uid, key), key
         return before if before != key and self._drop(before, ref) is not None else None
 
     def discard(self, body: Mapping[str, Any]) -> ServiceKey | None:
-        """Forget a deleted object, unless another of its name has taken its place already.
+        """Remove a deleted object, unless a new one with its name exists.
 
-        An object whose label was removed is reported as deleted too, and is there again in a later version. It belongs
-        to the service where it was, whatever it says now.
+        A watch reports an object without the label as deleted too, and with the label again in a later version. Its
+        service is the one that had it, whatever its labels are now.
         """
         uid = body["metadata"]["uid"]
         key = self._homes.pop(uid, None) or owner_key(body)
@@ -174,7 +173,7 @@ class Store:
         known = self._objects.get(key, {}).get(ref)
         if known is not None and known.uid == uid and known.version > version:
             self._homes[uid] = key
-            return None  # it lost the label, and has it again
+            return None  # its label was removed and added again
         self._dead.put(key.namespace, uid, version)
         if known is None or known.uid != uid:
             return None
@@ -182,14 +181,14 @@ class Store:
         return key
 
     def retain(self, kind: Kind, namespace: str, uids: frozenset[str], version: int | None) -> set[ServiceKey]:
-        """Forget the objects of a kind that a list does not have; return the services to which they belonged.
+        """Remove the objects of a kind that a list does not have, and return their services.
 
         Args:
             kind: of the list.
             namespace: of the list; empty: all.
             uids: of the objects in the list.
-            version: of the list; what is newer is not in it. None: there is no list, because the cluster does not
-                serve the kind. When it does again, the same objects may be there, in the same versions.
+            version: of the list; newer objects are not in it. None: there is no list, because the cluster does not
+            serve the kind. When it serves the kind again, the same objects may exist, in the same versions.
         """
         changed: set[ServiceKey] = set()
         for key in [key for key in self._objects if namespace in {"", key.namespace}]:
@@ -204,40 +203,40 @@ class Store:
         return changed
 
     def services(self) -> Iterator[ServiceKey]:
-        """All services that are known, with or without children."""
+        """Return the known services, with or without children."""
         return (key for key, snapshot in self._objects.items() if Ref(INFERENCE_SERVICE, key.name) in snapshot)
 
     def services_at(self, gateways: frozenset[GatewayKey]) -> list[ServiceKey]:
-        """Return the services that name any of these Gateways."""
+        """Return the services that refer to any of these Gateways."""
         return [key for key, summary in self._summaries.items() if not gateways.isdisjoint(summary.gateways)]
 
     def readiness(self) -> Counter[str]:
-        """Return how many services there are, by the status of their Ready condition."""
+        """Return the number of services by the status of their Ready condition."""
         return Counter(summary.ready for summary in self._summaries.values())
 
     def objects(self, key: ServiceKey) -> dict[Ref, dict[str, Any]]:
-        """Unpack all that is known of a service: itself, its children and its pods."""
+        """Return the objects of a service: itself, its children and its pods."""
         return {ref: _unpack(entry) for ref, entry in self._objects.get(key, {}).items()}
 
     def cut(self, key: ServiceKey) -> list[Ref]:
-        """Return the objects of a service of which, for want of space, only the metadata is kept."""
+        """Return the objects of a service that are beyond the limit, so that only their metadata is kept."""
         return sorted(ref for ref, entry in self._objects.get(key, {}).items() if entry.is_cut)
 
     def version(self, key: ServiceKey, ref: Ref) -> int:
-        """Return the resourceVersion of an object as last seen; 0 if it is not known."""
+        """Return the last seen resourceVersion of an object; 0: it is not known."""
         entry = self._objects.get(key, {}).get(ref)
         return entry.version if entry else 0
 
     def get(self, key: ServiceKey, ref: Ref) -> dict[str, Any] | None:
-        """Unpack one object of a service's snapshot."""
+        """Return an object of a service; None: it is not known."""
         entry = self._objects.get(key, {}).get(ref)
         return _unpack(entry) if entry else None
 
 
 def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
-    """Return the service to whose snapshot an object belongs; None: nobody's.
+    """Return the service to whose snapshot an object belongs; None: no service.
 
-    It is the service itself, its controller, or for what others make of its children the service that the label names.
+    It is the service itself, the controller, or the service of the label for objects of other controllers.
     """
     meta = body["metadata"]
     labels = meta.get("labels") or {}
@@ -248,20 +247,20 @@ def owner_key(body: Mapping[str, Any]) -> ServiceKey | None:
 
 
 def _is_whole(body: Mapping[str, Any]) -> bool:
-    """Whether more than the metadata of an object is read.
+    """Whether more than the metadata of an object is kept.
 
-    A user may write the label of a service. What the service neither controls nor has left behind is not its own: that
-    an object has the name, and whose it is, is all that a decision depends on.
+    A user may write the label of a service. An object that the service neither controls nor controlled is foreign:
+    decisions depend only on its name and its owner.
     """
     service = labels_of(body).get(names.LABEL_SERVICE, "")
-    mine = controlling_service(body) is not None or is_orphan(body, service)
-    return kind_of(body) in _UNCOUNTED or mine
+    is_own = controlling_service(body) is not None or is_orphan(body, service)
+    return kind_of(body) in _UNCOUNTED or is_own
 
 
 def _summarize(service: Mapping[str, Any]) -> _Summary:
     conditions = mappings(mapping(service.get("status")).get("conditions"))
     ready = next((text(each.get("status")) for each in conditions if each.get("type") == "Ready"), "Unknown")
-    return _Summary(ready, frozenset(named_gateways(service)))
+    return _Summary(ready, frozenset(list_gateways(service)))
 
 
 def _unpack(entry: _Entry) -> dict[str, Any]:

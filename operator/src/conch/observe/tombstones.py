@@ -1,4 +1,4 @@
-"""What is remembered of deleted objects: a late event must not bring one back."""
+"""Tombstones of deleted objects, by which the store ignores late events of them."""
 
 from itertools import islice
 from typing import Generic, TypeVar
@@ -7,7 +7,7 @@ Value = TypeVar("Value")
 
 
 class Tombstones(Generic[Value]):
-    """A value for each of the objects that were deleted last. It is bounded, and namespaces share it fairly.
+    """Values of the last deleted objects. The number is limited, and namespaces share it fairly.
 
     Thousands of deletions in one namespace displace its own entries, not those of another.
 
@@ -20,13 +20,13 @@ class Tombstones(Generic[Value]):
     """
 
     def __init__(self, most: int = 4096) -> None:
-        """Prepare it for at most so many objects in all."""
+        """Create tombstones for at most `most` objects in all."""
         self._most = most
         self._count = 0
         self._namespaces: dict[str, dict[str, Value]] = {}
 
     def put(self, namespace: str, uid: str, value: Value) -> None:
-        """Remember an object. Beyond the limit, forget the oldest ones of the namespace that has the most."""
+        """Add an object. Beyond the limit, remove the oldest ones of the namespace with the most objects."""
         own = self._namespaces.setdefault(namespace, {})
         self._count += uid not in own
         own.pop(uid, None)
@@ -40,5 +40,5 @@ class Tombstones(Generic[Value]):
                 del self._namespaces[largest]
 
     def of(self, namespace: str) -> dict[str, Value]:
-        """Return what is remembered of a namespace's objects, by uid, the oldest first."""
+        """Return the values of a namespace's objects by uid, oldest first."""
         return self._namespaces.get(namespace, {})

@@ -6,7 +6,7 @@ value began anew at zero. What a pod had counted before it was first read belong
 
 from collections.abc import Collection, Mapping
 
-from conch.observe.measured import Quantiles, Totals, worst
+from conch.observe.measured import Quantiles, Totals, max_quantiles
 from conch.triton.metrics import DURATION_US, FAILURE, QUEUE_US, SUCCESS, Scrape, Series, compute_growth
 
 
@@ -41,5 +41,5 @@ class CounterAccumulator:
             failures=failures,
             duration_us=self._sums.get(DURATION_US, 0.0),
             queue_us=self._sums.get(QUEUE_US, 0.0),
-            quantiles=worst(list(self._quantiles.values())),
+            quantiles=max_quantiles(list(self._quantiles.values())),
         )

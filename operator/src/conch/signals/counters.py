@@ -108,8 +108,10 @@ class Counters:
         for uid, scrape in scrapes.items():
             accumulator.add(uid, scrape)
         if scrapes:
-            return _Counts(accumulator, history.grown(accumulator.totals(self._clock())))
-        return _Counts(accumulator, history.unread(next(error for error in answers.values() if isinstance(error, str))))
+            return _Counts(accumulator, history.with_totals(accumulator.totals(self._clock())))
+        return _Counts(
+            accumulator, history.with_error(next(error for error in answers.values() if isinstance(error, str)))
+        )
 
     async def _scrape(self, namespace: str, pod: Pod, model: str) -> Scrape | str:
         """Return the counters that a pod has of its model, or the reason why they cannot be read."""
@@ -130,4 +132,4 @@ def _is_news(last: Mapping[str, _Counts] | None, counts: Mapping[str, _Counts]) 
 
 
 def _visible(history: History) -> tuple[object, ...]:
-    return history.points, history.trouble, history.read > 0
+    return history.points, history.error, history.read > 0

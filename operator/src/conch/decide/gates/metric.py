@@ -79,8 +79,8 @@ class CounterMetric(Metric[Spec]):
         """Return the value, once there are enough requests."""
         history = measured.history
         if now - history.read > max(STALE, self.gate.interval_seconds):
-            why = history.trouble or "no pod has answered yet"
-            is_error = history.read > 0 or bool(history.trouble)
+            why = history.error or "no pod has answered yet"
+            is_error = history.read > 0 or bool(history.error)
             return NoMeasurement(f"The revision's counters cannot be read: {why}.", is_error)
         window = history.since(start)
         if self.count_samples(window) < self.gate.samples:
