@@ -6,6 +6,7 @@ import pytest
 
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Ref
 from conch.api.names import ANNOTATION_STABLE
+from conch.cli.status import build_status_text
 from tests.unit.simulation import GPU, KEY, Cluster, manifest
 
 ON_A_GPU: dict[str, Any] = {"resources": {"limits": {GPU: 1}}}
@@ -158,6 +159,10 @@ def test_recreate_where_it_is_short_ends_the_old_pods_first_and_remembers_it() -
     cluster.settle()
     assert (replicas(cluster, stable), replicas(cluster, new)) == (0, 2)
     assert rollout(cluster) == ("Insufficient", "MinimumReplicasUnavailable")
+    lines = [line for line in build_status_text(cluster.snapshot().service, cluster.now) if isinstance(line, str)]
+    assert any(
+        line.startswith(f"Rollout of {new} (Recreate): Progressing, step 0 of 1 (weight: 100)") for line in lines
+    )
     start(cluster, new)
     assert serves(cluster) == new, "there is nobody to share with, so no step is waited for"
     assert cluster.condition("Ready") == ("True", "Served")

@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 
 from conch.api import InferenceService, RevisionStatus, RolloutPhase, RolloutStatus, Variant
+from conch.api.names import StrategyName
 from conch.api.reasons import Reason
 from conch.api.status import NOT_OBSERVED
 from conch.api.times import parse_time
@@ -140,8 +141,9 @@ def _build_rollout_text(service: InferenceService, rollout: RolloutStatus, now: 
     share = f"{rollout.weight} % of the requests{f' of {describe_track(service)}' if service.variant else ''}"
     if rollout.observed_weight != rollout.weight:
         share += f" (observed: {rollout.observed_weight} %)"
+    strategy = "" if rollout.strategy in {"", StrategyName.PROGRESSIVE} else f" ({rollout.strategy})"
     lines: list[str | Table] = [
-        f"Rollout of {rollout.revision}: {rollout.phase}, {at}{since}, {share}",
+        f"Rollout of {rollout.revision}{strategy}: {rollout.phase}, {at}{since}, {share}",
         f"  {rollout.reason}: {rollout.message}",
     ]
     if action := _describe_action(service, rollout):
