@@ -38,7 +38,7 @@ class ParityRun(JobRun[ParityReport]):
             f"--stable=127.0.0.1:{stable}",
             "--stable-model=m",
             f"--candidate=127.0.0.1:{candidate}",
-            f"--comparison={(parity or Parity()).to_json()}",
+            f"--parity={(parity or Parity()).to_json()}",
         )
         super().__init__(PARITY, folder, _source(warmup or Warmup(timeout_seconds=30)), *options)
 
@@ -83,7 +83,7 @@ def test_slightly_other_answers(store: Store, stable: Pod, pod: Pod, tmp_path: P
     assert (exact.compared, exact.agreed) == (1, 0)
     assert exact.worst is not None
     assert (exact.worst.request, exact.worst.output) == ("requests[0] (pair)", "y")
-    assert ParityRun(tmp_path, stable.http, pod.http, Parity(way="argmax"), two).report.agreed == 1
+    assert ParityRun(tmp_path, stable.http, pod.http, Parity(method="argmax"), two).report.agreed == 1
 
 
 def test_wrong_answers(store: Store, stable: Pod, pod: Pod, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_wrong_answers(store: Store, stable: Pod, pod: Pod, tmp_path: Path) -> N
     worst = wrong.report.worst
     assert worst is not None
     assert (worst.output, worst.index, worst.stable, worst.candidate) == ("y", 0, "3", "7.5")
-    assert ParityRun(tmp_path, stable.http, pod.http, Parity(way="cosine", bound=0.999), pair).report.agreed == 1
+    assert ParityRun(tmp_path, stable.http, pod.http, Parity(method="cosine", bound=0.999), pair).report.agreed == 1
     nothing = ParityRun(tmp_path, stable.http, pod.http, Parity(outputs=("z",)), pair)
     assert (nothing.status, nothing.report.reason) == (1, "ParityNothingCompared")
     assert "no output 'z', but y (FP32 [2])" in nothing.report.message

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from conch.desire.defaults import PodDefaults
-from conch.desire.pod import pod_template
+from conch.desire.pod import build_pod_template
 from conch_agent import sources
 from conch_agent.settings import Settings
 from conch_contract import ModelSource, formats, names, schemes
@@ -74,7 +74,7 @@ def test_the_agent_reads_the_keys_that_the_scheme_takes(scheme: Scheme) -> None:
 def test_the_agent_mounts_what_its_scheme_needs(scheme: Scheme) -> None:
     own = {"volumes": [{"name": "own", "emptyDir": {}}], "volumeMounts": [{"name": "own", "mountPath": "/own"}]}
     service = parsed({"model": {"modelFormat": {"name": "onnx"}, "storageUri": scheme.example}, "pod": own})
-    template = pod_template(service, "magika-1", PodDefaults("conch/serving:1"))
+    template = build_pod_template(service, "magika-1", PodDefaults("conch/serving:1"))
     mounts = {mount["mountPath"] for mount in template["spec"]["initContainers"][0]["volumeMounts"]}
     assert ("/own" in mounts) == (scheme.mount == Mount.USER_VOLUMES)
     claim = f"{names.PVC_DIR}/{scheme.examples[0]}"

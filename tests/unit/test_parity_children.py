@@ -13,8 +13,8 @@ from conch.api.analysis import Gate, GateStatus
 from conch.decide.gates import evaluate_parity, find_parity_wait
 from conch.decide.naming import revision_name
 from conch.decide.state import RolloutState
-from conch.desire import PodDefaults, new_revision
-from conch.desire.jobs import revision_job
+from conch.desire import PodDefaults, build_revision
+from conch.desire.jobs import build_revision_job
 from conch.desire.parity import build_program, to_contract
 from conch.observe import Revision
 from conch_contract import Disagreement, Parity, ParityReport
@@ -33,7 +33,7 @@ def service(parity: dict[str, Any], **predictor: Any) -> InferenceService:
 
 def revision(asked: InferenceService) -> Revision:
     name = revision_name(asked.metadata.name, asked.spec.predictor)
-    return new_revision(asked, name, 1, PodDefaults("conch/serving:1"))
+    return build_revision(asked, name, 1, PodDefaults("conch/serving:1"))
 
 
 def gate(parity: dict[str, Any]) -> Gate:
@@ -46,7 +46,7 @@ def job(parity: dict[str, Any], **predictor: Any) -> dict[str, Any]:
     asked, wanted = service(parity, **predictor), gate(parity).parity
     assert wanted is not None
     made = revision(asked)
-    return revision_job(PARITY, asked, made, build_program(asked, made, "magika-stable", "magika", wanted))
+    return build_revision_job(PARITY, asked, made, build_program(asked, made, "magika-stable", "magika", wanted))
 
 
 @pytest.mark.parametrize("place", ["made", "config-map"])
@@ -69,8 +69,8 @@ def test_kubernetes_expands_nothing_in_an_outputs_name() -> None:
     [
         ({}, Parity()),
         ({"compare": {"tolerance": "5%"}, "requests": 50}, Parity(bound=0.05, requests=50)),
-        ({"compare": {"cosine": "0.99"}, "outputs": ["y"]}, Parity(way="cosine", bound=0.99, outputs=("y",))),
-        ({"compare": {"cosine": 1}}, Parity(way="cosine", bound=1)),
+        ({"compare": {"cosine": "0.99"}, "outputs": ["y"]}, Parity(method="cosine", bound=0.99, outputs=("y",))),
+        ({"compare": {"cosine": 1}}, Parity(method="cosine", bound=1)),
     ],
 )
 def test_the_users_words_become_the_contracts(said: dict[str, Any], contract: Parity) -> None:
@@ -82,7 +82,7 @@ def test_the_users_words_become_the_contracts(said: dict[str, Any], contract: Pa
 def test_argmax_has_no_bound() -> None:
     parity = gate({"compare": {"argmax": {}}}).parity
     assert parity is not None
-    assert to_contract(parity).way == "argmax"
+    assert to_contract(parity).method == "argmax"
 
 
 def report(compared: int, agreed: int, **more: Any) -> ParityReport:

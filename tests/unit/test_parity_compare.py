@@ -22,7 +22,7 @@ def tensor(data: list[Any], shape: list[int] | None = None, datatype: str = "FP3
     return {"datatype": datatype, "shape": shape or [len(data)], "data": data}
 
 
-TOLERANCE, COSINE, ARGMAX = Parity(bound=0.01), Parity(way="cosine", bound=0.999), Parity(way="argmax")
+TOLERANCE, COSINE, ARGMAX = Parity(bound=0.01), Parity(method="cosine", bound=0.999), Parity(method="argmax")
 ROWS = [0.1, 0.7, 0.2, 0.5, 0.3, 0.2]
 
 # way, what the stable revision answers, what the candidate answers, where and how they differ; None: they agree.
@@ -50,7 +50,7 @@ TABLE: dict[str, tuple[Parity, dict[str, Any], dict[str, Any], tuple[int | None,
     "another shape": (TOLERANCE, tensor([1.0]), tensor([1.0], [1, 1]), (None, "the shape [1]", "the shape [1, 1]")),
     "nothing at all": (TOLERANCE, tensor([], [0, 4]), tensor([], [0, 4]), None),
     "the same direction": (COSINE, tensor([1.0, 2.0]), tensor([10.0, 20.0]), None),
-    "itself, at a bound of one": (Parity(way="cosine", bound=1.0), tensor([0.1, 0.7]), tensor([0.2, 1.4]), None),
+    "itself, at a bound of one": (Parity(method="cosine", bound=1.0), tensor([0.1, 0.7]), tensor([0.2, 1.4]), None),
     "another direction": (COSINE, tensor([1.0, 0.0]), tensor([0.6, 0.8]), (1, "0", "0.8")),
     "the worst row": (COSINE, tensor([1, 0, 1, 0], [2, 2]), tensor([1, 0.1, -1, 0], [2, 2]), (2, "1", "-1")),
     "two zeros": (COSINE, tensor([0.0, 0.0]), tensor([0.0, 0.0]), None),
@@ -139,9 +139,9 @@ def test_whole_numbers_allow_one_request_and_that_is_said(datatype: str, enough:
 
 
 def test_the_command_line_of_the_job(tmp_path: Path) -> None:
-    parity = Parity(way="argmax", outputs=("logits",), requests=7)
+    parity = Parity(method="argmax", outputs=("logits",), requests=7)
     job = ParityJob.parse(
-        ["--stable=old.demo.svc", "--candidate=localhost:81", f"--comparison={parity.to_json()}", f"--root={tmp_path}"]
+        ["--stable=old.demo.svc", "--candidate=localhost:81", f"--parity={parity.to_json()}", f"--root={tmp_path}"]
     )
     assert (job.stable, job.candidate, job.parity) == ("old.demo.svc:8000", "localhost:81", parity)
     assert job.settings.manifest.is_relative_to(tmp_path)

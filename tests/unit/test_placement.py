@@ -6,7 +6,7 @@ import pytest
 
 from conch.api import InferenceService
 from conch.api.kinds import DEPLOYMENT, Ref
-from conch.desire.placement import LOST, LOST_SECONDS, placement
+from conch.desire.placement import LOST_NODE_TAINTS, LOST_SECONDS, build_placement
 from conch_contract import names
 from tests.unit.simulation import Cluster, manifest
 
@@ -18,7 +18,7 @@ APART = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
 
 
 def placed(**said: Any) -> dict[str, Any]:
-    return placement(InferenceService.model_validate(manifest(pod=said)), REVISION)
+    return build_placement(InferenceService.model_validate(manifest(pod=said)), REVISION)
 
 
 def test_the_pods_of_a_revision_spread_by_themselves_over_nodes_and_zones() -> None:
@@ -62,11 +62,14 @@ def test_an_empty_spread_is_another_revision_than_none() -> None:
 @pytest.mark.parametrize(
     ("said", "ours"),
     [
-        ([], list(LOST)),
-        ([GPU], list(LOST)),
-        ([{"key": LOST[0], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}], [LOST[1]]),
-        ([{"key": LOST[1], "operator": "Exists"}], [LOST[0]]),
-        ([{"key": LOST[1], "operator": "Exists", "effect": "NoSchedule"}], list(LOST)),
+        ([], list(LOST_NODE_TAINTS)),
+        ([GPU], list(LOST_NODE_TAINTS)),
+        (
+            [{"key": LOST_NODE_TAINTS[0], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}],
+            [LOST_NODE_TAINTS[1]],
+        ),
+        ([{"key": LOST_NODE_TAINTS[1], "operator": "Exists"}], [LOST_NODE_TAINTS[0]]),
+        ([{"key": LOST_NODE_TAINTS[1], "operator": "Exists", "effect": "NoSchedule"}], list(LOST_NODE_TAINTS)),
         ([{"operator": "Exists", "effect": "NoExecute"}], []),
         ([{"operator": "Exists"}], []),
     ],

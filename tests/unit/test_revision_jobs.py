@@ -12,9 +12,9 @@ import pytest
 from conch.api import InferenceService
 from conch.api.meta import selector
 from conch.decide.naming import revision_name
-from conch.desire import PodDefaults, new_revision
+from conch.desire import PodDefaults, build_revision
 from conch.desire.children import PROGRAMS
-from conch.desire.jobs import Program, revision_job
+from conch.desire.jobs import Program, build_revision_job
 from conch.observe import Revision
 from conch.observe.cache_fields import trim
 from conch.observe.identity import revision_of
@@ -44,7 +44,7 @@ def service() -> InferenceService:
 
 
 def revision(of: InferenceService) -> Revision:
-    return new_revision(of, revision_name(of.metadata.name, of.spec.predictor), 1, PodDefaults("conch/serving:1"))
+    return build_revision(of, revision_name(of.metadata.name, of.spec.predictor), 1, PodDefaults("conch/serving:1"))
 
 
 def job(row: RevisionJob[JobReport], *, uid: str = "job", failed: str = "", deleted: bool = False) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def test_the_kubelet_cuts_no_termination_message(row: RevisionJob[JobReport], le
 @EACH_JOB
 def test_nothing_that_selects_serving_pods_selects_the_pod_of_a_job(row: RevisionJob[JobReport]) -> None:
     made, own = service(), revision(service())
-    body = revision_job(row, made, own, Program(("--a=$(HOME)",), 30))
+    body = build_revision_job(row, made, own, Program(("--a=$(HOME)",), 30))
     labels = body["spec"]["template"]["metadata"]["labels"]
     for chosen in (selector(made), selector(made, own.name)):
         assert not chosen.items() <= labels.items()
@@ -156,7 +156,7 @@ def test_nothing_that_selects_serving_pods_selects_the_pod_of_a_job(row: Revisio
 
 @EACH_JOB
 def test_the_job_has_no_api_credentials_and_is_restricted(row: RevisionJob[JobReport]) -> None:
-    spec = revision_job(row, service(), revision(service()), Program(("--a=$(HOME)",), 30))["spec"]
+    spec = build_revision_job(row, service(), revision(service()), Program(("--a=$(HOME)",), 30))["spec"]
     pod = spec["template"]["spec"]
     [container] = pod["containers"]
     assert (container["name"], container["command"]) == (row.name, [row.program, "--a=$$(HOME)"])

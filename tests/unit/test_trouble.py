@@ -9,7 +9,7 @@ from conch.api.kinds import DEPLOYMENT, POD, Ref
 from conch.api.pod import LEAST_GRACE_SECONDS
 from conch.api.times import format_time
 from conch.desire import PodDefaults
-from conch.desire.pod import pod_template
+from conch.desire.pod import build_pod_template
 from conch.triton import DRAIN_SECONDS, END_SECONDS
 from conch_contract import ModelState
 from tests.unit.simulation import KEY, Cluster, manifest, told
@@ -263,7 +263,7 @@ def test_the_least_grace_period_that_a_user_may_set_outlasts_the_drain() -> None
 )
 def test_the_timers_of_a_request_follow_one_field(predictor: dict[str, Any], grace: int, ends: int) -> None:
     service = InferenceService.parse(manifest(**predictor))
-    spec = pod_template(service, "magika-1", PodDefaults("conch/serving:1", "Always"))["spec"]
+    spec = build_pod_template(service, "magika-1", PodDefaults("conch/serving:1", "Always"))["spec"]
     [_, _, script, *_] = spec["containers"][0]["command"]
     assert spec["terminationGracePeriodSeconds"] == grace
     assert f"--exit-timeout-secs={ends} " in script

@@ -9,8 +9,8 @@ import yaml
 
 from conch.api import InferenceService
 from conch.decide.naming import revision_name
-from conch.desire import PodDefaults, new_revision
-from conch.desire.jobs import revision_job
+from conch.desire import PodDefaults, build_revision
+from conch.desire.jobs import build_revision_job
 from conch.desire.warmup import build_program
 from conch.observe import Revision
 from conch_contract import ModelManifest, Warmup, WarmupRequest
@@ -33,12 +33,12 @@ def service(warmup: dict[str, Any] | None, **predictor: Any) -> InferenceService
 
 def revision(of: InferenceService) -> Revision:
     name = revision_name(of.metadata.name, of.spec.predictor)
-    return new_revision(of, name, 1, PodDefaults("conch/serving:1"))
+    return build_revision(of, name, 1, PodDefaults("conch/serving:1"))
 
 
 def job(of: InferenceService, pods: int = 2) -> dict[str, Any]:
     made = revision(of)
-    return revision_job(WARMUP, of, made, build_program(of, made, pods))
+    return build_revision_job(WARMUP, of, made, build_program(of, made, pods))
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -68,8 +68,8 @@ class Parity(GateMetric):
         return "parity"
 
     @property
-    def comparison(self) -> Literal["tolerance", "cosine", "argmax"]:
-        """The comparison of answers."""
+    def method(self) -> Literal["tolerance", "cosine", "argmax"]:
+        """The method of the comparison."""
         if self.compare is None or self.compare.tolerance is not None:
             return "tolerance"
         return "cosine" if self.compare.cosine is not None else "argmax"

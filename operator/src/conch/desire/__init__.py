@@ -1,11 +1,11 @@
-"""What should exist: every child, fully formed, as a function of Snapshot and Decision. Pure.
+"""The desired children of a service, as a pure function of Snapshot and Decisions.
 
-One builder a kind; `desire` lists them in the order in which they may come to be.
-May not enter: what exists already (that is `plan`), clocks, calls.
+There is one builder for each kind. `desire` lists the children in the order of their creation.
+It does not compare with existing objects (`plan` does), and has no clocks and calls.
 """
 
 from conch.desire.children import desire
 from conch.desire.defaults import PodDefaults
-from conch.desire.revision import new_revision
+from conch.desire.revision import build_revision
 
-__all__ = ["PodDefaults", "desire", "new_revision"]
+__all__ = ["PodDefaults", "build_revision", "desire"]

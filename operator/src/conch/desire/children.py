@@ -1,6 +1,6 @@
-"""The children of a service. `desire` is the list; each builder below is one kind.
+"""The children of a service, with a builder for each kind.
 
-Order: what is referred to stands before what refers to it.
+An object comes after the objects that it refers to.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +12,15 @@ from conch.api.meta import Manifest, child, selector
 from conch.decide import Decision, Decisions, RevisionReplicas
 from conch.desire import parity, warmup
 from conch.desire.defaults import PodDefaults
-from conch.desire.jobs import Program, revision_job
-from conch.desire.revision import asked_for, config_map, controller_revision, new_revision, served
-from conch.desire.scaling import autoscaler, scaled
+from conch.desire.jobs import Program, build_revision_job
+from conch.desire.revision import (
+    build_config_map,
+    build_controller_revision,
+    build_revision,
+    enter_history,
+    record_content,
+)
+from conch.desire.scaling import build_autoscaler, is_autoscaled
 from conch.observe import Revision, Snapshot
 from conch.traffic import TrackRoute, root_service, shared_resources
 from conch.traffic.service import ports
@@ -25,75 +31,75 @@ PROGRAMS: Final[Mapping[RevisionJob[JobReport], Callable[[Decision, Revision], P
     WARMUP: warmup.find_program,
     PARITY: parity.find_program,
 }
-"""By row, the function that returns the program of a Job that begins."""
+"""Functions that return the program of a new Job, by row."""
 
 
 def desire(snapshot: Snapshot, decisions: Decisions, defaults: PodDefaults) -> list[Manifest]:
-    """Return all objects that should exist, in an order in which they can be created."""
-    own = [manifest for decision in decisions.tracks for manifest in _track(decision, defaults)]
+    """Return all desired objects, in an order in which they can be created."""
+    own = [manifest for decision in decisions.tracks for manifest in _build_track(decision, defaults)]
     return [*own, *shared_resources(snapshot, decisions.track_routes)]
 
 
-def _track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
-    """Return the objects of the predictor or a variant alone."""
+def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
+    """Return the objects of one track."""
     track, service = decision.track, decision.track.service
     manifests: list[Manifest] = []
     for replicas in decision.replicas:
         revision = _render(decision, replicas, defaults)
         if revision is None:
-            continue  # its record was deleted by hand; its Deployment stays as it is until it is replaced
+            continue  # its ControllerRevision was deleted; its Deployment stays as it is until a rollout replaces it
         manifests += [
-            controller_revision(service, revision),
-            config_map(service, revision),
-            revision_service(service, revision),
-            disruption_budget(service, revision),
-            deployment(service, revision, replicas),
+            build_controller_revision(service, revision),
+            build_config_map(service, revision),
+            build_revision_service(service, revision),
+            build_disruption_budget(service, revision),
+            build_deployment(service, revision, replicas),
         ]
-        if scaled(service, replicas):
-            manifests.append(autoscaler(track, replicas))
+        if is_autoscaled(service, replicas):
+            manifests.append(build_autoscaler(track, replicas))
         if replicas.name == decision.wanted:
-            manifests += _jobs(decision, revision)
+            manifests += _build_jobs(decision, revision)
     return [*manifests, root_service(TrackRoute(service, decision.serving, decision.shares))]
 
 
 def _render(decision: Decision, replicas: RevisionReplicas, defaults: PodDefaults) -> Revision | None:
-    """Return the stored revision; a new one is rendered now, and one that returns gets the newest number."""
+    """Return the stored revision, or a new one. A revision of a rollback gets the newest number."""
     track = decision.track
     revision = track.revisions.get(replicas.name)
     if replicas.name == decision.wanted:
         if revision is None:
-            revision = new_revision(track.service, replicas.name, 0, defaults)
+            revision = build_revision(track.service, replicas.name, 0, defaults)
         if revision.number != decision.number:
-            revision = asked_for(track, revision, decision.number)
-    return served(track, revision) if revision is not None else None
+            revision = enter_history(track, revision, decision.number)
+    return record_content(track, revision) if revision is not None else None
 
 
-def deployment(service: InferenceService, revision: Revision, replicas: RevisionReplicas) -> Manifest:
-    """Build a revision's Deployment. Where an HPA exists, the replicas are the HPA's."""
+def build_deployment(service: InferenceService, revision: Revision, replicas: RevisionReplicas) -> Manifest:
+    """Build the Deployment of a revision, without replicas if an autoscaler sets them."""
     spec: Manifest = {
         "selector": {"matchLabels": selector(service, revision.name)},
         "template": revision.template,
-        "revisionHistoryLimit": 0,  # a revision is a Deployment of its own; there is nothing to go back to in it
+        "revisionHistoryLimit": 0,  # each revision has its own Deployment, without earlier ReplicaSets
         "progressDeadlineSeconds": max(1, round(service.spec.rollout.progress_deadline_seconds)),
     }
-    if not scaled(service, replicas):
+    if not is_autoscaled(service, replicas):
         spec["replicas"] = replicas.minimum
     return {**child(service, DEPLOYMENT, revision.name, revision.name), "spec": spec}
 
 
-def _jobs(decision: Decision, revision: Revision) -> Iterator[Manifest]:
-    """Yield the Jobs of a candidate that begin.
+def _build_jobs(decision: Decision, revision: Revision) -> Iterator[Manifest]:
+    """Yield the new Jobs of a candidate.
 
-    A Job that exists stays as it is: a Job cannot be changed, and it is deleted with its revision.
+    An existing Job stays as it is: it is immutable, and is deleted with its revision.
     """
     for job in REVISION_JOBS:
         program = PROGRAMS[job](decision, revision)
         if program is not None and Ref(JOB, job.format_name(revision.name)) not in decision.track.children:
-            yield revision_job(job, decision.track.service, revision, program)
+            yield build_revision_job(job, decision.track.service, revision, program)
 
 
-def revision_service(service: InferenceService, revision: Revision) -> Manifest:
-    """Build the Service of one revision: where its metrics are, and what routes refer to."""
+def build_revision_service(service: InferenceService, revision: Revision) -> Manifest:
+    """Build the Service of a revision, which routes and Prometheus use."""
     return {
         **child(service, SERVICE, revision.name, revision.name),
         "spec": {
@@ -103,16 +109,16 @@ def revision_service(service: InferenceService, revision: Revision) -> Manifest:
     }
 
 
-def disruption_budget(service: InferenceService, revision: Revision) -> Manifest:
-    """Build a revision's PodDisruptionBudget: a drain takes a quarter of its pods at a time, and one of one.
+def build_disruption_budget(service: InferenceService, revision: Revision) -> Manifest:
+    """Build the PodDisruptionBudget of a revision: a drain evicts a quarter of its pods at once, at least one.
 
-    Each revision has its own: of one for both revisions of a rollout, all that go could be the one's that serves.
+    Each revision has its own. With one for both revisions of a rollout, a drain could evict all pods of one of them.
     """
     return {
         **child(service, DISRUPTION_BUDGET, revision.name, revision.name),
         "spec": {
             "selector": {"matchLabels": selector(service, revision.name)},
-            "maxUnavailable": "25%",  # rounded up, so that a service of one pod does not hold a drain for ever
+            "maxUnavailable": "25%",  # rounded up, so that a service with one pod does not block a drain
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

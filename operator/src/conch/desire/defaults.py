@@ -1,4 +1,4 @@
-"""What the installer sets of the pods of new revisions. The revisions that there are keep what they were made with."""
+"""Settings of the installation for the pods of new revisions. Existing revisions keep theirs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ ANY_NAMESPACE = ""
 
 @dataclass(frozen=True)
 class PodDefaults:
-    """What the pods of new revisions run, the largest model that they fetch, and how much they store in /tmp."""
+    """Images and limits of the pods of new revisions."""
 
     image: str
     pull_policy: str = "IfNotPresent"
-    max_model_bytes: Mapping[str, int] = field(default_factory=dict)  # by namespace; ANY_NAMESPACE: the others
-    tmp_size_limit: str = ""  # of /tmp in each container, a quantity; empty: what the node's disk holds
+    max_model_bytes: Mapping[str, int] = field(default_factory=dict)  # by namespace; ANY_NAMESPACE: all others
+    tmp_size_limit: str = ""  # of /tmp in each container, a quantity; empty: no limit
 
     def max_bytes(self, namespace: str) -> int:
-        """Return the size in bytes of the largest model that is fetched in a namespace; 0: any.
+        """Return the maximum size of a model in a namespace in bytes; 0: no limit.
 
         >>> PodDefaults("conch/serving:1", max_model_bytes={ANY_NAMESPACE: 5, "team-a": 7}).max_bytes("team-a")
         7

@@ -21,19 +21,19 @@ from conch_contract import JobReport, ModelManifest, names
 from conch_contract.job_report import EXIT_FINAL
 from conch_contract.revision_jobs import RevisionJob
 
-# Seconds before the program starts: a node, and the image, which the revision's nodes have already.
+# Seconds until the program starts: for a node, and for the image, which the revision's nodes have.
 START_SECONDS: Final = 300
-# The result stays in the service's status; the Job stays for a reader of its log.
-KEPT_SECONDS: Final = 3600
+# The result is in the service's status; the Job is kept for its log.
+TTL_SECONDS: Final = 3600
 _RETRIES: Final = 2
 _OWN: Final = "conch.dev/"  # the prefix of Conch's labels and annotations
-# A pod with it is never Ready, so that no Service of the user's own, which selects the user's labels, sends requests.
+# A pod with it is never ready, so that no Service of a user, which selects the user's labels, sends it requests.
 _NEVER_READY: Final = {"readinessGates": [{"conditionType": f"{_OWN}serves-requests"}]}
 _SCRATCH: Final = OWN_VOLUME_PREFIX + "scratch"
-_ALWAYS: Final = frozenset({f"{OWN_VOLUME_PREFIX}manifest", f"{OWN_VOLUME_PREFIX}warmup"})
-_LEFT_OUT: Final = frozenset({f"{OWN_VOLUME_PREFIX}models", f"{OWN_VOLUME_PREFIX}control", AGENT_TMP})
+_INCLUDED: Final = frozenset({f"{OWN_VOLUME_PREFIX}manifest", f"{OWN_VOLUME_PREFIX}warmup"})
+_EXCLUDED: Final = frozenset({f"{OWN_VOLUME_PREFIX}models", f"{OWN_VOLUME_PREFIX}control", AGENT_TMP})
 # Fields of the revision's pods that the Job's pod has too: its nodes, which have the image, and its user.
-_TAKEN: Final = (
+_COPIED_FIELDS: Final = (
     "nodeSelector",
     "tolerations",
     "imagePullSecrets",
@@ -82,7 +82,7 @@ def format_host(service: InferenceService, revision: str) -> str:
     return f"{revision}.{service.metadata.namespace}.svc"
 
 
-def revision_job(
+def build_revision_job(
     job: RevisionJob[JobReport], service: InferenceService, revision: Revision, program: Program
 ) -> Manifest:
     """Build a Job of a revision.
@@ -103,37 +103,37 @@ def revision_job(
         "spec": {
             "backoffLimit": _RETRIES,
             "activeDeadlineSeconds": (_RETRIES + 1) * round(program.seconds) + START_SECONDS,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
+            "ttlSecondsAfterFinished": TTL_SECONDS,
             "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": final}, disruption]},
             "template": {
-                "metadata": _metadata(job, service, revision),
-                "spec": _pod(job, revision.template, program),
+                "metadata": _build_metadata(job, service, revision),
+                "spec": _build_pod(job, revision.template, program),
             },
         },
     }
 
 
-def _metadata(job: RevisionJob[JobReport], service: InferenceService, revision: Revision) -> Manifest:
+def _build_metadata(job: RevisionJob[JobReport], service: InferenceService, revision: Revision) -> Manifest:
     """Return the pod's labels and annotations: the user's, which policies may require, and the Job's own."""
     meta = revision.template["metadata"]
     labels = {
-        **_user_entries(meta.get("labels")),
+        **_select_user_entries(meta.get("labels")),
         LABEL_NAME: job.program,
         LABEL_INSTANCE: service.metadata.name,
         LABEL_MANAGED_BY: "conch",
         names.LABEL_SERVICE: service.metadata.name,
         job.label: revision.name,
     }
-    annotations = _user_entries(meta.get("annotations"))
+    annotations = _select_user_entries(meta.get("annotations"))
     return {"labels": labels, **({"annotations": annotations} if annotations else {})}
 
 
-def _user_entries(entries: Body | None) -> dict[str, str]:
+def _select_user_entries(entries: Body | None) -> dict[str, str]:
     """Return the labels or annotations of a serving pod that are not Conch's."""
     return {key: str(value) for key, value in (entries or {}).items() if not key.startswith(_OWN)}
 
 
-def _pod(job: RevisionJob[JobReport], template: Body, program: Program) -> Manifest:
+def _build_pod(job: RevisionJob[JobReport], template: Body, program: Program) -> Manifest:
     """Return the pod: the agent's image and mounts, without those that only a serving pod needs.
 
     The mounts of the storage (its Secret, a claim) are there only if the program reads files of it: a claim that one
@@ -144,7 +144,7 @@ def _pod(job: RevisionJob[JobReport], template: Body, program: Program) -> Manif
     mounts = [
         mount
         for mount in agent["volumeMounts"]
-        if mount["name"] in _ALWAYS or (program.fetches and mount["name"] not in _LEFT_OUT)
+        if mount["name"] in _INCLUDED or (program.fetches and mount["name"] not in _EXCLUDED)
     ]
     used = {mount["name"] for mount in mounts}
     tmp: Manifest = next(
@@ -175,6 +175,6 @@ def _pod(job: RevisionJob[JobReport], template: Body, program: Program) -> Manif
             {"name": _SCRATCH, "emptyDir": tmp},
         ],
     }
-    spec |= {field: serving[field] for field in _TAKEN if field in serving}
+    spec |= {field: serving[field] for field in _COPIED_FIELDS if field in serving}
     nodes = serving.get("affinity", {}).get("nodeAffinity")
     return {**spec, "affinity": {"nodeAffinity": nodes}} if nodes else spec

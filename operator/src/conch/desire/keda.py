@@ -1,8 +1,8 @@
-"""What drives a revision's pods where KEDA does: a ScaledObject, of which KEDA makes an autoscaler of its own.
+"""The ScaledObject of a revision, for which KEDA creates a HorizontalPodAutoscaler.
 
-The words of the spec become KEDA's triggers: its own are handed on as they stand, Triton's are asked of
-Prometheus, CPU and memory of the metrics API. (keda.sh/docs, "ScaledObject specification" and the scalers'
-pages.) What Conch does not say here, such as pollingInterval, is whoever's who says it.
+Triggers of the spec stay as they are. Metrics of Triton become triggers of type prometheus, and CPU and memory triggers
+of these types (keda.sh/docs, "ScaledObject specification" and the pages of the scalers). Fields that Conch does not
+set, such as pollingInterval, may be set by others.
 """
 
 from typing import Any, Final
@@ -21,10 +21,10 @@ from conch_contract import names
 _CPU_SHARE: Final = "80"
 
 
-def scaled_object(track: Track, replicas: RevisionReplicas) -> Manifest | None:
-    """Build a revision's ScaledObject; None where nothing that the service says can be said to KEDA."""
+def build_scaled_object(track: Track, replicas: RevisionReplicas) -> Manifest | None:
+    """Build the ScaledObject of a revision; None: the service has no metric that KEDA supports."""
     predictor = track.service.spec.predictor
-    found = triggers(track, replicas.name)
+    found = build_triggers(track, replicas.name)
     if not found:
         return None
     spec: Manifest = {
@@ -40,35 +40,35 @@ def scaled_object(track: Track, replicas: RevisionReplicas) -> Manifest | None:
     behavior = predictor.autoscaling.behavior if predictor.autoscaling else None
     if behavior is not None:
         spec["advanced"] = {"horizontalPodAutoscalerConfig": {"behavior": behavior.to_wire()}}
-        calm = (behavior.scale_down or {}).get("stabilizationWindowSeconds")
-        if calm is not None:
-            spec["cooldownPeriod"] = calm  # the autoscaler's word for all pods but the last, and the same default
+        window = (behavior.scale_down or {}).get("stabilizationWindowSeconds")
+        if window is not None:
+            spec["cooldownPeriod"] = window  # the same for the last pod, with the same default
     return {**child(track.service, SCALED_OBJECT, replicas.name, replicas.name), "spec": spec}
 
 
-def triggers(track: Track, revision: str) -> list[dict[str, Any]]:
-    """Return a revision's ScaleTriggers: the user's own, and those that the other words stand for."""
+def build_triggers(track: Track, revision: str) -> list[dict[str, Any]]:
+    """Return the ScaleTriggers of a revision: those of the spec, and those of its metrics."""
     predictor = track.service.spec.predictor
-    said = predictor.autoscaling
-    named = [_asked(track, revision, metric, target) for metric, target in targets(said) if track.prometheus]
-    passed = [trigger for metric in said.metrics if (trigger := _resource(metric))] if said else []
-    own = [{"metadata": {}, **trigger.to_wire()} for trigger in said.triggers] if said else []
-    if said and (said.triggers or said.metrics or any(targets(said))):
-        return [*own, *named, *passed]
-    return _default(track, revision, predictor)
+    spec = predictor.autoscaling
+    triton = [_build_trigger(track, revision, metric, target) for metric, target in targets(spec) if track.prometheus]
+    resources = [trigger for metric in spec.metrics if (trigger := _convert_resource(metric))] if spec else []
+    own = [{"metadata": {}, **trigger.to_wire()} for trigger in spec.triggers] if spec else []
+    if spec and (spec.triggers or spec.metrics or any(targets(spec))):
+        return [*own, *triton, *resources]
+    return _build_default_triggers(track, revision, predictor)
 
 
-def _default(track: Track, revision: str, predictor: Predictor) -> list[dict[str, Any]]:
-    """What is followed where the spec says nothing."""
-    ratio = _asked(track, revision, TritonMetric.QUEUE_TO_COMPUTE_RATIO, DEFAULT_RATIO)
+def _build_default_triggers(track: Track, revision: str, predictor: Predictor) -> list[dict[str, Any]]:
+    """Return the triggers of a spec without metrics and triggers."""
+    ratio = _build_trigger(track, revision, TritonMetric.QUEUE_TO_COMPUTE_RATIO, DEFAULT_RATIO)
     by_cpu = predictor.resources.has_cpu_request and not predictor.resources.has_gpus
     of_cpu = {"containerName": names.TRITON_CONTAINER, "value": _CPU_SHARE}
     cpu = {"type": "cpu", "metricType": "Utilization", "metadata": of_cpu}
     return [*([ratio] if track.prometheus else []), *([cpu] if by_cpu else [])]
 
 
-def _asked(track: Track, revision: str, metric: TritonMetric, target: str) -> dict[str, Any]:
-    """Ask Prometheus about all pods of a revision, by the names that its ReplicaSet gives them."""
+def _build_trigger(track: Track, revision: str, metric: TritonMetric, target: str) -> dict[str, Any]:
+    """Return the trigger of a metric of Triton: a query for the pods of a revision, by name."""
     matchers = f'namespace="{track.key.namespace}",pod=~"{revision}-[a-z0-9]+-[a-z0-9]{{5}}"'
     return {
         "type": "prometheus",
@@ -81,10 +81,10 @@ def _asked(track: Track, revision: str, metric: TritonMetric, target: str) -> di
     }
 
 
-def _resource(metric: Metric) -> dict[str, Any] | None:
-    """CPU or memory, which KEDA leaves to the metrics API; None where it is something else."""
-    said = of_resource(metric)
-    if said is None:
+def _convert_resource(metric: Metric) -> dict[str, Any] | None:
+    """Return the trigger of a metric of CPU or memory; None: the metric is of another type."""
+    target = of_resource(metric)
+    if target is None:
         return None
-    container = {"containerName": said.container} if said.container else {}
-    return {"type": said.name, "metricType": said.type, "metadata": {**container, "value": said.value}}
+    container = {"containerName": target.container} if target.container else {}
+    return {"type": target.name, "metricType": target.type, "metadata": {**container, "value": target.value}}

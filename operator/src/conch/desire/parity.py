@@ -11,7 +11,7 @@ from conch_contract import parity as wire
 
 
 def find_program(decision: Decision, revision: Revision) -> Program | None:
-    """Return the program, if the comparison of the revision begins."""
+    """Return the program; None: no comparison of the revision is due."""
     track, stable = decision.track, decision.compared
     gate = track.service.spec.rollout.parity
     if not stable or gate is None or gate.parity is None:
@@ -36,7 +36,7 @@ def build_program(
         f"--stable={format_host(service, stable)}",
         *([f"--stable-model={stable_model}"] if stable_model else []),
         f"--candidate={format_host(service, candidate.name)}",
-        f"--comparison={to_contract(parity).to_json()}",
+        f"--parity={to_contract(parity).to_json()}",
     )
 
 
@@ -48,4 +48,4 @@ def to_contract(parity: Parity) -> wire.Parity:
         bound = float(percent(compare.tolerance))
     elif compare is not None and compare.cosine is not None:
         bound = float(compare.cosine)
-    return wire.Parity(way=parity.comparison, bound=bound, outputs=parity.outputs, requests=parity.requests)
+    return wire.Parity(method=parity.method, bound=bound, outputs=parity.outputs, requests=parity.requests)

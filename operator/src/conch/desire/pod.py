@@ -1,7 +1,7 @@
 """The pod of a revision: Triton, and the agent beside it as a native sidecar.
 
 Everything here passes Pod Security `restricted`, and no container has API credentials.
-The agent starts first (it writes the control key), is ready when the models are, and leaves last.
+The agent starts first (it writes the control key), is ready when its models are, and ends last.
 """
 
 import math
@@ -12,7 +12,7 @@ from conch.api.meta import Manifest, labels
 from conch.api.names import ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.defaults import PodDefaults
-from conch.desire.placement import placement
+from conch.desire.placement import build_placement
 from conch.triton import DRAIN_SECONDS, END_SECONDS, build_server_command
 from conch_contract import names
 from conch_contract.schemes import Mount, find_scheme
@@ -23,7 +23,7 @@ _SECURE: Final = {
     "capabilities": {"drop": ["ALL"]},
     "readOnlyRootFilesystem": True,
 }
-# The agent: little CPU at rest, all it can get while fetching; memory for ranged reads in flight.
+# The agent: little CPU at rest, more while it fetches; memory for concurrent ranged reads.
 _AGENT_RESOURCES: Final = {
     "requests": {"cpu": "50m", "memory": "128Mi"},
     "limits": {"cpu": "2", "memory": "1Gi"},
@@ -34,9 +34,9 @@ _MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM, _WARMUP = (
 )
 
 
-def pod_template(service: InferenceService, revision: str, defaults: PodDefaults) -> Manifest:
+def build_pod_template(service: InferenceService, revision: str, defaults: PodDefaults) -> Manifest:
     """Return the PodTemplateSpec of a revision."""
-    said = service.spec.predictor.pod
+    pod = service.spec.predictor.pod
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -47,24 +47,22 @@ def pod_template(service: InferenceService, revision: str, defaults: PodDefaults
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "terminationGracePeriodSeconds": _grace_seconds(service.spec.predictor),
-        "initContainers": [_agent(service, defaults)],
-        "containers": [_triton(service, defaults)],
-        "volumes": [*_volumes(service, revision, defaults), *(volume.to_wire() for volume in said.volumes)],
-        **placement(service, revision),
+        "terminationGracePeriodSeconds": _get_grace_seconds(service.spec.predictor),
+        "initContainers": [_build_agent(service, defaults)],
+        "containers": [_build_triton(service, defaults)],
+        "volumes": [*_build_volumes(service, revision, defaults), *(volume.to_wire() for volume in pod.volumes)],
+        **build_placement(service, revision),
     }
-    passed = said.to_wire()
-    for field in _PASSED:
-        if field in passed:
-            spec[field] = passed[field]
+    fields = pod.to_wire()
+    spec |= {field: fields[field] for field in _COPIED_FIELDS if field in fields}
     meta = {
-        "labels": {**said.labels, **labels(service, revision)},
-        "annotations": {**said.annotations, ANNOTATION_MODEL: service.model_name},
+        "labels": {**pod.labels, **labels(service, revision)},
+        "annotations": {**pod.annotations, ANNOTATION_MODEL: service.model_name},
     }
     return {"metadata": meta, "spec": spec}
 
 
-_PASSED: Final = (
+_COPIED_FIELDS: Final = (
     "nodeSelector",
     "serviceAccountName",
     "imagePullSecrets",
@@ -74,14 +72,14 @@ _PASSED: Final = (
 )
 
 
-def _grace_seconds(predictor: Predictor) -> int:
-    """Seconds that a pod may take to go: the drain, the longest request, and Triton's own end."""
-    asked = predictor.pod.termination_grace_period_seconds
-    return asked or DRAIN_SECONDS + math.ceil(predictor.longest_request_seconds) + END_SECONDS
+def _get_grace_seconds(predictor: Predictor) -> int:
+    """Return the grace period of a pod in seconds. Default: the drain, the longest request, and the end of Triton."""
+    seconds = predictor.pod.termination_grace_period_seconds
+    return seconds or DRAIN_SECONDS + math.ceil(predictor.longest_request_seconds) + END_SECONDS
 
 
-def _agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
-    model, said = service.spec.predictor.model, service.spec.predictor.pod.agent_resources
+def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
+    model, resources = service.spec.predictor.model, service.spec.predictor.pod.agent_resources
     most = defaults.max_bytes(service.metadata.namespace)
     mounts = [
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
@@ -89,13 +87,13 @@ def _agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         {"name": _CONTROL, "mountPath": names.CONTROL_DIR},
         {"name": AGENT_TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
     ]
-    if _secret(model):
+    if _find_secret(model):
         mounts.append({"name": _SECRET, "mountPath": names.STORAGE_SECRET_DIR, "readOnly": True})
-    if claim := _claim(model):
+    if claim := _find_claim(model):
         mounts.append({"name": _CLAIM, "mountPath": f"{names.PVC_DIR}/{claim}", "readOnly": True})
-    if requests := _requests(service):
+    if requests := _find_warmup_config_map(service):
         mounts.append({"name": _WARMUP, "mountPath": f"{names.WARMUP_DIR}/{requests}", "readOnly": True})
-    if _mount(model) == Mount.USER_VOLUMES:
+    if _find_mount(model) == Mount.USER_VOLUMES:
         mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
     return {
         "name": names.AGENT_CONTAINER,
@@ -104,33 +102,33 @@ def _agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         "command": ["conch-agent", *([f"--max-bytes={most}"] if most else [])],
         "restartPolicy": "Always",  # a native sidecar: started before Triton, stopped after it
         "ports": [{"name": "agent", "containerPort": names.AGENT_PORT}],
-        "startupProbe": _probe(names.LIVE_PATH, names.AGENT_PORT, period=1, failures=60),
-        "livenessProbe": _probe(names.LIVE_PATH, names.AGENT_PORT, period=10, failures=6),
-        "readinessProbe": _probe(names.READY_PATH, names.AGENT_PORT, period=1, failures=1),
-        "resources": said.to_wire() if said else _AGENT_RESOURCES,
+        "startupProbe": _build_probe(names.LIVE_PATH, names.AGENT_PORT, period=1, failures=60),
+        "livenessProbe": _build_probe(names.LIVE_PATH, names.AGENT_PORT, period=10, failures=6),
+        "readinessProbe": _build_probe(names.READY_PATH, names.AGENT_PORT, period=1, failures=1),
+        "resources": resources.to_wire() if resources else _AGENT_RESOURCES,
         "securityContext": _SECURE,
         "volumeMounts": mounts,
     }
 
 
-def _triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
+def _build_triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
     predictor = service.spec.predictor
     container: Manifest = {
         "name": names.TRITON_CONTAINER,
         "image": predictor.triton.image or defaults.image,
         "imagePullPolicy": defaults.pull_policy,
-        "command": build_server_command(predictor.triton.args, _grace_seconds(predictor)),
+        "command": build_server_command(predictor.triton.args, _get_grace_seconds(predictor)),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT},
             {"name": "grpc", "containerPort": names.GRPC_PORT},
             {"name": "metrics", "containerPort": names.METRICS_PORT},
         ],
-        # The front end is up within seconds; models load afterwards and are the agent's to judge.
-        "startupProbe": _probe("/v2/health/live", names.HTTP_PORT, period=1, failures=120),
-        "livenessProbe": _probe("/v2/health/live", names.HTTP_PORT, period=10, failures=6),
-        # The agent asks over gRPC; this is for users of HTTP, whose front end may be the only one that is down.
-        "readinessProbe": _probe("/v2/health/live", names.HTTP_PORT, period=2, failures=2),
-        # The endpoint is gone everywhere, and every gRPC channel has moved, before Triton hears SIGTERM.
+        # Triton's front end starts within seconds. Models load afterwards, and the agent reports their state.
+        "startupProbe": _build_probe("/v2/health/live", names.HTTP_PORT, period=1, failures=120),
+        "livenessProbe": _build_probe("/v2/health/live", names.HTTP_PORT, period=10, failures=6),
+        # The agent checks the gRPC front end; this probe checks that of HTTP.
+        "readinessProbe": _build_probe("/v2/health/live", names.HTTP_PORT, period=2, failures=2),
+        # All proxies have removed the endpoint, and gRPC channels have moved, before Triton gets SIGTERM.
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "securityContext": _SECURE,
         "volumeMounts": [
@@ -148,7 +146,7 @@ def _triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
     return container
 
 
-def _volumes(service: InferenceService, revision: str, defaults: PodDefaults) -> list[Manifest]:
+def _build_volumes(service: InferenceService, revision: str, defaults: PodDefaults) -> list[Manifest]:
     predictor = service.spec.predictor
     volumes: list[Manifest] = [
         {"name": _MANIFEST, "configMap": {"name": revision}},
@@ -158,40 +156,40 @@ def _volumes(service: InferenceService, revision: str, defaults: PodDefaults) ->
         {"name": _TMP, **defaults.tmp},
         {"name": AGENT_TMP, **defaults.tmp},
     ]
-    if secret := _secret(predictor.model):
-        # Optional: a pod that waits for its volume says nothing; an agent without credentials says what lacks.
+    if secret := _find_secret(predictor.model):
+        # Optional: a pod that waits for its volume has no report; an agent without credentials reports what it lacks.
         volumes.append({"name": _SECRET, "secret": {"secretName": secret, "optional": True}})
-    if claim := _claim(predictor.model):
+    if claim := _find_claim(predictor.model):
         volumes.append({"name": _CLAIM, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
-    if requests := _requests(service):
-        # Optional for the same reason: the agent says WarmupMissing.
+    if requests := _find_warmup_config_map(service):
+        # Optional for the same reason: the agent reports WarmupMissing.
         volumes.append({"name": _WARMUP, "configMap": {"name": requests, "optional": True}})
     return volumes
 
 
-def _secret(model: Model) -> str | None:
-    """The name of the storage Secret, if the user named one."""
+def _find_secret(model: Model) -> str | None:
+    """Return the name of the storage Secret, if the spec has one."""
     return model.storage.secret_ref.name if model.storage and model.storage.secret_ref else None
 
 
-def _requests(service: InferenceService) -> str | None:
-    """The name of the ConfigMap with warm-up requests, if the user named one."""
+def _find_warmup_config_map(service: InferenceService) -> str | None:
+    """Return the name of the ConfigMap with warm-up requests, if the spec has one."""
     warmup = service.spec.predictor.warmup
     return warmup.config_map_ref.name if warmup and warmup.config_map_ref else None
 
 
-def _claim(model: Model) -> str | None:
-    """The name of the persistent volume claim in a storageUri whose scheme mounts one."""
-    return model.storage_uri.partition("://")[2].partition("/")[0] if _mount(model) == Mount.CLAIM else None
+def _find_claim(model: Model) -> str | None:
+    """Return the name of the PersistentVolumeClaim in a storageUri whose scheme mounts one."""
+    return model.storage_uri.partition("://")[2].partition("/")[0] if _find_mount(model) == Mount.CLAIM else None
 
 
-def _mount(model: Model) -> Mount:
-    """What the agent mounts for the scheme of storageUri."""
+def _find_mount(model: Model) -> Mount:
+    """Return what the agent mounts for the scheme of storageUri."""
     scheme = find_scheme(model.storage_uri)
     return scheme.mount if scheme else Mount.NONE
 
 
-def _probe(path: str, port: int, period: int, failures: int) -> dict[str, Any]:
+def _build_probe(path: str, port: int, period: int, failures: int) -> dict[str, Any]:
     return {
         "httpGet": {"path": path, "port": port},
         "periodSeconds": period,

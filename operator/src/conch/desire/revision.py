@@ -1,6 +1,6 @@
-"""A new revision: rendered once from the user's words, kept in a ControllerRevision, applied from there.
+"""A revision: rendered once from the spec, stored in a ControllerRevision, and applied from there.
 
-So an operator of a later version, with other defaults or another image, changes no pod that serves.
+So a later version of the operator, with other defaults or another image, changes no serving pod.
 """
 
 import json
@@ -21,39 +21,39 @@ from conch.api.names import (
 )
 from conch.api.text import clean
 from conch.desire.defaults import PodDefaults
-from conch.desire.pod import pod_template
+from conch.desire.pod import build_pod_template
 from conch.observe import Revision, Track
 from conch.triton import build_model_config, build_warmup
 from conch_contract import ModelManifest, ModelSource, ModelState, names
 from conch_contract.object_versions import decode_versions, encode_versions
 
-_NOTE_LENGTH: Final = 1024  # bytes of a note that are kept: it is copied with every write of the record
+_NOTE_LENGTH: Final = 1024  # bytes of a change cause that are kept, since each write of the ControllerRevision has it
 
 
-def new_revision(service: InferenceService, name: str, number: int, defaults: PodDefaults) -> Revision:
-    """Render the revision that a service's spec asks for."""
+def build_revision(service: InferenceService, name: str, number: int, defaults: PodDefaults) -> Revision:
+    """Render the revision of a service's spec."""
     predictor = service.spec.predictor
     return Revision(
         name=name,
         number=number,
         generation=service.metadata.generation,
-        template=pod_template(service, name, defaults),
-        manifest=model_manifest(service).to_json(),
+        template=build_pod_template(service, name, defaults),
+        manifest=build_model_manifest(service).to_json(),
         predictor=predictor.to_wire(),
     )
 
 
-def asked_for(track: Track, revision: Revision, number: int) -> Revision:
-    """Return a revision as it enters the history, for the first time or again: by whom, and why."""
+def enter_history(track: Track, revision: Revision, number: int) -> Revision:
+    """Return a revision with a new number in the history, its author and its change cause."""
     note = track.service.metadata.annotations.get(ANNOTATION_CHANGE_CAUSE, "")
     return replace(revision, number=number, author=track.author, note=clean(note, _NOTE_LENGTH))
 
 
-def served(track: Track, revision: Revision) -> Revision:
-    """Return a revision with the content that its first ready pod reports: all its pods serve that ever after.
+def record_content(track: Track, revision: Revision) -> Revision:
+    """Return a revision with the content that its first ready pod reports, which all later pods serve.
 
-    The content is a digest and, where the bucket has versioning, the object versions of a pod that serves that digest.
-    Beside it is the digest of the ConfigMap with which a ready pod was first warmed.
+    The content is a digest and, if the bucket has versioning, the object versions of a pod with that digest. With it
+    comes the digest of the ConfigMap of the first ready pod's warm-up.
     """
     if not track.ready(revision.name):
         return revision
@@ -77,8 +77,8 @@ def _first(texts: Iterable[str]) -> str:
     return next(filter(None, texts), "")
 
 
-def model_manifest(service: InferenceService) -> ModelManifest:
-    """Return what the pods shall serve."""
+def build_model_manifest(service: InferenceService) -> ModelManifest:
+    """Return the model manifest of the pods."""
     predictor = service.spec.predictor
     source = ModelSource(
         name=service.model_name,
@@ -90,9 +90,9 @@ def model_manifest(service: InferenceService) -> ModelManifest:
     return ModelManifest(models=(source,))
 
 
-def controller_revision(service: InferenceService, revision: Revision) -> Manifest:
-    """Build the record of a revision. Its data never changes; its annotations and its number do."""
-    said = {
+def build_controller_revision(service: InferenceService, revision: Revision) -> Manifest:
+    """Build the ControllerRevision of a revision. Its data is immutable; its annotations and its number are not."""
+    values = {
         ANNOTATION_AUTHOR: revision.author,
         ANNOTATION_CHANGE_CAUSE: revision.note,
         ANNOTATION_DIGEST: revision.digest,
@@ -100,7 +100,7 @@ def controller_revision(service: InferenceService, revision: Revision) -> Manife
         ANNOTATION_WARMUP_DIGEST: revision.warmup_digest,
     }
     annotations = {ANNOTATION_GENERATION: str(revision.generation)}
-    annotations |= {name: value for name, value in said.items() if value}
+    annotations |= {name: value for name, value in values.items() if value}
     return {
         **child(service, CONTROLLER_REVISION, revision.name, revision.name, annotations),
         "revision": revision.number,
@@ -112,8 +112,8 @@ def controller_revision(service: InferenceService, revision: Revision) -> Manife
     }
 
 
-def config_map(service: InferenceService, revision: Revision) -> Manifest:
-    """Build the ConfigMap that tells pods what to serve; once a pod has served, in which content."""
+def build_config_map(service: InferenceService, revision: Revision) -> Manifest:
+    """Build the ConfigMap with the model manifest of the pods; after the first ready pod, with its content."""
     return {
         **child(service, CONFIG_MAP, revision.name, revision.name),
         "data": {names.MANIFEST_FILE: _pin(revision)},
@@ -121,15 +121,15 @@ def config_map(service: InferenceService, revision: Revision) -> Manifest:
 
 
 def _pin(revision: Revision) -> str:
-    """Return the manifest with what the revision's first ready pod served and was warmed with, where it is known."""
+    """Return the manifest with the content of the revision's first ready pod, if there was one."""
     if not revision.digest:
         return revision.manifest
-    said = json.loads(revision.manifest)  # as it was stored, with what only another version of Conch knows
+    manifest = json.loads(revision.manifest)  # as it is stored, with fields that only another version of Conch knows
     known = {
         "digest": revision.digest,
         "objectVersions": decode_versions(revision.object_versions),
         "warmupDigest": revision.warmup_digest,
     }
     content = {field: value for field, value in known.items() if value}
-    models = [{**model, **content} for model in said["models"]]
-    return json.dumps({**said, "models": models}, separators=(",", ":"))
+    models = [{**model, **content} for model in manifest["models"]]
+    return json.dumps({**manifest, "models": models}, separators=(",", ":"))

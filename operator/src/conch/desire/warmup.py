@@ -7,7 +7,7 @@ from conch.observe import Revision
 
 
 def find_program(decision: Decision, revision: Revision) -> Program | None:
-    """Return the program, if the warm-up of the revision begins."""
+    """Return the program; None: no warm-up of the revision is due."""
     return build_program(decision.track.service, revision, decision.needed) if decision.warmup else None
 
 

@@ -12,7 +12,7 @@ class Parity(Wire):
     """The method of a comparison of answers.
 
     Attributes:
-        way: `tolerance`: |candidate - stable| of a floating-point value is at most bound * max(1, |stable|), and all
+        method: `tolerance`: |candidate - stable| of a floating-point value is at most bound * max(1, |stable|), and all
             other values are equal. `cosine`: the cosine between the two vectors along the last axis is at least bound.
             `argmax`: the largest value along the last axis has the same index; bound has no meaning.
         bound: The bound of the method.
@@ -20,7 +20,7 @@ class Parity(Wire):
         requests: Number of requests made from the model's metadata. Requests of the user are all sent once.
     """
 
-    way: Literal["tolerance", "cosine", "argmax"] = "tolerance"
+    method: Literal["tolerance", "cosine", "argmax"] = "tolerance"
     bound: float = 0.001
     outputs: tuple[str, ...] = ()
     requests: int = 20

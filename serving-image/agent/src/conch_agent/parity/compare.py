@@ -59,7 +59,8 @@ def compare(
     names = [name for name in (settings.outputs or sorted(stable)) if _is_comparable(settings, stable[name])]
     if not names:
         return Incomparable(
-            f"{_REQUIREMENTS[settings.way]}, and the stable revision answers none; it answers {_list_outputs(stable)}"
+            f"{_REQUIREMENTS[settings.method]}, and the stable revision answers none; it answers"
+            f" {_list_outputs(stable)}"
         )
     if not settings.outputs:
         names = [name for name in names if name in candidate] or names[:1]
@@ -80,11 +81,11 @@ _REQUIREMENTS: Final = {
 
 def _is_comparable(settings: Parity, tensor: Tensor) -> bool:
     """Return True if the method can compare an output. Whole numbers are a vector only if the user names the output."""
-    if settings.way == "tolerance":
+    if settings.method == "tolerance":
         return True
     kind = tensor.get("datatype")
     numeric = kind in _FLOATS or (bool(settings.outputs) and kind not in {"BYTES", "BOOL"})
-    return numeric and (settings.way == "cosine" or _get_width(tensor) > 1)
+    return numeric and (settings.method == "cosine" or _get_width(tensor) > 1)
 
 
 def _compare_output(settings: Parity, name: str, stable: Tensor, candidate: Tensor | None) -> Difference | None:
@@ -96,17 +97,19 @@ def _compare_output(settings: Parity, name: str, stable: Tensor, candidate: Tens
         return _build_whole(name, f"the shape {list(stable_shape)}", f"the shape {list(candidate_shape)}")
     kinds = {stable.get("datatype"), candidate.get("datatype")}
     # A double has less than the 64 bits of a whole number, and texts have no distance.
-    if "BYTES" in kinds or (settings.way == "tolerance" and not kinds & _FLOATS):
+    if "BYTES" in kinds or (settings.method == "tolerance" and not kinds & _FLOATS):
         return _compare_exactly(name, stable["data"], candidate["data"])
     return _compare_numbers(settings, name, stable, candidate) if stable["data"] else None
 
 
 def _compare_numbers(settings: Parity, name: str, stable: Tensor, candidate: Tensor) -> Difference | None:
-    if settings.way == "tolerance":
+    if settings.method == "tolerance":
         return _compare_by_tolerance(settings.bound, name, _to_array(stable), _to_array(candidate))
     rows = _to_array(stable).reshape(-1, _get_width(stable)), _to_array(candidate).reshape(-1, _get_width(stable))
     return (
-        _compare_by_cosine(settings.bound, name, *rows) if settings.way == "cosine" else _compare_by_argmax(name, *rows)
+        _compare_by_cosine(settings.bound, name, *rows)
+        if settings.method == "cosine"
+        else _compare_by_argmax(name, *rows)
     )
 
 

@@ -50,8 +50,7 @@ class ParityJob(Job[ParityReport]):
         parser.add_argument("--stable-model", default="", help="the model's name there, if it is another")
         parser.add_argument("--candidate", type=add_port, required=True, help=f"the candidate's {service}")
         parser.add_argument(
-            "--comparison",
-            dest="parity",
+            "--parity",
             type=Parity.model_validate_json,
             default=Parity(),
             help="method of the comparison, as JSON",
