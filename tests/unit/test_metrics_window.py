@@ -8,7 +8,7 @@ import pytest
 
 from conch.api.metrics import TritonMetric
 from conch.api.quantity import format_quantity
-from conch.metrics.window import KEPT, Rates, Reading, append_reading, calculate_metrics, calculate_rates
+from conch.metrics.window import READING_SECONDS, Rates, Reading, append_reading, calculate_metrics, calculate_rates
 from conch.triton.metrics import SUCCESS, Load, read_load
 
 RATIO, PENDING, RPS, LATENCY, GPU = (
@@ -123,9 +123,9 @@ def test_gpus_are_told_where_there_are_any() -> None:
 
 def test_a_reading_that_is_too_old_to_compare_with_is_forgotten() -> None:
     kept: tuple[Reading, ...] = ()
-    for moment in (0.0, 15.0, 30.0, 30.0 + KEPT):
+    for moment in (0.0, 15.0, 30.0, 30.0 + READING_SECONDS):
         kept = append_reading(kept, reading(moment, 0))
-    assert [each.time for each in kept] == [30.0, 30.0 + KEPT]
+    assert [each.time for each in kept] == [30.0, 30.0 + READING_SECONDS]
 
 
 @pytest.mark.parametrize(

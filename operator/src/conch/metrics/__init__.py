@@ -1,8 +1,8 @@
-"""The metrics API of autoscalers: custom.metrics.k8s.io/v1beta2, answered from Triton's own counters.
+"""The metrics API of autoscalers: custom.metrics.k8s.io/v1beta2, with values of Triton's counters.
 
-A process of its own (`conch-metrics`): it writes only its certificate into the APIService, and a burst of
-reconciles never keeps an autoscaler waiting. A request scrapes the pods that it concerns, and nothing else is scraped:
-values are as fresh as possible, the rate is that of the autoscaler, and a service without an autoscaler costs nothing.
+It is a process of its own (`conch-metrics`), so that reconciles do not delay autoscalers. It writes only its
+certificate into the APIService. A request scrapes the pods of its query; there are no other scrapes. So values are new,
+the rate is that of the autoscaler, and a service without an autoscaler costs nothing.
 
-Read `server.py` first, then `window.py`, which holds the arithmetic. No package of the operator may import this one.
+Read `server.py` first, then `window.py` with the arithmetic. No package of the operator may import this one.
 """

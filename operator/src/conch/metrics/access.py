@@ -19,13 +19,13 @@ from conch.write import Server
 TOKEN_REVIEW: Final = Kind("authentication.k8s.io", "v1", "TokenReview", "tokenreviews")
 ACCESS_REVIEW: Final = Kind("authorization.k8s.io", "v1", "SubjectAccessReview", "subjectaccessreviews")
 
-# For so long a revoked right still holds, and a granted right is still refused. k8s.io/apiserver's delegating options
+# Seconds for which a revoked right stays valid, and a granted one refused. k8s.io/apiserver's delegating options
 # have 10 seconds for both; an autoscaler sends a request every 15 seconds and would never find a cached review.
 ALLOWED_SECONDS: Final = 60.0
 REFUSED_SECONDS: Final = 10.0
 ANONYMOUS: Final = "system:anonymous"
 AUTHENTICATED: Final = "system:authenticated"
-_CACHED: Final = 4096  # reviews of each kind
+_CACHE_SIZE: Final = 4096  # reviews of each kind
 # Tokens that are under review at a time: a client may send any number of invented ones.
 _REVIEWS: Final = 8
 _RIGHTS: Final = 16  # reviews of rights at a time; a user has a quarter of them
@@ -43,7 +43,7 @@ class User:
 
 @dataclass(frozen=True)
 class FrontProxy:
-    """How the API server forwards users: ConfigMap kube-system/extension-apiserver-authentication."""
+    """The front proxy of the API server, by ConfigMap kube-system/extension-apiserver-authentication."""
 
     authority: str  # PEM: the CA of the proxy's certificate
     names: tuple[str, ...]  # the common names that it may have; empty: any
@@ -78,7 +78,7 @@ class FrontProxy:
         return common_name is not None and (not self.names or common_name in self.names)
 
     def user(self, common_name: str | None, headers: "Headers") -> User | None:
-        """Return the user whom the front proxy names; None if the client is another one, or names no user.
+        """Return the user of a request from the front proxy; None: the client is another one, or there is no user.
 
         Args:
             common_name: of the client certificate, which `authority` has signed; None without one.
@@ -124,7 +124,7 @@ class Access:
         self._limiter = FairLimiter(_RIGHTS)
 
     async def authenticate(self, token: str) -> User | None:
-        """Return the user of a token; None if the token is invalid.
+        """Return the user of a token; None: the token is invalid.
 
         Raises:
             CallError: the API server did not review it.
@@ -135,7 +135,7 @@ class Access:
         return user
 
     async def is_allowed(self, user: User, attributes: Mapping[str, str], *, path: str = "") -> bool:
-        """Whether a user may access a resource, or get a path that is no resource.
+        """Return whether a user may access a resource, or get a path that is not a resource.
 
         Raises:
             CallError: the API server did not review it.
@@ -151,7 +151,7 @@ class Access:
             return result
         result = await review()
         cache.pop(subject, None)
-        while len(cache) >= _CACHED:
+        while len(cache) >= _CACHE_SIZE:
             del cache[next(iter(cache))]  # the oldest
         cache[subject] = now + (ALLOWED_SECONDS if result else REFUSED_SECONDS), result
         return result

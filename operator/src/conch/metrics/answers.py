@@ -58,7 +58,7 @@ def build_resources() -> Document:
 
 
 def build_openapi() -> Document:
-    """Return an OpenAPI document without paths: an API server that gets none repeats its request for ever."""
+    """Return an OpenAPI document without paths. Without a document, an API server repeats its request for ever."""
     return {"swagger": "2.0", "info": {"title": METRICS_GROUP, "version": METRICS_VERSION}, "paths": {}}
 
 
@@ -95,7 +95,7 @@ def build_values(resource: str, namespace: str, metric: TritonMetric, found: Ite
 
 
 def build_failure(code: int, reason: str, message: str) -> Document:
-    """Return a metav1.Status, which clients show to people."""
+    """Return a metav1.Status, which clients show to users."""
     return {
         "kind": "Status",
         "apiVersion": "v1",

@@ -37,7 +37,7 @@ class Certificate:
 
     def serve(self, context: SSLContext) -> None:
         """Set this certificate in a TLS context, for all new connections."""
-        with tempfile.TemporaryDirectory() as folder:  # the ssl module reads files alone
+        with tempfile.TemporaryDirectory() as folder:  # the ssl module reads certificates only from files
             path = Path(folder) / "tls.pem"
             path.touch(mode=0o600)
             path.write_bytes(self.key + self.pem)
@@ -68,7 +68,7 @@ def issue(host: str, now: datetime, life: timedelta) -> Certificate:
 
 
 def build_bundle(known: bytes, own: Iterable[Certificate], now: datetime) -> bytes:
-    """Return a CA bundle of own certificates and the valid ones of other replicas, the newest last.
+    """Return a bundle with these certificates and the other valid ones, newest last.
 
     Invalid parts of the known bundle are dropped: the API server rejects a bundle that it cannot parse.
     """

@@ -66,7 +66,7 @@ async def serve_metrics(settings: MetricsSettings, server: Server, watches: Serv
 
 
 async def _prune(pods: Pods, scraper: Scraper) -> None:
-    """Forget the readings of pods that are gone."""
+    """Remove the readings of deleted pods."""
     while True:
         await asyncio.sleep(_PRUNE_SECONDS)
         scraper.forget(pods.uids())

@@ -1,4 +1,4 @@
-"""The serving pods of the cluster, as far as the metrics API needs them. Filled by a watch."""
+"""Cache of the serving pods, with the fields that the metrics API needs. A watch fills it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class ServingPod:
 
 
 class Pods:
-    """All serving pods. Pods of Jobs are left out: no autoscaler scales them."""
+    """All serving pods, without pods of Jobs, which no autoscaler scales."""
 
     def __init__(self) -> None:
         self._by_namespace: dict[str, dict[str, ServingPod]] = {}
@@ -69,11 +69,11 @@ class Pods:
             self._by_namespace.pop(meta["namespace"], None)
 
     def find(self, namespace: str, is_selected: Callable[[ServingPod], bool]) -> list[ServingPod]:
-        """Return the pods of a namespace that are selected, sorted by name."""
+        """Return the pods of a namespace that a selector matches, sorted by name."""
         return sorted(filter(is_selected, self._by_namespace.get(namespace, {}).values()), key=lambda pod: pod.name)
 
     def namespaces(self) -> list[str]:
-        """Return the namespaces that have serving pods."""
+        """Return the namespaces with serving pods."""
         return sorted(self._by_namespace)
 
     def retain(self, namespace: str, uids: frozenset[str], version: int) -> None:

@@ -29,7 +29,7 @@ class MetricQuery:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """The attributes for a SubjectAccessReview: those of the API server's own check of the path."""
+        """The attributes of the SubjectAccessReview, the same as of the API server's own check of the path."""
         is_namespace = self.resource == NAMESPACES
         return {
             "group": METRICS_GROUP,

@@ -1,4 +1,4 @@
-"""Keeps the certificate in the APIService's CA bundle, and renews the certificate before it expires.
+"""Publication of the certificate in the APIService's CA bundle, and its renewal.
 
 The chart creates and deletes the APIService; this process writes only `spec.caBundle`. An APIService that names
 another Service is never written.
@@ -92,7 +92,7 @@ class Registration:
         if all(certificate.pem in known for certificate in certificates):
             return None
         wanted = base64.b64encode(build_bundle(known, certificates, now())).decode()
-        # With the version that was read: another replica may be writing its own into it.
+        # With the version that was read, since another replica may write its own certificate at the same time.
         version = {"resourceVersion": there["metadata"]["resourceVersion"]}
         body = {"metadata": version, "spec": {"caBundle": wanted}}
         await self.server.merge("", Ref(API_SERVICE, NAME), body, FIELD_MANAGER)

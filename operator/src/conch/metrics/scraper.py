@@ -1,4 +1,4 @@
-"""Scrapes pods on request, and keeps their readings of the last minute for the next comparison."""
+"""Scraper of pods, which keeps their readings of the last minute for the next comparison."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,9 +15,9 @@ from conch.signals.page import PageError, read_page
 from conch.triton.metrics import read_load
 from conch_contract import names
 
-# An autoscaler requests its metrics one after the other: all of them are of one reading.
-SAME: Final = 1.0  # seconds
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)  # seconds; Triton answers from memory, and an autoscaler waits
+# Seconds for which a reading is current: an autoscaler requests its metrics one after the other.
+_SAME_READING_SECONDS: Final = 1.0
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)  # seconds; Triton answers from memory, and the autoscaler waits
 _CONCURRENCY: Final = 256  # pods that are read at a time
 
 _scrapes = Counter("conch_metrics_scrapes", "Readings of serving pods, by result.", ["result"])
@@ -43,7 +43,7 @@ class Scraper:
         await self._session.close()
 
     async def scrape(self, pods: Sequence[ServingPod]) -> Mapping[str, Rates]:
-        """Read pods now, and return their rates by uid. A pod that does not answer is left out."""
+        """Scrape pods, and return their rates by uid. Pods that do not answer are absent."""
         ready = [pod for pod in pods if pod.ready]
         answers = await asyncio.gather(*(self._current(pod) for pod in ready))
         found = {}
@@ -61,7 +61,7 @@ class Scraper:
     async def _current(self, pod: ServingPod) -> Reading | None:
         """Return a current reading: the one in progress, the last one if it is new enough, or a new one."""
         known = self._readings.get(pod.uid, ())
-        if known and self._clock() - known[-1].time < SAME:
+        if known and self._clock() - known[-1].time < _SAME_READING_SECONDS:
             return known[-1]
         task = self._reading.get(pod.uid)
         if task is None:

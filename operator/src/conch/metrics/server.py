@@ -150,7 +150,7 @@ class MetricsApi:
         return found
 
     def _find_pods(self, query: MetricQuery, selector: Selector) -> list[ServingPod]:
-        """Return the pods that a query is about."""
+        """Return the pods of a query."""
         if query.resource == NAMESPACES:
             names = self.pods.namespaces() if query.namespace == ALL else [query.namespace]
             return [pod for name in names for pod in self.pods.find(name, lambda pod: selector(pod.labels))]

@@ -13,7 +13,7 @@ from conch.api.metrics import TritonMetric
 from conch.triton.metrics import COMPUTE_US, DURATION_US, FAILURE, QUEUE_US, SUCCESS, Load, compute_growth
 
 WINDOW: Final = 15.0  # seconds; the sync period of autoscalers, unless the cluster sets another one
-KEPT: Final = 60.0  # seconds after which a reading is too old to compare with
+READING_SECONDS: Final = 60.0  # seconds after which a reading is too old to compare with
 # An autoscaler with a period of 15 s also sends a request after 14.9 s; its window is not 30 s then.
 _SLACK: Final = 0.8
 _MICRO: Final = 1e-6
@@ -21,24 +21,24 @@ _MICRO: Final = 1e-6
 
 @dataclass(frozen=True)
 class Reading:
-    """The counters and gauges of a pod at one moment."""
+    """The counters and gauges of a pod at one time."""
 
-    time: float  # seconds, of a clock that never jumps
+    time: float  # seconds, of a monotonic clock
     load: Load
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates of one pod between two readings, or sums over several pods. All but gauges are a second."""
+    """Rates of one pod between two readings, or sums over several pods. All but gauges are per second."""
 
     seconds: float  # between the readings; of several pods the longest
     requests: float  # answered, failed ones included
     successes: float
     latency: float  # seconds that successful requests took
     queue: float  # seconds that requests waited
-    compute: float  # seconds of computing
+    compute: float  # seconds of computation
     pending: float  # requests in queues, on average over the readings
-    idle: bool  # no request waits at this moment
+    idle: bool  # no request is in a queue now
     gpus: tuple[float, ...]
 
     @classmethod
@@ -112,7 +112,7 @@ def calculate_metrics(rates: Rates) -> Mapping[TritonMetric, float]:
 
 def append_reading(readings: Sequence[Reading], reading: Reading) -> tuple[Reading, ...]:
     """Return the readings with a new one, without those that are too old for a comparison."""
-    return (*(each for each in readings if reading.time - each.time <= KEPT), reading)
+    return (*(each for each in readings if reading.time - each.time <= READING_SECONDS), reading)
 
 
 def _divide(part: float, whole: float) -> float:
