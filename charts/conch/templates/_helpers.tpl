@@ -1,4 +1,4 @@
-{{/* The release's name, with the chart's in it. */}}
+{{/* The name of the release, with the name of the chart. */}}
 {{- define "conch.fullname" -}}
 {{- if contains .Chart.Name .Release.Name }}
 {{- .Release.Name | trunc 40 | trimSuffix "-" }}
@@ -7,7 +7,7 @@
 {{- end }}
 {{- end }}
 
-{{/* The name of what runs the operator: Deployment, Lease, roles. */}}
+{{/* The name of the operator's objects: Deployment, Lease, roles. */}}
 {{- define "conch.operator" -}}
 {{ include "conch.fullname" . }}-operator
 {{- end }}
@@ -20,7 +20,7 @@
 {{- end }}
 {{- end }}
 
-{{/* What selects the operator's pods; it must never change. */}}
+{{/* The selector of the operator's pods. A Deployment's selector is immutable. */}}
 {{- define "conch.selector" -}}
 app.kubernetes.io/name: conch
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -33,7 +33,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* repository:tag, or repository@digest. */}}
+{{/* An image: repository:tag, or repository@digest. */}}
 {{- define "conch.image" -}}
 {{- if .digest }}
 {{- printf "%s@%s" .repository .digest }}
@@ -42,12 +42,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* The name of what answers autoscalers: Deployment, Service, roles. */}}
+{{/* The name of the metrics API's objects: Deployment, Service, roles. */}}
 {{- define "conch.metricsApi" -}}
 {{ include "conch.fullname" . }}-metrics-api
 {{- end }}
 
-{{/* What selects its pods; it must never change. */}}
+{{/* The selector of the metrics API's pods. A Deployment's selector is immutable. */}}
 {{- define "conch.metricsApiSelector" -}}
 app.kubernetes.io/name: conch-metrics-api
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -60,7 +60,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* What all our pods have. */}}
+{{/* Fields of all pods of the chart. */}}
 {{- define "conch.pod" -}}
 enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
@@ -70,12 +70,12 @@ imagePullSecrets:
   {{- end }}
 {{- end }}
 securityContext:
-  runAsNonRoot: true  # the image's user is 65532; a cluster that gives uids itself may give another
+  runAsNonRoot: true  # the image's user is 65532; a cluster that assigns uids may set another
   seccompProfile:
     type: RuntimeDefault
 {{- end }}
 
-{{/* What all our containers have. */}}
+{{/* Fields of all containers of the chart. */}}
 {{- define "conch.container" -}}
 startupProbe:
   httpGet:
@@ -103,7 +103,7 @@ securityContext:
     drop: [ALL]
 {{- end }}
 
-{{/* Where our pods may be; with `patience`, for how many seconds on a lost node, unless the values speak of tolerations. */}}
+{{/* Placement of the pods. `patience`: seconds until the eviction from a lost node, unless the values have tolerations. */}}
 {{- define "conch.placement" -}}
 {{- with .Values.nodeSelector }}
 nodeSelector:
@@ -130,7 +130,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
-{{- /* The largest model, such as 50Gi,team-a=200Gi. */}}
+{{- /* The maximum size of a model, such as 50Gi,team-a=200Gi. */}}
 {{- define "conch.maxModelBytes" -}}
 {{- $sizes := without (list .Values.models.maxModelBytes) "" }}
 {{- range $namespace, $size := .Values.models.maxModelBytesByNamespace }}
