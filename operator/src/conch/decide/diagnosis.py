@@ -1,7 +1,7 @@
-"""Why a revision is not up: a chain of pure checks, the most telling first.
+"""Diagnosis of a revision without ready pods: a chain of pure checks, the most specific first.
 
-Each check reads one thing of the track and answers with the sentence that the user will read, or with
-nothing. (The shape is cert-manager's policy chain: Input -> reason, message, violated.)
+Each check reads one part of the track and returns a finding, or None. (The shape is cert-manager's policy chain:
+Input -> reason, message, violated.)
 """
 
 import re
@@ -14,31 +14,31 @@ from conch.observe.fields import moment
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.remedies import SHARED_MEMORY
 
-# Restarts from which on a container that is not ready counts as crash-looping.
+# Minimum restarts of a container in a crash loop that is not ready.
 CRASHES: Final = 2
-# Seconds in which the last failed pod of a revision counts. A ReplicaSet replaces a failed pod at once, and the garbage
-# collector deletes it much later.
+# Seconds for which the last failed pod of a revision counts. A ReplicaSet replaces a failed pod at once, and the
+# garbage collector deletes it much later.
 FAILED_SECONDS: Final = 600.0
-# Failures that are further apart than this have nothing to do with each other.
+# Failures with more seconds between them are unrelated.
 RELATED_SECONDS: Final = 3600.0
 # The kubelet's reasons for the pods of a node that shuts down.
 _NODE_SHUTDOWN: Final = frozenset({"Terminated", "NodeShutdown"})
-# The clock of a node may be ahead by so many seconds.
+# Seconds that the clock of a node may be ahead.
 SKEW_SECONDS: Final = 60.0
-# 128 and SIGBUS: a process wrote to memory that /dev/shm has no room for.
+# 128 and SIGBUS: a process wrote to memory beyond the size of /dev/shm.
 BUS_ERROR: Final = 135
-# A pod that is ready is in the EndpointSlices of its Service within a second or two.
+# A ready pod is in the EndpointSlices of its Service within a second or two.
 LISTED_SECONDS: Final = 30.0
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 
-# What to do about a pod that failed, by the kubelet's reason.
+# Remedies for a failed pod, by the kubelet's reason.
 _ADVICE: Final = {
     "Evicted": "Store less, raise the limit that the message names, or request ephemeral-storage and memory.",
     "UnexpectedAdmissionError": "Check the device plugin of the node.",
 }
 
-# The kubelet's and the attach controller's words, in events.
+# Reasons of the kubelet's and the attach controller's events.
 _NOT_STARTED: Final = {
     "FailedMount": Reason.VOLUME_NOT_MOUNTED,
     "FailedMapVolume": Reason.VOLUME_NOT_MOUNTED,
@@ -50,7 +50,7 @@ _NOT_STARTED: Final = {
 
 Check = Callable[[Track, str], Finding | None]
 
-# Why a container waits, as the kubelet and the container runtime name it. Any other reason is PodNotStarted.
+# Reasons of the kubelet and the container runtime for a waiting container. Any other reason is PodNotStarted.
 _WAITING: Final = {
     "ErrImagePull": Reason.IMAGE_PULL_FAILED,
     "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
@@ -67,12 +67,12 @@ _COMING_UP: Final = frozenset({"", "PodInitializing", "ContainerCreating", "Cras
 
 
 def diagnose(track: Track, revision: str) -> Finding | None:
-    """Return why a revision is not up, if something is in its way."""
+    """Return the finding for a revision without ready pods; None: no check has one."""
     return next((found for check in CHECKS if (found := check(track, revision)) is not None), None)
 
 
 def pods_refused(track: Track, revision: str) -> Finding | None:
-    """The ReplicaSet may not make pods: a quota, or Pod Security."""
+    """Return the finding for pods that a quota, Pod Security or an admission webhook refuses."""
     deployment = track.deployment(revision) or {}
     for condition in (deployment.get("status") or {}).get("conditions") or ():
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
@@ -82,7 +82,7 @@ def pods_refused(track: Track, revision: str) -> Finding | None:
 
 
 def unschedulable(track: Track, revision: str) -> Finding | None:
-    """No node takes a pod."""
+    """Return the finding for a pod that the scheduler places on no node."""
     for pod in track.pods_of(revision):
         for condition in pod.status["conditions"]:
             if condition["type"] == "PodScheduled" and condition["reason"] == "Unschedulable":
@@ -91,23 +91,23 @@ def unschedulable(track: Track, revision: str) -> Finding | None:
 
 
 def is_starting(pod: Pod) -> bool:
-    """Whether a pod has a node, and not all of its containers have been started."""
+    """Whether a pod has a node, and containers that have not started."""
     scheduled = any(c["type"] == "PodScheduled" and c["status"] == "True" for c in pod.status["conditions"])
     return scheduled and pod.status["phase"] == "Pending"
 
 
 def not_started(track: Track, revision: str) -> Finding | None:
-    """A pod has a node and no container, for a reason that only events contain: a volume, or the network."""
+    """Return the finding for a pod on a node without containers, from its events: a volume, or the network."""
     for pod in track.pods_of(revision):
-        said = track.warnings.get(pod.uid) if is_starting(pod) else None
-        word = _NOT_STARTED.get(said.reason) if said else None
-        if said and word:
-            return Finding(word, f"Pod {pod.name} has a node and does not start: {said.message}")
+        warning = track.warnings.get(pod.uid) if is_starting(pod) else None
+        word = _NOT_STARTED.get(warning.reason) if warning else None
+        if warning and word:
+            return Finding(word, f"Pod {pod.name} has a node and does not start: {warning.message}")
     return None
 
 
 def container_waits(track: Track, revision: str) -> Finding | None:
-    """The kubelet cannot start a container: most often its image."""
+    """Return the finding for a container that the kubelet cannot start, most often because of its image."""
     for container in _containers(track, revision):
         waiting = container.get("state", {}).get("waiting", {})
         reason = waiting.get("reason", "")
@@ -120,7 +120,7 @@ def container_waits(track: Track, revision: str) -> Finding | None:
 
 
 def model_failed(track: Track, revision: str) -> Finding | None:
-    """An agent could not fetch a model, or Triton would not load it."""
+    """Return the finding for a model that the agent could not fetch, or that Triton could not load."""
     for pod in track.pods_of(revision):
         for model in pod.report.models if pod.report else ():
             if model.state is ModelState.FAILED:
@@ -129,7 +129,7 @@ def model_failed(track: Track, revision: str) -> Finding | None:
 
 
 def find_unlisted_pod(track: Track, revision: str) -> Finding | None:
-    """Return the finding for a pod that has been ready for a while, and that its Service does not list."""
+    """Return the finding for a pod that is ready for LISTED_SECONDS and not in its Service's EndpointSlices."""
     for pod in track.pods_of(revision):
         since = moment(pod.status["readySince"])
         is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod.status["conditions"])
@@ -144,7 +144,7 @@ def find_unlisted_pod(track: Track, revision: str) -> Finding | None:
 
 
 def find_changed_content(track: Track, revision: str) -> Finding | None:
-    """A pod refuses the files at storageUri: until they are restored, no pod can be added or replaced."""
+    """Return the finding for files at storageUri that changed: until they are restored, new pods cannot start."""
     for pod in track.pods_of(revision):
         for model in pod.report.models if pod.report and not pod.ready else ():
             if model.reason == Reason.CONTENT_CHANGED:
@@ -153,7 +153,7 @@ def find_changed_content(track: Track, revision: str) -> Finding | None:
 
 
 def crash_loop(track: Track, revision: str) -> Finding | None:
-    """A container ends again and again. It is so too while it runs for a moment before its next end."""
+    """Return the finding for a container in a crash loop, also while it runs between two restarts."""
     for container in _containers(track, revision):
         last = container.get("lastState", {}).get("terminated")
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
@@ -168,10 +168,10 @@ def crash_loop(track: Track, revision: str) -> Finding | None:
 
 
 def find_failing_pods(track: Track, revision: str) -> Finding | None:
-    """Return the finding for a revision of which the kubelet evicts or refuses one pod after the other."""
+    """Return the finding for a revision whose pods, and then their replacements, the kubelet evicts or refuses."""
     failures = _list_failures(track, revision)
     if not any(pod.created_at >= failures[0][0] for _, pod in failures[1:]):
-        return None  # there is one failure at most, or they failed together, as those of a lost node do
+        return None  # at most one pod failed, or they failed together, as those of a lost node
     status = failures[-1][1].status
     reason, message = status["reason"] or "Failed", status["message"].rstrip(". ")
     advice = _ADVICE.get(reason, f"See: kubectl describe pods -l {names.LABEL_REVISION}={revision}")
@@ -182,13 +182,13 @@ def find_failing_pods(track: Track, revision: str) -> Finding | None:
 
 
 def failing_seconds(track: Track, revision: str) -> float | None:
-    """Return for how many more seconds the failed pods of a revision count; None: they do not."""
+    """Return the remaining seconds for which the failed pods of a revision count; None: they do not."""
     failures = _list_failures(track, revision)
     return failures[-1][0] + FAILED_SECONDS - track.now if failures else None
 
 
 def _list_failures(track: Track, revision: str) -> list[tuple[float, Pod]]:
-    """Return the failed pods of a revision that count, by the time of their failure, the last one last."""
+    """Return the failed pods of a revision that count, each with the time of its failure, in order."""
     failures = sorted(
         (
             (pod.failed_at, pod)
@@ -204,7 +204,7 @@ def _list_failures(track: Track, revision: str) -> list[tuple[float, Pod]]:
 
 
 def not_answering(track: Track, revision: str) -> Finding:
-    """Return the finding for a revision without ready pods, and how its containers ended."""
+    """Return the finding for a revision without ready pods, with the end of a container."""
     ends = (
         (one["name"], one.get(when, {}).get("terminated")) for one in _containers(track, revision) for when in _ENDS
     )
@@ -224,7 +224,7 @@ CHECKS: Final[tuple[Check, ...]] = (
 
 
 def _explain_exit(container: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
-    """Return what to do about an end whose cause its exit code tells; empty where the log has to."""
+    """Return the remedy for an end whose exit code has one cause; empty: the cause is in the log."""
     bus_error = container["name"] == names.TRITON_CONTAINER and ended.get("exitCode") == BUS_ERROR
     return f" The exit code is that of a bus error. {SHARED_MEMORY}" if bus_error else ""
 

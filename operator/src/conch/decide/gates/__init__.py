@@ -1,4 +1,4 @@
-"""The gates of a rollout: what is measured of a candidate, and the verdict on it. One file for each metric of the spec.
+"""The gates of a rollout: measurements of a candidate and their verdicts. One file for each metric of the spec.
 
 To add a metric: a `GateMetric` in `conch.api.analysis`, a `Metric` here, and its row in `registry.METRICS`.
 """

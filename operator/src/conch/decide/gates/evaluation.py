@@ -1,7 +1,7 @@
-"""Evaluates the gates of a rollout: pure functions of what was measured.
+"""Evaluation of the gates of a rollout: pure functions of measurements.
 
-A gate is evaluated once in its interval at most, on all that came after its last evaluation, and not before there is
-enough of it. Without a measurement its verdict is Inconclusive, never Passed. (Argo Rollouts names it the same.)
+A gate is evaluated at most once in its interval, on the requests after its last evaluation, and not before there are
+enough of them. Without a measurement its verdict is Inconclusive, never Passed. (So it is in Argo Rollouts.)
 """
 
 from collections.abc import Iterable
@@ -41,10 +41,10 @@ def evaluate(gate: Gate, measured: Measured, before: GateStatus | None, now: flo
 
     Args:
         gate: with its name (see `named`) where there are several.
-        measured: of the revision; answers of Prometheus by the gates' names.
-        before: the status after the last evaluation, None at first.
+        measured: the measurements of the revision; results of Prometheus queries by the gates' names.
+        before: the status after the last evaluation; None: there was none.
         now: seconds since the epoch.
-        since: the beginning of a step: what was measured before does not count, and neither does a verdict from before.
+        since: the start of a step, in seconds since the epoch. Earlier measurements and verdicts do not count.
     """
     known = before or GateStatus.of(gate)
     if known.verdict == Verdict.FAILED:
@@ -56,13 +56,13 @@ def evaluate(gate: Gate, measured: Measured, before: GateStatus | None, now: flo
     if isinstance(found, Measurement):
         return Evaluation(_measured(gate, metric.bound, known, found, now), gate.interval_seconds)
     wait = left if left > 0 else gate.interval_seconds
-    if not found.is_error and known.value and evaluated >= since:  # the last measurement of this step holds
+    if not found.is_error and known.value and evaluated >= since:  # the last measurement of this step is still valid
         return Evaluation(known, wait)
     return Evaluation(_inconclusive(known, metric.bound, found), wait)
 
 
 def bound_of(gate: Gate) -> str:
-    """Return the bound of a gate, in a few words."""
+    """Return the bound of a gate as text, such as "at least 99.9%"."""
     return metric_of(gate).bound
 
 

@@ -1,4 +1,4 @@
-"""How long requests take in Triton: a percentile, or the mean."""
+"""The latency of requests in Triton: a percentile, or the mean."""
 
 from conch.api import duration_seconds
 from conch.api.analysis import Latency

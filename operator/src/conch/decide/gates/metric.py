@@ -1,4 +1,4 @@
-"""What a gate measures: a subclass of `Metric`, in a file of its own, for each metric of the spec."""
+"""Base classes of the metrics of gates. Each metric of the spec has a subclass of `Metric`, in a file of its own."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ from conch.api.analysis import Gate
 from conch.api.gate_metric import GateMetric
 from conch.observe.measured import Measured, Window
 
-# Counters this old, in seconds, are not those of now: the pods cannot be read.
+# Seconds after which counters are stale, since the pods cannot be read.
 STALE: Final = 30.0
 Spec = TypeVar("Spec", bound=GateMetric)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A value beside its bound.
+    """A value and its comparison with the bound.
 
     Attributes:
         passed: whether the value is within the bound.
-        value: the value with its unit, as the status shows it.
-        message: the value beside its bound: "Success rate 99.5% over 200 requests is below the minimum of 99.9%".
-        samples: the requests that it is of; None: it counts no requests.
+        value: the value with its unit, as in the status.
+        message: the comparison, such as "Success rate 99.5% over 200 requests is below the minimum of 99.9%".
+        samples: the number of requests that it is computed from; None: the metric counts no requests.
     """
 
     passed: bool
@@ -32,11 +32,11 @@ class Measurement:
 
 @dataclass(frozen=True)
 class NoMeasurement:
-    """Why there is no value.
+    """The absence of a value.
 
     Attributes:
-        message: one sentence.
-        is_error: a value cannot be had, so that an earlier one holds no longer; otherwise there is none yet.
+        message: the reason, one sentence.
+        is_error: true if there can be no value, so that an earlier one is not valid any more; false: there is none yet.
     """
 
     message: str
@@ -53,30 +53,30 @@ class Metric(ABC, Generic[Spec]):
     @property
     @abstractmethod
     def bound(self) -> str:
-        """The bound, in a few words: "at least 99.9%"."""
+        """The bound as text, such as "at least 99.9%"."""
 
     @property
     @abstractmethod
     def pending(self) -> str:
-        """What an evaluation waits for, in a sentence without a count that changes with each request."""
+        """The message while an evaluation waits. It has no count, which would change with each request."""
 
     @abstractmethod
     def measure(self, measured: Measured, start: float, now: float) -> Measurement | NoMeasurement:
-        """Return the value of what came after `start`; times in seconds since the epoch."""
+        """Return the value of the requests after `start`; times in seconds since the epoch."""
 
 
 class CounterMetric(Metric[Spec]):
     """A metric of Triton's counters, over the requests since the last evaluation."""
 
-    counted = "requests"  # which requests count as samples
+    counted = "requests"  # the requests that count as samples
 
     @property
     def pending(self) -> str:
-        """The requests that are missing."""
+        """The message while there are too few requests."""
         return f"Waits for {self.gate.samples} {self.counted}."
 
     def measure(self, measured: Measured, start: float, now: float) -> Measurement | NoMeasurement:
-        """Return the value, once there are enough requests."""
+        """Return the value of the requests after `start`, if there are enough of them."""
         history = measured.history
         if now - history.read > max(STALE, self.gate.interval_seconds):
             why = history.error or "no pod has answered yet"
@@ -88,7 +88,7 @@ class CounterMetric(Metric[Spec]):
         return self.measure_window(window)
 
     def count_samples(self, window: Window) -> int:
-        """Return how many requests count."""
+        """Return the number of requests that count as samples."""
         return window.requests
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Numbers and times of gates as text. A number is rounded so that one outside its bound never looks equal to it."""
+"""Numbers and times of gates as text. Rounding never makes a number outside its bound equal to it."""
 
 import math
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ def format_share(share: Fraction) -> str:
 
 
 def round_up(value: float, digits: int) -> str:
-    """Return a number with so many digits at most, rounded up.
+    """Return a number rounded up to at most `digits` decimal places.
 
     >>> round_up(50.0001, 3), round_up(50.0, 3)
     ('50.001', '50')
@@ -24,7 +24,7 @@ def round_up(value: float, digits: int) -> str:
 
 
 def compare_min(minimum: str, *, passed: bool) -> str:
-    """Return the end of a sentence about a value.
+    """Return the end of a message that compares a value with its bound.
 
     >>> compare_min("95%", passed=False)
     'is below the minimum of 95%'
@@ -33,7 +33,7 @@ def compare_min(minimum: str, *, passed: bool) -> str:
 
 
 def compare_max(maximum: str, *, passed: bool) -> str:
-    """Return the end of a sentence about a value.
+    """Return the end of a message that compares a value with its bound.
 
     >>> compare_max("50ms", passed=True)
     'is within the maximum of 50ms'
@@ -42,5 +42,5 @@ def compare_max(maximum: str, *, passed: bool) -> str:
 
 
 def format_moment(now: float) -> str:
-    """Return RFC 3339 in milliseconds, rounded up: the next window begins after all that this evaluation read."""
+    """Return an RFC 3339 time in milliseconds, rounded up, so that the next window begins after this evaluation."""
     return datetime.fromtimestamp(math.ceil(now * 1000) / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

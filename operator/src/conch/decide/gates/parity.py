@@ -1,7 +1,7 @@
-"""Whether a candidate answers as the stable revision does: evaluated once, before its first share.
+"""The parity gate, which is evaluated once, before the candidate gets requests of clients.
 
-A Job replays requests to both (`conch.desire.parity`); its report becomes the verdict, which the status keeps when the
-Job is gone. A user who promotes a candidate past the gate passes it: another evaluation would have the same result.
+A Job replays requests to both revisions (`conch.desire.parity`). Its report becomes the verdict, which the status keeps
+after the Job. The gate passes when a user promotes the candidate, since another evaluation would have the same result.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ from conch_contract.parity import COMPARED
 
 @dataclass(frozen=True)
 class UnreadyStable:
-    """A stable revision without a ready pod, with which no candidate can be compared."""
+    """A stable revision without a ready pod, so that a comparison is impossible."""
 
-    message: str  # why
-    is_late: bool  # whether it has had none for the progress deadline, and the candidate has waited as long
+    message: str  # the reason
+    is_late: bool  # it had none for the progress deadline, and the candidate has waited as long
 
 
 class ParityMetric(Metric[Parity]):
@@ -38,16 +38,16 @@ class ParityMetric(Metric[Parity]):
 
     @property
     def pending(self) -> str:
-        """The Job."""
+        """The message while the Job runs."""
         return "Waits for the parity Job, which replays requests to both revisions."
 
     def measure(self, measured: Measured, start: float, now: float) -> NoMeasurement:
-        """Return none: no counter has it."""
+        """Return no value, since no counter has it."""
         del measured, start, now
         return NoMeasurement(self.pending)
 
     def read(self, report: ParityReport) -> Measurement | NoMeasurement:
-        """Return the share of a report."""
+        """Return the agreement of a report."""
         if report.reason != COMPARED or not report.compared:
             return NoMeasurement(f"{report.reason}: {report.message}")
         share = Fraction(report.agreed, report.compared)
@@ -63,15 +63,15 @@ def evaluate_parity(
 ) -> GateStatus:
     """Return the status of the gate.
 
-    It is skipped when the stable revision has had no ready pod for the progress deadline: to roll back would mean to
-    send all requests to that revision.
+    It is skipped if the stable revision had no ready pod for the progress deadline, since a rollback would send all
+    requests to that revision.
 
     Args:
         gate: the parity gate, with its name.
-        report: of the Job; None while there is none.
-        state: of the rollout; with the gate's status before.
+        report: of the Job; None: there is none yet.
+        state: of the rollout, with the gate's last status.
         now: seconds since the epoch.
-        unready: why the stable revision has no ready pod; None: it has one.
+        unready: set if the stable revision has no ready pod.
     """
     before = next((status for status in state.gates if status.name == gate.name), None)
     if before is not None and _is_final(before):
@@ -82,7 +82,7 @@ def evaluate_parity(
 
 
 def override(status: GateStatus, now: float) -> GateStatus:
-    """Return the status of a gate past which a user promoted the candidate."""
+    """Return the status of a gate that a user has overridden by promoting the candidate."""
     if status.lets_pass:
         return status
     message = f"A user promoted the candidate past it. {status.message}"
@@ -91,7 +91,7 @@ def override(status: GateStatus, now: float) -> GateStatus:
 
 
 def find_parity_wait(gate: Gate | None, statuses: tuple[GateStatus, ...]) -> Finding | None:
-    """Return why the candidate gets no first share yet."""
+    """Return the finding while the candidate waits for the gate before its first weight; None: it does not wait."""
     if gate is None:
         return None
     status = next((status for status in statuses if status.name == gate.name), GateStatus.of(gate))
@@ -103,12 +103,12 @@ def find_parity_wait(gate: Gate | None, statuses: tuple[GateStatus, ...]) -> Fin
 
 
 def is_parity_pending(gate: Gate | None, state: RolloutState) -> bool:
-    """Whether there is a parity gate in force, without a result yet."""
+    """Whether there is a parity gate in force without a result."""
     return gate is not None and not any(s.name == gate.name and _is_final(s) for s in state.gates)
 
 
 def stable_model(track: Track, stable: str) -> str:
-    """Return the model's name in the stable revision's Triton; empty where its record is gone."""
+    """Return the model's name in the stable revision's Triton; empty: it has no ControllerRevision."""
     revision = track.revisions.get(stable)
     name = (revision.predictor.get("model") or {}).get("name") if revision else None
     return str(name or track.key.name) if revision else ""
@@ -149,17 +149,17 @@ def _status(
 
 
 def _is_final(status: GateStatus) -> bool:
-    """Whether a gate has been evaluated. Earlier versions of Conch kept the time of it under another name."""
+    """Whether a gate has been evaluated. Earlier versions of Conch wrote the time into another field."""
     return bool(status.evaluated_at) or status.verdict in {Verdict.PASSED, Verdict.FAILED, Verdict.SKIPPED}
 
 
 def _metric(gate: Gate) -> ParityMetric:
-    assert gate.parity is not None  # noqa: S101  only the parity gate comes here
+    assert gate.parity is not None  # noqa: S101  only parity gates are evaluated here
     return ParityMetric(gate, gate.parity)
 
 
 def _describe_rest(report: ParityReport) -> str:
-    """Return the largest difference of a comparison, and the requests that were left out."""
+    """Return the largest difference of a comparison, and the number of requests that were not compared."""
     worst = f" Largest difference: {_describe(report.worst)}." if report.worst else ""
     out = report.requests - report.compared
     return worst + (f" {out} of {report.requests} were left out. {report.message}".rstrip() if out else "")

@@ -1,4 +1,4 @@
-"""A number from the user's Prometheus."""
+"""The result of a query to a Prometheus server."""
 
 import math
 import re
@@ -16,7 +16,7 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "'": r"\'", "\n": r"\n
 
 
 class PrometheusMetric(Metric[Prometheus]):
-    """Passes between two numbers, either of which may be absent."""
+    """Passes between a minimum and a maximum, of which one may be absent."""
 
     @property
     def bound(self) -> str:
@@ -27,12 +27,12 @@ class PrometheusMetric(Metric[Prometheus]):
 
     @property
     def pending(self) -> str:
-        """The answer."""
+        """The message while there is no result."""
         return "Waits for an answer of Prometheus."
 
     def measure(self, measured: Measured, start: float, now: float) -> Measurement | NoMeasurement:
-        """Return the number that Prometheus answered after `start`."""
-        del now  # an answer has the time of its request
+        """Return the last result of the query, if it is newer than `start`."""
+        del now  # a result has the time of its request
         answer = measured.answers.get(self.gate.name or self.spec.gate_name)
         if answer is None or answer.time <= start:
             return NoMeasurement(self.pending)
@@ -52,11 +52,11 @@ class PrometheusMetric(Metric[Prometheus]):
 
 
 def build_queries(gates: Iterable[Gate], names: Mapping[str, str]) -> dict[str, PrometheusQuery]:
-    """Return the requests to Prometheus, by gate name.
+    """Return the queries of the gates, by gate name.
 
     Args:
-        gates: those of the rollout.
-        names: what fills the query's {{service}}, {{namespace}}, {{revision}} and {{stable}}.
+        gates: the gates of the rollout.
+        names: the values of {{service}}, {{namespace}}, {{revision}} and {{stable}}.
     """
     return {
         name: PrometheusQuery(
@@ -68,7 +68,7 @@ def build_queries(gates: Iterable[Gate], names: Mapping[str, str]) -> dict[str, 
 
 
 def fill(query: str, names: Mapping[str, str]) -> str:
-    r"""Return a query with the names filled in, escaped for the inside of a PromQL string.
+    r"""Return a query with its placeholders replaced by names, escaped for a PromQL string.
 
     >>> fill('up{job="{{service}}"}', {"service": 'a"b'})
     'up{job="a\\"b"}'

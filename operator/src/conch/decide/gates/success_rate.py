@@ -10,7 +10,7 @@ from conch.observe.measured import Window
 
 
 class SuccessRateMetric(CounterMetric[SuccessRate]):
-    """Passes at or above a share."""
+    """Passes at or above a minimum."""
 
     @property
     def bound(self) -> str:
@@ -18,7 +18,7 @@ class SuccessRateMetric(CounterMetric[SuccessRate]):
         return f"at least {self.spec.min}"
 
     def measure_window(self, window: Window) -> Measurement:
-        """Return the share."""
+        """Return the success rate of a window."""
         share = Fraction(window.successes, window.requests)
         value, passed = format_share(share), share >= percent(self.spec.min)
         return Measurement(

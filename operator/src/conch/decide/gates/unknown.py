@@ -10,15 +10,15 @@ class UnknownGateMetric(Metric[UnknownMetric]):
 
     @property
     def bound(self) -> str:
-        """No bound."""
+        """Empty: it has no bound."""
         return ""
 
     @property
     def pending(self) -> str:
-        """The remedy."""
+        """The message with the remedy."""
         return "This version of Conch does not know the metric of the gate; upgrade Conch, or change the gate."
 
     def measure(self, measured: Measured, start: float, now: float) -> NoMeasurement:
-        """Return none."""
+        """Return no value."""
         del measured, start, now
         return NoMeasurement(self.pending)
