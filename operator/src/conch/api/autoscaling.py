@@ -111,7 +111,7 @@ class Autoscaling(Part):
 
     queue_to_compute_ratio: Annotated[Quantity | None, _above_zero("queueToComputeRatio", "1")] = None
     """Target of the ratio of queue time to compute time in Triton, as a quantity. 1: requests wait in the queue for as
-    long as Triton computes them."""
+    long as Triton computes them, which is a utilization of about two thirds."""
     pending_requests: Annotated[Quantity | None, _above_zero("pendingRequests", "4")] = None
     """Target of the number of requests in Triton's queues, for each pod."""
     requests_per_second: Annotated[Quantity | None, _above_zero("requestsPerSecond", "100")] = None

@@ -31,8 +31,8 @@ class Compare(Part):
     )
 
     tolerance: Percent | None = None
-    """Maximum difference of floating-point values, in percent of the stable revision's value, or of 1 if that is
-    smaller. Values of other types must be equal."""
+    """Maximum difference of floating-point values, in percent of the larger of 1 and the stable revision's absolute
+    value. Values of other types must be equal."""
     cosine: (
         Annotated[
             Number,

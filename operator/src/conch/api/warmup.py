@@ -117,7 +117,7 @@ class Warmup(Part):
     ] = None
     """Folder inside storageUri with one request in each file *.json: JSON as in a ConfigMap."""
     tolerance: Percent = "0.1%"
-    """Maximum difference of floating-point outputs, in percent of the expected value, or of 1 if that is smaller."""
+    """Maximum difference of floating-point outputs, in percent of the larger of 1 and the expected absolute value."""
     stable: Stable = Stable()
     """Criterion of a stable latency, at which the warm-up ends."""
     timeout: Annotated[
