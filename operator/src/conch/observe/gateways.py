@@ -1,8 +1,8 @@
 """Cache of the Gateways that services refer to, and of their classes.
 
 It is apart from the store, since no service owns them and their status changes with each route. It keeps the fields
-that some package reads, so that other changes start no reconcile. Sources: gateway-api.sigs.k8s.io, the pages of
-Gateway and GatewayClass, and GEP-2162 (supportedFeatures).
+that some package reads, so that other changes start no reconcile.
+Sources: gateway-api.sigs.k8s.io, the pages of Gateway and GatewayClass, and GEP-2162 (supportedFeatures).
 """
 
 from collections.abc import Iterable, Mapping

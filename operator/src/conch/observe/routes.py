@@ -1,9 +1,9 @@
-"""HTTPRoutes that no InferenceService controls, as far as they take requests of a service.
+"""Cache of the HTTPRoutes that no InferenceService controls and that take requests of a service.
 
-Others write them, so a part of another type than expected is read as absent. Not kept: a route that no Gateway has
-accepted; a match by regular expression, whose precedence is each gateway's own; a match that names headers, a method
-or query parameters, which refines the service's on purpose. A hostname counts for itself alone: a more specific one
-under a wildcard of the service is as deliberate, and a wildcard over the service's hostname never wins.
+A value of an unexpected type is read as absent. The cache excludes routes that no Gateway has accepted; matches by
+regular expression, whose precedence depends on the gateway; and matches with headers, a method or query parameters,
+which refine those of the service on purpose. Hostnames are compared exactly: a more specific one under a wildcard of
+the service is deliberate too, and a wildcard over the service's hostname never wins.
 Source: gateway-api.sigs.k8s.io, HTTPRouteSpec, ParentReference and HTTPRouteRule.matches (of two matches the exact path
 wins, then the longer path, the older route, and the name that comes first).
 """
@@ -24,7 +24,7 @@ _NONE: Final[frozenset[str]] = frozenset()
 
 
 class Attachment(NamedTuple):
-    """A Gateway that has accepted a route, or the listeners of it that the route names."""
+    """A Gateway that has accepted a route, or the listeners of it that the route refers to."""
 
     gateway: GatewayKey
     section: str  # the listener's name; empty: any
@@ -32,15 +32,15 @@ class Attachment(NamedTuple):
 
 
 class PathMatch(NamedTuple):
-    """A match of a route that names a path and nothing else."""
+    """A match of a route by path only."""
 
     path: str
-    is_exact: bool  # or else a prefix
-    service_path: str  # the path of all services which it is, or is under
+    is_exact: bool  # false: a prefix
+    service_path: str  # the path of all services that equals it or contains it
 
 
 class Age(NamedTuple):
-    """The order in which gateways prefer routes whose matches are equal: the least first."""
+    """The precedence of routes with equal matches at a gateway: the smallest one first."""
 
     created: str  # RFC 3339, UTC, seconds
     route: str  # namespace/name
