@@ -34,7 +34,7 @@ from conch_contract import ModelSource
 from conch_contract.object_versions import decode_versions
 from conch_contract.parsing import parse_json
 from conch_contract.revision_jobs import REVISION_JOBS
-from tests.unit.simulation import DEFAULTS, Cluster, manifest
+from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
 
 _PAGE: Final = b"""# HELP nv_inference_request_success Number of successful inference requests
 # TYPE nv_inference_request_success counter
@@ -113,7 +113,7 @@ def _listing(value: Mapping[str, Any]) -> None:
 def _rollout() -> Cluster:
     """A service in a rollout behind a Gateway, with a variant."""
     traffic = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
-    service = manifest(
+    service = build_manifest(
         minReplicas=1, maxReplicas=3, rollout={"steps": [{"weight": 50}, {"pause": "1h"}]}, traffic=traffic
     )
     service["spec"]["variants"] = [{"name": "beta", "match": [{"headers": [{"name": "x-beta", "value": "1"}]}]}]

@@ -61,7 +61,7 @@ CLASS = "envoy"  # of all Gateways
 CONTROLLER = "envoy.example.com/controller"  # of that class
 
 
-def manifest(
+def build_manifest(
     uri: str = "s3://models/magika",
     rollout: dict[str, Any] | None = None,
     traffic: dict[str, Any] | None = None,
@@ -104,7 +104,7 @@ class Cluster:
         self.measured_of: dict[str, Measured] = {}
         self.gpus: int | None = None  # that its one node has; None: nobody may look
         self.warnings: dict[str, Finding] = {}  # by uid, the latest event about an object
-        self.told_gpus = True  # whether anybody has looked yet
+        self.knows_gpus = True  # whether anybody has looked yet
         self.lists_pods = True  # whether Services take up the pods that become ready
         self.unlisted: set[str] = set()  # Services whose EndpointSlices stay as they are
         self.accepted: frozenset[str] = frozenset()  # the revisions that the gateway last took up
@@ -225,11 +225,11 @@ class Cluster:
     def put_class(self, features: list[Any] | None = None) -> None:
         """Let there be the class of all Gateways, which supports some features, or does not tell."""
         spec = {"controllerName": self.controller}
-        self.gateways.put(self._stranger(GATEWAY_CLASS, CLASS, spec, {"supportedFeatures": features or []}))
+        self.gateways.put(self._build_foreign(GATEWAY_CLASS, CLASS, spec, {"supportedFeatures": features or []}))
 
     def put_gateway(self, key: GatewayKey) -> None:
         """Let there be a Gateway."""
-        body = self._stranger(GATEWAY, key.name, {"gatewayClassName": CLASS}, {})
+        body = self._build_foreign(GATEWAY, key.name, {"gatewayClassName": CLASS}, {})
         body["metadata"]["namespace"] = key.namespace
         self.gateways.put(body)
 
@@ -237,7 +237,7 @@ class Cluster:
         """Delete all Gateways, or all classes. What they said of the route stays in its status."""
         self.gateways.retain(kind, frozenset(), next(self._versions))
 
-    def _stranger(self, kind: Kind, name: str, spec: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+    def _build_foreign(self, kind: Kind, name: str, spec: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
         meta = {"name": name, "uid": f"uid-{next(self._uids)}", "resourceVersion": str(next(self._versions))}
         return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": meta, "spec": spec, "status": status}
 
@@ -275,7 +275,7 @@ class Cluster:
         body["metadata"]["generation"] += 1
         self.put(body)
 
-    def ask(self, request: str, variant: str = "") -> None:
+    def request(self, request: str, variant: str = "") -> None:
         """Ask something of the rollout, as `kubectl annotate` does: the generation stays."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
         body["metadata"].setdefault("annotations", {})[annotation(variant)] = request
@@ -303,7 +303,7 @@ class Cluster:
         ]
         body["status"] = {"parents": [*others, *ours]}
         if status == "True":
-            self.accepted = frozenset(named(body))
+            self.accepted = frozenset(list_backends(body))
         self.put(body)
 
     def snapshot(self) -> Snapshot:
@@ -317,7 +317,7 @@ class Cluster:
         snapshot = snapshot.with_reports(self.reports).with_measured(measured)
         warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(snapshot) if uid in self.warnings}
         snapshot = snapshot.with_warnings(warnings)
-        return snapshot.with_capacity(self.capacity() if self.told_gpus and needs_capacity(snapshot) else None)
+        return snapshot.with_capacity(self.capacity() if self.knows_gpus and needs_capacity(snapshot) else None)
 
     def capacity(self) -> Capacity:
         """What GPUs there are: every serving pod that there is holds one."""
@@ -372,9 +372,9 @@ class Cluster:
         deployment = self.objects[Ref(DEPLOYMENT, revision)]
         wanted = deployment["spec"].get("replicas", 1) if count is None else count
         for index in range(wanted):
-            self.pod(revision, index, ready=ready)
+            self.put_pod(revision, index, ready=ready)
 
-    def pod(
+    def put_pod(
         self,
         revision: str,
         index: int,
@@ -414,15 +414,19 @@ class Cluster:
                     "phase": "Running",
                     "podIP": "198.18.0.9",
                     "conditions": [
-                        {"type": "Ready", "status": str(ready), "lastTransitionTime": self._since(name, ready)}
+                        {
+                            "type": "Ready",
+                            "status": str(ready),
+                            "lastTransitionTime": self._find_transition_time(name, ready),
+                        }
                     ],
                     **status,
                 },
             }
         )
-        self.reports[uid] = report or told(ModelState.READY if ready else ModelState.LOADING)
+        self.reports[uid] = report or build_report(ModelState.READY if ready else ModelState.LOADING)
 
-    def _since(self, pod: str, ready: bool) -> str:
+    def _find_transition_time(self, pod: str, ready: bool) -> str:
         """When a pod became ready, or ceased to be."""
         known = self.objects.get(Ref(POD, pod))
         conditions = known["status"]["conditions"] if known else []
@@ -457,7 +461,7 @@ class Cluster:
                 self.put(self.objects[ref])
             case Apply(ref, wanted, new):
                 assert new == (self.store.get(KEY, ref) is None)
-                self.put(_merged(self.objects.get(ref), wanted))
+                self.put(_merge(self.objects.get(ref), wanted))
 
 
 def _selects(service: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
@@ -466,14 +470,14 @@ def _selects(service: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
     return bool(selector) and all(labels.get(name) == value for name, value in selector.items())
 
 
-def named(route: Mapping[str, Any]) -> Iterator[str]:
+def list_backends(route: Mapping[str, Any]) -> Iterator[str]:
     """Yield the revisions to which a route leads, those that get copies too."""
     for rule in route["spec"]["rules"]:
         yield from (backend["name"] for backend in rule["backendRefs"])
         yield from (each["requestMirror"]["backendRef"]["name"] for each in rule.get("filters", ()))
 
 
-def routed(cluster: Cluster) -> dict[str, int]:
+def read_weights(cluster: Cluster) -> dict[str, int]:
     """The weights of the requests that no match claims; those of HTTP and gRPC are the same."""
     rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"][:2]
     http, grpc = ({ref["name"]: ref["weight"] for ref in rule["backendRefs"]} for rule in rules)
@@ -481,7 +485,7 @@ def routed(cluster: Cluster) -> dict[str, int]:
     return http
 
 
-def come_up(cluster: Cluster, revision: str) -> None:
+def start_revision(cluster: Cluster, revision: str) -> None:
     """Let the kubelet start what is wanted, and the gateway follow, until nothing moves."""
     for _ in range(10):
         cluster.start_pods(revision)
@@ -512,7 +516,7 @@ def measure(cluster: Cluster, seconds: int, requests: int = 0, failures: int = 0
         cluster.settle()
 
 
-def told(state: ModelState, reason: str = "", message: str = "") -> AgentReport:
+def build_report(state: ModelState, reason: str = "", message: str = "") -> AgentReport:
     """Return what an agent would answer of magika."""
     model = ModelReport(name="magika", state=state, reason=reason, message=message, digest="sha256:1")
     return AgentReport(ready=state is ModelState.READY, models=(model,))
@@ -539,7 +543,7 @@ def end_job(cluster: Cluster, job: RevisionJob[JobReport], revision: str, report
     cluster.settle()
 
 
-def _merged(seen: dict[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(seen: dict[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Server-side apply, as far as we use it: what only others say stays."""
     body = copy.deepcopy(dict(wanted))
     if seen is not None:

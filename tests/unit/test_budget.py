@@ -80,7 +80,7 @@ def test_a_node_is_drawn_by_its_labels(pod: dict[str, Any], *, taken: bool) -> N
         (Taint(GPU, "present", "NoSchedule"), [], True),
     ],
 )
-def test_a_taint_keeps_those_away_who_do_not_tolerate_it(taint: Taint, tolerations: list[Any], *, taken: bool) -> None:
+def test_a_taint_keeps_pods_without_a_toleration_away(taint: Taint, tolerations: list[Any], *, taken: bool) -> None:
     pod = Pod().model_copy(update={"tolerations": tuple(tolerations)})
     assert is_eligible(node("n1", 1, taints=(taint,)), pod, [GPU]) is taken
 
@@ -145,13 +145,13 @@ def test_pods_of_two_resources_need_both_on_one_node() -> None:
         (Quota("q", {GPU: 0}, {}, (Scope("PriorityClass", "DoesNotExist"),)), 9),
     ],
 )
-def test_the_tighter_of_nodes_and_quotas_counts(quota: Quota, fits: int) -> None:
+def test_the_tighter_of_nodes_and_quotas_limits_the_pods(quota: Quota, fits: int) -> None:
     found = budget(need(9, priorityClassName="high"), Capacity((node("a", 9),), (quota,)))
     assert found.fits == fits
     assert ("of ResourceQuota q are used" in found.count) is (fits < 9)
 
 
-def test_what_is_promised_is_not_free_but_to_those_that_it_is_promised_to() -> None:
+def test_reserved_gpus_are_free_only_for_the_owner_of_the_reservation() -> None:
     there = Capacity((node("a", 6, 1, STABLE),)).reserving({STABLE: {GPU: 3}, Owner("demo", "magika-c"): {GPU: 1}})
     assert there.reserved == {STABLE: {GPU: 2}, Owner("demo", "magika-c"): {GPU: 1}}
     found = budget(need(2), there)
@@ -163,7 +163,7 @@ def test_what_is_promised_is_not_free_but_to_those_that_it_is_promised_to() -> N
     assert budget(need(1, 4), there).fits == 0, "a pod of four does not start on what three others leave"
 
 
-def test_who_is_gone_is_counted_neither_on_nodes_nor_in_a_quota() -> None:
+def test_a_removed_owner_counts_neither_on_nodes_nor_in_a_quota() -> None:
     there = Capacity((node("a", 2, 2, STABLE),), (Quota("q", {GPU: 2}, {GPU: 2}),))
     assert budget(need(2), there).fits == 0
     assert budget(need(2), there, frozenset({STABLE})) == Budget(
@@ -191,7 +191,7 @@ def pod(spec: dict[str, Any], phase: str = "Running", **labels: str) -> dict[str
     return {"metadata": meta, "spec": spec, "status": {"phase": phase}}
 
 
-def test_what_pods_hold_is_summed_by_node_and_by_whose_they_are() -> None:
+def test_allocations_of_pods_are_summed_by_node_and_owner() -> None:
     asks = {"containers": [{"resources": {"requests": {GPU: "1", "cpu": "1"}, "limits": {GPU: "1"}}}]}
     pods = [
         pod({**asks, "nodeName": "n1"}, **{"conch.dev/revision": "magika-a"}),

@@ -11,11 +11,11 @@ from conch.desire import PodDefaults, desire
 from conch.plan import plan
 from conch.plan.actions import list_references
 from conch_contract import names
-from tests.unit.simulation import Cluster, manifest
+from tests.unit.simulation import Cluster, build_manifest
 
 
 def test_an_object_of_a_kind_without_a_row_is_an_error() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     snapshot = cluster.snapshot()
     decisions = decide(snapshot)
     lease = {"apiVersion": LEASE.api_version, "kind": LEASE.name, "metadata": {"name": "a", "namespace": "demo"}}

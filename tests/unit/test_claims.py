@@ -56,7 +56,9 @@ async def woken(leases: Leases) -> ServiceKey:
     return await asyncio.wait_for(leases.woken.get(), WHOLE_TEST)
 
 
-async def test_one_whose_lease_is_renewed_acts(leases: Leases, installations: Callable[..., Installations]) -> None:
+async def test_an_installation_whose_lease_is_renewed_is_active(
+    leases: Leases, installations: Callable[..., Installations]
+) -> None:
     found = installations()
     assert found.request(ONE, "a/renewed") == Activity.PENDING
     assert await woken(leases) == ONE
@@ -64,7 +66,9 @@ async def test_one_whose_lease_is_renewed_acts(leases: Leases, installations: Ca
     assert found.request(OTHER, "a/renewed") == Activity.ACTIVE
 
 
-async def test_one_without_a_lease_is_gone(leases: Leases, installations: Callable[..., Installations]) -> None:
+async def test_an_installation_without_a_lease_is_gone(
+    leases: Leases, installations: Callable[..., Installations]
+) -> None:
     found = installations()
     for name in ("a/none", "nonsense"):
         assert found.request(ONE, name) == Activity.PENDING
@@ -72,7 +76,7 @@ async def test_one_without_a_lease_is_gone(leases: Leases, installations: Callab
         assert found.request(ONE, name) == Activity.GONE
 
 
-async def test_one_whose_lease_is_renewed_no_more_is_gone_after_a_while(
+async def test_an_installation_whose_lease_is_no_longer_renewed_is_gone_after_its_duration(
     leases: Leases, installations: Callable[..., Installations]
 ) -> None:
     leases.records["a/late"] = LeaseRecord(exists=True, content="{}")
@@ -86,7 +90,7 @@ async def test_one_whose_lease_is_renewed_no_more_is_gone_after_a_while(
     assert hasty.request(OTHER, "a/late") == Activity.GONE
 
 
-async def test_one_whose_lease_may_not_be_read_is_never_gone(
+async def test_an_installation_with_an_unreadable_lease_is_never_gone(
     leases: Leases, installations: Callable[..., Installations]
 ) -> None:
     leases.records["a/secret"] = LeaseRecord(exists=True)
@@ -110,7 +114,7 @@ async def test_a_failure_of_the_api_server_leaves_the_activity_pending(
     assert found.request(ONE, "a/failing") == Activity.PENDING
 
 
-async def test_one_that_the_api_server_kept_from_renewing_is_not_gone(
+async def test_an_installation_that_could_not_renew_its_lease_is_not_gone(
     leases: Leases, installations: Callable[..., Installations], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first look after a failure of the API server finds what the last one before it found."""

@@ -73,7 +73,9 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize(("content", "says"), BROKEN.values(), ids=BROKEN)
-def test_a_kubeconfig_that_leads_nowhere_is_told_in_a_sentence(tmp_path: Path, content: str | bytes, says: str) -> None:
+def test_a_kubeconfig_that_leads_nowhere_is_an_error_in_one_sentence(
+    tmp_path: Path, content: str | bytes, says: str
+) -> None:
     file = tmp_path / "config"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     code, told = run("status", "magika", "--kubeconfig", str(file))
@@ -83,7 +85,7 @@ def test_a_kubeconfig_that_leads_nowhere_is_told_in_a_sentence(tmp_path: Path, c
     assert "Error(" not in told
 
 
-def test_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_kubeconfig_is_named(tmp_path: Path) -> None:
     _, told = run("status", "magika", "--kubeconfig", str(tmp_path / "none"))
     assert f"there is no kubeconfig {tmp_path}/none" in told
 
@@ -107,7 +109,7 @@ def stranger() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_server_that_is_no_api_server(tmp_path: Path, stranger: str) -> None:
+def test_a_web_server_that_is_no_api_server_is_named(tmp_path: Path, stranger: str) -> None:
     file = tmp_path / "config"
     file.write_text(json.dumps(kubeconfig(stranger)))
     code, told = run("status", "magika", "--kubeconfig", str(file))
@@ -115,7 +117,7 @@ def test_a_server_that_is_no_api_server(tmp_path: Path, stranger: str) -> None:
     assert f"{stranger} answers with HTTP status 200 and no JSON object" in told
 
 
-def test_a_server_that_hangs_up(tmp_path: Path) -> None:
+def test_a_server_that_closes_connections_does_not_answer(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:
@@ -145,7 +147,7 @@ def test_a_name_that_no_object_has_reaches_no_server(command: str, name: str) ->
     assert "is not a name" in told
 
 
-def test_a_path_holds_nothing_but_names() -> None:
+def test_a_path_has_only_names() -> None:
     assert INFERENCE_SERVICE.path("a", "b?c").endswith("/namespaces/a/inferenceservices/b%3Fc")
     for name in ("..", ".", "a/b", "a%2e"):
         with pytest.raises(ValueError, match="is no name of an object"):
@@ -158,7 +160,7 @@ def planned(text: str) -> tuple[int, str]:
     return run("plan", "--filename", "-", text=text)
 
 
-def test_a_plan_of_a_list_is_that_of_its_items() -> None:
+def test_a_plan_of_a_list_covers_its_items() -> None:
     other = {**SERVICE, "metadata": {"name": "yolo"}}
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
     inner = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceServiceList", "items": [other]}
@@ -169,7 +171,7 @@ def test_a_plan_of_a_list_is_that_of_its_items() -> None:
         assert "default/yolo" in told
 
 
-def test_a_plan_of_json_knows_surrogate_pairs_and_of_yaml_knows_dates() -> None:
+def test_plan_reads_surrogate_pairs_of_json_and_dates_of_yaml() -> None:
     service = {**SERVICE, "metadata": {"name": "magika", "annotations": {"conch.dev/change-cause": "😀"}}}
     assert planned(json.dumps(service))[0] == 0
     dated = yaml.dump(SERVICE).replace("metadata:", "metadata:\n  annotations: {made: '2026-01-01'}")
@@ -195,7 +197,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize(("text", "says"), MANIFESTS.values(), ids=MANIFESTS)
-def test_a_manifest_that_is_none_is_told_in_a_sentence(text: str, says: str) -> None:
+def test_an_invalid_manifest_is_an_error_in_a_sentence(text: str, says: str) -> None:
     code, told = planned(text)
     assert code == 1
     assert says in told

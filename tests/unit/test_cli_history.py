@@ -14,14 +14,14 @@ from conch.cli.rollback import build_rollback_text, restore_revision
 from conch.decide import revision_name
 from conch.observe import Revision
 from conch.observe.identity import variant_of
-from tests.unit.simulation import KEY, Cluster, manifest
+from tests.unit.simulation import KEY, Cluster, build_manifest
 
 SERVICE = Ref(INFERENCE_SERVICE, KEY.name)
 
 
 def changed_twice() -> Cluster:
     """A service with two revisions, the first with a note; it has been scaled since."""
-    body = manifest(minReplicas=2)
+    body = build_manifest(minReplicas=2)
     body["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: "the first", "team": "search"}
     cluster = Cluster(body)
     cluster.reconcile()
@@ -61,7 +61,7 @@ def test_the_history_is_a_table_with_the_newest_first() -> None:
     assert format_plain(build_history_text(cluster.snapshot().service, [])) == "magika has no revisions yet.\n"
 
 
-def test_a_rollback_asks_for_the_pods_of_then_and_the_number_of_now() -> None:
+def test_a_rollback_restores_the_pods_of_the_revision_and_keeps_the_replicas() -> None:
     cluster = changed_twice()
     entry = find_revision(cluster.snapshot().service, entries(cluster), 1)
     before = cluster.objects[SERVICE]
@@ -86,7 +86,7 @@ def test_the_note_travels_with_the_revision() -> None:
     assert before["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the latest", "what was read stays as it was"
 
 
-def test_a_number_that_is_not_there_and_one_that_is_asked_for_already_are_refused() -> None:
+def test_rollback_refuses_an_unknown_number_and_the_current_one() -> None:
     cluster = changed_twice()
     service = cluster.snapshot().service
     with pytest.raises(
@@ -97,7 +97,7 @@ def test_a_number_that_is_not_there_and_one_that_is_asked_for_already_are_refuse
         find_revision(service, entries(cluster), 2)
 
 
-def test_who_rolls_back_is_told_of_git_and_of_the_steps() -> None:
+def test_rollback_prints_notes_about_git_and_the_steps() -> None:
     cluster = changed_twice()
     entry = find_revision(cluster.snapshot().service, entries(cluster), 1)
     before: dict[str, Any] = {"metadata": {"managedFields": []}}
@@ -113,5 +113,5 @@ def test_who_rolls_back_is_told_of_git_and_of_the_steps() -> None:
 
 
 def _steps() -> Any:
-    body = manifest(rollout={"steps": [{"weight": 0}]})
+    body = build_manifest(rollout={"steps": [{"weight": 0}]})
     return InferenceService.parse(body).spec.rollout

@@ -29,7 +29,7 @@ from conch.cli.loadtest.tensors import build_remedy, generate_request, parse_con
 from conch.cli.main import cli
 from conch.cli.options import CommandError
 from conch.cli.printing import format_plain
-from tests.unit.simulation import manifest
+from tests.unit.simulation import build_manifest
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_rate_is_constant_or_a_ramp(rate: str, duration: str, asked: Schedule)
         ("100000", "1h", "is 360000000 requests, and each is kept until the end; at most 5000000"),
     ],
 )
-def test_what_is_no_schedule_is_refused_in_a_sentence(rate: str, duration: str, words: str) -> None:
+def test_an_invalid_schedule_is_refused_in_a_sentence(rate: str, duration: str, words: str) -> None:
     with pytest.raises(CommandError) as refused:
         schedule.parse_schedule(rate, duration)
     assert words in refused.value.message
@@ -86,7 +86,7 @@ OUTCOMES = [
 ]
 
 
-def test_each_second_tells_what_was_due_and_what_ended_in_it() -> None:
+def test_each_second_of_the_series_has_the_requests_that_were_due_and_those_that_ended() -> None:
     seen = [ReplicaSample(0.0, 1, 1), ReplicaSample(0.99, 1, 2), ReplicaSample(2.01, 2, 2)]
     first, second, third = build_series(OUTCOMES, seen)
     assert (first.scheduled, first.answered, first.p50, first.p99) == (3, 2, 10.0, 30.0)
@@ -120,7 +120,7 @@ def figures(**more: Any) -> dict[str, Any]:
     return {**rest, **build_summary(OUTCOMES, [ReplicaSample(0.0, 1, 2)], 2.0), **more}
 
 
-def test_a_person_reads_what_was_not_answered_and_why() -> None:
+def test_the_summary_text_lists_failed_and_late_requests_with_their_reasons() -> None:
     assert format_plain(reporter.build_summary_text(figures())).splitlines() == [
         "",
         "5 scheduled in 2.6 s: 3 answered (1.1/s), 1 failed, 1 late",
@@ -148,7 +148,7 @@ def test_a_person_reads_what_was_not_answered_and_why() -> None:
 
 
 @pytest.mark.parametrize(("terminal", "words"), [(False, "   5s  10 scheduled, 3 answered (0.6/s)"), (True, "DESIRED")])
-def test_what_goes_on_is_a_table_on_a_terminal_and_lines_elsewhere(terminal: bool, words: str) -> None:
+def test_progress_is_a_table_on_a_terminal_and_lines_elsewhere(terminal: bool, words: str) -> None:
     console = Console(force_terminal=terminal, width=120, record=True)
     with reporter.Reporter(console) as said:
         said.report(results.build_second(5, 10, OUTCOMES, None), 4)
@@ -161,10 +161,10 @@ def scaler(revision: str, desired: int | None) -> dict[str, Any]:
 
 
 def service(**status: Any) -> InferenceService:
-    return InferenceService.parse({**manifest(), "status": status})
+    return InferenceService.parse({**build_manifest(), "status": status})
 
 
-def test_an_autoscaler_says_how_many_are_desired_before_the_status_does() -> None:
+def test_desired_replicas_of_an_autoscaler_precede_those_of_the_status() -> None:
     found = service(
         revisions=[
             {"name": "one", "replicas": {"ready": 1, "wanted": 1}},
@@ -176,7 +176,7 @@ def test_an_autoscaler_says_how_many_are_desired_before_the_status_does() -> Non
     assert count_replicas(found, [scaler("two", None)]) == (3, 4), "it has not looked yet"
 
 
-def test_who_serves_nothing_is_not_asked() -> None:
+def test_load_requires_a_service_that_serves() -> None:
     since = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
     waits = {"type": "Serving", "status": "False", "reason": "Loading", "message": "the model is loaded", **since}
     for status in ({}, {"url": "http://magika.demo.svc:8000"}, {"url": "http://x:8000", "conditions": [waits]}):
@@ -186,7 +186,7 @@ def test_who_serves_nothing_is_not_asked() -> None:
     assert require_serving(service(url="http://x:8000", conditions=[answers])).status.url == "http://x:8000"
 
 
-def test_the_service_s_own_addresses() -> None:
+def test_endpoints_of_a_service_begin_with_its_hostname() -> None:
     plain_one = service(url="http://magika.demo.svc:8000")
     assert [way.address for way in list_endpoints(plain_one, "http", "")] == ["magika.demo.svc:8000"]
     assert [way.address for way in list_endpoints(plain_one, "grpc", "10.96.0.7")] == [
@@ -195,7 +195,9 @@ def test_the_service_s_own_addresses() -> None:
     ]
     assert list_endpoints(plain_one, "grpc", "fd00::7")[1].address == "[fd00::7]:8001"
     traffic = {"gateways": [{"name": "edge"}], "hostnames": ["*.example.com", "magika.example.com"]}
-    routed = InferenceService.parse({**manifest(traffic=traffic), "status": {"url": "http://magika.demo.svc:8000"}})
+    routed = InferenceService.parse(
+        {**build_manifest(traffic=traffic), "status": {"url": "http://magika.demo.svc:8000"}}
+    )
     assert [way.address for way in list_endpoints(routed, "http", "")] == [
         "magika.example.com:80",
         "magika.demo.svc:8000",
@@ -233,7 +235,7 @@ def wish(url: str | None = None) -> LoadOptions:
     )
 
 
-async def test_what_is_named_is_asked_and_else_the_first_address_that_answers() -> None:
+async def test_load_uses_the_url_or_the_first_address_that_answers() -> None:
     tried = []
 
     async def answers(way: Endpoint) -> bool:
@@ -266,7 +268,7 @@ def test_a_url_is_read(url: str, address: str, tls: bool) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "ftp://host", "http://", "http://host:none", "http://me@host", "http://host?x=1"])
-def test_a_url_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(CommandError, match=r"--url .*expected http://host:port"):
         parse_url(url)
 
@@ -283,7 +285,7 @@ METADATA = {
 }
 
 
-def test_requests_are_made_as_the_warm_up_makes_them() -> None:
+def test_load_generates_requests_as_the_warm_up_does() -> None:
     made = {each.name: each.tensor for each in generate_request(METADATA, {}).inputs}
     assert {name: list(tensor.shape) for name, tensor in made.items()} == {
         "image": [1, 3, 1],
@@ -305,7 +307,7 @@ def test_requests_are_made_as_the_warm_up_makes_them() -> None:
         generate_request({"inputs": [{"name": "x", "datatype": "FP4", "shape": [1]}]}, {})
 
 
-def test_the_warm_up_s_own_requests_are_taken_as_they_are() -> None:
+def test_load_sends_the_requests_of_the_warm_up_unchanged() -> None:
     tensors = [
         {"name": "x", "datatype": "INT32", "shape": [2, 2], "data": [[1, 2], [3, 4]]},
         {"name": "t", "datatype": "BYTES", "shape": [2], "data": ["one", "two"]},
@@ -328,7 +330,7 @@ def test_the_warm_up_s_own_requests_are_taken_as_they_are() -> None:
         parse_config_map("wake", {"one.json": "[" * 100_000})
 
 
-async def test_no_more_than_so_many_are_in_flight_and_the_rest_is_late() -> None:
+async def test_requests_beyond_the_concurrency_are_late() -> None:
     release, sent = asyncio.Event(), 0
 
     async def send() -> None:
@@ -347,7 +349,7 @@ async def test_no_more_than_so_many_are_in_flight_and_the_rest_is_late() -> None
     assert {outcome.reason for outcome in loop.outcomes if outcome.verdict == "late"} == {IN_FLIGHT}
 
 
-async def test_a_client_that_is_behind_says_so_itself() -> None:
+async def test_a_client_that_is_behind_is_the_reason_of_late_requests() -> None:
     async def send() -> None:
         time.sleep(0.05)  # noqa: ASYNC251  it holds the loop up, as a machine does that is too slow
 
@@ -359,7 +361,7 @@ async def test_a_client_that_is_behind_says_so_itself() -> None:
     assert max(outcome.delay for outcome in loop.outcomes) > 1
 
 
-async def test_a_stop_ends_the_question_and_waits_for_the_answers() -> None:
+async def test_a_stop_sends_no_more_requests_and_waits_for_the_answers() -> None:
     stop = asyncio.Event()
 
     async def send() -> None:
@@ -373,7 +375,7 @@ async def test_a_stop_ends_the_question_and_waits_for_the_answers() -> None:
 
 
 @pytest.mark.parametrize(("suffix", "begins"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
-def test_the_picture_is_what_its_suffix_says(suffix: str, begins: bytes, tmp_path: Path) -> None:
+def test_the_suffix_of_the_file_selects_the_format_of_the_plot(suffix: str, begins: bytes, tmp_path: Path) -> None:
     file = tmp_path / f"run{suffix}"
     drawn = plot.draw_figure("magika", build_series(OUTCOMES, [ReplicaSample(1.5, 1, 2)]))
     plot.save_figure(drawn, file)
@@ -386,7 +388,7 @@ def test_the_picture_is_what_its_suffix_says(suffix: str, begins: bytes, tmp_pat
     assert np.asarray(replicas_axes.lines[1].get_ydata())[1:].tolist() == [1, 1]
 
 
-def test_a_run_without_an_answer_has_a_picture_too(tmp_path: Path) -> None:
+def test_a_run_without_an_answer_has_a_plot(tmp_path: Path) -> None:
     plot.save_figure(plot.draw_figure("nothing", build_series([], [])), tmp_path / "nothing.png")
     plot.save_figure(
         plot.draw_figure("nobody", build_series([Outcome(0, 1, 0, "failed", "no")], [])), tmp_path / "nobody.png"
@@ -394,14 +396,14 @@ def test_a_run_without_an_answer_has_a_picture_too(tmp_path: Path) -> None:
     assert (tmp_path / "nobody.png").stat().st_size > 0
 
 
-def test_what_is_missing_is_named_as_pip_knows_it() -> None:
+def test_a_missing_package_is_named_as_pip_installs_it() -> None:
     extras.import_extras({**extras.CLIENT, **extras.PLOT})
     with pytest.raises(CommandError) as refused:
         extras.import_extras({"numpy": "numpy", "conch_no_such_module.aio": "no-such-module[grpc]"})
     assert "pip install 'no-such-module[grpc]'" in refused.value.message
 
 
-def test_the_other_commands_do_without_them() -> None:
+def test_other_commands_import_none_of_the_packages_of_load() -> None:
     look = (
         "import sys, conch.cli.main; print(sorted({'numpy', 'tritonclient', 'matplotlib', 'grpc'} & set(sys.modules)))"
     )
@@ -422,7 +424,7 @@ def test_the_other_commands_do_without_them() -> None:
         ((), "--rate"),
     ],
 )
-def test_what_cannot_be_asked_is_said_before_anything_is(words: tuple[str, ...], told: str) -> None:
+def test_load_refuses_invalid_options_before_the_first_request(words: tuple[str, ...], told: str) -> None:
     done = CliRunner().invoke(cli, ["load", "magika", *words])
     assert done.exit_code != 0
     assert told in done.output

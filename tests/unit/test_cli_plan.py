@@ -20,7 +20,7 @@ from conch.cli.preview import OperatorSettings, Preview, build_preview
 from conch.cli.printing import format_age, format_plain, shorten_digest
 from conch.observe.capacity import Capacity
 from conch.plan import Apply
-from tests.unit.simulation import DEFAULTS, GPU, KEY, Cluster, manifest
+from tests.unit.simulation import DEFAULTS, GPU, KEY, Cluster, build_manifest
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "plan"
@@ -50,7 +50,7 @@ def test_the_plan_of_an_example(example: str) -> None:
 def serving() -> Cluster:
     """A service behind a gateway that serves, with steps for its next change."""
     said = {"steps": STEPS, "analysis": GATES}
-    cluster = Cluster(manifest(minReplicas=4, rollout=said, traffic=GATEWAY, warmup={}))
+    cluster = Cluster(build_manifest(minReplicas=4, rollout=said, traffic=GATEWAY, warmup={}))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
@@ -74,7 +74,7 @@ def test_the_plan_of_a_change_names_the_steps_and_is_what_the_operator_writes_ne
     assert told == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]
 
 
-def test_the_plan_of_what_is_there_already_writes_nothing() -> None:
+def test_the_plan_of_an_unchanged_manifest_writes_nothing() -> None:
     cluster = serving()
     preview = planned(cluster)
     assert (preview.writes, preview.rejections) == ((), ())
@@ -82,7 +82,7 @@ def test_the_plan_of_what_is_there_already_writes_nothing() -> None:
     assert "The operator would write nothing." in build_plan_text(preview)
 
 
-def test_under_way_the_plan_shows_which_step_it_is() -> None:
+def test_the_plan_of_a_rollout_under_way_shows_its_step() -> None:
     cluster = serving()
     cluster.edit(uri="s3://models/v2", warmup=None)
     for _ in range(3):
@@ -94,8 +94,8 @@ def test_under_way_the_plan_shows_which_step_it_is() -> None:
     assert states == ["passed", "now", "", "", "", ""]
 
 
-def test_a_name_that_is_taken_is_a_refusal() -> None:
-    cluster = Cluster(manifest())
+def test_the_plan_lists_a_taken_name_as_rejected() -> None:
+    cluster = Cluster(build_manifest())
     meta = {"name": "magika", "namespace": "demo", "labels": {"conch.dev/service": "magika"}}
     cluster.put({"apiVersion": "v1", "kind": "Service", "metadata": meta})
     preview = planned(cluster)
@@ -105,7 +105,7 @@ def test_a_name_that_is_taken_is_a_refusal() -> None:
     assert build_plan_value(preview)["rejections"][0]["object"] == "Service/magika"
 
 
-def test_as_a_value_it_holds_the_manifests() -> None:
+def test_the_plan_as_json_has_the_manifests() -> None:
     done = conch("plan", "-f", str(ROOT / "examples" / "quickstart.yaml"), "-o", "yaml", "--serving-image", "mine:1")
     [service] = yaml.safe_load(done.output)["services"]
     deployments = [write["manifest"] for write in service["writes"] if write["kind"] == "Deployment"]
@@ -113,7 +113,7 @@ def test_as_a_value_it_holds_the_manifests() -> None:
     assert json.loads(conch("plan", "-f", str(ROOT / "examples" / "quickstart.yaml"), "-o", "json").output)
 
 
-def test_it_knows_who_drives_the_pods_where_it_is_told() -> None:
+def test_the_plan_contains_the_autoscaler_of_the_installation() -> None:
     def scalers(*options: str) -> set[str]:
         done = conch("plan", "-f", str(ROOT / "examples" / "keda.yaml"), "-o", "yaml", *options)
         [service] = yaml.safe_load(done.output)["services"]
@@ -123,7 +123,7 @@ def test_it_knows_who_drives_the_pods_where_it_is_told() -> None:
     assert scalers("--metrics-api", "keda", "--prometheus", "http://prometheus:9090") == {"ScaledObject"}
 
 
-def test_it_reads_the_input_and_many_documents() -> None:
+def test_plan_reads_standard_input_and_several_documents() -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}}
     text = yaml.safe_dump_all([secret, _named("a"), _named("b")])
     done = conch("plan", "-f", "-", text=text)
@@ -132,7 +132,7 @@ def test_it_reads_the_input_and_many_documents() -> None:
 
 
 def _named(name: str) -> dict[str, Any]:
-    body = manifest()
+    body = build_manifest()
     body["metadata"] = {"name": name, "namespace": "demo"}
     return body
 
@@ -154,7 +154,7 @@ def _with(change: dict[str, Any]) -> str:
         (_with({"model": {}}), "magika: spec.predictor.model.modelFormat"),
     ],
 )
-def test_what_is_no_manifest_is_refused_in_a_sentence(text: str, words: str) -> None:
+def test_plan_refuses_an_invalid_manifest_in_a_sentence(text: str, words: str) -> None:
     done = conch("plan", "-f", "-", text=text)
     assert done.exit_code == 1
     assert done.output.startswith("Error: ")
@@ -166,7 +166,7 @@ def test_what_is_no_manifest_is_refused_in_a_sentence(text: str, words: str) -> 
     "words",
     [["rollback", "magika"], ["rollback", "magika", "--to", "0"], ["promote"], ["status", "a", "-o", "xml"], ["plan"]],
 )
-def test_wrong_arguments_are_told_with_the_usage(words: list[str]) -> None:
+def test_wrong_arguments_print_the_usage(words: list[str]) -> None:
     done = conch(*words)
     assert done.exit_code == 2
     assert "Usage: cli" in done.output
@@ -186,8 +186,8 @@ def test_spans_and_digests_are_short() -> None:
     assert shorten_digest("") == ""
 
 
-def test_what_is_being_deleted_has_no_plan() -> None:
-    cluster = Cluster(manifest())
+def test_a_service_under_deletion_has_no_plan() -> None:
+    cluster = Cluster(build_manifest())
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     body["metadata"]["deletionTimestamp"] = format_time(cluster.now)
     with pytest.raises(Exception, match="demo/magika is being deleted"):
@@ -202,7 +202,7 @@ def seen(cluster: Cluster) -> list[dict[str, Any]]:
 def on_gpus(gpus: int, on_insufficient_capacity: str) -> Cluster:
     """A service on two GPUs whose model was just changed, in a cluster that has so many."""
     said = {"onInsufficientCapacity": on_insufficient_capacity, "steps": [{"weight": 0}, {"pause": "5m"}]}
-    cluster = Cluster(manifest(minReplicas=2, rollout=said, resources={"limits": {GPU: 1}}))
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=said, resources={"limits": {GPU: 1}}))
     cluster.gpus = gpus
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
@@ -215,7 +215,7 @@ def on_gpus(gpus: int, on_insufficient_capacity: str) -> Cluster:
     ("gpus", "on_insufficient_capacity", "golden"),
     [(3, "Hold", "held"), (3, "Recreate", "short"), (4, "Recreate", "fits")],
 )
-def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(
+def test_the_plan_shows_whether_the_gpus_suffice_and_the_admission_of_the_rollout(
     gpus: int, on_insufficient_capacity: str, golden: str
 ) -> None:
     cluster = on_gpus(gpus, on_insufficient_capacity)
@@ -228,7 +228,7 @@ def test_the_plan_says_whether_the_gpus_suffice_and_what_becomes_of_it(
     assert told == [(action.ref.kind.name, action.ref.name) for action in cluster.reconcile()]
 
 
-def test_a_plan_of_somebody_who_may_not_look_says_so_and_goes_on() -> None:
+def test_a_plan_without_permission_to_list_nodes_reports_this_and_goes_on() -> None:
     cluster = on_gpus(3, "Hold")
     preview = build_preview(
         seen(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now, Capacity(unknown="nodes is forbidden")

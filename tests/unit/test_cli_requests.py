@@ -11,7 +11,7 @@ from conch.cli.options import CommandError
 from conch.cli.printing import format_plain
 from conch.cli.status import build_status_text, build_status_value
 from conch.decide.rollout import Request
-from tests.unit.simulation import GPU, Cluster, manifest
+from tests.unit.simulation import GPU, Cluster, build_manifest
 
 STEPS = [{"weight": 0}, {"pause": "Manual"}, {"weight": 50}, {"pause": "5m"}, {"weight": 100}]
 NOW = 1_000_000.25
@@ -19,7 +19,7 @@ NOW = 1_000_000.25
 
 def under_way() -> Cluster:
     """A service whose rollout waits for a person at step 1."""
-    cluster = Cluster(manifest(rollout={"steps": STEPS}, traffic={"split": "Replicas"}))
+    cluster = Cluster(build_manifest(rollout={"steps": STEPS}, traffic={"split": "Replicas"}))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
@@ -36,7 +36,7 @@ def seen(cluster: Cluster) -> InferenceService:
 
 def do(cluster: Cluster, ask: RequestUpdate) -> str:
     """Write the annotation as the command does, and let the operator look. Return what it waits for then."""
-    cluster.ask(ask.request or "")
+    cluster.request(ask.request or "")
     cluster.settle()
     rollout = cluster.status.rollout
     return rollout.reason if rollout else ""
@@ -51,10 +51,10 @@ def test_promote_names_the_step_that_the_person_saw() -> None:
     assert promote(seen(cluster), NOW, full=True).request == "promote 2 1970-01-12T13:46:40.250000Z"
 
 
-def test_every_request_is_one_that_the_operator_reads() -> None:
+def test_the_operator_parses_every_request_of_the_cli() -> None:
     cluster = under_way()
     for ask in (promote(seen(cluster), NOW, full=True), pause(seen(cluster), NOW), abort(seen(cluster), NOW)):
-        cluster.ask(ask.request or "")
+        cluster.request(ask.request or "")
         request = Request.of(seen(cluster))
         assert request is not None
         assert request.text == ask.request
@@ -70,7 +70,7 @@ def test_pause_and_resume_leave_the_rollout_where_it_was() -> None:
     assert do(cluster, ask) == "WaitsForPromotion"
 
 
-def test_what_was_aborted_can_be_retried_and_nothing_else() -> None:
+def test_retry_requires_an_aborted_rollout() -> None:
     cluster = under_way()
     assert do(cluster, abort(seen(cluster), NOW)) == "Aborted"
     for refused in (abort, pause):
@@ -93,8 +93,8 @@ COMMANDS: list[Callable[[InferenceService], RequestUpdate]] = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_without_a_rollout_each_refuses(command: Callable[[InferenceService], RequestUpdate]) -> None:
-    cluster = Cluster(manifest())
+def test_each_request_requires_a_rollout(command: Callable[[InferenceService], RequestUpdate]) -> None:
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
@@ -114,7 +114,7 @@ def test_a_status_of_an_earlier_generation_is_no_ground_for_a_request(
         command(seen(cluster))
 
 
-def test_resume_of_what_nobody_holds_names_the_way_on() -> None:
+def test_resume_of_a_rollout_that_is_not_paused_by_a_user_names_the_command_to_use() -> None:
     with pytest.raises(
         CommandError, match=r"is not paused by a user: it waits for WaitsForPromotion; .* kubectl conch promote"
     ):
@@ -127,7 +127,7 @@ def test_a_request_can_be_repeated() -> None:
     assert first.request != second.request
 
 
-def test_the_status_tells_the_step_the_wait_and_the_way_on() -> None:
+def test_the_status_shows_the_step_the_wait_and_the_next_command() -> None:
     cluster = under_way()
     text = format_plain(build_status_text(seen(cluster), cluster.now + 125))
     stable, candidate = cluster.status.stable, cluster.status.candidate
@@ -140,7 +140,7 @@ def test_the_status_tells_the_step_the_wait_and_the_way_on() -> None:
     assert f"2 {candidate} candidate Ready 0 % 1/1 magika 1" in lines
 
 
-def test_the_status_as_a_value_is_the_status_and_what_to_read_it_with() -> None:
+def test_the_status_as_json_is_the_status_with_name_namespace_and_generation() -> None:
     cluster = under_way()
     value: dict[str, Any] = build_status_value(seen(cluster))
     assert value["status"] == cluster.status.to_wire()
@@ -148,13 +148,13 @@ def test_the_status_as_a_value_is_the_status_and_what_to_read_it_with() -> None:
     assert (value["generation"], value["request"]) == (2, None)
 
 
-def test_a_service_that_nobody_has_looked_at_says_so() -> None:
-    text = format_plain(build_status_text(InferenceService.parse(manifest()), NOW))
+def test_the_status_of_a_service_without_conditions_names_the_operator() -> None:
+    text = format_plain(build_status_text(InferenceService.parse(build_manifest()), NOW))
     assert text == "demo/magika, generation 1: not observed by the operator yet\n"
 
 
-def test_what_waits_for_gpus_can_be_promoted_past_the_sum_and_then_by_its_steps() -> None:
-    cluster = Cluster(manifest(rollout={"steps": [{"pause": "Manual"}]}, resources={"limits": {GPU: 1}}))
+def test_promote_overrides_the_capacity_check_and_then_advances_by_steps() -> None:
+    cluster = Cluster(build_manifest(rollout={"steps": [{"pause": "Manual"}]}, resources={"limits": {GPU: 1}}))
     cluster.gpus = 1
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)

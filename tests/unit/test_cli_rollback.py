@@ -93,7 +93,7 @@ PASTS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str,
 
 
 @pytest.mark.parametrize(("then", "said", "now", "words"), [past[1:] for past in PASTS], ids=[p[0] for p in PASTS])
-def test_the_words_come_to_the_very_revision(
+def test_the_rollback_of_a_variant_restores_the_exact_revision(
     then: dict[str, Any], said: dict[str, Any], now: dict[str, Any], words: dict[str, Any]
 ) -> None:
     revision = recorded(isvc(then, said))
@@ -119,7 +119,7 @@ UNSAYABLE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("then", "now", "field"), [row[1:] for row in UNSAYABLE], ids=[row[0] for row in UNSAYABLE])
-def test_what_a_variant_cannot_say_is_refused_with_the_field(
+def test_a_field_that_a_variant_cannot_set_is_refused_with_its_name(
     then: dict[str, Any], now: dict[str, Any], field: str
 ) -> None:
     told = rf"revision 1 of variant b of magika had other values of {field} than spec.predictor has now, or none,"
@@ -127,12 +127,12 @@ def test_what_a_variant_cannot_say_is_refused_with_the_field(
         restore_revision(isvc(now, {}), recorded(isvc(then, {})), "b")
 
 
-def test_a_variants_history_is_its_own_and_going_back_in_it_starts_its_rollout() -> None:
+def test_a_rollback_in_the_history_of_a_variant_starts_the_rollout_of_that_variant() -> None:
     cluster = service(WEIGHTED, steps=[{"weight": 5}, {"pause": "Manual"}])
     first = up(cluster, "int8")
     change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
     second = up(cluster, "int8")
-    cluster.ask("promote 2", "int8")
+    cluster.request("promote 2", "int8")
     up(cluster, "int8")
     track = cluster.snapshot().service.of_variant("int8")
     found = entries(cluster, "int8")

@@ -43,14 +43,14 @@ def waits(cluster: Cluster, variant: str | None = None) -> str:
     return rollout.reason if rollout else ""
 
 
-def test_a_request_names_the_variant_and_the_operator_acts_on_that_one_alone() -> None:
+def test_a_request_names_the_variant_and_changes_only_its_rollout() -> None:
     cluster = under_way()
     cluster.edit(uri="s3://models/v2")
     up(cluster)
     ask = pause(seen(cluster, "int8"), NOW)
     assert ask.request == "pause 3 1970-01-12T13:46:40.250000Z"
     assert ask.message.endswith("Continue with: kubectl conch resume magika -n demo --variant int8")
-    cluster.ask(ask.request or "", "int8")
+    cluster.request(ask.request or "", "int8")
     up(cluster, "int8")
     assert (waits(cluster, "int8"), waits(cluster)) == ("PausedByUser", "WaitsForPromotion")
     assert resume(seen(cluster, "int8")).message.startswith("variant int8 of magika is resumed")
@@ -58,28 +58,28 @@ def test_a_request_names_the_variant_and_the_operator_acts_on_that_one_alone() -
         resume(seen(cluster))
     ask = promote(seen(cluster, "int8"), NOW, full=False)
     assert ask.request == "promote 3/1 1970-01-12T13:46:40.250000Z"
-    cluster.ask(ask.request or "", "int8")
+    cluster.request(ask.request or "", "int8")
     up(cluster, "int8")
     assert (waits(cluster, "int8"), cluster.status.candidate) == ("", cluster.decision().wanted)
 
 
-def test_what_was_aborted_of_a_variant_can_be_retried() -> None:
+def test_an_aborted_rollout_of_a_variant_can_be_retried() -> None:
     cluster = under_way()
     stable = seen(cluster, "int8").status.stable
     assert "gets all requests of variant int8 once" in promote(seen(cluster, "int8"), NOW, full=True).message
     ask = abort(seen(cluster, "int8"), NOW)
     assert f"all requests of variant int8 return to {stable}." in ask.message
     assert "kubectl conch retry magika -n demo --variant int8" in ask.message
-    cluster.ask(ask.request or "", "int8")
+    cluster.request(ask.request or "", "int8")
     cluster.settle()
     with pytest.raises(CommandError, match=r"retry magika -n demo --variant int8, or change variant int8"):
         promote(seen(cluster, "int8"), NOW, full=False)
-    cluster.ask(retry(seen(cluster, "int8"), NOW).request or "", "int8")
+    cluster.request(retry(seen(cluster, "int8"), NOW).request or "", "int8")
     up(cluster, "int8")
     assert waits(cluster, "int8") == "WaitsForPromotion"
 
 
-def test_a_name_that_is_no_variants_is_told_with_those_there_are() -> None:
+def test_an_unknown_variant_is_refused_with_the_names_of_the_variants() -> None:
     with pytest.raises(
         CommandError, match=r"magika has no variant 'int4' \(there are: int8, beta\); see: kubectl conch st"
     ):
@@ -88,7 +88,7 @@ def test_a_name_that_is_no_variants_is_told_with_those_there_are() -> None:
         seen(service(), "int8")
 
 
-def test_without_a_name_and_a_rollout_of_the_predictor_those_that_have_one_are_named() -> None:
+def test_a_request_without_a_variant_names_the_variants_with_a_rollout() -> None:
     cluster = under_way(MATCHED)
     told = (
         "the predictor of magika has no rollout, but its variants have: int8 (Paused); select one, such as"
@@ -102,7 +102,7 @@ def test_without_a_name_and_a_rollout_of_the_predictor_those_that_have_one_are_n
         promote(seen(cluster, "beta"), NOW, full=False)
 
 
-def test_which_requests_a_variant_gets_is_told_in_words() -> None:
+def test_the_requests_of_a_variant_are_described_in_a_sentence() -> None:
     two = {"headers": [{"name": "x-variant", "value": "b"}, {"name": "x-team", "value": "search"}]}
     body = seen(service(WEIGHTED, {**MATCHED, "match": [*MATCHED["match"], two]}, MIRRORED, {"name": "own"}))
     assert [describe_requests(variant) for variant in body.spec.variants] == [
@@ -113,7 +113,7 @@ def test_which_requests_a_variant_gets_is_told_in_words() -> None:
     ]
 
 
-def test_the_status_tells_of_each_variant_and_of_its_rollout() -> None:
+def test_the_status_shows_each_variant_and_its_rollout() -> None:
     cluster = under_way(MATCHED)
     change(cluster, weight=30)
     up(cluster, "int8")
@@ -137,7 +137,7 @@ def test_the_status_tells_of_each_variant_and_of_its_rollout() -> None:
     assert [variant["name"] for variant in value["status"]["variants"]] == ["int8", "beta"]
 
 
-def test_a_variant_that_is_not_up_says_what_it_waits_for() -> None:
+def test_the_status_shows_the_wait_of_a_variant_that_is_not_ready() -> None:
     cluster = service({"name": "own"})
     wanted = cluster.decision("own").wanted
     text = format_plain(build_status_text(cluster.snapshot().service, cluster.now))
@@ -154,7 +154,7 @@ def edited(cluster: Cluster, variants: list[dict[str, Any]]) -> Cluster:
     return cluster
 
 
-def test_the_plan_tells_of_each_variant_and_is_what_the_operator_writes_next() -> None:
+def test_the_plan_shows_each_variant_and_is_what_the_operator_writes_next() -> None:
     cluster = service(WEIGHTED, MATCHED, MIRRORED, steps=STEPS)
     for name in ("int8", "beta", "shadow"):
         up(cluster, name)

@@ -98,7 +98,7 @@ SAME += [
 
 
 @pytest.mark.parametrize(("observed", "desired"), SAME)
-def test_the_same_in_other_words(observed: Any, desired: Any) -> None:
+def test_equivalent_objects_are_equal(observed: Any, desired: Any) -> None:
     assert is_subset(observed, desired)
 
 
@@ -148,7 +148,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_everything_says_itself(value: Any) -> None:
+def test_every_object_is_a_subset_of_itself(value: Any) -> None:
     assert is_subset(value, value)
 
 

@@ -9,7 +9,7 @@ from conch.observe import Store
 from conch.observe.managers import find_managers
 from conch.plan import ABSENT, Apply, Delete
 from conch.reconcile import Reconciler
-from tests.unit.simulation import manifest
+from tests.unit.simulation import build_manifest
 
 KEY = ServiceKey("demo", "magika")
 AUTOSCALED = Ref(AUTOSCALER, "magika-1")
@@ -67,7 +67,7 @@ def test_few_edits_and_slow_ones_are_no_contest() -> None:
     assert operator.contested() == []
 
 
-def test_values_that_conch_itself_moves_are_no_contest() -> None:
+def test_values_that_conch_changes_are_no_contest() -> None:
     operator = Operator()
     assert all(operator.write(repair(Ref(HTTP_ROUTE, "magika"), rules=str(weight))) for weight in range(100))
     assert operator.contested() == []
@@ -216,7 +216,7 @@ class Overwritten:
 
     def __init__(self) -> None:
         self.now, self.writes, self.store, nothing = 0.0, 0, Store(), cast("Any", None)
-        self.body = manifest(uri=cast("Any", 7))
+        self.body = build_manifest(uri=cast("Any", 7))
         self.reconcile = Reconciler(
             store=self.store,
             gateways=None,

@@ -11,7 +11,7 @@ from conch.api.names import LABEL_SERVICE_NAME
 from conch.decide import decide
 from conch.observe.cache_fields import trim
 from conch_contract import names
-from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+from tests.unit.simulation import KEY, Cluster, build_manifest, read_weights, start_revision
 from tests.unit.test_keda_stories import awake, scale, sleeping
 from tests.unit.test_progressive_stories import canary, change, waits_for
 from tests.unit.test_rollout_stories import ROOT, selected, served
@@ -74,7 +74,7 @@ def test_ready_waits_for_the_endpoint_slices_and_the_old_pods_stay() -> None:
     assert Ref(DEPLOYMENT, old) not in cluster.objects
 
 
-def test_the_wait_costs_no_write_and_no_event() -> None:
+def test_the_wait_for_endpoint_slices_writes_no_status_and_no_event() -> None:
     """The status is the same from the write of the selector to the EndpointSlices."""
     quick, slow = served(), served()
     for cluster in (quick, slow):
@@ -153,7 +153,7 @@ def test_an_endpoint_without_a_condition_is_ready() -> None:
     assert kept == {**head, "metadata": meta, "pods": ["a", "b"]}
 
 
-def test_a_rollback_waits_for_nobody_and_ends_nothing_that_is_listed() -> None:
+def test_a_rollback_waits_for_no_endpoint_slice_and_keeps_listed_pods() -> None:
     """The EndpointSlices never move again: whoever they list keeps the pods."""
     cluster, old, new = moved()
     cluster.edit(uri="s3://models/magika")
@@ -213,7 +213,7 @@ def test_a_share_of_all_requests_is_reached_when_the_endpoint_slices_show_it() -
 
 def test_a_split_by_pods_is_reached_when_the_endpoint_slices_list_both() -> None:
     said = {"steps": [{"weight": 50}, {"pause": "1m"}]}
-    cluster = Cluster(manifest(rollout=said, traffic={"split": "Replicas"}, minReplicas=2))
+    cluster = Cluster(build_manifest(rollout=said, traffic={"split": "Replicas"}, minReplicas=2))
     cluster.reconcile()
     old = cluster.decision().wanted
     cluster.start_pods(old)
@@ -248,12 +248,12 @@ def test_behind_a_gateway_the_steps_do_not_wait_for_the_root_service_and_the_end
     cluster, old = canary([{"weight": 50}, {"pause": "1m"}])
     new = change(cluster)
     cluster.unlisted = {KEY.name}
-    come_up(cluster, new)
-    assert routed(cluster) == {old: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {old: 50, new: 50}
     assert waits_for(cluster) == "Paused"
     cluster.now += 61
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
     assert selected(cluster) == new
     assert cluster.condition("Ready") == PENDING
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
@@ -264,7 +264,7 @@ def test_behind_a_gateway_the_steps_do_not_wait_for_the_root_service_and_the_end
     assert Ref(DEPLOYMENT, old) not in cluster.objects
 
 
-def test_a_variant_that_lags_behind_is_told_of_the_service() -> None:
+def test_the_service_reports_a_variant_whose_endpoint_slices_lag() -> None:
     cluster = served()
     cluster.edit_variants({"name": "int8", "predictor": {"model": {"storageUri": "s3://models/int8"}}})
     cluster.settle()
@@ -310,15 +310,15 @@ def test_a_service_that_only_scales_stays_ready(late: str) -> None:
 
     add_pods(cluster, name, 5)
     for index in range(2, 5):
-        follow(lambda index=index: cluster.pod(name, index, ready=False))  # type: ignore[misc]
-        follow(lambda index=index: cluster.pod(name, index, ready=True))  # type: ignore[misc]
+        follow(lambda index=index: cluster.put_pod(name, index, ready=False))  # type: ignore[misc]
+        follow(lambda index=index: cluster.put_pod(name, index, ready=True))  # type: ignore[misc]
     add_pods(cluster, name, 2)
     for index in range(4, 1, -1):
         follow(lambda index=index: cluster.remove(Ref(POD, f"{name}-{index}")))  # type: ignore[misc]
     assert set(truth) == {SERVED}
 
 
-def test_a_service_falls_asleep_and_wakes_up_with_its_endpoint_slices() -> None:
+def test_a_service_scales_to_zero_and_back_with_its_endpoint_slices() -> None:
     cluster = sleeping()
     name = selected(cluster)
     assert cluster.condition("Ready") == ("True", "ScaledToZero")
@@ -338,7 +338,7 @@ def test_a_service_falls_asleep_and_wakes_up_with_its_endpoint_slices() -> None:
     assert cluster.condition("Ready") == ("True", "ScaledToZero"), "its pod has left this Service first"
 
 
-def test_a_service_that_nobody_lists_any_more_is_told_and_keeps_its_pods() -> None:
+def test_a_service_without_listed_endpoints_is_reported_and_keeps_its_pods() -> None:
     """Its Service was deleted and made again, and the EndpointSlice controller does not run."""
     cluster = served()
     name = selected(cluster)
@@ -353,8 +353,8 @@ def test_a_service_that_nobody_lists_any_more_is_told_and_keeps_its_pods() -> No
     assert cluster.condition("Ready") == SERVED
 
 
-def test_pods_that_are_ready_and_listed_nowhere_are_told() -> None:
-    cluster = Cluster(manifest())
+def test_ready_pods_without_listed_endpoints_are_reported() -> None:
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.lists_pods = False
@@ -376,11 +376,11 @@ def test_pods_that_are_ready_and_listed_nowhere_are_told() -> None:
     assert cluster.condition("Ready") == SERVED
 
 
-def test_a_candidate_whose_pods_are_listed_nowhere_says_so_and_goes_back_in_time() -> None:
+def test_a_candidate_without_listed_pods_is_reported_and_rolled_back_at_the_deadline() -> None:
     cluster, stable = canary()
     new = change(cluster)
     cluster.lists_pods = False
-    come_up(cluster, new)
+    start_revision(cluster, new)
     cluster.now += 31
     cluster.settle()
     assert waits_for(cluster) == "EndpointsMissing"
@@ -388,13 +388,13 @@ def test_a_candidate_whose_pods_are_listed_nowhere_says_so_and_goes_back_in_time
     cluster.now += 901
     cluster.settle()
     assert cluster.condition("Stalled") == ("True", "EndpointsMissing")
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
 
 
 def test_a_rollout_that_took_longer_than_its_deadline_is_not_late_at_its_end() -> None:
     cluster, _ = canary([{"weight": 50}, {"pause": "2h"}])
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     cluster.now += 7201
     cluster.unlisted = {KEY.name}
     for _ in range(6):
@@ -408,7 +408,7 @@ def test_a_rollout_that_took_longer_than_its_deadline_is_not_late_at_its_end() -
     assert (cluster.condition("Ready"), cluster.condition("Stalled")) == (SERVED, ("", ""))
 
 
-def test_a_service_that_is_deleted_while_its_slices_stay_is_nobodys() -> None:
+def test_endpoint_slices_of_a_deleted_service_have_no_owner() -> None:
     cluster = served()
     service = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)])
     service["metadata"]["uid"] = "another"
@@ -428,14 +428,14 @@ def test_a_service_that_is_deleted_while_its_slices_stay_is_nobodys() -> None:
     ids=["without a controller", "of a Job", "of another Deployment", "of an unknown ReplicaSet"],
 )
 def test_a_pod_that_only_has_the_labels_of_a_revision_is_no_pod_of_it(owners: list[dict[str, Any]]) -> None:
-    cluster = Cluster(manifest(minReplicas=1))
+    cluster = Cluster(build_manifest(minReplicas=1))
     cluster.settle()
     revision = cluster.decision().wanted
     deployment = {"kind": "Deployment", "uid": "of another", "controller": True}
     meta: dict[str, Any] = {"name": "another", "namespace": KEY.namespace, "uid": "another", "resourceVersion": "1"}
     meta |= {"labels": {names.LABEL_SERVICE: KEY.name}, "ownerReferences": [deployment]}
     cluster.store.put({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": meta})
-    cluster.pod(revision, 0, ready=True)
+    cluster.put_pod(revision, 0, ready=True)
     ref = Ref(POD, f"{revision}-0")
     genuine = cluster.objects[ref]["metadata"]["ownerReferences"]
     cluster.objects[ref]["metadata"]["ownerReferences"] = owners

@@ -23,7 +23,7 @@ from conch.api.kinds import (
 from conch.api.names import ANNOTATION_ACCEPTED, ANNOTATION_GENERATION
 from conch.observe.snapshot import Revision
 from conch_contract import names
-from tests.unit.simulation import KEY, Cluster, manifest, routed
+from tests.unit.simulation import KEY, Cluster, build_manifest, read_weights
 
 TRAFFIC: Final = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
 STEPS: Final = [{"weight": 50}, {"pause": "1h"}]
@@ -44,7 +44,7 @@ def paused() -> tuple[Cluster, str, str]:
 
 @cache
 def _paused() -> tuple[Cluster, str, str]:
-    service = manifest(minReplicas=1, maxReplicas=3, rollout={"steps": STEPS}, traffic=TRAFFIC)
+    service = build_manifest(minReplicas=1, maxReplicas=3, rollout={"steps": STEPS}, traffic=TRAFFIC)
     service["spec"]["variants"] = [MATCH, COPY]
     cluster = Cluster(service)
     cluster.reconcile()
@@ -176,7 +176,7 @@ def test_a_record_that_cannot_be_read_is_written_anew_and_no_pod_goes(data: Any)
         if name == stable:  # no record knows it any more; what it has stays
             del now[Ref(CONTROLLER_REVISION, name)], before[Ref(CONTROLLER_REVISION, name)]
         assert now == before
-        assert routed(cluster) == {stable: 50, candidate: 50}
+        assert read_weights(cluster) == {stable: 50, candidate: 50}
 
 
 def test_annotations_of_a_record_may_hold_anything() -> None:
@@ -203,7 +203,7 @@ def test_a_step_that_there_is_not_ends_no_pause(step: int, kept: bool) -> None:
     rollout = cluster.status.rollout
     assert rollout is not None
     assert (rollout.step, rollout.reason) == (1, "Paused")
-    assert routed(cluster) == {stable: 50, candidate: 50}
+    assert read_weights(cluster) == {stable: 50, candidate: 50}
 
 
 def test_any_field_of_the_status_may_hold_anything() -> None:

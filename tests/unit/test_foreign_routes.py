@@ -17,7 +17,7 @@ from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.observe.routes import ForeignRoutes, Route, find_route_conflict, read_route
 from conch.queue import WorkQueue
 from conch_contract import names
-from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+from tests.unit.simulation import KEY, Cluster, build_manifest, read_weights, start_revision
 
 PUBLIC: Final = GatewayKey("infra", "public")
 PARENT: Final = {"namespace": "infra", "name": "public"}
@@ -314,10 +314,10 @@ async def test_a_services_route_without_its_label_is_lost_to_the_store_and_comes
 def serving() -> tuple[Cluster, str]:
     """A service behind a Gateway; and the name of its revision."""
     rollout = {"steps": [{"weight": 50}, {"pause": "Manual"}], "progressDeadline": "15m"}
-    cluster = Cluster(manifest(minReplicas=2, rollout=rollout, traffic=TRAFFIC))
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=rollout, traffic=TRAFFIC))
     cluster.reconcile()
     stable = cluster.decision().wanted
-    come_up(cluster, stable)
+    start_revision(cluster, stable)
     assert cluster.condition("Ready") == ("True", "Served")
     return cluster, stable
 
@@ -342,8 +342,8 @@ def test_a_service_whose_requests_a_foreign_route_takes_is_not_ready_until_the_r
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "WaitsForPromotion", "a rollout is not held up"
 

@@ -9,7 +9,7 @@ from conch.api.kinds import SERVICE, Ref
 from conch.decide import build_measurement_request
 from conch.observe.measured import Answer, History, Measured
 from conch_contract import names
-from tests.unit.simulation import KEY, Cluster, come_up, manifest, measure, routed
+from tests.unit.simulation import KEY, Cluster, build_manifest, measure, read_weights, start_revision
 
 GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS = [{"weight": 10}, {"analysis": "1m"}, {"weight": 50}, {"analysis": "1m"}]
@@ -20,18 +20,18 @@ LATENCY = {"latency": {"max": "50ms"}}
 def with_gates(*gates: dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
     """A candidate at its first share; with the names of the stable revision and its own."""
     said = {"steps": STEPS, "analysis": list(gates), "progressDeadline": "5m", **rollout}
-    cluster = Cluster(manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
-    come_up(cluster, stable)
+    start_revision(cluster, stable)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
     assert build_measurement_request(cluster.snapshot()).models == {new: "magika"}, (
         "counters are read before the first request"
     )
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 90, new: 10}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 90, new: 10}
     return cluster, stable, new
 
 
@@ -50,11 +50,11 @@ def test_a_good_candidate_passes_its_analyses() -> None:
         ("latency-mean", "Passed", "10ms"),
     ]
     measure(cluster, 10, requests=100)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert rollout(cluster).weight == 50
     measure(cluster, 60, requests=600)
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
     assert cluster.status.rollout is None
 
 
@@ -73,7 +73,7 @@ def test_a_good_candidate_passes_its_analyses() -> None:
 def test_a_bad_candidate_is_given_up_for_its_own_reason(gate: Any, behaviour: Any, words: str) -> None:
     cluster, stable, _ = with_gates(gate)
     measure(cluster, 60, requests=600, **behaviour)
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert (rollout(cluster).phase, rollout(cluster).reason) == ("Failed", "AnalysisFailed")
     assert words in rollout(cluster).message
     assert rollout(cluster).gates[0].verdict == "Failed", "the verdict stays to be read"
@@ -84,7 +84,7 @@ def test_without_a_gateway_all_requests_can_be_evaluated_and_go_back() -> None:
     steps = [{"weight": 100}, {"analysis": "1m"}]
     said = {"steps": steps, "analysis": [SUCCESS]}
     for failures in (0, 300):
-        cluster = Cluster(manifest(minReplicas=2, rollout=said))
+        cluster = Cluster(build_manifest(minReplicas=2, rollout=said))
         cluster.reconcile()
         stable = cluster.decision().wanted
         cluster.start_pods(stable)
@@ -106,20 +106,20 @@ def selected(cluster: Cluster) -> str:
     return name
 
 
-def test_one_that_is_slow_only_at_half_of_the_requests_is_found_there() -> None:
+def test_a_candidate_that_is_slow_only_at_half_of_the_requests_fails_at_that_step() -> None:
     cluster, stable, new = with_gates(LATENCY)
     measure(cluster, 60, requests=600)
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
     measure(cluster, 20, requests=600, latency_ms=80)
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
 
 
 def test_no_requests_are_inconclusive_hold_the_rollout_and_end_it_in_the_end() -> None:
     cluster, stable, new = with_gates(SUCCESS)
     measure(cluster, 120)
     assert (rollout(cluster).reason, rollout(cluster).weight) == ("Inconclusive", 10)
-    assert routed(cluster) == {stable: 90, new: 10}
+    assert read_weights(cluster) == {stable: 90, new: 10}
     measure(cluster, 300)
     assert (rollout(cluster).phase, rollout(cluster).reason) == ("Failed", "Inconclusive")
     assert "Waits for 20 requests" in rollout(cluster).message
@@ -130,11 +130,11 @@ def test_a_failure_that_is_tolerated_only_costs_time() -> None:
     measure(cluster, 10, requests=100, failures=50)
     assert rollout(cluster).gates[0].verdict == "Inconclusive"
     measure(cluster, 60, requests=600)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert rollout(cluster).weight == 50
 
 
-def test_prometheus_is_asked_of_this_candidate_and_an_error_never_passes() -> None:
+def test_prometheus_queries_name_the_candidate_and_an_error_never_passes() -> None:
     gate = {"prometheus": {"server": "http://prometheus:9090", "query": 'e{r="{{revision}}"}', "max": "0.01"}}
     cluster, _, new = with_gates(gate)
     [query] = build_measurement_request(cluster.snapshot()).queries.values()
@@ -146,7 +146,7 @@ def test_prometheus_is_asked_of_this_candidate_and_an_error_never_passes() -> No
     assert "Parse error" in rollout(cluster).message
     cluster.measured = Measured(History(), {"prometheus": Answer(cluster.now + 5, 0.001)})
     cluster.now += 10
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert rollout(cluster).weight == 50
 
 
@@ -154,8 +154,8 @@ def test_promoting_past_a_gate_that_paused_the_rollout_evaluates_the_next_step_a
     cluster, stable, new = with_gates(SUCCESS, onFailure="Pause")
     measure(cluster, 20, requests=200, failures=100)
     assert (rollout(cluster).phase, rollout(cluster).reason) == ("Paused", "PausedOnFailure")
-    assert routed(cluster) == {stable: 90, new: 10}
-    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/1")
-    come_up(cluster, new)
+    assert read_weights(cluster) == {stable: 90, new: 10}
+    cluster.request(f"promote {cluster.snapshot().service.metadata.generation}/1")
+    start_revision(cluster, new)
     assert rollout(cluster).weight == 50
     assert rollout(cluster).gates[0].verdict != "Failed"

@@ -13,7 +13,7 @@ from conch.observe.gateways import GatewayKey
 from conch.plan import ApplyRejected, find_unwritten
 from conch.traffic import ObservedTraffic
 from conch.traffic.features import find_unsupported_hash
-from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed
+from tests.unit.simulation import KEY, Cluster, build_manifest, read_weights, start_revision
 
 PUBLIC = GatewayKey("infra", "public")
 TRAFFIC = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
@@ -26,10 +26,10 @@ TIMEOUTS = {"name": "HTTPRouteRequestTimeout"}
 def serving(**traffic: Any) -> tuple[Cluster, str]:
     """A service behind a Gateway; and the name of its revision."""
     said = {"steps": STEPS, "progressDeadline": "15m"}
-    cluster = Cluster(manifest(minReplicas=2, rollout=said, traffic={**TRAFFIC, **traffic}))
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=said, traffic={**TRAFFIC, **traffic}))
     cluster.reconcile()
     stable = cluster.decision().wanted
-    come_up(cluster, stable)
+    start_revision(cluster, stable)
     return cluster, stable
 
 
@@ -52,7 +52,7 @@ def message(cluster: Cluster, kind: str = "TrafficProgrammed") -> str:
         (GATEWAY_CLASS, "GatewayClassMissing", "whose GatewayClass envoy does not exist"),
     ],
 )
-def test_what_is_gone_is_named_though_the_route_still_bears_its_old_word(kind: Any, reason: str, words: str) -> None:
+def test_a_deleted_gateway_is_named_although_the_route_has_its_old_status(kind: Any, reason: str, words: str) -> None:
     cluster, _ = serving()
     assert cluster.condition("Ready") == ("True", "Served")
     cluster.remove_all(kind)
@@ -73,15 +73,15 @@ def test_what_is_gone_is_named_though_the_route_still_bears_its_old_word(kind: A
 def test_a_rollout_holds_while_its_gateway_is_gone_and_goes_on_when_it_is_back() -> None:
     cluster, stable = serving()
     new = change(cluster)
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
     cluster.remove_all(GATEWAY)
     cluster.now += 300
     cluster.start_pods(new)
     cluster.settle()
     cluster.start_pods(new)
     cluster.settle()
-    assert routed(cluster) == {new: 100}, "the last step is asked for"
+    assert read_weights(cluster) == {new: 100}, "the last step is asked for"
     rollout = cluster.status.rollout
     assert rollout is not None
     assert rollout.reason == "GatewayMissing"
@@ -94,7 +94,7 @@ def test_a_rollout_holds_while_its_gateway_is_gone_and_goes_on_when_it_is_back()
     cluster.put_gateway(PUBLIC)
     cluster.settle()
     assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending"), "its word is of the last change but one"
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert cluster.condition("Ready") == ("True", "Served")
     assert cluster.status.stable == new
     assert Ref(DEPLOYMENT, stable) not in cluster.objects
@@ -108,7 +108,7 @@ def test_a_gateway_that_stays_away_costs_the_rollout_and_not_the_service() -> No
     cluster.settle()
     cluster.now += 901
     cluster.settle()
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     rollout = cluster.status.rollout
     assert rollout is not None
     assert rollout.phase == "Failed"
@@ -117,7 +117,7 @@ def test_a_gateway_that_stays_away_costs_the_rollout_and_not_the_service() -> No
     assert cluster.condition("Serving") == ("True", "Answering")
 
 
-def test_a_timeout_that_a_gateway_cannot_enforce_is_told_and_holds_nothing_up() -> None:
+def test_a_timeout_that_a_gateway_cannot_enforce_is_reported_and_holds_no_rollout() -> None:
     cluster, stable = serving(timeout="30s")
     assert cluster.condition("Ready") == ("True", "Served"), "a class that lists nothing tells nothing"
     cluster.put_class([{"name": "HTTPRoute"}])
@@ -131,14 +131,14 @@ def test_a_timeout_that_a_gateway_cannot_enforce_is_told_and_holds_nothing_up() 
     assert rules[0]["timeouts"] == {"request": "30s"}
 
     new = change(cluster)
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "Paused"
     assert cluster.condition("TrafficProgrammed") == ("False", "TimeoutNotSupported")
     cluster.now += 300
     cluster.settle()
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert cluster.status.stable == new
     assert cluster.condition("RolloutComplete") == ("True", "Complete")
     assert Ref(DEPLOYMENT, stable) not in cluster.objects
@@ -159,14 +159,14 @@ def test_a_step_that_the_gateway_has_not_taken_up_waits_for_the_gateway_not_for_
     assert cluster.condition("TrafficProgrammed") == ("False", "TimeoutNotSupported"), "it does not flicker"
 
 
-def test_without_a_timeout_nobody_asks_for_the_feature() -> None:
+def test_a_service_without_a_timeout_requires_no_feature_of_the_gateway() -> None:
     cluster, _ = serving()
     cluster.put_class([{"name": "HTTPRoute"}])
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
 
 
-def test_where_nobody_watches_gateways_the_route_alone_tells() -> None:
+def test_an_operator_without_gateways_reads_only_the_status_of_the_route() -> None:
     cluster, stable = serving(timeout="30s")
     cluster.put_class([{"name": "HTTPRoute"}])
     cluster.remove_all(GATEWAY)
@@ -177,7 +177,7 @@ def test_where_nobody_watches_gateways_the_route_alone_tells() -> None:
     assert decide(snapshot).main.traffic == ObservedTraffic(shares, shares, frozenset(shares))
 
 
-def test_what_another_controller_once_said_of_the_route_holds_nothing_up() -> None:
+def test_a_stale_condition_of_another_controller_holds_no_rollout() -> None:
     cluster, stable = serving()
     ref = Ref(HTTP_ROUTE, KEY.name)
     route = copy.deepcopy(cluster.objects[ref])
@@ -191,9 +191,9 @@ def test_what_another_controller_once_said_of_the_route_holds_nothing_up() -> No
     cluster.put(route)
     assert cluster.condition("Ready") == ("True", "Served")
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert len(cluster.objects[ref]["status"]["parents"]) == 2, "the stale entry stays"
-    assert routed(cluster) == {stable: 50, new: 50}
+    assert read_weights(cluster) == {stable: 50, new: 50}
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "Paused"
     snapshot = observe(cluster.store, KEY, cluster.now)
@@ -201,10 +201,10 @@ def test_what_another_controller_once_said_of_the_route_holds_nothing_up() -> No
     assert decide(snapshot).main.traffic.obstacle is None, "where nobody watches Gateways, the best word counts"
 
 
-def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no_requests() -> None:
+def test_the_later_of_two_services_with_one_hostname_reports_that_it_gets_no_requests() -> None:
     cluster, _ = serving()
     assert cluster.condition("Ready") == ("True", "Served")
-    other = manifest(traffic=TRAFFIC)
+    other = build_manifest(traffic=TRAFFIC)
     other["metadata"] |= {"namespace": "another", "uid": "another-service"}
     cluster.store.put({**other, "metadata": {**other["metadata"], "resourceVersion": "1"}})
     route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
@@ -223,7 +223,7 @@ def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no
     assert "InferenceService another/magika has an older route for the hostname magika.example.com" in message(cluster)
     assert cluster.condition("Serving")[0] == "True", "in the cluster it answers"
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "Paused", "a rollout is not held up"
     cluster.store.hostnames.take_affected()
@@ -234,10 +234,10 @@ def test_of_two_services_with_one_hostname_the_later_one_is_told_that_it_gets_no
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
 
 
-def test_of_two_routes_of_one_second_the_one_whose_namespace_and_name_come_first_gets_the_requests() -> None:
+def test_namespace_and_name_decide_between_two_routes_of_one_second() -> None:
     cluster, _ = serving()
     for namespace in ("demo-b", "demo0"):  # before and after demo/magika, for "-" comes before "/", and "0" behind it
-        other = manifest(traffic=TRAFFIC)
+        other = build_manifest(traffic=TRAFFIC)
         other["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-service"}
         route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
         route["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-route"}
@@ -256,7 +256,7 @@ def test_a_change_of_a_service_concerns_only_those_with_its_hostname_and_a_young
 
     def put(number: int, version: int, *, created: int, label: str = "") -> None:
         meta = {"namespace": "demo", "name": f"m{number}", "resourceVersion": str(version)}
-        service = manifest(traffic=TRAFFIC)
+        service = build_manifest(traffic=TRAFFIC)
         service["metadata"] |= {**meta, "uid": f"service-{number}", "labels": {"label": label}}
         owner = {"apiVersion": service["apiVersion"], "kind": service["kind"], "name": f"m{number}"}
         age = {"creationTimestamp": f"2026-01-01T{created // 3600:02}:{created // 60 % 60:02}:{created % 60:02}Z"}
@@ -289,9 +289,9 @@ def test_a_change_of_a_service_concerns_only_those_with_its_hostname_and_a_young
         ({"name": "public", "namespace": "infra"}, "other.example.com"),
     ],
 )
-def test_services_that_a_gateway_can_tell_apart_do_not_meet(gateway: dict[str, str], hostname: str) -> None:
+def test_services_that_a_gateway_distinguishes_share_no_hostname(gateway: dict[str, str], hostname: str) -> None:
     cluster, _ = serving()
-    other = manifest(traffic={"gateways": [gateway], "hostnames": [hostname]})
+    other = build_manifest(traffic={"gateways": [gateway], "hostnames": [hostname]})
     other["metadata"] |= {"namespace": "another", "uid": "another-service", "resourceVersion": "1"}
     cluster.store.put(other)
     route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
@@ -338,7 +338,7 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
     cluster.settle()
     assert POLICY not in cluster.objects
     assert cluster.condition("Ready") == ("True", "Served")
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
 
 
 def answer_policy(cluster: Cluster, status: str, *, generations_ago: int = 0, controller: str = ENVOY_GATEWAY) -> None:
@@ -351,14 +351,14 @@ def answer_policy(cluster: Cluster, status: str, *, generations_ago: int = 0, co
     cluster.settle()
 
 
-def test_a_service_that_may_sleep_asks_envoy_gateway_for_503_until_a_pod_is_ready() -> None:
+def test_a_service_with_min_replicas_0_configures_envoy_gateway_to_answer_503_until_a_pod_is_ready() -> None:
     asleep: dict[str, Any] = {"autoscaling": {"triggers": [{"type": "cron"}]}, "minReplicas": 0, "maxReplicas": 2}
-    cluster = Cluster(manifest(traffic=TRAFFIC, **asleep))
+    cluster = Cluster(build_manifest(traffic=TRAFFIC, **asleep))
     cluster.reconcile()
     assert POLICY not in cluster.objects, "another gateway would not read it"
     cluster.controller = ENVOY_GATEWAY
     cluster.put_class()
-    come_up(cluster, cluster.decision().wanted)
+    start_revision(cluster, cluster.decision().wanted)
     assert cluster.objects[POLICY]["spec"]["healthCheck"] == {"panicThreshold": 0}
     assert "loadBalancer" not in cluster.objects[POLICY]["spec"]
     answer_policy(cluster, "False")
@@ -368,13 +368,13 @@ def test_a_service_that_may_sleep_asks_envoy_gateway_for_503_until_a_pod_is_read
     assert POLICY not in cluster.objects
 
 
-def test_the_policy_of_a_service_that_may_sleep_stays_while_nobody_knows_the_gateway() -> None:
+def test_the_policy_of_a_service_with_min_replicas_0_stays_while_the_gateway_is_unknown() -> None:
     asleep: dict[str, Any] = {"autoscaling": {"triggers": [{"type": "cron"}]}, "minReplicas": 0, "maxReplicas": 2}
-    cluster = Cluster(manifest(traffic=TRAFFIC, **asleep))
+    cluster = Cluster(build_manifest(traffic=TRAFFIC, **asleep))
     cluster.controller = ENVOY_GATEWAY
     cluster.put_class()
     cluster.reconcile()
-    come_up(cluster, cluster.decision().wanted)
+    start_revision(cluster, cluster.decision().wanted)
     policy = cluster.objects[POLICY]["metadata"]["uid"]
     for kind in (GATEWAY, GATEWAY_CLASS):
         cluster.remove_all(kind)
@@ -382,7 +382,7 @@ def test_the_policy_of_a_service_that_may_sleep_stays_while_nobody_knows_the_gat
         assert cluster.objects[POLICY]["metadata"]["uid"] == policy, "a new one would be younger than any other"
 
 
-def test_where_nobody_watches_gateways_who_answers_for_the_route_tells_whether_requests_are_kept_together() -> None:
+def test_an_operator_without_gateways_reads_support_for_consistent_hash_from_the_controller_of_the_route() -> None:
     cluster, _ = serving(consistentHash={"header": "x-sequence"})
     snapshot = observe(cluster.store, KEY, cluster.now)
     assert isinstance(snapshot, Snapshot)
@@ -394,9 +394,9 @@ def test_where_nobody_watches_gateways_who_answers_for_the_route_tells_whether_r
     assert "its controller is envoy.example.com/controller" in found.message
 
 
-def test_a_policy_that_nobody_asked_for_hinders_nothing() -> None:
+def test_a_rejected_policy_that_the_spec_does_not_require_hinders_nothing() -> None:
     rejection = ApplyRejected(POLICY, "NameTaken", "it belongs to somebody else")
-    plain = InferenceService.parse(manifest(traffic=TRAFFIC))
-    asks = InferenceService.parse(manifest(traffic={**TRAFFIC, "consistentHash": {"header": "x-sequence"}}))
+    plain = InferenceService.parse(build_manifest(traffic=TRAFFIC))
+    asks = InferenceService.parse(build_manifest(traffic={**TRAFFIC, "consistentHash": {"header": "x-sequence"}}))
     assert find_unwritten(plain, [rejection], {}) == {}
     assert find_unwritten(asks, [rejection], {})[""].reason == "NameTaken"

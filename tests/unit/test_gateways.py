@@ -8,7 +8,7 @@ from conch.observe import Gateways, Store
 from conch.observe.gateways import GatewayKey, SeenGateway
 from conch.queue import WorkQueue
 from conch_contract import names
-from tests.unit.simulation import manifest
+from tests.unit.simulation import build_manifest
 
 PUBLIC = GatewayKey("infra", "public")
 TRAFFIC = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
@@ -101,7 +101,7 @@ async def test_a_service_that_names_a_gateway_is_queued_by_a_change_once_all_is_
     store, queue = Store(), WorkQueue()
     handlers = EventHandlers(store, Gateways(), queue)
     for name, traffic in (("outside", TRAFFIC), ("inside", None), ("elsewhere", {"gateways": [{"name": "public"}]})):
-        service = manifest(traffic=traffic)
+        service = build_manifest(traffic=traffic)
         service["metadata"].update(name=name, uid=name)
         store.put(service)
     assert store.services_at(frozenset({PUBLIC})) == [ServiceKey("demo", "outside")]
@@ -144,7 +144,7 @@ async def test_a_route_that_is_accepted_or_goes_wakes_the_services_whose_request
         return found
 
     for name in ("older", "younger"):
-        service = manifest(traffic=TRAFFIC)
+        service = build_manifest(traffic=TRAFFIC)
         service["metadata"].update(name=name, uid=name)
         handlers.handle(service)
     handlers.handle_route(route_of("older", "2026-01-01T00:00:00Z", 1, accepted=False))

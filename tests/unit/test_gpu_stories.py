@@ -7,7 +7,7 @@ import pytest
 from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SERVICE, Ref
 from conch.api.names import ANNOTATION_STABLE
 from conch.cli.status import build_status_text
-from tests.unit.simulation import GPU, KEY, Cluster, manifest
+from tests.unit.simulation import GPU, KEY, Cluster, build_manifest
 
 ON_A_GPU: dict[str, Any] = {"resources": {"limits": {GPU: 1}}}
 
@@ -17,7 +17,7 @@ def on_gpus(
 ) -> tuple[Cluster, str]:
     """A service of two pods that serves on a node with so many GPUs; with the revision that serves."""
     cluster = Cluster(
-        manifest(
+        build_manifest(
             rollout={"onInsufficientCapacity": on_insufficient_capacity, **(rollout or {})}, minReplicas=2, **ON_A_GPU
         )
     )
@@ -60,7 +60,7 @@ def serves(cluster: Cluster) -> str:
     return name
 
 
-def test_where_there_is_room_a_rollout_goes_as_ever() -> None:
+def test_a_rollout_with_sufficient_gpus_goes_by_its_steps() -> None:
     cluster, _ = on_gpus(4)
     new = change(cluster)
     assert rollout(cluster) == ("Admitted", "MinimumReplicasUnavailable")
@@ -69,7 +69,7 @@ def test_where_there_is_room_a_rollout_goes_as_ever() -> None:
     assert cluster.condition("Ready") == ("True", "Served")
 
 
-def test_where_there_is_none_it_is_held_with_the_sum_and_goes_when_there_is() -> None:
+def test_a_rollout_without_sufficient_gpus_is_held_with_the_sum_until_there_are() -> None:
     cluster, stable = on_gpus(2)
     new = change(cluster)
     assert rollout(cluster) == ("Pending", "InsufficientGPU")
@@ -105,19 +105,19 @@ def test_where_there_is_none_it_is_held_with_the_sum_and_goes_when_there_is() ->
     assert cluster.condition("Ready") == ("True", "Served")
 
 
-def test_nothing_starts_before_the_answer_is_there() -> None:
+def test_a_candidate_starts_no_pod_before_the_capacity_is_known() -> None:
     cluster, _ = on_gpus(4)
-    cluster.told_gpus = False
+    cluster.knows_gpus = False
     new = change(cluster)
     assert rollout(cluster) == ("Pending", "CheckingCapacity")
     assert replicas(cluster, new) == 0
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
-    cluster.told_gpus = True
+    cluster.knows_gpus = True
     cluster.settle()
     assert rollout(cluster)[0] == "Admitted"
 
 
-def test_a_room_for_some_is_not_enough() -> None:
+def test_capacity_for_some_of_the_pods_is_insufficient() -> None:
     cluster, _ = on_gpus(3)
     new = change(cluster)
     assert replicas(cluster, new) == 0
@@ -126,19 +126,19 @@ def test_a_room_for_some_is_not_enough() -> None:
     assert count in cluster.status.rollout.message
 
 
-def test_whoever_may_not_look_goes_as_before() -> None:
+def test_a_rollout_with_unknown_capacity_goes_by_its_steps() -> None:
     cluster, _ = on_gpus(None)
     new = change(cluster)
     assert rollout(cluster) == ("Unknown", "MinimumReplicasUnavailable")
     assert replicas(cluster, new) == 2
 
 
-def test_a_surge_and_pods_without_gpus_ask_nobody() -> None:
+def test_a_surge_and_pods_without_gpus_need_no_capacity() -> None:
     cluster, _ = on_gpus(2, "Surge")
     new = change(cluster)
     assert rollout(cluster) == ("", "MinimumReplicasUnavailable")
     assert replicas(cluster, new) == 2
-    plain = Cluster(manifest())
+    plain = Cluster(build_manifest())
     plain.reconcile()
     plain.start_pods(plain.decision().wanted)
     plain.settle()
@@ -146,7 +146,7 @@ def test_a_surge_and_pods_without_gpus_ask_nobody() -> None:
     assert rollout(plain) == ("", "MinimumReplicasUnavailable")
 
 
-def test_recreate_where_it_is_short_ends_the_old_pods_first_and_remembers_it() -> None:
+def test_recreate_with_insufficient_gpus_ends_the_old_pods_first_and_records_it() -> None:
     steps = {"steps": [{"weight": 0}, {"pause": "Manual"}]}
     cluster, stable = on_gpus(2, "Recreate", steps)
     new = change(cluster)
@@ -168,7 +168,7 @@ def test_recreate_where_it_is_short_ends_the_old_pods_first_and_remembers_it() -
     assert cluster.condition("Ready") == ("True", "Served")
 
 
-def test_recreate_where_there_is_room_goes_by_its_steps() -> None:
+def test_recreate_with_sufficient_gpus_goes_by_its_steps() -> None:
     cluster, stable = on_gpus(4, "Recreate", {"steps": [{"weight": 0}, {"pause": "Manual"}]})
     new = change(cluster)
     cluster.start_pods(new)
@@ -190,7 +190,7 @@ def test_a_recreated_candidate_that_fails_gives_the_gpus_back() -> None:
     assert cluster.condition("Serving")[0] == "True"
 
 
-def test_nothing_is_ended_for_pods_that_would_not_fit_even_then() -> None:
+def test_recreate_ends_no_pod_for_pods_that_would_not_fit() -> None:
     cluster, stable = on_gpus(2, "Recreate")
     cluster.edit(uri="s3://models/v2", resources={"limits": {GPU: 2}})
     cluster.settle()
@@ -202,26 +202,26 @@ def test_nothing_is_ended_for_pods_that_would_not_fit_even_then() -> None:
 
 
 @pytest.mark.parametrize("request_", ["promote 2", "promote 2/0"])
-def test_a_person_may_overrule_the_sum(request_: str) -> None:
+def test_a_user_may_override_the_capacity_check(request_: str) -> None:
     cluster, stable = on_gpus(2)
     new = change(cluster)
-    cluster.ask(request_)
+    cluster.request(request_)
     cluster.settle()
     assert rollout(cluster) == ("Overridden", "MinimumReplicasUnavailable")
     assert (replicas(cluster, stable), replicas(cluster, new)) == (2, 2)
 
 
-def test_a_held_rollout_is_aborted_and_tried_again_by_hand() -> None:
+def test_a_user_aborts_and_retries_a_held_rollout() -> None:
     cluster, stable = on_gpus(2)
     new = change(cluster)
-    cluster.ask("abort 2")
+    cluster.request("abort 2")
     cluster.settle()
     assert cluster.condition("Stalled") == ("True", "Aborted")
     cluster.gpus = 4
     cluster.settle()
     assert replicas(cluster, new) == 0
     cluster.gpus = 2
-    cluster.ask("retry 2")
+    cluster.request("retry 2")
     cluster.settle()
     assert rollout(cluster) == ("Pending", "InsufficientGPU")
     assert (replicas(cluster, stable), replicas(cluster, new)) == (2, 0)
@@ -230,11 +230,11 @@ def test_a_held_rollout_is_aborted_and_tried_again_by_hand() -> None:
 def test_a_held_rollout_can_be_paused_and_is_still_held_afterwards() -> None:
     cluster, _ = on_gpus(2)
     new = change(cluster)
-    cluster.ask("pause 2")
+    cluster.request("pause 2")
     cluster.settle()
     assert rollout(cluster) == ("Pending", "PausedByUser")
     assert replicas(cluster, new) == 0
-    cluster.ask("")
+    cluster.request("")
     cluster.settle()
     assert rollout(cluster) == ("Pending", "InsufficientGPU")
 
@@ -251,14 +251,14 @@ def test_lower_replicas_let_a_held_rollout_go() -> None:
     assert replicas(cluster, new) == 1
 
 
-def test_a_candidate_that_is_replaced_makes_room_for_the_next() -> None:
+def test_a_replaced_candidate_frees_its_gpus_for_the_next() -> None:
     cluster, stable = on_gpus(4, "Recreate")
     second = change(cluster)
     cluster.start_pods(second)
     cluster.edit(uri="s3://models/v3")
     cluster.reconcile()
     for index in range(2):
-        cluster.pod(second, index, ready=True)  # its Deployment is gone; they take a while to go
+        cluster.put_pod(second, index, ready=True)  # its Deployment is gone; they take a while to go
     cluster.settle()
     third = cluster.decision().wanted
     assert rollout(cluster) == ("Pending", "InsufficientGPU")
@@ -270,7 +270,7 @@ def test_a_candidate_that_is_replaced_makes_room_for_the_next() -> None:
 
 
 def test_the_fix_of_a_first_revision_that_never_came_up_takes_its_gpus() -> None:
-    cluster = Cluster(manifest(minReplicas=2, **ON_A_GPU))
+    cluster = Cluster(build_manifest(minReplicas=2, **ON_A_GPU))
     cluster.gpus = 2
     cluster.reconcile()
     broken = cluster.decision().wanted
@@ -297,7 +297,7 @@ def test_a_rollout_that_began_before_there_was_a_budget_goes_on() -> None:
 
 
 def test_an_autoscaled_service_scales_while_it_is_held() -> None:
-    cluster = Cluster(manifest(minReplicas=1, maxReplicas=4, **ON_A_GPU))
+    cluster = Cluster(build_manifest(minReplicas=1, maxReplicas=4, **ON_A_GPU))
     cluster.gpus = 3
     cluster.reconcile()
     stable = cluster.decision().wanted
@@ -310,7 +310,7 @@ def test_an_autoscaled_service_scales_while_it_is_held() -> None:
     assert autoscaler["spec"]["minReplicas"] == 1, "its least is not raised to what it had when the hold began"
 
 
-def test_a_variant_is_held_by_itself() -> None:
+def test_a_variant_is_held_on_its_own() -> None:
     cluster, _ = on_gpus(3)
     cluster.edit_variants({"name": "b", "predictor": {"minReplicas": 1}})
     cluster.settle()
@@ -351,16 +351,16 @@ def test_one_change_of_predictor_and_variant_takes_the_free_gpus_once() -> None:
     assert replicas(cluster, other) == 1
 
 
-def test_a_restart_of_the_operator_tells_nothing_anew() -> None:
+def test_a_restart_of_the_operator_repeats_no_event() -> None:
     cluster, _ = on_gpus(2)
     change(cluster)
-    cluster.told_gpus = False
+    cluster.knows_gpus = False
     assert cluster.settle() == 0
     assert rollout(cluster) == ("Pending", "InsufficientGPU")
 
 
 @pytest.mark.parametrize("on_insufficient_capacity", ["Recreate", "Hold"])
-def test_a_change_of_mind_while_the_old_pods_have_ended(on_insufficient_capacity: str) -> None:
+def test_a_revert_restores_the_old_pods_that_recreate_has_ended(on_insufficient_capacity: str) -> None:
     cluster, stable = on_gpus(2, "Recreate")
     change(cluster)
     cluster.end_pods()

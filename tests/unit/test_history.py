@@ -17,7 +17,7 @@ from conch.api.names import (
 from conch.observe.cache_fields import author_of, trim
 from conch.plan import Apply
 from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, names
-from tests.unit.simulation import KEY, Cluster, manifest
+from tests.unit.simulation import KEY, Cluster, build_manifest
 
 
 def entry(manager: str, time: str, *path: str) -> dict[str, Any]:
@@ -40,7 +40,7 @@ WRITERS = [
 
 def cluster_of(writers: list[dict[str, Any]], note: str = "") -> Cluster:
     """Return a cluster with a service that these writers have made."""
-    body = manifest()
+    body = build_manifest()
     body["metadata"]["managedFields"] = writers
     if note:
         body["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: note}
@@ -58,7 +58,7 @@ def test_the_author_is_who_last_wrote_the_predictor() -> None:
 
 
 def test_the_author_of_a_variant_is_who_last_wrote_it_or_what_it_takes_from_the_predictor() -> None:
-    body = manifest()
+    body = build_manifest()
     body["spec"]["variants"] = [{"name": "int8"}, {"name": "beta"}]
     theirs = entry("kubectl-edit", "2026-11-01T12:00:00Z", "spec", "variants")
     theirs["fieldsV1"]["f:spec"]["f:variants"] = {'k:{"name":"int8"}': {"f:predictor": {}}, 'k:{"name":"beta"}': {}}
@@ -75,7 +75,7 @@ def test_the_author_of_a_variant_is_who_last_wrote_it_or_what_it_takes_from_the_
 
 
 def test_of_managed_fields_one_word_is_kept() -> None:
-    body = manifest()
+    body = build_manifest()
     body["metadata"]["managedFields"] = WRITERS
     kept = trim(body)["metadata"]
     assert "managedFields" not in kept
@@ -136,14 +136,14 @@ def test_the_object_versions_of_a_bucket_follow_with_the_digest_in_the_same_writ
     cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
-    cluster.pod(name, 0, ready=True, report=served_in(VERSIONS))
+    cluster.put_pod(name, 0, ready=True, report=served_in(VERSIONS))
     actions = cluster.reconcile()
     assert [action.ref for action in actions] == [Ref(CONTROLLER_REVISION, name), Ref(CONFIG_MAP, name)]
     assert record(cluster, name)[ANNOTATION_OBJECT_VERSIONS] == '{"1/model.onnx":"3sL4","config.pbtxt":"null"}'
     assert ModelSource.model_validate(pinned(cluster, name)).object_versions == VERSIONS
-    cluster.pod(name, 0, ready=True, report=served_in({}))  # an agent whose manifest has them
+    cluster.put_pod(name, 0, ready=True, report=served_in({}))  # an agent whose manifest has them
     assert cluster.settle() == 0
-    cluster.pod(name, 1, ready=True, report=served_in({"1/model.onnx": "9xY2", "config.pbtxt": "null"}))
+    cluster.put_pod(name, 1, ready=True, report=served_in({"1/model.onnx": "9xY2", "config.pbtxt": "null"}))
     cluster.settle()
     assert pinned(cluster, name)["objectVersions"] == VERSIONS, "a pod that started at the same time may have others"
     cluster.edit(uri="s3://models/v2")
@@ -160,13 +160,13 @@ def test_object_versions_of_a_digest_that_is_known_are_added() -> None:
     cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
-    cluster.pod(name, 0, ready=True, report=served_in({}))
+    cluster.put_pod(name, 0, ready=True, report=served_in({}))
     cluster.settle()
     assert "objectVersions" not in pinned(cluster, name)
-    cluster.pod(name, 1, ready=True, report=served_in(VERSIONS, "sha256:2"))
+    cluster.put_pod(name, 1, ready=True, report=served_in(VERSIONS, "sha256:2"))
     cluster.settle()
     assert "objectVersions" not in pinned(cluster, name), "they are those of other content"
-    cluster.pod(name, 2, ready=True, report=served_in(VERSIONS))
+    cluster.put_pod(name, 2, ready=True, report=served_in(VERSIONS))
     cluster.settle()
     assert pinned(cluster, name)["objectVersions"] == VERSIONS
 
@@ -179,7 +179,7 @@ def test_of_object_versions_that_are_none_or_too_many_only_the_digest_is_recorde
     cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
-    cluster.pod(name, 0, ready=True, report=served_in(versions))
+    cluster.put_pod(name, 0, ready=True, report=served_in(versions))
     cluster.settle()
     assert ANNOTATION_OBJECT_VERSIONS not in record(cluster, name)
     assert pinned(cluster, name)["digest"] == "sha256:1"
@@ -192,7 +192,7 @@ def test_the_requests_that_the_first_ready_pod_was_warmed_with_are_recorded() ->
     name = cluster.decision().wanted
     for index, digest in enumerate(("sha256:a", "sha256:b")):
         model = ModelReport(name="magika", state=ModelState.READY, digest="sha256:1", warmup_digest=digest)
-        cluster.pod(name, index, ready=True, report=AgentReport(ready=True, models=(model,)))
+        cluster.put_pod(name, index, ready=True, report=AgentReport(ready=True, models=(model,)))
         cluster.settle()
         assert record(cluster, name)[ANNOTATION_WARMUP_DIGEST] == "sha256:a"
         assert pinned(cluster, name)["warmupDigest"] == "sha256:a", "later pods compare theirs with it"

@@ -1,14 +1,14 @@
 """Which images pods run: in the status by digest, and an event when a tag has been moved between two pods."""
 
 from conch.decide import Event
-from tests.unit.simulation import Cluster, manifest
+from tests.unit.simulation import Cluster, build_manifest
 
 OLD, NEW = "example.com/triton@sha256:0ld", "example.com/triton@sha256:new"
 
 
 def run(cluster: Cluster, revision: str, index: int, image: str, *, ready: bool = True) -> None:
     containers = [{"name": "agent", "imageID": "example.com/agent"}, {"name": "triton", "imageID": image}]
-    cluster.pod(revision, index, ready=ready, containerStatuses=containers)
+    cluster.put_pod(revision, index, ready=ready, containerStatuses=containers)
 
 
 def images(cluster: Cluster) -> list[str]:
@@ -16,7 +16,7 @@ def images(cluster: Cluster) -> list[str]:
 
 
 def test_pods_of_one_revision_with_different_images_are_an_event() -> None:
-    cluster = Cluster(manifest(minReplicas=2))
+    cluster = Cluster(build_manifest(minReplicas=2))
     cluster.reconcile()
     revision = cluster.decision().wanted
     run(cluster, revision, 0, OLD)
@@ -45,7 +45,7 @@ def test_pods_of_one_revision_with_different_images_are_an_event() -> None:
 
 
 def test_an_image_that_is_not_pulled_yet_counts_for_nothing() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     revision = cluster.decision().wanted
     run(cluster, revision, 0, "")
@@ -54,7 +54,7 @@ def test_an_image_that_is_not_pulled_yet_counts_for_nothing() -> None:
 
 
 def test_one_image_under_the_names_of_two_registries_is_one_image() -> None:
-    cluster = Cluster(manifest(minReplicas=2))
+    cluster = Cluster(build_manifest(minReplicas=2))
     cluster.reconcile()
     revision = cluster.decision().wanted
     run(cluster, revision, 0, OLD)

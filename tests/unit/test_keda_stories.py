@@ -9,7 +9,7 @@ from conch.api.kinds import AUTOSCALER, DEPLOYMENT, SCALED_OBJECT, SERVICE, Kind
 from conch.decide import build_measurement_request
 from conch.plan import Apply, Delete, Release
 from conch_contract import AgentReport, ModelState, names
-from tests.unit.simulation import KEY, Cluster, come_up, manifest, told
+from tests.unit.simulation import KEY, Cluster, build_manifest, build_report, start_revision
 from tests.unit.test_gpu_stories import ON_A_GPU
 
 PROMETHEUS = "http://prometheus:9090"
@@ -32,7 +32,7 @@ PODS: dict[str, Any] = {
 def driven(prometheus: str = PROMETHEUS, **predictor: Any) -> Cluster:
     """A service that serves, in a cluster with KEDA."""
     rollout = predictor.pop("rollout", None)
-    cluster = Cluster(manifest(rollout=rollout, **predictor), metrics_api="keda", prometheus=prometheus)
+    cluster = Cluster(build_manifest(rollout=rollout, **predictor), metrics_api="keda", prometheus=prometheus)
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
@@ -50,7 +50,7 @@ def scale(cluster: Cluster, revision: str, replicas: int) -> None:
 
 def awake(cluster: Cluster, revision: str, *, ready: bool = True, report: AgentReport | None = None) -> None:
     """Let a pod be in the place of the one that went to sleep."""
-    cluster.pod(revision, 0, ready=ready, report=report, generation="woken")
+    cluster.put_pod(revision, 0, ready=ready, report=report, generation="woken")
 
 
 def sleeping(**predictor: Any) -> Cluster:
@@ -88,7 +88,7 @@ def keda_says(cluster: Cluster, **conditions: str) -> None:
     cluster.settle()
 
 
-def test_the_replicas_are_kedas_and_there_is_no_autoscaler_of_ours() -> None:
+def test_keda_has_the_replicas_and_conch_writes_no_autoscaler() -> None:
     cluster = driven(minReplicas=2, maxReplicas=5)
     revision = cluster.decision().wanted
     spec = scaled_object(cluster)
@@ -99,7 +99,7 @@ def test_the_replicas_are_kedas_and_there_is_no_autoscaler_of_ours() -> None:
     assert "cooldownPeriod" not in spec
 
 
-def test_words_become_triggers() -> None:
+def test_autoscaling_fields_become_triggers() -> None:
     said = {"requestsPerSecond": "1k", "inferenceLatency": "50ms", "metrics": [CPU], "triggers": [OWN]}
     cluster = driven(maxReplicas=5, autoscaling=said)
     own, rate, latency, cpu = scaled_object(cluster)["triggers"]
@@ -123,7 +123,7 @@ def test_words_become_triggers() -> None:
     }
 
 
-def test_with_nothing_said_the_queue_is_followed_and_the_cpu_where_pods_ask_for_it() -> None:
+def test_default_triggers_are_the_queue_and_the_cpu_that_pods_request() -> None:
     def types(prometheus: str, **predictor: Any) -> list[str]:
         cluster = driven(prometheus, maxReplicas=2, **predictor)
         return [trigger["type"] for trigger in scaled_object(cluster)["triggers"]]
@@ -134,15 +134,15 @@ def test_with_nothing_said_the_queue_is_followed_and_the_cpu_where_pods_ask_for_
     assert types("", **asks) == ["cpu"]
 
 
-def test_how_fast_is_said_in_kubernetes_words() -> None:
+def test_scaling_speed_is_the_behavior_of_the_autoscaler() -> None:
     behavior = {"scaleDown": {"stabilizationWindowSeconds": 60}}
     spec = scaled_object(driven(maxReplicas=2, autoscaling={"pendingRequests": 4, "behavior": behavior}))
     assert spec["advanced"] == {"horizontalPodAutoscalerConfig": {"behavior": behavior}}
     assert spec["cooldownPeriod"] == 60, "the last pod too"
 
 
-def test_a_revision_proves_itself_with_a_pod_before_it_may_sleep() -> None:
-    cluster = Cluster(manifest(**AWAY), metrics_api="keda")
+def test_a_revision_serves_with_a_pod_before_it_scales_to_zero() -> None:
+    cluster = Cluster(build_manifest(**AWAY), metrics_api="keda")
     cluster.settle()
     revision = cluster.decision().wanted
     assert least(cluster, revision) == 1
@@ -153,7 +153,7 @@ def test_a_revision_proves_itself_with_a_pod_before_it_may_sleep() -> None:
     assert cluster.condition("Ready") == ("True", "Served")
 
 
-def test_a_service_that_sleeps_is_as_asked_and_costs_nothing() -> None:
+def test_a_service_scaled_to_zero_is_ready_and_writes_nothing() -> None:
     cluster = sleeping()
     assert cluster.condition("Ready") == ("True", "ScaledToZero")
     assert cluster.condition("Serving") == ("True", "ScaledToZero")
@@ -167,7 +167,7 @@ def test_a_service_that_sleeps_is_as_asked_and_costs_nothing() -> None:
     assert cluster.decision().wait is None
 
 
-def test_it_wakes_up() -> None:
+def test_a_service_scales_up_from_zero() -> None:
     cluster = sleeping()
     revision = cluster.decision().wanted
     scale(cluster, revision, 1)
@@ -182,19 +182,19 @@ def test_it_wakes_up() -> None:
     assert cluster.condition("Serving") == ("True", "Answering")
 
 
-def test_what_keeps_it_from_waking_up_is_told() -> None:
+def test_a_failure_to_scale_up_from_zero_is_reported() -> None:
     cluster = sleeping()
     revision = cluster.decision().wanted
     scale(cluster, revision, 1)
     awake(cluster, revision, ready=False)
     cluster.settle()
-    awake(cluster, revision, ready=False, report=told(ModelState.FAILED, "FetchFailed", "no such bucket"))
+    awake(cluster, revision, ready=False, report=build_report(ModelState.FAILED, "FetchFailed", "no such bucket"))
     cluster.settle()
     assert cluster.condition("Ready") == ("False", "FetchFailed")
     assert cluster.condition("Serving") == ("False", "NoReadyPods")
 
 
-def test_a_change_while_it_sleeps_wakes_the_new_revision_alone() -> None:
+def test_a_change_of_a_service_scaled_to_zero_starts_only_the_new_revision() -> None:
     cluster = sleeping()
     old = selected(cluster)
     cluster.edit(uri="s3://models/v2")
@@ -209,7 +209,7 @@ def test_a_change_while_it_sleeps_wakes_the_new_revision_alone() -> None:
     assert least(cluster, new) == 0, "it has served, and may sleep"
 
 
-def test_what_is_awake_stays_so_for_a_rollout() -> None:
+def test_a_running_revision_keeps_its_pods_during_a_rollout() -> None:
     cluster = driven(**AWAY)
     old = selected(cluster)
     assert least(cluster, old) == 0
@@ -218,7 +218,7 @@ def test_what_is_awake_stays_so_for_a_rollout() -> None:
     assert least(cluster, old) == 1
 
 
-def test_what_requests_wake_during_a_rollout_stays_awake() -> None:
+def test_a_revision_that_requests_start_during_a_rollout_keeps_its_pods() -> None:
     cluster = sleeping()
     old = selected(cluster)
     cluster.edit(uri="s3://models/v2")
@@ -229,7 +229,7 @@ def test_what_requests_wake_during_a_rollout_stays_awake() -> None:
     assert least(cluster, old) == 1
 
 
-def test_a_comparison_wakes_what_it_compares_with() -> None:
+def test_a_parity_job_starts_the_stable_revision() -> None:
     parity: dict[str, Any] = {"rollout": {"analysis": [{"parity": {}}]}, "warmup": {}}
     cluster = sleeping(**parity)
     old = selected(cluster)
@@ -238,7 +238,7 @@ def test_a_comparison_wakes_what_it_compares_with() -> None:
     assert least(cluster, old) == 1
 
 
-def test_behind_a_candidate_that_failed_the_service_may_sleep() -> None:
+def test_a_service_with_a_failed_candidate_scales_to_zero() -> None:
     cluster = sleeping()
     old = selected(cluster)
     cluster.edit(uri="s3://models/v2")
@@ -255,7 +255,7 @@ def test_behind_a_candidate_that_failed_the_service_may_sleep() -> None:
     assert cluster.condition("Serving") == ("True", "Answering")
 
 
-def test_one_after_the_other_starts_at_once_when_the_old_one_sleeps() -> None:
+def test_recreate_starts_at_once_when_the_old_revision_is_scaled_to_zero() -> None:
     cluster = sleeping(rollout={"strategy": "Recreate"})
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
@@ -268,8 +268,8 @@ def test_one_after_the_other_starts_at_once_when_the_old_one_sleeps() -> None:
     assert least(cluster, new) == 0
 
 
-def test_without_keda_triggers_are_told_to_be_unheard_and_one_pod_stays() -> None:
-    cluster = Cluster(manifest(**AWAY))
+def test_a_cluster_without_keda_reports_unused_triggers_and_keeps_one_pod() -> None:
+    cluster = Cluster(build_manifest(**AWAY))
     cluster.reconcile()
     revision = cluster.decision().wanted
     cluster.start_pods(revision)
@@ -296,13 +296,15 @@ def test_without_keda_triggers_are_told_to_be_unheard_and_one_pod_stays() -> Non
         ({"metrics": [{**CPU, "containerResource": {"name": "cpu"}}]}, "", AUTOSCALER, "Pending"),
     ],
 )
-def test_what_keda_does_not_hear_is_told(said: dict[str, Any], prometheus: str, kind: Kind, reason: str) -> None:
+def test_triggers_that_keda_does_not_get_are_reported(
+    said: dict[str, Any], prometheus: str, kind: Kind, reason: str
+) -> None:
     cluster = driven(prometheus, maxReplicas=2, autoscaling=said)
     assert cluster.condition("Autoscaling")[1] == reason
     assert {ref.kind for ref in cluster.objects} & {AUTOSCALER, SCALED_OBJECT} == {kind}
 
 
-def test_what_keda_says_is_told() -> None:
+def test_conditions_of_the_scaled_object_are_reported() -> None:
     cluster = driven(maxReplicas=2)
     assert cluster.condition("Autoscaling") == ("Unknown", "Pending")
     keda_says(cluster, Ready="True", Active="False", Paused="False", HPAActive="True")
@@ -319,7 +321,7 @@ def test_what_keda_says_is_told() -> None:
 
 
 def test_keda_takes_over_from_an_autoscaler_without_a_jump() -> None:
-    cluster = Cluster(manifest(maxReplicas=5))
+    cluster = Cluster(build_manifest(maxReplicas=5))
     cluster.reconcile()
     revision = cluster.decision().wanted
     scale(cluster, revision, 4)
@@ -333,7 +335,7 @@ def test_keda_takes_over_from_an_autoscaler_without_a_jump() -> None:
 
 
 @pytest.mark.parametrize("leaves", ["the installer", "the user"])
-def test_who_sleeps_when_keda_goes_is_woken_for_the_autoscaler(leaves: str) -> None:
+def test_a_service_scaled_to_zero_gets_a_pod_for_the_autoscaler_when_keda_goes(leaves: str) -> None:
     cluster = sleeping()
     revision = cluster.decision().wanted
     if leaves == "the installer":
@@ -347,7 +349,7 @@ def test_who_sleeps_when_keda_goes_is_woken_for_the_autoscaler(leaves: str) -> N
     assert Ref(SCALED_OBJECT, revision) not in cluster.objects
 
 
-def test_turning_it_on_and_off_hands_the_replicas_over() -> None:
+def test_autoscaling_that_is_turned_on_and_off_hands_the_replicas_over() -> None:
     cluster = driven(minReplicas=3)
     cluster.edit(maxReplicas=5)
     actions = cluster.reconcile()
@@ -360,8 +362,8 @@ def test_turning_it_on_and_off_hands_the_replicas_over() -> None:
     assert cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["replicas"] == 3
 
 
-def test_a_variant_sleeps_on_its_own() -> None:
-    body = manifest(maxReplicas=2, autoscaling={"triggers": [OWN]})
+def test_a_variant_scales_to_zero_on_its_own() -> None:
+    body = build_manifest(maxReplicas=2, autoscaling={"triggers": [OWN]})
     body["spec"]["variants"] = [{"name": "b", "predictor": {"minReplicas": 0, "model": {"storageUri": "s3://m/b"}}}]
     cluster = Cluster(body, metrics_api="keda")
     cluster.reconcile()
@@ -379,15 +381,15 @@ def test_a_variant_sleeps_on_its_own() -> None:
     assert (ready.status, ready.reason) == ("True", "ScaledToZero")
 
 
-def test_of_a_shadow_that_sleeps_nobody_asks_where_its_copies_are() -> None:
+def test_a_shadow_scaled_to_zero_needs_no_measurement_of_its_copies() -> None:
     traffic = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
-    body = manifest(traffic=traffic, maxReplicas=2, autoscaling={"triggers": [OWN]})
+    body = build_manifest(traffic=traffic, maxReplicas=2, autoscaling={"triggers": [OWN]})
     body["spec"]["variants"] = [{"name": "b", "mirror": "50%", "predictor": {"minReplicas": 0}}]
     cluster = Cluster(body, metrics_api="keda")
     cluster.reconcile()
     main, shadow = cluster.decision().wanted, cluster.decision("b").wanted
     cluster.start_pods(main)
-    come_up(cluster, shadow)
+    start_revision(cluster, shadow)
     assert build_measurement_request(cluster.snapshot()).models.keys() == {main, shadow}
     scale(cluster, shadow, 0)
     cluster.settle()
@@ -396,7 +398,7 @@ def test_of_a_shadow_that_sleeps_nobody_asks_where_its_copies_are() -> None:
 
 
 @pytest.mark.parametrize("on_insufficient_capacity", ["Hold", "Recreate"])
-def test_a_change_while_it_sleeps_finds_the_gpu_that_it_left(on_insufficient_capacity: str) -> None:
+def test_a_change_of_a_service_scaled_to_zero_uses_the_gpu_that_it_left(on_insufficient_capacity: str) -> None:
     """A revision that sleeps has no pods, and still nobody took its place: nothing has to come back first."""
     cluster = sleeping(**ON_A_GPU)
     cluster.edit_rollout(onInsufficientCapacity=on_insufficient_capacity)

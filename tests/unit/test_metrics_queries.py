@@ -47,12 +47,12 @@ def test_selectors_select_as_the_api_server_does(selector: str, selects: bool) -
 
 
 @pytest.mark.parametrize("selector", ["=x", "app=magika,", "app in magika", "app in (a b)", "a b", "app=!x", ",a"])
-def test_a_text_that_is_no_selector_is_refused(selector: str) -> None:
+def test_an_invalid_selector_is_refused(selector: str) -> None:
     with pytest.raises(ValueError, match="not a"):
         parse_selector(selector)
 
 
-def test_a_question_is_checked_by_the_words_of_its_path() -> None:
+def test_a_request_is_authorized_by_the_attributes_of_its_path() -> None:
     """The API server asks itself about `pods/METRIC` before it lets a request through; so do we."""
     asked = parse_query("namespaces/ml/pods/*/triton_pending_requests")
     assert asked is not None
@@ -106,7 +106,7 @@ PROXY = FrontProxy.parse(
 HEADERS = {"x-remote-user": ["ann"], "x-remote-group": ["ml", "ops"], "x-remote-extra-scopes": ["a"]}
 
 
-def test_the_front_proxy_introduces_users_and_nobody_else_does() -> None:
+def test_the_front_proxy_alone_names_users() -> None:
     groups = ("ml", "ops", "system:authenticated")
     assert PROXY.user("front-proxy-client", HEADERS) == User("ann", groups, "", (("scopes", ("a",)),))
     anonymous = {"x-remote-user": ["system:anonymous"], "x-remote-group": ["system:unauthenticated"]}
@@ -116,12 +116,12 @@ def test_the_front_proxy_introduces_users_and_nobody_else_does() -> None:
     assert PROXY.user("front-proxy-client", {}) is None
 
 
-def test_a_cluster_without_aggregation_is_told_so() -> None:
+def test_a_cluster_without_aggregation_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match="requestheader-client-ca-file"):
         FrontProxy.parse({})
 
 
-def test_a_certificate_is_believed_for_its_name_by_whoever_has_it() -> None:
+def test_a_client_with_the_bundle_accepts_the_certificate_only_for_its_name() -> None:
     now = datetime.now(UTC)
     certificate = issue("m.ns.svc", now, DAY)
     assert certificate.expiry == (now + DAY).replace(microsecond=0)
@@ -152,7 +152,7 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> boo
     return all(done)
 
 
-def test_a_bundle_keeps_what_others_still_need() -> None:
+def test_a_bundle_keeps_the_certificates_that_other_replicas_need() -> None:
     old, other, ours = (issue("m.ns.svc", NOW + shift, DAY) for shift in (-2 * DAY, -DAY / 2, timedelta()))
     found = build_bundle(old.pem + other.pem, [ours], NOW)
     assert old.pem not in found, "it has ended"
@@ -168,7 +168,7 @@ def test_a_bundle_does_not_grow_for_ever() -> None:
     assert known.count(b"BEGIN CERTIFICATE") == 8
 
 
-def test_the_api_service_of_somebody_else_is_theirs() -> None:
+def test_an_api_service_of_another_adapter_is_not_changed() -> None:
     theirs = {"spec": {"service": {"namespace": "monitoring", "name": "prometheus-adapter"}}}
     assert check_target(theirs, "monitoring", "prometheus-adapter") is None
     told = check_target(theirs, "conch-system", "conch-metrics-api")
@@ -186,6 +186,6 @@ def test_the_api_service_of_somebody_else_is_theirs() -> None:
         ("CONCH_LOG_LEVEL", "loud"),
     ],
 )
-def test_a_setting_that_is_none_is_named(name: str, value: str) -> None:
+def test_an_invalid_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         MetricsSettings.read({name: value})

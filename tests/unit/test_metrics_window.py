@@ -50,28 +50,28 @@ def say(*readings: Reading, window: float = 15.0) -> dict[TritonMetric, float]:
     return {} if done is None else dict(calculate_metrics(done))
 
 
-def test_of_a_pod_that_does_not_say_its_model_all_are_counted() -> None:
+def test_a_pod_without_the_name_of_its_model_counts_all_models() -> None:
     """One that an older operator rendered, and that no upgrade touches."""
     counted = read_load(page(7), "").counters
     assert sum(value for series, value in counted.items() if series.metric == SUCCESS) == 7 + 999999
 
 
-def test_one_reading_tells_nothing() -> None:
+def test_one_reading_has_no_rate() -> None:
     assert say(reading(0, 100, busy=10)) == {}
 
 
-def test_two_readings_tell_what_happened_between_them() -> None:
+def test_two_readings_have_the_rates_between_them() -> None:
     said = say(reading(100, 1000, busy=50, queued=3), reading(115, 1150, busy=60, queued=8, pending=4))
     assert said == pytest.approx({RPS: 10.0, RATIO: 0.5, LATENCY: 0.1, PENDING: 4.0})
 
 
-def test_the_window_is_that_of_the_autoscaler_though_it_asks_a_little_early() -> None:
+def test_the_window_is_that_of_the_autoscaler_although_its_request_is_a_little_early() -> None:
     """Asked every 14.9 seconds, the answer is of the last 14.9, not of the last 29.8."""
     before, middle, last = reading(0, 0), reading(14.9, 149), reading(29.8, 149 * 3)
     assert say(before, middle, last)[RPS] == pytest.approx(20.0)
 
 
-def test_who_asks_more_often_is_told_of_the_whole_window() -> None:
+def test_frequent_requests_get_the_rates_of_the_whole_window() -> None:
     readings = [reading(5.0 * step, 10 * step, pending=step) for step in range(5)]
     done = calculate_rates(readings, 15.0)
     assert done is not None
@@ -79,16 +79,16 @@ def test_who_asks_more_often_is_told_of_the_whole_window() -> None:
     assert done.pending == 3.0, "the mean of the readings in the window"
 
 
-def test_a_counter_that_began_anew_is_no_negative_rate() -> None:
+def test_a_counter_that_restarts_is_no_negative_rate() -> None:
     """Triton was restarted: 30 requests since, and what it did before the restart is not known."""
     assert say(reading(0, 1000, busy=50), reading(15, 30, busy=3))[RPS] == pytest.approx(2.0)
 
 
-def test_a_version_that_came_in_between_counts_whole() -> None:
+def test_a_version_added_between_two_readings_counts_whole() -> None:
     assert say(reading(0, 90), reading(15, 30, version="2"))[RPS] == pytest.approx(2.0)
 
 
-def test_a_clock_that_stands_still_tells_nothing() -> None:
+def test_two_readings_of_one_time_have_no_rate() -> None:
     assert say(reading(7, 10), reading(7, 20)) == {}
 
 
@@ -103,7 +103,7 @@ def test_a_model_slower_than_the_window_is_unknown_and_not_idle() -> None:
     assert said == {RPS: 0.0, PENDING: 7.0}
 
 
-def test_pods_together_share_what_they_wait_and_compute() -> None:
+def test_rates_of_pods_combine_queue_and_compute_times() -> None:
     one = calculate_rates([reading(0, 0), reading(10, 100, busy=8, queued=8)])
     other = calculate_rates([reading(0, 0), reading(20, 20, busy=2, queued=0)])
     assert one is not None
@@ -115,7 +115,7 @@ def test_pods_together_share_what_they_wait_and_compute() -> None:
     assert Rates.combine([]) is None
 
 
-def test_gpus_are_told_where_there_are_any() -> None:
+def test_gpu_utilization_is_measured_only_on_gpus() -> None:
     half, full = Load(gpus=(0.5, 0.5)), Load(gpus=(1.0, 0.8))
     assert GPU not in say(reading(0, 0), reading(15, 0))
     assert say(Reading(0, half), Reading(15, full))[GPU] == pytest.approx(0.9)

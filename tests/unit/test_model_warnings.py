@@ -13,7 +13,7 @@ from conch.cli.status import build_status_text
 from conch.decide import Event
 from conch_contract import AgentReport, ModelReport, ModelState, ModelWarning
 from conch_contract.report import SEQUENCE_STATE_MESSAGE
-from tests.unit.simulation import CONTROLLER, DEFAULTS, KEY, Cluster, manifest
+from tests.unit.simulation import CONTROLLER, DEFAULTS, KEY, Cluster, build_manifest
 
 OVERRIDE = ModelWarning(reason="ConfigOverridden", message="max_batch_size is 8 (config.pbtxt: 16).")
 MISSING = ModelWarning(reason="CalleeMissing", message="Model 'magika' calls 'scaler'.")
@@ -25,10 +25,10 @@ def reported(*warnings: ModelWarning, state: ModelState = ModelState.READY, dige
 
 
 def serving(*warnings: ModelWarning, **predictor: Any) -> tuple[Cluster, str]:
-    cluster = Cluster(manifest(**predictor))
+    cluster = Cluster(build_manifest(**predictor))
     cluster.reconcile()
     revision = cluster.decision().wanted
-    cluster.pod(revision, 0, ready=True, report=reported(*warnings))
+    cluster.put_pod(revision, 0, ready=True, report=reported(*warnings))
     cluster.settle()
     return cluster, revision
 
@@ -64,17 +64,17 @@ def test_a_warning_stays_while_the_next_pod_fetches() -> None:
     cluster, revision = serving(OVERRIDE)
     cluster.kill_pods(revision)
     cluster.settle()
-    cluster.pod(revision, 1, ready=False, report=reported(state=ModelState.FETCHING, digest=""))
+    cluster.put_pod(revision, 1, ready=False, report=reported(state=ModelState.FETCHING, digest=""))
     cluster.settle()
     assert found(cluster) == [(OVERRIDE.reason, OVERRIDE.message)]
-    cluster.pod(revision, 1, ready=True, report=reported(OVERRIDE))
+    cluster.put_pod(revision, 1, ready=True, report=reported(OVERRIDE))
     cluster.settle()
     assert len(loading_events(cluster)) == 1
 
 
 def test_a_warning_goes_with_its_cause() -> None:
     cluster, revision = serving(OVERRIDE)
-    cluster.pod(revision, 0, ready=True, report=reported())
+    cluster.put_pod(revision, 0, ready=True, report=reported())
     cluster.settle()
     assert found(cluster) == []
 
@@ -115,15 +115,15 @@ def test_a_model_with_sequences_warns_where_it_has_more_than_one_pod() -> None:
 def test_a_model_with_sequences_warns_while_two_revisions_of_one_pod_share_its_requests() -> None:
     warning = ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE)
     steps = {"steps": [{"weight": 50}, {"pause": "Manual"}]}
-    cluster = Cluster(manifest(rollout=steps, traffic={"split": "Replicas"}))
+    cluster = Cluster(build_manifest(rollout=steps, traffic={"split": "Replicas"}))
     cluster.reconcile()
     stable = cluster.decision().wanted
-    cluster.pod(stable, 0, ready=True, report=reported(warning))
+    cluster.put_pod(stable, 0, ready=True, report=reported(warning))
     cluster.settle()
     assert found(cluster) == []
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
-    cluster.pod(cluster.decision().wanted, 0, ready=True, report=reported(warning))
+    cluster.put_pod(cluster.decision().wanted, 0, ready=True, report=reported(warning))
     cluster.settle()
     assert cluster.status.weight == 50
     assert found(cluster) == [("SequenceState", warning.message)] * 2
@@ -136,7 +136,7 @@ def test_a_model_with_sequences_does_not_warn_where_the_gateway_keeps_them_toget
     warning = ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE)
     traffic = {"gateways": [{"name": "public"}], "hostnames": ["m.example.com"], "consistentHash": {"header": "x-id"}}
     steps = {"steps": [{"weight": 50}, {"pause": "Manual"}]}
-    cluster = Cluster(manifest(minReplicas=2, rollout=steps, traffic=traffic))
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=steps, traffic=traffic))
     for controller, warnings in (
         ("gateway.envoyproxy.io/gatewayclass-controller", []),
         (CONTROLLER, [("SequenceState", warning.message)]),
@@ -147,7 +147,7 @@ def test_a_model_with_sequences_does_not_warn_where_the_gateway_keeps_them_toget
         cluster.reconcile()
         stable = cluster.decision().wanted
         for number in range(2):
-            cluster.pod(stable, number, ready=True, report=reported(warning))
+            cluster.put_pod(stable, number, ready=True, report=reported(warning))
         cluster.accept_routes()
         cluster.settle()
         accept_policy(cluster)
@@ -155,7 +155,7 @@ def test_a_model_with_sequences_does_not_warn_where_the_gateway_keeps_them_toget
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     for number in range(2):
-        cluster.pod(cluster.decision().wanted, number, ready=True, report=reported(warning))
+        cluster.put_pod(cluster.decision().wanted, number, ready=True, report=reported(warning))
     cluster.accept_routes()
     cluster.settle()
     assert cluster.status.weight == 50

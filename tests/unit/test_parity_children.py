@@ -19,7 +19,7 @@ from conch.desire.parity import build_program, to_contract
 from conch.observe import Revision
 from conch_contract import Disagreement, Parity, ParityReport
 from conch_contract.revision_jobs import PARITY
-from tests.unit.simulation import manifest
+from tests.unit.simulation import build_manifest
 
 GOLDEN = Path(__file__).parent / "golden" / "jobs"
 POD = {"nodeSelector": {"gpu": "yes"}, "imagePullSecrets": [{"name": "registry"}]}
@@ -28,7 +28,9 @@ NOW = 1_000_000.0
 
 def service(parity: dict[str, Any], **predictor: Any) -> InferenceService:
     said = {"warmup": {}, **predictor}
-    return InferenceService.parse(manifest("s3://models/magika", rollout={"analysis": [{"parity": parity}]}, **said))
+    return InferenceService.parse(
+        build_manifest("s3://models/magika", rollout={"analysis": [{"parity": parity}]}, **said)
+    )
 
 
 def revision(asked: InferenceService) -> Revision:
@@ -50,7 +52,7 @@ def job(parity: dict[str, Any], **predictor: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", ["made", "config-map"])
-def test_the_job_word_for_word(place: str) -> None:
+def test_the_parity_job_is_its_golden_file(place: str) -> None:
     warmup = {"configMapRef": {"name": "wake"}} if place == "config-map" else {}
     text = yaml.dump(job({"compare": {"cosine": "0.999"}}, warmup=warmup, pod=POD), sort_keys=True, width=120)
     golden = GOLDEN / f"parity-{place}.yaml"
@@ -73,7 +75,7 @@ def test_kubernetes_expands_nothing_in_an_outputs_name() -> None:
         ({"compare": {"cosine": 1}}, Parity(method="cosine", bound=1)),
     ],
 )
-def test_the_users_words_become_the_contracts(said: dict[str, Any], contract: Parity) -> None:
+def test_the_parity_gate_becomes_the_contract_of_the_job(said: dict[str, Any], contract: Parity) -> None:
     parity = gate(said).parity
     assert parity is not None
     assert to_contract(parity) == contract
@@ -105,14 +107,16 @@ WORST = Disagreement(request="requests[0]", stable="an answer", candidate="shape
         ("99%", None, "Inconclusive", "", "Waits for the parity Job"),
     ],
 )
-def test_the_verdict(least: str, said: ParityReport | None, verdict: str, value: str, words: str) -> None:
+def test_the_agreement_decides_on_the_verdict(
+    least: str, said: ParityReport | None, verdict: str, value: str, words: str
+) -> None:
     status = evaluate_parity(gate({"minAgreement": least}), said, RolloutState.begin("m-1", 1, NOW), NOW)
     assert (status.verdict, status.value) == (verdict, value)
     assert words in status.message
     assert bool(status.evaluated_at) == (said is not None), "an evaluation is the last"
 
 
-def test_a_verdict_stays() -> None:
+def test_a_verdict_is_final() -> None:
     known = GateStatus(name="parity", verdict="Failed", evaluated_at="2026-01-01T00:00:00Z", message="Once.")
     state = replace(RolloutState.begin("m-1", 1, NOW), gates=(known,))
     assert evaluate_parity(gate({}), report(20, 20), state, NOW) == known
@@ -128,14 +132,14 @@ def test_a_verdict_stays() -> None:
         (GateStatus(name="parity", verdict="Failed"), None),
     ],
 )
-def test_what_a_share_waits_for(said: GateStatus, reason: str | None) -> None:
+def test_a_weight_waits_for_the_parity_gate(said: GateStatus, reason: str | None) -> None:
     found = find_parity_wait(gate({}), (said,))
     assert (found.reason if found else None) == reason
     assert find_parity_wait(None, (said,)) is None
 
 
 @pytest.mark.parametrize("verdict", ["Passed", "Skipped", "Failed"])
-def test_a_result_of_an_earlier_version_which_kept_its_time_elsewhere_is_final(verdict: str) -> None:
+def test_a_result_of_an_earlier_version_with_its_time_in_another_field_is_final(verdict: str) -> None:
     known = GateStatus(name="parity", verdict=verdict, message="Once.")
     state = replace(RolloutState.begin("m-1", 1, NOW), gates=(known,))
     assert evaluate_parity(gate({}), report(20, 0), state, NOW) == known

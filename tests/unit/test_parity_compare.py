@@ -65,7 +65,7 @@ TABLE: dict[str, tuple[Parity, dict[str, Any], dict[str, Any], tuple[int | None,
 
 
 @pytest.mark.parametrize("case", TABLE)
-def test_two_outputs(case: str) -> None:
+def test_the_method_decides_whether_two_outputs_agree(case: str) -> None:
     parity, stable, candidate, differ = TABLE[case]
     found = compare(parity, {"y": stable}, {"y": candidate})
     if differ is None:
@@ -87,7 +87,7 @@ def test_two_outputs(case: str) -> None:
     ],
     ids=["tolerance", "cosine", "argmax", "tolerance of one", "argmax of one"],
 )
-def test_which_outputs_are_compared(parity: Parity, names: set[str]) -> None:
+def test_the_method_selects_the_compared_outputs(parity: Parity, names: set[str]) -> None:
     stable = {"y": tensor([0.1, 0.9]), "label": tensor(["cat"], datatype="BYTES")}
     other = {"y": tensor([0.9, -0.1]), "label": tensor(["dog"], datatype="BYTES")}
     if "ids" in names:
@@ -97,7 +97,7 @@ def test_which_outputs_are_compared(parity: Parity, names: set[str]) -> None:
         assert isinstance(found, Difference) == (name in names)
 
 
-def test_an_output_that_only_one_answers() -> None:
+def test_an_output_of_only_one_revision_is_not_compared_unless_named() -> None:
     both = {"y": tensor([1.0]), "more": tensor([1.0])}
     one = {"y": tensor([1.0])}
     assert compare(TOLERANCE, both, one) is None, "what both answer is compared"
@@ -119,7 +119,7 @@ def test_outputs_that_cannot_disagree_are_no_agreement() -> None:
     assert "at least two along its last axis" in found.message
 
 
-def test_requests_that_are_made_differ_and_are_the_same_each_time() -> None:
+def test_generated_requests_differ_and_are_reproducible() -> None:
     metadata = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
     one, other = make_requests(metadata, {}, 20), make_requests(metadata, {}, 20)
     assert [request.content for request in one] == [request.content for request in other]
@@ -127,7 +127,7 @@ def test_requests_that_are_made_differ_and_are_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize(("datatype", "enough"), [("BYTES", True), ("FP16", True), ("BF16", True), ("INT64", False)])
-def test_whole_numbers_allow_one_request_and_that_is_said(datatype: str, enough: bool) -> None:
+def test_whole_numbers_allow_one_request_and_more_are_an_error(datatype: str, enough: bool) -> None:
     metadata = {"inputs": [{"name": "x", "datatype": datatype, "shape": [4]}]}
     if enough:
         assert len(make_requests(metadata, {}, 5)) == 5
@@ -138,7 +138,7 @@ def test_whole_numbers_allow_one_request_and_that_is_said(datatype: str, enough:
     assert len(make_requests(metadata, {}, 1)) == 1
 
 
-def test_the_command_line_of_the_job(tmp_path: Path) -> None:
+def test_the_job_parses_its_command_line(tmp_path: Path) -> None:
     parity = Parity(method="argmax", outputs=("logits",), requests=7)
     job = ParityJob.parse(
         ["--stable=old.demo.svc", "--candidate=localhost:81", f"--parity={parity.to_json()}", f"--root={tmp_path}"]
@@ -159,7 +159,7 @@ def test_the_command_line_of_the_job(tmp_path: Path) -> None:
         ("InternalError", 2),
     ],
 )
-def test_the_exit_status_tells_whether_a_retry_may_help(reason: str, code: int) -> None:
+def test_the_exit_status_depends_on_whether_a_retry_may_help(reason: str, code: int) -> None:
     assert ParityReport(reason=reason).exit_status == code
 
 

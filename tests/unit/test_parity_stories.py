@@ -11,7 +11,7 @@ from conch.decide.requeue import START_PATIENCE
 from conch.observe import Finding
 from conch_contract import Disagreement, ParityReport, WarmupReport
 from conch_contract.revision_jobs import PARITY, WARMUP
-from tests.unit.simulation import Cluster, come_up, end_job, manifest, routed
+from tests.unit.simulation import Cluster, build_manifest, end_job, read_weights, start_revision
 
 GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS = [{"weight": 10}, {"analysis": "1m"}, {"weight": 50}, {"pause": "Manual"}]
@@ -30,18 +30,18 @@ SILENT = ParityReport(requests=20, stable_failures=20, reason="ParityNothingComp
 def comparing(**rollout: Any) -> tuple[Cluster, str, str]:
     """A candidate that is warm, and whose parity Job has begun."""
     said = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}], **rollout}
-    cluster = Cluster(manifest(minReplicas=2, warmup={}, rollout=said, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(minReplicas=2, warmup={}, rollout=said, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
-    come_up(cluster, stable)
+    start_revision(cluster, stable)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert job(new) not in cluster.objects, "it is not warm yet, so it would answer late"
     end_job(cluster, WARMUP, new, WARM)
     assert job(new) in cluster.objects
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     paused = "pause" in said["steps"][0]
     assert rollout_of(cluster).reason == ("WaitsForPromotion" if paused else "ComparingAnswers")
     return cluster, stable, new
@@ -51,7 +51,7 @@ def job(revision: str) -> Ref:
     return Ref(JOB, PARITY.format_name(revision))
 
 
-def told(cluster: Cluster, revision: str, report: ParityReport) -> None:
+def end_parity_job(cluster: Cluster, revision: str, report: ParityReport) -> None:
     """Let the parity Job end."""
     end_job(cluster, PARITY, revision, report)
 
@@ -67,11 +67,11 @@ def gate_of(cluster: Cluster) -> GateStatus:
     return gate
 
 
-def test_answers_that_agree_open_the_way_and_the_verdict_outlives_the_job() -> None:
+def test_answers_that_agree_pass_the_gate_and_the_verdict_outlives_the_job() -> None:
     cluster, stable, new = comparing()
-    told(cluster, new, SAME)
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 90, new: 10}
+    end_parity_job(cluster, new, SAME)
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 90, new: 10}
     assert (gate_of(cluster).name, gate_of(cluster).verdict, gate_of(cluster).value) == ("parity", "Passed", "100%")
     evaluated_at = gate_of(cluster).evaluated_at
     cluster.remove(job(new))
@@ -79,15 +79,15 @@ def test_answers_that_agree_open_the_way_and_the_verdict_outlives_the_job() -> N
     cluster.settle()
     assert job(new) not in cluster.objects, "it is not made again"
     cluster.now += 61
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert rollout_of(cluster).weight == 50, "the analysis passes: no gate has more to say"
     assert gate_of(cluster).evaluated_at == evaluated_at, "it is evaluated once"
 
 
-def test_one_that_answers_wrongly_ends_before_a_user_sees_it() -> None:
+def test_a_candidate_with_wrong_answers_fails_before_its_first_request_of_a_user() -> None:
     cluster, stable, new = comparing()
-    told(cluster, new, WRONG)
-    assert routed(cluster) == {stable: 100}
+    end_parity_job(cluster, new, WRONG)
+    assert read_weights(cluster) == {stable: 100}
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
     assert rollout_of(cluster).message == (
         "Gate parity: Agreement 15% over 20 replayed requests is below the minimum of 95%. Largest difference:"
@@ -99,12 +99,12 @@ def test_one_that_answers_wrongly_ends_before_a_user_sees_it() -> None:
     assert [event.reason for event in cluster.story][-2:] == ["RolledBack", "AnalysisFailed"]
 
 
-def test_nothing_that_can_be_compared_promotes_nobody() -> None:
+def test_a_job_that_compares_nothing_promotes_no_candidate() -> None:
     cluster, stable, new = comparing(progressDeadline="5m")
-    told(cluster, new, SILENT)
+    end_parity_job(cluster, new, SILENT)
     assert (rollout_of(cluster).reason, gate_of(cluster).verdict) == ("Inconclusive", "Inconclusive")
     assert "ParityNothingCompared: No answer came." in rollout_of(cluster).message
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     cluster.now += 301
     cluster.settle()
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "Inconclusive")
@@ -119,7 +119,7 @@ def test_a_job_that_was_given_up_is_inconclusive() -> None:
     cluster.settle()
     assert rollout_of(cluster).reason == "Inconclusive"
     assert "ParityBroken: The parity Job failed: Job was active too long" in gate_of(cluster).message
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
 
 
 def test_the_events_of_a_job_without_a_pod_are_listed_whatever_became_of_the_warm_ups_pod() -> None:
@@ -130,87 +130,87 @@ def test_the_events_of_a_job_without_a_pod_are_listed_whatever_became_of_the_war
     assert cluster.decision().wait == START_PATIENCE
 
 
-def test_a_retry_compares_again_and_does_not_listen_to_the_pod_of_the_last_try() -> None:
+def test_a_retry_compares_again_and_ignores_the_pod_of_the_last_try() -> None:
     cluster, stable, new = comparing()
-    told(cluster, new, SILENT)
+    end_parity_job(cluster, new, SILENT)
     left = Ref(POD, f"left-{job(new).name}-x")
     late = {**cluster.objects[left], "metadata": {**cluster.objects[left]["metadata"], "uid": "late"}}
-    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
+    cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert job(new) not in cluster.objects
     cluster.put(late)  # the garbage collector takes its time
-    cluster.ask(f"retry {cluster.snapshot().service.metadata.generation} now")
+    cluster.request(f"retry {cluster.snapshot().service.metadata.generation} now")
     cluster.settle()
-    come_up(cluster, new)
+    start_revision(cluster, new)
     if job(new) not in cluster.objects:  # it is warmed anew first
         end_job(cluster, WARMUP, new, WARM)
     assert job(new) in cluster.objects
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
     cluster.remove(left)
-    told(cluster, new, SAME)
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 90, new: 10}
+    end_parity_job(cluster, new, SAME)
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 90, new: 10}
 
 
-def test_who_promotes_a_candidate_past_it_is_not_asked_again() -> None:
+def test_a_promotion_past_the_gate_needs_no_second_promotion() -> None:
     cluster, stable, new = comparing(onFailure="Pause")
-    told(cluster, new, WRONG)
+    end_parity_job(cluster, new, WRONG)
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
-    assert routed(cluster) == {stable: 100}
-    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}")
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    assert read_weights(cluster) == {stable: 100}
+    cluster.request(f"promote {cluster.snapshot().service.metadata.generation}")
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
     assert cluster.status.rollout is None
 
 
-def test_to_hold_a_candidate_that_failed_changes_nothing() -> None:
+def test_a_pause_of_a_failed_candidate_changes_nothing() -> None:
     cluster, stable, new = comparing(onFailure="Pause")
-    told(cluster, new, WRONG)
-    cluster.ask(f"pause {cluster.snapshot().service.metadata.generation}")
+    end_parity_job(cluster, new, WRONG)
+    cluster.request(f"pause {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
 
 
-def test_who_promotes_one_step_past_it_goes_on_by_the_steps() -> None:
+def test_a_promotion_by_one_step_past_the_gate_goes_on_by_the_steps() -> None:
     cluster, stable, new = comparing(onFailure="Pause")
-    told(cluster, new, WRONG)
-    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/0")
+    end_parity_job(cluster, new, WRONG)
+    cluster.request(f"promote {cluster.snapshot().service.metadata.generation}/0")
     cluster.settle()
     cluster.now += 61
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
     assert gate_of(cluster).verdict == "Passed"
     assert gate_of(cluster).message.startswith("A user promoted the candidate past it. Agreement 15%")
 
 
-def test_a_promotion_that_ends_a_pause_says_nothing_of_the_answers() -> None:
+def test_a_promotion_that_ends_a_pause_overrides_no_gate() -> None:
     cluster, stable, new = comparing(steps=[{"pause": "Manual"}, {"weight": 10}, {"pause": "Manual"}])
-    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/0")
-    come_up(cluster, new)
+    cluster.request(f"promote {cluster.snapshot().service.metadata.generation}/0")
+    start_revision(cluster, new)
     assert (rollout_of(cluster).step, rollout_of(cluster).reason) == (1, "ComparingAnswers")
-    assert routed(cluster) == {stable: 100}
-    told(cluster, new, WRONG)
+    assert read_weights(cluster) == {stable: 100}
+    end_parity_job(cluster, new, WRONG)
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
 
 
-def test_who_does_not_want_to_wait_for_it_promotes_the_candidate() -> None:
+def test_a_promotion_skips_the_wait_for_the_gate() -> None:
     cluster, stable, new = comparing()
-    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/0")
+    cluster.request(f"promote {cluster.snapshot().service.metadata.generation}/0")
     cluster.settle()
     cluster.now += 61
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
     assert gate_of(cluster).message.startswith("A user promoted the candidate past it. Waits for")
-    told(cluster, new, WRONG)
-    assert routed(cluster) == {stable: 50, new: 50}, "it was said once, and by a person"
+    end_parity_job(cluster, new, WRONG)
+    assert read_weights(cluster) == {stable: 50, new: 50}, "it was said once, and by a person"
 
 
-def test_a_stable_revision_without_pods_is_not_asked() -> None:
+def test_a_stable_revision_without_pods_is_not_compared() -> None:
     cluster, stable, new = comparing()
     cluster.remove(job(new))
     for index in range(2):
-        cluster.pod(stable, index, ready=False)
+        cluster.put_pod(stable, index, ready=False)
     cluster.settle()
     assert job(new) not in cluster.objects
     cluster.start_pods(stable)
@@ -218,29 +218,29 @@ def test_a_stable_revision_without_pods_is_not_asked() -> None:
     assert job(new) in cluster.objects
 
 
-def test_beside_other_gates_it_is_evaluated_first_and_they_are_evaluated_as_ever() -> None:
+def test_parity_is_evaluated_before_the_other_gates() -> None:
     cluster, stable, new = comparing(analysis=[{"successRate": {"min": "99%"}}, {"parity": {}}])
     assert [gate.name for gate in rollout_of(cluster).gates] == ["parity"]
-    told(cluster, new, SAME)
-    come_up(cluster, new)
+    end_parity_job(cluster, new, SAME)
+    start_revision(cluster, new)
     assert [gate.name for gate in rollout_of(cluster).gates] == ["parity", "success-rate"]
     cluster.now += 61
     cluster.settle()
     assert (rollout_of(cluster).reason, rollout_of(cluster).weight) == ("Inconclusive", 10)
-    assert routed(cluster) == {stable: 90, new: 10}
+    assert read_weights(cluster) == {stable: 90, new: 10}
 
 
-def test_the_first_revision_of_all_has_nobody_to_be_compared_with() -> None:
+def test_the_first_revision_of_a_service_is_not_compared() -> None:
     said = {"steps": STEPS, "analysis": [{"parity": {}}]}
-    cluster = Cluster(manifest(warmup={}, rollout=said, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(warmup={}, rollout=said, traffic=GATEWAY))
     cluster.reconcile()
     first = cluster.decision().wanted
-    come_up(cluster, first)
-    assert routed(cluster) == {first: 100}
+    start_revision(cluster, first)
+    assert read_weights(cluster) == {first: 100}
     assert job(first) not in cluster.objects
 
 
-def test_a_job_whose_pod_the_cluster_refuses_says_so() -> None:
+def test_a_job_reports_that_the_cluster_refuses_its_pod() -> None:
     cluster, stable, new = comparing()
     uid = cluster.objects[job(new)]["metadata"]["uid"]
     cluster.warnings[uid] = Finding("FailedCreate", "Error creating: pods is forbidden: exceeded quota: narrow")
@@ -248,19 +248,19 @@ def test_a_job_whose_pod_the_cluster_refuses_says_so() -> None:
     cluster.settle()
     assert rollout_of(cluster).reason == "JobPodsRefused"
     assert f"Job {job(new).name}: Error creating" in rollout_of(cluster).message
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
 
 
-def test_beside_a_stable_revision_that_never_answers_a_candidate_goes_on_at_the_deadline() -> None:
+def test_a_candidate_beside_a_stable_revision_that_never_answers_goes_on_at_the_deadline() -> None:
     """To roll back would mean to send all requests to pods that do not answer."""
     said = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}]}
-    cluster = Cluster(manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
-    come_up(cluster, stable)
+    start_revision(cluster, stable)
     crash = {"name": "triton", "ready": False, "restartCount": 5, "lastState": {"terminated": {"exitCode": 1}}}
     for index in range(2):
-        cluster.pod(stable, index, ready=False, containerStatuses=[crash])
+        cluster.put_pod(stable, index, ready=False, containerStatuses=[crash])
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
@@ -273,7 +273,7 @@ def test_beside_a_stable_revision_that_never_answers_a_candidate_goes_on_at_the_
     assert job(new) not in cluster.objects
     cluster.now += 901
     cluster.settle()
-    assert routed(cluster) == {new: 100}
+    assert read_weights(cluster) == {new: 100}
     gate = gate_of(cluster)
     assert gate.verdict == "Skipped"
     [event] = [event for event in cluster.story if event.reason == "GateSkipped"]
@@ -281,14 +281,14 @@ def test_beside_a_stable_revision_that_never_answers_a_candidate_goes_on_at_the_
     assert gate.message.startswith("Not applied, since the stable revision has no ready pod. Container triton of")
 
 
-def test_a_stable_revision_that_is_back_in_time_is_compared_with() -> None:
+def test_a_stable_revision_that_answers_before_the_deadline_is_compared() -> None:
     said = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}]}
-    cluster = Cluster(manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
-    come_up(cluster, stable)
+    start_revision(cluster, stable)
     for index in range(2):
-        cluster.pod(stable, index, ready=False)
+        cluster.put_pod(stable, index, ready=False)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
@@ -299,7 +299,7 @@ def test_a_stable_revision_that_is_back_in_time_is_compared_with() -> None:
     cluster.start_pods(stable)
     cluster.settle()
     assert job(new) in cluster.objects
-    told(cluster, new, WRONG)
+    end_parity_job(cluster, new, WRONG)
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
 
 
@@ -308,37 +308,37 @@ def test_the_time_that_a_person_holds_a_candidate_does_not_make_the_gate_late() 
     for by_hand in (True, False):
         cluster, stable, new = comparing(steps=STEPS if by_hand else [{"pause": "Manual"}, {"weight": 50}])
         if by_hand:
-            cluster.ask("pause 2")
+            cluster.request("pause 2")
         cluster.now += 5000
         cluster.settle()
         for index in range(2):
-            cluster.pod(stable, index, ready=False)
+            cluster.put_pod(stable, index, ready=False)
         cluster.settle()
         assert gate_of(cluster).verdict == "Inconclusive"
         assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision")
         assert not gate_of(cluster).evaluated_at
         cluster.start_pods(stable)
         cluster.settle()
-        told(cluster, new, WRONG)
+        end_parity_job(cluster, new, WRONG)
         assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
 
 
 def test_a_person_who_lets_a_candidate_go_on_gives_the_gate_its_deadline() -> None:
     cluster, stable, new = comparing()
-    cluster.ask("pause 2")
+    cluster.request("pause 2")
     cluster.settle()
     cluster.now += 5000
     for index in range(2):
-        cluster.pod(stable, index, ready=False)
+        cluster.put_pod(stable, index, ready=False)
     cluster.settle()
-    cluster.ask("")
+    cluster.request("")
     cluster.settle()
     assert rollout_of(cluster).reason == "ComparingAnswers"
     assert not gate_of(cluster).evaluated_at
     cluster.now += 901
     cluster.settle()
     assert gate_of(cluster).verdict == "Skipped"
-    assert routed(cluster)[new] > 0
+    assert read_weights(cluster)[new] > 0
 
 
 @pytest.mark.parametrize("before", [895, 899, 900, 901])
@@ -347,7 +347,7 @@ def test_a_stable_revision_that_is_silent_at_the_deadline_is_waited_for(before: 
     cluster, stable, new = comparing()
     cluster.now += before
     for index in range(2):
-        cluster.pod(stable, index, ready=False)
+        cluster.put_pod(stable, index, ready=False)
     cluster.settle()
     wait = cluster.decision().wait
     assert wait is not None
@@ -357,26 +357,26 @@ def test_a_stable_revision_that_is_silent_at_the_deadline_is_waited_for(before: 
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
     assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision")
     assert not gate_of(cluster).evaluated_at
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     if before <= 900:
         cluster.start_pods(stable)
         cluster.settle()
         assert rollout_of(cluster).stable_unavailable_since is None
         assert job(new) in cluster.objects
-        told(cluster, new, WRONG)
+        end_parity_job(cluster, new, WRONG)
         assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
     else:
         cluster.now += 2
         cluster.settle()
         assert gate_of(cluster).verdict == "Skipped"
-        assert routed(cluster)[new] > 0
+        assert read_weights(cluster)[new] > 0
 
 
 def test_the_time_that_the_stable_revision_is_silent_does_not_count() -> None:
     cluster, stable, _ = comparing()
     cluster.now += 600
     for index in range(2):
-        cluster.pod(stable, index, ready=False)
+        cluster.put_pod(stable, index, ready=False)
     cluster.settle()
     cluster.now += 600
     cluster.start_pods(stable)
@@ -387,4 +387,4 @@ def test_the_time_that_the_stable_revision_is_silent_does_not_count() -> None:
     cluster.now += 2
     cluster.settle()
     assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "ProgressDeadlineExceeded")
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}

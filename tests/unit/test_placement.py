@@ -8,7 +8,7 @@ from conch.api import InferenceService
 from conch.api.kinds import DEPLOYMENT, Ref
 from conch.desire.placement import LOST_NODE_TAINTS, LOST_SECONDS, build_placement
 from conch_contract import names
-from tests.unit.simulation import Cluster, manifest
+from tests.unit.simulation import Cluster, build_manifest
 
 REVISION = "magika-1"
 HARD = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
@@ -18,7 +18,7 @@ APART = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
 
 
 def placed(**said: Any) -> dict[str, Any]:
-    return build_placement(InferenceService.model_validate(manifest(pod=said)), REVISION)
+    return build_placement(InferenceService.model_validate(build_manifest(pod=said)), REVISION)
 
 
 def test_the_pods_of_a_revision_spread_by_themselves_over_nodes_and_zones() -> None:
@@ -42,15 +42,15 @@ def test_a_spread_that_the_user_gives_is_the_whole_one(said: list[Any]) -> None:
     assert "affinity" not in found
 
 
-def test_the_wish_for_zones_stands_beside_an_affinity_of_nodes_and_gives_way_to_one_of_pods() -> None:
+def test_the_preference_for_zones_is_kept_beside_an_affinity_of_nodes_and_left_out_beside_one_of_pods() -> None:
     assert placed(affinity=NODES)["affinity"] == {**placed()["affinity"], **NODES}
     assert placed(affinity=APART)["affinity"] == APART
     assert placed(affinity=APART)["topologySpreadConstraints"] == placed()["topologySpreadConstraints"]
 
 
-def test_an_empty_spread_is_another_revision_than_none() -> None:
+def test_an_empty_spread_makes_another_revision_than_none() -> None:
     pods: list[dict[str, Any]] = [{}, {"topologySpreadConstraints": []}]
-    clusters = [Cluster(manifest(pod=said)) for said in pods]
+    clusters = [Cluster(build_manifest(pod=said)) for said in pods]
     for cluster in clusters:
         cluster.reconcile()
     first, second = (cluster.decision().wanted for cluster in clusters)
@@ -74,7 +74,9 @@ def test_an_empty_spread_is_another_revision_than_none() -> None:
         ([{"operator": "Exists"}], []),
     ],
 )
-def test_a_lost_node_is_borne_for_a_minute_unless_the_user_speaks_of_it(said: list[Any], ours: list[str]) -> None:
+def test_a_lost_node_is_tolerated_for_a_minute_unless_the_user_sets_its_toleration(
+    said: list[Any], ours: list[str]
+) -> None:
     found = placed(tolerations=said).get("tolerations", [])
     assert found[: len(said)] == said
     assert found[len(said) :] == [

@@ -13,7 +13,7 @@ from conch.decide.rollout.steps import with_steps
 from conch.decide.state import RolloutState
 from conch.decide.strategies import choose_strategy
 from conch_contract import ModelState, names
-from tests.unit.simulation import KEY, Cluster, come_up, manifest, routed, told
+from tests.unit.simulation import KEY, Cluster, build_manifest, build_report, read_weights, start_revision
 
 ROOT = Ref(SERVICE, KEY.name)
 GATEWAY = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
@@ -23,7 +23,7 @@ STEPS = [{"weight": 5}, {"pause": "5m"}, {"weight": 50}, {"pause": "Manual"}, {"
 def canary(steps: list[dict[str, Any]] | None = None, replicas: int = 4, **rollout: Any) -> tuple[Cluster, str]:
     """A service behind a gateway that serves; and the name of its revision."""
     said = {"steps": STEPS if steps is None else steps, **rollout}
-    cluster = Cluster(manifest(minReplicas=replicas, rollout=said, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(minReplicas=replicas, rollout=said, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
     cluster.start_pods(stable)
@@ -55,29 +55,29 @@ def waits_for(cluster: Cluster) -> str:
 def test_a_good_candidate_goes_by_its_steps_and_serves_in_the_end() -> None:
     cluster, stable = canary()
     new = change(cluster)
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert (waits_for(cluster), pods(cluster, new)) == ("MinimumReplicasUnavailable", 1)
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 95, new: 5}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 95, new: 5}
     assert (waits_for(cluster), cluster.decision().wait) == ("Paused", 300.0)
     assert (cluster.status.stable, cluster.status.candidate, cluster.status.weight) == (stable, new, 5)
     assert cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION] == stable
 
     cluster.now += 300
     cluster.settle()
-    assert routed(cluster) == {stable: 95, new: 5}, "no share before the pods for it"
+    assert read_weights(cluster) == {stable: 95, new: 5}, "no share before the pods for it"
     assert pods(cluster, new) == 2
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
     assert pods(cluster, stable) == 4, "the stable one keeps its capacity"
     assert waits_for(cluster) == "WaitsForPromotion"
     cluster.now += 86_400
     cluster.settle()
-    assert routed(cluster) == {stable: 50, new: 50}, "a manual pause has no deadline"
+    assert read_weights(cluster) == {stable: 50, new: 50}, "a manual pause has no deadline"
 
-    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}/3")
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    cluster.request(f"promote {cluster.snapshot().service.metadata.generation}/3")
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
     assert cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION] == new
     assert pods(cluster, stable) == 0
     assert cluster.condition("Ready") == ("True", "Served")
@@ -92,10 +92,10 @@ def test_a_good_candidate_goes_by_its_steps_and_serves_in_the_end() -> None:
     ]
 
 
-def test_a_clock_that_was_set_back_by_an_hour_begins_a_pause_anew_and_no_more() -> None:
+def test_a_clock_that_was_set_back_by_an_hour_restarts_only_the_pause() -> None:
     cluster, stable = canary()
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     cluster.now -= 3600
     cluster.settle()
     assert (waits_for(cluster), cluster.decision().wait) == ("Paused", 300.0)
@@ -104,20 +104,20 @@ def test_a_clock_that_was_set_back_by_an_hour_begins_a_pause_anew_and_no_more() 
     assert cluster.decision().wait == 200.0
     cluster.now += 200
     cluster.settle()
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
 
 
 @pytest.mark.parametrize("field", ["unavailableSince", "stableUnavailableSince"])
-def test_a_time_in_a_status_that_cannot_be_read_is_none(field: str) -> None:
+def test_an_unreadable_time_in_a_status_is_absent(field: str) -> None:
     cluster, stable = canary()
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     body = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)])
     body["status"]["rollout"][field] = "2026-01-01T00:00:00+99:99"
     cluster.put(body)
     cluster.settle()
-    assert routed(cluster) == {stable: 95, new: 5}
+    assert read_weights(cluster) == {stable: 95, new: 5}
 
 
 def test_the_old_revision_keeps_its_pods_until_the_gateway_has_left_it() -> None:
@@ -125,7 +125,7 @@ def test_the_old_revision_keeps_its_pods_until_the_gateway_has_left_it() -> None
     new = change(cluster)
     cluster.start_pods(new)
     cluster.settle()
-    assert routed(cluster) == {new: 100}
+    assert read_weights(cluster) == {new: 100}
     assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
     assert cluster.objects[ROOT]["metadata"]["annotations"][ANNOTATION_STABLE] == stable
     assert pods(cluster, stable) == 4
@@ -138,14 +138,14 @@ def test_the_old_revision_keeps_its_pods_until_the_gateway_has_left_it() -> None
 def test_a_candidate_that_never_loads_is_rolled_back_after_the_deadline_for_its_own_reason() -> None:
     cluster, stable = canary(progressDeadline="2m")
     new = change(cluster)
-    cluster.pod(new, 0, ready=False, report=told(ModelState.FAILED, "LoadFailed", "Triton says no"))
+    cluster.put_pod(new, 0, ready=False, report=build_report(ModelState.FAILED, "LoadFailed", "Triton says no"))
     cluster.settle()
     assert cluster.condition("Ready") == ("False", "LoadFailed")
     assert cluster.condition("Reconciling") == ("True", "Progressing")
     cluster.now += 121
     cluster.settle()
     assert pods(cluster, new) == 0
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert cluster.condition("Ready") == ("False", "LoadFailed")
     assert cluster.condition("Stalled") == ("True", "LoadFailed")
     assert cluster.condition("Serving")[0] == "True"
@@ -155,9 +155,9 @@ def test_a_candidate_that_never_loads_is_rolled_back_after_the_deadline_for_its_
 def failed(cluster: Cluster) -> str:
     """Let a candidate crash while it has requests; it is rolled back. Return its name."""
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     crash = {"name": "triton", "ready": False, "restartCount": 3, "lastState": {"terminated": {"exitCode": 1}}}
-    cluster.pod(new, 0, ready=False, containerStatuses=[crash])
+    cluster.put_pod(new, 0, ready=False, containerStatuses=[crash])
     cluster.settle()
     return new
 
@@ -167,7 +167,7 @@ def test_a_candidate_that_crashes_later_is_rolled_back_at_once_and_leaves_when_t
     new = failed(cluster)
     assert waits_for(cluster) == "CrashLooping"
     assert "RolledBack" in [event.reason for event in cluster.story]
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert pods(cluster, new) == 1, "a request may still be on its way"
     cluster.accept_routes()
     cluster.settle()
@@ -175,37 +175,37 @@ def test_a_candidate_that_crashes_later_is_rolled_back_at_once_and_leaves_when_t
     assert cluster.decision().wait is None
 
 
-def test_while_no_pod_of_a_candidate_answers_its_share_goes_to_the_stable_revision() -> None:
+def test_the_stable_revision_gets_the_share_of_a_candidate_without_ready_pods() -> None:
     """What reaches no Triton is in no counter: the gateway alone answers, with 503."""
     cluster, stable = canary(progressDeadline="10m")
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
     triton = {"name": "triton", "ready": False, "restartCount": 1, "state": {"running": {}}, "lastState": ended}
-    cluster.pod(new, 0, ready=False, containerStatuses=[triton])
+    cluster.put_pod(new, 0, ready=False, containerStatuses=[triton])
     cluster.settle()
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert waits_for(cluster) == "NotAnswering"
     cluster.accept_routes()
     cluster.now += 240
     cluster.settle()
     assert pods(cluster, new) == 1, "its pods have the time to come back"
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 95, new: 5}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 95, new: 5}
     assert (waits_for(cluster), cluster.decision().wait) == ("Paused", 300.0), "its pause begins anew"
 
-    cluster.pod(new, 0, ready=False, containerStatuses=[triton])
+    cluster.put_pod(new, 0, ready=False, containerStatuses=[triton])
     cluster.settle()
     cluster.now += 601
     cluster.settle()
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     rollout = cluster.status.rollout
     assert rollout is not None
     assert (rollout.phase, rollout.reason) == ("Failed", "NotAnswering")
     assert "Container triton ended (OOMKilled, exit code 137)." in rollout.message
 
 
-def test_what_failed_stays_refused_until_it_changes() -> None:
+def test_a_failed_revision_is_not_retried_until_the_spec_changes() -> None:
     cluster, stable = canary()
     new = failed(cluster)
     cluster.accept_routes()
@@ -226,7 +226,7 @@ def test_a_retry_is_acted_on_once() -> None:
     new = failed(cluster)
     cluster.accept_routes()
     cluster.settle()
-    cluster.ask(f"retry {cluster.snapshot().service.metadata.generation} 10:00")
+    cluster.request(f"retry {cluster.snapshot().service.metadata.generation} 10:00")
     cluster.settle()
     assert pods(cluster, new) == 1
     cluster.now += 3600
@@ -238,10 +238,10 @@ def test_a_retry_is_acted_on_once() -> None:
 def test_an_abort_goes_back_at_once_and_is_void_for_the_next_change() -> None:
     cluster, stable = canary()
     new = change(cluster)
-    come_up(cluster, new)
-    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
+    start_revision(cluster, new)
+    cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     come_back(cluster)
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert waits_for(cluster) == "Aborted"
     third = change(cluster, "s3://models/v3")
     assert pods(cluster, third) == 1
@@ -256,10 +256,10 @@ def come_back(cluster: Cluster) -> None:
 def test_a_revert_goes_back_at_once() -> None:
     cluster, stable = canary()
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     cluster.edit(uri="s3://models/magika")
     cluster.settle()
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert pods(cluster, new) == 1
     cluster.accept_routes()
     cluster.settle()
@@ -270,12 +270,12 @@ def test_a_revert_goes_back_at_once() -> None:
 def test_a_third_change_replaces_the_candidate_and_begins_anew() -> None:
     cluster, stable = canary()
     second = change(cluster)
-    come_up(cluster, second)
+    start_revision(cluster, second)
     third = change(cluster, "s3://models/v3")
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert pods(cluster, second) == 1
-    come_up(cluster, third)
-    assert routed(cluster) == {stable: 95, third: 5}
+    start_revision(cluster, third)
+    assert read_weights(cluster) == {stable: 95, third: 5}
     assert pods(cluster, second) == 0
 
 
@@ -283,81 +283,81 @@ def test_a_pause_by_hand_holds_a_step_and_its_time_does_not_count() -> None:
     cluster, stable = canary(progressDeadline="2m")
     new = change(cluster)
     generation = cluster.snapshot().service.metadata.generation
-    cluster.ask(f"pause {generation}")
+    cluster.request(f"pause {generation}")
     cluster.settle()
     assert waits_for(cluster) == "PausedByUser"
     cluster.now += 3600
     cluster.settle()
-    cluster.ask("")
+    cluster.request("")
     cluster.settle()
     assert waits_for(cluster) == "MinimumReplicasUnavailable"
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 95, new: 5}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 95, new: 5}
 
 
 def test_promoting_in_full_passes_every_pause_but_never_the_pods() -> None:
     cluster, stable = canary()
     new = change(cluster)
-    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}")
+    cluster.request(f"promote {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert pods(cluster, new) == 4
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
 
 
 @pytest.mark.parametrize("request_", ["promote 1", "abort 1", "promote", "abort 2; drop table", "promote 2/9"])
 def test_a_request_for_another_generation_or_of_another_form_does_nothing(request_: str) -> None:
     cluster, stable = canary()
     new = change(cluster)
-    come_up(cluster, new)
-    cluster.ask(request_)
+    start_revision(cluster, new)
+    cluster.request(request_)
     cluster.settle()
-    assert routed(cluster) == {stable: 95, new: 5}
+    assert read_weights(cluster) == {stable: 95, new: 5}
 
 
-def test_on_failure_pause_leaves_the_shares_and_asks() -> None:
+def test_on_failure_pause_keeps_the_weights_and_waits_for_a_user() -> None:
     cluster, stable = canary(onFailure="Pause")
     new = failed(cluster)
-    assert routed(cluster) == {stable: 100}, "nobody waits for a candidate that does not answer"
+    assert read_weights(cluster) == {stable: 100}, "nobody waits for a candidate that does not answer"
     assert waits_for(cluster) == "PausedOnFailure"
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 95, new: 5}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 95, new: 5}
     assert waits_for(cluster) == "PausedOnFailure"
     assert cluster.settle() == 0
-    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
+    cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     come_back(cluster)
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
 
 
-def test_no_share_moves_while_the_stable_revision_lacks_pods() -> None:
+def test_weights_do_not_change_while_the_stable_revision_lacks_pods() -> None:
     cluster, stable = canary()
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     cluster.remove(Ref(_pod_kind(cluster), f"{stable}-3"))
     cluster.now += 300
     for _ in range(3):
         cluster.start_pods(new)
         cluster.settle()
     assert waits_for(cluster) == "StableNotReady"
-    assert routed(cluster) == {stable: 95, new: 5}
-    cluster.pod(stable, 9, ready=True)
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    assert read_weights(cluster) == {stable: 95, new: 5}
+    cluster.put_pod(stable, 9, ready=True)
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
 
 
 def _pod_kind(cluster: Cluster) -> Any:
     return next(ref.kind for ref in cluster.objects if ref.kind.name == "Pod")
 
 
-def test_a_change_of_the_model_may_ask_for_more_pods_too() -> None:
+def test_a_change_of_the_model_may_add_pods() -> None:
     cluster, stable = canary(steps=[], replicas=1)
     cluster.edit(uri="s3://models/v2", minReplicas=3)
     cluster.settle()
     new = cluster.decision().wanted
     assert (pods(cluster, stable), pods(cluster, new)) == (1, 3)
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
 
 
 def test_a_gateway_that_refuses_holds_the_rollout_and_is_named() -> None:
@@ -375,12 +375,12 @@ def test_a_gateway_that_refuses_holds_the_rollout_and_is_named() -> None:
     assert "no listener admits" in condition.message
     assert pods(cluster, stable) == 4
     cluster.accept_routes()
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 95, new: 5}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 95, new: 5}
 
 
-def test_a_service_behind_a_gateway_that_says_nothing_says_so_and_serves_in_the_cluster() -> None:
-    cluster = Cluster(manifest(traffic=GATEWAY))
+def test_a_service_behind_a_silent_gateway_reports_this_and_serves_in_the_cluster() -> None:
+    cluster = Cluster(build_manifest(traffic=GATEWAY))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
@@ -390,7 +390,7 @@ def test_a_service_behind_a_gateway_that_says_nothing_says_so_and_serves_in_the_
 
 
 def test_the_stable_revision_of_an_autoscaled_service_is_held_at_what_it_carried() -> None:
-    cluster = Cluster(manifest(minReplicas=1, maxReplicas=8, rollout={"steps": STEPS}, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(minReplicas=1, maxReplicas=8, rollout={"steps": STEPS}, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
     scale(cluster, stable, 6)
@@ -407,7 +407,7 @@ def test_the_stable_revision_of_an_autoscaled_service_is_held_at_what_it_carried
     cluster.settle()
     assert floor(cluster, new) == 3, "half of what the stable one carried"
     assert floor(cluster, stable) == 6
-    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
+    cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     come_back(cluster)
     assert floor(cluster, stable) == 1, "the autoscaler has it back"
 
@@ -428,8 +428,8 @@ def floor(cluster: Cluster, revision: str) -> int:
     return found
 
 
-def test_without_a_gateway_pods_share_the_requests_and_the_share_that_came_of_it_is_told() -> None:
-    cluster = Cluster(manifest(minReplicas=3, rollout={"steps": STEPS}, traffic={"split": "Replicas"}))
+def test_a_service_without_a_gateway_splits_by_pods_and_reports_the_observed_weight() -> None:
+    cluster = Cluster(build_manifest(minReplicas=3, rollout={"steps": STEPS}, traffic={"split": "Replicas"}))
     cluster.reconcile()
     stable = cluster.decision().wanted
     cluster.start_pods(stable)
@@ -447,14 +447,14 @@ def test_without_a_gateway_pods_share_the_requests_and_the_share_that_came_of_it
     assert pods(cluster, new) == 3
     cluster.start_pods(new)
     cluster.settle()
-    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
+    cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION] == stable
     assert pods(cluster, new) == 0
 
 
 def test_recreate_ends_the_old_pods_first_and_goes_back_the_same_way() -> None:
-    cluster = Cluster(manifest(minReplicas=2, rollout={"strategy": "Recreate", "progressDeadline": "2m"}))
+    cluster = Cluster(build_manifest(minReplicas=2, rollout={"strategy": "Recreate", "progressDeadline": "2m"}))
     cluster.reconcile()
     stable = cluster.decision().wanted
     cluster.start_pods(stable)
@@ -465,7 +465,7 @@ def test_recreate_ends_the_old_pods_first_and_goes_back_the_same_way() -> None:
     cluster.kill_pods(stable)
     cluster.settle()
     assert pods(cluster, new) == 2
-    cluster.pod(new, 0, ready=False)
+    cluster.put_pod(new, 0, ready=False)
     cluster.now += 121
     cluster.settle()
     assert pods(cluster, new) == 0
@@ -485,11 +485,11 @@ def test_a_pod_that_its_service_does_not_know_yet_gets_no_share() -> None:
     cluster, stable = canary()
     new = change(cluster)
     cluster.lists_pods = False
-    come_up(cluster, new)
-    assert (routed(cluster), waits_for(cluster)) == ({stable: 100}, "MinimumReplicasUnavailable")
+    start_revision(cluster, new)
+    assert (read_weights(cluster), waits_for(cluster)) == ({stable: 100}, "MinimumReplicasUnavailable")
     cluster.lists_pods = True
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 95, new: 5}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 95, new: 5}
 
 
 MANUAL: dict[str, Any] = {"pause": "Manual"}
@@ -504,14 +504,14 @@ def at_first_pause(*steps: int | dict[str, Any], **rollout: Any) -> tuple[Cluste
     """A candidate with one pod that waits at the first pause; with the names of both revisions."""
     cluster, stable = canary(weights(*steps), replicas=3, **rollout)
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert waits_for(cluster) == "WaitsForPromotion"
     return cluster, stable, new
 
 
 def promote(cluster: Cluster, step: str = "") -> None:
     """Ask for the next step, or, in full, for all of them."""
-    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation}{step} {cluster.now}")
+    cluster.request(f"promote {cluster.snapshot().service.metadata.generation}{step} {cluster.now}")
     cluster.settle()
 
 
@@ -542,25 +542,25 @@ def test_edited_steps_are_taken_up_where_the_candidate_stands(
     cluster, stable, new = at_first_pause(5, MANUAL, 50, MANUAL)
     cluster.edit_rollout(steps=edited)
     cluster.settle()
-    assert routed(cluster) == {stable: 95, new: 5}, "an edit alone moves no request"
+    assert read_weights(cluster) == {stable: 95, new: 5}, "an edit alone moves no request"
     assert (at_step(cluster), waits_for(cluster)) == (step, reason)
     rollout = cluster.status.rollout
     assert rollout is not None
     assert rollout.steps[-1].weight == 100
 
 
-def test_a_pause_that_was_ended_is_not_asked_for_again_after_an_edit() -> None:
+def test_a_pause_that_was_ended_does_not_return_after_an_edit() -> None:
     cluster, stable, new = at_first_pause(5, MANUAL, 50, MANUAL)
     promote(cluster, "/1")
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 50, new: 50}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 50, new: 50}
     cluster.edit_rollout(steps=weights(10, MANUAL, 20, MANUAL))
     cluster.settle()
-    assert routed(cluster) == {stable: 50, new: 50}, "a share never falls by an edit"
+    assert read_weights(cluster) == {stable: 50, new: 50}, "a share never falls by an edit"
     assert (at_step(cluster), waits_for(cluster)) == (3, "WaitsForPromotion")
     promote(cluster, "/3")
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
 
 
 SHAPES = [
@@ -582,12 +582,12 @@ def test_every_shape_of_steps_can_be_promoted_to_its_end(steps: list[dict[str, A
     cluster, stable = canary(steps)
     new = change(cluster)
     for _ in range(2 * len(steps) + 2):
-        come_up(cluster, new)
+        start_revision(cluster, new)
         rollout = cluster.status.rollout
         if rollout is None:
             break
         promote(cluster, "" if full else f"/{rollout.step}")
-    assert routed(cluster) == {new: 100}
+    assert read_weights(cluster) == {new: 100}
     assert cluster.status.rollout is None
     assert cluster.condition("Ready") == ("True", "Served")
     assert pods(cluster, stable) == 0
@@ -600,7 +600,7 @@ def test_a_deleted_deployment_of_the_stable_revision_comes_back_and_decides_noth
     cluster.kill_pods(stable)
     cluster.settle()
     assert pods(cluster, stable) == 4
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert (cluster.status.stable, cluster.status.candidate) == (stable, new)
 
 
@@ -609,12 +609,12 @@ def test_any_child_that_is_deleted_at_any_step_comes_back_from_its_record(rounds
     cluster, _ = canary()
     new = change(cluster)
     for _ in range(rounds):
-        come_up(cluster, new)
+        start_revision(cluster, new)
         cluster.now += 300
         if waits_for(cluster) == "WaitsForPromotion":
             promote(cluster, f"/{at_step(cluster)}")
-    come_up(cluster, new) if rounds else cluster.settle()
-    told = (cluster.status.stable, cluster.status.candidate, routed(cluster))
+    start_revision(cluster, new) if rounds else cluster.settle()
+    told = (cluster.status.stable, cluster.status.candidate, read_weights(cluster))
     ours = [ref for ref in cluster.objects if ref.kind.name not in {"Pod", "EndpointSlice", "InferenceService"}]
     for ref in ours:
         if ref.kind == CONTROLLER_REVISION and ref.name != new:
@@ -622,48 +622,48 @@ def test_any_child_that_is_deleted_at_any_step_comes_back_from_its_record(rounds
         cluster.remove(ref)
         cluster.settle()
         assert set(ours) <= cluster.objects.keys(), ref
-        assert (cluster.status.stable, cluster.status.candidate, routed(cluster)) == told, ref
+        assert (cluster.status.stable, cluster.status.candidate, read_weights(cluster)) == told, ref
         cluster.accept_routes()
         cluster.settle()
 
 
 def test_the_fix_of_a_first_revision_that_never_answered_has_no_steps() -> None:
-    cluster = Cluster(manifest(minReplicas=3, rollout={"steps": STEPS}, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(minReplicas=3, rollout={"steps": STEPS}, traffic=GATEWAY))
     cluster.settle()
     broken = cluster.decision().wanted
-    cluster.pod(broken, 0, ready=False, report=told(ModelState.FAILED, "LoadFailed", "Triton says no"))
+    cluster.put_pod(broken, 0, ready=False, report=build_report(ModelState.FAILED, "LoadFailed", "Triton says no"))
     cluster.settle()
     cluster.accept_routes()
     cluster.settle()
     new = change(cluster)
     assert pods(cluster, new) == 3
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
     assert cluster.condition("Ready") == ("True", "Served")
 
 
-def test_while_no_pod_of_the_stable_revision_answers_the_candidate_gets_all_requests() -> None:
+def test_the_candidate_gets_all_requests_while_no_pod_of_the_stable_revision_answers() -> None:
     cluster, stable, new = at_first_pause(5, MANUAL)
     cluster.kill_pods(stable)
     cluster.settle()
-    assert routed(cluster) == {new: 100}
+    assert read_weights(cluster) == {new: 100}
     assert (cluster.status.stable, cluster.status.candidate) == (stable, new), "it is promoted by nobody"
     cluster.start_pods(stable)
-    come_up(cluster, new)
-    assert routed(cluster) == {stable: 95, new: 5}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {stable: 95, new: 5}
 
 
 def test_a_candidate_whose_pod_finds_no_node_in_a_pause_fails_after_the_progress_deadline() -> None:
     cluster, stable, new = at_first_pause(20, MANUAL, progressDeadline="5m")
     cluster.kill_pods(new)
-    cluster.pod(
+    cluster.put_pod(
         new,
         0,
         ready=False,
         conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}],
     )
     come_back(cluster)
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert waits_for(cluster) == "Unschedulable"
     assert cluster.decision().wait is not None
     cluster.now += 301
@@ -676,39 +676,39 @@ def test_a_candidate_whose_pod_finds_no_node_in_a_pause_fails_after_the_progress
 
 def test_a_stable_revision_that_lacks_a_pod_does_not_block_the_change_that_mends_it() -> None:
     cluster, stable = canary(steps=[], replicas=3)
-    cluster.pod(stable, 2, ready=False)
+    cluster.put_pod(stable, 2, ready=False)
     new = change(cluster)
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
 
 
-def test_what_the_stable_revision_lacks_is_overruled_by_a_promotion_in_full_and_by_the_deadline() -> None:
+def test_a_promotion_in_full_and_the_deadline_override_missing_stable_pods() -> None:
     for overruled in (True, False):
         cluster, stable = canary(weights(50, MANUAL), replicas=3, progressDeadline="5m")
-        cluster.pod(stable, 2, ready=False)
+        cluster.put_pod(stable, 2, ready=False)
         new = change(cluster)
-        come_up(cluster, new)
+        start_revision(cluster, new)
         assert waits_for(cluster) == "StableNotReady"
         if overruled:
             promote(cluster)
-            come_up(cluster, new)
-            assert routed(cluster) == {new: 100}
+            start_revision(cluster, new)
+            assert read_weights(cluster) == {new: 100}
         else:
             cluster.now += 301
-            come_up(cluster, new)
-            assert routed(cluster) == {stable: 50, new: 50}
+            start_revision(cluster, new)
+            assert read_weights(cluster) == {stable: 50, new: 50}
             assert waits_for(cluster) == "WaitsForPromotion"
 
 
-def test_more_replicas_that_are_asked_for_in_a_pause_are_the_stable_revisions_too() -> None:
+def test_replicas_added_in_a_pause_are_the_stable_revisions_too() -> None:
     cluster, stable, new = at_first_pause(50, MANUAL)
     cluster.edit(minReplicas=5)
     cluster.settle()
     assert pods(cluster, stable) == 5
     cluster.start_pods(stable)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert pods(cluster, new) == 3
-    assert routed(cluster) == {stable: 50, new: 50}
+    assert read_weights(cluster) == {stable: 50, new: 50}
 
 
 @pytest.mark.parametrize(
@@ -722,10 +722,10 @@ def test_more_replicas_that_are_asked_for_in_a_pause_are_the_stable_revisions_to
         ("promote {g} 🙂" + "x" * 64, "is not a request"),
     ],
 )
-def test_a_request_on_which_nobody_acts_is_answered(text: str, words: str) -> None:
+def test_a_request_without_effect_is_answered(text: str, words: str) -> None:
     cluster, _, _ = at_first_pause(5, MANUAL)
     generation = cluster.snapshot().service.metadata.generation
-    cluster.ask(text.format(g=generation))
+    cluster.request(text.format(g=generation))
     cluster.settle()
     answer = cluster.status.request
     assert answer is not None
@@ -733,23 +733,23 @@ def test_a_request_on_which_nobody_acts_is_answered(text: str, words: str) -> No
     assert words.format(g=generation) in answer.message
     assert [event.reason for event in cluster.story].count("RequestRefused") == 1
     assert cluster.settle() == 0
-    cluster.ask("")
+    cluster.request("")
     cluster.settle()
     assert cluster.status.request is None
 
 
 def test_a_request_that_was_acted_on_stays_done_when_the_rollout_is_over() -> None:
     cluster, _, new = at_first_pause(5, MANUAL)
-    cluster.ask(f"pause {cluster.snapshot().service.metadata.generation}")
+    cluster.request(f"pause {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert cluster.status.request is not None
     assert cluster.status.request.state == "Done"
-    cluster.ask(f"promote {cluster.snapshot().service.metadata.generation} für 🙂")
-    come_up(cluster, new)
+    cluster.request(f"promote {cluster.snapshot().service.metadata.generation} für 🙂")
+    start_revision(cluster, new)
     assert cluster.status.rollout is None
     assert cluster.status.request is not None
     assert cluster.status.request.state == "Done"
-    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
+    cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert cluster.status.request.state == "Refused"
     assert "No rollout is under way" in cluster.status.request.message
@@ -758,14 +758,14 @@ def test_a_request_that_was_acted_on_stays_done_when_the_rollout_is_over() -> No
 
 def test_the_fix_of_a_stable_revision_without_pods_goes_through_its_steps_and_serves() -> None:
     cluster, stable = canary(weights(5, {"pause": "1m"}, 50), replicas=1)
-    cluster.pod(stable, 0, ready=False)
+    cluster.put_pod(stable, 0, ready=False)
     cluster.settle()
     new = change(cluster)
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
     assert waits_for(cluster) == "Paused"
     cluster.now += 61
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert cluster.status.rollout is None
     assert cluster.status.stable == new
     assert cluster.condition("Ready") == ("True", "Served")
@@ -786,15 +786,15 @@ def test_an_edit_that_removes_a_wait_that_was_passed_keeps_the_one_under_way(wai
 def test_a_refused_request_has_no_effect_later() -> None:
     cluster, _, new = at_first_pause(5, MANUAL, 50, MANUAL)
     generation = cluster.snapshot().service.metadata.generation
-    cluster.ask(f"promote {generation}/3")
-    come_up(cluster, new)
+    cluster.request(f"promote {generation}/3")
+    start_revision(cluster, new)
     promote(cluster, "/1")
-    come_up(cluster, new)
-    cluster.ask(f"promote {generation}/4")
+    start_revision(cluster, new)
+    cluster.request(f"promote {generation}/4")
     cluster.settle()
     assert (at_step(cluster), waits_for(cluster)) == (3, "WaitsForPromotion")
     for _ in range(3):
-        come_up(cluster, new)
+        start_revision(cluster, new)
     assert at_step(cluster) == 3
     assert [event.reason for event in cluster.story].count("RequestRefused") == 2
 
@@ -802,28 +802,28 @@ def test_a_refused_request_has_no_effect_later() -> None:
 def test_a_request_for_the_next_generation_waits_for_it() -> None:
     cluster, _, new = at_first_pause(5, MANUAL)
     generation = cluster.snapshot().service.metadata.generation
-    cluster.ask(f"promote {generation + 1}")
+    cluster.request(f"promote {generation + 1}")
     cluster.settle()
     assert cluster.status.request is not None
     assert cluster.status.request.state == "Pending"
     cluster.edit_rollout(progressDeadline="16m")
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
     assert cluster.status.request.state == "Done"
 
 
 @pytest.mark.parametrize("on_failure", ["Rollback", "Pause"])
-def test_a_rollout_that_a_user_holds_is_not_looked_at_again_and_again(on_failure: str) -> None:
+def test_a_paused_rollout_is_not_reconciled_periodically(on_failure: str) -> None:
     cluster, _stable, new = at_first_pause(5, MANUAL, {"pause": "5m"}, onFailure=on_failure)
     promote(cluster, "/1")
     if on_failure == "Pause":
         crash = {"name": "triton", "ready": False, "restartCount": 3, "lastState": {"terminated": {"exitCode": 1}}}
-        cluster.pod(new, 0, ready=False, containerStatuses=[crash])
+        cluster.put_pod(new, 0, ready=False, containerStatuses=[crash])
         cluster.settle()
-        come_up(cluster, new)
+        start_revision(cluster, new)
         assert waits_for(cluster) == "PausedOnFailure"
     else:
-        cluster.ask(f"pause {cluster.snapshot().service.metadata.generation}")
+        cluster.request(f"pause {cluster.snapshot().service.metadata.generation}")
         cluster.settle()
         assert waits_for(cluster) == "PausedByUser"
     cluster.now += 4000
@@ -833,7 +833,7 @@ def test_a_rollout_that_a_user_holds_is_not_looked_at_again_and_again(on_failure
 
 def test_promoting_a_candidate_that_failed_without_ready_pods_gives_it_the_deadline_once_more() -> None:
     cluster, _stable, new = at_first_pause(5, MANUAL, onFailure="Pause", progressDeadline="2m")
-    cluster.pod(new, 0, ready=False)
+    cluster.put_pod(new, 0, ready=False)
     come_back(cluster)
     cluster.now += 121
     cluster.settle()
@@ -841,29 +841,29 @@ def test_promoting_a_candidate_that_failed_without_ready_pods_gives_it_the_deadl
     promote(cluster)
     assert waits_for(cluster) == "NotAnswering"
     assert "0 of its 1 pods for 5 % are ready" in (cluster.status.rollout.message if cluster.status.rollout else "")
-    come_up(cluster, new)
-    assert routed(cluster) == {new: 100}
+    start_revision(cluster, new)
+    assert read_weights(cluster) == {new: 100}
 
 
 def test_half_a_candidate_gets_all_requests_of_a_stable_revision_without_pods() -> None:
     cluster, stable = canary(weights(50, MANUAL), replicas=4)
     new = change(cluster)
-    come_up(cluster, new)
+    start_revision(cluster, new)
     cluster.kill_pods(new)
     come_back(cluster)
-    assert routed(cluster) == {stable: 100}
-    cluster.pod(new, 0, ready=True)
+    assert read_weights(cluster) == {stable: 100}
+    cluster.put_pod(new, 0, ready=True)
     come_back(cluster)
-    assert routed(cluster) == {stable: 100}, "one pod of two is too few for half of the requests"
+    assert read_weights(cluster) == {stable: 100}, "one pod of two is too few for half of the requests"
     cluster.kill_pods(stable)
     cluster.settle()
-    assert routed(cluster) == {new: 100}
+    assert read_weights(cluster) == {new: 100}
 
 
 def test_the_route_keeps_the_timeout_of_the_revisions_that_have_requests() -> None:
-    cluster = Cluster(manifest(longestRequest="10m", rollout={"progressDeadline": "2m"}, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(longestRequest="10m", rollout={"progressDeadline": "2m"}, traffic=GATEWAY))
     cluster.reconcile()
-    come_up(cluster, cluster.decision().wanted)
+    start_revision(cluster, cluster.decision().wanted)
     cluster.edit(longestRequest="1m")
     cluster.settle()
 
@@ -872,15 +872,15 @@ def test_the_route_keeps_the_timeout_of_the_revisions_that_have_requests() -> No
         return {rule["timeouts"]["request"] for rule in rules}
 
     assert timeouts() == {"10m"}
-    come_up(cluster, cluster.decision().wanted)
+    start_revision(cluster, cluster.decision().wanted)
     assert timeouts() == {"1m"}
 
 
 def test_a_route_that_lost_its_labels_leads_where_it_led_until_the_gateway_follows() -> None:
     cluster, stable, new = at_first_pause(5, MANUAL)
-    cluster.ask(f"abort {cluster.snapshot().service.metadata.generation}")
+    cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert cluster.accepted == {stable, new}
     route = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
     del route["metadata"]["labels"]

@@ -36,7 +36,7 @@ from conch.observe import Snapshot, Track
 from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
 from conch_contract.names import LABEL_SERVICE
-from tests.unit.simulation import GPU, KEY, Cluster, manifest, measure, named, routed, told
+from tests.unit.simulation import GPU, KEY, Cluster, build_manifest, build_report, list_backends, measure, read_weights
 
 GATES = [{"successRate": {"min": "99%"}}]
 ANALYSIS = {"analysis": "1m"}
@@ -118,7 +118,7 @@ class Rollouts(RuleBasedStateMachine):
         if self.on_insufficient_capacity:
             rollout["onInsufficientCapacity"] = self.on_insufficient_capacity
             pods["resources"] = {"limits": {GPU: 1}}
-        body = manifest(MODELS[0], rollout=rollout, traffic=dict(self.split), **pods)
+        body = build_manifest(MODELS[0], rollout=rollout, traffic=dict(self.split), **pods)
         self.cluster = Cluster(body, metrics_api=self.metrics_api)
         self.cluster.controller = "gateway.envoyproxy.io/gatewayclass-controller"
         self.cluster.put_class()
@@ -143,7 +143,7 @@ class Rollouts(RuleBasedStateMachine):
 
     def led_to(self) -> set[str]:
         """The revisions that are to have requests."""
-        return set(named(self.cluster.objects[ROUTE]))
+        return set(list_backends(self.cluster.objects[ROUTE]))
 
     def stable(self) -> str:
         """The revision that carries the service."""
@@ -209,7 +209,7 @@ class Rollouts(RuleBasedStateMachine):
     def a_pod_is_ready_no_more(self, index: int, stable: bool) -> None:
         for name in self.revisions():
             if (name == self.stable()) is stable and Ref(POD, f"{name}-{index}") in self.cluster.objects:
-                self.cluster.pod(name, index, ready=False)
+                self.cluster.put_pod(name, index, ready=False)
         self.cluster.settle()
 
     @rule(
@@ -229,7 +229,7 @@ class Rollouts(RuleBasedStateMachine):
             for each in range(PODS) if all_of_them else [index]:
                 if (name == self.stable()) is stable and Ref(POD, f"{name}-{each}") in self.cluster.objects:
                     generation = f"slow-{self.cluster.now}"
-                    self.cluster.pod(name, each, ready=False, generation=generation, report=told(state))
+                    self.cluster.put_pod(name, each, ready=False, generation=generation, report=build_report(state))
         self.cluster.settle()
         self.cluster.now += seconds
         self.cluster.settle()
@@ -271,8 +271,8 @@ class Rollouts(RuleBasedStateMachine):
     def a_pod_of_the_candidate_fails(self) -> None:
         for name in self.revisions():
             if name != self.stable():
-                failed = told(ModelState.FAILED, "LoadFailed", "Triton says no")
-                self.cluster.pod(name, 0, ready=False, report=failed)
+                failed = build_report(ModelState.FAILED, "LoadFailed", "Triton says no")
+                self.cluster.put_pod(name, 0, ready=False, report=failed)
         self.cluster.settle()
 
     @rule()
@@ -280,7 +280,7 @@ class Rollouts(RuleBasedStateMachine):
         crash = {"name": "triton", "ready": False, "restartCount": 5, "lastState": {"terminated": {"exitCode": 1}}}
         for name in self.revisions():
             if name != self.stable():
-                self.cluster.pod(name, 0, ready=False, containerStatuses=[crash])
+                self.cluster.put_pod(name, 0, ready=False, containerStatuses=[crash])
         self.cluster.settle()
 
     @rule(index=st.integers(0, PODS - 1))
@@ -291,7 +291,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, PODS - 1))
     def a_pod_of_the_stable_revision_is_replaced(self, index: int) -> None:
-        self.cluster.pod(self.stable(), index, ready=True, generation="again")
+        self.cluster.put_pod(self.stable(), index, ready=True, generation="again")
         self.cluster.settle()
 
     @rule()
@@ -328,13 +328,13 @@ class Rollouts(RuleBasedStateMachine):
     )
     def a_person_asks(self, verb: str, word: str, variant: str) -> None:
         generation = self.cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["metadata"]["generation"]
-        self.cluster.ask(f"{verb} {generation}{word}", variant)
+        self.cluster.request(f"{verb} {generation}{word}", variant)
         self.cluster.settle()
 
     @rule()
     def a_person_lets_go(self) -> None:
-        self.cluster.ask("")
-        self.cluster.ask("", "b")
+        self.cluster.request("")
+        self.cluster.request("", "b")
         self.cluster.settle()
 
     @invariant()
@@ -350,19 +350,19 @@ class Rollouts(RuleBasedStateMachine):
         self.what_is_not_ready_says_why(snapshot)
 
     def shares_are_whole_and_lead_somewhere(self, snapshot: Snapshot) -> None:
-        shares = routed(self.cluster)
+        shares = read_weights(self.cluster)
         whole = sum(shares.values())
         assert whole in {100, 10_000}, shares
         variant = sum(share for name, share in shares.items() if name.startswith("magika-b-"))
         asked = snapshot.service.of_variant("b").variant_spec
         assert variant * 100 in {0, whole * ((asked and asked.weight) or 0)}, (shares, asked)
-        for name in named(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)]):
+        for name in list_backends(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)]):
             assert Ref(SERVICE, name) in self.cluster.objects, f"{name} has no Service"
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} has no Deployment"
 
     def ours(self) -> list[str]:
         """The revisions of the predictor that have requests."""
-        return [name for name in routed(self.cluster) if not name.startswith("magika-b-")]
+        return [name for name in read_weights(self.cluster) if not name.startswith("magika-b-")]
 
     def who_answers_gets_the_requests(self, predictor: Track) -> None:
         """Between two revisions of the predictor; one that sleeps or makes room for another is not meant."""
@@ -378,7 +378,7 @@ class Rollouts(RuleBasedStateMachine):
             assert all(predictor.ready(name) for name in ours), (ours, rollout)
 
     def who_answers_gets_the_share_of_a_variant_that_does_not(self, snapshot: Snapshot) -> None:
-        ours = [name for name, share in routed(self.cluster).items() if share]
+        ours = [name for name, share in read_weights(self.cluster).items() if share]
         if any(snapshot.ready(name) for name in ours if not name.startswith("magika-b-")):
             theirs = [name for name in ours if name.startswith("magika-b-")]
             assert not theirs or any(snapshot.ready(name) for name in theirs), ours
@@ -439,7 +439,7 @@ class Rollouts(RuleBasedStateMachine):
             for name in self.revisions():
                 replicas = self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"]
                 for index in range(replicas):
-                    self.cluster.pod(name, index, ready=True, generation="healthy")
+                    self.cluster.put_pod(name, index, ready=True, generation="healthy")
             self.take_up()
             self.cluster.settle()
             measure(self.cluster, 70, requests=700)
@@ -454,7 +454,7 @@ class Rollouts(RuleBasedStateMachine):
                 return
             for name, rollout in rollouts.items():
                 if rollout is not None and rollout.reason in {"WaitsForPromotion", "PausedOnFailure"}:
-                    self.cluster.ask(f"promote {snapshot.service.metadata.generation} end{self.cluster.now}", name)
+                    self.cluster.request(f"promote {snapshot.service.metadata.generation} end{self.cluster.now}", name)
         raise AssertionError(f"stuck: {self.cluster.status.rollout}, {self.cluster.condition('Ready')}")
 
 

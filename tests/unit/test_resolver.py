@@ -39,7 +39,7 @@ async def resolve(resolver: Resolver, namespace: str, host: str) -> str:
     return str((await resolver.resolve(host, 9090))[0]["host"])
 
 
-async def test_names_that_are_not_resolved_hold_up_no_other_namespace_though_their_requests_are_given_up() -> None:
+async def test_unresolved_names_hold_up_no_other_namespace_although_their_requests_time_out() -> None:
     names = Names()
     resolver = Resolver(8, names.look_up)  # a namespace has a quarter
     for _ in range(3):

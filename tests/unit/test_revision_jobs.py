@@ -23,7 +23,7 @@ from conch_agent.job import Job, write_report
 from conch_agent.settings import Settings
 from conch_contract import JobReport
 from conch_contract.revision_jobs import REVISION_JOBS, WARMUP, RevisionJob, find_job
-from tests.unit.simulation import manifest
+from tests.unit.simulation import build_manifest
 
 EACH_JOB = pytest.mark.parametrize("row", REVISION_JOBS, ids=lambda row: row.name)
 REVISION = "magika-bcdfghjklm"
@@ -40,7 +40,7 @@ def program_of(row: RevisionJob[JobReport]) -> type[Job[Any]]:
 
 
 def service() -> InferenceService:
-    return InferenceService.parse(manifest("s3://models/magika", warmup={}))
+    return InferenceService.parse(build_manifest("s3://models/magika", warmup={}))
 
 
 def revision(of: InferenceService) -> Revision:

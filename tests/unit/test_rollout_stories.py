@@ -21,7 +21,7 @@ from conch.desire import PodDefaults
 from conch.observe import Unreadable, observe
 from conch.plan import Apply, Delete, Release
 from conch_contract import AgentReport, ModelState, names
-from tests.unit.simulation import KEY, Cluster, manifest, told
+from tests.unit.simulation import KEY, Cluster, build_manifest, build_report
 
 ROOT = Ref(SERVICE, KEY.name)
 
@@ -34,7 +34,7 @@ def selected(cluster: Cluster) -> str:
 
 def served(**said: Any) -> Cluster:
     """A service that serves; `said`: the arguments of `manifest`."""
-    cluster = Cluster(manifest(**said))
+    cluster = Cluster(build_manifest(**said))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
@@ -42,7 +42,7 @@ def served(**said: Any) -> Cluster:
 
 
 def test_a_new_service_gets_its_children_in_order_and_a_status_at_once() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     written = [action.ref for action in cluster.reconcile()]
     name = cluster.decision().wanted
     assert written == [
@@ -67,7 +67,7 @@ def test_a_settled_service_costs_nothing_and_waits_for_nothing() -> None:
     assert cluster.condition("Stalled") == ("", "")
 
 
-def test_a_service_that_comes_up_tells_its_story_once() -> None:
+def test_a_service_that_starts_writes_each_event_once() -> None:
     cluster = served()
     assert [event.reason for event in cluster.story] == ["RevisionCreated", "Served"]
 
@@ -84,7 +84,7 @@ def test_another_operator_with_another_image_changes_no_pod() -> None:
 def test_the_installer_bounds_the_size_of_models_for_all_namespaces_or_for_one(
     sizes: dict[str, int], argument: list[str]
 ) -> None:
-    cluster = Cluster(manifest(), PodDefaults("conch/serving:1", max_model_bytes=sizes))
+    cluster = Cluster(build_manifest(), PodDefaults("conch/serving:1", max_model_bytes=sizes))
     cluster.settle()
     [deployment] = [body for ref, body in cluster.objects.items() if ref.kind == DEPLOYMENT]
     agent = deployment["spec"]["template"]["spec"]["initContainers"][0]
@@ -92,7 +92,7 @@ def test_the_installer_bounds_the_size_of_models_for_all_namespaces_or_for_one(
 
 
 def test_the_installer_bounds_what_every_container_stores_in_tmp() -> None:
-    cluster = Cluster(manifest(), PodDefaults("conch/serving:1", tmp_size_limit="10Gi"))
+    cluster = Cluster(build_manifest(), PodDefaults("conch/serving:1", tmp_size_limit="10Gi"))
     cluster.settle()
     [deployment] = [body for ref, body in cluster.objects.items() if ref.kind == DEPLOYMENT]
     pod = deployment["spec"]["template"]["spec"]
@@ -129,13 +129,13 @@ def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> No
     assert "Promoted" in [event.reason for event in cluster.story]
 
 
-def test_a_candidate_that_never_loads_leaves_the_stable_one_alone_and_says_why() -> None:
+def test_a_candidate_that_never_loads_does_not_affect_the_stable_revision_and_reports_its_reason() -> None:
     cluster = served()
     old = selected(cluster)
     cluster.edit(uri="s3://models/broken")
     cluster.reconcile()
     new = cluster.decision().wanted
-    cluster.pod(new, 0, ready=False, report=told(ModelState.FAILED, "LoadFailed", "Triton says no"))
+    cluster.put_pod(new, 0, ready=False, report=build_report(ModelState.FAILED, "LoadFailed", "Triton says no"))
     cluster.settle()
     assert selected(cluster) == old
     assert cluster.condition("Serving")[0] == "True"
@@ -195,7 +195,7 @@ def test_replicas_are_the_hpas_where_it_exists() -> None:
     name = cluster.decision().wanted
     deployment = next(
         action.manifest
-        for action in Cluster(manifest(minReplicas=1, maxReplicas=5)).reconcile()
+        for action in Cluster(build_manifest(minReplicas=1, maxReplicas=5)).reconcile()
         if isinstance(action, Apply) and action.ref.kind == DEPLOYMENT
     )
     assert "replicas" not in deployment["spec"]
@@ -269,8 +269,8 @@ def test_each_revision_of_a_rollout_has_a_disruption_budget_of_its_own_pods() ->
     assert [ref for ref in cluster.objects if ref.kind == DISRUPTION_BUDGET] == [Ref(DISRUPTION_BUDGET, new)]
 
 
-def test_a_strangers_object_is_left_alone_and_named() -> None:
-    cluster = Cluster(manifest())
+def test_a_foreign_object_is_left_alone_and_named() -> None:
+    cluster = Cluster(build_manifest())
     cluster.put(
         {
             "apiVersion": "v1",
@@ -285,7 +285,7 @@ def test_a_strangers_object_is_left_alone_and_named() -> None:
     assert cluster.objects[ROOT]["spec"]["selector"] == {"app": "theirs"}
 
 
-def test_a_service_made_again_waits_for_the_old_ones_children_to_go() -> None:
+def test_a_recreated_service_waits_for_the_old_children_to_go() -> None:
     cluster = served()
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     cluster.remove(Ref(INFERENCE_SERVICE, KEY.name))
@@ -300,7 +300,7 @@ def test_a_service_made_again_waits_for_the_old_ones_children_to_go() -> None:
     assert len(cluster.reconcile()) == 6
 
 
-def test_lost_pods_are_told_as_such_and_not_as_a_late_rollout() -> None:
+def test_lost_pods_are_reported_as_such_and_not_as_a_late_rollout() -> None:
     cluster = served()
     name = selected(cluster)
     cluster.now += 86_400
@@ -328,7 +328,7 @@ def _head() -> dict[str, str]:
     return {"name": KEY.name, "namespace": KEY.namespace}
 
 
-def test_a_spec_that_this_operator_cannot_read_is_told_and_what_serves_is_left_alone() -> None:
+def test_a_spec_that_the_operator_cannot_read_is_reported_and_the_serving_objects_are_left_alone() -> None:
     cluster = served()
     before = cluster.status
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
@@ -346,20 +346,20 @@ def test_a_spec_that_this_operator_cannot_read_is_told_and_what_serves_is_left_a
     assert status.revisions == before.revisions
 
 
-def test_pods_are_asked_until_the_status_knows_what_they_serve_and_then_left_alone() -> None:
-    cluster = Cluster(manifest())
+def test_reports_of_pods_are_read_until_the_status_has_the_digest_and_then_no_more() -> None:
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     name = cluster.decision().wanted
-    cluster.pod(name, 0, ready=True, report=AgentReport(ready=True))
+    cluster.put_pod(name, 0, ready=True, report=AgentReport(ready=True))
     cluster.reconcile()
     assert [pod.name for pod in find_unreported_pods(cluster.snapshot())] == [f"{name}-0"]
     cluster.reports.clear()
     cluster.now += 120
     assert find_unreported_pods(cluster.snapshot()) == (), "silence is taken for an answer in the end"
-    cluster.pod(name, 0, ready=True)
+    cluster.put_pod(name, 0, ready=True)
     cluster.settle()
     assert find_unreported_pods(cluster.snapshot()) == ()
-    cluster.pod(name, 1, ready=False)
+    cluster.put_pod(name, 1, ready=False)
     assert [pod.name for pod in find_unreported_pods(cluster.snapshot())] == [f"{name}-1"]
 
 
@@ -378,7 +378,7 @@ def test_a_stable_revision_without_its_record_serves_until_it_is_replaced() -> N
     assert Ref(DEPLOYMENT, old) not in cluster.objects
 
 
-def test_what_is_said_of_pods_reaches_them() -> None:
+def test_pods_have_the_fields_of_the_predictors_pod() -> None:
     said = {
         "nodeSelector": {"gpu": "a100"},
         "tolerations": [{"operator": "Exists"}],
@@ -389,7 +389,7 @@ def test_what_is_said_of_pods_reaches_them() -> None:
         "volumes": [{"name": "data", "emptyDir": {}}],
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     }
-    service = manifest(uri="file:///data/model.onnx", pod=said, resources={"limits": {"cpu": "2"}})
+    service = build_manifest(uri="file:///data/model.onnx", pod=said, resources={"limits": {"cpu": "2"}})
     service["spec"]["predictor"]["model"].pop("storage")
     cluster = Cluster(service)
     cluster.reconcile()
@@ -405,23 +405,23 @@ def test_what_is_said_of_pods_reaches_them() -> None:
     assert spec["containers"][0]["resources"] == {"limits": {"cpu": "2"}}
 
 
-def test_a_pod_that_finds_other_content_is_told_while_the_others_serve_on() -> None:
+def test_a_pod_with_changed_content_is_reported_while_the_others_serve() -> None:
     cluster = served(minReplicas=1, maxReplicas=4)
     name = selected(cluster)
-    refused = told(ModelState.FAILED, "ContentChanged", "s3://models/magika has changed")
-    cluster.pod(name, 1, ready=False, report=refused)
+    refused = build_report(ModelState.FAILED, "ContentChanged", "s3://models/magika has changed")
+    cluster.put_pod(name, 1, ready=False, report=refused)
     cluster.settle()
     assert cluster.condition("Ready") == ("False", "ContentChanged")
     assert cluster.condition("Stalled") == ("True", "ContentChanged")
     assert cluster.condition("Serving")[0] == "True"
     assert "ContentChanged" in [event.reason for event in cluster.story]
-    cluster.pod(name, 1, ready=True)
+    cluster.put_pod(name, 1, ready=True)
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
 
 
 @pytest.mark.parametrize("other", ["the candidate", "one of the history"])
-def test_a_stable_annotation_that_somebody_edited_is_not_believed(other: str) -> None:
+def test_an_edited_stable_annotation_is_ignored(other: str) -> None:
     """It says what carries the service, so the candidate would take over without its steps."""
     cluster = served(rollout={"steps": [{"pause": "Manual"}], "progressDeadline": "15m"})
     first = selected(cluster)
@@ -429,7 +429,7 @@ def test_a_stable_annotation_that_somebody_edited_is_not_believed(other: str) ->
     cluster.settle()
     second = cluster.decision().wanted
     cluster.start_pods(second)
-    cluster.ask("promote 2")
+    cluster.request("promote 2")
     cluster.settle()
     assert selected(cluster) == second
     cluster.edit(uri="s3://models/v3")
@@ -456,7 +456,7 @@ def test_a_status_that_was_not_written_does_not_undo_a_switch_nor_refuse_its_req
     new = cluster.decision().wanted
     cluster.start_pods(new)
     cluster.settle()
-    cluster.ask("promote 2")
+    cluster.request("promote 2")
     before = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["status"])
     cluster.reconcile()
     assert selected(cluster) == new
@@ -468,7 +468,7 @@ def test_a_status_that_was_not_written_does_not_undo_a_switch_nor_refuse_its_req
     request = cluster.status.request
     assert request is not None
     assert (request.text, request.state) == ("promote 2", "Done")
-    cluster.ask("promote 2 again")
+    cluster.request("promote 2 again")
     cluster.settle()
     assert cluster.status.request is not None
     assert cluster.status.request.state == "Refused", "there is nothing to promote any more"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
-from tests.unit.simulation import KEY, Cluster, manifest, measure
+from tests.unit.simulation import KEY, Cluster, build_manifest, measure
 
 PODS: Final = 3
 SPLITS: Final[dict[str, dict[str, Any] | None]] = {
@@ -34,7 +34,7 @@ class Course:
     def __init__(self, split: str, steps: list[dict[str, Any]]) -> None:
         gates = [{"successRate": {"min": "99%"}}] if any("analysis" in step for step in steps) else []
         rollout = {"steps": steps, "progressDeadline": "5m", **({"analysis": gates} if gates else {})}
-        self.cluster = Cluster(manifest(minReplicas=PODS, rollout=rollout, traffic=SPLITS[split]))
+        self.cluster = Cluster(build_manifest(minReplicas=PODS, rollout=rollout, traffic=SPLITS[split]))
         self.cluster.reconcile()
         for _ in range(3):
             self.goes_well()
@@ -54,12 +54,12 @@ class Course:
             self.cluster.settle()
         measure(self.cluster, 70, requests=700)
 
-    def ask(self, request: str) -> None:
+    def request(self, request: str) -> None:
         """Ask for something, as a person does who looks at the status."""
         rollout = self.cluster.status.rollout
         step = f"/{rollout.step}" if rollout and request == "promote" else ""
         generation = self.cluster.snapshot().service.metadata.generation
-        self.cluster.ask(f"{request.split(maxsplit=1)[0]} {generation}{step} {self.cluster.now}" if request else "")
+        self.cluster.request(f"{request.split(maxsplit=1)[0]} {generation}{step} {self.cluster.now}" if request else "")
         self.cluster.settle()
 
     def is_over(self) -> bool:
@@ -76,13 +76,13 @@ def test_a_good_candidate_gets_all_requests_in_the_end(split: str, data: st.Data
     steps = data.draw(shapes(shares=split != "nothing"), "steps")
     course = Course(split, steps)
     for request in data.draw(st.lists(st.sampled_from(REQUESTS), max_size=4), "requests"):
-        course.ask(request)
+        course.request(request)
         course.goes_well()
     for _ in range(2 * len(steps) + 6):
         if course.is_over():
             return
         rollout = course.cluster.status.rollout
         failed = rollout is not None and rollout.phase == "Failed"
-        course.ask("retry" if failed else "promote")
+        course.request("retry" if failed else "promote")
         course.goes_well()
     raise AssertionError(f"stuck: {course.cluster.status.rollout}, {course.cluster.condition('Ready')}")

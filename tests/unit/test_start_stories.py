@@ -7,7 +7,7 @@ import pytest
 from conch.api.kinds import JOB, POD, Ref, ServiceKey
 from conch.observe import Finding
 from conch.signals import Warnings
-from tests.unit.simulation import KEY, Cluster, manifest
+from tests.unit.simulation import KEY, Cluster, build_manifest
 
 SCHEDULED = {"type": "PodScheduled", "status": "True", "reason": "", "message": ""}
 MOUNT = Finding("FailedMount", 'MountVolume.SetUp failed for volume "rules" : secret "rules" not found')
@@ -17,7 +17,7 @@ QUOTA = Finding("FailedCreate", 'Error creating: pods "x" is forbidden: exceeded
 def starting(cluster: Cluster, revision: str) -> str:
     """Put a pod on a node that starts no container. Return its uid."""
     unready = {"type": "Ready", "status": "False", "lastTransitionTime": "1970-01-12T13:46:40Z"}
-    cluster.pod(revision, 0, ready=False, phase="Pending", conditions=[unready, SCHEDULED])
+    cluster.put_pod(revision, 0, ready=False, phase="Pending", conditions=[unready, SCHEDULED])
     return str(cluster.objects[Ref(POD, f"{revision}-0")]["metadata"]["uid"])
 
 
@@ -29,8 +29,8 @@ def starting(cluster: Cluster, revision: str) -> str:
         (Finding("FailedCreatePodSandBox", "failed to set up the network"), "PodNotStarted"),
     ],
 )
-def test_a_pod_that_has_a_node_and_does_not_start_says_why(event: Finding, reason: str) -> None:
-    cluster = Cluster(manifest())
+def test_a_pod_that_has_a_node_and_does_not_start_reports_the_event(event: Finding, reason: str) -> None:
+    cluster = Cluster(build_manifest())
     cluster.settle()
     uid = starting(cluster, cluster.decision().wanted)
     cluster.warnings[uid] = event
@@ -48,7 +48,7 @@ def test_a_pod_that_has_a_node_and_does_not_start_says_why(event: Finding, reaso
 
 
 def test_an_old_event_of_another_kind_is_no_reason() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.settle()
     uid = starting(cluster, cluster.decision().wanted)
     cluster.warnings[uid] = Finding("FailedScheduling", "0/2 nodes are available")
@@ -57,8 +57,8 @@ def test_an_old_event_of_another_kind_is_no_reason() -> None:
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
 
 
-def test_a_job_whose_pod_the_cluster_refuses_says_so_and_fails_for_that_reason() -> None:
-    cluster = Cluster(manifest(warmup={}, rollout={"progressDeadline": "5m"}))
+def test_a_job_whose_pod_the_cluster_refuses_reports_this_and_fails_for_that_reason() -> None:
+    cluster = Cluster(build_manifest(warmup={}, rollout={"progressDeadline": "5m"}))
     cluster.reconcile()
     stable = cluster.decision().wanted
     cluster.start_pods(stable)
@@ -85,7 +85,7 @@ def test_a_job_whose_pod_the_cluster_refuses_says_so_and_fails_for_that_reason()
     assert cluster.status.stable == stable
 
 
-async def test_each_stuck_object_is_asked_about_once_a_period_and_news_wake_its_service() -> None:
+async def test_events_of_each_stuck_object_are_requested_once_a_period_and_a_new_one_wakes_its_service() -> None:
     looks: list[tuple[str, str]] = []
     woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
 

@@ -12,7 +12,7 @@ from conch.desire import PodDefaults
 from conch.desire.pod import build_pod_template
 from conch.triton import DRAIN_SECONDS, END_SECONDS
 from conch_contract import ModelState
-from tests.unit.simulation import KEY, Cluster, manifest, told
+from tests.unit.simulation import KEY, Cluster, build_manifest, build_report
 
 
 def waiting(name: str, reason: str, message: str = "") -> dict[str, Any]:
@@ -60,9 +60,9 @@ POD_STATUSES: list[tuple[str, dict[str, Any], str, str]] = [
     ("status", "reason", "words"), [row[1:] for row in POD_STATUSES], ids=[r[0] for r in POD_STATUSES]
 )
 def test_a_pod_that_does_not_start_is_reported_with_its_reason(status: dict[str, Any], reason: str, words: str) -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
-    cluster.pod(cluster.decision().wanted, 0, ready=False, report=told(ModelState.PENDING), **status)
+    cluster.put_pod(cluster.decision().wanted, 0, ready=False, report=build_report(ModelState.PENDING), **status)
     cluster.settle()
     assert cluster.condition("Ready") == ("False", reason)
     ready = cluster.status.condition("Ready")
@@ -71,10 +71,10 @@ def test_a_pod_that_does_not_start_is_reported_with_its_reason(status: dict[str,
     assert [event.reason for event in cluster.story] == ["RevisionCreated", reason]
 
 
-def test_one_restart_is_no_crash_loop() -> None:
-    cluster = Cluster(manifest())
+def test_a_single_restart_is_no_crash_loop() -> None:
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
-    cluster.pod(cluster.decision().wanted, 0, ready=False, **crashed(1, running=True))
+    cluster.put_pod(cluster.decision().wanted, 0, ready=False, **crashed(1, running=True))
     cluster.settle()
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
 
@@ -90,7 +90,7 @@ def failed(cluster: Cluster, index: int, *, deleted: bool = False, **status: Any
     """Let a pod of the wanted revision fail; one that is not there yet is created just now."""
     revision = cluster.decision().wanted
     known = cluster.objects.get(Ref(POD, f"{revision}-{index}"))
-    cluster.pod(revision, index, ready=False, **{**EVICTED, **status})
+    cluster.put_pod(revision, index, ready=False, **{**EVICTED, **status})
     body = cluster.objects[Ref(POD, f"{revision}-{index}")]
     if known:
         body["metadata"]["creationTimestamp"] = known["metadata"]["creationTimestamp"]
@@ -105,7 +105,7 @@ def is_reported(cluster: Cluster) -> bool:
 
 
 def test_pods_that_the_kubelet_evicts_one_after_the_other_are_reported_for_ten_minutes() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     failed(cluster, 0)
     assert not is_reported(cluster), "one may fail"
@@ -126,7 +126,7 @@ def test_pods_that_the_kubelet_evicts_one_after_the_other_are_reported_for_ten_m
 
 
 def test_a_pod_that_fails_after_minutes_without_ready_failed_when_its_containers_ended() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     failed(cluster, 0)
     cluster.now += 5
@@ -138,11 +138,11 @@ def test_a_pod_that_fails_after_minutes_without_ready_failed_when_its_containers
 
 
 def test_pods_of_a_node_that_shuts_down_and_deleted_pods_are_no_finding() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     revision = cluster.decision().wanted
     for index in range(2):
-        cluster.pod(revision, index, ready=False)
+        cluster.put_pod(revision, index, ready=False)
     cluster.now += 60
     shut_down: dict[str, Any] = {
         "reason": "Lost",
@@ -159,7 +159,7 @@ def test_pods_of_a_node_that_shuts_down_and_deleted_pods_are_no_finding() -> Non
 
 
 def test_failures_that_are_hours_apart_and_shutdowns_of_nodes_are_no_finding() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     failed(cluster, 0)
     cluster.now += 5 * 3600
@@ -172,7 +172,7 @@ def test_failures_that_are_hours_apart_and_shutdowns_of_nodes_are_no_finding() -
 
 
 def test_pods_that_a_node_refuses_are_reported() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     refused: dict[str, Any] = {"reason": "UnexpectedAdmissionError", "message": "no healthy devices present"}
     for index in range(3):
@@ -182,7 +182,7 @@ def test_pods_that_a_node_refuses_are_reported() -> None:
 
 
 def test_the_termination_message_of_a_pod_is_bounded() -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     for index in range(3):
         cluster.now += 1
@@ -204,7 +204,7 @@ def test_the_termination_message_of_a_pod_is_bounded() -> None:
     ],
 )
 def test_pods_that_the_cluster_refuses_are_reported(message: str, reason: str) -> None:
-    cluster = Cluster(manifest())
+    cluster = Cluster(build_manifest())
     cluster.reconcile()
     ref = Ref(DEPLOYMENT, cluster.decision().wanted)
     body = cluster.objects[ref]
@@ -215,7 +215,7 @@ def test_pods_that_the_cluster_refuses_are_reported(message: str, reason: str) -
 
 
 def test_an_autoscaler_without_metrics_is_reported_and_its_numbers_are_not() -> None:
-    cluster = Cluster(manifest(minReplicas=1, maxReplicas=3))
+    cluster = Cluster(build_manifest(minReplicas=1, maxReplicas=3))
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.start_pods(name)
@@ -262,7 +262,7 @@ def test_the_least_grace_period_that_a_user_may_set_outlasts_the_drain() -> None
     ],
 )
 def test_the_timers_of_a_request_follow_one_field(predictor: dict[str, Any], grace: int, ends: int) -> None:
-    service = InferenceService.parse(manifest(**predictor))
+    service = InferenceService.parse(build_manifest(**predictor))
     spec = build_pod_template(service, "magika-1", PodDefaults("conch/serving:1", "Always"))["spec"]
     [_, _, script, *_] = spec["containers"][0]["command"]
     assert spec["terminationGracePeriodSeconds"] == grace

@@ -23,14 +23,14 @@ from conch.plan import LASTING, Apply, ApplyRejected, find_unwritten, plan
 from conch.plan.actions import list_references
 from conch.reconcile import describe_error
 from conch.write.errors import CallError
-from tests.unit.simulation import KEY, Cluster, come_up, manifest
+from tests.unit.simulation import KEY, Cluster, build_manifest, start_revision
 
 VARIANT = {"name": "beta", "weight": 10}
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 
 
 def serving(**predictor: Any) -> Cluster:
-    cluster = Cluster(manifest(**predictor))
+    cluster = Cluster(build_manifest(**predictor))
     cluster.reconcile()
     come_up_without_gateway(cluster)
     assert cluster.condition("Ready") == ("True", "Served")
@@ -70,8 +70,8 @@ def test_a_generation_that_was_not_applied_is_never_ready() -> None:
     assert failing(cluster, LASTING)["Ready"] == ("False", "InternalError")
 
 
-def test_a_failed_write_speaks_for_its_variant_and_a_lasting_one_comes_first() -> None:
-    service = manifest(traffic=TRAFFIC)
+def test_a_failed_write_is_reported_of_its_variant_and_a_lasting_failure_comes_first() -> None:
+    service = build_manifest(traffic=TRAFFIC)
     service["spec"]["variants"] = [VARIANT, {"name": "beta-two", "weight": 10}]
     snapshot = Cluster(service).snapshot()
 
@@ -88,8 +88,8 @@ def test_a_failed_write_speaks_for_its_variant_and_a_lasting_one_comes_first() -
     assert variants(passing, beta) == variants(beta, passing) == {"beta": "NameTaken"}
 
 
-def test_what_refers_to_an_object_of_somebody_else_is_not_written() -> None:
-    cluster = Cluster(manifest(minReplicas=1, maxReplicas=3))
+def test_an_object_that_refers_to_a_foreign_object_is_not_written() -> None:
+    cluster = Cluster(build_manifest(minReplicas=1, maxReplicas=3))
     snapshot = cluster.snapshot()
     decision = decide(snapshot)
     desired = desire(snapshot, decision, cluster.defaults)
@@ -112,11 +112,11 @@ def test_what_refers_to_an_object_of_somebody_else_is_not_written() -> None:
     }
 
 
-def test_every_write_stands_behind_what_it_needs() -> None:
-    service = manifest(minReplicas=1, maxReplicas=3, traffic=TRAFFIC)
+def test_every_write_comes_after_the_writes_that_it_needs() -> None:
+    service = build_manifest(minReplicas=1, maxReplicas=3, traffic=TRAFFIC)
     cluster = Cluster(service)
     cluster.reconcile()
-    come_up(cluster, cluster.decision().wanted)
+    start_revision(cluster, cluster.decision().wanted)
     cluster.edit(uri="s3://models/v2")
     snapshot = cluster.snapshot()
     steps, _ = plan(snapshot, decide(snapshot), desire(snapshot, decide(snapshot), cluster.defaults))
@@ -131,7 +131,7 @@ def test_every_write_stands_behind_what_it_needs() -> None:
 
 
 def test_floors_of_autoscaled_revisions_are_restored() -> None:
-    cluster = Cluster(manifest(minReplicas=2, maxReplicas=4))
+    cluster = Cluster(build_manifest(minReplicas=2, maxReplicas=4))
     cluster.reconcile()
     come_up_without_gateway(cluster)
     ref = Ref(DEPLOYMENT, cluster.decision().wanted)
@@ -145,7 +145,7 @@ def test_floors_of_autoscaled_revisions_are_restored() -> None:
 
 @pytest.mark.parametrize(("annotations", "replicas"), [({}, 2), ({"autoscaling.keda.sh/paused-replicas": "0"}, 0)])
 def test_keda_that_a_person_has_paused_is_left_alone(annotations: dict[str, str], replicas: int) -> None:
-    cluster = Cluster(manifest(minReplicas=2, maxReplicas=4), metrics_api="keda", prometheus="http://prometheus")
+    cluster = Cluster(build_manifest(minReplicas=2, maxReplicas=4), metrics_api="keda", prometheus="http://prometheus")
     cluster.reconcile()
     come_up_without_gateway(cluster)
     [driven] = [ref for ref in cluster.objects if ref.kind.name == "ScaledObject"]
@@ -198,7 +198,7 @@ def test_attempts_are_counted_in_a_row() -> None:
     assert attempts.count(key, []) == {}
 
 
-def test_a_call_that_raises_is_told_in_the_words_of_the_api_server() -> None:
+def test_a_call_that_raises_is_reported_with_the_message_of_the_api_server() -> None:
     reason, message = describe_error(CallError(500, "InternalError", "etcd leader changed"))
     assert reason == "InternalError"
     assert "etcd leader changed" in message

@@ -25,7 +25,7 @@ from conch.traffic.route import http_route, matches
 from conch.traffic.shared import SETTLE_SECONDS
 from conch.traffic.slots import INACTIVE_HEADER, active_slots
 from conch_contract import ModelState, names
-from tests.unit.simulation import KEY, Cluster, manifest, named, routed, told
+from tests.unit.simulation import KEY, Cluster, build_manifest, build_report, list_backends, read_weights
 
 GATEWAY = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
 INT8 = {"model": {"storageUri": "s3://models/int8"}}
@@ -41,7 +41,7 @@ MIRRORED = {"name": "shadow", "mirror": "25%", "predictor": {"model": {"storageU
 
 def service(*variants: dict[str, Any], traffic: Any = GATEWAY, **rollout: Any) -> Cluster:
     """A service that serves, before any of its variants is up."""
-    body = manifest(minReplicas=2, rollout=rollout, traffic=traffic)
+    body = build_manifest(minReplicas=2, rollout=rollout, traffic=traffic)
     body["spec"]["variants"] = list(variants)
     cluster = Cluster(body)
     cluster.reconcile()
@@ -94,7 +94,7 @@ def rules(cluster: Cluster) -> list[dict[str, Any]]:
 
 def led(cluster: Cluster) -> set[str]:
     """The revisions to which the route leads, by any rule."""
-    return set(named(cluster.objects[Ref(HTTP_ROUTE, KEY.name)]))
+    return set(list_backends(cluster.objects[Ref(HTTP_ROUTE, KEY.name)]))
 
 
 def headers(cluster: Cluster) -> list[str]:
@@ -118,12 +118,12 @@ def of(cluster: Cluster, variant: str) -> set[str]:
 def test_a_weighted_variant_gets_its_share_when_it_can_answer_and_not_before() -> None:
     cluster = service(WEIGHTED)
     stable = cluster.decision().wanted
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
     assert cluster.condition("Serving") == ("True", "Answering")
     int8 = up(cluster, "int8")
     assert int8.startswith("magika-int8-")
-    assert routed(cluster) == {stable: 80, int8: 20}
+    assert read_weights(cluster) == {stable: 80, int8: 20}
     assert cluster.condition("Ready") == ("True", "Served")
     [variant] = cluster.status.variants
     assert (variant.name, variant.stable, variant.ready) == ("int8", int8, "2/2")
@@ -136,12 +136,12 @@ def test_a_weighted_variant_without_ready_pods_gives_its_share_to_the_predictor_
     cluster = service(WEIGHTED)
     stable, int8 = cluster.decision().wanted, up(cluster, "int8")
     for index in range(2):
-        assert routed(cluster) == {stable: 80, int8: 20}, "one pod is enough"
-        cluster.pod(int8, index, ready=False)
+        assert read_weights(cluster) == {stable: 80, int8: 20}, "one pod is enough"
+        cluster.put_pod(int8, index, ready=False)
         cluster.settle()
     cluster.accept_routes()
     cluster.settle()
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
     [variant] = cluster.status.variants
     conditions = {each.type: (each.status, each.reason, each.message) for each in variant.conditions}
@@ -152,9 +152,9 @@ def test_a_weighted_variant_without_ready_pods_gives_its_share_to_the_predictor_
         "No pod of the variant is ready; its share goes to the predictor until one is.",
     )
     assert Ref(DEPLOYMENT, int8) in cluster.objects
-    cluster.pod(int8, 1, ready=True)
+    cluster.put_pod(int8, 1, ready=True)
     cluster.settle()
-    assert routed(cluster) == {stable: 80, int8: 20}
+    assert read_weights(cluster) == {stable: 80, int8: 20}
 
 
 def test_a_weighted_variant_keeps_its_share_when_the_predictor_has_no_ready_pods_either() -> None:
@@ -162,19 +162,19 @@ def test_a_weighted_variant_keeps_its_share_when_the_predictor_has_no_ready_pods
     stable, int8 = cluster.decision().wanted, up(cluster, "int8")
     for revision in (stable, int8):
         for index in range(2):
-            cluster.pod(revision, index, ready=False)
+            cluster.put_pod(revision, index, ready=False)
     cluster.settle()
-    assert routed(cluster) == {stable: 80, int8: 20}
+    assert read_weights(cluster) == {stable: 80, int8: 20}
 
 
-def test_a_request_for_a_variant_that_is_not_there_is_refused_with_the_names_of_those_that_are() -> None:
+def test_a_request_for_an_unknown_variant_is_refused_with_the_names_of_the_variants() -> None:
     cluster = service(WEIGHTED)
     up(cluster, "int8")
     generation = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["metadata"]["generation"]
-    cluster.ask(f"promote {generation - 1}", "gone")  # a leftover of an earlier change
+    cluster.request(f"promote {generation - 1}", "gone")  # a leftover of an earlier change
     cluster.settle()
     assert cluster.status.request is None
-    cluster.ask(f"promote {generation}", "int4")
+    cluster.request(f"promote {generation}", "int4")
     cluster.settle()
     answer = cluster.status.request
     assert answer is not None
@@ -183,7 +183,7 @@ def test_a_request_for_a_variant_that_is_not_there_is_refused_with_the_names_of_
         "The annotation conch.dev/rollout.int4 is for the variant 'int4', which is not there: the variants are int8"
     )
     assert cluster.story[-1].reason == "RequestRefused"
-    cluster.ask("", "int4")
+    cluster.request("", "int4")
     cluster.settle()
     assert cluster.status.request is None
 
@@ -214,7 +214,7 @@ def test_a_header_reaches_its_variant_over_both_protocols() -> None:
     for rule, port in ((http, 8000), (grpc, 8001)):
         assert all(m["headers"] == [{"type": "Exact", "name": "x-variant", "value": "beta"}] for m in rule["matches"])
         assert [(b["name"], b["port"], b["weight"]) for b in rule["backendRefs"]] == [(beta, port, 100)]
-    assert routed(cluster) == {cluster.decision().wanted: 100}
+    assert read_weights(cluster) == {cluster.decision().wanted: 100}
 
 
 def test_a_new_rule_is_inactive_until_the_gateway_has_surely_applied_it() -> None:
@@ -261,7 +261,7 @@ def test_a_change_of_the_route_begins_the_wait_anew() -> None:
     change(cluster, weight=30)
     cluster.start_pods(cluster.decision("int8").wanted)
     cluster.settle()
-    assert len(routed(cluster)) == 2
+    assert len(read_weights(cluster)) == 2
     cluster.now += 60
     cluster.settle()
     cluster.accept_routes()
@@ -287,7 +287,7 @@ def test_a_gateway_that_goes_away_begins_the_wait_anew() -> None:
     assert headers(cluster) == ["beta"] * 2
 
 
-def test_a_rule_that_goes_is_inactive_and_leads_to_the_predictor_before_it_is_removed() -> None:
+def test_a_removed_rule_is_first_inactive_and_leads_to_the_predictor() -> None:
     cluster = service(MATCHED, {**MATCHED, "name": "gamma", "match": OTHER_MATCH})
     stable, beta, gamma = cluster.decision().wanted, up(cluster, "beta"), up(cluster, "gamma")
     assert headers(cluster) == ["beta", "beta", "gamma", "gamma"]
@@ -336,7 +336,7 @@ def test_a_candidate_waits_with_the_rule_of_its_variant() -> None:
     assert (rollout.step, rollout.reason, rollout.observed_weight) == (1, "Paused", 50)
 
 
-def test_a_route_that_is_made_anew_has_all_rules_at_once() -> None:
+def test_a_recreated_route_has_all_rules_at_once() -> None:
     """No request is on its way through a route that is not there."""
     cluster = service(MATCHED)
     up(cluster, "beta")
@@ -350,7 +350,7 @@ def test_a_shadow_gets_copies_and_no_share() -> None:
     cluster = service(MIRRORED)
     assert all("filters" not in rule for rule in rules(cluster))
     shadow = up(cluster, "shadow")
-    assert routed(cluster) == {cluster.decision().wanted: 100}
+    assert read_weights(cluster) == {cluster.decision().wanted: 100}
     for rule, port in zip(rules(cluster), (8000, 8001), strict=True):
         [mirror] = rule["filters"]
         assert mirror == {
@@ -379,15 +379,15 @@ def test_predictor_and_variant_roll_out_beside_each_other(order: tuple[str, str]
         else:
             cluster.edit(uri="s3://models/v2")
         new[variant] = up(cluster, variant)
-    assert routed(cluster) == {old[""]: 76, new[""]: 4, old["int8"]: 19, new["int8"]: 1}
+    assert read_weights(cluster) == {old[""]: 76, new[""]: 4, old["int8"]: 19, new["int8"]: 1}
     generation = cluster.snapshot().service.metadata.generation
-    cluster.ask(f"promote {generation}", "int8")
+    cluster.request(f"promote {generation}", "int8")
     up(cluster, "int8")
-    assert routed(cluster) == {old[""]: 76, new[""]: 4, new["int8"]: 20}
+    assert read_weights(cluster) == {old[""]: 76, new[""]: 4, new["int8"]: 20}
     assert cluster.status.candidate == new[""]
-    cluster.ask(f"abort {generation}")
+    cluster.request(f"abort {generation}")
     follow(cluster)
-    assert routed(cluster) == {old[""]: 80, new["int8"]: 20}
+    assert read_weights(cluster) == {old[""]: 80, new["int8"]: 20}
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "Aborted"
     assert Status.lenient(cluster.status.to_wire()) == cluster.status
@@ -398,7 +398,7 @@ def test_small_shares_are_exact() -> None:
     stable, old = cluster.decision().wanted, up(cluster, "int8")
     change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
     new = up(cluster, "int8")
-    assert routed(cluster) == {stable: 9700, old: 285, new: 15}
+    assert read_weights(cluster) == {stable: 9700, old: 285, new: 15}
     assert cluster.status.variants[0].weight == 5
 
 
@@ -426,7 +426,7 @@ def test_a_shadow_waits_for_a_gateway_that_can_copy() -> None:
     )
 
 
-def test_where_a_gateway_does_not_tell_counters_say_whether_copies_arrive() -> None:
+def test_counters_show_whether_copies_arrive_when_a_gateway_lists_no_features() -> None:
     cluster = service(MIRRORED)
     stable, shadow = cluster.decision().wanted, up(cluster, "shadow")
     assert set(build_measurement_request(cluster.snapshot()).models) == {stable, shadow}
@@ -462,7 +462,7 @@ def test_where_a_gateway_does_not_tell_counters_say_whether_copies_arrive() -> N
 def test_the_most_variants_fit_into_one_route(way: str) -> None:
     """The Gateway API takes 16 rules, 64 matches in each and 127 in all, 16 backends and 16 filters."""
     said: dict[str, Any] = {"weight": 10, "mirror": "50%"}
-    body = manifest(traffic=GATEWAY)
+    body = build_manifest(traffic=GATEWAY)
     body["spec"]["variants"] = []
     for number in range(MAX_VARIANTS):
         said["match"] = [{"headers": [{"name": "x", "value": f"{number}{place}"}]} for place in range(4)]
@@ -485,7 +485,7 @@ def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() ->
     stable = cluster.decision().wanted
     revisions = {name: up(cluster, name) for name in ("int8", "beta")}
     drop(cluster)
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert led(cluster) == {stable}
     for revision in revisions.values():
         assert Ref(DEPLOYMENT, revision) in cluster.objects, "the gateway has not taken up the route yet"
@@ -509,12 +509,14 @@ def test_a_variant_that_leaves_the_route_and_changes_keeps_the_pods_that_the_gat
     assert Ref(DEPLOYMENT, int8) not in cluster.objects
 
 
-def test_a_variant_that_cannot_come_up_hurts_nobody_and_is_told() -> None:
+def test_a_variant_that_cannot_start_affects_no_other_and_is_reported() -> None:
     cluster = service(WEIGHTED)
     stable, int8 = cluster.decision().wanted, cluster.decision("int8").wanted
-    cluster.pod(int8, 0, ready=False, report=told(ModelState.FAILED, reason="NotFound", message="no such bucket"))
+    cluster.put_pod(
+        int8, 0, ready=False, report=build_report(ModelState.FAILED, reason="NotFound", message="no such bucket")
+    )
     cluster.settle()
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert cluster.condition("Ready") == ("False", "NotFound")
     ready = cluster.status.condition("Ready")
     assert ready is not None
@@ -524,7 +526,7 @@ def test_a_variant_that_cannot_come_up_hurts_nobody_and_is_told() -> None:
     assert cluster.decision("int8").wanted == int8
     change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
     mended = up(cluster, "int8")
-    assert routed(cluster) == {stable: 80, mended: 20}
+    assert read_weights(cluster) == {stable: 80, mended: 20}
     assert Ref(DEPLOYMENT, int8) not in cluster.objects
     assert cluster.condition("Ready") == ("True", "Served")
 
@@ -534,10 +536,10 @@ def test_a_bad_change_of_a_variant_is_rolled_back_alone() -> None:
     stable, old = cluster.decision().wanted, up(cluster, "int8")
     change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
     bad = cluster.decision("int8").wanted
-    cluster.pod(bad, 0, ready=False)
+    cluster.put_pod(bad, 0, ready=False)
     cluster.now += 901
     follow(cluster)
-    assert routed(cluster) == {stable: 80, old: 20}
+    assert read_weights(cluster) == {stable: 80, old: 20}
     assert Ref(DEPLOYMENT, bad) not in cluster.objects
     assert cluster.condition("RolloutComplete") == ("True", "Complete")
     assert cluster.condition("Stalled") == ("True", "ProgressDeadlineExceeded")
@@ -547,7 +549,7 @@ def test_a_bad_change_of_a_variant_is_rolled_back_alone() -> None:
     assert "Variant int8: Revision" in next(event.note for event in cluster.story if event.reason == "RolledBack")
 
 
-def test_without_a_gateway_a_variant_is_reached_at_its_own_service() -> None:
+def test_a_variant_without_a_gateway_is_reached_at_its_own_service() -> None:
     cluster = service({"name": "int8", "predictor": INT8}, traffic=None)
     int8 = up(cluster, "int8")
     assert cluster.condition("Ready") == ("True", "Served")
@@ -557,7 +559,7 @@ def test_without_a_gateway_a_variant_is_reached_at_its_own_service() -> None:
     assert of(cluster, "int8") <= {"Pod", "EndpointSlice"}
 
 
-def test_a_route_that_is_not_accepted_yet_is_not_said_to_be() -> None:
+def test_a_route_that_is_not_accepted_yet_is_not_reported_as_accepted() -> None:
     cluster = service(WEIGHTED)
     up(cluster, "int8")
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
@@ -565,7 +567,7 @@ def test_a_route_that_is_not_accepted_yet_is_not_said_to_be() -> None:
     assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
     follow(cluster)
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
-    assert set(routed(cluster).values()) == {70, 30}
+    assert set(read_weights(cluster).values()) == {70, 30}
 
 
 MERGED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -583,8 +585,10 @@ MERGED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("said", "expected"), [row[1:] for row in MERGED], ids=[row[0] for row in MERGED])
-def test_a_variant_is_the_predictor_but_for_what_it_says(said: dict[str, Any], expected: dict[str, Any]) -> None:
-    body = manifest(
+def test_a_variant_inherits_the_fields_of_the_predictor_that_it_does_not_set(
+    said: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    body = build_manifest(
         minReplicas=2,
         pod={"serviceAccountName": "models", "nodeSelector": {"gpu": "a100"}},
         resources={"requests": {"cpu": 1}},

@@ -21,7 +21,7 @@ from conch_contract import Warmup, WarmupReport, WarmupRequest, names
 
 
 @pytest.mark.parametrize("pods", [2, 3, 8, 50])
-def test_so_many_connections_reach_every_pod(pods: int) -> None:
+def test_the_number_of_connections_reaches_every_pod(pods: int) -> None:
     chance = random.Random(pods)  # noqa: S311  a trial, not a secret
     trials = 2000
     missed = sum(
@@ -50,7 +50,7 @@ LABEL = {"name": "label", "datatype": "BYTES", "shape": [1], "data": ["cat"]}
         ([], ""),
     ],
 )
-def test_an_answer_is_held_to_what_was_expected(expected: list[dict[str, Any]], mismatch: str) -> None:
+def test_an_answer_is_compared_with_the_expected_one(expected: list[dict[str, Any]], mismatch: str) -> None:
     content = json.dumps({"outputs": [Y, LABEL]}).encode()
     assert describe_mismatch(expected, read_outputs(content, None), tolerance=0.001) == mismatch
 
@@ -199,7 +199,7 @@ def test_the_exit_status_depends_on_whether_a_retry_helps(reason: str, code: int
     assert WarmupReport(reason=reason).exit_status == code
 
 
-def test_the_line_is_for_people() -> None:
+def test_the_report_of_a_job_is_printed_as_a_line() -> None:
     line = WarmupJob.parse(["--host=m"]).format_report(
         WarmupReport(
             requests=250,

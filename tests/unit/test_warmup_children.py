@@ -15,7 +15,7 @@ from conch.desire.warmup import build_program
 from conch.observe import Revision
 from conch_contract import ModelManifest, Warmup, WarmupRequest
 from conch_contract.revision_jobs import WARMUP
-from tests.unit.simulation import manifest
+from tests.unit.simulation import build_manifest
 
 GOLDEN = Path(__file__).parent / "golden" / "jobs"
 POD = {"nodeSelector": {"gpu": "yes"}, "labels": {"team": "vision"}, "imagePullSecrets": [{"name": "registry"}]}
@@ -28,7 +28,7 @@ PLACES: dict[str, dict[str, Any]] = {
 
 def service(warmup: dict[str, Any] | None, **predictor: Any) -> InferenceService:
     fields = predictor if warmup is None else {**predictor, "warmup": warmup}
-    return InferenceService.parse(manifest("s3://models/magika", **fields))
+    return InferenceService.parse(build_manifest("s3://models/magika", **fields))
 
 
 def revision(of: InferenceService) -> Revision:
@@ -42,7 +42,7 @@ def job(of: InferenceService, pods: int = 2) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_the_job_word_for_word(place: str) -> None:
+def test_the_warm_up_job_is_its_golden_file(place: str) -> None:
     text = yaml.dump(job(service(PLACES[place], pod=POD)), sort_keys=True, width=120)
     golden = GOLDEN / f"warmup-{place}.yaml"
     if os.environ.get("GOLDEN") == "write":
@@ -52,7 +52,7 @@ def test_the_job_word_for_word(place: str) -> None:
 
 def test_a_claim_is_mounted_only_where_requests_are_read_from_it() -> None:
     def volumes(warmup: dict[str, Any]) -> set[str]:
-        spec = InferenceService.parse(manifest("pvc://claim/m", warmup=warmup))
+        spec = InferenceService.parse(build_manifest("pvc://claim/m", warmup=warmup))
         return {volume["name"] for volume in job(spec)["spec"]["template"]["spec"]["volumes"]}
 
     assert "conch-claim" not in volumes({})
@@ -66,14 +66,14 @@ def test_the_job_goes_where_the_pods_go_but_keeps_away_from_none() -> None:
     assert job(made)["spec"]["template"]["spec"]["affinity"] == {"nodeAffinity": nodes}
 
 
-def test_the_name_of_a_revision_knows_of_a_warmup_only_where_there_is_one() -> None:
+def test_the_name_of_a_revision_depends_on_a_warm_up_only_if_it_has_one() -> None:
     without, bare, more = service(None), service({}), service({"timeout": "1m"})
     assert len({revision(each).name for each in (without, bare, more)}) == 3
     assert '"warmup"' not in revision(without).manifest
     assert '"warmup":{}' in revision(bare).manifest
 
 
-def test_the_users_words_become_the_contracts() -> None:
+def test_the_warm_up_field_becomes_the_contract_of_the_job() -> None:
     made = service(
         {
             "requests": [
@@ -106,7 +106,7 @@ def test_the_users_words_become_the_contracts() -> None:
     )
 
 
-def test_the_defaults_of_both_sides_are_the_same() -> None:
+def test_operator_and_agent_have_the_same_defaults_of_the_warm_up() -> None:
     [model] = ModelManifest.model_validate_json(revision(service({})).manifest).models
     assert model.warmup == Warmup()
 

@@ -3,7 +3,7 @@
 from conch.api.kinds import DEPLOYMENT, JOB, Ref
 from conch_contract import WarmupReport
 from conch_contract.revision_jobs import WARMUP
-from tests.unit.simulation import Cluster, come_up, end_job, manifest, routed
+from tests.unit.simulation import Cluster, build_manifest, end_job, read_weights, start_revision
 
 GATEWAY = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 GOOD = WarmupReport(requests=150, p50_milliseconds=4.2, p99_milliseconds=9.1, stable=True, reason="WarmedUp")
@@ -13,18 +13,18 @@ WRONG = WarmupReport(requests=1, failures=1, reason="WarmupAnswersWrong", messag
 def warming() -> tuple[Cluster, str, str]:
     """A candidate with its pods, whose warm-up Job has begun."""
     steps = [{"weight": 50}, {"pause": "Manual"}]
-    cluster = Cluster(manifest(minReplicas=2, warmup={}, rollout={"steps": steps}, traffic=GATEWAY))
+    cluster = Cluster(build_manifest(minReplicas=2, warmup={}, rollout={"steps": steps}, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
-    come_up(cluster, stable)
+    start_revision(cluster, stable)
     assert job(cluster, stable) not in cluster.objects, "there was nobody to protect"
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
     assert job(cluster, new) not in cluster.objects, "there is no pod yet to warm"
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert "--pods=1" in cluster.objects[job(cluster, new)]["spec"]["template"]["spec"]["containers"][0]["command"]
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "WarmingUp"
     return cluster, stable, new
@@ -38,7 +38,7 @@ def job(cluster: Cluster, revision: str) -> Ref:
 def test_a_candidate_gets_requests_after_its_warm_up_and_the_result_outlives_the_job() -> None:
     cluster, stable, new = warming()
     end_job(cluster, WARMUP, new, GOOD)
-    assert routed(cluster) == {stable: 50, new: 50}
+    assert read_weights(cluster) == {stable: 50, new: 50}
     cluster.remove(job(cluster, new))
     for ref in [ref for ref in cluster.objects if ref.name.endswith("-warmup-x")]:
         cluster.remove(ref)
@@ -53,7 +53,7 @@ def test_a_candidate_gets_requests_after_its_warm_up_and_the_result_outlives_the
 def test_wrong_answers_end_the_rollout_before_a_user_sees_one() -> None:
     cluster, stable, new = warming()
     end_job(cluster, WARMUP, new, WRONG)
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert Ref(DEPLOYMENT, new) not in cluster.objects
     assert job(cluster, new) not in cluster.objects
     assert cluster.condition("Ready") == ("False", "WarmupAnswersWrong")
@@ -69,7 +69,7 @@ def test_a_job_that_was_given_up_ends_the_rollout() -> None:
     body["status"] = {"conditions": [failed]}
     cluster.put(body)
     cluster.settle()
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
     assert cluster.condition("Stalled") == ("True", "WarmupBroken")
 
 
@@ -78,8 +78,8 @@ def test_a_retry_warms_up_again() -> None:
     end_job(cluster, WARMUP, new, WRONG)
     assert job(cluster, new) not in cluster.objects
     # The garbage collector has not taken the Job's pod yet: what it said is of the last try.
-    cluster.ask(f"retry {cluster.snapshot().service.metadata.generation} now")
+    cluster.request(f"retry {cluster.snapshot().service.metadata.generation} now")
     cluster.settle()
-    come_up(cluster, new)
+    start_revision(cluster, new)
     assert job(cluster, new) in cluster.objects
-    assert routed(cluster) == {stable: 100}
+    assert read_weights(cluster) == {stable: 100}
