@@ -1,7 +1,7 @@
 """A cluster of values: the pure packages run against it as they do against the real one.
 
-It is no mock of ours: observe, decide, desire, plan and build_status are the real functions; what is simulated
-is the API server's memory (uid, resourceVersion, ownership by server-side apply) and the kubelet's verdict.
+observe, decide, desire, plan and build_status are the real functions. Simulated are the API server's storage (uid,
+resourceVersion, ownership by server-side apply) and the kubelet's reports.
 """
 
 import copy
@@ -67,7 +67,7 @@ def build_manifest(
     traffic: dict[str, Any] | None = None,
     **predictor: Any,
 ) -> dict[str, Any]:
-    """Return an InferenceService as the API server would hand it out."""
+    """Return an InferenceService as the API server returns it."""
     model = {"modelFormat": {"name": "onnx"}, "storageUri": uri, "storage": {"secretRef": {"name": "s3"}}}
     return {
         "apiVersion": "conch.dev/v1alpha1",
@@ -82,7 +82,7 @@ def build_manifest(
 
 
 class Cluster:
-    """One service's cluster. Time stands still until it is told otherwise."""
+    """One service's cluster. The clock stands still until a test moves it."""
 
     def __init__(
         self,
@@ -102,9 +102,9 @@ class Cluster:
         self.reports: dict[str, AgentReport] = {}
         self.measured = Measured()
         self.measured_of: dict[str, Measured] = {}
-        self.gpus: int | None = None  # that its one node has; None: nobody may look
+        self.gpus: int | None = None  # that its one node has; None: nodes cannot be listed
         self.warnings: dict[str, Finding] = {}  # by uid, the latest event about an object
-        self.knows_gpus = True  # whether anybody has looked yet
+        self.knows_gpus = True  # whether the operator has read the nodes
         self.lists_pods = True  # whether Services take up the pods that become ready
         self.unlisted: set[str] = set()  # Services whose EndpointSlices stay as they are
         self.accepted: frozenset[str] = frozenset()  # the revisions that the gateway last took up
@@ -113,14 +113,14 @@ class Cluster:
         self._versions = itertools.count(1)
         self.replica_sets: dict[str, dict[str, Any]] = {}  # by revision
         self._uids = itertools.count(1)
-        self._gone: set[str] = set()  # uids: nothing comes back under one
+        self._gone: set[str] = set()  # uids that are never used again
         self.put(service)
         self.put_class()
         for key in list_gateways(service):
             self.put_gateway(key)
 
     def put(self, body: dict[str, Any]) -> None:
-        """Write an object and let the store see it."""
+        """Write an object, also to the store."""
         body = copy.deepcopy(body)
         meta = body["metadata"]
         meta.setdefault("uid", f"uid-{next(self._uids)}")
@@ -146,7 +146,7 @@ class Cluster:
         self._list_pods(body)
 
     def _put_replica_set(self, revision: str, deployment: str) -> None:
-        """Make or adopt the ReplicaSet of a revision's Deployment, which has this uid."""
+        """Create or adopt the ReplicaSet of a revision's Deployment with this uid."""
         meta = {
             "name": f"{revision}-1",
             "namespace": KEY.namespace,
@@ -160,7 +160,7 @@ class Cluster:
         self.store.put(body)
 
     def remove(self, ref: Ref) -> None:
-        """Delete an object and let the store see it."""
+        """Delete an object, also from the store."""
         body = self.objects.pop(ref)
         if ref.kind == HTTP_ROUTE:
             self.accepted = frozenset()
@@ -223,18 +223,18 @@ class Cluster:
         }
 
     def put_class(self, features: list[Any] | None = None) -> None:
-        """Let there be the class of all Gateways, which supports some features, or does not tell."""
+        """Write the class of all Gateways, with its supported features, or without any."""
         spec = {"controllerName": self.controller}
         self.gateways.put(self._build_foreign(GATEWAY_CLASS, CLASS, spec, {"supportedFeatures": features or []}))
 
     def put_gateway(self, key: GatewayKey) -> None:
-        """Let there be a Gateway."""
+        """Write a Gateway."""
         body = self._build_foreign(GATEWAY, key.name, {"gatewayClassName": CLASS}, {})
         body["metadata"]["namespace"] = key.namespace
         self.gateways.put(body)
 
     def remove_all(self, kind: Kind) -> None:
-        """Delete all Gateways, or all classes. What they said of the route stays in its status."""
+        """Delete all Gateways, or all classes. Their conditions stay in the status of the route."""
         self.gateways.retain(kind, frozenset(), next(self._versions))
 
     def _build_foreign(self, kind: Kind, name: str, spec: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
@@ -255,34 +255,34 @@ class Cluster:
         self.put(body)
 
     def edit_rollout(self, **rollout: Any) -> None:
-        """Change how the user wants changes to reach users."""
+        """Change spec.rollout."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
         body["spec"]["rollout"] |= rollout
         body["metadata"]["generation"] += 1
         self.put(body)
 
     def edit_traffic(self, traffic: dict[str, Any]) -> None:
-        """Change how the user wants requests to arrive."""
+        """Change spec.traffic."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
         body["spec"]["traffic"] = traffic
         body["metadata"]["generation"] += 1
         self.put(body)
 
     def edit_variants(self, *variants: dict[str, Any]) -> None:
-        """Ask for these variants, and no others."""
+        """Set the variants."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
         body["spec"]["variants"] = list(variants)
         body["metadata"]["generation"] += 1
         self.put(body)
 
     def request(self, request: str, variant: str = "") -> None:
-        """Ask something of the rollout, as `kubectl annotate` does: the generation stays."""
+        """Write a request to the rollout as an annotation; the generation stays."""
         body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
         body["metadata"].setdefault("annotations", {})[annotation(variant)] = request
         self.put(body)
 
     def accept_routes(self, status: str = "True", reason: str = "Accepted", message: str = "") -> None:
-        """Let the gateways answer to the route as it is."""
+        """Write the conditions of the gateways for the current route."""
         body = copy.deepcopy(self.objects[Ref(HTTP_ROUTE, KEY.name)])
         conditions = [
             {
@@ -307,7 +307,7 @@ class Cluster:
         self.put(body)
 
     def snapshot(self) -> Snapshot:
-        """Look at the service."""
+        """Return the snapshot of the service, with reports, measurements, warnings and capacity."""
         snapshot = observe(self.store, KEY, self.now, self.gateways, self.metrics_api, prometheus=self.prometheus)
         assert isinstance(snapshot, Snapshot)
         snapshot = snapshot.without_future_times()
@@ -320,7 +320,7 @@ class Cluster:
         return snapshot.with_capacity(self.capacity() if self.knows_gpus and needs_capacity(snapshot) else None)
 
     def capacity(self) -> Capacity:
-        """What GPUs there are: every serving pod that there is holds one."""
+        """The GPUs of the cluster: each serving pod has one."""
         if self.gpus is None:
             return Capacity(unknown="nodes is forbidden")
         labels = [body["metadata"]["labels"] for ref, body in self.objects.items() if ref.kind == POD]
@@ -329,7 +329,7 @@ class Cluster:
         return Capacity((Node("node", allocatable={GPU: self.gpus}, allocated=held),))
 
     def decision(self, variant: str = "") -> Decision:
-        """What is decided of the predictor, or of a variant."""
+        """The decision on the predictor, or on a variant."""
         names = [track.service.variant for track in self.snapshot().tracks]
         return decide(self.snapshot()).tracks[names.index(variant)]
 
@@ -343,7 +343,7 @@ class Cluster:
         return (found.status, found.reason) if found else ("", "")
 
     def reconcile(self) -> list[Action]:
-        """Run the loop once, as reconcile.py does, and return what it wrote."""
+        """Reconcile once, as reconcile.py does, and return the writes."""
         snapshot = self.snapshot()
         decision = decide(snapshot)
         steps, rejections = plan(snapshot, decision, desire(snapshot, decision, self.defaults))
@@ -360,7 +360,7 @@ class Cluster:
         return actions
 
     def settle(self, rounds: int = 20) -> int:
-        """Reconcile until nothing is written. Return after how many rounds."""
+        """Reconcile until nothing is written. Return the number of rounds before."""
         for round_ in range(rounds):
             before = self.status_writes
             if not self.reconcile() and self.status_writes == before:
@@ -368,7 +368,7 @@ class Cluster:
         raise AssertionError(f"not settled after {rounds} rounds")
 
     def start_pods(self, revision: str, ready: bool = True, count: int | None = None) -> None:
-        """Let the kubelet run a revision's pods; ready ones tell what they serve."""
+        """Start a revision's pods; ready ones report their models."""
         deployment = self.objects[Ref(DEPLOYMENT, revision)]
         wanted = deployment["spec"].get("replicas", 1) if count is None else count
         for index in range(wanted):
@@ -427,14 +427,14 @@ class Cluster:
         self.reports[uid] = report or build_report(ModelState.READY if ready else ModelState.LOADING)
 
     def _find_transition_time(self, pod: str, ready: bool) -> str:
-        """When a pod became ready, or ceased to be."""
+        """The time of the last transition of a pod's Ready condition."""
         known = self.objects.get(Ref(POD, pod))
         conditions = known["status"]["conditions"] if known else []
         before = next((c for c in conditions if c["type"] == "Ready"), {"status": ""})
         return str(before["lastTransitionTime"]) if before["status"] == str(ready) else format_time(self.now)
 
     def end_pods(self) -> None:
-        """Let pods go that their Deployment wants no more."""
+        """Delete the pods that their Deployment no longer wants."""
         for ref in [ref for ref in self.objects if ref.kind == POD]:
             revision, _, index = ref.name.rpartition("-")
             deployment = self.objects.get(Ref(DEPLOYMENT, revision))
@@ -471,14 +471,14 @@ def _selects(service: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
 
 
 def list_backends(route: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the revisions to which a route leads, those that get copies too."""
+    """Yield the revisions that a route has as backends, those of mirrors included."""
     for rule in route["spec"]["rules"]:
         yield from (backend["name"] for backend in rule["backendRefs"])
         yield from (each["requestMirror"]["backendRef"]["name"] for each in rule.get("filters", ()))
 
 
 def read_weights(cluster: Cluster) -> dict[str, int]:
-    """The weights of the requests that no match claims; those of HTTP and gRPC are the same."""
+    """Return the weights of the default rules, which are the same for HTTP and gRPC."""
     rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"][:2]
     http, grpc = ({ref["name"]: ref["weight"] for ref in rule["backendRefs"]} for rule in rules)
     assert http == grpc
@@ -486,17 +486,17 @@ def read_weights(cluster: Cluster) -> dict[str, int]:
 
 
 def start_revision(cluster: Cluster, revision: str) -> None:
-    """Let the kubelet start what is wanted, and the gateway follow, until nothing moves."""
+    """Start the pods of a revision and accept the route until nothing is written."""
     for _ in range(10):
         cluster.start_pods(revision)
         cluster.accept_routes()
         if cluster.settle() == 0:
             return
-    raise AssertionError("it never comes to rest")
+    raise AssertionError("it never settles")
 
 
 def measure(cluster: Cluster, seconds: int, requests: int = 0, failures: int = 0, latency_ms: float = 10) -> None:
-    """Let time pass in which every revision has these requests, evenly."""
+    """Advance the clock; every revision has these requests, evenly spread."""
     history = cluster.measured.history
     if not history.points:
         history = history.with_totals(Totals(cluster.now))
@@ -517,13 +517,13 @@ def measure(cluster: Cluster, seconds: int, requests: int = 0, failures: int = 0
 
 
 def build_report(state: ModelState, reason: str = "", message: str = "") -> AgentReport:
-    """Return what an agent would answer of magika."""
+    """Return an agent's report on the model magika."""
     model = ModelReport(name="magika", state=state, reason=reason, message=message, digest="sha256:1")
     return AgentReport(ready=state is ModelState.READY, models=(model,))
 
 
 def end_job(cluster: Cluster, job: RevisionJob[JobReport], revision: str, report: JobReport) -> None:
-    """Let the pod of a Job end with a report."""
+    """End the pod of a Job with a report."""
     name = job.format_name(revision)
     owner = {"kind": "Job", "name": name, "uid": cluster.objects[Ref(JOB, name)]["metadata"]["uid"], "controller": True}
     ended = {"terminated": {"exitCode": 0, "reason": "Completed", "message": report.to_json()}}
@@ -544,7 +544,7 @@ def end_job(cluster: Cluster, job: RevisionJob[JobReport], revision: str, report
 
 
 def _merge(seen: dict[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Server-side apply, as far as we use it: what only others say stays."""
+    """Server-side apply, as far as Conch uses it: fields of other managers stay."""
     body = copy.deepcopy(dict(wanted))
     if seen is not None:
         kept = {k: v for k, v in seen["metadata"].items() if k in {"uid", "creationTimestamp"}}

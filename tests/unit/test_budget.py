@@ -1,4 +1,4 @@
-"""The GPU budget: which nodes take a pod, how many whole pods fit, and the sum that is told."""
+"""The GPU budget: which nodes take a pod, how many whole pods fit, and the sentence with the sum."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ def need(pods: int, each: int = 1, **pod: Any) -> Need:
     return Need("magika-b", pods, {GPU: each}, Pod.model_validate(pod))
 
 
-def required(*terms: dict[str, Any]) -> dict[str, Any]:
-    """A pod that requires what any of these terms asks."""
+def require_nodes(*terms: dict[str, Any]) -> dict[str, Any]:
+    """A pod with node selector terms, of which one has to match."""
     wanted = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": list(terms)}}
     return {"affinity": {"nodeAffinity": wanted}}
 
@@ -42,20 +42,20 @@ NO_GPU_PODS = Taint("dedicated", "training", "NoSchedule")
         ({"nodeSelector": {"gpu": "a100"}}, True),
         ({"nodeSelector": {"gpu": "a100", "zone": "b"}}, False),
         ({"nodeSelector": {"rack": "1"}}, False),
-        (required(expression("gpu", "In", "h100", "a100")), True),
-        (required(expression("gpu", "In", "h100")), False),
-        (required(expression("gpu", "In", "h100"), expression("zone", "Exists")), True),
-        (required(expression("gpu", "NotIn", "h100")), True),
-        (required(expression("rack", "NotIn", "1")), True),
-        (required(expression("rack", "Exists")), False),
-        (required(expression("rack", "DoesNotExist")), True),
-        (required(expression("size", "Gt", "4")), True),
-        (required(expression("size", "Lt", "8")), False),
-        (required(expression("gpu", "Gt", "4")), False),
-        (required({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}), True),
-        (required({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}), False),
-        (required({}), False),
-        (required(), False),
+        (require_nodes(expression("gpu", "In", "h100", "a100")), True),
+        (require_nodes(expression("gpu", "In", "h100")), False),
+        (require_nodes(expression("gpu", "In", "h100"), expression("zone", "Exists")), True),
+        (require_nodes(expression("gpu", "NotIn", "h100")), True),
+        (require_nodes(expression("rack", "NotIn", "1")), True),
+        (require_nodes(expression("rack", "Exists")), False),
+        (require_nodes(expression("rack", "DoesNotExist")), True),
+        (require_nodes(expression("size", "Gt", "4")), True),
+        (require_nodes(expression("size", "Lt", "8")), False),
+        (require_nodes(expression("gpu", "Gt", "4")), False),
+        (require_nodes({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}), True),
+        (require_nodes({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}), False),
+        (require_nodes({}), False),
+        (require_nodes(), False),
         ({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}}, True),
         ({"affinity": {"nodeAffinity": "nonsense"}}, True),
     ],
@@ -97,7 +97,7 @@ def test_a_node_that_is_not_open_takes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "nodes", "fits", "told", "remedy"),
+    ("wanted", "nodes", "fits", "count", "remedy"),
     [
         (need(1), [node("a", 4, 1)], 3, f"3 fit: 1 of 4 {GPU} on eligible nodes are allocated", ""),
         (
@@ -115,10 +115,10 @@ def test_a_node_that_is_not_open_takes_nothing() -> None:
         (need(1), [node("a", 4, open=False)], 0, f"none of the 1 nodes with {GPU} is eligible", "see that such a node"),
     ],
 )
-def test_whole_pods_fit_on_nodes(wanted: Need, nodes: list[Node], fits: int, told: str, remedy: str) -> None:
+def test_whole_pods_fit_on_nodes(wanted: Need, nodes: list[Node], fits: int, count: str, remedy: str) -> None:
     found = budget(wanted, Capacity(tuple(nodes)))
     assert found.fits == fits
-    assert told in found.count
+    assert count in found.count
     assert found.remedy.startswith(remedy)
     assert bool(found.remedy) is bool(remedy)
 
@@ -192,14 +192,14 @@ def pod(spec: dict[str, Any], phase: str = "Running", **labels: str) -> dict[str
 
 
 def test_allocations_of_pods_are_summed_by_node_and_owner() -> None:
-    asks = {"containers": [{"resources": {"requests": {GPU: "1", "cpu": "1"}, "limits": {GPU: "1"}}}]}
+    spec_of_gpu_pod = {"containers": [{"resources": {"requests": {GPU: "1", "cpu": "1"}, "limits": {GPU: "1"}}}]}
     pods = [
-        pod({**asks, "nodeName": "n1"}, **{"conch.dev/revision": "magika-a"}),
-        pod({**asks, "nodeName": "n1"}, **{"conch.dev/revision": "magika-a"}),
-        pod({**asks, "nodeName": "n1"}),
-        pod({**asks, "nodeName": "gone"}),
-        pod(asks, "Pending"),
-        pod({**asks, "nodeName": "n1"}, "Succeeded"),
+        pod({**spec_of_gpu_pod, "nodeName": "n1"}, **{"conch.dev/revision": "magika-a"}),
+        pod({**spec_of_gpu_pod, "nodeName": "n1"}, **{"conch.dev/revision": "magika-a"}),
+        pod({**spec_of_gpu_pod, "nodeName": "n1"}),
+        pod({**spec_of_gpu_pod, "nodeName": "gone"}),
+        pod(spec_of_gpu_pod, "Pending"),
+        pod({**spec_of_gpu_pod, "nodeName": "n1"}, "Succeeded"),
         pod({"containers": [{}], "nodeName": "n1"}),
     ]
     allocations = [allocation for each in pods if (allocation := Allocation.of(each)) is not None]

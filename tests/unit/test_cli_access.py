@@ -1,4 +1,4 @@
-"""What a person's command makes of kubeconfigs, names and manifests as they come: a sentence, never a traceback."""
+"""Commands report invalid kubeconfigs, names and manifests in a sentence, never with a traceback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVICE = {
 }
 
 
-def kubeconfig(server: str = "https://127.0.0.1:1", **cluster: Any) -> dict[str, Any]:
+def build_config(server: str = "https://127.0.0.1:1", **cluster: Any) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -44,8 +44,8 @@ def run(*words: str, text: str | None = None) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def without(field: str) -> dict[str, Any]:
-    return {key: value for key, value in kubeconfig().items() if key != field}
+def build_without(field: str) -> dict[str, Any]:
+    return {key: value for key, value in build_config().items() if key != field}
 
 
 PEM = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCm5vbmUKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo="
@@ -57,41 +57,59 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "only a comment": ("# nothing\n", "is empty"),
     "a word": ("hello", "expected clusters, contexts and users"),
     "a list": ("- a", "expected clusters, contexts and users"),
-    "clusters are a word": (json.dumps({**kubeconfig(), "clusters": "c"}), "is not a list of entries with a name"),
-    "a cluster without a name": (json.dumps({**kubeconfig(), "clusters": [{}]}), "is not a list of entries"),
-    "no clusters": (json.dumps(without("clusters")), "cannot be used"),
-    "no users": (json.dumps(without("users")), "cannot be used"),
-    "no contexts": (json.dumps(without("contexts")), "cannot be used"),
-    "no current context": (json.dumps(without("current-context")), "cannot be used"),
-    "CA data that is no base64": (json.dumps(kubeconfig(**{"certificate-authority-data": "!"})), "cannot be used"),
-    "CA data that is no certificate": (json.dumps(kubeconfig(**{"certificate-authority-data": PEM})), "cannot be used"),
-    "a CA file that is not there": (json.dumps(kubeconfig(**{"certificate-authority": "/no/ca"})), "cannot be used"),
-    "a server that is a number": (json.dumps({**kubeconfig(), "clusters": [{"name": "c", "cluster": 1}]}), "cannot"),
-    "a server that is no address": (json.dumps(kubeconfig("https://[::1")), "; "),
-    "nobody there": (json.dumps(kubeconfig()), "the API server at https://127.0.0.1:1 does not answer (Connect call"),
+    "clusters: a word": (
+        json.dumps({**build_config(), "clusters": "c"}),
+        "is not a list of entries with a name",
+    ),
+    "a cluster without a name": (json.dumps({**build_config(), "clusters": [{}]}), "is not a list of entries"),
+    "no clusters": (json.dumps(build_without("clusters")), "cannot be used"),
+    "no users": (json.dumps(build_without("users")), "cannot be used"),
+    "no contexts": (json.dumps(build_without("contexts")), "cannot be used"),
+    "no current context": (json.dumps(build_without("current-context")), "cannot be used"),
+    "CA data: no base64": (
+        json.dumps(build_config(**{"certificate-authority-data": "!"})),
+        "cannot be used",
+    ),
+    "CA data: no certificate": (
+        json.dumps(build_config(**{"certificate-authority-data": PEM})),
+        "cannot be used",
+    ),
+    "a CA file that is not there": (
+        json.dumps(build_config(**{"certificate-authority": "/no/ca"})),
+        "cannot be used",
+    ),
+    "a server that is a number": (
+        json.dumps({**build_config(), "clusters": [{"name": "c", "cluster": 1}]}),
+        "cannot",
+    ),
+    "a server that is no address": (json.dumps(build_config("https://[::1")), "; "),
+    "no server there": (
+        json.dumps(build_config()),
+        "the API server at https://127.0.0.1:1 does not answer (Connect call",
+    ),
 }
 
 
-@pytest.mark.parametrize(("content", "says"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("content", "expected"), BROKEN.values(), ids=BROKEN)
 def test_a_kubeconfig_that_leads_nowhere_is_an_error_in_one_sentence(
-    tmp_path: Path, content: str | bytes, says: str
+    tmp_path: Path, content: str | bytes, expected: str
 ) -> None:
     file = tmp_path / "config"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    code, told = run("status", "magika", "--kubeconfig", str(file))
-    assert (code, told.count("\n")) == (1, 1), told
-    assert says in told
-    assert "ClientConnector" not in told
-    assert "Error(" not in told
+    code, output = run("status", "magika", "--kubeconfig", str(file))
+    assert (code, output.count("\n")) == (1, 1), output
+    assert expected in output
+    assert "ClientConnector" not in output
+    assert "Error(" not in output
 
 
 def test_a_missing_kubeconfig_is_named(tmp_path: Path) -> None:
-    _, told = run("status", "magika", "--kubeconfig", str(tmp_path / "none"))
-    assert f"there is no kubeconfig {tmp_path}/none" in told
+    _, output = run("status", "magika", "--kubeconfig", str(tmp_path / "none"))
+    assert f"there is no kubeconfig {tmp_path}/none" in output
 
 
 @pytest.fixture
-def stranger() -> Iterator[str]:
+def web_server() -> Iterator[str]:
     """A web server that is no API server."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -101,7 +119,7 @@ def stranger() -> Iterator[str]:
             self.wfile.write(b"<html>welcome</html>")
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -109,12 +127,12 @@ def stranger() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_web_server_that_is_no_api_server_is_named(tmp_path: Path, stranger: str) -> None:
+def test_a_web_server_that_is_no_api_server_is_named(tmp_path: Path, web_server: str) -> None:
     file = tmp_path / "config"
-    file.write_text(json.dumps(kubeconfig(stranger)))
-    code, told = run("status", "magika", "--kubeconfig", str(file))
+    file.write_text(json.dumps(build_config(web_server)))
+    code, output = run("status", "magika", "--kubeconfig", str(file))
     assert code == 1
-    assert f"{stranger} answers with HTTP status 200 and no JSON object" in told
+    assert f"{web_server} answers with HTTP status 200 and no JSON object" in output
 
 
 def test_a_server_that_closes_connections_does_not_answer(tmp_path: Path) -> None:
@@ -127,10 +145,10 @@ def test_a_server_that_closes_connections_does_not_answer(tmp_path: Path) -> Non
 
         threading.Thread(target=hang_up, daemon=True).start()
         file = tmp_path / "config"
-        file.write_text(json.dumps(kubeconfig(f"http://127.0.0.1:{listener.getsockname()[1]}")))
-        code, told = run("status", "magika", "--kubeconfig", str(file))
+        file.write_text(json.dumps(build_config(f"http://127.0.0.1:{listener.getsockname()[1]}")))
+        code, output = run("status", "magika", "--kubeconfig", str(file))
     assert code == 1
-    assert "does not answer" in told
+    assert "does not answer" in output
 
 
 NAMES = ["..", ".", "a/b", "a%2f", "a b", "Magika", "magika?x=1", "magika#", "", "-", "magika-", "a" * 254, "ä"]
@@ -139,12 +157,12 @@ NAMES = ["..", ".", "a/b", "a%2f", "a b", "Magika", "magika?x=1", "magika#", "",
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("command", ["status", "history", "promote"])
 def test_a_name_that_no_object_has_reaches_no_server(command: str, name: str) -> None:
-    code, told = run(command, "--kubeconfig", "/no/config", "--", name)
+    code, output = run(command, "--kubeconfig", "/no/config", "--", name)
     assert code == 2
-    assert "is not a name" in told
-    code, told = run(command, "magika", "--kubeconfig", "/no/config", "--namespace", name)
+    assert "is not a name" in output
+    code, output = run(command, "magika", "--kubeconfig", "/no/config", "--namespace", name)
     assert code == 2
-    assert "is not a name" in told
+    assert "is not a name" in output
 
 
 def test_a_path_has_only_names() -> None:
@@ -156,7 +174,7 @@ def test_a_path_has_only_names() -> None:
             INFERENCE_SERVICE.path(name)
 
 
-def planned(text: str) -> tuple[int, str]:
+def run_plan(text: str) -> tuple[int, str]:
     return run("plan", "--filename", "-", text=text)
 
 
@@ -165,18 +183,18 @@ def test_a_plan_of_a_list_covers_its_items() -> None:
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}
     inner = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceServiceList", "items": [other]}
     for text in (yaml.dump, json.dumps):
-        code, told = planned(text({"apiVersion": "v1", "kind": "List", "items": [config, SERVICE, inner]}))
-        assert code == 0, told
-        assert "default/magika" in told
-        assert "default/yolo" in told
+        code, output = run_plan(text({"apiVersion": "v1", "kind": "List", "items": [config, SERVICE, inner]}))
+        assert code == 0, output
+        assert "default/magika" in output
+        assert "default/yolo" in output
 
 
 def test_plan_reads_surrogate_pairs_of_json_and_dates_of_yaml() -> None:
     service = {**SERVICE, "metadata": {"name": "magika", "annotations": {"conch.dev/change-cause": "😀"}}}
-    assert planned(json.dumps(service))[0] == 0
+    assert run_plan(json.dumps(service))[0] == 0
     dated = yaml.dump(SERVICE).replace("metadata:", "metadata:\n  annotations: {made: '2026-01-01'}")
-    code, told = planned(dated.replace("'2026-01-01'", "2026-01-01"))
-    assert code == 0, told
+    code, output = run_plan(dated.replace("'2026-01-01'", "2026-01-01"))
+    assert code == 0, output
 
 
 MANIFESTS = {
@@ -196,8 +214,8 @@ MANIFESTS = {
 }
 
 
-@pytest.mark.parametrize(("text", "says"), MANIFESTS.values(), ids=MANIFESTS)
-def test_an_invalid_manifest_is_an_error_in_a_sentence(text: str, says: str) -> None:
-    code, told = planned(text)
+@pytest.mark.parametrize(("text", "expected"), MANIFESTS.values(), ids=MANIFESTS)
+def test_an_invalid_manifest_is_an_error_in_a_sentence(text: str, expected: str) -> None:
+    code, output = run_plan(text)
     assert code == 1
-    assert says in told
+    assert expected in output

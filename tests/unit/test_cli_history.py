@@ -19,8 +19,8 @@ from tests.unit.simulation import KEY, Cluster, build_manifest
 SERVICE = Ref(INFERENCE_SERVICE, KEY.name)
 
 
-def changed_twice() -> Cluster:
-    """A service with two revisions, the first with a note; it has been scaled since."""
+def change_twice() -> Cluster:
+    """Return a service with two revisions, the first with a note, and other replicas since."""
     body = build_manifest(minReplicas=2)
     body["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: "the first", "team": "search"}
     cluster = Cluster(body)
@@ -36,7 +36,7 @@ def changed_twice() -> Cluster:
     return cluster
 
 
-def entries(cluster: Cluster, variant: str = "") -> list[Entry]:
+def list_entries(cluster: Cluster, variant: str = "") -> list[Entry]:
     found = [body for ref, body in cluster.objects.items() if ref.kind == CONTROLLER_REVISION]
     ours = [body for body in found if variant_of(body) == variant]
     read = [(Revision.parse(body), body["metadata"]["creationTimestamp"]) for body in ours]
@@ -45,15 +45,15 @@ def entries(cluster: Cluster, variant: str = "") -> list[Entry]:
 
 
 def test_the_history_is_a_table_with_the_newest_first() -> None:
-    cluster = changed_twice()
-    text = format_plain(build_history_text(cluster.snapshot().service, entries(cluster)))
-    first, second = (entry.revision.name for entry in reversed(entries(cluster)))
+    cluster = change_twice()
+    text = format_plain(build_history_text(cluster.snapshot().service, list_entries(cluster)))
+    first, second = (entry.revision.name for entry in reversed(list_entries(cluster)))
     assert [line.split() for line in text.splitlines()] == [
         ["NUMBER", "REVISION", "CREATED", "AUTHOR", "DIGEST", "ROLE", "NOTE"],
         ["2", second, "1970-01-12T13:46:40Z", "-", "1", "stable", "the", "first"],
         ["1", first, "1970-01-12T13:46:40Z", "-", "1", "-", "the", "first"],
     ]
-    value = build_history_value(cluster.snapshot().service, entries(cluster))
+    value = build_history_value(cluster.snapshot().service, list_entries(cluster))
     assert [one["predictor"]["model"]["storageUri"] for one in value["revisions"]] == [
         "s3://models/v2",
         "s3://models/magika",
@@ -62,8 +62,8 @@ def test_the_history_is_a_table_with_the_newest_first() -> None:
 
 
 def test_a_rollback_restores_the_pods_of_the_revision_and_keeps_the_replicas() -> None:
-    cluster = changed_twice()
-    entry = find_revision(cluster.snapshot().service, entries(cluster), 1)
+    cluster = change_twice()
+    entry = find_revision(cluster.snapshot().service, list_entries(cluster), 1)
     before = cluster.objects[SERVICE]
     body = restore_revision(before, entry.revision)
     predictor = body["spec"]["predictor"]
@@ -75,8 +75,8 @@ def test_a_rollback_restores_the_pods_of_the_revision_and_keeps_the_replicas() -
 
 
 def test_the_note_travels_with_the_revision() -> None:
-    cluster = changed_twice()
-    entry = find_revision(cluster.snapshot().service, entries(cluster), 1)
+    cluster = change_twice()
+    entry = find_revision(cluster.snapshot().service, list_entries(cluster), 1)
     before: dict[str, Any] = cluster.objects[SERVICE]
     before["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] = "the latest"
     annotations = restore_revision(before, entry.revision)["metadata"]["annotations"]
@@ -87,31 +87,31 @@ def test_the_note_travels_with_the_revision() -> None:
 
 
 def test_rollback_refuses_an_unknown_number_and_the_current_one() -> None:
-    cluster = changed_twice()
+    cluster = change_twice()
     service = cluster.snapshot().service
     with pytest.raises(
         CommandError, match=r"magika has no revision 7 \(there are: 2, 1\); see: kubectl conch history magika"
     ):
-        find_revision(service, entries(cluster), 7)
+        find_revision(service, list_entries(cluster), 7)
     with pytest.raises(CommandError, match="has revision 2 already"):
-        find_revision(service, entries(cluster), 2)
+        find_revision(service, list_entries(cluster), 2)
 
 
 def test_rollback_prints_notes_about_git_and_the_steps() -> None:
-    cluster = changed_twice()
-    entry = find_revision(cluster.snapshot().service, entries(cluster), 1)
+    cluster = change_twice()
+    entry = find_revision(cluster.snapshot().service, list_entries(cluster), 1)
     before: dict[str, Any] = {"metadata": {"managedFields": []}}
     after = InferenceService.parse(restore_revision(cluster.objects[SERVICE], entry.revision))
     assert len(build_rollback_text(before, after, entry)) == 2
     fields: dict[str, Any] = {"f:spec": {"f:predictor": {}}}
     before = {"metadata": {"managedFields": [{"manager": "argocd-controller", "time": "t", "fieldsV1": fields}]}}
-    told = " ".join(build_rollback_text(before, after, entry))
-    assert "argocd-controller wrote the predictor before." in told
-    assert "it restores Git's version unless Git changes too" in told
-    stepped = after.model_copy(update={"spec": after.spec.model_copy(update={"rollout": _steps()})})
+    text = " ".join(build_rollback_text(before, after, entry))
+    assert "argocd-controller wrote the predictor before." in text
+    assert "it restores Git's version unless Git changes too" in text
+    stepped = after.model_copy(update={"spec": after.spec.model_copy(update={"rollout": _build_rollout()})})
     assert "kubectl conch promote magika -n demo --full" in " ".join(build_rollback_text(before, stepped, entry))
 
 
-def _steps() -> Any:
+def _build_rollout() -> Any:
     body = build_manifest(rollout={"steps": [{"weight": 0}]})
     return InferenceService.parse(body).spec.rollout

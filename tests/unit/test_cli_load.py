@@ -1,4 +1,4 @@
-"""`kubectl conch load`, as far as it computes: the schedule, the counts, the words, the picture, and the loop."""
+"""`kubectl conch load`, its pure parts: the schedule, the counts, the text, the plot, and the loop."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from tests.unit.simulation import build_manifest
 
 
 @pytest.mark.parametrize(
-    ("rate", "duration", "asked"),
+    ("rate", "duration", "expected"),
     [
         ("50", "30s", Schedule(50, 50, 30)),
         ("5..100", "2m", Schedule(5, 100, 120)),
         ("8..0.5", "1.5s", Schedule(8, 0.5, 1.5)),
     ],
 )
-def test_a_rate_is_constant_or_a_ramp(rate: str, duration: str, asked: Schedule) -> None:
-    assert schedule.parse_schedule(rate, duration) == asked
+def test_a_rate_is_constant_or_a_ramp(rate: str, duration: str, expected: Schedule) -> None:
+    assert schedule.parse_schedule(rate, duration) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,18 +63,16 @@ def test_an_invalid_schedule_is_refused_in_a_sentence(rate: str, duration: str, 
     assert words in refused.value.message
 
 
-@pytest.mark.parametrize(
-    "asked", [Schedule(5, 100, 7), Schedule(100, 0, 3), Schedule(0, 33, 4), Schedule(0.3, 0.3, 10)]
-)
-def test_the_dues_follow_the_rate(asked: Schedule) -> None:
-    dues = list(asked.dues())
-    assert len(dues) == asked.count
+@pytest.mark.parametrize("ramp", [Schedule(5, 100, 7), Schedule(100, 0, 3), Schedule(0, 33, 4), Schedule(0.3, 0.3, 10)])
+def test_the_dues_follow_the_rate(ramp: Schedule) -> None:
+    dues = list(ramp.dues())
+    assert len(dues) == ramp.count
     assert dues == sorted(dues)
     assert dues[0] == 0
-    assert dues[-1] < asked.seconds
-    slope = (asked.last - asked.first) / asked.seconds
+    assert dues[-1] < ramp.seconds
+    slope = (ramp.last - ramp.first) / ramp.seconds
     for number, due in enumerate(dues):  # the area under the rate up to the moment
-        assert asked.first * due + slope * due**2 / 2 == pytest.approx(number)
+        assert ramp.first * due + slope * due**2 / 2 == pytest.approx(number)
 
 
 OUTCOMES = [
@@ -90,9 +88,9 @@ def test_each_second_of_the_series_has_the_requests_that_were_due_and_those_that
     seen = [ReplicaSample(0.0, 1, 1), ReplicaSample(0.99, 1, 2), ReplicaSample(2.01, 2, 2)]
     first, second, third = build_series(OUTCOMES, seen)
     assert (first.scheduled, first.answered, first.p50, first.p99) == (3, 2, 10.0, 30.0)
-    assert (first.ready, first.desired) == (1, 2), "the last look of the second"
+    assert (first.ready, first.desired) == (1, 2), "the last sample of the second"
     assert (second.scheduled, second.answered, second.failed, second.p50) == (2, 0, 1, None)
-    assert (second.ready, second.desired) == (1, 2), "nobody looked: as before"
+    assert (second.ready, second.desired) == (1, 2), "without a sample: as before"
     assert (third.scheduled, third.answered, third.late, third.p99, third.ready) == (0, 1, 1, 1200.0, 2)
     assert build_series([], []) == []
 
@@ -115,13 +113,13 @@ def test_the_summary_adds_up() -> None:
 AT_ITS_LIMIT = "the service is slower than the rate of requests: it is at its limit, or --concurrency is too low"
 
 
-def figures(**more: Any) -> dict[str, Any]:
+def build_figures(**more: Any) -> dict[str, Any]:
     rest = {"rate": "2", "duration": "2s", "interrupted": False, "forwardError": None, "plot": None}
     return {**rest, **build_summary(OUTCOMES, [ReplicaSample(0.0, 1, 2)], 2.0), **more}
 
 
 def test_the_summary_text_lists_failed_and_late_requests_with_their_reasons() -> None:
-    assert format_plain(reporter.build_summary_text(figures())).splitlines() == [
+    assert format_plain(reporter.build_summary_text(build_figures())).splitlines() == [
         "",
         "5 scheduled in 2.6 s: 3 answered (1.1/s), 1 failed, 1 late",
         "Latency from the time when a request was due: p50 30.0ms, p90 1200ms, p99 1200ms, max 1200ms",
@@ -135,45 +133,45 @@ def test_the_summary_text_lists_failed_and_late_requests_with_their_reasons() ->
         "1      2.6s    2.6s   as many requests as --concurrency allows were in flight",
         f"Late requests were not sent: they could not be started within 1 s of when they were due; {AT_ITS_LIMIT}.",
     ]
-    told = format_plain(
-        reporter.build_summary_text(figures(interrupted=True, forwardError="error: lost", plot="run.svg"))
+    text = format_plain(
+        reporter.build_summary_text(build_figures(interrupted=True, forwardError="error: lost", plot="run.svg"))
     )
-    assert "Ended early: 2 requests a second were scheduled for 2s" in told
-    assert "The port-forward failed (error: lost)" in told
-    assert "Plot: run.svg" in told
-    behind = figures(lateReasons=[{"message": CLIENT, "count": 9, "first": 1.0, "last": 2.0}])
+    assert "Ended early: 2 requests a second were scheduled for 2s" in text
+    assert "The port-forward failed (error: lost)" in text
+    assert "Plot: run.svg" in text
+    behind = build_figures(lateReasons=[{"message": CLIENT, "count": 9, "first": 1.0, "last": 2.0}])
     assert "lower --rate" in format_plain(reporter.build_summary_text(behind))
-    slow = {**figures(), **build_summary([Outcome(0.0, 0.4, 0.3)], [], 1.0)}
+    slow = {**build_figures(), **build_summary([Outcome(0.0, 0.4, 0.3)], [], 1.0)}
     assert "Most of the latency is this client's, not the service's" in format_plain(reporter.build_summary_text(slow))
 
 
 @pytest.mark.parametrize(("terminal", "words"), [(False, "   5s  10 scheduled, 3 answered (0.6/s)"), (True, "DESIRED")])
 def test_progress_is_a_table_on_a_terminal_and_lines_elsewhere(terminal: bool, words: str) -> None:
     console = Console(force_terminal=terminal, width=120, record=True)
-    with reporter.Reporter(console) as said:
-        said.report(results.build_second(5, 10, OUTCOMES, None), 4)
+    with reporter.Reporter(console) as progress:
+        progress.report(results.build_second(5, 10, OUTCOMES, None), 4)
     assert words in console.export_text()
 
 
-def scaler(revision: str, desired: int | None) -> dict[str, Any]:
+def build_autoscaler(revision: str, desired: int | None) -> dict[str, Any]:
     status = {} if desired is None else {"desiredReplicas": desired}
     return {"spec": {"scaleTargetRef": {"name": revision}}, "status": status}
 
 
-def service(**status: Any) -> InferenceService:
+def build_service(**status: Any) -> InferenceService:
     return InferenceService.parse({**build_manifest(), "status": status})
 
 
 def test_desired_replicas_of_an_autoscaler_precede_those_of_the_status() -> None:
-    found = service(
+    found = build_service(
         revisions=[
             {"name": "one", "replicas": {"ready": 1, "wanted": 1}},
             {"name": "two", "replicas": {"ready": 2, "wanted": 3}},
         ]
     )
     assert count_replicas(found, []) == (3, 4)
-    assert count_replicas(found, [scaler("one", 5), scaler("gone", 9)]) == (3, 8)
-    assert count_replicas(found, [scaler("two", None)]) == (3, 4), "it has not looked yet"
+    assert count_replicas(found, [build_autoscaler("one", 5), build_autoscaler("gone", 9)]) == (3, 8)
+    assert count_replicas(found, [build_autoscaler("two", None)]) == (3, 4), "its status has no number yet"
 
 
 def test_load_requires_a_service_that_serves() -> None:
@@ -181,50 +179,49 @@ def test_load_requires_a_service_that_serves() -> None:
     waits = {"type": "Serving", "status": "False", "reason": "Loading", "message": "the model is loaded", **since}
     for status in ({}, {"url": "http://magika.demo.svc:8000"}, {"url": "http://x:8000", "conditions": [waits]}):
         with pytest.raises(CommandError, match=r"does not serve yet.*kubectl conch status"):
-            require_serving(service(**status))
+            require_serving(build_service(**status))
     answers = {**waits, "status": "True", "reason": "Serving"}
-    assert require_serving(service(url="http://x:8000", conditions=[answers])).status.url == "http://x:8000"
+    assert require_serving(build_service(url="http://x:8000", conditions=[answers])).status.url == "http://x:8000"
 
 
 def test_endpoints_of_a_service_begin_with_its_hostname() -> None:
-    plain_one = service(url="http://magika.demo.svc:8000")
-    assert [way.address for way in list_endpoints(plain_one, "http", "")] == ["magika.demo.svc:8000"]
-    assert [way.address for way in list_endpoints(plain_one, "grpc", "10.96.0.7")] == [
+    plain_one = build_service(url="http://magika.demo.svc:8000")
+    assert [endpoint.address for endpoint in list_endpoints(plain_one, "http", "")] == ["magika.demo.svc:8000"]
+    assert [endpoint.address for endpoint in list_endpoints(plain_one, "grpc", "10.96.0.7")] == [
         "magika.demo.svc:8001",
         "10.96.0.7:8001",
     ]
     assert list_endpoints(plain_one, "grpc", "fd00::7")[1].address == "[fd00::7]:8001"
     traffic = {"gateways": [{"name": "edge"}], "hostnames": ["*.example.com", "magika.example.com"]}
-    routed = InferenceService.parse(
+    with_hostnames = InferenceService.parse(
         {**build_manifest(traffic=traffic), "status": {"url": "http://magika.demo.svc:8000"}}
     )
-    assert [way.address for way in list_endpoints(routed, "http", "")] == [
+    assert [endpoint.address for endpoint in list_endpoints(with_hostnames, "http", "")] == [
         "magika.example.com:80",
         "magika.demo.svc:8000",
     ]
 
 
 def test_a_port_forward_leads_to_the_pods_that_are_ready() -> None:
-    def endpoint(pod: str, **conditions: bool) -> dict[str, Any]:
+    def build_endpoint(pod: str, **conditions: bool) -> dict[str, Any]:
         return {"targetRef": {"kind": "Pod", "name": pod}, "conditions": conditions, "addresses": ["10.0.0.1"]}
 
-    by_address = {"addresses": ["10.0.0.9"], "conditions": {"ready": True}}  # of no pod: somebody else's
-    first = {"endpoints": [endpoint("b", ready=True), endpoint("c", ready=False), by_address]}
+    by_address = {"addresses": ["10.0.0.9"], "conditions": {"ready": True}}  # of no pod
+    first = {"endpoints": [build_endpoint("b", ready=True), build_endpoint("c", ready=False), by_address]}
     second = {
-        "endpoints": [endpoint("b", ready=True), {"targetRef": {"name": "a"}}]
+        "endpoints": [build_endpoint("b", ready=True), {"targetRef": {"name": "a"}}]
     }  # while one moves to another slice
     assert ready_pods([first, second, {"endpoints": None}]) == ["a", "b"]
     assert ready_pods([]) == []
 
 
-def wish(url: str | None = None) -> LoadOptions:
-    asked = Schedule(1, 1, 1)
+def build_options(url: str | None = None) -> LoadOptions:
     return LoadOptions(
         "magika",
         None,
         "1",
         "1s",
-        asked,
+        Schedule(1, 1, 1),
         "grpc",
         url,
         port_forward=False,
@@ -238,19 +235,19 @@ def wish(url: str | None = None) -> LoadOptions:
 async def test_load_uses_the_url_or_the_first_address_that_answers() -> None:
     tried = []
 
-    async def answers(way: Endpoint) -> bool:
-        tried.append(way.address)
-        return way.address in reachable
+    async def answers(endpoint: Endpoint) -> bool:
+        tried.append(endpoint.address)
+        return endpoint.address in reachable
 
-    cluster = cast("Cluster", None)  # it is asked for a port-forward only
-    found, reachable = service(url="http://magika.demo.svc:8000"), {"10.96.0.7:8001"}
-    async with open_endpoint(cluster, found, wish(), "10.96.0.7", answers) as way:
-        assert way.address == "10.96.0.7:8001"
-    async with open_endpoint(cluster, found, wish(url="http://10.0.0.1:8001"), "", answers) as way:
-        assert (way.address, way.read_error()) == ("10.0.0.1:8001", "")
-    assert tried == ["magika.demo.svc:8001", "10.96.0.7:8001"], "what is named is not tried out"
+    cluster = cast("Cluster", None)  # only a port-forward uses it
+    found, reachable = build_service(url="http://magika.demo.svc:8000"), {"10.96.0.7:8001"}
+    async with open_endpoint(cluster, found, build_options(), "10.96.0.7", answers) as endpoint:
+        assert endpoint.address == "10.96.0.7:8001"
+    async with open_endpoint(cluster, found, build_options(url="http://10.0.0.1:8001"), "", answers) as endpoint:
+        assert (endpoint.address, endpoint.read_error()) == ("10.0.0.1:8001", "")
+    assert tried == ["magika.demo.svc:8001", "10.96.0.7:8001"], "the address of --url is not probed"
     with pytest.raises(CommandError, match=r"--url http://10\.0\.0\.1/triton: gRPC has no paths"):
-        async with open_endpoint(cluster, found, wish(url="http://10.0.0.1/triton"), "", answers):
+        async with open_endpoint(cluster, found, build_options(url="http://10.0.0.1/triton"), "", answers):
             pass
 
 
@@ -296,11 +293,11 @@ def test_load_generates_requests_as_the_warm_up_does() -> None:
     }
     assert not made["index"].any()
     assert not made["mask"].any()
-    assert (made["image"] != generate_request(METADATA, {}, 1).inputs[0].tensor).all(), "users do not all ask the same"
+    assert (made["image"] != generate_request(METADATA, {}, 1).inputs[0].tensor).all(), "requests of users differ"
     fewer = generate_request(METADATA, {"input": [{"name": "text", "optional": True}]}).inputs
     assert [each.name for each in fewer] == ["image", "index", "half", "mask"]
     assert "image [-1, 3, -1], index [-1, 2]" in build_remedy(METADATA, {})
-    assert "image [-1, 3, -1]; write" in build_remedy(METADATA, {"max_batch_size": 8}), "the batch's is always open"
+    assert "image [-1, 3, -1]; write" in build_remedy(METADATA, {"max_batch_size": 8}), "the batch dimension is open"
     with pytest.raises(CommandError, match=r"has no required input .*spec\.predictor\.warmup\.requests"):
         generate_request({"name": "m"}, {})
     with pytest.raises(CommandError, match="input x is of datatype FP4"):
@@ -351,7 +348,7 @@ async def test_requests_beyond_the_concurrency_are_late() -> None:
 
 async def test_a_client_that_is_behind_is_the_reason_of_late_requests() -> None:
     async def send() -> None:
-        time.sleep(0.05)  # noqa: ASYNC251  it holds the loop up, as a machine does that is too slow
+        time.sleep(0.05)  # noqa: ASYNC251  it blocks the loop, as a slow machine does
 
     loop = Driver(send, 512)
     await loop.run([0.0] * 100, asyncio.Event())
@@ -391,9 +388,9 @@ def test_the_suffix_of_the_file_selects_the_format_of_the_plot(suffix: str, begi
 def test_a_run_without_an_answer_has_a_plot(tmp_path: Path) -> None:
     plot.save_figure(plot.draw_figure("nothing", build_series([], [])), tmp_path / "nothing.png")
     plot.save_figure(
-        plot.draw_figure("nobody", build_series([Outcome(0, 1, 0, "failed", "no")], [])), tmp_path / "nobody.png"
+        plot.draw_figure("failed", build_series([Outcome(0, 1, 0, "failed", "no")], [])), tmp_path / "failed.png"
     )
-    assert (tmp_path / "nobody.png").stat().st_size > 0
+    assert (tmp_path / "failed.png").stat().st_size > 0
 
 
 def test_a_missing_package_is_named_as_pip_installs_it() -> None:
@@ -404,15 +401,15 @@ def test_a_missing_package_is_named_as_pip_installs_it() -> None:
 
 
 def test_other_commands_import_none_of_the_packages_of_load() -> None:
-    look = (
+    program = (
         "import sys, conch.cli.main; print(sorted({'numpy', 'tritonclient', 'matplotlib', 'grpc'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--rate", "0"), "--rate 0 has no requests"),
         (("--rate", "5", "--plot", "run.gif"), "--plot run.gif: expected a file that ends with .png, .svg, .pdf"),
@@ -424,7 +421,7 @@ def test_other_commands_import_none_of_the_packages_of_load() -> None:
         ((), "--rate"),
     ],
 )
-def test_load_refuses_invalid_options_before_the_first_request(words: tuple[str, ...], told: str) -> None:
+def test_load_refuses_invalid_options_before_the_first_request(words: tuple[str, ...], message: str) -> None:
     done = CliRunner().invoke(cli, ["load", "magika", *words])
     assert done.exit_code != 0
-    assert told in done.output
+    assert message in done.output

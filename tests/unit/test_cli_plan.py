@@ -29,7 +29,7 @@ GATES = [{"successRate": {"min": "99%"}}]
 GATEWAY = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": ["magika.example.com"]}
 
 
-def conch(*words: str, text: str | None = None) -> Result:
+def invoke(*words: str, text: str | None = None) -> Result:
     return CliRunner().invoke(cli, words, input=text)
 
 
@@ -42,15 +42,15 @@ def is_golden(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("example", ["quickstart", "autoscaling"])
 def test_the_plan_of_an_example(example: str) -> None:
-    done = conch("plan", "-f", str(ROOT / "examples" / f"{example}.yaml"), "-n", "demo")
+    done = invoke("plan", "-f", str(ROOT / "examples" / f"{example}.yaml"), "-n", "demo")
     assert done.exit_code == 0, done.output
     is_golden(f"{example}.txt", done.output)
 
 
-def serving() -> Cluster:
+def start_serving() -> Cluster:
     """A service behind a gateway that serves, with steps for its next change."""
-    said = {"steps": STEPS, "analysis": GATES}
-    cluster = Cluster(build_manifest(minReplicas=4, rollout=said, traffic=GATEWAY, warmup={}))
+    rollout = {"steps": STEPS, "analysis": GATES}
+    cluster = Cluster(build_manifest(minReplicas=4, rollout=rollout, traffic=GATEWAY, warmup={}))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
@@ -59,38 +59,38 @@ def serving() -> Cluster:
     return cluster
 
 
-def planned(cluster: Cluster) -> Preview:
-    """What the plan says of a cluster as it is."""
-    return build_preview(seen(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now)
+def build_cluster_preview(cluster: Cluster) -> Preview:
+    """Return the preview of a cluster in its current state."""
+    return build_preview(list_objects(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now)
 
 
 def test_the_plan_of_a_change_names_the_steps_and_is_what_the_operator_writes_next() -> None:
-    cluster = serving()
+    cluster = start_serving()
     cluster.edit(uri="s3://models/v2")
-    preview = planned(cluster)
+    preview = build_cluster_preview(cluster)
     is_golden("change.txt", format_plain(build_plan_text(preview)))
     actions = cluster.reconcile()
-    told = [(write.kind, write.name, write.manifest) for write in preview.writes]
-    assert told == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]
+    writes = [(write.kind, write.name, write.manifest) for write in preview.writes]
+    assert writes == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]
 
 
 def test_the_plan_of_an_unchanged_manifest_writes_nothing() -> None:
-    cluster = serving()
-    preview = planned(cluster)
+    cluster = start_serving()
+    preview = build_cluster_preview(cluster)
     assert (preview.writes, preview.rejections) == ((), ())
     assert "stays the stable revision: no pod is restarted" in preview.main.message
     assert "The operator would write nothing." in build_plan_text(preview)
 
 
 def test_the_plan_of_a_rollout_under_way_shows_its_step() -> None:
-    cluster = serving()
+    cluster = start_serving()
     cluster.edit(uri="s3://models/v2", warmup=None)
     for _ in range(3):
         cluster.settle()
         cluster.start_pods(cluster.decision().wanted)
         cluster.accept_routes()
     cluster.settle()
-    states = [stage.state for stage in planned(cluster).main.steps]
+    states = [stage.state for stage in build_cluster_preview(cluster).main.steps]
     assert states == ["passed", "now", "", "", "", ""]
 
 
@@ -98,7 +98,7 @@ def test_the_plan_lists_a_taken_name_as_rejected() -> None:
     cluster = Cluster(build_manifest())
     meta = {"name": "magika", "namespace": "demo", "labels": {"conch.dev/service": "magika"}}
     cluster.put({"apiVersion": "v1", "kind": "Service", "metadata": meta})
-    preview = planned(cluster)
+    preview = build_cluster_preview(cluster)
     assert [rejection.reason for rejection in preview.rejections] == ["NameTaken"]
     text = format_plain(build_plan_text(preview))
     assert "Rejected:\n  NameTaken: Service/magika exists and belongs to no controller" in text
@@ -106,16 +106,16 @@ def test_the_plan_lists_a_taken_name_as_rejected() -> None:
 
 
 def test_the_plan_as_json_has_the_manifests() -> None:
-    done = conch("plan", "-f", str(ROOT / "examples" / "quickstart.yaml"), "-o", "yaml", "--serving-image", "mine:1")
+    done = invoke("plan", "-f", str(ROOT / "examples" / "quickstart.yaml"), "-o", "yaml", "--serving-image", "mine:1")
     [service] = yaml.safe_load(done.output)["services"]
     deployments = [write["manifest"] for write in service["writes"] if write["kind"] == "Deployment"]
     assert [d["spec"]["template"]["spec"]["containers"][0]["image"] for d in deployments] == ["mine:1"]
-    assert json.loads(conch("plan", "-f", str(ROOT / "examples" / "quickstart.yaml"), "-o", "json").output)
+    assert json.loads(invoke("plan", "-f", str(ROOT / "examples" / "quickstart.yaml"), "-o", "json").output)
 
 
 def test_the_plan_contains_the_autoscaler_of_the_installation() -> None:
     def scalers(*options: str) -> set[str]:
-        done = conch("plan", "-f", str(ROOT / "examples" / "keda.yaml"), "-o", "yaml", *options)
+        done = invoke("plan", "-f", str(ROOT / "examples" / "keda.yaml"), "-o", "yaml", *options)
         [service] = yaml.safe_load(done.output)["services"]
         return {write["kind"] for write in service["writes"]} & {"HorizontalPodAutoscaler", "ScaledObject"}
 
@@ -125,20 +125,20 @@ def test_the_plan_contains_the_autoscaler_of_the_installation() -> None:
 
 def test_plan_reads_standard_input_and_several_documents() -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}}
-    text = yaml.safe_dump_all([secret, _named("a"), _named("b")])
-    done = conch("plan", "-f", "-", text=text)
+    text = yaml.safe_dump_all([secret, _build_service("a"), _build_service("b")])
+    done = invoke("plan", "-f", "-", text=text)
     assert done.exit_code == 0, done.output
     assert [line.split(":")[0] for line in done.output.splitlines() if "is the first" in line] == ["demo/a", "demo/b"]
 
 
-def _named(name: str) -> dict[str, Any]:
+def _build_service(name: str) -> dict[str, Any]:
     body = build_manifest()
     body["metadata"] = {"name": name, "namespace": "demo"}
     return body
 
 
-def _with(change: dict[str, Any]) -> str:
-    body = _named("magika")
+def _build_with(change: dict[str, Any]) -> str:
+    body = _build_service("magika")
     body["spec"]["predictor"] |= change
     return yaml.safe_dump(body)
 
@@ -149,13 +149,13 @@ def _with(change: dict[str, Any]) -> str:
         ("a: [", "is not YAML"),
         ("kind: Secret", "has no InferenceService"),
         ("kind: InferenceService", "has no metadata.name"),
-        (_with({"minReplica": 2}), "magika: unknown field spec.predictor.minReplica; see: kubectl explain"),
-        (_with({"minReplicas": "many"}), "magika: spec.predictor.minReplicas is 'many'"),
-        (_with({"model": {}}), "magika: spec.predictor.model.modelFormat"),
+        (_build_with({"minReplica": 2}), "magika: unknown field spec.predictor.minReplica; see: kubectl explain"),
+        (_build_with({"minReplicas": "many"}), "magika: spec.predictor.minReplicas is 'many'"),
+        (_build_with({"model": {}}), "magika: spec.predictor.model.modelFormat"),
     ],
 )
 def test_plan_refuses_an_invalid_manifest_in_a_sentence(text: str, words: str) -> None:
-    done = conch("plan", "-f", "-", text=text)
+    done = invoke("plan", "-f", "-", text=text)
     assert done.exit_code == 1
     assert done.output.startswith("Error: ")
     assert words in done.output
@@ -167,14 +167,14 @@ def test_plan_refuses_an_invalid_manifest_in_a_sentence(text: str, words: str) -
     [["rollback", "magika"], ["rollback", "magika", "--to", "0"], ["promote"], ["status", "a", "-o", "xml"], ["plan"]],
 )
 def test_wrong_arguments_print_the_usage(words: list[str]) -> None:
-    done = conch(*words)
+    done = invoke(*words)
     assert done.exit_code == 2
     assert "Usage: cli" in done.output
 
 
 def test_every_command_has_help() -> None:
     for name, command in cli.commands.items():
-        done = conch(name, "--help")
+        done = invoke(name, "--help")
         assert done.exit_code == 0
         assert "--namespace" in done.output
         assert not command.get_short_help_str(limit=45).endswith("..."), name
@@ -191,18 +191,18 @@ def test_a_service_under_deletion_has_no_plan() -> None:
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     body["metadata"]["deletionTimestamp"] = format_time(cluster.now)
     with pytest.raises(Exception, match="demo/magika is being deleted"):
-        planned(cluster)
+        build_cluster_preview(cluster)
 
 
-def seen(cluster: Cluster) -> list[dict[str, Any]]:
-    """Return what kubectl conch lists."""
+def list_objects(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return the objects that kubectl conch lists."""
     return [*cluster.objects.values(), *cluster.replica_sets.values()]
 
 
-def on_gpus(gpus: int, on_insufficient_capacity: str) -> Cluster:
+def start_on_gpus(gpus: int, on_insufficient_capacity: str) -> Cluster:
     """A service on two GPUs whose model was just changed, in a cluster that has so many."""
-    said = {"onInsufficientCapacity": on_insufficient_capacity, "steps": [{"weight": 0}, {"pause": "5m"}]}
-    cluster = Cluster(build_manifest(minReplicas=2, rollout=said, resources={"limits": {GPU: 1}}))
+    rollout = {"onInsufficientCapacity": on_insufficient_capacity, "steps": [{"weight": 0}, {"pause": "5m"}]}
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=rollout, resources={"limits": {GPU: 1}}))
     cluster.gpus = gpus
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
@@ -218,20 +218,19 @@ def on_gpus(gpus: int, on_insufficient_capacity: str) -> Cluster:
 def test_the_plan_shows_whether_the_gpus_suffice_and_the_admission_of_the_rollout(
     gpus: int, on_insufficient_capacity: str, golden: str
 ) -> None:
-    cluster = on_gpus(gpus, on_insufficient_capacity)
-    asked = planned(cluster)
-    assert asked.needs_capacity
-    preview = build_preview(seen(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now, cluster.capacity())
+    cluster = start_on_gpus(gpus, on_insufficient_capacity)
+    assert build_cluster_preview(cluster).needs_capacity
+    preview = build_preview(list_objects(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now, cluster.capacity())
     is_golden(f"gpus-{golden}.txt", format_plain(build_plan_text(preview)))
     assert build_plan_value(preview)["budget"] == preview.main.budget != ""
-    told = [(write.kind, write.name) for write in preview.writes]
-    assert told == [(action.ref.kind.name, action.ref.name) for action in cluster.reconcile()]
+    writes = [(write.kind, write.name) for write in preview.writes]
+    assert writes == [(action.ref.kind.name, action.ref.name) for action in cluster.reconcile()]
 
 
 def test_a_plan_without_permission_to_list_nodes_reports_this_and_goes_on() -> None:
-    cluster = on_gpus(3, "Hold")
+    cluster = start_on_gpus(3, "Hold")
     preview = build_preview(
-        seen(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now, Capacity(unknown="nodes is forbidden")
+        list_objects(cluster), KEY, OperatorSettings(DEFAULTS), cluster.now, Capacity(unknown="nodes is forbidden")
     )
     assert preview.main.budget.endswith("; whether they fit is not known: nodes is forbidden.")
     assert "Deployment" in {write.kind for write in preview.writes if write.action == "create"}

@@ -1,4 +1,4 @@
-"""What `kubectl conch promote | pause | resume | abort | retry` ask, and when they refuse to."""
+"""What `kubectl conch promote | pause | resume | abort | retry` request, and when they refuse."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ STEPS = [{"weight": 0}, {"pause": "Manual"}, {"weight": 50}, {"pause": "5m"}, {"
 NOW = 1_000_000.25
 
 
-def under_way() -> Cluster:
+def start_rollout() -> Cluster:
     """A service whose rollout waits for a person at step 1."""
     cluster = Cluster(build_manifest(rollout={"steps": STEPS}, traffic={"split": "Replicas"}))
     cluster.reconcile()
@@ -30,57 +30,61 @@ def under_way() -> Cluster:
     return cluster
 
 
-def seen(cluster: Cluster) -> InferenceService:
+def read_service(cluster: Cluster) -> InferenceService:
     return cluster.snapshot().service
 
 
-def do(cluster: Cluster, ask: RequestUpdate) -> str:
-    """Write the annotation as the command does, and let the operator look. Return what it waits for then."""
-    cluster.request(ask.request or "")
+def act(cluster: Cluster, update: RequestUpdate) -> str:
+    """Write the annotation as the command does, and reconcile. Return the reason of the rollout."""
+    cluster.request(update.request or "")
     cluster.settle()
     rollout = cluster.status.rollout
     return rollout.reason if rollout else ""
 
 
 def test_promote_names_the_step_that_the_person_saw() -> None:
-    cluster = under_way()
-    ask = promote(seen(cluster), NOW, full=False)
-    assert ask.request == "promote 2/1 1970-01-12T13:46:40.250000Z"
-    assert "continues from step 1 (pause: Manual)" in ask.message
-    assert do(cluster, ask) == "Paused"
-    assert promote(seen(cluster), NOW, full=True).request == "promote 2 1970-01-12T13:46:40.250000Z"
+    cluster = start_rollout()
+    update = promote(read_service(cluster), NOW, full=False)
+    assert update.request == "promote 2/1 1970-01-12T13:46:40.250000Z"
+    assert "continues from step 1 (pause: Manual)" in update.message
+    assert act(cluster, update) == "Paused"
+    assert promote(read_service(cluster), NOW, full=True).request == "promote 2 1970-01-12T13:46:40.250000Z"
 
 
 def test_the_operator_parses_every_request_of_the_cli() -> None:
-    cluster = under_way()
-    for ask in (promote(seen(cluster), NOW, full=True), pause(seen(cluster), NOW), abort(seen(cluster), NOW)):
-        cluster.request(ask.request or "")
-        request = Request.of(seen(cluster))
+    cluster = start_rollout()
+    for update in (
+        promote(read_service(cluster), NOW, full=True),
+        pause(read_service(cluster), NOW),
+        abort(read_service(cluster), NOW),
+    ):
+        cluster.request(update.request or "")
+        request = Request.of(read_service(cluster))
         assert request is not None
-        assert request.text == ask.request
+        assert request.text == update.request
 
 
 def test_pause_and_resume_leave_the_rollout_where_it_was() -> None:
-    cluster = under_way()
-    assert do(cluster, pause(seen(cluster), NOW)) == "PausedByUser"
+    cluster = start_rollout()
+    assert act(cluster, pause(read_service(cluster), NOW)) == "PausedByUser"
     with pytest.raises(CommandError, match="is paused already; continue with: kubectl conch resume magika -n demo"):
-        pause(seen(cluster), NOW)
-    ask = resume(seen(cluster))
-    assert ask.request is None
-    assert do(cluster, ask) == "WaitsForPromotion"
+        pause(read_service(cluster), NOW)
+    update = resume(read_service(cluster))
+    assert update.request is None
+    assert act(cluster, update) == "WaitsForPromotion"
 
 
 def test_retry_requires_an_aborted_rollout() -> None:
-    cluster = under_way()
-    assert do(cluster, abort(seen(cluster), NOW)) == "Aborted"
+    cluster = start_rollout()
+    assert act(cluster, abort(read_service(cluster), NOW)) == "Aborted"
     for refused in (abort, pause):
         with pytest.raises(
             CommandError, match=r"failed \(Aborted\), and .* keeps serving; retry it with: kubectl conch retry"
         ):
-            refused(seen(cluster), NOW)
-    assert do(cluster, retry(seen(cluster), NOW)) == "MinimumReplicasUnavailable", "its pods were gone"
+            refused(read_service(cluster), NOW)
+    assert act(cluster, retry(read_service(cluster), NOW)) == "MinimumReplicasUnavailable", "its pods were deleted"
     with pytest.raises(CommandError, match="has not failed"):
-        retry(seen(cluster), NOW)
+        retry(read_service(cluster), NOW)
 
 
 COMMANDS: list[Callable[[InferenceService], RequestUpdate]] = [
@@ -101,35 +105,35 @@ def test_each_request_requires_a_rollout(command: Callable[[InferenceService], R
     with pytest.raises(
         CommandError, match=r"no rollout of magika is in progress: magika-\w+ serves; see: kubectl conch status"
     ):
-        command(seen(cluster))
+        command(read_service(cluster))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_status_of_an_earlier_generation_is_no_ground_for_a_request(
     command: Callable[[InferenceService], RequestUpdate],
 ) -> None:
-    cluster = under_way()
+    cluster = start_rollout()
     cluster.edit(minReplicas=2)
     with pytest.raises(CommandError, match=r"has not observed the latest change of magika \(generation 3\) yet"):
-        command(seen(cluster))
+        command(read_service(cluster))
 
 
 def test_resume_of_a_rollout_that_is_not_paused_by_a_user_names_the_command_to_use() -> None:
     with pytest.raises(
         CommandError, match=r"is not paused by a user: it waits for WaitsForPromotion; .* kubectl conch promote"
     ):
-        resume(seen(under_way()))
+        resume(read_service(start_rollout()))
 
 
 def test_a_request_can_be_repeated() -> None:
-    cluster = under_way()
-    first, second = abort(seen(cluster), NOW), abort(seen(cluster), NOW + 0.001)
+    cluster = start_rollout()
+    first, second = abort(read_service(cluster), NOW), abort(read_service(cluster), NOW + 0.001)
     assert first.request != second.request
 
 
 def test_the_status_shows_the_step_the_wait_and_the_next_command() -> None:
-    cluster = under_way()
-    text = format_plain(build_status_text(seen(cluster), cluster.now + 125))
+    cluster = start_rollout()
+    text = format_plain(build_status_text(read_service(cluster), cluster.now + 125))
     stable, candidate = cluster.status.stable, cluster.status.candidate
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[0] == "demo/magika, generation 2: Paused"
@@ -141,8 +145,8 @@ def test_the_status_shows_the_step_the_wait_and_the_next_command() -> None:
 
 
 def test_the_status_as_json_is_the_status_with_name_namespace_and_generation() -> None:
-    cluster = under_way()
-    value: dict[str, Any] = build_status_value(seen(cluster))
+    cluster = start_rollout()
+    value: dict[str, Any] = build_status_value(read_service(cluster))
     assert value["status"] == cluster.status.to_wire()
     assert value["steps"] == STEPS
     assert (value["generation"], value["request"]) == (2, None)
@@ -161,10 +165,10 @@ def test_promote_overrides_the_capacity_check_and_then_advances_by_steps() -> No
     cluster.settle()
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
-    text = format_plain(build_status_text(seen(cluster), cluster.now))
+    text = format_plain(build_status_text(read_service(cluster), cluster.now))
     assert "InsufficientGPU: Revision magika-" in text
     assert "promote it, which starts its pods anyway, or abort it: kubectl conch promote magika" in text
-    request = promote(seen(cluster), NOW, full=False)
+    request = promote(read_service(cluster), NOW, full=False)
     assert "starts its pods although the GPUs do not suffice" in request.message
-    assert do(cluster, request) == "WaitsForPromotion"
-    assert "continues from step 0 (pause: Manual)" in promote(seen(cluster), NOW, full=False).message
+    assert act(cluster, request) == "WaitsForPromotion"
+    assert "continues from step 0 (pause: Manual)" in promote(read_service(cluster), NOW, full=False).message

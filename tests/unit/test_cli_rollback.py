@@ -1,4 +1,4 @@
-"""`kubectl conch rollback --variant`: words for a variant that come to a revision of its past, or a refusal."""
+"""`kubectl conch rollback --variant`: the fields of a variant that restore a revision of its history, or a refusal."""
 
 import copy
 from typing import Any
@@ -14,7 +14,7 @@ from conch.cli.rollback import build_rollback_text, restore_revision
 from conch.decide import revision_name
 from conch.observe import Revision
 from tests.unit.simulation import KEY
-from tests.unit.test_cli_history import entries
+from tests.unit.test_cli_history import list_entries
 from tests.unit.test_variant_stories import WEIGHTED, change, service, up
 
 SERVICE = Ref(INFERENCE_SERVICE, KEY.name)
@@ -27,7 +27,7 @@ BASE: dict[str, Any] = {
 }
 
 
-def isvc(predictor: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
+def build_service(predictor: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "conch.dev/v1alpha1",
         "kind": "InferenceService",
@@ -36,19 +36,19 @@ def isvc(predictor: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def recorded(body: dict[str, Any]) -> Revision:
+def build_revision(body: dict[str, Any]) -> Revision:
     """The revision of variant b as its ControllerRevision keeps it."""
     track = InferenceService.parse(body).of_variant("b")
     name = revision_name(track.track, track.spec.predictor)
     return Revision(name, 1, 1, {}, "", track.spec.predictor.to_wire())
 
 
-def without(field: str) -> dict[str, Any]:
+def build_without(field: str) -> dict[str, Any]:
     return {key: value for key, value in BASE.items() if key != field}
 
 
 PASTS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]] = [
-    # then: predictor and variant; now: predictor; what the variant must say
+    # then: predictor and variant; now: predictor; the fields that the variant needs
     ("as the predictor is", BASE, {}, BASE, {}),
     (
         "another folder",
@@ -78,8 +78,8 @@ PASTS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str,
         BASE,
         {"model": {"storageUri": "https://h/c"}},
     ),
-    ("what the predictor has dropped", BASE, {}, without("resources"), {"resources": {"limits": {"cpu": 1}}}),
-    ("defaults, where the predictor says more", without("triton"), {}, BASE, {"triton": {}}),
+    ("what the predictor has dropped", BASE, {}, build_without("resources"), {"resources": {"limits": {"cpu": 1}}}),
+    ("defaults, where the predictor sets more", build_without("triton"), {}, BASE, {"triton": {}}),
     (
         "a field of its pods",
         BASE,
@@ -92,39 +92,39 @@ PASTS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], dict[str,
 ]
 
 
-@pytest.mark.parametrize(("then", "said", "now", "words"), [past[1:] for past in PASTS], ids=[p[0] for p in PASTS])
+@pytest.mark.parametrize(("then", "overrides", "now", "words"), [past[1:] for past in PASTS], ids=[p[0] for p in PASTS])
 def test_the_rollback_of_a_variant_restores_the_exact_revision(
-    then: dict[str, Any], said: dict[str, Any], now: dict[str, Any], words: dict[str, Any]
+    then: dict[str, Any], overrides: dict[str, Any], now: dict[str, Any], words: dict[str, Any]
 ) -> None:
-    revision = recorded(isvc(then, said))
-    before = isvc(now, {"resources": {"limits": {"cpu": 9}}, "maxReplicas": 9, "autoscaling": {}})
+    revision = build_revision(build_service(then, overrides))
+    before = build_service(now, {"resources": {"limits": {"cpu": 9}}, "maxReplicas": 9, "autoscaling": {}})
     kept = copy.deepcopy(before)
     after = restore_revision(before, revision, "b")
-    assert recorded(after).name == revision.name
+    assert build_revision(after).name == revision.name
     assert after["spec"] == kept["spec"] | {
         "variants": [
             {"name": "a"},
             {"name": "b", "weight": 5, "predictor": {**words, "maxReplicas": 9, "autoscaling": {}}},
         ]
     }
-    assert before == kept, "what was read stays as it was"
+    assert before == kept, "the argument is not changed"
 
 
-UNSAYABLE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+UNSETTABLE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("a warm-up", BASE, {**BASE, "warmup": {}}, "warmup"),
     ("a field of its pods", BASE, {**BASE, "pod": {**BASE["pod"], "nodeSelector": {"gpu": "t4"}}}, "pod.nodeSelector"),
-    ("the pod's fields", without("pod"), BASE, "pod.serviceAccountName"),
+    ("the pod's fields", build_without("pod"), BASE, "pod.serviceAccountName"),
     ("the model's name", {**BASE, "model": {**BASE["model"], "name": "m"}}, BASE, "model.name"),
 ]
 
 
-@pytest.mark.parametrize(("then", "now", "field"), [row[1:] for row in UNSAYABLE], ids=[row[0] for row in UNSAYABLE])
+@pytest.mark.parametrize(("then", "now", "field"), [row[1:] for row in UNSETTABLE], ids=[row[0] for row in UNSETTABLE])
 def test_a_field_that_a_variant_cannot_set_is_refused_with_its_name(
     then: dict[str, Any], now: dict[str, Any], field: str
 ) -> None:
-    told = rf"revision 1 of variant b of magika had other values of {field} than spec.predictor has now, or none,"
-    with pytest.raises(CommandError, match=told):
-        restore_revision(isvc(now, {}), recorded(isvc(then, {})), "b")
+    message = rf"revision 1 of variant b of magika had other values of {field} than spec.predictor has now, or none,"
+    with pytest.raises(CommandError, match=message):
+        restore_revision(build_service(now, {}), build_revision(build_service(then, {})), "b")
 
 
 def test_a_rollback_in_the_history_of_a_variant_starts_the_rollout_of_that_variant() -> None:
@@ -135,7 +135,7 @@ def test_a_rollback_in_the_history_of_a_variant_starts_the_rollout_of_that_varia
     cluster.request("promote 2", "int8")
     up(cluster, "int8")
     track = cluster.snapshot().service.of_variant("int8")
-    found = entries(cluster, "int8")
+    found = list_entries(cluster, "int8")
     rows = [line.split() for line in format_plain(build_history_text(track, found)).splitlines()[1:]]
     assert [(row[0], row[1], row[5]) for row in rows] == [("2", second, "stable"), ("1", first, "-")]
     assert build_history_value(track, found)["variant"] == "int8"
@@ -154,10 +154,10 @@ def test_a_rollback_in_the_history_of_a_variant_starts_the_rollout_of_that_varia
     before["metadata"]["managedFields"] = [{"manager": "argocd-controller", "time": "t", "fieldsV1": fields}]
     body = restore_revision(before, entry.revision, "int8")
     body["metadata"]["generation"] += 1
-    told = " ".join(build_rollback_text(before, InferenceService.parse(body).of_variant("int8"), entry))
-    assert f"The spec of variant int8 of magika has revision 1 ({first}) again, as generation 3." in told
-    assert "to skip them: kubectl conch promote magika -n demo --variant int8 --full" in told
-    assert "argocd-controller wrote variant int8 before." in told
+    text = " ".join(build_rollback_text(before, InferenceService.parse(body).of_variant("int8"), entry))
+    assert f"The spec of variant int8 of magika has revision 1 ({first}) again, as generation 3." in text
+    assert "to skip them: kubectl conch promote magika -n demo --variant int8 --full" in text
+    assert "argocd-controller wrote variant int8 before." in text
     cluster.put(body)
     assert up(cluster, "int8") == first
     assert cluster.status.variants[0].candidate == first

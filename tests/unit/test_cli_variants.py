@@ -1,4 +1,4 @@
-"""What `kubectl conch` asks of the rollouts of variants, and what it tells of them."""
+"""`kubectl conch` with rollouts of variants: requests, status and plan."""
 
 import re
 from typing import Any
@@ -24,8 +24,8 @@ NEXT = {"model": {"storageUri": "s3://models/int8-v2"}}
 NOW = 1_000_000.25
 
 
-def under_way(*others: dict[str, Any]) -> Cluster:
-    """A service whose variant int8 waits for a person at step 1, and whose predictor is at rest."""
+def start_rollout(*others: dict[str, Any]) -> Cluster:
+    """A service whose variant int8 waits for a person at step 1, and whose predictor has no rollout."""
     cluster = service(WEIGHTED, *others, steps=STEPS)
     for variant in (WEIGHTED, *others):
         up(cluster, variant["name"])
@@ -34,77 +34,77 @@ def under_way(*others: dict[str, Any]) -> Cluster:
     return cluster
 
 
-def seen(cluster: Cluster, variant: str | None = None) -> InferenceService:
+def read_track(cluster: Cluster, variant: str | None = None) -> InferenceService:
     return select_track(cluster.snapshot().service, variant)
 
 
-def waits(cluster: Cluster, variant: str | None = None) -> str:
-    rollout = seen(cluster, variant).status.rollout
+def read_reason(cluster: Cluster, variant: str | None = None) -> str:
+    rollout = read_track(cluster, variant).status.rollout
     return rollout.reason if rollout else ""
 
 
 def test_a_request_names_the_variant_and_changes_only_its_rollout() -> None:
-    cluster = under_way()
+    cluster = start_rollout()
     cluster.edit(uri="s3://models/v2")
     up(cluster)
-    ask = pause(seen(cluster, "int8"), NOW)
-    assert ask.request == "pause 3 1970-01-12T13:46:40.250000Z"
-    assert ask.message.endswith("Continue with: kubectl conch resume magika -n demo --variant int8")
-    cluster.request(ask.request or "", "int8")
+    update = pause(read_track(cluster, "int8"), NOW)
+    assert update.request == "pause 3 1970-01-12T13:46:40.250000Z"
+    assert update.message.endswith("Continue with: kubectl conch resume magika -n demo --variant int8")
+    cluster.request(update.request or "", "int8")
     up(cluster, "int8")
-    assert (waits(cluster, "int8"), waits(cluster)) == ("PausedByUser", "WaitsForPromotion")
-    assert resume(seen(cluster, "int8")).message.startswith("variant int8 of magika is resumed")
+    assert (read_reason(cluster, "int8"), read_reason(cluster)) == ("PausedByUser", "WaitsForPromotion")
+    assert resume(read_track(cluster, "int8")).message.startswith("variant int8 of magika is resumed")
     with pytest.raises(CommandError, match="is not paused by a user"):
-        resume(seen(cluster))
-    ask = promote(seen(cluster, "int8"), NOW, full=False)
-    assert ask.request == "promote 3/1 1970-01-12T13:46:40.250000Z"
-    cluster.request(ask.request or "", "int8")
+        resume(read_track(cluster))
+    update = promote(read_track(cluster, "int8"), NOW, full=False)
+    assert update.request == "promote 3/1 1970-01-12T13:46:40.250000Z"
+    cluster.request(update.request or "", "int8")
     up(cluster, "int8")
-    assert (waits(cluster, "int8"), cluster.status.candidate) == ("", cluster.decision().wanted)
+    assert (read_reason(cluster, "int8"), cluster.status.candidate) == ("", cluster.decision().wanted)
 
 
 def test_an_aborted_rollout_of_a_variant_can_be_retried() -> None:
-    cluster = under_way()
-    stable = seen(cluster, "int8").status.stable
-    assert "gets all requests of variant int8 once" in promote(seen(cluster, "int8"), NOW, full=True).message
-    ask = abort(seen(cluster, "int8"), NOW)
-    assert f"all requests of variant int8 return to {stable}." in ask.message
-    assert "kubectl conch retry magika -n demo --variant int8" in ask.message
-    cluster.request(ask.request or "", "int8")
+    cluster = start_rollout()
+    stable = read_track(cluster, "int8").status.stable
+    assert "gets all requests of variant int8 once" in promote(read_track(cluster, "int8"), NOW, full=True).message
+    update = abort(read_track(cluster, "int8"), NOW)
+    assert f"all requests of variant int8 return to {stable}." in update.message
+    assert "kubectl conch retry magika -n demo --variant int8" in update.message
+    cluster.request(update.request or "", "int8")
     cluster.settle()
     with pytest.raises(CommandError, match=r"retry magika -n demo --variant int8, or change variant int8"):
-        promote(seen(cluster, "int8"), NOW, full=False)
-    cluster.request(retry(seen(cluster, "int8"), NOW).request or "", "int8")
+        promote(read_track(cluster, "int8"), NOW, full=False)
+    cluster.request(retry(read_track(cluster, "int8"), NOW).request or "", "int8")
     up(cluster, "int8")
-    assert waits(cluster, "int8") == "WaitsForPromotion"
+    assert read_reason(cluster, "int8") == "WaitsForPromotion"
 
 
 def test_an_unknown_variant_is_refused_with_the_names_of_the_variants() -> None:
     with pytest.raises(
         CommandError, match=r"magika has no variant 'int4' \(there are: int8, beta\); see: kubectl conch st"
     ):
-        seen(under_way(MATCHED), "int4")
+        read_track(start_rollout(MATCHED), "int4")
     with pytest.raises(CommandError, match=r"magika has no variant 'int8' \(it has none; leave out --variant\)"):
-        seen(service(), "int8")
+        read_track(service(), "int8")
 
 
 def test_a_request_without_a_variant_names_the_variants_with_a_rollout() -> None:
-    cluster = under_way(MATCHED)
-    told = (
+    cluster = start_rollout(MATCHED)
+    message = (
         "the predictor of magika has no rollout, but its variants have: int8 (Paused); select one, such as"
         " --variant int8"
     )
-    with pytest.raises(CommandError, match=re.escape(told)):
-        promote(seen(cluster), NOW, full=False)
+    with pytest.raises(CommandError, match=re.escape(message)):
+        promote(read_track(cluster), NOW, full=False)
     with pytest.raises(
         CommandError, match=r"no rollout of variant beta of magika is in progress: magika-beta-\w+ serves"
     ):
-        promote(seen(cluster, "beta"), NOW, full=False)
+        promote(read_track(cluster, "beta"), NOW, full=False)
 
 
 def test_the_requests_of_a_variant_are_described_in_a_sentence() -> None:
     two = {"headers": [{"name": "x-variant", "value": "b"}, {"name": "x-team", "value": "search"}]}
-    body = seen(service(WEIGHTED, {**MATCHED, "match": [*MATCHED["match"], two]}, MIRRORED, {"name": "own"}))
+    body = read_track(service(WEIGHTED, {**MATCHED, "match": [*MATCHED["match"], two]}, MIRRORED, {"name": "own"}))
     assert [describe_requests(variant) for variant in body.spec.variants] == [
         "weight 20 %",
         "match x-variant: beta, or x-variant: b and x-team: search",
@@ -114,12 +114,12 @@ def test_the_requests_of_a_variant_are_described_in_a_sentence() -> None:
 
 
 def test_the_status_shows_each_variant_and_its_rollout() -> None:
-    cluster = under_way(MATCHED)
+    cluster = start_rollout(MATCHED)
     change(cluster, weight=30)
     up(cluster, "int8")
     text = format_plain(build_status_text(cluster.snapshot().service, cluster.now + 60))
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    int8, beta = (seen(cluster, name).status for name in ("int8", "beta"))
+    int8, beta = (read_track(cluster, name).status for name in ("int8", "beta"))
     assert "VARIANT REQUESTS STABLE CANDIDATE STEP READY WAITS FOR" in lines
     assert f"int8 weight 30 % {int8.stable} {int8.candidate} 1 of 3 3/3 WaitsForPromotion" in lines
     assert f"beta match x-variant: beta {beta.stable} - - 2/2 -" in lines
@@ -145,8 +145,8 @@ def test_the_status_shows_the_wait_of_a_variant_that_is_not_ready() -> None:
     assert f"own own Service only - - - 0/2 Revision {wanted} is coming up: Pending." in lines
 
 
-def edited(cluster: Cluster, variants: list[dict[str, Any]]) -> Cluster:
-    """The cluster after a change of the variants, before the operator looks."""
+def edit_variants(cluster: Cluster, variants: list[dict[str, Any]]) -> Cluster:
+    """The cluster after a change of the variants, before the operator reconciles."""
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     body["spec"]["variants"] = variants
     body["metadata"]["generation"] += 1
@@ -159,7 +159,7 @@ def test_the_plan_shows_each_variant_and_is_what_the_operator_writes_next() -> N
     for name in ("int8", "beta", "shadow"):
         up(cluster, name)
     own = {"name": "own", "predictor": {"warmup": {}, "minReplicas": 1}}
-    edited(cluster, [{**WEIGHTED, "predictor": NEXT}, MIRRORED, own])
+    edit_variants(cluster, [{**WEIGHTED, "predictor": NEXT}, MIRRORED, own])
     preview = build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now)
     is_golden("variants.txt", format_plain(build_plan_text(preview)))
     value = build_plan_value(preview)
@@ -170,9 +170,9 @@ def test_the_plan_shows_each_variant_and_is_what_the_operator_writes_next() -> N
     ]
     int8 = value["variants"][0]
     assert int8["revision"] == {"name": cluster.decision("int8").wanted, "number": 2, "known": False}
-    assert int8["serving"] == seen(cluster, "int8").status.stable
+    assert int8["serving"] == read_track(cluster, "int8").status.stable
     assert [step["state"] for step in int8["steps"]] == ["now", "", ""]
     assert value["removedVariants"] == ["beta"]
-    told = [(write.kind, write.name, write.manifest) for write in preview.writes]
+    writes = [(write.kind, write.name, write.manifest) for write in preview.writes]
     actions = cluster.reconcile()
-    assert told == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]
+    assert writes == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]

@@ -1,4 +1,4 @@
-"""What counts as different, and what is only Kubernetes' way of writing the same."""
+"""Which differences need a write, and which are another notation of the same object."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ DIFFERENT += [
     (pod(env=[{"name": "A", "value": "2"}]), pod(env=[{"name": "A", "value": "1"}])),
     (pod(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), pod(env=[{"name": "A", "value": "1"}])),
     (pod(args=["a", "b"]), pod(args=["a"])),
-    # A ControllerRevision holds a pod template too, as data that nobody merges.
+    # A ControllerRevision holds a pod template too, as data that the API server does not merge.
     ({"data": {"template": pod(env=[{"name": "A"}, {"name": "B"}])}}, {"data": {"template": pod(env=[{"name": "A"}])}}),
 ]
 

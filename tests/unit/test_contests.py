@@ -30,17 +30,17 @@ class Operator:
         self.now = 0.0
 
     def write(self, *actions: Apply | Delete) -> bool:
-        """Write what is due, one step an action; return whether anything was."""
+        """Make the writes that are due, one step for each action; return whether there were any."""
         deferral = self.contests.defer(KEY, [(action,) for action in actions], self.now)
         self.contests.record(KEY, [action for step in deferral.steps for action in step], self.now)
         return bool(deferral.steps)
 
-    def contested(self) -> list[str]:
+    def find_contest(self) -> list[str]:
         deferral = self.contests.defer(KEY, [], self.now)
         return [str(contest.ref) for contest in deferral.contests]
 
     def fight(self, action: Apply | Delete, seconds: float, every: float = 0.1) -> list[float]:
-        """Have another writer undo each write at once; return when it was written."""
+        """Let another writer undo each write at once; return the times of the writes."""
         written, end = [], self.now + seconds
         while self.now < end:
             if self.write(action):
@@ -64,16 +64,16 @@ def test_few_edits_and_slow_ones_are_no_contest() -> None:
     operator.now += WINDOW
     every = WINDOW / (WRITES - 2)
     assert len(operator.fight(repair(minReplicas="1"), 20 * every, every)) == 20
-    assert operator.contested() == []
+    assert operator.find_contest() == []
 
 
 def test_values_that_conch_changes_are_no_contest() -> None:
     operator = Operator()
     assert all(operator.write(repair(Ref(HTTP_ROUTE, "magika"), rules=str(weight))) for weight in range(100))
-    assert operator.contested() == []
+    assert operator.find_contest() == []
     to_and_fro = [repair(Ref(HTTP_ROUTE, "magika"), rules=str(number % 2)) for number in range(100)]
     assert all(operator.write(each) for each in to_and_fro), "a pod that is ready, and not, and ready again"
-    assert operator.contested() == []
+    assert operator.find_contest() == []
 
 
 def test_other_fields_and_new_values_of_a_contested_object_wait_for_seconds_only() -> None:
@@ -105,9 +105,9 @@ def test_a_contest_is_over_when_a_repair_has_held() -> None:
     while not operator.write(repair(minReplicas="1")):
         operator.now += 1
     operator.now += QUIET - 1
-    assert operator.contested() == ["HorizontalPodAutoscaler/magika-1"]
+    assert operator.find_contest() == ["HorizontalPodAutoscaler/magika-1"]
     operator.now += 1
-    assert operator.contested() == []
+    assert operator.find_contest() == []
     assert operator.write(repair(minReplicas="1")), "an edit is undone at once again"
 
 
@@ -201,7 +201,7 @@ async def test_field_managers_that_could_not_be_read_are_read_again() -> None:
     managed = Managed(fails=True)
     contest = await managed.name(repair(minReplicas="1"))
     assert "Another writer changes .spec.minReplicas" in contest.to_rejection().message
-    assert "records no other" not in contest.to_rejection().message, "nobody has seen its records"
+    assert "records no other" not in contest.to_rejection().message, "its field managers are not read"
     assert not managed.contests._managers
 
 
@@ -212,7 +212,7 @@ async def test_no_field_managers_are_read_of_an_object_that_is_deleted() -> None
 
 
 class Overwritten:
-    """A service whose spec nobody can read, and another writer that empties the status each time Conch writes it."""
+    """A service whose spec is unreadable, and another writer that empties the status each time Conch writes it."""
 
     def __init__(self) -> None:
         self.now, self.writes, self.store, nothing = 0.0, 0, Store(), cast("Any", None)
@@ -256,7 +256,7 @@ class Overwritten:
 
 
 async def test_a_status_that_is_put_off_is_written_when_its_delay_is_over() -> None:
-    """No event may come: the other writer is content with what it has made of it."""
+    """No event arrives: the other writer makes no further write."""
     story = Overwritten()
     for _ in range(WRITES):
         assert (await story.reconcile(KEY)).wait in {None, FIRST_DELAY}

@@ -17,7 +17,7 @@ INSTEAD: Final = {
     r"doubt|doubts": "finding",
     r"stranger|strangers": "foreign object",
     r"judge|judges|judged|judgement|judgements": "evaluate, evaluation",
-    r"rouse|alive": "start, running",
+    r"rouse|(?<!keep-)alive": "start, running",
     r"looks? at|looked at|looking at": "read, check or evaluate",
     r"room": "package, space or capacity",
 }

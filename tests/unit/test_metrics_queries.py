@@ -1,4 +1,4 @@
-"""Who may ask the metrics API what: selectors, paths, users, and the certificate by which it is believed."""
+"""Requests to the metrics API: selectors, paths, users, and its certificate."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_an_invalid_selector_is_refused(selector: str) -> None:
 
 
 def test_a_request_is_authorized_by_the_attributes_of_its_path() -> None:
-    """The API server asks itself about `pods/METRIC` before it lets a request through; so do we."""
-    asked = parse_query("namespaces/ml/pods/*/triton_pending_requests")
-    assert asked is not None
-    assert asked.attributes == {
+    """The API server authorizes `pods/METRIC` before it passes a request on; so does the metrics API."""
+    query = parse_query("namespaces/ml/pods/*/triton_pending_requests")
+    assert query is not None
+    assert query.attributes == {
         "group": "custom.metrics.k8s.io",
         "version": "v1beta2",
         "verb": "get",
@@ -111,8 +111,8 @@ def test_the_front_proxy_alone_names_users() -> None:
     assert PROXY.user("front-proxy-client", HEADERS) == User("ann", groups, "", (("scopes", ("a",)),))
     anonymous = {"x-remote-user": ["system:anonymous"], "x-remote-group": ["system:unauthenticated"]}
     assert PROXY.user("front-proxy-client", anonymous) == User("system:anonymous", ("system:unauthenticated",))
-    assert PROXY.user("somebody", HEADERS) is None, "its certificate is of another name"
-    assert PROXY.user(None, HEADERS) is None, "it brought no certificate: headers are but words"
+    assert PROXY.user("another-client", HEADERS) is None, "its certificate is of another name"
+    assert PROXY.user(None, HEADERS) is None, "without a certificate the headers prove nothing"
     assert PROXY.user("front-proxy-client", {}) is None
 
 
@@ -128,16 +128,16 @@ def test_a_client_with_the_bundle_accepts_the_certificate_only_for_its_name() ->
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     certificate.serve(server)
     client.load_verify_locations(cadata=certificate.pem.decode())
-    assert _handshake(server, client, "m.ns.svc")
+    assert _complete_handshake(server, client, "m.ns.svc")
     with pytest.raises(ssl.SSLCertVerificationError):
-        _handshake(server, client, "other.ns.svc")
+        _complete_handshake(server, client, "other.ns.svc")
     issue("m.ns.svc", now, DAY).serve(server)  # another one of the same name
     with pytest.raises(ssl.SSLCertVerificationError):
-        _handshake(server, client, "m.ns.svc")
+        _complete_handshake(server, client, "m.ns.svc")
 
 
-def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> bool:
-    """Have two TLS ends talk over memory."""
+def _complete_handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> bool:
+    """Return whether two TLS ends complete a handshake over memory."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [client.wrap_bio(back, there, server_hostname=name), server.wrap_bio(there, back, server_side=True)]
     done = [False, False]
@@ -155,7 +155,7 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> boo
 def test_a_bundle_keeps_the_certificates_that_other_replicas_need() -> None:
     old, other, ours = (issue("m.ns.svc", NOW + shift, DAY) for shift in (-2 * DAY, -DAY / 2, timedelta()))
     found = build_bundle(old.pem + other.pem, [ours], NOW)
-    assert old.pem not in found, "it has ended"
+    assert old.pem not in found, "it has expired"
     assert found == other.pem + ours.pem
     assert build_bundle(found, [ours], NOW) == found
     assert build_bundle(b"no certificate", [ours], NOW) == ours.pem
@@ -171,10 +171,10 @@ def test_a_bundle_does_not_grow_for_ever() -> None:
 def test_an_api_service_of_another_adapter_is_not_changed() -> None:
     theirs = {"spec": {"service": {"namespace": "monitoring", "name": "prometheus-adapter"}}}
     assert check_target(theirs, "monitoring", "prometheus-adapter") is None
-    told = check_target(theirs, "conch-system", "conch-metrics-api")
-    assert told is not None
-    assert "names monitoring/prometheus-adapter" in told
-    assert "autoscaling.metricsApi" in told
+    message = check_target(theirs, "conch-system", "conch-metrics-api")
+    assert message is not None
+    assert "names monitoring/prometheus-adapter" in message
+    assert "autoscaling.metricsApi" in message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What an autoscaler is told: from pages of Triton to numbers, with clocks and counters that misbehave."""
+"""Metrics for an autoscaler: from pages of Triton to numbers, with clocks and counters that go wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RATIO, PENDING, RPS, LATENCY, GPU = (
 )
 
 
-def page(requests: int, *, busy: float = 0.0, queued: float = 0.0, pending: int = 0, version: str = "1") -> str:
+def build_page(requests: int, *, busy: float = 0.0, queued: float = 0.0, pending: int = 0, version: str = "1") -> str:
     """A page of Triton 2.51, shortened: counters since its start, times in seconds; and an ensemble's other model."""
     labels = f'{{model="m",version="{version}"}}'
     other = '{model="part",version="1"}'
@@ -41,38 +41,38 @@ nv_inference_pending_request_count{other} 0
 """
 
 
-def reading(time: float, *args: Any, **kwargs: Any) -> Reading:
-    return Reading(time, read_load(page(*args, **kwargs), "m"))
+def read(time: float, *args: Any, **kwargs: Any) -> Reading:
+    return Reading(time, read_load(build_page(*args, **kwargs), "m"))
 
 
-def say(*readings: Reading, window: float = 15.0) -> dict[TritonMetric, float]:
+def calculate(*readings: Reading, window: float = 15.0) -> dict[TritonMetric, float]:
     done = calculate_rates(readings, window)
     return {} if done is None else dict(calculate_metrics(done))
 
 
 def test_a_pod_without_the_name_of_its_model_counts_all_models() -> None:
-    """One that an older operator rendered, and that no upgrade touches."""
-    counted = read_load(page(7), "").counters
+    """A pod that an older operator rendered has no model name."""
+    counted = read_load(build_page(7), "").counters
     assert sum(value for series, value in counted.items() if series.metric == SUCCESS) == 7 + 999999
 
 
 def test_one_reading_has_no_rate() -> None:
-    assert say(reading(0, 100, busy=10)) == {}
+    assert calculate(read(0, 100, busy=10)) == {}
 
 
 def test_two_readings_have_the_rates_between_them() -> None:
-    said = say(reading(100, 1000, busy=50, queued=3), reading(115, 1150, busy=60, queued=8, pending=4))
-    assert said == pytest.approx({RPS: 10.0, RATIO: 0.5, LATENCY: 0.1, PENDING: 4.0})
+    metrics = calculate(read(100, 1000, busy=50, queued=3), read(115, 1150, busy=60, queued=8, pending=4))
+    assert metrics == pytest.approx({RPS: 10.0, RATIO: 0.5, LATENCY: 0.1, PENDING: 4.0})
 
 
 def test_the_window_is_that_of_the_autoscaler_although_its_request_is_a_little_early() -> None:
-    """Asked every 14.9 seconds, the answer is of the last 14.9, not of the last 29.8."""
-    before, middle, last = reading(0, 0), reading(14.9, 149), reading(29.8, 149 * 3)
-    assert say(before, middle, last)[RPS] == pytest.approx(20.0)
+    """With a request every 14.9 seconds, the rate is of the last 14.9, not of the last 29.8."""
+    before, middle, last = read(0, 0), read(14.9, 149), read(29.8, 149 * 3)
+    assert calculate(before, middle, last)[RPS] == pytest.approx(20.0)
 
 
 def test_frequent_requests_get_the_rates_of_the_whole_window() -> None:
-    readings = [reading(5.0 * step, 10 * step, pending=step) for step in range(5)]
+    readings = [read(5.0 * step, 10 * step, pending=step) for step in range(5)]
     done = calculate_rates(readings, 15.0)
     assert done is not None
     assert done.seconds == 15.0
@@ -80,32 +80,32 @@ def test_frequent_requests_get_the_rates_of_the_whole_window() -> None:
 
 
 def test_a_counter_that_restarts_is_no_negative_rate() -> None:
-    """Triton was restarted: 30 requests since, and what it did before the restart is not known."""
-    assert say(reading(0, 1000, busy=50), reading(15, 30, busy=3))[RPS] == pytest.approx(2.0)
+    """Triton was restarted: 30 requests since; those between the first reading and the restart are not known."""
+    assert calculate(read(0, 1000, busy=50), read(15, 30, busy=3))[RPS] == pytest.approx(2.0)
 
 
 def test_a_version_added_between_two_readings_counts_whole() -> None:
-    assert say(reading(0, 90), reading(15, 30, version="2"))[RPS] == pytest.approx(2.0)
+    assert calculate(read(0, 90), read(15, 30, version="2"))[RPS] == pytest.approx(2.0)
 
 
 def test_two_readings_of_one_time_have_no_rate() -> None:
-    assert say(reading(7, 10), reading(7, 20)) == {}
+    assert calculate(read(7, 10), read(7, 20)) == {}
 
 
 def test_a_quiet_model_waits_for_nothing() -> None:
-    said = say(reading(0, 10, busy=1), reading(15, 10, busy=1))
-    assert said == {RPS: 0.0, RATIO: 0.0, LATENCY: 0.0, PENDING: 0.0}
+    metrics = calculate(read(0, 10, busy=1), read(15, 10, busy=1))
+    assert metrics == {RPS: 0.0, RATIO: 0.0, LATENCY: 0.0, PENDING: 0.0}
 
 
 def test_a_model_slower_than_the_window_is_unknown_and_not_idle() -> None:
-    """Requests wait and none was answered: to say 0 would take pods away from those who wait."""
-    said = say(reading(0, 10, busy=1), reading(15, 10, busy=1, pending=7))
-    assert said == {RPS: 0.0, PENDING: 7.0}
+    """Requests wait and none was answered: a rate of 0 would remove the pods that they wait for."""
+    metrics = calculate(read(0, 10, busy=1), read(15, 10, busy=1, pending=7))
+    assert metrics == {RPS: 0.0, PENDING: 7.0}
 
 
 def test_rates_of_pods_combine_queue_and_compute_times() -> None:
-    one = calculate_rates([reading(0, 0), reading(10, 100, busy=8, queued=8)])
-    other = calculate_rates([reading(0, 0), reading(20, 20, busy=2, queued=0)])
+    one = calculate_rates([read(0, 0), read(10, 100, busy=8, queued=8)])
+    other = calculate_rates([read(0, 0), read(20, 20, busy=2, queued=0)])
     assert one is not None
     assert other is not None
     both = Rates.combine([one, other])
@@ -117,14 +117,14 @@ def test_rates_of_pods_combine_queue_and_compute_times() -> None:
 
 def test_gpu_utilization_is_measured_only_on_gpus() -> None:
     half, full = Load(gpus=(0.5, 0.5)), Load(gpus=(1.0, 0.8))
-    assert GPU not in say(reading(0, 0), reading(15, 0))
-    assert say(Reading(0, half), Reading(15, full))[GPU] == pytest.approx(0.9)
+    assert GPU not in calculate(read(0, 0), read(15, 0))
+    assert calculate(Reading(0, half), Reading(15, full))[GPU] == pytest.approx(0.9)
 
 
 def test_a_reading_that_is_too_old_to_compare_with_is_forgotten() -> None:
     kept: tuple[Reading, ...] = ()
     for moment in (0.0, 15.0, 30.0, 30.0 + READING_SECONDS):
-        kept = append_reading(kept, reading(moment, 0))
+        kept = append_reading(kept, read(moment, 0))
     assert [each.time for each in kept] == [30.0, 30.0 + READING_SECONDS]
 
 

@@ -1,4 +1,4 @@
-"""The parity Job, word for word, and what the gate makes of its report."""
+"""The parity Job, as in its golden files, and the evaluation of its report."""
 
 import os
 from dataclasses import replace
@@ -26,35 +26,34 @@ POD = {"nodeSelector": {"gpu": "yes"}, "imagePullSecrets": [{"name": "registry"}
 NOW = 1_000_000.0
 
 
-def service(parity: dict[str, Any], **predictor: Any) -> InferenceService:
-    said = {"warmup": {}, **predictor}
+def build_service(parity: dict[str, Any], **predictor: Any) -> InferenceService:
     return InferenceService.parse(
-        build_manifest("s3://models/magika", rollout={"analysis": [{"parity": parity}]}, **said)
+        build_manifest("s3://models/magika", rollout={"analysis": [{"parity": parity}]}, **{"warmup": {}, **predictor})
     )
 
 
-def revision(asked: InferenceService) -> Revision:
-    name = revision_name(asked.metadata.name, asked.spec.predictor)
-    return build_revision(asked, name, 1, PodDefaults("conch/serving:1"))
+def render_revision(isvc: InferenceService) -> Revision:
+    name = revision_name(isvc.metadata.name, isvc.spec.predictor)
+    return build_revision(isvc, name, 1, PodDefaults("conch/serving:1"))
 
 
-def gate(parity: dict[str, Any]) -> Gate:
-    found = service(parity).spec.rollout.parity
+def build_gate(parity: dict[str, Any]) -> Gate:
+    found = build_service(parity).spec.rollout.parity
     assert found is not None
     return found
 
 
-def job(parity: dict[str, Any], **predictor: Any) -> dict[str, Any]:
-    asked, wanted = service(parity, **predictor), gate(parity).parity
+def build_job(parity: dict[str, Any], **predictor: Any) -> dict[str, Any]:
+    isvc, wanted = build_service(parity, **predictor), build_gate(parity).parity
     assert wanted is not None
-    made = revision(asked)
-    return build_revision_job(PARITY, asked, made, build_program(asked, made, "magika-stable", "magika", wanted))
+    revision = render_revision(isvc)
+    return build_revision_job(PARITY, isvc, revision, build_program(isvc, revision, "magika-stable", "magika", wanted))
 
 
 @pytest.mark.parametrize("place", ["made", "config-map"])
 def test_the_parity_job_is_its_golden_file(place: str) -> None:
     warmup = {"configMapRef": {"name": "wake"}} if place == "config-map" else {}
-    text = yaml.dump(job({"compare": {"cosine": "0.999"}}, warmup=warmup, pod=POD), sort_keys=True, width=120)
+    text = yaml.dump(build_job({"compare": {"cosine": "0.999"}}, warmup=warmup, pod=POD), sort_keys=True, width=120)
     golden = GOLDEN / f"parity-{place}.yaml"
     if os.environ.get("GOLDEN") == "write":
         golden.write_text(text)
@@ -62,12 +61,12 @@ def test_the_parity_job_is_its_golden_file(place: str) -> None:
 
 
 def test_kubernetes_expands_nothing_in_an_outputs_name() -> None:
-    [container] = job({"outputs": ["$(HOME)"]})["spec"]["template"]["spec"]["containers"]
+    [container] = build_job({"outputs": ["$(HOME)"]})["spec"]["template"]["spec"]["containers"]
     assert "$$(HOME)" in container["command"][-1]
 
 
 @pytest.mark.parametrize(
-    ("said", "contract"),
+    ("field", "contract"),
     [
         ({}, Parity()),
         ({"compare": {"tolerance": "5%"}, "requests": 50}, Parity(bound=0.05, requests=50)),
@@ -75,14 +74,14 @@ def test_kubernetes_expands_nothing_in_an_outputs_name() -> None:
         ({"compare": {"cosine": 1}}, Parity(method="cosine", bound=1)),
     ],
 )
-def test_the_parity_gate_becomes_the_contract_of_the_job(said: dict[str, Any], contract: Parity) -> None:
-    parity = gate(said).parity
+def test_the_parity_gate_becomes_the_contract_of_the_job(field: dict[str, Any], contract: Parity) -> None:
+    parity = build_gate(field).parity
     assert parity is not None
     assert to_contract(parity) == contract
 
 
 def test_argmax_has_no_bound() -> None:
-    parity = gate({"compare": {"argmax": {}}}).parity
+    parity = build_gate({"compare": {"argmax": {}}}).parity
     assert parity is not None
     assert to_contract(parity).method == "argmax"
 
@@ -95,9 +94,15 @@ WORST = Disagreement(request="requests[0]", stable="an answer", candidate="shape
 
 
 @pytest.mark.parametrize(
-    ("least", "said", "verdict", "value", "words"),
+    ("minimum", "answer", "verdict", "value", "words"),
     [
-        ("99%", report(20, 20), "Passed", "100%", "Agreement 100% over 20 replayed requests meets the minimum of 99%."),
+        (
+            "99%",
+            report(20, 20),
+            "Passed",
+            "100%",
+            "Agreement 100% over 20 replayed requests meets the minimum of 99%.",
+        ),
         ("95%", report(20, 19), "Passed", "95%", "95% over 20"),
         ("95.1%", report(20, 19), "Failed", "95%", "95% over 20"),
         ("66.67%", report(3, 2), "Failed", "66.6666%", "17 of 20 were left out"),
@@ -108,23 +113,23 @@ WORST = Disagreement(request="requests[0]", stable="an answer", candidate="shape
     ],
 )
 def test_the_agreement_decides_on_the_verdict(
-    least: str, said: ParityReport | None, verdict: str, value: str, words: str
+    minimum: str, answer: ParityReport | None, verdict: str, value: str, words: str
 ) -> None:
-    status = evaluate_parity(gate({"minAgreement": least}), said, RolloutState.begin("m-1", 1, NOW), NOW)
+    status = evaluate_parity(build_gate({"minAgreement": minimum}), answer, RolloutState.begin("m-1", 1, NOW), NOW)
     assert (status.verdict, status.value) == (verdict, value)
     assert words in status.message
-    assert bool(status.evaluated_at) == (said is not None), "an evaluation is the last"
+    assert bool(status.evaluated_at) == (answer is not None), "a report ends the evaluation"
 
 
 def test_a_verdict_is_final() -> None:
     known = GateStatus(name="parity", verdict="Failed", evaluated_at="2026-01-01T00:00:00Z", message="Once.")
     state = replace(RolloutState.begin("m-1", 1, NOW), gates=(known,))
-    assert evaluate_parity(gate({}), report(20, 20), state, NOW) == known
-    assert evaluate_parity(gate({}), None, state, NOW) == known
+    assert evaluate_parity(build_gate({}), report(20, 20), state, NOW) == known
+    assert evaluate_parity(build_gate({}), None, state, NOW) == known
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("status", "reason"),
     [
         (GateStatus(name="parity", message="Waits."), "ComparingAnswers"),
         (GateStatus(name="parity", evaluated_at="2026-01-01T00:00:00Z", message="Nothing."), "Inconclusive"),
@@ -132,14 +137,14 @@ def test_a_verdict_is_final() -> None:
         (GateStatus(name="parity", verdict="Failed"), None),
     ],
 )
-def test_a_weight_waits_for_the_parity_gate(said: GateStatus, reason: str | None) -> None:
-    found = find_parity_wait(gate({}), (said,))
+def test_a_weight_waits_for_the_parity_gate(status: GateStatus, reason: str | None) -> None:
+    found = find_parity_wait(build_gate({}), (status,))
     assert (found.reason if found else None) == reason
-    assert find_parity_wait(None, (said,)) is None
+    assert find_parity_wait(None, (status,)) is None
 
 
 @pytest.mark.parametrize("verdict", ["Passed", "Skipped", "Failed"])
 def test_a_result_of_an_earlier_version_with_its_time_in_another_field_is_final(verdict: str) -> None:
     known = GateStatus(name="parity", verdict=verdict, message="Once.")
     state = replace(RolloutState.begin("m-1", 1, NOW), gates=(known,))
-    assert evaluate_parity(gate({}), report(20, 0), state, NOW) == known
+    assert evaluate_parity(build_gate({}), report(20, 0), state, NOW) == known

@@ -1,4 +1,4 @@
-"""The arithmetic of comparing answers, and what the replay's program makes of its command line and its report."""
+"""The comparison of answers, and the command line and the report of the parity Job's program."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ TABLE: dict[str, tuple[Parity, dict[str, Any], dict[str, Any], tuple[int | None,
     "within a share of one": (TOLERANCE, tensor([0.001]), tensor([0.009]), None),
     "just on the bound": (TOLERANCE, tensor([1.0]), tensor([1.01]), None),
     "beyond a share": (TOLERANCE, tensor([1.0, 100.0]), tensor([1.0, 102.0]), (1, "100", "102")),
-    "the farthest is told": (TOLERANCE, tensor([1.0, 1.0, 1.0]), tensor([1.1, 3.0, 2.0]), (1, "1", "3")),
+    "the largest difference": (
+        TOLERANCE,
+        tensor([1.0, 1.0, 1.0]),
+        tensor([1.1, 3.0, 2.0]),
+        (1, "1", "3"),
+    ),
     "nothing is off by nothing": (Parity(bound=0.0), tensor([1.0]), tensor([1.0]), None),
     "a tolerance of nothing": (Parity(bound=0.0), tensor([1.0]), tensor([1.0000001]), (0, "1", "1")),
     "both are no number": (TOLERANCE, tensor([NAN, INF]), tensor([NAN, INF]), None),
@@ -45,20 +50,45 @@ TABLE: dict[str, tuple[Parity, dict[str, Any], dict[str, Any], tuple[int | None,
         tensor([2**60 + 1], datatype="INT64"),
         (0, str(2**60), str(2**60 + 1)),
     ),
-    "texts": (TOLERANCE, tensor(["cat"], datatype="BYTES"), tensor(["dog"], datatype="BYTES"), (0, "cat", "dog")),
+    "texts": (
+        TOLERANCE,
+        tensor(["cat"], datatype="BYTES"),
+        tensor(["dog"], datatype="BYTES"),
+        (0, "cat", "dog"),
+    ),
     "a text for a number": (TOLERANCE, tensor([1.0]), tensor(["one"], datatype="BYTES"), (0, "1", "one")),
-    "another shape": (TOLERANCE, tensor([1.0]), tensor([1.0], [1, 1]), (None, "the shape [1]", "the shape [1, 1]")),
+    "another shape": (
+        TOLERANCE,
+        tensor([1.0]),
+        tensor([1.0], [1, 1]),
+        (None, "the shape [1]", "the shape [1, 1]"),
+    ),
     "nothing at all": (TOLERANCE, tensor([], [0, 4]), tensor([], [0, 4]), None),
     "the same direction": (COSINE, tensor([1.0, 2.0]), tensor([10.0, 20.0]), None),
-    "itself, at a bound of one": (Parity(method="cosine", bound=1.0), tensor([0.1, 0.7]), tensor([0.2, 1.4]), None),
+    "itself, at a bound of one": (
+        Parity(method="cosine", bound=1.0),
+        tensor([0.1, 0.7]),
+        tensor([0.2, 1.4]),
+        None,
+    ),
     "another direction": (COSINE, tensor([1.0, 0.0]), tensor([0.6, 0.8]), (1, "0", "0.8")),
-    "the worst row": (COSINE, tensor([1, 0, 1, 0], [2, 2]), tensor([1, 0.1, -1, 0], [2, 2]), (2, "1", "-1")),
+    "the worst row": (
+        COSINE,
+        tensor([1, 0, 1, 0], [2, 2]),
+        tensor([1, 0.1, -1, 0], [2, 2]),
+        (2, "1", "-1"),
+    ),
     "two zeros": (COSINE, tensor([0.0, 0.0]), tensor([0.0, 0.0]), None),
     "one zero": (COSINE, tensor([1.0, 0.0]), tensor([0.0, 0.0]), (0, "1", "0")),
     "huge vectors": (COSINE, tensor([1e300, 1e300]), tensor([1e300, 1e300 * 1.0001]), None),
     "a vector that is none": (COSINE, tensor([1.0, 0.0]), tensor([1.0, NAN]), (1, "0", "nan")),
     "the same class": (ARGMAX, tensor(ROWS, [2, 3]), tensor([0.0, 9.0, 0.2, 0.9, 0.3, 0.2], [2, 3]), None),
-    "another class": (ARGMAX, tensor(ROWS, [2, 3]), tensor([0.1, 0.7, 0.2, 0.5, 0.3, 0.9], [2, 3]), (3, "0.5", "0.5")),
+    "another class": (
+        ARGMAX,
+        tensor(ROWS, [2, 3]),
+        tensor([0.1, 0.7, 0.2, 0.5, 0.3, 0.9], [2, 3]),
+        (3, "0.5", "0.5"),
+    ),
     "a tie": (ARGMAX, tensor([0.5, 0.5]), tensor([0.4, 0.6]), None),
     "a class that is none": (ARGMAX, tensor([0.4, 0.6]), tensor([NAN, 0.6]), (0, "0.4", "nan")),
 }
@@ -66,8 +96,8 @@ TABLE: dict[str, tuple[Parity, dict[str, Any], dict[str, Any], tuple[int | None,
 
 @pytest.mark.parametrize("case", TABLE)
 def test_the_method_decides_whether_two_outputs_agree(case: str) -> None:
-    parity, stable, candidate, differ = TABLE[case]
-    found = compare(parity, {"y": stable}, {"y": candidate})
+    contract, stable, candidate, differ = TABLE[case]
+    found = compare(contract, {"y": stable}, {"y": candidate})
     if differ is None:
         assert found is None
         return
@@ -77,7 +107,7 @@ def test_the_method_decides_whether_two_outputs_agree(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parity", "names"),
+    ("contract", "names"),
     [
         (TOLERANCE, {"label", "y"}),
         (COSINE, {"y"}),
@@ -87,13 +117,13 @@ def test_the_method_decides_whether_two_outputs_agree(case: str) -> None:
     ],
     ids=["tolerance", "cosine", "argmax", "tolerance of one", "argmax of one"],
 )
-def test_the_method_selects_the_compared_outputs(parity: Parity, names: set[str]) -> None:
+def test_the_method_selects_the_compared_outputs(contract: Parity, names: set[str]) -> None:
     stable = {"y": tensor([0.1, 0.9]), "label": tensor(["cat"], datatype="BYTES")}
     other = {"y": tensor([0.9, -0.1]), "label": tensor(["dog"], datatype="BYTES")}
     if "ids" in names:
         stable["ids"], other["ids"] = (tensor(ids, datatype="INT32") for ids in ([1, 2], [2, 1]))
     for name in stable:
-        found = compare(parity, stable, {**stable, name: other[name]})
+        found = compare(contract, stable, {**stable, name: other[name]})
         assert isinstance(found, Difference) == (name in names)
 
 
@@ -109,7 +139,7 @@ def test_an_output_of_only_one_revision_is_not_compared_unless_named() -> None:
     nothing = compare(named, one, both)
     assert isinstance(nothing, Incomparable)
     assert "'more', but y (FP32 [1])" in nothing.message
-    assert isinstance(compare(TOLERANCE, one, {"z": tensor([1.0])}), Difference), "nothing in common is no agreement"
+    assert isinstance(compare(TOLERANCE, one, {"z": tensor([1.0])}), Difference), "no common output is a difference"
 
 
 def test_outputs_that_cannot_disagree_are_no_agreement() -> None:
@@ -139,11 +169,11 @@ def test_whole_numbers_allow_one_request_and_more_are_an_error(datatype: str, en
 
 
 def test_the_job_parses_its_command_line(tmp_path: Path) -> None:
-    parity = Parity(method="argmax", outputs=("logits",), requests=7)
+    contract = Parity(method="argmax", outputs=("logits",), requests=7)
     job = ParityJob.parse(
-        ["--stable=old.demo.svc", "--candidate=localhost:81", f"--parity={parity.to_json()}", f"--root={tmp_path}"]
+        ["--stable=old.demo.svc", "--candidate=localhost:81", f"--parity={contract.to_json()}", f"--root={tmp_path}"]
     )
-    assert (job.stable, job.candidate, job.parity) == ("old.demo.svc:8000", "localhost:81", parity)
+    assert (job.stable, job.candidate, job.parity) == ("old.demo.svc:8000", "localhost:81", contract)
     assert job.settings.manifest.is_relative_to(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Where pods go when the user says nothing, and that what the user says stands."""
+"""The default placement of pods, and the precedence of the fields that a user sets."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ NODES: dict[str, Any] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuring
 APART = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "rack"}]}}
 
 
-def placed(**said: Any) -> dict[str, Any]:
-    return build_placement(InferenceService.model_validate(build_manifest(pod=said)), REVISION)
+def place(**pod: Any) -> dict[str, Any]:
+    return build_placement(InferenceService.model_validate(build_manifest(pod=pod)), REVISION)
 
 
 def test_the_pods_of_a_revision_spread_by_themselves_over_nodes_and_zones() -> None:
     mine = {"matchLabels": {names.LABEL_SERVICE: "magika", names.LABEL_REVISION: REVISION}}
-    found = placed()
+    found = place()
     [nodes] = found["topologySpreadConstraints"]
     [zones] = found["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert nodes == {
@@ -35,22 +35,22 @@ def test_the_pods_of_a_revision_spread_by_themselves_over_nodes_and_zones() -> N
     assert zones["podAffinityTerm"] == {"topologyKey": "topology.kubernetes.io/zone", "labelSelector": mine}
 
 
-@pytest.mark.parametrize("said", [[HARD], []])
-def test_a_spread_that_the_user_gives_is_the_whole_one(said: list[Any]) -> None:
-    found = placed(topologySpreadConstraints=said)
-    assert found.get("topologySpreadConstraints", []) == said
+@pytest.mark.parametrize("spread", [[HARD], []])
+def test_a_spread_that_the_user_gives_is_the_whole_one(spread: list[Any]) -> None:
+    found = place(topologySpreadConstraints=spread)
+    assert found.get("topologySpreadConstraints", []) == spread
     assert "affinity" not in found
 
 
 def test_the_preference_for_zones_is_kept_beside_an_affinity_of_nodes_and_left_out_beside_one_of_pods() -> None:
-    assert placed(affinity=NODES)["affinity"] == {**placed()["affinity"], **NODES}
-    assert placed(affinity=APART)["affinity"] == APART
-    assert placed(affinity=APART)["topologySpreadConstraints"] == placed()["topologySpreadConstraints"]
+    assert place(affinity=NODES)["affinity"] == {**place()["affinity"], **NODES}
+    assert place(affinity=APART)["affinity"] == APART
+    assert place(affinity=APART)["topologySpreadConstraints"] == place()["topologySpreadConstraints"]
 
 
 def test_an_empty_spread_makes_another_revision_than_none() -> None:
     pods: list[dict[str, Any]] = [{}, {"topologySpreadConstraints": []}]
-    clusters = [Cluster(build_manifest(pod=said)) for said in pods]
+    clusters = [Cluster(build_manifest(pod=pod)) for pod in pods]
     for cluster in clusters:
         cluster.reconcile()
     first, second = (cluster.decision().wanted for cluster in clusters)
@@ -60,7 +60,7 @@ def test_an_empty_spread_makes_another_revision_than_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "ours"),
+    ("tolerations", "ours"),
     [
         ([], list(LOST_NODE_TAINTS)),
         ([GPU], list(LOST_NODE_TAINTS)),
@@ -75,10 +75,10 @@ def test_an_empty_spread_makes_another_revision_than_none() -> None:
     ],
 )
 def test_a_lost_node_is_tolerated_for_a_minute_unless_the_user_sets_its_toleration(
-    said: list[Any], ours: list[str]
+    tolerations: list[Any], ours: list[str]
 ) -> None:
-    found = placed(tolerations=said).get("tolerations", [])
-    assert found[: len(said)] == said
-    assert found[len(said) :] == [
+    found = place(tolerations=tolerations).get("tolerations", [])
+    assert found[: len(tolerations)] == tolerations
+    assert found[len(tolerations) :] == [
         {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": LOST_SECONDS} for key in ours
     ]

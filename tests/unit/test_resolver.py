@@ -1,4 +1,4 @@
-"""Host names that users write are resolved in threads, of which a namespace has its share and no more."""
+"""Host names of users are resolved in threads, of which each namespace has a limited number."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from conch.signals.prometheus import Queries
 from conch.signals.resolver import Resolver
 from conch_contract.addresses import check_address
 
-ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))  # where nobody listens
+ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 1))  # where no server listens
 
 
 class Names:
-    """Name servers: those of evil.example do not answer until they are let go."""
+    """Name servers: those of evil.example do not answer until they are released."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.queries: list[str] = []
         self.answers = threading.Event()
 
     def look_up(self, host: str, *_: Any) -> list[tuple[Any, ...]]:
         """Answer as socket.getaddrinfo does."""
-        self.asked.append(host)
+        self.queries.append(host)
         if host.endswith("evil.example"):
             self.answers.wait(20)
         return [ADDRESS]
@@ -48,7 +48,7 @@ async def test_unresolved_names_hold_up_no_other_namespace_although_their_reques
         for question in questions:
             question.cancel()
         await asyncio.gather(*questions, return_exceptions=True)
-    assert len(names.asked) == 2, "a question that is given up does not give its thread back"
+    assert len(names.queries) == 2, "a query that times out keeps its thread"
     assert await asyncio.wait_for(resolve(resolver, "good", "prometheus.good"), 10) == "127.0.0.1"
     names.answers.set()
     assert await asyncio.wait_for(resolve(resolver, "evil", "a.evil.example"), 10) == "127.0.0.1"
@@ -66,7 +66,7 @@ async def test_a_name_that_waits_for_one_namespace_is_resolved_for_another_at_on
         if answers := queries.request(ServiceKey("good", "m"), {"a": shared}):
             break
         await asyncio.sleep(0.1)
-    assert "cannot be queried" in answers["a"].error, "its name was resolved, and nobody listens there"
+    assert "cannot be queried" in answers["a"].error, "its name was resolved, and no server listens there"
     names.answers.set()
     await queries.close()
 

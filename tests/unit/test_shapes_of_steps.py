@@ -1,4 +1,4 @@
-"""Whatever steps the schema admits, and whatever is asked meanwhile: a good candidate gets all requests in the end."""
+"""A good candidate gets all requests in the end, with any valid steps and any requests of users."""
 
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ REQUESTS: Final = ["", "promote", "promote in full", "pause", "abort", "retry"]
 
 
 @st.composite
-def shapes(draw: st.DrawFn, *, shares: bool) -> list[dict[str, Any]]:
+def draw_steps(draw: st.DrawFn, *, shares: bool) -> list[dict[str, Any]]:
     """Steps in any order; the weights do not go down. Without `shares` they are 0 or 100."""
     places = draw(st.lists(st.sampled_from(["share", "share", *range(len(WAITS))]), max_size=7))
     weight = st.integers(0, 100) if shares else st.sampled_from([0, 100])
@@ -37,13 +37,13 @@ class Course:
         self.cluster = Cluster(build_manifest(minReplicas=PODS, rollout=rollout, traffic=SPLITS[split]))
         self.cluster.reconcile()
         for _ in range(3):
-            self.goes_well()
+            self.advance()
         assert self.cluster.condition("Ready") == ("True", "Served")
         self.cluster.edit(uri="s3://models/v2")
         self.cluster.settle()
         self.candidate = self.cluster.decision().wanted
 
-    def goes_well(self) -> None:
+    def advance(self) -> None:
         """Pods start and end as they are wanted, the gateway follows, and a minute of good answers goes by."""
         for _ in range(3):
             for ref in [ref for ref in self.cluster.objects if ref.kind == DEPLOYMENT]:
@@ -55,7 +55,7 @@ class Course:
         measure(self.cluster, 70, requests=700)
 
     def request(self, request: str) -> None:
-        """Ask for something, as a person does who looks at the status."""
+        """Write a request, as a user does after reading the status."""
         rollout = self.cluster.status.rollout
         step = f"/{rollout.step}" if rollout and request == "promote" else ""
         generation = self.cluster.snapshot().service.metadata.generation
@@ -73,16 +73,16 @@ class Course:
 @settings(deadline=None, max_examples=6)
 @given(data=st.data())
 def test_a_good_candidate_gets_all_requests_in_the_end(split: str, data: st.DataObject) -> None:
-    steps = data.draw(shapes(shares=split != "nothing"), "steps")
+    steps = data.draw(draw_steps(shares=split != "nothing"), "steps")
     course = Course(split, steps)
     for request in data.draw(st.lists(st.sampled_from(REQUESTS), max_size=4), "requests"):
         course.request(request)
-        course.goes_well()
+        course.advance()
     for _ in range(2 * len(steps) + 6):
         if course.is_over():
             return
         rollout = course.cluster.status.rollout
         failed = rollout is not None and rollout.phase == "Failed"
         course.request("retry" if failed else "promote")
-        course.goes_well()
+        course.advance()
     raise AssertionError(f"stuck: {course.cluster.status.rollout}, {course.cluster.condition('Ready')}")

@@ -1,4 +1,4 @@
-"""Stories of what has a node and does not start, or is refused: only an event of the cluster says why."""
+"""Stories of pods that have a node and do not start, or are refused: only an event of the cluster has the reason."""
 
 import asyncio
 
@@ -71,7 +71,7 @@ def test_a_job_whose_pod_the_cluster_refuses_reports_this_and_fails_for_that_rea
     cluster.settle()
     job = cluster.objects[Ref(JOB, f"{new}-warmup")]
     cluster.warnings[job["metadata"]["uid"]] = QUOTA
-    assert cluster.decision().wait == 10, "without any event the Job is looked at"
+    assert cluster.decision().wait == 10, "without any event the Job is read"
     cluster.now += 11
     cluster.settle()
     rollout = cluster.status.rollout
@@ -86,11 +86,11 @@ def test_a_job_whose_pod_the_cluster_refuses_reports_this_and_fails_for_that_rea
 
 
 async def test_events_of_each_stuck_object_are_requested_once_a_period_and_a_new_one_wakes_its_service() -> None:
-    looks: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
     woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
 
     async def look(namespace: str, uid: str) -> Finding | None:
-        looks.append((namespace, uid))
+        requests.append((namespace, uid))
         return MOUNT if uid == "a" else None
 
     warnings = Warnings(woken.put_nowait, look, period=0.05)
@@ -98,11 +98,11 @@ async def test_events_of_each_stuck_object_are_requested_once_a_period_and_a_new
     assert await asyncio.wait_for(woken.get(), 5) == KEY
     assert warnings.request(KEY, ["a", "b"]) == {"a": MOUNT}
     await asyncio.sleep(0)
-    assert looks == [(KEY.namespace, "a"), (KEY.namespace, "b")], "not again so soon"
+    assert requests == [(KEY.namespace, "a"), (KEY.namespace, "b")], "not again so soon"
     await asyncio.sleep(0.06)
     assert warnings.request(KEY, ["a"]) == {"a": MOUNT}
     await asyncio.sleep(0.01)
-    assert looks[2:] == [(KEY.namespace, "a")]
+    assert requests[2:] == [(KEY.namespace, "a")]
     assert woken.empty(), "the same is no news"
     assert warnings.request(KEY, []) == {}
     assert warnings.request(KEY, ["a"]) == {}, "what is stuck no more is forgotten"

@@ -1,4 +1,4 @@
-"""Writes that fail: what waits for them, and what the conditions say."""
+"""Writes that fail: the writes that wait for them, and the conditions."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,12 +32,12 @@ TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]
 def serving(**predictor: Any) -> Cluster:
     cluster = Cluster(build_manifest(**predictor))
     cluster.reconcile()
-    come_up_without_gateway(cluster)
+    start_without_gateway(cluster)
     assert cluster.condition("Ready") == ("True", "Served")
     return cluster
 
 
-def come_up_without_gateway(cluster: Cluster) -> None:
+def start_without_gateway(cluster: Cluster) -> None:
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
 
@@ -96,7 +96,7 @@ def test_an_object_that_refers_to_a_foreign_object_is_not_written() -> None:
     wanted = decision.main.wanted
 
     def written(kind: Any) -> set[Ref]:
-        """What is written, although an object of the revision is somebody's."""
+        """Return the objects that are written although an object of the revision is foreign."""
         theirs = replace(snapshot, foreign_objects={Ref(kind, wanted): "Deployment/theirs"})
         steps, rejections = plan(theirs, decision, desired)
         assert [rejection.reason for rejection in rejections] == ["NameTaken"]
@@ -133,7 +133,7 @@ def test_every_write_comes_after_the_writes_that_it_needs() -> None:
 def test_floors_of_autoscaled_revisions_are_restored() -> None:
     cluster = Cluster(build_manifest(minReplicas=2, maxReplicas=4))
     cluster.reconcile()
-    come_up_without_gateway(cluster)
+    start_without_gateway(cluster)
     ref = Ref(DEPLOYMENT, cluster.decision().wanted)
     for replicas, restored in ((0, 2), (1, 1), (3, 3)):  # an autoscaler raises what is not 0 by itself
         body = cluster.objects[ref]
@@ -147,7 +147,7 @@ def test_floors_of_autoscaled_revisions_are_restored() -> None:
 def test_keda_that_a_person_has_paused_is_left_alone(annotations: dict[str, str], replicas: int) -> None:
     cluster = Cluster(build_manifest(minReplicas=2, maxReplicas=4), metrics_api="keda", prometheus="http://prometheus")
     cluster.reconcile()
-    come_up_without_gateway(cluster)
+    start_without_gateway(cluster)
     [driven] = [ref for ref in cluster.objects if ref.kind.name == "ScaledObject"]
     body = cluster.objects[driven]
     body["metadata"]["annotations"] |= annotations
@@ -163,7 +163,7 @@ def test_orphans_of_the_service_are_its_children_again() -> None:
     cluster = serving(minReplicas=1, maxReplicas=3)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
-    come_up_without_gateway(cluster)
+    start_without_gateway(cluster)
     before = {ref: body["metadata"]["uid"] for ref, body in cluster.objects.items()}
     for ref in before:
         body = cluster.objects[ref]

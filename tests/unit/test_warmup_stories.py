@@ -17,7 +17,7 @@ def warming() -> tuple[Cluster, str, str]:
     cluster.reconcile()
     stable = cluster.decision().wanted
     start_revision(cluster, stable)
-    assert job(cluster, stable) not in cluster.objects, "there was nobody to protect"
+    assert job(cluster, stable) not in cluster.objects, "without users there is no warm-up"
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
@@ -44,10 +44,10 @@ def test_a_candidate_gets_requests_after_its_warm_up_and_the_result_outlives_the
         cluster.remove(ref)
     cluster.settle()
     assert job(cluster, new) not in cluster.objects, "it is not made again"
-    told = cluster.status.revision(new)
-    assert told is not None
-    assert told.warmup is not None
-    assert (told.warmup.requests, told.warmup.p99, told.warmup.reason) == (150, "9.1ms", "WarmedUp")
+    revision = cluster.status.revision(new)
+    assert revision is not None
+    assert revision.warmup is not None
+    assert (revision.warmup.requests, revision.warmup.p99, revision.warmup.reason) == (150, "9.1ms", "WarmedUp")
 
 
 def test_wrong_answers_end_the_rollout_before_a_user_sees_one() -> None:
@@ -77,7 +77,7 @@ def test_a_retry_warms_up_again() -> None:
     cluster, stable, new = warming()
     end_job(cluster, WARMUP, new, WRONG)
     assert job(cluster, new) not in cluster.objects
-    # The garbage collector has not taken the Job's pod yet: what it said is of the last try.
+    # The garbage collector has not taken the Job's pod yet: its report is of the last try.
     cluster.request(f"retry {cluster.snapshot().service.metadata.generation} now")
     cluster.settle()
     start_revision(cluster, new)
