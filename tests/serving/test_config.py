@@ -183,7 +183,7 @@ def test_a_full_shared_memory_names_the_field_to_raise(store: Store, pod: Pod, w
         40,
         pod.agent,
     )
-    if when == "warm-up" and not triton.running:  # tests/unit/test_trouble.py has the operator's message
+    if when == "warm-up" and not triton.running:  # tests/unit/test_diagnosis.py has the operator's message
         assert triton.status in {-signal.SIGBUS, -signal.SIGSEGV}
         return
     message = pod.model().message

@@ -12,29 +12,29 @@ from conch.decide import decide
 from conch.observe.cache_fields import trim
 from conch_contract import names
 from tests.unit.simulation import KEY, Cluster, build_manifest, read_weights, start_revision
-from tests.unit.test_keda_stories import awake, scale, sleeping
-from tests.unit.test_progressive_stories import canary, change, waits_for
-from tests.unit.test_rollout_stories import ROOT, selected, served
+from tests.unit.test_keda_stories import put_new_pod, scale, start_scaled_to_zero
+from tests.unit.test_progressive_stories import change, start_behind_gateway, waits_for
+from tests.unit.test_rollout_stories import ROOT, find_selected_revision, start_service
 
 SLICE = Ref(ENDPOINT_SLICE, f"{KEY.name}-slice")
 PENDING = ("Unknown", "EndpointsPending")
 SERVED = ("True", "Served")
 
 
-def moved(**predictor: Any) -> tuple[Cluster, str, str]:
+def switch_revision(**predictor: Any) -> tuple[Cluster, str, str]:
     """A service whose root Service selects a new revision, while its EndpointSlices list the old one."""
-    cluster = served(**predictor)
-    old = selected(cluster)
+    cluster = start_service(**predictor)
+    old = find_selected_revision(cluster)
     new = change(cluster)
     cluster.unlisted = {KEY.name}
     cluster.start_pods(new)
     cluster.settle()
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
     return cluster, old, new
 
 
-def let_follow(cluster: Cluster) -> None:
-    """Let the EndpointSlices of all Services follow."""
+def update_slices(cluster: Cluster) -> None:
+    """Write the EndpointSlices of all Services."""
     cluster.unlisted = set()
     for ref, service in list(cluster.objects.items()):
         if ref.kind == SERVICE:
@@ -42,7 +42,7 @@ def let_follow(cluster: Cluster) -> None:
 
 
 def put_slice(cluster: Cluster, name: str, pods: list[str], **changes: Any) -> None:
-    """Let the root Service have another EndpointSlice, with these pods ready."""
+    """Write another EndpointSlice of the root Service, with these pods ready."""
     before = cluster.objects.pop(SLICE)
     cluster.list_pods(cluster.objects[ROOT], pods)
     body = cluster.objects.pop(SLICE)
@@ -53,7 +53,7 @@ def put_slice(cluster: Cluster, name: str, pods: list[str], **changes: Any) -> N
 
 
 def test_ready_waits_for_the_endpoint_slices_and_the_old_pods_stay() -> None:
-    cluster, old, new = moved()
+    cluster, old, new = switch_revision()
     assert cluster.condition("Ready") == PENDING
     assert cluster.condition("RolloutComplete") == ("False", "EndpointsPending")
     assert cluster.condition("Serving")[0] == "True"
@@ -67,7 +67,7 @@ def test_ready_waits_for_the_endpoint_slices_and_the_old_pods_stay() -> None:
     )
     assert Ref(DEPLOYMENT, old) in cluster.objects
     assert decide(cluster.snapshot()).main.traffic.observed_weights == {old: 100}
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
     assert cluster.condition("RolloutComplete") == ("True", "Complete")
@@ -76,7 +76,7 @@ def test_ready_waits_for_the_endpoint_slices_and_the_old_pods_stay() -> None:
 
 def test_the_wait_for_endpoint_slices_writes_no_status_and_no_event() -> None:
     """The status is the same from the write of the selector to the EndpointSlices."""
-    quick, slow = served(), served()
+    quick, slow = start_service(), start_service()
     for cluster in (quick, slow):
         new = change(cluster)
         if cluster is slow:
@@ -87,16 +87,16 @@ def test_the_wait_for_endpoint_slices_writes_no_status_and_no_event() -> None:
             writes, story = cluster.status_writes, len(cluster.story)
             assert cluster.reconcile() == []
             assert (cluster.status_writes, len(cluster.story)) == (writes, story)
-            let_follow(cluster)
+            update_slices(cluster)
         cluster.settle()
     assert slow.status_writes == quick.status_writes
     assert [event.reason for event in slow.story] == [event.reason for event in quick.story]
 
 
-@pytest.mark.parametrize("old_pods", [True, False], ids=["the old pods", "nobody"])
+@pytest.mark.parametrize("old_pods", [True, False], ids=["the old pods", "no pods"])
 def test_a_second_slice_counts_too(old_pods: bool) -> None:
     """Of the other address family, or of the pods beyond the hundredth."""
-    cluster, old, new = moved()
+    cluster, old, new = switch_revision()
     put_slice(cluster, "magika-ipv6", [f"{old}-0"] if old_pods else [])
     cluster.list_pods(cluster.objects[ROOT])
     cluster.settle()
@@ -115,10 +115,10 @@ def test_a_second_slice_counts_too(old_pods: bool) -> None:
         {"ownerReferences": []},
         {"labels": {names.LABEL_SERVICE: KEY.name, LABEL_SERVICE_NAME: "another"}},
     ],
-    ids=["of a deleted Service", "nobody's", "of another Service"],
+    ids=["of a deleted Service", "without an owner", "of another Service"],
 )
 def test_slices_that_are_not_the_root_services_count_for_nothing(changes: dict[str, Any]) -> None:
-    cluster, old, _ = moved()
+    cluster, old, _ = switch_revision()
     put_slice(cluster, "other", [f"{old}-0"], **changes)
     cluster.list_pods(cluster.objects[ROOT])
     cluster.settle()
@@ -128,12 +128,12 @@ def test_slices_that_are_not_the_root_services_count_for_nothing(changes: dict[s
 
 def test_pods_that_end_are_no_part_of_the_service_and_those_listed_as_ready_are() -> None:
     """With publishNotReadyAddresses a Service lists pods that end as ready, and requests go to them."""
-    cluster, old, new = moved()
+    cluster, old, new = switch_revision()
     pod = copy.deepcopy(cluster.objects[Ref(POD, f"{old}-0")])
     pod["metadata"]["deletionTimestamp"] = "1970-01-12T13:46:40Z"
     cluster.put(pod)
     cluster.settle()
-    assert cluster.condition("Ready") == PENDING, "it is listed as ready still"
+    assert cluster.condition("Ready") == PENDING, "it is still listed as ready"
     cluster.list_pods(cluster.objects[ROOT], [f"{old}-0", f"{new}-0"])
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
@@ -154,12 +154,12 @@ def test_an_endpoint_without_a_condition_is_ready() -> None:
 
 
 def test_a_rollback_waits_for_no_endpoint_slice_and_keeps_listed_pods() -> None:
-    """The EndpointSlices never move again: whoever they list keeps the pods."""
-    cluster, old, new = moved()
+    """The EndpointSlices do not change again: the revision that they list keeps its pods."""
+    cluster, old, new = switch_revision()
     cluster.edit(uri="s3://models/magika")
     cluster.settle()
-    assert selected(cluster) == old
-    assert cluster.condition("Ready") == SERVED, "they list the old revision, as asked"
+    assert find_selected_revision(cluster) == old
+    assert cluster.condition("Ready") == SERVED, "they list the old revision, as the spec requires"
     cluster.list_pods(cluster.objects[ROOT], [f"{new}-0"])
     cluster.settle()
     assert cluster.condition("Ready") == PENDING
@@ -173,13 +173,13 @@ def test_a_rollback_waits_for_no_endpoint_slice_and_keeps_listed_pods() -> None:
 
 
 def test_a_third_revision_does_not_wait_for_the_second() -> None:
-    cluster, old, new = moved()
+    cluster, old, new = switch_revision()
     third = change(cluster, "s3://models/v3")
     cluster.start_pods(third)
     cluster.settle()
-    assert selected(cluster) == third
+    assert find_selected_revision(cluster) == third
     assert Ref(DEPLOYMENT, old) in cluster.objects, "the EndpointSlices list it"
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     deployments = {ref.name for ref in cluster.objects if ref.kind == DEPLOYMENT}
     assert deployments == {third}
@@ -188,13 +188,13 @@ def test_a_third_revision_does_not_wait_for_the_second() -> None:
 
 def test_a_share_of_all_requests_is_reached_when_the_endpoint_slices_show_it() -> None:
     steps = [{"weight": 100}, {"pause": "1m"}]
-    cluster = served(rollout={"steps": steps, "progressDeadline": "15m"})
-    old = selected(cluster)
+    cluster = start_service(rollout={"steps": steps, "progressDeadline": "15m"})
+    old = find_selected_revision(cluster)
     new = change(cluster)
     cluster.unlisted = {KEY.name}
     cluster.start_pods(new)
     cluster.settle()
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
     rollout = cluster.status.rollout
     assert rollout is not None
     assert (rollout.step, rollout.weight, rollout.observed_weight) == (0, 100, 0)
@@ -202,7 +202,7 @@ def test_a_share_of_all_requests_is_reached_when_the_endpoint_slices_show_it() -
         "WaitsForTraffic",
         f"100 % of the requests are to go to {new}; the EndpointSlices of Service magika show another state.",
     )
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     assert waits_for(cluster) == "Paused"
     cluster.now += 61
@@ -212,8 +212,8 @@ def test_a_share_of_all_requests_is_reached_when_the_endpoint_slices_show_it() -
 
 
 def test_a_split_by_pods_is_reached_when_the_endpoint_slices_list_both() -> None:
-    said = {"steps": [{"weight": 50}, {"pause": "1m"}]}
-    cluster = Cluster(build_manifest(rollout=said, traffic={"split": "Replicas"}, minReplicas=2))
+    rollout = {"steps": [{"weight": 50}, {"pause": "1m"}]}
+    cluster = Cluster(build_manifest(rollout=rollout, traffic={"split": "Replicas"}, minReplicas=2))
     cluster.reconcile()
     old = cluster.decision().wanted
     cluster.start_pods(old)
@@ -225,7 +225,7 @@ def test_a_split_by_pods_is_reached_when_the_endpoint_slices_list_both() -> None
     cluster.settle()
     assert names.LABEL_REVISION not in cluster.objects[ROOT]["spec"]["selector"]
     assert waits_for(cluster) == "WaitsForTraffic"
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     assert waits_for(cluster) == "Paused"
     assert cluster.status.rollout is not None
@@ -233,11 +233,11 @@ def test_a_split_by_pods_is_reached_when_the_endpoint_slices_list_both() -> None
     cluster.unlisted = {KEY.name}
     cluster.now += 61
     cluster.settle()
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
     assert cluster.condition("Ready") == PENDING
     assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
     assert Ref(DEPLOYMENT, old) in cluster.objects
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
     assert Ref(DEPLOYMENT, old) not in cluster.objects
@@ -245,7 +245,7 @@ def test_a_split_by_pods_is_reached_when_the_endpoint_slices_list_both() -> None
 
 def test_behind_a_gateway_the_steps_do_not_wait_for_the_root_service_and_the_end_does() -> None:
     """Clients in the cluster reach the root Service without the gateway."""
-    cluster, old = canary([{"weight": 50}, {"pause": "1m"}])
+    cluster, old = start_behind_gateway([{"weight": 50}, {"pause": "1m"}])
     new = change(cluster)
     cluster.unlisted = {KEY.name}
     start_revision(cluster, new)
@@ -254,18 +254,18 @@ def test_behind_a_gateway_the_steps_do_not_wait_for_the_root_service_and_the_end
     cluster.now += 61
     start_revision(cluster, new)
     assert read_weights(cluster) == {new: 100}
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
     assert cluster.condition("Ready") == PENDING
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
     assert Ref(DEPLOYMENT, old) in cluster.objects
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
     assert Ref(DEPLOYMENT, old) not in cluster.objects
 
 
 def test_the_service_reports_a_variant_whose_endpoint_slices_lag() -> None:
-    cluster = served()
+    cluster = start_service()
     cluster.edit_variants({"name": "int8", "predictor": {"model": {"storageUri": "s3://models/int8"}}})
     cluster.settle()
     cluster.unlisted = {"magika-int8"}
@@ -275,13 +275,13 @@ def test_the_service_reports_a_variant_whose_endpoint_slices_lag() -> None:
     ready = cluster.status.condition("Ready")
     assert ready is not None
     assert ready.message.startswith("Variant int8: Requests to Service magika-int8 go to revision")
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
 
 
 def add_pods(cluster: Cluster, name: str, count: int) -> None:
-    """Do what an autoscaler does."""
+    """Set the replicas as an autoscaler does, and start the pods."""
     body = cluster.objects[Ref(DEPLOYMENT, name)]
     body["spec"]["replicas"] = count
     cluster.put(body)
@@ -289,24 +289,24 @@ def add_pods(cluster: Cluster, name: str, count: int) -> None:
 
 @pytest.mark.parametrize("late", [KEY.name, "the revision's"])
 def test_a_service_that_only_scales_stays_ready(late: str) -> None:
-    """Whichever of its two Services takes up the pods first."""
-    cluster = served(minReplicas=2, maxReplicas=6)
-    name = selected(cluster)
+    """In either order of its two Services."""
+    cluster = start_service(minReplicas=2, maxReplicas=6)
+    name = find_selected_revision(cluster)
     cluster.start_pods(name, count=2)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
     truth = [cluster.condition("Ready")]
 
-    def look() -> None:
+    def check_ready() -> None:
         cluster.settle()
         truth.append(cluster.condition("Ready"))
 
     def follow(change: Callable[[], None]) -> None:
         cluster.unlisted = {late if late == KEY.name else name}
         change()
-        look()
-        let_follow(cluster)
-        look()
+        check_ready()
+        update_slices(cluster)
+        check_ready()
 
     add_pods(cluster, name, 5)
     for index in range(2, 5):
@@ -319,15 +319,15 @@ def test_a_service_that_only_scales_stays_ready(late: str) -> None:
 
 
 def test_a_service_scales_to_zero_and_back_with_its_endpoint_slices() -> None:
-    cluster = sleeping()
-    name = selected(cluster)
+    cluster = start_scaled_to_zero()
+    name = find_selected_revision(cluster)
     assert cluster.condition("Ready") == ("True", "ScaledToZero")
     cluster.unlisted = {KEY.name}
     scale(cluster, name, 1)
-    awake(cluster, name)
+    put_new_pod(cluster, name)
     cluster.settle()
     assert cluster.condition("Ready") == PENDING
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
     body = cluster.objects[Ref(DEPLOYMENT, name)]
@@ -340,15 +340,15 @@ def test_a_service_scales_to_zero_and_back_with_its_endpoint_slices() -> None:
 
 def test_a_service_without_listed_endpoints_is_reported_and_keeps_its_pods() -> None:
     """Its Service was deleted and made again, and the EndpointSlice controller does not run."""
-    cluster = served()
-    name = selected(cluster)
+    cluster = start_service()
+    name = find_selected_revision(cluster)
     cluster.unlisted = {KEY.name}
     cluster.remove(ROOT)
     cluster.settle()
-    assert selected(cluster) == name
+    assert find_selected_revision(cluster) == name
     assert cluster.condition("Ready") == PENDING
     assert Ref(DEPLOYMENT, name) in cluster.objects
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
 
@@ -371,13 +371,13 @@ def test_ready_pods_without_listed_endpoints_are_reported() -> None:
     assert ready is not None
     assert f"no EndpointSlice of Service {name} lists it" in ready.message
     cluster.lists_pods = True
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
 
 
 def test_a_candidate_without_listed_pods_is_reported_and_rolled_back_at_the_deadline() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     cluster.lists_pods = False
     start_revision(cluster, new)
@@ -392,7 +392,7 @@ def test_a_candidate_without_listed_pods_is_reported_and_rolled_back_at_the_dead
 
 
 def test_a_rollout_that_took_longer_than_its_deadline_is_not_late_at_its_end() -> None:
-    cluster, _ = canary([{"weight": 50}, {"pause": "2h"}])
+    cluster, _ = start_behind_gateway([{"weight": 50}, {"pause": "2h"}])
     new = change(cluster)
     start_revision(cluster, new)
     cluster.now += 7201
@@ -403,13 +403,13 @@ def test_a_rollout_that_took_longer_than_its_deadline_is_not_late_at_its_end() -
         cluster.reconcile()
         assert cluster.condition("Stalled") == ("", "")
     assert cluster.condition("Ready") == PENDING
-    let_follow(cluster)
+    update_slices(cluster)
     cluster.reconcile()
     assert (cluster.condition("Ready"), cluster.condition("Stalled")) == (SERVED, ("", ""))
 
 
 def test_endpoint_slices_of_a_deleted_service_have_no_owner() -> None:
-    cluster = served()
+    cluster = start_service()
     service = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)])
     service["metadata"]["uid"] = "another"
     service.pop("status", None)

@@ -1,4 +1,4 @@
-"""Stories of the Gateways that a service names: they go, come back, and cannot do all that is asked of them."""
+"""Stories of the Gateways that a service names: they are deleted, created again, and lack features."""
 
 import copy
 from typing import Any
@@ -25,8 +25,8 @@ TIMEOUTS = {"name": "HTTPRouteRequestTimeout"}
 
 def serving(**traffic: Any) -> tuple[Cluster, str]:
     """A service behind a Gateway; and the name of its revision."""
-    said = {"steps": STEPS, "progressDeadline": "15m"}
-    cluster = Cluster(build_manifest(minReplicas=2, rollout=said, traffic={**TRAFFIC, **traffic}))
+    rollout = {"steps": STEPS, "progressDeadline": "15m"}
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=rollout, traffic={**TRAFFIC, **traffic}))
     cluster.reconcile()
     stable = cluster.decision().wanted
     start_revision(cluster, stable)
@@ -57,7 +57,7 @@ def test_a_deleted_gateway_is_named_although_the_route_has_its_old_status(kind: 
     assert cluster.condition("Ready") == ("True", "Served")
     cluster.remove_all(kind)
     cluster.settle()
-    assert cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["status"]["parents"], "the old word stands"
+    assert cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["status"]["parents"], "the old conditions stay"
     assert cluster.condition("TrafficProgrammed") == cluster.condition("Ready") == ("False", reason)
     assert words in message(cluster)
     assert message(cluster, "Reconciling") == message(cluster)
@@ -81,19 +81,21 @@ def test_a_rollout_holds_while_its_gateway_is_gone_and_goes_on_when_it_is_back()
     cluster.settle()
     cluster.start_pods(new)
     cluster.settle()
-    assert read_weights(cluster) == {new: 100}, "the last step is asked for"
+    assert read_weights(cluster) == {new: 100}, "the route has the last step"
     rollout = cluster.status.rollout
     assert rollout is not None
     assert rollout.reason == "GatewayMissing"
     for name in (stable, new):
-        assert cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] == 2, "who may be reached has pods"
+        assert cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] == 2, "a reachable revision has pods"
     assert cluster.condition("Serving") == ("True", "Answering")
 
     cluster.now += 600
     cluster.settle()
     cluster.put_gateway(PUBLIC)
     cluster.settle()
-    assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending"), "its word is of the last change but one"
+    assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending"), (
+        "its condition is of the change before the last"
+    )
     start_revision(cluster, new)
     assert cluster.condition("Ready") == ("True", "Served")
     assert cluster.status.stable == new
@@ -119,7 +121,7 @@ def test_a_gateway_that_stays_away_costs_the_rollout_and_not_the_service() -> No
 
 def test_a_timeout_that_a_gateway_cannot_enforce_is_reported_and_holds_no_rollout() -> None:
     cluster, stable = serving(timeout="30s")
-    assert cluster.condition("Ready") == ("True", "Served"), "a class that lists nothing tells nothing"
+    assert cluster.condition("Ready") == ("True", "Served"), "a class without supportedFeatures is unknown"
     cluster.put_class([{"name": "HTTPRoute"}])
     cluster.settle()
     for kind in ("TrafficProgrammed", "Ready"):
@@ -198,7 +200,7 @@ def test_a_stale_condition_of_another_controller_holds_no_rollout() -> None:
     assert cluster.status.rollout.reason == "Paused"
     snapshot = observe(cluster.store, KEY, cluster.now)
     assert isinstance(snapshot, Snapshot)
-    assert decide(snapshot).main.traffic.obstacle is None, "where nobody watches Gateways, the best word counts"
+    assert decide(snapshot).main.traffic.obstacle is None, "without Gateways, the best condition counts"
 
 
 def test_the_later_of_two_services_with_one_hostname_reports_that_it_gets_no_requests() -> None:
@@ -307,7 +309,7 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
     cluster, stable = serving(consistentHash={"header": "x-sequence"})
     for kind in ("TrafficProgrammed", "Ready"):
         assert cluster.condition(kind) == ("False", "ConsistentHashNotSupported")
-    assert POLICY not in cluster.objects, "nobody there would read it"
+    assert POLICY not in cluster.objects, "no Gateway would read it"
     assert "Gateway infra/public is not of Envoy Gateway: its controller is envoy.example.com/controller" in message(
         cluster
     )
@@ -325,7 +327,7 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
     answer_policy(cluster, "False", generations_ago=1)
     assert cluster.condition("Ready") == ("True", "Served"), "it was about another generation"
     answer_policy(cluster, "False", controller="example.com/another")
-    assert cluster.condition("Ready") == ("True", "Served"), "it was somebody else"
+    assert cluster.condition("Ready") == ("True", "Served"), "it was another controller"
     assert cluster.snapshot().removed_tracks == (), "its name is not that of a variant"
     answer_policy(cluster, "False")
     assert cluster.condition("Ready") == ("False", "PolicyRefused")
@@ -344,8 +346,8 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
 def answer_policy(cluster: Cluster, status: str, *, generations_ago: int = 0, controller: str = ENVOY_GATEWAY) -> None:
     body = copy.deepcopy(cluster.objects[POLICY])
     generation = body["metadata"]["generation"] - generations_ago
-    told = {"type": "Accepted", "status": status, "reason": "Conflicted", "message": "another policy is older"}
-    answer = {"controllerName": controller, "conditions": [{**told, "observedGeneration": generation}]}
+    condition = {"type": "Accepted", "status": status, "reason": "Conflicted", "message": "another policy is older"}
+    answer = {"controllerName": controller, "conditions": [{**condition, "observedGeneration": generation}]}
     body["status"] = {"ancestors": [answer]}
     cluster.put(body)
     cluster.settle()
@@ -362,7 +364,7 @@ def test_a_service_with_min_replicas_0_configures_envoy_gateway_to_answer_503_un
     assert cluster.objects[POLICY]["spec"]["healthCheck"] == {"panicThreshold": 0}
     assert "loadBalancer" not in cluster.objects[POLICY]["spec"]
     answer_policy(cluster, "False")
-    assert cluster.condition("TrafficProgrammed")[0] == "True", "nobody asked for it"
+    assert cluster.condition("TrafficProgrammed")[0] == "True", "the spec does not require it"
     cluster.edit(minReplicas=1)
     cluster.settle()
     assert POLICY not in cluster.objects
@@ -395,8 +397,8 @@ def test_an_operator_without_gateways_reads_support_for_consistent_hash_from_the
 
 
 def test_a_rejected_policy_that_the_spec_does_not_require_hinders_nothing() -> None:
-    rejection = ApplyRejected(POLICY, "NameTaken", "it belongs to somebody else")
+    rejection = ApplyRejected(POLICY, "NameTaken", "it belongs to another owner")
     plain = InferenceService.parse(build_manifest(traffic=TRAFFIC))
-    asks = InferenceService.parse(build_manifest(traffic={**TRAFFIC, "consistentHash": {"header": "x-sequence"}}))
+    isvc = InferenceService.parse(build_manifest(traffic={**TRAFFIC, "consistentHash": {"header": "x-sequence"}}))
     assert find_unwritten(plain, [rejection], {}) == {}
-    assert find_unwritten(asks, [rejection], {})[""].reason == "NameTaken"
+    assert find_unwritten(isvc, [rejection], {})[""].reason == "NameTaken"

@@ -1,4 +1,4 @@
-"""Stories of a service whose pods KEDA drives: what it is told, and a service that sleeps."""
+"""Stories of a service that KEDA scales: its ScaledObject, and a service scaled to zero."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ PODS: dict[str, Any] = {
 }
 
 
-def driven(prometheus: str = PROMETHEUS, **predictor: Any) -> Cluster:
+def start_service(prometheus: str = PROMETHEUS, **predictor: Any) -> Cluster:
     """A service that serves, in a cluster with KEDA."""
     rollout = predictor.pop("rollout", None)
     cluster = Cluster(build_manifest(rollout=rollout, **predictor), metrics_api="keda", prometheus=prometheus)
@@ -40,7 +40,7 @@ def driven(prometheus: str = PROMETHEUS, **predictor: Any) -> Cluster:
 
 
 def scale(cluster: Cluster, revision: str, replicas: int) -> None:
-    """Do what KEDA does: write the number of pods, and let the kubelet end those that are too many."""
+    """Write the number of pods as KEDA does, and end all of them at 0."""
     body = cluster.objects[Ref(DEPLOYMENT, revision)]
     body["spec"]["replicas"] = replicas
     cluster.put(body)
@@ -48,39 +48,39 @@ def scale(cluster: Cluster, revision: str, replicas: int) -> None:
         cluster.kill_pods(revision)
 
 
-def awake(cluster: Cluster, revision: str, *, ready: bool = True, report: AgentReport | None = None) -> None:
-    """Let a pod be in the place of the one that went to sleep."""
+def put_new_pod(cluster: Cluster, revision: str, *, ready: bool = True, report: AgentReport | None = None) -> None:
+    """Write a pod in the place of the one that KEDA removed."""
     cluster.put_pod(revision, 0, ready=ready, report=report, generation="woken")
 
 
-def sleeping(**predictor: Any) -> Cluster:
-    """A service whose last pod KEDA took."""
-    cluster = driven("", **{**AWAY, **predictor})
+def start_scaled_to_zero(**predictor: Any) -> Cluster:
+    """A service whose last pod KEDA removed."""
+    cluster = start_service("", **{**AWAY, **predictor})
     scale(cluster, cluster.decision().wanted, 0)
     cluster.settle()
     return cluster
 
 
-def scaled_object(cluster: Cluster, revision: str = "") -> Mapping[str, Any]:
+def read_scaled_object(cluster: Cluster, revision: str = "") -> Mapping[str, Any]:
     spec: Mapping[str, Any] = cluster.objects[Ref(SCALED_OBJECT, revision or cluster.decision().wanted)]["spec"]
     return spec
 
 
-def least(cluster: Cluster, revision: str) -> int:
-    return int(scaled_object(cluster, revision)["minReplicaCount"])
+def read_min_replicas(cluster: Cluster, revision: str) -> int:
+    return int(read_scaled_object(cluster, revision)["minReplicaCount"])
 
 
-def selected(cluster: Cluster) -> str:
+def find_selected_revision(cluster: Cluster) -> str:
     root = cluster.objects[Ref(SERVICE, KEY.name)]["spec"]["selector"]
     return str(root[names.LABEL_REVISION])
 
 
-def keda_says(cluster: Cluster, **conditions: str) -> None:
-    """Let KEDA tell the conditions of the ScaledObject."""
+def put_scaled_object_conditions(cluster: Cluster, **conditions: str) -> None:
+    """Write the conditions of the ScaledObject, as KEDA does."""
     body = cluster.objects[Ref(SCALED_OBJECT, cluster.decision().wanted)]
     body["status"] = {
         "conditions": [
-            {"type": kind, "status": status, "reason": f"{kind}{status}", "message": "so it is"}
+            {"type": kind, "status": status, "reason": f"{kind}{status}", "message": "as observed"}
             for kind, status in conditions.items()
         ]
     }
@@ -89,9 +89,9 @@ def keda_says(cluster: Cluster, **conditions: str) -> None:
 
 
 def test_keda_has_the_replicas_and_conch_writes_no_autoscaler() -> None:
-    cluster = driven(minReplicas=2, maxReplicas=5)
+    cluster = start_service(minReplicas=2, maxReplicas=5)
     revision = cluster.decision().wanted
-    spec = scaled_object(cluster)
+    spec = read_scaled_object(cluster)
     assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": revision}
     assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (2, 5)
     assert not [ref for ref in cluster.objects if ref.kind == AUTOSCALER]
@@ -100,9 +100,9 @@ def test_keda_has_the_replicas_and_conch_writes_no_autoscaler() -> None:
 
 
 def test_autoscaling_fields_become_triggers() -> None:
-    said = {"requestsPerSecond": "1k", "inferenceLatency": "50ms", "metrics": [CPU], "triggers": [OWN]}
-    cluster = driven(maxReplicas=5, autoscaling=said)
-    own, rate, latency, cpu = scaled_object(cluster)["triggers"]
+    autoscaling = {"requestsPerSecond": "1k", "inferenceLatency": "50ms", "metrics": [CPU], "triggers": [OWN]}
+    cluster = start_service(maxReplicas=5, autoscaling=autoscaling)
+    own, rate, latency, cpu = read_scaled_object(cluster)["triggers"]
     pods = f'namespace="demo",pod=~"{cluster.decision().wanted}-[a-z0-9]+-[a-z0-9]{{5}}",model="magika"'
     assert own == OWN
     assert rate == {
@@ -125,18 +125,18 @@ def test_autoscaling_fields_become_triggers() -> None:
 
 def test_default_triggers_are_the_queue_and_the_cpu_that_pods_request() -> None:
     def types(prometheus: str, **predictor: Any) -> list[str]:
-        cluster = driven(prometheus, maxReplicas=2, **predictor)
-        return [trigger["type"] for trigger in scaled_object(cluster)["triggers"]]
+        cluster = start_service(prometheus, maxReplicas=2, **predictor)
+        return [trigger["type"] for trigger in read_scaled_object(cluster)["triggers"]]
 
-    asks = {"resources": {"requests": {"cpu": "1"}}}
+    cpu = {"resources": {"requests": {"cpu": "1"}}}
     assert types(PROMETHEUS) == ["prometheus"]
-    assert types(PROMETHEUS, **asks) == ["prometheus", "cpu"]
-    assert types("", **asks) == ["cpu"]
+    assert types(PROMETHEUS, **cpu) == ["prometheus", "cpu"]
+    assert types("", **cpu) == ["cpu"]
 
 
 def test_scaling_speed_is_the_behavior_of_the_autoscaler() -> None:
     behavior = {"scaleDown": {"stabilizationWindowSeconds": 60}}
-    spec = scaled_object(driven(maxReplicas=2, autoscaling={"pendingRequests": 4, "behavior": behavior}))
+    spec = read_scaled_object(start_service(maxReplicas=2, autoscaling={"pendingRequests": 4, "behavior": behavior}))
     assert spec["advanced"] == {"horizontalPodAutoscalerConfig": {"behavior": behavior}}
     assert spec["cooldownPeriod"] == 60, "the last pod too"
 
@@ -145,16 +145,16 @@ def test_a_revision_serves_with_a_pod_before_it_scales_to_zero() -> None:
     cluster = Cluster(build_manifest(**AWAY), metrics_api="keda")
     cluster.settle()
     revision = cluster.decision().wanted
-    assert least(cluster, revision) == 1
+    assert read_min_replicas(cluster, revision) == 1
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
     cluster.start_pods(revision)
     cluster.settle()
-    assert least(cluster, revision) == 0
+    assert read_min_replicas(cluster, revision) == 0
     assert cluster.condition("Ready") == ("True", "Served")
 
 
 def test_a_service_scaled_to_zero_is_ready_and_writes_nothing() -> None:
-    cluster = sleeping()
+    cluster = start_scaled_to_zero()
     assert cluster.condition("Ready") == ("True", "ScaledToZero")
     assert cluster.condition("Serving") == ("True", "ScaledToZero")
     assert cluster.condition("RolloutComplete") == ("True", "Complete")
@@ -168,104 +168,104 @@ def test_a_service_scaled_to_zero_is_ready_and_writes_nothing() -> None:
 
 
 def test_a_service_scales_up_from_zero() -> None:
-    cluster = sleeping()
+    cluster = start_scaled_to_zero()
     revision = cluster.decision().wanted
     scale(cluster, revision, 1)
-    awake(cluster, revision, ready=False)
+    put_new_pod(cluster, revision, ready=False)
     cluster.settle()
     assert cluster.condition("Ready") == ("Unknown", "WakingUp")
     assert cluster.condition("Serving") == ("Unknown", "WakingUp")
-    assert least(cluster, revision) == 0, "KEDA may change its mind"
-    awake(cluster, revision)
+    assert read_min_replicas(cluster, revision) == 0, "KEDA may scale it to zero"
+    put_new_pod(cluster, revision)
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
     assert cluster.condition("Serving") == ("True", "Answering")
 
 
 def test_a_failure_to_scale_up_from_zero_is_reported() -> None:
-    cluster = sleeping()
+    cluster = start_scaled_to_zero()
     revision = cluster.decision().wanted
     scale(cluster, revision, 1)
-    awake(cluster, revision, ready=False)
+    put_new_pod(cluster, revision, ready=False)
     cluster.settle()
-    awake(cluster, revision, ready=False, report=build_report(ModelState.FAILED, "FetchFailed", "no such bucket"))
+    put_new_pod(cluster, revision, ready=False, report=build_report(ModelState.FAILED, "FetchFailed", "no such bucket"))
     cluster.settle()
     assert cluster.condition("Ready") == ("False", "FetchFailed")
     assert cluster.condition("Serving") == ("False", "NoReadyPods")
 
 
 def test_a_change_of_a_service_scaled_to_zero_starts_only_the_new_revision() -> None:
-    cluster = sleeping()
-    old = selected(cluster)
+    cluster = start_scaled_to_zero()
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
-    assert (least(cluster, old), least(cluster, new)) == (0, 1)
+    assert (read_min_replicas(cluster, old), read_min_replicas(cluster, new)) == (0, 1)
     assert cluster.condition("Serving") == ("True", "ScaledToZero")
     cluster.start_pods(new)
     cluster.settle()
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
     assert Ref(DEPLOYMENT, old) not in cluster.objects
-    assert least(cluster, new) == 0, "it has served, and may sleep"
+    assert read_min_replicas(cluster, new) == 0, "it has served, and may scale to zero"
 
 
 def test_a_running_revision_keeps_its_pods_during_a_rollout() -> None:
-    cluster = driven(**AWAY)
-    old = selected(cluster)
-    assert least(cluster, old) == 0
+    cluster = start_service(**AWAY)
+    old = find_selected_revision(cluster)
+    assert read_min_replicas(cluster, old) == 0
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
-    assert least(cluster, old) == 1
+    assert read_min_replicas(cluster, old) == 1
 
 
 def test_a_revision_that_requests_start_during_a_rollout_keeps_its_pods() -> None:
-    cluster = sleeping()
-    old = selected(cluster)
+    cluster = start_scaled_to_zero()
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     scale(cluster, old, 1)
-    awake(cluster, old)
+    put_new_pod(cluster, old)
     cluster.settle()
-    assert least(cluster, old) == 1
+    assert read_min_replicas(cluster, old) == 1
 
 
 def test_a_parity_job_starts_the_stable_revision() -> None:
     parity: dict[str, Any] = {"rollout": {"analysis": [{"parity": {}}]}, "warmup": {}}
-    cluster = sleeping(**parity)
-    old = selected(cluster)
+    cluster = start_scaled_to_zero(**parity)
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
-    assert least(cluster, old) == 1
+    assert read_min_replicas(cluster, old) == 1
 
 
 def test_a_service_with_a_failed_candidate_scales_to_zero() -> None:
-    cluster = sleeping()
-    old = selected(cluster)
+    cluster = start_scaled_to_zero()
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     cluster.now += 10_000
     cluster.settle()
     assert cluster.condition("Ready") == ("False", "ProgressDeadlineExceeded")
     assert cluster.condition("Serving") == ("True", "ScaledToZero")
-    assert least(cluster, old) == 0
+    assert read_min_replicas(cluster, old) == 0
     scale(cluster, old, 1)
-    awake(cluster, old)
+    put_new_pod(cluster, old)
     cluster.settle()
-    assert least(cluster, old) == 0
+    assert read_min_replicas(cluster, old) == 0
     assert cluster.condition("Serving") == ("True", "Answering")
 
 
 def test_recreate_starts_at_once_when_the_old_revision_is_scaled_to_zero() -> None:
-    cluster = sleeping(rollout={"strategy": "Recreate"})
+    cluster = start_scaled_to_zero(rollout={"strategy": "Recreate"})
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
-    assert least(cluster, new) == 1
-    assert cluster.condition("Serving") == ("False", "NoReadyPods"), "nothing wakes the old one now"
+    assert read_min_replicas(cluster, new) == 1
+    assert cluster.condition("Serving") == ("False", "NoReadyPods"), "no request starts the old one now"
     cluster.start_pods(new)
     cluster.settle()
-    assert selected(cluster) == new
-    assert least(cluster, new) == 0
+    assert find_selected_revision(cluster) == new
+    assert read_min_replicas(cluster, new) == 0
 
 
 def test_a_cluster_without_keda_reports_unused_triggers_and_keeps_one_pod() -> None:
@@ -276,17 +276,17 @@ def test_a_cluster_without_keda_reports_unused_triggers_and_keeps_one_pod() -> N
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
     assert cluster.condition("Autoscaling") == ("False", "NeedsKeda")
-    told_ = cluster.status.condition("Autoscaling")
-    assert told_ is not None
-    assert "minReplicas 0 counts as 1" in told_.message
+    condition = cluster.status.condition("Autoscaling")
+    assert condition is not None
+    assert "minReplicas 0 counts as 1" in condition.message
     assert cluster.objects[Ref(AUTOSCALER, revision)]["spec"]["minReplicas"] == 1
     scale(cluster, revision, 0)
     cluster.settle()
-    assert cluster.condition("Ready")[0] != "True", "nobody asked for that"
+    assert cluster.condition("Ready")[0] != "True", "the pod is missing"
 
 
 @pytest.mark.parametrize(
-    ("said", "prometheus", "kind", "reason"),
+    ("autoscaling", "prometheus", "kind", "reason"),
     [
         ({"pendingRequests": 4, "metrics": [CPU]}, "", SCALED_OBJECT, "NoMetricsApi"),
         ({"pendingRequests": 4}, "", AUTOSCALER, "NoMetricsApi"),
@@ -297,26 +297,26 @@ def test_a_cluster_without_keda_reports_unused_triggers_and_keeps_one_pod() -> N
     ],
 )
 def test_triggers_that_keda_does_not_get_are_reported(
-    said: dict[str, Any], prometheus: str, kind: Kind, reason: str
+    autoscaling: dict[str, Any], prometheus: str, kind: Kind, reason: str
 ) -> None:
-    cluster = driven(prometheus, maxReplicas=2, autoscaling=said)
+    cluster = start_service(prometheus, maxReplicas=2, autoscaling=autoscaling)
     assert cluster.condition("Autoscaling")[1] == reason
     assert {ref.kind for ref in cluster.objects} & {AUTOSCALER, SCALED_OBJECT} == {kind}
 
 
 def test_conditions_of_the_scaled_object_are_reported() -> None:
-    cluster = driven(maxReplicas=2)
+    cluster = start_service(maxReplicas=2)
     assert cluster.condition("Autoscaling") == ("Unknown", "Pending")
-    keda_says(cluster, Ready="True", Active="False", Paused="False", HPAActive="True")
+    put_scaled_object_conditions(cluster, Ready="True", Active="False", Paused="False", HPAActive="True")
     assert cluster.condition("Autoscaling") == ("True", "TriggersFollowed")
     writes = cluster.status_writes
-    keda_says(cluster, Ready="True", Active="True", Paused="False", HPAActive="True")
+    put_scaled_object_conditions(cluster, Ready="True", Active="True", Paused="False", HPAActive="True")
     assert cluster.status_writes == writes, "whether a trigger is active is no news"
-    keda_says(cluster, Ready="True", HPAActive="False")
+    put_scaled_object_conditions(cluster, Ready="True", HPAActive="False")
     assert cluster.condition("Autoscaling") == ("False", "HPAActiveFalse")
-    keda_says(cluster, Ready="False", HPAActive="False")
+    put_scaled_object_conditions(cluster, Ready="False", HPAActive="False")
     assert cluster.condition("Autoscaling") == ("False", "ReadyFalse")
-    keda_says(cluster, Ready="True", Paused="True")
+    put_scaled_object_conditions(cluster, Ready="True", Paused="True")
     assert cluster.condition("Autoscaling") == ("False", "PausedTrue")
 
 
@@ -330,13 +330,13 @@ def test_keda_takes_over_from_an_autoscaler_without_a_jump() -> None:
     cluster.metrics_api, cluster.prometheus = "keda", PROMETHEUS
     actions = cluster.reconcile()
     kinds = [(type(action), action.ref.kind) for action in actions]
-    assert kinds == [(Delete, AUTOSCALER), (Apply, SCALED_OBJECT)], "KEDA refuses what an autoscaler has"
+    assert kinds == [(Delete, AUTOSCALER), (Apply, SCALED_OBJECT)], "KEDA rejects the target of an autoscaler"
     assert cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["replicas"] == 4
 
 
 @pytest.mark.parametrize("leaves", ["the installer", "the user"])
 def test_a_service_scaled_to_zero_gets_a_pod_for_the_autoscaler_when_keda_goes(leaves: str) -> None:
-    cluster = sleeping()
+    cluster = start_scaled_to_zero()
     revision = cluster.decision().wanted
     if leaves == "the installer":
         cluster.metrics_api = "builtin"
@@ -345,12 +345,14 @@ def test_a_service_scaled_to_zero_gets_a_pod_for_the_autoscaler_when_keda_goes(l
         cluster.edit(minReplicas=1, autoscaling=None)
     cluster.settle()
     assert cluster.objects[Ref(AUTOSCALER, revision)]["spec"]["minReplicas"] == 1
-    assert cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["replicas"] == 1, "it leaves a Deployment of none alone"
+    assert cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["replicas"] == 1, (
+        "it leaves a Deployment with 0 replicas alone"
+    )
     assert Ref(SCALED_OBJECT, revision) not in cluster.objects
 
 
 def test_autoscaling_that_is_turned_on_and_off_hands_the_replicas_over() -> None:
-    cluster = driven(minReplicas=3)
+    cluster = start_service(minReplicas=3)
     cluster.edit(maxReplicas=5)
     actions = cluster.reconcile()
     revision = cluster.decision().wanted
@@ -371,12 +373,12 @@ def test_a_variant_scales_to_zero_on_its_own() -> None:
     cluster.start_pods(main)
     cluster.start_pods(variant)
     cluster.settle()
-    assert (least(cluster, main), least(cluster, variant)) == (1, 0)
+    assert (read_min_replicas(cluster, main), read_min_replicas(cluster, variant)) == (1, 0)
     scale(cluster, variant, 0)
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
-    [told_] = cluster.status.variants
-    ready = told_.condition("Ready")
+    [variant_status] = cluster.status.variants
+    ready = variant_status.condition("Ready")
     assert ready is not None
     assert (ready.status, ready.reason) == ("True", "ScaledToZero")
 
@@ -399,11 +401,11 @@ def test_a_shadow_scaled_to_zero_needs_no_measurement_of_its_copies() -> None:
 
 @pytest.mark.parametrize("on_insufficient_capacity", ["Hold", "Recreate"])
 def test_a_change_of_a_service_scaled_to_zero_uses_the_gpu_that_it_left(on_insufficient_capacity: str) -> None:
-    """A revision that sleeps has no pods, and still nobody took its place: nothing has to come back first."""
-    cluster = sleeping(**ON_A_GPU)
+    """A revision scaled to zero has no pods, and its GPU is still free: no pod has to start first."""
+    cluster = start_scaled_to_zero(**ON_A_GPU)
     cluster.edit_rollout(onInsufficientCapacity=on_insufficient_capacity)
     cluster.settle()
-    old = selected(cluster)
+    old = find_selected_revision(cluster)
     cluster.gpus = 0
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
@@ -414,19 +416,19 @@ def test_a_change_of_a_service_scaled_to_zero_uses_the_gpu_that_it_left(on_insuf
     cluster.now += 60
     cluster.settle()
     new = cluster.decision().wanted
-    assert (least(cluster, old), least(cluster, new)) == (0, 1)
+    assert (read_min_replicas(cluster, old), read_min_replicas(cluster, new)) == (0, 1)
     cluster.start_pods(new)
     cluster.settle()
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
 
 
 def test_a_revision_that_is_drained_for_a_candidate_is_not_reported_as_scaled_to_zero() -> None:
     """No trigger starts its pods, so requests have no answer until the candidate has its pods."""
-    cluster = driven(**AWAY, **ON_A_GPU)
+    cluster = start_service(**AWAY, **ON_A_GPU)
     cluster.edit_rollout(onInsufficientCapacity="Recreate")
     cluster.gpus = 1
     cluster.settle()
-    old = selected(cluster)
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     assert cluster.status.rollout is not None

@@ -27,10 +27,10 @@ WRONG = ParityReport(
 SILENT = ParityReport(requests=20, stable_failures=20, reason="ParityNothingCompared", message="No answer came.")
 
 
-def comparing(**rollout: Any) -> tuple[Cluster, str, str]:
+def start_comparison(**rollout: Any) -> tuple[Cluster, str, str]:
     """A candidate that is warm, and whose parity Job has begun."""
-    said = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}], **rollout}
-    cluster = Cluster(build_manifest(minReplicas=2, warmup={}, rollout=said, traffic=GATEWAY))
+    spec = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}], **rollout}
+    cluster = Cluster(build_manifest(minReplicas=2, warmup={}, rollout=spec, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
     start_revision(cluster, stable)
@@ -38,92 +38,96 @@ def comparing(**rollout: Any) -> tuple[Cluster, str, str]:
     cluster.settle()
     new = cluster.decision().wanted
     start_revision(cluster, new)
-    assert job(new) not in cluster.objects, "it is not warm yet, so it would answer late"
+    assert find_job(new) not in cluster.objects, "it is not warm yet, so it would answer late"
     end_job(cluster, WARMUP, new, WARM)
-    assert job(new) in cluster.objects
+    assert find_job(new) in cluster.objects
     assert read_weights(cluster) == {stable: 100}
-    paused = "pause" in said["steps"][0]
-    assert rollout_of(cluster).reason == ("WaitsForPromotion" if paused else "ComparingAnswers")
+    paused = "pause" in spec["steps"][0]
+    assert read_rollout(cluster).reason == ("WaitsForPromotion" if paused else "ComparingAnswers")
     return cluster, stable, new
 
 
-def job(revision: str) -> Ref:
+def find_job(revision: str) -> Ref:
     return Ref(JOB, PARITY.format_name(revision))
 
 
 def end_parity_job(cluster: Cluster, revision: str, report: ParityReport) -> None:
-    """Let the parity Job end."""
+    """End the parity Job with a report."""
     end_job(cluster, PARITY, revision, report)
 
 
-def rollout_of(cluster: Cluster) -> RolloutStatus:
+def read_rollout(cluster: Cluster) -> RolloutStatus:
     found = cluster.status.rollout
     assert found is not None
     return found
 
 
-def gate_of(cluster: Cluster) -> GateStatus:
-    [gate] = rollout_of(cluster).gates
+def read_gate(cluster: Cluster) -> GateStatus:
+    [gate] = read_rollout(cluster).gates
     return gate
 
 
 def test_answers_that_agree_pass_the_gate_and_the_verdict_outlives_the_job() -> None:
-    cluster, stable, new = comparing()
+    cluster, stable, new = start_comparison()
     end_parity_job(cluster, new, SAME)
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 90, new: 10}
-    assert (gate_of(cluster).name, gate_of(cluster).verdict, gate_of(cluster).value) == ("parity", "Passed", "100%")
-    evaluated_at = gate_of(cluster).evaluated_at
-    cluster.remove(job(new))
-    cluster.remove(Ref(POD, f"left-{job(new).name}-x"))
+    assert (read_gate(cluster).name, read_gate(cluster).verdict, read_gate(cluster).value) == (
+        "parity",
+        "Passed",
+        "100%",
+    )
+    evaluated_at = read_gate(cluster).evaluated_at
+    cluster.remove(find_job(new))
+    cluster.remove(Ref(POD, f"left-{find_job(new).name}-x"))
     cluster.settle()
-    assert job(new) not in cluster.objects, "it is not made again"
+    assert find_job(new) not in cluster.objects, "it is not created again"
     cluster.now += 61
     start_revision(cluster, new)
-    assert rollout_of(cluster).weight == 50, "the analysis passes: no gate has more to say"
-    assert gate_of(cluster).evaluated_at == evaluated_at, "it is evaluated once"
+    assert read_rollout(cluster).weight == 50, "the analysis passes: no gate is left"
+    assert read_gate(cluster).evaluated_at == evaluated_at, "it is evaluated once"
 
 
 def test_a_candidate_with_wrong_answers_fails_before_its_first_request_of_a_user() -> None:
-    cluster, stable, new = comparing()
+    cluster, stable, new = start_comparison()
     end_parity_job(cluster, new, WRONG)
     assert read_weights(cluster) == {stable: 100}
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
-    assert rollout_of(cluster).message == (
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Failed", "AnalysisFailed")
+    assert read_rollout(cluster).message == (
         "Gate parity: Agreement 15% over 20 replayed requests is below the minimum of 95%. Largest difference:"
         " requests[1], output 'y' at index 0: 2 by the stable revision, 5 by the candidate (1.5 apart)."
     )
-    assert gate_of(cluster).verdict == "Failed", "the verdict stays to be read"
+    assert read_gate(cluster).verdict == "Failed", "the verdict stays in the status"
     assert Ref(DEPLOYMENT, new) not in cluster.objects
-    assert job(new) not in cluster.objects
+    assert find_job(new) not in cluster.objects
     assert [event.reason for event in cluster.story][-2:] == ["RolledBack", "AnalysisFailed"]
 
 
 def test_a_job_that_compares_nothing_promotes_no_candidate() -> None:
-    cluster, stable, new = comparing(progressDeadline="5m")
+    cluster, stable, new = start_comparison(progressDeadline="5m")
     end_parity_job(cluster, new, SILENT)
-    assert (rollout_of(cluster).reason, gate_of(cluster).verdict) == ("Inconclusive", "Inconclusive")
-    assert "ParityNothingCompared: No answer came." in rollout_of(cluster).message
+    assert (read_rollout(cluster).reason, read_gate(cluster).verdict) == ("Inconclusive", "Inconclusive")
+    assert "ParityNothingCompared: No answer came." in read_rollout(cluster).message
     assert read_weights(cluster) == {stable: 100}
     cluster.now += 301
     cluster.settle()
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "Inconclusive")
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Failed", "Inconclusive")
 
 
 def test_a_job_that_was_given_up_is_inconclusive() -> None:
-    cluster, stable, new = comparing()
-    body = cluster.objects[job(new)]
+    cluster, stable, new = start_comparison()
+    body = cluster.objects[find_job(new)]
     failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "Job was active too long"}
     body["status"] = {"conditions": [failed]}
     cluster.put(body)
     cluster.settle()
-    assert rollout_of(cluster).reason == "Inconclusive"
-    assert "ParityBroken: The parity Job failed: Job was active too long" in gate_of(cluster).message
+    assert read_rollout(cluster).reason == "Inconclusive"
+    assert "ParityBroken: The parity Job failed: Job was active too long" in read_gate(cluster).message
     assert read_weights(cluster) == {stable: 100}
 
 
 def test_the_events_of_a_job_without_a_pod_are_listed_whatever_became_of_the_warm_ups_pod() -> None:
-    cluster, _, new = comparing()
+    cluster, _, new = start_comparison()
     assert cluster.decision().wait == START_PATIENCE
     cluster.remove(Ref(POD, f"left-{WARMUP.format_name(new)}-x"))
     cluster.settle()
@@ -131,21 +135,21 @@ def test_the_events_of_a_job_without_a_pod_are_listed_whatever_became_of_the_war
 
 
 def test_a_retry_compares_again_and_ignores_the_pod_of_the_last_try() -> None:
-    cluster, stable, new = comparing()
+    cluster, stable, new = start_comparison()
     end_parity_job(cluster, new, SILENT)
-    left = Ref(POD, f"left-{job(new).name}-x")
+    left = Ref(POD, f"left-{find_job(new).name}-x")
     late = {**cluster.objects[left], "metadata": {**cluster.objects[left]["metadata"], "uid": "late"}}
     cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
-    assert job(new) not in cluster.objects
+    assert find_job(new) not in cluster.objects
     cluster.put(late)  # the garbage collector takes its time
     cluster.request(f"retry {cluster.snapshot().service.metadata.generation} now")
     cluster.settle()
     start_revision(cluster, new)
-    if job(new) not in cluster.objects:  # it is warmed anew first
+    if find_job(new) not in cluster.objects:  # it is warmed anew first
         end_job(cluster, WARMUP, new, WARM)
-    assert job(new) in cluster.objects
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
+    assert find_job(new) in cluster.objects
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Progressing", "ComparingAnswers")
     cluster.remove(left)
     end_parity_job(cluster, new, SAME)
     start_revision(cluster, new)
@@ -153,9 +157,9 @@ def test_a_retry_compares_again_and_ignores_the_pod_of_the_last_try() -> None:
 
 
 def test_a_promotion_past_the_gate_needs_no_second_promotion() -> None:
-    cluster, stable, new = comparing(onFailure="Pause")
+    cluster, stable, new = start_comparison(onFailure="Pause")
     end_parity_job(cluster, new, WRONG)
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Paused", "PausedOnFailure")
     assert read_weights(cluster) == {stable: 100}
     cluster.request(f"promote {cluster.snapshot().service.metadata.generation}")
     start_revision(cluster, new)
@@ -164,97 +168,97 @@ def test_a_promotion_past_the_gate_needs_no_second_promotion() -> None:
 
 
 def test_a_pause_of_a_failed_candidate_changes_nothing() -> None:
-    cluster, stable, new = comparing(onFailure="Pause")
+    cluster, stable, new = start_comparison(onFailure="Pause")
     end_parity_job(cluster, new, WRONG)
     cluster.request(f"pause {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Paused", "PausedOnFailure")
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Paused", "PausedOnFailure")
     assert read_weights(cluster) == {stable: 100}
 
 
 def test_a_promotion_by_one_step_past_the_gate_goes_on_by_the_steps() -> None:
-    cluster, stable, new = comparing(onFailure="Pause")
+    cluster, stable, new = start_comparison(onFailure="Pause")
     end_parity_job(cluster, new, WRONG)
     cluster.request(f"promote {cluster.snapshot().service.metadata.generation}/0")
     cluster.settle()
     cluster.now += 61
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 50, new: 50}
-    assert gate_of(cluster).verdict == "Passed"
-    assert gate_of(cluster).message.startswith("A user promoted the candidate past it. Agreement 15%")
+    assert read_gate(cluster).verdict == "Passed"
+    assert read_gate(cluster).message.startswith("A user promoted the candidate past it. Agreement 15%")
 
 
 def test_a_promotion_that_ends_a_pause_overrides_no_gate() -> None:
-    cluster, stable, new = comparing(steps=[{"pause": "Manual"}, {"weight": 10}, {"pause": "Manual"}])
+    cluster, stable, new = start_comparison(steps=[{"pause": "Manual"}, {"weight": 10}, {"pause": "Manual"}])
     cluster.request(f"promote {cluster.snapshot().service.metadata.generation}/0")
     start_revision(cluster, new)
-    assert (rollout_of(cluster).step, rollout_of(cluster).reason) == (1, "ComparingAnswers")
+    assert (read_rollout(cluster).step, read_rollout(cluster).reason) == (1, "ComparingAnswers")
     assert read_weights(cluster) == {stable: 100}
     end_parity_job(cluster, new, WRONG)
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Failed", "AnalysisFailed")
 
 
 def test_a_promotion_skips_the_wait_for_the_gate() -> None:
-    cluster, stable, new = comparing()
+    cluster, stable, new = start_comparison()
     cluster.request(f"promote {cluster.snapshot().service.metadata.generation}/0")
     cluster.settle()
     cluster.now += 61
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 50, new: 50}
-    assert gate_of(cluster).message.startswith("A user promoted the candidate past it. Waits for")
+    assert read_gate(cluster).message.startswith("A user promoted the candidate past it. Waits for")
     end_parity_job(cluster, new, WRONG)
-    assert read_weights(cluster) == {stable: 50, new: 50}, "it was said once, and by a person"
+    assert read_weights(cluster) == {stable: 50, new: 50}, "a user promoted it once"
 
 
 def test_a_stable_revision_without_pods_is_not_compared() -> None:
-    cluster, stable, new = comparing()
-    cluster.remove(job(new))
+    cluster, stable, new = start_comparison()
+    cluster.remove(find_job(new))
     for index in range(2):
         cluster.put_pod(stable, index, ready=False)
     cluster.settle()
-    assert job(new) not in cluster.objects
+    assert find_job(new) not in cluster.objects
     cluster.start_pods(stable)
     cluster.settle()
-    assert job(new) in cluster.objects
+    assert find_job(new) in cluster.objects
 
 
 def test_parity_is_evaluated_before_the_other_gates() -> None:
-    cluster, stable, new = comparing(analysis=[{"successRate": {"min": "99%"}}, {"parity": {}}])
-    assert [gate.name for gate in rollout_of(cluster).gates] == ["parity"]
+    cluster, stable, new = start_comparison(analysis=[{"successRate": {"min": "99%"}}, {"parity": {}}])
+    assert [gate.name for gate in read_rollout(cluster).gates] == ["parity"]
     end_parity_job(cluster, new, SAME)
     start_revision(cluster, new)
-    assert [gate.name for gate in rollout_of(cluster).gates] == ["parity", "success-rate"]
+    assert [gate.name for gate in read_rollout(cluster).gates] == ["parity", "success-rate"]
     cluster.now += 61
     cluster.settle()
-    assert (rollout_of(cluster).reason, rollout_of(cluster).weight) == ("Inconclusive", 10)
+    assert (read_rollout(cluster).reason, read_rollout(cluster).weight) == ("Inconclusive", 10)
     assert read_weights(cluster) == {stable: 90, new: 10}
 
 
 def test_the_first_revision_of_a_service_is_not_compared() -> None:
-    said = {"steps": STEPS, "analysis": [{"parity": {}}]}
-    cluster = Cluster(build_manifest(warmup={}, rollout=said, traffic=GATEWAY))
+    rollout = {"steps": STEPS, "analysis": [{"parity": {}}]}
+    cluster = Cluster(build_manifest(warmup={}, rollout=rollout, traffic=GATEWAY))
     cluster.reconcile()
     first = cluster.decision().wanted
     start_revision(cluster, first)
     assert read_weights(cluster) == {first: 100}
-    assert job(first) not in cluster.objects
+    assert find_job(first) not in cluster.objects
 
 
 def test_a_job_reports_that_the_cluster_refuses_its_pod() -> None:
-    cluster, stable, new = comparing()
-    uid = cluster.objects[job(new)]["metadata"]["uid"]
+    cluster, stable, new = start_comparison()
+    uid = cluster.objects[find_job(new)]["metadata"]["uid"]
     cluster.warnings[uid] = Finding("FailedCreate", "Error creating: pods is forbidden: exceeded quota: narrow")
     cluster.now += 11
     cluster.settle()
-    assert rollout_of(cluster).reason == "JobPodsRefused"
-    assert f"Job {job(new).name}: Error creating" in rollout_of(cluster).message
+    assert read_rollout(cluster).reason == "JobPodsRefused"
+    assert f"Job {find_job(new).name}: Error creating" in read_rollout(cluster).message
     assert read_weights(cluster) == {stable: 100}
 
 
 def test_a_candidate_beside_a_stable_revision_that_never_answers_goes_on_at_the_deadline() -> None:
     """To roll back would mean to send all requests to pods that do not answer."""
-    said = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}]}
-    cluster = Cluster(build_manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
+    rollout = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}]}
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=rollout, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
     start_revision(cluster, stable)
@@ -268,13 +272,13 @@ def test_a_candidate_beside_a_stable_revision_that_never_answers_goes_on_at_the_
         cluster.start_pods(new)
         cluster.accept_routes()
         cluster.settle()
-    assert rollout_of(cluster).reason == "ComparingAnswers"
-    assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision. To skip it, promote")
-    assert job(new) not in cluster.objects
+    assert read_rollout(cluster).reason == "ComparingAnswers"
+    assert read_gate(cluster).message.startswith("Waits for a ready pod of the stable revision. To skip it, promote")
+    assert find_job(new) not in cluster.objects
     cluster.now += 901
     cluster.settle()
     assert read_weights(cluster) == {new: 100}
-    gate = gate_of(cluster)
+    gate = read_gate(cluster)
     assert gate.verdict == "Skipped"
     [event] = [event for event in cluster.story if event.reason == "GateSkipped"]
     assert (event.type, event.note) == ("Warning", f"Gate parity of {new}: {gate.message}")
@@ -282,8 +286,8 @@ def test_a_candidate_beside_a_stable_revision_that_never_answers_goes_on_at_the_
 
 
 def test_a_stable_revision_that_answers_before_the_deadline_is_compared() -> None:
-    said = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}]}
-    cluster = Cluster(build_manifest(minReplicas=2, rollout=said, traffic=GATEWAY))
+    rollout = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}]}
+    cluster = Cluster(build_manifest(minReplicas=2, rollout=rollout, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
     start_revision(cluster, stable)
@@ -298,15 +302,15 @@ def test_a_stable_revision_that_answers_before_the_deadline_is_compared() -> Non
     cluster.now += 600
     cluster.start_pods(stable)
     cluster.settle()
-    assert job(new) in cluster.objects
+    assert find_job(new) in cluster.objects
     end_parity_job(cluster, new, WRONG)
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Failed", "AnalysisFailed")
 
 
 def test_the_time_that_a_person_holds_a_candidate_does_not_make_the_gate_late() -> None:
     """A stable revision that is silent for a moment, after hours of a pause, is no reason to skip the comparison."""
     for by_hand in (True, False):
-        cluster, stable, new = comparing(steps=STEPS if by_hand else [{"pause": "Manual"}, {"weight": 50}])
+        cluster, stable, new = start_comparison(steps=STEPS if by_hand else [{"pause": "Manual"}, {"weight": 50}])
         if by_hand:
             cluster.request("pause 2")
         cluster.now += 5000
@@ -314,17 +318,17 @@ def test_the_time_that_a_person_holds_a_candidate_does_not_make_the_gate_late() 
         for index in range(2):
             cluster.put_pod(stable, index, ready=False)
         cluster.settle()
-        assert gate_of(cluster).verdict == "Inconclusive"
-        assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision")
-        assert not gate_of(cluster).evaluated_at
+        assert read_gate(cluster).verdict == "Inconclusive"
+        assert read_gate(cluster).message.startswith("Waits for a ready pod of the stable revision")
+        assert not read_gate(cluster).evaluated_at
         cluster.start_pods(stable)
         cluster.settle()
         end_parity_job(cluster, new, WRONG)
-        assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+        assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Failed", "AnalysisFailed")
 
 
 def test_a_person_who_lets_a_candidate_go_on_gives_the_gate_its_deadline() -> None:
-    cluster, stable, new = comparing()
+    cluster, stable, new = start_comparison()
     cluster.request("pause 2")
     cluster.settle()
     cluster.now += 5000
@@ -333,18 +337,18 @@ def test_a_person_who_lets_a_candidate_go_on_gives_the_gate_its_deadline() -> No
     cluster.settle()
     cluster.request("")
     cluster.settle()
-    assert rollout_of(cluster).reason == "ComparingAnswers"
-    assert not gate_of(cluster).evaluated_at
+    assert read_rollout(cluster).reason == "ComparingAnswers"
+    assert not read_gate(cluster).evaluated_at
     cluster.now += 901
     cluster.settle()
-    assert gate_of(cluster).verdict == "Skipped"
+    assert read_gate(cluster).verdict == "Skipped"
     assert read_weights(cluster)[new] > 0
 
 
 @pytest.mark.parametrize("before", [895, 899, 900, 901])
 def test_a_stable_revision_that_is_silent_at_the_deadline_is_waited_for(before: int) -> None:
     """What counts is how long it is silent, not when: it has served until now."""
-    cluster, stable, new = comparing()
+    cluster, stable, new = start_comparison()
     cluster.now += before
     for index in range(2):
         cluster.put_pod(stable, index, ready=False)
@@ -354,26 +358,26 @@ def test_a_stable_revision_that_is_silent_at_the_deadline_is_waited_for(before: 
     assert 0 < wait <= 900
     cluster.now += 899
     cluster.settle()
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
-    assert gate_of(cluster).message.startswith("Waits for a ready pod of the stable revision")
-    assert not gate_of(cluster).evaluated_at
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Progressing", "ComparingAnswers")
+    assert read_gate(cluster).message.startswith("Waits for a ready pod of the stable revision")
+    assert not read_gate(cluster).evaluated_at
     assert read_weights(cluster) == {stable: 100}
     if before <= 900:
         cluster.start_pods(stable)
         cluster.settle()
-        assert rollout_of(cluster).stable_unavailable_since is None
-        assert job(new) in cluster.objects
+        assert read_rollout(cluster).stable_unavailable_since is None
+        assert find_job(new) in cluster.objects
         end_parity_job(cluster, new, WRONG)
-        assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "AnalysisFailed")
+        assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Failed", "AnalysisFailed")
     else:
         cluster.now += 2
         cluster.settle()
-        assert gate_of(cluster).verdict == "Skipped"
+        assert read_gate(cluster).verdict == "Skipped"
         assert read_weights(cluster)[new] > 0
 
 
 def test_the_time_that_the_stable_revision_is_silent_does_not_count() -> None:
-    cluster, stable, _ = comparing()
+    cluster, stable, _ = start_comparison()
     cluster.now += 600
     for index in range(2):
         cluster.put_pod(stable, index, ready=False)
@@ -383,8 +387,8 @@ def test_the_time_that_the_stable_revision_is_silent_does_not_count() -> None:
     cluster.settle()
     cluster.now += 299
     cluster.settle()
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Progressing", "ComparingAnswers")
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Progressing", "ComparingAnswers")
     cluster.now += 2
     cluster.settle()
-    assert (rollout_of(cluster).phase, rollout_of(cluster).reason) == ("Failed", "ProgressDeadlineExceeded")
+    assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Failed", "ProgressDeadlineExceeded")
     assert read_weights(cluster) == {stable: 100}

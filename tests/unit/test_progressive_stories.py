@@ -20,10 +20,12 @@ GATEWAY = {"gateways": [{"name": "public", "namespace": "infra"}], "hostnames": 
 STEPS = [{"weight": 5}, {"pause": "5m"}, {"weight": 50}, {"pause": "Manual"}, {"weight": 100}]
 
 
-def canary(steps: list[dict[str, Any]] | None = None, replicas: int = 4, **rollout: Any) -> tuple[Cluster, str]:
+def start_behind_gateway(
+    steps: list[dict[str, Any]] | None = None, replicas: int = 4, **rollout: Any
+) -> tuple[Cluster, str]:
     """A service behind a gateway that serves; and the name of its revision."""
-    said = {"steps": STEPS if steps is None else steps, **rollout}
-    cluster = Cluster(build_manifest(minReplicas=replicas, rollout=said, traffic=GATEWAY))
+    spec = {"steps": STEPS if steps is None else steps, **rollout}
+    cluster = Cluster(build_manifest(minReplicas=replicas, rollout=spec, traffic=GATEWAY))
     cluster.reconcile()
     stable = cluster.decision().wanted
     cluster.start_pods(stable)
@@ -53,7 +55,7 @@ def waits_for(cluster: Cluster) -> str:
 
 
 def test_a_good_candidate_goes_by_its_steps_and_serves_in_the_end() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     assert read_weights(cluster) == {stable: 100}
     assert (waits_for(cluster), pods(cluster, new)) == ("MinimumReplicasUnavailable", 1)
@@ -93,7 +95,7 @@ def test_a_good_candidate_goes_by_its_steps_and_serves_in_the_end() -> None:
 
 
 def test_a_clock_that_was_set_back_by_an_hour_restarts_only_the_pause() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     start_revision(cluster, new)
     cluster.now -= 3600
@@ -110,7 +112,7 @@ def test_a_clock_that_was_set_back_by_an_hour_restarts_only_the_pause() -> None:
 
 @pytest.mark.parametrize("field", ["unavailableSince", "stableUnavailableSince"])
 def test_an_unreadable_time_in_a_status_is_absent(field: str) -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     start_revision(cluster, new)
     body = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)])
@@ -121,7 +123,7 @@ def test_an_unreadable_time_in_a_status_is_absent(field: str) -> None:
 
 
 def test_the_old_revision_keeps_its_pods_until_the_gateway_has_left_it() -> None:
-    cluster, stable = canary(steps=[])
+    cluster, stable = start_behind_gateway(steps=[])
     new = change(cluster)
     cluster.start_pods(new)
     cluster.settle()
@@ -136,9 +138,9 @@ def test_the_old_revision_keeps_its_pods_until_the_gateway_has_left_it() -> None
 
 
 def test_a_candidate_that_never_loads_is_rolled_back_after_the_deadline_for_its_own_reason() -> None:
-    cluster, stable = canary(progressDeadline="2m")
+    cluster, stable = start_behind_gateway(progressDeadline="2m")
     new = change(cluster)
-    cluster.put_pod(new, 0, ready=False, report=build_report(ModelState.FAILED, "LoadFailed", "Triton says no"))
+    cluster.put_pod(new, 0, ready=False, report=build_report(ModelState.FAILED, "LoadFailed", "Triton rejects it"))
     cluster.settle()
     assert cluster.condition("Ready") == ("False", "LoadFailed")
     assert cluster.condition("Reconciling") == ("True", "Progressing")
@@ -163,7 +165,7 @@ def failed(cluster: Cluster) -> str:
 
 
 def test_a_candidate_that_crashes_later_is_rolled_back_at_once_and_leaves_when_the_gateway_has_left_it() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = failed(cluster)
     assert waits_for(cluster) == "CrashLooping"
     assert "RolledBack" in [event.reason for event in cluster.story]
@@ -177,7 +179,7 @@ def test_a_candidate_that_crashes_later_is_rolled_back_at_once_and_leaves_when_t
 
 def test_the_stable_revision_gets_the_share_of_a_candidate_without_ready_pods() -> None:
     """What reaches no Triton is in no counter: the gateway alone answers, with 503."""
-    cluster, stable = canary(progressDeadline="10m")
+    cluster, stable = start_behind_gateway(progressDeadline="10m")
     new = change(cluster)
     start_revision(cluster, new)
     ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
@@ -206,7 +208,7 @@ def test_the_stable_revision_gets_the_share_of_a_candidate_without_ready_pods() 
 
 
 def test_a_failed_revision_is_not_retried_until_the_spec_changes() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = failed(cluster)
     cluster.accept_routes()
     cluster.settle()
@@ -218,11 +220,11 @@ def test_a_failed_revision_is_not_retried_until_the_spec_changes() -> None:
     assert pods(cluster, third) == 1
     again = change(cluster, "s3://models/v2")
     assert again == new
-    assert pods(cluster, new) == 1, "it was asked for anew"
+    assert pods(cluster, new) == 1, "the spec changed back to it"
 
 
 def test_a_retry_is_acted_on_once() -> None:
-    cluster, _ = canary()
+    cluster, _ = start_behind_gateway()
     new = failed(cluster)
     cluster.accept_routes()
     cluster.settle()
@@ -236,7 +238,7 @@ def test_a_retry_is_acted_on_once() -> None:
 
 
 def test_an_abort_goes_back_at_once_and_is_void_for_the_next_change() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     start_revision(cluster, new)
     cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
@@ -254,7 +256,7 @@ def come_back(cluster: Cluster) -> None:
 
 
 def test_a_revert_goes_back_at_once() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     start_revision(cluster, new)
     cluster.edit(uri="s3://models/magika")
@@ -268,7 +270,7 @@ def test_a_revert_goes_back_at_once() -> None:
 
 
 def test_a_third_change_replaces_the_candidate_and_begins_anew() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     second = change(cluster)
     start_revision(cluster, second)
     third = change(cluster, "s3://models/v3")
@@ -280,7 +282,7 @@ def test_a_third_change_replaces_the_candidate_and_begins_anew() -> None:
 
 
 def test_a_pause_by_hand_holds_a_step_and_its_time_does_not_count() -> None:
-    cluster, stable = canary(progressDeadline="2m")
+    cluster, stable = start_behind_gateway(progressDeadline="2m")
     new = change(cluster)
     generation = cluster.snapshot().service.metadata.generation
     cluster.request(f"pause {generation}")
@@ -296,7 +298,7 @@ def test_a_pause_by_hand_holds_a_step_and_its_time_does_not_count() -> None:
 
 
 def test_promoting_in_full_passes_every_pause_but_never_the_pods() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     cluster.request(f"promote {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
@@ -308,7 +310,7 @@ def test_promoting_in_full_passes_every_pause_but_never_the_pods() -> None:
 
 @pytest.mark.parametrize("request_", ["promote 1", "abort 1", "promote", "abort 2; drop table", "promote 2/9"])
 def test_a_request_for_another_generation_or_of_another_form_does_nothing(request_: str) -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     start_revision(cluster, new)
     cluster.request(request_)
@@ -317,9 +319,9 @@ def test_a_request_for_another_generation_or_of_another_form_does_nothing(reques
 
 
 def test_on_failure_pause_keeps_the_weights_and_waits_for_a_user() -> None:
-    cluster, stable = canary(onFailure="Pause")
+    cluster, stable = start_behind_gateway(onFailure="Pause")
     new = failed(cluster)
-    assert read_weights(cluster) == {stable: 100}, "nobody waits for a candidate that does not answer"
+    assert read_weights(cluster) == {stable: 100}, "requests do not wait for a candidate that does not answer"
     assert waits_for(cluster) == "PausedOnFailure"
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 95, new: 5}
@@ -331,7 +333,7 @@ def test_on_failure_pause_keeps_the_weights_and_waits_for_a_user() -> None:
 
 
 def test_weights_do_not_change_while_the_stable_revision_lacks_pods() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     start_revision(cluster, new)
     cluster.remove(Ref(_pod_kind(cluster), f"{stable}-3"))
@@ -351,7 +353,7 @@ def _pod_kind(cluster: Cluster) -> Any:
 
 
 def test_a_change_of_the_model_may_add_pods() -> None:
-    cluster, stable = canary(steps=[], replicas=1)
+    cluster, stable = start_behind_gateway(steps=[], replicas=1)
     cluster.edit(uri="s3://models/v2", minReplicas=3)
     cluster.settle()
     new = cluster.decision().wanted
@@ -361,7 +363,7 @@ def test_a_change_of_the_model_may_add_pods() -> None:
 
 
 def test_a_gateway_that_refuses_holds_the_rollout_and_is_named() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     cluster.start_pods(new)
     cluster.settle()
@@ -481,8 +483,8 @@ def test_recreate_ends_the_old_pods_first_and_goes_back_the_same_way() -> None:
 
 
 def test_a_pod_that_its_service_does_not_know_yet_gets_no_share() -> None:
-    """A gateway that hears of the share first finds nobody behind the candidate's Service: users would see 503."""
-    cluster, stable = canary()
+    """A gateway that gets the weight first finds no endpoint of the candidate's Service: users would see 503."""
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     cluster.lists_pods = False
     start_revision(cluster, new)
@@ -502,7 +504,7 @@ def weights(*steps: int | dict[str, Any]) -> list[dict[str, Any]]:
 
 def at_first_pause(*steps: int | dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
     """A candidate with one pod that waits at the first pause; with the names of both revisions."""
-    cluster, stable = canary(weights(*steps), replicas=3, **rollout)
+    cluster, stable = start_behind_gateway(weights(*steps), replicas=3, **rollout)
     new = change(cluster)
     start_revision(cluster, new)
     assert waits_for(cluster) == "WaitsForPromotion"
@@ -510,7 +512,7 @@ def at_first_pause(*steps: int | dict[str, Any], **rollout: Any) -> tuple[Cluste
 
 
 def promote(cluster: Cluster, step: str = "") -> None:
-    """Ask for the next step, or, in full, for all of them."""
+    """Promote by one step, or, in full, by all of them."""
     cluster.request(f"promote {cluster.snapshot().service.metadata.generation}{step} {cluster.now}")
     cluster.settle()
 
@@ -542,7 +544,7 @@ def test_edited_steps_are_taken_up_where_the_candidate_stands(
     cluster, stable, new = at_first_pause(5, MANUAL, 50, MANUAL)
     cluster.edit_rollout(steps=edited)
     cluster.settle()
-    assert read_weights(cluster) == {stable: 95, new: 5}, "an edit alone moves no request"
+    assert read_weights(cluster) == {stable: 95, new: 5}, "an edit alone changes no weight"
     assert (at_step(cluster), waits_for(cluster)) == (step, reason)
     rollout = cluster.status.rollout
     assert rollout is not None
@@ -579,7 +581,7 @@ SHAPES = [
 @pytest.mark.parametrize("full", [True, False], ids=["in full", "step by step"])
 @pytest.mark.parametrize("steps", SHAPES, ids=str)
 def test_every_shape_of_steps_can_be_promoted_to_its_end(steps: list[dict[str, Any]], full: bool) -> None:
-    cluster, stable = canary(steps)
+    cluster, stable = start_behind_gateway(steps)
     new = change(cluster)
     for _ in range(2 * len(steps) + 2):
         start_revision(cluster, new)
@@ -594,7 +596,7 @@ def test_every_shape_of_steps_can_be_promoted_to_its_end(steps: list[dict[str, A
 
 
 def test_a_deleted_deployment_of_the_stable_revision_comes_back_and_decides_nothing() -> None:
-    cluster, stable = canary()
+    cluster, stable = start_behind_gateway()
     new = change(cluster)
     cluster.remove(Ref(DEPLOYMENT, stable))
     cluster.kill_pods(stable)
@@ -606,7 +608,7 @@ def test_a_deleted_deployment_of_the_stable_revision_comes_back_and_decides_noth
 
 @pytest.mark.parametrize("rounds", range(4))
 def test_any_child_that_is_deleted_at_any_step_comes_back_from_its_record(rounds: int) -> None:
-    cluster, _ = canary()
+    cluster, _ = start_behind_gateway()
     new = change(cluster)
     for _ in range(rounds):
         start_revision(cluster, new)
@@ -614,7 +616,7 @@ def test_any_child_that_is_deleted_at_any_step_comes_back_from_its_record(rounds
         if waits_for(cluster) == "WaitsForPromotion":
             promote(cluster, f"/{at_step(cluster)}")
     start_revision(cluster, new) if rounds else cluster.settle()
-    told = (cluster.status.stable, cluster.status.candidate, read_weights(cluster))
+    before = (cluster.status.stable, cluster.status.candidate, read_weights(cluster))
     ours = [ref for ref in cluster.objects if ref.kind.name not in {"Pod", "EndpointSlice", "InferenceService"}]
     for ref in ours:
         if ref.kind == CONTROLLER_REVISION and ref.name != new:
@@ -622,7 +624,7 @@ def test_any_child_that_is_deleted_at_any_step_comes_back_from_its_record(rounds
         cluster.remove(ref)
         cluster.settle()
         assert set(ours) <= cluster.objects.keys(), ref
-        assert (cluster.status.stable, cluster.status.candidate, read_weights(cluster)) == told, ref
+        assert (cluster.status.stable, cluster.status.candidate, read_weights(cluster)) == before, ref
         cluster.accept_routes()
         cluster.settle()
 
@@ -631,7 +633,7 @@ def test_the_fix_of_a_first_revision_that_never_answered_has_no_steps() -> None:
     cluster = Cluster(build_manifest(minReplicas=3, rollout={"steps": STEPS}, traffic=GATEWAY))
     cluster.settle()
     broken = cluster.decision().wanted
-    cluster.put_pod(broken, 0, ready=False, report=build_report(ModelState.FAILED, "LoadFailed", "Triton says no"))
+    cluster.put_pod(broken, 0, ready=False, report=build_report(ModelState.FAILED, "LoadFailed", "Triton rejects it"))
     cluster.settle()
     cluster.accept_routes()
     cluster.settle()
@@ -647,7 +649,7 @@ def test_the_candidate_gets_all_requests_while_no_pod_of_the_stable_revision_ans
     cluster.kill_pods(stable)
     cluster.settle()
     assert read_weights(cluster) == {new: 100}
-    assert (cluster.status.stable, cluster.status.candidate) == (stable, new), "it is promoted by nobody"
+    assert (cluster.status.stable, cluster.status.candidate) == (stable, new), "it is not promoted"
     cluster.start_pods(stable)
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 95, new: 5}
@@ -675,7 +677,7 @@ def test_a_candidate_whose_pod_finds_no_node_in_a_pause_fails_after_the_progress
 
 
 def test_a_stable_revision_that_lacks_a_pod_does_not_block_the_change_that_mends_it() -> None:
-    cluster, stable = canary(steps=[], replicas=3)
+    cluster, stable = start_behind_gateway(steps=[], replicas=3)
     cluster.put_pod(stable, 2, ready=False)
     new = change(cluster)
     start_revision(cluster, new)
@@ -684,7 +686,7 @@ def test_a_stable_revision_that_lacks_a_pod_does_not_block_the_change_that_mends
 
 def test_a_promotion_in_full_and_the_deadline_override_missing_stable_pods() -> None:
     for overruled in (True, False):
-        cluster, stable = canary(weights(50, MANUAL), replicas=3, progressDeadline="5m")
+        cluster, stable = start_behind_gateway(weights(50, MANUAL), replicas=3, progressDeadline="5m")
         cluster.put_pod(stable, 2, ready=False)
         new = change(cluster)
         start_revision(cluster, new)
@@ -757,7 +759,7 @@ def test_a_request_that_was_acted_on_stays_done_when_the_rollout_is_over() -> No
 
 
 def test_the_fix_of_a_stable_revision_without_pods_goes_through_its_steps_and_serves() -> None:
-    cluster, stable = canary(weights(5, {"pause": "1m"}, 50), replicas=1)
+    cluster, stable = start_behind_gateway(weights(5, {"pause": "1m"}, 50), replicas=1)
     cluster.put_pod(stable, 0, ready=False)
     cluster.settle()
     new = change(cluster)
@@ -846,7 +848,7 @@ def test_promoting_a_candidate_that_failed_without_ready_pods_gives_it_the_deadl
 
 
 def test_half_a_candidate_gets_all_requests_of_a_stable_revision_without_pods() -> None:
-    cluster, stable = canary(weights(50, MANUAL), replicas=4)
+    cluster, stable = start_behind_gateway(weights(50, MANUAL), replicas=4)
     new = change(cluster)
     start_revision(cluster, new)
     cluster.kill_pods(new)

@@ -1,4 +1,4 @@
-"""Random stories of rollouts: whatever users, kubelet, gateway and clock do, some things are always so."""
+"""Random stories of rollouts: the invariants hold for any sequence of changes by users, kubelet, gateway and clock."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ from tests.unit.simulation import GPU, KEY, Cluster, build_manifest, build_repor
 GATES = [{"successRate": {"min": "99%"}}]
 ANALYSIS = {"analysis": "1m"}
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
-# What a user may make of it meanwhile. The gateway "internal" is there from the first.
+# Edits of a user. The gateway "internal" exists from the start.
 ROUTES = [
     TRAFFIC,
     {**TRAFFIC, "hostnames": ["other.example.com", "magika.example.com"]},
@@ -71,7 +71,7 @@ EDITS: list[list[dict[str, Any]]] = [
 Edit = Callable[[dict[str, Any]], object]
 ROUTE = Ref(HTTP_ROUTE, KEY.name)
 DELETED = (AUTOSCALER, SCALED_OBJECT, CONFIG_MAP, DEPLOYMENT, DISRUPTION_BUDGET, HTTP_ROUTE, SERVICE)
-# What somebody makes of a child by hand: of any kind, then of one.
+# Edits of a child by hand: of any kind, then of one.
 EDITED: list[tuple[Kind | None, Edit]] = [
     (None, lambda body: body["metadata"].pop("labels", None)),
     (None, lambda body: body["metadata"].pop("annotations", None)),
@@ -92,13 +92,13 @@ EDITED: list[tuple[Kind | None, Edit]] = [
 ]
 PODS = 3
 PLENTY = 100
-# What happens when they are short, and how many there are at first; most stories are of pods that ask for none.
+# onInsufficientCapacity, and the number of GPUs at first; the pods of most stories request none.
 GPUS = [(None, 0), (None, 0), ("Hold", PODS), ("Hold", 2 * PODS), ("Recreate", PODS), ("Recreate", 2 * PODS)]
 PUBLIC, INTERNAL = GatewayKey(KEY.namespace, "public"), GatewayKey(KEY.namespace, "internal")
 
 
 class Rollouts(RuleBasedStateMachine):
-    """One service behind a gateway, and all that can happen to it."""
+    """One service behind a gateway, and the changes of its environment."""
 
     split: ClassVar[Mapping[str, Any]] = TRAFFIC
     pods: ClassVar[Mapping[str, Any]] = {"minReplicas": PODS}
@@ -110,7 +110,7 @@ class Rollouts(RuleBasedStateMachine):
         on_gpus=st.sampled_from(GPUS),
     )
     def begin(self, on_failure: str, far: int, on_gpus: tuple[str | None, int]) -> None:
-        """Serve the first model, on GPUs or not, and bring the second one as far as that."""
+        """Serve the first model, on GPUs or not, and advance the rollout of the second one."""
         self.on_insufficient_capacity, gpus = on_gpus
         self.deleted: set[str] = set()  # Deployments that a person has deleted, and that are not back yet
         rollout = {"steps": STEPS, "onFailure": on_failure, "progressDeadline": "3m", "analysis": GATES}
@@ -127,75 +127,75 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.reconcile()
         self.cluster.start_pods(self.cluster.decision().wanted)
         self.cluster.settle()
-        self.take_up()
+        self.accept_routes()
         self.cluster.settle()
         self.model = 0
         if far:
-            self.change_the_model(1)
-            self.all_goes_well_for_a_while(far)
+            self.change_model(1)
+            self.advance(far)
 
-    def take_up(self) -> None:
-        """Let the gateways answer to the route as it is."""
+    def accept_routes(self) -> None:
+        """Write the conditions of the gateways for the current route."""
         self.cluster.accept_routes()
 
-    def autoscalers_act(self) -> None:
-        """There is none: the number of pods is the operator's."""
+    def scale(self) -> None:
+        """Without an autoscaler the operator sets the number of pods."""
 
-    def led_to(self) -> set[str]:
-        """The revisions that are to have requests."""
+    def list_routed_revisions(self) -> set[str]:
+        """The revisions that the route names."""
         return set(list_backends(self.cluster.objects[ROUTE]))
 
-    def stable(self) -> str:
+    def find_stable(self) -> str:
         """The revision that carries the service."""
         name: str = self.cluster.objects[Ref(SERVICE, KEY.name)]["metadata"]["annotations"][ANNOTATION_STABLE]
         return name
 
-    def revisions(self) -> list[str]:
+    def list_revisions(self) -> list[str]:
         return sorted(ref.name for ref in self.cluster.objects if ref.kind == DEPLOYMENT)
 
     @rule(further=st.integers(0, 2))
-    def change_the_model(self, further: int) -> None:
+    def change_model(self, further: int) -> None:
         self.model = (self.model + further) % len(MODELS)
         self.cluster.edit(uri=MODELS[self.model])
         self.cluster.settle()
 
     @rule(way=st.sampled_from([None, *WAYS]), model=st.integers(0, 1))
-    def a_variant_comes_changes_or_goes(self, way: dict[str, Any] | None, model: int) -> None:
+    def change_variant(self, way: dict[str, Any] | None, model: int) -> None:
         predictor = {"model": {"storageUri": f"s3://models/variant-{model}"}}
         self.cluster.edit_variants(*([] if way is None else [{"name": "b", "predictor": predictor, **way}]))
         self.cluster.settle()
 
     @rule(steps=st.sampled_from(EDITS), replicas=st.sampled_from([PODS, PODS, PODS + 1]))
-    def steps_and_replicas_are_edited(self, steps: list[dict[str, Any]], replicas: int) -> None:
+    def edit_steps_and_replicas(self, steps: list[dict[str, Any]], replicas: int) -> None:
         self.cluster.edit_rollout(steps=steps)
         self.cluster.edit(minReplicas=replicas)
         self.cluster.settle()
 
     @rule(traffic=st.sampled_from(ROUTES))
-    def traffic_is_edited(self, traffic: dict[str, Any]) -> None:
+    def edit_traffic(self, traffic: dict[str, Any]) -> None:
         self.cluster.edit_traffic(traffic)
         self.cluster.settle()
 
     @rule(seconds=st.sampled_from([30, 70]), failures=st.sampled_from([0, 0, 0, 50]))
-    def requests_are_answered(self, seconds: int, failures: int) -> None:
+    def answer_requests(self, seconds: int, failures: int) -> None:
         measure(self.cluster, seconds, requests=10 * seconds, failures=failures)
 
     @rule(data=st.data())
-    def somebody_deletes_a_child(self, data: st.DataObject) -> None:
-        kept = {self.stable(), *self.led_to()}
-        # Of a revision that the route names no more nothing comes back: a request that is on its way fails.
+    def delete_child(self, data: st.DataObject) -> None:
+        kept = {self.find_stable(), *self.list_routed_revisions()}
+        # A revision that the route no longer names is not restored: a request in flight fails.
         ours = [r for r in self.cluster.objects if r.kind in DELETED and (r.kind != DEPLOYMENT or r.name in kept)]
         ref = data.draw(st.sampled_from(sorted(ours, key=str)))
         self.cluster.remove(ref)
         if ref.kind == DEPLOYMENT:
             self.cluster.kill_pods(ref.name)
         self.cluster.settle()
-        back = {Ref(DEPLOYMENT, name) for name in {self.stable(), *self.led_to()}}
+        back = {Ref(DEPLOYMENT, name) for name in {self.find_stable(), *self.list_routed_revisions()}}
         assert back <= self.cluster.objects.keys(), ref
         self.deleted |= {ref.name} if ref.kind == DEPLOYMENT else set()
 
     @rule(data=st.data(), edited=st.sampled_from(EDITED))
-    def somebody_edits_a_child(self, data: st.DataObject, edited: tuple[Kind | None, Edit]) -> None:
+    def edit_child(self, data: st.DataObject, edited: tuple[Kind | None, Edit]) -> None:
         kind, edit = edited
         ours = [ref for ref in self.cluster.objects if ref.kind in DELETED and kind in {None, ref.kind}]
         if not ours:
@@ -206,9 +206,9 @@ class Rollouts(RuleBasedStateMachine):
         self.cluster.settle()
 
     @rule(index=st.integers(0, PODS - 1), stable=st.booleans())
-    def a_pod_is_ready_no_more(self, index: int, stable: bool) -> None:
-        for name in self.revisions():
-            if (name == self.stable()) is stable and Ref(POD, f"{name}-{index}") in self.cluster.objects:
+    def make_pod_unready(self, index: int, stable: bool) -> None:
+        for name in self.list_revisions():
+            if (name == self.find_stable()) is stable and Ref(POD, f"{name}-{index}") in self.cluster.objects:
                 self.cluster.put_pod(name, index, ready=False)
         self.cluster.settle()
 
@@ -219,15 +219,15 @@ class Rollouts(RuleBasedStateMachine):
         state=st.sampled_from([ModelState.FETCHING, ModelState.LOADING, ModelState.WARMING]),
         seconds=st.sampled_from([5, 30, 100]),
     )
-    def the_successor_of_a_pod_loads_for_long(
+    def replace_pod_by_slow_one(
         self, index: int, all_of_them: bool, stable: bool, state: ModelState, seconds: int
     ) -> None:
-        """After a drain: for longer than a pod that answered may be silent, and within the progress deadline."""
+        """After a drain, a pod loads for longer than a ready pod may be silent, and within the progress deadline."""
         rollout = self.cluster.status.rollout
         answered = rollout is not None and rollout.phase != "Failed" and self.cluster.snapshot().ready(rollout.revision)
-        for name in self.revisions():
+        for name in self.list_revisions():
             for each in range(PODS) if all_of_them else [index]:
-                if (name == self.stable()) is stable and Ref(POD, f"{name}-{each}") in self.cluster.objects:
+                if (name == self.find_stable()) is stable and Ref(POD, f"{name}-{each}") in self.cluster.objects:
                     generation = f"slow-{self.cluster.now}"
                     self.cluster.put_pod(name, each, ready=False, generation=generation, report=build_report(state))
         self.cluster.settle()
@@ -237,87 +237,87 @@ class Rollouts(RuleBasedStateMachine):
         assert not (answered and rollout and rollout.phase == "Failed" and rollout.reason == "NotAnswering"), rollout
 
     @rule()
-    def all_pods_of_the_candidate_are_lost(self) -> None:
-        for name in self.revisions():
-            if name != self.stable():
+    def lose_candidate_pods(self) -> None:
+        for name in self.list_revisions():
+            if name != self.find_stable():
                 self.cluster.kill_pods(name)
         self.cluster.settle()
 
     @rule()
-    def pods_start(self) -> None:
-        self.autoscalers_act()
-        for name in self.revisions():
+    def start_pods(self) -> None:
+        self.scale()
+        for name in self.list_revisions():
             self.cluster.start_pods(name)
         self.cluster.settle()
 
     @rule(gpus=st.sampled_from([PODS, 2 * PODS - 1, 2 * PODS, PLENTY]))
-    def gpus_come_or_go(self, gpus: int) -> None:
+    def change_gpus(self, gpus: int) -> None:
         self.cluster.gpus = gpus
         self.cluster.settle()
 
     @rule()
-    def pods_go_that_are_wanted_no_more(self) -> None:
+    def end_pods(self) -> None:
         self.cluster.end_pods()
         self.cluster.settle()
 
     @rule(times=st.integers(1, 4))
-    def all_goes_well_for_a_while(self, times: int) -> None:
+    def advance(self, times: int) -> None:
         for _ in range(times):
-            self.pods_start()
-            self.the_gateway_follows()
-            self.requests_are_answered(30, failures=0)
+            self.start_pods()
+            self.accept_route_if_present()
+            self.answer_requests(30, failures=0)
 
     @rule()
-    def a_pod_of_the_candidate_fails(self) -> None:
-        for name in self.revisions():
-            if name != self.stable():
-                failed = build_report(ModelState.FAILED, "LoadFailed", "Triton says no")
+    def fail_candidate_pod(self) -> None:
+        for name in self.list_revisions():
+            if name != self.find_stable():
+                failed = build_report(ModelState.FAILED, "LoadFailed", "Triton rejects it")
                 self.cluster.put_pod(name, 0, ready=False, report=failed)
         self.cluster.settle()
 
     @rule()
-    def a_pod_of_the_candidate_crashes(self) -> None:
+    def crash_candidate_pod(self) -> None:
         crash = {"name": "triton", "ready": False, "restartCount": 5, "lastState": {"terminated": {"exitCode": 1}}}
-        for name in self.revisions():
-            if name != self.stable():
+        for name in self.list_revisions():
+            if name != self.find_stable():
                 self.cluster.put_pod(name, 0, ready=False, containerStatuses=[crash])
         self.cluster.settle()
 
     @rule(index=st.integers(0, PODS - 1))
-    def a_node_is_lost(self, index: int) -> None:
+    def lose_node(self, index: int) -> None:
         for ref in [r for r in self.cluster.objects if r.kind == POD and r.name.endswith(f"-{index}")]:
             self.cluster.remove(ref)
         self.cluster.settle()
 
     @rule(index=st.integers(0, PODS - 1))
-    def a_pod_of_the_stable_revision_is_replaced(self, index: int) -> None:
-        self.cluster.put_pod(self.stable(), index, ready=True, generation="again")
+    def replace_stable_pod(self, index: int) -> None:
+        self.cluster.put_pod(self.find_stable(), index, ready=True, generation="again")
         self.cluster.settle()
 
     @rule()
-    def the_gateway_follows(self) -> None:
+    def accept_route_if_present(self) -> None:
         if self.cluster.gateways.find([PUBLIC])[PUBLIC].present:
-            self.take_up()
+            self.accept_routes()
         self.cluster.settle()
 
     @rule()
-    def the_gateway_goes_away(self) -> None:
+    def delete_gateways(self) -> None:
         self.cluster.remove_all(GATEWAY)
         self.cluster.settle()
 
     @rule()
-    def the_gateway_is_back(self) -> None:
+    def create_gateways(self) -> None:
         self.cluster.put_gateway(PUBLIC)
         self.cluster.put_gateway(INTERNAL)
         self.cluster.settle()
 
     @rule()
-    def the_gateway_refuses(self) -> None:
+    def reject_route(self) -> None:
         self.cluster.accept_routes("False", "NotAllowedByListeners", "no")
         self.cluster.settle()
 
     @rule(seconds=st.sampled_from([1, 60, 200]))
-    def time_passes(self, seconds: int) -> None:
+    def advance_clock(self, seconds: int) -> None:
         self.cluster.now += seconds
         self.cluster.settle()
 
@@ -326,96 +326,96 @@ class Rollouts(RuleBasedStateMachine):
         word=st.sampled_from(["", " a", " b"]),
         variant=st.sampled_from(["", "", "b"]),
     )
-    def a_person_asks(self, verb: str, word: str, variant: str) -> None:
+    def write_request(self, verb: str, word: str, variant: str) -> None:
         generation = self.cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["metadata"]["generation"]
         self.cluster.request(f"{verb} {generation}{word}", variant)
         self.cluster.settle()
 
     @rule()
-    def a_person_lets_go(self) -> None:
+    def withdraw_requests(self) -> None:
         self.cluster.request("")
         self.cluster.request("", "b")
         self.cluster.settle()
 
     @invariant()
-    def some_things_are_always_so(self) -> None:
-        """All of them hold of one look at the service."""
+    def check_service(self) -> None:
+        """Check all invariants on one snapshot of the service."""
         snapshot = self.cluster.snapshot()
-        self.shares_are_whole_and_lead_somewhere(snapshot)
-        self.who_answers_gets_the_requests(snapshot.tracks[0])
-        self.who_answers_gets_the_share_of_a_variant_that_does_not(snapshot)
-        self.what_the_gateway_may_still_reach_has_its_pods(snapshot)
-        self.the_stable_revision_keeps_its_capacity(snapshot)
-        self.what_is_held_has_no_pods(snapshot)
-        self.what_is_not_ready_says_why(snapshot)
+        self.check_weights(snapshot)
+        self.check_ready_revisions_have_the_requests(snapshot.tracks[0])
+        self.check_predictor_has_share_of_unready_variant(snapshot)
+        self.check_reachable_revisions_have_deployments(snapshot)
+        self.check_stable_capacity(snapshot)
+        self.check_held_candidates_have_no_pods(snapshot)
+        self.check_conditions_have_reasons(snapshot)
 
-    def shares_are_whole_and_lead_somewhere(self, snapshot: Snapshot) -> None:
+    def check_weights(self, snapshot: Snapshot) -> None:
         shares = read_weights(self.cluster)
         whole = sum(shares.values())
         assert whole in {100, 10_000}, shares
         variant = sum(share for name, share in shares.items() if name.startswith("magika-b-"))
-        asked = snapshot.service.of_variant("b").variant_spec
-        assert variant * 100 in {0, whole * ((asked and asked.weight) or 0)}, (shares, asked)
+        spec = snapshot.service.of_variant("b").variant_spec
+        assert variant * 100 in {0, whole * ((spec and spec.weight) or 0)}, (shares, spec)
         for name in list_backends(self.cluster.objects[Ref(HTTP_ROUTE, KEY.name)]):
             assert Ref(SERVICE, name) in self.cluster.objects, f"{name} has no Service"
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} has no Deployment"
 
-    def ours(self) -> list[str]:
+    def list_predictor_revisions(self) -> list[str]:
         """The revisions of the predictor that have requests."""
         return [name for name in read_weights(self.cluster) if not name.startswith("magika-b-")]
 
-    def who_answers_gets_the_requests(self, predictor: Track) -> None:
-        """Between two revisions of the predictor; one that sleeps or makes room for another is not meant."""
+    def check_ready_revisions_have_the_requests(self, predictor: Track) -> None:
+        """Check two revisions of the predictor; none scaled to zero, and none whose GPUs another one gets."""
         rollout = predictor.service.status.rollout
         if rollout is None or rollout.phase == "Failed" or rollout.admission:
             return
-        ours = self.ours()
+        ours = self.list_predictor_revisions()
         if any(
             predictor.ready(name)
-            for name in (self.stable(), rollout.revision)
-            if rollout.weight or name == self.stable()
+            for name in (self.find_stable(), rollout.revision)
+            if rollout.weight or name == self.find_stable()
         ):
             assert all(predictor.ready(name) for name in ours), (ours, rollout)
 
-    def who_answers_gets_the_share_of_a_variant_that_does_not(self, snapshot: Snapshot) -> None:
+    def check_predictor_has_share_of_unready_variant(self, snapshot: Snapshot) -> None:
         ours = [name for name, share in read_weights(self.cluster).items() if share]
         if any(snapshot.ready(name) for name in ours if not name.startswith("magika-b-")):
             theirs = [name for name in ours if name.startswith("magika-b-")]
             assert not theirs or any(snapshot.ready(name) for name in theirs), ours
 
-    def what_the_gateway_may_still_reach_has_its_pods(self, snapshot: Snapshot) -> None:
-        """Where a person has deleted its Deployment and there are no GPUs for it, nothing can bring the pods back."""
+    def check_reachable_revisions_have_deployments(self, snapshot: Snapshot) -> None:
+        """A Deployment that a user has deleted and that has no GPUs is not restored."""
         self.deleted -= {name for name in self.deleted if Ref(DEPLOYMENT, name) in self.cluster.objects}
         short = {
             each.revision
-            for each in rollouts_of(snapshot).values()
+            for each in read_rollouts(snapshot).values()
             if each is not None and each.admission == "Insufficient"
         }
         for name in self.cluster.accepted - (self.deleted & short):
             assert Ref(DEPLOYMENT, name) in self.cluster.objects, f"{name} is reached and has no Deployment"
 
-    def the_stable_revision_keeps_its_capacity(self, snapshot: Snapshot) -> None:
+    def check_stable_capacity(self, snapshot: Snapshot) -> None:
         rollout = snapshot.service.status.rollout
         if rollout is not None and rollout.admission == "Insufficient":
             assert self.on_insufficient_capacity == "Recreate"
             return
-        assert self.cluster.objects[Ref(DEPLOYMENT, self.stable())]["spec"]["replicas"] >= PODS
+        assert self.cluster.objects[Ref(DEPLOYMENT, self.find_stable())]["spec"]["replicas"] >= PODS
 
-    def what_is_held_has_no_pods(self, snapshot: Snapshot) -> None:
-        for rollout in rollouts_of(snapshot).values():
+    def check_held_candidates_have_no_pods(self, snapshot: Snapshot) -> None:
+        for rollout in read_rollouts(snapshot).values():
             if rollout is not None and rollout.admission == "Pending" and rollout.reason == "InsufficientGPU":
-                assert not self.sees_pods_of(rollout.revision) or self.reached(rollout.revision)
+                assert not self.has_labelled_deployment(rollout.revision) or self.is_reachable(rollout.revision)
 
-    def sees_pods_of(self, name: str) -> bool:
-        """Whether a revision has a Deployment that Conch knows: one that lost its labels is repaired when wanted."""
+    def has_labelled_deployment(self, name: str) -> bool:
+        """Whether a revision has a Deployment with Conch's labels: one without them is repaired when wanted."""
         deployment = self.cluster.objects.get(Ref(DEPLOYMENT, name), {"metadata": {}})
         return LABEL_SERVICE in deployment["metadata"].get("labels", {})
 
-    def reached(self, name: str) -> bool:
-        """Whether a request may still reach a revision: then it keeps its pods, whatever becomes of it."""
-        return name in self.cluster.accepted or name in self.led_to()
+    def is_reachable(self, name: str) -> bool:
+        """Whether a request may still reach a revision: then it keeps its pods."""
+        return name in self.cluster.accepted or name in self.list_routed_revisions()
 
-    def what_is_not_ready_says_why(self, snapshot: Snapshot) -> None:
+    def check_conditions_have_reasons(self, snapshot: Snapshot) -> None:
         ready = snapshot.service.status.condition("Ready")
         assert ready is not None
         assert ready.reason
@@ -426,31 +426,31 @@ class Rollouts(RuleBasedStateMachine):
             assert rollout.message, rollout
 
     def teardown(self) -> None:
-        """When everything goes well from here on, it ends: served, or given up and told so, or a person is asked."""
+        """Without further failures the rollout ends: served, or failed with a condition, or waiting for a user."""
         if not hasattr(self, "cluster"):
             return
-        self.a_person_lets_go()
+        self.withdraw_requests()
         self.cluster.put_gateway(PUBLIC)
         self.cluster.put_gateway(INTERNAL)
         self.cluster.gpus = PLENTY
         for _ in range(30):
-            self.autoscalers_act()
+            self.scale()
             self.cluster.end_pods()
-            for name in self.revisions():
+            for name in self.list_revisions():
                 replicas = self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"]
                 for index in range(replicas):
                     self.cluster.put_pod(name, index, ready=True, generation="healthy")
-            self.take_up()
+            self.accept_routes()
             self.cluster.settle()
             measure(self.cluster, 70, requests=700)
             snapshot = self.cluster.snapshot()
-            rollouts = rollouts_of(snapshot)
+            rollouts = read_rollouts(snapshot)
             if not any(rollouts.values()):
                 if self.cluster.condition("Ready") == ("True", "Served"):
                     return
             elif all(rollout is None or rollout.phase == "Failed" for rollout in rollouts.values()):
                 assert self.cluster.condition("Stalled")[0] == "True"
-                assert len(self.ours()) == 1
+                assert len(self.list_predictor_revisions()) == 1
                 return
             for name, rollout in rollouts.items():
                 if rollout is not None and rollout.reason in {"WaitsForPromotion", "PausedOnFailure"}:
@@ -459,54 +459,56 @@ class Rollouts(RuleBasedStateMachine):
 
 
 class WithoutGateway(Rollouts):
-    """The same with shares by the number of pods, and what only a gateway has left out."""
+    """The stories without a gateway: shares by the number of pods."""
 
     split: ClassVar[Mapping[str, Any]] = {"split": "Replicas"}
 
-    def take_up(self) -> None:
-        """There is nobody to answer."""
+    def accept_routes(self) -> None:
+        """Without a gateway no route is accepted."""
 
-    def led_to(self) -> set[str]:
-        """As the status says: the root Service selects the pods of both."""
+    def list_routed_revisions(self) -> set[str]:
+        """The revisions of the status: the root Service selects the pods of both."""
         rollout = self.cluster.status.rollout
-        return {self.stable()} | ({rollout.revision} if rollout is not None and rollout.weight else set())
+        return {self.find_stable()} | ({rollout.revision} if rollout is not None and rollout.weight else set())
 
-    def ours(self) -> list[str]:
-        """Those with pods."""
-        deployments = [self.cluster.objects[Ref(DEPLOYMENT, name)] for name in self.revisions()]
+    def list_predictor_revisions(self) -> list[str]:
+        """The revisions with pods."""
+        deployments = [self.cluster.objects[Ref(DEPLOYMENT, name)] for name in self.list_revisions()]
         return [each["metadata"]["name"] for each in deployments if each["spec"]["replicas"]]
 
-    def a_variant_comes_changes_or_goes(self) -> None:
-        """One with requests needs a gateway."""
+    def change_variant(self) -> None:
+        """A variant with requests needs a gateway."""
 
-    def traffic_is_edited(self) -> None:
-        """It stays without one."""
+    def edit_traffic(self) -> None:
+        """The service stays without a gateway."""
 
-    def the_gateway_goes_away(self) -> None:
-        """There is none."""
+    def delete_gateways(self) -> None:
+        """Without a gateway there is no change."""
 
-    def the_gateway_is_back(self) -> None:
-        """There is none."""
+    def create_gateways(self) -> None:
+        """Without a gateway there is no change."""
 
-    def the_gateway_refuses(self) -> None:
-        """There is none."""
+    def reject_route(self) -> None:
+        """Without a gateway there is no change."""
 
     @invariant()
-    def some_things_are_always_so(self) -> None:
-        """The pods of both revisions together are as many as are asked for, and requests reach one that answers."""
+    def check_service(self) -> None:
+        """Check that both revisions together have the pods of the spec, and that requests reach a ready one."""
         snapshot = self.cluster.snapshot()
         rollout = snapshot.service.status.rollout
         if rollout is None or rollout.admission != "Insufficient":
-            replicas = [self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] for name in self.revisions()]
+            replicas = [
+                self.cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["replicas"] for name in self.list_revisions()
+            ]
             assert sum(replicas) >= PODS, replicas
-        self.what_is_held_has_no_pods(snapshot)
-        self.what_is_not_ready_says_why(snapshot)
-        answering = [name for name in self.revisions() if snapshot.ready(name)]
-        if self.stable() in answering:
+        self.check_held_candidates_have_no_pods(snapshot)
+        self.check_conditions_have_reasons(snapshot)
+        answering = [name for name in self.list_revisions() if snapshot.ready(name)]
+        if self.find_stable() in answering:
             selector = self.cluster.objects[Ref(SERVICE, KEY.name)]["spec"]["selector"]
-            assert any(selector.items() <= self.labels(name).items() for name in answering), (selector, answering)
+            assert any(selector.items() <= self.read_labels(name).items() for name in answering), (selector, answering)
 
-    def labels(self, revision: str) -> Mapping[str, str]:
+    def read_labels(self, revision: str) -> Mapping[str, str]:
         """The labels of a revision's pods."""
         template = self.cluster.objects[Ref(DEPLOYMENT, revision)]["spec"]["template"]
         labels: Mapping[str, str] = template["metadata"]["labels"]
@@ -514,7 +516,7 @@ class WithoutGateway(Rollouts):
 
 
 class DrivenByKeda(Rollouts):
-    """The same, and KEDA decides on the number of pods, which may be none."""
+    """The stories with KEDA, which sets the number of pods and may set 0."""
 
     pods: ClassVar[Mapping[str, Any]] = {
         "minReplicas": 0,
@@ -523,17 +525,17 @@ class DrivenByKeda(Rollouts):
     }
     metrics_api: ClassVar[MetricsApi] = "keda"
 
-    wanted = PODS  # as many as there is demand for
+    wanted = PODS  # pods for the demand
 
     @rule(wanted=st.integers(0, PODS))
-    def the_demand_changes(self, wanted: int) -> None:
+    def change_demand(self, wanted: int) -> None:
         self.wanted = wanted
-        self.autoscalers_act()
+        self.scale()
         self.cluster.settle()
 
-    def autoscalers_act(self) -> None:
-        """As many pods as are wanted, and no fewer than the operator says."""
-        for name in self.revisions():
+    def scale(self) -> None:
+        """Set the pods for the demand, and no fewer than minReplicaCount."""
+        for name in self.list_revisions():
             driven = self.cluster.objects.get(Ref(SCALED_OBJECT, name))
             if driven is not None:
                 body = copy.deepcopy(self.cluster.objects[Ref(DEPLOYMENT, name)])
@@ -541,31 +543,31 @@ class DrivenByKeda(Rollouts):
                 self.cluster.put(body)
         self.cluster.end_pods()
 
-    def steps_and_replicas_are_edited(self) -> None:
-        """Their number is KEDA's."""
+    def edit_steps_and_replicas(self) -> None:
+        """KEDA sets the replicas."""
 
-    def the_stable_revision_keeps_its_capacity(self, snapshot: Snapshot) -> None:
-        """As many as KEDA says, and it may say none."""
+    def check_stable_capacity(self, snapshot: Snapshot) -> None:
+        """KEDA sets the capacity, which may be 0."""
 
-    def who_answers_gets_the_requests(self, predictor: Track) -> None:
-        """A revision that sleeps has requests too."""
+    def check_ready_revisions_have_the_requests(self, predictor: Track) -> None:
+        """A revision scaled to zero has requests too."""
 
-    def who_answers_gets_the_share_of_a_variant_that_does_not(self, snapshot: Snapshot) -> None:
-        """A variant that sleeps has requests too."""
+    def check_predictor_has_share_of_unready_variant(self, snapshot: Snapshot) -> None:
+        """A variant scaled to zero has requests too."""
 
     def teardown(self) -> None:
-        """It is asked for from here on."""
+        """Set the demand to all pods from here on."""
         self.wanted = PODS
         super().teardown()
 
 
-def rollouts_of(snapshot: Snapshot) -> dict[str, RolloutStatus | None]:
+def read_rollouts(snapshot: Snapshot) -> dict[str, RolloutStatus | None]:
     """The rollout of the predictor, and of the variant if there is one."""
     names = ["", *(variant.name for variant in snapshot.service.spec.variants)]
     return {name: snapshot.service.of_variant(name).status.rollout for name in names}
 
 
-PARTS = 4  # each is a test of its own, so that they run side by side
+PARTS = 4  # each is a test, so that they run in parallel
 SETTINGS = settings(stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -579,7 +581,7 @@ SETTINGS = settings(stateful_step_count=40, deadline=None, suppress_health_check
     ],
 )
 def test_rollouts(stories: type[Rollouts], count: int, part: int) -> None:
-    """So many stories; where random ones are off, as in CI, those of the part's own seed."""
+    """Run `count` stories; derandomized, as in CI, those of the part's own seed."""
     machine = type(f"{stories.__name__}{part}", (stories,), {})
     own = settings(SETTINGS, max_examples=count)
     run_state_machine_as_test(seed(part)(machine) if SETTINGS.derandomize else machine, settings=own)

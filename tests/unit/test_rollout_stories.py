@@ -1,4 +1,4 @@
-"""Stories of one service in the pure packages: who serves, what is written, what is said."""
+"""Stories of one service in the pure packages: the serving revision, the writes, and the status."""
 
 import copy
 from typing import Any
@@ -26,15 +26,15 @@ from tests.unit.simulation import KEY, Cluster, build_manifest, build_report
 ROOT = Ref(SERVICE, KEY.name)
 
 
-def selected(cluster: Cluster) -> str:
-    """The revision that the root Service sends requests to."""
+def find_selected_revision(cluster: Cluster) -> str:
+    """The revision that the root Service selects."""
     revision: str = cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION]
     return revision
 
 
-def served(**said: Any) -> Cluster:
-    """A service that serves; `said`: the arguments of `manifest`."""
-    cluster = Cluster(build_manifest(**said))
+def start_service(**fields: Any) -> Cluster:
+    """A service that serves; `fields`: the arguments of `build_manifest`."""
+    cluster = Cluster(build_manifest(**fields))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
@@ -59,7 +59,7 @@ def test_a_new_service_gets_its_children_in_order_and_a_status_at_once() -> None
 
 
 def test_a_settled_service_costs_nothing_and_waits_for_nothing() -> None:
-    cluster = served()
+    cluster = start_service()
     assert cluster.reconcile() == []
     assert cluster.decision().wait is None
     assert cluster.condition("Ready") == ("True", "Served")
@@ -68,12 +68,12 @@ def test_a_settled_service_costs_nothing_and_waits_for_nothing() -> None:
 
 
 def test_a_service_that_starts_writes_each_event_once() -> None:
-    cluster = served()
+    cluster = start_service()
     assert [event.reason for event in cluster.story] == ["RevisionCreated", "Served"]
 
 
 def test_another_operator_with_another_image_changes_no_pod() -> None:
-    cluster = served()
+    cluster = start_service()
     cluster.defaults = PodDefaults("conch/serving:2", max_model_bytes={"": 5, "demo": 7}, tmp_size_limit="1Gi")
     assert cluster.reconcile() == []
 
@@ -103,13 +103,13 @@ def test_the_installer_bounds_what_every_container_stores_in_tmp() -> None:
 
 
 def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> None:
-    cluster = served()
-    old = selected(cluster)
+    cluster = start_service()
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/magika-v2")
     cluster.settle()
     new = cluster.decision().wanted
     assert new != old
-    assert selected(cluster) == old
+    assert find_selected_revision(cluster) == old
     assert (cluster.status.stable, cluster.status.candidate) == (old, new)
     assert cluster.condition("Serving")[0] == "True"
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
@@ -118,7 +118,7 @@ def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> No
     switch = cluster.reconcile()
     pinned = [Ref(CONTROLLER_REVISION, new), Ref(CONFIG_MAP, new)]
     assert [action.ref for action in switch] == [*pinned, ROOT]
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
     assert Ref(DEPLOYMENT, old) in cluster.objects, "the old pods stay until the switch has been seen"
     retire = cluster.reconcile()
     assert all(isinstance(action, Delete) and action.ref.name == old for action in retire)
@@ -130,19 +130,19 @@ def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> No
 
 
 def test_a_candidate_that_never_loads_does_not_affect_the_stable_revision_and_reports_its_reason() -> None:
-    cluster = served()
-    old = selected(cluster)
+    cluster = start_service()
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/broken")
     cluster.reconcile()
     new = cluster.decision().wanted
-    cluster.put_pod(new, 0, ready=False, report=build_report(ModelState.FAILED, "LoadFailed", "Triton says no"))
+    cluster.put_pod(new, 0, ready=False, report=build_report(ModelState.FAILED, "LoadFailed", "Triton rejects it"))
     cluster.settle()
-    assert selected(cluster) == old
+    assert find_selected_revision(cluster) == old
     assert cluster.condition("Serving")[0] == "True"
     assert cluster.condition("Ready") == ("False", "LoadFailed")
     revision = cluster.status.revision(new)
     assert revision is not None
-    assert revision.models[0].message == "Triton says no"
+    assert revision.models[0].message == "Triton rejects it"
     cluster.now += 16 * 60
     cluster.settle()
     assert cluster.condition("Stalled") == ("True", "LoadFailed")
@@ -150,22 +150,22 @@ def test_a_candidate_that_never_loads_does_not_affect_the_stable_revision_and_re
 
 
 def test_a_revert_during_a_rollout_drops_the_candidate_and_returns_the_number() -> None:
-    cluster = served()
-    old = selected(cluster)
+    cluster = start_service()
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/broken")
     cluster.settle()
     new = cluster.decision().wanted
     cluster.edit(uri="s3://models/magika")
     cluster.settle()
     assert Ref(DEPLOYMENT, new) not in cluster.objects
-    assert selected(cluster) == old
+    assert find_selected_revision(cluster) == old
     assert cluster.condition("Ready") == ("True", "Served")
     assert cluster.objects[Ref(CONTROLLER_REVISION, old)]["revision"] == 3
 
 
 def test_a_third_change_replaces_the_candidate_never_the_stable() -> None:
-    cluster = served()
-    old = selected(cluster)
+    cluster = start_service()
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/a")
     cluster.settle()
     first = cluster.decision().wanted
@@ -173,11 +173,11 @@ def test_a_third_change_replaces_the_candidate_never_the_stable() -> None:
     cluster.settle()
     assert Ref(DEPLOYMENT, first) not in cluster.objects
     assert Ref(DEPLOYMENT, old) in cluster.objects
-    assert selected(cluster) == old
+    assert find_selected_revision(cluster) == old
 
 
 def test_the_history_limit_drops_the_oldest_records() -> None:
-    cluster = served()
+    cluster = start_service()
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     body["spec"]["rollout"]["historyLimit"] = 1
     cluster.put(body)
@@ -191,7 +191,7 @@ def test_the_history_limit_drops_the_oldest_records() -> None:
 
 
 def test_replicas_are_the_hpas_where_it_exists() -> None:
-    cluster = served(minReplicas=1, maxReplicas=5)
+    cluster = start_service(minReplicas=1, maxReplicas=5)
     name = cluster.decision().wanted
     deployment = next(
         action.manifest
@@ -203,7 +203,7 @@ def test_replicas_are_the_hpas_where_it_exists() -> None:
 
 
 def test_turning_autoscaling_on_hands_the_replicas_over_before_letting_go() -> None:
-    cluster = served(minReplicas=3)
+    cluster = start_service(minReplicas=3)
     cluster.edit(maxReplicas=5)
     actions = cluster.reconcile()
     name = cluster.decision().wanted
@@ -218,8 +218,8 @@ def test_turning_autoscaling_on_hands_the_replicas_over_before_letting_go() -> N
 
 
 def test_a_candidate_must_carry_what_the_stable_one_carries() -> None:
-    cluster = served(minReplicas=1, maxReplicas=8)
-    old = selected(cluster)
+    cluster = start_service(minReplicas=1, maxReplicas=8)
+    old = find_selected_revision(cluster)
     cluster.objects[Ref(DEPLOYMENT, old)]["spec"]["replicas"] = 4
     cluster.put(cluster.objects[Ref(DEPLOYMENT, old)])
     cluster.start_pods(old)
@@ -229,15 +229,15 @@ def test_a_candidate_must_carry_what_the_stable_one_carries() -> None:
     assert cluster.objects[Ref(AUTOSCALER, new)]["spec"]["minReplicas"] == 4
     cluster.start_pods(new, count=3)
     cluster.settle()
-    assert selected(cluster) == old
+    assert find_selected_revision(cluster) == old
     cluster.start_pods(new, count=4)
     cluster.settle()
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
     assert cluster.objects[Ref(AUTOSCALER, new)]["spec"]["minReplicas"] == 1, "the floor is let go afterwards"
 
 
 def test_an_edit_by_hand_is_undone_and_what_others_add_is_left() -> None:
-    cluster = served(minReplicas=2)
+    cluster = start_service(minReplicas=2)
     ref = Ref(DEPLOYMENT, cluster.decision().wanted)
     body = cluster.objects[ref]
     body["spec"]["replicas"] = 7
@@ -248,15 +248,15 @@ def test_an_edit_by_hand_is_undone_and_what_others_add_is_left() -> None:
 
 
 def test_a_child_deleted_by_hand_comes_back() -> None:
-    cluster = served()
+    cluster = start_service()
     budget = Ref(DISRUPTION_BUDGET, cluster.decision().wanted)
     cluster.remove(budget)
     assert [action.ref for action in cluster.reconcile()] == [budget]
 
 
 def test_each_revision_of_a_rollout_has_a_disruption_budget_of_its_own_pods() -> None:
-    cluster = served(minReplicas=4)
-    old = selected(cluster)
+    cluster = start_service(minReplicas=4)
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
@@ -275,7 +275,7 @@ def test_a_foreign_object_is_left_alone_and_named() -> None:
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {**_head(), "labels": {names.LABEL_SERVICE: KEY.name}},
+            "metadata": {**_read_head(), "labels": {names.LABEL_SERVICE: KEY.name}},
             "spec": {"selector": {"app": "theirs"}},
         }
     )
@@ -286,7 +286,7 @@ def test_a_foreign_object_is_left_alone_and_named() -> None:
 
 
 def test_a_recreated_service_waits_for_the_old_children_to_go() -> None:
-    cluster = served()
+    cluster = start_service()
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     cluster.remove(Ref(INFERENCE_SERVICE, KEY.name))
     body["metadata"]["uid"] = "another-uid"
@@ -301,8 +301,8 @@ def test_a_recreated_service_waits_for_the_old_children_to_go() -> None:
 
 
 def test_lost_pods_are_reported_as_such_and_not_as_a_late_rollout() -> None:
-    cluster = served()
-    name = selected(cluster)
+    cluster = start_service()
+    name = find_selected_revision(cluster)
     cluster.now += 86_400
     cluster.kill_pods(name)
     cluster.settle()
@@ -312,7 +312,7 @@ def test_lost_pods_are_reported_as_such_and_not_as_a_late_rollout() -> None:
 
 
 def test_conditions_keep_their_time_while_their_value_stays() -> None:
-    cluster = served()
+    cluster = start_service()
     before = cluster.status.condition("Serving")
     cluster.now += 500
     cluster.edit(uri="s3://models/v2")
@@ -324,12 +324,12 @@ def test_conditions_keep_their_time_while_their_value_stays() -> None:
     assert after.observed_generation == 2
 
 
-def _head() -> dict[str, str]:
+def _read_head() -> dict[str, str]:
     return {"name": KEY.name, "namespace": KEY.namespace}
 
 
 def test_a_spec_that_the_operator_cannot_read_is_reported_and_the_serving_objects_are_left_alone() -> None:
-    cluster = served()
+    cluster = start_service()
     before = cluster.status
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     body["spec"]["predictor"]["model"]["modelFormat"]["name"] = "hologram"
@@ -355,7 +355,7 @@ def test_reports_of_pods_are_read_until_the_status_has_the_digest_and_then_no_mo
     assert [pod.name for pod in find_unreported_pods(cluster.snapshot())] == [f"{name}-0"]
     cluster.reports.clear()
     cluster.now += 120
-    assert find_unreported_pods(cluster.snapshot()) == (), "silence is taken for an answer in the end"
+    assert find_unreported_pods(cluster.snapshot()) == (), "a missing report is final in the end"
     cluster.put_pod(name, 0, ready=True)
     cluster.settle()
     assert find_unreported_pods(cluster.snapshot()) == ()
@@ -364,8 +364,8 @@ def test_reports_of_pods_are_read_until_the_status_has_the_digest_and_then_no_mo
 
 
 def test_a_stable_revision_without_its_record_serves_until_it_is_replaced() -> None:
-    cluster = served()
-    old = selected(cluster)
+    cluster = start_service()
+    old = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     cluster.remove(Ref(CONTROLLER_REVISION, old))
@@ -374,12 +374,12 @@ def test_a_stable_revision_without_its_record_serves_until_it_is_replaced() -> N
     new = cluster.decision().wanted
     cluster.start_pods(new)
     cluster.settle()
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
     assert Ref(DEPLOYMENT, old) not in cluster.objects
 
 
 def test_pods_have_the_fields_of_the_predictors_pod() -> None:
-    said = {
+    pod = {
         "nodeSelector": {"gpu": "a100"},
         "tolerations": [{"operator": "Exists"}],
         "serviceAccountName": "models",
@@ -389,14 +389,14 @@ def test_pods_have_the_fields_of_the_predictors_pod() -> None:
         "volumes": [{"name": "data", "emptyDir": {}}],
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     }
-    service = build_manifest(uri="file:///data/model.onnx", pod=said, resources={"limits": {"cpu": "2"}})
+    service = build_manifest(uri="file:///data/model.onnx", pod=pod, resources={"limits": {"cpu": "2"}})
     service["spec"]["predictor"]["model"].pop("storage")
     cluster = Cluster(service)
     cluster.reconcile()
     template = cluster.objects[Ref(DEPLOYMENT, cluster.decision().wanted)]["spec"]["template"]
     spec = template["spec"]
     for field in ("nodeSelector", "tolerations", "serviceAccountName", "priorityClassName"):
-        assert spec[field] == said[field]
+        assert spec[field] == pod[field]
     assert template["metadata"]["labels"]["team"] == "red"
     assert template["metadata"]["labels"][names.LABEL_SERVICE] == KEY.name, "ours are not to be taken"
     assert template["metadata"]["annotations"] == {"note": "x", ANNOTATION_MODEL: "magika"}
@@ -406,8 +406,8 @@ def test_pods_have_the_fields_of_the_predictors_pod() -> None:
 
 
 def test_a_pod_with_changed_content_is_reported_while_the_others_serve() -> None:
-    cluster = served(minReplicas=1, maxReplicas=4)
-    name = selected(cluster)
+    cluster = start_service(minReplicas=1, maxReplicas=4)
+    name = find_selected_revision(cluster)
     refused = build_report(ModelState.FAILED, "ContentChanged", "s3://models/magika has changed")
     cluster.put_pod(name, 1, ready=False, report=refused)
     cluster.settle()
@@ -422,16 +422,16 @@ def test_a_pod_with_changed_content_is_reported_while_the_others_serve() -> None
 
 @pytest.mark.parametrize("other", ["the candidate", "one of the history"])
 def test_an_edited_stable_annotation_is_ignored(other: str) -> None:
-    """It says what carries the service, so the candidate would take over without its steps."""
-    cluster = served(rollout={"steps": [{"pause": "Manual"}], "progressDeadline": "15m"})
-    first = selected(cluster)
+    """The annotation names the stable revision, so the candidate would become stable without its steps."""
+    cluster = start_service(rollout={"steps": [{"pause": "Manual"}], "progressDeadline": "15m"})
+    first = find_selected_revision(cluster)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     second = cluster.decision().wanted
     cluster.start_pods(second)
     cluster.request("promote 2")
     cluster.settle()
-    assert selected(cluster) == second
+    assert find_selected_revision(cluster) == second
     cluster.edit(uri="s3://models/v3")
     cluster.settle()
     third = cluster.decision().wanted
@@ -442,7 +442,7 @@ def test_an_edited_stable_annotation_is_ignored(other: str) -> None:
     cluster.put(root)
     cluster.settle()
     assert cluster.objects[ROOT]["metadata"]["annotations"][ANNOTATION_STABLE] == second
-    assert selected(cluster) == second
+    assert find_selected_revision(cluster) == second
     assert (cluster.status.stable, cluster.status.candidate) == (second, third)
     rollout = cluster.status.rollout
     assert rollout is not None
@@ -450,7 +450,7 @@ def test_an_edited_stable_annotation_is_ignored(other: str) -> None:
 
 
 def test_a_status_that_was_not_written_does_not_undo_a_switch_nor_refuse_its_request() -> None:
-    cluster = served(rollout={"steps": [{"pause": "Manual"}], "progressDeadline": "15m"})
+    cluster = start_service(rollout={"steps": [{"pause": "Manual"}], "progressDeadline": "15m"})
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     new = cluster.decision().wanted
@@ -459,11 +459,11 @@ def test_a_status_that_was_not_written_does_not_undo_a_switch_nor_refuse_its_req
     cluster.request("promote 2")
     before = copy.deepcopy(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["status"])
     cluster.reconcile()
-    assert selected(cluster) == new
+    assert find_selected_revision(cluster) == new
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     cluster.put({**body, "status": before})
     cluster.settle()
-    assert selected(cluster) == cluster.status.stable == new
+    assert find_selected_revision(cluster) == cluster.status.stable == new
     assert cluster.condition("Ready") == ("True", "Served")
     request = cluster.status.request
     assert request is not None

@@ -51,7 +51,7 @@ def service(*variants: dict[str, Any], traffic: Any = GATEWAY, **rollout: Any) -
 
 
 def follow(cluster: Cluster) -> None:
-    """Let the gateway accept and apply the route until nothing moves."""
+    """Accept and apply the route until nothing is written."""
     for _ in range(10):
         cluster.settle()
         if Ref(HTTP_ROUTE, KEY.name) in cluster.objects:
@@ -65,7 +65,7 @@ def follow(cluster: Cluster) -> None:
 
 
 def up(cluster: Cluster, variant: str = "") -> str:
-    """Let the kubelet start what is wanted of a variant, again and again; return the revision."""
+    """Start the wanted pods of a variant until they serve; return the revision."""
     follow(cluster)
     for _ in range(5):
         revision = cluster.decision(variant).wanted
@@ -75,14 +75,14 @@ def up(cluster: Cluster, variant: str = "") -> str:
 
 
 def change(cluster: Cluster, **fields: Any) -> None:
-    """Change the first variant; a predictor given in part is laid over what it said."""
+    """Change the first variant; a part of a predictor is merged into its own."""
     first, *others = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["spec"]["variants"]
     cluster.edit_variants({**first, **fields}, *others)
     cluster.settle()
 
 
 def drop(cluster: Cluster) -> None:
-    """Ask for no variant any more."""
+    """Remove all variants from the spec."""
     cluster.edit_variants()
     cluster.settle()
 
@@ -92,7 +92,7 @@ def rules(cluster: Cluster) -> list[dict[str, Any]]:
     return found
 
 
-def led(cluster: Cluster) -> set[str]:
+def list_routed_revisions(cluster: Cluster) -> set[str]:
     """The revisions to which the route leads, by any rule."""
     return set(list_backends(cluster.objects[Ref(HTTP_ROUTE, KEY.name)]))
 
@@ -106,7 +106,7 @@ def headers(cluster: Cluster) -> list[str]:
     return [name if name == INACTIVE_HEADER else value for each in found for name, value in each.items()]
 
 
-def of(cluster: Cluster, variant: str) -> set[str]:
+def list_kinds(cluster: Cluster, variant: str) -> set[str]:
     """The kinds of the objects that a variant has."""
     return {
         ref.kind.name
@@ -196,7 +196,7 @@ def test_a_variant_has_its_own_objects_and_the_model_keeps_its_name() -> None:
     budget = cluster.objects[Ref(DISRUPTION_BUDGET, int8)]["spec"]["selector"]["matchLabels"]
     assert budget == root["spec"]["selector"]
     record = cluster.objects[Ref(CONTROLLER_REVISION, int8)]
-    assert '"name":"magika"' in record["data"]["manifest"].replace(" ", ""), "clients ask for one model"
+    assert '"name":"magika"' in record["data"]["manifest"].replace(" ", ""), "clients request one model"
     assert "s3://models/int8" in record["data"]["manifest"]
     assert record["data"]["template"]["metadata"]["labels"][names.LABEL_VARIANT] == "int8"
     stable = cluster.decision().wanted
@@ -224,7 +224,7 @@ def test_a_new_rule_is_inactive_until_the_gateway_has_surely_applied_it() -> Non
     cluster.start_pods(beta)
     cluster.settle()
     assert headers(cluster) == [INACTIVE_HEADER] * 2
-    assert led(cluster) == {cluster.decision().wanted, beta}
+    assert list_routed_revisions(cluster) == {cluster.decision().wanted, beta}
     inactive = rules(cluster)
     cluster.now += 60
     assert cluster.settle() == 0, "the gateway has not accepted it"
@@ -301,14 +301,14 @@ def test_a_removed_rule_is_first_inactive_and_leads_to_the_predictor() -> None:
     assert Ref(DEPLOYMENT, beta) in cluster.objects
     follow(cluster)
     assert Ref(DEPLOYMENT, beta) not in cluster.objects
-    assert led(cluster) == {stable, gamma}
+    assert list_routed_revisions(cluster) == {stable, gamma}
     assert cluster.condition("Ready") == ("True", "Served")
     drop(cluster)
     assert headers(cluster) == [INACTIVE_HEADER] * 4
     cluster.accept_routes()
     cluster.settle()
     assert len(rules(cluster)) == 6
-    assert cluster.condition("Ready") == ("True", "Served"), "it is as asked already"
+    assert cluster.condition("Ready") == ("True", "Served"), "it is as the spec requires"
     follow(cluster)
     assert len(rules(cluster)) == 2
 
@@ -403,7 +403,7 @@ def test_small_shares_are_exact() -> None:
 
 
 def test_a_shadow_waits_for_a_gateway_that_can_copy() -> None:
-    """Traefik accepts a mirror and answers 500 to every request of the rule: it must never be asked for one."""
+    """Traefik accepts a mirror and answers 500 to every request of the rule: it must never get one."""
     cluster = service(MIRRORED)
     cluster.put_class([{"name": "HTTPRoute"}])
     up(cluster, "shadow")
@@ -430,11 +430,11 @@ def test_counters_show_whether_copies_arrive_when_a_gateway_lists_no_features() 
     cluster = service(MIRRORED)
     stable, shadow = cluster.decision().wanted, up(cluster, "shadow")
     assert set(build_measurement_request(cluster.snapshot()).models) == {stable, shadow}
-    assert cluster.condition("Ready") == ("True", "Served"), "nobody has asked anything yet"
+    assert cluster.condition("Ready") == ("True", "Served"), "there was no request yet"
 
-    def count(asked: int, copies: int) -> None:
+    def count(requests: int, copies: int) -> None:
         cluster.now += 10
-        for revision, number in ((stable, asked), (shadow, copies)):
+        for revision, number in ((stable, requests), (shadow, copies)):
             history = counted[revision] = counted[revision].with_totals(Totals(cluster.now, requests=number))
             cluster.measured_of[revision] = Measured(history)
         cluster.settle()
@@ -454,24 +454,24 @@ def test_counters_show_whether_copies_arrive_when_a_gateway_lists_no_features() 
     cluster.measured_of.clear()
     change(cluster, mirror="50%")
     assert set(build_measurement_request(cluster.snapshot()).models) == {stable, shadow}, (
-        "another spec, another question"
+        "another spec needs another measurement"
     )
 
 
 @pytest.mark.parametrize("way", ["weight", "match", "mirror"])
 def test_the_most_variants_fit_into_one_route(way: str) -> None:
     """The Gateway API takes 16 rules, 64 matches in each and 127 in all, 16 backends and 16 filters."""
-    said: dict[str, Any] = {"weight": 10, "mirror": "50%"}
+    fields: dict[str, Any] = {"weight": 10, "mirror": "50%"}
     body = build_manifest(traffic=GATEWAY)
     body["spec"]["variants"] = []
     for number in range(MAX_VARIANTS):
-        said["match"] = [{"headers": [{"name": "x", "value": f"{number}{place}"}]} for place in range(4)]
-        body["spec"]["variants"].append({"name": f"v{number}", way: said[way]})
-    asked = InferenceService.parse(body)
-    assert asked.spec.traffic is not None
-    tracks = [asked.of_variant(name) for name in ("", *(variant.name for variant in asked.spec.variants))]
+        fields["match"] = [{"headers": [{"name": "x", "value": f"{number}{place}"}]} for place in range(4)]
+        body["spec"]["variants"].append({"name": f"v{number}", way: fields[way]})
+    isvc = InferenceService.parse(body)
+    assert isvc.spec.traffic is not None
+    tracks = [isvc.of_variant(name) for name in ("", *(variant.name for variant in isvc.spec.variants))]
     ways = [TrackRoute(track, f"{track.track}-a", {f"{track.track}-a": 50, f"{track.track}-b": 50}) for track in tracks]
-    found = http_route(asked, asked.spec.traffic, ways, active_slots(matches(ways)))["spec"]["rules"]
+    found = http_route(isvc, isvc.spec.traffic, ways, active_slots(matches(ways)))["spec"]["rules"]
     assert len(found) == (16 if way == "match" else 2)
     assert sum(len(rule["matches"]) for rule in found) < 128
     for rule in found:
@@ -486,14 +486,14 @@ def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() ->
     revisions = {name: up(cluster, name) for name in ("int8", "beta")}
     drop(cluster)
     assert read_weights(cluster) == {stable: 100}
-    assert led(cluster) == {stable}
+    assert list_routed_revisions(cluster) == {stable}
     for revision in revisions.values():
         assert Ref(DEPLOYMENT, revision) in cluster.objects, "the gateway has not taken up the route yet"
         assert Ref(SERVICE, revision) in cluster.objects
     follow(cluster)
     cluster.settle()
     for name in revisions:
-        assert of(cluster, name) <= {"Pod", "EndpointSlice"}
+        assert list_kinds(cluster, name) <= {"Pod", "EndpointSlice"}
     assert cluster.status.variants == ()
     assert cluster.condition("Ready") == ("True", "Served")
 
@@ -556,7 +556,7 @@ def test_a_variant_without_a_gateway_is_reached_at_its_own_service() -> None:
     assert cluster.objects[Ref(SERVICE, "magika-int8")]["spec"]["selector"][names.LABEL_REVISION] == int8
     drop(cluster)
     cluster.settle()
-    assert of(cluster, "int8") <= {"Pod", "EndpointSlice"}
+    assert list_kinds(cluster, "int8") <= {"Pod", "EndpointSlice"}
 
 
 def test_a_route_that_is_not_accepted_yet_is_not_reported_as_accepted() -> None:
@@ -571,7 +571,7 @@ def test_a_route_that_is_not_accepted_yet_is_not_reported_as_accepted() -> None:
 
 
 MERGED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("nothing said", {}, {}),
+    ("no field", {}, {}),
     ("another folder", {"model": {"storageUri": "s3://m/b"}}, {"model.storage_uri": "s3://m/b", "model.storage": True}),
     (
         "another store",
@@ -584,25 +584,25 @@ MERGED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "expected"), [row[1:] for row in MERGED], ids=[row[0] for row in MERGED])
+@pytest.mark.parametrize(("predictor", "expected"), [row[1:] for row in MERGED], ids=[row[0] for row in MERGED])
 def test_a_variant_inherits_the_fields_of_the_predictor_that_it_does_not_set(
-    said: dict[str, Any], expected: dict[str, Any]
+    predictor: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     body = build_manifest(
         minReplicas=2,
         pod={"serviceAccountName": "models", "nodeSelector": {"gpu": "a100"}},
         resources={"requests": {"cpu": 1}},
     )
-    body["spec"]["variants"] = [{"name": "b", "predictor": said}]
-    asked = InferenceService.parse(body)
-    variant = asked.of_variant("b")
+    body["spec"]["variants"] = [{"name": "b", "predictor": predictor}]
+    isvc = InferenceService.parse(body)
+    variant = isvc.of_variant("b")
     assert (variant.track, variant.model_name) == ("magika-b", "magika")
     for path, value in expected.items():
         found: Any = variant.spec.predictor
         for part in path.split("."):
             found = getattr(found, part)
         assert (found is not None) is value if isinstance(value, bool) else found == value, path
-    same = asked.spec.predictor.model_copy(
-        update={"model": asked.spec.predictor.model.model_copy(update={"name": "magika"})}
+    same = isvc.spec.predictor.model_copy(
+        update={"model": isvc.spec.predictor.model.model_copy(update={"name": "magika"})}
     )
-    assert said or variant.spec.predictor == same
+    assert predictor or variant.spec.predictor == same
