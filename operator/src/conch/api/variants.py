@@ -128,8 +128,8 @@ class Variant(Part):
 def merge(predictor: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return the predictor of a variant from the main predictor and the variant's changes, in camelCase.
 
-    >>> merge({"model": {"storageUri": "s3://m/a", "name": "m"}, "minReplicas": 2}, {"model": {"storageUri":
-    "s3://m/b"}}) {'model': {'storageUri': 's3://m/b', 'name': 'm'}, 'minReplicas': 2}
+    >>> merge({"model": {"storageUri": "s3://m/a", "name": "m"}, "minReplicas": 2}, {"model": {"storageUri": "s3://m/b"}})
+    {'model': {'storageUri': 's3://m/b', 'name': 'm'}, 'minReplicas': 2}
     """
     merged = {**predictor, **changes}
     for field in MERGED:
