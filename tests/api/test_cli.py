@@ -308,7 +308,9 @@ def test_a_plan_reports_what_would_be_refused(kube: Kube, namespace: str, conch:
     unsplit = stepped(ONE)
     del unsplit["spec"]["traffic"]
     file.write_text(yaml.safe_dump(unsplit))
-    assert "nothing enforces a weight" in conch("plan", "-f", str(file), "--against", "cluster", code=1)
+    assert "a weight between 0 and 100 needs a gateway" in conch(
+        "plan", "-f", str(file), "--against", "cluster", code=1
+    )
     theirs = {
         "apiVersion": "v1",
         "kind": "Service",
