@@ -278,7 +278,7 @@ def test_a_foreign_service_of_the_same_name_is_never_taken(
             60,
         )
         message = ready(kube, namespace)["message"]
-        assert "Service/magika exists and belongs to nobody" in message
+        assert "Service/magika exists and belongs to no controller" in message
         until(lambda: events(kube, namespace, "NameTaken"), "an event names it too", 10)
         assert "Service/magika" in events(kube, namespace, "NameTaken")[0]["note"]
         until(lambda: kube.list(POD, namespace), "the pods are made all the same", 30)
