@@ -1,4 +1,4 @@
-"""A cluster of values: the pure packages run against it as they do against the real one.
+"""A cluster of values, on which the pure packages run as on a real one.
 
 observe, decide, desire, plan and build_status are the real functions. Simulated are the API server's storage (uid,
 resourceVersion, ownership by server-side apply) and the kubelet's reports.
@@ -105,9 +105,9 @@ class Cluster:
         self.gpus: int | None = None  # that its one node has; None: nodes cannot be listed
         self.warnings: dict[str, Finding] = {}  # by uid, the latest event about an object
         self.knows_gpus = True  # whether the operator has read the nodes
-        self.lists_pods = True  # whether Services take up the pods that become ready
+        self.lists_pods = True  # whether EndpointSlices follow the ready pods
         self.unlisted: set[str] = set()  # Services whose EndpointSlices stay as they are
-        self.accepted: frozenset[str] = frozenset()  # the revisions that the gateway last took up
+        self.accepted: frozenset[str] = frozenset()  # the revisions of the last accepted route
         self.story: list[Event] = []
         self.status_writes = 0
         self._versions = itertools.count(1)
@@ -169,7 +169,7 @@ class Cluster:
         self._list_pods(body)
 
     def _list_pods(self, changed: dict[str, Any]) -> None:
-        """After a change of a pod or a Service, play the EndpointSlice controller."""
+        """Update EndpointSlices after a change of a pod or a Service, as their controller does."""
         if changed["kind"] == SERVICE.name:
             self._forget_slices(changed)
         if changed["kind"] not in {POD.name, SERVICE.name} or not self.lists_pods:
@@ -179,7 +179,7 @@ class Cluster:
                 self.list_pods(service)
 
     def _forget_slices(self, service: dict[str, Any]) -> None:
-        """Delete the slices of a Service that is gone, as the garbage collector does."""
+        """Delete the slices of a deleted Service, as the garbage collector does."""
         there = self.objects.get(Ref(SERVICE, service["metadata"]["name"]))
         known = there["metadata"]["uid"] if there else None
         for ref, body in list(self.objects.items()):
@@ -320,7 +320,7 @@ class Cluster:
         return snapshot.with_capacity(self.capacity() if self.knows_gpus and needs_capacity(snapshot) else None)
 
     def capacity(self) -> Capacity:
-        """The GPUs of the cluster: each serving pod has one."""
+        """Return the GPUs of the cluster: each serving pod has one."""
         if self.gpus is None:
             return Capacity(unknown="nodes is forbidden")
         labels = [body["metadata"]["labels"] for ref, body in self.objects.items() if ref.kind == POD]
@@ -329,7 +329,7 @@ class Cluster:
         return Capacity((Node("node", allocatable={GPU: self.gpus}, allocated=held),))
 
     def decision(self, variant: str = "") -> Decision:
-        """The decision on the predictor, or on a variant."""
+        """Return the decision on the predictor, or on a variant."""
         names = [track.service.variant for track in self.snapshot().tracks]
         return decide(self.snapshot()).tracks[names.index(variant)]
 
@@ -338,7 +338,7 @@ class Cluster:
         return InferenceService.parse(self.objects[Ref(INFERENCE_SERVICE, KEY.name)]).status
 
     def condition(self, kind: str) -> tuple[str, str]:
-        """A condition's status and reason; empty when it is absent."""
+        """Return a condition's status and reason; both empty without it."""
         found = self.status.condition(kind)
         return (found.status, found.reason) if found else ("", "")
 
@@ -427,7 +427,7 @@ class Cluster:
         self.reports[uid] = report or build_report(ModelState.READY if ready else ModelState.LOADING)
 
     def _find_transition_time(self, pod: str, ready: bool) -> str:
-        """The time of the last transition of a pod's Ready condition."""
+        """Return the time of the last transition of a pod's Ready condition."""
         known = self.objects.get(Ref(POD, pod))
         conditions = known["status"]["conditions"] if known else []
         before = next((c for c in conditions if c["type"] == "Ready"), {"status": ""})

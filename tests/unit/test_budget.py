@@ -17,7 +17,7 @@ def node(name: str, gpus: int, used: int = 0, owner: Owner = NO_OWNER, **more: A
     return Node(name, allocatable={GPU: gpus}, allocated={owner: {GPU: used}} if used else {}, **more)
 
 
-def need(pods: int, each: int = 1, **pod: Any) -> Need:
+def build_need(pods: int, each: int = 1, **pod: Any) -> Need:
     return Need("magika-b", pods, {GPU: each}, Pod.model_validate(pod))
 
 
@@ -27,7 +27,7 @@ def require_nodes(*terms: dict[str, Any]) -> dict[str, Any]:
     return {"affinity": {"nodeAffinity": wanted}}
 
 
-def expression(key: str, operator: str, *values: str) -> dict[str, Any]:
+def build_expression(key: str, operator: str, *values: str) -> dict[str, Any]:
     return {"matchExpressions": [{"key": key, "operator": operator, "values": list(values)}]}
 
 
@@ -42,16 +42,16 @@ NO_GPU_PODS = Taint("dedicated", "training", "NoSchedule")
         ({"nodeSelector": {"gpu": "a100"}}, True),
         ({"nodeSelector": {"gpu": "a100", "zone": "b"}}, False),
         ({"nodeSelector": {"rack": "1"}}, False),
-        (require_nodes(expression("gpu", "In", "h100", "a100")), True),
-        (require_nodes(expression("gpu", "In", "h100")), False),
-        (require_nodes(expression("gpu", "In", "h100"), expression("zone", "Exists")), True),
-        (require_nodes(expression("gpu", "NotIn", "h100")), True),
-        (require_nodes(expression("rack", "NotIn", "1")), True),
-        (require_nodes(expression("rack", "Exists")), False),
-        (require_nodes(expression("rack", "DoesNotExist")), True),
-        (require_nodes(expression("size", "Gt", "4")), True),
-        (require_nodes(expression("size", "Lt", "8")), False),
-        (require_nodes(expression("gpu", "Gt", "4")), False),
+        (require_nodes(build_expression("gpu", "In", "h100", "a100")), True),
+        (require_nodes(build_expression("gpu", "In", "h100")), False),
+        (require_nodes(build_expression("gpu", "In", "h100"), build_expression("zone", "Exists")), True),
+        (require_nodes(build_expression("gpu", "NotIn", "h100")), True),
+        (require_nodes(build_expression("rack", "NotIn", "1")), True),
+        (require_nodes(build_expression("rack", "Exists")), False),
+        (require_nodes(build_expression("rack", "DoesNotExist")), True),
+        (require_nodes(build_expression("size", "Gt", "4")), True),
+        (require_nodes(build_expression("size", "Lt", "8")), False),
+        (require_nodes(build_expression("gpu", "Gt", "4")), False),
         (require_nodes({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}), True),
         (require_nodes({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}), False),
         (require_nodes({}), False),
@@ -99,20 +99,26 @@ def test_a_node_that_is_not_open_takes_nothing() -> None:
 @pytest.mark.parametrize(
     ("wanted", "nodes", "fits", "count", "remedy"),
     [
-        (need(1), [node("a", 4, 1)], 3, f"3 fit: 1 of 4 {GPU} on eligible nodes are allocated", ""),
+        (build_need(1), [node("a", 4, 1)], 3, f"3 fit: 1 of 4 {GPU} on eligible nodes are allocated", ""),
         (
-            need(2),
+            build_need(2),
             [node("a", 1), node("b", 1, 1)],
             1,
             f"1 fits: 1 of 2 {GPU} on eligible nodes are allocated",
             "free 1",
         ),
-        (need(1, 4), [node("a", 8, 6), node("b", 8, 5)], 0, f"11 of 16 {GPU}", f"free 4 {GPU} on one node"),
-        (need(3, 2), [node("a", 2)], 1, f"0 of 2 {GPU}", f"free 2 {GPU} on one node for each of 2 pods"),
-        (need(1), [node("a", 2, 3)], 0, f"0 fit: 3 of 2 {GPU} on eligible nodes are allocated", "free 1"),
-        (need(1), [], 0, f"no node has {GPU}", "add such a node"),
-        (need(1), [Node("a", allocatable={MIG: 7})], 0, f"no node has {GPU}", "add such a node"),
-        (need(1), [node("a", 4, open=False)], 0, f"none of the 1 nodes with {GPU} is eligible", "see that such a node"),
+        (build_need(1, 4), [node("a", 8, 6), node("b", 8, 5)], 0, f"11 of 16 {GPU}", f"free 4 {GPU} on one node"),
+        (build_need(3, 2), [node("a", 2)], 1, f"0 of 2 {GPU}", f"free 2 {GPU} on one node for each of 2 pods"),
+        (build_need(1), [node("a", 2, 3)], 0, f"0 fit: 3 of 2 {GPU} on eligible nodes are allocated", "free 1"),
+        (build_need(1), [], 0, f"no node has {GPU}", "add such a node"),
+        (build_need(1), [Node("a", allocatable={MIG: 7})], 0, f"no node has {GPU}", "add such a node"),
+        (
+            build_need(1),
+            [node("a", 4, open=False)],
+            0,
+            f"none of the 1 nodes with {GPU} is eligible",
+            "see that such a node",
+        ),
     ],
 )
 def test_whole_pods_fit_on_nodes(wanted: Need, nodes: list[Node], fits: int, count: str, remedy: str) -> None:
@@ -146,7 +152,7 @@ def test_pods_of_two_resources_need_both_on_one_node() -> None:
     ],
 )
 def test_the_tighter_of_nodes_and_quotas_limits_the_pods(quota: Quota, fits: int) -> None:
-    found = budget(need(9, priorityClassName="high"), Capacity((node("a", 9),), (quota,)))
+    found = budget(build_need(9, priorityClassName="high"), Capacity((node("a", 9),), (quota,)))
     assert found.fits == fits
     assert ("of ResourceQuota q are used" in found.count) is (fits < 9)
 
@@ -154,19 +160,19 @@ def test_the_tighter_of_nodes_and_quotas_limits_the_pods(quota: Quota, fits: int
 def test_reserved_gpus_are_free_only_for_the_owner_of_the_reservation() -> None:
     there = Capacity((node("a", 6, 1, STABLE),)).reserving({STABLE: {GPU: 3}, Owner("demo", "magika-c"): {GPU: 1}})
     assert there.reserved == {STABLE: {GPU: 2}, Owner("demo", "magika-c"): {GPU: 1}}
-    found = budget(need(2), there)
+    found = budget(build_need(2), there)
     assert (found.fits, found.remedy) == (2, "")
     assert (
         found.count == f"2 fit: 1 of 6 {GPU} on eligible nodes are allocated, and 3 {GPU} reserved for pods that start"
     )
-    assert budget(need(2), there, frozenset({STABLE})).fits == 5
-    assert budget(need(1, 4), there).fits == 0, "a pod of four does not start on what three others leave"
+    assert budget(build_need(2), there, frozenset({STABLE})).fits == 5
+    assert budget(build_need(1, 4), there).fits == 0, "a pod of four does not start on what three others leave"
 
 
 def test_a_removed_owner_counts_neither_on_nodes_nor_in_a_quota() -> None:
     there = Capacity((node("a", 2, 2, STABLE),), (Quota("q", {GPU: 2}, {GPU: 2}),))
-    assert budget(need(2), there).fits == 0
-    assert budget(need(2), there, frozenset({STABLE})) == Budget(
+    assert budget(build_need(2), there).fits == 0
+    assert budget(build_need(2), there, frozenset({STABLE})) == Budget(
         2, f"2 fit: 0 of 2 {GPU} on eligible nodes are allocated", ""
     )
 

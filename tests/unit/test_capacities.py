@@ -55,7 +55,7 @@ async def capacities(cluster: Cluster) -> AsyncIterator[Callable[[float], Capaci
         await each.close()
 
 
-async def woken(cluster: Cluster) -> ServiceKey:
+async def take_service(cluster: Cluster) -> ServiceKey:
     return await asyncio.wait_for(cluster.woken.get(), WHOLE_TEST)
 
 
@@ -70,10 +70,10 @@ async def test_a_service_that_requests_capacity_is_woken_when_there_is_an_answer
 ) -> None:
     found = capacities(3600)
     assert found.request(ONE, waits=True) is None
-    assert await woken(cluster) == ONE
+    assert await take_service(cluster) == ONE
     assert found.request(ONE, waits=True) == having(1)
     assert found.request(ELSEWHERE, waits=True) is None, "a newcomer need not wait for the next period"
-    assert await woken(cluster) == ELSEWHERE
+    assert await take_service(cluster) == ELSEWHERE
     assert cluster.looks == [{"demo"}, {"demo", "lab"}]
     assert found.request(ELSEWHERE, waits=True) == having(1)
 
@@ -83,11 +83,11 @@ async def test_a_change_wakes_a_service_that_waits_and_an_equal_answer_wakes_non
 ) -> None:
     found = capacities(0.001)
     found.request(ONE, waits=True)
-    await woken(cluster)
+    await take_service(cluster)
     await looked(cluster, 4)
     assert cluster.woken.empty()
     cluster.gpus = 2
-    assert await woken(cluster) == ONE
+    assert await take_service(cluster) == ONE
     assert found.request(ONE, waits=True) == having(2)
 
 
@@ -101,8 +101,8 @@ async def test_an_answer_is_never_older_than_its_request(
     found.request(OTHER, waits=True)
     cluster.gpus = 2
     cluster.gate.set()
-    assert await woken(cluster) == ONE
-    assert {await woken(cluster), await woken(cluster)} == {ONE, OTHER}
+    assert await take_service(cluster) == ONE
+    assert {await take_service(cluster), await take_service(cluster)} == {ONE, OTHER}
     assert found.request(OTHER, waits=True) == having(2)
 
 
@@ -111,11 +111,11 @@ async def test_a_service_that_no_longer_waits_is_forgotten(
 ) -> None:
     found = capacities(0.001)
     found.request(ONE, waits=True)
-    await woken(cluster)
+    await take_service(cluster)
     assert found.request(ONE, waits=False) is None
     cluster.gpus = 5
     assert found.request(ONE, waits=True) is None, "what was known is not kept"
-    await woken(cluster)
+    await take_service(cluster)
     assert found.request(ONE, waits=True) == having(5)
 
 
@@ -128,4 +128,4 @@ async def test_an_api_server_that_fails_is_read_again(
     await looked(cluster, 3)
     assert found.request(ONE, waits=True) is None
     cluster.gpus = 3
-    assert await woken(cluster) == ONE
+    assert await take_service(cluster) == ONE

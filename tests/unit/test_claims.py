@@ -1,4 +1,4 @@
-"""Which installation serves a service: the Lease of the other one shows whether it acts."""
+"""Which installation serves a service: the Lease of the other one shows whether it is active."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +19,7 @@ WHOLE_TEST = 20  # seconds
 
 
 class Leases:
-    """The Leases that are read: one that is renewed has another content at each read."""
+    """Leases; a renewed one has another renewTime at each read."""
 
     def __init__(self) -> None:
         self.renewed: set[str] = {"a/renewed"}
@@ -52,7 +52,7 @@ async def installations(leases: Leases) -> AsyncIterator[Callable[..., Installat
         await each.close()
 
 
-async def woken(leases: Leases) -> ServiceKey:
+async def take_service(leases: Leases) -> ServiceKey:
     return await asyncio.wait_for(leases.woken.get(), WHOLE_TEST)
 
 
@@ -61,7 +61,7 @@ async def test_an_installation_whose_lease_is_renewed_is_active(
 ) -> None:
     found = installations()
     assert found.request(ONE, "a/renewed") == Activity.PENDING
-    assert await woken(leases) == ONE
+    assert await take_service(leases) == ONE
     assert found.request(ONE, "a/renewed") == Activity.ACTIVE
     assert found.request(OTHER, "a/renewed") == Activity.ACTIVE
 
@@ -72,7 +72,7 @@ async def test_an_installation_without_a_lease_is_gone(
     found = installations()
     for name in ("a/none", "nonsense"):
         assert found.request(ONE, name) == Activity.PENDING
-        assert await woken(leases) == ONE
+        assert await take_service(leases) == ONE
         assert found.request(ONE, name) == Activity.GONE
 
 
@@ -86,7 +86,7 @@ async def test_an_installation_whose_lease_is_no_longer_renewed_is_gone_after_it
     assert patient.request(ONE, "a/late") == Activity.PENDING
     hasty = installations(patience=0.05)
     hasty.request(OTHER, "a/late")
-    assert await woken(leases) == OTHER
+    assert await take_service(leases) == OTHER
     assert hasty.request(OTHER, "a/late") == Activity.GONE
 
 
@@ -96,11 +96,11 @@ async def test_an_installation_with_an_unreadable_lease_is_never_gone(
     leases.records["a/secret"] = LeaseRecord(exists=True)
     found = installations(patience=0.001)
     found.request(ONE, "a/secret")
-    assert await woken(leases) == ONE
+    assert await take_service(leases) == ONE
     await asyncio.sleep(0.05)
     assert found.request(ONE, "a/secret") == Activity.UNREADABLE
     leases.records["a/secret"] = NO_LEASE
-    assert await woken(leases) == ONE
+    assert await take_service(leases) == ONE
     assert found.request(ONE, "a/secret") == Activity.GONE
 
 
@@ -117,7 +117,7 @@ async def test_a_failure_of_the_api_server_leaves_the_activity_pending(
 async def test_an_installation_that_could_not_renew_its_lease_is_not_gone(
     leases: Leases, installations: Callable[..., Installations], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first look after a failure of the API server finds what the last one before it found."""
+    """The first read after a failure of the API server returns the same Lease as the last one before it."""
 
     async def read(_installation: str) -> LeaseRecord | None:
         leases.looks += 1
@@ -128,7 +128,7 @@ async def test_an_installation_that_could_not_renew_its_lease_is_not_gone(
     monkeypatch.setattr(leases, "read", read)
     found = installations(patience=0.05)
     found.request(ONE, "a/back")
-    assert await woken(leases) == ONE
+    assert await take_service(leases) == ONE
     assert found.request(ONE, "a/back") == Activity.ACTIVE
 
 
@@ -137,13 +137,13 @@ async def test_the_lease_is_not_read_when_no_service_has_the_mark(
 ) -> None:
     found = installations()
     found.request(ONE, "a/renewed")
-    await woken(leases)
+    await take_service(leases)
     found.forget(ONE)
     await asyncio.sleep(0.05)
     before = leases.looks
     await asyncio.sleep(0.05)
     assert leases.looks == before
-    assert found.request(ONE, "a/renewed") == Activity.PENDING, "what was known is not kept"
+    assert found.request(ONE, "a/renewed") == Activity.PENDING, "the last result is not kept"
 
 
 def test_an_installation_is_named_by_its_lease() -> None:
@@ -157,7 +157,7 @@ def test_an_installation_is_named_by_its_lease() -> None:
 async def test_each_edit_of_a_service_of_another_installation_writes_an_event(
     leases: Leases, installations: Callable[..., Installations]
 ) -> None:
-    """Events expire after an hour, and the status is the other installation's."""
+    """An event expires after an hour, and the other installation owns the status."""
     notes: list[str] = []
 
     class Writer:
@@ -167,7 +167,7 @@ async def test_each_edit_of_a_service_of_another_installation_writes_an_event(
     claims = Claims("a/ours", installations(), cast("EventWriter", Writer()), lambda: 0.0)
     body = {"metadata": {"uid": "1", "generation": 1}, "status": {"installation": "a/renewed"}}
     assert not await claims.is_ours(ONE, body)
-    await woken(leases)
+    await take_service(leases)
     for generation, events in ((1, 1), (1, 1), (2, 2), (2, 2)):
         edited = {**body, "metadata": {"uid": "1", "generation": generation}}
         assert not await claims.is_ours(ONE, edited)

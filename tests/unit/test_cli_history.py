@@ -1,4 +1,4 @@
-"""`kubectl conch history` and `rollback`, as far as they compute."""
+"""`kubectl conch history` and `rollback`, their pure parts."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def test_a_rollback_restores_the_pods_of_the_revision_and_keeps_the_replicas() -
     assert (predictor["minReplicas"], predictor["maxReplicas"]) == (5, 9)
     assert "triton" not in predictor
     assert {**body["spec"], "predictor": None} == {**before["spec"], "predictor": None}, "the rest stays"
-    assert body["metadata"] == before["metadata"], "the version included: an update of something older is refused"
+    assert body["metadata"] == before["metadata"], "with resourceVersion, so that the API server rejects a stale update"
 
 
 def test_the_note_travels_with_the_revision() -> None:
@@ -83,7 +83,7 @@ def test_the_note_travels_with_the_revision() -> None:
     assert annotations == {ANNOTATION_CHANGE_CAUSE: "the first", "team": "search"}
     unsaid = Revision(**{**vars(entry.revision), "note": ""})
     assert restore_revision(before, unsaid)["metadata"]["annotations"] == {"team": "search"}
-    assert before["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the latest", "what was read stays as it was"
+    assert before["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the latest", "the argument is not changed"
 
 
 def test_rollback_refuses_an_unknown_number_and_the_current_one() -> None:

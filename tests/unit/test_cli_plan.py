@@ -1,4 +1,4 @@
-"""`kubectl conch plan`: the text that a person reads, word for word, and that it is what the operator then does.
+"""`kubectl conch plan`: its exact text, and that the operator then makes the writes of the plan.
 
 `GOLDEN=write pytest tests/unit/test_cli_plan.py` writes the texts anew; read the diff before you commit it.
 """
@@ -48,7 +48,7 @@ def test_the_plan_of_an_example(example: str) -> None:
 
 
 def start_serving() -> Cluster:
-    """A service behind a gateway that serves, with steps for its next change."""
+    """Start a service behind a gateway, with steps for its next change."""
     rollout = {"steps": STEPS, "analysis": GATES}
     cluster = Cluster(build_manifest(minReplicas=4, rollout=rollout, traffic=GATEWAY, warmup={}))
     cluster.reconcile()
@@ -200,7 +200,7 @@ def list_objects(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def start_on_gpus(gpus: int, on_insufficient_capacity: str) -> Cluster:
-    """A service on two GPUs whose model was just changed, in a cluster that has so many."""
+    """Start a service on two GPUs in a cluster with `gpus` GPUs, and change its model."""
     rollout = {"onInsufficientCapacity": on_insufficient_capacity, "steps": [{"weight": 0}, {"pause": "5m"}]}
     cluster = Cluster(build_manifest(minReplicas=2, rollout=rollout, resources={"limits": {GPU: 1}}))
     cluster.gpus = gpus

@@ -18,7 +18,7 @@ NOW = 1_000_000.25
 
 
 def start_rollout() -> Cluster:
-    """A service whose rollout waits for a person at step 1."""
+    """Start a rollout that waits for a user at step 1."""
     cluster = Cluster(build_manifest(rollout={"steps": STEPS}, traffic={"split": "Replicas"}))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)

@@ -15,7 +15,7 @@ from conch.decide import revision_name
 from conch.observe import Revision
 from tests.unit.simulation import KEY
 from tests.unit.test_cli_history import list_entries
-from tests.unit.test_variant_stories import WEIGHTED, change, service, up
+from tests.unit.test_variant_stories import WEIGHTED, edit_variant, start_service_with_variants, start_variant
 
 SERVICE = Ref(INFERENCE_SERVICE, KEY.name)
 BASE: dict[str, Any] = {
@@ -128,12 +128,12 @@ def test_a_field_that_a_variant_cannot_set_is_refused_with_its_name(
 
 
 def test_a_rollback_in_the_history_of_a_variant_starts_the_rollout_of_that_variant() -> None:
-    cluster = service(WEIGHTED, steps=[{"weight": 5}, {"pause": "Manual"}])
-    first = up(cluster, "int8")
-    change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
-    second = up(cluster, "int8")
+    cluster = start_service_with_variants(WEIGHTED, steps=[{"weight": 5}, {"pause": "Manual"}])
+    first = start_variant(cluster, "int8")
+    edit_variant(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+    second = start_variant(cluster, "int8")
     cluster.request("promote 2", "int8")
-    up(cluster, "int8")
+    start_variant(cluster, "int8")
     track = cluster.snapshot().service.of_variant("int8")
     found = list_entries(cluster, "int8")
     rows = [line.split() for line in format_plain(build_history_text(track, found)).splitlines()[1:]]
@@ -159,6 +159,6 @@ def test_a_rollback_in_the_history_of_a_variant_starts_the_rollout_of_that_varia
     assert "to skip them: kubectl conch promote magika -n demo --variant int8 --full" in text
     assert "argocd-controller wrote variant int8 before." in text
     cluster.put(body)
-    assert up(cluster, "int8") == first
+    assert start_variant(cluster, "int8") == first
     assert cluster.status.variants[0].candidate == first
     assert cluster.status.candidate is None

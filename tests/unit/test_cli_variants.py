@@ -17,7 +17,14 @@ from conch.cli.track import describe_requests, select_track
 from conch.plan import Apply
 from tests.unit.simulation import DEFAULTS, KEY, Cluster
 from tests.unit.test_cli_plan import is_golden
-from tests.unit.test_variant_stories import MATCHED, MIRRORED, WEIGHTED, change, service, up
+from tests.unit.test_variant_stories import (
+    MATCHED,
+    MIRRORED,
+    WEIGHTED,
+    edit_variant,
+    start_service_with_variants,
+    start_variant,
+)
 
 STEPS = [{"weight": 5}, {"pause": "Manual"}]
 NEXT = {"model": {"storageUri": "s3://models/int8-v2"}}
@@ -25,12 +32,12 @@ NOW = 1_000_000.25
 
 
 def start_rollout(*others: dict[str, Any]) -> Cluster:
-    """A service whose variant int8 waits for a person at step 1, and whose predictor has no rollout."""
-    cluster = service(WEIGHTED, *others, steps=STEPS)
+    """Start a rollout of variant int8 that waits for a user at step 1; the predictor has none."""
+    cluster = start_service_with_variants(WEIGHTED, *others, steps=STEPS)
     for variant in (WEIGHTED, *others):
-        up(cluster, variant["name"])
-    change(cluster, predictor=NEXT)
-    up(cluster, "int8")
+        start_variant(cluster, variant["name"])
+    edit_variant(cluster, predictor=NEXT)
+    start_variant(cluster, "int8")
     return cluster
 
 
@@ -46,12 +53,12 @@ def read_reason(cluster: Cluster, variant: str | None = None) -> str:
 def test_a_request_names_the_variant_and_changes_only_its_rollout() -> None:
     cluster = start_rollout()
     cluster.edit(uri="s3://models/v2")
-    up(cluster)
+    start_variant(cluster)
     update = pause(read_track(cluster, "int8"), NOW)
     assert update.request == "pause 3 1970-01-12T13:46:40.250000Z"
     assert update.message.endswith("Continue with: kubectl conch resume magika -n demo --variant int8")
     cluster.request(update.request or "", "int8")
-    up(cluster, "int8")
+    start_variant(cluster, "int8")
     assert (read_reason(cluster, "int8"), read_reason(cluster)) == ("PausedByUser", "WaitsForPromotion")
     assert resume(read_track(cluster, "int8")).message.startswith("variant int8 of magika is resumed")
     with pytest.raises(CommandError, match="is not paused by a user"):
@@ -59,7 +66,7 @@ def test_a_request_names_the_variant_and_changes_only_its_rollout() -> None:
     update = promote(read_track(cluster, "int8"), NOW, full=False)
     assert update.request == "promote 3/1 1970-01-12T13:46:40.250000Z"
     cluster.request(update.request or "", "int8")
-    up(cluster, "int8")
+    start_variant(cluster, "int8")
     assert (read_reason(cluster, "int8"), cluster.status.candidate) == ("", cluster.decision().wanted)
 
 
@@ -75,7 +82,7 @@ def test_an_aborted_rollout_of_a_variant_can_be_retried() -> None:
     with pytest.raises(CommandError, match=r"retry magika -n demo --variant int8, or change variant int8"):
         promote(read_track(cluster, "int8"), NOW, full=False)
     cluster.request(retry(read_track(cluster, "int8"), NOW).request or "", "int8")
-    up(cluster, "int8")
+    start_variant(cluster, "int8")
     assert read_reason(cluster, "int8") == "WaitsForPromotion"
 
 
@@ -85,7 +92,7 @@ def test_an_unknown_variant_is_refused_with_the_names_of_the_variants() -> None:
     ):
         read_track(start_rollout(MATCHED), "int4")
     with pytest.raises(CommandError, match=r"magika has no variant 'int8' \(it has none; leave out --variant\)"):
-        read_track(service(), "int8")
+        read_track(start_service_with_variants(), "int8")
 
 
 def test_a_request_without_a_variant_names_the_variants_with_a_rollout() -> None:
@@ -104,7 +111,9 @@ def test_a_request_without_a_variant_names_the_variants_with_a_rollout() -> None
 
 def test_the_requests_of_a_variant_are_described_in_a_sentence() -> None:
     two = {"headers": [{"name": "x-variant", "value": "b"}, {"name": "x-team", "value": "search"}]}
-    body = read_track(service(WEIGHTED, {**MATCHED, "match": [*MATCHED["match"], two]}, MIRRORED, {"name": "own"}))
+    body = read_track(
+        start_service_with_variants(WEIGHTED, {**MATCHED, "match": [*MATCHED["match"], two]}, MIRRORED, {"name": "own"})
+    )
     assert [describe_requests(variant) for variant in body.spec.variants] == [
         "weight 20 %",
         "match x-variant: beta, or x-variant: b and x-team: search",
@@ -115,8 +124,8 @@ def test_the_requests_of_a_variant_are_described_in_a_sentence() -> None:
 
 def test_the_status_shows_each_variant_and_its_rollout() -> None:
     cluster = start_rollout(MATCHED)
-    change(cluster, weight=30)
-    up(cluster, "int8")
+    edit_variant(cluster, weight=30)
+    start_variant(cluster, "int8")
     text = format_plain(build_status_text(cluster.snapshot().service, cluster.now + 60))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     int8, beta = (read_track(cluster, name).status for name in ("int8", "beta"))
@@ -138,7 +147,7 @@ def test_the_status_shows_each_variant_and_its_rollout() -> None:
 
 
 def test_the_status_shows_the_wait_of_a_variant_that_is_not_ready() -> None:
-    cluster = service({"name": "own"})
+    cluster = start_service_with_variants({"name": "own"})
     wanted = cluster.decision("own").wanted
     text = format_plain(build_status_text(cluster.snapshot().service, cluster.now))
     lines = [" ".join(line.split()) for line in text.splitlines()]
@@ -146,7 +155,7 @@ def test_the_status_shows_the_wait_of_a_variant_that_is_not_ready() -> None:
 
 
 def edit_variants(cluster: Cluster, variants: list[dict[str, Any]]) -> Cluster:
-    """The cluster after a change of the variants, before the operator reconciles."""
+    """Set the variants, without a reconcile; return the cluster."""
     body = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]
     body["spec"]["variants"] = variants
     body["metadata"]["generation"] += 1
@@ -155,9 +164,9 @@ def edit_variants(cluster: Cluster, variants: list[dict[str, Any]]) -> Cluster:
 
 
 def test_the_plan_shows_each_variant_and_is_what_the_operator_writes_next() -> None:
-    cluster = service(WEIGHTED, MATCHED, MIRRORED, steps=STEPS)
+    cluster = start_service_with_variants(WEIGHTED, MATCHED, MIRRORED, steps=STEPS)
     for name in ("int8", "beta", "shadow"):
-        up(cluster, name)
+        start_variant(cluster, name)
     own = {"name": "own", "predictor": {"warmup": {}, "minReplicas": 1}}
     edit_variants(cluster, [{**WEIGHTED, "predictor": NEXT}, MIRRORED, own])
     preview = build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now)

@@ -1,4 +1,4 @@
-"""Contests: what is written at once, what is put off, for how long, and when it is over."""
+"""Contests: immediate writes, deferred writes, their delays, and the end of a contest."""
 
 import itertools
 from typing import Any, cast
@@ -16,7 +16,7 @@ AUTOSCALED = Ref(AUTOSCALER, "magika-1")
 FLOOR, CEILING = ("f:spec", "f:minReplicas"), ("f:spec", "f:maxReplicas")
 
 
-def repair(ref: Ref = AUTOSCALED, needs: frozenset[Ref] = frozenset(), **values: str) -> Apply:
+def build_repair(ref: Ref = AUTOSCALED, needs: frozenset[Ref] = frozenset(), **values: str) -> Apply:
     """An apply that changes these fields of spec."""
     changes = tuple((("f:spec", f"f:{name}"), value) for name, value in values.items())
     return Apply(ref, {}, new=False, needs=needs, changes=changes)
@@ -51,7 +51,7 @@ class Operator:
 
 def test_repairs_are_made_at_once_then_after_longer_and_longer_delays() -> None:
     operator = Operator()
-    written = operator.fight(repair(minReplicas="1"), 3600, every=0.05)
+    written = operator.fight(build_repair(minReplicas="1"), 3600, every=0.05)
     assert written[WRITES - 1] < 1
     delays = [round(after - before) for before, after in itertools.pairwise(written[WRITES - 1 :])]
     assert delays[:9] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -60,38 +60,38 @@ def test_repairs_are_made_at_once_then_after_longer_and_longer_delays() -> None:
 
 def test_few_edits_and_slow_ones_are_no_contest() -> None:
     operator = Operator()
-    assert all(operator.write(repair(minReplicas="1")) for _ in range(WRITES - 1))
+    assert all(operator.write(build_repair(minReplicas="1")) for _ in range(WRITES - 1))
     operator.now += WINDOW
     every = WINDOW / (WRITES - 2)
-    assert len(operator.fight(repair(minReplicas="1"), 20 * every, every)) == 20
+    assert len(operator.fight(build_repair(minReplicas="1"), 20 * every, every)) == 20
     assert operator.find_contest() == []
 
 
 def test_values_that_conch_changes_are_no_contest() -> None:
     operator = Operator()
-    assert all(operator.write(repair(Ref(HTTP_ROUTE, "magika"), rules=str(weight))) for weight in range(100))
+    assert all(operator.write(build_repair(Ref(HTTP_ROUTE, "magika"), rules=str(weight))) for weight in range(100))
     assert operator.find_contest() == []
-    to_and_fro = [repair(Ref(HTTP_ROUTE, "magika"), rules=str(number % 2)) for number in range(100)]
+    to_and_fro = [build_repair(Ref(HTTP_ROUTE, "magika"), rules=str(number % 2)) for number in range(100)]
     assert all(operator.write(each) for each in to_and_fro), "a pod that is ready, and not, and ready again"
     assert operator.find_contest() == []
 
 
 def test_other_fields_and_new_values_of_a_contested_object_wait_for_seconds_only() -> None:
     operator = Operator()
-    operator.fight(repair(minReplicas="1"), 100)
-    assert not operator.write(repair(minReplicas="1"))
+    operator.fight(build_repair(minReplicas="1"), 100)
+    assert not operator.write(build_repair(minReplicas="1"))
     operator.now += SHORT_DELAY
-    assert operator.write(repair(minReplicas="1", maxReplicas="3"))
-    assert not operator.write(repair(minReplicas="2"))
+    assert operator.write(build_repair(minReplicas="1", maxReplicas="3"))
+    assert not operator.write(build_repair(minReplicas="2"))
     operator.now += SHORT_DELAY
-    assert operator.write(repair(minReplicas="2"))
-    assert operator.write(repair(Ref(DEPLOYMENT, "magika-1"), template="x")), "other objects do not wait"
+    assert operator.write(build_repair(minReplicas="2"))
+    assert operator.write(build_repair(Ref(DEPLOYMENT, "magika-1"), template="x")), "other objects do not wait"
 
 
 def test_routes_services_and_missing_objects_wait_for_seconds_only() -> None:
     for action in (
-        repair(Ref(HTTP_ROUTE, "magika"), rules="1"),
-        repair(Ref(SERVICE, "magika"), selector="1"),
+        build_repair(Ref(HTTP_ROUTE, "magika"), rules="1"),
+        build_repair(Ref(SERVICE, "magika"), selector="1"),
         Apply(Ref(DEPLOYMENT, "magika-1"), {}, new=True),
     ):
         written = Operator().fight(action, 600)
@@ -100,22 +100,22 @@ def test_routes_services_and_missing_objects_wait_for_seconds_only() -> None:
 
 def test_a_contest_is_over_when_a_repair_has_held() -> None:
     operator = Operator()
-    operator.fight(repair(minReplicas="1"), 20)
+    operator.fight(build_repair(minReplicas="1"), 20)
     operator.contests.note_managers(KEY, AUTOSCALED, ["gitops"])
-    while not operator.write(repair(minReplicas="1")):
+    while not operator.write(build_repair(minReplicas="1")):
         operator.now += 1
     operator.now += QUIET - 1
     assert operator.find_contest() == ["HorizontalPodAutoscaler/magika-1"]
     operator.now += 1
     assert operator.find_contest() == []
-    assert operator.write(repair(minReplicas="1")), "an edit is undone at once again"
+    assert operator.write(build_repair(minReplicas="1")), "an edit is undone at once again"
 
 
 def test_a_deletion_waits_while_what_may_use_the_object_is_put_off() -> None:
     operator, used = Operator(), Ref(CONFIG_MAP, "magika-1")
-    operator.fight(repair(minReplicas="1"), 20)
-    user, unused = repair(minReplicas="1"), Delete(used, "uid", frozenset({AUTOSCALED}))
-    dependant = repair(Ref(DEPLOYMENT, "magika-1"), frozenset({AUTOSCALED}), template="x")
+    operator.fight(build_repair(minReplicas="1"), 20)
+    user, unused = build_repair(minReplicas="1"), Delete(used, "uid", frozenset({AUTOSCALED}))
+    dependant = build_repair(Ref(DEPLOYMENT, "magika-1"), frozenset({AUTOSCALED}), template="x")
     deferral = operator.contests.defer(KEY, [(user,), (dependant,), (unused,)], operator.now)
     assert deferral.steps == ((dependant,),)
     assert deferral.wait is not None
@@ -125,11 +125,15 @@ def test_a_deletion_waits_while_what_may_use_the_object_is_put_off() -> None:
 def test_messages_name_the_object_the_field_and_the_other_writer() -> None:
     for action, managers, words in (
         (
-            repair(minReplicas="1"),
+            build_repair(minReplicas="1"),
             ["gitops"],
             "Field manager gitops changes .spec.minReplicas each time Conch restores",
         ),
-        (repair(minReplicas="1"), ["conch"], "check for an admission webhook, or for another installation of Conch"),
+        (
+            build_repair(minReplicas="1"),
+            ["conch"],
+            "check for an admission webhook, or for another installation of Conch",
+        ),
         (Delete(AUTOSCALED, "uid"), ["argo"], "Field manager argo creates it again each time Conch deletes it"),
         (Apply(AUTOSCALED, {}, new=True), [], "Another writer deletes it each time Conch creates it"),
         (Apply(AUTOSCALED, {}, new=True), [], "audit log records who deletes it. Let only"),
@@ -148,9 +152,9 @@ def test_messages_name_the_object_the_field_and_the_other_writer() -> None:
 def test_settled_services_are_forgotten() -> None:
     operator = Operator()
     for number in range(100):
-        operator.contests.record(ServiceKey("demo", str(number)), [repair(minReplicas="1")], operator.now)
+        operator.contests.record(ServiceKey("demo", str(number)), [build_repair(minReplicas="1")], operator.now)
     operator.now += WINDOW
-    operator.contests.record(KEY, [repair(minReplicas="1")], operator.now)
+    operator.contests.record(KEY, [build_repair(minReplicas="1")], operator.now)
     assert list(operator.contests._known) == [KEY]
     operator.contests.forget(KEY)
     assert not operator.contests._known
@@ -170,7 +174,7 @@ def test_managers_are_those_that_own_the_field_or_the_list_around_it() -> None:
 
 
 class Managed:
-    """What a reconcile uses to name field managers: the API server's answer, and a memory of it."""
+    """The field managers of an object: a request to the API server, and its cached response."""
 
     def __init__(self, *entries: dict[str, Any], fails: bool = False) -> None:
         self.contests, self.writer = Contests(), self
@@ -199,7 +203,7 @@ async def test_the_writer_that_recreates_a_deleted_object_is_read_from_the_whole
 
 async def test_field_managers_that_could_not_be_read_are_read_again() -> None:
     managed = Managed(fails=True)
-    contest = await managed.name(repair(minReplicas="1"))
+    contest = await managed.name(build_repair(minReplicas="1"))
     assert "Another writer changes .spec.minReplicas" in contest.to_rejection().message
     assert "records no other" not in contest.to_rejection().message, "its field managers are not read"
     assert not managed.contests._managers

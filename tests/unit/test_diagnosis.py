@@ -1,4 +1,4 @@
-"""Each way in which a revision may not come up, and the sentence that the user reads."""
+"""The reasons why a revision does not start, and their messages."""
 
 from typing import Any
 
@@ -15,44 +15,51 @@ from conch_contract import ModelState
 from tests.unit.simulation import KEY, Cluster, build_manifest, build_report
 
 
-def waiting(name: str, reason: str, message: str = "") -> dict[str, Any]:
+def build_waiting_status(name: str, reason: str, message: str = "") -> dict[str, Any]:
     state = {"waiting": {"reason": reason, "message": message}}
     return {"containerStatuses": [{"name": name, "ready": False, "restartCount": 0, "state": state}]}
 
 
-def crashed(restarts: int, *, running: bool, code: int = 137) -> dict[str, Any]:
+def build_crash_status(restarts: int, *, running: bool, code: int = 137) -> dict[str, Any]:
     state = {"running": {}} if running else {"waiting": {"reason": "CrashLoopBackOff"}}
     last = {"terminated": {"reason": "OOMKilled", "exitCode": code}}
     status = {"name": "triton", "ready": False, "restartCount": restarts, "state": state, "lastState": last}
     return {"containerStatuses": [status]}
 
 
-def unplaced() -> dict[str, Any]:
+def build_unscheduled_status() -> dict[str, Any]:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes: no GPU"}
     return {"phase": "Pending", "podIP": "", "conditions": [condition]}
 
 
 PULL = 'rpc error: "registry/none:1": not found'
 POD_STATUSES: list[tuple[str, dict[str, Any], str, str]] = [
-    ("no node", unplaced(), "Unschedulable", "0/2 nodes: no GPU"),
-    ("pull", waiting("triton", "ErrImagePull", PULL), "ImagePullFailed", PULL),
+    ("no node", build_unscheduled_status(), "Unschedulable", "0/2 nodes: no GPU"),
+    ("pull", build_waiting_status("triton", "ErrImagePull", PULL), "ImagePullFailed", PULL),
     (
         "pull, in the kubelet's other words",
-        waiting("triton", "ImagePullBackOff", f'Back-off pulling image "registry/none:1": ErrImagePull: {PULL}'),
+        build_waiting_status(
+            "triton", "ImagePullBackOff", f'Back-off pulling image "registry/none:1": ErrImagePull: {PULL}'
+        ),
         "ImagePullFailed",
         PULL,
     ),
     (
         "config",
-        waiting("triton", "CreateContainerConfigError", 'secret "x" not found'),
+        build_waiting_status("triton", "CreateContainerConfigError", 'secret "x" not found'),
         "ContainerConfigInvalid",
         'secret "x" not found',
     ),
-    ("hook", waiting("triton", "PostStartHookError", "exited with 7"), "PodNotStarted", "exited with 7"),
-    ("a reason of a later kubelet", waiting("triton", "NotYetKnown"), "PodNotStarted", "NotYetKnown"),
-    ("crash", crashed(3, running=False), "CrashLooping", "OOMKilled, exit code 137"),
-    ("bus error", crashed(3, running=False, code=135), "CrashLooping", "Raise spec.predictor.triton.shmSize"),
-    ("crash, running for a moment", crashed(3, running=True), "CrashLooping", "--previous"),
+    ("hook", build_waiting_status("triton", "PostStartHookError", "exited with 7"), "PodNotStarted", "exited with 7"),
+    ("a reason of a later kubelet", build_waiting_status("triton", "NotYetKnown"), "PodNotStarted", "NotYetKnown"),
+    ("crash", build_crash_status(3, running=False), "CrashLooping", "OOMKilled, exit code 137"),
+    (
+        "bus error",
+        build_crash_status(3, running=False, code=135),
+        "CrashLooping",
+        "Raise spec.predictor.triton.shmSize",
+    ),
+    ("crash, running for a moment", build_crash_status(3, running=True), "CrashLooping", "--previous"),
 ]
 
 
@@ -74,7 +81,7 @@ def test_a_pod_that_does_not_start_is_reported_with_its_reason(status: dict[str,
 def test_a_single_restart_is_no_crash_loop() -> None:
     cluster = Cluster(build_manifest())
     cluster.reconcile()
-    cluster.put_pod(cluster.decision().wanted, 0, ready=False, **crashed(1, running=True))
+    cluster.put_pod(cluster.decision().wanted, 0, ready=False, **build_crash_status(1, running=True))
     cluster.settle()
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
 
@@ -86,8 +93,8 @@ EVICTED: dict[str, Any] = {
 }
 
 
-def failed(cluster: Cluster, index: int, *, deleted: bool = False, **status: Any) -> None:
-    """Let a pod of the wanted revision fail; one that is not there yet is created just now."""
+def fail_pod(cluster: Cluster, index: int, *, deleted: bool = False, **status: Any) -> None:
+    """Fail a pod of the wanted revision; a new pod is created at the current time."""
     revision = cluster.decision().wanted
     known = cluster.objects.get(Ref(POD, f"{revision}-{index}"))
     cluster.put_pod(revision, index, ready=False, **{**EVICTED, **status})
@@ -107,10 +114,10 @@ def is_reported(cluster: Cluster) -> bool:
 def test_pods_that_the_kubelet_evicts_one_after_the_other_are_reported_for_ten_minutes() -> None:
     cluster = Cluster(build_manifest())
     cluster.reconcile()
-    failed(cluster, 0)
-    assert not is_reported(cluster), "one may fail"
+    fail_pod(cluster, 0)
+    assert not is_reported(cluster), "one failed pod is no finding"
     cluster.now += 300
-    failed(cluster, 1)
+    fail_pod(cluster, 1)
     assert is_reported(cluster)
     ready = cluster.status.condition("Ready")
     assert ready is not None
@@ -118,9 +125,9 @@ def test_pods_that_the_kubelet_evicts_one_after_the_other_are_reported_for_ten_m
     written = cluster.status_writes
     for index in range(2, 9):
         cluster.now += 10
-        failed(cluster, index)
+        fail_pod(cluster, index)
         assert is_reported(cluster)
-    assert cluster.status_writes == written, "the next one is no news"
+    assert cluster.status_writes == written, "the next one writes no status"
     cluster.now += 601
     assert not is_reported(cluster)
 
@@ -128,12 +135,12 @@ def test_pods_that_the_kubelet_evicts_one_after_the_other_are_reported_for_ten_m
 def test_a_pod_that_fails_after_minutes_without_ready_failed_when_its_containers_ended() -> None:
     cluster = Cluster(build_manifest())
     cluster.reconcile()
-    failed(cluster, 0)
+    fail_pod(cluster, 0)
     cluster.now += 5
-    failed(cluster, 1)
+    fail_pod(cluster, 1)
     cluster.now += 900
     ended = {"terminated": {"exitCode": 137, "finishedAt": format_time(cluster.now)}}
-    failed(cluster, 1, containerStatuses=[{"name": "triton", "restartCount": 0, "state": ended}])
+    fail_pod(cluster, 1, containerStatuses=[{"name": "triton", "restartCount": 0, "state": ended}])
     assert is_reported(cluster)
 
 
@@ -150,24 +157,24 @@ def test_pods_of_a_node_that_shuts_down_and_deleted_pods_are_no_finding() -> Non
     }
     ready = {"type": "Ready", "status": "False", "lastTransitionTime": format_time(cluster.now)}
     for index in range(2):
-        failed(cluster, index, **shut_down, conditions=[ready])
+        fail_pod(cluster, index, **shut_down, conditions=[ready])
     assert not is_reported(cluster)
     cluster.now += 60
     for index in range(2, 5):
-        failed(cluster, index, deleted=True)
+        fail_pod(cluster, index, deleted=True)
     assert not is_reported(cluster)
 
 
 def test_failures_that_are_hours_apart_and_shutdowns_of_nodes_are_no_finding() -> None:
     cluster = Cluster(build_manifest())
     cluster.reconcile()
-    failed(cluster, 0)
+    fail_pod(cluster, 0)
     cluster.now += 5 * 3600
-    failed(cluster, 1)
+    fail_pod(cluster, 1)
     assert not is_reported(cluster)
     for index in range(2, 5):
         cluster.now += 60
-        failed(cluster, index, reason="Terminated", message="Pod was terminated: imminent node shutdown.")
+        fail_pod(cluster, index, reason="Terminated", message="Pod was terminated: imminent node shutdown.")
     assert not is_reported(cluster)
 
 
@@ -177,7 +184,7 @@ def test_pods_that_a_node_refuses_are_reported() -> None:
     refused: dict[str, Any] = {"reason": "UnexpectedAdmissionError", "message": "no healthy devices present"}
     for index in range(3):
         cluster.now += 1
-        failed(cluster, index, **refused, podIP="", conditions=[{"type": "Ready", "status": "False"}])
+        fail_pod(cluster, index, **refused, podIP="", conditions=[{"type": "Ready", "status": "False"}])
     assert is_reported(cluster)
 
 
@@ -186,14 +193,14 @@ def test_the_termination_message_of_a_pod_is_bounded() -> None:
     cluster.reconcile()
     for index in range(3):
         cluster.now += 1
-        failed(cluster, index, reason="R" * 1_000_000, message="m" * 1_000_000)
+        fail_pod(cluster, index, reason="R" * 1_000_000, message="m" * 1_000_000)
     assert is_reported(cluster)
     [body, *_] = (body for ref, body in cluster.store.objects(KEY).items() if ref.kind == POD)
     assert len(str(body)) < 3000
     later = {"type": "Ready", "status": "False", "lastTransitionTime": format_time(cluster.now + 1e6)}
     cluster.now += 601
-    failed(cluster, 9, conditions=[later])
-    assert not is_reported(cluster), "a time in the future is no time"
+    fail_pod(cluster, 9, conditions=[later])
+    assert not is_reported(cluster), "a time in the future is ignored"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from conch.observe.cache_fields import trim
 from conch_contract import names
 from tests.unit.simulation import KEY, Cluster, build_manifest, read_weights, start_revision
 from tests.unit.test_keda_stories import put_new_pod, scale, start_scaled_to_zero
-from tests.unit.test_progressive_stories import change, start_behind_gateway, waits_for
+from tests.unit.test_progressive_stories import change, read_reason, start_behind_gateway
 from tests.unit.test_rollout_stories import ROOT, find_selected_revision, start_service
 
 SLICE = Ref(ENDPOINT_SLICE, f"{KEY.name}-slice")
@@ -75,7 +75,7 @@ def test_ready_waits_for_the_endpoint_slices_and_the_old_pods_stay() -> None:
 
 
 def test_the_wait_for_endpoint_slices_writes_no_status_and_no_event() -> None:
-    """The status is the same from the write of the selector to the EndpointSlices."""
+    """The status does not change between the write of the selector and the EndpointSlices."""
     quick, slow = start_service(), start_service()
     for cluster in (quick, slow):
         new = change(cluster)
@@ -95,7 +95,7 @@ def test_the_wait_for_endpoint_slices_writes_no_status_and_no_event() -> None:
 
 @pytest.mark.parametrize("old_pods", [True, False], ids=["the old pods", "no pods"])
 def test_a_second_slice_counts_too(old_pods: bool) -> None:
-    """Of the other address family, or of the pods beyond the hundredth."""
+    """A Service has another slice for the other address family, or for the pods after the hundredth."""
     cluster, old, new = switch_revision()
     put_slice(cluster, "magika-ipv6", [f"{old}-0"] if old_pods else [])
     cluster.list_pods(cluster.objects[ROOT])
@@ -204,7 +204,7 @@ def test_a_share_of_all_requests_is_reached_when_the_endpoint_slices_show_it() -
     )
     update_slices(cluster)
     cluster.settle()
-    assert waits_for(cluster) == "Paused"
+    assert read_reason(cluster) == "Paused"
     cluster.now += 61
     cluster.settle()
     assert cluster.condition("Ready") == SERVED
@@ -224,10 +224,10 @@ def test_a_split_by_pods_is_reached_when_the_endpoint_slices_list_both() -> None
     cluster.start_pods(new)
     cluster.settle()
     assert names.LABEL_REVISION not in cluster.objects[ROOT]["spec"]["selector"]
-    assert waits_for(cluster) == "WaitsForTraffic"
+    assert read_reason(cluster) == "WaitsForTraffic"
     update_slices(cluster)
     cluster.settle()
-    assert waits_for(cluster) == "Paused"
+    assert read_reason(cluster) == "Paused"
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.observed_weight == 50
     cluster.unlisted = {KEY.name}
@@ -250,7 +250,7 @@ def test_behind_a_gateway_the_steps_do_not_wait_for_the_root_service_and_the_end
     cluster.unlisted = {KEY.name}
     start_revision(cluster, new)
     assert read_weights(cluster) == {old: 50, new: 50}
-    assert waits_for(cluster) == "Paused"
+    assert read_reason(cluster) == "Paused"
     cluster.now += 61
     start_revision(cluster, new)
     assert read_weights(cluster) == {new: 100}
@@ -339,7 +339,7 @@ def test_a_service_scales_to_zero_and_back_with_its_endpoint_slices() -> None:
 
 
 def test_a_service_without_listed_endpoints_is_reported_and_keeps_its_pods() -> None:
-    """Its Service was deleted and made again, and the EndpointSlice controller does not run."""
+    """The Service was deleted and created again, and the EndpointSlice controller does not run."""
     cluster = start_service()
     name = find_selected_revision(cluster)
     cluster.unlisted = {KEY.name}
@@ -383,7 +383,7 @@ def test_a_candidate_without_listed_pods_is_reported_and_rolled_back_at_the_dead
     start_revision(cluster, new)
     cluster.now += 31
     cluster.settle()
-    assert waits_for(cluster) == "EndpointsMissing"
+    assert read_reason(cluster) == "EndpointsMissing"
     assert cluster.condition("Serving")[0] == "True"
     cluster.now += 901
     cluster.settle()
@@ -414,7 +414,7 @@ def test_endpoint_slices_of_a_deleted_service_have_no_owner() -> None:
     service["metadata"]["uid"] = "another"
     service.pop("status", None)
     cluster.put(service)
-    assert cluster.snapshot().endpoints == {}, "the garbage collector is about to take its Services"
+    assert cluster.snapshot().endpoints == {}, "the garbage collector deletes its Services next"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ LATENCY = {"latency": {"max": "50ms"}}
 
 
 def start_candidate(*gates: dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
-    """A candidate at its first share; with the names of the stable revision and its own."""
+    """Start a candidate at its first weight; return the names of both revisions too."""
     spec = {"steps": STEPS, "analysis": list(gates), "progressDeadline": "5m", **rollout}
     cluster = Cluster(build_manifest(minReplicas=2, rollout=spec, traffic=GATEWAY))
     cluster.reconcile()
@@ -95,13 +95,13 @@ def test_without_a_gateway_all_requests_can_be_evaluated_and_go_back() -> None:
         cluster.start_pods(new)
         cluster.settle()
         assert find_selected_revision(cluster) == new
-        assert cluster.status.stable == stable, "it can go back"
+        assert cluster.status.stable == stable, "a rollback is still possible"
         measure(cluster, 70, requests=700, failures=failures)
         assert find_selected_revision(cluster) == cluster.status.stable == (stable if failures else new)
 
 
 def find_selected_revision(cluster: Cluster) -> str:
-    """The revision that the clients' Service reaches."""
+    """Return the revision that the root Service selects."""
     name: str = cluster.objects[Ref(SERVICE, KEY.name)]["spec"]["selector"][names.LABEL_REVISION]
     return name
 

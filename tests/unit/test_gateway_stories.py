@@ -23,7 +23,7 @@ POLICY = Ref(BACKEND_TRAFFIC_POLICY, f"{KEY.name}-traffic")
 TIMEOUTS = {"name": "HTTPRouteRequestTimeout"}
 
 
-def serving(**traffic: Any) -> tuple[Cluster, str]:
+def start_service(**traffic: Any) -> tuple[Cluster, str]:
     """A service behind a Gateway; and the name of its revision."""
     rollout = {"steps": STEPS, "progressDeadline": "15m"}
     cluster = Cluster(build_manifest(minReplicas=2, rollout=rollout, traffic={**TRAFFIC, **traffic}))
@@ -40,7 +40,7 @@ def change(cluster: Cluster) -> str:
     return cluster.decision().wanted
 
 
-def message(cluster: Cluster, kind: str = "TrafficProgrammed") -> str:
+def read_message(cluster: Cluster, kind: str = "TrafficProgrammed") -> str:
     condition = cluster.status.condition(kind)
     return condition.message if condition else ""
 
@@ -53,15 +53,15 @@ def message(cluster: Cluster, kind: str = "TrafficProgrammed") -> str:
     ],
 )
 def test_a_deleted_gateway_is_named_although_the_route_has_its_old_status(kind: Any, reason: str, words: str) -> None:
-    cluster, _ = serving()
+    cluster, _ = start_service()
     assert cluster.condition("Ready") == ("True", "Served")
     cluster.remove_all(kind)
     cluster.settle()
     assert cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["status"]["parents"], "the old conditions stay"
     assert cluster.condition("TrafficProgrammed") == cluster.condition("Ready") == ("False", reason)
-    assert words in message(cluster)
-    assert message(cluster, "Reconciling") == message(cluster)
-    assert cluster.condition("Serving") == ("True", "Answering"), "in the cluster"
+    assert words in read_message(cluster)
+    assert read_message(cluster, "Reconciling") == read_message(cluster)
+    assert cluster.condition("Serving") == ("True", "Answering"), "requests in the cluster are answered"
     assert cluster.condition("RolloutComplete")[0] == "True"
     assert [event.reason for event in cluster.story].count(reason) == 1
     cluster.put_class()
@@ -71,7 +71,7 @@ def test_a_deleted_gateway_is_named_although_the_route_has_its_old_status(kind: 
 
 
 def test_a_rollout_holds_while_its_gateway_is_gone_and_goes_on_when_it_is_back() -> None:
-    cluster, stable = serving()
+    cluster, stable = start_service()
     new = change(cluster)
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 50, new: 50}
@@ -103,7 +103,7 @@ def test_a_rollout_holds_while_its_gateway_is_gone_and_goes_on_when_it_is_back()
 
 
 def test_a_gateway_that_stays_away_costs_the_rollout_and_not_the_service() -> None:
-    cluster, stable = serving()
+    cluster, stable = start_service()
     cluster.remove_all(GATEWAY)
     new = change(cluster)
     cluster.start_pods(new)
@@ -120,15 +120,15 @@ def test_a_gateway_that_stays_away_costs_the_rollout_and_not_the_service() -> No
 
 
 def test_a_timeout_that_a_gateway_cannot_enforce_is_reported_and_holds_no_rollout() -> None:
-    cluster, stable = serving(timeout="30s")
+    cluster, stable = start_service(timeout="30s")
     assert cluster.condition("Ready") == ("True", "Served"), "a class without supportedFeatures is unknown"
     cluster.put_class([{"name": "HTTPRoute"}])
     cluster.settle()
     for kind in ("TrafficProgrammed", "Ready"):
         assert cluster.condition(kind) == ("False", "TimeoutNotSupported")
     assert cluster.condition("Stalled") == ("True", "TimeoutNotSupported")
-    assert "traffic.timeout is 30s, and Gateway infra/public does not support it" in message(cluster)
-    assert "GatewayClass envoy does not list HTTPRouteRequestTimeout" in message(cluster)
+    assert "traffic.timeout is 30s, and Gateway infra/public does not support it" in read_message(cluster)
+    assert "GatewayClass envoy does not list HTTPRouteRequestTimeout" in read_message(cluster)
     rules = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"]
     assert rules[0]["timeouts"] == {"request": "30s"}
 
@@ -151,25 +151,27 @@ def test_a_timeout_that_a_gateway_cannot_enforce_is_reported_and_holds_no_rollou
 
 
 def test_a_step_that_the_gateway_has_not_taken_up_waits_for_the_gateway_not_for_the_timeout() -> None:
-    cluster, _ = serving(timeout="30s")
+    cluster, _ = start_service(timeout="30s")
     cluster.put_class([{"name": "HTTPRoute"}])
     new = change(cluster)
     cluster.start_pods(new)
     cluster.settle()
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "GatewayPending"
-    assert cluster.condition("TrafficProgrammed") == ("False", "TimeoutNotSupported"), "it does not flicker"
+    assert cluster.condition("TrafficProgrammed") == ("False", "TimeoutNotSupported"), (
+        "the condition does not change meanwhile"
+    )
 
 
 def test_a_service_without_a_timeout_requires_no_feature_of_the_gateway() -> None:
-    cluster, _ = serving()
+    cluster, _ = start_service()
     cluster.put_class([{"name": "HTTPRoute"}])
     cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
 
 
 def test_an_operator_without_gateways_reads_only_the_status_of_the_route() -> None:
-    cluster, stable = serving(timeout="30s")
+    cluster, stable = start_service(timeout="30s")
     cluster.put_class([{"name": "HTTPRoute"}])
     cluster.remove_all(GATEWAY)
     snapshot = observe(cluster.store, KEY, cluster.now)
@@ -180,7 +182,7 @@ def test_an_operator_without_gateways_reads_only_the_status_of_the_route() -> No
 
 
 def test_a_stale_condition_of_another_controller_holds_no_rollout() -> None:
-    cluster, stable = serving()
+    cluster, stable = start_service()
     ref = Ref(HTTP_ROUTE, KEY.name)
     route = copy.deepcopy(cluster.objects[ref])
     parent = route["status"]["parents"][0]
@@ -204,7 +206,7 @@ def test_a_stale_condition_of_another_controller_holds_no_rollout() -> None:
 
 
 def test_the_later_of_two_services_with_one_hostname_reports_that_it_gets_no_requests() -> None:
-    cluster, _ = serving()
+    cluster, _ = start_service()
     assert cluster.condition("Ready") == ("True", "Served")
     other = build_manifest(traffic=TRAFFIC)
     other["metadata"] |= {"namespace": "another", "uid": "another-service"}
@@ -222,8 +224,10 @@ def test_the_later_of_two_services_with_one_hostname_reports_that_it_gets_no_req
     cluster.settle()
     for kind in ("TrafficProgrammed", "Ready"):
         assert cluster.condition(kind) == ("False", "HostnameTaken")
-    assert "InferenceService another/magika has an older route for the hostname magika.example.com" in message(cluster)
-    assert cluster.condition("Serving")[0] == "True", "in the cluster it answers"
+    assert "InferenceService another/magika has an older route for the hostname magika.example.com" in read_message(
+        cluster
+    )
+    assert cluster.condition("Serving")[0] == "True", "requests in the cluster are answered"
     new = change(cluster)
     start_revision(cluster, new)
     assert cluster.status.rollout is not None
@@ -237,7 +241,7 @@ def test_the_later_of_two_services_with_one_hostname_reports_that_it_gets_no_req
 
 
 def test_namespace_and_name_decide_between_two_routes_of_one_second() -> None:
-    cluster, _ = serving()
+    cluster, _ = start_service()
     for namespace in ("demo-b", "demo0"):  # before and after demo/magika, for "-" comes before "/", and "0" behind it
         other = build_manifest(traffic=TRAFFIC)
         other["metadata"] |= {"namespace": namespace, "uid": f"{namespace}-service"}
@@ -251,8 +255,8 @@ def test_namespace_and_name_decide_between_two_routes_of_one_second() -> None:
 
 
 def test_a_change_of_a_service_concerns_only_those_with_its_hostname_and_a_younger_route() -> None:
-    """Of thousands of services with one hostname, an event of one wakes no others."""
-    cluster, _ = serving()
+    """An event of one of thousands of services with one hostname wakes no others."""
+    cluster, _ = start_service()
     accepted = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]
     store, count = Store(), 2000
 
@@ -274,11 +278,11 @@ def test_a_change_of_a_service_concerns_only_those_with_its_hostname_and_a_young
 
     for number in range(count):
         put(number, 1, created=number + 1)
-        assert not store.hostnames.take_affected(), "the latest one takes requests from none"
+        assert not store.hostnames.take_affected(), "the youngest route takes no requests of another"
     put(0, 2, created=1, label="changed")
     assert not store.hostnames.take_affected(), "its route is the same"
     put(count, 1, created=0)
-    assert len(store.hostnames.take_affected()) == count, "the oldest one gets the requests of all others"
+    assert len(store.hostnames.take_affected()) == count, "the oldest route gets the requests of all others"
     conflict = store.hostnames.conflict(ServiceKey("demo", "m5"))
     assert conflict is not None
     assert conflict[0] == ServiceKey("demo", f"m{count}")
@@ -292,7 +296,7 @@ def test_a_change_of_a_service_concerns_only_those_with_its_hostname_and_a_young
     ],
 )
 def test_services_that_a_gateway_distinguishes_share_no_hostname(gateway: dict[str, str], hostname: str) -> None:
-    cluster, _ = serving()
+    cluster, _ = start_service()
     other = build_manifest(traffic={"gateways": [gateway], "hostnames": [hostname]})
     other["metadata"] |= {"namespace": "another", "uid": "another-service", "resourceVersion": "1"}
     cluster.store.put(other)
@@ -306,12 +310,13 @@ def test_services_that_a_gateway_distinguishes_share_no_hostname(gateway: dict[s
 
 
 def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway() -> None:
-    cluster, stable = serving(consistentHash={"header": "x-sequence"})
+    cluster, stable = start_service(consistentHash={"header": "x-sequence"})
     for kind in ("TrafficProgrammed", "Ready"):
         assert cluster.condition(kind) == ("False", "ConsistentHashNotSupported")
     assert POLICY not in cluster.objects, "no Gateway would read it"
-    assert "Gateway infra/public is not of Envoy Gateway: its controller is envoy.example.com/controller" in message(
-        cluster
+    assert (
+        "Gateway infra/public is not of Envoy Gateway: its controller is envoy.example.com/controller"
+        in read_message(cluster)
     )
 
     cluster.controller = ENVOY_GATEWAY
@@ -324,15 +329,15 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
     assert spec["targetRefs"] == [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": KEY.name}]
     assert spec["loadBalancer"]["consistentHash"] == {"type": "Header", "header": {"name": "x-sequence"}}
 
-    answer_policy(cluster, "False", generations_ago=1)
-    assert cluster.condition("Ready") == ("True", "Served"), "it was about another generation"
-    answer_policy(cluster, "False", controller="example.com/another")
-    assert cluster.condition("Ready") == ("True", "Served"), "it was another controller"
+    put_policy_status(cluster, "False", generations_ago=1)
+    assert cluster.condition("Ready") == ("True", "Served"), "the condition is of another generation"
+    put_policy_status(cluster, "False", controller="example.com/another")
+    assert cluster.condition("Ready") == ("True", "Served"), "the condition is of another controller"
     assert cluster.snapshot().removed_tracks == (), "its name is not that of a variant"
-    answer_policy(cluster, "False")
+    put_policy_status(cluster, "False")
     assert cluster.condition("Ready") == ("False", "PolicyRefused")
-    assert "Conflicted: another policy is older" in message(cluster)
-    assert POLICY in cluster.objects, "it counts as soon as the other one is gone"
+    assert "Conflicted: another policy is older" in read_message(cluster)
+    assert POLICY in cluster.objects, "the policy is written when the other one is gone"
 
     cluster.edit_traffic(TRAFFIC)
     cluster.settle()
@@ -343,7 +348,9 @@ def test_requests_with_one_header_are_kept_together_by_a_policy_of_envoy_gateway
     assert read_weights(cluster) == {stable: 100}
 
 
-def answer_policy(cluster: Cluster, status: str, *, generations_ago: int = 0, controller: str = ENVOY_GATEWAY) -> None:
+def put_policy_status(
+    cluster: Cluster, status: str, *, generations_ago: int = 0, controller: str = ENVOY_GATEWAY
+) -> None:
     body = copy.deepcopy(cluster.objects[POLICY])
     generation = body["metadata"]["generation"] - generations_ago
     condition = {"type": "Accepted", "status": status, "reason": "Conflicted", "message": "another policy is older"}
@@ -354,8 +361,8 @@ def answer_policy(cluster: Cluster, status: str, *, generations_ago: int = 0, co
 
 
 def test_a_service_with_min_replicas_0_configures_envoy_gateway_to_answer_503_until_a_pod_is_ready() -> None:
-    asleep: dict[str, Any] = {"autoscaling": {"triggers": [{"type": "cron"}]}, "minReplicas": 0, "maxReplicas": 2}
-    cluster = Cluster(build_manifest(traffic=TRAFFIC, **asleep))
+    fields: dict[str, Any] = {"autoscaling": {"triggers": [{"type": "cron"}]}, "minReplicas": 0, "maxReplicas": 2}
+    cluster = Cluster(build_manifest(traffic=TRAFFIC, **fields))
     cluster.reconcile()
     assert POLICY not in cluster.objects, "another gateway would not read it"
     cluster.controller = ENVOY_GATEWAY
@@ -363,7 +370,7 @@ def test_a_service_with_min_replicas_0_configures_envoy_gateway_to_answer_503_un
     start_revision(cluster, cluster.decision().wanted)
     assert cluster.objects[POLICY]["spec"]["healthCheck"] == {"panicThreshold": 0}
     assert "loadBalancer" not in cluster.objects[POLICY]["spec"]
-    answer_policy(cluster, "False")
+    put_policy_status(cluster, "False")
     assert cluster.condition("TrafficProgrammed")[0] == "True", "the spec does not require it"
     cluster.edit(minReplicas=1)
     cluster.settle()
@@ -371,8 +378,8 @@ def test_a_service_with_min_replicas_0_configures_envoy_gateway_to_answer_503_un
 
 
 def test_the_policy_of_a_service_with_min_replicas_0_stays_while_the_gateway_is_unknown() -> None:
-    asleep: dict[str, Any] = {"autoscaling": {"triggers": [{"type": "cron"}]}, "minReplicas": 0, "maxReplicas": 2}
-    cluster = Cluster(build_manifest(traffic=TRAFFIC, **asleep))
+    fields: dict[str, Any] = {"autoscaling": {"triggers": [{"type": "cron"}]}, "minReplicas": 0, "maxReplicas": 2}
+    cluster = Cluster(build_manifest(traffic=TRAFFIC, **fields))
     cluster.controller = ENVOY_GATEWAY
     cluster.put_class()
     cluster.reconcile()
@@ -381,11 +388,11 @@ def test_the_policy_of_a_service_with_min_replicas_0_stays_while_the_gateway_is_
     for kind in (GATEWAY, GATEWAY_CLASS):
         cluster.remove_all(kind)
         cluster.settle()
-        assert cluster.objects[POLICY]["metadata"]["uid"] == policy, "a new one would be younger than any other"
+        assert cluster.objects[POLICY]["metadata"]["uid"] == policy, "a new policy would be younger than any other"
 
 
 def test_an_operator_without_gateways_reads_support_for_consistent_hash_from_the_controller_of_the_route() -> None:
-    cluster, _ = serving(consistentHash={"header": "x-sequence"})
+    cluster, _ = start_service(consistentHash={"header": "x-sequence"})
     snapshot = observe(cluster.store, KEY, cluster.now)
     assert isinstance(snapshot, Snapshot)
     assert snapshot.gateways is None

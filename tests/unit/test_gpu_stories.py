@@ -15,7 +15,7 @@ ON_A_GPU: dict[str, Any] = {"resources": {"limits": {GPU: 1}}}
 def start_on_gpus(
     gpus: int | None, on_insufficient_capacity: str = "Hold", rollout: dict[str, Any] | None = None
 ) -> tuple[Cluster, str]:
-    """A service of two pods that serves on a node with so many GPUs; with the revision that serves."""
+    """Start a service of two pods on a node with `gpus` GPUs; return the serving revision too."""
     cluster = Cluster(
         build_manifest(
             rollout={"onInsufficientCapacity": on_insufficient_capacity, **(rollout or {})}, minReplicas=2, **ON_A_GPU
@@ -31,20 +31,20 @@ def start_on_gpus(
 
 
 def change(cluster: Cluster, uri: str = "s3://models/v2") -> str:
-    """Change the model; return the revision that is wanted then."""
+    """Change the model; return the wanted revision."""
     cluster.edit(uri=uri)
     cluster.settle()
     return cluster.decision().wanted
 
 
 def start(cluster: Cluster, revision: str) -> None:
-    """Let the kubelet start what is wanted of a revision."""
+    """Start the wanted pods of a revision."""
     cluster.start_pods(revision)
     cluster.settle()
 
 
 def read_replicas(cluster: Cluster, revision: str) -> int:
-    """The pods that a revision's Deployment wants; 0 without one."""
+    """Return spec.replicas of a revision's Deployment; 0 without one."""
     deployment = cluster.objects.get(Ref(DEPLOYMENT, revision))
     return deployment["spec"]["replicas"] if deployment else 0
 
@@ -90,7 +90,7 @@ def test_a_rollout_without_sufficient_gpus_is_held_with_the_sum_until_there_are(
     assert [event.reason for event in cluster.story].count("InsufficientGPU") == 1
 
     cluster.now += 24 * 3600
-    assert cluster.settle() == 0, "a hold has no deadline, and costs nothing"
+    assert cluster.settle() == 0, "a hold has no deadline, and writes nothing"
     cluster.gpus = 4
     cluster.settle()
     assert read_rollout(cluster) == ("Admitted", "MinimumReplicasUnavailable")
@@ -375,5 +375,5 @@ def test_a_revert_restores_the_old_pods_that_recreate_has_ended(on_insufficient_
         assert read_rollout(cluster)[0] == "Insufficient"
         assert (read_replicas(cluster, stable), read_replicas(cluster, third)) == (0, 2)
     else:
-        assert read_rollout(cluster) == ("Pending", "InsufficientGPU"), "what is reserved for the old pods is not free"
+        assert read_rollout(cluster) == ("Pending", "InsufficientGPU"), "GPUs reserved for the old pods are not free"
         assert (read_replicas(cluster, stable), read_replicas(cluster, third)) == (2, 0)

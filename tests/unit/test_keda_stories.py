@@ -30,7 +30,7 @@ PODS: dict[str, Any] = {
 
 
 def start_service(prometheus: str = PROMETHEUS, **predictor: Any) -> Cluster:
-    """A service that serves, in a cluster with KEDA."""
+    """Start a service in a cluster with KEDA."""
     rollout = predictor.pop("rollout", None)
     cluster = Cluster(build_manifest(rollout=rollout, **predictor), metrics_api="keda", prometheus=prometheus)
     cluster.reconcile()
@@ -50,11 +50,11 @@ def scale(cluster: Cluster, revision: str, replicas: int) -> None:
 
 def put_new_pod(cluster: Cluster, revision: str, *, ready: bool = True, report: AgentReport | None = None) -> None:
     """Write a pod in the place of the one that KEDA removed."""
-    cluster.put_pod(revision, 0, ready=ready, report=report, generation="woken")
+    cluster.put_pod(revision, 0, ready=ready, report=report, generation="new")
 
 
 def start_scaled_to_zero(**predictor: Any) -> Cluster:
-    """A service whose last pod KEDA removed."""
+    """Start a service and scale it to zero."""
     cluster = start_service("", **{**AWAY, **predictor})
     scale(cluster, cluster.decision().wanted, 0)
     cluster.settle()
@@ -124,21 +124,21 @@ def test_autoscaling_fields_become_triggers() -> None:
 
 
 def test_default_triggers_are_the_queue_and_the_cpu_that_pods_request() -> None:
-    def types(prometheus: str, **predictor: Any) -> list[str]:
+    def list_trigger_types(prometheus: str, **predictor: Any) -> list[str]:
         cluster = start_service(prometheus, maxReplicas=2, **predictor)
         return [trigger["type"] for trigger in read_scaled_object(cluster)["triggers"]]
 
     cpu = {"resources": {"requests": {"cpu": "1"}}}
-    assert types(PROMETHEUS) == ["prometheus"]
-    assert types(PROMETHEUS, **cpu) == ["prometheus", "cpu"]
-    assert types("", **cpu) == ["cpu"]
+    assert list_trigger_types(PROMETHEUS) == ["prometheus"]
+    assert list_trigger_types(PROMETHEUS, **cpu) == ["prometheus", "cpu"]
+    assert list_trigger_types("", **cpu) == ["cpu"]
 
 
 def test_scaling_speed_is_the_behavior_of_the_autoscaler() -> None:
     behavior = {"scaleDown": {"stabilizationWindowSeconds": 60}}
     spec = read_scaled_object(start_service(maxReplicas=2, autoscaling={"pendingRequests": 4, "behavior": behavior}))
     assert spec["advanced"] == {"horizontalPodAutoscalerConfig": {"behavior": behavior}}
-    assert spec["cooldownPeriod"] == 60, "the last pod too"
+    assert spec["cooldownPeriod"] == 60, "also for the last pod"
 
 
 def test_a_revision_serves_with_a_pod_before_it_scales_to_zero() -> None:
@@ -311,7 +311,7 @@ def test_conditions_of_the_scaled_object_are_reported() -> None:
     assert cluster.condition("Autoscaling") == ("True", "TriggersFollowed")
     writes = cluster.status_writes
     put_scaled_object_conditions(cluster, Ready="True", Active="True", Paused="False", HPAActive="True")
-    assert cluster.status_writes == writes, "whether a trigger is active is no news"
+    assert cluster.status_writes == writes, "a change of Active writes no status"
     put_scaled_object_conditions(cluster, Ready="True", HPAActive="False")
     assert cluster.condition("Autoscaling") == ("False", "HPAActiveFalse")
     put_scaled_object_conditions(cluster, Ready="False", HPAActive="False")
@@ -423,7 +423,7 @@ def test_a_change_of_a_service_scaled_to_zero_uses_the_gpu_that_it_left(on_insuf
 
 
 def test_a_revision_that_is_drained_for_a_candidate_is_not_reported_as_scaled_to_zero() -> None:
-    """No trigger starts its pods, so requests have no answer until the candidate has its pods."""
+    """No trigger starts the pods, so requests have no answer until the candidate has its pods."""
     cluster = start_service(**AWAY, **ON_A_GPU)
     cluster.edit_rollout(onInsufficientCapacity="Recreate")
     cluster.gpus = 1

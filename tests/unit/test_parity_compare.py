@@ -130,7 +130,7 @@ def test_the_method_selects_the_compared_outputs(contract: Parity, names: set[st
 def test_an_output_of_only_one_revision_is_not_compared_unless_named() -> None:
     both = {"y": tensor([1.0]), "more": tensor([1.0])}
     one = {"y": tensor([1.0])}
-    assert compare(TOLERANCE, both, one) is None, "what both answer is compared"
+    assert compare(TOLERANCE, both, one) is None, "only common outputs are compared"
     assert compare(TOLERANCE, one, both) is None
     named = TOLERANCE.model_copy(update={"outputs": ("more",)})
     missing = compare(named, both, one)

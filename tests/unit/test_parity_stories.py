@@ -28,7 +28,7 @@ SILENT = ParityReport(requests=20, stable_failures=20, reason="ParityNothingComp
 
 
 def start_comparison(**rollout: Any) -> tuple[Cluster, str, str]:
-    """A candidate that is warm, and whose parity Job has begun."""
+    """Start a candidate that is warm, and its parity Job."""
     spec = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}], **rollout}
     cluster = Cluster(build_manifest(minReplicas=2, warmup={}, rollout=spec, traffic=GATEWAY))
     cluster.reconcile()
@@ -38,7 +38,7 @@ def start_comparison(**rollout: Any) -> tuple[Cluster, str, str]:
     cluster.settle()
     new = cluster.decision().wanted
     start_revision(cluster, new)
-    assert find_job(new) not in cluster.objects, "it is not warm yet, so it would answer late"
+    assert find_job(new) not in cluster.objects, "a candidate that is not warm answers late"
     end_job(cluster, WARMUP, new, WARM)
     assert find_job(new) in cluster.objects
     assert read_weights(cluster) == {stable: 100}
@@ -81,11 +81,11 @@ def test_answers_that_agree_pass_the_gate_and_the_verdict_outlives_the_job() -> 
     cluster.remove(find_job(new))
     cluster.remove(Ref(POD, f"left-{find_job(new).name}-x"))
     cluster.settle()
-    assert find_job(new) not in cluster.objects, "it is not created again"
+    assert find_job(new) not in cluster.objects, "the Job is not created again"
     cluster.now += 61
     start_revision(cluster, new)
     assert read_rollout(cluster).weight == 50, "the analysis passes: no gate is left"
-    assert read_gate(cluster).evaluated_at == evaluated_at, "it is evaluated once"
+    assert read_gate(cluster).evaluated_at == evaluated_at, "the gate is evaluated once"
 
 
 def test_a_candidate_with_wrong_answers_fails_before_its_first_request_of_a_user() -> None:
@@ -256,7 +256,7 @@ def test_a_job_reports_that_the_cluster_refuses_its_pod() -> None:
 
 
 def test_a_candidate_beside_a_stable_revision_that_never_answers_goes_on_at_the_deadline() -> None:
-    """To roll back would mean to send all requests to pods that do not answer."""
+    """A rollback would send all requests to pods that do not answer."""
     rollout = {"steps": STEPS, "analysis": [{"parity": {"minAgreement": "95%"}}]}
     cluster = Cluster(build_manifest(minReplicas=2, rollout=rollout, traffic=GATEWAY))
     cluster.reconcile()
@@ -308,7 +308,7 @@ def test_a_stable_revision_that_answers_before_the_deadline_is_compared() -> Non
 
 
 def test_the_time_that_a_person_holds_a_candidate_does_not_make_the_gate_late() -> None:
-    """A stable revision that is silent for a moment, after hours of a pause, is no reason to skip the comparison."""
+    """A short silence of the stable revision after a long pause does not skip the comparison."""
     for by_hand in (True, False):
         cluster, stable, new = start_comparison(steps=STEPS if by_hand else [{"pause": "Manual"}, {"weight": 50}])
         if by_hand:
@@ -347,7 +347,7 @@ def test_a_person_who_lets_a_candidate_go_on_gives_the_gate_its_deadline() -> No
 
 @pytest.mark.parametrize("before", [895, 899, 900, 901])
 def test_a_stable_revision_that_is_silent_at_the_deadline_is_waited_for(before: int) -> None:
-    """What counts is how long it is silent, not when: it has served until now."""
+    """The duration of the silence counts, not its time: the stable revision has served until now."""
     cluster, stable, new = start_comparison()
     cluster.now += before
     for index in range(2):

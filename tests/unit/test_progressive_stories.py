@@ -1,4 +1,4 @@
-"""Stories of progressive delivery in the pure packages: shares, capacity, pauses, failures, people's requests."""
+"""Stories of progressive delivery in the pure packages: weights, capacity, pauses, failures, requests of users."""
 
 import copy
 from dataclasses import replace
@@ -23,7 +23,7 @@ STEPS = [{"weight": 5}, {"pause": "5m"}, {"weight": 50}, {"pause": "Manual"}, {"
 def start_behind_gateway(
     steps: list[dict[str, Any]] | None = None, replicas: int = 4, **rollout: Any
 ) -> tuple[Cluster, str]:
-    """A service behind a gateway that serves; and the name of its revision."""
+    """Start a service behind a gateway; return the name of its revision too."""
     spec = {"steps": STEPS if steps is None else steps, **rollout}
     cluster = Cluster(build_manifest(minReplicas=replicas, rollout=spec, traffic=GATEWAY))
     cluster.reconcile()
@@ -43,13 +43,13 @@ def change(cluster: Cluster, uri: str = "s3://models/v2") -> str:
     return cluster.decision().wanted
 
 
-def pods(cluster: Cluster, revision: str) -> int:
-    """The pods that a revision's Deployment wants; 0 if there is none."""
+def read_replicas(cluster: Cluster, revision: str) -> int:
+    """Return spec.replicas of a revision's Deployment; 0 without one."""
     found = cluster.objects.get(Ref(DEPLOYMENT, revision))
     return found["spec"]["replicas"] if found else 0
 
 
-def waits_for(cluster: Cluster) -> str:
+def read_reason(cluster: Cluster) -> str:
     rollout = cluster.status.rollout
     return rollout.reason if rollout else ""
 
@@ -58,21 +58,21 @@ def test_a_good_candidate_goes_by_its_steps_and_serves_in_the_end() -> None:
     cluster, stable = start_behind_gateway()
     new = change(cluster)
     assert read_weights(cluster) == {stable: 100}
-    assert (waits_for(cluster), pods(cluster, new)) == ("MinimumReplicasUnavailable", 1)
+    assert (read_reason(cluster), read_replicas(cluster, new)) == ("MinimumReplicasUnavailable", 1)
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 95, new: 5}
-    assert (waits_for(cluster), cluster.decision().wait) == ("Paused", 300.0)
+    assert (read_reason(cluster), cluster.decision().wait) == ("Paused", 300.0)
     assert (cluster.status.stable, cluster.status.candidate, cluster.status.weight) == (stable, new, 5)
     assert cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION] == stable
 
     cluster.now += 300
     cluster.settle()
-    assert read_weights(cluster) == {stable: 95, new: 5}, "no share before the pods for it"
-    assert pods(cluster, new) == 2
+    assert read_weights(cluster) == {stable: 95, new: 5}, "the weight waits for the pods"
+    assert read_replicas(cluster, new) == 2
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 50, new: 50}
-    assert pods(cluster, stable) == 4, "the stable one keeps its capacity"
-    assert waits_for(cluster) == "WaitsForPromotion"
+    assert read_replicas(cluster, stable) == 4, "the stable one keeps its capacity"
+    assert read_reason(cluster) == "WaitsForPromotion"
     cluster.now += 86_400
     cluster.settle()
     assert read_weights(cluster) == {stable: 50, new: 50}, "a manual pause has no deadline"
@@ -81,7 +81,7 @@ def test_a_good_candidate_goes_by_its_steps_and_serves_in_the_end() -> None:
     start_revision(cluster, new)
     assert read_weights(cluster) == {new: 100}
     assert cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION] == new
-    assert pods(cluster, stable) == 0
+    assert read_replicas(cluster, stable) == 0
     assert cluster.condition("Ready") == ("True", "Served")
     assert cluster.status.rollout is None
     assert [event.reason for event in cluster.story if event.action in {"Shift", "Pause", "Promote"}] == [
@@ -100,7 +100,7 @@ def test_a_clock_that_was_set_back_by_an_hour_restarts_only_the_pause() -> None:
     start_revision(cluster, new)
     cluster.now -= 3600
     cluster.settle()
-    assert (waits_for(cluster), cluster.decision().wait) == ("Paused", 300.0)
+    assert (read_reason(cluster), cluster.decision().wait) == ("Paused", 300.0)
     cluster.now += 100
     cluster.settle()
     assert cluster.decision().wait == 200.0
@@ -130,11 +130,11 @@ def test_the_old_revision_keeps_its_pods_until_the_gateway_has_left_it() -> None
     assert read_weights(cluster) == {new: 100}
     assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
     assert cluster.objects[ROOT]["metadata"]["annotations"][ANNOTATION_STABLE] == stable
-    assert pods(cluster, stable) == 4
+    assert read_replicas(cluster, stable) == 4
     cluster.accept_routes()
     cluster.settle()
     assert cluster.objects[ROOT]["metadata"]["annotations"][ANNOTATION_STABLE] == new
-    assert pods(cluster, stable) == 0
+    assert read_replicas(cluster, stable) == 0
 
 
 def test_a_candidate_that_never_loads_is_rolled_back_after_the_deadline_for_its_own_reason() -> None:
@@ -146,16 +146,16 @@ def test_a_candidate_that_never_loads_is_rolled_back_after_the_deadline_for_its_
     assert cluster.condition("Reconciling") == ("True", "Progressing")
     cluster.now += 121
     cluster.settle()
-    assert pods(cluster, new) == 0
+    assert read_replicas(cluster, new) == 0
     assert read_weights(cluster) == {stable: 100}
     assert cluster.condition("Ready") == ("False", "LoadFailed")
     assert cluster.condition("Stalled") == ("True", "LoadFailed")
     assert cluster.condition("Serving")[0] == "True"
-    assert Ref(CONTROLLER_REVISION, new) in cluster.objects, "the history keeps what failed"
+    assert Ref(CONTROLLER_REVISION, new) in cluster.objects, "the history keeps a failed revision"
 
 
-def failed(cluster: Cluster) -> str:
-    """Let a candidate crash while it has requests; it is rolled back. Return its name."""
+def crash_candidate(cluster: Cluster) -> str:
+    """Crash a candidate while it has requests, which rolls it back. Return its name."""
     new = change(cluster)
     start_revision(cluster, new)
     crash = {"name": "triton", "ready": False, "restartCount": 3, "lastState": {"terminated": {"exitCode": 1}}}
@@ -166,19 +166,19 @@ def failed(cluster: Cluster) -> str:
 
 def test_a_candidate_that_crashes_later_is_rolled_back_at_once_and_leaves_when_the_gateway_has_left_it() -> None:
     cluster, stable = start_behind_gateway()
-    new = failed(cluster)
-    assert waits_for(cluster) == "CrashLooping"
+    new = crash_candidate(cluster)
+    assert read_reason(cluster) == "CrashLooping"
     assert "RolledBack" in [event.reason for event in cluster.story]
     assert read_weights(cluster) == {stable: 100}
-    assert pods(cluster, new) == 1, "a request may still be on its way"
+    assert read_replicas(cluster, new) == 1, "a request may still be in flight"
     cluster.accept_routes()
     cluster.settle()
-    assert pods(cluster, new) == 0
+    assert read_replicas(cluster, new) == 0
     assert cluster.decision().wait is None
 
 
 def test_the_stable_revision_gets_the_share_of_a_candidate_without_ready_pods() -> None:
-    """What reaches no Triton is in no counter: the gateway alone answers, with 503."""
+    """Requests without a pod are in no counter: the gateway answers them with 503."""
     cluster, stable = start_behind_gateway(progressDeadline="10m")
     new = change(cluster)
     start_revision(cluster, new)
@@ -187,14 +187,14 @@ def test_the_stable_revision_gets_the_share_of_a_candidate_without_ready_pods() 
     cluster.put_pod(new, 0, ready=False, containerStatuses=[triton])
     cluster.settle()
     assert read_weights(cluster) == {stable: 100}
-    assert waits_for(cluster) == "NotAnswering"
+    assert read_reason(cluster) == "NotAnswering"
     cluster.accept_routes()
     cluster.now += 240
     cluster.settle()
-    assert pods(cluster, new) == 1, "its pods have the time to come back"
+    assert read_replicas(cluster, new) == 1, "its pods have the time to come back"
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 95, new: 5}
-    assert (waits_for(cluster), cluster.decision().wait) == ("Paused", 300.0), "its pause begins anew"
+    assert (read_reason(cluster), cluster.decision().wait) == ("Paused", 300.0), "the pause restarts"
 
     cluster.put_pod(new, 0, ready=False, containerStatuses=[triton])
     cluster.settle()
@@ -209,32 +209,32 @@ def test_the_stable_revision_gets_the_share_of_a_candidate_without_ready_pods() 
 
 def test_a_failed_revision_is_not_retried_until_the_spec_changes() -> None:
     cluster, stable = start_behind_gateway()
-    new = failed(cluster)
+    new = crash_candidate(cluster)
     cluster.accept_routes()
     cluster.settle()
     cluster.edit(minReplicas=5)
     cluster.settle()
-    assert pods(cluster, new) == 0, "another generation of the same model is still the one that failed"
-    assert pods(cluster, stable) == 5
+    assert read_replicas(cluster, new) == 0, "another generation of the same model is the failed revision"
+    assert read_replicas(cluster, stable) == 5
     third = change(cluster, "s3://models/v3")
-    assert pods(cluster, third) == 1
+    assert read_replicas(cluster, third) == 1
     again = change(cluster, "s3://models/v2")
     assert again == new
-    assert pods(cluster, new) == 1, "the spec changed back to it"
+    assert read_replicas(cluster, new) == 1, "the spec changed back to it"
 
 
 def test_a_retry_is_acted_on_once() -> None:
     cluster, _ = start_behind_gateway()
-    new = failed(cluster)
+    new = crash_candidate(cluster)
     cluster.accept_routes()
     cluster.settle()
     cluster.request(f"retry {cluster.snapshot().service.metadata.generation} 10:00")
     cluster.settle()
-    assert pods(cluster, new) == 1
+    assert read_replicas(cluster, new) == 1
     cluster.now += 3600
     cluster.settle()
-    assert waits_for(cluster) == "ProgressDeadlineExceeded"
-    assert cluster.settle() == 0, "the same request does not try it for ever"
+    assert read_reason(cluster) == "ProgressDeadlineExceeded"
+    assert cluster.settle() == 0, "one request retries once"
 
 
 def test_an_abort_goes_back_at_once_and_is_void_for_the_next_change() -> None:
@@ -242,14 +242,14 @@ def test_an_abort_goes_back_at_once_and_is_void_for_the_next_change() -> None:
     new = change(cluster)
     start_revision(cluster, new)
     cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
-    come_back(cluster)
+    settle_route(cluster)
     assert read_weights(cluster) == {stable: 100}
-    assert waits_for(cluster) == "Aborted"
+    assert read_reason(cluster) == "Aborted"
     third = change(cluster, "s3://models/v3")
-    assert pods(cluster, third) == 1
+    assert read_replicas(cluster, third) == 1
 
 
-def come_back(cluster: Cluster) -> None:
+def settle_route(cluster: Cluster) -> None:
     cluster.settle()
     cluster.accept_routes()
     cluster.settle()
@@ -262,10 +262,10 @@ def test_a_revert_goes_back_at_once() -> None:
     cluster.edit(uri="s3://models/magika")
     cluster.settle()
     assert read_weights(cluster) == {stable: 100}
-    assert pods(cluster, new) == 1
+    assert read_replicas(cluster, new) == 1
     cluster.accept_routes()
     cluster.settle()
-    assert pods(cluster, new) == 0
+    assert read_replicas(cluster, new) == 0
     assert cluster.condition("Ready") == ("True", "Served")
 
 
@@ -275,10 +275,10 @@ def test_a_third_change_replaces_the_candidate_and_begins_anew() -> None:
     start_revision(cluster, second)
     third = change(cluster, "s3://models/v3")
     assert read_weights(cluster) == {stable: 100}
-    assert pods(cluster, second) == 1
+    assert read_replicas(cluster, second) == 1
     start_revision(cluster, third)
     assert read_weights(cluster) == {stable: 95, third: 5}
-    assert pods(cluster, second) == 0
+    assert read_replicas(cluster, second) == 0
 
 
 def test_a_pause_by_hand_holds_a_step_and_its_time_does_not_count() -> None:
@@ -287,12 +287,12 @@ def test_a_pause_by_hand_holds_a_step_and_its_time_does_not_count() -> None:
     generation = cluster.snapshot().service.metadata.generation
     cluster.request(f"pause {generation}")
     cluster.settle()
-    assert waits_for(cluster) == "PausedByUser"
+    assert read_reason(cluster) == "PausedByUser"
     cluster.now += 3600
     cluster.settle()
     cluster.request("")
     cluster.settle()
-    assert waits_for(cluster) == "MinimumReplicasUnavailable"
+    assert read_reason(cluster) == "MinimumReplicasUnavailable"
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 95, new: 5}
 
@@ -303,7 +303,7 @@ def test_promoting_in_full_passes_every_pause_but_never_the_pods() -> None:
     cluster.request(f"promote {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert read_weights(cluster) == {stable: 100}
-    assert pods(cluster, new) == 4
+    assert read_replicas(cluster, new) == 4
     start_revision(cluster, new)
     assert read_weights(cluster) == {new: 100}
 
@@ -320,15 +320,15 @@ def test_a_request_for_another_generation_or_of_another_form_does_nothing(reques
 
 def test_on_failure_pause_keeps_the_weights_and_waits_for_a_user() -> None:
     cluster, stable = start_behind_gateway(onFailure="Pause")
-    new = failed(cluster)
+    new = crash_candidate(cluster)
     assert read_weights(cluster) == {stable: 100}, "requests do not wait for a candidate that does not answer"
-    assert waits_for(cluster) == "PausedOnFailure"
+    assert read_reason(cluster) == "PausedOnFailure"
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 95, new: 5}
-    assert waits_for(cluster) == "PausedOnFailure"
+    assert read_reason(cluster) == "PausedOnFailure"
     assert cluster.settle() == 0
     cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
-    come_back(cluster)
+    settle_route(cluster)
     assert read_weights(cluster) == {stable: 100}
 
 
@@ -341,7 +341,7 @@ def test_weights_do_not_change_while_the_stable_revision_lacks_pods() -> None:
     for _ in range(3):
         cluster.start_pods(new)
         cluster.settle()
-    assert waits_for(cluster) == "StableNotReady"
+    assert read_reason(cluster) == "StableNotReady"
     assert read_weights(cluster) == {stable: 95, new: 5}
     cluster.put_pod(stable, 9, ready=True)
     start_revision(cluster, new)
@@ -357,7 +357,7 @@ def test_a_change_of_the_model_may_add_pods() -> None:
     cluster.edit(uri="s3://models/v2", minReplicas=3)
     cluster.settle()
     new = cluster.decision().wanted
-    assert (pods(cluster, stable), pods(cluster, new)) == (1, 3)
+    assert (read_replicas(cluster, stable), read_replicas(cluster, new)) == (1, 3)
     start_revision(cluster, new)
     assert read_weights(cluster) == {new: 100}
 
@@ -369,13 +369,13 @@ def test_a_gateway_that_refuses_holds_the_rollout_and_is_named() -> None:
     cluster.settle()
     cluster.accept_routes("False", "NotAllowedByListeners", "no listener admits the namespace demo")
     cluster.settle()
-    assert waits_for(cluster) == "RouteRefused"
+    assert read_reason(cluster) == "RouteRefused"
     assert cluster.condition("TrafficProgrammed") == ("False", "RouteRefused")
     condition = cluster.status.condition("TrafficProgrammed")
     assert condition is not None
     assert "Gateway infra/public refuses HTTPRoute magika" in condition.message
     assert "no listener admits" in condition.message
-    assert pods(cluster, stable) == 4
+    assert read_replicas(cluster, stable) == 4
     cluster.accept_routes()
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 95, new: 5}
@@ -400,18 +400,18 @@ def test_the_stable_revision_of_an_autoscaled_service_is_held_at_what_it_carried
     cluster.accept_routes()
     cluster.settle()
     new = change(cluster)
-    assert floor(cluster, stable) == 6
+    assert read_min_replicas(cluster, stable) == 6
     cluster.start_pods(new, count=1)
     cluster.settle()
     cluster.accept_routes()
     cluster.settle()
     cluster.now += 300
     cluster.settle()
-    assert floor(cluster, new) == 3, "half of what the stable one carried"
-    assert floor(cluster, stable) == 6
+    assert read_min_replicas(cluster, new) == 3, "half of what the stable one carried"
+    assert read_min_replicas(cluster, stable) == 6
     cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
-    come_back(cluster)
-    assert floor(cluster, stable) == 1, "the autoscaler has it back"
+    settle_route(cluster)
+    assert read_min_replicas(cluster, stable) == 1, "minReplicas is that of the spec again"
 
 
 def scale(cluster: Cluster, revision: str, count: int) -> None:
@@ -421,7 +421,7 @@ def scale(cluster: Cluster, revision: str, count: int) -> None:
     cluster.start_pods(revision)
 
 
-def floor(cluster: Cluster, revision: str) -> int:
+def read_min_replicas(cluster: Cluster, revision: str) -> int:
     found: int = next(
         body["spec"]["minReplicas"]
         for ref, body in cluster.objects.items()
@@ -446,13 +446,13 @@ def test_a_service_without_a_gateway_splits_by_pods_and_reports_the_observed_wei
     assert (rollout.weight, rollout.observed_weight) == (5, 25)
     cluster.now += 300
     cluster.settle()
-    assert pods(cluster, new) == 3
+    assert read_replicas(cluster, new) == 3
     cluster.start_pods(new)
     cluster.settle()
     cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert cluster.objects[ROOT]["spec"]["selector"][names.LABEL_REVISION] == stable
-    assert pods(cluster, new) == 0
+    assert read_replicas(cluster, new) == 0
 
 
 def test_recreate_ends_the_old_pods_first_and_goes_back_the_same_way() -> None:
@@ -462,16 +462,16 @@ def test_recreate_ends_the_old_pods_first_and_goes_back_the_same_way() -> None:
     cluster.start_pods(stable)
     cluster.settle()
     new = change(cluster)
-    assert pods(cluster, stable) == 0
-    assert Ref(DEPLOYMENT, new) not in cluster.objects, "the old pods hold what the new ones need"
+    assert read_replicas(cluster, stable) == 0
+    assert Ref(DEPLOYMENT, new) not in cluster.objects, "the old pods have the resources of the new ones"
     cluster.kill_pods(stable)
     cluster.settle()
-    assert pods(cluster, new) == 2
+    assert read_replicas(cluster, new) == 2
     cluster.put_pod(new, 0, ready=False)
     cluster.now += 121
     cluster.settle()
-    assert pods(cluster, new) == 0
-    assert pods(cluster, stable) == 2
+    assert read_replicas(cluster, new) == 0
+    assert read_replicas(cluster, stable) == 2
     cluster.start_pods(stable)
     third = change(cluster, "s3://models/v3")
     cluster.kill_pods(stable)
@@ -488,7 +488,7 @@ def test_a_pod_that_its_service_does_not_know_yet_gets_no_share() -> None:
     new = change(cluster)
     cluster.lists_pods = False
     start_revision(cluster, new)
-    assert (read_weights(cluster), waits_for(cluster)) == ({stable: 100}, "MinimumReplicasUnavailable")
+    assert (read_weights(cluster), read_reason(cluster)) == ({stable: 100}, "MinimumReplicasUnavailable")
     cluster.lists_pods = True
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 95, new: 5}
@@ -497,17 +497,17 @@ def test_a_pod_that_its_service_does_not_know_yet_gets_no_share() -> None:
 MANUAL: dict[str, Any] = {"pause": "Manual"}
 
 
-def weights(*steps: int | dict[str, Any]) -> list[dict[str, Any]]:
+def build_steps(*steps: int | dict[str, Any]) -> list[dict[str, Any]]:
     """Return steps; a number is a weight."""
     return [{"weight": step} if isinstance(step, int) else step for step in steps]
 
 
-def at_first_pause(*steps: int | dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
-    """A candidate with one pod that waits at the first pause; with the names of both revisions."""
-    cluster, stable = start_behind_gateway(weights(*steps), replicas=3, **rollout)
+def start_until_pause(*steps: int | dict[str, Any], **rollout: Any) -> tuple[Cluster, str, str]:
+    """Start a candidate with one pod, up to the first pause; return the names of both revisions too."""
+    cluster, stable = start_behind_gateway(build_steps(*steps), replicas=3, **rollout)
     new = change(cluster)
     start_revision(cluster, new)
-    assert waits_for(cluster) == "WaitsForPromotion"
+    assert read_reason(cluster) == "WaitsForPromotion"
     return cluster, stable, new
 
 
@@ -517,7 +517,7 @@ def promote(cluster: Cluster, step: str = "") -> None:
     cluster.settle()
 
 
-def at_step(cluster: Cluster) -> int:
+def read_step(cluster: Cluster) -> int:
     rollout = cluster.status.rollout
     assert rollout is not None
     return rollout.step
@@ -526,55 +526,55 @@ def at_step(cluster: Cluster) -> int:
 @pytest.mark.parametrize(
     ("edited", "step", "reason"),
     [
-        (weights(), 0, "MinimumReplicasUnavailable"),
-        (weights(5), 1, "MinimumReplicasUnavailable"),
-        (weights(5, 100), 1, "MinimumReplicasUnavailable"),
-        (weights(5, 50, MANUAL), 1, "MinimumReplicasUnavailable"),
-        (weights(5, MANUAL, 70), 1, "WaitsForPromotion"),
-        (weights(MANUAL, 5, 50), 0, "WaitsForPromotion"),
-        (weights(1, 2, 3, 4, MANUAL), 4, "WaitsForPromotion"),
-        (weights(3, {"pause": "1m"}, 50), 1, "Paused"),
-        (weights(40, MANUAL), 0, "MinimumReplicasUnavailable"),
+        (build_steps(), 0, "MinimumReplicasUnavailable"),
+        (build_steps(5), 1, "MinimumReplicasUnavailable"),
+        (build_steps(5, 100), 1, "MinimumReplicasUnavailable"),
+        (build_steps(5, 50, MANUAL), 1, "MinimumReplicasUnavailable"),
+        (build_steps(5, MANUAL, 70), 1, "WaitsForPromotion"),
+        (build_steps(MANUAL, 5, 50), 0, "WaitsForPromotion"),
+        (build_steps(1, 2, 3, 4, MANUAL), 4, "WaitsForPromotion"),
+        (build_steps(3, {"pause": "1m"}, 50), 1, "Paused"),
+        (build_steps(40, MANUAL), 0, "MinimumReplicasUnavailable"),
     ],
     ids=str,
 )
 def test_edited_steps_are_taken_up_where_the_candidate_stands(
     edited: list[dict[str, Any]], step: int, reason: str
 ) -> None:
-    cluster, stable, new = at_first_pause(5, MANUAL, 50, MANUAL)
+    cluster, stable, new = start_until_pause(5, MANUAL, 50, MANUAL)
     cluster.edit_rollout(steps=edited)
     cluster.settle()
     assert read_weights(cluster) == {stable: 95, new: 5}, "an edit alone changes no weight"
-    assert (at_step(cluster), waits_for(cluster)) == (step, reason)
+    assert (read_step(cluster), read_reason(cluster)) == (step, reason)
     rollout = cluster.status.rollout
     assert rollout is not None
     assert rollout.steps[-1].weight == 100
 
 
 def test_a_pause_that_was_ended_does_not_return_after_an_edit() -> None:
-    cluster, stable, new = at_first_pause(5, MANUAL, 50, MANUAL)
+    cluster, stable, new = start_until_pause(5, MANUAL, 50, MANUAL)
     promote(cluster, "/1")
     start_revision(cluster, new)
     assert read_weights(cluster) == {stable: 50, new: 50}
-    cluster.edit_rollout(steps=weights(10, MANUAL, 20, MANUAL))
+    cluster.edit_rollout(steps=build_steps(10, MANUAL, 20, MANUAL))
     cluster.settle()
     assert read_weights(cluster) == {stable: 50, new: 50}, "a share never falls by an edit"
-    assert (at_step(cluster), waits_for(cluster)) == (3, "WaitsForPromotion")
+    assert (read_step(cluster), read_reason(cluster)) == (3, "WaitsForPromotion")
     promote(cluster, "/3")
     start_revision(cluster, new)
     assert read_weights(cluster) == {new: 100}
 
 
 SHAPES = [
-    weights(),
-    weights(MANUAL),
-    weights(0, MANUAL),
-    weights(50, 100, MANUAL),
-    weights(50, MANUAL, 100, MANUAL),
-    weights(100, MANUAL),
-    weights(100, {"pause": "1m"}),
-    weights(MANUAL, MANUAL, 100),
-    weights(5, 5, MANUAL, 5, MANUAL),
+    build_steps(),
+    build_steps(MANUAL),
+    build_steps(0, MANUAL),
+    build_steps(50, 100, MANUAL),
+    build_steps(50, MANUAL, 100, MANUAL),
+    build_steps(100, MANUAL),
+    build_steps(100, {"pause": "1m"}),
+    build_steps(MANUAL, MANUAL, 100),
+    build_steps(5, 5, MANUAL, 5, MANUAL),
 ]
 
 
@@ -592,7 +592,7 @@ def test_every_shape_of_steps_can_be_promoted_to_its_end(steps: list[dict[str, A
     assert read_weights(cluster) == {new: 100}
     assert cluster.status.rollout is None
     assert cluster.condition("Ready") == ("True", "Served")
-    assert pods(cluster, stable) == 0
+    assert read_replicas(cluster, stable) == 0
 
 
 def test_a_deleted_deployment_of_the_stable_revision_comes_back_and_decides_nothing() -> None:
@@ -601,7 +601,7 @@ def test_a_deleted_deployment_of_the_stable_revision_comes_back_and_decides_noth
     cluster.remove(Ref(DEPLOYMENT, stable))
     cluster.kill_pods(stable)
     cluster.settle()
-    assert pods(cluster, stable) == 4
+    assert read_replicas(cluster, stable) == 4
     assert read_weights(cluster) == {stable: 100}
     assert (cluster.status.stable, cluster.status.candidate) == (stable, new)
 
@@ -613,8 +613,8 @@ def test_any_child_that_is_deleted_at_any_step_comes_back_from_its_record(rounds
     for _ in range(rounds):
         start_revision(cluster, new)
         cluster.now += 300
-        if waits_for(cluster) == "WaitsForPromotion":
-            promote(cluster, f"/{at_step(cluster)}")
+        if read_reason(cluster) == "WaitsForPromotion":
+            promote(cluster, f"/{read_step(cluster)}")
     start_revision(cluster, new) if rounds else cluster.settle()
     before = (cluster.status.stable, cluster.status.candidate, read_weights(cluster))
     ours = [ref for ref in cluster.objects if ref.kind.name not in {"Pod", "EndpointSlice", "InferenceService"}]
@@ -638,14 +638,14 @@ def test_the_fix_of_a_first_revision_that_never_answered_has_no_steps() -> None:
     cluster.accept_routes()
     cluster.settle()
     new = change(cluster)
-    assert pods(cluster, new) == 3
+    assert read_replicas(cluster, new) == 3
     start_revision(cluster, new)
     assert read_weights(cluster) == {new: 100}
     assert cluster.condition("Ready") == ("True", "Served")
 
 
 def test_the_candidate_gets_all_requests_while_no_pod_of_the_stable_revision_answers() -> None:
-    cluster, stable, new = at_first_pause(5, MANUAL)
+    cluster, stable, new = start_until_pause(5, MANUAL)
     cluster.kill_pods(stable)
     cluster.settle()
     assert read_weights(cluster) == {new: 100}
@@ -656,7 +656,7 @@ def test_the_candidate_gets_all_requests_while_no_pod_of_the_stable_revision_ans
 
 
 def test_a_candidate_whose_pod_finds_no_node_in_a_pause_fails_after_the_progress_deadline() -> None:
-    cluster, stable, new = at_first_pause(20, MANUAL, progressDeadline="5m")
+    cluster, stable, new = start_until_pause(20, MANUAL, progressDeadline="5m")
     cluster.kill_pods(new)
     cluster.put_pod(
         new,
@@ -664,9 +664,9 @@ def test_a_candidate_whose_pod_finds_no_node_in_a_pause_fails_after_the_progress
         ready=False,
         conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}],
     )
-    come_back(cluster)
+    settle_route(cluster)
     assert read_weights(cluster) == {stable: 100}
-    assert waits_for(cluster) == "Unschedulable"
+    assert read_reason(cluster) == "Unschedulable"
     assert cluster.decision().wait is not None
     cluster.now += 301
     cluster.settle()
@@ -686,11 +686,11 @@ def test_a_stable_revision_that_lacks_a_pod_does_not_block_the_change_that_mends
 
 def test_a_promotion_in_full_and_the_deadline_override_missing_stable_pods() -> None:
     for overruled in (True, False):
-        cluster, stable = start_behind_gateway(weights(50, MANUAL), replicas=3, progressDeadline="5m")
+        cluster, stable = start_behind_gateway(build_steps(50, MANUAL), replicas=3, progressDeadline="5m")
         cluster.put_pod(stable, 2, ready=False)
         new = change(cluster)
         start_revision(cluster, new)
-        assert waits_for(cluster) == "StableNotReady"
+        assert read_reason(cluster) == "StableNotReady"
         if overruled:
             promote(cluster)
             start_revision(cluster, new)
@@ -699,17 +699,17 @@ def test_a_promotion_in_full_and_the_deadline_override_missing_stable_pods() -> 
             cluster.now += 301
             start_revision(cluster, new)
             assert read_weights(cluster) == {stable: 50, new: 50}
-            assert waits_for(cluster) == "WaitsForPromotion"
+            assert read_reason(cluster) == "WaitsForPromotion"
 
 
 def test_replicas_added_in_a_pause_are_the_stable_revisions_too() -> None:
-    cluster, stable, new = at_first_pause(50, MANUAL)
+    cluster, stable, new = start_until_pause(50, MANUAL)
     cluster.edit(minReplicas=5)
     cluster.settle()
-    assert pods(cluster, stable) == 5
+    assert read_replicas(cluster, stable) == 5
     cluster.start_pods(stable)
     start_revision(cluster, new)
-    assert pods(cluster, new) == 3
+    assert read_replicas(cluster, new) == 3
     assert read_weights(cluster) == {stable: 50, new: 50}
 
 
@@ -725,7 +725,7 @@ def test_replicas_added_in_a_pause_are_the_stable_revisions_too() -> None:
     ],
 )
 def test_a_request_without_effect_is_answered(text: str, words: str) -> None:
-    cluster, _, _ = at_first_pause(5, MANUAL)
+    cluster, _, _ = start_until_pause(5, MANUAL)
     generation = cluster.snapshot().service.metadata.generation
     cluster.request(text.format(g=generation))
     cluster.settle()
@@ -741,7 +741,7 @@ def test_a_request_without_effect_is_answered(text: str, words: str) -> None:
 
 
 def test_a_request_that_was_acted_on_stays_done_when_the_rollout_is_over() -> None:
-    cluster, _, new = at_first_pause(5, MANUAL)
+    cluster, _, new = start_until_pause(5, MANUAL)
     cluster.request(f"pause {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert cluster.status.request is not None
@@ -759,13 +759,13 @@ def test_a_request_that_was_acted_on_stays_done_when_the_rollout_is_over() -> No
 
 
 def test_the_fix_of_a_stable_revision_without_pods_goes_through_its_steps_and_serves() -> None:
-    cluster, stable = start_behind_gateway(weights(5, {"pause": "1m"}, 50), replicas=1)
+    cluster, stable = start_behind_gateway(build_steps(5, {"pause": "1m"}, 50), replicas=1)
     cluster.put_pod(stable, 0, ready=False)
     cluster.settle()
     new = change(cluster)
     start_revision(cluster, new)
     assert read_weights(cluster) == {new: 100}
-    assert waits_for(cluster) == "Paused"
+    assert read_reason(cluster) == "Paused"
     cluster.now += 61
     start_revision(cluster, new)
     assert cluster.status.rollout is None
@@ -776,7 +776,7 @@ def test_the_fix_of_a_stable_revision_without_pods_goes_through_its_steps_and_se
 @pytest.mark.parametrize("wait", [MANUAL, {"analysis": "5m"}], ids=["pause", "analysis"])
 def test_an_edit_that_removes_a_wait_that_was_passed_keeps_the_one_under_way(wait: dict[str, Any]) -> None:
     def steps(*items: int | dict[str, Any]) -> tuple[StepInForce, ...]:
-        rollout = Rollout.model_validate({"steps": weights(*items)})
+        rollout = Rollout.model_validate({"steps": build_steps(*items)})
         return choose_strategy(rollout).steps(rollout)
 
     before = replace(RolloutState.begin("new", 4, 0.0), steps=steps(5, wait, 50, wait), step=3, weight=50)
@@ -786,7 +786,7 @@ def test_an_edit_that_removes_a_wait_that_was_passed_keeps_the_one_under_way(wai
 
 
 def test_a_refused_request_has_no_effect_later() -> None:
-    cluster, _, new = at_first_pause(5, MANUAL, 50, MANUAL)
+    cluster, _, new = start_until_pause(5, MANUAL, 50, MANUAL)
     generation = cluster.snapshot().service.metadata.generation
     cluster.request(f"promote {generation}/3")
     start_revision(cluster, new)
@@ -794,15 +794,15 @@ def test_a_refused_request_has_no_effect_later() -> None:
     start_revision(cluster, new)
     cluster.request(f"promote {generation}/4")
     cluster.settle()
-    assert (at_step(cluster), waits_for(cluster)) == (3, "WaitsForPromotion")
+    assert (read_step(cluster), read_reason(cluster)) == (3, "WaitsForPromotion")
     for _ in range(3):
         start_revision(cluster, new)
-    assert at_step(cluster) == 3
+    assert read_step(cluster) == 3
     assert [event.reason for event in cluster.story].count("RequestRefused") == 2
 
 
 def test_a_request_for_the_next_generation_waits_for_it() -> None:
-    cluster, _, new = at_first_pause(5, MANUAL)
+    cluster, _, new = start_until_pause(5, MANUAL)
     generation = cluster.snapshot().service.metadata.generation
     cluster.request(f"promote {generation + 1}")
     cluster.settle()
@@ -816,46 +816,46 @@ def test_a_request_for_the_next_generation_waits_for_it() -> None:
 
 @pytest.mark.parametrize("on_failure", ["Rollback", "Pause"])
 def test_a_paused_rollout_is_not_reconciled_periodically(on_failure: str) -> None:
-    cluster, _stable, new = at_first_pause(5, MANUAL, {"pause": "5m"}, onFailure=on_failure)
+    cluster, _stable, new = start_until_pause(5, MANUAL, {"pause": "5m"}, onFailure=on_failure)
     promote(cluster, "/1")
     if on_failure == "Pause":
         crash = {"name": "triton", "ready": False, "restartCount": 3, "lastState": {"terminated": {"exitCode": 1}}}
         cluster.put_pod(new, 0, ready=False, containerStatuses=[crash])
         cluster.settle()
         start_revision(cluster, new)
-        assert waits_for(cluster) == "PausedOnFailure"
+        assert read_reason(cluster) == "PausedOnFailure"
     else:
         cluster.request(f"pause {cluster.snapshot().service.metadata.generation}")
         cluster.settle()
-        assert waits_for(cluster) == "PausedByUser"
+        assert read_reason(cluster) == "PausedByUser"
     cluster.now += 4000
     cluster.settle()
     assert cluster.decision().wait is None
 
 
 def test_promoting_a_candidate_that_failed_without_ready_pods_gives_it_the_deadline_once_more() -> None:
-    cluster, _stable, new = at_first_pause(5, MANUAL, onFailure="Pause", progressDeadline="2m")
+    cluster, _stable, new = start_until_pause(5, MANUAL, onFailure="Pause", progressDeadline="2m")
     cluster.put_pod(new, 0, ready=False)
-    come_back(cluster)
+    settle_route(cluster)
     cluster.now += 121
     cluster.settle()
-    assert waits_for(cluster) == "PausedOnFailure"
+    assert read_reason(cluster) == "PausedOnFailure"
     promote(cluster)
-    assert waits_for(cluster) == "NotAnswering"
+    assert read_reason(cluster) == "NotAnswering"
     assert "0 of its 1 pods for 5 % are ready" in (cluster.status.rollout.message if cluster.status.rollout else "")
     start_revision(cluster, new)
     assert read_weights(cluster) == {new: 100}
 
 
 def test_half_a_candidate_gets_all_requests_of_a_stable_revision_without_pods() -> None:
-    cluster, stable = start_behind_gateway(weights(50, MANUAL), replicas=4)
+    cluster, stable = start_behind_gateway(build_steps(50, MANUAL), replicas=4)
     new = change(cluster)
     start_revision(cluster, new)
     cluster.kill_pods(new)
-    come_back(cluster)
+    settle_route(cluster)
     assert read_weights(cluster) == {stable: 100}
     cluster.put_pod(new, 0, ready=True)
-    come_back(cluster)
+    settle_route(cluster)
     assert read_weights(cluster) == {stable: 100}, "one pod of two is too few for half of the requests"
     cluster.kill_pods(stable)
     cluster.settle()
@@ -879,7 +879,7 @@ def test_the_route_keeps_the_timeout_of_the_revisions_that_have_requests() -> No
 
 
 def test_a_route_that_lost_its_labels_leads_where_it_led_until_the_gateway_follows() -> None:
-    cluster, stable, new = at_first_pause(5, MANUAL)
+    cluster, stable, new = start_until_pause(5, MANUAL)
     cluster.request(f"abort {cluster.snapshot().service.metadata.generation}")
     cluster.settle()
     assert read_weights(cluster) == {stable: 100}
@@ -888,7 +888,7 @@ def test_a_route_that_lost_its_labels_leads_where_it_led_until_the_gateway_follo
     del route["metadata"]["labels"]
     cluster.put(route)
     cluster.settle()
-    assert Ref(DEPLOYMENT, new) in cluster.objects, "requests may still reach it"
+    assert Ref(DEPLOYMENT, new) in cluster.objects, "requests may still reach the candidate"
     assert cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["metadata"]["labels"]
     cluster.accept_routes()
     cluster.settle()

@@ -142,11 +142,11 @@ class Rollouts(RuleBasedStateMachine):
         """Without an autoscaler the operator sets the number of pods."""
 
     def list_routed_revisions(self) -> set[str]:
-        """The revisions that the route names."""
+        """Return the revisions that the route names."""
         return set(list_backends(self.cluster.objects[ROUTE]))
 
     def find_stable(self) -> str:
-        """The revision that carries the service."""
+        """Return the stable revision."""
         name: str = self.cluster.objects[Ref(SERVICE, KEY.name)]["metadata"]["annotations"][ANNOTATION_STABLE]
         return name
 
@@ -291,7 +291,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule(index=st.integers(0, PODS - 1))
     def replace_stable_pod(self, index: int) -> None:
-        self.cluster.put_pod(self.find_stable(), index, ready=True, generation="again")
+        self.cluster.put_pod(self.find_stable(), index, ready=True, generation="replaced")
         self.cluster.settle()
 
     @rule()

@@ -33,7 +33,7 @@ def find_selected_revision(cluster: Cluster) -> str:
 
 
 def start_service(**fields: Any) -> Cluster:
-    """A service that serves; `fields`: the arguments of `build_manifest`."""
+    """Start a service; `fields`: the arguments of `build_manifest`."""
     cluster = Cluster(build_manifest(**fields))
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
@@ -119,7 +119,7 @@ def test_a_changed_model_comes_up_beside_the_old_one_and_then_takes_over() -> No
     pinned = [Ref(CONTROLLER_REVISION, new), Ref(CONFIG_MAP, new)]
     assert [action.ref for action in switch] == [*pinned, ROOT]
     assert find_selected_revision(cluster) == new
-    assert Ref(DEPLOYMENT, old) in cluster.objects, "the old pods stay until the switch has been seen"
+    assert Ref(DEPLOYMENT, old) in cluster.objects, "the old pods stay until the switch is observed"
     retire = cluster.reconcile()
     assert all(isinstance(action, Delete) and action.ref.name == old for action in retire)
     cluster.settle()
@@ -233,7 +233,7 @@ def test_a_candidate_must_carry_what_the_stable_one_carries() -> None:
     cluster.start_pods(new, count=4)
     cluster.settle()
     assert find_selected_revision(cluster) == new
-    assert cluster.objects[Ref(AUTOSCALER, new)]["spec"]["minReplicas"] == 1, "the floor is let go afterwards"
+    assert cluster.objects[Ref(AUTOSCALER, new)]["spec"]["minReplicas"] == 1, "minReplicas is released afterwards"
 
 
 def test_an_edit_by_hand_is_undone_and_what_others_add_is_left() -> None:
@@ -292,7 +292,7 @@ def test_a_recreated_service_waits_for_the_old_children_to_go() -> None:
     body["metadata"]["uid"] = "another-uid"
     body.pop("status")
     cluster.put(body)
-    assert cluster.reconcile() == [], "all its names are still taken by what is about to be collected"
+    assert cluster.reconcile() == [], "objects that the garbage collector deletes next still have all names"
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
     # EndpointSlices go with their Service.
     for ref in [ref for ref in cluster.objects if ref.kind.name not in {"InferenceService", "Pod", "EndpointSlice"}]:
@@ -398,7 +398,7 @@ def test_pods_have_the_fields_of_the_predictors_pod() -> None:
     for field in ("nodeSelector", "tolerations", "serviceAccountName", "priorityClassName"):
         assert spec[field] == pod[field]
     assert template["metadata"]["labels"]["team"] == "red"
-    assert template["metadata"]["labels"][names.LABEL_SERVICE] == KEY.name, "ours are not to be taken"
+    assert template["metadata"]["labels"][names.LABEL_SERVICE] == KEY.name, "a user cannot override Conch's labels"
     assert template["metadata"]["annotations"] == {"note": "x", ANNOTATION_MODEL: "magika"}
     for container in (*spec["containers"], *spec["initContainers"]):
         assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
@@ -471,4 +471,4 @@ def test_a_status_that_was_not_written_does_not_undo_a_switch_nor_refuse_its_req
     cluster.request("promote 2 again")
     cluster.settle()
     assert cluster.status.request is not None
-    assert cluster.status.request.state == "Refused", "there is nothing to promote any more"
+    assert cluster.status.request.state == "Refused", "no rollout is left to promote"

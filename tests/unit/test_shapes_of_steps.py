@@ -29,7 +29,7 @@ def draw_steps(draw: st.DrawFn, *, shares: bool) -> list[dict[str, Any]]:
 
 
 class Course:
-    """A change of the model in which everything goes well; requests of people may change its course."""
+    """A rollout without failures; requests of users may change its course."""
 
     def __init__(self, split: str, steps: list[dict[str, Any]]) -> None:
         gates = [{"successRate": {"min": "99%"}}] if any("analysis" in step for step in steps) else []
@@ -44,7 +44,7 @@ class Course:
         self.candidate = self.cluster.decision().wanted
 
     def advance(self) -> None:
-        """Pods start and end as they are wanted, the gateway follows, and a minute of good answers goes by."""
+        """Start and end pods as wanted, accept the route, and measure good answers for a minute."""
         for _ in range(3):
             for ref in [ref for ref in self.cluster.objects if ref.kind == DEPLOYMENT]:
                 self.cluster.start_pods(ref.name)

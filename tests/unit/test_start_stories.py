@@ -14,7 +14,7 @@ MOUNT = Finding("FailedMount", 'MountVolume.SetUp failed for volume "rules" : se
 QUOTA = Finding("FailedCreate", 'Error creating: pods "x" is forbidden: exceeded quota: narrow')
 
 
-def starting(cluster: Cluster, revision: str) -> str:
+def put_starting_pod(cluster: Cluster, revision: str) -> str:
     """Put a pod on a node that starts no container. Return its uid."""
     unready = {"type": "Ready", "status": "False", "lastTransitionTime": "1970-01-12T13:46:40Z"}
     cluster.put_pod(revision, 0, ready=False, phase="Pending", conditions=[unready, SCHEDULED])
@@ -32,7 +32,7 @@ def starting(cluster: Cluster, revision: str) -> str:
 def test_a_pod_that_has_a_node_and_does_not_start_reports_the_event(event: Finding, reason: str) -> None:
     cluster = Cluster(build_manifest())
     cluster.settle()
-    uid = starting(cluster, cluster.decision().wanted)
+    uid = put_starting_pod(cluster, cluster.decision().wanted)
     cluster.warnings[uid] = event
     cluster.settle()
     assert cluster.condition("Ready") == ("Unknown", "Progressing"), "a pod may take a moment"
@@ -50,7 +50,7 @@ def test_a_pod_that_has_a_node_and_does_not_start_reports_the_event(event: Findi
 def test_an_old_event_of_another_kind_is_no_reason() -> None:
     cluster = Cluster(build_manifest())
     cluster.settle()
-    uid = starting(cluster, cluster.decision().wanted)
+    uid = put_starting_pod(cluster, cluster.decision().wanted)
     cluster.warnings[uid] = Finding("FailedScheduling", "0/2 nodes are available")
     cluster.now += 60
     cluster.settle()
@@ -89,21 +89,21 @@ async def test_events_of_each_stuck_object_are_requested_once_a_period_and_a_new
     requests: list[tuple[str, str]] = []
     woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
 
-    async def look(namespace: str, uid: str) -> Finding | None:
+    async def read_event(namespace: str, uid: str) -> Finding | None:
         requests.append((namespace, uid))
         return MOUNT if uid == "a" else None
 
-    warnings = Warnings(woken.put_nowait, look, period=0.05)
+    warnings = Warnings(woken.put_nowait, read_event, period=0.05)
     assert warnings.request(KEY, ["a", "b"]) == {}
     assert await asyncio.wait_for(woken.get(), 5) == KEY
     assert warnings.request(KEY, ["a", "b"]) == {"a": MOUNT}
     await asyncio.sleep(0)
-    assert requests == [(KEY.namespace, "a"), (KEY.namespace, "b")], "not again so soon"
+    assert requests == [(KEY.namespace, "a"), (KEY.namespace, "b")], "one request a period"
     await asyncio.sleep(0.06)
     assert warnings.request(KEY, ["a"]) == {"a": MOUNT}
     await asyncio.sleep(0.01)
     assert requests[2:] == [(KEY.namespace, "a")]
-    assert woken.empty(), "the same is no news"
+    assert woken.empty(), "the same event wakes no service"
     assert warnings.request(KEY, []) == {}
-    assert warnings.request(KEY, ["a"]) == {}, "what is stuck no more is forgotten"
+    assert warnings.request(KEY, ["a"]) == {}, "an object that is no longer stuck is removed"
     await warnings.close()

@@ -29,7 +29,7 @@ VARIANT = {"name": "beta", "weight": 10}
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 
 
-def serving(**predictor: Any) -> Cluster:
+def start_service(**predictor: Any) -> Cluster:
     cluster = Cluster(build_manifest(**predictor))
     cluster.reconcile()
     start_without_gateway(cluster)
@@ -42,8 +42,8 @@ def start_without_gateway(cluster: Cluster) -> None:
     cluster.settle()
 
 
-def failing(cluster: Cluster, attempts: int, *, final: bool = False) -> dict[str, tuple[str, str]]:
-    """Conditions when the Deployment could not be written so often."""
+def build_failed_conditions(cluster: Cluster, attempts: int, *, final: bool = False) -> dict[str, tuple[str, str]]:
+    """Return the conditions after `attempts` failed writes of the Deployment."""
     snapshot = cluster.snapshot()
     rejection = ApplyRejected(Ref(DEPLOYMENT, decide(snapshot).main.wanted), "InternalError", "no way", final=final)
     found = find_unwritten(snapshot.service, [rejection], {rejection.ref: attempts})
@@ -52,22 +52,22 @@ def failing(cluster: Cluster, attempts: int, *, final: bool = False) -> dict[str
 
 
 def test_an_error_that_passes_changes_nothing_of_a_generation_that_was_applied() -> None:
-    cluster = serving()
+    cluster = start_service()
     for attempts in range(1, LASTING):
-        assert failing(cluster, attempts)["Ready"] == ("True", "Served")
-    lasting = failing(cluster, LASTING)
+        assert build_failed_conditions(cluster, attempts)["Ready"] == ("True", "Served")
+    lasting = build_failed_conditions(cluster, LASTING)
     assert lasting["Ready"] == ("False", "InternalError")
-    assert lasting["Reconciling"][0] == "True", "it may pass"
+    assert lasting["Reconciling"][0] == "True", "the error may be transient"
     assert "Stalled" not in lasting
-    assert failing(cluster, 1, final=True)["Stalled"] == ("True", "InternalError")
+    assert build_failed_conditions(cluster, 1, final=True)["Stalled"] == ("True", "InternalError")
 
 
 def test_a_generation_that_was_not_applied_is_never_ready() -> None:
-    cluster = serving()
+    cluster = start_service()
     cluster.edit(minReplicas=1, maxReplicas=2)  # the same revision
     for attempts in range(1, LASTING):
-        assert failing(cluster, attempts)["Ready"][0] == "Unknown"
-    assert failing(cluster, LASTING)["Ready"] == ("False", "InternalError")
+        assert build_failed_conditions(cluster, attempts)["Ready"][0] == "Unknown"
+    assert build_failed_conditions(cluster, LASTING)["Ready"] == ("False", "InternalError")
 
 
 def test_a_failed_write_is_reported_of_its_variant_and_a_lasting_failure_comes_first() -> None:
@@ -125,7 +125,7 @@ def test_every_write_comes_after_the_writes_that_it_needs() -> None:
         refs = {action.ref for action in step}
         for action in step:
             if isinstance(action, Apply):
-                assert not (list_references(action.manifest) & refs), "no two of a step depend on each other"
+                assert not (list_references(action.manifest) & refs), "two writes of a step do not depend on each other"
         done |= refs
     assert done
 
@@ -160,7 +160,7 @@ def test_keda_that_a_person_has_paused_is_left_alone(annotations: dict[str, str]
 
 
 def test_orphans_of_the_service_are_its_children_again() -> None:
-    cluster = serving(minReplicas=1, maxReplicas=3)
+    cluster = start_service(minReplicas=1, maxReplicas=3)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     start_without_gateway(cluster)
@@ -178,7 +178,7 @@ def test_orphans_of_the_service_are_its_children_again() -> None:
 
 
 def test_an_object_with_labels_of_ours_that_conch_never_wrote_is_foreign() -> None:
-    cluster = serving()
+    cluster = start_service()
     ref = Ref(SERVICE, KEY.name)
     body = cluster.objects[ref]
     del body["metadata"]["ownerReferences"], body["metadata"]["annotations"]

@@ -39,18 +39,18 @@ OTHER_MATCH = [{"headers": [{"name": "x-variant", "value": "gamma"}]}]
 MIRRORED = {"name": "shadow", "mirror": "25%", "predictor": {"model": {"storageUri": "s3://models/shadow"}}}
 
 
-def service(*variants: dict[str, Any], traffic: Any = GATEWAY, **rollout: Any) -> Cluster:
-    """A service that serves, before any of its variants is up."""
+def start_service_with_variants(*variants: dict[str, Any], traffic: Any = GATEWAY, **rollout: Any) -> Cluster:
+    """Start a service, before any of its variants has pods."""
     body = build_manifest(minReplicas=2, rollout=rollout, traffic=traffic)
     body["spec"]["variants"] = list(variants)
     cluster = Cluster(body)
     cluster.reconcile()
     cluster.start_pods(cluster.decision().wanted)
-    follow(cluster)
+    accept_routes(cluster)
     return cluster
 
 
-def follow(cluster: Cluster) -> None:
+def accept_routes(cluster: Cluster) -> None:
     """Accept and apply the route until nothing is written."""
     for _ in range(10):
         cluster.settle()
@@ -64,44 +64,44 @@ def follow(cluster: Cluster) -> None:
     raise AssertionError("it does not come to rest")
 
 
-def up(cluster: Cluster, variant: str = "") -> str:
+def start_variant(cluster: Cluster, variant: str = "") -> str:
     """Start the wanted pods of a variant until they serve; return the revision."""
-    follow(cluster)
+    accept_routes(cluster)
     for _ in range(5):
         revision = cluster.decision(variant).wanted
         cluster.start_pods(revision)
-        follow(cluster)
+        accept_routes(cluster)
     return revision
 
 
-def change(cluster: Cluster, **fields: Any) -> None:
+def edit_variant(cluster: Cluster, **fields: Any) -> None:
     """Change the first variant; a part of a predictor is merged into its own."""
     first, *others = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["spec"]["variants"]
     cluster.edit_variants({**first, **fields}, *others)
     cluster.settle()
 
 
-def drop(cluster: Cluster) -> None:
+def remove_variants(cluster: Cluster) -> None:
     """Remove all variants from the spec."""
     cluster.edit_variants()
     cluster.settle()
 
 
-def rules(cluster: Cluster) -> list[dict[str, Any]]:
+def read_rules(cluster: Cluster) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["spec"]["rules"]
     return found
 
 
 def list_routed_revisions(cluster: Cluster) -> set[str]:
-    """The revisions to which the route leads, by any rule."""
+    """Return the backends of all rules of the route."""
     return set(list_backends(cluster.objects[Ref(HTTP_ROUTE, KEY.name)]))
 
 
-def headers(cluster: Cluster) -> list[str]:
+def list_headers(cluster: Cluster) -> list[str]:
     """The values of the headers that variants' rules match; for an inactive rule, the name of its header."""
     found = [
         {header["name"]: header["value"] for m in rule["matches"] for header in m["headers"]}
-        for rule in rules(cluster)[2:]
+        for rule in read_rules(cluster)[2:]
     ]
     return [name if name == INACTIVE_HEADER else value for each in found for name, value in each.items()]
 
@@ -116,12 +116,12 @@ def list_kinds(cluster: Cluster, variant: str) -> set[str]:
 
 
 def test_a_weighted_variant_gets_its_share_when_it_can_answer_and_not_before() -> None:
-    cluster = service(WEIGHTED)
+    cluster = start_service_with_variants(WEIGHTED)
     stable = cluster.decision().wanted
     assert read_weights(cluster) == {stable: 100}
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
     assert cluster.condition("Serving") == ("True", "Answering")
-    int8 = up(cluster, "int8")
+    int8 = start_variant(cluster, "int8")
     assert int8.startswith("magika-int8-")
     assert read_weights(cluster) == {stable: 80, int8: 20}
     assert cluster.condition("Ready") == ("True", "Served")
@@ -133,8 +133,8 @@ def test_a_weighted_variant_gets_its_share_when_it_can_answer_and_not_before() -
 
 
 def test_a_weighted_variant_without_ready_pods_gives_its_share_to_the_predictor_until_one_is_ready() -> None:
-    cluster = service(WEIGHTED)
-    stable, int8 = cluster.decision().wanted, up(cluster, "int8")
+    cluster = start_service_with_variants(WEIGHTED)
+    stable, int8 = cluster.decision().wanted, start_variant(cluster, "int8")
     for index in range(2):
         assert read_weights(cluster) == {stable: 80, int8: 20}, "one pod is enough"
         cluster.put_pod(int8, index, ready=False)
@@ -158,8 +158,8 @@ def test_a_weighted_variant_without_ready_pods_gives_its_share_to_the_predictor_
 
 
 def test_a_weighted_variant_keeps_its_share_when_the_predictor_has_no_ready_pods_either() -> None:
-    cluster = service(WEIGHTED)
-    stable, int8 = cluster.decision().wanted, up(cluster, "int8")
+    cluster = start_service_with_variants(WEIGHTED)
+    stable, int8 = cluster.decision().wanted, start_variant(cluster, "int8")
     for revision in (stable, int8):
         for index in range(2):
             cluster.put_pod(revision, index, ready=False)
@@ -168,8 +168,8 @@ def test_a_weighted_variant_keeps_its_share_when_the_predictor_has_no_ready_pods
 
 
 def test_a_request_for_an_unknown_variant_is_refused_with_the_names_of_the_variants() -> None:
-    cluster = service(WEIGHTED)
-    up(cluster, "int8")
+    cluster = start_service_with_variants(WEIGHTED)
+    start_variant(cluster, "int8")
     generation = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["metadata"]["generation"]
     cluster.request(f"promote {generation - 1}", "gone")  # a leftover of an earlier change
     cluster.settle()
@@ -189,8 +189,8 @@ def test_a_request_for_an_unknown_variant_is_refused_with_the_names_of_the_varia
 
 
 def test_a_variant_has_its_own_objects_and_the_model_keeps_its_name() -> None:
-    cluster = service(WEIGHTED)
-    int8 = up(cluster, "int8")
+    cluster = start_service_with_variants(WEIGHTED)
+    int8 = start_variant(cluster, "int8")
     root = cluster.objects[Ref(SERVICE, "magika-int8")]
     assert root["spec"]["selector"] == {names.LABEL_SERVICE: "magika", names.LABEL_REVISION: int8}
     budget = cluster.objects[Ref(DISRUPTION_BUDGET, int8)]["spec"]["selector"]["matchLabels"]
@@ -204,12 +204,12 @@ def test_a_variant_has_its_own_objects_and_the_model_keeps_its_name() -> None:
 
 
 def test_a_header_reaches_its_variant_over_both_protocols() -> None:
-    cluster = service(MATCHED)
-    before = rules(cluster)
-    assert len(before) == 2, "until it is up, its requests are the predictor's"
-    beta = up(cluster, "beta")
-    assert rules(cluster)[:2] == before, "a rule that moves gets another's pods for a moment (Envoy Gateway)"
-    http, grpc = rules(cluster)[2:]
+    cluster = start_service_with_variants(MATCHED)
+    before = read_rules(cluster)
+    assert len(before) == 2, "the predictor has the requests until the variant is ready"
+    beta = start_variant(cluster, "beta")
+    assert read_rules(cluster)[:2] == before, "a rule that moves gets another's pods for a moment (Envoy Gateway)"
+    http, grpc = read_rules(cluster)[2:]
     assert [match["path"]["value"] for match in http["matches"]] == ["/v2/models", "/v2/health"]
     for rule, port in ((http, 8000), (grpc, 8001)):
         assert all(m["headers"] == [{"type": "Exact", "name": "x-variant", "value": "beta"}] for m in rule["matches"])
@@ -219,18 +219,18 @@ def test_a_header_reaches_its_variant_over_both_protocols() -> None:
 
 def test_a_new_rule_is_inactive_until_the_gateway_has_surely_applied_it() -> None:
     """Envoy Gateway may apply a rule before its backends: a request that met it would get 503."""
-    cluster = service(MATCHED)
+    cluster = start_service_with_variants(MATCHED)
     beta = cluster.decision("beta").wanted
     cluster.start_pods(beta)
     cluster.settle()
-    assert headers(cluster) == [INACTIVE_HEADER] * 2
+    assert list_headers(cluster) == [INACTIVE_HEADER] * 2
     assert list_routed_revisions(cluster) == {cluster.decision().wanted, beta}
-    inactive = rules(cluster)
+    inactive = read_rules(cluster)
     cluster.now += 60
     assert cluster.settle() == 0, "the gateway has not accepted it"
     cluster.accept_routes()
     cluster.settle()
-    assert headers(cluster) == [INACTIVE_HEADER] * 2
+    assert list_headers(cluster) == [INACTIVE_HEADER] * 2
     assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
     assert cluster.condition("Serving") == ("True", "Answering")
     assert cluster.status.variants[0].stable == beta
@@ -241,8 +241,8 @@ def test_a_new_rule_is_inactive_until_the_gateway_has_surely_applied_it() -> Non
     assert cluster.settle() == 0
     cluster.now += 1
     cluster.settle()
-    assert headers(cluster) == ["beta"] * 2
-    for before, after in zip(inactive, rules(cluster), strict=True):
+    assert list_headers(cluster) == ["beta"] * 2
+    for before, after in zip(inactive, read_rules(cluster), strict=True):
         assert {**before, "matches": after["matches"]} == after, "its match alone has changed"
     assert ANNOTATION_ACCEPTED not in cluster.objects[Ref(HTTP_ROUTE, KEY.name)]["metadata"]["annotations"]
     cluster.accept_routes()
@@ -252,13 +252,13 @@ def test_a_new_rule_is_inactive_until_the_gateway_has_surely_applied_it() -> Non
 
 
 def test_a_change_of_the_route_begins_the_wait_anew() -> None:
-    cluster = service({**WEIGHTED, "predictor": {}}, MATCHED)
+    cluster = start_service_with_variants({**WEIGHTED, "predictor": {}}, MATCHED)
     cluster.start_pods(cluster.decision("beta").wanted)
     cluster.settle()
     cluster.accept_routes()
     cluster.settle()
     cluster.now += SETTLE_SECONDS - 1
-    change(cluster, weight=30)
+    edit_variant(cluster, weight=30)
     cluster.start_pods(cluster.decision("int8").wanted)
     cluster.settle()
     assert len(read_weights(cluster)) == 2
@@ -266,13 +266,13 @@ def test_a_change_of_the_route_begins_the_wait_anew() -> None:
     cluster.settle()
     cluster.accept_routes()
     cluster.settle()
-    assert headers(cluster) == [INACTIVE_HEADER] * 2
-    follow(cluster)
-    assert headers(cluster) == ["beta"] * 2
+    assert list_headers(cluster) == [INACTIVE_HEADER] * 2
+    accept_routes(cluster)
+    assert list_headers(cluster) == ["beta"] * 2
 
 
 def test_a_gateway_that_goes_away_begins_the_wait_anew() -> None:
-    cluster = service(MATCHED)
+    cluster = start_service_with_variants(MATCHED)
     cluster.start_pods(cluster.decision("beta").wanted)
     cluster.settle()
     cluster.accept_routes()
@@ -282,43 +282,45 @@ def test_a_gateway_that_goes_away_begins_the_wait_anew() -> None:
     cluster.settle()
     cluster.put_gateway(GatewayKey("infra", "public"))
     cluster.settle()
-    assert headers(cluster) == [INACTIVE_HEADER] * 2
-    follow(cluster)
-    assert headers(cluster) == ["beta"] * 2
+    assert list_headers(cluster) == [INACTIVE_HEADER] * 2
+    accept_routes(cluster)
+    assert list_headers(cluster) == ["beta"] * 2
 
 
 def test_a_removed_rule_is_first_inactive_and_leads_to_the_predictor() -> None:
-    cluster = service(MATCHED, {**MATCHED, "name": "gamma", "match": OTHER_MATCH})
-    stable, beta, gamma = cluster.decision().wanted, up(cluster, "beta"), up(cluster, "gamma")
-    assert headers(cluster) == ["beta", "beta", "gamma", "gamma"]
-    before = rules(cluster)
+    cluster = start_service_with_variants(MATCHED, {**MATCHED, "name": "gamma", "match": OTHER_MATCH})
+    stable, beta, gamma = cluster.decision().wanted, start_variant(cluster, "beta"), start_variant(cluster, "gamma")
+    assert list_headers(cluster) == ["beta", "beta", "gamma", "gamma"]
+    before = read_rules(cluster)
     _, second = cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)]["spec"]["variants"]
     cluster.edit_variants(second)
     cluster.settle()
-    assert headers(cluster) == [INACTIVE_HEADER, INACTIVE_HEADER, "gamma", "gamma"]
-    assert [rule["backendRefs"] for rule in rules(cluster)[2:4]] == [rule["backendRefs"] for rule in rules(cluster)[:2]]
-    assert rules(cluster)[4:] == before[4:], "a rule that moves gets the pods of another for a moment"
+    assert list_headers(cluster) == [INACTIVE_HEADER, INACTIVE_HEADER, "gamma", "gamma"]
+    assert [rule["backendRefs"] for rule in read_rules(cluster)[2:4]] == [
+        rule["backendRefs"] for rule in read_rules(cluster)[:2]
+    ]
+    assert read_rules(cluster)[4:] == before[4:], "a rule that moves gets the pods of another for a moment"
     assert Ref(DEPLOYMENT, beta) in cluster.objects
-    follow(cluster)
+    accept_routes(cluster)
     assert Ref(DEPLOYMENT, beta) not in cluster.objects
     assert list_routed_revisions(cluster) == {stable, gamma}
     assert cluster.condition("Ready") == ("True", "Served")
-    drop(cluster)
-    assert headers(cluster) == [INACTIVE_HEADER] * 4
+    remove_variants(cluster)
+    assert list_headers(cluster) == [INACTIVE_HEADER] * 4
     cluster.accept_routes()
     cluster.settle()
-    assert len(rules(cluster)) == 6
-    assert cluster.condition("Ready") == ("True", "Served"), "it is as the spec requires"
-    follow(cluster)
-    assert len(rules(cluster)) == 2
+    assert len(read_rules(cluster)) == 6
+    assert cluster.condition("Ready") == ("True", "Served"), "the service is as the spec requires"
+    accept_routes(cluster)
+    assert len(read_rules(cluster)) == 2
 
 
 def test_a_candidate_waits_with_the_rule_of_its_variant() -> None:
-    cluster = service(MATCHED, steps=[{"weight": 50}, {"pause": "1m"}])
+    cluster = start_service_with_variants(MATCHED, steps=[{"weight": 50}, {"pause": "1m"}])
     old = cluster.decision("beta").wanted
     cluster.start_pods(old)
     cluster.settle()
-    change(cluster, predictor={"model": {"storageUri": "s3://models/beta-2"}})
+    edit_variant(cluster, predictor={"model": {"storageUri": "s3://models/beta-2"}})
     new = cluster.decision("beta").wanted
     assert new != old
     cluster.start_pods(new)
@@ -328,30 +330,30 @@ def test_a_candidate_waits_with_the_rule_of_its_variant() -> None:
     rollout = cluster.status.variants[0].rollout
     assert rollout is not None
     assert (rollout.step, rollout.reason, rollout.observed_weight) == (0, "GatewayPending", 0)
-    assert headers(cluster) == [INACTIVE_HEADER] * 2
-    follow(cluster)
-    assert headers(cluster) == ["beta"] * 2
+    assert list_headers(cluster) == [INACTIVE_HEADER] * 2
+    accept_routes(cluster)
+    assert list_headers(cluster) == ["beta"] * 2
     rollout = cluster.status.variants[0].rollout
     assert rollout is not None
     assert (rollout.step, rollout.reason, rollout.observed_weight) == (1, "Paused", 50)
 
 
 def test_a_recreated_route_has_all_rules_at_once() -> None:
-    """No request is on its way through a route that is not there."""
-    cluster = service(MATCHED)
-    up(cluster, "beta")
-    before = rules(cluster)
+    """No request is in flight through a route that does not exist."""
+    cluster = start_service_with_variants(MATCHED)
+    start_variant(cluster, "beta")
+    before = read_rules(cluster)
     cluster.remove(Ref(HTTP_ROUTE, KEY.name))
     cluster.settle()
-    assert rules(cluster) == before
+    assert read_rules(cluster) == before
 
 
 def test_a_shadow_gets_copies_and_no_share() -> None:
-    cluster = service(MIRRORED)
-    assert all("filters" not in rule for rule in rules(cluster))
-    shadow = up(cluster, "shadow")
+    cluster = start_service_with_variants(MIRRORED)
+    assert all("filters" not in rule for rule in read_rules(cluster))
+    shadow = start_variant(cluster, "shadow")
     assert read_weights(cluster) == {cluster.decision().wanted: 100}
-    for rule, port in zip(rules(cluster), (8000, 8001), strict=True):
+    for rule, port in zip(read_rules(cluster), (8000, 8001), strict=True):
         [mirror] = rule["filters"]
         assert mirror == {
             "type": "RequestMirror",
@@ -360,33 +362,33 @@ def test_a_shadow_gets_copies_and_no_share() -> None:
                 "fraction": {"numerator": 1, "denominator": 4},
             },
         }
-    change(cluster, predictor={"model": {"storageUri": "s3://models/shadow-2"}})
-    after = up(cluster, "shadow")
+    edit_variant(cluster, predictor={"model": {"storageUri": "s3://models/shadow-2"}})
+    after = start_variant(cluster, "shadow")
     assert after != shadow
-    assert rules(cluster)[0]["filters"][0]["requestMirror"]["backendRef"]["name"] == after
+    assert read_rules(cluster)[0]["filters"][0]["requestMirror"]["backendRef"]["name"] == after
     assert Ref(DEPLOYMENT, shadow) not in cluster.objects
 
 
 @pytest.mark.parametrize("order", [("", "int8"), ("int8", "")])
 def test_predictor_and_variant_roll_out_beside_each_other(order: tuple[str, str]) -> None:
     """Shares are those within each: 5 % of the variant's 20 %, and 5 % of the predictor's 80 %."""
-    cluster = service(WEIGHTED, steps=[{"weight": 5}, {"pause": "Manual"}])
-    old = {"": cluster.decision().wanted, "int8": up(cluster, "int8")}
+    cluster = start_service_with_variants(WEIGHTED, steps=[{"weight": 5}, {"pause": "Manual"}])
+    old = {"": cluster.decision().wanted, "int8": start_variant(cluster, "int8")}
     new: dict[str, str] = {}
     for variant in order:
         if variant:
-            change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+            edit_variant(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
         else:
             cluster.edit(uri="s3://models/v2")
-        new[variant] = up(cluster, variant)
+        new[variant] = start_variant(cluster, variant)
     assert read_weights(cluster) == {old[""]: 76, new[""]: 4, old["int8"]: 19, new["int8"]: 1}
     generation = cluster.snapshot().service.metadata.generation
     cluster.request(f"promote {generation}", "int8")
-    up(cluster, "int8")
+    start_variant(cluster, "int8")
     assert read_weights(cluster) == {old[""]: 76, new[""]: 4, new["int8"]: 20}
     assert cluster.status.candidate == new[""]
     cluster.request(f"abort {generation}")
-    follow(cluster)
+    accept_routes(cluster)
     assert read_weights(cluster) == {old[""]: 80, new["int8"]: 20}
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.reason == "Aborted"
@@ -394,20 +396,20 @@ def test_predictor_and_variant_roll_out_beside_each_other(order: tuple[str, str]
 
 
 def test_small_shares_are_exact() -> None:
-    cluster = service({**WEIGHTED, "weight": 3}, steps=[{"weight": 5}, {"pause": "Manual"}])
-    stable, old = cluster.decision().wanted, up(cluster, "int8")
-    change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
-    new = up(cluster, "int8")
+    cluster = start_service_with_variants({**WEIGHTED, "weight": 3}, steps=[{"weight": 5}, {"pause": "Manual"}])
+    stable, old = cluster.decision().wanted, start_variant(cluster, "int8")
+    edit_variant(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+    new = start_variant(cluster, "int8")
     assert read_weights(cluster) == {stable: 9700, old: 285, new: 15}
     assert cluster.status.variants[0].weight == 5
 
 
 def test_a_shadow_waits_for_a_gateway_that_can_copy() -> None:
     """Traefik accepts a mirror and answers 500 to every request of the rule: it must never get one."""
-    cluster = service(MIRRORED)
+    cluster = start_service_with_variants(MIRRORED)
     cluster.put_class([{"name": "HTTPRoute"}])
-    up(cluster, "shadow")
-    assert all("filters" not in rule for rule in rules(cluster))
+    start_variant(cluster, "shadow")
+    assert all("filters" not in rule for rule in read_rules(cluster))
     for kind in ("TrafficProgrammed", "Ready"):
         assert cluster.condition(kind) == ("False", "MirrorNotSupported")
     ready = cluster.status.condition("Ready")
@@ -415,11 +417,11 @@ def test_a_shadow_waits_for_a_gateway_that_can_copy() -> None:
     assert ready.message.startswith("Variant shadow: The mirror is 25%, and Gateway infra/public does not support it")
     assert cluster.condition("Serving") == ("True", "Answering")
     cluster.put_class([{"name": "HTTPRouteRequestMirror"}])
-    follow(cluster)
+    accept_routes(cluster)
     assert "set mirror to 100%" in cluster.status.variants[0].conditions[0].message
     cluster.put_class([{"name": "HTTPRouteRequestMirror"}, {"name": "HTTPRouteRequestPercentageMirror"}])
-    follow(cluster)
-    assert all("filters" in rule for rule in rules(cluster))
+    accept_routes(cluster)
+    assert all("filters" in rule for rule in read_rules(cluster))
     assert cluster.condition("Ready") == ("True", "Served")
     assert not build_measurement_request(cluster.snapshot()).models, (
         "the gateway reports what it can do, so there is nothing to find out"
@@ -427,8 +429,8 @@ def test_a_shadow_waits_for_a_gateway_that_can_copy() -> None:
 
 
 def test_counters_show_whether_copies_arrive_when_a_gateway_lists_no_features() -> None:
-    cluster = service(MIRRORED)
-    stable, shadow = cluster.decision().wanted, up(cluster, "shadow")
+    cluster = start_service_with_variants(MIRRORED)
+    stable, shadow = cluster.decision().wanted, start_variant(cluster, "shadow")
     assert set(build_measurement_request(cluster.snapshot()).models) == {stable, shadow}
     assert cluster.condition("Ready") == ("True", "Served"), "there was no request yet"
 
@@ -445,14 +447,16 @@ def test_counters_show_whether_copies_arrive_when_a_gateway_lists_no_features() 
     count(80, 0)
     assert cluster.status.variants[0].mirror == "Missing"
     assert cluster.condition("TrafficProgrammed") == ("Unknown", "MirrorNotArriving")
-    assert cluster.condition("Ready") == ("True", "Served"), "they may have come past the gateway, to the Service"
+    assert cluster.condition("Ready") == ("True", "Served"), (
+        "the requests may have reached the Service without the gateway"
+    )
     assert cluster.condition("Stalled") == ("", "")
     count(90, 1)
     assert cluster.status.variants[0].mirror == "Arriving"
     assert cluster.condition("Ready") == ("True", "Served")
-    assert not build_measurement_request(cluster.snapshot()).models, "it is known"
+    assert not build_measurement_request(cluster.snapshot()).models, "the result is known"
     cluster.measured_of.clear()
-    change(cluster, mirror="50%")
+    edit_variant(cluster, mirror="50%")
     assert set(build_measurement_request(cluster.snapshot()).models) == {stable, shadow}, (
         "another spec needs another measurement"
     )
@@ -481,16 +485,16 @@ def test_the_most_variants_fit_into_one_route(way: str) -> None:
 
 
 def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() -> None:
-    cluster = service(WEIGHTED, MATCHED)
+    cluster = start_service_with_variants(WEIGHTED, MATCHED)
     stable = cluster.decision().wanted
-    revisions = {name: up(cluster, name) for name in ("int8", "beta")}
-    drop(cluster)
+    revisions = {name: start_variant(cluster, name) for name in ("int8", "beta")}
+    remove_variants(cluster)
     assert read_weights(cluster) == {stable: 100}
     assert list_routed_revisions(cluster) == {stable}
     for revision in revisions.values():
-        assert Ref(DEPLOYMENT, revision) in cluster.objects, "the gateway has not taken up the route yet"
+        assert Ref(DEPLOYMENT, revision) in cluster.objects, "the gateway has not applied the route yet"
         assert Ref(SERVICE, revision) in cluster.objects
-    follow(cluster)
+    accept_routes(cluster)
     cluster.settle()
     for name in revisions:
         assert list_kinds(cluster, name) <= {"Pod", "EndpointSlice"}
@@ -499,18 +503,18 @@ def test_a_variant_that_is_dropped_keeps_its_pods_until_no_request_can_come() ->
 
 
 def test_a_variant_that_leaves_the_route_and_changes_keeps_the_pods_that_the_gateway_reaches() -> None:
-    cluster = service(WEIGHTED)
-    int8 = up(cluster, "int8")
-    drop(cluster)
+    cluster = start_service_with_variants(WEIGHTED)
+    int8 = start_variant(cluster, "int8")
+    remove_variants(cluster)
     cluster.edit_variants({"name": "int8", "predictor": {"model": {"storageUri": "s3://models/int8-v2"}}})
     cluster.settle()
-    assert Ref(DEPLOYMENT, int8) in cluster.objects, "the gateway has not taken up the route without it"
-    up(cluster, "int8")
+    assert Ref(DEPLOYMENT, int8) in cluster.objects, "the gateway has not applied the route without the variant"
+    start_variant(cluster, "int8")
     assert Ref(DEPLOYMENT, int8) not in cluster.objects
 
 
 def test_a_variant_that_cannot_start_affects_no_other_and_is_reported() -> None:
-    cluster = service(WEIGHTED)
+    cluster = start_service_with_variants(WEIGHTED)
     stable, int8 = cluster.decision().wanted, cluster.decision("int8").wanted
     cluster.put_pod(
         int8, 0, ready=False, report=build_report(ModelState.FAILED, reason="NotFound", message="no such bucket")
@@ -522,23 +526,23 @@ def test_a_variant_that_cannot_start_affects_no_other_and_is_reported() -> None:
     assert ready is not None
     assert ready.message == "Variant int8: Model magika: no such bucket"
     assert cluster.condition("Serving") == ("True", "Answering")
-    change(cluster, predictor=INT8 | {"minReplicas": 1})
+    edit_variant(cluster, predictor=INT8 | {"minReplicas": 1})
     assert cluster.decision("int8").wanted == int8
-    change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
-    mended = up(cluster, "int8")
+    edit_variant(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+    mended = start_variant(cluster, "int8")
     assert read_weights(cluster) == {stable: 80, mended: 20}
     assert Ref(DEPLOYMENT, int8) not in cluster.objects
     assert cluster.condition("Ready") == ("True", "Served")
 
 
 def test_a_bad_change_of_a_variant_is_rolled_back_alone() -> None:
-    cluster = service(WEIGHTED, steps=[{"weight": 50}])
-    stable, old = cluster.decision().wanted, up(cluster, "int8")
-    change(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
+    cluster = start_service_with_variants(WEIGHTED, steps=[{"weight": 50}])
+    stable, old = cluster.decision().wanted, start_variant(cluster, "int8")
+    edit_variant(cluster, predictor={"model": {"storageUri": "s3://models/int8-v2"}})
     bad = cluster.decision("int8").wanted
     cluster.put_pod(bad, 0, ready=False)
     cluster.now += 901
-    follow(cluster)
+    accept_routes(cluster)
     assert read_weights(cluster) == {stable: 80, old: 20}
     assert Ref(DEPLOYMENT, bad) not in cluster.objects
     assert cluster.condition("RolloutComplete") == ("True", "Complete")
@@ -550,22 +554,22 @@ def test_a_bad_change_of_a_variant_is_rolled_back_alone() -> None:
 
 
 def test_a_variant_without_a_gateway_is_reached_at_its_own_service() -> None:
-    cluster = service({"name": "int8", "predictor": INT8}, traffic=None)
-    int8 = up(cluster, "int8")
+    cluster = start_service_with_variants({"name": "int8", "predictor": INT8}, traffic=None)
+    int8 = start_variant(cluster, "int8")
     assert cluster.condition("Ready") == ("True", "Served")
     assert cluster.objects[Ref(SERVICE, "magika-int8")]["spec"]["selector"][names.LABEL_REVISION] == int8
-    drop(cluster)
+    remove_variants(cluster)
     cluster.settle()
     assert list_kinds(cluster, "int8") <= {"Pod", "EndpointSlice"}
 
 
 def test_a_route_that_is_not_accepted_yet_is_not_reported_as_accepted() -> None:
-    cluster = service(WEIGHTED)
-    up(cluster, "int8")
+    cluster = start_service_with_variants(WEIGHTED)
+    start_variant(cluster, "int8")
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
-    change(cluster, weight=30)
+    edit_variant(cluster, weight=30)
     assert cluster.condition("TrafficProgrammed") == ("Unknown", "Pending")
-    follow(cluster)
+    accept_routes(cluster)
     assert cluster.condition("TrafficProgrammed") == ("True", "Programmed")
     assert set(read_weights(cluster).values()) == {70, 30}
 
