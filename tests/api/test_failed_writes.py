@@ -154,7 +154,7 @@ def foreign_service(name: str) -> Object:
     }
 
 
-def test_only_what_depends_on_a_refused_object_waits(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
+def test_objects_that_depend_on_a_refused_object_wait(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     def service(uri: str) -> Object:
         body = isvc(uri=uri, minReplicas=1, maxReplicas=3)
         body["spec"]["variants"] = [{"name": "beta", "predictor": {"model": {"storageUri": "s3://models/beta"}}}]

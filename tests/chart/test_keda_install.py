@@ -26,7 +26,7 @@ def test_with_keda_the_operator_has_its_settings_and_may_write_scaled_objects() 
     assert all(grant.why for grant in rbac.KEDA)
 
 
-def test_without_keda_the_operator_may_not_write_scaled_objects() -> None:
+def test_the_operator_without_keda_may_not_write_scaled_objects() -> None:
     manifests = render()
     settings = Settings.read(environment(manifests))
     assert (settings.metrics_api, settings.prometheus) == ("builtin", "")

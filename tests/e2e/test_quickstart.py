@@ -188,7 +188,7 @@ def _triton(deployment: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_deleting_it_removes_all_that_was_made_for_it(service: Service) -> None:
+def test_the_deletion_of_a_service_removes_all_its_objects(service: Service) -> None:
     assert service.children(CONTROLLER_REVISION)
     service.delete()
     service.until_gone(10)

@@ -69,7 +69,7 @@ def test_concurrent_requests_are_batched_and_answer_as_single_ones(store: Store,
     assert any(batch["batch_size"] > 1 for batch in batches), batches
 
 
-def test_without_a_typed_batch_the_size_is_that_of_the_native_backend(
+def test_a_model_without_a_typed_batch_has_the_size_of_the_native_backend(
     store: Store, pod: Pod, magika_onnx: Path
 ) -> None:
     store.put("models", {"default/1/model.onnx": magika_onnx, "default/2/model.onnx": magika_onnx})

@@ -70,7 +70,7 @@ def _source(warmup: Warmup | None, name: str = "job") -> ModelSource:
     return ModelSource(name="m", format="python", storage_uri=f"s3://models/{name}", warmup=warmup)
 
 
-def test_it_warms_measures_and_reports(served: Pod, tmp_path: Path) -> None:
+def test_the_job_warms_measures_and_reports(served: Pod, tmp_path: Path) -> None:
     ended = WarmupRun(tmp_path, served.http, _source(WARMUP), "--pods=2")
     report = ended.report
     assert (ended.status, report.reason, report.stable) == (0, "WarmedUp", True), report
@@ -102,7 +102,7 @@ def test_a_config_map_that_is_not_there(served: Pod, tmp_path: Path) -> None:
     assert (ended.status, ended.report.reason) == (1, "WarmupMissing")
 
 
-def test_it_fetches_the_folder_of_requests_and_nothing_else(store: Store, served: Pod, tmp_path: Path) -> None:
+def test_the_job_fetches_only_the_folder_of_requests(store: Store, served: Pod, tmp_path: Path) -> None:
     folder = WARMUP.model_copy(update={"requests": (), "path": "warmup"})
     ended = WarmupRun(tmp_path, served.http, _source(folder), store=store)
     assert (ended.status, ended.report.reason) == (0, "WarmedUp"), ended.report
@@ -206,7 +206,7 @@ def test_a_manifest_without_a_warm_up(served: Pod, tmp_path: Path) -> None:
     assert (ended.status, ended.report.requests) == (0, 0)
 
 
-def test_one_pod_of_two_that_answers_otherwise_is_found(store: Store, served: Pod, tmp_path: Path) -> None:
+def test_the_job_finds_one_pod_of_two_with_other_answers(store: Store, served: Pod, tmp_path: Path) -> None:
     second = Pod(tmp_path / "second")
     service = Service(served, second)
     try:

@@ -16,7 +16,7 @@ def _source(config: TritonConfig | None = None) -> ModelSource:
     return ModelSource(name="m", format="onnx", storage_uri="s3://b/m", config=config or TritonConfig())
 
 
-def test_without_anything_typed_only_the_name_the_backend_and_the_content_are_written() -> None:
+def test_the_configuration_of_an_untyped_model_has_only_name_backend_and_content() -> None:
     config = merge_config(None, _source(), "onnxruntime").config
     set_content(config, "c0ffee")
     expected = ModelConfig(name="m", backend="onnxruntime")

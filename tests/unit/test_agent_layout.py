@@ -127,7 +127,7 @@ CONFIG = """
 """
 
 
-def test_without_version_folders_what_the_configuration_names_lies_beside_too() -> None:
+def test_files_of_the_configuration_lie_beside_a_model_without_version_folders() -> None:
     laid = _plan("python", "config.pbtxt", "model.py", "lib/x.py", *BESIDE, config=CONFIG)
     for name in BESIDE:
         assert laid[f"1/{name}"] == name

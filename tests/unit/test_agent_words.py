@@ -71,7 +71,7 @@ def test_names_that_cannot_be_folders(name: str) -> None:
         check_name(ModelSource(name=name, format="onnx", storage_uri="s3://b/m"))
 
 
-def test_without_arguments_paths_are_the_contracts() -> None:
+def test_default_paths_of_the_agent_are_those_of_the_contract() -> None:
     settings = parse_arguments([])
     assert settings == Settings()
     assert str(settings.repository) == names.REPOSITORY_DIR

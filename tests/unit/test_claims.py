@@ -19,18 +19,18 @@ WHOLE_TEST = 20  # seconds
 
 
 class Leases:
-    """Leases; a renewed one has another renewTime at each read."""
+    """Leases; a renewed one has another content at each read."""
 
     def __init__(self) -> None:
         self.renewed: set[str] = {"a/renewed"}
         self.records: dict[str, LeaseRecord | None] = {}
-        self.looks = 0
+        self.reads = 0
         self.woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
 
     async def read(self, installation: str) -> LeaseRecord | None:
-        self.looks += 1
+        self.reads += 1
         if installation in self.renewed:
-            return LeaseRecord(exists=True, content=str(self.looks))
+            return LeaseRecord(exists=True, content=str(self.reads))
         return self.records.get(installation, NO_LEASE)
 
 
@@ -120,10 +120,10 @@ async def test_an_installation_that_could_not_renew_its_lease_is_not_gone(
     """The first read after a failure of the API server returns the same Lease as the last one before it."""
 
     async def read(_installation: str) -> LeaseRecord | None:
-        leases.looks += 1
-        if 1 < leases.looks < 60:
+        leases.reads += 1
+        if 1 < leases.reads < 60:
             return None
-        return LeaseRecord(exists=True, content=str(max(leases.looks, 60) - 60))
+        return LeaseRecord(exists=True, content=str(max(leases.reads, 60) - 60))
 
     monkeypatch.setattr(leases, "read", read)
     found = installations(patience=0.05)
@@ -140,9 +140,9 @@ async def test_the_lease_is_not_read_when_no_service_has_the_mark(
     await take_service(leases)
     found.forget(ONE)
     await asyncio.sleep(0.05)
-    before = leases.looks
+    before = leases.reads
     await asyncio.sleep(0.05)
-    assert leases.looks == before
+    assert leases.reads == before
     assert found.request(ONE, "a/renewed") == Activity.PENDING, "the last result is not kept"
 
 

@@ -243,7 +243,7 @@ def test_a_split_by_pods_is_reached_when_the_endpoint_slices_list_both() -> None
     assert Ref(DEPLOYMENT, old) not in cluster.objects
 
 
-def test_behind_a_gateway_the_steps_do_not_wait_for_the_root_service_and_the_end_does() -> None:
+def test_only_the_end_of_a_rollout_behind_a_gateway_waits_for_the_root_service() -> None:
     """Clients in the cluster reach the root Service without the gateway."""
     cluster, old = start_behind_gateway([{"weight": 50}, {"pause": "1m"}])
     new = change(cluster)

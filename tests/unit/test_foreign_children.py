@@ -162,7 +162,7 @@ def test_a_route_that_was_accepted_at_no_time_is_waited_for(accepted: str) -> No
 @pytest.mark.parametrize(
     "data", [None, {}, {"template": "x"}, {"template": {}, "manifest": "{}", "predictor": {}}, "x"]
 )
-def test_a_record_that_cannot_be_read_is_written_anew_and_no_pod_goes(data: Any) -> None:
+def test_an_unreadable_record_is_rewritten_and_all_pods_stay(data: Any) -> None:
     """The API server takes no change of a record's data: it was deleted, and made by another writer."""
     good, stable, candidate = paused()
     before = children(good)

@@ -184,7 +184,7 @@ def test_a_route_without_a_namespace_in_its_reference_is_at_a_gateway_of_its_own
     assert {attachment.gateway for attachment in found.attachments} == {GatewayKey("team-a", "public")}
 
 
-def test_only_what_takes_requests_is_kept() -> None:
+def test_only_routes_that_take_requests_are_kept() -> None:
     refused = body(path("/v2/models"))
     refused["status"]["parents"][0]["conditions"] = [{"type": "Accepted", "status": "False"}]
     former = body(path("/v2/models"))
@@ -222,7 +222,7 @@ json_values = st.recursive(
 
 
 @given(json_values, json_values)
-def test_whatever_stands_in_a_route_is_read(spec: Any, status: Any) -> None:
+def test_a_route_with_any_content_is_parsed(spec: Any, status: Any) -> None:
     assert conflict({**body(), "spec": spec, "status": status}) == ""
 
 
@@ -262,7 +262,7 @@ def test_routes_are_watched_without_a_label() -> None:
     assert build_listing(DEPLOYMENT).labels == names.LABEL_SERVICE
 
 
-async def test_a_foreign_route_wakes_who_claims_its_hostname_when_it_changes() -> None:
+async def test_a_change_of_a_foreign_route_wakes_the_services_with_its_hostname() -> None:
     store, queue = Store(), WorkQueue()
     handlers = EventHandlers(store, Gateways(), queue)
     for name, hostname in (("same", NAME), ("wildcard", "*.example.com"), ("elsewhere", "a.org")):
@@ -372,7 +372,7 @@ def test_the_route_of_a_service_that_was_deleted_without_it_is_named() -> None:
     assert cluster.condition("Ready") == ("False", "HostnameTaken")
 
 
-def test_its_own_route_without_an_owner_is_not_foreign_to_a_service() -> None:
+def test_the_route_of_a_service_without_an_owner_is_not_foreign() -> None:
     cluster, _ = serving()
     orphan = copy.deepcopy(cluster.objects[Ref(HTTP_ROUTE, KEY.name)])
     orphan["metadata"] |= {"ownerReferences": [], "creationTimestamp": "1970-01-01T00:00:00Z"}

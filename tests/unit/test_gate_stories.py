@@ -80,7 +80,7 @@ def test_a_bad_candidate_is_given_up_for_its_own_reason(gate: Any, behaviour: An
     assert [event.reason for event in cluster.story][-2:] == ["RolledBack", "AnalysisFailed"]
 
 
-def test_without_a_gateway_all_requests_can_be_evaluated_and_go_back() -> None:
+def test_a_service_without_a_gateway_evaluates_all_requests_and_rolls_back() -> None:
     steps = [{"weight": 100}, {"analysis": "1m"}]
     spec = {"steps": steps, "analysis": [SUCCESS]}
     for failures in (0, 300):
@@ -150,7 +150,7 @@ def test_prometheus_queries_name_the_candidate_and_an_error_never_passes() -> No
     assert read_rollout(cluster).weight == 50
 
 
-def test_promoting_past_a_gate_that_paused_the_rollout_evaluates_the_next_step_anew() -> None:
+def test_a_promotion_past_a_gate_that_paused_the_rollout_evaluates_the_next_step_from_the_start() -> None:
     cluster, stable, new = start_candidate(SUCCESS, onFailure="Pause")
     measure(cluster, 20, requests=200, failures=100)
     assert (read_rollout(cluster).phase, read_rollout(cluster).reason) == ("Paused", "PausedOnFailure")

@@ -139,7 +139,7 @@ def test_a_gate_is_evaluated_at_most_every_interval_and_on_what_came_since() -> 
     assert story.status.evaluated_at == "1970-01-01T00:17:12.000Z"
 
 
-def test_without_enough_requests_the_time_that_is_evaluated_grows() -> None:
+def test_the_evaluated_period_grows_until_it_has_enough_requests() -> None:
     story = Story(RATE)
     for _ in range(6):
         assert story.pass_by(60, 3) == "Inconclusive"

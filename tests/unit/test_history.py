@@ -74,7 +74,7 @@ def test_the_author_of_a_variant_is_who_last_wrote_it_or_what_it_takes_from_the_
     assert authors == {"": argo, "int8": "kubectl-edit", "beta": argo}
 
 
-def test_of_managed_fields_one_word_is_kept() -> None:
+def test_managed_fields_are_kept_as_one_word() -> None:
     body = build_manifest()
     body["metadata"]["managedFields"] = WRITERS
     kept = trim(body)["metadata"]
@@ -175,7 +175,7 @@ def test_object_versions_of_a_digest_that_is_known_are_added() -> None:
     "versions",
     [{"a": "two words"}, {"a": ""}, {"a": "b", "c": "\x1b[31m"}, {f"{number:0300}": "x" * 32 for number in range(100)}],
 )
-def test_of_object_versions_that_are_none_or_too_many_only_the_digest_is_recorded(versions: dict[str, str]) -> None:
+def test_a_revision_with_no_or_too_many_object_versions_records_only_the_digest(versions: dict[str, str]) -> None:
     cluster = cluster_of(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted

@@ -169,7 +169,7 @@ def test_a_window_that_begins_before_all_readings_begins_with_the_first() -> Non
     assert history.since(0).start == 10
 
 
-def test_without_a_reading_nothing_happened() -> None:
+def test_a_period_without_readings_has_no_requests() -> None:
     assert History().since(5).requests == 0
     assert History().with_error("no route").since(5).successes == 0
     assert grown((10, 0), (12, 5)).with_error("no route").since(0).requests == 5

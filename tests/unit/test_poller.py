@@ -71,7 +71,7 @@ async def test_a_request_returns_at_once_and_a_new_value_enqueues_the_service() 
 
 
 @pytest.mark.parametrize(("value", "known", "enqueued"), [(1, 1, 1), (None, 1, 1), (2, 2, 2)])
-async def test_only_another_value_is_news_and_without_an_answer_the_last_value_stays(
+async def test_only_another_value_wakes_a_service_and_the_last_value_stays_without_an_answer(
     value: int | None, known: int, enqueued: int
 ) -> None:
     outside = Outside()

@@ -269,7 +269,7 @@ def test_a_revert_goes_back_at_once() -> None:
     assert cluster.condition("Ready") == ("True", "Served")
 
 
-def test_a_third_change_replaces_the_candidate_and_begins_anew() -> None:
+def test_a_third_change_replaces_the_candidate_and_restarts_the_steps() -> None:
     cluster, stable = start_behind_gateway()
     second = change(cluster)
     start_revision(cluster, second)

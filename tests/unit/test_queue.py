@@ -93,7 +93,7 @@ async def test_backoff_grows_is_bounded_and_is_forgotten() -> None:
     queue.close()
 
 
-async def test_nothing_is_lost_and_no_key_has_two_workers_in_a_storm() -> None:
+async def test_a_storm_of_events_loses_no_key_and_gives_no_key_two_workers() -> None:
     queue = WorkQueue(seed=7)
     keys = [ServiceKey(f"n{i % 3}", f"s{i}") for i in range(30)]
     added = dict.fromkeys(keys, 0)

@@ -85,7 +85,7 @@ def test_a_job_is_known_by_its_name(row: RevisionJob[JobReport]) -> None:
 
 
 @EACH_JOB
-def test_a_job_that_ends_without_a_report_is_tried_again(row: RevisionJob[JobReport]) -> None:
+def test_a_job_that_ends_without_a_report_is_retried(row: RevisionJob[JobReport]) -> None:
     broken = row.report(reason=row.broken)
     assert broken.has_failed
     assert broken.is_retryable
@@ -145,7 +145,7 @@ def test_the_kubelet_cuts_no_termination_message(row: RevisionJob[JobReport], le
 
 
 @EACH_JOB
-def test_nothing_that_selects_serving_pods_selects_the_pod_of_a_job(row: RevisionJob[JobReport]) -> None:
+def test_no_selector_of_serving_pods_selects_the_pod_of_a_job(row: RevisionJob[JobReport]) -> None:
     made, own = service(), revision(service())
     body = build_revision_job(row, made, own, Program(("--a=$(HOME)",), 30))
     labels = body["spec"]["template"]["metadata"]["labels"]

@@ -48,7 +48,7 @@ def failures(versions: list[Slots]) -> list[str]:
         st.tuples(st.lists(st.sampled_from(TRACKS), unique=True, max_size=MAX_VARIANTS), st.booleans()), max_size=30
     )
 )
-def test_whatever_comes_and_goes_no_request_fails_or_gets_the_answer_of_another_variant(
+def test_no_request_fails_or_gets_the_answer_of_another_variant_while_variants_change(
     story: list[tuple[list[str], bool]],
 ) -> None:
     versions: list[Slots] = [()]  # since the last one that the gateway has surely applied
@@ -81,7 +81,7 @@ def test_a_vacant_rule_is_given_away_when_the_gateway_has_surely_applied_it() ->
     assert next_slots((VACANT, b), wanted(b.track, c.track), settled=True) == (c, b)
 
 
-def test_where_all_rules_are_taken_a_new_one_waits_for_one_that_goes() -> None:
+def test_a_new_rule_waits_for_a_removed_one_when_all_are_used() -> None:
     full = tuple(Slot(track, active=True) for track in TRACKS[:MAX_VARIANTS])
     tracks = [*(slot.track for slot in full[1:]), TRACKS[-1]]
     going = next_slots(full, wanted(*tracks), settled=True)

@@ -113,7 +113,7 @@ def test_an_object_that_the_cluster_serves_again_is_stored_again_in_the_same_ver
     assert text(store) == ""
 
 
-def test_of_what_only_has_the_label_the_owner_is_kept_and_nothing_else() -> None:
+def test_the_store_keeps_only_the_owner_of_an_object_that_only_has_the_label() -> None:
     store = Store()
     body = child(1, text="x" * 1_000_000)
     body["metadata"] |= {"annotations": {"a": "b" * 200_000}, "labels": {names.LABEL_SERVICE: "magika", "team": "a"}}
@@ -130,7 +130,7 @@ def test_of_what_only_has_the_label_the_owner_is_kept_and_nothing_else() -> None
     assert kept["metadata"]["annotations"] == {}
 
 
-def test_of_what_only_has_the_label_a_thousand_are_kept_and_the_services_own_is_kept_beside_them() -> None:
+def test_the_store_keeps_a_thousand_objects_that_only_have_the_label_and_all_children() -> None:
     store = Store()
     for number in range(1500):
         body = child(number + 1, uid=f"foreign-{number}")
@@ -203,7 +203,7 @@ def labelled(body: dict[str, Any], service: str, controller: str = "") -> dict[s
     return {**body, "metadata": {**meta, "ownerReferences": [owner] if controller else []}}
 
 
-def test_an_object_that_lost_its_label_and_has_it_again_is_there_again() -> None:
+def test_an_object_that_regains_its_label_is_in_the_store() -> None:
     store = Store()
     store.put(child(1, text="a"))
     assert store.discard(child(2, text="a")) == KEY  # so a watch by label reports the loss of the label

@@ -159,7 +159,7 @@ def test_keda_that_a_person_has_paused_is_left_alone(annotations: dict[str, str]
     assert cluster.objects[Ref(DEPLOYMENT, driven.name)]["spec"]["replicas"] == replicas
 
 
-def test_orphans_of_the_service_are_its_children_again() -> None:
+def test_orphans_of_the_service_are_adopted() -> None:
     cluster = start_service(minReplicas=1, maxReplicas=3)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()

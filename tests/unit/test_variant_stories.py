@@ -251,7 +251,7 @@ def test_a_new_rule_is_inactive_until_the_gateway_has_surely_applied_it() -> Non
     assert decide(cluster.snapshot()).wait is None
 
 
-def test_a_change_of_the_route_begins_the_wait_anew() -> None:
+def test_a_change_of_the_route_restarts_the_wait() -> None:
     cluster = start_service_with_variants({**WEIGHTED, "predictor": {}}, MATCHED)
     cluster.start_pods(cluster.decision("beta").wanted)
     cluster.settle()
@@ -271,7 +271,7 @@ def test_a_change_of_the_route_begins_the_wait_anew() -> None:
     assert list_headers(cluster) == ["beta"] * 2
 
 
-def test_a_gateway_that_goes_away_begins_the_wait_anew() -> None:
+def test_a_gateway_that_goes_away_restarts_the_wait() -> None:
     cluster = start_service_with_variants(MATCHED)
     cluster.start_pods(cluster.decision("beta").wanted)
     cluster.settle()
