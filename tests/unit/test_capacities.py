@@ -14,7 +14,7 @@ ELSEWHERE = ServiceKey("lab", "one")
 WHOLE_TEST = 20  # seconds
 
 
-def having(gpus: int) -> Capacity:
+def build_capacity(gpus: int) -> Capacity:
     return Capacity((Node("n1", allocatable={"nvidia.com/gpu": gpus}),))
 
 
@@ -30,7 +30,7 @@ class Cluster:
         self.woken: asyncio.Queue[ServiceKey] = asyncio.Queue()
 
     async def look(self, namespaces: Iterable[str]) -> Mapping[str, Capacity]:
-        found = {} if self.gpus is None else dict.fromkeys(namespaces, having(self.gpus))
+        found = {} if self.gpus is None else dict.fromkeys(namespaces, build_capacity(self.gpus))
         self.looks.append(frozenset(namespaces))
         self.begun.put_nowait(None)
         await self.gate.wait()
@@ -59,7 +59,7 @@ async def take_service(cluster: Cluster) -> ServiceKey:
     return await asyncio.wait_for(cluster.woken.get(), WHOLE_TEST)
 
 
-async def looked(cluster: Cluster, times: int) -> None:
+async def wait_for_reads(cluster: Cluster, times: int) -> None:
     """Wait until so many more looks have begun."""
     for _ in range(times):
         await asyncio.wait_for(cluster.begun.get(), WHOLE_TEST)
@@ -71,11 +71,11 @@ async def test_a_service_that_requests_capacity_is_woken_when_there_is_an_answer
     found = capacities(3600)
     assert found.request(ONE, waits=True) is None
     assert await take_service(cluster) == ONE
-    assert found.request(ONE, waits=True) == having(1)
+    assert found.request(ONE, waits=True) == build_capacity(1)
     assert found.request(ELSEWHERE, waits=True) is None, "a newcomer need not wait for the next period"
     assert await take_service(cluster) == ELSEWHERE
     assert cluster.looks == [{"demo"}, {"demo", "lab"}]
-    assert found.request(ELSEWHERE, waits=True) == having(1)
+    assert found.request(ELSEWHERE, waits=True) == build_capacity(1)
 
 
 async def test_a_change_wakes_a_service_that_waits_and_an_equal_answer_wakes_none(
@@ -84,11 +84,11 @@ async def test_a_change_wakes_a_service_that_waits_and_an_equal_answer_wakes_non
     found = capacities(0.001)
     found.request(ONE, waits=True)
     await take_service(cluster)
-    await looked(cluster, 4)
+    await wait_for_reads(cluster, 4)
     assert cluster.woken.empty()
     cluster.gpus = 2
     assert await take_service(cluster) == ONE
-    assert found.request(ONE, waits=True) == having(2)
+    assert found.request(ONE, waits=True) == build_capacity(2)
 
 
 async def test_an_answer_is_never_older_than_its_request(
@@ -97,13 +97,13 @@ async def test_an_answer_is_never_older_than_its_request(
     found = capacities(3600)
     cluster.gate.clear()
     found.request(ONE, waits=True)
-    await looked(cluster, 1)
+    await wait_for_reads(cluster, 1)
     found.request(OTHER, waits=True)
     cluster.gpus = 2
     cluster.gate.set()
     assert await take_service(cluster) == ONE
     assert {await take_service(cluster), await take_service(cluster)} == {ONE, OTHER}
-    assert found.request(OTHER, waits=True) == having(2)
+    assert found.request(OTHER, waits=True) == build_capacity(2)
 
 
 async def test_a_service_that_no_longer_waits_is_forgotten(
@@ -116,7 +116,7 @@ async def test_a_service_that_no_longer_waits_is_forgotten(
     cluster.gpus = 5
     assert found.request(ONE, waits=True) is None, "what was known is not kept"
     await take_service(cluster)
-    assert found.request(ONE, waits=True) == having(5)
+    assert found.request(ONE, waits=True) == build_capacity(5)
 
 
 async def test_an_api_server_that_fails_is_read_again(
@@ -125,7 +125,7 @@ async def test_an_api_server_that_fails_is_read_again(
     found = capacities(0.001)
     cluster.gpus = None
     found.request(ONE, waits=True)
-    await looked(cluster, 3)
+    await wait_for_reads(cluster, 3)
     assert found.request(ONE, waits=True) is None
     cluster.gpus = 3
     assert await take_service(cluster) == ONE

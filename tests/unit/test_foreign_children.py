@@ -37,28 +37,28 @@ MOST: Final = 60  # edits of a kind that are tried
 STRANGE: Final[tuple[Any, ...]] = (None, "x", "", 7, -1, True, [], {}, [{}], ["x"], {"x": "y"})
 
 
-def paused() -> tuple[Cluster, str, str]:
+def start_paused_rollout() -> tuple[Cluster, str, str]:
     """A service with variants, in the pause of a rollout at half of the requests."""
-    return copy.deepcopy(_paused())
+    return copy.deepcopy(_start_paused_rollout())
 
 
 @cache
-def _paused() -> tuple[Cluster, str, str]:
+def _start_paused_rollout() -> tuple[Cluster, str, str]:
     service = build_manifest(minReplicas=1, maxReplicas=3, rollout={"steps": STEPS}, traffic=TRAFFIC)
     service["spec"]["variants"] = [MATCH, COPY]
     cluster = Cluster(service)
     cluster.reconcile()
     stable = cluster.decision().wanted
-    _everybody_up(cluster)
+    _start_all_pods(cluster)
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     candidate = cluster.decision().wanted
-    _everybody_up(cluster)
+    _start_all_pods(cluster)
     assert (cluster.status.stable, cluster.status.weight) == (stable, 50)
     return cluster, stable, candidate
 
 
-def _everybody_up(cluster: Cluster) -> None:
+def _start_all_pods(cluster: Cluster) -> None:
     for _ in range(12):
         for ref in [ref for ref in cluster.objects if ref.kind == DEPLOYMENT]:
             cluster.start_pods(ref.name)
@@ -85,12 +85,12 @@ def edits(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, .
     """Yield each field and item of an object, with what may stand in its place."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
-        yield from (((*path, key), strange) for strange in _strange(item, *path, key))
+        yield from (((*path, key), strange) for strange in _draw_replacement(item, *path, key))
         if path or key not in FIXED:
             yield from edits(item, (*path, key))
 
 
-def _strange(value: Any, *path: Any) -> tuple[Any, ...]:
+def _draw_replacement(value: Any, *path: Any) -> tuple[Any, ...]:
     """What may stand in place of a field; the API server holds the types of metadata."""
     match path:
         case ("metadata",) | ("spec",):
@@ -107,7 +107,7 @@ def _strange(value: Any, *path: Any) -> tuple[Any, ...]:
     return STRANGE if value else STRANGE[1:]
 
 
-def edited(body: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+def build_edited(body: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
     """Return an object with one field that holds something else; None: it lacks it."""
     body = copy.deepcopy(body)
     place: Any = body
@@ -124,21 +124,21 @@ def edited(body: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str,
     "kind", [HTTP_ROUTE, SERVICE, DEPLOYMENT, CONFIG_MAP, AUTOSCALER, DISRUPTION_BUDGET], ids=lambda kind: kind.name
 )
 def test_any_field_of_a_child_may_hold_anything(kind: Kind) -> None:
-    good, _, _ = paused()
+    good, _, _ = start_paused_rollout()
     before = children(good)
     found = [(ref, *edit) for ref, body in good.objects.items() if ref.kind == kind for edit in edits(body)]
     # A Deployment without its label is one that was deleted.
     found = [edit for edit in found if kind != DEPLOYMENT or edit[1:] not in _UNLABELLED]
     for ref, path, value in found[:: 1 + len(found) // MOST]:
         cluster = copy.deepcopy(good)
-        cluster.put(edited(cluster.objects[ref], path, value))
-        assert _comes_back(cluster, before), (ref, path, value)
+        cluster.put(build_edited(cluster.objects[ref], path, value))
+        assert _is_restored(cluster, before), (ref, path, value)
 
 
 _UNLABELLED: Final = ((("metadata", "labels"), None), (("metadata", "labels", names.LABEL_SERVICE), None))
 
 
-def _comes_back(cluster: Cluster, before: dict[Ref, Any]) -> bool:
+def _is_restored(cluster: Cluster, before: dict[Ref, Any]) -> bool:
     for _ in range(6):
         cluster.settle()
         if children(cluster) == before and cluster.status.weight == 50:
@@ -150,13 +150,13 @@ def _comes_back(cluster: Cluster, before: dict[Ref, Any]) -> bool:
 
 @pytest.mark.parametrize("accepted", ["", "x", "2", "2 ", "2 x", "{} yesterday", "{} 9999-12-31T23:59:59Z", "{} 1"])
 def test_a_route_that_was_accepted_at_no_time_is_waited_for(accepted: str) -> None:
-    good, _, _ = paused()
+    good, _, _ = start_paused_rollout()
     before = children(good)
     body = copy.deepcopy(good.objects[Ref(HTTP_ROUTE, KEY.name)])
     del body["spec"]["rules"][2:]  # the rules of a variant, which are inactive at first when they come back
     body["metadata"]["annotations"] = {ANNOTATION_ACCEPTED: accepted.format(body["metadata"]["generation"] + 2)}
     good.put(body)
-    assert _comes_back(good, before)
+    assert _is_restored(good, before)
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_a_route_that_was_accepted_at_no_time_is_waited_for(accepted: str) -> No
 )
 def test_an_unreadable_record_is_rewritten_and_all_pods_stay(data: Any) -> None:
     """The API server takes no change of a record's data: it was deleted, and made by another writer."""
-    good, stable, candidate = paused()
+    good, stable, candidate = start_paused_rollout()
     before = children(good)
     for name in (candidate, stable):
         cluster = copy.deepcopy(good)
-        cluster.put(edited(cluster.objects[Ref(CONTROLLER_REVISION, name)], ("data",), data))
+        cluster.put(build_edited(cluster.objects[Ref(CONTROLLER_REVISION, name)], ("data",), data))
         cluster.settle()
         now = children(cluster)
         for found in (now, before):  # the generation of the candidate is now that of the spec
@@ -180,7 +180,7 @@ def test_an_unreadable_record_is_rewritten_and_all_pods_stay(data: Any) -> None:
 
 
 def test_annotations_of_a_record_may_hold_anything() -> None:
-    cluster, stable, _ = paused()
+    cluster, stable, _ = start_paused_rollout()
     for text in ("", "x", "-1", "\u0663", "9" * 40):
         body = copy.deepcopy(cluster.objects[Ref(CONTROLLER_REVISION, stable)])
         body["metadata"]["annotations"][ANNOTATION_GENERATION] = text
@@ -193,9 +193,9 @@ def test_annotations_of_a_record_may_hold_anything() -> None:
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("step", [-5, -1, 4, 7, 2**40])
 def test_a_step_that_there_is_not_ends_no_pause(step: int, kept: bool) -> None:
-    cluster, stable, candidate = paused()
+    cluster, stable, candidate = start_paused_rollout()
     ref = Ref(INFERENCE_SERVICE, KEY.name)
-    body = edited(cluster.objects[ref], ("status", "rollout", "step"), step)
+    body = build_edited(cluster.objects[ref], ("status", "rollout", "step"), step)
     if not kept:
         body["status"]["rollout"].pop("steps")
     cluster.put(body)
@@ -207,12 +207,12 @@ def test_a_step_that_there_is_not_ends_no_pause(step: int, kept: bool) -> None:
 
 
 def test_any_field_of_the_status_may_hold_anything() -> None:
-    good, stable, candidate = paused()
+    good, stable, candidate = start_paused_rollout()
     ref = Ref(INFERENCE_SERVICE, KEY.name)
     found = list(edits(good.objects[ref]["status"], ("status",)))
     for path, value in found[:: 1 + len(found) // MOST]:
         cluster = copy.deepcopy(good)
-        cluster.put(edited(cluster.objects[ref], path, value))
+        cluster.put(build_edited(cluster.objects[ref], path, value))
         for _ in range(3):
             cluster.settle()
             cluster.accept_routes()
@@ -222,7 +222,7 @@ def test_any_field_of_the_status_may_hold_anything() -> None:
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"models": {}}', '{"models": [1]}', "[" * 100_000, "no JSON"])
 def test_a_record_whose_manifest_has_no_models_is_no_revision(text: str) -> None:
-    cluster, stable, _ = paused()
+    cluster, stable, _ = start_paused_rollout()
     record = copy.deepcopy(cluster.objects[Ref(CONTROLLER_REVISION, stable)])
     assert Revision.parse(record) is not None
     record["data"]["manifest"] = text

@@ -64,7 +64,7 @@ def body(
     }
 
 
-def own(hostnames: tuple[str, ...] = (NAME,), parent: dict[str, Any] = PARENT) -> Route:
+def build_own_route(hostnames: tuple[str, ...] = (NAME,), parent: dict[str, Any] = PARENT) -> Route:
     """The route of a service with a variant that a header selects."""
     made = body(
         *(path(each) for each in ("/v2/models", "/v2/health", "/inference.GRPCInferenceService")),
@@ -84,7 +84,7 @@ def conflict(foreign: dict[str, Any], route: Route | None = None, ports: dict[st
     """Return why a foreign route takes requests of a service of the model `magika`; empty: it takes none."""
     known = read_route(foreign)
     gateways = {} if ports is None else {PUBLIC: SeenGateway(present=True, ports=ports)}
-    found = find_route_conflict(route or own(), [known] if known else [], "magika", gateways)
+    found = find_route_conflict(route or build_own_route(), [known] if known else [], "magika", gateways)
     return found.precedence.name if found else ""
 
 
@@ -152,7 +152,7 @@ def test_routes_of_one_second_are_ordered_by_their_names(namespace: str, expecte
     ],
 )
 def test_a_hostname_counts_for_itself_alone(ours: str, theirs: tuple[str, ...], meet: bool) -> None:
-    assert bool(conflict(body(path("/v2/models"), hostnames=theirs), own((ours,)))) == meet
+    assert bool(conflict(body(path("/v2/models"), hostnames=theirs), build_own_route((ours,)))) == meet
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_hostname_counts_for_itself_alone(ours: str, theirs: tuple[str, ...], 
 )
 def test_routes_meet_at_a_listener(ours: dict[str, Any], theirs: dict[str, Any], meet: bool) -> None:
     foreign = body(path("/v2/models"), parent={**PARENT, **theirs})
-    assert bool(conflict(foreign, own(parent={**PARENT, **ours}), {"http": 80, "https": 443})) == meet
+    assert bool(conflict(foreign, build_own_route(parent={**PARENT, **ours}), {"http": 80, "https": 443})) == meet
 
 
 def test_a_route_without_a_namespace_in_its_reference_is_at_a_gateway_of_its_own() -> None:
@@ -276,16 +276,16 @@ async def test_a_change_of_a_foreign_route_wakes_the_services_with_its_hostname(
     handlers.handle_route(body(path("/v2/models"), version=2, labels={"a": "b"}))
     assert len(queue) == 0
 
-    async def queued() -> set[str]:
+    async def take_queued() -> set[str]:
         keys = [await queue.get() for _ in range(len(queue))]
         for key in keys:
             queue.done(key)
         return {key.name for key in keys}
 
     handlers.handle_route(body(path("/v2/models"), path("/v2/health"), version=3))
-    assert await queued() == {"same"}
+    assert await take_queued() == {"same"}
     handlers.handle_route(body(version=4), is_deleted=True)
-    assert await queued() == {"same"}
+    assert await take_queued() == {"same"}
     handlers.handle_route(body(version=4), is_deleted=True)
     assert len(queue) == 0
 

@@ -52,11 +52,11 @@ def test_json_of_others_is_clean_to_its_last_text() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_text_in_a_status_is_read_back_unchanged(text: str) -> None:
     """Else the next status differs from the stored one for good, and every reconcile is a write."""
-    trouble = Finding("LoadFailed", text)
+    finding = Finding("LoadFailed", text)
     condition = Condition(
         type="Ready", status="False", reason=text, message=text, last_transition_time="2026-01-01T00:00:00Z"
     )
-    status = Status(conditions=(condition,), rollout=_rollout(trouble.message))
+    status = Status(conditions=(condition,), rollout=_rollout(finding.message))
     assert Status.lenient(json.loads(encode(status.to_wire()))) == status
 
 

@@ -26,7 +26,7 @@ def gate(typed: dict[str, Any], **more: Any) -> Gate:
     return Gate.model_validate({**typed, **more})
 
 
-def served(requests: int, failures: int = 0, mean_ms: float = 1.0, p99_ms: float | None = None) -> Measured:
+def build_measured(requests: int, failures: int = 0, mean_ms: float = 1.0, p99_ms: float | None = None) -> Measured:
     """What was measured when so many requests came within ten seconds."""
     duration = (requests - failures) * mean_ms * 1000
     quantiles = ((99, p99_ms * 1000),) if p99_ms is not None else ()
@@ -34,7 +34,7 @@ def served(requests: int, failures: int = 0, mean_ms: float = 1.0, p99_ms: float
     return Measured(History().with_totals(Totals(START)).with_totals(totals))
 
 
-def answered(value: float | None = None, error: str = "", time: float = START + 9) -> Measured:
+def build_answer(value: float | None = None, error: str = "", time: float = START + 9) -> Measured:
     return Measured(answers={"prometheus": Answer(time, value, error)})
 
 
@@ -42,46 +42,74 @@ EVALUATIONS: list[tuple[str, dict[str, Any], Measured, str, str, str]] = [
     (
         "all succeed",
         RATE,
-        served(20),
+        build_measured(20),
         "Passed",
         "100%",
         "Success rate 100% over 20 requests meets the minimum of 99.9%.",
     ),
-    ("exactly the minimum of samples", RATE, served(1000, 1), "Passed", "99.9%", "meets the minimum of 99.9%"),
-    ("one too many", RATE, served(1000, 2), "Failed", "99.8%", "Success rate 99.8% over 1000 requests"),
-    ("just below", RATE, served(999999, 1000), "Failed", "99.8999%", "is below the minimum of 99.9%"),
-    ("all fail", RATE, served(20, 20), "Failed", "0%", "(failures: 1, allowed: 0)."),
-    ("too few", RATE, served(19, 19), "Inconclusive", "", "Waits for 20 requests."),
-    ("a larger minimum", {**RATE, "minSamples": 100}, served(99), "Inconclusive", "", "Waits for 100 requests."),
+    ("exactly the minimum of samples", RATE, build_measured(1000, 1), "Passed", "99.9%", "meets the minimum of 99.9%"),
+    ("one too many", RATE, build_measured(1000, 2), "Failed", "99.8%", "Success rate 99.8% over 1000 requests"),
+    ("just below", RATE, build_measured(999999, 1000), "Failed", "99.8999%", "is below the minimum of 99.9%"),
+    ("all fail", RATE, build_measured(20, 20), "Failed", "0%", "(failures: 1, allowed: 0)."),
+    ("too few", RATE, build_measured(19, 19), "Inconclusive", "", "Waits for 20 requests."),
+    (
+        "a larger minimum",
+        {**RATE, "minSamples": 100},
+        build_measured(99),
+        "Inconclusive",
+        "",
+        "Waits for 100 requests.",
+    ),
     ("nothing measured", RATE, Measured(), "Inconclusive", "", "no pod has answered yet"),
     ("no pod answers", RATE, Measured(History().with_error("pod a is silent")), "Inconclusive", "", "pod a is silent."),
-    ("fast", MEAN, served(20, mean_ms=50.0), "Passed", "50ms", "Mean latency 50ms over 20 requests"),
-    ("fast, inexact in binary", {"latency": {"max": "50.1ms"}}, served(30, mean_ms=50.1), "Passed", "50.1ms", ""),
-    ("slow", MEAN, served(20, mean_ms=50.0001), "Failed", "50.001ms", "exceeds the maximum of 50ms"),
-    ("failures have no latency", MEAN, served(30, 11), "Inconclusive", "", "Waits for 20 requests that succeed."),
+    ("fast", MEAN, build_measured(20, mean_ms=50.0), "Passed", "50ms", "Mean latency 50ms over 20 requests"),
+    (
+        "fast, inexact in binary",
+        {"latency": {"max": "50.1ms"}},
+        build_measured(30, mean_ms=50.1),
+        "Passed",
+        "50.1ms",
+        "",
+    ),
+    ("slow", MEAN, build_measured(20, mean_ms=50.0001), "Failed", "50.001ms", "exceeds the maximum of 50ms"),
+    (
+        "failures have no latency",
+        MEAN,
+        build_measured(30, 11),
+        "Inconclusive",
+        "",
+        "Waits for 20 requests that succeed.",
+    ),
     (
         "fast on the whole",
         P99,
-        served(100, mean_ms=90, p99_ms=49),
+        build_measured(100, mean_ms=90, p99_ms=49),
         "Passed",
         "49ms",
         "Latency p99 49ms over 100 requests",
     ),
-    ("slow for some", P99, served(100, mean_ms=1, p99_ms=51), "Failed", "51ms", "exceeds the maximum of 50ms"),
-    ("too few for a percentile", P99, served(99, p99_ms=1), "Inconclusive", "", "Waits for 100 requests that succeed."),
-    ("a smaller minimum", {**P99, "minSamples": 9}, served(9, p99_ms=1), "Passed", "1ms", ""),
-    ("no percentiles", P99, served(100), "Inconclusive", "", "--metrics-config=summary_latencies=true"),
-    ("below", QUERY, answered(0.25), "Passed", "0.25", "Query result 0.25 is within the bounds: at most 0.5."),
-    ("at the bound", QUERY, answered(0.5), "Passed", "0.5", ""),
-    ("above", QUERY, answered(0.75), "Failed", "0.75", "(failures: 1, allowed: 0)."),
-    ("within", QUERY_TWO, answered(1.5), "Passed", "1.5", "within the bounds: at least -1 and at most 1.5e0."),
-    ("beneath", QUERY_TWO, answered(-1.25), "Failed", "-1.25", ""),
-    ("infinite", QUERY_TWO, answered(float("inf")), "Failed", "inf", ""),
+    ("slow for some", P99, build_measured(100, mean_ms=1, p99_ms=51), "Failed", "51ms", "exceeds the maximum of 50ms"),
+    (
+        "too few for a percentile",
+        P99,
+        build_measured(99, p99_ms=1),
+        "Inconclusive",
+        "",
+        "Waits for 100 requests that succeed.",
+    ),
+    ("a smaller minimum", {**P99, "minSamples": 9}, build_measured(9, p99_ms=1), "Passed", "1ms", ""),
+    ("no percentiles", P99, build_measured(100), "Inconclusive", "", "--metrics-config=summary_latencies=true"),
+    ("below", QUERY, build_answer(0.25), "Passed", "0.25", "Query result 0.25 is within the bounds: at most 0.5."),
+    ("at the bound", QUERY, build_answer(0.5), "Passed", "0.5", ""),
+    ("above", QUERY, build_answer(0.75), "Failed", "0.75", "(failures: 1, allowed: 0)."),
+    ("within", QUERY_TWO, build_answer(1.5), "Passed", "1.5", "within the bounds: at least -1 and at most 1.5e0."),
+    ("beneath", QUERY_TWO, build_answer(-1.25), "Failed", "-1.25", ""),
+    ("infinite", QUERY_TWO, build_answer(float("inf")), "Failed", "inf", ""),
     ("not answered", QUERY, Measured(), "Inconclusive", "", "Waits for an answer of Prometheus."),
     (
         "no number",
         QUERY,
-        answered(error="the query answers 2 series"),
+        build_answer(error="the query answers 2 series"),
         "Inconclusive",
         "",
         "The query answers 2 series.",
@@ -209,17 +237,19 @@ def test_an_operator_that_restarts_remembers_what_was_evaluated() -> None:
 
 def test_an_answer_is_evaluated_once_and_an_error_takes_a_pass_back() -> None:
     query_gate = gate(QUERY)
-    first = evaluate(query_gate, answered(0.1, time=START), None, START + 0.5)
+    first = evaluate(query_gate, build_answer(0.1, time=START), None, START + 0.5)
     assert (first.verdict, first.wait) == ("Passed", 10.0)
-    again = evaluate(query_gate, answered(0.1, time=START), first.status, START + 60)
+    again = evaluate(query_gate, build_answer(0.1, time=START), first.status, START + 60)
     assert again.status == first.status
     broken = evaluate(
-        query_gate, answered(error="the query answers nothing", time=START + 60.5), first.status, START + 61
+        query_gate, build_answer(error="the query answers nothing", time=START + 60.5), first.status, START + 61
     )
     assert (broken.verdict, broken.status.message) == ("Inconclusive", "The query answers nothing.")
-    mended = evaluate(query_gate, answered(0.2, time=START + 71), broken.status, START + 71)
+    mended = evaluate(query_gate, build_answer(0.2, time=START + 71), broken.status, START + 71)
     assert (mended.verdict, mended.status.value) == ("Passed", "0.2")
-    assert evaluate(query_gate, answered(0.1, time=START), None, START + 5, since=START + 1).verdict == "Inconclusive"
+    assert (
+        evaluate(query_gate, build_answer(0.1, time=START), None, START + 5, since=START + 1).verdict == "Inconclusive"
+    )
 
 
 def test_the_next_window_begins_after_all_that_was_evaluated() -> None:
@@ -250,9 +280,9 @@ def test_every_gate_has_a_name_of_its_own() -> None:
 
 def test_gates_are_evaluated_each_with_its_own_memory() -> None:
     gates = (gate(RATE, failureLimit=1), gate(RATE, name="strict"))
-    first = evaluate_all(gates, served(20, 1), (), START + 10)
+    first = evaluate_all(gates, build_measured(20, 1), (), START + 10)
     assert [(one.status.name, one.verdict) for one in first] == [("success-rate", "Inconclusive"), ("strict", "Failed")]
-    again = evaluate_all(gates, served(20, 1), [one.status for one in reversed(first)], START + 11)
+    again = evaluate_all(gates, build_measured(20, 1), [one.status for one in reversed(first)], START + 11)
     assert [one.status for one in again] == [one.status for one in first]
 
 
@@ -295,7 +325,7 @@ def test_a_text_that_is_no_percentage_is_named(text: str) -> None:
 
 
 def test_a_verdict_fits_into_few_words() -> None:
-    status = evaluate(gate(RATE), served(20, 1), None, START + 10).status
+    status = evaluate(gate(RATE), build_measured(20, 1), None, START + 10).status
     assert GateStatus.model_validate(status.to_wire()) == status
     assert status.to_wire() == {
         "name": "success-rate",
@@ -312,7 +342,7 @@ def test_a_verdict_fits_into_few_words() -> None:
 def test_a_metric_of_a_newer_crd_never_passes_and_ends_nothing() -> None:
     newer = Gate.model_construct(name=None)
     assert named([newer])[0].name == "unknown"
-    result = evaluate(named([newer])[0], served(1000), None, START + 10)
+    result = evaluate(named([newer])[0], build_measured(1000), None, START + 10)
     assert result.verdict == "Inconclusive"
     assert "upgrade Conch" in result.status.message
 

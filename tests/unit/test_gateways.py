@@ -135,7 +135,7 @@ async def test_a_route_that_is_accepted_or_goes_wakes_the_services_whose_request
     handlers = EventHandlers(store, Gateways(), queue)
     handlers.listed.set()
 
-    async def woken() -> set[str]:
+    async def take_queued() -> set[str]:
         found = set()
         while len(queue):
             key = await queue.get()
@@ -149,12 +149,12 @@ async def test_a_route_that_is_accepted_or_goes_wakes_the_services_whose_request
         handlers.handle(service)
     handlers.handle_route(route_of("older", "2026-01-01T00:00:00Z", 1, accepted=False))
     handlers.handle_route(route_of("younger", "2026-01-02T00:00:00Z", 2))
-    assert await woken() == {"older", "younger"}
+    assert await take_queued() == {"older", "younger"}
     handlers.handle_route(route_of("older", "2026-01-01T00:00:00Z", 3))
-    assert await woken() == {"older", "younger"}
+    assert await take_queued() == {"older", "younger"}
     handlers.handle_route(route_of("younger", "2026-01-02T00:00:00Z", 4, accepted=False))
-    assert await woken() == {"younger"}
+    assert await take_queued() == {"younger"}
     handlers.handle_route(route_of("younger", "2026-01-02T00:00:00Z", 5))
-    assert await woken() == {"younger"}
+    assert await take_queued() == {"younger"}
     handlers.handle_route(route_of("older", "2026-01-01T00:00:00Z", 6), is_deleted=True)
-    assert await woken() == {"older", "younger"}
+    assert await take_queued() == {"older", "younger"}

@@ -38,7 +38,7 @@ WRITERS = [
 ]
 
 
-def cluster_of(writers: list[dict[str, Any]], note: str = "") -> Cluster:
+def build_cluster(writers: list[dict[str, Any]], note: str = "") -> Cluster:
     """Return a cluster with a service that these writers have made."""
     body = build_manifest()
     body["metadata"]["managedFields"] = writers
@@ -85,7 +85,7 @@ def test_managed_fields_are_kept_as_one_word() -> None:
 
 
 def test_a_new_revision_carries_author_and_note_and_costs_no_more_writes_for_it() -> None:
-    cluster = cluster_of(WRITERS, "a better model")
+    cluster = build_cluster(WRITERS, "a better model")
     actions = cluster.reconcile()
     name = cluster.decision().wanted
     annotations = record(cluster, name)
@@ -100,7 +100,7 @@ def test_a_new_revision_carries_author_and_note_and_costs_no_more_writes_for_it(
 
 
 def test_the_digest_follows_with_one_write_when_the_revision_serves() -> None:
-    cluster = cluster_of(WRITERS)
+    cluster = build_cluster(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.start_pods(name)
@@ -119,13 +119,13 @@ def test_the_digest_follows_with_one_write_when_the_revision_serves() -> None:
 VERSIONS = {"1/model.onnx": "3sL4", "config.pbtxt": "null"}
 
 
-def served_in(versions: dict[str, str], digest: str = "sha256:1") -> AgentReport:
+def build_served_report(versions: dict[str, str], digest: str = "sha256:1") -> AgentReport:
     """What the agent of a pod reports whose bucket has versioning."""
     model = ModelReport(name="magika", state=ModelState.READY, digest=digest, object_versions=versions)
     return AgentReport(ready=True, models=(model,))
 
 
-def pinned(cluster: Cluster, name: str) -> dict[str, Any]:
+def read_pins(cluster: Cluster, name: str) -> dict[str, Any]:
     """The model in the manifest of a revision's later pods."""
     manifest = json.loads(cluster.objects[Ref(CONFIG_MAP, name)]["data"][names.MANIFEST_FILE])
     found: dict[str, Any] = manifest["models"][0]
@@ -133,19 +133,19 @@ def pinned(cluster: Cluster, name: str) -> dict[str, Any]:
 
 
 def test_the_object_versions_of_a_bucket_follow_with_the_digest_in_the_same_write() -> None:
-    cluster = cluster_of(WRITERS)
+    cluster = build_cluster(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
-    cluster.put_pod(name, 0, ready=True, report=served_in(VERSIONS))
+    cluster.put_pod(name, 0, ready=True, report=build_served_report(VERSIONS))
     actions = cluster.reconcile()
     assert [action.ref for action in actions] == [Ref(CONTROLLER_REVISION, name), Ref(CONFIG_MAP, name)]
     assert record(cluster, name)[ANNOTATION_OBJECT_VERSIONS] == '{"1/model.onnx":"3sL4","config.pbtxt":"null"}'
-    assert ModelSource.model_validate(pinned(cluster, name)).object_versions == VERSIONS
-    cluster.put_pod(name, 0, ready=True, report=served_in({}))  # an agent whose manifest has them
+    assert ModelSource.model_validate(read_pins(cluster, name)).object_versions == VERSIONS
+    cluster.put_pod(name, 0, ready=True, report=build_served_report({}))  # an agent whose manifest has them
     assert cluster.settle() == 0
-    cluster.put_pod(name, 1, ready=True, report=served_in({"1/model.onnx": "9xY2", "config.pbtxt": "null"}))
+    cluster.put_pod(name, 1, ready=True, report=build_served_report({"1/model.onnx": "9xY2", "config.pbtxt": "null"}))
     cluster.settle()
-    assert pinned(cluster, name)["objectVersions"] == VERSIONS, "a pod that started at the same time may have others"
+    assert read_pins(cluster, name)["objectVersions"] == VERSIONS, "a pod that started at the same time may have others"
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     cluster.start_pods(cluster.decision().wanted)
@@ -153,22 +153,22 @@ def test_the_object_versions_of_a_bucket_follow_with_the_digest_in_the_same_writ
     cluster.edit(uri="s3://models/magika")
     cluster.settle()
     assert cluster.decision().wanted == name
-    assert pinned(cluster, name)["objectVersions"] == VERSIONS, "a revision that returns serves what it served"
+    assert read_pins(cluster, name)["objectVersions"] == VERSIONS, "a revision that returns serves what it served"
 
 
 def test_object_versions_of_a_digest_that_is_known_are_added() -> None:
-    cluster = cluster_of(WRITERS)
+    cluster = build_cluster(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
-    cluster.put_pod(name, 0, ready=True, report=served_in({}))
+    cluster.put_pod(name, 0, ready=True, report=build_served_report({}))
     cluster.settle()
-    assert "objectVersions" not in pinned(cluster, name)
-    cluster.put_pod(name, 1, ready=True, report=served_in(VERSIONS, "sha256:2"))
+    assert "objectVersions" not in read_pins(cluster, name)
+    cluster.put_pod(name, 1, ready=True, report=build_served_report(VERSIONS, "sha256:2"))
     cluster.settle()
-    assert "objectVersions" not in pinned(cluster, name), "they are those of other content"
-    cluster.put_pod(name, 2, ready=True, report=served_in(VERSIONS))
+    assert "objectVersions" not in read_pins(cluster, name), "they are those of other content"
+    cluster.put_pod(name, 2, ready=True, report=build_served_report(VERSIONS))
     cluster.settle()
-    assert pinned(cluster, name)["objectVersions"] == VERSIONS
+    assert read_pins(cluster, name)["objectVersions"] == VERSIONS
 
 
 @pytest.mark.parametrize(
@@ -176,18 +176,18 @@ def test_object_versions_of_a_digest_that_is_known_are_added() -> None:
     [{"a": "two words"}, {"a": ""}, {"a": "b", "c": "\x1b[31m"}, {f"{number:0300}": "x" * 32 for number in range(100)}],
 )
 def test_a_revision_with_no_or_too_many_object_versions_records_only_the_digest(versions: dict[str, str]) -> None:
-    cluster = cluster_of(WRITERS)
+    cluster = build_cluster(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
-    cluster.put_pod(name, 0, ready=True, report=served_in(versions))
+    cluster.put_pod(name, 0, ready=True, report=build_served_report(versions))
     cluster.settle()
     assert ANNOTATION_OBJECT_VERSIONS not in record(cluster, name)
-    assert pinned(cluster, name)["digest"] == "sha256:1"
-    assert "objectVersions" not in pinned(cluster, name)
+    assert read_pins(cluster, name)["digest"] == "sha256:1"
+    assert "objectVersions" not in read_pins(cluster, name)
 
 
 def test_the_requests_that_the_first_ready_pod_was_warmed_with_are_recorded() -> None:
-    cluster = cluster_of(WRITERS)
+    cluster = build_cluster(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     for index, digest in enumerate(("sha256:a", "sha256:b")):
@@ -195,11 +195,11 @@ def test_the_requests_that_the_first_ready_pod_was_warmed_with_are_recorded() ->
         cluster.put_pod(name, index, ready=True, report=AgentReport(ready=True, models=(model,)))
         cluster.settle()
         assert record(cluster, name)[ANNOTATION_WARMUP_DIGEST] == "sha256:a"
-        assert pinned(cluster, name)["warmupDigest"] == "sha256:a", "later pods compare theirs with it"
+        assert read_pins(cluster, name)["warmupDigest"] == "sha256:a", "later pods compare theirs with it"
 
 
 def test_an_annotation_that_is_no_object_versions_leaves_the_digest() -> None:
-    cluster = cluster_of(WRITERS)
+    cluster = build_cluster(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.start_pods(name)
@@ -207,12 +207,12 @@ def test_an_annotation_that_is_no_object_versions_leaves_the_digest() -> None:
     record(cluster, name)[ANNOTATION_OBJECT_VERSIONS] = "[" * 10_000
     cluster.put(cluster.objects[Ref(CONTROLLER_REVISION, name)])
     cluster.settle()
-    assert pinned(cluster, name)["digest"] == "sha256:1"
-    assert "objectVersions" not in pinned(cluster, name)
+    assert read_pins(cluster, name)["digest"] == "sha256:1"
+    assert "objectVersions" not in read_pins(cluster, name)
 
 
 def test_a_note_of_later_changes_no_record_and_a_revision_that_returns_takes_the_newest_one() -> None:
-    cluster = cluster_of(WRITERS, "first")
+    cluster = build_cluster(WRITERS, "first")
     cluster.reconcile()
     first = cluster.decision().wanted
     cluster.start_pods(first)
@@ -244,6 +244,6 @@ def annotate(cluster: Cluster, note: str, manager: str) -> None:
 
 
 def test_a_long_note_is_cut() -> None:
-    cluster = cluster_of(WRITERS, "long" * 1000)
+    cluster = build_cluster(WRITERS, "long" * 1000)
     cluster.reconcile()
     assert len(record(cluster, cluster.decision().wanted)[ANNOTATION_CHANGE_CAUSE].encode()) == 1024

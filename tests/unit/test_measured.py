@@ -145,7 +145,7 @@ def test_pods_come_and_go_and_totals_never_fall() -> None:
     assert requests(accumulator) == (15, 0)
 
 
-def grown(*points: tuple[int, int], quantiles: dict[int, float] | None = None) -> History:
+def build_history(*points: tuple[int, int], quantiles: dict[int, float] | None = None) -> History:
     history = History()
     for time, count in points:
         quantile = (quantiles or {}).get(time)
@@ -154,7 +154,7 @@ def grown(*points: tuple[int, int], quantiles: dict[int, float] | None = None) -
 
 
 def test_a_window_is_what_came_after_the_last_reading_before_its_start() -> None:
-    history = grown((10, 0), (12, 5), (14, 9), (16, 20))
+    history = build_history((10, 0), (12, 5), (14, 9), (16, 20))
     assert history.since(12).requests == 15
     assert history.since(13.9).requests == 15
     assert history.since(14).requests == 11
@@ -164,7 +164,7 @@ def test_a_window_is_what_came_after_the_last_reading_before_its_start() -> None
 
 
 def test_a_window_that_begins_before_all_readings_begins_with_the_first() -> None:
-    history = grown((10, 100), (12, 105))
+    history = build_history((10, 100), (12, 105))
     assert history.since(0).requests == 5
     assert history.since(0).start == 10
 
@@ -172,18 +172,18 @@ def test_a_window_that_begins_before_all_readings_begins_with_the_first() -> Non
 def test_a_period_without_readings_has_no_requests() -> None:
     assert History().since(5).requests == 0
     assert History().with_error("no route").since(5).successes == 0
-    assert grown((10, 0), (12, 5)).with_error("no route").since(0).requests == 5
+    assert build_history((10, 0), (12, 5)).with_error("no route").since(0).requests == 5
 
 
 def test_equal_readings_take_no_space() -> None:
-    history = grown(*((time, 7) for time in range(10, 100)))
+    history = build_history(*((time, 7) for time in range(10, 100)))
     assert len(history.points) == 1
     assert history.read == 99
-    assert len(grown(*((time, time) for time in range(2 * MAX_POINTS))).points) == MAX_POINTS
+    assert len(build_history(*((time, time) for time in range(2 * MAX_POINTS))).points) == MAX_POINTS
 
 
 def test_time_never_runs_backwards() -> None:
-    assert [point.time for point in grown((10, 1), (8, 2), (11, 3)).points] == [10, 10, 11]
+    assert [point.time for point in build_history((10, 1), (8, 2), (11, 3)).points] == [10, 10, 11]
 
 
 def test_the_mean_is_of_the_requests_that_succeeded() -> None:
@@ -194,11 +194,11 @@ def test_the_mean_is_of_the_requests_that_succeeded() -> None:
 
 
 def test_percentiles_of_a_short_window_are_those_of_its_end() -> None:
-    history = grown((0, 0), (2, 5), (4, 9), quantiles={2: 900.0, 4: 100.0})
+    history = build_history((0, 0), (2, 5), (4, 9), quantiles={2: 900.0, 4: 100.0})
     assert history.since(0).latency_us(99) == 100.0
 
 
 def test_percentiles_of_a_long_window_are_the_worst_of_its_minutes() -> None:
     quantiles = {30: 7000.0, 60: 900.0, 120: 300.0}
-    history = grown((0, 0), (30, 5), (60, 9), (120, 11), quantiles=quantiles)
+    history = build_history((0, 0), (30, 5), (60, 9), (120, 11), quantiles=quantiles)
     assert history.since(0).latency_us(99) == 900.0, "the point of second 30 speaks of a time before the window, too"

@@ -19,7 +19,9 @@ OVERRIDE = ModelWarning(reason="ConfigOverridden", message="max_batch_size is 8 
 MISSING = ModelWarning(reason="CalleeMissing", message="Model 'magika' calls 'scaler'.")
 
 
-def reported(*warnings: ModelWarning, state: ModelState = ModelState.READY, digest: str = "sha256:1") -> AgentReport:
+def build_warnings_report(
+    *warnings: ModelWarning, state: ModelState = ModelState.READY, digest: str = "sha256:1"
+) -> AgentReport:
     model = ModelReport(name="magika", state=state, digest=digest, warnings=warnings)
     return AgentReport(ready=state is ModelState.READY, models=(model,))
 
@@ -28,12 +30,12 @@ def serving(*warnings: ModelWarning, **predictor: Any) -> tuple[Cluster, str]:
     cluster = Cluster(build_manifest(**predictor))
     cluster.reconcile()
     revision = cluster.decision().wanted
-    cluster.put_pod(revision, 0, ready=True, report=reported(*warnings))
+    cluster.put_pod(revision, 0, ready=True, report=build_warnings_report(*warnings))
     cluster.settle()
     return cluster, revision
 
 
-def found(cluster: Cluster) -> list[tuple[str, str]]:
+def list_warnings(cluster: Cluster) -> list[tuple[str, str]]:
     return [
         (warning.reason, warning.message)
         for revision in cluster.status.revisions
@@ -48,7 +50,7 @@ def loading_events(cluster: Cluster) -> list[Event]:
 
 def test_a_warning_stands_in_the_status_and_is_one_event() -> None:
     cluster, revision = serving(OVERRIDE, MISSING)
-    assert found(cluster) == [(one.reason, one.message) for one in (MISSING, OVERRIDE)]
+    assert list_warnings(cluster) == [(one.reason, one.message) for one in (MISSING, OVERRIDE)]
     assert cluster.condition("Ready") == ("True", "Served")
     ready = cluster.status.condition("Ready")
     assert ready is not None
@@ -64,19 +66,19 @@ def test_a_warning_stays_while_the_next_pod_fetches() -> None:
     cluster, revision = serving(OVERRIDE)
     cluster.kill_pods(revision)
     cluster.settle()
-    cluster.put_pod(revision, 1, ready=False, report=reported(state=ModelState.FETCHING, digest=""))
+    cluster.put_pod(revision, 1, ready=False, report=build_warnings_report(state=ModelState.FETCHING, digest=""))
     cluster.settle()
-    assert found(cluster) == [(OVERRIDE.reason, OVERRIDE.message)]
-    cluster.put_pod(revision, 1, ready=True, report=reported(OVERRIDE))
+    assert list_warnings(cluster) == [(OVERRIDE.reason, OVERRIDE.message)]
+    cluster.put_pod(revision, 1, ready=True, report=build_warnings_report(OVERRIDE))
     cluster.settle()
     assert len(loading_events(cluster)) == 1
 
 
 def test_a_warning_goes_with_its_cause() -> None:
     cluster, revision = serving(OVERRIDE)
-    cluster.put_pod(revision, 0, ready=True, report=reported())
+    cluster.put_pod(revision, 0, ready=True, report=build_warnings_report())
     cluster.settle()
-    assert found(cluster) == []
+    assert list_warnings(cluster) == []
 
 
 def test_kubectl_conch_status_and_plan_show_it() -> None:
@@ -105,10 +107,10 @@ def test_a_plan_names_a_message_without_fields_and_has_no_line_where_no_field_is
 
 def test_a_model_with_sequences_warns_where_it_has_more_than_one_pod() -> None:
     warning = ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE)
-    assert found(serving(warning)[0]) == []
+    assert list_warnings(serving(warning)[0]) == []
     for replicas in ({"minReplicas": 2}, {"maxReplicas": 3}):
         cluster, _ = serving(warning, **replicas)
-        assert found(cluster) == [("SequenceState", warning.message)]
+        assert list_warnings(cluster) == [("SequenceState", warning.message)]
         assert [event.type for event in loading_events(cluster)] == ["Warning"]
 
 
@@ -118,15 +120,15 @@ def test_a_model_with_sequences_warns_while_two_revisions_of_one_pod_share_its_r
     cluster = Cluster(build_manifest(rollout=steps, traffic={"split": "Replicas"}))
     cluster.reconcile()
     stable = cluster.decision().wanted
-    cluster.put_pod(stable, 0, ready=True, report=reported(warning))
+    cluster.put_pod(stable, 0, ready=True, report=build_warnings_report(warning))
     cluster.settle()
-    assert found(cluster) == []
+    assert list_warnings(cluster) == []
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
-    cluster.put_pod(cluster.decision().wanted, 0, ready=True, report=reported(warning))
+    cluster.put_pod(cluster.decision().wanted, 0, ready=True, report=build_warnings_report(warning))
     cluster.settle()
     assert cluster.status.weight == 50
-    assert found(cluster) == [("SequenceState", warning.message)] * 2
+    assert list_warnings(cluster) == [("SequenceState", warning.message)] * 2
     serves = cluster.status.condition("Serving")
     assert serves is not None
     assert serves.message.endswith(f"Some requests fail: {warning.message}")
@@ -147,31 +149,31 @@ def test_a_model_with_sequences_does_not_warn_where_the_gateway_keeps_them_toget
         cluster.reconcile()
         stable = cluster.decision().wanted
         for number in range(2):
-            cluster.put_pod(stable, number, ready=True, report=reported(warning))
+            cluster.put_pod(stable, number, ready=True, report=build_warnings_report(warning))
         cluster.accept_routes()
         cluster.settle()
         accept_policy(cluster)
-        assert found(cluster) == warnings
+        assert list_warnings(cluster) == warnings
     cluster.edit(uri="s3://models/v2")
     cluster.settle()
     for number in range(2):
-        cluster.put_pod(cluster.decision().wanted, number, ready=True, report=reported(warning))
+        cluster.put_pod(cluster.decision().wanted, number, ready=True, report=build_warnings_report(warning))
     cluster.accept_routes()
     cluster.settle()
     assert cluster.status.weight == 50
-    assert found(cluster) == [("SequenceState", warning.message)] * 2, "each request may go to either revision"
+    assert list_warnings(cluster) == [("SequenceState", warning.message)] * 2, "each request may go to either revision"
 
 
 def test_a_model_with_sequences_warns_when_more_pods_are_allowed_though_no_pod_is_polled_again() -> None:
     cluster, _ = serving(ModelWarning(reason="SequenceState", message=SEQUENCE_STATE_MESSAGE))
-    assert found(cluster) == []
+    assert list_warnings(cluster) == []
     cluster.reports.clear()  # a settled service polls no pod
     cluster.edit(maxReplicas=3)
     cluster.settle()
-    assert found(cluster) == [("SequenceState", SEQUENCE_STATE_MESSAGE)]
+    assert list_warnings(cluster) == [("SequenceState", SEQUENCE_STATE_MESSAGE)]
     cluster.edit(maxReplicas=1)
     cluster.settle()
-    assert found(cluster) == []
+    assert list_warnings(cluster) == []
 
 
 def test_a_warning_of_an_operator_that_kept_only_that_stays() -> None:
@@ -183,7 +185,7 @@ def test_a_warning_of_an_operator_that_kept_only_that_stays() -> None:
     cluster.put(body)
     cluster.reports.clear()
     cluster.settle()
-    assert found(cluster) == [("SequenceState", SEQUENCE_STATE_MESSAGE)]
+    assert list_warnings(cluster) == [("SequenceState", SEQUENCE_STATE_MESSAGE)]
 
 
 def accept_policy(cluster: Cluster) -> None:

@@ -336,7 +336,7 @@ def test_weights_do_not_change_while_the_stable_revision_lacks_pods() -> None:
     cluster, stable = start_behind_gateway()
     new = change(cluster)
     start_revision(cluster, new)
-    cluster.remove(Ref(_pod_kind(cluster), f"{stable}-3"))
+    cluster.remove(Ref(_read_pod_kind(cluster), f"{stable}-3"))
     cluster.now += 300
     for _ in range(3):
         cluster.start_pods(new)
@@ -348,7 +348,7 @@ def test_weights_do_not_change_while_the_stable_revision_lacks_pods() -> None:
     assert read_weights(cluster) == {stable: 50, new: 50}
 
 
-def _pod_kind(cluster: Cluster) -> Any:
+def _read_pod_kind(cluster: Cluster) -> Any:
     return next(ref.kind for ref in cluster.objects if ref.kind.name == "Pod")
 
 

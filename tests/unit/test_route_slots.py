@@ -20,7 +20,7 @@ def match(value: str, name: str = "x-variant") -> tuple[Match, ...]:
     return (Match(headers=(Header(name=name, value=value),)),)
 
 
-def wanted(*tracks: str) -> dict[str, tuple[Match, ...]]:
+def build_matches(*tracks: str) -> dict[str, tuple[Match, ...]]:
     """Matches of which no request meets two."""
     return {track: match(track) for track in tracks}
 
@@ -53,11 +53,11 @@ def test_no_request_fails_or_gets_the_answer_of_another_variant_while_variants_c
 ) -> None:
     versions: list[Slots] = [()]  # since the last one that the gateway has surely applied
     for tracks, settled in story:
-        following = next_slots(versions[-1], wanted(*tracks), settled=settled)
+        following = next_slots(versions[-1], build_matches(*tracks), settled=settled)
         versions = [versions[-1], following] if settled else [*versions, following]
         assert len(following) <= MAX_VARIANTS
         assert not failures(versions), versions
-    last = wanted(*story[-1][0]) if story else {}
+    last = build_matches(*story[-1][0]) if story else {}
     slots = versions[-1]
     for _ in range(4):
         slots = next_slots(slots, last, settled=True)
@@ -68,26 +68,26 @@ def test_no_request_fails_or_gets_the_answer_of_another_variant_while_variants_c
 
 def test_a_rule_keeps_its_index_when_another_one_goes() -> None:
     a, b = (Slot(track, active=True) for track in TRACKS[:2])
-    kept = next_slots((a, b), wanted(b.track), settled=True)
+    kept = next_slots((a, b), build_matches(b.track), settled=True)
     assert kept == (VACANT, b)
-    assert next_slots(kept, wanted(b.track), settled=True) == kept
+    assert next_slots(kept, build_matches(b.track), settled=True) == kept
     assert next_slots(kept, {}, settled=False) == (VACANT, VACANT)
     assert next_slots((VACANT, VACANT), {}, settled=True) == ()
 
 
 def test_a_vacant_rule_is_given_away_when_the_gateway_has_surely_applied_it() -> None:
     b, c = Slot(TRACKS[1], active=True), Slot(TRACKS[2])
-    assert next_slots((VACANT, b), wanted(b.track, c.track), settled=False) == (VACANT, b, c)
-    assert next_slots((VACANT, b), wanted(b.track, c.track), settled=True) == (c, b)
+    assert next_slots((VACANT, b), build_matches(b.track, c.track), settled=False) == (VACANT, b, c)
+    assert next_slots((VACANT, b), build_matches(b.track, c.track), settled=True) == (c, b)
 
 
 def test_a_new_rule_waits_for_a_removed_one_when_all_are_used() -> None:
     full = tuple(Slot(track, active=True) for track in TRACKS[:MAX_VARIANTS])
     tracks = [*(slot.track for slot in full[1:]), TRACKS[-1]]
-    going = next_slots(full, wanted(*tracks), settled=True)
+    going = next_slots(full, build_matches(*tracks), settled=True)
     assert going == (VACANT, *full[1:])
-    assert next_slots(going, wanted(*tracks), settled=False) == going
-    assert next_slots(going, wanted(*tracks), settled=True) == (Slot(TRACKS[-1]), *full[1:])
+    assert next_slots(going, build_matches(*tracks), settled=False) == going
+    assert next_slots(going, build_matches(*tracks), settled=True) == (Slot(TRACKS[-1]), *full[1:])
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_the_store_keeps_a_thousand_objects_that_only_have_the_label_and_all_chi
 
 def large(number: int, mebibytes: float, service: str = "magika", version: int = 1) -> dict[str, Any]:
     """Return a ConfigMap of a service."""
-    body = labelled(child(version, uid=f"large-{number}", text="x" * round(mebibytes * 2**20)), service, service)
+    body = build_labelled(child(version, uid=f"large-{number}", text="x" * round(mebibytes * 2**20)), service, service)
     body["metadata"]["name"] = f"large-{number}"
     return body
 
@@ -196,7 +196,7 @@ def test_in_whatever_order_events_come_the_newest_stays(order: list[int]) -> Non
     assert text(store) == "5"
 
 
-def labelled(body: dict[str, Any], service: str, controller: str = "") -> dict[str, Any]:
+def build_labelled(body: dict[str, Any], service: str, controller: str = "") -> dict[str, Any]:
     """Return an object with another label, and with a service as its controller."""
     owner = {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "name": controller, "controller": True}
     meta = {**body["metadata"], "labels": {names.LABEL_SERVICE: service}}
@@ -223,8 +223,8 @@ def test_an_object_that_has_its_label_again_stays_though_the_loss_is_reported_la
 
 def test_a_late_event_moves_no_object_back() -> None:
     store, other = Store(), ServiceKey("demo", "other")
-    store.put(labelled(child(3), "magika"))
-    assert store.put(labelled(child(2), "other")) is None
+    store.put(build_labelled(child(3), "magika"))
+    assert store.put(build_labelled(child(2), "other")) is None
     assert store.get(other, REF) is None
     assert store.get(KEY, REF) is not None
 
@@ -232,10 +232,10 @@ def test_a_late_event_moves_no_object_back() -> None:
 async def test_both_services_are_queued_when_an_object_comes_to_name_the_other() -> None:
     store, queue = Store(), WorkQueue()
     handlers = EventHandlers(store, None, queue)
-    handlers.handle(labelled(child(1), "magika"))
+    handlers.handle(build_labelled(child(1), "magika"))
     assert await queue.get() == KEY
     queue.done(KEY)
-    handlers.handle(labelled(child(2), "other"))
+    handlers.handle(build_labelled(child(2), "other"))
     assert {await queue.get(), await queue.get()} == {KEY, ServiceKey("demo", "other")}
 
 
@@ -260,15 +260,15 @@ def test_the_owner_of_a_replica_set_is_known_as_long_as_its_pods_may_be_there() 
 
 def test_an_object_belongs_to_its_controller_whatever_its_label_is() -> None:
     store = Store()
-    assert store.put(labelled(child(1), "other", controller="magika")) == KEY
+    assert store.put(build_labelled(child(1), "other", controller="magika")) == KEY
     assert store.get(KEY, REF) is not None
 
 
 def test_an_object_whose_label_names_another_service_leaves_the_first() -> None:
     store = Store()
     store.put(child(1))
-    assert store.put(labelled(child(2), "other")) == KEY, "the one that lost it has to look"
+    assert store.put(build_labelled(child(2), "other")) == KEY, "the one that lost it has to look"
     assert store.get(KEY, REF) is None
     assert store.get(ServiceKey("demo", "other"), REF) is not None
-    assert store.discard(labelled(child(3), "other")) == ServiceKey("demo", "other")
+    assert store.discard(build_labelled(child(3), "other")) == ServiceKey("demo", "other")
     assert store.put(child(4)) == KEY

@@ -95,7 +95,7 @@ def test_an_object_that_refers_to_a_foreign_object_is_not_written() -> None:
     desired = desire(snapshot, decision, cluster.defaults)
     wanted = decision.main.wanted
 
-    def written(kind: Any) -> set[Ref]:
+    def list_written(kind: Any) -> set[Ref]:
         """Return the objects that are written although an object of the revision is foreign."""
         theirs = replace(snapshot, foreign_objects={Ref(kind, wanted): "Deployment/theirs"})
         steps, rejections = plan(theirs, decision, desired)
@@ -103,11 +103,11 @@ def test_an_object_that_refers_to_a_foreign_object_is_not_written() -> None:
         return {action.ref for step in steps for action in step}
 
     everything = {ref_of(each) for each in desired}
-    assert everything - written(SERVICE) == {Ref(SERVICE, wanted)}
-    assert everything - written(DEPLOYMENT) == {Ref(DEPLOYMENT, wanted), Ref(AUTOSCALER, wanted)}
+    assert everything - list_written(SERVICE) == {Ref(SERVICE, wanted)}
+    assert everything - list_written(DEPLOYMENT) == {Ref(DEPLOYMENT, wanted), Ref(AUTOSCALER, wanted)}
     waits = {Ref(kind, wanted) for kind in (CONFIG_MAP, DEPLOYMENT, AUTOSCALER)}
-    assert everything - written(CONFIG_MAP) == waits
-    assert everything - written(CONTROLLER_REVISION) == (waits - {Ref(CONFIG_MAP, wanted)}) | {
+    assert everything - list_written(CONFIG_MAP) == waits
+    assert everything - list_written(CONTROLLER_REVISION) == (waits - {Ref(CONFIG_MAP, wanted)}) | {
         Ref(CONTROLLER_REVISION, wanted)
     }
 

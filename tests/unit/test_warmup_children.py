@@ -31,13 +31,13 @@ def build_service(warmup: dict[str, Any] | None, **predictor: Any) -> InferenceS
     return InferenceService.parse(build_manifest("s3://models/magika", **fields))
 
 
-def build_revision(of: InferenceService) -> Revision:
+def render_revision(of: InferenceService) -> Revision:
     name = revision_name(of.metadata.name, of.spec.predictor)
     return build_revision(of, name, 1, PodDefaults("conch/serving:1"))
 
 
 def build_job(of: InferenceService, pods: int = 2) -> dict[str, Any]:
-    made = build_revision(of)
+    made = render_revision(of)
     return build_revision_job(WARMUP, of, made, build_program(of, made, pods))
 
 
@@ -68,9 +68,9 @@ def test_the_job_goes_where_the_pods_go_but_keeps_away_from_none() -> None:
 
 def test_the_name_of_a_revision_depends_on_a_warm_up_only_if_it_has_one() -> None:
     without, bare, more = build_service(None), build_service({}), build_service({"timeout": "1m"})
-    assert len({build_revision(each).name for each in (without, bare, more)}) == 3
-    assert '"warmup"' not in build_revision(without).manifest
-    assert '"warmup":{}' in build_revision(bare).manifest
+    assert len({render_revision(each).name for each in (without, bare, more)}) == 3
+    assert '"warmup"' not in render_revision(without).manifest
+    assert '"warmup":{}' in render_revision(bare).manifest
 
 
 def test_the_warm_up_field_becomes_the_contract_of_the_job() -> None:
@@ -89,7 +89,7 @@ def test_the_warm_up_field_becomes_the_contract_of_the_job() -> None:
             "timeout": "90s",
         }
     )
-    [model] = ModelManifest.model_validate_json(build_revision(made).manifest).models
+    [model] = ModelManifest.model_validate_json(render_revision(made).manifest).models
     x = {"name": "x", "datatype": "FP32", "shape": [2], "data": [[1.5], [2]]}
     assert model.warmup == Warmup(
         requests=(
@@ -107,12 +107,12 @@ def test_the_warm_up_field_becomes_the_contract_of_the_job() -> None:
 
 
 def test_operator_and_agent_have_the_same_defaults_of_the_warm_up() -> None:
-    [model] = ModelManifest.model_validate_json(build_revision(build_service({})).manifest).models
+    [model] = ModelManifest.model_validate_json(render_revision(build_service({})).manifest).models
     assert model.warmup == Warmup()
 
 
 def test_a_config_map_is_mounted_for_the_agent_and_may_be_missing() -> None:
-    template = build_revision(build_service({"configMapRef": {"name": "wake"}})).template
+    template = render_revision(build_service({"configMapRef": {"name": "wake"}})).template
     [agent] = template["spec"]["initContainers"]
     assert {"name": "conch-warmup", "mountPath": "/conch/warmup/wake", "readOnly": True} in agent["volumeMounts"]
     volume = {"name": "conch-warmup", "configMap": {"name": "wake", "optional": True}}
