@@ -1,4 +1,4 @@
-"""The builder of revision Jobs: programs that send a model's warm-up requests to revisions.
+"""The builder of revision Jobs: programs that send requests to revisions.
 
 A Job is built from the stored pod template of the revision, so it runs the image that the revision's agents run, also
 after an upgrade of the operator. Its pod has no API credentials: the result is a termination message, which

@@ -1,7 +1,7 @@
 """The strategies of a rollout, one file each: its steps, its gates, and which revision has how many pods when.
 
-To add a strategy: a name in `conch.api.names.StrategyName`, a file here, a row of `STRATEGIES`, and a case of
-`choose_strategy`.
+To add a strategy: a name in `conch.api.names.StrategyName`, and in `conch.api.rollout.Rollout.strategy` if users select
+it; a file here, and its object in `_ALL`.
 """
 
 from collections.abc import Mapping
@@ -35,9 +35,12 @@ def choose_strategy(rollout: Rollout, admission: Admission | None = None, *, has
     >>> choose_strategy(Rollout(), has_answered=False).name.value
     'Replace'
     """
-    if rollout.strategy == "Recreate" or admission == Admission.INSUFFICIENT:
-        return STRATEGIES[StrategyName.RECREATE]
-    return STRATEGIES[StrategyName.PROGRESSIVE if has_answered else StrategyName.REPLACE]
+    name = StrategyName(rollout.strategy)
+    if admission == Admission.INSUFFICIENT:
+        name = StrategyName.RECREATE
+    elif name == StrategyName.PROGRESSIVE and not has_answered:
+        name = StrategyName.REPLACE
+    return STRATEGIES[name]
 
 
 def strategy_of(state: RolloutState | None, rollout: Rollout) -> Strategy:

@@ -1,0 +1,37 @@
+"""The table of strategies: each name has one, and each that users select is a name."""
+
+from typing import get_args
+
+import pytest
+
+from conch.api import Admission, Rollout
+from conch.api.names import StrategyName
+from conch.decide.strategies import LAST, STRATEGIES, Strategy, choose_strategy, find_parity_gate
+
+SELECTABLE = get_args(Rollout.model_fields["strategy"].annotation)
+GATED = {"analysis": [{"successRate": {"min": "99%"}}, {"parity": {}}], "steps": [{"weight": 10}]}
+
+
+def test_each_name_has_a_strategy() -> None:
+    assert set(STRATEGIES) == set(StrategyName)
+    assert all(strategy.name == name for name, strategy in STRATEGIES.items())
+
+
+@pytest.mark.parametrize("name", SELECTABLE)
+def test_a_strategy_of_the_spec_is_chosen_where_gpus_suffice_and_the_stable_revision_has_answered(name: str) -> None:
+    assert choose_strategy(Rollout.model_validate({"strategy": name})).name.value == name
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES)
+def test_the_last_step_gives_the_candidate_all_requests(strategy: Strategy) -> None:
+    rollout = Rollout.model_validate(GATED)
+    assert strategy.steps(rollout)[-1] == LAST
+
+
+@pytest.mark.parametrize("admission", [None, *Admission])
+def test_a_strategy_without_steps_compares_no_answers(admission: Admission | None) -> None:
+    rollout = Rollout.model_validate(GATED)
+    for has_answered in (True, False):
+        strategy = choose_strategy(rollout, admission, has_answered=has_answered)
+        has_steps = len(strategy.steps(rollout)) > 1
+        assert (find_parity_gate(strategy.gates(rollout)) is not None) == has_steps
