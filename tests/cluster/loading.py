@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cluster import archive, binaries
+from tests.cluster.errors import ClusterError
 from tests.cluster.images import Exported
 from tests.cluster.paths import ClusterPaths
 from tests.cluster.plan import Node
@@ -25,8 +26,17 @@ def is_loaded(paths: ClusterPaths, node: Node, image: Exported) -> bool:
 
 
 def load(paths: ClusterPaths, image: Exported, node: Node) -> None:
-    """Import an image's tar file into a node's containerd."""
-    ctr(paths, node, "images", "import", image.file)
+    """Import an image's tar file into a node's containerd.
+
+    ctr holds no lease on a layer that it finds unpacked, such as one of an image that was just replaced: containerd's
+    garbage collector may remove it meanwhile. The second import unpacks it.
+    """
+    try:
+        ctr(paths, node, "images", "import", image.file)
+    except ClusterError as error:
+        if "parent snapshot" not in str(error):
+            raise
+        ctr(paths, node, "images", "import", image.file)
     ctr(paths, node, "images", "label", image.reference, f"{_LABEL}={image.identity}")
 
 
