@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from http.client import HTTPException
 from typing import Final
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -42,7 +43,7 @@ def check_registry(registry: str) -> None:
         if error.code in {401, 403}:  # it answers, and has its own login
             return
         reason = f"HTTP {error.code}"
-    except (URLError, OSError) as error:
+    except (URLError, OSError, HTTPException, UnicodeError) as error:
         reason = str(getattr(error, "reason", error))
     else:
         return

@@ -23,6 +23,7 @@ DIST: Final = REPOSITORY / "dist"
 IMAGES: Final = ("operator", "serving", "tools")
 _PACKAGES: Final = ("serving-image/contract", "serving-image/agent", "operator")
 _TOOLS: Final = Path(sys.executable).parent
+_ABSENT: Final = ("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "404")  # errors of a registry without the tag
 Pinned = dict[str, tuple[str, str]]
 """Repository and digest (sha256:...) of each image, by its name."""
 
@@ -97,6 +98,10 @@ def build_images(version: str, registry: str) -> Pinned:
 def _push(crane: Path, archive: Path, reference: str, digest: str) -> None:
     """Push an image; raise if the tag exists with another digest: a released tag does not change."""
     present = run([crane, "digest", reference], check=False)
+    if present.returncode != 0 and not any(code in present.stderr for code in _ABSENT):
+        raise ClusterError(
+            f"{reference} cannot be read: {present.stderr.strip()}", hint="log in with docker login, or try again"
+        )
     if present.returncode == 0 and present.stdout.strip() != digest:
         raise ClusterError(
             f"{reference} exists with digest {present.stdout.strip()}; expected {digest}.",

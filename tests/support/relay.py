@@ -15,7 +15,8 @@ class Relay:
 
     The first `breaks` connections whose client sends the bytes `breaks_at` end before they arrive, and the first
     `cuts` answers end half way. While `refuses` is set, new connections end before a byte is read, and open ones
-    at their next byte. While `flows` is cleared, nothing passes, and no connection ends.
+    at their next byte. While `flows` is cleared, nothing passes, and no connection ends. `connections` counts those
+    that it has accepted.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Relay:
         self.cuts = 0
         self.refuses = False
         self.passed = 0
+        self.connections = 0
         self.flows = threading.Event()
         self.flows.set()
         self._host = host
@@ -43,6 +45,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self.connections += 1
                 if self.refuses:
                     client.close()
                     continue

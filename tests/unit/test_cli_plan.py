@@ -19,6 +19,7 @@ from conch.cli.plan import build_plan_text, build_plan_value
 from conch.cli.preview import OperatorSettings, Preview, build_preview
 from conch.cli.printing import format_age, format_plain, shorten_digest
 from conch.observe.capacity import Capacity
+from conch.plain_yaml import dump_yaml
 from conch.plan import Apply
 from tests.unit.simulation import DEFAULTS, GPU, KEY, Cluster, build_manifest
 
@@ -102,7 +103,9 @@ def test_the_plan_lists_a_taken_name_as_rejected() -> None:
     assert [rejection.reason for rejection in preview.rejections] == ["NameTaken"]
     text = format_plain(build_plan_text(preview))
     assert "Rejected:\n  NameTaken: Service/magika exists and belongs to no controller" in text
-    assert build_plan_value(preview)["rejections"][0]["object"] == "Service/magika"
+    value = build_plan_value(preview)
+    assert value["rejections"][0]["object"] == "Service/magika"
+    assert yaml.safe_load(dump_yaml(value))["rejections"][0]["reason"] == "NameTaken"
 
 
 def test_the_plan_as_json_has_the_manifests() -> None:

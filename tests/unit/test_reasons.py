@@ -30,7 +30,7 @@ def test_no_reason_is_a_literal() -> None:
 
 def test_each_reason_is_used_and_has_a_meaning() -> None:
     sources = "\n".join(file.read_text() for file in SOURCES.rglob("*.py") if file.name != "reasons.py")
-    assert [reason.name for reason in Reason if f"Reason.{reason.name}" not in sources] == []
+    assert [reason.name for reason in Reason if not re.search(rf"Reason\.{reason.name}\b", sources)] == []
     assert all(re.fullmatch(r"[A-Z].*\.", reason.meaning) for reason in Reason)
 
 

@@ -21,7 +21,7 @@ from conch.observe.identity import revision_of
 from conch.observe.jobs import find_idle_jobs, has_failed, read_reports
 from conch_agent.job import Job, write_report
 from conch_agent.settings import Settings
-from conch_contract import JobReport
+from conch_contract import JobReport, names
 from conch_contract.revision_jobs import REVISION_JOBS, WARMUP, RevisionJob, find_job
 from tests.unit.simulation import build_manifest
 
@@ -71,8 +71,8 @@ def pod(row: RevisionJob[JobReport], message: str | None, *, owner: str = "job",
 
 
 def test_the_names_of_a_row_are_its_own() -> None:
-    for names in ([row.label for row in REVISION_JOBS], [row.program for row in REVISION_JOBS]):
-        assert len(set(names)) == len(REVISION_JOBS)
+    for each in ([row.label for row in REVISION_JOBS], [row.program for row in REVISION_JOBS]):
+        assert len(set(each)) == len(REVISION_JOBS)
     assert len({row.report for row in REVISION_JOBS}) == len(REVISION_JOBS)
 
 
@@ -152,6 +152,8 @@ def test_no_selector_of_serving_pods_selects_the_pod_of_a_job(row: RevisionJob[J
     for chosen in (selector(made), selector(made, own.name)):
         assert not chosen.items() <= labels.items()
     assert labels[row.label] == body["metadata"]["labels"][row.label] == own.name
+    others = {other.label for other in REVISION_JOBS if other is not row}
+    assert not {names.LABEL_REVISION, *others} & labels.keys(), "a pod that serves has LABEL_REVISION"
 
 
 @EACH_JOB

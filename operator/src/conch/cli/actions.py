@@ -31,7 +31,7 @@ def promote(service: InferenceService, now: float, *, full: bool) -> RequestUpda
     """
     rollout = _get_active_rollout(service)
     steps = get_steps(service.spec.rollout, rollout)
-    if rollout.step >= len(steps):
+    if not 0 <= rollout.step < len(steps):
         raise CommandError(
             f"all steps of {rollout.revision} are passed, and nothing is left to promote; {format_status_hint(service)}"
         )

@@ -134,7 +134,7 @@ def _build_rollout_text(service: InferenceService, rollout: RolloutStatus, now: 
     steps = get_steps(service.spec.rollout, rollout)
     at = (
         f"step {rollout.step} of {len(steps)} ({format_step(steps[rollout.step])})"
-        if rollout.step < len(steps)
+        if 0 <= rollout.step < len(steps)
         else "all steps are passed"
     )
     since = f" since {format_age(now - parse_time(rollout.since))}" if rollout.since else ""

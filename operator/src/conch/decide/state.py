@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from conch.api import Admission, RolloutPhase, RolloutStatus, StepInForce
 from conch.api.analysis import GateStatus
@@ -10,6 +10,8 @@ from conch.api.names import StrategyName
 from conch.api.times import format_time, parse_time
 
 _Member = TypeVar("_Member", bound=StrEnum)
+_UNSET: Final = 0.0  # a time that the status does not have
+_FIRST: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,15 @@ class RolloutState:
 
     @classmethod
     def parse(cls, status: RolloutStatus) -> Self:
-        """Read the state from the status. A value of another version of Conch is read as the nearest known one."""
+        """Read the state from the status.
+
+        A value that is not known is the default: Progressing, Progressive, or Unknown of an admission.
+        """
         return cls(
             revision=status.revision,
             capacity=status.capacity,
-            started=_seconds(status.started) or 0.0,
-            since=_seconds(status.since) or 0.0,
+            started=_seconds(status.started) or _UNSET,
+            since=_seconds(status.since) or _UNSET,
             strategy=_member(StrategyName, status.strategy, StrategyName.PROGRESSIVE),
             phase=_member(RolloutPhase, status.phase, RolloutPhase.PROGRESSING),
             admission=_member(Admission, status.admission, Admission.UNKNOWN) if status.admission else None,
@@ -115,7 +120,8 @@ def whole(now: float) -> float:
 
 
 def _seconds(text: str | None) -> float | None:
-    return parse_time(text) if text else None
+    """Return a time of a status; one that another writer set before 1970 is the first second of it."""
+    return max(parse_time(text), _FIRST) if text else None
 
 
 def _text(moment: float | None) -> str | None:
