@@ -180,7 +180,7 @@ def test_a_bad_candidate_is_rolled_back_for_its_own_reason(
             lowest = min(lowest, len(service.ready_pods(stable)))
             found: dict[str, Any] = service.status.get("rollout") or {}
             reached = max(reached, found.get("weight", 0))
-            return found.get("state") == "Failed"
+            return found.get("phase") == "Failed"
 
         until(over, "the candidate is given up", 150, seen=lambda: service.status.get("rollout"))
         rollout = service.status["rollout"]
