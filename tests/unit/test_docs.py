@@ -59,3 +59,14 @@ def test_the_pictures_of_the_packages_are_those_of_the_import_contracts() -> Non
         names = [layer.split(" | ") for layer in contract["layers"]]
         picture = " → ".join(f"{{{' '.join(layer)}}}" if len(layer) > 1 else layer[0] for layer in names)
         assert f"`{picture}`" in (ROOT / "docs" / "architecture.md").read_text(), contract["name"]
+
+
+def test_every_field_that_pages_name_exists() -> None:
+    """A field in Python's spelling, or under its former name, is none that a user can write or read."""
+    reference = (ROOT / "docs" / "reference" / "inferenceservice.md").read_text()
+    fields = {path.replace("[]", "") for path in re.findall(r"^\| `((?:spec|status)[^`]*)`", reference, re.MULTILINE)}
+    tops = {".".join(path.split(".")[:2]) for path in fields}  # other kinds have others, such as spec.replicas
+    for page in [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]:
+        for path in re.findall(r"`((?:spec|status)(?:\.[A-Za-z_]+(?:\[\])?)+)`", page.read_text()):
+            is_ours = ".".join(path.replace("[]", "").split(".")[:2]) in tops
+            assert not is_ours or path.replace("[]", "") in fields, f"{page.name}: {path}"

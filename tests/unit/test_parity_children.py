@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from conch.api import InferenceService
-from conch.api.analysis import Gate, GateStatus
+from conch.api.analysis import Gate, GateStatus, named
 from conch.decide.gates import evaluate_parity, find_parity_wait
 from conch.decide.naming import revision_name
 from conch.decide.state import RolloutState
+from conch.decide.strategies import find_parity_gate
 from conch.desire import PodDefaults, build_revision
 from conch.desire.jobs import build_revision_job
 from conch.desire.parity import build_program, to_contract
@@ -38,7 +39,7 @@ def render_revision(isvc: InferenceService) -> Revision:
 
 
 def build_gate(parity: dict[str, Any]) -> Gate:
-    found = build_service(parity).spec.rollout.parity
+    found = find_parity_gate(named(build_service(parity).spec.rollout.analysis))
     assert found is not None
     return found
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 
 from conch.api._base import DURATION_PATTERN, NOT_LONGER, UNREADABLE, Duration, Part, duration_seconds
-from conch.api.analysis import Gate, Gates, named
+from conch.api.analysis import Gates
 from conch.api.cel import Rule, rules
 
 MANUAL: Final = "Manual"  # a pause that a user ends
@@ -142,11 +142,6 @@ class Rollout(Part):
     """Maximum time without progress, such as 15m, after which the candidate fails. Pauses do not count."""
     history_limit: Annotated[int, Field(ge=0, le=100)] = 10
     """Number of retired revisions that are kept for a rollback."""
-
-    @property
-    def parity(self) -> Gate | None:
-        """The parity gate with its name; None: there is none."""
-        return next((gate for gate in named(self.analysis) if gate.parity is not None), None)
 
     @property
     def progress_deadline_seconds(self) -> float:

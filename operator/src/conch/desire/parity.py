@@ -5,6 +5,7 @@ from conch.api.numbers import percent
 from conch.api.parity import Parity
 from conch.decide import Decision
 from conch.decide.gates import stable_model
+from conch.decide.strategies import find_parity_gate
 from conch.desire.jobs import Program, format_host
 from conch.observe import Revision
 from conch_contract import parity as wire
@@ -13,7 +14,7 @@ from conch_contract import parity as wire
 def find_program(decision: Decision, revision: Revision) -> Program | None:
     """Return the program; None: no comparison of the revision is due."""
     track, stable = decision.track, decision.compared
-    gate = track.service.spec.rollout.parity
+    gate = find_parity_gate(track.service.spec.rollout.analysis)
     if not stable or gate is None or gate.parity is None:
         return None
     return build_program(track.service, revision, stable, stable_model(track, stable), gate.parity)

@@ -2,29 +2,18 @@
 
 from collections.abc import Mapping
 
-from conch.api import Rollout, StepInForce
-from conch.api.analysis import Gate, named
 from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
-from conch.decide.strategies.strategy import LAST
+from conch.decide.strategies.strategy import AtOnce
 from conch.observe import Track
 
 
-class Recreate:
+class Recreate(AtOnce):
     """No steps, and no parity gate: only one revision has pods."""
 
     name = StrategyName.RECREATE
     serves_both = False
-
-    def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
-        """Return the last step alone."""
-        del rollout
-        return (LAST,)
-
-    def gates(self, rollout: Rollout) -> tuple[Gate, ...]:
-        """Return the gates of the spec that need no stable revision."""
-        return tuple(gate for gate in named(rollout.analysis) if gate.parity is None)
 
     def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
         """Return 0 for one revision until the pods of the other have ended."""

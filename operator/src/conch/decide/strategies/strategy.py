@@ -4,12 +4,25 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from conch.api import Rollout, StepInForce
-from conch.api.analysis import Gate
+from conch.api.analysis import Gate, named
 from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext
 from conch.decide.state import RolloutState
 
 LAST: Final = StepInForce(weight=100)
+
+
+class AtOnce:
+    """The steps and gates of a strategy without a comparison: the candidate gets all requests in one step."""
+
+    def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
+        """Return the last step alone."""
+        del rollout
+        return (LAST,)
+
+    def gates(self, rollout: Rollout) -> tuple[Gate, ...]:
+        """Return the gates of the spec that need no stable revision."""
+        return tuple(gate for gate in named(rollout.analysis) if gate.parity is None)
 
 
 class Strategy(Protocol):
