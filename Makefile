@@ -32,12 +32,12 @@ CRD := conch.dev_inferenceservices.yaml
 PYTHON_CODE := operator serving-image tests
 # The folders whose examples in docstrings run. Those of serving-image/backends can be imported in Triton alone.
 DOCTESTS := operator/src serving-image/contract/src serving-image/agent/src tests/cluster tests/release tests/support
-PACKAGES := serving-image/contract serving-image/agent operator
+PACKAGES := serving-image/contract serving-image/agent operator/core operator operator/kubectl
 # The files that state the version of VERSION.
 VERSIONED := $(PACKAGES:%=%/pyproject.toml) $(CHART)/Chart.yaml operator/Dockerfile serving-image/Dockerfile \
   serving-image/Dockerfile.cpu
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-  --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package conch-contract
+  --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package conch-contract --no-emit-package conch-core
 
 # Where the machine has authorities of its own to trust, uv trusts them, as pip does.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
@@ -50,7 +50,7 @@ INPUTS := requirements/dev.txt requirements/uv.txt $(PACKAGES:%=%/pyproject.toml
 READY := .venv/ready-$(shell { cat $(INPUTS); echo $(PYTHON); } | sha256sum | cut -c1-16)
 
 # The operator's pods are replaced when what their image is built from has changed.
-SOURCES = $(shell find operator/src operator/Dockerfile serving-image/contract/src requirements/operator.txt \
+SOURCES = $(shell find operator serving-image/contract/src requirements/operator.txt \
   -name __pycache__ -prune -o -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
 
 ifeq ($(CLUSTER),current)
@@ -216,7 +216,7 @@ lock: $(READY) ## Pin and hash the requirements anew; UPGRADE=1 takes newer vers
 	$$compile $(PACKAGES:%=%/pyproject.toml) --group pyproject.toml:dev requirements/build.in \
 	  --output-file requirements/dev.txt
 	pinned="$(COMPILE) --constraint requirements/dev.txt"
-	$$pinned operator/pyproject.toml serving-image/contract/pyproject.toml --output-file requirements/operator.txt
+	$$pinned operator/pyproject.toml operator/core/pyproject.toml serving-image/contract/pyproject.toml --output-file requirements/operator.txt
 	$$pinned requirements/build.in --output-file requirements/build.txt
 	$$pinned --output-file requirements/uv.txt - <<< uv
 	$$pinned serving-image/contract/pyproject.toml serving-image/agent/pyproject.toml --output-file requirements/serving.txt

@@ -21,7 +21,7 @@ from tests.release.sbom import REQUIREMENTS, Artifact, write_sbom
 CHANGELOG: Final = REPOSITORY / "CHANGELOG.md"
 DIST: Final = REPOSITORY / "dist"
 IMAGES: Final = ("operator", "serving", "tools")
-_PACKAGES: Final = ("serving-image/contract", "serving-image/agent", "operator")
+_PACKAGES: Final = ("serving-image/contract", "serving-image/agent", "operator/core", "operator", "operator/kubectl")
 _TOOLS: Final = Path(sys.executable).parent
 _ABSENT: Final = ("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "404")  # errors of a registry without the tag
 Pinned = dict[str, tuple[str, str]]
@@ -55,7 +55,7 @@ def set_version(version: str, *, write_changelog: bool) -> None:
 
 
 def build_wheels() -> list[Artifact]:
-    """Build the wheels of the three distributions into dist/."""
+    """Build the wheels of the distributions into dist/."""
     DIST.mkdir(exist_ok=True)
     made = []
     for package in _PACKAGES:

@@ -14,7 +14,7 @@ from conch.nesting import allow_deep_objects
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("conch"), prog_name="kubectl conch")
+@click.version_option(version("kubectl-conch"), prog_name="kubectl conch")
 def cli() -> None:
     """Inspect and control rollouts of models on NVIDIA Triton."""
 

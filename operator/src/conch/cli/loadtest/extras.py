@@ -26,7 +26,7 @@ def import_extras(modules: Mapping[str, str]) -> None:
         packages = " ".join(f"'{package}'" for package in missing)
         raise CommandError(
             f"kubectl conch load needs packages that are not installed: {', '.join(missing)}; install them"
-            f" into its Python: pip install {packages} (all of them are the extra conch[load])"
+            f" into its Python: pip install {packages} (all of them are the extra kubectl-conch[load])"
         )
 
 
