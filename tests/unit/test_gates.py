@@ -8,11 +8,13 @@ import pytest
 
 from conch.api import analysis
 from conch.api.analysis import Gate, GateStatus, Verdict, named
-from conch.api.gate_metric import GateMetric, UnknownMetric
+from conch.api.gate_metric import GateMetric, JobGateMetric, RequestMetric, UnknownMetric
 from conch.api.numbers import percent
-from conch.decide.gates import METRICS, bound_of, build_queries, evaluate, evaluate_all
+from conch.decide.gates import METRICS, JobMetric, bound_of, build_queries, evaluate, evaluate_all
+from conch.decide.gates.metric import CounterMetric
 from conch.decide.gates.prometheus import fill
 from conch.observe.measured import Answer, History, Measured, PrometheusQuery, Totals
+from conch_contract.revision_jobs import REVISION_JOBS, WARMUP
 
 RATE = {"successRate": {"min": "99.9%"}}
 MEAN = {"latency": {"max": "50ms"}}
@@ -350,7 +352,19 @@ def test_a_metric_of_a_newer_crd_never_passes_and_ends_nothing() -> None:
 def test_each_metric_of_the_spec_has_a_row_and_each_row_a_field_of_the_spec() -> None:
     fields = {name: set(get_args(field.annotation)) for name, field in Gate.model_fields.items()}
     specs = {name: found.pop() for name, types in fields.items() if (found := types & METRICS.keys())}
-    assert tuple(specs) == analysis.METRICS
+    assert specs == analysis.METRICS
     assert set(specs.values()) == METRICS.keys() - {UnknownMetric}
     others = {each for types in fields.values() for each in types if isinstance(each, type)} - METRICS.keys()
     assert not any(issubclass(each, GateMetric) for each in others), "a metric without a row"
+
+
+@pytest.mark.parametrize("spec", analysis.METRICS.values(), ids=analysis.METRICS)
+def test_a_metric_is_measured_by_counters_a_query_or_a_job(spec: type[GateMetric]) -> None:
+    assert issubclass(METRICS[spec], CounterMetric) == issubclass(spec, RequestMetric)
+    assert issubclass(METRICS[spec], JobMetric) == issubclass(spec, JobGateMetric)
+
+
+def test_each_job_measures_one_gate_at_most() -> None:
+    jobs = [metric.job for metric in METRICS.values() if issubclass(metric, JobMetric)]
+    assert len(jobs) == len(set(jobs))
+    assert set(jobs) == set(REVISION_JOBS) - {WARMUP}

@@ -9,11 +9,10 @@ import pytest
 import yaml
 
 from conch.api import InferenceService
-from conch.api.analysis import Gate, GateStatus, named
-from conch.decide.gates import evaluate_parity, find_parity_wait
+from conch.api.analysis import GateStatus, named
+from conch.decide.gates import JobMetric, list_job_metrics
 from conch.decide.naming import revision_name
 from conch.decide.state import RolloutState
-from conch.decide.strategies import find_parity_gate
 from conch.desire import PodDefaults, build_revision
 from conch.desire.jobs import build_revision_job
 from conch.desire.parity import build_program, to_contract
@@ -38,17 +37,15 @@ def render_revision(isvc: InferenceService) -> Revision:
     return build_revision(isvc, name, 1, PodDefaults("conch/serving:1"))
 
 
-def build_gate(parity: dict[str, Any]) -> Gate:
-    found = find_parity_gate(named(build_service(parity).spec.rollout.analysis))
-    assert found is not None
+def build_metric(parity: dict[str, Any]) -> JobMetric[Any, Any]:
+    [found] = list_job_metrics(named(build_service(parity).spec.rollout.analysis))
     return found
 
 
 def build_job(parity: dict[str, Any], **predictor: Any) -> dict[str, Any]:
-    isvc, wanted = build_service(parity, **predictor), build_gate(parity).parity
-    assert wanted is not None
+    isvc, spec = build_service(parity, **predictor), build_metric(parity).spec
     revision = render_revision(isvc)
-    return build_revision_job(PARITY, isvc, revision, build_program(isvc, revision, "magika-stable", "magika", wanted))
+    return build_revision_job(PARITY, isvc, revision, build_program(isvc, revision, "magika-stable", "magika", spec))
 
 
 @pytest.mark.parametrize("place", ["made", "config-map"])
@@ -76,15 +73,11 @@ def test_kubernetes_expands_nothing_in_an_outputs_name() -> None:
     ],
 )
 def test_the_parity_gate_becomes_the_contract_of_the_job(field: dict[str, Any], contract: Parity) -> None:
-    parity = build_gate(field).parity
-    assert parity is not None
-    assert to_contract(parity) == contract
+    assert to_contract(build_metric(field).spec) == contract
 
 
 def test_argmax_has_no_bound() -> None:
-    parity = build_gate({"compare": {"argmax": {}}}).parity
-    assert parity is not None
-    assert to_contract(parity).method == "argmax"
+    assert to_contract(build_metric({"compare": {"argmax": {}}}).spec).method == "argmax"
 
 
 def report(compared: int, agreed: int, **more: Any) -> ParityReport:
@@ -116,7 +109,7 @@ WORST = Disagreement(request="requests[0]", stable="an answer", candidate="shape
 def test_the_agreement_decides_on_the_verdict(
     minimum: str, answer: ParityReport | None, verdict: str, value: str, words: str
 ) -> None:
-    status = evaluate_parity(build_gate({"minAgreement": minimum}), answer, RolloutState.begin("m-1", 1, NOW), NOW)
+    status = build_metric({"minAgreement": minimum}).evaluate(answer, RolloutState.begin("m-1", 1, NOW), NOW)
     assert (status.verdict, status.value) == (verdict, value)
     assert words in status.message
     assert bool(status.evaluated_at) == (answer is not None), "a report ends the evaluation"
@@ -125,8 +118,8 @@ def test_the_agreement_decides_on_the_verdict(
 def test_a_verdict_is_final() -> None:
     known = GateStatus(name="parity", verdict="Failed", evaluated_at="2026-01-01T00:00:00Z", message="Once.")
     state = replace(RolloutState.begin("m-1", 1, NOW), gates=(known,))
-    assert evaluate_parity(build_gate({}), report(20, 20), state, NOW) == known
-    assert evaluate_parity(build_gate({}), None, state, NOW) == known
+    assert build_metric({}).evaluate(report(20, 20), state, NOW) == known
+    assert build_metric({}).evaluate(None, state, NOW) == known
 
 
 @pytest.mark.parametrize(
@@ -139,13 +132,12 @@ def test_a_verdict_is_final() -> None:
     ],
 )
 def test_a_weight_waits_for_the_parity_gate(status: GateStatus, reason: str | None) -> None:
-    found = find_parity_wait(build_gate({}), (status,))
+    found = build_metric({}).find_wait((status,))
     assert (found.reason if found else None) == reason
-    assert find_parity_wait(None, (status,)) is None
 
 
 @pytest.mark.parametrize("verdict", ["Passed", "Skipped", "Failed"])
 def test_a_result_of_an_earlier_version_with_its_time_in_another_field_is_final(verdict: str) -> None:
     known = GateStatus(name="parity", verdict=verdict, message="Once.")
     state = replace(RolloutState.begin("m-1", 1, NOW), gates=(known,))
-    assert evaluate_parity(build_gate({}), report(20, 0), state, NOW) == known
+    assert build_metric({}).evaluate(report(20, 0), state, NOW) == known

@@ -6,7 +6,8 @@ import pytest
 
 from conch.api import Admission, Rollout
 from conch.api.names import StrategyName
-from conch.decide.strategies import LAST, STRATEGIES, Strategy, choose_strategy, find_parity_gate
+from conch.api.rollout import AT_ONCE
+from conch.decide.strategies import LAST, STRATEGIES, Strategy, choose_strategy
 
 SELECTABLE = get_args(Rollout.model_fields["strategy"].annotation)
 GATED = {"analysis": [{"successRate": {"min": "99%"}}, {"parity": {}}], "steps": [{"weight": 10}]}
@@ -34,4 +35,10 @@ def test_a_strategy_without_steps_compares_no_answers(admission: Admission | Non
     for has_answered in (True, False):
         strategy = choose_strategy(rollout, admission, has_answered=has_answered)
         has_steps = len(strategy.steps(rollout)) > 1
-        assert (find_parity_gate(strategy.gates(rollout)) is not None) == has_steps
+        assert any(gate.parity for gate in strategy.gates(rollout)) == has_steps
+
+
+@pytest.mark.parametrize("name", SELECTABLE)
+def test_the_crd_refuses_steps_for_the_strategies_without_steps(name: str) -> None:
+    steps = choose_strategy(Rollout.model_validate({"strategy": name})).steps(Rollout.model_validate(GATED))
+    assert (name in AT_ONCE) == (steps == (LAST,))

@@ -3,16 +3,16 @@
 Numbers in the status are text. They change only when a gate is evaluated.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from conch.api._base import UNREADABLE, Duration, Part, duration_seconds
 from conch.api.cel import Rule, rules
-from conch.api.gate_metric import GateMetric, UnknownMetric
+from conch.api.gate_metric import GateMetric, JobGateMetric, RequestMetric, ResultMetric, UnknownMetric
 from conch.api.numbers import NUMBER_PATTERN, Number, Percent
 from conch.api.parity import Parity
 from conch.api.text import Text
@@ -35,7 +35,7 @@ def _duration_bounds(field: str, low: str, high: str) -> Rule:
     )
 
 
-class SuccessRate(GateMetric):
+class SuccessRate(RequestMetric):
     """Share of requests that Triton answered without an error."""
 
     min: Percent
@@ -52,7 +52,7 @@ class SuccessRate(GateMetric):
         return DEFAULT_SAMPLES
 
 
-class Latency(GateMetric):
+class Latency(RequestMetric):
     """Latency of successful requests in Triton, from arrival to response."""
 
     percentile: Literal[50, 90, 95, 99] | None = None
@@ -78,8 +78,12 @@ class Latency(GateMetric):
         return DEFAULT_SAMPLES_P99 if self.percentile == 99 else DEFAULT_SAMPLES
 
 
-class Prometheus(GateMetric):
+class Prometheus(ResultMetric):
     """Result of a PromQL query to a Prometheus server."""
+
+    instead_of_min_samples: ClassVar[str] = (
+        "which counts no requests; remove minSamples, or write a query that returns no result until it has enough data"
+    )
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -125,41 +129,45 @@ class Prometheus(GateMetric):
         return "prometheus"
 
 
-METRICS: Final = ("success_rate", "latency", "prometheus", "parity")
-"""The fields of a gate of which exactly one is set."""
-_WIRE_METRICS: Final = tuple(map(to_camel, METRICS))
-_ONE_OF_THEM: Final = f"{', '.join(_WIRE_METRICS[:-1])} and {_WIRE_METRICS[-1]}"
+METRICS: Final[Mapping[str, type[GateMetric]]] = {
+    "success_rate": SuccessRate,
+    "latency": Latency,
+    "prometheus": Prometheus,
+    "parity": Parity,
+}
+"""The fields of a gate of which exactly one is set. The rules of a gate follow from them."""
+_WIRE_METRICS: Final = {to_camel(field): metric for field, metric in METRICS.items()}
+JOB_METRICS: Final = {field: metric for field, metric in _WIRE_METRICS.items() if issubclass(metric, JobGateMetric)}
+"""Those that Jobs measure, by the name in the CRD."""
+
+
+def _build_gate_rules() -> Iterator[Rule]:
+    """Yield the rules that follow from the metrics."""
+    *fields, last = _WIRE_METRICS
+    yield Rule(
+        f"[{', '.join(f'has(self.{field})' for field in _WIRE_METRICS)}].filter(set, set).size() == 1",
+        message=f"a gate has exactly one of {', '.join(fields)} and {last}; write one gate for each metric",
+    )
+    for field, metric in _WIRE_METRICS.items():
+        if issubclass(metric, ResultMetric):
+            yield Rule(
+                f"!has(self.{field}) || !has(self.minSamples)",
+                message=f"minSamples does not apply to a {field} gate, {metric.instead_of_min_samples}",
+                path=".minSamples",
+            )
+    for field, metric in JOB_METRICS.items():
+        yield Rule(
+            f"!has(self.{field}) || !has(self.failureLimit) || self.failureLimit == 0",
+            message=f"a {field} gate is evaluated once, so failureLimit must be 0; remove failureLimit, or"
+            f" {metric.instead_of_failure_limit}",
+            path=".failureLimit",
+        )
 
 
 class Gate(Part):
     """One metric of a revision and its bound: exactly one of successRate, latency, prometheus and parity."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            Rule(
-                f"[{', '.join(f'has(self.{field})' for field in _WIRE_METRICS)}].filter(set, set).size() == 1",
-                message=f"a gate has exactly one of {_ONE_OF_THEM}; write one gate for each metric",
-            ),
-            Rule(
-                "!has(self.prometheus) || !has(self.minSamples)",
-                message="minSamples does not apply to a prometheus gate, which counts no requests; remove minSamples,"
-                " or write a query that returns no result until it has enough data",
-                path=".minSamples",
-            ),
-            Rule(
-                "!has(self.parity) || !has(self.minSamples)",
-                message="minSamples does not apply to a parity gate, which replays each request once; remove"
-                " minSamples, or set parity.requests",
-                path=".minSamples",
-            ),
-            Rule(
-                "!has(self.parity) || !has(self.failureLimit) || self.failureLimit == 0",
-                message="a parity gate is evaluated once, so failureLimit must be 0; remove failureLimit, or lower"
-                " parity.minAgreement",
-                path=".failureLimit",
-            ),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=rules(*_build_gate_rules()))
 
     name: Annotated[str | None, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = None
     """Name of the gate in status and events. Absent: the name of its metric, such as success-rate or latency-p99."""
@@ -194,8 +202,18 @@ class Gate(Part):
     @property
     def samples(self) -> int:
         """Minimum number of requests of an evaluation; 0: the metric counts no requests."""
-        default = self.metric.default_samples
-        return (self.min_samples or default) if default else 0
+        metric = self.metric
+        return self.min_samples or metric.default_samples if isinstance(metric, RequestMetric) else 0
+
+    @property
+    def is_measured_once(self) -> bool:
+        """Whether one measurement, before the candidate gets requests of clients, is its result."""
+        return isinstance(self.metric, JobGateMetric)
+
+    @property
+    def needs_stable(self) -> bool:
+        """Whether its measurement needs a ready pod of the stable revision."""
+        return isinstance(self.metric, JobGateMetric) and self.metric.needs_stable
 
 
 Gates = Annotated[
@@ -205,9 +223,12 @@ Gates = Annotated[
         "self.all(gate, !has(gate.name) || self.exists_one(other, has(other.name) && other.name == gate.name))",
         message="two gates have the same name; give each a name of its own",
     ),
-    Rule(
-        "self.filter(gate, has(gate.parity)).size() <= 1",
-        message="a rollout has at most one parity gate; name all outputs in one gate, or keep the strictest",
+    *(
+        Rule(
+            f"self.filter(gate, has(gate.{field})).size() <= 1",
+            message=f"a rollout has at most one {field} gate; {metric.instead_of_another}",
+        )
+        for field, metric in JOB_METRICS.items()
     ),
 ]
 """The gates of a rollout."""

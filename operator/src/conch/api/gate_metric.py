@@ -1,6 +1,7 @@
-"""Base class of the metrics of gates."""
+"""Base classes of the metrics of gates."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from conch.api._base import Part
 
@@ -13,10 +14,38 @@ class GateMetric(Part, ABC):
     def gate_name(self) -> str:
         """Default name of the gate."""
 
+
+class RequestMetric(GateMetric):
+    """A metric of the candidate's requests, of which an evaluation needs a minimum number."""
+
     @property
+    @abstractmethod
     def default_samples(self) -> int:
-        """Default of minSamples; 0: the metric counts no requests."""
-        return 0
+        """Default of minSamples, at least 1."""
+
+
+class ResultMetric(GateMetric):
+    """A metric with a result that another program computes. minSamples does not apply to it.
+
+    Attributes:
+        instead_of_min_samples: Why minSamples does not apply, and the remedy, as the end of an error message.
+    """
+
+    instead_of_min_samples: ClassVar[str]
+
+
+class JobGateMetric(ResultMetric):
+    """A metric that a revision Job measures once, before the candidate gets requests of clients.
+
+    Attributes:
+        needs_stable: Whether the Job needs a ready pod of the stable revision.
+        instead_of_failure_limit: The remedy where failureLimit is set, as the end of an error message.
+        instead_of_another: The remedy where a rollout has two such gates, as the end of an error message.
+    """
+
+    needs_stable: ClassVar[bool] = False
+    instead_of_failure_limit: ClassVar[str]
+    instead_of_another: ClassVar[str]
 
 
 class UnknownMetric(GateMetric):

@@ -3,13 +3,13 @@
 It is evaluated once, before the candidate gets requests of clients.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from conch.api._base import Part
 from conch.api.cel import Rule, rules
-from conch.api.gate_metric import GateMetric
+from conch.api.gate_metric import JobGateMetric
 from conch.api.numbers import NUMBER_PATTERN, Number, Percent
 
 
@@ -49,8 +49,13 @@ class Compare(Part):
     """Written as {}: the index of the largest value along the last axis must be equal. For classifiers."""
 
 
-class Parity(GateMetric):
+class Parity(JobGateMetric):
     """Share of replayed requests to which candidate and stable revision answer alike."""
+
+    needs_stable: ClassVar[bool] = True
+    instead_of_min_samples: ClassVar[str] = "which replays each request once; remove minSamples, or set parity.requests"
+    instead_of_failure_limit: ClassVar[str] = "lower parity.minAgreement"
+    instead_of_another: ClassVar[str] = "name all outputs in one gate, or keep the strictest"
 
     min_agreement: Percent = "99%"
     """Minimum share of requests with answers that agree, in percent."""

@@ -1,11 +1,12 @@
 """Rollout of a new revision: strategy, steps, gates and the reaction to a failure."""
 
+from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from conch.api._base import DURATION_PATTERN, NOT_LONGER, UNREADABLE, Duration, Part, duration_seconds
-from conch.api.analysis import Gates
+from conch.api.analysis import JOB_METRICS, Gates
 from conch.api.cel import Rule, rules
 
 MANUAL: Final = "Manual"  # a pause that a user ends
@@ -69,6 +70,37 @@ class Step(Part):
     ends when all gates have passed, and waits while one is inconclusive."""
 
 
+AT_ONCE: Final = {"Recreate": "ends the old pods before the new ones start"}
+"""The strategies without steps, and why they have none. With them no gate can compare both revisions."""
+
+
+def _build_strategy_rules() -> Iterator[Rule]:
+    """Yield the rules of strategies without steps, and of gates that need the stable revision."""
+    gates = [field for field, metric in JOB_METRICS.items() if metric.needs_stable]
+    for strategy, why in AT_ONCE.items():
+        yield Rule(
+            f"!has(self.steps) || !has(self.strategy) || self.strategy != '{strategy}'",
+            message=f"strategy {strategy} {why}, so it has no steps; remove steps, or set strategy to Progressive",
+            path=".steps",
+        )
+        for gate in gates:
+            yield Rule(
+                f"!has(self.analysis) || !has(self.strategy) || self.strategy != '{strategy}'"
+                f" || !self.analysis.exists(gate, has(gate.{gate}))",
+                message=f"strategy {strategy} {why}, so a {gate} gate has no stable revision to compare with; remove"
+                f" the {gate} gate, or set strategy to Progressive",
+                path=".analysis",
+            )
+    for gate in gates:
+        yield Rule(
+            "!has(self.analysis) || !has(self.onInsufficientCapacity) || self.onInsufficientCapacity != 'Recreate'"
+            f" || !self.analysis.exists(gate, has(gate.{gate}))",
+            message=f"onInsufficientCapacity Recreate ends the old pods first if GPUs are insufficient, so a {gate}"
+            " gate has no stable revision to compare with; remove the gate, or set onInsufficientCapacity to Hold",
+            path=".analysis",
+        )
+
+
 class Rollout(Part):
     """Rollout of a new revision."""
 
@@ -79,26 +111,7 @@ class Rollout(Part):
                 message="the weights of the steps must not decrease; sort them in ascending order",
                 path=".steps",
             ),
-            Rule(
-                "!has(self.steps) || !has(self.strategy) || self.strategy != 'Recreate'",
-                message="strategy Recreate ends the old pods before the new ones start, so it has no steps; remove"
-                " steps, or set strategy to Progressive",
-                path=".steps",
-            ),
-            Rule(
-                "!has(self.analysis) || !has(self.strategy) || self.strategy != 'Recreate'"
-                " || !self.analysis.exists(gate, has(gate.parity))",
-                message="strategy Recreate ends the old pods before the new ones start, so a parity gate has no stable"
-                " revision to compare with; remove the parity gate, or set strategy to Progressive",
-                path=".analysis",
-            ),
-            Rule(
-                "!has(self.analysis) || !has(self.onInsufficientCapacity) || self.onInsufficientCapacity != 'Recreate'"
-                " || !self.analysis.exists(gate, has(gate.parity))",
-                message="onInsufficientCapacity Recreate ends the old pods first if GPUs are insufficient, so a parity"
-                " gate has no stable revision to compare with; remove the gate, or set onInsufficientCapacity to Hold",
-                path=".analysis",
-            ),
+            *_build_strategy_rules(),
             Rule(
                 "!has(self.steps) || has(self.analysis) || !self.steps.exists(s, has(s.analysis))",
                 message="an analysis step needs gates; add gates to rollout.analysis, or remove the step",

@@ -17,7 +17,8 @@ from conch.cli.options import CommandError
 from conch.cli.track import describe_requests
 from conch.decide import Decision, build_status, decide, needs_capacity
 from conch.decide.context import least_replicas
-from conch.decide.strategies import find_parity_gate, strategy_of
+from conch.decide.gates import list_job_metrics
+from conch.decide.strategies import strategy_of
 from conch.desire import PodDefaults, desire
 from conch.observe import Store, Track, Unreadable, observe
 from conch.observe.capacity import Capacity
@@ -201,31 +202,25 @@ def _preview_steps(track: Track, decision: Decision) -> tuple[PreviewStep, ...]:
     router = router_of(service)
     capacity = state.capacity if state is not None else least_replicas(service)
     at = state.step if state is not None and not decision.failed else -1
-    warms = service.spec.predictor.warmup is not None
     strategy = strategy_of(state, service.spec.rollout)
-    compares = find_parity_gate(strategy.gates(service.spec.rollout)) is not None
+    conditions = ["its warm-up has completed"] if service.spec.predictor.warmup is not None else []
+    conditions += [metric.expectation for metric in list_job_metrics(strategy.gates(service.spec.rollout))]
     steps = state.steps if state is not None else ()
     found = []
     for number, step in enumerate(steps or strategy.steps(service.spec.rollout)):
         pods = router.pods(step.weight, capacity) if step.weight is not None else None
         position = "passed" if number < at else "now" if number == at else ""
-        found.append(
-            PreviewStep(
-                number, format_step(step), pods, _describe_wait(step, pods, warms=warms, compares=compares), position
-            )
-        )
-        if pods is not None:  # only before the first weight
-            warms = compares = False
+        found.append(PreviewStep(number, format_step(step), pods, _describe_wait(step, pods, conditions), position))
+        if pods is not None:
+            conditions = []  # only before the first weight
     return tuple(found)
 
 
-def _describe_wait(step: StepInForce, pods: int | None, *, warms: bool, compares: bool) -> str:
-    """Return what a step waits for."""
+def _describe_wait(step: StepInForce, pods: int | None, conditions: Iterable[str]) -> str:
+    """Return what a step waits for; of the first weight also the conditions of its warm-up and gates."""
     if step.pause is not None:
         return "until a user promotes it" if step.pause_seconds is None else f"for {step.pause}"
     if pods is None:
         return f"for {step.analysis}, and until every gate has passed"
-    warm = ", its warm-up has completed" if warms else ""
-    warm += ", its answers agree with the stable revision's" if compares else ""
     ready = "1 pod is ready" if pods == 1 else f"{pods} pods are ready"
-    return f"until {ready}{warm}, and the traffic is updated"
+    return f"until {', '.join([ready, *conditions])}, and the traffic is updated"

@@ -5,7 +5,6 @@
 """
 
 from conch.decide.naming import revision_name
-from conch.decide.replicas import RevisionReplicas
 from conch.decide.requeue import (
     MeasurementRequest,
     build_measurement_request,
@@ -22,6 +21,7 @@ from conch.decide.status import (
     build_unreadable_status,
 )
 from conch.decide.track import Decision, needs_capacity
+from conch.decide.workloads import Workload
 from conch.observe import Finding
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "FailedWrite",
     "Finding",
     "MeasurementRequest",
-    "RevisionReplicas",
+    "Workload",
     "build_events",
     "build_measurement_request",
     "build_stalled_status",

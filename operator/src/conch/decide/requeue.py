@@ -75,7 +75,7 @@ def build_measurement_request(snapshot: Snapshot) -> MeasurementRequest:
 def _of_candidate(track: Track) -> MeasurementRequest:
     service, rollout = track.service, track.service.status.rollout
     gates = service.spec.rollout.analysis
-    if all(gate.parity is not None for gate in gates) or rollout is None or rollout.phase == RolloutPhase.FAILED:
+    if all(gate.is_measured_once for gate in gates) or rollout is None or rollout.phase == RolloutPhase.FAILED:
         return MeasurementRequest()
     filled = {
         "service": track.key.name,
@@ -124,7 +124,7 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
             yield wait
         if state.gates and not state.has_failed:
             gates = strategy_of(state, rollout).gates(rollout)
-            yield from (gate.interval_seconds for gate in gates if not gate.parity)
+            yield from (gate.interval_seconds for gate in gates if not gate.is_measured_once)
 
 
 def age(track: Track, name: str) -> float:

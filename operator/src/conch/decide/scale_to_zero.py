@@ -7,7 +7,7 @@ rollout may need it.
 from conch.api import ConditionType
 from conch.api.reasons import Reason
 from conch.decide.state import RolloutState
-from conch.decide.strategies import find_parity_gate, strategy_of
+from conch.decide.strategies import strategy_of
 from conch.observe import Track
 
 
@@ -28,11 +28,12 @@ def may_scale_to_zero(track: Track, state: RolloutState | None, revision: str) -
         return False
     if state.has_failed:
         return True
-    # A stable revision that has no pods when a rollout begins stays so: a rollback needs none. But for the parity gate
-    # it has to answer. And one that is drained for the candidate is not scaled to zero: no trigger starts its pods.
+    # A stable revision that has no pods when a rollout begins stays so: a rollback needs none. But a gate may need its
+    # answers. And one that is drained for the candidate is not scaled to zero: no trigger starts its pods.
     rollout = track.service.spec.rollout
     strategy = strategy_of(state, rollout)
-    return track.replicas(revision) == 0 and strategy.serves_both and not find_parity_gate(strategy.gates(rollout))
+    is_needed = any(gate.needs_stable for gate in strategy.gates(rollout))
+    return track.replicas(revision) == 0 and strategy.serves_both and not is_needed
 
 
 def has_answered(track: Track, revision: str) -> bool:

@@ -41,7 +41,7 @@ class Decisions:
     @property
     def active_revisions(self) -> frozenset[str]:
         """The revisions whose objects stay."""
-        return self.kept.union(one.name for decision in self.tracks for one in decision.replicas)
+        return self.kept.union(*(workload.revisions for each in self.tracks for workload in each.workloads))
 
     @property
     def forgotten(self) -> frozenset[str]:

@@ -30,7 +30,7 @@ class RolloutState:
     weight: int = 0  # the candidate's desired share of the requests, in percent
     observed_weight: int = 0
     unavailable_since: float | None = None  # a candidate with a weight has had no ready pod
-    stable_unavailable_since: float | None = None  # the parity gate waits for a ready pod of the stable revision
+    stable_unavailable_since: float | None = None  # a gate waits for a ready pod of the stable revision
     reason: str = ""  # why it waits, or why it failed
     message: str = ""
     gates: tuple[GateStatus, ...] = ()

@@ -3,30 +3,22 @@
 from dataclasses import dataclass, replace
 
 from conch.api import ConditionType
-from conch.api.analysis import Gate, GateStatus
 from conch.decide.admission import admit, initial_admission, resources_per_pod
 from conch.decide.context import RolloutContext, least_replicas, most_replicas
 from conch.decide.diagnosis import crash_loop, diagnose, find_unlisted_pod, not_answering
-from conch.decide.gates import (
-    UnreadyStable,
-    evaluate_all,
-    evaluate_parity,
-    find_parity_wait,
-    is_parity_pending,
-)
 from conch.decide.history import forgotten, number_of
 from conch.decide.naming import revision_name
-from conch.decide.replicas import RevisionReplicas, replicas_of
 from conch.decide.requeue import age, seconds_to_requeue
-from conch.decide.rollout import Observation, Request, advance, is_stable_late, restart_failed, track_stable
+from conch.decide.rollout import Observation, Request, advance, evaluate_gates, list_due_jobs, restart_failed
 from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
 from conch.decide.state import RolloutState
-from conch.decide.strategies import LAST, choose_strategy, find_parity_gate, strategy_of
-from conch.decide.warmup import find_refused_job, has_warmup, warmed, warmup_failed, warmup_waits
+from conch.decide.strategies import LAST, choose_strategy, strategy_of
+from conch.decide.warmup import has_warmup, warmed, warmup_failed, warmup_waits
+from conch.decide.workloads import Workload, list_workloads
 from conch.observe import Finding, Snapshot, Track
-from conch.observe.measured import Measured
 from conch.traffic import ObservedTraffic, Shares, router_of, wrote_stable
-from conch_contract.revision_jobs import PARITY
+from conch_contract import JobReport
+from conch_contract.revision_jobs import WARMUP, RevisionJob
 
 
 @dataclass(frozen=True)
@@ -38,12 +30,11 @@ class Decision:
     serving: str  # the revision that carries the service
     shares: Shares  # percent of the requests, by revision
     traffic: ObservedTraffic
-    replicas: tuple[RevisionReplicas, ...]  # of the revisions that have pods
+    workloads: tuple[Workload, ...]
     rollout: RolloutState | None  # under way, or failed
     needed: int  # ready pods that `wanted` needs at this moment
     budget: str  # whether its GPUs are free beside the stable revision's, in a sentence; empty: nothing was checked
-    warmup: bool  # whether the warm-up Job of `wanted` is due
-    compared: str | None  # the stable revision with which the parity Job of `wanted` is due
+    due_jobs: tuple[RevisionJob[JobReport], ...]  # of `wanted`
     number: int  # of `wanted` in the history
     forgotten: frozenset[str]  # revisions that the history limit drops
     overdue: bool  # the first revision of all has not come up within the progress deadline
@@ -77,20 +68,19 @@ def decide_track(track: Track) -> Decision:
     wanted = context.wanted
     shares, serving = _split(context, state)
     needed = _count_needed(context, state)
-    replicas = replicas_of(context, state, needed)
-    kept = frozenset(one.name for one in replicas) | {wanted}
+    workloads = list_workloads(context, state, needed)
+    kept = frozenset(name for workload in workloads for name in workload.revisions) | {wanted}
     return Decision(
         track=track,
         wanted=wanted,
         serving=serving,
         shares=shares,
         traffic=context.traffic,
-        replicas=replicas,
+        workloads=workloads,
         rollout=state,
         needed=needed,
         budget=budget,
-        warmup=_is_warmup_due(context, state, needed),
-        compared=_find_compared(context, state, needed),
+        due_jobs=_list_due_jobs(context, state, needed, serving),
         number=number_of(track, wanted),
         forgotten=forgotten(track, kept, context.service.spec.rollout.history_limit),
         overdue=state is None and _is_overdue(track, wanted),
@@ -156,15 +146,8 @@ def _with_strategy(context: RolloutContext, state: RolloutState) -> RolloutState
 def _advance(context: RolloutContext, state: RolloutState, admission: Finding | None) -> RolloutState:
     """Return the state of the rollout after this snapshot; `admission`: why its pods may not start yet."""
     track, service, stable, wanted = context.track, context.service, context.stable, context.wanted
-    gates = strategy_of(state, service.spec.rollout).gates(service.spec.rollout)
-    parity = find_parity_gate(gates)
-    state = track_stable(
-        state,
-        track.now,
-        is_awaited=_is_stable_awaited(context, state, parity),
-        is_ready=_is_stable_ready(context),
-    )
-    results, capacity = _evaluate_gates(context, state, gates), state.capacity
+    state, gates = evaluate_gates(context, state)
+    capacity = state.capacity
     observation = Observation(
         now=track.now,
         ready=track.ready(wanted),
@@ -178,11 +161,11 @@ def _advance(context: RolloutContext, state: RolloutState, admission: Finding | 
         not_ready=diagnose(track, wanted) or find_unlisted_pod(track, wanted),
         not_answering=not_answering(track, wanted),
         broken=warmup_failed(track, wanted) or (crash_loop(track, wanted) if state.weight else None),
-        before_first_share=warmup_waits(track, wanted)
-        or _find_parity_wait(track, wanted, find_parity_wait(parity, results)),
+        before_first_share=warmup_waits(track, wanted) or gates.wait,
         missing_stable_pods=_count_missing(track, stable, capacity),
-        gates=results,
-        once=(parity.name or "") if parity else "",
+        gates=gates.statuses,
+        once=gates.once,
+        stable_waits=gates.stable_waits,
         admission=admission,
         request=Request.of(service),
     )
@@ -195,11 +178,6 @@ def _find_traffic_source(context: RolloutContext) -> str:
     return f"the EndpointSlices of Service {track} show" if context.router.atomic else "the gateway shows"
 
 
-def _find_parity_wait(track: Track, wanted: str, wait: Finding | None) -> Finding | None:
-    """Return why the parity gate waits: a refused pod of its Job comes first."""
-    return (find_refused_job(track, wanted, PARITY) or wait) if wait else None
-
-
 def _count_missing(track: Track, stable: str, capacity: int) -> int:
     """Return how many of its pods the stable revision has lost.
 
@@ -208,38 +186,6 @@ def _count_missing(track: Track, stable: str, capacity: int) -> int:
     """
     ready = track.ready(stable)
     return max(0, min(capacity, track.replicas(stable)) - ready) if ready else 0
-
-
-def _evaluate_gates(context: RolloutContext, state: RolloutState, gates: tuple[Gate, ...]) -> tuple[GateStatus, ...]:
-    """Evaluate the gates; of a candidate without requests parity alone."""
-    if state.has_failed:
-        return ()
-    track, unready = context.track, _find_unready_stable(context, state)
-    report = track.find_report(PARITY, context.wanted)
-    compared = [evaluate_parity(gate, report, state, track.now, unready) for gate in gates if gate.parity]
-    others = [gate for gate in gates if state.weight and not gate.parity]
-    measured = track.measured.get(context.wanted, Measured())
-    evaluations = evaluate_all(others, measured, state.gates, track.now, state.since)
-    return (*compared, *(evaluation.status for evaluation in evaluations))
-
-
-def _find_unready_stable(context: RolloutContext, state: RolloutState) -> UnreadyStable | None:
-    """Return why the stable revision has no ready pod; None: it has one."""
-    track, stable = context.track, context.stable
-    if track.ready(stable):
-        return None
-    why = diagnose(track, stable) or not_answering(track, stable)
-    return UnreadyStable(why.message, is_stable_late(state, context.service.spec.rollout, track.now))
-
-
-def _is_stable_awaited(context: RolloutContext, state: RolloutState, parity: Gate | None) -> bool:
-    """Whether the parity gate has yet to compare with a stable revision that has no ready pod."""
-    has_report = context.track.find_report(PARITY, context.wanted) is not None
-    return is_parity_pending(parity, state) and not has_report and not _is_stable_ready(context)
-
-
-def _is_stable_ready(context: RolloutContext) -> bool:
-    return context.track.ready(context.stable) > 0
 
 
 def split(stable: str, candidate: str, weight: int) -> dict[str, int]:
@@ -272,25 +218,19 @@ def _effective_weight(context: RolloutContext, state: RolloutState, weight: int)
     return 0 if state.unavailable_since is not None and not has_lost else weight
 
 
-def _is_warmup_due(context: RolloutContext, state: RolloutState | None, needed: int) -> bool:
-    """Whether the candidate has the pods for its first share, and no warm-up has succeeded yet."""
+def _list_due_jobs(
+    context: RolloutContext, state: RolloutState | None, needed: int, serving: str
+) -> tuple[RevisionJob[JobReport], ...]:
+    """Return the Jobs that are due of a candidate with the pods for its first share: the warm-up, then those of gates.
+
+    The first revision of the predictor gets requests as its pods become ready, so it has none.
+    """
     track, wanted = context.track, context.wanted
-    if state is None and _has_served(track):
-        return False
-    if (state is not None and state.has_failed) or track.ready(wanted) < needed:
-        return False
-    return has_warmup(track) and warmed(track, wanted) is None
-
-
-def _find_compared(context: RolloutContext, state: RolloutState | None, needed: int) -> str | None:
-    """Return the stable revision, if its answers are to be compared now with those of a candidate that is warm."""
-    track, rollout = context.track, context.service.spec.rollout
-    if state is None or state.has_failed:
-        return None
-    if not is_parity_pending(find_parity_gate(strategy_of(state, rollout).gates(rollout)), state):
-        return None
-    are_up = track.ready(context.wanted) >= needed and track.ready(context.stable) > 0
-    return context.stable if are_up and warmup_waits(track, context.wanted) is None else None
+    if track.ready(wanted) < needed or (_has_served(track) if state is None else state.has_failed):
+        return ()
+    if has_warmup(track) and warmed(track, wanted) is None:
+        return (WARMUP,)
+    return () if state is None or serving == wanted else list_due_jobs(context, state)
 
 
 def _count_carrying(track: Track, stable: str) -> int:

@@ -1,14 +1,10 @@
 """Whether a candidate is warm: the report of its warm-up Job, which the status keeps when the Job is gone."""
 
-from typing import Final
-
 from conch.api import WarmupStatus
 from conch.api.reasons import Reason
+from conch.decide.jobs import find_refused_job
 from conch.observe import Finding, Track
-from conch_contract import JobReport
-from conch_contract.revision_jobs import WARMUP, RevisionJob
-
-_FAILED_CREATE: Final = "FailedCreate"  # the reason of the Job controller's event
+from conch_contract.revision_jobs import WARMUP
 
 
 def has_warmup(track: Track) -> bool:
@@ -40,13 +36,3 @@ def warmup_waits(track: Track, revision: str) -> Finding | None:
     return find_refused_job(track, revision, WARMUP) or Finding(
         Reason.WARMING_UP, f"The warm-up Job of revision {revision} has not ended yet."
     )
-
-
-def find_refused_job(track: Track, revision: str, job: RevisionJob[JobReport]) -> Finding | None:
-    """Return why the API server refuses the pod of a revision's Job."""
-    name = job.format_name(revision)
-    for uid, body in track.idle_jobs.items():
-        warning = track.warnings.get(uid)
-        if body["metadata"]["name"] == name and warning is not None and warning.reason == _FAILED_CREATE:
-            return Finding(Reason.JOB_PODS_REFUSED, f"The cluster refuses the pod of Job {name}: {warning.message}")
-    return None

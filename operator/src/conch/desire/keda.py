@@ -13,7 +13,7 @@ from conch.api.kinds import DEPLOYMENT, SCALED_OBJECT
 from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, TritonMetric, of_resource, targets
 from conch.api.quantity import to_decimal
-from conch.decide import RevisionReplicas
+from conch.decide import Workload
 from conch.observe import Track
 from conch.triton.promql import PER_POD, build_promql
 from conch_contract import names
@@ -21,20 +21,20 @@ from conch_contract import names
 _CPU_SHARE: Final = "80"
 
 
-def build_scaled_object(track: Track, replicas: RevisionReplicas) -> Manifest | None:
+def build_scaled_object(track: Track, workload: Workload) -> Manifest | None:
     """Build the ScaledObject of a revision; None: the service has no metric that KEDA supports."""
     predictor = track.service.spec.predictor
-    found = build_triggers(track, replicas.name)
+    found = build_triggers(track, workload.name)
     if not found:
         return None
     spec: Manifest = {
         "scaleTargetRef": {
             "apiVersion": DEPLOYMENT.api_version,
             "kind": DEPLOYMENT.name,
-            "name": replicas.name,
+            "name": workload.name,
         },
-        "minReplicaCount": 0 if replicas.may_scale_to_zero else replicas.minimum,
-        "maxReplicaCount": max(predictor.max_replicas or 1, replicas.minimum),
+        "minReplicaCount": 0 if workload.may_scale_to_zero else workload.minimum,
+        "maxReplicaCount": max(predictor.max_replicas or 1, workload.minimum),
         "triggers": found,
     }
     behavior = predictor.autoscaling.behavior if predictor.autoscaling else None
@@ -43,7 +43,7 @@ def build_scaled_object(track: Track, replicas: RevisionReplicas) -> Manifest | 
         window = (behavior.scale_down or {}).get("stabilizationWindowSeconds")
         if window is not None:
             spec["cooldownPeriod"] = window  # the same for the last pod, with the same default
-    return {**child(track.service, SCALED_OBJECT, replicas.name, replicas.name), "spec": spec}
+    return {**child(track.service, SCALED_OBJECT, workload.name, workload.name), "spec": spec}
 
 
 def build_triggers(track: Track, revision: str) -> list[dict[str, Any]]:

@@ -4,20 +4,23 @@ from conch.api import InferenceService
 from conch.api.numbers import percent
 from conch.api.parity import Parity
 from conch.decide import Decision
-from conch.decide.gates import stable_model
-from conch.decide.strategies import find_parity_gate
 from conch.desire.jobs import Program, format_host
-from conch.observe import Revision
+from conch.observe import Revision, Track
 from conch_contract import parity as wire
 
 
-def find_program(decision: Decision, revision: Revision) -> Program | None:
-    """Return the program; None: no comparison of the revision is due."""
-    track, stable = decision.track, decision.compared
-    gate = find_parity_gate(track.service.spec.rollout.analysis)
-    if not stable or gate is None or gate.parity is None:
-        return None
-    return build_program(track.service, revision, stable, stable_model(track, stable), gate.parity)
+def build_due_program(decision: Decision, revision: Revision) -> Program:
+    """Return the program for the revision that carries the service and the candidate."""
+    track, stable = decision.track, decision.serving
+    spec = next(gate.parity for gate in track.service.spec.rollout.analysis if gate.parity is not None)
+    return build_program(track.service, revision, stable, _find_model(track, stable), spec)
+
+
+def _find_model(track: Track, revision: str) -> str:
+    """Return the model's name in a revision's Triton; empty: it has no ControllerRevision."""
+    stored = track.revisions.get(revision)
+    name = (stored.predictor.get("model") or {}).get("name") if stored else None
+    return str(name or track.key.name) if stored else ""
 
 
 def build_program(

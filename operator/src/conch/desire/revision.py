@@ -3,13 +3,12 @@
 So a later version of the operator, with other defaults or another image, changes no serving pod.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 from conch.api import InferenceService
-from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION
+from conch.api.kinds import CONTROLLER_REVISION
 from conch.api.meta import Manifest, child
 from conch.api.names import (
     ANNOTATION_AUTHOR,
@@ -24,8 +23,8 @@ from conch.desire.defaults import PodDefaults
 from conch.desire.pod import build_pod_template
 from conch.observe import Revision, Track
 from conch.triton import build_model_config, build_warmup
-from conch_contract import ModelManifest, ModelSource, ModelState, names
-from conch_contract.object_versions import decode_versions, encode_versions
+from conch_contract import ModelManifest, ModelSource, ModelState
+from conch_contract.object_versions import encode_versions
 
 _NOTE_LENGTH: Final = 1024  # bytes of a change cause that are kept, since each write of the ControllerRevision has it
 
@@ -110,26 +109,3 @@ def build_controller_revision(service: InferenceService, revision: Revision) -> 
             "predictor": revision.predictor,
         },
     }
-
-
-def build_config_map(service: InferenceService, revision: Revision) -> Manifest:
-    """Build the ConfigMap with the model manifest of the pods; after the first ready pod, with its content."""
-    return {
-        **child(service, CONFIG_MAP, revision.name, revision.name),
-        "data": {names.MANIFEST_FILE: _pin(revision)},
-    }
-
-
-def _pin(revision: Revision) -> str:
-    """Return the manifest with the content of the revision's first ready pod, if there was one."""
-    if not revision.digest:
-        return revision.manifest
-    manifest = json.loads(revision.manifest)  # as it is stored, with fields that only another version of Conch knows
-    known = {
-        "digest": revision.digest,
-        "objectVersions": decode_versions(revision.object_versions),
-        "warmupDigest": revision.warmup_digest,
-    }
-    content = {field: value for field, value in known.items() if value}
-    models = [{**model, **content} for model in manifest["models"]]
-    return json.dumps({**manifest, "models": models}, separators=(",", ":"))

@@ -6,39 +6,39 @@ from conch.api import InferenceService, Predictor
 from conch.api.kinds import AUTOSCALER, DEPLOYMENT
 from conch.api.meta import Manifest, child
 from conch.api.metrics import DEFAULT_RATIO, MetricsApi, TritonMetric, targets
-from conch.decide import RevisionReplicas
+from conch.decide import Workload
 from conch.desire.keda import build_scaled_object
 from conch.observe import Track
 from conch_contract import names
 
 
-def is_autoscaled(service: InferenceService, replicas: RevisionReplicas) -> bool:
+def is_autoscaled(service: InferenceService, workload: Workload) -> bool:
     """Whether an autoscaler sets a revision's replicas. A revision without pods has no autoscaler."""
-    return service.spec.predictor.scales and replicas.minimum > 0
+    return service.spec.predictor.scales and workload.minimum > 0
 
 
-def build_autoscaler(track: Track, replicas: RevisionReplicas) -> Manifest:
+def build_autoscaler(track: Track, workload: Workload) -> Manifest:
     """Build the HorizontalPodAutoscaler of a revision, or the ScaledObject for which KEDA creates one."""
-    by_keda = build_scaled_object(track, replicas) if track.metrics_api == "keda" else None
-    return by_keda or _build_horizontal(track, replicas)
+    by_keda = build_scaled_object(track, workload) if track.metrics_api == "keda" else None
+    return by_keda or _build_horizontal(track, workload)
 
 
-def _build_horizontal(track: Track, replicas: RevisionReplicas) -> Manifest:
+def _build_horizontal(track: Track, workload: Workload) -> Manifest:
     service, predictor = track.service, track.service.spec.predictor
     spec: Manifest = {
         "scaleTargetRef": {
             "apiVersion": DEPLOYMENT.api_version,
             "kind": DEPLOYMENT.name,
-            "name": replicas.name,
+            "name": workload.name,
         },
-        "minReplicas": replicas.minimum,
-        "maxReplicas": max(predictor.max_replicas or 1, replicas.minimum),
+        "minReplicas": workload.minimum,
+        "maxReplicas": max(predictor.max_replicas or 1, workload.minimum),
     }
     if metrics := _build_metrics(predictor, track.metrics_api):
         spec["metrics"] = metrics  # absent: the API server's default, 80 % CPU utilization
     if predictor.autoscaling and predictor.autoscaling.behavior:
         spec["behavior"] = predictor.autoscaling.behavior.to_wire()
-    return {**child(service, AUTOSCALER, replicas.name, replicas.name), "spec": spec}
+    return {**child(service, AUTOSCALER, workload.name, workload.name), "spec": spec}
 
 
 def _build_metrics(predictor: Predictor, metrics_api: MetricsApi) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from conch.desire.jobs import Program, format_host
 from conch.observe import Revision
 
 
-def find_program(decision: Decision, revision: Revision) -> Program | None:
-    """Return the program; None: no warm-up of the revision is due."""
-    return build_program(decision.track.service, revision, decision.needed) if decision.warmup else None
+def build_due_program(decision: Decision, revision: Revision) -> Program:
+    """Return the program for the pods that a candidate needs now."""
+    return build_program(decision.track.service, revision, decision.needed)
 
 
 def build_program(service: InferenceService, revision: Revision, pods: int) -> Program:

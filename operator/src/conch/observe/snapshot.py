@@ -168,21 +168,21 @@ class ObservedService:
         """Namespace and name of the service."""
         return ServiceKey(self.service.metadata.namespace, self.service.metadata.name)
 
-    def deployment(self, revision: str) -> Body | None:
-        """Return a revision's Deployment, if there is one."""
-        return self.children.get(Ref(DEPLOYMENT, revision))
+    def deployment(self, workload: str) -> Body | None:
+        """Return a workload's Deployment, if there is one."""
+        return self.children.get(Ref(DEPLOYMENT, workload))
 
     def is_known(self, revision: str) -> bool:
         """Whether a revision has a Deployment, or a ControllerRevision from which one is created again."""
         return self.deployment(revision) is not None or revision in self.revisions
 
-    def autoscaler(self, revision: str) -> Body | None:
-        """Return a revision's HorizontalPodAutoscaler, if there is one."""
-        return self.children.get(Ref(AUTOSCALER, revision))
+    def autoscaler(self, workload: str) -> Body | None:
+        """Return a workload's HorizontalPodAutoscaler, if there is one."""
+        return self.children.get(Ref(AUTOSCALER, workload))
 
-    def scaled_object(self, revision: str) -> Body | None:
-        """Return a revision's ScaledObject, if there is one."""
-        return self.children.get(Ref(SCALED_OBJECT, revision))
+    def scaled_object(self, workload: str) -> Body | None:
+        """Return a workload's ScaledObject, if there is one."""
+        return self.children.get(Ref(SCALED_OBJECT, workload))
 
     def pods_of(self, revision: str) -> tuple[Pod, ...]:
         """Return the pods of a revision that do not terminate."""
@@ -197,9 +197,9 @@ class ObservedService:
         report = self.job_reports.get(job.format_name(revision))
         return report if isinstance(report, job.report) else None
 
-    def replicas(self, revision: str) -> int:
-        """Return the replicas of a revision's Deployment; 0 if there is none."""
-        deployment = self.deployment(revision)
+    def replicas(self, workload: str) -> int:
+        """Return the replicas of a workload's Deployment; 0 if there is none."""
+        deployment = self.deployment(workload)
         return number(mapping(deployment.get("spec")).get("replicas")) if deployment else 0
 
 

@@ -4,28 +4,19 @@ To add a metric: a `GateMetric` in `conch.api.analysis`, a `Metric` here, and it
 """
 
 from conch.decide.gates.evaluation import Evaluation, bound_of, evaluate, evaluate_all
-from conch.decide.gates.parity import (
-    UnreadyStable,
-    evaluate_parity,
-    find_parity_wait,
-    is_parity_pending,
-    override,
-    stable_model,
-)
+from conch.decide.gates.job import JobMetric, UnreadyStable, override
 from conch.decide.gates.prometheus import build_queries
-from conch.decide.gates.registry import METRICS
+from conch.decide.gates.registry import METRICS, list_job_metrics
 
 __all__ = [
     "METRICS",
     "Evaluation",
+    "JobMetric",
     "UnreadyStable",
     "bound_of",
     "build_queries",
     "evaluate",
     "evaluate_all",
-    "evaluate_parity",
-    "find_parity_wait",
-    "is_parity_pending",
+    "list_job_metrics",
     "override",
-    "stable_model",
 ]

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from conch.api.analysis import Gate
-from conch.api.gate_metric import GateMetric
+from conch.api.gate_metric import GateMetric, RequestMetric
 from conch.observe.measured import Measured, Window
 
 # Seconds after which counters are stale, since the pods cannot be read.
 STALE: Final = 30.0
 Spec = TypeVar("Spec", bound=GateMetric)
+RequestSpec = TypeVar("RequestSpec", bound=RequestMetric)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Metric(ABC, Generic[Spec]):
         """Return the value of the requests after `start`; times in seconds since the epoch."""
 
 
-class CounterMetric(Metric[Spec]):
+class CounterMetric(Metric[RequestSpec]):
     """A metric of Triton's counters, over the requests since the last evaluation."""
 
     counted = "requests"  # the requests that count as samples

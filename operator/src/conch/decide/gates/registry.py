@@ -1,11 +1,12 @@
 """The metrics of gates: the class that evaluates each field of the spec."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from conch.api.analysis import Gate, Latency, Prometheus, SuccessRate
 from conch.api.gate_metric import GateMetric, UnknownMetric
 from conch.api.parity import Parity
+from conch.decide.gates.job import JobMetric
 from conch.decide.gates.latency import LatencyMetric
 from conch.decide.gates.metric import Metric
 from conch.decide.gates.parity import ParityMetric
@@ -29,3 +30,9 @@ def metric_of(gate: Gate) -> Metric[Any]:
         KeyError: its spec has a metric without a row in `METRICS`.
     """
     return METRICS[type(gate.metric)](gate, gate.metric)
+
+
+def list_job_metrics(gates: Iterable[Gate]) -> tuple[JobMetric[Any, Any], ...]:
+    """Return the metrics that Jobs measure, each once, before the candidate gets requests of clients."""
+    metrics = (metric_of(gate) for gate in gates if gate.is_measured_once)
+    return tuple(metric for metric in metrics if isinstance(metric, JobMetric))

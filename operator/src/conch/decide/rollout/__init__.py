@@ -1,8 +1,9 @@
 """The rollout of one candidate: its steps, its waits, and what users request of it."""
 
+from conch.decide.rollout.gates import evaluate_gates, list_due_jobs
 from conch.decide.rollout.request import Request, annotation, build_request_status
 from conch.decide.rollout.steps import Observation, advance, restart_failed
-from conch.decide.rollout.waits import is_stable_late, seconds_to_wait, track_stable
+from conch.decide.rollout.waits import seconds_to_wait
 
 __all__ = [
     "Observation",
@@ -10,8 +11,8 @@ __all__ = [
     "advance",
     "annotation",
     "build_request_status",
-    "is_stable_late",
+    "evaluate_gates",
+    "list_due_jobs",
     "restart_failed",
     "seconds_to_wait",
-    "track_stable",
 ]

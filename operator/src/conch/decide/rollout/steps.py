@@ -36,9 +36,10 @@ class Observation:
     not_ready: Finding | None = None  # why the candidate's pods are not up
     not_answering: Finding | None = None  # the finding for a candidate without ready pods
     broken: Finding | None = None  # why it must not go on, whatever the step
-    before_first_share: Finding | None = None  # what must be over before its first request: warm-up, parity gate
-    gates: tuple[GateStatus, ...] = ()  # their results; before the candidate's first request only parity
-    once: str = ""  # the gate among them that is evaluated once for all steps
+    before_first_share: Finding | None = None  # what must be over before its first request: warm-up, a gate's Job
+    gates: tuple[GateStatus, ...] = ()  # their results; before the candidate's first request only those of Jobs
+    once: frozenset[str] = frozenset()  # the gates among them that are evaluated once for all steps
+    stable_waits: frozenset[str] = frozenset()  # the reasons of gates that wait for a ready pod of the stable revision
     missing_stable_pods: int = 0  # pods that the stable revision lacks
     admission: Finding | None = None  # why the candidate's pods may not start beside the stable revision's yet
     request: Request | None = None
@@ -246,7 +247,7 @@ def _check_deadline(state: RolloutState, rollout: Rollout, observation: Observat
     """
     if not is_late(state, rollout, observation.now):
         return state
-    if state.stable_unavailable_since is not None and state.reason == Reason.COMPARING_ANSWERS:
+    if state.reason in observation.stable_waits:
         return state
     message = f"No progress within {rollout.progress_deadline}: {state.message}"
     has_reason = observation.not_ready is not None or state.reason in {Reason.INCONCLUSIVE, Reason.JOB_PODS_REFUSED}
@@ -282,7 +283,7 @@ def _keep_gates(state: RolloutState, observation: Observation) -> tuple[GateStat
     for its own end.
     """
     holds = state.reason == Reason.PAUSED_ON_FAILURE or not state.is_at_pause
-    kept = (gate for gate in observation.gates if gate.name == observation.once)
+    kept = (gate for gate in observation.gates if gate.name in observation.once)
     return tuple(override(gate, observation.now) if holds else gate for gate in kept)
 
 

@@ -29,14 +29,14 @@ def is_late(state: RolloutState, rollout: Rollout, now: float) -> bool:
 
 
 def track_stable(state: RolloutState, now: float, *, is_awaited: bool, is_ready: bool) -> RolloutState:
-    """Return the state with the time since when the parity gate waits for a ready pod of the stable revision.
+    """Return the state with the time since when a gate waits for a ready pod of the stable revision.
 
     Once it has one, the step's deadline moves by the wait. An end of a pause does not.
 
     Args:
         state: of the rollout.
         now: seconds since the epoch.
-        is_awaited: whether the gate waits for a ready pod.
+        is_awaited: whether a gate waits for a ready pod.
         is_ready: whether the stable revision has one.
     """
     if state.has_failed:

@@ -70,7 +70,11 @@ def _build_track_status(
     return _TrackStatus(
         decision,
         build_conditions(decision, failed_write, is_routed=is_routed),
-        tuple(build_revision_status(decision, replicas) for replicas in decision.replicas),
+        tuple(
+            build_revision_status(decision, workload, name)
+            for workload in decision.workloads
+            for name in workload.revisions
+        ),
     )
 
 

@@ -12,12 +12,13 @@ from conch.api import ConditionType, InferenceService
 from conch.api.reasons import Reason
 from conch.decide.context import least_replicas
 from conch.decide.diagnosis import diagnose, find_changed_content, find_unlisted_pod
+from conch.decide.jobs import find_refused_job
 from conch.decide.scale_to_zero import is_scaled_to_zero, is_waking_up
 from conch.decide.status.autoscaling import build_autoscaling_condition
 from conch.decide.status.condition import FailedWrite, PendingCondition, Truth
 from conch.decide.status.revisions import find_failing_requests, phase_of
 from conch.decide.track import Decision
-from conch.decide.warmup import find_refused_job, warmup_failed
+from conch.decide.warmup import warmup_failed
 from conch.observe import Finding, Track
 from conch.traffic import find_endpoint_lag, router_of
 from conch_contract.revision_jobs import WARMUP

@@ -6,10 +6,10 @@ from conch.api import InferenceService, ModelStatus, ModelWarning, Phase, Replic
 from conch.api.times import format_time
 from conch.decide.context import most_replicas
 from conch.decide.diagnosis import diagnose
-from conch.decide.replicas import RevisionReplicas
 from conch.decide.scale_to_zero import is_scaled_to_zero
 from conch.decide.track import Decision
 from conch.decide.warmup import warmed
+from conch.decide.workloads import Workload
 from conch.observe import Track
 from conch.traffic import has_session_affinity
 from conch_contract import ModelReport, ModelState, names
@@ -26,9 +26,15 @@ _ORDER: Final = (
 )
 
 
-def build_revision_status(decision: Decision, replicas: RevisionReplicas) -> RevisionStatus:
-    """Return the status of a revision that has pods."""
-    track, name = decision.track, replicas.name
+def build_revision_status(decision: Decision, workload: Workload, name: str) -> RevisionStatus:
+    """Return the status of a revision.
+
+    Args:
+        decision: for its track.
+        workload: whose pods serve the revision.
+        name: of the revision.
+    """
+    track = decision.track
     before = track.service.status.revision(name)
     stored = track.revisions.get(name)
     is_zero = is_scaled_to_zero(track, decision.rollout, name)
@@ -43,7 +49,7 @@ def build_revision_status(decision: Decision, replicas: RevisionReplicas) -> Rev
         phase=phase,
         weight=decision.shares.get(name, 0),
         replicas=ReplicaStatus(
-            ready=track.ready(name), wanted=0 if is_zero else track.replicas(name) or replicas.minimum
+            ready=track.ready(name), wanted=0 if is_zero else track.replicas(workload.name) or workload.minimum
         ),
         images=_images(track, name),
         models=_models(track, name),

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from conch.api import Admission, Rollout, RolloutStatus, StepInForce
-from conch.api.analysis import Gate
 from conch.api.names import StrategyName
 from conch.decide.state import RolloutState
 from conch.decide.strategies.progressive import Progressive
@@ -16,7 +15,7 @@ from conch.decide.strategies.recreate import Recreate
 from conch.decide.strategies.replace import Replace
 from conch.decide.strategies.strategy import LAST, Strategy
 
-__all__ = ["LAST", "STRATEGIES", "Strategy", "choose_strategy", "find_parity_gate", "get_steps", "strategy_of"]
+__all__ = ["LAST", "STRATEGIES", "Strategy", "choose_strategy", "get_steps", "strategy_of"]
 
 _ALL: Final[tuple[Strategy, ...]] = (Progressive(), Replace(), Recreate())
 STRATEGIES: Final[Mapping[StrategyName, Strategy]] = {strategy.name: strategy for strategy in _ALL}
@@ -51,8 +50,3 @@ def strategy_of(state: RolloutState | None, rollout: Rollout) -> Strategy:
 def get_steps(rollout: Rollout, status: RolloutStatus | None) -> tuple[StepInForce, ...]:
     """Return the steps in force: those of the status; before a rollout has any, those of the spec."""
     return status.steps if status is not None and status.steps else choose_strategy(rollout).steps(rollout)
-
-
-def find_parity_gate(gates: tuple[Gate, ...]) -> Gate | None:
-    """Return the gate that compares the answers of both revisions; None: there is none."""
-    return next((gate for gate in gates if gate.parity is not None), None)

@@ -10,7 +10,7 @@ from conch.observe import Track
 
 
 class Recreate(AtOnce):
-    """No steps, and no parity gate: only one revision has pods."""
+    """No steps, and no gate that needs the stable revision: only one revision has pods."""
 
     name = StrategyName.RECREATE
     serves_both = False

@@ -6,6 +6,6 @@ from conch.decide.strategies.strategy import AtOnce
 
 
 class Replace(AtOnce, Progressive):
-    """No steps, and no parity gate: there is no answer to compare with."""
+    """No steps, and no gate that needs the stable revision: there is no answer to compare with."""
 
     name = StrategyName.REPLACE

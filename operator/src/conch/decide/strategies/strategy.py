@@ -13,7 +13,7 @@ LAST: Final = StepInForce(weight=100)
 
 
 class AtOnce:
-    """The steps and gates of a strategy without a comparison: the candidate gets all requests in one step."""
+    """The steps and gates of a strategy that cannot compare: the candidate gets all requests in one step."""
 
     def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
         """Return the last step alone."""
@@ -22,7 +22,7 @@ class AtOnce:
 
     def gates(self, rollout: Rollout) -> tuple[Gate, ...]:
         """Return the gates of the spec that need no stable revision."""
-        return tuple(gate for gate in named(rollout.analysis) if gate.parity is None)
+        return tuple(gate for gate in named(rollout.analysis) if not gate.needs_stable)
 
 
 class Strategy(Protocol):

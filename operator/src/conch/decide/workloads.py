@@ -1,4 +1,4 @@
-"""Which revisions have pods, and how many at the least."""
+"""Which workloads a track has, and how many pods at the least."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,26 @@ from conch.traffic import still_reached
 
 
 @dataclass(frozen=True)
-class RevisionReplicas:
-    """A revision that has pods, and their minimum; 0: it is drained, and comes back if need be."""
+class Workload:
+    """Pods: a Deployment with its Service, ConfigMap, disruption budget and autoscaler.
+
+    A revision is content: models, their configuration and a pod template.
+
+    Attributes:
+        name: Name of its objects, and of the revision whose pod template its pods have.
+        revisions: Names of the revisions that its pods serve. With the present strategies it is one.
+        minimum: Of its replicas; 0: it is drained, and gets pods again if need be.
+        may_scale_to_zero: Whether it may be without pods while no trigger is active.
+    """
 
     name: str
+    revisions: tuple[str, ...]
     minimum: int
-    may_scale_to_zero: bool = False  # while no trigger is active
+    may_scale_to_zero: bool = False
 
 
-def replicas_of(context: RolloutContext, state: RolloutState | None, needed: int) -> tuple[RevisionReplicas, ...]:
-    """Return the revisions that have pods, the wanted one first.
+def list_workloads(context: RolloutContext, state: RolloutState | None, needed: int) -> tuple[Workload, ...]:
+    """Return the workloads, the one of the wanted revision first.
 
     Args:
         context: the wanted and the stable revision.
@@ -36,5 +46,5 @@ def replicas_of(context: RolloutContext, state: RolloutState | None, needed: int
         if track.is_known(name):
             minimums[name] = max(track.replicas(name), 1)
     return tuple(
-        RevisionReplicas(name, minimum, may_scale_to_zero(track, state, name)) for name, minimum in minimums.items()
+        Workload(name, (name,), minimum, may_scale_to_zero(track, state, name)) for name, minimum in minimums.items()
     )
