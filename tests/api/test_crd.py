@@ -204,7 +204,7 @@ async def test_the_status_is_stored_as_the_types_write_it(server: Server) -> Non
                 number=1,
                 generation=1,
                 phase="Loading",
-                replicas=ReplicaStatus(ready=0, wanted=1),
+                replicas=ReplicaStatus(ready=0, desired=1),
                 models=(
                     ModelStatus(
                         name="magika-status",

@@ -43,7 +43,7 @@ def _lines(service: Service) -> list[tuple[str, str, str]]:
     for revision in status.get("revisions", ()):
         models = [f"{m['name']}: {m['state']}" for m in revision.get("models", ())]
         replicas = revision["replicas"]
-        words = f"{replicas['ready']}/{replicas['wanted']} pods ready" + "".join(f", {model}" for model in models)
+        words = f"{replicas['ready']}/{replicas['desired']} pods ready" + "".join(f", {model}" for model in models)
         lines.append((f"revision {revision['name']}", revision["phase"], words))
     lines += [(f"condition {c['type']}", c["status"], c.get("message", "")) for c in status.get("conditions", ())]
     return lines

@@ -61,7 +61,7 @@ def test_the_status_has_what_is_served(service: Service) -> None:
     assert conditions == {"Ready": "True", "Serving": "True", "RolloutComplete": "True"}
     [revision] = status["revisions"]
     assert (revision["name"], revision["phase"], revision["weight"]) == (status["stable"], "Ready", 100)
-    assert revision["replicas"] == {"ready": 2, "wanted": 2}
+    assert revision["replicas"] == {"ready": 2, "desired": 2}
     # The status may be a moment behind the pods: they were ready before their first report.
     [model] = until(lambda: _served(service), "the status has what is served", 15, seen=lambda: service.status)
     assert (model["name"], model["versions"]) == ("magika", [1])

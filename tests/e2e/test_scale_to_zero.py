@@ -84,7 +84,7 @@ def test_the_last_pod_goes_and_comes_back(
     assert service.deployment(revision)["spec"]["replicas"] == 0
     service.until_condition("Serving", "True", 30, reason="ScaledToZero")  # the pod answers until it is deleted
     [asleep] = service.status["revisions"]
-    assert (asleep["phase"], asleep["replicas"]) == ("ScaledToZero", {"ready": 0, "wanted": 0})
+    assert (asleep["phase"], asleep["replicas"]) == ("ScaledToZero", {"ready": 0, "desired": 0})
     assert service.condition("Reconciling") == {}
     assert service.condition("Autoscaling")["status"] == "True"
 

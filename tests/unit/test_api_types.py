@@ -176,14 +176,14 @@ READY = Condition(type="Ready", status="True", reason="Served", last_transition_
 STATUS = Status(
     observed_generation=2,
     conditions=(READY,),
-    revisions=(RevisionStatus(name="m-1", phase="Draining", replicas=ReplicaStatus(ready=0, wanted=1)),),
+    revisions=(RevisionStatus(name="m-1", phase="Draining", replicas=ReplicaStatus(ready=0, desired=1)),),
 )
 
 
 def test_a_status_is_written_with_its_zeros_and_read_back() -> None:
     wire = STATUS.to_wire()
     assert wire["revisions"][0]["weight"] == 0
-    assert wire["revisions"][0]["replicas"] == {"ready": 0, "wanted": 1}
+    assert wire["revisions"][0]["replicas"] == {"ready": 0, "desired": 1}
     assert "stable" not in wire
     service = parsed({}, status=wire)
     assert service.status == STATUS

@@ -15,7 +15,7 @@ from conch_contract import names
 from tests.unit.simulation import Cluster, build_manifest, start_revision
 
 ENVOY_GATEWAY = "gateway.envoyproxy.io/gatewayclass-controller"
-CPU = {
+CPU: dict[str, Any] = {
     "type": "Resource",
     "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
 }
@@ -47,8 +47,8 @@ def test_a_child_refers_to_children_of_lower_steps_alone(child: ChildKind) -> No
 
 @pytest.mark.parametrize("metrics_api", ["builtin", "keda"])
 def test_each_kind_is_built_for_a_service_that_has_every_feature(metrics_api: MetricsApi) -> None:
-    traffic = {"gateways": [{"name": "public"}], "consistentHash": {"header": "x-sequence"}}
-    scaling = {"minReplicas": 1, "maxReplicas": 3, "autoscaling": {"metrics": [CPU]}}
+    traffic: dict[str, Any] = {"gateways": [{"name": "public"}], "consistentHash": {"header": "x-sequence"}}
+    scaling: dict[str, Any] = {"minReplicas": 1, "maxReplicas": 3, "autoscaling": {"metrics": [CPU]}}
     cluster = Cluster(build_manifest(traffic=traffic, warmup={}, **scaling), metrics_api=metrics_api)
     cluster.controller = ENVOY_GATEWAY
     cluster.put_class()

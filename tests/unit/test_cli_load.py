@@ -165,8 +165,8 @@ def build_service(**status: Any) -> InferenceService:
 def test_desired_replicas_of_an_autoscaler_precede_those_of_the_status() -> None:
     found = build_service(
         revisions=[
-            {"name": "one", "replicas": {"ready": 1, "wanted": 1}},
-            {"name": "two", "replicas": {"ready": 2, "wanted": 3}},
+            {"name": "one", "replicas": {"ready": 1, "desired": 1}},
+            {"name": "two", "replicas": {"ready": 2, "desired": 3}},
         ]
     )
     assert count_replicas(found, []) == (3, 4)

@@ -160,7 +160,7 @@ def test_a_service_scaled_to_zero_is_ready_and_writes_nothing() -> None:
     assert cluster.condition("RolloutComplete") == ("True", "Complete")
     assert cluster.condition("Reconciling") == cluster.condition("Stalled") == ("", "")
     [revision] = cluster.status.revisions
-    assert (revision.phase, revision.replicas.ready, revision.replicas.wanted) == ("ScaledToZero", 0, 0)
+    assert (revision.phase, revision.replicas.ready, revision.replicas.desired) == ("ScaledToZero", 0, 0)
     assert cluster.status.ready == "0/0"
     cluster.now += 10_000
     assert cluster.reconcile() == []

@@ -82,7 +82,7 @@ class ReplicaStatus(Part):
 
     ready: int = 0
     """Number of ready pods."""
-    wanted: int = 0
+    desired: int = 0
     """Desired number of pods."""
 
 

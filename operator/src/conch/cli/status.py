@@ -180,7 +180,7 @@ def _build_revision_row(service: InferenceService, revision: RevisionStatus) -> 
         find_role(service, revision.name),
         revision.phase,
         f"{revision.weight} %",
-        f"{replicas.ready}/{replicas.wanted}",
+        f"{replicas.ready}/{replicas.desired}",
         ", ".join(" ".join(filter(None, (model.name, shorten_digest(model.digest)))) for model in revision.models),
     )
 

@@ -18,5 +18,5 @@ def count_replicas(service: InferenceService, autoscalers: Iterable[Mapping[str,
     revisions = service.status.revisions
     return (
         sum(revision.replicas.ready for revision in revisions),
-        sum(desired.get(revision.name) or revision.replicas.wanted for revision in revisions),
+        sum(desired.get(revision.name) or revision.replicas.desired for revision in revisions),
     )

@@ -95,7 +95,7 @@ def _fields(decision: Decision, conditions: Sequence[PendingCondition]) -> dict[
 
 
 def _count_ready_pods(revisions: Sequence[RevisionStatus]) -> str:
-    return f"{sum(r.replicas.ready for r in revisions)}/{sum(r.replicas.wanted for r in revisions)}"
+    return f"{sum(r.replicas.ready for r in revisions)}/{sum(r.replicas.desired for r in revisions)}"
 
 
 def build_unreadable_status(service: Unreadable, now: float) -> Status:

@@ -49,7 +49,7 @@ def build_revision_status(decision: Decision, workload: Workload, name: str) -> 
         phase=phase,
         weight=decision.shares.get(name, 0),
         replicas=ReplicaStatus(
-            ready=track.ready(name), wanted=0 if is_zero else track.replicas(workload.name) or workload.minimum
+            ready=track.ready(name), desired=0 if is_zero else track.replicas(workload.name) or workload.minimum
         ),
         images=_images(track, name),
         models=_models(track, name),
