@@ -10,6 +10,7 @@ from conch.api import analysis
 from conch.api.analysis import Gate, GateStatus, Verdict, named
 from conch.api.gate_metric import GateMetric, JobGateMetric, RequestMetric, UnknownMetric
 from conch.api.numbers import percent
+from conch.api.reasons import Reason
 from conch.decide.gates import METRICS, JobMetric, bound_of, build_queries, evaluate, evaluate_all
 from conch.decide.gates.metric import CounterMetric
 from conch.decide.gates.prometheus import fill
@@ -362,6 +363,12 @@ def test_each_metric_of_the_spec_has_a_row_and_each_row_a_field_of_the_spec() ->
 def test_a_metric_is_measured_by_counters_a_query_or_a_job(spec: type[GateMetric]) -> None:
     assert issubclass(METRICS[spec], CounterMetric) == issubclass(spec, RequestMetric)
     assert issubclass(METRICS[spec], JobMetric) == issubclass(spec, JobGateMetric)
+
+
+@pytest.mark.parametrize("metric", [each for each in METRICS.values() if issubclass(each, JobMetric)])
+def test_a_metric_of_a_job_has_words_for_its_wait_and_for_the_preview(metric: type[JobMetric[Any, Any]]) -> None:
+    assert metric.waiting in Reason
+    assert metric.expectation
 
 
 def test_each_job_measures_one_gate_at_most() -> None:

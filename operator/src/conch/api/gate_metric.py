@@ -39,11 +39,13 @@ class JobGateMetric(ResultMetric):
 
     Attributes:
         needs_stable: Whether the Job needs a ready pod of the stable revision.
+        use_of_warmup: The use of predictor.warmup by the Job, as a clause of an error message; empty: it needs none.
         instead_of_failure_limit: The remedy where failureLimit is set, as the end of an error message.
         instead_of_another: The remedy where a rollout has two such gates, as the end of an error message.
     """
 
     needs_stable: ClassVar[bool] = False
+    use_of_warmup: ClassVar[str] = ""
     instead_of_failure_limit: ClassVar[str]
     instead_of_another: ClassVar[str]
 

@@ -53,6 +53,7 @@ class Parity(JobGateMetric):
     """Share of replayed requests to which candidate and stable revision answer alike."""
 
     needs_stable: ClassVar[bool] = True
+    use_of_warmup: ClassVar[str] = "whose requests it replays"
     instead_of_min_samples: ClassVar[str] = "which replays each request once; remove minSamples, or set parity.requests"
     instead_of_failure_limit: ClassVar[str] = "lower parity.minAgreement"
     instead_of_another: ClassVar[str] = "name all outputs in one gate, or keep the strictest"

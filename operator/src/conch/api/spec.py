@@ -5,6 +5,7 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 
 from conch.api._base import DURATION_PATTERN, Part, duration_seconds, list_map_key
+from conch.api.analysis import JOB_METRICS
 from conch.api.autoscaling import NEEDS_TRIGGERS, SEEN_WITHOUT_PODS, Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Model
@@ -134,12 +135,16 @@ class Spec(Part):
                 " traffic.split, or remove the step",
                 path=".rollout.steps",
             ),
-            Rule(
-                "!has(self.rollout) || !has(self.rollout.analysis)"
-                " || !self.rollout.analysis.exists(gate, has(gate.parity)) || has(self.predictor.warmup)",
-                message="a parity gate needs predictor.warmup, whose requests it replays; set predictor.warmup ({}"
-                " generates requests from the model's metadata), or remove the gate",
-                path=".rollout.analysis",
+            *(
+                Rule(
+                    "!has(self.rollout) || !has(self.rollout.analysis)"
+                    f" || !self.rollout.analysis.exists(gate, has(gate.{gate})) || has(self.predictor.warmup)",
+                    message=f"a {gate} gate needs predictor.warmup, {metric.use_of_warmup}; set predictor.warmup"
+                    " ({} generates requests from the model's metadata), or remove the gate",
+                    path=".rollout.analysis",
+                )
+                for gate, metric in JOB_METRICS.items()
+                if metric.use_of_warmup
             ),
             Rule(
                 "!has(self.variants) || self.variants.map(v, has(v.weight) ? v.weight : 0).sum() < 100",
