@@ -66,7 +66,7 @@ def test_an_image_has_the_version_of_the_repository(image: str) -> None:
 
 def build_target(package: str) -> dict[str, Any]:
     table: dict[str, Any] = tomllib.loads((ROOT / package / "pyproject.toml").read_text())
-    found: dict[str, Any] = table["tool"]["hatch"]["build"]["targets"]["wheel"]
+    found: dict[str, Any] = table["tool"]["hatch"]["build"]
     return found
 
 

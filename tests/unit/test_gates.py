@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 from conch.api import analysis
 from conch.api.analysis import Gate, GateStatus, Verdict, named
@@ -12,7 +13,7 @@ from conch.api.gate_metric import GateMetric, JobGateMetric, RequestMetric, Unkn
 from conch.api.numbers import percent
 from conch.api.reasons import Reason
 from conch.decide.gates import METRICS, JobMetric, bound_of, build_queries, evaluate, evaluate_all
-from conch.decide.gates.metric import CounterMetric
+from conch.decide.gates.metric import CounterMetric, NoMeasurement
 from conch.decide.gates.prometheus import fill
 from conch.observe.measured import Answer, History, Measured, PrometheusQuery, Totals
 from conch_contract.revision_jobs import REVISION_JOBS, WARMUP
@@ -23,6 +24,8 @@ P99 = {"latency": {"percentile": 99, "max": "50ms"}}
 QUERY = {"prometheus": {"server": "http://p:9090", "query": "up", "max": "0.5"}}
 QUERY_TWO = {"prometheus": {"server": "http://p:9090", "query": "up", "min": -1, "max": "1.5e0"}}
 START = 1000.0
+JOB_METRICS = [metric for metric in METRICS.values() if issubclass(metric, JobMetric)]
+GATES = {type(found.metric): found for found in map(Gate.model_validate, (RATE, MEAN, QUERY, {"parity": {}}))}
 
 
 def gate(typed: dict[str, Any], **more: Any) -> Gate:
@@ -364,11 +367,30 @@ def test_a_metric_is_measured_by_counters_a_query_or_a_job(spec: type[GateMetric
     assert issubclass(METRICS[spec], CounterMetric) == issubclass(spec, RequestMetric)
     assert issubclass(METRICS[spec], JobMetric) == issubclass(spec, JobGateMetric)
 
+    if issubclass(spec, RequestMetric):
+        assert GATES[spec].samples >= 1, "without a request there is nothing to evaluate"
 
-@pytest.mark.parametrize("metric", [each for each in METRICS.values() if issubclass(each, JobMetric)])
+
+def test_the_description_of_a_gate_lists_its_metrics() -> None:
+    *others, last = map(to_camel, analysis.METRICS)
+    assert f"exactly one of {', '.join(others)} and {last}." in (Gate.__doc__ or "")
+
+
+@pytest.mark.parametrize("metric", JOB_METRICS)
 def test_a_metric_of_a_job_has_words_for_its_wait_and_for_the_preview(metric: type[JobMetric[Any, Any]]) -> None:
     assert metric.waiting in Reason
     assert metric.expectation
+
+
+def test_the_reason_of_a_wait_is_of_one_metric() -> None:
+    assert len({metric.waiting for metric in JOB_METRICS}) == len(JOB_METRICS)
+
+
+@pytest.mark.parametrize("metric", JOB_METRICS)
+def test_a_job_that_ended_without_a_result_is_no_measurement(metric: type[JobMetric[Any, Any]]) -> None:
+    [spec] = (each for each, found in METRICS.items() if found is metric)
+    broken = metric.job.report(reason=metric.job.broken, message="It was killed.")
+    assert isinstance(metric(GATES[spec], GATES[spec].metric).read(broken), NoMeasurement)
 
 
 def test_each_job_measures_one_gate_at_most() -> None:

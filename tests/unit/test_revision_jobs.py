@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conch.api import InferenceService
+from conch.api.kinds import JOB, Ref
 from conch.api.meta import selector
 from conch.decide.naming import revision_name
 from conch.desire import PodDefaults, build_revision
@@ -23,10 +24,11 @@ from conch_agent.job import Job, write_report
 from conch_agent.settings import Settings
 from conch_contract import JobReport, names
 from conch_contract.revision_jobs import REVISION_JOBS, WARMUP, RevisionJob, find_job
-from tests.unit.simulation import build_manifest
+from tests.unit.simulation import Cluster, build_manifest, end_job
 
 EACH_JOB = pytest.mark.parametrize("row", REVISION_JOBS, ids=lambda row: row.name)
 REVISION = "magika-bcdfghjklm"
+GATES_BY_JOB: dict[str, dict[str, Any]] = {"parity": {"parity": {}}}
 LONGEST_SUFFIX = len("-warmup")  # api/names.py: of the names of a variant's objects
 
 
@@ -95,6 +97,29 @@ def test_a_job_that_ends_without_a_report_is_retried(row: RevisionJob[JobReport]
 
 def test_each_row_has_a_builder_and_each_builder_a_row() -> None:
     assert PROGRAMS.keys() == set(REVISION_JOBS)
+
+
+def test_each_job_is_built_with_the_arguments_of_its_program_one_job_at_a_time() -> None:
+    cluster = Cluster(build_manifest(warmup={}, rollout={"analysis": list(GATES_BY_JOB.values())}))
+    cluster.settle()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    cluster.edit(model={**cluster.snapshot().service.spec.predictor.model.to_wire(), "storageUri": "s3://models/new"})
+    cluster.settle()
+    candidate = cluster.decision().wanted
+    assert candidate != cluster.decision().serving
+    cluster.start_pods(candidate)
+    assert GATES_BY_JOB.keys() == {row.name for row in REVISION_JOBS} - {WARMUP.name}
+    seen: set[str] = set()
+    for row in REVISION_JOBS:
+        cluster.settle()
+        seen.add(row.format_name(candidate))
+        assert {ref.name for ref in cluster.objects if ref.kind == JOB} == seen
+        [container] = cluster.objects[Ref(JOB, row.format_name(candidate))]["spec"]["template"]["spec"]["containers"]
+        program, *arguments = container["command"]
+        assert program == row.program
+        program_of(row).parse([argument.replace("$$", "$") for argument in arguments])
+        end_job(cluster, row, candidate, row.report(reason=min(row.report.successes)))
 
 
 @EACH_JOB

@@ -70,19 +70,22 @@ class Step(Part):
     ends when all gates have passed, and waits while one is inconclusive."""
 
 
-AT_ONCE: Final = {"Recreate": "ends the old pods before the new ones start"}
-"""The strategies without steps, and why they have none. With them no gate can compare both revisions."""
+WITHOUT_STEPS: Final = {"Recreate": "ends the old pods before the new ones start"}
+"""The strategies that follow no steps of the spec, and why."""
+WITHOUT_STABLE: Final = {"Recreate": "ends the old pods before the new ones start"}
+"""The strategies under which the two revisions do not answer at the same time, and why."""
 
 
 def _build_strategy_rules() -> Iterator[Rule]:
     """Yield the rules of strategies without steps, and of gates that need the stable revision."""
     gates = [field for field, metric in JOB_METRICS.items() if metric.needs_stable]
-    for strategy, why in AT_ONCE.items():
+    for strategy, why in WITHOUT_STEPS.items():
         yield Rule(
             f"!has(self.steps) || !has(self.strategy) || self.strategy != '{strategy}'",
             message=f"strategy {strategy} {why}, so it has no steps; remove steps, or set strategy to Progressive",
             path=".steps",
         )
+    for strategy, why in WITHOUT_STABLE.items():
         for gate in gates:
             yield Rule(
                 f"!has(self.analysis) || !has(self.strategy) || self.strategy != '{strategy}'"

@@ -9,7 +9,7 @@ from conch.decide.diagnosis import crash_loop, diagnose, find_unlisted_pod, not_
 from conch.decide.history import forgotten, number_of
 from conch.decide.naming import revision_name
 from conch.decide.requeue import age, seconds_to_requeue
-from conch.decide.rollout import Observation, Request, advance, evaluate_gates, list_due_jobs, restart_failed
+from conch.decide.rollout import Observation, Request, advance, evaluate_gates, find_due_job, restart_failed
 from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
 from conch.decide.state import RolloutState
 from conch.decide.strategies import LAST, choose_strategy, strategy_of
@@ -34,7 +34,7 @@ class Decision:
     rollout: RolloutState | None  # under way, or failed
     needed: int  # ready pods that `wanted` needs at this moment
     budget: str  # whether its GPUs are free beside the stable revision's, in a sentence; empty: nothing was checked
-    due_jobs: tuple[RevisionJob[JobReport], ...]  # of `wanted`
+    due_job: RevisionJob[JobReport] | None  # of `wanted`
     number: int  # of `wanted` in the history
     forgotten: frozenset[str]  # revisions that the history limit drops
     overdue: bool  # the first revision of all has not come up within the progress deadline
@@ -80,7 +80,7 @@ def decide_track(track: Track) -> Decision:
         rollout=state,
         needed=needed,
         budget=budget,
-        due_jobs=_list_due_jobs(context, state, needed, serving),
+        due_job=_find_due_job(context, state, needed, serving),
         number=number_of(track, wanted),
         forgotten=forgotten(track, kept, context.service.spec.rollout.history_limit),
         overdue=state is None and _is_overdue(track, wanted),
@@ -218,19 +218,20 @@ def _effective_weight(context: RolloutContext, state: RolloutState, weight: int)
     return 0 if state.unavailable_since is not None and not has_lost else weight
 
 
-def _list_due_jobs(
+def _find_due_job(
     context: RolloutContext, state: RolloutState | None, needed: int, serving: str
-) -> tuple[RevisionJob[JobReport], ...]:
-    """Return the Jobs that are due of a candidate with the pods for its first share: the warm-up, then those of gates.
+) -> RevisionJob[JobReport] | None:
+    """Return the Job that is due of a candidate with the pods for its first share: the warm-up, then those of gates.
 
     The first revision of the predictor gets requests as its pods become ready, so it has none.
     """
     track, wanted = context.track, context.wanted
     if track.ready(wanted) < needed or (_has_served(track) if state is None else state.has_failed):
-        return ()
+        return None
     if has_warmup(track) and warmed(track, wanted) is None:
-        return (WARMUP,)
-    return () if state is None or serving == wanted else list_due_jobs(context, state)
+        return WARMUP
+    # A candidate that has taken over is the stable revision from the next reconcile on, without gates.
+    return None if state is None or serving == wanted else find_due_job(context, state)
 
 
 def _count_carrying(track: Track, stable: str) -> int:

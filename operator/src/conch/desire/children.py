@@ -49,7 +49,7 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
         if workload.name in revisions:
             manifests += build_workload(track, workload, revisions[workload.name])
         if decision.wanted in revisions:
-            manifests += _build_jobs(decision, revisions[decision.wanted])
+            manifests += _build_job(decision, revisions[decision.wanted])
     return [*manifests, root_service(TrackRoute(service, decision.serving, decision.shares))]
 
 
@@ -68,11 +68,11 @@ def _render(decision: Decision, name: str, defaults: PodDefaults) -> Revision | 
     return record_content(track, revision) if revision is not None else None
 
 
-def _build_jobs(decision: Decision, revision: Revision) -> Iterator[Manifest]:
-    """Yield the Jobs that are due and new.
+def _build_job(decision: Decision, revision: Revision) -> Iterator[Manifest]:
+    """Yield the Job that is due, if it is new.
 
     An existing Job stays as it is: it is immutable, and is deleted with its revision.
     """
-    for job in decision.due_jobs:
-        if Ref(JOB, job.format_name(revision.name)) not in decision.track.children:
-            yield build_revision_job(job, decision.track.service, revision, PROGRAMS[job](decision, revision))
+    job = decision.due_job
+    if job is not None and Ref(JOB, job.format_name(revision.name)) not in decision.track.children:
+        yield build_revision_job(job, decision.track.service, revision, PROGRAMS[job](decision, revision))

@@ -10,7 +10,7 @@ from conch_contract import parity as wire
 
 
 def build_due_program(decision: Decision, revision: Revision) -> Program:
-    """Return the program for the revision that carries the service and the candidate."""
+    """Return the program for the candidate and the revision that carries the service, which is the stable one."""
     track, stable = decision.track, decision.serving
     spec = next(gate.parity for gate in track.service.spec.rollout.analysis if gate.parity is not None)
     return build_program(track.service, revision, stable, _find_model(track, stable), spec)

@@ -1,6 +1,7 @@
 """The gates of a rollout: measurements of a candidate and their verdicts. One file for each metric of the spec.
 
-To add a metric: a `GateMetric` in `conch.api.analysis`, a `Metric` here, and its row in `registry.METRICS`.
+To add a metric: in `conch.api.analysis` a `GateMetric`, its row in `METRICS` and its field of `Gate`; here a
+`Metric`, and its row in `registry.METRICS`.
 """
 
 from conch.decide.gates.evaluation import Evaluation, bound_of, evaluate, evaluate_all

@@ -33,6 +33,10 @@ def metric_of(gate: Gate) -> Metric[Any]:
 
 
 def list_job_metrics(gates: Iterable[Gate]) -> tuple[JobMetric[Any, Any], ...]:
-    """Return the metrics that Jobs measure, each once, before the candidate gets requests of clients."""
+    """Return the metrics that Jobs measure, each once, before the candidate gets requests of clients.
+
+    Args:
+        gates: The gates, each with its name (see `conch.api.analysis.named`).
+    """
     metrics = (metric_of(gate) for gate in gates if gate.is_measured_once)
     return tuple(metric for metric in metrics if isinstance(metric, JobMetric))

@@ -11,7 +11,6 @@ from conch.decide.jobs import find_refused_job
 from conch.decide.rollout.waits import is_stable_late, track_stable
 from conch.decide.state import RolloutState
 from conch.decide.strategies import strategy_of
-from conch.decide.warmup import warmup_waits
 from conch.observe import Finding
 from conch.observe.measured import Measured
 from conch_contract import JobReport
@@ -57,19 +56,18 @@ def evaluate_gates(context: RolloutContext, state: RolloutState) -> tuple[Rollou
     )
 
 
-def list_due_jobs(context: RolloutContext, state: RolloutState) -> tuple[RevisionJob[JobReport], ...]:
-    """Return the Jobs of the gates that are due: of a candidate that is up and warm.
+def find_due_job(context: RolloutContext, state: RolloutState) -> RevisionJob[JobReport] | None:
+    """Return the Job of a gate that is due. One runs at a time, since the requests of another would disturb it.
 
     Args:
-        context: The two revisions, of which the candidate has the pods for its next weight.
+        context: The two revisions, of which the candidate is warm and has the pods for its next weight.
         state: Of a rollout under way.
     """
-    if warmup_waits(context.track, context.wanted) is not None:
-        return ()
     rollout = context.service.spec.rollout
     metrics = list_job_metrics(strategy_of(state, rollout).gates(rollout))
     pending = (metric for metric in metrics if metric.is_pending(state))
-    return tuple(metric.job for metric in pending if not metric.spec.needs_stable or _is_stable_ready(context))
+    runnable = (metric.job for metric in pending if not metric.spec.needs_stable or _is_stable_ready(context))
+    return next(runnable, None)
 
 
 def _find_wait(

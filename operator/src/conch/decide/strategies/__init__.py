@@ -1,7 +1,7 @@
 """The strategies of a rollout, one file each: its steps, its gates, and which revision has how many pods when.
 
 To add a strategy: a name in `conch.api.names.StrategyName`, and in `conch.api.rollout.Rollout.strategy` if users select
-it; a file here, and its object in `_ALL`.
+it, there with the tables WITHOUT_STEPS and WITHOUT_STABLE; a file here, and its object in `_ALL`.
 """
 
 from collections.abc import Mapping

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
-from conch.decide.strategies.strategy import AtOnce
+from conch.decide.strategies.strategy import WithoutStable, WithoutSteps
 from conch.observe import Track
 
 
-class Recreate(AtOnce):
+class Recreate(WithoutSteps, WithoutStable):
     """No steps, and no gate that needs the stable revision: only one revision has pods."""
 
     name = StrategyName.RECREATE

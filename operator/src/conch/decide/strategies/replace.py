@@ -2,10 +2,10 @@
 
 from conch.api.names import StrategyName
 from conch.decide.strategies.progressive import Progressive
-from conch.decide.strategies.strategy import AtOnce
+from conch.decide.strategies.strategy import WithoutStable, WithoutSteps
 
 
-class Replace(AtOnce, Progressive):
+class Replace(WithoutSteps, WithoutStable, Progressive):
     """No steps, and no gate that needs the stable revision: there is no answer to compare with."""
 
     name = StrategyName.REPLACE

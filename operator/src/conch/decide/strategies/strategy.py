@@ -12,13 +12,17 @@ from conch.decide.state import RolloutState
 LAST: Final = StepInForce(weight=100)
 
 
-class AtOnce:
-    """The steps and gates of a strategy that cannot compare: the candidate gets all requests in one step."""
+class WithoutSteps:
+    """The steps of a strategy that follows none of the spec: the candidate gets all requests in one."""
 
     def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
         """Return the last step alone."""
         del rollout
         return (LAST,)
+
+
+class WithoutStable:
+    """The gates of a strategy under which the two revisions do not answer at the same time."""
 
     def gates(self, rollout: Rollout) -> tuple[Gate, ...]:
         """Return the gates of the spec that need no stable revision."""
