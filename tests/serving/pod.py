@@ -142,10 +142,12 @@ class Pod:
         until(lambda: self.model(name).state == ModelState.READY, f"{name} is reported ready", seconds, self.agent)
         return self.model(name)
 
-    def infer(self, model: str, inputs: list[dict[str, Any]], version: str = "") -> dict[str, list[Any]]:
+    def infer(
+        self, model: str, inputs: list[dict[str, Any]], version: str = "", parameters: Mapping[str, Any] | None = None
+    ) -> dict[str, list[Any]]:
         """Send a request over HTTP, like a user without a client library; return the data of the outputs by name."""
         path = f"/v2/models/{model}" + (f"/versions/{version}" if version else "") + "/infer"
-        body = json.dumps({"inputs": inputs}).encode()
+        body = json.dumps({"inputs": inputs, "parameters": parameters or {}}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", body)
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
             return {output["name"]: output["data"] for output in json.load(answer)["outputs"]}

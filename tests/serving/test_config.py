@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import urllib.error
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,6 +14,8 @@ from conch_contract import (
     ModelReport,
     ModelSource,
     ModelState,
+    Priorities,
+    QueuePolicy,
     TritonConfig,
     Warmup,
     WarmupRequest,
@@ -85,6 +89,33 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse([pb_utils.Tensor("y", x.as_numpy())]) for x in tensors]
 """
 
+# It sleeps for the seconds of its parameter in each request.
+SLOW = b"""
+import json
+import time
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.set_max_batch_size(1)
+        return config
+
+    def initialize(self, args):
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.seconds = float(parameters["SECONDS"]["string_value"])
+
+    def execute(self, requests):
+        time.sleep(self.seconds)
+        tensors = (pb_utils.get_input_tensor_by_name(request, "x") for request in requests)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", x.as_numpy())]) for x in tensors]
+"""
+ONE_ROW = [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.0]}]
+
 
 def _put(store: Store, pod: Pod, folder: str, files: dict[str, bytes]) -> str:
     store.put("models", {f"{folder}/{name}": content for name, content in files.items()})
@@ -120,6 +151,53 @@ def test_a_typed_field_keeps_what_the_file_has_beside_it(store: Store, pod: Pod)
     pod.agent.kill()
     pod.start_agent()
     assert pod.until_reported().warnings == report.warnings
+
+
+def test_a_full_queue_refuses_requests_and_a_parameter_reaches_the_model(store: Store, pod: Pod) -> None:
+    uri = _put(store, pod, "slow", {"model.py": SLOW})
+    typed = TritonConfig(
+        dynamic_batching=DynamicBatching(queue_policy=QueuePolicy(max_queue_size=2)),
+        parameters={"SECONDS": "1"},
+    )
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri, config=typed))
+    pod.start()
+    pod.until_ready()
+
+    def send(_: int) -> str:
+        """Return the answer of Triton to one request, or its error."""
+        try:
+            return str(pod.infer("m", ONE_ROW))
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
+
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(send, range(12)))
+    served = [answer for answer in answers if "1.5" in answer]
+    refused = [answer for answer in answers if "Exceeds maximum queue size" in answer]
+    assert len(served) + len(refused) == 12, answers
+    assert 2 <= len(served) <= 6, "those that run, and a queue of two"
+
+
+def test_requests_of_a_higher_priority_overtake(store: Store, pod: Pod) -> None:
+    uri = _put(store, pod, "slow", {"model.py": SLOW})
+    priorities = Priorities(levels=2, default_level=2)
+    typed = TritonConfig(dynamic_batching=DynamicBatching(priorities=priorities), parameters={"SECONDS": "0.2"})
+    pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri, config=typed))
+    pod.start()
+    pod.until_ready()
+    ends: list[str] = []
+
+    def send(name: str) -> None:
+        pod.infer("m", ONE_ROW, parameters={"priority": 1} if name == "urgent" else {})
+        ends.append(name)
+
+    with ThreadPoolExecutor(11) as threads:
+        others = [threads.submit(send, "other") for _ in range(10)]
+        until(lambda: bool(ends), "the first request is answered", 10)
+        urgent = threads.submit(send, "urgent")
+        for each in (*others, urgent):
+            each.result()
+    assert ends.index("urgent") < 6, ends
 
 
 def test_two_schedulers_are_refused_and_the_remedy_is_enough(store: Store, pod: Pod) -> None:

@@ -9,7 +9,15 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from conch_agent.config import CONTENT_PARAMETER, MergedConfig, merge_config, select_versions, set_content, to_text
 from conch_agent.overrides import compare
 from conch_agent.reasons import Failure, Reason
-from conch_contract import DynamicBatching, InstanceGroup, ModelSource, TritonConfig, VersionPolicy
+from conch_contract import (
+    DynamicBatching,
+    InstanceGroup,
+    ModelSource,
+    Priorities,
+    QueuePolicy,
+    TritonConfig,
+    VersionPolicy,
+)
 
 
 def _source(config: TritonConfig | None = None) -> ModelSource:
@@ -137,6 +145,42 @@ def test_a_typed_field_leaves_the_fields_beside_it_in_dynamic_batching() -> None
     ]
 
 
+def test_queue_policies_and_priorities_keep_what_the_file_has_beside_them() -> None:
+    typed = DynamicBatching(
+        queue_policy=QueuePolicy(max_queue_size=7, timeout_action="REJECT"),
+        priorities=Priorities(levels=3, default_level=2),
+    )
+    expected = ModelConfig()
+    text_format.Parse(PRIORITIES, expected)
+    batching = expected.dynamic_batching
+    batching.default_queue_policy.max_queue_size = 7
+    batching.default_queue_policy.timeout_action = 0
+    batching.priority_levels, batching.default_priority_level = 3, 2
+    assert _merge(PRIORITIES, TritonConfig(dynamic_batching=typed)).config.dynamic_batching == batching
+
+
+def test_policies_of_levels_that_there_are_no_longer_are_dropped_and_listed() -> None:
+    one = DynamicBatching(priorities=Priorities(levels=1, default_level=1))
+    merged = _merge(PRIORITIES, TritonConfig(dynamic_batching=one))
+    assert not merged.config.dynamic_batching.priority_queue_policy
+    assert [override.field for override in merged.overrides] == [
+        "dynamic_batching.priority_levels",
+        "dynamic_batching.priority_queue_policy[2]",
+    ]
+
+
+def test_a_parameter_of_the_manifest_replaces_that_of_the_file() -> None:
+    own = 'parameters { key: "a" value { string_value: "1" } } parameters { key: "b" value { string_value: "2" } }'
+    merged = _merge(own, TritonConfig(parameters={"b": "3", "c": "4"}))
+    assert {name: value.string_value for name, value in merged.config.parameters.items()} == {
+        "a": "1",
+        "b": "3",
+        "c": "4",
+    }
+    [override] = merged.overrides
+    assert override.field.startswith("parameters['b']")
+
+
 def test_an_empty_message_changes_nothing_and_an_empty_list_empties() -> None:
     assert not _merge(PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching())).overrides
     emptied = _merge(PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching(preferred_batch_size=())))
@@ -216,6 +260,23 @@ CLASHES = [
         TritonConfig(dynamic_batching=DynamicBatching(preserve_ordering=True)),
         "",
         ("timeout_action: DELAY",),
+    ),
+    (
+        "dynamic_batching { preserve_ordering: true }",
+        TritonConfig(dynamic_batching=DynamicBatching(priorities=Priorities(levels=2, default_level=1))),
+        "",
+        ("makes priority_levels: 2", "config.pbtxt orders the responses", "remove priorities"),
+    ),
+    (
+        "",
+        TritonConfig(
+            dynamic_batching=DynamicBatching(
+                preserve_ordering=True,
+                queue_policy=QueuePolicy(timeout_action="DELAY", default_timeout_microseconds=5),
+            )
+        ),
+        "",
+        ("makes timeout_action: DELAY", "preserveOrdering orders the responses", "timeoutAction Delay"),
     ),
 ]
 

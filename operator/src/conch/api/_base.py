@@ -72,13 +72,14 @@ DURATION_PATTERN: Final = r"^([0-9]{1,6}([.][0-9]{1,3})?(h|ms|m|us|s)){1,4}$"
 
 # CEL's duration() counts nanoseconds in 64 bits and fails beyond: four parts of 99999 hours fit. A rule on a duration
 # ignores a text that duration() cannot parse; the rules of the type refuse that text.
-UNREADABLE: Final = f"(!self.matches('{DURATION_PATTERN}') || self.matches('[0-9]{{6}}[.0-9]*h'))"
+_TOO_LONG: Final = "self.matches('[0-9]{6}[.0-9]*h')"
+UNREADABLE: Final = f"(!self.matches('{DURATION_PATTERN}') || {_TOO_LONG})"
 # Durations become fields of 32 bits of seconds (progressDeadlineSeconds, activeDeadlineSeconds), which hold 68 years.
 LONGEST: Final = "8760h"
 
 
 NOT_LONGER: Final = Rule(
-    f"!self.matches('{DURATION_PATTERN}') || (!{UNREADABLE} && duration(self) <= duration('{LONGEST}'))",
+    f"!self.matches('{DURATION_PATTERN}') || (!{_TOO_LONG} && duration(self) <= duration('{LONGEST}'))",
     message=f"a duration is at most {LONGEST}, which is a year; write a shorter one, such as 15m",
 )
 

@@ -39,6 +39,8 @@ OWNED_FLAGS: Final = (
 )
 _OWNED: Final = "[" + ", ".join(f"'--{flag}'" for flag in OWNED_FLAGS) + "]"
 
+MAX_PRIORITY_LEVELS: Final = 32
+
 Argument = Annotated[
     str,
     Field(max_length=512),
@@ -99,8 +101,56 @@ class InstanceGroup(Part):
     """Indexes of the container's GPUs, from 0. Empty: all GPUs. Absent: those in config.pbtxt, or all GPUs."""
 
 
+class QueuePolicy(Part):
+    """Limits of a queue of requests (Triton's ModelQueuePolicy). An unset field has the value of config.pbtxt."""
+
+    max_queue_size: Annotated[int | None, Field(ge=0, le=1_000_000_000)] = None
+    """Maximum number of waiting requests of an instance's queue; further ones are refused. 0: no maximum. Absent: the
+    size in config.pbtxt, or no maximum."""
+    default_timeout: Duration | None = None
+    """Maximum time of a request in the queue, such as 500ms. 0s: no maximum. Absent: the time in config.pbtxt, or no
+    maximum."""
+    timeout_action: Literal["Reject", "Delay"] | None = None
+    """Reaction to a request that has waited for defaultTimeout. Reject: an error. Delay: it is run after all others.
+    Absent: the action in config.pbtxt, or Reject."""
+    allow_timeout_override: bool | None = None
+    """True: a request may set a shorter timeout (its parameter timeout). Absent: as in config.pbtxt, or false."""
+
+
+class Priorities(Part):
+    """Priority levels of requests. A request selects its level by the parameter priority."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "self.defaultLevel <= self.levels",
+                message="defaultLevel must be one of the levels; lower it or raise levels",
+                expression="'defaultLevel %d must be one of the %d levels; lower it or raise levels'"
+                ".format([self.defaultLevel, self.levels])",
+                path=".defaultLevel",
+            ),
+        )
+    )
+
+    levels: Annotated[int, Field(ge=1, le=MAX_PRIORITY_LEVELS)]
+    """Number of levels. Requests of level 1 are run before those of level 2, and so on."""
+    default_level: Annotated[int, Field(ge=1, le=MAX_PRIORITY_LEVELS)]
+    """Level of a request that selects none."""
+
+
 class DynamicBatching(Part):
     """Dynamic batching of requests (Triton's ModelDynamicBatching). An unset field has the value of config.pbtxt."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.preserveOrdering) || !self.preserveOrdering || !has(self.priorities)"
+                " || self.priorities.levels == 1",
+                message="preserveOrdering excludes several priority levels; remove preserveOrdering or priorities",
+                path=".priorities",
+            ),
+        )
+    )
 
     max_queue_delay: Duration | None = None
     """Maximum delay of a request in the queue for a larger batch, such as 500us or 2ms. Absent: the delay in
@@ -112,6 +162,10 @@ class DynamicBatching(Part):
     config.pbtxt."""
     preserve_ordering: bool | None = None
     """True: responses are sent in the order of their requests. Absent: the value in config.pbtxt, or false."""
+    queue_policy: QueuePolicy | None = None
+    """Limits of the queue of requests. Absent: those in config.pbtxt, or none."""
+    priorities: Priorities | None = None
+    """Priority levels of requests. Absent: those in config.pbtxt, or one level."""
 
 
 class LatestVersions(Part):
@@ -193,6 +247,16 @@ class Triton(Part):
     config.pbtxt, or no batching."""
     version_policy: VersionPolicy | None = None
     """Versions of the model that Triton serves. Absent: as in config.pbtxt, or the newest one."""
+    parameters: Annotated[
+        dict[str, Annotated[str, Field(max_length=4096)]] | None,
+        Field(max_length=64),
+        Rule(
+            "self.all(name, name.size() > 0 && !name.startsWith('conch.dev/'))",
+            message="a parameter's name must not be empty or begin with conch.dev/, which is Conch's own; rename it",
+        ),
+    ] = None
+    """Parameters of the model and its backend, as texts. Each replaces the parameter of the same name in
+    config.pbtxt."""
     shm_size: Quantity = "64Mi"
     """Size limit of /dev/shm, which Python models use for tensors. It counts against the memory limit."""
     args: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()

@@ -1,12 +1,16 @@
 """From the typed fields to the contract's TritonConfig, which the agent merges into config.pbtxt."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from conch import api
 from conch.api import duration_seconds
-from conch_contract import DynamicBatching, InstanceGroup, TritonConfig, VersionPolicy
+from conch_contract import DynamicBatching, InstanceGroup, Priorities, QueuePolicy, TritonConfig, VersionPolicy
 
-_MODEL_CONFIG: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy")
+_MODEL_CONFIG: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy", "parameters")
+_TIMEOUT_ACTIONS: Final[Mapping[str, Literal["REJECT", "DELAY"]]] = {"Reject": "REJECT", "Delay": "DELAY"}
+# Fields of which each inner field wins by itself.
+_BY_FIELD: Final = frozenset({"dynamicBatching", "parameters"})
 
 
 def build_model_config(typed: api.Triton) -> TritonConfig:
@@ -18,6 +22,7 @@ def build_model_config(typed: api.Triton) -> TritonConfig:
         ),
         dynamic_batching=_convert_batching(typed.dynamic_batching),
         version_policy=_convert_version_policy(typed.version_policy),
+        parameters=typed.parameters or {},
     )
 
 
@@ -28,19 +33,35 @@ def list_configured_fields(typed: api.Triton) -> tuple[str, ...]:
     return tuple(
         f"triton.{field}{f'.{inner}' if inner else ''}"
         for field in fields
-        for inner in (wire[field] if field == "dynamicBatching" and wire[field] else [""])
+        for inner in (wire[field] if field in _BY_FIELD and wire[field] else [""])
     )
 
 
 def _convert_batching(typed: api.DynamicBatching | None) -> DynamicBatching | None:
     if typed is None:
         return None
-    delay = typed.max_queue_delay
+    levels = typed.priorities
     return DynamicBatching(
-        max_queue_delay_microseconds=None if delay is None else round(duration_seconds(delay) * 1e6),
+        max_queue_delay_microseconds=_convert_duration(typed.max_queue_delay),
         preferred_batch_size=typed.preferred_batch_size,
         preserve_ordering=typed.preserve_ordering,
+        queue_policy=_convert_queue_policy(typed.queue_policy) if typed.queue_policy else None,
+        priorities=Priorities(levels=levels.levels, default_level=levels.default_level) if levels else None,
     )
+
+
+def _convert_queue_policy(typed: api.QueuePolicy) -> QueuePolicy:
+    return QueuePolicy(
+        timeout_action=_TIMEOUT_ACTIONS[typed.timeout_action] if typed.timeout_action else None,
+        default_timeout_microseconds=_convert_duration(typed.default_timeout),
+        allow_timeout_override=typed.allow_timeout_override,
+        max_queue_size=typed.max_queue_size,
+    )
+
+
+def _convert_duration(duration: str | None) -> int | None:
+    """Return a duration in microseconds, rounded."""
+    return None if duration is None else round(duration_seconds(duration) * 1e6)
 
 
 def _convert_version_policy(typed: api.VersionPolicy | None) -> VersionPolicy | None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelQueuePolicy
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelDynamicBatching, ModelQueuePolicy
 
+from conch_agent.batching import merge_batching
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import ModelSource, TritonConfig
 
@@ -88,19 +89,35 @@ def _check_batch_sizes(file: ModelConfig, settings: TritonConfig) -> Iterator[st
 
 def _check_ordering(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
     """Yield clashes of ordered responses with priorities and delayed requests (Triton's ModelDynamicBatching)."""
-    if not (settings.dynamic_batching and settings.dynamic_batching.preserve_ordering):
+    if settings.dynamic_batching is None:
         return
-    batching = file.dynamic_batching
+    merged = ModelDynamicBatching()
+    merged.CopyFrom(file.dynamic_batching)
+    merge_batching(merged, settings.dynamic_batching)
+    obstacle = _find_disorder(merged)
+    if not merged.preserve_ordering or not obstacle:
+        return
+    is_of_file = _find_disorder(file.dynamic_batching) == obstacle
+    if settings.dynamic_batching.preserve_ordering and is_of_file:
+        yield (
+            f"{_SPEC}dynamicBatching.preserveOrdering is true, and config.pbtxt has {obstacle}; ordered responses "
+            "exclude it. Remove preserveOrdering from the InferenceService, or "
+            f"{obstacle.partition(':')[0]} from config.pbtxt"
+        )
+    elif not is_of_file:
+        ordering = "preserveOrdering" if settings.dynamic_batching.preserve_ordering else "config.pbtxt"
+        yield (
+            f"{_SPEC}dynamicBatching makes {obstacle}, and {ordering} orders the responses, which excludes it. Set "
+            "preserveOrdering to false, or remove priorities and the timeoutAction Delay from the InferenceService"
+        )
+
+
+def _find_disorder(batching: ModelDynamicBatching) -> str:
+    """Return the field by which requests are run in another order than they arrive; empty: none."""
     policies = (batching.default_queue_policy, *batching.priority_queue_policy.values())
     if batching.priority_levels > 1:
-        obstacle = f"priority_levels: {batching.priority_levels}"
-    elif any(
-        policy.timeout_action == ModelQueuePolicy.DELAY and policy.default_timeout_microseconds for policy in policies
-    ):
-        obstacle = "timeout_action: DELAY"
-    else:
-        return
-    yield (
-        f"{_SPEC}dynamicBatching.preserveOrdering is true, and config.pbtxt has {obstacle}; ordered responses exclude "
-        f"it. Remove preserveOrdering from the InferenceService, or {obstacle.partition(':')[0]} from config.pbtxt"
+        return f"priority_levels: {batching.priority_levels}"
+    delays = (
+        policy.timeout_action == ModelQueuePolicy.DELAY for policy in policies if policy.default_timeout_microseconds
     )
+    return "timeout_action: DELAY" if any(delays) else ""

@@ -9,13 +9,14 @@ from typing import Final
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
 
+from conch_agent.batching import merge_batching
 from conch_agent.clashes import check_clashes
 from conch_agent.instance_groups import merge_groups
 from conch_agent.overrides import Override, compare
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure, Reason
 from conch_contract.formats import FORMATS
-from conch_contract.manifest import DynamicBatching, ModelSource, VersionPolicy
+from conch_contract.manifest import ModelSource, VersionPolicy
 
 CONTENT_PARAMETER: Final = "conch.dev/content"
 # Backends by Triton's older name, the platform.
@@ -89,9 +90,12 @@ def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedC
         del config.instance_group[:]
         config.instance_group.extend(groups)
     if settings.dynamic_batching is not None:
-        _merge_batching(config, settings.dynamic_batching)
+        config.dynamic_batching.SetInParent()
+        merge_batching(config.dynamic_batching, settings.dynamic_batching)
     if settings.version_policy is not None:
         config.version_policy.CopyFrom(_build_policy(settings.version_policy))
+    for name, value in settings.parameters.items():
+        config.parameters[name].string_value = value
     return MergedConfig(config, tuple(_find_overrides(file, config)), file.name if file.name != source.name else "")
 
 
@@ -140,17 +144,6 @@ def _find_overrides(file: ModelConfig, config: ModelConfig) -> Iterator[Override
             yield override
         elif override.field != "name" and written != config.backend:
             yield Override(override.field, override.file, f'"{config.backend}"')
-
-
-def _merge_batching(config: ModelConfig, settings: DynamicBatching) -> None:
-    batching = config.dynamic_batching
-    batching.SetInParent()
-    if settings.max_queue_delay_microseconds is not None:
-        batching.max_queue_delay_microseconds = settings.max_queue_delay_microseconds
-    if settings.preferred_batch_size is not None:
-        batching.preferred_batch_size[:] = settings.preferred_batch_size
-    if settings.preserve_ordering is not None:
-        batching.preserve_ordering = settings.preserve_ordering
 
 
 def _build_policy(policy: VersionPolicy) -> ModelVersionPolicy:

@@ -15,6 +15,8 @@ from conch_contract.manifest import (
     InstanceGroup,
     ModelManifest,
     ModelSource,
+    Priorities,
+    QueuePolicy,
     TritonConfig,
     VersionPolicy,
 )
@@ -35,6 +37,8 @@ __all__ = [
     "ModelWarning",
     "Parity",
     "ParityReport",
+    "Priorities",
+    "QueuePolicy",
     "TritonConfig",
     "VersionPolicy",
     "VersionReport",

@@ -19,12 +19,35 @@ class InstanceGroup(Wire):
     gpus: tuple[int, ...] | None = None
 
 
+class QueuePolicy(Wire):
+    """Fields of Triton's ModelQueuePolicy. None: unset."""
+
+    timeout_action: Literal["REJECT", "DELAY"] | None = None
+    default_timeout_microseconds: int | None = None
+    allow_timeout_override: bool | None = None
+    max_queue_size: int | None = None
+
+
+class Priorities(Wire):
+    """The priority levels of Triton's ModelDynamicBatching.
+
+    Attributes:
+        levels: Number of levels, from 1, which is run first.
+        default_level: Level of a request that selects none.
+    """
+
+    levels: int
+    default_level: int
+
+
 class DynamicBatching(Wire):
     """Fields of Triton's ModelDynamicBatching. None: unset."""
 
     max_queue_delay_microseconds: int | None = None
     preferred_batch_size: tuple[int, ...] | None = None
     preserve_ordering: bool | None = None
+    queue_policy: QueuePolicy | None = None
+    priorities: Priorities | None = None
 
 
 class VersionPolicy(Wire):
@@ -45,6 +68,7 @@ class TritonConfig(Wire):
     instance_groups: tuple[InstanceGroup, ...] = ()
     dynamic_batching: DynamicBatching | None = None
     version_policy: VersionPolicy | None = None
+    parameters: dict[str, str] = Field(default_factory=dict)
 
 
 class ModelSource(Wire):
