@@ -165,6 +165,11 @@ class Pod:
         found: list[dict[str, Any]] = self._read_triton(f"/v2/models/{model}/stats")["model_stats"]
         return found
 
+    def read_metrics(self) -> str:
+        """Return Triton's metrics page."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=20) as answer:
+            return str(answer.read().decode())
+
     def _read_triton(self, path: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=20) as answer:
             found: dict[str, Any] = json.load(answer)

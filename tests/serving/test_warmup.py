@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,12 @@ def _warmed(pod: Pod, model: str = "m") -> WarmupReport:
     report = pod.model(model).warmup
     assert report is not None
     return report
+
+
+def _has_sent(pod: Pod, requests: int) -> bool:
+    """Whether the last warm-up has sent so many requests."""
+    report = pod.model().warmup
+    return report is not None and report.requests >= requests
 
 
 def test_a_pod_is_ready_once_its_model_is_warm(store: Store, pod: Pod, magika_onnx: Path) -> None:
@@ -266,6 +275,31 @@ def test_a_triton_that_died_is_warmed_again(store: Store, pod: Pod) -> None:
     pod.start_triton()
     pod.until_ready()
     assert _count_requests(pod) == _warmed(pod).requests
+
+
+def test_a_pod_is_ready_at_each_moment_of_a_change_of_its_manifest(store: Store, pod: Pod) -> None:
+    _double(store, "changes")
+    _serve(store, pod, "changes", Warmup(round_size=5, within=1.0))
+    pod.until_ready()
+    readiness: list[bool] = []
+    is_over = threading.Event()
+
+    def read() -> None:
+        while not is_over.is_set():
+            readiness.append(pod.ready)
+
+    with ThreadPoolExecutor(4) as threads:
+        readers = [threads.submit(read) for _ in range(4)]
+        try:
+            for size in (20, 80, 320):
+                pod.write_manifest(_source("changes", Warmup(round_size=size, within=1.0)))
+                warmed = partial(_has_sent, pod, 2 * size)
+                until(warmed, "the changed warm-up has run", 20, pod.agent)
+        finally:
+            is_over.set()
+        for reader in readers:
+            reader.result()
+    assert all(readiness)
 
 
 def test_a_swap_is_warmed_while_the_pod_stays_ready(store: Store, pod: Pod) -> None:

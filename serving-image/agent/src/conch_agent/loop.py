@@ -102,22 +102,22 @@ class Agent:
         sources = {source.name: source for source in manifest.models}
         serving_names = {name for name, (model, _) in self._models.items() if model.is_serving}
         self._log.info("manifest", models=sorted(sources))
-        for name, (model, _) in list(self._models.items()):
+        kept: set[str] = set()
+        for name, (model, task) in list(self._models.items()):
             source = sources.get(name)
             if source and source.without_pins() == model.source.without_pins():
                 model.pin(source)
-            else:
-                await self._stop(name)
+                kept.add(name)
+                continue
+            if not source:
+                del self._models[name]
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._remove_others(sources)
         for name, source in sources.items():
-            if name not in self._models:
+            if name not in kept:  # a model with other content is reported, and serves, until the new one is here
                 model = Model(source, self._settings, self._triton, self._monitor, is_warm=name in serving_names)
                 self._models[name] = (model, asyncio.create_task(model.run(), name=name))
-
-    async def _stop(self, name: str) -> None:
-        _, task = self._models.pop(name)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
     async def _remove_others(self, sources: dict[str, ModelSource]) -> None:
         """Unload and delete models in the repository that the manifest does not have."""
