@@ -181,6 +181,13 @@ def test_a_parameter_of_the_manifest_replaces_that_of_the_file() -> None:
     assert override.field.startswith("parameters['b']")
 
 
+def test_a_parameter_of_the_manifest_makes_no_program_of_a_model_that_is_data() -> None:
+    typed = TritonConfig(parameters={"EXECUTION_ENV_PATH": "env.tar.gz"})
+    with pytest.raises(Failure, match=r"spec\.predictor\.triton has parameters\.EXECUTION_ENV_PATH, which may run"):
+        _merge("", typed, "onnx", "onnxruntime")
+    assert _merge("", typed, "python", "python").config.parameters["EXECUTION_ENV_PATH"].string_value == "env.tar.gz"
+
+
 def test_an_empty_message_changes_nothing_and_an_empty_list_empties() -> None:
     assert not _merge(PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching())).overrides
     emptied = _merge(PRIORITIES, TritonConfig(dynamic_batching=DynamicBatching(preferred_batch_size=())))

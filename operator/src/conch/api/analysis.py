@@ -203,7 +203,7 @@ class Gate(Part):
     def samples(self) -> int:
         """Minimum number of requests of an evaluation; 0: the metric counts no requests."""
         metric = self.metric
-        return self.min_samples or metric.default_samples if isinstance(metric, RequestMetric) else 0
+        return (self.min_samples or metric.default_samples) if isinstance(metric, RequestMetric) else 0
 
     @property
     def is_measured_once(self) -> bool:

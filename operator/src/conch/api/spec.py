@@ -15,12 +15,15 @@ from conch.api.traffic import Traffic
 from conch.api.triton import Triton
 from conch.api.variants import MAX_VARIANTS, Variant
 from conch.api.warmup import Warmup
+from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS
 from conch_contract.schemes import SCHEMES
 
 # CEL that is true where storageUri may be a folder.
 _HAS_FOLDER: Final = " && ".join(
     f"!self.model.storageUri.matches('^{scheme.prefix}')" for scheme in SCHEMES.values() if scheme.is_one_file
 )
+_DATA_FORMATS: Final = ", ".join(f"'{row.name}'" for row in FORMATS.values() if row.is_data)
+_PROGRAM_PARAMETERS: Final = ", ".join(f"'{name}'" for name in PROGRAM_PARAMETERS)
 LONGEST_REQUEST_SECONDS: Final = 30.0  # the default of longestRequest
 
 
@@ -72,6 +75,14 @@ class Predictor(Part):
                 message="gpus are counted from 0, so each must be below resources.limits['nvidia.com/gpu']; lower it or"
                 " raise the limit",
                 path=".triton.instanceGroups",
+            ),
+            Rule(
+                "!has(self.triton) || !has(self.triton.parameters)"
+                f" || !(self.model.modelFormat.name in [{_DATA_FORMATS}])"
+                f" || !self.triton.parameters.exists(name, name in [{_PROGRAM_PARAMETERS}])",
+                message=f"a model of the format {_DATA_FORMATS} is data, and the parameter {_PROGRAM_PARAMETERS} runs a"
+                " program; remove it, or set modelFormat.name to triton",
+                path=".triton.parameters",
             ),
             Rule(
                 "!has(self.longestRequest) || !has(self.pod) || !has(self.pod.terminationGracePeriodSeconds)"

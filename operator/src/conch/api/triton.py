@@ -105,8 +105,8 @@ class QueuePolicy(Part):
     """Limits of a queue of requests (Triton's ModelQueuePolicy). An unset field has the value of config.pbtxt."""
 
     max_queue_size: Annotated[int | None, Field(ge=0, le=1_000_000_000)] = None
-    """Maximum number of waiting requests of an instance's queue; further ones are refused. 0: no maximum. Absent: the
-    size in config.pbtxt, or no maximum."""
+    """Maximum number of requests that wait for the model in a pod, whatever its instances; further ones are refused.
+    0: no maximum. Absent: the size in config.pbtxt, or no maximum."""
     default_timeout: Duration | None = None
     """Maximum time of a request in the queue, such as 500ms. 0s: no maximum. Absent: the time in config.pbtxt, or no
     maximum."""

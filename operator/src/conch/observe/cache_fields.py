@@ -32,9 +32,9 @@ _META = (
     "creationTimestamp",
     "deletionTimestamp",
 )
-_STUB = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp")
-# Labels and annotations of objects that are kept as stubs.
-_STUB_LABELS = (
+_IDENTITY = ("name", "namespace", "uid", "generation", "creationTimestamp", "deletionTimestamp")
+# Labels and annotations of objects of which only the identity is kept.
+_IDENTITY_LABELS = (
     LABEL_MANAGED_BY,
     LABEL_SERVICE_NAME,
     names.LABEL_REVISION,
@@ -42,7 +42,7 @@ _STUB_LABELS = (
     names.LABEL_VARIANT,
     *(job.label for job in REVISION_JOBS),
 )
-_STUB_ANNOTATIONS = (ANNOTATION_APPLIED_HASH,)
+_IDENTITY_ANNOTATIONS = (ANNOTATION_APPLIED_HASH,)
 _LONGEST = 128  # characters of values that Conch or Kubernetes writes; a longer value is foreign
 _LONGEST_MESSAGE = 1024  # characters of the message of a failed pod
 _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"})
@@ -96,20 +96,20 @@ def trim(body: Mapping[str, Any]) -> dict[str, Any]:
         meta[AUTHORS] = authors
     kept = {key: value for key, value in body.items() if key not in {"metadata", "status"}} | {"metadata": meta}
     if kind in {POD, REPLICA_SET}:
-        kept = stub(body)
+        kept = keep_identity(body)
     if kind == ENDPOINT_SLICE:
-        kept = stub(body) | {"pods": _ready_endpoints(body)}
+        kept = keep_identity(body) | {"pods": _ready_endpoints(body)}
     read = _STATUS.get(kind)
     if read is not None:
         kept["status"] = read(body.get("status") or {})
     return kept
 
 
-def stub(body: Mapping[str, Any]) -> dict[str, Any]:
+def keep_identity(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the name and the owner of an object only, so that a large object needs little memory."""
     meta = mapping(body.get("metadata"))
-    kept = {key: meta[key] for key in _STUB if key in meta}
-    for field, read in (("labels", _STUB_LABELS), ("annotations", _STUB_ANNOTATIONS)):
+    kept = {key: meta[key] for key in _IDENTITY if key in meta}
+    for field, read in (("labels", _IDENTITY_LABELS), ("annotations", _IDENTITY_ANNOTATIONS)):
         values = mapping(meta.get(field))
         kept[field] = {name: values[name] for name in read if name in values and len(text(values[name])) <= _LONGEST}
     controllers = [owner for owner in mappings(meta.get("ownerReferences")) if owner.get("controller")]

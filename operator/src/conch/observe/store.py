@@ -23,7 +23,7 @@ from conch.api.kinds import (
     kind_of,
     ref_of,
 )
-from conch.observe.cache_fields import stub, trim
+from conch.observe.cache_fields import keep_identity, trim
 from conch.observe.fields import labels_of, mapping, mappings, text
 from conch.observe.gateways import GatewayKey, list_gateways
 from conch.observe.hostnames import Hostnames
@@ -122,11 +122,11 @@ class Store:
         """Return the entry of an object that replaces one of `freed` bytes."""
         meta, counts = body["metadata"], ref.kind not in _UNCOUNTED
         is_whole = _is_whole(body)
-        kept = _to_json(trim(body) if is_whole else stub(body))
+        kept = _to_json(trim(body) if is_whole else keep_identity(body))
         most = _NAMESPACE_BYTES + _SERVICE_BYTES * self._services[key.namespace]
         is_cut = counts and self._sizes[key.namespace] - freed + len(kept) > most
         if is_cut:
-            kept = _to_json(stub(body))
+            kept = _to_json(keep_identity(body))
         packed = zlib.compress(kept.encode(), 1)
         size = len(kept) if counts else 0
         return _Entry(meta["uid"], int(meta.get("resourceVersion") or 0), packed, size, is_cut, not is_whole)

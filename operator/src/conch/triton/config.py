@@ -60,8 +60,15 @@ def _convert_queue_policy(typed: api.QueuePolicy) -> QueuePolicy:
 
 
 def _convert_duration(duration: str | None) -> int | None:
-    """Return a duration in microseconds, rounded."""
-    return None if duration is None else round(duration_seconds(duration) * 1e6)
+    """Return a duration in microseconds, rounded; one that is not zero is at least 1, since 0 means no limit.
+
+    >>> _convert_duration("500us"), _convert_duration("0.4us"), _convert_duration("0s")
+    (500, 1, 0)
+    """
+    if duration is None:
+        return None
+    seconds = duration_seconds(duration)
+    return round(seconds * 1e6) or int(seconds > 0)
 
 
 def _convert_version_policy(typed: api.VersionPolicy | None) -> VersionPolicy | None:

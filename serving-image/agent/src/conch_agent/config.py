@@ -74,7 +74,7 @@ def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedC
             exclude one another.
     """
     file = parse_config(text, source.storage_uri)
-    refuse_programs(file, source.format, source.storage_uri)
+    refuse_programs(file, source.format, source.storage_uri, source.config.parameters)
     check_clashes(file, source, backend)
     config = ModelConfig()
     config.CopyFrom(file)

@@ -8,14 +8,14 @@ and triton, which may name any backend) accept all fields.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.reasons import Failure, Reason
-from conch_contract.formats import FORMATS, FormatName
+from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS, FormatName
 
-_PROGRAMS: Final = frozenset({"EXECUTION_ENV_PATH"})  # parameters
 _FIELDS: Final = frozenset(
     {
         "backend",
@@ -43,13 +43,14 @@ _FIELDS: Final = frozenset(
 )
 
 
-def refuse_programs(file: ModelConfig, format_name: FormatName, uri: str) -> None:
+def refuse_programs(file: ModelConfig, format_name: FormatName, uri: str, parameters: Collection[str] = ()) -> None:
     """Refuse fields that may run a program.
 
     Args:
         file: The user's config.pbtxt.
         format_name: The format of the model.
         uri: The storageUri, with which messages begin.
+        parameters: Names of the parameters of the manifest.
 
     Raises:
         Failure: InvalidConfig.
@@ -57,10 +58,16 @@ def refuse_programs(file: ModelConfig, format_name: FormatName, uri: str) -> Non
     if not FORMATS[format_name].is_data:
         return
     fields = {descriptor.name for descriptor, _ in file.ListFields()}
-    refused = sorted(fields - _FIELDS) + [f"parameters.{name}" for name in sorted(file.parameters) if name in _PROGRAMS]
-    if refused:
+    refused = sorted(fields - _FIELDS) + _list_programs(file.parameters)
+    typed = _list_programs(parameters)
+    if refused or typed:
+        found = f"config.pbtxt has {', '.join(refused)}" if refused else f"spec.predictor.triton has {', '.join(typed)}"
         message = (
-            f"{uri}: config.pbtxt has {', '.join(refused)}, which may run a program, and a model of the format "
+            f"{uri}: {found}, which may run a program, and a model of the format "
             f"{format_name} is data. Remove it, or set modelFormat.name to triton, whose models are programs."
         )
         raise Failure(Reason.INVALID_CONFIG, message)
+
+
+def _list_programs(parameters: Collection[str]) -> list[str]:
+    return [f"parameters.{name}" for name in PROGRAM_PARAMETERS if name in parameters]

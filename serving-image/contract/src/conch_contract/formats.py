@@ -44,6 +44,9 @@ class Format:
     is_builtin: bool = False
 
 
+PROGRAM_PARAMETERS: Final = ("EXECUTION_ENV_PATH",)
+"""Parameters of a model by which Triton runs a program. A model of a format that is data has none of them."""
+
 _VERSIONS: Final = ", or version folders 1/, 2/, ... that hold one each"
 
 _ROWS: Final = (
