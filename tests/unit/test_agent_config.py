@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.config import CONTENT_PARAMETER, MergedConfig, merge_config, select_versions, set_content, to_text
+from conch_agent.layout import plan_layout
 from conch_agent.overrides import compare
 from conch_agent.reasons import Failure, Reason
 from conch_contract import (
@@ -182,6 +185,9 @@ def test_a_parameter_of_the_manifest_replaces_that_of_the_file() -> None:
 
 
 def test_a_parameter_of_the_manifest_makes_no_program_of_a_model_that_is_data() -> None:
+    batching = TritonConfig(parameters={"TRITON_BATCH_STRATEGY_PATH": "1/any"})
+    with pytest.raises(Failure, match="may run a program"):
+        _merge("", batching, "onnx", "onnxruntime")
     typed = TritonConfig(parameters={"EXECUTION_ENV_PATH": "env.tar.gz"})
     with pytest.raises(Failure, match=r"spec\.predictor\.triton has parameters\.EXECUTION_ENV_PATH, which may run"):
         _merge("", typed, "onnx", "onnxruntime")
@@ -347,3 +353,10 @@ def test_a_field_that_a_merge_drops_is_found_whatever_its_type() -> None:
     text_format.Parse("optimization { graph { level: 2 } } response_cache { enable: true }", file)
     fields = {override.field for override in compare(file, used)}
     assert fields == {"optimization", "parameters['k']", "metric_tags['t']", "response_cache"}
+
+
+@pytest.mark.parametrize("folder", ["", "1/"])
+def test_a_library_that_triton_would_run_is_no_part_of_a_model_that_is_data(folder: str) -> None:
+    paths = [PurePosixPath(f"{folder}model.onnx"), PurePosixPath(f"{folder}batchstrategy.so")]
+    with pytest.raises(Failure, match=r"Triton would run .*batchstrategy\.so"):
+        plan_layout("onnx", paths, "s3://b/m")

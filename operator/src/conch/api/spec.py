@@ -80,8 +80,8 @@ class Predictor(Part):
                 "!has(self.triton) || !has(self.triton.parameters)"
                 f" || !(self.model.modelFormat.name in [{_DATA_FORMATS}])"
                 f" || !self.triton.parameters.exists(name, name in [{_PROGRAM_PARAMETERS}])",
-                message=f"a model of the format {_DATA_FORMATS} is data, and the parameter {_PROGRAM_PARAMETERS} runs a"
-                " program; remove it, or set modelFormat.name to triton",
+                message=f"a model of the format {_DATA_FORMATS} is data, and the parameters {_PROGRAM_PARAMETERS} run a"
+                " program; remove them, or set modelFormat.name to triton",
                 path=".triton.parameters",
             ),
             Rule(

@@ -105,7 +105,7 @@ class QueuePolicy(Part):
     """Limits of a queue of requests (Triton's ModelQueuePolicy). An unset field has the value of config.pbtxt."""
 
     max_queue_size: Annotated[int | None, Field(ge=0, le=1_000_000_000)] = None
-    """Maximum number of requests that wait for the model in a pod, whatever its instances; further ones are refused.
+    """Maximum number of requests that wait for the model in a pod, of each priority level; further ones are refused.
     0: no maximum. Absent: the size in config.pbtxt, or no maximum."""
     default_timeout: Duration | None = None
     """Maximum time of a request in the queue, such as 500ms. 0s: no maximum. Absent: the time in config.pbtxt, or no
@@ -114,7 +114,7 @@ class QueuePolicy(Part):
     """Reaction to a request that has waited for defaultTimeout. Reject: an error. Delay: it is run after all others.
     Absent: the action in config.pbtxt, or Reject."""
     allow_timeout_override: bool | None = None
-    """True: a request may set a shorter timeout (its parameter timeout). Absent: as in config.pbtxt, or false."""
+    """True: a request may shorten defaultTimeout (its parameter timeout). Absent: as in config.pbtxt, or false."""
 
 
 class Priorities(Part):

@@ -18,7 +18,7 @@ from typing import Final
 from conch_agent.model_files import NO_NAMES, ModelNames, select_model
 from conch_agent.model_repository import describe_triton_layout, is_version, refuse_several_models
 from conch_agent.reasons import Failure, Reason
-from conch_contract.formats import FORMATS, Format, FormatName
+from conch_contract.formats import FORMATS, PROGRAM_FILES, Format, FormatName
 
 CONFIG: Final = PurePosixPath("config.pbtxt")
 MARKER: Final = ".conch.json"  # in the model folder, which is renamed into the repository as a whole
@@ -75,6 +75,9 @@ def plan_layout(
     """
     row = FORMATS[format_name]
     all_files = tuple(sorted(path for path in paths if path.name != MARKER))
+    programs = [str(path) for path in all_files if path.name in PROGRAM_FILES]
+    if row.is_data and programs:
+        raise _build_not_a_model(row, all_files, uri, f"Triton would run {programs[0]}, and this format is data")
     root = _find_root(row, all_files)
     inside = tuple(path.relative_to(root) for path in all_files if path.is_relative_to(root))
     config = root / CONFIG if CONFIG in inside else None

@@ -44,8 +44,10 @@ class Format:
     is_builtin: bool = False
 
 
-PROGRAM_PARAMETERS: Final = ("EXECUTION_ENV_PATH",)
+PROGRAM_PARAMETERS: Final = ("EXECUTION_ENV_PATH", "TRITON_BATCH_STRATEGY_PATH")
 """Parameters of a model by which Triton runs a program. A model of a format that is data has none of them."""
+PROGRAM_FILES: Final = ("batchstrategy.so",)
+"""Names of files that Triton runs wherever a model has them. A model of a format that is data has none of them."""
 
 _VERSIONS: Final = ", or version folders 1/, 2/, ... that hold one each"
 
