@@ -102,7 +102,7 @@ class Loaded:
 
     @property
     def failed(self) -> int:
-        return sum(run["failed"] + run["late"] for run in self.runs)
+        return sum(map(conch.count_unserved, self.runs))
 
     @property
     def sent(self) -> int:

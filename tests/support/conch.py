@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from conch.cli.loadtest.driver import CLIENT
 from tests.cluster import clients
 from tests.support.place import Place
 
@@ -33,3 +34,12 @@ def start(place: Place, *words: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+def count_unserved(run: dict[str, Any]) -> int:
+    """Return the requests of a load run that its service failed, or was too slow to take.
+
+    Those that the client was too slow to send are not among them: that is this machine's doing.
+    """
+    taken_late = sum(reason["count"] for reason in run["lateReasons"] if reason["message"] != CLIENT)
+    return int(run["failed"] + taken_late)
