@@ -18,6 +18,7 @@ from conch.api.text import read_json
 from conch.decide import build_status, decide
 from conch.desire import desire
 from conch.observe import Snapshot
+from conch.observe.contents import decode_contents
 from conch.plan import find_unwritten, plan
 from conch.signals.agents import read_report
 from conch.signals.prometheus import read_answer
@@ -31,7 +32,6 @@ from conch_agent.sources.base import Entry, build_listing
 from conch_agent.sources.s3_errors import classify
 from conch_agent.sources.s3_settings import parse_settings
 from conch_contract import ModelSource
-from conch_contract.object_versions import decode_versions
 from conch_contract.parsing import parse_json
 from conch_contract.revision_jobs import REVISION_JOBS
 from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
@@ -202,5 +202,9 @@ def targets() -> dict[str, Target]:
         ),
         "storage-secret": _json(_secret, secret, errors=(Failure,)),
         "listing": _json(_listing, {"1/model.onnx": 1, "config.pbtxt": 1}, errors=(Failure,)),
-        "object-versions": Target(lambda data: decode_versions(_text(data)), _seeds({"a": "3sL4"}), is_json=True),
+        "contents": Target(
+            lambda data: decode_contents(_text(data)),
+            _seeds({"m": {"digest": "sha256:1", "objectVersions": {"a": "3sL4"}}}),
+            is_json=True,
+        ),
     }

@@ -37,8 +37,8 @@ class Example:
     @property
     def model(self) -> str:
         """The model's name in Triton, from the manifest."""
-        model = yaml.safe_load(self.file.read_text())["spec"]["predictor"]["model"]
-        return str(model.get("name", self.name))
+        predictor = yaml.safe_load(self.file.read_text())["spec"]["predictor"]
+        return str(predictor.get("entry") or predictor["model"].get("name", self.name))
 
     @property
     def services(self) -> list[str]:
@@ -70,6 +70,7 @@ def all_examples() -> list[Example]:
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
         "sequences": ({"x": np.array([[1]], dtype=np.float32)}, lambda answer: answer["sum"].tolist() == [[1]]),
+        "repository": ({"file": np.array([picture], dtype=object)}, lambda answer: answer["type"].tolist() == [b"png"]),
         "sklearn": iris,
         "warmup": iris,
         "triton-repository": (
@@ -90,6 +91,18 @@ def upload(store: Store) -> None:
     code = MODELS / "add_sub" / "model.py"
     versions: dict[str, bytes | Path] = {f"{number}/model.py": code for number in (1, 2, 3)}
     store.upload("s3://models/add-sub", {"config.pbtxt": code.with_name("config.pbtxt"), **versions})
+    store.upload("s3://models/file-type", build_file_type())
+
+
+def build_file_type() -> dict[str, bytes | Path]:
+    """Return the files of a repository: an ensemble of magika, and the steps before and after it."""
+    folder = MODELS / "file_type"
+    files: dict[str, bytes | Path] = {"file-type/config.pbtxt": folder / "config.pbtxt"}
+    for step in ("features", "labels"):
+        files[f"{step}/config.pbtxt"] = folder / step / "config.pbtxt"
+        files[f"{step}/1/model.py"] = folder / step / "model.py"
+    labels = filetypes.MODEL.with_name("config.min.json")
+    return {**files, "magika/1/model.onnx": filetypes.MODEL, "labels/1/config.min.json": labels}
 
 
 def prepare(kube: Kube, namespace: str, store: Store) -> None:

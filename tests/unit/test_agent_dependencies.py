@@ -43,6 +43,9 @@ def test_steps_and_calls_add_up_without_the_model_itself(tmp_path: Path) -> None
 
 
 def test_the_sentence_names_all_and_the_way_out() -> None:
-    sentence = describe_missing_models("m", ("a", "b"))
-    assert sentence.startswith("Model 'm' calls 'a', 'b', and an InferenceService serves one model.")
-    assert "InferenceService of its own" in sentence
+    sentence = describe_missing_models("m", ("a", "b"), ())
+    assert sentence.startswith("Model 'm' calls 'a' and 'b', and this InferenceService serves one model.")
+    assert "modelFormat.name to repository" in sentence
+    sentence = describe_missing_models("m", ("a",), [f"n{number:02}" for number in range(20)])
+    assert sentence.startswith("Model 'm' calls 'a', which the repository does not have; beside it there is n00, n01,")
+    assert "n15 and 4 more. Put the missing folder into the repository" in sentence

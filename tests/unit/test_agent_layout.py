@@ -80,7 +80,7 @@ def test_a_model_repository_is_named_with_its_models_and_the_way_out(found: list
     with pytest.raises(Failure) as raised:
         _plan("triton", *found)
     assert raised.value.reason == Reason.SEVERAL_MODELS
-    for part in ("Triton model repository", models, f"such as s3://b/m/{first}.", "InferenceService of its own"):
+    for part in ("Triton model repository", models, f"such as s3://b/m/{first}.", "modelFormat.name to repository"):
         assert part in raised.value.message
 
 

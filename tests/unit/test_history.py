@@ -10,9 +10,7 @@ from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, INFERENCE_SERVICE, 
 from conch.api.names import (
     ANNOTATION_AUTHOR,
     ANNOTATION_CHANGE_CAUSE,
-    ANNOTATION_DIGEST,
-    ANNOTATION_OBJECT_VERSIONS,
-    ANNOTATION_WARMUP_DIGEST,
+    ANNOTATION_CONTENTS,
 )
 from conch.observe.cache_fields import author_of, trim
 from conch.plan import Apply
@@ -93,7 +91,7 @@ def test_a_new_revision_carries_author_and_note_and_costs_no_more_writes_for_it(
         "argocd-controller",
         "a better model",
     )
-    assert ANNOTATION_DIGEST not in annotations
+    assert ANNOTATION_CONTENTS not in annotations
     children = [ref for ref in cluster.objects if ref.kind in CHILDREN]
     assert len([action for action in actions if isinstance(action, Apply)]) == len(children)
     assert cluster.settle() == 0, "nothing more before the pods are up"
@@ -108,12 +106,12 @@ def test_the_digest_follows_with_one_write_when_the_revision_serves() -> None:
     assert [action.ref for action in actions] == [Ref(CONTROLLER_REVISION, name), Ref(CONFIG_MAP, name)]
     pinned = json.loads(cluster.objects[Ref(CONFIG_MAP, name)]["data"][names.MANIFEST_FILE])
     assert pinned["models"][0]["digest"] == "sha256:1", "later pods serve that content, or none"
-    assert record(cluster, name)[ANNOTATION_DIGEST] == "sha256:1"
+    assert read_contents(cluster, name)["magika"]["digest"] == "sha256:1"
     cluster.settle()
     cluster.reports.clear()
     cluster.kill_pods(name)
     cluster.settle()
-    assert record(cluster, name)[ANNOTATION_DIGEST] == "sha256:1", "what was known is not forgotten"
+    assert read_contents(cluster, name)["magika"]["digest"] == "sha256:1", "what was known is not forgotten"
 
 
 VERSIONS = {"1/model.onnx": "3sL4", "config.pbtxt": "null"}
@@ -123,6 +121,12 @@ def build_served_report(versions: dict[str, str], digest: str = "sha256:1") -> A
     """What the agent of a pod reports whose bucket has versioning."""
     model = ModelReport(name="magika", state=ModelState.READY, digest=digest, object_versions=versions)
     return AgentReport(ready=True, models=(model,))
+
+
+def read_contents(cluster: Cluster, name: str) -> dict[str, Any]:
+    """The contents in the annotation of a revision."""
+    found: dict[str, Any] = json.loads(record(cluster, name)[ANNOTATION_CONTENTS])
+    return found
 
 
 def read_pins(cluster: Cluster, name: str) -> dict[str, Any]:
@@ -139,7 +143,7 @@ def test_the_object_versions_of_a_bucket_follow_with_the_digest_in_the_same_writ
     cluster.put_pod(name, 0, ready=True, report=build_served_report(VERSIONS))
     actions = cluster.reconcile()
     assert [action.ref for action in actions] == [Ref(CONTROLLER_REVISION, name), Ref(CONFIG_MAP, name)]
-    assert record(cluster, name)[ANNOTATION_OBJECT_VERSIONS] == '{"1/model.onnx":"3sL4","config.pbtxt":"null"}'
+    assert read_contents(cluster, name)["magika"]["objectVersions"] == VERSIONS
     assert ModelSource.model_validate(read_pins(cluster, name)).object_versions == VERSIONS
     cluster.put_pod(name, 0, ready=True, report=build_served_report({}))  # an agent whose manifest has them
     assert cluster.settle() == 0
@@ -181,7 +185,7 @@ def test_a_revision_with_no_or_too_many_object_versions_records_only_the_digest(
     name = cluster.decision().wanted
     cluster.put_pod(name, 0, ready=True, report=build_served_report(versions))
     cluster.settle()
-    assert ANNOTATION_OBJECT_VERSIONS not in record(cluster, name)
+    assert read_contents(cluster, name) == {"magika": {"digest": "sha256:1"}}
     assert read_pins(cluster, name)["digest"] == "sha256:1"
     assert "objectVersions" not in read_pins(cluster, name)
 
@@ -194,21 +198,66 @@ def test_the_requests_that_the_first_ready_pod_was_warmed_with_are_recorded() ->
         model = ModelReport(name="magika", state=ModelState.READY, digest="sha256:1", warmup_digest=digest)
         cluster.put_pod(name, index, ready=True, report=AgentReport(ready=True, models=(model,)))
         cluster.settle()
-        assert record(cluster, name)[ANNOTATION_WARMUP_DIGEST] == "sha256:a"
+        assert read_contents(cluster, name)["magika"]["warmupDigest"] == "sha256:a"
         assert read_pins(cluster, name)["warmupDigest"] == "sha256:a", "later pods compare theirs with it"
 
 
-def test_an_annotation_that_is_no_object_versions_leaves_the_digest() -> None:
+@pytest.mark.parametrize("broken", ["[" * 10_000, "{}", '{"magika":{"digest":1}}', '{"other":{"digest":"sha256:9"}}'])
+def test_an_annotation_that_another_writer_broke_is_replaced_by_what_the_pods_serve(broken: str) -> None:
     cluster = build_cluster(WRITERS)
     cluster.reconcile()
     name = cluster.decision().wanted
     cluster.start_pods(name)
     cluster.settle()
-    record(cluster, name)[ANNOTATION_OBJECT_VERSIONS] = "[" * 10_000
+    record(cluster, name)[ANNOTATION_CONTENTS] = broken
     cluster.put(cluster.objects[Ref(CONTROLLER_REVISION, name)])
     cluster.settle()
     assert read_pins(cluster, name)["digest"] == "sha256:1"
-    assert "objectVersions" not in read_pins(cluster, name)
+    assert read_contents(cluster, name) == {"magika": {"digest": "sha256:1"}}
+
+
+def build_repository() -> Cluster:
+    """A service of a repository whose entry is `all`."""
+    model = {"modelFormat": {"name": "repository"}, "storageUri": "s3://models/repo"}
+    return Cluster(build_manifest(model=model, entry="all", warmup={}))
+
+
+def build_repository_report(**digests: str) -> AgentReport:
+    """What the agent reports of a repository: a model of each name, with its digest."""
+    models = (ModelReport(name=name, state=ModelState.READY, digest=digest) for name, digest in digests.items())
+    return AgentReport(ready=True, models=tuple(models))
+
+
+def test_later_pods_of_a_repository_serve_the_models_that_the_first_one_found_in_it() -> None:
+    cluster = build_repository()
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    whole = read_pins(cluster, name)
+    assert (whole["name"], whole["format"], whole["storageUri"]) == ("all", "repository", "s3://models/repo")
+    first = build_repository_report(all="sha256:1", pre="sha256:2")
+    cluster.put_pod(name, 0, ready=True, report=first)
+    cluster.settle()
+    manifest = json.loads(cluster.objects[Ref(CONFIG_MAP, name)]["data"][names.MANIFEST_FILE])
+    models = [(each["name"], each["format"], each["storageUri"], each["digest"]) for each in manifest["models"]]
+    assert models == [
+        ("all", "triton", "s3://models/repo/all", "sha256:1"),
+        ("pre", "triton", "s3://models/repo/pre", "sha256:2"),
+    ]
+    assert ["warmup" in each for each in manifest["models"]] == [True, False], "the entry is warmed, and no other"
+    # A pod that started at the same time may have found a folder that was uploaded meanwhile.
+    cluster.put_pod(name, 1, ready=True, report=build_repository_report(all="sha256:1", pre="sha256:3", new="sha256:4"))
+    cluster.settle()
+    assert read_contents(cluster, name) == {"all": {"digest": "sha256:1"}, "pre": {"digest": "sha256:2"}}
+
+
+def test_the_contents_of_a_revision_are_those_of_one_pod() -> None:
+    cluster = build_repository()
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.put_pod(name, 0, ready=True, report=build_repository_report(all="sha256:1", pre=""))
+    cluster.put_pod(name, 1, ready=True, report=build_repository_report(all="sha256:3", pre="sha256:4"))
+    cluster.settle()
+    assert {each["digest"] for each in read_contents(cluster, name).values()} == {"sha256:3", "sha256:4"}
 
 
 def test_a_note_of_later_changes_no_record_and_a_revision_that_returns_takes_the_newest_one() -> None:
@@ -231,7 +280,7 @@ def test_a_note_of_later_changes_no_record_and_a_revision_that_returns_takes_the
     cluster.settle()
     annotations = record(cluster, first)
     assert (annotations[ANNOTATION_AUTHOR], annotations[ANNOTATION_CHANGE_CAUSE]) == ("kubectl-conch", "back again")
-    assert annotations[ANNOTATION_DIGEST] == "sha256:1"
+    assert read_contents(cluster, first)["magika"]["digest"] == "sha256:1"
     assert cluster.objects[Ref(CONTROLLER_REVISION, first)]["revision"] == 3
 
 

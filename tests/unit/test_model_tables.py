@@ -90,8 +90,9 @@ def test_a_backend_that_triton_lacks_has_a_folder_and_a_folder_has_a_format() ->
 
 @EACH_FORMAT
 def test_a_format_is_described_by_the_files_that_select_it(row: Format) -> None:
-    assert row.is_triton_folder != bool(row.model_files)
-    assert bool(row.backend) != row.is_triton_folder
+    is_laid_out = row.is_triton_folder or row.is_repository
+    assert is_laid_out != bool(row.model_files)
+    assert bool(row.backend) != is_laid_out
     assert all(name in row.files for name in row.model_files)
     assert row.suffix or all(name in row.expected for name in row.model_files)
     assert row.suffix in row.expected

@@ -15,6 +15,7 @@ from conch.api.service import InferenceService, Metadata
 from conch.api.spec import Predictor, Spec
 from conch.api.status import (
     Condition,
+    ModelCounts,
     ModelStatus,
     ModelWarning,
     ReplicaStatus,
@@ -60,6 +61,7 @@ __all__ = [
     "Metadata",
     "Metric",
     "Model",
+    "ModelCounts",
     "ModelFormat",
     "ModelStatus",
     "ModelWarning",

@@ -42,9 +42,7 @@ ANNOTATION_CHANGE_CAUSE: Final = f"{GROUP}/change-cause"
 # its author (the field manager of spec.predictor), the digest of the model that it served first, the object versions of
 # that model's files in a bucket with versioning, and the digest of the ConfigMap of its first warm-up.
 ANNOTATION_AUTHOR: Final = f"{GROUP}/author"
-ANNOTATION_DIGEST: Final = f"{GROUP}/digest"
-ANNOTATION_OBJECT_VERSIONS: Final = f"{GROUP}/object-versions"
-ANNOTATION_WARMUP_DIGEST: Final = f"{GROUP}/warmup-digest"
+ANNOTATION_CONTENTS: Final = f"{GROUP}/contents"
 
 # On a serving pod: Triton's name of the model that clients send requests to, one of several in an ensemble.
 ANNOTATION_MODEL: Final = f"{GROUP}/model"

@@ -100,9 +100,8 @@ class InferenceService(Part):
         service._variant = name  # noqa: SLF001  our own
         if service.variant_spec is None:
             return service
-        main = self.spec.predictor.to_wire()
-        main["model"]["name"] = self.model_name
-        predictor = Predictor.model_validate(merge(main, service.variant_spec.predictor.to_wire()))
+        merged = merge(self.spec.predictor.to_wire(), service.variant_spec.predictor.to_wire())
+        predictor = Predictor.model_validate(merged).with_entry(self.model_name)
         return service.model_copy(update={"spec": self.spec.model_copy(update={"predictor": predictor})})
 
     @classmethod
@@ -123,8 +122,9 @@ class InferenceService(Part):
 
     @property
     def model_name(self) -> str:
-        """Name of the model in Triton."""
-        return self.spec.predictor.model.name or self.metadata.name
+        """Name in Triton of the model that clients call."""
+        predictor = self.spec.predictor
+        return predictor.entry or predictor.model.name or self.metadata.name
 
     def owner_reference(self) -> dict[str, Any]:
         """Return the owner reference of a child, by which Kubernetes deletes the child with the service."""

@@ -1,6 +1,6 @@
 """The spec of an InferenceService. The operator never writes it; defaults are here and in the CRD's schema."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from pydantic import ConfigDict, Field
 
@@ -8,7 +8,7 @@ from conch.api._base import DURATION_PATTERN, Part, duration_seconds, list_map_k
 from conch.api.analysis import JOB_METRICS
 from conch.api.autoscaling import NEEDS_TRIGGERS, SEEN_WITHOUT_PODS, Autoscaling
 from conch.api.cel import Rule, rules
-from conch.api.model import Model
+from conch.api.model import Model, TritonName
 from conch.api.pod import END_SECONDS, LongestRequest, Pod, Resources
 from conch.api.rollout import Rollout
 from conch.api.traffic import Traffic
@@ -17,6 +17,7 @@ from conch.api.variants import MAX_VARIANTS, Variant
 from conch.api.warmup import Warmup
 from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS
 from conch_contract.schemes import SCHEMES
+from conch_contract.sentences import join_words
 
 # CEL that is true where storageUri may be a folder.
 _HAS_FOLDER: Final = " && ".join(
@@ -24,6 +25,9 @@ _HAS_FOLDER: Final = " && ".join(
 )
 _DATA_FORMATS: Final = ", ".join(f"'{row.name}'" for row in FORMATS.values() if row.is_data)
 _PROGRAM_PARAMETERS: Final = ", ".join(f"'{name}'" for name in PROGRAM_PARAMETERS)
+_REPOSITORY: Final = next(row.name for row in FORMATS.values() if row.is_repository)
+# Fields of triton that build_model_config reads; the others are of the server.
+_OF_ONE_MODEL: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy", "parameters")
 LONGEST_REQUEST_SECONDS: Final = 30.0  # the default of longestRequest
 
 
@@ -85,6 +89,30 @@ class Predictor(Part):
                 path=".triton.parameters",
             ),
             Rule(
+                f"self.model.modelFormat.name == '{_REPOSITORY}' ? has(self.entry) : !has(self.entry)",
+                message=f"entry is the model of a repository that clients call, and modelFormat.name {_REPOSITORY}"
+                " needs it; set it there, and remove it with other formats",
+                path=".entry",
+            ),
+            Rule(
+                f"self.model.modelFormat.name != '{_REPOSITORY}' || !has(self.model.name)",
+                message="model.name is of one model, and those of a repository have the names of their folders; remove"
+                " it, and set entry to the folder of the model that clients call",
+                path=".model.name",
+            ),
+            Rule(
+                f"self.model.modelFormat.name != '{_REPOSITORY}' || {_HAS_FOLDER}",
+                message="a repository needs a storageUri that is a folder, and this one is a file; write the folder",
+                path=".model.storageUri",
+            ),
+            Rule(
+                f"self.model.modelFormat.name != '{_REPOSITORY}' || !has(self.triton)"
+                f" || !({' || '.join(f'has(self.triton.{field})' for field in _OF_ONE_MODEL)})",
+                message=f"{join_words((f'triton.{field}' for field in _OF_ONE_MODEL), 'and')} are of one model; write"
+                " them into config.pbtxt of the models of the repository",
+                path=".triton",
+            ),
+            Rule(
                 "!has(self.longestRequest) || !has(self.pod) || !has(self.pod.terminationGracePeriodSeconds)"
                 f" || !self.longestRequest.matches('{DURATION_PATTERN}')"
                 f" || duration(self.longestRequest).getSeconds() + {END_SECONDS}"
@@ -104,6 +132,8 @@ class Predictor(Part):
 
     model: Model
     """The model, its format and its storage."""
+    entry: TritonName | None = None
+    """Name of the model of a repository that clients call. Gates, warm-up, autoscaling and load tests use it, too."""
     triton: Triton = Triton()
     """Configuration of the model in Triton, and flags of Triton."""
     resources: Resources = Resources()
@@ -122,6 +152,14 @@ class Predictor(Part):
     it, and it sets the timeout of the HTTPRoute. Absent: 30s, and no timeout of the HTTPRoute."""
     pod: Pod = Pod()
     """Settings of the pods: scheduling, environment, volumes and metadata."""
+
+    def with_entry(self, name: str) -> Self:
+        """Return the predictor with another name of the model that clients call."""
+        if self.model.model_format.name == _REPOSITORY:
+            model = self.model.model_copy(update={"name": None})
+            return self.model_copy(update={"model": model, "entry": name})
+        model = self.model.model_copy(update={"name": name})
+        return self.model_copy(update={"model": model, "entry": None})
 
     @property
     def longest_request_seconds(self) -> float:

@@ -18,6 +18,8 @@ from conch.api.text import Text
 from conch.api.times import format_time, is_time, parse_time
 from conch.api.warmup import WarmupStatus
 
+# The status of a revision has so many models: with all of a large repository an object would be too large to be stored.
+MAX_MODELS: Final = 32
 # The value of status.observedGeneration before the operator has read the service.
 NOT_OBSERVED: Final = -1
 
@@ -77,6 +79,15 @@ class ModelStatus(Part):
     """Warnings, such as values of config.pbtxt that the spec overrides, and called models that are not served."""
 
 
+class ModelCounts(Part):
+    """Numbers of models of a revision."""
+
+    ready: int = 0
+    """Number of models that are ready in all pods."""
+    total: int = 0
+    """Number of all models."""
+
+
 class ReplicaStatus(Part):
     """Numbers of pods of a revision."""
 
@@ -107,7 +118,10 @@ class RevisionStatus(Part):
     """Images of Triton in the ready pods, with digest, as the nodes report them. More than one: the tag was moved to
     another image."""
     models: tuple[ModelStatus, ...] = ()
-    """Models of the revision, as its pods report them."""
+    """Models of the revision, as its pods report them; of more than 32 those first that are not ready or have
+    warnings."""
+    model_counts: ModelCounts | None = None
+    """Numbers of ready models and of all models. Absent: models has all of them."""
     warmup: WarmupStatus | None = None
     """Result of the warm-up through its Service, before its first request of a client. Absent: there was none."""
     since: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None

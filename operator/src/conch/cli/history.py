@@ -69,7 +69,9 @@ def build_history_value(service: InferenceService, found: Sequence[Entry]) -> di
                 "created": entry.created,
                 "author": entry.revision.author or None,
                 "note": entry.revision.note or None,
-                "digest": entry.revision.digest or None,
+                "models": [
+                    {"name": name, "digest": content.digest} for name, content in entry.revision.contents.items()
+                ],
                 "generation": entry.revision.generation,
                 "role": find_role(service, entry.revision.name) or None,
                 "predictor": entry.revision.predictor,
@@ -89,13 +91,19 @@ def build_history_text(service: InferenceService, found: Sequence[Entry]) -> Tex
             entry.revision.name,
             entry.created,
             entry.revision.author or "-",
-            shorten_digest(entry.revision.digest) or "-",
+            _describe_contents(entry.revision),
             find_role(service, entry.revision.name) or "-",
             entry.revision.note or "-",
         )
         for entry in found
     )
     return [Table(("NUMBER", "REVISION", "CREATED", "AUTHOR", "DIGEST", "ROLE", "NOTE"), rows)]
+
+
+def _describe_contents(revision: Revision) -> str:
+    """Return the digest of a revision's model, or how many models it has."""
+    digests = [content.digest for content in revision.contents.values()]
+    return shorten_digest(digests[0]) if len(digests) == 1 else f"{len(digests)} models" if digests else "-"
 
 
 def find_revision(service: InferenceService, found: Sequence[Entry], number: int) -> Entry:

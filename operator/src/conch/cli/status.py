@@ -18,10 +18,12 @@ from conch.cli.printing import Table, Text, format_age, print_value, shorten_dig
 from conch.cli.track import describe_requests, describe_track, format_arguments
 from conch.decide.rollout import annotation
 from conch.decide.strategies import get_steps
+from conch_contract import ModelState
 
 _PROMOTE: Final = "promote it, or abort it"
 _VARIANT: Final = ("VARIANT", "REQUESTS", "STABLE", "CANDIDATE", "STEP", "READY", "WAITS FOR")
 _REVISION: Final = ("NUMBER", "REVISION", "ROLE", "PHASE", "WEIGHT", "READY", "MODEL")
+_MAX_MODELS: Final = 3  # with their names, in a row of the table
 # Actions of a user, by the reason of a wait.
 _ACTIONS: Final[Mapping[str, str]] = {
     Reason.PAUSED_BY_USER: "resume it, promote it, or abort it",
@@ -181,8 +183,17 @@ def _build_revision_row(service: InferenceService, revision: RevisionStatus) -> 
         revision.phase,
         f"{revision.weight} %",
         f"{replicas.ready}/{replicas.desired}",
-        ", ".join(" ".join(filter(None, (model.name, shorten_digest(model.digest)))) for model in revision.models),
+        _describe_models(revision),
     )
+
+
+def _describe_models(revision: RevisionStatus) -> str:
+    """Return the models with their digests; of more than a few, how many there are and are ready."""
+    models, counts = revision.models, revision.model_counts
+    if counts is None and len(models) <= _MAX_MODELS:
+        return ", ".join(" ".join(filter(None, (model.name, shorten_digest(model.digest)))) for model in models)
+    ready = sum(model.state == ModelState.READY for model in models)
+    return f"{counts.ready if counts else ready}/{counts.total if counts else len(models)} models ready"
 
 
 def find_role(service: InferenceService, revision: str) -> str:

@@ -16,7 +16,7 @@ from conch.desire.revision import (
     build_controller_revision,
     build_revision,
     enter_history,
-    record_content,
+    record_contents,
 )
 from conch.desire.workload import build_workload
 from conch.observe import Revision, Snapshot
@@ -65,7 +65,7 @@ def _render(decision: Decision, name: str, defaults: PodDefaults) -> Revision | 
             revision = build_revision(track.service, name, 0, defaults)
         if revision.number != decision.number:
             revision = enter_history(track, revision, decision.number)
-    return record_content(track, revision) if revision is not None else None
+    return record_contents(track, revision) if revision is not None else None
 
 
 def _build_job(decision: Decision, revision: Revision) -> Iterator[Manifest]:

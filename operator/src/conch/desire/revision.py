@@ -3,7 +3,7 @@
 So a later version of the operator, with other defaults or another image, changes no serving pod.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -13,18 +13,17 @@ from conch.api.meta import Manifest, child
 from conch.api.names import (
     ANNOTATION_AUTHOR,
     ANNOTATION_CHANGE_CAUSE,
-    ANNOTATION_DIGEST,
+    ANNOTATION_CONTENTS,
     ANNOTATION_GENERATION,
-    ANNOTATION_OBJECT_VERSIONS,
-    ANNOTATION_WARMUP_DIGEST,
 )
 from conch.api.text import clean
 from conch.desire.defaults import PodDefaults
 from conch.desire.pod import build_pod_template
 from conch.observe import Revision, Track
+from conch.observe.contents import Content, Contents, encode_contents
 from conch.triton import build_model_config, build_warmup
-from conch_contract import ModelManifest, ModelSource, ModelState
-from conch_contract.object_versions import encode_versions
+from conch_contract import AgentReport, ModelManifest, ModelSource, ModelState
+from conch_contract.object_versions import select_recordable
 
 _NOTE_LENGTH: Final = 1024  # bytes of a change cause that are kept, since each write of the ControllerRevision has it
 
@@ -48,32 +47,39 @@ def enter_history(track: Track, revision: Revision, number: int) -> Revision:
     return replace(revision, number=number, author=track.author, note=clean(note, _NOTE_LENGTH))
 
 
-def record_content(track: Track, revision: Revision) -> Revision:
-    """Return a revision with the content that its first ready pod reports, which all later pods serve.
+def record_contents(track: Track, revision: Revision) -> Revision:
+    """Return a revision with the contents that its first ready pod reports, which all later pods serve.
 
-    The content is a digest and, if the bucket has versioning, the object versions of a pod with that digest. With it
-    comes the digest of the ConfigMap of the first ready pod's warm-up.
+    The contents of all models are those of one pod, so that parts of two versions never meet. Object versions and the
+    digest of the warm-up's ConfigMap may follow from another pod.
     """
     if not track.ready(revision.name):
         return revision
-    status = track.service.status.revision(revision.name)
     reports = [pod.report for pod in track.pods_of(revision.name) if pod.ready and pod.report]
-    models = [model for report in reports for model in report.models]
-    digests = [model.digest for model in models]
-    digests += [model.digest for model in status.models if model.state == ModelState.READY] if status else []
-    digest = revision.digest or _first(digests)
-    versions = (encode_versions(model.object_versions) for model in models if model.digest == digest)
+    contents = revision.contents or _find_first(track, revision.name, reports)
+    return replace(revision, contents={name: _complete(name, known, reports) for name, known in contents.items()})
+
+
+def _find_first(track: Track, revision: str, reports: Sequence[AgentReport]) -> Contents:
+    """Return the contents of the first pod that reports all of them; empty: there is none."""
+    for report in reports:
+        if report.models and all(model.digest for model in report.models):
+            return {model.name: Content(model.digest) for model in report.models}
+    status = track.service.status.revision(revision)
+    models = status.models if status and not status.model_counts else ()
+    is_known = bool(models) and all(model.digest and model.state == ModelState.READY for model in models)
+    return {model.name: Content(model.digest) for model in models} if is_known else {}
+
+
+def _complete(name: str, content: Content, reports: Iterable[AgentReport]) -> Content:
+    """Return the content of a model with what the reports of pods with the same files add to it."""
+    models = [model for report in reports for model in report.models if model.name == name]
+    same = (select_recordable(model.object_versions) for model in models if model.digest == content.digest)
     return replace(
-        revision,
-        digest=digest,
-        object_versions=revision.object_versions or _first(versions),
-        warmup_digest=revision.warmup_digest or _first(model.warmup_digest for model in models),
+        content,
+        object_versions=content.object_versions or next(filter(None, same), {}),
+        warmup_digest=content.warmup_digest or next(filter(None, (model.warmup_digest for model in models)), ""),
     )
-
-
-def _first(texts: Iterable[str]) -> str:
-    """Return the first text that is not empty."""
-    return next(filter(None, texts), "")
 
 
 def build_model_manifest(service: InferenceService) -> ModelManifest:
@@ -94,9 +100,7 @@ def build_controller_revision(service: InferenceService, revision: Revision) -> 
     values = {
         ANNOTATION_AUTHOR: revision.author,
         ANNOTATION_CHANGE_CAUSE: revision.note,
-        ANNOTATION_DIGEST: revision.digest,
-        ANNOTATION_OBJECT_VERSIONS: revision.object_versions,
-        ANNOTATION_WARMUP_DIGEST: revision.warmup_digest,
+        ANNOTATION_CONTENTS: encode_contents(revision.contents),
     }
     annotations = {ANNOTATION_GENERATION: str(revision.generation)}
     annotations |= {name: value for name, value in values.items() if value}

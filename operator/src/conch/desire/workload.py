@@ -4,6 +4,7 @@ What the pods serve is a revision; see `revision`.
 """
 
 import json
+from typing import Any
 
 from conch.api import InferenceService
 from conch.api.kinds import CONFIG_MAP, DEPLOYMENT, DISRUPTION_BUDGET, SERVICE, Kind
@@ -11,9 +12,11 @@ from conch.api.meta import Manifest, child, selector
 from conch.decide import Workload
 from conch.desire.scaling import build_autoscaler, is_autoscaled
 from conch.observe import Revision, Track
+from conch.observe.contents import Contents
 from conch.traffic.service import ports
 from conch_contract import names
-from conch_contract.object_versions import decode_versions
+from conch_contract.formats import FORMATS
+from conch_contract.manifest import select_model
 
 
 def build_workload(track: Track, workload: Workload, revision: Revision) -> list[Manifest]:
@@ -48,18 +51,23 @@ def build_config_map(service: InferenceService, workload: Workload, revision: Re
 
 
 def _pin(revision: Revision) -> str:
-    """Return the manifest with the content of the revision's first ready pod, if there was one."""
-    if not revision.digest:
+    """Return the manifest with the contents of the revision's first ready pod, if there was one."""
+    if not revision.contents:
         return revision.manifest
     manifest = json.loads(revision.manifest)  # as it is stored, with fields that only another version of Conch knows
-    known = {
-        "digest": revision.digest,
-        "objectVersions": decode_versions(revision.object_versions),
-        "warmupDigest": revision.warmup_digest,
-    }
-    content = {field: value for field, value in known.items() if value}
-    models = [{**model, **content} for model in manifest["models"]]
+    models = [model for source in manifest["models"] for model in _pin_source(source, revision.contents)]
     return json.dumps({**manifest, "models": models}, separators=(",", ":"))
+
+
+def _pin_source(source: dict[str, Any], contents: Contents) -> list[dict[str, Any]]:
+    """Return a model with its content, and a repository as the models that the first ready pod found in it."""
+    name = source.get("name")
+    if not isinstance(name, str) or name not in contents:
+        return [source]
+    row = FORMATS.get(source.get("format", ""))
+    if row is None or not row.is_repository:
+        return [{**source, **contents[name].to_wire()}]
+    return [{**select_model(source, each), **content.to_wire()} for each, content in sorted(contents.items())]
 
 
 def build_deployment(service: InferenceService, workload: Workload, revision: Revision) -> Manifest:

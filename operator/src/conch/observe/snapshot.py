@@ -15,13 +15,12 @@ from conch.api.metrics import MetricsApi
 from conch.api.names import (
     ANNOTATION_AUTHOR,
     ANNOTATION_CHANGE_CAUSE,
-    ANNOTATION_DIGEST,
+    ANNOTATION_CONTENTS,
     ANNOTATION_GENERATION,
-    ANNOTATION_OBJECT_VERSIONS,
     ANNOTATION_STABLE,
-    ANNOTATION_WARMUP_DIGEST,
 )
 from conch.observe.capacity import Capacity
+from conch.observe.contents import Contents, decode_contents
 from conch.observe.fields import annotations_of, mapping, mappings, moment, number, text
 from conch.observe.finding import Finding
 from conch.observe.gateways import SeenGateways
@@ -101,9 +100,7 @@ class Revision:
     predictor: Body  # the predictor of the spec
     author: str = ""  # the field manager that wrote the predictor
     note: str = ""  # the change cause, an annotation of the service
-    digest: str = ""  # of the model's files, once it has served
-    object_versions: str = ""  # of these files in their bucket, as encode_versions writes them; empty: none
-    warmup_digest: str = ""  # of the ConfigMap of its first ready pod's warm-up; empty: none
+    contents: Contents = field(default_factory=dict)  # of its models, once it has served
 
     @classmethod
     def parse(cls, body: Body) -> Self | None:
@@ -121,9 +118,7 @@ class Revision:
             predictor=predictor,
             author=annotations.get(ANNOTATION_AUTHOR, ""),
             note=annotations.get(ANNOTATION_CHANGE_CAUSE, ""),
-            digest=annotations.get(ANNOTATION_DIGEST, ""),
-            object_versions=annotations.get(ANNOTATION_OBJECT_VERSIONS, ""),
-            warmup_digest=annotations.get(ANNOTATION_WARMUP_DIGEST, ""),
+            contents=_read_contents(annotations.get(ANNOTATION_CONTENTS, ""), manifest),
         )
 
 
@@ -131,6 +126,12 @@ def _is_template(value: Any) -> TypeGuard[Body]:
     """Whether a value is a pod template with containers."""
     spec = mapping(mapping(value).get("spec"))
     return any(mappings(spec.get("containers"))) and any(mappings(spec.get("initContainers")))
+
+
+def _read_contents(value: str, manifest: str) -> Contents:
+    """Return the contents of an annotation; empty: it is not that of all models of the manifest."""
+    contents = decode_contents(value)
+    return contents if all(model.get("name") in contents for model in parse_json(manifest)["models"]) else {}
 
 
 def _is_manifest(value: Any) -> TypeGuard[str]:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from conch_contract.sentences import join_words
+
 _CALL: Final = "InferenceRequest"  # triton_python_backend_utils
 _ARGUMENT: Final = "model_name"
 _LONGEST: Final = 1024 * 1024  # bytes of a model.py
+_MAX_NAMES: Final = 16  # in a message
+
+
+def find_steps(config: ModelConfig) -> tuple[str, ...]:
+    """Return the names of the models that are steps of an ensemble, in alphabetical order; none for other models.
+
+    Args:
+        config: The model's configuration.
+    """
+    return tuple(sorted({step.model_name for step in config.ensemble_scheduling.step}))
 
 
 def find_callees(config: ModelConfig, programs: Iterable[Path]) -> tuple[str, ...]:
@@ -21,7 +34,7 @@ def find_callees(config: ModelConfig, programs: Iterable[Path]) -> tuple[str, ..
         config: The model's configuration.
         programs: The model.py of each version, where the backend is Python.
     """
-    callees = {step.model_name for step in config.ensemble_scheduling.step}
+    callees = set(find_steps(config))
     for program in programs:
         if program.stat().st_size <= _LONGEST:
             callees |= find_bls_callees(program.read_bytes())
@@ -53,18 +66,50 @@ def find_bls_callees(program: bytes) -> set[str]:
     return {name for name in callees if name}
 
 
-def describe_missing_models(model: str, missing: Sequence[str]) -> str:
+def find_path(callees: Mapping[str, Sequence[str]], start: str, end: str) -> tuple[str, ...]:
+    """Return the models from one to another along their calls, both included; empty where there is no way.
+
+    Args:
+        callees: The models that a model calls, by its name.
+        start: The first model.
+        end: The last model.
+
+    >>> find_path({"a": ("b", "c"), "b": ("d",), "d": ("a",)}, "b", "a"), find_path({"a": ("b",)}, "b", "a")
+    (('b', 'd', 'a'), ())
+    """
+    paths: deque[tuple[str, ...]] = deque([(start,)])
+    seen = {start}
+    while paths:
+        path = paths.popleft()
+        if path[-1] == end:
+            return path
+        for name in callees.get(path[-1], ()):
+            if name not in seen:
+                seen.add(name)
+                paths.append((*path, name))
+    return ()
+
+
+def describe_missing_models(model: str, missing: Sequence[str], others: Sequence[str]) -> str:
     """Return the message about models that a model calls and that its Triton does not have.
 
     Args:
         model: The name of the model.
         missing: The names of the models that it calls.
+        others: The names of the other models of the InferenceService.
     """
-    names = ", ".join(f"'{name}'" for name in missing)
+    names = join_words((f"'{name}'" for name in missing), "and")
+    if not others:
+        return (
+            f"Model '{model}' calls {names}, and this InferenceService serves one model. Put the folders of all of them"
+            " into one model repository, and set modelFormat.name to repository and predictor.entry to the model that"
+            " clients call."
+        )
+    more = len(others) - _MAX_NAMES
+    known = join_words((*others[:_MAX_NAMES], *([f"{more} more"] if more > 0 else ())), "and")
     return (
-        f"Model '{model}' calls {names}, and an InferenceService serves one model. Put all steps into one model, such "
-        "as a Python model (modelFormat.name: python), or serve each as an InferenceService of its own and call them "
-        "over HTTP or gRPC."
+        f"Model '{model}' calls {names}, which the repository does not have; beside it there is {known}. Put the"
+        f" missing folder into the repository, or correct the name where '{model}' calls it."
     )
 
 

@@ -44,6 +44,22 @@ class FetchResult:
     digest: str
 
 
+def check_size(size: int, max_bytes: int, uri: str) -> None:
+    """Refuse files that are larger than the installation allows.
+
+    Args:
+        size: Size of the files in bytes.
+        max_bytes: The maximum; 0: there is none.
+        uri: The storageUri, with which the message begins.
+
+    Raises:
+        Failure: TooLarge.
+    """
+    if max_bytes and size > max_bytes:
+        message = f"{uri} has {size} bytes; this installation takes models up to {max_bytes}."
+        raise Failure(Reason.TOO_LARGE, message)
+
+
 @dataclass
 class Fetch:
     """Fetches the files of a source into a folder. After a failure, `run` resumes."""
@@ -63,7 +79,7 @@ class Fetch:
             Failure: The files cannot be read or stored.
         """
         self.progress.fetched, self.progress.total = 0, listing.total
-        self._check_max_bytes(listing.total)
+        check_size(listing.total, self.max_bytes, self.source.uri)
         with self._translate_disk_errors():
             await run_in_thread(self._prepare, listing)
             semaphore = asyncio.Semaphore(MAX_PARALLEL_FILES)
@@ -102,7 +118,7 @@ class Fetch:
                         await asyncio.gather(run_in_thread(part.write, chunk), run_in_thread(state.update, chunk))
                         offset += len(chunk)
                         self.progress.fetched += len(chunk)
-                        self._check_max_bytes(self.progress.fetched)
+                        check_size(self.progress.fetched, self.max_bytes, self.source.uri)
                         progress = Record(item.tag, item.size, offset, state.hexdigest())
                         await run_in_thread(write_record, paths.record, progress)
         if item.size is not None and offset != item.size:
@@ -124,11 +140,6 @@ class Fetch:
         if item.size is None and shutil.disk_usage(self.folder).free < _RESERVE:
             message = f"{self.source.uri}: the models volume is full. Give the service more storage."
             raise Failure(Reason.DISK_FULL, message)
-
-    def _check_max_bytes(self, size: int) -> None:
-        if self.max_bytes and size > self.max_bytes:
-            message = f"{self.source.uri} has {size} bytes; this installation takes models up to {self.max_bytes}."
-            raise Failure(Reason.TOO_LARGE, message)
 
     def _prepare(self, listing: Listing) -> None:
         """Make the folders, delete files that the source no longer has, and check the free space."""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from pydantic import ValidationError
 
+from conch_agent.expansion import select_source
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import POD_ROOT, Settings
 from conch_contract import JobReport, ModelManifest
@@ -111,7 +112,10 @@ class Job(ABC, Generic[Report]):
         """Return the report, also of a failure and of a defect of the program."""
         file = self.settings.manifest
         try:
-            return await self.measure(ModelManifest.model_validate_json(file.read_bytes()))
+            manifest = ModelManifest.model_validate_json(file.read_bytes())
+            # Of a repository only the entry gets requests, and only its folder is read.
+            models = (select_source(each, each.name) if each.is_repository else each for each in manifest.models)
+            return await self.measure(ModelManifest(models=tuple(models)))
         except Failure as failure:
             return self.fail(failure.reason, failure.message)
         except (OSError, ValidationError) as error:

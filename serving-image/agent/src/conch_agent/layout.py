@@ -61,8 +61,9 @@ def plan_layout(
 ) -> Plan:
     """Return the plan of a model folder.
 
-    Without version folders the files are version 1. Files that config.pbtxt expects beside the version folders (label
-    files, environments, warmup/, initial_state/) are there with and without version folders of the user.
+    Without version folders the files are version 1, also those of an ensemble, which has only config.pbtxt. Files that
+    config.pbtxt expects beside the version folders (label files, environments, warmup/, initial_state/) are there with
+    and without version folders of the user.
 
     Args:
         format_name: The format.
@@ -86,7 +87,8 @@ def plan_layout(
     if row.is_triton_folder:
         if not versions and config is None:
             raise refuse_several_models(all_files, uri) or _build_not_a_model(row, all_files, uri)
-        return Plan({path: root / path for path in model}, versions, config)
+        # An ensemble has no files, and an object store no empty folder 1/, which Triton needs.
+        return Plan({path: root / path for path in model}, versions or (1,), config)
     files: dict[PurePosixPath, PurePosixPath] = {}
     for version in versions or (1,):
         folder = PurePosixPath(str(version)) if versions else PurePosixPath()

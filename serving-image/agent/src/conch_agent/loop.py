@@ -11,7 +11,8 @@ import structlog
 from pydantic import ValidationError
 
 from conch_agent import layout
-from conch_agent.model import Model
+from conch_agent.expansion import Expansion
+from conch_agent.model import Model, Server
 from conch_agent.monitor import READY_INTERVAL, STARTUP_INTERVAL, TritonMonitor
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
@@ -30,7 +31,11 @@ class Agent:
         self._settings = settings
         self._triton = triton
         self._monitor = TritonMonitor(settings, triton)
-        self._models: dict[str, tuple[Model, asyncio.Task[None]]] = {}
+        self._server = Server(settings, triton, self._monitor)
+        self._models = self._server.models
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._expansion: Expansion | None = None
+        self._expansion_task: asyncio.Task[None] | None = None
         self._manifest = b""
         self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
@@ -45,11 +50,11 @@ class Agent:
     @property
     def report(self) -> AgentReport:
         """The report of the pod."""
-        models = tuple(model.report for model, _ in self._models.values())
-        is_ready = bool(models) and all(model.is_serving for model, _ in self._models.values())
+        models = tuple(model.report for model in self._models.values())
+        entries = self._expansion.report if self._expansion else ()
         return AgentReport(
-            ready=is_ready,
-            models=models,
+            ready=bool(models) and all(model.is_serving for model in self._models.values()),
+            models=(*models, *(entry for entry in entries if entry.name not in self._models)),
             reason=self._failure.reason if self._failure else "",
             message=self._failure.message if self._failure else "",
         )
@@ -60,10 +65,14 @@ class Agent:
         try:
             while True:
                 await self._read_manifest()
+                if self._expansion and self._expansion.manifest:
+                    manifest, self._expansion = self._expansion.manifest, None
+                    await self._apply(manifest)
                 await self._monitor.refresh()
                 await asyncio.sleep(READY_INTERVAL if self.report.ready else STARTUP_INTERVAL)
         finally:
-            tasks = [heartbeats, *(task for _, task in self._models.values())]
+            expansions = [self._expansion_task] if self._expansion_task else []
+            tasks = [heartbeats, *expansions, *self._tasks.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -75,7 +84,7 @@ class Agent:
             await asyncio.sleep(1)
 
     async def _read_manifest(self) -> None:
-        """Read the manifest, and apply it if it has changed."""
+        """Read the manifest; if it has changed, start to list its repositories, after which it is applied."""
         if time.monotonic() - self._manifest_time < _MANIFEST_INTERVAL:
             return
         self._manifest_time = time.monotonic()
@@ -96,14 +105,17 @@ class Agent:
             self._log.error("manifest", message=self._failure.message)
             return
         self._failure = None
-        await self._apply(manifest)
+        if self._expansion_task:
+            self._expansion_task.cancel()
+        self._expansion = Expansion(manifest, self._settings)
+        self._expansion_task = asyncio.create_task(self._expansion.run())
 
     async def _apply(self, manifest: ModelManifest) -> None:
         sources = {source.name: source for source in manifest.models}
-        serving_names = {name for name, (model, _) in self._models.items() if model.is_serving}
+        serving_names = {name for name, model in self._models.items() if model.is_serving}
         self._log.info("manifest", models=sorted(sources))
         kept: set[str] = set()
-        for name, (model, task) in list(self._models.items()):
+        for name, model in list(self._models.items()):
             source = sources.get(name)
             if source and source.without_pins() == model.source.without_pins():
                 model.pin(source)
@@ -111,13 +123,14 @@ class Agent:
                 continue
             if not source:
                 del self._models[name]
+            task = self._tasks.pop(name)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await self._remove_others(sources)
         for name, source in sources.items():
             if name not in kept:  # a model with other content is reported, and serves, until the new one is here
-                model = Model(source, self._settings, self._triton, self._monitor, is_warm=name in serving_names)
-                self._models[name] = (model, asyncio.create_task(model.run(), name=name))
+                model = self._models[name] = Model(source, self._server, is_warm=name in serving_names)
+                self._tasks[name] = asyncio.create_task(model.run(), name=name)
 
     async def _remove_others(self, sources: dict[str, ModelSource]) -> None:
         """Unload and delete models in the repository that the manifest does not have."""

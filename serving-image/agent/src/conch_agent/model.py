@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
 from conch_agent.backoff import Backoff
-from conch_agent.dependencies import describe_missing_models
+from conch_agent.dependencies import describe_missing_models, find_path
 from conch_agent.model_warnings import build_warnings, describe_changed_warmup, describe_overrides
 from conch_agent.monitor import TritonMonitor
 from conch_agent.prepare import Preparation, RepositoryModel
@@ -21,8 +22,10 @@ from conch_agent.warmup.pod import warm_up_pod
 from conch_agent.warmup.requests import digest_config_map
 from conch_contract import ModelReport, ModelSource, ModelState, VersionReport, WarmupReport
 from conch_contract.remedies import explain
+from conch_contract.sentences import join_words
 
 _LONGEST: Final = 2000  # characters of Triton's messages
+_MAX_FETCHES: Final = 4  # models that are fetched at a time
 _STATES: Final = {"READY": ModelState.READY, "LOADING": ModelState.LOADING, "UNAVAILABLE": ModelState.FAILED}
 
 # Failures with longer delays before a retry, because each retry is a load, or requests, to Triton.
@@ -30,6 +33,7 @@ _COSTLY: Final = frozenset(
     {
         Reason.LOAD_FAILED,
         Reason.MODEL_MISSING,
+        Reason.MODEL_CYCLE,
         Reason.WARMUP_FAILED,
         Reason.WARMUP_WRONG,
         Reason.WARMUP_MISSING,
@@ -39,25 +43,42 @@ _COSTLY: Final = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Server:
+    """What the models of a pod have in common.
+
+    Attributes:
+        settings: The agent's settings.
+        triton: The client of Triton.
+        monitor: The monitor of Triton.
+        models: All models of the manifest by name.
+        slots: Limits the number of models that are fetched at a time.
+    """
+
+    settings: Settings
+    triton: Triton
+    monitor: TritonMonitor
+    models: dict[str, Model] = field(default_factory=dict)
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_FETCHES))
+
+
 class Model:
     """A model that is fetched, loaded, warmed and monitored until its task is cancelled."""
 
-    def __init__(
-        self, source: ModelSource, settings: Settings, triton: Triton, monitor: TritonMonitor, *, is_warm: bool = False
-    ) -> None:
+    def __init__(self, source: ModelSource, server: Server, *, is_warm: bool = False) -> None:
         """Create the model.
 
         Args:
             source: The model in the manifest.
-            settings: The agent's settings.
-            triton: The client of Triton.
-            monitor: The monitor of Triton.
+            server: The Triton that serves it.
             is_warm: True if the pod already serves the model with the content that this source replaces.
         """
         self.source = source
-        self._settings = settings
-        self._triton = triton
-        self._monitor = monitor
+        self._settings = server.settings
+        self._triton = server.triton
+        self._monitor = server.monitor
+        self._models = server.models
+        self._slots = server.slots
         self._state = ModelState.PENDING
         self._failure: Failure | None = None
         self._model: RepositoryModel | None = None
@@ -73,7 +94,7 @@ class Model:
     @property
     def is_serving(self) -> bool:
         """True if Triton serves all desired versions, and they are warm where the manifest has a warm-up."""
-        return self._is_warm and self._is_loaded and not self._has_other_content
+        return self._is_warm and self.is_loaded and not self._has_other_content
 
     @property
     def _has_other_content(self) -> bool:
@@ -98,7 +119,7 @@ class Model:
             self._preparation.pin(source)
 
     @property
-    def _is_loaded(self) -> bool:
+    def is_loaded(self) -> bool:
         """True if the desired versions are READY in Triton, also with the content of before a reload."""
         desired = self._model.versions if self._model else ()
         ready = {version.version for version in self._read_versions() if version.state == "READY"}
@@ -134,7 +155,9 @@ class Model:
             bytes_total=progress.total if progress else 0,
             fetch_seconds=self._compute_fetch_seconds(),
             load_seconds=round(self._load_seconds, 3),
-            warnings=build_warnings(self.source.name, model, self._missing_models, self._changed_warmup)
+            warnings=build_warnings(
+                self.source.name, model, self._describe_missing_models(self._missing_models), self._changed_warmup
+            )
             if model
             else (),
             warmup=self._warmup,
@@ -146,7 +169,8 @@ class Model:
         backoff, costly_backoff = Backoff(first=1, longest=60), Backoff(first=10, longest=60)
         while True:
             try:
-                await self._prepare()
+                async with self._slots:
+                    await self._prepare()
                 backoff.reset()
                 await self._serve(costly_backoff)
                 continue
@@ -193,22 +217,22 @@ class Model:
             states = {version.state for version in self._read_versions()}
             if self._has_other_content:
                 return
-            if not self._is_loaded:
+            if not self.is_loaded:
                 is_current = False
             if self._monitor.index is None:
                 retry_time = 0.0
-            elif self._is_loaded and (is_current := is_current or await self._has_current_content()):
+            elif self.is_loaded and (is_current := is_current or await self._has_current_content()):
                 if is_warm := is_warm or await self._warm_up():
                     self._set_ready()
                     backoff.reset()
             else:
                 is_warm = False
                 # A Triton that has restarted is not warm.
-                self._is_warm = (self._is_warm and self._is_loaded) or self.source.warmup is None
+                self._is_warm = (self._is_warm and self.is_loaded) or self.source.warmup is None
                 self._state = ModelState.LOADING
                 if retry_time and "UNAVAILABLE" in states and "LOADING" not in states:
                     raise self._build_load_failure("")
-                is_due = "LOADING" not in states and time.monotonic() >= retry_time
+                is_due = not self._waits() and "LOADING" not in states and time.monotonic() >= retry_time
                 # The monitor cannot detect the restart of a Triton that has loaded nothing, so control is verified.
                 if is_due and await self._monitor.refresh(verify=True) is not None:
                     load_backoff = reload_backoff if "READY" in states else first_backoff
@@ -275,16 +299,59 @@ class Model:
         words = self._join_messages(answer)
         missing = self._find_missing_models()
         if any(name in words for name in missing):
-            sentence = describe_missing_models(self.source.name, missing)
+            sentence = self._describe_missing_models(missing)
             return Failure(Reason.MODEL_MISSING, f"{sentence} Triton's words: {words}")
         overrides = describe_overrides(self._model) if self._model else ""
         return Failure(Reason.LOAD_FAILED, " ".join(filter(None, (explain(words), overrides))))
+
+    def _waits(self) -> bool:
+        """Return True, and report it, while Triton does not serve the models that this one calls."""
+        if awaited := self._find_awaited():
+            names = join_words((f"'{name}'" for name in awaited), "and")
+            self._failure = Failure(Reason.WAITS_FOR_MODELS, f"Waits for {names}, which it calls.")
+        elif self._failure and self._failure.reason == Reason.WAITS_FOR_MODELS:
+            self._failure = None
+        return bool(awaited)
+
+    def _find_awaited(self) -> tuple[str, ...]:
+        """Return the models that this one calls and that Triton has to serve before it is loaded.
+
+        Models that call one another do not wait for one another: a Python model needs its callees for requests only.
+
+        Raises:
+            Failure: ModelMissing, or ModelCycle for an ensemble, which Triton loads after its steps.
+        """
+        steps = self._model.steps if self._model else ()
+        name = self.source.name
+        missing = tuple(step for step in self._find_missing_models() if step in steps and step not in self._models)
+        if missing:
+            raise Failure(Reason.MODEL_MISSING, self._describe_missing_models(missing))
+        graph = {model.source.name: model.callees for model in self._models.values()}
+        for step in steps:
+            if path := find_path(graph, step, name):
+                way = " → ".join((name, *path))
+                message = f"Ensemble '{name}' calls itself: {way}. Remove one of these steps."
+                raise Failure(Reason.MODEL_CYCLE, message)
+        awaited = (callee for callee in self.callees if callee in self._models and not self._models[callee].is_loaded)
+        return tuple(callee for callee in awaited if not find_path(graph, callee, name))
+
+    @property
+    def callees(self) -> tuple[str, ...]:
+        """The models that this one calls, once its configuration is read."""
+        return self._model.callees if self._model else ()
+
+    def _describe_missing_models(self, missing: tuple[str, ...]) -> str:
+        """Return the message about models that this one calls and that Triton does not serve; empty: there are none."""
+        if not missing:
+            return ""
+        others = sorted(name for name in self._models if name != self.source.name)
+        return describe_missing_models(self.source.name, missing, others)
 
     def _find_missing_models(self) -> tuple[str, ...]:
         """Return the models that this one calls and that Triton does not serve."""
         index: RepositoryIndex = self._monitor.index or {}
         ready = {name for name, versions in index.items() if any(version.state == "READY" for version in versions)}
-        return tuple(name for name in (self._model.callees if self._model else ()) if name not in ready)
+        return tuple(name for name in self.callees if name not in ready)
 
     def _join_messages(self, answer: str) -> str:
         """Return Triton's messages about a failed load: that of the answer, and those of the versions in the index."""

@@ -69,9 +69,9 @@ def refuse_several_models(paths: Iterable[PurePosixPath], uri: str) -> Failure |
     more = len(models) - _MAX_NAMES
     names = ", ".join(map(str, models[:_MAX_NAMES])) + (f" and {more} more" if more > 0 else "")
     message = (
-        f"{uri} is a Triton model repository of {len(models)} models ({names}), and an InferenceService serves one. "
-        f"{_suggest(models[0], uri)} Serve each of the others as an InferenceService of its own. Models that call one "
-        "another, as the steps of an ensemble do, have to be put into one model, such as a Python model."
+        f"{uri} is a Triton model repository of {len(models)} models ({names}). To serve all of them, set"
+        " modelFormat.name to repository and predictor.entry to the model that clients call"
+        f"{_suggest_root(models, uri)}. To serve one: {_suggest(models[0], uri)}"
     )
     return Failure(Reason.SEVERAL_MODELS, message)
 
@@ -87,6 +87,12 @@ def describe_triton_layout(paths: Iterable[PurePosixPath], uri: str) -> str:
     if not models:
         return ""
     return f" {models[0]} is laid out for Triton: set modelFormat.name to triton. {_suggest(models[0], uri)}"
+
+
+def _suggest_root(models: tuple[PurePosixPath, ...], uri: str) -> str:
+    """Return the change of storageUri to the folder that has the models; empty where it has them already."""
+    parent = models[0].parent
+    return f", and storageUri to {uri.rstrip('/')}/{parent}" if parent.parts else ""
 
 
 def _suggest(model: PurePosixPath, uri: str) -> str:

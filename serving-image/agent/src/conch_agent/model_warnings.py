@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from conch_agent.dependencies import describe_missing_models
 from conch_agent.prepare import RepositoryModel
 from conch_agent.reasons import WarningReason
 from conch_contract import ModelWarning
@@ -15,22 +13,20 @@ _LONGEST: Final = 1000  # characters of a message
 
 
 def build_warnings(
-    name: str, model: RepositoryModel, missing: Sequence[str], changed_warmup: str = ""
+    name: str, model: RepositoryModel, missing: str, changed_warmup: str = ""
 ) -> tuple[ModelWarning, ...]:
     """Return the warnings of a model.
 
     Args:
         name: The model's name in Triton.
         model: The model in the repository.
-        missing: Models that it calls and that its Triton does not serve.
+        missing: The message about models that it calls and that its Triton does not serve; empty: there are none.
         changed_warmup: Name of the ConfigMap of warm-up requests, if the revision's first pod had other requests.
     """
     sentences = {
         WarningReason.CONFIG_OVERRIDDEN: describe_overrides(model),
         WarningReason.MODEL_RENAMED: _describe_renaming(name, model.file_name),
-        WarningReason.CALLEE_MISSING: f"{describe_missing_models(name, missing)} Requests that need them fail."
-        if missing
-        else "",
+        WarningReason.CALLEE_MISSING: f"{missing} Requests that need them fail." if missing else "",
         WarningReason.SEQUENCE_STATE: SEQUENCE_STATE_MESSAGE if model.sequences else "",
         WarningReason.WARMUP_CHANGED: describe_changed_warmup(changed_warmup),
     }
@@ -67,5 +63,5 @@ def _describe_renaming(name: str, file_name: str) -> str:
         return ""
     return (
         f"config.pbtxt names the model '{file_name}'; Triton serves it as '{name}' (/v2/models/{name}). To keep the "
-        f"name, set spec.predictor.model.name to '{file_name}'."
+        f"name, set spec.predictor.model.name to '{file_name}', or in a model repository rename the folder."
     )

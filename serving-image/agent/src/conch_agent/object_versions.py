@@ -13,7 +13,7 @@ import structlog
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Listing, Source, VersionedSource
-from conch_contract.object_versions import encode_versions
+from conch_contract.object_versions import select_recordable
 
 # Failures of the listing of versions after which the current files are fetched: they may be the revision's too.
 _UNREADABLE: Final = frozenset({Reason.NOT_FOUND, Reason.ACCESS_DENIED})
@@ -57,8 +57,8 @@ async def find_versions(source: Source, listing: Listing) -> dict[str, str]:
     Raises:
         Failure: SourceChanged, or Unreachable. A store that only refuses to return versions is no failure.
     """
-    shortest_text = encode_versions({str(item.path): "-" for item in listing.items})
-    if not shortest_text or not isinstance(source, VersionedSource):
+    shortest = select_recordable({str(item.path): "-" for item in listing.items})
+    if not shortest or not isinstance(source, VersionedSource):
         return {}
     try:
         versions = await source.find_versions(listing)
@@ -67,4 +67,4 @@ async def find_versions(source: Source, listing: Listing) -> dict[str, str]:
             raise
         structlog.get_logger().warning("object versions are not known", source=source.uri, message=failure.message)
         return {}
-    return versions if encode_versions(versions) else {}
+    return select_recordable(versions)

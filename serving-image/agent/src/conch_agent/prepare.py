@@ -14,7 +14,7 @@ from typing import Any, Final
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent import config, layout
-from conch_agent.dependencies import find_callees
+from conch_agent.dependencies import find_callees, find_steps
 from conch_agent.fetch import Fetch, Progress
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
@@ -48,6 +48,7 @@ class RepositoryModel:
         overrides: The fields of config.pbtxt that have another value in Triton, as text.
         file_name: The model's name in config.pbtxt, if it is another one; else empty.
         callees: The models that this one calls.
+        steps: Those of them without which Triton does not load it: the steps of an ensemble.
         sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
         object_versions: Versions of the files in their bucket, by path below storageUri.
     """
@@ -62,6 +63,7 @@ class RepositoryModel:
     overrides: tuple[str, ...] = ()
     file_name: str = ""
     callees: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
     sequences: bool = False
     object_versions: dict[str, str] = field(default_factory=dict)
 
@@ -186,6 +188,7 @@ class Preparation:
             file_name=merged.file_name,
             sequences=merged.config.WhichOneof("scheduling_choice") == "sequence_batching",
             callees=await run_in_thread(find_callees, merged.config, _find_programs(plan, merged.config, result.files)),
+            steps=find_steps(merged.config),
             object_versions=versions,
         )
         await run_in_thread(

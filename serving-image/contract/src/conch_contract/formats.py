@@ -26,6 +26,7 @@ class Format:
         platform: Triton's older name of the backend, in config.pbtxt; empty: there is none.
         is_data: True if a model is data and no program. Its config.pbtxt may then have only fields that run no program.
         is_triton_folder: True if the files already have Triton's layout.
+        is_repository: True if the files are a model repository: several models, each in a folder laid out for Triton.
         is_builtin: True if Triton has the backend in both images.
     """
 
@@ -41,6 +42,7 @@ class Format:
     platform: str = ""
     is_data: bool = False
     is_triton_folder: bool = False
+    is_repository: bool = False
     is_builtin: bool = False
 
 
@@ -73,6 +75,16 @@ _ROWS: Final = (
         tensors="from `auto_complete_config` or `config.pbtxt`",
         summary="a Triton Python model",
         model_files=("model.py",),
+        is_builtin=True,
+    ),
+    Format(
+        "repository",
+        backend="",
+        expected="a model repository of Triton: a folder for each model, with version folders and config.pbtxt",
+        files="a folder for each model, each as for `triton`: ensembles and the models that they call",
+        tensors="those of the model that `predictor.entry` names",
+        summary="a model repository of Triton: a folder of the format triton for each model",
+        is_repository=True,
         is_builtin=True,
     ),
     Format(

@@ -1,11 +1,12 @@
 """The model manifest: the models that a pod of a revision serves. From operator to agent."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field
 
 from conch_contract._base import Wire
-from conch_contract.formats import FormatName
+from conch_contract.formats import FORMATS, FormatName
 from conch_contract.schemes import SCHEMES
 from conch_contract.sentences import join_words
 from conch_contract.warmup import Warmup
@@ -72,7 +73,11 @@ class TritonConfig(Wire):
 
 
 class ModelSource(Wire):
-    """A model: its name in Triton, the storage of its files, its configuration and its warm-up."""
+    """A model: its name in Triton, the storage of its files, its configuration and its warm-up.
+
+    A source of the format repository is several models, a folder each; it has the name and the warm-up of its entry,
+    the model that clients call. `select_model` returns the source of one of them.
+    """
 
     name: str
     format: FormatName
@@ -85,6 +90,11 @@ class ModelSource(Wire):
     )
     warmup_digest: str = Field("", description="of the requests in the warm-up's ConfigMap when a pod was first ready")
 
+    @property
+    def is_repository(self) -> bool:
+        """True if the source is several models."""
+        return FORMATS[self.format].is_repository
+
     def without_pins(self) -> Self:
         """Return the source without digests and object versions, which the operator adds after a pod has served it."""
         return self.model_copy(update={"digest": "", "object_versions": {}, "warmup_digest": ""})
@@ -94,3 +104,24 @@ class ModelManifest(Wire):
     """The models of a pod."""
 
     models: tuple[ModelSource, ...]
+
+
+_FOLDER_FORMAT: Final = "triton"
+
+
+def select_model(repository: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the source of one model of a repository; both sources are as on the wire.
+
+    Args:
+        repository: The source of the repository.
+        name: Name of the model's folder.
+
+    >>> source = {"name": "all", "format": "repository", "storageUri": "s3://m/repo/", "warmup": {}}
+    >>> select_model(source, "pre")
+    {'name': 'pre', 'format': 'triton', 'storageUri': 's3://m/repo/pre'}
+    """
+    uri = f"{repository['storageUri'].rstrip('/')}/{name}"
+    source = {**repository, "name": name, "format": _FOLDER_FORMAT, "storageUri": uri}
+    if name != repository["name"]:
+        source.pop("warmup", None)
+    return source

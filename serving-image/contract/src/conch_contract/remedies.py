@@ -12,9 +12,8 @@ SHARED_MEMORY: Final = (
     " spec.predictor.triton.shmSize, and the memory limit in spec.predictor.resources with it."
 )
 _MODEL_NOT_SERVED: Final = (
-    "The model calls the model '{model}', which this InferenceService does not serve: it serves one model. Move the"
-    " work of '{model}' into the calling model, or serve it as an InferenceService of its own and call that over"
-    " HTTP or gRPC."
+    "The model calls the model '{model}', which this InferenceService does not serve. Put the folders of both into one"
+    " model repository, and set modelFormat.name to repository and predictor.entry to the model that clients call."
 )
 _REASON_IN_LOG: Final = (
     "Triton refuses the model's configuration or files, and writes the reason to its log only. Read the log of the"

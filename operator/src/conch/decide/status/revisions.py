@@ -1,8 +1,19 @@
 """The status of one revision: its phase, its pods, and the models as its pods report them."""
 
+from collections.abc import Sequence
 from typing import Final
 
-from conch.api import InferenceService, ModelStatus, ModelWarning, Phase, ReplicaStatus, RevisionStatus, Status
+from conch.api import (
+    InferenceService,
+    ModelCounts,
+    ModelStatus,
+    ModelWarning,
+    Phase,
+    ReplicaStatus,
+    RevisionStatus,
+    Status,
+)
+from conch.api.status import MAX_MODELS
 from conch.api.times import format_time
 from conch.decide.context import most_replicas
 from conch.decide.diagnosis import diagnose
@@ -41,6 +52,7 @@ def build_revision_status(decision: Decision, workload: Workload, name: str) -> 
     phase = Phase.SCALED_TO_ZERO if is_zero else phase_of(track, name)
     since = before.since if before is not None and before.phase == phase else format_time(track.now)
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
+    models = _build_models(track, name)
     return RevisionStatus(
         name=name,
         variant=track.service.variant or None,
@@ -52,7 +64,8 @@ def build_revision_status(decision: Decision, workload: Workload, name: str) -> 
             ready=track.ready(name), desired=0 if is_zero else track.replicas(workload.name) or workload.minimum
         ),
         images=_images(track, name),
-        models=_models(track, name),
+        models=models[:MAX_MODELS],
+        model_counts=_count_models(track, name, models),
         warmup=warmed(track, name),
         since=since,
     )
@@ -86,30 +99,36 @@ def _images(track: Track, name: str) -> tuple[str, ...]:
     return tuple(sorted(by_digest.values()))
 
 
-def _models(track: Track, name: str) -> tuple[ModelStatus, ...]:
-    """Return the models as pods report them, the least advanced pod first; those of before while no pod reports."""
+def _build_models(track: Track, name: str) -> tuple[ModelStatus, ...]:
+    """Return the models as pods report them, the least advanced pod first; those of before while no pod reports.
+
+    Models with a state other than Ready or a warning come first.
+    """
     before = track.service.status.revision(name)
     models_before = before.models if before else ()
-    reports: dict[str, ModelReport] = {}
+    reports: dict[str, list[ModelReport]] = {}
     for pod in track.pods_of(name):
         for model in pod.report.models if pod.report else ():
-            known = reports.get(model.name)
-            if known is None or _ORDER.index(model.state) < _ORDER.index(known.state):
-                reports[model.name] = model
+            reports.setdefault(model.name, []).append(model)
     by_name = {model.name: model for model in models_before}
-    models = [_build_model(track, name, report, by_name.get(report.name)) for report in reports.values()]
+    models = [_build_model(found, by_name.get(model)) for model, found in reports.items()]
     is_split = _is_split_over_pods(track, name)
-    return tuple(_with_sequence_warning(model, is_split=is_split) for model in models or models_before)
+    found = [_with_sequence_warning(model, is_split=is_split) for model in models or models_before]
+    return tuple(sorted(found, key=lambda model: model.state == ModelState.READY and not model.warnings))
 
 
-def _build_model(track: Track, revision: str, model: ModelReport, before: ModelStatus | None) -> ModelStatus:
-    """Build the status of a model: with the warnings of all pods, or the previous ones until a pod has its content."""
-    reports = [each for pod in track.pods_of(revision) if pod.report for each in pod.report.models]
-    fetched = [each for each in reports if each.name == model.name and each.digest]
+def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> ModelStatus:
+    """Build the status of a model from the reports of its pods.
+
+    It has the state of the least advanced pod, and the warnings of all pods, or the previous ones until a pod has its
+    content.
+    """
+    model = min(reports, key=lambda report: _ORDER.index(report.state))
+    fetched = [report for report in reports if report.digest]
     found = {
         warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
-        for each in fetched
-        for warning in each.warnings
+        for report in fetched
+        for warning in report.warnings
     }
     if before is not None and not fetched:
         warnings, sequences = before.warnings, _has_sequences(before)
@@ -125,6 +144,15 @@ def _build_model(track: Track, revision: str, model: ModelReport, before: ModelS
         sequences=sequences,
         warnings=warnings,
     )
+
+
+def _count_models(track: Track, name: str, models: Sequence[ModelStatus]) -> ModelCounts | None:
+    """Return the numbers of ready and of all models, if the status has not all of them."""
+    before = track.service.status.revision(name)
+    if before is not None and not any(pod.report for pod in track.pods_of(name)):
+        return before.model_counts
+    ready = sum(model.state == ModelState.READY for model in models)
+    return ModelCounts(ready=ready, total=len(models)) if len(models) > MAX_MODELS else None
 
 
 def _has_sequences(model: ModelStatus) -> bool:

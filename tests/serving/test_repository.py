@@ -1,0 +1,255 @@
+"""A model repository: ensembles and models that call others, loaded in the order of their calls, as one set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conch_contract import ModelReport, ModelSource, ModelState, TritonConfig, Warmup
+from conch_contract.manifest import select_model
+from tests.serving.onnx_files import multiply
+from tests.serving.pod import Pod
+from tests.serving.processes import until
+from tests.serving.store import Store
+from tests.serving.test_config import CALLER, ECHO
+from tests.support.examples import build_file_type
+
+SECONDS = 60  # until a pod of several models is ready
+X = [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.0]}]
+TENSORS = b"""
+    input [{ name: "x" data_type: TYPE_FP32 dims: [-1, 2] }]
+    output [{ name: "y" data_type: TYPE_FP32 dims: [-1, 2] }]
+"""
+# A step before and a step after the model, both in Python.
+ADDER = b"""
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        tensors = (pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", x + 1)]) for x in tensors]
+"""
+FAILING = b"raise RuntimeError('the weights are not here')\n"
+PYTHON = b'backend: "python"' + TENSORS
+
+
+def ensemble(*steps: str) -> bytes:
+    """Return the config.pbtxt of an ensemble that passes x through its steps."""
+    tensors = ["x", *(f"t{number}" for number in range(1, len(steps))), "y"]
+    rows = (
+        f'{{ model_name: "{step}" model_version: -1 input_map {{ key: "x" value: "{tensors[number]}" }}'
+        f' output_map {{ key: "y" value: "{tensors[number + 1]}" }} }}'
+        for number, step in enumerate(steps)
+    )
+    return b'platform: "ensemble"' + TENSORS + f"ensemble_scheduling {{ step [{', '.join(rows)}] }}".encode()
+
+
+PIPELINE = {
+    "README.md": b"# A pipeline",
+    "pipeline/config.pbtxt": ensemble("pre", "double", "post"),  # an object store has no empty folder 1/
+    "pre/config.pbtxt": PYTHON,
+    "pre/1/model.py": ADDER,
+    "double/1/model.onnx": multiply(2),
+    "post/config.pbtxt": PYTHON,
+    "post/1/model.py": ADDER,
+}
+
+
+def put(store: Store, pod: Pod, folder: str, files: dict[str, bytes], entry: str, **fields: object) -> ModelSource:
+    """Upload a repository; return its source."""
+    store.put("models", {f"{folder}/{name}": content for name, content in files.items()})
+    pod.write_secret(store.secret)
+    uri = f"s3://models/{folder}"
+    return ModelSource.model_validate({"name": entry, "format": "repository", "storageUri": uri, **fields})
+
+
+def pin(source: ModelSource, *reports: ModelReport) -> list[ModelSource]:
+    """Return the models of the manifest that the operator writes after a pod was ready."""
+    wire = source.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return [
+        ModelSource.model_validate({**select_model(wire, report.name), "digest": report.digest}) for report in reports
+    ]
+
+
+def test_an_ensemble_answers_and_restarts_nothing_when_its_contents_are_recorded(store: Store, pod: Pod) -> None:
+    source = put(store, pod, "pipeline", PIPELINE, "pipeline", warmup=Warmup().model_dump())
+    pod.write_manifest(source)
+    pod.start()
+    pod.until_ready(SECONDS)
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}
+    reports = [pod.until_reported(name, SECONDS) for name in ("pipeline", "pre", "double", "post")]
+    assert all(report.digest.startswith("sha256:") for report in reports)
+    assert len({report.digest for report in reports}) == 3, "pre and post have the same files"
+    assert [bool(report.warmup) for report in reports] == [True, False, False, False], "the entry is warmed"
+    assert {each.name for each in pod.report.models} == {report.name for report in reports}
+    loads = pod.statistics("double")
+    pod.write_manifest(*pin(source, *reports))
+    until(lambda: all(not model.reason for model in pod.report.models), "all is as it was", 5, pod.agent)
+    store.put("models", {"pipeline/late/1/model.onnx": multiply(3), "pipeline/double/1/model.onnx": multiply(3)})
+    pod.agent.kill() if pod.agent else None
+    pod.start_agent()
+    pod.until_ready(SECONDS)
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}, "the revision serves the set that it began with"
+    assert {each.name for each in pod.report.models} == {report.name for report in reports}, "no late folder"
+    assert pod.statistics("double")["inference_count"] > loads["inference_count"], "it was never loaded again"
+
+
+def test_later_pods_refuse_a_part_that_has_changed(store: Store, pod: Pod) -> None:
+    source = put(store, pod, "changed", PIPELINE, "pipeline")
+    pod.write_manifest(source)
+    pod.start()
+    pod.until_ready(SECONDS)
+    reports = [pod.until_reported(name, SECONDS) for name in ("pipeline", "pre", "double", "post")]
+    pod.stop()
+    later = Pod(pod.root.with_name("later"))
+    try:
+        store.put("models", {"changed/post/1/model.py": ECHO})
+        later.write_secret(store.secret)
+        later.write_manifest(*pin(source, *reports))
+        later.start()
+        message = later.until_reason("ContentChanged", "post", SECONDS).message
+        assert message.startswith("s3://models/changed/post has changed")
+        assert not later.ready
+        assert later.until_reported("double", SECONDS).digest == reports[2].digest
+        assert "'post'" in later.until_reason("WaitsForModels", "pipeline", SECONDS).message
+    finally:
+        later.stop()
+
+
+def test_a_model_that_calls_others_waits_for_them(store: Store, pod: Pod) -> None:
+    flat = PYTHON.replace(b"[-1, 2]", b"[-1]")
+    files = {"caller/1/model.py": CALLER, "scaler/config.pbtxt": flat, "scaler/1/model.py": ADDER}
+    warmup = Warmup().model_dump()
+    pod.write_manifest(put(store, pod, "bls", files, "caller", warmup=warmup))
+    pod.start()
+    pod.until_ready(SECONDS)
+    assert pod.infer("caller", [{**X[0], "shape": [2]}]) == {"y": [2.5, 3]}
+    report = pod.until_reported("caller", SECONDS)
+    assert not report.warnings
+    assert report.warmup is not None
+    assert report.warmup.reason == "WarmedUp"
+
+
+def test_models_that_call_one_another_are_served(store: Store, pod: Pod) -> None:
+    other = CALLER.replace(b'"scaler"', b'"caller"')
+    files = {"caller/1/model.py": CALLER, "scaler/1/model.py": other}
+    pod.write_manifest(put(store, pod, "mutual", files, "caller"))
+    pod.start()
+    pod.until_ready(SECONDS)
+    assert not pod.until_reported("caller", SECONDS).warnings
+    assert not pod.until_reported("scaler", SECONDS).warnings
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A repository, and what the agent reports of it."""
+
+    files: dict[str, bytes]
+    reason: str
+    parts: tuple[str, ...]
+    entry: str = "a"
+    model: str = "a"  # of which it is reported
+
+
+WRONG = {
+    "cycle": Wrong(
+        {"a/config.pbtxt": ensemble("b"), "b/config.pbtxt": ensemble("c"), "c/config.pbtxt": ensemble("a")},
+        "ModelCycle",
+        ("Ensemble 'a' calls itself: a → b → c → a.",),
+    ),
+    "missing": Wrong(
+        {"a/config.pbtxt": ensemble("pre", "post"), "post/1/model.onnx": multiply(2)},
+        "ModelMissing",
+        ("Model 'a' calls 'pre', which the repository does not have; beside it there is post.", "correct the name"),
+    ),
+    "entry": Wrong(
+        {"b/1/model.onnx": multiply(2), "c/1/model.onnx": multiply(2)},
+        "EntryMissing",
+        ("has no model 'a', which predictor.entry names. It has b and c.", "Set predictor.entry"),
+    ),
+    "below": Wrong(
+        {"zoo/a/1/model.onnx": multiply(2)},
+        "NotAModel",
+        ("its models are in a folder below it (zoo/a)", "such as s3://models/wrong-below/zoo."),
+    ),
+    "one": Wrong(
+        {"model.onnx": multiply(2)}, "NotAModel", ("holds model.onnx, and no folder of a model", "its own format")
+    ),
+    "failing": Wrong(
+        {"a/config.pbtxt": ensemble("b"), "b/config.pbtxt": PYTHON, "b/1/model.py": FAILING},
+        "LoadFailed",
+        ("the weights are not here",),
+        model="b",
+    ),
+    "config": Wrong(
+        {"a/config.pbtxt": b"nonsense: 1", "b/1/model.onnx": multiply(2)},
+        "InvalidConfig",
+        ("line:column",),
+        entry="b",
+    ),
+    "name": Wrong(
+        {"a b/config.pbtxt": b"", "b/1/model.onnx": multiply(2)},
+        "UnsafePath",
+        ("The model name 'a b' cannot be a folder",),
+        entry="b",
+        model="a b",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_named_and_cured_without_a_restart(case: str, store: Store, pod: Pod) -> None:
+    wrong = WRONG[case]
+    pod.write_manifest(put(store, pod, f"wrong-{case}", wrong.files, wrong.entry))
+    pod.start()
+    report = pod.until_reason(wrong.reason, wrong.model, SECONDS)
+    for part in wrong.parts:
+        assert part in report.message
+    assert report.state == ModelState.FAILED
+    assert not pod.ready
+    pod.write_manifest(put(store, pod, f"mended-{case}", PIPELINE, "pipeline"))
+    pod.until_ready(SECONDS)
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}
+
+
+def test_one_failing_model_does_not_stop_the_others(store: Store, pod: Pod) -> None:
+    files = {**PIPELINE, "broken/config.pbtxt": PYTHON, "broken/1/model.py": FAILING}
+    pod.write_manifest(put(store, pod, "one-fails", files, "pipeline"))
+    pod.start()
+    pod.until_reason("LoadFailed", "broken", SECONDS)
+    pod.until_reported("pipeline", SECONDS)
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}
+    assert not pod.ready
+
+
+def test_fields_of_one_model_are_refused(store: Store, pod: Pod) -> None:
+    source = put(store, pod, "fields", PIPELINE, "pipeline")
+    pod.write_manifest(source.model_copy(update={"config": TritonConfig(max_batch_size=4)}))
+    pod.start()
+    assert (
+        "write them into config.pbtxt of the model" in pod.until_reason("ConfigConflict", "pipeline", SECONDS).message
+    )
+
+
+def test_the_models_come_back_after_a_crash_of_triton(store: Store, pod: Pod) -> None:
+    pod.write_manifest(put(store, pod, "crash", PIPELINE, "pipeline"))
+    pod.start()
+    pod.until_ready(SECONDS)
+    assert pod.triton is not None
+    pod.triton.kill()
+    until(lambda: not pod.ready, "the pod is not ready", 10, pod.agent)
+    pod.start_triton()
+    pod.until_ready(SECONDS)
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}
+
+
+def test_the_example_names_the_type_of_a_file(store: Store, pod: Pod) -> None:
+    files = {name: each.read_bytes() if isinstance(each, Path) else each for name, each in build_file_type().items()}
+    pod.write_manifest(put(store, pod, "file-type", files, "file-type"))
+    pod.start()
+    pod.until_ready(SECONDS)
+    script = [{"name": "file", "datatype": "BYTES", "shape": [1], "data": ["#!/bin/sh\nset -eu\necho one\n"]}]
+    assert pod.infer("file-type", script)["type"] == ["shell"]

@@ -1,0 +1,117 @@
+"""Stories of a service of several models: its variants, and its status where there are many."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from conch.api import InferenceService
+from conch.api.kinds import CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
+from conch.cli.status import build_status_text
+from conch_agent.expansion import find_folders
+from conch_agent.reasons import Failure, Reason
+from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, ModelWarning
+from tests.unit.simulation import KEY, Cluster, build_manifest
+
+REPOSITORY = {"modelFormat": {"name": "repository"}, "storageUri": "s3://models/repo"}
+
+
+def build_report(models: int, *failing: int) -> AgentReport:
+    """What an agent reports of so many models, of which some fail and the last one has a warning."""
+    reports = []
+    for number in range(models):
+        state = ModelState.FAILED if number in failing else ModelState.READY
+        warnings = (ModelWarning(reason="ModelRenamed", message="of another name"),) if number == models - 1 else ()
+        digest = f"sha256:{number}"
+        reports.append(ModelReport(name=f"m{number:03}", state=state, digest=digest, warnings=warnings))
+    return AgentReport(ready=not failing, models=tuple(reports))
+
+
+def read_service(cluster: Cluster) -> InferenceService:
+    return InferenceService.parse(cluster.objects[Ref(INFERENCE_SERVICE, KEY.name)])
+
+
+def read_source(cluster: Cluster, revision: str) -> ModelSource:
+    manifest = json.loads(cluster.objects[Ref(CONTROLLER_REVISION, revision)]["data"]["manifest"])
+    return ModelSource.model_validate(manifest["models"][0])
+
+
+@pytest.mark.parametrize(
+    ("main", "changes", "expected"),
+    [
+        (
+            {"model": REPOSITORY, "entry": "all"},
+            {"storageUri": "s3://models/b"},
+            ("repository", "s3://models/b", "all"),
+        ),
+        ({"model": REPOSITORY, "entry": "all"}, {"modelFormat": {"name": "onnx"}}, ("onnx", "s3://models/repo", "all")),
+        (
+            {"model": {"name": "m", "modelFormat": {"name": "onnx"}, "storageUri": "s3://models/m"}},
+            REPOSITORY,
+            ("repository", "s3://models/repo", "m"),
+        ),
+    ],
+    ids=["another repository", "one model", "a repository in place of one model"],
+)
+def test_clients_request_a_variant_under_the_same_name(
+    main: dict[str, Any], changes: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    body = build_manifest(**main)
+    body["spec"]["variants"] = [{"name": "b", "predictor": {"model": changes}}]
+    cluster = Cluster(body)
+    cluster.settle()
+    source = read_source(cluster, cluster.decision("b").wanted)
+    assert (source.format, source.storage_uri, source.name) == expected
+    service = InferenceService.parse(body)
+    assert service.of_variant("b").model_name == service.model_name
+
+
+def test_the_status_of_many_models_has_those_that_a_user_has_to_see() -> None:
+    cluster = Cluster(build_manifest(model=REPOSITORY, entry="m000"))
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.put_pod(name, 0, ready=False, report=build_report(500, 77, 400))
+    cluster.settle()
+    [revision] = cluster.status.revisions
+    assert len(revision.models) == 32
+    assert [model.name for model in revision.models[:3]] == ["m077", "m400", "m499"]
+    assert revision.model_counts is not None
+    assert (revision.model_counts.ready, revision.model_counts.total) == (498, 500)
+    assert len(json.dumps(cluster.status.to_wire())) < 20_000
+    cluster.reports.clear()  # the operator has started again, and has not polled the pods
+    cluster.settle()
+    assert cluster.status.revisions[0].model_counts == revision.model_counts
+    assert "498/500 models ready" in str(build_status_text(read_service(cluster), cluster.now))
+
+
+def test_the_models_that_are_recorded_are_all_of_them_not_those_of_the_status() -> None:
+    cluster = Cluster(build_manifest(model=REPOSITORY, entry="m000"))
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    cluster.put_pod(name, 0, ready=True, report=build_report(40))
+    cluster.settle()
+    annotation = Ref(CONTROLLER_REVISION, name)
+    assert len(json.loads(cluster.objects[annotation]["metadata"]["annotations"]["conch.dev/contents"])) == 40
+    del cluster.objects[annotation]["metadata"]["annotations"]["conch.dev/contents"]
+    cluster.put(cluster.objects[annotation])
+    cluster.reports.clear()
+    cluster.settle()
+    assert "conch.dev/contents" not in cluster.objects[annotation]["metadata"]["annotations"], "no part of a set"
+
+
+def test_folders_beside_the_models_are_no_models() -> None:
+    source = ModelSource(name="a", format="repository", storage_uri="s3://models/repo")
+    files = [
+        "a/config.pbtxt",
+        "a/1/model.py",
+        "b/1/model.onnx",
+        "docs/a.md",
+        "scripts/1/x.py",
+        "zoo/c/config.pbtxt",
+        "x",
+    ]
+    assert find_folders(map(PurePosixPath, files), source) == ("a", "b")
+    with pytest.raises(Failure) as raised:
+        find_folders([PurePosixPath("docs/a.md")], source)
+    assert raised.value.reason == Reason.NOT_A_MODEL
