@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from conch_contract import ModelReport, ModelSource, ModelState, TritonConfig, Warmup
+from conch_contract import ModelReport, ModelSource, ModelState, TritonConfig, Warmup, WarmupRequest
 from conch_contract.manifest import select_model
+from conch_contract.revision_jobs import PARITY
+from tests.serving.job_run import JobRun
 from tests.serving.onnx_files import multiply
 from tests.serving.pod import Pod
 from tests.serving.processes import until
 from tests.serving.store import Store
 from tests.serving.test_config import CALLER, ECHO
 from tests.support.examples import build_file_type
+from tests.support.pipeline import ADDER, PIPELINE, PYTHON, ensemble
 
 SECONDS = 60  # until a pod of several models is ready
 X = [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.0]}]
-TENSORS = b"""
-    input [{ name: "x" data_type: TYPE_FP32 dims: [-1, 2] }]
-    output [{ name: "y" data_type: TYPE_FP32 dims: [-1, 2] }]
-"""
-# A step before and a step after the model, both in Python.
-ADDER = b"""
-import triton_python_backend_utils as pb_utils
-
-
-class TritonPythonModel:
-    def execute(self, requests):
-        tensors = (pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests)
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("y", x + 1)]) for x in tensors]
-"""
 FAILING = b"raise RuntimeError('the weights are not here')\n"
-PYTHON = b'backend: "python"' + TENSORS
-
-
-def ensemble(*steps: str) -> bytes:
-    """Return the config.pbtxt of an ensemble that passes x through its steps."""
-    tensors = ["x", *(f"t{number}" for number in range(1, len(steps))), "y"]
-    rows = (
-        f'{{ model_name: "{step}" model_version: -1 input_map {{ key: "x" value: "{tensors[number]}" }}'
-        f' output_map {{ key: "y" value: "{tensors[number + 1]}" }} }}'
-        for number, step in enumerate(steps)
-    )
-    return b'platform: "ensemble"' + TENSORS + f"ensemble_scheduling {{ step [{', '.join(rows)}] }}".encode()
-
-
-PIPELINE = {
-    "README.md": b"# A pipeline",
-    "pipeline/config.pbtxt": ensemble("pre", "double", "post"),  # an object store has no empty folder 1/
-    "pre/config.pbtxt": PYTHON,
-    "pre/1/model.py": ADDER,
-    "double/1/model.onnx": multiply(2),
-    "post/config.pbtxt": PYTHON,
-    "post/1/model.py": ADDER,
-}
 
 
 def put(store: Store, pod: Pod, folder: str, files: dict[str, bytes], entry: str, **fields: object) -> ModelSource:
@@ -253,3 +220,43 @@ def test_the_example_names_the_type_of_a_file(store: Store, pod: Pod) -> None:
     pod.until_ready(SECONDS)
     script = [{"name": "file", "datatype": "BYTES", "shape": [1], "data": ["#!/bin/sh\nset -eu\necho one\n"]}]
     assert pod.infer("file-type", script)["type"] == ["shell"]
+
+
+@pytest.fixture(scope="module")
+def stable(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    """A pod of the stable revision: the pipeline."""
+    pod = Pod(tmp_path_factory.mktemp("stable") / "conch")
+    try:
+        pod.write_manifest(put(store, pod, "stable", PIPELINE, "pipeline"))
+        pod.start()
+        pod.until_ready(SECONDS)
+        yield pod
+    finally:
+        pod.stop()
+
+
+@pytest.mark.parametrize(
+    ("changed", "step"),
+    [
+        ({"post/1/model.py": ADDER.replace(b"x + 1", b"x + 2")}, "post"),
+        ({"pre/1/model.py": ADDER.replace(b"x + 1", b"x + 2")}, "pre"),
+        ({"double/1/model.onnx": multiply(3)}, "double"),
+        ({"post/1/model.py": ADDER.replace(b"x + 1", b"x / 'no'")}, "post"),
+        ({"pipeline/config.pbtxt": ensemble("post", "double")}, ""),
+    ],
+    ids=["after", "before", "model", "fails", "other steps"],
+)
+def test_parity_names_the_step_that_answers_differently(
+    changed: dict[str, bytes], step: str, store: Store, stable: Pod, pod: Pod
+) -> None:
+    pod.write_manifest(put(store, pod, f"candidate-{step or 'other'}", PIPELINE | changed, "pipeline"))
+    pod.start()
+    pod.until_ready(SECONDS)
+    warmup = Warmup(timeout_seconds=30, requests=(WarmupRequest(body={"inputs": X}),))
+    uri = f"s3://models/candidate-{step or 'other'}"
+    source = ModelSource(name="pipeline", format="repository", storage_uri=uri, warmup=warmup)
+    options = (f"--stable=127.0.0.1:{stable.http}", f"--candidate=127.0.0.1:{pod.http}")
+    report = JobRun(PARITY, pod.root.parent, source, *options).report
+    assert (report.reason, report.compared, report.agreed) == ("Compared", 1, 0), report
+    assert report.worst is not None
+    assert report.worst.step == step

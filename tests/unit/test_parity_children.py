@@ -101,6 +101,13 @@ WORST = Disagreement(request="requests[0]", stable="an answer", candidate="shape
         ("95.1%", report(20, 19), "Failed", "95%", "95% over 20"),
         ("66.67%", report(3, 2), "Failed", "66.6666%", "17 of 20 were left out"),
         ("99%", report(20, 0, worst=WORST), "Failed", "0%", "Largest difference: requests[0]: an answer by"),
+        (
+            "99%",
+            report(20, 0, worst=WORST.model_copy(update={"step": "post"})),
+            "Failed",
+            "0%",
+            "shape mismatch by the candidate; the step 'post' is the first that answers the same inputs differently.",
+        ),
         ("99%", report(0, 0), "Inconclusive", "", "Compared"),
         ("99%", ParityReport(reason="ParityBroken", message="Why."), "Inconclusive", "", "ParityBroken: Why."),
         ("99%", None, "Inconclusive", "", "Waits for the parity Job"),

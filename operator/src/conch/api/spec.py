@@ -12,7 +12,7 @@ from conch.api.model import Model, TritonName
 from conch.api.pod import END_SECONDS, LongestRequest, Pod, Resources
 from conch.api.rollout import Rollout
 from conch.api.traffic import Traffic
-from conch.api.triton import Triton
+from conch.api.triton import MODEL_FIELDS, Triton
 from conch.api.variants import MAX_VARIANTS, Variant
 from conch.api.warmup import Warmup
 from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS
@@ -26,8 +26,6 @@ _HAS_FOLDER: Final = " && ".join(
 _DATA_FORMATS: Final = ", ".join(f"'{row.name}'" for row in FORMATS.values() if row.is_data)
 _PROGRAM_PARAMETERS: Final = ", ".join(f"'{name}'" for name in PROGRAM_PARAMETERS)
 _REPOSITORY: Final = next(row.name for row in FORMATS.values() if row.is_repository)
-# Fields of triton that build_model_config reads; the others are of the server.
-_OF_ONE_MODEL: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy", "parameters")
 LONGEST_REQUEST_SECONDS: Final = 30.0  # the default of longestRequest
 
 
@@ -107,8 +105,8 @@ class Predictor(Part):
             ),
             Rule(
                 f"self.model.modelFormat.name != '{_REPOSITORY}' || !has(self.triton)"
-                f" || !({' || '.join(f'has(self.triton.{field})' for field in _OF_ONE_MODEL)})",
-                message=f"{join_words((f'triton.{field}' for field in _OF_ONE_MODEL), 'and')} are of one model; write"
+                f" || !({' || '.join(f'has(self.triton.{field})' for field in MODEL_FIELDS)})",
+                message=f"{join_words((f'triton.{field}' for field in MODEL_FIELDS), 'and')} are of one model; write"
                 " them into config.pbtxt of the models of the repository",
                 path=".triton",
             ),

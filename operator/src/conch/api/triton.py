@@ -210,6 +210,10 @@ class VersionPolicy(Part):
     """Selected versions by number."""
 
 
+MODEL_FIELDS: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy", "parameters")
+"""The fields of Triton that are of one model; the others are of the server."""
+
+
 class Triton(Part):
     """How Triton serves the model.
 

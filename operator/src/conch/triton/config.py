@@ -5,9 +5,9 @@ from typing import Final, Literal
 
 from conch import api
 from conch.api import duration_seconds
+from conch.api.triton import MODEL_FIELDS
 from conch_contract import DynamicBatching, InstanceGroup, Priorities, QueuePolicy, TritonConfig, VersionPolicy
 
-_MODEL_CONFIG: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy", "parameters")
 _TIMEOUT_ACTIONS: Final[Mapping[str, Literal["REJECT", "DELAY"]]] = {"Reject": "REJECT", "Delay": "DELAY"}
 # Fields of which each inner field wins by itself.
 _BY_FIELD: Final = frozenset({"dynamicBatching", "parameters"})
@@ -29,7 +29,7 @@ def build_model_config(typed: api.Triton) -> TritonConfig:
 def list_configured_fields(typed: api.Triton) -> tuple[str, ...]:
     """Return the fields of a manifest that win over the same fields of config.pbtxt, as paths below `triton`."""
     wire = typed.to_wire()
-    fields = [field for field in _MODEL_CONFIG if field in wire]
+    fields = [field for field in MODEL_FIELDS if field in wire]
     return tuple(
         f"triton.{field}{f'.{inner}' if inner else ''}"
         for field in fields

@@ -36,6 +36,7 @@ class Disagreement(Wire):
         stable: The stable revision's value as text, or a shape or refusal in its place.
         candidate: The same of the candidate.
         how: The difference and its bound, as text.
+        step: The model of the ensemble's first step that answers the same inputs differently; empty: it is not known.
     """
 
     request: str = ""
@@ -44,6 +45,7 @@ class Disagreement(Wire):
     stable: str = ""
     candidate: str = ""
     how: str = ""
+    step: str = ""
 
 
 class ParityReport(JobReport):

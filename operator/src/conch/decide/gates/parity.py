@@ -57,4 +57,6 @@ def _describe(worst: Disagreement) -> str:
     place = f", output {worst.output!r}" if worst.output else ""
     place += f" at index {worst.index}" if worst.index is not None else ""
     how = f" ({worst.how})" if worst.how else ""
-    return f"{worst.request}{place}: {worst.stable} by the stable revision, {worst.candidate} by the candidate{how}"
+    step = f"; the step {worst.step!r} is the first that answers the same inputs differently" if worst.step else ""
+    answers = f"{worst.stable} by the stable revision, {worst.candidate} by the candidate"
+    return f"{worst.request}{place}: {answers}{how}{step}"

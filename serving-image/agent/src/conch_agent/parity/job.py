@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from conch_agent.job import Job
 from conch_agent.parity.replay import UNREACHABLE, Replay, Side
+from conch_agent.parity.steps import Ensembles, find_common_steps
 from conch_agent.reasons import Failure, Reason
 from conch_agent.threads import run_in_thread
 from conch_agent.triton import TritonError, TritonUnavailableError
@@ -78,6 +79,7 @@ class ParityJob(Job[ParityReport]):
         stable_model = self.stable_model or source.name
         stable = Side("stable revision", Endpoint(f"http://{self.stable}", stable_model, deadline=deadline))
         candidate = Side("candidate", Endpoint(f"http://{self.candidate}", source.name, deadline=deadline))
+        configs = []
         for side, host, model in ((stable, self.stable, stable_model), (candidate, self.candidate, source.name)):
             try:
                 async with side.endpoint as endpoint:
@@ -89,8 +91,17 @@ class ParityJob(Job[ParityReport]):
                 return self.fail(UNREACHABLE, message)
             except TritonError as error:
                 return self.fail(NOT_SERVED, f"The {side.name} does not serve {model}: {error}")
+            configs.append(config)
             requests = requests or make_requests(metadata, config, self.parity.requests)
-        return await Replay(self.parity, stable, candidate).run(requests, max(1.0, deadline - time.monotonic()))
+        replay = Replay(self.parity, stable, candidate)
+        report = await replay.run(requests, max(1.0, deadline - time.monotonic()))
+        if replay.worst is None:
+            return report
+        worst, request = replay.worst
+        steps = find_common_steps(*configs)
+        ensembles = Ensembles(f"http://{self.stable}", f"http://{self.candidate}", steps, deadline)
+        step = await ensembles.find_step(request, self.parity)
+        return report.model_copy(update={"worst": worst.model_copy(update={"step": step})})
 
 
 def add_port(host: str) -> str:

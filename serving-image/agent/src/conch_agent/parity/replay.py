@@ -67,8 +67,8 @@ class Replay:
         candidate: The candidate.
         sent: Number of requests that were sent.
         compared: Number of requests whose answers were compared.
-        differences: The differences of compared answers.
-        refusals: The candidate's refusals, which disagree.
+        differences: The differences of compared answers, each with its request.
+        refusals: The candidate's refusals, which disagree, each with its request.
         exclusions: Reasons why answers of the stable revision were not compared.
         stable_failures: Number of requests that the stable revision refused.
     """
@@ -78,8 +78,8 @@ class Replay:
     candidate: Side
     sent: int = 0
     compared: int = 0
-    differences: list[Difference] = field(default_factory=list)
-    refusals: list[Disagreement] = field(default_factory=list)
+    differences: list[tuple[Difference, Request]] = field(default_factory=list)
+    refusals: list[tuple[Disagreement, Request]] = field(default_factory=list)
     exclusions: list[str] = field(default_factory=list)
     stable_failures: int = 0
 
@@ -132,7 +132,8 @@ class Replay:
                 self.exclusions.append(result.message)
                 return
             self.compared += 1
-            self.refusals.append(Disagreement(request=request.label, stable="an answer", candidate=candidate))
+            refusal = Disagreement(request=request.label, stable="an answer", candidate=candidate)
+            self.refusals.append((refusal, request))
             return
         result = compare(self.settings, tensors, candidate)
         if isinstance(result, Incomparable):
@@ -141,18 +142,26 @@ class Replay:
         self.compared += 1
         if result is not None:
             disagreement = result.disagreement.model_copy(update={"request": request.label})
-            self.differences.append(Difference(result.distance, disagreement))
+            self.differences.append((Difference(result.distance, disagreement), request))
+
+    @property
+    def worst(self) -> tuple[Disagreement, Request] | None:
+        """The worst disagreement, and its request: a refusal, if there is one."""
+        if self.refusals:
+            return self.refusals[0]
+        if not self.differences:
+            return None
+        difference, request = max(self.differences, key=lambda found: found[0].distance)
+        return difference.disagreement, request
 
     def _build_report(self, reason: str, message: str) -> ParityReport:
-        """Return the report. Its worst disagreement is a refusal, if there is one."""
-        worst = max(self.differences, key=lambda difference: difference.distance, default=None)
         return ParityReport(
             requests=self.sent,
             compared=self.compared,
             agreed=self.compared - len(self.differences) - len(self.refusals),
             stable_failures=self.stable_failures,
             candidate_failures=len(self.refusals),
-            worst=self.refusals[0] if self.refusals else worst.disagreement if worst else None,
+            worst=self.worst[0] if self.worst else None,
             reason=reason,
             message=message,
         )

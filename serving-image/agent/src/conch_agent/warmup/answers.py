@@ -6,6 +6,7 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +30,39 @@ _TYPES: Final = {
 }
 
 Tensor = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """A tensor as it was sent, which can be sent again.
+
+    Attributes:
+        head: Its JSON object, which has the data unless they are binary.
+        raw: Its binary data; empty: the data are in `head`.
+    """
+
+    head: Tensor
+    raw: bytes
+
+
+def read_raw_tensors(content: bytes, header: int | None, kind: str) -> dict[str, RawTensor]:
+    """Return the tensors of a request or a response by name.
+
+    Args:
+        content: The body.
+        header: Length of the JSON if binary tensors follow it, in their order.
+        kind: `inputs` or `outputs`.
+
+    Raises:
+        ValueError: The body is no such request or response; also KeyError and TypeError.
+    """
+    rest = content[header:] if header is not None else b""
+    tensors = {}
+    for tensor in parse_json(content[:header])[kind]:
+        size = tensor.get("parameters", {}).get("binary_data_size", 0)
+        tensors[tensor["name"]] = RawTensor(tensor, rest[:size])
+        rest = rest[size:]
+    return tensors
 
 
 def read_outputs(content: bytes, header: int | None) -> dict[str, dict[str, Any]]:
