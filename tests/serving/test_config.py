@@ -283,3 +283,17 @@ def test_a_full_shared_memory_names_the_field_to_raise(store: Store, pod: Pod, w
     for part in ("spec.predictor.triton.shmSize", "Triton's words:", "--shm-size"):
         assert part in message
     assert pod.model().state == ModelState.FAILED
+
+
+def test_a_field_in_the_syntax_of_the_file_reaches_triton(store: Store, pod: Pod) -> None:
+    uri = _put(store, pod, "cached", {"config.pbtxt": b"max_batch_size: 4" + TENSORS, "m.onnx": multiply(2)})
+    typed = TritonConfig(text="response_cache { enable: true }")
+    pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=uri, config=typed))
+    pod.start_agent()
+    pod.start_triton("--cache-config=local,size=1048576")
+    pod.until_ready()
+    assert pod.triton_config("m")["response_cache"] == {"enable": True}
+    assert pod.triton_config("m")["max_batch_size"] == 4
+    for _ in range(3):
+        assert pod.infer("m", ONE_ROW) == {"y": [3.0, 4.0]}
+    assert pod.statistics("m")["execution_count"] == 1, "the others came from the cache"

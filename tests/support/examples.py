@@ -66,6 +66,7 @@ def all_examples() -> list[Example]:
         "autoscaling": magika,
         "keda": magika,
         "canary": magika,
+        "response-cache": magika,
         "variants": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),

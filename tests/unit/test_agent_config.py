@@ -8,7 +8,15 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from conch_agent.config import CONTENT_PARAMETER, MergedConfig, merge_config, select_versions, set_content, to_text
+from conch_agent.config import (
+    CONTENT_PARAMETER,
+    MergedConfig,
+    merge_config,
+    parse_config,
+    select_versions,
+    set_content,
+    to_text,
+)
 from conch_agent.layout import plan_layout
 from conch_agent.overrides import compare
 from conch_agent.reasons import Failure, Reason
@@ -360,3 +368,83 @@ def test_a_library_that_triton_would_run_is_no_part_of_a_model_that_is_data(fold
     paths = [PurePosixPath(f"{folder}model.onnx"), PurePosixPath(f"{folder}batchstrategy.so")]
     with pytest.raises(Failure, match=r"Triton would run .*batchstrategy\.so"):
         plan_layout("onnx", paths, "s3://b/m")
+
+
+FILE = """
+    max_batch_size: 8
+    dynamic_batching { max_queue_delay_microseconds: 100 preferred_batch_size: [2, 4] }
+    parameters { key: "a" value { string_value: "1" } }
+    parameters { key: "b" value { string_value: "2" } }
+    input [{ name: "x" data_type: TYPE_FP32 dims: [2] }]
+    version_policy { latest { num_versions: 2 } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("response_cache { enable: true }", "response_cache { enable: true }"),
+        ("max_batch_size: 4", "max_batch_size: 4"),
+        (
+            "dynamic_batching { preferred_batch_size: [8] }",
+            "dynamic_batching { max_queue_delay_microseconds: 100 preferred_batch_size: [8] }",
+        ),
+        ("sequence_batching { oldest { } }", "sequence_batching { oldest { } }"),
+        ("version_policy { specific { versions: [3] } }", "version_policy { specific { versions: [3] } }"),
+        (
+            "parameters { key: 'b' value { string_value: '3' } }",
+            "parameters { key: 'a' value { string_value: '1' } } parameters { key: 'b' value { string_value: '3' } }",
+        ),
+        (
+            "input [{ name: 'y' data_type: TYPE_FP16 dims: [3] }]",
+            "input [{ name: 'y' data_type: TYPE_FP16 dims: [3] }]",
+        ),
+    ],
+)
+def test_fields_in_the_syntax_of_the_file_win_over_it(text: str, expected: str) -> None:
+    source = _source().model_copy(update={"format": "triton", "config": TritonConfig(text=text)})
+    merged = merge_config(FILE, source, "").config
+    wanted = parse_config(expected, "")
+    for field, value in wanted.ListFields():
+        assert getattr(merged, field.name) == value
+    changed = {field.name for field, _ in wanted.ListFields()} | {"name"}
+    scheduler = {"dynamic_batching"} if "sequence_batching" in changed else set()
+    for field, value in parse_config(FILE, "").ListFields():
+        assert field.name in changed | scheduler or getattr(merged, field.name) == value
+
+
+@pytest.mark.parametrize(
+    ("config", "reason", "parts"),
+    [
+        (TritonConfig(text="nonsense: 1"), "InvalidConfig", ["spec.predictor.triton.config cannot be read", "1:1"]),
+        (TritonConfig(text="name: 'n'"), "InvalidConfig", ["triton.config has name", "model.name"]),
+        (
+            TritonConfig(text="max_batch_size: 4 dynamic_batching { }", max_batch_size=8),
+            "ConfigConflict",
+            ["has max_batch_size (maxBatchSize), and", "Keep one of them"],
+        ),
+        (TritonConfig(text='runtime: "lib.so"'), "InvalidConfig", ["runtime", "may run a program"]),
+        (
+            TritonConfig(text='parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/e" } }'),
+            "InvalidConfig",
+            ["parameters.EXECUTION_ENV_PATH", "may run a program"],
+        ),
+        (TritonConfig(text="sequence_batching { }", max_batch_size=8), "", []),
+    ],
+)
+def test_fields_in_the_syntax_of_the_file_are_checked(config: TritonConfig, reason: str, parts: list[str]) -> None:
+    source = _source().model_copy(update={"config": config})
+    if not reason:
+        assert merge_config("", source, "onnxruntime").config.HasField("sequence_batching")
+        return
+    with pytest.raises(Failure) as raised:
+        merge_config("", source, "onnxruntime")
+    assert raised.value.reason == reason
+    for part in parts:
+        assert part in raised.value.message
+
+
+def test_a_template_is_named_as_one() -> None:
+    with pytest.raises(Failure) as raised:
+        merge_config("max_batch_size: ${triton_max_batch_size}", _source(), "")
+    assert "It is a template: fill in ${triton_max_batch_size} and the like." in raised.value.message

@@ -210,7 +210,7 @@ class VersionPolicy(Part):
     """Selected versions by number."""
 
 
-MODEL_FIELDS: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy", "parameters")
+MODEL_FIELDS: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy", "parameters", "config")
 """The fields of Triton that are of one model; the others are of the server."""
 
 
@@ -261,6 +261,9 @@ class Triton(Part):
     ] = None
     """Parameters of the model and its backend, as texts. Each replaces the parameter of the same name in
     config.pbtxt."""
+    config: Annotated[str | None, Field(min_length=1, max_length=16_384)] = None
+    """Other fields of Triton's ModelConfig in the syntax of config.pbtxt, such as response_cache { enable: true }. They
+    win over those of config.pbtxt: messages by field, maps by key, lists as a whole."""
     shm_size: Quantity = "64Mi"
     """Size limit of /dev/shm, which Python models use for tensors. It counts against the memory limit."""
     args: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()

@@ -23,6 +23,7 @@ def build_model_config(typed: api.Triton) -> TritonConfig:
         dynamic_batching=_convert_batching(typed.dynamic_batching),
         version_policy=_convert_version_policy(typed.version_policy),
         parameters=typed.parameters or {},
+        text=typed.config or "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
 
 from conch_agent.batching import merge_batching
 from conch_agent.clashes import check_clashes
+from conch_agent.config_patch import PLACE, check_patch, merge_patch
 from conch_agent.instance_groups import merge_groups
 from conch_agent.overrides import Override, compare
 from conch_agent.programs import refuse_programs
@@ -18,6 +20,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource, VersionPolicy
 
+_PLACEHOLDER: Final = re.compile(r"\$\{\w+\}")  # as TensorRT-LLM's templates have them
 CONTENT_PARAMETER: Final = "conch.dev/content"
 # Backends by Triton's older name, the platform.
 _PLATFORMS: Final = {row.platform: row.backend for row in FORMATS.values() if row.platform}
@@ -48,21 +51,28 @@ def parse_config(text: str | None, uri: str) -> ModelConfig:
     Raises:
         Failure: InvalidConfig, with line and column.
     """
+    return _parse(text, f"{uri}: config.pbtxt") if text is not None else ModelConfig()
+
+
+def _parse(text: str, place: str) -> ModelConfig:
+    """Return the message of a text; its failure begins with the place of the text."""
     config = ModelConfig()
-    if text is not None:
-        try:
-            text_format.Parse(text, config)
-        except (text_format.ParseError, ValueError, RecursionError) as error:  # ValueError: of a number out of range
-            message = f"{uri}: config.pbtxt cannot be read: {error} (line:column)."
-            raise Failure(Reason.INVALID_CONFIG, message) from error
+    try:
+        text_format.Parse(text, config)
+    except (text_format.ParseError, ValueError, RecursionError) as error:  # ValueError: of a number out of range
+        message = f"{place} cannot be read: {error} (line:column)."
+        if placeholder := _PLACEHOLDER.search(text):
+            message += f" It is a template: fill in {placeholder[0]} and the like."
+        raise Failure(Reason.INVALID_CONFIG, message) from error
     return config
 
 
 def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedConfig:
     """Merge the fields of the manifest into the user's config.pbtxt.
 
-    A field of the manifest overrides the same field of the file. All other fields of the file stay, also those in the
-    same message. Fields that neither sets stay unset, for Triton's auto-completion.
+    A field of the manifest overrides the same field of the file, also one that it has in the syntax of the file. All
+    other fields of the file stay, also those in the same message. Fields that neither sets stay unset, for Triton's
+    auto-completion.
 
     Args:
         text: The text of config.pbtxt, or None.
@@ -74,10 +84,11 @@ def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedC
             exclude one another.
     """
     file = parse_config(text, source.storage_uri)
-    refuse_programs(file, source.format, source.storage_uri, source.config.parameters)
-    check_clashes(file, source, backend)
+    base = _apply_patch(file, source)
+    refuse_programs(base, source.format, source.storage_uri, source.config.parameters)
+    check_clashes(base, source, backend)
     config = ModelConfig()
-    config.CopyFrom(file)
+    config.CopyFrom(base)
     config.name = source.name
     if backend:
         config.backend = backend
@@ -86,7 +97,7 @@ def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedC
     if settings.max_batch_size is not None:
         config.max_batch_size = settings.max_batch_size
     if settings.instance_groups:
-        groups = merge_groups(tuple(file.instance_group), settings.instance_groups, source.storage_uri)
+        groups = merge_groups(tuple(base.instance_group), settings.instance_groups, source.storage_uri)
         del config.instance_group[:]
         config.instance_group.extend(groups)
     if settings.dynamic_batching is not None:
@@ -97,6 +108,17 @@ def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedC
     for name, value in settings.parameters.items():
         config.parameters[name].string_value = value
     return MergedConfig(config, tuple(_find_overrides(file, config)), file.name if file.name != source.name else "")
+
+
+def _apply_patch(file: ModelConfig, source: ModelSource) -> ModelConfig:
+    """Return the user's config.pbtxt with the fields that the manifest has in the same syntax."""
+    base = ModelConfig()
+    base.CopyFrom(file)
+    if source.config.text:
+        patch = _parse(source.config.text, PLACE)
+        check_patch(patch, source.config)
+        merge_patch(base, patch)
+    return base
 
 
 def set_content(config: ModelConfig, content: str) -> None:

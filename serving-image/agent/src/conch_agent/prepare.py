@@ -168,9 +168,8 @@ class Preparation:
             on_fetch()
         uri, paths = self._source.storage_uri, [item.path for item in listing.items]
         text = await self._read_config(source, listing)
-        names = read_names(config.parse_config(text, uri), uri)
-        plan = layout.plan_layout(self._source.format, paths, uri, names)
         merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
+        plan = layout.plan_layout(self._source.format, paths, uri, read_names(merged.config, uri))
         versions = await find_versions(source, listing)
         fetch = Fetch(source, self._folder, self._settings.max_bytes, self.progress)
         result = await fetch.run(listing)

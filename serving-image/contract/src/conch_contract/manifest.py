@@ -70,6 +70,7 @@ class TritonConfig(Wire):
     dynamic_batching: DynamicBatching | None = None
     version_policy: VersionPolicy | None = None
     parameters: dict[str, str] = Field(default_factory=dict)
+    text: str = Field("", description="other fields, in the syntax of config.pbtxt")
 
 
 class ModelSource(Wire):

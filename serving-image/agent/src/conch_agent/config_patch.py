@@ -1,0 +1,78 @@
+"""The fields of the manifest in the syntax of config.pbtxt, which win over those of the file.
+
+A message is merged field by field, and a map by key; a list and a single value replace those of the file. A value that
+is the default of its field (0, false) changes nothing, since the syntax does not tell it from an absent one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from conch_agent.reasons import Failure, Reason
+from conch_contract.manifest import TritonConfig
+from conch_contract.sentences import join_words
+
+PLACE: Final = "spec.predictor.triton.config"
+# Fields of ModelConfig by the field of the InferenceService that sets them.
+_TYPED: Final = {
+    "max_batch_size": "maxBatchSize",
+    "instance_group": "instanceGroups",
+    "dynamic_batching": "dynamicBatching",
+    "version_policy": "versionPolicy",
+}
+
+
+def check_patch(patch: ModelConfig, settings: TritonConfig) -> None:
+    """Refuse fields that the manifest sets elsewhere.
+
+    Args:
+        patch: The fields in the syntax of config.pbtxt.
+        settings: The fields of the manifest.
+
+    Raises:
+        Failure: InvalidConfig for a name, ConfigConflict for a field that is also a typed one.
+    """
+    if patch.name:
+        message = f"{PLACE} has name: remove it, and set spec.predictor.model.name, under which clients call the model."
+        raise Failure(Reason.INVALID_CONFIG, message)
+    typed = {
+        "max_batch_size": settings.max_batch_size is not None,
+        "instance_group": bool(settings.instance_groups),
+        "dynamic_batching": settings.dynamic_batching is not None,
+        "version_policy": settings.version_policy is not None,
+    }
+    twice = [field.name for field, _ in patch.ListFields() if typed.get(field.name)]
+    if twice:
+        fields = join_words((f"{name} ({_TYPED[name]})" for name in twice), "and")
+        message = f"{PLACE} has {fields}, and the field of the InferenceService is set too. Keep one of them."
+        raise Failure(Reason.CONFIG_CONFLICT, message)
+
+
+def merge_patch(target: Any, patch: Any) -> None:
+    """Merge the set fields of a message into another one of the same type.
+
+    Args:
+        target: The message that is changed.
+        patch: The fields that win.
+    """
+    for field, value in patch.ListFields():
+        if field.message_type and field.message_type.GetOptions().map_entry:
+            _merge_map(getattr(target, field.name), value)
+        elif field.is_repeated:
+            target.ClearField(field.name)
+            getattr(target, field.name).extend(value)
+        elif field.message_type:
+            getattr(target, field.name).SetInParent()
+            merge_patch(getattr(target, field.name), value)
+        else:
+            setattr(target, field.name, value)
+
+
+def _merge_map(target: Any, patch: Any) -> None:
+    for key, item in patch.items():
+        if hasattr(item, "ListFields"):
+            target[key].CopyFrom(item)
+        else:
+            target[key] = item
