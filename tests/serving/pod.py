@@ -40,10 +40,10 @@ class Pod:
         """Write the ConfigMap's file, whole, as the kubelet does."""
         self._write("manifest", names.MANIFEST_FILE, ModelManifest(models=models).to_json())
 
-    def write_secret(self, secret: Mapping[str, str]) -> None:
-        """Mount a storage Secret."""
+    def write_secret(self, secret: Mapping[str, str], name: str = "") -> None:
+        """Mount a storage Secret; with a name, that of one of several models."""
         for key, value in secret.items():
-            self._write("storage", key, value)
+            self._write(f"storage-secrets/{name}" if name else "storage", key, value)
 
     def write_config_map(self, name: str, data: Mapping[str, str]) -> None:
         """Mount a ConfigMap of warm-up requests; without data, the empty folder of a missing one."""
@@ -53,7 +53,7 @@ class Pod:
 
     def _write(self, folder: str, name: str, text: str) -> None:
         place = self.root / folder
-        place.mkdir(exist_ok=True)
+        place.mkdir(exist_ok=True, parents=True)
         (place / f".{name}").write_text(text)
         (place / f".{name}").replace(place / name)
 
@@ -129,15 +129,15 @@ class Pod:
     def ready(self) -> bool:
         return self._get("/ready")[0] == 200
 
-    def until_ready(self, seconds: float = 30) -> None:
+    def until_ready(self, seconds: float = 60) -> None:
         until(lambda: self.ready, "the pod is ready", seconds, self.agent)
 
-    def until_reason(self, reason: str, name: str = "m", seconds: float = 15) -> ModelReport:
+    def until_reason(self, reason: str, name: str = "m", seconds: float = 30) -> ModelReport:
         """Wait for a model's reason; return its report."""
         until(lambda: self.model(name).reason == reason, f"{name} has the reason {reason}", seconds, self.agent)
         return self.model(name)
 
-    def until_reported(self, name: str = "m", seconds: float = 15) -> ModelReport:
+    def until_reported(self, name: str = "m", seconds: float = 30) -> ModelReport:
         """Wait until the report of a model is Ready, which follows when the agent has verified its content."""
         until(lambda: self.model(name).state == ModelState.READY, f"{name} is reported ready", seconds, self.agent)
         return self.model(name)

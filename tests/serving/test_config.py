@@ -235,7 +235,7 @@ def test_an_ensemble_without_its_steps_names_them_and_the_way_out(store: Store, 
     pod.write_manifest(ModelSource(name="m", format="triton", storage_uri=uri))
     pod.start()
     message = pod.until_reason("ModelMissing").message
-    for part in ("Model 'm' calls 'after', 'before'", "one model", "InferenceService of its own", "not available"):
+    for part in ("Model 'm' calls 'after' and 'before'", "serves one model", "set modelFormat.name to repository"):
         assert part in message
 
 
@@ -244,7 +244,7 @@ def test_a_model_that_calls_another_is_served_with_a_warning(store: Store, pod: 
     pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri))
     pod.start()
     warning = _warning(pod.until_reported(), "CalleeMissing")
-    for part in ("Model 'm' calls 'scaler'", "Requests that need them fail", "InferenceService of its own"):
+    for part in ("Model 'm' calls 'scaler'", "Requests that need them fail", "set modelFormat.name to repository"):
         assert part in warning
 
 
@@ -254,7 +254,7 @@ def test_a_warm_up_that_needs_another_model_names_it(store: Store, pod: Pod) -> 
     pod.write_manifest(ModelSource(name="m", format="python", storage_uri=uri, warmup=warmup))
     pod.start()
     message = pod.until_reason("WarmupFailed").message
-    for part in ("calls the model 'scaler'", "InferenceService of its own", "Triton's words:", "is not ready"):
+    for part in ("calls the model 'scaler'", "modelFormat.name to repository", "Triton's words:", "is not ready"):
         assert part in message
 
 

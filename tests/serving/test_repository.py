@@ -260,3 +260,27 @@ def test_parity_names_the_step_that_answers_differently(
     assert (report.reason, report.compared, report.agreed) == ("Compared", 1, 0), report
     assert report.worst is not None
     assert report.worst.step == step
+
+
+def test_models_from_several_places_are_served_together(store: Store, pod: Pod) -> None:
+    """Each with the credentials of its own bucket; one has none that fit."""
+    uri = put(store, pod, "several", PIPELINE, "pipeline").storage_uri
+    fields = {
+        "pipeline": {"format": "triton", "secret": "right"},
+        "pre": {"format": "triton", "secret": "right"},
+        "double": {"format": "onnx", "secret": "right"},
+        "post": {"format": "triton", "secret": "wrong"},
+    }
+    models = [
+        ModelSource.model_validate({"name": name, "storageUri": f"{uri}/{name}", **each})
+        for name, each in fields.items()
+    ]
+    pod.write_secret(store.secret, "right")
+    pod.write_secret({**store.secret, "AWS_SECRET_ACCESS_KEY": "wrong"}, "wrong")
+    pod.write_manifest(*models)
+    pod.start()
+    assert pod.until_reason("AccessDenied", "post", SECONDS).state == ModelState.FAILED
+    assert "'post'" in pod.until_reason("WaitsForModels", "pipeline", SECONDS).message
+    pod.write_secret(store.secret, "wrong")
+    pod.until_ready(SECONDS)
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}

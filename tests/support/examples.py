@@ -60,6 +60,7 @@ def all_examples() -> list[Example]:
     )
     numbers = np.array([1.5, 2.0], dtype=np.float32)
     iris = ({"input": np.array([_SETOSA], dtype=np.float32)}, lambda answer: int(answer["label"].ravel()[0]) == 0)
+    file = ({"file": np.array([picture], dtype=object)}, lambda answer: answer["type"].tolist() == [b"png"])
     known: dict[str, tuple[Tensors, Callable[[Tensors], bool]]] = {
         "quickstart": magika,
         "dynamic-batching": magika,
@@ -71,7 +72,8 @@ def all_examples() -> list[Example]:
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
         "sequences": ({"x": np.array([[1]], dtype=np.float32)}, lambda answer: answer["sum"].tolist() == [[1]]),
-        "repository": ({"file": np.array([picture], dtype=object)}, lambda answer: answer["type"].tolist() == [b"png"]),
+        "repository": file,
+        "models": file,
         "sklearn": iris,
         "warmup": iris,
         "triton-repository": (

@@ -54,7 +54,7 @@ def test_each_kind_is_built_for_a_service_that_has_every_feature(metrics_api: Me
     cluster.put_class()
     cluster.settle()
     start_revision(cluster, cluster.decision().wanted)
-    cluster.edit(model={**cluster.snapshot().service.spec.predictor.model.to_wire(), "storageUri": "s3://models/new"})
+    cluster.edit(uri="s3://models/new")
     cluster.settle()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from conch.api import InferenceService
-from conch.api.kinds import CONTROLLER_REVISION, INFERENCE_SERVICE, Ref
+from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, Ref
 from conch.cli.status import build_status_text
 from conch_agent.expansion import find_folders
 from conch_agent.reasons import Failure, Reason
-from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, ModelWarning
+from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, ModelWarning, names
 from tests.unit.simulation import KEY, Cluster, build_manifest
 
 REPOSITORY = {"modelFormat": {"name": "repository"}, "storageUri": "s3://models/repo"}
@@ -65,6 +65,77 @@ def test_clients_request_a_variant_under_the_same_name(
     assert (source.format, source.storage_uri, source.name) == expected
     service = InferenceService.parse(body)
     assert service.of_variant("b").model_name == service.model_name
+
+
+MODELS = [
+    {"name": "pre", "modelFormat": {"name": "python"}, "storageUri": "pvc://code/pre"},
+    {
+        "name": "net",
+        "modelFormat": {"name": "onnx"},
+        "storageUri": "s3://models/net",
+        "storage": {"secretRef": {"name": "weights"}},
+        "triton": {"maxBatchSize": 4},
+    },
+    {
+        "name": "all",
+        "modelFormat": {"name": "triton"},
+        "storageUri": "s3://other/all",
+        "storage": {"secretRef": {"name": "config"}},
+    },
+]
+
+
+def build_models(variants: list[dict[str, Any]] | None = None) -> Cluster:
+    """A service of three models from two buckets and a claim, whose entry is `all`."""
+    body = build_manifest(models=MODELS, entry="all", warmup={})
+    del body["spec"]["predictor"]["model"]
+    if variants:
+        body["spec"]["variants"] = variants
+    cluster = Cluster(body)
+    cluster.settle()
+    return cluster
+
+
+def read_models(cluster: Cluster, revision: str) -> list[dict[str, Any]]:
+    """The models in the manifest of a revision's pods."""
+    manifest = json.loads(cluster.objects[Ref(CONFIG_MAP, revision)]["data"][names.MANIFEST_FILE])
+    found: list[dict[str, Any]] = manifest["models"]
+    return found
+
+
+def test_each_of_several_models_has_its_own_storage_and_configuration() -> None:
+    cluster = build_models()
+    name = cluster.decision().wanted
+    pre, net, entry = (ModelSource.model_validate(model) for model in read_models(cluster, name))
+    assert (pre.secret, net.secret, entry.secret) == ("", "weights", "config")
+    assert (pre.config.max_batch_size, net.config.max_batch_size) == (None, 4)
+    assert [bool(each.warmup) for each in (pre, net, entry)] == [False, False, True]
+    template = cluster.objects[Ref(DEPLOYMENT, name)]["spec"]["template"]
+    [agent] = template["spec"]["initContainers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in agent["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+    for secret in ("weights", "config"):
+        volume = volumes[mounts[f"{names.STORAGE_SECRETS_DIR}/{secret}"]]
+        assert volume["secret"] == {"secretName": secret, "optional": True}
+    assert volumes[mounts[f"{names.PVC_DIR}/code"]]["persistentVolumeClaim"]["claimName"] == "code"
+    assert template["metadata"]["annotations"]["conch.dev/model"] == "all"
+    models = tuple(
+        ModelReport(name=model["name"], state=ModelState.READY, digest=f"sha256:{model['name']}") for model in MODELS
+    )
+    cluster.put_pod(name, 0, ready=True, report=AgentReport(ready=True, models=models))
+    cluster.settle()
+    assert [model["digest"] for model in read_models(cluster, name)] == ["sha256:pre", "sha256:net", "sha256:all"]
+
+
+def test_a_variant_changes_one_model_of_several() -> None:
+    change = {"name": "net", "storageUri": "s3://models/net-int8", "triton": {"maxBatchSize": 8}}
+    cluster = build_models([{"name": "int8", "predictor": {"models": [change]}}])
+    found = {model["name"]: model for model in read_models(cluster, cluster.decision("int8").wanted)}
+    assert found["net"]["storageUri"] == "s3://models/net-int8"
+    assert found["net"]["config"] == {"maxBatchSize": 8}
+    assert (found["net"]["secret"], found["net"]["format"]) == ("weights", "onnx"), "the rest is that of the predictor"
+    stable = {model["name"]: model for model in read_models(cluster, cluster.decision().wanted)}
+    assert all(found[name] == stable[name] for name in ("pre", "all"))
 
 
 def test_the_status_of_many_models_has_those_that_a_user_has_to_see() -> None:

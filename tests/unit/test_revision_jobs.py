@@ -104,7 +104,7 @@ def test_each_job_is_built_with_the_arguments_of_its_program_one_job_at_a_time()
     cluster.settle()
     cluster.start_pods(cluster.decision().wanted)
     cluster.settle()
-    cluster.edit(model={**cluster.snapshot().service.spec.predictor.model.to_wire(), "storageUri": "s3://models/new"})
+    cluster.edit(uri="s3://models/new")
     cluster.settle()
     candidate = cluster.decision().wanted
     assert candidate != cluster.decision().serving

@@ -4,8 +4,8 @@ The API server evaluates the rules, so it refuses a bad manifest even while the 
 evaluate them.
 """
 
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -29,6 +29,14 @@ class Rule:
     message: str
     expression: str | None = None
     path: str | None = None
+
+    def only_if(self, condition: str) -> Self:
+        """Return the rule for values of which some CEL is true.
+
+        Args:
+            condition: The CEL.
+        """
+        return replace(self, rule=f"!({condition}) || {self.rule}")
 
     def entry(self) -> dict[str, str]:
         """Return the entry under the names of the CRD."""

@@ -132,3 +132,8 @@ class Model(Part):
     storage_uri: Annotated[StorageUri, Field(description=f"URI of the model's files: {_EXAMPLES}.")]
     storage: Storage | None = None
     """Access to the storage. Absent: without credentials."""
+
+    @property
+    def secret(self) -> str | None:
+        """Name of the Secret of the storage; None: there is none."""
+        return self.storage.secret_ref.name if self.storage and self.storage.secret_ref else None

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from conch.api import names
 from conch.api._base import Part
 from conch.api.cel import Rule, rules
+from conch.api.models import NamedModel
 from conch.api.spec import Predictor, Spec
 from conch.api.status import Status
 from conch.api.variants import Variant, merge
@@ -124,7 +125,12 @@ class InferenceService(Part):
     def model_name(self) -> str:
         """Name in Triton of the model that clients call."""
         predictor = self.spec.predictor
-        return predictor.entry or predictor.model.name or self.metadata.name
+        return predictor.entry or (predictor.model and predictor.model.name) or self.metadata.name
+
+    @property
+    def models(self) -> tuple[NamedModel, ...]:
+        """Models of the predictor, each with its configuration; a repository is one, with the name of its entry."""
+        return self.spec.predictor.list_models(self.model_name)
 
     def owner_reference(self) -> dict[str, Any]:
         """Return the owner reference of a child, by which Kubernetes deletes the child with the service."""

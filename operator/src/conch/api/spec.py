@@ -9,13 +9,13 @@ from conch.api.analysis import JOB_METRICS
 from conch.api.autoscaling import NEEDS_TRIGGERS, SEEN_WITHOUT_PODS, Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Model, TritonName
+from conch.api.models import MAX_MODELS, REPOSITORY, NamedModel, program_rule
 from conch.api.pod import END_SECONDS, LongestRequest, Pod, Resources
 from conch.api.rollout import Rollout
 from conch.api.traffic import Traffic
 from conch.api.triton import MODEL_FIELDS, Triton
 from conch.api.variants import MAX_VARIANTS, Variant
 from conch.api.warmup import Warmup
-from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS
 from conch_contract.schemes import SCHEMES
 from conch_contract.sentences import join_words
 
@@ -23,9 +23,8 @@ from conch_contract.sentences import join_words
 _HAS_FOLDER: Final = " && ".join(
     f"!self.model.storageUri.matches('^{scheme.prefix}')" for scheme in SCHEMES.values() if scheme.is_one_file
 )
-_DATA_FORMATS: Final = ", ".join(f"'{row.name}'" for row in FORMATS.values() if row.is_data)
-_PROGRAM_PARAMETERS: Final = ", ".join(f"'{name}'" for name in PROGRAM_PARAMETERS)
-_REPOSITORY: Final = next(row.name for row in FORMATS.values() if row.is_repository)
+_IS_REPOSITORY: Final = f"has(self.model) && self.model.modelFormat.name == '{REPOSITORY}'"
+_SEVERAL: Final = f"has(self.models) || ({_IS_REPOSITORY})"
 LONGEST_REQUEST_SECONDS: Final = 30.0  # the default of longestRequest
 
 
@@ -78,36 +77,38 @@ class Predictor(Part):
                 " raise the limit",
                 path=".triton.instanceGroups",
             ),
+            program_rule("self.model").only_if("has(self.model)"),
             Rule(
-                "!has(self.triton) || !has(self.triton.parameters)"
-                f" || !(self.model.modelFormat.name in [{_DATA_FORMATS}])"
-                f" || !self.triton.parameters.exists(name, name in [{_PROGRAM_PARAMETERS}])",
-                message=f"a model of the format {_DATA_FORMATS} is data, and the parameters {_PROGRAM_PARAMETERS} run a"
-                " program; remove them, or set modelFormat.name to triton",
-                path=".triton.parameters",
+                "has(self.model) != (has(self.models) && self.models.size() > 0)",
+                message="a predictor has exactly one of model and models; keep one of them",
             ),
             Rule(
-                f"self.model.modelFormat.name == '{_REPOSITORY}' ? has(self.entry) : !has(self.entry)",
-                message=f"entry is the model of a repository that clients call, and modelFormat.name {_REPOSITORY}"
-                " needs it; set it there, and remove it with other formats",
+                f"({_SEVERAL}) == has(self.entry)",
+                message=f"entry is the model of several that clients call, and modelFormat.name {REPOSITORY} and models"
+                " need it; set it there, and remove it with one model, whose name is model.name",
                 path=".entry",
             ),
             Rule(
-                f"self.model.modelFormat.name != '{_REPOSITORY}' || !has(self.model.name)",
+                "!has(self.models) || !has(self.entry) || self.models.exists(m, m.name == self.entry)",
+                message="entry is the name of one of models; correct it",
+                path=".entry",
+            ),
+            Rule(
+                f"!({_IS_REPOSITORY}) || !has(self.model.name)",
                 message="model.name is of one model, and those of a repository have the names of their folders; remove"
                 " it, and set entry to the folder of the model that clients call",
                 path=".model.name",
             ),
             Rule(
-                f"self.model.modelFormat.name != '{_REPOSITORY}' || {_HAS_FOLDER}",
+                f"!({_IS_REPOSITORY}) || {_HAS_FOLDER}",
                 message="a repository needs a storageUri that is a folder, and this one is a file; write the folder",
                 path=".model.storageUri",
             ),
             Rule(
-                f"self.model.modelFormat.name != '{_REPOSITORY}' || !has(self.triton)"
+                f"!({_SEVERAL}) || !has(self.triton)"
                 f" || !({' || '.join(f'has(self.triton.{field})' for field in MODEL_FIELDS)})",
                 message=f"{join_words((f'triton.{field}' for field in MODEL_FIELDS), 'and')} are of one model; write"
-                " them into config.pbtxt of the models of the repository",
+                " them into config.pbtxt of the models of the repository, or into triton of one of models",
                 path=".triton",
             ),
             Rule(
@@ -120,7 +121,7 @@ class Predictor(Part):
                 path=".longestRequest",
             ),
             Rule(
-                f"!has(self.warmup) || !has(self.warmup.path) || {_HAS_FOLDER}",
+                f"!has(self.warmup) || !has(self.warmup.path) || !has(self.model) || ({_HAS_FOLDER})",
                 message="warmup.path needs a storageUri that is a folder, and this one is a file; use warmup.requests"
                 " or warmup.configMapRef, or the storageUri of a folder",
                 path=".warmup.path",
@@ -128,10 +129,13 @@ class Predictor(Part):
         )
     )
 
-    model: Model
-    """The model, its format and its storage."""
+    model: Model | None = None
+    """The model, its format and its storage. Absent: models has several."""
+    models: Annotated[tuple[NamedModel, ...], Field(max_length=MAX_MODELS), list_map_key("name")] = ()
+    """Several models in the same pods, such as an ensemble and its steps. Empty: model is the only one, or a
+    repository."""
     entry: TritonName | None = None
-    """Name of the model of a repository that clients call. Gates, warm-up, autoscaling and load tests use it, too."""
+    """Name of the model of several that clients call. Gates, warm-up, autoscaling and load tests use it, too."""
     triton: Triton = Triton()
     """Configuration of the model in Triton, and flags of Triton."""
     resources: Resources = Resources()
@@ -153,11 +157,24 @@ class Predictor(Part):
 
     def with_entry(self, name: str) -> Self:
         """Return the predictor with another name of the model that clients call."""
-        if self.model.model_format.name == _REPOSITORY:
+        if self.model is None:
+            return self.model_copy(update={"entry": name})
+        if self.model.model_format.name == REPOSITORY:
             model = self.model.model_copy(update={"name": None})
             return self.model_copy(update={"model": model, "entry": name})
         model = self.model.model_copy(update={"name": name})
         return self.model_copy(update={"model": model, "entry": None})
+
+    def list_models(self, entry: str) -> tuple[NamedModel, ...]:
+        """Return the models, each with its configuration; a repository is one, with the name of its entry.
+
+        Args:
+            entry: Name of the model that clients call, which a single model has.
+        """
+        if self.model is None:
+            return self.models
+        fields = {name: getattr(self.model, name) for name in Model.model_fields}
+        return (NamedModel.model_construct(**{**fields, "name": entry}, triton=self.triton),)
 
     @property
     def longest_request_seconds(self) -> float:
@@ -181,6 +198,21 @@ class Spec(Part):
                 message="a weight between 0 and 100 needs a gateway or a split by replicas; set traffic.gateways or"
                 " traffic.split, or remove the step",
                 path=".rollout.steps",
+            ),
+            Rule(
+                "!has(self.variants) || self.variants.all(v, !has(v.predictor) || (has(self.predictor.models)"
+                " ? !has(v.predictor.model) : !has(v.predictor.models)))",
+                message="a variant changes model where the predictor has model, and models where it has models; use"
+                " the field of the predictor",
+                path=".variants",
+            ),
+            Rule(
+                "!has(self.variants) || !has(self.predictor.models) || self.variants.all(v, !has(v.predictor)"
+                " || !has(v.predictor.models) || v.predictor.models.all(m,"
+                " self.predictor.models.exists(p, p.name == m.name)))",
+                message="a variant changes models of the predictor, and one of its models has a name that the predictor"
+                " lacks; correct the name",
+                path=".variants",
             ),
             *(
                 Rule(

@@ -6,6 +6,7 @@ Names and values are Triton's. The API server refuses values that Triton would r
 from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from conch.api._base import Duration, Part
 from conch.api.cel import Rule, rules
@@ -210,12 +211,8 @@ class VersionPolicy(Part):
     """Selected versions by number."""
 
 
-MODEL_FIELDS: Final = ("maxBatchSize", "instanceGroups", "dynamicBatching", "versionPolicy", "parameters", "config")
-"""The fields of Triton that are of one model; the others are of the server."""
-
-
-class Triton(Part):
-    """How Triton serves the model.
+class ModelConfig(Part):
+    """How Triton serves a model.
 
     A field that is set wins over the same field of config.pbtxt; the fields beside it stay as they are there. What is
     unset in both is completed by Triton.
@@ -264,6 +261,19 @@ class Triton(Part):
     config: Annotated[str | None, Field(min_length=1, max_length=16_384)] = None
     """Other fields of Triton's ModelConfig in the syntax of config.pbtxt, such as response_cache { enable: true }. They
     win over those of config.pbtxt: messages by field, maps by key, lists as a whole."""
+
+
+MODEL_FIELDS: Final = tuple(to_camel(field) for field in ModelConfig.model_fields)
+"""The fields of `triton` that are of one model; the others are of the server."""
+
+
+class Triton(ModelConfig):
+    """How Triton serves the model, and the server itself.
+
+    A field that is set wins over the same field of config.pbtxt; the fields beside it stay as they are there. What is
+    unset in both is completed by Triton.
+    """
+
     shm_size: Quantity = "64Mi"
     """Size limit of /dev/shm, which Python models use for tensors. It counts against the memory limit."""
     args: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()

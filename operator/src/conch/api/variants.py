@@ -11,6 +11,7 @@ from conch.api._base import Part, list_map_key
 from conch.api.autoscaling import Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import ModelFormat, Storage, StorageUri, secret_rule
+from conch.api.models import MAX_MODELS, VariantNamedModel
 from conch.api.numbers import Percent
 from conch.api.pod import LongestRequest, Pod, Resources
 from conch.api.traffic import HeaderName
@@ -19,7 +20,7 @@ from conch.api.warmup import Warmup
 
 # An HTTPRoute has at most 16 rules and 16 backends in a rule: two for each variant, and two for the predictor.
 MAX_VARIANTS: Final = 7
-# Fields of a predictor that are merged field by field; all others are replaced as a whole.
+# Fields of a predictor that are merged field by field, as each of models is; all others are replaced as a whole.
 MERGED: Final = ("model", "pod")
 
 
@@ -37,10 +38,12 @@ class VariantModel(Part):
 
 
 class VariantPredictor(Part):
-    """Differences of a variant from the predictor. model and pod are merged by field; other fields replace it."""
+    """Differences of a variant from the predictor. model, models and pod are merged by field; others replace it."""
 
     model: VariantModel | None = None
     """Differences of the model."""
+    models: Annotated[tuple[VariantNamedModel, ...], Field(max_length=MAX_MODELS), list_map_key("name")] = ()
+    """Differences of models of several, by name."""
     triton: Triton | None = None
     """Configuration of the model in Triton, and flags of Triton. Absent: that of the predictor."""
     resources: Resources | None = None
@@ -132,12 +135,21 @@ def merge(predictor: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     {'model': {'storageUri': 's3://m/b', 'name': 'm'}, 'minReplicas': 2}
     """
     merged = {**predictor, **changes}
-    for field in MERGED:
-        if field in predictor and field in changes:
-            merged[field] = {**predictor[field], **changes[field]}
-    model, other = predictor.get("model") or {}, changes.get("model") or {}
-    if "storageUri" in other and "storage" not in other and _scheme(other) != _scheme(model):
-        merged["model"] = {key: value for key, value in merged["model"].items() if key != "storage"}
+    if "pod" in predictor and "pod" in changes:
+        merged["pod"] = {**predictor["pod"], **changes["pod"]}
+    if "model" in predictor and "model" in changes:
+        merged["model"] = _merge_model(predictor["model"], changes["model"])
+    if "models" in predictor and "models" in changes:
+        by_name = {model["name"]: model for model in changes["models"]}
+        merged["models"] = [_merge_model(model, by_name.get(model["name"], {})) for model in predictor["models"]]
+    return merged
+
+
+def _merge_model(model: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a model with changes; without access to the storage if that is of another scheme."""
+    merged = {**model, **changes}
+    if "storageUri" in changes and "storage" not in changes and _scheme(changes) != _scheme(model):
+        merged.pop("storage", None)
     return merged
 
 

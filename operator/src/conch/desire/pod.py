@@ -79,7 +79,7 @@ def _get_grace_seconds(predictor: Predictor) -> int:
 
 
 def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
-    model, resources = service.spec.predictor.model, service.spec.predictor.pod.agent_resources
+    resources = service.spec.predictor.pod.agent_resources
     most = defaults.max_bytes(service.metadata.namespace)
     mounts = [
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
@@ -87,13 +87,17 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         {"name": _CONTROL, "mountPath": names.CONTROL_DIR},
         {"name": AGENT_TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
     ]
-    if _find_secret(model):
-        mounts.append({"name": _SECRET, "mountPath": names.STORAGE_SECRET_DIR, "readOnly": True})
-    if claim := _find_claim(model):
-        mounts.append({"name": _CLAIM, "mountPath": f"{names.PVC_DIR}/{claim}", "readOnly": True})
+    mounts += [
+        {"name": volume, "mountPath": _get_secret_folder(service, secret), "readOnly": True}
+        for volume, secret in _name_volumes(_SECRET, _list_secrets(service))
+    ]
+    mounts += [
+        {"name": volume, "mountPath": f"{names.PVC_DIR}/{claim}", "readOnly": True}
+        for volume, claim in _name_volumes(_CLAIM, _list_claims(service))
+    ]
     if requests := _find_warmup_config_map(service):
         mounts.append({"name": _WARMUP, "mountPath": f"{names.WARMUP_DIR}/{requests}", "readOnly": True})
-    if _find_mount(model) == Mount.USER_VOLUMES:
+    if any(_find_mount(model) == Mount.USER_VOLUMES for model in service.models):
         mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
     return {
         "name": names.AGENT_CONTAINER,
@@ -156,20 +160,39 @@ def _build_volumes(service: InferenceService, revision: str, defaults: PodDefaul
         {"name": _TMP, **defaults.tmp},
         {"name": AGENT_TMP, **defaults.tmp},
     ]
-    if secret := _find_secret(predictor.model):
-        # Optional: a pod that waits for its volume has no report; an agent without credentials reports what it lacks.
-        volumes.append({"name": _SECRET, "secret": {"secretName": secret, "optional": True}})
-    if claim := _find_claim(predictor.model):
-        volumes.append({"name": _CLAIM, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+    # Optional: a pod that waits for its volume has no report; an agent without credentials reports what it lacks.
+    volumes += [
+        {"name": volume, "secret": {"secretName": secret, "optional": True}}
+        for volume, secret in _name_volumes(_SECRET, _list_secrets(service))
+    ]
+    volumes += [
+        {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for volume, claim in _name_volumes(_CLAIM, _list_claims(service))
+    ]
     if requests := _find_warmup_config_map(service):
         # Optional for the same reason: the agent reports WarmupMissing.
         volumes.append({"name": _WARMUP, "configMap": {"name": requests, "optional": True}})
     return volumes
 
 
-def _find_secret(model: Model) -> str | None:
-    """Return the name of the storage Secret, if the spec has one."""
-    return model.storage.secret_ref.name if model.storage and model.storage.secret_ref else None
+def _list_secrets(service: InferenceService) -> list[str]:
+    """Return the names of the storage Secrets, in the order of the models."""
+    return list(dict.fromkeys(model.secret for model in service.models if model.secret))
+
+
+def _get_secret_folder(service: InferenceService, secret: str) -> str:
+    """Return the folder at which a storage Secret is mounted: of several models each Secret has its own."""
+    is_one = len(service.models) == 1
+    return names.STORAGE_SECRET_DIR if is_one else f"{names.STORAGE_SECRETS_DIR}/{secret}"
+
+
+def _name_volumes(name: str, objects: list[str]) -> list[tuple[str, str]]:
+    """Return objects with the names of their volumes, of which all but the first are numbered.
+
+    >>> _name_volumes("claim", ["a", "b"])
+    [('claim', 'a'), ('claim-1', 'b')]
+    """
+    return [(f"{name}-{index}" if index else name, each) for index, each in enumerate(objects)]
 
 
 def _find_warmup_config_map(service: InferenceService) -> str | None:
@@ -178,9 +201,10 @@ def _find_warmup_config_map(service: InferenceService) -> str | None:
     return warmup.config_map_ref.name if warmup and warmup.config_map_ref else None
 
 
-def _find_claim(model: Model) -> str | None:
-    """Return the name of the PersistentVolumeClaim in a storageUri whose scheme mounts one."""
-    return model.storage_uri.partition("://")[2].partition("/")[0] if _find_mount(model) == Mount.CLAIM else None
+def _list_claims(service: InferenceService) -> list[str]:
+    """Return the PersistentVolumeClaims of storageUris whose scheme mounts one, in the order of the models."""
+    uris = (model.storage_uri for model in service.models if _find_mount(model) == Mount.CLAIM)
+    return list(dict.fromkeys(uri.partition("://")[2].partition("/")[0] for uri in uris))
 
 
 def _find_mount(model: Model) -> Mount:

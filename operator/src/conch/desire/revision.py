@@ -84,15 +84,20 @@ def _complete(name: str, content: Content, reports: Iterable[AgentReport]) -> Co
 
 def build_model_manifest(service: InferenceService) -> ModelManifest:
     """Return the model manifest of the pods."""
-    predictor = service.spec.predictor
-    source = ModelSource(
-        name=service.model_name,
-        format=predictor.model.model_format.name,
-        storage_uri=predictor.model.storage_uri,
-        config=build_model_config(predictor.triton),
-        warmup=build_warmup(predictor.warmup),
+    warmup = build_warmup(service.spec.predictor.warmup)
+    is_one = len(service.models) == 1
+    sources = (
+        ModelSource(
+            name=model.name,
+            format=model.model_format.name,
+            storage_uri=model.storage_uri,
+            secret="" if is_one else model.secret or "",
+            config=build_model_config(model.triton),
+            warmup=warmup if model.name == service.model_name else None,
+        )
+        for model in service.models
     )
-    return ModelManifest(models=(source,))
+    return ModelManifest(models=tuple(sources))
 
 
 def build_controller_revision(service: InferenceService, revision: Revision) -> Manifest:

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from conch import api
 from conch.api import duration_seconds
-from conch.api.triton import MODEL_FIELDS
+from conch.api.triton import MODEL_FIELDS, ModelConfig
 from conch_contract import DynamicBatching, InstanceGroup, Priorities, QueuePolicy, TritonConfig, VersionPolicy
 
 _TIMEOUT_ACTIONS: Final[Mapping[str, Literal["REJECT", "DELAY"]]] = {"Reject": "REJECT", "Delay": "DELAY"}
@@ -13,7 +13,7 @@ _TIMEOUT_ACTIONS: Final[Mapping[str, Literal["REJECT", "DELAY"]]] = {"Reject": "
 _BY_FIELD: Final = frozenset({"dynamicBatching", "parameters"})
 
 
-def build_model_config(typed: api.Triton) -> TritonConfig:
+def build_model_config(typed: ModelConfig) -> TritonConfig:
     """Return the typed fields in Triton's units. An unset field stays unset: config.pbtxt or Triton decides it."""
     return TritonConfig(
         max_batch_size=typed.max_batch_size,
@@ -27,7 +27,7 @@ def build_model_config(typed: api.Triton) -> TritonConfig:
     )
 
 
-def list_configured_fields(typed: api.Triton) -> tuple[str, ...]:
+def list_configured_fields(typed: ModelConfig) -> tuple[str, ...]:
     """Return the fields of a manifest that win over the same fields of config.pbtxt, as paths below `triton`."""
     wire = typed.to_wire()
     fields = [field for field in MODEL_FIELDS if field in wire]

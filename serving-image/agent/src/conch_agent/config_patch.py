@@ -1,7 +1,7 @@
 """The fields of the manifest in the syntax of config.pbtxt, which win over those of the file.
 
 A message is merged field by field, and a map by key; a list and a single value replace those of the file. A value that
-is the default of its field (0, false) changes nothing, since the syntax does not tell it from an absent one.
+is the default of its field (0, false) changes nothing, which the syntax does not distinguish from an absent one.
 """
 
 from __future__ import annotations

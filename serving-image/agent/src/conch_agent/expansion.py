@@ -74,7 +74,7 @@ async def list_models(source: ModelSource, settings: Settings) -> tuple[ModelSou
             " one. Remove them, and write them into config.pbtxt of the model."
         )
         raise Failure(Reason.CONFIG_CONFLICT, message)
-    listing = await open_source(source.storage_uri, settings).list_files()
+    listing = await open_source(source.storage_uri, settings, source.secret).list_files()
     check_size(listing.total, settings.max_bytes, source.storage_uri)
     names = find_folders((item.path for item in listing.items), source)
     return tuple(select_source(source, name) for name in names)

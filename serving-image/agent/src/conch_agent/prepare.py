@@ -156,7 +156,7 @@ class Preparation:
     async def _fetch(self, current: RepositoryModel | None, on_fetch: Callable[[], None] | None) -> RepositoryModel:
         began = time.monotonic()
         try:
-            source = open_source(self._source.storage_uri, self._settings)
+            source = open_source(self._source.storage_uri, self._settings, self._source.secret)
             listing, self._version_problem = await list_files(source, self._source.object_versions)
         except Failure:
             if current:

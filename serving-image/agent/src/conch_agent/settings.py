@@ -48,6 +48,14 @@ class Settings:
         """The folder of storage credentials, one file a key; absent for public storage."""
         return self._resolve(names.STORAGE_SECRET_DIR)
 
+    def find_secret(self, name: str) -> Path:
+        """Return the folder of the credentials of a model.
+
+        Args:
+            name: Name of the Secret among several; empty: the only one.
+        """
+        return self._resolve(names.STORAGE_SECRETS_DIR) / name if name else self.storage
+
     @property
     def warmup(self) -> Path:
         """The folder in which ConfigMaps of warm-up requests are mounted by name."""

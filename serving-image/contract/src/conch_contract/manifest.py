@@ -83,6 +83,7 @@ class ModelSource(Wire):
     name: str
     format: FormatName
     storage_uri: str = Field(description=join_words((scheme.example for scheme in SCHEMES.values()), "or"))
+    secret: str = Field("", description="name of its Secret among several; empty: the only one")
     config: TritonConfig = TritonConfig()
     warmup: Warmup | None = None
     digest: str = Field("", description="of the files that the revision serves, sha256:...; empty: not known yet")

@@ -28,6 +28,7 @@ LIVE_PATH: Final = "/live"  # 200 while the agent's event loop runs
 MANIFEST_DIR: Final = "/conch/manifest"  # the revision's ConfigMap
 MANIFEST_FILE: Final = "manifest.json"
 STORAGE_SECRET_DIR: Final = "/conch/storage"  # noqa: S105  the Secret of storage.secretRef: one file a key
+STORAGE_SECRETS_DIR: Final = "/conch/storage-secrets"
 WARMUP_DIR: Final = "/conch/warmup"  # the ConfigMap of warmup.configMapRef is mounted at WARMUP_DIR/name
 PVC_DIR: Final = "/conch/pvc"  # pvc://claim/path is mounted read-only at PVC_DIR/claim
 MODELS_DIR: Final = "/conch/models"  # emptyDir: the agent writes, Triton reads

@@ -24,12 +24,13 @@ _OPENERS: Final[Mapping[str, Callable[[Location], Source]]] = {
 _BEGINNINGS: Final = join_words((f"{name}://" for name in SCHEMES), "or")
 
 
-def open_source(uri: str, settings: Settings) -> Source:
+def open_source(uri: str, settings: Settings, secret_name: str = "") -> Source:
     """Return the source of a storageUri.
 
     Args:
         uri: The storageUri.
         settings: Paths of the container.
+        secret_name: Name of its Secret among several; empty: the only one.
 
     Raises:
         Failure: Unsupported for a URI without a scheme of the contract; SecretMissing or InvalidSecret; and the
@@ -42,7 +43,7 @@ def open_source(uri: str, settings: Settings) -> Source:
     scheme = find_scheme(uri)
     if scheme is None:
         raise Failure(Reason.UNSUPPORTED, f"{uri} has no known scheme: use {_BEGINNINGS}.")
-    secret = read_secret(settings.storage, scheme.secret_keys) if scheme.secret_keys else {}
+    secret = read_secret(settings.find_secret(secret_name), scheme.secret_keys) if scheme.secret_keys else {}
     return _OPENERS[scheme.name](Location(uri, secret, settings.pvc))
 
 

@@ -28,7 +28,7 @@ async def fetch_requests(source: ModelSource, settings: Settings, scratch: Path)
     """
     if source.warmup is None or not source.warmup.path:
         return scratch
-    storage = open_source(source.storage_uri, settings)
+    storage = open_source(source.storage_uri, settings, source.secret)
     listing, _ = await list_files(storage, source.object_versions)
     items = tuple(item for item in listing.items if item.path.is_relative_to(source.warmup.path))
     if not items:

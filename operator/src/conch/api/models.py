@@ -1,0 +1,71 @@
+"""The models of a predictor of several, each with a name, a storage and a configuration of its own."""
+
+from typing import Final
+
+from pydantic import ConfigDict
+
+from conch.api._base import Part
+from conch.api.cel import Rule, rules
+from conch.api.model import Model, ModelFormat, Storage, StorageUri, TritonName, secret_rule
+from conch.api.triton import ModelConfig
+from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS
+
+REPOSITORY: Final = next(row.name for row in FORMATS.values() if row.is_repository)
+MAX_MODELS: Final = 16
+_DATA_FORMATS: Final = ", ".join(f"'{row.name}'" for row in FORMATS.values() if row.is_data)
+_PROGRAM_PARAMETERS: Final = ", ".join(f"'{name}'" for name in PROGRAM_PARAMETERS)
+
+
+def program_rule(model: str) -> Rule:
+    """Return the rule of parameters by which a model that is data would run a program.
+
+    Args:
+        model: CEL of the model; its `triton` is that of `self`.
+    """
+    return Rule(
+        "!has(self.triton) || !has(self.triton.parameters)"
+        f" || !({model}.modelFormat.name in [{_DATA_FORMATS}])"
+        f" || !self.triton.parameters.exists(name, name in [{_PROGRAM_PARAMETERS}])",
+        message=f"a model of the format {_DATA_FORMATS} is data, and the parameters {_PROGRAM_PARAMETERS} run a"
+        " program; remove them, or set modelFormat.name to triton",
+        path=".triton.parameters",
+    )
+
+
+class NamedModel(Model):
+    """A model of several."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            secret_rule(),
+            program_rule("self"),
+            Rule(
+                f"self.modelFormat.name != '{REPOSITORY}'",
+                message=f"a model of several is one model, and the format {REPOSITORY} has several; write each of its"
+                " folders as a model of the format triton, or the repository as model in place of models",
+                path=".modelFormat.name",
+            ),
+        )
+    )
+
+    name: TritonName
+    """Name of the model in Triton."""
+    triton: ModelConfig = ModelConfig()
+    """Configuration of the model in Triton."""
+
+
+class VariantNamedModel(Part):
+    """Differences of a variant from a model of several. triton replaces that of the model; it takes the others."""
+
+    model_config = ConfigDict(json_schema_extra=rules(secret_rule(uri_present="has(self.storageUri)")))
+
+    name: TritonName
+    """Name of the model of the predictor."""
+    model_format: ModelFormat | None = None
+    """Format of the model's files. Absent: that of the predictor."""
+    storage_uri: StorageUri | None = None
+    """URI of the model's files. Absent: that of the predictor."""
+    storage: Storage | None = None
+    """Access to the storage. Absent: that of the predictor, if storageUri has the same scheme."""
+    triton: ModelConfig | None = None
+    """Configuration of the model in Triton. Absent: that of the predictor."""
