@@ -3,7 +3,7 @@
 So a later version of the operator, with other defaults or another image, changes no serving pod.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -22,7 +22,7 @@ from conch.desire.pod import build_pod_template
 from conch.observe import Revision, Track
 from conch.observe.contents import Content, Contents, encode_contents
 from conch.triton import build_model_config, build_warmup
-from conch_contract import AgentReport, ModelManifest, ModelSource, ModelState
+from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState
 from conch_contract.object_versions import select_recordable
 
 _NOTE_LENGTH: Final = 1024  # bytes of a change cause that are kept, since each write of the ControllerRevision has it
@@ -57,7 +57,10 @@ def record_contents(track: Track, revision: Revision) -> Revision:
         return revision
     reports = [pod.report for pod in track.pods_of(revision.name) if pod.ready and pod.report]
     contents = revision.contents or _find_first(track, revision.name, reports)
-    return replace(revision, contents={name: _complete(name, known, reports) for name, known in contents.items()})
+    by_name: dict[str, list[ModelReport]] = {name: [] for name in contents}
+    for model in (model for report in reports for model in report.models):
+        by_name.setdefault(model.name, []).append(model)
+    return replace(revision, contents={name: _complete(known, by_name[name]) for name, known in contents.items()})
 
 
 def _find_first(track: Track, revision: str, reports: Sequence[AgentReport]) -> Contents:
@@ -71,9 +74,8 @@ def _find_first(track: Track, revision: str, reports: Sequence[AgentReport]) -> 
     return {model.name: Content(model.digest) for model in models} if is_known else {}
 
 
-def _complete(name: str, content: Content, reports: Iterable[AgentReport]) -> Content:
+def _complete(content: Content, models: Sequence[ModelReport]) -> Content:
     """Return the content of a model with what the reports of pods with the same files add to it."""
-    models = [model for report in reports for model in report.models if model.name == name]
     same = (select_recordable(model.object_versions) for model in models if model.digest == content.digest)
     return replace(
         content,

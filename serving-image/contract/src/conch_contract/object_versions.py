@@ -26,7 +26,7 @@ def select_recordable(versions: Any) -> dict[str, str]:
     >>> select_recordable({"model.onnx": "two words"}), select_recordable({"a": 1}), select_recordable([])
     ({}, {}, {})
     """
-    if not isinstance(versions, dict):
+    if not versions or not isinstance(versions, dict):
         return {}
     if not all(isinstance(version, str) and _VERSION.fullmatch(version) for version in versions.values()):
         return {}
