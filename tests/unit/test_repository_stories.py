@@ -9,6 +9,7 @@ import pytest
 from conch.api import InferenceService
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, Ref
 from conch.cli.status import build_status_text
+from conch.triton import list_configured_fields
 from conch_agent.expansion import find_folders
 from conch_agent.reasons import Failure, Reason
 from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, ModelWarning, names
@@ -186,3 +187,10 @@ def test_folders_beside_the_models_are_no_models() -> None:
     with pytest.raises(Failure) as raised:
         find_folders([PurePosixPath("docs/a.md")], source)
     assert raised.value.reason == Reason.NOT_A_MODEL
+
+
+def test_the_fields_that_win_over_config_pbtxt_are_listed_by_model() -> None:
+    several = read_service(build_models())
+    assert list_configured_fields(several.models) == ("models[net].triton.maxBatchSize",)
+    one = InferenceService.parse(build_manifest(triton={"maxBatchSize": 4, "parameters": {"a": "b"}, "shmSize": "1Gi"}))
+    assert list_configured_fields(one.models) == ("triton.maxBatchSize", "triton.parameters.a")

@@ -147,7 +147,7 @@ def _preview_track(decision: Decision) -> TrackPreview:
         message=_build_message(track, decision),
         budget=decision.budget,
         steps=_preview_steps(track, decision),
-        configured=list_configured_fields(track.service.spec.predictor.triton),
+        configured=list_configured_fields(track.service.models),
         warnings=_list_warnings(track, decision.wanted),
     )
 

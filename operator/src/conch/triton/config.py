@@ -1,10 +1,11 @@
 """From the typed fields to the contract's TritonConfig, which the agent merges into config.pbtxt."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from conch import api
 from conch.api import duration_seconds
+from conch.api.models import NamedModel
 from conch.api.triton import MODEL_FIELDS, ModelConfig
 from conch_contract import DynamicBatching, InstanceGroup, Priorities, QueuePolicy, TritonConfig, VersionPolicy
 
@@ -27,15 +28,20 @@ def build_model_config(typed: ModelConfig) -> TritonConfig:
     )
 
 
-def list_configured_fields(typed: ModelConfig) -> tuple[str, ...]:
-    """Return the fields of a manifest that win over the same fields of config.pbtxt, as paths below `triton`."""
-    wire = typed.to_wire()
-    fields = [field for field in MODEL_FIELDS if field in wire]
+def list_configured_fields(models: Sequence[NamedModel]) -> tuple[str, ...]:
+    """Return the fields of a manifest that win over the same fields of config.pbtxt, as paths below `predictor`."""
+    places = ["" if len(models) == 1 else f"models[{model.name}]." for model in models]
     return tuple(
-        f"triton.{field}{f'.{inner}' if inner else ''}"
-        for field in fields
-        for inner in (wire[field] if field in _BY_FIELD and wire[field] else [""])
+        f"{place}triton.{field}" for place, model in zip(places, models, strict=True) for field in _list_fields(model)
     )
+
+
+def _list_fields(model: NamedModel) -> Iterator[str]:
+    wire = model.triton.to_wire()
+    for field in MODEL_FIELDS:
+        if field in wire:
+            inner = wire[field] if field in _BY_FIELD else None
+            yield from (f"{field}.{each}" for each in inner) if inner else (field,)
 
 
 def _convert_batching(typed: api.DynamicBatching | None) -> DynamicBatching | None:
