@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -66,15 +66,16 @@ def find_bls_callees(program: bytes) -> set[str]:
     return {name for name in callees if name}
 
 
-def find_path(callees: Mapping[str, Sequence[str]], start: str, end: str) -> tuple[str, ...]:
+def find_path(find_callees: Callable[[str], Iterable[str]], start: str, end: str) -> tuple[str, ...]:
     """Return the models from one to another along their calls, both included; empty where there is no way.
 
     Args:
-        callees: The models that a model calls, by its name.
+        find_callees: Returns the models that a model calls.
         start: The first model.
         end: The last model.
 
-    >>> find_path({"a": ("b", "c"), "b": ("d",), "d": ("a",)}, "b", "a"), find_path({"a": ("b",)}, "b", "a")
+    >>> calls = {"a": ["b", "c"], "b": ["d"], "c": [], "d": ["a"]}
+    >>> find_path(calls.__getitem__, "b", "a"), find_path(calls.__getitem__, "c", "a")
     (('b', 'd', 'a'), ())
     """
     paths: deque[tuple[str, ...]] = deque([(start,)])
@@ -83,7 +84,7 @@ def find_path(callees: Mapping[str, Sequence[str]], start: str, end: str) -> tup
         path = paths.popleft()
         if path[-1] == end:
             return path
-        for name in callees.get(path[-1], ()):
+        for name in find_callees(path[-1]):
             if name not in seen:
                 seen.add(name)
                 paths.append((*path, name))

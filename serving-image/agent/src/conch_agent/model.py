@@ -326,14 +326,17 @@ class Model:
         missing = tuple(step for step in self._find_missing_models() if step in steps and step not in self._models)
         if missing:
             raise Failure(Reason.MODEL_MISSING, self._describe_missing_models(missing))
-        graph = {model.source.name: model.callees for model in self._models.values()}
         for step in steps:
-            if path := find_path(graph, step, name):
+            if path := find_path(self._find_callees, step, name):
                 way = " → ".join((name, *path))
                 message = f"Ensemble '{name}' calls itself: {way}. Remove one of these steps."
                 raise Failure(Reason.MODEL_CYCLE, message)
         awaited = (callee for callee in self.callees if callee in self._models and not self._models[callee].is_loaded)
-        return tuple(callee for callee in awaited if not find_path(graph, callee, name))
+        return tuple(callee for callee in awaited if not find_path(self._find_callees, callee, name))
+
+    def _find_callees(self, name: str) -> tuple[str, ...]:
+        """Return the models that a model of the manifest calls."""
+        return self._models[name].callees if name in self._models else ()
 
     @property
     def callees(self) -> tuple[str, ...]:
@@ -350,8 +353,7 @@ class Model:
     def _find_missing_models(self) -> tuple[str, ...]:
         """Return the models that this one calls and that Triton does not serve."""
         index: RepositoryIndex = self._monitor.index or {}
-        ready = {name for name, versions in index.items() if any(version.state == "READY" for version in versions)}
-        return tuple(name for name in self.callees if name not in ready)
+        return tuple(name for name in self.callees if all(version.state != "READY" for version in index.get(name, ())))
 
     def _join_messages(self, answer: str) -> str:
         """Return Triton's messages about a failed load: that of the answer, and those of the versions in the index."""
