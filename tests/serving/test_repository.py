@@ -130,7 +130,7 @@ WRONG = {
     "missing": Wrong(
         {"a/config.pbtxt": ensemble("pre", "post"), "post/1/model.onnx": multiply(2)},
         "ModelMissing",
-        ("Model 'a' calls 'pre', which the repository does not have; beside it there is post.", "correct the name"),
+        ("calls 'pre', which this InferenceService does not serve; beside 'a' it serves post.", "correct the name"),
     ),
     "entry": Wrong(
         {"b/1/model.onnx": multiply(2), "c/1/model.onnx": multiply(2)},

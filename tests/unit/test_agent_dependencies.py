@@ -47,5 +47,7 @@ def test_the_sentence_names_all_and_the_way_out() -> None:
     assert sentence.startswith("Model 'm' calls 'a' and 'b', and this InferenceService serves one model.")
     assert "modelFormat.name to repository" in sentence
     sentence = describe_missing_models("m", ("a",), [f"n{number:02}" for number in range(20)])
-    assert sentence.startswith("Model 'm' calls 'a', which the repository does not have; beside it there is n00, n01,")
-    assert "n15 and 4 more. Put the missing folder into the repository" in sentence
+    assert sentence.startswith(
+        "Model 'm' calls 'a', which this InferenceService does not serve; beside 'm' it serves n00,"
+    )
+    assert "n15 and 4 more. Add what is missing to its models" in sentence

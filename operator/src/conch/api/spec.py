@@ -79,7 +79,7 @@ class Predictor(Part):
             ),
             program_rule("self.model").only_if("has(self.model)"),
             Rule(
-                "has(self.model) != (has(self.models) && self.models.size() > 0)",
+                "has(self.model) != has(self.models)",
                 message="a predictor has exactly one of model and models; keep one of them",
             ),
             Rule(
@@ -131,8 +131,8 @@ class Predictor(Part):
 
     model: Model | None = None
     """The model, its format and its storage. Absent: models has several."""
-    models: Annotated[tuple[NamedModel, ...], Field(max_length=MAX_MODELS), list_map_key("name")] = ()
-    """Several models in the same pods, such as an ensemble and its steps. Empty: model is the only one, or a
+    models: Annotated[tuple[NamedModel, ...], Field(min_length=1, max_length=MAX_MODELS), list_map_key("name")] = ()
+    """Several models in the same pods, such as an ensemble and its steps. Absent: model is the only one, or a
     repository."""
     entry: TritonName | None = None
     """Name of the model of several that clients call. Gates, warm-up, autoscaling and load tests use it, too."""

@@ -19,7 +19,7 @@ from conch.api.times import format_time, is_time, parse_time
 from conch.api.warmup import WarmupStatus
 
 # The status of a revision has so many models: with all of a large repository an object would be too large to be stored.
-MAX_MODELS: Final = 32
+MAX_LISTED_MODELS: Final = 32
 # The value of status.observedGeneration before the operator has read the service.
 NOT_OBSERVED: Final = -1
 

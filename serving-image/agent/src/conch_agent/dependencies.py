@@ -109,8 +109,8 @@ def describe_missing_models(model: str, missing: Sequence[str], others: Sequence
     more = len(others) - _MAX_NAMES
     known = join_words((*others[:_MAX_NAMES], *([f"{more} more"] if more > 0 else ())), "and")
     return (
-        f"Model '{model}' calls {names}, which the repository does not have; beside it there is {known}. Put the"
-        f" missing folder into the repository, or correct the name where '{model}' calls it."
+        f"Model '{model}' calls {names}, which this InferenceService does not serve; beside '{model}' it serves"
+        f" {known}. Add what is missing to its models, or correct the name where '{model}' calls it."
     )
 
 

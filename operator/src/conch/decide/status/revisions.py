@@ -13,7 +13,7 @@ from conch.api import (
     RevisionStatus,
     Status,
 )
-from conch.api.status import MAX_MODELS
+from conch.api.status import MAX_LISTED_MODELS
 from conch.api.times import format_time
 from conch.decide.context import most_replicas
 from conch.decide.diagnosis import diagnose
@@ -64,7 +64,7 @@ def build_revision_status(decision: Decision, workload: Workload, name: str) -> 
             ready=track.ready(name), desired=0 if is_zero else track.replicas(workload.name) or workload.minimum
         ),
         images=_images(track, name),
-        models=models[:MAX_MODELS],
+        models=models[:MAX_LISTED_MODELS],
         model_counts=_count_models(track, name, models),
         warmup=warmed(track, name),
         since=since,
@@ -152,7 +152,7 @@ def _count_models(track: Track, name: str, models: Sequence[ModelStatus]) -> Mod
     if before is not None and not any(pod.report for pod in track.pods_of(name)):
         return before.model_counts
     ready = sum(model.state == ModelState.READY for model in models)
-    return ModelCounts(ready=ready, total=len(models)) if len(models) > MAX_MODELS else None
+    return ModelCounts(ready=ready, total=len(models)) if len(models) > MAX_LISTED_MODELS else None
 
 
 def _has_sequences(model: ModelStatus) -> bool:
