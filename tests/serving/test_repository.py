@@ -64,6 +64,49 @@ def test_an_ensemble_answers_and_restarts_nothing_when_its_contents_are_recorded
     assert pod.statistics("double")["inference_count"] > loads["inference_count"], "it was never loaded again"
 
 
+def test_a_set_that_has_served_is_remembered_when_the_store_is_gone(store: Store, pod: Pod) -> None:
+    pod.write_manifest(put(store, pod, "remembered", PIPELINE, "pipeline"))
+    pod.start()
+    pod.until_ready()
+    until((pod.root / "models" / "expansion.json").exists, "the set is remembered", 10, pod.agent)
+    assert pod.agent is not None
+    pod.agent.kill()
+    pod.write_secret({**store.secret, "AWS_SECRET_ACCESS_KEY": "wrong"})
+    pod.start_agent()
+    pod.until_ready()
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}
+
+
+def test_a_folder_that_was_missing_is_found_when_it_is_there(store: Store, pod: Pod) -> None:
+    files = {name: content for name, content in PIPELINE.items() if not name.startswith("post/")}
+    pod.write_manifest(put(store, pod, "late", files, "pipeline"))
+    pod.start()
+    pod.until_reason("ModelMissing", "pipeline")
+    put(store, pod, "late", PIPELINE, "pipeline")
+    pod.until_ready(2 * SECONDS)
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}
+
+
+def test_the_first_pod_serves_the_models_of_one_upload(store: Store, pod: Pod) -> None:
+    """An upload that does not load is followed by another one, of which other models have changed, too."""
+    pod.write_manifest(put(store, pod, "twice", {**PIPELINE, "post/1/model.py": FAILING}, "pipeline"))
+    pod.start()
+    pod.until_reason("LoadFailed", "post")
+    pod.until_reported("double")
+    put(store, pod, "twice", {**PIPELINE, "double/1/model.onnx": multiply(10)}, "pipeline")
+    pod.until_ready(2 * SECONDS)
+    assert pod.infer("pipeline", X) == {"y": [26, 31]}
+
+
+def test_a_step_that_names_its_ensemble_in_a_request_is_no_cycle(store: Store, pod: Pod) -> None:
+    """Triton loads it without the ensemble; the call is made by a request, or never."""
+    calls = ADDER + b"\n\ndef never():\n    pb_utils.InferenceRequest(model_name='pipeline')\n"
+    pod.write_manifest(put(store, pod, "back", {**PIPELINE, "pre/1/model.py": calls}, "pipeline"))
+    pod.start()
+    pod.until_ready()
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}
+
+
 def test_later_pods_refuse_a_part_that_has_changed(store: Store, pod: Pod) -> None:
     source = put(store, pod, "changed", PIPELINE, "pipeline")
     pod.write_manifest(source)

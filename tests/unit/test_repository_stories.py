@@ -1,7 +1,7 @@
 """Stories of a service of several models: its variants, and its status where there are many."""
 
 import json
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -10,8 +10,10 @@ from conch.api import InferenceService
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, Ref
 from conch.cli.status import build_status_text
 from conch.triton import list_configured_fields
-from conch_agent.expansion import find_folders
+from conch_agent.expansion import find_folders, list_models
 from conch_agent.reasons import Failure, Reason
+from conch_agent.settings import Settings
+from conch_agent.sources import open_source
 from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, ModelWarning, names
 from tests.unit.simulation import KEY, Cluster, build_manifest
 
@@ -194,3 +196,56 @@ def test_the_fields_that_win_over_config_pbtxt_are_listed_by_model() -> None:
     assert list_configured_fields(several.models) == ("models[net].triton.maxBatchSize",)
     one = InferenceService.parse(build_manifest(triton={"maxBatchSize": 4, "parameters": {"a": "b"}, "shmSize": "1Gi"}))
     assert list_configured_fields(one.models) == ("triton.maxBatchSize", "triton.parameters.a")
+
+
+async def test_a_folder_has_the_same_identity_alone_and_in_its_repository(tmp_path: Path) -> None:
+    repository = tmp_path / "conch" / "repo"
+    for name in ("a/config.pbtxt", "a/1/model.py", "b/1/model.onnx", "data/train.csv"):
+        (repository / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / name).write_text(name * (1000 if name == "data/train.csv" else 1))
+    settings = Settings(root=tmp_path, max_bytes=1000)
+    source = ModelSource(name="a", format="repository", storage_uri=f"file://{repository}")
+    parts = await list_models(source, settings)
+    assert [part.source.name for part in parts] == ["a", "b"], "what is left out has any size"
+    for part in parts:
+        listing = await open_source(part.source.storage_uri, settings).list_files()
+        assert listing.identity == part.identity
+
+
+def test_the_phase_is_that_of_the_least_advanced_model() -> None:
+    cluster = Cluster(build_manifest(model=REPOSITORY, entry="all"))
+    cluster.reconcile()
+    states = {"all": ModelState.LOADING, "pre": ModelState.READY, "post": ModelState.FETCHING}
+    models = tuple(ModelReport(name=name, state=state) for name, state in states.items())
+    cluster.put_pod(cluster.decision().wanted, 0, ready=False, report=AgentReport(models=models))
+    cluster.settle()
+    assert cluster.status.revisions[0].phase == "Fetching"
+
+
+def test_object_versions_that_do_not_fit_are_left_out_of_both_objects() -> None:
+    cluster = Cluster(build_manifest(model=REPOSITORY, entry="m0"))
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    versions = {f"1/{number:04}-{'x' * 20}": "v" * 32 for number in range(400)}
+    models = tuple(
+        ModelReport(name=f"m{number}", state=ModelState.READY, digest="sha256:1", object_versions=versions)
+        for number in range(9)
+    )
+    cluster.put_pod(name, 0, ready=True, report=AgentReport(ready=True, models=models))
+    cluster.settle()
+    assert cluster.settle() == 0, "it comes to rest"
+    assert not any("objectVersions" in model for model in read_models(cluster, name))
+
+
+def test_a_revision_of_the_version_before_keeps_its_content() -> None:
+    cluster = Cluster(build_manifest())
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    record = cluster.objects[Ref(CONTROLLER_REVISION, name)]
+    old = {"digest": "sha256:old", "object-versions": '{"model.onnx":"3sL4"}', "warmup-digest": "sha256:w"}
+    record["metadata"]["annotations"] |= {f"conch.dev/{key}": value for key, value in old.items()}
+    cluster.put(record)
+    cluster.settle()
+    [model] = read_models(cluster, name)
+    pins = {"digest": "sha256:old", "objectVersions": {"model.onnx": "3sL4"}, "warmupDigest": "sha256:w"}
+    assert {key: model[key] for key in pins} == pins

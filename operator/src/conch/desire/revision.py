@@ -20,7 +20,7 @@ from conch.api.text import clean
 from conch.desire.defaults import PodDefaults
 from conch.desire.pod import build_pod_template
 from conch.observe import Revision, Track
-from conch.observe.contents import Content, Contents, encode_contents
+from conch.observe.contents import Content, Contents, encode_contents, limit_contents
 from conch.triton import build_model_config, build_warmup
 from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState
 from conch_contract.object_versions import select_recordable
@@ -60,7 +60,8 @@ def record_contents(track: Track, revision: Revision) -> Revision:
     by_name: dict[str, list[ModelReport]] = {name: [] for name in contents}
     for model in (model for report in reports for model in report.models):
         by_name.setdefault(model.name, []).append(model)
-    return replace(revision, contents={name: _complete(known, by_name[name]) for name, known in contents.items()})
+    complete = {name: _complete(known, by_name[name]) for name, known in contents.items()}
+    return replace(revision, contents=limit_contents(complete))
 
 
 def _find_first(track: Track, revision: str, reports: Sequence[AgentReport]) -> Contents:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from conch.api.names import GROUP
 from conch.observe.fields import mapping, text
 from conch_contract.object_versions import select_recordable
 from conch_contract.parsing import parse_json
@@ -43,28 +44,28 @@ Contents = Mapping[str, Content]
 """The content of each model of a revision, by name; empty: no pod was ready yet."""
 
 
+def limit_contents(contents: Contents) -> Contents:
+    """Return contents without object versions, which only locate them, if their text would be too long.
+
+    Args:
+        contents: The contents.
+    """
+    if len(encode_contents(contents)) <= LONGEST:
+        return contents
+    return {name: replace(content, object_versions={}) for name, content in contents.items()}
+
+
 def encode_contents(contents: Contents) -> str:
-    """Return contents as compact JSON; without object versions, which only locate them, if that is too long.
+    """Return contents as compact JSON; empty where there are none.
 
     Args:
         contents: The contents.
 
-    >>> encode_contents({"m": Content("sha256:1", {}, "")})
-    '{"m":{"digest":"sha256:1"}}'
-    >>> encode_contents({})
-    ''
+    >>> encode_contents({"m": Content("sha256:1", {}, "")}), encode_contents({})
+    ('{"m":{"digest":"sha256:1"}}', '')
     """
-    if not contents:
-        return ""
-    whole = _to_json(contents)
-    if len(whole) <= LONGEST:
-        return whole
-    return _to_json({name: replace(content, object_versions={}) for name, content in contents.items()})
-
-
-def _to_json(contents: Contents) -> str:
     wire = {name: content.to_wire() for name, content in sorted(contents.items())}
-    return json.dumps(wire, separators=(",", ":"))
+    return json.dumps(wire, separators=(",", ":")) if wire else ""
 
 
 def decode_contents(value: str) -> Contents:
@@ -89,3 +90,23 @@ def decode_contents(value: str) -> Contents:
         for name, each in ((name, mapping(each)) for name, each in found.items())
         if text(each.get("digest"))
     }
+
+
+def read_old_contents(annotations: Mapping[str, str], model: str) -> Contents:
+    """Return the content of a revision of one model in the annotations of Conch 0.1.0; empty: it has none.
+
+    Args:
+        annotations: The annotations of the ControllerRevision.
+        model: Name of the model.
+
+    >>> read_old_contents({"conch.dev/digest": "sha256:1", "conch.dev/object-versions": "[]"}, "m")
+    {'m': Content(digest='sha256:1', object_versions={}, warmup_digest='')}
+    """
+    digest = annotations.get(f"{GROUP}/digest", "")
+    if not digest:
+        return {}
+    try:
+        versions = parse_json(annotations.get(f"{GROUP}/object-versions", "null"))
+    except ValueError:
+        versions = None
+    return {model: Content(digest, select_recordable(versions), annotations.get(f"{GROUP}/warmup-digest", ""))}

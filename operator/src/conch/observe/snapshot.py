@@ -20,7 +20,7 @@ from conch.api.names import (
     ANNOTATION_STABLE,
 )
 from conch.observe.capacity import Capacity
-from conch.observe.contents import Contents, decode_contents
+from conch.observe.contents import Contents, decode_contents, read_old_contents
 from conch.observe.fields import annotations_of, mapping, mappings, moment, number, text
 from conch.observe.finding import Finding
 from conch.observe.gateways import SeenGateways
@@ -118,7 +118,7 @@ class Revision:
             predictor=predictor,
             author=annotations.get(ANNOTATION_AUTHOR, ""),
             note=annotations.get(ANNOTATION_CHANGE_CAUSE, ""),
-            contents=_read_contents(annotations.get(ANNOTATION_CONTENTS, ""), manifest),
+            contents=_read_contents(annotations, manifest),
         )
 
 
@@ -128,10 +128,13 @@ def _is_template(value: Any) -> TypeGuard[Body]:
     return any(mappings(spec.get("containers"))) and any(mappings(spec.get("initContainers")))
 
 
-def _read_contents(value: str, manifest: str) -> Contents:
-    """Return the contents of an annotation; empty: it is not that of all models of the manifest."""
-    contents = decode_contents(value)
-    return contents if all(model.get("name") in contents for model in parse_json(manifest)["models"]) else {}
+def _read_contents(annotations: Mapping[str, str], manifest: str) -> Contents:
+    """Return the contents of a revision's annotations; empty: they are not those of all models of the manifest."""
+    model_names = [text(model.get("name")) for model in parse_json(manifest)["models"]]
+    contents = decode_contents(annotations.get(ANNOTATION_CONTENTS, ""))
+    if not contents and len(model_names) == 1:
+        contents = read_old_contents(annotations, model_names[0])
+    return contents if all(name in contents for name in model_names) else {}
 
 
 def _is_manifest(value: Any) -> TypeGuard[str]:

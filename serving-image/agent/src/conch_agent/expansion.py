@@ -1,10 +1,19 @@
-"""The models of a repository: its manifest names the repository, and the listing of the source has their folders."""
+"""The models of a repository: its manifest names the repository, and the listing of the source has their folders.
+
+The models are those of one listing, and so are their files. Until all of them have served, the repository is listed
+again and again, as a whole: an upload that was not complete, or a folder that was missing, makes another set. The set
+that has served is remembered on the disk, and stays.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from pathlib import PurePosixPath
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Final
 
 import structlog
 
@@ -14,52 +23,99 @@ from conch_agent.model_repository import find_models
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
+from conch_agent.sources.base import Item, Listing
+from conch_agent.threads import run_in_thread
 from conch_contract import ModelManifest, ModelReport, ModelSource, ModelState, TritonConfig
 from conch_contract.manifest import select_model
+from conch_contract.parsing import parse_json
 from conch_contract.sentences import join_words
 
-_MAX_NAMES = 16  # in a message
+_MAX_NAMES: Final = 16  # in a message
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model of the manifest.
+
+    Attributes:
+        source: Its source.
+        identity: Identity of its files in the listing of its repository; empty: any files are accepted.
+    """
+
+    source: ModelSource
+    identity: str = ""
 
 
 class Expansion:
-    """The manifest with a source for each model of its repositories, once these are listed.
+    """The models of a manifest, of which those of repositories are known once these are listed.
 
     Attributes:
-        manifest: The manifest; None: a repository is not listed yet.
-        report: The reports of the entries of repositories that are not listed yet.
+        parts: The models; None: a repository is not listed yet.
+        pending: The reports of the entries of repositories that are not listed yet.
     """
 
     def __init__(self, manifest: ModelManifest, settings: Settings) -> None:
-        self.manifest: ModelManifest | None = None
-        repositories = (source for source in manifest.models if source.is_repository)
-        self.report = tuple(ModelReport(name=source.name, state=ModelState.PENDING) for source in repositories)
+        self.parts: tuple[Part, ...] | None = None
+        repositories = [source for source in manifest.models if source.is_repository]
+        self.pending = tuple(ModelReport(name=source.name, state=ModelState.PENDING) for source in repositories)
         self._sources = manifest.models
         self._settings = settings
-        if not self.report:
-            self.manifest = manifest
+        if not repositories:
+            self.parts = tuple(Part(source) for source in manifest.models)
+
+    @property
+    def is_settled(self) -> bool:
+        """True if no model comes from a listing that may change."""
+        return self.parts is not None and not any(part.identity for part in self.parts)
 
     async def run(self) -> None:
-        """List the repositories until it succeeds."""
-        backoff = Backoff(first=1, longest=60)
-        models: list[ModelSource] = []
-        for source in self._sources:
-            while True:
-                try:
-                    models += await list_models(source, self._settings) if source.is_repository else (source,)
-                    break
-                except Failure as failure:
-                    self._set_failure(source.name, failure)
-                    await asyncio.sleep(backoff.draw_delay())
-        self.manifest = ModelManifest(models=tuple(models))
+        """List the repositories until the models are settled."""
+        if remembered := await run_in_thread(self._find_remembered):
+            self.parts = remembered
+        backoff = Backoff(first=2, longest=60)
+        while not self.is_settled:
+            try:
+                parts: list[Part] = []
+                for source in self._sources:
+                    parts += await list_models(source, self._settings) if source.is_repository else [Part(source)]
+                self.parts = tuple(parts)
+            except Failure as failure:
+                self._set_failure(failure)
+            await asyncio.sleep(backoff.draw_delay())
 
-    def _set_failure(self, name: str, failure: Failure) -> None:
-        structlog.get_logger().warning("not listed", model=name, reason=failure.reason, message=failure.message)
+    def settle(self) -> None:
+        """Remember the models, which have all served, also for an agent that starts again."""
+        assert self.parts is not None  # noqa: S101  they have served
+        self.parts = tuple(replace(part, identity="") for part in self.parts)
+        content = {self._key: [part.source.to_json() for part in self.parts]}
+        temporary = self._file.with_suffix(".new")
+        temporary.write_text(json.dumps(content))
+        temporary.replace(self._file)
+
+    def _find_remembered(self) -> tuple[Part, ...]:
+        """Return the models that have served from the same manifest; empty: there are none."""
+        try:
+            known = parse_json(self._file.read_text())[self._key]
+            return tuple(Part(ModelSource.model_validate_json(source)) for source in known)
+        except (OSError, ValueError, KeyError, TypeError):
+            return ()
+
+    @property
+    def _file(self) -> Path:
+        return self._settings.repository.parent / "expansion.json"
+
+    @property
+    def _key(self) -> str:
+        return hashlib.sha256(ModelManifest(models=self._sources).to_json().encode()).hexdigest()
+
+    def _set_failure(self, failure: Failure) -> None:
+        structlog.get_logger().warning("not listed", reason=failure.reason, message=failure.message)
         failed = {"state": ModelState.FAILED, "reason": failure.reason, "message": failure.message}
-        self.report = tuple(each.model_copy(update=failed) if each.name == name else each for each in self.report)
+        self.pending = tuple(each.model_copy(update=failed) for each in self.pending)
 
 
-async def list_models(source: ModelSource, settings: Settings) -> tuple[ModelSource, ...]:
-    """Return a source for each model of a repository.
+async def list_models(source: ModelSource, settings: Settings) -> list[Part]:
+    """Return the models of a repository.
 
     Args:
         source: The repository.
@@ -75,9 +131,20 @@ async def list_models(source: ModelSource, settings: Settings) -> tuple[ModelSou
         )
         raise Failure(Reason.CONFIG_CONFLICT, message)
     listing = await open_source(source.storage_uri, settings, source.secret).list_files()
-    check_size(listing.total, settings.max_bytes, source.storage_uri)
+    folders = _split(listing)
     names = find_folders((item.path for item in listing.items), source)
-    return tuple(select_source(source, name) for name in names)
+    check_size(sum(folders[name].total for name in names), settings.max_bytes, source.storage_uri)
+    return [Part(select_source(source, name), folders[name].identity) for name in names]
+
+
+def _split(listing: Listing) -> Mapping[str, Listing]:
+    """Return the listing of each folder, by its name; paths are below it."""
+    folders: dict[str, list[Item]] = {}
+    for item in listing.items:
+        if len(item.path.parts) > 1:
+            inner = PurePosixPath(*item.path.parts[1:])
+            folders.setdefault(item.path.parts[0], []).append(replace(item, path=inner))
+    return {name: Listing(tuple(items)) for name, items in folders.items()}
 
 
 def find_folders(paths: Iterable[PurePosixPath], source: ModelSource) -> tuple[str, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 from pydantic import ValidationError
 
 from conch_agent import layout
-from conch_agent.expansion import Expansion
+from conch_agent.expansion import Expansion, Part
 from conch_agent.model import Model, Server
 from conch_agent.monitor import READY_INTERVAL, STARTUP_INTERVAL, TritonMonitor
 from conch_agent.reasons import Failure, Reason
@@ -34,8 +35,9 @@ class Agent:
         self._server = Server(settings, triton, self._monitor)
         self._models = self._server.models
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._expansion: Expansion | None = None
+        self._expansion = Expansion(ModelManifest(models=()), settings)
         self._expansion_task: asyncio.Task[None] | None = None
+        self._parts: tuple[Part, ...] | None = None  # those of the expansion that are applied
         self._manifest = b""
         self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
@@ -51,10 +53,10 @@ class Agent:
     def report(self) -> AgentReport:
         """The report of the pod."""
         models = tuple(model.report for model in self._models.values())
-        entries = self._expansion.report if self._expansion else ()
+        pending = self._expansion.pending if self._parts is None else ()
         return AgentReport(
             ready=bool(models) and all(model.is_serving for model in self._models.values()),
-            models=(*models, *(entry for entry in entries if entry.name not in self._models)),
+            models=(*models, *(entry for entry in pending if entry.name not in self._models)),
             reason=self._failure.reason if self._failure else "",
             message=self._failure.message if self._failure else "",
         )
@@ -65,9 +67,7 @@ class Agent:
         try:
             while True:
                 await self._read_manifest()
-                if self._expansion and self._expansion.manifest:
-                    manifest, self._expansion = self._expansion.manifest, None
-                    await self._apply(manifest)
+                await self._follow_expansion()
                 await self._monitor.refresh()
                 await asyncio.sleep(READY_INTERVAL if self.report.ready else STARTUP_INTERVAL)
         finally:
@@ -107,18 +107,30 @@ class Agent:
         self._failure = None
         if self._expansion_task:
             self._expansion_task.cancel()
+        self._parts = None
         self._expansion = Expansion(manifest, self._settings)
         self._expansion_task = asyncio.create_task(self._expansion.run())
 
-    async def _apply(self, manifest: ModelManifest) -> None:
-        sources = {source.name: source for source in manifest.models}
+    async def _follow_expansion(self) -> None:
+        """Apply the models of the manifest when they are known, and each time that their listing has changed."""
+        expansion = self._expansion
+        if self._parts and not expansion.is_settled and self.report.ready:
+            await run_in_thread(expansion.settle)
+        if expansion.parts is not None and expansion.parts is not self._parts:
+            has_changed, self._parts = expansion.parts != self._parts, expansion.parts
+            if has_changed:
+                await self._apply(self._parts)
+
+    async def _apply(self, parts: Sequence[Part]) -> None:
+        sources = {part.source.name: part.source for part in parts}
+        identities = {part.source.name: part.identity for part in parts}
         serving_names = {name for name, model in self._models.items() if model.is_serving}
         self._log.info("manifest", models=sorted(sources))
         kept: set[str] = set()
         for name, model in list(self._models.items()):
             source = sources.get(name)
             if source and source.without_pins() == model.source.without_pins():
-                model.pin(source)
+                model.pin(source, identities[name])
                 kept.add(name)
                 continue
             if not source:
@@ -130,6 +142,7 @@ class Agent:
         for name, source in sources.items():
             if name not in kept:  # a model with other content is reported, and serves, until the new one is here
                 model = self._models[name] = Model(source, self._server, is_warm=name in serving_names)
+                model.pin(source, identities[name])
                 self._tasks[name] = asyncio.create_task(model.run(), name=name)
 
     async def _remove_others(self, sources: dict[str, ModelSource]) -> None:

@@ -81,6 +81,7 @@ class Model:
         self._slots = server.slots
         self._state = ModelState.PENDING
         self._failure: Failure | None = None
+        self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
         self._model: RepositoryModel | None = None
         self._preparation: Preparation | None = None
         self._load_seconds = 0.0
@@ -98,8 +99,11 @@ class Model:
 
     @property
     def _has_other_content(self) -> bool:
-        """True if the files in the repository are not those of the revision."""
-        return bool(self._model and self.source.digest and self._model.digest != self.source.digest)
+        """True if the files in the repository are not those of the revision, or of the listing."""
+        if self._model is None:
+            return False
+        has_other_files = bool(self._identity) and self._model.identity != self._identity
+        return has_other_files or bool(self.source.digest and self._model.digest != self.source.digest)
 
     @property
     def _changed_warmup(self) -> str:
@@ -108,15 +112,17 @@ class Model:
         has_changed = bool(self.source.warmup and digest and self._warmup_digest and self._warmup_digest != digest)
         return self.source.warmup.config_map if self.source.warmup and has_changed else ""
 
-    def pin(self, source: ModelSource) -> None:
-        """Set digests and object versions of the revision's first pod.
+    def pin(self, source: ModelSource, identity: str = "") -> None:
+        """Set digests and object versions of the revision's first pod, or the files of a repository's listing.
 
         Args:
             source: The source, whose other fields are unchanged.
+            identity: Identity of the model's files in the listing of its repository; empty: any files are accepted.
         """
         self.source = source
+        self._identity = identity
         if self._preparation:
-            self._preparation.pin(source)
+            self._preparation.pin(source, identity)
 
     @property
     def is_loaded(self) -> bool:
@@ -187,6 +193,7 @@ class Model:
         """Prepare the model folder in the repository. A retry after a failed load reads the source first."""
         if self._preparation is None:
             self._preparation = Preparation(self.source, self._settings)
+            self._preparation.pin(self.source, self._identity)
             self._model = await run_in_thread(self._preparation.find_existing)
             if self._model:
                 self._log.info("laid out already", digest=self._model.digest)
@@ -321,18 +328,22 @@ class Model:
         Raises:
             Failure: ModelMissing, or ModelCycle for an ensemble, which Triton loads after its steps.
         """
-        steps = self._model.steps if self._model else ()
+        steps = self.steps
         name = self.source.name
         missing = tuple(step for step in self._find_missing_models() if step in steps and step not in self._models)
         if missing:
             raise Failure(Reason.MODEL_MISSING, self._describe_missing_models(missing))
         for step in steps:
-            if path := find_path(self._find_callees, step, name):
+            if path := find_path(self._find_steps, step, name):
                 way = " → ".join((name, *path))
                 message = f"Ensemble '{name}' calls itself: {way}. Remove one of these steps."
                 raise Failure(Reason.MODEL_CYCLE, message)
         awaited = (callee for callee in self.callees if callee in self._models and not self._models[callee].is_loaded)
-        return tuple(callee for callee in awaited if not find_path(self._find_callees, callee, name))
+        return tuple(callee for callee in awaited if callee in steps or not find_path(self._find_callees, callee, name))
+
+    def _find_steps(self, name: str) -> tuple[str, ...]:
+        """Return the steps of a model of the manifest, if it is an ensemble."""
+        return self._models[name].steps if name in self._models else ()
 
     def _find_callees(self, name: str) -> tuple[str, ...]:
         """Return the models that a model of the manifest calls."""
@@ -342,6 +353,11 @@ class Model:
     def callees(self) -> tuple[str, ...]:
         """The models that this one calls, once its configuration is read."""
         return self._model.callees if self._model else ()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps of an ensemble, once its configuration is read."""
+        return self._model.steps if self._model else ()
 
     def _describe_missing_models(self, missing: tuple[str, ...]) -> str:
         """Return the message about models that this one calls and that Triton does not serve; empty: there are none."""

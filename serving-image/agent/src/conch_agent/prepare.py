@@ -82,6 +82,7 @@ class Preparation:
         self._settings = settings
         self._name = check_name(source)
         self._folder = settings.downloads / source.name
+        self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
         self._version_problem = ""  # the reason why the revision's object versions cannot be read, as a sentence
         # Not hashed: the warm-up, whose change requires no reload, and digest and object versions, which the operator
         # has only after the report of a pod.
@@ -93,13 +94,15 @@ class Preparation:
         """The digest of the revision's content; empty: any content is accepted."""
         return self._source.digest
 
-    def pin(self, source: ModelSource) -> None:
-        """Set digest and object versions of the revision's files.
+    def pin(self, source: ModelSource, identity: str = "") -> None:
+        """Set digest and object versions of the revision's files, or the files of a repository's listing.
 
         Args:
             source: The source, whose other fields are unchanged.
+            identity: Identity of the model's files in the listing of its repository; empty: any files are accepted.
         """
         self._source = source
+        self._identity = identity
 
     @property
     def target(self) -> Path:
@@ -162,6 +165,12 @@ class Preparation:
             if current:
                 return current  # Triton can load it without the source
             raise
+        if self._identity and listing.identity != self._identity:
+            message = (
+                f"{self._source.storage_uri} changed after its repository was listed. The repository is listed again,"
+                " so that all models are of one upload."
+            )
+            raise Failure(Reason.CHANGED, message)
         if current and current.identity == listing.identity:
             return current
         if on_fetch:
@@ -244,7 +253,11 @@ def check_name(source: ModelSource) -> str:
         Failure: UnsafePath.
     """
     if not _NAME.fullmatch(source.name):
-        message = f"The model name {source.name[:200]!r} cannot be a folder: use letters, digits, '.', '_' and '-'."
+        message = (
+            f"The model name {source.name[:200]!r} cannot be a folder: use letters, digits, '.', '_' and '-', a letter"
+            " or a digit first. A folder of a repository that is no model to serve is left out if its name begins with"
+            " a dot."
+        )
         raise Failure(Reason.UNSAFE_PATH, message)
     return source.name
 

@@ -79,12 +79,13 @@ def find_failing_requests(status: Status, revision: str) -> str:
 
 
 def phase_of(track: Track, name: str) -> Phase:
-    """Return the phase of the least advanced model of the most advanced pod; a ready pod comes first."""
+    """Return the phase of the most advanced pod, which is that of its least advanced model; a ready pod comes first."""
     if track.ready(name) > 0:
         return Phase.READY
     if diagnose(track, name) is not None:
         return Phase.FAILED
-    states = [model.state for pod in track.pods_of(name) if pod.report for model in pod.report.models]
+    models = (pod.report.models for pod in track.pods_of(name) if pod.report and pod.report.models)
+    states = [min((model.state for model in each), key=_ORDER.index) for each in models]
     return Phase(max(states, key=_ORDER.index).value) if states else Phase.PENDING
 
 
