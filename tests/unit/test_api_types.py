@@ -16,11 +16,11 @@ from conch.api import Condition, InferenceService, ReplicaStatus, RevisionStatus
 from conch.triton import build_model_config
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+MODEL = {"modelFormat": {"name": "onnx"}, "storageUri": "s3://models/magika"}
 
 
 def parsed(predictor: dict[str, Any], **top: Any) -> InferenceService:
-    model = {"modelFormat": {"name": "onnx"}, "storageUri": "s3://models/magika"}
-    spec = {"predictor": {"model": model, **predictor}}
+    spec = {"predictor": {"model": MODEL, **predictor}}
     return InferenceService.parse({"metadata": {"name": "magika", "namespace": "demo"}, "spec": spec, **top})
 
 
@@ -145,9 +145,10 @@ def test_null_is_absent_and_what_is_unknown_is_ignored() -> None:
     assert service == parsed({})
 
 
-def test_a_service_without_a_model_is_rejected_with_the_missing_field() -> None:
-    with pytest.raises(ValidationError, match=r"spec\.predictor\.model"):
-        InferenceService.parse({"metadata": {"name": "m"}, "spec": {"predictor": {}}})
+@pytest.mark.parametrize("models", [{}, {"model": MODEL, "models": [{"name": "m", **MODEL}]}])
+def test_a_service_without_a_model_or_with_both_forms_is_rejected(models: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"spec\.predictor\n.*exactly one of model and models"):
+        InferenceService.parse({"metadata": {"name": "m"}, "spec": {"predictor": models}})
 
 
 def test_a_part_that_is_no_object_is_named() -> None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from conch.api._base import DURATION_PATTERN, Part, duration_seconds, list_map_key
 from conch.api.analysis import JOB_METRICS
@@ -154,6 +154,12 @@ class Predictor(Part):
     it, and it sets the timeout of the HTTPRoute. Absent: 30s, and no timeout of the HTTPRoute."""
     pod: Pod = Pod()
     """Settings of the pods: scheduling, environment, volumes and metadata."""
+
+    @model_validator(mode="after")
+    def _has_models(self) -> Self:
+        if (self.model is None) != bool(self.models):
+            raise ValueError("a predictor has exactly one of model and models; keep one of them")
+        return self
 
     def with_entry(self, name: str) -> Self:
         """Return the predictor with another name of the model that clients call."""
