@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from conch.api import InferenceService
-from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, Ref
+from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, JOB, Ref
 from conch.cli.status import build_status_text
 from conch.triton import list_configured_fields
 from conch_agent.expansion import find_folders, list_models
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
-from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, ModelWarning, names
-from tests.unit.simulation import KEY, Cluster, build_manifest
+from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, ModelWarning, WarmupReport, names
+from conch_contract.revision_jobs import PARITY, WARMUP
+from tests.unit.simulation import KEY, Cluster, build_manifest, end_job
 
 REPOSITORY = {"modelFormat": {"name": "repository"}, "storageUri": "s3://models/repo"}
 
@@ -249,3 +250,20 @@ def test_a_revision_of_the_version_before_keeps_its_content() -> None:
     [model] = read_models(cluster, name)
     pins = {"digest": "sha256:old", "objectVersions": {"model.onnx": "3sL4"}, "warmupDigest": "sha256:w"}
     assert {key: model[key] for key in pins} == pins
+
+
+def test_parity_sends_requests_to_the_entry_of_each_revision() -> None:
+    rollout = {"analysis": [{"parity": {}}]}
+    cluster = Cluster(build_manifest(model=REPOSITORY, entry="all", warmup={}, rollout=rollout))
+    cluster.settle()
+    cluster.start_pods(cluster.decision().wanted)
+    cluster.settle()
+    cluster.edit(uri="s3://models/repo-2", entry="whole")
+    cluster.settle()
+    candidate = cluster.decision().wanted
+    cluster.start_pods(candidate)
+    cluster.settle()
+    end_job(cluster, WARMUP, candidate, WarmupReport(reason="WarmedUp", stable=True))
+    cluster.settle()
+    [container] = cluster.objects[Ref(JOB, PARITY.format_name(candidate))]["spec"]["template"]["spec"]["containers"]
+    assert "--stable-model=all" in container["command"]

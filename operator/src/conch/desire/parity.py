@@ -17,10 +17,9 @@ def build_due_program(decision: Decision, revision: Revision) -> Program:
 
 
 def _find_model(track: Track, revision: str) -> str:
-    """Return the model's name in a revision's Triton; empty: it has no ControllerRevision."""
+    """Return the name of the model that clients call in a revision; empty: it has no ControllerRevision."""
     stored = track.revisions.get(revision)
-    name = (stored.predictor.get("model") or {}).get("name") if stored else None
-    return str(name or track.key.name) if stored else ""
+    return stored.entry if stored else ""
 
 
 def build_program(

@@ -17,6 +17,7 @@ from conch.api.names import (
     ANNOTATION_CHANGE_CAUSE,
     ANNOTATION_CONTENTS,
     ANNOTATION_GENERATION,
+    ANNOTATION_MODEL,
     ANNOTATION_STABLE,
 )
 from conch.observe.capacity import Capacity
@@ -101,6 +102,12 @@ class Revision:
     author: str = ""  # the field manager that wrote the predictor
     note: str = ""  # the change cause, an annotation of the service
     contents: Contents = field(default_factory=dict)  # of its models, once it has served
+
+    @property
+    def entry(self) -> str:
+        """Name of the model that clients call; empty: another writer removed it."""
+        annotations = mapping(mapping(self.template.get("metadata")).get("annotations"))
+        return text(annotations.get(ANNOTATION_MODEL))
 
     @classmethod
     def parse(cls, body: Body) -> Self | None:
