@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from conch_contract import ModelReport, ModelSource, ModelState, TritonConfig, Warmup, WarmupRequest
+from conch_contract import ModelReport, ModelSource, ModelState, TritonConfig, Warmup, WarmupRequest, names
 from conch_contract.manifest import select_model
 from conch_contract.revision_jobs import PARITY
 from tests.serving.job_run import JobRun
@@ -327,3 +328,24 @@ def test_models_from_several_places_are_served_together(store: Store, pod: Pod) 
     pod.write_secret(store.secret, "wrong")
     pod.until_ready(SECONDS)
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
+
+
+@pytest.mark.parametrize("manifest", [None, "{"], ids=["missing", "cut off"])
+def test_an_agent_that_starts_without_its_manifest_leaves_what_serves(
+    manifest: str | None, store: Store, pod: Pod
+) -> None:
+    pod.write_manifest(put(store, pod, f"kept-{manifest is None}", PIPELINE, "pipeline"))
+    pod.start()
+    pod.until_ready()
+    assert pod.agent is not None
+    pod.agent.kill()
+    file = pod.root / "manifest" / names.MANIFEST_FILE
+    text = file.read_text()
+    file.write_text(manifest) if manifest else file.unlink()
+    pod.start_agent()
+    until(lambda: pod.report.reason in {"ManifestMissing", "InvalidManifest"}, "it is reported", 10, pod.agent)
+    time.sleep(2)  # several turns of the agent's loop
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}
+    file.write_text(text)
+    pod.until_ready()
+    assert {folder.name for folder in pod.repository.iterdir()} == {"pipeline", "pre", "double", "post"}

@@ -1,5 +1,6 @@
 """Stories of a service of several models: its variants, and its status where there are many."""
 
+import asyncio
 import json
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,12 +10,22 @@ import pytest
 from conch.api import InferenceService
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, JOB, Ref
 from conch.cli.status import build_status_text
+from conch.observe import Revision
 from conch.triton import list_configured_fields
-from conch_agent.expansion import find_folders, list_models
+from conch_agent.expansion import Expansion, Part, find_folders, list_models
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
-from conch_contract import AgentReport, ModelReport, ModelSource, ModelState, ModelWarning, WarmupReport, names
+from conch_contract import (
+    AgentReport,
+    ModelManifest,
+    ModelReport,
+    ModelSource,
+    ModelState,
+    ModelWarning,
+    WarmupReport,
+    names,
+)
 from conch_contract.revision_jobs import PARITY, WARMUP
 from tests.unit.simulation import KEY, Cluster, build_manifest, end_job
 
@@ -253,7 +264,7 @@ def test_a_revision_of_the_version_before_keeps_its_content() -> None:
 
 
 def test_parity_sends_requests_to_the_entry_of_each_revision() -> None:
-    rollout = {"analysis": [{"parity": {}}]}
+    rollout: dict[str, Any] = {"analysis": [{"parity": {}}]}
     cluster = Cluster(build_manifest(model=REPOSITORY, entry="all", warmup={}, rollout=rollout))
     cluster.settle()
     cluster.start_pods(cluster.decision().wanted)
@@ -267,3 +278,45 @@ def test_parity_sends_requests_to_the_entry_of_each_revision() -> None:
     cluster.settle()
     [container] = cluster.objects[Ref(JOB, PARITY.format_name(candidate))]["spec"]["template"]["spec"]["containers"]
     assert "--stable-model=all" in container["command"]
+
+
+async def wait_for_other_parts(expansion: Expansion, before: tuple[Part, ...] | None) -> tuple[Part, ...]:
+    """Wait until the expansion has other models; return them."""
+    for _ in range(1000):
+        if expansion.parts is not None and expansion.parts != before:
+            return expansion.parts
+        await asyncio.sleep(0.01)
+    raise AssertionError("the models do not change")
+
+
+async def test_the_models_that_have_served_stay_whatever_is_listed_meanwhile(tmp_path: Path) -> None:
+    repository = tmp_path / "conch" / "repo"
+    (repository / "a").mkdir(parents=True)
+    (repository / "a" / "config.pbtxt").write_text("")
+    (tmp_path / "models" / "repository").mkdir(parents=True)
+    settings = Settings(root=tmp_path)
+    source = ModelSource(name="a", format="repository", storage_uri=f"file://{repository}")
+    expansion = Expansion(ModelManifest(models=(source,)), settings)
+    task = asyncio.create_task(expansion.run())
+    served = await wait_for_other_parts(expansion, None)
+    (repository / "b").mkdir()
+    (repository / "b" / "config.pbtxt").write_text("")
+    await wait_for_other_parts(expansion, served)
+    await expansion.settle(served)
+    again = Expansion(ModelManifest(models=(source,)), settings)
+    await asyncio.wait_for(asyncio.gather(task, again.run()), 10)
+    for each in (expansion, again):
+        assert each.is_settled
+        assert [part.source.name for part in each.parts or ()] == ["a"]
+
+
+def test_a_foreign_record_has_no_contents() -> None:
+    cluster = Cluster(build_manifest())
+    cluster.settle()
+    body = cluster.objects[Ref(CONTROLLER_REVISION, cluster.decision().wanted)]
+    names_of_no_model: list[Any] = [[], {}, None, 1]
+    for name in names_of_no_model:
+        strange = {**body, "data": {**body["data"], "manifest": json.dumps({"models": [{"name": name}]})}}
+        revision = Revision.parse(strange)
+        assert revision is not None
+        assert revision.contents == {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pydantic.alias_generators import to_camel
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.reasons import Failure, Reason
@@ -15,12 +16,12 @@ from conch_contract.manifest import TritonConfig
 from conch_contract.sentences import join_words
 
 PLACE: Final = "spec.predictor.triton.config"
-# Fields of ModelConfig by the field of the InferenceService that sets them.
+# The typed fields of the manifest by the field of ModelConfig that they set.
 _TYPED: Final = {
-    "max_batch_size": "maxBatchSize",
-    "instance_group": "instanceGroups",
-    "dynamic_batching": "dynamicBatching",
-    "version_policy": "versionPolicy",
+    "max_batch_size": "max_batch_size",
+    "instance_group": "instance_groups",
+    "dynamic_batching": "dynamic_batching",
+    "version_policy": "version_policy",
 }
 
 
@@ -37,16 +38,11 @@ def check_patch(patch: ModelConfig, settings: TritonConfig) -> None:
     if patch.name:
         message = f"{PLACE} has name: remove it, and set spec.predictor.model.name, under which clients call the model."
         raise Failure(Reason.INVALID_CONFIG, message)
-    typed = {
-        "max_batch_size": settings.max_batch_size is not None,
-        "instance_group": bool(settings.instance_groups),
-        "dynamic_batching": settings.dynamic_batching is not None,
-        "version_policy": settings.version_policy is not None,
-    }
-    twice = [field.name for field, _ in patch.ListFields() if typed.get(field.name)]
+    fields = [field.name for field, _ in patch.ListFields() if field.name in _TYPED]
+    twice = [name for name in fields if getattr(settings, _TYPED[name]) not in {None, ()}]
     if twice:
-        fields = join_words((f"{name} ({_TYPED[name]})" for name in twice), "and")
-        message = f"{PLACE} has {fields}, and the field of the InferenceService is set too. Keep one of them."
+        words = join_words((f"{name} ({to_camel(_TYPED[name])})" for name in twice), "and")
+        message = f"{PLACE} has {words}, and the field of the InferenceService is set too. Keep one of them."
         raise Failure(Reason.CONFIG_CONFLICT, message)
 
 

@@ -10,12 +10,11 @@ from typing import Final
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from conch_contract.sentences import join_words
+from conch_contract.sentences import join_some, join_words
 
 _CALL: Final = "InferenceRequest"  # triton_python_backend_utils
 _ARGUMENT: Final = "model_name"
 _LONGEST: Final = 1024 * 1024  # bytes of a model.py
-_MAX_NAMES: Final = 16  # in a message
 
 
 def find_steps(config: ModelConfig) -> tuple[str, ...]:
@@ -106,11 +105,9 @@ def describe_missing_models(model: str, missing: Sequence[str], others: Sequence
             " into one model repository, and set modelFormat.name to repository and predictor.entry to the model that"
             " clients call."
         )
-    more = len(others) - _MAX_NAMES
-    known = join_words((*others[:_MAX_NAMES], *([f"{more} more"] if more > 0 else ())), "and")
     return (
         f"Model '{model}' calls {names}, which this InferenceService does not serve; beside '{model}' it serves"
-        f" {known}. Add what is missing to its models, or correct the name where '{model}' calls it."
+        f" {join_some(others)}. Add what is missing to its models, or correct the name where '{model}' calls it."
     )
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 import structlog
 
@@ -28,9 +27,7 @@ from conch_agent.threads import run_in_thread
 from conch_contract import ModelManifest, ModelReport, ModelSource, ModelState, TritonConfig
 from conch_contract.manifest import select_model
 from conch_contract.parsing import parse_json
-from conch_contract.sentences import join_words
-
-_MAX_NAMES: Final = 16  # in a message
+from conch_contract.sentences import join_some
 
 
 @dataclass(frozen=True)
@@ -75,21 +72,39 @@ class Expansion:
         backoff = Backoff(first=2, longest=60)
         while not self.is_settled:
             try:
-                parts: list[Part] = []
-                for source in self._sources:
-                    parts += await list_models(source, self._settings) if source.is_repository else [Part(source)]
-                self.parts = tuple(parts)
+                parts = await self._list_all()
             except Failure as failure:
                 self._set_failure(failure)
+            except Exception as error:  # noqa: BLE001  an unexpected failure is reported, and the listing repeated
+                structlog.get_logger().exception("unexpected")
+                self._set_failure(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
+            else:
+                if self.is_settled:  # while the listing was under way
+                    return
+                self.parts = parts
             await asyncio.sleep(backoff.draw_delay())
 
-    def settle(self) -> None:
-        """Remember the models, which have all served, also for an agent that starts again."""
-        assert self.parts is not None  # noqa: S101  they have served
-        self.parts = tuple(replace(part, identity="") for part in self.parts)
-        content = {self._key: [part.source.to_json() for part in self.parts]}
+    async def settle(self, served: Sequence[Part]) -> None:
+        """Keep the models that have served, also for an agent that starts again.
+
+        Args:
+            served: The models, which may be older than the last listing.
+        """
+        self.parts = tuple(replace(part, identity="") for part in served)
+        try:
+            await run_in_thread(self._remember, self.parts)
+        except OSError as error:
+            structlog.get_logger().warning("the models are not remembered", detail=str(error))
+
+    async def _list_all(self) -> tuple[Part, ...]:
+        parts: list[Part] = []
+        for source in self._sources:
+            parts += await list_models(source, self._settings) if source.is_repository else [Part(source)]
+        return tuple(parts)
+
+    def _remember(self, parts: Sequence[Part]) -> None:
         temporary = self._file.with_suffix(".new")
-        temporary.write_text(json.dumps(content))
+        temporary.write_text(json.dumps({self._key: [part.source.to_json() for part in parts]}))
         temporary.replace(self._file)
 
     def _find_remembered(self) -> tuple[Part, ...]:
@@ -165,7 +180,7 @@ def find_folders(paths: Iterable[PurePosixPath], source: ModelSource) -> tuple[s
     if source.name not in names:
         message = (
             f"The repository {uri} has no model '{source.name}', which predictor.entry names. It has"
-            f" {_join_some(names)}. Set predictor.entry to the model that clients call."
+            f" {join_some(names)}. Set predictor.entry to the model that clients call."
         )
         raise Failure(Reason.ENTRY_MISSING, message)
     return names
@@ -186,18 +201,11 @@ def _describe_no_repository(files: tuple[PurePosixPath, ...], models: tuple[Pure
     if models:
         parent = models[0].parent
         return (
-            f"{uri} is not a model repository: its models are in a folder below it ({_join_some(map(str, models))})."
+            f"{uri} is not a model repository: its models are in a folder below it ({join_some(map(str, models))})."
             f" Write that folder into storageUri, such as {uri.rstrip('/')}/{parent}."
         )
     return (
-        f"{uri} is not a model repository: it holds {_join_some(map(str, files))}, and no folder of a model, which has"
+        f"{uri} is not a model repository: it holds {join_some(map(str, files))}, and no folder of a model, which has"
         " config.pbtxt, or a file such as model.onnx in a version folder. For one model set modelFormat.name to its"
         " own format, or to triton."
     )
-
-
-def _join_some(names: Iterable[str]) -> str:
-    """Return the first names, and how many more there are."""
-    found = tuple(names)
-    more = len(found) - _MAX_NAMES
-    return join_words((*found[:_MAX_NAMES], *([f"{more} more"] if more > 0 else ())), "and")

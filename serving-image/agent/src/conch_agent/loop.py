@@ -35,7 +35,7 @@ class Agent:
         self._server = Server(settings, triton, self._monitor)
         self._models = self._server.models
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._expansion = Expansion(ModelManifest(models=()), settings)
+        self._expansion: Expansion | None = None  # None: no manifest is read yet, and what serves is left as it is
         self._expansion_task: asyncio.Task[None] | None = None
         self._parts: tuple[Part, ...] | None = None  # those of the expansion that are applied
         self._manifest = b""
@@ -53,7 +53,7 @@ class Agent:
     def report(self) -> AgentReport:
         """The report of the pod."""
         models = tuple(model.report for model in self._models.values())
-        pending = self._expansion.pending if self._parts is None else ()
+        pending = self._expansion.pending if self._expansion and self._parts is None else ()
         return AgentReport(
             ready=bool(models) and all(model.is_serving for model in self._models.values()),
             models=(*models, *(entry for entry in pending if entry.name not in self._models)),
@@ -114,8 +114,10 @@ class Agent:
     async def _follow_expansion(self) -> None:
         """Apply the models of the manifest when they are known, and each time that their listing has changed."""
         expansion = self._expansion
+        if expansion is None:
+            return
         if self._parts and not expansion.is_settled and self.report.ready:
-            await run_in_thread(expansion.settle)
+            await expansion.settle(self._parts)
         if expansion.parts is not None and expansion.parts is not self._parts:
             has_changed, self._parts = expansion.parts != self._parts, expansion.parts
             if has_changed:

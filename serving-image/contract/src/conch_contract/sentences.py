@@ -1,6 +1,9 @@
 """Lists of words in the sentences of messages and descriptions."""
 
 from collections.abc import Iterable
+from typing import Final
+
+_MAX_NAMES: Final = 16
 
 
 def join_words(words: Iterable[str], conjunction: str) -> str:
@@ -15,3 +18,17 @@ def join_words(words: Iterable[str], conjunction: str) -> str:
     """
     *first, last = words
     return f"{', '.join(first)} {conjunction} {last}" if first else last
+
+
+def join_some(names: Iterable[str]) -> str:
+    """Return the first 16 names, and how many more there are.
+
+    Args:
+        names: The names, at least one.
+
+    >>> join_some(["a", "b"]), join_some(map(str, range(18)))[-17:]
+    ('a and b', '14, 15 and 2 more')
+    """
+    found = tuple(names)
+    more = len(found) - _MAX_NAMES
+    return join_words((*found[:_MAX_NAMES], *([f"{more} more"] if more > 0 else ())), "and")
