@@ -16,7 +16,7 @@ RELEASE ?= conch
 HELM_ARGS ?=
 PYTEST_ARGS ?=
 # Tests side by side. They wait more than they work, so there may be more than processors.
-API_WORKERS ?= 6
+API_WORKERS ?= 4
 CLUSTER_WORKERS ?= 4
 E2E_WORKERS ?= 4
 MINUTES ?= 60

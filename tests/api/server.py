@@ -73,20 +73,25 @@ class Server:
             assert asyncio.get_running_loop().time() < deadline, answer or "the old CRD stays in force"
             await asyncio.sleep(0.05)
 
-    async def create(self, manifest: dict[str, Any], *, dry_run: bool = True) -> dict[str, Any]:
+    async def create(
+        self, manifest: dict[str, Any], *, namespace: str = NAMESPACE, dry_run: bool = True
+    ) -> dict[str, Any]:
         """Create the service and return what the server makes of it; raises ApiException."""
         created: dict[str, Any] = await self._objects.create_namespaced_custom_object(
-            *_RESOURCE,
+            names.GROUP,
+            names.VERSION,
+            namespace,
+            names.PLURAL,
             manifest,
             dry_run="All" if dry_run else None,
             field_validation="Strict",
         )
         return created
 
-    async def refusal(self, manifest: dict[str, Any]) -> str:
+    async def refusal(self, manifest: dict[str, Any], *, namespace: str = NAMESPACE, dry_run: bool = True) -> str:
         """Return the sentence of the refusal, empty when the server takes it."""
         try:
-            await self.create(manifest)
+            await self.create(manifest, namespace=namespace, dry_run=dry_run)
         except ApiException as error:
             if error.status == 404:
                 return "the CRD is not served yet"

@@ -154,7 +154,7 @@ def test_a_field_that_another_controller_sets_again_and_again_is_restored_less_a
         rival = Rival(cluster, namespace, ref, ".spec.maxReplicas", {"spec": {"maxReplicas": 7}})
         with rival.at_work():
             audit = Audit(cluster)
-            until(lambda: ready().get("reason") == "FieldContested", "the status reports it", 20, seen=ready)
+            until(lambda: ready().get("reason") == "FieldContested", "the status reports it", 60, seen=ready)
             message = ready()["message"]
             assert f"{ref}: Field manager gitops changes .spec.maxReplicas each time Conch restores it" in message
             assert condition(service(kube, namespace), "Serving")["status"] == "True"

@@ -132,7 +132,7 @@ class Pod:
     def until_ready(self, seconds: float = 60) -> None:
         until(lambda: self.ready, "the pod is ready", seconds, self.agent)
 
-    def until_reason(self, reason: str, name: str = "m", seconds: float = 30) -> ModelReport:
+    def until_reason(self, reason: str, name: str = "m", seconds: float = 60) -> ModelReport:
         """Wait for a model's reason; return its report."""
         until(lambda: self.model(name).reason == reason, f"{name} has the reason {reason}", seconds, self.agent)
         return self.model(name)

@@ -67,7 +67,7 @@ def test_a_load_that_fails_is_tried_again_when_the_model_is_replaced(store: Stor
     pod.write_secret(store.secret)
     pod.write_manifest(_model("s3://models/fixed"))
     pod.start()
-    pod.until_reason("LoadFailed", seconds=10)
+    pod.until_reason("LoadFailed")
     store.put("models", {"fixed/model.onnx": magika_onnx})
     pod.until_ready(40)
 

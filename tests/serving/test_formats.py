@@ -166,7 +166,7 @@ def test_sklearn_obeys_or_refuses_its_configuration(
     pod.write_manifest(ModelSource(name="iris", format="sklearn", storage_uri=f"s3://models/{folder}"))
     pod.start()
     if part:
-        assert part in pod.until_reason("LoadFailed", "iris", 30).message
+        assert part in pod.until_reason("LoadFailed", "iris").message
         return
     pod.until_ready()
     rows = [{"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [5.1, 3.5, 1.4, 0.2]}]

@@ -88,7 +88,7 @@ def test_a_file_that_is_no_onnx_model_fails_in_the_words_of_the_runtime(store: S
     pod.write_secret(store.secret)
     pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri="s3://models/broken"))
     pod.start()
-    report = pod.until_reason("LoadFailed", seconds=10)
+    report = pod.until_reason("LoadFailed")
     assert report.state == ModelState.FAILED
     assert "protobuf" in report.message.lower() or "invalid" in report.message.lower(), report.message
     assert not pod.ready

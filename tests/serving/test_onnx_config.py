@@ -167,6 +167,6 @@ def test_a_configuration_that_the_model_contradicts_is_refused(
     onnx: Serve, config: str, shape: tuple[int | str, ...], part: str
 ) -> None:
     pod = onnx(config, {"model.onnx": multiply(2, shape)})
-    report = pod.until_reason("LoadFailed", seconds=20)
+    report = pod.until_reason("LoadFailed")
     assert report.state == ModelState.FAILED
     assert part in report.message, report.message

@@ -131,7 +131,7 @@ def test_requests_in_a_config_map_that_comes_late(store: Store, pod: Pod) -> Non
     assert "'wake'" in pod.until_reason("WarmupMissing").message
     assert not pod.ready
     pod.write_config_map("wake", {"a.json": json.dumps({**BODY, "expected": [Y]}), "b.json": '{"inputs": 1}'})
-    report = pod.until_reason("WarmupFailed", seconds=30)
+    report = pod.until_reason("WarmupFailed")
     assert "ConfigMap wake, key b.json" in report.message
     pod.write_config_map("wake", {"b.json": json.dumps(BODY)})
     pod.until_ready(40)
@@ -153,7 +153,7 @@ def test_a_config_map_that_has_changed_since_the_revisions_first_pod_is_named(st
     assert pod.triton
     pod.triton.kill()
     pod.start_triton()
-    failed = pod.until_reason("WarmupAnswersWrong", seconds=30)
+    failed = pod.until_reason("WarmupAnswersWrong")
     assert "ConfigMap wake, key a.json" in failed.message
     assert "The ConfigMap 'wake' has changed since a pod of this revision was first ready" in failed.message
     pod.write_config_map("wake", {"a.json": right, "b.json": json.dumps(BODY)})
@@ -244,7 +244,7 @@ def test_a_connection_that_ends_under_a_request_ends_no_warm_up(store: Store, po
 
 def test_connections_that_end_under_each_request_are_reported(store: Store, pod: Pod) -> None:
     line = _serve_over_relay(store, pod, "dead-line", 1000)
-    report = pod.until_reason("WarmupUnreachable", seconds=30)
+    report = pod.until_reason("WarmupUnreachable")
     assert "to version 1 of m, has no answer: its connection ended 5 times in" in report.message
     assert not pod.ready
     line.breaks_at = b""
