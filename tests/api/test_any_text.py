@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from conch.api.kinds import INFERENCE_SERVICE
@@ -63,6 +64,7 @@ def word_of(place: Place) -> str:
     return str(next(key for key in reversed(place) if isinstance(key, str)))
 
 
+@pytest.mark.timeout(600)  # about a thousand requests, then some hundred services
 async def test_a_text_in_any_field_is_refused_by_the_fields_name_or_read(
     cluster: Cluster, kube: Kube, server: Server, namespace: str, log: Path
 ) -> None:
@@ -86,7 +88,7 @@ async def test_a_text_in_any_field_is_refused_by_the_fields_name_or_read(
             found = kube.list(INFERENCE_SERVICE, namespace)
             return accepted.keys() - {each["metadata"]["name"] for each in found if is_read(each)}
 
-        until(lambda: not unread(), "every service is read", 120, seen=lambda: [accepted[name] for name in unread()])
+        until(lambda: not unread(), "every service is read", 240, seen=lambda: [accepted[name] for name in unread()])
         assert "Traceback" not in operator.log()
         assert "status rejected" not in operator.log()
 
