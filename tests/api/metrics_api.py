@@ -71,8 +71,8 @@ class MetricsProcess:
 
     def until_answering(self) -> None:
         """Wait until the API server believes it."""
-        until(lambda: self.probe()[0] == 200, "the metrics API is ready", 40, seen=self.log)
-        until(lambda: available(self._kube), "the API server has taken it up", 40, seen=self.log)
+        until(lambda: self.probe()[0] == 200, "the metrics API is ready", seen=self.log)
+        until(lambda: available(self._kube), "the API server has taken it up", seen=self.log)
 
     def log(self) -> str:
         """Return the end of the log file."""

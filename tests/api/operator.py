@@ -167,7 +167,7 @@ def install_crd(kube: Kube) -> None:
         conditions = body.get("status", {}).get("conditions") or ()
         return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
-    until(established, "the CRD is established", 30)
+    until(established, "the CRD is established")
 
     def lists() -> bool:
         """Whether services can be listed: for a moment after its CRD has changed a storage only answers 429."""
@@ -177,7 +177,7 @@ def install_crd(kube: Kube) -> None:
             return False
         return True
 
-    until(lists, "the API server serves the CRD that was just applied", 30)
+    until(lists, "the API server serves the CRD that was just applied")
 
 
 def remove_crd(kube: Kube) -> None:
@@ -188,7 +188,7 @@ def remove_crd(kube: Kube) -> None:
     """
     kube.run("delete", "crd", CRD_NAME, "--wait=true")
     registered = ("get", "apiservices", f"{VERSION}.{GROUP}", "--ignore-not-found", "--output=name")
-    until(lambda: not kube.run(*registered), "the API server serves the group no more", 30)
+    until(lambda: not kube.run(*registered), "the API server serves the group no more")
 
 
 def kubeconfig_of(cluster: Cluster, kube: Kube, namespace: str, account: str) -> dict[str, Any]:

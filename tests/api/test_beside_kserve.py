@@ -46,7 +46,7 @@ def kserve(kube: Kube) -> Iterator[None]:
 def test_the_names_that_lead_to_conchs(kube: Kube, namespace: str) -> None:
     kube.apply(isvc(), namespace)
     theirs = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": "theirs"}}
-    until(lambda: is_taken(kube, theirs, namespace), "KServe's API is served", 30)
+    until(lambda: is_taken(kube, theirs, namespace), "KServe's API is served")
     for name in ("cisvc", "inferenceservices.conch.dev", "isvc", *NAMES.values()):
         assert listed(kube, namespace, name) == ["inferenceservice.conch.dev/magika"], name
     theirs_name = "inferenceservices.serving.kserve.io"

@@ -82,7 +82,6 @@ def until_waiting(kube: Kube, namespace: str, step: int, reason: str) -> None:
     until(
         lambda: waiting(kube, namespace) == (step, reason),
         f"step {step} waits for {reason}",
-        90,
         seen=lambda: service(kube, namespace).get("status", {}).get("rollout"),
     )
 
@@ -96,7 +95,7 @@ def is_idle(cluster: Cluster, namespace: str, git: Git) -> bool:
 
 def nothing_fights(cluster: Cluster, kube: Kube, namespace: str, git: Git) -> None:
     """Assert that the spec is that of Git, and that the operator writes nothing while Git applies it again."""
-    until(lambda: is_idle(cluster, namespace, git), "the operator has written the last change", 60)
+    until(lambda: is_idle(cluster, namespace, git), "the operator has written the last change")
     before, audit = service(kube, namespace), Audit(cluster)
     git.rounds()
     after = service(kube, namespace)
@@ -110,7 +109,7 @@ def test_people_steer_a_rollout_while_git_applies_the_same_every_second(
 ) -> None:
     audit = Audit(cluster)
     with Git(kube, namespace, stepped(ONE, "the first")) as git, operator:
-        until(are_ready(kube, namespace), "the first revision serves", 90)
+        until(are_ready(kube, namespace), "the first revision serves")
         first = service(kube, namespace)["status"]["stable"]
         assert "no rollout of magika is in progress" in conch("promote", "magika", code=1)
 
@@ -135,18 +134,18 @@ def test_people_steer_a_rollout_while_git_applies_the_same_every_second(
         nothing_fights(cluster, kube, namespace, git)
 
         assert f"all requests return to {first}" in conch("abort", "magika")
-        until(lambda: waiting(kube, namespace)[1] == "Aborted", "it is given up", 60)
+        until(lambda: waiting(kube, namespace)[1] == "Aborted", "it is given up")
         assert "failed (Aborted)" in conch("promote", "magika", code=1)
-        until(lambda: len(service(kube, namespace)["status"]["revisions"]) == 1, "the candidate has left", 60)
+        until(lambda: len(service(kube, namespace)["status"]["revisions"]) == 1, "the candidate has left")
         nothing_fights(cluster, kube, namespace, git)
         assert service(kube, namespace)["status"]["stable"] == first
 
         conch("retry", "magika")
         until_waiting(kube, namespace, 1, "WaitsForPromotion")
         conch("promote", "magika", "--full")
-        until(are_ready(kube, namespace), "the second revision serves", 90)
+        until(are_ready(kube, namespace), "the second revision serves")
         assert service(kube, namespace)["status"]["stable"] != first
-        until(lambda: len(service(kube, namespace)["status"]["revisions"]) == 1, "the first one has left", 60)
+        until(lambda: len(service(kube, namespace)["status"]["revisions"]) == 1, "the first one has left")
         nothing_fights(cluster, kube, namespace, git)
 
         text = conch("history", "magika")
@@ -165,13 +164,13 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
     one["metadata"]["annotations"] = {ANNOTATION_CHANGE_CAUSE: "the first"}
     with operator:
         with Git(kube, namespace, one) as git:
-            until(are_ready(kube, namespace), "the first revision serves", 90)
+            until(are_ready(kube, namespace), "the first revision serves")
             first = service(kube, namespace)["status"]["stable"]
             git.manifest = two
-            until(lambda: service(kube, namespace)["status"]["stable"] != first, "the second revision serves", 90)
+            until(lambda: service(kube, namespace)["status"]["stable"] != first, "the second revision serves")
             git.manifest = more
             git.rounds(1)
-            until(are_ready(kube, namespace), "the service is settled", 90)
+            until(are_ready(kube, namespace), "the service is settled")
             generation = service(kube, namespace)["metadata"]["generation"]
             output = conch("rollback", "magika", "--to", "1")
             assert f"has revision 1 ({first}) again, as generation {generation + 1}" in output
@@ -180,16 +179,15 @@ def test_a_rollback_is_the_users_own_change_and_git_has_the_last_word(
             until(
                 lambda: service(kube, namespace)["spec"]["predictor"]["model"]["storageUri"] == TWO,
                 "Git has put its version back",
-                30,
             )
 
         def numbers() -> list[int]:
             return [one["number"] for one in json.loads(conch("history", "magika", "-o", "json"))["revisions"]]
 
-        until(lambda: numbers() == [4, 3], "what comes back takes the newest number", 30, seen=numbers)
+        until(lambda: numbers() == [4, 3], "what comes back takes the newest number", seen=numbers)
         conch("rollback", "magika", "--to", "3")
-        until(lambda: service(kube, namespace)["status"]["stable"] == first, "the first revision serves again", 90)
-        until(are_ready(kube, namespace), "the service is settled", 90)
+        until(lambda: service(kube, namespace)["status"]["stable"] == first, "the first revision serves again")
+        until(are_ready(kube, namespace), "the service is settled")
         body = service(kube, namespace)
         assert body["spec"]["predictor"]["minReplicas"] == 3, "how many pods there are is a matter of today"
         assert body["metadata"]["annotations"][ANNOTATION_CHANGE_CAUSE] == "the first"
@@ -217,11 +215,11 @@ def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
         return next((variant.get(field) for variant in status.get("variants", []) if variant["name"] == "int8"), None)
 
     def until_held(reason: str) -> None:
-        until(lambda: (of("rollout") or {}).get("reason") == reason, f"int8 waits for {reason}", 90)
+        until(lambda: (of("rollout") or {}).get("reason") == reason, f"int8 waits for {reason}")
 
     with operator:
         kube.apply(body, namespace)
-        until(are_ready(kube, namespace), "predictor and variant serve", 90)
+        until(are_ready(kube, namespace), "predictor and variant serve")
         stable, first = service(kube, namespace)["status"]["stable"], of("stable")
         body["spec"]["variants"][0]["predictor"]["model"]["storageUri"] = "s3://models/three"
         kube.apply(body, namespace)
@@ -234,14 +232,14 @@ def test_a_variant_is_steered_and_rolled_back_beside_a_predictor_that_stays(
         until_held("WaitsForPromotion")
         assert "own Service only" in conch("status", "magika")
         conch("promote", "magika", *options)
-        until(are_ready(kube, namespace), "the change serves", 90)
+        until(are_ready(kube, namespace), "the change serves")
         assert of("stable") != first
 
         assert f"has revision 1 ({first}) again" in conch("rollback", "magika", "--to", "1", *options)
         until_held("WaitsForPromotion")
         assert of("candidate") == first
         conch("promote", "magika", "--full", *options)
-        until(are_ready(kube, namespace), "the first revision serves again", 90)
+        until(are_ready(kube, namespace), "the first revision serves again")
         assert (of("stable"), service(kube, namespace)["status"]["stable"]) == (first, stable)
         newest = json.loads(conch("history", "magika", *options, "-o", "json"))["revisions"][0]
         assert (newest["name"], newest["number"], newest["author"]) == (first, 3, "kubectl-conch")
@@ -287,7 +285,7 @@ def test_a_plan_against_the_cluster_is_what_then_happens(
     assert not service(kube, namespace), "a plan writes nothing"
     with operator:
         kube.apply(stepped(ONE), namespace)
-        until(are_ready(kube, namespace), "the first revision serves", 90)
+        until(are_ready(kube, namespace), "the first revision serves")
         before = made()
         assert before == planned(foreseen, "create")
 

@@ -79,11 +79,11 @@ def test_objects_with_deep_managed_fields_end_no_operator(
             create_deep(kube, kind, place, f"before-{kind.plural}")
         with Operator(cluster, log) as operator:
             kube.apply(isvc(), namespace)
-            until(are_ready(kube, namespace), "the service is Ready", 60, seen=operator.log)
+            until(are_ready(kube, namespace), "the service is Ready", seen=operator.log)
             for kind in (INFERENCE_SERVICE, DEPLOYMENT, SERVICE):
                 create_deep(kube, kind, place, f"after-{kind.plural}")
             kube.apply(isvc("next"), namespace)
-            until(are_ready(kube, namespace, 2), "the next one is Ready too", 60, seen=operator.log)
+            until(are_ready(kube, namespace, 2), "the next one is Ready too", seen=operator.log)
             assert "Traceback" not in operator.log()
 
 

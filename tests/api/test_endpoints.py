@@ -59,7 +59,7 @@ def at_the_pause(kube: Kube, namespace: str) -> tuple[str, str]:
     body = isvc()
     body["spec"]["rollout"] = {"steps": STEPS}
     kube.apply(body, namespace)
-    until(are_ready(kube, namespace), "the service is Ready", 60)
+    until(are_ready(kube, namespace), "the service is Ready")
     old = selected(kube, namespace)
     body = isvc(uri="s3://models/two")
     body["spec"]["rollout"] = {"steps": STEPS}
@@ -71,7 +71,7 @@ def at_the_pause(kube: Kube, namespace: str) -> tuple[str, str]:
         waits = (status.get("rollout") or {}).get("reason") == "WaitsForPromotion"
         return str(status["candidate"]) if waits and there.get(status["candidate"]) else ""
 
-    return old, until(waits, "the candidate's pods are ready", 60)
+    return old, until(waits, "the candidate's pods are ready")
 
 
 def request(kube: Kube, namespace: str, verb: str) -> None:
@@ -90,11 +90,10 @@ def test_a_switch_is_ready_when_the_endpoint_slices_list_the_new_pods_alone(
         with no_controllers(cluster):
             audit = Audit(cluster)
             request(kube, namespace, "promote")
-            until(lambda: selected(kube, namespace) == new, "the root Service selects the new revision", 30)
+            until(lambda: selected(kube, namespace) == new, "the root Service selects the new revision")
             until(
                 lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"),
                 "the status has what it waits for",
-                10,
             )
             message = condition(service(kube, namespace), "Ready")["message"]
             assert f"Requests to Service magika go to revision {new} when its EndpointSlices list" in message
@@ -108,12 +107,12 @@ def test_a_switch_is_ready_when_the_endpoint_slices_list_the_new_pods_alone(
 
             operator.kill()  # what it waits for it reads from the cluster again
             operator.start()
-            until(lambda: operator.log().count("watching") == 2, "it watches again", 60)
+            until(lambda: operator.log().count("watching") == 2, "it watches again")
             time.sleep(3)
             assert audit.writes(namespace) == writes
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         assert listed(kube, namespace) == {new}
-        until(lambda: kube.get(DEPLOYMENT, namespace, old) is None, "the old Deployment is gone", 30)
+        until(lambda: kube.get(DEPLOYMENT, namespace, old) is None, "the old Deployment is gone")
         statuses = [write for write in audit.writes(namespace) if "inferenceservices/status" in write]
         assert len(statuses) <= 3, "the switch, its end, and the pods that went"
 
@@ -126,14 +125,14 @@ def test_a_return_to_the_old_revision_does_not_wait_for_endpoint_slices(
         old, new = at_the_pause(kube, namespace)
         with no_controllers(cluster):
             request(kube, namespace, "promote")
-            until(lambda: ready(kube, namespace)[1] == "EndpointsPending", "the switch waits", 30)
+            until(lambda: ready(kube, namespace)[1] == "EndpointsPending", "the switch waits")
             body = isvc()
             body["spec"]["rollout"] = {"steps": []}
             kube.apply(body, namespace)
-            until(lambda: selected(kube, namespace) == old, "the root Service selects the old revision again", 30)
-            until(lambda: ready(kube, namespace)[0] == "True", "the EndpointSlices list it", 30)
-            until(lambda: kube.get(DEPLOYMENT, namespace, new) is None, "the other Deployment is gone", 30)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+            until(lambda: selected(kube, namespace) == old, "the root Service selects the old revision again")
+            until(lambda: ready(kube, namespace)[0] == "True", "the EndpointSlices list it")
+            until(lambda: kube.get(DEPLOYMENT, namespace, new) is None, "the other Deployment is gone")
+        until(are_ready(kube, namespace), "the service is Ready")
         assert listed(kube, namespace) == {old}
 
 
@@ -143,7 +142,7 @@ def test_a_service_that_scales_and_loses_slices_has_the_matching_conditions(
     """Scaling is no reason not to be Ready; a Service without EndpointSlices is one."""
     with Operator(cluster, log):
         kube.apply(isvc(minReplicas=1, maxReplicas=4), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         since = condition(service(kube, namespace), "Ready")["lastTransitionTime"]
         name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
         for count in (4, 1, 3):
@@ -153,12 +152,12 @@ def test_a_service_that_scales_and_loses_slices_has_the_matching_conditions(
                 [revision] = service(kube, namespace)["status"]["revisions"]
                 return bool(revision["replicas"]["ready"] == count)
 
-            until(counted, f"{count} pods are ready", 60)
+            until(counted, f"{count} pods are ready")
         assert condition(service(kube, namespace), "Ready")["lastTransitionTime"] == since
 
         with no_controllers(cluster):
             kube.run("--namespace", namespace, "delete", "service/magika")
-            until(lambda: selected(kube, namespace) == name, "the Service is back", 30)
-            until(lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"), "the status reports it", 30)
+            until(lambda: selected(kube, namespace) == name, "the Service is back")
+            until(lambda: ready(kube, namespace) == ("Unknown", "EndpointsPending"), "the status reports it")
             assert kube.get(DEPLOYMENT, namespace, name)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")

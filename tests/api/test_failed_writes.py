@@ -118,7 +118,7 @@ def test_a_value_that_kubernetes_refuses_is_a_condition_of_a_new_service_and_of_
     stored: dict[str, dict[str, Any]] = {}
     with Operator(cluster, log) as operator:
         kube.apply([isvc(f"old-{name}", minReplicas=1) for name in MISTAKEN], namespace)
-        until(are_ready(kube, namespace, len(MISTAKEN)), "all are Ready", 90)
+        until(are_ready(kube, namespace, len(MISTAKEN)), "all are Ready")
         for name, (predictor, _) in MISTAKEN.items():
             for age in ("old", "new"):
                 kube.apply(isvc(f"{age}-{name}", **predictor), namespace)
@@ -138,7 +138,7 @@ def test_a_value_that_kubernetes_refuses_is_a_condition_of_a_new_service_and_of_
             def seen(service: str = service) -> Any:
                 return (kube.get(INFERENCE_SERVICE, namespace, service) or {}).get("status", {}).get("conditions")
 
-            until(is_reported, f"{service} is not Ready, and has the reason", 20, seen=seen)
+            until(is_reported, f"{service} is not Ready, and has the reason", seen=seen)
             assert ready(kube, namespace, service)["reason"] == "Invalid"
         scaled = {each["metadata"]["name"] for each in kube.list(AUTOSCALER, namespace)}
         assert scaled <= {each["metadata"]["name"] for each in kube.list(DEPLOYMENT, namespace)}, "it would wait"
@@ -167,24 +167,23 @@ def test_objects_that_depend_on_a_refused_object_wait(cluster: Cluster, kube: Ku
     kube.apply(foreign_service("magika-beta"), namespace)
     with Operator(cluster, log):
         kube.apply(service("s3://models/one"), namespace)
-        until(lambda: ready(kube, namespace).get("reason") == "NameTaken", "the status names it", 60)
+        until(lambda: ready(kube, namespace).get("reason") == "NameTaken", "the status names it")
         assert "Service/magika-beta" in ready(kube, namespace)["message"]
         assert ready(kube, namespace)["message"].startswith("Variant beta: ")
-        until(lambda: len(kube.list(AUTOSCALER, namespace)) == 2, "predictor and variant are scaled", 30)
+        until(lambda: len(kube.list(AUTOSCALER, namespace)) == 2, "predictor and variant are scaled")
         [first] = deployments()
         until(
             lambda: (
                 condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "RolloutComplete")["status"] == "True"
             ),
             "the predictor is up",
-            60,
         )
         kube.apply(service("s3://models/two"), namespace)
-        until(lambda: deployments() not in ([first], []) and len(deployments()) == 1, "the old Deployment goes", 90)
-        until(lambda: ready(kube, namespace)["reason"] == "NameTaken", "the name is still taken", 30)
+        until(lambda: deployments() not in ([first], []) and len(deployments()) == 1, "the old Deployment goes")
+        until(lambda: ready(kube, namespace)["reason"] == "NameTaken", "the name is still taken")
         # What depends on it waits: a revision whose Deployment is not written has no autoscaler.
         kube.run("--namespace", namespace, "delete", "service/magika-beta")
-        until(are_ready(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready")
 
 
 def test_an_object_that_an_admission_policy_refuses_for_a_while_is_reported_and_then_written(
@@ -217,13 +216,12 @@ def test_an_object_that_an_admission_policy_refuses_for_a_while_is_reported_and_
             until(
                 lambda: "failed calling webhook" in ready(kube, namespace).get("message", ""),
                 "the status reports it",
-                60,
             )
-            until(lambda: ready(kube, namespace)["status"] == "False", "it has lasted", 60)
+            until(lambda: ready(kube, namespace)["status"] == "False", "it has lasted")
             assert "PodDisruptionBudget/magika-" in ready(kube, namespace)["message"]
             assert kube.list(SERVICE, namespace, names.LABEL_SERVICE), "the rest is written"
             kube.run("delete", "validatingwebhookconfiguration", name)
-            until(are_ready(kube, namespace), "the service is Ready", 90)
+            until(are_ready(kube, namespace), "the service is Ready")
             assert kube.list(DISRUPTION_BUDGET, namespace)
     finally:
         kube.run("delete", "validatingwebhookconfiguration", name, "--ignore-not-found")
@@ -235,7 +233,7 @@ def test_children_that_their_service_left_behind_are_adopted(
     with Operator(cluster, log):
         before = _served_twice(kube, namespace)
         kube.run("--namespace", namespace, "delete", "inferenceservice/magika", "--cascade=orphan")
-        until(lambda: not _owners(kube, namespace, before), "they have no owner", 30)
+        until(lambda: not _owners(kube, namespace, before), "they have no owner")
         _adopts(kube, namespace, before)
         after = children(kube, namespace)
         assert _uids(after) == _uids(before), "none was made anew, so no pod went"
@@ -245,7 +243,7 @@ def test_children_of_a_restored_backup_are_adopted(cluster: Cluster, kube: Kube,
     with Operator(cluster, log):
         before = _served_twice(kube, namespace)
         kube.run("--namespace", namespace, "delete", "inferenceservice/magika")
-        until(lambda: not children(kube, namespace), "all are gone", 60)
+        until(lambda: not children(kube, namespace), "all are gone")
         _restore(kube, namespace, before)
         restored = {ref: kube.get(ref.kind, namespace, ref.name) or {} for ref in before}
         _adopts(kube, namespace, before)
@@ -256,17 +254,17 @@ def _served_twice(kube: Kube, namespace: str) -> dict[Ref, Object]:
     """Serve a model, then another one. Return the children: those of one revision, and two records."""
     for uri in ("s3://models/one", "s3://models/two"):
         kube.apply(isvc(uri=uri, minReplicas=1, maxReplicas=3), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
-        until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
+        until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left")
     return children(kube, namespace)
 
 
 def _adopts(kube: Kube, namespace: str, before: dict[Ref, Object]) -> None:
     """Make the service again, and see that all is its own: records of the past too, and in the end all go with it."""
     kube.apply(isvc(uri="s3://models/two", minReplicas=1, maxReplicas=3), namespace)
-    until(are_ready(kube, namespace), "the service is Ready", 60)
+    until(are_ready(kube, namespace), "the service is Ready")
     uid = (kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["metadata"]["uid"]
-    until(lambda: _owners(kube, namespace, before) == [uid] * len(before), "all are the new service's", 30)
+    until(lambda: _owners(kube, namespace, before) == [uid] * len(before), "all are the new service's")
     kube.run("--namespace", namespace, "annotate", "inferenceservice/magika", "touched=1")
 
 
@@ -295,17 +293,17 @@ def _restore(kube: Kube, namespace: str, found: dict[Ref, Object]) -> None:
 def test_a_deployment_without_pods_gets_its_floor_back(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     with Operator(cluster, log):
         kube.apply(isvc(minReplicas=2, maxReplicas=4), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
 
         def replicas() -> int:
             return int(kube.list(DEPLOYMENT, namespace)[0]["spec"]["replicas"])
 
         kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=0")
-        until(lambda: replicas() == 2, "the floor is back", 15)
+        until(lambda: replicas() == 2, "the floor is back")
         # The autoscaler owns the number again.
         kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=3")
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         assert replicas() == 3
 
 
@@ -319,7 +317,7 @@ def test_a_route_that_a_user_edited_is_restored(cluster: Cluster, kube: Kube, na
 
     with Operator(cluster, log) as operator:
         kube.apply(body, namespace)
-        ours = until(rules, "the route is there", 30)
+        ours = until(rules, "the route is there")
         none = json.loads(json.dumps(ours))
         for rule in none:
             for backend in rule["backendRefs"]:
@@ -329,7 +327,7 @@ def test_a_route_that_a_user_edited_is_restored(cluster: Cluster, kube: Kube, na
         filtered[0]["filters"] = [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"add": [header]}}]
         for edit in (none, filtered, [*ours, {"matches": [{"path": {"type": "Exact", "value": "/"}}]}], ours[:1]):
             kube.patch(HTTP_ROUTE, namespace, "magika", {"spec": {"rules": edit}})
-            until(lambda: rules() == ours, f"the rules are back after {edit}", 10, seen=rules)
+            until(lambda: rules() == ours, f"the rules are back after {edit}", seen=rules)
         accepted = {"metadata": {"annotations": {"conch.dev/accepted": "1 yesterday", "conch.dev/applied-hash": "x"}}}
         kube.patch(HTTP_ROUTE, namespace, "magika", accepted)
         revision = kube.list(CONTROLLER_REVISION, namespace, names.LABEL_SERVICE)[0]["metadata"]["name"]
@@ -340,11 +338,11 @@ def test_a_route_that_a_user_edited_is_restored(cluster: Cluster, kube: Kube, na
             found = kube.get(CONTROLLER_REVISION, namespace, revision) or {}
             return str(found["metadata"]["annotations"]["conch.dev/generation"]).isdigit()
 
-        until(restored, "the annotation is a number again", 10)
+        until(restored, "the annotation is a number again")
         kube.run("--namespace", namespace, "label", f"deployment/{revision}", f"{names.LABEL_SERVICE}-")
-        until(lambda: kube.list(DEPLOYMENT, namespace, names.LABEL_SERVICE), "the label is back", 10)
+        until(lambda: kube.list(DEPLOYMENT, namespace, names.LABEL_SERVICE), "the label is back")
         kube.run("--namespace", namespace, "label", "service/magika", f"{names.LABEL_SERVICE}=other", "--overwrite")
-        until(lambda: kube.list(SERVICE, namespace, f"{names.LABEL_SERVICE}=magika")[1:], "the label is back", 10)
+        until(lambda: kube.list(SERVICE, namespace, f"{names.LABEL_SERVICE}=magika")[1:], "the label is back")
         assert "reconcile failed" not in operator.log()
 
 

@@ -217,14 +217,14 @@ def test_an_etcd_that_is_stopped_for_a_minute_changes_no_object(story: Story, fa
 
     def stop_etcd() -> None:
         before = faults.writes
-        until(lambda: faults.writes > before + 3, "the operator writes", 30)
+        until(lambda: faults.writes > before + 3, "the operator writes")
         faults.faults["etcd stopped"] += 1
         story.cluster.stop_component("etcd", grace=0)
         try:
             time.sleep(60)
         finally:
             story.cluster.start_component("etcd")
-        until(is_ready, "the API server answers again", 60)
+        until(is_ready, "the API server answers again")
         story.cluster.stop_component("kwok")  # it does not watch again after an etcd was away
         story.cluster.start_component("kwok")
 
@@ -323,12 +323,12 @@ def test_a_clock_that_is_set_by_an_hour_changes_no_object(
         return bool(service.get("status", {}).get("rollout", {}).get("reason") == "Paused")
 
     def set_clock() -> None:
-        until(is_paused, "the rollout pauses", 60)
+        until(is_paused, "the rollout pauses")
         faults.faults[step] += 1
         clock.write_text(step)
         time.sleep(15)
         assert is_paused(), "a pause is as long as the spec sets"
-        until(lambda: not is_paused(), "the pause ends", 15)
+        until(lambda: not is_paused(), "the pause ends")
 
     story.meanwhile, story.pause = set_clock, "20s"
     operator = OperatorWithClock(story.cluster, story.log, clock, KUBECONFIG=str(faults.kubeconfig))

@@ -29,7 +29,7 @@ def test_a_foreign_item_costs_no_write_and_a_foreign_value_is_undone(
 
     with Operator(cluster, log):
         kube.apply(isvc(pod={"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         revision = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
         ours = ports()
 
@@ -41,7 +41,7 @@ def test_a_foreign_item_costs_no_write_and_a_foreign_value_is_undone(
         for number in range(10):
             kube.patch(INFERENCE_SERVICE, namespace, "magika", {"metadata": {"annotations": {"touched": str(number)}}})
             time.sleep(0.5)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         # The foreign variable brings a new pod, of which the status and an event may speak.
         assert [w for w in audit.writes(namespace) if "status" not in w and not w.startswith("create events")] == []
         assert names() == ["admin", *(port["name"] for port in ours)]
@@ -49,9 +49,9 @@ def test_a_foreign_item_costs_no_write_and_a_foreign_value_is_undone(
         # What is ours comes back: a value, and the order.
         changed = [{**ours[0], "appProtocol": "mine"}, *ours[1:]]
         kube.patch(SERVICE, namespace, "magika", {"spec": {"ports": changed}})
-        until(lambda: ports() == ours, "the value is back", 10)
+        until(lambda: ports() == ours, "the value is back")
         kube.patch(SERVICE, namespace, "magika", {"spec": {"ports": ours[::-1]}})
-        until(lambda: ports() == ours, "the order is back", 10)
+        until(lambda: ports() == ours, "the order is back")
 
 
 def test_lists_are_compared_as_the_api_server_merges_them(kube: Kube) -> None:

@@ -20,7 +20,6 @@ from tests.support.kube import Kube, Object
 from tests.support.wait import until
 
 assert gateway_class  # a fixture
-SECONDS = 20
 BEGINNING = 20  # characters of a text that must reach the user
 
 
@@ -94,7 +93,7 @@ def test_a_text_that_another_controller_writes_reaches_the_user(
             kube.apply(body, namespace)
         for name in TEXTS:
             accept(kube, namespace, name)
-        until(are_ready(kube, namespace, len(TEXTS)), "the services are Ready", 90)
+        until(are_ready(kube, namespace, len(TEXTS)), "the services are Ready")
         for name, text in TEXTS.items():
             beginning = clean(text).strip()[:BEGINNING]
 
@@ -108,7 +107,7 @@ def test_a_text_that_another_controller_writes_reaches_the_user(
                 found = write()
                 return found["status"] != "True" and beginning in found["message"]
 
-            until(read, f"{foreign.reported} of {name} has the text", SECONDS, seen=write)
+            until(read, f"{foreign.reported} of {name} has the text", seen=write)
             status = (kube.get(INFERENCE_SERVICE, namespace, name) or {})["status"]
             messages = "".join(each["message"] for each in status["conditions"])
             assert not [one for one in messages if unicodedata.category(one) in {"Cc", "Cs"} and one not in "\t\n"]

@@ -18,8 +18,6 @@ from tests.cluster import Cluster, binaries
 from tests.support.kube import Kube, Object
 from tests.support.wait import until
 
-SECONDS = 10  # for the status to follow; all but the gateway's word is there
-
 
 @pytest.fixture
 def gateway_class(kube: Kube, namespace: str) -> Iterator[Object]:
@@ -60,7 +58,7 @@ def answer(kube: Kube, kind: Kind, namespace: str, name: str, status: Object) ->
 
 def accept(kube: Kube, namespace: str, name: str = "magika") -> None:
     """Take a route up."""
-    route = until(lambda: kube.get(HTTP_ROUTE, namespace, name), "the route is there", 30)
+    route = until(lambda: kube.get(HTTP_ROUTE, namespace, name), "the route is there")
     conditions = [
         {
             "type": type_,
@@ -97,13 +95,13 @@ def supports(kube: Kube, name: str, *features: str) -> None:
     answer(kube, GATEWAY_CLASS, "", name, {"supportedFeatures": [{"name": feature} for feature in features]})
 
 
-def wait_for_reason(kube: Kube, namespace: str, reason: str, seconds: float = SECONDS) -> None:
+def wait_for_reason(kube: Kube, namespace: str, reason: str) -> None:
     """Wait until the condition TrafficProgrammed has that reason."""
 
     def traffic() -> dict[str, str]:
         return condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "TrafficProgrammed")
 
-    until(lambda: traffic().get("reason") == reason, f"the status has the reason {reason}", seconds, seen=traffic)
+    until(lambda: traffic().get("reason") == reason, f"the status has the reason {reason}", seen=traffic)
 
 
 def reconciles(operator: Operator) -> float:
@@ -125,22 +123,22 @@ def test_the_status_follows_gateways_and_classes_as_they_come_and_go(
 ) -> None:
     with Operator(cluster, log) as operator:
         kube.apply(routed(timeout="30s"), namespace)
-        wait_for_reason(kube, namespace, "GatewayMissing", 60)
+        wait_for_reason(kube, namespace, "GatewayMissing")
         kube.apply(gateway(namespace), namespace)
         wait_for_reason(kube, namespace, "GatewayClassMissing")
         kube.apply(gateway_class)
         wait_for_reason(kube, namespace, "GatewayNotResponding")
         accept(kube, namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready")
 
         supports(kube, namespace, "Gateway", "HTTPRoute")
         wait_for_reason(kube, namespace, "TimeoutNotSupported")
         ready = condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
         assert (ready["status"], ready["reason"]) == ("False", "TimeoutNotSupported")
         supports(kube, namespace, "Gateway", "HTTPRoute", "HTTPRouteRequestTimeout")
-        until(are_ready(kube, namespace), "the service is Ready", SECONDS)
+        until(are_ready(kube, namespace), "the service is Ready")
 
-        until(lambda: is_idle(operator), "the operator polls no pod any more", 120)
+        until(lambda: is_idle(operator), "the operator polls no pod any more")
         before = reconciles(operator)
         for routes in range(5):
             listener = {"name": "http", "attachedRoutes": routes, "supportedKinds": [], "conditions": []}
@@ -154,7 +152,7 @@ def test_the_status_follows_gateways_and_classes_as_they_come_and_go(
         assert condition(service, "Serving")["status"] == "True"
         assert (kube.get(HTTP_ROUTE, namespace, "magika") or {})["status"]["parents"], "the old word stands"
         kube.apply(gateway(namespace), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", SECONDS)
+        until(are_ready(kube, namespace), "the service is Ready")
         kube.delete(GATEWAY_CLASS, "", namespace)
         wait_for_reason(kube, namespace, "GatewayClassMissing")
 
@@ -167,12 +165,12 @@ def test_a_restarted_operator_knows_at_its_first_look_what_gateways_there_are(
     with Operator(cluster, log) as operator:
         kube.apply(routed(), namespace)
         accept(kube, namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready")
         version = (kube.get(INFERENCE_SERVICE, namespace, "magika") or {})["metadata"]["resourceVersion"]
         operator.stop()
         operator.start()
-        until(lambda: operator.log().count("watching") == 2, "it watches again", 60)
-        until(lambda: reconciles(operator) > 0, "it has looked", 30)
+        until(lambda: operator.log().count("watching") == 2, "it watches again")
+        until(lambda: reconciles(operator) > 0, "it has looked")
         time.sleep(3)
         service = kube.get(INFERENCE_SERVICE, namespace, "magika") or {}
         assert service["metadata"]["resourceVersion"] == version, "it never took the Gateway for missing"
@@ -183,9 +181,9 @@ def test_an_operator_of_some_namespaces_requires_nothing_of_gateways(
 ) -> None:
     with Operator(cluster, log, CONCH_NAMESPACES=namespace):
         kube.apply(routed(), namespace)
-        wait_for_reason(kube, namespace, "GatewayNotResponding", 60)
+        wait_for_reason(kube, namespace, "GatewayNotResponding")
         accept(kube, namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready")
 
 
 def test_a_foreign_route_that_takes_requests_is_named_until_it_takes_none(
@@ -198,7 +196,7 @@ def test_a_foreign_route_that_takes_requests_is_named_until_it_takes_none(
     with Operator(cluster, log) as operator:
         kube.apply(routed(), namespace)
         accept(kube, namespace)
-        wait_for_reason(kube, namespace, "HostnameTaken", 90)
+        wait_for_reason(kube, namespace, "HostnameTaken")
         ready = condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
         assert (ready["status"], ready["reason"]) == ("False", "HostnameTaken")
         assert ready["message"].startswith(
@@ -207,17 +205,17 @@ def test_a_foreign_route_that_takes_requests_is_named_until_it_takes_none(
         )
 
         kube.apply(foreign_route("/"), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", SECONDS)
+        until(are_ready(kube, namespace), "the service is Ready")
         kube.apply(foreign_route("/v2/models/magika/infer"), namespace)
         wait_for_reason(kube, namespace, "HostnameTaken")
 
-        until(lambda: is_idle(operator), "the operator polls no pod any more", 120)
+        until(lambda: is_idle(operator), "the operator polls no pod any more")
         before = reconciles(operator)
         kube.patch(HTTP_ROUTE, namespace, "another", {"metadata": {"labels": {"team": "a"}}})
         time.sleep(2)
         assert reconciles(operator) == before, "unused fields of a foreign route cause no reconcile"
         kube.delete(HTTP_ROUTE, namespace, "another")
-        until(are_ready(kube, namespace), "the service is Ready", SECONDS)
+        until(are_ready(kube, namespace), "the service is Ready")
 
 
 def test_a_route_that_loses_the_label_of_its_service_has_it_again(
@@ -225,14 +223,14 @@ def test_a_route_that_loses_the_label_of_its_service_has_it_again(
 ) -> None:
     with Operator(cluster, log):
         kube.apply(routed(), namespace)
-        route = until(lambda: kube.get(HTTP_ROUTE, namespace, "magika"), "the route is there", 60)
+        route = until(lambda: kube.get(HTTP_ROUTE, namespace, "magika"), "the route is there")
         kube.patch(HTTP_ROUTE, namespace, "magika", {"metadata": {"labels": {names.LABEL_SERVICE: None}}})
 
         def labels() -> dict[str, str]:
             found: dict[str, str] = (kube.get(HTTP_ROUTE, namespace, "magika") or {})["metadata"]["labels"]
             return found
 
-        until(lambda: names.LABEL_SERVICE in labels(), "the route has its label again", SECONDS, seen=labels)
+        until(lambda: names.LABEL_SERVICE in labels(), "the route has its label again", seen=labels)
         assert (kube.get(HTTP_ROUTE, namespace, "magika") or {})["metadata"]["uid"] == route["metadata"]["uid"]
 
 
@@ -254,9 +252,9 @@ def test_a_cluster_without_the_gateway_api_is_served_and_its_coming_is_noticed(
         def ready() -> dict[str, str]:
             return condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Ready")
 
-        until(are_ready(kube, namespace), "the service without a route is Ready", 90)
-        until(lambda: ready().get("reason") == "GatewayApiMissing", "the status has what is missing", 60, seen=ready)
+        until(are_ready(kube, namespace), "the service without a route is Ready")
+        until(lambda: ready().get("reason") == "GatewayApiMissing", "the status has what is missing", seen=ready)
         kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_gateway_api)
-        wait_for_reason(kube, namespace, "GatewayMissing", 60)
+        wait_for_reason(kube, namespace, "GatewayMissing")
         kube.apply(gateway("none"), namespace)
-        wait_for_reason(kube, namespace, "GatewayClassMissing", 60)
+        wait_for_reason(kube, namespace, "GatewayClassMissing")

@@ -54,10 +54,10 @@ def test_one_of_two_installations_writes_a_service_until_it_is_gone(
     first = installation(cluster, tmp_path, namespace, "first")
     second = installation(cluster, tmp_path, namespace, "second", CONCH_METRICS_API="none")
     with first, second:  # both lead; they want different autoscalers
-        until(lambda: "leading" in first.log() and "leading" in second.log(), "both lead", 30)
+        until(lambda: "leading" in first.log() and "leading" in second.log(), "both lead")
         kube.apply(isvc(**SCALED), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
-        until(lambda: notes(kube, namespace, "OtherInstallation"), "an event reports the two", 30)
+        until(are_ready(kube, namespace), "the service is Ready")
+        until(lambda: notes(kube, namespace, "OtherInstallation"), "an event reports the two")
         acting, other = (first, second) if owner(kube, namespace).endswith("first") else (second, first)
         names = {first: f"{namespace}/first", second: f"{namespace}/second"}
         [note] = notes(kube, namespace, "OtherInstallation")
@@ -69,16 +69,16 @@ def test_one_of_two_installations_writes_a_service_until_it_is_gone(
         assert audit.writes(namespace) == []
 
         acting.kill()  # its Lease stays, and is renewed no more
-        until(lambda: owner(kube, namespace) == names[other], "the other takes over", 60)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(lambda: owner(kube, namespace) == names[other], "the other takes over")
+        until(are_ready(kube, namespace), "the service is Ready")
         acting.start()
-        until(lambda: len(notes(kube, namespace, "OtherInstallation")) == 2, "who is back leaves it alone", 60)
+        until(lambda: len(notes(kube, namespace, "OtherInstallation")) == 2, "who is back leaves it alone")
         other.stop()
         kube.run("--namespace", namespace, "delete", "lease", names[other].partition("/")[2])
-        until(lambda: owner(kube, namespace) == names[acting], "without a Lease it is given up at once", 20)
+        until(lambda: owner(kube, namespace) == names[acting], "without a Lease it is given up at once")
         assert pods(kube, namespace) == before, "no pod ended for a change of the installation"
         kube.apply(isvc(uri="s3://models/two", **SCALED), namespace)
-        until(are_ready(kube, namespace), "the change is served", 60)
+        until(are_ready(kube, namespace), "the change is served")
 
 
 def test_operators_without_a_lease_do_not_write_without_end(
@@ -90,7 +90,7 @@ def test_operators_without_a_lease_do_not_write_without_end(
         Operator(cluster, tmp_path / "b.log", CONCH_METRICS_API="none"),
     ):
         kube.apply(isvc(**SCALED), namespace)
-        until(lambda: kube.list(AUTOSCALER, namespace), "the autoscaler is there", 60)
+        until(lambda: kube.list(AUTOSCALER, namespace), "the autoscaler is there")
         audit = Audit(cluster)
         time.sleep(15)
         writes = audit.writes(namespace)
@@ -149,16 +149,16 @@ def test_a_field_that_another_controller_sets_again_and_again_is_restored_less_a
 
     with Operator(cluster, log):
         kube.apply(isvc(**SCALED), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         ref = Ref(AUTOSCALER, only(kube, AUTOSCALER, namespace))
         rival = Rival(cluster, namespace, ref, ".spec.maxReplicas", {"spec": {"maxReplicas": 7}})
         with rival.at_work():
             audit = Audit(cluster)
-            until(lambda: ready().get("reason") == "FieldContested", "the status reports it", 60, seen=ready)
+            until(lambda: ready().get("reason") == "FieldContested", "the status reports it", seen=ready)
             message = ready()["message"]
             assert f"{ref}: Field manager gitops changes .spec.maxReplicas each time Conch restores it" in message
             assert condition(service(kube, namespace), "Serving")["status"] == "True"
-            until(lambda: notes(kube, namespace, "FieldContested"), "an event reports it", 10)
+            until(lambda: notes(kube, namespace, "FieldContested"), "an event reports it")
             # Meanwhile: an edit of another child is undone at once, one of another field of the same child soon.
             name = only(kube, DISRUPTION_BUDGET, namespace)
             kube.patch(DISRUPTION_BUDGET, namespace, name, {"spec": {"maxUnavailable": 0}})
@@ -166,20 +166,20 @@ def test_a_field_that_another_controller_sets_again_and_again_is_restored_less_a
             def budget() -> Any:
                 return (kube.get(DISRUPTION_BUDGET, namespace, name) or {})["spec"]["maxUnavailable"]
 
-            until(lambda: budget() == "25%", "the budget is restored", 3)
+            until(lambda: budget() == "25%", "the budget is restored")
             kube.patch(AUTOSCALER, namespace, ref.name, {"spec": {"minReplicas": 2}})
 
             def floor() -> Any:
                 return (kube.get(AUTOSCALER, namespace, ref.name) or {})["spec"]["minReplicas"]
 
-            until(lambda: floor() == 1, "the floor is restored", 7)
+            until(lambda: floor() == 1, "the floor is restored")
             time.sleep(10)
             writes = [w for w in audit.writes(namespace) if w == f"patch horizontalpodautoscalers {ref.name}"]
             assert 5 <= len(writes) <= 15, (len(writes), rival.writes)
             # A change of the service is still written.
             kube.apply(isvc(uri="s3://models/two", **SCALED), namespace)
-            until(lambda: kube.list(DEPLOYMENT, namespace)[1:], "the new Deployment is there", 5)
-        until(lambda: ready().get("status") == "True", "the contest is over, and the service Ready", 90, seen=ready)
+            until(lambda: kube.list(DEPLOYMENT, namespace)[1:], "the new Deployment is there")
+        until(lambda: ready().get("status") == "True", "the contest is over, and the service Ready", seen=ready)
 
 
 def test_a_single_edit_of_each_child_is_restored_at_once(
@@ -187,7 +187,7 @@ def test_a_single_edit_of_each_child_is_restored_at_once(
 ) -> None:
     with Operator(cluster, log):
         kube.apply(isvc(**SCALED), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         name = only(kube, AUTOSCALER, namespace)
         for maximum in (5, 6, 7):
 
@@ -195,7 +195,7 @@ def test_a_single_edit_of_each_child_is_restored_at_once(
                 return bool((kube.get(AUTOSCALER, namespace, name) or {})["spec"]["maxReplicas"] == 3)
 
             kube.patch(AUTOSCALER, namespace, name, {"spec": {"maxReplicas": maximum}})
-            until(restored, "the maximum is restored", 3)
+            until(restored, "the maximum is restored")
         assert condition(service(kube, namespace), "Ready")["reason"] != "FieldContested"
 
 

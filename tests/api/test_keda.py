@@ -35,17 +35,17 @@ def test_a_service_in_a_cluster_without_keda_reports_it_and_recovers_when_keda_i
     autoscaling = {"requestsPerSecond": 10, "triggers": [TRIGGER], "behavior": {"scaleDown": {"policies": []}}}
     with Operator(cluster, log, CONCH_METRICS_API="keda", CONCH_PROMETHEUS=PROMETHEUS):
         kube.apply(isvc(minReplicas=0, maxReplicas=3, autoscaling=autoscaling), namespace)
-        until(lambda: ready().get("reason") == "KedaMissing", "the status has what is missing", 60, seen=ready)
+        until(lambda: ready().get("reason") == "KedaMissing", "the status has what is missing", seen=ready)
         assert "install KEDA" in ready()["message"]
         kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_keda)
         kube.run("wait", "--for=condition=Established", *no_keda, "--timeout=30s")
-        until(are_ready(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready")
 
         def may_sleep() -> bool:
             [driven] = kube.list(SCALED_OBJECT, namespace)
             return bool(driven["spec"]["minReplicaCount"] == 0)
 
-        until(may_sleep, "it has served, and may sleep", 30)
+        until(may_sleep, "it has served, and may sleep")
         [driven] = kube.list(SCALED_OBJECT, namespace)
         assert [trigger["type"] for trigger in driven["spec"]["triggers"]] == ["cron", "prometheus"]
         revision = driven["metadata"]["name"]
@@ -57,6 +57,6 @@ def test_a_service_in_a_cluster_without_keda_reports_it_and_recovers_when_keda_i
         def asleep() -> bool:
             return ready().get("reason") == "ScaledToZero"
 
-        until(asleep, "the status has ScaledToZero", 30, seen=ready)
+        until(asleep, "the status has ScaledToZero", seen=ready)
         assert (kube.get(DEPLOYMENT, namespace, revision) or {})["spec"]["replicas"] == 0
         assert {write.split()[1] for write in audit.writes(namespace)} <= {"inferenceservices/status", "events"}

@@ -18,7 +18,6 @@ from tests.support.wait import until
 MANY = 200
 OVER = 20  # of one service: more than Conch keeps of it
 MOST_MIB = 256  # half of what the chart allows
-SECONDS = 120.0
 
 
 def peak_mib(operator: Operator) -> int:
@@ -34,7 +33,7 @@ def test_large_objects_of_one_tenant_cost_the_others_nothing(
 ) -> None:
     def scale(replicas: int) -> None:
         kube.patch(INFERENCE_SERVICE, namespace, "magika", {"spec": {"predictor": {"minReplicas": replicas}}})
-        until(are_ready(kube, namespace), f"the other tenant has {replicas} pods", SECONDS)
+        until(are_ready(kube, namespace), f"the other tenant has {replicas} pods")
 
     with another_namespace(kube, f"{namespace}-large") as place:
 
@@ -47,17 +46,17 @@ def test_large_objects_of_one_tenant_cost_the_others_nothing(
             scale(2)
             assert peak_mib(operator) < MOST_MIB
             kube.apply(isvc(), place)
-            until(are_ready(kube, place), "the tenant's own service is Ready too", SECONDS, seen=ready)
+            until(are_ready(kube, place), "the tenant's own service is Ready too", seen=ready)
             operator.stop()
 
             there = kube.get(INFERENCE_SERVICE, place, "magika") or {}
             put_large(kube, place, "magika", OVER, ownerReferences=[owned_by(there)])
             operator.start()
-            until(lambda: ready().get("reason") == "ObjectsTooLarge", "the status has the reason", SECONDS, seen=ready)
+            until(lambda: ready().get("reason") == "ObjectsTooLarge", "the status has the reason", seen=ready)
             assert "ConfigMap/large-" in ready()["message"]
             scale(3)
             assert peak_mib(operator) < MOST_MIB
             record_property("peak_mib", peak_mib(operator))
             kube.run("delete", "configmaps", f"--selector={names.LABEL_SERVICE}", f"--namespace={place}")
-            until(lambda: ready().get("status") == "True", "it is served again", SECONDS, seen=ready)
+            until(lambda: ready().get("status") == "True", "it is served again", seen=ready)
             assert "Traceback" not in operator.log()

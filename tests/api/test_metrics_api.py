@@ -138,7 +138,7 @@ def test_users_need_the_right(kube: Kube, pods: str) -> None:
     with pytest.raises(KubectlError, match=r"(?i)forbidden"):
         kube.run("get", f"--raw={ROOT}{path}", "--as=ann")
     grant(kube, pods, "User", "ann")
-    until(lambda: may(kube, path), "ann may", 30)
+    until(lambda: may(kube, path), "ann may")
     with pytest.raises(KubectlError, match=r"(?i)forbidden"):
         kube.run("get", f"--raw={ROOT}/namespaces/default/pods/*/triton_pending_requests", "--as=ann")
 
@@ -175,7 +175,7 @@ def test_a_client_that_calls_the_pod_directly_is_checked_too(kube: Kube, pods: s
     token = kube.run("create", "token", "robot", f"--namespace={pods}").strip()
     assert knock(api, path, Authorization=f"Bearer {token}") == 403
     grant(kube, pods, "ServiceAccount", "robot")
-    until(lambda: knock(api, path, Authorization=f"Bearer {token}") == 200, "robot may", 30)
+    until(lambda: knock(api, path, Authorization=f"Bearer {token}") == 200, "robot may")
 
 
 async def test_invented_tokens_are_reviewed_a_few_at_a_time(cluster: Cluster, kube: Kube, tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_certificate_is_changed_without_a_gap(cluster: Cluster, kube: Kube, ap
                 seen.add(shown(short.port))
                 return len(seen) >= 2
 
-            until(changed, "it was changed", 90, seen=short.log)
+            until(changed, "it was changed", seen=short.log)
         assert reader.failures == []
         assert reader.reads > 100
 
@@ -356,9 +356,9 @@ def test_the_api_service_of_another_adapter_is_left_alone(cluster: Cluster, kube
     with MetricsProcess(cluster, kube, log) as process:
         process.until_answering()
         kube.apply(registered("monitoring", "prometheus-adapter"))
-        before = until(lambda: kube.get(API_SERVICE, "", API_SERVICE_NAME), "it is registered", 10)["spec"]
+        before = until(lambda: kube.get(API_SERVICE, "", API_SERVICE_NAME), "it is registered")["spec"]
         assert before["service"]["namespace"] == "monitoring"
-        code, text = until(lambda: hindered(process), "the metrics API reports whose it is", 40, seen=process.log)
+        code, text = until(lambda: hindered(process), "the metrics API reports whose it is", seen=process.log)
         assert code == 503
         assert f"names monitoring/prometheus-adapter instead of {NAMESPACE}/{NAME}" in text
         after = kube.get(API_SERVICE, "", API_SERVICE_NAME)
@@ -381,7 +381,7 @@ def test_a_bundle_that_a_user_removed_is_restored(cluster: Cluster, kube: Kube, 
             there = kube.get(API_SERVICE, "", API_SERVICE_NAME) or {}
             return bool(there["spec"].get("caBundle"))
 
-        until(back, "the bundle is back", 40, seen=process.log)
+        until(back, "the bundle is back", seen=process.log)
         process.until_answering()
 
 

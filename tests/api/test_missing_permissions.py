@@ -78,7 +78,7 @@ class Account:
                 return False
             return True
 
-        until(can_list, f"the account can list {resource}", 20)
+        until(can_list, f"the account can list {resource}")
 
     def remove(self) -> None:
         self._kube.run("delete", "clusterrole,clusterrolebinding", self._namespace, "--ignore-not-found")
@@ -111,7 +111,7 @@ def test_missing_permissions_end_it_with_the_kinds(
         account.wait_until_it_lists(DISRUPTION_BUDGET)
         operator.start()
         kube.apply(isvc(), namespace)
-        until(are_ready(kube, namespace), "with the whole role it works", 60)
+        until(are_ready(kube, namespace), "with the whole role it works")
 
 
 @pytest.mark.parametrize("verb", ["get", "create", "update"])
@@ -147,7 +147,7 @@ def test_no_permission_is_needed_for_an_api_that_is_not_installed(
     account.bind()
     with Operator(cluster, log, KUBECONFIG=str(account.kubeconfig)):
         kube.apply(isvc(), namespace)
-        until(are_ready(kube, namespace), "it works without Envoy Gateway and a permission for its kind", 60)
+        until(are_ready(kube, namespace), "it works without Envoy Gateway and a permission for its kind")
 
 
 def test_a_namespace_without_permissions_is_named(
@@ -173,7 +173,7 @@ def test_a_crd_that_is_missing_is_waited_for(cluster: Cluster, kube: Kube, names
             assert text.strip().endswith("; install the CustomResourceDefinitions of the folder crds")
             install_crd(kube)
             kube.apply(isvc(), namespace)
-            until(are_ready(kube, namespace), "it works when the CRD is there", 60)
+            until(are_ready(kube, namespace), "it works when the CRD is there")
     finally:
         install_crd(kube)
 
@@ -189,9 +189,9 @@ def test_an_api_server_that_does_not_answer_yet_is_waited_for(
         operator.start()
         until_it_waits(operator)
         relay.refuses = False
-        until(lambda: operator.readiness()[0] == 200, "it is ready", 30, seen=operator.readiness)
+        until(lambda: operator.readiness()[0] == 200, "it is ready", seen=operator.readiness)
         kube.apply(isvc(), namespace)
-        until(are_ready(kube, namespace), "it works", 60)
+        until(are_ready(kube, namespace), "it works")
     relay.close()
 
 
@@ -202,4 +202,4 @@ def until_it_waits(operator: Operator) -> str:
         status, text = operator.readiness()
         return text if status == 503 and text.startswith("waiting: ") else ""
 
-    return until(waits, "it is not ready, and waits", 20, seen=operator.readiness)
+    return until(waits, "it is not ready, and waits", seen=operator.readiness)

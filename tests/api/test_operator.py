@@ -42,10 +42,10 @@ def test_a_new_service_costs_a_write_a_child_and_one_status(
 ) -> None:
     with Operator(cluster, log):
         kube.apply(isvc("first"), namespace)
-        until(are_ready(kube, namespace), "the operator works", 60)
+        until(are_ready(kube, namespace), "the operator works")
         audit = Audit(cluster)
         kube.apply(isvc(minReplicas=1, maxReplicas=3), namespace)
-        until(are_ready(kube, namespace, 2), "both services are Ready", 60)
+        until(are_ready(kube, namespace, 2), "both services are Ready")
         writes = [write for write in audit.writes(namespace) if " magika" in write]
         ours = children(kube, namespace, "magika")
         assert len(ours) == 7
@@ -63,11 +63,11 @@ def test_a_restart_with_many_services_writes_nothing(cluster: Cluster, kube: Kub
     with Operator(cluster, log) as operator:
         kube.apply([isvc(f"s{number}") for number in range(MANY)], namespace)
         until(are_ready(kube, namespace, MANY), "all are Ready", 180)
-        until(lambda: len(kube.list(INFERENCE_SERVICE)) == MANY, "the services of earlier tests are deleted", 120)
+        until(lambda: len(kube.list(INFERENCE_SERVICE)) == MANY, "the services of earlier tests are deleted")
         operator.stop()
         audit = Audit(cluster)
         operator.start()
-        until(lambda: operator.log().count("watching") == 2, "it watches again", 60)
+        until(lambda: operator.log().count("watching") == 2, "it watches again")
         time.sleep(15)
         assert audit.writes() == []
 
@@ -85,11 +85,11 @@ def test_an_operator_that_is_killed_at_random_moments_ends_at_the_same_objects(
                     time.sleep(chance.uniform(0.0, 2.5))
                     operator.kill()
                     operator.start()
-                until(are_ready(kube, namespace), f"{uri} is Ready", 120)
-                until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left", 60)
+                until(are_ready(kube, namespace), f"{uri} is Ready")
+                until(lambda: len(kube.list(DEPLOYMENT, namespace)) == 1, "one Deployment is left")
             final = essence(kube, namespace)
             kube.run("--namespace", namespace, "delete", "isvc", "--all")
-            until(lambda: not children(kube, namespace), "the children are gone", 60)
+            until(lambda: not children(kube, namespace), "the children are gone")
         return final
 
     undisturbed = story(None)
@@ -110,7 +110,7 @@ def test_an_operator_that_is_killed_after_each_write_of_a_rollout_ends_at_the_sa
     def story(*, killed: bool) -> dict[Ref, Object]:
         with Operator(cluster, log) as operator:
             kube.apply(service("s3://models/one"), namespace)
-            until(are_ready(kube, namespace), "the service is Ready", 60)
+            until(are_ready(kube, namespace), "the service is Ready")
             audit, kills = Audit(cluster), 0
             kube.apply(service("s3://models/two"), namespace)
             deadline = time.monotonic() + 400
@@ -124,7 +124,7 @@ def test_an_operator_that_is_killed_after_each_write_of_a_rollout_ends_at_the_sa
                     operator.start()
             final = essence(kube, namespace)
             kube.run("--namespace", namespace, "delete", "isvc", "--all")
-            until(lambda: not children(kube, namespace), "the children are gone", 60)
+            until(lambda: not children(kube, namespace), "the children are gone")
         return final
 
     assert story(killed=True) == story(killed=False)
@@ -142,22 +142,22 @@ def test_one_of_two_operators_acts_and_the_other_takes_over(
         Operator(cluster, tmp_path / "a.log", POD_NAME="a", **lease) as first,
         Operator(cluster, tmp_path / "b.log", POD_NAME="b", **lease) as second,
     ):
-        until(lambda: "leading" in first.log() + second.log(), "one leads", 30)
+        until(lambda: "leading" in first.log() + second.log(), "one leads")
         acting, other = (first, second) if "leading" in first.log() else (second, first)
         kube.apply(isvc(), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         assert "leading" not in other.log()
         acting.kill()
         began = time.monotonic()
-        until(lambda: "leading" in other.log(), "the other leads", 30)
+        until(lambda: "leading" in other.log(), "the other leads")
         record_property("failover_after_SIGKILL_seconds", round(time.monotonic() - began, 1))
         acting.start()
         kube.apply(isvc(uri="s3://models/two"), namespace)
-        until(are_ready(kube, namespace), "the change is served", 60)
+        until(are_ready(kube, namespace), "the change is served")
         assert acting.log().count("leading") == 1, "who was killed stands by now"
         other.stop()
         began = time.monotonic()
-        until(lambda: acting.log().count("leading") == 2, "it leads again", 30)
+        until(lambda: acting.log().count("leading") == 2, "it leads again")
         record_property("failover_after_SIGTERM_seconds", round(time.monotonic() - began, 1))
 
 
@@ -172,7 +172,7 @@ def test_an_operator_that_ends_finishes_what_it_has_begun(
         until_written(audit, namespace, "patch inferenceservices/status")
         operator.stop()
         operator.start()
-        until(are_ready(kube, namespace, len(services)), "all services are Ready", 90)
+        until(are_ready(kube, namespace, len(services)), "all services are Ready")
     events = [e for e in kube.list(EVENT, namespace) if e["reason"] == "RevisionCreated"]
     assert {event["regarding"]["name"] for event in events} == set(services)
 
@@ -191,7 +191,7 @@ def test_a_status_and_its_events_are_written_both_though_the_api_server_is_slow_
         threading.Timer(END_SECONDS + 1.5, relay.flows.set).start()
         operator.stop()
         operator.start()
-        until(are_ready(kube, namespace, len(services)), "all services are Ready", 90)
+        until(are_ready(kube, namespace, len(services)), "all services are Ready")
     events = [e for e in kube.list(EVENT, namespace) if e["reason"] == "RevisionCreated"]
     assert {event["regarding"]["name"] for event in events} == set(services)
 
@@ -216,20 +216,20 @@ def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
         settings = {"CONCH_LEASE_NAMESPACE": namespace, "POD_NAME": name, "KUBECONFIG": str(file)}
         replicas[name] = Operator(cluster, tmp_path / f"{name}.log", **settings)
     with replicas["a"] as a:
-        until(lambda: "leading" in a.log(), "it leads", 30)
+        until(lambda: "leading" in a.log(), "it leads")
         with replicas["b"] as b:
             kube.apply(isvc(), namespace)
-            until(are_ready(kube, namespace), "the service is Ready", 60)
+            until(are_ready(kube, namespace), "the service is Ready")
             a.send_signal(signal.SIGSTOP)
             kube.apply(isvc(uri="s3://models/two"), namespace)
-            until(lambda: "leading" in b.log(), "the other one leads", 30)
+            until(lambda: "leading" in b.log(), "the other one leads")
             audit = Audit(cluster)
             a.send_signal(signal.SIGCONT)
             kube.apply(isvc(uri="s3://models/three"), namespace)
             assert a.wait(30) == 1
             last_words = "conch: (b holds the Lease|the Lease was not renewed for 8 s: .*); it starts again"
             assert re.search(last_words, a.log())
-            until(are_ready(kube, namespace), "the last change is served", 60)
+            until(are_ready(kube, namespace), "the last change is served")
             writers = {call["user"]["username"].rpartition(":")[2] for call in audit.calls() if is_a_write(call)}
             assert writers == {"b"}
     kube.run("delete", "clusterrolebinding", namespace)
@@ -238,15 +238,15 @@ def test_a_leader_that_was_stopped_for_a_while_writes_nothing_when_it_goes_on(
 def test_hands_that_change_children_are_undone(cluster: Cluster, kube: Kube, namespace: str, log: Path) -> None:
     with Operator(cluster, log):
         kube.apply(isvc(minReplicas=2), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         name = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
         kube.run("--namespace", namespace, "scale", f"deployment/{name}", "--replicas=5")
-        until(lambda: kube.list(DEPLOYMENT, namespace)[0]["spec"]["replicas"] == 2, "the replicas are back", 5)
+        until(lambda: kube.list(DEPLOYMENT, namespace)[0]["spec"]["replicas"] == 2, "the replicas are back")
         kube.run("--namespace", namespace, "delete", "service/magika")
-        until(lambda: kube.list(SERVICE, namespace, names.LABEL_SERVICE)[1:], "the Service is back", 5)
+        until(lambda: kube.list(SERVICE, namespace, names.LABEL_SERVICE)[1:], "the Service is back")
         kube.run("--namespace", namespace, "delete", f"deployment/{name}")
-        until(lambda: kube.list(DEPLOYMENT, namespace), "the Deployment is back", 5)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(lambda: kube.list(DEPLOYMENT, namespace), "the Deployment is back")
+        until(are_ready(kube, namespace), "the service is Ready")
 
 
 def ready(kube: Kube, namespace: str, name: str = "magika") -> dict[str, str]:
@@ -275,24 +275,22 @@ def test_a_foreign_service_of_the_same_name_is_never_taken(
         until(
             lambda: ready(kube, namespace).get("reason") == "NameTaken",
             "the status names it",
-            60,
         )
         message = ready(kube, namespace)["message"]
         assert "Service/magika exists and belongs to no controller" in message
-        until(lambda: events(kube, namespace, "NameTaken"), "an event names it too", 10)
+        until(lambda: events(kube, namespace, "NameTaken"), "an event names it too")
         assert "Service/magika" in events(kube, namespace, "NameTaken")[0]["note"]
-        until(lambda: kube.list(POD, namespace), "the pods are made all the same", 30)
+        until(lambda: kube.list(POD, namespace), "the pods are made all the same")
         after = next(s for s in kube.list(SERVICE, namespace) if s["metadata"]["name"] == "magika")
         assert after == before
         kube.run("--namespace", namespace, "delete", "service/magika")
-        until(are_ready(kube, namespace), "the service is Ready", 90)
+        until(are_ready(kube, namespace), "the service is Ready")
 
         revision = kube.list(DEPLOYMENT, namespace)[0]["metadata"]["name"]
         kube.apply(isvc(revision), namespace)  # its Service would be the other one's revision Service
         until(
             lambda: "belongs to InferenceService/magika" in ready(kube, namespace, revision).get("message", ""),
             "the status names the other service",
-            60,
         )
         assert ready(kube, namespace)["status"] == "True"
 
@@ -302,18 +300,17 @@ def test_a_pod_that_the_api_server_refuses_is_reported_in_its_words(
 ) -> None:
     with Operator(cluster, log):
         kube.apply(isvc(), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         kube.apply(isvc(pod={"tolerations": [{"operator": "Exists", "value": "1"}]}), namespace)
         until(
             lambda: ready(kube, namespace).get("reason") == "Invalid",
             "the status has the refusal",
-            60,
         )
         body = kube.list(INFERENCE_SERVICE, namespace)[0]
         assert "tolerations" in condition(body, "Ready")["message"]
         assert condition(body, "Serving")["status"] == "True"
         kube.apply(isvc(pod={"tolerations": [{"operator": "Exists"}]}), namespace)
-        until(are_ready(kube, namespace), "the mended service is Ready", 60)
+        until(are_ready(kube, namespace), "the mended service is Ready")
 
 
 def test_pods_that_a_limit_range_refuses_are_reported_and_agent_resources_are_the_remedy(
@@ -326,11 +323,10 @@ def test_pods_that_a_limit_range_refuses_are_reported_and_agent_resources_are_th
         until(
             lambda: "maximum cpu usage per Container is 1" in ready(kube, namespace).get("message", ""),
             "the refusal is in the status",
-            60,
             seen=lambda: ready(kube, namespace),
         )
         kube.apply(isvc(pod={"agentResources": {"limits": {"cpu": "500m", "memory": "256Mi"}}}), namespace)
-        until(are_ready(kube, namespace), "the service with a smaller agent is Ready", 60)
+        until(are_ready(kube, namespace), "the service with a smaller agent is Ready")
 
 
 def test_a_warm_up_job_whose_pod_a_quota_refuses_is_reported_in_the_quotas_words(
@@ -341,7 +337,7 @@ def test_a_warm_up_job_whose_pod_a_quota_refuses_is_reported_in_the_quotas_words
         resources = {"limits": {"cpu": "500m", "memory": "256Mi"}}
         pod = {"labels": labels, "annotations": annotations, "agentResources": resources}
         kube.apply(isvc(pod=pod), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         quota = {"kind": "ResourceQuota", "apiVersion": "v1", "metadata": {"name": "narrow"}}
         kube.apply({**quota, "spec": {"hard": {"pods": "2"}}}, namespace)
         kube.apply(isvc(uri="s3://models/two", pod=pod, warmup={}), namespace)
@@ -350,7 +346,7 @@ def test_a_warm_up_job_whose_pod_a_quota_refuses_is_reported_in_the_quotas_words
             [body] = kube.list(INFERENCE_SERVICE, namespace)
             return body["status"].get("rollout") or {}
 
-        until(lambda: rollout().get("reason") == "JobPodsRefused", "the status has the refusal", 60, seen=rollout)
+        until(lambda: rollout().get("reason") == "JobPodsRefused", "the status has the refusal", seen=rollout)
         assert "exceeded quota: narrow" in rollout()["message"]
         [job] = kube.list(JOB, namespace)
         template = job["spec"]["template"]

@@ -212,13 +212,13 @@ def test_a_rollout_keeps_its_deadline_whatever_texts_it_meets(
 
     with Operator(cluster, log) as operator:
         kube.apply(service("s3://models/one"), namespace)
-        until(are_ready(kube, namespace), "the service is Ready", 60)
+        until(are_ready(kube, namespace), "the service is Ready")
         kube.apply(service("s3://models/two"), namespace)
-        until(lambda: rollout().get("phase") == "Failed", "the candidate is given up at its deadline", 60)
-        until(lambda: len([r for r in children(kube, namespace) if r.kind == DEPLOYMENT]) == 1, "its pods go", 60)
+        until(lambda: rollout().get("phase") == "Failed", "the candidate is given up at its deadline")
+        until(lambda: len([r for r in children(kube, namespace) if r.kind == DEPLOYMENT]) == 1, "its pods go")
         gate = rollout()["gates"][0]["message"]
         assert HOSTILE["emoji"] in gate
         assert condition(kube.get(INFERENCE_SERVICE, namespace, "magika") or {}, "Serving")["status"] == "True"
         kube.run("--namespace", namespace, "delete", "inferenceservice/magika")
-        until(lambda: not children(kube, namespace), "the children are gone", 60)
+        until(lambda: not children(kube, namespace), "the children are gone")
         assert "call failed" not in operator.log()

@@ -73,7 +73,7 @@ async def test_a_text_is_served_as_it_is_or_refused_by_the_name_of_its_field(
             def final(name: str = name) -> dict[str, str] | None:
                 return reported(name)
 
-            ready = until(final, f"{name} is served or refused", 60, seen=operator.log)
+            ready = until(final, f"{name} is served or refused", seen=operator.log)
             if ready["status"] == "True":
                 [deployment] = kube.list(DEPLOYMENT, namespace, f"conch.dev/service={name}")
                 template = deployment["spec"]["template"]

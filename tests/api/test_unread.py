@@ -26,4 +26,4 @@ def test_a_service_that_no_operator_has_read_is_not_current(
     other = kube.get(INFERENCE_SERVICE, namespace, "other") or {}
     assert other["status"] == {"observedGeneration": -1}
     with Operator(cluster, log):
-        until(are_ready(kube, namespace, 2), "both are Ready at their generation", 60)
+        until(are_ready(kube, namespace, 2), "both are Ready at their generation")

@@ -22,6 +22,12 @@ COREDNS, METRICS, KWOK = "coredns", "metrics-server", "kwok"
 ADMINS = "system:masters"
 METRICS_PORT = 4443
 DNS_PORT = 53
+PRIORITY = -10
+"""Of the control plane: the pods of a cluster weigh as much as eight processes (cgroups.py), and these as much as nine.
+
+In a real cluster pods do not share their processors with the API server. Beside them it did not answer for ten seconds,
+and every leader election of the cluster ended.
+"""
 GO_ENVIRONMENT = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
 """Of every Go component: memory is there, so garbage is collected a quarter as often; near 1 GiB as usual."""
 
@@ -131,7 +137,7 @@ def corefile(plan: Plan, paths: ClusterPaths) -> str:
 def _component(plan: Plan, paths: ClusterPaths, name: str, health: str, arguments: list[str]) -> Component:
     return Component(
         name=name,
-        argv=[str(binaries.program(name)), *arguments],
+        argv=["nice", f"--adjustment={PRIORITY}", str(binaries.program(name)), *arguments],
         netns=plan.control_netns,
         log=str(paths.logs / f"{name}.log"),
         health=health,

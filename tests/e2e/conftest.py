@@ -19,7 +19,7 @@ from tests.support.store import Store
 from tests.support.wait import until
 
 STORE = "conch-e2e-store"
-_SECONDS = 300  # for one story; a cold machine builds everything before the first one
+_SECONDS = 600  # for one story; a cold machine builds everything before the first one
 _FIGURE = "figure"  # the name of a report's property: pytest-xdist carries it to the process that prints
 
 
@@ -147,7 +147,7 @@ def make_namespace(place: Place, bucket: Store) -> MakeNamespace:
     def make(name: str) -> Iterator[str]:
         if place.kube.get(NAMESPACE, "", name):  # an earlier run was cut off
             place.kube.delete(NAMESPACE, "", name)
-            until(lambda: not place.kube.get(NAMESPACE, "", name), f"namespace {name} is gone", 90)
+            until(lambda: not place.kube.get(NAMESPACE, "", name), f"namespace {name} is gone")
         place.namespace(name)
         place.kube.create(SECRET, bucket.secret(), name)
         try:

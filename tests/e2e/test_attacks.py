@@ -41,7 +41,6 @@ SMALL = 2000
 SERVICES = 100
 PODS = 4  # of the attacker's canary, all hostile
 OFTEN = 3  # requests to each hostile pod
-SECONDS = 60.0  # in which the others are scaled
 MEMORY_MIB = 400.0  # of the 512 that the chart allows
 
 pytestmark = [pytest.mark.alone, pytest.mark.long, pytest.mark.timeout(900, func_only=True)]
@@ -84,8 +83,8 @@ def tenants(kube: Kube, make_namespace: MakeNamespace, gateway: Gateway) -> Iter
         kube.apply(manifest("double", **slow), autoscaled)
         found = Tenants(*(Service(kube, each, "double") for each in (attacker, owner, served, autoscaled)))
         for service in (found.attacker, found.owner, found.served, found.autoscaled):
-            service.until_ready(120)
-        found.autoscaled.until_condition("Autoscaling", "True", 90)
+            service.until_ready()
+        found.autoscaled.until_condition("Autoscaling", "True")
         try:
             yield found
         finally:
@@ -116,7 +115,7 @@ class Attack:
         """Have all pods of a canary answer with hostile texts, both the agent's reports and Triton's metrics."""
         image = yaml.safe_load((CHART / "values.yaml").read_text())["servingImage"]
         self._attacker.patch({"predictor": build_predictor(3)})
-        rollout = until(self._get_analysis, "the analysis has begun", 120, seen=lambda: self._attacker.status)
+        rollout = until(self._get_analysis, "the analysis has begun", seen=lambda: self._attacker.status)
         self._pods = replace_pods(self._attacker, rollout["revision"], f"{image['repository']}:{image['tag']}")
         self.until_answered()
 
@@ -129,7 +128,7 @@ class Attack:
             return self._count(pod, paths[pod]) >= before[pod] + OFTEN
 
         for pod in self._pods:
-            until(partial(has_answered, pod), f"{pod} has answered requests for {paths[pod]}", SECONDS)
+            until(partial(has_answered, pod), f"{pod} has answered requests for {paths[pod]}")
 
     def create_deep_specs(self) -> None:
         """Create services whose fields are nested without end: each is refused, or the field is dropped."""
@@ -152,7 +151,7 @@ class Attack:
         """Create large objects with the label of a service, and more than is kept of those of another one's own."""
         put_large(self._kube, self._namespace, self._attacker.name, LARGE)
         put_large(self._kube, self._owner.namespace, self._owner.name, OWNED, **held_by(self._owner.body))
-        self._owner.until_condition("Ready", "False", SECONDS, "ObjectsTooLarge")
+        self._owner.until_condition("Ready", "False", "ObjectsTooLarge")
 
     def create_small_objects(self) -> None:
         """Create many small objects with a service as their controller."""
@@ -189,10 +188,10 @@ def test_an_attack_of_one_tenant_keeps_no_other_from_being_served_and_scaled(
             seconds = time.monotonic() - began
             figure(f"{part.__name__} ({seconds:.0f} s): {scale(tenants.served, 1 + number % 2)}")
         get_figures = load(place, tenants.autoscaled, "20", "20s")
-        until(lambda: len(tenants.autoscaled.ready_pods()) >= 2, "the autoscaler adds pods", SECONDS)
+        until(lambda: len(tenants.autoscaled.ready_pods()) >= 2, "the autoscaler adds pods")
         run = get_figures()
         tenants.served.patch({"predictor": build_predictor(3)})
-        tenants.served.settle(3 * SECONDS)
+        tenants.served.settle()
         attack.until_answered()
         check_operators(kube, figure)
         assert get_transitions(kube) == before, "the leader has changed"
@@ -242,6 +241,6 @@ def scale(service: Service, pods: int) -> str:
     """Change the number of a service's pods; return how long it took, in words."""
     began = time.monotonic()
     service.patch({"predictor": {"minReplicas": pods}})
-    until(lambda: len(service.ready_pods()) == pods, f"{service.namespace} has {pods} pods", SECONDS)
-    service.until_ready(SECONDS)
+    until(lambda: len(service.ready_pods()) == pods, f"{service.namespace} has {pods} pods")
+    service.until_ready()
     return f"{pods} pods after {time.monotonic() - began:.1f} s"

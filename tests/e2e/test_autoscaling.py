@@ -39,9 +39,9 @@ def test_a_service_scales_under_load_and_no_writer_fights_the_autoscaler(
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
         Traffic(http, grpc, filetypes.picture_request("scaled"), Mix(grpc=2, fresh=2, kept=0, rate=10)),
     ):
-        service.until_condition("Autoscaling", "True", 90)
-        until(lambda: len(service.ready_pods()) == 2, "two pods are ready", 120, seen=lambda: replicas.seen)
-        service.until_ready(30)
+        service.until_condition("Autoscaling", "True")
+        until(lambda: len(service.ready_pods()) == 2, "two pods are ready", seen=lambda: replicas.seen)
+        service.until_ready()
     assert set(replicas.seen) == {1, 2}
     assert replicas.seen == sorted(replicas.seen), "another writer removed the new pod"
     owners = [
@@ -57,11 +57,11 @@ def test_turning_it_on_and_off_loses_no_pod(kube: Kube, serve: Callable[..., Ser
     revision = service.until_ready()["stable"]
     with Numbers(kube, service.namespace, revision, ".spec.replicas") as replicas:
         service.patch({"predictor": {"maxReplicas": 3, "autoscaling": {"metrics": METRICS}}})
-        until(lambda: len(service.children(AUTOSCALER)) == 1, "there is an autoscaler", 15)
-        service.until_condition("Autoscaling", "True", 90)
+        until(lambda: len(service.children(AUTOSCALER)) == 1, "there is an autoscaler")
+        service.until_condition("Autoscaling", "True")
         service.patch({"predictor": {"maxReplicas": None, "autoscaling": None}})
-        until(lambda: not service.children(AUTOSCALER), "the autoscaler is gone", 15)
-        status = service.until_ready(30)
+        until(lambda: not service.children(AUTOSCALER), "the autoscaler is gone")
+        status = service.until_ready()
         assert service.condition("Autoscaling") == {}
     assert status["stable"] == revision, "it restarted pods"
     assert set(replicas.seen) == {2}

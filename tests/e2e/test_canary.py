@@ -40,7 +40,7 @@ def canary(kube: Kube, namespace: str, gateway: Gateway) -> Canary:
     def make(steps: list[dict[str, Any]], *, rollout: Any = None, **predictor: Any) -> tuple[Service, str]:
         fields = {"minReplicas": PODS, **predictor}
         service = apply_behind_gateway(kube, namespace, gateway, fields, rollout={"steps": steps, **(rollout or {})})
-        service.until_ready(120)
+        service.until_ready()
         wait_for_shares(gateway, service, {2: 100})
         return service, host_of(service)
 
@@ -72,14 +72,14 @@ def test_a_good_candidate_goes_by_its_shares_and_fails_no_request(
                 first = uids(service, rollout["revision"])
             assert len(service.ready_pods(stable)) == PODS
             request_action(service, f"promote {service.body['metadata']['generation']}/{rollout['step']}")
-        status = service.settle(120)
+        status = service.settle()
     figure(str(traffic))
     assert status["stable"] == rollout["revision"]
     assert first < uids(service, rollout["revision"]) or first == uids(service, rollout["revision"])
     assert not traffic.failed, traffic
     service.until_event("Promoted", stable)
     service.patch({"traffic": None, "rollout": {"steps": None}})
-    until(lambda: not service.children(HTTP_ROUTE), "the route is gone", 20)
+    until(lambda: not service.children(HTTP_ROUTE), "the route is gone")
 
 
 SUCCESS: dict[str, Any] = {"successRate": {"min": "95%"}, "interval": "5s"}
@@ -88,7 +88,7 @@ GATES: list[dict[str, Any]] = [SUCCESS, {"latency": {"max": "100ms"}, "interval"
 
 def gated_by(*gates: dict[str, Any]) -> dict[str, Any]:
     """Return a rollout that these gates evaluate, with a short deadline."""
-    return {"analysis": list(gates), "progressDeadline": "30s"}
+    return {"analysis": list(gates), "progressDeadline": "1m"}
 
 
 STEPS: list[dict[str, Any]] = [{"weight": 20}, {"analysis": "1m"}, {"weight": 50}]
@@ -182,9 +182,9 @@ def test_a_bad_candidate_is_rolled_back_for_its_own_reason(
             reached = max(reached, found.get("weight", 0))
             return found.get("phase") == "Failed"
 
-        until(over, "the candidate is given up", 150, seen=lambda: service.status.get("rollout"))
+        until(over, "the candidate is given up", 300, seen=lambda: service.status.get("rollout"))
         rollout = service.status["rollout"]
-        until(lambda: len(service.children(DEPLOYMENT)) == 1, "the candidate is gone", 60)
+        until(lambda: len(service.children(DEPLOYMENT)) == 1, "the candidate is gone")
     figure(f"{rollout['message']}\n{traffic}")
     assert rollout["reason"] == bad.reason
     assert bad.words in rollout["message"]
@@ -205,7 +205,7 @@ def paused(service: Service, number: int) -> dict[str, Any]:
         rollout: dict[str, Any] = service.status.get("rollout") or {}
         return rollout if rollout.get("step") == 2 * number + 1 and rollout["phase"] == "Paused" else None
 
-    return until(look, f"the pause behind share {number}", 90, seen=lambda: service.status.get("rollout"))
+    return until(look, f"the pause behind share {number}", seen=lambda: service.status.get("rollout"))
 
 
 def request_action(service: Service, request: str) -> None:

@@ -31,7 +31,7 @@ def applied(place: Place, shared_namespace: str, bucket: Store, gateway: Gateway
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.file.stem)
 def test_an_example_answers(example: Example, place: Place, applied: str) -> None:
     service = Service(place.kube, applied, example.name)
-    service.until_ready(150)
+    service.until_ready()
     for name in example.services:
         with place.reach(applied, name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
             for answer in (
@@ -44,7 +44,7 @@ def test_an_example_answers(example: Example, place: Place, applied: str) -> Non
 def test_two_versions_answer_side_by_side(place: Place, applied: str) -> None:
     [example] = (one for one in EXAMPLES if one.file.stem == "triton-repository")
     service = Service(place.kube, applied, example.name)
-    [model] = until(lambda: service.status["revisions"][0].get("models"), "the status has the models", 15)
+    [model] = until(lambda: service.status["revisions"][0].get("models"), "the status has the models")
     assert sorted(model["versions"]) == [2, 3]
     with place.reach(applied, example.name, names.GRPC_PORT) as [grpc]:
         versions = [
@@ -61,4 +61,4 @@ def test_the_autoscaler_has_the_words_of_the_example(place: Place, applied: str)
     [metric] = spec["metrics"]
     assert metric["pods"]["metric"]["name"] == "triton_queue_to_compute_ratio"
     assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "1"}
-    service.until_condition("Autoscaling", "True", 90)
+    service.until_condition("Autoscaling", "True")

@@ -42,29 +42,29 @@ def test_git_and_a_rollout_do_not_fight(
     broken = {**build_predictor(3), "pod": environment(FACTOR=3, FAILS=1.0)}
     service = Service(kube, namespace, "double")
     with Git(kube, namespace, first, PERIOD) as git:
-        until(lambda: git.applied, "Git has applied it", 30)
-        stable = service.until_ready(120)["stable"]
+        until(lambda: git.applied, "Git has applied it")
+        stable = service.until_ready()["stable"]
         wait_for_shares(gateway, service, {2: 100})
         with Traffic(gateway.address, gateway.address, build_request(2, 3), LIGHT, host) as traffic:
             git.manifest = second
-            until(lambda: waits_for(service) == "WaitsForPromotion", "the rollout waits", 90)
+            until(lambda: waits_for(service) == "WaitsForPromotion", "the rollout waits")
             quiet(git, service)
             service.request("promote")
-            settled = service.settle(120)["stable"]
+            settled = service.settle()["stable"]
             assert settled != stable
             quiet(git, service)
         assert not traffic.failed, traffic
         with Traffic(gateway.address, gateway.address, build_request(2, 3), LIGHT, host) as traffic:
             git.manifest = manifest(host, gateway, broken)
-            until(lambda: waits_for(service) == "AnalysisFailed", "the bad change is given up", 90)
-            until(lambda: len(service.children(DEPLOYMENT)) == 1, "its pods are gone", 60)
+            until(lambda: waits_for(service) == "AnalysisFailed", "the bad change is given up")
+            until(lambda: len(service.children(DEPLOYMENT)) == 1, "its pods are gone")
             quiet(git, service)
             assert len(service.children(DEPLOYMENT)) == 1, "what failed stays refused, however often it is applied"
             assert service.status["stable"] == settled
             git.manifest = first
-            until(lambda: waits_for(service) == "WaitsForPromotion", "the way back waits", 90)
+            until(lambda: waits_for(service) == "WaitsForPromotion", "the way back waits")
             service.request("promote")
-            assert service.settle(120)["stable"] == stable
+            assert service.settle()["stable"] == stable
             quiet(git, service)
         figure(f"{git.applied} applies of three manifests\n{traffic}")
 
@@ -87,9 +87,9 @@ def quiet(git: Git, service: Service) -> None:
         git.rounds(1)
         return versions() == before
 
-    until(rests, "two applies change nothing", 60)
+    until(rests, "two applies change nothing")
     # kubectl diff reads the service twice and shows a status write between the two reads.
-    until(lambda: not git.diff(), "kubectl diff finds no difference", 20, seen=git.diff)
+    until(lambda: not git.diff(), "kubectl diff finds no difference", seen=git.diff)
     owners = {entry["manager"] for entry in service.body["metadata"]["managedFields"] if not entry.get("subresource")}
     assert MANAGER in owners
     assert "conch" not in owners, "the operator writes nothing but the status"

@@ -51,7 +51,7 @@ class Pretended:
         key = GPU.replace("/", "~1")
         remove = [{"op": "remove", "path": f"/status/{where}/{key}"} for where in ("allocatable", "capacity")]
         patch = f"--patch={json.dumps(remove)}"
-        until(lambda: self._removed(patch), "the node has no GPUs any more", 30)
+        until(lambda: self._removed(patch), "the node has no GPUs any more")
 
     def _removed(self, patch: str) -> bool:
         """Remove them; the kubelet may have written the status in between, from what it remembers."""
@@ -84,7 +84,7 @@ def test_a_change_waits_for_a_gpu_and_goes_by_itself_when_there_is_one(
     ):
         planned = _plan(place, service, **build_predictor(3), **ON_A_GPU)
         service.patch({"predictor": build_predictor(3)})
-        ready = service.until_condition("Ready", "False", 30, "InsufficientGPU")
+        ready = service.until_condition("Ready", "False", "InsufficientGPU")
         new = service.status["candidate"]
         assert ready["message"] == (
             f"Revision {new} needs 1 more pod with 1 {GPU}; 0 fit: 1 of 1 {GPU} on eligible nodes are allocated."
@@ -99,8 +99,8 @@ def test_a_change_waits_for_a_gpu_and_goes_by_itself_when_there_is_one(
         assert len(service.ready_pods(stable)) == 1
         service.until_event("InsufficientGPU", "free 1")
         gpus.are(2)
-        assert service.settle(120)["stable"] == new
-        until(lambda: _answer(grpc) == (3 * NUMBERS).tolist(), "the new revision answers a new channel", 30)
+        assert service.settle()["stable"] == new
+        until(lambda: _answer(grpc) == (3 * NUMBERS).tolist(), "the new revision answers a new channel")
     figure(str(traffic))
     assert not traffic.tallies["grpc"].failures, traffic
     assert not traffic.tallies["fresh"].failures, traffic
@@ -126,7 +126,7 @@ def test_with_recreate_the_old_pod_gives_its_gpu_to_the_new_one(serve: Callable[
     service = serve("double", **build_predictor(2), **ON_A_GPU)
     stable = service.until_ready()["stable"]
     service.patch({"predictor": build_predictor(3), "rollout": {"onInsufficientCapacity": "Recreate"}})
-    new = service.settle(150)["stable"]
+    new = service.settle()["stable"]
     assert new != stable
     assert [pod["spec"]["containers"][0]["resources"]["limits"][GPU] for pod in service.ready_pods(new)] == ["1"]
     service.until_event("InsufficientGPU", "these end first")
@@ -145,13 +145,13 @@ def test_a_quota_of_the_namespace_counts_too(kube: Kube, serve: Callable[..., Se
     }
     kube.apply(quota, service.namespace)
     path = f"/api/v1/namespaces/{service.namespace}/resourcequotas/gpus"
-    until(lambda: "used" in ((kube.read(path) or {}).get("status") or {}), "the quota has been counted", 20)
+    until(lambda: "used" in ((kube.read(path) or {}).get("status") or {}), "the quota has been counted")
     service.patch({"predictor": build_predictor(3)})
-    held = service.until_condition("Ready", "False", 30, "InsufficientGPU")
+    held = service.until_condition("Ready", "False", "InsufficientGPU")
     assert (
         f"0 fit: 1 of 1 requests.{GPU} of ResourceQuota gpus are used. To go on: free 1 or raise the quota"
         in held["message"]
     )
     quota["spec"] = {"hard": {f"requests.{GPU}": "2"}}
     kube.apply(quota, service.namespace)
-    service.settle(120)
+    service.settle()

@@ -28,7 +28,7 @@ def service(place: Place, shared_namespace: str) -> Service:
     """Magika on one pod."""
     place.kube.apply(manifest("loaded"), shared_namespace)
     found = Service(place.kube, shared_namespace, "loaded")
-    found.until_ready(120)
+    found.until_ready()
     return found
 
 

@@ -68,23 +68,22 @@ def test_other_pods_get_inference_and_nothing_else_while_conch_sees_what_it_need
     service = Service(place.kube, guarded, "loaded")
     place.kube.apply([OUTSIDER], guarded)
     place.kube.apply(manifest("loaded"), guarded)
-    service.until_ready(120)
+    service.until_ready()
     place.kube.run("wait", "pod/outsider", f"--namespace={guarded}", "--for=condition=Ready", "--timeout=60s")
     [pod] = service.pods()
     address = pod["status"]["podIP"]
     own = ((names.METRICS_PORT, "/metrics"), (names.AGENT_PORT, names.STATUS_PATH))
-    until(lambda: not any(answers(place, guarded, address, *port) for port in own), "Conch's ports are closed", 60)
+    until(lambda: not any(answers(place, guarded, address, *port) for port in own), "Conch's ports are closed")
     assert answers(place, guarded, address, names.HTTP_PORT, "/v2/health/ready"), "inference is open"
     hosts = [each["status"]["podIP"] for each in place.kube.list(POD, SYSTEM)]
     assert len(hosts) >= 3, "two operators and the metrics API"
     until(
         lambda: not any(answers(place, guarded, host, 8080, "/healthz") for host in hosts),
         "the probes of Conch are the kubelet's",
-        60,
     )
     assert all(answers(place, guarded, host, 9090, "/metrics") for host in hosts), "where no peers are named"
     # The operator reads the agent of each new revision, and the metrics API reads Triton.
     service.patch({"predictor": {"triton": {"instanceGroups": [{"count": 2}]}}})
-    service.until_ready(120)
+    service.until_ready()
     path = f"/apis/custom.metrics.k8s.io/v1beta2/namespaces/{guarded}/pods/*/triton_pending_requests"
-    until(lambda: json.loads(place.kube.run("get", "--raw", path))["items"], "the metrics API answers", 60)
+    until(lambda: json.loads(place.kube.run("get", "--raw", path))["items"], "the metrics API answers")

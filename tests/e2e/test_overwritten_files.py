@@ -33,9 +33,9 @@ def test_a_later_pod_serves_what_the_first_one_serves_or_takes_no_requests(
         services[name].patch({"predictor": {"minReplicas": 2}})
 
     kept, lost = services["kept"], services["lost"]
-    assert kept.until_ready(90)["stable"] == served["kept"]
+    assert kept.until_ready()["stable"] == served["kept"]
     assert len(kept.ready_pods()) == 2
-    ready = lost.until_condition("Ready", "False", 60, reason="ContentChanged")
+    ready = lost.until_condition("Ready", "False", reason="ContentChanged")
     figure(ready["message"])
     assert places["lost"] in ready["message"]
     for service in services.values():
@@ -45,8 +45,8 @@ def test_a_later_pod_serves_what_the_first_one_serves_or_takes_no_requests(
     assert len(lost.ready_pods()) == 1
 
     bucket.upload(places["lost"], multiply_by(2))
-    assert lost.until_ready(90)["stable"] == served["lost"]
-    until(lambda: len(lost.ready_pods()) == 2, "restored files are enough", 30)
+    assert lost.until_ready()["stable"] == served["lost"]
+    until(lambda: len(lost.ready_pods()) == 2, "restored files are enough")
 
 
 def multiply_by(factor: int) -> dict[str, bytes]:

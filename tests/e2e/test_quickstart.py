@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,15 +21,13 @@ from tests.support.place import OPERATOR, SYSTEM, Place
 from tests.support.service import Service, is_ready, restarts
 from tests.support.wait import until
 
-REPAIR_SECONDS = 5
-
 
 @pytest.fixture(scope="module")
 def service(place: Place, shared_namespace: str) -> Service:
     """examples/quickstart.yaml as it stands, ready."""
     place.kube.apply(examples.FOLDER / "quickstart.yaml", shared_namespace)
     found = Service(place.kube, shared_namespace, "magika")
-    found.until_ready(120)
+    found.until_ready()
     return found
 
 
@@ -63,7 +62,7 @@ def test_the_status_has_what_is_served(service: Service) -> None:
     assert (revision["name"], revision["phase"], revision["weight"]) == (status["stable"], "Ready", 100)
     assert revision["replicas"] == {"ready": 2, "desired": 2}
     # The status may be a moment behind the pods: they were ready before their first report.
-    [model] = until(lambda: _served(service), "the status has what is served", 15, seen=lambda: service.status)
+    [model] = until(lambda: _served(service), "the status has what is served", seen=lambda: service.status)
     assert (model["name"], model["versions"]) == ("magika", [1])
     assert model["digest"].startswith("sha256:")
 
@@ -145,15 +144,17 @@ def test_a_container_that_dies_comes_back_with_its_model(container: str, service
         seen = pod()
         return seen if restarts(seen)[container] == 1 and is_ready(seen) else None
 
-    found = until(back, f"{victim} is ready again", 60, seen=lambda: pod().get("status"))
+    found = until(back, f"{victim} is ready again", seen=lambda: pod().get("status"))
     assert sum(restarts(found).values()) <= 2, "the other container was dragged along more than once"
     inputs = {filetypes.INPUT: filetypes.features(filetypes.samples()["dot.png"])}
     answer = clients.infer_http(f"{found['status']['podIP']}:{names.HTTP_PORT}", "magika", inputs)
     assert filetypes.label(answer[filetypes.OUTPUT])[0] == "png"
-    service.until_ready(30)
+    service.until_ready()
 
 
-def test_a_deployment_edited_by_hand_is_repaired(service: Service, kube: Kube) -> None:
+def test_a_deployment_edited_by_hand_is_repaired(
+    service: Service, kube: Kube, figure: Callable[[str], None]
+) -> None:
     revision = service.status["stable"]
     image = _triton(service.deployment(revision))["image"]
     change = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 20}}, "progressDeadlineSeconds": 7}}
@@ -166,11 +167,13 @@ def test_a_deployment_edited_by_hand_is_repaired(service: Service, kube: Kube) -
         right = spec["template"]["spec"]["terminationGracePeriodSeconds"] > 20 and spec["progressDeadlineSeconds"] > 7
         return bool(right and _triton({"spec": spec})["image"] == image)
 
-    until(repaired, "the Deployment is as it was", REPAIR_SECONDS)
-    service.settle(60)
+    edited = time.monotonic()
+    until(repaired, "the Deployment is as it was")
+    figure(f"repaired {time.monotonic() - edited:.1f} s after the edit")
+    service.settle()
 
 
-def test_a_child_deleted_by_hand_comes_back(service: Service, kube: Kube) -> None:
+def test_a_child_deleted_by_hand_comes_back(service: Service, kube: Kube, figure: Callable[[str], None]) -> None:
     revision = service.status["stable"]
     uid = (kube.get(SERVICE, service.namespace, revision) or {})["metadata"]["uid"]
     kube.delete(SERVICE, service.namespace, revision)
@@ -179,7 +182,9 @@ def test_a_child_deleted_by_hand_comes_back(service: Service, kube: Kube) -> Non
         found = kube.get(SERVICE, service.namespace, revision)
         return found is not None and found["metadata"]["uid"] != uid
 
-    until(back, f"the Service {revision} is there again", REPAIR_SECONDS)
+    deleted = time.monotonic()
+    until(back, f"the Service {revision} is there again")
+    figure(f"there again {time.monotonic() - deleted:.1f} s after its deletion")
 
 
 def _triton(deployment: dict[str, Any]) -> dict[str, Any]:
@@ -191,8 +196,8 @@ def _triton(deployment: dict[str, Any]) -> dict[str, Any]:
 def test_the_deletion_of_a_service_removes_all_its_objects(service: Service) -> None:
     assert service.children(CONTROLLER_REVISION)
     service.delete()
-    service.until_gone(10)
-    until(lambda: not _left(service), "nothing is left", 90, seen=lambda: _left(service))
+    service.until_gone()
+    until(lambda: not _left(service), "nothing is left", seen=lambda: _left(service))
 
 
 def _left(service: Service) -> list[str]:

@@ -49,7 +49,7 @@ def test_parity_stops_a_pipeline_whose_last_step_is_wrong_and_names_it(
         namespace,
     )
     service = Service(kube, namespace, "p")
-    stable = service.until_ready(150)["stable"]
+    stable = service.until_ready()["stable"]
     request = RepeatedRequest("pipeline", "x", NUMBERS, "y", is_right)
     with place.reach(namespace, "p", names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
         with Traffic(http, grpc, request, LIGHT) as traffic:
@@ -58,13 +58,13 @@ def test_parity_stops_a_pipeline_whose_last_step_is_wrong_and_names_it(
             def over() -> bool:
                 return (service.status.get("rollout") or {}).get("phase") == "Failed"
 
-            until(over, "the candidate is given up", 150, seen=lambda: service.status.get("rollout"))
+            until(over, "the candidate is given up", seen=lambda: service.status.get("rollout"))
             assert service.status["rollout"]["reason"] == "AnalysisFailed"
             message = service.status["rollout"]["message"]
             assert "the step 'post' is the first that answers the same inputs differently" in message
             assert service.status["stable"] == stable
             service.patch({"predictor": build_predictor("v3")})
-            status = service.settle(150)
+            status = service.settle()
         assert not traffic.failed, traffic
         assert status["stable"] != stable
         assert is_right(clients.infer_grpc(grpc, "pipeline", {"x": NUMBERS})["y"])

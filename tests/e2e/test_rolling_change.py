@@ -25,7 +25,7 @@ from tests.support.wait import until
 
 LOAD_SECONDS = 60
 STREAM_SECONDS = 60
-LEAST_RATE = 100  # requests a second, all clients together
+LEAST_SENT = 5000  # requests, all clients together: on a quiet machine those of 40 s
 
 
 def test_a_change_of_the_model_fails_no_request(
@@ -38,28 +38,27 @@ def test_a_change_of_the_model_fails_no_request(
         Traffic(http, grpc, build_request(2, 3)) as traffic,
     ):
         began = time.monotonic()
-        until(lambda: time.monotonic() - began > LOAD_SECONDS / 6, "the load is steady", LOAD_SECONDS)
+        until(lambda: time.monotonic() - began > LOAD_SECONDS / 6, "the load is steady")
         service.patch({"predictor": build_predictor(3)})
         changed = time.monotonic()
-        new = service.settle(120)["stable"]
+        new = service.settle()["stable"]
         figure(f"the new revision served alone {time.monotonic() - changed:.1f} s after the change")
-        until(lambda: _drained(service, old), "the old pods are gone", 90)
+        until(lambda: _drained(service, old), "the old pods are gone")
         figure(f"the last old pod was gone {time.monotonic() - changed:.1f} s after the change")
-        until(lambda: time.monotonic() - began > LOAD_SECONDS, "the load has lasted", LOAD_SECONDS)
+        until(lambda: time.monotonic() - began > LOAD_SECONDS and traffic.sent > LEAST_SENT, "the load has lasted")
         answer = clients.infer_grpc(grpc, "double", {"x": NUMBERS})["y"]
     figure(str(traffic))
     assert answer.tolist() == (3 * NUMBERS).tolist()
     assert new != old
     assert not traffic.tallies["grpc"].failures, traffic
     assert not traffic.tallies["fresh"].failures, traffic
-    assert traffic.rate >= LEAST_RATE, traffic
     for kind in (DEPLOYMENT, CONFIG_MAP):
         assert [o["metadata"]["name"] for o in service.children(kind)] == [new]
     assert {o["metadata"]["name"] for o in service.children(SERVICE)} == {new, "double"}
     assert {o["metadata"]["name"] for o in service.children(CONTROLLER_REVISION)} == {old, new}
     service.until_event("Promoted", old)
     service.patch({"rollout": {"historyLimit": 0}})
-    until(lambda: len(service.children(CONTROLLER_REVISION)) == 1, "the history is forgotten", 10)
+    until(lambda: len(service.children(CONTROLLER_REVISION)) == 1, "the history is forgotten")
 
 
 @pytest.mark.long
@@ -78,12 +77,12 @@ def test_requests_of_almost_a_minute_outlive_a_change(
             calls = ((clients.infer_http, http), (clients.infer_grpc, grpc))
             futures = [pool.submit(call, at, "double", {"x": NUMBERS}, seconds=80) for call, at in calls]
             service.patch({"predictor": build_predictor(3)})
-            new = service.settle(120)["stable"]
+            new = service.settle()["stable"]
             answers = [future.result()["y"].tolist() for future in futures]
         figure(f"both were answered {time.monotonic() - began:.0f} s after they were sent")
         assert answers == [(2 * NUMBERS).tolist()] * 2
         assert new != old
-        until(lambda: _drained(service, old), "the old pod is gone", 90)
+        until(lambda: _drained(service, old), "the old pod is gone")
 
 
 @pytest.mark.long
@@ -113,7 +112,7 @@ def streaming(kube: Kube, namespace: str, gateway: Gateway, bucket: Store) -> Se
     bucket.upload(uri, {path.name: path for path in (MODELS / "ticks").iterdir() if path.is_file()})
     model = {"storageUri": uri, "modelFormat": {"name": "python"}, "storage": {"secretRef": {"name": "s3"}}}
     service = apply_behind_gateway(kube, namespace, gateway, {"model": {"name": "double", **model}})
-    service.until_ready(120)
+    service.until_ready()
     return service
 
 
@@ -133,14 +132,14 @@ def test_a_pod_that_comes_later_gets_its_share_of_long_lived_channels(
         Traffic(http, grpc, build_request(2, 3), Mix(grpc=10, fresh=0, kept=0, rate=6)) as traffic,
     ):
         [first] = service.ready_pods()
-        until(lambda: answered(first, "double") > 100, "the first pod answers all", 30)
+        until(lambda: answered(first, "double") > 100, "the first pod answers all")
         service.patch({"predictor": {"minReplicas": 2}})
-        pods = until(lambda: p if len(p := service.ready_pods()) == 2 else None, "two pods are ready", 60)
+        pods = until(lambda: p if len(p := service.ready_pods()) == 2 else None, "two pods are ready")
         began = time.monotonic()
         # Channels live four seconds, then choose anew: what came before does not count.
-        until(lambda: time.monotonic() - began > 6, "every channel has chosen anew", 10)
+        until(lambda: time.monotonic() - began > 6, "every channel has chosen anew")
         before = [answered(pod, "double") for pod in pods]
-        until(lambda: time.monotonic() - began > 26, "five lives of a channel", 30)
+        until(lambda: time.monotonic() - began > 26, "five lives of a channel")
         counts = [answered(pod, "double") - start for pod, start in zip(pods, before, strict=True)]
     figure(f"requests by pod, the first one and the one that came: {counts}\n{traffic}")
     assert not traffic.tallies["grpc"].failures, traffic

@@ -45,7 +45,7 @@ def driven(place: Place) -> Iterator[None]:
         try:
             yield
         finally:
-            until(lambda: not place.kube.list(SCALED_OBJECT), "no ScaledObject is left", 60)
+            until(lambda: not place.kube.list(SCALED_OBJECT), "no ScaledObject is left")
             # As docs/keda.md has it. Else the operator that stands by takes over without the right that it had.
             ended = ["deployment", OPERATOR, f"--namespace={SYSTEM}", "--cascade=foreground", "--timeout=60s"]
             place.kube.run("delete", *ended)
@@ -73,16 +73,15 @@ def test_the_last_pod_goes_and_comes_back(
         until(
             lambda: read_number(monitoring, query, ago=2) == 0,
             "the gateway has received no request for a minute",
-            90,
             seen=lambda: read_number(monitoring, query, ago=2),
         )
     kube.apply(example.file, namespace)
     service = Service(kube, namespace, example.name)
-    revision = service.until_ready(120)["stable"]
-    service.until_condition("Autoscaling", "True", 60)
-    service.until_condition("Ready", "True", 90, reason="ScaledToZero")
+    revision = service.until_ready()["stable"]
+    service.until_condition("Autoscaling", "True")
+    service.until_condition("Ready", "True", reason="ScaledToZero")
     assert service.deployment(revision)["spec"]["replicas"] == 0
-    service.until_condition("Serving", "True", 30, reason="ScaledToZero")  # the pod answers until it is deleted
+    service.until_condition("Serving", "True", reason="ScaledToZero")  # the pod answers until it is deleted
     [asleep] = service.status["revisions"]
     assert (asleep["phase"], asleep["replicas"]) == ("ScaledToZero", {"ready": 0, "desired": 0})
     assert service.condition("Reconciling") == {}
@@ -90,11 +89,11 @@ def test_the_last_pod_goes_and_comes_back(
 
     selector = f"{names.LABEL_SERVICE}={service.name}"
     # One that drains answers what still comes.
-    until(lambda: not kube.list(POD, namespace, selector), "the last pod is gone", 90)
+    until(lambda: not kube.list(POD, namespace, selector), "the last pod is gone")
 
     with Traffic(gateway.address, gateway.address, filetypes.picture_request(example.model), FEW, HOST) as traffic:
-        service.until_condition("Ready", "True", 120, reason="Served")
-        until(lambda: traffic.sent > traffic.failed, "requests are answered again", 30, seen=lambda: str(traffic))
+        service.until_condition("Ready", "True", reason="Served")
+        until(lambda: traffic.sent > traffic.failed, "requests are answered again", seen=lambda: str(traffic))
     figure(str(traffic))
     assert all(tally.latencies for tally in (traffic.tallies["grpc"], traffic.tallies["fresh"])), str(traffic)
     failures = {failure.text for failure in traffic.tallies["fresh"].failures}
@@ -109,14 +108,14 @@ def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
 ) -> None:
     service = serve("rated", maxReplicas=2, autoscaling={"requestsPerSecond": 8})
     revision = service.until_ready()["stable"]
-    hers = until(lambda: service.children(AUTOSCALER), "KEDA has made an autoscaler", 30)
+    hers = until(lambda: service.children(AUTOSCALER), "KEDA has made an autoscaler")
     assert [autoscaler["metadata"]["name"] for autoscaler in hers] == [f"keda-hpa-{revision}"], "and Conch has not"
     with (
         place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
         Traffic(http, grpc, filetypes.picture_request("rated"), Mix(grpc=2, fresh=2, kept=0, rate=10)),
     ):
-        service.until_condition("Autoscaling", "True", 60)
-        until(lambda: len(service.ready_pods()) == 2, "two pods are ready", 120, seen=lambda: service.status)
+        service.until_condition("Autoscaling", "True")
+        until(lambda: len(service.ready_pods()) == 2, "two pods are ready", seen=lambda: service.status)
         with place.reach(MONITORING, "prometheus", prometheus.PORT) as [monitoring]:
             pods = f'namespace="{service.namespace}",pod=~"{revision}-.*"'
             found = {
@@ -127,8 +126,8 @@ def test_a_short_word_adds_a_pod_and_turning_it_off_takes_the_word_away(
     assert (found[TritonMetric.REQUESTS_PER_SECOND] or 0) > 8
     assert all(value is not None and value >= 0 for value in found.values()), found
     service.patch({"predictor": {"maxReplicas": None, "minReplicas": 2, "autoscaling": None}})
-    until(lambda: not service.children(SCALED_OBJECT), "the ScaledObject is gone", 30)
-    assert service.until_ready(30)["stable"] == revision
+    until(lambda: not service.children(SCALED_OBJECT), "the ScaledObject is gone")
+    assert service.until_ready()["stable"] == revision
     assert len(service.ready_pods()) == 2
 
 

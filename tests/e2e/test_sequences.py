@@ -61,15 +61,15 @@ def test_the_gateway_sends_a_sequence_to_one_pod(
 ) -> None:
     kube.apply(EXAMPLE, namespace)
     service = Service(kube, namespace, MODEL)
-    service.until_ready(120)
+    service.until_ready()
 
     def accepted() -> bool:
         [policy] = service.children(BACKEND_TRAFFIC_POLICY)
         conditions = [one for each in policy.get("status", {}).get("ancestors", ()) for one in each["conditions"]]
         return any(one["type"] == "Accepted" and one["status"] == "True" for one in conditions)
 
-    until(accepted, "Envoy Gateway has accepted the policy", 30)
-    until(lambda: answers(gateway, 1000), "the gateway leads to the pods", 30)
+    until(accepted, "Envoy Gateway has accepted the policy")
+    until(lambda: answers(gateway, 1000), "the gateway leads to the pods")
     where: dict[int, set[str]] = {}
     for place in range(LENGTH):  # all sequences are open at once
         for sequence in range(1, SEQUENCES + 1):
@@ -86,8 +86,8 @@ def test_the_gateway_sends_a_sequence_to_one_pod(
         send_without_header(gateway.address)
 
     service.patch({"traffic": {"consistentHash": None}})
-    until(lambda: warned(service), "the status has what becomes of sequences", 30)
-    until(lambda: not service.children(BACKEND_TRAFFIC_POLICY), "the policy goes", 30)
+    until(lambda: warned(service), "the status has what becomes of sequences")
+    until(lambda: not service.children(BACKEND_TRAFFIC_POLICY), "the policy goes")
 
 
 def send_without_header(address: str) -> None:

@@ -47,7 +47,7 @@ def test_a_header_leads_to_the_variant(
     kube: Kube, namespace: str, gateway: Gateway, figure: Callable[[str], None]
 ) -> None:
     service = apply_behind_gateway(kube, namespace, gateway, SHORT)
-    service.until_ready(120)
+    service.until_ready()
     stable = service.status["stable"]
     wait_for_shares(gateway, service, {2: 100})
     address, host = gateway.address, host_of(service)
@@ -56,13 +56,13 @@ def test_a_header_leads_to_the_variant(
         Traffic(address, address, build_request(2, 3, 5), LIGHT, host, headers=TO_BETA) as by_header,
     ):
         service.patch({"variants": [variant("beta", 3, match=MATCH)]})
-        service.until_ready(60)
+        service.until_ready()
         wait_for_shares(gateway, service, {3: 100}, TO_BETA)
         for over in PROTOCOLS:
             assert count_factors(gateway, service, 300, TO_BETA, over=over) == {3: 300}
             assert count_factors(gateway, service, 300, over=over) == {2: 300}
         service.patch({"variants": [variant("beta", 5, match=MATCH)]})
-        service.until_ready(60)
+        service.until_ready()
         wait_for_shares(gateway, service, {5: 100}, TO_BETA)
         assert count_factors(gateway, service, 100, TO_BETA, over="grpc") == {5: 100}
         assert service.status["stable"] == stable
@@ -71,12 +71,12 @@ def test_a_header_leads_to_the_variant(
         Traffic(address, address, build_request(2, 5), LIGHT, host, headers=TO_BETA) as going,
     ):
         service.patch({"variants": None})
-        until(lambda: not of_variant(service, "beta"), "nothing is left of the variant", 60)
+        until(lambda: not of_variant(service, "beta"), "nothing is left of the variant")
         wait_for_shares(gateway, service, {2: 100}, TO_BETA)
     figure(f"without the header: {without}\nwith it: {by_header}\nwith it while the variant goes: {going}")
     for traffic in (without, without_later, by_header, going):
         assert not traffic.failed, traffic
-    service.until_ready(10)
+    service.until_ready()
     assert "variants" not in service.status
 
 
@@ -90,7 +90,7 @@ def test_requests_that_come_to_a_variant_and_leave_it_again_and_again(
 ) -> None:
     """The pods stay, so that each change is one of the route alone."""
     service = apply_behind_gateway(kube, namespace, gateway, {}, variants=[variant("beta", 3)])
-    service.until_ready(120)
+    service.until_ready()
     wait_for_shares(gateway, service, {2: 100})
     address, host = gateway.address, host_of(service)
     with (
@@ -99,11 +99,11 @@ def test_requests_that_come_to_a_variant_and_leave_it_again_and_again(
     ):
         for number in range(CHANGES):
             service.patch({"variants": [variant("beta", 3, **way)]})
-            service.until_ready(60)
+            service.until_ready()
             service.patch({"variants": [variant("beta", 3)]})
-            service.until_ready(60)
+            service.until_ready()
             if number % 2:  # else the next change meets the rules while they go
-                until(lambda: len(rules(service)) == 2, "the predictor's rules alone are left", 60)
+                until(lambda: len(rules(service)) == 2, "the predictor's rules alone are left")
     figure(f"{CHANGES} times; without the header: {without}\nwith it: {by_header}")
     for traffic in (without, by_header):
         assert not traffic.failed, traffic
@@ -116,12 +116,12 @@ def test_shares_of_a_variant_and_of_a_rollout_beside_it(
     service = apply_behind_gateway(
         kube, namespace, gateway, {}, variants=[beta], rollout={"steps": [{"weight": 50}, {"pause": "Manual"}]}
     )
-    service.until_ready(120)
+    service.until_ready()
     wait_for_shares(gateway, service, {3: 20})
     with Traffic(gateway.address, gateway.address, build_request(2, 3, 5), LIGHT, host_of(service)) as traffic:
         shares(gateway, service, {2: 80, 3: 20}, figure)
         service.patch({"predictor": {"pod": environment(FACTOR=5)}})
-        until(lambda: (service.status.get("rollout") or {}).get("phase") == "Paused", "the pause at half", 60)
+        until(lambda: (service.status.get("rollout") or {}).get("phase") == "Paused", "the pause at half")
         wait_for_shares(gateway, service, {5: 40})
         shares(gateway, service, {2: 40, 3: 20, 5: 40}, figure)
     figure(str(traffic))
@@ -138,23 +138,23 @@ def test_a_shadow_that_fails_and_one_that_is_slow_fail_no_request(
     slow = variant("slow", 3, mirror="5%")
     slow["predictor"]["pod"] = environment(FACTOR=3, SLEEPS=2 * SECONDS)  # who waited for a copy would have failed
     service = apply_behind_gateway(kube, namespace, gateway, {})
-    service.until_ready(120)
+    service.until_ready()
     wait_for_shares(gateway, service, {2: 100})
     address, host = gateway.address, host_of(service)
     with Traffic(address, address, build_request(2), LIGHT, host) as coming:
         service.patch({"variants": [broken, slow]})
-        service.until_ready(60)
+        service.until_ready()
         [shadow] = pods_of(service, "broken")
-        until(lambda: failed(shadow, "double") > 20, "copies arrive", 20)
-        until(lambda: arriving(service, "broken"), "the status has Arriving, which Envoy Gateway does not report", 20)
+        until(lambda: failed(shadow, "double") > 20, "copies arrive")
+        until(lambda: arriving(service, "broken"), "the status has Arriving, which Envoy Gateway does not report")
     before, count = failed(shadow, "double"), 400
     assert count_factors(gateway, service, count) == {2: count}
-    copies = until(lambda: enough(failed(shadow, "double") - before, count), "half of the requests were copied", 10)
+    copies = until(lambda: enough(failed(shadow, "double") - before, count), "half of the requests were copied")
     with Traffic(address, address, build_request(2), LIGHT, host) as going:
         [late] = pods_of(service, "slow")
-        until(lambda: waiting(late, "double") > 0, "the slow one gets copies too", 20)
+        until(lambda: waiting(late, "double") > 0, "the slow one gets copies too")
         service.patch({"variants": None})
-        until(lambda: len(service.children(DEPLOYMENT)) == 1, "the shadows are gone", 60)
+        until(lambda: len(service.children(DEPLOYMENT)) == 1, "the shadows are gone")
     figure(f"of {count} requests {copies} were copied\nthe shadows come: {coming}\nthey go: {going}")
     for traffic in (coming, going):
         assert not traffic.failed, traffic
@@ -166,12 +166,12 @@ def test_a_gateway_that_cannot_mirror_gets_no_mirror(
 ) -> None:
     """Traefik takes a route with a mirror, and answers 500 to every request of it."""
     service = apply_behind_gateway(kube, namespace, gateway, {})
-    service.until_ready(120)
+    service.until_ready()
     wait_for_shares(gateway, service, {2: 100})
     with Traffic(gateway.address, gateway.address, build_request(2), LIGHT, host_of(service)) as traffic:
         service.patch({"variants": [variant("shadow", 3, mirror="100%")]})
-        until(lambda: pods_of(service, "shadow"), "the shadow is ready", 60)
-        service.until_condition("TrafficProgrammed", "False", 20, "MirrorNotSupported")
+        until(lambda: pods_of(service, "shadow"), "the shadow is ready")
+        service.until_condition("TrafficProgrammed", "False", "MirrorNotSupported")
         [route] = service.children(HTTP_ROUTE)
         assert not [rule for rule in route["spec"]["rules"] if "filters" in rule]
         assert count_factors(gateway, service, 200) == {2: 200}

@@ -73,7 +73,7 @@ class Pod:
             *options,
         ]
         self.agent = Process(command, self.root / "agent.log", {"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"})
-        until(lambda: self._get("/live")[0] == 200, "the agent is live", 20, self.agent)
+        until(lambda: self._get("/live")[0] == 200, "the agent is live", self.agent)
 
     def start_triton(
         self, *args: str, restricted: bool = True, age: int = 4000, grace: int = 5000, shm_size: str = ""
@@ -83,7 +83,7 @@ class Pod:
         `shm_size` limits its /dev/shm.
         """
         ports = (self.http, self.grpc, self.metrics)  # a killed Triton's backend process may hold them for a moment
-        until(lambda: not any(listens(port) for port in ports), "its ports are free", 10)
+        until(lambda: not any(listens(port) for port in ports), "its ports are free")
         tree = tools.triton()
         key = shlex.quote(str(self.root / "control" / "key"))
         flags = [
@@ -129,17 +129,17 @@ class Pod:
     def ready(self) -> bool:
         return self._get("/ready")[0] == 200
 
-    def until_ready(self, seconds: float = 60) -> None:
-        until(lambda: self.ready, "the pod is ready", seconds, self.agent)
+    def until_ready(self) -> None:
+        until(lambda: self.ready, "the pod is ready", self.agent)
 
-    def until_reason(self, reason: str, name: str = "m", seconds: float = 60) -> ModelReport:
+    def until_reason(self, reason: str, name: str = "m") -> ModelReport:
         """Wait for a model's reason; return its report."""
-        until(lambda: self.model(name).reason == reason, f"{name} has the reason {reason}", seconds, self.agent)
+        until(lambda: self.model(name).reason == reason, f"{name} has the reason {reason}", self.agent)
         return self.model(name)
 
-    def until_reported(self, name: str = "m", seconds: float = 30) -> ModelReport:
+    def until_reported(self, name: str = "m") -> ModelReport:
         """Wait until the report of a model is Ready, which follows when the agent has verified its content."""
-        until(lambda: self.model(name).state == ModelState.READY, f"{name} is reported ready", seconds, self.agent)
+        until(lambda: self.model(name).state == ModelState.READY, f"{name} is reported ready", self.agent)
         return self.model(name)
 
     def infer(

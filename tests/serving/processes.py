@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.support.forked import Forked
-from tests.support.wait import record_wait
+from tests.support.wait import DEADLINE, record_wait
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ def with_own_shared_memory(command: Sequence[str], size: str = "") -> list[str]:
     return ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", mount, "sh", *command]
 
 
-def until(condition: Callable[[], T | None], what: str, seconds: float = 30, process: Process | None = None) -> T:
+def until(condition: Callable[[], T | None], what: str, process: Process | None = None, seconds: float = DEADLINE) -> T:
     """Return the first true value of `condition`; fail after the deadline, or when the process it needs has ended."""
     deadline = time.monotonic() + seconds
     with record_wait(what):

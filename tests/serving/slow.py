@@ -82,7 +82,7 @@ class SlowTriton:
         ]
         environment = {"PATH": tree.path, "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = Process(with_own_shared_memory(command), self.root / "triton.log", environment)
-        until(self.is_ready, "Triton is ready", 60, self.process)
+        until(self.is_ready, "Triton is ready", self.process)
         return self.process
 
     def is_ready(self) -> bool:

@@ -129,7 +129,7 @@ class Store:
             command += [f"-s3.cert.file={self._certificate[0]}", f"-s3.key.file={self._certificate[1]}"]
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self._folder), "TMPDIR": str(self._folder)}
         process = Process(command, self._folder / "seaweedfs.log", environment)
-        until(self._takes_a_file, "the store takes a file", 60, process)
+        until(self._takes_a_file, "the store takes a file", process)
         return process
 
     def _takes_a_file(self) -> bool:

@@ -54,7 +54,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     }
     server = _start(root, config, port)
     watched = Watched(tritons, f"http://127.0.0.1:{port}")
-    until(lambda: _answers(watched), "Prometheus has read both", 60, server)
+    until(lambda: _answers(watched), "Prometheus has read both", server)
     yield watched
     server.stop(5)
     for triton in tritons.values():
@@ -97,7 +97,7 @@ def test_the_series_by_which_a_metric_is_known_is_there(watched: Watched, metric
 async def test_each_pod_has_its_own_series(watched: Watched) -> None:
     await watched.tritons["busy"].send(0.05, times=60)
     rps = TritonMetric.REQUESTS_PER_SECOND
-    until(lambda: watched.query(filled(rps, *PODS)).get("busy", 0) > 0, "the requests were read", 20)
+    until(lambda: watched.query(filled(rps, *PODS)).get("busy", 0) > 0, "the requests were read")
     assert watched.query(filled(rps, *PODS))["idle"] == 0
     assert set(watched.query(filled(rps, "idle"))) == {"idle"}
     latency = watched.query(filled(TritonMetric.INFERENCE_LATENCY, *PODS))

@@ -208,7 +208,7 @@ def test_requests_of_a_higher_priority_overtake(store: Store, pod: Pod) -> None:
 
     with ThreadPoolExecutor(11) as threads:
         others = [threads.submit(send, "other") for _ in range(10)]
-        until(lambda: bool(ends), "the first request is answered", 10)
+        until(lambda: bool(ends), "the first request is answered")
         urgent = threads.submit(send, "urgent")
         for each in (*others, urgent):
             each.result()
@@ -273,7 +273,6 @@ def test_a_full_shared_memory_names_the_field_to_raise(store: Store, pod: Pod, w
     until(
         lambda: pod.model().reason == reason or not triton.running,
         f"m has the reason {reason}, or Triton ends",
-        40,
         pod.agent,
     )
     if when == "warm-up" and not triton.running:  # tests/unit/test_diagnosis.py has the operator's message

@@ -17,6 +17,7 @@ from conch.observe.measured import History, Measured
 from conch.signals.counters import Counters
 from tests.serving.slow import SlowTriton
 from tests.support.ports import free_port
+from tests.support.wait import DEADLINE
 
 Pair = tuple[SlowTriton, SlowTriton]
 KEY = ServiceKey("demo", "m")
@@ -52,7 +53,7 @@ class Reader:
     def history(self) -> History:
         return self.histories.get("m-new", History())
 
-    async def until(self, condition: Callable[[History], object], what: str, seconds: float = 20) -> History:
+    async def until(self, condition: Callable[[History], object], what: str, seconds: float = DEADLINE) -> History:
         """Look when there is news, and now and then, until a history is as expected."""
         deadline = time.monotonic() + seconds
         while not condition(self.history):

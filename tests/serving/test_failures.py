@@ -69,7 +69,7 @@ def test_a_load_that_fails_is_tried_again_when_the_model_is_replaced(store: Stor
     pod.start()
     pod.until_reason("LoadFailed")
     store.put("models", {"fixed/model.onnx": magika_onnx})
-    pod.until_ready(40)
+    pod.until_ready()
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_a_manifest_that_cannot_be_read_is_named(pod: Pod) -> None:
     assert pod.report.reason == "ManifestMissing"
     (pod.root / "manifest").mkdir()
     (pod.root / "manifest" / "manifest.json").write_text('{"models": 3}')
-    until(lambda: pod.report.reason == "InvalidManifest", "the manifest is refused", 5)
+    until(lambda: pod.report.reason == "InvalidManifest", "the manifest is refused")

@@ -51,7 +51,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path, magika_onnx: Path) -> I
 def test_one_file_behind_a_url_is_served(pod: Pod, site: str, magika_onnx: Path) -> None:
     pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=f"{site}/missing.onnx"))
     pod.start()
-    until(lambda: pod.model().reason in {"NotFound", "Unreachable"}, "the file is missing", 15, pod.agent)
+    until(lambda: pod.model().reason in {"NotFound", "Unreachable"}, "the file is missing", pod.agent)
     assert f"{site}/missing.onnx" in pod.until_reason("NotFound").message
     pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=f"{site}/detector.onnx"))
     pod.until_ready()

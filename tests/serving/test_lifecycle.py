@@ -46,7 +46,7 @@ def test_an_agent_killed_in_a_download_goes_on_where_it_was(store: Store, pod: P
     pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
     pod.write_manifest(_python("s3://models/killed"))
     pod.start()
-    until(lambda: pod.model().bytes_fetched > SIZE // 2, "half is fetched", 20, pod.agent)
+    until(lambda: pod.model().bytes_fetched > SIZE // 2, "half is fetched", pod.agent)
     assert pod.model().state == ModelState.FETCHING
     assert not list(pod.repository.iterdir())
     assert pod.agent
@@ -66,7 +66,7 @@ def test_a_source_that_changes_in_a_download_is_never_mixed(store: Store, pod: P
     pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
     pod.write_manifest(_python("s3://models/mixed"))
     pod.start()
-    until(lambda: pod.model().bytes_fetched > SIZE // 3, "a third is fetched", 20, pod.agent)
+    until(lambda: pod.model().bytes_fetched > SIZE // 3, "a third is fetched", pod.agent)
     line.rate = 64 * 1024  # the old content must not be through before the new one is there
     store.put("models", {"mixed/weights.bin": new})
     line.rate = 0
@@ -85,7 +85,7 @@ def test_a_triton_that_died_gets_its_models_again_without_the_store(store: Store
     before = line.passed
     assert pod.triton
     pod.triton.kill()
-    until(lambda: not pod.ready, "not ready without Triton", 5, pod.agent)
+    until(lambda: not pod.ready, "not ready without Triton", pod.agent)
     pod.start_triton()
     pod.until_ready()
     assert pod.infer("m", X) == {"y": [3.0, 4.0]}
@@ -103,7 +103,7 @@ def test_an_agent_that_died_neither_fetches_nor_reloads(store: Store, pod: Pod, 
     assert pod.triton
     pod.agent.kill()
     pod.start_agent()
-    pod.until_ready(10)
+    pod.until_ready()
     assert pod.model().digest == digest
     assert line.passed == before
     assert pod.triton.log.read_text().count('"loading: m:1"') == 1
@@ -130,8 +130,8 @@ def test_a_new_content_replaces_the_old_without_a_failed_request(store: Store, p
     for thread in threads:
         thread.start()
     pod.write_manifest(_python("s3://models/swap-b"))
-    until(lambda: seen and seen[-1] == 4.5, "the new content answers", 20, pod.agent)
-    until(lambda: pod.model().state == ModelState.READY and pod.ready, "settled", 10, pod.agent)
+    until(lambda: seen and seen[-1] == 4.5, "the new content answers", pod.agent)
+    until(lambda: pod.model().state == ModelState.READY and pod.ready, "settled", pod.agent)
     stop.set()
     for thread in threads:
         thread.join(10)
@@ -148,7 +148,7 @@ def test_a_load_that_outlives_its_connection_is_no_failure(store: Store, pod: Po
     pod.write_manifest(_python("s3://models/slow"))
     pod.start_agent()
     pod.start_triton(age=1000, grace=500)
-    until(lambda: pod.model().state == ModelState.LOADING, "loading", 15, pod.agent)
+    until(lambda: pod.model().state == ModelState.LOADING, "loading", pod.agent)
     pod.until_ready()
     assert pod.triton
     assert pod.triton.log.read_text().count('"loading: m:1"') == 1
@@ -162,7 +162,7 @@ def test_a_load_that_never_reached_triton_is_sent_again_at_once(store: Store, po
     relay = Relay(pod.grpc, breaks_at=b"never-reached")
     pod.start_agent(f"--triton-grpc-port={relay.port}")
     pod.start_triton()
-    pod.until_ready(20)
+    pod.until_ready()
     relay.close()
     assert pod.agent
     assert pod.agent.log.read_text().count("the load's answer was lost") == 1
@@ -179,7 +179,7 @@ def test_a_connection_that_ends_during_a_read_leaves_the_pod_ready(store: Store,
     pod.until_reported()
     for _ in range(5):
         relay.breaks_at = b"\0\0"  # any frame of HTTP/2: the next request is lost with its connection
-        until(lambda: not relay.breaks_at, "a request is lost", 10)
+        until(lambda: not relay.breaks_at, "a request is lost")
         lost = time.monotonic()
         while time.monotonic() - lost < 1.5:  # longer than between two looks
             assert pod.ready, "it left the endpoints"
@@ -239,7 +239,7 @@ def test_an_open_triton_that_takes_over_unseen_is_not_used_either(store: Store, 
     until(lambda: listens(pod.grpc) and listens(pod.http), "the open one answers")
     agent.resume()
     store.put("models", _double("unseen", 2))
-    pod.until_reason("ControlOpen", seconds=40)
+    pod.until_reason("ControlOpen")
     assert "loading: m" not in pod.triton.log.read_text()
 
 
@@ -274,10 +274,10 @@ def test_a_model_that_left_the_manifest_is_unloaded(store: Store, pod: Pod) -> N
     pod.start()
     pod.until_ready()
     pod.write_manifest(stays)
-    until(lambda: not (pod.repository / "goes").exists(), "the folder is gone", 10, pod.agent)
+    until(lambda: not (pod.repository / "goes").exists(), "the folder is gone", pod.agent)
     pod.until_ready()
     assert [model.name for model in pod.report.models] == ["stays"]
-    until(lambda: not (pod.downloads / "goes").exists(), "what was fetched is gone too", 10, pod.agent)
+    until(lambda: not (pod.downloads / "goes").exists(), "what was fetched is gone too", pod.agent)
 
 
 def test_sigterm_ends_the_agent_cleanly(store: Store, pod: Pod) -> None:
@@ -325,7 +325,7 @@ def test_a_pod_serves_the_content_of_its_revision_or_none(store: Store, pod: Pod
         assert words in report.message
     assert not pod.ready
     store.put("models", _double("pinned", 2))
-    pod.until_ready(60)
+    pod.until_ready()
     assert pod.infer("m", X)["y"] == [3.0, 4.0]
 
 
@@ -337,5 +337,5 @@ def test_a_pod_that_serves_other_content_than_its_revision_leaves(store: Store, 
     pod.start()
     pod.until_ready()
     pod.write_manifest(source.model_copy(update={"digest": "sha256:" + "0" * 64}))
-    until(lambda: not pod.ready, "the pod is not ready", 15, pod.agent)
+    until(lambda: not pod.ready, "the pod is not ready", pod.agent)
     assert pod.until_reason("ContentChanged").state == ModelState.FAILED

@@ -93,7 +93,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory, store: Store, magika_onnx:
         ModelSource(name="sequences", format="triton", storage_uri="s3://models/load-sequences"),
     )
     pod.start()
-    pod.until_ready(60)
+    pod.until_ready()
     yield pod
     pod.stop()
 
@@ -130,7 +130,7 @@ async def test_requests_made_from_the_metadata_are_answered(protocol: Protocol, 
     assert len(driver.outcomes) == driver.scheduled == 30
     assert sorted(outcome.due for outcome in driver.outcomes) == list(Schedule(5, 25, 2).dues())
     # Each was sent once, and each kind of them once before. Triton counts a moment after it has answered.
-    until(lambda: count_of(serving, model) == before + 30 + 8, "Triton has counted as many", 10, serving.triton)
+    until(lambda: count_of(serving, model) == before + 30 + 8, "Triton has counted as many", serving.triton)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

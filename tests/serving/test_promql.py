@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ]
     process = Process(command, root / "prometheus.log", {"PATH": "/usr/bin:/bin", "HOME": str(root)})
     url = f"http://127.0.0.1:{port}"
-    until(lambda: _series(url), "Prometheus has read itself", 60, process)
+    until(lambda: _series(url), "Prometheus has read itself", process)
     yield url
     process.stop(5)
 

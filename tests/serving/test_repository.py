@@ -21,7 +21,6 @@ from tests.serving.test_config import CALLER, ECHO
 from tests.support.examples import build_file_type
 from tests.support.pipeline import ADDER, PIPELINE, PYTHON, ensemble
 
-SECONDS = 60  # until a pod of several models is ready
 X = [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.0]}]
 FAILING = b"raise RuntimeError('the weights are not here')\n"
 
@@ -46,20 +45,20 @@ def test_an_ensemble_answers_and_restarts_nothing_when_its_contents_are_recorded
     source = put(store, pod, "pipeline", PIPELINE, "pipeline", warmup=Warmup().model_dump())
     pod.write_manifest(source)
     pod.start()
-    pod.until_ready(SECONDS)
+    pod.until_ready()
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
-    reports = [pod.until_reported(name, SECONDS) for name in ("pipeline", "pre", "double", "post")]
+    reports = [pod.until_reported(name) for name in ("pipeline", "pre", "double", "post")]
     assert all(report.digest.startswith("sha256:") for report in reports)
     assert len({report.digest for report in reports}) == 3, "pre and post have the same files"
     assert [bool(report.warmup) for report in reports] == [True, False, False, False], "the entry is warmed"
     assert {each.name for each in pod.report.models} == {report.name for report in reports}
     loads = pod.statistics("double")
     pod.write_manifest(*pin(source, *reports))
-    until(lambda: all(not model.reason for model in pod.report.models), "all is as it was", 5, pod.agent)
+    until(lambda: all(not model.reason for model in pod.report.models), "all is as it was", pod.agent)
     store.put("models", {"pipeline/late/1/model.onnx": multiply(3), "pipeline/double/1/model.onnx": multiply(3)})
     pod.agent.kill() if pod.agent else None
     pod.start_agent()
-    pod.until_ready(SECONDS)
+    pod.until_ready()
     assert pod.infer("pipeline", X) == {"y": [6, 7]}, "the revision serves the set that it began with"
     assert {each.name for each in pod.report.models} == {report.name for report in reports}, "no late folder"
     assert pod.statistics("double")["inference_count"] > loads["inference_count"], "it was never loaded again"
@@ -69,7 +68,7 @@ def test_a_set_that_has_served_is_remembered_when_the_store_is_gone(store: Store
     pod.write_manifest(put(store, pod, "remembered", PIPELINE, "pipeline"))
     pod.start()
     pod.until_ready()
-    until((pod.root / "models" / "expansion.json").exists, "the set is remembered", 10, pod.agent)
+    until((pod.root / "models" / "expansion.json").exists, "the set is remembered", pod.agent)
     assert pod.agent is not None
     pod.agent.kill()
     pod.write_secret({**store.secret, "AWS_SECRET_ACCESS_KEY": "wrong"})
@@ -84,7 +83,7 @@ def test_a_folder_that_was_missing_is_found_when_it_is_there(store: Store, pod: 
     pod.start()
     pod.until_reason("ModelMissing", "pipeline")
     put(store, pod, "late", PIPELINE, "pipeline")
-    pod.until_ready(2 * SECONDS)
+    pod.until_ready()
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
 
 
@@ -95,7 +94,7 @@ def test_the_first_pod_serves_the_models_of_one_upload(store: Store, pod: Pod) -
     pod.until_reason("LoadFailed", "post")
     pod.until_reported("double")
     put(store, pod, "twice", {**PIPELINE, "double/1/model.onnx": multiply(10)}, "pipeline")
-    pod.until_ready(2 * SECONDS)
+    pod.until_ready()
     assert pod.infer("pipeline", X) == {"y": [26, 31]}
 
 
@@ -112,8 +111,8 @@ def test_later_pods_refuse_a_part_that_has_changed(store: Store, pod: Pod) -> No
     source = put(store, pod, "changed", PIPELINE, "pipeline")
     pod.write_manifest(source)
     pod.start()
-    pod.until_ready(SECONDS)
-    reports = [pod.until_reported(name, SECONDS) for name in ("pipeline", "pre", "double", "post")]
+    pod.until_ready()
+    reports = [pod.until_reported(name) for name in ("pipeline", "pre", "double", "post")]
     pod.stop()
     later = Pod(pod.root.with_name("later"))
     try:
@@ -121,11 +120,11 @@ def test_later_pods_refuse_a_part_that_has_changed(store: Store, pod: Pod) -> No
         later.write_secret(store.secret)
         later.write_manifest(*pin(source, *reports))
         later.start()
-        message = later.until_reason("ContentChanged", "post", SECONDS).message
+        message = later.until_reason("ContentChanged", "post").message
         assert message.startswith("s3://models/changed/post has changed")
         assert not later.ready
-        assert later.until_reported("double", SECONDS).digest == reports[2].digest
-        assert "'post'" in later.until_reason("WaitsForModels", "pipeline", SECONDS).message
+        assert later.until_reported("double").digest == reports[2].digest
+        assert "'post'" in later.until_reason("WaitsForModels", "pipeline").message
     finally:
         later.stop()
 
@@ -136,9 +135,9 @@ def test_a_model_that_calls_others_waits_for_them(store: Store, pod: Pod) -> Non
     warmup = Warmup().model_dump()
     pod.write_manifest(put(store, pod, "bls", files, "caller", warmup=warmup))
     pod.start()
-    pod.until_ready(SECONDS)
+    pod.until_ready()
     assert pod.infer("caller", [{**X[0], "shape": [2]}]) == {"y": [2.5, 3]}
-    report = pod.until_reported("caller", SECONDS)
+    report = pod.until_reported("caller")
     assert not report.warnings
     assert report.warmup is not None
     assert report.warmup.reason == "WarmedUp"
@@ -149,9 +148,9 @@ def test_models_that_call_one_another_are_served(store: Store, pod: Pod) -> None
     files = {"caller/1/model.py": CALLER, "scaler/1/model.py": other}
     pod.write_manifest(put(store, pod, "mutual", files, "caller"))
     pod.start()
-    pod.until_ready(SECONDS)
-    assert not pod.until_reported("caller", SECONDS).warnings
-    assert not pod.until_reported("scaler", SECONDS).warnings
+    pod.until_ready()
+    assert not pod.until_reported("caller").warnings
+    assert not pod.until_reported("scaler").warnings
 
 
 @dataclass(frozen=True)
@@ -216,13 +215,13 @@ def test_what_is_wrong_is_named_and_cured_without_a_restart(case: str, store: St
     wrong = WRONG[case]
     pod.write_manifest(put(store, pod, f"wrong-{case}", wrong.files, wrong.entry))
     pod.start()
-    report = pod.until_reason(wrong.reason, wrong.model, SECONDS)
+    report = pod.until_reason(wrong.reason, wrong.model)
     for part in wrong.parts:
         assert part in report.message
     assert report.state == ModelState.FAILED
     assert not pod.ready
     pod.write_manifest(put(store, pod, f"mended-{case}", PIPELINE, "pipeline"))
-    pod.until_ready(SECONDS)
+    pod.until_ready()
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
 
 
@@ -230,8 +229,8 @@ def test_one_failing_model_does_not_stop_the_others(store: Store, pod: Pod) -> N
     files = {**PIPELINE, "broken/config.pbtxt": PYTHON, "broken/1/model.py": FAILING}
     pod.write_manifest(put(store, pod, "one-fails", files, "pipeline"))
     pod.start()
-    pod.until_reason("LoadFailed", "broken", SECONDS)
-    pod.until_reported("pipeline", SECONDS)
+    pod.until_reason("LoadFailed", "broken")
+    pod.until_reported("pipeline")
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
     assert not pod.ready
 
@@ -240,20 +239,18 @@ def test_fields_of_one_model_are_refused(store: Store, pod: Pod) -> None:
     source = put(store, pod, "fields", PIPELINE, "pipeline")
     pod.write_manifest(source.model_copy(update={"config": TritonConfig(max_batch_size=4)}))
     pod.start()
-    assert (
-        "write them into config.pbtxt of the model" in pod.until_reason("ConfigConflict", "pipeline", SECONDS).message
-    )
+    assert "write them into config.pbtxt of the model" in pod.until_reason("ConfigConflict", "pipeline").message
 
 
 def test_the_models_come_back_after_a_crash_of_triton(store: Store, pod: Pod) -> None:
     pod.write_manifest(put(store, pod, "crash", PIPELINE, "pipeline"))
     pod.start()
-    pod.until_ready(SECONDS)
+    pod.until_ready()
     assert pod.triton is not None
     pod.triton.kill()
-    until(lambda: not pod.ready, "the pod is not ready", 10, pod.agent)
+    until(lambda: not pod.ready, "the pod is not ready", pod.agent)
     pod.start_triton()
-    pod.until_ready(SECONDS)
+    pod.until_ready()
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
 
 
@@ -261,7 +258,7 @@ def test_the_example_names_the_type_of_a_file(store: Store, pod: Pod) -> None:
     files = {name: each.read_bytes() if isinstance(each, Path) else each for name, each in build_file_type().items()}
     pod.write_manifest(put(store, pod, "file-type", files, "file-type"))
     pod.start()
-    pod.until_ready(SECONDS)
+    pod.until_ready()
     script = [{"name": "file", "datatype": "BYTES", "shape": [1], "data": ["#!/bin/sh\nset -eu\necho one\n"]}]
     assert pod.infer("file-type", script)["type"] == ["shell"]
 
@@ -273,7 +270,7 @@ def stable(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     try:
         pod.write_manifest(put(store, pod, "stable", PIPELINE, "pipeline"))
         pod.start()
-        pod.until_ready(SECONDS)
+        pod.until_ready()
         yield pod
     finally:
         pod.stop()
@@ -295,7 +292,7 @@ def test_parity_names_the_step_that_answers_differently(
 ) -> None:
     pod.write_manifest(put(store, pod, f"candidate-{step or 'other'}", PIPELINE | changed, "pipeline"))
     pod.start()
-    pod.until_ready(SECONDS)
+    pod.until_ready()
     warmup = Warmup(timeout_seconds=30, requests=(WarmupRequest(body={"inputs": X}),))
     uri = f"s3://models/candidate-{step or 'other'}"
     source = ModelSource(name="pipeline", format="repository", storage_uri=uri, warmup=warmup)
@@ -323,10 +320,10 @@ def test_models_from_several_places_are_served_together(store: Store, pod: Pod) 
     pod.write_secret({**store.secret, "AWS_SECRET_ACCESS_KEY": "wrong"}, "wrong")
     pod.write_manifest(*models)
     pod.start()
-    assert pod.until_reason("AccessDenied", "post", SECONDS).state == ModelState.FAILED
-    assert "'post'" in pod.until_reason("WaitsForModels", "pipeline", SECONDS).message
+    assert pod.until_reason("AccessDenied", "post").state == ModelState.FAILED
+    assert "'post'" in pod.until_reason("WaitsForModels", "pipeline").message
     pod.write_secret(store.secret, "wrong")
-    pod.until_ready(SECONDS)
+    pod.until_ready()
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
 
 
@@ -343,7 +340,7 @@ def test_an_agent_that_starts_without_its_manifest_leaves_what_serves(
     text = file.read_text()
     file.write_text(manifest) if manifest else file.unlink()
     pod.start_agent()
-    until(lambda: pod.report.reason in {"ManifestMissing", "InvalidManifest"}, "it is reported", 10, pod.agent)
+    until(lambda: pod.report.reason in {"ManifestMissing", "InvalidManifest"}, "it is reported", pod.agent)
     time.sleep(2)  # several turns of the agent's loop
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
     file.write_text(text)

@@ -73,7 +73,7 @@ def test_a_pod_is_ready_once_its_model_is_warm(store: Store, pod: Pod, magika_on
         seen.add(pod.model("magika").state)
         return pod.ready
 
-    until(ready, "the pod is ready", 60, pod.agent)
+    until(ready, "the pod is ready", pod.agent)
     assert ModelState.WARMING in seen
     report = _warmed(pod, "magika")
     assert (report.reason, report.failures) == ("WarmedUp", 0)
@@ -134,7 +134,7 @@ def test_requests_in_a_config_map_that_comes_late(store: Store, pod: Pod) -> Non
     report = pod.until_reason("WarmupFailed")
     assert "ConfigMap wake, key b.json" in report.message
     pod.write_config_map("wake", {"b.json": json.dumps(BODY)})
-    pod.until_ready(40)
+    pod.until_ready()
 
 
 def test_a_config_map_that_has_changed_since_the_revisions_first_pod_is_named(store: Store, pod: Pod) -> None:
@@ -157,7 +157,7 @@ def test_a_config_map_that_has_changed_since_the_revisions_first_pod_is_named(st
     assert "ConfigMap wake, key a.json" in failed.message
     assert "The ConfigMap 'wake' has changed since a pod of this revision was first ready" in failed.message
     pod.write_config_map("wake", {"a.json": right, "b.json": json.dumps(BODY)})
-    pod.until_ready(40)
+    pod.until_ready()
     report = pod.until_reported()
     assert [(warning.reason, warning.message[:20]) for warning in report.warnings] == [
         ("WarmupChanged", "The ConfigMap 'wake'")
@@ -172,7 +172,7 @@ def test_requests_in_the_models_own_folder(store: Store, pod: Pod) -> None:
     _serve(store, pod, "folder", Warmup(path="warmup", round_size=5, within=1.0))
     assert "request warmup/b.json, to version 1" in pod.until_reason("WarmupAnswersWrong").message
     store.put("models", {"folder/warmup/b.json": right.encode()})
-    pod.until_ready(40)
+    pod.until_ready()
     assert pod.infer("m", X) == {"y": [3.0, 4.0]}
 
 
@@ -248,7 +248,7 @@ def test_connections_that_end_under_each_request_are_reported(store: Store, pod:
     assert "to version 1 of m, has no answer: its connection ended 5 times in" in report.message
     assert not pod.ready
     line.breaks_at = b""
-    pod.until_ready(40)
+    pod.until_ready()
     line.close()
 
 
@@ -271,7 +271,7 @@ def test_a_triton_that_died_is_warmed_again(store: Store, pod: Pod) -> None:
     pod.until_ready()
     assert pod.triton
     pod.triton.kill()
-    until(lambda: not pod.ready, "not ready without Triton", 5, pod.agent)
+    until(lambda: not pod.ready, "not ready without Triton", pod.agent)
     pod.start_triton()
     pod.until_ready()
     assert _count_requests(pod) == _warmed(pod).requests
@@ -294,7 +294,7 @@ def test_a_pod_is_ready_at_each_moment_of_a_change_of_its_manifest(store: Store,
             for size in (20, 80, 320):
                 pod.write_manifest(_source("changes", Warmup(round_size=size, within=1.0)))
                 warmed = partial(_has_sent, pod, 2 * size)
-                until(warmed, "the changed warm-up has run", 20, pod.agent)
+                until(warmed, "the changed warm-up has run", pod.agent)
         finally:
             is_over.set()
         for reader in readers:
@@ -315,7 +315,7 @@ def test_a_swap_is_warmed_while_the_pod_stays_ready(store: Store, pod: Pod) -> N
         readiness.append(pod.ready)
         return pod.infer("m", X) == {"y": [6.0, 8.0]} and pod.model().state == ModelState.READY
 
-    until(swapped, "the new content is warm", 20, pod.agent)
+    until(swapped, "the new content is warm", pod.agent)
     assert all(readiness)
     assert _warmed(pod).reason == "WarmedUp"
 

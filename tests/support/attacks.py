@@ -112,7 +112,7 @@ def replace_pods(service: Service, revision: str, image: str) -> list[str]:
     def ready(name: str) -> bool:
         return is_ready(kube.get(POD, namespace, name) or {})
 
-    until(lambda: all(map(ready, hostile)), "the hostile pods are ready", 90)
+    until(lambda: all(map(ready, hostile)), "the hostile pods are ready")
     for name in own:
         kube.patch(POD, namespace, name, _cost(-1000))
     for name in hostile:
@@ -120,7 +120,6 @@ def replace_pods(service: Service, revision: str, image: str) -> list[str]:
     until(
         lambda: {pod["metadata"]["name"] for pod in service.pods(revision)} == set(hostile),
         "the revision consists of hostile pods",
-        60,
         seen=lambda: [pod["metadata"]["name"] for pod in service.pods(revision)],
     )
     for name in hostile[::2]:

@@ -96,7 +96,7 @@ def wait_for_shares(
 ) -> None:
     """Wait until the gateway's shares are those of its route. Traefik applies it up to two seconds after Accepted."""
     what = f"answers by factor, in percent, are {dict(shares)}"
-    until(lambda: near(count_factors(gateway, service, 200, headers), shares), what, 10)
+    until(lambda: near(count_factors(gateway, service, 200, headers), shares), what)
 
 
 def count_factors(

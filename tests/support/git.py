@@ -38,7 +38,7 @@ class Git:
     def rounds(self, count: int = 3) -> None:
         """Wait until it has applied so often from now on."""
         goal = self.applied + count + 1
-        until(lambda: self.applied >= goal, f"Git has applied {count} times more", 90, seen=lambda: self.errors)
+        until(lambda: self.applied >= goal, f"Git has applied {count} times more", seen=lambda: self.errors)
 
     def diff(self) -> str:
         """Return the differences that an apply would make; `kubectl diff` exits with 1 if there are any."""

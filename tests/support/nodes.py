@@ -39,8 +39,8 @@ def cut_power(place: Place, node: str) -> Iterator[None]:
         yield
     finally:
         place.local.start_node(node)
-        until(lambda: is_well(place.kube, node), f"{node} is Ready again", 90)
-        until(lambda: not _missing(place.kube), "all runs again", 90, seen=lambda: _missing(place.kube))
+        until(lambda: is_well(place.kube, node), f"{node} is Ready again")
+        until(lambda: not _missing(place.kube), "all runs again", seen=lambda: _missing(place.kube))
 
 
 def is_well(kube: Kube, node: str) -> bool:
@@ -61,7 +61,7 @@ def clear(kube: Kube, node: str, namespace: str) -> None:
         for pod in before:
             if pod["spec"]["nodeName"] == node:
                 kube.delete(POD, namespace, pod["metadata"]["name"])
-                until(lambda: len(running()) == len(before), f"{namespace} is whole again without {node}", 90)
+                until(lambda: len(running()) == len(before), f"{namespace} is whole again without {node}")
     finally:
         kube.run("uncordon", node)
 

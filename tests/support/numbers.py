@@ -23,7 +23,7 @@ class Numbers:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        until(lambda: self.seen, "the watch shows a number", 10)
+        until(lambda: self.seen, "the watch shows a number")
         return self
 
     def __exit__(

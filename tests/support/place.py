@@ -69,15 +69,15 @@ class Place:
         ready a moment before every node's kube-proxy sends it connections; that moment is waited for here.
         """
         if self.local is not None:
-            address = until(lambda: self._cluster_ip(namespace, service), f"Service {namespace}/{service}", 30)
-            until(lambda: all(listens(port, address) for port in ports), f"{namespace}/{service} answers", 10)
+            address = until(lambda: self._cluster_ip(namespace, service), f"Service {namespace}/{service}")
+            until(lambda: all(listens(port, address) for port in ports), f"{namespace}/{service} answers")
             yield [f"{address}:{port}" for port in ports]
             return
         free = [free_port() for _ in ports]
         pairs = [f"{here}:{there}" for here, there in zip(free, ports, strict=True)]
         forward = self.kube.start("port-forward", f"--namespace={namespace}", f"service/{service}", *pairs)
         try:
-            until(lambda: all(map(listens, free)), f"kubectl forwards to {namespace}/{service}", 20)
+            until(lambda: all(map(listens, free)), f"kubectl forwards to {namespace}/{service}")
             yield [f"127.0.0.1:{port}" for port in free]
         finally:
             forward.terminate()

@@ -11,7 +11,7 @@ from conch.api.kinds import DEPLOYMENT, EVENT, INFERENCE_SERVICE, POD, Kind
 from conch.api.names import ANNOTATION_REQUEST
 from conch_contract import names
 from tests.support.kube import Kube, Object
-from tests.support.wait import until
+from tests.support.wait import DEADLINE, until
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Service:
         """A condition of the latest generation; empty when it is absent."""
         return next((c for c in self.status.get("conditions", ()) if c["type"] == kind), {})
 
-    def until_condition(self, kind: str, truth: str, seconds: float, reason: str = "") -> Object:
+    def until_condition(self, kind: str, truth: str, reason: str = "", seconds: float = DEADLINE) -> Object:
         """Wait until a condition of the latest generation has a value (and a reason); return it."""
 
         def look() -> Object | None:
@@ -49,14 +49,14 @@ class Service:
         what = f"{self.namespace}/{self.name}: {kind}={truth} {reason}"
         return until(look, what, seconds, seen=lambda: self.status.get("conditions"))
 
-    def until_ready(self, seconds: float = 90) -> Object:
+    def until_ready(self, seconds: float = DEADLINE) -> Object:
         """Wait until the latest spec is served; return the status."""
-        self.until_condition("Ready", "True", seconds)
+        self.until_condition("Ready", "True", seconds=seconds)
         return self.status
 
-    def until_gone(self, seconds: float = 60) -> None:
+    def until_gone(self) -> None:
         """Wait until the object is no more."""
-        until(lambda: not self.body, f"{self.namespace}/{self.name} is deleted", seconds)
+        until(lambda: not self.body, f"{self.namespace}/{self.name} is deleted")
 
     def patch(self, spec: Mapping[str, Any]) -> None:
         """Change the spec, as `kubectl patch` does."""
@@ -77,7 +77,7 @@ class Service:
         found = [e for e in self.kube.list(EVENT, self.namespace) if e.get("regarding", {}).get("uid") == uid]
         return sorted(found, key=lambda e: e.get("eventTime") or "")
 
-    def until_event(self, reason: str, words: str = "", seconds: float = 10) -> Object:
+    def until_event(self, reason: str, words: str = "") -> Object:
         """Wait for an event of that reason that holds those words; return it."""
 
         def look() -> Object | None:
@@ -87,7 +87,7 @@ class Service:
         def seen() -> object:
             return [(e["reason"], e.get("note")) for e in self.events()]
 
-        return until(look, f"{self.namespace}/{self.name}: event {reason} with {words!r}", seconds, seen=seen)
+        return until(look, f"{self.namespace}/{self.name}: event {reason} with {words!r}", seen=seen)
 
     def children(self, kind: Kind) -> list[Object]:
         """The objects of a kind that were made for it."""
@@ -108,7 +108,7 @@ class Service:
         """The Deployment of a revision; empty if there is none."""
         return self.kube.get(DEPLOYMENT, self.namespace, revision) or {}
 
-    def settle(self, seconds: float = 60) -> Object:
+    def settle(self, seconds: float = DEADLINE) -> Object:
         """Wait until the rollout is over: ready, and one revision only. Return the status."""
         deadline = time.monotonic() + seconds
         self.until_ready(seconds)

@@ -74,7 +74,7 @@ def deploy(kube: Kube, namespace: str, node: str = "") -> None:
 def reach(namespace: str, address: str) -> Store:
     """Return the store once it takes files."""
     store = Store(namespace, address)
-    until(store.answers, f"the store at {address} takes a file", 60)
+    until(store.answers, f"the store at {address} takes a file")
     return store
 
 

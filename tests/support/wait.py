@@ -10,6 +10,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 EVERY = 0.2  # seconds between looks
+# Seconds after which a wait has failed. It bounds how long a failed test lasts, and says nothing about speed: machines
+# that run the suite differ, and so does what else they do. Only a story that takes longer has a deadline of its own.
+DEADLINE = 150.0
 _waits: list[tuple[str, float]] = []
 
 
@@ -17,7 +20,9 @@ class TooLateError(AssertionError):
     """A condition was not met in time; the text has the condition, the deadline, and what was seen instead."""
 
 
-def until(look: Callable[[], T | None], what: str, seconds: float, *, seen: Callable[[], object] | None = None) -> T:
+def until(
+    look: Callable[[], T | None], what: str, seconds: float = DEADLINE, *, seen: Callable[[], object] | None = None
+) -> T:
     """Return the first true value of `look`.
 
     Args:

@@ -35,10 +35,10 @@ class Terms:
     Another replica leads at most `duration` + `retry` after the leader crashed, and `retry` after it resigned.
     """
 
-    duration: float = 12  # after its last renewal a standby replica takes the Lease
-    deadline: float = 8  # after its last renewal the leader stops; shorter than `duration`
+    duration: float = 13  # after its last renewal a standby replica takes the Lease
+    deadline: float = 11  # after its last renewal the leader stops; shorter than `duration`
     retry: float = 2  # between two attempts
-    timeout: float = 3  # of one attempt
+    timeout: float = 5  # of one attempt; two fit into `deadline`, as in client-go
 
 
 class LeaseLostError(RestartError):
