@@ -152,9 +152,7 @@ def test_a_container_that_dies_comes_back_with_its_model(container: str, service
     service.until_ready()
 
 
-def test_a_deployment_edited_by_hand_is_repaired(
-    service: Service, kube: Kube, figure: Callable[[str], None]
-) -> None:
+def test_a_deployment_edited_by_hand_is_repaired(service: Service, kube: Kube, figure: Callable[[str], None]) -> None:
     revision = service.status["stable"]
     image = _triton(service.deployment(revision))["image"]
     change = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 20}}, "progressDeadlineSeconds": 7}}
