@@ -10,8 +10,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 EVERY = 0.2  # seconds between looks
-# Seconds after which a wait has failed. It bounds how long a failed test lasts, and says nothing about speed: machines
-# that run the suite differ, and so does what else they do. Only a story that takes longer has a deadline of its own.
+# Seconds after which a wait has failed. It bounds how long a failed test lasts, and is no statement about speed:
+# machines that run the suite differ, and so does what else they do. Only a story that takes longer has a deadline of
+# its own.
 DEADLINE = 150.0
 _waits: list[tuple[str, float]] = []
 
