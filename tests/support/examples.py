@@ -74,6 +74,7 @@ def all_examples() -> list[Example]:
         "sequences": ({"x": np.array([[1]], dtype=np.float32)}, lambda answer: answer["sum"].tolist() == [[1]]),
         "repository": file,
         "models": file,
+        "pipeline": file,
         "sklearn": iris,
         "warmup": iris,
         "triton-repository": (

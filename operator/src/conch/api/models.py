@@ -1,8 +1,8 @@
 """The models of a predictor of several, each with a name, a storage and a configuration of its own."""
 
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from conch.api._base import Part
 from conch.api.cel import Rule, rules
@@ -12,6 +12,7 @@ from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS
 
 REPOSITORY: Final = next(row.name for row in FORMATS.values() if row.is_repository)
 MAX_MODELS: Final = 16
+MAX_MAPPED: Final = 32  # tensors of a step whose names are mapped
 _DATA_FORMATS: Final = ", ".join(f"'{row.name}'" for row in FORMATS.values() if row.is_data)
 _PROGRAM_PARAMETERS: Final = ", ".join(f"'{name}'" for name in PROGRAM_PARAMETERS)
 
@@ -52,6 +53,22 @@ class NamedModel(Model):
     """Name of the model in Triton."""
     triton: ModelConfig = ModelConfig()
     """Configuration of the model in Triton."""
+
+
+TensorName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class PipelineStep(Part):
+    """A step of a pipeline: one of models, and its place among the tensors of the pipeline."""
+
+    model: TritonName
+    """Name of the model."""
+    inputs: Annotated[dict[TensorName, TensorName], Field(max_length=MAX_MAPPED)] = Field(default_factory=dict)
+    """Tensors by input of the model, where their names differ: outputs of earlier steps, or what clients send. Absent:
+    the tensor of the input's name."""
+    outputs: Annotated[dict[TensorName, TensorName], Field(max_length=MAX_MAPPED)] = Field(default_factory=dict)
+    """Names for outputs of the model, by which later steps, or clients of the last one, know them. Absent: the output's
+    name."""
 
 
 class VariantNamedModel(Part):

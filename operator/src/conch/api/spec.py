@@ -9,7 +9,7 @@ from conch.api.analysis import JOB_METRICS
 from conch.api.autoscaling import NEEDS_TRIGGERS, SEEN_WITHOUT_PODS, Autoscaling
 from conch.api.cel import Rule, rules
 from conch.api.model import Model, TritonName
-from conch.api.models import MAX_MODELS, REPOSITORY, NamedModel, program_rule
+from conch.api.models import MAX_MODELS, REPOSITORY, NamedModel, PipelineStep, program_rule
 from conch.api.pod import END_SECONDS, LongestRequest, Pod, Resources
 from conch.api.rollout import Rollout
 from conch.api.traffic import Traffic
@@ -89,9 +89,28 @@ class Predictor(Part):
                 path=".entry",
             ),
             Rule(
-                "!has(self.models) || !has(self.entry) || self.models.exists(m, m.name == self.entry)",
+                "!has(self.models) || !has(self.entry) || has(self.pipeline)"
+                " || self.models.exists(m, m.name == self.entry)",
                 message="entry is the name of one of models; correct it",
                 path=".entry",
+            ),
+            Rule(
+                "!has(self.pipeline) || !has(self.models) || !has(self.entry)"
+                " || !self.models.exists(m, m.name == self.entry)",
+                message="entry is the name of the pipeline, which none of models has; choose another one",
+                path=".entry",
+            ),
+            Rule(
+                "!has(self.pipeline) || (has(self.models)"
+                " && self.pipeline.all(step, self.models.exists(m, m.name == step.model)))",
+                message="the steps of a pipeline are names of models; add the model, or correct the step",
+                path=".pipeline",
+            ),
+            Rule(
+                "!has(self.pipeline) || !has(self.warmup) || !has(self.warmup.path)",
+                message="warmup.path is a folder of the model's files, and a pipeline has none; use warmup.requests or"
+                " warmup.configMapRef",
+                path=".warmup.path",
             ),
             Rule(
                 f"!({_IS_REPOSITORY}) || !has(self.model.name)",
@@ -136,6 +155,11 @@ class Predictor(Part):
     repository."""
     entry: TritonName | None = None
     """Name of the model of several that clients call. Gates, warm-up, autoscaling and load tests use it, too."""
+    pipeline: Annotated[
+        tuple[PipelineStep, ...], Field(min_length=1, max_length=MAX_MODELS), list_map_key("model")
+    ] = ()
+    """Models that answer a request one after another, each with what those before it return, in place of an ensemble
+    that you write. Its name is entry. Absent: entry is one of models."""
     triton: Triton = Triton()
     """Configuration of the model in Triton, and flags of Triton."""
     resources: Resources = Resources()

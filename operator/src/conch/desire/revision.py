@@ -22,7 +22,8 @@ from conch.desire.pod import build_pod_template
 from conch.observe import Revision, Track
 from conch.observe.contents import Content, Contents, encode_contents, limit_contents
 from conch.triton import build_model_config, build_warmup
-from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState
+from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, PipelineStep, Warmup
+from conch_contract.manifest import FOLDER_FORMAT
 from conch_contract.object_versions import select_recordable
 
 _NOTE_LENGTH: Final = 1024  # bytes of a change cause that are kept, since each write of the ControllerRevision has it
@@ -89,7 +90,7 @@ def build_model_manifest(service: InferenceService) -> ModelManifest:
     """Return the model manifest of the pods."""
     warmup = build_warmup(service.spec.predictor.warmup)
     is_one = len(service.models) == 1
-    sources = (
+    sources = [
         ModelSource(
             name=model.name,
             format=model.model_format.name,
@@ -99,8 +100,19 @@ def build_model_manifest(service: InferenceService) -> ModelManifest:
             warmup=warmup if model.name == service.model_name else None,
         )
         for model in service.models
-    )
+    ]
+    if service.spec.predictor.pipeline:
+        sources.append(_build_pipeline(service, warmup))
     return ModelManifest(models=tuple(sources))
+
+
+def _build_pipeline(service: InferenceService, warmup: Warmup | None) -> ModelSource:
+    """Return the source of the pipeline."""
+    steps = (
+        PipelineStep(model=step.model, inputs=step.inputs, outputs=step.outputs)
+        for step in service.spec.predictor.pipeline
+    )
+    return ModelSource(name=service.model_name, format=FOLDER_FORMAT, storage_uri="", warmup=warmup, steps=tuple(steps))
 
 
 def build_controller_revision(service: InferenceService, revision: Revision) -> Manifest:

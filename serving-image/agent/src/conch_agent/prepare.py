@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable
@@ -18,11 +19,13 @@ from conch_agent.dependencies import find_callees, find_steps
 from conch_agent.fetch import Fetch, Progress
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
+from conch_agent.pipeline import build_ensemble
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import Source, open_source
 from conch_agent.sources.base import Listing
 from conch_agent.threads import run_in_thread
+from conch_agent.triton import Triton, TritonError, TritonUnavailableError
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
 from conch_contract.parsing import parse_json
@@ -199,16 +202,13 @@ class Preparation:
             steps=find_steps(merged.config),
             object_versions=versions,
         )
-        await run_in_thread(
-            layout.build_folder,
-            plan,
-            result.files,
-            self._folder / "laid",
-            self.target,
-            config=config.to_text(merged.config),
-            marker=asdict(model),
-        )
+        await run_in_thread(self._lay_out, plan, result.files, config.to_text(merged.config), model)
         return model
+
+    def _lay_out(self, plan: layout.Plan, files: Path, text: str, model: RepositoryModel) -> None:
+        """Build the model folder, with the text of config.pbtxt."""
+        staging = self._folder / "laid"
+        layout.build_folder(plan, files, staging, self.target, config=text, marker=asdict(model))
 
     async def _read_config(self, source: Source, listing: Listing) -> str | None:
         """Return config.pbtxt before the fetch: it names files, and an invalid one requires no download."""
@@ -228,6 +228,45 @@ class Preparation:
         except UnicodeDecodeError as error:
             message = f"{source.uri}: {path} is no text: byte {error.start} is not UTF-8. Write it as text."
             raise Failure(Reason.INVALID_CONFIG, message) from None
+
+
+class PipelinePreparation(Preparation):
+    """Lays out a pipeline, whose configuration is rendered from those of its steps."""
+
+    def __init__(self, source: ModelSource, settings: Settings, triton: Triton) -> None:
+        super().__init__(source, settings)
+        self._triton = triton
+        # Of the steps alone: what is rendered from them follows from their own digests.
+        text = json.dumps([step.model_dump() for step in source.steps], sort_keys=True)
+        self._pipeline_digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    async def _fetch(self, current: RepositoryModel | None, on_fetch: Callable[[], None] | None) -> RepositoryModel:
+        """Render the configuration; Triton serves the steps."""
+        del on_fetch
+        if current:
+            return current
+        began = time.monotonic()
+        try:
+            configs = {step.model: await self._triton.read_config(step.model) for step in self._source.steps}
+        except (TritonError, TritonUnavailableError) as error:
+            message = f"The configuration of a step of pipeline '{self._name}' cannot be read: {error}"
+            raise Failure(Reason.TRITON_UNREACHABLE, message) from error
+        ensemble = build_ensemble(self._source, configs)
+        config.set_content(ensemble, _compute_content(self._source_hash, self._pipeline_digest))
+        steps = find_steps(ensemble)
+        model = RepositoryModel(
+            source_hash=self._source_hash,
+            identity="",
+            digest=self._pipeline_digest,
+            size=0,
+            versions=(1,),
+            seconds=round(time.monotonic() - began, 3),
+            boot=_read_boot_id(),
+            callees=steps,
+            steps=steps,
+        )
+        await run_in_thread(self._lay_out, layout.Plan({}, (1,), None), self._folder, config.to_text(ensemble), model)
+        return model
 
 
 def _find_programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     SEVERAL_MODELS = "SeveralModels"
     ENTRY_MISSING = "EntryMissing"
     INVALID_CONFIG = "InvalidConfig"
+    INVALID_PIPELINE = "InvalidPipeline"
     CONFIG_CONFLICT = "ConfigConflict"
     INVALID_MANIFEST = "InvalidManifest"
     MANIFEST_MISSING = "ManifestMissing"

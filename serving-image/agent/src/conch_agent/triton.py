@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
 from conch_agent.config import CONTENT_PARAMETER
@@ -130,6 +131,20 @@ class Triton:
         except TritonError:
             return ""
         return str(answer.config.parameters[CONTENT_PARAMETER].string_value)
+
+    async def read_config(self, name: str) -> ModelConfig:
+        """Return the configuration of a served model, as Triton has completed it.
+
+        Args:
+            name: The model's name.
+
+        Raises:
+            TritonError: Triton does not serve the model.
+            TritonUnavailableError: The answer is lost.
+        """
+        answer = await self._call(self._client.get_model_config, name, client_timeout=_READ_TIMEOUT)
+        config: ModelConfig = answer.config
+        return config
 
     async def probe(self) -> list[str]:
         """Return the kinds of control that Triton allows to this connection; without a key it must be none."""

@@ -73,11 +73,27 @@ class TritonConfig(Wire):
     text: str = Field("", description="other fields, in the syntax of config.pbtxt")
 
 
+class PipelineStep(Wire):
+    """A step of a pipeline.
+
+    Attributes:
+        model: Name of the model.
+        inputs: Tensors of the pipeline by input of the model. Absent: the tensor of the input's name.
+        outputs: Tensors of the pipeline by output of the model. Absent: the tensor of the output's name.
+    """
+
+    model: str
+    inputs: dict[str, str] = Field(default_factory=dict)
+    outputs: dict[str, str] = Field(default_factory=dict)
+
+
 class ModelSource(Wire):
     """A model: its name in Triton, the storage of its files, its configuration and its warm-up.
 
     A source of the format repository is several models, a folder each; it has the name and the warm-up of its entry,
     the model that clients call. `select_model` returns the source of one of them.
+
+    A source with steps is a pipeline: it has no files, and an empty storage_uri. The agent renders its configuration.
     """
 
     name: str
@@ -86,6 +102,7 @@ class ModelSource(Wire):
     secret: str = Field("", description="name of its Secret among several; empty: the only one")
     config: TritonConfig = TritonConfig()
     warmup: Warmup | None = None
+    steps: tuple[PipelineStep, ...] = Field((), description="in their order, other models of the manifest")
     digest: str = Field("", description="of the files that the revision serves, sha256:...; empty: not known yet")
     object_versions: dict[str, str] = Field(
         default_factory=dict, description="in which its bucket has these files, by path below storageUri; empty: none"
@@ -108,7 +125,7 @@ class ModelManifest(Wire):
     models: tuple[ModelSource, ...]
 
 
-_FOLDER_FORMAT: Final = "triton"
+FOLDER_FORMAT: Final = "triton"  # of a folder as in a model repository
 
 
 def select_model(repository: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -123,7 +140,7 @@ def select_model(repository: Mapping[str, Any], name: str) -> dict[str, Any]:
     {'name': 'pre', 'format': 'triton', 'storageUri': 's3://m/repo/pre'}
     """
     uri = f"{repository['storageUri'].rstrip('/')}/{name}"
-    source = {**repository, "name": name, "format": _FOLDER_FORMAT, "storageUri": uri}
+    source = {**repository, "name": name, "format": FOLDER_FORMAT, "storageUri": uri}
     if name != repository["name"]:
         source.pop("warmup", None)
     return source
