@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from tests.demo.reporter import Reporter
 from tests.support.service import Service
 from tests.support.wait import EVERY, TooLateError
 
 
-def follow(service: Service, reporter: Reporter, printed: set[str], seconds: float = 120) -> None:
-    """Print each change until the service is Ready.
+def is_served(service: Service) -> bool:
+    """Return True if the service is Ready."""
+    return bool(service.condition("Ready").get("status") == "True")
+
+
+def is_rolled_back(service: Service) -> bool:
+    """Return True if the service's candidate has failed."""
+    return bool((service.status.get("rollout") or {}).get("phase") == "Failed")
+
+
+def follow(
+    service: Service,
+    reporter: Reporter,
+    printed: set[str],
+    is_over: Callable[[Service], bool] = is_served,
+    seconds: float = 120,
+) -> None:
+    """Print each change until the story of a service is over.
 
     Args:
         service: whose story.
         reporter: prints the lines.
         printed: the lines that are printed already; grows.
+        is_over: whether it is over; by default when the service is Ready.
         seconds: the deadline.
 
     Raises:
@@ -24,10 +42,10 @@ def follow(service: Service, reporter: Reporter, printed: set[str], seconds: flo
     deadline = time.monotonic() + seconds
     done = False
     while not done:
-        ready = service.condition("Ready")
-        done = ready.get("status") == "True"
+        done = is_over(service)
         if time.monotonic() > deadline and not done:
-            raise TooLateError(f"{service.name} is not Ready within {seconds:g} s: {ready.get('message')}")
+            message = service.condition("Ready").get("message")
+            raise TooLateError(f"{service.name} is not where it should be within {seconds:g} s: {message}")
         time.sleep(EVERY)  # also before the last look: events are written after the status
         for subject, value, words in _lines(service):
             mark = f"{subject}|{value}|{words}"

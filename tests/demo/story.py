@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from typing import Final
 
+import numpy as np
+
 from conch.api.child_kinds import CHILDREN
 from conch_contract import names
 from tests.cluster.paths import REPOSITORY
-from tests.demo.progress import follow
+from tests.demo.progress import follow, is_rolled_back
 from tests.demo.reporter import Reporter
-from tests.support import clients, filetypes, store
+from tests.support import clients, examples, filetypes, store
 from tests.support.place import Place
 from tests.support.service import Service, is_ready
 from tests.support.traffic import Mix, Traffic
 
 NAMESPACE: Final = "conch-demo"
 EXAMPLE: Final = REPOSITORY / "examples" / "quickstart.yaml"
+PIPELINE: Final = REPOSITORY / "examples" / "pipeline.yaml"
 _NAME: Final = "magika"
+_WRONG: Final = "s3://models/file-type-wrong/labels"
 
 
 def play(place: Place, reporter: Reporter) -> None:
@@ -44,6 +48,11 @@ def play(place: Place, reporter: Reporter) -> None:
         _change(place, service, reporter, printed)
     with reporter.chapter("What was made for the service"):
         _show(service, reporter)
+    pipeline, printed = Service(place.kube, NAMESPACE, "file-type-pipeline"), set[str]()
+    with reporter.chapter(f"kubectl apply -f {PIPELINE.relative_to(REPOSITORY)}: a file in, its type out"):
+        _serve_pipeline(place, pipeline, reporter, printed)
+    with reporter.chapter("kubectl patch: another last step, which is wrong. The gate parity compares both revisions"):
+        _break_pipeline(place, pipeline, reporter, printed)
     reporter.text(_next(place, reporter.seconds))
 
 
@@ -54,6 +63,9 @@ def _upload(place: Place, reporter: Reporter) -> None:
         bucket = store.reach(NAMESPACE, address)
         for folder in ("magika", "magika-v2"):
             bucket.upload(f"s3://models/{folder}", {"model.onnx": filetypes.MODEL})
+        files = examples.build_file_type()
+        bucket.upload("s3://models/file-type", files)
+        bucket.upload(_WRONG, examples.build_wrong_labels(files))
     place.kube.apply(bucket.secret(), NAMESPACE)
     size = filetypes.MODEL.stat().st_size
     reporter.text(f"  s3://models/magika/model.onnx: magika, Google's file-type detector, {size / 1e6:.1f} MB")
@@ -87,6 +99,42 @@ def _change(place: Place, service: Service, reporter: Reporter, printed: set[str
         service.settle()
     for kind, words in (("grpc", "over 4 long-lived gRPC channels"), ("fresh", "over HTTP, a connection each")):
         reporter.text(f"  {traffic.tallies[kind]}, {words}")
+
+
+def _serve_pipeline(place: Place, service: Service, reporter: Reporter, printed: set[str]) -> None:
+    """Serve three models as one, which answers with the type of a file."""
+    if service.body:
+        reporter.text("  (an earlier demo's service is deleted first)")
+        service.delete()
+        service.until_gone()
+    reporter.text(PIPELINE.read_text())
+    place.kube.apply(PIPELINE, NAMESPACE)
+    follow(service, reporter, printed)
+    _send_files(place, service, reporter)
+
+
+def _send_files(place: Place, service: Service, reporter: Reporter) -> None:
+    """Send files; print the answers."""
+    rows = []
+    with place.reach(NAMESPACE, service.name, names.HTTP_PORT) as [http]:
+        for name, content in filetypes.samples().items():
+            answer = clients.infer_http(http, "file-type", {"file": np.array([content], dtype=object)})
+            rows.append([name, answer["type"].tolist()[0].decode(), filetypes.expected(content)])
+    reporter.table(["file", "the pipeline's answer", "magika on this machine"], rows)
+
+
+def _break_pipeline(place: Place, service: Service, reporter: Reporter, printed: set[str]) -> None:
+    """Change the last step to one that is wrong; its revision gets no request."""
+    models = [
+        {**model, "storageUri": _WRONG} if model["name"] == "labels" else model
+        for model in service.body["spec"]["predictor"]["models"]
+    ]
+    change = {"predictor": {"models": models}, "rollout": {"analysis": [{"parity": {"requests": 5}}]}}
+    reporter.text(f"  models[labels].storageUri: {_WRONG}\n  {json.dumps({'rollout': change['rollout']})}")
+    service.patch(change)
+    follow(service, reporter, printed, is_rolled_back)
+    reporter.text(f"  {service.status['rollout']['message']}")
+    _send_files(place, service, reporter)
 
 
 def _show(service: Service, reporter: Reporter) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from conch_contract import names
 from tests.support import clients
-from tests.support.kube import Kube
 from tests.support.pipeline import ADDER, PIPELINE
 from tests.support.place import Place
 from tests.support.service import Service
@@ -22,7 +22,11 @@ RIGHT = 2 * (NUMBERS + 1) + 1
 LIGHT = Mix(grpc=2, fresh=2, kept=2, rate=2)
 
 
-def build_predictor(version: str) -> dict[str, Any]:
+Build = Callable[[str], dict[str, Any]]
+
+
+def build_repository(version: str) -> dict[str, Any]:
+    """Return a predictor of a repository with an ensemble."""
     model = {
         "modelFormat": {"name": "repository"},
         "storageUri": f"s3://models/pipeline/{version}",
@@ -31,12 +35,28 @@ def build_predictor(version: str) -> dict[str, Any]:
     return {"entry": "pipeline", "model": model, "warmup": {"timeout": "1m"}}
 
 
+def build_pipeline(version: str) -> dict[str, Any]:
+    """Return a predictor of the same models, without the ensemble."""
+    models = [
+        {
+            "name": name,
+            "modelFormat": {"name": "triton"},
+            "storageUri": f"s3://models/pipeline/{version}/{name}",
+            "storage": {"secretRef": {"name": "s3"}},
+        }
+        for name in ("pre", "double", "post")
+    ]
+    later = [{"model": name, "inputs": {"x": "y"}} for name in ("double", "post")]
+    return {"entry": "pipeline", "models": models, "pipeline": [{"model": "pre"}, *later], "warmup": {"timeout": "1m"}}
+
+
 def is_right(answer: np.ndarray[Any, Any]) -> bool:
     return bool(np.allclose(answer.ravel(), RIGHT.ravel()))
 
 
+@pytest.mark.parametrize("build_predictor", [build_repository, build_pipeline], ids=["ensemble", "pipeline"])
 def test_parity_stops_a_pipeline_whose_last_step_is_wrong_and_names_it(
-    place: Place, kube: Kube, namespace: str, bucket: Store, figure: Callable[[str], None]
+    place: Place, namespace: str, bucket: Store, figure: Callable[[str], None], build_predictor: Build
 ) -> None:
     bucket.upload("s3://models/pipeline/v1", PIPELINE)
     wrong, right = ADDER.replace(b"x + 1", b"x + 2"), ADDER + b"# the same in other words\n"
@@ -44,11 +64,11 @@ def test_parity_stops_a_pipeline_whose_last_step_is_wrong_and_names_it(
     bucket.upload("s3://models/pipeline/v3", {**PIPELINE, "post/1/model.py": right})
     rollout = {"analysis": [{"parity": {"requests": 3}}], "progressDeadline": "3m"}
     spec = {"predictor": build_predictor("v1"), "rollout": rollout}
-    kube.apply(
+    place.kube.apply(
         {"apiVersion": "conch.dev/v1alpha1", "kind": "InferenceService", "metadata": {"name": "p"}, "spec": spec},
         namespace,
     )
-    service = Service(kube, namespace, "p")
+    service = Service(place.kube, namespace, "p")
     stable = service.until_ready()["stable"]
     request = RepeatedRequest("pipeline", "x", NUMBERS, "y", is_right)
     with place.reach(namespace, "p", names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:

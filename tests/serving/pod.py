@@ -156,10 +156,6 @@ class Pod:
         """Return the configuration that Triton uses."""
         return self._read_triton(f"/v2/models/{model}/config")
 
-    def config(self, model: str) -> dict[str, Any]:
-        """Return a model's configuration, as Triton has completed it."""
-        return self._read_triton(f"/v2/models/{model}/config")
-
     def statistics(self, model: str) -> dict[str, Any]:
         """Return Triton's statistics of a model's version."""
         return self.all_statistics(model)[0]

@@ -30,11 +30,11 @@ def line(store: Store) -> Iterator[Relay]:
     relay.close()
 
 
-def _double(name: str, factor: int) -> dict[str, bytes]:
+def build_double(name: str, factor: int) -> dict[str, bytes]:
     return {f"{name}/model.py": DOUBLE.encode(), f"{name}/factor.py": f"FACTOR = {factor}".encode()}
 
 
-def _python(uri: str) -> ModelSource:
+def build_python(uri: str) -> ModelSource:
     return ModelSource(name="m", format="python", storage_uri=uri)
 
 
@@ -44,7 +44,7 @@ def test_an_agent_killed_in_a_download_goes_on_where_it_was(store: Store, pod: P
     store.put("models", {f"killed/{name}": content for name, content in files.items()})
     line.rate = 16 * 1024 * 1024
     pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
-    pod.write_manifest(_python("s3://models/killed"))
+    pod.write_manifest(build_python("s3://models/killed"))
     pod.start()
     until(lambda: pod.model().bytes_fetched > SIZE // 2, "half is fetched", pod.agent)
     assert pod.model().state == ModelState.FETCHING
@@ -61,10 +61,10 @@ def test_an_agent_killed_in_a_download_goes_on_where_it_was(store: Store, pod: P
 
 def test_a_source_that_changes_in_a_download_is_never_mixed(store: Store, pod: Pod, line: Relay) -> None:
     old, new = os.urandom(SIZE), os.urandom(SIZE)
-    store.put("models", {**_double("mixed", 2), "mixed/weights.bin": old})
+    store.put("models", {**build_double("mixed", 2), "mixed/weights.bin": old})
     line.rate = 16 * 1024 * 1024
     pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
-    pod.write_manifest(_python("s3://models/mixed"))
+    pod.write_manifest(build_python("s3://models/mixed"))
     pod.start()
     until(lambda: pod.model().bytes_fetched > SIZE // 3, "a third is fetched", pod.agent)
     line.rate = 64 * 1024  # the old content must not be through before the new one is there
@@ -76,9 +76,9 @@ def test_a_source_that_changes_in_a_download_is_never_mixed(store: Store, pod: P
 
 
 def test_a_triton_that_died_gets_its_models_again_without_the_store(store: Store, pod: Pod, line: Relay) -> None:
-    store.put("models", _double("again", 2))
+    store.put("models", build_double("again", 2))
     pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
-    pod.write_manifest(_python("s3://models/again"))
+    pod.write_manifest(build_python("s3://models/again"))
     pod.start()
     pod.until_ready()
     line.close()
@@ -93,9 +93,9 @@ def test_a_triton_that_died_gets_its_models_again_without_the_store(store: Store
 
 
 def test_an_agent_that_died_neither_fetches_nor_reloads(store: Store, pod: Pod, line: Relay) -> None:
-    store.put("models", _double("calm", 2))
+    store.put("models", build_double("calm", 2))
     pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
-    pod.write_manifest(_python("s3://models/calm"))
+    pod.write_manifest(build_python("s3://models/calm"))
     pod.start()
     pod.until_ready()
     digest, before = pod.model().digest, line.passed
@@ -110,9 +110,9 @@ def test_an_agent_that_died_neither_fetches_nor_reloads(store: Store, pod: Pod, 
 
 
 def test_a_new_content_replaces_the_old_without_a_failed_request(store: Store, pod: Pod) -> None:
-    store.put("models", _double("swap-a", 2) | _double("swap-b", 3))
+    store.put("models", build_double("swap-a", 2) | build_double("swap-b", 3))
     pod.write_secret(store.secret)
-    pod.write_manifest(_python("s3://models/swap-a"))
+    pod.write_manifest(build_python("s3://models/swap-a"))
     pod.start()
     pod.until_ready()
     seen: list[float] = []
@@ -129,7 +129,7 @@ def test_a_new_content_replaces_the_old_without_a_failed_request(store: Store, p
     threads = [threading.Thread(target=send) for _ in range(3)]
     for thread in threads:
         thread.start()
-    pod.write_manifest(_python("s3://models/swap-b"))
+    pod.write_manifest(build_python("s3://models/swap-b"))
     until(lambda: seen and seen[-1] == 4.5, "the new content answers", pod.agent)
     until(lambda: pod.model().state == ModelState.READY and pod.ready, "settled", pod.agent)
     stop.set()
@@ -145,7 +145,7 @@ def test_a_load_that_outlives_its_connection_is_no_failure(store: Store, pod: Po
     )
     store.put("models", {"slow/model.py": slow.encode(), "slow/factor.py": b"FACTOR = 2"})
     pod.write_secret(store.secret)
-    pod.write_manifest(_python("s3://models/slow"))
+    pod.write_manifest(build_python("s3://models/slow"))
     pod.start_agent()
     pod.start_triton(age=1000, grace=500)
     until(lambda: pod.model().state == ModelState.LOADING, "loading", pod.agent)
@@ -156,7 +156,7 @@ def test_a_load_that_outlives_its_connection_is_no_failure(store: Store, pod: Po
 
 
 def test_a_load_that_never_reached_triton_is_sent_again_at_once(store: Store, pod: Pod) -> None:
-    store.put("models", _double("never-reached", 2))
+    store.put("models", build_double("never-reached", 2))
     pod.write_secret(store.secret)
     pod.write_manifest(ModelSource(name="never-reached", format="python", storage_uri="s3://models/never-reached"))
     relay = Relay(pod.grpc, breaks_at=b"never-reached")
@@ -169,9 +169,9 @@ def test_a_load_that_never_reached_triton_is_sent_again_at_once(store: Store, po
 
 
 def test_a_connection_that_ends_during_a_read_leaves_the_pod_ready(store: Store, pod: Pod) -> None:
-    store.put("models", _double("read", 2))
+    store.put("models", build_double("read", 2))
     pod.write_secret(store.secret)
-    pod.write_manifest(_python("s3://models/read"))
+    pod.write_manifest(build_python("s3://models/read"))
     relay = Relay(pod.grpc)
     pod.start_agent(f"--triton-grpc-port={relay.port}")
     pod.start_triton(age=600_000)
@@ -191,9 +191,9 @@ def test_a_connection_that_ends_during_a_read_leaves_the_pod_ready(store: Store,
 def test_the_age_of_a_connection_is_the_users_where_given(
     store: Store, pod: Pod, args: list[str], closed: bool
 ) -> None:
-    store.put("models", _double("age", 2))
+    store.put("models", build_double("age", 2))
     pod.write_secret(store.secret)
-    pod.write_manifest(_python("s3://models/age"))
+    pod.write_manifest(build_python("s3://models/age"))
     pod.start_agent()
     pod.start_triton(*args, age=500)
     pod.until_ready()
@@ -224,9 +224,9 @@ def is_closed(port: int, within: float) -> bool:
 
 def test_an_open_triton_that_takes_over_unseen_is_not_used_either(store: Store, pod: Pod) -> None:
     """The new Triton starts before any model is loaded, so the index does not show the restart."""
-    store.put("models", _double("seen", 2))  # the bucket is there, and the model is not
+    store.put("models", build_double("seen", 2))  # the bucket is there, and the model is not
     pod.write_secret(store.secret)
-    pod.write_manifest(_python("s3://models/unseen"))
+    pod.write_manifest(build_python("s3://models/unseen"))
     pod.start()
     assert pod.triton
     assert pod.agent
@@ -238,15 +238,15 @@ def test_an_open_triton_that_takes_over_unseen_is_not_used_either(store: Store, 
     pod.start_triton(restricted=False)
     until(lambda: listens(pod.grpc) and listens(pod.http), "the open one answers")
     agent.resume()
-    store.put("models", _double("unseen", 2))
+    store.put("models", build_double("unseen", 2))
     pod.until_reason("ControlOpen")
     assert "loading: m" not in pod.triton.log.read_text()
 
 
 def test_an_open_triton_is_never_used(store: Store, pod: Pod) -> None:
-    store.put("models", _double("guard", 2))
+    store.put("models", build_double("guard", 2))
     pod.write_secret(store.secret)
-    pod.write_manifest(_python("s3://models/guard"))
+    pod.write_manifest(build_python("s3://models/guard"))
     pod.start_agent()
     pod.start_triton(restricted=False)
     report = pod.until_reason("ControlOpen")
@@ -266,7 +266,7 @@ def test_an_open_triton_is_never_used(store: Store, pod: Pod) -> None:
 
 
 def test_a_model_that_left_the_manifest_is_unloaded(store: Store, pod: Pod) -> None:
-    store.put("models", _double("stays", 2) | _double("goes", 3))
+    store.put("models", build_double("stays", 2) | build_double("goes", 3))
     pod.write_secret(store.secret)
     stays = ModelSource(name="stays", format="python", storage_uri="s3://models/stays")
     goes = ModelSource(name="goes", format="python", storage_uri="s3://models/goes")
@@ -281,9 +281,9 @@ def test_a_model_that_left_the_manifest_is_unloaded(store: Store, pod: Pod) -> N
 
 
 def test_sigterm_ends_the_agent_cleanly(store: Store, pod: Pod) -> None:
-    store.put("models", _double("term", 2))
+    store.put("models", build_double("term", 2))
     pod.write_secret(store.secret)
-    pod.write_manifest(_python("s3://models/term"))
+    pod.write_manifest(build_python("s3://models/term"))
     pod.start()
     pod.until_ready()
     assert pod.triton
@@ -296,15 +296,15 @@ def test_sigterm_ends_the_agent_cleanly(store: Store, pod: Pod) -> None:
 
 def test_a_pod_serves_the_content_of_its_revision_or_none(store: Store, pod: Pod) -> None:
     """The source is overwritten: a serving pod keeps its content, and a new pod refuses the new content."""
-    store.put("models", _double("pinned", 2))
+    store.put("models", build_double("pinned", 2))
     pod.write_secret(store.secret)
-    source = _python("s3://models/pinned")
+    source = build_python("s3://models/pinned")
     pod.write_manifest(source)
     pod.start()
     pod.until_ready()
     pod.until_reported()
     digest = pod.model().digest
-    store.put("models", _double("pinned", 3))
+    store.put("models", build_double("pinned", 3))
     pod.write_manifest(source.model_copy(update={"digest": digest}))
     assert pod.agent
     pod.agent.kill()
@@ -324,15 +324,15 @@ def test_a_pod_serves_the_content_of_its_revision_or_none(store: Store, pod: Pod
     for words in ("s3://models/pinned has changed", digest, "a new revision"):
         assert words in report.message
     assert not pod.ready
-    store.put("models", _double("pinned", 2))
+    store.put("models", build_double("pinned", 2))
     pod.until_ready()
     assert pod.infer("m", X)["y"] == [3.0, 4.0]
 
 
 def test_a_pod_that_serves_other_content_than_its_revision_leaves(store: Store, pod: Pod) -> None:
-    store.put("models", _double("other", 2))
+    store.put("models", build_double("other", 2))
     pod.write_secret(store.secret)
-    source = _python("s3://models/other")
+    source = build_python("s3://models/other")
     pod.write_manifest(source)
     pod.start()
     pod.until_ready()

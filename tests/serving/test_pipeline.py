@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from urllib.error import HTTPError
+
 import pytest
 
+from conch_agent.record import compute_digest
 from conch_contract import ModelSource, ModelState, PipelineStep, Warmup
 from tests.serving.onnx_files import multiply
 from tests.serving.pod import Pod
@@ -15,7 +19,7 @@ X = [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.0]}]
 # Each step reads `x` and returns `y`.
 STEPS = (
     PipelineStep(model="pre"),
-    PipelineStep(model="double", inputs={"x": "y"}),
+    PipelineStep(model="double", inputs={"x": "pre.y"}),
     PipelineStep(model="post", inputs={"x": "y"}, outputs={"y": "result"}),
 )
 
@@ -31,7 +35,7 @@ def put(store: Store, pod: Pod, folder: str, files: dict[str, bytes]) -> list[Mo
 
 
 def pipeline(*steps: PipelineStep) -> ModelSource:
-    return ModelSource(name="all", format="triton", storage_uri="", warmup=Warmup(), steps=steps)
+    return ModelSource(name="all", format="triton", storage_uri="pipeline:all", warmup=Warmup(), steps=steps)
 
 
 def test_a_pipeline_answers_and_outlives_its_agent_and_triton(store: Store, pod: Pod) -> None:
@@ -96,19 +100,50 @@ def test_steps_that_do_not_fit_are_refused_and_can_be_called(
     assert not pod.ready
 
 
-@pytest.mark.parametrize("batches", [(4, 8, 8), (0, 8, 0)], ids=["all batch", "one batches"])
-def test_a_pipeline_batches_if_all_of_its_steps_do(store: Store, pod: Pod, batches: tuple[int, ...]) -> None:
-    files = dict(PIPELINE)
-    for name, size in zip(("pre", "post"), (batches[0], batches[2]), strict=True):
-        batched = PYTHON.replace(b"[-1, 2]", b"[2]") + b"max_batch_size: %d" % size
-        files[f"{name}/config.pbtxt"] = batched if size else PYTHON
+def build_batching(*sizes: int) -> dict[str, bytes]:
+    """Return the files of three steps with a max_batch_size each; 0: a step does not batch."""
+    files, numbers = dict(PIPELINE), dict(zip(("pre", "double", "post"), sizes, strict=True))
+    for name in ("pre", "post"):
+        batching = PYTHON.replace(b"[-1, 2]", b"[2]") + b"max_batch_size: %d" % numbers[name]
+        files[f"{name}/config.pbtxt"] = batching if numbers[name] else PYTHON
     tensors = (
         b'input [{ name: "x" data_type: TYPE_FP32 dims: [2] }] output [{ name: "y" data_type: TYPE_FP32 dims: [2] }]'
     )
-    files["double/config.pbtxt"] = tensors + b" max_batch_size: %d" % batches[1]
-    pod.write_manifest(*put(store, pod, f"batched-{batches[0]}", files), pipeline(*STEPS))
+    files["double/config.pbtxt"] = tensors + b" max_batch_size: %d" % numbers["double"]
+    return files
+
+
+@pytest.mark.parametrize("batches", [(4, 8, 8), (0, 8, 0)], ids=["all batch", "one batches"])
+def test_a_pipeline_batches_if_all_of_its_steps_do(store: Store, pod: Pod, batches: tuple[int, ...]) -> None:
+    pod.write_manifest(*put(store, pod, f"batched-{batches[0]}", build_batching(*batches)), pipeline(*STEPS))
     pod.start()
     pod.until_ready()
     two = [{"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1.5, 2.0, 0.0, 1.0]}]
     assert pod.infer("all", two) == {"result": [6, 7, 3, 5]}
-    assert pod.config("all")["max_batch_size"] == min(batches)
+    assert pod.triton_config("all")["max_batch_size"] == min(batches)
+
+
+def read_batch_size(pod: Pod) -> int:
+    """Return the largest batch of the pipeline; 0 while Triton does not serve it."""
+    try:
+        return int(pod.triton_config("all")["max_batch_size"])
+    except HTTPError:
+        return 0
+
+
+def test_a_pipeline_is_rendered_again_for_steps_that_have_changed(store: Store, pod: Pod) -> None:
+    """The pod fetched other files than the revision has, which are back in the store."""
+    right, other = build_batching(8, 4, 8), build_batching(8, 8, 8)
+    sources = put(store, pod, "changed-step", other)
+    pod.write_manifest(*sources, pipeline(*STEPS))
+    pod.start()
+    pod.until_ready()
+    assert pod.triton_config("all")["max_batch_size"] == 8
+    put(store, pod, "changed-step", right)
+    files = {name: hashlib.sha256(right[f"double/{name}"]).hexdigest() for name in ("1/model.onnx", "config.pbtxt")}
+    pinned = sources[1].model_copy(update={"digest": compute_digest(files)})
+    pod.write_manifest(sources[0], pinned, sources[2], pipeline(*STEPS))
+    until(lambda: pod.model("double").digest == pinned.digest, "the files of the revision are there", pod.agent)
+    until(lambda: read_batch_size(pod) == 4, "the ensemble fits the step", pod.agent)
+    pod.until_ready()
+    assert pod.infer("all", X) == {"result": [6, 7]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -107,6 +107,19 @@ def build_file_type() -> dict[str, bytes | Path]:
         files[f"{step}/1/model.py"] = folder / step / "model.py"
     labels = filetypes.MODEL.with_name("config.min.json")
     return {**files, "magika/1/model.onnx": filetypes.MODEL, "labels/1/config.min.json": labels}
+
+
+def build_wrong_labels(files: Mapping[str, bytes | Path]) -> dict[str, bytes | Path]:
+    """Return the files of the last step of a file-type repository, with an error: a neighbor of the right type.
+
+    Args:
+        files: The files of the repository.
+    """
+    step = {name.removeprefix("labels/"): file for name, file in files.items() if name.startswith("labels/")}
+    program = (MODELS / "file_type" / "labels" / "model.py").read_text()
+    wrong = program.replace("self._names[best]", "self._names[best - 1]")
+    assert wrong != program
+    return {**step, "1/model.py": wrong.encode()}
 
 
 def prepare(kube: Kube, namespace: str, store: Store) -> None:

@@ -40,7 +40,7 @@ NAME = PipelineStep(model="name", inputs={"threshold": "threshold"})
 
 
 def build_source(*steps: PipelineStep) -> ModelSource:
-    return ModelSource(name="all", format="triton", storage_uri="", steps=steps)
+    return ModelSource(name="all", format="triton", storage_uri="pipeline:all", steps=steps)
 
 
 def test_tensors_are_connected_by_name() -> None:
@@ -57,12 +57,38 @@ def test_tensors_are_connected_by_name() -> None:
 
 def test_a_renamed_output_is_known_by_its_new_name() -> None:
     steps = (DECODE, PipelineStep(model="classify", outputs={"scores": "odds"}), NAME)
-    with pytest.raises(Failure, match=r"reads 'scores' \(FP32 \[1000\]\), and before it there is .*'odds' \(FP32"):
+    with pytest.raises(
+        Failure, match=r"reads 'scores' as FP32 \[1000\], and before it there is .*, 'size' .* and 'odds' \(FP32"
+    ):
         build_ensemble(build_source(*steps), CONFIGS)
-    mapped = NAME.model_copy(update={"inputs": {"scores": "odds", "threshold": "limit", "language": "language"}})
-    ensemble = build_ensemble(build_source(*steps[:2], mapped), CONFIGS)
-    assert [each.name for each in ensemble.input] == ["image", "limit", "language"]
-    assert dict(ensemble.ensemble_scheduling.step[2].input_map)["scores"] == "classify.scores"
+    for name in ("odds", "classify.scores"):
+        inputs = {"scores": name, "threshold": "threshold", "language": "language"}
+        ensemble = build_ensemble(build_source(*steps[:2], PipelineStep(model="name", inputs=inputs)), CONFIGS)
+        assert [each.name for each in ensemble.input] == ["image", "threshold", "language"]
+        assert [each.optional for each in ensemble.input] == [False, False, True]
+        assert dict(ensemble.ensemble_scheduling.step[2].input_map)["scores"] == "classify.scores"
+
+
+def test_a_tensor_that_several_steps_read_has_the_shape_that_all_accept() -> None:
+    configs = {
+        "free": build_config([("x", FP32, [-1])], [("a", FP32, [-1])], optional=["x"]),
+        "fix": build_config([("x", FP32, [3]), ("a", FP32, [-1])], [("y", FP32, [3])]),
+    }
+    source = build_source(PipelineStep(model="free"), PipelineStep(model="fix", inputs={"x": "x"}))
+    [sent] = build_ensemble(source, configs).input
+    assert (list(sent.dims), sent.optional) == ([3], False)
+
+
+def test_an_optional_input_stays_unset_or_is_optional_for_clients() -> None:
+    configs = {
+        "a": build_config([("x", FP32, [1]), ("hint", STRING, [1])], [("y", FP32, [1])], optional=["x", "hint"]),
+        "b": build_config([("y", FP32, [1]), ("hint", FP32, [1]), ("more", FP32, [1])], [("z", FP32, [1])]),
+    }
+    for each in configs["b"].input[1:]:
+        each.optional = True
+    ensemble = build_ensemble(build_source(PipelineStep(model="a"), PipelineStep(model="b")), configs)
+    assert [(each.name, each.optional) for each in ensemble.input] == [("x", True), ("hint", True)]
+    assert dict(ensemble.ensemble_scheduling.step[1].input_map) == {"y": "a.y"}, "of another type, and not mapped"
 
 
 @pytest.mark.parametrize(
@@ -82,8 +108,15 @@ def test_the_pipeline_batches_as_its_steps_do(batches: Sequence[int], expected: 
 @pytest.mark.parametrize(
     ("steps", "words"),
     [
-        ((DECODE, CLASSIFY, PipelineStep(model="name")), "as with inputs: {threshold: ...}; inputs: {threshold: thr"),
-        ((CLASSIFY, DECODE), "step 'decode' reads 'image' (STRING [1]), and before it there is 'pixels'"),
+        (
+            (DECODE, CLASSIFY, PipelineStep(model="name")),
+            "with inputs: {threshold: ...}; to have clients send it, write inputs: {threshold: threshold}.",
+        ),
+        (
+            (DECODE, CLASSIFY, PipelineStep(model="name", inputs={"threshold": "sise"})),
+            "step 'name' reads 'threshold', mapped to 'sise', as FP32 [1], and before it there is 'image'",
+        ),
+        ((CLASSIFY, DECODE), "step 'decode' reads 'image' as STRING [1], and before it there is 'pixels'"),
         (
             (DECODE, CLASSIFY.model_copy(update={"inputs": {"pixels": "size"}})),
             "as FP32 [3, -1, -1], and step 'decode'",
@@ -91,7 +124,7 @@ def test_the_pipeline_batches_as_its_steps_do(batches: Sequence[int], expected: 
         ((DECODE, CLASSIFY.model_copy(update={"outputs": {"odds": "x"}})), "the outputs of its model are 'scores'"),
         (
             (DECODE.model_copy(update={"outputs": {"size": "image"}}),),
-            "the client sends 'image', and so does the last step",
+            "the client sends 'image', and step 'decode' returns a tensor",
         ),
         (
             (DECODE.model_copy(update={"outputs": {"size": "pixels"}}), CLASSIFY),
@@ -99,11 +132,12 @@ def test_the_pipeline_batches_as_its_steps_do(batches: Sequence[int], expected: 
         ),
         (
             (DECODE, CLASSIFY.model_copy(update={"outputs": {"scores": "decode.pixels"}})),
-            "step 'decode' returns 'decode.pixels', and so does the last step",
+            "step 'decode' returns 'decode.pixels', and step 'classify' returns a tensor of that name, too",
         ),
     ],
     ids=[
         "not mapped",
+        "a wrong name",
         "wrong order",
         "another shape",
         "unknown output",
@@ -118,6 +152,25 @@ def test_steps_that_do_not_fit_are_refused_with_a_remedy(steps: tuple[PipelineSt
     assert raised.value.reason == Reason.INVALID_PIPELINE
     assert raised.value.message.startswith("Pipeline 'all': ")
     assert words in raised.value.message
+
+
+def test_models_that_all_have_the_same_names_need_a_mapping() -> None:
+    same = build_config([("INPUT0", FP32, [1])], [("OUTPUT0", FP32, [1])])
+    configs = {"a": same, "b": same}
+    with pytest.raises(Failure, match=r"Step 'b' reads 'INPUT0', which the client sends.*inputs: {INPUT0: OUTPUT0}"):
+        build_ensemble(build_source(PipelineStep(model="a"), PipelineStep(model="b")), configs)
+    mapped = PipelineStep(model="b", inputs={"INPUT0": "OUTPUT0"})
+    ensemble = build_ensemble(build_source(PipelineStep(model="a"), mapped), configs)
+    assert [each.name for each in (*ensemble.input, *ensemble.output)] == ["INPUT0", "OUTPUT0"]
+
+
+def test_a_model_that_batches_beside_one_that_does_not_is_explained() -> None:
+    configs = {
+        "a": build_config([("x", FP32, [1])], [("y", FP32, [1])]),
+        "b": build_config([("y", FP32, [1])], [("z", FP32, [1])], batch=4),
+    }
+    with pytest.raises(Failure, match=r"as FP32 \[-1, 1\].* as FP32 \[1\].*Set max_batch_size of both alike"):
+        build_ensemble(build_source(PipelineStep(model="a"), PipelineStep(model="b")), configs)
 
 
 def build_pipeline(**changes: Any) -> dict[str, Any]:
@@ -157,5 +210,5 @@ def test_a_variant_changes_a_step_of_the_pipeline() -> None:
         json.loads(each["data"][names.MANIFEST_FILE]) for ref, each in cluster.objects.items() if ref.kind == CONFIG_MAP
     ]
     found = {(model["name"], model["storageUri"]) for manifest in manifests for model in manifest["models"]}
-    assert {("b", "s3://models/b"), ("b", "s3://models/b-int8"), ("all", "")} <= found
+    assert {("b", "s3://models/b"), ("b", "s3://models/b-int8"), ("all", "pipeline:all")} <= found
     assert all(manifest["models"][2]["steps"] for manifest in manifests)

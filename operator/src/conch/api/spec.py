@@ -25,6 +25,9 @@ _HAS_FOLDER: Final = " && ".join(
 )
 _IS_REPOSITORY: Final = f"has(self.model) && self.model.modelFormat.name == '{REPOSITORY}'"
 _SEVERAL: Final = f"has(self.models) || ({_IS_REPOSITORY})"
+_WARMUP_OF_PIPELINE: Final = (
+    "warmup.path is a folder of the model's files, and a pipeline has none; use warmup.requests or warmup.configMapRef"
+)
 LONGEST_REQUEST_SECONDS: Final = 30.0  # the default of longestRequest
 
 
@@ -97,19 +100,29 @@ class Predictor(Part):
             Rule(
                 "!has(self.pipeline) || !has(self.models) || !has(self.entry)"
                 " || !self.models.exists(m, m.name == self.entry)",
-                message="entry is the name of the pipeline, which none of models has; choose another one",
+                message="one of models has the name in entry, which is that of the pipeline; rename one of them",
                 path=".entry",
             ),
             Rule(
-                "!has(self.pipeline) || (has(self.models)"
-                " && self.pipeline.all(step, self.models.exists(m, m.name == step.model)))",
+                "!has(self.pipeline) || has(self.models)",
+                message="a pipeline connects models; write its models, or each folder of the repository, as models",
+                path=".pipeline",
+            ),
+            Rule(
+                "!has(self.pipeline) || !has(self.models)"
+                " || self.pipeline.all(step, self.models.exists(m, m.name == step.model))",
                 message="the steps of a pipeline are names of models; add the model, or correct the step",
                 path=".pipeline",
             ),
             Rule(
+                "!has(self.pipeline)"
+                " || self.pipeline.all(step, self.pipeline.exists_one(other, other.model == step.model))",
+                message="a pipeline has each model once; remove a step, or write an ensemble of your own",
+                path=".pipeline",
+            ),
+            Rule(
                 "!has(self.pipeline) || !has(self.warmup) || !has(self.warmup.path)",
-                message="warmup.path is a folder of the model's files, and a pipeline has none; use warmup.requests or"
-                " warmup.configMapRef",
+                message=_WARMUP_OF_PIPELINE,
                 path=".warmup.path",
             ),
             Rule(
@@ -154,10 +167,9 @@ class Predictor(Part):
     """Several models in the same pods, such as an ensemble and its steps. Absent: model is the only one, or a
     repository."""
     entry: TritonName | None = None
-    """Name of the model of several that clients call. Gates, warm-up, autoscaling and load tests use it, too."""
-    pipeline: Annotated[
-        tuple[PipelineStep, ...], Field(min_length=1, max_length=MAX_MODELS), list_map_key("model")
-    ] = ()
+    """Name of the model of several, or of the pipeline, that clients call. Gates, warm-up, autoscaling and load tests
+    use it, too."""
+    pipeline: Annotated[tuple[PipelineStep, ...], Field(min_length=1, max_length=MAX_MODELS)] = ()
     """Models that answer a request one after another, each with what those before it return, in place of an ensemble
     that you write. Its name is entry. Absent: entry is one of models."""
     triton: Triton = Triton()
@@ -242,6 +254,12 @@ class Spec(Part):
                 " self.predictor.models.exists(p, p.name == m.name)))",
                 message="a variant changes models of the predictor, and one of its models has a name that the predictor"
                 " lacks; correct the name",
+                path=".variants",
+            ),
+            Rule(
+                "!has(self.variants) || !has(self.predictor.pipeline) || self.variants.all(v, !has(v.predictor)"
+                " || !has(v.predictor.warmup) || !has(v.predictor.warmup.path))",
+                message=_WARMUP_OF_PIPELINE,
                 path=".variants",
             ),
             *(

@@ -112,7 +112,13 @@ def _build_pipeline(service: InferenceService, warmup: Warmup | None) -> ModelSo
         PipelineStep(model=step.model, inputs=step.inputs, outputs=step.outputs)
         for step in service.spec.predictor.pipeline
     )
-    return ModelSource(name=service.model_name, format=FOLDER_FORMAT, storage_uri="", warmup=warmup, steps=tuple(steps))
+    return ModelSource(
+        name=service.model_name,
+        format=FOLDER_FORMAT,
+        storage_uri=f"pipeline:{service.model_name}",
+        warmup=warmup,
+        steps=tuple(steps),
+    )
 
 
 def build_controller_revision(service: InferenceService, revision: Revision) -> Manifest:

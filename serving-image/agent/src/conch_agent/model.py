@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.backoff import Backoff
 from conch_agent.dependencies import describe_missing_models, find_path
 from conch_agent.model_warnings import build_warnings, describe_changed_warmup, describe_overrides
 from conch_agent.monitor import TritonMonitor
-from conch_agent.prepare import PipelinePreparation, Preparation, RepositoryModel
+from conch_agent.prepare import Preparation, RepositoryModel, lay_out_pipeline
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.threads import run_in_thread
@@ -175,9 +177,11 @@ class Model:
         backoff, costly_backoff = Backoff(first=1, longest=60), Backoff(first=10, longest=60)
         while True:
             try:
-                await self._await_steps()
-                async with self._slots:
-                    await self._prepare()
+                if self.source.steps:
+                    await self._prepare_pipeline()
+                else:
+                    async with self._slots:
+                        await self._prepare()
                 backoff.reset()
                 await self._serve(costly_backoff)
                 continue
@@ -190,16 +194,25 @@ class Model:
                 delay = backoff.draw_delay()
             await asyncio.sleep(delay)
 
-    async def _await_steps(self) -> None:
-        """Wait until Triton serves the steps of a pipeline, from whose configurations its own is rendered."""
-        while self.source.steps and self._model is None and self._waits():
-            self._state = ModelState.LOADING
+    async def _prepare_pipeline(self) -> None:
+        """Render the ensemble of a pipeline, each time that it is loaded anew: its steps may have changed."""
+        configs = await self._read_step_configs()
+        self._model = await run_in_thread(lay_out_pipeline, self.source, configs, self._settings)
+
+    async def _read_step_configs(self) -> dict[str, ModelConfig]:
+        """Return the configurations of the steps of a pipeline, once Triton serves them."""
+        while True:
+            if self._waits():
+                self._state = ModelState.LOADING
+            else:
+                with suppress(TritonError, TritonUnavailableError):  # Triton has just ended, or a step has
+                    return {step.model: await self._triton.read_config(step.model) for step in self.source.steps}
             await self._monitor.wait_for_update()
 
     async def _prepare(self) -> None:
         """Prepare the model folder in the repository. A retry after a failed load reads the source first."""
         if self._preparation is None:
-            self._preparation = self._build_preparation()
+            self._preparation = Preparation(self.source, self._settings)
             self._preparation.pin(self.source, self._identity)
             self._model = await run_in_thread(self._preparation.find_existing)
             if self._model:
@@ -210,11 +223,6 @@ class Model:
         if model is not current:
             self._log.info("laid out", digest=model.digest, bytes=model.size, seconds=model.seconds)
         self._model = model
-
-    def _build_preparation(self) -> Preparation:
-        if self.source.steps:
-            return PipelinePreparation(self.source, self._settings, self._triton)
-        return Preparation(self.source, self._settings)
 
     def _start_fetch(self) -> None:
         self._state, self._failure = ModelState.FETCHING, None  # the store has answered: its last failure is over
@@ -364,12 +372,16 @@ class Model:
     @property
     def callees(self) -> tuple[str, ...]:
         """The models that this one calls, once its configuration is read; those of a pipeline are known before."""
-        return self._model.callees if self._model else tuple(step.model for step in self.source.steps)
+        return self._model.callees if self._model else self._steps_of_pipeline
 
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps of an ensemble, once its configuration is read; those of a pipeline are known before."""
-        return self._model.steps if self._model else tuple(step.model for step in self.source.steps)
+        return self._model.steps if self._model else self._steps_of_pipeline
+
+    @property
+    def _steps_of_pipeline(self) -> tuple[str, ...]:
+        return tuple(step.model for step in self.source.steps)
 
     def _describe_missing_models(self, missing: tuple[str, ...]) -> str:
         """Return the message about models that this one calls and that Triton does not serve; empty: there are none."""

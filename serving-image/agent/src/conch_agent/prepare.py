@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -25,7 +24,6 @@ from conch_agent.settings import Settings
 from conch_agent.sources import Source, open_source
 from conch_agent.sources.base import Listing
 from conch_agent.threads import run_in_thread
-from conch_agent.triton import Triton, TritonError, TritonUnavailableError
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
 from conch_contract.parsing import parse_json
@@ -114,11 +112,8 @@ class Preparation:
 
     def find_existing(self) -> RepositoryModel | None:
         """Return the model that an earlier run of the agent laid out from the same source; None where there is none."""
-        try:
-            raw: dict[str, Any] = parse_json((self.target / layout.MARKER).read_text())
-            values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in raw.items()}
-            model = RepositoryModel(**values)
-        except (OSError, ValueError, TypeError, AttributeError):
+        model = _read_marker(self.target)
+        if model is None:
             return None
         is_same = model.source_hash == self._source_hash and model.boot == _read_boot_id()
         if not is_same or (self.digest and model.digest != self.digest):
@@ -202,13 +197,16 @@ class Preparation:
             steps=find_steps(merged.config),
             object_versions=versions,
         )
-        await run_in_thread(self._lay_out, plan, result.files, config.to_text(merged.config), model)
+        await run_in_thread(
+            layout.build_folder,
+            plan,
+            result.files,
+            self._folder / "laid",
+            self.target,
+            config=config.to_text(merged.config),
+            marker=asdict(model),
+        )
         return model
-
-    def _lay_out(self, plan: layout.Plan, files: Path, text: str, model: RepositoryModel) -> None:
-        """Build the model folder, with the text of config.pbtxt."""
-        staging = self._folder / "laid"
-        layout.build_folder(plan, files, staging, self.target, config=text, marker=asdict(model))
 
     async def _read_config(self, source: Source, listing: Listing) -> str | None:
         """Return config.pbtxt before the fetch: it names files, and an invalid one requires no download."""
@@ -230,43 +228,51 @@ class Preparation:
             raise Failure(Reason.INVALID_CONFIG, message) from None
 
 
-class PipelinePreparation(Preparation):
-    """Lays out a pipeline, whose configuration is rendered from those of its steps."""
+def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], settings: Settings) -> RepositoryModel:
+    """Render the configuration of a pipeline into its model folder, unless it is there already.
 
-    def __init__(self, source: ModelSource, settings: Settings, triton: Triton) -> None:
-        super().__init__(source, settings)
-        self._triton = triton
-        # Of the steps alone: what is rendered from them follows from their own digests.
-        text = json.dumps([step.model_dump() for step in source.steps], sort_keys=True)
-        self._pipeline_digest = f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    Args:
+        source: The pipeline in the manifest.
+        configs: The configurations of its steps, as Triton has completed them, by name of the model.
+        settings: The agent's settings.
 
-    async def _fetch(self, current: RepositoryModel | None, on_fetch: Callable[[], None] | None) -> RepositoryModel:
-        """Render the configuration; Triton serves the steps."""
-        del on_fetch
-        if current:
-            return current
-        began = time.monotonic()
-        try:
-            configs = {step.model: await self._triton.read_config(step.model) for step in self._source.steps}
-        except (TritonError, TritonUnavailableError) as error:
-            message = f"The configuration of a step of pipeline '{self._name}' cannot be read: {error}"
-            raise Failure(Reason.TRITON_UNREACHABLE, message) from error
-        ensemble = build_ensemble(self._source, configs)
-        config.set_content(ensemble, _compute_content(self._source_hash, self._pipeline_digest))
-        steps = find_steps(ensemble)
-        model = RepositoryModel(
-            source_hash=self._source_hash,
-            identity="",
-            digest=self._pipeline_digest,
-            size=0,
-            versions=(1,),
-            seconds=round(time.monotonic() - began, 3),
-            boot=_read_boot_id(),
-            callees=steps,
-            steps=steps,
-        )
-        await run_in_thread(self._lay_out, layout.Plan({}, (1,), None), self._folder, config.to_text(ensemble), model)
-        return model
+    Raises:
+        Failure: InvalidPipeline: the tensors of the steps do not fit.
+    """
+    ensemble = build_ensemble(source, configs)
+    served = source.without_pins().model_copy(update={"warmup": None})
+    steps = find_steps(ensemble)
+    model = RepositoryModel(
+        source_hash=_hash(served.to_json(), config.to_text(ensemble)),
+        identity="",
+        digest=f"sha256:{_hash(*(step.to_json() for step in source.steps))}",  # the steps have digests of their own
+        size=0,
+        versions=(1,),
+        seconds=0.0,
+        boot=_read_boot_id(),
+        callees=steps,
+        steps=steps,
+    )
+    config.set_content(ensemble, model.content)
+    target, folder = settings.repository / check_name(source), settings.downloads / source.name
+    if _read_marker(target) != model:
+        text, plan = config.to_text(ensemble), layout.Plan({}, model.versions, None)
+        layout.build_folder(plan, folder, folder / "laid", target, config=text, marker=asdict(model))
+    return model
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _read_marker(target: Path) -> RepositoryModel | None:
+    """Return the model that is laid out in a folder; None: there is none."""
+    try:
+        raw: dict[str, Any] = parse_json((target / layout.MARKER).read_text())
+        values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in raw.items()}
+        return RepositoryModel(**values)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def _find_programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:

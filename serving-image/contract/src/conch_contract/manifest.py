@@ -93,7 +93,8 @@ class ModelSource(Wire):
     A source of the format repository is several models, a folder each; it has the name and the warm-up of its entry,
     the model that clients call. `select_model` returns the source of one of them.
 
-    A source with steps is a pipeline: it has no files, and an empty storage_uri. The agent renders its configuration.
+    A source with steps is a pipeline: it has no files, and the agent renders its configuration. Its storage_uri is
+    `pipeline:<name>`, which an agent of an older image refuses.
     """
 
     name: str

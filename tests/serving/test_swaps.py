@@ -1,0 +1,55 @@
+"""Fifty changes of a model's content in a pod that serves, under load: the base of a change without another pod."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+
+from conch_contract import ModelState
+from tests.serving.pod import Pod
+from tests.serving.processes import until
+from tests.serving.store import Store
+from tests.serving.test_lifecycle import build_double, build_python
+from tests.support.traffic import Mix, RepeatedRequest, Traffic
+
+SWAPS = 50
+REQUESTS = 100_000
+MANY = Mix(grpc=10, fresh=2, kept=8, rate=30)
+X = np.array([1.5, 2.0], dtype=np.float32)
+
+
+def is_right(answer: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+    return answer.tolist() in [(2 * X).tolist(), (3 * X).tolist()]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_fifty_swaps_fail_no_request(store: Store, pod: Pod, capsys: pytest.CaptureFixture[str]) -> None:
+    store.put("models", build_double("even", 2) | build_double("odd", 3))
+    pod.write_secret(store.secret)
+    pod.write_manifest(build_python("s3://models/even"))
+    pod.start()
+    pod.until_ready()
+    request = RepeatedRequest("m", "x", X, "y", is_right)
+    addresses = (f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}")
+    with Traffic(*addresses, request, MANY) as steady:
+        until(lambda: steady.sent > REQUESTS // 10, "the load without a swap has lasted", seconds=600)
+    digest = pod.until_reported().digest
+    with Traffic(*addresses, request, MANY) as traffic:
+        for folder in itertools.islice(itertools.cycle(("odd", "even")), SWAPS):
+            pod.write_manifest(build_python(f"s3://models/{folder}"))
+
+            def is_served(before: str = digest) -> bool:
+                report = pod.model()
+                return report.state == ModelState.READY and report.digest != before
+
+            until(is_served, f"the content of {folder} is served", pod.agent)
+            digest = pod.model().digest
+            assert pod.ready
+        until(lambda: traffic.sent >= REQUESTS, "the load has lasted", seconds=1200)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{SWAPS} swaps\n{traffic}\nwithout a swap\n{steady}\n")
+    assert not traffic.failed, traffic
