@@ -101,8 +101,8 @@ class Model:
 
     @property
     def _has_other_content(self) -> bool:
-        """True if the files in the repository are not those of the revision, or of the listing."""
-        if self._model is None:
+        """True if the files in the repository are not those of the revision, or of the listing; a pipeline has none."""
+        if self._model is None or self.source.steps:
             return False
         has_other_files = bool(self._identity) and self._model.identity != self._identity
         return has_other_files or bool(self.source.digest and self._model.digest != self.source.digest)
