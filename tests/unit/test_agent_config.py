@@ -197,7 +197,9 @@ def test_a_parameter_of_the_manifest_makes_no_program_of_a_model_that_is_data() 
     with pytest.raises(Failure, match="may run a program"):
         _merge("", batching, "onnx", "onnxruntime")
     typed = TritonConfig(parameters={"EXECUTION_ENV_PATH": "env.tar.gz"})
-    with pytest.raises(Failure, match=r"spec\.predictor\.triton has parameters\.EXECUTION_ENV_PATH, which may run"):
+    with pytest.raises(
+        Failure, match=r"triton of the InferenceService has parameters\.EXECUTION_ENV_PATH, which may run"
+    ):
         _merge("", typed, "onnx", "onnxruntime")
     assert _merge("", typed, "python", "python").config.parameters["EXECUTION_ENV_PATH"].string_value == "env.tar.gz"
 
@@ -416,7 +418,7 @@ def test_fields_in_the_syntax_of_the_file_win_over_it(text: str, expected: str) 
 @pytest.mark.parametrize(
     ("config", "reason", "parts"),
     [
-        (TritonConfig(text="nonsense: 1"), "InvalidConfig", ["spec.predictor.triton.config cannot be read", "1:1"]),
+        (TritonConfig(text="nonsense: 1"), "InvalidConfig", ["triton.config cannot be read", "1:1"]),
         (TritonConfig(text="name: 'n'"), "InvalidConfig", ["triton.config has name", "model.name"]),
         (
             TritonConfig(text="max_batch_size: 4 dynamic_batching { }", max_batch_size=8),

@@ -16,7 +16,7 @@ from conch_agent.batching import merge_batching
 from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import ModelSource, TritonConfig
 
-_SPEC: Final = "spec.predictor.triton."
+_SPEC: Final = "triton."  # of predictor, or of one of models
 _ENSEMBLE: Final = "ensemble_scheduling"
 
 
@@ -108,7 +108,8 @@ def _check_ordering(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
         ordering = "preserveOrdering" if settings.dynamic_batching.preserve_ordering else "config.pbtxt"
         yield (
             f"{_SPEC}dynamicBatching makes {obstacle}, and {ordering} orders the responses, which excludes it. Set "
-            "preserveOrdering to false, or remove priorities and the timeoutAction Delay from the InferenceService"
+            "preserveOrdering to false, or remove priorities and the timeoutAction Delay from the InferenceService, or "
+            "timeout_action from config.pbtxt"
         )
 
 

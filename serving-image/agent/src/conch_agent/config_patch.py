@@ -15,7 +15,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_contract.manifest import TritonConfig
 from conch_contract.sentences import join_words
 
-PLACE: Final = "spec.predictor.triton.config"
+PLACE: Final = "triton.config"  # of predictor, or of one of models
 # The typed fields of the manifest by the field of ModelConfig that they set.
 _TYPED: Final = {
     "max_batch_size": "max_batch_size",
@@ -36,7 +36,7 @@ def check_patch(patch: ModelConfig, settings: TritonConfig) -> None:
         Failure: InvalidConfig for a name, ConfigConflict for a field that is also a typed one.
     """
     if patch.name:
-        message = f"{PLACE} has name: remove it, and set spec.predictor.model.name, under which clients call the model."
+        message = f"{PLACE} has name: remove it, and set model.name or models[].name, under which clients call it."
         raise Failure(Reason.INVALID_CONFIG, message)
     fields = [field.name for field, _ in patch.ListFields() if field.name in _TYPED]
     twice = [name for name in fields if getattr(settings, _TYPED[name]) not in {None, ()}]

@@ -43,7 +43,7 @@ def merge_groups(
     if lost:
         message = (
             f"{uri}: instance_group in config.pbtxt has {len(file)} groups with {', '.join(lost)}, and "
-            f"spec.predictor.triton.instanceGroups has {len(settings)}: which of them take these fields is undefined. "
+            f"triton.instanceGroups has {len(settings)}: which of them take these fields is undefined. "
             f"Write {len(file)} groups in instanceGroups, or remove it and set kind, count and gpus in config.pbtxt."
         )
         raise Failure(Reason.CONFIG_CONFLICT, message)

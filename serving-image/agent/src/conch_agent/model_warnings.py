@@ -63,5 +63,5 @@ def _describe_renaming(name: str, file_name: str) -> str:
         return ""
     return (
         f"config.pbtxt names the model '{file_name}'; Triton serves it as '{name}' (/v2/models/{name}). To keep the "
-        f"name, set spec.predictor.model.name to '{file_name}', or in a model repository rename the folder."
+        f"name, set model.name to '{file_name}'; of several models the name of one, or of its folder in the repository."
     )

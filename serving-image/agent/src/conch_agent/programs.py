@@ -61,7 +61,11 @@ def refuse_programs(file: ModelConfig, format_name: FormatName, uri: str, parame
     refused = sorted(fields - _FIELDS) + _list_programs(file.parameters)
     typed = _list_programs(parameters)
     if refused or typed:
-        found = f"config.pbtxt has {', '.join(refused)}" if refused else f"spec.predictor.triton has {', '.join(typed)}"
+        found = (
+            f"config.pbtxt has {', '.join(refused)}"
+            if refused
+            else f"triton of the InferenceService has {', '.join(typed)}"
+        )
         message = (
             f"{uri}: {found}, which may run a program, and a model of the format "
             f"{format_name} is data. Remove it, or set modelFormat.name to triton, whose models are programs."
