@@ -53,3 +53,21 @@ def test_fifty_swaps_fail_no_request(store: Store, pod: Pod, capsys: pytest.Capt
     with capsys.disabled():
         sys.stdout.write(f"\n{SWAPS} swaps\n{traffic}\nwithout a swap\n{steady}\n")
     assert not traffic.failed, traffic
+
+
+def test_a_swap_that_does_not_load_leaves_the_old_content_serving(store: Store, pod: Pod) -> None:
+    broken = {"broken/model.py": b"raise RuntimeError('the weights are not here')\n"}
+    store.put("models", build_double("whole", 2) | broken)
+    pod.write_secret(store.secret)
+    pod.write_manifest(build_python("s3://models/whole"))
+    pod.start()
+    pod.until_ready()
+    request = RepeatedRequest("m", "x", X, "y", lambda answer: answer.tolist() == (2 * X).tolist())
+    with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
+        pod.write_manifest(build_python("s3://models/broken"))
+        message = pod.until_reason("LoadFailed").message
+        assert "the weights are not here" in message
+        assert pod.ready
+        pod.write_manifest(build_python("s3://models/whole"))
+        until(lambda: pod.model().state == ModelState.READY, "the old content is back", pod.agent)
+    assert not traffic.failed, traffic
