@@ -346,3 +346,27 @@ def test_an_agent_that_starts_without_its_manifest_leaves_what_serves(
     file.write_text(text)
     pod.until_ready()
     assert {folder.name for folder in pod.repository.iterdir()} == {"pipeline", "pre", "double", "post"}
+
+
+def test_a_model_that_is_not_required_does_not_hold_its_pod(store: Store, pod: Pod) -> None:
+    """It is tried again, and serves when its files are right; a model that calls it does not wait for it."""
+    store.put("models", {"extra/model.onnx": b"not yet"})
+    pod.write_secret(store.secret)
+    extra = ModelSource(name="extra", format="onnx", storage_uri="s3://models/extra", required=False)
+    calls = ADDER + b"\n\ndef never():\n    pb_utils.InferenceRequest(model_name='extra')\n"
+    store.put("models", {"main/config.pbtxt": PYTHON, "main/1/model.py": calls})
+    pod.write_manifest(ModelSource(name="main", format="triton", storage_uri="s3://models/main"), extra)
+    pod.start()
+    pod.until_ready()
+    assert pod.infer("main", X) == {"y": [2.5, 3.0]}
+    report = pod.until_reason("LoadFailed", "extra")
+    assert report.state == ModelState.FAILED
+    [warning] = report.warnings
+    assert warning.reason == "ModelNotServed"
+    assert warning.message.startswith("Model extra, which is not required, is not served: ")
+    assert not pod.model("main").warnings
+    store.put("models", {"extra/model.onnx": multiply(2)})
+    pod.until_reported("extra")
+    assert pod.ready
+    assert not pod.model("extra").warnings
+    assert pod.infer("extra", X) == {"y": [3, 4]}

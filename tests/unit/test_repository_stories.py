@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conch.api import InferenceService
+from conch.api import ConditionType, InferenceService
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, JOB, Ref
 from conch.cli.status import build_status_text
 from conch.observe import Revision
@@ -320,3 +320,43 @@ def test_a_foreign_record_has_no_contents() -> None:
         revision = Revision.parse(strange)
         assert revision is not None
         assert revision.contents == {}
+
+
+def build_optional() -> Cluster:
+    """A service of two models, of which one is not required."""
+    models = [MODELS[0], {**MODELS[1], "required": False}]
+    body = build_manifest(models=models, entry="pre")
+    del body["spec"]["predictor"]["model"]
+    cluster = Cluster(body)
+    cluster.settle()
+    return cluster
+
+
+def report_optional(*, is_served: bool) -> AgentReport:
+    """What an agent reports of them: the one that is not required serves, or has failed."""
+    warning = ModelWarning(reason="ModelNotServed", message="Model net, which is not required, is not served: no file.")
+    failed = {"state": ModelState.FAILED, "reason": "NotFound", "message": "no file.", "warnings": (warning,)}
+    served = {"state": ModelState.READY, "digest": "sha256:net"}
+    net = ModelReport.model_validate({"name": "net", **(served if is_served else failed)})
+    return AgentReport(ready=True, models=(ModelReport(name="pre", state=ModelState.READY, digest="sha256:pre"), net))
+
+
+def test_a_model_that_is_not_required_and_fails_is_reported_and_holds_nothing() -> None:
+    cluster = build_optional()
+    name = cluster.decision().wanted
+    cluster.put_pod(name, 0, ready=False, report=report_optional(is_served=False))
+    cluster.settle()
+    assert cluster.status.revisions[0].phase == "Ready", "that of its other models"
+    cluster.put_pod(name, 0, ready=True, report=report_optional(is_served=False))
+    cluster.settle()
+    ready = cluster.status.condition(ConditionType.READY)
+    assert ready is not None
+    assert (ready.status, ready.reason) == ("True", "Served")
+    assert "Some requests fail: Model net, which is not required, is not served: no file." in ready.message
+    assert [model.get("digest") for model in read_models(cluster, name)] == ["sha256:pre", None]
+    cluster.put_pod(name, 0, ready=True, report=report_optional(is_served=True))
+    cluster.settle()
+    assert [model.get("digest") for model in read_models(cluster, name)] == ["sha256:pre", "sha256:net"]
+    ready = cluster.status.condition(ConditionType.READY)
+    assert ready is not None
+    assert "Some requests fail" not in ready.message

@@ -53,6 +53,8 @@ class NamedModel(Model):
     """Name of the model in Triton."""
     triton: ModelConfig = ModelConfig()
     """Configuration of the model in Triton."""
+    required: bool = True
+    """False: if the model fails, pods are ready without it, and a rollout goes on. It is tried again."""
 
 
 TensorName = Annotated[str, Field(min_length=1, max_length=128)]

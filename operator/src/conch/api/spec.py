@@ -121,6 +121,12 @@ class Predictor(Part):
                 path=".pipeline",
             ),
             Rule(
+                "!has(self.models) || self.models.all(m, !has(m.required) || m.required || ((!has(self.entry)"
+                " || m.name != self.entry) && (!has(self.pipeline) || !self.pipeline.exists(s, s.model == m.name))))",
+                message="the entry and the steps of a pipeline are required; remove required: false from them",
+                path=".models",
+            ),
+            Rule(
                 "!has(self.pipeline) || !has(self.warmup) || !has(self.warmup.path)",
                 message=_WARMUP_OF_PIPELINE,
                 path=".warmup.path",

@@ -3,11 +3,11 @@
 So a later version of the operator, with other defaults or another image, changes no serving pod.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from conch.api import InferenceService
+from conch.api import InferenceService, ModelStatus
 from conch.api.kinds import CONTROLLER_REVISION
 from conch.api.meta import Manifest, child
 from conch.api.names import (
@@ -25,6 +25,7 @@ from conch.triton import build_model_config, build_warmup
 from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, PipelineStep, Warmup
 from conch_contract.manifest import FOLDER_FORMAT
 from conch_contract.object_versions import select_recordable
+from conch_contract.report import has_given_up
 
 _NOTE_LENGTH: Final = 1024  # bytes of a change cause that are kept, since each write of the ControllerRevision has it
 
@@ -58,6 +59,8 @@ def record_contents(track: Track, revision: Revision) -> Revision:
         return revision
     reports = [pod.report for pod in track.pods_of(revision.name) if pod.ready and pod.report]
     contents = revision.contents or _find_first(track, revision.name, reports)
+    if contents:  # a model that is not required may follow
+        contents = {**_list_contents(model for report in reports for model in report.models), **contents}
     by_name: dict[str, list[ModelReport]] = {name: [] for name in contents}
     for model in (model for report in reports for model in report.models):
         by_name.setdefault(model.name, []).append(model)
@@ -68,12 +71,23 @@ def record_contents(track: Track, revision: Revision) -> Revision:
 def _find_first(track: Track, revision: str, reports: Sequence[AgentReport]) -> Contents:
     """Return the contents of the first pod that reports all of them; empty: there is none."""
     for report in reports:
-        if report.models and all(model.digest for model in report.models):
-            return {model.name: Content(model.digest) for model in report.models}
+        if report.models and all(model.digest or has_given_up(model) for model in report.models):
+            return _list_contents(report.models)
     status = track.service.status.revision(revision)
     models = status.models if status and not status.model_counts else ()
-    is_known = bool(models) and all(model.digest and model.state == ModelState.READY for model in models)
-    return {model.name: Content(model.digest) for model in models} if is_known else {}
+    is_known = bool(models) and all(
+        (model.digest and model.state == ModelState.READY) or has_given_up(model) for model in models
+    )
+    return _list_contents(models) if is_known else {}
+
+
+def _list_contents(models: Iterable[ModelReport | ModelStatus]) -> Contents:
+    """Return the contents of the models that serve, the first of each name."""
+    found: dict[str, Content] = {}
+    for model in models:
+        if model.digest and not has_given_up(model):
+            found.setdefault(model.name, Content(model.digest))
+    return found
 
 
 def _complete(content: Content, models: Sequence[ModelReport]) -> Content:
@@ -98,6 +112,7 @@ def build_model_manifest(service: InferenceService) -> ModelManifest:
             secret="" if is_one else model.secret or "",
             config=build_model_config(model.triton),
             warmup=warmup if model.name == service.model_name else None,
+            required=model.required,
         )
         for model in service.models
     ]

@@ -137,7 +137,8 @@ def _is_template(value: Any) -> TypeGuard[Body]:
 
 def _read_contents(annotations: Mapping[str, str], manifest: str) -> Contents:
     """Return the contents of a revision's annotations; empty: they are not those of all models of the manifest."""
-    model_names = [text(model.get("name")) for model in parse_json(manifest)["models"]]
+    models = parse_json(manifest)["models"]
+    model_names = [text(model.get("name")) for model in models if model.get("required") is not False]
     contents = decode_contents(annotations.get(ANNOTATION_CONTENTS, ""))
     if not contents and len(model_names) == 1:
         contents = read_old_contents(annotations, model_names[0])

@@ -55,7 +55,7 @@ class Agent:
         models = tuple(model.report for model in self._models.values())
         pending = self._expansion.pending if self._expansion and self._parts is None else ()
         return AgentReport(
-            ready=bool(models) and all(model.is_serving for model in self._models.values()),
+            ready=bool(models) and all(model.is_settled for model in self._models.values()),
             models=(*models, *(entry for entry in pending if entry.name not in self._models)),
             reason=self._failure.reason if self._failure else "",
             message=self._failure.message if self._failure else "",

@@ -16,13 +16,13 @@ from conch_agent.dependencies import describe_missing_models, find_path
 from conch_agent.model_warnings import build_warnings, describe_changed_warmup, describe_overrides
 from conch_agent.monitor import TritonMonitor
 from conch_agent.prepare import Preparation, RepositoryModel, lay_out_pipeline
-from conch_agent.reasons import Failure, Reason
+from conch_agent.reasons import Failure, Reason, WarningReason
 from conch_agent.settings import Settings
 from conch_agent.threads import run_in_thread
 from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnavailableError, Version
 from conch_agent.warmup.pod import warm_up_pod
 from conch_agent.warmup.requests import digest_config_map
-from conch_contract import ModelReport, ModelSource, ModelState, VersionReport, WarmupReport
+from conch_contract import ModelReport, ModelSource, ModelState, ModelWarning, VersionReport, WarmupReport
 from conch_contract.remedies import explain
 from conch_contract.sentences import join_words
 
@@ -83,6 +83,7 @@ class Model:
         self._slots = server.slots
         self._state = ModelState.PENDING
         self._failure: Failure | None = None
+        self._last_failure: Failure | None = None  # of a model that is not required, until it serves
         self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
         self._model: RepositoryModel | None = None
         self._preparation: Preparation | None = None
@@ -98,6 +99,16 @@ class Model:
     def is_serving(self) -> bool:
         """True if Triton serves all desired versions, and they are warm where the manifest has a warm-up."""
         return self._is_warm and self.is_loaded and not self._has_other_content
+
+    @property
+    def is_settled(self) -> bool:
+        """True if the model does not hold its pod: it serves, or it is not required and has failed."""
+        return self.is_serving or self.has_given_up
+
+    @property
+    def has_given_up(self) -> bool:
+        """True if the model is not required and has failed; it is tried again all the same."""
+        return self._last_failure is not None and not self.is_serving
 
     @property
     def _has_other_content(self) -> bool:
@@ -139,6 +150,8 @@ class Model:
         model = self._model
         progress = self._preparation.progress if self._preparation else None
         state, failure = self._state, self._failure
+        if self.has_given_up:
+            state, failure = ModelState.FAILED, self._last_failure
         if self._monitor.index is None and state not in {ModelState.FETCHING, ModelState.PENDING}:
             failure = self._monitor.failure if model else failure
             state = ModelState.FAILED if failure and failure.reason == Reason.CONTROL_OPEN else state
@@ -163,14 +176,22 @@ class Model:
             bytes_total=progress.total if progress else 0,
             fetch_seconds=self._compute_fetch_seconds(),
             load_seconds=round(self._load_seconds, 3),
-            warnings=build_warnings(
-                self.source.name, model, self._describe_missing_models(self._missing_models), self._changed_warmup
-            )
-            if model
-            else (),
+            warnings=self._build_warnings(),
             warmup=self._warmup,
             warmup_digest=self._warmup_digest,
         )
+
+    def _build_warnings(self) -> tuple[ModelWarning, ...]:
+        if self.has_given_up and self._last_failure:
+            message = f"Model {self.source.name}, which is not required, is not served: {self._last_failure.message}"
+            return (ModelWarning(reason=WarningReason.MODEL_NOT_SERVED, message=message[:_LONGEST]),)
+        if self._model is None:
+            return ()
+        # One of the manifest has a report of its own.
+        missing = self._describe_missing_models(
+            tuple(name for name in self._missing_models if name not in self._models)
+        )
+        return build_warnings(self.source.name, self._model, missing, self._changed_warmup)
 
     async def run(self) -> None:
         """Fetch, lay out, load and monitor the model until cancelled."""
@@ -314,12 +335,14 @@ class Model:
         self._missing_models = self._find_missing_models()
         if self._state != ModelState.READY or self._failure:
             self._log.info("ready", load_seconds=round(self._load_seconds, 3))
-        self._state, self._failure = ModelState.READY, None
+        self._state, self._failure, self._last_failure = ModelState.READY, None, None
 
     def _set_failure(self, failure: Failure) -> None:
         if not self._failure or self._failure.message != failure.message:
             self._log.warning("failed", reason=failure.reason, message=failure.message)
         self._state, self._failure = ModelState.FAILED, failure
+        if not self.source.required:
+            self._last_failure = failure
 
     def _build_load_failure(self, answer: str) -> Failure:
         """Return the failure of a load: the remedy, then Triton's messages."""
@@ -336,6 +359,8 @@ class Model:
         if awaited := self._find_awaited():
             names = join_words((f"'{name}'" for name in awaited), "and")
             self._failure = Failure(Reason.WAITS_FOR_MODELS, f"Waits for {names}, which it calls.")
+            if not self.source.required and any(self._models[name].has_given_up for name in awaited):
+                self._last_failure = self._failure
         elif self._failure and self._failure.reason == Reason.WAITS_FOR_MODELS:
             self._failure = None
         return bool(awaited)
@@ -359,7 +384,11 @@ class Model:
                 message = f"Ensemble '{name}' calls itself: {way}. Remove one of these steps."
                 raise Failure(Reason.MODEL_CYCLE, message)
         awaited = (callee for callee in self.callees if callee in self._models and not self._models[callee].is_loaded)
-        return tuple(callee for callee in awaited if callee in steps or not find_path(self._find_callees, callee, name))
+        return tuple(
+            callee
+            for callee in awaited
+            if callee in steps or not (self._models[callee].has_given_up or find_path(self._find_callees, callee, name))
+        )
 
     def _find_steps(self, name: str) -> tuple[str, ...]:
         """Return the steps of a model of the manifest, if it is an ensemble."""

@@ -6,7 +6,7 @@ and caught only where it is reported.
 
 from enum import StrEnum
 
-from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE
+from conch_contract.report import CALLEE_MISSING, MODEL_NOT_SERVED, SEQUENCE_STATE
 
 
 class Reason(StrEnum):
@@ -51,13 +51,14 @@ class Reason(StrEnum):
 
 
 class WarningReason(StrEnum):
-    """The `reason` of a ModelWarning about a model that is served."""
+    """The `reason` of a ModelWarning about a model that does not hold its pod."""
 
     CONFIG_OVERRIDDEN = "ConfigOverridden"
     MODEL_RENAMED = "ModelRenamed"
     CALLEE_MISSING = CALLEE_MISSING
     SEQUENCE_STATE = SEQUENCE_STATE
     WARMUP_CHANGED = "WarmupChanged"
+    MODEL_NOT_SERVED = MODEL_NOT_SERVED
 
 
 class Failure(Exception):  # noqa: N818  a reported state, not a programming error

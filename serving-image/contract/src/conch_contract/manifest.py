@@ -103,6 +103,7 @@ class ModelSource(Wire):
     secret: str = Field("", description="name of its Secret among several; empty: the only one")
     config: TritonConfig = TritonConfig()
     warmup: Warmup | None = None
+    required: bool = Field(default=True, description="false: the pod is ready without the model, if it fails")
     steps: tuple[PipelineStep, ...] = Field((), description="in their order, other models of the manifest")
     digest: str = Field("", description="of the files that the revision serves, sha256:...; empty: not known yet")
     object_versions: dict[str, str] = Field(

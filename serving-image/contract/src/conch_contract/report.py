@@ -1,7 +1,8 @@
 """The agent's report of the models of a pod. From agent to operator."""
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, Protocol
 
 from pydantic import Field
 
@@ -11,6 +12,7 @@ from conch_contract.warmup import WarmupReport
 # Reasons of the warnings after which requests fail. With the other warnings all requests are served.
 CALLEE_MISSING: Final = "CalleeMissing"
 SEQUENCE_STATE: Final = "SequenceState"  # the requests of a sequence may reach more than one pod
+MODEL_NOT_SERVED: Final = "ModelNotServed"  # a model that is not required has failed
 SEQUENCE_STATE_MESSAGE: Final = (
     "The model has sequence_batching, and Triton keeps the state of a sequence in one pod. With more than one pod, "
     "requests of a sequence reach different pods and fail. Set traffic.consistentHash at a Gateway of Envoy Gateway, "
@@ -38,7 +40,7 @@ class VersionReport(Wire):
 
 
 class ModelWarning(Wire):
-    """A warning about a model that is served: a CamelCase reason, and a sentence for the user."""
+    """A warning about a model that does not hold its pod: a CamelCase reason, and a sentence for the user."""
 
     reason: str
     message: str
@@ -82,11 +84,25 @@ class ModelReport(Wire):
     warmup_digest: str = ""
 
 
+class _Warned(Protocol):
+    @property
+    def warnings(self) -> Sequence[Any]: ...
+
+
+def has_given_up(model: _Warned) -> bool:
+    """Return True for a model that is not required and has failed: it does not hold its pod.
+
+    Args:
+        model: Its report, or its entry in the status.
+    """
+    return any(warning.reason == MODEL_NOT_SERVED for warning in model.warnings)
+
+
 class AgentReport(Wire):
     """The models of a pod.
 
     Attributes:
-        ready: True if all models are served.
+        ready: True if all models are served, except those that are not required and have failed.
         reason: Reason of a failure of the whole pod, such as a manifest that is missing or cannot be read.
         message: The sentence to the reason.
         models: The models of the manifest.

@@ -24,9 +24,15 @@ from conch.decide.workloads import Workload
 from conch.observe import Track
 from conch.traffic import has_session_affinity
 from conch_contract import ModelReport, ModelState, names
-from conch_contract.report import CALLEE_MISSING, SEQUENCE_STATE, SEQUENCE_STATE_MESSAGE
+from conch_contract.report import (
+    CALLEE_MISSING,
+    MODEL_NOT_SERVED,
+    SEQUENCE_STATE,
+    SEQUENCE_STATE_MESSAGE,
+    has_given_up,
+)
 
-FAILING: Final = frozenset({CALLEE_MISSING, SEQUENCE_STATE})  # warnings of models whose requests fail
+FAILING: Final = frozenset({CALLEE_MISSING, MODEL_NOT_SERVED, SEQUENCE_STATE})  # warnings of models whose requests fail
 _ORDER: Final = (
     ModelState.FAILED,
     ModelState.PENDING,
@@ -85,7 +91,10 @@ def phase_of(track: Track, name: str) -> Phase:
     if diagnose(track, name) is not None:
         return Phase.FAILED
     models = (pod.report.models for pod in track.pods_of(name) if pod.report and pod.report.models)
-    states = [min((model.state for model in each), key=_ORDER.index) for each in models]
+    states = [
+        min((model.state for model in each if not has_given_up(model)), key=_ORDER.index, default=ModelState.READY)
+        for each in models
+    ]
     return Phase(max(states, key=_ORDER.index).value) if states else Phase.PENDING
 
 
@@ -125,7 +134,7 @@ def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> 
     content.
     """
     model = min(reports, key=lambda report: _ORDER.index(report.state))
-    fetched = [report for report in reports if report.digest]
+    fetched = [report for report in reports if report.digest or has_given_up(report)]
     found = {
         warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
         for report in fetched
