@@ -59,8 +59,9 @@ def record_contents(track: Track, revision: Revision) -> Revision:
         return revision
     reports = [pod.report for pod in track.pods_of(revision.name) if pod.ready and pod.report]
     contents = revision.contents or _find_first(track, revision.name, reports)
-    if contents:  # a model that is not required may follow
-        contents = {**_list_contents(model for report in reports for model in report.models), **contents}
+    if contents and (optional := revision.optional_models - contents.keys()):  # they may follow
+        models = [model for report in reports for model in report.models if model.name in optional]
+        contents = {**contents, **_list_contents(models)}
     by_name: dict[str, list[ModelReport]] = {name: [] for name in contents}
     for model in (model for report in reports for model in report.models):
         by_name.setdefault(model.name, []).append(model)

@@ -109,6 +109,11 @@ class Revision:
         annotations = mapping(mapping(self.template.get("metadata")).get("annotations"))
         return text(annotations.get(ANNOTATION_MODEL))
 
+    @property
+    def optional_models(self) -> frozenset[str]:
+        """Names of the models that are not required."""
+        return frozenset(text(model.get("name")) for model in _read_models(self.manifest) if not _is_required(model))
+
     @classmethod
     def parse(cls, body: Body) -> Self | None:
         """Return the revision of a ControllerRevision; None: its data is not that of a revision."""
@@ -137,12 +142,20 @@ def _is_template(value: Any) -> TypeGuard[Body]:
 
 def _read_contents(annotations: Mapping[str, str], manifest: str) -> Contents:
     """Return the contents of a revision's annotations; empty: they are not those of all models of the manifest."""
-    models = parse_json(manifest)["models"]
-    model_names = [text(model.get("name")) for model in models if model.get("required") is not False]
+    model_names = [text(model.get("name")) for model in _read_models(manifest) if _is_required(model)]
     contents = decode_contents(annotations.get(ANNOTATION_CONTENTS, ""))
     if not contents and len(model_names) == 1:
         contents = read_old_contents(annotations, model_names[0])
     return contents if all(name in contents for name in model_names) else {}
+
+
+def _read_models(manifest: str) -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = parse_json(manifest)["models"]
+    return models
+
+
+def _is_required(model: Mapping[str, Any]) -> bool:
+    return model.get("required") is not False
 
 
 def _is_manifest(value: Any) -> TypeGuard[str]:
