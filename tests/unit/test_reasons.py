@@ -46,5 +46,5 @@ def test_the_remedies_are_of_reasons_that_exist() -> None:
     table = operations[operations.index("| the reason |") :].split("\n\n")[0]
     named = {name for row in table.splitlines()[2:] for name in re.findall(r"`([A-Z]\w+)`", row.split("|")[1])}
     foreign = {"InternalError", "ServiceUnavailable", "Timeout"}  # the API server's
-    agents = {"ConfigOverridden", "ModelRenamed", "CalleeMissing", "SequenceState", "WarmupChanged"}
+    agents = {"ConfigOverridden", "ModelRenamed", "CalleeMissing", "SequenceState", "WarmupChanged", "ModelNotServed"}
     assert named - set(Reason) - foreign - agents == set()
