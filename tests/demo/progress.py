@@ -45,7 +45,7 @@ def follow(
         done = is_over(service)
         if time.monotonic() > deadline and not done:
             message = service.condition("Ready").get("message")
-            raise TooLateError(f"{service.name} is not where it should be within {seconds:g} s: {message}")
+            raise TooLateError(f"{service.name}: not over within {seconds:g} s. The condition Ready has: {message}")
         time.sleep(EVERY)  # also before the last look: events are written after the status
         for subject, value, words in _lines(service):
             mark = f"{subject}|{value}|{words}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -33,13 +34,7 @@ def play(place: Place, reporter: Reporter) -> None:
         _upload(place, reporter)
     service, printed = Service(place.kube, NAMESPACE, _NAME), set[str]()
     with reporter.chapter(f"kubectl apply -f {EXAMPLE.relative_to(REPOSITORY)}"):
-        if service.body:
-            reporter.text("  (an earlier demo's service is deleted first)")
-            service.delete()
-            service.until_gone()
-        reporter.text(EXAMPLE.read_text())
-        place.kube.apply(EXAMPLE, NAMESPACE)
-        follow(service, reporter, printed)
+        _apply(place, service, EXAMPLE, reporter, printed)
         reporter.text(place.kube.run("get", "isvc", _NAME, f"--namespace={NAMESPACE}").rstrip())
     with reporter.chapter("Three files, over HTTP and gRPC, through the Service"):
         _infer(place, reporter)
@@ -50,10 +45,22 @@ def play(place: Place, reporter: Reporter) -> None:
         _show(service, reporter)
     pipeline, printed = Service(place.kube, NAMESPACE, "file-type-pipeline"), set[str]()
     with reporter.chapter(f"kubectl apply -f {PIPELINE.relative_to(REPOSITORY)}: a file in, its type out"):
-        _serve_pipeline(place, pipeline, reporter, printed)
+        _apply(place, pipeline, PIPELINE, reporter, printed)
+        _send_files(place, pipeline, reporter)
     with reporter.chapter("kubectl patch: another last step, which is wrong. The gate parity compares both revisions"):
         _break_pipeline(place, pipeline, reporter, printed)
     reporter.text(_next(place, reporter.seconds))
+
+
+def _apply(place: Place, service: Service, file: Path, reporter: Reporter, printed: set[str]) -> None:
+    """Apply an example as it stands, and follow its service until it is Ready."""
+    if service.body:
+        reporter.text("  (an earlier demo's service is deleted first)")
+        service.delete()
+        service.until_gone()
+    reporter.text(file.read_text())
+    place.kube.apply(file, NAMESPACE)
+    follow(service, reporter, printed)
 
 
 def _upload(place: Place, reporter: Reporter) -> None:
@@ -99,18 +106,6 @@ def _change(place: Place, service: Service, reporter: Reporter, printed: set[str
         service.settle()
     for kind, words in (("grpc", "over 4 long-lived gRPC channels"), ("fresh", "over HTTP, a connection each")):
         reporter.text(f"  {traffic.tallies[kind]}, {words}")
-
-
-def _serve_pipeline(place: Place, service: Service, reporter: Reporter, printed: set[str]) -> None:
-    """Serve three models as one, which answers with the type of a file."""
-    if service.body:
-        reporter.text("  (an earlier demo's service is deleted first)")
-        service.delete()
-        service.until_gone()
-    reporter.text(PIPELINE.read_text())
-    place.kube.apply(PIPELINE, NAMESPACE)
-    follow(service, reporter, printed)
-    _send_files(place, service, reporter)
 
 
 def _send_files(place: Place, service: Service, reporter: Reporter) -> None:

@@ -13,7 +13,7 @@ from conch.observe import Finding, Pod, Track
 from conch.observe.fields import moment
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.remedies import SHARED_MEMORY
-from conch_contract.report import has_given_up
+from conch_contract.report import is_left_out
 
 # Minimum restarts of a container in a crash loop that is not ready.
 CRASHES: Final = 2
@@ -124,7 +124,7 @@ def model_failed(track: Track, revision: str) -> Finding | None:
     """Return the finding for a model that the agent could not fetch, or that Triton could not load."""
     for pod in track.pods_of(revision):
         for model in pod.report.models if pod.report else ():
-            if model.state is ModelState.FAILED and not has_given_up(model):
+            if model.state is ModelState.FAILED and not is_left_out(model):
                 return Finding(model.reason or Reason.MODEL_FAILED, _sentence(model))
     return None
 

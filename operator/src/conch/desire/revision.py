@@ -25,7 +25,7 @@ from conch.triton import build_model_config, build_warmup
 from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, PipelineStep, Warmup
 from conch_contract.manifest import FOLDER_FORMAT
 from conch_contract.object_versions import select_recordable
-from conch_contract.report import has_given_up
+from conch_contract.report import is_left_out
 
 _NOTE_LENGTH: Final = 1024  # bytes of a change cause that are kept, since each write of the ControllerRevision has it
 
@@ -72,12 +72,12 @@ def record_contents(track: Track, revision: Revision) -> Revision:
 def _find_first(track: Track, revision: str, reports: Sequence[AgentReport]) -> Contents:
     """Return the contents of the first pod that reports all of them; empty: there is none."""
     for report in reports:
-        if report.models and all(model.digest or has_given_up(model) for model in report.models):
+        if report.models and all(model.digest or is_left_out(model) for model in report.models):
             return _list_contents(report.models)
     status = track.service.status.revision(revision)
     models = status.models if status and not status.model_counts else ()
     is_known = bool(models) and all(
-        (model.digest and model.state == ModelState.READY) or has_given_up(model) for model in models
+        (model.digest and model.state == ModelState.READY) or is_left_out(model) for model in models
     )
     return _list_contents(models) if is_known else {}
 
@@ -86,7 +86,7 @@ def _list_contents(models: Iterable[ModelReport | ModelStatus]) -> Contents:
     """Return the contents of the models that serve, the first of each name."""
     found: dict[str, Content] = {}
     for model in models:
-        if model.digest and not has_given_up(model):
+        if model.digest and not is_left_out(model):
             found.setdefault(model.name, Content(model.digest))
     return found
 

@@ -103,10 +103,10 @@ class Model:
     @property
     def is_settled(self) -> bool:
         """True if the model does not hold its pod: it serves, or it is not required and has failed."""
-        return self.is_serving or self.has_given_up
+        return self.is_serving or self.is_left_out
 
     @property
-    def has_given_up(self) -> bool:
+    def is_left_out(self) -> bool:
         """True if the model is not required and has failed; it is tried again all the same."""
         return self._last_failure is not None and not self.is_serving
 
@@ -150,7 +150,7 @@ class Model:
         model = self._model
         progress = self._preparation.progress if self._preparation else None
         state, failure = self._state, self._failure
-        if self.has_given_up:
+        if self.is_left_out:
             state, failure = ModelState.FAILED, self._last_failure
         if self._monitor.index is None and state not in {ModelState.FETCHING, ModelState.PENDING}:
             failure = self._monitor.failure if model else failure
@@ -182,7 +182,7 @@ class Model:
         )
 
     def _build_warnings(self) -> tuple[ModelWarning, ...]:
-        if self.has_given_up and self._last_failure:
+        if self.is_left_out and self._last_failure:
             message = f"Model {self.source.name}, which is not required, is not served: {self._last_failure.message}"
             return (ModelWarning(reason=WarningReason.MODEL_NOT_SERVED, message=message[:_LONGEST]),)
         if self._model is None:
@@ -359,7 +359,7 @@ class Model:
         if awaited := self._find_awaited():
             names = join_words((f"'{name}'" for name in awaited), "and")
             self._failure = Failure(Reason.WAITS_FOR_MODELS, f"Waits for {names}, which it calls.")
-            if not self.source.required and any(self._models[name].has_given_up for name in awaited):
+            if not self.source.required and any(self._models[name].is_left_out for name in awaited):
                 self._last_failure = self._failure
         elif self._failure and self._failure.reason == Reason.WAITS_FOR_MODELS:
             self._failure = None
@@ -387,7 +387,7 @@ class Model:
         return tuple(
             callee
             for callee in awaited
-            if callee in steps or not (self._models[callee].has_given_up or find_path(self._find_callees, callee, name))
+            if callee in steps or not (self._models[callee].is_left_out or find_path(self._find_callees, callee, name))
         )
 
     def _find_steps(self, name: str) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ class _Warned(Protocol):
     def warnings(self) -> Sequence[Any]: ...
 
 
-def has_given_up(model: _Warned) -> bool:
+def is_left_out(model: _Warned) -> bool:
     """Return True for a model that is not required and has failed: it does not hold its pod.
 
     Args:

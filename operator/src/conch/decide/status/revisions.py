@@ -29,7 +29,7 @@ from conch_contract.report import (
     MODEL_NOT_SERVED,
     SEQUENCE_STATE,
     SEQUENCE_STATE_MESSAGE,
-    has_given_up,
+    is_left_out,
 )
 
 FAILING: Final = frozenset({CALLEE_MISSING, MODEL_NOT_SERVED, SEQUENCE_STATE})  # warnings of models whose requests fail
@@ -92,7 +92,7 @@ def phase_of(track: Track, name: str) -> Phase:
         return Phase.FAILED
     models = (pod.report.models for pod in track.pods_of(name) if pod.report and pod.report.models)
     states = [
-        min((model.state for model in each if not has_given_up(model)), key=_ORDER.index, default=ModelState.READY)
+        min((model.state for model in each if not is_left_out(model)), key=_ORDER.index, default=ModelState.READY)
         for each in models
     ]
     return Phase(max(states, key=_ORDER.index).value) if states else Phase.PENDING
@@ -134,7 +134,7 @@ def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> 
     content.
     """
     model = min(reports, key=lambda report: _ORDER.index(report.state))
-    fetched = [report for report in reports if report.digest or has_given_up(report)]
+    fetched = [report for report in reports if report.digest or is_left_out(report)]
     found = {
         warning.reason: ModelWarning(reason=warning.reason, message=warning.message)
         for report in fetched
