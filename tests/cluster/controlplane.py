@@ -23,7 +23,8 @@ ADMINS = "system:masters"
 METRICS_PORT = 4443
 DNS_PORT = 53
 PRIORITY = -10
-"""Of the control plane: the pods of a cluster weigh as much as eight processes (cgroups.py), and these as much as nine.
+"""Of each server of the control plane: it weighs as much as nine other processes; all pods weigh as much as eight
+(cgroups.py).
 
 In a real cluster pods do not share their processors with the API server. Beside them it did not answer for ten seconds,
 and every leader election of the cluster ended.
@@ -137,10 +138,11 @@ def corefile(plan: Plan, paths: ClusterPaths) -> str:
 def _component(plan: Plan, paths: ClusterPaths, name: str, health: str, arguments: list[str]) -> Component:
     return Component(
         name=name,
-        argv=["nice", f"--adjustment={PRIORITY}", str(binaries.program(name)), *arguments],
+        argv=[str(binaries.program(name)), *arguments],
         netns=plan.control_netns,
         log=str(paths.logs / f"{name}.log"),
         health=health,
+        priority=PRIORITY,
         env=GO_ENVIRONMENT,
     )
 

@@ -34,7 +34,8 @@ class Identity:
 class Component:
     """How a component is started, and where its health is checked.
 
-    ``health`` is a URL, or a unix socket's path, or empty for a component without a health check.
+    ``health`` is a URL, or a unix socket's path, or empty for a component without a health check. ``priority`` is what
+    ``prioritize`` takes.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Component:
     netns: str
     log: str
     health: str = ""
+    priority: int = 0
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,7 +85,7 @@ def start(component: Component) -> Identity:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ["nsenter", f"--net=/var/run/netns/{component.netns}", *component.argv],
+            ["nsenter", f"--net=/var/run/netns/{component.netns}", *prioritized(component.priority, component.argv)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -91,11 +93,30 @@ def start(component: Component) -> Identity:
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root", **component.env},
             start_new_session=True,
         )
+    prioritize_session(process.pid, component.priority)
     # Nothing waits for it here: this keeps Popen from warning that it is abandoned.
     process.returncode = 0
     identity = identify(process.pid)
     # A process that died at once has no identity any more; one that can match nothing stands for it.
     return identity or Identity(process.pid, -1, boot_id())
+
+
+def prioritized(priority: int, argv: list[str]) -> list[str]:
+    """Return a command line that runs at a priority: a nice value, so less is more."""
+    return ["nice", f"--adjustment={priority}", *argv] if priority else argv
+
+
+def prioritize_session(pid: int, priority: int) -> None:
+    """Give the session that a process leads the weight of a nice value, beside other sessions.
+
+    With the kernel's autogroups (sched(7)) a nice value counts among the processes of one session only, and every
+    session weighs the same: a server in a session of its own gains nothing from ``nice``.
+    """
+    autogroup = Path(f"/proc/{pid}/autogroup")
+    try:
+        autogroup.write_text(str(priority))
+    except (FileNotFoundError, ProcessLookupError):  # a kernel without autogroups, or a process that ended at once
+        return
 
 
 def stop(identities: Iterable[Identity], *, grace: float = 10.0) -> None:

@@ -100,6 +100,11 @@ class Loaded:
         ]
         return Course(title, latencies, [(at - self.began, want, there) for at, want, there in self.watcher.seen])
 
+    def has_pods(self) -> bool:
+        """Whether several pods are ready, and as many as are wanted."""
+        _, desired, ready = self.watcher.seen[-1]
+        return desired == ready > 1
+
     @property
     def failed(self) -> int:
         return sum(map(conch.count_unserved, self.runs))
@@ -130,6 +135,15 @@ def load(place: Place, service: Service, rate: str, duration: str) -> Callable[[
     return figures
 
 
+def load_all(place: Place, services: list[Loaded], rate: str, duration: str) -> list[dict[str, Any]]:
+    """Load services at the same time; returns the figures of each, once all requests are answered."""
+    waiting = [load(place, each.service, rate, duration) for each in services]
+    runs = [figures() for figures in waiting]
+    for each, run in zip(services, runs, strict=True):
+        each.runs.append(run)
+    return runs
+
+
 def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figure: Callable[[str], None]) -> None:
     """Two services of the same slow model under the same ramp at the same time: one by its queue, one by its CPU."""
     common = {**SLOW, "resources": RESOURCES, "maxReplicas": MOST}
@@ -140,33 +154,31 @@ def test_the_queue_scales_what_cpu_does_not_see(place: Place, serve: Serve, figu
         revision = service.until_ready()["stable"]
         service.until_condition("Autoscaling", "True")
         both.append(Loaded(service, Watcher(service, revision)))
-    with both[0].watcher, both[1].watcher:
-        # At the full rate requests to one pod wait a second longer each second: pods that come late still count.
-        for rate, duration in (("2", "5s"), ("2..20", "30s"), ("20", "30s"), ("2", "25s")):
-            waiting = [load(place, each.service, rate, duration) for each in both]
-            for each, figures in zip(both, waiting, strict=True):
-                each.runs.append(figures())
-        by_queue, by_cpu = both
-        revision = queue.status["stable"]
+    by_queue, by_cpu = both
+    with by_queue.watcher, by_cpu.watcher:
+        for rate, duration in (("2", "5s"), ("2..20", "30s")):
+            load_all(place, both, rate, duration)
+        # More than one pod takes, until those that the autoscaler wants are there: how soon pods come is not the point.
+        until(lambda: load_all(place, both, "15", "5s") and by_queue.has_pods(), "the pods that it wants came")
+        full = load_all(place, both, "20", "20s")
+        load_all(place, both, "2", "25s")
         until(
-            lambda: (queue.kube.get(DEPLOYMENT, queue.namespace, revision) or {})["status"].get("readyReplicas") == 1,
+            lambda: by_queue.watcher.seen[-1][1:] == (1, 1),
             "one pod is left",
             seen=lambda: by_queue.watcher.seen[-3:],
         )
     courses = [by_queue.course("by queueToComputeRatio 1"), by_cpu.course("by 80 % of the CPU request")]
-    for course, each in zip(courses, both, strict=True):
-        full = each.runs[2]["latencyMilliseconds"]
+    latencies = [run["latencyMilliseconds"] for run in full]
+    for course, each, latency in zip(courses, both, latencies, strict=True):
         figure(
-            f"{course}; p50 {full['p50']} ms, p99 {full['p99']} ms at the full rate;"
+            f"{course}; p50 {latency['p50']} ms, p99 {latency['p99']} ms at the full rate;"
             f" {each.failed} of {each.sent} failed"
         )
     Path("build").mkdir(exist_ok=True)
     draw(courses, Path("build/autoscaling.png"))
     most = max(desired for _, desired, _ in by_queue.watcher.seen)
-    assert most > 1, "it never wanted more pods"
-    assert max(ready for _, _, ready in by_queue.watcher.seen) == most, "those that it wanted came"
     assert by_queue.failed == 0, [(run["failures"], run["lateReasons"]) for run in by_queue.runs]
-    assert courses[0].worst < courses[1].worst
+    assert latencies[0]["p99"] < latencies[1]["p99"], "on its pods fewer requests wait than on one"
     assert max(desired for _, desired, _ in by_cpu.watcher.seen) < most, "CPU does not show that requests wait"
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from conch.cli.loadtest.driver import CLIENT
 from tests.cluster import clients
+from tests.cluster.processes import prioritize_session, prioritized
 from tests.support.place import Place
 
 # All pods of the local cluster weigh eight times as much as a process of this machine (tests/cluster/cgroups.py). At
@@ -26,14 +27,16 @@ def start(place: Place, *words: str) -> subprocess.Popen[str]:
     kubectl, config = clients.program("kubectl"), str(place.local.kubeconfig)
     path = os.pathsep.join((str(kubectl.parent), str(Path(sys.executable).parent), os.environ["PATH"]))
     environment = {**os.environ, "PATH": path, "KUBECONFIG": config}
-    return subprocess.Popen(
-        ["nice", f"--adjustment={_PRIORITY}", str(kubectl), "conch", *words],
+    process = subprocess.Popen(
+        prioritized(_PRIORITY, [str(kubectl), "conch", *words]),
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    prioritize_session(process.pid, _PRIORITY)
+    return process
 
 
 def count_unserved(run: dict[str, Any]) -> int:

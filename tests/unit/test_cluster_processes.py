@@ -6,7 +6,19 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.cluster.processes import Component, Identity, Records, identify, is_running, parse_stat, stop
+import pytest
+
+from tests.cluster.processes import (
+    Component,
+    Identity,
+    Records,
+    identify,
+    is_running,
+    parse_stat,
+    prioritize_session,
+    prioritized,
+    stop,
+)
 
 STAT = "42 (a (weird) name) S 1 42 42 0 -1 4194560 1 0 0 0 3 1 0 0 20 0 1 0 987654 1000 10 18446744073709551615"
 
@@ -52,6 +64,17 @@ def test_stop_ends_ours_and_spares_the_reused_pid() -> None:
     foreign.kill()
     foreign.wait()
     ours.wait()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may raise a priority")
+def test_a_session_of_its_own_has_its_priority_beside_other_sessions() -> None:
+    child = subprocess.Popen(prioritized(-10, ["sleep", "60"]), start_new_session=True)
+    prioritize_session(child.pid, -10)
+    autogroup = Path(f"/proc/{child.pid}/autogroup")
+    weight = autogroup.read_text().strip() if autogroup.exists() else "nice -10"
+    child.kill()
+    child.wait()
+    assert weight.endswith("nice -10")
 
 
 def test_stop_kills_what_ignores_sigterm() -> None:

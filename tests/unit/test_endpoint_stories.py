@@ -364,7 +364,7 @@ def test_ready_pods_without_listed_endpoints_are_reported() -> None:
     wait = cluster.decision().wait
     assert wait is not None
     assert wait <= 8
-    cluster.now += 31
+    cluster.now += 61
     cluster.settle()
     assert cluster.condition("Ready") == ("False", "EndpointsMissing")
     ready = cluster.status.condition("Ready")
@@ -381,7 +381,7 @@ def test_a_candidate_without_listed_pods_is_reported_and_rolled_back_at_the_dead
     new = change(cluster)
     cluster.lists_pods = False
     start_revision(cluster, new)
-    cluster.now += 31
+    cluster.now += 61
     cluster.settle()
     assert read_reason(cluster) == "EndpointsMissing"
     assert cluster.condition("Serving")[0] == "True"

@@ -28,8 +28,9 @@ _NODE_SHUTDOWN: Final = frozenset({"Terminated", "NodeShutdown"})
 SKEW_SECONDS: Final = 60.0
 # 128 and SIGBUS: a process wrote to memory beyond the size of /dev/shm.
 BUS_ERROR: Final = 135
-# A ready pod is in the EndpointSlices of its Service within a second or two.
-LISTED_SECONDS: Final = 30.0
+# A ready pod is in the EndpointSlices of its Service within a second or two. Behind a slow API server the EndpointSlice
+# controller tries again after 1, 2, 4, 8 and 16 s: until then it may have to do with nothing but load.
+LISTED_SECONDS: Final = 60.0
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 
