@@ -13,9 +13,10 @@ from pathlib import Path
 from tests.cluster.errors import ClusterError
 
 ROOT = Path("/sys/fs/cgroup")
-_WEIGHTS = {"cpu.shares": 8192, "cpu.weight": 800}
-"""By the versions of cgroups: eight times the default. All pods of all nodes would otherwise get the processor time of
-one of the machine's many processes: Triton's stubs then miss their health check, and it crashes when it restarts them.
+_WEIGHTS = {"cpu.shares": 16384, "cpu.weight": 1600}
+"""By the versions of cgroups: sixteen times the default. All pods of all nodes would otherwise get the processor time
+of one of the machine's many processes: Triton's stubs then miss their health check, and it crashes when it restarts
+them.
 """
 
 

@@ -21,8 +21,6 @@ from tests.cluster.processes import Component
 
 PAUSE_IMAGE = f"docker.io/conch/pause:{binaries.PAUSE_VERSION}"
 VOLUMES_PER_NODE = 10
-PRIORITY = -5
-"""Of a node's own daemons, for which a real node reserves processors (--kube-reserved): each weighs three processes."""
 _CNI_BINARIES = "/usr/lib/cni"
 
 
@@ -233,4 +231,4 @@ def kube_proxy(paths: ClusterPaths, node: Node) -> Component:
 def _component(paths: ClusterPaths, node: Node, program: str, health: str, argv: list[str]) -> Component:
     name = f"{node.name}.{program}"
     log = str(paths.logs / f"{name}.log")
-    return Component(name, argv, node.netns, log, health, PRIORITY, dict(GO_ENVIRONMENT))
+    return Component(name, argv, node.netns, log, health, env=dict(GO_ENVIRONMENT))

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from conch.api.kinds import NODE
 from tests.cluster.images import IMAGES
 from tests.support import evidence, examples, gateways, store
 from tests.support.gateways import Gateway, Implementation
+from tests.support.gpus import Pretended
 from tests.support.kube import NAMESPACE, SECRET, Kube
 from tests.support.place import Place, attach_place, build_name, open_place
 from tests.support.service import Service
@@ -170,6 +172,17 @@ def shared_namespace(request: pytest.FixtureRequest, make_namespace: MakeNamespa
     """A namespace that the tests of a file share."""
     with make_namespace(build_name(f"e2e-{request.node.path.stem.removeprefix('test_')}")) as name:
         yield name
+
+
+@pytest.fixture
+def gpus(kube: Kube) -> Iterator[Pretended]:
+    """One pretended GPU, on one node."""
+    pretended = Pretended(kube, min(node["metadata"]["name"] for node in kube.list(NODE)))
+    pretended.are(1)
+    try:
+        yield pretended
+    finally:
+        pretended.are_no_more()
 
 
 @pytest.fixture

@@ -6,71 +6,29 @@ The GPUs are pretended: a node's status has some, so that the real scheduler cou
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from conch.api.kinds import NODE
 from conch.cli.main import cli
 from conch_contract import names
 from tests.e2e.conftest import manifest
 from tests.support import clients
 from tests.support.doubling import LIGHT, NUMBERS, build_predictor, build_request
-from tests.support.kube import Kube, KubectlError
+from tests.support.gpus import GPU, Pretended
+from tests.support.kube import Kube
 from tests.support.place import Place
 from tests.support.service import Service
 from tests.support.traffic import Traffic
 from tests.support.wait import until
 
-GPU = "nvidia.com/gpu"
 ON_A_GPU = {"resources": {"limits": {GPU: 1}}}
 
 pytestmark = pytest.mark.xdist_group(
     "nodes"
 )  # all stories here pretend GPUs on the same node, which no story may drain
-
-
-@dataclass(frozen=True)
-class Pretended:
-    """The GPUs of one node; no other node has any."""
-
-    kube: Kube
-    node: str
-
-    def are(self, count: int) -> None:
-        """Set the number of GPUs in the node's status, as a device plugin does."""
-        amounts = {GPU: str(count)}
-        change = json.dumps({"status": {"capacity": amounts, "allocatable": amounts}})
-        self.kube.run("patch", "node", self.node, "--subresource=status", "--type=merge", f"--patch={change}")
-
-    def are_no_more(self) -> None:
-        """Take them away again; the kubelet leaves out of the allocatable what the capacity lacks."""
-        key = GPU.replace("/", "~1")
-        remove = [{"op": "remove", "path": f"/status/{where}/{key}"} for where in ("allocatable", "capacity")]
-        patch = f"--patch={json.dumps(remove)}"
-        until(lambda: self._removed(patch), "the node has no GPUs any more")
-
-    def _removed(self, patch: str) -> bool:
-        """Remove them; the kubelet may have written the status in between, from what it remembers."""
-        try:
-            self.kube.run("patch", "node", self.node, "--subresource=status", "--type=json", patch)
-        except KubectlError:
-            return all(GPU not in node["status"]["allocatable"] for node in self.kube.list(NODE))
-        return False
-
-
-@pytest.fixture
-def gpus(kube: Kube) -> Iterator[Pretended]:
-    """One pretended GPU, on one node."""
-    pretended = Pretended(kube, min(node["metadata"]["name"] for node in kube.list(NODE)))
-    pretended.are(1)
-    try:
-        yield pretended
-    finally:
-        pretended.are_no_more()
 
 
 def test_a_change_waits_for_a_gpu_and_goes_by_itself_when_there_is_one(
@@ -88,7 +46,7 @@ def test_a_change_waits_for_a_gpu_and_goes_by_itself_when_there_is_one(
         new = service.status["candidate"]
         assert ready["message"] == (
             f"Revision {new} needs 1 more pod with 1 {GPU}; 0 fit: 1 of 1 {GPU} on eligible nodes are allocated."
-            " To go on: free 1, lower replicas, or set rollout.onInsufficientCapacity to Recreate."
+            " To go on: free 1, lower replicas, or set rollout.onInsufficientCapacity to Recreate or Swap."
         )
         assert f"GPUs:\n  {ready['message']}\n\nThe operator would write nothing." in planned
         assert service.condition("Serving")["status"] == "True"

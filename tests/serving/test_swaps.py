@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,3 +72,27 @@ def test_a_swap_that_does_not_load_leaves_the_old_content_serving(store: Store, 
         pod.write_manifest(build_python("s3://models/whole"))
         until(lambda: pod.model().state == ModelState.READY, "the old content is back", pod.agent)
     assert not traffic.failed, traffic
+
+
+def test_a_pod_follows_its_label_to_the_manifest_of_a_revision(store: Store, pod: Pod) -> None:
+    store.put("models", build_double("two", 2) | build_double("three", 3))
+    pod.write_secret(store.secret)
+    pod.write_manifest_of("m-1", build_python("s3://models/two"), is_default=True)
+    pod.write_manifest_of("m-2", build_python("s3://models/three"))
+    pod.write_label("m-1")
+    pod.start()
+
+    def serves(revision: str) -> bool:
+        report = pod.report
+        return report.revision == revision and report.has_loaded
+
+    until(lambda: serves("m-1"), "the first revision is served", pod.agent)
+    request = RepeatedRequest("m", "x", X, "y", is_right)
+    with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
+        for label, revision in (("m-2", "m-2"), ("m-1", "m-1"), ("of-an-older-rollout", "m-1")):
+            pod.write_label(label)
+            until(partial(serves, revision), f"{label} leads to {revision}", pod.agent)
+        assert pod.ready
+    assert not traffic.failed, traffic
+    [answer] = pod.infer("m", [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1.5, 2.0]}]).values()
+    assert answer == [3.0, 4.0]

@@ -13,8 +13,8 @@ from tests.cluster import clients
 from tests.cluster.processes import prioritize_session, prioritized
 from tests.support.place import Place
 
-# All pods of the local cluster weigh eight times as much as a process of this machine (tests/cluster/cgroups.py). At
-# this priority a load run weighs as much as they do together, and keeps to its schedule.
+# All pods of the local cluster weigh sixteen times as much as a process of this machine (tests/cluster/cgroups.py). At
+# this priority a load run weighs half as much as they do together, and keeps to its schedule.
 _PRIORITY: Final = -10
 
 

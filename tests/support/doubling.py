@@ -52,6 +52,13 @@ def build_predictor(factor: int) -> dict[str, Any]:
     return {"model": model, "pod": environment(FACTOR=factor)}
 
 
+def build_content(factor: int, **settings: object) -> dict[str, Any]:
+    """Return the same, where only the model's configuration changes, and not its pods."""
+    values = {"FACTOR": factor, **settings}
+    parameters = {name: str(value) for name, value in values.items()}
+    return {"model": build_predictor(2)["model"], "triton": {"parameters": parameters}}
+
+
 def environment(**values: object) -> dict[str, Any]:
     """Return the part of a predictor that sets how the model behaves (models/double/model.py)."""
     return {"env": [{"name": name, "value": str(value)} for name, value in values.items()]}

@@ -68,6 +68,7 @@ def all_examples() -> list[Example]:
         "keda": magika,
         "canary": magika,
         "response-cache": magika,
+        "swap": magika,
         "variants": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),

@@ -41,6 +41,7 @@ from conch.decide import (
     build_status,
     decide,
     find_stuck_objects,
+    find_unreported_pods,
     needs_capacity,
 )
 from conch.decide.rollout import annotation
@@ -50,7 +51,7 @@ from conch.observe.capacity import Capacity, Node, Owner
 from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, list_gateways
 from conch.observe.measured import Measured, Totals
-from conch.plan import Action, Adopt, Apply, Delete, Release, find_unwritten, plan
+from conch.plan import Action, Adopt, Apply, Assign, Delete, Release, find_unwritten, plan
 from conch_contract import AgentReport, JobReport, ModelReport, ModelState, names
 from conch_contract.revision_jobs import RevisionJob
 
@@ -314,7 +315,8 @@ class Cluster:
         measured = {
             name: self.measured_of.get(name, self.measured) for name in build_measurement_request(snapshot).models
         }
-        snapshot = snapshot.with_reports(self.reports).with_measured(measured)
+        reports = {pod.uid: self.reports[pod.uid] for pod in find_unreported_pods(snapshot) if pod.uid in self.reports}
+        snapshot = snapshot.with_reports(reports).with_measured(measured)
         warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(snapshot) if uid in self.warnings}
         snapshot = snapshot.with_warnings(warnings)
         return snapshot.with_capacity(self.capacity() if self.knows_gpus and needs_capacity(snapshot) else None)
@@ -405,9 +407,10 @@ class Cluster:
                     "labels": {
                         LABEL_NAME: SERVING_NAME,
                         names.LABEL_SERVICE: KEY.name,
-                        names.LABEL_REVISION: revision,
+                        **self._read_label(Ref(POD, name), uid, revision),
                         **({names.LABEL_VARIANT: variant} if variant else {}),
                     },
+                    "annotations": self._read_annotations(Ref(POD, name), uid),
                     "ownerReferences": [replica_set],
                 },
                 "status": {
@@ -425,6 +428,36 @@ class Cluster:
             }
         )
         self.reports[uid] = report or build_report(ModelState.READY if ready else ModelState.LOADING)
+
+    def _read_label(self, ref: Ref, uid: str, revision: str) -> dict[str, str]:
+        """Return the labels of a pod by which it serves a revision; those of a pod that is there stay."""
+        template = self.objects.get(Ref(DEPLOYMENT, revision), {"spec": {}})["spec"].get("template") or {}
+        own = mapping(mapping(template.get("metadata")).get("labels"))
+        found = {names.LABEL_REVISION: revision}
+        found |= {name: own[name] for name in (names.LABEL_WORKLOAD,) if name in own}
+        there = self.objects.get(ref)
+        if there is not None and there["metadata"]["uid"] == uid:
+            found[names.LABEL_REVISION] = there["metadata"]["labels"][names.LABEL_REVISION]
+        return found
+
+    def _read_annotations(self, ref: Ref, uid: str) -> dict[str, str]:
+        there = self.objects.get(ref)
+        is_same = there is not None and there["metadata"]["uid"] == uid
+        return dict(there["metadata"].get("annotations") or {}) if there is not None and is_same else {}
+
+    def swap(self, state: ModelState = ModelState.READY, **failure: str) -> None:
+        """Let every pod load the revision that its label names, as its agent does."""
+        for ref, pod in self.objects.items():
+            if ref.kind == POD:
+                revision = pod["metadata"]["labels"][names.LABEL_REVISION]
+                report = build_report(state, **failure).model_copy(update={"revision": revision})
+                if self.reports[pod["metadata"]["uid"]].revision != revision:
+                    self.reports[pod["metadata"]["uid"]] = report
+
+    def served(self) -> Counter[str]:
+        """Return how many pods have to serve each revision."""
+        pods = (pod for ref, pod in self.objects.items() if ref.kind == POD)
+        return Counter(pod["metadata"]["labels"][names.LABEL_REVISION] for pod in pods)
 
     def _find_transition_time(self, pod: str, ready: bool) -> str:
         """Return the time of the last transition of a pod's Ready condition."""
@@ -456,6 +489,13 @@ class Cluster:
                 assert self.objects[ref]["metadata"]["uid"] == uid
                 self.objects[ref]["metadata"]["ownerReferences"] = [owner]
                 self.put(self.objects[ref])
+            case Assign(ref, uid) as assign:
+                assert self.objects[ref]["metadata"]["uid"] == uid
+                body = copy.deepcopy(self.objects[ref])
+                for field in ("labels", "annotations"):
+                    known = body["metadata"].get(field, {}) | assign.metadata.get(field, {})
+                    body["metadata"][field] = {name: value for name, value in known.items() if value is not None}
+                self.put(body)
             case Release(ref, wanted):
                 self.objects[ref]["spec"]["replicas"] = wanted["spec"]["replicas"]
                 self.put(self.objects[ref])

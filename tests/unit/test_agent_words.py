@@ -77,7 +77,7 @@ def test_default_paths_of_the_agent_are_those_of_the_contract() -> None:
     assert str(settings.repository) == names.REPOSITORY_DIR
     assert str(settings.downloads) == names.DOWNLOAD_DIR
     assert str(settings.control_key) == f"{names.CONTROL_DIR}/{names.CONTROL_KEY_FILE}"
-    assert str(settings.manifest) == f"{names.MANIFEST_DIR}/{names.MANIFEST_FILE}"
+    assert str(settings.find_manifest()) == f"{names.MANIFEST_DIR}/{names.MANIFEST_FILE}"
 
 
 def test_an_answer_that_is_nested_without_end_is_read_as_text() -> None:

@@ -177,7 +177,7 @@ def test_cgroups_of_version_one_are_made_in_every_hierarchy_and_removed(tmp_path
     cgroups.remove("conch/one", tmp_path)
 
 
-@pytest.mark.parametrize(("file", "weight"), [("cpu.shares", "8192"), ("cpu.weight", "800")])
+@pytest.mark.parametrize(("file", "weight"), [("cpu.shares", "16384"), ("cpu.weight", "1600")])
 def test_the_pods_weigh_more_than_one_process_of_the_machine(tmp_path: Path, file: str, weight: str) -> None:
     (tmp_path / "cpu" / "conch").mkdir(parents=True)
     (tmp_path / "cpu" / "cgroup.procs").write_text("")

@@ -79,7 +79,7 @@ def test_a_rollout_without_sufficient_gpus_is_held_with_the_sum_until_there_are(
     assert (ready.status, ready.reason) == ("False", "InsufficientGPU")
     assert ready.message == (
         f"Revision {new} needs 2 more pods with 1 {GPU} each; 0 fit: 2 of 2 {GPU} on eligible nodes are allocated."
-        " To go on: free 2, lower replicas, or set rollout.onInsufficientCapacity to Recreate."
+        " To go on: free 2, lower replicas, or set rollout.onInsufficientCapacity to Recreate or Swap."
     )
     complete = cluster.status.condition("RolloutComplete")
     assert complete is not None

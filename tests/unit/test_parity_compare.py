@@ -174,7 +174,7 @@ def test_the_job_parses_its_command_line(tmp_path: Path) -> None:
         ["--stable=old.demo.svc", "--candidate=localhost:81", f"--parity={contract.to_json()}", f"--root={tmp_path}"]
     )
     assert (job.stable, job.candidate, job.parity) == ("old.demo.svc:8000", "localhost:81", contract)
-    assert job.settings.manifest.is_relative_to(tmp_path)
+    assert job.settings.find_manifest().is_relative_to(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def place(**pod: Any) -> dict[str, Any]:
 
 
 def test_the_pods_of_a_revision_spread_by_themselves_over_nodes_and_zones() -> None:
-    mine = {"matchLabels": {names.LABEL_SERVICE: "magika", names.LABEL_REVISION: REVISION}}
+    mine = {"matchLabels": {names.LABEL_SERVICE: "magika", names.LABEL_WORKLOAD: REVISION}}
     found = place()
     [nodes] = found["topologySpreadConstraints"]
     [zones] = found["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]

@@ -149,8 +149,8 @@ async def test_a_defect_of_a_program_is_reported(row: RevisionJob[JobReport], tm
 
     Defect.row = row
     settings = Settings(root=tmp_path)
-    settings.manifest.parent.mkdir(parents=True)
-    settings.manifest.write_text('{"models": []}')
+    settings.find_manifest().parent.mkdir(parents=True)
+    settings.find_manifest().write_text('{"models": []}')
     report = await Defect(settings=settings, scratch=tmp_path, message=tmp_path / "message").run()
     assert (report.reason, report.exit_status) == ("InternalError", 2)
     assert report.message == "ZeroDivisionError: of models=()"

@@ -194,7 +194,7 @@ def test_a_variant_has_its_own_objects_and_the_model_keeps_its_name() -> None:
     root = cluster.objects[Ref(SERVICE, "magika-int8")]
     assert root["spec"]["selector"] == {names.LABEL_SERVICE: "magika", names.LABEL_REVISION: int8}
     budget = cluster.objects[Ref(DISRUPTION_BUDGET, int8)]["spec"]["selector"]["matchLabels"]
-    assert budget == root["spec"]["selector"]
+    assert budget == {names.LABEL_SERVICE: "magika", names.LABEL_WORKLOAD: int8}
     record = cluster.objects[Ref(CONTROLLER_REVISION, int8)]
     assert '"name":"magika"' in record["data"]["manifest"].replace(" ", ""), "clients request one model"
     assert "s3://models/int8" in record["data"]["manifest"]

@@ -176,7 +176,7 @@ def test_a_job_finds_everything_at_the_paths_of_the_contract() -> None:
     job = WarmupJob.parse(["--host", "m-1.demo.svc", "--pods", "3"])
     assert job.root == "http://m-1.demo.svc:8000"
     assert job.pods == 3
-    assert str(job.settings.manifest) == f"{names.MANIFEST_DIR}/{names.MANIFEST_FILE}"
+    assert str(job.settings.find_manifest()) == f"{names.MANIFEST_DIR}/{names.MANIFEST_FILE}"
     assert str(job.settings.warmup) == names.WARMUP_DIR
     assert str(job.message) == "/dev/termination-log"
 

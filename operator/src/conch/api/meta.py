@@ -38,6 +38,16 @@ def labels(service: InferenceService, revision: str | None = None) -> dict[str, 
     return {**common, **selector(service, revision), **variant}
 
 
+def pod_labels(service: InferenceService, workload: str) -> dict[str, str]:
+    """Return the labels of the serving pods of a workload, which begin with the revision of its name."""
+    return {**labels(service, workload), **workload_selector(service, workload)}
+
+
+def workload_selector(service: InferenceService, workload: str) -> dict[str, str]:
+    """Return the selector of the pods of a workload, whichever revision they serve."""
+    return {names.LABEL_SERVICE: service.metadata.name, names.LABEL_WORKLOAD: workload}
+
+
 def selector(service: InferenceService, revision: str | None = None) -> dict[str, str]:
     """Return the selector of the serving pods of a service, variants included, or of one revision."""
     if revision:

@@ -44,6 +44,12 @@ ANNOTATION_CHANGE_CAUSE: Final = f"{GROUP}/change-cause"
 ANNOTATION_AUTHOR: Final = f"{GROUP}/author"
 ANNOTATION_CONTENTS: Final = f"{GROUP}/contents"
 
+# On the ControllerRevision of a revision that other pods than its own serve: the workload of these pods.
+ANNOTATION_WORKLOAD: Final = f"{GROUP}/workload"
+
+# On a serving pod whose revision was changed: when, and the revision that it serves since.
+ANNOTATION_ASSIGNED: Final = f"{GROUP}/assigned-at"
+ANNOTATION_SERVED: Final = f"{GROUP}/served"
 # On a serving pod: Triton's name of the model that clients send requests to, one of several in an ensemble.
 ANNOTATION_MODEL: Final = f"{GROUP}/model"
 
@@ -100,6 +106,7 @@ class StrategyName(StrEnum):
     PROGRESSIVE = "Progressive"  # beside it, by the steps of the spec
     REPLACE = "Replace"  # at once, since the stable revision has never had a ready pod
     RECREATE = "Recreate"  # after its pods have ended
+    SWAP = "Swap"  # in its pods
 
 
 class Admission(StrEnum):

@@ -136,6 +136,11 @@ class Reason(StrEnum):
     ROLLED_BACK = "RolledBack", EVENTS, "The candidate failed, and the stable revision gets all requests."
     GATE_SKIPPED = "GateSkipped", EVENTS, "The parity gate has no stable revision to compare with."
     REQUEST_REFUSED = "RequestRefused", EVENTS, "A request in the annotation conch.dev/rollout has no effect."
+    SWAP_NOT_POSSIBLE = (
+        "SwapNotPossible",
+        EVENTS,
+        "The stable revision's pods cannot serve the candidate, so pods of its own start.",
+    )
     IMAGES_DIFFER = "ImagesDiffer", EVENTS, "Pods of one revision run different images."
     OTHER_INSTALLATION = "OtherInstallation", EVENTS, "Another installation of Conch serves the service."
 

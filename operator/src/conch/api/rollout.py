@@ -129,15 +129,16 @@ class Rollout(Part):
         )
     )
 
-    strategy: Literal["Progressive", "Recreate"] = "Progressive"
+    strategy: Literal["Progressive", "Recreate", "Swap"] = "Progressive"
     """Progressive: the candidate starts beside the stable revision and takes over by steps. Recreate: the pods of the
     stable revision end before those of the candidate start; requests fail in between. For nodes without capacity for
-    both."""
-    on_insufficient_capacity: Literal["Hold", "Recreate", "Surge"] = "Hold"
+    both. Swap: the pods of the stable revision get the candidate's model, by the same steps; a change of anything but
+    the model, or with one pod or several models, is Progressive."""
+    on_insufficient_capacity: Literal["Hold", "Recreate", "Surge", "Swap"] = "Hold"
     """Reaction of a Progressive rollout to insufficient free GPUs for the candidate's pods beside the stable ones.
     Hold: the rollout waits for GPUs without pods, and the stable revision serves. Recreate: the rollout follows the
-    strategy Recreate, without steps. Surge: the pods are created and wait for nodes, for clusters with node
-    autoscaling."""
+    strategy Recreate, without steps. Swap: it follows the strategy Swap, and waits where that is not possible. Surge:
+    the pods are created and wait for nodes, for clusters with node autoscaling."""
     steps: Annotated[tuple[Step, ...], Field(max_length=32)] = ()
     """Steps by which the candidate takes over, in order. After the last one its weight is 100. Empty: weight 100 as
     soon as it is ready."""
@@ -158,6 +159,11 @@ class Rollout(Part):
     """Maximum time without progress, such as 15m, after which the candidate fails. Pauses do not count."""
     history_limit: Annotated[int, Field(ge=0, le=100)] = 10
     """Number of retired revisions that are kept for a rollback."""
+
+    @property
+    def may_swap(self) -> bool:
+        """True if a candidate may be served by the stable revision's pods: they then share the requests."""
+        return "Swap" in {self.strategy, self.on_insufficient_capacity}
 
     @property
     def progress_deadline_seconds(self) -> float:

@@ -242,9 +242,10 @@ class Spec(Part):
         json_schema_extra=rules(
             Rule(
                 "has(self.traffic) || !has(self.rollout) || !has(self.rollout.steps)"
+                " || (has(self.rollout.strategy) && self.rollout.strategy == 'Swap')"
                 " || self.rollout.steps.all(s, !has(s.weight) || s.weight == 0 || s.weight == 100)",
                 message="a weight between 0 and 100 needs a gateway or a split by replicas; set traffic.gateways or"
-                " traffic.split, or remove the step",
+                " traffic.split, or strategy to Swap, or remove the step",
                 path=".rollout.steps",
             ),
             Rule(
@@ -296,6 +297,14 @@ class Spec(Part):
                 "!has(self.variants) || !has(self.traffic) || !has(self.traffic.split)",
                 message="traffic.split sends requests to all pods, those of variants included; set traffic.gateways in"
                 " place of traffic.split, or remove variants",
+                path=".variants",
+            ),
+            Rule(
+                "!has(self.variants) || (has(self.traffic) && has(self.traffic.gateways)) || !has(self.rollout)"
+                " || !((has(self.rollout.strategy) && self.rollout.strategy == 'Swap')"
+                " || (has(self.rollout.onInsufficientCapacity) && self.rollout.onInsufficientCapacity == 'Swap'))",
+                message="Swap without a gateway sends requests to all pods, those of variants included; set"
+                " traffic.gateways, remove variants, or set another strategy and onInsufficientCapacity",
                 path=".variants",
             ),
             Rule(

@@ -134,12 +134,14 @@ class RolloutStatus(Part):
     revision: str
     """Name of the candidate, also after it has failed."""
     strategy: str = ""
-    """Strategy in force: Progressive, Recreate or Replace. Recreate is also the strategy of
+    """Strategy in force: Progressive, Recreate, Swap or Replace. Recreate is also the strategy of
     onInsufficientCapacity Recreate. Replace is that of a stable revision that never had a ready pod: without steps."""
     phase: str = ""
     """Phase of the rollout: Progressing, Paused or Failed."""
     steps: tuple[StepInForce, ...] = ()
-    """Steps in force: those of spec.rollout.steps with strategy Progressive, and weight 100 as the last one."""
+    """Steps in force: those of spec.rollout.steps with strategy Progressive or Swap, and weight 100 as the last one."""
+    swap_obstacle: str = ""
+    """Why a rollout by Swap starts pods. Empty: it does not, or is none."""
     step: int = 0
     """Index of the current step in `steps`, from 0. The number of steps if all have ended."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""
@@ -160,7 +162,7 @@ class RolloutStatus(Part):
     """Number of ready pods of the stable revision when the rollout began. They are kept until it ends."""
     admission: str = ""
     """Result of the check for free GPUs for the candidate's pods beside the stable ones, decided once: Pending,
-    Admitted, Insufficient (the strategy is Recreate), Unknown or Overridden. Empty: the pods request no GPU."""
+    Admitted, Insufficient (the strategy is Recreate or Swap), Unknown or Overridden. Empty: the pods request no GPU."""
     reason: Text = ""
     """Reason why the rollout waits or failed, one CamelCase word."""
     message: Text = ""

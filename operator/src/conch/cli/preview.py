@@ -12,6 +12,7 @@ from typing import Any, Final
 from conch.api import Admission, StepInForce
 from conch.api.kinds import ServiceKey
 from conch.api.metrics import MetricsApi
+from conch.api.names import StrategyName
 from conch.cli.actions import format_step
 from conch.cli.options import CommandError
 from conch.cli.track import describe_requests
@@ -22,7 +23,7 @@ from conch.decide.strategies import strategy_of
 from conch.desire import PodDefaults, desire
 from conch.observe import Store, Track, Unreadable, observe
 from conch.observe.capacity import Capacity
-from conch.plan import Action, Adopt, Apply, ApplyRejected, Delete, find_unwritten, plan
+from conch.plan import Action, Adopt, Apply, ApplyRejected, Assign, Delete, find_unwritten, plan
 from conch.traffic import router_of
 from conch.triton import list_configured_fields
 
@@ -167,6 +168,10 @@ def _preview_write(row: int, action: Action) -> PreviewWrite:
             return PreviewWrite(row, "delete", ref.kind.name, ref.name, None)
         case Adopt(ref):
             return PreviewWrite(row, "adopt", ref.kind.name, ref.name, None)
+        case Assign(ref, revision=revision, time=""):
+            return PreviewWrite(row, f"record that it serves {revision}", ref.kind.name, ref.name, None)
+        case Assign(ref, revision=revision):
+            return PreviewWrite(row, f"change to {revision}", ref.kind.name, ref.name, None)
         case _:
             return PreviewWrite(row, "hand over", action.ref.kind.name, action.ref.name, action.manifest)
 
@@ -185,6 +190,10 @@ def _build_message(track: Track, decision: Decision) -> str:
         return f"Revision {decision.wanted} has failed before and is not retried; {decision.serving} keeps serving."
     if decision.rollout is not None:
         how = _ADMISSIONS.get(decision.rollout.admission, "by the steps below.")
+        if decision.rollout.strategy == StrategyName.SWAP:
+            how = "in its pods, by the steps below: no pod starts or ends."
+        if decision.rollout.swap_obstacle:
+            how += f" Pods of its own start. {decision.rollout.swap_obstacle}"
         back = "" if decision.wanted not in track.revisions else " It is in the history: its pods are the same as then."
         return f"Revision {decision.wanted} takes over from {decision.serving} {how}{back}"
     if not decision.admitted:
@@ -208,7 +217,7 @@ def _preview_steps(track: Track, decision: Decision) -> tuple[PreviewStep, ...]:
     steps = state.steps if state is not None else ()
     found = []
     for number, step in enumerate(steps or strategy.steps(service.spec.rollout)):
-        pods = router.pods(step.weight, capacity) if step.weight is not None else None
+        pods = strategy.pods(router, step.weight, capacity) if step.weight is not None else None
         position = "passed" if number < at else "now" if number == at else ""
         found.append(PreviewStep(number, format_step(step), pods, _describe_wait(step, pods, conditions), position))
         if pods is not None:

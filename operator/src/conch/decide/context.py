@@ -16,6 +16,7 @@ class RolloutContext:
     traffic: ObservedTraffic
     wanted: str
     stable: str
+    swap_obstacle: str = ""  # why the stable revision's pods cannot serve the wanted one; empty: they can, or are its
 
     @property
     def service(self) -> InferenceService:

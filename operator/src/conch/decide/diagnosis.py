@@ -75,7 +75,7 @@ def diagnose(track: Track, revision: str) -> Finding | None:
 
 def pods_refused(track: Track, revision: str) -> Finding | None:
     """Return the finding for pods that a quota, Pod Security or an admission webhook refuses."""
-    deployment = track.deployment(revision) or {}
+    deployment = track.deployment(track.workload_of(revision)) or {}
     for condition in (deployment.get("status") or {}).get("conditions") or ():
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
             word = Reason.QUOTA_EXCEEDED if "exceeded quota" in condition["message"] else Reason.PODS_REFUSED
@@ -134,8 +134,10 @@ def find_unlisted_pod(track: Track, revision: str) -> Finding | None:
     """Return the finding for a pod that is ready for LISTED_SECONDS and not in its Service's EndpointSlices."""
     for pod in track.pods_of(revision):
         since = moment(pod.status["readySince"])
+        since = max(since, pod.assigned_at) if since is not None else None
         is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod.status["conditions"])
-        if pod.ready or not is_ready or since is None or track.now - since <= LISTED_SECONDS:
+        is_waited_for = pod.listed or not is_ready
+        if is_waited_for or since is None or track.now - since <= LISTED_SECONDS:
             continue
         return Finding(
             Reason.ENDPOINTS_MISSING,

@@ -42,7 +42,7 @@ def shadows(snapshot: Snapshot) -> Iterator[Shadow]:
         known = next((one for one in status.variants if one.name == variant.name), None)
         if variant.mirror is None or known is None or known.stable is None:
             continue
-        if not snapshot.replicas(known.stable):
+        if not snapshot.replicas(snapshot.workload_of(known.stable)):
             continue  # it is scaled to zero, and gets no copies
         result = known.mirror if status.observed_generation == service.metadata.generation else None
         yield Shadow(variant.name, known.stable, status.stable, percent(variant.mirror), result)

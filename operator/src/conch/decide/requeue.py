@@ -40,7 +40,7 @@ def find_unreported_pods(snapshot: Snapshot) -> tuple[Pod, ...]:
     return tuple(
         pod
         for pod in snapshot.pods
-        if pod.ip and not pod.leaving and (not pod.ready or not reported.get(pod.revision, False))
+        if pod.ip and not pod.leaving and (not pod.ready or pod.is_changing or not reported.get(pod.revision, False))
     )
 
 
@@ -128,15 +128,22 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
 
 
 def age(track: Track, name: str) -> float:
-    """Return the seconds since a revision's Deployment was created; 0 before that."""
-    deployment = track.deployment(name)
-    return max(0.0, track.now - parse_time(deployment["metadata"]["creationTimestamp"])) if deployment else 0.0
+    """Return the seconds since a revision's Deployment was created, or the last pod got it; 0 before that."""
+    deployment = track.deployment(track.workload_of(name))
+    if deployment is None:
+        return 0.0
+    assigned = max((pod.assigned_at for pod in track.pods_of(name)), default=0.0)
+    return max(0.0, track.now - max(parse_time(deployment["metadata"]["creationTimestamp"]), assigned))
 
 
 def _are_all_ready(track: Track, name: str) -> bool:
-    """Whether a revision has all the pods of its Deployment's replicas, and all are ready."""
-    pods = track.pods_of(name)
-    return len(pods) >= track.replicas(name) > 0 and all(pod.ready for pod in pods)
+    """Whether a revision has all the pods of its Deployment's replicas, and all are ready.
+
+    Of a candidate that shares them with the stable revision they are those that it has got so far.
+    """
+    pods, workload = track.pods_of(name), track.workload_of(name)
+    others = [pod for pod in track.pods_in(workload) if pod.revision != name]
+    return len(pods) + len(others) >= track.replicas(workload) > 0 and all(pod.ready for pod in pods)
 
 
 def _is_reported(now: float, revision: RevisionStatus) -> bool:

@@ -33,7 +33,7 @@ def may_scale_to_zero(track: Track, state: RolloutState | None, revision: str) -
     rollout = track.service.spec.rollout
     strategy = strategy_of(state, rollout)
     is_needed = any(gate.needs_stable for gate in strategy.gates(rollout))
-    return track.replicas(revision) == 0 and strategy.serves_both and not is_needed
+    return track.replicas(track.workload_of(revision)) == 0 and strategy.serves_both and not is_needed
 
 
 def has_answered(track: Track, revision: str) -> bool:
@@ -45,10 +45,12 @@ def has_answered(track: Track, revision: str) -> bool:
 
 def is_scaled_to_zero(track: Track, state: RolloutState | None, revision: str) -> bool:
     """Whether a revision has no pods by request."""
-    exists = track.deployment(revision) is not None
-    return exists and track.replicas(revision) == 0 and may_scale_to_zero(track, state, revision)
+    workload = track.workload_of(revision)
+    exists = track.deployment(workload) is not None
+    return exists and track.replicas(workload) == 0 and may_scale_to_zero(track, state, revision)
 
 
 def is_waking_up(track: Track, state: RolloutState | None, revision: str) -> bool:
     """Whether a trigger has requested pods of a revision that may be scaled to zero, and none answers yet."""
-    return track.replicas(revision) > 0 and not track.ready(revision) and may_scale_to_zero(track, state, revision)
+    replicas = track.replicas(track.workload_of(revision))
+    return replicas > 0 and not track.ready(revision) and may_scale_to_zero(track, state, revision)

@@ -40,8 +40,14 @@ class Decisions:
 
     @property
     def active_revisions(self) -> frozenset[str]:
-        """The revisions whose objects stay."""
-        return self.kept.union(*(workload.revisions for each in self.tracks for workload in each.workloads))
+        """The revisions whose objects stay, and those with whose pods others are served."""
+        revisions = (workload.revisions for each in self.tracks for workload in each.workloads)
+        return self.active_workloads.union(*revisions)
+
+    @property
+    def active_workloads(self) -> frozenset[str]:
+        """The workloads whose objects stay."""
+        return self.kept.union(workload.name for each in self.tracks for workload in each.workloads)
 
     @property
     def forgotten(self) -> frozenset[str]:

@@ -26,6 +26,7 @@ class RolloutState:
     phase: RolloutPhase = RolloutPhase.PROGRESSING
     admission: Admission | None = None  # None: its pods need none
     steps: tuple[StepInForce, ...] = ()
+    swap_obstacle: str = ""  # why the strategy is not Swap, which the spec requests
     step: int = 0  # index of the current step in `steps`; their number when all are passed
     weight: int = 0  # the candidate's desired share of the requests, in percent
     observed_weight: int = 0
@@ -56,6 +57,7 @@ class RolloutState:
             phase=_member(RolloutPhase, status.phase, RolloutPhase.PROGRESSING),
             admission=_member(Admission, status.admission, Admission.UNKNOWN) if status.admission else None,
             steps=status.steps,
+            swap_obstacle=status.swap_obstacle,
             step=status.step,
             weight=status.weight,
             observed_weight=status.observed_weight,
@@ -74,6 +76,7 @@ class RolloutState:
             strategy=self.strategy.value,
             phase=self.phase.value,
             steps=self.steps,
+            swap_obstacle=self.swap_obstacle,
             step=self.step,
             since=_text(self.since) or "",
             started=_text(self.started) or "",

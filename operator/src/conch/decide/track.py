@@ -1,5 +1,6 @@
 """The decision for one track, which is the predictor or a variant: its revisions, their pods and their weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from conch.api import ConditionType
@@ -13,8 +14,9 @@ from conch.decide.rollout import Observation, Request, advance, evaluate_gates, 
 from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
 from conch.decide.state import RolloutState
 from conch.decide.strategies import LAST, choose_strategy, strategy_of
+from conch.decide.swap import assign_pods, find_swap_obstacle
 from conch.decide.warmup import has_warmup, warmed, warmup_failed, warmup_waits
-from conch.decide.workloads import Workload, list_workloads
+from conch.decide.workloads import Workload, find_workload, list_workloads
 from conch.observe import Finding, Snapshot, Track
 from conch.traffic import ObservedTraffic, Shares, router_of, wrote_stable
 from conch_contract import JobReport
@@ -31,6 +33,7 @@ class Decision:
     shares: Shares  # percent of the requests, by revision
     traffic: ObservedTraffic
     workloads: tuple[Workload, ...]
+    assignments: Mapping[str, str]  # by uid, the revision that a pod has to serve; all pods of the workloads
     rollout: RolloutState | None  # under way, or failed
     needed: int  # ready pods that `wanted` needs at this moment
     budget: str  # whether its GPUs are free beside the stable revision's, in a sentence; empty: nothing was checked
@@ -69,7 +72,7 @@ def decide_track(track: Track) -> Decision:
     shares, serving = _split(context, state)
     needed = _count_needed(context, state)
     workloads = list_workloads(context, state, needed)
-    kept = frozenset(name for workload in workloads for name in workload.revisions) | {wanted}
+    kept = frozenset(name for workload in workloads for name in (workload.name, *workload.revisions)) | {wanted}
     return Decision(
         track=track,
         wanted=wanted,
@@ -77,6 +80,7 @@ def decide_track(track: Track) -> Decision:
         shares=shares,
         traffic=context.traffic,
         workloads=workloads,
+        assignments=_assign_pods(context, state, workloads, needed, serving),
         rollout=state,
         needed=needed,
         budget=budget,
@@ -99,7 +103,11 @@ def _context(track: Track) -> RolloutContext:
     service = track.service
     wanted = revision_name(service.track, service.spec.predictor)
     router = router_of(service)
-    return RolloutContext(track, router, router.observe(track), wanted, _find_stable(track, wanted))
+    stable = _find_stable(track, wanted)
+    obstacle = ""
+    if stable != wanted and service.spec.rollout.may_swap:
+        obstacle = find_swap_obstacle(track, stable, wanted)
+    return RolloutContext(track, router, router.observe(track), wanted, stable, obstacle)
 
 
 def _find_stable(track: Track, wanted: str) -> str:
@@ -139,8 +147,10 @@ def _begin(context: RolloutContext) -> RolloutState | None:
 
 def _with_strategy(context: RolloutContext, state: RolloutState) -> RolloutState:
     answered = has_answered(context.track, context.stable)
-    strategy = choose_strategy(context.service.spec.rollout, state.admission, has_answered=answered)
-    return replace(state, strategy=strategy.name)
+    rollout, can_swap = context.service.spec.rollout, not context.swap_obstacle
+    strategy = choose_strategy(rollout, state.admission, has_answered=answered, can_swap=can_swap)
+    obstacle = context.swap_obstacle if rollout.strategy == "Swap" else ""
+    return replace(state, strategy=strategy.name, swap_obstacle=obstacle)
 
 
 def _advance(context: RolloutContext, state: RolloutState, admission: Finding | None) -> RolloutState:
@@ -148,10 +158,11 @@ def _advance(context: RolloutContext, state: RolloutState, admission: Finding | 
     track, service, stable, wanted = context.track, context.service, context.stable, context.wanted
     state, gates = evaluate_gates(context, state)
     capacity = state.capacity
+    strategy = strategy_of(state, service.spec.rollout)
     observation = Observation(
         now=track.now,
         ready=track.ready(wanted),
-        pods=lambda weight: context.router.pods(weight, capacity),
+        pods=lambda weight: strategy.pods(context.router, weight, capacity),
         verify_weight=lambda weight: context.router.verify_weights(
             context.traffic.shares, split(stable, wanted, _effective_weight(context, state, weight))
         ),
@@ -162,7 +173,7 @@ def _advance(context: RolloutContext, state: RolloutState, admission: Finding | 
         not_answering=not_answering(track, wanted),
         broken=warmup_failed(track, wanted) or (crash_loop(track, wanted) if state.weight else None),
         before_first_share=warmup_waits(track, wanted) or gates.wait,
-        missing_stable_pods=_count_missing(track, stable, capacity),
+        missing_stable_pods=_count_missing(context, state),
         gates=gates.statuses,
         once=gates.once,
         stable_waits=gates.stable_waits,
@@ -178,14 +189,16 @@ def _find_traffic_source(context: RolloutContext) -> str:
     return f"the EndpointSlices of Service {track} show" if context.router.atomic else "the gateway shows"
 
 
-def _count_missing(track: Track, stable: str, capacity: int) -> int:
+def _count_missing(context: RolloutContext, state: RolloutState) -> int:
     """Return how many of its pods the stable revision has lost.
 
     One without any is no fallback: the candidate may be what mends it. And pods that never existed are not lost: a
-    change that requests more pods requests them of the candidate.
+    change that requests more pods requests them of the candidate. Nor are those that it has given to the candidate.
     """
-    ready = track.ready(stable)
-    return max(0, min(capacity, track.replicas(stable)) - ready) if ready else 0
+    track, stable = context.track, context.stable
+    workload, ready = track.workload_of(stable), track.ready(stable)
+    given = len(track.pods_of(context.wanted)) if find_workload(context, state, context.wanted) == workload else 0
+    return max(0, min(state.capacity, track.replicas(workload)) - given - ready) if ready else 0
 
 
 def split(stable: str, candidate: str, weight: int) -> dict[str, int]:
@@ -239,15 +252,32 @@ def _count_carrying(track: Track, stable: str) -> int:
 
     Of 5 ready pods of the stable revision they are 5 with a maximum of 8, and 3 after the maximum was lowered to 3.
     """
-    return max(least_replicas(track.service), min(track.ready(stable), most_replicas(track.service)), 1)
+    pods = {pod.uid: pod for pod in (*track.pods_of(stable), *track.pods_in(track.workload_of(stable)))}
+    ready = sum(pod.ready or pod.is_changing for pod in pods.values())
+    return max(least_replicas(track.service), min(ready, most_replicas(track.service)), 1)
 
 
 def _count_needed(context: RolloutContext, state: RolloutState | None) -> int:
     """Return the ready pods that the wanted revision needs at this moment."""
     if state is None:
         return least_replicas(context.service)
-    step = state.current_step
-    return context.router.pods(max(state.weight, (step.weight if step else None) or 0), state.capacity)
+    step, strategy = state.current_step, strategy_of(state, context.service.spec.rollout)
+    return strategy.pods(context.router, max(state.weight, (step.weight if step else None) or 0), state.capacity)
+
+
+def _assign_pods(
+    context: RolloutContext, state: RolloutState | None, workloads: tuple[Workload, ...], needed: int, serving: str
+) -> Mapping[str, str]:
+    """Return the revision that each pod of the workloads has to serve, by uid."""
+    track, found = context.track, dict[str, str]()
+    for workload in workloads:
+        is_shared = len(workload.revisions) > 1
+        main = serving if serving in workload.revisions else workload.revisions[0]
+        candidate = context.wanted if is_shared and context.wanted != main else None
+        pods = [pod for pod in track.pods_in(workload.name) if pod.workload]
+        target = 0 if state is None or state.awaits_admission else needed
+        found |= assign_pods(pods, main, candidate, target)
+    return found
 
 
 def _is_overdue(track: Track, wanted: str) -> bool:

@@ -17,7 +17,7 @@ class Workload:
 
     Attributes:
         name: Name of its objects, and of the revision whose pod template its pods have.
-        revisions: Names of the revisions that its pods serve. With the present strategies it is one.
+        revisions: Names of the revisions that its pods serve: one, or two that a Swap exchanges.
         minimum: Of its replicas; 0: it is drained, and gets pods again if need be.
         may_scale_to_zero: Whether it may be without pods while no trigger is active.
     """
@@ -44,7 +44,24 @@ def list_workloads(context: RolloutContext, state: RolloutState | None, needed: 
     # A revision that a request may still reach keeps its pods until the traffic has left it.
     for name in sorted((context.traffic.reachable | still_reached(track)) - minimums.keys()):
         if track.is_known(name):
-            minimums[name] = max(track.replicas(name), 1)
+            minimums[name] = max(track.replicas(track.workload_of(name)), 1)
+    revisions: dict[str, list[str]] = {}
+    for name in minimums:
+        revisions.setdefault(find_workload(context, state, name), []).append(name)
     return tuple(
-        Workload(name, (name,), minimum, may_scale_to_zero(track, state, name)) for name, minimum in minimums.items()
+        Workload(
+            workload,
+            tuple(served),
+            max(minimums[name] for name in served),
+            all(may_scale_to_zero(track, state, name) for name in served),
+        )
+        for workload, served in revisions.items()
     )
+
+
+def find_workload(context: RolloutContext, state: RolloutState | None, revision: str) -> str:
+    """Return the workload whose pods serve a revision. That of a candidate follows from the strategy in force."""
+    if state is None or revision != context.wanted:
+        return context.track.workload_of(revision)
+    strategy = strategy_of(state, context.service.spec.rollout)
+    return context.track.workload_of(context.stable) if strategy.shares_pods else revision

@@ -4,11 +4,12 @@ An object comes after the objects that it refers to.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from conch.api.kinds import JOB, Ref
 from conch.api.meta import Manifest
-from conch.decide import Decision, Decisions
+from conch.decide import Decision, Decisions, Workload
 from conch.desire import parity, warmup
 from conch.desire.defaults import PodDefaults
 from conch.desire.jobs import Program, build_revision_job
@@ -18,7 +19,7 @@ from conch.desire.revision import (
     enter_history,
     record_contents,
 )
-from conch.desire.workload import build_workload
+from conch.desire.workload import build_revision_objects, build_workload
 from conch.observe import Revision, Snapshot
 from conch.traffic import TrackRoute, root_service, shared_resources
 from conch_contract import JobReport
@@ -42,18 +43,27 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
     track, service = decision.track, decision.track.service
     manifests: list[Manifest] = []
     for workload in decision.workloads:
-        rendered = (_render(decision, name, defaults) for name in workload.revisions)
+        rendered = (_render(decision, workload, name, defaults) for name in workload.revisions)
         # If the ControllerRevision was deleted, the Deployment stays as it is until a rollout replaces it.
         revisions = {revision.name: revision for revision in rendered if revision is not None}
         manifests += [build_controller_revision(service, revision) for revision in revisions.values()]
-        if workload.name in revisions:
-            manifests += build_workload(track, workload, revisions[workload.name])
+        for revision in revisions.values():
+            manifests += build_revision_objects(service, workload, revision)
+        origin = revisions.get(workload.name) or track.revisions.get(workload.name)
+        if origin is not None:
+            served = [revisions[name] for name in _sort_served(decision, workload) if name in revisions]
+            manifests += build_workload(track, workload, origin, served)
         if decision.wanted in revisions:
             manifests += _build_job(decision, revisions[decision.wanted])
     return [*manifests, root_service(TrackRoute(service, decision.serving, decision.shares))]
 
 
-def _render(decision: Decision, name: str, defaults: PodDefaults) -> Revision | None:
+def _sort_served(decision: Decision, workload: Workload) -> list[str]:
+    """Return the revisions that the pods of a workload serve, first the one with which new pods begin."""
+    return sorted(workload.revisions, key=lambda name: name != decision.serving)
+
+
+def _render(decision: Decision, workload: Workload, name: str, defaults: PodDefaults) -> Revision | None:
     """Return the stored revision, or a new one; None: it is neither stored nor new.
 
     A revision of a rollback gets the newest number.
@@ -65,7 +75,9 @@ def _render(decision: Decision, name: str, defaults: PodDefaults) -> Revision | 
             revision = build_revision(track.service, name, 0, defaults)
         if revision.number != decision.number:
             revision = enter_history(track, revision, decision.number)
-    return record_contents(track, revision) if revision is not None else None
+    if revision is None:
+        return None
+    return record_contents(track, replace(revision, workload=workload.name if workload.name != name else ""))
 
 
 def _build_job(decision: Decision, revision: Revision) -> Iterator[Manifest]:

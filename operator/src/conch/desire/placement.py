@@ -8,7 +8,7 @@ nodes), so that all replicas of a large image get the node of the first one. A c
 from typing import Any, Final
 
 from conch.api import InferenceService
-from conch.api.meta import Manifest, selector
+from conch.api.meta import Manifest, workload_selector
 
 # Taints that Kubernetes sets on a node that does not respond or reports that it is not ready.
 LOST_NODE_TAINTS: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
@@ -20,11 +20,11 @@ _NODE: Final = "kubernetes.io/hostname"
 _ZONE: Final = "topology.kubernetes.io/zone"
 
 
-def build_placement(service: InferenceService, revision: str) -> Manifest:
+def build_placement(service: InferenceService, workload: str) -> Manifest:
     """Return spread, affinity and tolerations of a pod. A spread in the spec, also an empty one, is the only one."""
     pod = service.spec.predictor.pod
     affinity = pod.affinity or {}
-    own = selector(service, revision)  # each revision of a rollout spreads on its own
+    own = workload_selector(service, workload)  # each workload of a rollout spreads on its own
     if pod.topology_spread_constraints is None:
         spread: list[Any] = [_spread_over_nodes(own)]
         affinity = {"podAntiAffinity": _spread_over_zones(own), **affinity}

@@ -8,7 +8,7 @@ import math
 from typing import Any, Final
 
 from conch.api import InferenceService, Model, Predictor
-from conch.api.meta import Manifest, labels
+from conch.api.meta import Manifest, pod_labels
 from conch.api.names import ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.defaults import PodDefaults
@@ -34,8 +34,8 @@ _MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM, _WARMUP = (
 )
 
 
-def build_pod_template(service: InferenceService, revision: str, defaults: PodDefaults) -> Manifest:
-    """Return the PodTemplateSpec of a revision."""
+def build_pod_template(service: InferenceService, workload: str, defaults: PodDefaults) -> Manifest:
+    """Return the PodTemplateSpec of a workload, which has the name of the revision with which its pods begin."""
     pod = service.spec.predictor.pod
     spec: Manifest = {
         "automountServiceAccountToken": False,
@@ -50,18 +50,24 @@ def build_pod_template(service: InferenceService, revision: str, defaults: PodDe
         "terminationGracePeriodSeconds": _get_grace_seconds(service.spec.predictor),
         "initContainers": [_build_agent(service, defaults)],
         "containers": [_build_triton(service, defaults)],
-        "volumes": [*_build_volumes(service, revision, defaults), *(volume.to_wire() for volume in pod.volumes)],
-        **build_placement(service, revision),
+        "volumes": [*_build_volumes(service, workload, defaults), *(volume.to_wire() for volume in pod.volumes)],
+        **build_placement(service, workload),
     }
     fields = pod.to_wire()
     spec |= {field: fields[field] for field in _COPIED_FIELDS if field in fields}
     meta = {
-        "labels": {**pod.labels, **labels(service, revision)},
+        "labels": {**pod.labels, **pod_labels(service, workload)},
         "annotations": {**pod.annotations, ANNOTATION_MODEL: service.model_name},
     }
     return {"metadata": meta, "spec": spec}
 
 
+# The label as a file: the agent serves the revision that it names, also after it has changed.
+_REVISION: Final = {
+    "items": [
+        {"path": names.REVISION_FILE, "fieldRef": {"fieldPath": f"metadata.labels['{names.LABEL_REVISION}']"}},
+    ],
+}
 _COPIED_FIELDS: Final = (
     "nodeSelector",
     "serviceAccountName",
@@ -150,10 +156,10 @@ def _build_triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
     return container
 
 
-def _build_volumes(service: InferenceService, revision: str, defaults: PodDefaults) -> list[Manifest]:
+def _build_volumes(service: InferenceService, workload: str, defaults: PodDefaults) -> list[Manifest]:
     predictor = service.spec.predictor
     volumes: list[Manifest] = [
-        {"name": _MANIFEST, "configMap": {"name": revision}},
+        {"name": _MANIFEST, "projected": {"sources": [{"configMap": {"name": workload}}, {"downwardAPI": _REVISION}]}},
         {"name": _MODELS, "emptyDir": {}},
         {"name": _CONTROL, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": _SHM, "emptyDir": {"medium": "Memory", "sizeLimit": predictor.triton.shm_size}},

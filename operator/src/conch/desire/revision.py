@@ -15,6 +15,7 @@ from conch.api.names import (
     ANNOTATION_CHANGE_CAUSE,
     ANNOTATION_CONTENTS,
     ANNOTATION_GENERATION,
+    ANNOTATION_WORKLOAD,
 )
 from conch.api.text import clean
 from conch.desire.defaults import PodDefaults
@@ -143,6 +144,7 @@ def build_controller_revision(service: InferenceService, revision: Revision) -> 
         ANNOTATION_AUTHOR: revision.author,
         ANNOTATION_CHANGE_CAUSE: revision.note,
         ANNOTATION_CONTENTS: encode_contents(revision.contents),
+        ANNOTATION_WORKLOAD: revision.workload,
     }
     annotations = {ANNOTATION_GENERATION: str(revision.generation)}
     annotations |= {name: value for name, value in values.items() if value}

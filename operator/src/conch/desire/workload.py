@@ -4,11 +4,12 @@ What the pods serve is a revision; see `revision`.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from conch.api import InferenceService
 from conch.api.kinds import CONFIG_MAP, DEPLOYMENT, DISRUPTION_BUDGET, SERVICE, Kind
-from conch.api.meta import Manifest, child, selector
+from conch.api.meta import Manifest, child, selector, workload_selector
 from conch.decide import Workload
 from conch.desire.scaling import build_autoscaler, is_autoscaled
 from conch.observe import Revision, Track
@@ -19,22 +20,31 @@ from conch_contract.formats import FORMATS
 from conch_contract.manifest import select_model
 
 
-def build_workload(track: Track, workload: Workload, revision: Revision) -> list[Manifest]:
+def build_workload(track: Track, workload: Workload, origin: Revision, served: Sequence[Revision]) -> list[Manifest]:
     """Build the objects of a workload, in an order in which they can be created.
 
     Args:
         track: The track.
         workload: The workload.
-        revision: The revision that its pods serve.
+        origin: The revision whose pod template its pods have.
+        served: The revisions that its pods serve, first the one with which new pods begin.
     """
     service = track.service
     return [
-        build_config_map(service, workload, revision),
-        build_service(service, workload),
-        build_disruption_budget(service, workload),
-        build_deployment(service, workload, revision),
+        build_config_map(service, workload, origin, served or [origin]),
+        build_disruption_budget(service, workload, origin),
+        build_deployment(service, workload, origin),
         *([build_autoscaler(track, workload)] if is_autoscaled(service, workload) else []),
     ]
+
+
+def build_revision_objects(service: InferenceService, workload: Workload, revision: Revision) -> list[Manifest]:
+    """Build the objects of a revision: its Service, and its manifest for Jobs where the pods are another's."""
+    manifests = [build_service(service, revision.name)]
+    if revision.name != workload.name:
+        head = child(service, CONFIG_MAP, revision.name, revision.name)
+        manifests.append({**head, "data": {names.MANIFEST_FILE: _pin(revision)}})
+    return manifests
 
 
 def _build_head(service: InferenceService, kind: Kind, workload: Workload) -> Manifest:
@@ -42,21 +52,40 @@ def _build_head(service: InferenceService, kind: Kind, workload: Workload) -> Ma
     return child(service, kind, workload.name, workload.name)
 
 
-def build_config_map(service: InferenceService, workload: Workload, revision: Revision) -> Manifest:
-    """Build the ConfigMap with the model manifest of the pods; after the first ready pod, with its content."""
-    return {
-        **_build_head(service, CONFIG_MAP, workload),
-        "data": {names.MANIFEST_FILE: _pin(revision)},
-    }
+def _select(service: InferenceService, workload: Workload, origin: Revision) -> dict[str, str]:
+    """Return the selector of a workload's pods. A Deployment's is immutable, so it follows from the pod template."""
+    if origin.has_lasting_pods:
+        return workload_selector(service, workload.name)
+    return selector(service, workload.name)
 
 
-def _pin(revision: Revision) -> str:
-    """Return the manifest with the contents of the revision's first ready pod, if there was one."""
-    if not revision.contents:
+def build_config_map(
+    service: InferenceService, workload: Workload, origin: Revision, served: Sequence[Revision]
+) -> Manifest:
+    """Build the ConfigMap with the model manifests of the pods; after the first ready pod, with its content."""
+    first, *others = served
+    if not origin.has_lasting_pods:
+        data = {names.MANIFEST_FILE: _pin(first)}
+    else:
+        data = {names.MANIFEST_FILE: _pin(first, with_name=True)}
+        data |= {f"{revision.name}.json": _pin(revision, with_name=True) for revision in others}
+    return {**_build_head(service, CONFIG_MAP, workload), "data": data}
+
+
+def _pin(revision: Revision, *, with_name: bool = False) -> str:
+    """Return the manifest with the contents of the revision's first ready pod, if there was one.
+
+    Args:
+        revision: The revision.
+        with_name: Whether it has the name of the revision, which the pod then reports.
+    """
+    if not revision.contents and not with_name:
         return revision.manifest
     manifest = json.loads(revision.manifest)  # as it is stored, with fields that only another version of Conch knows
-    models = [model for source in manifest["models"] for model in _pin_source(source, revision.contents)]
-    return json.dumps({**manifest, "models": models}, separators=(",", ":"))
+    if revision.contents:
+        models = [model for source in manifest["models"] for model in _pin_source(source, revision.contents)]
+        manifest = {**manifest, "models": models}
+    return json.dumps(manifest | ({"revision": revision.name} if with_name else {}), separators=(",", ":"))
 
 
 def _pin_source(source: dict[str, Any], contents: Contents) -> list[dict[str, Any]]:
@@ -70,12 +99,12 @@ def _pin_source(source: dict[str, Any], contents: Contents) -> list[dict[str, An
     return [{**select_model(source, each), **content.to_wire()} for each, content in sorted(contents.items())]
 
 
-def build_deployment(service: InferenceService, workload: Workload, revision: Revision) -> Manifest:
+def build_deployment(service: InferenceService, workload: Workload, origin: Revision) -> Manifest:
     """Build the Deployment, without replicas if an autoscaler sets them."""
     spec: Manifest = {
-        "selector": {"matchLabels": selector(service, workload.name)},
-        "template": revision.template,
-        "revisionHistoryLimit": 0,  # each revision has its own Deployment, without earlier ReplicaSets
+        "selector": {"matchLabels": _select(service, workload, origin)},
+        "template": origin.template,
+        "revisionHistoryLimit": 0,  # each workload has its own Deployment, without earlier ReplicaSets
         "progressDeadlineSeconds": max(1, round(service.spec.rollout.progress_deadline_seconds)),
     }
     if not is_autoscaled(service, workload):
@@ -83,18 +112,18 @@ def build_deployment(service: InferenceService, workload: Workload, revision: Re
     return {**_build_head(service, DEPLOYMENT, workload), "spec": spec}
 
 
-def build_service(service: InferenceService, workload: Workload) -> Manifest:
-    """Build the Service, which routes and Prometheus use."""
+def build_service(service: InferenceService, revision: str) -> Manifest:
+    """Build the Service of a revision, which routes and Prometheus use."""
     return {
-        **_build_head(service, SERVICE, workload),
+        **child(service, SERVICE, revision, revision),
         "spec": {
-            "selector": selector(service, workload.name),
+            "selector": selector(service, revision),
             "ports": ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT, "metrics": names.METRICS_PORT}),
         },
     }
 
 
-def build_disruption_budget(service: InferenceService, workload: Workload) -> Manifest:
+def build_disruption_budget(service: InferenceService, workload: Workload, origin: Revision) -> Manifest:
     """Build the PodDisruptionBudget: a drain evicts a quarter of the pods at once, at least one.
 
     Each workload has its own. With one for both revisions of a rollout, a drain could evict all pods of one of them.
@@ -102,7 +131,7 @@ def build_disruption_budget(service: InferenceService, workload: Workload) -> Ma
     return {
         **_build_head(service, DISRUPTION_BUDGET, workload),
         "spec": {
-            "selector": {"matchLabels": selector(service, workload.name)},
+            "selector": {"matchLabels": _select(service, workload, origin)},
             "maxUnavailable": "25%",  # rounded up, so that a service with one pod does not block a drain
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },

@@ -16,7 +16,13 @@ from conch.api.kinds import (
     Kind,
     kind_of,
 )
-from conch.api.names import ANNOTATION_APPLIED_HASH, LABEL_MANAGED_BY, LABEL_SERVICE_NAME
+from conch.api.names import (
+    ANNOTATION_APPLIED_HASH,
+    ANNOTATION_ASSIGNED,
+    ANNOTATION_SERVED,
+    LABEL_MANAGED_BY,
+    LABEL_SERVICE_NAME,
+)
 from conch.observe.fields import mapping, mappings, text
 from conch_contract import names
 from conch_contract.revision_jobs import REVISION_JOBS
@@ -40,9 +46,10 @@ _IDENTITY_LABELS = (
     names.LABEL_REVISION,
     names.LABEL_SERVICE,
     names.LABEL_VARIANT,
+    names.LABEL_WORKLOAD,
     *(job.label for job in REVISION_JOBS),
 )
-_IDENTITY_ANNOTATIONS = (ANNOTATION_APPLIED_HASH,)
+_IDENTITY_ANNOTATIONS = (ANNOTATION_APPLIED_HASH, ANNOTATION_ASSIGNED, ANNOTATION_SERVED)
 _LONGEST = 128  # characters of values that Conch or Kubernetes writes; a longer value is foreign
 _LONGEST_MESSAGE = 1024  # characters of the message of a failed pod
 _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"})

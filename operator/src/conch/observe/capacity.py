@@ -73,10 +73,10 @@ def requested_by_pod(spec: Body) -> dict[str, int]:
 
 
 class Owner(NamedTuple):
-    """The owner of a pod: a revision of a service. All other pods have NO_OWNER."""
+    """The owner of a pod: a workload of a service. All other pods have NO_OWNER."""
 
     namespace: str
-    revision: str
+    workload: str
 
 
 NO_OWNER: Final = Owner("", "")
@@ -97,8 +97,9 @@ class Allocation:
         if not spec.get("nodeName") or (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}:
             return None
         amounts = requested_by_pod(spec)
-        revision = (meta.get("labels") or {}).get(names.LABEL_REVISION)
-        owner = Owner(meta["namespace"], revision) if revision else NO_OWNER
+        labels = meta.get("labels") or {}
+        workload = labels.get(names.LABEL_WORKLOAD) or labels.get(names.LABEL_REVISION)
+        owner = Owner(meta["namespace"], workload) if workload else NO_OWNER
         return cls(spec["nodeName"], owner, amounts) if amounts else None
 
 

@@ -124,7 +124,7 @@ def _too_large(service: Body, cut: Sequence[Ref]) -> Unreadable:
 
 
 def _is_of_revision(pod: Body, children: Mapping[Ref, Body], owners: Mapping[str, str | None]) -> bool:
-    """Whether a pod is one of the Deployment of the revision that its label names.
+    """Whether a pod is one of the Deployment of the workload, or else the revision, that its label names.
 
     A ReplicaSet without a controller is an orphan, which the new Deployment adopts.
 
@@ -136,7 +136,9 @@ def _is_of_revision(pod: Body, children: Mapping[Ref, Body], owners: Mapping[str
     replica_set = controller_uid(pod)
     if replica_set is None or replica_set not in owners:
         return False
-    deployment = children.get(Ref(DEPLOYMENT, labels_of(pod).get(names.LABEL_REVISION, "")))
+    labels = labels_of(pod)
+    workload = labels.get(names.LABEL_WORKLOAD) or labels.get(names.LABEL_REVISION, "")
+    deployment = children.get(Ref(DEPLOYMENT, workload))
     owner = owners[replica_set]
     return owner is None or deployment is None or owner == deployment["metadata"]["uid"]
 

@@ -13,12 +13,15 @@ from conch.api.child_kinds import SHARED
 from conch.api.kinds import AUTOSCALER, CONTROLLER_REVISION, DEPLOYMENT, SCALED_OBJECT, SERVICE, Ref, ServiceKey
 from conch.api.metrics import MetricsApi
 from conch.api.names import (
+    ANNOTATION_ASSIGNED,
     ANNOTATION_AUTHOR,
     ANNOTATION_CHANGE_CAUSE,
     ANNOTATION_CONTENTS,
     ANNOTATION_GENERATION,
     ANNOTATION_MODEL,
+    ANNOTATION_SERVED,
     ANNOTATION_STABLE,
+    ANNOTATION_WORKLOAD,
 )
 from conch.observe.capacity import Capacity
 from conch.observe.contents import Contents, decode_contents, read_old_contents
@@ -44,15 +47,33 @@ class Pod:
 
     name: str
     uid: str
-    revision: str
+    revision: str  # that it has to serve
     variant: str
     ip: str
-    ready: bool  # and the EndpointSlices of its revision's Service list it
+    ready: bool  # it serves its revision, and the EndpointSlices of that one's Service list it
     leaving: bool
     status: Body
     report: AgentReport | None = None
     created_at: float = 0.0  # seconds since the epoch
     failed_at: float | None = None  # the same; None: its phase is not Failed, or it was deleted
+    workload: str = ""  # of whose Deployment it is; empty: its revision cannot change
+    assigned_at: float = 0.0  # when its revision was changed, as created_at; 0: it began with it
+    served: str = ""  # the revision that it is known to serve since then
+    listed: bool = False  # ready, whatever it serves
+    was_changing: bool = False  # its report is the first one by which it serves its revision
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether its revision was changed, and it is not known to serve it yet."""
+        return self.assigned_at > 0 and self.served != self.revision
+
+    def with_report(self, report: AgentReport | None) -> Self:
+        """Return the pod with its report. One of another revision counts as none, and the pod as not ready."""
+        if report is not None and report.revision not in {"", self.revision}:
+            return replace(self, report=None, ready=False)
+        if self.is_changing and report is not None and report.revision and report.has_loaded:
+            return replace(self, report=report, ready=self.listed, served=self.revision, was_changing=True)
+        return replace(self, report=report)
 
     @classmethod
     def parse(cls, body: Body, endpoints: Endpoints) -> Self:
@@ -66,18 +87,25 @@ class Pod:
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
         over = status["phase"] in {"Failed", "Succeeded"}
         created_at = moment(meta.get("creationTimestamp")) or 0.0
-        return cls(
+        listed = ready and not over and meta["uid"] in endpoints.get(revision, ())
+        annotations = annotations_of(body)
+        pod = cls(
             name=meta["name"],
             uid=meta["uid"],
             revision=revision,
             variant=meta.get("labels", {}).get(names.LABEL_VARIANT, ""),
             ip=status["podIP"],
-            ready=ready and not over and meta["uid"] in endpoints.get(revision, ()),
+            ready=listed,
             leaving=over or "deletionTimestamp" in meta,
             status=status,
             created_at=created_at,
             failed_at=_failed_at(status, created_at) if "deletionTimestamp" not in meta else None,
+            workload=meta.get("labels", {}).get(names.LABEL_WORKLOAD, ""),
+            assigned_at=moment(annotations.get(ANNOTATION_ASSIGNED)) or 0.0,
+            served=annotations.get(ANNOTATION_SERVED, ""),
+            listed=listed,
         )
+        return replace(pod, ready=listed and not pod.is_changing)
 
 
 def _failed_at(status: Body, created_at: float) -> float | None:
@@ -102,6 +130,12 @@ class Revision:
     author: str = ""  # the field manager that wrote the predictor
     note: str = ""  # the change cause, an annotation of the service
     contents: Contents = field(default_factory=dict)  # of its models, once it has served
+    workload: str = ""  # whose pods serve it; empty: pods of its own
+
+    @property
+    def has_lasting_pods(self) -> bool:
+        """Whether pods of its template can serve other revisions, one after another."""
+        return names.LABEL_WORKLOAD in mapping(mapping(self.template.get("metadata")).get("labels"))
 
     @property
     def entry(self) -> str:
@@ -131,6 +165,7 @@ class Revision:
             author=annotations.get(ANNOTATION_AUTHOR, ""),
             note=annotations.get(ANNOTATION_CHANGE_CAUSE, ""),
             contents=_read_contents(annotations, manifest),
+            workload=annotations.get(ANNOTATION_WORKLOAD, ""),
         )
 
 
@@ -199,7 +234,22 @@ class ObservedService:
 
     def is_known(self, revision: str) -> bool:
         """Whether a revision has a Deployment, or a ControllerRevision from which one is created again."""
-        return self.deployment(revision) is not None or revision in self.revisions
+        return self.deployment(self.workload_of(revision)) is not None or revision in self.revisions
+
+    def workload_of(self, revision: str) -> str:
+        """Return the workload whose pods serve a revision: its own, which has its name, or that of an earlier one.
+
+        Its ControllerRevision names it; after the loss of that, its pods do.
+        """
+        record = self.revisions.get(revision)
+        labels = (pod.workload for pod in self.pods if pod.revision == revision and pod.workload)
+        found = record.workload if record else next(labels, "")
+        is_there = found in self.revisions or self.deployment(found) is not None
+        return found if found and is_there else revision
+
+    def pods_in(self, workload: str) -> tuple[Pod, ...]:
+        """Return the pods of a workload that do not terminate, whichever revisions they serve."""
+        return tuple(pod for pod in self.pods if (pod.workload or pod.revision) == workload and not pod.leaving)
 
     def autoscaler(self, workload: str) -> Body | None:
         """Return a workload's HorizontalPodAutoscaler, if there is one."""
@@ -310,4 +360,4 @@ class Snapshot(ObservedService):
 
     def with_reports(self, reports: Mapping[str, AgentReport]) -> Self:
         """Return the same snapshot with the reports of pods, by uid."""
-        return replace(self, pods=tuple(replace(pod, report=reports.get(pod.uid)) for pod in self.pods))
+        return replace(self, pods=tuple(pod.with_report(reports.get(pod.uid)) for pod in self.pods))

@@ -3,7 +3,19 @@
 In this package: comparison and order. Not in it: the desired objects (`desire`), calls (`write`).
 """
 
-from conch.plan.actions import ABSENT, Action, Adopt, Apply, ApplyRejected, Change, Delete, Release, Step, plan
+from conch.plan.actions import (
+    ABSENT,
+    Action,
+    Adopt,
+    Apply,
+    ApplyRejected,
+    Assign,
+    Change,
+    Delete,
+    Release,
+    Step,
+    plan,
+)
 from conch.plan.failures import LASTING, find_unwritten
 
 __all__ = [
@@ -13,6 +25,7 @@ __all__ = [
     "Adopt",
     "Apply",
     "ApplyRejected",
+    "Assign",
     "Change",
     "Delete",
     "Release",

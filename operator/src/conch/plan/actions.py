@@ -4,25 +4,29 @@ An object is written before the objects that refer to it, and deleted after them
 of one step do not depend on each other. An action that depends on a failed one is left out (`needs`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from conch.api.child_kinds import CHILD_KINDS, child_kind
 from conch.api.kinds import (
     AUTOSCALER,
+    CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    DISRUPTION_BUDGET,
     HTTP_ROUTE,
     INFERENCE_SERVICE,
+    POD,
     SCALERS,
     SERVICE,
     Ref,
     kind_of,
     ref_of,
 )
-from conch.api.names import ANNOTATION_APPLIED_HASH
+from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_ASSIGNED, ANNOTATION_SERVED
 from conch.api.reasons import Reason
+from conch.api.times import format_time
 from conch.decide import Decisions
 from conch.observe import Snapshot
 from conch.observe.compare import Place, find_differences, fingerprint, is_subset
@@ -98,7 +102,33 @@ class Delete:
         return (((), ABSENT),)
 
 
-Action = Apply | Release | Adopt | Delete
+@dataclass(frozen=True)
+class Assign:
+    """Change the revision that a pod has to serve, or record that it serves it."""
+
+    ref: Ref
+    uid: str
+    revision: str
+    time: str  # RFC 3339; empty: it serves the revision already
+    needs: frozenset[Ref] = frozenset()
+
+    @property
+    def metadata(self) -> Manifest:
+        """The metadata that it writes, as a merge patch."""
+        if not self.time:
+            return {"uid": self.uid, "annotations": {ANNOTATION_SERVED: self.revision}}
+        annotations = {ANNOTATION_ASSIGNED: self.time, ANNOTATION_SERVED: None}
+        return {"uid": self.uid, "labels": {names.LABEL_REVISION: self.revision}, "annotations": annotations}
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The fields that it writes."""
+        if not self.time:
+            return ((("f:metadata", "f:annotations", f"f:{ANNOTATION_SERVED}"), self.revision),)
+        return ((("f:metadata", "f:labels", f"f:{names.LABEL_REVISION}"), self.revision),)
+
+
+Action = Apply | Release | Adopt | Delete | Assign
 Step = tuple[Action, ...]
 
 
@@ -115,6 +145,7 @@ class ApplyRejected:
 
 
 _KEDA_PAUSED: Final = "autoscaling.keda.sh/paused"  # prefix of the annotations that pause KEDA
+_OF_WORKLOADS: Final = frozenset({DEPLOYMENT, DISRUPTION_BUDGET, *SCALERS})  # kinds that a revision alone does not have
 _STEPS: Final = range(1 + max(child.step for child in CHILD_KINDS))
 
 
@@ -153,8 +184,21 @@ def plan(
     ]
     steps += [tuple(first)]
     steps += [tuple(write for write in writes if child_kind(write.ref.kind).step == step) for step in _STEPS]
+    steps += [tuple(_assign_pods(snapshot, decisions))]
     steps += [tuple(each for each in obsolete if child_kind(each.ref.kind).step == step) for step in reversed(_STEPS)]
     return [step for step in steps if step], rejections
+
+
+def _assign_pods(snapshot: Snapshot, decisions: Decisions) -> Iterator[Assign]:
+    """Yield the changes of pods' revisions, once the manifest and the Service of the new one are written."""
+    assigned = {uid: revision for each in decisions.tracks for uid, revision in each.assignments.items()}
+    for pod in snapshot.pods:
+        revision = assigned.get(pod.uid, pod.revision)
+        if revision != pod.revision:
+            needs = frozenset({Ref(CONFIG_MAP, pod.workload), Ref(SERVICE, revision)})
+            yield Assign(Ref(POD, pod.name), pod.uid, revision, format_time(snapshot.now), needs)
+        elif pod.was_changing:
+            yield Assign(Ref(POD, pod.name), pod.uid, revision, "")
 
 
 def list_references(body: Manifest) -> frozenset[Ref]:
@@ -278,9 +322,8 @@ def _find_obsolete(snapshot: Snapshot, decisions: Decisions, desired: set[Ref]) 
             keep = revision not in decisions.forgotten
         else:
             # Of a revision without a record nothing is desired, and what it has stays.
-            keep = revision in decisions.active_revisions and (
-                ref.kind not in SCALERS or revision not in snapshot.revisions
-            )
+            active = decisions.active_workloads if ref.kind in _OF_WORKLOADS else decisions.active_revisions
+            keep = revision in active and (ref.kind not in SCALERS or revision not in snapshot.revisions)
         if not keep:
             obsolete.append(Delete(ref, child["metadata"]["uid"], _list_referrers(snapshot, ref)))
     return obsolete

@@ -79,10 +79,10 @@ class Counters:
 
         Args:
             key: the service.
-            pods: of the service; those without an address, or of other revisions, are not read.
+            pods: of the service; those without an address, or that serve other revisions, are not read.
             models: Triton's name of the model, by revision. All other revisions are forgotten.
         """
-        read = {pod.uid: pod for pod in pods if pod.ip and pod.revision in models}
+        read = {pod.uid: pod for pod in pods if pod.ip and pod.revision in models and not pod.is_changing}
         found = self._poller.request(key, {key: _Target(read, dict(models))} if models else {})
         return {revision: counts.history for revision, counts in found.get(key, {}).items() if revision in models}
 

@@ -46,7 +46,7 @@ def router_of(service: InferenceService) -> TrafficRouter:
     """Return the router of a service, or of one of its variants."""
     traffic, variant = service.spec.traffic, service.variant_spec
     if traffic is None or (variant is not None and not variant.routed):
-        return ServiceRouter()
+        return ReplicaRouter() if service.spec.rollout.may_swap and variant is None else ServiceRouter()
     if not traffic.gateways:
         return ReplicaRouter()
     return MirrorRouter(service, traffic) if variant and variant.mirror else GatewayRouter(service, traffic)
@@ -58,7 +58,7 @@ def still_reached(track: Track) -> frozenset[str]:
     if traffic is None or not traffic.gateways:
         return frozenset()
     reachable = GatewayRouter(track.service, traffic).observe(track).reachable
-    return frozenset(name for name in reachable if track.deployment(name) is not None)
+    return frozenset(name for name in reachable if track.deployment(track.workload_of(name)) is not None)
 
 
 def root_service(track_route: TrackRoute) -> Manifest:

@@ -73,7 +73,8 @@ def find_endpoint_lag(track: Track, revision: str) -> Finding | None:
     others = listed_revisions(track).keys() - {revision}
     counted = sum(pod.ready and pod.revision == revision for pod in track.listed_pods)
     floor = max(track.service.spec.predictor.min_replicas, 1)
-    if not others and counted >= min(track.ready(revision), floor, track.replicas(revision)):
+    replicas = track.replicas(track.workload_of(revision))
+    if not others and counted >= min(track.ready(revision), floor, replicas):
         return None
     return Finding(
         Reason.ENDPOINTS_PENDING,

@@ -17,7 +17,7 @@ from conch.api.status import NOT_OBSERVED
 from conch.observe.compare import fingerprint
 from conch.observe.fields import unreadable_quantities, value_at
 from conch.observe.identity import controller_uid, is_orphan, owner_words
-from conch.plan import Action, Adopt, Apply, ApplyRejected, Delete, Release, Step
+from conch.plan import Action, Adopt, Apply, ApplyRejected, Assign, Delete, Release, Step
 from conch.plan.actions import reject_taken_name
 from conch.write.errors import UNANSWERED, CallError
 from conch.write.server import Server
@@ -143,11 +143,13 @@ class Writer:
                     if new and (rejection := await self._check_name(key, owner_uid, action)):
                         return rejection
                     self._store(await self._server.apply(ref.kind, manifest, FIELD_MANAGER))
+                case Assign(ref=ref, metadata=metadata):
+                    self._store(await self._server.merge(key.namespace, ref, {"metadata": metadata}, FIELD_MANAGER))
                 case Adopt(ref=ref, uid=uid, owner=owner):
                     body = {"metadata": {"uid": uid, "ownerReferences": [owner]}}
                     self._store(await self._server.merge(key.namespace, ref, body, FIELD_MANAGER))
         except CallError as error:
-            if error.is_namespace_gone or (error.is_replaced and isinstance(action, Release | Adopt)):
+            if error.is_namespace_gone or (error.is_replaced and isinstance(action, Release | Adopt | Assign)):
                 return None  # there is nothing left to write to
             return to_rejection(action, error)
         return None

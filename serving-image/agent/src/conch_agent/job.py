@@ -110,7 +110,7 @@ class Job(ABC, Generic[Report]):
 
     async def run(self) -> Report:
         """Return the report, also of a failure and of a defect of the program."""
-        file = self.settings.manifest
+        file = self.settings.find_manifest()
         try:
             manifest = ModelManifest.model_validate_json(file.read_bytes())
             # Of a repository only the entry gets requests, and only its folder is read.

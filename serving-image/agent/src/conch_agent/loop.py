@@ -39,6 +39,8 @@ class Agent:
         self._expansion_task: asyncio.Task[None] | None = None
         self._parts: tuple[Part, ...] | None = None  # those of the expansion that are applied
         self._manifest = b""
+        self._revision = ""  # of the manifest that is read
+        self._applied_revision = ""  # of the models that are applied
         self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
         self._heartbeat = time.monotonic()
@@ -59,6 +61,7 @@ class Agent:
             models=(*models, *(entry for entry in pending if entry.name not in self._models)),
             reason=self._failure.reason if self._failure else "",
             message=self._failure.message if self._failure else "",
+            revision=self._applied_revision,
         )
 
     async def run(self) -> None:
@@ -88,7 +91,7 @@ class Agent:
         if time.monotonic() - self._manifest_time < _MANIFEST_INTERVAL:
             return
         self._manifest_time = time.monotonic()
-        file = self._settings.manifest
+        file = await run_in_thread(self._settings.find_manifest)
         try:
             content = await run_in_thread(file.read_bytes)
         except OSError:
@@ -107,7 +110,7 @@ class Agent:
         self._failure = None
         if self._expansion_task:
             self._expansion_task.cancel()
-        self._parts = None
+        self._parts, self._revision = None, manifest.revision
         self._expansion = Expansion(manifest, self._settings)
         self._expansion_task = asyncio.create_task(self._expansion.run())
 
@@ -122,6 +125,7 @@ class Agent:
             has_changed, self._parts = expansion.parts != self._parts, expansion.parts
             if has_changed:
                 await self._apply(self._parts)
+            self._applied_revision = self._revision
 
     async def _apply(self, parts: Sequence[Part]) -> None:
         sources = {part.source.name: part.source for part in parts}

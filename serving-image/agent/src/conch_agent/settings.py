@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,10 +39,15 @@ class Settings:
     def _resolve(self, contract_path: str) -> Path:
         return self.root / Path(contract_path).relative_to(POD_ROOT)
 
-    @property
-    def manifest(self) -> Path:
-        """The manifest's file."""
-        return self._resolve(names.MANIFEST_DIR) / names.MANIFEST_FILE
+    def find_manifest(self) -> Path:
+        """Return the manifest's file: that of the revision which the pod's label names, or else that of all pods."""
+        folder = self._resolve(names.MANIFEST_DIR)
+        with suppress(OSError):
+            revision = (folder / names.REVISION_FILE).read_text().strip()
+            own = folder / f"{revision}.json"
+            if own.is_file():
+                return own
+        return folder / names.MANIFEST_FILE
 
     @property
     def storage(self) -> Path:

@@ -122,9 +122,15 @@ class ModelSource(Wire):
 
 
 class ModelManifest(Wire):
-    """The models of a pod."""
+    """The models of a pod.
+
+    Attributes:
+        models: The models.
+        revision: Name of the revision whose models they are; empty in a pod whose revision cannot change.
+    """
 
     models: tuple[ModelSource, ...]
+    revision: str = ""
 
 
 FOLDER_FORMAT: Final = "triton"  # of a folder as in a model repository

@@ -7,6 +7,7 @@ GROUP: Final = "conch.dev"
 # Labels of pods and of all children.
 LABEL_SERVICE: Final = "conch.dev/service"
 LABEL_REVISION: Final = "conch.dev/revision"
+LABEL_WORKLOAD: Final = "conch.dev/workload"  # of pods whose revision can change
 LABEL_VARIANT: Final = "conch.dev/variant"  # absent: of the predictor itself
 
 # Containers of a serving pod.
@@ -25,8 +26,9 @@ READY_PATH: Final = "/ready"  # 200 when all desired versions are READY in Trito
 LIVE_PATH: Final = "/live"  # 200 while the agent's event loop runs
 
 # Folders of the pod, which are volumes: the root file system is read-only.
-MANIFEST_DIR: Final = "/conch/manifest"  # the revision's ConfigMap
-MANIFEST_FILE: Final = "manifest.json"
+MANIFEST_DIR: Final = "/conch/manifest"  # the workload's ConfigMap, and the revision that the pod has to serve
+MANIFEST_FILE: Final = "manifest.json"  # of a revision without a file of its own, <revision>.json
+REVISION_FILE: Final = "revision"  # the value of LABEL_REVISION; absent in a pod whose revision cannot change
 STORAGE_SECRET_DIR: Final = "/conch/storage"  # noqa: S105  the Secret of storage.secretRef: one file a key
 STORAGE_SECRETS_DIR: Final = "/conch/storage-secrets"
 WARMUP_DIR: Final = "/conch/warmup"  # the ConfigMap of warmup.configMapRef is mounted at WARMUP_DIR/name

@@ -106,9 +106,16 @@ class AgentReport(Wire):
         reason: Reason of a failure of the whole pod, such as a manifest that is missing or cannot be read.
         message: The sentence to the reason.
         models: The models of the manifest.
+        revision: Name of the revision of these models, by the manifest; empty: the manifest has none.
     """
 
     ready: bool = False
     reason: str = ""
     message: str = ""
     models: tuple[ModelReport, ...] = ()
+    revision: str = ""
+
+    @property
+    def has_loaded(self) -> bool:
+        """True if all models are served with the content of the manifest, and not yet with that of before."""
+        return bool(self.models) and all(model.state == ModelState.READY or is_left_out(model) for model in self.models)

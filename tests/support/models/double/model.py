@@ -1,4 +1,4 @@
-"""A Triton Python model: every number times FACTOR, which its pod's environment sets.
+"""A Triton Python model: every number times FACTOR, which its configuration's parameters set, or else its environment.
 
 For candidates that are bad: FAILS is the share of requests that end in an error, SLEEPS what each takes, in seconds,
 and DIES after how many seconds of its life a request takes Triton down.
@@ -6,6 +6,7 @@ and DIES after how many seconds of its life a request takes Triton down.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -27,12 +28,14 @@ class TritonPythonModel:
         config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [-1]})
         return config
 
-    def initialize(self, _args: dict[str, str]) -> None:
-        """Read the environment."""
-        self._factor = np.float32(os.environ["FACTOR"])
-        self._fails = float(os.environ.get("FAILS", "0"))
-        self._sleeps = float(os.environ.get("SLEEPS", "0"))
-        self._end = time.monotonic() + float(os.environ.get("DIES", "inf"))
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the parameters and the environment."""
+        parameters = json.loads(args["model_config"]).get("parameters", {})
+        settings = {**os.environ, **{name: each["string_value"] for name, each in parameters.items()}}
+        self._factor = np.float32(settings["FACTOR"])
+        self._fails = float(settings.get("FAILS", "0"))
+        self._sleeps = float(settings.get("SLEEPS", "0"))
+        self._end = time.monotonic() + float(settings.get("DIES", "inf"))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request."""

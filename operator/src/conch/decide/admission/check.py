@@ -34,7 +34,8 @@ def initial_admission(context: RolloutContext, state: RolloutState) -> Admission
     rollout = context.service.spec.rollout
     if state.has_failed or state.admission not in {None, Admission.PENDING}:
         return state.admission
-    is_exempt = rollout.on_insufficient_capacity == "Surge" or not choose_strategy(rollout).serves_both
+    strategy = choose_strategy(rollout, can_swap=not context.swap_obstacle)
+    is_exempt = rollout.on_insufficient_capacity == "Surge" or not strategy.serves_both or strategy.shares_pods
     if is_exempt or not resources_per_pod(context.service):
         return None
     if state.admission is None and rollout.on_insufficient_capacity == "Recreate" and _is_drained(context, state):
@@ -100,18 +101,24 @@ def _handle_shortage(context: RolloutContext, need: Need, left: Budget, capacity
     if not has_answered(context.track, context.stable):
         return insufficient
     if leaving and budget(need, capacity, leaving).fits >= need.pods:
-        revisions = " and ".join(sorted(owner.revision for owner in leaving))
+        revisions = " and ".join(sorted(owner.workload for owner in leaving))
         return _wait(f"{message}. The pods of {revisions} are terminating, after which there are enough.")
-    alone = budget(need, capacity, leaving | {_owner(context, context.stable)}).fits
+    alone = budget(need, capacity, leaving | {_owner(context, context.track.workload_of(context.stable))}).fits
     if alone < need.pods:
         return _wait(
             f"{message}. Without the pods of {context.stable}, {alone} would fit. To go on: {left.remedy} or lower"
             " replicas."
         )
-    if context.service.spec.rollout.on_insufficient_capacity == "Recreate":
+    reaction = context.service.spec.rollout.on_insufficient_capacity
+    if reaction == "Recreate":
         return insufficient
+    if reaction == "Swap" and not context.swap_obstacle:
+        return AdmissionResult(Admission.INSUFFICIENT, message=f"{message}. The pods of {context.stable} change to it.")
+    if reaction == "Swap":
+        message = f"{message}. {context.swap_obstacle.removesuffix('.')}"
     return _wait(
-        f"{message}. To go on: {left.remedy}, lower replicas, or set rollout.onInsufficientCapacity to Recreate."
+        f"{message}. To go on: {left.remedy}, lower replicas, or set rollout.onInsufficientCapacity to Recreate or"
+        " Swap."
     )
 
 
@@ -126,16 +133,20 @@ def _describe(need: Need) -> str:
 def _is_drained(context: RolloutContext, state: RolloutState) -> bool:
     """Whether the stable revision's pods ended for a candidate that is no longer requested."""
     track, stable = context.track, context.stable
-    if track.deployment(stable) is None:
+    workload = track.workload_of(stable)
+    if track.deployment(workload) is None:
         return False  # it was deleted, and is created again
-    return not track.replicas(stable) and not may_scale_to_zero(track, state, stable)
+    return not track.replicas(workload) and not may_scale_to_zero(track, state, stable)
 
 
 def _find_leaving(context: RolloutContext) -> Owners:
     """Return the service's revisions whose pods are terminating, and hold GPUs until they are gone."""
-    stay = {context.stable} | context.traffic.reachable | still_reached(context.track)
-    return frozenset(_owner(context, pod.revision) for pod in context.track.pods if pod.revision not in stay)
+    track = context.track
+    stay = {context.stable} | context.traffic.reachable | still_reached(track)
+    return frozenset(
+        _owner(context, pod.workload or pod.revision) for pod in track.pods if pod.revision not in stay
+    ) - {_owner(context, track.workload_of(context.stable))}
 
 
-def _owner(context: RolloutContext, revision: str) -> Owner:
-    return Owner(context.service.metadata.namespace, revision)
+def _owner(context: RolloutContext, workload: str) -> Owner:
+    return Owner(context.service.metadata.namespace, workload)

@@ -82,7 +82,7 @@ _PENDING: Final = PendingCondition(_KIND, "Unknown", Reason.PENDING, "The autosc
 
 def _scaled_object(track: Track, serving: str) -> Iterator[PendingCondition]:
     """Yield the condition of a revision's ScaledObject: the first of its own that is not good."""
-    driven = track.scaled_object(serving)
+    driven = track.scaled_object(track.workload_of(serving))
     if driven is None:
         return
     conditions = {c["type"]: c for c in (driven.get("status") or {}).get("conditions") or ()}
@@ -97,7 +97,7 @@ def _scaled_object(track: Track, serving: str) -> Iterator[PendingCondition]:
 
 def _horizontal(track: Track, serving: str) -> Iterator[PendingCondition]:
     """Yield the condition of a revision's HorizontalPodAutoscaler."""
-    for condition in ((track.autoscaler(serving) or {}).get("status") or {}).get("conditions") or ():
+    for condition in ((track.autoscaler(track.workload_of(serving)) or {}).get("status") or {}).get("conditions") or ():
         if condition["type"] == "ScalingActive":
             truth: Truth = "True" if condition["status"] == "True" else "False"
             # The message of a healthy HPA names numbers that change all the time.

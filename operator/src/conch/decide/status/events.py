@@ -6,6 +6,7 @@ from typing import Literal
 
 from conch.api import Admission, ConditionType, ModelWarning, RolloutPhase, Status
 from conch.api.analysis import Verdict
+from conch.api.names import StrategyName
 from conch.api.reasons import Reason
 from conch.decide.rollout.request import REFUSED
 from conch.decide.status.revisions import FAILING
@@ -114,8 +115,13 @@ def _rollout(before: Status, after: Status) -> list[Event]:
     if now.admission == Admission.INSUFFICIENT and not (
         was is not None and same and was.admission == Admission.INSUFFICIENT
     ):
-        note = f"There are no GPUs for {now.revision} beside the pods that serve: these end first, then it starts."
-        found.append(Event("Warning", Reason.INSUFFICIENT_GPU, "Recreate", note))
+        is_swap = now.strategy == StrategyName.SWAP
+        how = "these change to it." if is_swap else "these end first, then it starts."
+        note = f"There are no GPUs for {now.revision} beside the pods that serve: {how}"
+        found.append(Event("Normal" if is_swap else "Warning", Reason.INSUFFICIENT_GPU, now.strategy, note))
+    if now.swap_obstacle and not (was is not None and same and was.swap_obstacle == now.swap_obstacle):
+        note = f"Pods of its own start for {now.revision}: {now.swap_obstacle}"
+        found.append(Event("Normal", Reason.SWAP_NOT_POSSIBLE, "Start", note))
     skipped = (
         {gate.name for gate in was.gates if gate.verdict == Verdict.SKIPPED} if was is not None and same else set()
     )

@@ -14,31 +14,42 @@ from conch.decide.strategies.progressive import Progressive
 from conch.decide.strategies.recreate import Recreate
 from conch.decide.strategies.replace import Replace
 from conch.decide.strategies.strategy import LAST, Strategy
+from conch.decide.strategies.swap import Swap
 
 __all__ = ["LAST", "STRATEGIES", "Strategy", "choose_strategy", "get_steps", "strategy_of"]
 
-_ALL: Final[tuple[Strategy, ...]] = (Progressive(), Replace(), Recreate())
+_ALL: Final[tuple[Strategy, ...]] = (Progressive(), Replace(), Recreate(), Swap())
 STRATEGIES: Final[Mapping[StrategyName, Strategy]] = {strategy.name: strategy for strategy in _ALL}
 
 
-def choose_strategy(rollout: Rollout, admission: Admission | None = None, *, has_answered: bool = True) -> Strategy:
+def choose_strategy(
+    rollout: Rollout, admission: Admission | None = None, *, has_answered: bool = True, can_swap: bool = True
+) -> Strategy:
     """Return the strategy of a rollout.
 
     Args:
         rollout: of the spec.
         admission: whether GPUs are free for the candidate's pods beside those of the stable revision.
         has_answered: whether the stable revision has had a ready pod.
+        can_swap: whether the stable revision's pods can serve the candidate.
 
     >>> choose_strategy(Rollout()).name.value, choose_strategy(Rollout(), Admission.INSUFFICIENT).name.value
     ('Progressive', 'Recreate')
+    >>> choose_strategy(Rollout(strategy="Swap")).name.value
+    'Swap'
+    >>> choose_strategy(Rollout(strategy="Swap"), can_swap=False).name.value
+    'Progressive'
     >>> choose_strategy(Rollout(), has_answered=False).name.value
     'Replace'
     """
     name = StrategyName(rollout.strategy)
     if admission == Admission.INSUFFICIENT:
-        name = StrategyName.RECREATE
-    elif name == StrategyName.PROGRESSIVE and not has_answered:
+        swaps = rollout.on_insufficient_capacity == "Swap" and can_swap and has_answered
+        name = StrategyName.SWAP if swaps else StrategyName.RECREATE
+    elif name != StrategyName.RECREATE and not has_answered:
         name = StrategyName.REPLACE
+    elif name == StrategyName.SWAP and not can_swap:
+        name = StrategyName.PROGRESSIVE
     return STRATEGIES[name]
 
 

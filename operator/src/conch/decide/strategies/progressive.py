@@ -10,10 +10,10 @@ from conch.api.analysis import Gate, named
 from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
-from conch.decide.strategies.strategy import LAST
+from conch.decide.strategies.strategy import LAST, WithPods
 
 
-class Progressive:
+class Progressive(WithPods):
     """The steps and gates of the spec."""
 
     name = StrategyName.PROGRESSIVE
@@ -38,7 +38,7 @@ class Progressive:
         service, least = context.service, least_replicas(context.service)
         if state.has_failed or state.awaits_admission:
             return {context.stable: least}  # the stable revision follows the spec, and its autoscaler
-        current = context.track.replicas(context.stable)
+        current = context.track.replicas(context.track.workload_of(context.stable))
         if service.spec.predictor.scales:
             kept = max(least, state.capacity)
         elif state.weight > 0 or state.phase == RolloutPhase.PAUSED:

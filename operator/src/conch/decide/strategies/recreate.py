@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
-from conch.decide.strategies.strategy import WithoutStable, WithoutSteps
+from conch.decide.strategies.strategy import WithoutStable, WithoutSteps, WithPods
 from conch.observe import Track
 
 
-class Recreate(WithoutSteps, WithoutStable):
+class Recreate(WithoutSteps, WithoutStable, WithPods):
     """No steps, and no gate that needs the stable revision: only one revision has pods."""
 
     name = StrategyName.RECREATE
@@ -27,4 +27,5 @@ class Recreate(WithoutSteps, WithoutStable):
 
 def _has_pods(track: Track, revision: str) -> bool:
     """Whether a revision has pods. Those that terminate count: they hold the node's resources until they are gone."""
-    return any(pod.revision == revision for pod in track.pods)
+    workload = track.workload_of(revision)
+    return any((pod.workload or pod.revision) == workload for pod in track.pods)

@@ -8,8 +8,19 @@ from conch.api.analysis import Gate, named
 from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext
 from conch.decide.state import RolloutState
+from conch.traffic import TrafficRouter
 
 LAST: Final = StepInForce(weight=100)
+
+
+class WithPods:
+    """The pods of a strategy under which each revision has its own."""
+
+    shares_pods = False
+
+    def pods(self, router: TrafficRouter, weight: int, capacity: int) -> int:
+        """Return the pods that the router requires."""
+        return router.pods(weight, capacity)
 
 
 class WithoutSteps:
@@ -35,12 +46,23 @@ class Strategy(Protocol):
     name: StrategyName
     serves_both: bool
     """Whether both revisions have pods at the same time."""
+    shares_pods: bool
+    """Whether they are the same pods, which change from one revision to the other."""
 
     def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
         """Return the steps in force; the last one has the weight 100."""
 
     def gates(self, rollout: Rollout) -> tuple[Gate, ...]:
         """Return the gates in force, each with its name."""
+
+    def pods(self, router: TrafficRouter, weight: int, capacity: int) -> int:
+        """Return the ready pods that the candidate needs for a weight.
+
+        Args:
+            router: Of the requests.
+            weight: In percent.
+            capacity: The pods that carry all requests.
+        """
 
     def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
         """Return the minimum of replicas by revision, of those that a rollout under way or failed needs.

@@ -60,7 +60,7 @@ class ParityJob(Job[ParityReport]):
     async def measure(self, manifest: ModelManifest) -> ParityReport:
         """Compare the two revisions with the requests of the first model that has a warm-up."""
         if not manifest.models:
-            raise Failure(Reason.INVALID_MANIFEST, f"{self.settings.manifest} has no models.")
+            raise Failure(Reason.INVALID_MANIFEST, f"{self.settings.find_manifest()} has no models.")
         source = next((source for source in manifest.models if source.warmup), manifest.models[0])
         return await self._compare(source, source.warmup or Warmup())
 

@@ -1,0 +1,39 @@
+"""Swap: the pods of the stable revision get the candidate's content, one after another; no pod starts or ends.
+
+A pod that changes its revision leaves the Services of the stable revision first. Its Triton serves the old content
+until the new one is loaded, and goes on with it if that fails.
+"""
+
+from collections.abc import Mapping
+
+from conch.api.names import StrategyName
+from conch.decide.context import RolloutContext, least_replicas
+from conch.decide.state import RolloutState
+from conch.decide.strategies.progressive import Progressive
+from conch.traffic import TrafficRouter
+
+
+class Swap(Progressive):
+    """The steps and gates of the spec, and one workload for both revisions."""
+
+    name = StrategyName.SWAP
+    shares_pods = True
+
+    def pods(self, router: TrafficRouter, weight: int, capacity: int) -> int:
+        """Return the pods that have the share of the weight, of those that carry all requests.
+
+        The last pod of the stable revision keeps it until no request goes to that any more.
+
+        >>> from conch.traffic import ServiceRouter
+        >>> [Swap().pods(ServiceRouter(), weight, 4) for weight in (0, 5, 25, 50, 90, 100)]
+        [1, 1, 1, 2, 3, 3]
+        """
+        del router
+        return min(max(1, round(capacity * weight / 100)), max(1, capacity - 1))
+
+    def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
+        """Return the replicas of the pods of both revisions."""
+        del needed
+        least = least_replicas(context.service)
+        kept = least if state.has_failed else max(least, state.capacity)
+        return {context.stable: kept} if state.has_failed else {context.wanted: kept, context.stable: kept}

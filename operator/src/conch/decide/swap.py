@@ -1,0 +1,88 @@
+"""Swap: whether the pods of the stable revision can serve the candidate, and which pod serves which revision."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from conch.api.models import REPOSITORY
+from conch.api.names import StrategyName
+from conch.api.triton import MODEL_FIELDS
+from conch.decide.naming import NOT_OF_PODS
+from conch.observe import Pod, Track
+from conch.observe.fields import mapping
+from conch_contract.schemes import Mount, find_scheme
+from conch_contract.sentences import join_words
+
+MIN_PODS: Final = 2  # of a service: one goes on with the stable revision while another changes
+_AT_ONCE: Final = 4  # a pod of so many changes its revision at a time, once the first one serves the candidate
+
+
+def find_swap_obstacle(track: Track, stable: str, wanted: str) -> str:
+    """Return why the pods of the stable revision cannot serve the wanted one, in a sentence; empty: they can.
+
+    Args:
+        track: The track, whose spec is that of the wanted revision.
+        stable: The revision that carries the service.
+        wanted: The revision that the spec requests.
+    """
+    if track.service.variant:
+        return "A variant has few pods beside the predictor's, and changes by pods of its own."
+    workload = track.workload_of(stable)
+    record = track.revisions.get(workload)
+    if record is None or not record.has_lasting_pods:
+        return f"The pods of {stable} began before Conch knew Swap, and keep the revision with which they began."
+    before, after = select_pod_fields(record.predictor), select_pod_fields(track.service.spec.predictor.to_wire())
+    changed = sorted(field for field in before.keys() | after.keys() if before.get(field) != after.get(field))
+    if changed:
+        return f"The change concerns the pods, and not only what they serve: {join_words(changed, 'and')}."
+    if _has_several(after):
+        return "Several models in a pod change together, which takes pods of their own."
+    rollout = track.service.status.rollout
+    is_under_way = rollout is not None and (rollout.revision, rollout.strategy) == (wanted, StrategyName.SWAP)
+    if not is_under_way and track.replicas(workload) < MIN_PODS:
+        return f"The service has one pod; Swap needs {MIN_PODS}, of which one serves while another changes."
+    return ""
+
+
+def select_pod_fields(predictor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a predictor on which its pod template depends (`conch.desire.pod`), by their path."""
+    fields = {key: value for key, value in predictor.items() if key not in {*NOT_OF_PODS, "model", "triton", "warmup"}}
+    model = dict(mapping(predictor.get("model")))
+    uri, model_format = str(model.pop("storageUri", "")), model.pop("modelFormat", None)
+    scheme = find_scheme(uri)
+    found = {f"model.{key}": value for key, value in model.items()}
+    if scheme is not None and scheme.mount == Mount.CLAIM:
+        found["model.storageUri"] = uri.partition("://")[2].partition("/")[0]
+    if scheme is not None and scheme.mount == Mount.USER_VOLUMES:
+        found["model.storageUri"] = scheme.mount.name
+    if mapping(model_format).get("name") == REPOSITORY:
+        found["model.modelFormat"] = REPOSITORY
+    triton = mapping(predictor.get("triton"))
+    found |= {f"triton.{key}": value for key, value in triton.items() if key not in MODEL_FIELDS}
+    if requests := mapping(predictor.get("warmup")).get("configMapRef"):
+        found["warmup.configMapRef"] = requests
+    return {**fields, **found}
+
+
+def _has_several(fields: Mapping[str, Any]) -> bool:
+    return "models" in fields or fields.get("model.modelFormat") == REPOSITORY
+
+
+def assign_pods(pods: Sequence[Pod], stable: str, candidate: str | None, target: int) -> dict[str, str]:
+    """Return the revision that each pod of a workload has to serve, by uid.
+
+    Args:
+        pods: Of the workload, without those that terminate.
+        stable: The revision that all others have to serve.
+        candidate: The revision that some have to serve; None: there is none.
+        target: The pods that the candidate needs now. One changes first, and more at a time once it serves.
+    """
+    assigned = dict.fromkeys((pod.uid for pod in pods), stable)
+    if candidate is None:
+        return assigned
+    own = sorted((pod for pod in pods if pod.revision == candidate), key=lambda pod: (not pod.ready, pod.name))
+    changing = sum(not pod.ready for pod in own)
+    at_once = max(1, len(pods) // _AT_ONCE) if changing < len(own) else 1
+    others = [pod for pod in pods if pod.revision != candidate]
+    ready = [pod for pod in others if pod.ready]
+    more = (ready or others)[: max(0, min(target - len(own), at_once - changing))]
+    return assigned | dict.fromkeys((pod.uid for pod in (*own[:target], *more)), candidate)

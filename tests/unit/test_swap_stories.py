@@ -1,0 +1,283 @@
+"""Swap: a candidate in the pods of the stable revision, by the steps of the spec, and back."""
+
+from typing import Any
+
+import pytest
+
+from conch.api import InferenceService
+from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE, Ref
+from conch.api.names import ANNOTATION_WORKLOAD
+from conch.decide.swap import select_pod_fields
+from conch.desire.pod import build_pod_template
+from conch_contract import ModelState, names
+from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
+
+STEPS = [{"weight": 25}, {"pause": "Manual"}, {"weight": 50}]
+SWAP = {"strategy": "Swap", "steps": STEPS}
+
+
+def at(folder: str) -> dict[str, Any]:
+    """Return a model with its files in another folder."""
+    return {
+        "modelFormat": {"name": "onnx"},
+        "storageUri": f"s3://models/{folder}",
+        "storage": {"secretRef": {"name": "s3"}},
+    }
+
+
+def begin(rollout: dict[str, Any] | None = None, **fields: Any) -> tuple[Cluster, str]:
+    """Return a cluster whose first revision serves on four pods, and its name."""
+    cluster = Cluster(build_manifest(rollout=rollout or SWAP, **{"minReplicas": 4, **fields}))
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    cluster.start_pods(stable)
+    cluster.swap()
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+    return cluster, stable
+
+
+def change(cluster: Cluster, **predictor: Any) -> str:
+    """Change the model's files; return the candidate."""
+    model = at("other")
+    cluster.edit(**{"model": model, **predictor})
+    cluster.settle()
+    return cluster.decision().wanted
+
+
+def load_all(cluster: Cluster, rounds: int = 8) -> None:
+    """Let the agents load what their pods have to serve, until no pod changes any more."""
+    for _ in range(rounds):
+        cluster.swap()
+        cluster.settle()
+
+
+def test_pods_change_one_after_another_and_none_starts() -> None:
+    cluster, stable = begin()
+    pods = {ref.name: pod["metadata"]["uid"] for ref, pod in cluster.objects.items() if ref.kind == POD}
+    candidate = change(cluster)
+    assert cluster.decision().rollout is not None
+    assert cluster.served() == {stable: 3, candidate: 1}
+    assert Ref(DEPLOYMENT, candidate) not in cluster.objects
+    load_all(cluster)
+    assert cluster.served() == {stable: 3, candidate: 1}, "the pause holds"
+    assert cluster.status.rollout is not None
+    assert (cluster.status.rollout.strategy, cluster.status.rollout.weight) == ("Swap", 25)
+    cluster.request(f"promote {cluster.status.observed_generation}/1")
+    load_all(cluster)
+    assert cluster.served() == {candidate: 4}
+    assert cluster.status.stable == candidate
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert {ref.name: pod["metadata"]["uid"] for ref, pod in cluster.objects.items() if ref.kind == POD} == pods
+    record = cluster.objects[Ref(CONTROLLER_REVISION, candidate)]
+    assert record["metadata"]["annotations"][ANNOTATION_WORKLOAD] == stable
+    data = cluster.objects[Ref(CONFIG_MAP, stable)]["data"]
+    assert list(data) == [names.MANIFEST_FILE]
+    assert candidate in data[names.MANIFEST_FILE], "new pods begin with the revision that serves"
+
+
+def test_a_new_pod_of_the_deployment_gets_the_revision_that_serves() -> None:
+    cluster, stable = begin()
+    candidate = change(cluster)
+    cluster.request(f"promote {cluster.status.observed_generation}")
+    load_all(cluster)
+    assert cluster.served() == {candidate: 4}
+    cluster.put_pod(stable, 4, ready=True)
+    cluster.settle()
+    assert cluster.served() == {candidate: 5}
+
+
+def test_a_candidate_that_does_not_load_is_rolled_back_in_its_pod() -> None:
+    cluster, stable = begin()
+    candidate = change(cluster)
+    cluster.swap(ModelState.FAILED, reason="LoadFailed", message="no such operator")
+    cluster.settle()
+    assert cluster.served() == {stable: 3, candidate: 1}
+    assert cluster.condition("Serving")[0] == "True"
+    cluster.now += 901
+    cluster.settle()
+    assert cluster.condition("Stalled") == ("True", "LoadFailed")
+    assert cluster.served() == {stable: 4}
+    load_all(cluster)
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.phase == "Failed"
+    assert cluster.status.stable == stable
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"resources": {"limits": {"memory": "1Gi"}}}, "resources"),
+        ({"pod": {"env": [{"name": "A", "value": "b"}]}}, "pod"),
+    ],
+)
+def test_a_change_of_the_pods_starts_pods_and_gives_the_reason(fields: dict[str, Any], words: str) -> None:
+    cluster, stable = begin()
+    candidate = change(cluster, **fields)
+    assert Ref(DEPLOYMENT, candidate) in cluster.objects
+    assert cluster.served() == {stable: 4}
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.strategy == "Progressive"
+    assert words in cluster.status.rollout.swap_obstacle
+    assert "SwapNotPossible" in [event.reason for event in cluster.story]
+
+
+def test_a_swap_goes_back_and_forth_through_the_history() -> None:
+    cluster, first = begin({"strategy": "Swap"})
+    second = change(cluster)
+    load_all(cluster)
+    assert cluster.status.stable == second
+    cluster.edit(model=at("magika"))
+    load_all(cluster)
+    assert cluster.status.stable == first
+    assert cluster.served() == {first: 4}
+    assert [ref.name for ref in cluster.objects if ref.kind == DEPLOYMENT] == [first]
+
+
+def test_the_record_of_a_swapped_revision_may_be_lost() -> None:
+    cluster, first = begin({"strategy": "Swap"})
+    second = change(cluster)
+    load_all(cluster)
+    cluster.remove(Ref(CONTROLLER_REVISION, second))
+    cluster.settle()
+    assert cluster.served() == {second: 4}
+    assert [ref.name for ref in cluster.objects if ref.kind == DEPLOYMENT] == [first]
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert Ref(SERVICE, second) in cluster.objects
+
+
+def test_an_operator_that_restarts_knows_which_pods_serve_the_candidate() -> None:
+    cluster, stable = begin()
+    candidate = change(cluster)
+    load_all(cluster)
+    cluster.reports.clear()
+    cluster.now += 60
+    cluster.settle()
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.weight == 25
+    assert cluster.decision().shares == {stable: 75, candidate: 25}
+    assert cluster.status.rollout.unavailable_since is None
+
+
+def test_an_agent_that_never_reports_the_candidate_ends_the_rollout() -> None:
+    cluster, stable = begin()
+    change(cluster)
+    cluster.now += 901
+    cluster.settle()
+    assert cluster.status.rollout is not None
+    assert cluster.status.rollout.phase == "Failed"
+    assert cluster.served() == {stable: 4}
+    assert cluster.condition("Serving")[0] == "True"
+
+
+def test_an_abort_takes_the_pods_back() -> None:
+    cluster, stable = begin()
+    candidate = change(cluster)
+    load_all(cluster)
+    cluster.request(f"abort {cluster.status.observed_generation}")
+    load_all(cluster)
+    assert cluster.served() == {stable: 4}
+    assert cluster.condition("RolloutComplete")[0] == "False"
+    cluster.request(f"retry {cluster.status.observed_generation}")
+    load_all(cluster)
+    assert cluster.served() == {stable: 3, candidate: 1}
+
+
+def test_a_second_change_takes_the_place_of_the_first() -> None:
+    cluster, stable = begin()
+    first = change(cluster)
+    load_all(cluster)
+    model = at("third")
+    cluster.edit(model=model)
+    load_all(cluster)
+    second = cluster.decision().wanted
+    assert second not in {stable, first}
+    assert cluster.served() == {stable: 3, second: 1}
+
+
+def test_pods_that_came_before_swap_are_replaced_once() -> None:
+    """A service of an earlier version of Conch: its stored template has no label of a workload."""
+    cluster, _ = begin({"strategy": "Swap"})
+    for ref, body in list(cluster.objects.items()):
+        labels = body["metadata"].get("labels", {})
+        if ref.kind == POD:
+            cluster.put({**body, "metadata": {**body["metadata"], "labels": without_workload(labels)}})
+        if ref.kind == CONTROLLER_REVISION:
+            template = body["data"]["template"]
+            meta = {**template["metadata"], "labels": without_workload(template["metadata"]["labels"])}
+            cluster.put({**body, "data": {**body["data"], "template": {**template, "metadata": meta}}})
+    second = change(cluster)
+    assert Ref(DEPLOYMENT, second) in cluster.objects
+    assert cluster.status.rollout is not None
+    assert "before Conch knew Swap" in cluster.status.rollout.swap_obstacle
+
+
+def without_workload(labels: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in labels.items() if name != names.LABEL_WORKLOAD}
+
+
+MODEL: dict[str, Any] = {
+    "name": "magika",
+    "modelFormat": {"name": "onnx"},
+    "storageUri": "s3://models/magika",
+    "storage": {"secretRef": {"name": "s3"}},
+}
+CONTENT: list[dict[str, Any]] = [
+    {"model": {**MODEL, "storageUri": "s3://models/other"}},
+    {"model": {**MODEL, "storageUri": "hf://owner/other"}},
+    {"model": {**MODEL, "modelFormat": {"name": "triton"}}},
+    {"triton": {"maxBatchSize": 4}},
+    {"triton": {"parameters": {"a": "b"}}},
+    {"triton": {"instanceGroups": [{"kind": "CPU", "count": 2}]}},
+    {"triton": {"config": "max_batch_size: 3"}},
+    {"warmup": {}},
+    {"warmup": {"timeout": "7s"}},
+]
+PODS: list[dict[str, Any]] = [
+    {"model": {**MODEL, "storageUri": "pvc://claim/model"}},
+    {"model": {**MODEL, "name": "another"}},
+    {"model": {**MODEL, "storage": {"secretRef": {"name": "other"}}}},
+    {"triton": {"args": ["--log-verbose=1"]}},
+    {"triton": {"image": "mine:1"}},
+    {"triton": {"shmSize": "1Gi"}},
+    {"longestRequest": "2m"},
+    {"resources": {"limits": {"cpu": "2"}}},
+    {"warmup": {"configMapRef": {"name": "requests"}}},
+    *(
+        {"pod": {name: value}}
+        for name, value in {
+            "env": [{"name": "A", "value": "b"}],
+            "labels": {"a": "b"},
+            "annotations": {"a": "b"},
+            "nodeSelector": {"a": "b"},
+            "priorityClassName": "high",
+            "terminationGracePeriodSeconds": 100,
+            "agentResources": {"limits": {"cpu": "1"}},
+            "volumes": [{"name": "a", "emptyDir": {}}],
+        }.items()
+    ),
+]
+
+
+def build_template(predictor: dict[str, Any]) -> Any:
+    service = InferenceService.model_validate(build_manifest(**predictor))
+    return build_pod_template(service, "magika-bcdfghjklm", DEFAULTS), service.spec.predictor.to_wire()
+
+
+@pytest.mark.parametrize("fields", [*CONTENT, *PODS], ids=str)
+def test_just_the_fields_that_change_pods_prevent_a_swap(fields: dict[str, Any]) -> None:
+    base, before = build_template({"model": MODEL})
+    changed, after = build_template({"model": MODEL, **fields})
+    assert (base == changed) == (fields in CONTENT), "the lists here are right"
+    assert (select_pod_fields(before) == select_pod_fields(after)) == (base == changed)
+
+
+def test_files_of_the_users_volumes_are_mounted_into_pods_of_their_own() -> None:
+    pod = {
+        "volumes": [{"name": "a", "emptyDir": {}}],
+        "volumeMounts": [{"name": "a", "mountPath": "/models"}],
+    }
+    base, before = build_template({"model": MODEL, "pod": pod})
+    changed, after = build_template({"model": {**MODEL, "storageUri": "file:///models/m"}, "pod": pod})
+    assert base != changed
+    assert select_pod_fields(before) != select_pod_fields(after)
