@@ -101,6 +101,7 @@ class Cluster:
         self.now = 1_000_000.0
         self.objects: dict[Ref, dict[str, Any]] = {}
         self.reports: dict[str, AgentReport] = {}
+        self.reports_on_request = False  # whether only the reports are known that a reconcile requests
         self.measured = Measured()
         self.measured_of: dict[str, Measured] = {}
         self.gpus: int | None = None  # that its one node has; None: nodes cannot be listed
@@ -315,7 +316,10 @@ class Cluster:
         measured = {
             name: self.measured_of.get(name, self.measured) for name in build_measurement_request(snapshot).models
         }
-        reports = {pod.uid: self.reports[pod.uid] for pod in find_unreported_pods(snapshot) if pod.uid in self.reports}
+        reports = self.reports
+        if self.reports_on_request:
+            requested = {pod.uid for pod in find_unreported_pods(snapshot)}
+            reports = {uid: report for uid, report in reports.items() if uid in requested}
         snapshot = snapshot.with_reports(reports).with_measured(measured)
         warnings = {uid: self.warnings[uid] for uid in find_stuck_objects(snapshot) if uid in self.warnings}
         snapshot = snapshot.with_warnings(warnings)

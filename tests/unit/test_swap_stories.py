@@ -28,6 +28,7 @@ def at(folder: str) -> dict[str, Any]:
 def begin(rollout: dict[str, Any] | None = None, **fields: Any) -> tuple[Cluster, str]:
     """Return a cluster whose first revision serves on four pods, and its name."""
     cluster = Cluster(build_manifest(rollout=rollout or SWAP, **{"minReplicas": 4, **fields}))
+    cluster.reports_on_request = True
     cluster.reconcile()
     stable = cluster.decision().wanted
     cluster.start_pods(stable)
