@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +17,12 @@ from tests.support.gpus import GPU, Pretended
 from tests.support.kube import Kube
 from tests.support.place import Place
 from tests.support.service import Service
-from tests.support.traffic import Traffic
+from tests.support.traffic import Mix, Traffic
 from tests.support.wait import until
 
 PODS = 4
+SWAPS, REQUESTS = 50, 100_000
+MANY = Mix(grpc=8, fresh=2, kept=6, rate=25)
 STEPS: list[dict[str, Any]] = [{"weight": 25}, {"analysis": "10s"}, {"weight": 50}, {"analysis": "10s"}]
 SUCCESS: dict[str, Any] = {"successRate": {"min": "99%"}, "minSamples": 5, "interval": "3s"}
 LATENCY: dict[str, Any] = {"latency": {"max": "250ms"}, "minSamples": 5, "interval": "3s"}
@@ -58,7 +62,7 @@ def test_a_canary_needs_no_second_set_of_gpus(place: Place, service: Service, fi
         def has_taken_over() -> bool:
             status = service.status
             seen.add(status.get("weight") or 0)
-            return bool(status["stable"] == second)
+            return bool(status.get("stable") == second)
 
         until(has_taken_over, "the candidate has taken over", seen=lambda: service.status.get("rollout"))
         service.settle()
@@ -73,4 +77,34 @@ def test_a_canary_needs_no_second_set_of_gpus(place: Place, service: Service, fi
     figure(str(traffic))
     assert uids(service) == pods, "no pod started or ended"
     assert [each["metadata"]["name"] for each in service.children(DEPLOYMENT)] == [first]
+    assert not traffic.failed, traffic
+
+
+def _serves_other(service: Service, revision: str) -> bool:
+    return service.status.get("stable") not in {None, revision}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600, func_only=True)
+def test_fifty_swaps_fail_no_request(place: Place, kube: Kube, namespace: str, figure: Callable[[str], None]) -> None:
+    """Each change goes to all pods; what it costs is the p99 during the swaps over that without one."""
+    body = manifest("double", **build_content(2), minReplicas=PODS)
+    body["spec"]["rollout"] = {"strategy": "Swap"}
+    kube.apply(body, namespace)
+    service = Service(kube, namespace, "double")
+    service.until_ready()
+    pods, request = uids(service), build_request(2, 3)
+    with place.reach(namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc]:
+        with Traffic(http, grpc, request, MANY) as steady:
+            until(lambda: steady.sent > REQUESTS // 10, "the load without a swap has lasted", 600)
+        with Traffic(http, grpc, request, MANY) as traffic:
+            for factor in itertools.islice(itertools.cycle((3, 2)), SWAPS):
+                has_taken_over = partial(_serves_other, service, service.status["stable"])
+                service.patch({"predictor": build_content(factor)})
+                until(has_taken_over, "the candidate has taken over")
+                service.settle()
+            until(lambda: traffic.sent >= REQUESTS, "the load has lasted", 1800)
+    figure(f"{SWAPS} swaps of {PODS} pods: {traffic}")
+    figure(f"without a swap: {steady}")
+    assert uids(service) == pods, "no pod started or ended"
     assert not traffic.failed, traffic

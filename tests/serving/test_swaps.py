@@ -89,10 +89,13 @@ def test_a_pod_follows_its_label_to_the_manifest_of_a_revision(store: Store, pod
     until(lambda: serves("m-1"), "the first revision is served", pod.agent)
     request = RepeatedRequest("m", "x", X, "y", is_right)
     with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
-        for label, revision in (("m-2", "m-2"), ("m-1", "m-1"), ("of-an-older-rollout", "m-1")):
+        for label in ("m-2", "m-1"):
             pod.write_label(label)
-            until(partial(serves, revision), f"{label} leads to {revision}", pod.agent)
-        assert pod.ready
+            until(partial(serves, label), f"{label} is served", pod.agent)
+            pod.until_ready()
+        pod.write_label("of-an-older-rollout")
+        until(lambda: not pod.ready, "a pod that does not serve the revision of its label is not ready", pod.agent)
+        assert serves("m-1")
     assert not traffic.failed, traffic
     [answer] = pod.infer("m", [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1.5, 2.0]}]).values()
     assert answer == [3.0, 4.0]

@@ -451,12 +451,21 @@ class Cluster:
 
     def swap(self, state: ModelState = ModelState.READY, **failure: str) -> None:
         """Let every pod load the revision that its label names, as its agent does."""
+        loaded = []
         for ref, pod in self.objects.items():
             if ref.kind == POD:
                 revision = pod["metadata"]["labels"][names.LABEL_REVISION]
                 report = build_report(state, **failure).model_copy(update={"revision": revision})
-                if self.reports[pod["metadata"]["uid"]].revision != revision:
-                    self.reports[pod["metadata"]["uid"]] = report
+                uid, conditions = pod["metadata"]["uid"], pod["status"]["conditions"]
+                if self.reports[uid].revision != revision or not self.reports[uid].has_loaded:  # it tries again
+                    self.reports[uid] = report
+                    loaded.append((pod, state is ModelState.READY))
+                elif conditions[0]["status"] == "False":
+                    loaded.append((pod, True))  # it got back the revision that it serves
+        for pod, ready in loaded:
+            body = copy.deepcopy(pod)
+            body["status"]["conditions"][0]["status"] = str(ready)
+            self.put(body)
 
     def served(self) -> Counter[str]:
         """Return how many pods have to serve each revision."""
@@ -499,6 +508,8 @@ class Cluster:
                 for field in ("labels", "annotations"):
                     known = body["metadata"].get(field, {}) | assign.metadata.get(field, {})
                     body["metadata"][field] = {name: value for name, value in known.items() if value is not None}
+                if assign.time:  # the agent does not serve it yet
+                    body["status"]["conditions"][0]["status"] = "False"
                 self.put(body)
             case Release(ref, wanted):
                 self.objects[ref]["spec"]["replicas"] = wanted["spec"]["replicas"]

@@ -59,12 +59,13 @@ def test_pods_change_one_after_another_and_none_starts() -> None:
     candidate = change(cluster)
     assert cluster.decision().rollout is not None
     assert cluster.served() == {stable: 3, candidate: 1}
+    assert cluster.status.ready == "3/4"
     assert Ref(DEPLOYMENT, candidate) not in cluster.objects
     load_all(cluster)
     assert cluster.served() == {stable: 3, candidate: 1}, "the pause holds"
     assert cluster.status.rollout is not None
     assert (cluster.status.rollout.strategy, cluster.status.rollout.weight) == ("Swap", 25)
-    cluster.request(f"promote {cluster.status.observed_generation}/1")
+    cluster.request(f"promote {cluster.status.observed_generation}/2")
     load_all(cluster)
     assert cluster.served() == {candidate: 4}
     assert cluster.status.stable == candidate
@@ -210,7 +211,7 @@ def test_pods_that_came_before_swap_are_replaced_once() -> None:
     second = change(cluster)
     assert Ref(DEPLOYMENT, second) in cluster.objects
     assert cluster.status.rollout is not None
-    assert "before Conch knew Swap" in cluster.status.rollout.swap_obstacle
+    assert "lack the label" in cluster.status.rollout.swap_obstacle
 
 
 def without_workload(labels: dict[str, str]) -> dict[str, str]:
@@ -282,3 +283,162 @@ def test_files_of_the_users_volumes_are_mounted_into_pods_of_their_own() -> None
     changed, after = build_template({"model": {**MODEL, "storageUri": "file:///models/m"}, "pod": pod})
     assert base != changed
     assert select_pod_fields(before) != select_pod_fields(after)
+
+
+def begin_behind_gateway() -> tuple[Cluster, str]:
+    """Return a cluster whose first revision serves on four pods behind a gateway, and its name."""
+    traffic = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
+    cluster = Cluster(build_manifest(rollout=SWAP, traffic=traffic, minReplicas=4))
+    cluster.reports_on_request = True
+    cluster.reconcile()
+    stable = cluster.decision().wanted
+    cluster.start_pods(stable)
+    cluster.swap()
+    cluster.settle()
+    cluster.accept_routes()
+    cluster.settle()
+    return cluster, stable
+
+
+def proceed(cluster: Cluster, rounds: int = 40) -> None:
+    """Go on step by step behind a slow gateway; each revision to which it sends requests has a ready pod."""
+    for each in range(rounds):
+        cluster.reconcile()
+        snapshot = cluster.snapshot()
+        for revision in cluster.accepted:
+            listed = snapshot.endpoints.get(revision, frozenset())
+            assert listed, f"requests go to {revision}, which has no pod: {cluster.served()}"
+        if each % 2:
+            cluster.swap()
+        if not each % 5:
+            cluster.accept_routes()
+
+
+def test_a_gateway_never_sends_requests_to_a_revision_without_pods() -> None:
+    cluster, stable = begin_behind_gateway()
+    candidate = change(cluster)
+    proceed(cluster)
+    assert cluster.served() == {stable: 3, candidate: 1}
+    assert cluster.accepted == {stable, candidate}
+    cluster.request(f"promote {cluster.status.observed_generation}/2")
+    proceed(cluster)
+    assert cluster.status.stable == candidate
+    assert cluster.served() == {candidate: 4}
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_a_gateway_leaves_a_failed_candidate_before_its_pods_change_back() -> None:
+    cluster, stable = begin_behind_gateway()
+    change(cluster)
+    proceed(cluster)
+    cluster.request(f"abort {cluster.status.observed_generation}")
+    proceed(cluster)
+    assert cluster.served() == {stable: 4}
+    assert cluster.accepted == {stable}
+
+
+def test_the_record_of_a_workload_outlives_the_history() -> None:
+    cluster, first = begin({"strategy": "Swap", "historyLimit": 0})
+    for folder in ("b", "c"):
+        cluster.edit(model=at(folder))
+        load_all(cluster)
+    last = cluster.status.stable
+    assert cluster.served() == {last: 4}
+    records = {ref.name for ref in cluster.objects if ref.kind == CONTROLLER_REVISION}
+    assert records == {first, last}
+
+
+def test_a_pod_whose_label_was_edited_gets_its_revision_back() -> None:
+    cluster, stable = begin()
+    [ref, *_] = [ref for ref in cluster.objects if ref.kind == POD]
+    body = cluster.objects[ref]
+    cluster.put(
+        {
+            **body,
+            "metadata": {**body["metadata"], "labels": {**body["metadata"]["labels"], names.LABEL_REVISION: "mine"}},
+        }
+    )
+    load_all(cluster)
+    assert cluster.served() == {stable: 4}
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_a_failed_swap_stays_one_whatever_the_spec_becomes() -> None:
+    cluster, stable = begin({"strategy": "Swap"})
+    change(cluster)
+    cluster.swap(ModelState.FAILED, reason="LoadFailed", message="out of memory")
+    cluster.now += 901
+    cluster.settle()
+    load_all(cluster)
+    cluster.edit_rollout(strategy="Recreate")
+    load_all(cluster)
+    assert cluster.objects[Ref(DEPLOYMENT, stable)]["spec"]["replicas"] == 4
+    assert cluster.served() == {stable: 4}
+
+
+def test_a_swap_under_way_stays_one_whatever_the_spec_becomes() -> None:
+    cluster, stable = begin()
+    candidate = change(cluster)
+    load_all(cluster)
+    for strategy in ("Progressive", "Recreate"):
+        cluster.edit_rollout(strategy=strategy)
+        load_all(cluster)
+        assert cluster.served() == {stable: 3, candidate: 1}
+        assert [ref.name for ref in cluster.objects if ref.kind == DEPLOYMENT] == [stable]
+
+
+def test_a_rollout_with_pods_of_its_own_stays_one_whatever_the_spec_becomes() -> None:
+    cluster, stable = begin({"strategy": "Progressive", "steps": []})
+    candidate = change(cluster)
+    cluster.edit_rollout(strategy="Swap")
+    load_all(cluster)
+    assert {ref.name for ref in cluster.objects if ref.kind == DEPLOYMENT} == {stable, candidate}
+    assert cluster.served() == {stable: 4}
+
+
+@pytest.mark.parametrize("strategy", ["Progressive", "Recreate", "Swap"])
+def test_the_way_back_to_the_revision_with_which_the_pods_began_is_a_swap(strategy: str) -> None:
+    cluster, first = begin({"strategy": "Swap"})
+    second = change(cluster)
+    load_all(cluster)
+    assert cluster.served() == {second: 4}
+    cluster.edit_rollout(strategy=strategy)
+    cluster.edit(model=at("magika"))
+    for _ in range(12):
+        cluster.swap()
+        cluster.reconcile()
+        assert cluster.snapshot().endpoints["magika"], "requests find a pod"
+    load_all(cluster)
+    assert cluster.served() == {first: 4}
+    assert cluster.status.stable == first
+
+
+def test_the_last_ready_pod_of_the_stable_revision_stays() -> None:
+    cluster, stable = begin({"strategy": "Swap"}, minReplicas=2)
+    cluster.put_pod(stable, 0, ready=False)
+    cluster.settle()
+    change(cluster)
+    assert cluster.served() == {stable: 2}
+    assert cluster.snapshot().endpoints["magika"]
+
+
+def test_requests_follow_the_pods() -> None:
+    """Of eight pods, those of the candidate get requests as they load, so that at most two have none."""
+    cluster, _ = begin({"strategy": "Swap"}, minReplicas=8)
+    candidate = change(cluster)
+    for _ in range(12):
+        assert len(cluster.snapshot().endpoints["magika"]) >= 6, cluster.served()
+        cluster.swap()
+        cluster.settle()
+    assert cluster.status.stable == candidate
+
+
+def test_each_pod_has_the_deadline_to_load() -> None:
+    cluster, _ = begin({"strategy": "Swap"}, minReplicas=4)
+    candidate = change(cluster)
+    for _ in range(5):
+        cluster.now += 600
+        cluster.settle()
+        cluster.swap()
+        cluster.settle()
+    assert cluster.status.stable == candidate

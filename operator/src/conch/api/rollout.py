@@ -132,12 +132,12 @@ class Rollout(Part):
     strategy: Literal["Progressive", "Recreate", "Swap"] = "Progressive"
     """Progressive: the candidate starts beside the stable revision and takes over by steps. Recreate: the pods of the
     stable revision end before those of the candidate start; requests fail in between. For nodes without capacity for
-    both. Swap: the pods of the stable revision get the candidate's model, by the same steps; a change of anything but
-    the model, or with one pod or several models, is Progressive."""
+    both. Swap: the pods of the stable revision load the candidate's model, by the same steps; a change of other fields,
+    or with one pod or several models, is Progressive."""
     on_insufficient_capacity: Literal["Hold", "Recreate", "Surge", "Swap"] = "Hold"
     """Reaction of a Progressive rollout to insufficient free GPUs for the candidate's pods beside the stable ones.
     Hold: the rollout waits for GPUs without pods, and the stable revision serves. Recreate: the rollout follows the
-    strategy Recreate, without steps. Swap: it follows the strategy Swap, and waits where that is not possible. Surge:
+    strategy Recreate, without steps. Swap: it follows the strategy Swap, or waits. Surge:
     the pods are created and wait for nodes, for clusters with node autoscaling."""
     steps: Annotated[tuple[Step, ...], Field(max_length=32)] = ()
     """Steps by which the candidate takes over, in order. After the last one its weight is 100. Empty: weight 100 as

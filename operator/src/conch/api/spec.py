@@ -243,6 +243,7 @@ class Spec(Part):
             Rule(
                 "has(self.traffic) || !has(self.rollout) || !has(self.rollout.steps)"
                 " || (has(self.rollout.strategy) && self.rollout.strategy == 'Swap')"
+                " || (has(self.rollout.onInsufficientCapacity) && self.rollout.onInsufficientCapacity == 'Swap')"
                 " || self.rollout.steps.all(s, !has(s.weight) || s.weight == 0 || s.weight == 100)",
                 message="a weight between 0 and 100 needs a gateway or a split by replicas; set traffic.gateways or"
                 " traffic.split, or strategy to Swap, or remove the step",
@@ -304,7 +305,7 @@ class Spec(Part):
                 " || !((has(self.rollout.strategy) && self.rollout.strategy == 'Swap')"
                 " || (has(self.rollout.onInsufficientCapacity) && self.rollout.onInsufficientCapacity == 'Swap'))",
                 message="Swap without a gateway sends requests to all pods, those of variants included; set"
-                " traffic.gateways, remove variants, or set another strategy and onInsufficientCapacity",
+                " traffic.gateways, or remove variants or Swap",
                 path=".variants",
             ),
             Rule(

@@ -141,7 +141,7 @@ class RolloutStatus(Part):
     steps: tuple[StepInForce, ...] = ()
     """Steps in force: those of spec.rollout.steps with strategy Progressive or Swap, and weight 100 as the last one."""
     swap_obstacle: str = ""
-    """Why a rollout by Swap starts pods. Empty: it does not, or is none."""
+    """Why the rollout starts pods, although spec.rollout.strategy is Swap."""
     step: int = 0
     """Index of the current step in `steps`, from 0. The number of steps if all have ended."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] = ""

@@ -135,9 +135,7 @@ def find_unlisted_pod(track: Track, revision: str) -> Finding | None:
     for pod in track.pods_of(revision):
         since = moment(pod.status["readySince"])
         since = max(since, pod.assigned_at) if since is not None else None
-        is_ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod.status["conditions"])
-        is_waited_for = pod.listed or not is_ready
-        if is_waited_for or since is None or track.now - since <= LISTED_SECONDS:
+        if pod.listed or not pod.is_up or since is None or track.now - since <= LISTED_SECONDS:
             continue
         return Finding(
             Reason.ENDPOINTS_MISSING,

@@ -1,14 +1,14 @@
 """Swap: whether the pods of the stable revision can serve the candidate, and which pod serves which revision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from conch.api.models import REPOSITORY
-from conch.api.names import StrategyName
 from conch.api.triton import MODEL_FIELDS
 from conch.decide.naming import NOT_OF_PODS
 from conch.observe import Pod, Track
 from conch.observe.fields import mapping
+from conch_contract import names
 from conch_contract.schemes import Mount, find_scheme
 from conch_contract.sentences import join_words
 
@@ -16,31 +16,35 @@ MIN_PODS: Final = 2  # of a service: one goes on with the stable revision while 
 _AT_ONCE: Final = 4  # a pod of so many changes its revision at a time, once the first one serves the candidate
 
 
-def find_swap_obstacle(track: Track, stable: str, wanted: str) -> str:
+def find_swap_obstacle(track: Track, stable: str) -> str:
     """Return why the pods of the stable revision cannot serve the wanted one, in a sentence; empty: they can.
+
+    It counts when a rollout begins.
 
     Args:
         track: The track, whose spec is that of the wanted revision.
         stable: The revision that carries the service.
-        wanted: The revision that the spec requests.
     """
-    if track.service.variant:
-        return "A variant has few pods beside the predictor's, and changes by pods of its own."
     workload = track.workload_of(stable)
     record = track.revisions.get(workload)
-    if record is None or not record.has_lasting_pods:
-        return f"The pods of {stable} began before Conch knew Swap, and keep the revision with which they began."
-    before, after = select_pod_fields(record.predictor), select_pod_fields(track.service.spec.predictor.to_wire())
-    changed = sorted(field for field in before.keys() | after.keys() if before.get(field) != after.get(field))
-    if changed:
-        return f"The change concerns the pods, and not only what they serve: {join_words(changed, 'and')}."
-    if _has_several(after):
+    if track.service.variant:
+        return "Variants change with pods of their own."
+    if record is None:
+        return f"ControllerRevision {workload}, by which {stable} has its pods, is missing."
+    if not record.has_lasting_pods:
+        return f"An earlier version of Conch created the pods of {stable}, which lack the label {names.LABEL_WORKLOAD}."
+    fields = select_pod_fields(track.service.spec.predictor.to_wire())
+    if changed := _list_changes(select_pod_fields(record.predictor), fields):
+        return f"The change concerns the pods, and not only the model: {join_words(changed, 'and')}."
+    if _has_several(fields):
         return "Several models in a pod change together, which takes pods of their own."
-    rollout = track.service.status.rollout
-    is_under_way = rollout is not None and (rollout.revision, rollout.strategy) == (wanted, StrategyName.SWAP)
-    if not is_under_way and track.replicas(workload) < MIN_PODS:
-        return f"The service has one pod; Swap needs {MIN_PODS}, of which one serves while another changes."
-    return ""
+    pods = track.replicas(workload)
+    few = f"Swap needs {MIN_PODS} pods, of which one serves while another changes; the service has {pods}."
+    return few if pods < MIN_PODS else ""
+
+
+def _list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return sorted(field for field in before.keys() | after.keys() if before.get(field) != after.get(field))
 
 
 def select_pod_fields(predictor: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,22 +71,26 @@ def _has_several(fields: Mapping[str, Any]) -> bool:
     return "models" in fields or fields.get("model.modelFormat") == REPOSITORY
 
 
-def assign_pods(pods: Sequence[Pod], stable: str, candidate: str | None, target: int) -> dict[str, str]:
+def assign_pods(
+    pods: Sequence[Pod], main: str, candidate: str | None, target: int, reached: Collection[str]
+) -> dict[str, str]:
     """Return the revision that each pod of a workload has to serve, by uid.
 
     Args:
         pods: Of the workload, without those that terminate.
-        stable: The revision that all others have to serve.
+        main: The revision that all others have to serve.
         candidate: The revision that some have to serve; None: there is none.
         target: The pods that the candidate needs now. One changes first, and more at a time once it serves.
+        reached: Revisions that a request may still reach. Their pods leave them for the candidate only.
     """
-    assigned = dict.fromkeys((pod.uid for pod in pods), stable)
+    assigned = {pod.uid: pod.revision if pod.revision in reached else main for pod in pods}
     if candidate is None:
         return assigned
-    own = sorted((pod for pod in pods if pod.revision == candidate), key=lambda pod: (not pod.ready, pod.name))
+    own = [pod for pod in pods if pod.revision == candidate]
     changing = sum(not pod.ready for pod in own)
     at_once = max(1, len(pods) // _AT_ONCE) if changing < len(own) else 1
-    others = [pod for pod in pods if pod.revision != candidate]
-    ready = [pod for pod in others if pod.ready]
-    more = (ready or others)[: max(0, min(target - len(own), at_once - changing))]
-    return assigned | dict.fromkeys((pod.uid for pod in (*own[:target], *more)), candidate)
+    others = [pod for pod in pods if pod.revision != candidate and assigned[pod.uid] == main]
+    # The last ready pod of the stable revision stays. If all of its pods are down, the candidate may be what mends it.
+    free = [pod for pod in others if pod.ready][1:] if any(pod.is_up for pod in others) else others
+    changed = free[: max(0, min(target - len(own), at_once - changing))]
+    return assigned | dict.fromkeys((pod.uid for pod in (*own, *changed)), candidate)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from conch.api import ConditionType
+from conch.api.names import StrategyName
 from conch.decide.admission import admit, initial_admission, resources_per_pod
 from conch.decide.context import RolloutContext, least_replicas, most_replicas
 from conch.decide.diagnosis import crash_loop, diagnose, find_unlisted_pod, not_answering
@@ -18,7 +19,7 @@ from conch.decide.swap import assign_pods, find_swap_obstacle
 from conch.decide.warmup import has_warmup, warmed, warmup_failed, warmup_waits
 from conch.decide.workloads import Workload, find_workload, list_workloads
 from conch.observe import Finding, Snapshot, Track
-from conch.traffic import ObservedTraffic, Shares, router_of, wrote_stable
+from conch.traffic import ObservedTraffic, Shares, router_of, still_reached, wrote_stable
 from conch_contract import JobReport
 from conch_contract.revision_jobs import WARMUP, RevisionJob
 
@@ -106,7 +107,7 @@ def _context(track: Track) -> RolloutContext:
     stable = _find_stable(track, wanted)
     obstacle = ""
     if stable != wanted and service.spec.rollout.may_swap:
-        obstacle = find_swap_obstacle(track, stable, wanted)
+        obstacle = find_swap_obstacle(track, stable)
     return RolloutContext(track, router, router.observe(track), wanted, stable, obstacle)
 
 
@@ -146,19 +147,31 @@ def _begin(context: RolloutContext) -> RolloutState | None:
 
 
 def _with_strategy(context: RolloutContext, state: RolloutState) -> RolloutState:
+    """Return the state with its strategy. Whether a rollout is a Swap is decided when it begins, and stays so."""
     answered = has_answered(context.track, context.stable)
-    rollout, can_swap = context.service.spec.rollout, not context.swap_obstacle
+    rollout, has_begun = context.service.spec.rollout, bool(state.steps) and not state.awaits_admission
+    if (has_begun and state.strategy == StrategyName.SWAP) or _gave_its_name(context):
+        return replace(state, strategy=StrategyName.SWAP)
+    can_swap = not context.swap_obstacle and (not has_begun or not context.track.deployment(context.wanted))
     strategy = choose_strategy(rollout, state.admission, has_answered=answered, can_swap=can_swap)
-    obstacle = context.swap_obstacle if rollout.strategy == "Swap" else ""
-    return replace(state, strategy=strategy.name, swap_obstacle=obstacle)
+    obstacle = state.swap_obstacle if has_begun else context.swap_obstacle
+    return replace(state, strategy=strategy.name, swap_obstacle=obstacle if rollout.strategy == "Swap" else "")
+
+
+def _gave_its_name(context: RolloutContext) -> bool:
+    """Whether the pods of the stable revision began with the candidate: those of its own would have the same name."""
+    return context.wanted != context.stable and context.track.workload_of(context.stable) == context.wanted
 
 
 def _advance(context: RolloutContext, state: RolloutState, admission: Finding | None) -> RolloutState:
     """Return the state of the rollout after this snapshot; `admission`: why its pods may not start yet."""
     track, service, stable, wanted = context.track, context.service, context.stable, context.wanted
+    strategy, capacity = strategy_of(state, service.spec.rollout), state.capacity
+    if strategy.shares_pods and state.current_step and state.current_step.weight is not None:
+        # Each pod that changes is progress.
+        last = max((pod.assigned_at for pod in track.pods_of(wanted)), default=0.0)
+        state = replace(state, since=max(state.since, min(last, track.now)))
     state, gates = evaluate_gates(context, state)
-    capacity = state.capacity
-    strategy = strategy_of(state, service.spec.rollout)
     observation = Observation(
         now=track.now,
         ready=track.ready(wanted),
@@ -228,7 +241,16 @@ def _effective_weight(context: RolloutContext, state: RolloutState, weight: int)
     has_lost = not track.ready(stable) and not may_scale_to_zero(track, state, stable)
     if weight and has_lost and track.ready(context.wanted):
         return 100
-    return 0 if state.unavailable_since is not None and not has_lost else weight
+    if state.unavailable_since is not None and not has_lost:
+        return 0
+    is_shared = strategy_of(state, context.service.spec.rollout).shares_pods
+    return _weigh_pods(track, context) if is_shared and 0 < weight < 100 else weight
+
+
+def _weigh_pods(track: Track, context: RolloutContext) -> int:
+    """Return the candidate's share of the pods that both revisions share, in percent: both have some."""
+    own, other = track.ready(context.wanted), track.ready(context.stable)
+    return max(1, min(99, round(100 * own / max(own + other, 1))))
 
 
 def _find_due_job(
@@ -270,13 +292,14 @@ def _assign_pods(
 ) -> Mapping[str, str]:
     """Return the revision that each pod of the workloads has to serve, by uid."""
     track, found = context.track, dict[str, str]()
+    is_under_way = state is not None and not state.has_failed and not state.awaits_admission
     for workload in workloads:
-        is_shared = len(workload.revisions) > 1
         main = serving if serving in workload.revisions else workload.revisions[0]
-        candidate = context.wanted if is_shared and context.wanted != main else None
+        is_shared = is_under_way and context.wanted in workload.revisions and context.wanted != main
+        candidate = context.wanted if is_shared else None
         pods = [pod for pod in track.pods_in(workload.name) if pod.workload]
-        target = 0 if state is None or state.awaits_admission else needed
-        found |= assign_pods(pods, main, candidate, target)
+        reached = (context.traffic.reachable | still_reached(track)) & set(workload.revisions)
+        found |= assign_pods(pods, main, candidate, needed, reached)
     return found
 
 

@@ -63,6 +63,11 @@ class Pod:
     was_changing: bool = False  # its report is the first one by which it serves its revision
 
     @property
+    def is_up(self) -> bool:
+        """Whether its condition Ready is True, whatever the EndpointSlices list."""
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in self.status["conditions"])
+
+    @property
     def is_changing(self) -> bool:
         """Whether its revision was changed, and it is not known to serve it yet."""
         return self.assigned_at > 0 and self.served != self.revision
@@ -246,6 +251,13 @@ class ObservedService:
         found = record.workload if record else next(labels, "")
         is_there = found in self.revisions or self.deployment(found) is not None
         return found if found and is_there else revision
+
+    def list_revisions_with_pods(self) -> frozenset[str]:
+        """Return the revisions that have pods, or a Deployment of their own that starts some."""
+        served = {pod.revision for pod in self.pods}
+        deployments = {ref.name for ref in self.children if ref.kind == DEPLOYMENT}
+        swapped = {pod.workload for pod in self.pods if pod.workload != pod.revision} - served
+        return frozenset((deployments - swapped) | {name for name in served if self.is_known(name)})
 
     def pods_in(self, workload: str) -> tuple[Pod, ...]:
         """Return the pods of a workload that do not terminate, whichever revisions they serve."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from conch.api import InferenceService, Traffic
-from conch.api.kinds import DEPLOYMENT, HTTP_ROUTE, Ref
+from conch.api.kinds import HTTP_ROUTE, Ref
 from conch.api.meta import Manifest
 from conch.api.reasons import Reason
 from conch.observe import Finding, ObservedService, Track
@@ -57,7 +57,7 @@ class GatewayRouter:
     def _in_route(self, track: Track) -> ObservedTraffic:
         """Return the traffic of the route, and of what the gateways report of it."""
         route = track.children.get(Ref(HTTP_ROUTE, track.key.name))
-        every = frozenset(ref.name for ref in track.children if ref.kind == DEPLOYMENT)
+        every = track.list_revisions_with_pods()
         if route is None:
             # Also a route that lost our label is not seen, and leads where it led until it is written again.
             return ObservedTraffic(

@@ -41,6 +41,8 @@ class Agent:
         self._manifest = b""
         self._revision = ""  # of the manifest that is read
         self._applied_revision = ""  # of the models that are applied
+        self._loaded_revision = ""  # the last one of which all models were loaded
+        self._desired_revision = ""  # by the pod's label
         self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
         self._heartbeat = time.monotonic()
@@ -57,12 +59,21 @@ class Agent:
         models = tuple(model.report for model in self._models.values())
         pending = self._expansion.pending if self._expansion and self._parts is None else ()
         return AgentReport(
-            ready=bool(models) and all(model.is_settled for model in self._models.values()),
+            ready=self._serves_its_revision and bool(models) and all(each.is_settled for each in self._models.values()),
             models=(*models, *(entry for entry in pending if entry.name not in self._models)),
             reason=self._failure.reason if self._failure else "",
             message=self._failure.message if self._failure else "",
             revision=self._applied_revision,
         )
+
+    @property
+    def _serves_its_revision(self) -> bool:
+        """True if the models of the revision of the pod's label were loaded, and not only those of another one."""
+        return self._loaded_revision == self._desired_revision or not (self._desired_revision and self._revision)
+
+    def _note_loaded_revision(self) -> None:
+        if self._applied_revision != self._loaded_revision and self.report.has_loaded:
+            self._loaded_revision = self._applied_revision
 
     async def run(self) -> None:
         """Run until cancelled, then stop the models' tasks. Triton keeps its models."""
@@ -72,6 +83,7 @@ class Agent:
                 await self._read_manifest()
                 await self._follow_expansion()
                 await self._monitor.refresh()
+                self._note_loaded_revision()
                 await asyncio.sleep(READY_INTERVAL if self.report.ready else STARTUP_INTERVAL)
         finally:
             expansions = [self._expansion_task] if self._expansion_task else []
@@ -91,7 +103,8 @@ class Agent:
         if time.monotonic() - self._manifest_time < _MANIFEST_INTERVAL:
             return
         self._manifest_time = time.monotonic()
-        file = await run_in_thread(self._settings.find_manifest)
+        self._desired_revision = await run_in_thread(self._settings.read_revision)
+        file = await run_in_thread(self._settings.find_manifest, self._desired_revision)
         try:
             content = await run_in_thread(file.read_bytes)
         except OSError:

@@ -42,6 +42,9 @@ def _describe_report(report: AgentReport) -> str:
     if report.ready:
         return "ready\n"
     lines = [f"{report.reason}: {report.message}"] if report.reason else []
+    lines += (
+        [f"serves revision {report.revision}, which is not that of the pod's label yet"] if report.has_loaded else []
+    )
     for model in report.models:
         failure = f" {model.reason}: {model.message}" if model.reason else ""
         lines.append(f"{model.name}: {model.state}{failure}")

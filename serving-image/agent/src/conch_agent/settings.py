@@ -39,15 +39,21 @@ class Settings:
     def _resolve(self, contract_path: str) -> Path:
         return self.root / Path(contract_path).relative_to(POD_ROOT)
 
-    def find_manifest(self) -> Path:
-        """Return the manifest's file: that of the revision which the pod's label names, or else that of all pods."""
-        folder = self._resolve(names.MANIFEST_DIR)
+    def read_revision(self) -> str:
+        """Return the revision that the pod has to serve, by its label; empty in a pod whose revision cannot change."""
         with suppress(OSError):
-            revision = (folder / names.REVISION_FILE).read_text().strip()
-            own = folder / f"{revision}.json"
-            if own.is_file():
-                return own
-        return folder / names.MANIFEST_FILE
+            return (self._resolve(names.MANIFEST_DIR) / names.REVISION_FILE).read_text().strip()
+        return ""
+
+    def find_manifest(self, revision: str = "") -> Path:
+        """Return the manifest's file: that of a revision, or else that of all pods.
+
+        Args:
+            revision: Name of the revision; empty: that of all pods.
+        """
+        folder = self._resolve(names.MANIFEST_DIR)
+        own = folder / f"{revision}.json"
+        return own if revision and own.is_file() else folder / names.MANIFEST_FILE
 
     @property
     def storage(self) -> Path:

@@ -67,7 +67,7 @@ def build_revision_status(decision: Decision, workload: Workload, name: str) -> 
         phase=phase,
         weight=decision.shares.get(name, 0),
         replicas=ReplicaStatus(
-            ready=track.ready(name), desired=0 if is_zero else track.replicas(workload.name) or workload.minimum
+            ready=track.ready(name), desired=0 if is_zero else _count_desired(decision, workload, name)
         ),
         images=_images(track, name),
         models=models[:MAX_LISTED_MODELS],
@@ -75,6 +75,15 @@ def build_revision_status(decision: Decision, workload: Workload, name: str) -> 
         warmup=warmed(track, name),
         since=since,
     )
+
+
+def _count_desired(decision: Decision, workload: Workload, name: str) -> int:
+    """Return the pods that a revision has to have: all of its workload, or those that it has of two revisions' pods."""
+    replicas = decision.track.replicas(workload.name) or workload.minimum
+    if len(workload.revisions) == 1:
+        return replicas
+    assigned = sum(revision == decision.wanted for revision in decision.assignments.values())
+    return assigned if name == decision.wanted else max(0, replicas - assigned)
 
 
 def find_failing_requests(status: Status, revision: str) -> str:

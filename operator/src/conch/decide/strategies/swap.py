@@ -6,6 +6,7 @@ until the new one is loaded, and goes on with it if that fails.
 
 from collections.abc import Mapping
 
+from conch.api import Rollout, StepInForce
 from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
@@ -18,6 +19,18 @@ class Swap(Progressive):
 
     name = StrategyName.SWAP
     shares_pods = True
+
+    def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
+        """Return the steps of the spec, after one in which the candidate has a single pod.
+
+        From then on the requests follow the pods: no pod waits without requests for others that load.
+
+        >>> [step.weight for step in Swap().steps(Rollout())]
+        [1, 100]
+        """
+        steps = super().steps(rollout)
+        first = next(index for index, step in enumerate(steps) if step.weight)
+        return steps if steps[first].weight == 1 else (*steps[:first], StepInForce(weight=1), *steps[first:])
 
     def pods(self, router: TrafficRouter, weight: int, capacity: int) -> int:
         """Return the pods that have the share of the weight, of those that carry all requests.
