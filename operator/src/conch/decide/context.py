@@ -19,6 +19,11 @@ class RolloutContext:
     swap_obstacle: str = ""  # why the stable revision's pods cannot serve the wanted one; empty: they can, or are its
 
     @property
+    def gave_its_name(self) -> bool:
+        """Whether the pods of the stable revision began with the wanted one: pods of its own would have their name."""
+        return self.wanted != self.stable and self.track.workload_of(self.stable) == self.wanted
+
+    @property
     def service(self) -> InferenceService:
         """The service as the predictor, or as a variant."""
         return self.track.service

@@ -150,17 +150,12 @@ def _with_strategy(context: RolloutContext, state: RolloutState) -> RolloutState
     """Return the state with its strategy. Whether a rollout is a Swap is decided when it begins, and stays so."""
     answered = has_answered(context.track, context.stable)
     rollout, has_begun = context.service.spec.rollout, bool(state.steps) and not state.awaits_admission
-    if (has_begun and state.strategy == StrategyName.SWAP) or _gave_its_name(context):
+    if (has_begun and state.strategy == StrategyName.SWAP) or context.gave_its_name:
         return replace(state, strategy=StrategyName.SWAP)
     can_swap = not context.swap_obstacle and (not has_begun or not context.track.deployment(context.wanted))
     strategy = choose_strategy(rollout, state.admission, has_answered=answered, can_swap=can_swap)
     obstacle = state.swap_obstacle if has_begun else context.swap_obstacle
     return replace(state, strategy=strategy.name, swap_obstacle=obstacle if rollout.strategy == "Swap" else "")
-
-
-def _gave_its_name(context: RolloutContext) -> bool:
-    """Whether the pods of the stable revision began with the candidate: those of its own would have the same name."""
-    return context.wanted != context.stable and context.track.workload_of(context.stable) == context.wanted
 
 
 def _advance(context: RolloutContext, state: RolloutState, admission: Finding | None) -> RolloutState:

@@ -84,8 +84,11 @@ SERVING: Final[tuple[Grant, ...]] = (
     ),
     *_build_child_grants(needs_keda=False),
     Grant(REPLICA_SET, ("list", "watch"), "to which Deployment a pod belongs: a user may write its labels"),
-    Grant(POD, ("list", "watch"), "whether a revision's pods are ready, and why not"),
-    Grant(POD, ("patch",), "which revision a pod serves: the label that a rollout by Swap changes"),
+    Grant(
+        POD,
+        ("list", "watch", "patch"),
+        "whether a revision's pods are ready, and why not; and the label of their revision, which Swap changes",
+    ),
     Grant(ENDPOINT_SLICE, ("list", "watch"), "whether requests reach a pod that is ready"),
     Grant(EVENT, ("create",), "the events that `kubectl describe` shows"),
     Grant(EVENT, ("list",), "why a pod does not start or a Job has none, where no status has the reason"),

@@ -35,7 +35,8 @@ def initial_admission(context: RolloutContext, state: RolloutState) -> Admission
     if state.has_failed or state.admission not in {None, Admission.PENDING}:
         return state.admission
     strategy = choose_strategy(rollout, can_swap=not context.swap_obstacle)
-    is_exempt = rollout.on_insufficient_capacity == "Surge" or not strategy.serves_both or strategy.shares_pods
+    starts_pods = strategy.serves_both and not strategy.shares_pods and not context.gave_its_name
+    is_exempt = rollout.on_insufficient_capacity == "Surge" or not starts_pods
     if is_exempt or not resources_per_pod(context.service):
         return None
     if state.admission is None and rollout.on_insufficient_capacity == "Recreate" and _is_drained(context, state):
