@@ -23,11 +23,11 @@ ADMINS = "system:masters"
 METRICS_PORT = 4443
 DNS_PORT = 53
 PRIORITY = -8
-"""Of each server of the control plane: it weighs as much as six other processes; all pods weigh as much as sixteen
-(cgroups.py).
+"""Of each server of the control plane of a cluster with nodes: it weighs as much as six other processes; all pods weigh
+as much as sixteen (cgroups.py).
 
 In a real cluster pods do not share their processors with the API server. Beside them its median answer took half a
-second, and every leader election of the cluster ended.
+second, and every leader election of the cluster ended. Without nodes there are no pods, and tests would starve.
 """
 GO_ENVIRONMENT = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
 """Of every Go component: memory is there, so garbage is collected a quarter as often; near 1 GiB as usual."""
@@ -142,7 +142,7 @@ def _component(plan: Plan, paths: ClusterPaths, name: str, health: str, argument
         netns=plan.control_netns,
         log=str(paths.logs / f"{name}.log"),
         health=health,
-        priority=PRIORITY,
+        priority=PRIORITY if plan.nodes else 0,
         env=GO_ENVIRONMENT,
     )
 
