@@ -51,8 +51,8 @@ def test_a_later_pod_serves_what_the_first_one_serves_or_takes_no_requests(
 
 def multiply_by(factor: int) -> dict[str, bytes]:
     """Return the files of a model with its factor in the source."""
-    program = (MODELS / "double" / "model.py").read_text()
-    return {"model.py": program.replace('os.environ["FACTOR"]', repr(str(factor))).encode()}
+    before, after = (MODELS / "double" / "model.py").read_text().split('settings["FACTOR"]')
+    return {"model.py": f"{before}{str(factor)!r}{after}".encode()}
 
 
 def predictor(uri: str) -> dict[str, object]:
