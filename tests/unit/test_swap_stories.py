@@ -34,6 +34,9 @@ def begin(rollout: dict[str, Any] | None = None, **fields: Any) -> tuple[Cluster
     cluster.start_pods(stable)
     cluster.swap()
     cluster.settle()
+    if "traffic" in fields:
+        cluster.accept_routes()
+        cluster.settle()
     assert cluster.condition("Ready") == ("True", "Served")
     return cluster, stable
 
@@ -287,17 +290,7 @@ def test_files_of_the_users_volumes_are_mounted_into_pods_of_their_own() -> None
 
 def begin_behind_gateway() -> tuple[Cluster, str]:
     """Return a cluster whose first revision serves on four pods behind a gateway, and its name."""
-    traffic = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
-    cluster = Cluster(build_manifest(rollout=SWAP, traffic=traffic, minReplicas=4))
-    cluster.reports_on_request = True
-    cluster.reconcile()
-    stable = cluster.decision().wanted
-    cluster.start_pods(stable)
-    cluster.swap()
-    cluster.settle()
-    cluster.accept_routes()
-    cluster.settle()
-    return cluster, stable
+    return begin(traffic={"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]})
 
 
 def proceed(cluster: Cluster, rounds: int = 40) -> None:
