@@ -11,7 +11,7 @@ from conch.traffic import still_reached
 
 @dataclass(frozen=True)
 class Workload:
-    """Pods: a Deployment with its Service, ConfigMap, disruption budget and autoscaler.
+    """Pods: a Deployment with its ConfigMap, disruption budget and autoscaler.
 
     A revision is content: models, their configuration and a pod template.
 
