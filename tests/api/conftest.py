@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 import pytest
 from kubernetes_asyncio import client, config
 
+from conch.api.kinds import INFERENCE_SERVICE
 from tests.api.operator import install_crd, read_writes
 from tests.api.server import Server
 from tests.cluster import Cluster, clients
@@ -96,6 +97,7 @@ def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
     name = f"{build_name(request.node.name)[:50]}-{int(time.time()) % 100000}"
     kube.create(NAMESPACE, {"metadata": {"name": name}})
     yield name
+    kube.delete_all(INFERENCE_SERVICE, name)  # at once; the namespace's own end takes longer, and the next test begins
     kube.delete(NAMESPACE, "", name)
 
 

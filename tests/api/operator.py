@@ -25,7 +25,7 @@ from tests.support.forked import Forked
 from tests.support.kube import NAMESPACE, Kube, KubectlError, Object
 from tests.support.ports import free_port
 from tests.support.relay import Relay
-from tests.support.wait import until
+from tests.support.wait import TIMEOUT, until
 
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 
@@ -225,7 +225,7 @@ def another_namespace(kube: Kube, name: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        kube.run("delete", "namespace", name, "--wait=true", "--timeout=120s")
+        kube.run("delete", "namespace", name, "--wait=true", TIMEOUT)
 
 
 def isvc(name: str = "magika", uri: str = "s3://models/magika", **predictor: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.api.operator import isvc
 from tests.support.kube import Kube, KubectlError, Object
-from tests.support.wait import until
+from tests.support.wait import TIMEOUT, until
 
 NAMES = {"kind": "InferenceService", "plural": "inferenceservices", "singular": "inferenceservice"}
 KSERVE: Object = {
@@ -37,7 +37,7 @@ def kserve(kube: Kube) -> Iterator[None]:
     """KServe's CRD, as far as names go."""
     kube.apply(KSERVE)
     name = KSERVE["metadata"]["name"]
-    kube.run("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+    kube.run("wait", "--for=condition=Established", f"crd/{name}", TIMEOUT)
     yield
     kube.run("delete", "crd", name, "--wait=true")
 

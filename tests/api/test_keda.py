@@ -11,7 +11,7 @@ from conch.api.kinds import DEPLOYMENT, INFERENCE_SERVICE, SCALED_OBJECT
 from tests.api.operator import Audit, Operator, are_ready, condition, isvc
 from tests.cluster import Cluster, binaries
 from tests.support.kube import Kube
-from tests.support.wait import until
+from tests.support.wait import TIMEOUT, until
 
 PROMETHEUS = "http://prometheus.monitoring.svc:9090"
 TRIGGER = {"type": "cron", "metadata": {"timezone": "UTC", "start": "0 8 * * *", "end": "0 18 * * *"}}
@@ -38,7 +38,7 @@ def test_a_service_in_a_cluster_without_keda_reports_it_and_recovers_when_keda_i
         until(lambda: ready().get("reason") == "KedaMissing", "the status has what is missing", seen=ready)
         assert "install KEDA" in ready()["message"]
         kube.run("apply", "--server-side", "--field-manager=local-cluster", *no_keda)
-        kube.run("wait", "--for=condition=Established", *no_keda, "--timeout=30s")
+        kube.run("wait", "--for=condition=Established", *no_keda, TIMEOUT)
         until(are_ready(kube, namespace), "the service is Ready")
 
         def may_sleep() -> bool:

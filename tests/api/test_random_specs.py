@@ -20,7 +20,7 @@ from tests.cluster import Cluster
 from tests.fuzz.mutate import mutate
 from tests.support.examples import FOLDER
 from tests.support.kube import Kube, Object
-from tests.support.wait import until
+from tests.support.wait import TIMEOUT, until
 
 CANDIDATES: Final = 2000
 OPERATIONS: Final = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
@@ -98,7 +98,7 @@ def test_an_accepted_spec_is_served_or_the_status_has_the_reason(
         ]
         assert not wrong, f"seed {seed}, {len(accepted)} accepted: {wrong[:5]}"
         assert "Traceback" not in operator.log(), operator.log()[-5000:]
-    kube.run("--namespace", namespace, "delete", "isvc", "--all", "--timeout=120s")
+    kube.run("--namespace", namespace, "delete", "isvc", "--all", TIMEOUT)
 
 
 def _is_answered(body: Object, deployed: set[str]) -> bool:

@@ -199,11 +199,7 @@ def test_a_rollout_keeps_its_deadline_whatever_texts_it_meets(
         body["metadata"]["annotations"] = {"conch.dev/change-cause": HOSTILE["emoji"] + HOSTILE["long"]}
         gate = {"name": "errors", "prometheus": {"server": prometheus, "query": "up", "max": 1}, "interval": "1s"}
         body["spec"]["traffic"] = {"split": "Replicas"}
-        body["spec"]["rollout"] = {
-            "steps": [{"weight": 50}, {"analysis": "1s"}],
-            "analysis": [gate],
-            "progressDeadline": "5s",
-        }
+        body["spec"]["rollout"] = {"steps": [{"weight": 50}, {"analysis": "1s"}], "analysis": [gate]}
         return body
 
     def rollout() -> dict[str, Any]:
@@ -214,7 +210,9 @@ def test_a_rollout_keeps_its_deadline_whatever_texts_it_meets(
         kube.apply(service("s3://models/one"), namespace)
         until(are_ready(kube, namespace), "the service is Ready")
         kube.apply(service("s3://models/two"), namespace)
-        until(lambda: rollout().get("phase") == "Failed", "the candidate is given up at its deadline")
+        until(lambda: rollout().get("gates"), "the gate has been evaluated", seen=rollout)
+        kube.patch(INFERENCE_SERVICE, namespace, "magika", {"spec": {"rollout": {"progressDeadline": "1s"}}})
+        until(lambda: rollout().get("phase") == "Failed", "the candidate is given up at its deadline", seen=rollout)
         until(lambda: len([r for r in children(kube, namespace) if r.kind == DEPLOYMENT]) == 1, "its pods go")
         gate = rollout()["gates"][0]["message"]
         assert HOSTILE["emoji"] in gate

@@ -15,6 +15,7 @@ from tests.support import filetypes
 from tests.support.clients import Tensors
 from tests.support.kube import Kube
 from tests.support.store import Store
+from tests.support.wait import TIMEOUT
 
 FOLDER: Final = REPOSITORY / "examples"
 MODELS: Final = Path(__file__).with_name("models")
@@ -131,7 +132,7 @@ def prepare(kube: Kube, namespace: str, store: Store) -> None:
     free_volumes(kube, namespace)
     kube.apply(MODELS / "workbench.yaml", namespace)
     here = f"--namespace={namespace}"
-    kube.run("wait", "pod/workbench", "--for=condition=Ready", "--timeout=60s", here)
+    kube.run("wait", "pod/workbench", "--for=condition=Ready", TIMEOUT, here)
     inside = ("exec", "--stdin", "workbench", here, "--")
     trained = kube.feed(MODELS / "train_iris.py", *inside, "python3", "-")
     store.upload("s3://models/iris", {"model.joblib": trained})

@@ -15,7 +15,7 @@ from conch.api.kinds import GATEWAY, GATEWAY_CLASS
 from tests.cluster import binaries, images
 from tests.support.kube import Kube, Object
 from tests.support.place import Place
-from tests.support.wait import until
+from tests.support.wait import TIMEOUT, until
 
 Implementation = Literal["envoy", "traefik"]
 
@@ -68,7 +68,7 @@ def deploy(place: Place, implementation: Implementation) -> Gateway:
         _install_definitions(place.kube)
     place.kube.apply(MANIFESTS[implementation], NAMESPACE)
     controller = f"deployment/{_CONTROLLERS[implementation]}"
-    place.kube.run("rollout", "status", controller, f"--namespace={NAMESPACE}", f"--timeout={_SECONDS:g}s")
+    place.kube.run("rollout", "status", controller, f"--namespace={NAMESPACE}", TIMEOUT)
     namespace, name = _PLACES[implementation]
     place.namespace(namespace)
     place.kube.apply(manifest(implementation), namespace)
@@ -122,4 +122,4 @@ def _install_definitions(kube: Kube) -> None:
     """Apply Envoy Gateway's own CRDs; on the server's side, for they are too large for kubectl's annotation."""
     files = [f"--filename={path}" for path in binaries.manifests("envoy-gateway")]
     kube.run("apply", "--server-side", "--field-manager=local-cluster", *files)
-    kube.run("wait", "--for=condition=Established", *files, "--timeout=30s")
+    kube.run("wait", "--for=condition=Established", *files, TIMEOUT)

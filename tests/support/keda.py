@@ -12,6 +12,7 @@ from tests.cluster import binaries, images
 from tests.cluster.credentials import authority, issue
 from tests.support.kube import Object
 from tests.support.place import Place
+from tests.support.wait import TIMEOUT
 
 NAMESPACE: Final = "keda"
 MANIFEST: Final = Path(__file__).with_name("keda.yaml")
@@ -38,17 +39,17 @@ def deploy(place: Place) -> Iterator[None]:
     place.namespace(NAMESPACE)
     files = [f"--filename={path}" for path in binaries.manifests("keda")]
     place.kube.run("apply", "--server-side", "--field-manager=local-cluster", *files)
-    place.kube.run("wait", "--for=condition=Established", *files, "--timeout=30s")
+    place.kube.run("wait", "--for=condition=Established", *files, TIMEOUT)
     place.kube.apply(_registration(), NAMESPACE)
     place.kube.run("apply", f"--filename={MANIFEST}")  # one of its roles is at home in kube-system
     try:
         for name in (_OPERATOR, _METRICS):
-            place.kube.run("rollout", "status", f"deployment/{name}", f"--namespace={NAMESPACE}", "--timeout=90s")
-        place.kube.run("wait", "--for=condition=Available", f"apiservice/{_API}", "--timeout=60s")
+            place.kube.run("rollout", "status", f"deployment/{name}", f"--namespace={NAMESPACE}", TIMEOUT)
+        place.kube.run("wait", "--for=condition=Available", f"apiservice/{_API}", TIMEOUT)
         yield
     finally:
         place.kube.run("delete", "apiservice", _API, "--ignore-not-found")
-        place.kube.run("delete", "namespace", NAMESPACE, "--timeout=60s")
+        place.kube.run("delete", "namespace", NAMESPACE, TIMEOUT)
 
 
 def _registration() -> list[Object]:

@@ -136,6 +136,10 @@ class Kube:
         options = {"propagationPolicy": "Background"}
         self._write("DELETE", kind.path(namespace, name), options, accepted=http.client.NOT_FOUND)
 
+    def delete_all(self, kind: Kind, namespace: str) -> None:
+        """Delete the objects of a kind in a namespace, in one request."""
+        self._write("DELETE", kind.path(namespace), {"propagationPolicy": "Background"}, accepted=http.client.NOT_FOUND)
+
     def patch(self, kind: Kind, namespace: str, name: str, change: Mapping[str, Any]) -> None:
         """A merge patch, as `kubectl patch --type=merge` and `kubectl edit` send it."""
         path = f"{kind.path(namespace, name)}?fieldManager=kubectl-patch"

@@ -18,7 +18,7 @@ from tests.cluster import Cluster, clients, images
 from tests.cluster.cluster import DEFAULT_NAME
 from tests.support.kube import NAMESPACE, Kube, KubectlError
 from tests.support.ports import free_port, listens
-from tests.support.wait import until
+from tests.support.wait import TIMEOUT, until
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "conch"
 SYSTEM = "conch-system"
@@ -55,7 +55,7 @@ class Place:
         self.helm("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM}", *options)
         builtin = values.get("metricsApi", "builtin") == "builtin"
         for deployment in (OPERATOR, METRICS_API) if builtin else (OPERATOR,):
-            self.kube.run("rollout", "status", f"deployment/{deployment}", f"--namespace={SYSTEM}", "--timeout=120s")
+            self.kube.run("rollout", "status", f"deployment/{deployment}", f"--namespace={SYSTEM}", TIMEOUT)
 
     def namespace(self, name: str) -> None:
         """Make a namespace that lets only `restricted` pods in, unless it is there."""

@@ -8,6 +8,7 @@ from typing import Final
 from tests.cluster import images
 from tests.support.kube import Object
 from tests.support.place import Place
+from tests.support.wait import TIMEOUT
 
 MANIFEST: Final = Path(__file__).with_name("prometheus.yaml")
 SCRIPT: Final = Path(__file__).with_name("prometheus_targets.py")
@@ -28,7 +29,7 @@ def deploy(place: Place, namespace: str) -> str:
         place.local.load(_IMAGE)
     place.kube.apply([_reader(namespace), _script()], namespace)
     place.kube.apply(MANIFEST, namespace)
-    place.kube.run("rollout", "status", "deployment/prometheus", f"--namespace={namespace}", "--timeout=90s")
+    place.kube.run("rollout", "status", "deployment/prometheus", f"--namespace={namespace}", TIMEOUT)
     return f"http://prometheus.{namespace}.svc:{PORT}"
 
 

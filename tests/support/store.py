@@ -13,7 +13,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from tests.support.kube import Kube, Object
-from tests.support.wait import until
+from tests.support.wait import TIMEOUT, until
 
 MANIFEST: Final = Path(__file__).with_name("store.yaml")
 PORT: Final = 8333
@@ -68,7 +68,7 @@ def deploy(kube: Kube, namespace: str, node: str = "") -> None:
     if node:
         objects[-1]["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
     kube.apply(objects, namespace)
-    kube.run("rollout", "status", "deployment/store", f"--namespace={namespace}", "--timeout=90s")
+    kube.run("rollout", "status", "deployment/store", f"--namespace={namespace}", TIMEOUT)
 
 
 def reach(namespace: str, address: str) -> Store:

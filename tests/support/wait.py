@@ -14,6 +14,7 @@ EVERY = 0.2  # seconds between looks
 # machines that run the suite differ, and so does what else they do. Only a story that takes longer has a deadline of
 # its own.
 DEADLINE = 150.0
+TIMEOUT = f"--timeout={DEADLINE:g}s"  # the same for kubectl wait, delete and rollout status
 _waits: list[tuple[str, float]] = []
 
 
