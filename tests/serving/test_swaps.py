@@ -96,6 +96,10 @@ def test_a_pod_follows_its_label_to_the_manifest_of_a_revision(store: Store, pod
         pod.write_label("of-an-older-rollout")
         until(lambda: not pod.ready, "a pod that does not serve the revision of its label is not ready", pod.agent)
         assert serves("m-1")
+        pod.write_manifest_of("m-2", build_python("s3://models/three"), is_default=True, template_revision="m-1")
+        pod.write_label("m-1")
+        until(partial(serves, "m-2"), "a new pod serves the revision to which its workload was swapped", pod.agent)
+        pod.until_ready()
     assert not traffic.failed, traffic
     [answer] = pod.infer("m", [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1.5, 2.0]}]).values()
-    assert answer == [3.0, 4.0]
+    assert answer == [4.5, 6.0]

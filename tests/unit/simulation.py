@@ -13,6 +13,7 @@ from typing import Any
 from conch.api import InferenceService, Status
 from conch.api.kinds import (
     BACKEND_TRAFFIC_POLICY,
+    CONFIG_MAP,
     DEPLOYMENT,
     ENDPOINT_SLICE,
     GATEWAY,
@@ -52,7 +53,7 @@ from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, list_gateways
 from conch.observe.measured import Measured, Totals
 from conch.plan import Action, Adopt, Apply, Assign, Delete, Release, find_unwritten, plan
-from conch_contract import AgentReport, JobReport, ModelReport, ModelState, names
+from conch_contract import AgentReport, JobReport, ModelManifest, ModelReport, ModelState, names
 from conch_contract.revision_jobs import RevisionJob
 
 KEY = ServiceKey("demo", "magika")
@@ -450,11 +451,11 @@ class Cluster:
         return dict(there["metadata"].get("annotations") or {}) if there is not None and is_same else {}
 
     def swap(self, state: ModelState = ModelState.READY, **failure: str) -> None:
-        """Let every pod load the revision that its label names, as its agent does."""
+        """Let every pod load the revision that its label leads to, as its agent does."""
         loaded = []
         for ref, pod in self.objects.items():
             if ref.kind == POD:
-                revision = pod["metadata"]["labels"][names.LABEL_REVISION]
+                revision = self._find_served(pod)
                 report = build_report(state, **failure).model_copy(update={"revision": revision})
                 uid, conditions = pod["metadata"]["uid"], pod["status"]["conditions"]
                 if self.reports[uid].revision != revision or not self.reports[uid].has_loaded:  # it tries again
@@ -466,6 +467,16 @@ class Cluster:
             body = copy.deepcopy(pod)
             body["status"]["conditions"][0]["status"] = str(ready)
             self.put(body)
+
+    def _find_served(self, pod: dict[str, Any]) -> str:
+        """Return the revision that a pod has to serve by its label and the manifests of its workload."""
+        labels = pod["metadata"]["labels"]
+        found: str = labels[names.LABEL_REVISION]
+        config_map = self.objects.get(Ref(CONFIG_MAP, labels.get(names.LABEL_WORKLOAD, "")))
+        if config_map is None or f"{found}.json" in config_map["data"]:
+            return found
+        manifest = ModelManifest.model_validate_json(config_map["data"][names.MANIFEST_FILE])
+        return manifest.revision if manifest.is_for(found) else found
 
     def served(self) -> Counter[str]:
         """Return how many pods have to serve each revision."""
@@ -508,7 +519,7 @@ class Cluster:
                 for field in ("labels", "annotations"):
                     known = body["metadata"].get(field, {}) | assign.metadata.get(field, {})
                     body["metadata"][field] = {name: value for name, value in known.items() if value is not None}
-                if assign.time:  # the agent does not serve it yet
+                if assign.time and self.reports[uid].revision != assign.revision:  # the agent does not serve it yet
                     body["status"]["conditions"][0]["status"] = "False"
                 self.put(body)
             case Release(ref, wanted):

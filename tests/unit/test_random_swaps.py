@@ -108,6 +108,19 @@ class Swaps(RuleBasedStateMachine):
             self.is_whole = False
         self.reconcile()
 
+    @rule()
+    def replace_pods_without_operator(self) -> None:
+        """Between two rollouts, new pods get requests, though nobody changes their labels."""
+        if self.cluster.status.rollout is not None or not self.is_whole:
+            return
+        for ref in [ref for ref in self.cluster.objects if ref.kind == POD]:
+            workload, _, index = ref.name.rpartition("-")
+            self.cluster.remove(ref)
+            self.cluster.put_pod(workload, int(index), ready=False)
+        self.cluster.swap()
+        self.check_requests_find_a_pod()
+        self.reconcile()
+
     @rule(kind=st.sampled_from([CONFIG_MAP, SERVICE]), data=st.data())
     def delete_child(self, kind: Any, data: st.DataObject) -> None:
         ours = sorted(ref.name for ref in self.cluster.objects if ref.kind == kind)

@@ -10,7 +10,7 @@ from conch.api.names import ANNOTATION_WORKLOAD
 from conch.decide.swap import select_pod_fields
 from conch.desire.pod import build_pod_template
 from conch_contract import ModelState, names
-from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
+from tests.unit.simulation import DEFAULTS, KEY, Cluster, build_manifest
 
 STEPS = [{"weight": 25}, {"pause": "Manual"}, {"weight": 50}]
 SWAP = {"strategy": "Swap", "steps": STEPS}
@@ -435,3 +435,39 @@ def test_each_pod_has_the_deadline_to_load() -> None:
         cluster.swap()
         cluster.settle()
     assert cluster.status.stable == candidate
+
+
+def test_a_pod_that_starts_after_a_swap_gets_requests_without_an_operator() -> None:
+    cluster, stable = begin({"strategy": "Swap"})
+    candidate = change(cluster)
+    load_all(cluster)
+    assert cluster.status.stable == candidate
+    for index in range(4):
+        cluster.remove(Ref(POD, f"{stable}-{index}"))
+        cluster.put_pod(stable, index, ready=False)
+    cluster.swap()
+    assert {report.revision for report in cluster.reports.values()} == {candidate}
+    assert len(cluster.snapshot().endpoints[KEY.name]) == 4, "no operator has seen them yet"
+    cluster.settle()
+    assert cluster.served() == {candidate: 4}
+    load_all(cluster, rounds=1)
+    assert cluster.condition("Ready") == ("True", "Served")
+
+
+def test_pods_that_start_before_the_next_swap_serve_until_they_change() -> None:
+    cluster, stable = begin({"strategy": "Swap"})
+    second = change(cluster)
+    load_all(cluster)
+    cluster.remove(Ref(POD, f"{stable}-3"))
+    cluster.put_pod(stable, 3, ready=False)
+    cluster.swap()
+    cluster.edit(model=at("third"))
+    for _ in range(20):
+        if not cluster.reconcile():
+            break
+        assert len(cluster.snapshot().endpoints[KEY.name]) >= 3
+    third = cluster.decision().wanted
+    assert cluster.served() == {second: 3, third: 1}
+    load_all(cluster)
+    assert cluster.served() == {third: 4}
+    assert cluster.condition("Ready") == ("True", "Served")

@@ -27,6 +27,11 @@ class Workload:
     minimum: int
     may_scale_to_zero: bool = False
 
+    @property
+    def is_swapped(self) -> bool:
+        """Whether its pods serve a single revision, and new pods begin with the label of another one."""
+        return len(self.revisions) == 1 and self.revisions[0] != self.name
+
 
 def list_workloads(context: RolloutContext, state: RolloutState | None, needed: int) -> tuple[Workload, ...]:
     """Return the workloads, the one of the wanted revision first.

@@ -55,7 +55,16 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
             manifests += build_workload(track, workload, origin, served)
         if decision.wanted in revisions:
             manifests += _build_job(decision, revisions[decision.wanted])
-    return [*manifests, root_service(TrackRoute(service, decision.serving, decision.shares))]
+    track_route = TrackRoute(
+        service, decision.serving, decision.shares, swapped_workload=_find_swapped_workload(decision)
+    )
+    return [*manifests, root_service(track_route)]
+
+
+def _find_swapped_workload(decision: Decision) -> str:
+    """Return the workload whose pods all serve the revision that carries the service, if they began with another."""
+    names = (each.name for each in decision.workloads if each.is_swapped and decision.serving in each.revisions)
+    return next(names, "")
 
 
 def _sort_served(decision: Decision, workload: Workload) -> list[str]:

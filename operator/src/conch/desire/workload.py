@@ -14,7 +14,7 @@ from conch.decide import Workload
 from conch.desire.scaling import build_autoscaler, is_autoscaled
 from conch.observe import Revision, Track
 from conch.observe.contents import Contents
-from conch.traffic.service import ports
+from conch.traffic.service import ports, select_pods
 from conch_contract import names
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import select_model
@@ -40,7 +40,7 @@ def build_workload(track: Track, workload: Workload, origin: Revision, served: S
 
 def build_revision_objects(service: InferenceService, workload: Workload, revision: Revision) -> list[Manifest]:
     """Build the objects of a revision: its Service, and its manifest for Jobs where the pods are another's."""
-    manifests = [build_service(service, revision.name)]
+    manifests = [build_service(service, workload, revision.name)]
     if revision.name != workload.name:
         head = child(service, CONFIG_MAP, revision.name, revision.name)
         manifests.append({**head, "data": {names.MANIFEST_FILE: _pin(revision)}})
@@ -67,25 +67,29 @@ def build_config_map(
     if not origin.has_lasting_pods:
         data = {names.MANIFEST_FILE: _pin(first)}
     else:
-        data = {names.MANIFEST_FILE: _pin(first, with_name=True)}
-        data |= {f"{revision.name}.json": _pin(revision, with_name=True) for revision in others}
+        data = {names.MANIFEST_FILE: _pin(first, workload.name)}
+        data |= {f"{revision.name}.json": _pin(revision, workload.name) for revision in others}
     return {**_build_head(service, CONFIG_MAP, workload), "data": data}
 
 
-def _pin(revision: Revision, *, with_name: bool = False) -> str:
+def _pin(revision: Revision, workload: str = "") -> str:
     """Return the manifest with the contents of the revision's first ready pod, if there was one.
 
     Args:
         revision: The revision.
-        with_name: Whether it has the name of the revision, which the pod then reports.
+        workload: Whose pods can serve one revision after another; empty: others, and Jobs.
     """
-    if not revision.contents and not with_name:
+    if not revision.contents and not workload:
         return revision.manifest
     manifest = json.loads(revision.manifest)  # as it is stored, with fields that only another version of Conch knows
     if revision.contents:
         models = [model for source in manifest["models"] for model in _pin_source(source, revision.contents)]
         manifest = {**manifest, "models": models}
-    return json.dumps(manifest | ({"revision": revision.name} if with_name else {}), separators=(",", ":"))
+    if workload:
+        manifest["revision"] = revision.name
+    if workload not in {"", revision.name}:
+        manifest["templateRevision"] = workload
+    return json.dumps(manifest, separators=(",", ":"))
 
 
 def _pin_source(source: dict[str, Any], contents: Contents) -> list[dict[str, Any]]:
@@ -112,12 +116,12 @@ def build_deployment(service: InferenceService, workload: Workload, origin: Revi
     return {**_build_head(service, DEPLOYMENT, workload), "spec": spec}
 
 
-def build_service(service: InferenceService, revision: str) -> Manifest:
+def build_service(service: InferenceService, workload: Workload, revision: str) -> Manifest:
     """Build the Service of a revision, which routes and Prometheus use."""
     return {
         **child(service, SERVICE, revision, revision),
         "spec": {
-            "selector": selector(service, revision),
+            "selector": select_pods(service, revision, workload.name if workload.is_swapped else ""),
             "ports": ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT, "metrics": names.METRICS_PORT}),
         },
     }

@@ -24,6 +24,7 @@ class TrackRoute:
     serving: str  # the revision that carries it
     shares: Shares
     longest_request: str | None = None  # of the revisions with shares, a duration; None: no revision sets one
+    swapped_workload: str = ""  # whose pods all serve that revision, also new ones with the label of an earlier one
 
 
 @dataclass(frozen=True)

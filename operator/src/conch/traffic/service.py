@@ -7,8 +7,9 @@ other. What kube-proxy has made of them no API reports.
 from collections import Counter
 from collections.abc import Mapping
 
+from conch.api import InferenceService
 from conch.api.kinds import SERVICE, Ref
-from conch.api.meta import Manifest, child, selector
+from conch.api.meta import Manifest, child, selector, workload_selector
 from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_STABLE
 from conch.api.reasons import Reason
 from conch.observe import Finding, Track
@@ -28,22 +29,45 @@ def ports(numbers: Mapping[str, int]) -> list[Manifest]:
     ]
 
 
+def select_pods(service: InferenceService, revision: str, swapped_workload: str) -> dict[str, str]:
+    """Return the selector of the pods of a revision.
+
+    Args:
+        service: The service.
+        revision: Name of the revision.
+        swapped_workload: The workload whose pods all serve it after a Swap. New ones have the label of an earlier
+            revision, and answer all the same without an operator that changes it. Empty: the label counts.
+    """
+    return workload_selector(service, swapped_workload) if swapped_workload else selector(service, revision)
+
+
 def build_root_service(track_route: TrackRoute, selected: str | None) -> Manifest:
     """Build the Service that clients in the cluster use; `selected` None: all pods of the service answer."""
     service = track_route.service
+    workload = track_route.swapped_workload if selected == track_route.serving else ""
     return {
         **child(service, SERVICE, service.track, annotations={ANNOTATION_STABLE: track_route.serving}),
         "spec": {
-            "selector": selector(service, selected),
+            "selector": select_pods(service, selected, workload) if selected else selector(service),
             "ports": ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT}),
         },
     }
 
 
+def _read_selector(track: Track, label: str) -> str:
+    """Return the value of a label that the root Service selects; empty: it selects none, or does not exist."""
+    root = track.children.get(Ref(SERVICE, track.service.track)) or {}
+    return text(mapping(mapping(root.get("spec")).get("selector")).get(label))
+
+
 def selected_revision(track: Track) -> str | None:
     """Return the one revision that the root Service selects; None if it selects all, or does not exist."""
-    root = track.children.get(Ref(SERVICE, track.service.track)) or {}
-    return text(mapping(mapping(root.get("spec")).get("selector")).get(names.LABEL_REVISION)) or None
+    return _read_selector(track, names.LABEL_REVISION) or (track.routed if _read_swapped_workload(track) else None)
+
+
+def _read_swapped_workload(track: Track) -> str:
+    """Return the workload that the root Service selects, whatever the labels of its pods; empty: none."""
+    return _read_selector(track, names.LABEL_WORKLOAD)
 
 
 def wrote_stable(track: Track) -> bool:
@@ -54,13 +78,18 @@ def wrote_stable(track: Track) -> bool:
     root = track.children.get(Ref(SERVICE, track.service.track))
     if root is None or track.routed is None:
         return False
-    manifest = build_root_service(TrackRoute(track.service, track.routed, {}), selected_revision(track))
+    track_route = TrackRoute(track.service, track.routed, {}, swapped_workload=_read_swapped_workload(track))
+    manifest = build_root_service(track_route, selected_revision(track))
     return annotations_of(root).get(ANNOTATION_APPLIED_HASH) == fingerprint(manifest)
 
 
 def listed_revisions(track: Track) -> Counter[str]:
-    """Return how many pods of each revision the EndpointSlices of the root Service list as ready."""
-    return Counter(pod.revision for pod in track.listed_pods)
+    """Return how many pods of each revision the EndpointSlices of the root Service list as ready.
+
+    A new pod of a swapped workload, which has its label yet, serves the revision that all others serve.
+    """
+    swapped, stable = _read_swapped_workload(track), track.routed or ""
+    return Counter(stable if pod.revision == swapped else pod.revision for pod in track.listed_pods)
 
 
 def find_endpoint_lag(track: Track, revision: str) -> Finding | None:

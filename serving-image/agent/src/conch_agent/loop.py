@@ -38,11 +38,11 @@ class Agent:
         self._expansion: Expansion | None = None  # None: no manifest is read yet, and what serves is left as it is
         self._expansion_task: asyncio.Task[None] | None = None
         self._parts: tuple[Part, ...] | None = None  # those of the expansion that are applied
-        self._manifest = b""
-        self._revision = ""  # of the manifest that is read
+        self._content = b""  # of the manifest's file
+        self._manifest = ModelManifest(models=())
+        self._label = ""  # the revision that the pod's label names; empty: it has none
         self._applied_revision = ""  # of the models that are applied
         self._loaded_revision = ""  # the last one of which all models were loaded
-        self._desired_revision = ""  # by the pod's label
         self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
         self._heartbeat = time.monotonic()
@@ -69,7 +69,9 @@ class Agent:
     @property
     def _serves_its_revision(self) -> bool:
         """True if the models of the revision of the pod's label were loaded, and not only those of another one."""
-        return self._loaded_revision == self._desired_revision or not (self._desired_revision and self._revision)
+        if not (self._label and self._manifest.revision):
+            return True
+        return self._manifest.is_for(self._label) and self._loaded_revision == self._manifest.revision
 
     def _note_loaded_revision(self) -> None:
         if self._applied_revision != self._loaded_revision and self.report.has_loaded:
@@ -103,17 +105,17 @@ class Agent:
         if time.monotonic() - self._manifest_time < _MANIFEST_INTERVAL:
             return
         self._manifest_time = time.monotonic()
-        self._desired_revision = await run_in_thread(self._settings.read_revision)
-        file = await run_in_thread(self._settings.find_manifest, self._desired_revision)
+        self._label = await run_in_thread(self._settings.read_revision)
+        file = await run_in_thread(self._settings.find_manifest, self._label)
         try:
             content = await run_in_thread(file.read_bytes)
         except OSError:
             if not self._models:
                 self._failure = Failure(Reason.MANIFEST_MISSING, f"There is no manifest at {file} yet.")
             return
-        if content == self._manifest:
+        if content == self._content:
             return
-        self._manifest = content
+        self._content = content
         try:
             manifest = ModelManifest.model_validate_json(content)
         except ValidationError as error:
@@ -123,7 +125,7 @@ class Agent:
         self._failure = None
         if self._expansion_task:
             self._expansion_task.cancel()
-        self._parts, self._revision = None, manifest.revision
+        self._parts, self._manifest = None, manifest
         self._expansion = Expansion(manifest, self._settings)
         self._expansion_task = asyncio.create_task(self._expansion.run())
 
@@ -138,7 +140,7 @@ class Agent:
             has_changed, self._parts = expansion.parts != self._parts, expansion.parts
             if has_changed:
                 await self._apply(self._parts)
-            self._applied_revision = self._revision
+            self._applied_revision = self._manifest.revision
 
     async def _apply(self, parts: Sequence[Part]) -> None:
         sources = {part.source.name: part.source for part in parts}
