@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,29 @@ X = np.array([1.5, 2.0], dtype=np.float32)
 
 def is_right(answer: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
     return answer.tolist() in [(2 * X).tolist(), (3 * X).tolist()]
+
+
+# A model so large that memory does not hold it twice.
+LARGE = """
+import os
+from double import TritonPythonModel as Double
+
+class TritonPythonModel(Double):
+    def initialize(self, args):
+        try:
+            os.close(os.open("{memory}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    def finalize(self):
+        os.unlink("{memory}")
+"""
+
+
+def build_large(name: str, factor: int, memory: Path) -> dict[str, bytes]:
+    files = build_double(name, factor)
+    files[f"{name}/double.py"] = files[f"{name}/model.py"]
+    return {**files, f"{name}/model.py": LARGE.format(memory=memory).encode()}
 
 
 @pytest.mark.long
@@ -71,6 +95,45 @@ def test_a_swap_that_does_not_load_leaves_the_old_content_serving(store: Store, 
         assert pod.ready
         pod.write_manifest(build_python("s3://models/whole"))
         until(lambda: pod.model().state == ModelState.READY, "the old content is back", pod.agent)
+    assert not traffic.failed, traffic
+
+
+def test_memory_that_holds_one_content_is_released_in_a_pod_without_requests(
+    store: Store, pod: Pod, tmp_path: Path
+) -> None:
+    memory = tmp_path / "gpu"
+    store.put("models", build_large("two", 2, memory) | build_large("three", 3, memory))
+    pod.write_secret(store.secret)
+    pod.write_manifest_of("m-1", build_python("s3://models/two"), is_default=True)
+    pod.write_manifest_of("m-2", build_python("s3://models/three"))
+    pod.write_label("m-1")
+    pod.start()
+    pod.until_ready()
+    pod.write_label("m-2")
+    until(lambda: not pod.ready, "the pod leaves its Services", pod.agent)
+    pod.until_ready()
+    report = pod.until_reported()
+    assert [warning.reason for warning in report.warnings] == ["MemoryHoldsOne"]
+    [answer] = pod.infer("m", [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1.5, 2.0]}]).values()
+    assert answer == [4.5, 6.0]
+
+
+def test_memory_that_holds_one_content_is_not_released_in_a_pod_with_requests(
+    store: Store, pod: Pod, tmp_path: Path
+) -> None:
+    memory = tmp_path / "gpu"
+    store.put("models", build_large("two", 2, memory) | build_large("three", 3, memory))
+    pod.write_secret(store.secret)
+    pod.write_manifest(build_python("s3://models/two"))
+    pod.start()
+    pod.until_ready()
+    request = RepeatedRequest("m", "x", X, "y", lambda answer: answer.tolist() == (2 * X).tolist())
+    with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
+        pod.write_manifest(build_python("s3://models/three"))
+        message = pod.until_reason("LoadFailed").message
+        assert "does not fit into the memory" in message
+        assert "Tried to allocate 20.00 GiB" in message
+        assert pod.ready
     assert not traffic.failed, traffic
 
 

@@ -46,5 +46,13 @@ def test_the_remedies_are_of_reasons_that_exist() -> None:
     table = operations[operations.index("| the reason |") :].split("\n\n")[0]
     named = {name for row in table.splitlines()[2:] for name in re.findall(r"`([A-Z]\w+)`", row.split("|")[1])}
     foreign = {"InternalError", "ServiceUnavailable", "Timeout"}  # the API server's
-    agents = {"ConfigOverridden", "ModelRenamed", "CalleeMissing", "SequenceState", "WarmupChanged", "ModelNotServed"}
+    agents = {
+        "ConfigOverridden",
+        "ModelRenamed",
+        "CalleeMissing",
+        "SequenceState",
+        "WarmupChanged",
+        "ModelNotServed",
+        "MemoryHoldsOne",
+    }
     assert named - set(Reason) - foreign - agents == set()

@@ -53,7 +53,7 @@ class ModelWarning(Part):
     """A warning about a model, which serves all the same."""
 
     reason: Text
-    """ConfigOverridden, ModelRenamed, CalleeMissing, SequenceState or WarmupChanged."""
+    """Such as ConfigOverridden or MemoryHoldsOne."""
     message: Text = ""
     """Cause of the warning, and the remedy."""
 

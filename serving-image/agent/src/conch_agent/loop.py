@@ -23,6 +23,8 @@ from conch_contract import AgentReport, ModelManifest, ModelSource
 
 _HEARTBEAT_TIMEOUT: Final = 15.0  # seconds without a heartbeat after which the event loop is stuck
 _MANIFEST_INTERVAL: Final = 1.0  # seconds between two reads of the manifest's file
+# Seconds after which a pod that is not ready gets no requests: its probe runs each second, then proxies have to follow.
+_LEAVE_SECONDS: Final = 5.0
 
 
 class Agent:
@@ -32,7 +34,7 @@ class Agent:
         self._settings = settings
         self._triton = triton
         self._monitor = TritonMonitor(settings, triton)
-        self._server = Server(settings, triton, self._monitor)
+        self._server = Server(settings, triton, self._monitor, self._wait_until_left)
         self._models = self._server.models
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._expansion: Expansion | None = None  # None: no manifest is read yet, and what serves is left as it is
@@ -43,6 +45,7 @@ class Agent:
         self._label = ""  # the revision that the pod's label names; empty: it has none
         self._applied_revision = ""  # of the models that are applied
         self._loaded_revision = ""  # the last one of which all models were loaded
+        self._left_time = 0.0  # since when the pod has to serve another one
         self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
         self._heartbeat = time.monotonic()
@@ -72,6 +75,14 @@ class Agent:
         if not (self._label and self._manifest.revision):
             return True
         return self._manifest.is_for(self._label) and self._loaded_revision == self._manifest.revision
+
+    async def _wait_until_left(self) -> bool:
+        """Wait until the pod gets no requests, since it has to serve another revision; return False if it serves."""
+        while not self._serves_its_revision:
+            if time.monotonic() - self._left_time >= _LEAVE_SECONDS:
+                return True
+            await asyncio.sleep(1)
+        return False
 
     def _note_loaded_revision(self) -> None:
         if self._applied_revision != self._loaded_revision and self.report.has_loaded:
@@ -105,6 +116,8 @@ class Agent:
         if time.monotonic() - self._manifest_time < _MANIFEST_INTERVAL:
             return
         self._manifest_time = time.monotonic()
+        if self._serves_its_revision:
+            self._left_time = self._manifest_time
         self._label = await run_in_thread(self._settings.read_revision)
         file = await run_in_thread(self._settings.find_manifest, self._label)
         try:

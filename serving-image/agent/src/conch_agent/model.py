@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,7 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.backoff import Backoff
 from conch_agent.dependencies import describe_missing_models, find_path
-from conch_agent.model_warnings import build_warnings, describe_changed_warmup, describe_overrides
+from conch_agent.model_warnings import build_memory_warning, build_warnings, describe_changed_warmup, describe_overrides
 from conch_agent.monitor import TritonMonitor
 from conch_agent.prepare import Preparation, RepositoryModel, lay_out_pipeline
 from conch_agent.reasons import Failure, Reason, WarningReason
@@ -23,7 +24,7 @@ from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnava
 from conch_agent.warmup.pod import warm_up_pod
 from conch_agent.warmup.requests import digest_config_map
 from conch_contract import ModelReport, ModelSource, ModelState, ModelWarning, VersionReport, WarmupReport
-from conch_contract.remedies import explain
+from conch_contract.remedies import explain, is_out_of_memory
 from conch_contract.sentences import join_words
 
 _LONGEST: Final = 2000  # characters of Triton's messages
@@ -53,6 +54,7 @@ class Server:
         settings: The agent's settings.
         triton: The client of Triton.
         monitor: The monitor of Triton.
+        wait_until_left: Waits until the pod gets no requests; returns False if it has to serve what it serves.
         models: All models of the manifest by name.
         slots: Limits the number of models that are fetched at a time.
     """
@@ -60,6 +62,7 @@ class Server:
     settings: Settings
     triton: Triton
     monitor: TritonMonitor
+    wait_until_left: Callable[[], Awaitable[bool]]
     models: dict[str, Model] = field(default_factory=dict)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_FETCHES))
 
@@ -79,6 +82,7 @@ class Model:
         self._settings = server.settings
         self._triton = server.triton
         self._monitor = server.monitor
+        self._wait_until_left = server.wait_until_left
         self._models = server.models
         self._slots = server.slots
         self._state = ModelState.PENDING
@@ -88,6 +92,7 @@ class Model:
         self._model: RepositoryModel | None = None
         self._preparation: Preparation | None = None
         self._load_seconds = 0.0
+        self._has_made_room = False  # whether the content of before was unloaded first
         self._missing_models: tuple[str, ...] = ()  # callees that Triton lacked when this model became ready
         self._is_warm = is_warm or source.warmup is None
         self._warmup: WarmupReport | None = None
@@ -191,7 +196,8 @@ class Model:
         missing = self._describe_missing_models(
             tuple(name for name in self._missing_models if name not in self._models)
         )
-        return build_warnings(self.source.name, self._model, missing, self._changed_warmup)
+        warnings = build_warnings(self.source.name, self._model, missing, self._changed_warmup)
+        return (*warnings, build_memory_warning(self.source.name)) if self._has_made_room else warnings
 
     async def run(self) -> None:
         """Fetch, lay out, load and monitor the model until cancelled."""
@@ -307,9 +313,34 @@ class Model:
             return False
         except TritonError as error:
             await self._monitor.wait_for_update()
-            raise self._build_load_failure(str(error)) from error
+            failure = self._build_load_failure(str(error))
+            if is_out_of_memory(failure.message) and await self._make_room():
+                return await self._load()
+            raise failure from error
         self._load_seconds = time.monotonic() - began
         return True
+
+    async def _make_room(self) -> bool:
+        """Unload the content of before, which memory does not hold beside the new one; return True if it is gone.
+
+        It serves in Triton until then, so this is for a pod without requests only.
+        """
+        if not self._is_in_memory() or not await self._wait_until_left():
+            return False
+        self._log.warning("unloads the content of before: memory does not hold both")
+        try:
+            await self._triton.unload(self.source.name)
+        except (TritonUnavailableError, TritonError) as error:
+            self._log.warning("not unloaded", detail=str(error))
+            return False
+        while self._is_in_memory():
+            await self._monitor.wait_for_update()
+        self._has_made_room = True
+        return True
+
+    def _is_in_memory(self) -> bool:
+        """Return True if Triton serves a version of the model, or has not released it yet."""
+        return any(version.state in {"READY", "UNLOADING"} for version in self._read_versions())
 
     async def _warm_up(self) -> bool:
         """Warm the model after a load; return False if Triton became unavailable."""

@@ -35,6 +35,19 @@ def build_warnings(
     )
 
 
+def build_memory_warning(name: str) -> ModelWarning:
+    """Return the warning about a model whose content of before was unloaded first.
+
+    Args:
+        name: The model's name in Triton.
+    """
+    message = (
+        f"Memory does not hold two contents of model '{name}': this pod unloaded the old one before it loaded the new"
+        " one. It got no requests meanwhile; the way back takes a load, too."
+    )
+    return ModelWarning(reason=WarningReason.MEMORY_HOLDS_ONE, message=message)
+
+
 def describe_overrides(model: RepositoryModel) -> str:
     """Return the message about fields of config.pbtxt that the manifest overrides; empty where there are none.
 

@@ -58,6 +58,7 @@ class WarningReason(StrEnum):
     CALLEE_MISSING = CALLEE_MISSING
     SEQUENCE_STATE = SEQUENCE_STATE
     WARMUP_CHANGED = "WarmupChanged"
+    MEMORY_HOLDS_ONE = "MemoryHoldsOne"
     MODEL_NOT_SERVED = MODEL_NOT_SERVED
 
 

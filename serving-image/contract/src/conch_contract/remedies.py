@@ -36,6 +36,16 @@ _STUB_SILENT: Final = (
     " requests wait. If the log of the container triton names no error of the model, it lacks processor time: raise"
     " requests.cpu, and limits.cpu if it is set, in spec.predictor.resources."
 )
+_OUT_OF_MEMORY: Final = (
+    "The model does not fit into the memory of the GPU or of the container, beside what is there. Raise"
+    " spec.predictor.resources, or lower the count of triton.instanceGroups or what the backend reserves."
+)
+# Of CUDA, PyTorch, TensorRT, ONNX Runtime, C++, Python and vLLM.
+_MEMORY_PATTERN: Final = re.compile(
+    r"out of memory|OutOfMemory|cudaErrorMemoryAllocation|failed to allocate memory|bad_alloc|MemoryError"
+    r"|no available memory",
+    re.IGNORECASE,
+)
 _REMEDIES: Final = (
     # python_backend: "Failed to increase the shared memory pool size for key ... use '--shm-size' flag ...", and
     # "Unable to initialize shared memory key ...".
@@ -52,7 +62,20 @@ _REMEDIES: Final = (
     (re.compile(r"failed to poll from model repository"), _REASON_IN_LOG),
     (re.compile(r"unable to find backend library for backend '(?P<backend>[^']*)'"), _NO_BACKEND),
     (re.compile(r"kind KIND_GPU but no GPUs are available"), _NO_GPU),
+    (_MEMORY_PATTERN, _OUT_OF_MEMORY),
 )
+
+
+def is_out_of_memory(words: str) -> bool:
+    """Return True if a load has failed for want of memory.
+
+    Args:
+        words: Triton's error message.
+
+    >>> is_out_of_memory("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB.")
+    True
+    """
+    return bool(_MEMORY_PATTERN.search(words))
 
 
 def find_remedy(words: str) -> str:
