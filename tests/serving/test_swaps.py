@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conch_contract import ModelState
+from conch_contract import ModelState, Warmup, WarmupRequest
 from tests.serving.pod import Pod
 from tests.serving.processes import until
 from tests.serving.store import Store
@@ -21,6 +21,7 @@ SWAPS = 50
 REQUESTS = 100_000
 MANY = Mix(grpc=10, fresh=2, kept=8, rate=30)
 X = np.array([1.5, 2.0], dtype=np.float32)
+INPUT = {"name": "x", "shape": [2], "datatype": "FP32", "data": X.tolist()}
 
 
 def is_right(answer: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
@@ -48,6 +49,17 @@ def build_large(name: str, factor: int, memory: Path) -> dict[str, bytes]:
     files = build_double(name, factor)
     files[f"{name}/double.py"] = files[f"{name}/model.py"]
     return {**files, f"{name}/model.py": LARGE.format(memory=memory).encode()}
+
+
+SLOW = """
+import time
+from double import TritonPythonModel as Double
+
+class TritonPythonModel(Double):
+    def initialize(self, args):
+        print("a slow load begins", flush=True)
+        time.sleep(8)
+"""
 
 
 @pytest.mark.long
@@ -109,13 +121,21 @@ def test_memory_that_holds_one_content_is_released_in_a_pod_without_requests(
     pod.write_label("m-1")
     pod.start()
     pod.until_ready()
-    pod.write_label("m-2")
-    until(lambda: not pod.ready, "the pod leaves its Services", pod.agent)
+    request = RepeatedRequest("m", "x", X, "y", lambda answer: answer.tolist() == (2 * X).tolist())
+    with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(kept=1)) as kept:
+        pod.write_label("m-2")
+        until(lambda: not pod.ready, "the pod leaves its Services", pod.agent)
+        pod.until_reason("LoadFailed")
+        until(
+            lambda: "requests still reach" in (pod.root / "agent.log").read_text(),
+            "a client that keeps its connection is noticed",
+            pod.agent,
+        )
+    assert not kept.failed, kept
     pod.until_ready()
     report = pod.until_reported()
     assert [warning.reason for warning in report.warnings] == ["MemoryHoldsOne"]
-    [answer] = pod.infer("m", [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1.5, 2.0]}]).values()
-    assert answer == [4.5, 6.0]
+    assert read_answer(pod) == [4.5, 6.0]
 
 
 def test_memory_that_holds_one_content_is_not_released_in_a_pod_with_requests(
@@ -135,6 +155,55 @@ def test_memory_that_holds_one_content_is_not_released_in_a_pod_with_requests(
         assert "Tried to allocate 20.00 GiB" in message
         assert pod.ready
     assert not traffic.failed, traffic
+
+
+def write_two_revisions(store: Store, pod: Pod, *, warmup: Warmup | None = None) -> None:
+    """Write the manifests of m-1, which doubles, and of m-2, which triples after a slow load."""
+    slow = build_double("three", 3)
+    slow["three/double.py"] = slow["three/model.py"]
+    store.put("models", {**build_double("two", 2), **slow, "three/model.py": SLOW.encode()})
+    pod.write_secret(store.secret)
+    pod.write_manifest_of("m-1", build_python("s3://models/two"), is_default=True)
+    candidate = build_python("s3://models/three").model_copy(update={"warmup": warmup})
+    pod.write_manifest_of("m-2", candidate)
+    pod.write_label("m-1")
+
+
+def read_answer(pod: Pod) -> list[float]:
+    [answer] = pod.infer("m", [INPUT]).values()
+    return answer
+
+
+def test_a_pod_that_goes_back_is_ready_once_it_serves_the_first_revision_again(store: Store, pod: Pod) -> None:
+    wrong = WarmupRequest(body={"inputs": [INPUT]}, expected=({"name": "y", "data": [0, 0]},))
+    write_two_revisions(store, pod, warmup=Warmup(requests=(wrong,)))
+    pod.start()
+    pod.until_ready()
+    pod.write_label("m-2")
+    pod.until_reason("WarmupAnswersWrong")
+    assert read_answer(pod) == [4.5, 6.0], "Triton has the model that must not serve"
+    pod.write_label("m-1")
+
+    def is_back() -> bool:
+        is_ready, answer = pod.ready, read_answer(pod)
+        assert not is_ready or answer == [3.0, 4.0]
+        return is_ready and pod.model().state == ModelState.READY
+
+    until(is_back, "the first revision is served again", pod.agent)
+
+
+def test_a_load_that_ends_after_the_pod_went_back_is_undone(store: Store, pod: Pod) -> None:
+    write_two_revisions(store, pod)
+    pod.start()
+    pod.until_ready()
+    pod.write_label("m-2")
+    log = pod.root / "triton.log"
+    until(lambda: "a slow load begins" in log.read_text(), "the other revision is loading", pod.agent)
+    pod.write_label("m-1")
+    until(lambda: read_answer(pod) == [4.5, 6.0], "Triton has finished the load that nobody wants", pod.agent)
+    until(lambda: read_answer(pod) == [3.0, 4.0], "the first revision is served again", pod.agent)
+    pod.until_ready()
+    pod.until_reported()
 
 
 def test_a_pod_follows_its_label_to_the_manifest_of_a_revision(store: Store, pod: Pod) -> None:
@@ -164,5 +233,4 @@ def test_a_pod_follows_its_label_to_the_manifest_of_a_revision(store: Store, pod
         until(partial(serves, "m-2"), "a new pod serves the revision to which its workload was swapped", pod.agent)
         pod.until_ready()
     assert not traffic.failed, traffic
-    [answer] = pod.infer("m", [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1.5, 2.0]}]).values()
-    assert answer == [4.5, 6.0]
+    assert read_answer(pod) == [4.5, 6.0]

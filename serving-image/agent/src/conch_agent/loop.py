@@ -153,7 +153,8 @@ class Agent:
             has_changed, self._parts = expansion.parts != self._parts, expansion.parts
             if has_changed:
                 await self._apply(self._parts)
-            self._applied_revision = self._manifest.revision
+            if self._applied_revision != self._manifest.revision:
+                self._applied_revision, self._loaded_revision = self._manifest.revision, ""
 
     async def _apply(self, parts: Sequence[Part]) -> None:
         sources = {part.source.name: part.source for part in parts}

@@ -13,7 +13,7 @@ import structlog
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.backoff import Backoff
-from conch_agent.dependencies import describe_missing_models, find_path
+from conch_agent.callees import describe_missing, find_awaited, find_missing
 from conch_agent.model_warnings import build_memory_warning, build_warnings, describe_changed_warmup, describe_overrides
 from conch_agent.monitor import TritonMonitor
 from conch_agent.prepare import Preparation, RepositoryModel, lay_out_pipeline
@@ -29,6 +29,8 @@ from conch_contract.sentences import join_words
 
 _LONGEST: Final = 2000  # characters of Triton's messages
 _MAX_FETCHES: Final = 4  # models that are fetched at a time
+_IDLE_SECONDS: Final = 5.0  # without a request after which a model may be unloaded
+_VERIFY_SECONDS: Final = 10.0  # between two reads of the content that Triton serves
 _STATES: Final = {"READY": ModelState.READY, "LOADING": ModelState.LOADING, "UNAVAILABLE": ModelState.FAILED}
 
 # Failures with longer delays before a retry, because each retry is a load, or requests, to Triton.
@@ -92,6 +94,9 @@ class Model:
         self._model: RepositoryModel | None = None
         self._preparation: Preparation | None = None
         self._load_seconds = 0.0
+        self._is_current = False  # Triton serves the content of the repository
+        self._verify_time = 0.0  # when that is read again
+        self._has_lost_content = False  # Triton has finished another load since: that of a manifest of before
         self._has_made_room = False  # whether the content of before was unloaded first
         self._missing_models: tuple[str, ...] = ()  # callees that Triton lacked when this model became ready
         self._is_warm = is_warm or source.warmup is None
@@ -103,7 +108,7 @@ class Model:
     @property
     def is_serving(self) -> bool:
         """True if Triton serves all desired versions, and they are warm where the manifest has a warm-up."""
-        return self._is_warm and self.is_loaded and not self._has_other_content
+        return self._is_warm and self.is_loaded and not (self._has_other_content or self._has_lost_content)
 
     @property
     def is_settled(self) -> bool:
@@ -193,9 +198,8 @@ class Model:
         if self._model is None:
             return ()
         # One of the manifest has a report of its own.
-        missing = self._describe_missing_models(
-            tuple(name for name in self._missing_models if name not in self._models)
-        )
+        absent = tuple(name for name in self._missing_models if name not in self._models)
+        missing = describe_missing(self.source.name, absent, self._models)
         warnings = build_warnings(self.source.name, self._model, missing, self._changed_warmup)
         return (*warnings, build_memory_warning(self.source.name)) if self._has_made_room else warnings
 
@@ -263,7 +267,7 @@ class Model:
         """
         if self._state != ModelState.READY:
             self._state = ModelState.LOADING
-        is_current = is_warm = False
+        self._is_current = is_warm = False
         retry_time = 0.0  # a load whose answer was lost may still run in Triton until then
         first_backoff = Backoff(first=2, longest=60)  # the index has LOADING during a first load, if it was not lost
         reload_backoff = Backoff(first=30, longest=600)  # the index has READY during a reload
@@ -271,11 +275,9 @@ class Model:
             states = {version.state for version in self._read_versions()}
             if self._has_other_content:
                 return
-            if not self.is_loaded:
-                is_current = False
             if self._monitor.index is None:
-                retry_time = 0.0
-            elif self.is_loaded and (is_current := is_current or await self._has_current_content()):
+                retry_time, self._is_current = 0.0, False
+            elif await self._verify_content():
                 if is_warm := is_warm or await self._warm_up():
                     self._set_ready()
                     backoff.reset()
@@ -293,13 +295,26 @@ class Model:
                     retry_time = 0.0 if await self._load() else time.monotonic() + load_backoff.draw_delay()
             await self._monitor.wait_for_update()
 
+    async def _verify_content(self) -> bool:
+        """Return True if Triton serves the content of the repository.
+
+        It is read again from time to time: a load for an earlier manifest, whose client has gone, may end later.
+        """
+        if not self.is_loaded:
+            self._is_current = False
+        elif not self._is_current or time.monotonic() > self._verify_time:
+            was_current, self._is_current = self._is_current, await self._has_current_content()
+            self._verify_time = time.monotonic() + _VERIFY_SECONDS
+            self._has_lost_content = not self._is_current and (was_current or self._has_lost_content)
+        return self._is_current
+
     async def _has_current_content(self) -> bool:
-        """Return True if all versions in Triton have the content of the repository."""
+        """Return True if all versions in Triton have the content of the repository; as before if it does not answer."""
         assert self._model  # noqa: S101  set by _prepare
         try:
             contents = [await self._triton.read_content(self.source.name, version) for version in self._model.versions]
         except TritonUnavailableError:
-            return False
+            return self._is_current
         return all(content == self._model.content for content in contents)
 
     async def _load(self) -> bool:
@@ -323,13 +338,18 @@ class Model:
     async def _make_room(self) -> bool:
         """Unload the content of before, which memory does not hold beside the new one; return True if it is gone.
 
-        It serves in Triton until then, so this is for a pod without requests only.
+        Requests to it fail from then on, so this is for a pod that has left its Services, and gets no requests over
+        connections that clients keep open either.
         """
         if not self._is_in_memory() or not await self._wait_until_left():
             return False
-        self._log.warning("unloads the content of before: memory does not hold both")
+        name = self.source.name
         try:
-            await self._triton.unload(self.source.name)
+            if time.time() - await self._triton.read_last_request_time(name) < _IDLE_SECONDS:
+                self._log.warning("requests still reach the content of before", model=name)
+                return False
+            self._log.warning("unloads the content of before: memory does not hold both")
+            await self._triton.unload(name)
         except (TritonUnavailableError, TritonError) as error:
             self._log.warning("not unloaded", detail=str(error))
             return False
@@ -363,7 +383,7 @@ class Model:
         return True
 
     def _set_ready(self) -> None:
-        self._missing_models = self._find_missing_models()
+        self._missing_models = find_missing(self.callees, self._index)
         if self._state != ModelState.READY or self._failure:
             self._log.info("ready", load_seconds=round(self._load_seconds, 3))
         self._state, self._failure, self._last_failure = ModelState.READY, None, None
@@ -378,16 +398,16 @@ class Model:
     def _build_load_failure(self, answer: str) -> Failure:
         """Return the failure of a load: the remedy, then Triton's messages."""
         words = self._join_messages(answer)
-        missing = self._find_missing_models()
+        missing = find_missing(self.callees, self._index)
         if any(name in words for name in missing):
-            sentence = self._describe_missing_models(missing)
+            sentence = describe_missing(self.source.name, missing, self._models)
             return Failure(Reason.MODEL_MISSING, f"{sentence} Triton's words: {words}")
         overrides = describe_overrides(self._model) if self._model else ""
         return Failure(Reason.LOAD_FAILED, " ".join(filter(None, (explain(words), overrides))))
 
     def _waits(self) -> bool:
         """Return True, and report it, while Triton does not serve the models that this one calls."""
-        if awaited := self._find_awaited():
+        if awaited := find_awaited(self.source.name, self._models, self._index):
             names = join_words((f"'{name}'" for name in awaited), "and")
             self._failure = Failure(Reason.WAITS_FOR_MODELS, f"Waits for {names}, which it calls.")
             if not self.source.required and any(self._models[name].is_left_out for name in awaited):
@@ -395,39 +415,6 @@ class Model:
         elif self._failure and self._failure.reason == Reason.WAITS_FOR_MODELS:
             self._failure = None
         return bool(awaited)
-
-    def _find_awaited(self) -> tuple[str, ...]:
-        """Return the models that this one calls and that Triton has to serve before it is loaded.
-
-        Models that call one another do not wait for one another: a Python model needs its callees for requests only.
-
-        Raises:
-            Failure: ModelMissing, or ModelCycle for an ensemble, which Triton loads after its steps.
-        """
-        steps = self.steps
-        name = self.source.name
-        missing = tuple(step for step in self._find_missing_models() if step in steps and step not in self._models)
-        if missing:
-            raise Failure(Reason.MODEL_MISSING, self._describe_missing_models(missing))
-        for step in steps:
-            if path := find_path(self._find_steps, step, name):
-                way = " → ".join((name, *path))
-                message = f"Ensemble '{name}' calls itself: {way}. Remove one of these steps."
-                raise Failure(Reason.MODEL_CYCLE, message)
-        awaited = (callee for callee in self.callees if callee in self._models and not self._models[callee].is_loaded)
-        return tuple(
-            callee
-            for callee in awaited
-            if callee in steps or not (self._models[callee].is_left_out or find_path(self._find_callees, callee, name))
-        )
-
-    def _find_steps(self, name: str) -> tuple[str, ...]:
-        """Return the steps of a model of the manifest, if it is an ensemble."""
-        return self._models[name].steps if name in self._models else ()
-
-    def _find_callees(self, name: str) -> tuple[str, ...]:
-        """Return the models that a model of the manifest calls."""
-        return self._models[name].callees if name in self._models else ()
 
     @property
     def callees(self) -> tuple[str, ...]:
@@ -443,18 +430,6 @@ class Model:
     def _steps_of_pipeline(self) -> tuple[str, ...]:
         return tuple(step.model for step in self.source.steps)
 
-    def _describe_missing_models(self, missing: tuple[str, ...]) -> str:
-        """Return the message about models that this one calls and that Triton does not serve; empty: there are none."""
-        if not missing:
-            return ""
-        others = sorted(name for name in self._models if name != self.source.name)
-        return describe_missing_models(self.source.name, missing, others)
-
-    def _find_missing_models(self) -> tuple[str, ...]:
-        """Return the models that this one calls and that Triton does not serve."""
-        index: RepositoryIndex = self._monitor.index or {}
-        return tuple(name for name in self.callees if all(version.state != "READY" for version in index.get(name, ())))
-
     def _join_messages(self, answer: str) -> str:
         """Return Triton's messages about a failed load: that of the answer, and those of the versions in the index."""
         versions = self._read_versions()
@@ -463,8 +438,12 @@ class Model:
         return "; ".join([answer, *others]).strip()[:_LONGEST]
 
     def _read_versions(self) -> tuple[Version, ...]:
-        index: RepositoryIndex = self._monitor.index or {}
-        return index.get(self.source.name, ())
+        return self._index.get(self.source.name, ())
+
+    @property
+    def _index(self) -> RepositoryIndex:
+        """Triton's repository index; empty while Triton cannot serve models."""
+        return self._monitor.index or {}
 
     def _compute_fetch_seconds(self) -> float:
         if self._state == ModelState.FETCHING:

@@ -1,7 +1,7 @@
 """A Triton Python model: every number times FACTOR, which its configuration's parameters set, or else its environment.
 
 For candidates that are bad: FAILS is the share of requests that end in an error, SLEEPS what each takes, in seconds,
-and DIES after how many seconds of its life a request takes Triton down.
+DIES after how many seconds of its life a request takes Triton down, and LOADS how many seconds its load takes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class TritonPythonModel:
         self._fails = float(settings.get("FAILS", "0"))
         self._sleeps = float(settings.get("SLEEPS", "0"))
         self._end = time.monotonic() + float(settings.get("DIES", "inf"))
+        time.sleep(float(settings.get("LOADS", "0")))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request."""

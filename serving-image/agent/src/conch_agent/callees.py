@@ -1,0 +1,82 @@
+"""The models of a pod that call one another: which ones wait, and for which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from conch_agent.dependencies import describe_missing_models, find_path
+from conch_agent.reasons import Failure, Reason
+from conch_agent.triton import RepositoryIndex
+
+
+class Caller(Protocol):
+    """A model of the manifest that may call others."""
+
+    @property
+    def callees(self) -> tuple[str, ...]:
+        """Names of the models that it calls."""
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the steps of an ensemble, which are among its callees."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """True if Triton serves it."""
+
+    @property
+    def is_left_out(self) -> bool:
+        """True if it is not required and has failed."""
+
+
+def find_missing(callees: Iterable[str], index: RepositoryIndex) -> tuple[str, ...]:
+    """Return the models that Triton does not serve.
+
+    Args:
+        callees: Names of models.
+        index: Triton's repository index.
+    """
+    return tuple(name for name in callees if all(version.state != "READY" for version in index.get(name, ())))
+
+
+def describe_missing(name: str, missing: tuple[str, ...], models: Iterable[str]) -> str:
+    """Return the message about models that a model calls and that Triton does not serve; empty: there are none.
+
+    Args:
+        name: Name of the model.
+        missing: Names of the models that it calls.
+        models: Names of the models of the manifest.
+    """
+    return describe_missing_models(name, missing, sorted(set(models) - {name})) if missing else ""
+
+
+def find_awaited(name: str, models: Mapping[str, Caller], index: RepositoryIndex) -> tuple[str, ...]:
+    """Return the models that a model calls and that Triton has to serve before that is loaded.
+
+    Models that call one another do not wait for one another: a Python model needs its callees for requests only.
+
+    Args:
+        name: Name of the model.
+        models: The models of the manifest by name.
+        index: Triton's repository index.
+
+    Raises:
+        Failure: ModelMissing, or ModelCycle for an ensemble, which Triton loads after its steps.
+    """
+    steps, callees = models[name].steps, models[name].callees
+    missing = tuple(step for step in find_missing(callees, index) if step in steps and step not in models)
+    if missing:
+        raise Failure(Reason.MODEL_MISSING, describe_missing(name, missing, models))
+    for step in steps:
+        if path := find_path(lambda each: models[each].steps if each in models else (), step, name):
+            way = " → ".join((name, *path))
+            raise Failure(Reason.MODEL_CYCLE, f"Ensemble '{name}' calls itself: {way}. Remove one of these steps.")
+
+    def is_cyclic(callee: str) -> bool:
+        return bool(find_path(lambda each: models[each].callees if each in models else (), callee, name))
+
+    awaited = (callee for callee in callees if callee in models and not models[callee].is_loaded)
+    return tuple(
+        callee for callee in awaited if callee in steps or not (models[callee].is_left_out or is_cyclic(callee))
+    )
