@@ -40,15 +40,13 @@ class Pod:
         """Write the ConfigMap's file, whole, as the kubelet does."""
         self._write("manifest", names.MANIFEST_FILE, ModelManifest(models=models).to_json())
 
-    def write_manifest_of(
-        self, revision: str, *models: ModelSource, is_default: bool = False, template_revision: str = ""
-    ) -> None:
-        """Write the file of one revision, or the one of all revisions without a file of their own."""
-        manifest = ModelManifest(models=models, revision=revision, template_revision=template_revision)
+    def write_manifest_of(self, revision: str, *models: ModelSource, is_default: bool = False) -> None:
+        """Write the file of one revision, or the one of pods to which none is assigned."""
+        manifest = ModelManifest(models=models, revision=revision)
         self._write("manifest", names.MANIFEST_FILE if is_default else f"{revision}.json", manifest.to_json())
 
-    def write_label(self, revision: str) -> None:
-        """Write the pod's label with its revision, as the kubelet does after a change."""
+    def assign(self, revision: str) -> None:
+        """Write the pod's annotation with its revision, as the kubelet does after a change; empty: it has none."""
         self._write("manifest", names.REVISION_FILE, revision)
 
     def write_secret(self, secret: Mapping[str, str], name: str = "") -> None:

@@ -118,12 +118,12 @@ def test_memory_that_holds_one_content_is_released_in_a_pod_without_requests(
     pod.write_secret(store.secret)
     pod.write_manifest_of("m-1", build_python("s3://models/two"), is_default=True)
     pod.write_manifest_of("m-2", build_python("s3://models/three"))
-    pod.write_label("m-1")
+    pod.assign("m-1")
     pod.start()
     pod.until_ready()
     request = RepeatedRequest("m", "x", X, "y", lambda answer: answer.tolist() == (2 * X).tolist())
     with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(kept=1)) as kept:
-        pod.write_label("m-2")
+        pod.assign("m-2")
         until(lambda: not pod.ready, "the pod leaves its Services", pod.agent)
         pod.until_reason("LoadFailed")
         until(
@@ -166,7 +166,7 @@ def write_two_revisions(store: Store, pod: Pod, *, warmup: Warmup | None = None)
     pod.write_manifest_of("m-1", build_python("s3://models/two"), is_default=True)
     candidate = build_python("s3://models/three").model_copy(update={"warmup": warmup})
     pod.write_manifest_of("m-2", candidate)
-    pod.write_label("m-1")
+    pod.assign("m-1")
 
 
 def read_answer(pod: Pod) -> list[float]:
@@ -179,10 +179,10 @@ def test_a_pod_that_goes_back_is_ready_once_it_serves_the_first_revision_again(s
     write_two_revisions(store, pod, warmup=Warmup(requests=(wrong,)))
     pod.start()
     pod.until_ready()
-    pod.write_label("m-2")
+    pod.assign("m-2")
     pod.until_reason("WarmupAnswersWrong")
     assert read_answer(pod) == [4.5, 6.0], "Triton has the model that must not serve"
-    pod.write_label("m-1")
+    pod.assign("m-1")
 
     def is_back() -> bool:
         is_ready, answer = pod.ready, read_answer(pod)
@@ -196,22 +196,22 @@ def test_a_load_that_ends_after_the_pod_went_back_is_undone(store: Store, pod: P
     write_two_revisions(store, pod)
     pod.start()
     pod.until_ready()
-    pod.write_label("m-2")
+    pod.assign("m-2")
     log = pod.root / "triton.log"
     until(lambda: "a slow load begins" in log.read_text(), "the other revision is loading", pod.agent)
-    pod.write_label("m-1")
-    until(lambda: read_answer(pod) == [4.5, 6.0], "Triton has finished the load that nobody wants", pod.agent)
+    pod.assign("m-1")
+    until(lambda: read_answer(pod) == [4.5, 6.0], "Triton has finished the load of before", pod.agent)
     until(lambda: read_answer(pod) == [3.0, 4.0], "the first revision is served again", pod.agent)
     pod.until_ready()
     pod.until_reported()
 
 
-def test_a_pod_follows_its_label_to_the_manifest_of_a_revision(store: Store, pod: Pod) -> None:
+def test_a_pod_serves_the_revision_that_is_assigned_to_it(store: Store, pod: Pod) -> None:
     store.put("models", build_double("two", 2) | build_double("three", 3))
     pod.write_secret(store.secret)
     pod.write_manifest_of("m-1", build_python("s3://models/two"), is_default=True)
     pod.write_manifest_of("m-2", build_python("s3://models/three"))
-    pod.write_label("m-1")
+    pod.assign("m-1")
     pod.start()
 
     def serves(revision: str) -> bool:
@@ -221,15 +221,15 @@ def test_a_pod_follows_its_label_to_the_manifest_of_a_revision(store: Store, pod
     until(lambda: serves("m-1"), "the first revision is served", pod.agent)
     request = RepeatedRequest("m", "x", X, "y", is_right)
     with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
-        for label in ("m-2", "m-1"):
-            pod.write_label(label)
-            until(partial(serves, label), f"{label} is served", pod.agent)
+        for revision in ("m-2", "m-1"):
+            pod.assign(revision)
+            until(partial(serves, revision), f"{revision} is served", pod.agent)
             pod.until_ready()
-        pod.write_label("of-an-older-rollout")
-        until(lambda: not pod.ready, "a pod that does not serve the revision of its label is not ready", pod.agent)
+        pod.assign("of-an-older-rollout")
+        until(lambda: not pod.ready, "a pod that does not serve its revision is not ready", pod.agent)
         assert serves("m-1")
-        pod.write_manifest_of("m-2", build_python("s3://models/three"), is_default=True, template_revision="m-1")
-        pod.write_label("m-1")
+        pod.write_manifest_of("m-2", build_python("s3://models/three"), is_default=True)
+        pod.assign("")
         until(partial(serves, "m-2"), "a new pod serves the revision to which its workload was swapped", pod.agent)
         pod.until_ready()
     assert not traffic.failed, traffic

@@ -31,7 +31,7 @@ from conch.api.kinds import (
 )
 from conch.api.meta import SERVING_NAME
 from conch.api.metrics import MetricsApi
-from conch.api.names import LABEL_NAME, LABEL_SERVICE_NAME
+from conch.api.names import ANNOTATION_ASSIGNED, LABEL_NAME, LABEL_SERVICE_NAME
 from conch.api.times import format_time
 from conch.decide import (
     Decision,
@@ -331,7 +331,8 @@ class Cluster:
         if self.gpus is None:
             return Capacity(unknown="nodes is forbidden")
         labels = [body["metadata"]["labels"] for ref, body in self.objects.items() if ref.kind == POD]
-        holders = (Owner(KEY.namespace, each[names.LABEL_REVISION]) for each in labels if names.LABEL_REVISION in each)
+        workloads = (each.get(names.LABEL_WORKLOAD) or each.get(names.LABEL_REVISION) for each in labels)
+        holders = (Owner(KEY.namespace, workload) for workload in workloads if workload)
         held = {owner: {GPU: count} for owner, count in Counter(holders).items()}
         return Capacity((Node("node", allocatable={GPU: self.gpus}, allocated=held),))
 
@@ -442,7 +443,8 @@ class Cluster:
         found |= {name: own[name] for name in (names.LABEL_WORKLOAD,) if name in own}
         there = self.objects.get(ref)
         if there is not None and there["metadata"]["uid"] == uid:
-            found[names.LABEL_REVISION] = there["metadata"]["labels"][names.LABEL_REVISION]
+            known = {name: value for name, value in there["metadata"]["labels"].items() if name in found}
+            return {**{name: value for name, value in found.items() if name != names.LABEL_REVISION}, **known}
         return found
 
     def _read_annotations(self, ref: Ref, uid: str) -> dict[str, str]:
@@ -465,23 +467,24 @@ class Cluster:
                     loaded.append((pod, True))  # it got back the revision that it serves
         for pod, ready in loaded:
             body = copy.deepcopy(pod)
-            body["status"]["conditions"][0]["status"] = str(ready)
+            body["status"]["conditions"][0] |= {"status": str(ready), "lastTransitionTime": format_time(self.now)}
             self.put(body)
 
     def _find_served(self, pod: dict[str, Any]) -> str:
-        """Return the revision that a pod has to serve by its label and the manifests of its workload."""
-        labels = pod["metadata"]["labels"]
-        found: str = labels[names.LABEL_REVISION]
-        config_map = self.objects.get(Ref(CONFIG_MAP, labels.get(names.LABEL_WORKLOAD, "")))
-        if config_map is None or f"{found}.json" in config_map["data"]:
-            return found
-        manifest = ModelManifest.model_validate_json(config_map["data"][names.MANIFEST_FILE])
-        return manifest.revision if manifest.is_for(found) else found
+        """Return the revision that a pod serves by its annotation and the manifests of its workload."""
+        assigned = self._read_assigned(pod)
+        config_map = self.objects.get(Ref(CONFIG_MAP, pod["metadata"]["labels"].get(names.LABEL_WORKLOAD, "")))
+        if config_map is None or f"{assigned}.json" in config_map["data"]:
+            return assigned
+        return ModelManifest.model_validate_json(config_map["data"][names.MANIFEST_FILE]).revision
+
+    def _read_assigned(self, pod: dict[str, Any]) -> str:
+        return str((pod["metadata"].get("annotations") or {}).get(ANNOTATION_ASSIGNED, ""))
 
     def served(self) -> Counter[str]:
         """Return how many pods have to serve each revision."""
-        pods = (pod for ref, pod in self.objects.items() if ref.kind == POD)
-        return Counter(pod["metadata"]["labels"][names.LABEL_REVISION] for pod in pods)
+        pods = [pod for ref, pod in self.objects.items() if ref.kind == POD]
+        return Counter(self._read_assigned(pod) or pod["metadata"]["labels"][names.LABEL_REVISION] for pod in pods)
 
     def _find_transition_time(self, pod: str, ready: bool) -> str:
         """Return the time of the last transition of a pod's Ready condition."""
@@ -519,8 +522,6 @@ class Cluster:
                 for field in ("labels", "annotations"):
                     known = body["metadata"].get(field, {}) | assign.metadata.get(field, {})
                     body["metadata"][field] = {name: value for name, value in known.items() if value is not None}
-                if assign.time and self.reports[uid].revision != assign.revision:  # the agent does not serve it yet
-                    body["status"]["conditions"][0]["status"] = "False"
                 self.put(body)
             case Release(ref, wanted):
                 self.objects[ref]["spec"]["replicas"] = wanted["spec"]["replicas"]

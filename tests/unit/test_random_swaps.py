@@ -110,7 +110,7 @@ class Swaps(RuleBasedStateMachine):
 
     @rule()
     def replace_pods_without_operator(self) -> None:
-        """Between two rollouts, new pods get requests, though nobody changes their labels."""
+        """Between two rollouts, new pods get requests, while no operator changes their labels."""
         if self.cluster.status.rollout is not None or not self.is_whole:
             return
         for ref in [ref for ref in self.cluster.objects if ref.kind == POD]:

@@ -47,9 +47,10 @@ ANNOTATION_CONTENTS: Final = f"{GROUP}/contents"
 # On the ControllerRevision of a revision that other pods than its own serve: the workload of these pods.
 ANNOTATION_WORKLOAD: Final = f"{GROUP}/workload"
 
-# On a serving pod whose revision was changed: when, and the revision that it serves since.
-ANNOTATION_ASSIGNED: Final = f"{GROUP}/assigned-at"
-ANNOTATION_SERVED: Final = f"{GROUP}/served"
+# On a serving pod: the revision that it has to serve, and since when. A new pod has neither, and serves that of the
+# others.
+ANNOTATION_ASSIGNED: Final = f"{GROUP}/assigned"
+ANNOTATION_ASSIGNED_AT: Final = f"{GROUP}/assigned-at"
 # On a serving pod: Triton's name of the model that clients send requests to, one of several in an ensemble.
 ANNOTATION_MODEL: Final = f"{GROUP}/model"
 

@@ -40,7 +40,9 @@ def find_unreported_pods(snapshot: Snapshot) -> tuple[Pod, ...]:
     return tuple(
         pod
         for pod in snapshot.pods
-        if pod.ip and not pod.leaving and (not pod.ready or pod.is_changing or not reported.get(pod.revision, False))
+        if pod.ip
+        and not pod.leaving
+        and (not pod.ready or pod.label != pod.revision or not reported.get(pod.revision, False))
     )
 
 

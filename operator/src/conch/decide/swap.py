@@ -90,7 +90,9 @@ def assign_pods(
     changing = sum(not pod.ready for pod in own)
     at_once = max(1, len(pods) // _AT_ONCE) if changing < len(own) else 1
     others = [pod for pod in pods if pod.revision != candidate and assigned[pod.uid] == main]
-    # The last ready pod of the stable revision stays. If all of its pods are down, the candidate may be what mends it.
-    free = [pod for pod in others if pod.ready][1:] if any(pod.is_up for pod in others) else others
+    # The last ready pod of the stable revision stays. Those that are down may change after the others that are ready:
+    # the candidate may be what mends them.
+    down = [pod for pod in others if pod.is_running and not pod.is_up]
+    free = [*[pod for pod in others if pod.ready][1:], *down] if any(pod.is_up for pod in others) else others
     changed = free[: max(0, min(target - len(own), at_once - changing))]
     return assigned | dict.fromkeys((pod.uid for pod in (*own, *changed)), candidate)

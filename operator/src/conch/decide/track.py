@@ -17,7 +17,7 @@ from conch.decide.state import RolloutState
 from conch.decide.strategies import LAST, choose_strategy, strategy_of
 from conch.decide.swap import assign_pods, find_swap_obstacle
 from conch.decide.warmup import has_warmup, warmed, warmup_failed, warmup_waits
-from conch.decide.workloads import Workload, find_workload, list_workloads
+from conch.decide.workloads import Workload, find_workload, has_new_pods, list_workloads
 from conch.observe import Finding, Snapshot, Track
 from conch.traffic import ObservedTraffic, Shares, router_of, still_reached, wrote_stable
 from conch_contract import JobReport
@@ -72,7 +72,7 @@ def decide_track(track: Track) -> Decision:
     wanted = context.wanted
     shares, serving = _split(context, state)
     needed = _count_needed(context, state)
-    workloads = list_workloads(context, state, needed)
+    workloads = list_workloads(context, state, needed, serving)
     kept = frozenset(name for workload in workloads for name in (workload.name, *workload.revisions)) | {wanted}
     return Decision(
         track=track,
@@ -81,7 +81,7 @@ def decide_track(track: Track) -> Decision:
         shares=shares,
         traffic=context.traffic,
         workloads=workloads,
-        assignments=_assign_pods(context, state, workloads, needed, serving),
+        assignments=_assign_pods(context, state, workloads, needed),
         rollout=state,
         needed=needed,
         budget=budget,
@@ -163,9 +163,9 @@ def _advance(context: RolloutContext, state: RolloutState, admission: Finding | 
     track, service, stable, wanted = context.track, context.service, context.stable, context.wanted
     strategy, capacity = strategy_of(state, service.spec.rollout), state.capacity
     if strategy.shares_pods and state.current_step and state.current_step.weight is not None:
-        # Each pod that changes is progress.
-        last = max((pod.assigned_at for pod in track.pods_of(wanted)), default=0.0)
-        state = replace(state, since=max(state.since, min(last, track.now)))
+        # Each pod that has come to serve the candidate is progress.
+        times = (pod.up_since for pod in track.pods_of(wanted) if pod.ready)
+        state = replace(state, since=max(state.since, *(time for time in times if time <= track.now), 0.0))
     state, gates = evaluate_gates(context, state)
     observation = Observation(
         now=track.now,
@@ -270,7 +270,7 @@ def _count_carrying(track: Track, stable: str) -> int:
     Of 5 ready pods of the stable revision they are 5 with a maximum of 8, and 3 after the maximum was lowered to 3.
     """
     pods = {pod.uid: pod for pod in (*track.pods_of(stable), *track.pods_in(track.workload_of(stable)))}
-    ready = sum(pod.ready or pod.is_changing for pod in pods.values())
+    ready = sum(pod.ready or (pod.is_changing and pod.is_running) for pod in pods.values())
     return max(least_replicas(track.service), min(ready, most_replicas(track.service)), 1)
 
 
@@ -283,17 +283,18 @@ def _count_needed(context: RolloutContext, state: RolloutState | None) -> int:
 
 
 def _assign_pods(
-    context: RolloutContext, state: RolloutState | None, workloads: tuple[Workload, ...], needed: int, serving: str
+    context: RolloutContext, state: RolloutState | None, workloads: tuple[Workload, ...], needed: int
 ) -> Mapping[str, str]:
     """Return the revision that each pod of the workloads has to serve, by uid."""
     track, found = context.track, dict[str, str]()
     is_under_way = state is not None and not state.has_failed and not state.awaits_admission
     for workload in workloads:
-        main = serving if serving in workload.revisions else workload.revisions[0]
+        main, pods = workload.main, [pod for pod in track.pods_in(workload.name) if pod.workload]
         is_shared = is_under_way and context.wanted in workload.revisions and context.wanted != main
-        candidate = context.wanted if is_shared else None
-        pods = [pod for pod in track.pods_in(workload.name) if pod.workload]
+        candidate = context.wanted if is_shared and not has_new_pods(pods) else None
         reached = (context.traffic.reachable | still_reached(track)) & set(workload.revisions)
+        if is_shared:
+            reached |= {context.wanted}
         found |= assign_pods(pods, main, candidate, needed, reached)
     return found
 

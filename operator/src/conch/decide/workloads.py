@@ -1,11 +1,13 @@
 """Which workloads a track has, and how many pods at the least."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.scale_to_zero import may_scale_to_zero
 from conch.decide.state import RolloutState
 from conch.decide.strategies import strategy_of
+from conch.observe import Pod, Track
 from conch.traffic import still_reached
 
 
@@ -18,28 +20,31 @@ class Workload:
     Attributes:
         name: Name of its objects, and of the revision whose pod template its pods have.
         revisions: Names of the revisions that its pods serve: one, or two that a Swap exchanges.
+        main: The one that pods serve to which none is assigned.
         minimum: Of its replicas; 0: it is drained, and gets pods again if need be.
         may_scale_to_zero: Whether it may be without pods while no trigger is active.
+        selects_all: Whether the Services of `main` select all its pods, whatever their label: after a Swap all serve
+            it, and new ones have the label of the template, which is that of an earlier revision.
     """
 
     name: str
     revisions: tuple[str, ...]
+    main: str
     minimum: int
     may_scale_to_zero: bool = False
-
-    @property
-    def is_swapped(self) -> bool:
-        """Whether its pods serve a single revision, and new pods begin with the label of another one."""
-        return len(self.revisions) == 1 and self.revisions[0] != self.name
+    selects_all: bool = False
 
 
-def list_workloads(context: RolloutContext, state: RolloutState | None, needed: int) -> tuple[Workload, ...]:
+def list_workloads(
+    context: RolloutContext, state: RolloutState | None, needed: int, serving: str
+) -> tuple[Workload, ...]:
     """Return the workloads, the one of the wanted revision first.
 
     Args:
         context: the wanted and the stable revision.
         state: of the rollout; None: there is none.
         needed: ready pods that the wanted revision needs now.
+        serving: the revision that carries the service.
     """
     track = context.track
     if state is None:
@@ -53,15 +58,33 @@ def list_workloads(context: RolloutContext, state: RolloutState | None, needed: 
     revisions: dict[str, list[str]] = {}
     for name in minimums:
         revisions.setdefault(find_workload(context, state, name), []).append(name)
+    mains = {workload: serving if serving in served else served[0] for workload, served in revisions.items()}
     return tuple(
         Workload(
-            workload,
-            tuple(served),
-            max(minimums[name] for name in served),
-            all(may_scale_to_zero(track, state, name) for name in served),
+            name=workload,
+            revisions=tuple(served),
+            main=mains[workload],
+            minimum=max(minimums[name] for name in served),
+            may_scale_to_zero=all(may_scale_to_zero(track, state, name) for name in served),
+            selects_all=_selects_all(track, workload, mains[workload], len(served)),
         )
         for workload, served in revisions.items()
     )
+
+
+def _selects_all(track: Track, workload: str, main: str, count: int) -> bool:
+    """Return whether Services select all pods of a workload, of which `count` revisions are served.
+
+    They select by label as soon as each pod has one, before the first pod changes.
+    """
+    pods = track.pods_in(workload)
+    serve_main = all(pod.revision == main and not pod.is_changing for pod in pods)
+    return workload != main and serve_main and (count == 1 or has_new_pods(pods))
+
+
+def has_new_pods(pods: Iterable[Pod]) -> bool:
+    """Return whether pods serve whose label does not have their revision yet."""
+    return any(pod.is_up and pod.label != pod.revision and not pod.is_changing for pod in pods)
 
 
 def find_workload(context: RolloutContext, state: RolloutState | None, revision: str) -> str:

@@ -51,8 +51,8 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
             manifests += build_revision_objects(service, workload, revision)
         origin = revisions.get(workload.name) or track.revisions.get(workload.name)
         if origin is not None:
-            served = [revisions[name] for name in _sort_served(decision, workload) if name in revisions]
-            manifests += build_workload(track, workload, origin, served)
+            names = sorted(workload.revisions, key=lambda name: name != workload.main)
+            manifests += build_workload(track, workload, origin, [revisions.get(name) for name in names])
         if decision.wanted in revisions:
             manifests += _build_job(decision, revisions[decision.wanted])
     track_route = TrackRoute(
@@ -63,13 +63,8 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
 
 def _find_swapped_workload(decision: Decision) -> str:
     """Return the workload whose pods all serve the revision that carries the service, if they began with another."""
-    names = (each.name for each in decision.workloads if each.is_swapped and decision.serving in each.revisions)
+    names = (each.name for each in decision.workloads if each.selects_all and each.main == decision.serving)
     return next(names, "")
-
-
-def _sort_served(decision: Decision, workload: Workload) -> list[str]:
-    """Return the revisions that the pods of a workload serve, first the one with which new pods begin."""
-    return sorted(workload.revisions, key=lambda name: name != decision.serving)
 
 
 def _render(decision: Decision, workload: Workload, name: str, defaults: PodDefaults) -> Revision | None:

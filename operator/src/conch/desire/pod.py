@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from conch.api import InferenceService, Model, Predictor
 from conch.api.meta import Manifest, pod_labels
-from conch.api.names import ANNOTATION_MODEL
+from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.defaults import PodDefaults
 from conch.desire.placement import build_placement
@@ -62,10 +62,10 @@ def build_pod_template(service: InferenceService, workload: str, defaults: PodDe
     return {"metadata": meta, "spec": spec}
 
 
-# The label as a file: the agent serves the revision that it names, also after it has changed.
+# The annotation as a file: the agent serves the revision that it names, also after it has changed.
 _REVISION: Final = {
     "items": [
-        {"path": names.REVISION_FILE, "fieldRef": {"fieldPath": f"metadata.labels['{names.LABEL_REVISION}']"}},
+        {"path": names.REVISION_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{ANNOTATION_ASSIGNED}']"}},
     ],
 }
 _COPIED_FIELDS: Final = (

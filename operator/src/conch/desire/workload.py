@@ -20,18 +20,21 @@ from conch_contract.formats import FORMATS
 from conch_contract.manifest import select_model
 
 
-def build_workload(track: Track, workload: Workload, origin: Revision, served: Sequence[Revision]) -> list[Manifest]:
+def build_workload(
+    track: Track, workload: Workload, origin: Revision, served: Sequence[Revision | None]
+) -> list[Manifest]:
     """Build the objects of a workload, in an order in which they can be created.
 
     Args:
         track: The track.
         workload: The workload.
         origin: The revision whose pod template its pods have.
-        served: The revisions that its pods serve, first the one with which new pods begin.
+        served: The revisions that its pods serve, first the one with which new pods begin; None: its
+            ControllerRevision is missing, and the ConfigMap stays as it is.
     """
-    service = track.service
+    service, known = track.service, [revision for revision in served if revision is not None]
     return [
-        build_config_map(service, workload, origin, served or [origin]),
+        *([build_config_map(service, workload, origin, known)] if len(known) == len(served) else []),
         build_disruption_budget(service, workload, origin),
         build_deployment(service, workload, origin),
         *([build_autoscaler(track, workload)] if is_autoscaled(service, workload) else []),
@@ -67,28 +70,26 @@ def build_config_map(
     if not origin.has_lasting_pods:
         data = {names.MANIFEST_FILE: _pin(first)}
     else:
-        data = {names.MANIFEST_FILE: _pin(first, workload.name)}
-        data |= {f"{revision.name}.json": _pin(revision, workload.name) for revision in others}
+        data = {names.MANIFEST_FILE: _pin(first, with_name=True)}
+        data |= {f"{revision.name}.json": _pin(revision, with_name=True) for revision in others}
     return {**_build_head(service, CONFIG_MAP, workload), "data": data}
 
 
-def _pin(revision: Revision, workload: str = "") -> str:
+def _pin(revision: Revision, *, with_name: bool = False) -> str:
     """Return the manifest with the contents of the revision's first ready pod, if there was one.
 
     Args:
         revision: The revision.
-        workload: Whose pods can serve one revision after another; empty: others, and Jobs.
+        with_name: Whether it has the name of the revision, which the pod then reports.
     """
-    if not revision.contents and not workload:
+    if not revision.contents and not with_name:
         return revision.manifest
     manifest = json.loads(revision.manifest)  # as it is stored, with fields that only another version of Conch knows
     if revision.contents:
         models = [model for source in manifest["models"] for model in _pin_source(source, revision.contents)]
         manifest = {**manifest, "models": models}
-    if workload:
+    if with_name:
         manifest["revision"] = revision.name
-    if workload not in {"", revision.name}:
-        manifest["templateRevision"] = workload
     return json.dumps(manifest, separators=(",", ":"))
 
 
@@ -118,10 +119,11 @@ def build_deployment(service: InferenceService, workload: Workload, origin: Revi
 
 def build_service(service: InferenceService, workload: Workload, revision: str) -> Manifest:
     """Build the Service of a revision, which routes and Prometheus use."""
+    is_selected_by_workload = workload.selects_all and revision == workload.main
     return {
         **child(service, SERVICE, revision, revision),
         "spec": {
-            "selector": select_pods(service, revision, workload.name if workload.is_swapped else ""),
+            "selector": select_pods(service, revision, workload.name if is_selected_by_workload else ""),
             "ports": ports({"http": names.HTTP_PORT, "grpc": names.GRPC_PORT, "metrics": names.METRICS_PORT}),
         },
     }

@@ -19,7 +19,7 @@ from conch.api.kinds import (
 from conch.api.names import (
     ANNOTATION_APPLIED_HASH,
     ANNOTATION_ASSIGNED,
-    ANNOTATION_SERVED,
+    ANNOTATION_ASSIGNED_AT,
     LABEL_MANAGED_BY,
     LABEL_SERVICE_NAME,
 )
@@ -49,7 +49,7 @@ _IDENTITY_LABELS = (
     names.LABEL_WORKLOAD,
     *(job.label for job in REVISION_JOBS),
 )
-_IDENTITY_ANNOTATIONS = (ANNOTATION_APPLIED_HASH, ANNOTATION_ASSIGNED, ANNOTATION_SERVED)
+_IDENTITY_ANNOTATIONS = (ANNOTATION_APPLIED_HASH, ANNOTATION_ASSIGNED, ANNOTATION_ASSIGNED_AT)
 _LONGEST = 128  # characters of values that Conch or Kubernetes writes; a longer value is foreign
 _LONGEST_MESSAGE = 1024  # characters of the message of a failed pod
 _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"})

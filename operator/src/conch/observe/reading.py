@@ -112,7 +112,7 @@ def observe(
         route_conflict=_find_route_conflict(store, service, ours.get(Ref(HTTP_ROUTE, key.name)), seen or {}),
         job_reports=read_reports(bodies, ours.values()),
         idle_jobs=find_idle_jobs(bodies, ours.values()),
-    )
+    ).with_new_pods()
 
 
 def _too_large(service: Body, cut: Sequence[Ref]) -> Unreadable:

@@ -14,12 +14,12 @@ from conch.api.kinds import AUTOSCALER, CONTROLLER_REVISION, DEPLOYMENT, SCALED_
 from conch.api.metrics import MetricsApi
 from conch.api.names import (
     ANNOTATION_ASSIGNED,
+    ANNOTATION_ASSIGNED_AT,
     ANNOTATION_AUTHOR,
     ANNOTATION_CHANGE_CAUSE,
     ANNOTATION_CONTENTS,
     ANNOTATION_GENERATION,
     ANNOTATION_MODEL,
-    ANNOTATION_SERVED,
     ANNOTATION_STABLE,
     ANNOTATION_WORKLOAD,
 )
@@ -57,10 +57,11 @@ class Pod:
     created_at: float = 0.0  # seconds since the epoch
     failed_at: float | None = None  # the same; None: its phase is not Failed, or it was deleted
     workload: str = ""  # of whose Deployment it is; empty: its revision cannot change
-    assigned_at: float = 0.0  # when its revision was changed, as created_at; 0: it began with it
-    served: str = ""  # the revision that it is known to serve since then
+    label: str = ""  # the revision by which Services select it
+    is_assigned: bool = False  # its revision was assigned to it; a new pod serves that of all others
+    assigned_at: float = 0.0  # when it was assigned, as created_at; 0: it began with it
     listed: bool = False  # ready, whatever it serves
-    was_changing: bool = False  # its report is the first one by which it serves its revision
+    is_unrecorded: bool = False  # by its report it serves its revision, which its label does not have yet
 
     @property
     def is_up(self) -> bool:
@@ -68,17 +69,31 @@ class Pod:
         return any(c["type"] == "Ready" and c["status"] == "True" for c in self.status["conditions"])
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has a node and its containers have started once; one that waits for a node has not."""
+        return bool(self.status["phase"] == "Running")
+
+    @property
+    def up_since(self) -> float:
+        """When its condition Ready became what it is, in seconds since the epoch; 0: it is not known."""
+        return moment(text(self.status.get("readySince"))) or 0.0
+
+    @property
     def is_changing(self) -> bool:
         """Whether its revision was changed, and it is not known to serve it yet."""
-        return self.assigned_at > 0 and self.served != self.revision
+        return self.is_assigned and self.label != self.revision
 
     def with_report(self, report: AgentReport | None) -> Self:
         """Return the pod with its report. One of another revision counts as none, and the pod as not ready."""
         if report is not None and report.revision not in {"", self.revision}:
             return replace(self, report=None, ready=False)
-        if self.is_changing and report is not None and report.revision and report.has_loaded:
-            return replace(self, report=report, ready=self.listed, served=self.revision, was_changing=True)
-        return replace(self, report=report)
+        has_come = bool(report is not None and report.revision and report.has_loaded)
+        return replace(self, report=report, is_unrecorded=has_come and self.label != self.revision)
+
+    def of_revision(self, revision: str, endpoints: Endpoints) -> Self:
+        """Return the pod as one that serves a revision, by which its Service may select it."""
+        listed = self.is_up and not self.leaving and self.uid in endpoints.get(revision, ())
+        return replace(self, revision=revision, listed=listed, ready=listed and not self.is_changing)
 
     @classmethod
     def parse(cls, body: Body, endpoints: Endpoints) -> Self:
@@ -88,29 +103,28 @@ class Pod:
         gateway has no endpoint for its Service (measured on Traefik: 503 for a second or two).
         """
         meta, status = body["metadata"], body["status"]
-        revision = meta.get("labels", {}).get(names.LABEL_REVISION, "")
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
+        labels, annotations = meta.get("labels", {}), annotations_of(body)
+        label, workload = labels.get(names.LABEL_REVISION, ""), labels.get(names.LABEL_WORKLOAD, "")
+        assigned = annotations.get(ANNOTATION_ASSIGNED, "") if workload else ""
         over = status["phase"] in {"Failed", "Succeeded"}
         created_at = moment(meta.get("creationTimestamp")) or 0.0
-        listed = ready and not over and meta["uid"] in endpoints.get(revision, ())
-        annotations = annotations_of(body)
         pod = cls(
             name=meta["name"],
             uid=meta["uid"],
-            revision=revision,
-            variant=meta.get("labels", {}).get(names.LABEL_VARIANT, ""),
+            revision=assigned or workload or label,
+            variant=labels.get(names.LABEL_VARIANT, ""),
             ip=status["podIP"],
-            ready=listed,
+            ready=False,
             leaving=over or "deletionTimestamp" in meta,
             status=status,
             created_at=created_at,
             failed_at=_failed_at(status, created_at) if "deletionTimestamp" not in meta else None,
-            workload=meta.get("labels", {}).get(names.LABEL_WORKLOAD, ""),
-            assigned_at=moment(annotations.get(ANNOTATION_ASSIGNED)) or 0.0,
-            served=annotations.get(ANNOTATION_SERVED, ""),
-            listed=listed,
+            workload=workload,
+            label=label,
+            is_assigned=bool(assigned),
+            assigned_at=moment(annotations.get(ANNOTATION_ASSIGNED_AT)) or 0.0,
         )
-        return replace(pod, ready=listed and not pod.is_changing)
+        return pod.of_revision(pod.revision, endpoints)
 
 
 def _failed_at(status: Body, created_at: float) -> float | None:
@@ -369,6 +383,22 @@ class Snapshot(ObservedService):
         status = self.service.status.limit_times(self.now)
         service = self.service.model_copy(update={"status": status})
         return self if status is self.service.status else replace(self, service=service)
+
+    def with_new_pods(self) -> Self:
+        """Return the same snapshot where new pods of a workload serve the revision of the others.
+
+        Their label is that of the template, which may be the one of an earlier revision.
+        """
+        root = self.children.get(Ref(SERVICE, self.key.name))
+        stable = (annotations_of(root).get(ANNOTATION_STABLE) if root else None) or self.service.status.stable or ""
+        workload = self.workload_of(stable)
+        if workload == stable:
+            return self
+        pods = (
+            pod.of_revision(stable, self.endpoints) if pod.workload == workload and not pod.is_assigned else pod
+            for pod in self.pods
+        )
+        return replace(self, pods=tuple(pods))
 
     def with_reports(self, reports: Mapping[str, AgentReport]) -> Self:
         """Return the same snapshot with the reports of pods, by uid."""

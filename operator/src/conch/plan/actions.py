@@ -24,7 +24,7 @@ from conch.api.kinds import (
     kind_of,
     ref_of,
 )
-from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_ASSIGNED, ANNOTATION_SERVED
+from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_ASSIGNED, ANNOTATION_ASSIGNED_AT
 from conch.api.reasons import Reason
 from conch.api.times import format_time
 from conch.decide import Decisions
@@ -104,7 +104,10 @@ class Delete:
 
 @dataclass(frozen=True)
 class Assign:
-    """Change the revision that a pod has to serve, or record that it serves it."""
+    """Change the revision that a pod has to serve, or record that it serves it.
+
+    In between it has no label of a revision, so that no Service of one selects it.
+    """
 
     ref: Ref
     uid: str
@@ -115,17 +118,18 @@ class Assign:
     @property
     def metadata(self) -> Manifest:
         """The metadata that it writes, as a merge patch."""
+        annotations = {ANNOTATION_ASSIGNED: self.revision}
         if not self.time:
-            return {"uid": self.uid, "annotations": {ANNOTATION_SERVED: self.revision}}
-        annotations = {ANNOTATION_ASSIGNED: self.time, ANNOTATION_SERVED: None}
-        return {"uid": self.uid, "labels": {names.LABEL_REVISION: self.revision}, "annotations": annotations}
+            return {"uid": self.uid, "labels": {names.LABEL_REVISION: self.revision}, "annotations": annotations}
+        annotations[ANNOTATION_ASSIGNED_AT] = self.time
+        return {"uid": self.uid, "labels": {names.LABEL_REVISION: None}, "annotations": annotations}
 
     @property
     def changes(self) -> tuple[Change, ...]:
         """The fields that it writes."""
         if not self.time:
-            return ((("f:metadata", "f:annotations", f"f:{ANNOTATION_SERVED}"), self.revision),)
-        return ((("f:metadata", "f:labels", f"f:{names.LABEL_REVISION}"), self.revision),)
+            return ((("f:metadata", "f:labels", f"f:{names.LABEL_REVISION}"), self.revision),)
+        return ((("f:metadata", "f:annotations", f"f:{ANNOTATION_ASSIGNED}"), self.revision),)
 
 
 Action = Apply | Release | Adopt | Delete | Assign
@@ -197,7 +201,7 @@ def _assign_pods(snapshot: Snapshot, decisions: Decisions) -> Iterator[Assign]:
         if revision != pod.revision:
             needs = frozenset({Ref(CONFIG_MAP, pod.workload), Ref(SERVICE, revision)})
             yield Assign(Ref(POD, pod.name), pod.uid, revision, format_time(snapshot.now), needs)
-        elif pod.was_changing:
+        elif pod.is_unrecorded:
             yield Assign(Ref(POD, pod.name), pod.uid, revision, "")
 
 

@@ -42,7 +42,7 @@ class Agent:
         self._parts: tuple[Part, ...] | None = None  # those of the expansion that are applied
         self._content = b""  # of the manifest's file
         self._manifest = ModelManifest(models=())
-        self._label = ""  # the revision that the pod's label names; empty: it has none
+        self._assigned = ""  # the revision that is assigned to the pod; empty: that of all pods
         self._applied_revision = ""  # of the models that are applied
         self._loaded_revision = ""  # the last one of which all models were loaded
         self._left_time = 0.0  # since when the pod has to serve another one
@@ -71,10 +71,9 @@ class Agent:
 
     @property
     def _serves_its_revision(self) -> bool:
-        """True if the models of the revision of the pod's label were loaded, and not only those of another one."""
-        if not (self._label and self._manifest.revision):
-            return True
-        return self._manifest.is_for(self._label) and self._loaded_revision == self._manifest.revision
+        """True if the models of the revision that the pod has to serve were loaded, and not only those of another."""
+        revision = self._manifest.revision
+        return not revision or (self._assigned in {"", revision} and self._loaded_revision == revision)
 
     async def _wait_until_left(self) -> bool:
         """Wait until the pod gets no requests, since it has to serve another revision; return False if it serves."""
@@ -118,8 +117,8 @@ class Agent:
         self._manifest_time = time.monotonic()
         if self._serves_its_revision:
             self._left_time = self._manifest_time
-        self._label = await run_in_thread(self._settings.read_revision)
-        file = await run_in_thread(self._settings.find_manifest, self._label)
+        self._assigned = await run_in_thread(self._settings.read_revision)
+        file = await run_in_thread(self._settings.find_manifest, self._assigned)
         try:
             content = await run_in_thread(file.read_bytes)
         except OSError:

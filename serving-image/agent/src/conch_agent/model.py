@@ -97,7 +97,7 @@ class Model:
         self._is_current = False  # Triton serves the content of the repository
         self._verify_time = 0.0  # when that is read again
         self._has_lost_content = False  # Triton has finished another load since: that of a manifest of before
-        self._has_made_room = False  # whether the content of before was unloaded first
+        self._has_unloaded = False  # whether the content of before was unloaded first
         self._missing_models: tuple[str, ...] = ()  # callees that Triton lacked when this model became ready
         self._is_warm = is_warm or source.warmup is None
         self._warmup: WarmupReport | None = None
@@ -201,7 +201,7 @@ class Model:
         absent = tuple(name for name in self._missing_models if name not in self._models)
         missing = describe_missing(self.source.name, absent, self._models)
         warnings = build_warnings(self.source.name, self._model, missing, self._changed_warmup)
-        return (*warnings, build_memory_warning(self.source.name)) if self._has_made_room else warnings
+        return (*warnings, build_memory_warning(self.source.name)) if self._has_unloaded else warnings
 
     async def run(self) -> None:
         """Fetch, lay out, load and monitor the model until cancelled."""
@@ -329,13 +329,13 @@ class Model:
         except TritonError as error:
             await self._monitor.wait_for_update()
             failure = self._build_load_failure(str(error))
-            if is_out_of_memory(failure.message) and await self._make_room():
+            if is_out_of_memory(failure.message) and await self._unload_before():
                 return await self._load()
             raise failure from error
         self._load_seconds = time.monotonic() - began
         return True
 
-    async def _make_room(self) -> bool:
+    async def _unload_before(self) -> bool:
         """Unload the content of before, which memory does not hold beside the new one; return True if it is gone.
 
         Requests to it fail from then on, so this is for a pod that has left its Services, and gets no requests over
@@ -355,7 +355,7 @@ class Model:
             return False
         while self._is_in_memory():
             await self._monitor.wait_for_update()
-        self._has_made_room = True
+        self._has_unloaded = True
         return True
 
     def _is_in_memory(self) -> bool:

@@ -43,7 +43,7 @@ def _describe_report(report: AgentReport) -> str:
         return "ready\n"
     lines = [f"{report.reason}: {report.message}"] if report.reason else []
     lines += (
-        [f"serves revision {report.revision}, which is not that of the pod's label yet"] if report.has_loaded else []
+        [f"serves revision {report.revision}, which is not the one that is assigned to it"] if report.has_loaded else []
     )
     for model in report.models:
         failure = f" {model.reason}: {model.message}" if model.reason else ""

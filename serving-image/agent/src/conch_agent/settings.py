@@ -40,7 +40,7 @@ class Settings:
         return self.root / Path(contract_path).relative_to(POD_ROOT)
 
     def read_revision(self) -> str:
-        """Return the revision that the pod has to serve, by its label; empty in a pod whose revision cannot change."""
+        """Return the revision that is assigned to the pod; empty: that of all pods."""
         with suppress(OSError):
             return (self._resolve(names.MANIFEST_DIR) / names.REVISION_FILE).read_text().strip()
         return ""

@@ -127,24 +127,10 @@ class ModelManifest(Wire):
     Attributes:
         models: The models.
         revision: Name of the revision whose models they are; empty in a pod whose revision cannot change.
-        template_revision: Name of the revision whose label new pods of the workload have, where that is another one.
     """
 
     models: tuple[ModelSource, ...]
     revision: str = ""
-    template_revision: str = ""
-
-    def is_for(self, label: str) -> bool:
-        """Return True if a pod with this label has to serve these models.
-
-        Args:
-            label: Name of a revision.
-
-        >>> manifest = ModelManifest(models=(), revision="m-2", template_revision="m-1")
-        >>> [manifest.is_for(label) for label in ("m-1", "m-2", "m-3")]
-        [True, True, False]
-        """
-        return label in {self.revision, self.template_revision}
 
 
 FOLDER_FORMAT: Final = "triton"  # of a folder as in a model repository

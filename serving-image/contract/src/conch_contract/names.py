@@ -28,7 +28,7 @@ LIVE_PATH: Final = "/live"  # 200 while the agent's event loop runs
 # Folders of the pod, which are volumes: the root file system is read-only.
 MANIFEST_DIR: Final = "/conch/manifest"  # the workload's ConfigMap, and the revision that the pod has to serve
 MANIFEST_FILE: Final = "manifest.json"  # of a revision without a file of its own, <revision>.json
-REVISION_FILE: Final = "revision"  # the value of LABEL_REVISION; absent in a pod whose revision cannot change
+REVISION_FILE: Final = "revision"  # that is assigned to the pod; empty or absent: that of all pods
 STORAGE_SECRET_DIR: Final = "/conch/storage"  # noqa: S105  the Secret of storage.secretRef: one file a key
 STORAGE_SECRETS_DIR: Final = "/conch/storage-secrets"
 WARMUP_DIR: Final = "/conch/warmup"  # the ConfigMap of warmup.configMapRef is mounted at WARMUP_DIR/name

@@ -5,6 +5,7 @@ until the new one is loaded, and goes on with it if that fails.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from conch.api import Rollout, StepInForce
 from conch.api.names import StrategyName
@@ -12,6 +13,8 @@ from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
 from conch.decide.strategies.progressive import Progressive
 from conch.traffic import TrafficRouter
+
+_MIN_PODS: Final = 2
 
 
 class Swap(Progressive):
@@ -45,8 +48,8 @@ class Swap(Progressive):
         return min(max(1, round(capacity * weight / 100)), max(1, capacity - 1))
 
     def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
-        """Return the replicas of the pods of both revisions."""
+        """Return the replicas of the pods of both revisions, with one that serves while another changes."""
         del needed
         least = least_replicas(context.service)
-        kept = least if state.has_failed else max(least, state.capacity)
+        kept = least if state.has_failed else max(least, state.capacity, _MIN_PODS)
         return {context.stable: kept} if state.has_failed else {context.wanted: kept, context.stable: kept}
