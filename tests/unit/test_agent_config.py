@@ -156,6 +156,14 @@ def test_a_typed_field_leaves_the_fields_beside_it_in_dynamic_batching() -> None
     ]
 
 
+@pytest.mark.parametrize("own", ["", "response_cache { enable: false }", "response_cache { enable: true }"])
+def test_the_response_cache_of_the_service_is_that_of_its_model(own: str) -> None:
+    assert _merge(own, TritonConfig(response_cache=True)).config.response_cache.enable
+    text = TritonConfig(response_cache=True, text="response_cache { enable: true }")
+    assert _merge(own, text).config.response_cache.enable, "twice is no conflict"
+    assert _merge(own, TritonConfig()).config.response_cache.enable == ("true" in own), "another one decides itself"
+
+
 def test_queue_policies_and_priorities_keep_what_the_file_has_beside_them() -> None:
     typed = DynamicBatching(
         queue_policy=QueuePolicy(max_queue_size=7, timeout_action="REJECT"),
@@ -300,6 +308,30 @@ CLASHES = [
         ),
         "",
         ("makes timeout_action: DELAY", "preserveOrdering orders the responses", "timeoutAction Delay"),
+    ),
+    (
+        "sequence_batching {}",
+        TritonConfig(response_cache=True),
+        "",
+        ("triton.responseCache is set", "config.pbtxt has sequence_batching", "Remove responseCache from"),
+    ),
+    (
+        "model_transaction_policy { decoupled: true }",
+        TritonConfig(response_cache=True),
+        "",
+        ("responseCache is set", "decoupled: true", "any number of responses", "Remove responseCache from"),
+    ),
+    (
+        "model_transaction_policy { decoupled: true } response_cache { enable: true }",
+        TritonConfig(),
+        "",
+        ("config.pbtxt has response_cache and model_transaction_policy", "Remove response_cache from config.pbtxt"),
+    ),
+    (
+        "sequence_batching {}",
+        TritonConfig(text="response_cache { enable: true }"),
+        "",
+        ("config.pbtxt has response_cache and sequence_batching", "Remove response_cache from"),
     ),
 ]
 

@@ -110,7 +110,7 @@ def test_a_field_that_config_pbtxt_may_have_is_unset_until_it_is_typed() -> None
         "instanceGroups": [{"count": 2}, {"kind": "AUTO", "gpus": []}],
         "dynamicBatching": {"maxQueueDelay": "1ms", "preferredBatchSize": []},
     }
-    config = build_model_config(parsed({"triton": triton}).spec.predictor.triton)
+    config = build_model_config(parsed({"triton": triton}).models[0])
     assert json.loads(config.to_json()) == {
         "instanceGroups": [{"count": 2}, {"kind": "AUTO", "gpus": []}],
         "dynamicBatching": {"maxQueueDelayMicroseconds": 1000, "preferredBatchSize": []},

@@ -41,6 +41,10 @@ POLLING = "failed to load 'm', failed to poll from model repository"
             "instance group m_0 of model m has kind KIND_GPU but no GPUs are available",
             "Set spec.predictor.resources.limits['nvidia.com/gpu']",
         ),
+        (
+            "Response Cache does not currently support model m with 'decoupled' transaction policy.",
+            "Remove spec.predictor.triton.responseCache, or response_cache",
+        ),
     ],
 )
 def test_a_known_error_begins_with_the_remedy_and_ends_with_tritons_words(error: str, part: str) -> None:

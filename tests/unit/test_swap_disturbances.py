@@ -284,7 +284,7 @@ def begin_watched(**fields: Any) -> tuple[Watched, str]:
 
 def go_on(cluster: Watched) -> None:
     for _ in range(8):
-        for ref, pod in list(cluster.objects.items()):  # the kubelet asks the agent
+        for ref, pod in list(cluster.objects.items()):  # the kubelet probes the agent
             if ref.kind == POD:
                 uid = pod["metadata"]["uid"]
                 if cluster.reports[uid].revision != revision_of(pod):

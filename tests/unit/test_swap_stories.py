@@ -245,6 +245,7 @@ PODS: list[dict[str, Any]] = [
     {"triton": {"args": ["--log-verbose=1"]}},
     {"triton": {"image": "mine:1"}},
     {"triton": {"shmSize": "1Gi"}},
+    {"triton": {"responseCache": {"size": "64Mi"}}},
     {"longestRequest": "2m"},
     {"resources": {"limits": {"cpu": "2"}}},
     {"warmup": {"configMapRef": {"name": "requests"}}},

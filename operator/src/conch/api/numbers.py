@@ -16,7 +16,6 @@ Percent = Annotated[
     Rule(
         f"self.matches('{_PERCENT}')",
         message="not a percentage; write a number from 0 to 100 with a % sign, such as 99.9%",
-        expression="'\"' + self + '\" is not a percentage; write a number from 0 to 100 with a % sign, such as 99.9%'",
     ),
 ]
 """A percentage as text, so that it is exact. `percent` parses it."""

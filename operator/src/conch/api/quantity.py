@@ -43,8 +43,8 @@ Quantity = Annotated[
     ),
     Rule(
         f"!{cel_is_quantity('self')} || quantity(string(self)).isLessThan(quantity('1P'))",
-        message="an amount is below 1P (10 to the power of 15), so that Kubernetes can count its thousandths in 64"
-        " bits; write a smaller one",
+        # Kubernetes counts thousandths in 64 bits.
+        message="an amount is below 1P, which is 1000T; write a smaller one",
     ),
 ]
 """An amount as Kubernetes counts it: `2`, `500m`, `64Mi`."""

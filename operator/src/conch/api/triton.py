@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from conch.api._base import Duration, Part
 from conch.api.cel import Rule, rules
-from conch.api.quantity import Quantity
+from conch.api.quantity import Quantity, cel_is_quantity
 
 # Triton parses its flags with getopt_long, which accepts any unambiguous prefix of a name, so prefixes of these are
 # refused as well. model-store is Triton's old name of model-repository. The agent uses gRPC without TLS, so it excludes
@@ -40,6 +40,9 @@ OWNED_FLAGS: Final = (
 )
 _OWNED: Final = "[" + ", ".join(f"'--{flag}'" for flag in OWNED_FLAGS) + "]"
 
+# Flags of the response cache: --cache-config, --cache-directory, and --response-cache-byte-size, their older form.
+CACHE_FLAGS: Final = "^--(response-)?cache-"
+
 MAX_PRIORITY_LEVELS: Final = 32
 
 Argument = Annotated[
@@ -48,7 +51,6 @@ Argument = Annotated[
     Rule(
         "self.matches('^--[a-z][a-z0-9-]*(=|$)')",
         message="not a flag of tritonserver; write it as --name or --name=value, in one item",
-        expression="'\"' + self + '\" is not a flag of tritonserver; write it as --name or --name=value, in one item'",
     ),
     Rule(
         f"!self.startsWith('--') || self.split('=')[0].size() < 3"
@@ -78,9 +80,9 @@ Image = Annotated[
 
 
 class InstanceGroup(Part):
-    """A group of instances of the model on a kind of device (Triton's ModelInstanceGroup).
+    """Instances of the model on a kind of device (Triton's ModelInstanceGroup).
 
-    An unset field has the value of the group in config.pbtxt, if there is one.
+    An unset field has the value of its group in config.pbtxt.
     """
 
     model_config = ConfigDict(
@@ -94,8 +96,8 @@ class InstanceGroup(Part):
     )
 
     kind: Literal["CPU", "GPU", "AUTO"] | None = None
-    """Device of the instances: CPU, GPU or AUTO. AUTO: GPU if the container has one and the backend supports it, else
-    CPU. Absent: the kind in config.pbtxt, or AUTO."""
+    """Device of the instances. AUTO: GPU if the container has one and the backend supports it, else CPU. Absent: the
+    kind in config.pbtxt, or AUTO."""
     count: Annotated[int | None, Field(ge=1, le=1024)] = None
     """Number of instances; with kind GPU, on each of the GPUs. Absent: the count in config.pbtxt, or 1."""
     gpus: Annotated[tuple[Annotated[int, Field(ge=0, le=1023)], ...], Field(max_length=64)] | None = None
@@ -106,8 +108,8 @@ class QueuePolicy(Part):
     """Limits of a queue of requests (Triton's ModelQueuePolicy). An unset field has the value of config.pbtxt."""
 
     max_queue_size: Annotated[int | None, Field(ge=0, le=1_000_000_000)] = None
-    """Maximum number of requests that wait for the model in a pod, of each priority level; further ones are refused.
-    0: no maximum. Absent: the size in config.pbtxt, or no maximum."""
+    """Maximum number of requests that wait in a pod, of each priority level; others are refused. 0: no maximum. Absent:
+    the size in config.pbtxt, or no maximum."""
     default_timeout: Duration | None = None
     """Maximum time of a request in the queue, such as 500ms. 0s: no maximum. Absent: the time in config.pbtxt, or no
     maximum."""
@@ -211,6 +213,24 @@ class VersionPolicy(Part):
     """Selected versions by number."""
 
 
+_MODEL_RULES: Final = (
+    Rule(
+        "!has(self.dynamicBatching) || !has(self.maxBatchSize) || self.maxBatchSize > 0",
+        message="dynamicBatching needs maxBatchSize above 0; set maxBatchSize to at least 1 or remove dynamicBatching",
+        path=".dynamicBatching",
+    ),
+    Rule(
+        "!has(self.dynamicBatching) || !has(self.dynamicBatching.preferredBatchSize)"
+        " || !has(self.maxBatchSize) || self.maxBatchSize == 0"
+        " || self.dynamicBatching.preferredBatchSize.all(size, size <= self.maxBatchSize)",
+        message="preferredBatchSize must not exceed maxBatchSize; lower it or raise maxBatchSize",
+        expression="'preferredBatchSize %s must not exceed maxBatchSize %d; lower it or raise"
+        " maxBatchSize'.format([self.dynamicBatching.preferredBatchSize, self.maxBatchSize])",
+        path=".dynamicBatching.preferredBatchSize",
+    ),
+)
+
+
 class ModelConfig(Part):
     """How Triton serves a model.
 
@@ -218,29 +238,11 @@ class ModelConfig(Part):
     unset in both is completed by Triton.
     """
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            Rule(
-                "!has(self.dynamicBatching) || !has(self.maxBatchSize) || self.maxBatchSize > 0",
-                message="dynamicBatching needs maxBatchSize above 0; set maxBatchSize to at least 1 or remove"
-                " dynamicBatching",
-                path=".dynamicBatching",
-            ),
-            Rule(
-                "!has(self.dynamicBatching) || !has(self.dynamicBatching.preferredBatchSize)"
-                " || !has(self.maxBatchSize) || self.maxBatchSize == 0"
-                " || self.dynamicBatching.preferredBatchSize.all(size, size <= self.maxBatchSize)",
-                message="preferredBatchSize must not exceed maxBatchSize; lower it or raise maxBatchSize",
-                expression="'preferredBatchSize %s must not exceed maxBatchSize %d; lower it or raise"
-                " maxBatchSize'.format([self.dynamicBatching.preferredBatchSize, self.maxBatchSize])",
-                path=".dynamicBatching.preferredBatchSize",
-            ),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=rules(*_MODEL_RULES))
 
     instance_groups: Annotated[tuple[InstanceGroup, ...], Field(max_length=16)] = ()
     """Instance groups of the model. Each is merged into the group with the same index in config.pbtxt, or into its only
-    group. Empty: the groups of config.pbtxt, or Triton's default (one instance on each GPU, or one on the CPU)."""
+    group. Empty: those of config.pbtxt, or Triton's default: one instance on each GPU, or on the CPU."""
     max_batch_size: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
     """Maximum batch size; 0 for a model without batch dimension. Absent: the value in config.pbtxt."""
     dynamic_batching: DynamicBatching | None = None
@@ -259,12 +261,25 @@ class ModelConfig(Part):
     """Parameters of the model and its backend, as texts. Each replaces the parameter of the same name in
     config.pbtxt."""
     config: Annotated[str | None, Field(min_length=1, max_length=16_384)] = None
-    """Other fields of Triton's ModelConfig in the syntax of config.pbtxt, such as response_cache { enable: true }. They
-    win over those of config.pbtxt: messages by field, maps by key, lists as a whole."""
+    """Other fields of Triton's ModelConfig, in the syntax of config.pbtxt, over which they win: messages by field, maps
+    by key, lists as a whole."""
 
 
 MODEL_FIELDS: Final = tuple(to_camel(field) for field in ModelConfig.model_fields)
 """The fields of `triton` that are of one model; the others are of the server."""
+
+
+class ResponseCache(Part):
+    """Triton's cache of answers, which each pod has for itself."""
+
+    size: Annotated[
+        Quantity,
+        Rule(
+            f"!{cel_is_quantity('self')} || !quantity(string(self)).isLessThan(quantity('1Mi'))",
+            message="a response cache has at least 1Mi; write a larger size, such as 64Mi",
+        ),
+    ]
+    """Memory of the cache, which all models share. It counts against the memory limit."""
 
 
 class Triton(ModelConfig):
@@ -274,6 +289,23 @@ class Triton(ModelConfig):
     unset in both is completed by Triton.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *_MODEL_RULES,
+            Rule(
+                "!has(self.responseCache) || !has(self.args)"
+                f" || !self.args.exists(flag, flag.matches('{CACHE_FLAGS}'))",
+                message="responseCache and a flag in args configure the same cache; remove the flag, or responseCache",
+                expression=f"self.args.filter(flag, flag.matches('{CACHE_FLAGS}'))[0]"
+                " + ' and responseCache configure the same cache; remove the flag, or responseCache'",
+                path=".args",
+            ),
+        )
+    )
+
+    response_cache: ResponseCache | None = None
+    """Cache of answers: a request with the inputs of an earlier one gets its answer, and the model does not run. Of
+    several models, those use it that have response_cache { enable: true } in config or config.pbtxt. Absent: none."""
     shm_size: Quantity = "64Mi"
     """Size limit of /dev/shm, which Python models use for tensors. It counts against the memory limit."""
     args: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()

@@ -103,6 +103,11 @@ class RolloutState:
         return self.admission == Admission.PENDING and not self.has_failed
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether the candidate has pods, or gets some."""
+        return not self.has_failed and not self.awaits_admission
+
+    @property
     def current_step(self) -> StepInForce | None:
         """The current step; None when all are passed."""
         return self.steps[self.step] if 0 <= self.step < len(self.steps) else None

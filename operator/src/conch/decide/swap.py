@@ -6,8 +6,9 @@ from typing import Any, Final
 from conch.api.models import REPOSITORY
 from conch.api.triton import MODEL_FIELDS
 from conch.decide.naming import NOT_OF_PODS
-from conch.observe import Pod, Track
+from conch.observe import Pod, Revision, Track
 from conch.observe.fields import mapping
+from conch.triton import has_response_cache
 from conch_contract import names
 from conch_contract.schemes import Mount, find_scheme
 from conch_contract.sentences import join_words
@@ -33,11 +34,18 @@ def find_swap_obstacle(track: Track, stable: str) -> str:
         return f"ControllerRevision {workload}, by which {stable} has its pods, is missing."
     if not record.has_lasting_pods:
         return f"An earlier version of Conch created the pods of {stable}, which lack the label {names.LABEL_WORKLOAD}."
+    return _find_obstacle_of_pods(track, workload, record)
+
+
+def _find_obstacle_of_pods(track: Track, workload: str, record: Revision) -> str:
+    """Return why the pods of a workload cannot serve the wanted revision; `record` is that of the workload."""
     fields = select_pod_fields(track.service.spec.predictor.to_wire())
     if changed := _list_changes(select_pod_fields(record.predictor), fields):
         return f"The change concerns the pods, and not only the model: {join_words(changed, 'and')}."
     if _has_several(fields):
         return "Several models in a pod change together, which takes pods of their own."
+    if has_response_cache(track.service.spec.predictor.triton):  # its key is name and version of the model, and inputs
+        return "Triton's response cache would return answers of the old model for requests to the new one."
     pods = track.replicas(workload)
     few = f"Swap needs {MIN_PODS} pods, of which one serves while another changes; the service has {pods}."
     return few if pods < MIN_PODS else ""

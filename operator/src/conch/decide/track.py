@@ -287,7 +287,7 @@ def _assign_pods(
 ) -> Mapping[str, str]:
     """Return the revision that each pod of the workloads has to serve, by uid."""
     track, found = context.track, dict[str, str]()
-    is_under_way = state is not None and not state.has_failed and not state.awaits_admission
+    is_under_way = state is not None and state.is_under_way
     for workload in workloads:
         main, pods = workload.main, [pod for pod in track.pods_in(workload.name) if pod.workload]
         is_shared = is_under_way and context.wanted in workload.revisions and context.wanted != main

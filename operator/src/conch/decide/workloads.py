@@ -58,6 +58,7 @@ def list_workloads(
     revisions: dict[str, list[str]] = {}
     for name in minimums:
         revisions.setdefault(find_workload(context, state, name), []).append(name)
+    is_under_way = state is not None and state.is_under_way
     mains = {workload: serving if serving in served else served[0] for workload, served in revisions.items()}
     return tuple(
         Workload(
@@ -66,20 +67,20 @@ def list_workloads(
             main=mains[workload],
             minimum=max(minimums[name] for name in served),
             may_scale_to_zero=all(may_scale_to_zero(track, state, name) for name in served),
-            selects_all=_selects_all(track, workload, mains[workload], len(served)),
+            selects_all=_selects_all(track, workload, mains[workload], is_shared=is_under_way and len(served) > 1),
         )
         for workload, served in revisions.items()
     )
 
 
-def _selects_all(track: Track, workload: str, main: str, count: int) -> bool:
-    """Return whether Services select all pods of a workload, of which `count` revisions are served.
+def _selects_all(track: Track, workload: str, main: str, *, is_shared: bool) -> bool:
+    """Return whether Services select all pods of a workload.
 
-    They select by label as soon as each pod has one, before the first pod changes.
+    If it is shared with a candidate, they select by label as soon as each pod has one, before the first pod changes.
     """
     pods = track.pods_in(workload)
     serve_main = all(pod.revision == main and not pod.is_changing for pod in pods)
-    return workload != main and serve_main and (count == 1 or has_new_pods(pods))
+    return workload != main and serve_main and (not is_shared or has_new_pods(pods))
 
 
 def has_new_pods(pods: Iterable[Pod]) -> bool:

@@ -22,7 +22,7 @@ from conch.desire.defaults import PodDefaults
 from conch.desire.pod import build_pod_template
 from conch.observe import Revision, Track
 from conch.observe.contents import Content, Contents, encode_contents, limit_contents
-from conch.triton import build_model_config, build_warmup
+from conch.triton import build_model_config, build_warmup, has_response_cache
 from conch_contract import AgentReport, ModelManifest, ModelReport, ModelSource, ModelState, PipelineStep, Warmup
 from conch_contract.manifest import FOLDER_FORMAT
 from conch_contract.object_versions import select_recordable
@@ -112,7 +112,8 @@ def build_model_manifest(service: InferenceService) -> ModelManifest:
             format=model.model_format.name,
             storage_uri=model.storage_uri,
             secret="" if is_one else model.secret or "",
-            config=build_model_config(model.triton),
+            config=build_model_config(model),
+            has_response_cache=has_response_cache(service.spec.predictor.triton),
             warmup=warmup if model.name == service.model_name else None,
             required=model.required,
         )
@@ -133,6 +134,7 @@ def _build_pipeline(service: InferenceService, warmup: Warmup | None) -> ModelSo
         name=service.model_name,
         format=FOLDER_FORMAT,
         storage_uri=f"pipeline:{service.model_name}",
+        has_response_cache=has_response_cache(service.spec.predictor.triton),
         warmup=warmup,
         steps=tuple(steps),
     )

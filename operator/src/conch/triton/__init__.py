@@ -1,7 +1,13 @@
 """Triton's server flags, model configuration and metrics, as pure functions of the spec."""
 
 from conch.triton.config import build_model_config, list_configured_fields
-from conch.triton.flags import DRAIN_SECONDS, END_SECONDS, build_server_command
+from conch.triton.flags import (
+    DRAIN_SECONDS,
+    END_SECONDS,
+    build_server_command,
+    count_cache_bytes,
+    has_response_cache,
+)
 from conch.triton.warmup import build_warmup
 
 __all__ = [
@@ -10,5 +16,7 @@ __all__ = [
     "build_model_config",
     "build_server_command",
     "build_warmup",
+    "count_cache_bytes",
+    "has_response_cache",
     "list_configured_fields",
 ]

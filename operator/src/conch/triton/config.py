@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from conch import api
 from conch.api import duration_seconds
-from conch.api.models import NamedModel
-from conch.api.triton import MODEL_FIELDS, ModelConfig
+from conch.api.models import REPOSITORY, NamedModel
+from conch.api.triton import MODEL_FIELDS
 from conch_contract import DynamicBatching, InstanceGroup, Priorities, QueuePolicy, TritonConfig, VersionPolicy
 
 _TIMEOUT_ACTIONS: Final[Mapping[str, Literal["REJECT", "DELAY"]]] = {"Reject": "REJECT", "Delay": "DELAY"}
@@ -14,8 +14,12 @@ _TIMEOUT_ACTIONS: Final[Mapping[str, Literal["REJECT", "DELAY"]]] = {"Reject": "
 _BY_FIELD: Final = frozenset({"dynamicBatching", "parameters"})
 
 
-def build_model_config(typed: ModelConfig) -> TritonConfig:
-    """Return the typed fields in Triton's units. An unset field stays unset: config.pbtxt or Triton decides it."""
+def build_model_config(model: NamedModel) -> TritonConfig:
+    """Return the typed fields of a model in Triton's units.
+
+    An unset field stays unset: config.pbtxt or Triton decides it.
+    """
+    typed = model.triton
     return TritonConfig(
         max_batch_size=typed.max_batch_size,
         instance_groups=tuple(
@@ -24,8 +28,15 @@ def build_model_config(typed: ModelConfig) -> TritonConfig:
         dynamic_batching=_convert_batching(typed.dynamic_batching),
         version_policy=_convert_version_policy(typed.version_policy),
         parameters=typed.parameters or {},
+        response_cache=_uses_response_cache(model),
         text=typed.config or "",
     )
+
+
+def _uses_response_cache(model: NamedModel) -> bool:
+    """Whether responseCache concerns the model, since it is the only one. Of several, config.pbtxt decides it."""
+    is_only_one = isinstance(model.triton, api.Triton) and model.model_format.name != REPOSITORY
+    return is_only_one and model.triton.to_wire().get("responseCache") is not None
 
 
 def list_configured_fields(models: Sequence[NamedModel]) -> tuple[str, ...]:
@@ -42,6 +53,8 @@ def _list_fields(model: NamedModel) -> Iterator[str]:
         if field in wire:
             inner = wire[field] if field in _BY_FIELD else None
             yield from (f"{field}.{each}" for each in inner) if inner else (field,)
+    if _uses_response_cache(model):
+        yield "responseCache"
 
 
 def _convert_batching(typed: api.DynamicBatching | None) -> DynamicBatching | None:

@@ -4,9 +4,13 @@ Flags of `tritonserver --help` (2.51 and later).
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Final
 
+from conch.api import Triton
+from conch.api.quantity import parse_quantity
+from conch.api.triton import CACHE_FLAGS
 from conch_contract import names
 
 # Triton makes long-lived gRPC channels reconnect at this age: they find new pods and leave terminating ones.
@@ -23,12 +27,24 @@ END_SECONDS: Final = 5
 _RESTRICTED: Final = f"{','.join(names.RESTRICTED_APIS)}:{names.CONTROL_HEADER}"
 
 
-def build_server_command(args: Sequence[str], grace: float = 45.0) -> list[str]:
+def count_cache_bytes(triton: Triton) -> int:
+    """Return the size of Triton's response cache in bytes; 0: the spec has none."""
+    size = parse_quantity(triton.response_cache.size) if triton.response_cache else None
+    return math.ceil(size or 0)
+
+
+def has_response_cache(triton: Triton) -> bool:
+    """Return True if Triton has a response cache, by its field or by a flag in args."""
+    return triton.response_cache is not None or any(re.match(CACHE_FLAGS, flag) for flag in triton.args)
+
+
+def build_server_command(args: Sequence[str], grace: float = 45.0, cache_bytes: int = 0) -> list[str]:
     """Return the command of the Triton container.
 
     Args:
         args: the user's flags.
         grace: terminationGracePeriodSeconds of the pod.
+        cache_bytes: Size of the response cache in bytes; 0: none.
 
     A shell starts it because the control key is a file with a random value in each pod. The user's `args` follow the
     flags of Conch unchanged; the shell does not interpret them.
@@ -47,6 +63,8 @@ def build_server_command(args: Sequence[str], grace: float = 45.0) -> list[str]:
         f'--http-restricted-api="{_RESTRICTED}=$key"',
         f'--grpc-restricted-protocol="{_RESTRICTED}=$key"',
     ]
+    if cache_bytes:
+        flags.append(f"--cache-config=local,size={cache_bytes}")
     key = f"{names.CONTROL_DIR}/{names.CONTROL_KEY_FILE}"
     script = f'key=$(cat {key}) && exec tritonserver {" ".join(flags)} "$@"'
     return ["/bin/sh", "-c", script, "tritonserver", *args]

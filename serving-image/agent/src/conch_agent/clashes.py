@@ -46,6 +46,7 @@ def _find_clashes(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
     yield from _check_scheduling(file, settings)
     yield from _check_batch_sizes(file, settings)
     yield from _check_ordering(file, settings)
+    yield from _check_response_cache(file, settings)
 
 
 def _check_scheduling(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
@@ -110,6 +111,26 @@ def _check_ordering(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
             f"{_SPEC}dynamicBatching makes {obstacle}, and {ordering} orders the responses, which excludes it. Set "
             "preserveOrdering to false, or remove priorities and the timeoutAction Delay from the InferenceService, or "
             "timeout_action from config.pbtxt"
+        )
+
+
+def _check_response_cache(file: ModelConfig, settings: TritonConfig) -> Iterator[str]:
+    """Yield clashes of the response cache: its key is the inputs, and its value one response."""
+    if file.WhichOneof("scheduling_choice") == "sequence_batching":
+        obstacle, cause = "sequence_batching", "an answer depends on the earlier requests of its sequence"
+    elif file.model_transaction_policy.decoupled:
+        obstacle, cause = "model_transaction_policy { decoupled: true }", "a request has any number of responses"
+    else:
+        return
+    if settings.response_cache:
+        yield (
+            f"{_SPEC}responseCache is set, and config.pbtxt has {obstacle}: {cause}, so Triton cannot cache it. Remove "
+            "responseCache from the InferenceService"
+        )
+    elif file.response_cache.enable:
+        yield (
+            f"config.pbtxt has response_cache and {obstacle}: {cause}, so Triton cannot cache it. Remove "
+            "response_cache from config.pbtxt"
         )
 
 

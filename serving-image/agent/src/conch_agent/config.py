@@ -105,6 +105,8 @@ def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedC
         merge_batching(config.dynamic_batching, settings.dynamic_batching)
     if settings.version_policy is not None:
         config.version_policy.CopyFrom(_build_policy(settings.version_policy))
+    if settings.response_cache:
+        config.response_cache.enable = True
     for name, value in settings.parameters.items():
         config.parameters[name].string_value = value
     return MergedConfig(config, tuple(_find_overrides(file, config)), file.name if file.name != source.name else "")

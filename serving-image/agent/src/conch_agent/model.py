@@ -14,7 +14,14 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.backoff import Backoff
 from conch_agent.callees import describe_missing, find_awaited, find_missing
-from conch_agent.model_warnings import build_memory_warning, build_warnings, describe_changed_warmup, describe_overrides
+from conch_agent.model_warnings import (
+    NO_CACHE,
+    UNUSED_CACHE,
+    build_memory_warning,
+    build_warnings,
+    describe_changed_warmup,
+    describe_overrides,
+)
 from conch_agent.monitor import TritonMonitor
 from conch_agent.prepare import Preparation, RepositoryModel, lay_out_pipeline
 from conch_agent.reasons import Failure, Reason, WarningReason
@@ -200,8 +207,17 @@ class Model:
         # One of the manifest has a report of its own.
         absent = tuple(name for name in self._missing_models if name not in self._models)
         missing = describe_missing(self.source.name, absent, self._models)
-        warnings = build_warnings(self.source.name, self._model, missing, self._changed_warmup)
+        cache = self._describe_response_cache()
+        warnings = build_warnings(self.source.name, self._model, missing, self._changed_warmup, cache)
         return (*warnings, build_memory_warning(self.source.name)) if self._has_unloaded else warnings
+
+    def _describe_response_cache(self) -> str:
+        """Return the message about a response cache of which only half is configured; empty: there is none."""
+        if self.uses_response_cache:
+            return "" if self.source.has_response_cache else NO_CACHE
+        is_first = next(iter(self._models.values()), None) is self  # one model reports a cache that none uses
+        is_unused = is_first and all(model.uses_response_cache is False for model in self._models.values())
+        return UNUSED_CACHE if self.source.has_response_cache and is_unused else ""
 
     async def run(self) -> None:
         """Fetch, lay out, load and monitor the model until cancelled."""
@@ -415,6 +431,11 @@ class Model:
         elif self._failure and self._failure.reason == Reason.WAITS_FOR_MODELS:
             self._failure = None
         return bool(awaited)
+
+    @property
+    def uses_response_cache(self) -> bool | None:
+        """True if the model's configuration has Triton cache its answers; None: it is not read yet."""
+        return self._model.response_cache if self._model else None
 
     @property
     def callees(self) -> tuple[str, ...]:

@@ -12,8 +12,18 @@ from conch_contract.report import SEQUENCE_STATE_MESSAGE
 _LONGEST: Final = 1000  # characters of a message
 
 
+NO_CACHE: Final = (
+    "The model's configuration has response_cache, and Triton has no response cache: each request runs the model. Set "
+    "spec.predictor.triton.responseCache, or remove response_cache."
+)
+UNUSED_CACHE: Final = (
+    "Triton has a response cache, and no model of the pod uses it. Write response_cache { enable: true } into "
+    "config.pbtxt or triton.config of a model, or remove responseCache from spec.predictor.triton."
+)
+
+
 def build_warnings(
-    name: str, model: RepositoryModel, missing: str, changed_warmup: str = ""
+    name: str, model: RepositoryModel, missing: str, changed_warmup: str = "", response_cache: str = ""
 ) -> tuple[ModelWarning, ...]:
     """Return the warnings of a model.
 
@@ -22,6 +32,7 @@ def build_warnings(
         model: The model in the repository.
         missing: The message about models that it calls and that its Triton does not serve; empty: there are none.
         changed_warmup: Name of the ConfigMap of warm-up requests, if the revision's first pod had other requests.
+        response_cache: The message about a response cache of which only half is configured; empty: there is none.
     """
     sentences = {
         WarningReason.CONFIG_OVERRIDDEN: describe_overrides(model),
@@ -29,6 +40,7 @@ def build_warnings(
         WarningReason.CALLEE_MISSING: f"{missing} Requests that need them fail." if missing else "",
         WarningReason.SEQUENCE_STATE: SEQUENCE_STATE_MESSAGE if model.sequences else "",
         WarningReason.WARMUP_CHANGED: describe_changed_warmup(changed_warmup),
+        WarningReason.RESPONSE_CACHE_OFF: response_cache,
     }
     return tuple(
         ModelWarning(reason=reason, message=sentence[:_LONGEST]) for reason, sentence in sentences.items() if sentence

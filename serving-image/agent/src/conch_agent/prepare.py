@@ -52,6 +52,7 @@ class RepositoryModel:
         steps: Those of them without which Triton does not load it: the steps of an ensemble.
         sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
         object_versions: Versions of the files in their bucket, by path below storageUri.
+        response_cache: True if its configuration has Triton cache its answers.
     """
 
     source_hash: str
@@ -67,6 +68,7 @@ class RepositoryModel:
     steps: tuple[str, ...] = ()
     sequences: bool = False
     object_versions: dict[str, str] = field(default_factory=dict)
+    response_cache: bool = False
 
     @property
     def content(self) -> str:
@@ -196,6 +198,7 @@ class Preparation:
             callees=await run_in_thread(find_callees, merged.config, _find_programs(plan, merged.config, result.files)),
             steps=find_steps(merged.config),
             object_versions=versions,
+            response_cache=merged.config.response_cache.enable,
         )
         await run_in_thread(
             layout.build_folder,

@@ -59,6 +59,7 @@ class WarningReason(StrEnum):
     SEQUENCE_STATE = SEQUENCE_STATE
     WARMUP_CHANGED = "WarmupChanged"
     MEMORY_HOLDS_ONE = "MemoryHoldsOne"
+    RESPONSE_CACHE_OFF = "ResponseCacheOff"
     MODEL_NOT_SERVED = MODEL_NOT_SERVED
 
 

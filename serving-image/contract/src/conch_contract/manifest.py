@@ -70,6 +70,7 @@ class TritonConfig(Wire):
     dynamic_batching: DynamicBatching | None = None
     version_policy: VersionPolicy | None = None
     parameters: dict[str, str] = Field(default_factory=dict)
+    response_cache: bool = Field(default=False, description="true: Triton caches the answers of the model")
     text: str = Field("", description="other fields, in the syntax of config.pbtxt")
 
 
@@ -102,6 +103,7 @@ class ModelSource(Wire):
     storage_uri: str = Field(description=join_words((scheme.example for scheme in SCHEMES.values()), "or"))
     secret: str = Field("", description="name of its Secret among several; empty: the only one")
     config: TritonConfig = TritonConfig()
+    has_response_cache: bool = Field(default=False, description="true: the model's Triton has a cache of answers")
     warmup: Warmup | None = None
     required: bool = Field(default=True, description="false: the pod is ready without the model, if it fails")
     steps: tuple[PipelineStep, ...] = Field((), description="in their order, other models of the manifest")

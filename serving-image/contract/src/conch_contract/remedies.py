@@ -31,6 +31,10 @@ _NO_GPU: Final = (
     "The container has no GPU. Set spec.predictor.resources.limits['nvidia.com/gpu'], or the kind of the instance group"
     " to CPU."
 )
+_NOT_CACHEABLE: Final = (
+    "Triton caches no answers of decoupled models and of models with sequence_batching. Remove"
+    " spec.predictor.triton.responseCache, or response_cache from the model's configuration."
+)
 _STUB_SILENT: Final = (
     "The process of a Python model ended, or did not answer Triton in time: Triton starts it again, and may crash while"
     " requests wait. If the log of the container triton names no error of the model, it lacks processor time: raise"
@@ -63,6 +67,7 @@ _REMEDIES: Final = (
     (re.compile(r"unable to find backend library for backend '(?P<backend>[^']*)'"), _NO_BACKEND),
     (re.compile(r"kind KIND_GPU but no GPUs are available"), _NO_GPU),
     (_MEMORY_PATTERN, _OUT_OF_MEMORY),
+    (re.compile(r"Response Cache does not currently support model"), _NOT_CACHEABLE),
 )
 
 
