@@ -111,6 +111,7 @@ class Swaps(RuleBasedStateMachine):
     @rule()
     def replace_pods_without_operator(self) -> None:
         """Between two rollouts, new pods get requests, while no operator changes their labels."""
+        self.advance(2)
         if self.cluster.status.rollout is not None or not self.is_whole:
             return
         for ref in [ref for ref in self.cluster.objects if ref.kind == POD]:
