@@ -12,7 +12,7 @@ from tests.support.doubling import LIGHT, apply_behind_gateway, build_content, b
 from tests.support.gateways import Gateway
 from tests.support.kube import Kube, Object
 from tests.support.place import OPERATOR, SYSTEM
-from tests.support.service import Service, is_ready
+from tests.support.service import Service
 from tests.support.traffic import Traffic
 from tests.support.wait import until
 
@@ -29,18 +29,12 @@ def service(kube: Kube, shared_namespace: str, gateway: Gateway) -> Service:
     return found
 
 
-def end_container(service: Service, pod: Object, container: str) -> None:
-    """End the first process of a container of a pod, which the kubelet starts again."""
-    name = pod["metadata"]["name"]
-    service.kube.run("exec", name, f"--container={container}", f"--namespace={service.namespace}", "--", "kill", "1")
-
-
 def end_agent(service: Service, pod: Object) -> None:
-    end_container(service, pod, names.AGENT_CONTAINER)
+    service.end_container(pod["metadata"]["name"], names.AGENT_CONTAINER)
 
 
 def end_triton(service: Service, pod: Object) -> None:
-    end_container(service, pod, names.TRITON_CONTAINER)
+    service.end_container(pod["metadata"]["name"], names.TRITON_CONTAINER)
 
 
 def delete_pod(service: Service, pod: Object) -> None:
@@ -56,7 +50,16 @@ def change_again(service: Service, _: Object) -> None:
     service.patch({"predictor": build_content(3, LOADS=0)})
 
 
-@pytest.mark.parametrize("interrupt", [end_agent, end_triton, delete_pod, end_operator, change_again])
+@pytest.mark.parametrize(
+    "interrupt",
+    [
+        end_triton,
+        end_operator,
+        pytest.param(end_agent, marks=pytest.mark.long),
+        pytest.param(delete_pod, marks=pytest.mark.long),
+        pytest.param(change_again, marks=pytest.mark.long),
+    ],
+)
 def test_a_swap_goes_on_after_what_happens_meanwhile(
     service: Service,
     gateway: Gateway,
@@ -72,9 +75,7 @@ def test_a_swap_goes_on_after_what_happens_meanwhile(
         service.patch({"predictor": build_content(3, LOADS=LOADS)})
 
         def find_changing_pod() -> Object | None:
-            candidate = service.status.get("candidate")
-            pods = service.pods(candidate) if candidate else []
-            return next((pod for pod in pods if not is_ready(pod)), None)
+            return next((pod for pod in service.pods() if names.LABEL_REVISION not in pod["metadata"]["labels"]), None)
 
         pod = until(find_changing_pod, "a pod changes", seen=lambda: service.status.get("rollout"))
         interrupt(service, pod)

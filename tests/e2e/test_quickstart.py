@@ -134,7 +134,7 @@ def test_no_program_of_the_images_runs_with_the_rights_of_its_owner(service: Ser
 @pytest.mark.parametrize("container", [names.TRITON_CONTAINER, names.AGENT_CONTAINER])
 def test_a_container_that_dies_comes_back_with_its_model(container: str, service: Service, kube: Kube) -> None:
     victim = service.ready_pods()[0]["metadata"]["name"]
-    kube.run("exec", victim, f"--container={container}", f"--namespace={service.namespace}", "--", "sh", "-c", "kill 1")
+    service.end_container(victim, container)
 
     def pod() -> dict[str, Any]:
         assert service.condition("Serving").get("status") == "True"

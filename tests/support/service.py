@@ -104,6 +104,11 @@ class Service:
         """Its pods that answer requests."""
         return [pod for pod in self.pods(revision) if is_ready(pod)]
 
+    def end_container(self, pod: str, container: str) -> None:
+        """End the first process of a pod's container, which the kubelet starts again."""
+        place = (f"--container={container}", f"--namespace={self.namespace}")
+        self.kube.run("exec", pod, *place, "--", "sh", "-c", "kill 1")
+
     def deployment(self, revision: str) -> Object:
         """The Deployment of a revision; empty if there is none."""
         return self.kube.get(DEPLOYMENT, self.namespace, revision) or {}
