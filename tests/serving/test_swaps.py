@@ -114,10 +114,10 @@ def test_memory_that_holds_one_content_is_released_in_a_pod_without_requests(
     store: Store, pod: Pod, tmp_path: Path
 ) -> None:
     memory = tmp_path / "gpu"
-    store.put("models", build_large("two", 2, memory) | build_large("three", 3, memory))
+    store.put("models", build_large("large-two", 2, memory) | build_large("large-three", 3, memory))
     pod.write_secret(store.secret)
-    pod.write_manifest_of("m-1", build_python("s3://models/two"), is_default=True)
-    pod.write_manifest_of("m-2", build_python("s3://models/three"))
+    pod.write_manifest_of("m-1", build_python("s3://models/large-two"), is_default=True)
+    pod.write_manifest_of("m-2", build_python("s3://models/large-three"))
     pod.assign("m-1")
     pod.start()
     pod.until_ready()
@@ -142,14 +142,14 @@ def test_memory_that_holds_one_content_is_not_released_in_a_pod_with_requests(
     store: Store, pod: Pod, tmp_path: Path
 ) -> None:
     memory = tmp_path / "gpu"
-    store.put("models", build_large("two", 2, memory) | build_large("three", 3, memory))
+    store.put("models", build_large("large-two", 2, memory) | build_large("large-three", 3, memory))
     pod.write_secret(store.secret)
-    pod.write_manifest(build_python("s3://models/two"))
+    pod.write_manifest(build_python("s3://models/large-two"))
     pod.start()
     pod.until_ready()
     request = RepeatedRequest("m", "x", X, "y", lambda answer: answer.tolist() == (2 * X).tolist())
     with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
-        pod.write_manifest(build_python("s3://models/three"))
+        pod.write_manifest(build_python("s3://models/large-three"))
         message = pod.until_reason("LoadFailed").message
         assert "does not fit into the memory" in message
         assert "Tried to allocate 20.00 GiB" in message
@@ -159,12 +159,12 @@ def test_memory_that_holds_one_content_is_not_released_in_a_pod_with_requests(
 
 def write_two_revisions(store: Store, pod: Pod, *, warmup: Warmup | None = None) -> None:
     """Write the manifests of m-1, which doubles, and of m-2, which triples after a slow load."""
-    slow = build_double("three", 3)
-    slow["three/double.py"] = slow["three/model.py"]
-    store.put("models", {**build_double("two", 2), **slow, "three/model.py": SLOW.encode()})
+    slow = build_double("slow-three", 3)
+    slow["slow-three/double.py"] = slow["slow-three/model.py"]
+    store.put("models", {**build_double("quick-two", 2), **slow, "slow-three/model.py": SLOW.encode()})
     pod.write_secret(store.secret)
-    pod.write_manifest_of("m-1", build_python("s3://models/two"), is_default=True)
-    candidate = build_python("s3://models/three").model_copy(update={"warmup": warmup})
+    pod.write_manifest_of("m-1", build_python("s3://models/quick-two"), is_default=True)
+    candidate = build_python("s3://models/slow-three").model_copy(update={"warmup": warmup})
     pod.write_manifest_of("m-2", candidate)
     pod.assign("m-1")
 
@@ -207,10 +207,10 @@ def test_a_load_that_ends_after_the_pod_went_back_is_undone(store: Store, pod: P
 
 
 def test_a_pod_serves_the_revision_that_is_assigned_to_it(store: Store, pod: Pod) -> None:
-    store.put("models", build_double("two", 2) | build_double("three", 3))
+    store.put("models", build_double("first-two", 2) | build_double("then-three", 3))
     pod.write_secret(store.secret)
-    pod.write_manifest_of("m-1", build_python("s3://models/two"), is_default=True)
-    pod.write_manifest_of("m-2", build_python("s3://models/three"))
+    pod.write_manifest_of("m-1", build_python("s3://models/first-two"), is_default=True)
+    pod.write_manifest_of("m-2", build_python("s3://models/then-three"))
     pod.assign("m-1")
     pod.start()
 
@@ -228,7 +228,7 @@ def test_a_pod_serves_the_revision_that_is_assigned_to_it(store: Store, pod: Pod
         pod.assign("of-an-older-rollout")
         until(lambda: not pod.ready, "a pod that does not serve its revision is not ready", pod.agent)
         assert serves("m-1")
-        pod.write_manifest_of("m-2", build_python("s3://models/three"), is_default=True)
+        pod.write_manifest_of("m-2", build_python("s3://models/then-three"), is_default=True)
         pod.assign("")
         until(partial(serves, "m-2"), "a new pod serves the revision to which its workload was swapped", pod.agent)
         pod.until_ready()
