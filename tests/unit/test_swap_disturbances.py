@@ -126,6 +126,12 @@ def test_a_candidate_whose_pods_are_evicted_is_rolled_back() -> None:
     assert cluster.status.rollout.phase == "Failed", f"{lost} serving pods were lost: {cluster.status.rollout}"
 
 
+def read_manifest(cluster: Cluster, workload: str, revision: str) -> str:
+    """Return the manifest that the pods of a workload read to which a revision is assigned."""
+    data = cluster.objects[Ref(CONFIG_MAP, workload)]["data"]
+    return str(data.get(f"{revision}.json", data[names.MANIFEST_FILE]))
+
+
 def test_the_record_of_the_stable_revision_may_be_lost_during_a_swap() -> None:
     cluster, stable = begin()
     candidate = change(cluster)
@@ -133,9 +139,7 @@ def test_the_record_of_the_stable_revision_may_be_lost_during_a_swap() -> None:
     assert cluster.served() == {stable: 3, candidate: 1}
     cluster.remove(Ref(CONTROLLER_REVISION, stable))
     cluster.settle()
-    data = cluster.objects[Ref(CONFIG_MAP, stable)]["data"]
-    own = data.get(f"{stable}.json", data[names.MANIFEST_FILE])
-    assert stable in own, f"pods labelled {stable} load: {own}"
+    assert stable in read_manifest(cluster, stable, stable)
 
 
 def test_the_record_of_a_swapped_stable_revision_may_be_lost_during_a_rollout() -> None:
@@ -145,9 +149,7 @@ def test_the_record_of_a_swapped_stable_revision_may_be_lost_during_a_rollout() 
     swap_to(cluster, "c")
     cluster.remove(Ref(CONTROLLER_REVISION, second))
     cluster.settle()
-    data = cluster.objects[Ref(CONFIG_MAP, first)]["data"]
-    own = data.get(f"{second}.json", data[names.MANIFEST_FILE])
-    assert second in own, f"pods labelled {second} load: {own}"
+    assert second in read_manifest(cluster, first, second)
 
 
 def test_the_record_of_a_swapped_stable_revision_may_be_lost_after_a_failure() -> None:
@@ -160,9 +162,7 @@ def test_the_record_of_a_swapped_stable_revision_may_be_lost_after_a_failure() -
     assert cluster.served() == {second: 4}
     cluster.remove(Ref(CONTROLLER_REVISION, second))
     cluster.settle()
-    data = cluster.objects[Ref(CONFIG_MAP, first)]["data"]
-    own = data.get(f"{second}.json", data[names.MANIFEST_FILE])
-    assert second in own, f"pods labelled {second} load: {own}"
+    assert second in read_manifest(cluster, first, second)
 
 
 def test_a_change_may_mend_a_stable_revision_with_one_ready_pod() -> None:

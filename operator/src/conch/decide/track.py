@@ -293,7 +293,7 @@ def _assign_pods(
         is_shared = is_under_way and context.wanted in workload.revisions and context.wanted != main
         candidate = context.wanted if is_shared and not has_new_pods(pods) else None
         reached = (context.traffic.reachable | still_reached(track)) & set(workload.revisions)
-        if is_shared:
+        if is_shared:  # pods that have the candidate keep it while others wait for their label
             reached |= {context.wanted}
         found |= assign_pods(pods, main, candidate, needed, reached)
     return found

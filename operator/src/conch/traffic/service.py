@@ -84,12 +84,8 @@ def wrote_stable(track: Track) -> bool:
 
 
 def listed_revisions(track: Track) -> Counter[str]:
-    """Return how many pods of each revision the EndpointSlices of the root Service list as ready.
-
-    A new pod of a swapped workload, which has its label yet, serves the revision that all others serve.
-    """
-    swapped, stable = _read_swapped_workload(track), track.routed or ""
-    return Counter(stable if pod.revision == swapped else pod.revision for pod in track.listed_pods)
+    """Return how many pods of each revision the EndpointSlices of the root Service list as ready."""
+    return Counter(pod.revision for pod in track.listed_pods)
 
 
 def find_endpoint_lag(track: Track, revision: str) -> Finding | None:

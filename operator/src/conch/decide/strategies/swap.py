@@ -5,16 +5,14 @@ until the new one is loaded, and goes on with it if that fails.
 """
 
 from collections.abc import Mapping
-from typing import Final
 
 from conch.api import Rollout, StepInForce
 from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
 from conch.decide.strategies.progressive import Progressive
+from conch.decide.swap import MIN_PODS
 from conch.traffic import TrafficRouter
-
-_MIN_PODS: Final = 2
 
 
 class Swap(Progressive):
@@ -51,5 +49,5 @@ class Swap(Progressive):
         """Return the replicas of the pods of both revisions, with one that serves while another changes."""
         del needed
         least = least_replicas(context.service)
-        kept = least if state.has_failed else max(least, state.capacity, _MIN_PODS)
+        kept = least if state.has_failed else max(least, state.capacity, MIN_PODS)
         return {context.stable: kept} if state.has_failed else {context.wanted: kept, context.stable: kept}
