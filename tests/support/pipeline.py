@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from tests.serving.onnx_files import multiply
 
 TENSORS = b"""
@@ -41,3 +45,19 @@ PIPELINE = {
     "post/config.pbtxt": PYTHON,
     "post/1/model.py": ADDER,
 }
+
+
+def build_set(number: int) -> dict[str, bytes]:
+    """Return a repository of which each part answers otherwise than the same part of another number; 1: PIPELINE."""
+    adder = ADDER.replace(b"x + 1", f"x + {number}".encode())
+    return {**PIPELINE, "pre/1/model.py": adder, "double/1/model.onnx": multiply(number + 1), "post/1/model.py": adder}
+
+
+def compute_answer(number: int, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return what a set answers; parts of two sets together answer otherwise than either.
+
+    >>> [compute_answer(number, np.array([1.5])).tolist() for number in (1, 2)]
+    [[6.0], [12.5]]
+    """
+    answer: np.ndarray[Any, Any] = (number + 1) * (x + number) + number
+    return answer

@@ -278,6 +278,58 @@ def test_just_the_fields_that_change_pods_prevent_a_swap(fields: dict[str, Any])
     assert (select_pod_fields(before) == select_pod_fields(after)) == (base == changed)
 
 
+def list_models(*names: str, **fields: Any) -> dict[str, Any]:
+    """Return a predictor of several models; `fields` are those of the last one."""
+    models = [{**at(name), "name": name} for name in names]
+    models[-1] |= fields
+    return {"model": None, "entry": names[0], "models": models}
+
+
+REPOSITORY = {"modelFormat": {"name": "repository"}, "storageUri": "s3://models/magika", "storage": MODEL["storage"]}
+SEVERAL: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    (list_models("a", "b"), list_models("a", "b", storageUri="s3://models/c")),
+    (list_models("a", "b"), list_models("a", "b", "c")),
+    (list_models("a", "b"), list_models("a", "b", required=False)),
+    (list_models("a", "b"), list_models("a", "b", triton={"maxBatchSize": 4})),
+    (list_models("a", "b"), list_models("a", "b", storage=None)),
+    (list_models("a", "b"), list_models("a", "b", storage={"secretRef": {"name": "other"}})),
+    (list_models("a", "b"), list_models("b", "a")),
+    (list_models("a", "b"), list_models("a")),
+    (list_models("a", "b"), list_models("a", "b", storageUri="pvc://claim/b", storage=None)),
+    (
+        list_models("a", "b", storageUri="pvc://claim/b", storage=None),
+        list_models("a", "b", storageUri="pvc://claim/c", storage=None),
+    ),
+    (
+        {**list_models("a", "b"), "entry": "all", "pipeline": [{"model": "a"}, {"model": "b"}]},
+        {**list_models("a", "b"), "entry": "all", "pipeline": [{"model": "b"}, {"model": "a"}]},
+    ),
+    ({"model": REPOSITORY, "entry": "a"}, {"model": {**REPOSITORY, "storageUri": "s3://models/b"}, "entry": "a"}),
+    ({"model": REPOSITORY, "entry": "a"}, {"model": REPOSITORY, "entry": "b"}),
+    ({"model": MODEL}, {"model": REPOSITORY, "entry": "magika"}),
+]
+
+
+@pytest.mark.parametrize(("fields", "changed"), SEVERAL, ids=str)
+def test_just_the_fields_of_several_models_that_change_pods_prevent_a_swap(
+    fields: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    base, before = build_template(fields)
+    other, after = build_template(changed)
+    assert before != after
+    assert (select_pod_fields(before) == select_pod_fields(after)) == (base == other)
+
+
+def test_a_set_of_models_changes_in_the_pods_that_serve() -> None:
+    cluster, stable = begin(**list_models("a", "b"))
+    cluster.edit(**list_models("a", "b", storageUri="s3://models/c"))
+    cluster.settle()
+    candidate = cluster.decision().wanted
+    load_all(cluster)
+    assert cluster.served() == {stable: 3, candidate: 1}, "the pause holds"
+    assert Ref(DEPLOYMENT, candidate) not in cluster.objects
+
+
 def test_files_of_the_users_volumes_are_mounted_into_pods_of_their_own() -> None:
     pod = {
         "volumes": [{"name": "a", "emptyDir": {}}],

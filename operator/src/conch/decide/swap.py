@@ -3,11 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from conch.api.models import REPOSITORY
 from conch.api.triton import MODEL_FIELDS
 from conch.decide.naming import NOT_OF_PODS
 from conch.observe import Pod, Revision, Track
-from conch.observe.fields import mapping
+from conch.observe.fields import mapping, mappings, text
 from conch.triton import has_response_cache
 from conch_contract import names
 from conch_contract.schemes import Mount, find_scheme
@@ -42,8 +41,6 @@ def _find_obstacle_of_pods(track: Track, workload: str, record: Revision) -> str
     fields = select_pod_fields(track.service.spec.predictor.to_wire())
     if changed := _list_changes(select_pod_fields(record.predictor), fields):
         return f"The change concerns the pods, and not only the model: {join_words(changed, 'and')}."
-    if _has_several(fields):
-        return "Several models in a pod change together, which takes pods of their own."
     if has_response_cache(track.service.spec.predictor.triton):  # its key is name and version of the model, and inputs
         return "Triton's response cache would return answers of the old model for requests to the new one."
     pods = track.replicas(workload)
@@ -57,26 +54,34 @@ def _list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[s
 
 def select_pod_fields(predictor: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a predictor on which its pod template depends (`conch.desire.pod`), by their path."""
-    fields = {key: value for key, value in predictor.items() if key not in {*NOT_OF_PODS, "model", "triton", "warmup"}}
-    model = dict(mapping(predictor.get("model")))
-    uri, model_format = str(model.pop("storageUri", "")), model.pop("modelFormat", None)
-    scheme = find_scheme(uri)
-    found = {f"model.{key}": value for key, value in model.items()}
-    if scheme is not None and scheme.mount == Mount.CLAIM:
-        found["model.storageUri"] = uri.partition("://")[2].partition("/")[0]
-    if scheme is not None and scheme.mount == Mount.USER_VOLUMES:
-        found["model.storageUri"] = scheme.mount.name
-    if mapping(model_format).get("name") == REPOSITORY:
-        found["model.modelFormat"] = REPOSITORY
+    of_content = {*NOT_OF_PODS, "entry", "model", "models", "pipeline", "triton", "warmup"}
+    fields = {key: value for key, value in predictor.items() if key not in of_content}
+    model, models = mapping(predictor.get("model")), list(mappings(predictor.get("models")))
+    path = "models[]" if models else "model"
+    fields["the name that clients call"] = predictor.get("entry") or model.get("name")
+    fields |= {f"{path}.{key}": value for key, value in _select_mounts(models or [model]).items()}
     triton = mapping(predictor.get("triton"))
-    found |= {f"triton.{key}": value for key, value in triton.items() if key not in MODEL_FIELDS}
+    fields |= {f"triton.{key}": value for key, value in triton.items() if key not in MODEL_FIELDS}
     if requests := mapping(predictor.get("warmup")).get("configMapRef"):
-        found["warmup.configMapRef"] = requests
-    return {**fields, **found}
+        fields["warmup.configMapRef"] = requests
+    return fields
 
 
-def _has_several(fields: Mapping[str, Any]) -> bool:
-    return "models" in fields or fields.get("model.modelFormat") == REPOSITORY
+def _select_mounts(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what pods mount for models: Secrets, which have folders of their own if there are several, and claims."""
+    refs = (text(mapping(mapping(model.get("storage")).get("secretRef")).get("name")) for model in models)
+    secrets = [ref for ref in dict.fromkeys(refs) if ref]
+    mounts = dict.fromkeys(filter(None, (_find_mount(text(model.get("storageUri"))) for model in models)))
+    found = {"storage": (secrets, len(models) > 1)} if secrets else {}
+    return {**found, **({"storageUri": list(mounts)} if mounts else {})}
+
+
+def _find_mount(uri: str) -> str:
+    """Return the claim of a URI, or what stands for the user's volumes; empty: it mounts nothing."""
+    scheme = find_scheme(uri)
+    if scheme is None or scheme.mount == Mount.NONE:
+        return ""
+    return uri.partition("://")[2].partition("/")[0] if scheme.mount == Mount.CLAIM else scheme.mount.name
 
 
 def assign_pods(

@@ -12,6 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from conch_agent import layout
+from conch_agent.exchange import Exchange
 from conch_agent.expansion import Expansion, Part
 from conch_agent.model import Model, Server
 from conch_agent.monitor import READY_INTERVAL, STARTUP_INTERVAL, TritonMonitor
@@ -37,6 +38,7 @@ class Agent:
         self._server = Server(settings, triton, self._monitor, self._wait_until_left)
         self._models = self._server.models
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._exchange_task: asyncio.Task[None] | None = None
         self._expansion: Expansion | None = None  # None: no manifest is read yet, and what serves is left as it is
         self._expansion_task: asyncio.Task[None] | None = None
         self._parts: tuple[Part, ...] | None = None  # those of the expansion that are applied
@@ -45,7 +47,7 @@ class Agent:
         self._assigned = ""  # the revision that is assigned to the pod; empty: that of all pods
         self._applied_revision = ""  # of the models that are applied
         self._loaded_revision = ""  # the last one of which all models were loaded
-        self._left_time = 0.0  # since when the pod has to serve another one
+        self._left_time = time.monotonic()  # since when the pod has to serve another one
         self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
         self._heartbeat = time.monotonic()
@@ -98,8 +100,8 @@ class Agent:
                 self._note_loaded_revision()
                 await asyncio.sleep(READY_INTERVAL if self.report.ready else STARTUP_INTERVAL)
         finally:
-            expansions = [self._expansion_task] if self._expansion_task else []
-            tasks = [heartbeats, *expansions, *self._tasks.values()]
+            others = [task for task in (self._expansion_task, self._exchange_task) if task]
+            tasks = [heartbeats, *others, *self._tasks.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -160,6 +162,9 @@ class Agent:
         identities = {part.source.name: part.identity for part in parts}
         serving_names = {name for name, model in self._models.items() if model.is_serving}
         self._log.info("manifest", models=sorted(sources))
+        if self._exchange_task:
+            self._exchange_task.cancel()
+            await asyncio.gather(self._exchange_task, return_exceptions=True)
         kept: set[str] = set()
         for name, model in list(self._models.items()):
             source = sources.get(name)
@@ -172,12 +177,27 @@ class Agent:
             task = self._tasks.pop(name)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await self._remove_others(sources)
+        self._server.exchange = await self._begin_exchange(sources)
         for name, source in sources.items():
             if name not in kept:  # a model with other content is reported, and serves, until the new one is here
                 model = self._models[name] = Model(source, self._server, is_warm=name in serving_names)
                 model.pin(source, identities[name])
                 self._tasks[name] = asyncio.create_task(model.run(), name=name)
+
+    async def _begin_exchange(self, sources: dict[str, ModelSource]) -> Exchange | None:
+        """Begin the exchange of what Triton has for the models of a manifest; None: they are exchanged one by one."""
+        folders = {path.name for path in self._settings.repository.iterdir()}
+        if not self._manifest.revision or len(folders | sources.keys()) == 1:
+            await self._remove_others(sources)
+            return None
+        exchange = Exchange(self._models, self._triton, self._monitor, self._wait_until_left)
+
+        async def run() -> None:
+            await exchange.run()
+            await self._remove_others(sources)
+
+        self._exchange_task = asyncio.create_task(run())
+        return exchange
 
     async def _remove_others(self, sources: dict[str, ModelSource]) -> None:
         """Unload and delete models in the repository that the manifest does not have."""

@@ -14,6 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.backoff import Backoff
 from conch_agent.callees import describe_missing, find_awaited, find_missing
+from conch_agent.exchange import IDLE_SECONDS, Exchange
 from conch_agent.model_warnings import (
     NO_CACHE,
     UNUSED_CACHE,
@@ -23,7 +24,7 @@ from conch_agent.model_warnings import (
     describe_overrides,
 )
 from conch_agent.monitor import TritonMonitor
-from conch_agent.prepare import Preparation, RepositoryModel, lay_out_pipeline
+from conch_agent.prepare import Preparation, RepositoryModel, find_pipeline, lay_out_pipeline
 from conch_agent.reasons import Failure, Reason, WarningReason
 from conch_agent.settings import Settings
 from conch_agent.threads import run_in_thread
@@ -36,7 +37,6 @@ from conch_contract.sentences import join_words
 
 _LONGEST: Final = 2000  # characters of Triton's messages
 _MAX_FETCHES: Final = 4  # models that are fetched at a time
-_IDLE_SECONDS: Final = 5.0  # without a request after which a model may be unloaded
 _VERIFY_SECONDS: Final = 10.0  # between two reads of the content that Triton serves
 _STATES: Final = {"READY": ModelState.READY, "LOADING": ModelState.LOADING, "UNAVAILABLE": ModelState.FAILED}
 
@@ -55,7 +55,7 @@ _COSTLY: Final = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """What the models of a pod have in common.
 
@@ -66,6 +66,7 @@ class Server:
         wait_until_left: Waits until the pod gets no requests; returns False if it has to serve what it serves.
         models: All models of the manifest by name.
         slots: Limits the number of models that are fetched at a time.
+        exchange: The exchange of the models that Triton has for those of the manifest; None: it needs none.
     """
 
     settings: Settings
@@ -74,6 +75,7 @@ class Server:
     wait_until_left: Callable[[], Awaitable[bool]]
     models: dict[str, Model] = field(default_factory=dict)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_FETCHES))
+    exchange: Exchange | None = None
 
 
 class Model:
@@ -88,6 +90,7 @@ class Model:
             is_warm: True if the pod already serves the model with the content that this source replaces.
         """
         self.source = source
+        self._server = server
         self._settings = server.settings
         self._triton = server.triton
         self._monitor = server.monitor
@@ -125,7 +128,12 @@ class Model:
     @property
     def is_left_out(self) -> bool:
         """True if the model is not required and has failed; it is tried again all the same."""
-        return self._last_failure is not None and not self.is_serving
+        return self.may_be_missing and not self.is_serving
+
+    @property
+    def may_be_missing(self) -> bool:
+        """True if the model is not required and its new content has failed; that of before may serve yet."""
+        return self._last_failure is not None
 
     @property
     def _has_other_content(self) -> bool:
@@ -134,6 +142,11 @@ class Model:
             return False
         has_other_files = bool(self._identity) and self._model.identity != self._identity
         return has_other_files or bool(self.source.digest and self._model.digest != self.source.digest)
+
+    @property
+    def is_laid_out(self) -> bool:
+        """True if its files are in the repository. A pipeline has none: it is rendered once its steps serve."""
+        return bool(self.source.steps) or (self._model is not None and not self._has_other_content)
 
     @property
     def _changed_warmup(self) -> str:
@@ -319,19 +332,24 @@ class Model:
         if not self.is_loaded:
             self._is_current = False
         elif not self._is_current or time.monotonic() > self._verify_time:
-            was_current, self._is_current = self._is_current, await self._has_current_content()
+            was_current = self._is_current
+            with suppress(TritonUnavailableError):  # it is as before
+                self._is_current = await self.has_current_content()
             self._verify_time = time.monotonic() + _VERIFY_SECONDS
             self._has_lost_content = not self._is_current and (was_current or self._has_lost_content)
         return self._is_current
 
-    async def _has_current_content(self) -> bool:
-        """Return True if all versions in Triton have the content of the repository; as before if it does not answer."""
-        assert self._model  # noqa: S101  set by _prepare
-        try:
-            contents = [await self._triton.read_content(self.source.name, version) for version in self._model.versions]
-        except TritonUnavailableError:
-            return self._is_current
-        return all(content == self._model.content for content in contents)
+    async def has_current_content(self) -> bool:
+        """Return True if all versions in Triton have the content of the repository.
+
+        Raises:
+            TritonUnavailableError: Triton does not answer.
+        """
+        model = self._model or await run_in_thread(find_pipeline, self.source, self._settings)
+        if model is None:
+            return False
+        contents = [await self._triton.read_content(self.source.name, version) for version in model.versions]
+        return all(content == model.content for content in contents)
 
     async def _load(self) -> bool:
         """Load the model; return False if the answer was lost: Triton's configuration then shows the result."""
@@ -361,7 +379,8 @@ class Model:
             return False
         name = self.source.name
         try:
-            if time.time() - await self._triton.read_last_request_time(name) < _IDLE_SECONDS:
+            last = await self._triton.read_last_request_times()
+            if time.time() - last.get(name, 0.0) < IDLE_SECONDS:
                 self._log.warning("requests still reach the content of before", model=name)
                 return False
             self._log.warning("unloads the content of before: memory does not hold both")
@@ -422,13 +441,19 @@ class Model:
         return Failure(Reason.LOAD_FAILED, " ".join(filter(None, (explain(words), overrides))))
 
     def _waits(self) -> bool:
-        """Return True, and report it, while Triton does not serve the models that this one calls."""
+        """Return True, and report it, while the model may not be loaded.
+
+        Triton has models of another set, or does not serve those that this one calls.
+        """
+        if (exchange := self._server.exchange) and not exchange.is_over:
+            self._failure = exchange.failure
+            return True
         if awaited := find_awaited(self.source.name, self._models, self._index):
             names = join_words((f"'{name}'" for name in awaited), "and")
             self._failure = Failure(Reason.WAITS_FOR_MODELS, f"Waits for {names}, which it calls.")
             if not self.source.required and any(self._models[name].is_left_out for name in awaited):
                 self._last_failure = self._failure
-        elif self._failure and self._failure.reason == Reason.WAITS_FOR_MODELS:
+        elif self._failure and self._failure.reason in {Reason.WAITS_FOR_MODELS, Reason.WAITS_FOR_CLIENTS}:
             self._failure = None
         return bool(awaited)
 

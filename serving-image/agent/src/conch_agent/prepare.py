@@ -231,6 +231,17 @@ class Preparation:
             raise Failure(Reason.INVALID_CONFIG, message) from None
 
 
+def find_pipeline(source: ModelSource, settings: Settings) -> RepositoryModel | None:
+    """Return the pipeline that is laid out, if its steps have not changed; None: there is none.
+
+    Args:
+        source: The pipeline in the manifest.
+        settings: The agent's settings.
+    """
+    model = _read_marker(settings.repository / check_name(source))
+    return model if model and model.digest == _digest_steps(source) else None
+
+
 def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], settings: Settings) -> RepositoryModel:
     """Render the configuration of a pipeline into its model folder, unless it is there already.
 
@@ -248,7 +259,7 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
     model = RepositoryModel(
         source_hash=_hash(served.to_json(), config.to_text(ensemble)),
         identity="",
-        digest=f"sha256:{_hash(*(step.to_json() for step in source.steps))}",  # the steps have digests of their own
+        digest=_digest_steps(source),
         size=0,
         versions=(1,),
         seconds=0.0,
@@ -262,6 +273,11 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
         text, plan = config.to_text(ensemble), layout.Plan({}, model.versions, None)
         layout.build_folder(plan, folder, folder / "laid", target, config=text, marker=asdict(model))
     return model
+
+
+def _digest_steps(source: ModelSource) -> str:
+    """Return the digest of a pipeline, whose steps have digests of their own."""
+    return f"sha256:{_hash(*(step.to_json() for step in source.steps))}"
 
 
 def _hash(*texts: str) -> str:

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     MODEL_MISSING = "ModelMissing"
     MODEL_CYCLE = "ModelCycle"
     WAITS_FOR_MODELS = "WaitsForModels"
+    WAITS_FOR_CLIENTS = "WaitsForClients"
     LOAD_FAILED = "LoadFailed"
     WARMUP_FAILED = "WarmupFailed"
     WARMUP_WRONG = "WarmupAnswersWrong"

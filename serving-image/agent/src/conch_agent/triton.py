@@ -146,18 +146,17 @@ class Triton:
         config: ModelConfig = answer.config
         return config
 
-    async def read_last_request_time(self, name: str) -> float:
-        """Return when Triton last answered a request to any version of a model, in seconds since the epoch; 0: never.
-
-        Args:
-            name: The model's name.
+    async def read_last_request_times(self) -> Mapping[str, float]:
+        """Return when Triton last answered a request to each model that it serves, in seconds since the epoch; 0: never.
 
         Raises:
-            TritonError: Triton does not serve the model.
             TritonUnavailableError: The answer is lost.
         """
-        answer = await self._call(self._client.get_inference_statistics, name, client_timeout=_READ_TIMEOUT)
-        return max((float(version.last_inference) for version in answer.model_stats), default=0.0) / 1000
+        answer = await self._call(self._client.get_inference_statistics, client_timeout=_READ_TIMEOUT)
+        times: dict[str, float] = {}
+        for version in answer.model_stats:
+            times[version.name] = max(times.get(version.name, 0.0), float(version.last_inference) / 1000)
+        return times
 
     async def probe(self) -> list[str]:
         """Return the kinds of control that Triton allows to this connection; without a key it must be none."""

@@ -1,0 +1,191 @@
+"""The exchange of a set of models for another one, in a pod whose Triton serves the first.
+
+Models of a set call one another, so that one that is exchanged by itself would answer with parts of two sets. What
+changes, and what calls it, is unloaded when all files of the new set are there and no request reaches it any more;
+then the new set is loaded, what others call first. A model alone needs no exchange: Triton goes on with the old
+content until it has loaded the new one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from typing import Final, Protocol
+
+import structlog
+
+from conch_agent.monitor import TritonMonitor
+from conch_agent.reasons import Failure, Reason
+from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnavailableError, Version
+from conch_contract.sentences import join_some
+
+IDLE_SECONDS: Final = 5.0  # without a request after which a model may be unloaded
+_IN_MEMORY: Final = frozenset({"READY", "LOADING", "UNLOADING"})  # states of a version
+
+
+class Part(Protocol):
+    """A model of the new set."""
+
+    @property
+    def callees(self) -> tuple[str, ...]:
+        """Names of the models that it calls."""
+
+    @property
+    def is_laid_out(self) -> bool:
+        """True if its files are in the repository."""
+
+    @property
+    def may_be_missing(self) -> bool:
+        """True if it is not required and has failed."""
+
+    async def has_current_content(self) -> bool:
+        """Return True if Triton serves the content of the repository."""
+
+
+class Exchange:
+    """The exchange for one set. Its models are loaded when it is over.
+
+    Attributes:
+        is_over: True if Triton has nothing of another set.
+        failure: Why it is not; None: it is, or the files of the set are fetched, which its models report.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Part],
+        triton: Triton,
+        monitor: TritonMonitor,
+        wait_until_left: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """Create the exchange.
+
+        Args:
+            models: The new set by name.
+            triton: The client of Triton.
+            monitor: The monitor of Triton.
+            wait_until_left: Waits until the pod gets no requests; returns False if it serves its revision.
+        """
+        self.is_over = False
+        self.failure: Failure | None = None
+        self._models = models
+        self._triton = triton
+        self._monitor = monitor
+        self._wait_until_left = wait_until_left
+        self._current: set[str] = set()  # models of the new set that Triton serves already
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """Unload what the new set changes, when all of it is there and no request reaches the old one."""
+        while not self.is_over:
+            try:
+                self.is_over = await self._proceed()
+            except (TritonUnavailableError, TritonError) as error:
+                self._log.info("the exchange waits", detail=str(error))
+            if not self.is_over:
+                await self._monitor.wait_for_update()
+        self.failure = None
+
+    async def _proceed(self) -> bool:
+        """Go on as far as possible; return True if nothing is left of another set."""
+        index = self._monitor.index
+        if index is None:
+            return False
+        present = find_in_memory(index)
+        missing = {name for name, model in self._models.items() if not (model.is_laid_out or model.may_be_missing)}
+        unknown = {name for name in present if name in missing or not _is_settled(index[name])}
+        stale = {name for name in present - unknown if await self._is_stale(name)}
+        if not stale and not unknown:
+            return True
+        if missing or unknown:
+            return False
+        callees = {name: model.callees for name, model in self._models.items()}
+        return await self._unload(order_unloads(find_callers(stale, callees) & present, callees))
+
+    async def _is_stale(self, name: str) -> bool:
+        """Return True if Triton serves a model, or a content of it, that the new set does not have."""
+        model = self._models.get(name)
+        if model is None or not model.is_laid_out:
+            return True
+        if name not in self._current and await model.has_current_content():
+            self._current.add(name)
+        return name not in self._current
+
+    async def _unload(self, names: tuple[str, ...]) -> bool:
+        """Unload models, callers first, when none of them gets requests; return True if the pod may not do so."""
+        if not await self._wait_until_left():
+            return True
+        last = await self._triton.read_last_request_times()
+        if busy := sorted(name for name in names if time.time() - last.get(name, 0.0) < IDLE_SECONDS):
+            self.failure = build_busy_failure(busy)
+            return False
+        self._log.info("unloads what changes", models=names)
+        self.failure = None
+        self._current -= set(names)
+        for name in names:
+            await self._triton.unload(name)
+        while (index := self._monitor.index) is not None and find_in_memory(index) & set(names):
+            await self._monitor.wait_for_update()
+        return False
+
+
+def find_in_memory(index: RepositoryIndex) -> set[str]:
+    """Return the names of the models that Triton serves, loads, or has not released yet.
+
+    Args:
+        index: Triton's repository index.
+    """
+    return {name for name, versions in index.items() if any(version.state in _IN_MEMORY for version in versions)}
+
+
+def _is_settled(versions: Iterable[Version]) -> bool:
+    """Return True unless Triton loads or unloads a version."""
+    return all(version.state not in {"LOADING", "UNLOADING"} for version in versions)
+
+
+def find_callers(names: Iterable[str], callees: Mapping[str, Collection[str]]) -> set[str]:
+    """Return models with all that call them, directly or through others.
+
+    Args:
+        names: Names of models.
+        callees: The models that a model calls, by its name.
+
+    >>> sorted(find_callers({"d"}, {"a": ["b"], "b": ["d"], "c": ["b"], "e": []}))
+    ['a', 'b', 'c', 'd']
+    """
+    found = set(names)
+    while more := {name for name, called in callees.items() if found & set(called)} - found:
+        found |= more
+    return found
+
+
+def order_unloads(names: Collection[str], callees: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """Return models in an order in which callers come before what they call, unless they call one another.
+
+    Args:
+        names: Names of models.
+        callees: The models that a model calls, by its name.
+
+    >>> order_unloads({"a", "b", "c"}, {"b": ["a"], "c": ["b", "a"]})
+    ('c', 'b', 'a')
+    """
+    ordered: list[str] = []
+    left = sorted(names)
+    while left:
+        free = [name for name in left if not any(name in callees.get(other, ()) for other in left if other != name)]
+        ordered += free or left[:1]
+        left = [name for name in left if name not in ordered]
+    return tuple(ordered)
+
+
+def build_busy_failure(names: Iterable[str]) -> Failure:
+    """Return the failure of a pod to which clients still send requests over connections that they keep.
+
+    Args:
+        names: The models that they call.
+    """
+    message = (
+        f"Clients that keep their connections to this pod still send requests to {join_some(names)}. The pod serves"
+        f" its next revision when none came for {IDLE_SECONDS:g} s: parts of two sets of models must not meet. To go on,"
+        " send requests through a gateway, or close these connections."
+    )
+    return Failure(Reason.WAITS_FOR_CLIENTS, message)
