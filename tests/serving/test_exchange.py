@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from urllib.error import HTTPError
 
@@ -13,7 +14,7 @@ from conch_contract import ModelSource, ModelState, PipelineStep
 from tests.serving.pod import Pod
 from tests.serving.processes import until
 from tests.serving.store import Store
-from tests.support.pipeline import build_set, compute_answer
+from tests.support.pipeline import PYTHON, build_set, compute_answer
 from tests.support.traffic import Mix, RepeatedRequest, Traffic
 
 X = np.array([[1.5, 2.0]], dtype=np.float32)
@@ -63,7 +64,7 @@ def reads(pod: Pod, text: str) -> bool:
 
 
 def build_request(number: int) -> RepeatedRequest:
-    return RepeatedRequest("pipeline", "x", X, "y", lambda answer: answer.tolist() == [answer_of(number)])
+    return RepeatedRequest("pipeline", "x", X, "y", lambda answer: answer.ravel().tolist() == answer_of(number))
 
 
 def test_parts_of_two_sets_never_answer_one_request(store: Store, pod: Pod) -> None:
@@ -167,3 +168,46 @@ def test_models_come_and_go_and_what_stays_is_not_loaded_again(store: Store, pod
         with pytest.raises(HTTPError):
             pod.infer(name, INPUT)
     assert pod.model("optional").reason == "Empty"
+
+
+# It calls a model before and after a while, by names that its text does not have.
+SLOW_CALLER = b"""
+import time
+
+import triton_python_backend_utils as pb_utils
+
+
+def call(name, x):
+    inputs = [pb_utils.Tensor("x", x)]
+    request = pb_utils.InferenceRequest(model_name=name, requested_output_names=["y"], inputs=inputs)
+    return pb_utils.get_output_tensor_by_name(request.exec(), "y").as_numpy()
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            x = pb_utils.get_input_tensor_by_name(request, "x").as_numpy()
+            x = call("pr" + "e", x)
+            time.sleep(SECONDS)
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("y", call("po" + "st", x))]))
+        return answers
+"""
+
+
+def test_a_request_that_is_under_way_is_answered_by_the_old_set(store: Store, pod: Pod) -> None:
+    sets = []
+    for number, seconds in ((1, b"15"), (2, b"0")):
+        program = SLOW_CALLER.replace(b"SECONDS", seconds)
+        files = {name: content for name, content in build_set(number).items() if not name.startswith("double")}
+        caller = {"pipeline/config.pbtxt": PYTHON, "pipeline/1/model.py": program}
+        sets.append([put(store, pod, f"slow-{number}", {**files, **caller})])
+    write_sets(pod, *sets)
+    pod.start()
+    until(lambda: pod.report.revision == "m-1" and pod.ready, "m-1 is served", pod.agent)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(try_answer, pod)
+        time.sleep(1)
+        pod.assign("m-2")
+        assert answer.result() == (X[0] + 2).tolist()
+    until_served(pod, "m-2", (X[0] + 4).tolist())

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from conch_agent.dependencies import describe_missing_models, find_bls_callees, find_callees
+from conch_agent.dependencies import describe_missing_models, find_bls_callees, find_callees, makes_calls
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,22 @@ def test_steps_and_calls_add_up_without_the_model_itself(tmp_path: Path) -> None
     assert find_callees(config, [program]) == ("a", "b")
     program.write_text("#" * (1024 * 1024) + "\nInferenceRequest(model_name='a')")
     assert find_callees(config, [program]) == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("program", "is_caller"),
+    [
+        ("pb_utils.InferenceRequest(model_name='a', inputs=[])", True),
+        ("for to in names:\n  InferenceRequest(model_name=to)", True),
+        ("print 'python 2'; InferenceRequest(model_name=to)", True),
+        ("def execute(self, requests):\n  '''requests: a list of pb_utils.InferenceRequest'''", False),
+        ("\0", False),
+    ],
+)
+def test_calls_are_found_whatever_the_name_of_what_is_called(program: str, is_caller: bool, tmp_path: Path) -> None:
+    file = tmp_path / "lib.py"
+    file.write_text(program)
+    assert makes_calls([file]) == is_caller
 
 
 def test_the_sentence_names_all_and_the_way_out() -> None:

@@ -40,6 +40,25 @@ def find_callees(config: ModelConfig, programs: Iterable[Path]) -> tuple[str, ..
     return tuple(sorted(callees - {config.name, ""}))
 
 
+def makes_calls(programs: Iterable[Path]) -> bool:
+    """Return True if a program of a model may call other models (BLS), of whatever name.
+
+    Args:
+        programs: All Python files of the model, where the backend is Python.
+    """
+    return any(_makes_calls(program.read_bytes()) for program in programs)
+
+
+def _makes_calls(program: bytes) -> bool:
+    try:
+        nodes = ast.walk(ast.parse(program)) if len(program) <= _LONGEST else None
+    except (SyntaxError, ValueError, RecursionError):
+        nodes = None
+    if nodes is None:
+        return _CALL.encode() in program
+    return any(isinstance(node, ast.Call) and _read_name(node.func) == _CALL for node in nodes)
+
+
 def find_bls_callees(program: bytes) -> set[str]:
     r"""Return the models that a program calls by a name in its own text.
 

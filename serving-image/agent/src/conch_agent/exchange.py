@@ -31,6 +31,10 @@ class Part(Protocol):
         """Names of the models that it calls."""
 
     @property
+    def makes_calls(self) -> bool:
+        """True if it may call others, too."""
+
+    @property
     def is_laid_out(self) -> bool:
         """True if its files are in the repository."""
 
@@ -56,6 +60,7 @@ class Exchange:
         triton: Triton,
         monitor: TritonMonitor,
         wait_until_left: Callable[[], Awaitable[bool]],
+        before: Mapping[str, Collection[str]],
     ) -> None:
         """Create the exchange.
 
@@ -64,6 +69,7 @@ class Exchange:
             triton: The client of Triton.
             monitor: The monitor of Triton.
             wait_until_left: Waits until the pod gets no requests; returns False if it serves its revision.
+            before: The models that a model of the set before may call, by its name, as far as they are known.
         """
         self.is_over = False
         self.failure: Failure | None = None
@@ -71,6 +77,7 @@ class Exchange:
         self._triton = triton
         self._monitor = monitor
         self._wait_until_left = wait_until_left
+        self._before = before
         self._current: set[str] = set()  # models of the new set that Triton serves already
         self._log = structlog.get_logger()
 
@@ -98,8 +105,12 @@ class Exchange:
             return True
         if missing or unknown:
             return False
-        callees = {name: model.callees for name, model in self._models.items()}
+        callees = self.list_callees()
         return await self._unload(order_unloads(find_callers(stale, callees) & present, callees))
+
+    def list_callees(self) -> Mapping[str, Collection[str]]:
+        """Return the models that a model in Triton's memory may call, by its name: those of both sets."""
+        return merge_callees(self._before, collect_callees(self._models))
 
     async def _is_stale(self, name: str) -> bool:
         """Return True if Triton serves a model, or a content of it, that the new set does not have."""
@@ -110,22 +121,48 @@ class Exchange:
             self._current.add(name)
         return name not in self._current
 
-    async def _unload(self, names: tuple[str, ...]) -> bool:
-        """Unload models, callers first, when none of them gets requests; return True if the pod may not do so."""
+    async def _unload(self, levels: tuple[tuple[str, ...], ...]) -> bool:
+        """Unload models, callers first, when none of them gets requests; return True if the pod may not do so.
+
+        A caller is gone when its last request has been answered, for which it needs those that it calls.
+        """
         if not await self._wait_until_left():
             return True
         last = await self._triton.read_last_request_times()
+        names = {name for level in levels for name in level}
         if busy := sorted(name for name in names if time.time() - last.get(name, 0.0) < IDLE_SECONDS):
             self.failure = build_busy_failure(busy)
             return False
-        self._log.info("unloads what changes", models=names)
+        self._log.info("unloads what changes", models=sorted(names))
         self.failure = None
-        self._current -= set(names)
-        for name in names:
-            await self._triton.unload(name)
-        while (index := self._monitor.index) is not None and find_in_memory(index) & set(names):
-            await self._monitor.wait_for_update()
+        self._current -= names
+        for level in levels:
+            for name in level:
+                await self._triton.unload(name)
+            while (index := self._monitor.index) is not None and find_in_memory(index) & set(level):
+                await self._monitor.wait_for_update()
         return False
+
+
+def collect_callees(models: Mapping[str, Part]) -> Mapping[str, Collection[str]]:
+    """Return the models that each model of a set may call, by its name.
+
+    Args:
+        models: The set by name.
+    """
+    return {name: models.keys() - {name} if model.makes_calls else model.callees for name, model in models.items()}
+
+
+def merge_callees(
+    one: Mapping[str, Collection[str]], other: Mapping[str, Collection[str]]
+) -> Mapping[str, Collection[str]]:
+    """Return the callees of models by one of two mappings.
+
+    Args:
+        one: The models that a model calls, by its name.
+        other: The same.
+    """
+    return {name: {*one.get(name, ()), *other.get(name, ())} for name in one.keys() | other.keys()}
 
 
 def find_in_memory(index: RepositoryIndex) -> set[str]:
@@ -158,22 +195,23 @@ def find_callers(names: Iterable[str], callees: Mapping[str, Collection[str]]) -
     return found
 
 
-def order_unloads(names: Collection[str], callees: Mapping[str, Collection[str]]) -> tuple[str, ...]:
-    """Return models in an order in which callers come before what they call, unless they call one another.
+def order_unloads(names: Collection[str], callees: Mapping[str, Collection[str]]) -> tuple[tuple[str, ...], ...]:
+    """Return models in groups, where callers come before what they call, unless they call one another.
 
     Args:
         names: Names of models.
         callees: The models that a model calls, by its name.
 
-    >>> order_unloads({"a", "b", "c"}, {"b": ["a"], "c": ["b", "a"]})
-    ('c', 'b', 'a')
+    >>> order_unloads({"a", "b", "c", "d"}, {"b": ["a"], "c": ["b", "a"]})
+    (('c', 'd'), ('b',), ('a',))
     """
-    ordered: list[str] = []
-    left = sorted(names)
+    ordered: list[tuple[str, ...]] = []
+    left = set(names)
     while left:
-        free = [name for name in left if not any(name in callees.get(other, ()) for other in left if other != name)]
-        ordered += free or left[:1]
-        left = [name for name in left if name not in ordered]
+        called = {callee for name in left for callee in callees.get(name, ()) if callee != name}
+        free = left - called or {name for name in left if left.intersection(callees.get(name, ()))}
+        ordered.append(tuple(sorted(free)))
+        left -= free
     return tuple(ordered)
 
 
@@ -184,8 +222,8 @@ def build_busy_failure(names: Iterable[str]) -> Failure:
         names: The models that they call.
     """
     message = (
-        f"Clients that keep their connections to this pod still send requests to {join_some(names)}. The pod serves"
-        f" its next revision when none came for {IDLE_SECONDS:g} s: parts of two sets of models must not meet. To go on,"
+        f"Clients that keep their connections to this pod still send requests to {join_some(names)}. The pod loads the"
+        f" models of its next revision when none came for {IDLE_SECONDS:g} s, so that parts of two never meet. To go on,"
         " send requests through a gateway, or close these connections."
     )
     return Failure(Reason.WAITS_FOR_CLIENTS, message)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
 from pydantic import ValidationError
 
 from conch_agent import layout
-from conch_agent.exchange import Exchange
+from conch_agent.exchange import Exchange, collect_callees
 from conch_agent.expansion import Expansion, Part
 from conch_agent.model import Model, Server
 from conch_agent.monitor import READY_INTERVAL, STARTUP_INTERVAL, TritonMonitor
@@ -165,6 +165,8 @@ class Agent:
         if self._exchange_task:
             self._exchange_task.cancel()
             await asyncio.gather(self._exchange_task, return_exceptions=True)
+        exchange = self._server.exchange
+        before = exchange.list_callees() if exchange and not exchange.is_over else collect_callees(self._models)
         kept: set[str] = set()
         for name, model in list(self._models.items()):
             source = sources.get(name)
@@ -177,20 +179,22 @@ class Agent:
             task = self._tasks.pop(name)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        self._server.exchange = await self._begin_exchange(sources)
+        self._server.exchange = await self._begin_exchange(sources, before)
         for name, source in sources.items():
             if name not in kept:  # a model with other content is reported, and serves, until the new one is here
                 model = self._models[name] = Model(source, self._server, is_warm=name in serving_names)
                 model.pin(source, identities[name])
                 self._tasks[name] = asyncio.create_task(model.run(), name=name)
 
-    async def _begin_exchange(self, sources: dict[str, ModelSource]) -> Exchange | None:
+    async def _begin_exchange(
+        self, sources: Mapping[str, ModelSource], before: Mapping[str, Collection[str]]
+    ) -> Exchange | None:
         """Begin the exchange of what Triton has for the models of a manifest; None: they are exchanged one by one."""
         folders = {path.name for path in self._settings.repository.iterdir()}
         if not self._manifest.revision or len(folders | sources.keys()) == 1:
             await self._remove_others(sources)
             return None
-        exchange = Exchange(self._models, self._triton, self._monitor, self._wait_until_left)
+        exchange = Exchange(self._models, self._triton, self._monitor, self._wait_until_left, before)
 
         async def run() -> None:
             await exchange.run()
@@ -199,7 +203,7 @@ class Agent:
         self._exchange_task = asyncio.create_task(run())
         return exchange
 
-    async def _remove_others(self, sources: dict[str, ModelSource]) -> None:
+    async def _remove_others(self, sources: Mapping[str, ModelSource]) -> None:
         """Unload and delete models in the repository that the manifest does not have."""
         repository, downloads = self._settings.repository, self._settings.downloads
         for folder in [path for path in repository.iterdir() if path.name not in sources]:

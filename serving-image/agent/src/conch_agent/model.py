@@ -468,6 +468,11 @@ class Model:
         return self._model.callees if self._model else self._steps_of_pipeline
 
     @property
+    def makes_calls(self) -> bool:
+        """True if it may call models whose names its program does not show, once that is read."""
+        return self._model is not None and self._model.makes_calls
+
+    @property
     def steps(self) -> tuple[str, ...]:
         """The steps of an ensemble, once its configuration is read; those of a pipeline are known before."""
         return self._model.steps if self._model else self._steps_of_pipeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from typing import Any, Final
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent import config, layout
-from conch_agent.dependencies import find_callees, find_steps
+from conch_agent.dependencies import find_callees, find_steps, makes_calls
 from conch_agent.fetch import Fetch, Progress
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
@@ -49,6 +49,7 @@ class RepositoryModel:
         overrides: The fields of config.pbtxt that have another value in Triton, as text.
         file_name: The model's name in config.pbtxt, if it is another one; else empty.
         callees: The models that this one calls.
+        makes_calls: True if it may call models whose names its program does not show.
         steps: Those of them without which Triton does not load it: the steps of an ensemble.
         sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
         object_versions: Versions of the files in their bucket, by path below storageUri.
@@ -65,6 +66,7 @@ class RepositoryModel:
     overrides: tuple[str, ...] = ()
     file_name: str = ""
     callees: tuple[str, ...] = ()
+    makes_calls: bool = False
     steps: tuple[str, ...] = ()
     sequences: bool = False
     object_versions: dict[str, str] = field(default_factory=dict)
@@ -196,6 +198,7 @@ class Preparation:
             file_name=merged.file_name,
             sequences=merged.config.WhichOneof("scheduling_choice") == "sequence_batching",
             callees=await run_in_thread(find_callees, merged.config, _find_programs(plan, merged.config, result.files)),
+            makes_calls=await run_in_thread(makes_calls, _find_python_files(plan, merged.config, result.files)),
             steps=find_steps(merged.config),
             object_versions=versions,
             response_cache=merged.config.response_cache.enable,
@@ -296,11 +299,19 @@ def _read_marker(target: Path) -> RepositoryModel | None:
 
 def _find_programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:
     """Return the model.py of each version; none for backends other than Python."""
-    if config.backend not in {_PYTHON.backend, ""}:
-        return []
     name = config.default_model_filename or _PYTHON.model_files[0]
-    targets = [PurePosixPath(str(version)) / name for version in plan.versions]
-    return [files / plan.files[target] for target in targets if target.suffix == ".py" and target in plan.files]
+    targets = {PurePosixPath(str(version)) / name for version in plan.versions}
+    return [file for target, file in _list_python_files(plan, config, files) if target in targets]
+
+
+def _find_python_files(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:
+    """Return all Python files of a model; none for backends other than Python."""
+    return [file for _, file in _list_python_files(plan, config, files)]
+
+
+def _list_python_files(plan: layout.Plan, config: ModelConfig, files: Path) -> Iterator[tuple[PurePosixPath, Path]]:
+    if config.backend in {_PYTHON.backend, ""}:
+        yield from ((target, files / path) for target, path in plan.files.items() if target.suffix == ".py")
 
 
 def _compute_content(source_hash: str, digest: str) -> str:

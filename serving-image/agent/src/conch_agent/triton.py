@@ -147,7 +147,7 @@ class Triton:
         return config
 
     async def read_last_request_times(self) -> Mapping[str, float]:
-        """Return when Triton last answered a request to each model that it serves, in seconds since the epoch; 0: never.
+        """Return when Triton last answered a request to each model, in seconds since the epoch; 0: never.
 
         Raises:
             TritonUnavailableError: The answer is lost.
