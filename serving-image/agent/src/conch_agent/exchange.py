@@ -222,8 +222,8 @@ def build_busy_failure(names: Iterable[str]) -> Failure:
         names: The models that they call.
     """
     message = (
-        f"Clients that keep their connections to this pod still send requests to {join_some(names)}. The pod loads the"
-        f" models of its next revision when none came for {IDLE_SECONDS:g} s, so that parts of two never meet. To go on,"
-        " send requests through a gateway, or close these connections."
+        f"Clients that keep their connections to this pod still send requests to {join_some(names)}. The pod loads"
+        f" the models of its next revision when none came for {IDLE_SECONDS:g} s, so that parts of two never meet. To"
+        " go on, send requests through a gateway, or close these connections."
     )
     return Failure(Reason.WAITS_FOR_CLIENTS, message)
