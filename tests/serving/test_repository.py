@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from conch.api.analysis import Gate
+from conch.decide.gates import evaluate
+from conch.observe.measured import History, Measured
+from conch.signals.accumulator import CounterAccumulator
+from conch.triton.metrics import read_metrics
 from conch_contract import ModelReport, ModelSource, ModelState, TritonConfig, Warmup, WarmupRequest, names
 from conch_contract.manifest import select_model
 from conch_contract.revision_jobs import PARITY
@@ -252,6 +257,23 @@ def test_the_models_come_back_after_a_crash_of_triton(store: Store, pod: Pod) ->
     pod.start_triton()
     pod.until_ready()
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
+
+
+def test_a_latency_gate_names_the_slowest_step(store: Store, pod: Pod) -> None:
+    slow = ADDER.replace(b"return [", b"__import__('time').sleep(0.2)\n        return [")
+    pod.write_manifest(put(store, pod, "slow-step", {**PIPELINE, "post/1/model.py": slow}, "pipeline"))
+    pod.start()
+    pod.until_ready()
+    accumulator, history = CounterAccumulator(), History()
+    for moment in (100.0, 102.0):
+        accumulator.add("uid", read_metrics(pod.read_metrics(), "pipeline"))
+        history = history.with_totals(accumulator.totals(moment))
+        for _ in range(3):
+            pod.infer("pipeline", X)
+    gate = Gate.model_validate({"latency": {"max": "100ms"}, "minSamples": 3})
+    status = evaluate(gate, Measured(history), None, 103.0).status
+    assert status.verdict == "Failed", status
+    assert "exceeds the maximum of 100ms; of the other models in its pods, 'post' takes longest, 2" in status.message
 
 
 def test_the_example_names_the_type_of_a_file(store: Store, pod: Pod) -> None:

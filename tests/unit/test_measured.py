@@ -65,6 +65,29 @@ def test_a_page_is_read_for_one_model_and_all_its_versions() -> None:
     assert totals.quantiles == ((50, 1200.0), (99, 8000.0))
 
 
+def build_page(*durations: tuple[str, float]) -> str:
+    """Return a page of an ensemble `m` with 10 requests, and of models with these microseconds."""
+    lines = [f'{SUCCESS}{{model="m",version="1"}} 10', f'{DURATION_US}{{model="m",version="1"}} 100']
+    lines += [f'{DURATION_US}{{model="{name}",version="1"}} {value}' for name, value in durations]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_part_with_the_longest_requests_is_known() -> None:
+    accumulator = CounterAccumulator()
+    accumulator.add("a", read_metrics(build_page(("pre", 5000), ("post", 70)), "m"))
+    history = History().with_totals(accumulator.totals(1.0))
+    later = build_page(("pre", 5010), ("post", 100)).replace(" 10\n", " 13\n")
+    accumulator.add("a", read_metrics(later, "m"))
+    window = history.with_totals(accumulator.totals(2.0)).since(1.0)
+    assert window.find_slowest_part() == ("post", 10)
+    assert history.since(0.0).find_slowest_part() is None, "nothing has grown"
+
+
+def test_of_many_other_models_none_is_read_and_neither_is_a_name_that_is_none() -> None:
+    assert read_metrics(build_page(*((f"m{number}", 1) for number in range(65))), "m").parts == {}
+    assert read_metrics(build_page(("<b>", 1), ("pre", 2)), "m").parts == {"pre": 2}
+
+
 def test_a_model_that_is_not_served_has_no_data() -> None:
     assert read_metrics(PAGE, "none") == Scrape()
     assert read_metrics("", "m") == Scrape()

@@ -28,6 +28,7 @@ class Totals:
     duration_us: float = 0.0  # of the successful requests, queue time included
     queue_us: float = 0.0
     quantiles: Quantiles = ()  # of the slowest pod, over the minute before `time`
+    parts: tuple[tuple[str, float], ...] = ()  # microseconds of requests to other models of the pods, by name
 
     def counts(self) -> tuple[float, ...]:
         """Return the counters without the time and the quantiles, which change without requests."""
@@ -45,6 +46,7 @@ class Window:
     duration_us: float
     queue_us: float
     quantiles: Quantiles
+    parts: tuple[tuple[str, float], ...] = ()
 
     @property
     def successes(self) -> int:
@@ -56,6 +58,11 @@ class Window:
         if percentile is not None:
             return dict(self.quantiles).get(percentile)
         return self.duration_us / self.successes if self.successes else None
+
+    def find_slowest_part(self) -> tuple[str, float] | None:
+        """Return the other model whose requests took longest, and for how many microseconds a request; None: none."""
+        name, duration_us = max(self.parts, key=lambda part: part[1], default=("", 0.0))
+        return (name, duration_us / self.successes) if duration_us and self.successes else None
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,15 @@ class History:
             duration_us=last.duration_us - first.duration_us,
             queue_us=last.queue_us - first.queue_us,
             quantiles=_window_quantiles(self.points[index + 1 :], start),
+            parts=_subtract(last.parts, first.parts),
         )
+
+
+def _subtract(
+    last: tuple[tuple[str, float], ...], first: tuple[tuple[str, float], ...]
+) -> tuple[tuple[str, float], ...]:
+    before = dict(first)
+    return tuple((name, value - before.get(name, 0.0)) for name, value in last)
 
 
 def _window_quantiles(points: tuple[Totals, ...], start: float) -> Quantiles:

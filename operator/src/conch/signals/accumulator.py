@@ -7,7 +7,7 @@ value began anew at zero. What a pod had counted before it was first read belong
 from collections.abc import Collection, Mapping
 
 from conch.observe.measured import Quantiles, Totals, max_quantiles
-from conch.triton.metrics import DURATION_US, FAILURE, QUEUE_US, SUCCESS, Scrape, Series, compute_growth
+from conch.triton.metrics import DURATION_US, FAILURE, QUEUE_US, SUCCESS, Scrape, Series, compute_growth, grow
 
 
 class CounterAccumulator:
@@ -17,6 +17,8 @@ class CounterAccumulator:
         self._seen: dict[str, Mapping[Series, float]] = {}
         self._quantiles: dict[str, Quantiles] = {}
         self._sums: dict[str, float] = {}
+        self._seen_parts: dict[str, Mapping[str, float]] = {}
+        self._parts: dict[str, float] = {}
 
     def add(self, uid: str, scrape: Scrape) -> None:
         """Add the counters of a pod."""
@@ -24,13 +26,17 @@ class CounterAccumulator:
         if before is not None:
             for metric, grown in compute_growth(before, scrape.counters).items():
                 self._sums[metric] = self._sums.get(metric, 0.0) + grown
+            known = self._seen_parts[uid]
+            for part, value in scrape.parts.items():
+                self._parts[part] = self._parts.get(part, 0.0) + grow(known.get(part, 0.0), value)
         self._seen[uid] = scrape.counters
+        self._seen_parts[uid] = scrape.parts
         self._quantiles[uid] = scrape.quantiles
 
     def keep(self, uids: Collection[str]) -> None:
         """Forget all other pods; what they did stays in the totals."""
         for uid in [uid for uid in self._seen if uid not in uids]:
-            del self._seen[uid], self._quantiles[uid]
+            del self._seen[uid], self._seen_parts[uid], self._quantiles[uid]
 
     def totals(self, moment: float) -> Totals:
         """Return the revision's totals at that moment."""
@@ -42,4 +48,5 @@ class CounterAccumulator:
             duration_us=self._sums.get(DURATION_US, 0.0),
             queue_us=self._sums.get(QUEUE_US, 0.0),
             quantiles=max_quantiles(list(self._quantiles.values())),
+            parts=tuple(self._parts.items()),
         )

@@ -6,6 +6,7 @@ BACKEND, but an error that it returns (`InferenceResponse(error=...)`) is a succ
 does not fit the model's inputs is neither, and durations and quantiles are of successes only.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -36,6 +37,8 @@ _OF_THE_MODEL: Final = (SUCCESS, FAILURE, DURATION_US)
 _MOST_CHARACTERS: Final = 256 * 1024
 _LONGEST_LINE: Final = 1_024
 _MOST_LINES: Final = 20_000  # of a page, read or not
+_NAME: Final = re.compile(r"[\w.-]{1,128}", re.ASCII)  # of a model, which a message may have
+_MOST_PARTS: Final = 64  # models of a server beside the one that clients request; of more, none is read
 _LARGEST: Final = 2**53  # of a counter or a gauge; floats are exact up to here
 _LOAD: Final = tuple(f"{name}{{" for name in (*_COUNTERS, *COMPUTE_US, PENDING, GPU_UTILIZATION))
 
@@ -55,6 +58,7 @@ class Scrape:
 
     counters: Mapping[Series, float] = field(default_factory=dict)
     quantiles: tuple[tuple[int, float], ...] = ()  # percentile and microseconds; the slowest version's
+    parts: Mapping[str, float] = field(default_factory=dict)  # microseconds of requests to each other model
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class Load:
 
 def read_metrics(text: str, model: str) -> Scrape:
     """Return the counters and quantiles of a model on a metrics page; empty where Triton does not serve the model.
+
+    Other models of the page are its parts, or those of a pipeline that leads to it.
 
     Raises:
         ValueError: the page is not in Prometheus' text format, is too long, or has a counter that is negative, infinite
@@ -88,7 +94,20 @@ def read_metrics(text: str, model: str) -> Scrape:
                 quantiles[percentile] = max(float(sample.value), quantiles.get(percentile, 0.0))
         else:
             counters[Series(sample.name, labels.get("version", ""), labels.get("reason", ""))] = _read_counter(sample)
-    return Scrape(counters, tuple(sorted(quantiles.items())))
+    return Scrape(counters, tuple(sorted(quantiles.items())), _read_parts(text, model) if counters else {})
+
+
+def _read_parts(text: str, model: str) -> dict[str, float]:
+    """Return the duration of requests to all other models of a page, in microseconds; empty: there are too many."""
+    start, own = f"{DURATION_US}{{", f'"{model}"'
+    lines = [line for line in text.split("\n") if line.startswith(start) and own not in line]
+    if len(lines) > _MOST_PARTS:
+        return {}
+    parts: dict[str, float] = {}
+    for sample in _parse_samples("\n".join(lines), (start,)):
+        if _NAME.fullmatch(name := sample.labels.get("model", "")):
+            parts[name] = parts.get(name, 0.0) + _read_counter(sample)
+    return parts
 
 
 def read_load(text: str, model: str) -> Load:
@@ -116,15 +135,22 @@ def read_load(text: str, model: str) -> Load:
 
 
 def compute_growth(before: Mapping[Series, float], after: Mapping[Series, float]) -> dict[str, float]:
-    """Return the growth of counters between two readings, by metric.
-
-    As Prometheus' `increase`: a series below its last value began anew at zero.
-    """
+    """Return the growth of counters between two readings, by metric."""
     sums: dict[str, float] = {}
     for series, value in after.items():
-        known = before.get(series, 0.0)
-        sums[series.metric] = sums.get(series.metric, 0.0) + (value - known if value >= known else value)
+        sums[series.metric] = sums.get(series.metric, 0.0) + grow(before.get(series, 0.0), value)
     return sums
+
+
+def grow(before: float, after: float) -> float:
+    """Return the growth of a counter between two readings.
+
+    As Prometheus' `increase`: a counter below its last value began anew at zero.
+
+    >>> grow(3, 5), grow(5, 3)
+    (2, 3)
+    """
+    return after - before if after >= before else after
 
 
 def _parse_samples(text: str, prefixes: tuple[str, ...], part: str = "") -> Iterator[Sample]:

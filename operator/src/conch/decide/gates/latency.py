@@ -34,9 +34,19 @@ class LatencyMetric(CounterMetric[Latency]):
             )
         value = f"{round_up(latency_us / 1000, 3)}ms"
         passed = latency_us <= duration_seconds(self.spec.max) * 1e6 * (1 + 1e-9)  # 50.1ms is not exact in binary
+        message = f"{statistic} {value} over {window.successes} requests {compare_max(self.spec.max, passed=passed)}"
         return Measurement(
             passed=passed,
             value=value,
-            message=f"{statistic} {value} over {window.successes} requests {compare_max(self.spec.max, passed=passed)}",
+            message=message if passed else f"{message}{_describe_slowest_part(window)}",
             samples=window.successes,
         )
+
+
+def _describe_slowest_part(window: Window) -> str:
+    """Return the end of a message that names the part with the longest requests; empty: the model has no parts."""
+    slowest = window.find_slowest_part()
+    if slowest is None:
+        return ""
+    name, duration_us = slowest
+    return f"; of the other models in its pods, '{name}' takes longest, {round_up(duration_us / 1000, 3)}ms a request"
