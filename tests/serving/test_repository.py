@@ -259,6 +259,18 @@ def test_the_models_come_back_after_a_crash_of_triton(store: Store, pod: Pod) ->
     assert pod.infer("pipeline", X) == {"y": [6, 7]}
 
 
+def test_each_of_many_models_is_loaded_once(store: Store, pod: Pod) -> None:
+    files = {"double/1/model.onnx": multiply(2)}
+    files |= {f"m{number:02}/config.pbtxt": ensemble("double") for number in range(60)}
+    pod.write_manifest(put(store, pod, "many", files, "m00"))
+    pod.start()
+    pod.until_ready()
+    assert pod.triton is not None
+    log = pod.triton.log.read_text()
+    loads = {name: log.count(f"loading: {name}:1") for name in (path.partition("/")[0] for path in files)}
+    assert loads == dict.fromkeys(loads, 1)
+
+
 def test_a_latency_gate_names_the_slowest_step(store: Store, pod: Pod) -> None:
     slow = ADDER.replace(b"return [", b"__import__('time').sleep(0.2)\n        return [")
     pod.write_manifest(put(store, pod, "slow-step", {**PIPELINE, "post/1/model.py": slow}, "pipeline"))

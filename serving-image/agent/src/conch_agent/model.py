@@ -318,8 +318,9 @@ class Model:
                 if retry_time and "UNAVAILABLE" in states and "LOADING" not in states:
                     raise self._build_load_failure("")
                 is_due = not self._waits() and "LOADING" not in states and time.monotonic() >= retry_time
-                # The monitor cannot detect the restart of a Triton that has loaded nothing, so control is verified.
-                if is_due and await self._monitor.refresh(verify=True) is not None:
+                # The index may be older than the end of a load that has just been answered.
+                is_due = is_due and await self._monitor.refresh(before_load=True) is not None
+                if is_due and not await self._verify_content():
                     load_backoff = reload_backoff if "READY" in states else first_backoff
                     retry_time = 0.0 if await self._load() else time.monotonic() + load_backoff.draw_delay()
             await self._monitor.wait_for_update()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 import structlog
@@ -33,31 +34,37 @@ class TritonMonitor:
         self._settings = settings
         self._triton = triton
         self._is_verified = False
+        self._read_time = 0.0  # when the last read of the index began
         self._lock = asyncio.Lock()
         self._updates = asyncio.Condition()
         self._log = structlog.get_logger()
 
-    async def refresh(self, *, verify: bool = False) -> RepositoryIndex | None:
+    async def refresh(self, *, before_load: bool = False) -> RepositoryIndex | None:
         """Read Triton's index, publish it as `index` and return it.
 
         Args:
-            verify: True to verify that control is closed even if Triton seems not to have restarted.
+            before_load: True before a load. While no model has a state, a restart of Triton does not show in its index,
+                so that control is verified again.
         """
+        requested = time.monotonic()
         async with self._lock:
-            index = await self._read_index(verify=verify)
-        async with self._updates:
-            self.index = index
-            self._updates.notify_all()
-        return index
+            # One read is for all that wait for one: hundreds of models are loaded side by side.
+            if self._read_time < requested or (before_load and not _find_models_with_state(self.index or {})):
+                self._read_time = time.monotonic()
+                index = await self._read_index(before_load=before_load)
+                async with self._updates:
+                    self.index = index
+                    self._updates.notify_all()
+            return self.index
 
-    async def _read_index(self, *, verify: bool) -> RepositoryIndex | None:
+    async def _read_index(self, *, before_load: bool) -> RepositoryIndex | None:
         """Return Triton's index; None: `failure` is the reason."""
         try:
             index = await self._triton.read_index()
             if self._has_restarted(index):
                 self._log.warning("triton restarted")
                 self._is_verified = False
-            if verify or not self._is_verified:
+            if not self._is_verified or (before_load and not _find_models_with_state(index)):
                 was_verified, self._is_verified = self._is_verified, False
                 await verify_control_closed(self._settings.triton_grpc, self._settings.triton_http)
                 self._is_verified = True
@@ -88,8 +95,13 @@ class TritonMonitor:
 
     def _has_restarted(self, index: RepositoryIndex) -> bool:
         """Return True if a model has lost its state. A model keeps a state from its first load until Triton ends."""
-        models = {name for name, versions in (self.index or {}).items() if any(version.state for version in versions)}
-        return any(name in index and not any(version.state for version in index[name]) for name in models)
+        before, now = _find_models_with_state(self.index or {}), _find_models_with_state(index)
+        return any(name in index for name in before - now)
+
+
+def _find_models_with_state(index: RepositoryIndex) -> set[str]:
+    """Return the names of the models that this process has loaded once."""
+    return {name for name, versions in index.items() if any(version.state for version in versions)}
 
 
 def _build_waiting_failure(settings: Settings, detail: str) -> Failure:
