@@ -194,13 +194,12 @@ def test_each_value_that_triton_uses_is_reported_with_its_origin(store: Store, p
     assert pod.agent
     pod.agent.kill()
     pod.start_agent()
-    until(lambda: pod.model().config == before, "an agent that starts again reports the same", pod.agent)
+    assert pod.until_reported().config == before, "also of an agent that starts again"
 
 
 def _read_origins(pod: Pod, name: str) -> dict[str, tuple[str, str]]:
-    """Wait for the configuration of a model; return value and origin by field."""
-    until(lambda: bool(pod.model(name).config), f"the configuration of {name} is reported", pod.agent)
-    return {each.field: (each.value, each.origin) for each in pod.model(name).config}
+    """Return value and origin by field in the first report of a ready model, after which the operator polls none."""
+    return {each.field: (each.value, each.origin) for each in pod.until_reported(name).config}
 
 
 @pytest.mark.parametrize(

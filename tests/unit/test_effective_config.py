@@ -10,8 +10,12 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.config import merge_config, set_content
 from conch_agent.effective_config import build_config_values, find_written_values, limit_config
+from conch_agent.model import Model, Server
+from conch_agent.monitor import TritonMonitor
 from conch_agent.pipeline import build_ensemble
 from conch_agent.prepare import RepositoryModel
+from conch_agent.settings import Settings
+from conch_agent.triton import Triton
 from conch_contract import (
     ConfigValue,
     DynamicBatching,
@@ -26,6 +30,7 @@ from conch_contract import (
     VersionPolicy,
 )
 from conch_contract.formats import FORMATS, FormatName
+from tests.support.ports import free_port
 
 FILE = """
     name: "other"
@@ -228,3 +233,21 @@ def test_typed_fields_of_every_kind_are_the_specs() -> None:
     assert ("instance_group[0]", "count: 2 gpus: [0, 1] kind: KIND_GPU", "Spec") in values
     assert ("dynamic_batching.preferred_batch_size", "[4, 8]", "Spec") in values
     assert ("dynamic_batching.default_queue_policy.timeout_action", "DELAY", "Spec") in values
+
+
+async def test_a_lost_answer_leaves_the_model_ready_without_a_configuration(tmp_path: Path) -> None:
+    settings = Settings(root=tmp_path)
+    triton = Triton(f"127.0.0.1:{free_port()}", None)  # where no Triton is
+    monitor = TritonMonitor(settings, triton)
+    source = ModelSource(name="m", format="onnx", storage_uri="s3://b/m")
+    model = Model(source, Server(settings, triton, monitor, _stay))
+    model._model = RepositoryModel("a", "b", "c", 1, (1,), 0.0, "boot")
+    model._set_ready()
+    await model._read_config()
+    assert (model._state, model._failure, model.report.config) == (ModelState.READY, None, ())
+    await triton.close()
+    await model._read_config()  # the closed connection would raise: it is read once after a load
+
+
+async def _stay() -> bool:
+    return False

@@ -319,9 +319,9 @@ class Model:
                 retry_time, self._is_current = 0.0, False
             elif await self._verify_content():
                 if is_warm := is_warm or await self._warm_up():
+                    await self._read_config()  # before: a pod that is reported ready is not polled again
                     self._set_ready()
                     backoff.reset()
-                    await self._read_config()
             else:
                 is_warm = False
                 # A Triton that has restarted is not warm.
