@@ -154,6 +154,54 @@ def test_a_typed_field_keeps_what_the_file_has_beside_it(store: Store, pod: Pod)
     assert pod.until_reported().warnings == report.warnings
 
 
+def test_each_value_that_triton_uses_is_reported_with_its_origin(store: Store, pod: Pod) -> None:
+    own = PRIORITIES + b'parameters { key: "execution_mode" value { string_value: "1" } }'
+    uri = _put(store, pod, "origins", {"config.pbtxt": own + TENSORS, "m.onnx": multiply(2)})
+    typed = TritonConfig(
+        dynamic_batching=DynamicBatching(max_queue_delay_microseconds=1000),
+        instance_groups=(InstanceGroup(count=2),),
+        parameters={"intra_op_thread_count": "1"},
+        text="optimization { graph { level: 1 } }",
+    )
+    plain = ModelSource(name="plain", format="onnx", storage_uri=f"{uri}/m.onnx")
+    pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=uri, config=typed), plain)
+    pod.start()
+    values = _read_origins(pod, "m")
+    assert {field: each for field, each in values.items() if each[1] != "Triton"} == {
+        "dynamic_batching.max_queue_delay_microseconds": ("1000", "Spec"),
+        "instance_group[0].count": ("2", "Spec"),
+        "optimization.graph.level": ("1", "Spec"),
+        "parameters['intra_op_thread_count']": ('string_value: "1"', "Spec"),
+        "max_batch_size": ("8", "File"),
+        "dynamic_batching.priority_levels": ("2", "File"),
+        "dynamic_batching.default_priority_level": ("1", "File"),
+        "dynamic_batching.default_queue_policy.max_queue_size": ("3", "File"),
+        "instance_group[0].kind": ("KIND_CPU", "File"),
+        "instance_group[0].rate_limiter.priority": ("2", "File"),
+        "parameters['execution_mode']": ('string_value: "1"', "File"),
+        "backend": ('"onnxruntime"', "Conch"),
+    }
+    assert values["dynamic_batching.preferred_batch_size"] == ("[8]", "Triton"), "Triton completes it"
+    completed = _read_origins(pod, "plain")
+    assert completed["backend"] == ('"onnxruntime"', "Conch")
+    assert {field for field, (_, origin) in completed.items() if origin == "Triton"} >= {
+        "max_batch_size",
+        "instance_group[0]",
+        "version_policy",
+        "default_model_filename",
+    }
+    before = pod.model().config
+    assert pod.agent
+    pod.agent.kill()
+    pod.start_agent()
+    assert pod.until_reported().config == before, "also of an agent that starts again"
+
+
+def _read_origins(pod: Pod, name: str) -> dict[str, tuple[str, str]]:
+    """Return value and origin by field in the first report of a ready model, after which the operator polls none."""
+    return {each.field: (each.value, each.origin) for each in pod.until_reported(name).config}
+
+
 @pytest.mark.parametrize(
     ("policy", "error", "is_counted"),
     [

@@ -48,6 +48,8 @@ def test_a_pipeline_answers_and_outlives_its_agent_and_triton(store: Store, pod:
     assert pod.infer("all", X) == {"result": [6, 7]}
     report = pod.until_reported("all")
     assert report.warmup
+    origins = {each.field: each.origin for each in report.config}
+    assert origins == {"platform": "Conch", "version_policy": "Triton"}
     digests = {each.name: pod.model(each.name).digest for each in sources} | {"all": "sha256:of-another-version"}
     pod.write_manifest(*(each.model_copy(update={"digest": digests[each.name]}) for each in sources))
     assert pod.agent

@@ -82,27 +82,13 @@ def test_a_warning_goes_with_its_cause() -> None:
 
 
 def test_kubectl_conch_status_and_plan_show_it() -> None:
-    cluster, revision = serving(OVERRIDE, triton={"maxBatchSize": 8, "dynamicBatching": {"maxQueueDelay": "1ms"}})
+    cluster, revision = serving(OVERRIDE)
     text = format_plain(build_status_text(cluster.snapshot().service, cluster.now))
     assert f"{revision}   magika   ConfigOverridden   {OVERRIDE.message}" in text
     preview = build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now)
     text = format_plain(build_plan_text(preview))
-    assert (
-        "triton.maxBatchSize, triton.dynamicBatching.maxQueueDelay override the same field of the model's "
-        "config.pbtxt.\n" in text
-    )
     assert f"ConfigOverridden: {OVERRIDE.message}\n" in text
     assert build_plan_value(preview)["warnings"] == [{"reason": OVERRIDE.reason, "message": OVERRIDE.message}]
-
-
-def test_a_plan_names_a_message_without_fields_and_has_no_line_where_no_field_is_set() -> None:
-    cluster, _ = serving(triton={"dynamicBatching": {}, "shmSize": "1Gi"})
-    preview = build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now)
-    assert preview.main.configured == ("triton.dynamicBatching",)
-    cluster, _ = serving()
-    assert "config.pbtxt" not in format_plain(
-        build_plan_text(build_preview(cluster.objects.values(), KEY, OperatorSettings(DEFAULTS), cluster.now))
-    )
 
 
 def test_a_model_with_sequences_warns_where_it_has_more_than_one_pod() -> None:

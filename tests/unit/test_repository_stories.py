@@ -11,7 +11,6 @@ from conch.api import ConditionType, InferenceService
 from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, INFERENCE_SERVICE, JOB, Ref
 from conch.cli.status import build_status_text
 from conch.observe import Revision
-from conch.triton import list_configured_fields
 from conch_agent.expansion import Expansion, Part, find_folders, list_models
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
@@ -201,13 +200,6 @@ def test_folders_beside_the_models_are_no_models() -> None:
     with pytest.raises(Failure) as raised:
         find_folders([PurePosixPath("docs/a.md")], source)
     assert raised.value.reason == Reason.NOT_A_MODEL
-
-
-def test_the_fields_that_win_over_config_pbtxt_are_listed_by_model() -> None:
-    several = read_service(build_models())
-    assert list_configured_fields(several.models) == ("models[net].triton.maxBatchSize",)
-    one = InferenceService.parse(build_manifest(triton={"maxBatchSize": 4, "parameters": {"a": "b"}, "shmSize": "1Gi"}))
-    assert list_configured_fields(one.models) == ("triton.maxBatchSize", "triton.parameters.a")
 
 
 async def test_a_folder_has_the_same_identity_alone_and_in_its_repository(tmp_path: Path) -> None:

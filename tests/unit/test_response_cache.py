@@ -9,7 +9,7 @@ from conch.api import InferenceService
 from conch.api.kinds import DEPLOYMENT, Ref
 from conch.desire.pod import build_pod_template
 from conch.desire.revision import build_model_manifest
-from conch.triton import list_configured_fields
+from conch.triton import list_configured_values
 from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
 
 CACHE = {"responseCache": {"size": "64Mi"}}
@@ -49,7 +49,8 @@ def test_one_field_sets_the_flag_of_the_server_and_the_field_of_the_model(size: 
     service = build_service(triton={"responseCache": {"size": size}})
     assert list_flags(service) == [f"--cache-config=local,size={count}"]
     assert read_cache_fields(service) == {"magika": (True, True)}
-    assert list_configured_fields(service.models) == ("triton.responseCache",)
+    [value] = list_configured_values(service.models)
+    assert (value.field, value.value, value.set_by) == ("response_cache.enable", "true", "triton.responseCache")
 
 
 def test_a_service_without_a_cache_has_neither() -> None:
@@ -81,7 +82,7 @@ def test_several_models_share_the_cache_and_each_turns_it_on_itself(
     service = build_service(triton=CACHE, **predictor)
     assert list_flags(service) == ["--cache-config=local,size=67108864"]
     assert read_cache_fields(service) == dict.fromkeys(models, (False, True))
-    assert list_configured_fields(service.models) == ()
+    assert list_configured_values(service.models) == ()
 
 
 @pytest.mark.parametrize("triton", [CACHE, {"args": ["--cache-config=local,size=1048576"]}], ids=["field", "flag"])

@@ -15,6 +15,7 @@ from conch.api.service import InferenceService, Metadata
 from conch.api.spec import Predictor, Spec
 from conch.api.status import (
     Condition,
+    ConfigValue,
     ModelCounts,
     ModelStatus,
     ModelWarning,
@@ -49,6 +50,7 @@ __all__ = [
     "Condition",
     "ConditionType",
     "ConfigMapRef",
+    "ConfigValue",
     "Duration",
     "DynamicBatching",
     "GatewayRef",

@@ -58,6 +58,17 @@ class ModelWarning(Part):
     """Cause of the warning, and the remedy."""
 
 
+class ConfigValue(Part):
+    """A value of the configuration that Triton uses."""
+
+    field: Text
+    """Its path in config.pbtxt, such as max_batch_size."""
+    value: Text = ""
+    """The value, as in config.pbtxt."""
+    origin: Text = ""
+    """Spec (the InferenceService), File (config.pbtxt), Conch (from modelFormat or pipeline) or Triton (completed)."""
+
+
 class ModelStatus(Part):
     """A model of a revision, as its pods report it."""
 
@@ -77,6 +88,8 @@ class ModelStatus(Part):
     """True if the model has sequence_batching, whose state is in one pod."""
     warnings: Annotated[tuple[ModelWarning, ...], list_map_key("reason")] = ()
     """Warnings, such as values of config.pbtxt that the spec overrides, and called models that are not served."""
+    config: tuple[ConfigValue, ...] = ()
+    """Values of its configuration that Triton uses: up to 16, and 64 of a revision."""
 
 
 class ModelCounts(Part):

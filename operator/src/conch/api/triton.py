@@ -96,10 +96,10 @@ class InstanceGroup(Part):
     )
 
     kind: Literal["CPU", "GPU", "AUTO"] | None = None
-    """Device of the instances. AUTO: GPU if the container has one and the backend supports it, else CPU. Absent: the
-    kind in config.pbtxt, or AUTO."""
+    """Device of the instances. AUTO: GPU if the container has one and the backend supports it, else CPU. Absent: as
+    in config.pbtxt, or AUTO."""
     count: Annotated[int | None, Field(ge=1, le=1024)] = None
-    """Number of instances; with kind GPU, on each of the GPUs. Absent: the count in config.pbtxt, or 1."""
+    """Number of instances; with kind GPU, on each of the GPUs. Absent: as in config.pbtxt, or 1."""
     gpus: Annotated[tuple[Annotated[int, Field(ge=0, le=1023)], ...], Field(max_length=64)] | None = None
     """Indexes of the container's GPUs, from 0. Empty: all GPUs. Absent: those in config.pbtxt, or all GPUs."""
 
@@ -109,13 +109,13 @@ class QueuePolicy(Part):
 
     max_queue_size: Annotated[int | None, Field(ge=0, le=1_000_000_000)] = None
     """Maximum number of requests that wait in a pod, of each priority level; others are refused. 0: no maximum. Absent:
-    the size in config.pbtxt, or no maximum."""
+    as in config.pbtxt, or no maximum."""
     default_timeout: Duration | None = None
-    """Maximum time of a request in the queue, such as 500ms. 0s: no maximum. Absent: the time in config.pbtxt, or no
+    """Maximum time of a request in the queue, such as 500ms. 0s: no maximum. Absent: as in config.pbtxt, or no
     maximum."""
     timeout_action: Literal["Reject", "Delay"] | None = None
     """Reaction to a request that has waited for defaultTimeout. Reject: an error. Delay: it is run after all others.
-    Absent: the action in config.pbtxt, or Reject."""
+    Absent: as in config.pbtxt, or Reject."""
     allow_timeout_override: bool | None = None
     """True: a request may shorten defaultTimeout (its parameter timeout). Absent: as in config.pbtxt, or false."""
 
@@ -136,7 +136,7 @@ class Priorities(Part):
     )
 
     levels: Annotated[int, Field(ge=1, le=MAX_PRIORITY_LEVELS)]
-    """Number of levels. Requests of level 1 are run before those of level 2, and so on."""
+    """Number of levels. Requests of level 1 are run first."""
     default_level: Annotated[int, Field(ge=1, le=MAX_PRIORITY_LEVELS)]
     """Level of a request that selects none."""
 
@@ -156,15 +156,14 @@ class DynamicBatching(Part):
     )
 
     max_queue_delay: Duration | None = None
-    """Maximum delay of a request in the queue for a larger batch, such as 500us or 2ms. Absent: the delay in
+    """Maximum delay of a request in the queue for a larger batch, such as 500us or 2ms. Absent: as in
     config.pbtxt, or 0."""
     preferred_batch_size: (
         Annotated[tuple[Annotated[int, Field(ge=1, le=1_000_000)], ...], Field(max_length=32)] | None
     ) = None
-    """Batch sizes that Triton runs at once when they are reached, without delay. Empty: none. Absent: those in
-    config.pbtxt."""
+    """Batch sizes that Triton runs at once when they are reached. Empty: none. Absent: those in config.pbtxt."""
     preserve_ordering: bool | None = None
-    """True: responses are sent in the order of their requests. Absent: the value in config.pbtxt, or false."""
+    """True: responses are sent in the order of their requests. Absent: as in config.pbtxt, or false."""
     queue_policy: QueuePolicy | None = None
     """Limits of the queue of requests. Absent: those in config.pbtxt, or none."""
     priorities: Priorities | None = None
@@ -241,10 +240,10 @@ class ModelConfig(Part):
     model_config = ConfigDict(json_schema_extra=rules(*_MODEL_RULES))
 
     instance_groups: Annotated[tuple[InstanceGroup, ...], Field(max_length=16)] = ()
-    """Instance groups of the model. Each is merged into the group with the same index in config.pbtxt, or into its only
-    group. Empty: those of config.pbtxt, or Triton's default: one instance on each GPU, or on the CPU."""
+    """Instance groups of the model. Each is merged into that of the same index in config.pbtxt, or into its only one.
+    Empty: those of config.pbtxt, or Triton's default: one instance on each GPU, or on the CPU."""
     max_batch_size: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
-    """Maximum batch size; 0 for a model without batch dimension. Absent: the value in config.pbtxt."""
+    """Maximum batch size; 0 for a model without batch dimension. Absent: as in config.pbtxt."""
     dynamic_batching: DynamicBatching | None = None
     """Dynamic batching of requests. {}: with the values of config.pbtxt and Triton's defaults. Absent: as in
     config.pbtxt, or no batching."""
@@ -258,8 +257,7 @@ class ModelConfig(Part):
             message="a parameter's name must not be empty or begin with conch.dev/, which is Conch's own; rename it",
         ),
     ] = None
-    """Parameters of the model and its backend, as texts. Each replaces the parameter of the same name in
-    config.pbtxt."""
+    """Parameters of the model and its backend, as texts. Each replaces that of the same name in config.pbtxt."""
     config: Annotated[str | None, Field(min_length=1, max_length=16_384)] = None
     """Other fields of Triton's ModelConfig, in the syntax of config.pbtxt, over which they win: messages by field, maps
     by key, lists as a whole."""

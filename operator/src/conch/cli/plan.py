@@ -28,6 +28,7 @@ from conch.desire import PodDefaults
 from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.plan import ApplyRejected
 from conch.plan.actions import reject_taken_name
+from conch.triton import ConfiguredValue
 from conch.write import CallError, read_capacities
 from conch.write.conflicts import CONFLICT, retry_on_conflict
 from conch.write.user import UserServer
@@ -35,6 +36,10 @@ from conch_contract import names
 
 _IMAGE: Final = "conch/serving:dev"
 _OFFLINE: Final = "Computed offline. --against cluster includes existing objects and server-side validation (dry run)."
+_CONFIGURED: Final = (
+    "Triton's configuration that the manifest sets; all other values come from config.pbtxt or from Triton:"
+)
+_LONGEST_VALUE: Final = 80  # characters of a value of Triton's configuration
 
 
 @click.command()
@@ -215,7 +220,10 @@ def _build_track_value(track: TrackPreview) -> dict[str, Any]:
         "serving": track.serving,
         "message": track.message,
         "budget": track.budget,
-        "configured": list(track.configured),
+        "configured": [
+            {"model": each.model, "field": each.field, "value": each.value, "setBy": each.set_by}
+            for each in track.configured
+        ],
         "warnings": [{"reason": reason, "message": message} for reason, message in track.warnings],
         "steps": [
             {"number": step.number, "step": step.step, "pods": step.pods, "waits": step.waits, "state": step.state}
@@ -251,16 +259,25 @@ def build_plan_text(preview: Preview) -> Text:
 
 
 def _build_configuration_text(tracks: Sequence[TrackPreview]) -> list[str]:
-    """Return the lines about config.pbtxt: the fields that override it, and the warnings of pods."""
-    lines = []
+    """Return the lines about Triton's configuration: the values that the manifest sets, and the warnings of pods."""
+    lines, warnings = [], []
     for track in tracks:
         prefix = f"Variant {track.variant}: " if track.variant else ""
-        if track.configured:
-            verb = "overrides" if len(track.configured) == 1 else "override"
-            fields = ", ".join(track.configured)
-            lines.append(f"{prefix}{fields} {verb} the same field of the model's config.pbtxt.")
-        lines += [f"{prefix}{reason}: {message}" for reason, message in track.warnings]
-    return lines
+        for model in dict.fromkeys(each.model for each in track.configured):
+            values = [_format_configured(each) for each in track.configured if each.model == model]
+            lines += [f"  {prefix}{model}:", *(f"    {value}" for value in values)]
+        warnings += [f"{prefix}{reason}: {message}" for reason, message in track.warnings]
+    return [*(["", _CONFIGURED, *lines] if lines else []), *warnings]
+
+
+def _format_configured(value: ConfiguredValue) -> str:
+    """Return a value with the field that sets it.
+
+    >>> _format_configured(ConfiguredValue("max_batch_size", "8", "triton.maxBatchSize"))
+    'max_batch_size 8 (triton.maxBatchSize)'
+    """
+    text = value.value if len(value.value) <= _LONGEST_VALUE else f"{value.value[: _LONGEST_VALUE - 1]}…"
+    return " ".join(filter(None, (value.field, text, f"({value.set_by})")))
 
 
 def _describe_track(track: TrackPreview) -> str:

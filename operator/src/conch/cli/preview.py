@@ -25,7 +25,7 @@ from conch.observe import Store, Track, Unreadable, observe
 from conch.observe.capacity import Capacity
 from conch.plan import Action, Adopt, Apply, ApplyRejected, Assign, Delete, find_unwritten, plan
 from conch.traffic import router_of
-from conch.triton import list_configured_fields
+from conch.triton import ConfiguredValue, list_configured_values
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TrackPreview:
     message: str
     budget: str  # the GPUs that its pods need, and whether they suffice; empty: it needs none
     steps: tuple[PreviewStep, ...]
-    configured: tuple[str, ...] = ()  # fields of the manifest that win over the same fields of config.pbtxt
+    configured: tuple[ConfiguredValue, ...] = ()  # values of the manifest, which win over those of config.pbtxt
     warnings: tuple[tuple[str, str], ...] = ()  # reason and message, as pods of the revision reported them
 
 
@@ -148,7 +148,7 @@ def _preview_track(decision: Decision) -> TrackPreview:
         message=_build_message(track, decision),
         budget=decision.budget,
         steps=_preview_steps(track, decision),
-        configured=list_configured_fields(track.service.models),
+        configured=list_configured_values(track.service.models),
         warnings=_list_warnings(track, decision.wanted),
     )
 

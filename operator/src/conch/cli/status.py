@@ -85,6 +85,7 @@ def build_status_text(service: InferenceService, now: float) -> Text:
         text += ["", Table(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), conditions)]
     if status.revisions:
         text += ["", _build_revision_table(service), *build_model_warnings(status.revisions)]
+        text += build_config_table(status.revisions)
     return text
 
 
@@ -97,6 +98,20 @@ def build_model_warnings(revisions: Iterable[RevisionStatus]) -> list[str | Tabl
         for warning in model.warnings
     )
     return ["", Table(("REVISION", "MODEL", "WARNING", "MESSAGE"), rows)] if rows else []
+
+
+def build_config_table(revisions: Iterable[RevisionStatus]) -> list[str | Table]:
+    """Return the table of the values that Triton uses, each once with its revisions; empty without any.
+
+    Values in which revisions differ have rows of their own.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for revision in revisions:
+        for model in revision.models:
+            for each in model.config:
+                found.setdefault((model.name, each.field, each.value, each.origin), []).append(revision.name)
+    rows = tuple((*row, ", ".join(names)) for row, names in sorted(found.items(), key=lambda row: row[0][:2]))
+    return ["", Table(("MODEL", "FIELD", "VALUE", "ORIGIN", "REVISION"), rows)] if rows else []
 
 
 def _build_requests_value(variant: Variant) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Triton's server flags, model configuration and metrics, as pure functions of the spec."""
 
-from conch.triton.config import build_model_config, list_configured_fields
+from conch.triton.config import build_model_config
+from conch.triton.configured import ConfiguredValue, list_configured_values
 from conch.triton.flags import (
     DRAIN_SECONDS,
     END_SECONDS,
@@ -13,10 +14,11 @@ from conch.triton.warmup import build_warmup
 __all__ = [
     "DRAIN_SECONDS",
     "END_SECONDS",
+    "ConfiguredValue",
     "build_model_config",
     "build_server_command",
     "build_warmup",
     "count_cache_bytes",
     "has_response_cache",
-    "list_configured_fields",
+    "list_configured_values",
 ]

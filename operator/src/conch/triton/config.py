@@ -1,17 +1,14 @@
 """From the typed fields to the contract's TritonConfig, which the agent merges into config.pbtxt."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final, Literal
 
 from conch import api
 from conch.api import duration_seconds
 from conch.api.models import REPOSITORY, NamedModel
-from conch.api.triton import MODEL_FIELDS
 from conch_contract import DynamicBatching, InstanceGroup, Priorities, QueuePolicy, TritonConfig, VersionPolicy
 
 _TIMEOUT_ACTIONS: Final[Mapping[str, Literal["REJECT", "DELAY"]]] = {"Reject": "REJECT", "Delay": "DELAY"}
-# Fields of which each inner field wins by itself.
-_BY_FIELD: Final = frozenset({"dynamicBatching", "parameters"})
 
 
 def build_model_config(model: NamedModel) -> TritonConfig:
@@ -37,24 +34,6 @@ def _uses_response_cache(model: NamedModel) -> bool:
     """Whether responseCache concerns the model, since it is the only one. Of several, config.pbtxt decides it."""
     is_only_one = isinstance(model.triton, api.Triton) and model.model_format.name != REPOSITORY
     return is_only_one and model.triton.to_wire().get("responseCache") is not None
-
-
-def list_configured_fields(models: Sequence[NamedModel]) -> tuple[str, ...]:
-    """Return the fields of a manifest that win over the same fields of config.pbtxt, as paths below `predictor`."""
-    places = ["" if len(models) == 1 else f"models[{model.name}]." for model in models]
-    return tuple(
-        f"{place}triton.{field}" for place, model in zip(places, models, strict=True) for field in _list_fields(model)
-    )
-
-
-def _list_fields(model: NamedModel) -> Iterator[str]:
-    wire = model.triton.to_wire()
-    for field in MODEL_FIELDS:
-        if field in wire:
-            inner = wire[field] if field in _BY_FIELD else None
-            yield from (f"{field}.{each}" for each in inner) if inner else (field,)
-    if _uses_response_cache(model):
-        yield "responseCache"
 
 
 def _convert_batching(typed: api.DynamicBatching | None) -> DynamicBatching | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelVersionPolicy
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelVersionPolicy
 
 from conch_agent.batching import merge_batching
 from conch_agent.clashes import check_clashes
@@ -17,6 +17,7 @@ from conch_agent.instance_groups import merge_groups
 from conch_agent.overrides import Override, compare
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure, Reason
+from conch_contract import ConfigOrigin
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource, VersionPolicy
 
@@ -33,11 +34,13 @@ class MergedConfig:
     Attributes:
         config: The configuration.
         overrides: Its differences from config.pbtxt.
+        parts: What it is merged from, by origin; an earlier part wins over a later one.
         file_name: The model's name in config.pbtxt, if it is another one; else empty.
     """
 
     config: ModelConfig
     overrides: tuple[Override, ...]
+    parts: Mapping[ConfigOrigin, ModelConfig]
     file_name: str = ""
 
 
@@ -93,11 +96,23 @@ def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedC
     if backend:
         config.backend = backend
         config.platform = ""
+    _merge_typed(config, source)
+    spec, derived = _build_spec_part(source), ModelConfig(backend=backend)
+    return MergedConfig(
+        config,
+        tuple(_find_overrides(file, config)),
+        {ConfigOrigin.SPEC: spec, ConfigOrigin.CONCH: derived, ConfigOrigin.FILE: file},
+        file.name if file.name != source.name else "",
+    )
+
+
+def _merge_typed(config: ModelConfig, source: ModelSource) -> None:
+    """Merge the typed fields of the manifest into a configuration."""
     settings = source.config
     if settings.max_batch_size is not None:
         config.max_batch_size = settings.max_batch_size
     if settings.instance_groups:
-        groups = merge_groups(tuple(base.instance_group), settings.instance_groups, source.storage_uri)
+        groups = merge_groups(tuple(config.instance_group), settings.instance_groups, source.storage_uri)
         del config.instance_group[:]
         config.instance_group.extend(groups)
     if settings.dynamic_batching is not None:
@@ -109,7 +124,14 @@ def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedC
         config.response_cache.enable = True
     for name, value in settings.parameters.items():
         config.parameters[name].string_value = value
-    return MergedConfig(config, tuple(_find_overrides(file, config)), file.name if file.name != source.name else "")
+
+
+def _build_spec_part(source: ModelSource) -> ModelConfig:
+    """Return the fields that the manifest sets, without those of config.pbtxt and without defaults beside them."""
+    spec = _apply_patch(ModelConfig(), source)
+    spec.instance_group.extend(ModelInstanceGroup() for _ in source.config.instance_groups)
+    _merge_typed(spec, source)
+    return spec
 
 
 def _apply_patch(file: ModelConfig, source: ModelSource) -> ModelConfig:

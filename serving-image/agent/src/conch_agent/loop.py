@@ -12,6 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from conch_agent import layout
+from conch_agent.effective_config import limit_config
 from conch_agent.exchange import Exchange, collect_callees
 from conch_agent.expansion import Expansion, Part
 from conch_agent.model import Model, Server
@@ -61,7 +62,8 @@ class Agent:
     @property
     def report(self) -> AgentReport:
         """The report of the pod."""
-        models = tuple(model.report for model in self._models.values())
+        listed = {source.name for source in self._manifest.models}  # of a repository its entry
+        models = limit_config((model.report for model in self._models.values()), listed)
         pending = self._expansion.pending if self._expansion and self._parts is None else ()
         return AgentReport(
             ready=self._serves_its_revision and bool(models) and all(each.is_settled for each in self._models.values()),

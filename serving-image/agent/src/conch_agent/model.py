@@ -14,6 +14,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.backoff import Backoff
 from conch_agent.callees import describe_missing, find_awaited, find_missing
+from conch_agent.effective_config import build_config_values
 from conch_agent.exchange import IDLE_SECONDS, Exchange
 from conch_agent.model_warnings import (
     NO_CACHE,
@@ -31,7 +32,15 @@ from conch_agent.threads import run_in_thread
 from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnavailableError, Version
 from conch_agent.warmup.pod import warm_up_pod
 from conch_agent.warmup.requests import digest_config_map
-from conch_contract import ModelReport, ModelSource, ModelState, ModelWarning, VersionReport, WarmupReport
+from conch_contract import (
+    ConfigValue,
+    ModelReport,
+    ModelSource,
+    ModelState,
+    ModelWarning,
+    VersionReport,
+    WarmupReport,
+)
 from conch_contract.remedies import explain, is_out_of_memory
 from conch_contract.sentences import join_words
 
@@ -112,6 +121,7 @@ class Model:
         self._is_warm = is_warm or source.warmup is None
         self._warmup: WarmupReport | None = None
         self._warmup_digest = ""  # of the requests in the ConfigMap of the last warm-up
+        self._config: tuple[ConfigValue, ...] | None = None  # that Triton uses; None: not read since the load
         self._fetch_began = 0.0
         self._log = structlog.get_logger().bind(model=source.name)
 
@@ -209,6 +219,7 @@ class Model:
             warnings=self._build_warnings(),
             warmup=self._warmup,
             warmup_digest=self._warmup_digest,
+            config=self._config or (),
         )
 
     def _build_warnings(self) -> tuple[ModelWarning, ...]:
@@ -308,6 +319,7 @@ class Model:
                 retry_time, self._is_current = 0.0, False
             elif await self._verify_content():
                 if is_warm := is_warm or await self._warm_up():
+                    await self._read_config()  # before: a pod that is reported ready is not polled again
                     self._set_ready()
                     backoff.reset()
             else:
@@ -354,7 +366,7 @@ class Model:
 
     async def _load(self) -> bool:
         """Load the model; return False if the answer was lost: Triton's configuration then shows the result."""
-        began = time.monotonic()
+        began, self._config = time.monotonic(), None
         self._log.info("loading")
         try:
             await self._triton.load(self.source.name)
@@ -423,6 +435,15 @@ class Model:
         if self._state != ModelState.READY or self._failure:
             self._log.info("ready", load_seconds=round(self._load_seconds, 3))
         self._state, self._failure, self._last_failure = ModelState.READY, None, None
+
+    async def _read_config(self) -> None:
+        """Read the configuration that Triton uses, once after a load; without an answer the report has none."""
+        if self._config is not None or self._model is None:
+            return
+        self._config = ()
+        with suppress(TritonError, TritonUnavailableError):
+            config = await self._triton.read_config(self.source.name)
+            self._config = build_config_values(config, self._model.written)
 
     def _set_failure(self, failure: Failure) -> None:
         if not self._failure or self._failure.message != failure.message:

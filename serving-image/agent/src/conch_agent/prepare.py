@@ -15,6 +15,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent import config, layout
 from conch_agent.dependencies import find_callees, find_steps, makes_calls
+from conch_agent.effective_config import WrittenValues, find_written_values
 from conch_agent.fetch import Fetch, Progress
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
@@ -54,6 +55,7 @@ class RepositoryModel:
         sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
         object_versions: Versions of the files in their bucket, by path below storageUri.
         response_cache: True if its configuration has Triton cache its answers.
+        written: The values of its configuration in the repository by field, by origin.
     """
 
     source_hash: str
@@ -71,6 +73,7 @@ class RepositoryModel:
     sequences: bool = False
     object_versions: dict[str, str] = field(default_factory=dict)
     response_cache: bool = False
+    written: WrittenValues = field(default_factory=dict)
 
     @property
     def content(self) -> str:
@@ -202,6 +205,7 @@ class Preparation:
             steps=find_steps(merged.config),
             object_versions=versions,
             response_cache=merged.config.response_cache.enable,
+            written=find_written_values(merged.config, merged.parts),
         )
         await run_in_thread(
             layout.build_folder,
@@ -269,6 +273,7 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
         boot=_read_boot_id(),
         callees=steps,
         steps=steps,
+        written=find_written_values(ensemble, {}),
     )
     config.set_content(ensemble, model.content)
     target, folder = settings.repository / check_name(source), settings.downloads / source.name

@@ -22,11 +22,21 @@ from conch_contract.manifest import (
     VersionPolicy,
 )
 from conch_contract.parity import Disagreement, Parity, ParityReport
-from conch_contract.report import AgentReport, ModelReport, ModelState, ModelWarning, VersionReport
+from conch_contract.report import (
+    AgentReport,
+    ConfigOrigin,
+    ConfigValue,
+    ModelReport,
+    ModelState,
+    ModelWarning,
+    VersionReport,
+)
 from conch_contract.warmup import Warmup, WarmupReport, WarmupRequest
 
 __all__ = [
     "AgentReport",
+    "ConfigOrigin",
+    "ConfigValue",
     "Disagreement",
     "DynamicBatching",
     "InstanceGroup",

@@ -46,6 +46,29 @@ class ModelWarning(Wire):
     message: str
 
 
+class ConfigOrigin(StrEnum):
+    """Origin of a value in the configuration of a model, as Triton uses it."""
+
+    SPEC = "Spec"  # the InferenceService sets it
+    FILE = "File"  # the model's config.pbtxt has it
+    CONCH = "Conch"  # derived from modelFormat, or from the steps of a pipeline
+    TRITON = "Triton"  # completed by Triton, or its default
+
+
+class ConfigValue(Wire):
+    """A value in the configuration of a model.
+
+    Attributes:
+        field: Its path in config.pbtxt, such as `dynamic_batching.preferred_batch_size` or `instance_group[0].count`.
+        value: The value in the spelling of config.pbtxt; a long one is cut.
+        origin: A ConfigOrigin; a newer agent may know others.
+    """
+
+    field: str
+    value: str
+    origin: str
+
+
 class ModelReport(Wire):
     """A model of the manifest in this pod.
 
@@ -66,6 +89,8 @@ class ModelReport(Wire):
             ConfigMap follows when the warm-up starts.
         warmup: Result of the last warm-up in this pod; None without a warm-up, or before the first one has ended.
         warmup_digest: Digest over (key, sha256) of the warm-up's ConfigMap; empty without a ConfigMap.
+        config: The configuration that Triton uses, read once after a load, with the origin of each value: at most 16
+            values. Empty before the load, if Triton did not answer, and of the last ones of many models.
     """
 
     name: str
@@ -82,6 +107,7 @@ class ModelReport(Wire):
     warnings: tuple[ModelWarning, ...] = ()
     warmup: WarmupReport | None = None
     warmup_digest: str = ""
+    config: tuple[ConfigValue, ...] = ()
 
 
 class _Warned(Protocol):

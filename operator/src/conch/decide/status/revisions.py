@@ -18,6 +18,7 @@ from conch.api.times import format_time
 from conch.decide.context import most_replicas
 from conch.decide.diagnosis import diagnose
 from conch.decide.scale_to_zero import is_scaled_to_zero
+from conch.decide.status.model_config import build_model_config, limit_configs
 from conch.decide.track import Decision
 from conch.decide.warmup import warmed
 from conch.decide.workloads import Workload
@@ -59,6 +60,7 @@ def build_revision_status(decision: Decision, workload: Workload, name: str) -> 
     since = before.since if before is not None and before.phase == phase else format_time(track.now)
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
     models = _build_models(track, name)
+    entry = (stored.entry if stored else "") or track.service.model_name
     return RevisionStatus(
         name=name,
         variant=track.service.variant or None,
@@ -70,7 +72,7 @@ def build_revision_status(decision: Decision, workload: Workload, name: str) -> 
             ready=track.ready(name), desired=0 if is_zero else _count_desired(decision, workload, name)
         ),
         images=_images(track, name),
-        models=models[:MAX_LISTED_MODELS],
+        models=limit_configs(models[:MAX_LISTED_MODELS], entry),
         model_counts=_count_models(track, name, models),
         warmup=warmed(track, name),
         since=since,
@@ -140,7 +142,7 @@ def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> 
     """Build the status of a model from the reports of its pods.
 
     It has the state of the least advanced pod, and the warnings of all pods, or the previous ones until a pod has its
-    content.
+    content. Its configuration is that of one pod.
     """
     model = min(reports, key=lambda report: _ORDER.index(report.state))
     fetched = [report for report in reports if report.digest or is_left_out(report)]
@@ -162,6 +164,7 @@ def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> 
         digest=model.digest,
         sequences=sequences,
         warnings=warnings,
+        config=build_model_config(reports, before),
     )
 
 
