@@ -57,9 +57,8 @@ def select_pod_fields(predictor: Mapping[str, Any]) -> dict[str, Any]:
     of_content = {*NOT_OF_PODS, "entry", "model", "models", "pipeline", "triton", "warmup"}
     fields = {key: value for key, value in predictor.items() if key not in of_content}
     model, models = mapping(predictor.get("model")), list(mappings(predictor.get("models")))
-    path = "models[]" if models else "model"
     fields["the name that clients call"] = predictor.get("entry") or model.get("name")
-    fields |= {f"{path}.{key}": value for key, value in _select_mounts(models or [model]).items()}
+    fields |= _select_mounts(models or [model])
     triton = mapping(predictor.get("triton"))
     fields |= {f"triton.{key}": value for key, value in triton.items() if key not in MODEL_FIELDS}
     if requests := mapping(predictor.get("warmup")).get("configMapRef"):

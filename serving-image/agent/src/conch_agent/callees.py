@@ -22,8 +22,8 @@ class Caller(Protocol):
         """Names of the steps of an ensemble, which are among its callees."""
 
     @property
-    def is_loaded(self) -> bool:
-        """True if Triton serves it."""
+    def is_current(self) -> bool:
+        """True if Triton serves it with the content of the manifest, and not with that of before."""
 
     @property
     def is_left_out(self) -> bool:
@@ -76,7 +76,7 @@ def find_awaited(name: str, models: Mapping[str, Caller], index: RepositoryIndex
     def is_cyclic(callee: str) -> bool:
         return bool(find_path(lambda each: models[each].callees if each in models else (), callee, name))
 
-    awaited = (callee for callee in callees if callee in models and not models[callee].is_loaded)
+    awaited = (callee for callee in callees if callee in models and not models[callee].is_current)
     return tuple(
         callee for callee in awaited if callee in steps or not (models[callee].is_left_out or is_cyclic(callee))
     )

@@ -78,18 +78,24 @@ class Exchange:
         self._monitor = monitor
         self._wait_until_left = wait_until_left
         self._before = before
-        self._current: set[str] = set()  # models of the new set that Triton serves already
+        self._stale: dict[str, bool] = {}  # whether what Triton serves is not of the new set, by name of the model
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
         """Unload what the new set changes, when all of it is there and no request reaches the old one."""
         while not self.is_over:
+            # First of all an index that is newer than the loads that were requested for the set before.
+            await self._monitor.wait_for_update()
             try:
                 self.is_over = await self._proceed()
-            except (TritonUnavailableError, TritonError) as error:
+            except TritonUnavailableError as error:
                 self._log.info("the exchange waits", detail=str(error))
-            if not self.is_over:
-                await self._monitor.wait_for_update()
+            except TritonError as error:
+                message = f"Triton does not unload the models of before: {error}. See its log."
+                self.failure = Failure(Reason.UNLOAD_FAILED, message)
+            except Exception as error:  # noqa: BLE001  reported; without an end of the exchange no model is loaded
+                self._log.exception("unexpected")
+                self.failure = Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}")
         self.failure = None
 
     async def _proceed(self) -> bool:
@@ -99,12 +105,15 @@ class Exchange:
             return False
         present = find_in_memory(index)
         missing = {name for name, model in self._models.items() if not (model.is_laid_out or model.may_be_missing)}
-        unknown = {name for name in present if name in missing or not _is_settled(index[name])}
-        stale = {name for name in present - unknown if await self._is_stale(name)}
-        if not stale and not unknown:
-            return True
-        if missing or unknown:
+        if unsettled := {name for name in present if not _is_settled(index[name])}:
+            self.failure = build_waiting_failure(f"Triton still loads or unloads {join_some(sorted(unsettled))}")
             return False
+        if not present & missing and not await self._find_stale(present):
+            return True
+        if missing:
+            self.failure = build_waiting_failure(f"the files of {join_some(sorted(missing))} are not there yet")
+            return False
+        stale = await self._find_stale(present)
         callees = self.list_callees()
         return await self._unload(order_unloads(find_callers(stale, callees) & present, callees))
 
@@ -112,14 +121,15 @@ class Exchange:
         """Return the models that a model in Triton's memory may call, by its name: those of both sets."""
         return merge_callees(self._before, collect_callees(self._models))
 
-    async def _is_stale(self, name: str) -> bool:
-        """Return True if Triton serves a model, or a content of it, that the new set does not have."""
-        model = self._models.get(name)
-        if model is None or not model.is_laid_out:
-            return True
-        if name not in self._current and await model.has_current_content():
-            self._current.add(name)
-        return name not in self._current
+    async def _find_stale(self, names: Iterable[str]) -> set[str]:
+        """Return the models that the new set does not have, or has with another content."""
+        for name in names:
+            model = self._models.get(name)
+            if model is None or not model.is_laid_out:
+                self._stale[name] = True
+            elif name not in self._stale:
+                self._stale[name] = not await model.has_current_content()
+        return {name for name in names if self._stale[name]}
 
     async def _unload(self, levels: tuple[tuple[str, ...], ...]) -> bool:
         """Unload models, callers first, when none of them gets requests; return True if the pod may not do so.
@@ -134,13 +144,15 @@ class Exchange:
             self.failure = build_busy_failure(busy)
             return False
         self._log.info("unloads what changes", models=sorted(names))
-        self.failure = None
-        self._current -= names
+        self.failure = build_waiting_failure("those of before are unloaded, each when its last request is answered")
+        self._stale.clear()
         for level in levels:
             for name in level:
                 await self._triton.unload(name)
-            while (index := self._monitor.index) is not None and find_in_memory(index) & set(level):
+            while find_in_memory(self._monitor.index or {}) & set(level):
                 await self._monitor.wait_for_update()
+            if self._monitor.index is None:
+                return False
         return False
 
 
@@ -213,6 +225,15 @@ def order_unloads(names: Collection[str], callees: Mapping[str, Collection[str]]
         ordered.append(tuple(sorted(free)))
         left -= free
     return tuple(ordered)
+
+
+def build_waiting_failure(cause: str) -> Failure:
+    """Return the failure of models that are not loaded yet, because the set that they belong to is not complete.
+
+    Args:
+        cause: Why, as a part of a sentence.
+    """
+    return Failure(Reason.WAITS_FOR_MODELS, f"Models that change together are loaded together: {cause}.")
 
 
 def build_busy_failure(names: Iterable[str]) -> Failure:

@@ -88,7 +88,9 @@ class Agent:
         return False
 
     def _note_loaded_revision(self) -> None:
-        if self._applied_revision != self._loaded_revision and self.report.has_loaded:
+        exchange = self._server.exchange
+        is_exchanged = exchange is None or exchange.is_over
+        if self._applied_revision != self._loaded_revision and is_exchanged and self.report.has_loaded:
             self._loaded_revision = self._applied_revision
 
     async def run(self) -> None:

@@ -49,6 +49,8 @@ _MAX_FETCHES: Final = 4  # models that are fetched at a time
 _VERIFY_SECONDS: Final = 10.0  # between two reads of the content that Triton serves
 _STATES: Final = {"READY": ModelState.READY, "LOADING": ModelState.LOADING, "UNAVAILABLE": ModelState.FAILED}
 
+_WAITING: Final = frozenset({Reason.WAITS_FOR_MODELS, Reason.WAITS_FOR_CLIENTS, Reason.UNLOAD_FAILED})
+
 # Failures with longer delays before a retry, because each retry is a load, or requests, to Triton.
 _COSTLY: Final = frozenset(
     {
@@ -139,6 +141,11 @@ class Model:
     def is_left_out(self) -> bool:
         """True if the model is not required and has failed; it is tried again all the same."""
         return self.may_be_missing and not self.is_serving
+
+    @property
+    def is_current(self) -> bool:
+        """True if Triton is known to serve the content of the repository."""
+        return self.is_loaded and self._is_current
 
     @property
     def may_be_missing(self) -> bool:
@@ -475,7 +482,7 @@ class Model:
             self._failure = Failure(Reason.WAITS_FOR_MODELS, f"Waits for {names}, which it calls.")
             if not self.source.required and any(self._models[name].is_left_out for name in awaited):
                 self._last_failure = self._failure
-        elif self._failure and self._failure.reason in {Reason.WAITS_FOR_MODELS, Reason.WAITS_FOR_CLIENTS}:
+        elif self._failure and self._failure.reason in _WAITING:
             self._failure = None
         return bool(awaited)
 

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     WAITS_FOR_MODELS = "WaitsForModels"
     WAITS_FOR_CLIENTS = "WaitsForClients"
     LOAD_FAILED = "LoadFailed"
+    UNLOAD_FAILED = "UnloadFailed"
     WARMUP_FAILED = "WarmupFailed"
     WARMUP_WRONG = "WarmupAnswersWrong"
     WARMUP_MISSING = "WarmupMissing"
