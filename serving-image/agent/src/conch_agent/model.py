@@ -446,6 +446,7 @@ class Model:
         self._state, self._failure, self._last_failure = ModelState.READY, None, None
 
     def _set_failure(self, failure: Failure) -> None:
+        self._monitor.crashes.abandon_load(self.source.name)  # one whose answer was lost holds no other
         if not self._failure or self._failure.message != failure.message:
             self._log.warning("failed", reason=failure.reason, message=failure.message)
         self._state, self._failure = ModelState.FAILED, failure
