@@ -11,7 +11,8 @@ from conch.api.times import format_time
 from conch.desire import PodDefaults
 from conch.desire.pod import build_pod_template
 from conch.triton import DRAIN_SECONDS, END_SECONDS
-from conch_contract import ModelState
+from conch_contract import AgentReport, ModelReport, ModelState, ModelWarning
+from conch_contract.report import LOAD_CRASHED, MODEL_NOT_SERVED
 from tests.unit.simulation import KEY, Cluster, build_manifest, build_report
 
 
@@ -84,6 +85,24 @@ def test_a_single_restart_is_no_crash_loop() -> None:
     cluster.put_pod(cluster.decision().wanted, 0, ready=False, **build_crash_status(1, running=True))
     cluster.settle()
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_model_that_ends_triton_is_named_before_its_container(required: bool) -> None:
+    cluster = Cluster(build_manifest())
+    cluster.reconcile()
+    warnings = () if required else (ModelWarning(reason=MODEL_NOT_SERVED, message="not served"),)
+    others = ModelReport(name="other", state=ModelState.LOADING)
+    culprit = ModelReport(
+        name="bad", state=ModelState.FAILED, reason=LOAD_CRASHED, message="Triton ended 2 times.", warnings=warnings
+    )
+    report = AgentReport(ready=False, models=(others, culprit))
+    cluster.put_pod(cluster.decision().wanted, 0, ready=False, report=report, **build_crash_status(3, running=False))
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "LoadCrashed")
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert "Model bad: Triton ended 2 times." in ready.message
 
 
 EVICTED: dict[str, Any] = {

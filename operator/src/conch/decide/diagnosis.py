@@ -13,7 +13,7 @@ from conch.observe import Finding, Pod, Track
 from conch.observe.fields import moment
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.remedies import SHARED_MEMORY
-from conch_contract.report import is_left_out
+from conch_contract.report import LOAD_CRASHED, is_left_out
 
 # Minimum restarts of a container in a crash loop that is not ready.
 CRASHES: Final = 2
@@ -156,11 +156,13 @@ def find_changed_content(track: Track, revision: str) -> Finding | None:
 
 def crash_loop(track: Track, revision: str) -> Finding | None:
     """Return the finding for a container in a crash loop, also while it runs between two restarts."""
-    for container in _containers(track, revision):
+    for pod, container in _list_containers(track, revision):
         last = container.get("lastState", {}).get("terminated")
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
             continue
         name, advice = container["name"], _explain_exit(container, last)
+        if name == names.TRITON_CONTAINER and (culprit := _find_culprit(pod)):
+            return Finding(LOAD_CRASHED, _sentence(culprit))
         log = f"kubectl logs -l {names.LABEL_REVISION}={revision} -c {name} --previous"
         return Finding(
             Reason.CRASH_LOOPING,
@@ -235,9 +237,19 @@ def _how(ended: Mapping[str, Any]) -> str:
     return f"{ended.get('reason', 'Error')}, exit code {ended.get('exitCode', '?')}"
 
 
-def _containers(track: Track, revision: str) -> Iterator[Mapping[str, Any]]:
+def _find_culprit(pod: Pod) -> ModelReport | None:
+    """Return the model that ends Triton on load; one that is not required is no failure of its pod otherwise."""
+    return next((model for model in (pod.report.models if pod.report else ()) if model.reason == LOAD_CRASHED), None)
+
+
+def _list_containers(track: Track, revision: str) -> Iterator[tuple[Pod, Mapping[str, Any]]]:
     for pod in track.pods_of(revision):
-        yield from pod.status["containers"]
+        for container in pod.status["containers"]:
+            yield pod, container
+
+
+def _containers(track: Track, revision: str) -> Iterator[Mapping[str, Any]]:
+    return (container for _, container in _list_containers(track, revision))
 
 
 def _sentence(model: ModelReport) -> str:

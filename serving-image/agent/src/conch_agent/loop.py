@@ -183,6 +183,7 @@ class Agent:
             task = self._tasks.pop(name)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            self._monitor.crashes.abandon_load(name)
         self._server.exchange = await self._begin_exchange(sources, before)
         for name, source in sources.items():
             if name not in kept:  # a model with other content is reported, and serves, until the new one is here

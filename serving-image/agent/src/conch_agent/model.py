@@ -161,6 +161,16 @@ class Model:
         return has_other_files or bool(self.source.digest and self._model.digest != self.source.digest)
 
     @property
+    def content(self) -> str:
+        """Identifier of the content in the repository; empty: it has none yet."""
+        return self._model.content if self._model else ""
+
+    @property
+    def state(self) -> ModelState:
+        """The state before the next read of Triton's index."""
+        return self._state
+
+    @property
     def is_laid_out(self) -> bool:
         """True if its files are in the repository. A pipeline has none: it is rendered once its steps serve."""
         return bool(self.source.steps) or (self._model is not None and not self._has_other_content)
@@ -203,6 +213,8 @@ class Model:
             failure = self._monitor.failure if model else failure
             state = ModelState.FAILED if failure and failure.reason == Reason.CONTROL_OPEN else state
             state = ModelState.LOADING if state == ModelState.READY else state
+        if crash := self._monitor.crashes.find_failure(self.source.name, self.content):
+            state, failure = ModelState.FAILED, crash  # also while Triton starts again, or loads it once more
         return ModelReport(
             name=self.source.name,
             state=state,
@@ -265,7 +277,9 @@ class Model:
                 continue
             except Failure as failure:
                 self._set_failure(failure)
-                delay = (costly_backoff if failure.reason in _COSTLY else backoff).draw_delay()
+                delay = self._monitor.crashes.compute_delay(self.source.name, self.content)
+                if failure.reason != Reason.LOAD_CRASHED:
+                    delay = (costly_backoff if failure.reason in _COSTLY else backoff).draw_delay()
             except Exception as error:  # noqa: BLE001  an unexpected failure of one model must not end the others
                 self._log.exception("unexpected")
                 self._set_failure(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
@@ -322,9 +336,11 @@ class Model:
             states = {version.state for version in self._read_versions()}
             if self._has_other_content:
                 return
+            self._monitor.crashes.raise_for(self.source.name, self.content)
             if self._monitor.index is None:
                 retry_time, self._is_current = 0.0, False
             elif await self._verify_content():
+                self._monitor.crashes.end_load(self.source.name, self.content)
                 if is_warm := is_warm or await self._warm_up():
                     await self._read_config()  # before: a pod that is reported ready is not polled again
                     self._set_ready()
@@ -335,11 +351,13 @@ class Model:
                 self._is_warm = (self._is_warm and self.is_loaded) or self.source.warmup is None
                 self._state = ModelState.LOADING
                 if retry_time and "UNAVAILABLE" in states and "LOADING" not in states:
+                    self._monitor.crashes.end_load(self.source.name, self.content)
                     raise self._build_load_failure("")
                 is_due = not self._waits() and "LOADING" not in states and time.monotonic() >= retry_time
+                is_due = is_due and self._may_load()
                 # The index may be older than the end of a load that has just been answered.
                 is_due = is_due and await self._monitor.refresh(before_load=True) is not None
-                if is_due and not await self._verify_content():
+                if is_due and not await self._verify_content() and self._may_load():
                     load_backoff = reload_backoff if "READY" in states else first_backoff
                     retry_time = 0.0 if await self._load() else time.monotonic() + load_backoff.draw_delay()
             await self._monitor.wait_for_update()
@@ -375,17 +393,20 @@ class Model:
         """Load the model; return False if the answer was lost: Triton's configuration then shows the result."""
         began, self._config = time.monotonic(), None
         self._log.info("loading")
+        self._monitor.crashes.begin_load(self.source.name, self.content)  # until Triton answers, or ends
         try:
             await self._triton.load(self.source.name)
         except TritonUnavailableError as error:
             self._log.warning("the load's answer was lost", detail=str(error))
             return False
         except TritonError as error:
+            self._monitor.crashes.end_load(self.source.name, self.content)
             await self._monitor.wait_for_update()
             failure = self._build_load_failure(str(error))
             if is_out_of_memory(failure.message) and await self._unload_before():
                 return await self._load()
             raise failure from error
+        self._monitor.crashes.end_load(self.source.name, self.content)
         self._load_seconds = time.monotonic() - began
         return True
 
@@ -453,6 +474,7 @@ class Model:
             self._config = build_config_values(config, self._model.written)
 
     def _set_failure(self, failure: Failure) -> None:
+        self._monitor.crashes.abandon_load(self.source.name)  # one whose answer was lost holds no other
         if not self._failure or self._failure.message != failure.message:
             self._log.warning("failed", reason=failure.reason, message=failure.message)
         self._state, self._failure = ModelState.FAILED, failure
@@ -468,6 +490,9 @@ class Model:
             return Failure(Reason.MODEL_MISSING, f"{sentence} Triton's words: {words}")
         overrides = describe_overrides(self._model) if self._model else ""
         return Failure(Reason.LOAD_FAILED, " ".join(filter(None, (explain(words), overrides))))
+
+    def _may_load(self) -> bool:
+        return self._monitor.crashes.may_load(self.source.name, self._models, self._index)
 
     def _waits(self) -> bool:
         """Return True, and report it, while the model may not be loaded.

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from conch_agent.crashes import Crashes
 from conch_agent.guard import verify_control_closed
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
@@ -15,6 +16,7 @@ from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnava
 
 READY_INTERVAL: Final = 1.0  # seconds between two reads of the index while all models are ready
 STARTUP_INTERVAL: Final = 0.2  # seconds between two reads of the index while a model is not ready
+_CONNECT_TIMEOUT: Final = 1.0  # seconds
 
 
 class TritonMonitor:
@@ -26,14 +28,18 @@ class TritonMonitor:
     Attributes:
         index: The last index; None: Triton cannot serve models now.
         failure: The reason why `index` is None.
+        crashes: The models during whose loads Triton ended.
     """
 
     def __init__(self, settings: Settings, triton: Triton) -> None:
         self.index: RepositoryIndex | None = None
         self.failure = _build_waiting_failure(settings, "no request sent yet")
+        self.crashes = Crashes()
         self._settings = settings
         self._triton = triton
         self._is_verified = False
+        self._has_answered = False  # the Triton that runs, or has just ended
+        self._loaded: set[str] = set()  # models that it has loaded once
         self._read_time = 0.0  # when the last read of the index began
         self._lock = asyncio.Lock()
         self._updates = asyncio.Condition()
@@ -62,8 +68,9 @@ class TritonMonitor:
         try:
             index = await self._triton.read_index()
             if self._has_restarted(index):
-                self._log.warning("triton restarted")
+                self._record_end("models have lost their states")
                 self._is_verified = False
+            self._has_answered, self._loaded = True, _find_models_with_state(index)
             if not self._is_verified or (before_load and not _find_models_with_state(index)):
                 was_verified, self._is_verified = self._is_verified, False
                 await verify_control_closed(self._settings.triton_grpc, self._settings.triton_http)
@@ -73,6 +80,9 @@ class TritonMonitor:
         except TritonUnavailableError as error:
             self._is_verified = False
             self.failure = _build_waiting_failure(self._settings, str(error))
+            # One that is slow takes connections.
+            if self._has_answered and await _refuses_connections(self._settings):
+                self._record_end("its port is closed")
         except TritonError as error:
             self._is_verified = False
             message = (
@@ -95,13 +105,30 @@ class TritonMonitor:
 
     def _has_restarted(self, index: RepositoryIndex) -> bool:
         """Return True if a model has lost its state. A model keeps a state from its first load until Triton ends."""
-        before, now = _find_models_with_state(self.index or {}), _find_models_with_state(index)
-        return any(name in index for name in before - now)
+        return any(name in index for name in self._loaded - _find_models_with_state(index))
+
+    def _record_end(self, proof: str) -> None:
+        self._log.warning("triton ended", proof=proof)
+        self._has_answered, self._loaded = False, set()
+        self.crashes.record_end()
 
 
 def _find_models_with_state(index: RepositoryIndex) -> set[str]:
     """Return the names of the models that this process has loaded once."""
     return {name for name, versions in index.items() if any(version.state for version in versions)}
+
+
+async def _refuses_connections(settings: Settings) -> bool:
+    """Return True if no process listens on the port of Triton's gRPC API."""
+    try:
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            _, writer = await asyncio.open_connection(settings.triton_host, settings.triton_grpc_port)
+    except ConnectionRefusedError:
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return False
 
 
 def _build_waiting_failure(settings: Settings, detail: str) -> Failure:

@@ -6,7 +6,7 @@ and caught only where it is reported.
 
 from enum import StrEnum
 
-from conch_contract.report import CALLEE_MISSING, MODEL_NOT_SERVED, SEQUENCE_STATE
+from conch_contract.report import CALLEE_MISSING, LOAD_CRASHED, MODEL_NOT_SERVED, SEQUENCE_STATE
 
 
 class Reason(StrEnum):
@@ -41,6 +41,7 @@ class Reason(StrEnum):
     WAITS_FOR_CLIENTS = "WaitsForClients"
     LOAD_FAILED = "LoadFailed"
     UNLOAD_FAILED = "UnloadFailed"
+    LOAD_CRASHED = LOAD_CRASHED
     WARMUP_FAILED = "WarmupFailed"
     WARMUP_WRONG = "WarmupAnswersWrong"
     WARMUP_MISSING = "WarmupMissing"

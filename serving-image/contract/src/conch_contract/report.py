@@ -13,6 +13,8 @@ from conch_contract.warmup import WarmupReport
 CALLEE_MISSING: Final = "CalleeMissing"
 SEQUENCE_STATE: Final = "SequenceState"  # the requests of a sequence may reach more than one pod
 MODEL_NOT_SERVED: Final = "ModelNotServed"  # a model that is not required has failed
+# Reason of a model that ended Triton, each time that it was loaded.
+LOAD_CRASHED: Final = "LoadCrashed"
 SEQUENCE_STATE_MESSAGE: Final = (
     "The model has sequence_batching, and Triton keeps the state of a sequence in one pod. With more than one pod, "
     "requests of a sequence reach different pods and fail. Set traffic.consistentHash at a Gateway of Envoy Gateway, "

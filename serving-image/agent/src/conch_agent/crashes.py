@@ -1,0 +1,188 @@
+"""The models that may have ended Triton while it loaded them, and the order of loads that finds the one that did.
+
+Triton is one process for all models of a pod: a model that ends it on load takes the others with it, and would do so
+after each restart. Models whose loads were under way are suspects: they are loaded last, each alone. One that is served
+is none any more. One during whose lone load Triton ended again is reported, and loaded again after long delays, when
+all others serve. This is kept in memory: an agent that starts again needs two more ends of Triton to find the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from conch_agent.backoff import Backoff
+from conch_agent.callees import Caller, find_awaited
+from conch_agent.reasons import Failure, Reason
+from conch_agent.triton import RepositoryIndex
+from conch_contract import ModelState, names
+
+_MIN_ENDS: Final = 2  # Triton may end once for a reason of its own, or of its node
+_FIRST_DELAY: Final = 10.0  # seconds
+_LONGEST_DELAY: Final = 600.0  # seconds: each retry may end Triton, and the kubelet's delays grow with each restart
+_PREPARED: Final = frozenset({ModelState.LOADING, ModelState.WARMING, ModelState.READY})
+
+
+class Loadable(Caller, Protocol):
+    """A model of the manifest."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """True if Triton serves it, with whatever content."""
+
+    @property
+    def content(self) -> str:
+        """Identifier of its content in the repository; empty: it has none yet."""
+
+    @property
+    def state(self) -> ModelState:
+        """Its state, of which Triton's restarts may not be known yet."""
+
+
+@dataclass
+class _Suspect:
+    """A content of a model during whose loads Triton ended.
+
+    Attributes:
+        ends: How often Triton ended.
+        retry_time: When it may be loaded again; None: it has not been proved to end Triton.
+    """
+
+    ends: int = 0
+    retry_time: float | None = None
+    backoff: Backoff = field(default_factory=lambda: Backoff(first=_FIRST_DELAY, longest=_LONGEST_DELAY))
+
+
+class Crashes:
+    """The loads that are under way, and the suspects. Another content of a model is no suspect."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Create it without loads.
+
+        Args:
+            clock: Returns the time in seconds.
+        """
+        self._clock = clock
+        self._loads: dict[str, str] = {}  # the content by name
+        self._suspects: dict[tuple[str, str], _Suspect] = {}
+
+    def begin_load(self, name: str, content: str) -> None:
+        """Record that a load is requested.
+
+        Args:
+            name: The model's name.
+            content: Identifier of its content.
+        """
+        self._loads[name] = content
+
+    def end_load(self, name: str, content: str) -> None:
+        """Record that Triton has answered a load, or serves the content: it did not end.
+
+        Args:
+            name: The model's name.
+            content: Identifier of its content.
+        """
+        self._loads.pop(name, None)
+        self._suspects.pop((name, content), None)
+
+    def abandon_load(self, name: str) -> None:
+        """Forget a load whose answer is of no interest any more.
+
+        Args:
+            name: The model's name.
+        """
+        self._loads.pop(name, None)
+
+    def record_end(self) -> None:
+        """Record that Triton has ended."""
+        is_alone = len(self._loads) == 1
+        for load in self._loads.items():
+            suspect = self._suspects.setdefault(load, _Suspect())
+            suspect.ends += 1
+            if is_alone and suspect.ends >= _MIN_ENDS:
+                suspect.retry_time = self._clock() + suspect.backoff.draw_delay()
+        self._loads.clear()
+
+    def find_failure(self, name: str, content: str) -> Failure | None:
+        """Return the failure of a model that ends Triton on load, until it is served; None: none is proved.
+
+        Args:
+            name: The model's name.
+            content: Identifier of its content.
+        """
+        suspect = self._suspects.get((name, content))
+        if suspect is None or suspect.retry_time is None:
+            return None
+        message = (
+            f"Triton ended {suspect.ends} times while it loaded model '{name}', the last time while it loaded no other."
+            f" Read the reason in the log of the container that ended: kubectl logs POD -c {names.TRITON_CONTAINER}"
+            " --previous. If the kernel ended it for want of memory (kubectl describe pod POD has OOMKilled), raise the"
+            " memory limit in spec.predictor.resources. The other models are served meanwhile. The model is loaded"
+            f" again after {_FIRST_DELAY:g} s to {_LONGEST_DELAY:g} s, or at once with another content."
+        )
+        return Failure(Reason.LOAD_CRASHED, message)
+
+    def compute_delay(self, name: str, content: str) -> float:
+        """Return the seconds until a model that ends Triton on load may be loaded again; 0: it may be now.
+
+        Args:
+            name: The model's name.
+            content: Identifier of its content.
+        """
+        suspect = self._suspects.get((name, content))
+        return max(0.0, (suspect.retry_time or 0.0) - self._clock()) if suspect else 0.0
+
+    def raise_for(self, name: str, content: str) -> None:
+        """Raise the failure of a model that ends Triton on load, until it may be loaded again.
+
+        Args:
+            name: The model's name.
+            content: Identifier of its content.
+
+        Raises:
+            Failure: LoadCrashed.
+        """
+        if self.compute_delay(name, content) and (failure := self.find_failure(name, content)):
+            raise failure
+
+    def may_load(self, name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
+        """Return True if a model may be loaded now.
+
+        Args:
+            name: The model's name.
+            models: The models of the manifest by name.
+            index: Triton's repository index.
+        """
+        suspect = self._suspects.get((name, models[name].content))
+        if suspect is None:
+            return not any(load in self._suspects for load in self._loads.items())
+        if self._loads.keys() - {name}:
+            return False
+        others = (other for other in models if other != name)
+        if suspect.retry_time is None:
+            return not any(self._precedes(other, models, index) for other in others)
+        return not any(self._precedes_culprits(other, models, index) for other in others)
+
+    def _precedes(self, name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
+        """Return True if a model is no suspect, and can be loaded now."""
+        model = models[name]
+        if model.is_loaded or model.state not in _PREPARED or (name, model.content) in self._suspects:
+            return False
+        return _has_callees(name, models, index)
+
+    def _precedes_culprits(self, name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
+        """Return True if a model can be loaded now, or later, and is not known to end Triton."""
+        model = models[name]
+        if model.is_loaded or model.state == ModelState.FAILED or self.find_failure(name, model.content):
+            return False
+        return _has_callees(name, models, index)
+
+
+def _has_callees(name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
+    """Return True if Triton serves the models that a model waits for."""
+    try:
+        return not find_awaited(name, models, index)
+    except Failure:
+        return False
