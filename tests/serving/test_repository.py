@@ -11,7 +11,7 @@ import pytest
 
 from conch.api.analysis import Gate
 from conch.decide.gates import evaluate
-from conch.observe.measured import History, Measured
+from conch.observe.measured import History, Measured, Totals
 from conch.signals.accumulator import CounterAccumulator
 from conch.triton.metrics import read_metrics
 from conch_contract import ModelReport, ModelSource, ModelState, TritonConfig, Warmup, WarmupRequest, names
@@ -276,12 +276,18 @@ def test_a_latency_gate_names_the_slowest_step(store: Store, pod: Pod) -> None:
     pod.write_manifest(put(store, pod, "slow-step", {**PIPELINE, "post/1/model.py": slow}, "pipeline"))
     pod.start()
     pod.until_ready()
-    accumulator, history = CounterAccumulator(), History()
-    for moment in (100.0, 102.0):
+    accumulator = CounterAccumulator()
+
+    def read_totals(moment: float) -> Totals:
         accumulator.add("uid", read_metrics(pod.read_metrics(), "pipeline"))
-        history = history.with_totals(accumulator.totals(moment))
-        for _ in range(3):
-            pod.infer("pipeline", X)
+        return accumulator.totals(moment)
+
+    history = History().with_totals(read_totals(100.0))
+    for _ in range(3):
+        pod.infer("pipeline", X)
+    # Triton counts a request a moment after its answer.
+    until(lambda: read_totals(101.0).requests == 3, "Triton has counted the requests", pod.agent)
+    history = history.with_totals(read_totals(102.0))
     gate = Gate.model_validate({"latency": {"max": "100ms"}, "minSamples": 3})
     status = evaluate(gate, Measured(history), None, 103.0).status
     assert status.verdict == "Failed", status

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conch_contract import ModelState, Warmup, WarmupRequest
+from conch_contract import ModelState, TritonConfig, Warmup, WarmupRequest
+from conch_contract.manifest import VersionPolicy
 from tests.serving.pod import Pod
 from tests.serving.processes import until
 from tests.serving.store import Store
@@ -90,6 +91,33 @@ def test_fifty_swaps_fail_no_request(store: Store, pod: Pod, capsys: pytest.Capt
     with capsys.disabled():
         sys.stdout.write(f"\n{SWAPS} swaps\n{traffic}\nwithout a swap\n{steady}\n")
     assert not traffic.failed, traffic
+
+
+def test_an_older_version_is_pinned_without_a_restart(store: Store, pod: Pod) -> None:
+    versions = {1: build_double("versions/1", 2), 2: build_double("versions/2", 3)}
+    store.put("models", {name: content for files in versions.values() for name, content in files.items()})
+    pod.write_secret(store.secret)
+    latest = build_python("s3://models/versions")
+    pinned = latest.model_copy(update={"config": TritonConfig(version_policy=VersionPolicy(specific=(1,)))})
+    pod.write_manifest_of("m-1", latest, is_default=True)
+    pod.write_manifest_of("m-2", pinned)
+    pod.write_manifest_of("m-3", latest)
+    pod.start()
+    pod.until_ready()
+    assert read_answer(pod) == [4.5, 6.0]
+
+    def serves(revision: str) -> bool:
+        return pod.report.revision == revision and pod.ready
+
+    request = RepeatedRequest("m", "x", X, "y", is_right)
+    with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
+        for revision, answer in (("m-2", [3.0, 4.0]), ("m-3", [4.5, 6.0])):
+            pod.assign(revision)
+            until(partial(serves, revision), f"{revision} is served", pod.agent)
+            assert read_answer(pod) == answer
+    assert not traffic.failed, traffic
+    assert pod.triton is not None
+    assert pod.triton.running
 
 
 def test_a_swap_that_does_not_load_leaves_the_old_content_serving(store: Store, pod: Pod) -> None:
