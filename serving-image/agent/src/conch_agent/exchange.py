@@ -19,7 +19,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnavailableError, Version
 from conch_contract.sentences import join_some
 
-IDLE_SECONDS: Final = 5.0  # without a request after which a model may be unloaded
+_IDLE_SECONDS: Final = 5.0  # without a request after which a model may be unloaded
 _IN_MEMORY: Final = frozenset({"READY", "LOADING", "UNLOADING"})  # states of a version
 
 
@@ -51,7 +51,7 @@ class Exchange:
 
     Attributes:
         is_over: True if Triton has nothing of another set.
-        failure: Why it is not; None: it is, or the files of the set are fetched, which its models report.
+        failure: Why it is not; None: it is, or Triton does not answer.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class Exchange:
         if unsettled := {name for name in present if not _is_settled(index[name])}:
             self.failure = build_waiting_failure(f"Triton still loads or unloads {join_some(sorted(unsettled))}")
             return False
-        if not present & missing and not await self._find_stale(present):
+        stale = await self._find_stale(present - missing)
+        if not stale and not present & missing:
             return True
         if missing:
             self.failure = build_waiting_failure(f"the files of {join_some(sorted(missing))} are not there yet")
             return False
-        stale = await self._find_stale(present)
         callees = self.list_callees()
         return await self._unload(order_unloads(find_callers(stale, callees) & present, callees))
 
@@ -138,9 +138,8 @@ class Exchange:
         """
         if not await self._wait_until_left():
             return True
-        last = await self._triton.read_last_request_times()
         names = {name for level in levels for name in level}
-        if busy := sorted(name for name in names if time.time() - last.get(name, 0.0) < IDLE_SECONDS):
+        if busy := await find_busy(names, self._triton):
             self.failure = build_busy_failure(busy)
             return False
         self._log.info("unloads what changes", models=sorted(names))
@@ -154,6 +153,20 @@ class Exchange:
             if self._monitor.index is None:
                 return False
         return False
+
+
+async def find_busy(names: Iterable[str], triton: Triton) -> list[str]:
+    """Return the models that have answered a request a moment ago, so that others may follow, in alphabetical order.
+
+    Args:
+        names: Names of models.
+        triton: The client of Triton.
+
+    Raises:
+        TritonUnavailableError: Triton does not answer.
+    """
+    last = await triton.read_last_request_times()
+    return sorted(name for name in names if time.time() - last.get(name, 0.0) < _IDLE_SECONDS)
 
 
 def collect_callees(models: Mapping[str, Part]) -> Mapping[str, Collection[str]]:
@@ -244,7 +257,7 @@ def build_busy_failure(names: Iterable[str]) -> Failure:
     """
     message = (
         f"Clients that keep their connections to this pod still send requests to {join_some(names)}. The pod loads"
-        f" the models of its next revision when none came for {IDLE_SECONDS:g} s, so that parts of two never meet. To"
+        f" the models of its next revision when none came for {_IDLE_SECONDS:g} s, so that parts of two never meet. To"
         " go on, send requests through a gateway, or close these connections."
     )
     return Failure(Reason.WAITS_FOR_CLIENTS, message)

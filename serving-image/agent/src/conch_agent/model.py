@@ -15,7 +15,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from conch_agent.backoff import Backoff
 from conch_agent.callees import describe_missing, find_awaited, find_missing
 from conch_agent.effective_config import build_config_values
-from conch_agent.exchange import IDLE_SECONDS, Exchange
+from conch_agent.exchange import Exchange, find_busy
 from conch_agent.model_warnings import (
     NO_CACHE,
     UNUSED_CACHE,
@@ -420,8 +420,7 @@ class Model:
             return False
         name = self.source.name
         try:
-            last = await self._triton.read_last_request_times()
-            if time.time() - last.get(name, 0.0) < IDLE_SECONDS:
+            if await find_busy([name], self._triton):
                 self._log.warning("requests still reach the content of before", model=name)
                 return False
             self._log.warning("unloads the content of before: memory does not hold both")
