@@ -16,7 +16,7 @@ from conch.api.names import LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_NAME
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.pod import AGENT_TMP
 from conch.observe import Revision
-from conch.observe.snapshot import Body
+from conch.observe.pod import Body
 from conch_contract import JobReport, ModelManifest, names
 from conch_contract.job_report import EXIT_FINAL
 from conch_contract.revision_jobs import RevisionJob

@@ -5,8 +5,9 @@ It reads and parses. It has no decisions, clocks and calls.
 
 from conch.observe.finding import Finding
 from conch.observe.gateways import Gateways
+from conch.observe.pod import Pod
 from conch.observe.reading import Unreadable, observe
-from conch.observe.snapshot import ObservedService, Pod, Revision, Snapshot, Track
+from conch.observe.snapshot import ObservedService, Revision, Snapshot, Track
 from conch.observe.store import Store, owner_key
 
 __all__ = [

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from conch.api.kinds import JOB
 from conch.api.text import read_json
 from conch.observe.fields import mapping
-from conch.observe.snapshot import Body
+from conch.observe.pod import Body
 from conch_contract import JobReport
 from conch_contract.revision_jobs import RevisionJob, find_job
 

@@ -28,8 +28,9 @@ from conch.observe.fields import labels_of
 from conch.observe.gateways import Gateways, SeenGateways, list_gateways
 from conch.observe.identity import controller_uid, is_orphan, owner_words
 from conch.observe.jobs import find_idle_jobs, read_reports
+from conch.observe.pod import Body, Pod
 from conch.observe.routes import RouteConflict, find_route_conflict, read_route
-from conch.observe.snapshot import Body, Pod, Revision, Snapshot
+from conch.observe.snapshot import Revision, Snapshot
 from conch.observe.store import Store
 from conch_contract import names
 from conch_contract.revision_jobs import REVISION_JOBS
