@@ -4,7 +4,7 @@ import sys
 from typing import Any, Final
 
 from conch.api import names
-from conch.api.schema import Schema, build_structural_schema, remove_defaults
+from conch.api.schema import Schema, build_structural_schema, remove_keyword
 from conch.api.service import InferenceService
 from conch.api.status import NOT_OBSERVED
 from conch.plain_yaml import dump_yaml
@@ -37,7 +37,7 @@ def schema() -> Schema:
         "spec": fields["spec"],
         # A client that waits for a status (kstatus, Flux, Argo CD) takes an object without one for current. The API
         # server drops the status of a new object, but fills in this default whenever it reads one without a status.
-        "status": remove_defaults(fields["status"]) | {"default": {"observedGeneration": NOT_OBSERVED}},
+        "status": remove_keyword(fields["status"], "default") | {"default": {"observedGeneration": NOT_OBSERVED}},
     }
     root["required"] = ["spec"]
     return root
@@ -67,11 +67,25 @@ def crd() -> dict[str, Any]:
                     "storage": True,
                     "additionalPrinterColumns": list(COLUMNS),
                     "subresources": {"status": {}},
-                    "schema": {"openAPIV3Schema": schema()},
+                    "schema": {"openAPIV3Schema": _describe_once(schema())},
                 }
             ],
         },
     }
+
+
+def _describe_once(root: Schema) -> Schema:
+    """Remove the descriptions below fields of a variant that are whole fields of the predictor, which describes them.
+
+    Else the CRD would outgrow the annotation in which `kubectl apply` keeps it.
+    """
+    spec = root["properties"]["spec"]["properties"]
+    predictor = spec["predictor"]["properties"]
+    variant = spec["variants"]["items"]["properties"]["predictor"]["properties"]
+    for name, field in variant.items():
+        if "properties" in field and field["properties"] == predictor[name].get("properties"):
+            variant[name] = remove_keyword(field, "description") | {"description": field["description"]}
+    return root
 
 
 def to_yaml() -> str:

@@ -61,13 +61,14 @@ def build_structural_schema(node: Mapping[str, Any], definitions: Mapping[str, S
     return schema
 
 
-def remove_defaults(schema: Schema) -> Schema:
-    """Return the schema without its defaults, for a status."""
-    bare = {key: value for key, value in schema.items() if key != "default"}
+def remove_keyword(schema: Schema, keyword: str) -> Schema:
+    """Return the schema without a keyword, at every depth."""
+    bare = {key: value for key, value in schema.items() if key != keyword}
     if "properties" in bare:
-        bare["properties"] = {name: remove_defaults(child) for name, child in bare["properties"].items()}
-    if "items" in bare:
-        bare["items"] = remove_defaults(bare["items"])
+        bare["properties"] = {name: remove_keyword(child, keyword) for name, child in bare["properties"].items()}
+    for below in ("items", "additionalProperties"):
+        if below in bare:
+            bare[below] = remove_keyword(bare[below], keyword)
     return bare
 
 
