@@ -40,9 +40,11 @@ class Pod:
         """Write the ConfigMap's file, whole, as the kubelet does."""
         self._write("manifest", names.MANIFEST_FILE, ModelManifest(models=models).to_json())
 
-    def write_manifest_of(self, revision: str, *models: ModelSource, is_default: bool = False) -> None:
+    def write_manifest_of(
+        self, revision: str, *models: ModelSource, is_default: bool = False, in_place: bool = False
+    ) -> None:
         """Write the file of one revision, or the one of pods to which none is assigned."""
-        manifest = ModelManifest(models=models, revision=revision)
+        manifest = ModelManifest(models=models, revision=revision, in_place=in_place)
         self._write("manifest", names.MANIFEST_FILE if is_default else f"{revision}.json", manifest.to_json())
 
     def assign(self, revision: str) -> None:

@@ -120,6 +120,43 @@ def test_an_older_version_is_pinned_without_a_restart(store: Store, pod: Pod) ->
     assert pod.triton.running
 
 
+def test_a_pod_that_changes_in_place_is_ready_and_answers_all_the_time(store: Store, pod: Pod) -> None:
+    """Its annotation may come before the file of the revision, and a model that does not load changes nothing."""
+    broken = {"broken/model.py": b"raise RuntimeError('the weights are not here')\n"}
+    store.put("models", build_double("first", 2) | build_double("second", 3) | broken)
+    pod.write_secret(store.secret)
+    pod.write_manifest_of("m-1", build_python("s3://models/first"), is_default=True, in_place=True)
+    pod.start()
+    pod.until_ready()
+    request = RepeatedRequest("m", "x", X, "y", is_right)
+    readiness: set[bool] = set()
+
+    def serves(revision: str) -> bool:
+        readiness.add(pod.ready)
+        report = pod.report
+        return report.revision == revision and report.has_loaded
+
+    def fails() -> bool:
+        readiness.add(pod.ready)
+        return pod.model().reason == "LoadFailed"
+
+    with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
+        pod.assign("m-2")
+        until(lambda: readiness.add(pod.ready) or traffic.sent > 100, "requests are answered", pod.agent)
+        pod.write_manifest_of("m-2", build_python("s3://models/second"), in_place=True)
+        until(lambda: serves("m-2"), "the second revision is served", pod.agent)
+        assert read_answer(pod) == [4.5, 6.0]
+        pod.write_manifest_of("m-3", build_python("s3://models/broken"), in_place=True)
+        pod.assign("m-3")
+        until(fails, "the third revision does not load", pod.agent)
+        assert not pod.report.has_loaded
+        pod.assign("m-2")
+        until(lambda: serves("m-2"), "the second revision is back", pod.agent)
+    assert readiness == {True}
+    assert read_answer(pod) == [4.5, 6.0]
+    assert not traffic.failed, traffic
+
+
 def test_a_swap_that_does_not_load_leaves_the_old_content_serving(store: Store, pod: Pod) -> None:
     broken = {"broken/model.py": b"raise RuntimeError('the weights are not here')\n"}
     store.put("models", build_double("whole", 2) | broken)

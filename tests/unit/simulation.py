@@ -457,12 +457,13 @@ class Cluster:
         loaded = []
         for ref, pod in self.objects.items():
             if ref.kind == POD:
-                revision = self._find_served(pod)
+                revision, is_in_place = self._find_served(pod)
                 report = build_report(state, **failure).model_copy(update={"revision": revision})
                 uid, conditions = pod["metadata"]["uid"], pod["status"]["conditions"]
                 if self.reports[uid].revision != revision or not self.reports[uid].has_loaded:  # it tries again
                     self.reports[uid] = report
-                    loaded.append((pod, state is ModelState.READY))
+                    was_ready = conditions[0]["status"] == "True"
+                    loaded.append((pod, state is ModelState.READY or (is_in_place and was_ready)))
                 elif conditions[0]["status"] == "False":
                     loaded.append((pod, True))  # it got back the revision that it serves
         for pod, ready in loaded:
@@ -470,13 +471,18 @@ class Cluster:
             body["status"]["conditions"][0] |= {"status": str(ready), "lastTransitionTime": format_time(self.now)}
             self.put(body)
 
-    def _find_served(self, pod: dict[str, Any]) -> str:
-        """Return the revision that a pod serves by its annotation and the manifests of its workload."""
+    def _find_served(self, pod: dict[str, Any]) -> tuple[str, bool]:
+        """Return the revision that a pod serves by its annotation and the manifests of its workload.
+
+        With it comes whether the pod is ready while it changes to that.
+        """
         assigned = self._read_assigned(pod)
         config_map = self.objects.get(Ref(CONFIG_MAP, pod["metadata"]["labels"].get(names.LABEL_WORKLOAD, "")))
-        if config_map is None or f"{assigned}.json" in config_map["data"]:
-            return assigned
-        return ModelManifest.model_validate_json(config_map["data"][names.MANIFEST_FILE]).revision
+        if config_map is None:
+            return assigned, False
+        data = config_map["data"]
+        manifest = ModelManifest.model_validate_json(data.get(f"{assigned}.json") or data[names.MANIFEST_FILE])
+        return manifest.revision, manifest.in_place
 
     def _read_assigned(self, pod: dict[str, Any]) -> str:
         return str((pod["metadata"].get("annotations") or {}).get(ANNOTATION_ASSIGNED, ""))

@@ -11,7 +11,6 @@ from conch.api.kinds import CONFIG_MAP, DEPLOYMENT, INFERENCE_SERVICE, POD, SERV
 from conch_contract import ModelState, names
 from tests.unit.simulation import KEY, Cluster, build_manifest
 
-PODS = 4
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS: list[list[dict[str, Any]]] = [
     [],
@@ -24,11 +23,13 @@ STRATEGIES = [*["Swap"] * 8, "Progressive", "Recreate"]
 class Swaps(RuleBasedStateMachine):
     """One service, and the changes of its environment."""
 
+    pods = 4
+
     @initialize(behind_gateway=st.booleans(), steps=st.sampled_from(STEPS), far=st.integers(0, 4))
     def begin(self, behind_gateway: bool, steps: list[dict[str, Any]], far: int) -> None:
         rollout = {"strategy": "Swap", "steps": steps, "progressDeadline": "3m"}
         traffic = TRAFFIC if behind_gateway else None
-        self.cluster = Cluster(build_manifest(rollout=rollout, traffic=traffic, minReplicas=PODS))
+        self.cluster = Cluster(build_manifest(rollout=rollout, traffic=traffic, minReplicas=self.pods))
         self.cluster.reports_on_request = True
         self.behind_gateway = behind_gateway
         self.replaced = 0
@@ -101,8 +102,9 @@ class Swaps(RuleBasedStateMachine):
         self.cluster.end_pods()
         self.reconcile()
 
-    @rule(index=st.integers(0, PODS - 1))
+    @rule(index=st.integers(0, 3))
     def evict(self, index: int) -> None:
+        index %= self.pods
         for ref in [ref for ref in self.cluster.objects if ref.kind == POD and ref.name.endswith(f"-{index}")]:
             self.cluster.remove(ref)
             self.is_whole = False
@@ -187,7 +189,7 @@ class Swaps(RuleBasedStateMachine):
             self.cluster.now += 61
             status = self.cluster.status
             if status.rollout is None and self.cluster.condition("Ready") == ("True", "Served"):
-                assert self.cluster.served() == {status.stable: PODS}
+                assert self.cluster.served() == {status.stable: self.pods}
                 return
             if status.rollout is not None and status.rollout.phase == "Failed":
                 assert self.cluster.condition("Stalled")[0] == "True"
@@ -206,9 +208,16 @@ SETTINGS = settings(
 )
 
 
+class SwapsInPlace(Swaps):
+    """A service with one pod, which serves while it changes."""
+
+    pods = 1
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("part", range(4))
-def test_swaps(part: int) -> None:
+@pytest.mark.parametrize("stories", [Swaps, SwapsInPlace])
+def test_swaps(stories: type[Swaps], part: int) -> None:
     """Run a few stories; derandomized, as in CI, those of the part's own seed."""
-    machine = type(f"Swaps{part}", (Swaps,), {})
+    machine = type(f"{stories.__name__}{part}", (stories,), {})
     run_state_machine_as_test(seed(part)(machine) if SETTINGS.derandomize else machine, settings=SETTINGS)

@@ -47,10 +47,11 @@ ANNOTATION_CONTENTS: Final = f"{GROUP}/contents"
 # On the ControllerRevision of a revision that other pods than its own serve: the workload of these pods.
 ANNOTATION_WORKLOAD: Final = f"{GROUP}/workload"
 
-# On a serving pod: the revision that it has to serve, and since when. A new pod has neither, and serves that of the
-# others.
+# On a serving pod: the revision that it has to serve, since when, and where it gets requests while it loads that one,
+# the revision that it serves until then. A new pod has none of them, and serves the revision of the others.
 ANNOTATION_ASSIGNED: Final = f"{GROUP}/assigned"
 ANNOTATION_ASSIGNED_AT: Final = f"{GROUP}/assigned-at"
+ANNOTATION_SERVES: Final = f"{GROUP}/serves"
 # On a serving pod: Triton's name of the model that clients send requests to, one of several in an ensemble.
 ANNOTATION_MODEL: Final = f"{GROUP}/model"
 
@@ -107,7 +108,8 @@ class StrategyName(StrEnum):
     PROGRESSIVE = "Progressive"  # beside it, by the steps of the spec
     REPLACE = "Replace"  # at once, since the stable revision has never had a ready pod
     RECREATE = "Recreate"  # after its pods have ended
-    SWAP = "Swap"  # in its pods
+    SWAP = "Swap"  # in its pods, one after another, which leave their Services meanwhile
+    SWAP_IN_PLACE = "SwapInPlace"  # in its one pod, which goes on to serve
 
 
 class Admission(StrEnum):

@@ -132,8 +132,8 @@ class Rollout(Part):
     strategy: Literal["Progressive", "Recreate", "Swap"] = "Progressive"
     """Progressive: the candidate starts beside the stable revision and takes over by steps. Recreate: the pods of the
     stable revision end before those of the candidate start; requests fail in between. For nodes without capacity for
-    both. Swap: the pods of the stable revision load the candidate's model, by the same steps; a change of other fields,
-    or with one pod or several models, is Progressive."""
+    both. Swap: the pods of the stable revision load the candidate's models, by the same steps; a single pod loads it
+    while it serves, and all requests follow at once. A change of other fields is Progressive."""
     on_insufficient_capacity: Literal["Hold", "Recreate", "Surge", "Swap"] = "Hold"
     """Reaction of a Progressive rollout to insufficient free GPUs for the candidate's pods beside the stable ones.
     Hold: the rollout waits for GPUs without pods, and the stable revision serves. Recreate: the rollout follows the

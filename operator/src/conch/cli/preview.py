@@ -192,6 +192,8 @@ def _build_message(track: Track, decision: Decision) -> str:
         how = _ADMISSIONS.get(decision.rollout.admission, "by the steps below.")
         if decision.rollout.strategy == StrategyName.SWAP:
             how = f"in the pods of {track.workload_of(decision.serving)}, by the steps below: no pod starts or ends."
+        if decision.rollout.strategy == StrategyName.SWAP_IN_PLACE:
+            how = "in its pod, which goes on to serve until it has loaded it: no pod starts or ends."
         if decision.rollout.swap_obstacle:
             how += f" Pods of its own start. {decision.rollout.swap_obstacle}"
         back = "" if decision.wanted not in track.revisions else " It is in the history: its pods are the same as then."

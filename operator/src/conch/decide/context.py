@@ -17,6 +17,7 @@ class RolloutContext:
     wanted: str
     stable: str
     swap_obstacle: str = ""  # why the stable revision's pods cannot serve the wanted one; empty: they can, or are its
+    swaps_in_place: bool = False  # whether they serve while they change to it
 
     @property
     def gave_its_name(self) -> bool:

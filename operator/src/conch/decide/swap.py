@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
+from conch.api.analysis import named
+from conch.api.models import REPOSITORY
 from conch.api.triton import MODEL_FIELDS
 from conch.decide.naming import NOT_OF_PODS
 from conch.observe import Pod, Revision, Track
@@ -12,7 +14,7 @@ from conch_contract import names
 from conch_contract.schemes import Mount, find_scheme
 from conch_contract.sentences import join_words
 
-MIN_PODS: Final = 2  # of a service: one goes on with the stable revision while another changes
+MIN_PODS: Final = 2  # of a service whose pods leave their Services: one serves while another changes
 _AT_ONCE: Final = 4  # a pod of so many changes its revision at a time, once the first one serves the candidate
 
 
@@ -33,19 +35,39 @@ def find_swap_obstacle(track: Track, stable: str) -> str:
         return f"ControllerRevision {workload}, by which {stable} has its pods, is missing."
     if not record.has_lasting_pods:
         return f"An earlier version of Conch created the pods of {stable}, which lack the label {names.LABEL_WORKLOAD}."
-    return _find_obstacle_of_pods(track, workload, record)
+    return _find_obstacle_of_pods(track, stable, record)
 
 
-def _find_obstacle_of_pods(track: Track, workload: str, record: Revision) -> str:
-    """Return why the pods of a workload cannot serve the wanted revision; `record` is that of the workload."""
+def _find_obstacle_of_pods(track: Track, stable: str, record: Revision) -> str:
+    """Return why the pods of the stable revision cannot serve the wanted one; `record` is that of their workload."""
     fields = select_pod_fields(track.service.spec.predictor.to_wire())
     if changed := _list_changes(select_pod_fields(record.predictor), fields):
         return f"The change concerns the pods, and not only the model: {join_words(changed, 'and')}."
     if has_response_cache(track.service.spec.predictor.triton):  # its key is name and version of the model, and inputs
         return "Triton's response cache would return answers of the old model for requests to the new one."
-    pods = track.replicas(workload)
-    few = f"Swap needs {MIN_PODS} pods, of which one serves while another changes; the service has {pods}."
-    return few if pods < MIN_PODS else ""
+    pods = track.replicas(track.workload_of(stable))
+    if pods >= MIN_PODS or swaps_in_place(track, stable):
+        return ""
+    which = " of several models, or with a parity gate," if pods == 1 else ""
+    return f"Swap{which} needs {MIN_PODS} pods, of which one serves while another changes; the service has {pods}."
+
+
+def swaps_in_place(track: Track, stable: str) -> bool:
+    """Return whether the pods of the stable revision go on to serve it while they load the wanted one.
+
+    That is so of a service with one pod and one model, which Triton exchanges under its own lock. Several models call
+    one another, so that a pod has to have left its Services before they change; and a gate that compares with the
+    stable revision needs a pod of each.
+    """
+    record, gates = track.revisions.get(stable), named(track.service.spec.rollout.analysis)
+    if record is None or track.replicas(track.workload_of(stable)) != 1 or any(gate.needs_stable for gate in gates):
+        return False
+    return all(map(_has_one_model, (record.predictor, track.service.spec.predictor.to_wire())))
+
+
+def _has_one_model(predictor: Mapping[str, Any]) -> bool:
+    model = mapping(predictor.get("model"))
+    return bool(model) and mapping(model.get("modelFormat")).get("name") != REPOSITORY
 
 
 def _list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -14,8 +14,8 @@ from conch.decide.requeue import age, seconds_to_requeue
 from conch.decide.rollout import Observation, Request, advance, evaluate_gates, find_due_job, restart_failed
 from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
 from conch.decide.state import RolloutState
-from conch.decide.strategies import LAST, choose_strategy, strategy_of
-from conch.decide.swap import assign_pods, find_swap_obstacle
+from conch.decide.strategies import LAST, STRATEGIES, choose_strategy, strategy_of
+from conch.decide.swap import assign_pods, find_swap_obstacle, swaps_in_place
 from conch.decide.warmup import has_warmup, warmed, warmup_failed, warmup_waits
 from conch.decide.workloads import Workload, find_workload, has_new_pods, list_workloads
 from conch.observe import Finding, Snapshot, Track
@@ -108,7 +108,9 @@ def _context(track: Track) -> RolloutContext:
     obstacle = ""
     if stable != wanted and service.spec.rollout.may_swap:
         obstacle = find_swap_obstacle(track, stable)
-    return RolloutContext(track, router, router.observe(track), wanted, stable, obstacle)
+    return RolloutContext(
+        track, router, router.observe(track), wanted, stable, obstacle, swaps_in_place=swaps_in_place(track, stable)
+    )
 
 
 def _find_stable(track: Track, wanted: str) -> str:
@@ -150,10 +152,19 @@ def _with_strategy(context: RolloutContext, state: RolloutState) -> RolloutState
     """Return the state with its strategy. Whether a rollout is a Swap is decided when it begins, and stays so."""
     answered = has_answered(context.track, context.stable)
     rollout, has_begun = context.service.spec.rollout, bool(state.steps) and not state.awaits_admission
-    if (has_begun and state.strategy == StrategyName.SWAP) or context.gave_its_name:
-        return replace(state, strategy=StrategyName.SWAP)
+    if has_begun and STRATEGIES[state.strategy].shares_pods:
+        return state
+    if context.gave_its_name:
+        name = StrategyName.SWAP_IN_PLACE if context.swaps_in_place else StrategyName.SWAP
+        return replace(state, strategy=name)
     can_swap = not context.swap_obstacle and (not has_begun or not context.track.deployment(context.wanted))
-    strategy = choose_strategy(rollout, state.admission, has_answered=answered, can_swap=can_swap)
+    strategy = choose_strategy(
+        rollout,
+        state.admission,
+        has_answered=answered,
+        can_swap=can_swap,
+        is_in_place=context.swaps_in_place,
+    )
     obstacle = state.swap_obstacle if has_begun else context.swap_obstacle
     return replace(state, strategy=strategy.name, swap_obstacle=obstacle if rollout.strategy == "Swap" else "")
 
@@ -179,7 +190,8 @@ def _advance(context: RolloutContext, state: RolloutState, admission: Finding | 
         traffic_source=_find_traffic_source(context),
         not_ready=diagnose(track, wanted) or find_unlisted_pod(track, wanted),
         not_answering=not_answering(track, wanted),
-        broken=warmup_failed(track, wanted) or (crash_loop(track, wanted) if state.weight else None),
+        broken=warmup_failed(track, wanted)
+        or (crash_loop(track, wanted) if state.weight or strategy.is_in_place else None),
         before_first_share=warmup_waits(track, wanted) or gates.wait,
         missing_stable_pods=_count_missing(context, state),
         gates=gates.statuses,
@@ -234,12 +246,12 @@ def _effective_weight(context: RolloutContext, state: RolloutState, weight: int)
     """Return the candidate's weight; where only one of the two revisions has ready pods, all requests go to it."""
     track, stable = context.track, context.stable
     has_lost = not track.ready(stable) and not may_scale_to_zero(track, state, stable)
-    if weight and has_lost and track.ready(context.wanted):
+    strategy = strategy_of(state, context.service.spec.rollout)
+    if (weight or strategy.is_in_place) and has_lost and track.ready(context.wanted):
         return 100
     if state.unavailable_since is not None and not has_lost:
         return 0
-    is_shared = strategy_of(state, context.service.spec.rollout).shares_pods
-    return _weigh_pods(track, context) if is_shared and 0 < weight < 100 else weight
+    return _weigh_pods(track, context) if strategy.shares_pods and 0 < weight < 100 else weight
 
 
 def _weigh_pods(track: Track, context: RolloutContext) -> int:
@@ -292,6 +304,9 @@ def _assign_pods(
         main, pods = workload.main, [pod for pod in track.pods_in(workload.name) if pod.workload]
         is_shared = is_under_way and context.wanted in workload.revisions and context.wanted != main
         candidate = context.wanted if is_shared and not has_new_pods(pods) else None
+        if workload.is_in_place:  # its Services select its pods, whichever revision they serve
+            found |= dict.fromkeys((pod.uid for pod in pods), candidate or main)
+            continue
         reached = (context.traffic.reachable | still_reached(track)) & set(workload.revisions)
         if is_shared:  # pods that have the candidate keep it while others wait for their label
             reached |= {context.wanted}

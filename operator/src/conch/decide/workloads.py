@@ -25,6 +25,8 @@ class Workload:
         may_scale_to_zero: Whether it may be without pods while no trigger is active.
         selects_all: Whether the Services of `main` select all its pods, whatever their label: after a Swap all serve
             it, and new ones have the label of the template, which is that of an earlier revision.
+        is_in_place: Whether its pods serve while they change their revision. The Services of all its revisions then
+            select all its pods.
     """
 
     name: str
@@ -33,6 +35,13 @@ class Workload:
     minimum: int
     may_scale_to_zero: bool = False
     selects_all: bool = False
+    is_in_place: bool = False
+
+    def list_selecting_all(self) -> tuple[str, ...]:
+        """Return the revisions whose Services select all its pods, whatever their label."""
+        if self.is_in_place:
+            return self.revisions
+        return (self.main,) if self.selects_all else ()
 
 
 def list_workloads(
@@ -60,6 +69,7 @@ def list_workloads(
         revisions.setdefault(find_workload(context, state, name), []).append(name)
     is_under_way = state is not None and state.is_under_way
     mains = {workload: serving if serving in served else served[0] for workload, served in revisions.items()}
+    in_place = {workload for workload in revisions if _is_in_place(context, state, workload)}
     return tuple(
         Workload(
             name=workload,
@@ -68,9 +78,18 @@ def list_workloads(
             minimum=max(minimums[name] for name in served),
             may_scale_to_zero=all(may_scale_to_zero(track, state, name) for name in served),
             selects_all=_selects_all(track, workload, mains[workload], is_shared=is_under_way and len(served) > 1),
+            is_in_place=workload in in_place,
         )
         for workload, served in revisions.items()
     )
+
+
+def _is_in_place(context: RolloutContext, state: RolloutState | None, workload: str) -> bool:
+    """Return whether the pods of a workload serve while they change; the last change may be one that was given up."""
+    if any(pod.is_in_place for pod in context.track.pods_in(workload)):
+        return True
+    strategy = strategy_of(state, context.service.spec.rollout) if state is not None else None
+    return strategy is not None and strategy.is_in_place and find_workload(context, state, context.wanted) == workload
 
 
 def _selects_all(track: Track, workload: str, main: str, *, is_shared: bool) -> bool:

@@ -55,16 +55,9 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
             manifests += build_workload(track, workload, origin, [revisions.get(name) for name in names])
         if decision.wanted in revisions:
             manifests += _build_job(decision, revisions[decision.wanted])
-    track_route = TrackRoute(
-        service, decision.serving, decision.shares, swapped_workload=_find_swapped_workload(decision)
-    )
+    swapped = {name: each.name for each in decision.workloads for name in each.list_selecting_all()}
+    track_route = TrackRoute(service, decision.serving, decision.shares, swapped_workloads=swapped)
     return [*manifests, root_service(track_route)]
-
-
-def _find_swapped_workload(decision: Decision) -> str:
-    """Return the workload whose pods all serve the revision that carries the service, if they began with another."""
-    names = (each.name for each in decision.workloads if each.selects_all and each.main == decision.serving)
-    return next(names, "")
 
 
 def _render(decision: Decision, workload: Workload, name: str, defaults: PodDefaults) -> Revision | None:

@@ -70,26 +70,28 @@ def build_config_map(
     if not origin.has_lasting_pods:
         data = {names.MANIFEST_FILE: _pin(first)}
     else:
-        data = {names.MANIFEST_FILE: _pin(first, with_name=True)}
-        data |= {f"{revision.name}.json": _pin(revision, with_name=True) for revision in others}
+        data = {names.MANIFEST_FILE: _pin(first, of=workload)}
+        data |= {f"{revision.name}.json": _pin(revision, of=workload) for revision in others}
     return {**_build_head(service, CONFIG_MAP, workload), "data": data}
 
 
-def _pin(revision: Revision, *, with_name: bool = False) -> str:
+def _pin(revision: Revision, *, of: Workload | None = None) -> str:
     """Return the manifest with the contents of the revision's first ready pod, if there was one.
 
     Args:
         revision: The revision.
-        with_name: Whether it has the name of the revision, which the pod then reports.
+        of: The workload whose pods may change their revision, which they then report; None: there is none.
     """
-    if not revision.contents and not with_name:
+    if not revision.contents and of is None:
         return revision.manifest
     manifest = json.loads(revision.manifest)  # as it is stored, with fields that only another version of Conch knows
     if revision.contents:
         models = [model for source in manifest["models"] for model in _pin_source(source, revision.contents)]
         manifest = {**manifest, "models": models}
-    if with_name:
+    if of is not None:
         manifest["revision"] = revision.name
+        if of.is_in_place:
+            manifest["inPlace"] = True
     return json.dumps(manifest, separators=(",", ":"))
 
 
@@ -119,7 +121,7 @@ def build_deployment(service: InferenceService, workload: Workload, origin: Revi
 
 def build_service(service: InferenceService, workload: Workload, revision: str) -> Manifest:
     """Build the Service of a revision, which routes and Prometheus use."""
-    is_selected_by_workload = workload.selects_all and revision == workload.main
+    is_selected_by_workload = revision in workload.list_selecting_all()
     return {
         **child(service, SERVICE, revision, revision),
         "spec": {

@@ -20,6 +20,7 @@ from conch.api.names import (
     ANNOTATION_APPLIED_HASH,
     ANNOTATION_ASSIGNED,
     ANNOTATION_ASSIGNED_AT,
+    ANNOTATION_SERVES,
     LABEL_MANAGED_BY,
     LABEL_SERVICE_NAME,
 )
@@ -49,7 +50,12 @@ _IDENTITY_LABELS = (
     names.LABEL_WORKLOAD,
     *(job.label for job in REVISION_JOBS),
 )
-_IDENTITY_ANNOTATIONS = (ANNOTATION_APPLIED_HASH, ANNOTATION_ASSIGNED, ANNOTATION_ASSIGNED_AT)
+_IDENTITY_ANNOTATIONS = (
+    ANNOTATION_APPLIED_HASH,
+    ANNOTATION_ASSIGNED,
+    ANNOTATION_ASSIGNED_AT,
+    ANNOTATION_SERVES,
+)
 _LONGEST = 128  # characters of values that Conch or Kubernetes writes; a longer value is foreign
 _LONGEST_MESSAGE = 1024  # characters of the message of a failed pod
 _NOISE = frozenset({"kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/revision"})

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_ASSIGNED_AT
+from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_ASSIGNED_AT, ANNOTATION_SERVES
 from conch.observe.fields import annotations_of, mapping, moment, text
 from conch_contract import AgentReport, names
 
@@ -31,6 +31,7 @@ class Pod:
     workload: str = ""  # of whose Deployment it is; empty: its revision cannot change
     label: str = ""  # the revision by which Services select it
     is_assigned: bool = False  # its revision was assigned to it; a new pod serves that of all others
+    former: str = ""  # the revision that it serves until it has loaded the assigned one; empty: it leaves its Services
     assigned_at: float = 0.0  # when it was assigned, as created_at; 0: it began with it
     listed: bool = False  # ready, whatever it serves
     is_unrecorded: bool = False  # by its report it serves its revision, which its label does not have yet
@@ -55,6 +56,21 @@ class Pod:
         """Whether its revision was changed, and it is not known to serve it yet."""
         return self.is_assigned and self.label != self.revision
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether it gets requests while its revision changes, and serves the former one until the other is loaded."""
+        return self.is_changing and bool(self.former)
+
+    @property
+    def serves(self) -> str:
+        """The revision whose requests it gets."""
+        return self.former if self.is_in_place else self.revision
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is ready for these requests."""
+        return self.ready or (self.is_in_place and self.listed)
+
     def with_report(self, report: AgentReport | None) -> Self:
         """Return the pod with its report. One of another revision counts as none, and the pod as not ready."""
         if report is not None and report.revision not in {"", self.revision}:
@@ -64,8 +80,9 @@ class Pod:
 
     def of_revision(self, revision: str, endpoints: Endpoints) -> Self:
         """Return the pod as one that serves a revision, by which its Service may select it."""
-        listed = self.is_up and not self.leaving and self.uid in endpoints.get(revision, ())
-        return replace(self, revision=revision, listed=listed, ready=listed and not self.is_changing)
+        pod = replace(self, revision=revision)
+        listed = pod.is_up and not pod.leaving and pod.uid in endpoints.get(pod.serves, ())
+        return replace(pod, listed=listed, ready=listed and not pod.is_changing)
 
     @classmethod
     def parse(cls, body: Body, endpoints: Endpoints) -> Self:
@@ -94,6 +111,7 @@ class Pod:
             workload=workload,
             label=label,
             is_assigned=bool(assigned),
+            former=annotations.get(ANNOTATION_SERVES, "") if assigned else "",
             assigned_at=moment(annotations.get(ANNOTATION_ASSIGNED_AT)) or 0.0,
         )
         return pod.of_revision(pod.revision, endpoints)

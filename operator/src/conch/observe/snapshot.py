@@ -190,8 +190,8 @@ class ObservedService:
         return tuple(pod for pod in self.pods if pod.revision == revision and not pod.leaving)
 
     def ready(self, revision: str) -> int:
-        """Return the number of ready pods of a revision."""
-        return sum(pod.ready for pod in self.pods_of(revision))
+        """Return the number of ready pods that serve a revision."""
+        return sum(pod.answers for pod in self.pods if pod.serves == revision and not pod.leaving)
 
     def find_report(self, job: RevisionJob[Report_co], revision: str) -> Report_co | None:
         """Return the report of a revision's Job; None while there is none."""

@@ -24,7 +24,7 @@ from conch.api.kinds import (
     kind_of,
     ref_of,
 )
-from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_ASSIGNED, ANNOTATION_ASSIGNED_AT
+from conch.api.names import ANNOTATION_APPLIED_HASH, ANNOTATION_ASSIGNED, ANNOTATION_ASSIGNED_AT, ANNOTATION_SERVES
 from conch.api.reasons import Reason
 from conch.api.times import format_time
 from conch.decide import Decisions
@@ -106,7 +106,8 @@ class Delete:
 class Assign:
     """Change the revision that a pod has to serve, or record that it serves it.
 
-    In between it has no label of a revision, so that no Service of one selects it.
+    In between it has no label of a revision, so that no Service of one selects it. A pod that changes in place keeps
+    its label, and the Services of all revisions of its workload select it.
     """
 
     ref: Ref
@@ -114,14 +115,17 @@ class Assign:
     revision: str
     time: str  # RFC 3339; empty: it serves the revision already
     needs: frozenset[Ref] = frozenset()
+    serves: str = ""  # the revision that it serves in between; empty: it leaves its Services
 
     @property
     def metadata(self) -> Manifest:
         """The metadata that it writes, as a merge patch."""
-        annotations = {ANNOTATION_ASSIGNED: self.revision}
+        annotations = {ANNOTATION_ASSIGNED: self.revision, ANNOTATION_SERVES: self.serves or None}
         if not self.time:
             return {"uid": self.uid, "labels": {names.LABEL_REVISION: self.revision}, "annotations": annotations}
         annotations[ANNOTATION_ASSIGNED_AT] = self.time
+        if self.serves:
+            return {"uid": self.uid, "annotations": annotations}
         return {"uid": self.uid, "labels": {names.LABEL_REVISION: None}, "annotations": annotations}
 
     @property
@@ -194,15 +198,25 @@ def plan(
 
 
 def _assign_pods(snapshot: Snapshot, decisions: Decisions) -> Iterator[Assign]:
-    """Yield the changes of pods' revisions, once the manifest and the Service of the new one are written."""
+    """Yield the changes of pods' revisions, once the manifest and the Services that select them are written."""
     assigned = {uid: revision for each in decisions.tracks for uid, revision in each.assignments.items()}
+    roots = {
+        workload.name: Ref(SERVICE, each.track.service.track)
+        for each in decisions.tracks
+        for workload in each.workloads
+        if workload.is_in_place
+    }
     for pod in snapshot.pods:
-        revision = assigned.get(pod.uid, pod.revision)
+        revision, is_in_place = assigned.get(pod.uid, pod.revision), pod.workload in roots
+        needs = {Ref(CONFIG_MAP, pod.workload), Ref(SERVICE, revision)}
+        if is_in_place:
+            needs |= {roots[pod.workload], Ref(SERVICE, pod.label)}
         if revision != pod.revision:
-            needs = frozenset({Ref(CONFIG_MAP, pod.workload), Ref(SERVICE, revision)})
-            yield Assign(Ref(POD, pod.name), pod.uid, revision, format_time(snapshot.now), needs)
+            time, serves = format_time(snapshot.now), pod.serves if is_in_place else ""
+            yield Assign(Ref(POD, pod.name), pod.uid, revision, time, frozenset(needs), serves)
         elif pod.is_unrecorded:
-            yield Assign(Ref(POD, pod.name), pod.uid, revision, "")
+            recorded = frozenset(needs) if is_in_place else frozenset()
+            yield Assign(Ref(POD, pod.name), pod.uid, revision, "", recorded)
 
 
 def list_references(body: Manifest) -> frozenset[Ref]:

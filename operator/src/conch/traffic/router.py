@@ -24,7 +24,8 @@ class TrackRoute:
     serving: str  # the revision that carries it
     shares: Shares
     longest_request: str | None = None  # of the revisions with shares, a duration; None: no revision sets one
-    swapped_workload: str = ""  # whose pods all serve that revision, also new ones with the label of an earlier one
+    swapped_workloads: Mapping[str, str] = field(default_factory=dict)
+    """By revision, the workload whose pods all get its requests, whatever their label."""
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def select_pods(service: InferenceService, revision: str, swapped_workload: str)
     Args:
         service: The service.
         revision: Name of the revision.
-        swapped_workload: The workload whose pods all serve it after a Swap. New ones have the label of an earlier
-            revision, and answer all the same without an operator that changes it. Empty: the label counts.
+        swapped_workload: The workload whose pods all get its requests: they serve it after a Swap, and new ones, with
+            the label of an earlier revision, answer without an operator that changes it. Empty: the label counts.
     """
     return workload_selector(service, swapped_workload) if swapped_workload else selector(service, revision)
 
@@ -44,7 +44,7 @@ def select_pods(service: InferenceService, revision: str, swapped_workload: str)
 def build_root_service(track_route: TrackRoute, selected: str | None) -> Manifest:
     """Build the Service that clients in the cluster use; `selected` None: all pods of the service answer."""
     service = track_route.service
-    workload = track_route.swapped_workload if selected == track_route.serving else ""
+    workload = track_route.swapped_workloads.get(selected or "", "")
     return {
         **child(service, SERVICE, service.track, annotations={ANNOTATION_STABLE: track_route.serving}),
         "spec": {
@@ -61,8 +61,15 @@ def _read_selector(track: Track, label: str) -> str:
 
 
 def selected_revision(track: Track) -> str | None:
-    """Return the one revision that the root Service selects; None if it selects all, or does not exist."""
-    return _read_selector(track, names.LABEL_REVISION) or (track.routed if _read_swapped_workload(track) else None)
+    """Return the one revision that the root Service selects; None if it selects all, or does not exist.
+
+    Of a workload it is the one that all its pods serve.
+    """
+    workload = _read_swapped_workload(track)
+    if not workload:
+        return _read_selector(track, names.LABEL_REVISION) or None
+    served = {pod.serves for pod in track.listed_pods if pod.workload == workload}
+    return served.pop() if len(served) == 1 else track.routed
 
 
 def _read_swapped_workload(track: Track) -> str:
@@ -78,14 +85,15 @@ def wrote_stable(track: Track) -> bool:
     root = track.children.get(Ref(SERVICE, track.service.track))
     if root is None or track.routed is None:
         return False
-    track_route = TrackRoute(track.service, track.routed, {}, swapped_workload=_read_swapped_workload(track))
-    manifest = build_root_service(track_route, selected_revision(track))
+    selected, workload = selected_revision(track), _read_swapped_workload(track)
+    swapped = {selected: workload} if selected and workload else {}
+    manifest = build_root_service(TrackRoute(track.service, track.routed, {}, swapped_workloads=swapped), selected)
     return annotations_of(root).get(ANNOTATION_APPLIED_HASH) == fingerprint(manifest)
 
 
 def listed_revisions(track: Track) -> Counter[str]:
     """Return how many pods of each revision the EndpointSlices of the root Service list as ready."""
-    return Counter(pod.revision for pod in track.listed_pods)
+    return Counter(pod.serves for pod in track.listed_pods)
 
 
 def find_endpoint_lag(track: Track, revision: str) -> Finding | None:
@@ -96,7 +104,7 @@ def find_endpoint_lag(track: Track, revision: str) -> Finding | None:
     which the last ones remove the old pods.
     """
     others = listed_revisions(track).keys() - {revision}
-    counted = sum(pod.ready and pod.revision == revision for pod in track.listed_pods)
+    counted = sum(pod.answers and pod.serves == revision for pod in track.listed_pods)
     floor = max(track.service.spec.predictor.min_replicas, 1)
     replicas = track.replicas(track.workload_of(revision))
     if not others and counted >= min(track.ready(revision), floor, replicas):
@@ -166,7 +174,7 @@ class ReplicaRouter:
         if Ref(SERVICE, track.service.track) not in track.children:
             return ObservedTraffic()
         split = percentages(listed_revisions(track))
-        reachable = frozenset({*split, *(pod.revision for pod in track.pods if not pod.leaving)})
+        reachable = frozenset({*split, *(pod.serves for pod in track.pods if not pod.leaving)})
         if not split:
             obstacle = Finding(Reason.NO_READY_PODS, "No pod is ready to share requests.")
             return ObservedTraffic(reachable=reachable, obstacle=obstacle)

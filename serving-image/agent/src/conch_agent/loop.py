@@ -27,6 +27,8 @@ _HEARTBEAT_TIMEOUT: Final = 15.0  # seconds without a heartbeat after which the 
 _MANIFEST_INTERVAL: Final = 1.0  # seconds between two reads of the manifest's file
 # Seconds after which a pod that is not ready gets no requests: its probe runs each second, then proxies have to follow.
 _LEAVE_SECONDS: Final = 5.0
+# Seconds for which the manifest of a revision may follow its assignment: the kubelet reads them from two objects.
+_FOLLOW_SECONDS: Final = 30.0
 
 
 class Agent:
@@ -46,6 +48,7 @@ class Agent:
         self._content = b""  # of the manifest's file
         self._manifest = ModelManifest(models=())
         self._assigned = ""  # the revision that is assigned to the pod; empty: that of all pods
+        self._announced, self._announce_time = "", 0.0  # the assignment as it was last read, and since when it is so
         self._applied_revision = ""  # of the models that are applied
         self._loaded_revision = ""  # the last one of which all models were loaded
         self._left_time = time.monotonic()  # since when the pod has to serve another one
@@ -65,8 +68,9 @@ class Agent:
         listed = {source.name for source in self._manifest.models}  # of a repository its entry
         models = limit_config((model.report for model in self._models.values()), listed)
         pending = self._expansion.pending if self._expansion and self._parts is None else ()
+        is_due = self._serves_its_revision or self._manifest.in_place
         return AgentReport(
-            ready=self._serves_its_revision and bool(models) and all(each.is_settled for each in self._models.values()),
+            ready=is_due and bool(models) and all(each.is_settled for each in self._models.values()),
             models=(*models, *(entry for entry in pending if entry.name not in self._models)),
             reason=self._failure.reason if self._failure else "",
             message=self._failure.message if self._failure else "",
@@ -80,8 +84,8 @@ class Agent:
         return not revision or (self._assigned in {"", revision} and self._loaded_revision == revision)
 
     async def _wait_until_left(self) -> bool:
-        """Wait until the pod gets no requests, since it has to serve another revision; return False if it serves."""
-        while not self._serves_its_revision:
+        """Wait until the pod gets no requests, since it has to serve another revision; return False if it gets some."""
+        while not self._serves_its_revision and not self._manifest.in_place:
             if time.monotonic() - self._left_time >= _LEAVE_SECONDS:
                 return True
             await asyncio.sleep(1)
@@ -123,8 +127,8 @@ class Agent:
         self._manifest_time = time.monotonic()
         if self._serves_its_revision:
             self._left_time = self._manifest_time
-        self._assigned = await run_in_thread(self._settings.read_revision)
-        file = await run_in_thread(self._settings.find_manifest, self._assigned)
+        assigned = await run_in_thread(self._settings.read_revision)
+        file = await run_in_thread(self._settings.find_manifest, assigned)
         try:
             content = await run_in_thread(file.read_bytes)
         except OSError:
@@ -132,6 +136,7 @@ class Agent:
                 self._failure = Failure(Reason.MANIFEST_MISSING, f"There is no manifest at {file} yet.")
             return
         if content == self._content:
+            self._note_assignment(assigned)
             return
         self._content = content
         try:
@@ -144,8 +149,17 @@ class Agent:
         if self._expansion_task:
             self._expansion_task.cancel()
         self._parts, self._manifest = None, manifest
+        self._note_assignment(assigned)
         self._expansion = Expansion(manifest, self._settings)
         self._expansion_task = asyncio.create_task(self._expansion.run())
+
+    def _note_assignment(self, revision: str) -> None:
+        """Note the revision that is assigned to the pod, once its manifest is there or does not follow."""
+        if revision != self._announced:
+            self._announced, self._announce_time = revision, time.monotonic()
+        waits = bool(self._models) and time.monotonic() - self._announce_time < _FOLLOW_SECONDS
+        if revision in {"", self._manifest.revision} or not waits:
+            self._assigned = revision
 
     async def _follow_expansion(self) -> None:
         """Apply the models of the manifest when they are known, and each time that their listing has changed."""

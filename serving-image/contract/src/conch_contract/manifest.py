@@ -129,10 +129,12 @@ class ModelManifest(Wire):
     Attributes:
         models: The models.
         revision: Name of the revision whose models they are; empty in a pod whose revision cannot change.
+        in_place: True if the pod gets requests while it changes its revision: it is ready as long as it serves one.
     """
 
     models: tuple[ModelSource, ...]
     revision: str = ""
+    in_place: bool = False
 
 
 FOLDER_FORMAT: Final = "triton"  # of a folder as in a model repository

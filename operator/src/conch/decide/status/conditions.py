@@ -230,7 +230,7 @@ def _serving(facts: _Facts) -> PendingCondition:
     track, state = facts.track, facts.decision.rollout
     # The revisions that the traffic shows; while nothing shows it, the one of the root Service.
     reached = sorted(facts.decision.traffic.observed_weights) or [track.routed or ""]
-    answering = [name for name in reached if track.ready(name)]
+    answering = [name for name in reached if track.ready(name)] or _list_answering_in_place(facts)
     if answering:
         message = f"Requests go to revision {' and '.join(answering)}."
         return PendingCondition(
@@ -245,6 +245,12 @@ def _serving(facts: _Facts) -> PendingCondition:
         return PendingCondition(_SERVING, "Unknown", Reason.PENDING, "No pod has been ready yet.")
     message = facts.finding.message if facts.finding else "No pod is ready."
     return PendingCondition(_SERVING, "False", Reason.NO_READY_PODS, message)
+
+
+def _list_answering_in_place(facts: _Facts) -> list[str]:
+    """Return the revisions of ready pods that get the requests to all revisions of their workload."""
+    workloads = {workload.name for workload in facts.decision.workloads if workload.is_in_place}
+    return sorted({pod.serves for pod in facts.track.pods if pod.workload in workloads and pod.answers})
 
 
 def _rollout_complete(facts: _Facts) -> PendingCondition:

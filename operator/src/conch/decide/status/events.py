@@ -115,7 +115,7 @@ def _rollout(before: Status, after: Status) -> list[Event]:
     if now.admission == Admission.INSUFFICIENT and not (
         was is not None and same and was.admission == Admission.INSUFFICIENT
     ):
-        is_swap = now.strategy == StrategyName.SWAP
+        is_swap = now.strategy in {StrategyName.SWAP, StrategyName.SWAP_IN_PLACE}
         how = "these change to it." if is_swap else "these end first, then it starts."
         note = f"There are no GPUs for {now.revision} beside the pods that serve: {how}"
         found.append(Event("Normal" if is_swap else "Warning", Reason.INSUFFICIENT_GPU, now.strategy, note))

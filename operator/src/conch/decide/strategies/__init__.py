@@ -14,16 +14,21 @@ from conch.decide.strategies.progressive import Progressive
 from conch.decide.strategies.recreate import Recreate
 from conch.decide.strategies.replace import Replace
 from conch.decide.strategies.strategy import LAST, Strategy
-from conch.decide.strategies.swap import Swap
+from conch.decide.strategies.swap import Swap, SwapInPlace
 
 __all__ = ["LAST", "STRATEGIES", "Strategy", "choose_strategy", "get_steps", "strategy_of"]
 
-_ALL: Final[tuple[Strategy, ...]] = (Progressive(), Replace(), Recreate(), Swap())
+_ALL: Final[tuple[Strategy, ...]] = (Progressive(), Replace(), Recreate(), Swap(), SwapInPlace())
 STRATEGIES: Final[Mapping[StrategyName, Strategy]] = {strategy.name: strategy for strategy in _ALL}
 
 
 def choose_strategy(
-    rollout: Rollout, admission: Admission | None = None, *, has_answered: bool = True, can_swap: bool = True
+    rollout: Rollout,
+    admission: Admission | None = None,
+    *,
+    has_answered: bool = True,
+    can_swap: bool = True,
+    is_in_place: bool = False,
 ) -> Strategy:
     """Return the strategy of a rollout.
 
@@ -32,11 +37,14 @@ def choose_strategy(
         admission: whether GPUs are free for the candidate's pods beside those of the stable revision.
         has_answered: whether the stable revision has had a ready pod.
         can_swap: whether the stable revision's pods can serve the candidate.
+        is_in_place: whether these pods serve while they change.
 
     >>> choose_strategy(Rollout()).name.value, choose_strategy(Rollout(), Admission.INSUFFICIENT).name.value
     ('Progressive', 'Recreate')
     >>> choose_strategy(Rollout(strategy="Swap")).name.value
     'Swap'
+    >>> choose_strategy(Rollout(strategy="Swap"), is_in_place=True).name.value
+    'SwapInPlace'
     >>> choose_strategy(Rollout(strategy="Swap"), can_swap=False).name.value
     'Progressive'
     >>> choose_strategy(Rollout(), has_answered=False).name.value
@@ -50,6 +58,8 @@ def choose_strategy(
         name = StrategyName.REPLACE
     elif name == StrategyName.SWAP and not can_swap:
         name = StrategyName.PROGRESSIVE
+    if name == StrategyName.SWAP and is_in_place:
+        name = StrategyName.SWAP_IN_PLACE
     return STRATEGIES[name]
 
 

@@ -17,6 +17,7 @@ class WithPods:
     """The pods of a strategy under which each revision has its own."""
 
     shares_pods = False
+    is_in_place = False
 
     def pods(self, router: TrafficRouter, weight: int, capacity: int) -> int:
         """Return the pods that the router requires."""
@@ -48,6 +49,8 @@ class Strategy(Protocol):
     """Whether both revisions have pods at the same time."""
     shares_pods: bool
     """Whether they are the same pods, which change from one revision to the other."""
+    is_in_place: bool
+    """Whether these serve while they change."""
 
     def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
         """Return the steps in force; the last one has the weight 100."""

@@ -1,7 +1,8 @@
 """Swap: the pods of the stable revision get the candidate's content, one after another; no pod starts or ends.
 
 A pod that changes its revision leaves the Services of the stable revision first. Its Triton serves the old content
-until the new one is loaded, and goes on with it if that fails.
+until the new one is loaded, and goes on with it if that fails. A service with one pod has no other that serves
+meanwhile, so its pod stays in the Services, and all requests get the new content at one moment.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
 from conch.decide.strategies.progressive import Progressive
+from conch.decide.strategies.strategy import LAST
 from conch.decide.swap import MIN_PODS
 from conch.traffic import TrafficRouter
 
@@ -20,6 +22,7 @@ class Swap(Progressive):
 
     name = StrategyName.SWAP
     shares_pods = True
+    is_in_place = False
 
     def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
         """Return the steps of the spec, after one in which the candidate has a single pod.
@@ -50,4 +53,34 @@ class Swap(Progressive):
         del needed
         least = least_replicas(context.service)
         kept = least if state.has_failed else max(least, state.capacity, MIN_PODS)
+        return {context.stable: kept} if state.has_failed else {context.wanted: kept, context.stable: kept}
+
+
+class SwapInPlace(Swap):
+    """All requests at one moment, then the analyses and pauses of the spec."""
+
+    name = StrategyName.SWAP_IN_PLACE
+    is_in_place = True
+
+    def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
+        """Return the last step, and after it those of the spec that are no weight.
+
+        >>> rollout = Rollout.model_validate({"steps": [{"weight": 25}, {"pause": "1m"}, {"weight": 50}]})
+        >>> [step.to_wire() for step in SwapInPlace().steps(rollout)]
+        [{'weight': 100}, {'pause': '1m'}, {'weight': 100}]
+        >>> [step.to_wire() for step in SwapInPlace().steps(Rollout())]
+        [{'weight': 100}]
+        """
+        others = tuple(step for step in super().steps(rollout) if step.weight is None)
+        return (LAST, *others, LAST) if others else (LAST,)
+
+    def pods(self, router: TrafficRouter, weight: int, capacity: int) -> int:
+        """Return all pods: there is one, unless an autoscaler has added some since."""
+        del router, weight
+        return capacity
+
+    def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
+        """Return the replicas of the pods of both revisions."""
+        del needed
+        kept = max(least_replicas(context.service), state.capacity)
         return {context.stable: kept} if state.has_failed else {context.wanted: kept, context.stable: kept}
