@@ -10,9 +10,10 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.config import merge_config, set_content
 from conch_agent.effective_config import build_config_values, find_written_values, limit_config
-from conch_agent.model import Model, Server
+from conch_agent.model import Model
 from conch_agent.monitor import TritonMonitor
 from conch_agent.pipeline import build_ensemble
+from conch_agent.pod import Server
 from conch_agent.prepare import RepositoryModel
 from conch_agent.settings import Settings
 from conch_agent.triton import Triton

@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from conch_agent.dependencies import describe_missing_models, find_path
+from conch_agent.pod_model import Loadable
 from conch_agent.reasons import Failure, Reason
 from conch_agent.triton import RepositoryIndex
-
-
-class Caller(Protocol):
-    """A model of the manifest that may call others."""
-
-    @property
-    def callees(self) -> tuple[str, ...]:
-        """Names of the models that it calls."""
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """Names of the steps of an ensemble, which are among its callees."""
-
-    @property
-    def is_current(self) -> bool:
-        """True if Triton serves it with the content of the manifest, and not with that of before."""
-
-    @property
-    def is_left_out(self) -> bool:
-        """True if it is not required and has failed."""
 
 
 def find_missing(callees: Iterable[str], index: RepositoryIndex) -> tuple[str, ...]:
@@ -51,7 +31,7 @@ def describe_missing(name: str, missing: tuple[str, ...], models: Iterable[str])
     return describe_missing_models(name, missing, sorted(set(models) - {name})) if missing else ""
 
 
-def find_awaited(name: str, models: Mapping[str, Caller], index: RepositoryIndex) -> tuple[str, ...]:
+def find_awaited(name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> tuple[str, ...]:
     """Return the models that a model calls and that Triton has to serve before that is loaded.
 
     Models that call one another do not wait for one another: a Python model needs its callees for requests only.

@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from conch_agent.backoff import Backoff
-from conch_agent.callees import Caller, find_awaited
+from conch_agent.callees import find_awaited
+from conch_agent.pod_model import Loadable
 from conch_agent.reasons import Failure, Reason
 from conch_agent.triton import RepositoryIndex
 from conch_contract import ModelState, names
@@ -23,22 +24,6 @@ _MIN_ENDS: Final = 2  # Triton may end once for a reason of its own, or of its n
 _FIRST_DELAY: Final = 10.0  # seconds
 _LONGEST_DELAY: Final = 600.0  # seconds: each retry may end Triton, and the kubelet's delays grow with each restart
 _PREPARED: Final = frozenset({ModelState.LOADING, ModelState.WARMING, ModelState.READY})
-
-
-class Loadable(Caller, Protocol):
-    """A model of the manifest."""
-
-    @property
-    def is_loaded(self) -> bool:
-        """True if Triton serves it, with whatever content."""
-
-    @property
-    def content(self) -> str:
-        """Identifier of its content in the repository; empty: it has none yet."""
-
-    @property
-    def state(self) -> ModelState:
-        """Its state, of which Triton's restarts may not be known yet."""
 
 
 @dataclass
@@ -67,6 +52,15 @@ class Crashes:
         self._clock = clock
         self._loads: dict[str, str] = {}  # the content by name
         self._suspects: dict[tuple[str, str], _Suspect] = {}
+
+    def bind(self, name: str, content: str) -> ContentLoads:
+        """Return the loads of one content of a model.
+
+        Args:
+            name: The model's name.
+            content: Identifier of its content.
+        """
+        return ContentLoads(self, name, content)
 
     def begin_load(self, name: str, content: str) -> None:
         """Record that a load is requested.
@@ -134,19 +128,6 @@ class Crashes:
         suspect = self._suspects.get((name, content))
         return max(0.0, (suspect.retry_time or 0.0) - self._clock()) if suspect else 0.0
 
-    def raise_for(self, name: str, content: str) -> None:
-        """Raise the failure of a model that ends Triton on load, until it may be loaded again.
-
-        Args:
-            name: The model's name.
-            content: Identifier of its content.
-
-        Raises:
-            Failure: LoadCrashed.
-        """
-        if self.compute_delay(name, content) and (failure := self.find_failure(name, content)):
-            raise failure
-
     def may_load(self, name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
         """Return True if a model may be loaded now.
 
@@ -178,6 +159,52 @@ class Crashes:
         if model.is_loaded or model.state == ModelState.FAILED or self.find_failure(name, model.content):
             return False
         return _has_callees(name, models, index)
+
+
+@dataclass(frozen=True)
+class ContentLoads:
+    """The loads of one content of a model.
+
+    Attributes:
+        crashes: The loads and suspects of the pod.
+        name: The model's name.
+        content: Identifier of the content.
+    """
+
+    crashes: Crashes
+    name: str
+    content: str
+
+    def begin(self) -> None:
+        """Record that a load is requested."""
+        self.crashes.begin_load(self.name, self.content)
+
+    def end(self) -> None:
+        """Record that Triton has answered a load, or serves the content: it did not end."""
+        self.crashes.end_load(self.name, self.content)
+
+    def abandon(self) -> None:
+        """Forget a load whose answer is of no interest any more."""
+        self.crashes.abandon_load(self.name)
+
+    @property
+    def failure(self) -> Failure | None:
+        """The failure of a content that ends Triton on load, until it is served; None: none is proved."""
+        return self.crashes.find_failure(self.name, self.content)
+
+    @property
+    def delay(self) -> float:
+        """Seconds until a content that ends Triton on load may be loaded again; 0: it may be now."""
+        return self.crashes.compute_delay(self.name, self.content)
+
+    def raise_failure(self) -> None:
+        """Raise the failure of a content that ends Triton on load, until it may be loaded again.
+
+        Raises:
+            Failure: LoadCrashed.
+        """
+        if self.delay and (failure := self.failure):
+            raise failure
 
 
 def _has_callees(name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:

@@ -10,40 +10,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from conch_agent.monitor import TritonMonitor
+from conch_agent.pod_model import PodModel
 from conch_agent.reasons import Failure, Reason
 from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnavailableError, Version
 from conch_contract.sentences import join_some
 
 _IDLE_SECONDS: Final = 5.0  # without a request after which a model may be unloaded
 _IN_MEMORY: Final = frozenset({"READY", "LOADING", "UNLOADING"})  # states of a version
-
-
-class Part(Protocol):
-    """A model of the new set."""
-
-    @property
-    def callees(self) -> tuple[str, ...]:
-        """Names of the models that it calls."""
-
-    @property
-    def makes_calls(self) -> bool:
-        """True if it may call others, too."""
-
-    @property
-    def is_laid_out(self) -> bool:
-        """True if its files are in the repository."""
-
-    @property
-    def may_be_missing(self) -> bool:
-        """True if it is not required and has failed."""
-
-    async def has_current_content(self) -> bool:
-        """Return True if Triton serves the content of the repository."""
 
 
 class Exchange:
@@ -56,7 +34,7 @@ class Exchange:
 
     def __init__(
         self,
-        models: Mapping[str, Part],
+        models: Mapping[str, PodModel],
         triton: Triton,
         monitor: TritonMonitor,
         wait_until_left: Callable[[], Awaitable[bool]],
@@ -169,7 +147,7 @@ async def find_busy(names: Iterable[str], triton: Triton) -> list[str]:
     return sorted(name for name in names if time.time() - last.get(name, 0.0) < _IDLE_SECONDS)
 
 
-def collect_callees(models: Mapping[str, Part]) -> Mapping[str, Collection[str]]:
+def collect_callees(models: Mapping[str, PodModel]) -> Mapping[str, Collection[str]]:
     """Return the models that each model of a set may call, by its name.
 
     Args:

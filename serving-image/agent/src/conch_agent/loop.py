@@ -15,8 +15,9 @@ from conch_agent import layout
 from conch_agent.effective_config import limit_config
 from conch_agent.exchange import Exchange, collect_callees
 from conch_agent.expansion import Expansion, Part
-from conch_agent.model import Model, Server
+from conch_agent.model import Model
 from conch_agent.monitor import READY_INTERVAL, STARTUP_INTERVAL, TritonMonitor
+from conch_agent.pod import Server
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.threads import run_in_thread
@@ -38,8 +39,8 @@ class Agent:
         self._settings = settings
         self._triton = triton
         self._monitor = TritonMonitor(settings, triton)
-        self._server = Server(settings, triton, self._monitor, self._wait_until_left)
-        self._models = self._server.models
+        self._models: dict[str, Model] = {}
+        self._server = Server(settings, triton, self._monitor, self._wait_until_left, self._models)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._exchange_task: asyncio.Task[None] | None = None
         self._expansion: Expansion | None = None  # None: no manifest is read yet, and what serves is left as it is

@@ -6,6 +6,7 @@ from typing import Final
 
 from conch_agent.prepare import RepositoryModel
 from conch_agent.reasons import WarningReason
+from conch_agent.triton import LONGEST_MESSAGE
 from conch_contract import ModelWarning
 from conch_contract.report import SEQUENCE_STATE_MESSAGE
 
@@ -58,6 +59,17 @@ def build_memory_warning(name: str) -> ModelWarning:
         " one. It got no requests meanwhile; the way back takes a load, too."
     )
     return ModelWarning(reason=WarningReason.MEMORY_HOLDS_ONE, message=message)
+
+
+def build_not_served_warning(name: str, cause: str) -> ModelWarning:
+    """Return the warning about a model that is not required and has failed.
+
+    Args:
+        name: The model's name in Triton.
+        cause: The message of its failure.
+    """
+    message = f"Model {name}, which is not required, is not served: {cause}"
+    return ModelWarning(reason=WarningReason.MODEL_NOT_SERVED, message=message[:LONGEST_MESSAGE])
 
 
 def describe_overrides(model: RepositoryModel) -> str:

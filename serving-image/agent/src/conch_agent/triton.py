@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 from conch_agent.config import CONTENT_PARAMETER
 from conch_contract import names
 
+LONGEST_MESSAGE: Final = 2000  # characters of its messages in a report
 HEADER: Final = f"triton-grpc-protocol-{names.CONTROL_HEADER}"
 _READ_TIMEOUT: Final = 5.0
 _LOAD_TIMEOUT: Final = 3600.0
