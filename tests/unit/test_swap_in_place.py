@@ -155,7 +155,7 @@ def test_the_way_back_to_the_first_revision_needs_no_second_pod() -> None:
     ids=["parity", "several models"],
 )
 def test_what_needs_two_pods_is_refused_with_one(fields: dict[str, Any]) -> None:
-    cluster, _ = begin_with_one(**{"rollout": fields.pop("rollout", None)}, **fields)
+    cluster, _ = begin_with_one(fields.pop("rollout", None), **fields)
     if "models" in fields:
         change(cluster, model=None, models=[{"name": "a", **at("other")}, {"name": "b", **at("b")}])
     else:

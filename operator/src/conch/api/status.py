@@ -147,7 +147,7 @@ class RolloutStatus(Part):
     revision: str
     """Name of the candidate, also after it has failed."""
     strategy: str = ""
-    """Strategy in force: Progressive, Recreate, Swap, SwapInPlace (of one pod) or Replace. Recreate is also the strategy of
+    """Strategy in force: Progressive, Recreate, Swap, SwapInPlace (of one pod) or Replace. Recreate is also that of
     onInsufficientCapacity Recreate. Replace is that of a stable revision that never had a ready pod: without steps."""
     phase: str = ""
     """Phase of the rollout: Progressing, Paused or Failed."""
