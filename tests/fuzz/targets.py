@@ -93,7 +93,7 @@ def _merge(data: bytes) -> None:
     text = _text(data)
     for kind in ("onnx", "python"):
         source = ModelSource(name="m", format=kind, storage_uri="s3://b/m")
-        refuse_programs(parse_config(text, source.storage_uri), kind, source.storage_uri)
+        refuse_programs(parse_config(text, source.storage_uri), source)
         merge_config(text, source, kind)
 
 

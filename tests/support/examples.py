@@ -64,6 +64,7 @@ def all_examples() -> list[Example]:
     file = ({"file": np.array([picture], dtype=object)}, lambda answer: answer["type"].tolist() == [b"png"])
     known: dict[str, tuple[Tensors, Callable[[Tensors], bool]]] = {
         "quickstart": magika,
+        "rate-limiter": magika,
         "dynamic-batching": magika,
         "autoscaling": magika,
         "keda": magika,

@@ -21,11 +21,18 @@ from conch_agent.layout import plan_layout
 from conch_agent.overrides import compare
 from conch_agent.reasons import Failure, Reason
 from conch_contract import (
+    Accelerator,
+    DirectStrategy,
     DynamicBatching,
     InstanceGroup,
     ModelSource,
+    OldestStrategy,
+    Optimization,
     Priorities,
     QueuePolicy,
+    RateLimiter,
+    RateLimiterResource,
+    SequenceBatching,
     TritonConfig,
     VersionPolicy,
 )
@@ -77,6 +84,11 @@ PROGRAMS = {
     "runtime": 'runtime: "libother.so"',
     "model_repository_agents": 'model_repository_agents { agents [{ name: "other" }] }',
     "parameters.EXECUTION_ENV_PATH": 'parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/a.tar.gz" } }',
+    "parameters.trt_extra_plugin_lib_paths": """
+        optimization { execution_accelerators { gpu_execution_accelerator [{
+            name: "tensorrt" parameters { key: "trt_extra_plugin_lib_paths" value: "/conch/models/m/1/plugin.so" }
+        }] } }
+    """,
 }
 
 
@@ -210,6 +222,9 @@ def test_a_parameter_of_the_manifest_makes_no_program_of_a_model_that_is_data() 
     ):
         _merge("", typed, "onnx", "onnxruntime")
     assert _merge("", typed, "python", "python").config.parameters["EXECUTION_ENV_PATH"].string_value == "env.tar.gz"
+    plugin = Accelerator(name="tensorrt", parameters={"trt_extra_plugin_lib_paths": "plugin.so"})
+    with pytest.raises(Failure, match=r"triton of the InferenceService has parameters\.trt_extra_plugin_lib_paths"):
+        _merge("", TritonConfig(optimization=Optimization(gpu_accelerators=(plugin,))), "onnx", "onnxruntime")
 
 
 def test_an_empty_message_changes_nothing_and_an_empty_list_empties() -> None:
@@ -247,6 +262,94 @@ def test_a_single_group_of_the_file_is_the_base_of_all() -> None:
     assert (second.name, second.kind, second.count, second.rate_limiter.priority) == ("", 2, 2, 2)
 
 
+def test_a_typed_rate_limiter_leaves_what_it_does_not_set() -> None:
+    resource = RateLimiterResource(name="s", count=1, is_global=True)
+    limiters = (RateLimiter(priority=3), RateLimiter(resources=(resource,)), RateLimiter())
+    own = 'instance_group [{ rate_limiter { resources [{ name: "r" count: 4 }] priority: 2 } }]'
+    typed = TritonConfig(instance_groups=tuple(InstanceGroup(rate_limiter=each) for each in limiters))
+    assert [" ".join(str(group.rate_limiter).split()) for group in _merge(own, typed).config.instance_group] == [
+        'resources { name: "r" count: 4 } priority: 3',
+        'resources { name: "s" global: true count: 1 } priority: 2',
+        'resources { name: "r" count: 4 } priority: 2',
+    ]
+
+
+OLDEST = "max_candidate_sequences: 100 preferred_batch_size: 4 preferred_batch_size: 8"
+SEQUENCES = f"""
+    sequence_batching {{
+        max_sequence_idle_microseconds: 60
+        control_input [{{ name: "START" control [{{ kind: CONTROL_SEQUENCE_START fp32_false_true: [0, 1] }}] }}]
+        oldest {{ {OLDEST} }}
+    }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected", "overridden"),
+    [
+        (SequenceBatching(), SEQUENCES, []),
+        (
+            SequenceBatching(max_sequence_idle_microseconds=7),
+            SEQUENCES.replace("microseconds: 60", "microseconds: 7"),
+            ["sequence_batching.max_sequence_idle_microseconds is 7 (config.pbtxt: 60)"],
+        ),
+        (
+            SequenceBatching(oldest=OldestStrategy(max_candidate_sequences=5, max_queue_delay_microseconds=9)),
+            SEQUENCES.replace("sequences: 100", "sequences: 5 max_queue_delay_microseconds: 9"),
+            ["sequence_batching.oldest.max_candidate_sequences is 5 (config.pbtxt: 100)"],
+        ),
+        (
+            SequenceBatching(oldest=OldestStrategy(preferred_batch_size=(), preserve_ordering=True)),
+            SEQUENCES.replace("preferred_batch_size: 4 preferred_batch_size: 8", "preserve_ordering: true"),
+            ["sequence_batching.oldest.preferred_batch_size is [] (config.pbtxt: [4, 8])"],
+        ),
+        (
+            SequenceBatching(direct=DirectStrategy(minimum_slot_utilization=0.5, max_queue_delay_microseconds=3)),
+            SEQUENCES.replace(
+                f"oldest {{ {OLDEST} }}",
+                "direct { minimum_slot_utilization: 0.5 max_queue_delay_microseconds: 3 }",
+            ),
+            [f"sequence_batching.oldest is unset (config.pbtxt: {OLDEST})"],
+        ),
+    ],
+)
+def test_typed_sequences_leave_controls_and_what_they_do_not_set(
+    typed: SequenceBatching, expected: str, overridden: list[str]
+) -> None:
+    merged = _merge(SEQUENCES, TritonConfig(sequence_batching=typed))
+    assert merged.config.sequence_batching == parse_config(expected, "").sequence_batching
+    assert [str(override) for override in merged.overrides] == overridden
+    assert _merge("", TritonConfig(sequence_batching=SequenceBatching())).config.HasField("sequence_batching")
+
+
+def test_typed_optimizations_leave_the_fields_beside_them() -> None:
+    own = """optimization {
+        priority: PRIORITY_MAX graph { level: 2 } eager_batching: true
+        cuda { graphs: true graph_spec [{ batch_size: 2 }] } output_pinned_memory { enable: true }
+        execution_accelerators { gpu_execution_accelerator [{ name: "a" }] cpu_execution_accelerator [{ name: "b" }] }
+    }"""
+    typed = Optimization(
+        priority="PRIORITY_DEFAULT",
+        graph_level=1,
+        cuda_graphs=False,
+        input_pinned_memory=False,
+        output_pinned_memory=False,
+        gpu_accelerators=(Accelerator(name="tensorrt", parameters={"precision_mode": "FP16"}),),
+        cpu_accelerators=(),
+    )
+    expected = """optimization {
+        graph { level: 1 } eager_batching: true cuda { graph_spec [{ batch_size: 2 }] }
+        input_pinned_memory { enable: false } output_pinned_memory { enable: false }
+        execution_accelerators { gpu_execution_accelerator [
+            { name: "tensorrt" parameters { key: "precision_mode" value: "FP16" } }
+        ] }
+    }"""
+    merged = _merge(own, TritonConfig(optimization=typed)).config.optimization
+    assert merged == parse_config(expected, "").optimization
+    assert merged.HasField("input_pinned_memory"), "else Triton sets its default, true"
+    assert not _merge(own, TritonConfig(optimization=Optimization())).overrides
+
+
 def test_groups_that_the_manifest_expresses_are_replaced_and_others_never_lost() -> None:
     typed = TritonConfig(instance_groups=(InstanceGroup(kind="CPU"),))
     merged = _merge("instance_group [{count: 3 kind: KIND_GPU gpus: [0]}, {count: 4}]", typed)
@@ -265,6 +368,52 @@ CLASHES = [
     ("sequence_batching {}", BATCHING, "", ("dynamicBatching is set", "config.pbtxt has sequence_batching", "Remove")),
     (ENSEMBLE, BATCHING, "", ("dynamicBatching is set", "config.pbtxt has ensemble_scheduling")),
     (ENSEMBLE, TritonConfig(instance_groups=(InstanceGroup(),)), "", ("instanceGroups", "ensemble_scheduling")),
+    (ENSEMBLE, TritonConfig(optimization=Optimization()), "", ("optimization is set", "ensemble_scheduling")),
+    (
+        "dynamic_batching {}",
+        TritonConfig(sequence_batching=SequenceBatching()),
+        "",
+        ("sequenceBatching is set", "config.pbtxt has dynamic_batching", "Remove sequenceBatching"),
+    ),
+    (ENSEMBLE, TritonConfig(sequence_batching=SequenceBatching()), "", ("sequenceBatching is", "ensemble_scheduling")),
+    (
+        "",
+        TritonConfig(sequence_batching=SequenceBatching(), dynamic_batching=DynamicBatching()),
+        "",
+        ("triton.dynamicBatching and triton.sequenceBatching are set", "Remove one of them"),
+    ),
+    (
+        "max_batch_size: 4",
+        TritonConfig(sequence_batching=SequenceBatching(oldest=OldestStrategy(preferred_batch_size=(2, 8)))),
+        "",
+        ("oldest.preferredBatchSize has 8", "config.pbtxt has max_batch_size 4", "Set maxBatchSize to at least 8"),
+    ),
+    (
+        "",
+        TritonConfig(
+            max_batch_size=2, sequence_batching=SequenceBatching(oldest=OldestStrategy(preferred_batch_size=(8,)))
+        ),
+        "",
+        ("oldest.preferredBatchSize has 8", "maxBatchSize is 2", "or lower preferredBatchSize"),
+    ),
+    (
+        "",
+        TritonConfig(sequence_batching=SequenceBatching(), text="response_cache { enable: true }"),
+        "",
+        ("config.pbtxt has response_cache, and the InferenceService sets sequence_batching", "Remove response_cache"),
+    ),
+    (
+        "",
+        TritonConfig(sequence_batching=SequenceBatching(), response_cache=True),
+        "",
+        ("responseCache is set, and the InferenceService sets sequence_batching", "Remove responseCache"),
+    ),
+    (
+        "",
+        TritonConfig(optimization=Optimization(priority="PRIORITY_MAX")),
+        "onnxruntime",
+        ("optimization.priority (of tensorrt) is set", "format onnx, onnxruntime, ignores it", "Remove it from"),
+    ),
     (ENSEMBLE, TritonConfig(), "onnxruntime", ("modelFormat.name is onnx", "ensemble_scheduling", "triton")),
     (
         "sequence_batching { oldest { preferred_batch_size: [4, 8] } }",
@@ -325,13 +474,16 @@ CLASHES = [
         "model_transaction_policy { decoupled: true } response_cache { enable: true }",
         TritonConfig(),
         "",
-        ("config.pbtxt has response_cache and model_transaction_policy", "Remove response_cache from config.pbtxt"),
+        (
+            "config.pbtxt has response_cache, and config.pbtxt has model_transaction_policy",
+            "Remove response_cache from config.pbtxt",
+        ),
     ),
     (
         "sequence_batching {}",
         TritonConfig(text="response_cache { enable: true }"),
         "",
-        ("config.pbtxt has response_cache and sequence_batching", "Remove response_cache from"),
+        ("config.pbtxt has response_cache, and config.pbtxt has sequence_batching", "Remove response_cache from"),
     ),
 ]
 
@@ -351,6 +503,16 @@ def test_a_clash_names_both_sides_and_the_remedy(
     ("own", "typed"),
     [
         ("sequence_batching {}", TritonConfig(max_batch_size=8)),
+        (
+            "sequence_batching { oldest { preferred_batch_size: [8] } }",
+            TritonConfig(max_batch_size=2, sequence_batching=SequenceBatching(direct=DirectStrategy())),
+        ),
+        (
+            "sequence_batching { oldest { preferred_batch_size: [8] } }",
+            TritonConfig(
+                max_batch_size=2, sequence_batching=SequenceBatching(oldest=OldestStrategy(preferred_batch_size=(2,)))
+            ),
+        ),
         ("sequence_batching {}", TritonConfig(instance_groups=(InstanceGroup(count=2),))),
         (PRIORITIES, TritonConfig(max_batch_size=8)),
         ("dynamic_batching {}", TritonConfig(max_batch_size=0)),
@@ -456,6 +618,31 @@ def test_fields_in_the_syntax_of_the_file_win_over_it(text: str, expected: str) 
             TritonConfig(text="max_batch_size: 4 dynamic_batching { }", max_batch_size=8),
             "ConfigConflict",
             ["has max_batch_size (maxBatchSize), and", "Keep one of them"],
+        ),
+        (
+            TritonConfig(
+                text="sequence_batching { max_sequence_idle_microseconds: 5 } optimization { cuda { graphs: true } }",
+                sequence_batching=SequenceBatching(max_sequence_idle_microseconds=6),
+                optimization=Optimization(cuda_graphs=True),
+            ),
+            "ConfigConflict",
+            ["sequence_batching.max_sequence_idle_microseconds (sequenceBatching)", "optimization.cuda.graphs (opt"],
+        ),
+        (
+            TritonConfig(
+                text="sequence_batching { direct { } }", sequence_batching=SequenceBatching(oldest=OldestStrategy())
+            ),
+            "ConfigConflict",
+            ["sequence_batching.direct (sequenceBatching)", "Keep one of them"],
+        ),
+        (
+            TritonConfig(
+                text="sequence_batching { state [{ input_name: 'a' }] } optimization { eager_batching: true }",
+                sequence_batching=SequenceBatching(oldest=OldestStrategy()),
+                optimization=Optimization(graph_level=1),
+            ),
+            "",
+            [],
         ),
         (TritonConfig(text='runtime: "lib.so"'), "InvalidConfig", ["runtime", "may run a program"]),
         (

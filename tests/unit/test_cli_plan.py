@@ -41,7 +41,7 @@ def is_golden(name: str, text: str) -> None:
     assert text == golden.read_text()
 
 
-@pytest.mark.parametrize("example", ["quickstart", "autoscaling", "dynamic-batching"])
+@pytest.mark.parametrize("example", ["quickstart", "autoscaling", "dynamic-batching", "rate-limiter"])
 def test_the_plan_of_an_example(example: str) -> None:
     done = invoke("plan", "-f", str(ROOT / "examples" / f"{example}.yaml"), "-n", "demo")
     assert done.exit_code == 0, done.output

@@ -21,7 +21,12 @@ TRITON = ConfigValue(field="platform", value='"onnxruntime_onnx"', origin="Trito
 REPOSITORY = {"modelFormat": {"name": "repository"}, "storageUri": "s3://models/repo"}
 ALL_FIELDS: dict[str, Any] = {
     "maxBatchSize": 0,
-    "instanceGroups": [{"kind": "GPU", "count": 2, "gpus": [0, 1]}, {}],
+    "instanceGroups": [
+        {"kind": "GPU", "count": 2, "gpus": [0, 1]},
+        {},
+        {"rateLimiter": {"resources": [{"name": "r", "count": 2, "global": True}], "priority": 3}},
+        {"count": 1, "rateLimiter": {}},
+    ],
     "dynamicBatching": {
         "maxQueueDelay": "1ms",
         "preferredBatchSize": [4, 8],
@@ -33,6 +38,23 @@ ALL_FIELDS: dict[str, Any] = {
             "allowTimeoutOverride": True,
         },
         "priorities": {"levels": 2, "defaultLevel": 1},
+    },
+    "sequenceBatching": {
+        "maxIdle": "1m",
+        "oldest": {
+            "maxCandidateSequences": 8,
+            "preferredBatchSize": [4],
+            "maxQueueDelay": "500us",
+            "preserveOrdering": True,
+        },
+    },
+    "optimization": {
+        "priority": "Max",
+        "cuda": {"graphs": True},
+        "graph": {"level": -1},
+        "inputPinnedMemory": False,
+        "outputPinnedMemory": True,
+        "executionAccelerators": {"gpu": [{"name": "tensorrt", "parameters": {"precision_mode": "FP16"}}], "cpu": []},
     },
     "versionPolicy": {"latest": {"numVersions": 2}},
     "parameters": {"a.b": '"b"'},
@@ -179,10 +201,17 @@ def test_all_fields_of_a_model_are_in_the_plan() -> None:
         (each.field, each.value, each.set_by.removeprefix("triton.")) for each in list_configured_values(service.models)
     ]
     batching, queue = "dynamic_batching", "dynamic_batching.default_queue_policy"
+    oldest, accelerators = "sequence_batching.oldest", "optimization.execution_accelerators"
     assert found == [
         ("max_batch_size", "0", "maxBatchSize"),
         ("instance_group[0]", "count: 2 gpus: [0, 1] kind: KIND_GPU", "instanceGroups[0]"),
         ("instance_group[1]", "{}", "instanceGroups[1]"),
+        (
+            "instance_group[2]",
+            'rate_limiter { resources { name: "r" global: true count: 2 } priority: 3 }',
+            "instanceGroups[2]",
+        ),
+        ("instance_group[3]", "count: 1 rate_limiter {}", "instanceGroups[3]"),
         (f"{batching}.max_queue_delay_microseconds", "1000", "dynamicBatching.maxQueueDelay"),
         (f"{batching}.preferred_batch_size", "[4, 8]", "dynamicBatching.preferredBatchSize"),
         (f"{batching}.preserve_ordering", "false", "dynamicBatching.preserveOrdering"),
@@ -192,6 +221,22 @@ def test_all_fields_of_a_model_are_in_the_plan() -> None:
         (f"{queue}.allow_timeout_override", "true", "dynamicBatching.queuePolicy.allowTimeoutOverride"),
         (f"{batching}.priority_levels", "2", "dynamicBatching.priorities.levels"),
         (f"{batching}.default_priority_level", "1", "dynamicBatching.priorities.defaultLevel"),
+        ("sequence_batching.max_sequence_idle_microseconds", "60000000", "sequenceBatching.maxIdle"),
+        (f"{oldest}.max_candidate_sequences", "8", "sequenceBatching.oldest.maxCandidateSequences"),
+        (f"{oldest}.max_queue_delay_microseconds", "500", "sequenceBatching.oldest.maxQueueDelay"),
+        (f"{oldest}.preferred_batch_size", "[4]", "sequenceBatching.oldest.preferredBatchSize"),
+        (f"{oldest}.preserve_ordering", "true", "sequenceBatching.oldest.preserveOrdering"),
+        ("optimization.priority", "PRIORITY_MAX", "optimization.priority"),
+        ("optimization.cuda.graphs", "true", "optimization.cuda.graphs"),
+        ("optimization.graph.level", "-1", "optimization.graph.level"),
+        ("optimization.input_pinned_memory.enable", "false", "optimization.inputPinnedMemory"),
+        ("optimization.output_pinned_memory.enable", "true", "optimization.outputPinnedMemory"),
+        (
+            f"{accelerators}.gpu_execution_accelerator",
+            '[{ name: "tensorrt" parameters { key: "precision_mode" value: "FP16" } }]',
+            "optimization.executionAccelerators.gpu",
+        ),
+        (f"{accelerators}.cpu_execution_accelerator", "[]", "optimization.executionAccelerators.cpu"),
         ("version_policy", "latest { num_versions: 2 }", "versionPolicy"),
         ("parameters['a.b']", f"string_value: {json.dumps(ALL_FIELDS['parameters']['a.b'])}", "parameters.a.b"),
         ("", "optimization { graph { level: 1 } }", "config"),
@@ -199,12 +244,17 @@ def test_all_fields_of_a_model_are_in_the_plan() -> None:
 
 
 def test_messages_without_fields_are_in_the_plan_too() -> None:
-    batching: list[tuple[dict[str, Any], tuple[str, str]]] = [
-        ({}, ("dynamic_batching", "triton.dynamicBatching")),
-        ({"queuePolicy": {}}, ("dynamic_batching.default_queue_policy", "triton.dynamicBatching.queuePolicy")),
+    messages: list[tuple[dict[str, Any], tuple[str, str]]] = [
+        ({"dynamicBatching": {}}, ("dynamic_batching", "triton.dynamicBatching")),
+        (
+            {"dynamicBatching": {"queuePolicy": {}}},
+            ("dynamic_batching.default_queue_policy", "triton.dynamicBatching.queuePolicy"),
+        ),
+        ({"sequenceBatching": {}}, ("sequence_batching", "triton.sequenceBatching")),
+        ({"sequenceBatching": {"direct": {}}}, ("sequence_batching.direct", "triton.sequenceBatching.direct")),
     ]
-    for value, expected in batching:
-        service = InferenceService.parse(build_manifest(triton={"dynamicBatching": value}))
+    for triton, expected in messages:
+        service = InferenceService.parse(build_manifest(triton=triton))
         assert [(each.field, each.set_by) for each in list_configured_values(service.models)] == [expected]
 
 

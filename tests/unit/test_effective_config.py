@@ -18,15 +18,21 @@ from conch_agent.prepare import RepositoryModel
 from conch_agent.settings import Settings
 from conch_agent.triton import Triton
 from conch_contract import (
+    Accelerator,
     ConfigValue,
+    DirectStrategy,
     DynamicBatching,
     InstanceGroup,
     ModelReport,
     ModelSource,
     ModelState,
+    Optimization,
     PipelineStep,
     Priorities,
     QueuePolicy,
+    RateLimiter,
+    RateLimiterResource,
+    SequenceBatching,
     TritonConfig,
     VersionPolicy,
 )
@@ -234,6 +240,37 @@ def test_typed_fields_of_every_kind_are_the_specs() -> None:
     assert ("instance_group[0]", "count: 2 gpus: [0, 1] kind: KIND_GPU", "Spec") in values
     assert ("dynamic_batching.preferred_batch_size", "[4, 8]", "Spec") in values
     assert ("dynamic_batching.default_queue_policy.timeout_action", "DELAY", "Spec") in values
+
+
+def test_sequences_optimizations_and_rate_limiters_are_the_specs_beside_the_files() -> None:
+    own = """
+        sequence_batching { max_sequence_idle_microseconds: 7 oldest { max_candidate_sequences: 3 } }
+        optimization { priority: PRIORITY_MIN cuda { busy_wait_events: true } }
+        instance_group [{ count: 1 rate_limiter { resources [{ name: "a" count: 1 }] priority: 2 } }]
+    """
+    typed = TritonConfig(
+        instance_groups=(InstanceGroup(rate_limiter=RateLimiter(resources=(RateLimiterResource(name="r", count=4),))),),
+        sequence_batching=SequenceBatching(direct=DirectStrategy(minimum_slot_utilization=0.3)),
+        optimization=Optimization(
+            cuda_graphs=True,
+            input_pinned_memory=True,
+            gpu_accelerators=(Accelerator(name="tensorrt", parameters={"precision_mode": "FP16"}),),
+        ),
+    )
+    accelerator = "optimization.execution_accelerators.gpu_execution_accelerator[0]"
+    assert set(list_values(own, typed, model_format="triton")) == {
+        ("sequence_batching.direct.minimum_slot_utilization", "0.3", "Spec"),
+        ("instance_group[0].rate_limiter.resources[0].name", '"r"', "Spec"),
+        ("instance_group[0].rate_limiter.resources[0].count", "4", "Spec"),
+        ("optimization.cuda.graphs", "true", "Spec"),
+        (accelerator, 'name: "tensorrt" parameters[\'precision_mode\']: "FP16"', "Spec"),
+        ("optimization.input_pinned_memory.enable", "true", "Spec"),
+        ("sequence_batching.max_sequence_idle_microseconds", "7", "File"),
+        ("instance_group[0].count", "1", "File"),
+        ("instance_group[0].rate_limiter.priority", "2", "File"),
+        ("optimization.priority", "PRIORITY_MIN", "File"),
+        ("optimization.cuda.busy_wait_events", "true", "File"),
+    }
 
 
 async def test_a_lost_answer_leaves_the_model_ready_without_a_configuration(tmp_path: Path) -> None:

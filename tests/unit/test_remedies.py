@@ -21,6 +21,10 @@ CALLING = (
     "TritonModelException: Model scaler - Error when running inference: Failed for execute the inference request. "
     "Model 'scaler' is not ready.\n\nAt:\n  /conch/models/repository/m/1/model.py(17): execute\n"
 )
+UNITS = (
+    'Resource count for "slots" is limited to 0 which will prevent scheduling of one or more model instances, the '
+    "minimum required count is 2"
+)
 POLLING = "failed to load 'm', failed to poll from model repository"
 
 
@@ -40,6 +44,14 @@ POLLING = "failed to load 'm', failed to poll from model repository"
         (
             "instance group m_0 of model m has kind KIND_GPU but no GPUs are available",
             "Set spec.predictor.resources.limits['nvidia.com/gpu']",
+        ),
+        (
+            UNITS,
+            "Set --rate-limit-resource=slots:2, or more units, in spec.predictor.triton.args",
+        ),
+        (
+            'Resource "slots" is present as both global and device-specific resource in the model configuration.',
+            "Set global of this resource to the same value",
         ),
         (
             "Response Cache does not currently support model m with 'decoupled' transaction policy.",

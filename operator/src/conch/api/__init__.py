@@ -8,9 +8,12 @@ from conch.api._base import Duration, duration_seconds
 from conch.api.autoscaling import Autoscaling, Behavior, Metric
 from conch.api.model import Model, ModelFormat, SecretRef, Storage
 from conch.api.names import Admission, ConditionType, Phase, RolloutPhase
+from conch.api.optimization import Accelerator, Optimization
 from conch.api.pod import Pod, Resources, Variable, Volume, VolumeMount
 from conch.api.quantity import Quantity
+from conch.api.rate_limiter import RateLimiter
 from conch.api.rollout import MANUAL, Rollout, Step, StepInForce
+from conch.api.sequences import DirectStrategy, OldestStrategy, SequenceBatching
 from conch.api.service import InferenceService, Metadata
 from conch.api.spec import Predictor, Spec
 from conch.api.status import (
@@ -43,6 +46,7 @@ from conch.api.warmup import ConfigMapRef, InputTensor, OutputTensor, Stable, Wa
 
 __all__ = [
     "MANUAL",
+    "Accelerator",
     "Admission",
     "AllVersions",
     "Autoscaling",
@@ -51,6 +55,7 @@ __all__ = [
     "ConditionType",
     "ConfigMapRef",
     "ConfigValue",
+    "DirectStrategy",
     "Duration",
     "DynamicBatching",
     "GatewayRef",
@@ -67,6 +72,8 @@ __all__ = [
     "ModelFormat",
     "ModelStatus",
     "ModelWarning",
+    "OldestStrategy",
+    "Optimization",
     "OutputTensor",
     "Phase",
     "Pod",
@@ -74,6 +81,7 @@ __all__ = [
     "Priorities",
     "Quantity",
     "QueuePolicy",
+    "RateLimiter",
     "ReplicaStatus",
     "Resources",
     "RevisionStatus",
@@ -81,6 +89,7 @@ __all__ = [
     "RolloutPhase",
     "RolloutStatus",
     "SecretRef",
+    "SequenceBatching",
     "ServedModel",
     "Spec",
     "SpecificVersions",

@@ -1,6 +1,7 @@
 """The CustomResourceDefinition, generated from the types: `python -m conch.api.crd` prints it."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
 from conch.api import names
@@ -75,17 +76,29 @@ def crd() -> dict[str, Any]:
 
 
 def _describe_once(root: Schema) -> Schema:
-    """Remove the descriptions below fields of a variant that are whole fields of the predictor, which describes them.
+    """Remove the descriptions below fields that the CRD describes elsewhere.
 
+    A variant has fields of the predictor, its status those of the service's, and a model of several those of `triton`.
     Else the CRD would outgrow the annotation in which `kubectl apply` keeps it.
     """
-    spec = root["properties"]["spec"]["properties"]
+    spec, status = (root["properties"][name]["properties"] for name in ("spec", "status"))
     predictor = spec["predictor"]["properties"]
     variant = spec["variants"]["items"]["properties"]["predictor"]["properties"]
-    for name, field in variant.items():
-        if "properties" in field and field["properties"] == predictor[name].get("properties"):
-            variant[name] = remove_keyword(field, "description") | {"description": field["description"]}
+    model, variant_model = (fields["models"]["items"]["properties"] for fields in (predictor, variant))
+    _remove_copies(predictor, variant)
+    _remove_copies(model, variant_model)
+    _remove_copies(predictor["triton"]["properties"], model["triton"]["properties"])
+    _remove_copies(status, status["variants"]["items"]["properties"])
     return root
+
+
+def _remove_copies(described: Mapping[str, Schema], fields: Schema) -> None:
+    """Remove the descriptions below each field that is the same in `described`."""
+    for name, field in fields.items():
+        below = field.get("items", field).get("properties")
+        other = described.get(name, {})
+        if below and below == other.get("items", other).get("properties"):
+            fields[name] = remove_keyword(field, "description") | {"description": field["description"]}
 
 
 def to_yaml() -> str:

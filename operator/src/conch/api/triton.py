@@ -10,7 +10,10 @@ from pydantic.alias_generators import to_camel
 
 from conch.api._base import Duration, Part
 from conch.api.cel import Rule, rules
+from conch.api.optimization import Optimization
 from conch.api.quantity import Quantity, cel_is_quantity
+from conch.api.rate_limiter import RateLimiter
+from conch.api.sequences import SequenceBatching
 
 # Triton parses its flags with getopt_long, which accepts any unambiguous prefix of a name, so prefixes of these are
 # refused as well. model-store is Triton's old name of model-repository. The agent uses gRPC without TLS, so it excludes
@@ -65,6 +68,10 @@ Argument = Annotated[
         message="--model-config-name selects another file than config.pbtxt, into which Conch merges"
         " spec.predictor.triton; name that file config.pbtxt and remove the flag",
     ),
+    Rule(
+        "!self.matches('(?i)^--rate-limit=off$')",
+        message="rateLimiter of instance groups needs Triton's rate limiter; remove the flag",
+    ),
 ]
 
 
@@ -102,6 +109,8 @@ class InstanceGroup(Part):
     """Number of instances; with kind GPU, on each of the GPUs. Absent: as in config.pbtxt, or 1."""
     gpus: Annotated[tuple[Annotated[int, Field(ge=0, le=1023)], ...], Field(max_length=64)] | None = None
     """Indexes of the container's GPUs, from 0. Empty: all GPUs. Absent: those in config.pbtxt, or all GPUs."""
+    rate_limiter: RateLimiter | None = None
+    """Turns and resources of the instances. {}: those of config.pbtxt."""
 
 
 class QueuePolicy(Part):
@@ -227,6 +236,11 @@ _MODEL_RULES: Final = (
         " maxBatchSize'.format([self.dynamicBatching.preferredBatchSize, self.maxBatchSize])",
         path=".dynamicBatching.preferredBatchSize",
     ),
+    Rule(
+        "!has(self.sequenceBatching) || !has(self.dynamicBatching)",
+        message="sequenceBatching excludes dynamicBatching; keep one of them",
+        path=".sequenceBatching",
+    ),
 )
 
 
@@ -247,6 +261,11 @@ class ModelConfig(Part):
     dynamic_batching: DynamicBatching | None = None
     """Dynamic batching of requests. {}: with the values of config.pbtxt and Triton's defaults. Absent: as in
     config.pbtxt, or no batching."""
+    sequence_batching: SequenceBatching | None = None
+    """Batching of sequences of requests. Control inputs and states are in config.pbtxt or config. Absent: as in
+    config.pbtxt, or none."""
+    optimization: Optimization | None = None
+    """Optimizations by the backend. Absent: as in config.pbtxt."""
     version_policy: VersionPolicy | None = None
     """Versions of the model that Triton serves. Absent: as in config.pbtxt, or the newest one."""
     parameters: Annotated[
@@ -297,6 +316,11 @@ class Triton(ModelConfig):
                 expression=f"self.args.filter(flag, flag.matches('{CACHE_FLAGS}'))[0]"
                 " + ' and responseCache configure the same cache; remove the flag, or responseCache'",
                 path=".args",
+            ),
+            Rule(
+                "!has(self.responseCache) || !has(self.sequenceBatching)",
+                message="Triton caches no answers of sequences; remove responseCache or sequenceBatching",
+                path=".responseCache",
             ),
         )
     )

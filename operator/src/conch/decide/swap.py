@@ -83,9 +83,17 @@ def select_pod_fields(predictor: Mapping[str, Any]) -> dict[str, Any]:
     fields |= _select_mounts(models or [model])
     triton = mapping(predictor.get("triton"))
     fields |= {f"triton.{key}": value for key, value in triton.items() if key not in MODEL_FIELDS}
+    if any(map(_has_rate_limiter, [predictor, *models])):
+        fields["rateLimiter of instance groups"] = True  # a flag of Triton
     if requests := mapping(predictor.get("warmup")).get("configMapRef"):
         fields["warmup.configMapRef"] = requests
     return fields
+
+
+def _has_rate_limiter(model: Mapping[str, Any]) -> bool:
+    """Whether an instance group in `triton` of a predictor, or of one of its models, has a rate limiter."""
+    groups = mappings(mapping(model.get("triton")).get("instanceGroups"))
+    return any("rateLimiter" in group for group in groups)
 
 
 def _select_mounts(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.defaults import PodDefaults
 from conch.desire.placement import build_placement
-from conch.triton import DRAIN_SECONDS, END_SECONDS, build_server_command, count_cache_bytes
+from conch.triton import DRAIN_SECONDS, END_SECONDS, build_server_command, count_cache_bytes, uses_rate_limiter
 from conch_contract import names
 from conch_contract.schemes import Mount, find_scheme
 
@@ -128,7 +128,10 @@ def _build_triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
         "image": predictor.triton.image or defaults.image,
         "imagePullPolicy": defaults.pull_policy,
         "command": build_server_command(
-            predictor.triton.args, _get_grace_seconds(predictor), count_cache_bytes(predictor.triton)
+            predictor.triton.args,
+            _get_grace_seconds(predictor),
+            count_cache_bytes(predictor.triton),
+            rate_limiter=uses_rate_limiter(service.models),
         ),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT},

@@ -8,6 +8,7 @@ from conch.triton.flags import (
     build_server_command,
     count_cache_bytes,
     has_response_cache,
+    uses_rate_limiter,
 )
 from conch.triton.warmup import build_warmup
 
@@ -21,4 +22,5 @@ __all__ = [
     "count_cache_bytes",
     "has_response_cache",
     "list_configured_values",
+    "uses_rate_limiter",
 ]

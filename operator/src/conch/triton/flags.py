@@ -5,10 +5,11 @@ Flags of `tritonserver --help` (2.51 and later).
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from conch.api import Triton
+from conch.api.models import NamedModel
 from conch.api.quantity import parse_quantity
 from conch.api.triton import CACHE_FLAGS
 from conch_contract import names
@@ -38,13 +39,21 @@ def has_response_cache(triton: Triton) -> bool:
     return triton.response_cache is not None or any(re.match(CACHE_FLAGS, flag) for flag in triton.args)
 
 
-def build_server_command(args: Sequence[str], grace: float = 45.0, cache_bytes: int = 0) -> list[str]:
+def uses_rate_limiter(models: Iterable[NamedModel]) -> bool:
+    """Return True if an instance group of a model has a rate limiter, which Triton ignores without its flag."""
+    return any(group.rate_limiter is not None for model in models for group in model.triton.instance_groups)
+
+
+def build_server_command(
+    args: Sequence[str], grace: float = 45.0, cache_bytes: int = 0, *, rate_limiter: bool = False
+) -> list[str]:
     """Return the command of the Triton container.
 
     Args:
         args: the user's flags.
         grace: terminationGracePeriodSeconds of the pod.
         cache_bytes: Size of the response cache in bytes; 0: none.
+        rate_limiter: True if Triton's rate limiter is on.
 
     A shell starts it because the control key is a file with a random value in each pod. The user's `args` follow the
     flags of Conch unchanged; the shell does not interpret them.
@@ -65,6 +74,8 @@ def build_server_command(args: Sequence[str], grace: float = 45.0, cache_bytes: 
     ]
     if cache_bytes:
         flags.append(f"--cache-config=local,size={cache_bytes}")
+    if rate_limiter:
+        flags.append("--rate-limit=execution_count")
     key = f"{names.CONTROL_DIR}/{names.CONTROL_KEY_FILE}"
     script = f'key=$(cat {key}) && exec tritonserver {" ".join(flags)} "$@"'
     return ["/bin/sh", "-c", script, "tritonserver", *args]

@@ -14,9 +14,11 @@ from conch_agent.batching import merge_batching
 from conch_agent.clashes import check_clashes
 from conch_agent.config_patch import PLACE, check_patch, merge_patch
 from conch_agent.instance_groups import merge_groups
+from conch_agent.optimization import merge_optimization
 from conch_agent.overrides import Override, compare
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure, Reason
+from conch_agent.sequences import merge_sequences
 from conch_contract import ConfigOrigin
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource, VersionPolicy
@@ -88,7 +90,7 @@ def merge_config(text: str | None, source: ModelSource, backend: str) -> MergedC
     """
     file = parse_config(text, source.storage_uri)
     base = _apply_patch(file, source)
-    refuse_programs(base, source.format, source.storage_uri, source.config.parameters)
+    refuse_programs(base, source)
     check_clashes(base, source, backend)
     config = ModelConfig()
     config.CopyFrom(base)
@@ -118,6 +120,11 @@ def _merge_typed(config: ModelConfig, source: ModelSource) -> None:
     if settings.dynamic_batching is not None:
         config.dynamic_batching.SetInParent()
         merge_batching(config.dynamic_batching, settings.dynamic_batching)
+    if settings.sequence_batching is not None:
+        config.sequence_batching.SetInParent()
+        merge_sequences(config.sequence_batching, settings.sequence_batching)
+    if settings.optimization is not None:
+        merge_optimization(config.optimization, settings.optimization)
     if settings.version_policy is not None:
         config.version_policy.CopyFrom(_build_policy(settings.version_policy))
     if settings.response_cache:

@@ -11,7 +11,10 @@ from typing import Any, Final
 from pydantic.alias_generators import to_camel
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from conch_agent.optimization import merge_optimization
+from conch_agent.overrides import list_fields
 from conch_agent.reasons import Failure, Reason
+from conch_agent.sequences import merge_sequences
 from conch_contract.manifest import TritonConfig
 from conch_contract.sentences import join_words
 
@@ -39,11 +42,25 @@ def check_patch(patch: ModelConfig, settings: TritonConfig) -> None:
         message = f"{PLACE} has name: remove it, and set model.name or models[].name, under which clients call it."
         raise Failure(Reason.INVALID_CONFIG, message)
     fields = [field.name for field, _ in patch.ListFields() if field.name in _TYPED]
-    twice = [name for name in fields if getattr(settings, _TYPED[name]) not in {None, ()}]
+    twice = {name: _TYPED[name] for name in fields if getattr(settings, _TYPED[name]) not in {None, ()}}
+    twice |= {name: name.partition(".")[0] for name in _list_common(patch, settings)}
     if twice:
-        words = join_words((f"{name} ({to_camel(_TYPED[name])})" for name in twice), "and")
+        words = join_words((f"{name} ({to_camel(typed)})" for name, typed in twice.items()), "and")
         message = f"{PLACE} has {words}, and the field of the InferenceService is set too. Keep one of them."
         raise Failure(Reason.CONFIG_CONFLICT, message)
+
+
+def _list_common(patch: ModelConfig, settings: TritonConfig) -> list[str]:
+    """Return the fields of the patch that typed ones set too, in messages of which the manifest has some fields."""
+    typed = ModelConfig()
+    if settings.sequence_batching is not None:
+        merge_sequences(typed.sequence_batching, settings.sequence_batching)
+    if settings.optimization is not None:
+        merge_optimization(typed.optimization, settings.optimization)
+    set_fields = {pair.field for pair in list_fields(typed)}
+    found = [pair.field for pair in list_fields(patch) if pair.field in set_fields]
+    strategy, typed_one = (each.sequence_batching.WhichOneof("strategy_choice") for each in (patch, typed))
+    return [*found, f"sequence_batching.{strategy}"] if strategy and typed_one not in {None, strategy} else found
 
 
 def merge_patch(target: Any, patch: Any) -> None:

@@ -1,7 +1,7 @@
 """The merge of the manifest's instance groups into those of config.pbtxt.
 
-The manifest has three fields of a group. Triton has more (rate_limiter, host_policy, profile, ...): a group of the
-manifest takes them from the group of config.pbtxt that it changes.
+The manifest has four fields of a group. Triton has more (host_policy, profile, ...): a group of the manifest takes
+them, and what its rateLimiter leaves unset, from the group of config.pbtxt that it changes.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
+from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup, ModelRateLimiter
 
 from conch_agent.reasons import Failure, Reason
-from conch_contract.manifest import InstanceGroup
+from conch_contract.manifest import InstanceGroup, RateLimiter
 
 _SPEC_FIELDS: Final = frozenset({"kind", "count", "gpus"})
 
@@ -64,4 +64,16 @@ def _merge_group(settings: InstanceGroup, base: ModelInstanceGroup | None) -> Mo
         group.count = settings.count
     if settings.gpus is not None:
         group.gpus[:] = settings.gpus
+    if settings.rate_limiter is not None:
+        group.rate_limiter.SetInParent()
+        _merge_rate_limiter(group.rate_limiter, settings.rate_limiter)
     return group
+
+
+def _merge_rate_limiter(limiter: ModelRateLimiter, settings: RateLimiter) -> None:
+    if settings.resources is not None:
+        del limiter.resources[:]
+        for each in settings.resources:
+            limiter.resources.add(name=each.name, count=each.count, **{"global": each.is_global})  # a word of Python
+    if settings.priority is not None:
+        limiter.priority = settings.priority

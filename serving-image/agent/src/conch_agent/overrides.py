@@ -145,4 +145,6 @@ def _format(value: Any) -> str:
         return text_format.MessageToString(value, as_one_line=True).strip() or _EMPTY
     if isinstance(value, (bool, str)):
         return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):
+        return f"{value:g}"  # of 32 bits, which have no more digits
     return str(value)

@@ -1,7 +1,8 @@
 """Fields of config.pbtxt with which a model whose format is data would run a program.
 
 An ONNX file is data, and its config.pbtxt must not run a program: Triton loads the shared libraries of
-`model_operations` and `runtime`, and a backend in Python unpacks and runs the environment of EXECUTION_ENV_PATH. So
+`model_operations` and `runtime`, and a backend in Python unpacks and runs the environment of EXECUTION_ENV_PATH. The
+accelerator tensorrt of ONNX Runtime loads the shared libraries of trt_extra_plugin_lib_paths. So
 only known fields are accepted, and fields of a newer Triton are refused. Formats that are programs (python, sklearn,
 and triton, which may name any backend) accept all fields.
 """
@@ -14,8 +15,10 @@ from typing import Final
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent.reasons import Failure, Reason
-from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS, FormatName
+from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS
+from conch_contract.manifest import ModelSource, TritonConfig
 
+_PROGRAMS: Final = (*PROGRAM_PARAMETERS, "trt_extra_plugin_lib_paths")
 _FIELDS: Final = frozenset(
     {
         "backend",
@@ -43,23 +46,21 @@ _FIELDS: Final = frozenset(
 )
 
 
-def refuse_programs(file: ModelConfig, format_name: FormatName, uri: str, parameters: Collection[str] = ()) -> None:
+def refuse_programs(file: ModelConfig, source: ModelSource) -> None:
     """Refuse fields that may run a program.
 
     Args:
         file: The user's config.pbtxt.
-        format_name: The format of the model.
-        uri: The storageUri, with which messages begin.
-        parameters: Names of the parameters of the manifest.
+        source: The model in the manifest.
 
     Raises:
         Failure: InvalidConfig.
     """
-    if not FORMATS[format_name].is_data:
+    if not FORMATS[source.format].is_data:
         return
     fields = {descriptor.name for descriptor, _ in file.ListFields()}
-    refused = sorted(fields - _FIELDS) + _list_programs(file.parameters)
-    typed = _list_programs(parameters)
+    refused = sorted(fields - _FIELDS) + _list_programs(_list_parameters(file))
+    typed = _list_programs(_list_typed_parameters(source.config))
     if refused or typed:
         found = (
             f"config.pbtxt has {', '.join(refused)}"
@@ -67,11 +68,22 @@ def refuse_programs(file: ModelConfig, format_name: FormatName, uri: str, parame
             else f"triton of the InferenceService has {', '.join(typed)}"
         )
         message = (
-            f"{uri}: {found}, which may run a program, and a model of the format "
-            f"{format_name} is data. Remove it, or set modelFormat.name to triton, whose models are programs."
+            f"{source.storage_uri}: {found}, which may run a program, and a model of the format "
+            f"{source.format} is data. Remove it, or set modelFormat.name to triton, whose models are programs."
         )
         raise Failure(Reason.INVALID_CONFIG, message)
 
 
 def _list_programs(parameters: Collection[str]) -> list[str]:
-    return [f"parameters.{name}" for name in PROGRAM_PARAMETERS if name in parameters]
+    return [f"parameters.{name}" for name in _PROGRAMS if name in parameters]
+
+
+def _list_parameters(file: ModelConfig) -> set[str]:
+    """Return the names of the parameters of the model and of its execution accelerators."""
+    accelerators = file.optimization.execution_accelerators.gpu_execution_accelerator
+    return {*file.parameters, *(name for each in accelerators for name in each.parameters)}
+
+
+def _list_typed_parameters(settings: TritonConfig) -> set[str]:
+    accelerators = (settings.optimization and settings.optimization.gpu_accelerators) or ()
+    return {*settings.parameters, *(name for each in accelerators for name in each.parameters)}

@@ -11,13 +11,20 @@ pydantic is the only dependency, because both images contain this package.
 from conch_contract import names
 from conch_contract.job_report import JobReport
 from conch_contract.manifest import (
+    Accelerator,
+    DirectStrategy,
     DynamicBatching,
     InstanceGroup,
     ModelManifest,
     ModelSource,
+    OldestStrategy,
+    Optimization,
     PipelineStep,
     Priorities,
     QueuePolicy,
+    RateLimiter,
+    RateLimiterResource,
+    SequenceBatching,
     TritonConfig,
     VersionPolicy,
 )
@@ -34,9 +41,11 @@ from conch_contract.report import (
 from conch_contract.warmup import Warmup, WarmupReport, WarmupRequest
 
 __all__ = [
+    "Accelerator",
     "AgentReport",
     "ConfigOrigin",
     "ConfigValue",
+    "DirectStrategy",
     "Disagreement",
     "DynamicBatching",
     "InstanceGroup",
@@ -46,11 +55,16 @@ __all__ = [
     "ModelSource",
     "ModelState",
     "ModelWarning",
+    "OldestStrategy",
+    "Optimization",
     "Parity",
     "ParityReport",
     "PipelineStep",
     "Priorities",
     "QueuePolicy",
+    "RateLimiter",
+    "RateLimiterResource",
+    "SequenceBatching",
     "TritonConfig",
     "VersionPolicy",
     "VersionReport",

@@ -12,12 +12,28 @@ from conch_contract.sentences import join_words
 from conch_contract.warmup import Warmup
 
 
+class RateLimiterResource(Wire):
+    """A resource that an instance takes while it runs (Triton's ModelRateLimiter.Resource)."""
+
+    name: str
+    count: int
+    is_global: bool = False
+
+
+class RateLimiter(Wire):
+    """Fields of Triton's ModelRateLimiter. None: unset."""
+
+    resources: tuple[RateLimiterResource, ...] | None = None
+    priority: int | None = None
+
+
 class InstanceGroup(Wire):
     """Instances of a model on a kind of device: fields of Triton's ModelInstanceGroup. None: unset."""
 
     kind: Literal["CPU", "GPU", "AUTO"] | None = None
     count: int | None = None
     gpus: tuple[int, ...] | None = None
+    rate_limiter: RateLimiter | None = None
 
 
 class QueuePolicy(Wire):
@@ -51,6 +67,49 @@ class DynamicBatching(Wire):
     priorities: Priorities | None = None
 
 
+class DirectStrategy(Wire):
+    """Fields of Triton's StrategyDirect. None: unset. The utilization is from 0 to 1."""
+
+    max_queue_delay_microseconds: int | None = None
+    minimum_slot_utilization: float | None = None
+
+
+class OldestStrategy(Wire):
+    """Fields of Triton's StrategyOldest. None: unset."""
+
+    max_candidate_sequences: int | None = None
+    preferred_batch_size: tuple[int, ...] | None = None
+    max_queue_delay_microseconds: int | None = None
+    preserve_ordering: bool | None = None
+
+
+class SequenceBatching(Wire):
+    """Fields of Triton's ModelSequenceBatching: at most one of direct and oldest. None: unset."""
+
+    max_sequence_idle_microseconds: int | None = None
+    direct: DirectStrategy | None = None
+    oldest: OldestStrategy | None = None
+
+
+class Accelerator(Wire):
+    """An execution accelerator (Triton's ExecutionAccelerators.Accelerator)."""
+
+    name: str
+    parameters: dict[str, str] = Field(default_factory=dict)
+
+
+class Optimization(Wire):
+    """Fields of Triton's ModelOptimizationPolicy. None: unset."""
+
+    priority: Literal["PRIORITY_DEFAULT", "PRIORITY_MAX", "PRIORITY_MIN"] | None = None
+    cuda_graphs: bool | None = None
+    graph_level: int | None = None
+    input_pinned_memory: bool | None = None
+    output_pinned_memory: bool | None = None
+    gpu_accelerators: tuple[Accelerator, ...] | None = None
+    cpu_accelerators: tuple[Accelerator, ...] | None = None
+
+
 class VersionPolicy(Wire):
     """The version folders that Triton serves: exactly one of the three fields is set (Triton's ModelVersionPolicy)."""
 
@@ -68,6 +127,8 @@ class TritonConfig(Wire):
     max_batch_size: int | None = None
     instance_groups: tuple[InstanceGroup, ...] = ()
     dynamic_batching: DynamicBatching | None = None
+    sequence_batching: SequenceBatching | None = None
+    optimization: Optimization | None = None
     version_policy: VersionPolicy | None = None
     parameters: dict[str, str] = Field(default_factory=dict)
     response_cache: bool = Field(default=False, description="true: Triton caches the answers of the model")

@@ -35,6 +35,15 @@ _NOT_CACHEABLE: Final = (
     "Triton caches no answers of decoupled models and of models with sequence_batching. Remove"
     " spec.predictor.triton.responseCache, or response_cache from the model's configuration."
 )
+_TOO_FEW_UNITS: Final = (
+    "Triton has too few units of the resource '{resource}', which an instance group takes. Set"
+    " --rate-limit-resource={resource}:{count}, or more units, in spec.predictor.triton.args, or remove all flags"
+    " --rate-limit-resource."
+)
+_TWO_SCOPES: Final = (
+    "Instance groups have the resource '{resource}' with global and without. Set global of this resource to the same"
+    " value in rateLimiter of all models of the InferenceService."
+)
 _STUB_SILENT: Final = (
     "The process of a Python model ended, or did not answer Triton in time: Triton starts it again, and may crash while"
     " requests wait. If the log of the container triton names no error of the model, it lacks processor time: raise"
@@ -67,6 +76,11 @@ _REMEDIES: Final = (
     (re.compile(r"unable to find backend library for backend '(?P<backend>[^']*)'"), _NO_BACKEND),
     (re.compile(r"kind KIND_GPU but no GPUs are available"), _NO_GPU),
     (_MEMORY_PATTERN, _OUT_OF_MEMORY),
+    (
+        re.compile(r'Resource count for "(?P<resource>[^"]*)" is limited to .* required count is (?P<count>\d+)'),
+        _TOO_FEW_UNITS,
+    ),
+    (re.compile(r'Resource "(?P<resource>[^"]*)" is present as both global and device-specific'), _TWO_SCOPES),
     (re.compile(r"Response Cache does not currently support model"), _NOT_CACHEABLE),
 )
 
