@@ -61,9 +61,15 @@ def select_pod_fields(predictor: Mapping[str, Any]) -> dict[str, Any]:
     fields |= _select_mounts(models or [model])
     triton = mapping(predictor.get("triton"))
     fields |= {f"triton.{key}": value for key, value in triton.items() if key not in MODEL_FIELDS}
-    if requests := mapping(predictor.get("warmup")).get("configMapRef"):
-        fields["warmup.configMapRef"] = requests
+    if config_maps := _list_warmup_config_maps([predictor, *models]):
+        fields["warmup.configMapRef"] = config_maps
     return fields
+
+
+def _list_warmup_config_maps(warmed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the ConfigMaps that pods mount for the warm-ups of a predictor and of its models."""
+    references = (mapping(mapping(each.get("warmup")).get("configMapRef")) for each in warmed)
+    return [name for name in dict.fromkeys(text(reference.get("name")) for reference in references) if name]
 
 
 def _select_mounts(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
