@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Generic
 
-from conch_contract import ModelSource
+from conch_contract import ModelManifest, ModelSource
 from conch_contract.revision_jobs import Report_co, RevisionJob
 from tests.serving.pod import Pod
 from tests.serving.store import Store
@@ -28,12 +28,15 @@ class JobRun(Generic[Report_co]):
         self,
         row: RevisionJob[Report_co],
         folder: Path,
-        source: ModelSource,
+        source: ModelSource | ModelManifest,
         *options: str,
         store: Store | None = None,
     ) -> None:
         root, message = Pod(Path(tempfile.mkdtemp(dir=folder))), folder / "termination-log"
-        root.write_manifest(source)
+        if isinstance(source, ModelManifest):
+            root.write_whole_manifest(source)
+        else:
+            root.write_manifest(source)
         root.write_config_map("empty", {})
         if store:
             root.write_secret(store.secret)

@@ -38,7 +38,11 @@ class Pod:
 
     def write_manifest(self, *models: ModelSource) -> None:
         """Write the ConfigMap's file, whole, as the kubelet does."""
-        self._write("manifest", names.MANIFEST_FILE, ModelManifest(models=models).to_json())
+        self.write_whole_manifest(ModelManifest(models=models))
+
+    def write_whole_manifest(self, manifest: ModelManifest) -> None:
+        """Write the ConfigMap's file with all fields of a manifest."""
+        self._write("manifest", names.MANIFEST_FILE, manifest.to_json())
 
     def write_manifest_of(
         self, revision: str, *models: ModelSource, is_default: bool = False, in_place: bool = False

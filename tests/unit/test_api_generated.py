@@ -103,6 +103,11 @@ def test_defaults_stand_in_the_spec_only() -> None:
     assert own.pop(".status") == {"observedGeneration": -1}
     assert own == {
         ".spec.predictor.minReplicas": 1,
+        ".spec.predictor.models[].warmup.tolerance": "0.1%",
+        ".spec.predictor.models[].warmup.stable": {},
+        ".spec.predictor.models[].warmup.stable.percentile": 99,
+        ".spec.predictor.models[].warmup.stable.within": "20%",
+        ".spec.predictor.models[].warmup.timeout": "5m",
         ".spec.rollout.analysis[].failureLimit": 0,
         ".spec.rollout.analysis[].interval": "10s",
         ".spec.rollout.analysis[].prometheus.timeout": "5s",

@@ -75,6 +75,23 @@ def test_the_plan_of_a_change_names_the_steps_and_is_what_the_operator_writes_ne
     assert writes == [(a.ref.kind.name, a.ref.name, a.manifest if isinstance(a, Apply) else None) for a in actions]
 
 
+def test_the_plan_names_the_models_that_pods_warm() -> None:
+    """A model that is not required does not hold a pod, so no step waits for it."""
+    own: dict[str, dict[str, Any]] = {
+        "all": {},
+        "a": {"warmup": {}},
+        "b": {"warmup": {}},
+        "c": {"warmup": {}, "required": False},
+    }
+    models = [
+        {"name": name, "modelFormat": {"name": "onnx"}, "storageUri": f"s3://models/{name}", **fields}
+        for name, fields in own.items()
+    ]
+    cluster = Cluster(build_manifest(model=None, models=models, entry="all", rollout={"steps": STEPS}, traffic=GATEWAY))
+    step = build_cluster_preview(cluster).main.steps[0]
+    assert step.waits == "until 1 pod is ready, a and b are warm, and the traffic is updated"
+
+
 def test_the_plan_of_an_unchanged_manifest_writes_nothing() -> None:
     cluster = start_serving()
     preview = build_cluster_preview(cluster)

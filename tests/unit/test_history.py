@@ -202,6 +202,27 @@ def test_the_requests_that_the_first_ready_pod_was_warmed_with_are_recorded() ->
         assert read_pins(cluster, name)["warmupDigest"] == "sha256:a", "later pods compare theirs with it"
 
 
+def test_the_requests_of_each_of_several_models_are_recorded_beside_it() -> None:
+    """The ConfigMaps of two models change independently of each other."""
+    wake = {"configMapRef": {"name": "wake"}}
+    models: list[dict[str, Any]] = [
+        {"name": name, "modelFormat": {"name": "onnx"}, "storageUri": f"s3://models/{name}"} for name in ("a", "all")
+    ]
+    models[0]["warmup"] = wake
+    cluster = Cluster(build_manifest(model=None, models=models, entry="all", warmup={"configMapRef": {"name": "own"}}))
+    cluster.reconcile()
+    name = cluster.decision().wanted
+    for index, digest in enumerate(("sha256:a", "sha256:b")):
+        reports = tuple(
+            ModelReport(name=each, state=ModelState.READY, digest="sha256:1", warmup_digest=f"{digest}-{each}")
+            for each in ("a", "all")
+        )
+        cluster.put_pod(name, index, ready=True, report=AgentReport(ready=True, models=reports))
+        cluster.settle()
+        contents = read_contents(cluster, name)
+        assert {each: contents[each]["warmupDigest"] for each in contents} == {"a": "sha256:a-a", "all": "sha256:a-all"}
+
+
 @pytest.mark.parametrize("broken", ["[" * 10_000, "{}", '{"magika":{"digest":1}}', '{"other":{"digest":"sha256:9"}}'])
 def test_an_annotation_that_another_writer_broke_is_replaced_by_what_the_pods_serve(broken: str) -> None:
     cluster = build_cluster(WRITERS)

@@ -285,6 +285,7 @@ def list_models(*names: str, **fields: Any) -> dict[str, Any]:
     return {"model": None, "entry": names[0], "models": models}
 
 
+WAKE = {"configMapRef": {"name": "wake"}}
 REPOSITORY = {"modelFormat": {"name": "repository"}, "storageUri": "s3://models/magika", "storage": MODEL["storage"]}
 SEVERAL: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (list_models("a", "b"), list_models("a", "b", storageUri="s3://models/c")),
@@ -293,6 +294,13 @@ SEVERAL: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (list_models("a", "b"), list_models("a", "b", triton={"maxBatchSize": 4})),
     (list_models("a", "b"), list_models("a", "b", storage=None)),
     (list_models("a", "b"), list_models("a", "b", storage={"secretRef": {"name": "other"}})),
+    (list_models("a", "b"), list_models("a", "b", warmup={})),
+    (list_models("a", "b", warmup={}), list_models("a", "b", warmup={"path": "warmup", "timeout": "7s"})),
+    (list_models("a", "b"), list_models("a", "b", warmup=WAKE)),
+    (list_models("a", "b", warmup=WAKE), list_models("a", "b", warmup={**WAKE, "tolerance": "1%"})),
+    (list_models("a", "b", warmup=WAKE), list_models("a", "b", warmup={"configMapRef": {"name": "other"}})),
+    (list_models("a", "b", warmup=WAKE), {**list_models("a", "b", warmup=WAKE), "warmup": WAKE}),
+    (list_models("a", "b", warmup=WAKE), {**list_models("a", "b"), "warmup": WAKE}),
     (list_models("a", "b"), list_models("b", "a")),
     (list_models("a", "b"), list_models("a")),
     (list_models("a", "b"), list_models("a", "b", storageUri="pvc://claim/b", storage=None)),

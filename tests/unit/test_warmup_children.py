@@ -13,7 +13,7 @@ from conch.desire import PodDefaults, build_revision
 from conch.desire.jobs import build_revision_job
 from conch.desire.warmup import build_program
 from conch.observe import Revision
-from conch_contract import ModelManifest, Warmup, WarmupRequest
+from conch_contract import ModelManifest, ModelSource, Warmup, WarmupRequest
 from conch_contract.revision_jobs import WARMUP
 from tests.unit.simulation import build_manifest
 
@@ -29,6 +29,24 @@ PLACES: dict[str, dict[str, Any]] = {
 def build_service(warmup: dict[str, Any] | None, **predictor: Any) -> InferenceService:
     fields = predictor if warmup is None else {**predictor, "warmup": warmup}
     return InferenceService.parse(build_manifest("s3://models/magika", **fields))
+
+
+def list_models(warmup: dict[str, Any] | None, **warmups: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a predictor of several models with their warm-ups; `warmup` is that of the entry, the last model."""
+    models = [
+        {
+            "name": name,
+            "modelFormat": {"name": "onnx"},
+            "storageUri": f"s3://models/{name}",
+            **({} if own is None else {"warmup": own}),
+        }
+        for name, own in {**warmups, "all": None}.items()
+    ]
+    return {"model": None, "models": models, "entry": "all", "warmup": warmup}
+
+
+def build_models(warmup: dict[str, Any] | None, **warmups: dict[str, Any] | None) -> InferenceService:
+    return InferenceService.parse(build_manifest(**list_models(warmup, **warmups)))
 
 
 def render_revision(of: InferenceService) -> Revision:
@@ -117,3 +135,65 @@ def test_a_config_map_is_mounted_for_the_agent_and_may_be_missing() -> None:
     assert {"name": "conch-warmup", "mountPath": "/conch/warmup/wake", "readOnly": True} in agent["volumeMounts"]
     volume = {"name": "conch-warmup", "configMap": {"name": "wake", "optional": True}}
     assert volume in template["spec"]["volumes"]
+
+
+def test_each_of_several_models_is_warmed_by_its_pod_and_the_entry_by_the_job() -> None:
+    """The ConfigMap of two models is mounted once; the Job mounts that of the entry."""
+    made = build_models(
+        {"configMapRef": {"name": "wake"}, "timeout": "30s"},
+        a={"configMapRef": {"name": "others"}, "tolerance": "1%"},
+        b={"configMapRef": {"name": "others"}, "timeout": "40s"},
+        c={},
+        d={"path": "warmup"},
+        e=None,
+    )
+    revision = render_revision(made)
+    manifest = ModelManifest.model_validate_json(revision.manifest)
+    assert [model.warmup for model in manifest.models] == [
+        Warmup(config_map="others", tolerance=0.01),
+        Warmup(config_map="others", timeout_seconds=40),
+        Warmup(),
+        Warmup(path="warmup"),
+        None,
+        Warmup(config_map="wake", timeout_seconds=30),
+    ]
+    assert manifest.entry_source == manifest.models[-1]
+    [agent] = revision.template["spec"]["initContainers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in agent["volumeMounts"] if "warmup" in mount["name"]}
+    assert mounts == {"conch-warmup": "/conch/warmup/wake", "conch-warmup-1": "/conch/warmup/others"}
+    volumes = {volume["name"]: volume.get("configMap") for volume in revision.template["spec"]["volumes"]}
+    assert volumes["conch-warmup-1"] == {"name": "others", "optional": True}
+    job = build_job(made)["spec"]
+    assert job["activeDeadlineSeconds"] == 3 * 30 + 300
+    [program] = job["template"]["spec"]["containers"]
+    warmup_mounts = [mount["mountPath"] for mount in program["volumeMounts"] if "/conch/warmup" in mount["mountPath"]]
+    assert warmup_mounts == ["/conch/warmup/wake"]
+
+
+def test_a_variant_warms_the_models_of_the_predictor() -> None:
+    """A model of a variant has no warm-up of its own, and that of the predictor tests its other files."""
+    body = build_manifest(**list_models({}, a={"configMapRef": {"name": "wake"}}))
+    models = [{"name": "a", "storageUri": "s3://models/other"}]
+    body["spec"]["variants"] = [{"name": "int8", "predictor": {"models": models}}]
+    model, entry = ModelManifest.model_validate_json(
+        render_revision(InferenceService.parse(body).of_variant("int8")).manifest
+    ).models
+    assert (model.storage_uri, model.warmup) == ("s3://models/other", Warmup(config_map="wake"))
+    assert entry.warmup == Warmup()
+
+
+def test_a_warm_up_of_a_model_is_a_part_of_the_revision() -> None:
+    names = {render_revision(build_models({}, a=warmup)).name for warmup in (None, {}, {"timeout": "1m"})}
+    assert len(names) == 3
+
+
+def test_the_jobs_of_a_manifest_without_entry_call_the_model_that_has_a_warm_up() -> None:
+    """An operator of an earlier version has written it."""
+    first, second = (
+        ModelSource(name=name, format="onnx", storage_uri=f"s3://models/{name}", warmup=warmup)
+        for name, warmup in (("first", None), ("second", Warmup()))
+    )
+    assert ModelManifest(models=(first, second)).entry_source == second
+    assert ModelManifest(models=(first,)).entry_source == first
+    assert ModelManifest(models=(first, second), entry="first").entry_source == first
+    assert ModelManifest(models=()).entry_source is None

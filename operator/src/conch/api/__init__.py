@@ -42,7 +42,16 @@ from conch.api.triton import (
     VersionPolicy,
 )
 from conch.api.variants import Header, Match, Variant, VariantModel, VariantPredictor
-from conch.api.warmup import ConfigMapRef, InputTensor, OutputTensor, Stable, Warmup, WarmupRequest, WarmupStatus
+from conch.api.warmup import (
+    ConfigMapRef,
+    InputTensor,
+    ModelWarmup,
+    OutputTensor,
+    Stable,
+    Warmup,
+    WarmupRequest,
+    WarmupStatus,
+)
 
 __all__ = [
     "MANUAL",
@@ -71,6 +80,7 @@ __all__ = [
     "ModelCounts",
     "ModelFormat",
     "ModelStatus",
+    "ModelWarmup",
     "ModelWarning",
     "OldestStrategy",
     "Optimization",

@@ -73,6 +73,15 @@ StorageUri = Annotated[str, Field(max_length=2048, json_schema_extra=rules(*_URI
 """URI of a model's files. The API server validates it."""
 
 
+def cel_may_be_folder(uri: str) -> str:
+    """Return CEL that is true where a storageUri may be a folder.
+
+    Args:
+        uri: CEL of the storageUri.
+    """
+    return " && ".join(f"!{uri}.matches('^{scheme.prefix}')" for scheme in SCHEMES.values() if scheme.is_one_file)
+
+
 TritonName = Annotated[
     str,
     Field(max_length=128),

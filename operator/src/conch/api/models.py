@@ -6,8 +6,9 @@ from pydantic import ConfigDict, Field
 
 from conch.api._base import Part
 from conch.api.cel import Rule, rules
-from conch.api.model import Model, ModelFormat, Storage, StorageUri, TritonName, secret_rule
+from conch.api.model import Model, ModelFormat, Storage, StorageUri, TritonName, cel_may_be_folder, secret_rule
 from conch.api.triton import ModelConfig
+from conch.api.warmup import ModelWarmup
 from conch_contract.formats import FORMATS, PROGRAM_PARAMETERS
 
 REPOSITORY: Final = next(row.name for row in FORMATS.values() if row.is_repository)
@@ -46,6 +47,11 @@ class NamedModel(Model):
                 " folders as a model of the format triton, or the repository as model in place of models",
                 path=".modelFormat.name",
             ),
+            Rule(
+                f"!has(self.warmup) || !has(self.warmup.path) || ({cel_may_be_folder('self.storageUri')})",
+                message="warmup.path needs a storageUri that is a folder; use configMapRef",
+                path=".warmup.path",
+            ),
         )
     )
 
@@ -53,6 +59,9 @@ class NamedModel(Model):
     """Name of the model in Triton."""
     triton: ModelConfig = ModelConfig()
     """Configuration of the model in Triton."""
+    warmup: ModelWarmup | None = None
+    """Warm-up of the model in each pod. That of the entry is predictor.warmup. {}: with a generated request. Absent:
+    none."""
     required: bool = True
     """False: if the model fails, pods are ready without it, and a rollout goes on. It is tried again."""
 

@@ -8,7 +8,7 @@ from conch.api._base import DURATION_PATTERN, Part, duration_seconds, list_map_k
 from conch.api.analysis import JOB_METRICS
 from conch.api.autoscaling import NEEDS_TRIGGERS, SEEN_WITHOUT_PODS, Autoscaling
 from conch.api.cel import Rule, rules
-from conch.api.model import Model, TritonName
+from conch.api.model import Model, TritonName, cel_may_be_folder
 from conch.api.models import MAX_MODELS, REPOSITORY, NamedModel, PipelineStep, program_rule
 from conch.api.pod import END_SECONDS, LongestRequest, Pod, Resources
 from conch.api.rollout import Rollout
@@ -16,13 +16,9 @@ from conch.api.traffic import Traffic
 from conch.api.triton import MODEL_FIELDS, Triton
 from conch.api.variants import MAX_VARIANTS, Variant
 from conch.api.warmup import Warmup
-from conch_contract.schemes import SCHEMES
 from conch_contract.sentences import join_words
 
-# CEL that is true where storageUri may be a folder.
-_HAS_FOLDER: Final = " && ".join(
-    f"!self.model.storageUri.matches('^{scheme.prefix}')" for scheme in SCHEMES.values() if scheme.is_one_file
-)
+_HAS_FOLDER: Final = cel_may_be_folder("self.model.storageUri")
 _IS_REPOSITORY: Final = f"has(self.model) && self.model.modelFormat.name == '{REPOSITORY}'"
 _SEVERAL: Final = f"has(self.models) || ({_IS_REPOSITORY})"
 _WARMUP_OF_PIPELINE: Final = (
@@ -124,6 +120,13 @@ class Predictor(Part):
                 "!has(self.models) || self.models.all(m, !has(m.required) || m.required || ((!has(self.entry)"
                 " || m.name != self.entry) && (!has(self.pipeline) || !self.pipeline.exists(s, s.model == m.name))))",
                 message="the entry and the steps of a pipeline are required; remove required: false from them",
+                path=".models",
+            ),
+            Rule(
+                "!has(self.models) || !has(self.entry)"
+                " || !self.models.exists(m, m.name == self.entry && has(m.warmup))",
+                message="a model is the entry; move its warmup to predictor.warmup",
+                expression="self.entry + ' is the entry; move its warmup to predictor.warmup'",
                 path=".models",
             ),
             Rule(

@@ -82,12 +82,58 @@ class Stable(Part):
     """Criterion of a stable latency: a percentile of one round of requests is near that of the previous round."""
 
     percentile: Literal[50, 90, 95, 99] = 99
-    """Percentile of the latency: 50, 90, 95 or 99."""
+    """Percentile of the latency."""
     within: Percent = "20%"
     """Maximum difference from the previous round in percent, such as 20%."""
 
 
-class Warmup(Part):
+class ModelWarmup(Part):
+    """Warm-up of a model of several before its first request of a client, in each pod before the pod is ready.
+
+    Without configMapRef and path a request is generated from the model's metadata.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.configMapRef) || !has(self.path)",
+                message="warmup has at most one of configMapRef and path; keep one of them",
+            ),
+        )
+    )
+
+    config_map_ref: ConfigMapRef | None = None
+    """ConfigMap with a request in each key: JSON with inputs, and with expected if the answer is compared."""
+    path: Annotated[
+        str | None,
+        Field(max_length=256),
+        Rule(
+            "self.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$')",
+            message="path must be a relative path of a folder inside storageUri, without '.' and '..', such as warmup",
+        ),
+    ] = None
+    """Folder inside storageUri with a request in each file *.json, as in a ConfigMap."""
+    tolerance: Percent = "0.1%"
+    """Tolerance of floating-point outputs, in percent of the larger of 1 and the expected absolute value."""
+    stable: Stable = Stable()
+    """Criterion of a stable latency, at which the warm-up ends."""
+    timeout: Annotated[
+        Duration,
+        Rule(
+            f"{UNREADABLE} || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",
+            message="timeout must be from 1s to 1h, such as 5m",
+        ),
+    ] = "5m"
+    """Maximum duration, between 1s and 1h. A model whose latency is not stable by then is ready, with the reason
+    WarmupNotStable."""
+
+    @property
+    def timeout_seconds(self) -> float:
+        """The timeout in seconds."""
+        return duration_seconds(self.timeout)
+
+
+class Warmup(ModelWarmup):
     """Warm-up of the model before its first request of a client.
 
     It runs in each pod before the pod is ready, and through the Service of a new revision before its first weight.
@@ -105,35 +151,6 @@ class Warmup(Part):
 
     requests: Annotated[tuple[WarmupRequest, ...], Field(max_length=16)] = ()
     """Requests of the warm-up."""
-    config_map_ref: ConfigMapRef | None = None
-    """ConfigMap with one request in each key: JSON with inputs, and with expected if the answer is compared."""
-    path: Annotated[
-        str | None,
-        Field(max_length=256),
-        Rule(
-            "self.matches('^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$')",
-            message="path must be a relative path of a folder inside storageUri, without '.' and '..', such as warmup",
-        ),
-    ] = None
-    """Folder inside storageUri with one request in each file *.json: JSON as in a ConfigMap."""
-    tolerance: Percent = "0.1%"
-    """Maximum difference of floating-point outputs, in percent of the larger of 1 and the expected absolute value."""
-    stable: Stable = Stable()
-    """Criterion of a stable latency, at which the warm-up ends."""
-    timeout: Annotated[
-        Duration,
-        Rule(
-            f"{UNREADABLE} || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",
-            message="timeout must be from 1s to 1h, such as 5m",
-        ),
-    ] = "5m"
-    """Maximum duration of a warm-up, between 1s and 1h. A model that answers but whose latency is not stable by then
-    becomes ready, with the reason WarmupNotStable."""
-
-    @property
-    def timeout_seconds(self) -> float:
-        """The timeout in seconds."""
-        return duration_seconds(self.timeout)
 
 
 class WarmupStatus(Part):

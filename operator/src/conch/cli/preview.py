@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from conch.api import Admission, StepInForce
+from conch.api import Admission, InferenceService, StepInForce
 from conch.api.kinds import ServiceKey
 from conch.api.metrics import MetricsApi
 from conch.api.names import StrategyName
@@ -26,6 +26,7 @@ from conch.observe.capacity import Capacity
 from conch.plan import Action, Adopt, Apply, ApplyRejected, Assign, Delete, find_unwritten, plan
 from conch.traffic import router_of
 from conch.triton import ConfiguredValue, list_configured_values
+from conch_contract.sentences import join_words
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def _build_message(track: Track, decision: Decision) -> str:
         return f"Revision {decision.wanted} takes over from {decision.serving} {how}{back}"
     if not decision.admitted:
         pods = "1 of its pods is" if decision.needed == 1 else f"{decision.needed} of its pods are"
-        warm = " and warm" if track.service.spec.predictor.warmup else ""
+        warm = " and warm" if track.service.spec.predictor.warmup or _list_warmed_models(track.service) else ""
         return f"Revision {decision.wanted} is the first: it gets requests when {pods} ready{warm}."
     if track.deployment(decision.wanted) is None:
         return f"Revision {decision.wanted} is the first: requests reach it as its pods become ready."
@@ -215,6 +216,8 @@ def _preview_steps(track: Track, decision: Decision) -> tuple[PreviewStep, ...]:
     at = state.step if state is not None and not decision.failed else -1
     strategy = strategy_of(state, service.spec.rollout)
     conditions = ["its warm-up has completed"] if service.spec.predictor.warmup is not None else []
+    if warmed := _list_warmed_models(service):
+        conditions.append(f"{join_words(warmed, 'and')} {'is' if len(warmed) == 1 else 'are'} warm")
     conditions += [metric.expectation for metric in list_job_metrics(strategy.gates(service.spec.rollout))]
     steps = state.steps if state is not None else ()
     found = []
@@ -225,6 +228,11 @@ def _preview_steps(track: Track, decision: Decision) -> tuple[PreviewStep, ...]:
         if pods is not None:
             conditions = []  # only before the first weight
     return tuple(found)
+
+
+def _list_warmed_models(service: InferenceService) -> list[str]:
+    """Return the names of the required models that have a warm-up of their own, without which no pod is ready."""
+    return [model.name for model in service.models if model.warmup is not None and model.required]
 
 
 def _describe_wait(step: StepInForce, pods: int | None, conditions: Iterable[str]) -> str:

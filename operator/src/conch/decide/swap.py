@@ -85,8 +85,8 @@ def select_pod_fields(predictor: Mapping[str, Any]) -> dict[str, Any]:
     fields |= {f"triton.{key}": value for key, value in triton.items() if key not in MODEL_FIELDS}
     if any(map(_has_rate_limiter, [predictor, *models])):
         fields["rateLimiter of instance groups"] = True  # a flag of Triton
-    if requests := mapping(predictor.get("warmup")).get("configMapRef"):
-        fields["warmup.configMapRef"] = requests
+    if config_maps := _list_warmup_config_maps([predictor, *models]):
+        fields["warmup.configMapRef"] = config_maps
     return fields
 
 
@@ -94,6 +94,12 @@ def _has_rate_limiter(model: Mapping[str, Any]) -> bool:
     """Whether an instance group in `triton` of a predictor, or of one of its models, has a rate limiter."""
     groups = mappings(mapping(model.get("triton")).get("instanceGroups"))
     return any("rateLimiter" in group for group in groups)
+
+
+def _list_warmup_config_maps(warmed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the ConfigMaps that pods mount for the warm-ups of a predictor and of its models."""
+    references = (mapping(mapping(each.get("warmup")).get("configMapRef")) for each in warmed)
+    return [name for name in dict.fromkeys(text(reference.get("name")) for reference in references) if name]
 
 
 def _select_mounts(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.pod import AGENT_TMP
 from conch.observe import Revision
 from conch.observe.pod import Body
-from conch_contract import JobReport, ModelManifest, names
+from conch_contract import JobReport, ModelManifest, Warmup, names
 from conch_contract.job_report import EXIT_FINAL
 from conch_contract.revision_jobs import RevisionJob
 
@@ -60,16 +60,15 @@ class Program:
 
     @classmethod
     def build(cls, revision: Revision, *arguments: str) -> Self:
-        """Return a run that sends the requests of a revision's warm-up, within the warm-up's timeout.
+        """Return a run that sends the requests of the entry's warm-up, within the warm-up's timeout.
 
         Args:
             revision: The revision, whose manifest has a warm-up.
             arguments: The command line after the program.
         """
-        models = ModelManifest.model_validate_json(revision.manifest).models
-        warmups = [model.warmup for model in models if model.warmup]
-        seconds = sum(warmup.timeout_seconds for warmup in warmups)
-        return cls(arguments, seconds, fetches=any(warmup.path for warmup in warmups))
+        source = ModelManifest.model_validate_json(revision.manifest).entry_source
+        warmup = (source.warmup if source else None) or Warmup()
+        return cls(arguments, warmup.timeout_seconds, fetches=bool(warmup.path))
 
 
 def format_host(service: InferenceService, revision: str) -> str:

@@ -101,8 +101,10 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         {"name": volume, "mountPath": f"{names.PVC_DIR}/{claim}", "readOnly": True}
         for volume, claim in _name_volumes(_CLAIM, _list_claims(service))
     ]
-    if requests := _find_warmup_config_map(service):
-        mounts.append({"name": _WARMUP, "mountPath": f"{names.WARMUP_DIR}/{requests}", "readOnly": True})
+    mounts += [
+        {"name": volume, "mountPath": f"{names.WARMUP_DIR}/{requests}", "readOnly": True}
+        for volume, requests in _name_volumes(_WARMUP, _list_warmup_config_maps(service))
+    ]
     if any(_find_mount(model) == Mount.USER_VOLUMES for model in service.models):
         mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
     return {
@@ -180,9 +182,11 @@ def _build_volumes(service: InferenceService, workload: str, defaults: PodDefaul
         {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
         for volume, claim in _name_volumes(_CLAIM, _list_claims(service))
     ]
-    if requests := _find_warmup_config_map(service):
-        # Optional for the same reason: the agent reports WarmupMissing.
-        volumes.append({"name": _WARMUP, "configMap": {"name": requests, "optional": True}})
+    # Optional for the same reason: the agent reports WarmupMissing.
+    volumes += [
+        {"name": volume, "configMap": {"name": requests, "optional": True}}
+        for volume, requests in _name_volumes(_WARMUP, _list_warmup_config_maps(service))
+    ]
     return volumes
 
 
@@ -206,10 +210,11 @@ def _name_volumes(name: str, objects: list[str]) -> list[tuple[str, str]]:
     return [(f"{name}-{index}" if index else name, each) for index, each in enumerate(objects)]
 
 
-def _find_warmup_config_map(service: InferenceService) -> str | None:
-    """Return the name of the ConfigMap with warm-up requests, if the spec has one."""
-    warmup = service.spec.predictor.warmup
-    return warmup.config_map_ref.name if warmup and warmup.config_map_ref else None
+def _list_warmup_config_maps(service: InferenceService) -> list[str]:
+    """Return the names of the ConfigMaps with warm-up requests: that of the entry, which Jobs mount, is the first."""
+    warmups = (service.spec.predictor.warmup, *(model.warmup for model in service.models))
+    references = (warmup.config_map_ref for warmup in warmups if warmup)
+    return list(dict.fromkeys(reference.name for reference in references if reference))
 
 
 def _list_claims(service: InferenceService) -> list[str]:

@@ -114,14 +114,14 @@ def build_model_manifest(service: InferenceService) -> ModelManifest:
             secret="" if is_one else model.secret or "",
             config=build_model_config(model),
             has_response_cache=has_response_cache(service.spec.predictor.triton),
-            warmup=warmup if model.name == service.model_name else None,
+            warmup=warmup if model.name == service.model_name else build_warmup(model.warmup),
             required=model.required,
         )
         for model in service.models
     ]
     if service.spec.predictor.pipeline:
         sources.append(_build_pipeline(service, warmup))
-    return ModelManifest(models=tuple(sources))
+    return ModelManifest(models=tuple(sources), entry=service.spec.predictor.entry or "")
 
 
 def _build_pipeline(service: InferenceService, warmup: Warmup | None) -> ModelSource:

@@ -7,12 +7,13 @@ from conch.api.numbers import percent
 from conch_contract import Warmup, WarmupRequest
 
 
-def build_warmup(spec: api.Warmup | None) -> Warmup | None:
+def build_warmup(spec: api.ModelWarmup | None) -> Warmup | None:
     """Return the contract's warm-up, in its units: fractions and seconds."""
     if spec is None:
         return None
+    requests = spec.requests if isinstance(spec, api.Warmup) else ()
     return Warmup(
-        requests=tuple(_convert_request(request) for request in spec.requests),
+        requests=tuple(_convert_request(request) for request in requests),
         config_map=spec.config_map_ref.name if spec.config_map_ref else "",
         path=spec.path or "",
         tolerance=float(percent(spec.tolerance)),

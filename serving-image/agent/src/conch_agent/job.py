@@ -115,7 +115,7 @@ class Job(ABC, Generic[Report]):
             manifest = ModelManifest.model_validate_json(file.read_bytes())
             # Of a repository only the entry gets requests, and only its folder is read.
             models = (select_source(each, each.name) if each.is_repository else each for each in manifest.models)
-            return await self.measure(ModelManifest(models=tuple(models)))
+            return await self.measure(manifest.model_copy(update={"models": tuple(models)}))
         except Failure as failure:
             return self.fail(failure.reason, failure.message)
         except (OSError, ValidationError) as error:

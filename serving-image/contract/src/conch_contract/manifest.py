@@ -1,6 +1,7 @@
 """The model manifest: the models that a pod of a revision serves. From operator to agent."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field
@@ -189,13 +190,25 @@ class ModelManifest(Wire):
 
     Attributes:
         models: The models.
+        entry: Name of the model of several that clients call; empty: there is one model, or an older operator wrote it.
         revision: Name of the revision whose models they are; empty in a pod whose revision cannot change.
         in_place: True if the pod gets requests while it changes its revision: it is ready as long as it serves one.
     """
 
     models: tuple[ModelSource, ...]
+    entry: str = ""
     revision: str = ""
     in_place: bool = False
+
+    @property
+    def entry_source(self) -> ModelSource | None:
+        """The model that clients call, to which revision Jobs send requests; None: the manifest has no models.
+
+        In a manifest of several without entry it is the only one with a warm-up, if there is one.
+        """
+        named = (source for source in self.models if source.name == self.entry)
+        warmed = (source for source in self.models if source.warmup)
+        return next(chain(named, warmed, self.models), None)
 
 
 FOLDER_FORMAT: Final = "triton"  # of a folder as in a model repository

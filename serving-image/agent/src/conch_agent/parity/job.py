@@ -58,10 +58,10 @@ class ParityJob(Job[ParityReport]):
         )
 
     async def measure(self, manifest: ModelManifest) -> ParityReport:
-        """Compare the two revisions with the requests of the first model that has a warm-up."""
-        if not manifest.models:
+        """Compare the two revisions with the requests of the entry's warm-up."""
+        source = manifest.entry_source
+        if source is None:
             raise Failure(Reason.INVALID_MANIFEST, f"{self.settings.find_manifest()} has no models.")
-        source = next((source for source in manifest.models if source.warmup), manifest.models[0])
         return await self._compare(source, source.warmup or Warmup())
 
     @staticmethod

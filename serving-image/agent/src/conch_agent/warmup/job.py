@@ -51,14 +51,11 @@ class WarmupJob(Job[WarmupReport]):
         return f"http://{self.host}:{self.port}"
 
     async def measure(self, manifest: ModelManifest) -> WarmupReport:
-        """Warm the models that have a warm-up, one after the other, until one fails; return the last one's report."""
-        report = WarmupReport(reason=WARMED_UP, stable=True, message="The manifest has no warm-up.")
-        for source in manifest.models:
-            if source.warmup:
-                report = await self._warm(source, source.warmup)
-            if report.has_failed:
-                break
-        return report
+        """Warm the entry, if it has a warm-up. Each pod warms the other models, and is not ready before."""
+        source = manifest.entry_source
+        if source is None or source.warmup is None:
+            return WarmupReport(reason=WARMED_UP, stable=True, message="The manifest has no warm-up of the entry.")
+        return await self._warm(source, source.warmup)
 
     @staticmethod
     def format_numbers(report: WarmupReport) -> str:
