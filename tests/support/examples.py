@@ -70,6 +70,7 @@ def all_examples() -> list[Example]:
         "canary": magika,
         "response-cache": magika,
         "swap": magika,
+        "tracing": magika,
         "variants": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),

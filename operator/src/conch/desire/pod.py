@@ -13,7 +13,14 @@ from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.defaults import PodDefaults
 from conch.desire.placement import build_placement
-from conch.triton import DRAIN_SECONDS, END_SECONDS, build_server_command, count_cache_bytes
+from conch.triton import (
+    DRAIN_SECONDS,
+    END_SECONDS,
+    POD_NAME_VARIABLE,
+    build_server_command,
+    build_trace_flags,
+    count_cache_bytes,
+)
 from conch_contract import names
 from conch_contract.schemes import Mount, find_scheme
 
@@ -49,7 +56,7 @@ def build_pod_template(service: InferenceService, workload: str, defaults: PodDe
         },
         "terminationGracePeriodSeconds": _get_grace_seconds(service.spec.predictor),
         "initContainers": [_build_agent(service, defaults)],
-        "containers": [_build_triton(service, defaults)],
+        "containers": [_build_triton(service, workload, defaults)],
         "volumes": [*_build_volumes(service, workload, defaults), *(volume.to_wire() for volume in pod.volumes)],
         **build_placement(service, workload),
     }
@@ -68,6 +75,7 @@ _REVISION: Final = {
         {"path": names.REVISION_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{ANNOTATION_ASSIGNED}']"}},
     ],
 }
+_POD_NAME: Final = {"name": POD_NAME_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
 _COPIED_FIELDS: Final = (
     "nodeSelector",
     "serviceAccountName",
@@ -121,14 +129,17 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     }
 
 
-def _build_triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
+def _build_triton(service: InferenceService, workload: str, defaults: PodDefaults) -> Manifest:
     predictor = service.spec.predictor
     container: Manifest = {
         "name": names.TRITON_CONTAINER,
         "image": predictor.triton.image or defaults.image,
         "imagePullPolicy": defaults.pull_policy,
         "command": build_server_command(
-            predictor.triton.args, _get_grace_seconds(predictor), count_cache_bytes(predictor.triton)
+            predictor.triton.args,
+            _get_grace_seconds(predictor),
+            count_cache_bytes(predictor.triton),
+            build_trace_flags(service, workload),
         ),
         "ports": [
             {"name": "http", "containerPort": names.HTTP_PORT},
@@ -153,8 +164,9 @@ def _build_triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
     }
     if resources := predictor.resources.to_wire():
         container["resources"] = resources
-    if predictor.pod.env:
-        container["env"] = [variable.to_wire() for variable in predictor.pod.env]
+    own = [_POD_NAME] if predictor.triton.tracing else []
+    if env := [*own, *(variable.to_wire() for variable in predictor.pod.env)]:
+        container["env"] = env
     return container
 
 

@@ -38,13 +38,16 @@ def has_response_cache(triton: Triton) -> bool:
     return triton.response_cache is not None or any(re.match(CACHE_FLAGS, flag) for flag in triton.args)
 
 
-def build_server_command(args: Sequence[str], grace: float = 45.0, cache_bytes: int = 0) -> list[str]:
+def build_server_command(
+    args: Sequence[str], grace: float = 45.0, cache_bytes: int = 0, trace_flags: Sequence[str] = ()
+) -> list[str]:
     """Return the command of the Triton container.
 
     Args:
         args: the user's flags.
         grace: terminationGracePeriodSeconds of the pod.
         cache_bytes: Size of the response cache in bytes; 0: none.
+        trace_flags: Those of `build_trace_flags`, words of a shell.
 
     A shell starts it because the control key is a file with a random value in each pod. The user's `args` follow the
     flags of Conch unchanged; the shell does not interpret them.
@@ -65,6 +68,7 @@ def build_server_command(args: Sequence[str], grace: float = 45.0, cache_bytes: 
     ]
     if cache_bytes:
         flags.append(f"--cache-config=local,size={cache_bytes}")
+    flags += trace_flags
     key = f"{names.CONTROL_DIR}/{names.CONTROL_KEY_FILE}"
     script = f'key=$(cat {key}) && exec tritonserver {" ".join(flags)} "$@"'
     return ["/bin/sh", "-c", script, "tritonserver", *args]
