@@ -19,8 +19,8 @@ from tests.serving.collector import Collector
 from tests.serving.pod import Pod
 from tests.serving.processes import until
 from tests.serving.store import Store
-from tests.serving.test_config import ONE_ROW
-from tests.serving.test_response_cache import multiplier
+from tests.serving.test_config import ENSEMBLE, ONE_ROW
+from tests.serving.test_response_cache import multiplier, put
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -92,6 +92,46 @@ def test_a_rate_selects_requests_and_the_end_of_triton_loses_none(store: Store, 
     assert pod.triton.stop() == 0
     assert len(collector.requests) == 3
     assert len({span.trace for span in collector.spans}) == 3
+
+
+def test_a_model_has_a_rate_of_its_own_also_after_a_restart_of_triton(
+    store: Store, pod: Pod, collector: Collector
+) -> None:
+    """With `modelRates`: all requests to one model, those with a context to another, and none to the third."""
+    pod.write_manifest(*(multiplier(store, pod, name, 2, TritonConfig()) for name in ("all", "contexts", "none")))
+    pod.start_agent("--trace-rate=all=1", "--trace-rate=none=0")
+    for traces in (1, 2):
+        pod.start_triton(*build_flags(collector.url, 0))
+        pod.until_ready()
+        for name in ("all", "contexts", "none"):
+            pod.infer(name, ONE_ROW)
+            pod.infer(name, ONE_ROW, headers=CONTEXT)
+        assert pod.triton
+        assert pod.triton.stop() == 0
+        assert [len(collector.find(name)) for name in ("all", "contexts", "none")] == [2 * traces, traces, 0]
+
+
+def test_the_steps_of_an_ensemble_are_in_its_trace_whatever_their_own_rates(
+    store: Store, pod: Pod, collector: Collector
+) -> None:
+    steps = [multiplier(store, pod, name, 2, TritonConfig()) for name in ("before", "after")]
+    ensemble = {"config.pbtxt": ENSEMBLE.replace(b"[-1]", b"[2]") + b"max_batch_size: 4", "1/.keep": b""}
+    pod.write_manifest(*steps, put(store, pod, "m", ensemble, TritonConfig(), kind="triton"))
+    pod.start_agent("--trace-rate=before=0")
+    pod.start_triton(*build_flags(collector.url, 1))
+    pod.until_ready()
+    assert pod.infer("m", ONE_ROW) == {"y": [6, 8]}
+    assert pod.triton
+    assert pod.triton.stop() == 0
+    assert sorted(span.name for span in collector.spans) == [
+        "InferRequest",
+        "after",
+        "before",
+        "compute",
+        "compute",
+        "m",
+    ]
+    assert len({span.trace for span in collector.spans}) == 1
 
 
 def test_clients_do_not_change_what_is_traced(store: Store, pod: Pod, collector: Collector) -> None:

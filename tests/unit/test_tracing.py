@@ -8,6 +8,7 @@ import pytest
 from conch.api import InferenceService
 from conch.desire.pod import build_pod_template
 from conch.triton import POD_NAME_VARIABLE
+from conch_agent.settings import parse_arguments
 from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
 
 URL = "http://collector.monitoring:4318/v1/traces"
@@ -52,6 +53,14 @@ def test_one_field_sets_the_flags_and_the_name_of_the_pod(fields: dict[str, int]
     ]
 
 
+def test_rates_of_models_are_options_of_the_agent() -> None:
+    rates = {"magika": 1, "labels": 0}
+    service = InferenceService.parse(build_manifest(triton={"tracing": {"url": URL, "modelRates": rates}}))
+    [agent] = build_pod_template(service, "magika-bcdfghjklm", DEFAULTS)["spec"]["initContainers"]
+    assert agent["command"] == ["conch-agent", "--trace-rate=magika=1", "--trace-rate=labels=0"]
+    assert parse_arguments(agent["command"][1:]).trace_rates == rates
+
+
 def test_without_the_field_there_is_neither() -> None:
     container = build_triton(None)
     assert list_settings(container) == []
@@ -59,7 +68,6 @@ def test_without_the_field_there_is_neither() -> None:
 
 
 def test_a_url_is_one_word_of_the_shell_whatever_it_has() -> None:
-    """The rule of the CRD refuses it."""
     settings = list_settings(build_triton({"url": "http://[fd00::1]:4318/a'b$(id)*"}))
     assert settings[3] == "opentelemetry,url=http://[fd00::1]:4318/a'b$(id)*"
 

@@ -282,6 +282,9 @@ class ResponseCache(Part):
     """Memory of the cache, which all models share. It counts against the memory limit."""
 
 
+TraceRate = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
 class Tracing(Part):
     """Traces of requests, which Triton sends to an OpenTelemetry collector."""
 
@@ -289,18 +292,20 @@ class Tracing(Part):
         str,
         Field(max_length=512),
         Rule(
-            "self.matches('^https?://[][A-Za-z0-9.:-]+/[A-Za-z0-9._~%/-]+$')",
+            "self.matches('^https?://[!-.0-~]+/[!-~]+$')",  # characters of ASCII, and a slash after the host
             message="not an OTLP/HTTP URL; write one such as http://collector.monitoring:4318/v1/traces",
         ),
     ]
     """URL of the collector, with its path."""
-    rate: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    rate: TraceRate = 1000
     """Each pod traces one of so many requests; 0: none. Those with a trace context (traceparent) always are."""
+    model_rates: Annotated[dict[str, TraceRate], Field(max_length=64)] = Field(default_factory=dict)
+    """Other rates, by model; 0: none of its requests."""
 
 
 def _exclude_flags(field: str, flags: str) -> Rule:
-    """Return the rule that a field and flags in args do not configure the same."""
-    sentence = f"{field} configure the same; remove one of them"
+    """Return the rule that a field and flags in args do not configure the same part of Triton."""
+    sentence = f"{field} exclude each other; remove one"
     return Rule(
         f"!has(self.{field}) || !has(self.args) || !self.args.exists(f, f.matches('{flags}'))",
         message=f"a flag in args and {sentence}",

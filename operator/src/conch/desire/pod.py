@@ -95,6 +95,9 @@ def _get_grace_seconds(predictor: Predictor) -> int:
 def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     resources = service.spec.predictor.pod.agent_resources
     most = defaults.max_bytes(service.metadata.namespace)
+    tracing = service.spec.predictor.triton.tracing
+    flags = [f"--max-bytes={most}"] if most else []
+    flags += [f"--trace-rate={name}={rate}" for name, rate in tracing.model_rates.items()] if tracing else []
     mounts = [
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
         {"name": _MODELS, "mountPath": names.MODELS_DIR},
@@ -117,7 +120,7 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         "name": names.AGENT_CONTAINER,
         "image": defaults.image,
         "imagePullPolicy": defaults.pull_policy,
-        "command": ["conch-agent", *([f"--max-bytes={most}"] if most else [])],
+        "command": ["conch-agent", *flags],
         "restartPolicy": "Always",  # a native sidecar: started before Triton, stopped after it
         "ports": [{"name": "agent", "containerPort": names.AGENT_PORT}],
         "startupProbe": _build_probe(names.LIVE_PATH, names.AGENT_PORT, period=1, failures=60),

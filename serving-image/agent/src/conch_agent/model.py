@@ -341,6 +341,7 @@ class Model:
                 retry_time, self._is_current = 0.0, False
             elif await self._verify_content():
                 self._monitor.crashes.end_load(self.source.name, self.content)
+                await self._set_trace_rate()
                 if is_warm := is_warm or await self._warm_up():
                     await self._read_config()  # before: a pod that is reported ready is not polled again
                     self._set_ready()
@@ -462,6 +463,16 @@ class Model:
         if self._state != ModelState.READY or self._failure:
             self._log.info("ready", load_seconds=round(self._load_seconds, 3))
         self._state, self._failure, self._last_failure = ModelState.READY, None, None
+
+    async def _set_trace_rate(self) -> None:
+        """Set the rate at which Triton traces the model, after each load: a Triton that has restarted lacks it."""
+        rate = self._settings.trace_rates.get(self.source.name)
+        if rate is None or self._config is not None:
+            return
+        try:
+            await self._triton.set_trace_rate(self.source.name, rate)
+        except (TritonError, TritonUnavailableError) as error:
+            self._log.warning("the trace rate is not set", detail=str(error))
 
     async def _read_config(self) -> None:
         """Read the configuration that Triton uses, once after a load; without an answer the report has none."""
