@@ -80,6 +80,36 @@ def test_a_canary_needs_no_second_set_of_gpus(place: Place, service: Service, fi
     assert not traffic.failed, traffic
 
 
+def test_the_only_pod_serves_while_it_loads_another_model(
+    place: Place, kube: Kube, namespace: str, gpus: Pretended, figure: Callable[[str], None]
+) -> None:
+    gpus.are(1)
+    body = manifest("double", **build_content(2), resources={"limits": {GPU: 1}}, minReplicas=1)
+    steps: list[dict[str, Any]] = [{"weight": 50}, {"analysis": "5s"}]
+    body["spec"]["rollout"] = {**ROLLOUT, "steps": steps}
+    kube.apply(body, namespace)
+    service = Service(kube, namespace, "double")
+    service.until_ready()
+    first, pods = service.status["stable"], uids(service)
+    with (
+        place.reach(namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Traffic(http, grpc, build_request(2, 3), LIGHT) as traffic,
+    ):
+        service.patch({"predictor": build_content(3)})
+        until(lambda: _serves_other(service, first), "the change has taken over", seen=lambda: service.status)
+        second = service.status["stable"]
+        service.settle()
+        service.patch({"predictor": build_content(2, SLEEPS=0.4), "rollout": {"analysis": [LATENCY]}})
+        failed = service.until_condition("RolloutComplete", "False", "AnalysisFailed")
+        assert "Gate latency-mean" in failed["message"]
+        until(lambda: len(service.ready_pods(second)) == 1, "the pod is back")
+        rollout = service.status["rollout"]
+        assert (rollout["strategy"], service.status["stable"]) == ("SwapInPlace", second)
+    figure(str(traffic))
+    assert uids(service) == pods, "no pod started or ended"
+    assert not traffic.failed, traffic
+
+
 def _serves_other(service: Service, revision: str) -> bool:
     return service.status.get("stable") not in {None, revision}
 

@@ -91,11 +91,17 @@ class Pod:
         until(lambda: self._get("/live")[0] == 200, "the agent is live", self.agent)
 
     def start_triton(
-        self, *args: str, restricted: bool = True, age: int = 4000, grace: int = 5000, shm_size: str = ""
+        self,
+        *args: str,
+        restricted: bool = True,
+        age: int = 4000,
+        grace: int = 5000,
+        shm_size: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Start Triton through a shell that reads the key, as the operator renders it; `args` are the user's.
 
-        `shm_size` limits its /dev/shm.
+        `shm_size` limits its /dev/shm. `env` are additional variables of its container.
         """
         ports = (self.http, self.grpc, self.metrics)  # a killed Triton's backend process may hold them for a moment
         until(lambda: not any(listens(port) for port in ports), "its ports are free")
@@ -122,7 +128,7 @@ class Pod:
                 f"--grpc-restricted-protocol={RESTRICTION}=$(cat {key})",
             ]
         command = ["/bin/sh", "-c", f'exec tritonserver {" ".join(flags)} "$@"', "sh", *args]
-        environment = {"PATH": tree.path, "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {"PATH": tree.path, "HOME": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
         self.triton = Process(with_own_shared_memory(command, shm_size), self.root / "triton.log", environment)
 
     def stop(self) -> None:
@@ -158,12 +164,17 @@ class Pod:
         return self.model(name)
 
     def infer(
-        self, model: str, inputs: list[dict[str, Any]], version: str = "", parameters: Mapping[str, Any] | None = None
+        self,
+        model: str,
+        inputs: list[dict[str, Any]],
+        version: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, list[Any]]:
         """Send a request over HTTP, like a user without a client library; return the data of the outputs by name."""
         path = f"/v2/models/{model}" + (f"/versions/{version}" if version else "") + "/infer"
         body = json.dumps({"inputs": inputs, "parameters": parameters or {}}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", body)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", body, dict(headers or {}))
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
             return {output["name"]: output["data"] for output in json.load(answer)["outputs"]}
 

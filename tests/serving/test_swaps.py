@@ -140,9 +140,13 @@ def test_a_pod_that_changes_in_place_is_ready_and_answers_all_the_time(store: St
         readiness.add(pod.ready)
         return pod.model().reason == "LoadFailed"
 
+    def answers() -> bool:
+        readiness.add(pod.ready)
+        return traffic.sent > 100
+
     with Traffic(f"127.0.0.1:{pod.http}", f"127.0.0.1:{pod.grpc}", request, Mix(grpc=2, fresh=2, kept=2)) as traffic:
         pod.assign("m-2")
-        until(lambda: readiness.add(pod.ready) or traffic.sent > 100, "requests are answered", pod.agent)
+        until(answers, "requests are answered", pod.agent)
         pod.write_manifest_of("m-2", build_python("s3://models/second"), in_place=True)
         until(lambda: serves("m-2"), "the second revision is served", pod.agent)
         assert read_answer(pod) == [4.5, 6.0]

@@ -72,6 +72,7 @@ def all_examples() -> list[Example]:
         "response-cache": magika,
         "swap": magika,
         "swap-one-pod": magika,
+        "tracing": magika,
         "variants": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),

@@ -122,6 +122,7 @@ def test_defaults_stand_in_the_spec_only() -> None:
         ".spec.predictor.warmup.tolerance": "0.1%",
         ".spec.predictor.triton": {},
         ".spec.predictor.triton.shmSize": "64Mi",
+        ".spec.predictor.triton.tracing.rate": 1000,
         ".spec.predictor.models[].required": True,
         ".spec.predictor.models[].triton.versionPolicy.latest.numVersions": 1,
         ".spec.predictor.triton.versionPolicy.latest.numVersions": 1,

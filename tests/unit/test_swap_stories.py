@@ -246,6 +246,8 @@ PODS: list[dict[str, Any]] = [
     {"triton": {"image": "mine:1"}},
     {"triton": {"shmSize": "1Gi"}},
     {"triton": {"responseCache": {"size": "64Mi"}}},
+    {"triton": {"tracing": {"url": "http://collector:4318/v1/traces"}}},
+    {"triton": {"tracing": {"url": "http://collector:4318/v1/traces", "modelRates": {"magika": 0}}}},
     {"longestRequest": "2m"},
     {"resources": {"limits": {"cpu": "2"}}},
     {"warmup": {"configMapRef": {"name": "requests"}}},

@@ -45,6 +45,8 @@ _OWNED: Final = "[" + ", ".join(f"'--{flag}'" for flag in OWNED_FLAGS) + "]"
 
 # Flags of the response cache: --cache-config, --cache-directory, and --response-cache-byte-size, their older form.
 CACHE_FLAGS: Final = "^--(response-)?cache-"
+# --trace-config, and --trace-file, --trace-level and others, its older form.
+_TRACE_FLAGS: Final = "^--trace-"
 
 MAX_PRIORITY_LEVELS: Final = 32
 
@@ -299,6 +301,38 @@ class ResponseCache(Part):
     """Memory of the cache, which all models share. It counts against the memory limit."""
 
 
+TraceRate = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class Tracing(Part):
+    """Traces of requests, which Triton sends to an OpenTelemetry collector."""
+
+    url: Annotated[
+        str,
+        Field(max_length=512),
+        Rule(
+            "self.matches('^https?://[!-.0-~]+/[!-~]+$')",  # characters of ASCII, and a slash after the host
+            message="not an OTLP/HTTP URL; write one such as http://collector.monitoring:4318/v1/traces",
+        ),
+    ]
+    """URL of the collector, with its path."""
+    rate: TraceRate = 1000
+    """Each pod traces one of so many requests; 0: none. Those with a trace context (traceparent) always are."""
+    model_rates: Annotated[dict[str, TraceRate], Field(max_length=64)] = Field(default_factory=dict)
+    """Other rates, by model; 0: none of its requests."""
+
+
+def _exclude_flags(field: str, flags: str) -> Rule:
+    """Return the rule that a field and flags in args do not configure the same part of Triton."""
+    sentence = f"{field} exclude each other; remove one"
+    return Rule(
+        f"!has(self.{field}) || !has(self.args) || !self.args.exists(f, f.matches('{flags}'))",
+        message=f"a flag in args and {sentence}",
+        expression=f"self.args.filter(f, f.matches('{flags}'))[0] + ' and {sentence}'",
+        path=".args",
+    )
+
+
 class Triton(ModelConfig):
     """How Triton serves the model, and the server itself.
 
@@ -309,14 +343,8 @@ class Triton(ModelConfig):
     model_config = ConfigDict(
         json_schema_extra=rules(
             *_MODEL_RULES,
-            Rule(
-                "!has(self.responseCache) || !has(self.args)"
-                f" || !self.args.exists(flag, flag.matches('{CACHE_FLAGS}'))",
-                message="responseCache and a flag in args configure the same cache; remove the flag, or responseCache",
-                expression=f"self.args.filter(flag, flag.matches('{CACHE_FLAGS}'))[0]"
-                " + ' and responseCache configure the same cache; remove the flag, or responseCache'",
-                path=".args",
-            ),
+            _exclude_flags("responseCache", CACHE_FLAGS),
+            _exclude_flags("tracing", _TRACE_FLAGS),
             Rule(
                 "!has(self.responseCache) || !has(self.sequenceBatching)",
                 message="Triton caches no answers of sequences; remove responseCache or sequenceBatching",
@@ -328,6 +356,8 @@ class Triton(ModelConfig):
     response_cache: ResponseCache | None = None
     """Cache of answers: a request with the inputs of an earlier one gets its answer, and the model does not run. Of
     several models, those use it that have response_cache { enable: true } in config or config.pbtxt. Absent: none."""
+    tracing: Tracing | None = None
+    """Traces, sent to an OpenTelemetry collector. Absent: none."""
     shm_size: Quantity = "64Mi"
     """Size limit of /dev/shm, which Python models use for tensors. It counts against the memory limit."""
     args: Annotated[tuple[Argument, ...], Field(max_length=64)] = ()

@@ -13,7 +13,15 @@ from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.desire.defaults import PodDefaults
 from conch.desire.placement import build_placement
-from conch.triton import DRAIN_SECONDS, END_SECONDS, build_server_command, count_cache_bytes, uses_rate_limiter
+from conch.triton import (
+    DRAIN_SECONDS,
+    END_SECONDS,
+    POD_NAME_VARIABLE,
+    build_server_command,
+    build_trace_flags,
+    count_cache_bytes,
+    uses_rate_limiter,
+)
 from conch_contract import names
 from conch_contract.schemes import Mount, find_scheme
 
@@ -49,7 +57,7 @@ def build_pod_template(service: InferenceService, workload: str, defaults: PodDe
         },
         "terminationGracePeriodSeconds": _get_grace_seconds(service.spec.predictor),
         "initContainers": [_build_agent(service, defaults)],
-        "containers": [_build_triton(service, defaults)],
+        "containers": [_build_triton(service, workload, defaults)],
         "volumes": [*_build_volumes(service, workload, defaults), *(volume.to_wire() for volume in pod.volumes)],
         **build_placement(service, workload),
     }
@@ -68,6 +76,7 @@ _REVISION: Final = {
         {"path": names.REVISION_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{ANNOTATION_ASSIGNED}']"}},
     ],
 }
+_POD_NAME: Final = {"name": POD_NAME_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
 _COPIED_FIELDS: Final = (
     "nodeSelector",
     "serviceAccountName",
@@ -87,6 +96,9 @@ def _get_grace_seconds(predictor: Predictor) -> int:
 def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     resources = service.spec.predictor.pod.agent_resources
     most = defaults.max_bytes(service.metadata.namespace)
+    tracing = service.spec.predictor.triton.tracing
+    flags = [f"--max-bytes={most}"] if most else []
+    flags += [f"--trace-rate={name}={rate}" for name, rate in tracing.model_rates.items()] if tracing else []
     mounts = [
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
         {"name": _MODELS, "mountPath": names.MODELS_DIR},
@@ -111,7 +123,7 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         "name": names.AGENT_CONTAINER,
         "image": defaults.image,
         "imagePullPolicy": defaults.pull_policy,
-        "command": ["conch-agent", *([f"--max-bytes={most}"] if most else [])],
+        "command": ["conch-agent", *flags],
         "restartPolicy": "Always",  # a native sidecar: started before Triton, stopped after it
         "ports": [{"name": "agent", "containerPort": names.AGENT_PORT}],
         "startupProbe": _build_probe(names.LIVE_PATH, names.AGENT_PORT, period=1, failures=60),
@@ -123,7 +135,7 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     }
 
 
-def _build_triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
+def _build_triton(service: InferenceService, workload: str, defaults: PodDefaults) -> Manifest:
     predictor = service.spec.predictor
     container: Manifest = {
         "name": names.TRITON_CONTAINER,
@@ -133,6 +145,7 @@ def _build_triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
             predictor.triton.args,
             _get_grace_seconds(predictor),
             count_cache_bytes(predictor.triton),
+            build_trace_flags(service, workload),
             rate_limiter=uses_rate_limiter(service.models),
         ),
         "ports": [
@@ -158,8 +171,9 @@ def _build_triton(service: InferenceService, defaults: PodDefaults) -> Manifest:
     }
     if resources := predictor.resources.to_wire():
         container["resources"] = resources
-    if predictor.pod.env:
-        container["env"] = [variable.to_wire() for variable in predictor.pod.env]
+    own = [_POD_NAME] if predictor.triton.tracing else []
+    if env := [*own, *(variable.to_wire() for variable in predictor.pod.env)]:
+        container["env"] = env
     return container
 
 

@@ -45,7 +45,12 @@ def uses_rate_limiter(models: Iterable[NamedModel]) -> bool:
 
 
 def build_server_command(
-    args: Sequence[str], grace: float = 45.0, cache_bytes: int = 0, *, rate_limiter: bool = False
+    args: Sequence[str],
+    grace: float = 45.0,
+    cache_bytes: int = 0,
+    trace_flags: Sequence[str] = (),
+    *,
+    rate_limiter: bool = False,
 ) -> list[str]:
     """Return the command of the Triton container.
 
@@ -53,6 +58,7 @@ def build_server_command(
         args: the user's flags.
         grace: terminationGracePeriodSeconds of the pod.
         cache_bytes: Size of the response cache in bytes; 0: none.
+        trace_flags: Those of `build_trace_flags`, words of a shell.
         rate_limiter: True if Triton's rate limiter is on.
 
     A shell starts it because the control key is a file with a random value in each pod. The user's `args` follow the
@@ -74,6 +80,7 @@ def build_server_command(
     ]
     if cache_bytes:
         flags.append(f"--cache-config=local,size={cache_bytes}")
+    flags += trace_flags
     if rate_limiter:
         flags.append("--rate-limit=execution_count")
     key = f"{names.CONTROL_DIR}/{names.CONTROL_KEY_FILE}"

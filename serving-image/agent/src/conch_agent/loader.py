@@ -55,6 +55,7 @@ class Loader:
         self.load_seconds = 0.0
         self.config: tuple[ConfigValue, ...] | None = None
         self._name = name
+        self._trace_rate = server.settings.trace_rates.get(name)
         self._triton = server.triton
         self._monitor = server.monitor
         self._wait_until_left = server.wait_until_left
@@ -123,6 +124,15 @@ class Loader:
         """
         contents = [await self._triton.read_content(self._name, version) for version in model.versions]
         return all(content == model.content for content in contents)
+
+    async def set_trace_rate(self) -> None:
+        """Set the rate at which Triton traces the model, after each load: a Triton that has restarted lacks it."""
+        if self._trace_rate is None or self.config is not None:
+            return
+        try:
+            await self._triton.set_trace_rate(self._name, self._trace_rate)
+        except (TritonError, TritonUnavailableError) as error:
+            self._log.warning("the trace rate is not set", detail=str(error))
 
     async def read_config(self, model: RepositoryModel) -> None:
         """Read the configuration that Triton uses, once after a load; without an answer there is none.

@@ -301,6 +301,7 @@ class Model:
                 self._loader.note_outage()
             elif await self._loader.verify(model):
                 self._loads.end()
+                await self._loader.set_trace_rate()
                 if is_warm := is_warm or await self._warm_up(model):
                     await self._read_config()  # before: a pod that is reported ready is not polled again
                     self._set_ready()

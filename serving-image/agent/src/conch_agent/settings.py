@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ class Settings:
         triton_grpc_port: Port of Triton's gRPC API.
         triton_http_port: Port of Triton's HTTP API.
         max_bytes: Size of the largest model that is accepted; 0: the disk is the limit.
+        trace_rates: By model, the number of requests of which Triton traces one; 0: it traces none.
     """
 
     root: Path = POD_ROOT
@@ -35,6 +36,7 @@ class Settings:
     triton_grpc_port: int = names.GRPC_PORT
     triton_http_port: int = names.HTTP_PORT
     max_bytes: int = 0
+    trace_rates: Mapping[str, int] = field(default_factory=dict)
 
     def _resolve(self, contract_path: str) -> Path:
         return self.root / Path(contract_path).relative_to(POD_ROOT)
@@ -118,6 +120,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--triton-grpc-port", type=int, default=defaults.triton_grpc_port)
     parser.add_argument("--triton-http-port", type=int, default=defaults.triton_http_port)
     parser.add_argument("--max-bytes", type=int, default=defaults.max_bytes, help="refuse larger models (0: any)")
+    parser.add_argument("--trace-rate", type=_parse_rate, action="append", default=[], metavar="MODEL=RATE")
     options = parser.parse_args(arguments)
     return Settings(
         root=options.root,
@@ -126,4 +129,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
         triton_grpc_port=options.triton_grpc_port,
         triton_http_port=options.triton_http_port,
         max_bytes=options.max_bytes,
+        trace_rates=dict(options.trace_rate),
     )
+
+
+def _parse_rate(text: str) -> tuple[str, int]:
+    """Return the model and the rate of an option.
+
+    >>> _parse_rate("magika=10")
+    ('magika', 10)
+    """
+    model, _, rate = text.rpartition("=")
+    return model, int(rate)

@@ -24,7 +24,7 @@ _READ_TIMEOUT: Final = 5.0
 _LOAD_TIMEOUT: Final = 3600.0
 # Triton closes connections by age, every few seconds. A read that loses its connection is sent again, since the pod
 # would otherwise leave the endpoints for a moment. A load is not: it may have begun. (gRPC proposal A6.)
-_RETRYABLE_METHODS: Final = ("RepositoryIndex", "ModelConfig")
+_RETRYABLE_METHODS: Final = ("RepositoryIndex", "ModelConfig", "TraceSetting")
 _RETRIES: Final = {
     "methodConfig": [
         {
@@ -146,6 +146,20 @@ class Triton:
         answer = await self._call(self._client.get_model_config, name, client_timeout=_READ_TIMEOUT)
         config: ModelConfig = answer.config
         return config
+
+    async def set_trace_rate(self, name: str, rate: int) -> None:
+        """Set the rate at which Triton traces a model, until Triton ends; loads do not change it.
+
+        Args:
+            name: The model's name.
+            rate: Number of requests of which one is traced; 0: none.
+
+        Raises:
+            TritonError: Triton refuses it.
+            TritonUnavailableError: The answer is lost.
+        """
+        settings = {"trace_rate": str(rate)} if rate else {"trace_level": "OFF"}
+        await self._call(self._client.update_trace_settings, name, settings, client_timeout=_READ_TIMEOUT)
 
     async def read_last_request_times(self) -> Mapping[str, float]:
         """Return when Triton last answered a request to each model, in seconds since the epoch; 0: never.
