@@ -105,12 +105,10 @@ def _context(track: Track) -> RolloutContext:
     wanted = revision_name(service.track, service.spec.predictor)
     router = router_of(service)
     stable = _find_stable(track, wanted)
-    obstacle = ""
+    obstacle, in_place = "", stable != wanted and swaps_in_place(track, stable)
     if stable != wanted and service.spec.rollout.may_swap:
         obstacle = find_swap_obstacle(track, stable)
-    return RolloutContext(
-        track, router, router.observe(track), wanted, stable, obstacle, swaps_in_place=swaps_in_place(track, stable)
-    )
+    return RolloutContext(track, router, router.observe(track), wanted, stable, obstacle, swaps_in_place=in_place)
 
 
 def _find_stable(track: Track, wanted: str) -> str:
