@@ -109,6 +109,9 @@ def seconds_to_requeue(track: Track, state: RolloutState | None, wanted: str) ->
 def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[float]:
     failing = (failing_seconds(track, revision) for revision in {pod.revision for pod in track.pods if pod.failed_at})
     yield from (seconds for seconds in failing if seconds is not None)
+    # A pod that changes in place is ready all the time, so no event shows when it serves the other revision.
+    in_place = (track.now - pod.assigned_at for pod in track.pods if pod.is_in_place and not pod.leaving)
+    yield from (_limit_report_wait(seconds) for seconds in in_place)
     if state is not None and state.awaits_admission:
         yield ADMISSION_SECONDS
         return
@@ -117,7 +120,7 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
     if state is None or not state.has_failed:
         revision = track.service.status.revision(wanted)
         if not _are_all_ready(track, wanted) and not is_scaled_to_zero(track, state, wanted):
-            yield min(max(MIN_REPORT_SECONDS, age(track, wanted) / 10), MAX_REPORT_SECONDS)
+            yield _limit_report_wait(age(track, wanted))
         elif revision is None or not _is_reported(track.now, revision):
             yield MAX_REPORT_SECONDS
     if state is not None:
@@ -127,6 +130,11 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
         if state.gates and not state.has_failed:
             gates = strategy_of(state, rollout).gates(rollout)
             yield from (gate.interval_seconds for gate in gates if not gate.is_measured_once)
+
+
+def _limit_report_wait(seconds: float) -> float:
+    """Return the seconds until the next request for a report, a tenth of those for which it has been awaited."""
+    return min(max(MIN_REPORT_SECONDS, seconds / 10), MAX_REPORT_SECONDS)
 
 
 def age(track: Track, name: str) -> float:
