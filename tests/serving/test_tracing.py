@@ -80,7 +80,7 @@ def test_a_request_with_a_trace_context_is_part_of_that_trace(store: Store, pod:
     other = {"traceparent": CONTEXT["traceparent"].replace("0a", "0b").removesuffix("1") + "0"}
     with InferenceServerClient(f"127.0.0.1:{pod.grpc}") as client:
         client.infer("m", [tensor], headers=other)
-    until(lambda: len(collector.requests) > 1, "that over gRPC arrives, although its context is not sampled")
+        until(lambda: len(collector.requests) > 1, "that over gRPC arrives, although its context is not sampled")
     assert collector.requests[1].trace == TRACE.replace("0a", "0b")
 
 

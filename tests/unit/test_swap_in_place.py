@@ -164,3 +164,71 @@ def test_what_needs_two_pods_is_refused_with_one(fields: dict[str, Any]) -> None
     assert cluster.status.rollout is not None
     assert cluster.status.rollout.strategy == "Progressive"
     assert "needs 2 pods" in cluster.status.rollout.swap_obstacle
+
+
+@pytest.mark.parametrize("traffic", [None, TRAFFIC], ids=["service", "gateway"])
+@pytest.mark.parametrize("has_loaded", [True, False])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"model": at("magika")},
+        {"model": at("other"), "resources": {"limits": {"memory": "1Gi"}}},
+        {"model": at("third"), "resources": {"limits": {"memory": "1Gi"}}},
+        {"model": None, "entry": "a", "models": [{"name": "a", **at("a")}, {"name": "b", **at("b")}]},
+    ],
+    ids=["back", "other pods", "another model on other pods", "several models"],
+)
+def test_the_pod_serves_whatever_follows_a_change_in_place(
+    traffic: dict[str, Any] | None, has_loaded: bool, edit: dict[str, Any]
+) -> None:
+    pause = {"steps": [{"weight": 50}, {"pause": "Manual"}]}
+    cluster, stable = begin_with_one(pause, **({"traffic": traffic} if traffic else {}))
+    candidate = change(cluster)
+    cluster.swap(ModelState.READY if has_loaded else ModelState.FAILED, reason="" if has_loaded else "LoadFailed")
+    for _ in range(4):
+        cluster.reconcile()
+        if traffic:
+            cluster.accept_routes()
+    if has_loaded:
+        assert cluster.status.rollout is not None
+        assert (cluster.status.rollout.phase, cluster.status.rollout.weight) == ("Paused", 100)
+    cluster.edit(**edit)
+    for _ in range(3):
+        cluster.reconcile()
+        assert {KEY.name, candidate if has_loaded else stable} <= listed_by(cluster)
+        data = cluster.objects[Ref(CONFIG_MAP, stable)]["data"]
+        assert all(ModelManifest.model_validate_json(text).in_place for text in data.values())
+        if traffic:
+            cluster.accept_routes()
+    load_all(cluster)
+    assert cluster.served() == {stable: 1}
+    assert stable in listed_by(cluster)
+    assert ANNOTATION_SERVES not in get_pod(cluster)["metadata"]["annotations"]
+
+
+def test_a_pause_before_the_load_holds_the_change() -> None:
+    cluster, stable = begin_with_one()
+    change(cluster)
+    cluster.request(f"pause {cluster.status.observed_generation}")
+    cluster.settle()
+    load_all(cluster)
+    assert cluster.served() == {stable: 1}
+    assert cluster.condition("Serving") == ("True", "Answering")
+
+
+def test_the_weight_follows_the_pod_although_a_second_one_has_no_node() -> None:
+    cluster, _ = begin_with_one({"steps": [{"weight": 50}, {"pause": "Manual"}]})
+    change(cluster, minReplicas=2)
+    load_all(cluster)
+    rollout = cluster.status.rollout
+    assert rollout is not None
+    assert (rollout.phase, rollout.weight) == ("Paused", 100)
+
+
+def test_a_parity_gate_that_is_added_in_the_middle_holds_nothing() -> None:
+    cluster, _ = begin_with_one()
+    candidate = change(cluster)
+    cluster.edit_rollout(analysis=[{"parity": {"minAgreement": "99%"}}])
+    cluster.settle()
+    load_all(cluster)
+    assert cluster.status.stable == candidate

@@ -71,8 +71,8 @@ Argument = Annotated[
         " spec.predictor.triton; name that file config.pbtxt and remove the flag",
     ),
     Rule(
-        "!self.matches('(?i)^--rate-limit=off$')",
-        message="rateLimiter of instance groups needs Triton's rate limiter; remove the flag",
+        "!self.matches('^--rate-limit(=|$)') || self == '--rate-limit=execution_count'",
+        message="rateLimiter of instance groups sets this flag; remove it",
     ),
 ]
 

@@ -65,6 +65,22 @@ def swaps_in_place(track: Track, stable: str) -> bool:
     return all(map(_has_one_model, (record.predictor, track.service.spec.predictor.to_wire())))
 
 
+def stays_in_place(track: Track, pods: Sequence[Pod], main: str) -> bool:
+    """Return whether pods go on to serve what they serve while they load `main`, since none serves that yet.
+
+    So it is after a change in place that was given up, whatever has become of its rollout.
+
+    Args:
+        track: The track.
+        pods: Of a workload, without those that terminate.
+        main: The revision that they have to serve.
+    """
+    served = {pod.serves for pod in pods}
+    records = [track.revisions.get(name) for name in (main, *served)]
+    is_lacking = bool(pods) and main not in served and all(pod.workload for pod in pods)
+    return is_lacking and all(record is not None and _has_one_model(record.predictor) for record in records)
+
+
 def _has_one_model(predictor: Mapping[str, Any]) -> bool:
     model = mapping(predictor.get("model"))
     return bool(model) and mapping(model.get("modelFormat")).get("name") != REPOSITORY

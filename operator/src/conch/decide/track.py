@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from conch.api import ConditionType
 from conch.api.names import StrategyName
+from conch.api.reasons import Reason
 from conch.decide.admission import admit, initial_admission, resources_per_pod
 from conch.decide.context import RolloutContext, least_replicas, most_replicas
 from conch.decide.diagnosis import crash_loop, diagnose, find_unlisted_pod, not_answering
@@ -190,7 +191,8 @@ def _advance(context: RolloutContext, state: RolloutState, admission: Finding | 
         not_answering=not_answering(track, wanted),
         broken=warmup_failed(track, wanted)
         or (crash_loop(track, wanted) if state.weight or strategy.is_in_place else None),
-        before_first_share=warmup_waits(track, wanted) or gates.wait,
+        # In place, the requests have followed the pod already.
+        before_first_share=None if strategy.is_in_place else warmup_waits(track, wanted) or gates.wait,
         missing_stable_pods=_count_missing(context, state),
         gates=gates.statuses,
         once=gates.once,
@@ -268,6 +270,8 @@ def _find_due_job(
     track, wanted = context.track, context.wanted
     if track.ready(wanted) < needed or (_has_served(track) if state is None else state.has_failed):
         return None
+    if state is not None and strategy_of(state, context.service.spec.rollout).is_in_place:
+        return None  # its pod answers clients already
     if has_warmup(track) and warmed(track, wanted) is None:
         return WARMUP
     # A candidate that has taken over is the stable revision from the next reconcile on, without gates.
@@ -298,12 +302,13 @@ def _assign_pods(
     """Return the revision that each pod of the workloads has to serve, by uid."""
     track, found = context.track, dict[str, str]()
     is_under_way = state is not None and state.is_under_way
+    holds = state is not None and state.reason == Reason.PAUSED_BY_USER and not state.weight
     for workload in workloads:
         main, pods = workload.main, [pod for pod in track.pods_in(workload.name) if pod.workload]
         is_shared = is_under_way and context.wanted in workload.revisions and context.wanted != main
         candidate = context.wanted if is_shared and not has_new_pods(pods) else None
         if workload.is_in_place:  # its Services select its pods, whichever revision they serve
-            found |= dict.fromkeys((pod.uid for pod in pods), candidate or main)
+            found |= dict.fromkeys((pod.uid for pod in pods), main if holds or candidate is None else candidate)
             continue
         reached = (context.traffic.reachable | still_reached(track)) & set(workload.revisions)
         if is_shared:  # pods that have the candidate keep it while others wait for their label

@@ -7,6 +7,7 @@ from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.scale_to_zero import may_scale_to_zero
 from conch.decide.state import RolloutState
 from conch.decide.strategies import strategy_of
+from conch.decide.swap import stays_in_place
 from conch.observe import Pod, Track
 from conch.traffic import still_reached
 
@@ -69,7 +70,7 @@ def list_workloads(
         revisions.setdefault(find_workload(context, state, name), []).append(name)
     is_under_way = state is not None and state.is_under_way
     mains = {workload: serving if serving in served else served[0] for workload, served in revisions.items()}
-    in_place = {workload for workload in revisions if _is_in_place(context, state, workload)}
+    in_place = {workload for workload, main in mains.items() if _is_in_place(context, state, workload, main)}
     return tuple(
         Workload(
             name=workload,
@@ -84,9 +85,10 @@ def list_workloads(
     )
 
 
-def _is_in_place(context: RolloutContext, state: RolloutState | None, workload: str) -> bool:
-    """Return whether the pods of a workload serve while they change; the last change may be one that was given up."""
-    if any(pod.is_in_place for pod in context.track.pods_in(workload)):
+def _is_in_place(context: RolloutContext, state: RolloutState | None, workload: str, main: str) -> bool:
+    """Return whether the pods of a workload serve while they change to the candidate, or back to `main`."""
+    pods = context.track.pods_in(workload)
+    if any(pod.is_in_place for pod in pods) or stays_in_place(context.track, pods, main):
         return True
     strategy = strategy_of(state, context.service.spec.rollout) if state is not None else None
     return strategy is not None and strategy.is_in_place and find_workload(context, state, context.wanted) == workload

@@ -54,7 +54,7 @@ class Pod:
     @property
     def is_changing(self) -> bool:
         """Whether its revision was changed, and it is not known to serve it yet."""
-        return self.is_assigned and self.label != self.revision
+        return self.is_assigned and (self.label != self.revision or bool(self.former))
 
     @property
     def is_in_place(self) -> bool:
@@ -76,7 +76,8 @@ class Pod:
         if report is not None and report.revision not in {"", self.revision}:
             return replace(self, report=None, ready=False)
         has_come = bool(report is not None and report.revision and report.has_loaded)
-        return replace(self, report=report, is_unrecorded=has_come and self.label != self.revision)
+        is_recorded = self.label == self.revision and not self.former
+        return replace(self, report=report, is_unrecorded=has_come and not is_recorded)
 
     def of_revision(self, revision: str, endpoints: Endpoints) -> Self:
         """Return the pod as one that serves a revision, by which its Service may select it."""

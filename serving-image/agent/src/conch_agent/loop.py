@@ -29,7 +29,7 @@ _MANIFEST_INTERVAL: Final = 1.0  # seconds between two reads of the manifest's f
 # Seconds after which a pod that is not ready gets no requests: its probe runs each second, then proxies have to follow.
 _LEAVE_SECONDS: Final = 5.0
 # Seconds for which the manifest of a revision may follow its assignment: the kubelet reads them from two objects.
-_FOLLOW_SECONDS: Final = 30.0
+_FOLLOW_SECONDS: Final = 60.0
 
 
 class Agent:

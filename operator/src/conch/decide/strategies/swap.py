@@ -12,7 +12,7 @@ from conch.api.names import StrategyName
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.state import RolloutState
 from conch.decide.strategies.progressive import Progressive
-from conch.decide.strategies.strategy import LAST
+from conch.decide.strategies.strategy import LAST, WithoutStable
 from conch.decide.swap import MIN_PODS
 from conch.traffic import TrafficRouter
 
@@ -56,7 +56,7 @@ class Swap(Progressive):
         return {context.stable: kept} if state.has_failed else {context.wanted: kept, context.stable: kept}
 
 
-class SwapInPlace(Swap):
+class SwapInPlace(WithoutStable, Swap):
     """All requests at one moment, then the analyses and pauses of the spec."""
 
     name = StrategyName.SWAP_IN_PLACE
@@ -75,9 +75,12 @@ class SwapInPlace(Swap):
         return (LAST, *others, LAST) if others else (LAST,)
 
     def pods(self, router: TrafficRouter, weight: int, capacity: int) -> int:
-        """Return all pods: there is one, unless an autoscaler has added some since."""
-        del router, weight
-        return capacity
+        """Return 1: the first pod that has changed gets the requests, whether others follow or not.
+
+        There is one, unless an autoscaler, or the change itself, adds some.
+        """
+        del router, weight, capacity
+        return 1
 
     def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
         """Return the replicas of the pods of both revisions."""
