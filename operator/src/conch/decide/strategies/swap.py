@@ -23,6 +23,7 @@ class Swap(Progressive):
     name = StrategyName.SWAP
     shares_pods = True
     is_in_place = False
+    min_pods = MIN_PODS
 
     def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
         """Return the steps of the spec, after one in which the candidate has a single pod.
@@ -52,7 +53,7 @@ class Swap(Progressive):
         """Return the replicas of the pods of both revisions, with one that serves while another changes."""
         del needed
         least = least_replicas(context.service)
-        kept = least if state.has_failed else max(least, state.capacity, MIN_PODS)
+        kept = least if state.has_failed else max(least, state.capacity, self.min_pods)
         return {context.stable: kept} if state.has_failed else {context.wanted: kept, context.stable: kept}
 
 
@@ -61,6 +62,7 @@ class SwapInPlace(WithoutStable, Swap):
 
     name = StrategyName.SWAP_IN_PLACE
     is_in_place = True
+    min_pods = 1
 
     def steps(self, rollout: Rollout) -> tuple[StepInForce, ...]:
         """Return the last step, and after it those of the spec that are no weight.
@@ -81,9 +83,3 @@ class SwapInPlace(WithoutStable, Swap):
         """
         del router, weight, capacity
         return 1
-
-    def replicas(self, context: RolloutContext, state: RolloutState, needed: int) -> Mapping[str, int]:
-        """Return the replicas of the pods of both revisions."""
-        del needed
-        kept = max(least_replicas(context.service), state.capacity)
-        return {context.stable: kept} if state.has_failed else {context.wanted: kept, context.stable: kept}
