@@ -138,7 +138,7 @@ def build_many(count: int, failed: str) -> AgentReport:
 def test_the_configurations_of_many_models_are_bounded_with_the_entry_first() -> None:
     cluster, revision = start(build_many(20, failed="m009"), model=REPOSITORY, entry="m017")
     [status] = cluster.status.revisions
-    assert status.models[0].name == "m009"
+    assert [model.name for model in status.models[:2]] == ["m017", "m009"]
     configured = {model.name for model in status.models if model.config}
     assert configured == {"m000", "m001", "m002", "m017"}
     cluster.put_pod(revision, 0, ready=False, report=build_many(20, failed="m012"))
@@ -148,6 +148,14 @@ def test_the_configurations_of_many_models_are_bounded_with_the_entry_first() ->
     cluster.reports.clear()
     cluster.settle()
     assert cluster.status.revisions[0].models == status.models
+
+
+def test_the_entry_is_one_of_the_models_that_the_status_lists() -> None:
+    cluster, _ = start(build_many(50, failed="m009"), model=REPOSITORY, entry="m040")
+    [status] = cluster.status.revisions
+    assert len(status.models) == 32
+    assert status.models[0].name == "m040"
+    assert status.models[0].config
 
 
 def test_kubectl_conch_status_shows_each_value_once_with_its_revisions() -> None:

@@ -396,3 +396,35 @@ def test_fewer_replicas_during_a_swap() -> None:
         cluster.now += 301
         cluster.settle()
     assert cluster.status.stable == candidate, (cluster.status.rollout, cluster.served())
+
+
+def lose_pods_of(cluster: Cluster, revision: str) -> None:
+    """Remove the pods that serve a revision, so that all others serve another one."""
+    for name in pods_of(cluster, revision):
+        cluster.remove(Ref(POD, name))
+
+
+def test_pods_that_only_serve_a_candidate_keep_it_while_others_start() -> None:
+    cluster, stable = begin({"strategy": "Swap", "steps": [{"weight": 75}, {"pause": "Manual"}]})
+    candidate = change(cluster)
+    load_all(cluster)
+    assert cluster.served() == {stable: 1, candidate: 3}
+    lose_pods_of(cluster, stable)
+    cluster.settle()
+    assert cluster.served() == {candidate: 3}
+    start_lacking(cluster, stable)
+    load_all(cluster)
+    assert cluster.served() == {stable: 1, candidate: 3}
+
+
+def test_pods_that_only_serve_a_candidate_go_back_before_the_next_one_begins() -> None:
+    cluster, stable = begin({"strategy": "Swap", "steps": [{"weight": 50}, {"pause": "Manual"}]})
+    candidate = change(cluster)
+    load_all(cluster)
+    lose_pods_of(cluster, stable)
+    third = change(cluster, model=at("third"))
+    assert cluster.served() == {stable: 2}, "the next candidate changes a pod that has left its Services"
+    assert set(who_answers(cluster)) <= {stable, candidate}
+    start_lacking(cluster, stable)
+    load_all(cluster)
+    assert cluster.served() == {stable: 2, third: 2}

@@ -131,8 +131,8 @@ class RevisionStatus(Part):
     """Images of Triton in the ready pods, with digest, as the nodes report them. More than one: the tag was moved to
     another image."""
     models: tuple[ModelStatus, ...] = ()
-    """Models of the revision, as its pods report them; of more than 32 those first that are not ready or have
-    warnings."""
+    """Models of the revision, as its pods report them; of more than 32 the entry, then those that are not
+    ready or have warnings."""
     model_counts: ModelCounts | None = None
     """Numbers of ready models and of all models. Absent: models has all of them."""
     warmup: WarmupStatus | None = None

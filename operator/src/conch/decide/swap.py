@@ -1,6 +1,6 @@
-"""Swap: whether the pods of the stable revision can serve the candidate, and which pod serves which revision."""
+"""Swap: whether the pods of the stable revision can serve the candidate, and whether they serve meanwhile."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from conch.api.analysis import named
@@ -15,7 +15,6 @@ from conch_contract.schemes import Mount, find_scheme
 from conch_contract.sentences import join_words
 
 MIN_PODS: Final = 2  # of a service whose pods leave their Services: one serves while another changes
-_AT_ONCE: Final = 4  # a pod of so many changes its revision at a time, once the first one serves the candidate
 
 
 def find_swap_obstacle(track: Track, stable: str) -> str:
@@ -133,30 +132,3 @@ def _find_mount(uri: str) -> str:
     if scheme is None or scheme.mount == Mount.NONE:
         return ""
     return uri.partition("://")[2].partition("/")[0] if scheme.mount == Mount.CLAIM else scheme.mount.name
-
-
-def assign_pods(
-    pods: Sequence[Pod], main: str, candidate: str | None, target: int, reached: Collection[str]
-) -> dict[str, str]:
-    """Return the revision that each pod of a workload has to serve, by uid.
-
-    Args:
-        pods: Of the workload, without those that terminate.
-        main: The revision that all others have to serve.
-        candidate: The revision that some have to serve; None: there is none.
-        target: The pods that the candidate needs now. One changes first, and more at a time once it serves.
-        reached: Revisions that a request may still reach. Their pods leave them for the candidate only.
-    """
-    assigned = {pod.uid: pod.revision if pod.revision in reached else main for pod in pods}
-    if candidate is None:
-        return assigned
-    own = [pod for pod in pods if pod.revision == candidate]
-    changing = sum(not pod.ready for pod in own)
-    at_once = max(1, len(pods) // _AT_ONCE) if changing < len(own) else 1
-    others = [pod for pod in pods if pod.revision != candidate and assigned[pod.uid] == main]
-    # The last ready pod of the stable revision stays. Those that are down may change after the others that are ready:
-    # the candidate may be what mends them.
-    down = [pod for pod in others if pod.is_running and not pod.is_up]
-    free = [*[pod for pod in others if pod.ready][1:], *down] if any(pod.is_up for pod in others) else others
-    changed = free[: max(0, min(target - len(own), at_once - changing))]
-    return assigned | dict.fromkeys((pod.uid for pod in (*own, *changed)), candidate)

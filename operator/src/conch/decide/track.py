@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from conch.api import ConditionType
 from conch.api.names import StrategyName
-from conch.api.reasons import Reason
 from conch.decide.admission import admit, initial_admission, resources_per_pod
+from conch.decide.assignments import assign_pods
 from conch.decide.context import RolloutContext, least_replicas, most_replicas
 from conch.decide.diagnosis import crash_loop, diagnose, find_unlisted_pod, not_answering
 from conch.decide.history import forgotten, number_of
@@ -16,11 +16,11 @@ from conch.decide.rollout import Observation, Request, advance, evaluate_gates, 
 from conch.decide.scale_to_zero import has_answered, may_scale_to_zero
 from conch.decide.state import RolloutState
 from conch.decide.strategies import LAST, STRATEGIES, choose_strategy, strategy_of
-from conch.decide.swap import assign_pods, find_swap_obstacle, swaps_in_place
+from conch.decide.swap import find_swap_obstacle, swaps_in_place
 from conch.decide.warmup import has_warmup, warmed, warmup_failed, warmup_waits
-from conch.decide.workloads import Workload, find_workload, has_new_pods, list_workloads
+from conch.decide.workloads import Workload, find_workload, list_workloads
 from conch.observe import Finding, Snapshot, Track
-from conch.traffic import ObservedTraffic, Shares, router_of, still_reached, wrote_stable
+from conch.traffic import ObservedTraffic, Shares, router_of, wrote_stable
 from conch_contract import JobReport
 from conch_contract.revision_jobs import WARMUP, RevisionJob
 
@@ -82,7 +82,7 @@ def decide_track(track: Track) -> Decision:
         shares=shares,
         traffic=context.traffic,
         workloads=workloads,
-        assignments=_assign_pods(context, state, workloads, needed),
+        assignments=assign_pods(context, state, workloads, needed),
         rollout=state,
         needed=needed,
         budget=budget,
@@ -294,27 +294,6 @@ def _count_needed(context: RolloutContext, state: RolloutState | None) -> int:
         return least_replicas(context.service)
     step, strategy = state.current_step, strategy_of(state, context.service.spec.rollout)
     return strategy.pods(context.router, max(state.weight, (step.weight if step else None) or 0), state.capacity)
-
-
-def _assign_pods(
-    context: RolloutContext, state: RolloutState | None, workloads: tuple[Workload, ...], needed: int
-) -> Mapping[str, str]:
-    """Return the revision that each pod of the workloads has to serve, by uid."""
-    track, found = context.track, dict[str, str]()
-    is_under_way = state is not None and state.is_under_way
-    holds = state is not None and state.reason == Reason.PAUSED_BY_USER and not state.weight
-    for workload in workloads:
-        main, pods = workload.main, [pod for pod in track.pods_in(workload.name) if pod.workload]
-        is_shared = is_under_way and context.wanted in workload.revisions and context.wanted != main
-        candidate = context.wanted if is_shared and not has_new_pods(pods) else None
-        if workload.is_in_place:  # its Services select its pods, whichever revision they serve
-            found |= dict.fromkeys((pod.uid for pod in pods), main if holds or candidate is None else candidate)
-            continue
-        reached = (context.traffic.reachable | still_reached(track)) & set(workload.revisions)
-        if is_shared:  # pods that have the candidate keep it while others wait for their label
-            reached |= {context.wanted}
-        found |= assign_pods(pods, main, candidate, needed, reached)
-    return found
 
 
 def _is_overdue(track: Track, wanted: str) -> bool:

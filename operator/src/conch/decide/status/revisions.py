@@ -59,8 +59,8 @@ def build_revision_status(decision: Decision, workload: Workload, name: str) -> 
     phase = Phase.SCALED_TO_ZERO if is_zero else phase_of(track, name)
     since = before.since if before is not None and before.phase == phase else format_time(track.now)
     number = decision.number if name == decision.wanted else (stored.number if stored else 0)
-    models = _build_models(track, name)
     entry = (stored.entry if stored else "") or track.service.model_name
+    models = _build_models(track, name, entry)
     return RevisionStatus(
         name=name,
         variant=track.service.variant or None,
@@ -120,10 +120,10 @@ def _images(track: Track, name: str) -> tuple[str, ...]:
     return tuple(sorted(by_digest.values()))
 
 
-def _build_models(track: Track, name: str) -> tuple[ModelStatus, ...]:
+def _build_models(track: Track, name: str, entry: str) -> tuple[ModelStatus, ...]:
     """Return the models as pods report them, the least advanced pod first; those of before while no pod reports.
 
-    Models with a state other than Ready or a warning come first.
+    The entry comes first, then models with a state other than Ready or a warning.
     """
     before = track.service.status.revision(name)
     models_before = before.models if before else ()
@@ -135,7 +135,11 @@ def _build_models(track: Track, name: str) -> tuple[ModelStatus, ...]:
     models = [_build_model(found, by_name.get(model)) for model, found in reports.items()]
     is_split = _is_split_over_pods(track, name)
     found = [_with_sequence_warning(model, is_split=is_split) for model in models or models_before]
-    return tuple(sorted(found, key=lambda model: model.state == ModelState.READY and not model.warnings))
+    return tuple(sorted(found, key=lambda model: (model.name != entry, _is_well(model))))
+
+
+def _is_well(model: ModelStatus) -> bool:
+    return model.state == ModelState.READY and not model.warnings
 
 
 def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> ModelStatus:
