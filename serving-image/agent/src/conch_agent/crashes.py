@@ -2,8 +2,9 @@
 
 Triton is one process for all models of a pod: a model that ends it on load takes the others with it, and would do so
 after each restart. Models whose loads were under way are suspects: they are loaded last, each alone. One that is served
-is none any more. One during whose lone load Triton ended again is reported, and loaded again after long delays, when
-all others serve. This is kept in memory: an agent that starts again needs two more ends of Triton to find the model.
+is none any more. One during whose lone load Triton ended again is reported, and loaded again when all others have
+served for a long delay. This is kept in memory: an agent that starts again needs two more ends of Triton to find the
+model.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ class _Suspect:
 
     Attributes:
         ends: How often Triton ended.
-        retry_time: When it may be loaded again; None: it has not been proved to end Triton.
+        delay: Seconds for which all others serve before it is loaded again; None: it is not proved to end Triton.
+        retry_time: When these are over; None: others have not served since the last end.
     """
 
     ends: int = 0
+    delay: float | None = None
     retry_time: float | None = None
     backoff: Backoff = field(default_factory=lambda: Backoff(first=_FIRST_DELAY, longest=_LONGEST_DELAY))
 
@@ -96,7 +99,7 @@ class Crashes:
             suspect = self._suspects.setdefault(load, _Suspect())
             suspect.ends += 1
             if is_alone and suspect.ends >= _MIN_ENDS:
-                suspect.retry_time = self._clock() + suspect.backoff.draw_delay()
+                suspect.delay, suspect.retry_time = suspect.backoff.draw_delay(), None
         self._loads.clear()
 
     def find_failure(self, name: str, content: str) -> Failure | None:
@@ -107,26 +110,35 @@ class Crashes:
             content: Identifier of its content.
         """
         suspect = self._suspects.get((name, content))
-        if suspect is None or suspect.retry_time is None:
+        if suspect is None or suspect.delay is None:
             return None
         message = (
             f"Triton ended {suspect.ends} times while it loaded model '{name}', the last time while it loaded no other."
             f" Read the reason in the log of the container that ended: kubectl logs POD -c {names.TRITON_CONTAINER}"
             " --previous. If the kernel ended it for want of memory (kubectl describe pod POD has OOMKilled), raise the"
-            " memory limit in spec.predictor.resources. The other models are served meanwhile. The model is loaded"
-            f" again after {_FIRST_DELAY:g} s to {_LONGEST_DELAY:g} s, or at once with another content."
+            " memory limit in spec.predictor.resources. The model is loaded again when the others have been served for"
+            f" {_FIRST_DELAY:g} s to {_LONGEST_DELAY:g} s, or at once with another content."
         )
         return Failure(Reason.LOAD_CRASHED, message)
 
-    def compute_delay(self, name: str, content: str) -> float:
-        """Return the seconds until a model that ends Triton on load may be loaded again; 0: it may be now.
+    def is_due(self, name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
+        """Return False until a model that ends Triton on load may be loaded again.
+
+        Its delay begins when all others serve: the start of a Triton that has ended may take longer.
 
         Args:
             name: The model's name.
-            content: Identifier of its content.
+            models: The models of the manifest by name.
+            index: Triton's repository index.
         """
-        suspect = self._suspects.get((name, content))
-        return max(0.0, (suspect.retry_time or 0.0) - self._clock()) if suspect else 0.0
+        suspect = self._suspects.get((name, models[name].content))
+        if suspect is None or suspect.delay is None:
+            return True
+        if any(self._precedes_culprits(other, models, index) for other in models if other != name):
+            return False
+        if suspect.retry_time is None:
+            suspect.retry_time = self._clock() + suspect.delay
+        return self._clock() >= suspect.retry_time
 
     def may_load(self, name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
         """Return True if a model may be loaded now.
@@ -141,10 +153,9 @@ class Crashes:
             return not any(load in self._suspects for load in self._loads.items())
         if self._loads.keys() - {name}:
             return False
-        others = (other for other in models if other != name)
-        if suspect.retry_time is None:
-            return not any(self._precedes(other, models, index) for other in others)
-        return not any(self._precedes_culprits(other, models, index) for other in others)
+        if suspect.delay is not None:
+            return self.is_due(name, models, index)
+        return not any(self._precedes(other, models, index) for other in models if other != name)
 
     def _precedes(self, name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
         """Return True if a model is no suspect, and can be loaded now."""
@@ -192,18 +203,26 @@ class ContentLoads:
         """The failure of a content that ends Triton on load, until it is served; None: none is proved."""
         return self.crashes.find_failure(self.name, self.content)
 
-    @property
-    def delay(self) -> float:
-        """Seconds until a content that ends Triton on load may be loaded again; 0: it may be now."""
-        return self.crashes.compute_delay(self.name, self.content)
+    def is_due(self, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
+        """Return False until a content that ends Triton on load may be loaded again.
 
-    def raise_failure(self) -> None:
+        Args:
+            models: The models of the manifest by name.
+            index: Triton's repository index.
+        """
+        return self.crashes.is_due(self.name, models, index)
+
+    def raise_failure(self, models: Mapping[str, Loadable], index: RepositoryIndex) -> None:
         """Raise the failure of a content that ends Triton on load, until it may be loaded again.
+
+        Args:
+            models: The models of the manifest by name.
+            index: Triton's repository index.
 
         Raises:
             Failure: LoadCrashed.
         """
-        if self.delay and (failure := self.failure):
+        if (failure := self.failure) and not self.is_due(models, index):
             raise failure
 
 

@@ -231,14 +231,20 @@ class Model:
                 continue
             except Failure as failure:
                 self._set_failure(failure)
-                delay = self._loads.delay
-                if failure.reason != Reason.LOAD_CRASHED:
-                    delay = (costly_backoff if failure.reason in _COSTLY else backoff).draw_delay()
+                if failure.reason == Reason.LOAD_CRASHED:
+                    await self._wait_until_due()
+                    continue
+                delay = (costly_backoff if failure.reason in _COSTLY else backoff).draw_delay()
             except Exception as error:  # noqa: BLE001  an unexpected failure of one model must not end the others
                 self._log.exception("unexpected")
                 self._set_failure(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
                 delay = backoff.draw_delay()
             await asyncio.sleep(delay)
+
+    async def _wait_until_due(self) -> None:
+        """Wait until a model that ends Triton on load may be loaded again, or has other content to fetch."""
+        while not self._has_other_content and not self._loads.is_due(self._models, self._loader.index):
+            await self._monitor.wait_for_update()
 
     async def _prepare_pipeline(self) -> RepositoryModel:
         """Render the ensemble of a pipeline, each time that it is loaded anew: its steps may have changed."""
@@ -296,7 +302,7 @@ class Model:
             states = {version.state for version in self._loader.versions}
             if self._has_other_content:
                 return
-            self._loads.raise_failure()
+            self._loads.raise_failure(self._models, self._loader.index)
             if self._monitor.index is None:
                 self._loader.note_outage()
             elif await self._loader.verify(model):
