@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
-from conch.api.kinds import DISRUPTION_BUDGET, LEASE, POD
+from conch.api.kinds import DEPLOYMENT, DISRUPTION_BUDGET, LEASE, POD
 from conch_contract import names
 from tests.support import gateways
 from tests.support.doubling import (
     LIGHT,
     SHORT,
     apply_behind_gateway,
+    build_content,
     build_predictor,
     build_request,
     host_of,
@@ -124,6 +125,59 @@ def test_a_node_is_lost_and_comes_back(
             service.until_ready()
         until(lambda: len(all_pods(service)) == 2, "the node that is back has let the lost pod go")
     figure(f"clients that wait {SECONDS:.0f} s for an answer, and retry:\n{clients.summary(began)}")
+
+
+@pytest.mark.alone
+@pytest.mark.long  # minutes, as above
+def test_a_node_is_lost_during_a_swap(
+    place: Place, kube: Kube, serve: Callable[..., Service], figure: Callable[[str], None]
+) -> None:
+    assert place.local is not None
+    stays, goes = (node.name for node in place.local.plan.nodes)
+    clear(kube, goes, gateways.NAMESPACE)
+    service = serve("double", **build_content(2), minReplicas=4)
+    service.patch({"rollout": {"strategy": "Swap"}})
+    first = service.until_ready()["stable"]
+    assert by_node(service) == {stays: 2, goes: 2}
+    lead_from(kube, goes)
+
+    def changes_there() -> bool:
+        pods = (pod for pod in service.pods() if pod["spec"].get("nodeName") == goes)
+        return any(names.LABEL_REVISION not in pod["metadata"]["labels"] for pod in pods)
+
+    with (
+        place.reach(service.namespace, service.name, names.HTTP_PORT, names.GRPC_PORT) as [http, grpc],
+        Patient(http, grpc) as clients,
+    ):
+        records = [record for kind in ("http", "grpc") for record in clients.records[kind]]
+        until(lambda: all(record.quiet(3) for record in records), "every client is answered")
+        service.patch({"predictor": build_content(3, LOADS=6)})
+        until(changes_there, "a pod of the node changes", seen=lambda: service.status.get("rollout"))
+        began = time.monotonic()
+        with cut_power(place, goes):
+            until(lambda: leads_on(kube) == stays, "the operator's other replica leads")
+            until(
+                lambda: service.status.get("stable") not in {None, first},
+                "the candidate has taken over",
+                600,
+                seen=lambda: service.status.get("rollout"),
+            )
+            second = service.status["stable"]
+            figure(f"the candidate took over {time.monotonic() - began:.0f} s after the loss")
+            until(
+                lambda: all(record.quiet(QUIET_SECONDS) for record in records),
+                "no attempt of an HTTP client, or a gRPC client that pings, has failed for a while",
+                seen=lambda: clients.summary(began),
+            )
+            until(
+                lambda: len(service.ready_pods(second)) == 4, "all pods serve it, and those that were lost are replaced"
+            )
+            figure(f"four pods served it {time.monotonic() - began:.0f} s after the loss")
+            assert set(by_node(service)) == {stays}
+            service.until_ready()
+        until(lambda: len(all_pods(service)) == 4, "the node that is back has let the lost pods go")
+    figure(f"clients that wait {SECONDS:.0f} s for an answer, and retry:\n{clients.summary(began)}")
+    assert [each["metadata"]["name"] for each in service.children(DEPLOYMENT)] == [first]
 
 
 def by_node(service: Service) -> Counter[str]:
