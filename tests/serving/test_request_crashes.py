@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 import time
+from collections.abc import Mapping
 
 import pytest
 
+from conch_agent.triton import Triton
 from conch_contract import ModelState
 from tests.serving.kubelet import Kubelet
 from tests.serving.pod import Pod
@@ -126,6 +129,28 @@ def test_the_models_of_an_ensemble_are_reported_and_loaded_again(store: Store, p
         "each time these models had answered some in the last 10 s: double, pipeline, post and pre." in warning.message
     )
     assert not any(model.warnings for model in pod.report.models if model.name != "double")
+
+
+def test_requests_are_counted_also_those_to_steps_and_those_with_an_error(store: Store, pod: Pod) -> None:
+    failing = ADDER.replace(b"        tensors", b"        raise ValueError('no answer')\n        tensors")
+    files = {**PIPELINE, "fails/config.pbtxt": PYTHON, "fails/1/model.py": failing}
+    pod.write_manifest(put(store, pod, "requests-counted", files, "pipeline"))
+    pod.start()
+    pod.until_ready()
+    assert pod.infer("pipeline", X) == {"y": [6, 7]}
+    assert not answers(pod, "fails")
+
+    async def count() -> Mapping[str, int]:
+        triton = Triton(f"127.0.0.1:{pod.grpc}", (pod.root / "control" / "key").read_text())
+        try:
+            return await triton.count_requests()
+        finally:
+            await triton.close()
+
+    expected = dict.fromkeys(("pipeline", "pre", "double", "post", "fails"), 1)
+    until(lambda: asyncio.run(count()) == expected, "Triton has counted the requests", pod.agent)
+    pod.write_manifest(put(store, pod, "requests-fewer", PIPELINE, "pipeline"))
+    until(lambda: "fails" not in asyncio.run(count()), "a model that is not served has no count", pod.agent)
 
 
 @pytest.mark.long  # the times without an end have to be ten times those before one
