@@ -8,6 +8,7 @@ from pathlib import Path
 import magika
 import pytest
 
+from tests.serving.kubelet import Kubelet
 from tests.serving.pod import Pod
 from tests.serving.store import Store
 
@@ -24,6 +25,13 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
     pod = Pod(tmp_path / "conch")
     yield pod
     pod.stop()
+
+
+@pytest.fixture
+def kubelet(pod: Pod) -> Iterator[Kubelet]:
+    kubelet = Kubelet(pod)
+    yield kubelet
+    kubelet.stop()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from conch.desire import PodDefaults
 from conch.desire.pod import build_pod_template
 from conch.triton import DRAIN_SECONDS, END_SECONDS
 from conch_contract import AgentReport, ModelReport, ModelState, ModelWarning
-from conch_contract.report import LOAD_CRASHED, MODEL_NOT_SERVED
+from conch_contract.report import CRASH_SUSPECTED, LOAD_CRASHED, MODEL_NOT_SERVED, REQUESTS_CRASHED
 from tests.unit.simulation import KEY, Cluster, build_manifest, build_report
 
 
@@ -87,22 +87,39 @@ def test_a_single_restart_is_no_crash_loop() -> None:
     assert cluster.condition("Ready") == ("Unknown", "Progressing")
 
 
+@pytest.mark.parametrize("reason", [LOAD_CRASHED, REQUESTS_CRASHED])
 @pytest.mark.parametrize("required", [True, False])
-def test_a_model_that_ends_triton_is_named_before_its_container(required: bool) -> None:
+def test_a_model_that_ends_triton_is_named_before_its_container(required: bool, reason: str) -> None:
     cluster = Cluster(build_manifest())
     cluster.reconcile()
     warnings = () if required else (ModelWarning(reason=MODEL_NOT_SERVED, message="not served"),)
     others = ModelReport(name="other", state=ModelState.LOADING)
     culprit = ModelReport(
-        name="bad", state=ModelState.FAILED, reason=LOAD_CRASHED, message="Triton ended 2 times.", warnings=warnings
+        name="bad", state=ModelState.FAILED, reason=reason, message="Triton ended 2 times.", warnings=warnings
     )
     report = AgentReport(ready=False, models=(others, culprit))
     cluster.put_pod(cluster.decision().wanted, 0, ready=False, report=report, **build_crash_status(3, running=False))
     cluster.settle()
-    assert cluster.condition("Ready") == ("False", "LoadCrashed")
+    assert cluster.condition("Ready") == ("False", reason)
     ready = cluster.status.condition("Ready")
     assert ready is not None
     assert "Model bad: Triton ended 2 times." in ready.message
+
+
+def test_several_models_of_which_one_ends_triton_are_in_the_message_about_its_container() -> None:
+    cluster = Cluster(build_manifest())
+    cluster.reconcile()
+    warning = ModelWarning(reason=CRASH_SUSPECTED, message="Each time these had answered some: pre and post.")
+    model = ModelReport(name="post", state=ModelState.LOADING, digest="sha256:1", warnings=(warning,))
+    report = AgentReport(ready=False, models=(model,))
+    cluster.put_pod(cluster.decision().wanted, 0, ready=False, report=report, **build_crash_status(3, running=False))
+    cluster.settle()
+    assert cluster.condition("Ready") == ("False", "CrashLooping")
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert "Each time these had answered some: pre and post. See: kubectl logs" in ready.message
+    [event] = [event for event in cluster.story if event.reason == CRASH_SUSPECTED]
+    assert event.type == "Warning"
 
 
 EVICTED: dict[str, Any] = {

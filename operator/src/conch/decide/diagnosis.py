@@ -13,7 +13,7 @@ from conch.observe import Finding, Pod, Track
 from conch.observe.fields import moment
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.remedies import SHARED_MEMORY
-from conch_contract.report import LOAD_CRASHED, is_left_out
+from conch_contract.report import CRASH_SUSPECTED, CRASHED, is_left_out
 
 # Minimum restarts of a container in a crash loop that is not ready.
 CRASHES: Final = 2
@@ -161,8 +161,10 @@ def crash_loop(track: Track, revision: str) -> Finding | None:
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
             continue
         name, advice = container["name"], _explain_exit(container, last)
-        if name == names.TRITON_CONTAINER and (culprit := _find_culprit(pod)):
-            return Finding(LOAD_CRASHED, _sentence(culprit))
+        if name == names.TRITON_CONTAINER:
+            if culprit := _find_culprit(pod):
+                return Finding(culprit.reason, _sentence(culprit))
+            advice += _describe_suspects(pod)
         log = f"kubectl logs -l {names.LABEL_REVISION}={revision} -c {name} --previous"
         return Finding(
             Reason.CRASH_LOOPING,
@@ -238,8 +240,14 @@ def _how(ended: Mapping[str, Any]) -> str:
 
 
 def _find_culprit(pod: Pod) -> ModelReport | None:
-    """Return the model that ends Triton on load; one that is not required is no failure of its pod otherwise."""
-    return next((model for model in (pod.report.models if pod.report else ()) if model.reason == LOAD_CRASHED), None)
+    """Return the model that ends Triton; one that does not hold its pod is no failure of it otherwise."""
+    return next((model for model in (pod.report.models if pod.report else ()) if model.reason in CRASHED), None)
+
+
+def _describe_suspects(pod: Pod) -> str:
+    """Return the sentences about several models of which one may end Triton; empty: there are none."""
+    warnings = (warning for model in (pod.report.models if pod.report else ()) for warning in model.warnings)
+    return next((f" {warning.message}" for warning in warnings if warning.reason == CRASH_SUSPECTED), "")
 
 
 def _list_containers(track: Track, revision: str) -> Iterator[tuple[Pod, Mapping[str, Any]]]:

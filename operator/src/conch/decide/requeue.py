@@ -21,6 +21,7 @@ from conch.observe import Pod, Snapshot, Track
 from conch.observe.jobs import has_failed
 from conch.observe.measured import PrometheusQuery
 from conch_contract import ModelState
+from conch_contract.report import TRANSIENT_WARNINGS
 from conch_contract.revision_jobs import REVISION_JOBS, WARMUP
 
 # Seconds between two requests for the report of a pod that is not ready yet: at first, and at most.
@@ -30,7 +31,8 @@ MAX_REPORT_SECONDS: Final = 8.0
 ADMISSION_SECONDS: Final = 20.0
 # Seconds from a pod's node to its first container, and from a Job to its first pod, before their events are listed.
 START_PATIENCE: Final = 10.0
-# Seconds for which reports of pods that are ready are requested, where a network policy prevents them.
+# Seconds for which reports of pods that are ready are requested, where a network policy prevents them; then the seconds
+# between two requests, while the status has a warning that ends without an event.
 REPORT_PATIENCE: Final = 60.0
 
 
@@ -122,7 +124,7 @@ def _waits(track: Track, state: RolloutState | None, wanted: str) -> Iterator[fl
         if not _are_all_ready(track, wanted) and not is_scaled_to_zero(track, state, wanted):
             yield _limit_report_wait(age(track, wanted))
         elif revision is None or not _is_reported(track.now, revision):
-            yield MAX_REPORT_SECONDS
+            yield MAX_REPORT_SECONDS if revision is None or not _has_been_up(track.now, revision) else REPORT_PATIENCE
     if state is not None:
         rollout = track.service.spec.rollout
         if (wait := seconds_to_wait(state, rollout, track.now)) is not None:
@@ -157,8 +159,19 @@ def _are_all_ready(track: Track, name: str) -> bool:
 
 
 def _is_reported(now: float, revision: RevisionStatus) -> bool:
-    """Whether the status has every model's digest and state Ready. After a minute without reports it counts as such."""
+    """Whether the status has every model's digest and state Ready. After a minute without reports it counts as such.
+
+    Not with a warning that ends while the pod stays ready.
+    """
+    warnings = {warning.reason for model in revision.models for warning in model.warnings}
+    if warnings & TRANSIENT_WARNINGS:
+        return False
     if revision.models and all(model.digest and model.state == ModelState.READY for model in revision.models):
         return True
+    return _has_been_up(now, revision)
+
+
+def _has_been_up(now: float, revision: RevisionStatus) -> bool:
+    """Whether a revision has been ready for a minute."""
     is_up = revision.phase == Phase.READY and revision.since is not None
     return is_up and now - parse_time(revision.since or "") > REPORT_PATIENCE

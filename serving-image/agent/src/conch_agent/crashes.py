@@ -1,10 +1,11 @@
-"""The models that may have ended Triton while it loaded them, and the order of loads that finds the one that did.
+"""The models that may have ended Triton, and the order of loads that finds the one that ended it on load.
 
 Triton is one process for all models of a pod: a model that ends it on load takes the others with it, and would do so
 after each restart. Models whose loads were under way are suspects: they are loaded last, each alone. One that is served
 is none any more. One during whose lone load Triton ended again is reported, and loaded again when all others have
-served for a long delay. This is kept in memory: an agent that starts again needs two more ends of Triton to find the
-model.
+served for a long delay. If no load was under way, the requests before are compared (`request_crashes`).
+
+This is kept in memory: an agent that starts again needs as many ends of Triton once more to find the model.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from conch_agent.backoff import Backoff
 from conch_agent.callees import find_awaited
+from conch_agent.crash_reports import Retry, build_load_failure
 from conch_agent.pod_model import Loadable
-from conch_agent.reasons import Failure, Reason
+from conch_agent.reasons import Failure
+from conch_agent.request_crashes import RequestCrashes
 from conch_agent.triton import RepositoryIndex
-from conch_contract import ModelState, names
+from conch_contract import ModelState
 
 _MIN_ENDS: Final = 2  # Triton may end once for a reason of its own, or of its node
-_FIRST_DELAY: Final = 10.0  # seconds
-_LONGEST_DELAY: Final = 600.0  # seconds: each retry may end Triton, and the kubelet's delays grow with each restart
 _PREPARED: Final = frozenset({ModelState.LOADING, ModelState.WARMING, ModelState.READY})
 
 
@@ -33,18 +33,21 @@ class _Suspect:
 
     Attributes:
         ends: How often Triton ended.
-        delay: Seconds for which all others serve before it is loaded again; None: it is not proved to end Triton.
-        retry_time: When these are over; None: others have not served since the last end.
+        is_proved: True if Triton ended twice, the last time while it loaded no other.
+        retry: The next load of one that is proved to end Triton.
     """
 
     ends: int = 0
-    delay: float | None = None
-    retry_time: float | None = None
-    backoff: Backoff = field(default_factory=lambda: Backoff(first=_FIRST_DELAY, longest=_LONGEST_DELAY))
+    is_proved: bool = False
+    retry: Retry = field(default_factory=Retry)
 
 
 class Crashes:
-    """The loads that are under way, and the suspects. Another content of a model is no suspect."""
+    """The loads that are under way, and the suspects. Another content of a model is no suspect.
+
+    Attributes:
+        requests: The ends of Triton while it loaded no model.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Create it without loads.
@@ -52,6 +55,7 @@ class Crashes:
         Args:
             clock: Returns the time in seconds.
         """
+        self.requests = RequestCrashes(clock)
         self._clock = clock
         self._loads: dict[str, str] = {}  # the content by name
         self._suspects: dict[tuple[str, str], _Suspect] = {}
@@ -75,7 +79,7 @@ class Crashes:
         self._loads[name] = content
 
     def end_load(self, name: str, content: str) -> None:
-        """Record that Triton has answered a load, or serves the content: it did not end.
+        """Record that Triton has answered a load: it did not end.
 
         Args:
             name: The model's name.
@@ -83,6 +87,16 @@ class Crashes:
         """
         self._loads.pop(name, None)
         self._suspects.pop((name, content), None)
+
+    def record_served(self, name: str, content: str) -> None:
+        """Record that Triton serves a content of a model.
+
+        Args:
+            name: The model's name.
+            content: Identifier of its content.
+        """
+        self.end_load(name, content)
+        self.requests.record_served(name, content)
 
     def abandon_load(self, name: str) -> None:
         """Forget a load whose answer is of no interest any more.
@@ -94,35 +108,33 @@ class Crashes:
 
     def record_end(self) -> None:
         """Record that Triton has ended."""
+        if not self._loads:
+            self.requests.record_end()
+            return
+        self.requests.record_start()
         is_alone = len(self._loads) == 1
         for load in self._loads.items():
             suspect = self._suspects.setdefault(load, _Suspect())
             suspect.ends += 1
             if is_alone and suspect.ends >= _MIN_ENDS:
-                suspect.delay, suspect.retry_time = suspect.backoff.draw_delay(), None
+                suspect.is_proved = True
+                suspect.retry.schedule()
         self._loads.clear()
 
     def find_failure(self, name: str, content: str) -> Failure | None:
-        """Return the failure of a model that ends Triton on load, until it is served; None: none is proved.
+        """Return the failure of a model that ends Triton, until it is served; None: it is not known to do so.
 
         Args:
             name: The model's name.
             content: Identifier of its content.
         """
         suspect = self._suspects.get((name, content))
-        if suspect is None or suspect.delay is None:
-            return None
-        message = (
-            f"Triton ended {suspect.ends} times while it loaded model '{name}', the last time while it loaded no other."
-            f" Read the reason in the log of the container that ended: kubectl logs POD -c {names.TRITON_CONTAINER}"
-            " --previous. If the kernel ended it for want of memory (kubectl describe pod POD has OOMKilled), raise the"
-            " memory limit in spec.predictor.resources. The model is loaded again when the others have been served for"
-            f" {_FIRST_DELAY:g} s to {_LONGEST_DELAY:g} s, or at once with another content."
-        )
-        return Failure(Reason.LOAD_CRASHED, message)
+        if suspect is None or not suspect.is_proved:
+            return self.requests.find_failure(name, content)
+        return build_load_failure(name, suspect.ends)
 
     def is_due(self, name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
-        """Return False until a model that ends Triton on load may be loaded again.
+        """Return False until a model that ends Triton may be loaded again.
 
         Its delay begins when all others serve: the start of a Triton that has ended may take longer.
 
@@ -131,14 +143,14 @@ class Crashes:
             models: The models of the manifest by name.
             index: Triton's repository index.
         """
-        suspect = self._suspects.get((name, models[name].content))
-        if suspect is None or suspect.delay is None:
+        content = models[name].content
+        suspect = self._suspects.get((name, content))
+        retry = suspect.retry if suspect and suspect.is_proved else self.requests.find_retry(name, content)
+        if retry is None:
             return True
         if any(self._precedes_culprits(other, models, index) for other in models if other != name):
             return False
-        if suspect.retry_time is None:
-            suspect.retry_time = self._clock() + suspect.delay
-        return self._clock() >= suspect.retry_time
+        return retry.is_due(self._clock())
 
     def may_load(self, name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
         """Return True if a model may be loaded now.
@@ -153,7 +165,7 @@ class Crashes:
             return not any(load in self._suspects for load in self._loads.items())
         if self._loads.keys() - {name}:
             return False
-        if suspect.delay is not None:
+        if suspect.is_proved:
             return self.is_due(name, models, index)
         return not any(self._precedes(other, models, index) for other in models if other != name)
 
@@ -191,8 +203,12 @@ class ContentLoads:
         self.crashes.begin_load(self.name, self.content)
 
     def end(self) -> None:
-        """Record that Triton has answered a load, or serves the content: it did not end."""
+        """Record that Triton has answered a load: it did not end."""
         self.crashes.end_load(self.name, self.content)
+
+    def record_served(self) -> None:
+        """Record that Triton serves the content."""
+        self.crashes.record_served(self.name, self.content)
 
     def abandon(self) -> None:
         """Forget a load whose answer is of no interest any more."""
@@ -200,11 +216,16 @@ class ContentLoads:
 
     @property
     def failure(self) -> Failure | None:
-        """The failure of a content that ends Triton on load, until it is served; None: none is proved."""
+        """The failure of a content that ends Triton, until it is served; None: it is not known to do so."""
         return self.crashes.find_failure(self.name, self.content)
 
+    @property
+    def suspicion(self) -> str:
+        """The message about several models of which one ends Triton, for the first of them; else empty."""
+        return self.crashes.requests.describe_suspects(self.name, self.content)
+
     def is_due(self, models: Mapping[str, Loadable], index: RepositoryIndex) -> bool:
-        """Return False until a content that ends Triton on load may be loaded again.
+        """Return False until a content that ends Triton may be loaded again.
 
         Args:
             models: The models of the manifest by name.
@@ -213,14 +234,14 @@ class ContentLoads:
         return self.crashes.is_due(self.name, models, index)
 
     def raise_failure(self, models: Mapping[str, Loadable], index: RepositoryIndex) -> None:
-        """Raise the failure of a content that ends Triton on load, until it may be loaded again.
+        """Raise the failure of a content that ends Triton, until it may be loaded again.
 
         Args:
             models: The models of the manifest by name.
             index: Triton's repository index.
 
         Raises:
-            Failure: LoadCrashed.
+            Failure: LoadCrashed, RequestsCrashed.
         """
         if (failure := self.failure) and not self.is_due(models, index):
             raise failure

@@ -16,7 +16,7 @@ from conch_agent.effective_config import limit_config
 from conch_agent.exchange import Exchange, collect_callees
 from conch_agent.expansion import Expansion, Part
 from conch_agent.model import Model
-from conch_agent.monitor import READY_INTERVAL, STARTUP_INTERVAL, TritonMonitor
+from conch_agent.monitor import STARTUP_INTERVAL, TritonMonitor
 from conch_agent.pod import Server
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
@@ -107,7 +107,7 @@ class Agent:
                 await self._follow_expansion()
                 await self._monitor.refresh()
                 self._note_loaded_revision()
-                await asyncio.sleep(READY_INTERVAL if self.report.ready else STARTUP_INTERVAL)
+                await asyncio.sleep(self._monitor.ready_interval if self.report.ready else STARTUP_INTERVAL)
         finally:
             others = [task for task in (self._expansion_task, self._exchange_task) if task]
             tasks = [heartbeats, *others, *self._tasks.values()]
@@ -199,6 +199,7 @@ class Agent:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self._monitor.crashes.abandon_load(name)
+        self._server.entry = self._manifest.entry_source.name if self._manifest.entry_source else ""
         self._server.exchange = await self._begin_exchange(sources, before)
         for name, source in sources.items():
             if name not in kept:  # a model with other content is reported, and serves, until the new one is here

@@ -26,6 +26,7 @@ from conch_agent.threads import run_in_thread
 from conch_agent.triton import TritonError, TritonUnavailableError
 from conch_agent.warmup.pod import PodWarmup
 from conch_contract import ModelReport, ModelSource, ModelState
+from conch_contract.report import CRASHED
 from conch_contract.sentences import join_words
 
 _WAITING: Final = frozenset({Reason.WAITS_FOR_MODELS, Reason.WAITS_FOR_CLIENTS, Reason.UNLOAD_FAILED})
@@ -66,7 +67,7 @@ class Model:
         self._warmup = PodWarmup(server.settings, is_warm=is_warm or source.warmup is None)
         self._state = ModelState.PENDING
         self._failure: Failure | None = None
-        self._last_failure: Failure | None = None  # of a model that is not required, until it serves
+        self._last_failure: Failure | None = None  # one that does not hold the pod, until the model serves
         self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
         self._model: RepositoryModel | None = None
         self._preparation: Preparation | None = None
@@ -82,12 +83,12 @@ class Model:
 
     @property
     def is_settled(self) -> bool:
-        """True if the model does not hold its pod: it serves, or it is not required and has failed."""
+        """True if the model does not hold its pod: it serves, or is left out."""
         return self.is_serving or self.is_left_out
 
     @property
     def is_left_out(self) -> bool:
-        """True if the model is not required and has failed; it is tried again all the same."""
+        """True if the model has failed, and the pod serves the others without it; it is tried again all the same."""
         return self.may_be_missing and not self.is_serving
 
     @property
@@ -97,7 +98,7 @@ class Model:
 
     @property
     def may_be_missing(self) -> bool:
-        """True if the model is not required and its new content has failed; that of before may serve yet."""
+        """True if the new content has failed and the pod is ready without it; that of before may serve yet."""
         return self._last_failure is not None
 
     @property
@@ -193,6 +194,7 @@ class Model:
             failure=self._failure,
             left_out=self._last_failure if self.is_left_out else None,
             crash=self._loads.failure,
+            suspicion=self._loads.suspicion,
             outage=self._monitor.failure if self._monitor.index is None else None,
             versions=loader.versions,
             model=self._model,
@@ -231,7 +233,7 @@ class Model:
                 continue
             except Failure as failure:
                 self._set_failure(failure)
-                if failure.reason == Reason.LOAD_CRASHED:
+                if failure.reason in CRASHED:
                     await self._wait_until_due()
                     continue
                 delay = (costly_backoff if failure.reason in _COSTLY else backoff).draw_delay()
@@ -306,7 +308,7 @@ class Model:
             if self._monitor.index is None:
                 self._loader.note_outage()
             elif await self._loader.verify(model):
-                self._loads.end()
+                self._loads.record_served()
                 await self._loader.set_trace_rate()
                 if is_warm := is_warm or await self._warm_up(model):
                     await self._read_config()  # before: a pod that is reported ready is not polled again
@@ -354,8 +356,15 @@ class Model:
         if not self._failure or self._failure.message != failure.message:
             self._log.warning("failed", reason=failure.reason, message=failure.message)
         self._state, self._failure = ModelState.FAILED, failure
-        if not self.source.required:
-            self._last_failure = failure
+        self._last_failure = failure if self._may_be_left_out(failure) else None
+
+    def _may_be_left_out(self, failure: Failure) -> bool:
+        """Return True if the pod is ready without the model after a failure.
+
+        Without one that ends Triton at requests it is, so that the others serve; but it is there for its entry.
+        """
+        ends_triton = failure.reason == Reason.REQUESTS_CRASHED and self.source.name != self._server.entry
+        return ends_triton or not self.source.required
 
     def _waits(self) -> bool:
         """Return True, and report it, while the model may not be loaded.

@@ -38,8 +38,9 @@ class ModelSnapshot:
         source: The model in the manifest.
         state: The state of its task.
         failure: Why its task does not proceed; None: it does.
-        left_out: The failure of a model that is not required and not served; None: it is one of these.
-        crash: The failure of a model that ends Triton on load; None: it does not.
+        left_out: The failure of a model without which its pod is ready; None: it is served, or holds its pod.
+        crash: The failure of a model that ends Triton; None: it is not known to do so.
+        suspicion: The message about several models of which one ends Triton, if this is the first of them; else empty.
         outage: Why Triton cannot serve models now; None: it can.
         versions: Its versions in Triton's repository index.
         model: The model in the repository; None: there is none yet.
@@ -62,6 +63,7 @@ class ModelSnapshot:
     failure: Failure | None
     left_out: Failure | None
     crash: Failure | None
+    suspicion: str
     outage: Failure | None
     versions: tuple[Version, ...]
     model: RepositoryModel | None
@@ -132,12 +134,19 @@ def _find_state(snapshot: ModelSnapshot) -> tuple[ModelState, Failure | None]:
 def _build_warnings(snapshot: ModelSnapshot) -> tuple[ModelWarning, ...]:
     name = snapshot.source.name
     if snapshot.left_out:
-        return (build_not_served_warning(name, snapshot.left_out.message),)
+        return (build_not_served_warning(name, snapshot.left_out.message, required=snapshot.source.required),)
     if snapshot.model is None:
         return ()
     missing = describe_missing(name, snapshot.missing, snapshot.names)
     cache = _describe_response_cache(snapshot, snapshot.model)
-    warnings = build_warnings(name, snapshot.model, missing, snapshot.changed_warmup, cache)
+    warnings = build_warnings(
+        name,
+        snapshot.model,
+        missing,
+        changed_warmup=snapshot.changed_warmup,
+        response_cache=cache,
+        suspicion=snapshot.suspicion,
+    )
     return (*warnings, build_memory_warning(name)) if snapshot.has_unloaded else warnings
 
 

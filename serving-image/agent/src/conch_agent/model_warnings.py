@@ -24,7 +24,13 @@ UNUSED_CACHE: Final = (
 
 
 def build_warnings(
-    name: str, model: RepositoryModel, missing: str, changed_warmup: str = "", response_cache: str = ""
+    name: str,
+    model: RepositoryModel,
+    missing: str,
+    *,
+    changed_warmup: str = "",
+    response_cache: str = "",
+    suspicion: str = "",
 ) -> tuple[ModelWarning, ...]:
     """Return the warnings of a model.
 
@@ -34,6 +40,7 @@ def build_warnings(
         missing: The message about models that it calls and that its Triton does not serve; empty: there are none.
         changed_warmup: Name of the ConfigMap of warm-up requests, if the revision's first pod had other requests.
         response_cache: The message about a response cache of which only half is configured; empty: there is none.
+        suspicion: The message about several models of which one ends Triton; empty: there is none.
     """
     sentences = {
         WarningReason.CONFIG_OVERRIDDEN: describe_overrides(model),
@@ -42,6 +49,7 @@ def build_warnings(
         WarningReason.SEQUENCE_STATE: SEQUENCE_STATE_MESSAGE if model.sequences else "",
         WarningReason.WARMUP_CHANGED: describe_changed_warmup(changed_warmup),
         WarningReason.RESPONSE_CACHE_OFF: response_cache,
+        WarningReason.CRASH_SUSPECTED: suspicion,
     }
     return tuple(
         ModelWarning(reason=reason, message=sentence[:_LONGEST]) for reason, sentence in sentences.items() if sentence
@@ -61,14 +69,15 @@ def build_memory_warning(name: str) -> ModelWarning:
     return ModelWarning(reason=WarningReason.MEMORY_HOLDS_ONE, message=message)
 
 
-def build_not_served_warning(name: str, cause: str) -> ModelWarning:
-    """Return the warning about a model that is not required and has failed.
+def build_not_served_warning(name: str, cause: str, *, required: bool) -> ModelWarning:
+    """Return the warning about a model that has failed, and without which its pod is ready.
 
     Args:
         name: The model's name in Triton.
         cause: The message of its failure.
+        required: True if the model is required.
     """
-    message = f"Model {name}, which is not required, is not served: {cause}"
+    message = f"Model {name}{'' if required else ', which is not required,'} is not served: {cause}"
     return ModelWarning(reason=WarningReason.MODEL_NOT_SERVED, message=message[:LONGEST_MESSAGE])
 
 

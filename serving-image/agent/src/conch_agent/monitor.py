@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -15,7 +16,7 @@ from conch_agent.settings import Settings
 from conch_agent.triton import RepositoryIndex, Triton, TritonError, TritonUnavailableError
 
 READY_INTERVAL: Final = 1.0  # seconds between two reads of the index while all models are ready
-STARTUP_INTERVAL: Final = 0.2  # seconds between two reads of the index while a model is not ready
+STARTUP_INTERVAL: Final = 0.2  # seconds between two reads of the index while a model is not ready, or Triton has ended
 _CONNECT_TIMEOUT: Final = 1.0  # seconds
 
 
@@ -28,7 +29,7 @@ class TritonMonitor:
     Attributes:
         index: The last index; None: Triton cannot serve models now.
         failure: The reason why `index` is None.
-        crashes: The models during whose loads Triton ended.
+        crashes: The models that may have ended Triton.
     """
 
     def __init__(self, settings: Settings, triton: Triton) -> None:
@@ -41,6 +42,7 @@ class TritonMonitor:
         self._has_answered = False  # the Triton that runs, or has just ended
         self._loaded: set[str] = set()  # models that it has loaded once
         self._read_time = 0.0  # when the last read of the index began
+        self._count_time = 0.0  # when the last read of the statistics began
         self._lock = asyncio.Lock()
         self._updates = asyncio.Condition()
         self._log = structlog.get_logger()
@@ -61,7 +63,26 @@ class TritonMonitor:
                 async with self._updates:
                     self.index = index
                     self._updates.notify_all()
+                if index is not None:
+                    await self._read_counts(index)
             return self.index
+
+    @property
+    def ready_interval(self) -> float:
+        """Seconds between two reads while all models are ready: shorter for some minutes after Triton has ended.
+
+        Then it may end again so soon after its start that a longer one misses the requests before.
+        """
+        return STARTUP_INTERVAL if self.crashes.requests.has_ends else READY_INTERVAL
+
+    async def _read_counts(self, index: RepositoryIndex) -> None:
+        """Read how many requests Triton has answered, of all models at once; a model alone takes no other with it."""
+        if len(index) <= 1:
+            self.crashes.requests.forget()
+        elif self._read_time - self._count_time >= self.ready_interval:
+            self._count_time = self._read_time
+            with suppress(TritonError, TritonUnavailableError):  # the next read of the index has the reason
+                self.crashes.requests.record_counts(await self._triton.count_requests())
 
     async def _read_index(self, *, before_load: bool) -> RepositoryIndex | None:
         """Return Triton's index; None: `failure` is the reason."""

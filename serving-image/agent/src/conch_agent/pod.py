@@ -28,6 +28,7 @@ class Server:
         models: All models of the manifest by name.
         slots: Limits the number of models that are fetched at a time.
         exchange: The exchange of the models that Triton has for those of the manifest; None: it needs none.
+        entry: Name of the model that clients call.
     """
 
     settings: Settings
@@ -37,3 +38,4 @@ class Server:
     models: Mapping[str, PodModel] = field(default_factory=dict)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_FETCHES))
     exchange: Exchange | None = None
+    entry: str = ""

@@ -36,7 +36,7 @@ class Loadable(Protocol):
 
     @property
     def is_left_out(self) -> bool:
-        """True if it is not required and has failed."""
+        """True if it has failed, and the pod serves the others without it."""
 
 
 class PodModel(Loadable, Protocol):
@@ -56,7 +56,7 @@ class PodModel(Loadable, Protocol):
 
     @property
     def may_be_missing(self) -> bool:
-        """True if it is not required and its new content has failed; that of before may serve yet."""
+        """True if its new content has failed and the pod is ready without it; that of before may serve yet."""
 
     async def has_current_content(self) -> bool:
         """Return True if Triton serves the content of the repository."""

@@ -6,7 +6,14 @@ and caught only where it is reported.
 
 from enum import StrEnum
 
-from conch_contract.report import CALLEE_MISSING, LOAD_CRASHED, MODEL_NOT_SERVED, SEQUENCE_STATE
+from conch_contract.report import (
+    CALLEE_MISSING,
+    CRASH_SUSPECTED,
+    LOAD_CRASHED,
+    MODEL_NOT_SERVED,
+    REQUESTS_CRASHED,
+    SEQUENCE_STATE,
+)
 
 
 class Reason(StrEnum):
@@ -42,6 +49,7 @@ class Reason(StrEnum):
     LOAD_FAILED = "LoadFailed"
     UNLOAD_FAILED = "UnloadFailed"
     LOAD_CRASHED = LOAD_CRASHED
+    REQUESTS_CRASHED = REQUESTS_CRASHED
     WARMUP_FAILED = "WarmupFailed"
     WARMUP_WRONG = "WarmupAnswersWrong"
     WARMUP_MISSING = "WarmupMissing"
@@ -59,6 +67,7 @@ class WarningReason(StrEnum):
     CONFIG_OVERRIDDEN = "ConfigOverridden"
     MODEL_RENAMED = "ModelRenamed"
     CALLEE_MISSING = CALLEE_MISSING
+    CRASH_SUSPECTED = CRASH_SUSPECTED
     SEQUENCE_STATE = SEQUENCE_STATE
     WARMUP_CHANGED = "WarmupChanged"
     MEMORY_HOLDS_ONE = "MemoryHoldsOne"

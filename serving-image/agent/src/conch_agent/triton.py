@@ -7,12 +7,13 @@ connections of that thread stall for the whole load.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.service_pb2 import ModelStatistics
 from tritonclient.utils import InferenceServerException
 
 from conch_agent.config import CONTENT_PARAMETER
@@ -24,7 +25,7 @@ _READ_TIMEOUT: Final = 5.0
 _LOAD_TIMEOUT: Final = 3600.0
 # Triton closes connections by age, every few seconds. A read that loses its connection is sent again, since the pod
 # would otherwise leave the endpoints for a moment. A load is not: it may have begun. (gRPC proposal A6.)
-_RETRYABLE_METHODS: Final = ("RepositoryIndex", "ModelConfig", "TraceSetting")
+_RETRYABLE_METHODS: Final = ("RepositoryIndex", "ModelConfig", "ModelStatistics", "TraceSetting")
 _RETRIES: Final = {
     "methodConfig": [
         {
@@ -167,11 +168,32 @@ class Triton:
         Raises:
             TritonUnavailableError: The answer is lost.
         """
-        answer = await self._call(self._client.get_inference_statistics, client_timeout=_READ_TIMEOUT)
         times: dict[str, float] = {}
-        for version in answer.model_stats:
+        for version in await self._read_statistics():
             times[version.name] = max(times.get(version.name, 0.0), float(version.last_inference) / 1000)
         return times
+
+    async def count_requests(self) -> Mapping[str, int]:
+        """Return how many requests Triton has answered, also with an error, since each model that it serves was loaded.
+
+        A request to an ensemble is one to each of its steps, too.
+
+        Raises:
+            TritonError: Triton has no statistics.
+            TritonUnavailableError: The answer is lost.
+        """
+        counts: dict[str, int] = {}
+        for version in await self._read_statistics():
+            statistics = version.inference_stats
+            answered = statistics.success.count + statistics.fail.count
+            counts[version.name] = counts.get(version.name, 0) + int(answered)
+        return counts
+
+    async def _read_statistics(self) -> Iterable[ModelStatistics]:
+        """Return the statistics of each version that Triton serves."""
+        answer = await self._call(self._client.get_inference_statistics, client_timeout=_READ_TIMEOUT)
+        statistics: Iterable[ModelStatistics] = answer.model_stats
+        return statistics
 
     async def probe(self) -> list[str]:
         """Return the kinds of control that Triton allows to this connection; without a key it must be none."""

@@ -12,9 +12,14 @@ from conch_contract.warmup import WarmupReport
 # Reasons of the warnings after which requests fail. With the other warnings all requests are served.
 CALLEE_MISSING: Final = "CalleeMissing"
 SEQUENCE_STATE: Final = "SequenceState"  # the requests of a sequence may reach more than one pod
-MODEL_NOT_SERVED: Final = "ModelNotServed"  # a model that is not required has failed
-# Reason of a model that ended Triton, each time that it was loaded.
-LOAD_CRASHED: Final = "LoadCrashed"
+MODEL_NOT_SERVED: Final = "ModelNotServed"  # a model has failed, and its pod is ready without it
+CRASH_SUSPECTED: Final = "CrashSuspected"  # one of several models ends Triton while it answers requests
+# Those that end without a change of the pod's readiness.
+TRANSIENT_WARNINGS: Final = frozenset({MODEL_NOT_SERVED, CRASH_SUSPECTED})
+LOAD_CRASHED: Final = "LoadCrashed"  # the model ended Triton, each time that it was loaded
+REQUESTS_CRASHED: Final = "RequestsCrashed"  # the model ended Triton, each time that it had answered some requests
+# Reasons of a model that ended Triton, and with it all models of its pod.
+CRASHED: Final = frozenset({LOAD_CRASHED, REQUESTS_CRASHED})
 SEQUENCE_STATE_MESSAGE: Final = (
     "The model has sequence_batching, and Triton keeps the state of a sequence in one pod. With more than one pod, "
     "requests of a sequence reach different pods and fail. Set traffic.consistentHash at a Gateway of Envoy Gateway, "
@@ -118,7 +123,9 @@ class _Warned(Protocol):
 
 
 def is_left_out(model: _Warned) -> bool:
-    """Return True for a model that is not required and has failed: it does not hold its pod.
+    """Return True for a model that has failed and does not hold its pod.
+
+    It is not required, or it ended Triton while it answered requests and is not the entry.
 
     Args:
         model: Its report, or its entry in the status.
@@ -130,7 +137,7 @@ class AgentReport(Wire):
     """The models of a pod.
 
     Attributes:
-        ready: True if all models are served, except those that are not required and have failed.
+        ready: True if all models are served, except those that have failed and do not hold their pod.
         reason: Reason of a failure of the whole pod, such as a manifest that is missing or cannot be read.
         message: The sentence to the reason.
         models: The models of the manifest.

@@ -27,13 +27,15 @@ from conch.traffic import has_session_affinity
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.report import (
     CALLEE_MISSING,
+    CRASH_SUSPECTED,
     MODEL_NOT_SERVED,
     SEQUENCE_STATE,
     SEQUENCE_STATE_MESSAGE,
     is_left_out,
 )
 
-FAILING: Final = frozenset({CALLEE_MISSING, MODEL_NOT_SERVED, SEQUENCE_STATE})  # warnings of models whose requests fail
+# Warnings of models whose requests fail.
+FAILING: Final = frozenset({CALLEE_MISSING, CRASH_SUSPECTED, MODEL_NOT_SERVED, SEQUENCE_STATE})
 _ORDER: Final = (
     ModelState.FAILED,
     ModelState.PENDING,
