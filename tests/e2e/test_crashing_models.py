@@ -49,6 +49,32 @@ def build_model(name: str, folder: str, form: str, **fields: Any) -> dict[str, A
     }
 
 
+def apply(kube: Kube, namespace: str, models: list[dict[str, Any]]) -> Service:
+    body = {
+        "apiVersion": "conch.dev/v1alpha1",
+        "kind": "InferenceService",
+        "metadata": {"name": "set"},
+        "spec": {"predictor": {"entry": "good", "models": models}, "rollout": {"progressDeadline": "15m"}},
+    }
+    kube.apply(body, namespace)
+    return Service(kube, namespace, "set")
+
+
+def find_model(service: Service, name: str, reason: str) -> dict[str, Any] | None:
+    """Return a model in the status, once it has a reason."""
+    revisions = service.status.get("revisions") or [{}]
+    found = (model for model in revisions[0].get("models") or [] if model["name"] == name)
+    return next((model for model in found if model.get("reason") == reason), None)
+
+
+def answers(http: str, model: str) -> bool:
+    """Return True if a model answers a request with twice its input."""
+    try:
+        return bool((clients.infer_http(http, model, {"x": X})["y"] == 2 * X).all())
+    except (OSError, InferenceServerException):
+        return False
+
+
 @pytest.mark.long  # minutes: the kubelet waits longer after each end of a container
 @pytest.mark.timeout(1200, func_only=True)
 def test_the_model_that_ends_triton_is_named_and_the_others_are_served(
@@ -59,19 +85,10 @@ def test_the_model_that_ends_triton_is_named_and_the_others_are_served(
         build_model("good", "crashes/good", "onnx"),
         build_model("bad", "crashes/bad", "python", required=False),
     ]
-    body = {
-        "apiVersion": "conch.dev/v1alpha1",
-        "kind": "InferenceService",
-        "metadata": {"name": "set"},
-        "spec": {"predictor": {"entry": "good", "models": models}, "rollout": {"progressDeadline": "15m"}},
-    }
-    kube.apply(body, namespace)
-    service = Service(kube, namespace, "set")
+    service = apply(kube, namespace, models)
 
     def find_culprit() -> dict[str, Any] | None:
-        revisions = service.status.get("revisions") or [{}]
-        found = (model for model in revisions[0].get("models") or [] if model["name"] == "bad")
-        return next((model for model in found if model.get("reason") == "LoadCrashed"), None)
+        return find_model(service, "bad", "LoadCrashed")
 
     culprit = until(find_culprit, "the model is named", 600, seen=lambda: service.status.get("revisions"))
     assert "Triton ended" in culprit["message"]
@@ -84,11 +101,30 @@ def test_the_model_that_ends_triton_is_named_and_the_others_are_served(
     service.patch({"predictor": {"models": [models[0], {**models[1], **build_model("bad", "crashes/good", "onnx")}]}})
     service.settle()
     with place.reach(namespace, service.name, names.HTTP_PORT) as [http]:
+        # By the pods of before it is not, until they have left the Service.
+        until(lambda: answers(http, "bad"), "another content of the model is served")
 
-        def is_served() -> bool:  # by the pods of before it is not, until they have left the Service
-            try:
-                return bool((clients.infer_http(http, "bad", {"x": X})["y"] == 2 * X).all())
-            except InferenceServerException:
-                return False
 
-        until(is_served, "another content of the model is served")
+@pytest.mark.long  # minutes, as above
+@pytest.mark.timeout(1200, func_only=True)
+def test_the_model_that_ends_triton_at_requests_is_named_and_the_others_are_served(
+    place: Place, kube: Kube, namespace: str, bucket: Store, figure: Callable[[str], None]
+) -> None:
+    bucket.upload("s3://models/crashes", {"good/model.onnx": multiply(2)})
+    dies = {"triton": {"parameters": {"FACTOR": "2", "DIES": "5"}}}  # seconds after its load, at a request
+    models = [build_model("good", "crashes/good", "onnx"), build_model("bad", "times-2", "python", **dies)]
+    service = apply(kube, namespace, models)
+    service.until_ready()
+    with place.reach(namespace, service.name, names.HTTP_PORT) as [http]:
+        until(lambda: answers(http, "good"), "the other model answers")
+
+        def find_culprit() -> dict[str, Any] | None:
+            answers(http, "bad")
+            return find_model(service, "bad", "RequestsCrashed")
+
+        culprit = until(find_culprit, "the model is named", 600, seen=lambda: service.status.get("revisions"))
+        assert "while it answered requests, each time after model 'bad'" in culprit["message"]
+        until(lambda: answers(http, "good"), "the other model is served")
+        ready = service.until_condition("Ready", "True", "Served")
+        figure(ready["message"])
+        assert "Model bad is not served" in ready["message"]

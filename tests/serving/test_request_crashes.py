@@ -93,21 +93,20 @@ def test_the_model_that_ends_triton_at_requests_is_named_and_the_others_serve(
     assert pod.infer("bad", X) == {"y": [2.5, 3.0]}
 
 
-def test_a_pod_is_not_ready_without_its_entry(store: Store, pod: Pod, kubelet: Kubelet) -> None:
+def test_the_entry_is_named_and_loaded_again_at_once(store: Store, pod: Pod, kubelet: Kubelet) -> None:
     pod.write_manifest(put(store, pod, "requests-entry", FILES, "bad"))
     pod.start()
     pod.until_ready()
     assert answers(pod, "main")
-    end_triton(pod, kubelet, "bad")
-    for _ in range(2):
+    for _ in range(3):
         pod.until_ready()
         end_triton(pod, kubelet, "bad")
-    assert not pod.until_reason("RequestsCrashed", "bad").warnings
-    pod.until_reported("main")
-    assert answers(pod, "main")
-    assert not pod.ready
     pod.until_ready()
     assert answers(pod, "bad")
+    [warning] = pod.model("bad").warnings
+    assert warning.reason == "CrashSuspected"
+    assert "each time after model 'bad' had answered some" in warning.message
+    assert "loaded again at once, since its pod does not serve without it" in warning.message
 
 
 def test_the_models_of_an_ensemble_are_reported_and_loaded_again(store: Store, pod: Pod, kubelet: Kubelet) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Collection
 
 import pytest
 
+from conch_agent.callees import find_needed
 from conch_agent.crashes import Crashes
 from conch_agent.request_crashes import FORGET_SECONDS, Content, Window, find_suspects
+from conch_contract import ModelSource
 from tests.unit.test_agent_crashes import Part
 
 SERVED = "abc"
@@ -234,7 +236,26 @@ def test_a_model_whose_others_answer_nothing_is_reported_and_not_held() -> None:
         pod.crash("a")
     assert pod.served == ["a", "b"]
     assert pod.reason("a") == ""
-    assert "had answered some in the last 10 s: a." in pod.suspicion("a")
+    assert "each time after model 'a' had answered some in the last 10 s" in pod.suspicion("a")
+
+
+def test_a_model_without_which_the_pod_is_not_ready_is_reported_and_not_held() -> None:
+    pod = Pod("a", "b")
+    pod.crashes.requests.needed = find_needed(ModelSource(name="a", format="onnx", storage_uri="s3://m/a"), pod.models)
+    pod.crash("a", "b")
+    pod.crash("a", "b")
+    pod.crash("a")
+    assert pod.served == ["a", "b"]
+    assert pod.reason("a") == ""
+    assert "loaded again at once, since its pod does not serve without it" in pod.suspicion("a")
+    pod.crash("b")
+    assert not pod.suspicion("a")
+
+
+def test_the_entry_and_the_steps_of_ensembles_are_needed() -> None:
+    models = {"entry": Part(), "ensemble": Part(steps=("pre", "post")), "other": Part()}
+    source = ModelSource(name="entry", format="onnx", storage_uri="s3://m/entry")
+    assert find_needed(source, models) == {"entry", "pre", "post"}
 
 
 def test_another_content_of_the_model_is_no_other_model() -> None:

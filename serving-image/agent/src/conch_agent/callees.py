@@ -8,6 +8,7 @@ from conch_agent.dependencies import describe_missing_models, find_path
 from conch_agent.pod_model import Loadable
 from conch_agent.reasons import Failure, Reason
 from conch_agent.triton import RepositoryIndex
+from conch_contract import ModelSource
 
 
 def find_missing(callees: Iterable[str], index: RepositoryIndex) -> tuple[str, ...]:
@@ -29,6 +30,17 @@ def describe_missing(name: str, missing: tuple[str, ...], models: Iterable[str])
         models: Names of the models of the manifest.
     """
     return describe_missing_models(name, missing, sorted(set(models) - {name})) if missing else ""
+
+
+def find_needed(entry: ModelSource | None, models: Mapping[str, Loadable]) -> frozenset[str]:
+    """Return the models without which a pod is not ready: the entry, and the steps of ensembles, which wait for them.
+
+    Args:
+        entry: The model that clients call.
+        models: The models of the manifest by name.
+    """
+    steps = (step for model in models.values() for step in model.steps)
+    return frozenset((*steps, entry.name if entry else ""))
 
 
 def find_awaited(name: str, models: Mapping[str, Loadable], index: RepositoryIndex) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -80,14 +80,20 @@ def build_requests_failure(name: str, ends: int, seconds: float) -> Failure:
     return Failure(Reason.REQUESTS_CRASHED, message)
 
 
-def describe_suspects(models: Iterable[str], ends: int, seconds: float) -> str:
-    """Return the message about models of which one may end Triton while it answers requests.
+def describe_suspects(models: Sequence[str], ends: int, seconds: float) -> str:
+    """Return the message about models of which one may end Triton while it answers requests, and which are not held.
 
     Args:
         models: Names of the models.
         ends: The number of the last ends of Triton that are compared.
         seconds: The time before each end in which all these models had answered requests.
     """
+    if len(models) == 1:
+        return (
+            f"The last {ends} times that Triton ended, it answered requests, each time after model '{models[0]}' had"
+            f" answered some in the last {seconds:g} s; these times fit no other model as well. {_CAUSE} The model is"
+            " loaded again at once, since its pod does not serve without it."
+        )
     return (
         f"The last {ends} times that Triton ended, it answered requests, and each time these models had answered some"
         f" in the last {seconds:g} s: {join_some(models)}. Which one ends it is not known, so that all are loaded"

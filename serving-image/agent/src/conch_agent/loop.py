@@ -12,6 +12,7 @@ import structlog
 from pydantic import ValidationError
 
 from conch_agent import layout
+from conch_agent.callees import find_needed
 from conch_agent.effective_config import limit_config
 from conch_agent.exchange import Exchange, collect_callees
 from conch_agent.expansion import Expansion, Part
@@ -105,6 +106,7 @@ class Agent:
             while True:
                 await self._read_manifest()
                 await self._follow_expansion()
+                self._monitor.crashes.requests.needed = find_needed(self._manifest.entry_source, self._models)
                 await self._monitor.refresh()
                 self._note_loaded_revision()
                 await asyncio.sleep(self._monitor.ready_interval if self.report.ready else STARTUP_INTERVAL)
@@ -199,7 +201,6 @@ class Agent:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self._monitor.crashes.abandon_load(name)
-        self._server.entry = self._manifest.entry_source.name if self._manifest.entry_source else ""
         self._server.exchange = await self._begin_exchange(sources, before)
         for name, source in sources.items():
             if name not in kept:  # a model with other content is reported, and serves, until the new one is here

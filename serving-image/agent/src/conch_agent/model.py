@@ -356,15 +356,9 @@ class Model:
         if not self._failure or self._failure.message != failure.message:
             self._log.warning("failed", reason=failure.reason, message=failure.message)
         self._state, self._failure = ModelState.FAILED, failure
-        self._last_failure = failure if self._may_be_left_out(failure) else None
-
-    def _may_be_left_out(self, failure: Failure) -> bool:
-        """Return True if the pod is ready without the model after a failure.
-
-        Without one that ends Triton at requests it is, so that the others serve; but it is there for its entry.
-        """
-        ends_triton = failure.reason == Reason.REQUESTS_CRASHED and self.source.name != self._server.entry
-        return ends_triton or not self.source.required
+        # The pod is ready without a model that ends Triton at requests, so that the others serve.
+        may_be_missing = failure.reason == Reason.REQUESTS_CRASHED or not self.source.required
+        self._last_failure = failure if may_be_missing else None
 
     def _waits(self) -> bool:
         """Return True, and report it, while the model may not be loaded.

@@ -28,7 +28,6 @@ class Server:
         models: All models of the manifest by name.
         slots: Limits the number of models that are fetched at a time.
         exchange: The exchange of the models that Triton has for those of the manifest; None: it needs none.
-        entry: Name of the model that clients call.
     """
 
     settings: Settings
@@ -38,4 +37,3 @@ class Server:
     models: Mapping[str, PodModel] = field(default_factory=dict)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MAX_FETCHES))
     exchange: Exchange | None = None
-    entry: str = ""

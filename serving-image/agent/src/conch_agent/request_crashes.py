@@ -98,7 +98,11 @@ class _Hold:
 
 
 class RequestCrashes:
-    """What answered requests before the ends of Triton, and the content that is named for it."""
+    """What answered requests before the ends of Triton, and the content that is named for it.
+
+    Attributes:
+        needed: Names of the models without which the pod is not ready. They are reported, and loaded again at once.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Create it without ends.
@@ -106,6 +110,7 @@ class RequestCrashes:
         Args:
             clock: Returns the time in seconds.
         """
+        self.needed: frozenset[str] = frozenset()
         self._clock = clock
         self._contents: dict[str, str] = {}  # that Triton serves, by name of the model
         self._counts: Mapping[str, int] | None = None  # None: the agent has just started, Triton perhaps long before
@@ -172,8 +177,9 @@ class RequestCrashes:
         self._suspects = find_suspects(tuple(self._ends), self._windows)
         self._holds = {content: hold for content, hold in self._holds.items() if content in active}
         self._forget_time = now + FORGET_SECONDS
-        if len(self._suspects) == 1 and self._has_others(now):
-            hold = self._holds.setdefault(next(iter(self._suspects)), _Hold())
+        suspects = [content for content in self._suspects if content[0] not in self.needed]
+        if suspects and len(self._suspects) == 1 and self._has_others(now):
+            hold = self._holds.setdefault(suspects[0], _Hold())
             hold.ends += 1
             hold.is_over = False
             hold.retry.schedule()
@@ -192,8 +198,8 @@ class RequestCrashes:
             name: The model's name.
             content: Identifier of its content.
         """
-        hold = self._holds.get((name, content))
-        return None if hold is None or hold.is_over else build_requests_failure(name, hold.ends, WINDOW)
+        hold = self._find_hold(name, content)
+        return build_requests_failure(name, hold.ends, WINDOW) if hold else None
 
     def find_retry(self, name: str, content: str) -> Retry | None:
         """Return the next load of a content that ends Triton, until it is served again; None: it is not named.
@@ -202,8 +208,12 @@ class RequestCrashes:
             name: The model's name.
             content: Identifier of its content.
         """
+        hold = self._find_hold(name, content)
+        return hold.retry if hold else None
+
+    def _find_hold(self, name: str, content: str) -> _Hold | None:
         hold = self._holds.get((name, content))
-        return None if hold is None or hold.is_over else hold.retry
+        return None if hold is None or hold.is_over or name in self.needed else hold
 
     def describe_suspects(self, name: str, content: str) -> str:
         """Return the message about contents that may end Triton and are not held, for the first one; else empty.
@@ -212,7 +222,8 @@ class RequestCrashes:
             name: The model's name.
             content: Identifier of its content.
         """
-        if (name, content) != min(self._suspects, default=None) or self._suspects <= self._holds.keys():
+        held = {each for each in self._holds if each[0] not in self.needed}
+        if (name, content) != min(self._suspects, default=None) or self._suspects <= held:
             return ""
         return describe_suspects(sorted(model for model, _ in self._suspects), ENDS, WINDOW)
 

@@ -125,7 +125,7 @@ class _Warned(Protocol):
 def is_left_out(model: _Warned) -> bool:
     """Return True for a model that has failed and does not hold its pod.
 
-    It is not required, or it ended Triton while it answered requests and is not the entry.
+    It is not required, or it ended Triton while it answered requests.
 
     Args:
         model: Its report, or its entry in the status.
