@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+from geventhttpclient.response import HTTPParseError
 from tritonclient.utils import InferenceServerException
 
 from conch_contract import names
@@ -67,11 +69,11 @@ def find_model(service: Service, name: str, reason: str) -> dict[str, Any] | Non
     return next((model for model in found if model.get("reason") == reason), None)
 
 
-def answers(http: str, model: str) -> bool:
+def answers(http: str, model: str, x: np.ndarray[Any, Any] = X) -> bool:
     """Return True if a model answers a request with twice its input."""
     try:
-        return bool((clients.infer_http(http, model, {"x": X})["y"] == 2 * X).all())
-    except (OSError, InferenceServerException):
+        return bool((clients.infer_http(http, model, {"x": x})["y"] == 2 * x).all())
+    except (OSError, HTTPParseError, InferenceServerException):
         return False
 
 
@@ -117,9 +119,10 @@ def test_the_model_that_ends_triton_at_requests_is_named_and_the_others_are_serv
     service.until_ready()
     with place.reach(namespace, service.name, names.HTTP_PORT) as [http]:
         until(lambda: answers(http, "good"), "the other model answers")
+        until(lambda: answers(http, "bad", X[0]), "the model answers")
 
         def find_culprit() -> dict[str, Any] | None:
-            answers(http, "bad")
+            answers(http, "bad", X[0])
             return find_model(service, "bad", "RequestsCrashed")
 
         culprit = until(find_culprit, "the model is named", 600, seen=lambda: service.status.get("revisions"))
