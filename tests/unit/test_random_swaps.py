@@ -114,7 +114,8 @@ class Swaps(RuleBasedStateMachine):
     def replace_pods_without_operator(self) -> None:
         """Between two rollouts, new pods get requests, while no operator changes their labels."""
         self.advance(2)
-        if self.cluster.status.rollout is not None or not self.is_whole:
+        is_served = self.cluster.condition("Ready") == ("True", "Served")  # by all pods: none changes any more
+        if self.cluster.status.rollout is not None or not self.is_whole or not is_served:
             return
         for ref in [ref for ref in self.cluster.objects if ref.kind == POD]:
             workload, _, index = ref.name.rpartition("-")

@@ -5,6 +5,7 @@ from typing import Final
 
 from conch.api.reasons import Reason
 from conch.decide.context import RolloutContext
+from conch.decide.diagnosis import diagnose
 from conch.decide.state import RolloutState
 from conch.decide.strategies import strategy_of
 from conch.decide.workloads import Workload, has_new_pods
@@ -46,14 +47,16 @@ def _assign_in_place(
     """Return the revision of each pod of a workload whose Services select its pods, whichever revision they serve.
 
     Under a strategy that changes a pod once it has left its Services, they go back to `main` first, and what has the
-    candidate keeps it.
+    candidate keeps it. Otherwise those change that answer; one that starts serves `main` first, unless that fails.
     """
     is_held = state is not None and state.reason == Reason.PAUSED_BY_USER and not state.weight
     assigned = {pod.uid: main for pod in pods}
     if state is None or candidate is None or is_held:
         return assigned
-    all_change = strategy_of(state, context.service.spec.rollout).is_in_place
-    return assigned | {pod.uid: candidate for pod in pods if all_change or pod.revision == candidate}
+    changes_in_place = strategy_of(state, context.service.spec.rollout).is_in_place
+    fails = changes_in_place and diagnose(context.track, main) is not None
+    own = (pod for pod in pods if pod.revision == candidate or (changes_in_place and (pod.answers or fails)))
+    return assigned | dict.fromkeys((pod.uid for pod in own), candidate)
 
 
 def _assign_one_after_another(

@@ -31,6 +31,8 @@ BUS_ERROR: Final = 135
 # A ready pod is in the EndpointSlices of its Service within a second or two. Behind a slow API server the EndpointSlice
 # controller tries again after 1, 2, 4, 8 and 16 s: until then it may have to do with nothing but load.
 LISTED_SECONDS: Final = 60.0
+# Seconds after the assignment of a revision to a pod, until which its agent reports.
+REPORTED_SECONDS: Final = 60.0
 _ENDS: Final = ("state", "lastState")
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 
@@ -142,6 +144,33 @@ def find_unlisted_pod(track: Track, revision: str) -> Finding | None:
             f"Pod {pod.name} is ready since {pod.status['readySince']}, and no EndpointSlice of Service {revision}"
             " lists it. Check that kube-controller-manager runs and may write EndpointSlices.",
         )
+    return None
+
+
+def find_unreported_pod(track: Track, revision: str) -> Finding | None:
+    """Return the finding for a pod whose revision was changed and whose agent has not answered for REPORTED_SECONDS."""
+    for pod in track.pods_of(revision):
+        if pod.report is None and pod.is_changing and pod.is_up and track.now - pod.assigned_at > REPORTED_SECONDS:
+            return Finding(
+                Reason.REPORT_MISSING,
+                f"Pod {pod.name} has to serve {revision}, of which its agent has reported nothing for a minute. Check"
+                f" that network policies let the operator reach port {names.AGENT_PORT} of the pod.",
+            )
+    return None
+
+
+def find_failure_in_place(track: Track, revision: str) -> Finding | None:
+    """Return why a pod that changes in place has to go back at once.
+
+    Triton answers with the new model, and its warm-up has failed; or that is not loaded, and Triton answers no more.
+    """
+    for pod in track.pods_of(revision):
+        for model in pod.report.models if pod.report else ():
+            if model.state is not ModelState.FAILED or is_left_out(model):
+                continue
+            is_proved = model.warmup is not None and model.warmup.has_failed and not model.warmup.is_retryable
+            if is_proved or not pod.is_up:
+                return Finding(model.reason or Reason.MODEL_FAILED, _sentence(model))
     return None
 
 

@@ -74,7 +74,7 @@ def stays_in_place(track: Track, pods: Sequence[Pod], main: str) -> bool:
         pods: Of a workload, without those that terminate.
         main: The revision that they have to serve.
     """
-    served = {pod.serves for pod in pods}
+    served = {pod.serves for pod in pods if pod.answers} or {pod.serves for pod in pods}
     records = [track.revisions.get(name) for name in (main, *served)]
     is_lacking = bool(pods) and main not in served and all(pod.workload for pod in pods)
     return is_lacking and all(record is not None and _has_one_model(record.predictor) for record in records)

@@ -8,7 +8,14 @@ from conch.api.names import StrategyName
 from conch.decide.admission import admit, initial_admission, resources_per_pod
 from conch.decide.assignments import assign_pods
 from conch.decide.context import RolloutContext, least_replicas, most_replicas
-from conch.decide.diagnosis import crash_loop, diagnose, find_unlisted_pod, not_answering
+from conch.decide.diagnosis import (
+    crash_loop,
+    diagnose,
+    find_failure_in_place,
+    find_unlisted_pod,
+    find_unreported_pod,
+    not_answering,
+)
 from conch.decide.history import forgotten, number_of
 from conch.decide.naming import revision_name
 from conch.decide.requeue import age, seconds_to_requeue
@@ -187,10 +194,11 @@ def _advance(context: RolloutContext, state: RolloutState, admission: Finding | 
         observed_weight=context.traffic.observed_weights.get(wanted, 0),
         traffic=context.traffic.obstacle,
         traffic_source=_find_traffic_source(context),
-        not_ready=diagnose(track, wanted) or find_unlisted_pod(track, wanted),
+        not_ready=diagnose(track, wanted) or find_unreported_pod(track, wanted) or find_unlisted_pod(track, wanted),
         not_answering=not_answering(track, wanted),
         broken=warmup_failed(track, wanted)
-        or (crash_loop(track, wanted) if state.weight or strategy.is_in_place else None),
+        or (crash_loop(track, wanted) if state.weight or strategy.is_in_place else None)
+        or (find_failure_in_place(track, wanted) if strategy.is_in_place else None),
         # In place, the requests have followed the pod already.
         before_first_share=None if strategy.is_in_place else warmup_waits(track, wanted) or gates.wait,
         missing_stable_pods=_count_missing(context, state),

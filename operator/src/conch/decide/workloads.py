@@ -58,7 +58,7 @@ def list_workloads(
     """
     track = context.track
     if state is None:
-        minimums = {context.wanted: least_replicas(context.service)}
+        minimums = {context.wanted: max(least_replicas(context.service), _count_kept(track, context.wanted))}
     else:
         minimums = dict(strategy_of(state, context.service.spec.rollout).replicas(context, state, needed))
     # A revision that a request may still reach keeps its pods until the traffic has left it.
@@ -83,6 +83,16 @@ def list_workloads(
         )
         for workload, served in revisions.items()
     )
+
+
+def _count_kept(track: Track, revision: str) -> int:
+    """Return the replicas of a workload while one of its pods is ready, and leaves or has left its Services; else 0.
+
+    With fewer, its ReplicaSet might end the pods that serve in place of that one.
+    """
+    workload = track.workload_of(revision)
+    pods = (pod for pod in track.pods_in(workload) if pod.is_up and not pod.is_in_place)
+    return track.replicas(workload) if any(pod.is_changing or pod.revision != revision for pod in pods) else 0
 
 
 def _is_in_place(context: RolloutContext, state: RolloutState | None, workload: str, main: str) -> bool:

@@ -57,6 +57,11 @@ class Pod:
         return self.is_assigned and (self.label != self.revision or bool(self.former))
 
     @property
+    def is_unassigned(self) -> bool:
+        """Whether it serves the revision of its template, and would serve whatever all others do."""
+        return bool(self.workload) and not self.is_assigned and self.label == self.revision
+
+    @property
     def is_in_place(self) -> bool:
         """Whether it gets requests while its revision changes, and serves the former one until the other is loaded."""
         return self.is_changing and bool(self.former)

@@ -200,6 +200,8 @@ def plan(
 def _assign_pods(snapshot: Snapshot, decisions: Decisions) -> Iterator[Assign]:
     """Yield the changes of pods' revisions, once the manifest and the Services that select them are written."""
     assigned = {uid: revision for each in decisions.tracks for uid, revision in each.assignments.items()}
+    workloads = [workload for each in decisions.tracks for workload in each.workloads]
+    shared = {workload.name for workload in workloads if len(workload.revisions) > 1}
     roots = {
         workload.name: Ref(SERVICE, each.track.service.track)
         for each in decisions.tracks
@@ -214,7 +216,8 @@ def _assign_pods(snapshot: Snapshot, decisions: Decisions) -> Iterator[Assign]:
         if revision != pod.revision:
             time, serves = format_time(snapshot.now), pod.serves if is_in_place else ""
             yield Assign(Ref(POD, pod.name), pod.uid, revision, time, frozenset(needs), serves)
-        elif pod.is_unrecorded:
+        elif pod.is_unrecorded or (pod.is_unassigned and pod.workload in shared):
+            # By its annotation, a pod that has not changed yet is known as one when the candidate is all others'.
             recorded = frozenset(needs) if is_in_place else frozenset()
             yield Assign(Ref(POD, pod.name), pod.uid, revision, "", recorded)
 
