@@ -36,6 +36,7 @@ class Loader:
 
     Attributes:
         is_current: True if Triton is known to serve the content of the repository.
+        has_former: True if Triton is known to serve another content than that of the repository.
         has_lost_content: True if Triton has finished another load since: that of a manifest of before.
         has_unloaded: True if the content of before was unloaded first.
         load_seconds: Duration of the last load.
@@ -50,6 +51,7 @@ class Loader:
             server: The Triton that serves it.
         """
         self.is_current = False
+        self.has_former = False
         self.has_lost_content = False
         self.has_unloaded = False
         self.load_seconds = 0.0
@@ -103,15 +105,23 @@ class Loader:
         Args:
             model: The model in the repository.
         """
-        if not self.serves(model.versions):
-            self.is_current = False
+        if self._triton.is_loading(self._name) or not self.serves(model.versions):
+            self.is_current = False  # a load for an earlier manifest may end with other content
         elif not self.is_current or time.monotonic() > self._verify_time:
             was_current = self.is_current
             with suppress(TritonUnavailableError):  # it is as before
                 self.is_current = await self.has_content(model)
             self._verify_time = time.monotonic() + _VERIFY_SECONDS
             self.has_lost_content = not self.is_current and (was_current or self.has_lost_content)
+        with suppress(TritonUnavailableError):
+            self.has_former = not self.is_current and await self._has_former(model)
         return self.is_current
+
+    async def _has_former(self, model: RepositoryModel) -> bool:
+        """Return True if no version in Triton has the content of the repository, and it serves one."""
+        ready = [version.version for version in self.versions if version.state == "READY"]
+        contents = [await self._triton.read_content(self._name, version) for version in ready]
+        return bool(contents) and model.content not in contents
 
     async def has_content(self, model: RepositoryModel) -> bool:
         """Return True if all versions in Triton have the content of the repository.
@@ -171,7 +181,9 @@ class Loader:
         Raises:
             Failure: The load failed.
         """
-        if "LOADING" in states or time.monotonic() < self._retry_time or not self._may_load():
+        if self._triton.is_loading(self._name) or "LOADING" in states or time.monotonic() < self._retry_time:
+            return
+        if not self._may_load():
             return
         # The index may be older than the end of a load that has just been answered.
         if await self._monitor.refresh(before_load=True) is None:

@@ -53,6 +53,7 @@ class Agent:
         self._announced, self._announce_time = "", 0.0  # the assignment as it was last read, and since when it is so
         self._applied_revision = ""  # of the models that are applied
         self._loaded_revision = ""  # the last one of which all models were loaded
+        self._has_been_ready = False  # while Triton runs
         self._left_time = time.monotonic()  # since when the pod has to serve another one
         self._manifest_time = 0.0
         self._failure: Failure | None = Failure(Reason.MANIFEST_MISSING, "The manifest is not read yet.")
@@ -71,13 +72,21 @@ class Agent:
         models = limit_config((model.report for model in self._models.values()), listed)
         pending = self._expansion.pending if self._expansion and self._parts is None else ()
         is_due = self._serves_its_revision or self._manifest.in_place
+        is_settled = is_due and all(each.is_settled for each in self._models.values())
         return AgentReport(
-            ready=is_due and bool(models) and all(each.is_settled for each in self._models.values()),
+            ready=bool(models) and (is_settled or self._serves_in_place),
             models=(*models, *(entry for entry in pending if entry.name not in self._models)),
             reason=self._failure.reason if self._failure else "",
             message=self._failure.message if self._failure else "",
             revision=self._applied_revision,
         )
+
+    @property
+    def _serves_in_place(self) -> bool:
+        """True if the pod gets requests while its model changes, and Triton answers them, with whatever content."""
+        in_place = self._manifest.in_place and self._monitor.index is not None
+        models = self._models.values()
+        return in_place and all(each.answers_as_before or (self._has_been_ready and each.answers) for each in models)
 
     @property
     def _serves_its_revision(self) -> bool:
@@ -96,8 +105,11 @@ class Agent:
     def _note_loaded_revision(self) -> None:
         exchange = self._server.exchange
         is_exchanged = exchange is None or exchange.is_over
-        if self._applied_revision != self._loaded_revision and is_exchanged and self.report.has_loaded:
+        has_loaded = is_exchanged and self.report.has_loaded
+        if has_loaded:
             self._loaded_revision = self._applied_revision
+        # A Triton that has started again is not warm.
+        self._has_been_ready = has_loaded or (self._has_been_ready and self._monitor.index is not None)
 
     async def run(self) -> None:
         """Run until cancelled, then stop the models' tasks. Triton keeps its models."""
@@ -229,6 +241,7 @@ class Agent:
         """Unload and delete models in the repository that the manifest does not have."""
         repository, downloads = self._settings.repository, self._settings.downloads
         for folder in [path for path in repository.iterdir() if path.name not in sources]:
+            await self._triton.wait_for_load(folder.name)
             try:
                 await self._triton.unload(folder.name)
             except (TritonUnavailableError, TritonError) as error:

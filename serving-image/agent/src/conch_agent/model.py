@@ -92,6 +92,16 @@ class Model:
         return self.may_be_missing and not self.is_serving
 
     @property
+    def answers(self) -> bool:
+        """True if Triton serves a version of the model, with whatever content."""
+        return self._loader.serves(())
+
+    @property
+    def answers_as_before(self) -> bool:
+        """True if Triton serves another content than that of the source, as an earlier agent left it."""
+        return self.answers and (self._model is None or self._loader.has_former)
+
+    @property
     def is_current(self) -> bool:
         """True if Triton is known to serve the content of the repository."""
         return self.is_loaded and self._loader.is_current
@@ -251,6 +261,7 @@ class Model:
     async def _prepare_pipeline(self) -> RepositoryModel:
         """Render the ensemble of a pipeline, each time that it is loaded anew: its steps may have changed."""
         configs = await self._read_step_configs()
+        await self._wait_for_load()
         return await run_in_thread(lay_out_pipeline, self.source, configs, self._settings)
 
     async def _read_step_configs(self) -> dict[str, ModelConfig]:
@@ -272,10 +283,21 @@ class Model:
                 self._log.info("laid out already", digest=existing.digest)
                 return existing
         current = self._model
-        model = await self._preparation.prepare(current, self._start_fetch)
+        model = await self._preparation.prepare(current, self._start_fetch, self._wait_for_load)
         if model is not current:
             self._log.info("laid out", digest=model.digest, bytes=model.size, seconds=model.seconds)
         return model
+
+    async def _wait_for_load(self) -> None:
+        """Wait until Triton has answered a load of the content of before: meanwhile it reads the folder."""
+        if self._triton.is_loading(self.source.name):
+            message = (
+                "The files are here. Triton still loads the model's content of before, which cannot be cancelled. If"
+                " that does not end, delete the pod."
+            )
+            self._state, self._failure = ModelState.LOADING, Failure(Reason.WAITS_FOR_LOAD, message)
+            await self._triton.wait_for_load(self.source.name)
+            self._failure = None
 
     def _start_fetch(self) -> None:
         self._state, self._failure = ModelState.FETCHING, None  # the store has answered: its last failure is over

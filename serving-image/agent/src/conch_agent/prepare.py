@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -129,13 +129,17 @@ class Preparation:
         return model
 
     async def prepare(
-        self, current: RepositoryModel | None, on_fetch: Callable[[], None] | None = None
+        self,
+        current: RepositoryModel | None,
+        on_fetch: Callable[[], None] | None = None,
+        before_layout: Callable[[], Awaitable[None]] | None = None,
     ) -> RepositoryModel:
         """Fetch the model and lay it out, unless the current one has the same content.
 
         Args:
             current: The model in the repository.
             on_fetch: Called before a fetch.
+            before_layout: Waits until the folder in the repository may change.
 
         Returns:
             The model in the repository: the current one, if its source is unchanged or not readable.
@@ -145,7 +149,7 @@ class Preparation:
         """
         if current and self.digest and current.digest == self.digest:
             return current
-        model = await self._fetch(current, on_fetch)
+        model = await self._fetch(current, on_fetch, before_layout)
         self._check_digest(model.digest)
         return model
 
@@ -161,7 +165,12 @@ class Preparation:
         )
         raise Failure(Reason.CONTENT_CHANGED, message)
 
-    async def _fetch(self, current: RepositoryModel | None, on_fetch: Callable[[], None] | None) -> RepositoryModel:
+    async def _fetch(
+        self,
+        current: RepositoryModel | None,
+        on_fetch: Callable[[], None] | None,
+        before_layout: Callable[[], Awaitable[None]] | None,
+    ) -> RepositoryModel:
         began = time.monotonic()
         try:
             source = open_source(self._source.storage_uri, self._settings, self._source.secret)
@@ -207,6 +216,8 @@ class Preparation:
             response_cache=merged.config.response_cache.enable,
             written=find_written_values(merged.config, merged.parts),
         )
+        if before_layout:
+            await before_layout()
         await run_in_thread(
             layout.build_folder,
             plan,

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     MODEL_CYCLE = "ModelCycle"
     WAITS_FOR_MODELS = "WaitsForModels"
     WAITS_FOR_CLIENTS = "WaitsForClients"
+    WAITS_FOR_LOAD = "WaitsForLoad"
     LOAD_FAILED = "LoadFailed"
     UNLOAD_FAILED = "UnloadFailed"
     LOAD_CRASHED = LOAD_CRASHED

@@ -6,9 +6,11 @@ connections of that thread stall for the whole load.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from tritonclient.grpc.aio import InferenceServerClient
@@ -91,6 +93,7 @@ class Triton:
     def __init__(self, address: str, key: str | None) -> None:
         self._client: Any = InferenceServerClient(address, channel_args=list(_CHANNEL))
         self._headers = {HEADER: key} if key else None
+        self._loads: dict[str, asyncio.Task[None]] = {}  # by name of the model, until Triton answers
 
     async def read_index(self) -> RepositoryIndex:
         """Return the models of the repository with their versions."""
@@ -102,7 +105,7 @@ class Triton:
         return index
 
     async def load(self, name: str) -> None:
-        """Load or reload a model, and wait until it is ready.
+        """Load or reload a model, and wait until it is ready. Triton goes on with a load whose client is cancelled.
 
         Args:
             name: The model's name.
@@ -111,7 +114,33 @@ class Triton:
             TritonError: The load failed.
             TritonUnavailableError: The answer is lost.
         """
-        await self._call(self._client.load_model, name, client_timeout=_LOAD_TIMEOUT)
+        task = asyncio.create_task(self._call(self._client.load_model, name, client_timeout=_LOAD_TIMEOUT))
+        self._loads[name] = task
+        task.add_done_callback(partial(self._forget_load, name))
+        await asyncio.shield(task)
+
+    def _forget_load(self, name: str, task: asyncio.Task[None]) -> None:
+        if self._loads.get(name) is task:
+            del self._loads[name]
+        if not task.cancelled():
+            task.exception()  # the client may be gone, and asyncio reports an exception that is not read
+
+    def is_loading(self, name: str) -> bool:
+        """Return True until Triton has answered the last load of a model.
+
+        Args:
+            name: The model's name.
+        """
+        return name in self._loads
+
+    async def wait_for_load(self, name: str) -> None:
+        """Wait until Triton has answered the last load of a model.
+
+        Args:
+            name: The model's name.
+        """
+        if task := self._loads.get(name):
+            await asyncio.wait([task])
 
     async def unload(self, name: str) -> None:
         """Start to unload a model.
