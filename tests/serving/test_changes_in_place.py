@@ -43,7 +43,7 @@ def with_warmup(folder: str) -> ModelSource:
 
 @contextmanager
 def watch(pod: Pod) -> Iterator[Callable[[str, str], None]]:
-    """Send requests; yield a function that waits until a revision is served, and looks at the readiness meanwhile."""
+    """Send requests; yield a function that waits until a revision is served, and reads the readiness meanwhile."""
     request = RepeatedRequest("m", "x", X, "y", is_right)
     readiness: set[bool] = set()
 
