@@ -52,7 +52,7 @@ from conch.observe.capacity import Capacity, Node, Owner
 from conch.observe.fields import mapping
 from conch.observe.gateways import GatewayKey, list_gateways
 from conch.observe.measured import Measured, Totals
-from conch.plan import Action, Adopt, Apply, Assign, Delete, Release, find_unwritten, plan
+from conch.plan import Action, Adopt, Apply, Assign, Delete, Release, Step, find_unwritten, plan
 from conch_contract import AgentReport, JobReport, ModelManifest, ModelReport, ModelState, names
 from conch_contract.revision_jobs import RevisionJob
 
@@ -201,7 +201,7 @@ class Cluster:
         endpoints = [
             self._endpoint(pod)
             for of, pod in self.objects.items()
-            if of.kind == POD and (_selects(service, pod) if pods is None else of.name in pods)
+            if of.kind == POD and (selects(service, pod) if pods is None else of.name in pods)
         ]
         before = self.objects.get(ref)
         if before is not None and before["endpoints"] == endpoints:
@@ -352,20 +352,28 @@ class Cluster:
 
     def reconcile(self) -> list[Action]:
         """Reconcile once, as reconcile.py does, and return the writes."""
-        snapshot = self.snapshot()
-        decision = decide(snapshot)
-        steps, rejections = plan(snapshot, decision, desire(snapshot, decision, self.defaults))
+        steps, status = self.plan_writes()
         actions = [action for step in steps for action in step]
         for action in actions:
             self._act(action)
-        status = build_status(snapshot, decision, find_unwritten(snapshot.service, rejections, {}))
+        self.write_status(status)
+        return actions
+
+    def plan_writes(self) -> tuple[list[Step], Status]:
+        """Return the writes of a reconcile, in their order, and the status that it writes after them."""
+        snapshot = self.snapshot()
+        decision = decide(snapshot)
+        steps, rejections = plan(snapshot, decision, desire(snapshot, decision, self.defaults))
+        return steps, build_status(snapshot, decision, find_unwritten(snapshot.service, rejections, {}))
+
+    def write_status(self, status: Status) -> None:
+        """Write the status, if it differs, and note its events."""
         if status != (before := self.status):
             self.status_writes += 1
             self.story += build_events(before, status)
             body = copy.deepcopy(self.objects[Ref(INFERENCE_SERVICE, KEY.name)])
             body["status"] = status.to_wire()
             self.put(body)
-        return actions
 
     def settle(self, rounds: int = 20) -> int:
         """Reconcile until nothing is written. Return the number of rounds before."""
@@ -537,7 +545,7 @@ class Cluster:
                 self.put(_merge(self.objects.get(ref), wanted))
 
 
-def _selects(service: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
+def selects(service: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
     """Whether a Service selects a pod."""
     selector, labels = mapping(service["spec"].get("selector")), pod["metadata"]["labels"]
     return bool(selector) and all(labels.get(name) == value for name, value in selector.items())
@@ -596,7 +604,13 @@ def build_report(state: ModelState, reason: str = "", message: str = "") -> Agen
 
 
 def end_job(cluster: Cluster, job: RevisionJob[JobReport], revision: str, report: JobReport) -> None:
-    """End the pod of a Job with a report."""
+    """End the pod of a Job with a report, and reconcile."""
+    put_job_pod(cluster, job, revision, report)
+    cluster.settle()
+
+
+def put_job_pod(cluster: Cluster, job: RevisionJob[JobReport], revision: str, report: JobReport) -> None:
+    """Write the pod of a Job, which has ended with a report."""
     name = job.format_name(revision)
     owner = {"kind": "Job", "name": name, "uid": cluster.objects[Ref(JOB, name)]["metadata"]["uid"], "controller": True}
     ended = {"terminated": {"exitCode": 0, "reason": "Completed", "message": report.to_json()}}
@@ -613,7 +627,6 @@ def end_job(cluster: Cluster, job: RevisionJob[JobReport], revision: str, report
             "status": {"phase": "Succeeded", "containerStatuses": [{"name": job.name, "state": ended}]},
         }
     )
-    cluster.settle()
 
 
 def _merge(seen: dict[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
