@@ -208,8 +208,9 @@ class Delays(RuleBasedStateMachine):
             self.scale(2)
             self.cluster.now += 61
             rollout = self.cluster.status.rollout
-            if round_ > 3 and rollout is None and self.cluster.condition("Ready") == ("True", "Served"):
-                self.check_served()
+            is_ready = rollout is None and self.cluster.condition("Ready") == ("True", "Served")
+            if round_ > 3 and is_ready and self.is_served():
+                assert self.cluster.list_answering(KEY.name), self.describe()
                 return
             if round_ > 8 and rollout is not None and rollout.phase == "Failed":
                 assert self.cluster.condition("Stalled")[0] == "True"
@@ -221,12 +222,11 @@ class Delays(RuleBasedStateMachine):
                 self.cluster.request(f"promote {self.cluster.status.observed_generation} end{round_}")
         raise AssertionError(f"stuck: {self.cluster.condition('Ready')} {self.describe()}")
 
-    def check_served(self) -> None:
-        """Each pod of the predictor answers with the stable revision."""
+    def is_served(self) -> bool:
+        """Whether each pod of the predictor has the stable revision; the last ones may have left their Services."""
         pods = map(self.cluster.read_pod, self.cluster.list_serving_pods())
         own = [pod["metadata"]["name"] for pod in pods if names.LABEL_VARIANT not in pod["metadata"]["labels"]]
-        assert {self.cluster.agent_of(name).serves for name in own} == {self.cluster.status.stable}, self.describe()
-        assert self.cluster.list_answering(KEY.name), self.describe()
+        return {self.cluster.agent_of(name).serves for name in own} == {self.cluster.status.stable}
 
 
 SETTINGS = settings(
