@@ -191,3 +191,22 @@ def test_a_swap_ends_although_the_record_of_the_first_revision_was_deleted(traff
         cluster.now += 120
     assert cluster.condition("Ready") == ("True", "Served"), cluster.list_answers(KEY.name)
     assert cluster.list_answers(KEY.name) == [cluster.status.stable] * 4
+
+
+def test_the_last_pod_of_the_stable_revision_stays_while_another_one_goes_back_to_it() -> None:
+    """The pod that was replaced serves the candidate that is given up, and comes first in the order of the pods."""
+    cluster, _ = begin(2, steps=HALF)
+    cluster.edit(uri="s3://models/other")
+    cluster.settle()
+    cluster.edit(uri="s3://models/second")
+    cluster.remove(Ref(POD, cluster.list_serving_pods()[0]))
+    change_to_pause(cluster, "second")
+    assert cluster.list_answering(KEY.name)
+
+    def check_targets(_: object) -> None:
+        for target in cluster.list_targets():
+            assert cluster.list_answering(target), f"no pod answers for {target}"
+
+    cluster.after_write = check_targets
+    cluster.edit(uri="s3://models/third")
+    cluster.settle()

@@ -78,9 +78,10 @@ def _assign_one_after_another(
     changing = sum(not pod.ready for pod in own)
     at_once = max(1, len(pods) // _AT_ONCE) if changing < len(own) else 1
     others = [pod for pod in pods if pod.revision != candidate and assigned[pod.uid] == main]
-    # The last ready pod of the stable revision stays. Those that are down may change after the others that are ready:
-    # the candidate may be what mends them.
+    # The last ready pod of the stable revision stays, and one that serves an earlier candidate is not that. Those that
+    # are down may change after the others that are ready: the candidate may be what mends them.
     down = [pod for pod in others if pod.is_running and not pod.is_up]
-    free = [*[pod for pod in others if pod.ready][1:], *down] if any(pod.is_up for pod in others) else others
+    ready = sorted((pod for pod in others if pod.ready), key=lambda pod: pod.revision != main)
+    free = [*ready[1:], *down] if any(pod.is_up for pod in others) else others
     changed = free[: max(0, min(target - len(own), at_once - changing))]
     return assigned | dict.fromkeys((pod.uid for pod in (*own, *changed)), candidate)
