@@ -18,6 +18,7 @@ from tests.support.traffic import Mix, RepeatedRequest, Traffic
 
 WARMUP = Warmup(requests=(WarmupRequest(body={"inputs": [INPUT]}),))
 WRONG = WarmupRequest(body={"inputs": [INPUT]}, expected=({"name": "y", "data": [0, 0]},))
+GRACE = 3_600_000  # milliseconds, as in a pod: Triton's answer to a load of some seconds is not lost
 BROKEN = {"broken/model.py": b"raise RuntimeError('the weights are not here')\n"}
 
 
@@ -33,7 +34,8 @@ def begin(store: Store, pod: Pod, files: dict[str, bytes], *revisions: ModelSour
     for number, source in enumerate(revisions, 1):
         pod.write_manifest_of(f"m-{number}", source, is_default=number == 1, in_place=True)
     pod.assign("m-1")
-    pod.start()
+    pod.start_agent()
+    pod.start_triton(grace=GRACE)
     pod.until_ready()
 
 

@@ -33,6 +33,9 @@ class Service(Relay):
         return random.choice(self.pods).http  # noqa: S311  chance, no secret
 
 
+LONG = {"within": 0.0, "round_size": 20_000}  # two rounds take seconds; of small ones, two are equally fast soon
+
+
 class WarmupRun(JobRun[WarmupReport]):
     """A run of conch-warmup."""
 
@@ -147,6 +150,12 @@ def test_pods_that_are_away_for_a_moment(line: Relay, tmp_path: Path) -> None:
     assert (ended.status, ended.report.reason) == (0, "WarmedUp"), ended.report
 
 
+def check_success(ended: WarmupRun) -> None:
+    assert ended.status == 0, ended.report
+    assert ended.report.reason in WarmupReport.successes
+    assert ended.report.requests > 0
+
+
 def test_a_pod_that_ends_during_a_warm_up_and_one_that_takes_over(store: Store, served: Pod, tmp_path: Path) -> None:
     second = Pod(tmp_path / "second")
     service = Service(served)
@@ -160,9 +169,9 @@ def test_a_pod_that_ends_during_a_warm_up_and_one_that_takes_over(store: Store, 
             service.pods = (second,)
 
         threading.Timer(3, replace).start()
-        warmup = WARMUP.model_copy(update={"within": 0.0, "timeout_seconds": 12.0})
+        warmup = WARMUP.model_copy(update={**LONG, "timeout_seconds": 12.0})
         ended = WarmupRun(tmp_path, service.port, _source(warmup))
-        assert (ended.status, ended.report.reason) == (0, "WarmupNotStable"), ended.report
+        check_success(ended)
         counts = second.statistics("m")["inference_stats"]["success"]["count"]
         assert counts > 0
     finally:
@@ -180,9 +189,9 @@ def test_a_triton_that_restarts_during_a_warm_up(served: Pod, tmp_path: Path) ->
         served.start_triton()
 
     threading.Timer(3, restart).start()
-    warmup = WARMUP.model_copy(update={"within": 0.0, "timeout_seconds": 20.0})
+    warmup = WARMUP.model_copy(update={**LONG, "timeout_seconds": 20.0})
     ended = WarmupRun(tmp_path, served.http, _source(warmup))
-    assert (ended.status, ended.report.reason) == (0, "WarmupNotStable"), ended.report
+    check_success(ended)
     assert served.statistics("m")["inference_stats"]["success"]["count"] > 0
 
 
@@ -191,9 +200,9 @@ def test_a_triton_that_restarts_before_a_warm_up(served: Pod, tmp_path: Path) ->
     assert served.triton
     served.triton.kill()
     threading.Timer(3, served.start_triton).start()
-    warmup = WARMUP.model_copy(update={"within": 0.0, "timeout_seconds": 20.0})
+    warmup = WARMUP.model_copy(update={**LONG, "timeout_seconds": 20.0})
     ended = WarmupRun(tmp_path, served.http, _source(warmup))
-    assert (ended.status, ended.report.reason) == (0, "WarmupNotStable"), ended.report
+    check_success(ended)
 
 
 def test_another_model_than_the_pods_serve(served: Pod, tmp_path: Path) -> None:

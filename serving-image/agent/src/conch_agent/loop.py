@@ -102,14 +102,13 @@ class Agent:
             await asyncio.sleep(1)
         return False
 
-    def _note_loaded_revision(self) -> None:
+    def _note_report(self, report: AgentReport) -> None:
+        """Note whether the models of the revision were loaded, and whether the pod was ready."""
         exchange = self._server.exchange
-        is_exchanged = exchange is None or exchange.is_over
-        has_loaded = is_exchanged and self.report.has_loaded
-        if has_loaded:
+        if (exchange is None or exchange.is_over) and report.has_loaded:
             self._loaded_revision = self._applied_revision
         # A Triton that has started again is not warm.
-        self._has_been_ready = has_loaded or (self._has_been_ready and self._monitor.index is not None)
+        self._has_been_ready = report.ready or (self._has_been_ready and self._monitor.has_answered)
 
     async def run(self) -> None:
         """Run until cancelled, then stop the models' tasks. Triton keeps its models."""
@@ -120,8 +119,9 @@ class Agent:
                 await self._follow_expansion()
                 self._monitor.crashes.requests.needed = find_needed(self._manifest.entry_source, self._models)
                 await self._monitor.refresh()
-                self._note_loaded_revision()
-                await asyncio.sleep(self._monitor.ready_interval if self.report.ready else STARTUP_INTERVAL)
+                report = self.report  # of many models it takes some milliseconds
+                self._note_report(report)
+                await asyncio.sleep(self._monitor.ready_interval if report.ready else STARTUP_INTERVAL)
         finally:
             others = [task for task in (self._expansion_task, self._exchange_task) if task]
             tasks = [heartbeats, *others, *self._tasks.values()]

@@ -68,6 +68,11 @@ class TritonMonitor:
             return self.index
 
     @property
+    def has_answered(self) -> bool:
+        """True if Triton has answered since it started, as far as its end is known."""
+        return self._has_answered
+
+    @property
     def ready_interval(self) -> float:
         """Seconds between two reads while all models are ready: shorter for some minutes after Triton has ended.
 
