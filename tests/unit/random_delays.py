@@ -6,9 +6,9 @@ Requests find a pod that answers, with the model of the Service that they reach,
 from random import Random
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from conch.api.kinds import INFERENCE_SERVICE, POD, SERVICE, Ref
 from conch.api.names import ANNOTATION_SERVES
@@ -236,9 +236,3 @@ SETTINGS = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-
-
-def run_stories(stories: type[Delays], part: int) -> None:
-    """Run a few stories; derandomized, as in CI, those of the part's own seed."""
-    machine = type(f"{stories.__name__}{part}", (stories,), {})
-    run_state_machine_as_test(seed(part)(machine) if SETTINGS.derandomize else machine, settings=SETTINGS)

@@ -12,8 +12,9 @@ from conch.api.kinds import AUTOSCALER, CONFIG_MAP, CONTROLLER_REVISION, DEPLOYM
 from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_SERVES
 from conch_contract import names
 from tests.unit.delays import TRAFFIC, DelayedCluster
-from tests.unit.random_delays import STEPS, Delays, run_stories
+from tests.unit.random_delays import SETTINGS, STEPS, Delays
 from tests.unit.simulation import GPU, build_manifest
+from tests.unit.state_machines import run_stories
 
 # Changes of a pod's metadata by hand.
 EDITS: list[Callable[[dict[str, Any]], object]] = [
@@ -171,4 +172,4 @@ class SwapsForLackOfGpus(AutoscaledSwaps):
     "stories", [DelayedSwaps, DisturbedSwaps, AutoscaledSwaps, SwapsDrivenByKeda, SwapsForLackOfGpus]
 )
 def test_delayed_swaps(stories: type[Delays], part: int) -> None:
-    run_stories(stories, part)
+    run_stories(stories, part, SETTINGS)

@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 
 from conch.api import RolloutStatus
@@ -37,6 +36,7 @@ from conch.observe.gateways import GatewayKey
 from conch_contract import ModelState
 from conch_contract.names import LABEL_SERVICE
 from tests.unit.simulation import GPU, KEY, Cluster, build_manifest, build_report, list_backends, measure, read_weights
+from tests.unit.state_machines import run_stories
 
 GATES = [{"successRate": {"min": "99%"}}]
 ANALYSIS = {"analysis": "1m"}
@@ -581,7 +581,4 @@ SETTINGS = settings(stateful_step_count=40, deadline=None, suppress_health_check
     ],
 )
 def test_rollouts(stories: type[Rollouts], count: int, part: int) -> None:
-    """Run `count` stories; derandomized, as in CI, those of the part's own seed."""
-    machine = type(f"{stories.__name__}{part}", (stories,), {})
-    own = settings(SETTINGS, max_examples=count)
-    run_state_machine_as_test(seed(part)(machine) if SETTINGS.derandomize else machine, settings=own)
+    run_stories(stories, part, settings(SETTINGS, max_examples=count))

@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from conch.api.kinds import CONFIG_MAP, DEPLOYMENT, INFERENCE_SERVICE, POD, SERVICE, Ref
 from conch_contract import ModelState, names
 from tests.unit.simulation import KEY, Cluster, build_manifest
+from tests.unit.state_machines import run_stories
 
 TRAFFIC = {"gateways": [{"name": "public"}], "hostnames": ["magika.example.com"]}
 STEPS: list[list[dict[str, Any]]] = [
@@ -219,6 +220,4 @@ class SwapsInPlace(Swaps):
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.parametrize("stories", [Swaps, SwapsInPlace])
 def test_swaps(stories: type[Swaps], part: int) -> None:
-    """Run a few stories; derandomized, as in CI, those of the part's own seed."""
-    machine = type(f"{stories.__name__}{part}", (stories,), {})
-    run_state_machine_as_test(seed(part)(machine) if SETTINGS.derandomize else machine, settings=SETTINGS)
+    run_stories(stories, part, SETTINGS)

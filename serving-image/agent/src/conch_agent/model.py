@@ -254,7 +254,7 @@ class Model:
             await asyncio.sleep(delay)
 
     async def _wait_until_due(self) -> None:
-        """Wait until a model that ends Triton on load may be loaded again, or has other content to fetch."""
+        """Wait until a model that ends Triton may be loaded again, or has other content to fetch."""
         while not self._has_other_content and not self._loads.is_due(self._models, self._loader.index):
             await self._monitor.wait_for_update()
 
