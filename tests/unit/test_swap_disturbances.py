@@ -4,7 +4,17 @@ import copy
 from collections import Counter
 from typing import Any
 
-from conch.api.kinds import CONFIG_MAP, CONTROLLER_REVISION, DEPLOYMENT, POD, SERVICE, Ref
+from conch.api.kinds import (
+    AUTOSCALER,
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    ENDPOINT_SLICE,
+    INFERENCE_SERVICE,
+    POD,
+    SERVICE,
+    Ref,
+)
 from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_STABLE
 from conch.plan import Action, Assign
 from conch_contract import names
@@ -163,6 +173,30 @@ def test_the_record_of_a_swapped_stable_revision_may_be_lost_after_a_failure() -
     cluster.remove(Ref(CONTROLLER_REVISION, second))
     cluster.settle()
     assert second in read_manifest(cluster, first, second)
+
+
+def test_what_is_deleted_beside_the_record_of_the_first_revision_comes_back() -> None:
+    cluster, first = begin({"strategy": "Swap"})
+    cluster.edit(maxReplicas=8)
+    second = swap_to(cluster, "second")
+    lost = Ref(CONTROLLER_REVISION, first)
+    not_ours = (POD, ENDPOINT_SLICE, INFERENCE_SERVICE)
+    ours = {ref for ref in cluster.objects if ref.kind not in not_ours} - {
+        lost,
+        Ref(DEPLOYMENT, first),
+        Ref(SERVICE, first),
+    }
+    cluster.remove(lost)
+    cluster.settle()
+    for ref in ours:
+        cluster.remove(ref)
+        cluster.settle()
+        assert ours <= cluster.objects.keys(), ref
+    assert second in read_manifest(cluster, first, second)
+    assert cluster.condition("Ready") == ("True", "Served")
+    cluster.edit(minReplicas=5)
+    cluster.settle()
+    assert cluster.objects[Ref(AUTOSCALER, first)]["spec"]["minReplicas"] == 5
 
 
 def test_a_change_may_mend_a_stable_revision_with_one_ready_pod() -> None:

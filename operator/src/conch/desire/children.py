@@ -44,15 +44,13 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
     manifests: list[Manifest] = []
     for workload in decision.workloads:
         rendered = (_render(decision, workload, name, defaults) for name in workload.revisions)
-        # If the ControllerRevision was deleted, the Deployment stays as it is until a rollout replaces it.
         revisions = {revision.name: revision for revision in rendered if revision is not None}
         manifests += [build_controller_revision(service, revision) for revision in revisions.values()]
         for revision in revisions.values():
             manifests += build_revision_objects(service, workload, revision)
         origin = revisions.get(workload.name) or track.revisions.get(workload.name)
-        if origin is not None:
-            names = sorted(workload.revisions, key=lambda name: name != workload.main)
-            manifests += build_workload(track, workload, origin, [revisions.get(name) for name in names])
+        names = sorted(workload.revisions, key=lambda name: name != workload.main)
+        manifests += build_workload(track, workload, origin, [revisions.get(name) for name in names])
         if decision.wanted in revisions:
             manifests += _build_job(decision, revisions[decision.wanted])
     swapped = {name: each.name for each in decision.workloads for name in each.list_selecting_all()}

@@ -4,7 +4,7 @@ What the pods serve is a revision; see `revision`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conch.api import InferenceService
@@ -14,6 +14,8 @@ from conch.decide import Workload
 from conch.desire.scaling import build_autoscaler, is_autoscaled
 from conch.observe import Revision, Track
 from conch.observe.contents import Contents
+from conch.observe.fields import mapping
+from conch.observe.pod import Body
 from conch.traffic.service import ports, select_pods
 from conch_contract import names
 from conch_contract.formats import FORMATS
@@ -21,22 +23,26 @@ from conch_contract.manifest import select_model
 
 
 def build_workload(
-    track: Track, workload: Workload, origin: Revision, served: Sequence[Revision | None]
+    track: Track, workload: Workload, origin: Revision | None, served: Sequence[Revision | None]
 ) -> list[Manifest]:
     """Build the objects of a workload, in an order in which they can be created.
 
     Args:
         track: The track.
         workload: The workload.
-        origin: The revision whose pod template its pods have.
+        origin: The revision whose pod template its pods have; None: its ControllerRevision is missing, and the
+            Deployment stays as it is until a rollout replaces it.
         served: The revisions that its pods serve, first the one with which new pods begin; None: its
             ControllerRevision is missing, and the ConfigMap stays as it is.
     """
     service, known = track.service, [revision for revision in served if revision is not None]
+    has_lasting_pods = origin.has_lasting_pods if origin else _has_lasting_pods(track.deployment(workload.name))
+    select = workload_selector if has_lasting_pods else selector
+    pods = select(service, workload.name)
     return [
-        *([build_config_map(service, workload, origin, known)] if len(known) == len(served) else []),
-        build_disruption_budget(service, workload, origin),
-        build_deployment(service, workload, origin),
+        *([build_config_map(service, workload, known, has_lasting_pods)] if len(known) == len(served) else []),
+        build_disruption_budget(service, workload, pods),
+        *([build_deployment(service, workload, origin.template, pods)] if origin else []),
         *([build_autoscaler(track, workload)] if is_autoscaled(service, workload) else []),
     ]
 
@@ -55,19 +61,18 @@ def _build_head(service: InferenceService, kind: Kind, workload: Workload) -> Ma
     return child(service, kind, workload.name, workload.name)
 
 
-def _select(service: InferenceService, workload: Workload, origin: Revision) -> dict[str, str]:
-    """Return the selector of a workload's pods. A Deployment's is immutable, so it follows from the pod template."""
-    if origin.has_lasting_pods:
-        return workload_selector(service, workload.name)
-    return selector(service, workload.name)
+def _has_lasting_pods(deployment: Body | None) -> bool:
+    """Whether the pods of a Deployment can serve other revisions, one after another."""
+    pods = mapping(mapping(deployment).get("spec")).get("selector")
+    return names.LABEL_WORKLOAD in mapping(mapping(pods).get("matchLabels"))
 
 
 def build_config_map(
-    service: InferenceService, workload: Workload, origin: Revision, served: Sequence[Revision]
+    service: InferenceService, workload: Workload, served: Sequence[Revision], has_lasting_pods: bool
 ) -> Manifest:
     """Build the ConfigMap with the model manifests of the pods; after the first ready pod, with its content."""
     first, *others = served
-    if not origin.has_lasting_pods:
+    if not has_lasting_pods:
         data = {names.MANIFEST_FILE: _pin(first)}
     else:
         data = {names.MANIFEST_FILE: _pin(first, of=workload)}
@@ -106,11 +111,20 @@ def _pin_source(source: dict[str, Any], contents: Contents) -> list[dict[str, An
     return [{**select_model(source, each), **content.to_wire()} for each, content in sorted(contents.items())]
 
 
-def build_deployment(service: InferenceService, workload: Workload, origin: Revision) -> Manifest:
-    """Build the Deployment, without replicas if an autoscaler sets them."""
+def build_deployment(
+    service: InferenceService, workload: Workload, template: Body, pods: Mapping[str, str]
+) -> Manifest:
+    """Build the Deployment, without replicas if an autoscaler sets them.
+
+    Args:
+        service: The service.
+        workload: The workload.
+        template: Of its pods.
+        pods: Their labels, by which it selects them. A Deployment's selector is immutable.
+    """
     spec: Manifest = {
-        "selector": {"matchLabels": _select(service, workload, origin)},
-        "template": origin.template,
+        "selector": {"matchLabels": pods},
+        "template": template,
         "revisionHistoryLimit": 0,  # each workload has its own Deployment, without earlier ReplicaSets
         "progressDeadlineSeconds": max(1, round(service.spec.rollout.progress_deadline_seconds)),
     }
@@ -131,15 +145,15 @@ def build_service(service: InferenceService, workload: Workload, revision: str) 
     }
 
 
-def build_disruption_budget(service: InferenceService, workload: Workload, origin: Revision) -> Manifest:
-    """Build the PodDisruptionBudget: a drain evicts a quarter of the pods at once, at least one.
+def build_disruption_budget(service: InferenceService, workload: Workload, pods: Mapping[str, str]) -> Manifest:
+    """Build the PodDisruptionBudget of pods with these labels: a drain evicts a quarter at once, at least one.
 
     Each workload has its own. With one for both revisions of a rollout, a drain could evict all pods of one of them.
     """
     return {
         **_build_head(service, DISRUPTION_BUDGET, workload),
         "spec": {
-            "selector": {"matchLabels": _select(service, workload, origin)},
+            "selector": {"matchLabels": pods},
             "maxUnavailable": "25%",  # rounded up, so that a service with one pod does not block a drain
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
