@@ -266,7 +266,9 @@ class DelayedCluster(Cluster):
 
     def list_answering(self, service: str) -> list[str]:
         """Return the names of the ready pods that a Service selects, whatever its EndpointSlices list."""
-        body = self.objects[Ref(SERVICE, service)]
+        body = self.objects.get(Ref(SERVICE, service))
+        if body is None:
+            return []
         return [name for name in self.list_serving_pods() if selects(body, self.read_pod(name)) and self.is_ready(name)]
 
     def list_answers(self, service: str) -> list[str]:
@@ -280,5 +282,4 @@ class DelayedCluster(Cluster):
         """
         rules = self.objects[ROUTE]["spec"]["rules"] if ROUTE in self.objects else []
         written = {ref["name"] for rule in rules for ref in rule["backendRefs"] if ref.get("weight", 1)}
-        found = {KEY.name, *written, *self.accepted} if rules else {KEY.name}
-        return {name for name in found if Ref(SERVICE, name) in self.objects}
+        return {KEY.name, *written, *self.accepted} if rules else {KEY.name}

@@ -162,7 +162,8 @@ class Delays(RuleBasedStateMachine):
     def list_wrong(self, target: str) -> list[str]:
         """Return the pods that answer for a revision's Service with another one.
 
-        A Service that selects a workload has pods that change in place, and new ones until a revision is assigned.
+        A Service that selects a workload has pods that change in place, and new ones until a revision is assigned. And
+        it has those that have gone back in place, until the gateway has taken up the route that left it.
         """
         found = self.cluster.list_answering(target)
         if names.LABEL_WORKLOAD in self.cluster.objects[Ref(SERVICE, target)]["spec"]["selector"]:
@@ -170,6 +171,8 @@ class Delays(RuleBasedStateMachine):
             if any(ANNOTATION_SERVES in each for each in annotations):
                 return []
             if any(self.cluster.agent_of(name).is_in_place for name in found):
+                return []
+            if target not in {self.cluster.agent_of(name).serves for name in self.cluster.list_serving_pods()}:
                 return []
             found = [name for name in found if self.cluster.read_assigned(name)]
         return [name for name in found if self.cluster.agent_of(name).serves != target]

@@ -203,10 +203,34 @@ def test_the_last_pod_of_the_stable_revision_stays_while_another_one_goes_back_t
     change_to_pause(cluster, "second")
     assert cluster.list_answering(KEY.name)
 
-    def check_targets(_: object) -> None:
+    check_targets_after_each_write(cluster)
+    cluster.edit(uri="s3://models/third")
+    cluster.settle()
+
+
+def check_targets_after_each_write(cluster: DelayedCluster) -> None:
+    def check(_: object) -> None:
         for target in cluster.list_targets():
             assert cluster.list_answering(target), f"no pod answers for {target}"
 
-    cluster.after_write = check_targets
-    cluster.edit(uri="s3://models/third")
+    cluster.after_write = check
+
+
+def test_a_change_there_and_back_in_place_leaves_no_service_without_pods_while_the_gateway_is_late() -> None:
+    cluster, _ = begin(1, TRAFFIC, HALF)
+    change_to_pause(cluster, "other")
+    second = cluster.decision().wanted
+    check_targets_after_each_write(cluster)
+    cluster.edit(uri="s3://models/magika", minReplicas=2)
+    cluster.reconcile()
+    cluster.run_agents()  # the pod serves the first revision again, and the route leads to the second one
+    cluster.edit(uri="s3://models/other")
     cluster.settle()
+    assert second in cluster.list_targets()
+    cluster.accept_routes()
+    for _ in range(3):
+        cluster.advance(4)
+        cluster.request(f"promote {cluster.status.observed_generation}")
+    cluster.advance(4)
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert cluster.list_answers(KEY.name) == [second] * 2

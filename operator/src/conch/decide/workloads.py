@@ -1,7 +1,7 @@
 """Which workloads a track has, and how many pods at the least."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from conch.decide.context import RolloutContext, least_replicas
 from conch.decide.scale_to_zero import may_scale_to_zero
@@ -24,10 +24,8 @@ class Workload:
         main: The one that pods serve to which none is assigned.
         minimum: Of its replicas; 0: it is drained, and gets pods again if need be.
         may_scale_to_zero: Whether it may be without pods while no trigger is active.
-        selects_all: Whether the Services of `main` select all its pods, whatever their label: after a Swap all serve
-            it, and new ones have the label of the template, which is that of an earlier revision.
-        is_in_place: Whether its pods serve while they change their revision. The Services of all its revisions then
-            select all its pods.
+        selecting_all: Revisions whose Services select all its pods, whatever their label.
+        is_in_place: Whether its pods serve while they change their revision.
     """
 
     name: str
@@ -35,14 +33,8 @@ class Workload:
     main: str
     minimum: int
     may_scale_to_zero: bool = False
-    selects_all: bool = False
+    selecting_all: frozenset[str] = frozenset()
     is_in_place: bool = False
-
-    def list_selecting_all(self) -> tuple[str, ...]:
-        """Return the revisions whose Services select all its pods, whatever their label."""
-        if self.is_in_place:
-            return self.revisions
-        return (self.main,) if self.selects_all else ()
 
 
 def list_workloads(
@@ -62,27 +54,27 @@ def list_workloads(
     else:
         minimums = dict(strategy_of(state, context.service.spec.rollout).replicas(context, state, needed))
     # A revision that a request may still reach keeps its pods until the traffic has left it.
-    for name in sorted((context.traffic.reachable | still_reached(track)) - minimums.keys()):
+    reached = context.traffic.reachable | still_reached(track)
+    for name in sorted(reached - minimums.keys()):
         if track.is_known(name):
             minimums[name] = max(track.replicas(track.workload_of(name)), 1)
     revisions: dict[str, list[str]] = {}
     for name in minimums:
         revisions.setdefault(find_workload(context, state, name), []).append(name)
-    is_under_way = state is not None and state.is_under_way
-    mains = {workload: serving if serving in served else served[0] for workload, served in revisions.items()}
-    in_place = {workload for workload, main in mains.items() if _is_in_place(context, state, workload, main)}
-    return tuple(
-        Workload(
+    is_shared, found = state is not None and state.is_under_way, list[Workload]()
+    for workload, served in revisions.items():
+        main = serving if serving in served else served[0]
+        new = Workload(
             name=workload,
             revisions=tuple(served),
-            main=mains[workload],
+            main=main,
             minimum=max(minimums[name] for name in served),
             may_scale_to_zero=all(may_scale_to_zero(track, state, name) for name in served),
-            selects_all=_selects_all(track, workload, mains[workload], is_shared=is_under_way and len(served) > 1),
-            is_in_place=workload in in_place,
+            is_in_place=_is_in_place(context, state, workload, main),
         )
-        for workload, served in revisions.items()
-    )
+        selecting_all = _find_selecting_all(track, new, reached, is_shared=is_shared and len(served) > 1)
+        found.append(replace(new, selecting_all=selecting_all))
+    return tuple(found)
 
 
 def _count_kept(track: Track, revision: str) -> int:
@@ -104,14 +96,25 @@ def _is_in_place(context: RolloutContext, state: RolloutState | None, workload: 
     return strategy is not None and strategy.is_in_place and find_workload(context, state, context.wanted) == workload
 
 
-def _selects_all(track: Track, workload: str, main: str, *, is_shared: bool) -> bool:
-    """Return whether Services select all pods of a workload.
+def _find_selecting_all(
+    track: Track, workload: Workload, reached: Collection[str], *, is_shared: bool
+) -> frozenset[str]:
+    """Return the revisions whose Services select all pods of a workload, whatever their label.
 
-    If it is shared with a candidate, they select by label as soon as each pod has one, before the first pod changes.
+    - All of them, while its pods serve as they change.
+    - After a Swap the main one, which all pods serve; new ones have the label of the template, that of an earlier
+      revision. If pods are shared with a candidate, labels count as soon as each pod has one, before the first changes.
+    - One whose Service selects them so far, that requests may still reach, and that no pod serves any more: the gateway
+      has not taken up the route that left it.
     """
-    pods = track.pods_in(workload)
-    serve_main = all(pod.revision == main and not pod.is_changing for pod in pods)
-    return workload != main and serve_main and (not is_shared or has_new_pods(pods))
+    if workload.is_in_place:
+        return frozenset(workload.revisions)
+    pods = track.pods_in(workload.name)
+    serve_main = all(pod.revision == workload.main and not pod.is_changing for pod in pods)
+    is_swapped = workload.name != workload.main and serve_main and (not is_shared or has_new_pods(pods))
+    left = (name for name in workload.revisions if name in reached and not track.ready(name))
+    kept = {name for name in left if track.selected_workload(name) == workload.name}
+    return frozenset({workload.main, *kept} if is_swapped else kept)
 
 
 def has_new_pods(pods: Iterable[Pod]) -> bool:

@@ -53,7 +53,7 @@ def _build_track(decision: Decision, defaults: PodDefaults) -> list[Manifest]:
         manifests += build_workload(track, workload, origin, [revisions.get(name) for name in names])
         if decision.wanted in revisions:
             manifests += _build_job(decision, revisions[decision.wanted])
-    swapped = {name: each.name for each in decision.workloads for name in each.list_selecting_all()}
+    swapped = {name: each.name for each in decision.workloads for name in each.selecting_all}
     track_route = TrackRoute(service, decision.serving, decision.shares, swapped_workloads=swapped)
     return [*manifests, root_service(track_route)]
 

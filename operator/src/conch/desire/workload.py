@@ -135,7 +135,7 @@ def build_deployment(
 
 def build_service(service: InferenceService, workload: Workload, revision: str) -> Manifest:
     """Build the Service of a revision, which routes and Prometheus use."""
-    is_selected_by_workload = revision in workload.list_selecting_all()
+    is_selected_by_workload = revision in workload.selecting_all
     return {
         **child(service, SERVICE, revision, revision),
         "spec": {

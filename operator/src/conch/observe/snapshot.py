@@ -167,11 +167,17 @@ class ObservedService:
         return found if found and is_there else revision
 
     def list_revisions_with_pods(self) -> frozenset[str]:
-        """Return the revisions that have pods, or a Deployment of their own that starts some."""
+        """Return the revisions with pods: their own, those of a workload that their Service selects, or due ones."""
         served = {pod.revision for pod in self.pods}
+        served |= {ref.name for ref in self.children if ref.kind == SERVICE and self.selected_workload(ref.name)}
         deployments = {ref.name for ref in self.children if ref.kind == DEPLOYMENT}
         swapped = {pod.workload for pod in self.pods if pod.workload != pod.revision} - served
         return frozenset((deployments - swapped) | {name for name in served if self.is_known(name)})
+
+    def selected_workload(self, service: str) -> str:
+        """Return the workload that a Service selects, whatever the labels of its pods; empty: none."""
+        spec = mapping(self.children.get(Ref(SERVICE, service), {}).get("spec"))
+        return text(mapping(spec.get("selector")).get(names.LABEL_WORKLOAD))
 
     def pods_in(self, workload: str) -> tuple[Pod, ...]:
         """Return the pods of a workload that do not terminate, whichever revisions they serve."""

@@ -76,7 +76,7 @@ class GatewayRouter:
                 return ObservedTraffic(reachable=frozenset(shares), obstacle=_INACTIVE, unsupported=lacks)
             return ObservedTraffic(shares, shares, frozenset(shares), unsupported=lacks)
         # Until a change is accepted, requests may go as before it.
-        reachable = every if route["status"]["parents"] else frozenset(shares)
+        reachable = every.union(shares) if route["status"]["parents"] else frozenset(shares)
         return ObservedTraffic(reachable=reachable, obstacle=obstacle, unsupported=lacks)
 
     def obstacle(self, observed: ObservedService, route: Mapping[str, Any]) -> Finding | None:

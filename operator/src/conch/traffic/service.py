@@ -54,27 +54,17 @@ def build_root_service(track_route: TrackRoute, selected: str | None) -> Manifes
     }
 
 
-def _read_selector(track: Track, label: str) -> str:
-    """Return the value of a label that the root Service selects; empty: it selects none, or does not exist."""
-    root = track.children.get(Ref(SERVICE, track.service.track)) or {}
-    return text(mapping(mapping(root.get("spec")).get("selector")).get(label))
-
-
 def selected_revision(track: Track) -> str | None:
     """Return the one revision that the root Service selects; None if it selects all, or does not exist.
 
     Of a workload it is the one that all its pods serve.
     """
-    workload = _read_swapped_workload(track)
+    workload = track.selected_workload(track.service.track)
     if not workload:
-        return _read_selector(track, names.LABEL_REVISION) or None
+        root = track.children.get(Ref(SERVICE, track.service.track)) or {}
+        return text(mapping(mapping(root.get("spec")).get("selector")).get(names.LABEL_REVISION)) or None
     served = {pod.serves for pod in track.listed_pods if pod.workload == workload}
     return served.pop() if len(served) == 1 else track.routed
-
-
-def _read_swapped_workload(track: Track) -> str:
-    """Return the workload that the root Service selects, whatever the labels of its pods; empty: none."""
-    return _read_selector(track, names.LABEL_WORKLOAD)
 
 
 def wrote_stable(track: Track) -> bool:
@@ -85,7 +75,7 @@ def wrote_stable(track: Track) -> bool:
     root = track.children.get(Ref(SERVICE, track.service.track))
     if root is None or track.routed is None:
         return False
-    selected, workload = selected_revision(track), _read_swapped_workload(track)
+    selected, workload = selected_revision(track), track.selected_workload(track.service.track)
     swapped = {selected: workload} if selected and workload else {}
     manifest = build_root_service(TrackRoute(track.service, track.routed, {}, swapped_workloads=swapped), selected)
     return annotations_of(root).get(ANNOTATION_APPLIED_HASH) == fingerprint(manifest)
