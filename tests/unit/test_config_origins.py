@@ -197,6 +197,29 @@ def test_a_plan_has_the_values_of_the_manifest_with_their_fields() -> None:
     ]
 
 
+def test_a_plan_has_the_values_that_change_and_those_that_are_not_set_any_more() -> None:
+    delay = "dynamic_batching.max_queue_delay_microseconds"
+    report = build_report(SPEC, FILE, ConfigValue(field=delay, value="100", origin="Spec"))
+    cluster, _ = start(report, triton={"maxBatchSize": 8, "dynamicBatching": {"maxQueueDelay": "100us"}})
+    assert ", now " not in format_plain(build_plan_text(preview(cluster))), "what runs is what the manifest sets"
+    cluster.edit(triton={"maxBatchSize": 4, "instanceGroups": [{"count": 2}]})
+    text = format_plain(build_plan_text(preview(cluster)))
+    assert (
+        "    max_batch_size 4 (triton.maxBatchSize), now 8 (Spec)\n"
+        "    instance_group[0] count: 2 (triton.instanceGroups[0])\n"
+        f"    {delay} not set any more, now 100\n"
+    ) in text
+    value = build_plan_value(preview(cluster))
+    assert value["configured"][0]["inUse"] == {"field": "max_batch_size", "value": "8", "origin": "Spec"}
+    assert [each["inUse"]["field"] for each in value["notSetAnyMore"]] == [delay]
+
+
+def test_a_plan_does_not_claim_what_a_text_of_config_pbtxt_leaves_out() -> None:
+    cluster, _ = start(build_report(SPEC), triton={"maxBatchSize": 8})
+    cluster.edit(triton={"config": "max_batch_size: 8"})
+    assert "not set any more" not in format_plain(build_plan_text(preview(cluster)))
+
+
 def test_a_plan_without_settings_of_triton_has_no_line_about_them() -> None:
     cluster, _ = start(build_report(), triton={"shmSize": "1Gi"})
     assert "config.pbtxt" not in format_plain(build_plan_text(preview(cluster)))

@@ -7,6 +7,7 @@ from typing import Any, Final, TextIO, get_args
 
 import click
 
+from conch.api import ConfigValue
 from conch.api.child_kinds import WATCHED
 from conch.api.kinds import (
     BACKEND_TRAFFIC_POLICY,
@@ -32,7 +33,7 @@ from conch.triton import ConfiguredValue
 from conch.write import CallError, read_capacities
 from conch.write.conflicts import CONFLICT, retry_on_conflict
 from conch.write.user import UserServer
-from conch_contract import names
+from conch_contract import ConfigOrigin, names
 
 _IMAGE: Final = "conch/serving:dev"
 _OFFLINE: Final = "Computed offline. --against cluster includes existing objects and server-side validation (dry run)."
@@ -221,9 +222,16 @@ def _build_track_value(track: TrackPreview) -> dict[str, Any]:
         "message": track.message,
         "budget": track.budget,
         "configured": [
-            {"model": each.model, "field": each.field, "value": each.value, "setBy": each.set_by}
+            {
+                "model": each.model,
+                "field": each.field,
+                "value": each.value,
+                "setBy": each.set_by,
+                **({"inUse": in_use.to_wire()} if (in_use := track.in_use.get((each.model, each.field))) else {}),
+            }
             for each in track.configured
         ],
+        "notSetAnyMore": [{"model": model, "inUse": value.to_wire()} for model, value in _list_not_set_any_more(track)],
         "warnings": [{"reason": reason, "message": message} for reason, message in track.warnings],
         "steps": [
             {"number": step.number, "step": step.step, "pods": step.pods, "waits": step.waits, "state": step.state}
@@ -263,21 +271,48 @@ def _build_configuration_text(tracks: Sequence[TrackPreview]) -> list[str]:
     lines, warnings = [], []
     for track in tracks:
         prefix = f"Variant {track.variant}: " if track.variant else ""
-        for model in dict.fromkeys(each.model for each in track.configured):
-            values = [_format_configured(each) for each in track.configured if each.model == model]
+        by_model: dict[str, list[str]] = {}
+        for each in track.configured:
+            value = _format_configured(each, track.in_use.get((each.model, each.field)))
+            by_model.setdefault(each.model, []).append(value)
+        for model, in_use in _list_not_set_any_more(track):
+            by_model.setdefault(model, []).append(f"{in_use.field} not set any more, now {_shorten(in_use.value)}")
+        for model, values in by_model.items():
             lines += [f"  {prefix}{model}:", *(f"    {value}" for value in values)]
         warnings += [f"{prefix}{reason}: {message}" for reason, message in track.warnings]
     return [*(["", _CONFIGURED, *lines] if lines else []), *warnings]
 
 
-def _format_configured(value: ConfiguredValue) -> str:
-    """Return a value with the field that sets it.
+def _list_not_set_any_more(track: TrackPreview) -> list[tuple[str, ConfigValue]]:
+    """Return the values that the manifest of the revision that serves has set, by model, and this one does not.
 
-    >>> _format_configured(ConfiguredValue("max_batch_size", "8", "triton.maxBatchSize"))
-    'max_batch_size 8 (triton.maxBatchSize)'
+    What `triton.config` of this one sets is not known before the agent has read it, so that of its model none is
+    returned.
     """
-    text = value.value if len(value.value) <= _LONGEST_VALUE else f"{value.value[: _LONGEST_VALUE - 1]}…"
-    return " ".join(filter(None, (value.field, text, f"({value.set_by})")))
+    configured = {(each.model, each.field) for each in track.configured}
+    return [
+        (model, value)
+        for (model, field), value in track.in_use.items()
+        if value.origin == ConfigOrigin.SPEC and configured.isdisjoint({(model, field), (model, "")})
+    ]
+
+
+def _format_configured(value: ConfiguredValue, in_use: ConfigValue | None) -> str:
+    """Return a value with the field that sets it, and what Triton uses now where that is another one.
+
+    >>> value = ConfiguredValue("max_batch_size", "8", "triton.maxBatchSize")
+    >>> _format_configured(value, None)
+    'max_batch_size 8 (triton.maxBatchSize)'
+    >>> _format_configured(value, ConfigValue(field="max_batch_size", value="4", origin="File"))
+    'max_batch_size 8 (triton.maxBatchSize), now 4 (File)'
+    """
+    new = _shorten(value.value)  # as agents shorten what they report
+    text = " ".join(filter(None, (value.field, new, f"({value.set_by})")))
+    return f"{text}, now {_shorten(in_use.value)} ({in_use.origin})" if in_use and in_use.value != new else text
+
+
+def _shorten(value: str) -> str:
+    return value if len(value) <= _LONGEST_VALUE else f"{value[: _LONGEST_VALUE - 1]}…"
 
 
 def _describe_track(track: TrackPreview) -> str:

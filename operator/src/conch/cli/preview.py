@@ -6,10 +6,10 @@ the steps of the rollout instead.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from conch.api import Admission, InferenceService, StepInForce
+from conch.api import Admission, ConfigValue, InferenceService, StepInForce
 from conch.api.kinds import ServiceKey
 from conch.api.metrics import MetricsApi
 from conch.api.names import StrategyName
@@ -65,6 +65,7 @@ class TrackPreview:
     budget: str  # the GPUs that its pods need, and whether they suffice; empty: it needs none
     steps: tuple[PreviewStep, ...]
     configured: tuple[ConfiguredValue, ...] = ()  # values of the manifest, which win over those of config.pbtxt
+    in_use: Mapping[tuple[str, str], ConfigValue] = field(default_factory=dict)  # by model and field, while one serves
     warnings: tuple[tuple[str, str], ...] = ()  # reason and message, as pods of the revision reported them
 
 
@@ -150,8 +151,16 @@ def _preview_track(decision: Decision) -> TrackPreview:
         budget=decision.budget,
         steps=_preview_steps(track, decision),
         configured=list_configured_values(track.service.models),
+        in_use=_list_values_in_use(track),
         warnings=_list_warnings(track, decision.wanted),
     )
+
+
+def _list_values_in_use(track: Track) -> dict[tuple[str, str], ConfigValue]:
+    """Return the values that Triton uses for the models of the revision that serves, as its pods report them."""
+    status = track.service.status.revision(track.routed) if track.routed else None
+    models = status.models if status is not None else ()
+    return {(model.name, value.field): value for model in models for value in model.config}
 
 
 def _list_warnings(track: Track, revision: str) -> tuple[tuple[str, str], ...]:
