@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from conch.api._base import Part
+from conch.api._base import Part, list_map_key
 
 
 class RateLimiterResource(Part):
@@ -21,7 +21,7 @@ class RateLimiterResource(Part):
 class RateLimiter(Part):
     """Turns and resources of instances (Triton's ModelRateLimiter). An unset field has the value of config.pbtxt."""
 
-    resources: Annotated[tuple[RateLimiterResource, ...], Field(max_length=8)] | None = None
+    resources: Annotated[tuple[RateLimiterResource, ...], Field(max_length=8), list_map_key("name")] | None = None
     """What an instance takes while it runs. There are as many units as --rate-limit-resource in args has, or as the
     largest instance takes. Absent: as in config.pbtxt, or none."""
     priority: Annotated[int | None, Field(ge=1, le=1_000_000)] = None

@@ -45,6 +45,11 @@ class SequenceBatching(Part):
                 "!has(self.direct) || !has(self.oldest)",
                 message="direct and oldest exclude each other; keep one of them",
             ),
+            Rule(
+                "!has(self.maxIdle) || self.maxIdle.matches('[1-9]')",
+                message="a sequence has to live longer than 0s; write a time such as 1m",
+                path=".maxIdle",
+            ),
         )
     )
 
