@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from conch.api.kinds import INFERENCE_SERVICE, Ref
 from conch.api.times import format_time
 from conch.cli.main import cli
-from conch.cli.plan import build_plan_text, build_plan_value
+from conch.cli.plan_output import build_plan_text, build_plan_value
 from conch.cli.preview import OperatorSettings, Preview, build_preview
 from conch.cli.printing import format_age, format_plain, shorten_digest
 from conch.observe.capacity import Capacity

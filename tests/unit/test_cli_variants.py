@@ -9,7 +9,7 @@ from conch.api import InferenceService
 from conch.api.kinds import INFERENCE_SERVICE, Ref
 from conch.cli.actions import abort, pause, promote, resume, retry
 from conch.cli.options import CommandError
-from conch.cli.plan import build_plan_text, build_plan_value
+from conch.cli.plan_output import build_plan_text, build_plan_value
 from conch.cli.preview import OperatorSettings, build_preview
 from conch.cli.printing import format_plain
 from conch.cli.status import build_status_text, build_status_value

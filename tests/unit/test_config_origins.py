@@ -7,7 +7,7 @@ from typing import Any
 
 from conch.api import InferenceService
 from conch.api.triton import MODEL_FIELDS
-from conch.cli.plan import build_plan_text, build_plan_value
+from conch.cli.plan_output import build_plan_text, build_plan_value
 from conch.cli.preview import OperatorSettings, Preview, build_preview
 from conch.cli.printing import format_plain
 from conch.cli.status import build_status_text

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from conch.api.kinds import BACKEND_TRAFFIC_POLICY, INFERENCE_SERVICE, Ref
-from conch.cli.plan import build_plan_text, build_plan_value
+from conch.cli.plan_output import build_plan_text, build_plan_value
 from conch.cli.preview import OperatorSettings, build_preview
 from conch.cli.printing import format_plain
 from conch.cli.status import build_status_text
