@@ -199,6 +199,27 @@ def test_what_is_deleted_beside_the_record_of_the_first_revision_comes_back() ->
     assert cluster.objects[Ref(AUTOSCALER, first)]["spec"]["minReplicas"] == 5
 
 
+def test_replicas_that_a_deployment_without_its_record_cannot_get_are_reported() -> None:
+    cluster, first = begin({"strategy": "Swap"})
+    swap_to(cluster, "second")
+    cluster.remove(Ref(CONTROLLER_REVISION, first))
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served"), "what serves needs no record"
+    cluster.edit(minReplicas=5)
+    cluster.settle()
+    ready = cluster.status.condition("Ready")
+    assert ready is not None
+    assert ready.reason == "PodTemplateMissing"
+    assert f"ControllerRevision {first}, which has the pod template" in ready.message
+    cluster.edit(pod={"annotations": {"replaced": "1"}})
+    cluster.settle()
+    third = cluster.decision().wanted
+    cluster.start_pods(third)
+    cluster.settle()
+    assert cluster.condition("Ready") == ("True", "Served")
+    assert cluster.objects[Ref(DEPLOYMENT, third)]["spec"]["replicas"] == 5
+
+
 def test_a_change_may_mend_a_stable_revision_with_one_ready_pod() -> None:
     cluster, stable = begin({"strategy": "Swap"})
     for index in (1, 2, 3):

@@ -68,6 +68,11 @@ class Reason(StrEnum):
     CONTENT_CHANGED = "ContentChanged", REVISION, "The files in the store differ from those of the revision."
     NOT_ANSWERING = "NotAnswering", REVISION, "No pod of the revision is ready."
     ENDPOINTS_MISSING = "EndpointsMissing", REVISION, "A ready pod is in no EndpointSlice of its revision's Service."
+    POD_TEMPLATE_MISSING = (
+        "PodTemplateMissing",
+        REVISION,
+        "The ControllerRevision with the pod template of the revision's Deployment is missing.",
+    )
     REPORT_MISSING = "ReportMissing", REVISION, "The agent of a pod whose revision was changed has not reported on it."
 
     COMPLETE = "Complete", ROLLOUT, "The revision of the latest spec serves."

@@ -247,6 +247,19 @@ def not_answering(track: Track, revision: str) -> Finding:
     return Finding(Reason.NOT_ANSWERING, f"No pod of {revision} is ready.{''.join(how[:1])}")
 
 
+def pod_template_missing(track: Track, revision: str) -> Finding | None:
+    """Return the finding for the Deployment of a Swap whose ControllerRevision was deleted: it stays as it is."""
+    workload = track.workload_of(revision)
+    if workload in {revision, *track.revisions}:
+        return None  # of its own revision it is created again, or not needed any more
+    return Finding(
+        Reason.POD_TEMPLATE_MISSING,
+        f"ControllerRevision {workload}, which has the pod template of Deployment {workload}, is missing, so that the"
+        " Deployment stays as it is. Change a field of the pods, such as pod.annotations: pods of another Deployment"
+        " replace these.",
+    )
+
+
 CHECKS: Final[tuple[Check, ...]] = (
     pods_refused,
     unschedulable,
@@ -255,6 +268,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     model_failed,
     crash_loop,
     find_failing_pods,
+    pod_template_missing,
 )
 
 
