@@ -99,10 +99,12 @@ def test_a_model_has_a_rate_of_its_own_also_after_a_restart_of_triton(
 ) -> None:
     """With `modelRates`: all requests to one model, those with a context to another, and none to the third."""
     pod.write_manifest(*(multiplier(store, pod, name, 2, TritonConfig()) for name in ("all", "contexts", "none")))
-    pod.start_agent("--trace-rate=all=1", "--trace-rate=none=0")
+    pod.start_agent("--trace-rate=all=1", "--trace-rate=none=0", "--trace-rate=nun=0")
     for traces in (1, 2):
         pod.start_triton(*build_flags(collector.url, 0))
         pod.until_ready()
+        warnings = {each.reason: each.message for model in pod.report.models for each in model.warnings}
+        assert "modelRates has nun, and" in warnings["TraceRateUnused"]
         for name in ("all", "contexts", "none"):
             pod.infer(name, ONE_ROW)
             pod.infer(name, ONE_ROW, headers=CONTEXT)

@@ -34,6 +34,7 @@ READY = ModelSnapshot(
     missing=(),
     names=("m",),
     reports_unused_cache=False,
+    unknown_trace_rates=(),
     has_unloaded=False,
     warmup=None,
     warmup_digest="",
@@ -75,6 +76,7 @@ def test_a_failure_of_triton_comes_before_that_of_the_model(snapshot: ModelSnaps
         (replace(READY, suspicion="One of these ends Triton."), ["CrashSuspected"]),
         (replace(READY, changed_warmup="requests"), ["WarmupChanged"]),
         (replace(READY, model=replace(MODEL, response_cache=True)), ["ResponseCacheOff"]),
+        (replace(READY, unknown_trace_rates=("other",)), ["TraceRateUnused"]),
         (replace(READY, reports_unused_cache=True), []),
         (
             replace(
@@ -86,6 +88,15 @@ def test_a_failure_of_triton_comes_before_that_of_the_model(snapshot: ModelSnaps
 )
 def test_the_warnings_of_a_model(snapshot: ModelSnapshot, warnings: list[str]) -> None:
     assert [warning.reason for warning in build_report(snapshot).warnings] == warnings
+
+
+def test_the_warning_about_a_trace_rate_names_the_models() -> None:
+    snapshot = replace(READY, unknown_trace_rates=("c", "b"), names=[f"m{index}" for index in range(10)])
+    [warning] = build_report(snapshot).warnings
+    assert warning.message == (
+        "spec.predictor.triton.tracing.modelRates has b and c, and the pod no model of this name; it has m0, m1, m2,"
+        " m3, m4, m5, m6 and m7 and 2 more. Correct the name, or remove it."
+    )
 
 
 def test_versions_without_a_state_are_not_reported_and_long_messages_are_cut() -> None:

@@ -216,6 +216,7 @@ class Model:
             missing=tuple(name for name in self._missing_models if name not in self._models),
             names=tuple(self._models),
             reports_unused_cache=self._reports_unused_cache(),
+            unknown_trace_rates=self._list_unknown_trace_rates(),
             has_unloaded=loader.has_unloaded,
             warmup=warmup.report,
             warmup_digest=warmup.digest,
@@ -223,10 +224,18 @@ class Model:
             config=loader.config or (),
         )
 
+    @property
+    def _is_first(self) -> bool:
+        """True for the model that reports what concerns all models of the pod."""
+        return next(iter(self._models.values()), None) is self
+
     def _reports_unused_cache(self) -> bool:
         """Return True for the first model of a pod whose response cache no model uses."""
-        is_first = next(iter(self._models.values()), None) is self
-        return is_first and all(model.uses_response_cache is False for model in self._models.values())
+        return self._is_first and all(model.uses_response_cache is False for model in self._models.values())
+
+    def _list_unknown_trace_rates(self) -> tuple[str, ...]:
+        """Return, for the first model of a pod, the names with a trace rate that no model has."""
+        return tuple(self._server.settings.trace_rates.keys() - self._models.keys()) if self._is_first else ()
 
     async def run(self) -> None:
         """Fetch, lay out, load and monitor the model until cancelled."""

@@ -13,6 +13,7 @@ from conch_agent.model_warnings import (
     build_memory_warning,
     build_not_served_warning,
     build_warnings,
+    describe_unknown_trace_rates,
 )
 from conch_agent.prepare import RepositoryModel
 from conch_agent.reasons import Failure, Reason
@@ -51,6 +52,7 @@ class ModelSnapshot:
         missing: Its callees that neither the manifest nor Triton had when it became ready.
         names: Names of the models of the manifest.
         reports_unused_cache: True if no model of the pod uses Triton's response cache; only the first one reports it.
+        unknown_trace_rates: Names with a trace rate that no model of the pod has; only the first one reports them.
         has_unloaded: True if the content of before was unloaded first.
         warmup: Result of the last warm-up; None: there is none yet.
         warmup_digest: Digest of the requests in the ConfigMap of the last warm-up.
@@ -74,6 +76,7 @@ class ModelSnapshot:
     missing: tuple[str, ...]
     names: Collection[str]
     reports_unused_cache: bool
+    unknown_trace_rates: tuple[str, ...]
     has_unloaded: bool
     warmup: WarmupReport | None
     warmup_digest: str
@@ -145,6 +148,7 @@ def _build_warnings(snapshot: ModelSnapshot) -> tuple[ModelWarning, ...]:
         missing,
         changed_warmup=snapshot.changed_warmup,
         response_cache=cache,
+        trace_rates=describe_unknown_trace_rates(snapshot.unknown_trace_rates, snapshot.names),
         suspicion=snapshot.suspicion,
     )
     return (*warnings, build_memory_warning(name)) if snapshot.has_unloaded else warnings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from conch_agent.prepare import RepositoryModel
@@ -9,8 +10,10 @@ from conch_agent.reasons import WarningReason
 from conch_agent.triton import LONGEST_MESSAGE
 from conch_contract import ModelWarning
 from conch_contract.report import SEQUENCE_STATE_MESSAGE
+from conch_contract.sentences import join_words
 
 _LONGEST: Final = 1000  # characters of a message
+_MOST_NAMES: Final = 8  # in a message
 
 
 NO_CACHE: Final = (
@@ -30,6 +33,7 @@ def build_warnings(
     *,
     changed_warmup: str = "",
     response_cache: str = "",
+    trace_rates: str = "",
     suspicion: str = "",
 ) -> tuple[ModelWarning, ...]:
     """Return the warnings of a model.
@@ -40,6 +44,7 @@ def build_warnings(
         missing: The message about models that it calls and that its Triton does not serve; empty: there are none.
         changed_warmup: Name of the ConfigMap of warm-up requests, if the revision's first pod had other requests.
         response_cache: The message about a response cache of which only half is configured; empty: there is none.
+        trace_rates: The message about trace rates of models that the pod does not have; empty: there are none.
         suspicion: The message about several models of which one ends Triton; empty: there is none.
     """
     sentences = {
@@ -49,6 +54,7 @@ def build_warnings(
         WarningReason.SEQUENCE_STATE: SEQUENCE_STATE_MESSAGE if model.sequences else "",
         WarningReason.WARMUP_CHANGED: describe_changed_warmup(changed_warmup),
         WarningReason.RESPONSE_CACHE_OFF: response_cache,
+        WarningReason.TRACE_RATE_UNUSED: trace_rates,
         WarningReason.CRASH_SUSPECTED: suspicion,
     }
     return tuple(
@@ -101,6 +107,23 @@ def describe_changed_warmup(config_map: str) -> str:
     return (
         f"The ConfigMap {config_map!r} has changed since a pod of this revision was first ready: this pod was warmed "
         "with other requests. Restore it, or write other requests into a ConfigMap of another name."
+    )
+
+
+def describe_unknown_trace_rates(unknown: Collection[str], models: Collection[str]) -> str:
+    """Return the message about names with a trace rate that no model has; empty where there are none.
+
+    Args:
+        unknown: The names.
+        models: Names of the pod's models.
+    """
+    if not unknown:
+        return ""
+    shown = sorted(models)[:_MOST_NAMES]
+    more = f" and {len(models) - len(shown)} more" if len(models) > len(shown) else ""
+    return (
+        f"spec.predictor.triton.tracing.modelRates has {join_words(sorted(unknown)[:_MOST_NAMES], 'and')}, and the pod"
+        f" no model of this name; it has {join_words(shown, 'and')}{more}. Correct the name, or remove it."
     )
 
 

@@ -73,6 +73,7 @@ class WarningReason(StrEnum):
     WARMUP_CHANGED = "WarmupChanged"
     MEMORY_HOLDS_ONE = "MemoryHoldsOne"
     RESPONSE_CACHE_OFF = "ResponseCacheOff"
+    TRACE_RATE_UNUSED = "TraceRateUnused"
     MODEL_NOT_SERVED = MODEL_NOT_SERVED
 
 
