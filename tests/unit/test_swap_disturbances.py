@@ -16,9 +16,10 @@ from conch.api.kinds import (
     Ref,
 )
 from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_STABLE
+from conch.contests import Contests
 from conch.plan import Action, Assign
 from conch_contract import names
-from tests.unit.simulation import Cluster, build_manifest
+from tests.unit.simulation import KEY, Cluster, build_manifest
 from tests.unit.test_swap_stories import at, begin, change, load_all
 
 MANUAL = {"strategy": "Swap", "steps": [{"weight": 25}, {"pause": "Manual"}]}
@@ -483,3 +484,17 @@ def test_pods_that_only_serve_a_candidate_go_back_before_the_next_one_begins() -
     start_lacking(cluster, stable)
     load_all(cluster)
     assert cluster.served() == {stable: 2, third: 2}
+
+
+def test_what_conch_removes_and_writes_again_is_no_contest() -> None:
+    """Six swaps in a minute: each adds the manifest of the candidate, and removes that of the revision before."""
+    cluster, _ = begin({"strategy": "Swap"})
+    contests = Contests()
+    for folder in ("other", "magika") * 3:
+        cluster.edit(model=at(folder))
+        for _ in range(14):
+            cluster.swap()
+            contests.record(KEY, cluster.reconcile(), cluster.now)
+            cluster.now += 0.5
+        assert cluster.condition("Ready") == ("True", "Served")
+        assert not [str(ref) for ref in cluster.objects if contests.is_contested(KEY, ref)]

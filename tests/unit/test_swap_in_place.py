@@ -232,3 +232,23 @@ def test_a_parity_gate_that_is_added_in_the_middle_holds_nothing() -> None:
     cluster.settle()
     load_all(cluster)
     assert cluster.status.stable == candidate
+
+
+def test_a_pod_that_starts_after_a_change_in_place_takes_the_candidate_from_none() -> None:
+    cluster, workload = begin_with_one()
+    change(cluster)
+    load_all(cluster)
+    cluster.edit_rollout(strategy="Swap", steps=[{"weight": 50}, {"pause": "1h"}])
+    candidate = change(cluster, model=at("third"))
+    load_all(cluster)
+    assert cluster.condition("RolloutComplete") == ("False", "Paused")
+    assert cluster.served() == {candidate: 1}
+    cluster.edit(minReplicas=3)
+    cluster.settle()
+    first = Ref(POD, f"{workload}-0")
+    assigned = set()
+    cluster.put_pod(workload, 1, ready=True)  # it serves the old model first
+    for _ in range(6):
+        cluster.reconcile()
+        assigned.add(cluster.objects[first]["metadata"]["annotations"][ANNOTATION_ASSIGNED])
+    assert assigned == {candidate}

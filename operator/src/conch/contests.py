@@ -20,7 +20,7 @@ from conch.api.names import FIELD_MANAGER
 from conch.api.reasons import Reason
 from conch.observe.compare import Place
 from conch.observe.managers import spell
-from conch.plan import ABSENT, Action, Apply, ApplyRejected, Change, Delete, Release, Step
+from conch.plan import ABSENT, STAMP, Action, Apply, ApplyRejected, Change, Delete, Release, Step
 
 WINDOW: Final = 60.0  # seconds in which the writes of a field are counted
 WRITES: Final = 6  # of the same value in that time, one write and five repairs; then the field is contested
@@ -161,10 +161,12 @@ class Contests:
         """Count a write that has changed fields of an object, whose repairs may be put off for `longest` seconds."""
         longest = SHORT_DELAY if ref.kind in _URGENT else longest
         self._touch(key, now)
-        fields = self._known.setdefault(key, {}).setdefault(ref, {})
-        for place, value in changes:
+        fields, written = self._known.setdefault(key, {}).setdefault(ref, {}), dict(changes)
+        # An apply of another manifest than the last one restores nothing. A field that it adds was removed by Conch.
+        is_new = STAMP in written and (STAMP not in fields or fields[STAMP].value != written[STAMP])
+        for place, value in written.items():
             known = fields.get(place)
-            if known is None or known.value != value:
+            if is_new or known is None or known.value != value:
                 fields[place] = _Field(value, [now], known.delay if known else 0.0)
                 continue
             is_due = now >= known.last_write + known.delay

@@ -30,14 +30,14 @@ def assign_pods(
     for workload in workloads:
         main, pods = workload.main, [pod for pod in context.track.pods_in(workload.name) if pod.workload]
         is_shared = is_under_way and context.wanted in workload.revisions and context.wanted != main
-        candidate = context.wanted if is_shared and not has_new_pods(pods) else None
+        candidate = context.wanted if is_shared else None
         if workload.is_in_place:
             found |= _assign_in_place(context, state, pods, main, candidate)
             continue
         reached = (context.traffic.reachable | still_reached(context.track)) & set(workload.revisions)
-        if is_shared:  # pods that have the candidate keep it while others wait for their label
+        if is_shared:
             reached |= {context.wanted}
-        found |= _assign_one_after_another(pods, main, candidate, needed, reached)
+        found |= _assign_one_after_another(pods, main, None if has_new_pods(pods) else candidate, needed, reached)
     return found
 
 
@@ -46,14 +46,15 @@ def _assign_in_place(
 ) -> dict[str, str]:
     """Return the revision of each pod of a workload whose Services select its pods, whichever revision they serve.
 
-    Under a strategy that changes a pod once it has left its Services, they go back to `main` first, and what has the
-    candidate keeps it. Otherwise those change that answer; one that starts serves `main` first, unless that fails.
+    What has the candidate keeps it. Under a strategy that changes a pod once it has left its Services, the others go
+    back to `main` first. Otherwise those change that answer, once all have their label; one that starts serves `main`
+    first, unless that fails.
     """
     is_held = state is not None and state.reason == Reason.PAUSED_BY_USER and not state.weight
     assigned = {pod.uid: main for pod in pods}
     if state is None or candidate is None or is_held:
         return assigned
-    changes_in_place = strategy_of(state, context.service.spec.rollout).is_in_place
+    changes_in_place = strategy_of(state, context.service.spec.rollout).is_in_place and not has_new_pods(pods)
     fails = changes_in_place and diagnose(context.track, main) is not None
     own = (pod for pod in pods if pod.revision == candidate or (changes_in_place and (pod.answers or fails)))
     return assigned | dict.fromkeys((pod.uid for pod in own), candidate)
@@ -67,7 +68,7 @@ def _assign_one_after_another(
     Args:
         pods: Of the workload, without those that terminate.
         main: The revision that all others have to serve.
-        candidate: The revision that some have to serve; None: there is none.
+        candidate: The revision that some have to serve; None: there is none, or pods wait for their label.
         target: The pods that the candidate needs now. One changes first, and more at a time once it serves.
         reached: Revisions that a request may still reach. Their pods leave them for the candidate only.
     """

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from conch.api.reasons import Reason
 from conch.observe import Finding, Pod, Track
-from conch.observe.fields import moment
+from conch.observe.fields import moment, text
 from conch_contract import ModelReport, ModelState, names
 from conch_contract.remedies import SHARED_MEMORY
 from conch_contract.report import CRASH_SUSPECTED, CRASHED, is_left_out
@@ -75,6 +75,18 @@ def diagnose(track: Track, revision: str) -> Finding | None:
     return next((found for check in CHECKS if (found := check(track, revision)) is not None), None)
 
 
+def diagnose_candidate(track: Track, revision: str, sharing: str = "") -> Finding | None:
+    """Return the finding for a revision that lacks pods; None: no check has one.
+
+    Args:
+        track: The track.
+        revision: The revision.
+        sharing: The revision whose pods change to it, and may be what is missing; empty: it has pods of its own.
+    """
+    found = diagnose(track, revision) or find_unreported_pod(track, revision) or find_unlisted_pod(track, revision)
+    return found or (diagnose(track, sharing) if sharing else None)
+
+
 def pods_refused(track: Track, revision: str) -> Finding | None:
     """Return the finding for pods that a quota, Pod Security or an admission webhook refuses."""
     deployment = track.deployment(track.workload_of(revision)) or {}
@@ -130,6 +142,13 @@ def model_failed(track: Track, revision: str) -> Finding | None:
             if model.state is ModelState.FAILED and not is_left_out(model):
                 return Finding(model.reason or Reason.MODEL_FAILED, _sentence(model))
     return None
+
+
+def find_waiting_model(track: Track, revision: str) -> Finding | None:
+    """Return the finding for a model whose agent waits: for clients that keep connections, or for another load."""
+    reports = (pod.report for pod in track.pods_of(revision) if pod.report is not None and not pod.ready)
+    models = (model for report in reports for model in report.models if model.reason and not is_left_out(model))
+    return next((Finding(model.reason, _sentence(model)) for model in models), None)
 
 
 def find_unlisted_pod(track: Track, revision: str) -> Finding | None:
@@ -189,6 +208,8 @@ def crash_loop(track: Track, revision: str) -> Finding | None:
         last = container.get("lastState", {}).get("terminated")
         if last is None or container.get("ready") or container.get("restartCount", 0) < CRASHES:
             continue
+        if (moment(text(last.get("startedAt"))) or track.now) < pod.assigned_at:
+            continue  # it ended at most once since it has to serve the revision
         name, advice = container["name"], _explain_exit(container, last)
         if name == names.TRITON_CONTAINER:
             if culprit := _find_culprit(pod):

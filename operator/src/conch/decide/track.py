@@ -10,10 +10,9 @@ from conch.decide.assignments import assign_pods
 from conch.decide.context import RolloutContext, least_replicas, most_replicas
 from conch.decide.diagnosis import (
     crash_loop,
-    diagnose,
+    diagnose_candidate,
     find_failure_in_place,
-    find_unlisted_pod,
-    find_unreported_pod,
+    find_waiting_model,
     not_answering,
 )
 from conch.decide.history import forgotten, number_of
@@ -194,7 +193,8 @@ def _advance(context: RolloutContext, state: RolloutState, admission: Finding | 
         observed_weight=context.traffic.observed_weights.get(wanted, 0),
         traffic=context.traffic.obstacle,
         traffic_source=_find_traffic_source(context),
-        not_ready=diagnose(track, wanted) or find_unreported_pod(track, wanted) or find_unlisted_pod(track, wanted),
+        not_ready=diagnose_candidate(track, wanted, stable if strategy.shares_pods else "")
+        or find_waiting_model(track, wanted),
         not_answering=not_answering(track, wanted),
         broken=warmup_failed(track, wanted)
         or (crash_loop(track, wanted) if state.weight or strategy.is_in_place else None)

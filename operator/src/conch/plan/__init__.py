@@ -5,6 +5,7 @@ In this package: comparison and order. Not in it: the desired objects (`desire`)
 
 from conch.plan.actions import (
     ABSENT,
+    STAMP,
     Action,
     Adopt,
     Apply,
@@ -21,6 +22,7 @@ from conch.plan.failures import LASTING, find_unwritten
 __all__ = [
     "ABSENT",
     "LASTING",
+    "STAMP",
     "Action",
     "Adopt",
     "Apply",

@@ -36,6 +36,8 @@ from conch.traffic.observed import observed_rules
 from conch_contract import names
 
 Manifest = Mapping[str, Any]
+STAMP: Final[Place] = ("f:metadata", "f:annotations", f"f:{ANNOTATION_APPLIED_HASH}")
+"""The hash of the manifest of an apply."""
 Change = tuple[Place, str]
 """A field that an action writes, and the fingerprint of the value; the field () is whether the object exists."""
 
@@ -255,14 +257,16 @@ def _build_apply(snapshot: Snapshot, ref: Ref, manifest: Manifest) -> Apply | No
     stamped = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED_HASH: stamp}
     applied = {**manifest, "metadata": {**meta, "annotations": stamped}}
     needs = list_references(manifest) | {ref} | (_list_rival_scalers(ref) if ref.kind in SCALERS else set())
-    new = seen is None or bool(_get_unreadable_uid(snapshot, ref))
-    return Apply(ref, applied, new, needs, (((), PRESENT),) if new else _list_changes(seen, manifest, stamp))
+    if seen is None or _get_unreadable_uid(snapshot, ref):
+        return Apply(ref, applied, new=True, needs=needs)
+    return Apply(ref, applied, new=False, needs=needs, changes=_list_changes(seen, manifest, stamp))
 
 
-def _list_changes(seen: Manifest | None, manifest: Manifest, stamp: str) -> tuple[Change, ...]:
-    """Return the fields of a child that an apply changes. Where it only removes some, it is its stamp that changes."""
+def _list_changes(seen: Manifest, manifest: Manifest, stamp: str) -> tuple[Change, ...]:
+    """Return the fields of a child that an apply changes: its stamp too, if it is not that of the last apply."""
     found = tuple((place, fingerprint({"": value})) for place, value in find_differences(seen, manifest))
-    return found or ((("f:metadata", "f:annotations", f"f:{ANNOTATION_APPLIED_HASH}"), stamp),)
+    is_stamped = annotations_of(seen).get(ANNOTATION_APPLIED_HASH) == stamp
+    return found if is_stamped else (*found, (STAMP, stamp))
 
 
 def _get_unreadable_uid(snapshot: Snapshot, ref: Ref) -> str:

@@ -11,12 +11,13 @@ from typing import Final
 from conch.api import ConditionType, InferenceService
 from conch.api.reasons import Reason
 from conch.decide.context import least_replicas
-from conch.decide.diagnosis import diagnose, find_changed_content, find_unlisted_pod
+from conch.decide.diagnosis import diagnose_candidate, find_changed_content
 from conch.decide.jobs import find_refused_job
 from conch.decide.scale_to_zero import is_scaled_to_zero, is_waking_up
 from conch.decide.status.autoscaling import build_autoscaling_condition
 from conch.decide.status.condition import FailedWrite, PendingCondition, Truth
 from conch.decide.status.revisions import find_failing_requests, phase_of
+from conch.decide.strategies import STRATEGIES
 from conch.decide.track import Decision
 from conch.decide.warmup import warmup_failed
 from conch.observe import Finding, Track
@@ -92,9 +93,10 @@ class _Facts:
     @cached_property
     def finding(self) -> Finding | None:
         """Why the wanted revision does not come up."""
-        track, wanted = self.track, self.wanted
+        track, wanted, state = self.track, self.wanted, self.decision.rollout
+        sharing = self.decision.serving if state is not None and STRATEGIES[state.strategy].shares_pods else ""
         found = self.rejected or _find_insufficient_gpu(self.decision)
-        found = found or diagnose(track, wanted) or find_unlisted_pod(track, wanted)
+        found = found or diagnose_candidate(track, wanted, sharing)
         if not self.decision.admitted:
             found = found or warmup_failed(track, wanted) or find_refused_job(track, wanted, WARMUP)
         return found
@@ -118,10 +120,21 @@ class _Facts:
         return self.has_moved and self.wanted == self.track.routed
 
     @cached_property
+    def loading(self) -> Finding | None:
+        """The finding for pods that have to serve the wanted revision, which all requests go to, and load it yet."""
+        pods = self.track.pods_in(self.track.workload_of(self.wanted))
+        changing = sum(pod.is_changing for pod in pods)
+        if not self.is_complete or not changing:
+            return None
+        message = f"{changing} of {len(pods)} pods load revision {self.wanted}, and answer with another one until then."
+        return Finding(Reason.PROGRESSING, message)
+
+    @cached_property
     def has_replicas(self) -> bool:
-        """Whether the wanted revision carries the service, and has its pods."""
+        """Whether the wanted revision carries the service, has its pods, and no other answers any more."""
         is_zero = is_scaled_to_zero(self.track, self.decision.rollout, self.wanted)
-        return self.is_complete and (is_zero or self.track.ready(self.wanted) >= least_replicas(self.service))
+        is_served = is_zero or self.track.ready(self.wanted) >= least_replicas(self.service)
+        return self.is_complete and is_served and self.loading is None
 
     @property
     def obstacle(self) -> Finding | None:
@@ -180,9 +193,11 @@ def _find_failure(decision: Decision) -> Finding | None:
     state = decision.rollout
     if state is None or not state.has_failed:
         return None
+    pods = decision.track.pods_in(decision.track.workload_of(decision.serving))
+    serves = "is loaded again" if any(pod.is_in_place for pod in pods) else "serves on"
     return Finding(
         state.reason,
-        f"Revision {state.revision} failed and {decision.serving} serves on: {state.message}"
+        f"Revision {state.revision} failed and {decision.serving} {serves}: {state.message}"
         " Not retried until spec.predictor changes. To retry now: kubectl conch retry.",
     )
 
@@ -195,8 +210,8 @@ def _ready(facts: _Facts) -> PendingCondition:
     why = _find_failure(decision) or facts.finding or facts.obstacle
     if why is not None:
         return PendingCondition(_READY, "False", why.reason, why.message)
-    if facts.lag is not None:
-        return PendingCondition(_READY, "Unknown", facts.lag.reason, facts.lag.message)
+    if (wait := facts.loading or facts.lag) is not None:
+        return PendingCondition(_READY, "Unknown", wait.reason, wait.message)
     if decision.overdue:
         message = f"Revision {facts.wanted} is not ready in time."
         return PendingCondition(_READY, "False", Reason.PROGRESS_DEADLINE_EXCEEDED, message)
@@ -258,10 +273,10 @@ def _rollout_complete(facts: _Facts) -> PendingCondition:
     decision, wanted = facts.decision, facts.wanted
     before = facts.service.status.condition(_COMPLETE)
     was_complete = before is not None and before.status == "True" and facts.service.status.stable == wanted
-    has_taken_over = facts.lag is None and facts.track.ready(wanted) >= decision.needed
+    has_taken_over = not (facts.loading or facts.lag) and facts.track.ready(wanted) >= decision.needed
     if facts.is_complete and (was_complete or has_taken_over):
         return PendingCondition(_COMPLETE, "True", Reason.COMPLETE, f"Revision {wanted} serves.")
-    why = _find_failure(decision) or facts.lag
+    why = _find_failure(decision) or facts.loading or facts.lag
     if why is not None:
         return PendingCondition(_COMPLETE, "False", why.reason, why.message)
     if decision.overdue:
@@ -291,7 +306,8 @@ def _stalled(facts: _Facts) -> PendingCondition | None:
     """Return the condition Stalled of a track that goes on only after a change by a user; None: it goes on."""
     decision, failure = facts.decision, facts.failed_write
     why = facts.rejected if failure is not None and failure.final else None
-    if why is None and (decision.failed or (decision.overdue and facts.lag is None and not facts.is_ready)):
+    is_late = decision.overdue and not (facts.loading or facts.lag or facts.is_ready)
+    if why is None and (decision.failed or is_late):
         why = _find_failure(decision) or _find_stuck(facts) or _late(facts.finding)
     why = why or _find_stuck(facts)
     return PendingCondition(ConditionType.STALLED, "True", why.reason, why.message) if why else None
@@ -302,7 +318,7 @@ def _find_stuck(facts: _Facts) -> Finding | None:
 
 
 def _reconciling(facts: _Facts) -> PendingCondition:
-    wait = facts.rejected or facts.lag or facts.decision.rollout or facts.obstacle or facts.pending
+    wait = facts.rejected or facts.loading or facts.lag or facts.decision.rollout or facts.obstacle or facts.pending
     message = wait.message if wait else f"Revision {facts.wanted} is coming up."
     return PendingCondition(ConditionType.RECONCILING, "True", Reason.PROGRESSING, message)
 
