@@ -115,11 +115,11 @@ def _handle_shortage(context: RolloutContext, need: Need, left: Budget, capacity
         return insufficient
     if reaction == "Swap" and not context.swap_obstacle:
         return AdmissionResult(Admission.INSUFFICIENT, message=f"{message}. The pods of {context.stable} change to it.")
+    others = "Recreate or Swap"
     if reaction == "Swap":
-        message = f"{message}. {context.swap_obstacle.removesuffix('.')}"
+        message, others = f"{message}. {context.swap_obstacle.removesuffix('.')}", "Recreate"
     return _wait(
-        f"{message}. To go on: {left.remedy}, lower replicas, or set rollout.onInsufficientCapacity to Recreate or"
-        " Swap."
+        f"{message}. To go on: {left.remedy}, lower replicas, or set rollout.onInsufficientCapacity to {others}."
     )
 
 
