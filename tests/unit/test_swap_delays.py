@@ -1,10 +1,11 @@
 """Swaps whose components are late: kubelets that refresh no file, agents without reports, pods that start meanwhile."""
 
+import copy
 from typing import Any
 
 import pytest
 
-from conch.api.kinds import CONTROLLER_REVISION, POD, Ref
+from conch.api.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD, Ref
 from conch_contract import ModelState
 from tests.unit.delays import TRAFFIC, WRONG, DelayedCluster
 from tests.unit.simulation import KEY, build_manifest, build_report
@@ -234,3 +235,19 @@ def test_a_change_there_and_back_in_place_leaves_no_service_without_pods_while_t
     cluster.advance(4)
     assert cluster.condition("Ready") == ("True", "Served")
     assert cluster.list_answers(KEY.name) == [second] * 2
+
+
+def test_endpoint_slices_that_are_late_do_not_give_requests_to_a_pod_of_another_revision() -> None:
+    cluster, stable = begin(1, TRAFFIC, warmup={}, maxReplicas=4)
+    [name] = cluster.list_serving_pods()
+    cluster.remove(Ref(POD, name))
+    cluster.run_replica_sets()
+    cluster.edit(warmup=None)
+    cluster.lists_pods = False
+    deployment = copy.deepcopy(cluster.objects[Ref(DEPLOYMENT, stable)])
+    deployment["spec"]["replicas"] = 2  # by the autoscaler
+    cluster.put(deployment)
+    cluster.advance(2)
+    served = {cluster.agent_of(name).serves for name in cluster.list_serving_pods()}
+    assert served == {stable, cluster.decision().wanted}
+    assert set(cluster.list_answers(stable)) == {stable}

@@ -112,7 +112,7 @@ def _find_selecting_all(
     pods = track.pods_in(workload.name)
     serve_main = all(pod.revision == workload.main and not pod.is_changing for pod in pods)
     is_swapped = workload.name != workload.main and serve_main and (not is_shared or has_new_pods(pods))
-    left = (name for name in workload.revisions if name in reached and not track.ready(name))
+    left = (set(workload.revisions) & set(reached)) - {pod.serves for pod in pods if pod.is_up}
     kept = {name for name in left if track.selected_workload(name) == workload.name}
     return frozenset({workload.main, *kept} if is_swapped else kept)
 
