@@ -75,7 +75,7 @@ class ObjectStoreSource:
         return await self._connection.run_first(self._list)
 
     async def find_versions(self, listing: Listing) -> dict[str, str]:
-        """Return the version of each object. Without versioning of the bucket it is empty after one request.
+        """Return the version of each object. Where the first one has none, it is empty after one request.
 
         Args:
             listing: The objects.
@@ -195,7 +195,7 @@ class ObjectStoreSource:
             if item.version:
                 options["version"] = item.version
             answer = await obstore.get_async(store, item.key, options=options)
-            if (answer.meta["e_tag"] or "") != item.tag or answer.meta["size"] != item.size:
+            if not _is_same_tag(answer.meta["e_tag"] or "", item.tag) or answer.meta["size"] != item.size:
                 raise _build_changed(self.uri, item)
             content = memoryview(await answer.bytes_async())
         except (FileNotFoundError, PreconditionError) as error:
@@ -224,7 +224,7 @@ class ObjectStoreSource:
             meta = await read_meta(store, item.key)
         except FileNotFoundError as error:
             raise _build_changed(self.uri, item) from error
-        if _build_tag(meta) != item.tag or meta["size"] != item.size:
+        if not _is_same_tag(_build_tag(meta), item.tag) or meta["size"] != item.size:
             raise _build_changed(self.uri, item)
         return meta["version"] or ""
 
@@ -237,6 +237,11 @@ class ObjectStoreSource:
 
 def _build_tag(meta: ObjectMeta) -> str:
     return meta["e_tag"] or str(meta["last_modified"])
+
+
+def _is_same_tag(one: str, other: str) -> bool:
+    """Compare tags. A list may have them without the quotes of the header."""
+    return one.strip('"') == other.strip('"')
 
 
 def _build_changed(uri: str, item: Item) -> Failure:

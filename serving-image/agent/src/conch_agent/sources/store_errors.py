@@ -29,7 +29,7 @@ class StoreTerms:
         keep_versions: What keeps older versions of objects, a sentence.
         no_bucket: Codes of a bucket that does not exist.
         denied: Codes of refused credentials.
-        remedies: Remedies by code.
+        remedies: Remedies by code, or by HTTP status for answers without a code.
         wrong_endpoint: The remedy for an answer that is not such a store's.
         wrong_region: The remedy for a bucket of another region.
     """
@@ -171,7 +171,7 @@ def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:  #
         cause = _read_transport_error(text)
         message = f"{uri}: the answer of the store{where} cannot be read ({cause}). {terms.wrong_endpoint}"
         return Failure(Reason.FETCH_FAILED, message)
-    remedy = terms.remedies.get(answer.code, "" if answer.code else terms.wrong_endpoint)
+    remedy = terms.remedies.get(answer.code or str(answer.status), "" if answer.code else terms.wrong_endpoint)
     status = f"HTTP {answer.status} {answer.phrase}".strip()
     detail = "" if answer.words == status else f" {answer.words}."
     return Failure(Reason.FETCH_FAILED, f"{uri}: the store{where} answered {status}.{detail} {remedy}".strip())
@@ -207,7 +207,8 @@ def _is_denied(error: Exception, answer: Answer) -> bool:
 
 
 def _build_denied(answer: Answer, target: Target, terms: StoreTerms) -> Failure:
-    words = f" ({answer.words})" if answer.code or answer.message else ""
+    parts = (answer.words if answer.code or answer.message else "", answer.elements.get("Details", "").rstrip("."))
+    words = f" ({'; '.join(part for part in parts if part)})" if any(parts) else ""
     if target.is_signed:
         remedy = f"Check {terms.credentials} in the storage Secret, and that {terms.rights} {target.bucket!r}."
     else:
