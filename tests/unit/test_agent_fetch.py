@@ -171,7 +171,7 @@ async def test_a_path_that_is_no_regular_file_is_refused(origin: Path) -> None:
 
 @pytest.mark.parametrize(
     ("uri", "reason"),
-    [("gs://b/m", Reason.UNSUPPORTED), ("https://h/m.zip", Reason.UNSUPPORTED), ("s3:///m", Reason.NOT_FOUND)],
+    [("gcs://b/m", Reason.UNSUPPORTED), ("https://h/m.zip", Reason.UNSUPPORTED), ("s3:///m", Reason.NOT_FOUND)],
 )
 def test_uris_that_are_refused(uri: str, reason: Reason, tmp_path: Path) -> None:
     with pytest.raises(Failure) as raised:

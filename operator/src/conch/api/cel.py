@@ -21,7 +21,8 @@ class Rule:
     Attributes:
         rule: CEL that is true if the value is valid.
         message: The error message.
-        expression: CEL that returns an error message with the value. If it fails, the API server returns `message`.
+        expression: CEL that returns an error message with the value. If it fails or is empty, the API server returns
+            `message`.
         path: The child field that the error names; None: the field that has the rule.
     """
 

@@ -27,21 +27,23 @@ def secret_rule(uri_present: str = "") -> Rule:
         uri_present: CEL that is true where storageUri is present; empty: it is required.
     """
     absent = ["!has(self.storage)", "!has(self.storage.secretRef)", *([f"!{uri_present}"] if uri_present else [])]
-    taken = [f"self.storageUri.startsWith('{name}://')" for name in list_names(_SECRET_SCHEMES)]
     return Rule(
-        " || ".join((*absent, *taken)),
+        " || ".join((*absent, f"self.storageUri.matches('^({'|'.join(list_names(_SECRET_SCHEMES))})://')")),
         message=f"storage.secretRef is used with {_SECRET_NAMES} only; remove it, or change the scheme of storageUri",
         path=".storage",
     )
 
 
 def _scheme_rule() -> Rule:
-    """Return the rule of URIs with another scheme; its message names a remedy for the schemes of other tools."""
+    """Return the rule of URIs with another scheme; its message names a remedy for the schemes of other tools.
+
+    For other schemes the expression is empty, and the API server uses the message.
+    """
     remedies = (f"self.matches('^({names})://') ? {json.dumps(remedy)} : " for names, remedy in REMEDIES.items())
     return Rule(
         f"self.matches('^({'|'.join(list_names())})://')",
         message=_UNKNOWN_SCHEME,
-        expression="".join(remedies) + json.dumps(_UNKNOWN_SCHEME),
+        expression="".join(remedies) + "''",
     )
 
 

@@ -144,6 +144,23 @@ _ROWS: Final = (
         ),
     ),
     Scheme(
+        "gs",
+        pattern="[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^?#]*)?",
+        examples=("bucket", "bucket/prefix"),
+        files="all objects below the prefix, or the object of that key",
+        resumption="yes",
+        secret_keys=(
+            SecretKey(
+                "GOOGLE_SERVICE_ACCOUNT_KEY",
+                "the JSON key of a service account; without it, requests are not signed (public buckets)",
+                is_credential=True,
+            ),
+            SecretKey("GOOGLE_BASE_URL", "an endpoint other than `https://storage.googleapis.com`"),
+            SecretKey("GOOGLE_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
+            SecretKey("ca.crt", "PEM certificates to trust for the endpoint, as for s3"),
+        ),
+    ),
+    Scheme(
         "https",
         pattern="[^/@?#[:space:]]+/[^[:space:]]+",
         examples=("host/file",),
@@ -195,8 +212,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "az|azure|abfss?|wasbs?": "storageUri does not take this scheme of Azure Blob Storage; write one file as"
     " https://account.blob.core.windows.net/container/file, or copy the folder to s3://bucket/prefix or"
     " pvc://claim/path",
-    "gs|gcs": "storageUri does not take this scheme of Google Cloud Storage; write one file as"
-    " https://storage.googleapis.com/bucket/file, or copy the folder to s3://bucket/prefix or pvc://claim/path",
+    "gcs": "storageUri does not take this scheme of Google Cloud Storage; write gs://bucket/prefix",
     "s3a|s3n|minio": "storageUri does not take this scheme; write s3://bucket/prefix, and for a store other than"
     " Amazon's AWS_ENDPOINT_URL in the Secret of storage.secretRef",
     "hf": "storageUri does not take this scheme of Hugging Face; write one file as"

@@ -1,4 +1,7 @@
-"""The storage Secret, which the kubelet mounts with one file a key. Its values are text; s3_settings parses them."""
+"""The storage Secret, which the kubelet mounts with one file a key. Its values are text.
+
+The modules of the schemes parse the values.
+"""
 
 from __future__ import annotations
 

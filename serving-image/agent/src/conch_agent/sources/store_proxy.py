@@ -1,4 +1,4 @@
-"""A proxy on loopback for all connections of the S3 client.
+"""A proxy on loopback for all connections of the client of an object store.
 
 The client resolves names and follows redirects itself. The proxy checks the address of each connection, removes the
 credentials of a request to another host, and checks with OpenSSL a certificate that the client refuses: the client's
@@ -21,7 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from conch_agent.sources.connection import TIMEOUT, CheckedResolver
-from conch_agent.sources.s3_settings import Endpoint
+from conch_agent.sources.store_settings import Endpoint
 from conch_agent.tasks import run_until_one_ends
 from conch_contract.addresses import check_address
 

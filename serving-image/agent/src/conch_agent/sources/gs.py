@@ -1,0 +1,96 @@
+"""`gs://bucket/prefix`: files in Google Cloud Storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from obstore.exceptions import BaseError
+from obstore.store import GCSStore
+
+from conch_agent.sources.base import Location
+from conch_agent.sources.gs_errors import TERMS
+from conch_agent.sources.gs_settings import ACCOUNT_KEY, KEYS, WRITE_ACCOUNT_KEY, AccountKey, GsSettings, parse_settings
+from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
+from conch_agent.sources.storage_secret import build_invalid_secret
+from conch_agent.sources.store_client import build_options, build_retries
+from conch_agent.sources.store_errors import StoreTerms
+from conch_agent.sources.store_settings import Endpoint
+
+__all__ = ["KEYS", "GsSource", "open_source"]
+
+_ENDPOINT: Final = Endpoint("https://storage.googleapis.com", "storage.googleapis.com", 443)
+
+
+def open_source(location: Location) -> GsSource:
+    """Return the source of a bucket and prefix.
+
+    Args:
+        location: The location.
+
+    Raises:
+        Failure: The bucket or a value of the Secret is invalid.
+    """
+    return GsSource(location.uri, location.secret)
+
+
+class GsSource(ObjectStoreSource):
+    """`gs://bucket/prefix`: all objects below the prefix, or the one object of that key."""
+
+    def __init__(self, uri: str, secret: Mapping[str, str]) -> None:
+        """Create the source.
+
+        Args:
+            uri: The storageUri.
+            secret: Values of the storage Secret by key.
+
+        Raises:
+            Failure: The bucket or a value of the Secret is invalid.
+        """
+        super().__init__(uri, _GsBucket(parse_bucket(uri), parse_settings(secret)))
+
+
+class _GsBucket:
+    """A bucket of Google Cloud Storage, as in Bucket."""
+
+    def __init__(self, name: str, settings: GsSettings) -> None:
+        self.name = name
+        self.terms: StoreTerms = TERMS
+        self.endpoint = settings.endpoint
+        self.default_endpoint = _ENDPOINT
+        self.authorities = settings.authorities
+        self.is_signed = settings.account_key is not None
+        self.has_token = False  # the Authorization header, which the client removes after a redirect to another host
+        self.unknown = settings.unknown
+        self._settings = settings
+        _check_private_key(name, settings.account_key)
+
+    def open(self, endpoint: str, proxy: str) -> GCSStore:
+        """Return the client, as in Bucket."""
+        key = self._settings.account_key
+        # Without a key and this switch the client would request a token from the cloud's metadata server.
+        config: dict[str, Any] = {"base_url": endpoint or _ENDPOINT.url, "skip_signature": not self.is_signed}
+        if key:
+            config["service_account_key"] = key.to_json()
+        else:
+            config["bearer_token"] = ""  # otherwise the client looks for credentials in files of the container
+        options = build_options(self.authorities, proxy, allow_http=endpoint.startswith("http://"))
+        # Objects arrive as they are stored: without the header the store decompresses those of Content-Encoding gzip,
+        # and then has neither their size nor ranges (https://cloud.google.com/storage/docs/transcoding).
+        options["default_headers"] = {"accept-encoding": "gzip"}
+        return GCSStore(
+            self.name,
+            config=config,  # type: ignore[arg-type]
+            client_options=options,  # type: ignore[arg-type]
+            retry_config=build_retries(),
+        )
+
+
+def _check_private_key(bucket: str, key: AccountKey | None) -> None:
+    """Refuse a private key that the client cannot read, which it does when it is made."""
+    if key is None:
+        return
+    try:
+        GCSStore(bucket, config={"service_account_key": key.to_json()})
+    except BaseError:
+        raise build_invalid_secret(ACCOUNT_KEY, "has a private_key that is no RSA key", WRITE_ACCOUNT_KEY) from None

@@ -1,0 +1,248 @@
+"""Files in an object store, which are read in parallel ranges and yielded in order."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import PreconditionError
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.base import Buffer, Entry, Item, Listing, build_listing, parse_path, refuse_endless
+from conch_agent.sources.exclusions import is_excluded_path
+from conch_agent.sources.store_client import Bucket, read_meta
+from conch_agent.sources.store_connection import StoreConnection
+from conch_agent.sources.store_errors import classify_version
+from conch_agent.tasks import run_all
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
+    from obstore.store import ObjectStore
+
+CHUNK: Final = 4 * 1024 * 1024
+WINDOW: Final = 4  # parallel chunks of a file: memory is bounded by CHUNK x WINDOW x parallel files
+
+_HEADS_AT_ONCE: Final = 8
+
+_BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def parse_bucket(uri: str) -> str:
+    """Return the bucket that a URI names.
+
+    Args:
+        uri: The storageUri.
+
+    Raises:
+        Failure: NotFound: it names none.
+    """
+    parts = urlsplit(uri)
+    form = f"{parts.scheme}://bucket/prefix"
+    if not parts.netloc:
+        raise Failure(Reason.NOT_FOUND, f"{uri} names no bucket: write {form}.")
+    if not _BUCKET.fullmatch(parts.netloc):
+        message = f"{uri}: {parts.netloc!r} cannot be a bucket's name. Write {form}, without user or port."
+        raise Failure(Reason.NOT_FOUND, message)
+    return parts.netloc
+
+
+class ObjectStoreSource:
+    """`scheme://bucket/prefix`: all objects below the prefix, or the one object of that key."""
+
+    def __init__(self, uri: str, bucket: Bucket) -> None:
+        """Create the source.
+
+        Args:
+            uri: The storageUri.
+            bucket: Its bucket, with the settings of the storage Secret.
+        """
+        path = urlsplit(uri).path
+        self.uri = uri
+        self._prefix = path.strip("/")
+        self._may_be_object = not path.endswith("/")
+        self._terms = bucket.terms
+        self._connection = StoreConnection(uri, bucket)
+
+    async def list_files(self) -> Listing:
+        """Return the objects below the prefix, or the object of that key, as in Source."""
+        return await self._connection.run_first(self._list)
+
+    async def find_versions(self, listing: Listing) -> dict[str, str]:
+        """Return the version of each object. Where the first one has none, it is empty after one request.
+
+        Args:
+            listing: The objects.
+
+        Raises:
+            Failure: SourceChanged for an object that has changed since the listing.
+        """
+        semaphore = asyncio.Semaphore(_HEADS_AT_ONCE)
+        found: dict[str, str] = {}
+
+        async def find(store: ObjectStore, item: Item) -> None:
+            async with semaphore:
+                found[self._make_relative(item.key)] = item.version or await self._read_version(store, item)
+
+        first, *others = listing.items
+        async with self._connection.open() as store:
+            await self._connection.run_guarded(find(store, first))
+            if all(found.values()):
+                await self._connection.run_guarded(run_all(find(store, item) for item in others))
+        return found if all(found.values()) else {}
+
+    async def list_versions(self, versions: Mapping[str, str]) -> Listing:
+        """Return the objects in the given versions, as in VersionedSource.
+
+        Args:
+            versions: Versions by path below the prefix; the path of the object of that key is empty.
+        """
+        return await self._connection.run_first(lambda: self._list_versions(versions))
+
+    async def _list_versions(self, versions: Mapping[str, str]) -> Listing:
+        semaphore = asyncio.Semaphore(_HEADS_AT_ONCE)
+        items: list[Item] = []
+
+        async def add(store: ObjectStore, path: str, version: str) -> None:
+            key = f"{self._prefix}/{path}".strip("/")
+            name = parse_path(path or PurePosixPath(key).name, self.uri)
+            async with semaphore:
+                try:
+                    meta = await read_meta(store, key, version)
+                except Exception as error:
+                    if failure := classify_version(error, str(name), version, self._terms):
+                        raise failure from error
+                    raise
+            items.append(Item(name, meta["size"], _build_tag(meta), key, version))
+
+        async with self._connection.open() as store:
+            await run_all(add(store, path, version) for path, version in versions.items())
+        return Listing(tuple(sorted(items, key=lambda item: item.path)))
+
+    async def _list(self) -> Listing:
+        found: list[Entry] = []
+        async with self._connection.open() as store:
+            async for chunk in obstore.list(store, self._prefix or None):
+                found += [self._build_entry(meta) for meta in chunk]
+                refuse_endless(len(found), self.uri)
+            found = await self._remove_markers(store, [entry for entry in found if entry.name])
+            if (
+                not found
+                and self._prefix
+                and self._may_be_object
+                and (item := await self._read_head(store, self._prefix))
+            ):
+                return Listing((item,))
+        return build_listing(found, self.uri)
+
+    async def _remove_markers(self, store: ObjectStore, found: list[Entry]) -> list[Entry]:
+        """Return the entries without folder markers that hold no other key.
+
+        The client removes the slash of such a key, and returns it like an empty file. The store has an object of the
+        shorter key only if there is a file.
+        """
+        folders = {str(parent) for entry in found for parent in PurePosixPath(entry.name).parents}
+        candidates = [entry for entry in found if not entry.size and entry.name not in folders]
+        semaphore = asyncio.Semaphore(_HEADS_AT_ONCE)
+        markers: set[str] = set()
+
+        async def check(entry: Entry) -> None:
+            async with semaphore:
+                if not is_excluded_path(entry.name) and await self._read_head(store, entry.key) is None:
+                    markers.add(entry.key)
+
+        await run_all(check(entry) for entry in candidates)
+        return [entry for entry in found if entry.key not in markers]
+
+    async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
+        """Yield the object's chunks in order, as in Source. The next chunks are read in parallel."""
+        size = item.size or 0
+        starts = iter(range(offset, size, CHUNK))
+        tasks: deque[asyncio.Task[Buffer]] = deque()
+
+        async with self._connection.open() as store:
+
+            def start_read(start: int) -> None:
+                work = self._connection.run_guarded(self._read_range(store, item, start, min(start + CHUNK, size)))
+                tasks.append(asyncio.create_task(work))
+
+            try:
+                for start in islice(starts, WINDOW):
+                    start_read(start)
+                while tasks:
+                    chunk = await tasks.popleft()
+                    for start in islice(starts, 1):
+                        start_read(start)
+                    yield chunk
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def find_local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
+        """Return None, as in Source: objects are not local."""
+        return None
+
+    async def _read_range(self, store: ObjectStore, item: Item, start: int, end: int) -> Buffer:
+        try:
+            options: GetOptions = {"range": (start, end), "if_match": item.tag or None}
+            if item.version:
+                options["version"] = item.version
+            answer = await obstore.get_async(store, item.key, options=options)
+            if not _is_same_tag(answer.meta["e_tag"] or "", item.tag) or answer.meta["size"] != item.size:
+                raise _build_changed(self.uri, item)
+            content = memoryview(await answer.bytes_async())
+        except (FileNotFoundError, PreconditionError) as error:
+            raise _build_changed(self.uri, item) from error
+        if len(content) != end - start:
+            message = (
+                f"{self.uri}: the store sent {len(content)} bytes of {item.key}, and {end - start} were requested; the "
+                "agent retries."
+            )
+            raise Failure(Reason.FETCH_FAILED, message)
+        return content
+
+    async def _read_head(self, store: ObjectStore, key: str) -> Item | None:
+        try:
+            meta = await obstore.head_async(store, key)
+        except FileNotFoundError:
+            return None
+        if not meta["e_tag"]:
+            remedy = self._terms.wrong_endpoint
+            raise Failure(Reason.FETCH_FAILED, f"{self.uri}: the server answered {key!r} without an ETag. {remedy}")
+        return Item(parse_path(PurePosixPath(key).name, self.uri), meta["size"], meta["e_tag"], key)
+
+    async def _read_version(self, store: ObjectStore, item: Item) -> str:
+        """Return the version of an unchanged object; empty where the bucket has no versioning."""
+        try:
+            meta = await read_meta(store, item.key)
+        except FileNotFoundError as error:
+            raise _build_changed(self.uri, item) from error
+        if not _is_same_tag(_build_tag(meta), item.tag) or meta["size"] != item.size:
+            raise _build_changed(self.uri, item)
+        return meta["version"] or ""
+
+    def _build_entry(self, meta: ObjectMeta) -> Entry:
+        return Entry(self._make_relative(meta["path"]), meta["size"], _build_tag(meta), meta["path"])
+
+    def _make_relative(self, key: str) -> str:
+        return key[len(self._prefix) :].removeprefix("/") if self._prefix else key
+
+
+def _build_tag(meta: ObjectMeta) -> str:
+    return meta["e_tag"] or str(meta["last_modified"])
+
+
+def _is_same_tag(one: str, other: str) -> bool:
+    """Compare tags. A list may have them without the quotes of the header."""
+    return one.strip('"') == other.strip('"')
+
+
+def _build_changed(uri: str, item: Item) -> Failure:
+    return Failure(Reason.CHANGED, f"{uri}: {item.path} changed while it was fetched; the agent fetches the new one.")

@@ -1,0 +1,99 @@
+"""What a kind of object store differs in, and the options that the clients have in common."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+import obstore
+
+from conch_agent.sources.store_errors import StoreTerms
+from conch_agent.sources.store_settings import Endpoint
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, ObjectMeta
+    from obstore.store import ObjectStore, RetryConfig
+
+
+class Bucket(Protocol):
+    """A bucket of one kind of store, with the settings of the storage Secret."""
+
+    @property
+    def name(self) -> str:
+        """The bucket's name."""
+
+    @property
+    def terms(self) -> StoreTerms:
+        """Codes and names of its kind of store."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The store's address in the Secret; None: `default_endpoint`."""
+
+    @property
+    def default_endpoint(self) -> Endpoint:
+        """The address of the provider's own store."""
+
+    @property
+    def authorities(self) -> str | None:
+        """PEM certificates to trust for the endpoint."""
+
+    @property
+    def is_signed(self) -> bool:
+        """True if requests have credentials."""
+
+    @property
+    def has_token(self) -> bool:
+        """True if requests have a header with credentials that the client also sends after a redirect."""
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The Secret's keys that set nothing."""
+
+    def open(self, endpoint: str, proxy: str) -> ObjectStore:
+        """Return the client.
+
+        Args:
+            endpoint: The store's URL; empty: the provider's own.
+            proxy: The URL of the proxy on loopback for all its connections.
+        """
+
+
+def build_options(authorities: str | None, proxy: str, *, allow_http: bool) -> dict[str, Any]:
+    """Return the client's options for HTTP.
+
+    Args:
+        authorities: PEM certificates to trust beside those of the image.
+        proxy: The URL of the proxy on loopback for all its connections.
+        allow_http: True if the endpoint has no TLS.
+    """
+    options = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "300s", "proxy_url": proxy}
+    return options | ({"root_certificate": authorities} if authorities else {}) | {"allow_http": allow_http}
+
+
+def build_retries() -> RetryConfig:
+    """Return the client's retries of a request: two within 20 s."""
+    return {
+        "max_retries": 2,
+        "retry_timeout": timedelta(seconds=20),
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=1),
+            "base": 2,
+        },
+    }
+
+
+async def read_meta(store: ObjectStore, key: str, version: str = "") -> ObjectMeta:
+    """Return the metadata of an object, with its version, which a list request does not return.
+
+    Args:
+        store: The client.
+        key: The key of the object.
+        version: The version; empty: the current one.
+    """
+    options: GetOptions = {"head": True}
+    if version:
+        options["version"] = version
+    answer = await obstore.get_async(store, key, options=options)
+    return answer.meta

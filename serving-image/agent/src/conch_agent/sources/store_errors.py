@@ -1,0 +1,226 @@
+"""Errors of an object store: the store's code, message and useful elements, and the remedy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.answer import Answer, read_body, to_one_line
+from conch_agent.sources.connection import Problem
+
+_STATUS: Final = re.compile(r"status code: (?P<status>\d{3})(?: (?P<phrase>[^:\n]*))?(?:: (?P<body>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class StoreTerms:
+    """Codes and names of one kind of object store, for the messages of its errors.
+
+    Attributes:
+        endpoint_key: The Secret's key of the endpoint.
+        allow_key: The Secret's key that allows HTTP.
+        credentials: The Secret's keys of the credentials, in words.
+        rights: What the credentials need, which the bucket's name follows in a sentence.
+        version_permission: What reading an object version needs.
+        keep_versions: What keeps older versions of objects, a sentence.
+        no_bucket: Codes of a bucket that does not exist.
+        denied: Codes of refused credentials.
+        remedies: Remedies by code, or by HTTP status for answers without a code.
+        wrong_endpoint: The remedy for an answer that is not such a store's.
+        wrong_region: The remedy for a bucket of another region.
+    """
+
+    endpoint_key: str
+    allow_key: str
+    credentials: str
+    rights: str
+    version_permission: str
+    keep_versions: str
+    no_bucket: frozenset[str]
+    denied: frozenset[str]
+    remedies: Mapping[str, str]
+    wrong_endpoint: str
+    wrong_region: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """The bucket that was read, and how.
+
+    Attributes:
+        uri: The storageUri, with which messages begin.
+        bucket: The bucket's name.
+        endpoint: The URL of the endpoint that the Secret names, or empty.
+        is_signed: False if no credentials were sent.
+        unknown: The Secret's keys that set nothing.
+    """
+
+    uri: str
+    bucket: str
+    endpoint: str
+    is_signed: bool = True
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The endpoint, which continues a sentence; empty for the provider's own."""
+        return f" at {self.endpoint}" if self.endpoint else ""
+
+
+def read_answer(text: str) -> Answer | None:
+    """Return the store's answer in the text of the client's error; None where the store did not answer.
+
+    Args:
+        text: The text of the error.
+    """
+    match = _STATUS.search(text.split("\n\nDebug source:", 1)[0])
+    if not match:
+        return None
+    status, phrase = int(match["status"]), (match["phrase"] or "").strip()
+    return read_body(status, phrase, (match["body"] or "").strip())
+
+
+def is_client_error(error: Exception) -> bool:
+    """Return True for an error of the client: its own exceptions, OSError, and a panic of its Rust code.
+
+    Args:
+        error: The exception.
+    """
+    return isinstance(error, BaseError | OSError) or type(error).__name__ == "RustPanic"
+
+
+def build_unreachable(target: Target, problem: Problem) -> Failure:
+    """Return the failure of a connection to a store.
+
+    Args:
+        target: The bucket.
+        problem: The cause.
+    """
+    remedy = (
+        "Put the issuer's certificate into ca.crt of the storage Secret" if problem.is_untrusted else problem.remedy
+    )
+    message = f"{target.uri}: the store{target.where} cannot be reached: {problem.cause}. {remedy}."
+    return Failure(Reason.UNREACHABLE, message)
+
+
+def is_transport(error: Exception) -> bool:
+    """Return True if the store was not reached: no connection, no TLS, or no complete answer.
+
+    Args:
+        error: The client's exception.
+    """
+    first = str(error).split("\n\nDebug source:", 1)[0]
+    return read_answer(first) is None and ("HTTP error" in first or "timed out" in first)
+
+
+def is_certificate_refusal(error: Exception) -> bool:
+    """Return True if the client refused the server's certificate.
+
+    Args:
+        error: The client's exception.
+    """
+    return "InvalidCertificate" in str(error)
+
+
+def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:  # noqa: PLR0911  a table: one row, one kind of error
+    """Return the failure of the client's error.
+
+    Args:
+        error: The client's exception, whose text has the store's answer.
+        target: The bucket.
+        terms: Codes and names of its kind of store.
+    """
+    text = str(error)
+    answer = read_answer(text) or Answer()
+    uri, where = target.uri, target.where
+    if answer.code in terms.no_bucket:
+        message = (
+            f"{uri}: the bucket {target.bucket!r} does not exist{where} ({answer.words}). Create it or correct "
+            "storageUri."
+        )
+        return Failure(Reason.BUCKET_NOT_FOUND, message)
+    if answer.code in terms.denied or (_is_denied(error, answer) and answer.code not in terms.remedies):
+        return _build_denied(answer, target, terms)
+    if "InvalidPath" in text or "PathSegment" in text or "EmptySegment" in text:
+        named = to_one_line(re.sub(r"\n\nDebug source:.*", "", text, flags=re.DOTALL))
+        message = f"{uri} holds a name that would leave its folder or is empty in part ({named}). Rename or remove it."
+        return Failure(Reason.UNSAFE_PATH, message)
+    if "builder error" in text and target.endpoint.startswith("http://"):
+        message = (
+            f"{uri}: {target.endpoint} is plain HTTP. Use https, or allow it with {terms.allow_key}=true in the "
+            "storage Secret."
+        )
+        return Failure(Reason.INSECURE_ENDPOINT, message)
+    if is_transport(error):
+        message = (
+            f"{uri}: the store{where} cannot be reached ({_read_transport_error(text)}). Check "
+            f"{terms.endpoint_key}, DNS and network policies."
+        )
+        return Failure(Reason.UNREACHABLE, message)
+    if "Received redirect" in text:
+        message = (
+            f"{uri}: the store{where} redirects requests for {target.bucket!r}, as stores do for a bucket of another "
+            f"region. {terms.wrong_region}"
+        )
+        return Failure(Reason.FETCH_FAILED, message)
+    if not answer.status:
+        cause = _read_transport_error(text)
+        message = f"{uri}: the answer of the store{where} cannot be read ({cause}). {terms.wrong_endpoint}"
+        return Failure(Reason.FETCH_FAILED, message)
+    remedy = terms.remedies.get(answer.code or str(answer.status), "" if answer.code else terms.wrong_endpoint)
+    status = f"HTTP {answer.status} {answer.phrase}".strip()
+    detail = "" if answer.words == status else f" {answer.words}."
+    return Failure(Reason.FETCH_FAILED, f"{uri}: the store{where} answered {status}.{detail} {remedy}".strip())
+
+
+def classify_version(error: Exception, path: str, version: str, terms: StoreTerms) -> Failure | None:
+    """Return the failure of an object version that cannot be read; None for other errors.
+
+    Stores answer 400 for a version id that is not one of theirs, such as one of a bucket that was copied from another
+    store, and 405 for a delete marker.
+
+    Args:
+        error: The client's exception.
+        path: The path of the file.
+        version: The version.
+        terms: Codes and names of the kind of store.
+    """
+    answer = read_answer(str(error)) or Answer()
+    subject = f"version {to_one_line(version)} of {to_one_line(path)}, which this revision serves"
+    if isinstance(error, FileNotFoundError) or answer.status in {400, 404, 405}:
+        return Failure(Reason.NOT_FOUND, f"The bucket no longer has {subject}. {terms.keep_versions}")
+    if _is_denied(error, answer):
+        message = (
+            f"The store refuses to read {subject}: allow {terms.version_permission} to the credentials in the storage "
+            "Secret, and the pod fetches it."
+        )
+        return Failure(Reason.ACCESS_DENIED, message)
+    return None
+
+
+def _is_denied(error: Exception, answer: Answer) -> bool:
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or answer.status in {401, 403}
+
+
+def _build_denied(answer: Answer, target: Target, terms: StoreTerms) -> Failure:
+    parts = (answer.words if answer.code or answer.message else "", answer.elements.get("Details", "").rstrip("."))
+    words = f" ({'; '.join(part for part in parts if part)})" if any(parts) else ""
+    if target.is_signed:
+        remedy = f"Check {terms.credentials} in the storage Secret, and that {terms.rights} {target.bucket!r}."
+    else:
+        has = f" (it has {', '.join(target.unknown[:8])}, which set nothing)" if target.unknown else ""
+        remedy = (
+            f"No credentials were sent: set {terms.credentials} in the storage Secret{has}, or make {target.bucket!r} "
+            "public."
+        )
+    message = f"{target.uri}: the store refused access{target.where}{words}. {remedy}"
+    return Failure(Reason.ACCESS_DENIED, message)
+
+
+def _read_transport_error(text: str) -> str:
+    first = text.split("\n\nDebug source:", 1)[0]
+    return to_one_line(first.rsplit(" - ", 1)[-1])
