@@ -11,7 +11,8 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
 from conch_agent.sources.s3 import S3Source
-from conch_agent.sources.s3_settings import KEYS, Endpoint, S3Settings, parse_settings
+from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_settings
+from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.storage_secret import read_secret
 from conch_contract.schemes import SCHEMES
 

@@ -30,9 +30,11 @@ from conch_agent.sources.s3_errors import (
     is_client_error,
     is_transport,
 )
-from conch_agent.sources.s3_settings import KEYS, Endpoint, parse_settings
+from conch_agent.sources.s3_settings import KEYS, parse_settings
+from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_proxy import StoreProxy, plain_url
 from conch_agent.tasks import run_all
+from conch_contract.object_versions import select_recordable
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -94,6 +96,8 @@ class S3Source:
         Raises:
             Failure: SourceChanged for an object that has changed since the listing.
         """
+        if not select_recordable({str(item.path): "-" for item in listing.items}):
+            return {}  # they are too long, whatever they are
         semaphore = asyncio.Semaphore(_HEADS_AT_ONCE)
         found: dict[str, str] = {}
 

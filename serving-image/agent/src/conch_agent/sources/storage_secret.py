@@ -1,4 +1,4 @@
-"""The storage Secret, which the kubelet mounts with one file a key. Its values are text; s3_settings parses them."""
+"""The storage Secret, which the kubelet mounts with one file a key: its values as text, for secret_settings."""
 
 from __future__ import annotations
 
