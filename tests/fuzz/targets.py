@@ -207,7 +207,7 @@ def targets() -> dict[str, Target]:
         ),
         "hub-tree": Target(
             lambda data: parse_answer(data, TREE, "hf://o/n", "https://hub"),
-            _seeds([{"type": "file", "path": "a", "oid": "a" * 40, "size": 1, "lfs": {"oid": "b" * 64}}]),
+            _seeds([{"type": "file", "path": "a", "oid": "a" * 40, "size": 1, "lfs": {"oid": "b" * 64, "size": 1}}]),
             (Failure,),
             is_json=True,
         ),

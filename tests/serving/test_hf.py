@@ -103,6 +103,7 @@ async def test_its_client_fetches_the_same_from_it(hub: Hub, secret: dict[str, s
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "home"),
         "HF_TOKEN": hub.token,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
         "PATH": os.environ["PATH"],
     }
     command = [sys.executable, "-c", program, NAME, str(folder)]

@@ -128,9 +128,9 @@ def _file(**changes: object) -> dict[str, Any]:
         (json.dumps([_file(size=-1)]), Reason.FETCH_FAILED, "size: Input should be greater than or equal to 0"),
         (json.dumps([_file(size=10**4000)]), Reason.FETCH_FAILED, "size"),
         (json.dumps([_file(size="4.5")]), Reason.FETCH_FAILED, "size"),
-        (json.dumps([_file(oid="../x")]), Reason.FETCH_FAILED, "oid"),
-        (json.dumps([_file(oid="a" * 39 + "\n")]), Reason.FETCH_FAILED, "oid"),
-        (json.dumps([_file(lfs={"oid": "sha256:x"})]), Reason.FETCH_FAILED, "lfs.oid"),
+        (json.dumps([_file(oid="")]), Reason.FETCH_FAILED, "oid"),
+        (json.dumps([_file(oid="a" * 129)]), Reason.FETCH_FAILED, "oid"),
+        (json.dumps([_file(lfs={"oid": "a" * 64, "size": -1})]), Reason.FETCH_FAILED, "lfs.size"),
         (json.dumps([_file(path="\ud800")]), Reason.FETCH_FAILED, "does not answer as a hub's API does"),
         (json.dumps([_file(path="a/../../x")]), Reason.UNSAFE_PATH, "plain relative names"),
         (json.dumps([_file(path="/etc/passwd")]), Reason.UNSAFE_PATH, "plain relative names"),
@@ -233,6 +233,18 @@ async def test_a_hub_that_does_not_answer(secret: dict[str, str], monkeypatch: p
     failure = await _failure(HfSource(f"hf://{NAME}", {**secret, "HF_ENDPOINT": f"http://127.0.0.1:{port}"}))
     assert failure.reason == Reason.UNREACHABLE
     assert "connection refused" in failure.message
+
+
+@pytest.mark.parametrize("status", [403, 404, 503])
+async def test_an_error_of_another_server_is_not_the_hubs(
+    hub: Hub, secret: dict[str, str], tmp_path: Path, status: int
+) -> None:
+    """A signed URL has expired, or a CDN lacks the file: the next try gets another URL."""
+    hub.cdn_fault = lambda _: web.Response(status=status, text="expired", headers={"Retry-After": "2"})
+    failure = await _failure(HfSource(f"hf://{NAME}", secret), tmp_path)
+    assert (failure.reason, failure.retry_after) == (Reason.FETCH_FAILED, 2.0)
+    assert "the server 127.0.0.1, to which the hub redirects for its files, answered HTTP" in failure.message
+    assert "expired" in failure.message
 
 
 @pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + b"x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from conch_agent.digests import check_digest, compute_git_digest, read_chunks
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Item
 from conch_agent.sources.hf import HfSource
+from conch_agent.sources.hf_answers import TREE, TreeFile, parse_answer
 from conch_agent.sources.hf_errors import read_delay
 from conch_agent.sources.hf_settings import KEYS, HfSettings, parse_settings
 from conch_agent.sources.hf_uri import HubPath, parse_uri
@@ -80,6 +82,28 @@ def test_urls_are_those_of_the_client_of_hugging_face() -> None:
     assert place.build_file_url("abc", "onnx/a b%#?.onnx") == "/owner/name/resolve/abc/onnx/a%20b%25%23%3F.onnx"
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"oid": "a" * 40}, (4, "a" * 40, f"git:{'a' * 40}")),
+        ({"oid": "b" * 40, "lfs": {"oid": "c" * 64, "size": 5}}, (5, "c" * 64, f"sha256:{'c' * 64}")),
+        ({"oid": "d" * 40, "lfs": None, "xetHash": "e" * 64}, (4, "d" * 40, f"git:{'d' * 40}")),
+        ({"oid": "e" * 64}, (4, "e" * 64, "")),
+        ({"oid": "f" * 40 + "\n"}, (4, "f" * 40 + "\n", "")),
+        ({"oid": "md5", "lfs": {"oid": "md5", "size": 5}}, (5, "md5", "")),
+    ],
+)
+def test_a_file_has_a_digest_where_its_ids_are_those_of_git(
+    changes: dict[str, object], expected: tuple[int, str, str]
+) -> None:
+    body = json.dumps([{"type": "file", "path": "a", "size": 4, **changes}, {"type": "directory", "path": "b"}])
+    file, folder = parse_answer(body.encode(), TREE, "hf://o/n", "https://hub")
+    assert isinstance(file, TreeFile)
+    assert not isinstance(folder, TreeFile)
+    entry = file.to_entry("a", "commit")
+    assert (entry.size, entry.tag, entry.digest) == expected
+
+
 def _refuse(values: dict[str, str], reason: Reason = Reason.INVALID_SECRET) -> str:
     with pytest.raises(Failure) as raised:
         parse_settings(values)
@@ -121,6 +145,7 @@ def test_a_retry_by_a_date() -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     assert 80 < read_delay({"Retry-After": date}) <= 90
     assert read_delay({"Retry-After": "Mon, 01 Jan 2001 00:00:00 GMT", "RateLimit": '"api";r=0;t=9'}) == 0
+    assert read_delay({"RateLimit": '"api";r=7;t=9'}) == 0, "requests remain"
 
 
 @pytest.mark.parametrize("kind", ["sha256", "git"])

@@ -1,4 +1,4 @@
-"""The object versions to fetch: those of the revision, if the bucket still has them.
+"""The object versions to fetch: those of the revision, if the bucket or the hub still has them.
 
 In a bucket without versioning, and in other sources, the current files are fetched. The digest is verified in all
 cases.

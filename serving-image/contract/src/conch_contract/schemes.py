@@ -187,7 +187,7 @@ _ROWS: Final = (
                 "HF_TOKEN", "the access token; without it, requests are anonymous (public models)", is_credential=True
             ),
             SecretKey("HF_ENDPOINT", "the address of another hub; default `https://huggingface.co`"),
-            SecretKey("HF_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
+            SecretKey("HF_ALLOW_HTTP", "`true` allows an `http://` endpoint, to which the token is sent unencrypted"),
             SecretKey(
                 "ca.crt",
                 "PEM certificates to trust for the endpoint, and for servers to which it redirects",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError
@@ -11,34 +12,42 @@ from conch_agent.sources.answer import read_body, to_one_line
 from conch_agent.sources.base import Entry
 
 _Size = Annotated[int, Field(ge=0, lt=2**63)]
-_GitId = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+_Id = Annotated[str, Field(min_length=1, max_length=128)]
+_SHA1: Final = re.compile(r"[0-9a-f]{40}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class RevisionInfo(BaseModel):
     """A revision of a repository. `sha` is its commit."""
 
-    sha: _GitId
+    sha: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
 
 
 class _Lfs(BaseModel):
-    """A file in Git LFS. `oid` is the SHA-256 of its content."""
+    """A file in Git LFS. `oid` is the SHA-256 of its content, and `size` its size in bytes."""
 
-    oid: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    oid: _Id
+    size: _Size
 
 
 class TreeFile(BaseModel):
-    """A file of a revision. `oid` is its id as a Git blob, which for a file in Git LFS is that of its pointer."""
+    """A file of a revision. `oid` is its id as a Git blob, which for a file in Git LFS is that of its pointer.
+
+    Hubs other than Hugging Face's may have ids of another form, from which no digest follows.
+    """
 
     type: Literal["file"]
     path: str
-    oid: _GitId
+    oid: _Id
     size: _Size
     lfs: _Lfs | None = None
 
     @property
     def digest(self) -> str:
-        """The digest of the content, as in `conch_agent.digests`."""
-        return f"sha256:{self.lfs.oid}" if self.lfs else f"git:{self.oid}"
+        """The digest of the content, as in `conch_agent.digests`; empty: the hub declares none."""
+        if self.lfs:
+            return f"sha256:{self.lfs.oid}" if _SHA256.fullmatch(self.lfs.oid) else ""
+        return f"git:{self.oid}" if _SHA1.fullmatch(self.oid) else ""
 
     def to_entry(self, name: str, commit: str) -> Entry:
         """Return the entry of the file in a listing.
@@ -47,7 +56,8 @@ class TreeFile(BaseModel):
             name: Its path below the root of the storageUri.
             commit: The commit of the listing.
         """
-        return Entry(name, self.size, self.digest, self.path, commit, self.digest)
+        tag, size = (self.lfs.oid, self.lfs.size) if self.lfs else (self.oid, self.size)
+        return Entry(name, size, tag, self.path, commit, self.digest)
 
 
 class TreeFolder(BaseModel):

@@ -20,7 +20,8 @@ ENTRY_NOT_FOUND: Final = "EntryNotFound"
 LONGEST_DELAY: Final = 600.0  # seconds: the retry of a pod waits no longer, whatever the hub requests
 _WRONG_TOKEN: Final = "Invalid credentials in Authorization header"  # noqa: S105  a message, not a token
 _DISABLED: Final = "Access to this resource is disabled."
-_RESET: Final = re.compile(r";\s*t\s*=\s*(\d{1,9})\b")  # of the header RateLimit: seconds until the limit is reset
+# Of the header RateLimit, which the hub sends with all answers: seconds until the limit is reset, if none remains.
+_RESET: Final = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})\b")
 
 
 def classify(answer: Answer, headers: Mapping[str, str], uri: str, place: HubPath, endpoint: str) -> Failure:
@@ -33,10 +34,8 @@ def classify(answer: Answer, headers: Mapping[str, str], uri: str, place: HubPat
         place: The file or folder of the storageUri.
         endpoint: URL of the hub.
     """
-    code, detail = (to_one_line(headers.get(f"X-Error-{part}", "")) for part in ("Code", "Message"))
-    status = f"HTTP {answer.status} {answer.phrase}".strip()
-    words = f"{status}: {': '.join(filter(None, (code, detail or answer.message))) or answer.words}"
-    words = status if words == f"{status}: {status}" else words
+    code, detail = _read_error(headers)
+    words = _describe(answer, code, detail)
     if answer.status == 429:
         return _build_rate_limit(headers, uri, endpoint, words)
     if answer.status >= 500:
@@ -48,6 +47,34 @@ def classify(answer: Answer, headers: Mapping[str, str], uri: str, place: HubPat
         return Failure(Reason.NOT_FOUND, f"{uri}: {missing} ({words}).")
     message = f"{uri}: the server at {endpoint} answered {words}. Correct storageUri, or HF_ENDPOINT in its Secret."
     return Failure(Reason.FETCH_FAILED, message)
+
+
+def classify_redirected(answer: Answer, headers: Mapping[str, str], uri: str, host: str) -> Failure:
+    """Return the failure of an error answer of a server to which the hub redirects.
+
+    Args:
+        answer: The answer.
+        headers: Its headers.
+        uri: The storageUri, with which the message begins.
+        host: The server's host.
+    """
+    message = (
+        f"{uri}: the server {host}, to which the hub redirects for its files, answered"
+        f" {_describe(answer, *_read_error(headers))}. The agent retries with another redirect of the hub."
+    )
+    return Failure(Reason.FETCH_FAILED, message, min(read_delay(headers), LONGEST_DELAY))
+
+
+def _read_error(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Return code and message of the hub."""
+    return to_one_line(headers.get("X-Error-Code", "")), to_one_line(headers.get("X-Error-Message", ""))
+
+
+def _describe(answer: Answer, code: str, detail: str) -> str:
+    """Return status, code and message in one line."""
+    status = f"HTTP {answer.status} {answer.phrase}".strip()
+    words = ": ".join(filter(None, (code, detail or answer.message))) or answer.words
+    return status if words == status else f"{status}: {words}"
 
 
 def _find_denial(status: int, code: str, detail: str, place: HubPath, endpoint: str) -> str:

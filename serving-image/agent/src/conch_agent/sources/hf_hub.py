@@ -14,7 +14,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import refuse_endless
 from conch_agent.sources.connection import build_context
 from conch_agent.sources.hf_answers import REVISION, TREE, TreeFile, TreeFolder, parse_answer
-from conch_agent.sources.hf_errors import ENTRY_NOT_FOUND, classify
+from conch_agent.sources.hf_errors import ENTRY_NOT_FOUND, classify, classify_redirected
 from conch_agent.sources.hf_settings import HfSettings
 from conch_agent.sources.hf_uri import HubPath
 from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest
@@ -128,7 +128,10 @@ class Hub:
         return bytes(body)
 
     async def _build_failure(self, answer: aiohttp.ClientResponse) -> Failure:
-        return classify(await read_error(answer), answer.headers, self._uri, self._place, self._url)
+        error = await read_error(answer)
+        if answer.url.origin() != URL(self._url).origin():
+            return classify_redirected(error, answer.headers, self._uri, answer.url.host or "")
+        return classify(error, answer.headers, self._uri, self._place, self._url)
 
     def _check_page(self, link: URL) -> str:
         """Return the URL of the next page. The token is sent there, so that it is of the same server."""
