@@ -27,9 +27,11 @@ from conch.write.errors import CallError, read_error, read_object
 from conch_agent.config import merge_config, parse_config
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure
-from conch_agent.sources import gs_settings
+from conch_agent.sources import gs_settings, hf_settings
 from conch_agent.sources.answer import read_body
 from conch_agent.sources.base import Entry, build_listing
+from conch_agent.sources.hf_answers import TREE, parse_answer
+from conch_agent.sources.hf_errors import read_delay
 from conch_agent.sources.s3_errors import classify
 from conch_agent.sources.s3_settings import parse_settings
 from conch_contract import ModelSource
@@ -104,7 +106,9 @@ def _classify(data: bytes) -> None:
 
 
 def _secret(value: Mapping[str, Any]) -> None:
-    parse_settings({str(key): str(text) for key, text in value.items()})
+    texts = {str(key): str(text) for key, text in value.items()}
+    parse_settings(texts)
+    hf_settings.parse_settings(texts)
 
 
 def _account_key(data: bytes) -> None:
@@ -205,6 +209,16 @@ def targets() -> dict[str, Target]:
         "store-error": Target(_classify, (_S3_ERROR,)),
         "server-answer": Target(
             lambda data: read_body(500, "no", _text(data)), (_S3_ERROR, b'{"code":"c","message":"m"}'), is_json=True
+        ),
+        "hub-tree": Target(
+            lambda data: parse_answer(data, TREE, "hf://o/n", "https://hub"),
+            _seeds([{"type": "file", "path": "a", "oid": "a" * 40, "size": 1, "lfs": {"oid": "b" * 64, "size": 1}}]),
+            (Failure,),
+            is_json=True,
+        ),
+        "retry-after": Target(
+            lambda data: read_delay({"Retry-After": _text(data), "RateLimit": _text(data)}),
+            (b"7", b'"api";r=0;t=55', b"Fri, 31 Dec 2027 23:59:59 GMT"),
         ),
         "storage-secret": _json(_secret, secret, errors=(Failure,)),
         "account-key": Target(_account_key, (Account().write().encode(),), (Failure,), is_json=True),

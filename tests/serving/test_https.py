@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ async def fetch(uri: str, folder: Path, authority: Path | None = None) -> bytes:
     """Fetch a file as the agent does; return what is on the disk."""
     source = HttpsSource(uri)
     if authority is not None:
-        source._context = ssl.create_default_context(cafile=str(authority))
+        source._client = replace(source._client, context=ssl.create_default_context(cafile=str(authority)))
     fetched = await Fetch(source, folder).run(await source.list_files())
     [file] = fetched.files.iterdir()
     return file.read_bytes()

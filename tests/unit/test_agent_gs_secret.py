@@ -10,7 +10,7 @@ import pytest
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.gs import GsSource
 from conch_agent.sources.gs_settings import KEYS, GsSettings, parse_settings
-from conch_agent.sources.store_settings import Endpoint
+from conch_agent.sources.secret_settings import Endpoint
 from tests.support.google import Account
 
 ACCOUNT = Account()

@@ -12,8 +12,8 @@ from conch_agent.settings import Settings
 from conch_agent.sources import open_source
 from conch_agent.sources.s3 import S3Source
 from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_settings
+from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.storage_secret import read_secret
-from conch_agent.sources.store_settings import Endpoint
 from conch_contract.schemes import SCHEMES
 
 PAIR = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}

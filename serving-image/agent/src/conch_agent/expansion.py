@@ -71,10 +71,12 @@ class Expansion:
             self.parts = remembered
         backoff = Backoff(first=2, longest=60)
         while not self.is_settled:
+            delay = backoff.draw_delay()
             try:
                 parts = await self._list_all()
             except Failure as failure:
                 self._set_failure(failure)
+                delay = max(delay, failure.retry_after)
             except Exception as error:  # noqa: BLE001  an unexpected failure is reported, and the listing repeated
                 structlog.get_logger().exception("unexpected")
                 self._set_failure(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))
@@ -82,7 +84,7 @@ class Expansion:
                 if self.is_settled:  # while the listing was under way
                     return
                 self.parts = parts
-            await asyncio.sleep(backoff.draw_delay())
+            await asyncio.sleep(delay)
 
     async def settle(self, served: Sequence[Part]) -> None:
         """Keep the models that have served, also for an agent that starts again.

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from conch_agent.digests import check_digest, read_chunks
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import Record, compute_digest, hash_prefix, read_record, write_record
 from conch_agent.sources.base import Item, Listing, Source
@@ -126,6 +127,7 @@ class Fetch:
             message = f"{self.source.uri}: {item.path} ended after {offset} of {item.size} bytes; the agent retries."
             raise Failure(Reason.FETCH_FAILED, message)
         result = Record(item.tag, item.size, offset, state.hexdigest(), done=True)
+        await run_in_thread(_verify, item, self.source.uri, paths, result)
         await run_in_thread(_finish, paths, result)
         return result.sha256
 
@@ -207,6 +209,15 @@ def _open_part(part: Path, offset: int) -> BinaryIO:
     os.ftruncate(handle, offset)
     os.lseek(handle, offset, os.SEEK_SET)
     return os.fdopen(handle, "wb", buffering=0)
+
+
+def _verify(item: Item, uri: str, paths: _FilePaths, record: Record) -> None:
+    """Refuse a fetched file without its declared digest. It is fetched again from the beginning."""
+    try:
+        check_digest(item, uri, record.sha256, record.offset, read_chunks(paths.part))
+    except Failure:
+        paths.record.unlink(missing_ok=True)
+        raise
 
 
 def _finish(paths: _FilePaths, record: Record) -> None:

@@ -34,6 +34,7 @@ _WAITING: Final = frozenset({Reason.WAITS_FOR_MODELS, Reason.WAITS_FOR_CLIENTS, 
 # Failures with longer delays before a retry, because each retry is a load, or requests, to Triton.
 _COSTLY: Final = frozenset(
     {
+        Reason.DIGEST_MISMATCH,
         Reason.LOAD_FAILED,
         Reason.MODEL_MISSING,
         Reason.MODEL_CYCLE,
@@ -256,6 +257,7 @@ class Model:
                     await self._wait_until_due()
                     continue
                 delay = (costly_backoff if failure.reason in _COSTLY else backoff).draw_delay()
+                delay = max(delay, failure.retry_after)
             except Exception as error:  # noqa: BLE001  an unexpected failure of one model must not end the others
                 self._log.exception("unexpected")
                 self._set_failure(Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}"))

@@ -1,4 +1,4 @@
-"""The object versions to fetch: those of the revision, if the bucket still has them.
+"""The object versions to fetch: those of the revision, if the bucket or the hub still has them.
 
 In a bucket without versioning, and in other sources, the current files are fetched. The digest is verified in all
 cases.
@@ -48,7 +48,7 @@ async def list_files(source: Source, versions: Mapping[str, str]) -> tuple[Listi
 
 
 async def find_versions(source: Source, listing: Listing) -> dict[str, str]:
-    """Return the version of each file, by path below the source's root; empty where they cannot be read or recorded.
+    """Return the versions of files, by path below the source's root; empty where they cannot be read or recorded.
 
     Args:
         source: The source.
@@ -57,8 +57,7 @@ async def find_versions(source: Source, listing: Listing) -> dict[str, str]:
     Raises:
         Failure: SourceChanged, or Unreachable. A store that only refuses to return versions is no failure.
     """
-    shortest = select_recordable({str(item.path): "-" for item in listing.items})
-    if not shortest or not isinstance(source, VersionedSource):
+    if not isinstance(source, VersionedSource):
         return {}
     try:
         versions = await source.find_versions(listing)

@@ -15,6 +15,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent import config, layout
 from conch_agent.dependencies import find_callees, find_steps, makes_calls
+from conch_agent.digests import check_digest
 from conch_agent.effective_config import WrittenValues, find_written_values
 from conch_agent.fetch import Fetch, Progress
 from conch_agent.model_files import read_names
@@ -242,6 +243,7 @@ class Preparation:
                 if len(content) > _LONGEST_CONFIG:
                     message = f"{source.uri}: {path} has over {_LONGEST_CONFIG} bytes: that is no model's config.pbtxt."
                     raise Failure(Reason.INVALID_CONFIG, message)
+        check_digest(item, source.uri, hashlib.sha256(content).hexdigest(), len(content), [content])
         try:
             return content.decode()
         except UnicodeDecodeError as error:

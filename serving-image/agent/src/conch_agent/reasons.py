@@ -32,6 +32,7 @@ class Reason(StrEnum):
     UNSAFE_PATH = "UnsafePath"
     CHANGED = "SourceChanged"
     CONTENT_CHANGED = "ContentChanged"
+    DIGEST_MISMATCH = "DigestMismatch"
     UNSUPPORTED = "Unsupported"
     FETCH_FAILED = "FetchFailed"
     NOT_A_MODEL = "NotAModel"
@@ -78,12 +79,19 @@ class WarningReason(StrEnum):
 
 
 class Failure(Exception):  # noqa: N818  a reported state, not a programming error
-    """A reason, and a message: what happened, what was expected, what to do."""
+    """A reason, and a message: what happened, what was expected, what to do.
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    Attributes:
+        reason: The reason.
+        message: The message.
+        retry_after: Seconds before which a server refuses a retry; 0: it has not set any.
+    """
+
+    def __init__(self, reason: Reason, message: str, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         """Return reason and message for a log."""

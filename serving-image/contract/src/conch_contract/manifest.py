@@ -171,7 +171,8 @@ class ModelSource(Wire):
     steps: tuple[PipelineStep, ...] = Field((), description="in their order, other models of the manifest")
     digest: str = Field("", description="of the files that the revision serves, sha256:...; empty: not known yet")
     object_versions: dict[str, str] = Field(
-        default_factory=dict, description="in which its bucket has these files, by path below storageUri; empty: none"
+        default_factory=dict,
+        description="in which its bucket or hub has these files, by path below storageUri; empty: none",
     )
     warmup_digest: str = Field("", description="of the requests in the warm-up's ConfigMap when a pod was first ready")
 

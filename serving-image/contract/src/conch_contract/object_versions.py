@@ -1,4 +1,4 @@
-"""Object versions of a model's files in a bucket with versioning.
+"""Object versions of a model's files in a bucket with versioning, or the commit of a hub that has them.
 
 A revision's first pod reports them. Its later pods read these versions, also after an upload under the same keys. They
 are only the location of the content: the digest decides which content is served.

@@ -86,8 +86,9 @@ class ModelReport(Wire):
         message: The sentence to the reason, with Triton's message where Triton failed.
         versions: The versions in Triton's repository index.
         digest: `sha256:` over the sorted (path, sha256) pairs of the fetched files.
-        object_versions: The files' versions in their bucket, by path below storageUri (empty path: storageUri is the
-            object itself). Empty where the bucket has no versioning, or the manifest has the versions.
+        object_versions: The files' versions in their bucket or hub, by path below storageUri (empty path: of
+            storageUri itself, an object or the commit of all files). Empty where the source keeps no versions, or the
+            manifest has them.
         bytes_fetched: Bytes of the model's files on disk.
         bytes_total: Bytes of the model's files in storage.
         fetch_seconds: Duration of the fetch.

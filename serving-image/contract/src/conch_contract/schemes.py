@@ -93,16 +93,14 @@ class Scheme:
         """The URI that messages suggest."""
         return f"{self.name}://{self.examples[-1]}"
 
-    def describe_form(self, name: str) -> str:
-        """Return the form of a URI with one of the scheme's names.
+    @property
+    def form(self) -> str:
+        """The form of a URI, for messages.
 
-        Args:
-            name: One of `names`.
-
-        >>> SCHEMES["https"].describe_form("http")
-        'http://host/file, without user, password and blanks'
+        >>> SCHEMES["https"].form
+        'https://host/file, without user, password and blanks'
         """
-        forms = join_words((f"{name}://{example}" for example in self.examples), "or")
+        forms = join_words((f"{self.name}://{example}" for example in self.examples), "or")
         return f"{forms}, without {self.exclusions}" if self.exclusions else forms
 
 
@@ -113,6 +111,9 @@ _AZURE: Final = (
     "[^/]*[.](blob|dfs)[.](core[.]windows[.]net|core[.]chinacloudapi[.]cn|core[.]usgovcloudapi[.]net"
     "|storage[.]azure[.]net)"
 )
+
+_HUB_NAME: Final = "[A-Za-z0-9_][A-Za-z0-9._-]*"  # of an owner or a repository
+_HUB_SITE: Final = "https?://(www[.])?(huggingface|hf)[.]co"
 
 _ROWS: Final = (
     Scheme(
@@ -183,7 +184,36 @@ _ROWS: Final = (
                     "https?://(portal[.]azure|console[.]cloud[.]google|storage[.]cloud[.]google)[.]com/",
                 ),
                 "https fetches one file, and this is a folder of Azure Blob Storage or Google Cloud Storage, or a"
-                " console; name the file, or copy the folder to s3://bucket/prefix or pvc://claim/path",
+                " console; name the file, write gs://bucket/prefix, or copy the folder to s3:// or pvc://",
+            ),
+            Refusal(
+                (f"{_HUB_SITE}/[^/]+/[^/?#]+(/?([?#].*)?$|/(tree|blob)/)",),
+                "this is a page of Hugging Face, not a file; write hf://owner/name@revision/path",
+            ),
+        ),
+    ),
+    Scheme(
+        "hf",
+        pattern=f"{_HUB_NAME}/{_HUB_NAME}(@[^/@?#[:space:]]+)?(/[^?#]*)?",
+        examples=("owner/name", "owner/name@revision/path"),
+        files="all files of a repository on a hub (Hugging Face's or another), those of a folder in it, or one file;"
+        " the revision is a branch, tag or commit, in which a slash is `%2F`, and by default `main`",
+        resumption="where the server answers ranges",
+        secret_keys=(
+            SecretKey(
+                "HF_TOKEN", "the access token; without it, requests are anonymous (public models)", is_credential=True
+            ),
+            SecretKey("HF_ENDPOINT", "the address of another hub; default `https://huggingface.co`"),
+            SecretKey("HF_ALLOW_HTTP", "`true` allows an `http://` endpoint, to which the token is sent unencrypted"),
+            SecretKey(
+                "ca.crt",
+                "PEM certificates to trust for the endpoint, and for servers to which it redirects",
+            ),
+        ),
+        refusals=(
+            Refusal(
+                ("hf://(model|dataset|space)s/",),
+                "hf fetches models alone; write hf://owner/name, without models/ and the like",
             ),
         ),
     ),
@@ -215,9 +245,6 @@ REMEDIES: Final[Mapping[str, str]] = {
     "gcs": "storageUri does not take this scheme of Google Cloud Storage; write gs://bucket/prefix",
     "s3a|s3n|minio": "storageUri does not take this scheme; write s3://bucket/prefix, and for a store other than"
     " Amazon's AWS_ENDPOINT_URL in the Secret of storage.secretRef",
-    "hf": "storageUri does not take this scheme of Hugging Face; write one file as"
-    " https://huggingface.co/repository/resolve/revision/file, or copy the folder to s3://bucket/prefix or"
-    " pvc://claim/path",
 }
 """What to write in place of the schemes of other tools, by a regular expression (RE2) of their names."""
 

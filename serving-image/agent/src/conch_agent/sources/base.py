@@ -42,6 +42,7 @@ class Item:
         tag: A tag that changes with the content (an ETag).
         key: Its name in the source.
         version: The object version to read; empty: the current content.
+        digest: The digest that its content must have, as in `conch_agent.digests`; empty: the source declares none.
     """
 
     path: PurePosixPath
@@ -49,6 +50,7 @@ class Item:
     tag: str
     key: str
     version: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Entry:
     tag: str
     key: str
     version: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,13 @@ class Source(Protocol):
 
 @runtime_checkable
 class VersionedSource(Source, Protocol):
-    """A source that may keep versions of its files, by path below its root (empty: the root itself is the file)."""
+    """A source that may keep versions of its files, by path below its root.
+
+    An empty path is the root itself: the file, or the folder of which all files have one version.
+    """
 
     async def find_versions(self, listing: Listing) -> dict[str, str]:
-        """Return the version of each file of a listing; empty if a file has no version.
+        """Return the versions of the files of a listing; empty if a file has no version, or if they are too long.
 
         Args:
             listing: The files.
@@ -206,7 +212,7 @@ def build_listing(entries: Iterable[Entry], uri: str) -> Listing:
     items = []
     for path, entry in files:
         if path not in folders:
-            items.append(Item(path, entry.size, entry.tag, entry.key, entry.version))
+            items.append(Item(path, entry.size, entry.tag, entry.key, entry.version, entry.digest))
         elif entry.size:
             message = (
                 f"{uri} holds both a file {str(path)!r} of {entry.size} bytes and files below a folder of that name, "

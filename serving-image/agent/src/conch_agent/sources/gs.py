@@ -12,10 +12,10 @@ from conch_agent.sources.base import Location
 from conch_agent.sources.gs_errors import TERMS
 from conch_agent.sources.gs_settings import ACCOUNT_KEY, KEYS, WRITE_ACCOUNT_KEY, AccountKey, GsSettings, parse_settings
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
+from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.storage_secret import build_invalid_secret
 from conch_agent.sources.store_client import build_options, build_retries
 from conch_agent.sources.store_errors import StoreTerms
-from conch_agent.sources.store_settings import Endpoint
 
 __all__ = ["KEYS", "GsSource", "open_source"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from conch_agent.sources.store_settings import (
+from conch_agent.sources.secret_settings import (
     WRITE_CERTIFICATES,
     WRITE_ENDPOINT,
     WRITE_SWITCH,

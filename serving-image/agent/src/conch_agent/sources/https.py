@@ -9,22 +9,19 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
-from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.answer import Answer, read_body
+from conch_agent.sources.answer import Answer
 from conch_agent.sources.base import Buffer, Item, Listing, Location, parse_path
-from conch_agent.sources.connection import CheckedResolver, build_context, explain
-from conch_contract.addresses import check_address
+from conch_agent.sources.connection import build_context
+from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest
 
-_CHUNK: Final = 1024 * 1024
 _DIGITS: Final = 18  # of a size that fits 64 bits
-_LONGEST_BODY: Final = 64 * 1024
 _ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.zst")
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
-_REDIRECTS: Final = 5
-_REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
-_HEADERS: Final = {"Accept-Encoding": "identity"}
+_ISSUER_REMEDY: Final = (
+    "The agent trusts the image's authorities: serve the file with a certificate of one, or from a store with ca.crt in"
+    " its Secret"
+)
 
 
 def open_source(location: Location) -> HttpsSource:
@@ -44,7 +41,7 @@ class HttpsSource:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._context = build_context(None)
+        self._client = HttpClient(uri, "storageUri", build_context(None), _ISSUER_REMEDY)
         path = unquote(urlsplit(uri).path)
         self._name = PurePosixPath(path).name
         if self._name.endswith(_ARCHIVES):
@@ -63,18 +60,14 @@ class HttpsSource:
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the rest of the file, as in Source. The bytes that a server without ranges repeats are skipped."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        async with self._get(headers) as answer:
+        async with self._get(build_range(offset)) as answer:
             if item.tag and _read_tag(answer, _read_size(answer)) != item.tag:
                 raise Failure(
                     Reason.CHANGED,
                     f"{self.uri} changed while it was fetched; the agent fetches the new one.",
                 )
-            skip = offset if answer.status == 200 else 0
-            async for chunk in answer.content.iter_chunked(_CHUNK):
-                if skip < len(chunk):
-                    yield chunk[skip:]
-                skip = max(0, skip - len(chunk))
+            async for chunk in read_rest(answer, offset):
+                yield chunk
 
     def find_local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
         """Return None, as in Source: the file is not local."""
@@ -82,47 +75,10 @@ class HttpsSource:
 
     @asynccontextmanager
     async def _get(self, headers: dict[str, str]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(resolver=CheckedResolver()),
-                    timeout=_TIMEOUT,
-                    headers=_HEADERS,
-                    auto_decompress=False,
-                ) as session,
-                await self._follow(session, headers) as answer,
-            ):
-                if answer.status not in {200, 206}:
-                    body = (await answer.content.read(_LONGEST_BODY)).decode(errors="replace").strip()
-                    raise self._build_refusal(read_body(answer.status, answer.reason or "", body))
-                yield answer
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:  # ValueError: the address is no URL
-            raise self._build_unreachable(error) from error
-
-    async def _follow(self, session: aiohttp.ClientSession, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """Return the answer after a few redirects, none of which leaves TLS.
-
-        Raises:
-            ValueError: Conch never connects to the address of the URL or of a redirect.
-        """
-        url = URL(self.uri)
-        for _ in range(_REDIRECTS + 1):
-            check_address(url.host or "")
-            answer = await session.get(url, headers=headers, ssl=self._context, allow_redirects=False)
-            location = answer.headers.get("Location", "")
-            if answer.status not in _REDIRECTED or not location:
-                return answer
-            answer.release()
-            target = url.join(URL(location))
-            if target.scheme not in {url.scheme, "https"}:
-                message = (
-                    f"{self.uri}: the server redirects from {url.scheme} to {target.scheme} ({target.host}), which is "
-                    "not followed. Correct storageUri, or the server."
-                )
-                raise Failure(Reason.FETCH_FAILED, message)
-            url = target
-        message = f"{self.uri}: the server redirects more than {_REDIRECTS} times. Correct storageUri, or the server."
-        raise Failure(Reason.FETCH_FAILED, message)
+        async with self._client.get(self.uri, headers) as answer:
+            if answer.status not in {200, 206}:
+                raise self._build_refusal(await read_error(answer))
+            yield answer
 
     def _build_refusal(self, answer: Answer) -> Failure:
         status = f"HTTP {answer.status} {answer.phrase}".strip()
@@ -134,21 +90,6 @@ class HttpsSource:
             return Failure(Reason.NOT_FOUND, f"{self.uri} does not exist ({words}). Correct storageUri.")
         message = f"{self.uri}: the server answered {words}. Read the server's log, or correct storageUri."
         return Failure(Reason.FETCH_FAILED, message)
-
-    def _build_unreachable(self, error: Exception) -> Failure:
-        try:
-            parts = urlsplit(self.uri)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-        except ValueError as invalid:
-            return Failure(Reason.UNSUPPORTED, f"{self.uri} is no URL ({invalid}). Write it as https://host/file.")
-        problem = explain(error, parts.hostname or "", port)
-        remedy = (
-            "The agent trusts the image's authorities: serve the file with a certificate of one, or from a store with "
-            "ca.crt in its Secret"
-            if problem.is_untrusted
-            else problem.remedy
-        )
-        return Failure(Reason.UNREACHABLE, f"{self.uri} cannot be reached: {problem.cause}. {remedy}.")
 
 
 def _read_size(answer: aiohttp.ClientResponse) -> int | None:

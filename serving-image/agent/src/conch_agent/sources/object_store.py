@@ -21,6 +21,7 @@ from conch_agent.sources.store_client import Bucket, read_meta
 from conch_agent.sources.store_connection import StoreConnection
 from conch_agent.sources.store_errors import classify_version
 from conch_agent.tasks import run_all
+from conch_contract.object_versions import select_recordable
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
@@ -83,6 +84,8 @@ class ObjectStoreSource:
         Raises:
             Failure: SourceChanged for an object that has changed since the listing.
         """
+        if not select_recordable({str(item.path): "-" for item in listing.items}):
+            return {}  # they are too long, whatever they are
         semaphore = asyncio.Semaphore(_HEADS_AT_ONCE)
         found: dict[str, str] = {}
 

@@ -11,9 +11,9 @@ from conch_agent.sources.base import Location
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
 from conch_agent.sources.s3_errors import TERMS
 from conch_agent.sources.s3_settings import KEYS, S3Settings, parse_settings
+from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import build_options, build_retries
 from conch_agent.sources.store_errors import StoreTerms
-from conch_agent.sources.store_settings import Endpoint
 
 __all__ = ["KEYS", "S3Source", "open_source"]
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from conch_agent.sources.storage_secret import build_invalid_secret
-from conch_agent.sources.store_settings import (
+from conch_agent.sources.secret_settings import (
     WRITE_CERTIFICATES,
     WRITE_ENDPOINT,
     WRITE_SWITCH,
@@ -20,8 +19,10 @@ from conch_agent.sources.store_settings import (
     parse_authorities,
     parse_endpoint,
     parse_switch,
+    parse_token,
     parse_values,
 )
+from conch_agent.sources.storage_secret import build_invalid_secret
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,6 @@ class S3Settings:
         return self.access_key_id is not None and not self.skip_signature
 
 
-def _parse_token(text: str) -> str:
-    if not re.fullmatch(r"[!-~]+", text):
-        message = "holds a blank, a line break or a character that is not ASCII"
-        raise WrongFormError(message)
-    return text
-
-
 def _parse_password(text: str) -> str:
     if not text.isprintable():
         message = "holds a line break or another control character"
@@ -90,11 +84,11 @@ def _parse_payer(text: str) -> bool:
 
 
 KEYS: Final[Mapping[str, SettingKey]] = {
-    "AWS_ACCESS_KEY_ID": SettingKey("access_key_id", _parse_token, "Write the access key's id as the store shows it"),
+    "AWS_ACCESS_KEY_ID": SettingKey("access_key_id", parse_token, "Write the access key's id as the store shows it"),
     "AWS_SECRET_ACCESS_KEY": SettingKey(
         "secret_access_key", _parse_password, "Write the secret key as the store shows it"
     ),
-    "AWS_SESSION_TOKEN": SettingKey("session_token", _parse_token, "Write the token on one line"),
+    "AWS_SESSION_TOKEN": SettingKey("session_token", parse_token, "Write the token on one line"),
     "AWS_DEFAULT_REGION": SettingKey("region", _parse_region, "Write a region such as us-east-1"),
     "AWS_REGION": SettingKey(
         "region", _parse_region, "Write a region such as us-east-1"

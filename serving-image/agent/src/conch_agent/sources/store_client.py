@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import obstore
 
+from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_errors import StoreTerms
-from conch_agent.sources.store_settings import Endpoint
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.connection import Problem, build_context, check_host, find_problem, has_tls
+from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_client import Bucket
 from conch_agent.sources.store_errors import (
     Target,
@@ -18,7 +19,6 @@ from conch_agent.sources.store_errors import (
     is_transport,
 )
 from conch_agent.sources.store_proxy import StoreProxy, plain_url
-from conch_agent.sources.store_settings import Endpoint
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

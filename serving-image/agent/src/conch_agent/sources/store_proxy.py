@@ -21,7 +21,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from conch_agent.sources.connection import TIMEOUT, CheckedResolver
-from conch_agent.sources.store_settings import Endpoint
+from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.tasks import run_until_one_ends
 from conch_contract.addresses import check_address
 

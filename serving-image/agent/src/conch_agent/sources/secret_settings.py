@@ -1,4 +1,4 @@
-"""Settings of object stores in the storage Secret: the forms of values, and the address of the store."""
+"""Settings of sources in the storage Secret: the forms of values, and the address of a store or hub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WRITE_CERTIFICATES: Final = "Write PEM certificates (-----BEGIN CERTIFICATE-----
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The store's address; `url` has no slash at its end."""
+    """The address of a store or hub; `url` has no slash at its end."""
 
     url: str
     host: str
@@ -48,6 +48,21 @@ class WrongFormError(ValueError):
         """Create the error; the arguments are as in the attributes."""
         super().__init__(text)
         self.write = write
+
+
+def parse_token(text: str) -> str:
+    """Return a token.
+
+    Args:
+        text: ASCII without blanks.
+
+    Raises:
+        WrongFormError: It has other characters.
+    """
+    if not re.fullmatch(r"[!-~]+", text):
+        message = "holds a blank, a line break or a character that is not ASCII"
+        raise WrongFormError(message)
+    return text
 
 
 def parse_switch(text: str) -> bool:

@@ -1,0 +1,144 @@
+"""Requests to a hub with the API of huggingface.co: the commit of a revision, lists of files, and their bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Final, TypeVar
+
+import aiohttp
+from pydantic import TypeAdapter
+from yarl import URL
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.base import refuse_endless
+from conch_agent.sources.connection import build_context
+from conch_agent.sources.hf_answers import REVISION, TREE, TreeFile, TreeFolder, parse_answer
+from conch_agent.sources.hf_errors import ENTRY_NOT_FOUND, classify, classify_redirected
+from conch_agent.sources.hf_settings import HfSettings
+from conch_agent.sources.hf_uri import HubPath
+from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest
+
+_LONGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes; a page of the hub has 1,000 files
+_MOST_PAGES: Final = 1000
+_SECONDS: Final = 60  # for an answer of the API
+_ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
+_REMEDY: Final = "Correct HF_ENDPOINT in the storage Secret, or that hub."
+
+_T = TypeVar("_T")
+
+
+class EntryNotFoundError(Exception):
+    """The commit has no such folder. `failure` is for a storageUri that names it."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Hub:
+    """A hub, for one storageUri. The token is sent to its own server alone."""
+
+    def __init__(self, uri: str, place: HubPath, settings: HfSettings) -> None:
+        self._uri = uri
+        self._place = place
+        self._url = settings.endpoint.url
+        self._credentials = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
+        context = build_context(settings.authorities)
+        self._client = HttpClient(uri, "HF_ENDPOINT in the storage Secret", context, _ISSUER_REMEDY)
+
+    async def find_commit(self) -> str:
+        """Return the commit of the revision.
+
+        Raises:
+            Failure: NotFound, AccessDenied, Unreachable, or FetchFailed for an answer that is not a hub's.
+        """
+        info, _ = await self._read(self._url + self._place.info_url, REVISION)
+        return info.sha
+
+    async def list_folder(self, commit: str, folder: str, *, recursive: bool) -> list[TreeFile]:
+        """Return the files of a folder from all pages of its list.
+
+        Args:
+            commit: The commit.
+            folder: Path of the folder; empty: the whole repository.
+            recursive: True for the files of its folders too.
+
+        Raises:
+            EntryNotFoundError: The commit has no such folder.
+            Failure: As `find_commit`, and TooLarge.
+        """
+        url = self._url + self._place.build_tree_url(commit, folder, recursive=recursive)
+        entries: list[TreeFile | TreeFolder] = []
+        for _ in range(_MOST_PAGES):
+            page, following = await self._read(url, TREE)
+            entries += page
+            refuse_endless(len(entries), self._uri)
+            if not following:
+                return [entry for entry in entries if isinstance(entry, TreeFile)]
+            url = following
+        message = f"{self._uri}: the hub at {self._url} lists over {_MOST_PAGES} pages of files."
+        raise Failure(Reason.TOO_LARGE, f"{message} Point storageUri at the model's folder.")
+
+    async def read_file(self, commit: str, path: str, offset: int) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of a file in order.
+
+        Args:
+            commit: The commit.
+            path: Path of the file.
+            offset: Number of bytes to skip.
+
+        Raises:
+            Failure: As `find_commit`.
+        """
+        url = self._url + self._place.build_file_url(commit, path)
+        async with self._client.get(url, build_range(offset), self._credentials) as answer:
+            if answer.status not in {200, 206}:
+                raise await self._build_failure(answer)
+            async for chunk in read_rest(answer, offset):
+                yield chunk
+
+    async def _read(self, url: str, form: TypeAdapter[_T]) -> tuple[_T, str]:
+        """Return an answer of the API, and the URL of the next page; empty: there is none."""
+        try:
+            async with asyncio.timeout(_SECONDS), self._client.get(url, {}, self._credentials) as answer:
+                if answer.status != 200:
+                    failure = await self._build_failure(answer)
+                    if answer.headers.get("X-Error-Code") == ENTRY_NOT_FOUND:
+                        raise EntryNotFoundError(failure)
+                    raise failure
+                body = await self._read_body(answer)
+                link = answer.links["next"]["url"] if "next" in answer.links else ""
+        except TimeoutError:
+            message = (
+                f"{self._uri}: the server at {self._url} did not complete its answer in {_SECONDS} s. See its log."
+            )
+            raise Failure(Reason.UNREACHABLE, message) from None
+        return parse_answer(body, form, self._uri, self._url), self._check_page(URL(link)) if link else ""
+
+    async def _read_body(self, answer: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for chunk in read_rest(answer, 0):
+            body += chunk
+            if len(body) > _LONGEST_ANSWER:
+                message = (
+                    f"{self._uri}: the server at {self._url} answered more than {_LONGEST_ANSWER} bytes of a list."
+                )
+                raise Failure(Reason.FETCH_FAILED, f"{message} {_REMEDY}")
+        return bytes(body)
+
+    async def _build_failure(self, answer: aiohttp.ClientResponse) -> Failure:
+        error = await read_error(answer)
+        if answer.url.origin() != URL(self._url).origin():
+            return classify_redirected(error, answer.headers, self._uri, answer.url.host or "")
+        return classify(error, answer.headers, self._uri, self._place, self._url)
+
+    def _check_page(self, link: URL) -> str:
+        """Return the URL of the next page. The token is sent there, so that it is of the same server."""
+        if link.origin() != URL(self._url).origin():
+            message = (
+                f"{self._uri}: the hub at {self._url} has the next page of its list at {link.origin()}, which is not"
+                " followed. Configure the hub to write its own address into the header Link."
+            )
+            raise Failure(Reason.FETCH_FAILED, message)
+        return str(link)
