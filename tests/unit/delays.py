@@ -275,11 +275,15 @@ class DelayedCluster(Cluster):
         """Return the revisions that requests to a Service are answered with, one for each pod."""
         return sorted(self.agent_of(name).serves for name in self.list_answering(service))
 
+    def list_written_targets(self) -> set[str]:
+        """Return the Services with weight in the route as it is written."""
+        rules = self.objects[ROUTE]["spec"]["rules"] if ROUTE in self.objects else []
+        return {ref["name"] for rule in rules for ref in rule["backendRefs"] if ref.get("weight", 1)}
+
     def list_targets(self) -> set[str]:
         """Return the Services that get requests: the root's, and those with weight in the route or the last one.
 
         The gateway may follow either of the two: the route that it accepted last, or the one written since.
         """
-        rules = self.objects[ROUTE]["spec"]["rules"] if ROUTE in self.objects else []
-        written = {ref["name"] for rule in rules for ref in rule["backendRefs"] if ref.get("weight", 1)}
-        return {KEY.name, *written, *self.accepted} if rules else {KEY.name}
+        is_routed = ROUTE in self.objects and self.objects[ROUTE]["spec"]["rules"]
+        return {KEY.name, *self.list_written_targets(), *self.accepted} if is_routed else {KEY.name}

@@ -163,7 +163,7 @@ class Delays(RuleBasedStateMachine):
         """Return the pods that answer for a revision's Service with another one.
 
         A Service that selects a workload has pods that change in place, and new ones until a revision is assigned. And
-        it has those that have gone back in place, until the gateway has taken up the route that left it.
+        it has those that have gone back in place, while the gateway has not taken up the route, which has left it.
         """
         found = self.cluster.list_answering(target)
         if names.LABEL_WORKLOAD in self.cluster.objects[Ref(SERVICE, target)]["spec"]["selector"]:
@@ -172,7 +172,8 @@ class Delays(RuleBasedStateMachine):
                 return []
             if any(self.cluster.agent_of(name).is_in_place for name in found):
                 return []
-            if target not in {self.cluster.agent_of(name).serves for name in self.cluster.list_serving_pods()}:
+            served = {self.cluster.agent_of(name).serves for name in self.cluster.list_serving_pods()}
+            if target not in served | self.cluster.list_written_targets():
                 return []
             found = [name for name in found if self.cluster.read_assigned(name)]
         return [name for name in found if self.cluster.agent_of(name).serves != target]

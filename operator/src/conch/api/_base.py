@@ -80,7 +80,7 @@ LONGEST: Final = "8760h"
 
 NOT_LONGER: Final = Rule(
     f"!self.matches('{DURATION_PATTERN}') || (!{_TOO_LONG} && duration(self) <= duration('{LONGEST}'))",
-    message=f"a duration is at most {LONGEST}, which is a year; write a shorter one, such as 15m",
+    message=f"a duration is at most {LONGEST}, a year; write a shorter one, such as 15m",
 )
 
 Duration = Annotated[

@@ -86,8 +86,8 @@ TritonName = Annotated[
     Field(max_length=128),
     Rule(
         "self.matches('^[A-Za-z0-9][A-Za-z0-9._-]*$')",
-        message="a model's name begins with a letter or a digit and has only letters, digits, '.', '_' and '-', because"
-        " it is part of a path and of a URL; choose such a name",
+        message="a model's name begins with a letter or a digit and has only letters, digits, '.', '_' and '-';"
+        " choose such a name",
     ),
 ]
 """Name of a model in Triton."""

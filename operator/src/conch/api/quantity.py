@@ -44,7 +44,7 @@ Quantity = Annotated[
     Rule(
         f"!{cel_is_quantity('self')} || quantity(string(self)).isLessThan(quantity('1P'))",
         # Kubernetes counts thousandths in 64 bits.
-        message="an amount is below 1P, which is 1000T; write a smaller one",
+        message="an amount is below 1P (1000T); write a smaller one",
     ),
 ]
 """An amount as Kubernetes counts it: `2`, `500m`, `64Mi`."""

@@ -47,7 +47,7 @@ class SequenceBatching(Part):
             ),
             Rule(
                 "!has(self.maxIdle) || self.maxIdle.matches('[1-9]')",
-                message="a sequence has to live longer than 0s; write a time such as 1m",
+                message="maxIdle is above 0s; write a time such as 1m",
                 path=".maxIdle",
             ),
         )
