@@ -137,7 +137,10 @@ def _file(**changes: object) -> dict[str, Any]:
         (json.dumps([_file(path="a\0b")]), Reason.UNSAFE_PATH, "plain relative names"),
         (json.dumps([_file(path=""), _file(path=".gitattributes")]), Reason.EMPTY, "never part of a model"),
         (json.dumps([{"type": "directory", "path": "a"}]), Reason.EMPTY, "holds no files"),
-        ("[" + " " * (17 << 20) + "]", Reason.FETCH_FAILED, "more than 16777216 bytes"),
+        (json.dumps([0] * 1_000_000), Reason.FETCH_FAILED, "Input should be an object"),
+        (json.dumps([{"type": "", "path": ""}] * 10_001), Reason.FETCH_FAILED, "at most 10000 items"),
+        (json.dumps([_file(path="a" * 4097)]), Reason.FETCH_FAILED, "path"),
+        ("[" + " " * (17 << 20) + "]", Reason.FETCH_FAILED, "more than 4194304 bytes"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else None,
 )
@@ -176,13 +179,34 @@ async def test_pages_end(hub: Hub, secret: dict[str, str], monkeypatch: pytest.M
     assert (failure.reason, len(hub.requests)) == (Reason.TOO_LARGE, 21)
 
 
-@pytest.mark.parametrize("link", ["https://huggingface.co/x", "//other.example/x", "ftp://a", "http://127.0.0.1:1/x"])
+@pytest.mark.parametrize(
+    "link", ["https://huggingface.co/x", "//other.example/x", "ftp://a", "http://127.0.0.1:1/x", "mailto:x", "data:a"]
+)
 async def test_a_page_of_another_server_is_not_followed(hub: Hub, secret: dict[str, str], link: str) -> None:
     headers = {"Link": f'<{link}>; rel="next"'}
     hub.fault = lambda request: web.Response(text="[]", headers=headers) if "/tree/" in request.path else None
     failure = await _failure(HfSource(f"hf://{NAME}", secret | {"HF_TOKEN": hub.token}))
     assert failure.reason == Reason.FETCH_FAILED
     assert "which is not followed. Configure the hub to write its own address" in failure.message
+
+
+async def test_an_address_of_a_redirect_is_not_in_a_message(hub: Hub, secret: dict[str, str], tmp_path: Path) -> None:
+    """Its query may be a signature, with which anyone fetches the file."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nBad\x00Header: 1\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        location = {"Location": f"http://127.0.0.1:{port}/blob?Signature=SECRET"}
+        hub.fault = lambda request: web.Response(status=302, headers=location) if "/resolve/" in request.path else None
+        failure = await _failure(HfSource(f"hf://{NAME}", secret), tmp_path)
+    assert f"127.0.0.1:{port} does not answer in HTTP" in failure.message
+    assert "SECRET" not in failure.message
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "[fd00:ec2::254]"])

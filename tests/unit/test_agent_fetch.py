@@ -177,3 +177,12 @@ def test_uris_that_are_refused(uri: str, reason: Reason, tmp_path: Path) -> None
     with pytest.raises(Failure) as raised:
         open_source(uri, Settings(root=tmp_path))
     assert raised.value.reason == reason
+
+
+async def test_a_folder_that_becomes_a_file_of_its_name_is_fetched(origin: Path, tmp_path: Path) -> None:
+    await _run(Copied(origin), tmp_path / "to")
+    (origin / "1" / "weights").unlink()
+    (origin / "1").rmdir()
+    (origin / "1").write_bytes(b"now a file")
+    fetched = await _run(Copied(origin), tmp_path / "to")
+    assert (fetched.files / "1").read_bytes() == b"now a file"

@@ -63,6 +63,7 @@ def test_a_uri(uri: str, expected: HubPath) -> None:
     [
         *("hf://", "hf://name", "hf://owner/", "hf:///name", "hf://owner/name@", "hf://owner/name@/a"),
         *("hf://owner/name@a@b", "hf://-owner/name", "hf://owner/.name", "hf://owner/na me", "hf://owner/name?a"),
+        *("hf://owner/name@..", "hf://owner/name@%2e", "hf://owner/name@%00", "hf://owner/name@%0a/model.onnx"),
         *("hf://owner/name#a", "hf://owner/name@a b", "hf://user:password@hub/owner/name", "hf://owner@main/name"),
     ],
 )

@@ -192,6 +192,12 @@ def test_a_bucket_that_cannot_be_one(uri: str) -> None:
     assert "s3://bucket/prefix" in raised.value.message
 
 
+def test_a_folder_without_a_name_is_refused() -> None:
+    with pytest.raises(Failure) as raised:
+        S3Source("s3://bucket/a//b", {})
+    assert raised.value.reason == Reason.UNSAFE_PATH
+
+
 def test_a_uri_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(Failure) as raised:
         open_source("https://[::1/model.onnx", Settings(root=tmp_path))

@@ -82,3 +82,11 @@ def test_default_paths_of_the_agent_are_those_of_the_contract() -> None:
 
 def test_an_answer_that_is_nested_without_end_is_read_as_text() -> None:
     assert read_body(500, "no", '{"a":' * 50_000).code == ""
+
+
+@pytest.mark.parametrize("body", ["<" * 1_000_000, "<title>" * 200_000, "<a>" * 400_000, "x" * 5_000_000])
+def test_a_long_error_of_a_store_is_read_as_far_as_a_message_needs_it(body: str) -> None:
+    """Of such a text a regular expression would take minutes, on the event loop of all models."""
+    failure = classify(OSError(f"{_PREFIX}400 Bad Request: {body}"), "s3://b/m", "b", "")
+    assert failure.reason == Reason.FETCH_FAILED
+    assert len(failure.message) < 1000

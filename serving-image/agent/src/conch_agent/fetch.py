@@ -151,6 +151,9 @@ class Fetch:
         expected = {files / item.path for item in listing.items}
         for path in [path for path in files.rglob("*") if not path.is_dir() and path not in expected]:
             path.unlink()
+        for folder in sorted((path for path in files.rglob("*") if path.is_dir()), reverse=True):  # the deepest first
+            if not any(folder.iterdir()):
+                folder.rmdir()  # a file may have its name now
         records = {_FilePaths(self.folder, item).part.stem for item in listing.items}
         for path in [path for path in parts.iterdir() if path.stem not in records]:
             path.unlink()

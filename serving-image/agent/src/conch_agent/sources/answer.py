@@ -11,8 +11,9 @@ from typing import Final
 from conch_contract.parsing import parse_json
 
 _LONGEST: Final = 300
+_READ: Final = 8 * 1024  # characters of a body; regular expressions take the square of the length of some texts
 _ELEMENT: Final = re.compile(r"<(?:\w+:)?(\w+)(?:\s[^<>]*)?>([^<>]*)</(?:\w+:)?\1\s*>")
-_TITLE: Final = re.compile(r"<title[^>]*>(.*?)</title>", re.DOTALL | re.IGNORECASE)
+_TITLE: Final = re.compile(r"<title[^<>]*>([^<]*)</title>", re.DOTALL | re.IGNORECASE)
 # Elements of an error's body that help to correct it, the most useful ones first.
 _USEFUL: Final = (
     *("Endpoint", "Region", "ExpectedRegion", "BucketName", "Bucket", "Key", "Resource", "AWSAccessKeyId"),
@@ -47,8 +48,9 @@ def read_body(status: int, phrase: str, body: str) -> Answer:
     Args:
         status: The HTTP status.
         phrase: The phrase of the status.
-        body: The body.
+        body: The body, of which the first 8 KiB are read.
     """
+    body = body[:_READ]
     if body.startswith("{"):
         try:
             fields = {str(name).lower(): value for name, value in parse_json(body).items()}
@@ -62,7 +64,7 @@ def read_body(status: int, phrase: str, body: str) -> Answer:
     elements = {name: to_one_line(value) for name, value in _ELEMENT.findall(body) if value.strip()}
     if elements:
         return Answer(status, phrase, elements.get("Code", ""), elements.get("Message", ""), elements)
-    return Answer(status, phrase, "", to_one_line(re.sub(r"<[^>]*>", " ", body)))
+    return Answer(status, phrase, "", to_one_line(re.sub(r"<[^<>]*>", " ", body)))
 
 
 def to_one_line(text: str) -> str:

@@ -9,6 +9,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 
+import aiohttp
 from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
@@ -149,6 +150,8 @@ def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR
         return Problem(cause, "Check network policies and firewalls between the pod and it")
     if isinstance(error, ConnectionError):
         return Problem(f"{where} closed the connection", "Read the server's log; does the port expect TLS, or none?")
+    if isinstance(error, aiohttp.ClientResponseError):  # its text has the URL, which may be signed
+        return Problem(f"{where} does not answer in HTTP", "Correct the address, or read the server's log")
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return Problem(f"{where} cannot be reached ({words})", "Check the address, DNS and network policies")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, Discriminator, FailFast, Field, Tag, TypeAdapter, ValidationError
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import read_body, to_one_line
@@ -13,6 +13,7 @@ from conch_agent.sources.base import Entry
 
 _Size = Annotated[int, Field(ge=0, lt=2**63)]
 _Id = Annotated[str, Field(min_length=1, max_length=128)]
+MOST_ENTRIES: Final = 10_000  # of a page; Hugging Face's has 1,000 at most
 _SHA1: Final = re.compile(r"[0-9a-f]{40}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -37,7 +38,7 @@ class TreeFile(BaseModel):
     """
 
     type: Literal["file"]
-    path: str
+    path: Annotated[str, Field(max_length=4096)]
     oid: _Id
     size: _Size
     lfs: _Lfs | None = None
@@ -63,7 +64,7 @@ class TreeFile(BaseModel):
 class TreeFolder(BaseModel):
     """A folder of a revision, or what is no file in a later version of the API."""
 
-    type: str
+    type: Annotated[str, Field(max_length=64)]
 
 
 def _select_kind(entry: object) -> str:
@@ -73,7 +74,7 @@ def _select_kind(entry: object) -> str:
 _Entry = Annotated[Annotated[TreeFile, Tag("file")] | Annotated[TreeFolder, Tag("other")], Discriminator(_select_kind)]
 
 REVISION: Final = TypeAdapter(RevisionInfo)
-TREE: Final = TypeAdapter(list[_Entry])
+TREE: Final = TypeAdapter(Annotated[list[_Entry], Field(max_length=MOST_ENTRIES), FailFast()])
 _T = TypeVar("_T")
 
 

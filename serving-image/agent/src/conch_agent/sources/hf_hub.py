@@ -13,13 +13,14 @@ from yarl import URL
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import refuse_endless
 from conch_agent.sources.connection import build_context
-from conch_agent.sources.hf_answers import REVISION, TREE, TreeFile, TreeFolder, parse_answer
+from conch_agent.sources.hf_answers import REVISION, TREE, TreeFile, parse_answer
 from conch_agent.sources.hf_errors import ENTRY_NOT_FOUND, classify, classify_redirected
 from conch_agent.sources.hf_settings import HfSettings
 from conch_agent.sources.hf_uri import HubPath
 from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest
+from conch_agent.threads import run_in_thread
 
-_LONGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes; a page of the hub has 1,000 files
+_LONGEST_ANSWER: Final = 4 * 1024 * 1024  # bytes; a page of the hub has 1,000 files
 _MOST_PAGES: Final = 1000
 _SECONDS: Final = 60  # for an answer of the API
 _ISSUER_REMEDY: Final = "Put the issuer's certificate into ca.crt of the storage Secret"
@@ -69,13 +70,13 @@ class Hub:
             Failure: As `find_commit`, and TooLarge.
         """
         url = self._url + self._place.build_tree_url(commit, folder, recursive=recursive)
-        entries: list[TreeFile | TreeFolder] = []
+        files: list[TreeFile] = []
         for _ in range(_MOST_PAGES):
             page, following = await self._read(url, TREE)
-            entries += page
-            refuse_endless(len(entries), self._uri)
+            files += (entry for entry in page if isinstance(entry, TreeFile))
+            refuse_endless(len(files), self._uri)
             if not following:
-                return [entry for entry in entries if isinstance(entry, TreeFile)]
+                return files
             url = following
         message = f"{self._uri}: the hub at {self._url} lists over {_MOST_PAGES} pages of files."
         raise Failure(Reason.TOO_LARGE, f"{message} Point storageUri at the model's folder.")
@@ -114,7 +115,8 @@ class Hub:
                 f"{self._uri}: the server at {self._url} did not complete its answer in {_SECONDS} s. See its log."
             )
             raise Failure(Reason.UNREACHABLE, message) from None
-        return parse_answer(body, form, self._uri, self._url), self._check_page(URL(link)) if link else ""
+        value = await run_in_thread(parse_answer, body, form, self._uri, self._url)
+        return value, self._check_page(link) if link else ""
 
     async def _read_body(self, answer: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
@@ -133,12 +135,16 @@ class Hub:
             return classify_redirected(error, answer.headers, self._uri, answer.url.host or "")
         return classify(error, answer.headers, self._uri, self._place, self._url)
 
-    def _check_page(self, link: URL) -> str:
+    def _check_page(self, link: object) -> str:
         """Return the URL of the next page. The token is sent there, so that it is of the same server."""
-        if link.origin() != URL(self._url).origin():
+        try:
+            origin = URL(str(link)).origin()
+        except ValueError:  # mailto:, or no host
+            origin = None
+        if origin != URL(self._url).origin():
             message = (
-                f"{self._uri}: the hub at {self._url} has the next page of its list at {link.origin()}, which is not"
-                " followed. Configure the hub to write its own address into the header Link."
+                f"{self._uri}: the hub at {self._url} has the next page of its list at {origin or 'no URL'}, which is"
+                " not followed. Configure the hub to write its own address into the header Link."
             )
             raise Failure(Reason.FETCH_FAILED, message)
         return str(link)

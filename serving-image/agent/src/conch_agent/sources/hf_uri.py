@@ -82,8 +82,11 @@ def parse_uri(uri: str) -> HubPath:
     if not found or not re.fullmatch(_SCHEME.pattern.replace("[:space:]", r"\s"), uri.removeprefix("hf://")):
         message = f"{uri} does not name a repository of a hub. Write {_SCHEME.form}."
         raise Failure(Reason.UNSUPPORTED, message)
-    path = found["path"] or ""
-    return HubPath(found["repository"], unquote(found["revision"] or _DEFAULT), path.strip("/"), path.endswith("/"))
+    path, revision = found["path"] or "", unquote(found["revision"] or _DEFAULT)
+    if revision in {".", ".."} or not revision.isprintable():
+        message = f"{uri}: {revision!r} cannot be a revision. Write {_SCHEME.form}."
+        raise Failure(Reason.UNSUPPORTED, message)
+    return HubPath(found["repository"], revision, path.strip("/"), path.endswith("/"))
 
 
 def _quote_part(text: str) -> str:

@@ -65,6 +65,9 @@ class ObjectStoreSource:
             bucket: Its bucket, with the settings of the storage Secret.
         """
         path = urlsplit(uri).path
+        if "//" in path.rstrip("/"):
+            message = f"{uri} has a folder without a name ('//'). Write one slash, or rename the folder in the store."
+            raise Failure(Reason.UNSAFE_PATH, message)
         self.uri = uri
         self._prefix = path.strip("/")
         self._may_be_object = not path.endswith("/")

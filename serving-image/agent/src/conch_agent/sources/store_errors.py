@@ -13,6 +13,7 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer, read_body, to_one_line
 from conch_agent.sources.connection import Problem
 
+_LONGEST: Final = 64 * 1024  # characters of an error's text, which has the whole body of the store's answer
 _STATUS: Final = re.compile(r"status code: (?P<status>\d{3})(?: (?P<phrase>[^:\n]*))?(?:: (?P<body>.*))?", re.DOTALL)
 
 
@@ -77,7 +78,7 @@ def read_answer(text: str) -> Answer | None:
     Args:
         text: The text of the error.
     """
-    match = _STATUS.search(text.split("\n\nDebug source:", 1)[0])
+    match = _STATUS.search(text[:_LONGEST].split("\n\nDebug source:", 1)[0])
     if not match:
         return None
     status, phrase = int(match["status"]), (match["phrase"] or "").strip()
