@@ -191,3 +191,14 @@ def test_a_generated_file_matches_the_types(path: Path, text: str) -> None:
 
 def test_the_crd_reads_back() -> None:
     assert yaml.safe_load(crd.to_yaml()) == crd.crd()
+
+
+@pytest.mark.parametrize("driver", ["flocker", "glusterfs", "photonPersistentDisk", "quobyte", "scaleIO", "storageos"])
+def test_a_volume_of_a_driver_that_no_kubelet_has_is_an_unknown_field(driver: str) -> None:
+    volumes = [node for path, node in ALL.items() if path.endswith("pod.volumes[]")]
+    assert volumes
+    assert all("emptyDir" in node["properties"] and driver not in node["properties"] for node in volumes)
+
+
+def test_a_list_is_atomic_by_default_and_the_schema_does_not_repeat_it() -> None:
+    assert "atomic" not in {node.get("x-kubernetes-list-type") for node in ALL.values()}

@@ -27,6 +27,10 @@ _QUANTITY_PATTERN: Final = (
 )
 _INT_OR_STRING: Final[Node] = {"x-kubernetes-int-or-string": True}
 _NEEDED: Final = {"string", "array"}
+# An absent x-kubernetes-list-type is atomic, as most lists of Kubernetes are; the schema has 140 of them.
+_ATOMIC_LIST: Final = ("x-kubernetes-list-type", "atomic")
+# The drivers of pod volumes that the API server still takes, and no kubelet mounts any more (all before 1.30).
+_REMOVED_DRIVERS: Final = frozenset({"flocker", "glusterfs", "photonPersistentDisk", "quobyte", "scaleIO", "storageos"})
 # The API server holds the numbers of a CRD to 64 bits, whatever their format.
 _INT32: Final[Node] = {"minimum": -(2**31), "maximum": 2**31 - 1}
 
@@ -55,7 +59,8 @@ def with_fields_of(kind: str) -> Callable[[Node], None]:
     def add(schema: Node) -> None:
         schema.pop("additionalProperties", None)
         own = schema["properties"]
-        schema["properties"] = {**own, **schema_of(kind)["properties"], **own}  # ours come first, and win
+        theirs = {name: node for name, node in schema_of(kind)["properties"].items() if name not in _REMOVED_DRIVERS}
+        schema["properties"] = {**own, **theirs, **own}  # ours come first, and win
 
     return add
 
@@ -77,7 +82,8 @@ def _resolve(node: Mapping[str, Any]) -> Node:
     found: Node = dict(_INT32) if node.get("format") == "int32" else {}
     for part in node.get("allOf", ()):
         found |= _resolve(part)
-    found |= {key: value for key, value in node.items() if key not in ("allOf", "default", "properties")}
+    kept = {key: value for key, value in node.items() if key not in ("allOf", "default", "properties")}
+    found |= dict(item for item in kept.items() if item != _ATOMIC_LIST)
     if "properties" in node:
         found["properties"] = {name: _resolve(child) for name, child in node["properties"].items()}
     if "enum" in node:
