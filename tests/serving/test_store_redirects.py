@@ -80,7 +80,7 @@ async def test_through_tls_a_redirect_to_another_host_is_followed_without_a_sess
     async with serve(contexts[0]) as (store, port), serve(contexts[1]) as (other, other_port):
         store.elsewhere = f"https://localhost:{other_port}"
         endpoint = f"https://127.0.0.1:{port}"
-        with pytest.raises(Failure, match="to which the session token would be sent"):
+        with pytest.raises(Failure, match="to which the token of the request would be sent"):
             await S3Source("s3://models/m", secret(endpoint, authorities=authorities)).list_files()
         assert not other.headers
         await S3Source("s3://models/m", secret(endpoint, token=False, authorities=authorities)).list_files()

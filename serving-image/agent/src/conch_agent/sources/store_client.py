@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import obstore
 
+from conch_agent.reasons import Failure
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_errors import StoreTerms
 
@@ -44,18 +46,19 @@ class Bucket(Protocol):
 
     @property
     def has_token(self) -> bool:
-        """True if requests have a header with credentials that the client also sends after a redirect."""
+        """True if requests have credentials that the client also sends after a redirect, to any host."""
 
     @property
     def unknown(self) -> tuple[str, ...]:
         """The Secret's keys that set nothing."""
 
-    def open(self, endpoint: str, proxy: str) -> ObjectStore:
+    def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> ObjectStore:
         """Return the client.
 
         Args:
             endpoint: The store's URL; empty: the provider's own.
             proxy: The URL of the proxy on loopback for all its connections.
+            on_failure: Called with the failure of a request for a token, after which the client raises its own error.
         """
 
 

@@ -39,7 +39,9 @@ class StoreConnection:
         self._bucket = bucket
         named = bucket.endpoint.url if bucket.endpoint else ""
         self._target = Target(uri, bucket.name, named, is_signed=bucket.is_signed, unknown=bucket.unknown)
-        self._refusal = ""  # the reason why the proxy refused a connection
+        self._noted: Failure | None = (
+            None  # the cause of the client's next error: of the proxy, or of a token's request
+        )
         self._has_relay = False  # True after OpenSSL has accepted a certificate that the client refuses
 
     async def run_first(self, work: Callable[[], Awaitable[_T]]) -> _T:
@@ -51,7 +53,7 @@ class StoreConnection:
         Raises:
             Failure: The endpoint is refused, or a request fails.
         """
-        self._refusal = ""
+        self._noted = None
         await self._check_endpoint()
         try:
             return await work()
@@ -82,10 +84,15 @@ class StoreConnection:
         url = plain_url(store) if self._has_relay else self._target.endpoint
         proxy = StoreProxy(store, self._note_refusal, context=context, has_token=bucket.has_token)
         async with proxy.run():
-            yield bucket.open(url, proxy.url)
+            yield bucket.open(url, proxy.url, self._note_failure)
+
+    def _note_failure(self, failure: Failure) -> None:
+        self._noted = failure
 
     def _note_refusal(self, reason: str) -> None:
-        self._refusal = reason
+        key = self._bucket.terms.endpoint_key
+        message = f"{self._target.uri}: {reason}. Correct the store, or {key} in the storage Secret."
+        self._note_failure(Failure(Reason.FETCH_FAILED, message))
 
     def _get_endpoint(self) -> Endpoint:
         """Return the address of the store, the provider's own where the Secret names none."""
@@ -119,17 +126,16 @@ class StoreConnection:
     async def _build_failure(self, error: Exception) -> Failure:
         """Return the failure. If the store was not reached, the cause is that of another connection."""
         terms, endpoint = self._bucket.terms, self._get_endpoint()
-        if refusal := self._refusal:
-            self._refusal = ""
-            message = (
-                f"{self._target.uri}: {refusal}. Correct the store, or {terms.endpoint_key} in the storage Secret."
-            )
-            return Failure(Reason.FETCH_FAILED, message)
+        if noted := self._noted:
+            self._noted = None
+            return noted
         if is_transport(error):
             context = build_context(self._bucket.authorities) if endpoint.is_secure else None
             if problem := await find_problem(endpoint.host, endpoint.port, context):
-                return build_unreachable(self._target, problem)
+                return build_unreachable(self._target, problem, terms)
             if context is None and await has_tls(endpoint.host, endpoint.port):
                 cause = f"{endpoint.host}:{endpoint.port} speaks TLS"
-                return build_unreachable(self._target, Problem(cause, f"Write {terms.endpoint_key} with https://"))
+                return build_unreachable(
+                    self._target, Problem(cause, f"Write {terms.endpoint_key} with https://"), terms
+                )
         return classify(error, self._target, terms)

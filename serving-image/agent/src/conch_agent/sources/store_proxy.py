@@ -27,7 +27,8 @@ from conch_contract.addresses import check_address
 
 _BLOCK: Final = 256 * 1024
 _LONGEST_HEAD: Final = 64 * 1024
-_CREDENTIALS: Final = frozenset({"authorization", "x-amz-security-token", "cookie"})
+# The client's Referer header has the URL that redirected, and so a token in its query (Azure's SAS).
+_CREDENTIALS: Final = frozenset({"authorization", "x-amz-security-token", "cookie", "referer"})
 
 _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -67,7 +68,7 @@ class StoreProxy:
             endpoint: Endpoint of the store.
             on_refusal: Called with the reason of a refused connection, a sentence without its full stop.
             context: Context with which OpenSSL checks the store; None: the client checks it, or there is no TLS.
-            has_token: True if requests have a session token, which the client also sends after a redirect.
+            has_token: True if requests have a token that the client also sends after a redirect.
         """
         self.url = ""
         self._on_refusal = on_refusal
@@ -114,7 +115,7 @@ class StoreProxy:
         parts = urlsplit(f"//{head.split()[1].decode()}")
         host, port = parts.hostname or "", parts.port or 443
         if self._has_token and not self._is_store(host, port):
-            raise RefusedError(f"the store redirects to {host}, to which the session token would be sent")
+            raise RefusedError(f"the store redirects to {host}, to which the token of the request would be sent")
         upstream = await _connect(host, port, None)
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         try:
