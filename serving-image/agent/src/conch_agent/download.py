@@ -1,7 +1,7 @@
 """The download of a file: with its digest, and resumed at the byte after a restart of the agent.
 
 An incomplete file (a part) has a record beside it, which has the digest of what is there. A complete file leaves its
-part by a rename, after its record says that it is complete.
+part by a rename, after its record states that it is complete.
 """
 
 from __future__ import annotations
