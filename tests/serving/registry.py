@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiohttp
 import yaml
@@ -57,6 +57,12 @@ class Registry:
         command = [str(tools.registry()), "serve", str(folder / "config.yaml")]
         self.process = Process(command, folder / "registry.log", environment)
         until(lambda: listens(self.port), "the registry listens", self.process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
 
     @classmethod
     def with_password(cls, folder: Path, tls: tuple[Path, Path] | None = None) -> Registry:

@@ -42,10 +42,9 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    served = Registry(tmp_path_factory.mktemp("registry"))
-    served.push(f"{NAME}:v1", {"onnx/model.onnx": LARGE, "onnx/note.txt": b"text"})
-    yield served
-    served.process.kill()
+    with Registry(tmp_path_factory.mktemp("registry")) as served:
+        served.push(f"{NAME}:v1", {"onnx/model.onnx": LARGE, "onnx/note.txt": b"text"})
+        yield served
 
 
 @pytest.fixture

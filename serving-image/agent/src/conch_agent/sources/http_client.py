@@ -174,10 +174,14 @@ async def read_rest(answer: aiohttp.ClientResponse, offset: int) -> AsyncGenerat
         skip = max(0, skip - len(chunk))
 
 
-def build_range(offset: int) -> dict[str, str]:
+def build_range(offset: int, size: int | None = None) -> dict[str, str]:
     """Return the header of a request for the bytes from an offset; empty: all are requested.
 
     Args:
         offset: Number of bytes to skip.
+        size: Size of the whole file in bytes, for servers that take no range without an end; None: unknown.
+
+    >>> build_range(0, 9), build_range(4), build_range(4, 9)
+    ({}, {'Range': 'bytes=4-'}, {'Range': 'bytes=4-8'})
     """
-    return {"Range": f"bytes={offset}-"} if offset else {}
+    return {"Range": f"bytes={offset}-{'' if size is None else size - 1}"} if offset else {}

@@ -74,7 +74,7 @@ class OciSource:
 
     def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the rest of the file, as in Source."""
-        return self._registry.read_blob(item.key, offset)
+        return self._registry.read_blob(item.key, offset, item.size)
 
     def find_local(self, item: Item) -> Path | None:  # noqa: ARG002  the protocol's
         """Return None, as in Source: the files are not local."""

@@ -20,9 +20,7 @@ from conch_agent.sources.oci_uri import Artifact
 _TITLE: Final = "org.opencontainers.image.title"
 _FILE_PATH: Final = "org.cncf.model.filepath"
 _UNPACK: Final = "io.deis.oras.content.unpack"  # of a folder that ORAS has packed
-_MODEL_LAYER: Final = re.compile(
-    r"application/vnd\.(cncf\.model|kitops\.modelkit)\.[\w.]+\.v1\.(?P<form>raw|tar)(\+\w+)?"
-)
+_MODEL_ARCHIVE: Final = re.compile(r"application/vnd\.(cncf\.model|kitops\.modelkit)\.[\w.]+\.v1\.tar(\+[\w-]+)?")
 _IMAGE_LAYER: Final = re.compile(r"application/vnd\.(oci\.image|docker\.image\.rootfs)\..*tar.*")
 
 
@@ -75,22 +73,30 @@ def _find_below(name: str, artifact: Artifact) -> str:
 
 def _find_name(layer: Descriptor, uri: str) -> str:
     """Return the name of a layer that is a file."""
-    model = _MODEL_LAYER.fullmatch(layer.mediaType)
     name = layer.annotate(_TITLE) or layer.annotate(_FILE_PATH)
-    is_archive = layer.annotate(_UNPACK) == "true" or (model and model["form"] == "tar")
-    if name and not is_archive:
+    remedy = _find_archive_remedy(layer, name)
+    if name and not remedy:
         return name
-    kind = to_one_line(layer.mediaType)
-    if is_archive or _IMAGE_LAYER.fullmatch(layer.mediaType):
-        named = f", {to_one_line(name)!r}" if name else ""
-        message = (
-            f"{uri} has a layer that is an archive ({kind}{named}), which the agent does not unpack. Push the files"
-            " themselves: with oras push, name each file and no folder; with kit pack or modctl build, choose raw"
-            " layers."
-        )
+    kind = f"{to_one_line(layer.mediaType)}{f', {to_one_line(name)!r}' if name else ''}"
+    if remedy:
+        message = f"{uri} has a layer that is an archive ({kind}), which the agent does not unpack. {remedy}."
     else:
         message = (
             f"{uri} has a layer without a name ({kind}). Push the model so that each layer is a file with the"
             f" annotation {_TITLE}, such as with oras push."
         )
     raise Failure(Reason.UNSUPPORTED, message)
+
+
+def _find_archive_remedy(layer: Descriptor, name: str) -> str:
+    """Return the remedy for a layer that is an archive, a sentence without its full stop; empty: it is none."""
+    if layer.annotate(_UNPACK) == "true":
+        return "Push the files of the folder: with oras push, name each file and no folder"
+    if _MODEL_ARCHIVE.fullmatch(layer.mediaType):
+        return "Pack the model in raw layers with kit pack or modctl build, or push its files with oras push"
+    if not name and _IMAGE_LAYER.fullmatch(layer.mediaType):
+        return (
+            "Push the files of the image with oras push; or mount the image as a volume, image in pod.volumes, and"
+            " write file:///path as storageUri"
+        )
+    return ""

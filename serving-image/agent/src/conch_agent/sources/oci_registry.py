@@ -74,17 +74,18 @@ class Registry:
                 raise Failure(Reason.DIGEST_MISMATCH, message)
         return digest, await run_in_thread(parse_document, body, media_type, self._uri)
 
-    async def read_blob(self, digest: str, offset: int) -> AsyncGenerator[bytes, None]:
+    async def read_blob(self, digest: str, offset: int, size: int | None) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a blob in order.
 
         Args:
             digest: Its digest.
             offset: Number of bytes to skip.
+            size: Its size in bytes.
 
         Raises:
             Failure: As `read_manifest`.
         """
-        async with self._get(self._artifact.build_blob_path(digest), build_range(offset)) as answer:
+        async with self._get(self._artifact.build_blob_path(digest), build_range(offset, size)) as answer:
             async for chunk in read_rest(answer, offset):
                 yield chunk
 

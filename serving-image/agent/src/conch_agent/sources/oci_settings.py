@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
+from conch_agent.sources.answer import to_one_line
 from conch_agent.sources.oci_uri import Artifact, normalize_host
 from conch_agent.sources.secret_settings import (
     WRITE_CERTIFICATES,
@@ -159,7 +160,7 @@ def describe_login(login: Login | None, settings: OciSettings, artifact: Artifac
     if login:
         return f"Correct user and password of {artifact.host} in {LOGINS_KEY} of the storage Secret, or their rights"
     if settings.logins:
-        hosts = ", ".join(sorted(settings.logins)[:8])
+        hosts = to_one_line(", ".join(sorted(settings.logins)))
         return f"Add a login of {artifact.host} to {LOGINS_KEY} of the storage Secret, which has those of {hosts}"
     return (
         f"Write a login of {artifact.host} as {LOGINS_KEY} into the Secret of storage.secretRef (kubectl create secret"
