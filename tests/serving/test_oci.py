@@ -142,7 +142,9 @@ async def test_a_name_outside_of_the_folder_is_refused(registry: Registry) -> No
     registry.push("unsafe:files", {"model.onnx": b"1"})
     [item] = (await OciSource(f"oci://{registry.host}/unsafe:files", PLAIN).list_files()).items
     layer = {"mediaType": "application/octet-stream", "digest": item.digest, "size": item.size}
-    for number, name in enumerate(("../a", "/etc/passwd", "a/../../b", "a//b", "./a", "a\\b", "a\nb", "a" * 1025)):
+    for number, name in enumerate(
+        ("../a", "/etc/passwd", "a/../../b", "a//b", "a/", "./a", "a\\b", "a\nb", "a" * 1025)
+    ):
         annotations = {"org.opencontainers.image.title": name}
         registry.push_manifest(f"unsafe:{number}", build_manifest([{**layer, "annotations": annotations}]))
         with pytest.raises(Failure, match="plain relative names") as raised:

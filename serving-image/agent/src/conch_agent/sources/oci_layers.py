@@ -13,7 +13,7 @@ from typing import Final
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import to_one_line
-from conch_agent.sources.base import Entry
+from conch_agent.sources.base import Entry, parse_path
 from conch_agent.sources.oci_documents import Descriptor, Manifest
 from conch_agent.sources.oci_uri import Artifact
 
@@ -34,10 +34,10 @@ def list_entries(manifest: Manifest, artifact: Artifact, version: str, uri: str)
         uri: The storageUri, with which messages begin.
 
     Raises:
-        Failure: Unsupported for a layer that is no file, UnsafePath for two files of one name, NotFound for a path
-            that is none.
+        Failure: Unsupported for a layer that is no file, UnsafePath for a name that is no path below a folder or that
+            two files have, NotFound for a path that is none.
     """
-    layers = [(_find_name(layer, uri), layer) for layer in manifest.layers]
+    layers = [(str(parse_path(_find_name(layer, uri), uri)), layer) for layer in manifest.layers]
     name, count = Counter(name for name, _ in layers).most_common(1)[0] if layers else ("", 0)
     if count > 1:
         message = f"{uri} has {count} files of the name {name[:200]!r}. Push each file once."
