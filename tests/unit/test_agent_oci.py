@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from conch_agent.sources.oci_documents import Index, Manifest, parse_document, s
 from conch_agent.sources.oci_layers import list_entries
 from conch_agent.sources.oci_settings import KEYS, DockerLogin, Login, OciSettings, find_login, parse_settings
 from conch_agent.sources.oci_uri import Artifact, parse_uri
+from conch_agent.sources.storage_secret import read_secret
+from conch_contract.schemes import SCHEMES
 
 DIGEST = f"sha256:{'0a' * 32}"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -370,3 +373,19 @@ def test_an_answer_of_another_media_type(media_type: str) -> None:
         parse_document(_document(), media_type, "oci://r.example/a:v1")
     assert raised.value.reason == Reason.UNSUPPORTED
     assert repr(media_type) in raised.value.message
+
+
+def test_a_login_is_read_as_the_kubelet_mounts_it(tmp_path: Path) -> None:
+    """A key may begin with a dot. The kubelet's own folder and link begin with two."""
+    content = tmp_path / "..2026_11_30"
+    content.mkdir()
+    text = json.dumps({"auths": {"r.example": {"auth": LOGIN}}})
+    (content / ".dockerconfigjson").write_text(text)
+    (tmp_path / "..data").symlink_to(content.name)
+    (tmp_path / ".dockerconfigjson").symlink_to("..data/.dockerconfigjson")
+    keys = SCHEMES["oci"].secret_keys
+    assert read_secret(tmp_path, keys) == {".dockerconfigjson": text}
+    (tmp_path / ".dockerconfigjson").unlink()
+    with pytest.raises(Failure, match=r"namespace, with \.dockerconfigjson and what else") as raised:
+        read_secret(tmp_path, keys)
+    assert raised.value.reason == Reason.SECRET_MISSING
