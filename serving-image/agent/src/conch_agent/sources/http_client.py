@@ -36,12 +36,14 @@ class HttpClient:
         setting: The field or key of the Secret that has the address, for messages.
         context: The TLS context of all servers.
         issuer_remedy: Remedy for a certificate of an unknown issuer, a sentence without its full stop.
+        plaintext_remedy: Remedy for a server without TLS, a sentence without its full stop; empty: that of the problem.
     """
 
     uri: str
     setting: str
     context: ssl.SSLContext
     issuer_remedy: str
+    plaintext_remedy: str = ""
 
     @asynccontextmanager
     async def get(
@@ -117,7 +119,11 @@ class HttpClient:
         except ValueError as invalid:
             return Failure(Reason.UNSUPPORTED, f"{self.uri} is no URL ({invalid}). Write it as https://host/file.")
         problem = explain(error, parts.hostname or "", port)
-        remedy = self.issuer_remedy if problem.is_untrusted else problem.remedy
+        remedy = problem.remedy
+        if problem.is_untrusted:
+            remedy = self.issuer_remedy
+        elif problem.is_plaintext:
+            remedy = self.plaintext_remedy or remedy
         return Failure(Reason.UNREACHABLE, f"{self.uri} cannot be reached: {problem.cause}. {remedy}.")
 
 
@@ -127,8 +133,31 @@ async def read_error(answer: aiohttp.ClientResponse) -> Answer:
     Args:
         answer: The answer, whose status is that of an error.
     """
-    body = (await answer.content.read(_LONGEST_BODY)).decode(errors="replace").strip()
-    return read_body(answer.status, answer.reason or "", body)
+    return read_body(answer.status, answer.reason or "", await read_text(answer))
+
+
+async def read_text(answer: aiohttp.ClientResponse) -> str:
+    """Return the first 64 KiB of an answer's body, or fewer.
+
+    Args:
+        answer: The answer.
+    """
+    return (await answer.content.read(_LONGEST_BODY)).decode(errors="replace").strip()
+
+
+async def read_whole(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
+    """Return the body of an answer; None if it is longer.
+
+    Args:
+        answer: The answer.
+        most: The largest size in bytes.
+    """
+    body = bytearray()
+    async for chunk in answer.content.iter_chunked(_CHUNK):
+        body += chunk
+        if len(body) > most:
+            return None
+    return bytes(body)
 
 
 async def read_rest(answer: aiohttp.ClientResponse, offset: int) -> AsyncGenerator[bytes, None]:
@@ -145,10 +174,14 @@ async def read_rest(answer: aiohttp.ClientResponse, offset: int) -> AsyncGenerat
         skip = max(0, skip - len(chunk))
 
 
-def build_range(offset: int) -> dict[str, str]:
+def build_range(offset: int, size: int | None = None) -> dict[str, str]:
     """Return the header of a request for the bytes from an offset; empty: all are requested.
 
     Args:
         offset: Number of bytes to skip.
+        size: Size of the whole file in bytes, for servers that take no range without an end; None: unknown.
+
+    >>> build_range(0, 9), build_range(4), build_range(4, 9)
+    ({}, {'Range': 'bytes=4-'}, {'Range': 'bytes=4-8'})
     """
-    return {"Range": f"bytes={offset}-"} if offset else {}
+    return {"Range": f"bytes={offset}-{'' if size is None else size - 1}"} if offset else {}
