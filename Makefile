@@ -132,6 +132,7 @@ fuzz: $(READY) ## Fuzz what parses text of others (MINUTES=60 of all processors 
 bench: $(READY) ## Measure the targets; prints a table, fails on no number
 	$(PY) -m tests.bench
 	$(PY) -m tests.bench.scrape
+	$(PY) -m tests.bench.models
 
 .PHONY: cluster
 cluster: $(READY) ## A real Kubernetes cluster on this machine (NODES=2); KUBECONFIG is printed
