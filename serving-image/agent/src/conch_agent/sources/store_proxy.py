@@ -50,9 +50,13 @@ def plain_url(endpoint: Endpoint) -> str:
     >>> plain_url(Endpoint("https://store/s3", "store", 443)), plain_url(Endpoint("https://[::1]:9000", "::1", 9000))
     ('http://store/s3', 'http://[::1]:9000')
     """
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     is_default = endpoint.port == (443 if endpoint.is_secure else 80)
-    return f"http://{host}{'' if is_default else f':{endpoint.port}'}{urlsplit(endpoint.url).path}"
+    return f"http://{_write_host(endpoint)}{'' if is_default else f':{endpoint.port}'}{urlsplit(endpoint.url).path}"
+
+
+def _write_host(endpoint: Endpoint) -> str:
+    """Return the host as it stands in a URL."""
+    return f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
 
 
 class StoreProxy:
@@ -106,8 +110,8 @@ class StoreProxy:
 
     async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
         """Send a request to the store, and pass on its answer."""
-        if request.method not in {"GET", "HEAD"}:
-            raise Failure(Reason.INTERNAL, f"The client sends a {request.method} request, which reads nothing.")
+        if request.method not in {"GET", "HEAD"}:  # the client only reads
+            return web.Response(status=405)
         method = cast("Literal['GET', 'HEAD']", request.method)
         url = self._build_url(request.raw_path)
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
@@ -121,11 +125,11 @@ class StoreProxy:
                 raise await self._client.build_failure(error, str(answer.url)) from error
 
     def _build_url(self, target: str) -> URL:
-        """Return the URL of a request. The client knows the store alone, and follows no redirects."""
+        """Return the URL of a request at the store, whatever host it names: other processes of the pod may connect."""
         parts, own = urlsplit(target), self._endpoint
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        scheme, host = urlsplit(own.url).scheme, _write_host(own)
         query = f"?{parts.query}" if parts.query else ""
-        return URL(f"{urlsplit(own.url).scheme}://{host}:{own.port}{parts.path or '/'}{query}", encoded=True)
+        return URL(f"{scheme}://{host}:{own.port}{parts.path or '/'}{query}", encoded=True)
 
     def _check(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> None:
         """Refuse an answer that the client would read for nothing.
