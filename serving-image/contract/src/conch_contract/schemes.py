@@ -162,6 +162,44 @@ _ROWS: Final = (
         ),
     ),
     Scheme(
+        "az",
+        pattern="[a-z0-9]{3,24}/[$a-z0-9][a-z0-9-]{1,61}[a-z0-9](/[^?#]*)?",
+        examples=("account/container", "account/container/prefix"),
+        files="all blobs below the prefix, or the blob of that name",
+        resumption="yes",
+        secret_keys=(
+            SecretKey(
+                "AZURE_STORAGE_SAS_TOKEN",
+                "a SAS token of the container or account, with the permissions `r` and `l`; without it and the other"
+                " credentials, requests are anonymous (public containers)",
+                is_credential=True,
+            ),
+            SecretKey("AZURE_STORAGE_SAS_KEY", "another name of `AZURE_STORAGE_SAS_TOKEN`"),
+            SecretKey("AZURE_STORAGE_ACCOUNT_KEY", "in place of a SAS token, a key of the account", is_credential=True),
+            SecretKey("AZURE_STORAGE_ACCESS_KEY", "another name of `AZURE_STORAGE_ACCOUNT_KEY`"),
+            SecretKey(
+                "AZURE_CLIENT_ID",
+                "in place of a SAS token, with `AZURE_TENANT_ID` and `AZURE_CLIENT_SECRET`, a service principal",
+                is_credential=True,
+            ),
+            SecretKey("AZURE_TENANT_ID", "the tenant of the service principal, an id or a domain", is_credential=True),
+            SecretKey("AZURE_CLIENT_SECRET", "a client secret of the service principal", is_credential=True),
+            SecretKey(
+                "AZURE_AUTHORITY_HOST",
+                "the server of the service principal's tokens, always with TLS; default"
+                " `https://login.microsoftonline.com`",
+            ),
+            SecretKey("AZURE_STORAGE_ACCOUNT_NAME", "the account, which must be that of `storageUri`"),
+            SecretKey(
+                "AZURE_STORAGE_ENDPOINT",
+                "the account's address where it is not `https://<account>.blob.core.windows.net`: another cloud, a"
+                " private endpoint, or an emulator as `http://host:10000/<account>`",
+            ),
+            SecretKey("AZURE_ALLOW_HTTP", "`true` allows an `http://` endpoint"),
+            SecretKey("ca.crt", "PEM certificates to trust for the endpoint and the authority, as for s3"),
+        ),
+    ),
+    Scheme(
         "https",
         pattern="[^/@?#[:space:]]+/[^[:space:]]+",
         examples=("host/file",),
@@ -184,7 +222,7 @@ _ROWS: Final = (
                     "https?://(portal[.]azure|console[.]cloud[.]google|storage[.]cloud[.]google)[.]com/",
                 ),
                 "https fetches one file, and this is a folder of Azure Blob Storage or Google Cloud Storage, or a"
-                " console; name the file, write gs://bucket/prefix, or copy the folder to s3:// or pvc://",
+                " console; name the file, or write az://account/container/prefix or gs://bucket/prefix",
             ),
             Refusal(
                 (f"{_HUB_SITE}/[^/]+/[^/?#]+(/?([?#].*)?$|/(tree|blob)/)",),
@@ -239,9 +277,8 @@ SCHEMES: Final[Mapping[str, Scheme]] = {scheme.name: scheme for scheme in _ROWS}
 """The rows by name."""
 
 REMEDIES: Final[Mapping[str, str]] = {
-    "az|azure|abfss?|wasbs?": "storageUri does not take this scheme of Azure Blob Storage; write one file as"
-    " https://account.blob.core.windows.net/container/file, or copy the folder to s3://bucket/prefix or"
-    " pvc://claim/path",
+    "as|adl|azure|abfss?|wasbs?": "storageUri does not take this scheme of Azure Blob Storage; write"
+    " az://account/container/prefix",
     "gcs": "storageUri does not take this scheme of Google Cloud Storage; write gs://bucket/prefix",
     "s3a|s3n|minio": "storageUri does not take this scheme; write s3://bucket/prefix, and for a store other than"
     " Amazon's AWS_ENDPOINT_URL in the Secret of storage.secretRef",

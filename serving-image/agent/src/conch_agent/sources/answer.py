@@ -21,6 +21,9 @@ _USEFUL: Final = (
     *("RequestId", "HostId"),
 )
 _MOST_ELEMENTS: Final = 4
+# The query of a URL, and what a query has that gives access: the signature of a SAS token or of another signed URL.
+_QUERY: Final = re.compile(r"(?:\?|%3F)[^\s\"'<>]*", re.IGNORECASE)
+_SIGNATURE: Final = re.compile(r"sig(?:nature)?(?:=|%3D)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Answer:
 
 
 def read_body(status: int, phrase: str, body: str) -> Answer:
-    """Return an error answer. Its body may be XML of an S3 store, JSON, an HTML page with a title, or plain text.
+    """Return an error answer.
+
+    Its body may be XML of a store, JSON (also of OAuth: RFC 6749, section 5.2), an HTML page with a title, or plain
+    text.
 
     Args:
         status: The HTTP status.
@@ -56,7 +62,8 @@ def read_body(status: int, phrase: str, body: str) -> Answer:
             fields = {str(name).lower(): value for name, value in parse_json(body).items()}
         except (ValueError, AttributeError):
             fields = {}
-        code, message = fields.get("code", ""), fields.get("message", "") or fields.get("error", "")
+        code = fields.get("code", "")
+        message = fields.get("message", "") or fields.get("error_description", "") or fields.get("error", "")
         if code or message:
             return Answer(status, phrase, to_one_line(str(code)), to_one_line(str(message)))
     if title := _TITLE.search(body):
@@ -68,11 +75,15 @@ def read_body(status: int, phrase: str, body: str) -> Answer:
 
 
 def to_one_line(text: str) -> str:
-    """Return a foreign text as one line of bounded length.
+    """Return a foreign text as one line of bounded length, without the queries of signed URLs.
 
     Args:
         text: The text.
+
+    >>> to_one_line("No access to https://host/m?sp=rl&amp;sig=c2ln to you")
+    'No access to https://host/m?... to you'
     """
     line = " ".join(html.unescape(text).split())
+    line = _QUERY.sub(lambda query: "?..." if _SIGNATURE.search(query[0]) else query[0], line)
     printable = "".join(letter if letter.isprintable() else "?" for letter in line)
     return printable if len(printable) <= _LONGEST else f"{printable[:_LONGEST]}..."

@@ -35,11 +35,13 @@ class Problem:
         cause: The cause, a sentence without its full stop.
         remedy: The remedy, a sentence without its full stop.
         is_untrusted: True if the certificate of the issuer is the remedy.
+        is_unresolved: True if the host name has no address.
     """
 
     cause: str
     remedy: str
     is_untrusted: bool = False
+    is_unresolved: bool = False
 
 
 def build_context(authorities: str | None) -> ssl.SSLContext:
@@ -125,7 +127,7 @@ def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR
         return Problem(f"the TLS handshake with {where} failed ({reason})", "Read the server's log")
     if isinstance(error, socket.gaierror):
         cause = f"the host name {host!r} cannot be resolved ({error.strerror})"
-        return Problem(cause, "Correct the host name, or the DNS of the cluster")
+        return Problem(cause, "Correct the host name, or the DNS of the cluster", is_unresolved=True)
     if isinstance(error, ConnectionRefusedError):
         return Problem(f"nothing listens at {where} (connection refused)", "Correct the port, or start the server")
     if isinstance(error, TimeoutError):

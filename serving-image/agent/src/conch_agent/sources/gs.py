@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from obstore.exceptions import BaseError
 from obstore.store import GCSStore
 
+from conch_agent.reasons import Failure
 from conch_agent.sources.base import Location
 from conch_agent.sources.gs_errors import TERMS
 from conch_agent.sources.gs_settings import ACCOUNT_KEY, KEYS, WRITE_ACCOUNT_KEY, AccountKey, GsSettings, parse_settings
@@ -47,7 +49,7 @@ class GsSource(ObjectStoreSource):
         Raises:
             Failure: The bucket or a value of the Secret is invalid.
         """
-        super().__init__(uri, _GsBucket(parse_bucket(uri), parse_settings(secret)))
+        super().__init__(uri, urlsplit(uri).path, _GsBucket(parse_bucket(uri), parse_settings(secret)))
 
 
 class _GsBucket:
@@ -64,7 +66,7 @@ class _GsBucket:
         self._settings = settings
         _check_private_key(name, settings.account_key)
 
-    def open(self, endpoint: str, proxy: str) -> GCSStore:
+    def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> GCSStore:  # noqa: ARG002  the protocol's
         """Return the client, as in Bucket."""
         key = self._settings.account_key
         # Without a key and this switch the client would request a token from the cloud's metadata server.

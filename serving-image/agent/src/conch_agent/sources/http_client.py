@@ -62,6 +62,7 @@ class HttpClient:
         setting: The field or key of the Secret that has the address, for messages.
         context: The TLS context of all servers.
         issuer_remedy: Remedy for a certificate of an unknown issuer, a sentence without its full stop.
+        host_remedy: Remedy for a host name without addresses, as `issuer_remedy`; empty: that of the problem.
         server: The server, which follows the storageUri in messages, such as `: the store at https://store`.
     """
 
@@ -70,6 +71,7 @@ class HttpClient:
     context: ssl.SSLContext
     issuer_remedy: str
     server: str = ""
+    host_remedy: str = ""
 
     def open_session(self) -> aiohttp.ClientSession:
         """Return a session, whose connections several requests use one after the other."""
@@ -196,7 +198,11 @@ class HttpClient:
         if isinstance(error, WrongAnswerError):
             return Failure(Reason.FETCH_FAILED, f"{self.uri}: {host}:{port} {error}. {error.remedy}.")
         problem = await self._explain(error, host, port, is_plain=parts.scheme == "http")
-        remedy = self.issuer_remedy if problem.is_untrusted else problem.remedy
+        remedy = problem.remedy
+        if problem.is_untrusted:
+            remedy = self.issuer_remedy
+        elif problem.is_unresolved:
+            remedy = self.host_remedy or remedy
         message = f"{self.uri}{self.server} cannot be reached: {problem.cause}. {remedy}."
         return Failure(Reason.UNREACHABLE, message)
 

@@ -58,14 +58,14 @@ def parse_bucket(uri: str) -> str:
 class ObjectStoreSource:
     """`scheme://bucket/prefix`: all objects below the prefix, or the one object of that key."""
 
-    def __init__(self, uri: str, bucket: Bucket) -> None:
+    def __init__(self, uri: str, path: str, bucket: Bucket) -> None:
         """Create the source.
 
         Args:
             uri: The storageUri.
+            path: Its part after the bucket: a prefix, or the key of an object.
             bucket: Its bucket, with the settings of the storage Secret.
         """
-        path = urlsplit(uri).path
         if "//" in path.rstrip("/"):
             message = f"{uri} has a folder without a name ('//'). Write one slash, or rename the folder in the store."
             raise Failure(Reason.UNSAFE_PATH, message)
@@ -195,7 +195,7 @@ class ObjectStoreSource:
 
     async def _read_range(self, store: ObjectStore, item: Item, start: int, end: int) -> Buffer:
         try:
-            options: GetOptions = {"range": (start, end), "if_match": item.tag or None}
+            options: GetOptions = {"range": (start, end), "if_match": _quote(item.tag) or None}
             if item.version:
                 options["version"] = item.version
             answer = await obstore.get_async(store, item.key, options=options)
@@ -246,6 +246,11 @@ def _build_tag(meta: ObjectMeta) -> str:
 def _is_same_tag(one: str, other: str) -> bool:
     """Compare tags. A list may have them without the quotes of the header."""
     return one.strip('"') == other.strip('"')
+
+
+def _quote(tag: str) -> str:
+    """Return a tag as the header If-Match has it (RFC 9110, section 8.8.3). Lists of Azure have it without quotes."""
+    return tag if not tag or tag.endswith('"') else f'"{tag}"'
 
 
 def _build_changed(uri: str, item: Item) -> Failure:

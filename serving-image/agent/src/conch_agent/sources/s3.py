@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from obstore.store import S3Store
 
+from conch_agent.reasons import Failure
 from conch_agent.sources.base import Location
 from conch_agent.sources.object_store import ObjectStoreSource, parse_bucket
 from conch_agent.sources.s3_errors import TERMS
@@ -45,7 +47,7 @@ class S3Source(ObjectStoreSource):
         Raises:
             Failure: The bucket or a value of the Secret is invalid.
         """
-        super().__init__(uri, _S3Bucket(parse_bucket(uri), parse_settings(secret)))
+        super().__init__(uri, urlsplit(uri).path, _S3Bucket(parse_bucket(uri), parse_settings(secret)))
 
 
 class _S3Bucket:
@@ -63,7 +65,7 @@ class _S3Bucket:
         host = f"{name}.{host}" if settings.virtual_hosted else host
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
 
-    def open(self, endpoint: str, proxy: str) -> S3Store:
+    def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> S3Store:  # noqa: ARG002  the protocol's
         """Return the client, as in Bucket."""
         settings = self._settings
         # Without credentials and AWS_SKIP_SIGNATURE the client would request them from the cloud's metadata server.

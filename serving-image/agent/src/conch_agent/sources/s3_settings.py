@@ -18,6 +18,7 @@ from conch_agent.sources.secret_settings import (
     format_value,
     parse_authorities,
     parse_endpoint,
+    parse_password,
     parse_switch,
     parse_token,
     parse_values,
@@ -61,13 +62,6 @@ class S3Settings:
         return self.access_key_id is not None and not self.skip_signature
 
 
-def _parse_password(text: str) -> str:
-    if not text.isprintable():
-        message = "holds a line break or another control character"
-        raise WrongFormError(message)
-    return text
-
-
 def _parse_region(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text):
         message = f"is {format_value(text)}, which is not a region"
@@ -86,7 +80,7 @@ def _parse_payer(text: str) -> bool:
 KEYS: Final[Mapping[str, SettingKey]] = {
     "AWS_ACCESS_KEY_ID": SettingKey("access_key_id", parse_token, "Write the access key's id as the store shows it"),
     "AWS_SECRET_ACCESS_KEY": SettingKey(
-        "secret_access_key", _parse_password, "Write the secret key as the store shows it"
+        "secret_access_key", parse_password, "Write the secret key as the store shows it"
     ),
     "AWS_SESSION_TOKEN": SettingKey("session_token", parse_token, "Write the token on one line"),
     "AWS_DEFAULT_REGION": SettingKey("region", _parse_region, "Write a region such as us-east-1"),

@@ -68,6 +68,21 @@ def parse_token(text: str) -> str:
     return text
 
 
+def parse_password(text: str) -> str:
+    """Return a password, which may have blanks.
+
+    Args:
+        text: Printable characters.
+
+    Raises:
+        WrongFormError: It has other characters.
+    """
+    if not text.isprintable():
+        message = "holds a line break or another control character"
+        raise WrongFormError(message)
+    return text
+
+
 def parse_switch(text: str) -> bool:
     """Return the value of a switch.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import obstore
 
+from conch_agent.reasons import Failure
 from conch_agent.sources.secret_settings import Endpoint
 from conch_agent.sources.store_errors import StoreTerms
 
@@ -50,12 +52,13 @@ class Bucket(Protocol):
     def unknown(self) -> tuple[str, ...]:
         """The Secret's keys that set nothing."""
 
-    def open(self, endpoint: str, proxy: str) -> ObjectStore:
+    def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> ObjectStore:
         """Return the client.
 
         Args:
             endpoint: The store's URL, as http://: the proxy has the TLS.
             proxy: The URL of the proxy on loopback for all its connections.
+            on_failure: Called with the failure of a request for a token, after which the client raises its own error.
         """
 
 

@@ -36,7 +36,9 @@ class StoreConnection:
         self._target = Target(uri, bucket.name, named, is_signed=bucket.is_signed, unknown=bucket.unknown)
         setting = f"{bucket.terms.endpoint_key} in the storage Secret"
         server = f": the store{self._target.where}"
-        self._client = HttpClient(uri, setting, build_context(bucket.authorities), _ISSUER_REMEDY, server=server)
+        host_remedy = "" if bucket.endpoint else bucket.terms.unknown_host
+        context = build_context(bucket.authorities)
+        self._client = HttpClient(uri, setting, context, _ISSUER_REMEDY, server=server, host_remedy=host_remedy)
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[ObjectStore, None]:
@@ -49,7 +51,7 @@ class StoreConnection:
         proxy = StoreProxy(self._endpoint, self._client)
         async with proxy.run():
             try:
-                yield self._bucket.open(plain_url(self._endpoint), proxy.url)
+                yield self._bucket.open(plain_url(self._endpoint), proxy.url, proxy.note)
             except Failure:
                 raise
             except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,15 @@ from conch_agent.sources.answer import Answer, read_body, to_one_line
 
 _LONGEST: Final = 64 * 1024  # characters of an error's text, which has the whole body of the store's answer
 _STATUS: Final = re.compile(r"status code: (?P<status>\d{3})(?: (?P<phrase>[^:\n]*))?(?:: (?P<body>.*))?", re.DOTALL)
+
+
+def read_details(answer: Answer) -> str:
+    """Return the details of an answer that refuses access, beside its message.
+
+    Args:
+        answer: The answer.
+    """
+    return answer.elements.get("Details", "")
 
 
 @dataclass(frozen=True)
@@ -28,9 +37,14 @@ class StoreTerms:
         keep_versions: What keeps older versions of objects, a sentence.
         no_bucket: Codes of a bucket that does not exist.
         denied: Codes of refused credentials.
-        remedies: Remedies by code, or by HTTP status for answers without a code.
+        remedies: Remedies by code, or by HTTP status for answers without a code. That of a code in `denied` takes the
+            place of the remedy for refused credentials.
         wrong_endpoint: The remedy for an answer that is not such a store's.
         wrong_region: The remedy for a bucket of another region.
+        noun: The store's word for a bucket.
+        unknown_host: The remedy for a host name of the provider that cannot be resolved, a sentence without its full
+            stop; empty: that of other hosts.
+        read_details: Returns the details of an answer that refuses access.
     """
 
     endpoint_key: str
@@ -43,6 +57,9 @@ class StoreTerms:
     remedies: Mapping[str, str]
     wrong_endpoint: str
     wrong_region: str
+    noun: str = "bucket"
+    unknown_host: str = ""
+    read_details: Callable[[Answer], str] = read_details
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:
     uri, where = target.uri, target.where
     if answer.code in terms.no_bucket:
         message = (
-            f"{uri}: the bucket {target.bucket!r} does not exist{where} ({answer.words}). Create it or correct "
+            f"{uri}: the {terms.noun} {target.bucket!r} does not exist{where} ({answer.words}). Create it or correct "
             "storageUri."
         )
         return Failure(Reason.BUCKET_NOT_FOUND, message)
@@ -145,7 +162,7 @@ def classify_version(error: Exception, path: str, version: str, terms: StoreTerm
     answer = read_answer(str(error)) or Answer()
     subject = f"version {to_one_line(version)} of {to_one_line(path)}, which this revision serves"
     if isinstance(error, FileNotFoundError) or answer.status in {400, 404, 405}:
-        return Failure(Reason.NOT_FOUND, f"The bucket no longer has {subject}. {terms.keep_versions}")
+        return Failure(Reason.NOT_FOUND, f"The {terms.noun} no longer has {subject}. {terms.keep_versions}")
     if _is_denied(error, answer):
         message = (
             f"The store refuses to read {subject}: allow {terms.version_permission} to the credentials in the storage "
@@ -160,9 +177,11 @@ def _is_denied(error: Exception, answer: Answer) -> bool:
 
 
 def _build_denied(answer: Answer, target: Target, terms: StoreTerms) -> Failure:
-    parts = (answer.words if answer.code or answer.message else "", answer.elements.get("Details", "").rstrip("."))
+    parts = (answer.words if answer.code or answer.message else "", terms.read_details(answer).rstrip("."))
     words = f" ({'; '.join(part for part in parts if part)})" if any(parts) else ""
-    if target.is_signed:
+    if answer.code in terms.remedies:
+        remedy = terms.remedies[answer.code]
+    elif target.is_signed:
         remedy = f"Check {terms.credentials} in the storage Secret, and that {terms.rights} {target.bucket!r}."
     else:
         has = f" (it has {', '.join(target.unknown[:8])}, which set nothing)" if target.unknown else ""

@@ -95,6 +95,14 @@ class StoreProxy:
         finally:
             await runner.cleanup()
 
+    def note(self, failure: Failure) -> None:
+        """Set the failure of what the client requests elsewhere, such as a token.
+
+        Args:
+            failure: The failure.
+        """
+        self.failure = failure
+
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request of the client. What follows a failure that no retry cures is refused."""
         if self.failure and self.failure.reason != Reason.UNREACHABLE:

@@ -1,0 +1,146 @@
+"""`az://account/container/prefix`: files in Azure Blob Storage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from obstore.store import AzureStore
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.az_credentials import AccountKey, Sas, ServicePrincipal
+from conch_agent.sources.az_errors import find_terms
+from conch_agent.sources.az_settings import KEYS, AzSettings, parse_settings
+from conch_agent.sources.az_token import TokenSource
+from conch_agent.sources.base import Location
+from conch_agent.sources.object_store import ObjectStoreSource
+from conch_agent.sources.secret_settings import Endpoint
+from conch_agent.sources.store_client import build_options, build_retries
+
+if TYPE_CHECKING:
+    from obstore.store import AzureBearerToken
+
+__all__ = ["KEYS", "AzSource", "open_source"]
+
+_FORM: Final = "az://account/container/prefix"
+_ACCOUNT: Final = re.compile(r"[a-z0-9]{3,24}")
+_CONTAINER: Final = re.compile(r"[$a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+
+
+def open_source(location: Location) -> AzSource:
+    """Return the source of a container and prefix.
+
+    Args:
+        location: The location.
+
+    Raises:
+        Failure: The account, the container or a value of the Secret is invalid.
+    """
+    return AzSource(location.uri, location.secret)
+
+
+class AzSource(ObjectStoreSource):
+    """`az://account/container/prefix`: all blobs below the prefix, or the one blob of that name."""
+
+    def __init__(self, uri: str, secret: Mapping[str, str]) -> None:
+        """Create the source.
+
+        Args:
+            uri: The storageUri.
+            secret: Values of the storage Secret by key.
+
+        Raises:
+            Failure: The account, the container or a value of the Secret is invalid.
+        """
+        account, container, path = split_uri(uri)
+        super().__init__(uri, path, _Container(uri, account, container, parse_settings(secret, account)))
+
+
+def split_uri(uri: str) -> tuple[str, str, str]:
+    """Return account, container and path of a URI.
+
+    Args:
+        uri: The storageUri.
+
+    Raises:
+        Failure: NotFound: it names no account or no container.
+
+    >>> split_uri("az://account/models/m/1")
+    ('account', 'models', '/m/1')
+    """
+    parts = urlsplit(uri)
+    container, slash, path = parts.path.removeprefix("/").partition("/")
+    for name, pattern, kind in ((parts.netloc, _ACCOUNT, "a storage account"), (container, _CONTAINER, "a container")):
+        if not name:
+            raise Failure(Reason.NOT_FOUND, f"{uri} names no {kind.removeprefix('a ')}: write {_FORM}.")
+        if not pattern.fullmatch(name):
+            raise Failure(Reason.NOT_FOUND, f"{uri}: {name!r} cannot be {kind}'s name. Write {_FORM}.")
+    return parts.netloc, container, slash + path
+
+
+class _Container:
+    """A container of Azure Blob Storage, as in Bucket."""
+
+    def __init__(self, uri: str, account: str, name: str, settings: AzSettings) -> None:
+        credential = settings.credential
+        self.name = name
+        self.terms = find_terms(credential)
+        self.endpoint = settings.endpoint
+        host = f"{account}.blob.core.windows.net"
+        self.default_endpoint = Endpoint(f"https://{host}", host, 443)
+        self.authorities = settings.authorities
+        self.is_signed = credential is not None
+        self.unknown = settings.unknown
+        self._account = account
+        self._credential = credential
+        self._tokens = (
+            TokenSource(uri, credential, settings.authorities) if isinstance(credential, ServicePrincipal) else None
+        )
+
+    def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> AzureStore:
+        """Return the client, as in Bucket."""
+        config: dict[str, Any] = {
+            "account_name": self._account,
+            "endpoint": endpoint,
+            "use_emulator": False,
+            **self._build_credential(),
+        }
+        options = build_options(proxy)
+        return AzureStore(
+            self.name,
+            config=config,  # type: ignore[arg-type]
+            client_options=options,  # type: ignore[arg-type]
+            retry_config=build_retries(),
+            credential_provider=_build_provider(self._tokens, on_failure) if self._tokens else None,
+        )
+
+    def _build_credential(self) -> dict[str, Any]:
+        """Return the client's settings of the credentials.
+
+        Without the type of the credentials, the client would also take those of its environment variables, of the
+        program az, or of the cloud's metadata server.
+        """
+        match self._credential:
+            case AccountKey(key):
+                return {"credential_type": "access_key", "account_key": key}
+            case Sas(token):
+                return {"credential_type": "sas_token", "sas_key": token}
+            case _:
+                return {"credential_type": "bearer_token", "token": "", "skip_signature": not self.is_signed}
+
+
+def _build_provider(
+    tokens: TokenSource, on_failure: Callable[[Failure], None]
+) -> Callable[[], Coroutine[Any, Any, AzureBearerToken]]:
+    """Return the client's source of tokens, which reports failures: the client replaces them by an error of its own."""
+
+    async def provide() -> AzureBearerToken:
+        try:
+            return await tokens.read()
+        except Failure as failure:
+            on_failure(failure)
+            raise
+
+    return provide
