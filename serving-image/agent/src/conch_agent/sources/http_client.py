@@ -191,7 +191,7 @@ class HttpClient:
         host = parts.hostname or ""
         if isinstance(error, StalledError):
             message = (
-                f"{self.uri}: {host}:{port} {error}. The agent retries from the last byte. Read the server's log, or"
+                f"{self.uri}: {host}:{port} {error}. The agent retries and resumes. Read the server's log, or"
                 " check the network between the pod and it."
             )
             return Failure(Reason.FETCH_FAILED, message)
