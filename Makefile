@@ -109,7 +109,7 @@ coverage: $(READY) ## Coverage of the pure packages by the unit tier, with a flo
 
 .PHONY: test-api
 test-api: $(READY) ## The operator against a real API server, the agent against a real Triton
-	@$(PY) -m tests.cluster build kubernetes kwok fake-gcs-server
+	@$(PY) -m tests.cluster build kubernetes kwok fake-gcs-server registry oras
 	$(BIN)/pytest tests/api tests/serving -m "not long" --numprocesses $(API_WORKERS) --dist loadgroup \
 	  --fixture-workers cluster:$(CLUSTER_WORKERS) $(PYTEST_ARGS)
 

@@ -135,6 +135,18 @@ MODULES = {
             path="github.com/fsouza/fake-gcs-server",
             programs={"fake-gcs-server": "github.com/fsouza/fake-gcs-server"},
         ),
+        # A registry and a client that pushes to it, for the tests of oci:// (tests/serving).
+        Module(
+            name="registry",
+            path="github.com/distribution/distribution/v3",
+            programs={"registry": "./registry"},
+        ),
+        Module(
+            name="oras",
+            path="oras.land/oras",
+            programs={"oras": "oras.land/oras/cmd/oras"},
+            source="registry",
+        ),
     )
 }
 PROGRAMS = {program: module for module in MODULES.values() for program in module.programs}

@@ -28,11 +28,15 @@ from conch.write.errors import CallError, read_error, read_object
 from conch_agent.config import merge_config, parse_config
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure
-from conch_agent.sources import az_settings, gs_settings, hf_settings
+from conch_agent.sources import az_settings, gs_settings, hf_settings, oci_documents, oci_settings
 from conch_agent.sources.answer import read_body
 from conch_agent.sources.base import Entry, build_listing
 from conch_agent.sources.hf_answers import TREE, parse_answer
-from conch_agent.sources.hf_errors import read_delay
+from conch_agent.sources.oci_challenge import parse_challenges
+from conch_agent.sources.oci_errors import read_oci_error
+from conch_agent.sources.oci_layers import list_entries
+from conch_agent.sources.oci_uri import Artifact
+from conch_agent.sources.retry_after import read_delay
 from conch_agent.sources.s3_errors import classify
 from conch_agent.sources.s3_settings import parse_settings
 from conch_contract import ModelSource
@@ -111,6 +115,21 @@ def _secret(value: Mapping[str, Any]) -> None:
     texts = {str(key): str(text) for key, text in value.items()}
     parse_settings(texts)
     hf_settings.parse_settings(texts)
+    oci_settings.parse_settings(texts)
+
+
+def _logins(value: Mapping[str, Any]) -> None:
+    settings = oci_settings.parse_settings({oci_settings.LOGINS_KEY: json.dumps(value)})
+    for name in ("a", "a/b", "c"):
+        oci_settings.find_login(settings.logins, Artifact("r.example", name, "v1"))
+
+
+def _list_layers(data: bytes, media_type: str) -> None:
+    document = oci_documents.parse_document(data, media_type, "oci://r.example/a:v1")
+    if isinstance(document, oci_documents.Index):
+        oci_documents.select_manifest(document, "amd64", "oci://r.example/a:v1")
+    else:
+        list_entries(document, Artifact("r.example", "a", "v1"), "", "oci://r.example/a:v1")
 
 
 def _account_key(data: bytes) -> None:
@@ -194,6 +213,12 @@ def targets() -> dict[str, Target]:
     vector = {"resultType": "vector", "result": [{"metric": {}, "value": [1, "2.5"]}]}
     report = {"ready": True, "models": [{"name": "m", "state": "Ready", "digest": "sha256:1"}]}
     failure = {"kind": "Status", "code": 409, "reason": "Conflict", "message": "m", "details": {"retryAfterSeconds": 1}}
+    descriptor = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": f"sha256:{'0' * 64}",
+        "size": 1,
+        "annotations": {"org.opencontainers.image.title": "1/model.onnx"},
+    }
     secret = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": "https://s.example:9000"}
     return {
         "metrics-page": Target(lambda data: read_metrics(_text(data), "m"), (_PAGE,), (ValueError,)),
@@ -224,6 +249,27 @@ def targets() -> dict[str, Target]:
             (Failure,),
             is_json=True,
         ),
+        "oci-manifest": Target(
+            lambda data: _list_layers(data, "application/vnd.oci.image.manifest.v1+json"),
+            _seeds({"schemaVersion": 2, "layers": [{**descriptor, "mediaType": "application/octet-stream"}]}),
+            (Failure,),
+            is_json=True,
+        ),
+        "oci-index": Target(
+            lambda data: _list_layers(data, "application/vnd.oci.image.index.v1+json"),
+            _seeds({"schemaVersion": 2, "manifests": [{**descriptor, "platform": {"os": "linux"}}]}),
+            (Failure,),
+            is_json=True,
+        ),
+        "oci-error": Target(
+            lambda data: read_oci_error(404, "no", _text(data)),
+            _seeds({"errors": [{"code": "NAME_UNKNOWN", "message": "m"}]}),
+            is_json=True,
+        ),
+        "oci-challenge": Target(
+            lambda data: parse_challenges([_text(data)]), (b'Bearer realm="https://a/token",service="s", Basic a=b',)
+        ),
+        "oci-logins": _json(_logins, {"auths": {"r.example/a": {"auth": "bWU6c2VjcmV0"}}}, errors=(Failure,)),
         "retry-after": Target(
             lambda data: read_delay({"Retry-After": _text(data), "RateLimit": _text(data)}),
             (b"7", b'"api";r=0;t=55', b"Fri, 31 Dec 2027 23:59:59 GMT"),

@@ -29,14 +29,22 @@ def _tensor(name: str, shape: Shape) -> bytes:
     return _field(1, name) + _field(2, _field(1, _field(1, FLOAT) + _field(2, sizes)))
 
 
-def multiply(factor: float, shape: Shape = ("N", 2), *, overridable: bool = False) -> bytes:
+def pack_factor(factor: float) -> bytes:
+    """Return the factor as the bytes of a tensor."""
+    return struct.pack("<f", factor)
+
+
+def multiply(factor: float, shape: Shape = ("N", 2), *, overridable: bool = False, weights: str = "") -> bytes:
     """Return the model y = x * factor for floats of `shape`; a text is a free dimension.
 
-    With `overridable` the factor is an input "factor" too, which a request may leave out.
+    With `overridable` the factor is an input "factor" too, which a request may leave out. With `weights` the factor is
+    in a file of that name, beside the model (`pack_factor`).
     """
+    outside = _field(13, _field(1, "location") + _field(2, weights)) + _field(14, 1)
+    value = outside if weights else _field(9, pack_factor(factor))
     graph = _field(1, _field(1, "x") + _field(1, "factor") + _field(2, "y") + _field(4, "Mul"))
     graph += _field(2, "graph")
-    graph += _field(5, _field(2, FLOAT) + _field(8, "factor") + _field(9, struct.pack("<f", factor)))
+    graph += _field(5, _field(2, FLOAT) + _field(8, "factor") + value)
     graph += _field(11, _tensor("x", shape))
     if overridable:
         graph += _field(11, _tensor("factor", ()))

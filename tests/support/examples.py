@@ -68,6 +68,7 @@ def all_examples() -> list[Example]:
         "dynamic-batching": magika,
         "autoscaling": magika,
         "keda": magika,
+        "cache": magika,
         "canary": magika,
         "response-cache": magika,
         "swap": magika,

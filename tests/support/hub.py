@@ -6,16 +6,16 @@ huggingface_hub fetch from it.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import web
+
+from tests.support.web import serve_apps
 
 LFS: Final = 1000  # bytes from which a file is one of Git LFS
 SIGNATURE: Final = "a+b/c="
@@ -225,32 +225,6 @@ def _build_error(kind: type[web.HTTPException], code: str, message: str) -> web.
 @contextmanager
 def serve_hub(context: ssl.SSLContext | None = None) -> Iterator[Hub]:
     """Serve a hub and its server of large files on loopback, in a thread; both have other ports, so other origins."""
-    hub, loop, is_ready = Hub(), asyncio.new_event_loop(), threading.Event()
-    runners = [web.AppRunner(app, shutdown_timeout=1) for app in (hub.build_app(), hub.build_cdn())]
-    scheme = "https" if context else "http"
-
-    async def start() -> None:
-        urls = []
-        for runner in runners:
-            await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-            urls.append(f"{scheme}://127.0.0.1:{runner.addresses[0][1]}")
-        hub.url, hub.cdn = urls
-        is_ready.set()
-
-    def run() -> None:
-        loop.run_until_complete(start())
-        loop.run_forever()
-        for runner in runners:
-            loop.run_until_complete(runner.cleanup())
-        loop.close()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    if not is_ready.wait(10):
-        raise TimeoutError("the hub does not start")
-    try:
+    hub = Hub()
+    with serve_apps(hub.build_app(), hub.build_cdn(), context=context) as (hub.url, hub.cdn):
         yield hub
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path, PurePosixPath
 
@@ -186,3 +188,42 @@ async def test_a_folder_that_becomes_a_file_of_its_name_is_fetched(origin: Path,
     (origin / "1").write_bytes(b"now a file")
     fetched = await _run(Copied(origin), tmp_path / "to")
     assert (fetched.files / "1").read_bytes() == b"now a file"
+
+
+_SHORT_WRITES = """
+import asyncio, resource, sys
+from pathlib import Path
+from conch_agent.fetch import Fetch
+from conch_agent.reasons import Failure
+from conch_agent.sources.local import LocalSource
+
+class Remote(LocalSource):
+    def find_local(self, item):
+        return None
+
+async def run(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    origin = Path(sys.argv[1])
+    source = Remote("s3://models/m", origin, origin)
+    listing = await source.list_files()
+    try:
+        await Fetch(source, Path(sys.argv[2])).run(listing)
+    except Failure as failure:
+        print(failure)
+
+asyncio.run(run(int(sys.argv[3])))
+"""
+
+
+@pytest.mark.parametrize("part", range(1, 21))
+async def test_a_file_whose_last_bytes_have_no_place_is_never_complete(origin: Path, tmp_path: Path, part: int) -> None:
+    """A disk that becomes full takes the first bytes of a write, and reports only the next write as an error."""
+    limit = 9_000_000 * part // 21 + part
+    program = [sys.executable, "-c", _SHORT_WRITES, str(origin), str(tmp_path / "to"), str(limit)]
+    process = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"File too large" in output
+    assert not (tmp_path / "to" / "files" / "1" / "weights").exists()
+    source = Copied(origin)
+    assert (await _run(source, tmp_path / "to")).digest == _digest(origin)

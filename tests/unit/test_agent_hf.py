@@ -15,9 +15,9 @@ from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.base import Item
 from conch_agent.sources.hf import HfSource
 from conch_agent.sources.hf_answers import TREE, TreeFile, parse_answer
-from conch_agent.sources.hf_errors import read_delay
 from conch_agent.sources.hf_settings import KEYS, HfSettings, parse_settings
 from conch_agent.sources.hf_uri import HubPath, parse_uri
+from conch_agent.sources.retry_after import read_delay
 from conch_agent.sources.secret_settings import Endpoint
 
 WRITE = {

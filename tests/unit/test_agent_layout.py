@@ -98,7 +98,9 @@ def test_a_folder_is_replaced_whole_and_the_old_files_stay_as_they_were(tmp_path
         (source / "model.onnx").write_text(round_)
         planned = plan_layout("onnx", [PurePosixPath("model.onnx")], "s3://b/m")
         held = (target / "1" / "model.onnx").open() if target.exists() else None
-        build_folder(planned, source, tmp_path / "laid", target, config=f"name: {round_}", marker={})
+        build_folder(
+            planned, source, tmp_path / "laid", target, tmp_path / "trash", config=f"name: {round_}", marker={}
+        )
     assert held
     assert held.read() == "old"
     held.close()

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 from conch.api._base import DURATION_PATTERN, Part, duration_seconds, list_map_key
 from conch.api.analysis import JOB_METRICS
 from conch.api.autoscaling import NEEDS_TRIGGERS, SEEN_WITHOUT_PODS, Autoscaling
+from conch.api.cache import Cache
 from conch.api.cel import Rule, rules
 from conch.api.model import Model, TritonName, cel_may_be_folder
 from conch.api.models import MAX_MODELS, REPOSITORY, NamedModel, PipelineStep, program_rule
@@ -181,6 +182,8 @@ class Predictor(Part):
     pipeline: Annotated[tuple[PipelineStep, ...], Field(min_length=1, max_length=MAX_MODELS)] = ()
     """Models that answer a request one after another, each with what those before it return, in place of an ensemble
     that you write. Its name is entry. Absent: entry is one of models."""
+    cache: Cache | None = None
+    """Claim on which pods share the files that they fetch. Absent: each pod fetches its models for itself."""
     triton: Triton = Triton()
     """Configuration of the model in Triton, and flags of Triton."""
     resources: Resources = Resources()

@@ -11,6 +11,7 @@ from conch.api import InferenceService, Model, Predictor
 from conch.api.meta import Manifest, pod_labels
 from conch.api.names import ANNOTATION_ASSIGNED, ANNOTATION_MODEL
 from conch.api.pod import OWN_VOLUME_PREFIX
+from conch.api.quantity import parse_quantity
 from conch.desire.defaults import PodDefaults
 from conch.desire.placement import build_placement
 from conch.triton import (
@@ -37,8 +38,9 @@ _AGENT_RESOURCES: Final = {
     "limits": {"cpu": "2", "memory": "1Gi"},
 }
 AGENT_TMP: Final = f"{OWN_VOLUME_PREFIX}agent-tmp"
-_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM, _WARMUP = (
-    OWN_VOLUME_PREFIX + part for part in ("models", "control", "manifest", "storage", "shm", "tmp", "claim", "warmup")
+_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM, _WARMUP, _CACHE = (
+    OWN_VOLUME_PREFIX + part
+    for part in ("models", "control", "manifest", "storage", "shm", "tmp", "claim", "warmup", "cache")
 )
 
 
@@ -97,7 +99,9 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     resources = service.spec.predictor.pod.agent_resources
     most = defaults.max_bytes(service.metadata.namespace)
     tracing = service.spec.predictor.triton.tracing
+    cache = service.spec.predictor.cache
     flags = [f"--max-bytes={most}"] if most else []
+    flags += [f"--cache-bytes={math.ceil(size)}"] if cache and (size := parse_quantity(cache.size_limit)) else []
     flags += [f"--trace-rate={name}={rate}" for name, rate in tracing.model_rates.items()] if tracing else []
     mounts = [
         {"name": _MANIFEST, "mountPath": names.MANIFEST_DIR, "readOnly": True},
@@ -105,6 +109,7 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
         {"name": _CONTROL, "mountPath": names.CONTROL_DIR},
         {"name": AGENT_TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
     ]
+    mounts += [{"name": _CACHE, "mountPath": names.CACHE_DIR}] if cache else []
     mounts += [
         {"name": volume, "mountPath": _get_secret_folder(service, secret), "readOnly": True}
         for volume, secret in _name_volumes(_SECRET, _list_secrets(service))
@@ -166,6 +171,7 @@ def _build_triton(service: InferenceService, workload: str, defaults: PodDefault
             {"name": _CONTROL, "mountPath": names.CONTROL_DIR, "readOnly": True},
             {"name": _SHM, "mountPath": "/dev/shm"},  # noqa: S108  a memory emptyDir
             {"name": _TMP, "mountPath": "/tmp"},  # noqa: S108  an emptyDir
+            *([{"name": _CACHE, "mountPath": names.CACHE_DIR, "readOnly": True}] if predictor.cache else []),
             *(mount.to_wire() for mount in predictor.pod.volume_mounts),
         ],
     }
@@ -196,6 +202,8 @@ def _build_volumes(service: InferenceService, workload: str, defaults: PodDefaul
         {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
         for volume, claim in _name_volumes(_CLAIM, _list_claims(service))
     ]
+    if predictor.cache:
+        volumes.append({"name": _CACHE, "persistentVolumeClaim": {"claimName": predictor.cache.claim_name}})
     # Optional for the same reason: the agent reports WarmupMissing.
     volumes += [
         {"name": volume, "configMap": {"name": requests, "optional": True}}

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import structlog
 
 from conch_agent.backoff import Backoff
-from conch_agent.fetch import check_size
+from conch_agent.download import check_size
 from conch_agent.model_repository import find_models
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -104,7 +105,9 @@ def plan_layout(
     return Plan(files, versions or (1,), config)
 
 
-def build_folder(plan: Plan, source: Path, staging: Path, target: Path, *, config: str, marker: object) -> None:
+def build_folder(
+    plan: Plan, source: Path, staging: Path, target: Path, trash: Path, *, config: str, marker: object
+) -> None:
     """Build a model folder with hard links, and rename it to its target.
 
     Args:
@@ -112,6 +115,7 @@ def build_folder(plan: Plan, source: Path, staging: Path, target: Path, *, confi
         source: The folder of the fetched files.
         staging: The folder in which the model folder is built.
         target: The model folder in the repository. An existing one is replaced.
+        trash: The name to which an existing one is renamed before it is deleted, on the repository's file system.
         config: The text of config.pbtxt.
         marker: The content of MARKER.
     """
@@ -125,8 +129,26 @@ def build_folder(plan: Plan, source: Path, staging: Path, target: Path, *, confi
         (staging / str(version)).mkdir(exist_ok=True)
     (staging / CONFIG).write_text(config)
     (staging / MARKER).write_text(json.dumps(marker))
-    remove_folder(target, staging.with_name(f"{staging.name}.old"))
+    if staging.parent.is_symlink():  # into the cache, which is another file system
+        _link_folder(staging, target, trash)
+        return
+    remove_folder(target, trash)
     staging.rename(target)
+
+
+def _link_folder(staging: Path, target: Path, trash: Path) -> None:
+    """Make the model folder a symbolic link to a folder on another file system.
+
+    Its files are hard links all the same: libraries refuse links that lead out of a model's folder.
+    """
+    serving = target.resolve()
+    for other in staging.parent.glob("laid-*"):
+        if other != serving:
+            shutil.rmtree(other, ignore_errors=True)  # of a run that was killed
+    folder = staging.with_name(f"laid-{secrets.token_hex(8)}")
+    staging.rename(folder)
+    remove_folder(target, trash)
+    target.symlink_to(folder)
 
 
 def remove_folder(folder: Path, trash: Path) -> None:
@@ -136,10 +158,23 @@ def remove_folder(folder: Path, trash: Path) -> None:
         folder: The model folder in the repository.
         trash: The name to which it is renamed before it is deleted, on the same file system.
     """
-    shutil.rmtree(trash, ignore_errors=True)
-    if folder.exists():
+    delete_tree(trash)
+    if folder.exists() or folder.is_symlink():
         folder.rename(trash)
-        shutil.rmtree(trash)
+        delete_tree(trash)
+
+
+def delete_tree(folder: Path) -> None:
+    """Delete a folder, or a symbolic link and the folder to which it leads; an absent one is none.
+
+    Args:
+        folder: The folder.
+    """
+    if folder.is_symlink():
+        shutil.rmtree(folder.resolve(), ignore_errors=True)
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_beside(path: PurePosixPath, *, versions: bool, names: ModelNames) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -248,4 +247,4 @@ class Agent:
                 self._log.info("not unloaded", model=folder.name, detail=str(error))
             await run_in_thread(layout.remove_folder, folder, downloads / f"{folder.name}.removed")
         for folder in [path for path in downloads.iterdir() if path.name not in sources]:
-            await run_in_thread(shutil.rmtree, folder, ignore_errors=True)
+            await run_in_thread(layout.delete_tree, folder)

@@ -11,6 +11,7 @@ import sys
 import structlog
 from aiohttp import web
 
+from conch_agent.cache import keep_lease
 from conch_agent.control import ensure_key
 from conch_agent.loop import Agent
 from conch_agent.server import make_app
@@ -36,6 +37,8 @@ async def _run(settings: Settings) -> None:
     await web.TCPSite(runner, settings.host, settings.port).start()
     structlog.get_logger().info("started", port=settings.port, root=str(settings.root))
     loop = asyncio.create_task(agent.run())
+    lease = asyncio.create_task(keep_lease(settings))
+    lease.add_done_callback(lambda _: loop.cancel())  # the agent starts again, and lays the models out anew
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.cancel)
     try:
@@ -43,6 +46,7 @@ async def _run(settings: Settings) -> None:
     except asyncio.CancelledError:
         structlog.get_logger().info("stopped")
     finally:
+        lease.cancel()
         await runner.cleanup()
         await triton.close()
 

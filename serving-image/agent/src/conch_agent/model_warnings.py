@@ -56,6 +56,7 @@ def build_warnings(
         WarningReason.RESPONSE_CACHE_OFF: response_cache,
         WarningReason.TRACE_RATE_UNUSED: trace_rates,
         WarningReason.CRASH_SUSPECTED: suspicion,
+        WarningReason.CACHE_UNUSED: describe_unused_cache(model.cache_problem),
     }
     return tuple(
         ModelWarning(reason=reason, message=sentence[:_LONGEST]) for reason, sentence in sentences.items() if sentence
@@ -85,6 +86,17 @@ def build_not_served_warning(name: str, cause: str, *, required: bool) -> ModelW
     """
     message = f"Model {name}{'' if required else ', which is not required,'} is not served: {cause}"
     return ModelWarning(reason=WarningReason.MODEL_NOT_SERVED, message=message[:LONGEST_MESSAGE])
+
+
+def describe_unused_cache(problem: str) -> str:
+    """Return the message about a cache that a pod has to do without; empty for an empty problem.
+
+    Args:
+        problem: The reason, as a sentence without a full stop.
+    """
+    if not problem:
+        return ""
+    return f"The claim of spec.predictor.cache is not used: {problem}. This pod has fetched the model for itself."
 
 
 def describe_overrides(model: RepositoryModel) -> str:

@@ -16,14 +16,15 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from conch_agent import config, layout
 from conch_agent.dependencies import find_callees, find_steps, makes_calls
 from conch_agent.digests import check_digest
+from conch_agent.download import Progress
 from conch_agent.effective_config import WrittenValues, find_written_values
-from conch_agent.fetch import Fetch, Progress
+from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
 from conch_agent.pipeline import build_ensemble
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
-from conch_agent.sources import Source, open_source
+from conch_agent.sources import Source
 from conch_agent.sources.base import Listing
 from conch_agent.threads import run_in_thread
 from conch_contract.formats import FORMATS
@@ -57,6 +58,8 @@ class RepositoryModel:
         object_versions: Versions of the files in their bucket, by path below storageUri.
         response_cache: True if its configuration has Triton cache its answers.
         written: The values of its configuration in the repository by field, by origin.
+        cache_problem: Why the cache does not have the files, as a sentence without a full stop; empty: it has, or there
+            is none.
     """
 
     source_hash: str
@@ -75,6 +78,7 @@ class RepositoryModel:
     object_versions: dict[str, str] = field(default_factory=dict)
     response_cache: bool = False
     written: WrittenValues = field(default_factory=dict)
+    cache_problem: str = ""
 
     @property
     def content(self) -> str:
@@ -112,6 +116,10 @@ class Preparation:
         """
         self._source = source
         self._identity = identity
+
+    @property
+    def _trash(self) -> Path:
+        return self._settings.downloads / f"{self._name}.removed"
 
     @property
     def target(self) -> Path:
@@ -173,8 +181,9 @@ class Preparation:
         before_layout: Callable[[], Awaitable[None]] | None,
     ) -> RepositoryModel:
         began = time.monotonic()
+        files = ModelFetch(self._source, self._settings, self.progress)
         try:
-            source = open_source(self._source.storage_uri, self._settings, self._source.secret)
+            source = await files.open("" if self._identity else self.digest)
             listing, self._version_problem = await list_files(source, self._source.object_versions)
         except Failure:
             if current:
@@ -195,8 +204,7 @@ class Preparation:
         merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
         plan = layout.plan_layout(self._source.format, paths, uri, read_names(merged.config, uri))
         versions = await find_versions(source, listing)
-        fetch = Fetch(source, self._folder, self._settings.max_bytes, self.progress)
-        result = await fetch.run(listing)
+        result = await files.run(source, listing)
         self._check_digest(result.digest)
         config.set_content(merged.config, _compute_content(self._source_hash, result.digest))
         model = RepositoryModel(
@@ -216,6 +224,7 @@ class Preparation:
             object_versions=versions,
             response_cache=merged.config.response_cache.enable,
             written=find_written_values(merged.config, merged.parts),
+            cache_problem=files.cache_problem,
         )
         if before_layout:
             await before_layout()
@@ -225,6 +234,7 @@ class Preparation:
             result.files,
             self._folder / "laid",
             self.target,
+            self._trash,
             config=config.to_text(merged.config),
             marker=asdict(model),
         )
@@ -292,7 +302,8 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
     target, folder = settings.repository / check_name(source), settings.downloads / source.name
     if _read_marker(target) != model:
         text, plan = config.to_text(ensemble), layout.Plan({}, model.versions, None)
-        layout.build_folder(plan, folder, folder / "laid", target, config=text, marker=asdict(model))
+        trash = settings.downloads / f"{target.name}.removed"
+        layout.build_folder(plan, folder, folder / "laid", target, trash, config=text, marker=asdict(model))
     return model
 
 

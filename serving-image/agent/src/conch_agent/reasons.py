@@ -76,6 +76,7 @@ class WarningReason(StrEnum):
     RESPONSE_CACHE_OFF = "ResponseCacheOff"
     TRACE_RATE_UNUSED = "TraceRateUnused"
     MODEL_NOT_SERVED = MODEL_NOT_SERVED
+    CACHE_UNUSED = "CacheUnused"
 
 
 class Failure(Exception):  # noqa: N818  a reported state, not a programming error

@@ -26,6 +26,7 @@ class Settings:
         triton_grpc_port: Port of Triton's gRPC API.
         triton_http_port: Port of Triton's HTTP API.
         max_bytes: Size of the largest model that is accepted; 0: the disk is the limit.
+        cache_bytes: Size that the cache on the claim may have; 0: the claim is the limit.
         trace_rates: By model, the number of requests of which Triton traces one; 0: it traces none.
     """
 
@@ -36,6 +37,7 @@ class Settings:
     triton_grpc_port: int = names.GRPC_PORT
     triton_http_port: int = names.HTTP_PORT
     max_bytes: int = 0
+    cache_bytes: int = 0
     trace_rates: Mapping[str, int] = field(default_factory=dict)
 
     def _resolve(self, contract_path: str) -> Path:
@@ -91,6 +93,16 @@ class Settings:
         return self._resolve(names.DOWNLOAD_DIR)
 
     @property
+    def cache(self) -> Path:
+        """The claim that pods share as a cache; absent without predictor.cache."""
+        return self._resolve(names.CACHE_DIR)
+
+    @property
+    def pod_id(self) -> Path:
+        """The file with the pod's name in the cache, which lives as long as the pod."""
+        return self._resolve(names.MODELS_DIR) / "pod-id"
+
+    @property
     def control_key(self) -> Path:
         """The file of the control key."""
         return self._resolve(names.CONTROL_DIR) / names.CONTROL_KEY_FILE
@@ -120,6 +132,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
     parser.add_argument("--triton-grpc-port", type=int, default=defaults.triton_grpc_port)
     parser.add_argument("--triton-http-port", type=int, default=defaults.triton_http_port)
     parser.add_argument("--max-bytes", type=int, default=defaults.max_bytes, help="refuse larger models (0: any)")
+    parser.add_argument("--cache-bytes", type=int, default=defaults.cache_bytes, help="size of the cache (0: any)")
     parser.add_argument("--trace-rate", type=_parse_rate, action="append", default=[], metavar="MODEL=RATE")
     options = parser.parse_args(arguments)
     return Settings(
@@ -129,6 +142,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Settings:
         triton_grpc_port=options.triton_grpc_port,
         triton_http_port=options.triton_http_port,
         max_bytes=options.max_bytes,
+        cache_bytes=options.cache_bytes,
         trace_rates=dict(options.trace_rate),
     )
 

@@ -36,6 +36,7 @@ PVC_DIR: Final = "/conch/pvc"  # pvc://claim/path is mounted read-only at PVC_DI
 MODELS_DIR: Final = "/conch/models"  # emptyDir: the agent writes, Triton reads
 REPOSITORY_DIR: Final = "/conch/models/repository"  # --model-repository
 DOWNLOAD_DIR: Final = "/conch/models/downloads"  # same file system, so that a rename is atomic
+CACHE_DIR: Final = "/conch/cache"  # the claim of predictor.cache: the agent writes, Triton reads
 CONTROL_DIR: Final = "/conch/control"  # memory emptyDir: the agent writes, Triton reads
 CONTROL_KEY_FILE: Final = "key"  # the pod's random control key, which Triton's control endpoints require
 

@@ -115,6 +115,11 @@ _AZURE: Final = (
 _HUB_NAME: Final = "[A-Za-z0-9_][A-Za-z0-9._-]*"  # of an owner or a repository
 _HUB_SITE: Final = "https?://(www[.])?(huggingface|hf)[.]co"
 
+_REGISTRY: Final = "[A-Za-z0-9-]+([.][A-Za-z0-9-]+)*(:[0-9]+)?"
+_PART: Final = "[a-z0-9]+([._-]+[a-z0-9]+)*"  # of the name of a repository in a registry
+_TAG: Final = ":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST: Final = "@sha256:[0-9a-f]{64}"
+
 _ROWS: Final = (
     Scheme(
         "s3",
@@ -252,6 +257,35 @@ _ROWS: Final = (
             Refusal(
                 ("hf://(model|dataset|space)s/",),
                 "hf fetches models alone; write hf://owner/name, without models/ and the like",
+            ),
+        ),
+    ),
+    Scheme(
+        "oci",
+        # Neither a tag nor a digest has a slash, so that the first slash after it begins the path.
+        pattern=f"{_REGISTRY}/{_PART}(/{_PART})*({_TAG}|({_TAG})?{_DIGEST})(/[^?#]*)?",
+        examples=("registry.example/name:tag", "registry.example/name:tag/path"),
+        files="the files of an artifact in a registry, as `oras push` makes it, those of a folder in it, or one file;"
+        " `@sha256:digest` stands in place of `:tag`, or after it",
+        resumption="where the server answers ranges",
+        exclusions="capitals in the name",
+        secret_keys=(
+            SecretKey(
+                ".dockerconfigjson",
+                "logins by registry, as in a Secret of the type `kubernetes.io/dockerconfigjson`; without one of the"
+                " registry, requests are anonymous (public models)",
+                is_credential=True,
+            ),
+            SecretKey("OCI_PLAIN_HTTP", "`true` for a registry without TLS, to which the login is sent unencrypted"),
+            SecretKey(
+                "ca.crt",
+                "PEM certificates to trust for the registry, its token service, and servers to which they redirect",
+            ),
+        ),
+        refusals=(
+            Refusal(
+                ("oci://[^/.:]+/",),
+                "oci needs the registry's host, with a dot or a port; write oci://docker.io/owner/name:tag",
             ),
         ),
     ),

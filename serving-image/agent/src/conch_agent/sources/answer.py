@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from pydantic import ValidationError
+
 from conch_contract.parsing import parse_json
 
 _LONGEST: Final = 300
@@ -72,6 +74,20 @@ def read_body(status: int, phrase: str, body: str) -> Answer:
     if elements:
         return Answer(status, phrase, elements.get("Code", ""), elements.get("Message", ""), elements)
     return Answer(status, phrase, "", to_one_line(re.sub(r"<[^<>]*>", " ", body)))
+
+
+def describe_invalid(body: bytes, error: ValidationError) -> str:
+    """Return in one line why an answer is not of the form of an API: the first wrong field, or the title of a page.
+
+    Args:
+        body: The answer's body.
+        error: The error of its parser.
+    """
+    if body.lstrip()[:1] == b"<":
+        return f"a page: {read_body(200, 'OK', body[:4096].decode(errors='replace')).words}"
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return to_one_line(f"{field}: {first['msg']}" if field else first["msg"])
 
 
 def to_one_line(text: str) -> str:

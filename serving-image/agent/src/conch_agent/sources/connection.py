@@ -36,12 +36,14 @@ class Problem:
         remedy: The remedy, a sentence without its full stop.
         is_untrusted: True if the certificate of the issuer is the remedy.
         is_unresolved: True if the host name has no address.
+        is_plaintext: True if the server answers a TLS handshake without TLS.
     """
 
     cause: str
     remedy: str
     is_untrusted: bool = False
     is_unresolved: bool = False
+    is_plaintext: bool = False
 
 
 def build_context(authorities: str | None) -> ssl.SSLContext:
@@ -122,7 +124,8 @@ def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR
     where = f"{host}:{port}"
     if isinstance(error, ssl.SSLError):
         if error.reason in _PLAIN_TEXT:
-            return Problem(f"{where} does not speak TLS", "Correct the port, or the scheme of the URL")
+            remedy = "Correct the port, or the scheme of the URL"
+            return Problem(f"{where} does not speak TLS", remedy, is_plaintext=True)
         reason = (error.reason or str(error)).replace("_", " ").lower()
         return Problem(f"the TLS handshake with {where} failed ({reason})", "Read the server's log")
     if isinstance(error, socket.gaierror):

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import BaseModel, Discriminator, FailFast, Field, Tag, TypeAdapter, ValidationError
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.answer import read_body, to_one_line
+from conch_agent.sources.answer import describe_invalid
 from conch_agent.sources.base import Entry
 
 _Size = Annotated[int, Field(ge=0, lt=2**63)]
@@ -93,13 +93,9 @@ def parse_answer(body: bytes, form: TypeAdapter[_T], uri: str, endpoint: str) ->
     try:
         return form.validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        problem = f"{field}: {first['msg']}" if field else first["msg"]
-    if body.lstrip()[:1] == b"<":
-        problem = f"a page: {read_body(200, 'OK', body[:4096].decode(errors='replace')).words}"
+        problem = describe_invalid(body, error)
     message = (
-        f"{uri}: the server at {endpoint} does not answer as a hub's API does ({to_one_line(problem)}). Write the"
+        f"{uri}: the server at {endpoint} does not answer as a hub's API does ({problem}). Write the"
         " address of a hub as HF_ENDPOINT into the storage Secret, or correct that hub."
     )
     raise Failure(Reason.FETCH_FAILED, message)

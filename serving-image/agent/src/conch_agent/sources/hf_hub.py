@@ -17,7 +17,7 @@ from conch_agent.sources.hf_answers import REVISION, TREE, TreeFile, parse_answe
 from conch_agent.sources.hf_errors import ENTRY_NOT_FOUND, classify, classify_redirected
 from conch_agent.sources.hf_settings import HfSettings
 from conch_agent.sources.hf_uri import HubPath
-from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest
+from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest, read_whole
 from conch_agent.sources.listing_limit import ListingLimit
 from conch_agent.threads import run_in_thread
 
@@ -127,15 +127,11 @@ class Hub:
         return value, self._check_page(link) if link else ""
 
     async def _read_body(self, answer: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for chunk in read_rest(answer, 0):
-            body += chunk
-            if len(body) > _LONGEST_ANSWER:
-                message = (
-                    f"{self._uri}: the server at {self._url} answered more than {_LONGEST_ANSWER} bytes of a list."
-                )
-                raise Failure(Reason.FETCH_FAILED, f"{message} {_REMEDY}")
-        return bytes(body)
+        body = await read_whole(answer, _LONGEST_ANSWER)
+        if body is None:
+            message = f"{self._uri}: the server at {self._url} answered more than {_LONGEST_ANSWER} bytes of a list."
+            raise Failure(Reason.FETCH_FAILED, f"{message} {_REMEDY}")
+        return body
 
     async def _build_failure(self, answer: aiohttp.ClientResponse) -> Failure:
         error = await read_error(answer)

@@ -62,6 +62,7 @@ class HttpClient:
         setting: The field or key of the Secret that has the address, for messages.
         context: The TLS context of all servers.
         issuer_remedy: Remedy for a certificate of an unknown issuer, a sentence without its full stop.
+        plaintext_remedy: Remedy for a server without TLS, a sentence without its full stop; empty: that of the problem.
         host_remedy: Remedy for a host name without addresses, as `issuer_remedy`; empty: that of the problem.
         server: The server, which follows the storageUri in messages, such as `: the store at https://store`.
     """
@@ -70,6 +71,7 @@ class HttpClient:
     setting: str
     context: ssl.SSLContext
     issuer_remedy: str
+    plaintext_remedy: str = ""
     server: str = ""
     host_remedy: str = ""
 
@@ -201,6 +203,8 @@ class HttpClient:
         remedy = problem.remedy
         if problem.is_untrusted:
             remedy = self.issuer_remedy
+        elif problem.is_plaintext:
+            remedy = self.plaintext_remedy or remedy
         elif problem.is_unresolved:
             remedy = self.host_remedy or remedy
         message = f"{self.uri}{self.server} cannot be reached: {problem.cause}. {remedy}."
@@ -239,13 +243,40 @@ async def read_error(answer: aiohttp.ClientResponse) -> Answer:
     Args:
         answer: The answer, whose status is that of an error.
     """
+    return read_body(answer.status, answer.reason or "", await read_text(answer))
+
+
+async def read_text(answer: aiohttp.ClientResponse) -> str:
+    """Return the first 64 KiB of an answer's body, or fewer.
+
+    Args:
+        answer: The answer.
+    """
     body = bytearray()
     async for block in read_blocks(answer):
         body += block
         if len(body) >= LONGEST_ERROR:
             break
-    text = bytes(body[:LONGEST_ERROR]).decode(errors="replace").strip()
-    return read_body(answer.status, answer.reason or "", text)
+    return bytes(body[:LONGEST_ERROR]).decode(errors="replace").strip()
+
+
+async def read_whole(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
+    """Return the body of an answer; None if it is longer.
+
+    Args:
+        answer: The answer.
+        most: The largest size in bytes.
+
+    Raises:
+        WrongAnswerError: The answer is compressed.
+        StalledError: The server is slower than the least speed.
+    """
+    body = bytearray()
+    async for block in read_rest(answer, 0):
+        body += block
+        if len(body) > most:
+            return None
+    return bytes(body)
 
 
 async def read_blocks(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
@@ -315,10 +346,14 @@ def check_range(answer: aiohttp.ClientResponse, start: int) -> None:
         raise WrongAnswerError(text, "Correct the server, or the proxy before it")
 
 
-def build_range(offset: int) -> dict[str, str]:
+def build_range(offset: int, size: int | None = None) -> dict[str, str]:
     """Return the header of a request for the bytes from an offset; empty: all are requested.
 
     Args:
         offset: Number of bytes to skip.
+        size: Size of the whole file in bytes, for servers that take no range without an end; None: unknown.
+
+    >>> build_range(0, 9), build_range(4), build_range(4, 9)
+    ({}, {'Range': 'bytes=4-'}, {'Range': 'bytes=4-8'})
     """
-    return {"Range": f"bytes={offset}-"} if offset else {}
+    return {"Range": f"bytes={offset}-{'' if size is None else size - 1}"} if offset else {}

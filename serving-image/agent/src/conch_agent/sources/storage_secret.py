@@ -15,8 +15,8 @@ from conch_contract.schemes import SecretKey
 def read_secret(folder: Path, keys: Iterable[SecretKey]) -> dict[str, str]:
     """Return the mounted Secret's values that are text, without leading and trailing blanks.
 
-    Without storage.secretRef there is no folder. If its Secret is missing, the folder is empty. Files that begin with a
-    dot are those of Kubernetes.
+    Without storage.secretRef there is no folder. If its Secret is missing, the folder is empty. Files that begin with
+    two dots are those of the kubelet: no key does.
 
     Args:
         folder: The folder in which the Secret is mounted.
@@ -29,7 +29,7 @@ def read_secret(folder: Path, keys: Iterable[SecretKey]) -> dict[str, str]:
     known = {key.name: key for key in keys}
     if not folder.is_dir():
         return {}
-    files = [file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file()]
+    files = [file for file in folder.iterdir() if not file.name.startswith("..") and file.is_file()]
     if not files:
         credentials = ", ".join(name for name, key in known.items() if key.is_credential)
         message = (

@@ -1,0 +1,104 @@
+"""Blobs: complete files under the SHA-256 of their content."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from conch_agent.record import Record, hash_prefix
+
+# The modification time of a blob, 2000-01-01. One that was written to has another time.
+_SEALED_NS: Final = 946_684_800 * 10**9
+_READ_ONLY: Final = 0o444
+
+
+class Blobs:
+    """The folder of blobs."""
+
+    def __init__(self, folder: Path) -> None:
+        """Create the interface.
+
+        Args:
+            folder: The folder, which exists.
+        """
+        self.folder = folder
+
+    def get_path(self, sha256: str) -> Path:
+        """Return the path of a blob.
+
+        Args:
+            sha256: Its SHA-256 in hexadecimal.
+        """
+        return self.folder / sha256
+
+    def has(self, sha256: str, size: int) -> bool:
+        """Return True for a blob that is there with its content. A damaged one is deleted.
+
+        Args:
+            sha256: Its SHA-256 in hexadecimal.
+            size: Its size in bytes.
+        """
+        path = self.get_path(sha256)
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return False
+        if status.st_size == size and status.st_mtime_ns == _SEALED_NS:
+            return True
+        state = hash_prefix(path, size) if status.st_size == size else None
+        if state and state.hexdigest() == sha256:
+            _seal(path)
+            return True
+        path.unlink(missing_ok=True)  # pods that have a link to it keep it
+        return False
+
+    def add(self, part: Path, record: Record) -> None:
+        """Make a blob of a complete part, which is on disk before it has its name, unless another file was the same.
+
+        Args:
+            part: The file.
+            record: Its record.
+        """
+        if self.has(record.sha256, record.offset):
+            part.unlink()
+            return
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        _seal(part)
+        part.replace(self.get_path(record.sha256))
+        sync_folder(self.folder)
+
+    def link(self, sha256: str, target: Path) -> None:
+        """Link a blob, and note that it is used.
+
+        Args:
+            sha256: Its SHA-256 in hexadecimal.
+            target: The path of the link, which is replaced.
+
+        Raises:
+            FileNotFoundError: Another pod has deleted the blob.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        os.link(self.get_path(sha256), target)
+        os.utime(target, ns=(time.time_ns(), _SEALED_NS))
+
+
+def _seal(path: Path) -> None:
+    path.chmod(_READ_ONLY)
+    os.utime(path, ns=(time.time_ns(), _SEALED_NS))
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries to disk.
+
+    Args:
+        folder: The folder.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,172 @@
+"""The files of the cache, as one pod sees them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+from conch_agent.cache.blobs import Blobs
+from conch_agent.cache.locks import hold
+from conch_agent.cache.space import Folders, delete_unused
+from conch_agent.download import Download, Part, Progress
+from conch_agent.reasons import Failure
+from conch_agent.record import Record, compute_digest, read_record
+from conch_agent.sources.base import Item, parse_path
+from conch_agent.threads import run_in_thread
+from conch_contract.parsing import parse_json
+
+_SHA256: Final = "sha256:"
+_HEX: Final = frozenset("0123456789abcdef")
+
+
+class Cache:
+    """The cache."""
+
+    def __init__(self, folders: Folders, pod: str, max_bytes: int) -> None:
+        """Create the interface to a cache, of which all folders exist.
+
+        Args:
+            folders: Its folders.
+            pod: Name of the pod's own folder.
+            max_bytes: Size that it may have; 0: the file system is the limit.
+        """
+        self.folder = folders.pods / pod
+        self._folders = folders
+        self._blobs = Blobs(folders.blobs)
+        self._max_bytes = max_bytes
+
+    async def fetch(self, item: Item, download: Download, target: Path) -> Record:
+        """Link a file into a folder of the pod, after this or another pod has downloaded it; return its record.
+
+        Args:
+            item: The file.
+            download: The download of its source.
+            target: The path of the link, which is replaced.
+
+        Raises:
+            Failure: The file cannot be downloaded.
+            OSError: It cannot be stored or linked.
+        """
+        part = self._get_part(item, download.source.uri)
+        if not (record := await run_in_thread(self._find_and_link, item, part, target)):
+            waiting = _Waiting(download.progress, part)
+            async with hold(part.file, waiting.note):
+                waiting.forget()
+                record = await run_in_thread(self._find_and_link, item, part, target)
+                if not record:
+                    record = await download.run(item, part)
+                    download.progress.fetched -= record.offset
+                    await run_in_thread(self._blobs.add, part.file, record)
+                    await run_in_thread(self._blobs.link, record.sha256, target)
+                else:
+                    await run_in_thread(part.file.unlink, missing_ok=True)  # the lock has created it
+        download.progress.fetched += record.offset
+        return record
+
+    def _find_and_link(self, item: Item, part: Part, target: Path) -> Record | None:
+        """Link the blob of a file and return its record; None: there is none."""
+        record = self._find(item, part)
+        try:
+            if record:
+                self._blobs.link(record.sha256, target)
+        except FileNotFoundError:  # deleted meanwhile
+            return None
+        return record
+
+    def make_space_for(self, items: Collection[Item], uri: str) -> None:
+        """Delete what no pod uses until the files of a source fit.
+
+        Args:
+            items: The files.
+            uri: The storageUri.
+
+        Raises:
+            CacheUnusableError: They do not fit.
+        """
+        missing = 0
+        for item in items:
+            part = self._get_part(item, uri)
+            if not self._find(item, part):
+                there = part.file.stat().st_size if part.file.exists() else 0
+                missing += max(0, (item.size or 0) - there)
+        if missing:
+            delete_unused(self._folders, self.folder, missing, self._max_bytes)
+
+    def write_content(self, digest: str, records: Mapping[str, Record]) -> None:
+        """Write the files of a model's content, so that a pod finds them without the source.
+
+        Args:
+            digest: Digest of the content.
+            records: The records of its files by path.
+        """
+        files = {path: [record.sha256, record.offset] for path, record in records.items()}
+        target = self._folders.contents / digest.removeprefix(_SHA256)
+        temporary = self.folder / f"{target.name}.new"
+        temporary.write_text(json.dumps(files))
+        temporary.replace(target)
+
+    def find_content(self, digest: str) -> tuple[Item, ...]:
+        """Return the files of a content, if all of them are there; else none. The path of a blob is the item's key.
+
+        Args:
+            digest: Digest of the content.
+        """
+        name = digest.removeprefix(_SHA256)
+        if len(name) != hashlib.sha256().digest_size * 2 or not _HEX.issuperset(name):
+            return ()
+        try:
+            files = {str(path): (str(sha256), int(size)) for path, (sha256, size) in self._read_content(name).items()}
+            items = tuple(
+                Item(parse_path(path, digest), size, sha256, str(self._blobs.get_path(sha256)), digest=_SHA256 + sha256)
+                for path, (sha256, size) in files.items()
+            )
+        except (OSError, ValueError, TypeError, AttributeError, Failure):
+            return ()
+        if compute_digest({path: sha256 for path, (sha256, _) in files.items()}) != _SHA256 + name:
+            return ()
+        return items if all(self._blobs.has(sha256, size) for sha256, size in files.values()) else ()
+
+    def _read_content(self, name: str) -> dict[str, tuple[str, int]]:
+        found: dict[str, tuple[str, int]] = parse_json((self._folders.contents / name).read_text())
+        return found
+
+    def _get_part(self, item: Item, uri: str) -> Part:
+        """Return the paths of a file of a source, which no other content of the file has."""
+        fields = (uri, str(item.path), item.key, item.version, item.tag, str(item.size))
+        key = hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:32]
+        return Part(self._folders.parts / f"{key}.part", self._folders.parts / f"{key}.json")
+
+    def _find(self, item: Item, part: Part) -> Record | None:
+        """Return the record of a file whose blob is there; None: it has to be downloaded."""
+        if item.digest.startswith(_SHA256) and item.size is not None:
+            sha256 = item.digest.removeprefix(_SHA256)
+            if self._blobs.has(sha256, item.size):
+                return Record(item.tag, item.size, item.size, sha256, done=True)
+        record = read_record(part.record) if item.tag else None
+        if not record or not record.done or (record.tag, record.size) != (item.tag, item.size):
+            return None
+        return record if self._blobs.has(record.sha256, record.offset) else None
+
+
+class _Waiting:
+    """The progress of another agent, which this one reports as its own while it waits."""
+
+    def __init__(self, progress: Progress, part: Part) -> None:
+        self._progress = progress
+        self._part = part
+        self._noted = 0
+
+    def note(self) -> None:
+        """Count what the other agent has."""
+        record = read_record(self._part.record)
+        self.forget()
+        self._noted = record.offset if record else 0
+        self._progress.fetched += self._noted
+
+    def forget(self) -> None:
+        """Count nothing of it."""
+        self._progress.fetched -= self._noted
+        self._noted = 0

@@ -1,0 +1,158 @@
+"""The download of a file: with its digest, and resumed at the byte after a restart of the agent.
+
+An incomplete file (a part) has a record beside it, which has the digest of what is there. A complete file leaves its
+part by a rename, after its record states that it is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import shutil
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from conch_agent.digests import check_digest, read_chunks
+from conch_agent.reasons import Failure, Reason
+from conch_agent.record import Record, hash_prefix, read_record, write_record
+from conch_agent.sources.base import Item, Source
+from conch_agent.threads import run_in_thread
+
+RESERVE: Final = 16 * 1024 * 1024  # bytes that stay free for records and folders
+
+
+@dataclass
+class Progress:
+    """Bytes on disk, of the total of the listing."""
+
+    fetched: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """The paths of an incomplete file and of its record."""
+
+    file: Path
+    record: Path
+
+
+def check_size(size: int, max_bytes: int, uri: str) -> None:
+    """Refuse files that are larger than the installation allows.
+
+    Args:
+        size: Size of the files in bytes.
+        max_bytes: The maximum; 0: there is none.
+        uri: The storageUri, with which the message begins.
+
+    Raises:
+        Failure: TooLarge.
+    """
+    if max_bytes and size > max_bytes:
+        message = f"{uri} has {size} bytes; this installation takes models up to {max_bytes}."
+        raise Failure(Reason.TOO_LARGE, message)
+
+
+@dataclass
+class Download:
+    """Downloads files of a source.
+
+    Attributes:
+        source: The source.
+        progress: Counts the bytes of all files.
+        max_bytes: Size of the largest model that is accepted; 0: there is no maximum.
+    """
+
+    source: Source
+    progress: Progress
+    max_bytes: int = 0
+
+    async def run(self, item: Item, part: Part) -> Record:
+        """Download what a part lacks of its file; return the record of the complete file, which stays in the part.
+
+        Args:
+            item: The file.
+            part: Its part, from an earlier run or absent.
+
+        Raises:
+            Failure: The file cannot be read, or has not the declared size or digest.
+            OSError: It cannot be written.
+        """
+        record = await run_in_thread(read_record, part.record)
+        if record and (record.tag, record.size) != (item.tag, item.size):
+            record = None  # the record of another content
+        state = await run_in_thread(_resume, part, record)
+        offset = record.offset if record and state else 0
+        is_complete = bool(record and state and record.done) or (item.size is not None and offset == item.size)
+        state = state or hashlib.sha256()
+        self.progress.fetched += offset
+        with await run_in_thread(_open_part, part.file, offset) as stream:
+            if not is_complete:
+                offset = await self._read_rest(item, part, stream, offset, state)
+        if item.size is not None and offset != item.size:
+            await run_in_thread(part.record.unlink, missing_ok=True)
+            message = f"{self.source.uri}: {item.path} ended after {offset} of {item.size} bytes; the agent retries."
+            raise Failure(Reason.FETCH_FAILED, message)
+        result = Record(item.tag, item.size, offset, state.hexdigest(), done=True)
+        await run_in_thread(_verify, item, self.source.uri, part, result)
+        await run_in_thread(write_record, part.record, result)
+        return result
+
+    async def _read_rest(self, item: Item, part: Part, stream: BinaryIO, offset: int, state: Any) -> int:
+        """Append the bytes after the offset; return the size of the file."""
+        async with aclosing(self.source.read(item, offset)) as chunks:
+            async for chunk in chunks:
+                self._check_declared_size(item, offset + len(chunk), part.file.parent)
+                await asyncio.gather(run_in_thread(_write, stream, chunk), run_in_thread(state.update, chunk))
+                offset += len(chunk)
+                self.progress.fetched += len(chunk)
+                check_size(self.progress.fetched, self.max_bytes, self.source.uri)
+                record = Record(item.tag, item.size, offset, state.hexdigest())
+                await run_in_thread(write_record, part.record, record)
+        return offset
+
+    def _check_declared_size(self, item: Item, size: int, folder: Path) -> None:
+        """Refuse more bytes than declared before they are written: only the declared size fits on the disk."""
+        if item.size is not None and size > item.size:
+            message = (
+                f"{self.source.uri}: the server declared {item.size} bytes for {item.path}, and sends more; the agent "
+                "retries. Read the server's log, or upload the file again."
+            )
+            raise Failure(Reason.FETCH_FAILED, message)
+        if item.size is None and shutil.disk_usage(folder).free < RESERVE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+def _write(stream: BinaryIO, chunk: Any) -> None:
+    """Write all bytes: a disk that becomes full takes only some of them at first, and refuses the next."""
+    view = memoryview(chunk)
+    while view:
+        view = view[stream.write(view) :]
+
+
+def _resume(part: Part, record: Record | None) -> Any | None:
+    """Return the hash state of an intact incomplete file; None: download from the beginning."""
+    if not record:
+        return None
+    state = hash_prefix(part.file, record.offset)
+    return state if state and state.hexdigest() == record.sha256 else None
+
+
+def _open_part(part: Path, offset: int) -> BinaryIO:
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT, 0o644)
+    os.ftruncate(handle, offset)
+    os.lseek(handle, offset, os.SEEK_SET)
+    return os.fdopen(handle, "wb", buffering=0)
+
+
+def _verify(item: Item, uri: str, part: Part, record: Record) -> None:
+    """Refuse a file without its declared digest. It is downloaded again from the beginning."""
+    try:
+        check_digest(item, uri, record.sha256, record.offset, read_chunks(part.file))
+    except Failure:
+        part.record.unlink(missing_ok=True)
+        raise

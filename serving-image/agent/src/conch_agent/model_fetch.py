@@ -1,0 +1,94 @@
+"""The fetch of a model's files: from its source or the cache, into the cache or the pod."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conch_agent.cache import Cache, CachedSource, CacheUnusableError, open_cache
+from conch_agent.download import Progress
+from conch_agent.fetch import Fetch, FetchResult
+from conch_agent.layout import delete_tree
+from conch_agent.settings import Settings
+from conch_agent.sources import Source, open_source
+from conch_agent.sources.base import Listing
+from conch_agent.threads import run_in_thread
+from conch_contract.manifest import ModelSource
+
+
+class ModelFetch:
+    """One fetch of a model.
+
+    Attributes:
+        cache_problem: Why the pod does without its cache, as a sentence without a full stop; empty: it does not, or has
+            none.
+    """
+
+    def __init__(self, model: ModelSource, settings: Settings, progress: Progress) -> None:
+        """Create the fetch.
+
+        Args:
+            model: The model in the manifest, whose name can be that of a folder.
+            settings: The agent's settings.
+            progress: Counts the bytes.
+        """
+        self.cache_problem = ""
+        self._cache: Cache | None = None
+        self._model = model
+        self._settings = settings
+        self._progress = progress
+        self._folder = settings.downloads / model.name
+
+    async def open(self, digest: str) -> Source:
+        """Return the cache as the source of a content, if it has it; else the source of the model.
+
+        Args:
+            digest: Digest of the content; empty: any content of the source is meant.
+
+        Raises:
+            Failure: As `open_source`.
+        """
+        return await run_in_thread(self._open, digest)
+
+    def _open(self, digest: str) -> Source:
+        try:
+            self._cache = open_cache(self._settings)
+        except CacheUnusableError as error:
+            self.cache_problem = str(error)
+        uri = self._model.storage_uri
+        files = self._cache.find_content(digest) if self._cache and digest else ()
+        return CachedSource(uri, files) if files else open_source(uri, self._settings, self._model.secret)
+
+    async def run(self, source: Source, listing: Listing) -> FetchResult:
+        """Fetch the files into the model's folder, which is on the file system of the cache where there is one.
+
+        Args:
+            source: The source, as `open` returned it.
+            listing: Its files.
+
+        Raises:
+            Failure: The files cannot be read or stored.
+        """
+        if source.find_local(listing.items[0]):  # the pod has them already
+            self._cache, self.cache_problem = None, ""
+        if self._cache:
+            try:
+                return await self._fetch(source, listing, self._cache)
+            except CacheUnusableError as error:
+                self.cache_problem = str(error)
+        return await self._fetch(source, listing, None)
+
+    async def _fetch(self, source: Source, listing: Listing, cache: Cache | None) -> FetchResult:
+        await run_in_thread(self._place_folder, cache.folder / self._model.name if cache else None)
+        return await Fetch(source, self._folder, self._settings.max_bytes, self._progress, cache).run(listing)
+
+    def _place_folder(self, place: Path | None) -> None:
+        """Have the model's folder at a place in the cache, to which it is a link; None: in the pod."""
+        if self._folder.is_symlink():
+            if place == self._folder.readlink():
+                return
+            self._folder.unlink()
+        elif place:
+            delete_tree(self._folder)
+        if place:
+            place.mkdir(exist_ok=True)
+            self._folder.symlink_to(place)

@@ -1,0 +1,171 @@
+"""Pods that share a claim: one download for all, and starts without the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conch_contract import ModelSource, ModelState
+from tests.serving.onnx_files import multiply, pack_factor
+from tests.serving.pod import Pod
+from tests.serving.processes import until
+from tests.serving.store import Store
+from tests.serving.test_formats import X
+from tests.serving.test_lifecycle import SIZE, build_double, build_python
+from tests.support.relay import Relay
+
+MakePod = Callable[[], Pod]
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Path:
+    folder = tmp_path / "claim"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def line(store: Store) -> Iterator[Relay]:
+    relay = Relay(store.port)
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def make_pod(claim: Path, store: Store, line: Relay, tmp_path: Path) -> Iterator[MakePod]:
+    """Make a pod that mounts the claim, and fetches over the line."""
+    pods: list[Pod] = []
+
+    def make() -> Pod:
+        pod = Pod(tmp_path / f"pod-{len(pods)}")
+        pods.append(pod)
+        (pod.root / "cache").symlink_to(claim)
+        pod.write_secret({**store.secret, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{line.port}"})
+        return pod
+
+    yield make
+    for pod in pods:
+        pod.stop()
+
+
+def put_large(store: Store, prefix: str) -> None:
+    store.put("models", {**build_double(prefix, 2), f"{prefix}/weights.bin": os.urandom(SIZE)})
+
+
+def test_ten_pods_download_a_model_once(store: Store, make_pod: MakePod, line: Relay) -> None:
+    put_large(store, "shared")
+    pods = [make_pod() for _ in range(10)]
+    line.passed = 0
+    for pod in pods:
+        pod.write_manifest(build_python("s3://models/shared"))
+        pod.start_agent()
+    for pod in pods:
+        until(lambda pod=pod: pod.model().state == ModelState.LOADING, "it is laid out", pod.agent)  # type: ignore[misc]
+    assert line.passed < SIZE * 1.1
+    for pod in pods[:2]:
+        pod.start_triton()
+        pod.until_ready()
+        assert pod.infer("m", X)["y"] == [3.0, 4.0]
+
+
+def test_a_pod_starts_from_the_cache_without_the_store(store: Store, make_pod: MakePod, line: Relay) -> None:
+    put_large(store, "away")
+    first, second = make_pod(), make_pod()
+    source = build_python("s3://models/away")
+    first.write_manifest(source)
+    first.start()
+    first.until_ready()
+    digest = first.until_reported().digest
+    first.stop()
+    line.refuses, line.passed = True, 0
+    second.write_manifest(source.model_copy(update={"digest": digest}))
+    second.start()
+    second.until_ready()
+    report = second.until_reported()
+    assert second.infer("m", X)["y"] == [3.0, 4.0]
+    assert report.digest == digest
+    assert report.warnings == ()
+    assert report.bytes_fetched == report.bytes_total
+    assert line.passed == 0
+
+
+def test_a_killed_agent_is_followed_by_another_pod_where_it_was(store: Store, make_pod: MakePod, line: Relay) -> None:
+    put_large(store, "followed")
+    first, second = make_pod(), make_pod()
+    for pod in (first, second):
+        pod.write_manifest(build_python("s3://models/followed"))
+    line.rate = 16 * 1024 * 1024
+    first.start_agent()
+    until(lambda: first.model().bytes_fetched > SIZE // 3, "a third is fetched", first.agent)
+    second.start()
+    until(lambda: second.model().bytes_fetched > SIZE // 3, "the progress is seen by others", second.agent)
+    assert first.agent
+    first.agent.kill()
+    line.passed, line.rate = 0, 0
+    second.until_ready()
+    assert second.infer("m", X)["y"] == [3.0, 4.0]
+    assert line.passed < SIZE * 3 // 4
+
+
+def test_a_model_that_changes_leaves_nothing_behind(store: Store, make_pod: MakePod, claim: Path) -> None:
+    store.put("models", build_double("first", 2))
+    store.put("models", build_double("second", 3))
+    pod = make_pod()
+    pod.write_manifest(build_python("s3://models/first"))
+    pod.start()
+    pod.until_ready()
+    pod.write_manifest(build_python("s3://models/second"))
+    until(lambda: pod.infer("m", X)["y"] == [4.5, 6.0], "it is exchanged")
+    pod.until_reported()
+    [folder] = (claim / ".conch-cache" / "pods").iterdir()
+    assert len([path for path in (folder / "m").iterdir() if path.name.startswith("laid")]) == 1
+
+
+@pytest.mark.parametrize("problem", ["newer", "full", "read-only"])
+def test_a_pod_does_without_a_cache_that_it_cannot_use(
+    store: Store, make_pod: MakePod, claim: Path, problem: str
+) -> None:
+    store.put("models", build_double("alone", 2))
+    pod = make_pod()
+    if problem == "newer":
+        (claim / ".conch-cache").mkdir()
+        (claim / ".conch-cache" / "format").write_text("2\n")
+    elif problem == "read-only":
+        (claim / ".conch-cache").write_text("no folder")
+    pod.write_manifest(build_python("s3://models/alone"))
+    pod.start_agent(*(["--cache-bytes=10"] if problem == "full" else []))
+    pod.start_triton()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [3.0, 4.0]
+    [warning] = pod.until_reported().warnings
+    assert warning.reason == "CacheUnused"
+    assert {"newer": "format", "full": "more bytes", "read-only": ".conch-cache"}[problem] in warning.message
+
+
+def test_an_agent_that_starts_again_serves_what_is_laid_out(store: Store, make_pod: MakePod) -> None:
+    store.put("models", build_double("again", 2))
+    pod = make_pod()
+    pod.write_manifest(build_python("s3://models/again"))
+    pod.start()
+    pod.until_ready()
+    pod.until_reported()
+    assert pod.agent
+    pod.agent.kill()
+    pod.start_agent()
+    pod.until_ready()
+    assert pod.triton
+    assert pod.triton.log.read_text().count('"loading: m:1"') == 1
+
+
+def test_onnx_weights_in_a_file_of_their_own(store: Store, make_pod: MakePod) -> None:
+    """ONNX Runtime refuses weights that a symbolic link has outside of the model's folder."""
+    files = {"model.onnx": multiply(2, weights="weights.bin"), "weights.bin": pack_factor(2)}
+    store.put("models", {f"external/{name}": content for name, content in files.items()})
+    pod = make_pod()
+    pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri="s3://models/external"))
+    pod.start()
+    pod.until_ready()
+    assert pod.infer("m", [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.0]}])["y"] == [3.0, 4.0]
