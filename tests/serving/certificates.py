@@ -35,6 +35,7 @@ def issued(folder: Path, *, host: str = "127.0.0.1", days: tuple[int, int] = (-1
         .not_valid_before(now - 99 * _DAY)
         .not_valid_after(now + 99 * _DAY)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     alternative: x509.GeneralName
@@ -47,6 +48,7 @@ def issued(folder: Path, *, host: str = "127.0.0.1", days: tuple[int, int] = (-1
         .not_valid_before(now + days[0] * _DAY)
         .not_valid_after(now + days[1] * _DAY)
         .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     files = folder / "tls.crt", folder / "tls.key", folder / "ca.crt"

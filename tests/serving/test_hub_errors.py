@@ -171,7 +171,8 @@ async def test_pages_end(hub: Hub, secret: dict[str, str], monkeypatch: pytest.M
     monkeypatch.setattr(hf_hub, "_MOST_PAGES", 20)
 
     def answer(request: web.Request) -> web.Response | None:
-        link = {"Link": f'<{hub.url}{request.rel_url}>; rel="next"'}
+        url = f"{hub.url}{request.rel_url.update_query(cursor=len(hub.requests))}"
+        link = {"Link": f'<{url}>; rel="next"'}
         return web.Response(text="[]", headers=link) if "/tree/" in request.path else None
 
     hub.fault = answer

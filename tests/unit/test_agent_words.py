@@ -26,8 +26,7 @@ _PREFIX = "Generic S3 error: Error performing GET http://s/b in 2ms - Server ret
         (f"{_PREFIX}404 Not Entry: <Error><Code>NoSuchBucket</Code></Error>", Reason.BUCKET_NOT_FOUND, "'b'"),
         (f"{_PREFIX}403 Forbidden: <Error><Code>InvalidAccessKeyId</Code></Error>", Reason.ACCESS_DENIED, "Secret"),
         (f"{_PREFIX}403 Forbidden: ", Reason.ACCESS_DENIED, "AWS_SECRET_ACCESS_KEY"),
-        ("Generic S3 error: Error performing GET x - HTTP error: error sending request", Reason.UNREACHABLE, "DNS"),
-        ("Generic S3 error: Error - HTTP error: builder error", Reason.INSECURE_ENDPOINT, "AWS_ALLOW_HTTP=true"),
+        ("Generic S3 error: Error performing GET x - no XML", Reason.FETCH_FAILED, "cannot be read (no XML). Does"),
         (f"{_PREFIX}500 Internal Server Error: ", Reason.FETCH_FAILED, "500"),
     ],
 )

@@ -92,8 +92,6 @@ class _Container:
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
         self.authorities = settings.authorities
         self.is_signed = credential is not None
-        # A SAS is in the URL, which the client sends as Referer after a redirect. It removes the header Authorization.
-        self.has_token = isinstance(credential, Sas)
         self.unknown = settings.unknown
         self._account = account
         self._credential = credential
@@ -105,11 +103,11 @@ class _Container:
         """Return the client, as in Bucket."""
         config: dict[str, Any] = {
             "account_name": self._account,
-            "endpoint": endpoint or self.default_endpoint.url,
+            "endpoint": endpoint,
             "use_emulator": False,
             **self._build_credential(),
         }
-        options = build_options(self.authorities, proxy, allow_http=endpoint.startswith("http://"))
+        options = build_options(proxy)
         return AzureStore(
             self.name,
             config=config,  # type: ignore[arg-type]

@@ -65,7 +65,6 @@ def _read_details(answer: Answer) -> str:
 
 _ANONYMOUS: Final = StoreTerms(
     endpoint_key="AZURE_STORAGE_ENDPOINT",
-    allow_key="AZURE_ALLOW_HTTP",
     credentials="AZURE_STORAGE_SAS_TOKEN, AZURE_STORAGE_ACCOUNT_KEY, or a service principal,",
     rights="",
     version_permission="the reading of blob versions",

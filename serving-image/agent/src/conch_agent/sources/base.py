@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,8 @@ from typing import Protocol, runtime_checkable
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.exclusions import is_excluded_path
 
-LONGEST_PATH = 1024
+LONGEST_PATH = 1024  # bytes, as of a key in an object store
+LONGEST_NAME = 255  # bytes of a file's or folder's name, which a Linux file system holds
 MOST_FILES = 100_000
 
 Buffer = bytes | bytearray | memoryview
@@ -157,9 +159,11 @@ def parse_path(text: str, uri: str) -> PurePosixPath:
     PurePosixPath('1/model.onnx')
     """
     parts = text.split("/")
+    if problem := _find_length_problem(parts):
+        message = f"{uri} holds the name {text[:200]!r}, {problem}. Rename it, or point storageUri at another folder."
+        raise Failure(Reason.UNSAFE_PATH, message)
     broken = (
         not text
-        or len(text) > LONGEST_PATH
         or any(part in {"", ".", ".."} for part in parts)
         or "\\" in text
         or any(ord(letter) < ord(" ") or letter == "\x7f" for letter in text)
@@ -173,21 +177,25 @@ def parse_path(text: str, uri: str) -> PurePosixPath:
     return PurePosixPath(text)
 
 
-def refuse_endless(count: int, uri: str) -> None:
-    """Refuse a source with too many files during its listing, which may also have as many excluded files.
+def _find_length_problem(parts: list[str]) -> str:
+    """Return why no file can have the name; empty: one can. A file system has the lengths of UTF-8."""
+    try:
+        lengths = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        return "which is not UTF-8"
+    if max(lengths) > LONGEST_NAME:
+        return f"of which one part has {max(lengths)} bytes: a file system holds names of up to {LONGEST_NAME} bytes"
+    if (total := sum(lengths) + len(lengths) - 1) > LONGEST_PATH:
+        return f"which has {total} bytes: the agent fetches paths of up to {LONGEST_PATH} bytes"
+    return ""
+
+
+def build_too_large(uri: str) -> Failure:
+    """Return the failure of a source with too many files.
 
     Args:
-        count: Number of files so far.
-        uri: The storageUri, with which messages begin.
-
-    Raises:
-        Failure: TooLarge.
+        uri: The storageUri, with which the message begins.
     """
-    if count > 2 * MOST_FILES:
-        raise _build_too_large(uri)
-
-
-def _build_too_large(uri: str) -> Failure:
     message = f"{uri} holds over {MOST_FILES} files: that is no model. Point storageUri at the model's folder."
     return Failure(Reason.TOO_LARGE, message)
 
@@ -203,12 +211,14 @@ def build_listing(entries: Iterable[Entry], uri: str) -> Listing:
         uri: The storageUri, with which messages begin.
 
     Raises:
-        Failure: Empty, TooLarge, or UnsafePath for a name that is both a file and a folder.
+        Failure: Empty, TooLarge, FetchFailed for a path that is listed twice, or UnsafePath for a name that is both a
+            file and a folder, or that no file can have.
     """
     entries = list(entries)
     included = [entry for entry in entries if not is_excluded_path(entry.name)]
     files = [(parse_path(entry.name, uri), entry) for entry in included if entry.name and not entry.name.endswith("/")]
     folders = {parent for entry in entries for parent in PurePosixPath(entry.name).parents}
+    _refuse_repeated([path for path, _ in files], uri)
     items = []
     for path, entry in files:
         if path not in folders:
@@ -222,8 +232,19 @@ def build_listing(entries: Iterable[Entry], uri: str) -> Listing:
     if not items:
         raise _build_empty(uri, [entry.name for entry in entries if entry.name and entry not in included])
     if len(items) > MOST_FILES:
-        raise _build_too_large(uri)
+        raise build_too_large(uri)
     return Listing(tuple(sorted(items, key=lambda item: item.path)))
+
+
+def _refuse_repeated(paths: list[PurePosixPath], uri: str) -> None:
+    """Refuse a path that is listed twice. Names that differ in case or Unicode form are different files on Linux."""
+    if len(set(paths)) < len(paths):
+        repeated = next(path for path, count in Counter(paths).items() if count > 1)
+        message = (
+            f"{uri}: the server lists {str(repeated)!r} more than once, so its content is not known. Correct the"
+            " server, or upload the model again."
+        )
+        raise Failure(Reason.FETCH_FAILED, message)
 
 
 def _build_empty(uri: str, excluded: list[str]) -> Failure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from conch_contract.addresses import check_address
 
-TIMEOUT: Final = 5.0  # seconds
+TIMEOUT: Final = 10.0  # seconds in which a connection is complete, TLS included
 
 # OpenSSL's codes (x509_vfy.h).
 _NOT_YET_VALID: Final = 9
@@ -81,22 +80,6 @@ class CheckedResolver(ThreadedResolver):
         return addresses
 
 
-async def check_host(host: str, port: int) -> None:
-    """Check an address, or the addresses of a name. A name without addresses passes, and its connection fails.
-
-    Args:
-        host: The address or name.
-        port: The port.
-
-    Raises:
-        ValueError: Conch never connects to the address.
-    """
-    check_address(host)
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(TIMEOUT):
-            await CheckedResolver().resolve(host, port, socket.AF_UNSPEC)
-
-
 async def find_problem(host: str, port: int, context: ssl.SSLContext | None) -> Problem | None:
     """Connect once, and return the cause if that fails; None if it does not.
 
@@ -151,10 +134,13 @@ def explain(error: BaseException, host: str, port: int) -> Problem:  # noqa: PLR
     if isinstance(error, ConnectionRefusedError):
         return Problem(f"nothing listens at {where} (connection refused)", "Correct the port, or start the server")
     if isinstance(error, TimeoutError):
-        cause = f"{where} does not answer within {TIMEOUT:.0f} s"
-        return Problem(cause, "Check network policies and firewalls between the pod and it")
+        cause = f"no connection to {where} was complete within {TIMEOUT:g} s"
+        return Problem(cause, "Check network policies and firewalls between the pod and it, or read the server's log")
     if isinstance(error, ConnectionError):
         return Problem(f"{where} closed the connection", "Read the server's log; does the port expect TLS, or none?")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        cause = f"{where} ended its answer before it was complete"
+        return Problem(cause, "Read the server's log, or that of a proxy before it; the agent retries")
     if isinstance(error, aiohttp.ClientResponseError):  # its text has the URL, which may be signed
         return Problem(f"{where} does not answer in HTTP", "Correct the address, or read the server's log")
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__

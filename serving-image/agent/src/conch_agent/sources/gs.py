@@ -62,7 +62,6 @@ class _GsBucket:
         self.default_endpoint = _ENDPOINT
         self.authorities = settings.authorities
         self.is_signed = settings.account_key is not None
-        self.has_token = False  # the Authorization header, which the client removes after a redirect to another host
         self.unknown = settings.unknown
         self._settings = settings
         _check_private_key(name, settings.account_key)
@@ -71,12 +70,12 @@ class _GsBucket:
         """Return the client, as in Bucket."""
         key = self._settings.account_key
         # Without a key and this switch the client would request a token from the cloud's metadata server.
-        config: dict[str, Any] = {"base_url": endpoint or _ENDPOINT.url, "skip_signature": not self.is_signed}
+        config: dict[str, Any] = {"base_url": endpoint, "skip_signature": not self.is_signed}
         if key:
             config["service_account_key"] = key.to_json()
         else:
             config["bearer_token"] = ""  # otherwise the client looks for credentials in files of the container
-        options = build_options(self.authorities, proxy, allow_http=endpoint.startswith("http://"))
+        options = build_options(proxy)
         # Objects arrive as they are stored: without the header the store decompresses those of Content-Encoding gzip,
         # and then has neither their size nor ranges (https://cloud.google.com/storage/docs/transcoding).
         options["default_headers"] = {"accept-encoding": "gzip"}

@@ -15,7 +15,6 @@ _WRONG_ENDPOINT: Final = "Does GOOGLE_BASE_URL name an endpoint of Google Cloud 
 
 TERMS: Final = StoreTerms(
     endpoint_key="GOOGLE_BASE_URL",
-    allow_key="GOOGLE_ALLOW_HTTP",
     credentials="GOOGLE_SERVICE_ACCOUNT_KEY",
     rights="its service account has storage.objects.list and storage.objects.get on",
     version_permission="storage.objects.get",

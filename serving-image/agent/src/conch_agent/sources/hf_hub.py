@@ -11,13 +11,14 @@ from pydantic import TypeAdapter
 from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import refuse_endless
+from conch_agent.sources.answer import to_one_line
 from conch_agent.sources.connection import build_context
 from conch_agent.sources.hf_answers import REVISION, TREE, TreeFile, parse_answer
 from conch_agent.sources.hf_errors import ENTRY_NOT_FOUND, classify, classify_redirected
 from conch_agent.sources.hf_settings import HfSettings
 from conch_agent.sources.hf_uri import HubPath
 from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest, read_whole
+from conch_agent.sources.listing_limit import ListingLimit
 from conch_agent.threads import run_in_thread
 
 _LONGEST_ANSWER: Final = 4 * 1024 * 1024  # bytes; a page of the hub has 1,000 files
@@ -71,15 +72,22 @@ class Hub:
         """
         url = self._url + self._place.build_tree_url(commit, folder, recursive=recursive)
         files: list[TreeFile] = []
-        for _ in range(_MOST_PAGES):
-            page, following = await self._read(url, TREE)
-            files += (entry for entry in page if isinstance(entry, TreeFile))
-            refuse_endless(len(files), self._uri)
-            if not following:
-                return files
-            url = following
-        message = f"{self._uri}: the hub at {self._url} lists over {_MOST_PAGES} pages of files."
-        raise Failure(Reason.TOO_LARGE, f"{message} Point storageUri at the model's folder.")
+        visited: set[str] = set()
+        async with ListingLimit(self._uri).run() as limit:
+            while url and len(visited) < _MOST_PAGES:
+                visited.add(url)
+                page, url = await self._read(url, TREE)
+                files += (entry for entry in page if isinstance(entry, TreeFile))
+                limit.add(len(page))
+                if url in visited:
+                    message = (
+                        f"{self._uri}: the hub at {self._url} links the page {to_one_line(url)} of its list twice."
+                    )
+                    raise Failure(Reason.FETCH_FAILED, f"{message} {_REMEDY}")
+        if url:
+            message = f"{self._uri}: the hub at {self._url} lists over {_MOST_PAGES} pages of files."
+            raise Failure(Reason.TOO_LARGE, f"{message} Point storageUri at the model's folder.")
+        return files
 
     async def read_file(self, commit: str, path: str, offset: int) -> AsyncGenerator[bytes, None]:
         """Yield the bytes of a file in order.

@@ -1,35 +1,61 @@
-"""GET requests of the sources that speak HTTP themselves: redirects, checked addresses, and causes of failures."""
+"""Requests of the sources over HTTP: redirects, checked addresses, bounds in time, and causes of failures."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.answer import Answer, read_body
-from conch_agent.sources.connection import CheckedResolver, explain
+from conch_agent.sources.answer import Answer, read_body, to_one_line
+from conch_agent.sources.connection import TIMEOUT, CheckedResolver, Problem, explain, has_tls
+from conch_agent.sources.pace import Pace, StalledError
 from conch_contract.addresses import check_address
 
 _CHUNK: Final = 1024 * 1024
-_LONGEST_BODY: Final = 64 * 1024
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=10, sock_connect=10, sock_read=30)
+LONGEST_ERROR: Final = 64 * 1024  # bytes of an error's body that are read
+_HEAD_SECONDS: Final = 30.0  # from a request to the end of the answer's headers
+_CONNECT: Final = aiohttp.ClientTimeout(total=None, connect=TIMEOUT, sock_connect=TIMEOUT)
 _REDIRECTS: Final = 5
 _REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
 _HEADERS: Final = {"Accept-Encoding": "identity"}
 _NO_CREDENTIALS: Final[Mapping[str, str]] = MappingProxyType({})
+_CODINGS: Final = frozenset({"gzip", "x-gzip", "compress", "x-compress", "deflate", "br", "zstd"})
+_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d+|\*)")
+# Errors of a server that has accepted the connection, and may expect TLS.
+_BROKEN: Final = (aiohttp.ServerDisconnectedError, aiohttp.ClientResponseError, aiohttp.ClientOSError)
+# Errors of an answer, after its status and headers.
+ANSWER_ERRORS: Final = (aiohttp.ClientError, TimeoutError, ValueError, StalledError)
+
+
+class WrongAnswerError(ValueError):
+    """An answer that is not to the request. The text continues a sentence that begins with the server's name.
+
+    Attributes:
+        remedy: The remedy, a sentence without its full stop.
+    """
+
+    def __init__(self, text: str, remedy: str) -> None:
+        super().__init__(text)
+        self.remedy = remedy
+
+
+class SlowHeadError(TimeoutError):
+    """The headers of an answer are not complete in time."""
 
 
 @dataclass(frozen=True)
 class HttpClient:
-    """Sends GET requests, and follows a few redirects, none of which leaves TLS.
+    """Sends GET and HEAD requests, and follows a few redirects, none of which leaves TLS.
 
     Attributes:
         uri: The storageUri, with which messages begin.
@@ -37,6 +63,8 @@ class HttpClient:
         context: The TLS context of all servers.
         issuer_remedy: Remedy for a certificate of an unknown issuer, a sentence without its full stop.
         plaintext_remedy: Remedy for a server without TLS, a sentence without its full stop; empty: that of the problem.
+        host_remedy: Remedy for a host name without addresses, as `issuer_remedy`; empty: that of the problem.
+        server: The server, which follows the storageUri in messages, such as `: the store at https://store`.
     """
 
     uri: str
@@ -44,6 +72,20 @@ class HttpClient:
     context: ssl.SSLContext
     issuer_remedy: str
     plaintext_remedy: str = ""
+    server: str = ""
+    host_remedy: str = ""
+
+    def open_session(self) -> aiohttp.ClientSession:
+        """Return a session, whose connections several requests use one after the other."""
+        connector = aiohttp.TCPConnector(resolver=CheckedResolver(), ssl=self.context, limit=0)
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=_CONNECT,
+            headers=_HEADERS,
+            auto_decompress=False,
+            read_bufsize=_CHUNK,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     @asynccontextmanager
     async def get(
@@ -57,28 +99,53 @@ class HttpClient:
             credentials: Headers for the server of the URL alone. A redirect to another one ends them.
 
         Raises:
+            Failure: As `send`, and of the errors in which the block ends.
+        """
+        try:
+            target = URL(url)
+        except ValueError as error:
+            raise await self.build_failure(error, url) from error
+        async with (
+            self.open_session() as session,
+            await self.send(session, "GET", target, headers, credentials) as answer,
+        ):
+            try:
+                yield answer
+            except ANSWER_ERRORS as error:
+                raise await self.build_failure(error, str(answer.url)) from error
+
+    async def send(
+        self,
+        session: aiohttp.ClientSession,
+        method: Literal["GET", "HEAD"],
+        url: URL,
+        headers: Mapping[str, str],
+        credentials: Mapping[str, str] = _NO_CREDENTIALS,
+    ) -> aiohttp.ClientResponse:
+        """Return the answer after redirects, whatever its status is, before its body is read.
+
+        Args:
+            session: The session.
+            method: The method.
+            url: The URL.
+            headers: As in `get`.
+            credentials: As in `get`.
+
+        Raises:
             Failure: Unreachable, Unsupported for a text that is no URL, or FetchFailed for a redirect that is not
                 followed.
         """
         visited = [url]
         try:
-            async with (
-                aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(resolver=CheckedResolver()),
-                    timeout=_TIMEOUT,
-                    headers=_HEADERS,
-                    auto_decompress=False,
-                ) as session,
-                await self._follow(session, visited, headers, credentials) as answer,
-            ):
-                yield answer
+            return await self._follow(session, method, visited, headers, credentials)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:  # ValueError: the address is no URL
-            raise self._build_unreachable(error, visited[-1]) from error
+            raise await self.build_failure(error, str(visited[-1])) from error
 
     async def _follow(
         self,
         session: aiohttp.ClientSession,
-        visited: list[str],
+        method: Literal["GET", "HEAD"],
+        visited: list[URL],
         headers: Mapping[str, str],
         credentials: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
@@ -87,11 +154,10 @@ class HttpClient:
         Raises:
             ValueError: Conch never connects to the address of the URL or of a redirect.
         """
-        url = URL(visited[-1])
+        url = visited[-1]
         for _ in range(_REDIRECTS + 1):
             check_address(url.host or "")
-            sent = {**headers, **credentials}
-            answer = await session.get(url, headers=sent, ssl=self.context, allow_redirects=False)
+            answer = await _request(session, method, url, {**headers, **credentials})
             location = answer.headers.get("Location", "")
             if answer.status not in _REDIRECTED or not location:
                 return answer
@@ -106,25 +172,69 @@ class HttpClient:
             if target.origin() != url.origin():
                 credentials = _NO_CREDENTIALS
             url = target
-            visited.append(str(url))
+            visited.append(url)
         message = (
             f"{self.uri}: the server redirects more than {_REDIRECTS} times. Correct {self.setting}, or the server."
         )
         raise Failure(Reason.FETCH_FAILED, message)
 
-    def _build_unreachable(self, error: Exception, url: str) -> Failure:
+    async def build_failure(self, error: Exception, url: str) -> Failure:
+        """Return the failure of a connection or an answer. The URL may be signed, and so is in no message.
+
+        Args:
+            error: The error, one of ANSWER_ERRORS.
+            url: The URL of the request.
+        """
         try:
             parts = urlsplit(url)
             port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError as invalid:
             return Failure(Reason.UNSUPPORTED, f"{self.uri} is no URL ({invalid}). Write it as https://host/file.")
-        problem = explain(error, parts.hostname or "", port)
+        host = parts.hostname or ""
+        if isinstance(error, StalledError):
+            message = (
+                f"{self.uri}: {host}:{port} {error}. The agent retries and resumes. Read the server's log, or"
+                " check the network between the pod and it."
+            )
+            return Failure(Reason.FETCH_FAILED, message)
+        if isinstance(error, WrongAnswerError):
+            return Failure(Reason.FETCH_FAILED, f"{self.uri}: {host}:{port} {error}. {error.remedy}.")
+        problem = await self._explain(error, host, port, is_plain=parts.scheme == "http")
         remedy = problem.remedy
         if problem.is_untrusted:
             remedy = self.issuer_remedy
         elif problem.is_plaintext:
             remedy = self.plaintext_remedy or remedy
-        return Failure(Reason.UNREACHABLE, f"{self.uri} cannot be reached: {problem.cause}. {remedy}.")
+        elif problem.is_unresolved:
+            remedy = self.host_remedy or remedy
+        message = f"{self.uri}{self.server} cannot be reached: {problem.cause}. {remedy}."
+        return Failure(Reason.UNREACHABLE, message)
+
+    async def _explain(self, error: Exception, host: str, port: int, *, is_plain: bool) -> Problem:
+        if isinstance(error, SlowHeadError):
+            cause = f"{host}:{port} did not complete the headers of its answer in {_HEAD_SECONDS:g} s"
+            return Problem(cause, "Read the server's log")
+        is_broken = isinstance(error, _BROKEN) and not isinstance(error, aiohttp.ClientConnectorError)
+        if is_plain and is_broken and await has_tls(host, port):
+            return Problem(f"{host}:{port} speaks TLS", f"Write {self.setting} with https://")
+        return explain(error, host, port)
+
+
+async def _request(
+    session: aiohttp.ClientSession, method: str, url: URL, headers: Mapping[str, str]
+) -> aiohttp.ClientResponse:
+    """Return an answer once it has a status and headers, without following redirects.
+
+    Raises:
+        SlowHeadError: They do not come in time, such as after interim answers (1xx) without end.
+    """
+    try:
+        async with asyncio.timeout(_HEAD_SECONDS) as limit:
+            return await session.request(method, url, headers=headers, allow_redirects=False)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise SlowHeadError from None
 
 
 async def read_error(answer: aiohttp.ClientResponse) -> Answer:
@@ -142,7 +252,12 @@ async def read_text(answer: aiohttp.ClientResponse) -> str:
     Args:
         answer: The answer.
     """
-    return (await answer.content.read(_LONGEST_BODY)).decode(errors="replace").strip()
+    body = bytearray()
+    async for block in read_blocks(answer):
+        body += block
+        if len(body) >= LONGEST_ERROR:
+            break
+    return bytes(body[:LONGEST_ERROR]).decode(errors="replace").strip()
 
 
 async def read_whole(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
@@ -151,13 +266,31 @@ async def read_whole(answer: aiohttp.ClientResponse, most: int) -> bytes | None:
     Args:
         answer: The answer.
         most: The largest size in bytes.
+
+    Raises:
+        WrongAnswerError: The answer is compressed.
+        StalledError: The server is slower than the least speed.
     """
     body = bytearray()
-    async for chunk in answer.content.iter_chunked(_CHUNK):
-        body += chunk
+    async for block in read_rest(answer, 0):
+        body += block
         if len(body) > most:
             return None
     return bytes(body)
+
+
+async def read_blocks(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    """Yield the body of an answer as it is sent.
+
+    Args:
+        answer: The answer.
+
+    Raises:
+        StalledError: The server is slower than the least speed.
+    """
+    pace = Pace()
+    while block := await pace.wait(lambda: answer.content.read(_CHUNK)):
+        yield block
 
 
 async def read_rest(answer: aiohttp.ClientResponse, offset: int) -> AsyncGenerator[bytes, None]:
@@ -166,12 +299,51 @@ async def read_rest(answer: aiohttp.ClientResponse, offset: int) -> AsyncGenerat
     Args:
         answer: The answer to a request for this range.
         offset: Number of bytes to skip.
+
+    Raises:
+        WrongAnswerError: The answer has another range, or is compressed.
+        StalledError: The server is slower than the least speed.
     """
+    check_coding(answer)
+    if answer.status == 206:
+        check_range(answer, offset)
     skip = offset if answer.status == 200 else 0
-    async for chunk in answer.content.iter_chunked(_CHUNK):
-        if skip < len(chunk):
-            yield chunk[skip:]
-        skip = max(0, skip - len(chunk))
+    async for block in read_blocks(answer):
+        if skip < len(block):
+            yield block[skip:]
+        skip = max(0, skip - len(block))
+
+
+def check_coding(answer: aiohttp.ClientResponse) -> None:
+    """Refuse a compressed answer, which no request accepts: neither its size nor its ranges are those of the file.
+
+    Args:
+        answer: The answer.
+
+    Raises:
+        WrongAnswerError: It has a Content-Encoding that compresses.
+    """
+    codings = {coding.strip().lower() for coding in answer.headers.get("Content-Encoding", "").split(",")}
+    if found := sorted(codings & _CODINGS):
+        text = f"sent its answer with Content-Encoding {found[0]}, which was not requested"
+        raise WrongAnswerError(text, "Turn compression off in the server, or in the proxy before it")
+
+
+def check_range(answer: aiohttp.ClientResponse, start: int) -> None:
+    """Refuse a part of a file that begins elsewhere.
+
+    Args:
+        answer: The answer, whose status is 206.
+        start: The first byte that was requested.
+
+    Raises:
+        WrongAnswerError: It has another range, or none.
+    """
+    sent = answer.headers.get("Content-Range", "")
+    match = _RANGE.fullmatch(sent)
+    if not match or int(match[1]) != start:
+        text = f"sent the range {to_one_line(sent)!r} of the file, and the bytes from {start} were requested"
+        raise WrongAnswerError(text, "Correct the server, or the proxy before it")
 
 
 def build_range(offset: int, size: int | None = None) -> dict[str, str]:

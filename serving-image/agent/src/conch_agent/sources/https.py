@@ -22,6 +22,7 @@ _ISSUER_REMEDY: Final = (
     "The agent trusts the image's authorities: serve the file with a certificate of one, or from a store with ca.crt in"
     " its Secret"
 )
+_PAGE_REMEDY: Final = "Write a URL that needs no login, and that is the file's own, not that of a page about it."
 
 
 def open_source(location: Location) -> HttpsSource:
@@ -78,6 +79,10 @@ class HttpsSource:
         async with self._client.get(self.uri, headers) as answer:
             if answer.status not in {200, 206}:
                 raise self._build_refusal(await read_error(answer))
+            if answer.content_type == "text/html" and not self._name.endswith((".html", ".htm")):
+                page = (await read_error(answer)).words
+                message = f"{self.uri}: the server answered with a page ({page}) in place of the file. {_PAGE_REMEDY}"
+                raise Failure(Reason.FETCH_FAILED, message)
             yield answer
 
     def _build_refusal(self, answer: Answer) -> Failure:

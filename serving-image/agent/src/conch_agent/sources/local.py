@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Entry, Item, Listing, build_listing, parse_path, refuse_endless
+from conch_agent.sources.base import Buffer, Entry, Item, Listing, build_listing, parse_path
 from conch_agent.sources.exclusions import is_excluded
+from conch_agent.sources.listing_limit import ListingLimit
 from conch_agent.threads import run_in_thread
 
 CHUNK: Final = 4 * 1024 * 1024
@@ -71,11 +72,13 @@ class LocalSource:
             status = root.stat()
             return Listing((Item(parse_path(root.name, self.uri), status.st_size, _build_tag(status), str(root)),))
         found: list[Entry] = []
+        limit = ListingLimit(self.uri)
         for folder, folders, files in os.walk(root, onerror=self._raise_denied):
             folders[:] = [name for name in folders if not is_excluded(name)]  # these are not opened
             files += [name for name in folders if (Path(folder) / name).is_symlink()]
-            found += [self._read_entry(Path(folder) / name, root, boundary) for name in files if not is_excluded(name)]
-            refuse_endless(len(found), self.uri)
+            included = [Path(folder) / name for name in files if not is_excluded(name)]
+            limit.add(len(included))
+            found += [self._read_entry(path, root, boundary) for path in included]
         return build_listing(found, self.uri)
 
     def _read_entry(self, path: Path, root: Path, boundary: Path) -> Entry:

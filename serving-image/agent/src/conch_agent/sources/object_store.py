@@ -15,8 +15,9 @@ import obstore
 from obstore.exceptions import PreconditionError
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Entry, Item, Listing, build_listing, parse_path, refuse_endless
+from conch_agent.sources.base import Buffer, Entry, Item, Listing, build_listing, parse_path
 from conch_agent.sources.exclusions import is_excluded_path
+from conch_agent.sources.listing_limit import ListingLimit
 from conch_agent.sources.store_client import Bucket, read_meta
 from conch_agent.sources.store_connection import StoreConnection
 from conch_agent.sources.store_errors import classify_version
@@ -76,7 +77,8 @@ class ObjectStoreSource:
 
     async def list_files(self) -> Listing:
         """Return the objects below the prefix, or the object of that key, as in Source."""
-        return await self._connection.run_first(self._list)
+        async with ListingLimit(self.uri).run() as limit:
+            return await self._list(limit)
 
     async def find_versions(self, listing: Listing) -> dict[str, str]:
         """Return the version of each object. Where the first one has none, it is empty after one request.
@@ -98,9 +100,9 @@ class ObjectStoreSource:
 
         first, *others = listing.items
         async with self._connection.open() as store:
-            await self._connection.run_guarded(find(store, first))
+            await find(store, first)
             if all(found.values()):
-                await self._connection.run_guarded(run_all(find(store, item) for item in others))
+                await run_all(find(store, item) for item in others)
         return found if all(found.values()) else {}
 
     async def list_versions(self, versions: Mapping[str, str]) -> Listing:
@@ -109,9 +111,6 @@ class ObjectStoreSource:
         Args:
             versions: Versions by path below the prefix; the path of the object of that key is empty.
         """
-        return await self._connection.run_first(lambda: self._list_versions(versions))
-
-    async def _list_versions(self, versions: Mapping[str, str]) -> Listing:
         semaphore = asyncio.Semaphore(_HEADS_AT_ONCE)
         items: list[Item] = []
 
@@ -131,12 +130,12 @@ class ObjectStoreSource:
             await run_all(add(store, path, version) for path, version in versions.items())
         return Listing(tuple(sorted(items, key=lambda item: item.path)))
 
-    async def _list(self) -> Listing:
+    async def _list(self, limit: ListingLimit) -> Listing:
         found: list[Entry] = []
         async with self._connection.open() as store:
             async for chunk in obstore.list(store, self._prefix or None):
                 found += [self._build_entry(meta) for meta in chunk]
-                refuse_endless(len(found), self.uri)
+                limit.add(len(chunk))
             found = await self._remove_markers(store, [entry for entry in found if entry.name])
             if (
                 not found
@@ -175,8 +174,7 @@ class ObjectStoreSource:
         async with self._connection.open() as store:
 
             def start_read(start: int) -> None:
-                work = self._connection.run_guarded(self._read_range(store, item, start, min(start + CHUNK, size)))
-                tasks.append(asyncio.create_task(work))
+                tasks.append(asyncio.create_task(self._read_range(store, item, start, min(start + CHUNK, size))))
 
             try:
                 for start in islice(starts, WINDOW):

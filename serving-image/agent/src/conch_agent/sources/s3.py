@@ -59,10 +59,10 @@ class _S3Bucket:
         self.endpoint = settings.endpoint
         self.authorities = settings.authorities
         self.is_signed = settings.is_signed
-        self.has_token = bool(settings.session_token)
         self.unknown = settings.unknown
         self._settings = settings
         host = f"s3.{settings.region or _REGION}.amazonaws.com"
+        host = f"{name}.{host}" if settings.virtual_hosted else host
         self.default_endpoint = Endpoint(f"https://{host}", host, 443)
 
     def open(self, endpoint: str, proxy: str, on_failure: Callable[[Failure], None]) -> S3Store:  # noqa: ARG002  the protocol's
@@ -79,10 +79,9 @@ class _S3Bucket:
             "AWS_REQUEST_PAYER": settings.request_payer,
         }
         config |= {key: value for key, value in optional.items() if value}
-        allow_http = settings.allow_http or endpoint.startswith("http://")
         return S3Store(
             self.name,
             config=config,  # type: ignore[arg-type]
-            client_options=build_options(settings.authorities, proxy, allow_http=allow_http),  # type: ignore[arg-type]
+            client_options=build_options(proxy),  # type: ignore[arg-type]
             retry_config=build_retries(),
         )

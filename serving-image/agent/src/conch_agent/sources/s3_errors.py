@@ -42,7 +42,6 @@ _REMEDIES: Final[Mapping[str, str]] = {
 
 TERMS: Final = StoreTerms(
     endpoint_key="AWS_ENDPOINT_URL",
-    allow_key="AWS_ALLOW_HTTP",
     credentials="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     rights="they may list and read",
     version_permission="s3:GetObjectVersion",

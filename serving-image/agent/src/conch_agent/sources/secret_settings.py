@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import ssl
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ _TRUE: Final = frozenset({"true", "1", "yes", "y", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "n", "off"})
 _CERTIFICATE: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
 _LONGEST_SHOWN: Final = 80
+_LONGEST_HOST: Final = 253  # characters of a DNS name (RFC 1035)
+_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
 
 # Remedies of keys that stores have in common.
 WRITE_SWITCH: Final = "Write true or false"
@@ -123,8 +126,8 @@ def parse_endpoint(text: str, allow_key: str) -> Endpoint:
         problem = "which holds a user; credentials have keys of their own"
     elif parts.query or parts.fragment or text.endswith(("?", "#")):
         problem = "which holds '?' or '#'"
-    elif not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", parts.netloc.removesuffix(f":{port}").rstrip(":")):
-        problem = "which names no host"
+    elif not _is_host(parts.netloc.removesuffix(f":{port}").removesuffix(":")):
+        problem = "which names no host: it has neither a DNS name nor an IP address there"
     elif port == 0:
         problem = "whose port is 0"
     if problem or not parts.hostname:
@@ -132,6 +135,30 @@ def parse_endpoint(text: str, allow_key: str) -> Endpoint:
         raise WrongFormError(message, write)
     url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
     return Endpoint(url, parts.hostname, port or (443 if parts.scheme == "https" else 80))
+
+
+def _is_host(text: str) -> bool:
+    """Return True for a DNS name, an IPv4 address, or an IPv6 address in brackets."""
+    *labels, last = text.removesuffix(".").split(".")
+    try:
+        if text.startswith("["):
+            return text.endswith("]") and bool(ipaddress.IPv6Address(text[1:-1]))
+        # A name whose last label is a number is read as an IPv4 address (https://url.spec.whatwg.org/#host-parsing).
+        if re.fullmatch(r"\d+|0[xX][0-9A-Fa-f]*", last):
+            return bool(ipaddress.IPv4Address(text))
+    except ValueError:
+        return False
+    return len(text) <= _LONGEST_HOST and all(_is_label(label) for label in [*labels, last])
+
+
+def _is_label(text: str) -> bool:
+    """Return True for a label of a DNS name. One that begins with xn-- has to be an international one (RFC 5890)."""
+    if not _LABEL.fullmatch(text):
+        return False
+    try:
+        return not text.lower().startswith("xn--") or bool(text.lower().encode().decode("idna"))
+    except ValueError:
+        return False
 
 
 def parse_authorities(text: str) -> str:

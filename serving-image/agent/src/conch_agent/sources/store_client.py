@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import obstore
 
@@ -15,6 +15,10 @@ from conch_agent.sources.store_errors import StoreTerms
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
     from obstore.store import ObjectStore, RetryConfig
+
+# The proxy ends a request that stalls, earlier than these do: neither may end a request that is only slow.
+_SECONDS: Final = "300s"
+_LONGEST: Final = "86400s"
 
 
 class Bucket(Protocol):
@@ -45,10 +49,6 @@ class Bucket(Protocol):
         """True if requests have credentials."""
 
     @property
-    def has_token(self) -> bool:
-        """True if requests have credentials that the client also sends after a redirect, to any host."""
-
-    @property
     def unknown(self) -> tuple[str, ...]:
         """The Secret's keys that set nothing."""
 
@@ -56,22 +56,19 @@ class Bucket(Protocol):
         """Return the client.
 
         Args:
-            endpoint: The store's URL; empty: the provider's own.
+            endpoint: The store's URL, as http://: the proxy has the TLS.
             proxy: The URL of the proxy on loopback for all its connections.
             on_failure: Called with the failure of a request for a token, after which the client raises its own error.
         """
 
 
-def build_options(authorities: str | None, proxy: str, *, allow_http: bool) -> dict[str, Any]:
-    """Return the client's options for HTTP.
+def build_options(proxy: str) -> dict[str, Any]:
+    """Return the client's options for HTTP. Its requests go to the proxy, which limits their time.
 
     Args:
-        authorities: PEM certificates to trust beside those of the image.
         proxy: The URL of the proxy on loopback for all its connections.
-        allow_http: True if the endpoint has no TLS.
     """
-    options = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "300s", "proxy_url": proxy}
-    return options | ({"root_certificate": authorities} if authorities else {}) | {"allow_http": allow_http}
+    return {"proxy_url": proxy, "allow_http": True, "read_timeout": _SECONDS, "timeout": _LONGEST}
 
 
 def build_retries() -> RetryConfig:

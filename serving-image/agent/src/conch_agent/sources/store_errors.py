@@ -11,7 +11,6 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer, read_body, to_one_line
-from conch_agent.sources.connection import Problem
 
 _LONGEST: Final = 64 * 1024  # characters of an error's text, which has the whole body of the store's answer
 _STATUS: Final = re.compile(r"status code: (?P<status>\d{3})(?: (?P<phrase>[^:\n]*))?(?:: (?P<body>.*))?", re.DOTALL)
@@ -32,7 +31,6 @@ class StoreTerms:
 
     Attributes:
         endpoint_key: The Secret's key of the endpoint.
-        allow_key: The Secret's key that allows HTTP.
         credentials: The Secret's keys of the credentials, in words.
         rights: What the credentials need, which the bucket's name follows in a sentence.
         version_permission: What reading an object version needs.
@@ -50,7 +48,6 @@ class StoreTerms:
     """
 
     endpoint_key: str
-    allow_key: str
     credentials: str
     rights: str
     version_permission: str
@@ -111,43 +108,7 @@ def is_client_error(error: Exception) -> bool:
     return isinstance(error, BaseError | OSError) or type(error).__name__ == "RustPanic"
 
 
-def build_unreachable(target: Target, problem: Problem, terms: StoreTerms) -> Failure:
-    """Return the failure of a connection to a store.
-
-    Args:
-        target: The bucket.
-        problem: The cause.
-        terms: Names of its kind of store.
-    """
-    remedy = problem.remedy
-    if problem.is_untrusted:
-        remedy = "Put the issuer's certificate into ca.crt of the storage Secret"
-    elif problem.is_unresolved and not target.endpoint:
-        remedy = terms.unknown_host or remedy
-    message = f"{target.uri}: the store{target.where} cannot be reached: {problem.cause}. {remedy}."
-    return Failure(Reason.UNREACHABLE, message)
-
-
-def is_transport(error: Exception) -> bool:
-    """Return True if the store was not reached: no connection, no TLS, or no complete answer.
-
-    Args:
-        error: The client's exception.
-    """
-    first = str(error).split("\n\nDebug source:", 1)[0]
-    return read_answer(first) is None and ("HTTP error" in first or "timed out" in first)
-
-
-def is_certificate_refusal(error: Exception) -> bool:
-    """Return True if the client refused the server's certificate.
-
-    Args:
-        error: The client's exception.
-    """
-    return "InvalidCertificate" in str(error)
-
-
-def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:  # noqa: PLR0911  a table: one row, one kind of error
+def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:
     """Return the failure of the client's error.
 
     Args:
@@ -170,18 +131,6 @@ def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:  #
         named = to_one_line(re.sub(r"\n\nDebug source:.*", "", text, flags=re.DOTALL))
         message = f"{uri} holds a name that would leave its folder or is empty in part ({named}). Rename or remove it."
         return Failure(Reason.UNSAFE_PATH, message)
-    if "builder error" in text and target.endpoint.startswith("http://"):
-        message = (
-            f"{uri}: {target.endpoint} is plain HTTP. Use https, or allow it with {terms.allow_key}=true in the "
-            "storage Secret."
-        )
-        return Failure(Reason.INSECURE_ENDPOINT, message)
-    if is_transport(error):
-        message = (
-            f"{uri}: the store{where} cannot be reached ({_read_transport_error(text)}). Check "
-            f"{terms.endpoint_key}, DNS and network policies."
-        )
-        return Failure(Reason.UNREACHABLE, message)
     if "Received redirect" in text:
         message = (
             f"{uri}: the store{where} redirects requests for {target.bucket!r}, as stores do for a bucket of another "
@@ -189,7 +138,7 @@ def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:  #
         )
         return Failure(Reason.FETCH_FAILED, message)
     if not answer.status:
-        cause = _read_transport_error(text)
+        cause = to_one_line(text.split("\n\nDebug source:", 1)[0].rsplit(" - ", 1)[-1])
         message = f"{uri}: the answer of the store{where} cannot be read ({cause}). {terms.wrong_endpoint}"
         return Failure(Reason.FETCH_FAILED, message)
     remedy = terms.remedies.get(answer.code or str(answer.status), "" if answer.code else terms.wrong_endpoint)
@@ -242,8 +191,3 @@ def _build_denied(answer: Answer, target: Target, terms: StoreTerms) -> Failure:
         )
     message = f"{target.uri}: the store refused access{target.where}{words}. {remedy}"
     return Failure(Reason.ACCESS_DENIED, message)
-
-
-def _read_transport_error(text: str) -> str:
-    first = text.split("\n\nDebug source:", 1)[0]
-    return to_one_line(first.rsplit(" - ", 1)[-1])

@@ -1,215 +1,219 @@
-"""A proxy on loopback for all connections of the client of an object store.
+"""A proxy on loopback for all requests of the client of an object store.
 
-The client resolves names and follows redirects itself. The proxy checks the address of each connection, removes the
-credentials of a request to another host, and checks with OpenSSL a certificate that the client refuses: the client's
-TLS library (rustls) refuses a server's certificate that is also an authority, which `openssl req -x509` makes, and one
-without alternative names. OpenSSL, and so curl, accepts both.
-
-For an https:// endpoint the proxy forwards the client's TLS (CONNECT). If OpenSSL is needed, the client has an http://
-endpoint, and the proxy sends its requests over TLS only.
+The client's library resolves names and follows redirects itself, checks certificates with other rules than OpenSSL and
+curl, and reads the whole body of an answer into memory. The proxy sends its requests by the agent's own HTTP client,
+and passes on no more than the client has to read. TLS is between the proxy and the store alone.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
-import ssl
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from typing import Final
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
-from conch_agent.sources.connection import TIMEOUT, CheckedResolver
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.http_client import (
+    ANSWER_ERRORS,
+    LONGEST_ERROR,
+    HttpClient,
+    WrongAnswerError,
+    check_coding,
+    check_range,
+    read_blocks,
+)
 from conch_agent.sources.secret_settings import Endpoint
-from conch_agent.tasks import run_until_one_ends
-from conch_contract.addresses import check_address
 
-_BLOCK: Final = 256 * 1024
-_LONGEST_HEAD: Final = 64 * 1024
-# The client's Referer header has the URL that redirected, and so a token in its query (Azure's SAS).
-_CREDENTIALS: Final = frozenset({"authorization", "x-amz-security-token", "cookie", "referer"})
-
-_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-class RefusedError(Exception):
-    """The proxy refuses a connection. The message is a sentence without its full stop."""
+_LONGEST_ANSWER: Final = 8 * 1024 * 1024  # bytes; a page of a list has 1,000 keys of up to 1,024 bytes
+_LONGEST_LINE: Final = 64 * 1024  # bytes of the first line of a request
+_REMEDY: Final = "Correct the store, or the proxy before it"
+_RANGE: Final = re.compile(r"bytes=(\d+)-(\d+)")
+_CREDENTIALS: Final = frozenset({"host", "authorization", "x-amz-security-token", "cookie"})
+# Headers of one hop (RFC 9110, 7.6.1).
+_HOP: Final = frozenset(
+    {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-connection"}
+)
+_DROPPED: Final = _HOP | {"content-encoding", "set-cookie"}  # of an answer: objects arrive as they are stored
 
 
 def plain_url(endpoint: Endpoint) -> str:
-    """Return the endpoint's URL as http://, with its port.
+    """Return the endpoint's URL as http://. Its host and port are those of the endpoint, which a signature covers.
 
     Args:
         endpoint: The endpoint.
 
-    >>> plain_url(Endpoint("https://store/s3", "store", 443))
-    'http://store:443/s3'
+    >>> plain_url(Endpoint("https://store/s3", "store", 443)), plain_url(Endpoint("https://[::1]:9000", "::1", 9000))
+    ('http://store/s3', 'http://[::1]:9000')
     """
-    parts = urlsplit(endpoint.url)
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    return f"http://{host}:{endpoint.port}{parts.path}"
+    is_default = endpoint.port == (443 if endpoint.is_secure else 80)
+    return f"http://{_write_host(endpoint)}{'' if is_default else f':{endpoint.port}'}{urlsplit(endpoint.url).path}"
+
+
+def _write_host(endpoint: Endpoint) -> str:
+    """Return the host as it stands in a URL."""
+    return f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
 
 
 class StoreProxy:
-    """The proxy, which listens while `run` is active."""
+    """The proxy, which listens while `run` is active.
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        on_refusal: Callable[[str], None],
-        *,
-        context: ssl.SSLContext | None = None,
-        has_token: bool = False,
-    ) -> None:
+    Attributes:
+        url: Its URL.
+        failure: The failure of the last request that was not answered; None: there is none.
+    """
+
+    def __init__(self, endpoint: Endpoint, client: HttpClient) -> None:
         """Create the proxy.
 
         Args:
             endpoint: Endpoint of the store.
-            on_refusal: Called with the reason of a refused connection, a sentence without its full stop.
-            context: Context with which OpenSSL checks the store; None: the client checks it, or there is no TLS.
-            has_token: True if requests have a token that the client also sends after a redirect.
+            client: Sends the requests.
         """
         self.url = ""
-        self._on_refusal = on_refusal
+        self.failure: Failure | None = None
         self._endpoint = endpoint
-        self._context = context
-        self._has_token = has_token
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._client = client
+        self._session: aiohttp.ClientSession | None = None
+        self._pages: set[str] = set()  # URLs that were answered completely, other than those of ranges
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[StoreProxy, None]:
         """Listen while the block runs."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_BLOCK)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = web.Server(self._answer, handler_cancellation=True, access_log=None, max_line_size=_LONGEST_LINE)
+        runner = web.ServerRunner(server, shutdown_timeout=0)
+        await runner.setup()
         try:
-            yield self
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            async with self._client.open_session() as self._session:
+                yield self
         finally:
-            server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await runner.cleanup()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def note(self, failure: Failure) -> None:
+        """Set the failure of what the client requests elsewhere, such as a token.
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection of the client. After a failure the source connects itself to find the cause."""
+        Args:
+            failure: The failure.
+        """
+        self.failure = failure
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request of the client. What follows a failure that no retry cures is refused."""
+        if self.failure and self.failure.reason != Reason.UNREACHABLE:
+            return web.Response(status=400)
+        self.failure = None
         try:
-            head = await _read_head(reader)
-            if head.startswith(b"CONNECT "):
-                await self._tunnel(head, reader, writer)
-            else:
-                await self._forward(head, reader, writer)
-        except RefusedError as error:
-            self._on_refusal(str(error))
-        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            writer.close()
+            return await self._forward(request)
+        except Failure as failure:
+            self.failure = failure
+            return web.Response(status=503 if failure.reason == Reason.UNREACHABLE else 400)
+        except _ClientGoneError:
+            return web.Response()
 
-    async def _tunnel(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward the client's TLS connection."""
-        parts = urlsplit(f"//{head.split()[1].decode()}")
-        host, port = parts.hostname or "", parts.port or 443
-        if self._has_token and not self._is_store(host, port):
-            raise RefusedError(f"the store redirects to {host}, to which the token of the request would be sent")
-        upstream = await _connect(host, port, None)
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Send a request to the store, and pass on its answer."""
+        if request.method not in {"GET", "HEAD"}:  # the client only reads
+            return web.Response(status=405)
+        method = cast("Literal['GET', 'HEAD']", request.method)
+        url = self._build_url(request.raw_path)
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
+        credentials = {name: headers.pop(name) for name in list(headers) if name.lower() in _CREDENTIALS}
+        session = cast("aiohttp.ClientSession", self._session)
+        async with await self._client.send(session, method, url, headers, credentials) as answer:
+            try:
+                self._check(request, answer)
+                return await self._pass(request, answer)
+            except ANSWER_ERRORS as error:
+                raise await self._client.build_failure(error, str(answer.url)) from error
+
+    def _build_url(self, target: str) -> URL:
+        """Return the URL of a request at the store, whatever host it names: other processes of the pod may connect."""
+        parts, own = urlsplit(target), self._endpoint
+        scheme, host = urlsplit(own.url).scheme, _write_host(own)
+        query = f"?{parts.query}" if parts.query else ""
+        return URL(f"{scheme}://{host}:{own.port}{parts.path or '/'}{query}", encoded=True)
+
+    def _check(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> None:
+        """Refuse an answer that the client would read for nothing.
+
+        Raises:
+            WrongAnswerError: It is not to the request.
+        """
+        if answer.status >= 300 or request.method == "HEAD":
+            return
+        if "Range" in request.headers and answer.status != 206:
+            text = f"answers a request for a range with HTTP {answer.status}, so with the whole object"
+            raise WrongAnswerError(text, _REMEDY)
+        if match := _RANGE.fullmatch(request.headers.get("Range", "")):
+            check_range(answer, int(match[1]))
+            if answer.content_length is None:  # without which the client reads nothing
+                raise WrongAnswerError("sends a range of an object without its Content-Length", _REMEDY)
+        else:
+            check_coding(answer)
+            if request.raw_path in self._pages:
+                raise WrongAnswerError("lists the same page again and again", _REMEDY)
+
+    async def _pass(self, request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        """Pass on an answer, up to what was requested; of an error the beginning."""
+        is_error, is_range = answer.status >= 300, "Range" in request.headers
+        bound = LONGEST_ERROR if is_error else _find_bound(request)
+        is_long = request.method == "GET" and (answer.content_length or 0) > bound
+        if is_long and not is_error:
+            raise _build_too_long(bound)
+        dropped = _DROPPED | ({"content-length"} if is_long else set())
+        response = web.StreamResponse(status=answer.status, reason=answer.reason)
+        response.headers.extend(
+            [(name, value) for name, value in answer.headers.items() if name.lower() not in dropped]
+        )
+        await response.prepare(request)
         try:
-            await run_until_one_ends(_copy(reader, upstream[1]), _copy(upstream[0], writer))
-        finally:
-            upstream[1].transport.abort()
-
-    async def _forward(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Forward requests one after the other. The client waits for an answer before it sends the next request."""
-        upstream: _Streams | None = None
-        answers: asyncio.Task[None] | None = None
-        address = ("", 0)
-        try:
-            while head:
-                method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-                parts = urlsplit(target)
-                host, port = parts.hostname or "", parts.port or 80
-                if method not in {"GET", "HEAD"}:
-                    raise RefusedError(f"the client sends a {method} request, which reads nothing")
-                if self._context is not None and not self._is_store(host, port):
-                    raise RefusedError(f"the store redirects to {host} without TLS")
-                if upstream is None or address != (host, port):
-                    if upstream is not None and answers is not None:
-                        answers.cancel()
-                        upstream[1].transport.abort()
-                    upstream, address = await _connect(host, port, self._context), (host, port)
-                    answers = asyncio.create_task(_copy_and_close(upstream[0], writer))
-                path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-                upstream[1].write(_rewrite_head(head, method, path, strip=not self._is_store(host, port)))
-                await upstream[1].drain()
-                head = await _read_head(reader)
-        finally:
-            if upstream is not None and answers is not None:
-                answers.cancel()
-                upstream[1].transport.abort()
-
-    def _is_store(self, host: str, port: int) -> bool:
-        own = self._endpoint
-        return port == own.port and (host == own.host or host.endswith(f".{own.host}"))
+            if request.method == "GET":
+                await _copy(answer, response, bound, is_cut=is_error)
+        except ANSWER_ERRORS:
+            if request.transport:
+                request.transport.abort()  # otherwise the client would take the answer for complete
+            raise
+        await response.write_eof()
+        if request.method == "GET" and not is_error and not is_range:
+            self._pages.add(request.raw_path)
+        return response
 
 
-async def _read_head(reader: asyncio.StreamReader) -> bytes:
-    """Return a request's first line and headers."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return b""
-    if len(head) > _LONGEST_HEAD:
-        raise ValueError("the request has too many headers")
-    return head
+class _ClientGoneError(Exception):
+    """The client has closed its connection to the proxy."""
 
 
-def _rewrite_head(head: bytes, method: str, path: str, *, strip: bool) -> bytes:
-    """Return the head of a request for the server; without credentials if `strip`."""
-    lines = head.split(b"\r\n")[1:]
-    headers = [line for line in lines if not line.lower().startswith(b"proxy-")]
-    if strip:
-        headers = [line for line in headers if line.partition(b":")[0].strip().lower().decode() not in _CREDENTIALS]
-    return b"\r\n".join([f"{method} {path} HTTP/1.1".encode(), *headers])
-
-
-async def _connect(host: str, port: int, context: ssl.SSLContext | None) -> _Streams:
-    """Connect to a host that is no metadata server.
+async def _copy(answer: aiohttp.ClientResponse, response: web.StreamResponse, bound: int, *, is_cut: bool) -> None:
+    """Copy a body up to a number of bytes.
 
     Raises:
-        RefusedError: The host is a metadata server.
-        OSError: The host cannot be reached.
+        WrongAnswerError: It has more, unless `is_cut`.
     """
-    try:
-        check_address(host)
-        async with asyncio.timeout(TIMEOUT):
-            found = await CheckedResolver().resolve(host, port, socket.AF_UNSPEC)
-    except ValueError as error:
-        raise RefusedError(f"{error}, and the store, or a redirect of it, leads there") from error
-    last_error: Exception = OSError(f"{host} has no address")
-    for address in (one["host"] for one in found):
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                return await asyncio.open_connection(
-                    address, port, limit=_BLOCK, ssl=context, server_hostname=host if context else None
-                )
-        except (OSError, TimeoutError) as error:
-            last_error = error
-    raise last_error
+    left = bound
+    async with aclosing(read_blocks(answer)) as blocks:
+        async for block in blocks:
+            if len(block) > left and not is_cut:
+                raise _build_too_long(bound)
+            try:
+                await response.write(block[:left])
+            except OSError as error:
+                raise _ClientGoneError from error
+            left -= len(block)
+            if left <= 0 and is_cut:
+                return
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy a stream until it ends."""
-    with contextlib.suppress(OSError):
-        while block := await reader.read(_BLOCK):
-            writer.write(block)
-            await writer.drain()
+def _build_too_long(bound: int) -> WrongAnswerError:
+    return WrongAnswerError(f"sends an answer of more than {bound} bytes, which are the most that it may have", _REMEDY)
 
 
-async def _copy_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await _copy(reader, writer)
-    writer.close()
+def _find_bound(request: web.BaseRequest) -> int:
+    """Return the number of bytes that an answer may have."""
+    match = _RANGE.fullmatch(request.headers.get("Range", ""))
+    return int(match[2]) - int(match[1]) + 1 if match else _LONGEST_ANSWER
