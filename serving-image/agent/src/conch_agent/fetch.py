@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ from conch_agent.cache import Cache, CacheUnusableError
 from conch_agent.download import RESERVE, Download, Part, Progress, check_size
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import Record, compute_digest, hash_prefix, read_record, write_record
-from conch_agent.sources.base import Item, Listing, Source
+from conch_agent.sources.base import ConnectedSource, Item, Listing, Source
 from conch_agent.tasks import run_all
 from conch_agent.threads import run_in_thread
 
@@ -76,7 +76,9 @@ class Fetch:
                 async with semaphore:
                     records[str(item.path)] = await self._fetch_file(item)
 
-            await run_all(fetch_one(item) for item in listing.items)
+            source = self.source
+            async with source.connect() if isinstance(source, ConnectedSource) else nullcontext():
+                await run_all(fetch_one(item) for item in listing.items)
             digest = compute_digest({path: record.sha256 for path, record in records.items()})
             if self.cache:
                 await run_in_thread(self.cache.write_content, digest, records)

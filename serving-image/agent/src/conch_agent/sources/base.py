@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol, runtime_checkable
@@ -113,6 +114,18 @@ class Source(Protocol):
 
         Args:
             item: The file.
+        """
+
+
+@runtime_checkable
+class ConnectedSource(Source, Protocol):
+    """A source whose connection several reads can share."""
+
+    def connect(self) -> AbstractAsyncContextManager[object]:
+        """Keep a connection while the block is active.
+
+        Raises:
+            Failure: There can be no connection.
         """
 
 

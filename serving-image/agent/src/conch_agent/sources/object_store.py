@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -164,6 +165,10 @@ class ObjectStoreSource:
 
         await run_all(check(entry) for entry in candidates)
         return [entry for entry in found if entry.key not in markers]
+
+    def connect(self) -> AbstractAsyncContextManager[object]:
+        """Keep a client of the bucket, as in ConnectedSource."""
+        return self._connection.open()
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the object's chunks in order, as in Source. The next chunks are read in parallel."""
