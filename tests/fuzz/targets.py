@@ -5,13 +5,19 @@ Any other exception, and a text that takes over 20 s, ends the fuzzer: it is a b
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
+from pathlib import PurePosixPath
 from typing import Any, Final
+
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import Certificate
 
 from conch.api import Status
 from conch.api.kinds import CONTROLLER_REVISION, GATEWAY, GATEWAY_CLASS, HTTP_ROUTE, INFERENCE_SERVICE
@@ -28,6 +34,9 @@ from conch.write.errors import CallError, read_error, read_object
 from conch_agent.config import merge_config, parse_config
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure
+from conch_agent.signatures.bundle import Envelope, parse_bundle
+from conch_agent.signatures.statement import parse_statement
+from conch_agent.signatures.trust import Trust, verify_envelope
 from conch_agent.sources import az_settings, gs_settings, hf_settings, oci_documents, oci_settings
 from conch_agent.sources.answer import read_body
 from conch_agent.sources.base import Entry, build_listing
@@ -43,6 +52,7 @@ from conch_contract import ModelSource
 from conch_contract.parsing import parse_json
 from conch_contract.revision_jobs import REVISION_JOBS
 from tests.support.azure import make_container_sas
+from tests.support.bundles import derive_key, make_certificate, seal
 from tests.support.google import Account
 from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
 
@@ -64,6 +74,16 @@ dynamic_batching { preferred_batch_size: [4] max_queue_delay_microseconds: 100 }
 version_policy: { latest { num_versions: 2 } }
 parameters: { key: "EXECUTION_ENV_PATH" value: { string_value: "x" } }
 """
+_KEY: Final = derive_key("fuzz")
+_STATEMENT: Final = {
+    "_type": "https://in-toto.io/Statement/v1",
+    "subject": [{"name": "m", "digest": {"sha256": "0" * 64}}],
+    "predicateType": "https://model_signing/signature/v1.0",
+    "predicate": {
+        "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": [".git"]},
+        "resources": [{"name": "1/a", "algorithm": "sha256", "digest": "0" * 64}],
+    },
+}
 _S3_ERROR: Final = b"""Server returned non-2xx status code: 403 Forbidden: <?xml version="1.0"?><Error>\
 <Code>AccessDenied</Code><Message>no</Message><Endpoint>a.example</Endpoint></Error>\n\nDebug source:"""
 
@@ -105,6 +125,30 @@ def _merge(data: bytes) -> None:
         source = ModelSource(name="m", format=kind, storage_uri="s3://b/m")
         refuse_programs(parse_config(text, source.storage_uri), source)
         merge_config(text, source, kind)
+
+
+@cache
+def _chain() -> tuple[Certificate, Certificate]:
+    """Return a certificate, and the root that has signed it."""
+    root = make_certificate("Root", _KEY, is_authority=True)
+    return make_certificate("Team", _KEY, (root, _KEY)), root
+
+
+def _signatures() -> Iterator[dict[str, Any]]:
+    certificate = base64.b64encode(_chain()[0].public_bytes(Encoding.DER)).decode()
+    yield seal(_STATEMENT, _KEY)
+    yield seal(_STATEMENT, _KEY, x509CertificateChain={"certificates": [{"rawBytes": certificate}]})
+
+
+def _signature(data: bytes) -> None:
+    name = "s3://b/m: model.sig"
+    trust = Trust("team", {"sha256:0": _KEY.public_key()}, (_chain()[1],))
+    verify_envelope(parse_bundle(data, name), trust, name, datetime.now(UTC))
+
+
+def _certificate(data: bytes) -> None:
+    envelope = Envelope(payload=b"{}", signature=b"", certificates=(data,))
+    verify_envelope(envelope, Trust("team", {}, (_chain()[1],)), "s3://b/m: model.sig", datetime.now(UTC))
 
 
 def _classify(data: bytes) -> None:
@@ -278,6 +322,14 @@ def targets() -> dict[str, Target]:
         "account-key": Target(_account_key, (Account().write().encode(),), (Failure,), is_json=True),
         "azure-credentials": Target(_azure_credentials, (make_container_sas("models").encode(),)),
         "listing": _json(_listing, {"1/model.onnx": 1, "config.pbtxt": 1}, errors=(Failure,)),
+        "signature": Target(_signature, _seeds(*_signatures()), (Failure,), is_json=True),
+        "certificate": Target(_certificate, (_chain()[0].public_bytes(Encoding.DER),), (Failure,)),
+        "signed-files": Target(
+            lambda data: parse_statement(data, "s3://b/m: model.sig").is_ignored(PurePosixPath("1/a")),
+            _seeds(_STATEMENT),
+            (Failure,),
+            is_json=True,
+        ),
         "contents": Target(
             lambda data: decode_contents(_text(data)),
             _seeds({"m": {"digest": "sha256:1", "objectVersions": {"a": "3sL4"}}}),

@@ -66,6 +66,11 @@ class Pod:
         for key, value in data.items():
             self._write(f"warmup/{name}", key, value)
 
+    def mount_keys(self, name: str, data: Mapping[str, str]) -> None:
+        """Mount a ConfigMap of trusted keys."""
+        for key, value in data.items():
+            self._write(f"trust/{name}", key, value)
+
     def _write(self, folder: str, name: str, text: str) -> None:
         place = self.root / folder
         place.mkdir(exist_ok=True, parents=True)

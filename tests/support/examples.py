@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import numpy as np
 import yaml
 
 from tests.cluster.paths import REPOSITORY
 from tests.support import filetypes
+from tests.support.bundles import derive_key, write_public
 from tests.support.clients import Tensors
 from tests.support.kube import Kube
+from tests.support.signing import sign_folder
 from tests.support.store import Store
 from tests.support.wait import TIMEOUT
 
 FOLDER: Final = REPOSITORY / "examples"
 MODELS: Final = Path(__file__).with_name("models")
+_SIGNER: Final = derive_key("examples")
 _SETOSA: Final = [5.1, 3.5, 1.4, 0.2]  # the first row of Fisher's table
 
 
@@ -75,6 +80,8 @@ def all_examples() -> list[Example]:
         "swap-one-pod": magika,
         "tracing": magika,
         "variants": magika,
+        "digest": magika,
+        "signature": magika,
         "pvc": magika,
         "python": ({"x": numbers}, lambda answer: bool((answer["y"] == 2 * numbers).all())),
         "sequences": ({"x": np.array([[1]], dtype=np.float32)}, lambda answer: answer["sum"].tolist() == [[1]]),
@@ -96,12 +103,23 @@ def upload(store: Store) -> None:
     store.upload("s3://models/magika", {"model.onnx": filetypes.MODEL})
     store.upload("s3://models/magika-v2", {"1/model.onnx": filetypes.MODEL})
     store.upload("s3://models/double", {"model.py": MODELS / "double" / "model.py"})
+    store.upload("s3://models/magika-signed", sign_model(filetypes.MODEL))
     code = MODELS / "running_sum" / "model.py"
     store.upload("s3://models/running-sum", {"config.pbtxt": code.with_name("config.pbtxt"), "1/model.py": code})
     code = MODELS / "add_sub" / "model.py"
     versions: dict[str, bytes | Path] = {f"{number}/model.py": code for number in (1, 2, 3)}
     store.upload("s3://models/add-sub", {"config.pbtxt": code.with_name("config.pbtxt"), **versions})
     store.upload("s3://models/file-type", build_file_type())
+
+
+def sign_model(file: Path) -> dict[str, bytes]:
+    """Return the files of a signed folder with one model."""
+    with TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        folder.mkdir()
+        shutil.copy(file, folder)
+        sign_folder(folder, _SIGNER)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def build_file_type() -> dict[str, bytes | Path]:
@@ -129,11 +147,12 @@ def build_wrong_labels(files: Mapping[str, bytes | Path]) -> dict[str, bytes | P
 
 
 def prepare(kube: Kube, namespace: str, store: Store) -> None:
-    """Train the model of sklearn.yaml, and put that of pvc.yaml on the claim that it names.
+    """Trust the key of signature.yaml, train the model of sklearn.yaml, and put that of pvc.yaml on its claim.
 
-    Both in a pod of the serving image: a joblib file is bound to the scikit-learn that wrote it.
+    The latter two in a pod of the serving image: a joblib file is bound to the scikit-learn that wrote it.
     """
     free_volumes(kube, namespace)
+    kube.apply(build_trusted_keys(), namespace)
     kube.apply(MODELS / "workbench.yaml", namespace)
     here = f"--namespace={namespace}"
     kube.run("wait", "pod/workbench", "--for=condition=Ready", TIMEOUT, here)
@@ -142,6 +161,12 @@ def prepare(kube: Kube, namespace: str, store: Store) -> None:
     store.upload("s3://models/iris", {"model.joblib": trained})
     kube.feed(filetypes.MODEL, *inside, "sh", "-c", "mkdir -p /models/magika && cat > /models/magika/model.onnx")
     kube.run("delete", "pod", "workbench", "--wait=false", here)
+
+
+def build_trusted_keys() -> dict[str, Any]:
+    """Return the ConfigMap that signature.yaml names, with the public key of its model."""
+    data = {"key.pub": write_public(_SIGNER)}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "team"}, "data": data}
 
 
 def free_volumes(kube: Kube, namespace: str) -> None:

@@ -103,6 +103,8 @@ def test_defaults_stand_in_the_spec_only() -> None:
     assert own.pop(".status") == {"observedGeneration": -1}
     assert own == {
         ".spec.predictor.minReplicas": 1,
+        ".spec.predictor.model.storage.verify.signature.path": "model.sig",
+        ".spec.predictor.models[].storage.verify.signature.path": "model.sig",
         ".spec.predictor.models[].warmup.tolerance": "0.1%",
         ".spec.predictor.models[].warmup.stable": {},
         ".spec.predictor.models[].warmup.stable.percentile": 99,

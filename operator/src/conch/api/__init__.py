@@ -4,7 +4,7 @@ Values only; it imports pydantic, the contract and the standard library.
 """
 
 from conch.api import names
-from conch.api._base import Duration, duration_seconds
+from conch.api._base import ConfigMapRef, Duration, duration_seconds
 from conch.api.autoscaling import Autoscaling, Behavior, Metric
 from conch.api.model import Model, ModelFormat, SecretRef, Storage
 from conch.api.names import Admission, ConditionType, Phase, RolloutPhase
@@ -42,8 +42,8 @@ from conch.api.triton import (
     VersionPolicy,
 )
 from conch.api.variants import Header, Match, Variant, VariantModel, VariantPredictor
+from conch.api.verification import Signature, Verification
 from conch.api.warmup import (
-    ConfigMapRef,
     InputTensor,
     ModelWarmup,
     OutputTensor,
@@ -101,6 +101,7 @@ __all__ = [
     "SecretRef",
     "SequenceBatching",
     "ServedModel",
+    "Signature",
     "Spec",
     "SpecificVersions",
     "Stable",
@@ -115,6 +116,7 @@ __all__ = [
     "VariantModel",
     "VariantPredictor",
     "VariantStatus",
+    "Verification",
     "VersionPolicy",
     "Volume",
     "VolumeMount",

@@ -123,3 +123,10 @@ def list_map_key(key: str) -> Any:
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 """The name of a Kubernetes object (DNS-1123 subdomain)."""
+
+
+class ConfigMapRef(Part):
+    """Reference to a ConfigMap in the namespace of the InferenceService."""
+
+    name: ObjectName
+    """Name of the ConfigMap."""

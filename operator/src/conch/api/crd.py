@@ -78,7 +78,8 @@ def crd() -> dict[str, Any]:
 def _describe_once(root: Schema) -> Schema:
     """Remove the descriptions below fields that the CRD describes elsewhere.
 
-    A variant has fields of the predictor, its status those of the service's, and a model of several those of `triton`.
+    A variant has fields of the predictor, its status those of the service's, and a model of several those of `triton`
+    and of the only model.
     Else the CRD would outgrow the annotation in which `kubectl apply` keeps it.
     """
     spec, status = (root["properties"][name]["properties"] for name in ("spec", "status"))
@@ -88,6 +89,8 @@ def _describe_once(root: Schema) -> Schema:
     _remove_copies(predictor, variant)
     _remove_copies(model, variant_model)
     _remove_copies(predictor["triton"]["properties"], model["triton"]["properties"])
+    for fields in (model, variant["model"]["properties"]):
+        _remove_copies(predictor["model"]["properties"], fields)
     _remove_copies(status, status["variants"]["items"]["properties"])
     return root
 

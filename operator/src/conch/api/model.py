@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from conch.api._base import ObjectName, Part
 from conch.api.cel import Choice, Rule, rules
+from conch.api.verification import Verification
 from conch_contract.formats import FORMATS, OTHER_FORMATS, FormatName
 from conch_contract.schemes import REMEDIES, SCHEMES, Scheme, list_names
 from conch_contract.sentences import join_words
@@ -120,12 +121,14 @@ class SecretRef(Part):
 
 
 class Storage(Part):
-    """Access to the storage."""
+    """Access to the storage, and checks of its files."""
 
     secret_ref: Annotated[
         SecretRef | None,
         Field(description=f"Secret with credentials and settings of the storage, for {_SECRET_NAMES}."),
     ] = None
+    verify: Verification | None = None
+    """Checks of the files before Triton reads them."""
 
 
 class Model(Part):
@@ -139,7 +142,7 @@ class Model(Part):
     """Format of the model's files."""
     storage_uri: Annotated[StorageUri, Field(description=f"URI of the model's files: {_EXAMPLES}.")]
     storage: Storage | None = None
-    """Access to the storage. Absent: without credentials."""
+    """Access to the storage, and checks of its files. Absent: without credentials and checks."""
 
     @property
     def secret(self) -> str | None:

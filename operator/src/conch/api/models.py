@@ -94,6 +94,6 @@ class VariantNamedModel(Part):
     storage_uri: StorageUri | None = None
     """URI of the model's files. Absent: that of the predictor."""
     storage: Storage | None = None
-    """Access to the storage. Absent: that of the predictor, if storageUri has the same scheme."""
+    """Access to the storage, and checks of its files. Absent: what of the predictor's fits storageUri."""
     triton: ModelConfig | None = None
     """Configuration of the model in Triton. Absent: that of the predictor."""

@@ -142,6 +142,13 @@ class Predictor(Part):
                 path=".model.name",
             ),
             Rule(
+                f"!({_IS_REPOSITORY}) || !has(self.model.storage) || !has(self.model.storage.verify)"
+                " || !has(self.model.storage.verify.digest)",
+                message="a digest is of one model, and a repository has several; remove it, or write each folder of the"
+                " repository as one of models",
+                path=".model.storage.verify.digest",
+            ),
+            Rule(
                 f"!({_IS_REPOSITORY}) || {_HAS_FOLDER}",
                 message="a repository needs a storageUri that is a folder, and this one is a file; write the folder",
                 path=".model.storageUri",

@@ -84,6 +84,10 @@ class ModelStatus(Part):
     """Error message of Triton or of the storage. Empty: the model is ready."""
     digest: str = ""
     """Digest of the fetched files, sha256:<hex>."""
+    verified: tuple[Text, ...] = ()
+    """Checks of storage.verify that the files have passed: Digest, Signature."""
+    signer: Text = ""
+    """Whose signature the files have: sha256: of the public key, a certificate or an identity. Empty: none."""
     sequences: bool = False
     """True if the model has sequence_batching, whose state is in one pod."""
     warnings: Annotated[tuple[ModelWarning, ...], list_map_key("reason")] = ()

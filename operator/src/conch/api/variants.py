@@ -34,7 +34,7 @@ class VariantModel(Part):
     storage_uri: StorageUri | None = None
     """URI of the model's files. Absent: that of the predictor."""
     storage: Storage | None = None
-    """Access to the storage. Absent: that of the predictor, if storageUri has the same scheme."""
+    """Access to the storage, and checks of its files. Absent: what of the predictor's fits storageUri."""
 
 
 class VariantPredictor(Part):
@@ -146,11 +146,23 @@ def merge(predictor: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merge_model(model: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return a model with changes; without access to the storage if that is of another scheme."""
+    """Return a model with changes; of its storage, what fits another storageUri."""
     merged = {**model, **changes}
-    if "storageUri" in changes and "storage" not in changes and _scheme(changes) != _scheme(model):
+    if "storage" not in changes and "storageUri" in changes:
         merged.pop("storage", None)
+        if storage := _fit_storage(model, changes):
+            merged["storage"] = storage
     return merged
+
+
+def _fit_storage(model: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the storage of a model for another storageUri: without its digest, and if need be its Secret."""
+    storage = dict(model.get("storage", {}))
+    if _scheme(changes) != _scheme(model):
+        storage.pop("secretRef", None)
+    if changes["storageUri"] != model.get("storageUri"):
+        storage["verify"] = {check: value for check, value in storage.get("verify", {}).items() if check != "digest"}
+    return {field: value for field, value in storage.items() if value}
 
 
 def _scheme(model: dict[str, Any]) -> str:

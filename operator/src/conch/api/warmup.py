@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from conch.api._base import UNREADABLE, Duration, ObjectName, Part, Scalars, duration_seconds, list_schema
+from conch.api._base import UNREADABLE, ConfigMapRef, Duration, Part, Scalars, duration_seconds, list_schema
 from conch.api.cel import Rule, rules
 from conch.api.numbers import Percent
 from conch.api.text import Text
@@ -69,13 +69,6 @@ class WarmupRequest(Part):
     """Parameters of the request."""
     expected: Annotated[tuple[OutputTensor, ...], Field(max_length=32)] = ()
     """Expected outputs of the answer. Empty: the answer is not compared."""
-
-
-class ConfigMapRef(Part):
-    """Reference to a ConfigMap in the namespace of the InferenceService."""
-
-    name: ObjectName
-    """Name of the ConfigMap."""
 
 
 class Stable(Part):

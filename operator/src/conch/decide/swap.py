@@ -118,12 +118,23 @@ def _list_warmup_config_maps(warmed: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _select_mounts(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what pods mount for models: Secrets, which have folders of their own if there are several, and claims."""
+    """Return what pods mount for models: Secrets, with folders of their own if there are several, claims and keys."""
     refs = (text(mapping(mapping(model.get("storage")).get("secretRef")).get("name")) for model in models)
     secrets = [ref for ref in dict.fromkeys(refs) if ref]
     mounts = dict.fromkeys(filter(None, (_find_mount(text(model.get("storageUri"))) for model in models)))
-    found = {"storage": (secrets, len(models) > 1)} if secrets else {}
-    return {**found, **({"storageUri": list(mounts)} if mounts else {})}
+    found = {
+        "storage": (secrets, len(models) > 1) if secrets else None,
+        "storageUri": list(mounts),
+        "storage.verify.signature.configMapRef": _list_trusted(models),
+    }
+    return {field: value for field, value in found.items() if value}
+
+
+def _list_trusted(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the ConfigMaps with trusted keys that pods mount for models."""
+    checks = (mapping(mapping(model.get("storage")).get("verify")) for model in models)
+    references = (mapping(mapping(check.get("signature")).get("configMapRef")) for check in checks)
+    return [name for name in dict.fromkeys(text(reference.get("name")) for reference in references) if name]
 
 
 def _find_mount(uri: str) -> str:

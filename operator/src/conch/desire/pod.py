@@ -14,6 +14,7 @@ from conch.api.pod import OWN_VOLUME_PREFIX
 from conch.api.quantity import parse_quantity
 from conch.desire.defaults import PodDefaults
 from conch.desire.placement import build_placement
+from conch.desire.verification import list_trusted
 from conch.triton import (
     DRAIN_SECONDS,
     END_SECONDS,
@@ -38,9 +39,9 @@ _AGENT_RESOURCES: Final = {
     "limits": {"cpu": "2", "memory": "1Gi"},
 }
 AGENT_TMP: Final = f"{OWN_VOLUME_PREFIX}agent-tmp"
-_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM, _WARMUP, _CACHE = (
+_MODELS, _CONTROL, _MANIFEST, _SECRET, _SHM, _TMP, _CLAIM, _WARMUP, _CACHE, _TRUST = (
     OWN_VOLUME_PREFIX + part
-    for part in ("models", "control", "manifest", "storage", "shm", "tmp", "claim", "warmup", "cache")
+    for part in ("models", "control", "manifest", "storage", "shm", "tmp", "claim", "warmup", "cache", "trust")
 )
 
 
@@ -121,6 +122,10 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     mounts += [
         {"name": volume, "mountPath": f"{names.WARMUP_DIR}/{requests}", "readOnly": True}
         for volume, requests in _name_volumes(_WARMUP, _list_warmup_config_maps(service))
+    ]
+    mounts += [
+        {"name": volume, "mountPath": f"{names.TRUST_DIR}/{keys}", "readOnly": True}
+        for volume, keys in _name_volumes(_TRUST, list_trusted(service.models))
     ]
     if any(_find_mount(model) == Mount.USER_VOLUMES for model in service.models):
         mounts += [mount.to_wire() for mount in service.spec.predictor.pod.volume_mounts]
@@ -204,11 +209,12 @@ def _build_volumes(service: InferenceService, workload: str, defaults: PodDefaul
     ]
     if predictor.cache:
         volumes.append({"name": _CACHE, "persistentVolumeClaim": {"claimName": predictor.cache.claim_name}})
-    # Optional for the same reason: the agent reports WarmupMissing.
-    volumes += [
-        {"name": volume, "configMap": {"name": requests, "optional": True}}
-        for volume, requests in _name_volumes(_WARMUP, _list_warmup_config_maps(service))
+    # Optional for the same reason: the agent reports WarmupMissing, or KeyMissing.
+    config_maps = [
+        *_name_volumes(_WARMUP, _list_warmup_config_maps(service)),
+        *_name_volumes(_TRUST, list_trusted(service.models)),
     ]
+    volumes += [{"name": volume, "configMap": {"name": name, "optional": True}} for volume, name in config_maps]
     return volumes
 
 

@@ -147,6 +147,12 @@ async def list_models(source: ModelSource, settings: Settings) -> list[Part]:
             " one. Remove them, and write them into config.pbtxt of the model."
         )
         raise Failure(Reason.CONFIG_CONFLICT, message)
+    if source.verify and source.verify.digest:
+        message = (
+            f"{source.storage_uri} is a repository of several models, and storage.verify.digest is of one. Remove it,"
+            " or write each folder as one of models, with a digest of its own."
+        )
+        raise Failure(Reason.CONFIG_CONFLICT, message)
     listing = await open_source(source.storage_uri, settings, source.secret).list_files()
     folders = _split(listing)
     names = find_folders((item.path for item in listing.items), source)

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,10 +31,11 @@ MAX_PARALLEL_FILES: Final = 4
 
 @dataclass(frozen=True)
 class FetchResult:
-    """The folder of the fetched files, and their digest."""
+    """The folder of the fetched files, their digest, and the SHA-256 of each file by its path."""
 
     files: Path
     digest: str
+    sha256: Mapping[str, str]
 
 
 @dataclass
@@ -79,10 +80,11 @@ class Fetch:
             source = self.source
             async with source.connect() if isinstance(source, ConnectedSource) else nullcontext():
                 await run_all(fetch_one(item) for item in listing.items)
-            digest = compute_digest({path: record.sha256 for path, record in records.items()})
+            sha256 = {path: record.sha256 for path, record in records.items()}
+            digest = compute_digest(sha256)
             if self.cache:
                 await run_in_thread(self.cache.write_content, digest, records)
-        return FetchResult(self.folder / "files", digest)
+        return FetchResult(self.folder / "files", digest, sha256)
 
     async def _fetch_file(self, item: Item) -> Record:
         file, part = self.folder / "files" / item.path, self._get_part(item)

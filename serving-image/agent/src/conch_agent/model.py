@@ -35,6 +35,8 @@ _WAITING: Final = frozenset({Reason.WAITS_FOR_MODELS, Reason.WAITS_FOR_CLIENTS, 
 _COSTLY: Final = frozenset(
     {
         Reason.DIGEST_MISMATCH,
+        Reason.INVALID_SIGNATURE,
+        Reason.NOT_SIGNED,
         Reason.LOAD_FAILED,
         Reason.MODEL_MISSING,
         Reason.MODEL_CYCLE,

@@ -108,6 +108,8 @@ def build_report(snapshot: ModelSnapshot) -> ModelReport:
         ),
         digest=model.digest if model else "",
         object_versions=model.object_versions if model and not snapshot.source.object_versions else {},
+        verified=model.verified if model else (),
+        signer=model.signer if model else "",
         bytes_fetched=snapshot.bytes_fetched,
         bytes_total=snapshot.bytes_total,
         fetch_seconds=snapshot.fetch_seconds,

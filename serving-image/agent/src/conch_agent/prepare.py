@@ -27,6 +27,7 @@ from conch_agent.settings import Settings
 from conch_agent.sources import Source
 from conch_agent.sources.base import Listing
 from conch_agent.threads import run_in_thread
+from conch_agent.verification import check_config, read_checks
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
 from conch_contract.parsing import parse_json
@@ -56,6 +57,8 @@ class RepositoryModel:
         steps: Those of them without which Triton does not load it: the steps of an ensemble.
         sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
         object_versions: Versions of the files in their bucket, by path below storageUri.
+        verified: The checks of storage.verify that the files have passed.
+        signer: The signer whose signature is verified; empty: none.
         response_cache: True if its configuration has Triton cache its answers.
         written: The values of its configuration in the repository by field, by origin.
         cache_problem: Why the cache does not have the files, as a sentence without a full stop; empty: it has, or there
@@ -76,6 +79,8 @@ class RepositoryModel:
     steps: tuple[str, ...] = ()
     sequences: bool = False
     object_versions: dict[str, str] = field(default_factory=dict)
+    verified: tuple[str, ...] = ()
+    signer: str = ""
     response_cache: bool = False
     written: WrittenValues = field(default_factory=dict)
     cache_problem: str = ""
@@ -199,12 +204,16 @@ class Preparation:
             return current
         if on_fetch:
             on_fetch()
-        uri, paths = self._source.storage_uri, [item.path for item in listing.items]
-        text = await self._read_config(source, listing)
+        checks = await read_checks(source, listing, self._source, self._settings)
+        used = checks.select(listing)
+        uri, paths = self._source.storage_uri, [item.path for item in used.items]
+        text = await self._read_config(source, used)
         merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
         plan = layout.plan_layout(self._source.format, paths, uri, read_names(merged.config, uri))
         versions = await find_versions(source, listing)
         result = await files.run(source, listing)
+        verified = checks.verify(result.sha256)
+        check_config(uri, plan.config, text, result.sha256)
         self._check_digest(result.digest)
         config.set_content(merged.config, _compute_content(self._source_hash, result.digest))
         model = RepositoryModel(
@@ -222,6 +231,8 @@ class Preparation:
             makes_calls=await run_in_thread(makes_calls, _find_python_files(plan, merged.config, result.files)),
             steps=find_steps(merged.config),
             object_versions=versions,
+            verified=verified,
+            signer=checks.signer,
             response_cache=merged.config.response_cache.enable,
             written=find_written_values(merged.config, merged.parts),
             cache_problem=files.cache_problem,

@@ -78,6 +78,11 @@ class Settings:
         return self._resolve(names.WARMUP_DIR)
 
     @property
+    def trust(self) -> Path:
+        """The folder in which ConfigMaps of trusted keys are mounted by name."""
+        return self._resolve(names.TRUST_DIR)
+
+    @property
     def pvc(self) -> Path:
         """The folder in which claims are mounted by name."""
         return self._resolve(names.PVC_DIR)

@@ -38,6 +38,7 @@ from conch_contract.report import (
     ModelWarning,
     VersionReport,
 )
+from conch_contract.verification import Signature, Verification
 from conch_contract.warmup import Warmup, WarmupReport, WarmupRequest
 
 __all__ = [
@@ -65,7 +66,9 @@ __all__ = [
     "RateLimiter",
     "RateLimiterResource",
     "SequenceBatching",
+    "Signature",
     "TritonConfig",
+    "Verification",
     "VersionPolicy",
     "VersionReport",
     "Warmup",

@@ -10,6 +10,7 @@ from conch_contract._base import Wire
 from conch_contract.formats import FORMATS, FormatName
 from conch_contract.schemes import SCHEMES
 from conch_contract.sentences import join_words
+from conch_contract.verification import Verification
 from conch_contract.warmup import Warmup
 
 
@@ -164,6 +165,7 @@ class ModelSource(Wire):
     format: FormatName
     storage_uri: str = Field(description=join_words((scheme.example for scheme in SCHEMES.values()), "or"))
     secret: str = Field("", description="name of its Secret among several; empty: the only one")
+    verify: Verification | None = Field(None, description="checks of its files; null: none")
     config: TritonConfig = TritonConfig()
     has_response_cache: bool = Field(default=False, description="true: the model's Triton has a cache of answers")
     warmup: Warmup | None = None

@@ -32,6 +32,7 @@ REVISION_FILE: Final = "revision"  # that is assigned to the pod; empty or absen
 STORAGE_SECRET_DIR: Final = "/conch/storage"  # noqa: S105  the Secret of storage.secretRef: one file a key
 STORAGE_SECRETS_DIR: Final = "/conch/storage-secrets"
 WARMUP_DIR: Final = "/conch/warmup"  # the ConfigMap of warmup.configMapRef is mounted at WARMUP_DIR/name
+TRUST_DIR: Final = "/conch/trust"  # the ConfigMap of storage.verify.signature is mounted at TRUST_DIR/name
 PVC_DIR: Final = "/conch/pvc"  # pvc://claim/path is mounted read-only at PVC_DIR/claim
 MODELS_DIR: Final = "/conch/models"  # emptyDir: the agent writes, Triton reads
 REPOSITORY_DIR: Final = "/conch/models/repository"  # --model-repository

@@ -89,6 +89,9 @@ class ModelReport(Wire):
         object_versions: The files' versions in their bucket or hub, by path below storageUri (empty path: of
             storageUri itself, an object or the commit of all files). Empty where the source keeps no versions, or the
             manifest has them.
+        verified: The checks of its source's `verify` that the files have passed, such as Digest.
+        signer: Whose signature the files have: `sha256:` of the public key in PEM, subject and `sha256:` of the
+            certificate, or identity and issuer; empty: none is verified.
         bytes_fetched: Bytes of the model's files on disk.
         bytes_total: Bytes of the model's files in storage.
         fetch_seconds: Duration of the fetch.
@@ -108,6 +111,8 @@ class ModelReport(Wire):
     versions: tuple[VersionReport, ...] = ()
     digest: str = ""
     object_versions: dict[str, str] = Field(default_factory=dict)
+    verified: tuple[str, ...] = ()
+    signer: str = ""
     bytes_fetched: Count = 0
     bytes_total: Count = 0
     fetch_seconds: float = 0.0

@@ -33,6 +33,7 @@ from conch_contract.report import (
     SEQUENCE_STATE_MESSAGE,
     is_left_out,
 )
+from conch_contract.verification import MOST_CHECKS
 
 # Warnings of models whose requests fail.
 FAILING: Final = frozenset({CALLEE_MISSING, CRASH_SUSPECTED, MODEL_NOT_SERVED, SEQUENCE_STATE})
@@ -168,6 +169,8 @@ def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> 
         reason=model.reason,
         message=model.message,
         digest=model.digest,
+        verified=model.verified[:MOST_CHECKS],
+        signer=model.signer,
         sequences=sequences,
         warnings=warnings,
         config=build_model_config(reports, before),
