@@ -60,7 +60,9 @@ def _refused(values: dict[str, str], reason: Reason = Reason.INVALID_SECRET) -> 
     return raised.value.message
 
 
-@pytest.mark.parametrize(("key", "value", "what", "remedy"), WRONG)
+@pytest.mark.parametrize(
+    ("key", "value", "what", "remedy"), WRONG, ids=[f"{number}-{key}" for number, (key, *_) in enumerate(WRONG)]
+)
 def test_a_value_of_the_wrong_form(key: str, value: str, what: str, remedy: str) -> None:
     message = _refused(PRINCIPAL | {key: value} if key in PRINCIPAL else {key: value})
     assert message.startswith(f"{key} in the storage Secret ")
