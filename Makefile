@@ -36,8 +36,9 @@ PACKAGES := serving-image/contract serving-image/agent operator/core operator op
 # The files that state the version of VERSION.
 VERSIONED := $(PACKAGES:%=%/pyproject.toml) $(CHART)/Chart.yaml operator/Dockerfile serving-image/Dockerfile \
   serving-image/Dockerfile.cpu
-COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-  --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package conch-contract --no-emit-package conch-core
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+  --no-strip-extras --no-emit-index-url --no-emit-find-links --no-emit-package conch-contract \
+  --no-emit-package conch-core
 
 # Where the machine has authorities of its own to trust, uv trusts them, as pip does.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
