@@ -23,7 +23,7 @@ CLAIM = {
 
 
 def test_new_pods_start_from_the_cache(
-    place: Place, serve: Callable[..., Service], namespace: str, bucket: Store, figure: Callable[[str], None]
+    place: Place, serve: Callable[..., Service], namespace: str, bucket: Store
 ) -> None:
     bucket.upload(URI, multiply_by(2))
     place.kube.apply(CLAIM, namespace)
@@ -37,7 +37,6 @@ def test_new_pods_start_from_the_cache(
     with place.reach(namespace, service.name, names.HTTP_PORT) as [http]:
         answers = {clients.infer_http(http, "double", {"x": NUMBERS})["y"].tolist()[0] for _ in range(40)}
     assert answers == {2 * NUMBERS[0]}
-    figure(str([model.get("fetchSeconds") for model in service.status["revisions"][0]["models"]]))
 
 
 def test_a_claim_that_is_not_there_is_named(serve: Callable[..., Service], bucket: Store) -> None:
