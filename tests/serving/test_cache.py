@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,3 +170,32 @@ def test_onnx_weights_in_a_file_of_their_own(store: Store, make_pod: MakePod) ->
     pod.start()
     pod.until_ready()
     assert pod.infer("m", [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.0]}])["y"] == [3.0, 4.0]
+
+
+def test_a_pod_whose_lease_was_lost_serves_and_starts_again_from_the_cache(
+    store: Store, make_pod: MakePod, claim: Path, line: Relay
+) -> None:
+    """As after an agent that was stopped, or had no claim, for longer than its lease: others delete its folder."""
+    store.put("models", build_double("lost", 2))
+    pod, source = make_pod(), build_python("s3://models/lost")
+    pod.write_manifest(source)
+    pod.start()
+    pod.until_ready()
+    digest = pod.until_reported().digest
+    pod.write_manifest(source.model_copy(update={"digest": digest}))
+    assert pod.agent
+    assert pod.triton
+    pod.agent.kill()
+    for folder in (claim / ".conch-cache" / "pods").iterdir():
+        shutil.rmtree(folder)
+    line.refuses = True
+    assert pod.infer("m", X)["y"] == [3.0, 4.0]
+    pod.start_agent()
+    pod.until_ready()
+    assert pod.until_reported().warnings == ()
+    assert pod.triton.log.read_text().count('"loading: m:1"') == 1
+    pod.triton.kill()
+    until(lambda: not pod.ready, "the agent has noticed", pod.agent)
+    pod.start_triton()
+    pod.until_ready()
+    assert pod.infer("m", X)["y"] == [3.0, 4.0]

@@ -83,8 +83,8 @@ class Download:
             OSError: It cannot be written.
         """
         record = await run_in_thread(read_record, part.record)
-        if record and (record.tag, record.size) != (item.tag, item.size):
-            record = None  # the record of another content
+        if record and (not item.tag or (record.tag, record.size) != (item.tag, item.size)):
+            record = None  # it may be the record of another content
         state = await run_in_thread(_resume, part, record)
         offset = record.offset if record and state else 0
         is_complete = bool(record and state and record.done) or (item.size is not None and offset == item.size)
@@ -143,7 +143,7 @@ def _resume(part: Part, record: Record | None) -> Any | None:
 
 
 def _open_part(part: Path, offset: int) -> BinaryIO:
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT, 0o644)
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     os.ftruncate(handle, offset)
     os.lseek(handle, offset, os.SEEK_SET)
     return os.fdopen(handle, "wb", buffering=0)

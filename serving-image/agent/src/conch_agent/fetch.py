@@ -143,7 +143,7 @@ class Fetch:
             yield
         except OSError as error:
             if self.cache:
-                raise CacheUnusableError(f"{error.strerror or error} ({error.filename})") from error
+                raise CacheUnusableError.from_os_error(error) from error
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 message = f"{self.source.uri}: the models volume is full. Give the service more storage."
                 raise Failure(Reason.DISK_FULL, message) from error

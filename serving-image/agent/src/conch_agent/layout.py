@@ -6,6 +6,8 @@ outside the repository and renamed into it, so that Triton never reads an incomp
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import re
@@ -124,7 +126,7 @@ def build_folder(
     for name, origin in plan.files.items():
         path = staging / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.link(source / origin, path)
+        _link_or_copy(source / origin, path)
     for version in plan.versions:
         (staging / str(version)).mkdir(exist_ok=True)
     (staging / CONFIG).write_text(config)
@@ -134,6 +136,26 @@ def build_folder(
         return
     remove_folder(target, trash)
     staging.rename(target)
+
+
+def _link_or_copy(file: Path, path: Path) -> None:
+    """Link a file, or copy it if it has as many links as its file system allows."""
+    try:
+        os.link(file, path)
+    except OSError as error:
+        if error.errno != errno.EMLINK:
+            raise
+        shutil.copyfile(file, path)
+
+
+def find_trash(downloads: Path, name: str) -> Path:
+    """Return the name to which a model folder is renamed before it is deleted, which no model's folder can have.
+
+    Args:
+        downloads: The folder of fetched files, on the repository's file system.
+        name: Name of the model, which may be as long as a file's name can be.
+    """
+    return downloads / f".removed-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def _link_folder(staging: Path, target: Path, trash: Path) -> None:

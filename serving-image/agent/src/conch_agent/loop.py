@@ -245,6 +245,6 @@ class Agent:
                 await self._triton.unload(folder.name)
             except (TritonUnavailableError, TritonError) as error:
                 self._log.info("not unloaded", model=folder.name, detail=str(error))
-            await run_in_thread(layout.remove_folder, folder, downloads / f"{folder.name}.removed")
+            await run_in_thread(layout.remove_folder, folder, layout.find_trash(downloads, folder.name))
         for folder in [path for path in downloads.iterdir() if path.name not in sources]:
             await run_in_thread(layout.delete_tree, folder)

@@ -10,7 +10,7 @@ from conch_agent.fetch import Fetch, FetchResult
 from conch_agent.layout import delete_tree
 from conch_agent.settings import Settings
 from conch_agent.sources import Source, open_source
-from conch_agent.sources.base import Listing
+from conch_agent.sources.base import Item, Listing
 from conch_agent.threads import run_in_thread
 from conch_contract.manifest import ModelSource
 
@@ -50,12 +50,13 @@ class ModelFetch:
         return await run_in_thread(self._open, digest)
 
     def _open(self, digest: str) -> Source:
+        files: tuple[Item, ...] = ()
         try:
             self._cache = open_cache(self._settings)
+            files = self._cache.find_content(digest) if self._cache and digest else ()
         except CacheUnusableError as error:
-            self.cache_problem = str(error)
+            self._cache, self.cache_problem = None, str(error)
         uri = self._model.storage_uri
-        files = self._cache.find_content(digest) if self._cache and digest else ()
         return CachedSource(uri, files) if files else open_source(uri, self._settings, self._model.secret)
 
     async def run(self, source: Source, listing: Listing) -> FetchResult:
@@ -74,21 +75,50 @@ class ModelFetch:
             try:
                 return await self._fetch(source, listing, self._cache)
             except CacheUnusableError as error:
-                self.cache_problem = str(error)
+                return await self.run_without_cache(source, listing, error)
         return await self._fetch(source, listing, None)
 
+    async def run_without_cache(self, source: Source, listing: Listing, problem: CacheUnusableError) -> FetchResult:
+        """Fetch the files into the pod, after the cache has not taken them.
+
+        Args:
+            source: The source, as `open` returned it.
+            listing: Its files.
+            problem: Why the cache has not taken them.
+
+        Raises:
+            Failure: The files cannot be read or stored.
+        """
+        cache, self._cache, self.cache_problem = self._cache, None, str(problem)
+        try:
+            return await self._fetch(source, listing, None)
+        finally:
+            if cache:  # what the pod does not use can be deleted
+                for name in ("files", "laid"):
+                    await run_in_thread(delete_tree, cache.folder / self._model.name / name)
+
+    @property
+    def uses_cache(self) -> bool:
+        """True if the files are in the cache."""
+        return self._cache is not None
+
     async def _fetch(self, source: Source, listing: Listing, cache: Cache | None) -> FetchResult:
-        await run_in_thread(self._place_folder, cache.folder / self._model.name if cache else None)
+        try:
+            await run_in_thread(self._place_folder, cache.folder / self._model.name if cache else None)
+        except OSError as error:
+            if cache:
+                raise CacheUnusableError.from_os_error(error) from error
+            raise
         return await Fetch(source, self._folder, self._settings.max_bytes, self._progress, cache).run(listing)
 
     def _place_folder(self, place: Path | None) -> None:
         """Have the model's folder at a place in the cache, to which it is a link; None: in the pod."""
-        if self._folder.is_symlink():
-            if place == self._folder.readlink():
-                return
+        is_link = self._folder.is_symlink()
+        if is_link and place != self._folder.readlink():
             self._folder.unlink()
-        elif place:
-            delete_tree(self._folder)
+            is_link = False
         if place:
-            place.mkdir(exist_ok=True)
-            self._folder.symlink_to(place)
+            place.mkdir(exist_ok=True)  # also after other pods have deleted it because the lease was not renewed
+            if not is_link:
+                delete_tree(self._folder)
+                self._folder.symlink_to(place)

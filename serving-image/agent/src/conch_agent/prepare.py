@@ -7,13 +7,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent import config, layout
+from conch_agent.cache import CacheUnusableError
 from conch_agent.dependencies import find_callees, find_steps, makes_calls
 from conch_agent.digests import check_digest
 from conch_agent.download import Progress
@@ -124,7 +125,7 @@ class Preparation:
 
     @property
     def _trash(self) -> Path:
-        return self._settings.downloads / f"{self._name}.removed"
+        return layout.find_trash(self._settings.downloads, self._name)
 
     @property
     def target(self) -> Path:
@@ -239,17 +240,22 @@ class Preparation:
         )
         if before_layout:
             await before_layout()
-        await run_in_thread(
-            layout.build_folder,
-            plan,
-            result.files,
-            self._folder / "laid",
-            self.target,
-            self._trash,
-            config=config.to_text(merged.config),
-            marker=asdict(model),
-        )
+        text = config.to_text(merged.config)
+        try:
+            await self._lay_out(plan, result.files, text, model)
+        except OSError as error:
+            if not files.uses_cache:
+                raise
+            await files.run_without_cache(source, listing, CacheUnusableError.from_os_error(error))
+            model = replace(model, cache_problem=files.cache_problem)
+            await self._lay_out(plan, result.files, text, model)
         return model
+
+    async def _lay_out(self, plan: layout.Plan, files: Path, text: str, model: RepositoryModel) -> None:
+        folder = self._folder / "laid"
+        await run_in_thread(
+            layout.build_folder, plan, files, folder, self.target, self._trash, config=text, marker=asdict(model)
+        )
 
     async def _read_config(self, source: Source, listing: Listing) -> str | None:
         """Return config.pbtxt before the fetch: it names files, and an invalid one requires no download."""
@@ -313,7 +319,7 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
     target, folder = settings.repository / check_name(source), settings.downloads / source.name
     if _read_marker(target) != model:
         text, plan = config.to_text(ensemble), layout.Plan({}, model.versions, None)
-        trash = settings.downloads / f"{target.name}.removed"
+        trash = layout.find_trash(settings.downloads, target.name)
         layout.build_folder(plan, folder, folder / "laid", target, trash, config=text, marker=asdict(model))
     return model
 

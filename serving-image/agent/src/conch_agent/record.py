@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,8 @@ from typing import Final
 from conch_contract.parsing import parse_json
 
 _BLOCK: Final = 4 * 1024 * 1024
+_LONGEST: Final = 64 * 1024  # bytes of a record
+_OWN_FILE: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link, and no wait for the other end of a pipe
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def read_record(file: Path) -> Record | None:
         file: The file of the record.
     """
     try:
-        return Record(**parse_json(file.read_text()))
+        return Record(**parse_json(read_text(file, _LONGEST)))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -53,8 +56,41 @@ def write_record(file: Path, record: Record) -> None:
         record: The record.
     """
     temporary = file.with_name(f"{file.name}.new")
-    temporary.write_text(json.dumps(asdict(record)))
+    write_text(temporary, json.dumps(asdict(record)))
     temporary.replace(file)
+
+
+def read_text(file: Path, longest: int) -> str:
+    """Return the text of a file on a volume into which other pods write.
+
+    Args:
+        file: The file.
+        longest: Size in bytes up to which it is read.
+
+    Raises:
+        OSError: It cannot be read, or is a symbolic link.
+        ValueError: It is no regular file, larger, or not UTF-8.
+    """
+    with os.fdopen(os.open(file, os.O_RDONLY | _OWN_FILE), "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > longest:
+            raise ValueError(f"{file} is no file of up to {longest} bytes")
+        return stream.read(longest).decode()
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file on a volume into which other pods write: not through a symbolic link.
+
+    Args:
+        file: The file.
+        text: Its text.
+
+    Raises:
+        OSError: It cannot be written, or is a symbolic link.
+    """
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _OWN_FILE, 0o644)
+    with os.fdopen(handle, "w") as stream:
+        stream.write(text)
 
 
 def hash_prefix(file: Path, length: int) -> hashlib._Hash | None:

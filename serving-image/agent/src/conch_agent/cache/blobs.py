@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
+import shutil
 import time
 from pathlib import Path
 from typing import Final
@@ -64,11 +67,7 @@ class Blobs:
         if self.has(record.sha256, record.offset):
             part.unlink()
             return
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        _seal(part)
-        part.replace(self.get_path(record.sha256))
-        sync_folder(self.folder)
+        _finish(part, self.get_path(record.sha256))
 
     def link(self, sha256: str, target: Path) -> None:
         """Link a blob, and note that it is used.
@@ -82,8 +81,30 @@ class Blobs:
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        os.link(self.get_path(sha256), target)
+        try:
+            os.link(self.get_path(sha256), target)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            self._copy(sha256)
+            os.link(self.get_path(sha256), target)
         os.utime(target, ns=(time.time_ns(), _SEALED_NS))
+
+    def _copy(self, sha256: str) -> None:
+        """Replace a blob by a copy: a file system has a maximum of links to a file, such as 65,000."""
+        path = self.get_path(sha256)
+        copy = path.with_name(f"{sha256}.{secrets.token_hex(8)}")
+        shutil.copyfile(path, copy)
+        _finish(copy, path)
+
+
+def _finish(file: Path, path: Path) -> None:
+    """Give a complete file the name of its blob, once it is on disk."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+    _seal(file)
+    file.replace(path)
+    sync_folder(path.parent)
 
 
 def _seal(path: Path) -> None:

@@ -41,7 +41,7 @@ async def hold(part: Path, on_wait: Callable[[], None]) -> AsyncGenerator[None, 
 
 def _try(part: Path) -> int | None:
     """Return the handle that holds the lock; None while another one holds it."""
-    handle = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_at(part, handle):

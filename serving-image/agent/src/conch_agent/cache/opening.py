@@ -9,10 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from conch_agent.cache.blobs import sync_folder
 from conch_agent.cache.errors import CacheUnusableError
 from conch_agent.cache.space import RENEWAL_SECONDS, Folders, delete_expired
 from conch_agent.cache.store import Cache
+from conch_agent.record import read_text
 from conch_agent.settings import Settings
 from conch_agent.threads import run_in_thread
 
@@ -36,14 +39,14 @@ def open_cache(settings: Settings) -> Cache | None:
     pod = _name_pod(settings.pod_id)
     folders = Folders(claim / _FOLDER)
     try:
-        folders.root.mkdir(exist_ok=True)
+        _make_folder(folders.root)
         _check_format(folders.root / "format")
         for folder in (*folders.all, folders.pods / pod):
-            folder.mkdir(exist_ok=True)
+            _make_folder(folder)
         _check_links(folders.pods / pod)
         delete_expired(folders, folders.pods / pod)
     except OSError as error:
-        raise CacheUnusableError(f"{error.strerror or error} ({error.filename})") from error
+        raise CacheUnusableError.from_os_error(error) from error
     return Cache(folders, pod, settings.cache_bytes)
 
 
@@ -53,21 +56,38 @@ async def keep_lease(settings: Settings) -> None:
     Args:
         settings: The agent's settings.
     """
-    had_files = False
-    while (has_files := await run_in_thread(_renew_lease, settings)) or not had_files:
-        had_files = has_files
+    mark, is_marked = f".lease-{secrets.token_hex(8)}", False
+    while (is_there := await run_in_thread(_renew_lease, settings, mark, is_marked=is_marked)) or not is_marked:
+        is_marked = is_marked or bool(is_there)
         await asyncio.sleep(RENEWAL_SECONDS)
+    structlog.get_logger().warning("the lease in the cache was lost: the agent starts again, and fetches the models")
 
 
-def _renew_lease(settings: Settings) -> bool:
-    """Return False if the pod has no folder in the cache. While the claim does not answer, it is taken to have one."""
+def _renew_lease(settings: Settings, mark: str, *, is_marked: bool) -> bool:
+    """Renew the lease; return False if the pod has no folder in the cache, or another one than before.
+
+    A fetch makes the folder again if it is deleted, so a mark shows that it is the same. While the claim does not
+    answer, nothing has changed.
+    """
     try:
-        os.utime(Folders(settings.cache / _FOLDER).pods / _name_pod(settings.pod_id))
+        folder = Folders(settings.cache / _FOLDER).pods / _name_pod(settings.pod_id)
+        if is_marked:
+            os.utime(folder / mark)
+        else:
+            os.close(os.open(folder / mark, os.O_CREAT | os.O_WRONLY | os.O_EXCL))
+        os.utime(folder)
     except FileNotFoundError:
         return False
     except OSError:
-        return True
+        return is_marked
     return True
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there; refuse one that is a link to files which are not those of the cache."""
+    if folder.is_symlink():
+        raise CacheUnusableError(f"{folder} is a symbolic link: delete it")
+    folder.mkdir(exist_ok=True)
 
 
 def _name_pod(file: Path) -> str:
@@ -84,7 +104,9 @@ def _name_pod(file: Path) -> str:
 def _check_format(file: Path) -> None:
     """Refuse a layout that this agent does not know; write the format into a new cache."""
     try:
-        text = file.read_text(errors="replace")[:_DIGITS].strip()
+        text = read_text(file, _DIGITS).strip()
+    except ValueError as error:
+        raise CacheUnusableError(f"its format cannot be read: {error}. Use another claim") from error
     except FileNotFoundError:
         temporary = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
         temporary.write_text(f"{_FORMAT}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,12 @@ from typing import Final
 
 from conch_agent.cache.errors import CacheUnusableError
 from conch_agent.download import RESERVE
-from conch_agent.record import read_record
+from conch_agent.record import read_record, read_text
 from conch_contract.parsing import parse_json
 
 _LEASE_SECONDS: Final = 900.0  # after which the folder of a pod whose agent does not renew it is deleted
 RENEWAL_SECONDS: Final = 60.0
+LONGEST_CONTENT: Final = 64 * 1024 * 1024  # bytes of the list of a content's files, which are up to 100,000
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class _Unused:
     path: Path
 
 
-def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int) -> None:
+def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, needed: Collection[Path]) -> None:
     """Delete files that no pod uses until so many bytes are free.
 
     Args:
@@ -69,13 +70,16 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int) -> 
         pod: The folder of this pod.
         missing: The bytes that are to be free.
         max_bytes: Size that the cache may have; 0: the file system is the limit.
+        needed: Files that are not deleted.
 
     Raises:
-        CacheUnusableError: What is in use leaves less.
+        CacheUnusableError: What is in use leaves less. Nothing is deleted then.
     """
     delete_expired(folders, pod)
     excess = missing - _count_free(folders, max_bytes)
-    unused = sorted(_find_unused(folders), key=lambda each: each.used)
+    unused = sorted((each for each in _find_unused(folders) if each.path not in needed), key=lambda each: each.used)
+    if (lacking := excess - sum(each.size for each in unused)) > 0:
+        raise _build_full(missing, lacking, max_bytes)
     for each in unused:
         if excess <= 0:
             break
@@ -83,10 +87,15 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int) -> 
             excess -= each.size
     _delete_records(folders)
     if excess > 0:
-        limit = f" of {max_bytes}" if max_bytes else ""
-        raise CacheUnusableError(
-            f"{missing} more bytes are needed, and what other pods use leaves {excess} too few{limit}"
-        )
+        raise _build_full(missing, excess, max_bytes)
+
+
+def _build_full(missing: int, lacking: int, max_bytes: int) -> CacheUnusableError:
+    limit = f"the sizeLimit of {max_bytes} bytes" if max_bytes else "the claim"
+    remedy = f"use a larger claim{' or sizeLimit' if max_bytes else ''}"
+    return CacheUnusableError(
+        f"{missing} more bytes are needed, and {lacking} of them do not fit into {limit} beside what pods use: {remedy}"
+    )
 
 
 def delete_expired(folders: Folders, pod: Path) -> None:
@@ -148,13 +157,19 @@ def _delete(path: Path) -> bool:
 def _delete_records(folders: Folders) -> None:
     """Delete what describes deleted files: records without a part whose blob is gone, and contents that lack a blob."""
     blobs = {path.name for path in folders.blobs.iterdir()}
+
+    def is_there(sha256: str) -> bool:
+        return sha256 in blobs or (folders.blobs / sha256).exists()  # another pod may have added it since
+
     for path in folders.parts.glob("*.json"):
-        record = read_record(path)
-        if not path.with_suffix(".part").exists() and not (record and record.sha256 in blobs):
+        has_part = path.with_suffix(".part").exists()
+        record = None if has_part else read_record(path)
+        if not has_part and not (record and is_there(record.sha256)):
             path.unlink(missing_ok=True)
     for path in folders.contents.iterdir():
         try:
-            is_whole = all(sha256 in blobs for sha256, _ in parse_json(path.read_text()).values())
+            files = parse_json(read_text(path, LONGEST_CONTENT))
+            is_whole = all(is_there(sha256) for sha256, _ in files.values())
         except (OSError, ValueError, TypeError, AttributeError):
             is_whole = False
         if not is_whole:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
 from conch_agent.cache.blobs import Blobs
+from conch_agent.cache.errors import CacheUnusableError
 from conch_agent.cache.locks import hold
-from conch_agent.cache.space import Folders, delete_unused
+from conch_agent.cache.space import LONGEST_CONTENT, Folders, delete_unused
 from conch_agent.download import Download, Part, Progress
 from conch_agent.reasons import Failure
-from conch_agent.record import Record, compute_digest, read_record
+from conch_agent.record import Record, compute_digest, read_record, read_text, write_text
 from conch_agent.sources.base import Item, parse_path
 from conch_agent.threads import run_in_thread
 from conch_contract.parsing import parse_json
@@ -86,14 +88,17 @@ class Cache:
         Raises:
             CacheUnusableError: They do not fit.
         """
-        missing = 0
+        missing, needed = 0, set[Path]()
         for item in items:
             part = self._get_part(item, uri)
-            if not self._find(item, part):
+            if record := self._find(item, part):
+                needed.add(self._blobs.get_path(record.sha256))
+            else:
                 there = part.file.stat().st_size if part.file.exists() else 0
                 missing += max(0, (item.size or 0) - there)
+                needed.add(part.file)
         if missing:
-            delete_unused(self._folders, self.folder, missing, self._max_bytes)
+            delete_unused(self._folders, self.folder, missing, self._max_bytes, needed)
 
     def write_content(self, digest: str, records: Mapping[str, Record]) -> None:
         """Write the files of a model's content, so that a pod finds them without the source.
@@ -104,8 +109,8 @@ class Cache:
         """
         files = {path: [record.sha256, record.offset] for path, record in records.items()}
         target = self._folders.contents / digest.removeprefix(_SHA256)
-        temporary = self.folder / f"{target.name}.new"
-        temporary.write_text(json.dumps(files))
+        temporary = self.folder / f"{target.name}.{secrets.token_hex(8)}"  # two models may have the same content
+        write_text(temporary, json.dumps(files))
         temporary.replace(target)
 
     def find_content(self, digest: str) -> tuple[Item, ...]:
@@ -113,6 +118,9 @@ class Cache:
 
         Args:
             digest: Digest of the content.
+
+        Raises:
+            CacheUnusableError: A blob cannot be read.
         """
         name = digest.removeprefix(_SHA256)
         if len(name) != hashlib.sha256().digest_size * 2 or not _HEX.issuperset(name):
@@ -127,15 +135,22 @@ class Cache:
             return ()
         if compute_digest({path: sha256 for path, (sha256, _) in files.items()}) != _SHA256 + name:
             return ()
-        return items if all(self._blobs.has(sha256, size) for sha256, size in files.values()) else ()
+        try:
+            return items if all(self._blobs.has(sha256, size) for sha256, size in files.values()) else ()
+        except OSError as error:
+            raise CacheUnusableError.from_os_error(error) from error
 
     def _read_content(self, name: str) -> dict[str, tuple[str, int]]:
-        found: dict[str, tuple[str, int]] = parse_json((self._folders.contents / name).read_text())
+        found: dict[str, tuple[str, int]] = parse_json(read_text(self._folders.contents / name, LONGEST_CONTENT))
         return found
 
     def _get_part(self, item: Item, uri: str) -> Part:
-        """Return the paths of a file of a source, which no other content of the file has."""
-        fields = (uri, str(item.path), item.key, item.version, item.tag, str(item.size))
+        """Return the paths of a file of a source, which no other content of the file has.
+
+        Of a file without a tag each pod has its own: what another one has downloaded may be another content.
+        """
+        owner = "" if item.tag or item.digest else self.folder.name
+        fields = (uri, str(item.path), item.key, item.version, item.tag, str(item.size), owner)
         key = hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:32]
         return Part(self._folders.parts / f"{key}.part", self._folders.parts / f"{key}.json")
 

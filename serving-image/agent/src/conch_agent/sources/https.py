@@ -105,4 +105,5 @@ def _read_size(answer: aiohttp.ClientResponse) -> int | None:
 
 
 def _read_tag(answer: aiohttp.ClientResponse, size: int | None) -> str:
-    return answer.headers.get("ETag") or f"{answer.headers.get('Last-Modified', '')}-{size}"
+    time = answer.headers.get("Last-Modified")
+    return answer.headers.get("ETag") or (f"{time}-{size}" if time else "")
