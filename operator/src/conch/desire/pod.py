@@ -56,6 +56,8 @@ def build_pod_template(service: InferenceService, workload: str, defaults: PodDe
             "runAsUser": USER,
             "runAsGroup": USER,
             "fsGroup": USER,
+            # The kubelet changes the group of all files of a volume at each start of a pod, unless its root has it.
+            **({"fsGroupChangePolicy": "OnRootMismatch"} if service.spec.predictor.cache else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "terminationGracePeriodSeconds": _get_grace_seconds(service.spec.predictor),
@@ -117,7 +119,7 @@ def _build_agent(service: InferenceService, defaults: PodDefaults) -> Manifest:
     ]
     mounts += [
         {"name": volume, "mountPath": f"{names.PVC_DIR}/{claim}", "readOnly": True}
-        for volume, claim in _name_volumes(_CLAIM, _list_claims(service))
+        for volume, claim in _name_claim_volumes(service)
     ]
     mounts += [
         {"name": volume, "mountPath": f"{names.WARMUP_DIR}/{requests}", "readOnly": True}
@@ -205,7 +207,8 @@ def _build_volumes(service: InferenceService, workload: str, defaults: PodDefaul
     ]
     volumes += [
         {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-        for volume, claim in _name_volumes(_CLAIM, _list_claims(service))
+        for volume, claim in _name_claim_volumes(service)
+        if volume != _CACHE
     ]
     if predictor.cache:
         volumes.append({"name": _CACHE, "persistentVolumeClaim": {"claimName": predictor.cache.claim_name}})
@@ -249,6 +252,17 @@ def _list_claims(service: InferenceService) -> list[str]:
     """Return the PersistentVolumeClaims of storageUris whose scheme mounts one, in the order of the models."""
     uris = (model.storage_uri for model in service.models if _find_mount(model) == Mount.CLAIM)
     return list(dict.fromkeys(uri.partition("://")[2].partition("/")[0] for uri in uris))
+
+
+def _name_claim_volumes(service: InferenceService) -> list[tuple[str, str]]:
+    """Return these claims with the names of their volumes.
+
+    One that is also the cache has the volume of the cache: a pod with two volumes of one claim may not start
+    (kubernetes/kubernetes#82526).
+    """
+    cache = service.spec.predictor.cache
+    volumes = _name_volumes(_CLAIM, _list_claims(service))
+    return [(_CACHE if cache and claim == cache.claim_name else volume, claim) for volume, claim in volumes]
 
 
 def _find_mount(model: Model) -> Mount:

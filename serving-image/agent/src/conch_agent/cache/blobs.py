@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -52,7 +53,8 @@ class Blobs:
             return True
         state = hash_prefix(path, size) if status.st_size == size else None
         if state and state.hexdigest() == sha256:
-            _seal(path)
+            with suppress(PermissionError):  # another uid has written it: it is hashed each time
+                _seal(path)
             return True
         path.unlink(missing_ok=True)  # pods that have a link to it keep it
         return False
@@ -88,7 +90,8 @@ class Blobs:
                 raise
             self._copy(sha256)
             os.link(self.get_path(sha256), target)
-        os.utime(target, ns=(time.time_ns(), _SEALED_NS))
+        with suppress(PermissionError):  # another uid has written it: it is deleted as one that is not used again
+            os.utime(target, ns=(time.time_ns(), _SEALED_NS))
 
     def _copy(self, sha256: str) -> None:
         """Replace a blob by a copy: a file system has a maximum of links to a file, such as 65,000."""
