@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from conch_agent.cache import CachedSource, CacheUnusableError, keep_lease, opening, space
+from conch_agent.cache.locks import hold
 from conch_agent.download import Progress
 from conch_agent.fetch import FetchResult
 from conch_agent.layout import Plan, build_folder
@@ -332,3 +335,49 @@ async def test_a_content_that_is_written_while_others_are_deleted_stays(
     assert cache.find_content(results[1].digest)
     part = cache._get_part(listing.items[0], source.uri)
     assert json.loads(part.record.read_text())["done"]
+
+
+async def test_a_file_system_that_locks_only_files_open_for_writing(
+    pods: Pods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS is one (flock(2)), and a blob may not be written."""
+    flock = fcntl.flock
+
+    def lock_as_nfs(handle: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_as_nfs)
+    await fetch(pods.open("a"), Counted(write_origin(tmp_path / "one", weights=5_000_000)))
+    end_pod(pods, "a")
+    (pods.claim / FOLDER / "parts" / f"{'0' * 32}.part").write_bytes(bytes(3_000_000))
+    await fetch(pods.open("b", cache_bytes=7_000_000), Counted(write_origin(tmp_path / "two", weights=6_000_000)))
+    assert [path.stat().st_size for path in pods.paths("blobs")] == [6_000_000]
+    assert [path for path in pods.paths("parts") if path.suffix == ".part"] == []
+
+
+async def test_a_part_that_is_downloaded_is_not_deleted(pods: Pods) -> None:
+    cache = pods.open("a")
+    part = pods.claim / FOLDER / "parts" / f"{'0' * 32}.part"
+    async with hold(part, lambda: None):
+        part.write_bytes(bytes(3_000_000))
+        with pytest.raises(CacheUnusableError):
+            space.delete_unused(cache._folders, cache.folder, 2_000_000, 4_000_000, ())
+        assert part.exists()
+    space.delete_unused(cache._folders, cache.folder, 2_000_000, 4_000_000, ())
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("plant", ["folder", "loop", "dangling"])
+async def test_what_is_no_file_does_not_hinder_deletions(pods: Pods, tmp_path: Path, plant: str) -> None:
+    await fetch(pods.open("a"), Counted(write_origin(tmp_path / "one", weights=5_000_000)))
+    end_pod(pods, "a")
+    for folder in ("blobs", "parts", "pods", "contents"):
+        path = pods.claim / FOLDER / folder / "0.part"
+        if plant == "folder":
+            (path / "x").mkdir(parents=True)
+        else:
+            path.symlink_to(path.name if plant == "loop" else "away")
+    await fetch(pods.open("b", cache_bytes=7_000_000), Counted(write_origin(tmp_path / "two", weights=6_000_000)))
+    assert 5_000_000 not in {path.lstat().st_size for path in pods.paths("blobs")}

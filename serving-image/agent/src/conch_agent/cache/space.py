@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, nee
     for each in unused:
         if excess <= 0:
             break
-        if _delete(each.path):
+        if _delete_part(each.path) if each.path.parent == folders.parts else _delete_blob(each.path):
             excess -= each.size
     _delete_records(folders)
     if excess > 0:
@@ -109,7 +110,7 @@ def delete_expired(folders: Folders, pod: Path) -> None:
     now = pod.stat().st_mtime
     for other in folders.pods.iterdir():
         with suppress(FileNotFoundError):  # another agent deletes it, too
-            if other != pod and now - other.stat().st_mtime > _LEASE_SECONDS:
+            if other != pod and now - other.lstat().st_mtime > _LEASE_SECONDS:
                 shutil.rmtree(other, ignore_errors=True)
 
 
@@ -124,7 +125,7 @@ def _count_free(folders: Folders, max_bytes: int) -> int:
 
 def _read_size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return path.lstat().st_size
     except FileNotFoundError:
         return 0
 
@@ -133,15 +134,22 @@ def _find_unused(folders: Folders) -> Iterator[_Unused]:
     """Yield blobs to which no pod has a link, and parts."""
     for path in [*folders.blobs.iterdir(), *folders.parts.glob("*.part")]:
         with suppress(FileNotFoundError):
-            status = path.stat()
-            if status.st_nlink == 1:
+            status = path.lstat()
+            if status.st_nlink == 1 and not stat.S_ISDIR(status.st_mode):
                 yield _Unused(status.st_atime, status.st_size, path)
 
 
-def _delete(path: Path) -> bool:
-    """Delete a file; return False for one that an agent downloads at the moment."""
+def _delete_blob(path: Path) -> bool:
+    path.unlink(missing_ok=True)  # a pod that has linked it since has its link
+    return True
+
+
+def _delete_part(path: Path) -> bool:
+    """Delete a part; return False for one that an agent downloads at the moment."""
+    if path.is_symlink():
+        return _delete_blob(path)
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)  # NFS locks only files that are open for writing
     except FileNotFoundError:
         return False
     try:
@@ -172,5 +180,5 @@ def _delete_records(folders: Folders) -> None:
             is_whole = all(is_there(sha256) for sha256, _ in files.values())
         except (OSError, ValueError, TypeError, AttributeError):
             is_whole = False
-        if not is_whole:
+        if not is_whole and not path.is_dir():
             path.unlink(missing_ok=True)
