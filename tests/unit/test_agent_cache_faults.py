@@ -381,3 +381,19 @@ async def test_what_is_no_file_does_not_hinder_deletions(pods: Pods, tmp_path: P
             path.symlink_to(path.name if plant == "loop" else "away")
     await fetch(pods.open("b", cache_bytes=7_000_000), Counted(write_origin(tmp_path / "two", weights=6_000_000)))
     assert 5_000_000 not in {path.lstat().st_size for path in pods.paths("blobs")}
+
+
+async def test_a_model_was_used_as_long_as_its_pod_had_a_lease(pods: Pods, tmp_path: Path) -> None:
+    """One that a pod has served for months is not the longest unused."""
+    leases = {"served": 5000, "tried": 3000}
+    for number, name in enumerate(leases):
+        cache = pods.open(name)
+        await fetch(cache, Counted(write_origin(tmp_path / f"origin-{name}", weights=3_000_000 + number)))
+        for blob in pods.paths("blobs"):
+            os.utime(blob, ns=((1000 + blob.stat().st_size % 10) * 10**9, blob.stat().st_mtime_ns))
+    for name, time in leases.items():
+        folder = pods.claim / FOLDER / "pods" / pods.settings(name).pod_id.read_text()
+        os.utime(folder, (time, time))
+    new = write_origin(tmp_path / "new-origin", weights=3_000_002)
+    await fetch(pods.open("new", cache_bytes=7_000_000), Counted(new))
+    assert {path.stat().st_size for path in pods.paths("blobs")} == {3_000_000, 3_000_002}

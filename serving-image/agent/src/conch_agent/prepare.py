@@ -246,7 +246,10 @@ class Preparation:
         except OSError as error:
             if not files.uses_cache:
                 raise
-            await files.run_without_cache(source, listing, CacheUnusableError.from_os_error(error))
+            again = await files.run_without_cache(source, listing, CacheUnusableError.from_os_error(error))
+            if again.digest != result.digest:  # what was verified are the files of the cache
+                message = f"{uri} changed while it was fetched; the agent fetches the new content."
+                raise Failure(Reason.CHANGED, message) from error
             model = replace(model, cache_problem=files.cache_problem)
             await self._lay_out(plan, result.files, text, model)
         return model

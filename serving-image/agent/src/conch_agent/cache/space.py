@@ -110,8 +110,20 @@ def delete_expired(folders: Folders, pod: Path) -> None:
     now = pod.stat().st_mtime
     for other in folders.pods.iterdir():
         with suppress(FileNotFoundError):  # another agent deletes it, too
-            if other != pod and now - other.lstat().st_mtime > _LEASE_SECONDS:
+            lease = other.lstat()
+            if other != pod and now - lease.st_mtime > _LEASE_SECONDS:
+                _note_use(other, lease.st_mtime_ns)
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def _note_use(pod: Path, time_ns: int) -> None:
+    """Note that the files of a pod were used until its lease was renewed last: a pod may serve for months."""
+    for folder, _, files in os.walk(pod):
+        for path in (Path(folder) / name for name in files):
+            with suppress(OSError):
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and status.st_atime_ns < time_ns:
+                    os.utime(path, ns=(time_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
 def _count_free(folders: Folders, max_bytes: int) -> int:
