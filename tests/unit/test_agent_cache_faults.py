@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from conch_agent import layout, model_fetch
 from conch_agent.cache import CachedSource, CacheUnusableError, keep_lease, opening, space
 from conch_agent.cache.locks import hold
 from conch_agent.download import Progress
@@ -22,6 +23,7 @@ from conch_agent.fetch import FetchResult
 from conch_agent.layout import Plan, build_folder
 from conch_agent.model_fetch import ModelFetch
 from conch_agent.prepare import Preparation
+from conch_agent.reasons import Failure, Reason
 from conch_agent.record import read_record
 from conch_agent.settings import Settings
 from conch_agent.sources.base import Buffer, Item, Listing
@@ -121,6 +123,23 @@ async def test_a_layout_that_the_claim_does_not_take_is_made_in_the_pod(
     assert (settings.repository / "m" / "config.pbtxt").exists()
     assert not (settings.repository / "m").is_symlink()
     assert list((pods.open("a").folder / "m").rglob("model.py")) == []  # what it does not use may be deleted
+
+
+async def test_a_source_that_changes_before_it_is_read_again_is_not_laid_out(
+    pods: Pods, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was verified are the files of the cache."""
+    origin = write_model(tmp_path / "origin")
+    monkeypatch.setattr(model_fetch, "open_source", lambda *_: Counted(origin))
+
+    def break_after_change(*_: object, **__: object) -> None:
+        write_model(origin, extra={"1/model.py": b"class TritonPythonModel: evil = 1"})
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(layout, "build_folder", break_after_change)
+    with pytest.raises(Failure) as raised:
+        await prepare(pods.settings("a"), "").prepare(None)
+    assert raised.value.reason == Reason.CHANGED
 
 
 async def test_files_that_a_model_needs_are_not_deleted_for_its_others(pods: Pods, tmp_path: Path) -> None:
