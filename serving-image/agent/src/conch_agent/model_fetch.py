@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from conch_agent.cache import Cache, CachedSource, CacheUnusableError, open_cache
 from conch_agent.download import Progress
 from conch_agent.fetch import Fetch, FetchResult
@@ -12,6 +10,7 @@ from conch_agent.settings import Settings
 from conch_agent.sources import Source, open_source
 from conch_agent.sources.base import Listing
 from conch_agent.threads import run_in_thread
+from conch_agent.unpacking import Unpacking
 from conch_contract.manifest import ModelSource
 
 
@@ -33,6 +32,7 @@ class ModelFetch:
         """
         self.cache_problem = ""
         self._cache: Cache | None = None
+        self._unpacking: Unpacking | None = None
         self._model = model
         self._settings = settings
         self._progress = progress
@@ -58,17 +58,41 @@ class ModelFetch:
         files = self._cache.find_content(digest) if self._cache and digest else ()
         return CachedSource(uri, files) if files else open_source(uri, self._settings, self._model.secret)
 
+    async def unpack(self, source: Source, listing: Listing) -> tuple[Source, Listing]:
+        """Return the source of the model's files, and its files: those of archives are fetched and unpacked.
+
+        Args:
+            source: The source, as `open` returned it.
+            listing: Its files and archives.
+
+        Raises:
+            Failure: The archives cannot be fetched or stored, or are refused.
+        """
+        if not listing.archives:
+            return source, listing
+        if self._cache:
+            try:
+                return await self._unpack(source, listing, self._cache)
+            except CacheUnusableError as error:
+                self._cache, self.cache_problem = None, str(error)
+        return await self._unpack(source, listing, None)
+
+    async def _unpack(self, source: Source, listing: Listing, cache: Cache | None) -> tuple[Source, Listing]:
+        await run_in_thread(self._place_folder, cache)
+        self._unpacking = Unpacking(source, self._folder, self._settings.max_bytes, self._progress, cache)
+        return await self._unpacking.run(listing)
+
     async def run(self, source: Source, listing: Listing) -> FetchResult:
         """Fetch the files into the model's folder, which is on the file system of the cache where there is one.
 
         Args:
-            source: The source, as `open` returned it.
+            source: The source, as `unpack` returned it.
             listing: Its files.
 
         Raises:
             Failure: The files cannot be read or stored.
         """
-        if source.find_local(listing.items[0]):  # the pod has them already
+        if not self._unpacking and source.find_local(listing.items[0]):  # the pod has them already
             self._cache, self.cache_problem = None, ""
         if self._cache:
             try:
@@ -78,11 +102,17 @@ class ModelFetch:
         return await self._fetch(source, listing, None)
 
     async def _fetch(self, source: Source, listing: Listing, cache: Cache | None) -> FetchResult:
-        await run_in_thread(self._place_folder, cache.folder / self._model.name if cache else None)
+        await run_in_thread(self._place_folder, cache)
         return await Fetch(source, self._folder, self._settings.max_bytes, self._progress, cache).run(listing)
 
-    def _place_folder(self, place: Path | None) -> None:
-        """Have the model's folder at a place in the cache, to which it is a link; None: in the pod."""
+    async def clear(self) -> None:
+        """Delete archives after their model is laid out: until then a retry needs them."""
+        if self._unpacking:
+            await run_in_thread(self._unpacking.clear)
+
+    def _place_folder(self, cache: Cache | None) -> None:
+        """Have the model's folder in the cache, to which it is a link; None: in the pod."""
+        place = cache.folder / self._model.name if cache else None
         if self._folder.is_symlink():
             if place == self._folder.readlink():
                 return

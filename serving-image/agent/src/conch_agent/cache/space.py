@@ -42,6 +42,11 @@ class Folders:
         return self.root / "contents"
 
     @property
+    def archives(self) -> Path:
+        """Digests of the contents of archives, by the archives."""
+        return self.root / "archives"
+
+    @property
     def pods(self) -> Path:
         """Folders of pods."""
         return self.root / "pods"
@@ -49,7 +54,7 @@ class Folders:
     @property
     def all(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.blobs, self.parts, self.contents, self.pods
+        return self.blobs, self.parts, self.contents, self.archives, self.pods
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int) -> 
     Raises:
         CacheUnusableError: What is in use leaves less.
     """
+    if missing <= _count_free(folders, max_bytes):
+        return
     delete_expired(folders, pod)
     excess = missing - _count_free(folders, max_bytes)
     unused = sorted(_find_unused(folders), key=lambda each: each.used)
@@ -146,7 +153,7 @@ def _delete(path: Path) -> bool:
 
 
 def _delete_records(folders: Folders) -> None:
-    """Delete what describes deleted files: records without a part whose blob is gone, and contents that lack a blob."""
+    """Delete what describes deleted files: records without a part whose blob is gone, contents that lack a blob."""
     blobs = {path.name for path in folders.blobs.iterdir()}
     for path in folders.parts.glob("*.json"):
         record = read_record(path)
@@ -159,3 +166,8 @@ def _delete_records(folders: Folders) -> None:
             is_whole = False
         if not is_whole:
             path.unlink(missing_ok=True)
+    contents = {path.name for path in folders.contents.iterdir()}
+    for path in folders.archives.iterdir():
+        with suppress(FileNotFoundError):  # another agent deletes it, too
+            if path.read_text() not in contents:
+                path.unlink()
