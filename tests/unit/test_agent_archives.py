@@ -311,7 +311,18 @@ def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_too_many_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpacking, "MOST_FILES", 10)
-    assert "over 10 folders" in refuse(tmp_path, Reason.TOO_LARGE, pack(file("a/" * 20 + "a"), file("b")))
+    assert "over 20 files, folders and" in refuse(tmp_path, Reason.TOO_LARGE, pack(file("a/" * 30 + "a"), file("b")))
+
+
+def test_too_many_whiteouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "MOST_FILES", 10)
+    content = pack(*(file(f".wh.{number}") for number in range(30)))
+    assert "whiteouts" in refuse(tmp_path, Reason.TOO_LARGE, content, are_layers=True)
+
+
+def test_a_long_name_outside_of_the_folder(tmp_path: Path) -> None:
+    content = pack(file("a" * 5000), file("models/a", b"1"))
+    assert "name has 5000 letters" in refuse(tmp_path, Reason.UNSAFE_PATH, content, path="models")
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])

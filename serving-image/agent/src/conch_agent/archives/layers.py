@@ -30,6 +30,10 @@ class Changes:
     emptied: set[str] = field(default_factory=set)
     folders: set[str] = field(default_factory=set)
 
+    def __len__(self) -> int:
+        """Return the number of paths that are held in memory."""
+        return len(self.covered) + len(self.emptied) + len(self.folders)
+
     def add(self, name: str, *, is_folder: bool) -> None:
         """Note a member of a layer, which is no whiteout.
 

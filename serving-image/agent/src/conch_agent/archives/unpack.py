@@ -22,6 +22,8 @@ from conch_agent.sources.exclusions import is_excluded_path
 from conch_contract.sentences import join_some
 
 _MOST_OF_AN_IMAGE: Final = 10 * MOST_FILES  # members, most of which are outside of the model's folder
+_LONGEST_NAME: Final = 4096  # of a path outside of the model's folder, as PATH_MAX
+_MOST_TOPS: Final = 100  # that are kept for a message
 _MODE: Final = 0o644
 _OPEN: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -99,10 +101,10 @@ class Unpacker:
         most = _MOST_OF_AN_IMAGE if self._archives.are_layers else MOST_FILES
         for member, content in read_members(stream):
             self._count += 1
-            if self._count > most or len(self._later.folders) + len(self._changes.folders) > MOST_FILES:
+            if self._count > most or len(self._later) + len(self._changes) > 2 * MOST_FILES:
                 message = (
-                    f"{stream.place} has over {most} members, or files in over {MOST_FILES} folders, at"
-                    f" {member.name[:200]!r}: that is no model."
+                    f"{stream.place} has over {most} members, or over {2 * MOST_FILES} files, folders and whiteouts in"
+                    f" the model's folder, at {member.name[:200]!r}: that is no model."
                 )
                 raise Failure(Reason.TOO_LARGE, message)
             path = self._select(member, stream.place)
@@ -120,7 +122,8 @@ class Unpacker:
     def _select(self, member: Member, place: str) -> Path | None:
         """Return the path to which a member is unpacked; None: it is not of the model."""
         name = _clean(member.name, place)
-        self._tops[name.partition("/")[0]] = None
+        if len(self._tops) < _MOST_TOPS:
+            self._tops[name.partition("/")[0]] = None
         is_folder = member.kind == Kind.FOLDER
         if not name or self._is_hidden(name, is_folder=is_folder):
             return None
@@ -196,6 +199,9 @@ class Unpacker:
 
 def _clean(name: str, place: str) -> str:
     """Return the path of a member: `tar` writes `./` before names, and `/` after those of folders."""
+    if len(name) > _LONGEST_NAME:
+        problem = f"has a member whose name has {len(name)} letters ({name[:200]!r}), and Linux takes {_LONGEST_NAME}"
+        raise _build_unsafe(place, problem)
     cleaned = name
     while cleaned.startswith("./"):
         cleaned = cleaned[2:]
