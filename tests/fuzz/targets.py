@@ -8,14 +8,18 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import gzip
 import json
+import tarfile
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from backports import zstd
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate
 
@@ -31,6 +35,7 @@ from conch.signals.agents import read_report
 from conch.signals.prometheus import read_answer
 from conch.triton.metrics import read_load, read_metrics
 from conch.write.errors import CallError, read_error, read_object
+from conch_agent.archives import Limits, Unpacker
 from conch_agent.config import merge_config, parse_config
 from conch_agent.programs import refuse_programs
 from conch_agent.reasons import Failure
@@ -39,11 +44,11 @@ from conch_agent.signatures.statement import parse_statement
 from conch_agent.signatures.trust import Trust, verify_envelope
 from conch_agent.sources import az_settings, gs_settings, hf_settings, oci_documents, oci_settings
 from conch_agent.sources.answer import read_body
-from conch_agent.sources.base import Entry, build_listing
+from conch_agent.sources.base import Archives, Entry, Item, build_listing
 from conch_agent.sources.hf_answers import TREE, parse_answer
 from conch_agent.sources.oci_challenge import parse_challenges
 from conch_agent.sources.oci_errors import read_oci_error
-from conch_agent.sources.oci_layers import list_entries
+from conch_agent.sources.oci_layers import list_layers
 from conch_agent.sources.oci_uri import Artifact
 from conch_agent.sources.retry_after import read_delay
 from conch_agent.sources.s3_errors import classify
@@ -54,6 +59,7 @@ from conch_contract.revision_jobs import REVISION_JOBS
 from tests.support.azure import make_container_sas
 from tests.support.bundles import derive_key, make_certificate, seal
 from tests.support.google import Account
+from tests.support.tars import file, folder, pack, pack_files, special
 from tests.unit.simulation import DEFAULTS, Cluster, build_manifest
 
 _PAGE: Final = b"""# HELP nv_inference_request_success Number of successful inference requests
@@ -86,6 +92,12 @@ _STATEMENT: Final = {
 }
 _S3_ERROR: Final = b"""Server returned non-2xx status code: 403 Forbidden: <?xml version="1.0"?><Error>\
 <Code>AccessDenied</Code><Message>no</Message><Endpoint>a.example</Endpoint></Error>\n\nDebug source:"""
+
+_ARCHIVES: Final = (
+    pack(folder("1"), file("1/model.onnx", b"1" * 600), special("a", tarfile.LNKTYPE, "1/model.onnx")),
+    pack(file("a" * 200, b"1"), special("b", tarfile.SYMTYPE, "../x"), form=tarfile.GNU_FORMAT),
+    pack_files({"m/.wh.a": b"", "m/.wh..wh..opq": b"", "m/ä": b"1"}),
+)
 
 
 @dataclass(frozen=True)
@@ -173,7 +185,35 @@ def _list_layers(data: bytes, media_type: str) -> None:
     if isinstance(document, oci_documents.Index):
         oci_documents.select_manifest(document, "amd64", "oci://r.example/a:v1")
     else:
-        list_entries(document, Artifact("r.example", "a", "v1"), "", "oci://r.example/a:v1")
+        list_layers(document, Artifact("r.example", "a", "v1"), "", "oci://r.example/a:v1")
+
+
+def _repair(data: bytes) -> bytes:
+    """Give headers the checksum that they have to have, which no mutation finds."""
+    repaired = bytearray(data)
+    for start in range(0, len(data) - 511, 512):
+        if repaired[start + 257 : start + 262] == b"ustar":
+            repaired[start + 148 : start + 156] = b" " * 8
+            repaired[start + 148 : start + 156] = b"%06o\0 " % sum(repaired[start : start + 512])
+    return bytes(repaired)
+
+
+def _unpack(data: bytes) -> None:
+    """Unpack an archive into a folder of memory, and read what nothing else may have written to."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as root:
+        archive, target = Path(root, "archive"), Path(root, "inside", "target")
+        target.mkdir(parents=True)
+        archive.write_bytes(_repair(data))
+        for are_layers in (False, True):
+            archives = Archives((Item(PurePosixPath("layer-1"), None, "", ""),), are_layers=are_layers)
+            limits = Limits(1 << 20, lambda *_: None)
+            with contextlib.suppress(Failure):
+                for _ in Unpacker("oci://r.example/a:v1", archives, target, limits).run([archive]):
+                    pass
+        assert sorted(path.name for path in (*Path(root).iterdir(), *target.parent.iterdir())) == [
+            *("archive", "inside", "target")
+        ]
+        assert all(path.is_dir() or (path.is_file() and not path.is_symlink()) for path in target.rglob("*"))
 
 
 def _account_key(data: bytes) -> None:
@@ -298,6 +338,9 @@ def targets() -> dict[str, Target]:
             _seeds({"schemaVersion": 2, "layers": [{**descriptor, "mediaType": "application/octet-stream"}]}),
             (Failure,),
             is_json=True,
+        ),
+        "archive": Target(
+            _unpack, (*_ARCHIVES, *map(gzip.compress, _ARCHIVES), *map(zstd.compress, _ARCHIVES)), (OSError,)
         ),
         "oci-index": Target(
             lambda data: _list_layers(data, "application/vnd.oci.image.index.v1+json"),

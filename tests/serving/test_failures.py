@@ -93,7 +93,7 @@ def test_a_wrong_secret_is_named(store: Store, pod: Pod, change: dict[str, str],
     ("uri", "reason"),
     [
         ("ftp://host/m", "Unsupported"),
-        ("https://127.0.0.1/m.tar.gz", "Unsupported"),
+        ("https://127.0.0.1/m.zip", "Unsupported"),
         ("pvc://claim/../../secret", "UnsafePath"),
         ("pvc://claim/none", "NotFound"),
     ],

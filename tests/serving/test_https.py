@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import ssl
 import sys
@@ -23,6 +24,7 @@ from tests.serving.certificates import issued
 from tests.serving.pod import Pod
 from tests.serving.processes import Process, until
 from tests.support.ports import free_port
+from tests.support.tars import pack_files
 
 # aiohttp's files answer ranges and carry ETags; http.server's answer 200 to everything and have dates only.
 _RANGES = """
@@ -159,3 +161,12 @@ async def test_an_endpoint_that_is_a_metadata_server_is_refused() -> None:
     ) as raised:
         await S3Source("s3://models/m", secret).list_files()
     assert raised.value.reason == Reason.UNREACHABLE
+
+
+def test_a_tar_file_behind_a_url_is_served(pod: Pod, site: str, tmp_path: Path, magika_onnx: Path) -> None:
+    content = gzip.compress(pack_files({"./1/model.onnx": magika_onnx.read_bytes()}))
+    (tmp_path / "site" / "model.tar.gz").write_bytes(content)
+    pod.write_manifest(ModelSource(name="m", format="onnx", storage_uri=f"{site}/model.tar.gz"))
+    pod.start()
+    pod.until_ready()
+    assert pod.model().bytes_total == magika_onnx.stat().st_size

@@ -129,15 +129,6 @@ async def test_a_modelpack_of_raw_layers(registry: Registry, tmp_path: Path) -> 
     assert await fetch(OciSource(f"oci://{registry.host}/pack:v1", PLAIN), tmp_path) == {"1/model.onnx": LARGE}
 
 
-async def test_a_folder_that_the_client_has_packed_is_refused(registry: Registry, tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "model.onnx").write_bytes(b"1")
-    registry.run_oras("push", f"{registry.host}/packed:v1", "folder", folder=tmp_path)
-    with pytest.raises(Failure, match=r"is an archive .*'folder'.*name each file and no folder") as raised:
-        await OciSource(f"oci://{registry.host}/packed:v1", PLAIN).list_files()
-    assert raised.value.reason == Reason.UNSUPPORTED
-
-
 async def test_a_name_outside_of_the_folder_is_refused(registry: Registry) -> None:
     registry.push("unsafe:files", {"model.onnx": b"1"})
     [item] = (await OciSource(f"oci://{registry.host}/unsafe:files", PLAIN).list_files()).items

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from conch_agent.reasons import Failure, Reason
+from conch_agent.sources.base import Archives, Item, Listing
 from conch_agent.sources.oci import OciSource
 from conch_agent.sources.oci_challenge import Challenge, parse_challenges
 from conch_agent.sources.oci_documents import Index, Manifest, parse_document, select_manifest
-from conch_agent.sources.oci_layers import list_entries
+from conch_agent.sources.oci_layers import list_layers
 from conch_agent.sources.oci_settings import KEYS, DockerLogin, Login, OciSettings, find_login, parse_settings
 from conch_agent.sources.oci_uri import Artifact, parse_uri
 from conch_agent.sources.storage_secret import read_secret
@@ -213,9 +214,9 @@ def _manifest(*layers: dict[str, Any]) -> Manifest:
 def test_the_files_below_a_path(path: str, expected: list[str]) -> None:
     manifest = _manifest(*map(_layer, ("1/model.onnx", "10/model.onnx", "README.md")))
     uri = f"oci://r.example/a:v1{path}"
-    entries = list_entries(manifest, parse_uri(uri), "version", uri)
-    assert [entry.name for entry in entries] == expected
-    assert {(entry.size, entry.tag, entry.key, entry.digest, entry.version) for entry in entries} == {
+    items = list_layers(manifest, parse_uri(uri), "version", uri).items
+    assert [str(item.path) for item in items] == expected
+    assert {(item.size, item.tag, item.key, item.digest, item.version) for item in items} == {
         (1, DIGEST, DIGEST, DIGEST, "version")
     }
 
@@ -225,7 +226,7 @@ def test_a_path_that_is_none(path: str) -> None:
     manifest = _manifest(*map(_layer, ("1/model.onnx", "README.md")))
     uri = f"oci://r.example/a:v1{path}"
     with pytest.raises(Failure, match=r"has no file or folder .* it has '1/model.onnx', 'README.md'") as raised:
-        list_entries(manifest, parse_uri(uri), "", uri)
+        list_layers(manifest, parse_uri(uri), "", uri)
     assert raised.value.reason == Reason.NOT_FOUND
 
 
@@ -244,27 +245,61 @@ KIT = "application/vnd.kitops.modelkit."
 )
 def test_a_layer_with_a_name_is_a_file(media_type: str, annotations: dict[str, str], name: str) -> None:
     manifest = _manifest(_layer(mediaType=media_type, annotations=annotations))
-    [entry] = list_entries(manifest, parse_uri("oci://r.example/a:v1"), "", "")
-    assert entry.name == name
+    [item] = list_layers(manifest, parse_uri("oci://r.example/a:v1"), "", "").items
+    assert str(item.path) == name
+
+
+IMAGE = "application/vnd.oci.image.layer.v1.tar+gzip"
+DOCKER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+PACKED = {TITLE: "folder", "io.deis.oras.content.unpack": "true"}
+
+
+@pytest.mark.parametrize(
+    ("media_type", "annotations"),
+    [
+        (IMAGE, PACKED),
+        (f"{MODEL}weight.v1.tar", {"org.cncf.model.filepath": "a"}),
+        (f"{MODEL}weight.config.v1.tar+zstd", {TITLE: "a"}),
+        (f"{KIT}model.v1.tar+gzip", {}),
+    ],
+)
+def test_a_layer_that_is_an_archive(media_type: str, annotations: dict[str, str]) -> None:
+    manifest = _manifest(_layer("a/b"), _layer("b"), _layer(mediaType=media_type, annotations=annotations))
+    listing = list_layers(manifest, parse_uri("oci://r.example/a:v1/a/"), "version", "")
+    assert [str(item.path) for item in listing.items] == ["b"]
+    item = Item(PurePosixPath("layer-3"), 1, DIGEST, DIGEST, "version", DIGEST)
+    assert listing.archives == Archives((item,), "a", is_folder=True)
+
+
+@pytest.mark.parametrize("media_type", [IMAGE, DOCKER])
+@pytest.mark.parametrize(("path", "folder", "is_folder"), [("", "models", True), ("/opt/m", "opt/m", False)])
+def test_the_layers_of_an_image(media_type: str, path: str, folder: str, is_folder: bool) -> None:
+    manifest = _manifest(*[_layer(mediaType=media_type, annotations=None)] * 2)
+    listing = list_layers(manifest, parse_uri(f"oci://r.example/a:v1{path}"), "version", "")
+    assert listing.items == ()
+    assert listing.archives
+    assert [str(item.path) for item in listing.archives.items] == ["layer-1", "layer-2"]
+    assert (listing.archives.path, listing.archives.is_folder) == (folder, is_folder)
+    assert listing.archives.are_layers
+
+
+def test_the_identity_of_archives_is_of_their_order_and_path() -> None:
+    items = tuple(Item(PurePosixPath(f"layer-{tag}"), 1, tag, tag) for tag in "ab")
+    listings = [
+        Listing(items),
+        Listing((), Archives(items)),
+        Listing((), Archives(items[::-1])),
+        Listing((), Archives(items, "a")),
+        Listing((), Archives(items, "a", is_folder=True)),
+        Listing((), Archives(items, "a", is_folder=True, are_layers=True)),
+    ]
+    assert len({listing.identity for listing in listings}) == len(listings)
 
 
 @pytest.mark.parametrize(
     ("media_type", "annotations", "part"),
     [
-        (
-            "application/vnd.oci.image.layer.v1.tar+gzip",
-            {},
-            "is an archive (application/vnd.oci.image.layer.v1.tar+gzip)",
-        ),
-        ("application/vnd.docker.image.rootfs.diff.tar.gzip", {}, "mount the image as a volume"),
-        (
-            "application/vnd.oci.image.layer.v1.tar+gzip",
-            {TITLE: "folder", "io.deis.oras.content.unpack": "true"},
-            "is an archive (application/vnd.oci.image.layer.v1.tar+gzip, 'folder')",
-        ),
-        (f"{MODEL}weight.v1.tar", {"org.cncf.model.filepath": "a"}, "in raw layers with kit pack or modctl build"),
-        (f"{MODEL}weight.config.v1.tar+zstd", {TITLE: "a"}, "is an archive"),
-        (f"{KIT}model.v1.tar+gzip", {}, "is an archive"),
+        (IMAGE, {}, "has layers of an image beside other layers"),
         (f"{MODEL}weight.v1.raw", {}, "a layer without a name"),
         ("application/octet-stream\n", None, "a layer without a name (application/octet-stream)"),
     ],
@@ -272,14 +307,14 @@ def test_a_layer_with_a_name_is_a_file(media_type: str, annotations: dict[str, s
 def test_a_layer_that_is_no_file(media_type: str, annotations: dict[str, str] | None, part: str) -> None:
     manifest = _manifest(_layer(), _layer(mediaType=media_type, annotations=annotations))
     with pytest.raises(Failure) as raised:
-        list_entries(manifest, parse_uri("oci://r.example/a:v1"), "", "oci://r.example/a:v1")
+        list_layers(manifest, parse_uri("oci://r.example/a:v1"), "", "oci://r.example/a:v1")
     assert raised.value.reason == Reason.UNSUPPORTED
     assert part in raised.value.message
 
 
 def test_two_files_of_one_name() -> None:
     with pytest.raises(Failure, match=r"has 2 files of the name 'a'\. Push each file once") as raised:
-        list_entries(_manifest(_layer("a"), _layer("b"), _layer("a")), parse_uri("oci://r.example/a:v1"), "", "u")
+        list_layers(_manifest(_layer("a"), _layer("b"), _layer("a")), parse_uri("oci://r.example/a:v1"), "", "u")
     assert raised.value.reason == Reason.UNSAFE_PATH
 
 

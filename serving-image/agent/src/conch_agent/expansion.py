@@ -154,6 +154,12 @@ async def list_models(source: ModelSource, settings: Settings) -> list[Part]:
         )
         raise Failure(Reason.CONFIG_CONFLICT, message)
     listing = await open_source(source.storage_uri, settings, source.secret).list_files()
+    if listing.archives:
+        message = (
+            f"{source.storage_uri} has its files in archives, and a repository is listed before any file is fetched."
+            " Upload it as files and folders; or name each model in predictor.models, with its folder in storageUri."
+        )
+        raise Failure(Reason.UNSUPPORTED, message)
     folders = _split(listing)
     names = find_folders((item.path for item in listing.items), source)
     check_size(sum(folders[name].total for name in names), settings.max_bytes, source.storage_uri)

@@ -68,7 +68,7 @@ class Fetch:
         """
         self.progress.fetched, self.progress.total = 0, listing.total
         check_size(listing.total, self.max_bytes, self.source.uri)
-        with self._translate_disk_errors():
+        with translate_disk_errors(self.source.uri, self.cache):
             await run_in_thread(self._prepare, listing)
             semaphore = asyncio.Semaphore(MAX_PARALLEL_FILES)
             records: dict[str, Record] = {}
@@ -137,18 +137,29 @@ class Fetch:
         local = self.source.find_local(listing.items[0])
         return local is not None and local.stat().st_dev == self.folder.stat().st_dev
 
-    @contextmanager
-    def _translate_disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if self.cache:
-                raise CacheUnusableError.from_os_error(error) from error
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                message = f"{self.source.uri}: the models volume is full. Give the service more storage."
-                raise Failure(Reason.DISK_FULL, message) from error
-            message = f"{self.source.uri}: {error.strerror or error} ({error.filename})."
-            raise Failure(Reason.FETCH_FAILED, message) from error
+
+@contextmanager
+def translate_disk_errors(uri: str, cache: Cache | None) -> Iterator[None]:
+    """Have errors of the disk as failures of the model, or of the cache.
+
+    Args:
+        uri: The storageUri, with which messages begin.
+        cache: The cache on that disk; None: it is the pod's.
+
+    Raises:
+        Failure: DiskFull or FetchFailed.
+        CacheUnusableError: The cache cannot take the files.
+    """
+    try:
+        yield
+    except OSError as error:
+        if cache:
+            raise CacheUnusableError.from_os_error(error) from error
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            message = f"{uri}: the models volume is full. Give the service more storage."
+            raise Failure(Reason.DISK_FULL, message) from error
+        message = f"{uri}: {error.strerror or error} ({error.filename})."
+        raise Failure(Reason.FETCH_FAILED, message) from error
 
 
 def _find_intact(file: Path, item: Item, part: Part) -> Record | None:

@@ -12,6 +12,7 @@ from conch_agent.settings import Settings
 from conch_agent.sources import Source, open_source
 from conch_agent.sources.base import Item, Listing
 from conch_agent.threads import run_in_thread
+from conch_agent.unpacking import Unpacking
 from conch_contract.manifest import ModelSource
 
 
@@ -33,6 +34,7 @@ class ModelFetch:
         """
         self.cache_problem = ""
         self._cache: Cache | None = None
+        self._unpacking: Unpacking | None = None
         self._model = model
         self._settings = settings
         self._progress = progress
@@ -59,17 +61,41 @@ class ModelFetch:
         uri = self._model.storage_uri
         return CachedSource(uri, files) if files else open_source(uri, self._settings, self._model.secret)
 
+    async def unpack(self, source: Source, listing: Listing) -> tuple[Source, Listing]:
+        """Return the source of the model's files, and its files: those of archives are fetched and unpacked.
+
+        Args:
+            source: The source, as `open` returned it.
+            listing: Its files and archives.
+
+        Raises:
+            Failure: The archives cannot be fetched or stored, or are refused.
+        """
+        if not listing.archives:
+            return source, listing
+        if self._cache:
+            try:
+                return await self._unpack(source, listing, self._cache)
+            except CacheUnusableError as error:
+                self._cache, self.cache_problem = None, str(error)
+        return await self._unpack(source, listing, None)
+
+    async def _unpack(self, source: Source, listing: Listing, cache: Cache | None) -> tuple[Source, Listing]:
+        await self._place(cache)
+        self._unpacking = Unpacking(source, self._folder, self._settings.max_bytes, self._progress, cache)
+        return await self._unpacking.run(listing)
+
     async def run(self, source: Source, listing: Listing) -> FetchResult:
         """Fetch the files into the model's folder, which is on the file system of the cache where there is one.
 
         Args:
-            source: The source, as `open` returned it.
+            source: The source, as `unpack` returned it.
             listing: Its files.
 
         Raises:
             Failure: The files cannot be read or stored.
         """
-        if source.find_local(listing.items[0]):  # the pod has them already
+        if not self._unpacking and source.find_local(listing.items[0]):  # the pod has them already
             self._cache, self.cache_problem = None, ""
         if self._cache:
             try:
@@ -103,13 +129,26 @@ class ModelFetch:
         return self._cache is not None
 
     async def _fetch(self, source: Source, listing: Listing, cache: Cache | None) -> FetchResult:
+        await self._place(cache)
+        return await Fetch(source, self._folder, self._settings.max_bytes, self._progress, cache).run(listing)
+
+    async def clear(self) -> None:
+        """Delete archives after their model is laid out: until then a retry needs them."""
+        if self._unpacking:
+            await run_in_thread(self._unpacking.clear)
+
+    async def _place(self, cache: Cache | None) -> None:
+        """Have the model's folder in the cache, or in the pod.
+
+        Raises:
+            CacheUnusableError: The cache takes no folder.
+        """
         try:
             await run_in_thread(self._place_folder, cache.folder / self._model.name if cache else None)
         except OSError as error:
             if cache:
                 raise CacheUnusableError.from_os_error(error) from error
             raise
-        return await Fetch(source, self._folder, self._settings.max_bytes, self._progress, cache).run(listing)
 
     def _place_folder(self, place: Path | None) -> None:
         """Have the model's folder at a place in the cache, to which it is a link; None: in the pod."""

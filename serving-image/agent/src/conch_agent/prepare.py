@@ -14,6 +14,7 @@ from typing import Any, Final
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from conch_agent import config, layout
+from conch_agent.boot import read_boot_id
 from conch_agent.cache import CacheUnusableError
 from conch_agent.dependencies import find_callees, find_steps, makes_calls
 from conch_agent.digests import check_digest
@@ -36,7 +37,6 @@ from conch_contract.parsing import parse_json
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _LONGEST_CONFIG: Final = 1024 * 1024
 _PYTHON: Final = FORMATS["python"]
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Preparation:
         model = _read_marker(self.target)
         if model is None:
             return None
-        is_same = model.source_hash == self._source_hash and model.boot == _read_boot_id()
+        is_same = model.source_hash == self._source_hash and model.boot == read_boot_id()
         if not is_same or (self.digest and model.digest != self.digest):
             return None
         self.progress.fetched = self.progress.total = model.size
@@ -205,14 +205,15 @@ class Preparation:
             return current
         if on_fetch:
             on_fetch()
-        checks = await read_checks(source, listing, self._source, self._settings)
-        used = checks.select(listing)
+        unpacked, contents = await files.unpack(source, listing)
+        checks = await read_checks(unpacked, contents, self._source, self._settings)
+        used = checks.select(contents)
         uri, paths = self._source.storage_uri, [item.path for item in used.items]
-        text = await self._read_config(source, used)
+        text = await self._read_config(unpacked, used)
         merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
         plan = layout.plan_layout(self._source.format, paths, uri, read_names(merged.config, uri))
         versions = await find_versions(source, listing)
-        result = await files.run(source, listing)
+        result = await files.run(unpacked, contents)
         verified = checks.verify(result.sha256)
         check_config(uri, plan.config, text, result.sha256)
         self._check_digest(result.digest)
@@ -224,7 +225,7 @@ class Preparation:
             size=self.progress.fetched,
             versions=config.select_versions(merged.config, plan.versions),
             seconds=round(time.monotonic() - began, 3),
-            boot=_read_boot_id(),
+            boot=read_boot_id(),
             overrides=tuple(str(override) for override in merged.overrides),
             file_name=merged.file_name,
             sequences=merged.config.WhichOneof("scheduling_choice") == "sequence_batching",
@@ -246,12 +247,13 @@ class Preparation:
         except OSError as error:
             if not files.uses_cache:
                 raise
-            again = await files.run_without_cache(source, listing, CacheUnusableError.from_os_error(error))
+            again = await files.run_without_cache(unpacked, contents, CacheUnusableError.from_os_error(error))
             if again.digest != result.digest:  # what was verified are the files of the cache
                 message = f"{uri} changed while it was fetched; the agent fetches the new content."
                 raise Failure(Reason.CHANGED, message) from error
             model = replace(model, cache_problem=files.cache_problem)
             await self._lay_out(plan, result.files, text, model)
+        await files.clear()
         return model
 
     async def _lay_out(self, plan: layout.Plan, files: Path, text: str, model: RepositoryModel) -> None:
@@ -261,7 +263,10 @@ class Preparation:
         )
 
     async def _read_config(self, source: Source, listing: Listing) -> str | None:
-        """Return config.pbtxt before the fetch: it names files, and an invalid one requires no download."""
+        """Return config.pbtxt before the fetch: it names files, and an invalid one requires no download.
+
+        In an archive it is read after the download.
+        """
         path = layout.find_config(self._source.format, [item.path for item in listing.items])
         if path is None:
             return None
@@ -313,7 +318,7 @@ def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], se
         size=0,
         versions=(1,),
         seconds=0.0,
-        boot=_read_boot_id(),
+        boot=read_boot_id(),
         callees=steps,
         steps=steps,
         written=find_written_values(ensemble, {}),
@@ -384,10 +389,3 @@ def check_name(source: ModelSource) -> str:
         )
         raise Failure(Reason.UNSAFE_PATH, message)
     return source.name
-
-
-def _read_boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""

@@ -208,7 +208,7 @@ _ROWS: Final = (
         "https",
         pattern="[^/@?#[:space:]]+/[^[:space:]]+",
         examples=("host/file",),
-        files="one file; archives are refused",
+        files="one file, or the members of a tar file (`.tar`, `.tar.gz`, `.tgz`, `.tar.zst`)",
         resumption="where the server answers ranges",
         exclusions="user, password and blanks",
         has_plaintext=True,
@@ -265,7 +265,8 @@ _ROWS: Final = (
         # Neither a tag nor a digest has a slash, so that the first slash after it begins the path.
         pattern=f"{_REGISTRY}/{_PART}(/{_PART})*({_TAG}|({_TAG})?{_DIGEST})(/[^?#]*)?",
         examples=("registry.example/name:tag", "registry.example/name:tag/path"),
-        files="the files of an artifact in a registry, as `oras push` makes it, those of a folder in it, or one file;"
+        files="the files of an artifact in a registry, as `oras push` makes it, also of what is packed in it, or those"
+        " below `/models` of an image; of a folder in either, or one file;"
         " `@sha256:digest` stands in place of `:tag`, or after it",
         resumption="where the server answers ranges",
         exclusions="capitals in the name",

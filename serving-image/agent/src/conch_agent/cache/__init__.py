@@ -7,6 +7,7 @@
   parts/<key>.part     incomplete files, each locked by the agent that downloads it
   parts/<key>.json     the record of a file of a source: how much of it is there, and then its digest
   contents/<digest>    the files of a model's content: path, digest and size
+  archives/<key>       the digest of the content of archives that a pod has unpacked
   pods/<pod>/<model>/  the folders of a pod, made of hard links to blobs
 ```
 

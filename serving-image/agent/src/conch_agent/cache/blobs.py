@@ -71,6 +71,23 @@ class Blobs:
             return
         _finish(part, self.get_path(record.sha256))
 
+    def share(self, file: Path, sha256: str, size: int) -> None:
+        """Make a blob of a file that keeps its name, unless there is one.
+
+        Args:
+            file: The file, on the file system of the blobs.
+            sha256: Its SHA-256 in hexadecimal.
+            size: Its size in bytes.
+        """
+        if self.has(sha256, size):
+            return
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+        _seal(file)
+        with suppress(FileExistsError):  # another pod has been first
+            os.link(file, self.get_path(sha256))
+        sync_folder(self.folder)
+
     def link(self, sha256: str, target: Path) -> None:
         """Link a blob, and note that it is used.
 

@@ -44,6 +44,11 @@ class Folders:
         return self.root / "contents"
 
     @property
+    def archives(self) -> Path:
+        """Digests of the contents of archives, by the archives."""
+        return self.root / "archives"
+
+    @property
     def pods(self) -> Path:
         """Folders of pods."""
         return self.root / "pods"
@@ -51,7 +56,7 @@ class Folders:
     @property
     def all(self) -> tuple[Path, ...]:
         """All of them."""
-        return self.blobs, self.parts, self.contents, self.pods
+        return self.blobs, self.parts, self.contents, self.archives, self.pods
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ def delete_unused(folders: Folders, pod: Path, missing: int, max_bytes: int, nee
     Raises:
         CacheUnusableError: What is in use leaves less. Nothing is deleted then.
     """
+    if missing <= _count_free(folders, max_bytes):
+        return
     delete_expired(folders, pod)
     excess = missing - _count_free(folders, max_bytes)
     unused = sorted((each for each in _find_unused(folders) if each.path not in needed), key=lambda each: each.used)
@@ -175,7 +182,7 @@ def _delete_part(path: Path) -> bool:
 
 
 def _delete_records(folders: Folders) -> None:
-    """Delete what describes deleted files: records without a part whose blob is gone, and contents that lack a blob."""
+    """Delete what describes deleted files: records without a part whose blob is gone, contents that lack a blob."""
     blobs = {path.name for path in folders.blobs.iterdir()}
 
     def is_there(sha256: str) -> bool:
@@ -194,3 +201,8 @@ def _delete_records(folders: Folders) -> None:
             is_whole = False
         if not is_whole and not path.is_dir():
             path.unlink(missing_ok=True)
+    contents = {path.name for path in folders.contents.iterdir()}
+    for path in folders.archives.iterdir():
+        with suppress(FileNotFoundError):  # another agent deletes it, too
+            if path.read_text() not in contents:
+                path.unlink()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +16,12 @@ from conch_agent.cache.locks import hold
 from conch_agent.cache.space import LONGEST_CONTENT, Folders, delete_unused
 from conch_agent.download import Download, Part, Progress
 from conch_agent.reasons import Failure
-from conch_agent.record import Record, compute_digest, read_record, read_text, write_text
+from conch_agent.record import Record, compute_digest, hash_prefix, read_record, read_text, write_text
 from conch_agent.sources.base import Item, parse_path
 from conch_agent.threads import run_in_thread
 from conch_contract.parsing import parse_json
 
+_LONGEST_DIGEST: Final = 200  # bytes
 _SHA256: Final = "sha256:"
 _HEX: Final = frozenset("0123456789abcdef")
 
@@ -100,6 +102,69 @@ class Cache:
         if missing:
             delete_unused(self._folders, self.folder, missing, self._max_bytes, needed)
 
+    def make_space(self, missing: int, beside: int) -> None:
+        """Delete what no pod uses until so many bytes are free.
+
+        Args:
+            missing: The bytes that are to be free.
+            beside: Bytes of this pod's files that are no blobs yet.
+
+        Raises:
+            CacheUnusableError: What is in use leaves less.
+        """
+        max_bytes = max(1, self._max_bytes - beside) if self._max_bytes else 0
+        delete_unused(self._folders, self.folder, missing, max_bytes, frozenset())
+
+    @asynccontextmanager
+    async def hold_archives(self, key: str) -> AsyncGenerator[None, None]:
+        """Have archives for this pod alone, after another one has unpacked them.
+
+        Args:
+            key: Key of the archives, in hexadecimal.
+        """
+        part = self._folders.parts / f"{key[:32]}.part"
+        async with hold(part, _ignore):
+            try:
+                yield
+            finally:
+                part.unlink(missing_ok=True)
+
+    def add(self, file: Path) -> Record:
+        """Make a blob of a file that this pod has in its folder; return its record.
+
+        Args:
+            file: The file, which does not change any more.
+        """
+        size = file.stat().st_size
+        state = hash_prefix(file, size)
+        sha256 = state.hexdigest() if state else ""
+        self._blobs.share(file, sha256, size)
+        return Record("", size, size, sha256, done=True)
+
+    def write_archives(self, key: str, records: Mapping[str, Record]) -> None:
+        """Write what archives hold, so that a pod finds it without them.
+
+        Args:
+            key: Key of the archives, in hexadecimal.
+            records: The records of the files by path.
+        """
+        digest = compute_digest({path: record.sha256 for path, record in records.items()})
+        self.write_content(digest, records)
+        temporary = self.folder / f"{key}.new"
+        write_text(temporary, digest.removeprefix(_SHA256))
+        temporary.replace(self._folders.archives / key)
+
+    def find_archives(self, key: str) -> tuple[Item, ...]:
+        """Return the files that archives hold, if all of them are there; else none. Keys are as in `find_content`.
+
+        Args:
+            key: Key of the archives, in hexadecimal.
+        """
+        try:
+            return self.find_content(read_text(self._folders.archives / key, _LONGEST_DIGEST))
+        except (OSError, ValueError):
+            return ()
+
     def write_content(self, digest: str, records: Mapping[str, Record]) -> None:
         """Write the files of a model's content, so that a pod finds them without the source.
 
@@ -164,6 +229,10 @@ class Cache:
         if not record or not record.done or (record.tag, record.size) != (item.tag, item.size):
             return None
         return record if self._blobs.has(record.sha256, record.offset) else None
+
+
+def _ignore() -> None:
+    """Note nothing of another agent that unpacks."""
 
 
 class _Waiting:

@@ -69,21 +69,56 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """The files of a source at the time of the listing."""
+class Archives:
+    """Archives whose members are files of the model, beside those that the source has as files.
+
+    Attributes:
+        items: The archives. The path of one is its name in messages.
+        path: Path of the file or folder in them that is the model; empty: all members are.
+        is_folder: True if the path can only be that of a folder.
+        are_layers: True for layers of an image: each changes what those before it have.
+    """
 
     items: tuple[Item, ...]
+    path: str = ""
+    is_folder: bool = False
+    are_layers: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a source at the time of the listing.
+
+    Attributes:
+        items: The files.
+        archives: The archives that have further files, or all of them; None: there are none.
+    """
+
+    items: tuple[Item, ...]
+    archives: Archives | None = None
 
     @property
     def identity(self) -> str:
         """A hash over paths, sizes and tags. While it is the same, no fetch is needed."""
-        lines = sorted(f"{item.path}\0{item.size}\0{item.tag}\n" for item in self.items)
+        lines = sorted(_describe(item) for item in self.items)
+        if self.archives:
+            lines.append(f"{self.archives.path}\0{self.archives.is_folder}\0{self.archives.are_layers}\n")
+            lines += [_describe(item) for item in self.archives.items]  # their order counts
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     @property
+    def stored(self) -> tuple[Item, ...]:
+        """All that the source has: files and archives."""
+        return self.items + (self.archives.items if self.archives else ())
+
+    @property
     def total(self) -> int:
-        """The size of all files whose size is known, in bytes."""
-        return sum(item.size or 0 for item in self.items)
+        """The size of all files and archives whose size is known, in bytes."""
+        return sum(item.size or 0 for item in self.stored)
+
+
+def _describe(item: Item) -> str:
+    return f"{item.path}\0{item.size}\0{item.tag}\n"
 
 
 class Source(Protocol):
@@ -188,6 +223,25 @@ def parse_path(text: str, uri: str) -> PurePosixPath:
         )
         raise Failure(Reason.UNSAFE_PATH, message)
     return PurePosixPath(text)
+
+
+def find_below(name: str, path: str, *, is_folder: bool) -> str:
+    """Return the path of a file below a file or folder; empty: it is not below.
+
+    Args:
+        name: The path of the file.
+        path: The path of the file or folder; empty: the root.
+        is_folder: True if it can only be a folder.
+
+    >>> [find_below("a/b", path, is_folder=False) for path in ("", "a", "a/b", "b")]
+    ['a/b', 'b', 'b', '']
+    """
+    if not path:
+        return name
+    if name == path and not is_folder:
+        return PurePosixPath(name).name
+    folder = f"{path}/"
+    return name.removeprefix(folder) if name.startswith(folder) else ""
 
 
 def _find_length_problem(parts: list[str]) -> str:

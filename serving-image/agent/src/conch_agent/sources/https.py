@@ -1,4 +1,7 @@
-"""A file at a URL, which is read as one stream. A fetch resumes if the server supports ranges."""
+"""A file at a URL, which is read as one stream. A fetch resumes if the server supports ranges.
+
+A tar file is an archive: its members are the files.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ import aiohttp
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.sources.answer import Answer
-from conch_agent.sources.base import Buffer, Item, Listing, Location, parse_path
+from conch_agent.sources.base import Archives, Buffer, Item, Listing, Location, parse_path
 from conch_agent.sources.connection import build_context
 from conch_agent.sources.http_client import HttpClient, build_range, read_error, read_rest
 
 _DIGITS: Final = 18  # of a size that fits 64 bits
-_ARCHIVES: Final = (".tar.gz", ".tgz", ".tar", ".zip", ".tar.zst")
+_ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd")
 _ISSUER_REMEDY: Final = (
     "The agent trusts the image's authorities: serve the file with a certificate of one, or from a store with ca.crt in"
     " its Secret"
@@ -32,7 +35,7 @@ def open_source(location: Location) -> HttpsSource:
         location: The location.
 
     Raises:
-        Failure: Unsupported for an archive.
+        Failure: Unsupported for a zip archive.
     """
     return HttpsSource(location.uri)
 
@@ -45,10 +48,10 @@ class HttpsSource:
         self._client = HttpClient(uri, "storageUri", build_context(None), _ISSUER_REMEDY)
         path = unquote(urlsplit(uri).path)
         self._name = PurePosixPath(path).name
-        if self._name.endswith(_ARCHIVES):
+        if self._name.endswith(".zip"):
             message = (
-                f"{uri} is an archive, which the agent does not unpack. Upload its files to an object store and "
-                "point storageUri at the folder, or at a single file."
+                f"{uri} is a zip archive, which the agent does not unpack. Upload a tar file, or the files to an"
+                " object store, and point storageUri at it."
             )
             raise Failure(Reason.UNSUPPORTED, message)
 
@@ -57,7 +60,7 @@ class HttpsSource:
         async with self._get({"Range": "bytes=0-0"}) as answer:
             size = _read_size(answer)
             item = Item(parse_path(self._name, self.uri), size, _read_tag(answer, size), self.uri)
-        return Listing((item,))
+        return Listing((), Archives((item,))) if self._name.endswith(_ARCHIVES) else Listing((item,))
 
     async def read(self, item: Item, offset: int) -> AsyncGenerator[Buffer, None]:
         """Yield the rest of the file, as in Source. The bytes that a server without ranges repeats are skipped."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from conch_agent.reasons import Failure, Reason
-from conch_agent.sources.base import Buffer, Item, Listing, Location, build_listing
+from conch_agent.sources.base import Buffer, Item, Listing, Location
 from conch_agent.sources.oci_documents import Index, select_manifest
-from conch_agent.sources.oci_layers import list_entries
+from conch_agent.sources.oci_layers import list_layers
 from conch_agent.sources.oci_registry import Registry
 from conch_agent.sources.oci_settings import KEYS, parse_settings
 from conch_agent.sources.oci_uri import parse_uri
@@ -55,7 +55,7 @@ class OciSource:
         Args:
             listing: The files.
         """
-        return {_ALL: listing.items[0].version}
+        return {_ALL: listing.stored[0].version}
 
     async def list_versions(self, versions: Mapping[str, str]) -> Listing:
         """Return the files of a manifest, as in VersionedSource.
@@ -89,4 +89,4 @@ class OciSource:
         if isinstance(document, Index):
             message = f"{self.uri} is an index of indexes. Write the digest of one manifest as @sha256:... into it."
             raise Failure(Reason.UNSUPPORTED, message)
-        return build_listing(list_entries(document, self._artifact, digest, self.uri), self.uri)
+        return list_layers(document, self._artifact, digest, self.uri)

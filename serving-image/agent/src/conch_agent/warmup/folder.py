@@ -9,6 +9,7 @@ from conch_agent.object_versions import list_files
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
 from conch_agent.sources.base import Listing
+from conch_agent.unpacking import Unpacking
 from conch_contract import ModelSource
 
 
@@ -30,6 +31,7 @@ async def fetch_requests(source: ModelSource, settings: Settings, scratch: Path)
         return scratch
     storage = open_source(source.storage_uri, settings, source.secret)
     listing, _ = await list_files(storage, source.object_versions)
+    storage, listing = await Unpacking(storage, scratch / source.name, settings.max_bytes).run(listing)
     items = tuple(item for item in listing.items if item.path.is_relative_to(source.warmup.path))
     if not items:
         return scratch  # read_folder fails, because the folder is missing
