@@ -191,10 +191,14 @@ async def test_archives_are_deleted_when_space_is_needed_and_unpacked_again(mode
     cache = model.claim / ".conch-cache"
     used = {hashlib.sha256(content).hexdigest() for content in model.files.values()}
     assert {path.name for path in (cache / "blobs").iterdir()} > used, "archives are blobs that no pod uses"
-    opened = open_cache(Settings(root=model.root / "a", cache_bytes=1_000_000))
+    sizes = {path.name: path.stat().st_size for path in (cache / "blobs").iterdir()}
+    records = sum(path.stat().st_size for path in (cache / "parts").iterdir())
+    opened = open_cache(Settings(root=model.root / "a", cache_bytes=sum(sizes.values()) + records))
     assert opened
     with pytest.raises(CacheUnusableError):
-        opened.make_space(2_000_000, 0)
+        opened.make_space(2 * sum(sizes.values()), 0)
+    assert {path.name for path in (cache / "blobs").iterdir()} > used, "it would not be enough"
+    opened.make_space(sum(size for name, size in sizes.items() if name not in used), 0)
     assert {path.name for path in (cache / "blobs").iterdir()} == used
     packed, _ = await model.fetch("b", is_cached=True)
     assert packed.read_bytes == 0, "what was unpacked is there"

@@ -19,6 +19,7 @@ from conch_contract.parsing import parse_json
 
 _LEASE_SECONDS: Final = 900.0  # after which the folder of a pod whose agent does not renew it is deleted
 RENEWAL_SECONDS: Final = 60.0
+LONGEST_NAME: Final = 200  # bytes of a content's name
 LONGEST_CONTENT: Final = 64 * 1024 * 1024  # bytes of the list of a content's files, which are up to 100,000
 
 
@@ -203,6 +204,9 @@ def _delete_records(folders: Folders) -> None:
             path.unlink(missing_ok=True)
     contents = {path.name for path in folders.contents.iterdir()}
     for path in folders.archives.iterdir():
-        with suppress(FileNotFoundError):  # another agent deletes it, too
-            if path.read_text() not in contents:
-                path.unlink()
+        try:
+            is_whole = read_text(path, LONGEST_NAME) in contents
+        except (OSError, ValueError):
+            is_whole = False
+        if not is_whole and not path.is_dir():
+            path.unlink(missing_ok=True)

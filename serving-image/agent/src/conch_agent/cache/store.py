@@ -13,7 +13,7 @@ from typing import Final
 from conch_agent.cache.blobs import Blobs
 from conch_agent.cache.errors import CacheUnusableError
 from conch_agent.cache.locks import hold
-from conch_agent.cache.space import LONGEST_CONTENT, Folders, delete_unused
+from conch_agent.cache.space import LONGEST_CONTENT, LONGEST_NAME, Folders, delete_unused
 from conch_agent.download import Download, Part, Progress
 from conch_agent.reasons import Failure
 from conch_agent.record import Record, compute_digest, hash_prefix, read_record, read_text, write_text
@@ -21,7 +21,6 @@ from conch_agent.sources.base import Item, parse_path
 from conch_agent.threads import run_in_thread
 from conch_contract.parsing import parse_json
 
-_LONGEST_DIGEST: Final = 200  # bytes
 _SHA256: Final = "sha256:"
 _HEX: Final = frozenset("0123456789abcdef")
 
@@ -161,7 +160,7 @@ class Cache:
             key: Key of the archives, in hexadecimal.
         """
         try:
-            return self.find_content(read_text(self._folders.archives / key, _LONGEST_DIGEST))
+            return self.find_content(read_text(self._folders.archives / key, LONGEST_NAME))
         except (OSError, ValueError):
             return ()
 
