@@ -41,7 +41,7 @@ def pinned() -> dict[str, set[Version]]:
     """Return the versions of each package in requirements/dev.txt; there are two where they depend on the Python."""
     found: dict[str, set[Version]] = {}
     text = (ROOT / "requirements" / "dev.txt").read_text()
-    for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE):
+    for name, version in re.findall(r"^([\w.-]+)(?:\[[^]]*\])?==([^\s;]+)", text, re.MULTILINE):
         found.setdefault(canonicalize_name(name), set()).add(Version(version))
     return found
 
