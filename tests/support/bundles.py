@@ -94,7 +94,7 @@ def make_certificate(
     issuer: tuple[x509.Certificate, PrivateKey] | None = None,
     *,
     is_authority: bool = False,
-    purposes: Sequence[x509.ObjectIdentifier] = CODE,
+    purposes: Sequence[x509.ObjectIdentifier] | None = None,
     days: tuple[int, int] = (-1, 30),
 ) -> x509.Certificate:
     """Return a certificate.
@@ -104,7 +104,7 @@ def make_certificate(
         key: Its key.
         issuer: The certificate and the key of the authority that signs it; None: it is a root.
         is_authority: True if it may sign others.
-        purposes: Its extendedKeyUsage, if it is no authority's.
+        purposes: Its extendedKeyUsage; empty: it has none; None: that of code, and none for an authority.
         days: First and last day of its validity, from today.
     """
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -120,6 +120,8 @@ def make_certificate(
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         .add_extension(build_usage(is_authority=is_authority), critical=True)
     )
-    if not is_authority:
+    if purposes is None:
+        purposes = () if is_authority else CODE
+    if purposes:
         builder = builder.add_extension(x509.ExtendedKeyUsage(list(purposes)), critical=False)
     return builder.sign(issuer[1] if issuer else key, hashes.SHA256())

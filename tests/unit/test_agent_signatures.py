@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from model_signing import hashing
 
 from conch_agent.expansion import list_models
+from conch_agent.layout import SERVED
 from conch_agent.prepare import Preparation, RepositoryModel
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
-from conch_contract import ModelSource, Signature, Verification
+from conch_agent.warmup.requests import read_folder
+from conch_contract import ModelSource, Signature, Verification, Warmup
 from tests.support import bundles, examples, filetypes, signing
 from tests.support.sigstore_instance import Instance
 
@@ -165,6 +167,32 @@ async def test_a_file_that_the_signer_left_out_is_not_for_triton(folder: Path, s
     assert not (laid / "extra").exists()
 
 
+def _read_warmup(settings: Settings) -> dict[str, bytes]:
+    requests = read_folder(Warmup(path="requests"), "file:///m", settings.downloads / "m" / SERVED)
+    return {request.label: request.content for request in requests}
+
+
+async def test_a_warm_up_has_the_requests_of_what_is_served(folder: Path, settings: Settings) -> None:
+    """Neither those that the signer left out, nor those of a later content that is refused."""
+    requests = folder / "requests"
+    requests.mkdir()
+    (requests / "a.json").write_text("{}")
+    signing.sign_folder(folder, KEY, ignored=["requests/evil.json"])
+    (requests / "evil.json").write_text('{"inputs": [{"name": "evil"}]}')
+    preparation = Preparation(_source(folder), settings)
+    model = await preparation.prepare(None)
+    served = _read_warmup(settings)
+    assert list(served) == ["requests/a.json"]
+    (requests / "a.json").unlink()
+    (requests / "a.json").write_text('{"inputs": []}')
+    with pytest.raises(Failure, match="other contents than the signed ones"):
+        await preparation.prepare(model)
+    assert _read_warmup(settings) == served
+    assert Preparation(_source(folder), settings).find_existing() == model
+    shutil.rmtree(settings.downloads / "m" / SERVED)
+    assert Preparation(_source(folder), settings).find_existing() is None, "an agent was killed before it made it"
+
+
 def _truncate(folder: Path) -> None:
     file = folder / signing.SIGNATURE
     file.write_bytes(file.read_bytes()[:-200])
@@ -179,7 +207,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (_truncate, "is not a signature: it is no JSON"),
     "100 MB": (_grow, "has over 33554432 bytes, and is no signature"),
     "empty": (lambda folder: (folder / signing.SIGNATURE).write_text(""), "it is no JSON"),
-    "deep": (lambda folder: (folder / signing.SIGNATURE).write_text("[" * 1_000_000), "nested too deeply"),
+    "deep": (lambda folder: (folder / signing.SIGNATURE).write_text("[" * 9_000), "nested too deeply"),
+    "many values": (
+        lambda folder: (folder / signing.SIGNATURE).write_text(f"[{'[],' * 10_000}[]]"),
+        "has over 10000 JSON values",
+    ),
     "no object": (lambda folder: (folder / signing.SIGNATURE).write_text("7"), "is not a signature: "),
 }
 
@@ -323,8 +355,16 @@ class Authority:
     def __init__(self) -> None:
         self._key, self._between = bundles.make_key(), bundles.make_key()
         self.root = bundles.make_certificate("Root", self._key, is_authority=True)
+        self.between = self.make_between()
+
+    def make_between(self, purposes: Sequence[Any] = ()) -> Any:
+        """Return the certificate of the authority between root and signers.
+
+        Args:
+            purposes: Its extendedKeyUsage; none: it may issue certificates for all purposes.
+        """
         issuer = (self.root, self._key)
-        self.between = bundles.make_certificate("Models", self._between, issuer, is_authority=True)
+        return bundles.make_certificate("Models", self._between, issuer, is_authority=True, purposes=purposes)
 
     def issue(self, **options: Any) -> tuple[bundles.PrivateKey, tuple[Any, ...]]:
         """Return a key with its chain, without the root."""
@@ -386,6 +426,29 @@ async def test_a_certificate_that_no_authority_has_signed(
     signing.sign_folder(folder, key, (forged, *chain))
     failure = await _refusal(folder, settings)
     assert "it does not lead to a root" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("purposes", "is_trusted"),
+    [
+        ([ExtendedKeyUsageOID.SERVER_AUTH], False),
+        ([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CODE_SIGNING], True),
+        ([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], True),
+    ],
+    ids=["servers", "servers and code", "any"],
+)
+async def test_an_authority_for_something_else_issues_no_certificates_of_signers(
+    folder: Path, settings: Settings, authority: Authority, purposes: list[Any], is_trusted: bool
+) -> None:
+    authority.between = authority.make_between(purposes)
+    signing.sign_folder(folder, *authority.issue())
+    if is_trusted:
+        assert (await _prepare(folder, settings)).verified == ("Signature",)
+        return
+    failure = await _refusal(folder, settings)
+    assert failure.reason == Reason.INVALID_SIGNATURE
+    assert "it does not lead to a root" in failure.message
+    assert "is not for code" in failure.message
 
 
 async def test_a_certificate_with_the_signature_of_another_key(

@@ -15,6 +15,7 @@ from conch_agent.expansion import list_models
 from conch_agent.prepare import Preparation, RepositoryModel
 from conch_agent.reasons import Failure, Reason
 from conch_agent.settings import Settings
+from conch_agent.verification import Checks
 from conch_contract import ModelSource, Verification
 from tests.support import filetypes
 
@@ -108,6 +109,33 @@ async def test_the_digest_of_one_file_is_not_that_of_a_folder_with_it(origin: Pa
     (origin / "config.pbtxt").unlink()
     failure = await _refusal(_source(origin, f"sha256:{hashlib.sha256(MODEL).hexdigest()}"), settings)
     assert failure.reason == Reason.DIGEST_MISMATCH
+
+
+async def test_a_store_does_not_choose_the_folder_of_a_file_that_is_meant(tmp_path: Path, settings: Settings) -> None:
+    """It lists the folder 1/model.py below the key that the URI names, of which the end is the same."""
+    folder = tmp_path / "1" / "model.py"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.py").write_bytes(MODEL)
+    source = _source(folder, f"sha256:{hashlib.sha256(MODEL).hexdigest()}").model_copy(update={"format": "python"})
+    assert (await _refusal(source, settings)).reason == Reason.DIGEST_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_meant"),
+    [
+        ("https://host/a%20b/model%2Epy?sig=a/b", True),
+        ("https://host/model.tar.gz", False),  # the archive has the name of its file
+        ("s3://models/model.py", True),
+        ("s3://models/model", False),
+    ],
+)
+def test_the_digest_of_one_file_is_of_the_name_in_the_uri(uri: str, is_meant: bool) -> None:
+    checks, files = Checks(uri, f"sha256:{'a' * 64}"), {"model.py": "a" * 64}
+    if is_meant:
+        assert checks.verify(files) == ("Digest",)
+        return
+    with pytest.raises(Failure, match=r"and storage\.verify\.digest is"):
+        checks.verify(files)
 
 
 async def test_a_model_that_is_laid_out_is_checked_again_when_its_check_changes(

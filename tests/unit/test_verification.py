@@ -91,3 +91,19 @@ def test_the_status_has_the_checks_that_files_have_passed(reported: tuple[str, .
     [revision] = cluster.status.revisions
     assert revision.models[0].verified == reported[:shown]
     assert revision.models[0].signer == "CN=Team"
+
+
+def test_the_status_has_the_checks_that_the_files_of_all_pods_have_passed() -> None:
+    """A pod of an older serving image knows no checks."""
+    cluster = Cluster(build_manifest())
+    cluster.reconcile()
+    for number, verified in enumerate([("Digest", "Signature"), ("Digest",)]):
+        model = ModelReport(
+            name="magika", state=ModelState.READY, digest=DIGEST, verified=verified, signer="CN=Team" * (number == 0)
+        )
+        report = AgentReport(ready=True, models=(model,))
+        cluster.put_pod(cluster.decision().wanted, number, ready=True, report=report)
+    cluster.settle()
+    [revision] = cluster.status.revisions
+    assert revision.models[0].verified == ("Digest",)
+    assert revision.models[0].signer == ""

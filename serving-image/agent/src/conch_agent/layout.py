@@ -25,6 +25,7 @@ from conch_contract.formats import FORMATS, PROGRAM_FILES, Format, FormatName
 
 CONFIG: Final = PurePosixPath("config.pbtxt")
 MARKER: Final = ".conch.json"  # in the model folder, which is renamed into the repository as a whole
+SERVED: Final = "served"  # in the download folder: the files of the content in the repository, under their own paths
 _NUMBER: Final = re.compile(r"\s*[+-]?[1-9]")  # as C's stoll reads it
 _DOCUMENTS: Final = frozenset({".md", ".rst", ".adoc", ".pdf", ".html"})
 _DOCUMENTATION: Final = frozenset(
@@ -156,6 +157,23 @@ def find_trash(downloads: Path, name: str) -> Path:
         name: Name of the model, which may be as long as a file's name can be.
     """
     return downloads / f".removed-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
+def link_served(paths: Iterable[PurePosixPath], source: Path, folder: Path) -> None:
+    """Make the folder SERVED with hard links, which a later fetch does not change.
+
+    Args:
+        paths: The files that have passed their checks.
+        source: The folder of the fetched files.
+        folder: The model's download folder.
+    """
+    served, staging = folder / SERVED, folder / f"{SERVED}.new"
+    shutil.rmtree(staging, ignore_errors=True)
+    for path in paths:
+        (staging / path).parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(source / path, staging / path)
+    shutil.rmtree(served, ignore_errors=True)
+    staging.rename(served)
 
 
 def _link_folder(staging: Path, target: Path, trash: Path) -> None:

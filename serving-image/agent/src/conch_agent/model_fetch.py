@@ -7,7 +7,7 @@ from pathlib import Path
 from conch_agent.cache import Cache, CachedSource, CacheUnusableError, open_cache
 from conch_agent.download import Progress
 from conch_agent.fetch import Fetch, FetchResult
-from conch_agent.layout import delete_tree
+from conch_agent.layout import SERVED, delete_tree
 from conch_agent.settings import Settings
 from conch_agent.sources import Source, open_source
 from conch_agent.sources.base import Item, Listing
@@ -120,7 +120,7 @@ class ModelFetch:
             return await self._fetch(source, listing, None)
         finally:
             if cache:  # what the pod does not use can be deleted
-                for name in ("files", "laid"):
+                for name in ("files", "laid", SERVED):
                     await run_in_thread(delete_tree, cache.folder / self._model.name / name)
 
     @property

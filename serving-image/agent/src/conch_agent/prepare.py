@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -138,7 +138,8 @@ class Preparation:
         if model is None:
             return None
         is_same = model.source_hash == self._source_hash and model.boot == read_boot_id()
-        if not is_same or (self.digest and model.digest != self.digest):
+        is_complete = (self._folder / layout.SERVED).is_dir()  # an agent that was killed may not have made it
+        if not (is_same and is_complete) or (self.digest and model.digest != self.digest):
             return None
         self.progress.fetched = self.progress.total = model.size
         return model
@@ -243,7 +244,7 @@ class Preparation:
             await before_layout()
         text = config.to_text(merged.config)
         try:
-            await self._lay_out(plan, result.files, text, model)
+            await self._lay_out(plan, paths, result.files, text, model)
         except OSError as error:
             if not files.uses_cache:
                 raise
@@ -252,12 +253,15 @@ class Preparation:
                 message = f"{uri} changed while it was fetched; the agent fetches the new content."
                 raise Failure(Reason.CHANGED, message) from error
             model = replace(model, cache_problem=files.cache_problem)
-            await self._lay_out(plan, result.files, text, model)
+            await self._lay_out(plan, paths, result.files, text, model)
         await files.clear()
         return model
 
-    async def _lay_out(self, plan: layout.Plan, files: Path, text: str, model: RepositoryModel) -> None:
+    async def _lay_out(
+        self, plan: layout.Plan, paths: Iterable[PurePosixPath], files: Path, text: str, model: RepositoryModel
+    ) -> None:
         folder = self._folder / "laid"
+        await run_in_thread(layout.link_served, paths, files, self._folder)
         await run_in_thread(
             layout.build_folder, plan, files, folder, self.target, self._trash, config=text, marker=asdict(model)
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from conch_agent.reasons import Failure, Reason
 from conch_agent.record import compute_digest
@@ -164,8 +165,9 @@ def _find_only_file(uri: str, sha256: Mapping[str, str]) -> str:
         return ""
     [(path, digest)] = sha256.items()
     scheme = find_scheme(uri)
-    is_named = uri.endswith(f"/{path}") or (scheme is not None and scheme.is_one_file)
-    return digest if is_named else ""
+    is_url = scheme is not None and scheme.is_one_file  # may have a query, and may be an archive with other names
+    name = PurePosixPath(unquote(urlsplit(uri).path)).name if is_url else uri.rpartition("/")[2]
+    return digest if path == name else ""
 
 
 def check_config(uri: str, path: PurePosixPath | None, text: str | None, sha256: Mapping[str, str]) -> None:

@@ -149,7 +149,7 @@ def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> 
     """Build the status of a model from the reports of its pods.
 
     It has the state of the least advanced pod, and the warnings of all pods, or the previous ones until a pod has its
-    content. Its configuration is that of one pod.
+    content. Its configuration is that of one pod. Its checks are those that the files of all pods have passed.
     """
     model = min(reports, key=lambda report: _ORDER.index(report.state))
     fetched = [report for report in reports if report.digest or is_left_out(report)]
@@ -162,6 +162,9 @@ def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> 
         warnings, sequences = before.warnings, _has_sequences(before)
     else:
         warnings, sequences = tuple(found[reason] for reason in sorted(found)), SEQUENCE_STATE in found
+    checked = [report for report in reports if report.digest]
+    passed = [report.verified[:MOST_CHECKS] for report in checked]
+    verified = tuple(name for name in model.verified[:MOST_CHECKS] if all(name in each for each in passed))
     return ModelStatus(
         name=model.name,
         versions=tuple(v.version for v in model.versions if v.state is ModelState.READY),
@@ -169,8 +172,8 @@ def _build_model(reports: Sequence[ModelReport], before: ModelStatus | None) -> 
         reason=model.reason,
         message=model.message,
         digest=model.digest,
-        verified=model.verified[:MOST_CHECKS],
-        signer=model.signer,
+        verified=verified,
+        signer=model.signer if all(report.signer == model.signer for report in checked) else "",
         sequences=sequences,
         warnings=warnings,
         config=build_model_config(reports, before),

@@ -19,6 +19,9 @@ LONGEST: Final = 32 * 1024 * 1024  # bytes; a signature has some 300 for each fi
 MEDIA_TYPE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 _MOST_CERTIFICATES: Final = 10
+_MOST_VALUES: Final = (
+    10_000  # in JSON before it is verified: the library writes some 100, and an empty list takes 88 bytes
+)
 _REMEDY: Final = "Sign the folder with model_signing 1.0 or later, and upload it again"
 
 
@@ -146,6 +149,8 @@ def parse_bundle(content: bytes, name: str) -> Envelope:
     Raises:
         Failure: InvalidSignature.
     """
+    if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise build_invalid(name, f"is not a signature: it has over {_MOST_VALUES} JSON values")
     bundle = parse_part(_Bundle, content, name, "a signature")
     material, envelope = bundle.verification_material, bundle.dsse_envelope
     if bundle.media_type != MEDIA_TYPE:

@@ -44,6 +44,7 @@ _ISSUER: Final = "issuer"
 _OF_IDENTITY: Final = (_ROOT, _IDENTITY, _ISSUER)
 _KEY: Final = "-----BEGIN PUBLIC KEY-----"
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
+_FOR_CODE: Final = frozenset({ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 _UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion)
 
@@ -244,9 +245,8 @@ def _find_usage_problem(extensions: x509.Extensions) -> str:
     """
     usages = list(_find(extensions, x509.KeyUsage))
     purposes = list(_find(extensions, x509.ExtendedKeyUsage))
-    allowed = {ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
     is_for_signatures = all(usage.digital_signature for usage in usages)
-    is_for_code = all(allowed.intersection(purpose) for purpose in purposes)
+    is_for_code = all(_FOR_CODE.intersection(purpose) for purpose in purposes)
     if (usages or purposes) and is_for_signatures and is_for_code:
         return ""
     return "it is not for signatures (keyUsage digitalSignature, and extendedKeyUsage codeSigning or none)"
@@ -268,8 +268,16 @@ def _require_signing(policy: Policy, certificate: x509.Certificate, usage: x509.
         raise ValueError("an authority's certificate is not for certificates")
 
 
+def _require_code(policy: Policy, certificate: x509.Certificate, purposes: x509.ExtendedKeyUsage | None) -> None:
+    """Refuse an authority for something else, such as TLS servers: its purposes bound those of its certificates."""
+    del policy, certificate
+    if purposes is not None and not _FOR_CODE.intersection(purposes):
+        raise ValueError("an authority's certificate is not for code (extendedKeyUsage codeSigning or none)")
+
+
 _AUTHORITY: Final = (
     ExtensionPolicy.permit_all()
     .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _require_authority)
     .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _require_signing)
+    .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _require_code)
 )
