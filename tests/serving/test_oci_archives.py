@@ -16,6 +16,7 @@ from backports import zstd
 
 from conch_agent.download import Progress
 from conch_agent.expansion import list_models
+from conch_agent.layout import SERVED
 from conch_agent.model_fetch import ModelFetch
 from conch_agent.prepare import Preparation
 from conch_agent.reasons import Failure, Reason
@@ -84,7 +85,7 @@ def prepare(folder: Path, uri: str, **fields: Any) -> Preparation:
 
 
 def find_left_over(settings: Settings) -> set[str]:
-    return {path.name for path in (settings.downloads / "m").iterdir()} - {"files", "parts", "laid"}
+    return {path.name for path in (settings.downloads / "m").iterdir()} - {"files", "parts", "laid", SERVED}
 
 
 @pytest.fixture(params=["a folder of oras", "a kit", "a modelpack", "zstd", "an image", "files beside an archive"])
