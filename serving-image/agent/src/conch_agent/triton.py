@@ -43,13 +43,14 @@ _RETRIES: Final = {
     ]
 }
 _CHANNEL: Final = (
-    ("grpc.service_config", json.dumps(_RETRIES)),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.enable_http_proxy", 0),
 )
+# Not of a connection without the key: Triton refuses a restricted call with UNAVAILABLE, too.
+_RETRYING: Final = ("grpc.service_config", json.dumps(_RETRIES))
 # Statuses of the transport. All others are Triton's.
 _TRANSPORT: Final = ("StatusCode.UNAVAILABLE", "StatusCode.CANCELLED", "StatusCode.DEADLINE_EXCEEDED")
 _RESTRICTED: Final = "is restricted"
@@ -91,7 +92,8 @@ class Triton:
     """A connection to the Triton of this pod."""
 
     def __init__(self, address: str, key: str | None) -> None:
-        self._client: Any = InferenceServerClient(address, channel_args=list(_CHANNEL))
+        options = [*_CHANNEL, _RETRYING] if key else list(_CHANNEL)
+        self._client: Any = InferenceServerClient(address, channel_args=options)
         self._headers = {HEADER: key} if key else None
         self._loads: dict[str, asyncio.Task[None]] = {}  # by name of the model, until Triton answers
 
