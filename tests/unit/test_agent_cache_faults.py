@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from conch_agent import layout, model_fetch
-from conch_agent.cache import CachedSource, CacheUnusableError, keep_lease, opening, space
+from conch_agent.cache import CachedSource, CacheUnusableError, keep_lease, open_cache, opening, space
 from conch_agent.cache.locks import hold
 from conch_agent.download import Progress
 from conch_agent.fetch import FetchResult
@@ -416,3 +417,10 @@ async def test_a_model_was_used_as_long_as_its_pod_had_a_lease(pods: Pods, tmp_p
     new = write_origin(tmp_path / "new-origin", weights=3_000_002)
     await fetch(pods.open("new", cache_bytes=7_000_000), Counted(new))
     assert {path.stat().st_size for path in pods.paths("blobs")} == {3_000_000, 3_000_002}
+
+
+def test_models_of_a_pod_open_the_cache_at_the_same_time(pods: Pods) -> None:
+    settings = pods.settings("a")
+    with ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(lambda _: open_cache(settings), range(400)))
+    assert len({cache.folder for cache in opened if cache}) == 1

@@ -121,9 +121,9 @@ def _check_format(file: Path) -> None:
 
 
 def _check_links(pod: Path) -> None:
-    """Refuse a file system without hard links."""
-    first, second = pod / ".link-1", pod / ".link-2"
-    second.unlink(missing_ok=True)
+    """Refuse a file system without hard links. Several models of a pod may be at it."""
+    first = pod / f".link-{secrets.token_hex(8)}"
+    second = first.with_name(f"{first.name}-2")
     first.touch()
     try:
         os.link(first, second)
