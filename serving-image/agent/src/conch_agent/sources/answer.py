@@ -39,12 +39,17 @@ class Answer:
     elements: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def status_line(self) -> str:
+        """Status and phrase, such as `HTTP 404 Not Found`."""
+        return f"HTTP {self.status} {self.phrase}".strip()
+
+    @property
     def words(self) -> str:
         """Code, message and useful elements in one line."""
         summary = f"{self.code}: {self.message}" if self.code and self.message else self.code or self.message
         useful = [f"{name} {self.elements[name]}" for name in _USEFUL if self.elements.get(name)][:_MOST_ELEMENTS]
         line = summary.rstrip(".") + (f" ({', '.join(useful)})" if useful else "")
-        return line or f"HTTP {self.status} {self.phrase}".strip()
+        return line or self.status_line
 
 
 def read_body(status: int, phrase: str, body: str) -> Answer:

@@ -126,7 +126,7 @@ class TokenSource:
                 remedy or "Check AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
                 Reason.ACCESS_DENIED,
             )
-        status = f"HTTP {answer.status} {answer.phrase}".strip()
+        status = answer.status_line
         cause = f"answered {status}" + ("" if words == status else f" ({words})")
         if answer.status == 429 or answer.status >= 500:
             return self._build_failure(cause, "The agent tries again")

@@ -67,7 +67,7 @@ def _read_error(headers: Mapping[str, str]) -> tuple[str, str]:
 
 def _describe(answer: Answer, code: str, detail: str) -> str:
     """Return status, code and message in one line."""
-    status = f"HTTP {answer.status} {answer.phrase}".strip()
+    status = answer.status_line
     words = ": ".join(filter(None, (code, detail or answer.message))) or answer.words
     return status if words == status else f"{status}: {words}"
 

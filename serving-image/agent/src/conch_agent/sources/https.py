@@ -89,7 +89,7 @@ class HttpsSource:
             yield answer
 
     def _build_refusal(self, answer: Answer) -> Failure:
-        status = f"HTTP {answer.status} {answer.phrase}".strip()
+        status = answer.status_line
         words = status if answer.words == status else f"{status}: {answer.words}"
         if answer.status in {401, 403}:
             message = f"{self.uri}: the server refused access ({words}). Use a URL that may be read."

@@ -90,5 +90,5 @@ def classify_redirected(answer: Answer, headers: Mapping[str, str], uri: str, ho
 
 def _describe(answer: Answer) -> str:
     """Return status, code and message in one line."""
-    status = f"HTTP {answer.status} {answer.phrase}".strip()
+    status = answer.status_line
     return status if answer.words == status else f"{status}: {answer.words}"

@@ -142,7 +142,7 @@ def classify(error: Exception, target: Target, terms: StoreTerms) -> Failure:
         message = f"{uri}: the answer of the store{where} cannot be read ({cause}). {terms.wrong_endpoint}"
         return Failure(Reason.FETCH_FAILED, message)
     remedy = terms.remedies.get(answer.code or str(answer.status), "" if answer.code else terms.wrong_endpoint)
-    status = f"HTTP {answer.status} {answer.phrase}".strip()
+    status = answer.status_line
     detail = "" if answer.words == status else f" {answer.words}."
     return Failure(Reason.FETCH_FAILED, f"{uri}: the store{where} answered {status}.{detail} {remedy}".strip())
 
