@@ -201,6 +201,11 @@ class Pod:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=20) as answer:
             return str(answer.read().decode())
 
+    def read_agent_metrics(self) -> dict[str, float]:
+        """Return the samples of the agent's metrics by name and labels, as they stand on the page."""
+        lines = (line for line in self._get(names.METRICS_PATH)[1].splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
     def _read_triton(self, path: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=20) as answer:
             found: dict[str, Any] = json.load(answer)

@@ -27,10 +27,25 @@ RESERVE: Final = 16 * 1024 * 1024  # bytes that stay free for records and folder
 
 @dataclass
 class Progress:
-    """Bytes on disk, of the total of the listing."""
+    """Bytes on disk, of the total of the listing, and what the fetches of a model have cost.
+
+    Attributes:
+        fetched: Bytes on disk.
+        total: Bytes of the listing.
+        downloaded: Bytes that this pod has read from sources.
+        hits: Files that the cache had.
+        misses: Files that this pod has downloaded into the cache.
+        waits: Files for which it has waited while another pod downloaded them.
+        evicted: Bytes of unused files that were deleted from the cache.
+    """
 
     fetched: int = 0
     total: int = 0
+    downloaded: int = 0
+    hits: int = 0
+    misses: int = 0
+    waits: int = 0
+    evicted: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +98,7 @@ class Download:
             OSError: It cannot be written.
         """
         record = await run_in_thread(read_record, part.record)
-        if record and (not item.tag or (record.tag, record.size) != (item.tag, item.size)):
+        if record and (not item.mark or (record.tag, record.size) != (item.mark, item.size)):
             record = None  # it may be the record of another content
         state = await run_in_thread(_resume, part, record)
         offset = record.offset if record and state else 0
@@ -97,7 +112,7 @@ class Download:
             await run_in_thread(part.record.unlink, missing_ok=True)
             message = f"{self.source.uri}: {item.path} ended after {offset} of {item.size} bytes; the agent retries."
             raise Failure(Reason.FETCH_FAILED, message)
-        result = Record(item.tag, item.size, offset, state.hexdigest(), done=True)
+        result = Record(item.mark, item.size, offset, state.hexdigest(), done=True)
         await run_in_thread(_verify, item, self.source.uri, part, result)
         await run_in_thread(write_record, part.record, result)
         return result
@@ -110,8 +125,9 @@ class Download:
                 await asyncio.gather(run_in_thread(_write, stream, chunk), run_in_thread(state.update, chunk))
                 offset += len(chunk)
                 self.progress.fetched += len(chunk)
+                self.progress.downloaded += len(chunk)
                 check_size(self.progress.fetched, self.max_bytes, self.source.uri)
-                record = Record(item.tag, item.size, offset, state.hexdigest())
+                record = Record(item.mark, item.size, offset, state.hexdigest())
                 await run_in_thread(write_record, part.record, record)
         return offset
 

@@ -121,7 +121,7 @@ class Fetch:
         for path in [path for path in parts.iterdir() if path.stem not in records]:
             path.unlink()
         if self.cache:
-            self.cache.make_space_for(listing.items, self.source.uri)
+            self.progress.evicted += self.cache.make_space_for(listing.items, self.source.uri)
             return
         size_on_disk = sum(path.stat().st_size for path in [*files.rglob("*"), *parts.glob("*.part")] if path.is_file())
         free = shutil.disk_usage(self.folder).free
@@ -165,7 +165,7 @@ def translate_disk_errors(uri: str, cache: Cache | None) -> Iterator[None]:
 def _find_intact(file: Path, item: Item, part: Part) -> Record | None:
     """Return the record of a file that is there with its content; None: it is not. A power loss may have damaged it."""
     record = read_record(part.record)
-    if not record or not record.done or (record.tag, record.size) != (item.tag, item.size):
+    if not record or not record.done or (record.tag, record.size) != (item.mark, item.size):
         return None
     state = hash_prefix(file, record.offset)
     is_intact = state is not None and state.hexdigest() == record.sha256 and file.stat().st_size == record.offset
@@ -188,7 +188,7 @@ def _link(local: Path, item: Item, file: Path, part: Part) -> Record | None:
     state = hash_prefix(part.file, size)
     if state is None or size != item.size:
         raise Failure(Reason.CHANGED, f"{local} changed while it was read; the agent reads it again.")
-    record = Record(item.tag, item.size, size, state.hexdigest(), done=True)
+    record = Record(item.mark, item.size, size, state.hexdigest(), done=True)
     write_record(part.record, record)
     _finish(part, file)
     return record

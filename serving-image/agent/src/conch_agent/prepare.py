@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Final
-
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from conch_agent import config, layout
 from conch_agent.boot import read_boot_id
-from conch_agent.cache import CachedSource, CacheUnusableError
-from conch_agent.dependencies import find_callees, find_steps, makes_calls
-from conch_agent.digests import check_digest
-from conch_agent.download import Progress
-from conch_agent.effective_config import WrittenValues, find_written_values
+from conch_agent.cache import CacheUnusableError, LastContent
+from conch_agent.config_file import read_config_file
+from conch_agent.fetched_model import FetchedModel
+from conch_agent.metrics import ModelMetrics, Phase
 from conch_agent.model_fetch import ModelFetch
 from conch_agent.model_files import read_names
 from conch_agent.object_versions import find_versions, list_files
-from conch_agent.pipeline import build_ensemble
+from conch_agent.places import Places, try_places
 from conch_agent.reasons import Failure, Reason, build_superseded
+from conch_agent.repository_model import RepositoryModel, check_name, read_marker
 from conch_agent.settings import Settings
 from conch_agent.sources import Source
 from conch_agent.sources.base import Listing
@@ -32,82 +28,40 @@ from conch_agent.threads import run_in_thread
 from conch_agent.verification import check_config, read_checks
 from conch_contract.formats import FORMATS
 from conch_contract.manifest import ModelSource
-from conch_contract.parsing import parse_json
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
-_LONGEST_CONFIG: Final = 1024 * 1024
-_PYTHON: Final = FORMATS["python"]
+from conch_contract.report import Origin
 
 
 @dataclass(frozen=True)
-class RepositoryModel:
-    """A model in Triton's repository, which is also the marker file of its folder.
+class _Attempt:
+    """A fetch from one place.
 
     Attributes:
-        source_hash: Hash of the model's source in the manifest.
-        identity: Hash of the source's listing.
-        digest: Digest of the files.
-        size: Size of the files in bytes.
-        versions: The versions that Triton serves.
-        seconds: Duration of the preparation.
-        boot: Id of the node's boot. After another boot the files are hashed again, since a crash may damage them.
-        overrides: The fields of config.pbtxt that have another value in Triton, as text.
-        file_name: The model's name in config.pbtxt, if it is another one; else empty.
-        callees: The models that this one calls.
-        makes_calls: True if it may call models whose names its program does not show.
-        steps: Those of them without which Triton does not load it: the steps of an ensemble.
-        sequences: True if the model has sequence_batching: all requests of a sequence need the same Triton.
-        object_versions: Versions of the files in their bucket, by path below storageUri.
-        verified: The checks of storage.verify that the files have passed.
-        signer: The signer whose signature is verified; empty: none.
-        response_cache: True if its configuration has Triton cache its answers.
-        written: The values of its configuration in the repository by field, by origin.
-        cache_problem: Why the cache does not have the files, as a sentence without a full stop; empty: it has, or there
-            is none.
-        source_identity: Hash of the listing of the store; empty: the files are from the cache.
+        place: The model at this place.
+        detour: Why the places before are not used; empty: there are none.
+        last: The content that the place had last, if only the cache has it now; None: the place is tried.
     """
 
-    source_hash: str
-    identity: str
-    digest: str
-    size: int
-    versions: tuple[int, ...]
-    seconds: float
-    boot: str
-    overrides: tuple[str, ...] = ()
-    file_name: str = ""
-    callees: tuple[str, ...] = ()
-    makes_calls: bool = False
-    steps: tuple[str, ...] = ()
-    sequences: bool = False
-    object_versions: dict[str, str] = field(default_factory=dict)
-    verified: tuple[str, ...] = ()
-    signer: str = ""
-    response_cache: bool = False
-    written: WrittenValues = field(default_factory=dict)
-    cache_problem: str = ""
-    source_identity: str = ""
-
-    @property
-    def content(self) -> str:
-        """Identifier of configuration and files. After its change Triton has to reload the model."""
-        return _compute_content(self.source_hash, self.digest)
+    place: ModelSource
+    detour: str = ""
+    last: LastContent | None = None
 
 
 class Preparation:
     """Fetches and lays out a model."""
 
-    def __init__(self, source: ModelSource, settings: Settings) -> None:
-        self.progress = Progress()
+    def __init__(self, source: ModelSource, settings: Settings, metrics: ModelMetrics | None = None) -> None:
+        self._metrics = metrics or ModelMetrics()
+        self.progress = self._metrics.progress
         self._source = source
         self._settings = settings
         self._name = check_name(source)
         self._folder = settings.downloads / source.name
         self._identity = ""  # of the files in the listing of the model's repository; empty: any are accepted
+        self._places = Places(source.storage_uri)
         self._version_problem = ""  # the reason why the revision's object versions cannot be read, as a sentence
-        # Not hashed: the warm-up, whose change requires no reload, and digest and object versions, which the operator
-        # has only after the report of a pod.
-        served = source.without_pins().model_copy(update={"warmup": None})
+        # Not hashed: warm-up and mirrors, whose change requires no reload, and digest and object versions, which the
+        # operator has only after the report of a pod.
+        served = source.without_pins().model_copy(update={"warmup": None, "mirrors": ()})
         self._source_hash = hashlib.sha256(served.to_json().encode()).hexdigest()
 
     @property
@@ -122,8 +76,15 @@ class Preparation:
             source: The source, whose other fields are unchanged.
             identity: Identity of the model's files in the listing of its repository; empty: any files are accepted.
         """
+        if source.digest != self.digest:
+            self._places = Places(source.storage_uri)
         self._source = source
         self._identity = identity
+
+    @property
+    def _expected(self) -> str:
+        """The digest that the content must have; empty: any is accepted."""
+        return self.digest or (self._source.verify.digest if self._source.verify else "")
 
     @property
     def _trash(self) -> Path:
@@ -136,7 +97,7 @@ class Preparation:
 
     def find_existing(self) -> RepositoryModel | None:
         """Return the model that an earlier run of the agent laid out from the same source; None where there is none."""
-        model = _read_marker(self.target)
+        model = read_marker(self.target)
         if model is None:
             return None
         is_same = model.source_hash == self._source_hash and model.boot == read_boot_id()
@@ -167,14 +128,33 @@ class Preparation:
         """
         if current and self.digest and current.digest == self.digest:
             return current
-        model = await self._fetch(current, on_fetch, before_layout)
-        self._check_digest(model.digest)
-        return model
 
-    def _check_digest(self, digest: str) -> None:
-        """Refuse files that are not those of the revision with ContentChanged."""
+        async def fetch(place: ModelSource, failures: Sequence[Failure]) -> RepositoryModel:
+            detour = " ".join(failure.message for failure in failures)
+            return await self._fetch(_Attempt(place, detour), current, on_fetch, before_layout)
+
+        try:
+            return await try_places(self._source.places, fetch)
+        except Failure as failure:
+            # Of a revision with a digest the cache has been tried, and the files of a listing are those of now.
+            if failure.is_outage and not self.digest and not self._identity:
+                for place in self._source.places:
+                    with suppress(Failure):
+                        if last := await ModelFetch(place, self._settings, self.progress).find_last():
+                            attempt = _Attempt(place, failure.message, last)
+                            return await self._fetch(attempt, None, on_fetch, before_layout)
+            raise
+
+    def _check_digest(self, digest: str, place: ModelSource) -> None:
+        """Refuse files that are not those of the revision with ContentChanged, or SourceChanged for a mirror."""
         if not self.digest or digest == self.digest:
             return
+        if place.storage_uri != self._source.storage_uri:
+            message = (
+                f"{place.storage_uri} has other files than storageUri: this revision serves {self.digest}, and there is"
+                f" {digest}. Upload the files of storageUri there, or remove it from storage.mirrors."
+            )
+            raise Failure(Reason.CHANGED, message)
         detail = f" {self._version_problem}" if self._version_problem else ""
         message = (
             f"{self._source.storage_uri} has changed: this revision serves {self.digest}, and there is {digest} now."
@@ -183,223 +163,135 @@ class Preparation:
         )
         raise Failure(Reason.CONTENT_CHANGED, message)
 
-    def _check_listing(self, listing: Listing) -> None:
+    def _check_listing(self, identity: str, uri: str) -> None:
         """Refuse another listing than that of the model's repository, or of the revision, with SourceChanged."""
-        if self._identity and listing.identity != self._identity:
+        if self._identity and identity != self._identity:
             message = (
-                f"{self._source.storage_uri} changed after its repository was listed. The repository is listed again,"
-                " so that all models are of one upload."
+                f"{uri} changed after its repository was listed. The repository is listed again, so that all models are"
+                " of one upload."
             )
             raise Failure(Reason.CHANGED, message)
         expected = "" if self.digest else self._source.source_identity
-        if expected and listing.identity != expected:
-            raise build_superseded(self._source.storage_uri)
+        if expected and identity != expected:
+            raise build_superseded(uri)
 
     async def _fetch(
         self,
+        attempt: _Attempt,
         current: RepositoryModel | None,
         on_fetch: Callable[[], None] | None,
         before_layout: Callable[[], Awaitable[None]] | None,
     ) -> RepositoryModel:
+        """Fetch the model from one place and lay it out, as `prepare`.
+
+        Args:
+            attempt: The place.
+            current: As in `prepare`.
+            on_fetch: As in `prepare`.
+            before_layout: As in `prepare`.
+        """
         began = time.monotonic()
-        files = ModelFetch(self._source, self._settings, self.progress)
+        place, detour, last = attempt.place, attempt.detour, attempt.last
+        files = ModelFetch(place, self._settings, self.progress)
         try:
-            source = await files.open("" if self._identity else self.digest)
-            listing, self._version_problem = await list_files(source, self._source.object_versions)
+            with self._metrics.time(Phase.LIST):
+                source = await files.open(last.digest if last else "" if self._identity else self.digest)
+                listing, self._version_problem = await list_files(source, place.object_versions)
         except Failure:
-            if current:
+            if current and not self.digest:
                 return current  # Triton can load it without the source
             raise
-        self._check_listing(listing)
+        identity = last.identity if last else listing.identity
+        self._check_listing(identity, place.storage_uri)
         if current and current.identity == listing.identity:
             return current
-        if on_fetch:
-            on_fetch()
-        unpacked, contents = await files.unpack(source, listing)
-        checks = await read_checks(unpacked, contents, self._source, self._settings)
-        used = checks.select(contents)
-        uri, paths = self._source.storage_uri, [item.path for item in used.items]
-        text = await self._read_config(unpacked, used)
-        merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
-        plan = layout.plan_layout(self._source.format, paths, uri, read_names(merged.config, uri))
-        versions = await find_versions(source, listing)
-        result = await files.run(unpacked, contents)
-        verified = checks.verify(result.sha256)
-        check_config(uri, plan.config, text, result.sha256)
-        self._check_digest(result.digest)
-        config.set_content(merged.config, _compute_content(self._source_hash, result.digest))
-        model = RepositoryModel(
-            source_hash=self._source_hash,
-            identity=listing.identity,
-            digest=result.digest,
-            size=self.progress.fetched,
-            versions=config.select_versions(merged.config, plan.versions),
-            seconds=round(time.monotonic() - began, 3),
-            boot=read_boot_id(),
-            overrides=tuple(str(override) for override in merged.overrides),
-            file_name=merged.file_name,
-            sequences=merged.config.WhichOneof("scheduling_choice") == "sequence_batching",
-            callees=await run_in_thread(find_callees, merged.config, _find_programs(plan, merged.config, result.files)),
-            makes_calls=await run_in_thread(makes_calls, _find_python_files(plan, merged.config, result.files)),
-            steps=find_steps(merged.config),
-            object_versions=versions,
-            verified=verified,
-            signer=checks.signer,
-            response_cache=merged.config.response_cache.enable,
-            written=find_written_values(merged.config, merged.parts),
+        if last and not files.is_cached:
+            raise Failure(Reason.NOT_FOUND, f"{place.storage_uri}: the cache has no longer what was fetched last.")
+        fetched = await self._download(files, source, listing, place, on_fetch)
+        is_of_storage_uri = place.storage_uri == self._source.storage_uri and (last or not files.is_cached)
+        model = replace(
+            await fetched.build_model(self._source_hash, identity, self.progress.fetched, began),
+            object_versions={} if detour else fetched.versions,
             cache_problem=files.cache_problem,
-            source_identity="" if isinstance(source, CachedSource) else listing.identity,
+            origin=Origin.CACHE if files.is_cached else Origin.MIRROR if detour else Origin.STORAGE,
+            uri=place.storage_uri,
+            detour=detour,
+            fetched=last.fetched if last else "",
+            source_identity=identity if is_of_storage_uri else "",
         )
         if before_layout:
             await before_layout()
-        text = config.to_text(merged.config)
+        with self._metrics.time(Phase.LAYOUT):
+            model = await self._lay_out(model, fetched, files)
+        await files.record_last(model.digest, model.identity)
+        return model
+
+    async def _download(
+        self,
+        files: ModelFetch,
+        source: Source,
+        listing: Listing,
+        place: ModelSource,
+        on_fetch: Callable[[], None] | None,
+    ) -> FetchedModel:
+        """Fetch the files of a listing, and verify them."""
+        marked = self._places.mark(listing, place, self._expected) if self._source.mirrors else listing
+        if on_fetch:
+            on_fetch()
+        with self._metrics.time(Phase.FETCH):
+            unpacked, contents = await files.unpack(source, marked)
+        with self._metrics.time(Phase.VERIFY):
+            checks = await read_checks(unpacked, contents, place, self._settings)
+        used = checks.select(contents)
+        uri, paths = place.storage_uri, tuple(item.path for item in used.items)
+        text = await read_config_file(unpacked, used, self._source.format)
+        merged = config.merge_config(text, self._source, FORMATS[self._source.format].backend)
+        plan = layout.plan_layout(self._source.format, paths, uri, read_names(merged.config, uri))
+        versions = await find_versions(source, listing)
+        with self._metrics.time(Phase.FETCH):
+            result = await files.run(unpacked, contents)
         try:
-            await self._lay_out(plan, paths, result.files, text, model)
+            verified = checks.verify(result.sha256)
+            check_config(uri, plan.config, text, result.sha256)
+            self._check_digest(result.digest, place)
+        except Failure as failure:
+            if not self._source.mirrors:
+                raise
+            if not (self._places.mixes and self._expected):
+                self._places.refuse(listing, place, failure)
+                raise
+            self._places.mixes = False  # files of several places may be among them: this place alone decides
+            await files.discard(unpacked, contents)
+            return await self._download(files, source, listing, place, on_fetch)
+        return FetchedModel(unpacked, contents, paths, result, plan, merged, versions, verified, checks.signer)
+
+    async def _lay_out(self, model: RepositoryModel, fetched: FetchedModel, files: ModelFetch) -> RepositoryModel:
+        """Lay the files out in the repository; those of the pod, if the file system of the cache refuses."""
+        try:
+            await self._build_folder(model, fetched)
         except OSError as error:
             if not files.uses_cache:
                 raise
-            again = await files.run_without_cache(unpacked, contents, CacheUnusableError.from_os_error(error))
-            if again.digest != result.digest:  # what was verified are the files of the cache
-                message = f"{uri} changed while it was fetched; the agent fetches the new content."
+            problem = CacheUnusableError.from_os_error(error)
+            again = await files.run_without_cache(fetched.source, fetched.contents, problem)
+            if again.digest != model.digest:  # what was verified are the files of the cache
+                message = f"{model.uri} changed while it was fetched; the agent fetches the new content."
                 raise Failure(Reason.CHANGED, message) from error
             model = replace(model, cache_problem=files.cache_problem)
-            await self._lay_out(plan, paths, result.files, text, model)
+            await self._build_folder(model, fetched)
         await files.clear()
         return model
 
-    async def _lay_out(
-        self, plan: layout.Plan, paths: Iterable[PurePosixPath], files: Path, text: str, model: RepositoryModel
-    ) -> None:
-        folder = self._folder / "laid"
-        await run_in_thread(layout.link_served, paths, files, self._folder)
+    async def _build_folder(self, model: RepositoryModel, fetched: FetchedModel) -> None:
+        folder, files, text = self._folder / "laid", fetched.result.files, config.to_text(fetched.merged.config)
+        await run_in_thread(layout.link_served, fetched.paths, files, self._folder)
         await run_in_thread(
-            layout.build_folder, plan, files, folder, self.target, self._trash, config=text, marker=asdict(model)
+            layout.build_folder,
+            fetched.plan,
+            files,
+            folder,
+            self.target,
+            self._trash,
+            config=text,
+            marker=asdict(model),
         )
-
-    async def _read_config(self, source: Source, listing: Listing) -> str | None:
-        """Return config.pbtxt before the fetch: it names files, and an invalid one requires no download.
-
-        In an archive it is read after the download.
-        """
-        path = layout.find_config(self._source.format, [item.path for item in listing.items])
-        if path is None:
-            return None
-        item = next(item for item in listing.items if item.path == path)
-        content = bytearray()
-        async with aclosing(source.read(item, 0)) as chunks:
-            async for chunk in chunks:
-                content += chunk
-                if len(content) > _LONGEST_CONFIG:
-                    message = f"{source.uri}: {path} has over {_LONGEST_CONFIG} bytes: that is no model's config.pbtxt."
-                    raise Failure(Reason.INVALID_CONFIG, message)
-        check_digest(item, source.uri, hashlib.sha256(content).hexdigest(), len(content), [content])
-        try:
-            return content.decode()
-        except UnicodeDecodeError as error:
-            message = f"{source.uri}: {path} is no text: byte {error.start} is not UTF-8. Write it as text."
-            raise Failure(Reason.INVALID_CONFIG, message) from None
-
-
-def find_pipeline(source: ModelSource, settings: Settings) -> RepositoryModel | None:
-    """Return the pipeline that is laid out, if its steps have not changed; None: there is none.
-
-    Args:
-        source: The pipeline in the manifest.
-        settings: The agent's settings.
-    """
-    model = _read_marker(settings.repository / check_name(source))
-    return model if model and model.digest == _digest_steps(source) else None
-
-
-def lay_out_pipeline(source: ModelSource, configs: Mapping[str, ModelConfig], settings: Settings) -> RepositoryModel:
-    """Render the configuration of a pipeline into its model folder, unless it is there already.
-
-    Args:
-        source: The pipeline in the manifest.
-        configs: The configurations of its steps, as Triton has completed them, by name of the model.
-        settings: The agent's settings.
-
-    Raises:
-        Failure: InvalidPipeline: the tensors of the steps do not fit.
-    """
-    ensemble = build_ensemble(source, configs)
-    served = source.without_pins().model_copy(update={"warmup": None})
-    steps = find_steps(ensemble)
-    model = RepositoryModel(
-        source_hash=_hash(served.to_json(), config.to_text(ensemble)),
-        identity="",
-        digest=_digest_steps(source),
-        size=0,
-        versions=(1,),
-        seconds=0.0,
-        boot=read_boot_id(),
-        callees=steps,
-        steps=steps,
-        written=find_written_values(ensemble, {}),
-    )
-    config.set_content(ensemble, model.content)
-    target, folder = settings.repository / check_name(source), settings.downloads / source.name
-    if _read_marker(target) != model:
-        text, plan = config.to_text(ensemble), layout.Plan({}, model.versions, None)
-        trash = layout.find_trash(settings.downloads, target.name)
-        layout.build_folder(plan, folder, folder / "laid", target, trash, config=text, marker=asdict(model))
-    return model
-
-
-def _digest_steps(source: ModelSource) -> str:
-    """Return the digest of a pipeline, whose steps have digests of their own."""
-    return f"sha256:{_hash(*(step.to_json() for step in source.steps))}"
-
-
-def _hash(*texts: str) -> str:
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
-
-
-def _read_marker(target: Path) -> RepositoryModel | None:
-    """Return the model that is laid out in a folder; None: there is none."""
-    try:
-        raw: dict[str, Any] = parse_json((target / layout.MARKER).read_text())
-        values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in raw.items()}
-        return RepositoryModel(**values)
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-
-
-def _find_programs(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:
-    """Return the model.py of each version; none for backends other than Python."""
-    name = config.default_model_filename or _PYTHON.model_files[0]
-    targets = {PurePosixPath(str(version)) / name for version in plan.versions}
-    return [file for target, file in _list_python_files(plan, config, files) if target in targets]
-
-
-def _find_python_files(plan: layout.Plan, config: ModelConfig, files: Path) -> list[Path]:
-    """Return all Python files of a model; none for backends other than Python."""
-    return [file for _, file in _list_python_files(plan, config, files)]
-
-
-def _list_python_files(plan: layout.Plan, config: ModelConfig, files: Path) -> Iterator[tuple[PurePosixPath, Path]]:
-    if config.backend in {_PYTHON.backend, ""}:
-        yield from ((target, files / path) for target, path in plan.files.items() if target.suffix == ".py")
-
-
-def _compute_content(source_hash: str, digest: str) -> str:
-    return hashlib.sha256(f"{source_hash} {digest}".encode()).hexdigest()
-
-
-def check_name(source: ModelSource) -> str:
-    """Return the model's name, if it can be the name of a folder.
-
-    Args:
-        source: The model in the manifest.
-
-    Raises:
-        Failure: UnsafePath.
-    """
-    if not _NAME.fullmatch(source.name):
-        message = (
-            f"The model name {source.name[:200]!r} cannot be a folder: use letters, digits, '.', '_' and '-', a letter"
-            " or a digit first. A folder of a repository that is no model to serve is left out if its name begins with"
-            " a dot."
-        )
-        raise Failure(Reason.UNSAFE_PATH, message)
-    return source.name

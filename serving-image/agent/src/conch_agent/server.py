@@ -1,10 +1,11 @@
-"""The agent's HTTP endpoints: status, readiness and liveness, all of them read-only."""
+"""The agent's HTTP endpoints: status, readiness, liveness and metrics, all of them read-only."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
 from conch_agent.loop import Agent
+from conch_agent.metrics import CONTENT_TYPE
 from conch_contract import AgentReport, names
 
 
@@ -26,12 +27,16 @@ def make_app(agent: Agent) -> web.Application:
         is_running = agent.is_running
         return web.Response(text="running\n" if is_running else "stuck\n", status=200 if is_running else 503)
 
+    async def serve_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=agent.metrics.encode(), headers={"Content-Type": CONTENT_TYPE})
+
     app = web.Application()
     app.add_routes(
         [
             web.get(names.STATUS_PATH, serve_status),
             web.get(names.READY_PATH, serve_ready),
             web.get(names.LIVE_PATH, serve_live),
+            web.get(names.METRICS_PATH, serve_metrics),
         ]
     )
     return app

@@ -6,6 +6,8 @@ the Secret, if the scheme takes one. Without the module of a scheme, this packag
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Final
@@ -47,4 +49,22 @@ def open_source(uri: str, settings: Settings, secret_name: str = "") -> Source:
     return _OPENERS[scheme.name](Location(uri, secret, settings.pvc))
 
 
-__all__ = ["Source", "open_source"]
+def build_key(uri: str, settings: Settings, secret_name: str = "") -> str:
+    """Return the key of a source: a hash of its URI, and of the store's address where the Secret has it.
+
+    Args:
+        uri: The storageUri.
+        settings: Paths of the container.
+        secret_name: As in `open_source`.
+
+    Raises:
+        Failure: SecretMissing or InvalidSecret.
+    """
+    scheme = find_scheme(uri)
+    keys = scheme.secret_keys if scheme else ()
+    secret = read_secret(settings.find_secret(secret_name), keys) if keys else {}
+    addresses = [secret.get(key.name, "").rstrip("/") for key in keys if key.is_address]
+    return hashlib.sha256(json.dumps([uri, *addresses]).encode()).hexdigest()
+
+
+__all__ = ["Source", "build_key", "open_source"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from conch_agent.fetch import Fetch
 from conch_agent.object_versions import list_files
+from conch_agent.places import try_places
+from conch_agent.reasons import Failure
 from conch_agent.settings import Settings
 from conch_agent.sources import open_source
 from conch_agent.sources.base import Listing
@@ -29,10 +32,16 @@ async def fetch_requests(source: ModelSource, settings: Settings, scratch: Path)
     """
     if source.warmup is None or not source.warmup.path:
         return scratch
-    storage = open_source(source.storage_uri, settings, source.secret)
-    listing, _ = await list_files(storage, source.object_versions)
-    storage, listing = await Unpacking(storage, scratch / source.name, settings.max_bytes).run(listing)
-    items = tuple(item for item in listing.items if item.path.is_relative_to(source.warmup.path))
-    if not items:
-        return scratch  # read_folder fails, because the folder is missing
-    return (await Fetch(storage, scratch / source.name).run(Listing(items))).files
+    path = source.warmup.path
+
+    async def fetch(place: ModelSource, failures: Sequence[Failure]) -> Path:
+        folder = scratch / f"{source.name}-{len(failures)}"  # of each place, whose files are not mixed
+        storage = open_source(place.storage_uri, settings, place.secret)
+        listing, _ = await list_files(storage, place.object_versions)
+        storage, listing = await Unpacking(storage, folder, settings.max_bytes).run(listing)
+        items = tuple(item for item in listing.items if item.path.is_relative_to(path))
+        if not items:
+            return scratch  # read_folder fails, because the folder is missing
+        return (await Fetch(storage, folder).run(Listing(items))).files
+
+    return await try_places(source.places, fetch)
